@@ -79,6 +79,20 @@ def signed(
     return sign_pointer(serialize_pointer(pointer), bucket, prefix, key.signer)
 
 
+def named(path: str) -> Attack:
+    """
+    Make a release current whose file has this name, all of it signed by the honest key.
+    """
+
+    def attack(scene: Scene) -> Objects:
+        release = make_release({path: b"evil = 1\n"}, signer=HONEST.signer)
+        turn = scene.next.pointer.turn._replace(revision=release.revision)
+        pointer = release.pointer._replace(turn=turn, history=scene.next.pointer.history)
+        return {**release.objects(), POINTER_KEY: signed(pointer)}
+
+    return attack
+
+
 class Place:
     """
     One bucket, and its honest publisher.

@@ -1,5 +1,5 @@
 """
-Reads and writes releases as docs/reference/release-format.md says, and as nothing else does.
+Reads releases as docs/reference/release-format.md says, and as nothing else does.
 
 It imports nothing of s3-sync, so the two agree only where the page says what both do.
 """
@@ -7,18 +7,16 @@ It imports nothing of s3-sync, so the two agree only where the page says what bo
 import base64
 import binascii
 import hashlib
-import io
 import json
 import re
-import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Tree = Mapping[str, tuple[bytes, str]]
 """Paths, each with its bytes and its mode, 0644 or 0755."""
@@ -159,112 +157,6 @@ class Reader:
         raise Refused("signed by no key that is trusted")
 
 
-@dataclass
-class Writer:
-    """
-    Publishes to `objects`, and signs where it has a key; `objects` has a state after each call.
-    """
-
-    place: Place
-    objects: MutableMapping[str, bytes]
-    key: Ed25519PrivateKey | None = None
-
-    def publish(self, tree: Tree, now: datetime) -> str:
-        """
-        Make `tree` current, as the release that is there or a new one, unless it is.
-        """
-        paths = sorted(tree)
-        places = _bundle({path: tree[path] for path in paths})
-        digests, chunks = [], []
-        for part in _chunks(paths):
-            entries = [_entry(path, _sha256(tree[path][0]), tree[path][1]) for path in part]
-            rows = [
-                [path, places.stored[path], len(tree[path][0]), _sha256(tree[path][0]), mode]
-                for path in part
-                for mode in [tree[path][1]]
-            ]
-            chunks.append(zlib.compress(json.dumps(rows).encode()))
-            taken = sum(30 + len(path.encode()) + places.stored[path] for path in part)
-            digests.append([_sha256(b"".join(entries)), len(chunks[-1]), taken])
-        revision = _sha256("".join(f"{digest}\n" for digest, _, _ in digests).encode())
-        bundle = _sha256(places.bundle)
-        lines = _line(
-            {
-                "format": 2,
-                "revision": revision,
-                "created_at": now.isoformat(),
-                "bundle": {"sha256": bundle, "size_bytes": len(places.bundle)},
-                "totals": {
-                    "files": len(tree),
-                    "size_bytes": sum(len(content) for content, _ in tree.values()),
-                },
-            }
-        ) + _line({"chunks": digests})
-        if f"releases/{revision}.manifest" not in self.objects:
-            head = lines + self._signature(_joined("s3-sync manifest", lines))
-            self.objects[f"bundles/{bundle}.zip"] = places.bundle
-            self.objects[f"releases/{revision}.manifest"] = head + b"".join(chunks)
-        if "current.json" not in self.objects or self._pointer()["revision"] != revision:
-            self._point(revision, now)
-        return revision
-
-    def rollback(self, now: datetime) -> str:
-        """
-        Make current what was current before.
-
-        Raises:
-            Refused: Nothing was.
-        """
-        pointer = self._pointer()
-        of = {turn["sequence"]: turn for turn in [pointer, *pointer["history"]]}
-        sequence = pointer["sequence"]
-        while restored := of.get(sequence, {}).get("restores"):
-            sequence = restored
-        before = [turn for turn in pointer["history"] if turn["sequence"] < sequence]
-        _demand(bool(before), "nothing to go back to")
-        turn = before[0]
-        self._point(turn["revision"], now, restores=turn["sequence"])
-        return str(turn["revision"])
-
-    def _pointer(self) -> dict[str, Any]:
-        text = _object(self.objects, "current.json", 64 * _KIB)
-        body, _ = _without_signature(text, text.rfind(b"\n", 0, -1) + 1)
-        pointer: dict[str, Any] = json.loads(body)
-        return pointer
-
-    def _point(self, revision: str, now: datetime, **restores: int) -> None:
-        self.objects[f"left/{revision}"] = b"comes"
-        history, sequence = [], 1
-        if "current.json" in self.objects:
-            before = self._pointer()
-            names = {"revision", "sequence", "since", "restores"}
-            turn = {name: value for name, value in before.items() if name in names}
-            history, sequence = [turn, *before["history"]][:20], before["sequence"] + 1
-            self.objects[f"left/{before['revision']}"] = b""
-        manifest = self.objects[f"releases/{revision}.manifest"]
-        head = _head(manifest)
-        lengths = {"size_bytes": len(manifest), "head_bytes": head.length}
-        body = _line(
-            {
-                "format": 2,
-                "revision": revision,
-                "sequence": max(sequence, int(now.timestamp())),
-                "since": now.isoformat(),
-                "manifest": {**lengths, "sha256": _sha256(head.lines)} if self.key else lengths,
-                "history": history,
-                **restores,
-            }
-        )
-        self.objects["current.json"] = body + self._signature(self.place.signed(body))
-
-    def _signature(self, signed: bytes) -> bytes:
-        if self.key is None:
-            return b""
-        key_id = _key_id(self.key.public_key().public_bytes_raw()).decode()
-        proof = base64.b64encode(self.key.sign(signed)).decode()
-        return _line({"signature": f"ed25519:{key_id}:{proof}"})
-
-
 @dataclass(frozen=True)
 class _Head:
     """
@@ -338,27 +230,6 @@ def _unpacked(stored: bytes, length: int, size: int, sha256: str) -> bytes:
     return stored
 
 
-@dataclass(frozen=True)
-class _Bundle:
-    bundle: bytes
-    stored: Mapping[str, int]
-
-
-def _bundle(tree: Tree) -> _Bundle:
-    stored, file = {}, io.BytesIO()
-    with zipfile.ZipFile(file, "w") as bundle:
-        for path, (content, mode) in tree.items():
-            deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-            small = len(deflate.compress(content) + deflate.flush())
-            packs = small < len(content) <= 100 * small
-            stored[path] = small if packs else len(content)
-            entry = zipfile.ZipInfo(path)
-            entry.external_attr = (0o100000 | int(mode, 8)) << 16
-            how = zipfile.ZIP_DEFLATED if packs else zipfile.ZIP_STORED
-            bundle.writestr(entry, content, how, 6)
-    return _Bundle(file.getvalue(), stored)
-
-
 def _chunks(paths: Iterable[str]) -> Iterator[list[str]]:
     chunk = []
     for path in paths:
@@ -427,10 +298,6 @@ def _get(of: Any, name: str, kind: type[Any]) -> Any:
 def _demand(condition: bool, otherwise: str) -> None:
     if not condition:
         raise Refused(otherwise)
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"
 
 
 def _joined(*parts: str | bytes) -> bytes:

@@ -22,6 +22,7 @@ from s3_sync.release.facts import (
 )
 from s3_sync.release.manifest import (
     FACTS_LIMIT_BYTES,
+    MANIFEST_LIMIT_BYTES,
     Manifest,
     missing_part,
     parse_facts,
@@ -40,6 +41,7 @@ from tests.s3_sync.release.examples import (
     chunk,
     line,
     lines_and_chunks,
+    manifest_facts,
     manifest_of,
     names,
     with_,
@@ -143,15 +145,6 @@ def test_one_file_costs_little_of_the_manifest(change: Callable[[dict[str, bytes
 
     assert after.manifest == manifest
     assert read_bytes < len(after.manifest_bytes) / 2
-
-
-def test_one_of_10_000_files_costs_less_than_50_kb_of_the_manifest() -> None:
-    files = {f"team{n % 97:02}/dag_{n:05}.py": b"" for n in range(10_000)}
-    before, after = (make_release({**files, "team03/x.py": body}) for body in (b"1", b"2"))
-
-    _, read_bytes = read_news(before, after)
-
-    assert after.pointer.head_bytes + read_bytes + len(after.pointer_bytes) < 50_000
 
 
 def test_a_release_that_has_only_lost_chunks_needs_none() -> None:
@@ -258,6 +251,20 @@ def test_an_invalid_head_is_refused(data: bytes) -> None:
 
 
 # --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (line(manifest_facts()), "no list of chunks"),
+        (line(manifest_facts())[:-1], "or no end"),
+        (RELEASE.manifest_bytes + bytes(MANIFEST_LIMIT_BYTES), "the limit is"),
+    ],
+    ids=["one line", "half a line", "too long"],
+)
+def test_what_is_no_manifest_is_named(data: bytes, problem: str) -> None:
+    with pytest.raises(Invalid, match=problem):
+        parse_manifest(data)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tests.support.releases import ABSENT, AT
 
 TURN = {"revision": ABSENT, "sequence": 1, "since": "2026-11-20T15:00:00Z"}
 BAD_HISTORIES: list[object] = [["x"], [[ABSENT]], [{}], [ABSENT], None]
+LONG_HISTORY = [TURN | {"sequence": 50 - n} for n in range(HISTORY_LIMIT + 1)]
 BAD_SIZES = [0, True, MANIFEST_LIMIT_BYTES + 1]
 
 
@@ -70,6 +71,7 @@ def test_what_is_odd_for_people_only_is_left_out() -> None:
         *(with_("history", found) for found in BAD_HISTORIES),
         with_("history", [TURN, TURN]),
         with_("history", [TURN | {"sequence": 2}]),
+        lambda facts: facts.update(sequence=99, history=LONG_HISTORY),
         *(with_("history", [TURN | bad]) for bad in ({"since": ""}, {"revision": ABSENT[1:]})),
     ],
 )
@@ -84,7 +86,7 @@ def test_what_is_no_pointer_is_refused(spoil: Callable[[Facts], object]) -> None
 @pytest.mark.parametrize(
     "data",
     [b"", b"null", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5_000,
-     b" " * (64 << 10) + b"{}", RELEASE.pointer_bytes.decode().encode("utf-16"),
+     b" " * (64 << 10) + RELEASE.pointer_bytes, RELEASE.pointer_bytes.decode().encode("utf-16"),
      b'{"format": 2, "format": 2}', b"\xef\xbb\xbf" + RELEASE.pointer_bytes],
     ids=["empty", "null", "list", "half", "bytes", "deep", "long number", "too long", "UTF-16",
          "twice", "mark"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import count
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from s3_sync.release.rows import (
     offsets_of,
     read_rows,
 )
+from s3_sync.revision import ends_chunk
 from tests.s3_sync.release.examples import manifest_of, names
 
 ROW = File("b", 5, 10, "0" * 64, "0644", 31)
@@ -47,6 +49,8 @@ UNSAFE = [
     "\0",
 ]
 LONG = ["x" * 256, "/".join(["x" * 200] * 25), "ü" * 128]
+# Ends a chunk, so that what follows is in another one.
+LAST = next(path for path in (f"m{number}" for number in count()) if ends_chunk(path))
 CLASHES = [["a", "a/b"], ["a", "a-b", "a/b"], ["a", "a/b/c/d/e"], ["x/a", "x/a/b/c"]]
 NO_SHA256 = ["0" * 63, "0" * 63 + "G", "0" * 63 + "A", " " + "0" * 63, "é" * 64]
 
@@ -97,7 +101,7 @@ def test_what_is_no_row_is_refused(row: object) -> None:
 @pytest.mark.parametrize(
     ("paths", "problem"),
     [
-        *((paths, "sorted, each once") for paths in ("aa", "ba")),
+        *((paths, "sorted, each once") for paths in ("aa", "ba", (LAST, "a"))),
         *((paths, "both a file and a folder") for paths in CLASHES),
     ],
 )

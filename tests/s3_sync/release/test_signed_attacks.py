@@ -1,8 +1,12 @@
 """
 Whoever can write to the bucket tries to have other DAGs run: with trusted keys nothing comes of
 it, and without them nothing that contradicts itself is shown.
+
+One attack for each way to be refused. What is signed, byte by byte: test_signed.py; objects
+that are cut off: test_source_refusals.py.
 """
 
+import base64
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -10,10 +14,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from s3_sync.release.manifest import split_manifest
-from s3_sync.release.names import bundle_key
-from s3_sync.release.signed import sign_manifest
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import Pointer, serialize_pointer, split_pointer
+from s3_sync.release.signed import digest_of_manifest, sign_manifest
 from s3_sync.signature import signature_line
 from tests.s3_sync.release.attacks import (
+    BUCKET,
     HONEST,
     ORIGIN,
     THIEF,
@@ -23,13 +29,96 @@ from tests.s3_sync.release.attacks import (
     Scene,
     Stage,
     assert_consistent,
+    named,
+    signed,
     staged,
 )
-from tests.s3_sync.release.pointer_attacks import EVIL, KEY_ATTACKS, POINTER_ATTACKS, signature_of
 from tests.support.releases import make_release
+from tests.support.shelf import PREFIX
+
+# What no publisher has made, but has every name and digest right.
+EVIL = make_release({"a.py": b"evil = 1\n"}, origin=ORIGIN._replace(by="mallory"))
+EVIL_OBJECTS: Objects = {name: one for name, one in EVIL.objects().items() if name != POINTER_KEY}
+# Of the curve: a signature to whose second half it is added says the same.
+ORDER = 2**252 + 27742317777372353535851937790883648493
+
+Change = Callable[[bytes], bytes]
 
 
-def manifest(change: Callable[[bytes], bytes]) -> Attack:
+def evil_pointer(scene: Scene) -> Pointer:
+    """The pointer that a thief wants: all is right, except for its author."""
+    honest = scene.next.pointer
+    digest = digest_of_manifest(EVIL.manifest_bytes)
+    turn = honest.turn._replace(revision=EVIL.revision)
+    return EVIL.pointer._replace(turn=turn, history=honest.history, manifest_sha256=digest)
+
+
+def evil(make: Callable[[Pointer], bytes], manifest: bytes = EVIL.manifest_bytes) -> Attack:
+    """Make something evil current, by a pointer that is made so."""
+    objects = EVIL_OBJECTS | {manifest_key(EVIL.revision): manifest}
+    return lambda scene: objects | {POINTER_KEY: make(evil_pointer(scene))}
+
+
+def beside(join: Callable[[bytes, bytes], bytes]) -> Attack:
+    """Put something evil before or behind what is signed."""
+    return lambda scene: (
+        EVIL_OBJECTS
+        | {POINTER_KEY: join(serialize_pointer(evil_pointer(scene)), scene.next.pointer_bytes)}
+    )
+
+
+def pointer(change: Change) -> Attack:
+    """Alter the bytes of an honest pointer."""
+    return lambda scene: scene.objects(pointer=change(scene.next.pointer_bytes))
+
+
+def signature_of(data: bytes) -> str:
+    return split_pointer(data)[1]
+
+
+def signed_part(data: bytes) -> bytes:
+    return split_pointer(data)[0]
+
+
+def told(name: str, value: object) -> Attack:
+    """Let an honest pointer say something else, and keep its signature."""
+
+    def alter(data: bytes) -> bytes:
+        body, signature = split_pointer(data)
+        facts = json.loads(body) | {name: value}
+        return json.dumps(facts).encode() + b"\n" + signature_line(signature)
+
+    return pointer(alter)
+
+
+def respelled(change: Callable[[str], str]) -> Attack:
+    """Let an honest pointer have its signature spelled otherwise."""
+    return pointer(lambda data: signed_part(data) + signature_line(change(signature_of(data))))
+
+
+def raw(change: Change) -> Attack:
+    """Alter the 64 bytes of an honest pointer's signature."""
+
+    def alter(signature: str) -> str:
+        *names, text = signature.split(":")
+        return ":".join([*names, base64.b64encode(change(base64.b64decode(text))).decode()])
+
+    return respelled(alter)
+
+
+def plus_the_order(signature: bytes) -> bytes:
+    number = int.from_bytes(signature[32:], "little") + ORDER
+    return signature[:32] + number.to_bytes(32, "little")
+
+
+def elsewhere(bucket: str, prefix: str) -> Attack:
+    """Take a pointer that the honest key has signed for another place."""
+    return lambda scene: scene.objects(
+        pointer=signed(scene.next.pointer, bucket=bucket, prefix=prefix)
+    )
+
+
+def manifest(change: Change) -> Attack:
     """Alter the bytes of an honest manifest."""
     return lambda scene: scene.objects(manifest=change(scene.next.manifest_bytes))
 
@@ -50,19 +139,20 @@ def said(name: str, value: object) -> Attack:
     return line(lambda facts: facts.__setitem__(name, value))
 
 
-def unsigned(data: bytes) -> bytes:
-    lines, _, at = split_manifest(data)
-    return lines + data[at:]
-
-
-def resigned(text: Callable[[str], str]) -> Callable[[bytes], bytes]:
-    """Give a manifest another signature."""
+def resigned(line: bytes) -> Change:
+    """Give a manifest another signature, or none."""
 
     def alter(data: bytes) -> bytes:
-        lines, old, at = split_manifest(data)
-        return lines + signature_line(text(old)) + data[at:]
+        lines, _, at = split_manifest(data)
+        return lines + line + data[at:]
 
     return alter
+
+
+def other_bundle(scene: Scene) -> Objects:
+    named = {"sha256": EVIL.manifest.head.bundle_sha256, "size_bytes": len(EVIL.bundle_bytes)}
+    said = line(lambda facts: facts["bundle"].update(named))
+    return {bundle_key(EVIL.manifest.head.bundle_sha256): EVIL.bundle_bytes, **said(scene)}
 
 
 def older(scene: Scene) -> Objects:
@@ -71,61 +161,77 @@ def older(scene: Scene) -> Objects:
     return scene.objects(manifest=old.manifest_bytes)
 
 
-NAMED_ATTACKS: dict[str, tuple[str, Attack]] = {
-    "the manifest's signature is stripped": ("release_untrusted", manifest(unsigned)),
-    "the verdict is another": (
-        "release_untrusted",
-        line(lambda facts: facts["airflow"].__setitem__("dags", 99)),
+def fork(scene: Scene) -> Objects:
+    """Two publishes at once on a server without conditions: both are signed, one was seen."""
+    turn = scene.next.pointer.turn._replace(sequence=scene.good.pointer.turn.sequence)
+    return scene.objects(pointer=signed(scene.next.pointer._replace(turn=turn, history=())))
+
+
+LATER = "2030-01-01T00:00:00Z"
+POINTER = {
+    "revision": EVIL.revision, "sequence": 1 << 50, "since": LATER, "history": [],
+    "published_by": "mallory",
+}  # fmt: skip
+MANIFEST = {"created_by": "mallory", "created_at": LATER, "airflow": None}
+UNTRUSTED: dict[str, Attack] = {
+    "a release that nobody has signed": evil(serialize_pointer),
+    "signed by a stranger, all of it": evil(
+        lambda one: signed(one, THIEF), sign_manifest(EVIL.manifest_bytes, THIEF.signer)
     ),
-    "the verdict is removed": ("release_untrusted", line(lambda facts: facts.pop("airflow"))),
-    "the author is another": ("release_untrusted", said("created_by", "mallory")),
-    "the time is another": ("release_untrusted", said("created_at", "2030-01-01T00:00:00Z")),
-    "the commit is another": ("release_untrusted", said("git", {"commit": "6" * 40})),
-    "the totals are others": ("release_untrusted", said("totals", {"files": 1, "size_bytes": 1})),
-    "the bundle is another": (
-        "release_untrusted",
-        lambda scene: {
-            bundle_key(EVIL.manifest.head.bundle_sha256): EVIL.bundle_bytes,
-            **line(
-                lambda facts: facts["bundle"].update(
-                    sha256=EVIL.manifest.head.bundle_sha256, size_bytes=len(EVIL.bundle_bytes)
-                )
-            )(scene),
-        },
+    "signed by a stranger who calls himself by the honest key": evil(
+        lambda one: signed(one, THIEF).replace(THIEF.key_id.encode(), HONEST.key_id.encode())
     ),
-    "a name is twice in its first line": (
-        "release_untrusted",
-        manifest(lambda data: data.replace(b"{", b'{"created_by": "mallory",', 1)),
+    "something evil before what is signed": beside(lambda ours, theirs: ours + theirs),
+    "something evil behind what is signed": beside(lambda ours, theirs: theirs + ours),
+    "another release under an old signature": beside(
+        lambda ours, theirs: ours + signature_line(signature_of(theirs))
     ),
-    "a chunk is said to be longer": (
-        "release_untrusted",
-        manifest(lambda data: data.replace(b", 1", b", 2", 1)),
+    "its signature is stripped": pointer(signed_part),
+    **{f"another {name} in the pointer": told(name, value) for name, value in POINTER.items()},
+    "other white space": pointer(lambda one: one.replace(b"\n  ", b"\n", 1)),
+    "two signatures": pointer(lambda one: one + signature_line(signature_of(one))),
+    "the signature of its manifest": lambda scene: scene.objects(
+        pointer=signed_part(scene.next.pointer_bytes)
+        + signature_line(split_manifest(scene.next.manifest_bytes)[1])
     ),
-    "the manifest is signed by a stranger": (
-        "release_untrusted",
-        manifest(lambda data: sign_manifest(data, THIEF.signer)),
+    "signed for another prefix": elsewhere(BUCKET, "dev/"),
+    "signed for another bucket": elsewhere("dev-bucket", PREFIX),
+    "the line has no end": pointer(lambda one: one[:-1]),
+    "a blank line behind it": pointer(lambda one: one + b"\n"),
+    "more in the line": pointer(lambda one: one[:-2] + b', "by": "ci"}\n'),
+    "garbage for a signature": respelled(lambda _: "x" * 100),
+    "a signature that is too long": respelled(lambda _: "A" * 20_000),
+    "two signatures in a list": respelled(lambda one: f"{one},{one}"),
+    "an algorithm that nobody knows": respelled(lambda one: one.replace("ed25519", "ed25519ph")),
+    "a key that nobody knows": respelled(lambda one: one.replace(HONEST.key_id, "0" * 16)),
+    "base64 without its end": respelled(lambda one: one.rstrip("=")),
+    "base64 with more behind its end": respelled(lambda one: one + "AAAA"),
+    "a byte is missing": raw(lambda one: one[:-1]),
+    "zeros for a signature": raw(lambda _: bytes(64)),
+    "the neutral point for a signature": raw(lambda _: b"\1" + bytes(63)),
+    "S plus the order": raw(plus_the_order),
+    "something that is no pointer": lambda _: {POINTER_KEY: b"\0\xff"},
+    "the manifest's signature is stripped": manifest(resigned(b"")),
+    "the manifest has garbage for a signature": manifest(resigned(signature_line("x" * 500))),
+    "the manifest is signed by a stranger": manifest(lambda one: sign_manifest(one, THIEF.signer)),
+    "the manifest has the pointer's signature": lambda scene: manifest(
+        resigned(signature_line(signature_of(scene.next.pointer_bytes)))
+    )(scene),
+    "the manifest is that of another release": lambda scene: scene.objects(
+        manifest=scene.good.manifest_bytes
     ),
-    "an old manifest of the same content is put back": ("release_untrusted", older),
-    "the manifest is that of another release": (
-        "release_untrusted",
-        lambda scene: scene.objects(manifest=scene.good.manifest_bytes),
+    "an old manifest of the same content is put back": older,
+    **{f"another {name} in the manifest": said(name, value) for name, value in MANIFEST.items()},
+    "the bundle is another": other_bundle,
+}
+OTHERS: dict[str, tuple[str, Attack]] = {
+    "an old pointer is put back": ("release_replayed", lambda scene: {POINTER_KEY: scene.old}),
+    "another pointer of the same sequence": ("release_replayed", fork),
+    "a signature that is longer than a pointer may be": (
+        "release_invalid",
+        respelled(lambda _: "A" * 70_000),
     ),
-    "the manifest has the pointer's signature": (
-        "release_untrusted",
-        lambda scene: scene.objects(
-            manifest=resigned(lambda _: signature_of(scene.next.pointer_bytes))(
-                scene.next.manifest_bytes
-            )
-        ),
-    ),
-    "the manifest has garbage for a signature": (
-        "release_untrusted",
-        manifest(resigned(lambda _: "x" * 500)),
-    ),
-    "the manifest has a signature of another algorithm": (
-        "release_untrusted",
-        manifest(resigned(lambda old: old.replace("ed25519", "rsa-4096"))),
-    ),
+    "a path that leads out, and all of it is signed": ("release_invalid", named("../evil.py")),
     "the manifest is empty": ("release_invalid", manifest(lambda _: b"")),
     "its chunks are others": (
         "release_invalid",
@@ -133,19 +239,15 @@ NAMED_ATTACKS: dict[str, tuple[str, Attack]] = {
             manifest=scene.next.manifest_bytes[: scene.next.pointer.head_bytes] + b"x" * 200
         ),
     ),
+    "the pointer is deleted": ("release_missing", lambda _: {POINTER_KEY: None}),
     "the manifest is deleted": ("release_missing", lambda scene: scene.objects(manifest=None)),
+    "the bundle is deleted": ("release_missing", lambda scene: scene.objects(bundle=None)),
     "the bundle is swapped": (
         "bundle_corrupt",
         lambda scene: scene.objects(bundle=os.urandom(len(scene.next.bundle_bytes))),
     ),
-    "the bundle is cut off": (
-        "bundle_corrupt",
-        lambda scene: scene.objects(bundle=scene.next.bundle_bytes[:20]),
-    ),
-    "the bundle is deleted": ("release_missing", lambda scene: scene.objects(bundle=None)),
 }
-
-ATTACKS = POINTER_ATTACKS | KEY_ATTACKS | NAMED_ATTACKS
+ATTACKS = {name: ("release_untrusted", attack) for name, attack in UNTRUSTED.items()} | OTHERS
 
 
 @pytest.fixture(scope="module")

@@ -119,15 +119,6 @@ def test_the_page_follows_another_manifest_of_the_same_content(
     assert 2 == len(s3.seen()), "the pointer, and the manifest or its head"
 
 
-def test_the_page_tells_where_a_release_comes_from(shelf: Shelf, process: Process) -> None:
-    shelf.publish(FILES)
-    process.run(PINNED)
-
-    release = process.details["release"]
-    assert isinstance(release, dict)
-    assert ("tests", "0" * 40) == (release["by"], release["commit"])
-
-
 def test_a_release_costs_as_many_requests_and_bytes_as_is_promised(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:

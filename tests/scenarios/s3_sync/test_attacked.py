@@ -3,22 +3,30 @@ Whole daemons on a bucket that an attacker writes to: what is logged and answere
 tried is tried cycle by cycle, in tests/s3_sync/release.
 """
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.s3_sync.release.attacks import HONEST, Objects, Place, Scene
-from tests.s3_sync.release.forging import named, pointer, put
+from s3_sync.release.pointer import split_pointer
+from s3_sync.release.signed import sign_pointer
+from tests.s3_sync.release.attacks import BUCKET, HONEST, Objects, Place, Scene, named
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
-from tests.support.shelf import release_daemon
+from tests.support.shelf import PREFIX, release_daemon
 from tests.support.signing import write_keys
 from tests.support.snapshots import SNAPSHOT, consumed
 
 
 def altered(scene: Scene) -> Objects:
     return scene.objects(pointer=scene.next.pointer_bytes.replace(b"Honest", b"Thiefs"))
+
+
+def surrogates(scene: Scene) -> Objects:
+    facts = json.loads(split_pointer(scene.next.pointer_bytes)[0])
+    body = json.dumps(facts | {"revision": "\ud800\udcff"}).encode() + b"\n"
+    return scene.objects(pointer=sign_pointer(body, BUCKET, PREFIX, HONEST.signer))
 
 
 # By the reasons of whoever has keys and of whoever has none; what they quote is hostile.
@@ -29,11 +37,7 @@ ATTACKS = {
         "release_invalid",
         "release_invalid",
     ),
-    "a revision of surrogates": (
-        pointer(put("revision", "\ud800\udcff")),
-        "release_invalid",
-        "release_invalid",
-    ),
+    "a revision of surrogates": (surrogates, "release_invalid", "release_invalid"),
     "an old pointer": (lambda scene: {"current.json": scene.old}, "release_replayed", ""),
     "a pointer that nobody has signed so": (altered, "release_untrusted", ""),
 }
