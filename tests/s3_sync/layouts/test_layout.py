@@ -1,17 +1,12 @@
 """The layouts in place, and the change from any layout to any other."""
 
-import errno
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from s3_sync.layouts.open import tree_part
-from s3_sync.tree.target import Torn
 from s3_sync.tree.volume import STAGED as STAGED_PART
-from s3_sync.tree.volume import TREE
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.layouts.revisions import ONE, refusing_a_name
 from tests.s3_sync.stage import (
@@ -22,7 +17,6 @@ from tests.s3_sync.stage import (
     Begin,
     Stage,
     files_of,
-    settings_of,
 )
 from tests.support.descriptors import held
 
@@ -33,56 +27,7 @@ def stage(begin: Begin) -> Stage:
     return begin(**STAGED)
 
 
-# --- which one
-
-
-@pytest.mark.parametrize(
-    ("layout", "is_atomic", "part"),
-    [("direct", False, ""), ("staged", True, STAGED_PART), ("snapshot", True, TREE)],
-)
-def test_settings_choose_the_layout(
-    folder: Path, begin: Begin, layout: str, is_atomic: bool, part: str
-) -> None:
-    stage = begin(**LAYOUTS[layout])
-
-    assert is_atomic is stage.layout.is_atomic
-    assert part == tree_part(settings_of(folder, **LAYOUTS[layout]))
-    assert str(folder / ".s3-sync" / part if part else folder) == stage.layout.tree.path
-
-
-def test_a_gate_before_snapshots_changes_nothing_of_the_layout(begin: Begin) -> None:
-    stage = begin(**SNAPSHOT, S3_SYNC_GATE="syntax")
-    stage.publish("r1", a="one")
-
-    assert {"current": "-> .s3-sync/snapshots/r1"} == stage.seen()
-
-
-# --- directly
-
-
-def test_directly_each_file_is_visible_at_once(begin: Begin) -> None:
-    stage = begin(**DIRECT)
-    stage.put(a="one")
-
-    assert {"a.py": "one"} == stage.seen()
-    assert stage.layout.shown is stage.layout.tree
-    assert stage.layout.changes().is_empty and stage.layout.shows("r1")
-    result = stage.layout.publish("r1", Fence())
-    assert (0, 0, 0) == (result.published, result.deleted, result.healed)
-    assert 0 == stage.repair().healed and "" == stage.layout.problem
-    stage.layout.prune(Fence())
-    assert {"staging", ".airflowignore", "managed"} == set(os.listdir(stage.state))
-
-
 # --- behind a gate
-
-
-def test_nothing_is_seen_before_it_is_published(stage: Stage) -> None:
-    stage.put(a="one", d__b="one")
-
-    assert {} == stage.seen()
-    assert not stage.layout.shows("r1")
-    assert {"a.py", "d/b.py"} == set(stage.layout.changes().publish)
 
 
 def test_a_revision_is_put_in_place_by_links(one: Stage) -> None:
@@ -105,14 +50,6 @@ def test_only_what_changed_is_touched(one: Stage) -> None:
     assert before == (one.folder / "a.py").stat().st_ino
 
 
-def test_what_is_gone_is_removed_with_its_folder(one: Stage) -> None:
-    one.drop("d/b.py")
-    result = one.layout.publish("r2", Fence())
-
-    assert (0, 1) == (result.published, result.deleted)
-    assert {"a.py": "one"} == one.seen() and not (one.folder / "d").exists()
-
-
 def test_foreign_files_stay_and_block(one: Stage) -> None:
     (one.folder / "theirs").write_text("x")
     (one.folder / "c").write_text("x")
@@ -121,18 +58,6 @@ def test_foreign_files_stay_and_block(one: Stage) -> None:
 
     assert ({"c/d.py"}, 1) == (result.blocked, result.published)
     assert ONE | {"a.py": "two", "theirs": "x", "c": "x"} == one.seen()
-
-
-def test_what_changes_its_kind_makes_way(one: Stage) -> None:
-    one.drop("d/b.py")
-    one.put(d="a file now")
-    one.drop("a.py")
-    one.put(**{"a.py__inside": "a folder now"})
-
-    result = one.layout.publish("r2", Fence())
-
-    assert set() == result.blocked
-    assert {"d.py": "a file now", "a.py/inside.py": "a folder now"} == one.seen()
 
 
 def test_a_file_that_cannot_be_put_in_place_holds_the_deletions_back(one: Stage) -> None:
@@ -146,30 +71,8 @@ def test_a_file_that_cannot_be_put_in_place_holds_the_deletions_back(one: Stage)
     assert ONE | {"c.py": "two"} == one.seen()
     assert not one.layout.shows("r2")
     result = one.layout.publish("r2", Fence())
+    assert (1, 1) == (result.published, result.deleted)
     assert {"a.py": "two", "c.py": "two"} == one.seen() and one.layout.shows("r2")
-
-
-def test_a_full_volume_ends_it(one: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    one.put(a="two")
-    monkeypatch.setattr(os, "link", full)
-    with pytest.raises(OSError, match="No space left"):
-        one.layout.publish("r2", Fence())
-    monkeypatch.undo()
-
-    assert ONE == one.seen() and set() == one.damaged()
-
-
-def test_a_torn_tree_is_not_put_in_place(one: Stage) -> None:
-    one.put(a="two")
-    (one.state / STAGED_PART / "a.py").unlink()
-
-    with pytest.raises(Torn, match=r"a\.py"):
-        one.layout.publish("r2", Fence())
-
-    assert ONE == one.seen()
 
 
 def test_a_revoked_fence_puts_nothing_in_place(one: Stage, revoked: Fence) -> None:
@@ -181,33 +84,6 @@ def test_a_revoked_fence_puts_nothing_in_place(one: Stage, revoked: Fence) -> No
 
     assert ONE == one.seen()
     assert [] == os.listdir(one.state / "staging")
-
-
-@pytest.mark.parametrize("harm", [Path.unlink, lambda place: place.rename(place.with_name("x.py"))])
-def test_what_was_removed_is_put_back_from_the_tree(
-    one: Stage, harm: Callable[[Path], object]
-) -> None:
-    harm(one.folder / "a.py")
-    result = one.repair()
-
-    assert (1, 0) == (result.healed, result.published)
-    assert "one" == (one.folder / "a.py").read_text() and set() == one.damaged()
-
-
-def test_an_edit_damages_the_tree_too_and_is_not_repaired_from_it(one: Stage) -> None:
-    (one.folder / "a.py").write_text("edited")
-
-    assert {"a.py"} == one.damaged() == one.torn()
-    assert 0 == one.repair().healed
-    assert "edited" == (one.folder / "a.py").read_text()
-
-
-def test_damage_to_a_file_that_is_gone_from_the_tree_waits_for_the_publish(one: Stage) -> None:
-    one.drop("d/b.py")
-    (one.folder / "d/b.py").unlink()
-
-    assert 0 == one.repair().healed
-    assert {"a.py": "one"} == one.seen()
 
 
 def test_repairing_knows_paths_that_are_no_longer_listed(one: Stage) -> None:
@@ -235,15 +111,6 @@ def test_a_gate_begins_with_what_was_published_before_it(folder: Path, begin: Be
     assert ONE == stage.seen() and stage.layout.shows("r1")
 
 
-def test_the_next_process_behind_a_gate_sees_what_is_shown(one: Stage) -> None:
-    one.put(a="two")
-    one.begin()
-
-    assert not one.layout.shows("r2") and ONE == one.seen()
-    assert {"a.py"} == set(one.layout.changes().publish)
-    assert set() == one.damaged() == one.torn()
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_closing_leaves_no_descriptor(folder: Path, layout: str) -> None:
     before = held(folder)
@@ -259,40 +126,6 @@ def test_closing_leaves_no_descriptor(folder: Path, layout: str) -> None:
 
 
 # --- from one layout to another
-
-
-@pytest.mark.parametrize("before", LAYOUTS)
-@pytest.mark.parametrize("after", LAYOUTS)
-def test_one_layout_follows_another(folder: Path, begin: Begin, before: str, after: str) -> None:
-    """What the other left stays until all of the new one is in its place; files of others stay."""
-    stage = begin(**LAYOUTS[before])
-    stage.publish("r1", a="one", d__b="one", old="one")
-    (folder / "d").mkdir(exist_ok=True)
-    (folder / "d/theirs").write_text("x")
-    seen = stage.seen()
-
-    stage.begin(S3_SYNC_GATE="off")
-    stage.begin(**LAYOUTS[after])
-    stage.put(a="one", d__b="one")
-    stage.drop("old.py")
-    if after == "snapshot" != before:
-        assert seen == stage.seen()
-    stage.layout.publish("r2", Fence())
-    stage.layout.finish(Fence())
-
-    expected = {"current": "-> .s3-sync/snapshots/r2"} if after == "snapshot" else ONE
-    assert expected | {"d/theirs": "x"} == stage.seen()
-    if after == "snapshot":
-        assert ONE == stage.current()
-    assert set() == stage.damaged()
-    own = {"staging", ".airflowignore"} | {
-        "direct": {"managed"},
-        "staged": {"managed", "staged", "staged.managed"},
-        "snapshot": {"snapshots", "tree", "tree.managed"},
-    }[after]
-    assert own == set(os.listdir(stage.state))
-    stage.begin()
-    assert set() == stage.damaged() and expected | {"d/theirs": "x"} == stage.seen()
 
 
 @pytest.mark.parametrize("before", LAYOUTS)
@@ -396,15 +229,3 @@ def test_an_empty_list_of_another_layout_stays_under_a_revoked_fence(
     assert (stage.state / "managed").exists()
     stage.layout.finish(Fence())
     assert not (stage.state / "managed").exists()
-
-
-@pytest.mark.parametrize("after", LAYOUTS)
-def test_nothing_to_clear_is_no_work(begin: Begin, after: str) -> None:
-    stage = begin(**LAYOUTS[after])
-    stage.publish("r1", a="one")
-    seen = stage.seen()
-
-    for _ in range(2):
-        stage.layout.finish(Fence())
-
-    assert seen == stage.seen() and set() == stage.damaged()

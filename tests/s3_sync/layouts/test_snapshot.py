@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,60 +20,9 @@ from tests.support.descriptors import held
 # --- publishing
 
 
-def test_nothing_is_shown_at_first(stage: Stage) -> None:
-    assert (None, "", "") == (stage.layout.shown, stage.layout.revision, stage.layout.problem)
-    assert not stage.layout.shows("r1")
-    assert {} == stage.seen()
-    assert stage.layout.is_atomic
-
-
-def test_nothing_is_shown_before_it_is_published(stage: Stage) -> None:
-    stage.put(a="one")
-
-    assert {} == stage.seen()
-    assert ("a.py",) == stage.layout.changes().publish
-
-
-def test_a_revision_is_shown_behind_a_relative_link(stage: Stage) -> None:
-    result = stage.publish("r1", a="one", d__b="one")
-
-    assert {"current": "-> .s3-sync/snapshots/r1"} == stage.seen()
-    assert ONE == stage.current()
-    assert (2, 0, 0) == (result.published, result.deleted, result.healed)
-    assert "r1" == stage.layout.revision and stage.layout.shows("r1")
-    assert stage.layout.changes().is_empty and set() == stage.damaged()
-
-
-def test_the_link_works_wherever_the_volume_is_mounted(one: Stage, tmp_path: Path) -> None:
-    one.close()
-    one.folder.rename(tmp_path / "elsewhere")
-
-    assert ONE == files_of(tmp_path / "elsewhere/current")
-
-
-def test_who_resolved_the_link_before_sees_the_old_revision_to_its_end(one: Stage) -> None:
-    resolved = (one.folder / "current").resolve()
-
-    one.publish("r2", a="two", c="two")
-    one.drop("d/b.py")
-    result = one.layout.publish("r3", Fence())
-
-    assert ONE == files_of(resolved)
-    assert {"a.py": "two", "c.py": "two"} == one.current()
-    assert (0, 1) == (result.published, result.deleted)
-
-
 def test_a_snapshot_costs_names_and_no_data(two: Stage) -> None:
     assert links(two, "d/b.py", "r1", "r2")
     assert links(two, "a.py", "r2") and not links(two, "a.py", "r1")
-
-
-@pytest.mark.parametrize(("mode", "expected"), [("0644", 0o444), ("0664", 0o444), ("0600", 0o400)])
-def test_files_cannot_be_written(folder: Path, begin: Begin, mode: str, expected: int) -> None:
-    stage = begin(**SNAPSHOT, S3_SYNC_FILE_MODE=mode)
-    stage.publish("r1", a="one")
-
-    assert expected == stat.S_IMODE((folder / "current/a.py").stat().st_mode)
 
 
 def test_a_revoked_fence_shows_nothing(one: Stage, revoked: Fence) -> None:
@@ -125,14 +73,6 @@ def test_all_is_flushed_before_it_is_shown(
 # --- the next process
 
 
-def test_the_next_process_sees_what_is_shown(two: Stage) -> None:
-    two.begin()
-
-    assert "r2" == two.layout.revision and two.layout.shows("r2")
-    assert set() == two.damaged() == two.torn()
-    assert TWO == two.current()
-
-
 def test_what_was_killed_before_the_link_is_not_shown_and_used_later(one: Stage) -> None:
     """Killed between the snapshot and the link."""
     one.publish("r2", a="two")
@@ -153,17 +93,6 @@ def test_what_was_killed_half_way_is_swept(one: Stage) -> None:
     one.begin()
 
     assert {"r1"} == one.snapshots and ONE == one.current()
-
-
-@pytest.mark.parametrize("to", ["nowhere", ".s3-sync/snapshots/r9", "/etc", ".s3-sync/snapshots/"])
-def test_a_link_that_shows_nothing_of_ours_is_repaired_by_the_record(one: Stage, to: str) -> None:
-    (one.folder / "current").unlink()
-    (one.folder / "current").symlink_to(to)
-
-    one.begin()
-
-    assert "r1" == one.layout.revision and one.layout.problem
-    assert 1 == one.repair().healed and ONE == one.current()
 
 
 @pytest.mark.parametrize(
@@ -200,20 +129,6 @@ def test_is_not_current_after_a_folder_of_ours_was_removed(
         (one.state / name).mkdir()
 
     assert not one.layout.is_current()
-
-
-@pytest.mark.parametrize("name", ["snapshots", "tree", "snapshots/r1"])
-def test_a_symlink_at_a_folder_of_ours_is_not_followed(
-    folder: Path, begin: Begin, outside: Path, name: str, log: Log
-) -> None:
-    (folder / ".s3-sync" / name).parent.mkdir(parents=True)
-    (folder / ".s3-sync" / name).symlink_to(outside)
-
-    stage = begin(**SNAPSHOT)
-    stage.publish("r1", a="one")
-
-    assert {"a.py": "one"} == stage.current()
-    assert {"a.py": "victim"} == files_of(outside)
 
 
 def test_closing_leaves_no_descriptor(folder: Path) -> None:
@@ -254,24 +169,6 @@ def age(stage: Stage, revision: str, seconds: float) -> None:
     """Let a snapshot have been replaced that long ago."""
     at = time.time() - seconds
     os.utime(stage.state / "snapshots" / revision, (at, at))
-
-
-def test_older_snapshots_go_with_their_lists_once_they_are_old_enough(begin: Begin) -> None:
-    stage = begin(**SNAPSHOT, S3_SYNC_RETAIN_COUNT="1", S3_SYNC_RETAIN_FOR="10m")
-    for number in range(1, 5):
-        stage.publish(f"r{number}", a=str(number))
-    for number in range(1, 4):
-        age(stage, f"r{number}", 1000 - number)
-    age(stage, "r2", 500)
-
-    stage.layout.prune(Fence())
-
-    # r4 is current, r2 was replaced last, and less than ten minutes ago
-    assert {"r4", "r2"} == stage.snapshots
-    assert {"r4.managed", "r2.managed"} == {
-        name for name in os.listdir(stage.state / "snapshots") if name.endswith("managed")
-    }
-    assert {"a.py": "4"} == stage.current()
 
 
 @pytest.mark.parametrize(

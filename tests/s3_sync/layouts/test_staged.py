@@ -1,7 +1,6 @@
 """Files that were staged together and then get their names, one after the other."""
 
 import os
-import stat
 import time
 from pathlib import Path
 
@@ -60,13 +59,6 @@ def test_what_has_waited_for_others_is_dated_when_it_is_published(
 
     assert (folder / "a.py").stat().st_mtime_ns > before
     assert set() == target.damaged(iter(["a.py"]))
-
-
-def test_modes_are_those_of_the_setting_and_of_the_release(target: Target, folder: Path) -> None:
-    put(target, stage(target, "a.py"), stage(target, "run.sh", mode="0755"))
-
-    modes = [stat.S_IMODE((folder / name).stat().st_mode) for name in ("a.py", "run.sh")]
-    assert [0o644, 0o755] == modes
 
 
 def test_symlinks_on_the_way_are_replaced_and_not_followed(
