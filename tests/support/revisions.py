@@ -66,14 +66,11 @@ class Flaw(Exception):
     """
 
 
-def read_revision(folder: str, hidden: tuple[str, ...] = ()) -> int:
+def read_revision(folder: str) -> int:
     """
     Read all files below a resolved path and return the number of their revision.
 
     A `.git` at the top, as in a worktree of git, is not one of them.
-
-    Args:
-        hidden: Names of folders that are not looked into.
 
     Raises:
         Flaw: They are not all files of one revision.
@@ -81,8 +78,7 @@ def read_revision(folder: str, hidden: tuple[str, ...] = ()) -> int:
     """
     revisions: dict[tuple[int, int], str] = {}
     files = 0
-    for here, folders, names in os.walk(folder, onerror=_fail):
-        folders[:] = [name for name in folders if name not in hidden]
+    for here, _, names in os.walk(folder, onerror=_fail):
         for name in names:
             path = os.path.relpath(os.path.join(here, name), folder)
             if path == ".git":

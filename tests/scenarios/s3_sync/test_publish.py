@@ -10,10 +10,7 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.scenarios.s3_sync.place import BROKEN, A, B, Place
-from tests.support.daemon import Daemon
 from tests.support.publishing import (
     PREFIX,
     Publishing,
@@ -129,19 +126,6 @@ def test_what_people_see(place: Place) -> None:
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
 
 
-def test_an_altered_bundle_is_replaced_by_a_second_publish(place: Place) -> None:
-    place.publish(A)
-    name = next(key for key in place.bodies() if key.endswith(".zip"))
-    place.put(name.removeprefix(PREFIX), bytes(len(place.bodies()[name])))
-
-    ran = place.publisher.run("publish", place.dags)
-
-    assert (0, "") == (ran.code, ran.err)
-    assert "Published" in ran.out and "rollback" not in ran.out
-    assert A == place.current()
-    assert "Unchanged" in place.publisher.run("publish", place.dags).out
-
-
 def test_an_output_that_knows_no_such_letters_is_no_failure(on_moto: Place) -> None:
     write_files(on_moto.dags, {"a.py": b"", "\u00dcbung~": b""})
 
@@ -198,48 +182,6 @@ def test_publishers_at_once_leave_a_complete_release_and_losers_fail(place: Plac
         if code:
             assert (3, "publish_conflict") == (code, told["reason"])
             assert "meanwhile" in told["error"]
-
-
-@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_a_daemon_follows_publishes_and_roll_backs(
-    on_moto: Place, tmp_path: Path, layout: str
-) -> None:
-    target = tmp_path / "target"
-    shown = target if layout == "in-place" else target / "current"
-    on_moto.publish(A)
-    settings = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": layout}
-
-    def files() -> dict[str, bytes]:
-        return {
-            str(path.relative_to(shown)): path.read_bytes()
-            for path in sorted(shown.rglob("*"))
-            if path.is_file() and ".s3-sync" not in path.relative_to(shown).parts
-        }
-
-    with Daemon(on_moto.server, on_moto.bucket, target, PREFIX, settings=settings) as daemon:
-        daemon.wait_until_synced()
-        assert files() == A
-        on_moto.publish(B)
-        daemon.sync()
-        assert files() == B
-        on_moto.publisher.succeed("rollback")
-        daemon.sync()
-        assert files() == A
-
-
-def test_an_executable_file_is_one_at_the_other_end(on_moto: Place, tmp_path: Path) -> None:
-    write_files(on_moto.dags, A)
-    (on_moto.dags / "a.py").chmod(0o755)
-    on_moto.publisher.succeed("publish", on_moto.dags)
-    settings = {"S3_SYNC_SOURCE": "release", "S3_SYNC_ONE_SHOT": "true"}
-
-    with Daemon(
-        on_moto.server, on_moto.bucket, tmp_path / "target", PREFIX, settings=settings
-    ) as daemon:
-        assert 0 == daemon.wait_for_exit().code
-
-    assert 0o755 == (tmp_path / "target" / "a.py").stat().st_mode & 0o777
-    assert 0o644 == (tmp_path / "target" / "empty").stat().st_mode & 0o777
 
 
 def commit(folder: Path, message: str) -> str:
