@@ -141,21 +141,7 @@ def test_a_change_is_another_etag_or_size_and_never_a_time(
     assert bool(plan.publish) is is_published
 
 
-def test_an_empty_world_needs_nothing() -> None:
-    assert plan_of({}, World({}, {}, set())) == Plan((), ())
-
-
 def test_a_plan_is_empty_where_nothing_is_to_be_done() -> None:
     plans = [Plan((), ()), Plan(("a",), ()), Plan((), ("a",))]
 
     assert [True, False, False] == [plan.is_empty for plan in plans]
-
-
-def test_files_that_are_published_already_can_be_what_is_wanted() -> None:
-    """What cycles work on, beside what consumers see."""
-    tree = {"same": HELD, "new": HELD, "changed": HELD._replace(etag="new")}
-    shown = {"same": HELD._replace(inode=9), "changed": HELD, "gone": HELD}
-
-    plan = make_plan(tree, shown, damaged=(), foreign=(), last=(), may_delete=True)
-
-    assert Plan(("new", "changed"), ("gone",)) == plan

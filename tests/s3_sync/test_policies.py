@@ -1,7 +1,5 @@
 """What may be deleted, what is taken, and what a slip in a setting costs."""
 
-import stat
-
 import pytest
 
 from tests.s3_sync.process import Process
@@ -54,13 +52,6 @@ def test_a_slip_at_restart_that_leaves_nothing_deletes_nothing(
     assert FILES == process.shown
 
 
-def test_an_empty_prefix_at_first_start_is_an_error_too(process: Process) -> None:
-    process.start({"KEY_PATH": "nothing/here"})
-
-    assert "source_empty" == process.fail().reason
-    assert not process.is_ready
-
-
 def test_allow_empty_empties(s3: FakeS3, process: Process) -> None:
     process.run(DAGS | {"S3_SYNC_ALLOW_EMPTY": "true"})
     (process.folder / "foreign.log").write_text("stays")
@@ -101,23 +92,3 @@ def test_deletion_policies(s3: FakeS3, process: Process, policy: str, left: set[
 
     always = {"a.py", "pkg/__pycache__/b.cpython-311.pyc", "pkg/empty.py"}
     assert always | left == process.shown.keys()
-
-
-@pytest.mark.parametrize("mode", ["0644", "0664", "0600", "0440"])
-def test_file_mode(process: Process, mode: str) -> None:
-    process.run(DAGS | {"S3_SYNC_FILE_MODE": mode})
-
-    modes = {stat.S_IMODE((process.folder / name).stat().st_mode) for name in FILES}
-    assert {int(mode, 8)} == modes
-
-
-def test_another_prefix_at_restart_replaces_what_was_published(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put("other/a.py", b"another a")
-    s3.put("other/c.py", b"c")
-    process.run(DAGS)
-    process.restart({"KEY_PATH": "other"})
-    process.cycle()
-
-    assert {"a.py": b"another a", "c.py": b"c"} == process.shown

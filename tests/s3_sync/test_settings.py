@@ -102,6 +102,7 @@ def test_a_gate_without_its_command_is_refused() -> None:
 def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
     """`dags` never matches `dags-old/`."""
     assert read(KEY_PATH=text).prefix == prefix
+    assert read(KEY_PATH=text).source == f"s3://a-bucket/{prefix}"
 
 
 def test_how_the_bucket_is_read_is_said_and_never_guessed() -> None:
@@ -111,10 +112,6 @@ def test_how_the_bucket_is_read_is_said_and_never_guessed() -> None:
     problem = problem_of(S3_SYNC_BUCKET_ACCESS="anonymous")
     assert ("S3_SYNC_BUCKET_ACCESS", "anonymous") == (problem.setting, problem.value)
     assert "S3_SYNC_BUCKET_ACCESS" in problem_of(S3_SYNC_REQUEST_PAYER="requester").problem
-
-
-def test_the_source_of_a_whole_bucket() -> None:
-    assert read(KEY_PATH="").source == "s3://a-bucket/"
 
 
 @pytest.mark.parametrize(

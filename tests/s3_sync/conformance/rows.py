@@ -203,5 +203,8 @@ REFUSED = {
     "500": Row(status(500, "InternalError"), "server_error", 3),
     "408": Row(status(408, "RequestTimeout"), "connection_lost", 3),
     "a bucket that is not there": Row(status(404, "NoSuchBucket"), "bucket_not_found"),
+    "400 from the region that was asked": Row(
+        status(400, "InvalidArgument", x_amz_bucket_region="us-east-1"), "client_error"
+    ),
     "an error that is no document": Row(answer_with(Answer(400, {}, b"\xff<")), "client_error"),
 }

@@ -251,15 +251,6 @@ def test_the_mark_of_a_part_that_others_removed_holds_nothing_up(
     assert process.is_ready
 
 
-def test_a_foreign_file_is_not_the_place_of_the_link(s3: FakeS3, process: Process) -> None:
-    s3.put("a.py", b"a = 1\n")
-    (process.folder / "current").write_bytes(b"mine\n")
-    process.start(SNAPSHOT)
-
-    assert "link_blocked" == process.fail().reason
-    assert b"mine\n" == (process.folder / "current").read_bytes()
-
-
 @pytest.mark.parametrize("verify", ["auto", "lenient"])
 def test_a_store_whose_etags_are_no_md5s(s3: FakeS3, process: Process, verify: str) -> None:
     """Some stores encrypt, or make up ETags, without saying so; some only for some objects."""

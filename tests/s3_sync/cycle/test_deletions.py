@@ -246,21 +246,6 @@ def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_a_top_folder_that_is_renamed_is_no_mass_deletion(
-    s3: FakeS3, process: Process, layout: str
-) -> None:
-    for number in range(30):
-        s3.put(f"old/{number:02}.py", b"v = %d\n" % number)
-    process.run({"S3_SYNC_LAYOUT": layout})
-    for number in range(30):
-        s3.delete(f"old/{number:02}.py")
-        s3.put(f"new/{number:02}.py", b"v = %d\n" % number)
-
-    assert "changed" == process.cycle().result
-    assert {f"new/{number:02}.py" for number in range(30)} == process.shown.keys()
-
-
-@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
 def test_a_folder_that_was_renamed_to_where_nothing_may_be_read_stays(
     s3: FakeS3, process: Process, layout: str
 ) -> None:

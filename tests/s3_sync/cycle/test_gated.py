@@ -19,6 +19,7 @@ GOOD = {
     "notes.txt": b"not Python (\n",
 }
 BROKEN = GOOD | {"pkg/bad.py": b"one = 1\ntwo = (2\nthree = 3\n", "new.py": b"NEW = 1\n"}
+BROKEN["notes.txt"] = b"still not Python (\n"
 del BROKEN["pkg/old.py"]
 FIXED = BROKEN | {"pkg/bad.py": b"one = 1\ntwo = (2)\nthree = 3\n"}
 
@@ -117,7 +118,8 @@ def test_damage_is_fixed_while_the_newest_revision_is_refused(
     swap(s3, BROKEN)
     process.cycle()
     folder = process.folder / ("current" if layout else "")
-    (folder / "sales.py").unlink()
+    for path in ("sales.py", "notes.txt"):  # the refused revision has other notes
+        (folder / path).unlink()
     (folder / "pkg/stock.py").chmod(0o644)
     (folder / "pkg/stock.py").write_bytes(b"edited\n")
     for _ in range(2):

@@ -1,10 +1,4 @@
-"""Damage is put back, in place; of snapshots: test_snapshot_healing.py."""
-
-import stat
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
+"""What a failed cycle has forgotten; of what is damaged meanwhile: test_snapshot_healing.py."""
 
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
@@ -42,33 +36,3 @@ def _fails(process: Process) -> bool:
     except SidecarError:
         return True
     return False
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "edited": lambda path: path.write_bytes(b"edited by hand"),
-    "edited, same size": lambda path: path.write_bytes(bytes(len(path.read_bytes()))),
-    "truncated": lambda path: path.write_bytes(b""),
-    "removed": lambda path: path.unlink(),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "a symlink": lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
-    "another mode": lambda path: path.chmod(0o600),
-    "its folder removed": lambda path: (path.unlink(), path.parent.rmdir()),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_healed(s3: FakeS3, process: Process, damage: str) -> None:
-    s3.put("pkg/a.py", b"a = 1\n")
-    s3.put("b.py", b"b = 1\n")
-    process.run({})
-    before = process.shown
-    place = process.folder / "pkg/a.py"
-    DAMAGES[damage](place)
-
-    ended = [process.cycle() for _ in range(2)]
-
-    assert [1, 0] == [outcome.counts.get("files_healed", 0) for outcome in ended]
-    assert "unchanged" == ended[1].result
-    assert before == process.shown
-    assert 0o644 == stat.S_IMODE(place.lstat().st_mode)
-    assert not place.is_symlink()

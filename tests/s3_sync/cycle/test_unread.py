@@ -152,29 +152,13 @@ def test_in_whatever_order_answers_come_the_words_are_the_same(
 # --- whole cycles
 
 
-def test_a_denied_object_delays_neither_additions_nor_deletions(
-    s3: FakeS3, process: Process
-) -> None:
-    for name in "abc":
-        s3.put(f"{name}.py", b"v = 1\n")
-    s3.inject(error(403, "AccessDenied"), is_get("b.py"))
-    process.run({})
-    s3.delete("a.py")
-    s3.put("d.py", b"d = 1\n")
-
-    outcome = process.cycle()
-
-    assert "partial" == outcome.result
-    assert {"c.py", "d.py"} == process.shown.keys()
-    assert process.is_ready and process.revision == ""
-
-
 # With snapshots and gates the others wait for what failed just now, once.
 CYCLES = 2
 LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
 # What a store or a proxy may say of one object alone, for good: one that it cannot read, one that
 # it takes for a virus, one with a name that it changes.
 OF_ONE_OBJECT = {
+    "access_denied_get": error(403, "AccessDenied"),
     "throttled": error(503, "SlowDown"),
     "redirect_refused": redirect("http://scanner.example/"),
     "credentials_invalid": error(403, "SignatureDoesNotMatch"),
@@ -199,6 +183,7 @@ def test_what_befalls_one_object_holds_back_nothing_else(
 
     assert {"c.py", "d.py"} == process.shown.keys()
     assert {"b.py": reason} == process.details["unread"]
+    assert process.is_ready and process.revision == ""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -372,6 +357,23 @@ def test_a_part_has_no_version_that_nothing_else_in_it_belongs_to(
 
     assert "partial" == process.cycle().result
     assert {"a.py": b"v = 1\n", "b.py": b"v = 4\n"} == process.shown
+
+
+def test_a_part_has_no_new_file_of_an_earlier_cycle_that_cannot_be_read_now(
+    s3: FakeS3, process: Process
+) -> None:
+    s3.put("a.py", b"v = 1\n")
+    process.run({"S3_SYNC_LAYOUT": "snapshot"})
+    for name in "ac":
+        s3.put(f"{name}.py", b"v = 2\n")
+    s3.inject(first(lambda: s3.put("a.py", b"v = 3\n")), is_get("a.py"), times=1)
+    assert "settling" == process.cycle().result
+    for name in "ac":
+        s3.put(f"{name}.py", b"v = 4\n")
+    s3.inject(error(403, "AccessDenied"), is_get("c.py"))
+
+    assert "partial" == process.cycle().result
+    assert {"a.py": b"v = 4\n"} == process.shown
 
 
 def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(

@@ -97,17 +97,6 @@ def test_in_a_bare_folder_nothing_is_looked_for(
     assert ["b.py"] == looks
 
 
-def test_damage_is_healed(cycle: Cycle, folder: Path) -> None:
-    cycle.s3.put("dags/a.py", b"good")
-    cycle.apply()
-    (folder / "a.py").write_bytes(b"evil")
-
-    result = cycle.apply(damaged=["a.py"])
-
-    assert (1, 1) == (result.published, result.healed)
-    assert b"good" == (folder / "a.py").read_bytes()
-
-
 def test_an_etag_that_is_no_md5_needs_the_download(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/a.py", b"same", etag="0123-2")
     (folder / "a.py").write_bytes(b"same")
@@ -122,21 +111,6 @@ def test_an_etag_that_is_no_md5_needs_the_download(cycle: Cycle, folder: Path) -
 
 
 # --- objects that fail
-
-
-def test_one_failure_holds_back_itself_alone(cycle: Cycle, folder: Path) -> None:
-    cycle.s3.put("dags/old.py", b"old")
-    cycle.apply()
-    cycle.s3.delete("dags/old.py")
-    for name in ("a", "b", "c"):
-        cycle.s3.put(f"dags/{name}.py", name.encode())
-    cycle.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"))
-
-    result = cycle.apply(delete=["old.py"])
-
-    assert {"a.py": b"a", "c.py": b"c"} == tree(folder)
-    assert {"b.py": "access_denied_get"} == {path: e.reason for path, e in result.failed.items()}
-    assert (["a.py", "c.py"], ["old.py"]) == (sorted(result.changes.added), result.changes.deleted)
 
 
 @pytest.mark.parametrize("how", ["vanished", "changed", "changed, If-Match ignored"])

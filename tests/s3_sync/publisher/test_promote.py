@@ -20,7 +20,7 @@ from s3_sync.settings import load_settings
 from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
 from tests.s3_sync.failing import failure
 from tests.support.publishing import PREFIX
-from tests.support.releases import ABSENT, AT, Release, make_release, seal
+from tests.support.releases import AT, Release, make_release, seal
 from tests.support.writable_s3 import is_write
 
 A = {"a.py": b"a = 1\n" * 50, "run.sh": b"#!/bin/sh\n", "empty.py": b""}
@@ -280,15 +280,6 @@ def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Pla
     assert [] == places.prd.writes()
     places.put(release)
     assert "promoted" == places.promote().result
-
-
-def test_a_revision_that_is_not_there_is_reported(places: Places) -> None:
-    places.put(make_release(A))
-    for name in (ABSENT, ABSENT[:12], "latest"):
-        assert ("release_unknown", 2) == (
-            (found := failure(places.promote, name)).reason,
-            found.exit_code,
-        )
 
 
 def test_another_publisher_at_the_same_moment_wins(places: Places) -> None:

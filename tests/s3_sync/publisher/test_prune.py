@@ -1,6 +1,5 @@
 """Tests of pruning: which releases go, in which order, and what a publish beside it finds."""
 
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,11 +13,10 @@ from s3_sync.publisher.prune import Pruned, choose, prune, read_names
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key, pin_key
-from sidecar_runtime.errors import SidecarError
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
-from tests.support.fake_s3 import error, is_list
+from tests.support.fake_s3 import is_list
 from tests.support.faults import first
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, check_every_release
@@ -130,55 +128,6 @@ def test_what_is_left_while_it_is_pruned_stays(bucket: Bucket) -> None:
     assert {one.revision for one in made[1:]} <= left(bucket)
 
 
-# A prune of five releases makes some more requests than that.
-PRUNE_REQUESTS = 34
-
-
-@pytest.mark.parametrize("number", range(1, PRUNE_REQUESTS, 3))
-def test_whatever_others_do_at_a_request_what_they_use_is_there(
-    bucket: Bucket, number: int
-) -> None:
-    """A rollback and two publishes, each whole, in the middle of a prune."""
-    made = releases(bucket, 5)
-    used: list[str] = []
-
-    def act() -> None:
-        with suppress(SidecarError):
-            roll_back(bucket.store, made[1].revision, Origin(), is_dry=False)
-            used.append(made[1].revision)
-        # Two, so that it is neither current nor what a rollback leads to.
-        used.extend(bucket.publish({"new.py": body}).revision for body in (b"newer", b"new"))
-
-    bucket.server.forget()
-    act_once = first(act)
-    bucket.server.inject(act_once, lambda _: len(bucket.server.requests) == number, times=1)
-
-    prune(bucket.store, [], 0, DAY, is_dry=False)
-
-    assert used and set(used) <= left(bucket)
-    assert {"new.py": b"new"} == bucket.current()
-
-
-@pytest.mark.parametrize("number", range(1, PRUNE_REQUESTS, 3))
-def test_stopped_at_a_request_every_release_is_whole_and_the_next_prune_goes_on(
-    bucket: Bucket, number: int
-) -> None:
-    made = releases(bucket, 5)
-    bucket.server.forget()
-    bucket.server.inject(
-        error(403, "AccessDenied"), lambda _: len(bucket.server.requests) >= number
-    )
-    with suppress(SidecarError):
-        prune(bucket.store, [], 0, DAY, is_dry=False)
-    bucket.server.heal()
-    check_every_release(bucket.bodies())
-
-    run(bucket, count=0, days=1)
-
-    assert {made[4].revision, made[3].revision} == left(bucket)
-    assert 2 == sum("/bundles/" in f"/{key}" for key in bucket.bodies())
-
-
 def test_beside_an_old_pointer_that_was_put_back_nothing_is_removed(bucket: Bucket) -> None:
     made = releases(bucket, 5)
     bucket.put_back(made[1].pointer_bytes)
@@ -227,15 +176,6 @@ def test_a_list_that_names_nothing_is_refused(tmp_path: Path) -> None:
     path.write_text("\n  \n")
 
     assert "names no release" in failure(read_names, str(path)).message
-
-
-def test_pins_stay(bucket: Bucket) -> None:
-    made = releases(bucket, 5)
-    bucket.server.put(PREFIX + pin_key(made[0].revision), b"")
-
-    run(bucket, made[1].revision, count=0, days=0)
-
-    assert {made[n].revision for n in (0, 1, 3, 4)} == left(bucket)
 
 
 def test_a_dry_run_tells_the_same_and_deletes_nothing(bucket: Bucket) -> None:
@@ -375,14 +315,3 @@ def test_what_goes_is_neither_spared_nor_new_nor_young(
         is_old = NOW - entry.used_at > timedelta(days=keep_days)
         goes = entry.revision not in names and position >= keep_count and is_old
         assert goes == (entry in going)
-
-
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_second_prune_finds_nothing(bucket: Bucket, count: int) -> None:
-    releases(bucket, 5)
-    run(bucket, count=count)
-
-    again = run(bucket, count=count)
-
-    assert () == again.removed
-    assert 0 == again.bundles

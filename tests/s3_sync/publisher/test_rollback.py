@@ -29,7 +29,7 @@ from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, read_release
 from tests.support.releases import ABSENT, AT, make_release
 from tests.support.waiting import wait_until
-from tests.support.writable_s3 import is_write, lose_answer
+from tests.support.writable_s3 import is_write
 
 A, B, C = ({name: name.encode()} for name in ("a.py", "b.py", "c.py"))
 WHO = Origin(by="grace", ci_url="https://ci/7")
@@ -293,10 +293,6 @@ def test_a_dry_run_writes_nothing(bucket: Bucket) -> None:
     assert [] == bucket.writes()
 
 
-def test_nothing_to_go_back_to_is_reported(bucket: Bucket) -> None:
-    assert "history_empty" == failure(back, bucket).reason
-
-
 def test_a_release_before_that_was_pruned_is_reported(bucket: Bucket) -> None:
     first = bucket.publish(A)
     bucket.publish(B)
@@ -394,16 +390,6 @@ def test_a_publish_at_the_same_moment_wins_and_the_rollback_fails(bucket: Bucket
     assert C == bucket.current()
 
 
-def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
-    bucket.publish(A)
-    bucket.publish(B)
-    bucket.server.inject(lose_answer, is_write(POINTER_KEY), times=1)
-
-    back(bucket)
-
-    assert A == bucket.current()
-
-
 def test_what_a_prune_deletes_and_is_killed_before_it_puts_it_back_is_put_back(
     bucket: Bucket,
 ) -> None:
@@ -482,12 +468,3 @@ def is_done_beside_a_prune(
     pruner.join()
     bucket.server.heal()
     return is_done
-
-
-def test_the_history_never_grows_beyond_its_limit() -> None:
-    pointer = make_release(A, history=[f"{n:064x}" for n in range(HISTORY_LIMIT)]).pointer
-
-    turns = pointer.turns()
-
-    assert HISTORY_LIMIT == len(turns)
-    assert pointer.turn == turns[0]

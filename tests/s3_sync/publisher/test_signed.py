@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from s3_sync.publisher.airflow.check import Passed
-from s3_sync.publisher.catalog import find_release, read_current
+from s3_sync.publisher.catalog import find_release
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.promote import Promotion, promote
 from s3_sync.publisher.prune import prune
@@ -292,14 +292,6 @@ def test_there_is_no_way_back_to_what_is_not_trusted(bucket: Bucket) -> None:
     assert f"{manifest_key(first)} is refused: it is not signed" in error.message
     assert current == pointer_in(bucket).revision
     assert "release_untrusted" == failure(find_release, bucket.store, first).reason
-
-
-def test_a_pointer_that_is_not_trusted_is_not_built_on(signed: Bucket) -> None:
-    signed.publish(A)
-    signed.put(make_release(B))
-
-    assert "release_untrusted" == failure(read_current, signed.store).reason
-    assert "release_untrusted" == failure(back, signed).reason
 
 
 def test_a_pointer_that_is_not_trusted_is_replaced_by_one_to_what_is_named(

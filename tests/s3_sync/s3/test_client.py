@@ -14,14 +14,13 @@ from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import AT_ONCE, GIVEN, Given, config_of, play
-from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error, is_get, is_list
+from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error, is_list
 from tests.support.faults import answer_with, reset, truncate, with_headers
-from tests.support.loopback import Answer, Fault, Request
+from tests.support.loopback import Answer, Request
 from tests.support.s3_refusals import Identity
 
 OLD = Credentials("AKIDOLD", "old-secret", "old-token")
 NEW = Credentials("AKIDNEW", "new-secret", "new-token")
-INVALID_REGIONS = ["evil.example/", "EU", "x" * 40, "eu west", "@evil"]
 
 
 @pytest.fixture
@@ -213,36 +212,6 @@ def test_what_passes_by_itself_is_tried_again(s3: FakeS3, fault: Any) -> None:
     assert ATTEMPTS == len(body.attempts) == len(counts) == len(s3.requests)
 
 
-def elsewhere(region: str, status: int = 301, code: str = "PermanentRedirect") -> Fault:
-    return error(status, code, headers={"x-amz-bucket-region": region})
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason", "attempts"),
-    [
-        (error(503, "SlowDown"), "throttled", ATTEMPTS),
-        (error(500, "InternalError"), "server_error", ATTEMPTS),
-        (truncate(3), "connection_lost", ATTEMPTS),
-        (error(404, "NoSuchBucket"), "bucket_not_found", 1),
-        (error(400, "InvalidArgument"), "client_error", 1),
-        (error(403, "SignatureDoesNotMatch"), "credentials_invalid", 1),
-        (error(403, "RequestTimeTooSkewed"), "clock_skew", 1),
-        (error(302, ""), "redirect_refused", 1),
-        # The region goes into the host's name; the one that was asked is not tried again.
-        *((elsewhere(region), "redirect_refused", 1) for region in INVALID_REGIONS),
-        (elsewhere("us-east-1", 400, "InvalidArgument"), "client_error", 1),
-    ],
-)
-@pytest.mark.parametrize("scene", [get, list_all])
-def test_what_may_pass_is_tried_again_and_what_will_not_change_is_asked_once(
-    s3: FakeS3, fault: Fault, reason: str, attempts: int, scene: Any
-) -> None:
-    s3.inject(fault)
-
-    assert reason == failure(s3, scene).reason
-    assert attempts == len(s3.requests)
-
-
 @pytest.mark.parametrize(
     ("scene", "reason"), [(get, "access_denied_get"), (list_all, "access_denied_list")]
 )
@@ -363,26 +332,7 @@ def test_a_bucket_that_moves_between_list_and_downloads_is_followed_by_all_of_th
     assert {"us-east-1": 1 + 5, "eu-central-1": 5} == asked
 
 
-def test_a_bucket_that_says_something_else_each_time_is_not_followed_endlessly(s3: FakeS3) -> None:
-    for region in ("eu-west-3", "eu-west-2", "eu-west-1"):  # the newest fault answers first
-        s3.inject(elsewhere(region), times=1)
-
-    assert "redirect_refused" == failure(s3, list_all).reason
-    assert ["us-east-1", "eu-west-1"] == [region_of(one) for one in s3.requests]
-
-
 # --- from cycle to cycle
-
-
-def test_connections_are_kept_from_cycle_to_cycle(s3: FakeS3) -> None:
-    async def scene(client: S3Client) -> None:
-        for _ in range(3):
-            client.begin_cycle(Fence())
-            await client.list_page(None)
-
-    play(s3, scene)
-
-    assert 1 == len({request.connection for request in s3.requests})
 
 
 def test_another_endpoint_is_followed_at_the_next_cycle(s3: FakeS3) -> None:
@@ -430,17 +380,3 @@ def test_the_kind_of_an_error_says_what_fails(s3: FakeS3) -> None:
         play(s3, get)
     s3.start()
     assert "endpoint_unreachable" == caught.value.reason
-
-
-def test_only_what_is_sent_is_counted(s3: FakeS3) -> None:
-    counts: list[Operation] = []
-    s3.inject(error(500, "InternalError"), is_list, times=1)
-    s3.inject(error(500, "InternalError"), is_get(), times=1)
-
-    async def scene(client: S3Client) -> None:
-        await client.list_page(None)
-        await get(client)
-
-    play(s3, scene, counts=counts)
-
-    assert ["list", "list", "get", "get"] == counts

@@ -51,12 +51,6 @@ def connections(s3: FakeS3) -> int:
     return len({request.connection for request in s3.seen()})
 
 
-def test_the_status_says_whether_it_is_the_same(s3: FakeS3, poll: PollConnection) -> None:
-    assert b"304" == poll.status(head())
-    assert b"200" == poll.status(head('"other"'))
-    assert b"304" == poll.status(head())
-
-
 def test_one_connection_is_kept_until_an_answer_has_a_body(
     s3: FakeS3, poll: PollConnection
 ) -> None:

@@ -15,7 +15,6 @@ from tests.s3_sync.s3.stand_in import (
     CLOSE,
     HEADERS,
     NO_CA,
-    RESET,
     Scene,
     StandIn,
     Step,
@@ -88,15 +87,6 @@ def test_all_kept_connections_may_be_stale() -> None:
     assert 4 == server.connections
 
 
-def test_a_new_connection_that_is_dropped_is_a_failure() -> None:
-    server = StandIn([[CLOSE]], [[ok()]])
-
-    error = run(server, failure)
-
-    assert "connection_lost" == error.reason
-    assert 1 == server.connections
-
-
 def test_half_an_answer_on_a_kept_connection_is_not_asked_again() -> None:
     server = StandIn([[ok()], [ok()[:-1], CLOSE]], [[ok()]])
 
@@ -106,10 +96,6 @@ def test_half_an_answer_on_a_kept_connection_is_not_asked_again() -> None:
 
     assert "connection_lost" == run(server, scene).reason
     assert 1 == server.connections
-
-
-def test_a_reset_is_named() -> None:
-    assert "connection_lost" == run(StandIn([[ok()[:-1], RESET]]), failure).reason
 
 
 @pytest.mark.parametrize(

@@ -94,20 +94,6 @@ def test_an_invalid_region_is_not_believed(region: str) -> None:
 # --- what was asked
 
 
-@pytest.mark.parametrize(
-    ("region", "partition"),
-    [("us-east-1", "aws"), ("eu-central-1", "aws"), ("cn-north-1", "aws-cn"),
-     ("us-gov-west-1", "aws-us-gov"), ("eusc-de-east-1", "aws-eusc"), ("us-iso-east-1", "aws-iso"),
-     ("us-isob-east-1", "aws-iso-b"), ("eu-isoe-west-1", "aws-iso-e"),
-     ("us-isof-south-1", "aws-iso-f")],
-)  # fmt: skip
-def test_the_arn_is_of_the_regions_partition(region: str, partition: str) -> None:
-    assert Request("list", "b-1", "dags/", "dags/", region).arn == f"arn:{partition}:s3:::b-1"
-    assert Request("get", "b-1", "dags/a", "dags/", region).arn == (
-        f"arn:{partition}:s3:::b-1/dags/a"
-    )
-
-
 def test_partitions_are_those_of_botocore() -> None:
     import botocore.session
 

@@ -85,12 +85,6 @@ def test_keeps_the_headers_that_it_does_not_sign() -> None:
     assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date," in signed["authorization"]
 
 
-def test_sends_no_token_header_for_long_lived_keys() -> None:
-    signed = our_headers(None, "s3.example", "k", {}, {}, datetime(2026, 1, 2, tzinfo=UTC))
-
-    assert "x-amz-security-token" not in signed
-
-
 def test_signs_with_the_day_of_the_request_after_midnight() -> None:
     before = our_headers(None, "h", "k", {}, {}, datetime(2026, 1, 2, 23, 59, 59, tzinfo=UTC))
     after = our_headers(None, "h", "k", {}, {}, datetime(2026, 1, 3, 0, 0, 0, tzinfo=UTC))

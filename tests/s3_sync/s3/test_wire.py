@@ -49,11 +49,6 @@ def test_an_answer_is_the_same_however_it_is_broken_up(data: bytes, breaks: list
     assert (200, b"hello", '"e"') == (answer.status, answer.body, answer.headers["etag"])
 
 
-@pytest.mark.parametrize("data", [OK, CHUNKED], ids=["length", "chunked"])
-def test_an_answer_may_come_byte_by_byte(data: bytes) -> None:
-    assert b"hello" == ask(*(data[at : at + 1] for at in range(len(data)))).body
-
-
 def test_names_of_headers_are_in_lower_case_and_values_any_bytes() -> None:
     answer = ask(b"HTTP/1.1 200 OK\r\nX-Amz-Odd:  caf\xe9 \r\nContent-Length: 0\r\n\r\n")
 
@@ -88,29 +83,6 @@ def test_an_answer_that_has_no_body_needs_no_length(status: bytes) -> None:
         return answer
 
     assert b"" == run(scene).body
-
-
-@pytest.mark.parametrize(
-    "interim", [b"103 Early Hints\r\nLink: x", b"100 Continue", b"102 x\r\nA: b"]
-)
-@pytest.mark.parametrize("apart", [True, False])
-def test_interim_answers_are_passed_over(interim: bytes, apart: bool) -> None:
-    first = b"HTTP/1.1 " + interim + b"\r\n\r\n"
-
-    answer = ask(*([first, first, OK] if apart else [first + first + OK]))
-
-    assert (200, b"hello") == (answer.status, answer.body)
-    assert {"etag", "content-length"} == answer.headers.keys()
-
-
-@scene
-async def test_no_redirect_is_followed(line: Line) -> None:
-    answer = await line.ask(
-        b"HTTP/1.1 307 x\r\nLocation: http://evil/\r\nContent-Length: 0\r\n\r\n"
-    )
-
-    assert (307, "http://evil/") == (answer.status, answer.headers["location"])
-    assert [REQUEST] == line.cable.sent
 
 
 # --- the next request
@@ -212,17 +184,6 @@ async def test_closing_while_idle_is_noticed(line: Line) -> None:
 # --- answers that are not whole, or have no end (what is not HTTP: conformance/rows.py)
 
 
-@pytest.mark.parametrize("status", [b"200 OK", b"206 Partial Content"])
-def test_a_success_whose_end_cannot_be_known_is_refused(status: bytes) -> None:
-    """Half a file must not pass for a whole one."""
-    error = refusal_of(b"HTTP/1.1 " + status + b"\r\nServer: x\r\n\r\nhello", None)
-
-    assert ("server_error", "the answer does not say how long it is") == (
-        error.reason,
-        error.message,
-    )
-
-
 @pytest.mark.parametrize("status", [b"403 x", b"404 x", b"500 x", b"503 x"])
 @scene
 async def test_a_refusal_may_end_with_the_connection(line: Line, status: bytes) -> None:
@@ -253,30 +214,6 @@ def test_a_truncated_answer_is_never_an_answer(data: bytes, data_st: st.DataObje
 
 
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-WITHOUT_END = {
-    "interim answers": (b"", b"HTTP/1.1 103 x\r\n\r\n"),
-    "a status line": (b"HTTP/1.1 200 ", b"x"),
-    "headers": (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n"),
-    "the name of a header": (b"HTTP/1.1 200 OK\r\n", b"a"),
-    "a header": (b"HTTP/1.1 200 OK\r\na: ", b"b"),
-    "the size of a chunk": (CHUNKS, b"0"),
-    "the extension of a chunk": (CHUNKS + b"5;", b"x"),
-    "the extension of a later chunk": (CHUNKS + b"1\r\nh\r\n4;", b"x"),
-    "trailers": (CHUNKS + b"5\r\nhello\r\n0\r\n", b"a: b\r\n"),
-    "a trailer": (CHUNKS + b"5\r\nhello\r\n0\r\na: ", b"b"),
-}
-
-
-@pytest.mark.parametrize("part", WITHOUT_END)
-@pytest.mark.parametrize("takes", [True, False], ids=["sink", "memory"])
-def test_what_has_no_end_is_refused(part: str, takes: bool) -> None:
-    start, repeated = WITHOUT_END[part]
-    piece = repeated * (FRAMING_LIMIT_BYTES // 4 // len(repeated))
-
-    error = refusal_of(start, *([piece] * 5), sink=len if takes else None)
-
-    assert "server_error" == error.reason
-    assert f"over {FRAMING_LIMIT_BYTES} bytes" in error.message
 
 
 def test_small_chunks_are_no_answer_without_end() -> None:
@@ -303,16 +240,6 @@ def test_a_trailer_is_no_header() -> None:
     answer = ask(CHUNKED.replace(b"Trailer: x", b"ETag: other"))
 
     assert '"e"' == answer.headers["etag"]
-
-
-def test_an_answer_too_big_for_memory_is_refused() -> None:
-    piece = b"x" * (BODY_LIMIT_BYTES // 4)
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"
-
-    error = refusal_of(head, *([piece] * 4), b"x")
-
-    assert "server_error" == error.reason
-    assert str(BODY_LIMIT_BYTES) in error.message
 
 
 def test_a_sink_has_no_limit() -> None:

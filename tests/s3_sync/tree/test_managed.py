@@ -466,13 +466,6 @@ def test_a_file_matches_until_it_is_touched(box: Box) -> None:
 # --- the same file under another name
 
 
-def test_a_hard_link_is_the_same_file(box: Box) -> None:
-    held = box.put("a.py")
-    os.link(box.folder / "a.py", box.folder / "b.py")
-
-    assert held.of((box.folder / "b.py").stat()) == held
-
-
 def test_a_copy_with_the_same_facts_is_known_by_its_own_inode(box: Box) -> None:
     held = box.put("a.py")
     shutil.copy2(box.folder / "a.py", box.folder / "b.py")
@@ -487,26 +480,5 @@ def test_a_link_to_another_file_is_not_the_same_whatever_it_says(box: Box) -> No
     held = box.put("a.py")
     shutil.copy2(box.folder / "a.py", box.folder / "b.py")
     os.link(box.folder / "b.py", box.folder / "c.py")
-
-    assert held.of((box.folder / "b.py").stat()) is None
-
-
-@pytest.mark.parametrize("is_link", [True, False])
-@pytest.mark.parametrize(
-    "harm",
-    [
-        lambda place: place.write_bytes(b"longer"),
-        lambda place: place.chmod(0o600),
-        lambda place: os.utime(place, ns=(1, 1)),
-    ],
-    ids=["size", "mode", "time"],
-)
-def test_a_file_that_was_touched_is_another(
-    box: Box, is_link: bool, harm: Callable[[Path], object]
-) -> None:
-    held = box.put("a.py")
-    (os.link if is_link else shutil.copy2)(box.folder / "a.py", box.folder / "b.py")
-
-    harm(box.folder / "b.py")
 
     assert held.of((box.folder / "b.py").stat()) is None

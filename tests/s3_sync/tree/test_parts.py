@@ -7,8 +7,7 @@ import pytest
 from s3_sync.keys import RESERVED
 from s3_sync.tree.parts import list_name, read_target
 from s3_sync.tree.target import Target
-from s3_sync.tree.volume import TREE, Volume
-from tests.runtime.recording import Log
+from s3_sync.tree.volume import TREE
 from tests.s3_sync.tree.handling import BODY, damaged, opened, put, staged
 
 # --- a part of `.s3-sync`
@@ -43,19 +42,6 @@ def test_parts_do_not_see_each_other(target: Target, tree: Target) -> None:
     assert ([], []) == (target.foreign(), tree.foreign())
 
 
-def test_a_symlink_at_a_part_is_replaced_and_not_followed(
-    folder: Path, volume: Volume, outside: Path, log: Log
-) -> None:
-    (folder / RESERVED / TREE).symlink_to(outside)
-    tree = Target(volume, file_mode=0o644, part=TREE)
-
-    put(tree, "a.py")
-
-    assert b"victim" == (outside / "a.py").read_bytes()
-    assert [TREE] == [event["path"] for event in log.events("symlink_replaced")]
-    tree.close()
-
-
 # --- without touching it
 
 
@@ -80,14 +66,3 @@ def test_a_target_is_read_without_touching_it(folder: Path, target: Target) -> N
     assert [staging.name] == staged(folder)
     assert journal == (folder / RESERVED / "managed").read_bytes()
     staging.close()
-
-
-def test_a_part_is_read_without_touching_it(folder: Path, target: Target, tree: Target) -> None:
-    (folder / RESERVED / TREE / "foreign").write_bytes(b"x")
-    (folder / "no business of ours").write_bytes(b"x")
-    journal = (folder / RESERVED / list_name(TREE)).read_bytes()
-
-    managed, foreign = read_target(str(folder), TREE, with_foreign=True)
-
-    assert ({"a/b.py"}, ["foreign"]) == (set(managed), foreign)
-    assert journal == (folder / RESERVED / list_name(TREE)).read_bytes()

@@ -141,12 +141,6 @@ def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path, revoked: 
     assert not (folder / ".s3-sync" / NAME).exists()
 
 
-def test_takes_over_a_good_record(good: Path) -> None:
-    published = read(good)
-
-    assert ("r1", 1700000000.5) == (published.revision, published.at)
-
-
 @pytest.mark.parametrize(
     "content",
     [

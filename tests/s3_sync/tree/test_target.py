@@ -13,7 +13,6 @@ from s3_sync.tree.download import MEMORY_BYTES
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.runtime.recording import Log
 from tests.s3_sync.tree.handling import (
     BODY,
     damaged,
@@ -170,23 +169,6 @@ def test_a_foreign_file_at_the_place_of_a_key_is_replaced(
     assert set() == damaged(target)
 
 
-@pytest.mark.parametrize(
-    ("link", "to", "path"),
-    [("d", "", "d/a.py"), ("d", "", "d/b/a.py"), ("a.py", "a.py", "a.py")],
-)
-def test_a_symlink_in_the_way_is_replaced_and_not_followed(
-    folder: Path, target: Target, outside: Path, link: str, to: str, path: str, log: Log
-) -> None:
-    (outside / "b").mkdir()
-    (folder / link).symlink_to(outside / to)
-
-    assert put(target, path)
-
-    assert b"victim" == (outside / "a.py").read_bytes() and [] == os.listdir(outside / "b")
-    assert BODY == (folder / path).read_bytes() and not (folder / link).is_symlink()
-    assert [link] == [event["path"] for event in log.events("symlink_replaced")]
-
-
 def test_nothing_is_published_under_a_revoked_fence(
     folder: Path, target: Target, revoked: Fence
 ) -> None:
@@ -241,15 +223,6 @@ def test_deletes_a_file_and_the_folders_that_it_leaves_empty(folder: Path, targe
     assert [RESERVED] == os.listdir(folder)
 
 
-def test_a_folder_with_something_foreign_stays(folder: Path, target: Target) -> None:
-    put(target, "a/b.py")
-    (folder / "a/__pycache__").mkdir()
-
-    assert target.delete("a/b.py", Fence())
-
-    assert ["__pycache__"] == os.listdir(folder / "a")
-
-
 @pytest.mark.parametrize("instead", ["nothing", "folder", "no parent", "parent is a file"])
 def test_a_file_that_is_gone_already_is_struck_from_the_list(
     folder: Path, target: Target, instead: str
@@ -268,31 +241,6 @@ def test_a_file_that_is_gone_already_is_struck_from_the_list(
     assert {} == target.managed.files
     assert (folder / "a/b.py/foreign").exists() == (instead == "folder")
     assert (folder / "a").is_file() == (instead == "parent is a file")
-
-
-def test_a_deletion_does_not_follow_a_symlink_above_it(
-    folder: Path, target: Target, outside: Path
-) -> None:
-    put(target, "d/a.py")
-    (folder / "d").rename(folder / "moved")
-    (folder / "d").symlink_to(outside)
-
-    assert not target.delete("d/a.py", Fence())
-
-    assert b"victim" == (outside / "a.py").read_bytes()
-    assert (folder / "moved/a.py").exists() and (folder / "d").is_symlink()
-
-
-def test_a_deletion_removes_a_symlink_and_not_what_it_points_to(
-    folder: Path, target: Target, outside: Path
-) -> None:
-    put(target, "a.py")
-    (folder / "a.py").unlink()
-    (folder / "a.py").symlink_to(outside / "a.py")
-
-    target.delete("a.py", Fence())
-
-    assert b"victim" == (outside / "a.py").read_bytes()
 
 
 def test_what_is_forgotten_stays_on_disk(folder: Path, target: Target) -> None:

@@ -8,17 +8,14 @@ import pytest
 
 from s3_sync.tree.target import Target
 from s3_sync.tree.walk import Blocked
-from sidecar_runtime.fence import Fence
 from tests.s3_sync.tree.handling import (
     BODY,
     damaged,
-    download_of,
     edit_file,
     entry_of,
     link_file,
     link_folder,
     nothing,
-    opened,
     put,
     replace_file,
     staged,
@@ -39,18 +36,6 @@ def test_a_foreign_file_where_a_folder_must_be_blocks(folder: Path, target: Targ
     assert target.is_blocked("d/a.py", nothing)
 
 
-def test_a_foreign_file_inside_a_folder_blocks_a_file(folder: Path, target: Target) -> None:
-    put(target, "d/ours.py")
-    (folder / "d/theirs.py").write_bytes(b"x")
-
-    with pytest.raises(Blocked):
-        put(target, "d")
-
-    assert ["ours.py", "theirs.py"] == sorted(os.listdir(folder / "d"))
-    assert ["d/ours.py"] == list(target.managed.files)
-    assert target.is_blocked("d", nothing)
-
-
 def test_our_own_file_makes_way_for_a_folder_and_a_folder_for_a_file(
     folder: Path, target: Target
 ) -> None:
@@ -59,15 +44,6 @@ def test_our_own_file_makes_way_for_a_folder_and_a_folder_for_a_file(
 
         assert BODY == (folder / path).read_bytes()
         assert [path] == list(target.managed.files)
-
-
-def test_a_file_whose_key_is_there_does_not_make_way(folder: Path, target: Target) -> None:
-    put(target, "d")
-
-    with pytest.raises(Blocked):
-        target.publish("d/a.py", entry_of("a"), download_of(target), Fence(), lambda path: True)
-
-    assert BODY == (folder / "d").read_bytes()
 
 
 # --- looking
@@ -167,13 +143,3 @@ def test_foreign_are_files_and_links_and_neither_bytecode_nor_ours(
     assert ["__pycache__.py", "a/link", "a/x", "d/.s3-sync/s", "dangling", "y"] == sorted(
         target.foreign()
     )
-
-
-def test_a_file_is_still_ours_after_a_restart(folder: Path, target: Target) -> None:
-    put(target, "a/b.py")
-    held = dict(target.managed.files)
-    target.end_cycle(Fence())
-
-    with opened(folder) as successor:
-        assert held == successor.managed.files
-        assert set() == damaged(successor)

@@ -83,17 +83,6 @@ def test_a_changed_file_is_not_taken(
     assert {} == target.managed.files and [] == staged(folder)
 
 
-def test_taking_replaces_symlinks_and_follows_none(
-    folder: Path, target: Target, tree: Target, outside: Path
-) -> None:
-    (folder / "a").symlink_to(outside)
-
-    target.take("a/b.py", tree, Fence(), nothing)
-
-    assert ["a.py"] == os.listdir(outside)
-    assert BODY == (folder / "a/b.py").read_bytes() and not (folder / "a").is_symlink()
-
-
 def test_taking_is_blocked_by_what_is_not_ours(folder: Path, target: Target, tree: Target) -> None:
     (folder / "a").write_bytes(b"foreign")
 

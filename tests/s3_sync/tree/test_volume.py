@@ -19,10 +19,8 @@ from s3_sync.tree.volume import (
     is_link,
     open_folders,
     open_own_folder,
-    set_mode,
 )
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.volume.files import is_at
 from tests.runtime.recording import Log
 from tests.support.descriptors import held
 
@@ -50,20 +48,6 @@ def test_the_path_itself_may_be_a_symlink(tmp_path: Path) -> None:
     assert [RESERVED] == os.listdir(tmp_path / "real")
     assert volume.is_current()
     volume.close()
-
-
-@pytest.mark.parametrize("name", [RESERVED, f"{RESERVED}/{STAGING}"])
-def test_a_symlink_at_a_folder_of_ours_is_replaced_and_not_followed(
-    folder: Path, outside: Path, name: str, log: Log
-) -> None:
-    (folder / name).parent.mkdir(parents=True)
-    (folder / name).symlink_to(outside)
-
-    reopen(folder)
-
-    assert ["a.py"] == os.listdir(outside)
-    assert not (folder / name).is_symlink()
-    assert log.events("symlink_replaced")
 
 
 def test_what_a_killed_predecessor_left_is_swept(folder: Path, volume: Volume, log: Log) -> None:
@@ -253,32 +237,6 @@ def test_tells_links_from_what_they_point_to(tmp_path: Path, parent: int) -> Non
 
     links = [name for name in ("folder", "link", "broken", "missing") if is_link(name, parent)]
     assert ["link", "broken"] == links
-
-
-@pytest.mark.parametrize("instead", ["nothing", "folder", "link", "itself"])
-def test_tells_whether_a_folder_is_still_at_its_path(
-    tmp_path: Path, parent: int, instead: str
-) -> None:
-    (tmp_path / "own").mkdir()
-    own = os.open(tmp_path / "own", os.O_RDONLY)
-    if instead != "itself":
-        (tmp_path / "own").rename(tmp_path / "moved")
-    if instead == "folder":
-        (tmp_path / "own").mkdir()
-    elif instead == "link":
-        (tmp_path / "own").symlink_to("moved")
-
-    assert is_at("own", parent, own) is (instead == "itself")
-    os.close(own)
-
-
-def test_sets_the_mode(tmp_path: Path) -> None:
-    fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT, 0o600)
-
-    set_mode(fd, 0o640)
-
-    assert os.fstat(fd).st_mode & 0o777 == 0o640
-    os.close(fd)
 
 
 def test_a_file_system_that_gives_no_size_has_room(tmp_path: Path) -> None:
