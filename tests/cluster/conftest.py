@@ -4,6 +4,7 @@ A cluster, what is outside of it, and one deployment for each environment.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import uuid
@@ -14,8 +15,9 @@ import pytest
 from tests.chart import rendering
 from tests.cluster import images
 from tests.cluster.kubectl import kubectl
-from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, publish, stack, upload
+from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, publish, revision, stack, upload
 from tests.support import kdc as realm
+from tests.support.git_server import GitServer
 from tests.support.kdc import Kdc
 from tests.support.servers import MotoServer
 from tests.support.signing import Key
@@ -68,6 +70,25 @@ def run() -> str:
     What the namespaces of this run have in their names.
     """
     return uuid.uuid4().hex[:6]
+
+
+@pytest.fixture(scope="session")
+def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, World]]:
+    """
+    The world with revision 1 in a git repository and in a bucket; by whether that has releases.
+    """
+    with GitServer(tmp_path_factory.mktemp("git"), host=os.environ["CLUSTER_HOST"]) as git:
+        git.repository().commit({f"dags/{path}": text for path, text in revision(1).items()})
+        found = {}
+        for has_releases, write in ((False, upload), (True, publish)):
+            bucket = f"files-{write.__name__}"
+            world.s3.client().create_bucket(Bucket=bucket)
+            write(world, bucket, 1)
+            found[has_releases] = dataclasses.replace(world, bucket=bucket, repository=git.url())
+        # Of values-dev.yaml and values-prd.yaml.
+        upload(world, BUCKETS["dev"], 1)
+        publish(world, BUCKETS["prd"], 1)
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ class Stack:
 
     def pods(self) -> dict[str, list[Pod]]:
         """
-        All pods, by the component that they are; once they are ready.
+        All pods, by the component that they are; once they are ready, and none was restarted.
         """
         found: dict[str, list[Pod]] = {}
         for pod in self.namespace.wait_for_ready(self.workloads):

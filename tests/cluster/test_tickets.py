@@ -1,5 +1,5 @@
 """
-Tickets are where tasks run, and the keytab is not.
+Tickets are where tasks run; that the keytab is not, `tests/chart/test_render.py` holds.
 """
 
 from __future__ import annotations
@@ -22,11 +22,3 @@ def test_airflow_gets_a_service_ticket_with_what_it_finds(
 
     assert told.startswith(f"{SERVICE}@{REALM}: kvno = ")
     assert f"Default principal: {PRINCIPAL}@{REALM}" in pod.execute(CONSUMERS[component], "klist")
-
-
-@pytest.mark.parametrize("component", CONSUMERS)
-def test_airflow_sees_no_keytab(environment: Stack, component: str) -> None:
-    (pod,) = environment.pods()[component]
-
-    with pytest.raises(AssertionError, match="No such file"):
-        pod.execute(CONSUMERS[component], "ls", "/etc/keytab")

@@ -1,15 +1,17 @@
 """
-What holds for the image of every sidecar: labels, layers, digest, bill of materials.
+What holds for the image of every sidecar: its start, contents, labels, layers, digest, materials.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
 import tomllib
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.images.container import Image
 from tests.images.layers import Entry, own_entries
+from tests.images.locks import assert_are_locked
 from tests.support.package_mirror import PackageMirror
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +39,75 @@ SECRETS = re.compile(
     rb"|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bglpat-[A-Za-z0-9_-]{20}\b"
     rb"|://[\w.+-]+:(?!pass(?:word)?@|pw@|secret@)[^@\s/'\"{}<>$%]{8,}@(?:\d|[\w-]+\.)"
 )
+BUILDERS = ("cc", "gcc", "g++", "clang", "make")
+LIST_CONTENTS = """
+import importlib.metadata, json, os, shutil, sys
+print(json.dumps({
+    "distributions": [d.name for d in importlib.metadata.distributions()],
+    "programs": sorted(os.listdir(f"{sys.prefix}/bin")),
+    "unwanted": [name for name in sys.argv[1:] if shutil.which(name)],
+    "headers": os.path.exists("/usr/include/gssapi.h"),
+    "opt": os.listdir("/opt"),
+    "root": os.listdir("/"),
+}))
+"""
+LIST_MODULES_WITHOUT_BYTECODE = """
+import {module}, json, os, sys
+specs = [found.__spec__ for found in list(sys.modules.values()) if getattr(found, "__spec__", None)]
+print(json.dumps([s.name for s in specs if s.cached and not os.path.exists(s.cached)]))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """
+    What differs between the images.
+
+    Args:
+        entrypoint: What it runs, without a shell.
+        user: Of the chart, for this container.
+        variables: What it sets.
+        python: That of the sidecar.
+        over_base_bytes: The most by which it is larger than its base.
+        modules: What a start imports, from bytecode alone.
+        unwanted: Programs that it does not have.
+    """
+
+    entrypoint: tuple[str, ...]
+    user: str = "50000:0"
+    variables: frozenset[str] = frozenset({"HOME=/tmp", "PYTHONUNBUFFERED=1"})
+    python: str = "python"
+    over_base_bytes: float = math.inf
+    modules: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = BUILDERS
+
+
+EXPECTED = {
+    "git-sync-wrapper": Expected(
+        entrypoint=("tini", "--", "git-sync-wrapper"),
+        user="65533:0",  # that of git-sync
+        variables=frozenset({"HOME=/tmp", "GIT_SYNC_WRAPPER_GIT_SYNC=/git-sync"}),
+        unwanted=(*BUILDERS, "pip3.13"),
+    ),
+    "kerberos": Expected(
+        entrypoint=("kerberos-sidecar",),
+        over_base_bytes=30_000_000,
+        modules=("kerberos_sidecar.command",),
+        unwanted=(*BUILDERS, "kinit", "klist", "kadmin", "krb5-config"),
+    ),
+    "s3-sync": Expected(
+        entrypoint=("s3-sync",),
+        over_base_bytes=60_000_000,
+        modules=("s3_sync.command", "sidecar_runtime.aws.chain"),
+    ),
+    "sync-perm": Expected(
+        entrypoint=("/opt/sync-perm/bin/sync-perm",),
+        variables=frozenset(),
+        python="/opt/sync-perm/bin/python",
+        over_base_bytes=40_000_000,  # a third of it is cryptography, for MySQL
+        unwanted=(),
+    ),
+}
 PRIVATE_FILES = re.compile(
     r"(^|/)(\.netrc|pip\.conf|\.pypirc|\.aws|\.ssh|\.docker|\.env|id_(rsa|ed25519)|[^/]+\.keytab)(/|$)"
 )
@@ -50,6 +122,16 @@ def name(image: Image) -> str:
 
 
 @pytest.fixture(scope="module")
+def project(name: str) -> dict[str, Any]:
+    """
+    What the project says of itself.
+    """
+    text = (ROOT / f"sidecars/{name}/pyproject.toml").read_text()
+    found: dict[str, Any] = tomllib.loads(text)["project"]
+    return found
+
+
+@pytest.fixture(scope="module")
 def entries(image: Image, tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
     """
     Every file that the image adds to its base.
@@ -57,8 +139,7 @@ def entries(image: Image, tmp_path_factory: pytest.TempPathFactory) -> list[Entr
     return list(own_entries(image, tmp_path_factory.mktemp("image")))
 
 
-def test_says_what_it_is(image: Image, name: str) -> None:
-    project = tomllib.loads((ROOT / f"sidecars/{name}/pyproject.toml").read_text())["project"]
+def test_says_what_it_is(image: Image, name: str, project: dict[str, Any]) -> None:
     git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
@@ -73,6 +154,52 @@ def test_says_what_it_is(image: Image, name: str) -> None:
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", own["base.digest"])
     assert own["description"]
     assert own["base.name"]
+
+
+def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image, name: str) -> None:
+    config = image.inspect()["Config"]
+
+    assert EXPECTED[name].user == config["User"]
+    assert [*EXPECTED[name].entrypoint] == config["Entrypoint"]
+    assert not config.get("Cmd")
+    assert not config.get("Healthcheck")
+    assert config.get("StopSignal", "SIGTERM") in ("SIGTERM", "15")
+    assert EXPECTED[name].variables <= set(config["Env"])
+
+
+def test_is_small(image: Image, name: str) -> None:
+    print(f"over its base: {image.over_base_bytes / 1e6:.1f} MB")
+
+    assert image.over_base_bytes <= EXPECTED[name].over_base_bytes
+
+
+def test_holds_what_the_lock_names_and_no_tool_that_builds_or_installs(
+    image: Image, name: str
+) -> None:
+    expected = EXPECTED[name]
+    contents: dict[str, Any] = json.loads(
+        image.run("-c", LIST_CONTENTS, *expected.unwanted, entrypoint=expected.python)
+    )
+    installers = re.compile(r"pip|uv|wheel|easy_install|flit|cython")
+
+    assert_are_locked(name, contents["distributions"])
+    assert [] == [program for program in contents["programs"] if installers.match(program)]
+    assert [] == contents["unwanted"]
+    assert not contents["headers"] or name != "kerberos"
+    assert ["venv"] == contents["opt"] or name in ("git-sync-wrapper", "sync-perm")
+    assert not {"src", "backend"} & {*contents["root"], *contents["opt"]}
+
+
+def test_compiles_nothing_at_start(image: Image, name: str) -> None:
+    """
+    Isolated, as the daemon starts its child; Python reads its encodings before any site package.
+    """
+    for module in EXPECTED[name].modules:
+        program = LIST_MODULES_WITHOUT_BYTECODE.format(module=module)
+
+        without: list[str] = json.loads(image.run("-I", "-c", program, entrypoint="python"))
+
+        assert [] == [name for name in without if not name.startswith("encodings")]
 
 
 def test_layers_hold_the_sidecar_and_no_other(name: str, entries: list[Entry]) -> None:
@@ -106,10 +233,13 @@ def test_history_and_settings_name_no_index_and_no_password(image: Image) -> Non
 
 
 @pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
-def test_runs_hardened(image: Image, name: str, user: str) -> None:
-    said = image.run_tool("run", "--rm", *image.hardening(user), image.name, "--version")
+def test_prints_its_version_and_help_hardened(
+    image: Image, name: str, project: dict[str, Any], user: str
+) -> None:
+    run = ("run", "--rm", *image.hardening(user), image.name)
 
-    assert re.search(r"\d+\.\d+", said)
+    assert project["version"] in image.run_tool(*run, "--version")
+    assert "check" in image.run_tool(*run, "--help")
 
 
 def test_a_commit_has_one_digest_and_a_mirrors_password_leaves_no_trace(

@@ -3,48 +3,21 @@ The image of sync-perm: an Airflow image, unchanged but for one folder, that wor
 """
 
 import json
-import re
 import shutil
 import sqlite3
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.images.container import Container, Image
-from tests.images.locks import assert_are_locked
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
-PYTHON = "/opt/sync-perm/bin/python"
 PASS_SECONDS = 90.0
-SIZE_OVER_BASE_BYTES = 40_000_000  # a third of it is cryptography, for MySQL
 
-LIST_CONTENTS = """
-import importlib.metadata, json, os, sys
-print(json.dumps({
-    "distributions": [d.name for d in importlib.metadata.distributions()],
-    "programs": sorted(os.listdir("/opt/sync-perm/bin")),
-    "root": os.listdir("/"),
-    "opt": os.listdir("/opt"),
-    "base": sys.base_prefix,
-}))
-"""
 LIST_AIRFLOWS = """
 import importlib.metadata, json, sys
 print(json.dumps([sys.prefix, *sorted(d.name for d in importlib.metadata.distributions())]))
 """
-
-
-@pytest.fixture(scope="module")
-def project() -> dict[str, Any]:
-    """
-    The project of the sidecar.
-    """
-    text = (ROOT / "sidecars/sync-perm/pyproject.toml").read_text()
-    found: dict[str, Any] = tomllib.loads(text)["project"]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -118,32 +91,6 @@ def add_role(metadata: Path) -> None:
         database.execute("INSERT INTO ab_role (name) VALUES ('team')")
 
 
-def test_runs_the_daemon_as_the_charts_user_without_a_shell(image: Image) -> None:
-    config = image.inspect()["Config"]
-
-    assert "50000:0" == config["User"]
-    assert ["/opt/sync-perm/bin/sync-perm"] == config["Entrypoint"]
-    assert not config.get("Cmd")
-    assert not config.get("Healthcheck")
-    assert config.get("StopSignal", "SIGTERM") in ("SIGTERM", "15")
-
-
-def test_our_folder_holds_what_the_lock_names_and_nothing_else(image: Image) -> None:
-    contents = json.loads(image.run("-c", LIST_CONTENTS, entrypoint=PYTHON))
-
-    assert_are_locked("sync-perm", contents["distributions"])
-    installers = re.compile(r"pip|uv|wheel|easy_install|flit")
-    assert [] == [name for name in contents["programs"] if installers.match(name)]
-    assert "src" not in contents["root"]
-    assert "backend" not in contents["opt"]
-
-
-def test_is_small(image: Image) -> None:
-    print(f"over its base: {image.over_base_bytes / 1e6:.1f} MB")
-
-    assert image.over_base_bytes <= SIZE_OVER_BASE_BYTES
-
-
 def test_nothing_of_airflow_is_changed(image: Image) -> None:
     base = Image(
         image.tool, image.inspect()["Config"]["Labels"]["org.opencontainers.image.base.name"]
@@ -185,8 +132,3 @@ def test_one_shot_syncs_and_ends(image: Image, metadata: Path) -> None:
     assert "team" in roles_with_website(metadata)
     assert [] == daemon.find_events("http_listening")
     assert [] == daemon.complaints()
-
-
-def test_prints_its_version_and_help(image: Image, project: dict[str, Any]) -> None:
-    assert project["version"] in image.run("--version")
-    assert "check" in image.run("--help")
