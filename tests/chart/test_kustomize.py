@@ -17,7 +17,7 @@ from tests.chart.kubernetes import strict_complaints
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
 from tests.chart.rendering import pods as pods_of
 from tests.chart.sidecars import CHART_VOLUMES, SIDECARS, Values
-from tests.chart.test_faults import FAULTS
+from tests.chart.test_mutations import FAULTS
 
 FOLDER = files.SNIPPETS / "kustomize"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/STATUS.yaml"))

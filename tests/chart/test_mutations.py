@@ -1,8 +1,7 @@
 """
-Each check of values catches what it is for: a snippet with one thing changed is complained of.
+Each check catches what it is for: a snippet with one thing changed is complained of.
 
-What may be wrong with any container, such as a misspelled key or another port: `test_faults.py`
-and `test_keys.py`.
+A misspelled key of any file: `test_keys.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chart import checks, files
-from tests.chart.files import named
+from tests.chart import checks, files, objects
+from tests.chart.files import OBJECTS, VALUES, named, ours
 from tests.chart.sidecars import Values
 
 Mutation = Callable[[Values, Values], object]
@@ -25,10 +24,6 @@ PLACES = {
     "s3-sync.versions.yaml": "dagProcessor",
     "sync-perm.extra.yaml": "webserver",
 }
-
-
-def rename(mapping: Values, old: str, new: str) -> None:
-    mapping[new] = mapping.pop(old)
 
 
 def set_variable(holder: Values, name: str, value: str) -> None:
@@ -98,7 +93,6 @@ KERBEROS: dict[str, Mutation] = {
         mountPath="/etc/keytab/airflow.keytab", subPath="airflow.keytab"
     ),
     "another ccache for Airflow": lambda pod, _: set_variable(pod, "KRB5CCNAME", "FILE:/tmp/x"),
-    "a ccache of a type that nobody shares": lambda pod, _: set_variable(pod, "KRB5CCNAME", "KCM:"),
     "another krb5.conf for Airflow": lambda pod, _: set_variable(
         pod, "KRB5_CONFIG", "/etc/krb5.conf"
     ),
@@ -114,9 +108,6 @@ KERBEROS: dict[str, Mutation] = {
     "tickets on a disk": lambda pod, _: named(pod["extraVolumes"], "krb5-ccache")["emptyDir"].pop(
         "medium"
     ),
-    "no size limit": lambda pod, _: named(pod["extraVolumes"], "krb5-ccache")["emptyDir"].pop(
-        "sizeLimit"
-    ),
     "a name of the chart's": lambda pod, _: named(pod["extraVolumes"], "krb5-keytab").update(
         name="kerberos-keytab"
     ),
@@ -129,11 +120,9 @@ SYNC_PERM: dict[str, Mutation] = {
         name="metadata"
     ),
     "no connection": lambda _, one: one["env"].pop(0),
-    "a variable of another sidecar": lambda _, one: add_variable(one, "S3_SYNC_LAYOUT", "snapshot"),
     "no airflow.cfg": lambda _, one: one["volumeMounts"].pop(0),
     "airflow.cfg to write": lambda _, one: one["volumeMounts"][0].pop("readOnly"),
     "no /tmp": lambda _, one: one["volumeMounts"].pop(1),
-    "no size limit": lambda pod, _: pod["extraVolumes"][0]["emptyDir"].pop("sizeLimit"),
     "one-shot beside the webserver": lambda _, one: add_variable(one, "SYNC_PERM_ONE_SHOT", "true"),
 }
 NATIVE: dict[str, Mutation] = {
@@ -142,7 +131,6 @@ NATIVE: dict[str, Mutation] = {
 VERSIONS: dict[str, Mutation] = {
     "a bundle that looks elsewhere": lambda pod, _: change_bundle(pod, path="/opt/airflow/dags"),
     "an absolute folder in a version": lambda pod, _: change_bundle(pod, subdir="/dags"),
-    "another folder in a version": lambda pod, _: change_bundle(pod, subdir="other"),
     "an address of no version": lambda pod, _: change_bundle(
         pod, view_url_template="https://git.example.com/dags"
     ),
@@ -157,7 +145,6 @@ VERSIONS: dict[str, Mutation] = {
 S3_VERSIONS: dict[str, Mutation] = {
     "nobody may ask": lambda _, one: add_variable(one, "S3_SYNC_KEEP_ASKED", "0"),
     "another prefix than task pods": lambda _, one: set_variable(one, "KEY_PATH", "other"),
-    "another bucket than task pods": lambda _, one: set_variable(one, "AWS_BUCKET", "other"),
     "no release": lambda _, one: set_variable(one, "S3_SYNC_SOURCE", "listing"),
 }
 GIT_VERSIONS: dict[str, Mutation] = {
@@ -193,28 +180,84 @@ def test_mutation_is_caught(name: str, what: str) -> None:
     assert checks.complaints(values)
 
 
-CHART: dict[str, Callable[[Values], object]] = {
-    "worker for workers": lambda v: rename(v, "workers", "worker"),
-    "volumes at the top": lambda v: v.update(extraVolumes=[]),
-    "a component's key misspelled": lambda v: rename(
-        v["dagProcessor"], "extraVolumeMounts", "extraVolumesMounts"
-    ),
-    "service account's key misspelled": lambda v: rename(
-        v["dagProcessor"]["serviceAccount"], "annotations", "annotation"
-    ),
-    "a list for an annotation": lambda v: v["dagProcessor"]["serviceAccount"].update(
-        annotations={"eks.amazonaws.com/role-arn": ["arn"]}
-    ),
-    "a container's key misspelled": lambda v: rename(
-        checks.containers(v["dagProcessor"])[0], "livenessProbe", "livelinessProbe"
-    ),
-}
-
-
 @checks.needs_chart
-@pytest.mark.parametrize("what", CHART)
-def test_mutation_is_caught_by_the_chart(what: str) -> None:
+def test_a_value_of_another_type_is_caught_by_the_chart() -> None:
     values = copy.deepcopy(files.load("s3-sync.extra.yaml"))
-    CHART[what](values)
+    values["dagProcessor"]["serviceAccount"]["annotations"] = {
+        "eks.amazonaws.com/role-arn": ["arn"]
+    }
 
     assert checks.chart_complaints(values)
+
+
+# --- in each file, and in what `make values` prints
+
+# What each sidecar reads as a time; it refuses another word.
+TIMES = ("INTERVAL", "GITSYNC_PERIOD", "GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE")
+
+
+def _misspell_a_key(container: Values) -> None:
+    container["volumeMount"] = container.pop("volumeMounts")
+
+
+def _change_the_port(container: Values) -> None:
+    for port in container.get("ports", []):
+        port["containerPort"] += 1
+    for probe in ("startupProbe", "livenessProbe"):
+        if "ports" not in container:  # one-shot: it has none to be wrong
+            container[probe] = {"httpGet": {"path": "/healthz", "port": 9811}}
+
+
+def _drop_a_mount(container: Values) -> None:
+    mounts = container["volumeMounts"]
+    mounts.remove(next(one for one in mounts if not one.get("readOnly")))
+
+
+def _misspell_a_variable(container: Values) -> None:
+    container["env"][0]["name"] += "S"
+
+
+def _set_what_is_refused(container: Values) -> None:
+    next(one for one in container["env"] if one["name"] in TIMES)["value"] = "soon"
+
+
+FAULTS: dict[str, Callable[[Values], None]] = {
+    "a key misspelled": _misspell_a_key,
+    "another port": _change_the_port,
+    "a mount dropped": _drop_a_mount,
+    "a variable misspelled": _misspell_a_variable,
+    "a value that the daemon refuses": _set_what_is_refused,
+}
+each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+
+
+@each_fault
+@pytest.mark.parametrize("name", [one for one in VALUES if any(ours(files.load(one)))])
+def test_fault_in_values_is_noticed(name: str, fault: Callable[[Values], None]) -> None:
+    for number, _ in enumerate(ours(files.load(name))):
+        values = copy.deepcopy(files.load(name))
+        fault([*ours(values)][number])
+
+        for merged in files.stacks(name, values):
+            assert checks.complaints(merged)
+
+
+@each_fault
+@pytest.mark.parametrize("name", [one for one in OBJECTS if any(ours(files.load_objects(one)))])
+def test_fault_in_an_object_is_noticed(name: str, fault: Callable[[Values], None]) -> None:
+    things = files.load_objects(name)
+    (container,) = ours(things)
+    fault(container)
+
+    assert any(map(objects.complaints, things))
+
+
+@pytest.mark.parametrize("word", ["interval", "source", "gate"])
+@pytest.mark.parametrize("name", ["values-dev.yaml", "values-prd.yaml"])
+def test_word_that_the_daemon_refuses_is_noticed_in_an_overlay(name: str, word: str) -> None:
+    values = files.load(name)
+    values["sidecars"]["s3Sync"][word] = "soon"
+
+    first, *_ = files.stacks(name, values)
+
+    assert checks.complaints(first)

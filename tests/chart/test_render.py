@@ -271,35 +271,15 @@ PLANTED: dict[str, tuple[tuple[str, ...], str, Callable[[Values], object]]] = {
         "AWS_BUCKET",
         lambda one: _variable(one, "AWS_BUCKET").update(name="AWS_BUKET"),
     ),
-    "a prefix too many": (
-        ("s3-sync.extra.yaml",),
-        "S3_SYNC_INTERVAL",
-        lambda one: _variable(one, "INTERVAL").update(name="S3_SYNC_INTERVAL"),
-    ),
-    "a name that resembles another": (
-        ("s3-sync.extra.yaml",),
-        "KEY_PATHS",
-        lambda one: _variable(one, "KEY_PATH").update(name="KEY_PATHS"),
-    ),
     "a bad value": (
         ("values.yaml", "values-prd.yaml"),
         "S3_SYNC_SOURCE",
         lambda one: _variable(one, "S3_SYNC_SOURCE").update(value="releases"),
     ),
-    "a folder that is not mounted": (
-        ("s3-sync.extra.yaml",),
-        "target_",
-        lambda one: _variable(one, "DEST_PATH").update(value="/opt/airflow/dag"),
-    ),
     "a volume for something else": (
         ("kerberos.native.yaml",),
         "ccache_",
         lambda one: _variable(one, "KERBEROS_CCACHE").update(value="/var/ccache/krb5cc"),
-    ),
-    "another place for krb5.conf": (
-        ("kerberos.native.yaml",),
-        "config_missing",
-        lambda one: _variable(one, "KRB5_CONFIG").update(value="/etc/krb5.config"),
     ),
     "the variable of an older Airflow, misspelled": (
         ("sync-perm.extra.yaml",),

@@ -2,7 +2,6 @@
 A gate before a folder, made of a real program.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +86,3 @@ def pid_in(file: Path) -> int:
     The process number that a script wrote down.
     """
     return int(wait_until(lambda: file.exists() and file.read_text().strip(), f"{file} is there"))
-
-
-def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split())

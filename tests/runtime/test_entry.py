@@ -52,6 +52,12 @@ def test_a_request_for_a_cycle_does_not_end_it() -> None:
         assert process.wait(10) == 0
 
 
+STRUCTLOG = """
+from sidecar_runtime.entry import import_structlog
+import_structlog()
+"""
+
+
 def loaded(program: str, *names: str) -> list[str]:
     """
     Run a program, and return which of these modules are there at its end.
@@ -94,33 +100,21 @@ def test_a_start_imports_neither_commands_nor_a_source_before_it_is_known() -> N
 @pytest.mark.parametrize("source", ["listing", "release"])
 def test_a_download_needs_no_module_of_rare_cases(source: str) -> None:
     """Mail's dates, entities, file names as objects, and what removes whole folders."""
-    program = (
-        "from sidecar_runtime.entry import import_structlog\n"
-        "import_structlog()\n"
-        f"import s3_sync.command, sidecar_runtime.process, s3_sync.{source}.source"
-    )
+    program = f"{STRUCTLOG}import s3_sync.command, sidecar_runtime.process, s3_sync.{source}.source"
 
     assert [] == loaded(program, "email", "html", "pathlib", "shutil")
 
 
 @pytest.mark.parametrize("sidecar", ["git_sync_wrapper", "kerberos_sidecar", "sync_perm"])
 def test_only_s3_sync_needs_asyncio(sidecar: str) -> None:
-    program = (
-        "from sidecar_runtime.entry import import_structlog\n"
-        "import_structlog()\n"
-        f"import {sidecar}.command"
-    )
+    program = f"{STRUCTLOG}import {sidecar}.command"
 
     assert ["structlog"] == loaded(program, "asyncio", "structlog")
 
 
 def test_a_clone_needs_neither_http_nor_a_cloud() -> None:
     """git-sync is the one that speaks to the server."""
-    program = (
-        "from sidecar_runtime.entry import import_structlog\n"
-        "import_structlog()\n"
-        "import git_sync_wrapper.command"
-    )
+    program = f"{STRUCTLOG}import git_sync_wrapper.command"
     login = [f"git_sync_wrapper.login.{name}" for name in ("askpass", "secrets_manager", "access")]
     aws = "sidecar_runtime.aws.credentials"
 
@@ -148,10 +142,7 @@ def test_what_a_start_imports_is_not_looked_through_for_garbage_and_all_else_is(
 @pytest.mark.parametrize("name", ["rich", "colorama", "asyncio", "uuid"])
 def test_structlog_does_without_what_no_sidecar_needs(name: str) -> None:
     program = (
-        "import sys\n"
-        "from sidecar_runtime.entry import import_structlog\n"
-        "import_structlog()\n"
-        "import sidecar_runtime.logs\n"
+        f"{STRUCTLOG}import sys, sidecar_runtime.logs\n"
         f"print([one for one in sys.modules if one.split('.')[0] == {name!r}])\n"
         f"import {name}\n"
         f"print({name}.__spec__.name)\n"
@@ -164,9 +155,7 @@ def test_structlog_does_without_what_no_sidecar_needs(name: str) -> None:
 
 def test_structlog_gets_what_it_does_without_when_it_asks() -> None:
     program = (
-        "from sidecar_runtime.entry import import_structlog\n"
-        "import_structlog()\n"
-        "import sys, structlog\n"
+        f"{STRUCTLOG}import sys, structlog\n"
         "as_json = structlog.processors.JSONRenderer()\n"
         "log = structlog.wrap_logger(structlog.PrintLogger(), [as_json])\n"
         "print('asyncio' in sys.modules)\n"
@@ -183,10 +172,7 @@ def test_structlog_gets_what_it_does_without_when_it_asks() -> None:
 
 def test_a_module_that_is_there_already_is_left_alone() -> None:
     program = (
-        "import asyncio, sys\n"
-        "from sidecar_runtime.entry import import_structlog\n"
-        "import_structlog()\n"
-        "import structlog.stdlib\n"
+        f"import asyncio, sys\n{STRUCTLOG}import structlog.stdlib\n"
         "print(structlog.stdlib.asyncio is asyncio is sys.modules['asyncio'])\n"
     )
 

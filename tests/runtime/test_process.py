@@ -10,6 +10,8 @@ import sys
 import termios
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,18 +46,22 @@ run_main(main, "BOX_")
 """
 
 
-def start(body: str, **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(body=body)],
+@contextmanager
+def start(body: str, *around: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """
+    Run a command, with another one around it, until the end of the block at the latest.
+    """
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **more}
+    with subprocess.Popen(
+        [*around, sys.executable, "-c", PROGRAM.format(body=body)],
         cwd=Path(__file__).parents[2],
         text=True,
-        **{
-            "env": {"PATH": "/usr/bin:/bin"},
-            "stdin": subprocess.DEVNULL,
-            "stdout": subprocess.PIPE,
-            **more,
-        },
-    )
+        **{"env": {"PATH": "/usr/bin:/bin"}, **options},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def run(body: str) -> tuple[int, list[dict[str, Any]]]:
@@ -63,10 +69,7 @@ def run(body: str) -> tuple[int, list[dict[str, Any]]]:
     Run a command to its end; return the exit code and the log.
     """
     with start(body, stderr=subprocess.PIPE) as process:
-        try:
-            out, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
+        out, err = process.communicate(timeout=30)
     assert err == ""
     return process.returncode, [json.loads(line) for line in out.splitlines()]
 
@@ -215,19 +218,16 @@ def test_a_crash_of_the_sidecar_itself_is_code_1() -> None:
 
 def test_serves_from_before_the_first_cycle_until_sigterm() -> None:
     with start("return daemon(lambda _: time.sleep(600))", stderr=subprocess.DEVNULL) as process:
-        try:
-            assert process.stdout is not None
-            assert json.loads(process.stdout.readline())["event"] == "sidecar_started"
-            address = json.loads(process.stdout.readline())["address"]
-            with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
-                assert answer.status == 200
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-                assert b'sidecar_ready{sidecar="box"} 1.0' in answer.read()
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "sidecar_started"
+        address = json.loads(process.stdout.readline())["address"]
+        with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
+            assert answer.status == 200
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+            assert b'sidecar_ready{sidecar="box"} 1.0' in answer.read()
 
-            process.terminate()
-            out, _ = process.communicate(timeout=20)
-        finally:
-            process.kill()
+        process.terminate()
+        out, _ = process.communicate(timeout=20)
 
     assert process.returncode == 0
     assert [json.loads(line)["event"] for line in out.splitlines()] == [
@@ -260,12 +260,11 @@ return daemon(*[cycle] * 10_000, **settings)
 """
 
 
-def run_cycles(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
+def cycles(tmp_path: Path) -> str:
     """
-    Start a daemon the cycles of which count themselves in a file, and log.
+    A daemon the cycles of which count themselves in a file, and log.
     """
-    body = CYCLES.format(file=tmp_path / "cycles").strip().replace("\n", "\n    ")
-    return start(body, **streams)
+    return CYCLES.format(file=tmp_path / "cycles").strip().replace("\n", "\n    ")
 
 
 def count_cycles(tmp_path: Path) -> int:
@@ -276,19 +275,16 @@ def count_cycles(tmp_path: Path) -> int:
 def test_a_log_that_nobody_reads_stops_neither_cycles_nor_sigterm(tmp_path: Path) -> None:
     with (
         unread_pipe() as pipe,
-        run_cycles(tmp_path, stdout=pipe.writer, stderr=subprocess.PIPE) as process,
+        start(cycles(tmp_path), stdout=pipe.writer, stderr=subprocess.PIPE) as process,
     ):
-        try:
-            wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
-            pipe.fill()
-            before = count_cycles(tmp_path)
-            wait_until(lambda: count_cycles(tmp_path) > before + 5, "it runs more")
-            began = time.monotonic()
-            process.terminate()
-            _, err = process.communicate(timeout=20)
-            seconds = time.monotonic() - began
-        finally:
-            process.kill()
+        wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
+        pipe.fill()
+        before = count_cycles(tmp_path)
+        wait_until(lambda: count_cycles(tmp_path) > before + 5, "it runs more")
+        began = time.monotonic()
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+        seconds = time.monotonic() - began
 
     assert (0, "") == (process.returncode, err)
     assert seconds < 1.5
@@ -301,37 +297,25 @@ def test_a_daemon_whose_log_has_no_reader_any_more_ends_as_any_other(
     err = subprocess.STDOUT if is_err_closed else subprocess.PIPE
     with (
         unread_pipe() as pipe,
-        run_cycles(tmp_path, stdout=pipe.writer, stderr=err) as process,
+        start(cycles(tmp_path), stdout=pipe.writer, stderr=err) as process,
     ):
-        try:
-            wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
-            pipe.close_reader()
-            before = count_cycles(tmp_path)
-            wait_until(lambda: count_cycles(tmp_path) > before + 5, "it runs more")
-            process.terminate()
-            _, said = process.communicate(timeout=20)
-        finally:
-            process.kill()
+        wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
+        pipe.close_reader()
+        before = count_cycles(tmp_path)
+        wait_until(lambda: count_cycles(tmp_path) > before + 5, "it runs more")
+        process.terminate()
+        _, said = process.communicate(timeout=20)
 
     assert 0 == process.returncode
     assert not said
 
 
 def test_a_daemon_without_a_standard_output_runs(tmp_path: Path) -> None:
-    body = CYCLES.format(file=tmp_path / "cycles").strip().replace("\n", "\n    ")
-    command = [sys.executable, "-c", PROGRAM.format(body=body)]
-    with subprocess.Popen(
-        ["/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command],
-        cwd=Path(__file__).parents[2],
-        env={"PATH": "/usr/bin:/bin"},
-        stdin=subprocess.DEVNULL,
-    ) as process:
-        try:
-            wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
-            process.terminate()
-            code = process.wait(20)
-        finally:
-            process.kill()
+    closed = ("/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh")
+    with start(cycles(tmp_path), *closed, stdout=None) as process:
+        wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
+        process.terminate()
+        code = process.wait(20)
 
     assert 0 == code
 
@@ -345,11 +329,8 @@ def _waiting_bytes(pipe: IO[bytes] | IO[str] | None) -> int:
 def test_a_command_waits_for_whoever_reads_its_lines() -> None:
     body = "for n in range(3_000): logs.get_logger('x').info('said', n=n)"
     with start(f"{body}\n    return 0") as process:
-        try:
-            assert process.stdout is not None
-            wait_until(lambda: _waiting_bytes(process.stdout) > FULL_BYTES, "the pipe is full")
-            numbers = [json.loads(line)["n"] for line in process.stdout]
-        finally:
-            process.kill()
+        assert process.stdout is not None
+        wait_until(lambda: _waiting_bytes(process.stdout) > FULL_BYTES, "the pipe is full")
+        numbers = [json.loads(line)["n"] for line in process.stdout]
 
     assert list(range(3_000)) == numbers

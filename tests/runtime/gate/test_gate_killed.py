@@ -3,19 +3,15 @@ Checks that take too long, do not end, or are abandoned: killed with all their c
 """
 
 import os
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.gate.checks import Check, Undecided
-from tests.runtime.door import PATIENCE_SECONDS, Knock, children, is_alive, pid_in
+from tests.runtime.door import Knock
 from tests.runtime.recording import Log
-from tests.support.descriptors import held
 from tests.support.raising import raised
-from tests.support.waiting import wait_until
 
 # --- too slow, endless, not to be ended
 
@@ -81,64 +77,7 @@ def test_an_end_that_is_no_answer_is_asked_again(
     assert (1, 1, 0) == tuple(map(door.checks, ("undecided", "accepted", "refused")))
 
 
-@pytest.mark.parametrize("end", ["exit 0", "exit 1", "exec sleep 600"])
-def test_children_that_it_leaves_behind_are_killed(knock: Knock, tmp_path: Path, end: str) -> None:
-    """
-    And whoever keeps its output open is not waited for.
-    """
-    door = knock(
-        f"sleep 600 & echo $! > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; {end}",
-        timeout_seconds=1 if "sleep" in end else PATIENCE_SECONDS,
-    )
-    before = children()
-
-    with suppress(Undecided):
-        assert (door.judge() is None) == (end == "exit 0")
-
-    wait_until(lambda: not is_alive(pid_in(tmp_path / "pid")), "its child is gone")
-    assert before == children()
-
-
-def test_a_child_that_floods_the_output_does_not_keep_its_parent(knock: Knock) -> None:
-    assert knock("yes & exit 0", timeout_seconds=10).judge() is None
-
-
-def test_no_descriptor_is_left(knock: Knock) -> None:
-    knock("true").judge()
-    before = held("pipe:")
-
-    knock("true").judge()
-    knock("echo no; exit 1").judge()
-    raised(Undecided, knock("sleep 600", timeout_seconds=0.2).judge)
-
-    assert before == held("pipe:")
-
-
 # --- abandoned
-
-
-def test_a_revoked_fence_kills_the_check_with_its_children(knock: Knock, tmp_path: Path) -> None:
-    door = knock(
-        f"sleep 600 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/parent; exec sleep 600"
-    )
-    ends: list[BaseException] = []
-
-    def judge() -> None:
-        try:
-            door.judge()
-        except CycleAbandoned as end:
-            ends.append(end)
-
-    thread = threading.Thread(target=judge)
-    thread.start()
-    pids = [pid_in(tmp_path / name) for name in ("parent", "child")]
-
-    door.fence.revoke()
-    thread.join(PATIENCE_SECONDS)
-
-    assert 1 == len(ends)
-    wait_until(lambda: not any(map(is_alive, pids)), "both are gone")
-    assert (0, 0) == (door.checks("accepted"), door.checks("refused"))
 
 
 def test_an_abandoned_check_is_no_verdict(knock: Knock) -> None:

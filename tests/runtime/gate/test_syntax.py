@@ -253,38 +253,6 @@ def test_a_source_that_only_the_tokenizer_cannot_read_ends_nothing(
 # --- as a process
 
 
-def test_each_file_with_a_problem_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "good.py").write_text("x = 1\n")
-    (tmp_path / "bad.py").write_text("x = 1\nx = = 2\n")
-    (tmp_path / "d/bad.py").write_text("def f(:\n")
-    (tmp_path / "not asked.py").write_text("x = = 2\n")
-
-    found = checked(tmp_path, "good.py", "bad.py", "d/bad.py")
-
-    assert [["bad.py", 2, "invalid syntax"], ["d/bad.py", 1, "invalid syntax"]] == found
-
-
-def test_no_file_is_no_problem(tmp_path: Path) -> None:
-    assert [] == checked(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["a b.py", "new\nline.py", "ü日本.py", "quote\"'.py", "-x.py"])
-def test_names_come_back_as_they_are(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("x = = 2\n")
-
-    assert [[name, 1, "invalid syntax"]] == checked(tmp_path, name)
-
-
-def test_nothing_is_written_or_run(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("open('ran', 'w')\n")
-    (tmp_path / "json.py").write_text("open('ran', 'w')\n")
-    (tmp_path / "sitecustomize.py").write_text("open('ran', 'w')\n")
-
-    assert [] == checked(tmp_path, "a.py", "json.py", "sitecustomize.py")
-    assert {"a.py", "json.py", "sitecustomize.py"} == set(os.listdir(tmp_path))
-
-
 def test_warnings_are_no_findings(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = '\\d'\nx is 1\n")
 
