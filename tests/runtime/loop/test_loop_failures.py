@@ -55,13 +55,6 @@ def test_a_bug_in_a_cycle_is_a_failure_with_a_traceback(log: Log) -> None:
     assert ["error", "changed"] == one.results()
 
 
-def test_a_failure_is_tried_again_long_before_the_interval(log: Log) -> None:
-    one = run(DENIED, DENIED, DENIED, CHANGED)
-    one.until(4)
-
-    assert [1, 2, 3] == [event["consecutive_failures"] for event in log.events("cycle_failed")]
-
-
 def test_a_failure_may_have_less_time_than_the_backoff(log: Log) -> None:
     urgent = SidecarError("kdc_unreachable", "refused")
     urgent.retry_within_seconds = 0.05
@@ -104,14 +97,6 @@ def test_gives_up_after_the_limit_of_failures_in_a_row(log: Log) -> None:
     assert one.sidecar.cycles == 6
     assert ("failure_limit", 3) == (error.reason, error.exit_code)
     assert error.message == "access_denied: may not list"
-
-
-def test_keeps_trying_without_a_limit(log: Log) -> None:
-    one = run(*[DENIED] * 12, interval_seconds=0.1)
-
-    one.until_stopped()
-
-    assert one.count("error") == 12
 
 
 def test_waiting_for_the_target_is_neither_success_nor_failure(log: Log) -> None:
