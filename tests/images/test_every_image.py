@@ -233,9 +233,7 @@ def test_history_and_settings_name_no_index_and_no_password(image: Image) -> Non
 
 
 @pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
-def test_prints_its_version_and_help_hardened(
-    image: Image, name: str, project: dict[str, Any], user: str
-) -> None:
+def test_runs_hardened(image: Image, name: str, project: dict[str, Any], user: str) -> None:
     run = ("run", "--rm", *image.hardening(user), image.name)
 
     assert project["version"] in image.run_tool(*run, "--version")
