@@ -267,6 +267,9 @@ def test_what_is_no_manifest_is_named(data: bytes, problem: str) -> None:
         parse_manifest(data)
 
 
+BAD_DIGESTS = (None, "", "0" * 63, "A" * 64, "\u0660" * 64, "../../other/bundle")
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -275,7 +278,7 @@ def test_what_is_no_manifest_is_named(data: bytes, problem: str) -> None:
         without("created_at"),
         without("bundle"),
         *(with_("bundle", {"sha256": "0" * 64, "size_bytes": size}) for size in (1, -1)),
-        with_("bundle", {"sha256": None, "size_bytes": 1_000}),
+        *(with_("bundle", {"sha256": found, "size_bytes": 1_000}) for found in BAD_DIGESTS),
         without("totals"),
         with_("totals", {"files": 1}),
         with_("totals", {"files": 1, "size_bytes": 10**400}),

@@ -62,6 +62,7 @@ def test_what_is_odd_for_people_only_is_left_out() -> None:
         with_("manifest", []),
         *(with_("manifest", {"head_bytes": 1, "size_bytes": size}) for size in BAD_SIZES),
         *(with_("manifest", {"head_bytes": size, "size_bytes": 9}) for size in (0, 10, "1")),
+        with_("manifest", {"head_bytes": 1, "size_bytes": 9, "sha256": "A" * 64}),
         without("since"),
         *(with_("since", at) for at in ("yesterday", 1_700_000_000, "2026-11-20T15:00:00")),
         without("sequence"),

@@ -55,17 +55,20 @@ def clear_in_place(volume: Volume, fence: Fence, *, may_delete: bool) -> None:
     """
     with fence:
         clear_tree(STAGED, volume)
-    if not may_delete or not is_there(MANAGED, volume.state):
+    if not may_delete:
         return
-    target = Target(volume, file_mode=0)
-    try:
-        altered = target.damaged(iter(target.managed.files))  # another owner's by now
-        for path in target.managed.files.keys() - altered:
-            target.delete(path, fence)
-    finally:
-        target.close()
-    with fence:
-        os.unlink(MANAGED, dir_fd=volume.state)
+    if is_there(MANAGED, volume.state):
+        target = Target(volume, file_mode=0)
+        try:
+            altered = target.damaged(iter(target.managed.files))  # another owner's by now
+            for path in target.managed.files.keys() - altered:
+                target.delete(path, fence)
+        finally:
+            target.close()
+        with fence:
+            os.unlink(MANAGED, dir_fd=volume.state)
+    if volume.half_shown():
+        volume.end_showing(fence)
 
 
 def _leads_to_snapshots(volume: Volume) -> bool:
