@@ -51,6 +51,20 @@ def test_a_refused_commit_is_not_shown_nor_asked_for_again(
     assert "refused" not in wrapper.context.status.details()
 
 
+def test_a_checkout_that_goes_before_the_gate_has_it_is_made_again(
+    start: Start, tmp_path: Path
+) -> None:
+    """Who can write to the volume may remove git-sync's folders at any moment."""
+    worktree, once = tmp_path / f"root/.git-sync/.worktrees/{TWO}", tmp_path / "once"
+    git = script(tmp_path / "git", f"[ -e {once} ] || rm -r {worktree} && touch {once}; exit 1")
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_GIT=git)
+    wrapper.commit(TWO)
+
+    assert "target_failed" == wrapper.failure().reason
+    assert ONE == wrapper.shown()
+    assert Outcome("changed", TWO) == wrapper.cycle()
+
+
 def test_a_refusal_ends_with_its_commit_though_a_cycle_was_abandoned_meanwhile(
     start: Start, log: Log
 ) -> None:

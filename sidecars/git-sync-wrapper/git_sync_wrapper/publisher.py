@@ -16,6 +16,7 @@ from sidecar_runtime.gate.checks import Undecided
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import explained
 
 ONCE_MORE_SECONDS = 1.0
 """Until the gate is asked once more where nothing is published yet."""
@@ -157,6 +158,7 @@ class Publisher:
 
         Raises:
             Undecided: There is no verdict, and something is published meanwhile.
+            SidecarError: What is checked out cannot be read.
             CycleAbandoned: The fence was revoked.
         """
         gate, worktree = self._context.gate, self._context.engine.worktree()
@@ -166,7 +168,8 @@ class Publisher:
         # Other settings show other files of the same commit.
         before = published.commit if is_made_as_asked(published, self._options) else ""
         changed = changed_files(self._options.git, self._context.environ, worktree, before, commit)
-        changed += links_to(worktree, changed)
+        with explained(f"cannot read {worktree}"):
+            changed += links_to(worktree, changed)
         while True:
             try:
                 return gate.judge(commit, worktree, changed, fence), None
