@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3_sync.keys import refusal_of
-from s3_sync.release.chunk import Chunk, Entry, inflate
+from s3_sync.release.chunk import Chunk, Entry, inflate, make_chunk, read_chunk
 from s3_sync.release.facts import (
     DAG_IDS_LIMIT_BYTES,
     MARKS_LIMIT,
@@ -32,7 +32,7 @@ from s3_sync.release.manifest import (
     serialize_head,
 )
 from s3_sync.release.pointer import parse_pointer
-from s3_sync.release.rows import Invalid
+from s3_sync.release.rows import File, Invalid
 from s3_sync.revision import chunk_ends, revision_of, revision_of_chunks
 from tests.s3_sync.release.examples import (
     BAD_FACTS,
@@ -351,6 +351,38 @@ def test_a_wrong_chunk_is_refused(text: bytes, problem: str) -> None:
 
     with pytest.raises(Invalid, match=problem):
         parse_manifest(line(facts) + line({"chunks": listed}) + blob)
+
+
+ONE = File("b", 5, 10, "0" * 64, "0644", 31)
+
+
+@pytest.mark.parametrize(
+    ("said", "files", "problem"),
+    [
+        ({"digest": ABSENT}, [ONE], "not those of its digest"),
+        ({}, [ONE._replace(path="c")], "not those of its digest"),
+        ({}, [ONE._replace(sha256="1" * 64)], "not those of its digest"),
+        ({}, [ONE._replace(mode="0755")], "not those of its digest"),
+        ({}, [ONE._replace(stored_bytes=6)], "takes 37 bytes of the bundle"),
+        ({"bundled_bytes": 37}, [ONE], "takes 36 bytes of the bundle"),
+    ],
+)
+def test_a_chunk_that_is_not_as_the_list_says_is_refused(
+    said: dict[str, Any], files: list[File], problem: str
+) -> None:
+    honest, _ = make_chunk([ONE])
+    text = inflate(make_chunk(files)[1], 1_000)
+
+    with pytest.raises(Invalid, match=problem):
+        read_chunk(honest.entry._replace(**said), text, 0)
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0"])
+def test_a_chunk_that_does_not_end_where_it_should_is_refused(
+    change: Callable[[bytes], bytes],
+) -> None:
+    with pytest.raises(Invalid, match="does not end where it should"):
+        inflate(change(make_chunk([ONE])[1]), 1_000)
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 1, 99])
