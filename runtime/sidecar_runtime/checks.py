@@ -54,7 +54,12 @@ def unknown(names: Mapping[str, str]) -> None:
 
 
 def daemon(
-    sidecar: str, source: str, bind: tuple[str, int], holder: Mapping[str, Any] | None = None
+    sidecar: str,
+    source: str,
+    bind: tuple[str, int],
+    holder: Mapping[str, Any] | None = None,
+    *,
+    patience_seconds: float = ANSWER_SECONDS,
 ) -> bool:
     """
     Print what the daemon that runs already says of itself, where there is one: it may fail where a
@@ -64,6 +69,7 @@ def daemon(
         sidecar: Together with the source, as the daemon has them.
         bind: Its host and port, by the settings that both have.
         holder: Who holds the target, as :func:`find_holder`: another who should answer.
+        patience_seconds: How long an answer may take.
 
     Returns:
         The result of the check.
@@ -71,7 +77,7 @@ def daemon(
     host, port = bind
     where = f"{host or 'localhost'}:{port}"
     try:
-        said, life = (_ask(host, port, path) for path in ("/readyz", "/healthz"))
+        said, life = (_ask(host, port, path, patience_seconds) for path in ("/readyz", "/healthz"))
     except TimeoutError:
         say("FAIL", "daemon", f"takes a connection at {where} and does not answer")
         say("", "", "It is stopped, or hangs: look at its log; a restart would help.")
@@ -116,14 +122,14 @@ def _miss(holder: Mapping[str, Any], where: str, *, has_port: bool) -> bool:
     return not could
 
 
-def _ask(host: str, port: int, path: str) -> dict[str, Any]:
+def _ask(host: str, port: int, path: str, patience_seconds: float) -> dict[str, Any]:
     """
     Return what the daemon answers; empty where nobody does, or not as ours would.
 
     Raises:
         TimeoutError: It takes the connection, and says nothing.
     """
-    with closing(HTTPConnection(host or "localhost", port, timeout=ANSWER_SECONDS)) as connection:
+    with closing(HTTPConnection(host or "localhost", port, timeout=patience_seconds)) as connection:
         try:
             connection.request("GET", path)
             said = json.loads(connection.getresponse().read())

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar_runtime import checks
 from sidecar_runtime.checks import daemon, exit_code, fail, say
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
@@ -143,15 +142,12 @@ def test_beside_a_daemon_the_check_is_as_good_as_that(
 
 @pytest.mark.parametrize("holder", [{}, HERE], ids=["nobody", "holder"])
 def test_a_daemon_that_takes_a_connection_and_is_silent_fails(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    holder: dict[str, object],
+    capsys: pytest.CaptureFixture[str], holder: dict[str, object]
 ) -> None:
     """It is stopped, or hangs: the kernel answers instead."""
-    monkeypatch.setattr(checks, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = silent.getsockname()
-        assert not daemon("box-sync", "box://source", address, holder=holder)
+        assert not daemon("box-sync", "box://source", address, holder, patience_seconds=0.2)
 
     said = f"FAIL daemon takes a connection at 127.0.0.1:{address[1]} and does not answer"
     assert said == lines(capsys)[0]

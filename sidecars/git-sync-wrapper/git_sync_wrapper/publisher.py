@@ -167,8 +167,9 @@ class Publisher:
         self._asked.append(commit)
         # Other settings show other files of the same commit.
         before = published.commit if is_made_as_asked(published, self._options) else ""
-        changed = changed_files(self._options.git, self._context.environ, worktree, before, commit)
+        git, environ = self._options.git, self._context.environ
         with explained(f"cannot read {worktree}"):
+            changed = changed_files(git, environ, worktree, before, commit)
             changed += links_to(worktree, changed)
         while True:
             try:

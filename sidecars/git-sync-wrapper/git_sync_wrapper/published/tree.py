@@ -29,6 +29,9 @@ def changed_files(
     Return the files of a worktree that are new or changed since another commit.
 
     Where git cannot tell (the other commit is no longer there) all of them are.
+
+    Raises:
+        OSError: The worktree cannot be read.
     """
     with opened(worktree) as folder:
         every = sorted(path for path, _, _ in walk(folder))
@@ -60,6 +63,9 @@ def links_to(worktree: str, paths: Collection[str]) -> list[str]:
     Return the links of a worktree that may show something new when these files are: the others.
 
     Where one of them is a link itself, that is all, as links lead through links.
+
+    Raises:
+        OSError: The worktree cannot be read.
     """
     named = set(paths)
     with opened(worktree) as folder:
