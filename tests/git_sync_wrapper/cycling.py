@@ -33,7 +33,8 @@ SCRIPT = """
 echo run >> {folder}/runs
 commit=$(cat {folder}/source 2>/dev/null) || {{ echo "Could not resolve host: x"; exit 1; }}
 tree="$GITSYNC_ROOT/.worktrees/$commit"
-mkdir -p "$tree"
+mkdir -p "$tree" "{folder}/gits"
+git init -q --separate-git-dir "{folder}/gits/$commit" "$tree"
 cp {folder}/dag.py "$tree/dag.py" || {{ echo "No space left on device"; exit 1; }}
 mkdir -p "$GITSYNC_ROOT/.git/worktrees/$commit"
 touch "$GITSYNC_ROOT/.git/worktrees/$commit/index"

@@ -170,3 +170,20 @@ def test_a_volume_that_fails_at_a_restart_ends_nothing_where_a_commit_is_publish
     error = second.failure()
 
     assert ("target_failed", False) == (error.reason, isinstance(error, GitSyncExitError))
+
+
+def test_a_checkout_that_lost_files_is_not_shown_and_made_again(
+    start: Start, tmp_path: Path
+) -> None:
+    """Whoever removes git-sync's folders may do so while git writes them, or they are copied."""
+    wrapper, once = start.published(), tmp_path / "once"
+    loses = f'[ -e {once} ] || {{ touch {once}; cd "$tree"; git add --all; rm dag.py; }}\n'
+    program = tmp_path / "git-sync"
+    program.write_text(program.read_text() + loses)
+    wrapper.commit(TWO)
+
+    failure = wrapper.failure()
+
+    assert ("target_failed", True) == (failure.reason, "dag.py" in failure.message)
+    assert (ONE, {ONE}) == (wrapper.shown(), wrapper.kept())
+    assert Outcome("changed", TWO) == wrapper.cycle()

@@ -56,7 +56,8 @@ def test_a_checkout_that_goes_before_the_gate_has_it_is_made_again(
 ) -> None:
     """Who can write to the volume may remove git-sync's folders at any moment."""
     worktree, once = tmp_path / f"root/.git-sync/.worktrees/{TWO}", tmp_path / "once"
-    git = script(tmp_path / "git", f"[ -e {once} ] || rm -r {worktree} && touch {once}; exit 1")
+    goes = f"[ -e {once} ] || rm -r {worktree} && touch {once}; exit 1"
+    git = script(tmp_path / "git", f'case "$*" in *diff-tree*) {goes};; esac; exec git "$@"')
     wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_GIT=git)
     wrapper.commit(TWO)
 

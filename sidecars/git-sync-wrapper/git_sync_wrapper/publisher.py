@@ -108,6 +108,7 @@ class Publisher:
                 return self.refused(published)
         volume.add(shown, context.engine.worktree(), fence)
         try:
+            context.engine.check_whole(fence)  # and so is its copy
             context.hooks.prepublish(shown, fence)
         except SidecarError:
             volume.drop_unshown(fence)

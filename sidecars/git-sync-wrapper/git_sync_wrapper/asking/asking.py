@@ -136,7 +136,7 @@ class Asking:
             self._check_out(commit, fence)
             if os.path.basename(engine.worktree()) != commit:
                 raise SidecarError("commit_missing", f"{commit} is a tag, and not a commit")
-            volume.keep_asked(commit, engine.worktree(), fence)
+            volume.keep_asked(commit, engine.worktree(), fence, engine.check_whole)
         except SidecarError as error:
             if error.reason == "target_full":
                 throw_away(engine.root)

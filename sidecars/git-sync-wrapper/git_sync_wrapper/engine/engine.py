@@ -60,6 +60,7 @@ OF_THE_OTHER_END = ("uploadpack.", "pack.", "transfer.")
 # Beyond --sync-timeout, for its start and its clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
+NAMED_CHARACTERS = 200
 LOCAL_CONFIG = {"core.hooksPath": os.devnull, "safe.directory": "*"}
 
 log = get_logger("git-sync")
@@ -181,6 +182,29 @@ class Engine:
         head = said.decode(errors="replace").partition("\n\n")[0]
         found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
         return found[1] if found else ""
+
+    def check_whole(self, fence: Fence) -> None:
+        """
+        Refuse a checkout that lacks files of its index: who can write to the volume may remove them
+        while git writes them, or while they are copied.
+
+        Raises:
+            SidecarError: It lacks some, or git cannot tell; git-sync makes another.
+            CycleAbandoned: The fence was revoked.
+        """
+        worktree = self.worktree()
+        try:
+            said, code = self._git(["ls-files", "--deleted", "-z"], worktree, fence)
+        except (OSError, child.DeadlinePassed) as error:
+            said, code = str(error).encode(), 1
+        if said or code != 0:
+            shutil.rmtree(worktree, ignore_errors=True)
+            lacks = said.decode(errors="replace").replace("\0", " ").strip()[:NAMED_CHARACTERS]
+            raise SidecarError(
+                "target_failed",
+                f"the checkout at {worktree} is not whole: {lacks}",
+                "It is made again. If this comes back: who removes files of git-sync's?",
+            )
 
     @property
     def is_pinned(self) -> bool:

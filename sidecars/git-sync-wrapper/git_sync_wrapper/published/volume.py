@@ -256,9 +256,18 @@ class Volume:
         with explained(f"cannot look at {self.root}"):
             return len(self._snapshots.asked())
 
-    def keep_asked(self, commit: str, worktree: str, fence: Fence) -> None:
+    def keep_asked(
+        self,
+        commit: str,
+        worktree: str,
+        fence: Fence,
+        check: Callable[[Fence], None] = lambda _: None,
+    ) -> None:
         """
         Make a snapshot of a worktree that was asked for; what is shown does not change.
+
+        Args:
+            check: Raises where the worktree was not whole when it was copied.
 
         Raises:
             SidecarError: ``asked_too_much``: what is in use leaves too little room among them.
@@ -278,6 +287,7 @@ class Volume:
                 )
             prepared = f".{commit}"
             self._maker(commit, worktree, shared, fence)(prepared)
+            check(fence)
             self._snapshots.keep_asked(prepared, commit, fence)
             self._remove_lists()
 
