@@ -239,6 +239,18 @@ def test_the_tab_says_the_state_and_the_pod(
     assert re.search(rf"<link rel=icon href='[^']*%23{color}%22", html)
 
 
+def test_a_restart_is_advised_once_no_cycle_has_ended_in_time(clock: Clock) -> None:
+    health = Health(clock)
+    health.expect_beat(30)
+    assert "restart" not in text_of(health)
+
+    clock.seconds += 31
+    html = page(status(ABOUT, health, READY)).decode()
+
+    assert "<title>not alive · box-sync · box-0</title>" in html
+    assert "<th>not alive<td>No cycle has finished in time: a restart would help." in html
+
+
 def test_the_last_hours_are_bars_with_now_at_the_right(clock: Clock) -> None:
     health = Health(clock)
     for result in ("changed", "error", "unchanged"):
