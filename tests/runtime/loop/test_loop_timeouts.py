@@ -24,6 +24,7 @@ from tests.runtime.looping import (
     waits,
 )
 from tests.runtime.recording import CHANGED, UNCHANGED, Log
+from tests.support.clocks import Clock
 from tests.support.waiting import wait_until
 
 
@@ -170,6 +171,24 @@ def test_liveness_notices_a_worker_that_hangs(log: Log) -> None:
     thread.start()
     assert one() == EXIT_DONE
     thread.join()
+
+
+def test_the_first_cycle_has_its_whole_time_too_and_its_end_is_a_beat(log: Log) -> None:
+    clock = Clock()
+    alive: list[bool] = []
+
+    def first(_: Fence) -> Outcome:
+        for seconds in (one.settings.timeout_seconds, QUICK.liveness_grace_seconds):
+            clock.seconds += seconds
+            alive.append(one.health.is_alive)
+        return CHANGED
+
+    one = run(first)
+    one.health = Health(clock)
+    one.until(1)
+
+    assert [True, False] == alive
+    assert one.health.beat_age_seconds == 0.0
 
 
 @pytest.mark.parametrize("jitter_seconds", [0.0, 900.0])
