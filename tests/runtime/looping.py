@@ -33,7 +33,7 @@ QUICK = Pace(
     waiting_retry_seconds=0.05,
     tidy_seconds=0.05,
 )
-RESULTS = ("changed", "unchanged", "waiting", "settling", "refused", "error")
+RESULTS = ("changed", "unchanged", "partial", "waiting", "settling", "refused", "error")
 
 
 @dataclass

@@ -80,8 +80,9 @@ def test_waits_grow_with_failures_and_a_success_resets_them(log: Log) -> None:
     assert asked == [40, 80, 100, 40]
 
 
-def test_the_usual_interval_comes_back_after_a_failure(log: Log) -> None:
-    one = run(DENIED, CHANGED)
+@pytest.mark.parametrize("end", [CHANGED, Outcome("partial", "r1")], ids=["all", "a part"])
+def test_the_usual_interval_comes_back_after_a_failure(log: Log, end: Outcome) -> None:
+    one = run(DENIED, end)
 
     left_seconds = seconds_left(one, 2)
 
