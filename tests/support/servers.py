@@ -21,7 +21,7 @@ from typing import Any, Self
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, environment_for
@@ -254,11 +254,11 @@ class BuiltServer(ProgramServer):
 
     def answers(self) -> bool:
         """
-        Whether it does, and not only that it is not ready yet.
+        Whether it does, and not only that it is not ready yet, as MinIO says with a 503.
         """
         try:
             self.client().list_buckets()
-        except BotoCoreError:
+        except (BotoCoreError, ClientError):
             return False
         return True
 
