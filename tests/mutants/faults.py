@@ -10,7 +10,6 @@ import ast
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +249,8 @@ class _Finder(ast.NodeVisitor):
         kind = self._text(of).partition("[")[0] if of is not None else ""
         old = self._text(node.value)
         new = f"not ({old})" if kind == "bool" else _EMPTY.get(kind, "None")
-        self._add("empty return", node, f"return {new}")
+        if new != old:
+            self._add("empty return", node, f"return {new}")
         self.visit(node.value)
 
     def _visit_test(self, node: ast.If | ast.While | ast.IfExp) -> None:
@@ -290,11 +290,3 @@ class _Finder(ast.NodeVisitor):
         elif isinstance(value, int | float):
             # One more of a large number is seldom wrong enough for anyone to care.
             self._add("constant", node, repr(value + 1 if value < 10 else value * 2))
-
-
-def every_fault() -> Iterator[Fault]:
-    """
-    Yield all faults of all files.
-    """
-    for file in sources():
-        yield from find_faults(file)

@@ -12,6 +12,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -182,6 +184,22 @@ def test_what_a_sidecar_watches_can_ask_for_a_cycle() -> None:
     assert ["cycle_finished", "cycle_failed"] == [
         line["event"] for line in lines if line["event"].startswith("cycle_")
     ]
+
+
+def test_without_glances_there_is_a_cycle_each_interval() -> None:
+    code, lines = run(
+        "return daemon(CHANGED, CHANGED, CHANGED, GaveUp('stop', ''), INTERVAL='1s', JITTER='0')"
+    )
+
+    assert code == 3
+    ends = [
+        datetime.fromisoformat(line["timestamp"]).timestamp()
+        for line in lines
+        if line["event"].startswith("cycle_")
+    ]
+    assert 4 == len(ends)
+    # A machine under load delays one or the other, and none is early.
+    assert 1.9 > min(later - end for end, later in pairwise(ends))
 
 
 def test_a_one_shot_says_when_it_starts_and_stops_and_binds_no_port() -> None:

@@ -212,6 +212,10 @@ def test_flags_that_are_given_several_times_add_up() -> None:
             {"GITSYNC_GITHUB_APP_CLIENT_ID": "x", "GITSYNC_GITHUB_APP_PRIVATE_KEY": "k"},
             ("--github-app-installation-id", "", "is missing"),
         ),
+        (
+            {"GITSYNC_GITHUB_APP_CLIENT_ID": "x", "GITSYNC_GITHUB_APP_INSTALLATION_ID": "1"},
+            ("--github-app-private-key-file", "", "is needed"),
+        ),
     ],
 )
 def test_says_what_is_wrong_under_the_name_that_was_given(
@@ -241,6 +245,13 @@ def test_a_login_in_the_url_is_taken_out_of_it() -> None:
 
     assert "https://git.example.com/x.git" == options.repo
     assert ("me", "p@ss") == (options.username, options.password)
+
+
+@pytest.mark.parametrize("written", ["t=a&b", r"t=a\u0026b"], ids=["as it is", "in JSON"])
+def test_the_query_of_the_repository_is_hidden_however_git_sync_writes_it(written: str) -> None:
+    options = read("--repo=https://git.example.com/x.git?t=a&b")
+
+    assert f"x.git?…'" == options.hide(f"x.git?{written}'")
 
 
 def test_paths_are_beneath_the_root_without_its_symlinks(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_it_is_held_for_a_time_and_then_done(log: Log) -> None:
         clock.seconds += HOLD_SECONDS / 3
 
     assert not is_held(one, many(1), many(100))
-    assert [99] == [event["files_to_delete"] for event in log.events("deletion_held")]
+    assert [(99, 20)] == [
+        (event["files_to_delete"], len(event["paths"])) for event in log.events("deletion_held")
+    ]
 
 
 def test_a_good_listing_in_between_starts_the_time_over() -> None:

@@ -312,6 +312,14 @@ def test_a_wrong_list_of_chunks_is_refused(listed: object) -> None:
             parse_manifest(line(facts) + line(second) + blobs)
 
 
+@pytest.mark.parametrize("stored_bytes", [0, -1, MANIFEST_LIMIT_BYTES + 1])
+def test_a_chunk_that_would_not_fit_is_not_asked_for(stored_bytes: int) -> None:
+    facts, _, blobs = lines_and_chunks()
+
+    with pytest.raises(Invalid, match="the size of a chunk"):
+        parse_manifest(line(facts) + line({"chunks": [[E0[0], stored_bytes, E0[2]]]}) + blobs)
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

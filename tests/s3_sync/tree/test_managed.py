@@ -138,7 +138,7 @@ def test_a_list_that_is_given_replaces_what_was_written(box: Box, paths: list[st
 
     files = box.begin(files=given)
 
-    assert given == files.files == box.load()
+    assert given == files.files == box.load() and not files.is_lost
     files.add("c.py", box.put("c.py"))
     assert {*paths, "c.py"} == set(box.load())
 
