@@ -225,6 +225,18 @@ def test_small_chunks_are_no_answer_without_end() -> None:
     assert b"h" * 100 * (times // 100 + 1) == answer.body
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [b"HTTP/1.1 200 OK\r\na: ", CHUNKS + b"1;", CHUNKS + b"0\r\na: "],
+    ids=["header", "chunk line", "trailer"],
+)
+def test_what_is_no_body_has_an_end(begun: bytes) -> None:
+    error = refusal_of(begun, *[b"b" * 1000] * (FRAMING_LIMIT_BYTES // 1000 + 1))
+
+    assert "server_error" == error.reason
+    assert "without a byte of the body" in error.message
+
+
 def test_more_headers_than_anyone_sends_are_refused() -> None:
     def headers(number: int) -> bytes:
         lines = b"".join(b"a%d:\r\n" % one for one in range(number))
