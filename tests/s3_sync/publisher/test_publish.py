@@ -77,8 +77,10 @@ def test_content_that_comes_back_is_the_release_that_is_there(bucket: Bucket) ->
 def test_the_publishers_facts_are_in_pointer_and_manifest(bucket: Bucket) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
 
-    bucket.publish(A)
+    done = bucket.publish(A)
 
+    [bundle] = [body for key, body in bucket.bodies().items() if key.endswith(".zip")]
+    assert len(bundle) == done.bundle_bytes
     pointer = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
     assert ORIGIN == pointer.origin
     assert before <= pointer.turn.since <= datetime.now(UTC)

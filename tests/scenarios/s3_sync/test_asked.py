@@ -337,21 +337,29 @@ def test_any_user_may_ask_and_none_but_ours_may_replace_the_socket(
     assert 0o775 == store.stat().st_mode & 0o777
 
 
-def test_what_was_asked_for_makes_way_for_a_new_release_on_a_full_volume(
-    shelf: Shelf, start: StartDaemon, tmp_path: Path
+@pytest.mark.parametrize("is_new", [True, False], ids=["a new one", "another that is asked for"])
+def test_what_was_asked_for_makes_way_on_a_full_volume(
+    shelf: Shelf, start: StartDaemon, tmp_path: Path, is_new: bool
 ) -> None:
     """Else a pod would follow nothing any more, for the sake of a cache."""
-    made = [shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(24)}) for _ in range(3)]
+
+    def publish() -> Release:
+        return shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(24)})
+
+    made = [publish() for _ in range(4)]
     with small_volume(tmp_path / "small", "3m") as volume:
+        store, link = volume / "dags" / STORE, volume / "dags/current"
         daemon = start(SETTINGS, target=volume / "dags").until_synced()
         for release in made[:2]:
-            asked(volume / "dags" / STORE, release.revision)
-        new = shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(24)})
+            asked(store, release.revision)
 
-        daemon.sighup()
+        if is_new:
+            new = publish()
+            daemon.sighup()
+            wait_until(lambda: link.readlink().name == new.revision, "it is shown", 60)
+        else:
+            asked(store, made[2].revision)
 
-        link = volume / "dags/current"
-        wait_until(lambda: link.readlink().name == new.revision, "the new release is shown", 60)
         assert daemon.find_events("asked_dropped")
         daemon.kill()
 
