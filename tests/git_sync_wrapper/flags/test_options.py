@@ -251,7 +251,7 @@ def test_a_login_in_the_url_is_taken_out_of_it() -> None:
 def test_the_query_of_the_repository_is_hidden_however_git_sync_writes_it(written: str) -> None:
     options = read("--repo=https://git.example.com/x.git?t=a&b")
 
-    assert f"x.git?…'" == options.hide(f"x.git?{written}'")
+    assert "x.git?…'" == options.hide(f"x.git?{written}'")
 
 
 def test_paths_are_beneath_the_root_without_its_symlinks(tmp_path: Path) -> None:
