@@ -75,15 +75,6 @@ def test_the_history_is_newest_first_and_short(health: Health) -> None:
     assert past[-1].started_at == 5
 
 
-def test_cycles_without_change_take_one_line_only(health: Health) -> None:
-    results: list[Result] = ["changed", "unchanged", "unchanged", "unchanged", "error", "unchanged"]
-    for number, result in enumerate(results):
-        health.record(cycle(result, float(number)), None)
-
-    expected = [("unchanged", 5), ("error", 4), ("unchanged", 3), ("changed", 0)]
-    assert expected == [(one.result, one.started_at) for one in health.past_cycles()]
-
-
 def test_different_quiet_cycles_take_a_line_each(health: Health) -> None:
     results: list[Result] = ["settling", "refused", "unchanged", "refused", "refused", "waiting"]
     for result in results:

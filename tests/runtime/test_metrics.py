@@ -61,10 +61,6 @@ def test_every_sample_of_ours_carries_the_sidecars_name(metrics: Metrics) -> Non
     assert sample(metrics, "box_sync_full", kind="blue") == 4
 
 
-def test_says_what_was_built(metrics: Metrics) -> None:
-    assert sample(metrics, "sidecar_build_info", version="1.2.3", revision="abc") == 1
-
-
 def test_tells_of_memory_and_open_files(metrics: Metrics) -> None:
     assert "process_resident_memory_bytes" in exposed(metrics)
     assert "process_open_fds" in exposed(metrics)

@@ -4,18 +4,9 @@ import pytest
 
 from sidecar_runtime.asking.asked import FAILED_SECONDS, MOST, Asked
 from sidecar_runtime.errors import SidecarError
+from tests.support.clocks import Clock
 
 FAILURE = SidecarError("release_missing", "there is none")
-
-
-class Clock:
-    """Time that goes by when it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -49,11 +40,11 @@ def test_what_is_brought_is_forgotten_and_can_be_asked_for_again(asked: Asked) -
 def test_a_failure_is_the_answer_for_a_while(asked: Asked, clock: Clock) -> None:
     asked.ask("a")
     asked.settle("a", FAILURE)
-    clock.now = FAILED_SECONDS - 0.1
+    clock.seconds += FAILED_SECONDS - 0.1
 
     assert FAILURE is asked.ask("a") and [] == asked.waiting()
 
-    clock.now = FAILED_SECONDS
+    clock.seconds += 0.2
     assert asked.ask("a") is None and ["a"] == asked.waiting()
 
 

@@ -330,14 +330,3 @@ def test_verdicts_are_remembered_up_to_a_bound_the_oldest_goes_first(knock: Knoc
     door.judge("r0")
     assert judged + 1 == door.checks("accepted")
     assert 100 == VERDICTS  # of a bucket that goes to and fro
-
-
-def test_a_failure_is_asked_again(knock: Knock, tmp_path: Path) -> None:
-    program = tmp_path / "check"
-    door = knock()
-    door.gate._check = command_check((str(program),))
-    raised(Undecided, door.judge)
-    program.write_text("#!/bin/sh\necho no; exit 1\n")
-    program.chmod(0o755)
-
-    assert [Finding("", None, "no")] == door.findings()

@@ -17,16 +17,7 @@ from tests.runtime.snapshot_store import STORE, Shelf, filling, revoked
 # --- making
 
 
-def test_nobody_sees_a_snapshot_that_is_made(shelf: Shelf) -> None:
-    snapshots = shelf.begin()
-
-    snapshots.add("r1", filling("one"), Fence())
-
-    assert snapshots.has("r1") and "" == snapshots.current()
-    assert {"r1"} == shelf.names() and not os.path.lexists(shelf.link)
-
-
-def test_a_snapshot_has_its_name_only_when_it_is_full(shelf: Shelf) -> None:
+def test_a_snapshot_has_its_name_only_when_it_is_full_and_is_not_shown(shelf: Shelf) -> None:
     snapshots = shelf.begin()
     seen: list[tuple[bool, set[str]]] = []
 
@@ -36,6 +27,8 @@ def test_a_snapshot_has_its_name_only_when_it_is_full(shelf: Shelf) -> None:
     snapshots.add("r1", fill, Fence())
 
     assert [(False, {".r1."})] == seen and {"r1"} == shelf.names()
+    assert snapshots.has("r1") and "" == snapshots.current()
+    assert not os.path.lexists(shelf.link)
 
 
 @pytest.mark.parametrize("error", [OSError("full"), CycleAbandoned(), KeyboardInterrupt()])
@@ -186,17 +179,6 @@ def test_nothing_is_shown_under_a_revoked_fence(shelf: Shelf) -> None:
         snapshots.show("r2", revoked())
 
     assert "r1" == snapshots.current()
-
-
-def test_a_half_made_link_of_a_predecessor_is_swept(shelf: Shelf) -> None:
-    """
-    Killed between the making of the link and its rename.
-    """
-    (shelf.store / ".current.1.0").symlink_to("nowhere")
-
-    shelf.make("r1").sweep()
-
-    assert "r1" == (shelf.link / "a.py").read_text() and {"r1"} == shelf.names()
 
 
 @pytest.mark.parametrize(
