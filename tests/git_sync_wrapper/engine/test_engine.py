@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.engine.engine import Engine, GitSyncFailed
-from git_sync_wrapper.engine.heal import throw_away
 from git_sync_wrapper.flags.options import read_options
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.login.ssh_files import PINNED
@@ -287,18 +286,6 @@ def test_a_failure_without_an_error_file_is_explained_by_the_log_and_the_end(
     error = failure(site.engine(script), fence)
 
     assert (reason, True) == (error.reason, said in error.message)
-
-
-def test_a_full_volume_is_named_and_the_repository_can_be_thrown_away(
-    site: Site, fence: Fence
-) -> None:
-    (site.root / "half").touch()
-
-    error = failure(site.engine("echo 'write error: No space left on device'; exit 1"), fence)
-
-    assert "target_full" == error.reason
-    throw_away(str(site.root))
-    assert not site.root.exists()
 
 
 def test_a_private_folder_that_is_full_or_gone_is_named(site: Site, fence: Fence) -> None:

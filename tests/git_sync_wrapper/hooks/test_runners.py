@@ -14,7 +14,6 @@ import pytest
 from git_sync_wrapper.flags.options import read_options
 from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
 from git_sync_wrapper.hooks.runners import HookRunner, Hooks
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
 from tests.support.loopback import Answer, LoopbackServer, Request
@@ -231,14 +230,6 @@ def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted
 
     assert problem.startswith("exechook: it ended with 1")
     assert [("exechook", "error")] == counted.ends
-
-
-def test_a_commit_that_the_hook_before_refuses_is_an_error(
-    tmp_path: Path, counted: Counted, log: Log
-) -> None:
-    ours = hooks(tmp_path, counted, "--pre-publish-exechook-command=/bin/false")
-
-    assert "pre_publish_hook_failed" == raised(SidecarError, ours.prepublish, ONE, Fence()).reason
 
 
 def test_all_hooks_stop(tmp_path: Path, counted: Counted) -> None:

@@ -16,18 +16,6 @@ def error_of(secret: Secret) -> SidecarError:
     return raised(SidecarError, secret.read)
 
 
-def test_a_file_is_read_at_each_use(tmp_path: Path, log: Log) -> None:
-    file = tmp_path / "password"
-    file.write_text("first\n")
-    secret = Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file))
-    read = [secret.read()]
-    file.write_text("second\n")
-    read.append(secret.read())
-
-    assert ["first", "second"] == read
-    assert [] == log.events("secret_repaired") + log.events("secret_doubted")
-
-
 def test_what_is_odd_is_said_once_and_again_when_it_changes(tmp_path: Path, log: Log) -> None:
     file = tmp_path / "password"
     secret = Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file))

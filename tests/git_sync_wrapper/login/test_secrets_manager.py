@@ -175,15 +175,6 @@ def test_it_is_for_the_server_of_the_repository_only(child: FakeChild, fence: Fe
 # --- rotation and failure
 
 
-def test_a_rotation_is_seen_at_the_next_use(child: FakeChild, fence: Fence) -> None:
-    provider = manager()
-    child.says({"text": PAIR})
-    provider.credential(REPO, fence)
-    child.says({"text": PAIR.replace("s3cr3t", "next")})
-
-    assert Credential("deploy", "next") == provider.credential(REPO, fence)
-
-
 def test_one_sync_reads_once(child: FakeChild, fence: Fence) -> None:
     provider = manager(fresh_seconds=60.0)
     child.says({"text": PAIR})

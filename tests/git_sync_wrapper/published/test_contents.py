@@ -138,12 +138,6 @@ def test_a_name_that_no_file_has_is_missing(rows: Contents, folder: int, path: s
     assert listed and [path] == contents.damaged(listed, folder)
 
 
-def test_it_survives_on_record(rows: Contents, folder: int) -> None:
-    contents.write(rows, "list", folder, fsync=True)
-
-    assert rows == contents.read("list", folder)
-
-
 def test_what_is_written_is_read_and_what_is_too_long_is_not_written(folder: int) -> None:
     row = Row(1, 2, 3, 4, "d" * DIGEST_CHARACTERS)
     room = LIST_BYTES - len(json.dumps({"": row}))

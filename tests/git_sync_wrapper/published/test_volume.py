@@ -298,13 +298,14 @@ def test_where_folders_cannot_change_names_the_link_shows_a_whole_commit_at_each
     assert 8 < next(steps for steps in range(100) if replace(root / str(steps), steps))
 
 
-def test_older_commits_are_pruned_and_the_shown_one_stays(site: Site) -> None:
+def test_older_commits_are_pruned_with_their_lists_and_the_shown_one_stays(site: Site) -> None:
     for commit in (ONE, TWO):
         site.publish(commit)
 
     site.volume.prune(TWO, Fence())
 
     assert [TWO] == site.snapshots()
+    assert [f"{TWO}.files"] == [path.name for path in site.snapshot.parent.glob("*.files")]
 
 
 @pytest.mark.parametrize(
@@ -432,17 +433,6 @@ def test_a_time_that_others_wrote_is_no_time(site: Site, moment: str) -> None:
     assert site.volume.published() == look(options(site.root))
 
 
-def test_a_file_with_two_names_in_one_commit_counts_once(root: Path) -> None:
-    site = Site(root, retain_seconds=3_600, retain_bytes=0)
-    site.publish()
-    os.link(site.snapshot / "dags/a.py", site.snapshot / "dags/b.py")
-
-    site.volume.prune(ONE, Fence())
-    site.volume.close()
-
-    assert [ONE] == site.snapshots()
-
-
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"revision": 7}', '{"revision": "../x"}'])
 def test_an_invalid_record_counts_as_missing(site: Site, content: str) -> None:
     site.record.write_text(content)
@@ -523,14 +513,6 @@ def test_what_is_new_is_flushed_before_the_link_turns(
     assert "a.py" not in new, "it is the same file, and on disk"
 
 
-def test_lists_go_with_their_commits(site: Site) -> None:
-    for commit in (ONE, TWO):
-        site.publish(commit)
-    site.volume.prune(TWO, Fence())
-
-    assert [f"{TWO}.files"] == [path.name for path in site.snapshot.parent.glob("*.files")]
-
-
 def test_a_repair_leaves_the_age_of_older_commits(site: Site) -> None:
     for commit in (ONE, TWO):
         site.publish(commit)
@@ -548,8 +530,9 @@ def test_a_repair_leaves_the_age_of_older_commits(site: Site) -> None:
     )
 
 
-def test_many_new_files_are_flushed_by_one_call(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", [0, errno.EIO])
+def test_many_new_files_are_flushed_by_one_call_and_not_shown_where_it_fails(
+    root: Path, monkeypatch: pytest.MonkeyPatch, failure: int
 ) -> None:
     site = Site(root, fsync=True)
     for number in range(100):
@@ -558,28 +541,15 @@ def test_many_new_files_are_flushed_by_one_call(
 
     def syncfs(_: int) -> int:
         shown_at_flush.append(site.link.is_symlink())
-        return 0
+        ctypes.set_errno(failure)
+        return -1 if failure else 0
 
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: SimpleNamespace(syncfs=syncfs))
-    site.publish()
+    if failure:
+        assert "target_failed" == raised(SidecarError, site.publish).reason
+    else:
+        site.publish()
     site.volume.close()
 
     assert [False] == shown_at_flush
-
-
-def test_a_disk_that_cannot_be_flushed_shows_nothing(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = Site(root, fsync=True)
-    for number in range(100):
-        (site.worktree / f"{number}.py").touch()
-
-    def syncfs(_: int) -> int:
-        ctypes.set_errno(errno.EIO)
-        return -1
-
-    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: SimpleNamespace(syncfs=syncfs))
-    error = raised(SidecarError, site.publish)
-    site.volume.close()
-
-    assert ("target_failed", False) == (error.reason, site.link.is_symlink())
+    assert site.link.is_symlink() is not bool(failure)
