@@ -247,21 +247,19 @@ def test_another_repository_has_other_versions(
     assert MISSING == refusal(store, commits[1])
 
 
-def test_those_used_last_stay(here: GitSite, store: Path, commits: list[str]) -> None:
-    wrapper = begin(here, GIT_SYNC_WRAPPER_KEEP_ASKED="2")
-    for commit in commits[:4]:
-        asked(store, commit)
-
-    wrapper.sync()
-
-    assert {*commits[2:4], commits[5]} == kept(store)
-
-
-def test_what_they_may_take_is_what_they_do_not_share(
-    here: GitSite, store: Path, commits: list[str]
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"GIT_SYNC_WRAPPER_KEEP_ASKED": "2"},
+        # One file of each, and its pointer to the repository: what they share does not count.
+        {"GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES": str(4 * BLOCK_BYTES)},
+    ],
+    ids=["number", "bytes"],
+)
+def test_those_used_last_stay(
+    here: GitSite, store: Path, commits: list[str], limit: dict[str, str]
 ) -> None:
-    """One file of each, and its pointer to the repository."""
-    wrapper = begin(here, GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES=str(4 * BLOCK_BYTES))
+    wrapper = begin(here, **limit)
     for commit in commits[:4]:
         asked(store, commit)
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import pytest
 
@@ -82,16 +81,6 @@ def test_a_hook_that_fails_is_named_until_it_succeeds(here: GitSite, page: str) 
     good.touch()
     wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")
     check(here, code=0, **settings)
-
-
-def test_a_wrapper_that_hangs_is_not_well(here: GitSite) -> None:
-    settings = {"GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}"}
-    wrapper = here.publish(**settings)
-    wrapper.send_signal(signal.SIGSTOP)
-    try:
-        assert "takes a connection" in check(here, code=3, **settings)
-    finally:
-        wrapper.send_signal(signal.SIGCONT)
 
 
 def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -> None:

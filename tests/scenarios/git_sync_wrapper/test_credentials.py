@@ -25,21 +25,6 @@ EXTERNAL_SECRETS = SNIPPETS / "secrets/external-secrets.yaml"
 NATIVE = SNIPPETS / "git-sync-wrapper.native.yaml"
 
 
-def test_no_sync_fails_while_username_and_password_are_rotated(here: GitSite) -> None:
-    here.server.refusal = 403
-    files = [here.folder / name for name in ("username", "password")]
-
-    def rotate(number: int) -> None:
-        pair = (f"user-{number}", f"password-{number}")
-        for path, value in zip(files, pair, strict=True):
-            path.write_text(value)
-        here.server.accept(pair)
-
-    username, password = map(str, files)
-    settings = {"GIT_SYNC_WRAPPER_USERNAME_FILE": username, "GITSYNC_PASSWORD_FILE": password}
-    follow(here, rotate, 2, **settings)
-
-
 def test_no_sync_fails_while_askpass_rotates_and_takes_its_time(here: GitSite) -> None:
     """git-sync itself gives it one second."""
     here.server.refusal = 403

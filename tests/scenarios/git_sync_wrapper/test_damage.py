@@ -101,12 +101,18 @@ def test_damage_is_found_by_a_poll(here: GitSite) -> None:
     wait_until(lambda: before == contents(here.link.resolve()), "it is whole again")
 
 
-def test_damage_is_found_at_the_start_and_what_is_whole_stays_as_it_is(here: GitSite) -> None:
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_damage_is_found_at_the_start_and_what_is_whole_stays_as_it_is(
+    here: GitSite, *, is_listed: bool
+) -> None:
+    """Without its list, as an older version has published it, by what git has."""
     commit_files(here)
     here.publish().kill()
     tree = here.link.resolve()
     before = contents(tree)
     time = (tree / "a.py").stat().st_mtime_ns
+    if not is_listed:
+        tree.with_name(f"{tree.name}.files").unlink()
     edit_unseen(tree)
     here.server.stop()
 
@@ -178,21 +184,6 @@ def test_a_submodule_that_was_not_checked_out_again_is_fetched_for_a_repair(here
     wrapper.sync()
 
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
-
-
-def test_what_an_older_version_has_published_is_taken_over_as_git_has_it(here: GitSite) -> None:
-    """Without a record of what it was: its list is lost."""
-    commit_files(here)
-    here.publish().kill()
-    tree = here.link.resolve()
-    before = contents(tree)
-    tree.with_name(f"{tree.name}.files").unlink()
-    edit_unseen(tree)
-    here.server.stop()
-
-    here.wrapper().wait_until_ready()
-
-    assert before == contents(tree)
 
 
 def test_what_is_not_known_to_be_whole_is_not_ready(here: GitSite) -> None:

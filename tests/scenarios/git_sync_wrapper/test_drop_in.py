@@ -3,16 +3,14 @@ What consumers, hooks and the chart expect of git-sync, from the wrapper in its 
 """
 
 import json
-import os
 import re
 import signal
 from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.support.certificates import self_signed
 from tests.support.faults import answer_with
 from tests.support.git_repository import Repository
-from tests.support.git_sync import GitSite, chart_environment, git_site
+from tests.support.git_sync import GitSite, chart_environment
 from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.program import own_port
 from tests.support.scripts import script
@@ -31,41 +29,6 @@ class Hooked(LoopbackServer):
 
     def hashes(self) -> list[str]:
         return [request.headers["gitsync-hash"] for request in self.seen()]
-
-
-def test_link_is_relative_and_the_tree_is_the_commit(here: GitSite) -> None:
-    commit = here.repository.commit(
-        {"run.sh": "#!/bin/sh\n", "link": "run.sh", "a/b": "x"},
-        modes={"run.sh": "100755", "link": "120000"},
-    )
-    here.publish()
-
-    assert not os.path.isabs(os.readlink(here.link))
-    assert commit == here.shown()
-    tree = here.repository.git("ls-tree", "-r", "--name-only", commit)
-    assert set(tree.splitlines()) == set(here.files())
-    assert os.access(here.link / "run.sh", os.X_OK)
-    assert "run.sh" == os.readlink(here.link / "link")
-
-
-def test_tag_is_followed_when_it_moves(here: GitSite) -> None:
-    first = here.repository.head()
-    here.repository.tag("v1", first, "a release")
-    second = here.commit_revision(2)
-    wrapper = here.wrapper(GITSYNC_REF="v1")
-    here.wait_until_shown(first, wrapper)
-    here.repository.tag("v1", second, "a release")
-
-    here.wait_until_shown(second, wrapper)
-
-
-def test_only_what_the_sparse_file_names_is_in_the_tree(here: GitSite) -> None:
-    """And what git adds to it: the files beside the named folders."""
-    sparse = here.folder / "sparse"
-    sparse.write_text("/pkg1/\n")
-    here.publish(GITSYNC_SPARSE_CHECKOUT_FILE=str(sparse))
-
-    assert {"pkg1"} == {path.split("/")[0] for path in here.files() if "/" in path}
 
 
 def test_hooks_come_after_the_link_has_turned_and_at_every_start(here: GitSite) -> None:
@@ -164,19 +127,6 @@ def test_environment_of_the_chart_as_init_and_as_sidecar(here: GitSite) -> None:
 
     here.wait_until_shown(commit, sidecar)
     assert 0 == sidecar.terminate().code
-
-
-def test_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
-    context, certificate = self_signed(tmp_path / "tls", "localhost")
-    with git_site(tmp_path, tls=context) as site:
-        site.server.accept(("user", "password"))
-        commit = site.commit_revision(1)
-        wrapper = site.wrapper(
-            GIT_SSL_CAINFO=str(certificate), GITSYNC_USERNAME="user", GITSYNC_PASSWORD="password"
-        )
-
-        site.wait_until_shown(commit, wrapper)
-        site.wait_until_shown(site.commit_revision(2), wrapper)
 
 
 def test_ssh_with_a_key_that_lost_its_last_newline_and_known_hosts_that_come_later(

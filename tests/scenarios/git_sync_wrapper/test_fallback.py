@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.git_sync import GitSite
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 GATE = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
@@ -162,12 +163,10 @@ def test_without_an_acceptable_commit_nothing_is_shown(here: GitSite) -> None:
 def test_no_verdict_three_times_counts_as_refused(
     here: GitSite, tmp_path: Path, mode: dict[str, str]
 ) -> None:
-    check = tmp_path / "check"
-    check.write_text("#!/bin/sh\ngrep -q def dag.py || exit 0\nkill -KILL $$\n")
-    check.chmod(0o755)
+    check = script(tmp_path / "check", "grep -q def dag.py || exit 0\nkill -KILL $$")
     accepted = good(here)
     bad(here)
-    command = {"GIT_SYNC_WRAPPER_GATE": "command", "GIT_SYNC_WRAPPER_GATE_COMMAND": str(check)}
+    command = {"GIT_SYNC_WRAPPER_GATE": "command", "GIT_SYNC_WRAPPER_GATE_COMMAND": check}
     wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0", **mode, **command)
 
     if mode:

@@ -60,16 +60,6 @@ def test_a_rolling_update_goes_from_ready_to_ready(here: GitSite) -> None:
         old = new
 
 
-def test_a_one_shot_beside_a_holder_is_done_in_its_first_cycle(here: GitSite) -> None:
-    here.publish(GITSYNC_PERIOD="1h")
-
-    one_shot = here.wrapper(**ONE_SHOT)
-
-    assert 0 == one_shot.wait_for_exit().code
-    assert [] == one_shot.find_events("target_waiting")
-    assert [] == one_shot.find_events("git_sync_said"), "it looks, and runs nothing"
-
-
 def test_without_hard_links_commits_are_copies_and_all_else_is_as_ever(here: GitSite) -> None:
     """Of files, and of symlinks, which are the commit's as well."""
     modes = {"link.py": "120000", "folder": "120000", "run.sh": "100755"}

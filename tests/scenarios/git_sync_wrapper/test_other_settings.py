@@ -17,41 +17,6 @@ def restart(here: GitSite, **settings: str) -> SidecarProcess:
     return wrapper
 
 
-def wait_until_said(wrapper: SidecarProcess, status: int, key: str, text: str) -> None:
-    """Wait for an answer of /readyz that comes again after the next cycle."""
-    for _ in range(2):
-        wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
-        answer = wrapper.get("/readyz")
-        assert status == answer.status, answer.body
-        assert text in wrapper.status()[key]
-
-
-@pytest.mark.parametrize("kind", ["pin", "repository"])
-def test_while_the_remote_is_down_another_commit_is_not_ready(here: GitSite, kind: str) -> None:
-    first = here.repository.head()
-    second = here.commit_revision(2)
-    other = here.server.repository("other.git").commit({"x.py": "x = 1\n"}, whole=True)
-    here.publish().terminate()
-    here.server.stop()
-    settings, said, wanted = {
-        "pin": ({"GITSYNC_REF": first}, f"shows {second}, and GITSYNC_REF pins {first}", first),
-        "repository": (
-            {"GITSYNC_REPO": here.server.url("other.git")},
-            "GITSYNC_REPO is another repository",
-            other,
-        ),
-    }[kind]
-    wrapper = restart(here, **settings)
-
-    wait_until_said(wrapper, 503, "problem", said)
-
-    assert second == here.shown(), "consumers keep what they have"
-    here.server.start()
-    here.wait_until_shown(wanted, wrapper)
-    wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")
-    assert (None, None) == (wrapper.status()["problem"], wrapper.status()["shortfall"])
-
-
 @pytest.mark.parametrize("kind", ["pin", "branch"])
 def test_what_is_applied_at_once_is_ready_once(here: GitSite, kind: str) -> None:
     """No answer calls the old commit good, and what is ready stays so."""

@@ -2,10 +2,8 @@
 The wrapper as a process: whoever it runs as, whenever it is stopped, whatever its settings.
 """
 
-import os
 import random
 import shutil
-import signal
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -113,14 +111,6 @@ def test_nothing_new_starts_no_process_and_takes_little_memory(here: GitSite) ->
         b"ls-refs" if b"ls-refs" in request.body else request.body
         for request in here.server.requests
     }
-
-
-def test_signals_that_git_sync_ignores_do_no_harm(here: GitSite) -> None:
-    wrapper = here.publish()
-    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGWINCH, signal.SIGCHLD):
-        os.kill(wrapper.pid, number)
-
-    here.wait_until_shown(here.commit_revision(2), wrapper)
 
 
 @pytest.mark.parametrize(
