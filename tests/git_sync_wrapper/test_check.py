@@ -175,12 +175,3 @@ def test_what_is_where_the_link_belongs_is_named(site: Site) -> None:
 
     assert 0 == code
     assert found["link"].startswith("?? ")
-
-
-def test_a_gate_that_refuses_everything_can_be_run_all_the_same(site: Site) -> None:
-    command = site.program("echo nothing is good enough; exit 1")
-
-    code, found = site.check(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command)
-
-    assert 0 == code
-    assert "nothing is good enough" in found["gate"]

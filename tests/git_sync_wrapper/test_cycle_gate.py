@@ -121,13 +121,9 @@ def test_other_settings_have_all_files_of_the_same_commit_judged(
 def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(
     start: Start, tmp_path: Path
 ) -> None:
-    check = tmp_path / "check"
-    check.write_text(f"#!/bin/sh\ntest -e {tmp_path}/twice && exit 0\nkill -KILL $$\n")
-    check.chmod(0o755)
+    check = script(tmp_path / "check", f"test -e {tmp_path}/twice && exit 0\nkill -KILL $$")
     (tmp_path / "twice").touch()
-    wrapper = start.published(
-        GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=str(check)
-    )
+    wrapper = start.published(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=check)
     (tmp_path / "twice").unlink()
     wrapper.commit(TWO)
 

@@ -192,10 +192,21 @@ def ask(script: str, question: bytes = b"", *, is_head_kept: bool = False) -> tu
         ("wc -c", (b"1000000\n", 0)),
         ("echo a; echo b >&2; exit 3", (b"a\nb\n", 3)),
         ("exec true", (b"", 0)),
+        ("head -c 10; exec <&-; sleep 0.1", (b"x" * 10, 0)),
+        # It writes as it reads: a parent that writes everything first waits forever.
+        ("tee /dev/stderr", (b"x" * child.KEPT_BYTES, 0)),
         ("exec <&- >&- 2>&-; sleep 0.3; exit 4", (b"", 4)),
         ("sleep 600 & exit 5", (b"", 5)),
     ],
-    ids=["reads it all", "says it twice", "reads nothing", "hears and says nothing", "leaves one"],
+    ids=[
+        "reads it all",
+        "says it twice",
+        "reads nothing",
+        "reads some",
+        "writes as it reads",
+        "hears and says nothing",
+        "leaves one",
+    ],
 )
 def test_a_question_is_answered_when_the_program_itself_has_ended(
     script: str, answer: tuple[bytes, int]

@@ -62,17 +62,16 @@ def started() -> Iterator[Started]:
 
 
 class Server(LoopbackServer):
-    """Answers with one status after the other, then always with the last."""
+    """Answers with one status."""
 
-    def __init__(self, *statuses: int) -> None:
+    def __init__(self, status: int) -> None:
         super().__init__()
-        self._statuses = list(statuses)
+        self._status = status
         self.hashes: list[tuple[str, str]] = []
 
     def good_answer(self, request: Request) -> Answer:
         self.hashes.append((request.method, request.headers.get("gitsync-hash", "")))
-        status = self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
-        return Answer(status, body=b"")
+        return Answer(self._status, body=b"")
 
 
 def test_a_command_runs_in_the_commit_and_gets_its_hash(tmp_path: Path, fence: Fence) -> None:

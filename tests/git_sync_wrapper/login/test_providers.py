@@ -48,6 +48,7 @@ def test_a_pair_is_for_its_server_only(fence: Fence) -> None:
     given = Given([pair("https://git.example.com/team/dags.git")])
 
     assert Credential("deploy", "secret") == given.credential(REPO, fence)
+    # Another path of the server too, as in git-sync, which tells git only the server.
     assert Credential("deploy", "secret") == given.credential(
         wanted("https://GIT.example.com/other"), fence
     )
@@ -75,13 +76,6 @@ def test_the_longest_path_wins_and_whole_names_count(fence: Fence) -> None:
 
     paths = ("team/dags.git", "team/library.git", "teamwork/x.git", "")
     assert ["dags", "team", "all", "all"] == [who(f"https://h/{path}") for path in paths]
-
-
-def test_a_pair_for_another_path_serves_where_there_is_no_better(fence: Fence) -> None:
-    """As in git-sync, which tells git only the server."""
-    given = Given([pair("https://h/team/dags.git")])
-
-    assert Credential("deploy", "secret") == given.credential(wanted("https://h/sub.git"), fence)
 
 
 @pytest.mark.parametrize("prefix", ["AKIA", "ASIA"])

@@ -117,12 +117,6 @@ def test_the_form_of_the_path_and_a_port_make_no_difference() -> None:
     assert expected == ours(case, 1_700_000_000, host=f"{case.host}:443")
 
 
-def test_another_repository_has_another_password() -> None:
-    case = cases()[0]
-
-    assert ours(case, 0) != ours(case, 0, path="/v1/repos/other")
-
-
 @pytest.mark.parametrize(
     ("host", "region"),
     [

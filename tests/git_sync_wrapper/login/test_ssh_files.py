@@ -4,7 +4,6 @@ Keys and known hosts as ssh is given them.
 
 import stat
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,19 +75,9 @@ def test_a_key_that_is_fine_is_used_where_it_is(files: SshFiles, key: Path, log:
     assert [] == log.events("secret_repaired")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text.rstrip("\n"),
-        lambda text: text.replace("\n", "\r\n"),
-        lambda text: text.replace("\n", "\\n"),
-    ],
-)
-def test_a_damaged_key_is_used_by_a_repaired_copy(
-    files: SshFiles, key: Path, log: Log, damage: Callable[[str], str]
-) -> None:
+def test_a_damaged_key_is_used_by_a_repaired_copy(files: SshFiles, key: Path, log: Log) -> None:
     expected, text = fingerprint(str(key)), key.read_text()
-    key.write_text(damage(text))
+    key.write_text(text.replace("\n", "\r\n"))
 
     (copy,) = files.keys()
 

@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,26 +196,19 @@ def test_a_list_that_cannot_be_written_is_written_by_the_next_look(
 ) -> None:
     site = Site(root, reads=False)
     site.publish()
+
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with monkeypatch.context() as full:
-        full.setattr(contents, "write_file", fail(errno.ENOSPC))
-        assert "target_full" == raised(SidecarError, look_as_holder, site).reason
+        full.setattr(contents, "write_file", no_room)
+        assert "target_full" == raised(SidecarError, site.volume.look, ONE, is_holder=True).reason
 
     assert [] == site.volume.look(ONE, is_holder=True)
     with opened(str(site.snapshot.parent)) as store:
         rows = contents.read(f"{ONE}.files", store)
     site.volume.close()
     assert rows and rows["dags/a.py"].digest
-
-
-def look_as_holder(site: Site) -> object:
-    return site.volume.look(ONE, is_holder=True)
-
-
-def fail(number: int) -> Callable[..., None]:
-    def write_file(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return write_file
 
 
 @pytest.mark.parametrize("is_holder", [True, False])

@@ -96,24 +96,6 @@ def test_no_shell_is_between(knock: Knock, tmp_path: Path) -> None:
     assert [Finding("", None, "$HOME; exit 0")] == door.findings()
 
 
-@pytest.mark.parametrize("count", [0, 1, 5_000])
-def test_a_command_that_reads_nothing_is_no_problem(knock: Knock, count: int) -> None:
-    paths = [f"a/long/folder/name/{number}.py" for number in range(count)]
-
-    assert knock("exit 0").judge(changed=paths) is None
-    assert knock("exec <&-; sleep 0.1").judge(changed=paths) is None
-    assert knock("head -c 10; exec <&-; sleep 0.1").judge(changed=paths) is None
-
-
-def test_a_long_question_and_a_long_answer_do_not_block_each_other(knock: Knock) -> None:
-    """
-    `tee` writes as it reads: a parent that writes everything first waits forever.
-    """
-    paths = [f"a/long/folder/name/{number}.py" for number in range(100_000)]
-
-    assert knock("tee /dev/stderr").judge(changed=paths) is None
-
-
 # --- refusing
 
 

@@ -101,14 +101,17 @@ def test_readiness_has_revision_and_age(health: Health, is_ready: bool) -> None:
     } == facts
 
 
-def test_readiness_has_what_is_wrong_and_what_failed_last(health: Health) -> None:
+@pytest.mark.parametrize("problem", ["damaged", ""])
+def test_readiness_has_what_is_wrong_and_what_failed_last(health: Health, problem: str) -> None:
     error = LastError("throttled", "slow down", "Ask less.", 0)
     health.record(PastCycle(0, 0, "error", "throttled", {}), error)
 
-    _, body = readiness_body(ABOUT, health, Sidecar(Readiness(False, "r1", problem="damaged")))
+    sidecar = Sidecar(Readiness(not problem, "r1", problem=problem))
+
+    ready, body = readiness_body(ABOUT, health, sidecar)
 
     facts = json.loads(body)
-    assert "damaged" == facts["problem"]
+    assert (not problem, problem or None) == (ready, facts["problem"])
     assert ("throttled", "slow down", "Ask less.") == (
         facts["reason"],
         facts["error"],
@@ -122,15 +125,6 @@ def test_readiness_names_neither_source_nor_target_with_the_page_off(health: Hea
     assert ABOUT.source not in body.decode() and ABOUT.target not in body.decode()
     one, *others = [(ABOUT.sidecar, ABOUT.source), ("other", ABOUT.source), (ABOUT.sidecar, "x")]
     assert identity(*one) not in [identity(*other) for other in others]
-
-
-def test_readiness_names_the_failure_that_goes_on_while_it_is_ready(health: Health) -> None:
-    health.record(PastCycle(0, 0, "error", "throttled", {}), LastError("throttled", "slow", "", 0))
-
-    ready, body = readiness_body(ABOUT, health, READY)
-
-    assert ready is True
-    assert ("throttled", "slow") == (json.loads(body)["reason"], json.loads(body)["error"])
 
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:
