@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def power_cut(writer: SidecarProcess, folder: Path) -> Iterator[Path]:
 
     What the image holds at a moment is what a power cut would leave.
     """
-    copy, path = folder / "copy", folder / "after"
+    # Another test's mount namespace may still hold an earlier copy, and its loop device.
+    copy, path = Path(tempfile.mkdtemp(dir=folder), "copy"), folder / "after"
     path.mkdir(exist_ok=True)
     writer.send_signal(signal.SIGSTOP)
     try:
@@ -113,6 +115,7 @@ def power_cut(writer: SidecarProcess, folder: Path) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", str(path)], check=True)
+        copy.unlink()
 
 
 def mount(*arguments: str) -> bool:
