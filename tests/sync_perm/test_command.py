@@ -55,3 +55,16 @@ def test_what_it_starts_writes_for_itself_alone(tmp_path: Path, sqlite: Sqlite) 
 
     assert 0 == done.returncode, done.stdout
     assert 0o600 == (tmp_path / "written").stat().st_mode & 0o777
+
+
+def test_diff_ends_with_what_it_found(tmp_path: Path) -> None:
+    """An address where nobody answers is the quickest to find."""
+    url = "postgresql://u:p@127.0.0.1:1/d"
+    environ = Site(tmp_path).environment(AIRFLOW__CORE__SQL_ALCHEMY_CONN=url)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "sync_perm", "diff"], env=environ, capture_output=True, text=True
+    )
+
+    assert 3 == done.returncode, done.stdout
+    assert "refused" in done.stderr
