@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ from tests.chart.kubernetes import strict_complaints
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
 from tests.chart.rendering import pods as pods_of
 from tests.chart.sidecars import CHART_VOLUMES, SIDECARS, Values
-from tests.chart.test_mutations import FAULTS
 
 FOLDER = files.SNIPPETS / "kustomize"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/STATUS.yaml"))
@@ -152,23 +151,6 @@ def test_task_pods_without_a_place_end_the_build(tmp_path: Path) -> None:
 
     assert [] == built
     assert "spec.initContainers" in complaints
-
-
-@needs_kustomize
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-@pytest.mark.parametrize("name", sorted(kustomize.COMPONENTS))
-def test_fault_in_a_component_is_noticed(
-    name: str, fault: Callable[[Values], None], place: Path
-) -> None:
-    path = place / name / "pod.yaml"
-    template = yaml.safe_load(path.read_text())
-    (container,) = files.ours(template)
-    fault(container)
-    path.write_text(yaml.safe_dump(template))
-
-    built, complaints = kustomize.build(place)
-
-    assert complaints or [*_complaints(built)]
 
 
 @needs_kustomize

@@ -11,6 +11,7 @@ import yaml
 
 from tests.chart import checks, files, printed
 from tests.chart.files import FILES, SNIPPETS
+from tests.chart.sidecars import CHART_CCACHE
 
 pytestmark = checks.needs_chart
 
@@ -21,27 +22,16 @@ def test_values_validate_against_the_chart(name: str) -> None:
         assert [] == checks.chart_complaints(values)
 
 
-@pytest.mark.parametrize("name", ["published-example.md", "published-example-kerberos.md"])
-def test_published_example_has_keys_that_the_chart_lacks_and_its_correction_has_none(
-    name: str,
-) -> None:
-    text = (SNIPPETS / name).read_text()
-    published, corrected, *_ = map(
-        yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    )
-
-    assert {"$.worker", "$.extraVolumes", "$.extraVolumeMounts"} == {
-        complaint.partition(":")[0] for complaint in checks.unknown_keys(published)
-    }
-    assert [] == checks.schema_complaints(published)
-    assert [] == checks.chart_complaints(corrected)
-    assert [] == checks.kubernetes_complaints(corrected)
-    assert [] == checks.environment_complaints(corrected)
-
-
 def test_values_for_airflow_in_the_readme_are_keys_of_the_chart() -> None:
     text = (SNIPPETS / "README.md").read_text()
     (values,) = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
 
     assert [] == checks.schema_complaints(values)
     assert {"config"} == values.keys()
+
+
+def test_airflow_cfg_of_the_chart_names_the_ccache_of_the_snippets() -> None:
+    """Airflow sets KRB5CCNAME to it where `[core] security` is kerberos, over the variable."""
+    values = checks.chart_values()["kerberos"]
+
+    assert CHART_CCACHE == f"{values['ccacheMountPath']}/{values['ccacheFileName']}"

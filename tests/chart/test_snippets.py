@@ -61,3 +61,10 @@ def test_no_resident_sidecar_is_an_ordinary_container_of_a_task_pod() -> None:
         task_pod = files.load(name).get("workers", {}).get("kubernetes", {})
 
         assert "extraContainers" not in task_pod
+
+
+def test_sync_perm_is_the_same_beside_the_webserver_and_the_api_server() -> None:
+    values = files.load("sync-perm.extra.yaml")
+
+    assert values.keys() == {"webserver", "apiServer"}
+    assert values["webserver"] == values["apiServer"]

@@ -1,0 +1,67 @@
+"""
+The published examples: what is wrong with them, and that what stands beside them is right.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from tests.chart import checks
+from tests.chart.files import SNIPPETS
+from tests.chart.sidecars import Values
+
+S3_SYNC, KERBEROS = "published-example.md", "published-example-kerberos.md"
+SYNC_PERM = "published-sync-perm.md"
+
+
+def blocks(name: str) -> list[Values]:
+    """
+    The first two of a page: as published and corrected; of sync-perm for Airflow 2 and 3.
+    """
+    text = (SNIPPETS / name).read_text()
+    return [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[:2]]
+
+
+RIGHT = [
+    pytest.param(values, id=f"{name} {number}")
+    for name, first in ((S3_SYNC, 1), (KERBEROS, 1), (SYNC_PERM, 0))
+    for number, values in enumerate(blocks(name)[first:])
+]
+
+
+@pytest.mark.parametrize("values", RIGHT)
+def test_what_is_right_is_sound_for_kubernetes_and_for_the_sidecars(values: Values) -> None:
+    assert [] == checks.kubernetes_complaints(values)
+    assert [] == checks.environment_complaints(values)
+
+
+@checks.needs_chart
+@pytest.mark.parametrize("values", RIGHT)
+def test_what_is_right_has_keys_of_the_chart(values: Values) -> None:
+    assert [] == checks.chart_complaints(values)
+
+
+@checks.needs_chart
+@pytest.mark.parametrize("name", [S3_SYNC, KERBEROS])
+def test_what_was_published_has_keys_that_the_chart_lacks(name: str) -> None:
+    published, _ = blocks(name)
+
+    assert {"$.worker", "$.extraVolumes", "$.extraVolumeMounts"} == {
+        complaint.partition(":")[0] for complaint in checks.unknown_keys(published)
+    }
+    assert [] == checks.schema_complaints(published)
+
+
+def test_the_published_kerberos_shows_the_keytab_to_airflow_and_its_correction_does_not() -> None:
+    published, corrected = blocks(KERBEROS)
+    celery = corrected["workers"]["celery"]
+
+    assert {"name": "keytab", "mountPath": "/etc/keytab"} in published["extraVolumeMounts"]
+    assert ["krb5-ccache"] == [one["name"] for one in celery["extraVolumeMounts"]]
+
+
+def test_sync_perm_is_beside_the_webserver_of_airflow_2_and_the_api_server_of_airflow_3() -> None:
+    assert [{"webserver"}, {"apiServer"}] == [values.keys() for values in blocks(SYNC_PERM)]
