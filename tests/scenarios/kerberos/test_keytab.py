@@ -51,16 +51,3 @@ def test_the_only_keytab_of_the_folder_and_its_first_principal_are_taken(here: S
     assert here.is_valid(folder / "ccache")
     listing = run_client(["klist"], here.config, folder / "ccache").stdout
     assert f"Default principal: {here.principal}" in listing
-
-
-def test_a_principal_without_a_realm_gets_the_default_one_and_old_keys_do_not_matter(
-    here: Site,
-) -> None:
-    """`ktadd` keeps what the keytab had; so do rotations that overlap."""
-    full = here.kdc.add_principal(f"HTTP/host.example.test/{here.folder.name}")
-    for _ in range(3):
-        here.kdc.write_keytab(here.keytab, full)
-
-    here.publish(KERBEROS_PRINCIPAL=full.partition("@")[0])
-
-    assert here.is_valid()

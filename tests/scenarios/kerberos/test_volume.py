@@ -2,7 +2,6 @@
 The ccache's volume is full, closed, gone or read-only: the last ccache stays, whole.
 """
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kerberos.given import SABOTAGE
-from tests.support.site import Site, assert_tells, failure
+from tests.support.site import Site, assert_tells
 from tests.support.waiting import wait_until
 
 RSS_MIB = 48
@@ -56,31 +55,6 @@ def test_a_full_volume_keeps_the_last_ccache(here: Site, small: Path) -> None:
     assert before != here.ccache.read_bytes()
 
 
-def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: Path) -> None:
-    daemon = here.publish()
-    before = here.ccache.read_bytes()
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-
-    failed = here.refresh(daemon)
-
-    assert "ccache_denied" == failed["reason"]
-    assert before == here.ccache.read_bytes()
-    assert_tells(daemon, "ccache_denied", ready=True)
-
-
-def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
-    here.ccache.parent.chmod(0o755)
-    daemon = here.start(program=here.as_user(50000))
-
-    failed = failure(daemon)
-
-    assert "ccache_denied" == failed["reason"]
-    assert str(here.ccache.parent) in failed["error"]
-    assert "50000" in failed["error"] + failed["advice"]
-    here.ccache.parent.chmod(0o775)
-    daemon.wait_until_ready(30)
-
-
 def test_whatever_a_consumer_makes_of_the_ccache_is_healed(here: Site) -> None:
     daemon = here.publish()
     for sabotage in SABOTAGE.values():
@@ -91,29 +65,3 @@ def test_whatever_a_consumer_makes_of_the_ccache_is_healed(here: Site) -> None:
 
         assert here.is_valid()
         assert daemon.rss_mib() <= RSS_MIB
-
-
-@pytest.mark.parametrize("kind", SABOTAGE)
-def test_whatever_a_consumer_made_of_the_ccache_keeps_nobody_from_starting(
-    here: Site, kind: str
-) -> None:
-    SABOTAGE[kind](here.ccache)
-
-    daemon = here.publish()
-
-    assert here.is_valid()
-    assert daemon.rss_mib() <= RSS_MIB
-    assert not here.ccache.is_symlink()
-    assert here.keytab.read_bytes().startswith(b"\5\2")
-
-
-def test_a_ccache_beside_a_keytab_in_a_secret_names_the_setting(here: Site, small: Path) -> None:
-    """The published example mounts a Secret on /etc/keytab, which nobody can write to."""
-    shutil.copy(here.keytab, small / "airflow.keytab")
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-    daemon = here.start(KERBEROS_KEYTAB=str(small / "airflow.keytab"))
-
-    failed = failure(daemon)
-
-    assert "ccache_denied" == failed["reason"]
-    assert "KERBEROS_CCACHE" in failed["advice"]
