@@ -54,9 +54,9 @@ def test_a_role_is_found_as_the_collation_of_the_database_finds_it(
     sqlite.serialize("a", "1", {"data-eng": SET, "team": SET, "missing": SET})
     sqlite.serialize("b", "1", "no mapping")
 
-    found = reader().read(database, dags=True)
+    found = reader().read(database, dags=True, names=["TEAM", "other"])
 
-    assert {"data-eng": "Data-Eng"} == found.aliases
+    assert {"data-eng": "Data-Eng", "TEAM": "team"} == found.aliases
 
 
 def test_only_dags_that_changed_are_read_again(sqlite: Sqlite, database: Database) -> None:
@@ -148,18 +148,6 @@ def test_places_of_airflow_3_are_below_the_root_of_the_bundle(
     found = reader(has_versions=True).read(database, dags=True, places=True).places
 
     assert {"a": Place("team/x.py", ()), "b": Place("", ())} == found
-
-
-def test_names_of_roles_are_found_as_the_collation_finds_them(
-    sqlite: Sqlite, database: Database
-) -> None:
-    sqlite.run("DROP TABLE ab_role")
-    sqlite.run("CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE)")
-    sqlite.run("INSERT INTO ab_role VALUES (1, 'Team')")
-
-    found = reader().read(database, dags=False, names=["team", "other"])
-
-    assert {"team": "Team"} == found.aliases
 
 
 def test_a_name_that_cannot_even_be_sent_is_unfit_alone(sqlite: Sqlite, database: Database) -> None:
