@@ -107,3 +107,17 @@ def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
         assert_all_well(found)
 
     assert size == site.ccache.stat().st_size
+
+
+def test_a_reader_of_another_group_is_refused(here: Site) -> None:
+    """The test above would prove nothing if anybody might read."""
+    here.ccache.parent.chmod(0o755)
+    here.publish()
+
+    alien = run_client(
+        ["setpriv", "--reuid=50001", "--regid=50001", "--clear-groups", "klist", "-s"],
+        here.config,
+        here.ccache,
+    )
+
+    assert alien.returncode != 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.standin import small
+from tests.scenarios.sync_perm.standin import StandIn, small
 from tests.support.airflow import Airflow
 from tests.support.databases import PASSWORD, Database, Postgres
 from tests.support.permissions import add_role, contents, grants_on
@@ -27,6 +27,22 @@ def test_one_shot_runs_one_pass_and_ends(postgres: Postgres, begin: StartSyncPer
     assert [] == daemon.find_events("http_listening")
     assert ["asked"] == [event["reason"] for event in daemon.find_events("pass_finished")]
     assert ("team", "can_read") in grants_on(database, "Website")
+
+
+def test_one_shot_with_grants_missing_gives_up(
+    postgres: Postgres, standin: StandIn, begin: StartSyncPerm
+) -> None:
+    standin.site.write("")  # an Airflow that changes nothing
+    database = small(postgres)
+    add_role(database, "team")
+    daemon = begin(database, {"SYNC_PERM_ONE_SHOT": "true", "SYNC_PERM_ONE_SHOT_DEADLINE": "20s"})
+
+    ended = daemon.wait_for_exit(PASS_SECONDS)
+
+    assert 3 == ended.code
+    assert ["partial"] == [event["result"] for event in daemon.find_events("cycle_finished")][:1]
+    (gave_up,) = daemon.find_events("sidecar_gave_up")
+    assert gave_up["error"].startswith("permissions_differ: 1 permissions differ")
 
 
 @pytest.mark.usefixtures("only_in_full")

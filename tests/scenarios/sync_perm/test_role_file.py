@@ -11,6 +11,7 @@ import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.test_grants import _tuples_written
+from tests.scenarios.sync_perm.test_pairs import overlapping
 from tests.support.airflow import Airflow
 from tests.support.databases import Database, MariaDb, Postgres
 from tests.support.permissions import (
@@ -21,6 +22,7 @@ from tests.support.permissions import (
     difference,
     grant,
     grants_on,
+    null_rows,
     revoke,
 )
 from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM
@@ -169,6 +171,36 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
 
 
 @pytest.mark.usefixtures("only_in_full")
+def test_a_wrong_file_and_no_file_change_nothing(
+    airflow: Airflow, filled: Database, file: Path, start: StartSyncPerm
+) -> None:
+    daemon = start(filled, {"SYNC_PERM_ROLES": str(file)})
+    daemon.wait_until_good()
+    whole = contents(filled)
+
+    write(file, FILE.replace("on Connections", "on Konnections").replace("Viewer", "Viewr"))
+    daemon.wait_for_event("roles_file_refused", line=3, key="roles.reader.permissions[0]")
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "roles_file_invalid", "named")
+    ready = daemon.get("/readyz")
+
+    assert 200 == ready.status
+    assert f"{file}:3: roles.reader.permissions[0]: " in ready.json()["error"]
+    assert f"{file}:7: roles.team-a.from[1]: 'Viewr' is " in ready.json()["error"]
+    assert ready.json()["error"] in ready.json()["shortfall"]
+    assert "did you mean &#x27;Viewer&#x27;?" in daemon.get("/").body
+    assert 2.0 == daemon.sample("sync_perm_roles_file_mistakes")
+    assert whole == contents(filled)
+
+    file.unlink()
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "roles_file_unreadable", "named")
+    assert whole == contents(filled)
+
+    write(file, FILE)
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "right again", PASS_SECONDS)
+    assert 0.0 == daemon.sample("sync_perm_roles_file_mistakes")
+
+
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3")
 def test_diff_says_what_the_daemon_then_does_and_writes_nothing(
     airflow: Airflow, filled: Database, file: Path, tmp_path: Path, start: StartSyncPerm
@@ -216,6 +248,22 @@ def test_diff_ends_as_its_cause_asks_for(
     checked = command(airflow, filled.url, tmp_path, file, "check")
     assert 3 == checked.returncode
     assert f"FAIL  roles file     roles_file_invalid: {file}:3: " in checked.stdout
+
+
+@pytest.mark.usefixtures("only_in_full")
+@on_airflow("2.11", "3")
+def test_two_sidecars_at_once_give_what_one_gives(
+    airflow: Airflow, filled: Database, file: Path, start: StartSyncPerm
+) -> None:
+    supervisors = [start(filled, {"SYNC_PERM_ROLES": str(file)}) for _ in range(2)]
+
+    for supervisor in supervisors:
+        supervisor.wait_until_good(2 * PASS_SECONDS)
+
+    rows = contents(filled)["grants"]
+    assert given(filled) == WANTED
+    assert len(set(rows)) == len(rows)
+    assert ([], 0) == (overlapping(supervisors), null_rows(filled))
 
 
 @pytest.mark.usefixtures("only_in_full")

@@ -15,6 +15,7 @@ from tests.support.permissions import (
     contents,
     delete_permission,
     difference,
+    grant,
     grants_on,
     revoke,
 )
@@ -43,6 +44,21 @@ def test_what_was_lost_before_the_start_is_back_before_it_is_ready(
     daemon.wait_until_good()
 
     assert [] == difference(contents(database), whole)
+
+
+@pytest.mark.usefixtures("only_in_full")
+@on_airflow("2.11", "3", "2.7")
+def test_the_whole_command_leaves_a_default_role_with_more_than_airflow_gives_it_alone(
+    airflow: Airflow, database: Database, start: StartSyncPerm
+) -> None:
+    grant(database, "Viewer", "menu_access", "Admin")
+    widened = contents(database)
+
+    daemon = start(database, {"SYNC_PERM_TARGETED": "false"})
+    daemon.wait_until_good()
+
+    assert [] == daemon.find_events("pass_started")
+    assert [] == difference(contents(database), widened)
 
 
 @pytest.mark.usefixtures("only_in_full")
