@@ -20,7 +20,7 @@ import pytest
 from git_sync_wrapper.flags.options import Options, read_options
 from git_sync_wrapper.published import contents
 from git_sync_wrapper.published.tree import opened, walk
-from git_sync_wrapper.published.volume import Published, Volume, look
+from git_sync_wrapper.published.volume import LIST, RECORD, Published, Volume, look
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support.raising import raised
@@ -502,7 +502,7 @@ def test_what_is_new_is_flushed_before_the_link_turns(
         return
     assert {"a.py", "b.py", "dags", ".snapshots"} <= {name for name, to in first if not to}
     new = {name for name, to in flushed if to == f".snapshots/{ONE}"}
-    assert {"b.py", "dags", ".snapshots"} <= new
+    assert {"b.py", "dags", ".snapshots", f".{TWO}{LIST}.new", f".{RECORD}.new"} <= new
     assert "a.py" not in new, "it is the same file, and on disk"
 
 
