@@ -159,8 +159,8 @@ def test_two_daemons_on_one_target_take_turns(s3: FakeS3, target: Path, start: S
     waiting = second.wait_for_event("target_waiting")
 
     assert str(first.pid) in str(waiting["holder"])
-    assert waiting["holder"] == second.status()["details"]["waiting_for"]
     assert second.wait_until_ready().json()["reason"] is None
+    assert waiting["holder"] == second.status()["details"]["waiting_for"]
     assert second.get("/healthz").status == 200
     first.kill()
     second.wait_for_event("target_acquired")
