@@ -93,9 +93,10 @@ def test_an_older_release_comes_beside_what_is_shown(
     assert 1 == sum(map(is_manifest, s3.requests)) == sum(map(is_bundle, s3.requests))
     event = daemon.wait_for_event("revision_brought", revision=releases[1].revision)
     assert 0 < event["downloaded_bytes"] < 2_000  # of 400 KB
-    metrics = daemon.metrics()
-    assert 1 == metrics['sidecar_asked_revisions_total{result="brought",sidecar="s3-sync"}']
-    assert 1 == metrics['sidecar_asked_snapshots{sidecar="s3-sync"}']
+    kept = 'sidecar_asked_snapshots{sidecar="s3-sync"}'
+    wait_until(lambda: 1 == daemon.metrics()[kept], "the cycle that brought it ends")
+    brought = 'sidecar_asked_revisions_total{result="brought",sidecar="s3-sync"}'
+    assert 1 == daemon.metrics()[brought]
     shared = (store / releases[1].revision / "common1.py").stat()
     assert os.path.samestat(shared, (target / "current/common1.py").stat())
 

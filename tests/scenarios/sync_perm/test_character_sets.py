@@ -111,10 +111,14 @@ def test_the_documented_conversion_lets_every_name_in(
 
     wait_until(lambda: ("plain", "can_read") in grants_on(database, "DAG:Übung"), "the rest", 300)
     refused = daemon.wait_for_event("roles_file_refused", line=3, key="roles.데이터팀")
-    ready = daemon.get("/readyz")
-    assert (503, "role_name_unfit") == (ready.status, ready.json()["reason"])
     assert "character set" in refused["error"]
-    assert "데이터팀" in ready.json()["error"]
+
+    def is_said() -> bool:
+        ready = daemon.get("/readyz")
+        return (503, "role_name_unfit") == (ready.status, ready.json()["reason"])
+
+    wait_until(is_said, "readiness says it")
+    assert "데이터팀" in daemon.get("/readyz").json()["error"]
     daemon.wait_for_event("dag_failed", PASS_SECONDS, dag="plain", reason="role_missing")
     assert [] == daemon.find_events("cycle_failed")
 
