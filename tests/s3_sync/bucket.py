@@ -67,8 +67,7 @@ class Bucket:
 
     def put(self, release: Release) -> Release:
         """Make a release current, as another publisher."""
-        for name, body in release.objects().items():
-            self.server.put(PREFIX + name, body, at=release.pointer.turn.since)
+        self.server.put_all(release.objects(), PREFIX, at=release.pointer.turn.since)
         return release
 
     def put_back(self, pointer: bytes, minutes: float = 60) -> None:

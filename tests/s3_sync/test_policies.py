@@ -31,8 +31,7 @@ def test_an_empty_listing_deletes_nothing(s3: FakeS3, process: Process) -> None:
 def test_releases_without_the_setting_for_them_are_named(s3: FakeS3, process: Process) -> None:
     process.run(DAGS)
     s3.objects.clear()
-    for key in ("current.json", f"bundles/{'a' * 64}.zip"):
-        s3.put(f"dags/{key}", b"x")
+    s3.put_each(("dags/current.json", f"dags/bundles/{'a' * 64}.zip"), b"x")
 
     failed = process.fail()
 

@@ -15,11 +15,11 @@ import base64
 import hashlib
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote_plus, unquote
 
 from tests.support.faults import answer_with
@@ -149,11 +149,32 @@ class FakeS3(LoopbackServer):
             body, etag, at or datetime.now(UTC), headers or {}, storage_class, listed_size
         )
 
-    def delete(self, key: str) -> None:
+    def put_each(self, keys: Iterable[str], body: bytes, **stored: Any) -> None:
         """
-        Remove an object.
+        Store objects of one content.
+
+        Args:
+            stored: how they are stored, as for `put`.
         """
-        del self.objects[key]
+        for key in keys:
+            self.put(key, body, **stored)
+
+    def put_all(self, bodies: Mapping[str, bytes], prefix: str = "", **stored: Any) -> None:
+        """
+        Store objects, each by its key below a prefix.
+
+        Args:
+            stored: how they are stored, as for `put`.
+        """
+        for key, body in bodies.items():
+            self.put(prefix + key, body, **stored)
+
+    def delete(self, *keys: str) -> None:
+        """
+        Remove objects.
+        """
+        for key in keys:
+            del self.objects[key]
 
     def good_answer(self, request: Request) -> Answer:
         """

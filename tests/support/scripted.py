@@ -34,8 +34,7 @@ def fill(s3: FakeS3) -> None:
     """
     Put `FILES` under `dags/`.
     """
-    for path, body in FILES.items():
-        s3.put(f"dags/{path}", body)
+    s3.put_all(FILES, "dags/")
 
 
 def daemon_for(

@@ -21,8 +21,7 @@ each = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(la
 
 def begin(s3: FakeS3, process: Process, layout: Mapping[str, str]) -> None:
     """Publish two files, and archive one of the objects."""
-    for path, body in BOTH.items():
-        s3.put(path, body)
+    s3.put_all(BOTH)
     process.run(dict(layout))
     archive(s3, "b.py")
 
@@ -76,12 +75,11 @@ def test_what_is_back_is_read_again(s3: FakeS3, process: Process) -> None:
 def test_a_bucket_of_which_most_is_archived_is_no_mass_deletion(
     s3: FakeS3, process: Process
 ) -> None:
-    for number in range(30):
-        s3.put(f"{number:02}.py", b"v = 1\n")
+    *most, one = (f"{number:02}.py" for number in range(30))
+    s3.put_each([*most, one], b"v = 1\n")
     process.run({})
-    for number in range(29):
-        s3.put(f"{number:02}.py", b"v = 1\n", storage_class="DEEP_ARCHIVE")
-    s3.put("29.py", b"v = 2\n")
+    s3.put_each(most, b"v = 1\n", storage_class="DEEP_ARCHIVE")
+    s3.put(one, b"v = 2\n")
 
     assert "changed" == process.cycle().result
     assert 30 == len(process.shown)

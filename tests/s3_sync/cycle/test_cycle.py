@@ -123,11 +123,9 @@ def test_what_blocks_a_file_hides_it_from_no_gate(
 def test_an_accepted_revision_that_was_cut_short_is_shown_whole_before_the_next_is_refused(
     s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in "abc":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     process.run(GATE)
-    for name in "abc":
-        s3.put(f"{name}.py", b"v = 22\n")
+    s3.put_each(("a.py", "b.py", "c.py"), b"v = 22\n")
     taken: list[str] = []
     take = Target.take
 
@@ -158,8 +156,7 @@ def test_a_command_that_writes_to_what_it_judges_is_undone(
         "#!/bin/sh\ngrep -q v2 a.py || exit 0\nchmod u+w a.py b.py; echo '#' >> b.py; exit 1\n"
     )
     script.chmod(0o755)
-    for name in "ab":
-        s3.put(f"{name}.py", b"v1\n")
+    s3.put_each(("a.py", "b.py"), b"v1\n")
     process.run({**layout, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(script)})
     s3.put("a.py", b"v2\n")
 
@@ -177,8 +174,7 @@ def test_a_command_that_writes_to_what_it_judges_is_undone(
 def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
     s3: FakeS3, process: Process, layout: dict[str, str], lost: str
 ) -> None:
-    for name in "ak":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "k.py"), b"v = 1\n")
     process.run({**layout, "S3_SYNC_DELETE": "none"})
     s3.delete("k.py")
     process.cycle()
@@ -201,8 +197,7 @@ def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
 def test_without_deletions_an_edited_file_outlives_the_switch_to_a_gate(
     s3: FakeS3, process: Process
 ) -> None:
-    for name in "ak":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "k.py"), b"v = 1\n")
     process.run({"S3_SYNC_DELETE": "none"})
     s3.delete("k.py")
     process.cycle()
@@ -216,8 +211,7 @@ def test_without_deletions_an_edited_file_outlives_the_switch_to_a_gate(
 def test_damage_that_is_part_of_a_change_waits_for_its_rest_and_is_no_failure(
     s3: FakeS3, process: Process
 ) -> None:
-    for name in "abc":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     process.start({"S3_SYNC_SETTLE": "1h"})
     for name in "abc":  # at rest for an hour, by its own clock
         s3.put(f"{name}.py", b"v = 1\n")

@@ -16,6 +16,7 @@ from tests.support.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.loopback import Request
 
 HOLD_SECONDS = 900
+THIRTY = [f"{number:02}.py" for number in range(30)]
 
 
 def files(*paths: str) -> dict[str, Entry]:
@@ -156,11 +157,9 @@ def test_one_new_file_is_the_new_place_of_one_that_is_gone() -> None:
 def test_damage_is_healed_while_a_deletion_is_held_after_a_restart_too(
     s3: FakeS3, process: Process, layout: dict[str, str]
 ) -> None:
-    for number in range(30):
-        s3.put(f"{number:02}.py", b"v = 1\n")
+    s3.put_each(THIRTY, b"v = 1\n")
     process.run(layout)
-    for number in range(1, 30):
-        s3.delete(f"{number:02}.py")
+    s3.delete(*THIRTY[1:])
     process.stop()
     for place in process.folder.rglob("00.py"):
         place.unlink()
@@ -176,12 +175,10 @@ def test_damage_is_healed_while_a_deletion_is_held_after_a_restart_too(
 def test_nothing_of_a_wiped_prefix_is_seen_until_a_person_asks(
     s3: FakeS3, process: Process, layout: str
 ) -> None:
-    for number in range(30):
-        s3.put(f"{number:02}.py", b"v = 1\n")
+    s3.put_each(THIRTY, b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": layout})
     before = process.shown
-    for number in range(30):
-        s3.delete(f"{number:02}.py")
+    s3.delete(*THIRTY)
     s3.put("README.md", b"gone\n")
 
     outcome = process.cycle()
@@ -214,11 +211,9 @@ def test_another_prefix_on_the_volume_of_an_earlier_one_is_no_slip(
 def test_what_was_held_is_not_held_any_more_once_the_volume_is_wiped(
     s3: FakeS3, process: Process
 ) -> None:
-    for number in range(30):
-        s3.put(f"{number:02}.py", b"v = 1\n")
+    s3.put_each(THIRTY, b"v = 1\n")
     process.run({})
-    for number in range(1, 30):
-        s3.delete(f"{number:02}.py")
+    s3.delete(*THIRTY[1:])
     assert "held" == process.cycle().result
     shutil.rmtree(process.folder / ".s3-sync")
 
@@ -232,12 +227,10 @@ def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(
     s3: FakeS3, process: Process
 ) -> None:
     """Whoever asked while S3 failed cannot have seen what is listed now; a gate is asked again."""
-    for number in range(30):
-        s3.put(f"{number:02}.py", b"v = 1\n")
+    s3.put_each(THIRTY, b"v = 1\n")
     process.run({"S3_SYNC_GATE": "syntax"})
     before = process.shown
-    for number in range(29):
-        s3.delete(f"{number:02}.py")
+    s3.delete(*THIRTY[:29])
     assert "held" == process.cycle().result
     s3.inject(error(403, "AccessDenied"), is_list)
     assert "access_denied_list" == failure(process.cycle, is_asked_for=True).reason
@@ -274,9 +267,7 @@ def test_a_folder_that_was_renamed_to_where_nothing_may_be_read_stays(
         s3.inject(error(403, "AccessDenied"), is_get(f"new/{number:02}.py"))
     for _ in range(3):
         assert "partial" == process.cycle(is_asked_for=True).result
-        assert {f"{number:02}.py" for number in range(30)} == {
-            path.rpartition("/")[2] for path in process.shown
-        }
+        assert set(THIRTY) == {path.rpartition("/")[2] for path in process.shown}
         assert 30 == len(process.shown)
     s3.heal()
     assert "changed" == process.cycle(is_asked_for=True).result

@@ -31,8 +31,7 @@ layouts = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "sn
 def swap(s3: FakeS3, files: Mapping[str, bytes]) -> None:
     """Let the bucket hold these files, and nothing else."""
     s3.objects.clear()
-    for path, body in files.items():
-        s3.put(path, body)
+    s3.put_all(files)
 
 
 @pytest.fixture
@@ -314,8 +313,7 @@ def test_a_check_that_failed_once_about_what_is_left_is_made_again(
     good = {f"ok{number}.py": b"x = 1\n" for number in range(4)}
     shelf.publish(good | {"dag.py": b"good\n"})
     shelf.publish(good | {"dag.py": b"bad\n"})
-    for path, body in (good | {"dag.py": b"bad\n"}).items():
-        s3.put(f"dags/{path}", body)
+    s3.put_all(good | {"dag.py": b"bad\n"}, "dags/")
     process.start({**FOLLOW, **by_command(command), "S3_SYNC_SOURCE": source})
     if "kill" in crash:
         assert "gate_undecided" == process.fail().reason

@@ -16,8 +16,7 @@ READ = 12
 
 
 def put(s3: FakeS3, version: int, files: int = FILES) -> None:
-    for number in range(files):
-        s3.put(f"{number:02}.py", b"v = %d\n" % version)
+    s3.put_each((f"{number:02}.py" for number in range(files)), b"v = %d\n" % version)
 
 
 def record(process: Process) -> dict[str, object]:

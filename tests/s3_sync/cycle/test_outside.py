@@ -18,8 +18,7 @@ KEYS = {"KEY_PATH": "dags"}
 
 @pytest.fixture(autouse=True)
 def bucket(s3: FakeS3) -> None:
-    for name in ("a.py", "b/c.py"):
-        s3.put(f"dags/{name}", b"v = 1\n")
+    s3.put_each(("dags/a.py", "dags/b/c.py"), b"v = 1\n")
 
 
 @pytest.fixture

@@ -60,13 +60,8 @@ def outside(tmp_path: Path) -> Outside:
 @pytest.fixture
 def s3(s3: FakeS3) -> FakeS3:
     """A bucket with a few folders."""
-    fill(s3)
+    s3.put_all(OBJECTS)
     return s3
-
-
-def fill(s3: FakeS3) -> None:
-    for key, body in OBJECTS.items():
-        s3.put(key, body)
 
 
 def flaws(s3: FakeS3, target: Path) -> list[str]:
@@ -154,7 +149,7 @@ def test_symlink_at_or_above_a_file_is_replaced_and_never_followed(
         outside.assert_untouched()
         assert [] == flaws(s3, target), planted
         if change == "delete":
-            fill(s3)
+            s3.put_all(OBJECTS)
             process.cycle()
 
 
@@ -221,8 +216,7 @@ def test_hostile_keys_stay_in_the_bucket(
     s3: FakeS3, process: Process, outside: Outside, tmp_path: Path, log: Log
 ) -> None:
     target = process.folder
-    for key in HOSTILE_KEYS:
-        s3.put(key, b"hostile")
+    s3.put_each(HOSTILE_KEYS, b"hostile")
     before = {path for path in tmp_path.rglob("*") if target not in path.parents}
     process.run({})
     process.cycle()
@@ -251,7 +245,7 @@ def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
             with suppress(SidecarError):  # it may meet the folder in none of its shapes
                 process.cycle()
         outside.assert_untouched()
-    fill(s3)
+    s3.put_all(OBJECTS)
     for aside in target.rglob("*.aside"):
         shutil.rmtree(aside)
     for _ in range(2):

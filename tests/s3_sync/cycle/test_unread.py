@@ -171,8 +171,7 @@ OF_ONE_OBJECT = {
 def test_what_befalls_one_object_holds_back_nothing_else(
     s3: FakeS3, process: Process, reason: str, layout: dict[str, str]
 ) -> None:
-    for name in "abc":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     s3.inject(OF_ONE_OBJECT[reason], is_get("b.py"))
     process.run(layout)
     s3.delete("a.py")
@@ -191,8 +190,7 @@ def test_an_object_without_an_etag_holds_back_nothing_else(
     s3: FakeS3, process: Process, layout: dict[str, str]
 ) -> None:
     """As of a file that was put past the gateway into the folder of a store."""
-    for name in "abc":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     process.run(layout)
     s3.put("b.py", b"v = 2\n", etag="")
     s3.delete("a.py")
@@ -209,8 +207,7 @@ def test_an_object_whose_name_the_listing_cannot_say_holds_back_nothing_else(
     s3: FakeS3, process: Process
 ) -> None:
     s3.url_encoded = False
-    for name in ("a\x01.py", "b.py"):
-        s3.put(name, b"v = 1\n")
+    s3.put_each(("a\x01.py", "b.py"), b"v = 1\n")
 
     assert "partial" == process.run({}).result
     assert {"b.py"} == process.shown.keys()
@@ -223,14 +220,12 @@ def test_many_objects_that_the_store_cannot_read_hold_back_nothing_else(
 ) -> None:
     """Side by side they look like an endpoint that fails, but only once."""
     bad = [f"bad{number}.py" for number in range(2 * FAILURE_STREAK - 2)]
-    for name in ["a.py", "b.py", *bad]:
-        s3.put(name, b"v = 1\n")
+    s3.put_each(["a.py", "b.py", *bad], b"v = 1\n")
     process.run(layout)
     s3.inject(
         error(500, "InternalError"), lambda request: is_get()(request) and "bad" in request.path
     )
-    for name in bad:
-        s3.put(name, b"v = 2\n")
+    s3.put_each(bad, b"v = 2\n")
     s3.delete("a.py")
     s3.put("c.py", b"v = 1\n")
 
@@ -246,11 +241,9 @@ def test_many_objects_that_the_store_cannot_read_hold_back_nothing_else(
 def test_the_version_before_stays_where_the_new_one_cannot_be_read(
     s3: FakeS3, process: Process
 ) -> None:
-    for name in "ab":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
-    for name in "ab":
-        s3.put(f"{name}.py", b"v = 2\n")
+    s3.put_each(("a.py", "b.py"), b"v = 2\n")
     s3.inject(error(403, "AccessDenied"), is_get("b.py"), times=2)
 
     assert "settling" == process.cycle().result
@@ -265,8 +258,7 @@ def test_the_version_before_stays_where_the_new_one_cannot_be_read(
 def test_what_is_back_to_the_version_that_is_there_is_lacking_no_more(
     s3: FakeS3, process: Process
 ) -> None:
-    for name in "ab":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({})
     s3.put("a.py", b"v = 2\n")
     s3.inject(error(403, "AccessDenied"), is_get("a.py"))
@@ -279,11 +271,9 @@ def test_what_is_back_to_the_version_that_is_there_is_lacking_no_more(
 
 def test_an_upload_in_progress_shows_none_of_it(s3: FakeS3, process: Process) -> None:
     """What was read of it may belong to another state than what changed meanwhile."""
-    for name in "ab":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
-    for name in "ab":
-        s3.put(f"{name}.py", b"v = 2\n")
+    s3.put_each(("a.py", "b.py"), b"v = 2\n")
     s3.inject(first(lambda: s3.put("b.py", b"v = 3\n")), is_get("b.py"), times=1)
 
     assert "settling" == process.cycle().result
@@ -296,13 +286,11 @@ def test_a_policy_that_goes_while_a_cycle_runs_takes_and_mixes_nothing(
     s3: FakeS3, process: Process, layout: dict[str, str], denied: str
 ) -> None:
     """The listing came; of what it names all, or the rest, does not."""
-    for name in "abo":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py", "o.py"), b"v = 1\n")
     process.run(layout)
     before = process.shown
     s3.delete("o.py")
-    for name in "abc":
-        s3.put(f"{name}.py", b"v = 2\n")
+    s3.put_each(("a.py", "b.py", "c.py"), b"v = 2\n")
     refusal = error(403, "AccessDenied")
     s3.inject(refusal, lambda request: bool(re.search(rf"/{denied}\.py$", request.path)))
     assert "settling" == process.cycle().result
@@ -320,8 +308,7 @@ def test_a_policy_that_goes_while_a_cycle_runs_takes_and_mixes_nothing(
 def test_what_the_first_publish_lacks_is_not_waited_for_after_it(
     s3: FakeS3, process: Process, layout: dict[str, str]
 ) -> None:
-    for name in "abc":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     s3.inject(error(403, "AccessDenied"), is_get("c.py"))
     process.start(layout)
 
@@ -333,8 +320,7 @@ def test_what_the_first_publish_lacks_is_not_waited_for_after_it(
 def test_objects_that_take_turns_in_changing_hold_back_nothing_else(
     s3: FakeS3, process: Process, layout: dict[str, str]
 ) -> None:
-    for name in ("a", "busy0", "busy1"):
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "busy0.py", "busy1.py"), b"v = 1\n")
     process.run(layout)
     s3.put("a.py", b"v = 2\n")
     for turn in range(4):
@@ -351,8 +337,7 @@ def test_a_part_has_no_version_that_nothing_else_in_it_belongs_to(
 ) -> None:
     """One that an earlier cycle has read, and that was never shown."""
     test_an_upload_in_progress_shows_none_of_it(s3, process)
-    for name in "ab":
-        s3.put(f"{name}.py", b"v = 4\n")
+    s3.put_each(("a.py", "b.py"), b"v = 4\n")
     s3.inject(error(403, "AccessDenied"), is_get("a.py"))
 
     assert "partial" == process.cycle().result
@@ -364,12 +349,10 @@ def test_a_part_has_no_new_file_of_an_earlier_cycle_that_cannot_be_read_now(
 ) -> None:
     s3.put("a.py", b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
-    for name in "ac":
-        s3.put(f"{name}.py", b"v = 2\n")
+    s3.put_each(("a.py", "c.py"), b"v = 2\n")
     s3.inject(first(lambda: s3.put("a.py", b"v = 3\n")), is_get("a.py"), times=1)
     assert "settling" == process.cycle().result
-    for name in "ac":
-        s3.put(f"{name}.py", b"v = 4\n")
+    s3.put_each(("a.py", "c.py"), b"v = 4\n")
     s3.inject(error(403, "AccessDenied"), is_get("c.py"))
 
     assert "partial" == process.cycle().result
@@ -379,8 +362,7 @@ def test_a_part_has_no_new_file_of_an_earlier_cycle_that_cannot_be_read_now(
 def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(
     s3: FakeS3, process: Process
 ) -> None:
-    for name in "ab":
-        s3.put(f"{name}.py", b"v = 1\n")
+    s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({})
     s3.delete("a.py")
     listings = itertools.count(1)
@@ -404,8 +386,7 @@ def test_beside_an_object_that_changes_all_the_time_each_change_is_shown_at_once
 ) -> None:
     """Also where something changes in every cycle, so that no two listings are the same."""
     contents = itertools.count(1)
-    s3.put("a.py", b"v = 0\n")
-    s3.put("busy.py", b"v = 0\n")
+    s3.put_each(("a.py", "busy.py"), b"v = 0\n")
     s3.inject(first(lambda: s3.put("busy.py", b"v = %d\n" % next(contents))), is_get("busy.py"))
     process.start(layout)
     assert ["settling" if layout else "partial", "partial"] == [

@@ -169,8 +169,7 @@ def test_a_path_that_the_file_system_refuses_fails_alone(cycle: Cycle, folder: P
 
 
 def test_a_streak_of_failures_is_the_endpoints(cycle: Cycle) -> None:
-    for number in range(40):
-        cycle.s3.put(f"dags/{number:02}.py", b"x")
+    cycle.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
     cycle.s3.inject(reset(), is_get())
 
     with pytest.raises(WireError) as caught:
@@ -184,8 +183,7 @@ def test_a_streak_of_failures_is_the_endpoints(cycle: Cycle) -> None:
 def test_what_failed_before_ends_nothing_and_is_not_all_tried(cycle: Cycle, folder: Path) -> None:
     """One after the other they could take all the time that a cycle has."""
     names = [f"{number:02}.py" for number in range(3 * CONNECTIONS)]
-    for name in names:
-        cycle.s3.put(f"dags/{name}", b"x")
+    cycle.s3.put_each((f"dags/{name}" for name in names), b"x")
     cycle.s3.inject(error(500, "InternalError"), is_get())
     before = {name: WireError("request_timeout", name) for name in names}
 
@@ -197,8 +195,7 @@ def test_what_failed_before_ends_nothing_and_is_not_all_tried(cycle: Cycle, fold
 
 
 def test_fewer_failures_than_a_streak_end_nothing(cycle: Cycle, folder: Path) -> None:
-    for number in range(20):
-        cycle.s3.put(f"dags/{number:02}.py", b"x")
+    cycle.s3.put_each((f"dags/{number:02}.py" for number in range(20)), b"x")
     for number in range(FAILURE_STREAK - 1):
         cycle.s3.inject(error(500, "InternalError"), is_get(f"dags/{number:02}.py"))
 
@@ -209,8 +206,7 @@ def test_fewer_failures_than_a_streak_end_nothing(cycle: Cycle, folder: Path) ->
 
 
 def test_a_failure_of_the_source_ends_it_at_once(cycle: Cycle) -> None:
-    for number in range(40):
-        cycle.s3.put(f"dags/{number:02}.py", b"x")
+    cycle.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
     cycle.s3.inject(error(404, "NoSuchBucket"), is_get())
 
     with pytest.raises(SourceError) as caught:

@@ -63,8 +63,7 @@ def test_bytes_that_contradict_a_proven_md5_are_refused(cycle: Cycle, folder: Pa
 
 def test_what_comes_first_and_contradicts_waits_for_what_proves(cycle: Cycle, folder: Path) -> None:
     """Also where the one that proves comes last, and is the only one."""
-    for number in range(40):
-        cycle.s3.put(f"dags/{number:02}.py", b"x", etag="a" * 32)
+    cycle.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x", etag="a" * 32)
     cycle.s3.put("dags/z.py", b"z")
 
     result = cycle.apply()

@@ -115,8 +115,7 @@ def test_what_contradicts_is_never_visible_and_what_is_right_comes_afterwards(
     cases = {case.path: case for case in (make_case(number, chance) for number in range(BATCH))}
     cycle.s3.put(f"dags/{SURE}", b"sure")
     olds = {case.path: case.old for case in cases.values() if case.old is not None}
-    for path, old in olds.items():
-        cycle.s3.put(f"dags/{path}", old)
+    cycle.s3.put_all(olds, "dags/")
     cycle.apply()
     for case in cases.values():
         etag = f"{seed:030x}{case.path[:3]}-2" if case.checksum else None

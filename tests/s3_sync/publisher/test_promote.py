@@ -39,8 +39,7 @@ class Places:
         self.verdict: Callable[[], object] = lambda: None
 
     def put(self, release: Release) -> Release:
-        for name, body in release.objects().items():
-            self.prd.server.put(f"dev/{name}", body, at=release.pointer.turn.since)
+        self.prd.server.put_all(release.objects(), "dev/", at=release.pointer.turn.since)
         return release
 
     def promote(

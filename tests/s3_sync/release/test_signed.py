@@ -336,8 +336,7 @@ def test_another_place_on_the_same_volume_has_its_own_memory(
         shelf.publish({"a.py": b"a = %d\n" % number})
     process.run(trusting)
     release = make_release({"a.py": b"dev = 1\n"}, signer=KEY.signer)
-    for name, body in release.objects().items():
-        s3.put(f"dev/{name}", body)
+    s3.put_all(release.objects(), "dev/")
     pointer = sign_pointer(serialize_pointer(release.pointer), s3.bucket, "dev/", KEY.signer)
     s3.put(f"dev/{POINTER_KEY}", pointer)
 

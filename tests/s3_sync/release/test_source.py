@@ -242,8 +242,7 @@ def test_an_old_pointer_that_is_put_back_is_followed_with_a_warning(
 def test_files_of_a_listing_are_taken_over_and_so_is_the_way_back(
     s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
-    for path, body in FILES.items():
-        s3.put(f"loose/{path}", body)
+    s3.put_all(FILES, "loose/")
     listing = {"KEY_PATH": "loose"} | layout
     process.run(listing)
     before = times(process) if layout != SNAPSHOT else {}

@@ -127,8 +127,7 @@ def test_a_denied_pointer_names_the_action(s3: FakeS3, process: Process, prefix:
 def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
     s3: FakeS3, process: Process, may_list: bool, reason: str, beside: tuple[str, ...]
 ) -> None:
-    for end in beside:
-        s3.put(f"dags/{POINTER_KEY}{end}", b"")
+    s3.put_each((f"dags/{POINTER_KEY}{end}" for end in beside), b"")
     s3.inject(error(403, "AccessDenied", "Access Denied"), is_pointer)
     if not may_list:
         s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)

@@ -41,8 +41,7 @@ def files_of(number: int) -> dict[str, bytes]:
 
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
-    for key in list(s3.objects):
-        s3.delete(key)
+    s3.objects.clear()
     return Shelf.at(s3)
 
 

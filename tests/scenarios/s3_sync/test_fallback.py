@@ -82,8 +82,7 @@ def test_a_new_pod_gets_everything_but_the_refused_files_of_a_listing(
     s3: FakeS3, start: StartDaemon, target: Path, counts: Counts, layout: dict[str, str]
 ) -> None:
     s3.objects.clear()
-    for path, body in revision(1, broken=True).items():
-        s3.put(f"dags/{path}", body)
+    s3.put_all(revision(1, broken=True), "dags/")
     rest = {path: body for path, body in revision(1).items() if path != "pkg0/m0.py"}
     daemon = start(layout, interval="0.3")
 
@@ -114,8 +113,7 @@ def test_a_one_shot_succeeds_with_a_fallback_whatever_killed_those_before(
         shelf.publish(revision(2, broken=True))
     else:
         s3.objects.clear()
-        for path, body in revision(1, broken=True).items():
-            s3.put(f"dags/{path}", body)
+        s3.put_all(revision(1, broken=True), "dags/")
         del accepted["pkg0/m0.py"]
     one_shot = start({**layout, "S3_SYNC_SOURCE": source, "S3_SYNC_ONE_SHOT": "true"})
 
@@ -220,8 +218,7 @@ def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
     def offer(files: Mapping[str, bytes]) -> None:
         if source == "release":
             shelf.publish(files)
-        for path, body in files.items():
-            s3.put(f"dags/{path}", body)
+        s3.put_all(files, "dags/")
 
     s3.objects.clear()
     offer({"a.py": b"V = 1\n"})

@@ -51,8 +51,7 @@ class Bucket(WritableS3):
 def bucket(tmp_path: Path) -> Iterator[Bucket]:
     """A bucket where the old release is current."""
     with Bucket() as bucket:
-        for name, body in make_release(OLD).objects().items():
-            bucket.put(f"dags/{name}", body)
+        bucket.put_all(make_release(OLD).objects(), "dags/")
         yield bucket
         assert [] == bucket.problems
         assert all(files in (OLD, NEW) for files in bucket.shown)

@@ -73,8 +73,7 @@ class Scene:
         self._environment = Publishing(bucket, bucket.bucket, folder).environment
         there = {"dev": NEW, "dags": deed.before}
         for place, files in there.items():
-            for name, body in make_release(files).objects().items():
-                bucket.put(f"{place}/{name}", body, at=AT)
+            bucket.put_all(make_release(files).objects(), f"{place}/", at=AT)
         for files in (OLD, OTHER):
             for name, body in make_release(files).objects().items():
                 if name != "current.json":

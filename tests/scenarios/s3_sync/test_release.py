@@ -32,8 +32,7 @@ pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
     """A shelf with one release on the scripted server."""
-    for key in list(s3.objects):
-        s3.delete(key)
+    s3.objects.clear()
     shelf = Shelf.at(s3)
     shelf.publish(FILES, executable={"run.sh"})
     return shelf

@@ -62,8 +62,8 @@ def test_a_volume_without_a_free_byte_is_survived(
     """Not even the list of managed files can grow."""
     daemon = start(target=volume / "dags").until_synced()
     fill_up(volume / "foreign.bin")
-    for number in range(60):
-        s3.put(f"dags/many/a_file_with_a_long_name_{number:050d}.py", b"x" * 100)
+    names = (f"a_file_with_a_long_name_{number:050d}.py" for number in range(60))
+    s3.put_each((f"dags/many/{name}" for name in names), b"x" * 100)
 
     assert daemon.sync()["reason"] == "target_full"
 
