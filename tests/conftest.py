@@ -5,7 +5,7 @@ What every test gets: a clean environment, `--full`, `counts`, and one server of
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,122 +48,76 @@ from tests.support.servers import (  # noqa: E402
 )
 
 
+def _count(moderate: int, *, full: int) -> int:
+    found: int = field(default=moderate, metadata={"full": full})
+    return found
+
+
 @dataclass(frozen=True)
 class Counts:
     """
-    How often the tests with a number in their promise repeat it.
+    How often the tests with a number in their promise repeat it: moderate, and with `--full`.
     """
 
-    histories: int
+    histories: int = _count(2, full=120)
     """Generated histories of a bucket, per server."""
-    reads: int
+    reads: int = _count(6_000, full=400_000)
     """Files that concurrent readers open while a history runs."""
-    kills: int
+    kills: int = _count(8, full=220)
     """SIGKILLs at random moments of a cycle."""
-    power_cuts: int
+    power_cuts: int = _count(2, full=50)
     """Moments around the turn of a link at which the power goes."""
-    ticket_reads: int
+    ticket_reads: int = _count(2_500, full=120_000)
     """Reads of a ccache while sidecars replace it."""
-    lockout_windows: int
+    lockout_windows: int = _count(4, full=48)
     """Windows of a KDC's lockout policy that an old keytab lives through."""
-    symlink_swaps: int
+    symlink_swaps: int = _count(4, full=150)
     """Rounds of a process that swaps folders for symlinks while cycles run."""
-    faulty_cycles: int
+    faulty_cycles: int = _count(5, full=1_000)
     """Cycles in a row that each kind of fault spoils."""
-    polls: int
+    polls: int = _count(150, full=8_640)
     """Cycles of a day that goes by as fast as the daemon can."""
-    fleet: int
+    fleet: int = _count(5, full=200)
     """Daemons that read one bucket while they are killed, and as many one-shots."""
-    permission_histories: int
+    permission_histories: int = _count(1, full=12)
     """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
-    permission_steps: int
+    permission_steps: int = _count(2, full=3)
     """How often each of them changes DAGs and is held against it."""
-    keys: int
+    keys: int = _count(11, full=1)
     """Misspell every n-th key of a values file, to see that it is noticed."""
-    commits: int
+    commits: int = _count(8, full=200)
     """Commits that follow one another on a small volume."""
-    tree_reads: int
+    tree_reads: int = _count(1_000, full=20_000)
     """Trees that are read while all kinds of trouble happen to git-sync."""
-    credential_rotations: int
+    credential_rotations: int = _count(2, full=20)
     """New sessions of AWS, each of which ends the one before."""
-    worlds: int
+    worlds: int = _count(6, full=300)
     """Random buckets of good and bad objects."""
-    corruptions: int
+    corruptions: int = _count(100, full=10_000)
     """Downloads whose bytes contradict what was promised of them, each in a random way."""
-    busy_seconds: int
+    busy_seconds: int = _count(4, full=600)
     """How long an object is rewritten all the time, while others come and go."""
-    many_keys: int
+    many_keys: int = _count(4_000, full=100_000)
     """Objects under one prefix, for the memory that they take."""
-    versions: int
+    versions: int = _count(12, full=50)
     """DAG versions that are asked for at once."""
-    version_calls: int
+    version_calls: int = _count(200, full=2_000)
     """Processes of Airflow, as good as, that ask for one of them."""
-    stops: int
+    stops: int = _count(1, full=4)
     """Ways in which a publisher is stopped at each of its requests."""
-    good_folders: int
-    """DAG folders that Airflow loads as the gate of one publish."""
-    runs: int
+    good_folders: int = _count(48, full=200)
+    """
+    DAG folders that Airflow loads as the gate of one publish: 48 have each shape of a folder with
+    each body, schedule and set of options.
+    """
+    runs: int = _count(1, full=100)
     """Runs of a live Airflow, with something done to it in each."""
-    overwrites: int
+    overwrites: int = _count(12, full=150)
     """Releases that are published under the eyes of pods."""
 
 
-MODERATE = Counts(
-    histories=2,
-    reads=6_000,
-    kills=8,
-    power_cuts=2,
-    ticket_reads=2_500,
-    lockout_windows=4,
-    symlink_swaps=4,
-    faulty_cycles=5,
-    polls=150,
-    fleet=5,
-    permission_histories=1,
-    permission_steps=2,
-    keys=11,
-    versions=12,
-    version_calls=200,
-    stops=1,
-    good_folders=48,  # each shape of a folder with each body, schedule and set of options
-    runs=1,
-    overwrites=12,
-    commits=8,
-    tree_reads=1_000,
-    credential_rotations=2,
-    worlds=6,
-    corruptions=100,
-    busy_seconds=4,
-    many_keys=4_000,
-)
-FULL = Counts(
-    histories=120,
-    reads=400_000,
-    kills=220,
-    power_cuts=50,
-    ticket_reads=120_000,
-    lockout_windows=48,
-    symlink_swaps=150,
-    faulty_cycles=1_000,
-    polls=8_640,
-    fleet=200,
-    permission_histories=12,
-    permission_steps=3,
-    keys=1,
-    versions=50,
-    version_calls=2_000,
-    stops=4,
-    good_folders=200,
-    runs=100,
-    overwrites=150,
-    commits=200,
-    tree_reads=20_000,
-    credential_rotations=20,
-    worlds=300,
-    corruptions=10_000,
-    busy_seconds=600,
-    many_keys=100_000,
-)
+MODERATE = Counts()
+FULL = Counts(**{one.name: one.metadata["full"] for one in fields(Counts)})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
