@@ -44,6 +44,12 @@ def krb5_config(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a ccache is published; nothing is there."""
+    return tmp_path / "ccache"
+
+
+@pytest.fixture
 def start(tmp_path: Path, keytab: Path, krb5_config: Path, log: Log) -> Start:
     """Start a sidecar; principals with the names of their ccaches come before its variables."""
     from tests.kerberos.box import Box  # where gssapi is not compiled, who imports it is skipped

@@ -15,11 +15,6 @@ from tests.kerberos.given import as_nobody, ccache, open_way, tgt
 END = 1_700_036_000
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ccache"
-
-
 def test_a_good_one_is_seen_with_its_time(path: Path) -> None:
     path.write_bytes(ccache(tgt(END)))
     os.utime(path, (7.5, 7.5))

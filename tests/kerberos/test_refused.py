@@ -17,11 +17,6 @@ NOW = 1_700_000_000.0
 AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ccache"
-
-
 def remembered(path: Path) -> Path:
     return path.with_name(".ccache.refused")
 

@@ -23,11 +23,6 @@ from tests.support.raising import raised
 OLD, NEW = b"the old ccache", b"the new ccache, which is longer"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ccache"
-
-
 def publish(path: Path, content: bytes, fence: Fence, mode: int = 0o640) -> None:
     with Staging(str(path), mode, fence) as staging:
         staging.publish(content)

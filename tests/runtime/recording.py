@@ -15,6 +15,7 @@ from sidecar_runtime import logs
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.settings import CommonSettings, load
+from tests.support.clocks import Clock
 
 Event = dict[str, Any]
 Step = Outcome | BaseException | Callable[[Fence], Outcome]
@@ -77,6 +78,14 @@ def fence() -> Fence:
     A fence that nobody has revoked.
     """
     return Fence()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """
+    A clock that the test moves.
+    """
+    return Clock()
 
 
 class Stop(BaseException):

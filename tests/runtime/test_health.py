@@ -14,11 +14,6 @@ ERROR = LastError("access_denied", "may not", "allow it", 5.0)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def health(clock: Clock) -> Health:
     return Health(clock)
 

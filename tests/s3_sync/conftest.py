@@ -13,14 +13,14 @@ from s3_sync.settings import load_settings
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
-from tests.runtime.recording import fence, log
+from tests.runtime.recording import clock, fence, log
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3
 from tests.support.publishing import PREFIX
 from tests.support.writable_s3 import WritableS3
 
-__all__ = ["fence", "log"]
+__all__ = ["clock", "fence", "log"]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Volumes of their own: small ones that can be full, and disks that lose power.
 import contextlib
 import filecmp
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -33,6 +34,19 @@ def small_volume(path: Path, size: str) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@contextlib.contextmanager
+def full_disk(room_bytes: int) -> Iterator[None]:
+    """
+    No file of this process may grow beyond so much: writes are cut short, then refused.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextlib.contextmanager

@@ -10,11 +10,6 @@ FAILURE = SidecarError("release_missing", "there is none")
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def asked(clock: Clock) -> Asked:
     return Asked(clock)
 

@@ -46,11 +46,6 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def health() -> Health:
     return Health()
 

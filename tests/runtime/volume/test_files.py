@@ -4,7 +4,6 @@ One file, atomically; one publisher at a time.
 
 import json
 import os
-import resource
 import signal
 import socket
 import stat
@@ -20,6 +19,7 @@ import pytest
 from sidecar_runtime.volume.files import FACTS_BYTES, read_file, write_all, write_file
 from sidecar_runtime.volume.lock import TargetLock, find_holder, read_holder
 from tests.support.descriptors import held
+from tests.support.volumes import full_disk
 from tests.support.waiting import wait_until
 
 OLD, NEW = b"old content", b"new content, which is longer"
@@ -30,19 +30,6 @@ def folder(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
     os.close(fd)
-
-
-@contextmanager
-def full_disk(room_bytes: int) -> Iterator[None]:
-    """
-    No file may grow beyond this many bytes: writes are cut short, then refused.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # --- write_file

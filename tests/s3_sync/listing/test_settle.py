@@ -8,11 +8,6 @@ from tests.support.clocks import Clock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def settle(clock: Clock) -> Settle:
     return Settle(30, clock)
 

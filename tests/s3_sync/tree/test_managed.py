@@ -2,11 +2,9 @@
 
 import json
 import os
-import resource
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 
 from s3_sync.tree.managed import HEADER, NAME, SLACK_LINES, Managed, ManagedList, load_managed
 from tests.runtime.recording import Log
+from tests.support.volumes import full_disk
 
 Begin = Callable[..., ManagedList]
 
@@ -72,16 +71,6 @@ def box(tmp_path: Path) -> Iterator[Box]:
     box = Box(tmp_path / "target")
     yield box
     box.close()
-
-
-@contextmanager
-def full_disk(room_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def gone(inode: int) -> Managed:
