@@ -20,7 +20,7 @@ from tests.support.asking import STORE
 from tests.support.bundles import MODULE, BundleFailed, Bundles, running_bundles
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error
-from tests.support.git_sync import git_site, skip_reason
+from tests.support.git_sync import git_site, skip_without_git_sync
 from tests.support.releases import Release
 from tests.support.scripted import published
 from tests.support.shelf import Shelf, is_bundle, is_manifest, release_daemon
@@ -504,8 +504,7 @@ def test_people_can_look_at_a_version(bundles: Bundles, link: str) -> None:
 
 def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
     """What is shown, what is in use, and what is asked for; where nobody may ask, no more."""
-    if reason := skip_reason():
-        pytest.skip(reason)
+    skip_without_git_sync()
     with git_site(tmp_path) as site:
         link = str(site.link)
         old = site.repository.commit(files_of(0), whole=True)
@@ -538,8 +537,7 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
 
 def test_a_commit_is_asked_for_before_anything_is_shown(bundles: Bundles, tmp_path: Path) -> None:
     """As in a task pod, where task and sidecar start at once."""
-    if reason := skip_reason():
-        pytest.skip(reason)
+    skip_without_git_sync()
     with git_site(tmp_path) as site:
         commits = [site.repository.commit(files_of(number), whole=True) for number in range(2)]
         site.server.stop()

@@ -13,15 +13,14 @@ import pytest
 from bench.measure import run
 from bench.pages.report import PAGE
 from tests.docs.code import ROOT
-from tests.support.git_sync import skip_reason
+from tests.support.git_sync import skip_without_git_sync
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 
 
 @pytest.mark.usefixtures("only_in_full")
 def test_short_run_prints_every_part_of_the_page() -> None:
-    if reason := skip_reason():
-        pytest.skip(reason)
+    skip_without_git_sync()
     few = ["--files", "20", "--polls", "20", "--turns", "1", "--reads", "1", "--rounds", "1"]
 
     done = subprocess.run(

@@ -21,7 +21,7 @@ import pytest
 
 from demo.airflow import realm
 from demo.airflow.descendants import PR_SET_CHILD_SUBREAPER
-from tests.support.databases import missing_programs
+from tests.support.databases import skip_without_postgres
 from tests.support.git_sync import skip_reason
 from tests.support.sync_perm import descendants_of, signal_all
 
@@ -75,8 +75,7 @@ def skip_the_story(request: pytest.FixtureRequest) -> None:
     """
     if not request.config.getoption("--full"):
         pytest.skip("plays beside a real Airflow: runs with make test-full")
-    if reason := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        pytest.skip(reason)
+    skip_without_postgres()
 
 
 @pytest.mark.timeout(STORY_SECONDS + 60)

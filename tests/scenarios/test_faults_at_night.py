@@ -17,10 +17,10 @@ import pytest
 
 from tests.support.airflow import Airflow
 from tests.support.daemon import SidecarProcess
-from tests.support.databases import Postgres, missing_programs
+from tests.support.databases import Postgres, skip_without_postgres
 from tests.support.fake_aws import IDENTITY_ARN
 from tests.support.fake_s3 import FakeS3, access_denied, is_get, is_list
-from tests.support.git_sync import git_site, skip_reason
+from tests.support.git_sync import git_site, skip_without_git_sync
 from tests.support.kdc import Kdc, skip_without_kdc
 from tests.support.loopback import Match
 from tests.support.program import own_port
@@ -172,8 +172,7 @@ def test_keytab_encoded_twice(tickets: Site) -> None:
 
 
 def test_database_password(tmp_path: Path, stack: ExitStack) -> None:
-    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        pytest.skip(missing)
+    skip_without_postgres()
     airflow = Airflow.install_or_skip("2.11")
     database = airflow.new_postgres(stack.enter_context(Postgres()), tmp_path / "home")
     url = re.sub(r":[^:@/]*@", f":{TOKEN}@", database.url)
@@ -189,8 +188,7 @@ def test_database_password(tmp_path: Path, stack: ExitStack) -> None:
 
 
 def test_expired_git_token(tmp_path: Path, stack: ExitStack) -> None:
-    if reason := skip_reason():
-        pytest.skip(reason)
+    skip_without_git_sync()
     here = stack.enter_context(git_site(tmp_path))
     here.server.accept(("deploy", "the next one"))
     login = {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": TOKEN}
@@ -208,8 +206,7 @@ def test_expired_git_token(tmp_path: Path, stack: ExitStack) -> None:
 
 def test_what_only_the_daemon_meets_is_in_its_check(tmp_path: Path, stack: ExitStack) -> None:
     """All that `check` tries succeeds; the revision is one that the gate refuses."""
-    if reason := skip_reason():
-        pytest.skip(reason)
+    skip_without_git_sync()
     here = stack.enter_context(git_site(tmp_path))
     here.repository.commit({"a.py": "def broken(:\n"}, whole=True)
 

@@ -14,9 +14,9 @@ import pytest
 from tests.support.airflow import Airflow
 from tests.support.browser import Browser, Seen, skip_without_browser
 from tests.support.daemon import SidecarProcess
-from tests.support.databases import Postgres, missing_programs
+from tests.support.databases import Postgres, skip_without_postgres
 from tests.support.fake_s3 import FakeS3
-from tests.support.git_sync import git_site, skip_reason
+from tests.support.git_sync import git_site, skip_without_git_sync
 from tests.support.kdc import Kdc, skip_without_kdc
 from tests.support.releases import ORIGIN
 from tests.support.scripted import daemon_for
@@ -168,8 +168,7 @@ def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_
 def test_sync_perm_with_hostile_names_and_without_a_database(
     look: Look, lure: Lure, tmp_path: Path
 ) -> None:
-    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        pytest.skip(missing)
+    skip_without_postgres()
     airflow = Airflow.install_or_skip("2.11")
     home = tmp_path / "home"
     with Postgres() as postgres:
@@ -198,8 +197,7 @@ def test_sync_perm_with_hostile_names_and_without_a_database(
 def test_git_sync_wrapper_with_a_hostile_author_and_without_a_server(
     look: Look, lure: Lure, tmp_path: Path
 ) -> None:
-    if reason := skip_reason():
-        pytest.skip(reason)
+    skip_without_git_sync()
     author = f"\u202e{lure.markup}".translate({ord("<"): "&lt;", ord(">"): "&gt;"})
     with git_site(tmp_path) as here:
         good = here.repository.commit(GOOD, message=lure.markup, author=author)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_sync import skip_reason
+from tests.support.git_sync import skip_without_git_sync
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -78,8 +78,7 @@ def test_everything_holds_for_some_seconds(folder: Path, request: pytest.Fixture
 
 
 def test_interrupt_leaves_nothing_behind(folder: Path) -> None:
-    if reason := skip_reason():
-        pytest.skip(reason)
+    skip_without_git_sync()
     with soaking(folder, "--only", "git-sync-wrapper", "-v") as process:
         wait_until(lambda: any(folder.glob("soak-git-*/volume/*/root/repo")), "it has begun", 60)
         process.send_signal(signal.SIGINT)

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import psycopg2
 import pymysql
+import pytest
 
 from tests.support.program import own_port, start_server
 
@@ -62,6 +63,21 @@ def missing_programs(*names: str) -> str:
     """
     missing = [name for name in names if find_program(name) is None]
     return f"needs {', '.join(missing)}: make setup-test as root" if missing else ""
+
+
+def skip_without(*names: str) -> None:
+    """
+    Skip where the machine lacks one of these programs.
+    """
+    if missing := missing_programs(*names):
+        pytest.skip(missing)
+
+
+def skip_without_postgres() -> None:
+    """
+    Skip where the machine cannot run PostgreSQL.
+    """
+    skip_without("postgres", "initdb", "psql", "pg_dump")
 
 
 class Server(ABC):

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support import git_server, revisions
 from tests.support.daemon import VENV_BIN, Event, SidecarProcess
 from tests.support.git_repository import Repository
@@ -33,6 +35,14 @@ def skip_reason() -> str:
     if not GIT_SYNC.is_file():
         return "needs git-sync 4: set GIT_SYNC_BIN"
     return git_server.skip_reason()
+
+
+def skip_without_git_sync() -> None:
+    """
+    Skip where git-sync cannot run against a server.
+    """
+    if reason := skip_reason():
+        pytest.skip(reason)
 
 
 class PlainGitSync(SidecarProcess):

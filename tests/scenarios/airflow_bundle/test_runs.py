@@ -14,9 +14,9 @@ from tests.scenarios.airflow_bundle.live import Live, open_live
 from tests.support.airflow import ROOT, Airflow
 from tests.support.airflow_runs import TASKS, Notes
 from tests.support.asking import STORE
-from tests.support.databases import Postgres, missing_programs
+from tests.support.databases import Postgres, skip_without_postgres
 from tests.support.fake_s3 import FakeS3
-from tests.support.git_sync import git_site, skip_reason
+from tests.support.git_sync import git_site, skip_without_git_sync
 from tests.support.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
@@ -140,10 +140,9 @@ def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     source, executor, most_runs = request.param
-    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        pytest.skip(missing)
-    if source is Commits and (reason := skip_reason()):
-        pytest.skip(reason)
+    skip_without_postgres()
+    if source is Commits:
+        skip_without_git_sync()
     if request.param != RELEASES and not request.config.getoption("--full"):
         pytest.skip("waits long: runs with make test-full")
     airflow = Airflow.install_or_skip("3")

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_sync import GitSite, git_site, skip_reason
+from tests.support.git_sync import GitSite, git_site, skip_without_git_sync
 
 
 @pytest.fixture(autouse=True)
 def needs_git_sync() -> None:
     """Skip where git-sync, or git's server, is missing."""
-    if reason := skip_reason():
-        pytest.skip(reason)
+    skip_without_git_sync()
 
 
 @pytest.fixture

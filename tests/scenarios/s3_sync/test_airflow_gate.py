@@ -23,7 +23,7 @@ from tests.scenarios.s3_sync.dag_folders import (
 )
 from tests.support.airflow import Airflow as InstalledAirflow
 from tests.support.airflow import Version
-from tests.support.databases import Postgres, missing_programs, run_server
+from tests.support.databases import Postgres, run_server, skip_without_postgres
 from tests.support.publishing import Publishing, write_files
 from tests.support.servers import MotoServer
 
@@ -46,8 +46,7 @@ def airflow(request: pytest.FixtureRequest) -> InstalledAirflow:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A database for Airflow's own DAG processor."""
-    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        pytest.skip(missing)
+    skip_without_postgres()
     yield from run_server(Postgres())
 
 

@@ -18,8 +18,9 @@ from tests.support.databases import (
     PgBouncer,
     Postgres,
     find_mysql,
-    missing_programs,
     run_server,
+    skip_without,
+    skip_without_postgres,
 )
 from tests.support.permissions import Metadata
 from tests.support.sync_perm import SyncPerm
@@ -63,24 +64,21 @@ def airflow(request: pytest.FixtureRequest) -> Airflow:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """One PostgreSQL for the whole run; a test that stops it takes one of its own."""
-    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        pytest.skip(missing)
+    skip_without_postgres()
     yield from run_server(Postgres())
 
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
     """PgBouncer in transaction mode before that PostgreSQL."""
-    if missing := missing_programs("pgbouncer"):
-        pytest.skip(missing)
+    skip_without("pgbouncer")
     yield from run_server(PgBouncer(postgres))
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDb]:
     """One MariaDB for the whole run."""
-    if missing := missing_programs("mariadbd", "mariadb-install-db", "my_print_defaults"):
-        pytest.skip(missing)
+    skip_without("mariadbd", "mariadb-install-db", "my_print_defaults")
     yield from run_server(MariaDb())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.support.airflow import Airflow
 from tests.support.databases import Database, Postgres
+from tests.support.permissions import grants_on
 from tests.sync_perm.given import SCHEMA
 from tests.sync_perm.site import Site
 
@@ -81,3 +82,10 @@ def small(server: Postgres) -> Database:
         schema = schema.replace(ours, theirs)
     database.query(schema + ROWS)
     return database
+
+
+def is_synced(database: Database) -> bool:
+    """
+    Whether the role `team` has the website.
+    """
+    return ("team", "can_read") in grants_on(database, "Website")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, small
-from tests.support.databases import Database, Postgres, missing_programs
-from tests.support.permissions import add_role, grants_on
+from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced, small
+from tests.support.databases import Database, Postgres, skip_without_postgres
+from tests.support.permissions import add_role
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm, is_alive
 from tests.support.waiting import wait_until
 
@@ -20,8 +20,7 @@ SECONDS = 150.0
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    if missing := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        pytest.skip(missing)
+    skip_without_postgres()
     with Postgres() as server:
         yield server
 
@@ -42,10 +41,6 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
     assert 200 == daemon.get("/healthz").status
     assert reason == daemon.get("/readyz").json()["reason"]
     assert daemon.sample("sidecar_failures_total", reason=reason) >= 1
-
-
-def is_synced(database: Database) -> bool:
-    return ("team", "can_read") in grants_on(database, "Website")
 
 
 def assert_recovers(daemon: SyncPerm) -> None:

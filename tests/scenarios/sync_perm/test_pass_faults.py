@@ -8,10 +8,10 @@ import signal
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, small
+from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced, small
 from tests.support.airflow import Airflow
 from tests.support.databases import PASSWORD, Database, Postgres
-from tests.support.permissions import add_role, grants_on
+from tests.support.permissions import add_role
 from tests.support.sync_perm import (
     PASS_SECONDS,
     SyncPerm,
@@ -28,10 +28,6 @@ def unsynced(postgres: Postgres) -> Database:
     database = small(postgres)
     add_role(database, "team")
     return database
-
-
-def is_synced(database: Database) -> bool:
-    return ("team", "can_read") in grants_on(database, "Website")
 
 
 def wait_for_child(daemon: SyncPerm) -> list[int]:
