@@ -10,9 +10,9 @@ import pytest
 
 from tests.git_sync_wrapper.cycling import Start
 from tests.git_sync_wrapper.polling import poll, server
-from tests.runtime.recording import fence, log
+from tests.runtime.recording import fence, log, revoked
 
-__all__ = ["fence", "log", "poll", "server"]
+__all__ = ["fence", "log", "poll", "revoked", "server"]
 
 
 @pytest.fixture

@@ -110,6 +110,16 @@ class Wrapper:
         (self.folder / "dag.py").write_text(dag)
         (self.folder / "source").write_text(name)
 
+    def follow(self, name: str, dag: str = "a = 1\n") -> Outcome:
+        """Run a cycle when the remote has a new commit."""
+        self.commit(name, dag)
+        return self.cycle()
+
+    def lose_remote(self) -> None:
+        """Let neither a poll nor git-sync reach the remote."""
+        self.remote.error = DOWN
+        (self.folder / "source").unlink()
+
     def cycle(self, *, is_asked_for: bool = False) -> Outcome:
         return self.session.cycle(Fence(is_asked_for=is_asked_for))
 
@@ -153,8 +163,7 @@ class Start:
     def published(self, **variables: str) -> Wrapper:
         """Start one that has shown its first commit."""
         wrapper = self(**variables)
-        wrapper.commit(ONE)
-        wrapper.cycle()
+        wrapper.follow(ONE)
         return wrapper
 
     def stop(self) -> None:

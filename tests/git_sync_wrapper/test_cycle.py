@@ -32,8 +32,7 @@ def test_an_askpass_service_is_asked_once_for_the_poll_and_the_sync(start: Start
     with AskpassServer("deploy", "secret") as service:
         wrapper = start(GITSYNC_ASKPASS_URL=service.endpoint)
         for name in (ONE, TWO):
-            wrapper.commit(name)
-            wrapper.cycle()
+            wrapper.follow(name)
             asked = [wrapper.access.who(Fence()) for _ in ("poll", "sync")]
 
             assert ["user deploy, by GITSYNC_ASKPASS_URL"] * 2 == asked
@@ -44,8 +43,7 @@ def test_follows_the_remote_forwards_and_back(start: Start) -> None:
     wrapper = start()
     shown = []
     for name in (ONE, TWO, ONE):
-        wrapper.commit(name, f"name = {name!r}\n")
-        wrapper.cycle()
+        wrapper.follow(name, f"name = {name!r}\n")
         shown.append((wrapper.shown(), (wrapper.root / "repo/dag.py").read_text()))
 
     assert [(name, f"name = {name!r}\n") for name in (ONE, TWO, ONE)] == shown
@@ -59,8 +57,7 @@ def test_a_restart_runs_git_sync_only_for_something_new(start: Start) -> None:
 
     assert Outcome("unchanged", ONE) == second.cycle()
     assert 1 == second.runs()
-    second.commit(TWO)
-    assert Outcome("changed", TWO) == second.cycle()
+    assert Outcome("changed", TWO) == second.follow(TWO)
 
 
 def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
@@ -70,8 +67,7 @@ def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
 
     assert Outcome("unchanged", ONE) == wrapper.cycle()
     assert not wrapper.session.glance()
-    wrapper.commit(TWO)
-    assert Outcome("changed", TWO) == wrapper.cycle()
+    assert Outcome("changed", TWO) == wrapper.follow(TWO)
     assert wrapper.session.glance()
 
 
@@ -97,8 +93,7 @@ def test_a_wiped_volume_is_filled_again(start: Start) -> None:
 
 def test_other_settings_check_out_the_same_commit_again(start: Start) -> None:
     first = start()
-    first.commit(ONE, "old = 1\n")
-    first.cycle()
+    first.follow(ONE, "old = 1\n")
     first.stop()
 
     second = start(GITSYNC_SUBMODULES="off")
@@ -124,8 +119,7 @@ def test_a_rehearsal_changes_nothing_turns_no_link_and_tells_no_hook(
     touched = tmp_path / "touched"
     settings = {"GIT_SYNC_WRAPPER_DRY_RUN": "true", "GITSYNC_TOUCH_FILE": str(touched)}
     empty = start(**settings)
-    empty.commit(ONE)
-    empty.cycle()
+    empty.follow(ONE)
     assert (0, ONE) == (empty.runs(), log.events("plan_made")[0]["revision"])
     assert not os.path.lexists(empty.root / "repo")
     empty.stop()

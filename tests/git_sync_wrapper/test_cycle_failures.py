@@ -32,8 +32,7 @@ def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
 
 def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) -> None:
     wrapper = start.published(GITSYNC_MAX_FAILURES="0", GITSYNC_ERROR_FILE="error")
-    (wrapper.folder / "source").unlink()
-    wrapper.remote.error = DOWN
+    wrapper.lose_remote()
 
     errors = [wrapper.failure() for _ in range(3)]
     assert not any(isinstance(error, GitSyncExitError) for error in errors)
@@ -42,8 +41,7 @@ def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) 
     assert (ONE, True) == (wrapper.shown(), wrapper.context.status.readiness.ready)
     assert 3 == json.loads((wrapper.root / "error").read_text())["Args"]["failCount"]
     wrapper.remote.error = None
-    wrapper.commit(TWO)
-    wrapper.cycle()
+    wrapper.follow(TWO)
     assert not (wrapper.root / "error").exists()
 
 
@@ -98,14 +96,12 @@ def test_a_one_shot_into_an_empty_volume_polls_only_for_why_it_failed(start: Sta
     assert 2 == wrapper.remote.polls, "now there is something to compare"
 
 
-def test_an_abandoned_cycle_is_no_failure(start: Start) -> None:
+def test_an_abandoned_cycle_is_no_failure(start: Start, revoked: Fence) -> None:
     wrapper = start(GITSYNC_ERROR_FILE="error")
     wrapper.commit(ONE)
-    fence = Fence()
-    fence.revoke()
 
     with pytest.raises(CycleAbandoned):
-        wrapper.session.cycle(fence)
+        wrapper.session.cycle(revoked)
 
     assert 0 == wrapper.context.past.failures
     assert not (wrapper.root / "error").exists()

@@ -32,8 +32,7 @@ def test_a_refused_commit_is_not_shown_nor_asked_for_again(
     monkeypatch.setattr(Engine, "parent", lambda *_: "")
     wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_ONE_TIME=one_time)
     if not is_first:
-        wrapper.commit(ONE)
-        wrapper.cycle()
+        wrapper.follow(ONE)
     wrapper.commit(TWO, "def\n")
 
     results = [wrapper.cycle().result for _ in range(3)]
@@ -46,8 +45,7 @@ def test_a_refused_commit_is_not_shown_nor_asked_for_again(
     if not is_first:  # going back to what is published ends the refusal
         wrapper.commit(ONE)
         assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
-    wrapper.commit(THREE)
-    assert Outcome("changed", THREE) == wrapper.cycle()
+    assert Outcome("changed", THREE) == wrapper.follow(THREE)
     assert "refused" not in wrapper.context.status.details()
 
 
@@ -205,8 +203,7 @@ def test_a_commit_whose_cycle_was_abandoned_in_the_hook_before_does_not_stay(
     if again == "the hook refuses":
         assert "pre_publish_hook_failed" == wrapper.failure().reason
     else:
-        wrapper.commit(ONE)
-        assert Outcome("unchanged", ONE) == wrapper.cycle()
+        assert Outcome("unchanged", ONE) == wrapper.follow(ONE)
 
     assert {ONE} == wrapper.kept()
 
@@ -218,8 +215,7 @@ def test_a_commit_that_was_shown_before_stays_where_the_hook_before_refuses_it(
     wrapper = start.published(
         GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook, GITSYNC_STALE_WORKTREE_TIMEOUT="1h"
     )
-    wrapper.commit(TWO)
-    wrapper.cycle()
+    wrapper.follow(TWO)
     (tmp_path / "refuses").touch()
     wrapper.commit(ONE)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.health import Outcome
-from tests.git_sync_wrapper.cycling import DOWN, FOUR, ONE, THREE, TWO, Start
+from tests.git_sync_wrapper.cycling import FOUR, ONE, THREE, TWO, Start
 from tests.runtime.recording import Log
 from tests.support.scripts import script
 from tests.support.volumes import small_volume
@@ -18,8 +18,7 @@ def test_an_old_commit_stays_for_as_long_as_git_sync_would_keep_it(start: Start)
     nothing_stays = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
     wrapper = start(GITSYNC_STALE_WORKTREE_TIMEOUT="1h", **nothing_stays)
     for name in (ONE, TWO, TWO):
-        wrapper.commit(name)
-        wrapper.cycle()
+        wrapper.follow(name)
 
     assert {ONE, TWO} <= set(os.listdir(wrapper.root / ".snapshots"))
 
@@ -29,13 +28,11 @@ def test_an_old_commit_goes_when_its_time_has_come_though_nothing_is_new(
     start: Start, is_down: bool
 ) -> None:
     wrapper = start.published(GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="10m")
-    wrapper.commit(TWO)
-    wrapper.cycle()
+    wrapper.follow(TWO)
     assert {ONE, TWO} == wrapper.kept()
     os.utime(wrapper.root / ".snapshots" / ONE, (0, 0))
     if is_down:
-        wrapper.remote.error = DOWN
-        (wrapper.folder / "source").unlink()
+        wrapper.lose_remote()
         wrapper.failure()
     else:
         wrapper.cycle()
@@ -47,8 +44,7 @@ def test_while_nothing_is_shown_no_commit_goes(start: Start) -> None:
     wrapper = start.published(GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="0s")
     (wrapper.root / "repo").unlink()
     (wrapper.root / ".snapshots/published.json").unlink()
-    (wrapper.folder / "source").unlink()
-    wrapper.remote.error = DOWN
+    wrapper.lose_remote()
 
     wrapper.failure()
 
@@ -60,15 +56,12 @@ def test_room_is_made_before_git_sync_needs_it(start: Start, tmp_path: Path, log
     with small_volume(tmp_path / "root", "9m"):
         wrapper = start()
         for name in (ONE, TWO, THREE):
-            wrapper.commit(name, name[0] * 2_000_000)
-            wrapper.cycle()
-        wrapper.remote.error = DOWN
-        (wrapper.folder / "source").unlink()
+            wrapper.follow(name, name[0] * 2_000_000)
+        wrapper.lose_remote()
         wrapper.failure()
         kept = wrapper.kept()
         wrapper.remote.error = None
-        wrapper.commit(FOUR, "4" * 2_000_000)
-        assert Outcome("changed", FOUR) == wrapper.cycle()
+        assert Outcome("changed", FOUR) == wrapper.follow(FOUR, "4" * 2_000_000)
         wrapper.stop()
 
         assert ({ONE, TWO, THREE}, {TWO, THREE, FOUR}) == (kept, wrapper.kept())
@@ -82,8 +75,7 @@ def test_commits_that_share_their_files_stay_as_they_make_no_room(
     with small_volume(tmp_path / "root", "9m"):
         wrapper = start()
         for name in (ONE, TWO, THREE):
-            wrapper.commit(name, "a" * 4_000_000)
-            wrapper.cycle()
+            wrapper.follow(name, "a" * 4_000_000)
 
         assert {ONE, TWO, THREE} == wrapper.kept()
         wrapper.stop()
@@ -95,8 +87,7 @@ def test_a_commit_larger_than_all_before_finds_the_room_that_there_can_be(
     with small_volume(tmp_path / "root", "10m"):
         wrapper = start()
         for name, size in ((ONE, 1_000_000), (TWO, 1_000_000), (THREE, 7_500_000)):
-            wrapper.commit(name, name[0] * size)
-            assert Outcome("changed", name) == wrapper.cycle()
+            assert Outcome("changed", name) == wrapper.follow(name, name[0] * size)
         wrapper.commit(FOUR, "4" * 11_000_000)
         assert "target_full" == wrapper.failure().reason
         assert THREE == wrapper.shown()
@@ -127,8 +118,7 @@ def test_a_full_tmp_that_only_git_notices_costs_no_commit(
     with small_volume(temporary / "tmp", "1m") as tmp:
         monkeypatch.setenv("TMPDIR", str(tmp))
         wrapper = start.published()
-        wrapper.commit(TWO)
-        wrapper.cycle()
+        wrapper.follow(TWO)
         script(wrapper.folder / "git-sync", 'cat /dev/zero > "$TMPDIR/gitconfig"; exit 1')
         wrapper.commit(THREE)
 

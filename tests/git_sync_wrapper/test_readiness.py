@@ -85,8 +85,7 @@ def restarted(start: Start, world: World, *, is_down: bool) -> Wrapper:
     start.published(**world.before).stop()
     wrapper = start(**world.now)
     if is_down:
-        wrapper.remote.error = DOWN
-        (wrapper.folder / "source").unlink()
+        wrapper.lose_remote()
     return wrapper
 
 

@@ -3,7 +3,7 @@ The fixtures of the runtime's tests.
 """
 
 from tests.runtime.door import knock
-from tests.runtime.recording import clock, fence, log
+from tests.runtime.recording import clock, fence, log, revoked
 from tests.runtime.snapshot_store import shelf
 
-__all__ = ["clock", "fence", "knock", "log", "shelf"]
+__all__ = ["clock", "fence", "knock", "log", "revoked", "shelf"]

@@ -81,6 +81,16 @@ def fence() -> Fence:
 
 
 @pytest.fixture
+def revoked() -> Fence:
+    """
+    A fence that was revoked before anything was done under it.
+    """
+    fence = Fence()
+    fence.revoke()
+    return fence
+
+
+@pytest.fixture
 def clock() -> Clock:
     """
     A clock that the test moves.

@@ -89,9 +89,3 @@ def pruned(snapshots: Snapshots) -> set[str]:
     What stays when it is pruned while the link shows what is published.
     """
     return set(snapshots.prune(snapshots.current(), Fence()))
-
-
-def revoked() -> Fence:
-    fence = Fence()
-    fence.revoke()
-    return fence

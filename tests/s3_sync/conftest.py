@@ -12,15 +12,14 @@ import pytest
 from s3_sync.settings import load_settings
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
-from sidecar_runtime.fence import Fence
-from tests.runtime.recording import clock, fence, log
+from tests.runtime.recording import clock, fence, log, revoked
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3
 from tests.support.publishing import PREFIX
 from tests.support.writable_s3 import WritableS3
 
-__all__ = ["clock", "fence", "log"]
+__all__ = ["clock", "fence", "log", "revoked"]
 
 
 @pytest.fixture
@@ -36,13 +35,6 @@ def outside(tmp_path: Path) -> Path:
     outside.mkdir()
     (outside / "a.py").write_bytes(b"victim")
     return outside
-
-
-@pytest.fixture
-def revoked() -> Fence:
-    fence = Fence()
-    fence.revoke()
-    return fence
 
 
 @pytest.fixture

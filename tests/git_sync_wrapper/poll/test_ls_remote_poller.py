@@ -126,9 +126,7 @@ def test_a_server_that_talks_without_end_costs_no_memory(site: Site, tmp_path: P
     assert most_bytes < 8 << 20
 
 
-def test_an_abandoned_poll_ends(site: Site) -> None:
-    fence = Fence()
-    fence.revoke()
+def test_an_abandoned_poll_ends(site: Site, revoked: Fence) -> None:
 
     with pytest.raises(CycleAbandoned):
-        site.poll("main").commit(fence)
+        site.poll("main").commit(revoked)

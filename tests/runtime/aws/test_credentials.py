@@ -381,13 +381,11 @@ def test_a_child_that_cannot_be_started(child: FakeChain) -> None:
     assert "cannot start the credential chain: No such file or directory" == error.message
 
 
-def test_under_a_revoked_fence_nothing_is_fetched(child: FakeChain) -> None:
+def test_under_a_revoked_fence_nothing_is_fetched(child: FakeChain, revoked: Fence) -> None:
     child.finds()
-    fence = Fence()
-    fence.revoke()
 
     with pytest.raises(CycleAbandoned):
-        Chain().current(fence)
+        Chain().current(revoked)
 
 
 def test_no_child_leaves_anything_behind(child: FakeChain, fence: Fence) -> None:

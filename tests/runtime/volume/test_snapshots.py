@@ -12,7 +12,7 @@ import pytest
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.runtime.snapshot_store import STORE, Shelf, filling, revoked
+from tests.runtime.snapshot_store import STORE, Shelf, filling
 
 # --- making
 
@@ -45,9 +45,9 @@ def test_a_snapshot_that_cannot_be_filled_leaves_nothing(
     assert set() == shelf.names()
 
 
-def test_no_snapshot_is_made_under_a_revoked_fence(shelf: Shelf) -> None:
+def test_no_snapshot_is_made_under_a_revoked_fence(shelf: Shelf, revoked: Fence) -> None:
     with pytest.raises(CycleAbandoned):
-        shelf.begin().add("r1", filling("one"), revoked())
+        shelf.begin().add("r1", filling("one"), revoked)
 
     assert set() == shelf.names()
 
@@ -171,12 +171,12 @@ def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.Monke
     assert "r1" == seen[-1] == seen[-1] and 1 == seen.count("r1")
 
 
-def test_nothing_is_shown_under_a_revoked_fence(shelf: Shelf) -> None:
+def test_nothing_is_shown_under_a_revoked_fence(shelf: Shelf, revoked: Fence) -> None:
     snapshots = shelf.make("r1")
     snapshots.add("r2", filling("r2"), Fence())
 
     with pytest.raises(CycleAbandoned):
-        snapshots.show("r2", revoked())
+        snapshots.show("r2", revoked)
 
     assert "r1" == snapshots.current()
 

@@ -14,7 +14,7 @@ from sidecar_runtime.volume import snapshots as module
 from sidecar_runtime.volume.snapshots import ASKED
 from sidecar_runtime.volume.trees import remove_tree
 from tests.runtime.recording import Log
-from tests.runtime.snapshot_store import STORE, Shelf, filling, pruned, revoked
+from tests.runtime.snapshot_store import STORE, Shelf, filling, pruned
 
 YEAR_SECONDS = 365 * 86400
 
@@ -166,12 +166,12 @@ def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) 
     assert {"r2"} == pruned(snapshots)
 
 
-def test_an_abandoned_cycle_prunes_nothing(shelf: Shelf) -> None:
+def test_an_abandoned_cycle_prunes_nothing(shelf: Shelf, revoked: Fence) -> None:
     snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
     shelf.age("r1", 1)
 
     with pytest.raises(CycleAbandoned):
-        snapshots.prune("r2", revoked())
+        snapshots.prune("r2", revoked)
 
     assert {"r1", "r2"} == shelf.names()
 
