@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from sync_perm.database.database import Database
+from tests.runtime.recording import revoked
 from tests.sync_perm.given import Sqlite
 from tests.sync_perm.sidecar import Sidecar
+
+__all__ = ["revoked"]
 
 
 @pytest.fixture

@@ -91,6 +91,12 @@ class Sidecar:
         )
         return self.sidecar.begin()
 
+    def running(self, **settings: str) -> Session:
+        """Begin, and run the first cycle."""
+        session = self.begin(**settings)
+        run(session)
+        return session
+
     def add_role(self) -> None:
         self.sqlite.run("INSERT INTO ab_role (name) VALUES ('team')")
 

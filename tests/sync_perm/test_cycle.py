@@ -104,8 +104,7 @@ def test_what_the_web_server_writes_at_its_own_start_is_left_to_it(one: Sidecar)
 
 def test_the_tables_are_read_again_though_the_fingerprint_is_the_same(one: Sidecar) -> None:
     one.pace = Pace(resync_seconds=0.0, quiet_seconds=0.0, settle_seconds=0.0)
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.add_role()
     session._seen = session._fingerprint(session._open(Fence()))  # a change that it does not show
 
@@ -113,8 +112,7 @@ def test_the_tables_are_read_again_though_the_fingerprint_is_the_same(one: Sidec
 
 
 def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.add_role()
 
     outcome = run(session)
@@ -139,8 +137,7 @@ def test_a_pass_gets_what_the_command_prints_now(one: Sidecar) -> None:
     one.site.write(
         FIX.replace(path, f'{path}.removesuffix("?password=new")')
     )  # with the old one it finds no such file
-    session = one.begin(**{CONN_CMD: f"cat {printed}"})
-    run(session)
+    session = one.running(**{CONN_CMD: f"cat {printed}"})
     one.add_role()
     printed.write_text(f"{one.sqlite.address.url}?password=new")
 
@@ -238,8 +235,7 @@ def test_a_new_difference_after_each_pass_is_no_stubborn_one(one: Sidecar) -> No
 
 def test_rows_that_are_taken_again_and_again_wait_and_a_new_role_does_not(one: Sidecar) -> None:
     one.pace = Pace(quiet_seconds=0.0, settle_seconds=0.0, core_share=1e-6)
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.add_role()
     results = [run(session).result]
     for _ in range(3):
@@ -261,8 +257,7 @@ def test_rows_that_are_taken_again_and_again_wait_and_a_new_role_does_not(one: S
 
 def test_what_had_to_wait_is_fixed_without_another_change(one: Sidecar) -> None:
     one.pace = Pace(quiet_seconds=0.0, settle_seconds=0.0, core_share=0.1)
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.add_role()
     run(session)
     for _ in range(2):
@@ -286,8 +281,7 @@ def test_another_holder_of_the_lock_is_waited_for(one: Sidecar) -> None:
 
 
 def test_a_wish_that_meets_the_lock_is_not_forgotten(one: Sidecar) -> None:
-    session = one.begin()
-    run(session)
+    session = one.running()
 
     with PassLock(one.sqlite.address) as other:
         assert other.try_acquire()

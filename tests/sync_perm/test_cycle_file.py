@@ -90,8 +90,7 @@ def test_a_role_of_the_file_comes_in_one_pass_and_is_not_written_again(one: With
 
 
 def test_what_is_taken_away_comes_back_and_is_shown_meanwhile(one: WithFile) -> None:
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.sqlite.run("DELETE FROM ab_permission_view_role WHERE role_id > 5")
     one.pace = replace(one.pace, quiet_seconds=0.0)
 
@@ -100,8 +99,7 @@ def test_what_is_taken_away_comes_back_and_is_shown_meanwhile(one: WithFile) -> 
 
 
 def test_a_changed_file_is_taken_at_the_next_cycle(one: WithFile) -> None:
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.file.write_text("roles: {another: {}}")
 
     outcome = run(session)
@@ -121,8 +119,7 @@ def test_a_changed_file_is_taken_at_the_next_cycle(one: WithFile) -> None:
 def test_a_wrong_file_changes_nothing_and_is_named_until_it_is_right(
     one: WithFile, text: str | None, reason: str
 ) -> None:
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.sqlite.run("DELETE FROM ab_role WHERE name = 'team'")
     before = one.everything()
     one.file.unlink() if text is None else one.file.write_text(text)

@@ -77,8 +77,7 @@ def test_where_the_script_does_not_fit_this_airflow_its_command_takes_over(
     one: Sidecar, moved: str
 ) -> None:
     one.cli_because = None
-    session = one.begin()
-    run(session)
+    session = one.running()
     targeted = one.mode
     one.site.add_python(moved)
     one.add_role()
@@ -107,8 +106,7 @@ def test_a_script_that_fails_for_another_cause_is_not_given_up(
     one: Sidecar, program: str, said: str
 ) -> None:
     one.cli_because = None
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.site.add_python(program)
     one.add_role()
 
@@ -143,8 +141,7 @@ def test_where_no_process_can_be_started_it_is_no_bug(
 
 
 def test_a_folder_that_cannot_be_written_has_its_own_reason(one: Sidecar) -> None:
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.add_role()
     (one.folder / "task.json").mkdir()
 
@@ -184,8 +181,7 @@ def test_recovers_by_itself(one: Sidecar) -> None:
 
 
 def test_a_lost_database_is_said_and_found_again(one: Sidecar) -> None:
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.sqlite.run("ALTER TABLE ab_role RENAME TO gone")
 
     lost = failure(session)
@@ -196,16 +192,13 @@ def test_a_lost_database_is_said_and_found_again(one: Sidecar) -> None:
     assert "unchanged" == run(session).result
 
 
-def test_an_abandoned_cycle_starts_no_pass_and_shows_nothing(one: Sidecar) -> None:
+def test_an_abandoned_cycle_starts_no_pass_and_shows_nothing(one: Sidecar, revoked: Fence) -> None:
     """What it has seen is older than what the next one may have shown meanwhile."""
-    session = one.begin()
-    run(session)
+    session = one.running()
     one.add_role()
-    fence = Fence()
-    fence.revoke()
 
     with pytest.raises(CycleAbandoned):
-        session.cycle(fence)
+        session.cycle(revoked)
 
     assert (0, True) == (one.passes, one.sidecar.readiness().ready)
 
