@@ -13,7 +13,7 @@ from s3_sync.publisher.publish import Outcome, Publisher
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.names import POINTER_KEY
-from s3_sync.release.pointer import parse_pointer
+from s3_sync.release.pointer import Pointer, parse_pointer
 from s3_sync.settings import Settings
 from tests.support.publishing import PREFIX, check_every_release, read_release, write_files
 from tests.support.releases import AT, Release, make_release
@@ -21,6 +21,10 @@ from tests.support.writable_s3 import WritableS3, is_write
 
 ORIGIN = Origin(by="ada", commit="0" * 40, message="Sales by country")
 CHECKED = Checked("3.3.2", AT, 2, ("orders", "sales"))
+
+A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
+B = {"a.py": b"print('b')\n", "c.py": b""}
+C = {"c.py": b"print('c')\n"}
 
 
 class Bucket:
@@ -57,6 +61,11 @@ class Bucket:
         ignore = Ignore(str(self.folder), ())
         return publisher.publish(str(self.folder), ignore, is_dry=is_dry, repairs=repairs)
 
+    def publish_all(self, *folders: Mapping[str, bytes]) -> None:
+        """Publish one after the other."""
+        for files in folders:
+            self.publish(files)
+
     def bodies(self) -> dict[str, bytes]:
         return {key: stored.body for key, stored in self.server.objects.items()}
 
@@ -75,9 +84,11 @@ class Bucket:
         later = parse_pointer(pointer).turn.since + timedelta(minutes=minutes)
         self.server.put(PREFIX + POINTER_KEY, pointer, at=later)
 
+    def pointer(self) -> Pointer:
+        return parse_pointer(self.bodies()[PREFIX + POINTER_KEY])
+
     def history(self) -> tuple[str, ...]:
-        pointer = parse_pointer(self.bodies()[PREFIX + POINTER_KEY])
-        return tuple(turn.revision for turn in pointer.history)
+        return tuple(turn.revision for turn in self.pointer().history)
 
     def spelled(self, **releases: Mapping[str, bytes]) -> list[str]:
         """The history by the names of what was published."""

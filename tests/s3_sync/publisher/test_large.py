@@ -70,8 +70,7 @@ def test_a_lost_answer_to_the_last_step_is_no_failure(large: Bucket) -> None:
 
 def test_an_upload_that_others_end_is_a_failure(large: Bucket) -> None:
     """By a rule of the bucket, for one; the damaged bundle in its place is as long."""
-    large.publish(LARGE)
-    large.publish(SMALL)
+    large.publish_all(LARGE, SMALL)
     large.server.put(BUNDLE, bytes(len(large.bodies()[BUNDLE])))
     ended = error(404, "NoSuchUpload")
     large.server.inject(ended, is_completion)

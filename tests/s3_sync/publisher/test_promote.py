@@ -14,7 +14,7 @@ from s3_sync.publisher.promote import Fetched, Promotion, promote
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, parse_pointer, serialize_pointer
+from s3_sync.release.pointer import serialize_pointer
 from s3_sync.release.signed import digest_of_manifest
 from s3_sync.settings import load_settings
 from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
@@ -63,9 +63,6 @@ class Places:
             repairs=repairs,
         )
 
-    def pointer(self) -> Pointer:
-        return parse_pointer(self.prd.bodies()[PREFIX + POINTER_KEY])
-
 
 @pytest.fixture
 def places(bucket: Bucket) -> Places:
@@ -82,7 +79,7 @@ def test_the_same_bytes_become_current(places: Places) -> None:
     bodies = places.prd.bodies()
     for key in release.objects().keys() - {POINTER_KEY}:
         assert bodies[f"dev/{key}"] == bodies[PREFIX + key]
-    origin = places.pointer().origin
+    origin = places.prd.pointer().origin
     assert ("grace", ORIGIN.commit, places.dev.url) == (
         origin.by,
         origin.commit,
@@ -103,7 +100,7 @@ def test_over_another_release_it_tells_what_changes_and_can_be_rolled_back(place
         done.changes.removed,
     )
     assert B == places.prd.current()
-    previous = places.pointer().previous
+    previous = places.prd.pointer().previous
     assert previous is not None and before.revision == previous.revision
 
 

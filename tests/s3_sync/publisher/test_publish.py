@@ -16,17 +16,13 @@ from s3_sync.release.manifest import parse_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import parse_pointer, serialize_pointer
 from tests.runtime.recording import Log
-from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
+from tests.s3_sync.bucket import CHECKED, ORIGIN, A, B, Bucket, C
 from tests.s3_sync.failing import failure
 from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX
 from tests.support.releases import make_release
 from tests.support.signing import Key
 from tests.support.writable_s3 import is_write
-
-A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
-B = {"a.py": b"print('b')\n", "c.py": b""}
-C = {"c.py": b"print('c')\n"}
 
 
 def test_the_first_publish_is_current(bucket: Bucket) -> None:
@@ -81,7 +77,7 @@ def test_the_publishers_facts_are_in_pointer_and_manifest(bucket: Bucket) -> Non
 
     [bundle] = [body for key, body in bucket.bodies().items() if key.endswith(".zip")]
     assert len(bundle) == done.bundle_bytes
-    pointer = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+    pointer = bucket.pointer()
     assert ORIGIN == pointer.origin
     assert before <= pointer.turn.since <= datetime.now(UTC)
 
@@ -208,7 +204,7 @@ def test_what_is_no_pointer_is_left_alone_unless_it_is_to_be_repaired(
     if key is not None:
         bucket.store.signer, bucket.store.keys = key.signer, key.signer.keys
     bucket.publish(B)
-    seen = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
+    seen = bucket.pointer().turn.sequence
     bucket.server.put(PREFIX + POINTER_KEY, content)
     before = bucket.bodies()
 
@@ -221,7 +217,7 @@ def test_what_is_no_pointer_is_left_alone_unless_it_is_to_be_repaired(
     assert "published" == bucket.publish(A, repairs=True).result
     assert A == bucket.current()
     assert () == bucket.history()
-    assert seen <= parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
+    assert seen <= bucket.pointer().turn.sequence
     assert 1 == len(log.events("pointer_untrusted"))
 
 
@@ -255,16 +251,15 @@ def test_the_content_of_an_old_pointer_that_was_put_back_is_not_unchanged(
     """Pods have seen what came after it: they take it again only by a higher sequence."""
     if key is not None:
         bucket.store.signer, bucket.store.keys = key.signer, key.signer.keys
-    bucket.publish(C)
-    bucket.publish(A)
+    bucket.publish_all(C, A)
     old = bucket.bodies()[PREFIX + POINTER_KEY]
     bucket.publish(B)
-    seen = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
+    seen = bucket.pointer().turn.sequence
     bucket.put_back(old)
 
     assert "published" == bucket.publish(A).result
 
-    pointer = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+    pointer = bucket.pointer()
     assert seen <= pointer.turn.sequence and parse_pointer(old).turn.sequence < seen
     (warned,) = log.events("release_replayed")
     assert "an old pointer was put back" in warned["error"]
@@ -286,8 +281,7 @@ def test_what_follows_an_old_pointer_that_was_put_back_warns_of_it(
 
 
 def test_what_comes_back_by_a_publish_is_no_old_pointer(bucket: Bucket, log: Log) -> None:
-    for files in (A, B, A):
-        bucket.publish(files)
+    bucket.publish_all(A, B, A)
 
     assert "unchanged" == bucket.publish(A).result
     assert [] == log.events("release_replayed")
@@ -347,12 +341,12 @@ def test_a_repair_replaces_a_pointer_that_pods_refuse_though_its_content_is_the_
     bucket: Bucket,
 ) -> None:
     bucket.publish(A)
-    before = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+    before = bucket.pointer()
 
     assert "unchanged" == bucket.publish(A).result
     assert "published" == bucket.publish(A, repairs=True).result
 
-    after = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
+    after = bucket.pointer()
     assert before.turn.sequence < after.turn.sequence and before.history == after.history
 
 
@@ -383,7 +377,7 @@ def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
     bucket.server.inject(dated)
     bucket.publish(A)
 
-    turn = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn
+    turn = bucket.pointer().turn
     assert 0 <= turn.sequence - datetime(2031, 1, 1, tzinfo=UTC).timestamp() < 600
     assert 2031 == turn.since.year
 

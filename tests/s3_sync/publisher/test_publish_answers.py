@@ -8,7 +8,7 @@ import pytest
 
 from s3_sync.publisher.catalog import ReleaseError
 from s3_sync.release.names import POINTER_KEY
-from tests.s3_sync.bucket import Bucket
+from tests.s3_sync.bucket import A, B, Bucket, C
 from tests.s3_sync.failing import failure
 from tests.support.fake_s3 import access_denied, error, is_get
 from tests.support.faults import truncate
@@ -16,10 +16,6 @@ from tests.support.loopback import Exchange
 from tests.support.publishing import PREFIX, read_release
 from tests.support.releases import make_release
 from tests.support.writable_s3 import forbid_missing, is_write, lose_answer
-
-A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
-B = {"a.py": b"print('b')\n", "c.py": b""}
-C = {"c.py": b"print('c')\n"}
 
 
 def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:

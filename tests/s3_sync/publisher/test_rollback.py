@@ -19,7 +19,7 @@ from s3_sync.publisher.rollback import Rollback, roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import HISTORY_LIMIT, parse_pointer
+from s3_sync.release.pointer import HISTORY_LIMIT
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import ORIGIN, Bucket
@@ -45,8 +45,7 @@ def go_back_twice(bucket: Bucket) -> None:
     """
     Publish A, B and C, and go back to A in two steps.
     """
-    for files in (A, B, C):
-        bucket.publish(files)
+    bucket.publish_all(A, B, C)
 
     back(bucket)
     assert B == bucket.current()
@@ -63,8 +62,7 @@ def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
 
 
 def test_a_release_that_was_current_twice_is_gone_back_to_twice(bucket: Bucket) -> None:
-    for files in (A, B, A):
-        bucket.publish(files)
+    bucket.publish_all(A, B, A)
 
     back(bucket)
     assert B == bucket.current()
@@ -76,8 +74,7 @@ def test_a_release_that_was_current_twice_is_gone_back_to_twice(bucket: Bucket) 
 
 def test_a_roll_back_by_name_leaves_all_newer_ones_behind(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
-    bucket.publish(B)
-    bucket.publish(C)
+    bucket.publish_all(B, C)
 
     back(bucket, first)
 
@@ -101,8 +98,7 @@ def test_a_roll_back_behind_a_full_history_leaves_all_of_it(bucket: Bucket) -> N
 def test_a_roll_back_behind_a_history_that_was_lost_leaves_all_of_it(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     bucket.server.delete(PREFIX + POINTER_KEY)
-    bucket.publish(B)
-    bucket.publish(C)
+    bucket.publish_all(B, C)
 
     after = back(bucket, first).after
 
@@ -116,7 +112,7 @@ def test_a_roll_back_behind_a_history_that_was_lost_leaves_all_of_it(bucket: Buc
 def test_a_release_that_is_named_needs_no_pointer(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     bucket.publish(B)
-    sequence = parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY]).turn.sequence
+    sequence = bucket.pointer().turn.sequence
     bucket.server.delete(PREFIX + POINTER_KEY)
     wait_until(lambda: time.time() >= sequence, "a sequence made now is no lower")
 
@@ -166,8 +162,7 @@ def test_a_roll_back_is_undone_by_name(bucket: Bucket) -> None:
 
 
 def test_publishing_after_a_roll_back_remembers_what_was_current(bucket: Bucket) -> None:
-    bucket.publish(A)
-    bucket.publish(B)
+    bucket.publish_all(A, B)
     back(bucket)
 
     bucket.publish(C)
@@ -179,8 +174,7 @@ def test_publishing_after_a_roll_back_remembers_what_was_current(bucket: Bucket)
 
 
 def test_the_pointer_says_who_rolled_back_and_what_the_release_is(bucket: Bucket) -> None:
-    bucket.publish(A)
-    bucket.publish(B)
+    bucket.publish_all(A, B)
 
     origin = back(bucket).after.origin
 
@@ -315,8 +309,7 @@ def test_a_revision_that_is_not_there_is_reported(bucket: Bucket) -> None:
 
 
 def test_a_repair_of_what_was_rolled_back_to_forgets_nothing(bucket: Bucket) -> None:
-    for files in (A, B, C):
-        bucket.publish(files)
+    bucket.publish_all(A, B, C)
     back(bucket)
     bucket.server.delete(PREFIX + bundle_key(make_release(B).manifest.head.bundle_sha256))
     bucket.publish(B)
@@ -375,8 +368,7 @@ def test_a_manifest_under_anothers_name_is_refused(bucket: Bucket) -> None:
 
 
 def test_a_publish_at_the_same_moment_wins_and_the_rollback_fails(bucket: Bucket) -> None:
-    bucket.publish(A)
-    bucket.publish(B)
+    bucket.publish_all(A, B)
     # After the pointer was read: with the answer about the bundle.
     bucket.server.inject(
         lambda exchange: (bucket.put(make_release(C)), exchange.send(exchange.good()))[1],

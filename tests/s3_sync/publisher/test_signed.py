@@ -15,7 +15,7 @@ from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import parse_manifest, split_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, parse_pointer, serialize_pointer
+from s3_sync.release.pointer import parse_pointer, serialize_pointer
 from s3_sync.release.signed import (
     check_named,
     sign_manifest,
@@ -26,15 +26,13 @@ from s3_sync.release.signed import (
 from s3_sync.settings import load_settings
 from s3_sync.signature import Keys, Trust, Untrusted
 from tests.runtime.recording import Log
-from tests.s3_sync.bucket import CHECKED, Bucket
+from tests.s3_sync.bucket import CHECKED, A, B, Bucket
 from tests.s3_sync.failing import failure
 from tests.support.publishing import PREFIX
 from tests.support.raising import raised
 from tests.support.releases import make_release
 from tests.support.signing import Key
 
-A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
-B = {"a.py": b"print('b')\n", "c.py": b""}
 KEY, OTHER, THIEF = Key(), Key(), Key()
 BOTH = Keys({**KEY.signer.keys.by_id, **OTHER.signer.keys.by_id})
 WHO = Origin(by="grace", ci_url="https://ci/7")
@@ -50,10 +48,6 @@ def signed(bucket: Bucket) -> Bucket:
     """A bucket whose publisher signs."""
     sign_with(bucket, KEY)
     return bucket
-
-
-def pointer_in(bucket: Bucket) -> Pointer:
-    return parse_pointer(bucket.bodies()[PREFIX + POINTER_KEY])
 
 
 def manifest_in(bucket: Bucket, revision: str) -> bytes:
@@ -85,7 +79,7 @@ def watch(bucket: Bucket) -> list[str]:
     def look() -> None:
         try:
             read(bucket.bodies())
-            found.append(pointer_in(bucket).revision)
+            found.append(bucket.pointer().revision)
         except Untrusted as error:
             found.append(str(error))
 
@@ -100,12 +94,12 @@ def test_pointer_and_manifest_are_signed(signed: Bucket) -> None:
     began = int(time.time())
     first = signed.publish(A)
     assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
-    assert began <= pointer_in(signed).turn.sequence <= time.time()
-    sequence = pointer_in(signed).turn.sequence
+    assert began <= signed.pointer().turn.sequence <= time.time()
+    sequence = signed.pointer().turn.sequence
     signed.publish(B)
 
     assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
-    assert sequence < pointer_in(signed).turn.sequence
+    assert sequence < signed.pointer().turn.sequence
     assert (first.revision,) == signed.history()
     assert "unchanged" == signed.publish(B).result
 
@@ -128,9 +122,8 @@ def test_the_first_signature_leaves_what_nobody_signed_behind(bucket: Bucket, lo
 @pytest.mark.parametrize("deed", ["publish", "rollback"])
 def test_what_follows_an_old_pointer_is_not_taken_for_one(signed: Bucket, deed: str) -> None:
     """A publisher remembers nothing, and pods have seen what came after the old one."""
-    signed.publish(B)
-    signed.publish(A)
-    pointer = pointer_in(signed)
+    signed.publish_all(B, A)
+    pointer = signed.pointer()
     turns = [turn._replace(sequence=n) for n, turn in zip((2, 1), pointer.turns(), strict=True)]
     old = serialize_pointer(pointer._replace(turn=turns[0], history=tuple(turns[1:])))
     put_back = sign_pointer(old, "dags-bucket", PREFIX, KEY.signer)
@@ -142,7 +135,7 @@ def test_what_follows_an_old_pointer_is_not_taken_for_one(signed: Bucket, deed: 
     else:
         back(signed)
 
-    assert began <= pointer_in(signed).turn.sequence
+    assert began <= signed.pointer().turn.sequence
 
 
 def test_a_pointer_that_was_deleted_is_followed_by_a_higher_one(signed: Bucket) -> None:
@@ -152,7 +145,7 @@ def test_a_pointer_that_was_deleted_is_followed_by_a_higher_one(signed: Bucket) 
 
     signed.publish(B)
 
-    assert began <= pointer_in(signed).turn.sequence
+    assert began <= signed.pointer().turn.sequence
 
 
 def test_an_old_manifest_that_was_put_back_is_not_what_is_current(signed: Bucket) -> None:
@@ -182,7 +175,7 @@ def test_a_forged_verdict_is_not_signed(signed: Bucket) -> None:
 def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
     signed.publish(A)
     evil = make_release({"a.py": b"evil = 1\n"}, signer=THIEF.signer)
-    pointer = pointer_in(signed)
+    pointer = signed.pointer()
     turns = (pointer.turn._replace(revision=evil.revision, sequence=1),)
     forged = serialize_pointer(pointer._replace(history=turns))
     signature = signed.bodies()[PREFIX + POINTER_KEY].splitlines(keepends=True)[-1]
@@ -204,8 +197,7 @@ def test_a_publisher_without_a_key_says_that_the_signature_is_gone(
     signed: Bucket, log: Log, deed: str
 ) -> None:
     places = Places(signed)
-    signed.publish(B)
-    signed.publish(A)
+    signed.publish_all(B, A)
     places.dev.publish(B)
     signed.store.signer = signed.store.keys = None
     {"publish": lambda: signed.publish(B), "rollback": lambda: back(signed),
@@ -224,7 +216,7 @@ def test_what_is_current_is_signed_by_the_next_key_without_a_gap(signed: Bucket)
     first = signed.publish(B)
     second = signed.publish(A)
     before = split_manifest(manifest_in(signed, second.revision))
-    sequence = pointer_in(signed).turn.sequence
+    sequence = signed.pointer().turn.sequence
     sign_with(signed, OTHER, BOTH)
     found = watch(signed)
 
@@ -235,7 +227,7 @@ def test_what_is_current_is_signed_by_the_next_key_without_a_gap(signed: Bucket)
     after = split_manifest(manifest_in(signed, second.revision))
     assert before[0] == after[0] and before[1] != after[1]
     assert (first.revision,) == signed.history()
-    assert sequence < pointer_in(signed).turn.sequence
+    assert sequence < signed.pointer().turn.sequence
     assert {second.revision} == set(found), "at every moment it would be taken"
     assert "unchanged" == signed.publish(A).result
 
@@ -259,7 +251,7 @@ def test_a_publisher_that_does_not_know_the_old_key_begins_again(signed: Bucket)
     assert "published" == signed.publish(A).result
 
     assert (OTHER.key_id, OTHER.key_id) == read(signed.bodies(), OTHER.signer.keys)
-    assert (revision, ()) == (pointer_in(signed).revision, signed.history())
+    assert (revision, ()) == (signed.pointer().revision, signed.history())
 
 
 # --- rollback, pin, prune, diff
@@ -276,7 +268,7 @@ def test_a_roll_back_is_signed(signed: Bucket) -> None:
 
     back(signed)
 
-    assert first == pointer_in(signed).revision
+    assert first == signed.pointer().revision
     assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
     assert not any("refused" in said or " " in said for said in found)
 
@@ -290,7 +282,7 @@ def test_there_is_no_way_back_to_what_is_not_trusted(bucket: Bucket) -> None:
 
     assert "release_untrusted" == error.reason
     assert f"{manifest_key(first)} is refused: it is not signed" in error.message
-    assert current == pointer_in(bucket).revision
+    assert current == bucket.pointer().revision
     assert "release_untrusted" == failure(find_release, bucket.store, first).reason
 
 
@@ -356,7 +348,7 @@ def test_a_promotion_keeps_the_manifests_signature_and_signs_the_pointer(places:
     assert bodies[f"dev/{manifest_key(revision)}"] == bodies[PREFIX + manifest_key(revision)]
     dev = bodies[f"dev/{POINTER_KEY}"]
     raised(Untrusted, signer_of_pointer, dev, "dags-bucket", PREFIX, BOTH)
-    assert {revision, pointer_in(places.prd).revision} == set(found)
+    assert {revision, places.prd.pointer().revision} == set(found)
 
 
 @pytest.mark.parametrize("part", ["pointer", "manifest"])
