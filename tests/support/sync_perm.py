@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.support.airflow import Airflow
 from tests.support.daemon import VENV_BIN, Event, SidecarProcess
@@ -59,6 +59,13 @@ class SyncPerm(SidecarProcess):
         Wait until `/readyz` says that the permissions are known to be good.
         """
         return self.wait_until_ready(timeout_seconds).json()
+
+    def until_good(self) -> Self:
+        """
+        The same process, once the permissions are known to be good: to be read after `start`.
+        """
+        self.wait_until_good()
+        return self
 
     def wait_for_pass(self, after: int = 0, **match: Any) -> Event:
         """

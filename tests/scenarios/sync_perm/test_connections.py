@@ -120,9 +120,8 @@ def test_mysql_ends_as_airflow_would_have_it(
     dags["folded"] = {"equipe": ["can_read"]}  # which the collation takes for Équipe
     airflow.write_dags(database, home, dags)
     add_role(database, "Équipe")
-    daemon = start(database)
+    daemon = start(database).until_good()
 
-    daemon.wait_until_good()
     wait_until(lambda: grants_on(database, "DAG:Übung"), "granted", PASS_SECONDS)
     assert {("Équipe", "can_read")} == grants_on(database, "DAG:folded")
     assert "failing_dags" not in daemon.status()["details"]

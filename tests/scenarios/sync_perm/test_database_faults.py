@@ -75,8 +75,7 @@ def test_database_that_hangs_is_reported_and_health_answers(
     own_postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     database = small(own_postgres)
-    daemon = begin(database, {"SYNC_PERM_TIMEOUT": "20s"})
-    daemon.wait_until_good()
+    daemon = begin(database, {"SYNC_PERM_TIMEOUT": "20s"}).until_good()
     ((backend,),) = database.query(
         "SELECT pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
         (database.name,),

@@ -152,8 +152,7 @@ def test_every_grant_that_is_lost_comes_back(
     airflow: Airflow, whole: Database, start: StartSyncPerm
 ) -> None:
     wanted = contents(whole)
-    daemon = start(whole, {"SYNC_PERM_INCLUDE_DAGS": "true"})
-    daemon.wait_until_good()
+    daemon = start(whole, {"SYNC_PERM_INCLUDE_DAGS": "true"}).until_good()
     for part in range(PARTS):
         whole.query(f"DELETE FROM ab_permission_view_role WHERE id % {PARTS} = {part}")
         wait_until(lambda: contents(whole) == wanted, "all is back", 2 * PASS_SECONDS)

@@ -80,8 +80,7 @@ def test_what_was_removed_left_by_a_race_or_given_by_hand_is_repaired(
     add_role(database, "friends")
     for dag_id in ("free", "ruled"):
         grant(database, "friends", "can_edit", f"DAG:{dag_id}")
-    daemon = start(database)
-    daemon.wait_until_good()
+    daemon = start(database).until_good()
     rows = log_rows(database)
 
     revoke(database, "Viewer", "can_edit", "DAG:kept_1")
@@ -115,8 +114,7 @@ def test_nothing_is_written_and_nothing_started_while_nothing_changes(
     before, rows = contents(database), log_rows(database)
     written = _tuples_written(database)
 
-    daemon = start(database, {"INTERVAL": "0.1"})
-    daemon.wait_until_good()
+    daemon = start(database, {"INTERVAL": "0.1"}).until_good()
     polls = daemon.quiet_polls()
     wait_until(lambda: daemon.quiet_polls() >= polls + 50, "fifty polls", 60)
 
@@ -130,8 +128,7 @@ def test_nothing_is_written_and_nothing_started_while_nothing_changes(
 def test_a_foe_that_edits_every_two_seconds_costs_a_tenth_of_a_core_at_most(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
-    daemon = start(database)
-    daemon.wait_until_good()
+    daemon = start(database).until_good()
     before, began = cpu_seconds(daemon.pid), time.monotonic()
 
     def edited(seconds: float = 300.0) -> bool:

@@ -48,8 +48,7 @@ def test_a_thousand_dags_and_fifty_roles(
             for n in range(1, ROLES + 1)
         )
     )
-    daemon = begin(database, {"SYNC_PERM_ROLES": str(file)})
-    daemon.wait_until_good()
+    daemon = begin(database, {"SYNC_PERM_ROLES": str(file)}).until_good()
     file.write_text(file.read_text() + "# read again\n")
     daemon.wait_for_event("roles_file_taken", PASS_SECONDS, after=len(daemon.events))
 

@@ -152,8 +152,7 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
     whole, written = contents(filled), _tuples_written(filled)
     daemon.terminate()
 
-    again = start(filled, settings)
-    again.wait_until_good()
+    again = start(filled, settings).until_good()
     assert ([], written) == (again.find_events("pass_started"), _tuples_written(filled))
 
     # A grant that was removed in the UI comes back; one that was added is left.
@@ -174,8 +173,7 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
 def test_a_wrong_file_and_no_file_change_nothing(
     airflow: Airflow, filled: Database, file: Path, start: StartSyncPerm
 ) -> None:
-    daemon = start(filled, {"SYNC_PERM_ROLES": str(file)})
-    daemon.wait_until_good()
+    daemon = start(filled, {"SYNC_PERM_ROLES": str(file)}).until_good()
     whole = contents(filled)
 
     write(file, FILE.replace("on Connections", "on Konnections").replace("Viewer", "Viewr"))
@@ -211,8 +209,7 @@ def test_diff_says_what_the_daemon_then_does_and_writes_nothing(
 
     assert 4 == told.returncode, told.stderr
     assert (before, written) == (contents(filled), _tuples_written(filled))
-    daemon = start(filled, {"SYNC_PERM_ROLES": str(file)})
-    daemon.wait_until_good()
+    start(filled, {"SYNC_PERM_ROLES": str(file)}).until_good()
     now: Contents = contents(filled)
     facts = json.loads(told.stdout)
     promised = {(g["role"], g["action"], g["resource"]) for g in facts["grant"]}
@@ -294,8 +291,7 @@ def test_on_sqlite_it_is_the_same(
     database = airflow.new_sqlite(tmp_path / "metadata.sqlite", home)
     add_role(database, "team-a")
     airflow.write_dags(database, home, DAGS, parsed=True, places=PLACES)
-    daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
 
-    daemon.wait_until_good()
+    start(database, {"SYNC_PERM_ROLES": str(file)}).until_good()
 
     assert given(database) == WANTED

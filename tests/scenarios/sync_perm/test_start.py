@@ -40,8 +40,7 @@ def test_what_was_lost_before_the_start_is_back_before_it_is_ready(
         revoke(database, role, "can_create", "DAG Runs")
     delete_permission(database, "menu_access", "Docs")
 
-    daemon = start(database)
-    daemon.wait_until_good()
+    start(database).until_good()
 
     assert [] == difference(contents(database), whole)
 
@@ -54,8 +53,7 @@ def test_the_whole_command_leaves_a_default_role_with_more_than_airflow_gives_it
     grant(database, "Viewer", "menu_access", "Admin")
     widened = contents(database)
 
-    daemon = start(database, {"SYNC_PERM_TARGETED": "false"})
-    daemon.wait_until_good()
+    daemon = start(database, {"SYNC_PERM_TARGETED": "false"}).until_good()
 
     assert [] == daemon.find_events("pass_started")
     assert [] == difference(contents(database), widened)
@@ -74,8 +72,7 @@ def test_an_upgraded_database_gets_what_the_new_airflow_gives(
     before = contents(database)
     wanted = synced(airflow, postgres, database, tmp_path)
 
-    daemon = start(database)
-    daemon.wait_until_good()
+    start(database).until_good()
 
     assert [] != difference(before, wanted)
     assert [] == difference(contents(database), wanted)
@@ -88,8 +85,7 @@ def test_roles_of_the_configuration_are_created(
 ) -> None:
     roles = {"auditor": [{"action": "can_read", "resource": "Audit Logs"}]}
 
-    daemon = start(database, {"AIRFLOW__FAB__CUSTOM_ROLES": json.dumps(roles)})
-    daemon.wait_until_good()
+    start(database, {"AIRFLOW__FAB__CUSTOM_ROLES": json.dumps(roles)}).until_good()
 
     assert ("auditor", "can_read") in grants_on(database, "Audit Logs")
     assert ("auditor", "can_read") in grants_on(database, "Website")
