@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+STARTS_AT = 1_700_000_000
 KEY = bytes(range(200, 232))
 """What no error, log or status may show."""
 
@@ -77,13 +78,12 @@ def ccache(
 def tgt(
     ends_at: int,
     *,
-    starts_at: int = 1_700_000_000,
     name: str = "airflow",
     realm: str = "EXAMPLE.COM",
     renew_until: int = 0,
     flags: int = 0x40C00000,
 ) -> bytes:
-    times = (starts_at, starts_at, ends_at, renew_until)
+    times = (STARTS_AT, STARTS_AT, ends_at, renew_until)
     return _credential(
         _principal(realm, [name]), _principal(realm, ["krbtgt", realm]), times, flags, b"ticket"
     )

@@ -37,11 +37,11 @@ class Door:
     def judge(self, revision: str = "r1", changed: Sequence[str] = ()) -> RevisionRefused | None:
         return self.gate.judge(revision, str(self.folder), changed, self.fence)
 
-    def findings(self, revision: str = "r1", changed: Sequence[str] = ()) -> list[Finding]:
+    def findings(self, changed: Sequence[str] = ()) -> list[Finding]:
         """
         Why it is refused; nothing where it is accepted.
         """
-        refused = self.judge(revision, changed)
+        refused = self.judge(changed=changed)
         return list(refused.findings) if refused else []
 
     def checks(self, result: str) -> float:

@@ -148,13 +148,13 @@ logs.get_logger("box").info("the_end")
 """
 
 
-def run_on_terminal(form: str | None, key: str = "x") -> str:
+def run_on_terminal(form: str | None) -> str:
     """
     Run a program whose standard output is a terminal, and return what it wrote.
     """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(form=form, key=key)], stdout=theirs, stderr=theirs
+        [sys.executable, "-c", PROGRAM.format(form=form, key="x")], stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     written = b""

@@ -196,14 +196,14 @@ class Airflow:
         script = Path(__file__).with_name("write_dags.py")
         self.run(database, home, "python", "-P", str(script), given=given)
 
-    def new_sqlite(self, path: Path, home: Path, state: State = "synced") -> SqliteDatabase:
+    def new_sqlite(self, path: Path, home: Path) -> SqliteDatabase:
         """
         Make an SQLite metadata database.
         """
-        cached = self.folder / f"{state}.sqlite"
+        cached = self.folder / "synced.sqlite"
         if not cached.exists():
             made = SqliteDatabase(cached.with_suffix(f".{os.getpid()}"))
-            self._initialize(made, home, state)
+            self._initialize(made, home, "synced")
             made.path.rename(cached)
         shutil.copy(cached, path)
         return SqliteDatabase(path)

@@ -157,7 +157,6 @@ class Browser:
         url: str,
         *,
         width: int = 1000,
-        height: int = 700,
         is_dark: bool = False,
         has_scripts: bool = True,
     ) -> Seen:
@@ -165,14 +164,14 @@ class Browser:
         Load a page and return what became of it.
 
         Args:
-            width: Of the window, in CSS pixels; so is the height.
+            width: Of the window, in CSS pixels; its height is 700.
             is_dark: Whether the person wants dark pages.
             has_scripts: Whether pages may run scripts.
         """
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
-            height=height,
+            height=700,
             deviceScaleFactor=1,
             mobile=width < 600,
         )

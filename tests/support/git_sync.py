@@ -50,26 +50,19 @@ class PlainGitSync(SidecarProcess):
     git-sync without the wrapper; `events` are its own JSON lines.
     """
 
-    def wait_for_message(
-        self, text: str, after: int = 0, timeout_seconds: float = PATIENCE_SECONDS
-    ) -> Event:
+    def wait_for_message(self, text: str) -> Event:
         """
         Return the first line whose message or error has this text.
-
-        Args:
-            text: A part of `msg` or `error`.
-            after: Skip this many lines.
-            timeout_seconds: How long to wait.
         """
 
         def found() -> Event | None:
-            for event in self.events[after:]:
+            for event in list(self.events):
                 if text in f"{event.get('msg')} {event.get('error')}":
                     return event
             assert self.is_running(), f"ended without {text!r}:\n{self.log()}"
             return None
 
-        event = wait_until(found, text, timeout_seconds)
+        event = wait_until(found, text)
         assert event is not None
         return event
 

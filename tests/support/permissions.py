@@ -204,12 +204,12 @@ def delete_permission(database: Metadata, action: str, resource: str) -> None:
             database.query("DELETE FROM ab_permission_view WHERE id = %s", (found,))
 
 
-def add_null_row(database: Metadata, action: str | None = "can_read") -> None:
+def add_null_row(database: Metadata) -> None:
     """
     Leave a permission without a resource, as two simultaneous runs of Airflow 2 do.
     """
     database.query(
         "INSERT INTO ab_permission_view (id, permission_id, view_menu_id)"
-        " VALUES (%s, (SELECT id FROM ab_permission WHERE name = %s), NULL)",
-        (new_id(database, "ab_permission_view"), action),
+        " VALUES (%s, (SELECT id FROM ab_permission WHERE name = 'can_read'), NULL)",
+        (new_id(database, "ab_permission_view"),),
     )

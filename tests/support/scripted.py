@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.support.daemon import Daemon, Event
 from tests.support.fake_s3 import FakeS3
@@ -41,7 +40,6 @@ def daemon_for(
     s3: FakeS3,
     target: Path,
     *,
-    key_path: str = "dags",
     interval: str = "1h",
     arguments: tuple[str, ...] = (),
     settings: Mapping[str, str | None] | None = None,
@@ -50,7 +48,7 @@ def daemon_for(
     A daemon that reads from a scripted server, not started.
     """
     environment = {**s3.environment(), **(settings or {})}
-    return Daemon(None, s3.bucket, target, key_path, interval, environment, arguments)
+    return Daemon(None, s3.bucket, target, "dags", interval, environment, arguments)
 
 
 def published(target: Path) -> dict[str, bytes]:
@@ -107,21 +105,15 @@ class Running:
         assert "reason" in ended, ended
         return ended
 
-    def withstand(
-        self, fault: Fault, match: Match | None = None, *, body: bytes | None = None, **stored: Any
-    ) -> Event:
+    def withstand(self, fault: Fault, match: Match | None = None) -> Event:
         """
         Change `a.py` behind a fault: nothing is published until it ends, and then everything.
-
-        Args:
-            body: The new content; None: any.
-            stored: How it is stored, as for `FakeS3.put`.
 
         Returns:
             The line that says why.
         """
         before = self.published
-        self.s3.put("dags/a.py", body or new_content(), **stored)
+        self.s3.put("dags/a.py", new_content())
         self.s3.inject(fault, match)
         failed = self.fail()
         assert before == self.published

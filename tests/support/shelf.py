@@ -16,6 +16,7 @@ from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Match, Request
 from tests.support.releases import Release, make_release
+from tests.support.scripted import daemon_for
 from tests.support.servers import S3Server
 
 RELEASE = {"S3_SYNC_SOURCE": "release"}
@@ -140,8 +141,7 @@ def release_daemon(
     """
     A daemon that reads releases from a scripted server, not started.
     """
-    environment = {**s3.environment(), **RELEASE, **(settings or {})}
-    return Daemon(None, s3.bucket, target, "dags", interval, environment)
+    return daemon_for(s3, target, interval=interval, settings={**RELEASE, **(settings or {})})
 
 
 def is_pointer(request: Request) -> bool:

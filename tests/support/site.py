@@ -119,11 +119,11 @@ class Site:
         """
         return run_client(["klist", "-s"], self.config, ccache or self.ccache).returncode == 0
 
-    def expiry(self, ccache: Path | None = None) -> float:
+    def expiry(self) -> float:
         """
         When the published TGT ends: Unix time.
         """
-        return expiry_of(ccache or self.ccache, self.config)
+        return expiry_of(self.ccache, self.config)
 
     def leftovers(self, *expected: str) -> list[str]:
         """

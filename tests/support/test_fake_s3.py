@@ -39,11 +39,11 @@ def s3() -> Iterator[FakeS3]:
         yield server
 
 
-def client(s3: FakeS3, secret_key: str = SECRET_KEY, region: str = "us-east-1") -> Any:
+def client(s3: FakeS3, secret_key: str = SECRET_KEY) -> Any:
     """
     A boto3 client without retries.
     """
-    session = boto3.session.Session(ACCESS_KEY, secret_key, None, region)
+    session = boto3.session.Session(ACCESS_KEY, secret_key, None, "us-east-1")
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return session.client("s3", endpoint_url=s3.endpoint, config=config)
 

@@ -4,8 +4,8 @@ from s3_sync.release.ranges import GAP_BYTES, join
 from s3_sync.release.rows import File
 
 
-def file(offset: int, stored: int = 10) -> File:
-    return File(f"f{offset:09}", stored, stored, "0" * 64, "0644", offset)
+def file(offset: int) -> File:
+    return File(f"f{offset:09}", 10, 10, "0" * 64, "0644", offset)
 
 
 def test_nothing_needs_no_request() -> None:

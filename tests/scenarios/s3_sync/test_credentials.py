@@ -22,9 +22,9 @@ from tests.support.s3_refusals import Identity, signed_by
 from tests.support.scripted import FILES, published
 
 
-def rotate(s3: FakeS3, source: CredentialSource, refusal: str, seconds: float = 3600) -> None:
+def rotate(s3: FakeS3, source: CredentialSource, refusal: str) -> None:
     """Hand out new credentials, and let S3 refuse the old ones."""
-    old, new = source.credentials, session_credentials(next(numbers), seconds)
+    old, new = source.credentials, session_credentials(next(numbers), 3600)
     source.issue(new)
     s3.identities = {old.access_key: old.identity(refusal), new.access_key: new.identity()}
 
