@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.scripts import script
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,17 +25,16 @@ class Programs:
 
     def __post_init__(self) -> None:
         for name in ("kubectl", "helm", "kind", "podman"):
-            program = self.folder / name
-            program.write_text(
-                f"""#!/bin/sh
+            script(
+                self.folder / name,
+                f"""
                 echo "{name} $*" >>"$CALLS"
                 case "$*" in
                   "config current-context") echo "$CURRENT" ;;
                   *--filename\\ -) cat >/dev/null ;;
                 esac
-                """
+                """,
             )
-            program.chmod(0o755)
 
     def run(self, current: str, **variables: str) -> tuple[int, list[str], str]:
         """

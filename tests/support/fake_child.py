@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.support.scripts import script
+
 
 class FakeChild:
     """
@@ -22,8 +24,7 @@ class FakeChild:
         Run lines of shell.
         """
         calls = self._folder / "calls"
-        self.program.write_text("\n".join(["#!/bin/sh", f'echo "$*" >> {calls}', *lines]) + "\n")
-        self.program.chmod(0o755)
+        script(self.program, "\n".join([f'echo "$*" >> {calls}', *lines]))
 
     def says(self, answer: object) -> None:
         """

@@ -12,3 +12,18 @@ def script(path: Path, body: str, shell: str = "/bin/sh") -> str:
     path.write_text(f"#!{shell}\n{body}\n")
     path.chmod(0o755)
     return str(path)
+
+
+def counting(path: Path, body: str) -> Path:
+    """
+    Write a program that counts its runs, and return its path.
+    """
+    return Path(script(path, f"echo x >>{path}.runs\n{body}"))
+
+
+def runs(path: Path) -> int:
+    """
+    How often such a program was run.
+    """
+    counted = Path(f"{path}.runs")
+    return len(counted.read_text().split()) if counted.exists() else 0

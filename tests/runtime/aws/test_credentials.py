@@ -28,6 +28,7 @@ from tests.runtime.recording import Log
 from tests.support.clocks import Clock
 from tests.support.descriptors import held
 from tests.support.raising import raised
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+="}
@@ -190,12 +191,9 @@ def test_the_child_and_what_it_started_die_with_the_fence(
     environ: Callable[..., None], tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "pid"
-    script = tmp_path / "hang"
-    script.write_text(
-        f"#!/bin/sh\necho $$ > {pid_file}.new\nmv {pid_file}.new {pid_file}\nexec sleep 60\n"
-    )
-    script.chmod(0o755)
-    (tmp_path / "config").write_text(f"[default]\ncredential_process = {script}\n")
+    told = f"echo $$ > {pid_file}.new\nmv {pid_file}.new {pid_file}\nexec sleep 60"
+    hangs = script(tmp_path / "hang", told)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {hangs}\n")
     environ(AWS_CONFIG_FILE=str(tmp_path / "config"))
     fence = Fence()
     ended: list[Exception] = []

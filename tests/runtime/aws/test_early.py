@@ -19,6 +19,7 @@ from tests.runtime.aws.fake_chain import CONFIG, FakeChain
 from tests.runtime.door import is_alive, pid_in
 from tests.support.descriptors import held
 from tests.support.raising import raised
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 
@@ -130,10 +131,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_whatever_ends_the_process_ends_what_it_has_asked(tmp_path: Path, end: str) -> None:
     program = tmp_path / "python"
-    program.write_text(
-        f"#!/bin/sh\necho $$ > {program}.new\nmv {program}.new {program}.pid\nexec sleep 600\n"
-    )
-    program.chmod(0o755)
+    script(program, f"echo $$ > {program}.new\nmv {program}.new {program}.pid\nexec sleep 600")
 
     subprocess.run([sys.executable, "-c", PROGRAM + ENDS[end], program], timeout=60, check=False)
 

@@ -15,6 +15,7 @@ from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.scripts import script
 
 GATE = {"S3_SYNC_GATE": "syntax"}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
@@ -151,13 +152,10 @@ def test_an_accepted_revision_that_was_cut_short_is_shown_whole_before_the_next_
 def test_a_command_that_writes_to_what_it_judges_is_undone(
     s3: FakeS3, process: Process, tmp_path: Path, layout: dict[str, str]
 ) -> None:
-    script = tmp_path / "check"
-    script.write_text(
-        "#!/bin/sh\ngrep -q v2 a.py || exit 0\nchmod u+w a.py b.py; echo '#' >> b.py; exit 1\n"
-    )
-    script.chmod(0o755)
+    meddles = "grep -q v2 a.py || exit 0\nchmod u+w a.py b.py; echo '#' >> b.py; exit 1"
+    command = script(tmp_path / "check", meddles)
     s3.put_each(("a.py", "b.py"), b"v1\n")
-    process.run({**layout, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(script)})
+    process.run({**layout, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
     s3.put("a.py", b"v2\n")
 
     assert "refused" == process.cycle().result

@@ -9,7 +9,7 @@ import pytest
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, is_get
-from tests.support.scripts import script
+from tests.support.scripts import counting, runs, script
 from tests.support.shelf import RELEASE, Shelf
 
 GOOD = {
@@ -43,16 +43,6 @@ def s3(s3: FakeS3) -> FakeS3:
 
 def by_command(command: object) -> dict[str, str]:
     return {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": shlex.quote(str(command))}
-
-
-def counting(path: Path, body: str) -> Path:
-    """Write a shell script that counts its runs in a file `<path>.runs`, and make it a program."""
-    return Path(script(path, f"echo x >>{path}.runs\n{body}"))
-
-
-def runs(path: Path) -> int:
-    """How often it was run."""
-    return len(Path(f"{path}.runs").read_text().split())
 
 
 def checks(process: Process) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.faults import first
 from tests.support.loopback import Fault
+from tests.support.scripts import script
 from tests.support.shelf import RELEASE, Shelf, is_bundle
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -74,12 +75,10 @@ class World:
         self.before = self.process.revision
         self.process.stop()
 
-    def gate_by(self, script: str, folder: Path) -> None:
+    def gate_by(self, body: str, folder: Path) -> None:
         """Let a command of ours be the gate."""
-        place = folder / "gate"
-        place.write_text(f"#!/bin/sh\n{script}\n")
-        place.chmod(0o755)
-        self.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(place)}
+        command = script(folder / "gate", body)
+        self.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
 
 
 Make = Callable[[World, Path], object]

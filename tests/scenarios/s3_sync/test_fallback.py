@@ -17,6 +17,7 @@ from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3
 from tests.support.reading import reading
 from tests.support.revisions import make_revision
+from tests.support.scripts import script
 from tests.support.shelf import RELEASE, Shelf
 from tests.support.snapshots import consumed, wait_for_cycles
 from tests.support.waiting import wait_until
@@ -128,10 +129,8 @@ def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
     s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path, counts: Counts
 ) -> None:
     """A reader would not call a refused release whole."""
-    check = tmp_path / "check"
-    check.write_text("#!/bin/sh\ntest ! -e no.py || { echo no.py:1: no; exit 1; }\n")
-    check.chmod(0o755)
-    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(check)}
+    check = script(tmp_path / "check", "test ! -e no.py || { echo no.py:1: no; exit 1; }")
+    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": check}
     layout = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_RETAIN_FOR": "10s"}
     shelf, chance = Shelf.at(s3), random.Random(5)
     seen: dict[str, Any] = {}
@@ -158,12 +157,9 @@ def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
 
 
 @pytest.fixture
-def dying(tmp_path: Path) -> Path:
+def dying(tmp_path: Path) -> str:
     """A gate that a release with a 2 makes die, and any other does not."""
-    command = tmp_path / "gate"
-    command.write_text("#!/bin/sh\ngrep -q 2 pkg0/m0.py && kill -9 $$\nexit 0\n")
-    command.chmod(0o755)
-    return command
+    return script(tmp_path / "gate", "grep -q 2 pkg0/m0.py && kill -9 $$\nexit 0")
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
@@ -171,12 +167,12 @@ def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
     s3: FakeS3,
     start: StartDaemon,
     target: Path,
-    dying: Path,
+    dying: str,
     layout: dict[str, str],
     is_new: bool,
 ) -> None:
     """It has what passed, the release before, and a task waits for it."""
-    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": str(dying)}
+    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": dying}
     settings = {**RELEASE, **layout, **gate, "S3_SYNC_ONE_SHOT": "true"}
     shelf = Shelf.at(s3)
     shelf.publish(revision(1))

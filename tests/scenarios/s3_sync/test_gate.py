@@ -16,6 +16,7 @@ import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.daemon import Daemon
+from tests.support.scripts import counting, runs
 from tests.support.snapshots import (
     SwappingS3,
     consumed,
@@ -57,27 +58,14 @@ def gated(request: pytest.FixtureRequest) -> dict[str, str]:
     return gate_in(request.param)
 
 
-def by_command(*words: object, layout: str = "snapshot", timeout: str = "60s") -> dict[str, str]:
+def by_command(*words: object, layout: str = "snapshot") -> dict[str, str]:
     """The settings of a gate that runs a command."""
     return {
         "S3_SYNC_LAYOUT": layout,
         "S3_SYNC_GATE": "command",
         "S3_SYNC_GATE_COMMAND": shlex.join(map(str, words)),
-        "S3_SYNC_GATE_TIMEOUT": timeout,
+        "S3_SYNC_GATE_TIMEOUT": "60s",
     }
-
-
-def script(path: Path, body: str) -> Path:
-    """Write a shell script that counts its runs in a file `<path>.runs`, and make it a program."""
-    path.write_text(f"#!/bin/sh\necho x >>{path}.runs\n{body}\n")
-    path.chmod(0o755)
-    return path
-
-
-def runs(path: Path) -> int:
-    """How often a script was run."""
-    counted = Path(f"{path}.runs")
-    return len(counted.read_text().split()) if counted.exists() else 0
 
 
 def checks(daemon: Daemon) -> tuple[float, float, float]:
@@ -161,7 +149,9 @@ def test_one_shot_that_is_refused_ends_in_3_and_says_why(
     s3: SwappingS3, target: Path, start: StartDaemon, tmp_path: Path
 ) -> None:
     one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "6s"}
-    command = script(tmp_path / "gate", "grep -q 'two = (2$' pkg/*.py || exit 0; echo odd; exit 1")
+    command = counting(
+        tmp_path / "gate", "grep -q 'two = (2$' pkg/*.py || exit 0; echo odd; exit 1"
+    )
     s3.swap(BROKEN)
     daemon = start({**by_command(command), **one_shot}, interval="0.3")
 
@@ -248,7 +238,7 @@ def test_kill_during_a_check_leaves_nothing_half_done(
     layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
 ) -> None:
     hangs = tmp_path / "hangs"
-    check = script(tmp_path / "check", f"test -e {hangs} && exec sleep {NAP}\nexit 0")
+    check = counting(tmp_path / "check", f"test -e {hangs} && exec sleep {NAP}\nexit 0")
     daemon = start(by_command(check, layout=layout)).until_synced()
     hangs.touch()
     s3.swap(FIXED)

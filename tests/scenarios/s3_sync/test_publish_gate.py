@@ -11,6 +11,7 @@ from tests.support.publishing import (
     Publishing,
     write_files,
 )
+from tests.support.scripts import script
 
 
 def test_the_gate_names_every_broken_file_and_uploads_nothing(on_moto: Place) -> None:
@@ -30,11 +31,10 @@ def test_a_command_as_gate_sees_what_would_be_released_and_nothing_else(
     write_files(on_moto.dags, {**A, ".git/config": b"", "b.pyc": b""})
     (on_moto.dags / "link.py").symlink_to("a.py")
     seen = tmp_path / "seen"
-    script = write_files(tmp_path / "bin", {"gate": b"#!/bin/sh\nfind . -type f | sort > $SEEN\n"})
-    (script / "gate").chmod(0o755)
+    gate = script(tmp_path / "gate", "find . -type f | sort > $SEEN")
     publisher = on_moto.publisher_with(
         S3_SYNC_GATE="command",
-        S3_SYNC_GATE_COMMAND=str(script / "gate"),
+        S3_SYNC_GATE_COMMAND=gate,
         S3_SYNC_GATE_ENV="SEEN",
         SEEN=str(seen),
     )
