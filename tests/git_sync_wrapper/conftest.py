@@ -24,6 +24,13 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of AWS in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start wrappers whose cycles a test runs one by one."""
     start = Start(tmp_path)

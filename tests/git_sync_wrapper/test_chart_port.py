@@ -2,7 +2,6 @@
 git-sync's own port.
 """
 
-import http.client
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from git_sync_wrapper.chart_port import ChartPort, address
 from git_sync_wrapper.metrics import GitSyncMetrics
 from sidecar_runtime.errors import SettingsError
+from tests.support.daemon import ask
 
 
 class Port:
@@ -21,13 +21,9 @@ class Port:
         self.server = ChartPort("127.0.0.1:0", lambda: self.is_ready, registry)
         self.server.start()
 
-    def get(self, path: str = "/", method: str = "GET") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=10)
-        connection.request(method, path)
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
-        return answer.status, body
+    def get(self, path: str = "/", method: str = "GET") -> tuple[int, str]:
+        answer = ask(("127.0.0.1", self.server.server_port), path, method, 10)
+        return answer.status, answer.body
 
 
 @pytest.fixture
@@ -46,11 +42,11 @@ def port() -> Iterator[Port]:
 def test_any_path_is_503_before_there_is_something_to_read_and_200_after(
     port: Port, path: str
 ) -> None:
-    assert (503, b"repo is not ready\n") == port.get(path)
+    assert (503, "repo is not ready\n") == port.get(path)
 
     port.is_ready = True
 
-    assert (200, b"") == port.get(path)
+    assert (200, "") == port.get(path)
     assert 405 == port.get(path, "POST")[0]
 
 
@@ -64,7 +60,7 @@ def test_metrics_have_git_syncs_names_and_whole_numbers(metrics: GitSyncMetrics)
     status, body = port.get("/metrics")
     port.server.close()
 
-    lines = set(body.decode().splitlines())
+    lines = set(body.splitlines())
     assert 200 == status
     assert {
         'git_sync_count_total{status="success"} 1',

@@ -42,7 +42,7 @@ class Exit:
 @dataclass(frozen=True)
 class Answer:
     """
-    One HTTP answer of the daemon.
+    One HTTP answer.
     """
 
     status: int
@@ -54,6 +54,20 @@ class Answer:
         The body as JSON.
         """
         return json.loads(self.body)
+
+
+def ask(
+    address: tuple[str, int], path: str, method: str = "GET", timeout_seconds: float = 5.0
+) -> Answer:
+    """
+    Make one HTTP request, on a connection of its own.
+    """
+    with contextlib.closing(HTTPConnection(*address, timeout=timeout_seconds)) as connection:
+        connection.request(method, path)
+        response = connection.getresponse()
+        body = response.read().decode()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, headers, body)
 
 
 class SidecarProcess:
@@ -240,13 +254,7 @@ class SidecarProcess:
         """
         One HTTP request to the daemon.
         """
-        connection = HTTPConnection(*self.address(), timeout=timeout_seconds)
-        with contextlib.closing(connection):
-            connection.request(method, path)
-            response = connection.getresponse()
-            body = response.read().decode()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, headers, body)
+        return ask(self.address(), path, method, timeout_seconds)
 
     def status(self) -> Any:
         """

@@ -105,10 +105,7 @@ def test_requests_to_codecommit_are_signed_from_the_start(start: Start) -> None:
     assert not any("proactive" in key for key in start().prepare().git_config)
 
 
-def test_git_gets_a_signature_for_the_path(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
-
+def test_git_gets_a_signature_for_the_path(start: Start, aws: None) -> None:
     said = fill(start(CODECOMMIT).prepare(), CODECOMMIT).stdout
 
     fields = dict(line.partition("=")[::2] for line in said.splitlines())
@@ -158,10 +155,8 @@ def test_no_place_for_the_socket_is_an_error_that_helps(monkeypatch: pytest.Monk
 
 
 def test_a_refusal_is_explained_for_codecommit_only(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
     access = start(CODECOMMIT)
 

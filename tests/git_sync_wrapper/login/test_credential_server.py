@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.git_sync_wrapper.access import git_credential
 from tests.runtime.recording import Log
 from tests.support.waiting import wait_until
+
+Fail = Callable[[SidecarError], object]
 
 HELPER = [sys.executable, "-I", "-S", credential_helper.__file__]
 
@@ -61,14 +64,20 @@ def failures() -> list[SidecarError]:
     return []
 
 
+@contextmanager
+def serving(keys: Keys, path: Path, fail: Fail = lambda _: None, **seconds: float) -> Iterator[str]:
+    """Answer at a socket meanwhile."""
+    server = CredentialServer(str(path), keys, fail, **seconds)
+    server.start()
+    yield str(path)
+    server.close()
+
+
 @pytest.fixture
 def path(temporary: Path, keys: Keys, failures: list[SidecarError]) -> Iterator[str]:
     """The socket of a server that answers."""
-    path = str(temporary / "socket with a blank")
-    server = CredentialServer(path, keys, failures.append)
-    server.start()
-    yield path
-    server.close()
+    with serving(keys, temporary / "socket with a blank", failures.append) as path:
+        yield path
 
 
 def git(path: str, action: str, question: str) -> subprocess.CompletedProcess[str]:
@@ -199,22 +208,22 @@ def test_odd_questions_do_no_harm(path: str, question: bytes) -> None:
 
 
 def test_who_says_nothing_does_not_stop_the_others(temporary: Path, keys: Keys) -> None:
-    path = str(temporary / "socket")
-    server = CredentialServer(path, keys, lambda error: None, question_seconds=0.2)
-    server.start()
-    with socket.socket(socket.AF_UNIX) as silent:
+    with (
+        serving(keys, temporary / "socket", question_seconds=0.2) as path,
+        socket.socket(socket.AF_UNIX) as silent,
+    ):
         silent.connect(path)
 
         assert b"username=deploy" in ask(path, b"get\nprotocol=https\nhost=h\n")
-    server.close()
 
 
 def test_without_a_descriptor_left_it_asks_in_again(temporary: Path, keys: Keys, log: Log) -> None:
-    path = str(temporary / "socket")
-    server = CredentialServer(path, keys, lambda error: None, retry_seconds=0.01)
-    server.start()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+    with (
+        serving(keys, temporary / "socket", retry_seconds=0.01) as path,
+        socket.socket(socket.AF_UNIX) as first,
+        socket.socket(socket.AF_UNIX) as second,
+    ):
         # Those three are open. With less, poll() of the servers in other threads fails.
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
@@ -228,15 +237,11 @@ def test_without_a_descriptor_left_it_asks_in_again(temporary: Path, keys: Keys,
         second.shutdown(socket.SHUT_WR)
 
         assert b"username=deploy" in second.recv(4096)
-    server.close()
 
 
 def test_after_the_end_nobody_listens(temporary: Path, keys: Keys) -> None:
-    path = str(temporary / "socket")
-    server = CredentialServer(path, keys, lambda error: None)
-    server.start()
-
-    server.close()
+    with serving(keys, temporary / "socket") as path:
+        pass
 
     wait_until(
         lambda: "credentials" not in [thread.name for thread in threading.enumerate()],

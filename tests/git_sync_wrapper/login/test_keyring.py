@@ -27,12 +27,6 @@ def who(found: Keyring, url: str) -> str | None:
     return credential.username if isinstance(credential, Credential) else None
 
 
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
-
-
 @pytest.mark.parametrize(
     ("repo", "variables", "expected"),
     [

@@ -45,12 +45,10 @@ class FakeSecretsManager(LoopbackServer):
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSecretsManager]:
+def service(aws: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSecretsManager]:
     """A service that the real child asks with keys of the environment."""
     with FakeSecretsManager() as service:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", service.endpoint)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
         monkeypatch.setenv("AWS_REGION", "eu-west-1")
         yield service
 

@@ -5,9 +5,9 @@ What consumers, hooks and the chart expect of git-sync, from the wrapper in its 
 import json
 import re
 import signal
-from http.client import HTTPConnection
 from pathlib import Path
 
+from tests.support.daemon import ask
 from tests.support.faults import answer_with
 from tests.support.git_repository import Repository
 from tests.support.git_sync import GitSite, chart_environment
@@ -76,35 +76,26 @@ def test_one_shot_waits_for_a_remote_that_comes_up(here: GitSite) -> None:
 
 
 def test_port_and_error_file_tell_what_git_sync_tells(here: GitSite) -> None:
-    port, file = own_port(), here.root / "error.json"
+    address, file = ("127.0.0.1", own_port()), here.root / "error.json"
     here.server.inject(answer_with(Answer(503)))
     wrapper = here.wrapper(
-        GITSYNC_HTTP_BIND=f"127.0.0.1:{port}",
+        GITSYNC_HTTP_BIND=f"127.0.0.1:{address[1]}",
         GITSYNC_HTTP_METRICS="true",
         GITSYNC_ERROR_FILE="error.json",
     )
     wrapper.wait_for_event("cycle_failed")
-    assert 503 == _get(port, "/")[0]
-    assert 503 == _get(port, "/any/path")[0]
+    assert 503 == ask(address, "/").status
+    assert 503 == ask(address, "/any/path").status
     wait_until(file.exists, f"an error file:\n{wrapper.log()}")
     assert {"Msg", "Err", "Args"} <= set(json.loads(file.read_text()))
     here.server.heal()
     here.wait_until_shown(here.repository.head(), wrapper)
 
     wait_until(lambda: not file.exists(), f"no error file:\n{wrapper.log()}")
-    wait_until(lambda: _get(port, "/")[0] == 200, "the port says ready")
-    metrics = _get(port, "/metrics")[1]
+    wait_until(lambda: ask(address, "/").status == 200, "the port says ready")
+    metrics = ask(address, "/metrics").body
     assert re.search(r'^git_sync_count_total\{status="success"\} 1$', metrics, re.MULTILINE)
     assert re.search(r"^git_fetch_count_total [1-9]", metrics, re.MULTILINE)
-
-
-def _get(port: int, path: str) -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    body = answer.read().decode()
-    connection.close()
-    return answer.status, body
 
 
 def test_sync_on_signal_is_a_cycle_now(here: GitSite) -> None:

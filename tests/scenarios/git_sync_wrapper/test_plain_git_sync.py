@@ -8,7 +8,6 @@ with `--full` only: they say whether the reasons for the wrapper still hold for 
 import os
 import signal
 from collections.abc import Callable
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from tests.scenarios.git_sync_wrapper.situations import (
     tmp_link,
 )
 from tests.support.askpass import AskpassServer
+from tests.support.daemon import ask
 from tests.support.faults import answer_with, hang
 from tests.support.git_sync import GitSite, PlainGitSync
 from tests.support.loopback import Answer
@@ -115,21 +115,14 @@ def test_broken_commit_is_shown_and_foreign_files_removed_and_one_failure_ends_i
 
 
 def test_health_stays_good_while_every_sync_fails(here: GitSite) -> None:
-    port = own_port()
-    process = started(here, GITSYNC_HTTP_BIND=f"127.0.0.1:{port}", GITSYNC_HTTP_METRICS="true")
+    address = ("127.0.0.1", own_port())
+    bind = f"127.0.0.1:{address[1]}"
+    process = started(here, GITSYNC_HTTP_BIND=bind, GITSYNC_HTTP_METRICS="true")
     here.server.stop()
     fails_again_and_again(process)
 
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("GET", "/")
-    answer = connection.getresponse()
-    answer.read()
-    connection.request("GET", "/metrics")
-    metrics = connection.getresponse().read().decode()
-
-    assert 200 == answer.status
-    assert "timestamp" not in metrics
-    connection.close()
+    assert 200 == ask(address, "/").status
+    assert "timestamp" not in ask(address, "/metrics").body
 
 
 def test_tree_that_is_being_read_is_removed(here: GitSite) -> None:
