@@ -172,20 +172,15 @@ def test_a_source_that_fails_is_the_answer_and_its_recovery_too(
     assert files_of(0) == published(store / releases[0].revision)
 
 
-def test_those_used_last_stay(store: Path, begin: Begin, releases: list[Release]) -> None:
-    daemon = begin(S3_SYNC_KEEP_ASKED="2")
-    for release in releases[:4]:
-        asked(store, release.revision)
-
-    daemon.sync()
-
-    assert {release.revision for release in (*releases[2:4], releases[5])} == kept(store)
-
-
-def test_what_they_may_take_is_what_they_do_not_share(
-    store: Path, begin: Begin, releases: list[Release]
+@pytest.mark.parametrize(
+    "limit",
+    [{"S3_SYNC_KEEP_ASKED": "2"}, {"S3_SYNC_KEEP_ASKED_BYTES": str(2 * BLOCK_BYTES + 10)}],
+    ids=["by their number", "by what they do not share"],
+)
+def test_those_used_last_stay(
+    store: Path, begin: Begin, releases: list[Release], limit: dict[str, str]
 ) -> None:
-    daemon = begin(S3_SYNC_KEEP_ASKED_BYTES=str(2 * BLOCK_BYTES + 10))
+    daemon = begin(**limit)
     for release in releases[:4]:
         asked(store, release.revision)
 
