@@ -21,7 +21,7 @@ import yaml
 from scripts import lint_ci
 from tests.docs.code import ROOT
 from tests.support.daemon import VENV_BIN
-from tests.support.publishing import EXAMPLES_PREFIX, PREFIX, read_release, write_files
+from tests.support.publishing import EXAMPLES_PREFIX, GITHUB, PREFIX, read_release, write_files
 from tests.support.writable_s3 import WritableS3
 
 PAGE = (ROOT / "docs/how-to/publish-releases-from-ci.md").read_text()
@@ -99,14 +99,7 @@ def codebuild() -> tuple[str, dict[str, str]]:
 PIPELINES: dict[str, Any] = {
     "github": (
         github,
-        {
-            "GITHUB_SHA": "1" * 40,
-            "GITHUB_REF_NAME": "main",
-            "GITHUB_ACTOR": "ada",
-            "GITHUB_SERVER_URL": "https://github.example.com",
-            "GITHUB_REPOSITORY": "team/dags",
-            "GITHUB_RUN_ID": "7",
-        },
+        GITHUB,
         "https://github.example.com/team/dags/actions/runs/7",
     ),
     "gitlab": (

@@ -123,9 +123,7 @@ class FakePodIdentity(CredentialSource):
         """
         if self.authorization not in (None, request.headers.get("authorization")):
             return Answer(403, {}, b'{"message": "not your token"}')
-        return Answer(
-            200, {"Content-Type": "application/json"}, json.dumps(self._as_json()).encode()
-        )
+        return _json_answer(self._as_json())
 
     def environment(self, token_file: Path) -> dict[str, str]:
         """

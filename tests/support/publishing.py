@@ -23,6 +23,15 @@ from tests.support.forked import ForkServer
 PREFIX = "dags/"
 EXAMPLES_PREFIX = "dags-releases/"
 """Of releases in charts-snippets and the how-tos."""
+GITHUB = {
+    "GITHUB_SHA": "1" * 40,
+    "GITHUB_REF_NAME": "main",
+    "GITHUB_ACTOR": "ada",
+    "GITHUB_SERVER_URL": "https://github.example.com",
+    "GITHUB_REPOSITORY": "team/dags",
+    "GITHUB_RUN_ID": "7",
+}
+"""What a job of GitHub finds."""
 
 
 class Server(Protocol):

@@ -100,6 +100,13 @@ class Sidecar:
     def add_role(self) -> None:
         self.sqlite.run("INSERT INTO ab_role (name) VALUES ('team')")
 
+    def grant_role(self) -> None:
+        """Give that role what it lacks, as the web server does."""
+        self.sqlite.run(
+            "INSERT INTO ab_permission_view_role (permission_view_id, role_id)"
+            " SELECT 1, id FROM ab_role WHERE name = 'team'"
+        )
+
     def counted(self) -> dict[tuple[str, str], float]:
         """The passes that the metrics count, by what they were for and how they ended."""
         (family,) = (

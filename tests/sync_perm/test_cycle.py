@@ -92,10 +92,7 @@ def test_what_the_web_server_writes_at_its_own_start_is_left_to_it(one: Sidecar)
 
     settling = [run(session).result for _ in range(2)]
     ready = one.sidecar.readiness().ready
-    one.sqlite.run(
-        "INSERT INTO ab_permission_view_role (permission_view_id, role_id)"
-        " SELECT 1, id FROM ab_role WHERE name = 'team'"
-    )
+    one.grant_role()
 
     assert (["settling"] * 2, False) == (settling, ready)
     assert ("unchanged", 0) == (run(session).result, one.passes)
@@ -170,10 +167,7 @@ def test_a_one_shot_is_not_done_while_rows_are_missing(one: Sidecar) -> None:
     ends = [run(session) for _ in range(3)]
     problems = {(end.problem.reason, end.problem.message) for end in ends if end.problem}
     passes = one.passes
-    one.sqlite.run(
-        "INSERT INTO ab_permission_view_role (permission_view_id, role_id)"
-        " SELECT 1, id FROM ab_role WHERE name = 'team'"
-    )
+    one.grant_role()
 
     assert (["partial"] * 3, 2) == ([end.result for end in ends], passes)
     assert {("permissions_differ", "1 permissions differ from what they should be")} == problems

@@ -8,15 +8,7 @@ import pytest
 
 from s3_sync.publisher.local.origin import find_ci_url, find_origin, find_publisher
 from s3_sync.release.facts import Origin
-
-GITHUB = {
-    "GITHUB_SHA": "1" * 40,
-    "GITHUB_REF_NAME": "main",
-    "GITHUB_ACTOR": "ada",
-    "GITHUB_SERVER_URL": "https://github.example.com",
-    "GITHUB_REPOSITORY": "team/dags",
-    "GITHUB_RUN_ID": "7",
-}
+from tests.support.publishing import GITHUB
 
 
 def git(folder: Path, *arguments: str) -> str:
