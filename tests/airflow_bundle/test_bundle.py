@@ -21,6 +21,7 @@ from tests.support.bundles import MODULE, BundleFailed, Bundles, running_bundles
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error
 from tests.support.git_sync import git_site, skip_without_git_sync
+from tests.support.raising import raised
 from tests.support.releases import Release
 from tests.support.scripted import published
 from tests.support.shelf import Shelf, is_bundle, is_manifest, release_daemon
@@ -110,9 +111,7 @@ def link(target: Path) -> str:
 
 
 def fails(bundles: Bundles, **given: Any) -> str:
-    with pytest.raises(BundleFailed) as failed:
-        bundles.initialize(wait_seconds=SHORT_SECONDS, **given)
-    return str(failed.value)
+    return str(raised(BundleFailed, bundles.initialize, wait_seconds=SHORT_SECONDS, **given))
 
 
 # --- what is current

@@ -10,6 +10,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Finding
 from sidecar_runtime.gate.gate import RevisionRefused
+from tests.support.raising import raised
 
 
 class History:
@@ -64,6 +65,5 @@ def test_a_commit_that_is_not_in_the_history_of_the_ref_either_ends_the_search()
 @pytest.mark.parametrize("reason", ["server_error", "git_sync_failed", "remote_unreachable"])
 def test_a_failure_that_may_pass_is_tried_again(reason: str) -> None:
     """The cycle fails, and the next one searches again."""
-    with pytest.raises(SidecarError) as failed:
-        search(History(c4=SidecarError(reason, "502")), "c3")
-    assert reason == failed.value.reason
+    error = raised(SidecarError, search, History(c4=SidecarError(reason, "502")), "c3")
+    assert reason == error.reason

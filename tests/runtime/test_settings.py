@@ -121,12 +121,11 @@ def test_rules_across_settings_are_checked_when_each_is_fine() -> None:
         return [clash] if settings.layout == "tree" else []
 
     environ = {**GOOD, "BOX_SYNC_LAYOUT": "tree"}
-    with pytest.raises(SettingsError) as caught:
-        load(Settings, PREFIX, environ, instead={}, check=check)
-    assert caught.value.problems == [clash]
-    with pytest.raises(SettingsError) as caught:
-        load(Settings, PREFIX, {**environ, "INTERVAL": "x"}, instead={}, check=check)
-    assert [problem.setting for problem in caught.value.problems] == ["INTERVAL"]
+    error = raised(SettingsError, load, Settings, PREFIX, environ, instead={}, check=check)
+    assert error.problems == [clash]
+    environ["INTERVAL"] = "x"
+    error = raised(SettingsError, load, Settings, PREFIX, environ, instead={}, check=check)
+    assert [problem.setting for problem in error.problems] == ["INTERVAL"]
 
 
 # --- names

@@ -24,10 +24,8 @@ def read(**environ: str) -> Settings:
 
 
 def problem_of(**environ: str) -> Problem:
-    with pytest.raises(SettingsError) as caught:
-        load_settings(EXAMPLE | environ)
-    assert len(caught.value.problems) == 1
-    return caught.value.problems[0]
+    (problem,) = raised(SettingsError, load_settings, EXAMPLE | environ).problems
+    return problem
 
 
 def test_the_published_example_and_nothing_else() -> None:
@@ -151,10 +149,9 @@ def test_a_url_is_taken_apart_in_the_answer(scheme: str) -> None:
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_settings({})
+    error = raised(SettingsError, load_settings, {})
 
-    assert ["AWS_BUCKET", "DEST_PATH"] == [one.setting for one in caught.value.problems]
+    assert ["AWS_BUCKET", "DEST_PATH"] == [one.setting for one in error.problems]
 
 
 @pytest.mark.parametrize("slip", sorted(INSTEAD))
@@ -237,9 +234,8 @@ def test_an_endpoint_must_be_a_url(text: str) -> None:
 
 def test_a_password_in_an_endpoint_is_never_echoed() -> None:
     for url in ("ftp://user:hunter2@minio", "http://user:hunt/er2@minio:port"):
-        with pytest.raises(SettingsError) as caught:
-            load_settings(EXAMPLE | {"AWS_ENDPOINT_URL": url})
-        assert "er2" not in repr(caught.value.problems), url
+        error = raised(SettingsError, load_settings, EXAMPLE | {"AWS_ENDPOINT_URL": url})
+        assert "er2" not in repr(error.problems), url
 
 
 def test_an_access_point_does_not_go_with_an_endpoint() -> None:

@@ -7,6 +7,7 @@ import pytest
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.settings import names_of
 from sync_perm.settings import INSTEAD, PREFIX, Settings, load_settings
+from tests.support.raising import raised
 
 
 def test_nothing_is_required() -> None:
@@ -19,11 +20,10 @@ def test_nothing_is_required() -> None:
 
 def test_what_people_type_is_answered_with_the_right_name() -> None:
     for wrong, right in INSTEAD.items():
-        with pytest.raises(SettingsError) as caught:
-            load_settings({wrong: "1"})
+        error = raised(SettingsError, load_settings, {wrong: "1"})
 
         assert [(wrong, f"is not a setting; the right name is {right}")] == [
-            (problem.setting, problem.problem) for problem in caught.value.problems
+            (problem.setting, problem.problem) for problem in error.problems
         ]
 
 

@@ -137,13 +137,12 @@ def test_what_the_kdc_has_against_an_account_is_reported(
     kdc.kadmin(query.format(**names))
 
     try:
-        with pytest.raises(SidecarError) as caught:
-            acquire(keytab)
+        error = raised(SidecarError, acquire, keytab)
     finally:
         if undo:
             kdc.kadmin(undo.format(**names))
 
-    assert reason == caught.value.reason
+    assert reason == error.reason
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.snapshot_store import STORE, Shelf, filling
+from tests.support.raising import raised
 
 # --- making
 
@@ -215,12 +216,11 @@ def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
     (shelf.link / "theirs").write_text("x")
 
     for _ in range(2):
-        with pytest.raises(SidecarError) as caught:
-            snapshots.show("r1", Fence())
+        error = raised(SidecarError, snapshots.show, "r1", Fence())
 
-    assert "link_blocked" == caught.value.reason
-    assert "'current' cannot make way for the link: Directory not empty" in caught.value.message
-    assert "mount nothing there" in caught.value.advice
+    assert "link_blocked" == error.reason
+    assert "'current' cannot make way for the link: Directory not empty" in error.message
+    assert "mount nothing there" in error.advice
     assert ["theirs"] == os.listdir(shelf.link)
 
 

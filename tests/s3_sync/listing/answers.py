@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
-
 from s3_sync.listing.entries import Listing
 from s3_sync.listing.lister import Lister
 from s3_sync.s3.refusals import SourceError
+from tests.support.raising import raised
 
 PREFIX = "dags/"
 
@@ -48,11 +47,10 @@ def page(
     encoding: str = "",
     count: int | None = None,
     truncated: str | None = None,
-    more: str = "",
     first: bool = False,
 ) -> bytes:
     truncated = truncated or ("true" if token else "false")
-    own = [f"<Name>bucket</Name><IsTruncated>{truncated}</IsTruncated>", more]
+    own = [f"<Name>bucket</Name><IsTruncated>{truncated}</IsTruncated>"]
     own.append(f"<KeyCount>{len(found) if count is None else count}</KeyCount>")
     own.append(f"<NextContinuationToken>{token}</NextContinuationToken>" if token else "")
     own.append("" if echo is None else f"<ContinuationToken>{echo}</ContinuationToken>")
@@ -93,8 +91,7 @@ def read(*pages: bytes, **changes: Any) -> Listing:
 
 def refused(*pages: bytes, **changes: Any) -> str:
     """The message of the error for pages that must be refused."""
-    with pytest.raises(SourceError) as caught:
-        read(*pages, **changes)
-    assert caught.value.reason == "listing_invalid"
-    assert "Nothing was changed." in caught.value.advice
-    return caught.value.message
+    error = raised(SourceError, read, *pages, **changes)
+    assert error.reason == "listing_invalid"
+    assert "Nothing was changed." in error.advice
+    return error.message

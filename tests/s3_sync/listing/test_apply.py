@@ -21,6 +21,7 @@ from tests.s3_sync.listing.applying import Cycle, tree
 from tests.s3_sync.tree.handling import staged
 from tests.support.fake_s3 import error, is_get
 from tests.support.faults import first, hang, reset
+from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 # --- what goes well
@@ -172,10 +173,9 @@ def test_a_streak_of_failures_is_the_endpoints(cycle: Cycle) -> None:
     cycle.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
     cycle.s3.inject(reset(), is_get())
 
-    with pytest.raises(WireError) as caught:
-        cycle.apply()
+    found = raised(WireError, cycle.apply)
 
-    assert "connection_lost" == caught.value.reason
+    assert "connection_lost" == found.reason
     assert FAILURE_STREAK <= len(cycle.result.failed) < FAILURE_STREAK + CONNECTIONS
     assert cycle.result.published == 0
 
@@ -209,10 +209,9 @@ def test_a_failure_of_the_source_ends_it_at_once(cycle: Cycle) -> None:
     cycle.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
     cycle.s3.inject(error(404, "NoSuchBucket"), is_get())
 
-    with pytest.raises(SourceError) as caught:
-        cycle.apply(delete=["x"])
+    found = raised(SourceError, cycle.apply, delete=["x"])
 
-    assert "bucket_not_found" == caught.value.reason
+    assert "bucket_not_found" == found.reason
     assert len(cycle.gets()) <= CONNECTIONS
     assert {} == cycle.result.failed
 

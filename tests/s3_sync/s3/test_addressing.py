@@ -20,6 +20,7 @@ from s3_sync.s3.wire import HttpOrigin
 from sidecar_runtime.aws.credentials import AwsConfig
 from sidecar_runtime.errors import Problem, SettingsError
 from tests.s3_sync.given import config
+from tests.support.raising import raised
 
 KEY = "dags/a b+ü.py"
 POINT = "arn:{}:s3:{}:123456789012:accesspoint{}my-point"
@@ -208,11 +209,10 @@ def test_a_region_found_later_does_not_move_a_custom_endpoint() -> None:
 @pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x",
                                  "http://min…o:9000", "http://x/a…b", "http://x/a b"])  # fmt: skip
 def test_an_endpoint_of_a_profile_that_is_no_url_is_named(url: str) -> None:
-    with pytest.raises(SourceError) as caught:
-        locate("a-bucket", config(endpoint_url=url))
+    error = raised(SourceError, locate, "a-bucket", config(endpoint_url=url))
 
-    assert caught.value.reason == "endpoint_invalid"
-    assert "endpoint_url" in caught.value.advice
+    assert error.reason == "endpoint_invalid"
+    assert "endpoint_url" in error.advice
 
 
 def test_the_bucket_itself_has_a_path_too() -> None:

@@ -17,6 +17,7 @@ from tests.s3_sync.given import AT_ONCE, GIVEN, Given, config_of, play
 from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error, is_list
 from tests.support.faults import answer_with, reset, truncate, with_headers
 from tests.support.loopback import Answer, Request
+from tests.support.raising import raised
 from tests.support.s3_refusals import Identity
 
 OLD = Credentials("AKIDOLD", "old-secret", "old-token")
@@ -66,9 +67,7 @@ def key_of(request: Request) -> str:
 def failure(
     s3: FakeS3, scene: Any, chain: Given | None = None, patience: Patience = AT_ONCE
 ) -> SidecarError:
-    with pytest.raises(SidecarError) as caught:
-        play(s3, scene, chain, patience=patience)
-    return caught.value
+    return raised(SidecarError, play, s3, scene, chain, patience=patience)
 
 
 # --- what is sent
@@ -376,7 +375,6 @@ def test_the_kind_of_an_error_says_what_fails(s3: FakeS3) -> None:
     with pytest.raises(ObjectError):
         play(s3, get)
     s3.stop()
-    with pytest.raises(WireError) as caught:
-        play(s3, get)
+    found = raised(WireError, play, s3, get)
     s3.start()
-    assert "endpoint_unreachable" == caught.value.reason
+    assert "endpoint_unreachable" == found.reason

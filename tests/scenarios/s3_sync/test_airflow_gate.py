@@ -25,6 +25,7 @@ from tests.support.airflow import Airflow as InstalledAirflow
 from tests.support.airflow import Version
 from tests.support.databases import Postgres, run_server, skip_without_postgres
 from tests.support.publishing import Publishing, write_files
+from tests.support.raising import raised
 from tests.support.servers import MotoServer
 
 
@@ -79,9 +80,7 @@ class Gate:
         return passed
 
     def refusals(self, files: Mapping[str, bytes]) -> Sequence[Refusal]:
-        with pytest.raises(Refused) as caught:
-            self.load(files)
-        return caught.value.broken
+        return raised(Refused, self.load, files).broken
 
 
 @pytest.fixture
