@@ -16,6 +16,7 @@ from s3_sync.release.unpack import Cutter, Unpacking
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.tree.staging import Staged
 from s3_sync.tree.target import Target
+from tests.support.raising import raised
 from tests.support.releases import Release, make_release
 
 FILES = {
@@ -60,6 +61,11 @@ class Knife:
         start = start if first is None else first
         self.cutter.check({"content-range": f"bytes {start}-9/{len(self.body)}"})
         return start
+
+    def cut(self, body: bytes) -> None:
+        """Take from a bundle what is asked for, to its end."""
+        self.cutter.write(body[self.begin() :])
+        self.cutter.finish()
 
     def contents(self, target: Target) -> dict[str, bytes]:
         folder = Path(target.path, ".s3-sync/staging")
@@ -117,9 +123,7 @@ def test_a_connection_lost_behind_the_last_file_is_no_loss(knife: Knife, target:
     start = knife.begin()
     knife.cutter.write(knife.body[start:])
     knife.cutter.restart()
-    again = knife.begin()
-    knife.cutter.write(knife.body[again:])
-    knife.cutter.finish()
+    knife.cut(knife.body)
 
     assert FILES == knife.contents(target)
 
@@ -149,9 +153,7 @@ def test_names_and_kinds_that_the_zip_itself_states_mean_nothing(target: Target)
         at = body.rindex(name)  # in the central directory
         body[at - 8 : at - 4] = (kind << 16).to_bytes(4, "little")
         body[at : at + len(name)] = (b"../" * len(name))[: len(name)]
-    start = knife.begin()
-    knife.cutter.write(bytes(body[start:]))
-    knife.cutter.finish()
+    knife.cut(bytes(body))
 
     assert FILES == knife.contents(target)
 
@@ -173,10 +175,9 @@ def test_a_bundle_that_ends_early_is_refused(knife: Knife) -> None:
     ],
 )
 def test_another_bundle_or_another_part_is_refused(knife: Knife, headers: dict[str, str]) -> None:
-    with pytest.raises(ObjectError) as caught:
-        knife.cutter.check(headers)
+    error = raised(ObjectError, knife.cutter.check, headers)
 
-    assert "bundle_corrupt" == caught.value.reason
+    assert "bundle_corrupt" == error.reason
 
 
 @pytest.mark.parametrize(

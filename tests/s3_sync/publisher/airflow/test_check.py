@@ -15,6 +15,8 @@ from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SettingsError, SidecarError
 from tests.s3_sync.failing import failure
 from tests.support.publishing import write_files
+from tests.support.raising import raised
+from tests.support.scripts import script
 
 FILES = {"sales.py": b"", "lib.py": b""}
 WHOLE: tuple[dict[str, Any], ...] = ({"airflow": "3.3.2"}, {"plugins": {}}, {"done": 0})
@@ -32,18 +34,15 @@ def ask(tmp_path: Path) -> Ask:
     ) -> Passed:
         answers = tmp_path / "said"
         answers.write_text("".join(f"{json.dumps(one)}\n" for one in said))
-        python = tmp_path / "python"
-        python.write_text(f'#!/bin/sh\ncat {answers} > "$2/answers"\nls "$2" > {tmp_path}/home\n')
-        with python.open("a") as script:
-            script.write(then)
-        python.chmod(0o755)
+        told = f'cat {answers} > "$2/answers"\nls "$2" > {tmp_path}/home\n{then}'
+        python = script(tmp_path / "python", told)
         given = {"AWS_BUCKET": "bucket", "DEST_PATH": "/nowhere", "S3_SYNC_GATE_TIMEOUT": timeout}
 
         def write(folder: str) -> list[str]:
             write_files(Path(folder), FILES)
             return list(FILES)
 
-        airflow = Airflow(str(python), str(tmp_path / "airflow"), allowed)
+        airflow = Airflow(python, str(tmp_path / "airflow"), allowed)
         passed = judge(load_settings(given)[0], airflow, "0" * 64, write)
         assert passed is not None
         return passed
@@ -82,24 +81,24 @@ def test_what_may_be_missing_is_named_and_the_ids_are_left_out(ask: Ask, allowed
 def test_what_may_not_be_missing_is_refused_and_the_way_out_named(
     ask: Ask, allowed: tuple[str, ...]
 ) -> None:
-    with pytest.raises(Refused) as caught:
-        ask(*WHOLE, loaded("sales.py", errors=PANDAS), allowed=allowed)
+    error = raised(Refused, ask, *WHOLE, loaded("sales.py", errors=PANDAS), allowed=allowed)
 
-    assert "--gate-allow 'package:pandas'" in caught.value.advice
+    assert "--gate-allow 'package:pandas'" in error.advice
     said = (
         "sales.py: ModuleNotFoundError: No module named 'pandas' (package pandas is missing here)"
     )
-    assert [said] == caught.value.details
-    assert 2 == caught.value.exit_code
+    assert [said] == error.details
+    assert 2 == error.exit_code
 
 
 def test_of_many_problems_the_first_are_listed_and_the_others_counted(ask: Ask) -> None:
-    with pytest.raises(Refused) as caught:
-        ask(*WHOLE, *(loaded(f"{n}.py", errors={f"{n}.py": "no"}) for n in range(30)))
+    error = raised(
+        Refused, ask, *WHOLE, *(loaded(f"{n}.py", errors={f"{n}.py": "no"}) for n in range(30))
+    )
 
-    assert 30 == len(caught.value.broken)
-    assert ["9.py: no", "and 20 more"] == caught.value.details[-2:]
-    assert "--gate-allow" not in caught.value.advice
+    assert 30 == len(error.broken)
+    assert ["9.py: no", "and 20 more"] == error.details[-2:]
+    assert "--gate-allow" not in error.advice
 
 
 def test_without_an_airflow_the_setting_is_named(ask: Ask) -> None:
