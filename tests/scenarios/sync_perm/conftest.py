@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.scenarios.sync_perm.standin import StandIn
+from tests.scenarios.sync_perm.standin import StandIn, small
 from tests.support.airflow import Airflow, Kind, Version
 from tests.support.databases import (
     PASSWORD,
@@ -22,7 +22,7 @@ from tests.support.databases import (
     skip_without,
     skip_without_postgres,
 )
-from tests.support.permissions import Metadata
+from tests.support.permissions import Metadata, add_role
 from tests.support.sync_perm import SyncPerm
 
 Test = TypeVar("Test", bound=Callable[..., Any])
@@ -133,6 +133,14 @@ def start(airflow: Airflow, tmp_path: Path) -> Iterator[StartSyncPerm]:
 def standin(tmp_path: Path) -> StandIn:
     """What stands in for Airflow."""
     return StandIn.make(tmp_path / "site")
+
+
+@pytest.fixture
+def unsynced(postgres: Postgres) -> Database:
+    """A database in which a role lacks what every role has."""
+    database = small(postgres)
+    add_role(database, "team")
+    return database
 
 
 @pytest.fixture

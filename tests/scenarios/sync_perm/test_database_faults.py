@@ -123,20 +123,18 @@ def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
 
 @pytest.mark.usefixtures("only_in_full")
 def test_database_that_only_reads_is_named_and_nothing_is_started(
-    postgres: Postgres, begin: StartSyncPerm
+    postgres: Postgres, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     """As after a failover, when the name still leads to the old primary."""
-    database = small(postgres)
-    add_role(database, "team")
     server = Database(postgres, "postgres")
-    server.query(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    server.query(f"ALTER DATABASE {unsynced.name} SET default_transaction_read_only = on")
 
-    daemon = begin(database)
+    daemon = begin(unsynced)
 
     assert_is_a_calm_failure(daemon, "database_read_only")
     assert 503 == daemon.get("/readyz").status
-    server.query(f"ALTER DATABASE {database.name} RESET ALL")
-    wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)
+    server.query(f"ALTER DATABASE {unsynced.name} RESET ALL")
+    wait_until(lambda: is_synced(unsynced), "granted", PASS_SECONDS)
     assert_recovers(daemon)
 
 

@@ -8,9 +8,9 @@ import signal
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced, small
+from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced
 from tests.support.airflow import Airflow
-from tests.support.databases import PASSWORD, Database, Postgres
+from tests.support.databases import PASSWORD, Database
 from tests.support.permissions import add_role
 from tests.support.sync_perm import (
     PASS_SECONDS,
@@ -20,14 +20,6 @@ from tests.support.sync_perm import (
     signal_all,
 )
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def unsynced(postgres: Postgres) -> Database:
-    """A database in which a role lacks what every role has."""
-    database = small(postgres)
-    add_role(database, "team")
-    return database
 
 
 def wait_for_child(daemon: SyncPerm) -> list[int]:

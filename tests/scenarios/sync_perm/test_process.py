@@ -9,33 +9,29 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.standin import StandIn, small
+from tests.scenarios.sync_perm.standin import StandIn, is_synced
 from tests.support.airflow import Airflow
-from tests.support.databases import PASSWORD, Database, Postgres
-from tests.support.permissions import add_role, contents, grants_on
+from tests.support.databases import PASSWORD, Database
+from tests.support.permissions import add_role, contents
 from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
 
 
-def test_one_shot_runs_one_pass_and_ends(postgres: Postgres, begin: StartSyncPerm) -> None:
-    database = small(postgres)
-    add_role(database, "team")
-    daemon = begin(database, {"SYNC_PERM_ONE_SHOT": "true"})
+def test_one_shot_runs_one_pass_and_ends(unsynced: Database, begin: StartSyncPerm) -> None:
+    daemon = begin(unsynced, {"SYNC_PERM_ONE_SHOT": "true"})
 
     ended = daemon.wait_for_exit(PASS_SECONDS)
 
     assert 0 == ended.code
     assert [] == daemon.find_events("http_listening")
     assert ["asked"] == [event["reason"] for event in daemon.find_events("pass_finished")]
-    assert ("team", "can_read") in grants_on(database, "Website")
+    assert is_synced(unsynced)
 
 
 def test_one_shot_with_grants_missing_gives_up(
-    postgres: Postgres, standin: StandIn, begin: StartSyncPerm
+    unsynced: Database, standin: StandIn, begin: StartSyncPerm
 ) -> None:
     standin.site.write("")  # an Airflow that changes nothing
-    database = small(postgres)
-    add_role(database, "team")
-    daemon = begin(database, {"SYNC_PERM_ONE_SHOT": "true", "SYNC_PERM_ONE_SHOT_DEADLINE": "20s"})
+    daemon = begin(unsynced, {"SYNC_PERM_ONE_SHOT": "true", "SYNC_PERM_ONE_SHOT_DEADLINE": "20s"})
 
     ended = daemon.wait_for_exit(PASS_SECONDS)
 
@@ -65,7 +61,7 @@ def test_home_and_airflow_home_that_cannot_be_written(
         daemon.wait_until_good()
         daemon.terminate()
 
-    assert ("team", "can_read") in grants_on(database, "Website")
+    assert is_synced(database)
     assert [] == list(airflow_home.iterdir())
     assert [] == list(daemon.scratch.iterdir())
 
