@@ -156,22 +156,18 @@ def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
     assert seen["changes"] >= counts.kills // 4
 
 
-@pytest.fixture
-def dying(tmp_path: Path) -> str:
-    """A gate that a release with a 2 makes die, and any other does not."""
-    return script(tmp_path / "gate", "grep -q 2 pkg0/m0.py && kill -9 $$\nexit 0")
-
-
 @pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
 def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
     s3: FakeS3,
     start: StartDaemon,
     target: Path,
-    dying: str,
+    tmp_path: Path,
     layout: dict[str, str],
     is_new: bool,
 ) -> None:
     """It has what passed, the release before, and a task waits for it."""
+    # A release with a 2 makes it die, and any other does not.
+    dying = script(tmp_path / "gate", "grep -q 2 pkg0/m0.py && kill -9 $$\nexit 0")
     gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": dying}
     settings = {**RELEASE, **layout, **gate, "S3_SYNC_ONE_SHOT": "true"}
     shelf = Shelf.at(s3)
