@@ -77,7 +77,7 @@ def test_a_person_who_asks_gets_a_ticket_even_if_the_first_try_fails(
     box.cycle(fences[0])
     kdc.stop()
     try:
-        with pytest.raises(SidecarError, match="takes the request"):
+        with pytest.raises(SidecarError, match="accepts the request"):
             box.cycle(fences[1])
     finally:
         kdc.start()

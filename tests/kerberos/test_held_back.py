@@ -47,7 +47,7 @@ def test_wrong_keys_are_tried_twice_also_across_restarts_and_new_ones_at_once(
 
     assert ["keytab_stale"] * 5 == [*reasons, held.reason, asked.reason]
     assert 2 == refusals(kdc) - before
-    assert "is not tried before 20" in held.message
+    assert "is not tried again before 20" in held.message
     keytab.unlink()
     kdc.copy_keys(keytab, "airflow")
     assert "changed" == again.cycle().result

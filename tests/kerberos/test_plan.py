@@ -57,8 +57,8 @@ def cause(
         ({"after": 3_600, "last": replace(LAST, cause="half_life")}, "half_life"),
         ({"last": None}, "start"),  # even where a valid one is there
         ({"last": None, "found": Found()}, "start"),
-        ({"found": Found(problem="is not there")}, "missing"),
-        ({"found": Found(None, NOW, "is not a ccache")}, "damaged"),
+        ({"found": Found(problem="cannot be found")}, "missing"),
+        ({"found": Found(None, NOW, "is not a version 4 ccache")}, "damaged"),
         ({"found": Found(TICKET, NOW, "has mode 0600")}, "damaged"),
         ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, "taken"),
         ({"keytab": (("/k", 1, 2, 3, 5),)}, "keytab_changed"),
@@ -107,12 +107,12 @@ def test_waits_for_the_interval_or_half_of_the_life(
     [
         (THERE, NOW, AIRFLOW, ""),
         (THERE, NOW + 35_999, AIRFLOW, ""),
-        (THERE, NOW + 36_000, AIRFLOW, "holds a ticket that ended 0 s ago"),
-        (THERE, NOW, OTHER, "is of airflow@EXAMPLE.COM, not of other@EXAMPLE.COM"),
+        (THERE, NOW + 36_000, AIRFLOW, "contains a ticket that expired 0 s ago"),
+        (THERE, NOW, OTHER, "belongs to airflow@EXAMPLE.COM, not to other@EXAMPLE.COM"),
         (THERE, NOW, parse_principal("Airflow@EXAMPLE.COM"), ""),
         (THERE, NOW, parse_principal("airflow"), ""),
         (THERE, NOW, None, ""),
-        (Found(problem="is not there"), NOW, None, "is not there"),
+        (Found(problem="cannot be found"), NOW, None, "cannot be found"),
     ],
 )
 def test_what_is_found_is_usable_until_its_last_second_by_its_principal(

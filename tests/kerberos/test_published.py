@@ -33,9 +33,9 @@ def test_nothing_there_is_told_from_something_bad(path: Path) -> None:
     bad = published.look()
 
     assert (None, None) == (missing.ticket, missing.published_at)
-    assert "is not there (No such file or directory)" == missing.problem
+    assert "cannot be found (No such file or directory)" == missing.problem
     assert bad.published_at is not None
-    assert "is not a ccache of version 4" == bad.problem
+    assert "is not a version 4 ccache" == bad.problem
 
 
 def test_what_is_too_large_for_a_ccache_is_not_read(path: Path) -> None:
@@ -93,8 +93,8 @@ def test_what_is_no_file_or_closed_is_bad_and_never_hangs(path: Path, kind: str)
 @pytest.mark.parametrize(
     ("mode", "wanted", "problem"),
     [
-        (0o600, 0o640, "has mode 0600, which lacks some of 0640"),  # kinit makes it so
-        (0o640, 0o644, "has mode 0640, which lacks some of 0644"),
+        (0o600, 0o640, "has mode 0600 but needs at least 0640"),  # kinit makes it so
+        (0o640, 0o644, "has mode 0640 but needs at least 0644"),
         (0o640, 0o640, ""),
         (0o644, 0o640, ""),
         (0o600, 0o600, ""),
@@ -126,7 +126,7 @@ def test_one_of_another_group_is_bad_unless_the_system_gave_it_to_us(path: Path)
     first = published.look().problem
     published.group = 12345
 
-    assert (f"has the group 12345, not {path.parent.stat().st_gid} as its folder", "") == (
+    assert (f"has group 12345, not its folder's group {path.parent.stat().st_gid}", "") == (
         first,
         published.look().problem,
     )

@@ -27,7 +27,7 @@ def test_one_that_fails_does_not_stop_the_others(start: Start, tmp_path: Path, l
     assert ["nobody"] == [event["principal"] for event in log.events("principal_failed")]
     ready = box.sidecar.readiness()
     assert not ready.ready
-    assert f"{bad} is not there (No such file or directory)" == ready.problem
+    assert f"{bad} cannot be found (No such file or directory)" == ready.problem
     details = box.sidecar.details()
     assert "principal_absent" in str(details[str(bad)])
     assert "last_error" not in str(details[str(good)])
@@ -99,4 +99,4 @@ def test_a_realm_that_hangs_holds_up_nobody(
 
 
 def test_all_that_fail_are_counted_in_the_error(start: Start) -> None:
-    assert start({"a": "a", "b": "b"}).fails().message.endswith("; 1 more principals failed")
+    assert start({"a": "a", "b": "b"}).fails().message.endswith("; 1 more failed")

@@ -128,7 +128,7 @@ def test_a_folder_that_the_group_cannot_enter_is_a_warning_as_others_may_read_we
 
     assert closed.sidecar.readiness().ready
     warning = (
-        f"{box.ccache} is in {box.ccache.parent} of mode {mode:04o}, which its group may not enter"
+        f"{box.ccache} is in {box.ccache.parent} (mode {mode:04o}), which its group cannot enter"
     )
     details = closed.sidecar.details()[str(box.ccache)]
     assert isinstance(details, dict)
@@ -150,10 +150,10 @@ def test_a_folder_that_lets_everybody_in_who_may_read_is_no_matter(
 @pytest.mark.parametrize(
     ("principal", "owner", "problem"),
     [
-        ("", "airflow", "may be anybody's"),
-        ("airflow", "airflow", "may be anybody's"),
+        ("", "airflow", "cannot be verified"),
+        ("airflow", "airflow", "cannot be verified"),
         (f"airflow@{REALM}", "airflow", ""),
-        (f"airflow@{REALM}", "other", "is of other"),
+        (f"airflow@{REALM}", "other", "belongs to other"),
     ],
 )
 def test_without_a_keytab_only_the_ticket_of_the_named_principal_counts(
@@ -174,7 +174,7 @@ def test_whose_ticket_it_must_be_is_read_from_the_keytab_before_any_cycle(start:
         ccache(tgt(1 << 31, name="other", realm=REALM), name="other", realm=REALM)
     )
 
-    assert f"is of other@{REALM}, not of airflow@{REALM}" in box.sidecar.readiness().problem
+    assert f"belongs to other@{REALM}, not to airflow@{REALM}" in box.sidecar.readiness().problem
 
 
 def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(

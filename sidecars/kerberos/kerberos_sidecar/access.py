@@ -1,5 +1,5 @@
 """
-Whether another user may read a file, by the modes on the way to it.
+Predicts whether another user may read a file, from the modes along its path.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _READ, _SEARCH = 4, 1
 @dataclass(frozen=True, slots=True)
 class Consumer:
     """
-    A process that reads ccaches, by its ids.
+    The uid and gid of a process that reads ccaches.
     """
 
     uid: int
@@ -27,10 +27,10 @@ class Consumer:
 
 def consumer(text: str) -> Consumer:
     """
-    Read ``UID:GID``.
+    Parse ``UID:GID``.
 
     Raises:
-        ValueError: It is not that.
+        ValueError: The text has another form.
     """
     match = re.fullmatch(r"(\d{1,10}):(\d{1,10})", text)
     if match is None:
@@ -40,12 +40,12 @@ def consumer(text: str) -> Consumer:
 
 def obstacle(path: str, who: Consumer, planned: tuple[int, int, int] | None = None) -> str:
     """
-    Return what keeps a consumer from reading a file; empty where nothing does.
+    Return what prevents a consumer from reading a file; empty if nothing does.
 
-    Access lists and security modules are not looked at.
+    ACLs and security modules are not considered.
 
     Args:
-        planned: Mode, uid and gid that the file will have, where it is not there yet.
+        planned: The mode, uid and gid that the file will have, if it does not exist yet.
     """
     folder = os.path.dirname(path)
     above = [folder]

@@ -1,5 +1,5 @@
 """
-One request for a ticket, in a thread of its own: it may outlive the cycle that began it.
+One request for a ticket, in a separate thread that may outlive the cycle that started it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from kerberos_sidecar.source import Stamp
 
 class Attempt:
     """
-    A request that is under way, or has come to its end.
+    A running or finished request for a ticket.
 
     Args:
-        cause: Why there is one.
-        stamp: What the keytab was like.
+        cause: Why the ticket is due.
+        stamp: The stamp of the keytab at the start.
         acquire: Returns the ccache, or raises; called in the thread.
-        tell: Called in the thread once there is a result.
+        tell: Called in the thread after the result is set.
 
     Attributes:
         began_at: Seconds of the monotonic clock.
-        seconds: How long it took, once there is a result.
-        result: The ccache or the failure; ``None`` before there is one.
-        is_late: Whether the cycle that began it was abandoned.
+        seconds: The duration of a finished request.
+        result: The ccache or the failure; ``None`` while the request runs.
+        is_late: Whether the cycle that started it was abandoned.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 """
-``kerberos-sidecar check``: try what the daemon will need, and say what is wrong and how to fix it.
+``kerberos-sidecar check``: tries everything the daemon needs, and reports what to fix and how.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=consumer,
         default=Consumer(50000, 0),
         metavar="UID:GID",
-        help="who must be able to read the ccaches (default: 50000:0, the chart's containers)",
+        help="who must be able to read the ccaches (default: 50000:0, as in the chart)",
     )
 
 
 def run(settings: Settings, names: Mapping[str, str], who: Consumer) -> int:
     """
-    Print one line a check; return the exit code.
+    Run all checks, print a line for each, and return the exit code.
 
     Args:
-        names: Of variables that nobody reads, with what may be meant.
+        names: Unknown variables, each with the name that was probably meant.
     """
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
     unknown(names)
@@ -80,7 +80,7 @@ class _Checks:
     The checks of one ccache.
 
     Args:
-        refused: Refusals by principal, which may have several ccaches.
+        refused: Refusals by principal, because ccaches can share a principal.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class _Checks:
 
     def _ticket(self) -> bool:
         """
-        Acquire a ticket that is not published; a keytab is proven only by its use.
+        Acquire a ticket without publishing it: only a request proves that a keytab works.
 
-        Keys that are refused count with the daemon's tries: who looks for a cause runs it often.
+        Refused keys count together with the daemon's tries, because people run `check` repeatedly.
         """
         try:
             keytab = read_keytab(self._source.find())
@@ -133,17 +133,17 @@ class _Checks:
         types = ", ".join(key.enctype_name for key in newest)
         say("ok", "keytab", f"{keytab.path}: {principal}, kvno {kvno} ({types})")
         if len(newest) < len(keys):
-            say("", "", f"and {len(keys) - len(newest)} older keys, which may go")
+            say("", "", f"and {len(keys) - len(newest)} older keys, which can be removed")
         if obstacle(keytab.path, self._who) == "":
-            say("??", "", f"{self._who} could read it, if it is mounted there too")
+            say("??", "", f"{self._who} could read it if it were mounted there")
         began = time.monotonic()
         try:
             content = self._acquire(principal, keytab)
             seconds = time.monotonic() - began
             ticket = verify(content, principal)
             offset = ticket.clock_offset_seconds
-            text = f"gave a ticket in {seconds:.2f} s, until {iso(ticket.ends_at)}"
-            say("ok", "KDC", f"{text}; its clock is {offset:+.0f} s from ours")
+            text = f"issued a ticket in {seconds:.2f} s, valid until {iso(ticket.ends_at)}"
+            say("ok", "KDC", f"{text}; its clock is {offset:+.0f} s off this node's")
         except SidecarError as error:
             if error.reason == "keytab_stale":
                 self._refused[principal].add(keys_of(keytab, principal), time.time())
@@ -152,10 +152,9 @@ class _Checks:
 
     def _keys(self, keytab: Keytab, principal: Principal, newest: list[Key]) -> bool:
         """
-        Try each key alone, in a keytab in memory.
+        Try each key on its own, from a keytab in memory; return whether none is wrong.
 
-        The first that is refused for being wrong is the last that is tried: an account may be
-        locked after some.
+        Stop at the first wrong key, because a policy may lock the account after a few failures.
         """
         content = read_content(keytab.path)
         for key in newest:
@@ -175,16 +174,16 @@ class _Checks:
 
     def _acquire(self, principal: Principal, keytab: Keytab) -> bytes:
         """
-        Acquire a ticket in a thread: libkrb5 would keep the main one, and Ctrl-C, for minutes.
+        Acquire a ticket in a thread: in the main one, libkrb5 would block Ctrl-C for minutes.
 
         Raises:
-            SidecarError: Why there is none, or none in time.
+            SidecarError: The acquisition failed, or took longer than the timeout.
         """
         asked = ThreadPoolExecutor(1).submit(acquire_ticket, principal, keytab, self._kdcs)
         try:
             return asked.result(self._timeout_seconds)
         except TimeoutError:
-            raise hung(principal, f" ({self._timeout_seconds:g} s)") from None
+            raise hung(principal, f" within {self._timeout_seconds:g} s") from None
 
     def _say_writable(self) -> None:
         path = self._entry.ccache
@@ -193,22 +192,22 @@ class _Checks:
         found = Published(path, self._entry.mode).look()
         if found.published_at is not None:
             problem = found.problem_at(time.time(), self._entry.principal)
-            until = f"holds a ticket until {iso(found.ticket.ends_at)}" if found.ticket else ""
+            until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
             say("??" if problem else "ok", "", f"it {problem or until}")
 
     def _consumer(self) -> bool:
         """
-        Whether the consumer can read the ccache, as far as its folder is the same there.
+        Check whether the consumer can read the ccache, given the same permissions in its mount.
         """
         path = self._entry.ccache
         try:
             group = os.stat(os.path.dirname(path)).st_gid
         except OSError:
-            return False  # said before
+            return False  # reported above
         found = obstacle(path, self._who, (self._entry.mode, os.getuid(), group))
         if not found:
             say("ok", "consumer", f"{self._who} can read it")
             return True
         say("FAIL", "consumer", f"{self._who} cannot read it: {found}")
-        say("", "", "Set the pod's fsGroup, or KERBEROS_CCACHE_MODE; --consumer names another.")
+        say("", "", "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or check another --consumer.")
         return False

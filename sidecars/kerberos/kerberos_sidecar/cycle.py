@@ -1,5 +1,5 @@
 """
-One cycle: look → plan → begin to acquire → verify what came → publish.
+One cycle: inspect → plan → start acquiring → verify the tickets → publish.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.loop.backoff import Backoff
 
-# Reasons for which no KDC was heard: whether the principal is in order is not known.
+# Reasons without an answer from a KDC: they do not show whether the principal is valid.
 AWAY = {"kdc_unreachable", "kdc_hung"}
 
-# How often something else may be due is looked at while a KDC is waited for.
+# How often to check what else is due while waiting for a KDC.
 LOOK_SECONDS = 1.0
 RETRY_LEAST_SECONDS = 0.2
 
@@ -58,16 +58,16 @@ log = get_logger("cycle")
 @dataclass
 class Shared:
     """
-    What all sessions of a process share.
+    The state that all sessions of a process share.
 
     Args:
-        changed: Notified when an attempt has come to its end, or a fence was revoked.
-        kdcs: What is known of them.
+        changed: Notified when an attempt has finished or a fence was revoked.
+        kdcs: What earlier requests found out about the KDCs.
         refused: Refusals by principal.
-        wake: Asks for a cycle.
-        settled: Called when attempts have ended: other moments are due now.
-        backoff: How long a failure is waited out.
-        patience: How long KDCs are waited for.
+        wake: Requests a cycle.
+        settled: Called when attempts have finished, which changes when the next ticket is due.
+        backoff: How long to wait after a failure.
+        patience: How long to wait for KDCs.
     """
 
     changed: Condition = field(default_factory=Condition)
@@ -85,7 +85,7 @@ class Shared:
 
 class Session:
     """
-    One session per worker thread; what outlives a cycle is in the slots.
+    One session per worker thread; the state that outlives a cycle is in the slots.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Session:
 
     def cycle(self, fence: Fence) -> Outcome:
         """
-        Run one cycle: begin what is due, and publish what comes, until nothing is under way.
+        Run one cycle: start due requests and publish their tickets until no request is running.
 
-        Each principal has a thread of its own for the KDC, so that a silent realm holds up nobody.
+        Each principal has its own thread for its KDCs, so that a silent realm delays no other.
 
         Raises:
-            SidecarError: The first failure; the other principals were tried all the same, and
-                every ccache that was published stays.
-            CycleAbandoned: The fence was revoked; what is under way goes on for the next cycle.
+            SidecarError: The first failure. The remaining principals were tried too, and every
+                published ccache stays.
+            CycleAbandoned: The fence was revoked; running requests continue for the next cycle.
         """
         if self._settings.dry_run:
             return self._rehearse()
@@ -137,12 +137,12 @@ class Session:
 
     def close(self) -> None:
         """
-        Nothing is open.
+        Do nothing: a session holds no resources.
         """
 
     def _begin(self, fence: Fence) -> list[Attempt]:
         """
-        Begin what is due; return all that is under way, or has come to its end meanwhile.
+        Start the due attempts; return all attempts that are running or have just finished.
         """
         for slot in self._slots:
             if slot.attempt is None and (due := self._due(slot)) is not None:
@@ -155,7 +155,7 @@ class Session:
 
     def _due(self, slot: Slot) -> tuple[Cause, Stamp] | None:
         """
-        Return why an entry is due, and what its keytab is like; ``None`` where it is not.
+        Return why an entry is due, and the stamp of its keytab; ``None`` if it is not due.
         """
         at, now = time.monotonic(), time.time()
         stamp, found = slot.source.stamp(), slot.published.look()
@@ -163,17 +163,17 @@ class Session:
         if cause is None:
             slot.recover()  # another process has published a good one
             return None
-        # By when the cycle began: none tries the same again and again while another one waits.
+        # Uses the start of the cycle: while it waits for one entry, no other is tried repeatedly.
         if slot.failed and slot.failed.holds(stamp, is_lost=slot.is_lost, at=self._began_at):
             return None
         return cause, stamp
 
     def _ask(self, slot: Slot, cause: Cause, stamp: Stamp, fence: Fence) -> None:
         """
-        Begin to acquire a ticket, unless something speaks against it that no KDC need be asked for.
+        Start acquiring a ticket, after all checks that need no KDC.
 
         Raises:
-            SidecarError: What that is.
+            SidecarError: A check failed, so no KDC was asked.
             CycleAbandoned: The fence was revoked.
         """
         keytab = read_keytab(slot.source.find())
@@ -182,14 +182,14 @@ class Session:
             slot.keytab, slot.kvno = keytab.path, keytab.kvno_of(principal)
             if slot.last is None:
                 slot.principal = principal
-            self._metrics.show([slot])  # this cycle may be abandoned while a KDC is asked
+            self._metrics.show([slot])  # this cycle may be abandoned later
         if any(one.attempt and one.attempt.principal == principal for one in self._slots):
-            return  # one at a time, as each wrong key counts
+            return  # one request at a time, because each wrong key counts
         check_config(self._settings)
         self._refused(slot, principal).check(keytab, principal, slot.published.look().ticket)
         self._check_contested(slot, principal, cause)
         with Staging(slot.entry.ccache, slot.entry.mode, fence):
-            pass  # a volume that is full or closed costs the KDC no request
+            pass  # raises if the volume is full or not writable, without a request
         with fence:
             slot.attempt = Attempt(
                 principal,
@@ -213,7 +213,7 @@ class Session:
     @staticmethod
     def _taken_by(slot: Slot, principal: Principal, cause: Cause) -> Principal | None:
         """
-        Return whose the ccache is, if it became another's and not by a new keytab of ours.
+        Return the ccache's owner if another process took it, unless our new keytab explains it.
         """
         ticket = slot.published.look().ticket
         if ticket is None or ticket.principal.resembles(principal) or cause == "keytab_changed":
@@ -223,15 +223,15 @@ class Session:
     def _check_contested(self, slot: Slot, principal: Principal, cause: Cause) -> None:
         """
         Raises:
-            SidecarError: Another principal's sidecar takes the ccache again and again.
+            SidecarError: Another principal's process keeps taking the ccache.
         """
         owner = self._taken_by(slot, principal, cause)
         if owner and (wait_seconds := contest_wait(slot.retaken_at, time.monotonic())):
             held_back = SidecarError(
                 "ccache_contested",
-                f"{slot.entry.ccache} is of {owner} again, although it was given back to "
-                f"{principal}: something else publishes there",
-                "Give each principal a ccache of its own (KERBEROS_CCACHE); look for a second "
+                f"{slot.entry.ccache} belongs to {owner} again, after it was restored for "
+                f"{principal}: another process publishes there",
+                "Give each principal its own ccache (KERBEROS_CCACHE), and look for a second "
                 "sidecar or a kinit on this volume.",
             )
             held_back.retry_within_seconds = wait_seconds
@@ -239,7 +239,7 @@ class Session:
 
     def _tell(self, slot: Slot) -> None:
         """
-        Tell whoever waits for an attempt that it has come to its end; nobody may.
+        Report a finished attempt to the waiting cycle, or request a cycle if it was abandoned.
         """
         self._shared.tell()
         if slot.attempt is not None and slot.attempt.is_late:
@@ -247,7 +247,7 @@ class Session:
 
     def _wait(self, under_way: Sequence[Attempt], fence: Fence) -> None:
         """
-        Wait until an attempt has come to its end, the fence is revoked, or another may be due.
+        Wait until an attempt has finished, the fence is revoked, or another entry may be due.
         """
         with self._shared.changed:
             self._shared.changed.wait_for(
@@ -257,7 +257,7 @@ class Session:
 
     def _abandon(self) -> None:
         """
-        Leave what is under way to the next cycle, and say what it waits for.
+        Leave running attempts to the next cycle, and record that their KDCs hang.
         """
         for slot in self._slots:
             if (attempt := slot.attempt) is not None:
@@ -269,10 +269,10 @@ class Session:
 
     def _end(self, slot: Slot, fence: Fence) -> bool:
         """
-        Publish what an attempt has brought; return whether there is a new ticket.
+        Publish the result of a finished attempt; return whether a new ticket was published.
 
         Raises:
-            CycleAbandoned: The fence was revoked; the next cycle does it.
+            CycleAbandoned: The fence was revoked; the next cycle handles the result.
         """
         attempt = slot.attempt
         if attempt is None or (result := attempt.result) is None:
@@ -296,10 +296,10 @@ class Session:
 
     def _publish(self, slot: Slot, attempt: Attempt, content: bytes, fence: Fence) -> bool:
         """
-        Publish a ticket; a late one only if it lasts longer than what is there.
+        Publish a ticket; a late one only if it lasts longer than the published ticket.
 
         Raises:
-            SidecarError: It is not what was asked for, or the volume fails.
+            SidecarError: The ticket is not the one that was requested, or the volume fails.
             CycleAbandoned: The fence was revoked.
         """
         ticket = verify(content, attempt.principal)
@@ -338,7 +338,7 @@ class Session:
         slot.is_asked_for = False
         slot.recover()
         self._metrics.record(slot, attempt.seconds)
-        self._metrics.show([slot])  # nor may this one wait for the entries behind it
+        self._metrics.show([slot])  # do not wait for the remaining entries
         log.info(
             "ticket_acquired",
             principal=slot.name,
@@ -353,7 +353,7 @@ class Session:
 
     def _note(self, slot: Slot, error: SidecarError, stamp: Stamp) -> None:
         """
-        Remember why an entry failed; where there are several, name it the first time.
+        Record why an entry failed; with several entries, log each new reason once.
         """
         slot.failures += 1
         wait_seconds = error.retry_within_seconds
@@ -376,15 +376,15 @@ class Session:
 
     def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
         """
-        Return the first failure, with how many more there are.
+        Return the first failure, with the number of further failures.
         """
         first = errors[0]
-        more = f"; {len(errors) - 1} more principals failed" if len(errors) > 1 else ""
+        more = f"; {len(errors) - 1} more failed" if len(errors) > 1 else ""
         return self._in_time(SidecarError(first.reason, first.message + more, first.advice))
 
     def _in_time(self, error: SidecarError) -> SidecarError:
         """
-        Return a failure with the time by which something is due.
+        Return a failure with the time until the next entry is due.
         """
         soonest = min(slot.next_at for slot in self._slots) - time.monotonic()
         error.retry_within_seconds = max(RETRY_LEAST_SECONDS, soonest)
@@ -392,7 +392,7 @@ class Session:
 
     def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
         """
-        Whether a one-shot is done although no KDC answers: consumers have what they need.
+        Whether a one-shot is done although no KDC answers, because all tickets are still valid.
         """
         now = time.time()
         if (
@@ -409,7 +409,7 @@ class Session:
 
     def _rehearse(self) -> Outcome:
         """
-        Say once what would be acquired, and why (``KERBEROS_DRY_RUN``).
+        Log each new plan once: the tickets to acquire, and why (``KERBEROS_DRY_RUN``).
         """
         plan = [(slot.entry.ccache, due[0]) for slot in self._slots if (due := self._due(slot))]
         if plan != self._rehearsed:

@@ -1,5 +1,5 @@
 """
-The ccaches to keep fresh, as the settings name them.
+The ccaches to keep fresh, as configured in the settings.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from sidecar_runtime.parsers import absolute_path, allows, mode
 @allows("an absolute path, with or without FILE:")
 def ccache(text: str) -> str:
     """
-    Read the path of a FILE ccache, with or without ``FILE:``.
+    Parse the path of a FILE ccache, with or without ``FILE:``.
     """
     kind = re.match(r"([A-Za-z]\w*):", text)
     if kind and kind[1].upper() != "FILE":
         raise ValueError(
-            f"is a {kind[1].upper()} ccache, which no other container could read; "
-            "write the path of a file on a shared volume"
+            f"is a {kind[1].upper()} ccache, which other containers cannot read; "
+            "set the path of a file on a shared volume"
         )
     return absolute_path(text[kind.end() :] if kind else text)
 
@@ -31,11 +31,11 @@ def ccache(text: str) -> str:
 @allows('an octal mode of at most 0664, such as "0640"')
 def ccache_mode(text: str) -> int:
     """
-    Read the mode of a ccache; a ticket that everybody may replace is nobody's.
+    Parse the mode of a ccache; refuse modes that let any user replace the ticket.
     """
     value = mode(text)
     if value & ~0o664:
-        raise ValueError("lets others do more than read it; 0664 is the most that is allowed")
+        raise ValueError("grants more than 0664, the most permissive mode that is allowed")
     return value
 
 
@@ -45,8 +45,8 @@ class Entry:
     One ccache to keep fresh.
 
     Args:
-        principal: ``None`` takes the first of the keytab.
-        keytab: Its path; ``None`` takes the only one in the folder of keytabs.
+        principal: ``None`` selects the first in the keytab.
+        keytab: Its path; ``None`` selects the only keytab in KERBEROS_KEYTAB_DIR.
         mode: The mode of the published file.
     """
 
@@ -59,7 +59,7 @@ class Entry:
 @allows('JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]')
 def entries(text: str) -> tuple[Mapping[str, Any], ...]:
     """
-    Read the list of principals, in JSON; what is left out has the settings' own value.
+    Parse the JSON list of principals; omitted keys default to the settings for one principal.
     """
     try:
         items = json.loads(text)
@@ -83,17 +83,17 @@ _PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "
 
 def _entry(number: int, item: object) -> Mapping[str, Any]:
     if not isinstance(item, dict):
-        raise ValueError(f"has no object as item {number}")
+        raise ValueError(f"item {number} is not a JSON object")
     if unknown := item.keys() - _PARSERS.keys():
         name = min(map(str, unknown))
         raise ValueError(f"item {number}: {name!r} is not one of {', '.join(_PARSERS)}")
     if missing := {"principal", "ccache"} - item.keys():
-        raise ValueError(f"item {number}: {' and '.join(sorted(missing))} is missing")
+        raise ValueError(f"item {number}: missing {' and '.join(sorted(missing))}")
     read, problems = {}, []
     for key, value in item.items():
         try:
             if not isinstance(value, str):
-                raise ValueError("is not text in quotes")
+                raise ValueError("is not a JSON string")
             read[key] = _PARSERS[key](value)
         except ValueError as error:
             problems.append(f"item {number}: {key} {value!r} {error}")

@@ -1,5 +1,5 @@
 """
-Waits for changes in folders, by Linux' inotify, without a system call while nothing happens.
+Waits for changes in folders with Linux' inotify, without system calls while nothing changes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
 _CHANGES = _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
 
-# Where the kernel has no watch left for us.
+# The longest wait if the kernel has no inotify watches left.
 WITHOUT_SECONDS = 1.0
 
 _libc = ctypes.CDLL(None)
@@ -22,7 +22,7 @@ _libc = ctypes.CDLL(None)
 
 class Folders:
     """
-    Folders that are watched; for one thread, which others may wake.
+    Watches folders; for use by one thread, which other threads can wake.
     """
 
     def __init__(self) -> None:
@@ -31,15 +31,15 @@ class Folders:
 
     def wake(self) -> None:
         """
-        End the wait, or the next one; from any thread.
+        End the current wait or the next one; callable from any thread.
         """
         os.eventfd_write(self._woken, 1)
 
     def wait(self, folders: Iterable[str], timeout_seconds: float) -> None:
         """
-        Wait until something changes in a folder or :meth:`wake`, at most for this time.
+        Wait until a folder changes or :meth:`wake` is called, at most until the timeout.
 
-        What another machine does on a network file system is not seen.
+        Changes that another machine makes on a network file system are not seen.
         """
         watches = [
             _libc.inotify_add_watch(self._fd, os.fsencode(folder), _CHANGES) for folder in folders

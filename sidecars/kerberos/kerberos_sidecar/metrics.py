@@ -18,7 +18,7 @@ _KDC_LABELS = ("realm", "kdc")
 
 class KerberosMetrics(Metrics):
     """
-    The common metrics and our own, which have the principal and the path of the ccache as labels.
+    The common metrics, and the sidecar's own with the principal and the ccache path as labels.
     """
 
     def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
@@ -32,37 +32,37 @@ class KerberosMetrics(Metrics):
         )
         self._expiry = self._gauge(
             "kerberos_ticket_expiry_timestamp_seconds",
-            "Unix time at which the published ticket ends, by our clock; 0 where there is none.",
+            "Unix time when the published ticket expires, by this node's clock; 0 without one.",
         )
         self._lifetime = self._gauge(
-            "kerberos_ticket_lifetime_seconds", "Life of the published ticket from its start."
+            "kerberos_ticket_lifetime_seconds", "Life of the published ticket, from start to end."
         )
         self._duration = self._gauge(
-            "kerberos_acquire_duration_seconds", "Time that the last ticket took, from the KDC on."
+            "kerberos_acquire_duration_seconds", "Time that it took to acquire the last ticket."
         )
         self._kvno = self._gauge(
-            "kerberos_keytab_kvno", "Newest version of the principal's keys in the keytab."
+            "kerberos_keytab_kvno", "Newest version (kvno) of the principal's keys in the keytab."
         )
         self._offset = self._gauge(
-            "kerberos_clock_offset_seconds", "How far the KDC's clock is ahead of ours."
+            "kerberos_clock_offset_seconds", "How far the KDC's clock is ahead of this node's."
         )
         self._up = self.family(
             "Gauge",
             "kerberos_kdc_up",
-            "1 if the KDC answered when it was last asked; not there before.",
+            "1 if the KDC answered the last request to it; absent before the first request.",
             *_KDC_LABELS,
         )
         self._asked = self.family(
             "Gauge",
             "kerberos_kdc_asked_timestamp_seconds",
-            "Unix time at which it was last asked: nobody asks the others while one answers.",
+            "Unix time of the last request to the KDC: while one answers, the rest are not asked.",
             *_KDC_LABELS,
         )
         self._known_kdcs: set[tuple[str, str, str]] = set()
 
     def record(self, slot: Slot, seconds: float) -> None:
         """
-        Count a ticket that was published, and the seconds that it took.
+        Count a published ticket, and record the seconds that it took to acquire.
         """
         labels = self._labels(slot)
         self._acquired.labels(*labels).inc()
@@ -70,7 +70,7 @@ class KerberosMetrics(Metrics):
 
     def show(self, slots: Iterable[Slot]) -> None:
         """
-        Show what is known of each ccache, as soon as it is known whose it is.
+        Update the gauges of each ccache whose full principal is known.
         """
         for slot in slots:
             if slot.principal is None or not slot.principal.realm:
@@ -87,7 +87,7 @@ class KerberosMetrics(Metrics):
 
     def show_kdcs(self, heard: Mapping[str, Mapping[str, Heard]]) -> None:
         """
-        Show how each KDC behaved when it was last asked, by realm and KDC.
+        Update the gauges of each KDC, by realm and KDC, from its last answer or failure.
         """
         shown = {
             (self.sidecar, realm, kdc): one
@@ -104,7 +104,7 @@ class KerberosMetrics(Metrics):
 
     def _forget(self, labels: tuple[str, str, str]) -> None:
         """
-        Drop what was shown under a name that is not that ccache's any more.
+        Remove the gauges of a ccache under its former principal.
         """
         for family in (self._expiry, self._lifetime, self._offset, self._kvno, self._duration):
             with suppress(KeyError):

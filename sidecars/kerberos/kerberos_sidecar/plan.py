@@ -1,5 +1,5 @@
 """
-What is due, and why: pure.
+Decides what is due, and why; pure.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ Cause = Literal[
     "start", "missing", "damaged", "taken", "keytab_changed", "asked", "half_life", "interval"
 ]
 
-# A fleet whose tickets end together must not become a storm in their last seconds.
+# Keeps a fleet whose tickets expire together from flooding the KDCs in the last seconds.
 RETRY_FLOOR_SECONDS = 1.0
 
-# Tries with the same refused keys before a pause, and how near the end of a ticket, as a share of
-# the lockout window, one more is worth its risk.
+# The number of tries with the same refused keys before a pause. And the time before a ticket
+# expires, as a share of the lockout window, when one more try is worth the risk.
 TRIES = 2
 LAST_TRY_SHARE = 1 / 6
-# What a pause has beyond the window: a KDC goes by its own clock, by whole seconds, and MIT's still
-# counts a failure that is exactly as old as its window.
+# The margin of a pause beyond the window: a KDC uses its own clock, in whole seconds, and MIT's
+# still counts a failure that is exactly as old as its window.
 PAUSE_MORE_SHARE, PAUSE_MORE_SECONDS = 1 / 30, 2.0
 
-# After a ccache was retaken: the first pause before the next time, the longest, and how long each
-# time counts.
+# After a ccache was retaken: the first and the longest pause before it is retaken again, and how
+# long each time counts.
 CONTEST_PAUSE_SECONDS = 15.0
 CONTEST_CAP_SECONDS = 600.0
 CONTEST_SECONDS = 3600.0
@@ -38,12 +38,12 @@ CONTEST_SECONDS = 3600.0
 @dataclass(frozen=True, slots=True)
 class Found:
     """
-    What is on the volume at the place of a ccache.
+    The state of a ccache on the volume.
 
     Args:
-        ticket: ``None`` where there is no ccache, or no good one.
-        published_at: Unix time; ``None`` where there is no file.
-        problem: What is wrong with it, or who cannot read it; empty where nothing is.
+        ticket: ``None`` if the ccache is missing or unusable.
+        published_at: Unix time; ``None`` if the file does not exist.
+        problem: Why the file is invalid or unreadable for consumers; empty if it is neither.
     """
 
     ticket: Ticket | None = None
@@ -52,18 +52,18 @@ class Found:
 
     def problem_at(self, now: float, principal: Principal | None) -> str:
         """
-        Return why consumers cannot use it at a Unix time; empty where they can.
+        Return why consumers cannot use the ccache at a Unix time; empty if they can.
 
         Args:
-            principal: Whose it must be; ``None`` for anybody's.
+            principal: The owner that it must have; ``None`` accepts any.
         """
         if self.problem or self.ticket is None:
             return self.problem
         owner = self.ticket.principal
         if principal and not (owner.is_named(principal) or owner.resembles(principal)):
-            return f"is of {owner}, not of {principal}"
+            return f"belongs to {owner}, not to {principal}"
         if self.ticket.ends_at <= now:
-            return f"holds a ticket that ended {now - self.ticket.ends_at:.0f} s ago"
+            return f"contains a ticket that expired {now - self.ticket.ends_at:.0f} s ago"
         return ""
 
 
@@ -74,8 +74,8 @@ class Acquired:
 
     Args:
         at: Seconds of the monotonic clock.
-        keytab: What the keytab was like then.
-        wait_seconds: When it is due again, after that, and why.
+        keytab: The stamp of the keytab then.
+        wait_seconds: The time from `at` until a new ticket is due; `cause` is why.
     """
 
     ticket: Ticket
@@ -89,11 +89,11 @@ def wait_after(
     ticket: Ticket, now: float, interval_seconds: float, jitter_seconds: float | None, draw: float
 ) -> tuple[float, Cause]:
     """
-    Return after how many seconds a new ticket is due, and why then.
+    Return the seconds until a new ticket is due, and the cause.
 
     Args:
         now: Unix time.
-        jitter_seconds: How much earlier at most; ``None``: a tenth of the time.
+        jitter_seconds: How much earlier at most; ``None``: a tenth of the wait.
         draw: A random number from 0 to 1.
     """
     half_seconds = (ticket.ends_at - now) / 2
@@ -107,11 +107,11 @@ def cause_of(
     last: Acquired | None, found: Found, keytab: Stamp, *, is_asked_for: bool, at: float, now: float
 ) -> Cause | None:
     """
-    Return why an entry is due; ``None`` where it is not.
+    Return why an entry is due; ``None`` if it is not.
 
     Args:
-        last: What this process acquired for it last; ``None`` at first.
-        keytab: What the keytab is like now.
+        last: The last ticket that this process acquired for the entry; ``None`` at first.
+        keytab: The current stamp of the keytab.
         at: Seconds of the monotonic clock.
         now: Unix time.
     """
@@ -129,8 +129,8 @@ def cause_of(
         return "keytab_changed"
     if at - last.at >= last.wait_seconds:
         return last.cause
-    # It came from elsewhere, with less life left; or our clock was set. Half of what was left when
-    # it was published: a KDC that is behind gives tickets whose first half is over already.
+    # Another process published a shorter ticket, or our clock was set. Halve the life that was left
+    # at its publication: with a slow KDC clock, half of a ticket's full life may already be over.
     if now >= (found.published_at + found.ticket.ends_at) / 2:
         return "half_life"
     return None
@@ -142,8 +142,8 @@ class Failed:
     The last failure of an entry.
 
     Args:
-        keytab: What the keytab was like then.
-        was_lost: Whether there was nothing of use on the volume.
+        keytab: The stamp of the keytab then.
+        was_lost: Whether the volume had no usable ccache then.
         retry_at: Seconds of the monotonic clock.
     """
 
@@ -153,7 +153,7 @@ class Failed:
 
     def holds(self, keytab: Stamp, *, is_lost: bool, at: float) -> bool:
         """
-        Whether nothing has changed that makes it worth another try before its time.
+        Whether to keep waiting: `retry_at` is ahead, and no change justifies an earlier try.
         """
         return at < self.retry_at and keytab == self.keytab and (self.was_lost or not is_lost)
 
@@ -162,15 +162,15 @@ def lockout_wait(
     refused_at: Sequence[float], now: float, window_seconds: float, ends_at: float | None
 ) -> float:
     """
-    Return after how many seconds keys that the KDC has refused may be tried again.
+    Return the seconds until keys that the KDC has refused may be tried again.
 
-    A policy counts failures until none has come for its window, so tries spread over time add up:
-    two come together, then none for a whole window and a little more. A third only when the ticket
-    is about to end.
+    A policy resets its count after a whole window without a failure, so tries spread over time add
+    up. Hence two tries together, then a pause slightly longer than the window. A third try is
+    allowed only when the ticket is about to expire.
 
     Args:
         refused_at: Unix times, in order, none after `now`.
-        ends_at: When the published ticket ends; ``None`` without one.
+        ends_at: When the published ticket expires; ``None`` without one.
     """
     if not window_seconds:
         return 0.0
@@ -191,12 +191,13 @@ def lockout_wait(
 
 def contest_wait(retaken_at: Sequence[float], at: float) -> float:
     """
-    Return after how many seconds a ccache that another principal's sidecar took may be retaken.
+    Return the seconds until a ccache that another principal's process took may be retaken.
 
-    At once the first time: it was a ``kinit``. Two sidecars would take it from each other forever.
+    The first time it is retaken at once: that was probably a ``kinit``. The pauses after that slow
+    down two sidecars that take it from each other indefinitely.
 
     Args:
-        retaken_at: Moments of the monotonic clock, in order.
+        retaken_at: Seconds of the monotonic clock, in order.
     """
     count = sum(at - moment < CONTEST_SECONDS for moment in retaken_at)
     if not count:
@@ -207,9 +208,9 @@ def contest_wait(retaken_at: Sequence[float], at: float) -> float:
 
 def retry_within(ticket: Ticket | None, now: float) -> float:
     """
-    Return after how many seconds a failure is tried again at the latest; infinite without a ticket.
+    Return the longest wait before a retry, in seconds; infinite without a valid ticket.
 
-    That is a quarter of what is left of it: a KDC that comes back before its end is found in time.
+    It is a quarter of the ticket's remaining life, to notice in time that a KDC has recovered.
 
     Args:
         now: Unix time.

@@ -1,5 +1,5 @@
 """
-What is on the volume, read only when it has changed.
+Reads the published ccache, only when it has changed.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from kerberos_sidecar.plan import Found
 
 class Published:
     """
-    The ccache at one path, as consumers see it now; safe between threads.
+    The ccache at one path, as consumers see it now; thread-safe.
 
     Args:
-        mode: What consumers need; one without these bits, such as the 0600 of a ``kinit``, is bad.
+        mode: The bits that consumers need; a file without them, such as a ``kinit``'s 0600, is bad.
 
     Attributes:
-        group: The group that our own file got, where the system gave it another than its folder's.
+        group: The group of the file that we published, if the system refused the folder's group.
     """
 
     def __init__(self, path: str, mode: int) -> None:
         self._path = path
         self._mode = mode
         self.group: int | None = None
-        # Ten thousand entries, which a consumer may have made, take 0.2 s: one thread reads them.
+        # A consumer may have added ten thousand entries, which take 0.2 s: one thread reads them.
         self._lock = Lock()
         self._seen: tuple[tuple[int, ...], Found] | None = None
 
     def look(self) -> Found:
         """
-        Return what is there; never fails.
+        Return the state of the ccache; never raises for a bad one.
         """
         try:
             found = os.stat(self._path, follow_symlinks=False)
             group = os.stat(os.path.dirname(self._path)).st_gid
         except OSError as error:
-            return Found(problem=f"is not there ({error.strerror})")
+            return Found(problem=f"cannot be found ({error.strerror})")
         stamp: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-        # Who may write can put the modification time back.
+        # A process that can write the file can also reset its modification time.
         stamp += (found.st_ctime_ns, found.st_mode, found.st_gid, group, self.group or 0)
         with self._lock:
             if self._seen is None or self._seen[0] != stamp:
@@ -51,19 +51,19 @@ class Published:
 
     def closed_folder(self) -> str:
         """
-        Return why consumers of the folder's group cannot come to the file; empty where they can.
+        Return why consumers in the folder's group cannot reach the file; empty if they can.
 
-        Those of our uid, and others where the folder lets them in, read it all the same: who the
-        consumers are is not known here, so it is no problem of what is published.
+        Consumers with our uid can still read it, and so can others if the folder admits them. Which
+        ids the consumers have is unknown here, so this is a warning, not a fault of the ccache.
         """
         folder = os.path.dirname(self._path)
         try:
             mode = stat.S_IMODE(os.stat(folder).st_mode)
         except OSError:
-            return ""  # the file is not there either
+            return ""  # the file does not exist either
         if not self._mode & stat.S_IRGRP or mode & stat.S_IXGRP:
             return ""
-        return f"is in {folder} of mode {mode:04o}, which its group may not enter"
+        return f"is in {folder} (mode {mode:04o}), which its group cannot enter"
 
     def _read(self, found: os.stat_result, group: int) -> Found:
         try:
@@ -76,12 +76,12 @@ class Published:
 
     def _closed(self, found: os.stat_result, group: int) -> str:
         """
-        Return why a consumer of the group cannot read it; empty where it can.
+        Return why a consumer in the group cannot read the file; empty if it can.
         """
         mode = stat.S_IMODE(found.st_mode)
         if self._mode & ~mode:
-            return f"has mode {mode:04o}, which lacks some of {self._mode:04o}"
+            return f"has mode {mode:04o} but needs at least {self._mode:04o}"
         is_open_to_group = mode & stat.S_IROTH or not self._mode & stat.S_IRGRP
         if is_open_to_group or found.st_gid in (group, self.group):
             return ""
-        return f"has the group {found.st_gid}, not {group} as its folder"
+        return f"has group {found.st_gid}, not its folder's group {group}"

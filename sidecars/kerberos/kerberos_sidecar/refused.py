@@ -1,8 +1,8 @@
 """
-Remembers, beside the ccache, which keys the KDC has refused: each one counts towards a lockout.
+Remembers, beside the ccache, which keys the KDC refused: each refusal counts toward a lockout.
 
-``.NAME.refused`` outlives restarts of the container, and tells the daemon what ``check`` has tried,
-and vice versa. Consumers may be able to write it: what is not ours to understand counts as nothing.
+``.NAME.refused`` outlives restarts of the container. The daemon and ``check`` share it, so that
+their tries count together. Consumers may be able to write it, so invalid content is ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _REMEMBERED = 4
 
 def keys_of(keytab: Keytab, principal: Principal) -> str:
     """
-    Return what changes when the keys of a principal do, and tells nothing of the keys themselves.
+    Return text that changes with a principal's keys but does not reveal them.
     """
     keys = [key for key in keytab.keys if key.principal == principal]
     return " ".join(
@@ -38,11 +38,11 @@ def keys_of(keytab: Keytab, principal: Principal) -> str:
 
 class Refused:
     """
-    The refusals of one principal; for the threads of cycles, one at a time.
+    The refusals of one principal; used by one cycle thread at a time.
 
     Args:
-        ccache: Beside which they are remembered.
-        window_seconds: How long the realm's policy counts them; 0 for no limit.
+        ccache: The ccache beside which the refusals are stored.
+        window_seconds: How long the realm's policy counts a refusal; 0 for no limit.
     """
 
     def __init__(self, ccache: str, window_seconds: float) -> None:
@@ -54,16 +54,16 @@ class Refused:
     def check(self, keytab: Keytab, principal: Principal, ticket: Ticket | None) -> None:
         """
         Raises:
-            SidecarError: The KDC has refused these keys; after some more it locks the account.
+            SidecarError: The KDC has refused these keys; more tries could lock the account.
         """
         keys, now = keys_of(keytab, principal), time.time()
         if wait_seconds := self.wait_seconds(keys, now, ticket.ends_at if ticket else None):
             held_back = SidecarError(
                 "keytab_stale",
                 f"the KDC has refused the key of {principal} (kvno {keytab.kvno_of(principal)}) in "
-                f"{keytab.path}; it is not tried before {iso(now + wait_seconds)}, so as not to "
-                "lock the account",
-                "Export the keytab again: a new one is tried at once. KERBEROS_LOCKOUT_WINDOW "
+                f"{keytab.path}; to avoid locking the account, it is not tried again before "
+                f"{iso(now + wait_seconds)}",
+                "Export the keytab again: a new key is tried at once. KERBEROS_LOCKOUT_WINDOW "
                 "sets the wait.",
             )
             held_back.retry_within_seconds = wait_seconds
@@ -74,9 +74,9 @@ class Refused:
         Return after how many seconds these keys may be tried.
 
         Args:
-            keys: Of :func:`keys_of`.
+            keys: The result of :func:`keys_of`.
             now: Unix time.
-            ends_at: When the published ticket ends; ``None`` without one.
+            ends_at: When the published ticket expires; ``None`` without one.
         """
         # The clock may have been set back.
         at = [moment for moment in self._known(keys) if moment <= now]
@@ -88,12 +88,12 @@ class Refused:
         """
         self._keys, self._at = keys, [*self._known(keys), now][-_REMEMBERED:]
         content = json.dumps({"keys": self._keys, "refused_at": self._at}).encode()
-        with suppress(OSError):  # a full volume: remembered until a restart
+        with suppress(OSError):  # on a full volume, remembered until a restart
             write_file(self._path, content, 0o600, fsync=False)
 
     def clear(self) -> None:
         """
-        Forget: the keys were accepted.
+        Forget all refusals, because the KDC accepted the keys.
         """
         self._keys, self._at = "", []
         with suppress(OSError):
@@ -101,7 +101,7 @@ class Refused:
 
     def _known(self, keys: str) -> list[float]:
         """
-        Return when these keys were refused, by what we and other processes remember.
+        Return when these keys were refused, as remembered by this and other processes.
         """
         ours, theirs = (
             Counter(at if known == keys else ())

@@ -1,8 +1,8 @@
 """
-The settings of the kerberos sidecar; those of the chart's own container are understood too.
+The settings of the kerberos sidecar, including the names that the chart's own container uses.
 
-`INTERVAL` and `KRB5_CONFIG` are what people already have. What krb5.conf says is libkrb5's to
-read: see :mod:`kerberos_sidecar.krb5.overlay`.
+`INTERVAL` and `KRB5_CONFIG` have no prefix because existing deployments already set them. libkrb5
+reads krb5.conf itself: see :mod:`kerberos_sidecar.krb5.overlay`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ INSTEAD = slips(
     },
 )
 
-# What one principal needs and KERBEROS_PRINCIPALS has for each.
+# Settings for a single principal; each item of KERBEROS_PRINCIPALS has its own value instead.
 FOR_ONE = ("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")
 
-# What the chart's values become in its containers (`kerberos.*` in values.yaml, chart 1.22.0).
+# The variables that the chart sets from `kerberos.*` in values.yaml (chart 1.22.0).
 CHART_NAMES = {
     "AIRFLOW__KERBEROS__KEYTAB": "KERBEROS_KEYTAB",
     "AIRFLOW__KERBEROS__PRINCIPAL": "KERBEROS_PRINCIPAL",
@@ -52,7 +52,7 @@ CHART_NAMES = {
 @allows("paths separated by colons")
 def _config_paths(text: str) -> str:
     """
-    Read the paths of krb5.conf, as libkrb5 takes them.
+    Read the paths of krb5.conf, in the form that libkrb5 accepts.
     """
     if holds_keytab(text):
         raise ValueError("is a keytab, not paths separated by colons")
@@ -70,23 +70,23 @@ class Settings(CommonSettings):
         duration(at_least=1, at_most=30 * 86400.0),
         default="1h",
         prefixed=False,
-        text="Acquire a new ticket after this time, or after half of its life if that is sooner.",
+        text="Replace the ticket after this time, or at half of its life if that is sooner.",
     )
     jitter_seconds: float | None = inherited(
         "jitter_seconds",
         text="Refresh up to this much earlier, at random, so that a fleet does not refresh at "
-        "once. Unset: a tenth of the time.",
+        "once. Unset: a tenth of the wait.",
     )
     timeout_seconds: float = inherited(
         "timeout_seconds",
         default="60s",
-        text="A cycle that takes longer is abandoned, counted as failed, and never publishes; "
-        "the next one publishes what comes late. Six silent KDCs take 21 s.",
+        text="A cycle that takes longer is abandoned and counted as failed, and publishes nothing. "
+        "The next cycle publishes a ticket that arrives late. Six silent KDCs take 21 s.",
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9813")
     dry_run: bool = inherited(
         "dry_run",
-        text="Say which tickets would be acquired, but ask no KDC and change nothing.",
+        text="Log which tickets would be acquired, but contact no KDC and change nothing.",
     )
     krb5_config: str | None = setting(
         "KRB5_CONFIG",
@@ -101,53 +101,54 @@ class Settings(CommonSettings):
         "KEYTAB_DIR",
         absolute_path,
         default="/etc/keytab",
-        text="Where a keytab is looked for when none is named.",
+        text="The folder to search for a keytab if none is named.",
     )
     principal: Principal | None = setting(
         "PRINCIPAL",
         principal,
-        text="Whose ticket to acquire. Without a realm: the keytab's. Unset: the keytab's first.",
+        text="The principal to acquire a ticket for. Without a realm: the keytab's realm. Unset: "
+        "the first principal in the keytab.",
     )
     ccache: str = setting(
         "CCACHE",
         ccache,
         default="/etc/keytab/ccache",
-        text="The ccache to publish, on a volume that consumers read.",
+        text="The ccache to publish, on a volume that consumers mount.",
     )
     ccache_mode: int = setting(
         "CCACHE_MODE",
         ccache_mode,
         default="0640",
-        text="The mode of published ccaches: readable for the group that pods share.",
+        text="The file mode of published ccaches. The default lets the shared group read them.",
     )
     principals: tuple[Mapping[str, Any], ...] | None = setting(
         "PRINCIPALS",
         entries,
-        text="Several principals, each with its own ccache, instead of the settings for one.",
+        text="Several principals, each with its own ccache, instead of a single principal.",
     )
     ticket_lifetime_seconds: float | None = setting(
         "TICKET_LIFETIME",
         duration(at_least=1, at_most=365 * 86400.0),
-        text="The life to ask for; the KDC may give less. Unset: as krb5.conf says, or 24h.",
+        text="The life to request; the KDC may grant less. Unset: the value in krb5.conf, or 24h.",
     )
     renew_lifetime_seconds: float | None = setting(
         "RENEW_LIFETIME",
         duration(at_most=365 * 86400.0),
-        text="Ask for tickets that consumers can renew for this long. 0: never renewable. Unset: "
-        "as krb5.conf says; a KDC may make a ticket renewable that is shorter than was asked.",
+        text="Request tickets that consumers can renew for this long. 0: never renewable. Unset: "
+        "the value in krb5.conf; a KDC that grants a shorter life may make the ticket renewable.",
     )
     lockout_window_seconds: float = setting(
         "LOCKOUT_WINDOW",
         duration(),
         default="30m",
-        text="How long the realm's policy counts wrong keys before it locks an account. A key that "
-        "the KDC refuses is tried twice, then not for this long. 0: no limit.",
+        text="The time over which the realm's policy counts failures before it locks an account. "
+        "A key that the KDC refuses is tried twice, then not for this long. 0: no limit.",
     )
     forwardable: bool = setting(
         "FORWARDABLE",
         boolean,
         default="true",
-        text="Whether to ask for forwardable tickets, as Airflow does, whatever krb5.conf says.",
+        text="Whether to request forwardable tickets, as Airflow does. Overrides krb5.conf.",
     )
 
     @property
@@ -170,7 +171,7 @@ class Settings(CommonSettings):
     @property
     def source(self) -> str:
         """
-        Where keys are from, in words.
+        The keytabs, or the folders to search for them, as text.
         """
         keytabs = dict.fromkeys(entry.keytab or self.keytab_dir for entry in self.entries)
         return ", ".join(keytabs)
@@ -178,27 +179,27 @@ class Settings(CommonSettings):
     @property
     def target(self) -> str:
         """
-        What is published, in words.
+        The published ccaches, as text.
         """
         return ", ".join(entry.ccache for entry in self.entries)
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """
-    Read the settings; return them, and the variables that nobody reads, as :func:`load` does.
+    Return the settings and the unknown variables, as :func:`load` does.
 
     Raises:
-        SettingsError: One or more are wrong; all of them are named, as they were written.
+        SettingsError: Settings are wrong; it lists all of them, under the names the user wrote.
     """
     given = {name: value for name, value in environ.items() if value.strip()}
     chart = {ours: name for name, ours in CHART_NAMES.items() if name in given}
     chart = {ours: name for ours, name in chart.items() if ours not in given}
     mixed = []
     if f"{PREFIX}PRINCIPALS" in given:
-        # The chart sets its names for one principal whether they are wanted or not.
+        # The chart always sets its names for one principal, so they do not count as a conflict.
         chart = {ours: name for ours, name in chart.items() if ours not in FOR_ONE}
         mixed = [
-            Problem(name, given[name], "is for one principal; KERBEROS_PRINCIPALS names its own")
+            Problem(name, given[name], "cannot be combined with KERBEROS_PRINCIPALS")
             for name in FOR_ONE
             if name in given
         ]
@@ -223,31 +224,31 @@ def _check(settings: Settings) -> list[Problem]:
     name = "KERBEROS_CCACHE" if settings.principals is None else "KERBEROS_PRINCIPALS"
     paths = [entry.ccache for entry in settings.entries]
     twice = sorted({path for path in paths if paths.count(path) > 1})
-    problems = [Problem(name, path, "is the ccache of two principals") for path in twice]
+    problems = [Problem(name, path, "is the ccache of more than one principal") for path in twice]
     named = [entry.keytab for entry in settings.entries if entry.keytab]
     keytabs = {at for path in named for at in (_place(path), os.path.realpath(path))}
     for entry in settings.entries:
         if _place(entry.ccache) in keytabs:
-            problems.append(Problem(name, entry.ccache, "is the keytab"))
+            problems.append(Problem(name, entry.ccache, "is also the keytab"))
         elif _is_keytab(entry.ccache):
-            problems.append(Problem(name, entry.ccache, "holds a keytab, which would be lost"))
+            problems.append(Problem(name, entry.ccache, "holds a keytab, which would be replaced"))
         elif os.path.ismount(entry.ccache):
-            problems.append(Problem(name, entry.ccache, "is a mounted folder, not a file"))
+            problems.append(Problem(name, entry.ccache, "is a mount point, not a file"))
     return problems
 
 
 def _place(path: str) -> str:
     """
-    Return where a rename to a path would put a file: a link at its end is not followed.
+    Return the path that a rename to `path` would create or replace; a final link is not followed.
 
-    Consumers may be able to write there, and a link to the keytab must not keep us from starting.
+    Consumers may be able to write there, and a link to the keytab must not prevent the start.
     """
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _is_keytab(path: str) -> bool:
     """
-    Whether there is a keytab where the ccache belongs, which the first ticket would replace.
+    Whether a keytab exists at the ccache's path; the first ticket would replace it.
     """
     try:
         return bool(parse_keytab(read_regular(path, SIZE_LIMIT_BYTES)))

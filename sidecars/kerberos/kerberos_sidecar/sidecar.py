@@ -1,5 +1,5 @@
 """
-State of the kerberos sidecar that outlives a cycle and its thread.
+The state of the kerberos sidecar that outlives a cycle and its thread.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.sidecar import Names
 
-# How often keytabs and ccaches are looked at for what inotify does not see: network file systems.
+# How often to check keytabs and ccaches for changes that inotify misses, on network file systems.
 POLL_SECONDS = 10.0
-# The least time between two looks.
+# The shortest time between two checks.
 PAUSE_SECONDS = 0.2
 
 log = get_logger("sidecar")
@@ -29,7 +29,7 @@ log = get_logger("sidecar")
 
 class KerberosSidecar:
     """
-    The sidecar that the loop runs.
+    The kerberos sidecar, as run by the loop.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class KerberosSidecar:
 
     def readiness(self) -> Readiness:
         """
-        Tell whether every ccache on the volume is valid at this moment, whoever wrote it.
+        Return whether every ccache on the volume is valid now, no matter which process wrote it.
         """
         now = time.time()
         problems = [problem for slot in self._slots if (problem := slot.problem_at(now))]
@@ -66,7 +66,7 @@ class KerberosSidecar:
 
     def details(self) -> dict[str, object]:
         """
-        Return what is known of each ccache, by its path, and of the KDCs of each realm.
+        Return the facts about each ccache, by path, and about the KDCs of each realm.
         """
         at = time.monotonic()
         details: dict[str, object] = {slot.entry.ccache: slot.details(at) for slot in self._slots}
@@ -76,10 +76,11 @@ class KerberosSidecar:
 
     def watch(self, wake: Callable[[], None], poll_seconds: float = POLL_SECONDS) -> None:
         """
-        Ask for a cycle when a ticket is due, a keytab changes or a ccache is lost, from a thread.
+        Start a thread that requests a cycle when a ticket is due, a keytab changes or a ccache is
+        lost.
 
         Args:
-            poll_seconds: How often to look for what the kernel does not tell.
+            poll_seconds: How often to check for changes that the kernel does not report.
         """
         self._shared.wake = wake
         for slot in self._slots:
@@ -93,7 +94,7 @@ class KerberosSidecar:
         wait_seconds = 0.0
         while True:
             watched.wait(folders, wait_seconds)
-            time.sleep(PAUSE_SECONDS)  # whoever writes there all the time does not cost a core
+            time.sleep(PAUSE_SECONDS)  # limits the CPU cost of constant writes there
             stamps, at, now = self._stamps(), time.monotonic(), time.time()
             slots = zip(self._slots, stamps, strict=True)
             if stamps != seen:
@@ -111,7 +112,7 @@ class KerberosSidecar:
 
     def _folders(self) -> set[str]:
         """
-        Return where ccaches and keytabs are; a Secret's file leads to another folder.
+        Return the folders of ccaches and keytabs; a Secret's file also links to another folder.
         """
         ccaches = {os.path.dirname(slot.entry.ccache) for slot in self._slots}
         named = [slot.entry.keytab for slot in self._slots if slot.entry.keytab]
@@ -121,8 +122,8 @@ class KerberosSidecar:
 
     def _warn(self, slot: Slot) -> None:
         """
-        Warn where who reads the ccache can read the keytab, as in the published example, and where
-        the group that may read it cannot come to it.
+        Warn if readers of the ccache can also read the keytab, as in the published example, and if
+        the group that may read the ccache cannot enter its folder.
         """
         keytab = slot.entry.keytab
         folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
@@ -131,13 +132,13 @@ class KerberosSidecar:
                 "keytab_exposed",
                 folder=folder,
                 ccache=slot.entry.ccache,
-                advice="Use two volumes: the keytab's for this container alone.",
+                advice="Use two volumes, and mount the keytab's in this container only.",
             )
         if problem := slot.published.closed_folder():
             log.warning(
                 "folder_closed",
                 ccache=slot.entry.ccache,
                 problem=problem,
-                advice="Let the group enter it (g+x), or set KERBEROS_CCACHE_MODE to 0600 where "
-                "consumers have the uid of this container.",
+                advice="Add g+x to the folder, or set KERBEROS_CCACHE_MODE to 0600 if consumers "
+                "run with this container's uid.",
             )

@@ -1,5 +1,5 @@
 """
-One ccache to keep fresh, and what is known of it; outlives cycles and their threads.
+One ccache to keep fresh, and its state; outlives cycles and their threads.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sidecar_runtime.errors import SidecarError
 
 class Slot:
     """
-    Written by the cycle, behind its fence; read by the endpoint.
+    The state of one entry, written by the cycle behind its fence and read by the HTTP endpoint.
 
     Attributes:
-        principal: As the KDC names it, once there was a ticket; before that as the keytab does,
-            and before that as configured.
+        principal: The configured name at first, then the keytab's, then the name in the KDC's
+            ticket.
         keytab, kvno: The file that was read last, and the newest version of the principal's keys.
-        attempt: The request for a ticket that is under way, or has a result that nobody took yet.
-        is_asked_for: Whether a person asked for a new ticket and there is none yet.
-        error: Why the last try failed; ``None`` where it did not.
-        failed: The same for the plan.
-        failures: How many there were in a row.
-        retaken_at: When the ccache was taken back from another principal, monotonic.
-        logged: The reason of the error that the log has; empty where it has none.
+        attempt: The running request for a ticket, or a finished one that no cycle has handled yet.
+        is_asked_for: Whether SIGHUP requested a new ticket that has not been published yet.
+        error: Why the last try failed; ``None`` after a success.
+        failed: The last failure as the plan needs it; ``None`` after a success.
+        failures: The number of consecutive failures.
+        retaken_at: When the ccache was retaken from another principal; monotonic seconds.
+        logged: The reason of the failure that was logged last; empty without a failure.
     """
 
     def __init__(self, entry: Entry, source: Source) -> None:
@@ -53,14 +53,14 @@ class Slot:
 
     def read_principal(self) -> None:
         """
-        Learn from the keytab whose ticket it must be, where the settings leave that to it.
+        Take the principal or its realm from the keytab, if the settings leave it open.
         """
-        with suppress(SidecarError):  # the first cycle says why
+        with suppress(SidecarError):  # the first cycle reports the error
             self.principal = read_keytab(self.source.find()).select(self.entry.principal)
 
     def recover(self) -> None:
         """
-        Forget all failures: there is a good ticket, whoever has published it.
+        Forget all failures: a good ticket is published, by this or another process.
         """
         self.error = self.failed = None
         self.failures, self.logged = 0, ""
@@ -68,14 +68,14 @@ class Slot:
     @property
     def name(self) -> str:
         """
-        Whose ticket it is, as far as that is known.
+        The principal, or a description of it before it is known.
         """
-        return str(self.principal or f"the first principal of {self.source}")
+        return str(self.principal or f"the first principal in {self.source}")
 
     @property
     def next_at(self) -> float:
         """
-        When it is due again or may be tried again, at the latest: monotonic.
+        When it is due again or will be retried, at the latest; monotonic seconds.
         """
         if self.failed is not None:
             return self.failed.retry_at
@@ -84,16 +84,16 @@ class Slot:
     @property
     def is_idle(self) -> bool:
         """
-        Whether it waits for its next moment: nothing is under way, and the first try is over.
+        Whether it waits for `next_at`: no request is running, and the first try is over.
         """
         return self.attempt is None and (self.last is not None or self.failed is not None)
 
     def is_due(self, keytab: Stamp, at: float, now: float) -> bool:
         """
-        Whether a cycle would try it now, as things are: nothing depends on what a look has missed.
+        Whether a cycle would try it now, from the current state and not from a sequence of changes.
 
         Args:
-            keytab: What the keytab is like now.
+            keytab: The current stamp of the keytab.
             at: Seconds of the monotonic clock.
             now: Unix time.
         """
@@ -107,22 +107,22 @@ class Slot:
     @property
     def is_lost(self) -> bool:
         """
-        Whether the volume holds nothing of use; a ticket that has merely ended does not count.
+        Whether the ccache is missing or unusable; an expired ticket alone does not count.
         """
         return bool(self.published.look().problem_at(0.0, self.principal))
 
     def problem_at(self, now: float) -> str:
         """
-        Return why consumers cannot use the ccache at a Unix time; empty where they can.
+        Return why consumers cannot use the ccache at a Unix time; empty if they can.
         """
         problem = self.published.look().problem_at(now, self.principal)
         if not problem and (self.principal is None or not self.principal.realm):
-            problem = f"may be anybody's: {self.source} does not tell whose it must be"
+            problem = f"cannot be verified: its principal could not be read from {self.source}"
         return f"{self.entry.ccache} {problem}" if problem else ""
 
     def details(self, at: float) -> dict[str, object]:
         """
-        Return what the status page shows of it, at a moment of the monotonic clock.
+        Return the facts for the status page, at a time of the monotonic clock.
         """
         facts: dict[str, object] = {"principal": self.name, "keytab": self.keytab}
         if self.kvno:
@@ -147,7 +147,7 @@ class Slot:
 
 def revision_of(slots: Iterable[Slot]) -> str:
     """
-    Return when the first of the published tickets ends, as the name of this state.
+    Return when the first published ticket expires, as the name of this state.
     """
     found = (slot.published.look().ticket for slot in slots)
     ends = [ticket.ends_at for ticket in found if ticket]

@@ -1,5 +1,5 @@
 """
-Where the keytab of an entry is, and whether it has changed.
+Finds the keytab of an entry, and detects changes to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import suppress
 from kerberos_sidecar.entries import Entry
 from kerberos_sidecar.formats.keytab import KeytabError
 
-# Identity, size in bytes and modification time of files; equal means unchanged.
+# Path, identity, size in bytes and modification time of files; equal stamps mean unchanged files.
 Stamp = tuple[tuple[str, int, int, int, int], ...]
 
 
@@ -20,8 +20,8 @@ class Source:
     The keytab of one entry.
 
     Args:
-        folder: Where to look when the entry names none.
-        ccaches: Our own files in that folder: no keytabs, whatever they hold.
+        folder: The folder to search if the entry names no keytab.
+        ccaches: The sidecar's own files in that folder, which are never taken for keytabs.
     """
 
     def __init__(self, entry: Entry, folder: str, ccaches: Iterable[str]) -> None:
@@ -34,9 +34,9 @@ class Source:
 
     def stamp(self) -> Stamp:
         """
-        Return what changes when the keytab does; empty where there is none.
+        Return a value that changes with the keytab; empty if no keytab exists.
 
-        Symlinks are followed: a Secret is renewed by swapping one, high up on the way.
+        Symlinks are followed: Kubernetes updates a Secret by swapping one further up the path.
         """
         paths = [self._keytab] if self._keytab else self._candidates()
         stamps = []
@@ -52,7 +52,7 @@ class Source:
         Return the path of the keytab.
 
         Raises:
-            KeytabError: The folder has none, or several.
+            KeytabError: The folder contains no keytab, or several.
         """
         if self._keytab:
             return self._keytab
@@ -62,10 +62,10 @@ class Source:
             raise KeytabError(
                 "keytab_unreadable",
                 f"{self._folder} cannot be listed: {error.strerror}",
-                "Let the pod's fsGroup make the Secret's folder readable.",
+                "Make the Secret's folder readable with the pod's fsGroup.",
             ) from None
         except OSError:
-            pass  # said below
+            pass  # reported below
         keytabs = self._candidates()
         match keytabs:
             case [path]:
@@ -73,22 +73,22 @@ class Source:
             case []:
                 raise KeytabError(
                     "keytab_missing",
-                    f"there is no keytab in {self._folder}",
+                    f"{self._folder} contains no keytab",
                     "Mount the Secret with the keytab there, or set KERBEROS_KEYTAB.",
                 )
         names = ", ".join(os.path.basename(path) for path in keytabs[:5])
         raise KeytabError(
             "keytab_ambiguous",
-            f"{self._folder} has {len(keytabs)} keytabs: {names}",
-            "Name one of them with KERBEROS_KEYTAB.",
+            f"{self._folder} contains {len(keytabs)} keytabs: {names}",
+            "Set KERBEROS_KEYTAB to one of them.",
         )
 
     def _candidates(self) -> list[str]:
         """
-        Return the files of the folder that begin like a keytab.
+        Return the folder's files that begin like a keytab, or all its files if none does.
 
-        Where none does, all of them: then the error is about what is there. Else krb5.conf and
-        the ccache of another sidecar, which changes all the time, do not count.
+        The first bytes exclude krb5.conf, and another sidecar's ccache, which changes often. If no
+        file is a keytab, the error is about the files that exist.
         """
         names: list[str] = []
         with suppress(OSError):
@@ -100,7 +100,7 @@ class Source:
 
 def _begins_like_a_keytab(path: str) -> bool:
     """
-    Look at the first bytes; one that may not be read is taken for a keytab, and named as such.
+    Check the first bytes; a file that cannot be read counts as a keytab, so that it is reported.
     """
     try:
         with open(path, "rb") as file:

@@ -1,14 +1,14 @@
 """
-The way of a ccache onto its volume: a private file beside it, then a rename.
+Publishes a ccache: writes a private file beside it, then renames that file.
 
-Beside a ccache ``NAME`` there is, while a ticket is published:
+These files may exist beside a ccache ``NAME``:
 
-- ``.NAME.<random>.new``, the file that will be renamed. Who writes it holds a ``flock`` on it, and
-  so says to everybody that it is in use: the names are random and nobody waits for anybody.
-- ``.NAME.<random>.folder``, a folder that a consumer made where the ccache belongs. It stays
+- ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it, which marks it
+  as in use. Names are random, so writers never wait for each other.
+- ``.NAME.<random>.folder``, a folder that a consumer created at the ccache's path. It is kept
   unless it is empty.
 
-A killed process leaves the first without the lock; anyone's next :class:`Staging` removes it.
+A killed process leaves the first unlocked; the next :class:`Staging` of any process removes it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import write_all
 
-# Written before the KDC is asked: a full volume costs it no request.
+# Reserved before the KDC is asked, so that a full volume costs no request.
 ROOM_BYTES = 4096
 
 NEW, ASIDE = ".new", ".folder"
@@ -36,15 +36,15 @@ log = get_logger("ccache")
 
 class Staging:
     """
-    The private file of one publish; a ``with`` statement makes and removes it.
+    The private file for one publish; a ``with`` statement creates and removes it.
 
     Args:
         path: The ccache.
-        mode: Of the published file.
+        mode: The mode of the published file.
         fence: Entered for the rename.
 
     Attributes:
-        group: The group of the file, which the system may not let us choose.
+        group: The group of the file; the system may refuse the folder's group.
 
     Raises:
         SidecarError: On entering and publishing: the folder is missing, full or not writable.
@@ -72,12 +72,12 @@ class Staging:
 
     def publish(self, content: bytes) -> None:
         """
-        Replace the ccache as a whole.
+        Replace the ccache atomically.
 
         A crash half-way leaves the old ccache.
 
         Raises:
-            SidecarError: The volume is full, or fails; the old ccache is untouched.
+            SidecarError: The volume is full or fails; the old ccache is untouched.
             CycleAbandoned: The fence was revoked; the old ccache is untouched.
         """
         try:
@@ -92,9 +92,9 @@ class Staging:
 
     def _replace(self) -> None:
         """
-        Rename the new ccache to its place; a folder there, made by a consumer, is put aside.
+        Rename the new file to the ccache's path; move a folder that a consumer created there aside.
 
-        What is in that folder may be of value: it is kept.
+        The folder's content may be valuable, so it is kept.
         """
         try:
             os.rename(self._stem + NEW, self._path)
@@ -111,22 +111,22 @@ class Staging:
             self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(self._stem + NEW, flags, 0o600)
-            with suppress(OSError):  # a file system without locks: leftovers will stay there
+            with suppress(OSError):  # without file locks, leftovers are never removed
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
-            if os.path.lexists(self._stem + NEW):  # not all file systems count links
+            if os.path.lexists(self._stem + NEW):  # st_nlink is not reliable everywhere
                 break
-            os.close(self._fd)  # swept by another before we had the lock
+            os.close(self._fd)  # another process swept it before we held the lock
             self._fd = -1
         self._take_group()
         self.group = os.fstat(self._fd).st_gid
-        os.fchmod(self._fd, self._mode)  # after the group: to change it clears bits
+        os.fchmod(self._fd, self._mode)  # after the group: chown clears mode bits
         write_all(self._fd, bytes(ROOM_BYTES))
 
     def _take_group(self) -> None:
         """
-        Give the file the group of its folder, where the system allows it.
+        Set the file's group to its folder's group, if the system allows it.
 
-        An access point of EFS squashes ids and refuses; a group that is not ours, too.
+        An EFS access point maps ids and refuses, and so does the kernel for a group not ours.
         """
         group = os.stat(os.path.dirname(self._path)).st_gid
         if os.fstat(self._fd).st_gid == group:
@@ -138,12 +138,12 @@ class Staging:
 
     def _sweep(self) -> None:
         """
-        Remove what killed processes left beside this ccache.
+        Remove the files that killed processes left beside this ccache.
         """
         folder, name = os.path.split(self._path)
         for left in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.*{NEW}")):
             with suppress(OSError), open(_open_for_lock(left), "rb") as file:
-                # In use, or on a file system without locks: an error, and it stays.
+                # Raises if the file is in use or the file system has no locks: the file stays.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(left)
                 log.info("leftover_removed", path=left)
@@ -159,7 +159,7 @@ class Staging:
 
 def _open_for_lock(path: str) -> int:
     """
-    Open a leftover; NFS locks only what may be written, and another uid's may only be read.
+    Open a leftover for locking: NFS needs write access, another uid's file may be read-only.
     """
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -170,30 +170,30 @@ def _open_for_lock(path: str) -> int:
 
 def explain_os_error(error: OSError, path: str) -> SidecarError:
     """
-    Return the failure for an error of the file system around a ccache.
+    Return the failure for a file system error at a ccache.
     """
     folder = os.path.dirname(path)
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return SidecarError(
                 "ccache_full",
-                f"there is no room in {folder}: {error.strerror}",
-                "Enlarge the volume (sizeLimit). The last ccache is whole.",
+                f"cannot write to {folder}: {error.strerror}",
+                "Enlarge the volume (sizeLimit). The published ccache is intact.",
             )
         case errno.EPERM:
             return SidecarError(
                 "ccache_denied",
                 f"cannot replace {path} as uid {os.getuid()}: {error.strerror}",
-                "The ccache there is another uid's, and the folder has the sticky bit: take that "
-                "off (chmod -t; mode 2770 is right for several uids).",
+                "Another uid owns the ccache, and its folder has the sticky bit: remove that bit "
+                "(chmod -t; mode 2770 is right for several uids).",
             )
         case errno.EACCES | errno.EROFS:
             return SidecarError(
                 "ccache_denied",
                 f"cannot write {path} as uid {os.getuid()} with group {os.getgid()}: "
                 f"{error.strerror}",
-                "Set KERBEROS_CCACHE to a folder of a volume that is writable here: an emptyDir "
-                "with the pod's fsGroup. A folder from a Secret is always read-only.",
+                "Set KERBEROS_CCACHE to a path on a volume that this container can write: an "
+                "emptyDir with the pod's fsGroup. A Secret's folder is always read-only.",
             )
         case errno.ENOENT | errno.ENOTDIR:
             return SidecarError(

@@ -98,7 +98,7 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
 
     check_config(load_settings({"KRB5_CONFIG": f"{tmp_path}/missing:{path}"})[0])
     check_config(load_settings({})[0])
-    with pytest.raises(SidecarError, match="names no file that can be read") as caught:
+    with pytest.raises(SidecarError, match="names no readable file") as caught:
         check_config(load_settings({"KRB5_CONFIG": missing})[0])
 
     assert "config_missing" == caught.value.reason

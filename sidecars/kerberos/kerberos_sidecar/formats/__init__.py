@@ -1,3 +1,3 @@
 """
-MIT's binary formats and names, read without libkrb5.
+Parsers for MIT's binary formats and principal names, independent of libkrb5.
 """

@@ -1,5 +1,5 @@
 """
-Reads a FILE ccache, all but its keys and tickets, and makes one of a single ticket.
+Reads a FILE ccache, except its keys and tickets, and assembles a ccache from a single ticket.
 
 The format is MIT's, version 4:
 https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
@@ -16,7 +16,7 @@ from kerberos_sidecar.formats.principal import Principal
 
 SIZE_LIMIT_BYTES = 1 << 20
 
-# Of a name that is taken for one and shown, in letters; real ones have some dozens.
+# The longest principal name that is accepted and shown, in characters; real names have dozens.
 NAME_LIMIT = 1024
 
 _MAGIC = b"\x05\x04"
@@ -43,10 +43,10 @@ _FLAGS = {
 @dataclass(frozen=True, slots=True)
 class Credential:
     """
-    One entry; times are Unix times by the KDC's clock.
+    One ccache entry; times are Unix times by the KDC's clock.
 
     Args:
-        renew_until: 0 where it cannot be renewed.
+        renew_until: 0 if the ticket is not renewable.
     """
 
     client: Principal
@@ -63,8 +63,8 @@ class Ticket:
     The ticket-granting ticket of a ccache; times are Unix times by this machine's clock.
 
     Args:
-        renew_until: 0 where it cannot be renewed.
-        clock_offset_seconds: How far the KDC's clock is ahead of ours, as libkrb5 found it.
+        renew_until: 0 if the ticket is not renewable.
+        clock_offset_seconds: How far the KDC's clock is ahead of ours, as measured by libkrb5.
     """
 
     principal: Principal
@@ -81,10 +81,10 @@ class Ticket:
 
 def read_ticket(content: bytes) -> Ticket:
     """
-    Return the TGT of a ccache, valid or not.
+    Return the TGT of a ccache, valid or expired.
 
     Raises:
-        ValueError: It is not a ccache, or holds no TGT of its own principal and realm.
+        ValueError: The content is not a ccache, or contains no TGT for its principal and realm.
     """
     principal, offset_seconds, credentials = _parse(content)
     tgt = Principal(("krbtgt", principal.realm), principal.realm)
@@ -101,15 +101,15 @@ def read_ticket(content: bytes) -> Ticket:
             )
     if ticket is not None:
         return ticket
-    raise ValueError(f"holds no ticket-granting ticket of {principal}")
+    raise ValueError(f"contains no ticket-granting ticket for {principal}")
 
 
 def assemble(entry: bytes, offset_seconds: int, offset_microseconds: int) -> bytes:
     """
-    Return a ccache with one entry, whose client is its principal.
+    Return a ccache that contains one entry and belongs to that entry's client.
 
-    Nothing else is in it. A ``refresh_time``, which libgssapi notes down, makes readers append 292
-    bytes with each acquisition past half of the life (MIT 1.20.1, 2026-11).
+    It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers append 292 bytes
+    at each acquisition past half of the ticket's life (MIT 1.20.1, 2026-11).
 
     Args:
         offset_seconds, offset_microseconds: How far the KDC's clock is ahead of ours.
@@ -125,10 +125,10 @@ def _parse(content: bytes) -> tuple[Principal, float, Iterator[Credential]]:
     """
     Return the principal, the seconds that the KDC's clock is ahead, and all entries.
 
-    The entries are read as they are asked for: a consumer may have made ten thousands of them.
+    The entries are read lazily, because a consumer may have added tens of thousands of them.
     """
     if content[:2] != _MAGIC or len(content) > SIZE_LIMIT_BYTES:
-        raise ValueError("is not a ccache of version 4")
+        raise ValueError("is not a version 4 ccache")
     octets = Octets(content)
     octets.skip(2)
     try:
@@ -137,9 +137,9 @@ def _parse(content: bytes) -> tuple[Principal, float, Iterator[Credential]]:
     except EOFError:
         raise ValueError("ends in the middle of an entry") from None
     if not principal.is_text:
-        raise ValueError("is of a principal with a name that is no text")
+        raise ValueError("belongs to a principal whose name is not text")
     if (letters := len(str(principal))) > NAME_LIMIT:
-        raise ValueError(f"is of a principal with a name of {letters} letters")
+        raise ValueError(f"belongs to a principal whose name has {letters} characters")
     return principal, offset_seconds, _read_credentials(octets)
 
 
@@ -162,7 +162,7 @@ def _read_header(header: Octets) -> float:
 
 
 def _read_principal(octets: Octets) -> Principal:
-    octets.skip(4)  # the type of the name
+    octets.skip(4)  # the name type
     count = octets.integer(4)
     realm = octets.counted_text(4)
     if count > octets.left:
@@ -173,7 +173,7 @@ def _read_principal(octets: Octets) -> Principal:
 def _read_credential(octets: Octets) -> Credential:
     client = _read_principal(octets)
     server = _read_principal(octets)
-    octets.skip(2)  # the type of the session key
+    octets.skip(2)  # the encryption type of the session key
     octets.skip(octets.integer(4))
     authenticated_at, starts_at, ends_at, renew_until = (octets.integer(4) for _ in range(4))
     octets.skip(1)
@@ -183,5 +183,5 @@ def _read_credential(octets: Octets) -> Credential:
             octets.skip(2)
             octets.skip(octets.integer(4))
     octets.skip(octets.integer(4))  # the ticket
-    octets.skip(octets.integer(4))  # the second one
+    octets.skip(octets.integer(4))  # the second ticket
     return Credential(client, server, starts_at or authenticated_at, ends_at, renew_until, flags)

@@ -1,8 +1,8 @@
 """
-Reads a keytab: which principals, versions and types of key it has; of the keys a trace.
+Reads the principals, key versions and encryption types in a keytab, and a short digest per key.
 
-libkrb5 says "No credentials cache found" for seven different faults of a keytab (MIT 1.20.1,
-2026-11), so it is looked at before libkrb5 gets it. The format is MIT's, version 2 and 1:
+libkrb5 reports "No credentials cache found" for seven different faults of a keytab (MIT 1.20.1,
+2026-11), so the keytab is checked before libkrb5 reads it. The format is MIT's, versions 1 and 2:
 https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
 """
 
@@ -22,7 +22,7 @@ from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import SidecarError
 
 SIZE_LIMIT_BYTES = 1 << 20
-# A real one has some hundred bytes; what is far above is not a length, and the file not a keytab.
+# A real entry has a few hundred bytes. A much larger length means that the file is not a keytab.
 ENTRY_LIMIT_BYTES = 1 << 16
 
 # https://www.iana.org/assignments/kerberos-parameters
@@ -44,19 +44,19 @@ _BASE64 = re.compile(rb"\s*BQ[IE][A-Za-z0-9+/\s]+=*\s*")
 
 class KeytabError(SidecarError):
     """
-    The keytab cannot be used; says why, and never what is in it.
+    The keytab cannot be used; the message says why and never contains its content.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """
-    What a keytab says of one key.
+    The metadata of one key in a keytab.
 
     Args:
         added_at: Unix time; ktpass of Active Directory always writes 0.
-        trace: 16 bits of a digest of the key: they tell that it is another, and no more.
-        start, end: Where its record lies in the file, in bytes; the key itself is among them.
+        trace: 16 bits of a digest of the key, to detect that the key has changed.
+        start, end: The byte range of its record in the file, which includes the key itself.
     """
 
     principal: Principal
@@ -75,7 +75,7 @@ class Key:
 @dataclass(frozen=True, slots=True)
 class Keytab:
     """
-    A keytab that was read: never empty.
+    A parsed keytab, with at least one key.
     """
 
     path: str
@@ -83,10 +83,10 @@ class Keytab:
 
     def select(self, wanted: Principal | None) -> Principal:
         """
-        Return the principal that is wanted, with its realm; ``None`` takes the first.
+        Return the wanted principal with its realm, or the first principal for ``None``.
 
         Raises:
-            KeytabError: It has no key of that principal, or of none in that realm.
+            KeytabError: The keytab has no key for that principal, or none in that realm.
         """
         principals = list(dict.fromkeys(key.principal for key in self.keys))
         if wanted is None:
@@ -98,13 +98,13 @@ class Keytab:
         if wanted.realm and wanted.realm not in {found.realm for found in principals}:
             raise KeytabError(
                 "realm_absent",
-                f"{self.path} has no key of the realm {wanted.realm}, only of {shown}",
-                "Correct the realm (in capitals, as a rule), or mount the keytab of that realm.",
+                f"{self.path} has no key for the realm {wanted.realm}, only for {shown}",
+                "Correct the realm (usually in capitals), or mount a keytab for that realm.",
             )
         raise KeytabError(
             "principal_absent",
-            f"{self.path} has no key of {wanted}, only of {shown}",
-            "Correct KERBEROS_PRINCIPAL, or export the keytab of that principal.",
+            f"{self.path} has no key for {wanted}, only for {shown}",
+            "Correct KERBEROS_PRINCIPAL, or export a keytab for that principal.",
         )
 
     def kvno_of(self, principal: Principal) -> int:
@@ -119,7 +119,7 @@ def read_keytab(path: str) -> Keytab:
     Read a keytab file.
 
     Raises:
-        KeytabError: It is missing, unreadable, empty, truncated, or no keytab.
+        KeytabError: The file is missing, unreadable, empty, truncated, or not a keytab.
     """
     content = read_content(path)
     try:
@@ -128,25 +128,25 @@ def read_keytab(path: str) -> Keytab:
         raise KeytabError(
             "keytab_truncated",
             f"{path} ends in the middle of an entry, after {len(content)} bytes",
-            "Copy it again, in binary; the Secret must be made from the whole file.",
+            "Copy it again in binary mode, and create the Secret from the whole file.",
         ) from None
     except ValueError:
         raise _explain_garbage(path, content) from None
     if not keys:
         raise KeytabError(
             "keytab_empty",
-            f"{path} holds no key ({len(content)} bytes)",
-            "Export it again, by ktadd, ktpass or msktutil.",
+            f"{path} contains no key ({len(content)} bytes)",
+            "Export it again with ktadd, ktpass or msktutil.",
         )
     return Keytab(path, keys)
 
 
 def read_content(path: str) -> bytes:
     """
-    Return the bytes of a keytab file; symlinks are followed, as a Secret's files are such.
+    Return the bytes of a keytab file; follow symlinks, because a Secret's files are symlinks.
 
     Raises:
-        KeytabError: It is missing, unreadable, or no regular file.
+        KeytabError: The file is missing, unreadable, too large, or not a regular file.
     """
     try:
         return read_regular(path, SIZE_LIMIT_BYTES, follow=True)
@@ -155,29 +155,29 @@ def read_content(path: str) -> bytes:
             raise KeytabError(
                 "keytab_garbage",
                 f"{path} is not a keytab: {error.strerror}",
-                "Make the Secret from the keytab file itself, in binary.",
+                "Create the Secret from the keytab file itself, in binary.",
             ) from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise KeytabError(
                 "keytab_missing",
-                f"there is no keytab at {path}",
-                "Mount the Secret with the keytab here, as a folder; check KERBEROS_KEYTAB.",
+                f"the keytab {path} does not exist",
+                "Mount the keytab's Secret there, as a folder, or correct KERBEROS_KEYTAB.",
             ) from None
         raise KeytabError(
             "keytab_unreadable",
             f"{path} cannot be read as uid {os.getuid()} with group {os.getgid()}: "
             f"{error.strerror}",
-            "Let the pod's fsGroup, or defaultMode: 0440 on the Secret, make it readable.",
+            "Make it readable with the pod's fsGroup, or defaultMode: 0440 on the Secret.",
         ) from None
 
 
 def parse_keytab(content: bytes) -> tuple[Key, ...]:
     """
-    Return what a keytab says of its keys.
+    Return the metadata of the keys in a keytab.
 
     Raises:
-        EOFError: It ends in the middle of an entry.
-        ValueError: It is not a keytab.
+        EOFError: The content ends in the middle of an entry.
+        ValueError: The content is not a keytab.
     """
     if not content:
         return ()
@@ -187,7 +187,7 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
         raise EOFError
     if content[1] not in (1, 2):
         raise ValueError("is not a keytab")
-    # Version 1 is in the byte order of whoever wrote it.
+    # Version 1 uses the byte order of the machine that wrote it.
     order: Literal["big", "little"] = "big" if content[1] == 2 else sys.byteorder
     octets = Octets(content, order)
     octets.skip(2)
@@ -199,7 +199,7 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
             break
         if abs(size) > ENTRY_LIMIT_BYTES:
             raise ValueError("has an entry of an impossible size")
-        if size < 0:  # a hole: a key that was removed
+        if size < 0:  # a hole left by a removed key
             octets.skip(min(-size, octets.left))
             continue
         record = Octets(octets.take(size), order)
@@ -215,7 +215,7 @@ def _read_key(record: Octets, version: int, start: int, end: int) -> Key:
     realm = record.counted_text(2)
     components = tuple(record.counted_text(2) for _ in range(count))
     if version == 2:
-        record.skip(4)  # the type of the name
+        record.skip(4)  # the name type
     added_at = record.integer(4)
     kvno = record.integer(1)
     enctype = record.integer(2)
@@ -225,7 +225,7 @@ def _read_key(record: Octets, version: int, start: int, end: int) -> Key:
     if not components:
         raise ValueError("has an entry without a name")
     principal = Principal(components, realm)
-    if not principal.is_text:  # lengths that are wrong put bytes of the key into it
+    if not principal.is_text:  # wrong lengths can make bytes of the key part of the name
         raise ValueError("has an entry whose name is not text")
     return Key(principal, kvno, enctype, added_at, trace, start, end)
 
@@ -241,5 +241,5 @@ def _explain_garbage(path: str, content: bytes) -> KeytabError:
     return KeytabError(
         "keytab_garbage",
         f"{path} is not a keytab ({len(content)} bytes)",
-        "Make the Secret from the keytab file itself, in binary.",
+        "Create the Secret from the keytab file itself, in binary.",
     )

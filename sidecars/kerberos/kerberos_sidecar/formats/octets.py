@@ -9,10 +9,10 @@ from typing import Literal
 
 class Octets:
     """
-    Bytes, and how far they are read.
+    A byte string with a read position.
 
     Raises:
-        EOFError: By every method, where fewer bytes are left than it takes.
+        EOFError: From every method, if fewer bytes are left than it reads.
     """
 
     def __init__(self, content: bytes, order: Literal["big", "little"] = "big") -> None:
@@ -32,7 +32,7 @@ class Octets:
 
     def skip(self, count: int) -> None:
         """
-        Pass over bytes without looking at them: tickets are never copied.
+        Skip bytes without copying them, so that tickets are never copied.
         """
         if count > self.left:
             raise EOFError
@@ -43,6 +43,6 @@ class Octets:
 
     def counted_text(self, width: int) -> str:
         """
-        Read text that follows its own length, an integer of this many bytes.
+        Read text that is prefixed with its length, an integer of `width` bytes.
         """
         return self.take(self.integer(width)).decode(errors="replace")

@@ -1,5 +1,5 @@
 """
-The name of a principal: its components and its realm.
+Principal names: their components and their realm.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _TOKEN = re.compile(r"\\(.)|([/@])|([^\\/@]+)", re.DOTALL)
 @dataclass(frozen=True, slots=True)
 class Principal:
     """
-    A principal; ``str`` of it is as MIT Kerberos writes it.
+    A principal; its ``str`` is in MIT Kerberos' notation.
 
     Args:
-        realm: Empty where the text named none.
+        realm: Empty if the text did not include one.
     """
 
     components: tuple[str, ...]
@@ -35,30 +35,30 @@ class Principal:
     @property
     def is_text(self) -> bool:
         """
-        Whether it can be shown: bytes of a key that were taken for a name cannot.
+        Whether the name is printable; bytes of a key that were misread as a name are not.
         """
         parts = (*self.components, self.realm)
         return all(part.isprintable() and "\ufffd" not in part for part in parts)
 
     def is_named(self, wanted: Principal) -> bool:
         """
-        Whether it is the one that is wanted; one without realm takes any.
+        Whether this is the wanted principal; without a realm, `wanted` matches any realm.
         """
         return wanted == self or (not wanted.realm and wanted.components == self.components)
 
     def resembles(self, other: Principal) -> bool:
         """
-        Whether it is the same except for case: Active Directory answers in its own.
+        Whether both differ in case at most: Active Directory answers in its own case.
         """
         return str(self).casefold() == str(other).casefold()
 
 
 def parse_principal(text: str) -> Principal:
     """
-    Read ``component/component@REALM``, with or without realm; backslashes escape.
+    Parse ``component/component@REALM``, with or without a realm; backslashes escape.
 
     Raises:
-        ValueError: It is not the name of a principal.
+        ValueError: The text is not a principal name.
     """
     parts, separators = [""], []
     end = 0
@@ -81,12 +81,12 @@ def parse_principal(text: str) -> Principal:
 @allows("a principal such as airflow@EXAMPLE.COM")
 def principal(text: str) -> Principal:
     """
-    Read the setting; ``_HOST`` becomes the name of this host, as in Airflow.
+    Parse the setting; replace ``_HOST`` with this host's name, as Airflow does.
 
     Raises:
-        ValueError: It is not the name of a principal.
+        ValueError: The text is not a principal name.
     """
-    if holds_keytab(text):  # in base64 it would be a valid name, and be shown as one
+    if holds_keytab(text):  # base64 is also a valid name, and would be shown
         raise ValueError("is a keytab, not a principal such as airflow@EXAMPLE.COM")
     return parse_principal(text.replace("_HOST", socket.getfqdn()) if "_HOST" in text else text)
 

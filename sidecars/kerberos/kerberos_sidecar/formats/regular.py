@@ -1,5 +1,5 @@
 """
-Reads small files that others may have made: never more of them than a limit.
+Reads small files that other processes may have created, up to a size limit.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import stat
 
 def read_regular(path: str, limit_bytes: int, *, follow: bool = False) -> bytes:
     """
-    Return the bytes of a regular file; one beyond the limit is not read at all.
+    Return the bytes of a regular file; do not read a file that exceeds the limit.
 
     Args:
-        follow: Whether the path may be a symlink, as the files of a Secret are.
+        follow: Whether the path may be a symlink, as a Secret's files are.
 
     Raises:
-        OSError: It is missing, not a regular file, or larger than the limit.
+        OSError: The file is missing, not a regular file, or larger than the limit.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     fd = os.open(path, flags)

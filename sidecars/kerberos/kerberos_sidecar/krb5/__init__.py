@@ -1,3 +1,3 @@
 """
-libkrb5: its configuration, its tickets, its failures.
+The interface to libkrb5: configuration, ticket requests and failures.
 """

@@ -1,5 +1,5 @@
 """
-Asks the KDCs for a ticket: each with its own short deadline, who answered last before the others.
+Asks the KDCs for a ticket, each with a short deadline, first the KDC that answered last.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def acquire_ticket(
     """
     Return a new ticket, as a ccache.
 
-    Blocks until a KDC answers or all had their time, without the interpreter's lock. Only from a
-    thread: in the main one it would hold up signals.
+    Blocks, without holding the GIL, until a KDC answers or every KDC has timed out. Call it from a
+    worker thread: in the main thread it would delay signal handlers.
 
     Raises:
-        SidecarError: Why there is no ticket.
+        SidecarError: The ticket could not be acquired; the reason is the cause.
     """
     began = time.monotonic()
     try:
@@ -38,7 +38,7 @@ def acquire_ticket(
     except Unanswered as error:
         match error.kind:
             case "silent":
-                raise hung(principal, f" ({time.monotonic() - began:.0f} s)") from None
+                raise hung(principal, f" within {time.monotonic() - began:.0f} s") from None
             case "garbage":
                 raise spoiled(principal, error.said) from None
         raise unreachable(principal, error.said) from None
@@ -55,7 +55,7 @@ def acquire_ticket(
 
 class _Asking:
     """
-    The messages of one request.
+    The exchange of messages for one ticket request.
     """
 
     def __init__(self, request: Request, kdcs: Kdcs, patience: Patience) -> None:
@@ -70,7 +70,7 @@ class _Asking:
         while message := self._request.step(answer):
             found = self._find(message)
             if not found:
-                # Nobody knows one, or the way is a proxy for HTTPS: libkrb5 knows how.
+                # No KDC was found, or it is behind an HTTPS proxy: libkrb5 handles both itself.
                 self._request.fetch()
                 return
             answer = self._carry(message, found)
@@ -92,7 +92,7 @@ class _Asking:
     def _ask_dns(self, realm: str) -> list[Way] | None:
         """
         Raises:
-            Unanswered: DNS is away, and nothing is known of earlier.
+            Unanswered: DNS fails, and no earlier result is known.
         """
         try:
             found = kdcs_by_dns(realm)
@@ -108,7 +108,7 @@ class _Asking:
         if favorite is not None and message.is_tcp_only:
             favorite = Way(favorite.host, favorite.port, "tcp")
         self._kdcs.keep(message.realm, found)
-        # Stable, so the others stay in the order of krb5.conf.
+        # A stable sort: the remaining KDCs stay in the order of krb5.conf.
         found.sort(key=lambda way: way != favorite)
         patience, first_seconds = self._patience, 0.0
         if self._answer_seconds is not None and found[0] == favorite:

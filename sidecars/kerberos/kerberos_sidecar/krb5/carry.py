@@ -1,8 +1,8 @@
 """
-Carries a message to the KDCs of a realm, and brings the first answer.
+Sends a message to the KDCs of a realm, and returns the first answer.
 
-Each KDC has a second to itself, then the next one is asked too; nobody is given up before the end,
-so that a slow one may still answer. However many there are, the last way is tried after 11 s.
+After a second without an answer, the next KDC is asked too. Earlier requests stay open until the
+end, because a slow KDC may still answer. With any number of KDCs, the last is asked within 11 s.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from kerberos_sidecar.krb5.names import Addresses
 
 ANSWER_LIMIT_BYTES = 1 << 20
 
-# First bytes of an answer: RFC 4120, 5.10; and the code of an error that another KDC may not have.
+# The first byte of an answer (RFC 4120, 5.10), and the error code that only this KDC may return.
 _AS_REP, _KRB_ERROR = 0x6B, 0x7E
 _SVC_UNAVAILABLE = b"\xa6\x03\x02\x01\x1d"
 
 
 Hear = Callable[[Way, str, float], object]
-"""Takes how a KDC behaved: why it is of no use (empty: it answered), after how many seconds."""
+"""Receives how a KDC behaved: the problem (empty: it answered), and after how many seconds."""
 
 LookUp = Callable[[str], Addresses]
-"""Begins to look up a host."""
+"""Starts to look up a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,15 @@ class Patience:
     How long to wait, in seconds.
 
     Args:
-        next_seconds: For one KDC before the next is asked too.
-        favorite_seconds: The same, at least, for the one that has answered a moment ago: what it
-            gets carries proof of the key, and each KDC that gets a wrong one counts it.
-        favorite_share: The same, as a multiple of how long that answer took.
-        all_seconds: By when everybody has been asked: many share it, such as a name with the
-            addresses of ten KDCs.
-        last_seconds: For answers once everybody was asked.
-        silent_share: Of `next_seconds`, until one that has not answered is called silent; not all
-            of it, because where many share `all_seconds` each gets a little less.
+        next_seconds: For one KDC, before the next is asked too.
+        favorite_seconds: The minimum of that for the KDC that has just answered: the next message
+            contains proof of the key, and every KDC that receives a wrong proof counts it.
+        favorite_share: The same, as a multiple of the time that this answer took.
+        all_seconds: Until every KDC has been asked; many KDCs share it, such as a name with ten
+            addresses.
+        last_seconds: For answers after every KDC has been asked.
+        silent_share: The share of `next_seconds` after which a KDC counts as silent. It is less
+            than 1, because each of many KDCs gets a little less than `next_seconds`.
     """
 
     next_seconds: float = 1.0
@@ -68,9 +68,9 @@ class Unanswered(Exception):
     No KDC has answered.
 
     Args:
-        kind: ``silent`` if one at least has not refused; ``garbage`` if one at least has said
-            something, and it was no Kerberos.
-        said: What the last failure was.
+        kind: ``silent`` if at least one KDC has neither answered nor refused; ``garbage`` if at
+            least one answer was not a Kerberos message.
+        said: The last failure.
     """
 
     def __init__(self, kind: Literal["refused", "silent", "garbage"], said: str) -> None:
@@ -81,7 +81,7 @@ class Unanswered(Exception):
 
 def ways(kdcs: Iterable[str], *, prefers_tcp: bool, is_tcp_only: bool) -> list[Way] | None:
     """
-    Return the ways to KDCs as krb5.conf names them; ``None`` if only libkrb5 knows one (HTTPS).
+    Return the ways to the KDCs in krb5.conf; ``None`` if one needs libkrb5 (an HTTPS proxy).
     """
     places = []
     for text in kdcs:
@@ -104,14 +104,14 @@ def carry(
     first_seconds: float = 0.0,
 ) -> tuple[Way, bytes, float]:
     """
-    Return which way the first answer came, the answer, and after how many seconds.
+    Return the way of the first answer, the answer, and the seconds that it took.
 
     Args:
-        hear: Called for each KDC that was asked and had its time, or answered.
-        first_seconds: How long the first way has to itself; 0: as long as the others.
+        hear: Called for each KDC that answered, failed, or stayed silent for long enough.
+        first_seconds: How long only the first way is tried; 0: no longer than the rest.
 
     Raises:
-        Unanswered: There is none.
+        Unanswered: No KDC sent a usable answer.
     """
     with closing(_Round(message, ways, patience, hear, look_up)) as round_:
         return round_.run(first_seconds)
@@ -119,7 +119,7 @@ def carry(
 
 class _Round:
     """
-    One message, and everybody who may answer it.
+    One message, and the KDCs that may answer it.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class _Round:
 
     def _tell_silent(self) -> None:
         """
-        Report who had the time to answer, and did not.
+        Report the KDCs that had enough time to answer but did not.
         """
         enough_seconds = self._patience.next_seconds * self._patience.silent_share
         for key in list(self._selector.get_map().values()):
@@ -184,9 +184,9 @@ class _Round:
 
     def _open(self, way: Way, address: Address | None) -> None:
         """
-        Begin to ask; a host with several addresses is asked at each, one after the other.
+        Start to ask a KDC; a host with several addresses is asked at one after the other.
 
-        A name that nobody resolves in time waits behind the others, once.
+        A name that is not resolved in time is moved to the end of the queue, once.
         """
         try:
             if address is None:
@@ -205,7 +205,7 @@ class _Round:
 
     def _advance(self, call: _Call) -> bytes:
         """
-        Return an answer; empty where there is none yet, or none of use.
+        Return an answer; empty if it is incomplete or unusable.
         """
         try:
             answer = call.advance()
@@ -216,9 +216,9 @@ class _Round:
                 return answer
             said: str
             kind: Literal["refused", "garbage"]
-            said, kind = "it says that it cannot serve", "refused"
+            said, kind = "it reports that it is unavailable", "refused"
             if not _is_kerberos(answer):
-                said, kind = "the answer is no Kerberos", "garbage"
+                said, kind = "the answer is not a Kerberos message", "garbage"
         except OSError as error:
             said, kind = error.strerror or str(error), "refused"
         self._fail(call.way, said, call.seconds, kind)
@@ -236,10 +236,10 @@ class _Round:
 
 class _Call:
     """
-    A message on one way to one address.
+    A message that is sent one way, to one address.
 
     Raises:
-        OSError: On making it and advancing: it is refused.
+        OSError: On creation and from `advance`: the message was refused.
     """
 
     def __init__(self, way: Way, address: Address, message: bytes) -> None:
@@ -268,7 +268,7 @@ class _Call:
     @property
     def seconds(self) -> float:
         """
-        How long it has been under way.
+        The seconds since it was created.
         """
         return time.monotonic() - self._began_at
 
@@ -280,7 +280,7 @@ class _Call:
 
     def advance(self) -> bytes:
         """
-        Send or receive what is possible; return the answer once it is whole.
+        Send or receive without blocking; return the answer once it is complete, else empty.
         """
         if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, errno.errorcode.get(code, "refused"))
@@ -301,7 +301,7 @@ class _Call:
 
 def _is_kerberos(answer: bytes) -> bool:
     """
-    Whether it is an AS-REP or a KRB-ERROR that is as long as it says (X.690, 8.1.3).
+    Whether it is an AS-REP or a KRB-ERROR of the length that it declares (X.690, 8.1.3).
     """
     if len(answer) < 2 or answer[0] not in (_AS_REP, _KRB_ERROR):
         return False
@@ -313,6 +313,6 @@ def _is_kerberos(answer: bytes) -> bool:
 
 def _is_unavailable(answer: bytes) -> bool:
     """
-    Whether a KDC says that it cannot serve at the moment; another one may.
+    Whether a KDC reports that it is unavailable, so that another KDC should be asked.
     """
     return answer[0] == _KRB_ERROR and _SVC_UNAVAILABLE in answer[:100]

@@ -1,5 +1,5 @@
 """
-What is known of the KDCs: how each one behaved when it was last asked, and who answered last.
+Remembers the KDCs: the result of the last request to each, and which of them answered last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KERBEROS_PORT = 88
 LAST_PORT = (1 << 16) - 1
 
 Address = tuple[int, str]
-"""Of a host: family and address."""
+"""The address family and address of a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Way:
     @property
     def kdc(self) -> str:
         """
-        Host and port, as krb5.conf names them.
+        Host and port, in the notation of krb5.conf.
         """
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
@@ -41,12 +41,12 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Heard:
     """
-    What came of asking a KDC.
+    The result of a request to a KDC.
 
     Args:
-        said: Why it is of no use, in words; empty if it answered.
-        transport: How it was asked.
-        seconds: How long it took, or was waited for.
+        said: The problem, as text; empty if the KDC answered.
+        transport: ``udp`` or ``tcp``.
+        seconds: How long the answer took, or how long it was awaited.
         at: Unix time.
     """
 
@@ -57,7 +57,7 @@ class Heard:
 
     def __str__(self) -> str:
         """
-        Say it for the status page.
+        Return the text for the status page.
         """
         said = self.said or "answered"
         return f"{said} ({self.transport.upper()}, {self.seconds:.2f} s, {iso(self.at)})"
@@ -66,25 +66,25 @@ class Heard:
 @dataclass
 class Kdcs:
     """
-    Shared by threads: each entry is replaced whole, and nobody changes one that is there.
+    The shared state about KDCs; for threads, each entry is replaced and never changed in place.
 
     Attributes:
-        favorites: Which way the last answer came, by realm.
-        heard: By realm and KDC.
-        found: The ways that DNS named last, by realm: they outlive an outage of DNS.
-        addresses: Those that it named last, by host: the same.
+        favorites: The way of the last answer, by realm.
+        heard: The result of the last request, by realm and KDC.
+        found: The ways that DNS returned last, by realm; used while DNS fails.
+        addresses: The addresses that DNS returned last, by host; used while DNS fails.
     """
 
     favorites: dict[str, Way] = field(default_factory=dict)
     heard: dict[str, dict[str, Heard]] = field(default_factory=dict)
     found: dict[str, list[Way]] = field(default_factory=dict)
     addresses: dict[str, list[Address]] = field(default_factory=dict)
-    # Principals of one realm hear of its KDCs at the same time.
+    # Principals of one realm update `heard` concurrently.
     _lock: Lock = field(default_factory=Lock)
 
     def hear(self, realm: str, way: Way, said: str, seconds: float) -> None:
         """
-        Remember how a KDC behaved just now.
+        Record the result of a request to a KDC.
         """
         heard = Heard(said, way.transport, seconds, time.time())
         with self._lock:
@@ -92,7 +92,7 @@ class Kdcs:
 
     def keep(self, realm: str, ways: Iterable[Way]) -> None:
         """
-        Forget the KDCs of a realm that are not among these any more.
+        Forget the KDCs of a realm that are no longer among these.
         """
         names = {way.kdc for way in ways}
         with self._lock:

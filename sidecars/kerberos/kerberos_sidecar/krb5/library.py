@@ -1,9 +1,9 @@
 """
-What we use of libkrb5, by ctypes: it makes and reads the messages, and we carry them.
+Bindings to libkrb5 through ctypes: libkrb5 encodes and decodes the messages, we transport them.
 
-libkrb5's own way to a KDC cannot be bounded: 27 s for one that is silent over UDP, without end for
-one that accepts a connection and says nothing (MIT 1.22). ``krb5_init_creds_step`` leaves the way
-to the caller: https://web.mit.edu/kerberos/krb5-latest/doc/appdev/init_creds.html
+libkrb5's own transport has no time limit: it waits 27 s for a KDC that is silent over UDP, and
+forever for one that accepts a connection but stays silent (MIT 1.22). ``krb5_init_creds_step``
+leaves it to the caller: https://web.mit.edu/kerberos/krb5-latest/doc/appdev/init_creds.html
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 from kerberos_sidecar.formats.ccache import assemble
 
-# What one structure takes of memory at most: ``krb5_creds`` has 144 bytes on 64 bits (MIT 1.20).
+# A buffer for one ``krb5_creds``, which has 144 bytes on 64-bit machines (MIT 1.20).
 _CREDS_BYTES = 1024
 _CONTINUE = 1
 _RESPONSE_TOO_BIG = -1765328332
-# From there on libkrb5 prefers TCP, where krb5.conf has no udp_preference_limit.
+# Above this size libkrb5 prefers TCP, unless krb5.conf sets udp_preference_limit.
 _UDP_BYTES = 1465
 
 
@@ -41,11 +41,11 @@ _lib.krb5_get_error_message.restype = ctypes.c_void_p
 
 class Krb5Error(Exception):
     """
-    A call of libkrb5 failed.
+    A call to libkrb5 failed.
 
     Args:
-        code: As ``krb5.h`` has it.
-        said: libkrb5's own words.
+        code: A code from ``krb5.h``.
+        said: libkrb5's own message.
     """
 
     def __init__(self, code: int, said: str) -> None:
@@ -57,10 +57,10 @@ class Krb5Error(Exception):
 @dataclass(frozen=True, slots=True)
 class Message:
     """
-    What a KDC of the realm must be asked next.
+    The next message to send to a KDC of the realm.
 
     Args:
-        prefers_tcp: Whether krb5.conf would have TCP tried first.
+        prefers_tcp: Whether krb5.conf asks to try TCP first.
         is_tcp_only: Whether the answer did not fit into a datagram.
     """
 
@@ -72,15 +72,15 @@ class Message:
 
 class Request:
     """
-    A request for a ticket-granting ticket, in the thread that makes it.
+    A request for a ticket-granting ticket; for use in the thread that creates it.
 
     Args:
-        stack: What it takes of memory is freed at the end of this.
-        principal: With its realm.
-        keytab: The path of the file with its keys.
+        stack: Frees libkrb5's memory when it closes.
+        principal: The principal, with its realm.
+        keytab: The path of the keytab.
 
     Raises:
-        Krb5Error: On making it, and from every method.
+        Krb5Error: On creation and from every method.
     """
 
     def __init__(self, stack: ExitStack, principal: str, keytab: str) -> None:
@@ -109,10 +109,10 @@ class Request:
 
     def step(self, answer: bytes) -> Message | None:
         """
-        Take the answer of a KDC; return what to ask next, ``None`` once there is a ticket.
+        Process a KDC's answer; return the next message, or ``None`` once the ticket has arrived.
 
         Args:
-            answer: Empty at first.
+            answer: Empty in the first call.
         """
         taken = ctypes.create_string_buffer(answer, len(answer))
         given = _Data(0, len(answer), ctypes.cast(taken, ctypes.c_void_p))
@@ -142,13 +142,13 @@ class Request:
 
     def fetch(self) -> None:
         """
-        Let libkrb5 carry the messages itself, for KDCs that only it finds.
+        Let libkrb5 transport the messages itself, to KDCs that only it can find.
         """
         self._call("krb5_init_creds_get", self._context, self._request)
 
     def kdcs(self, realm: str) -> list[str]:
         """
-        Return what krb5.conf has as ``kdc`` of a realm.
+        Return the values of ``kdc`` in krb5.conf for a realm.
         """
         path = (b"realms", realm.encode(), b"kdc", None)
         names = (ctypes.c_char_p * len(path))(*path)
@@ -163,10 +163,10 @@ class Request:
 
     def uses_dns(self) -> bool:
         """
-        Return whether krb5.conf lets DNS name the KDCs of a realm that it names none of.
+        Return whether krb5.conf allows DNS look-ups for a realm without ``kdc`` values.
         """
         is_wanted = ctypes.c_int(1)
-        for name in (b"dns_fallback", b"dns_lookup_kdc"):  # the second wins
+        for name in (b"dns_fallback", b"dns_lookup_kdc"):  # the second overrides the first
             _lib.profile_get_boolean(
                 self._profile,
                 *(b"libdefaults", name, None),
@@ -176,7 +176,7 @@ class Request:
 
     def ccache(self) -> bytes:
         """
-        Return the ticket as a ccache with nothing else in it.
+        Return a ccache that contains only the ticket.
         """
         creds = ctypes.create_string_buffer(_CREDS_BYTES)
         self._call("krb5_init_creds_get_creds", self._context, self._request, creds)

@@ -1,7 +1,7 @@
 """
-Looks up names: the addresses of a host, and the KDCs that DNS names for a realm.
+Looks up names in DNS: the addresses of a host, and the KDCs of a realm.
 
-Each look-up has a thread of its own, so that a dead name server holds up nobody for long.
+Each look-up runs in its own thread, so that a dead name server delays its caller only briefly.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ from kerberos_sidecar.krb5.kdcs import KERBEROS_PORT, LAST_PORT, Address, Way
 
 _T = TypeVar("_T")
 
-# How long DNS is waited for; glibc asks a second server after 2 s (`overlay`).
+# How long to wait for DNS; glibc asks a second server after 2 s (`overlay`).
 LOOK_UP_SECONDS = 5.0
-# How long it is waited for URI records once SRV records are there: some servers drop what they do
-# not know.
+# How long to wait for URI records once SRV records have arrived: some servers drop queries for
+# unknown record types.
 _URI_SECONDS = 1.0
 
 _ANSWER_BYTES = 65535
 _IN, _SRV, _URI = 1, 33, 256
 _POINTER, _LABELS_MOST = 0xC0, 128
-# In place of the weight 0, which has "a very small chance".
+# Replaces the weight 0, which RFC 2782 gives "a very small chance".
 _LIGHTEST = 0.01
-# An answer, and no failure of DNS.
+# These errors are answers, not failures of DNS.
 _NO_HOST = (socket.EAI_NONAME, socket.EAI_NODATA)
-# `h_errno`: no such name, and a name without such records.
+# `h_errno`: no such name, and no such records for the name.
 _NO_RECORDS = (1, 4)
 
 Addresses = Callable[[float], list[Address]]
-"""Waits for addresses, that many seconds at most; raises ``OSError``, such as ``TimeoutError``."""
+"""Waits for addresses, up to a number of seconds; raises ``OSError``, such as ``TimeoutError``."""
 
 
 class Undecided(Exception):
     """
-    DNS has not said which KDCs there are.
+    DNS did not return the KDCs of a realm.
     """
 
 
 def addresses(host: str, last: dict[str, list[Address]]) -> Addresses:
     """
-    Begin to look up a host; return what waits for its addresses.
+    Start to look up a host; return a function that waits for its addresses.
 
     Args:
-        last: What was found last, by host: taken where DNS fails or is slow, forgotten where it
-            says that there is no such host.
+        last: The last result, by host: used if DNS fails or is slow, and removed if DNS answers
+            that the host does not exist.
     """
 
     def look_up() -> list[Address]:
         try:
             infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except UnicodeError:
-            raise OSError(f"{host} is no name") from None
+            raise OSError(f"{host} is not a valid host name") from None
         except socket.gaierror as error:
             if error.errno in _NO_HOST:
                 last.pop(host, None)
@@ -70,17 +70,17 @@ def addresses(host: str, last: dict[str, list[Address]]) -> Addresses:
         return found
 
     if re.fullmatch(r"[\d.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(%\w+)?", host):
-        return lambda _: look_up()  # an address: nobody is asked
+        return lambda _: look_up()  # an address needs no query
     began_at, asked = time.monotonic(), _soon(look_up)
 
     def wait(seconds: float) -> list[Address]:
         if host in last:
-            # From the beginning: all hosts are looked up side by side, and waited for once.
+            # Counted from the start: hosts are looked up in parallel, so one wait covers them all.
             seconds = max(0.0, began_at + seconds - time.monotonic())
         try:
             return asked.result(seconds)
         except OSError:
-            # Another thread may have forgotten it since.
+            # Another thread may have removed it since.
             if (found := last.get(host)) is None:
                 raise
             return found
@@ -94,15 +94,15 @@ def kdcs_by_dns(
     chance: Callable[[float], float] = random.expovariate,
 ) -> list[Way] | None:
     """
-    Return the ways to the KDCs of a realm by RFC 4120, 7.2.3, best first, UDP before TCP.
+    Return the ways to the KDCs of a realm (RFC 4120, 7.2.3), best first, UDP before TCP.
 
-    URI records win over SRV records, as in libkrb5. ``None`` if one is a proxy for HTTPS.
+    URI records override SRV records, as in libkrb5. ``None`` if one names an HTTPS proxy.
 
     Args:
-        chance: Draws how late one of a weight comes.
+        chance: Draws the rank of a record from its weight; a lower rank is asked earlier.
 
     Raises:
-        Undecided: DNS did not answer in time, or fails.
+        Undecided: DNS failed, or did not answer in time.
     """
     ends_at = time.monotonic() + wait_seconds
     kinds: tuple[Literal["udp", "tcp"], ...] = ("udp", "tcp")
@@ -117,18 +117,18 @@ def kdcs_by_dns(
         except (TimeoutError, OSError):
             failed = True
     with suppress(TimeoutError, OSError):
-        # One that is there already counts even if the others took all the time.
+        # An answer that has already arrived counts, even if no time is left.
         most = _URI_SECONDS if found else max(0.0, ends_at - time.monotonic())
         if named := _by_uri(uris.result(most), chance):
             return None if None in named else [way for way in named if way is not None]
     if failed and not found:
-        raise Undecided(f"DNS does not answer which KDCs {realm} has")
+        raise Undecided(f"DNS did not return the KDCs of {realm}")
     return found
 
 
 def _by_uri(answer: bytes, chance: Callable[[float], float]) -> list[Way | None]:
     """
-    Read ``krb5srv:flags:transport:host:port``; ``None`` for what is no way of ours.
+    Parse ``krb5srv:flags:transport:host:port``; ``None`` for a record that only libkrb5 can use.
 
     https://web.mit.edu/kerberos/krb5-latest/doc/admin/realm_config.html
     """
@@ -148,20 +148,20 @@ def _by_uri(answer: bytes, chance: Callable[[float], float]) -> list[Way | None]
 
 def _services(answer: bytes, chance: Callable[[float], float]) -> list[tuple[str, int]]:
     """
-    Read hosts and ports of SRV records (RFC 2782), best first.
+    Return the hosts and ports of SRV records (RFC 2782), best first.
     """
     found = []
     for data, place in _records(answer, _SRV):
         host = _name(answer, place + 6)
-        if host:  # "." says that there is no such service
+        if host:  # "." means that the service does not exist
             found.append((_turn(data, chance), (host, int.from_bytes(data[4:6]))))
     return [service for _, service in sorted(found)]
 
 
 def _turn(data: bytes, chance: Callable[[float], float]) -> tuple[int, float]:
     """
-    Return when the KDC of a record is asked: by priority, within one by chance, the heavier ones
-    more likely first, so that many pods share them (RFC 2782, RFC 7553).
+    Return the sort key of a record: its priority, then a random rank that favors heavy weights, so
+    that pods spread their requests over the KDCs (RFC 2782, RFC 7553).
     """
     weight = int.from_bytes(data[2:4])
     return int.from_bytes(data[:2]), chance(weight or _LIGHTEST)
@@ -169,7 +169,7 @@ def _turn(data: bytes, chance: Callable[[float], float]) -> tuple[int, float]:
 
 def _records(answer: bytes, kind: int) -> Iterator[tuple[bytes, int]]:
     """
-    Yield the data of each record of a kind, and its place (RFC 1035, 4.1); what is cut counts not.
+    Yield the data and offset of each record of a type (RFC 1035, 4.1); stop at a truncated one.
     """
     place = 12
     for _ in range(int.from_bytes(answer[4:6])):
@@ -194,7 +194,7 @@ def _after_name(answer: bytes, place: int) -> int:
 
 def _name(answer: bytes, place: int) -> str:
     """
-    Return a name, whose end may lie elsewhere; empty for the root and for one that is broken.
+    Return the name at an offset, following pointers; empty for the root and for invalid names.
     """
     labels: list[str] = []
     for _ in range(_LABELS_MOST):
@@ -213,10 +213,10 @@ def _name(answer: bytes, place: int) -> str:
 
 def _query(name: str, kind: int) -> Callable[[], bytes]:
     """
-    Return a function that asks DNS: its whole answer, empty if it has no such records.
+    Return a function that queries DNS for the raw answer; empty if no such records exist.
 
     Raises:
-        OSError: From that function: DNS fails, or does not answer.
+        OSError: From that function: DNS failed, or did not answer.
     """
 
     def ask() -> bytes:
@@ -235,7 +235,7 @@ def _query(name: str, kind: int) -> Callable[[], bytes]:
 
 def _soon(function: Callable[[], _T]) -> Future[_T]:
     """
-    Call a function in a thread that nobody waits for at the end of the process.
+    Call a function in a daemon thread, which does not delay the end of the process.
     """
     future: Future[_T] = Future()
 

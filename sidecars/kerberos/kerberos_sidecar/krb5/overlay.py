@@ -1,8 +1,8 @@
 """
-What is laid over the site's krb5.conf, in memory.
+An in-memory overlay over the site's krb5.conf.
 
-What nobody sets stays as krb5.conf has it: in a list of files, as ``KRB5_CONFIG`` may be, the first
-that has a relation wins.
+``KRB5_CONFIG`` may list several files, and the first file that contains a relation wins. Relations
+that the overlay does not contain keep their value from krb5.conf.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from sidecar_runtime.errors import SidecarError
 
 SITE_CONFIG = "/etc/krb5.conf"
 
-# Where libkrb5 asks the KDCs itself, its own deadline comes a little before that of the cycle, so
-# that it can say what was wrong. MIT knows it since 1.22.
+# If libkrb5 asks the KDCs itself, its deadline is a little before the cycle's deadline, so that it
+# can report the cause. MIT supports request_timeout since 1.22.
 REQUEST_SHARE = 0.9
 
-# Where they are set they are meant for consumers, not for what acquires.
+# If set, these are meant for consumers, not for this process.
 _IGNORED = ("KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME")
 
 
 def lay_over(settings: Settings) -> None:
     """
-    Make libkrb5 read our relations before the site's; once, before any thread.
+    Make libkrb5 read our relations before the site's. Call it once, before any thread starts.
 
-    The file exists in memory only and as long as this process: nothing is left, and a read-only
-    root without ``/tmp`` is fine.
+    The file exists in memory, as long as this process: nothing is left behind, and a read-only root
+    without ``/tmp`` is fine.
     """
     fd = os.memfd_create("krb5.conf")
     os.write(fd, overlay(settings).encode())
     site = settings.krb5_config or SITE_CONFIG
-    # Not into os.environ: the status page shows what was set.
+    # Not into os.environ: the status page shows the value that the user set.
     os.putenv("KRB5_CONFIG", f"/proc/self/fd/{fd}:{site}")
     leave_name_servers_soon(os.environ)
     for name in _IGNORED:
@@ -47,9 +47,9 @@ def leave_name_servers_soon(
     environ: MutableMapping[str, str], resolv: Path = Path("/etc/resolv.conf")
 ) -> None:
     """
-    Make glibc ask the next name server when one is silent for 2 s; by default it gives it 5 s.
+    Make glibc ask the next name server after 2 s of silence instead of its default 5 s.
 
-    What is in ``RES_OPTIONS`` wins over resolv.conf, so a pod that says how long keeps its own.
+    ``RES_OPTIONS`` overrides resolv.conf, so it is not set if resolv.conf has a timeout already.
     """
     with suppress(OSError):
         if re.search(r"^options\b.*\btimeout:", resolv.read_text(), re.MULTILINE):
@@ -59,7 +59,7 @@ def leave_name_servers_soon(
 
 def overlay(settings: Settings) -> str:
     """
-    Return the relations that win over the site's.
+    Return the relations that override the site's, in the format of krb5.conf.
     """
     relations: dict[str, str] = {
         "forwardable": str(settings.forwardable).lower(),
@@ -70,8 +70,8 @@ def overlay(settings: Settings) -> str:
     if settings.renew_lifetime_seconds is not None:
         relations["renew_lifetime"] = f"{int(settings.renew_lifetime_seconds)}s"
     if settings.renew_lifetime_seconds == 0:
-        # Without RENEWABLE_OK, the only option that is on by default: with it the KDC gives a
-        # renewable ticket where its own maximum is below the lifetime that was asked for.
+        # Clears RENEWABLE_OK, the only default option: with it, the KDC issues a renewable ticket
+        # if its own maximum is below the requested lifetime.
         relations["kdc_default_options"] = "0"
     lines = [f"  {name} = {value}" for name, value in relations.items()]
     return "\n".join(["[libdefaults]", *lines, ""])
@@ -79,19 +79,19 @@ def overlay(settings: Settings) -> str:
 
 def check_config(settings: Settings) -> None:
     """
-    Look whether the krb5.conf that was named is there.
+    Check that a configured krb5.conf exists.
 
-    libkrb5 passes over files that are missing, and says later that it knows no KDC.
+    libkrb5 skips missing files, and later reports that it knows no KDC.
 
     Raises:
-        SidecarError: None of the files can be read.
+        SidecarError: None of the files is readable.
     """
     if settings.krb5_config is None:
-        return  # a site may well live by DNS alone
+        return  # a site may rely on DNS alone
     paths = settings.krb5_config.split(":")
     if not any(os.path.isfile(path) and os.access(path, os.R_OK) for path in paths):
         raise SidecarError(
             "config_missing",
-            f"KRB5_CONFIG={settings.krb5_config} names no file that can be read",
-            "Mount krb5.conf there (a ConfigMap, readable for this container).",
+            f"KRB5_CONFIG={settings.krb5_config} names no readable file",
+            "Mount krb5.conf there, from a ConfigMap that this container can read.",
         )

@@ -1,5 +1,5 @@
 """
-Reads back what will be published, through gssapi: as consumers see it.
+Reads a ccache back through gssapi, as consumers do, before it is published.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from kerberos_sidecar.formats.ccache import Ticket, read_ticket
 from kerberos_sidecar.formats.principal import Principal
 from sidecar_runtime.errors import SidecarError
 
-# libkrb5 refuses more, by default (`clockskew` in krb5.conf).
+# libkrb5's default limit for the clock skew (`clockskew` in krb5.conf).
 SKEW_SECONDS = 300
 
-# By how much the life that is left may differ: whole seconds, and a process that had to wait.
+# The allowed difference in remaining life, for rounding to seconds and for scheduling delays.
 TOLERANCE_SECONDS = 5
 
 
 def verify(content: bytes, principal: Principal) -> Ticket:
     """
-    Return the ticket of a ccache that was just acquired.
+    Return the ticket in a newly acquired ccache.
 
     Raises:
-        SidecarError: It is not what was asked for, or of no use to consumers.
+        SidecarError: The ticket is not the one that was requested, or consumers cannot use it.
     """
     refusal: SidecarError | None = None
     try:
@@ -38,44 +38,44 @@ def verify(content: bytes, principal: Principal) -> Ticket:
         said = f"is refused by gssapi ({error})" if isinstance(error, GSSError) else str(error)
         refusal = SidecarError(
             "ticket_unusable",
-            f"what the KDC gave for {principal} {said}",
-            "Try kinit -kt with the same krb5.conf, and look at its klist.",
+            f"the KDC's reply for {principal} {said}",
+            "Run kinit -kt with the same krb5.conf, and check the ticket with klist.",
         )
-    # Raised above, it would keep the error of gssapi, and that the credentials, whose end is an
-    # error of its own once krb5.conf is broken.
+    # Raised in the except clause, it would keep the gssapi error and its credentials alive, and
+    # freeing those raises another error once krb5.conf is broken.
     if refusal is not None:
         raise refusal
     if name.casefold() != str(principal).casefold():  # Active Directory answers in its own case
         raise SidecarError(
             "ticket_unusable",
-            f"the KDC gave a ticket of {name} for {principal}",
-            "Look at canonicalize in krb5.conf, and at aliases of the principal.",
+            f"the KDC issued a ticket for {name} instead of {principal}",
+            "Check canonicalize in krb5.conf, and the principal's aliases.",
         )
     expected_seconds = ticket.ends_at - time.time()
     if abs(left_seconds - expected_seconds) > TOLERANCE_SECONDS:
         raise SidecarError(
             "ticket_unusable",
-            f"consumers would see {left_seconds} s of life in the ticket of {principal}, which has "
-            f"{expected_seconds:.0f} s",
-            "Try kinit -kt with the same krb5.conf, and look at its klist.",
+            f"consumers would see {left_seconds} s of life left in the ticket for {principal} "
+            f"instead of {expected_seconds:.0f} s",
+            "Run kinit -kt with the same krb5.conf, and check the ticket with klist.",
         )
     return ticket
 
 
 def _read_as_consumer(content: bytes) -> tuple[str, int]:
     """
-    Return the name and the seconds that are left.
+    Return the principal's name and the remaining life in seconds.
 
-    From a copy in memory: shortly before the end of a ticket gssapi writes a ``refresh_time`` into
-    the ccache that it reads, and its lock would wait forever for ours on NFS, where a ``flock`` is
-    one of the same kind.
+    Reads a copy in memory. Shortly before a ticket expires, gssapi writes a ``refresh_time`` into
+    the ccache that it reads. On NFS, its lock would wait forever for ours, because a ``flock`` is
+    the same kind of lock there.
     """
     with os.fdopen(os.memfd_create("ccache"), "wb", buffering=0) as file:
         file.write(content)
         credentials = gssapi.Credentials(
             usage="initiate",
             mechs=[gssapi.MechType.kerberos],
-            # A default keytab, where there is one, would have it ask a KDC.
+            # With a default client keytab, gssapi would ask a KDC.
             store={"ccache": f"FILE:/proc/self/fd/{file.fileno()}", "client_keytab": "MEMORY:"},
         )
         return str(credentials.name), credentials.lifetime
@@ -85,12 +85,12 @@ def _ended(ticket: Ticket) -> SidecarError:
     if abs(ticket.clock_offset_seconds) > SKEW_SECONDS:
         return SidecarError(
             "clock_skew",
-            f"the KDC's clock is {ticket.clock_offset_seconds:+.0f} s from ours, so the ticket "
-            f"of {ticket.principal} has ended before it began",
-            "Fix the time synchronization of the node.",
+            f"the KDC's clock is {ticket.clock_offset_seconds:+.0f} s off this node's, so the "
+            f"ticket for {ticket.principal} expired before it started",
+            "Fix the node's time synchronization.",
         )
     return SidecarError(
         "ticket_unusable",
-        f"the KDC gave a ticket of {ticket.principal} that has ended already",
-        "Look at the maximum life of the principal and of krbtgt.",
+        f"the KDC issued a ticket for {ticket.principal} that has already expired",
+        "Check the maximum ticket life of the principal and of krbtgt.",
     )
