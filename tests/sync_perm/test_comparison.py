@@ -50,7 +50,7 @@ def test_what_passes_do_not_fix_is_a_shortfall(sqlite: Sqlite, database: Databas
     look = comparison.keep(look.items, look)
     status.show_differences(frozenset(), look.failing, "r", is_defined=True)
 
-    assert (True, "DAGs that passes have not fixed: 1") == (
+    assert (True, "DAGs that passes did not fix: 1") == (
         status.readiness.ready,
         status.readiness.shortfall,
     )

@@ -59,9 +59,9 @@ def test_for_people(one: WithFile, capsys: pytest.CaptureFixture[str]) -> None:
 + team: can_read on DAG:a (file)
 + team: can_read on Website (file)
 + by hand: can_read on Website (airflow)
-? DAG ruled: the file names it, and its own access_control decides
-? roles.team.dags[1] (line 7): no DAG has tag nobody
-beyond the file, and left alone; a prune would remove:
+? DAG ruled: the file selects it, but its own access_control decides
+? roles.team.dags[1] (line 7): no DAG matches tag nobody
+not in the file, and kept; a prune would remove:
   role by hand
 """,
     ) == told(one, capsys, is_json=False)

@@ -1,8 +1,8 @@
 """
-Airflow's configuration as far as it must be known before Airflow runs: environment, airflow.cfg.
+Reads the parts of Airflow's configuration that are needed before Airflow runs.
 
-Order and expansion are Airflow's own (`AirflowConfigParser._lookup_sequence` and
-`expand_env_var` in `airflow/configuration.py`, 2.7 to 3.3): a variable wins over the file.
+Order and expansion follow Airflow (`AirflowConfigParser._lookup_sequence` and `expand_env_var` in
+`airflow/configuration.py`, 2.7 to 3.3): an environment variable overrides airflow.cfg.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class AirflowConfig:
     The environment and the airflow.cfg that it names, read once.
 
     Raises:
-        SettingsError: airflow.cfg is there and cannot be read.
+        SettingsError: airflow.cfg exists but cannot be read.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -34,29 +34,29 @@ class AirflowConfig:
         except FileNotFoundError:
             self.has_file = False
         except (OSError, UnicodeDecodeError, configparser.Error) as error:
-            # The parser's own message quotes the line, which may hold a password.
+            # The parser's own message quotes the line, which may contain a password.
             raise self._unreadable(error) from None
 
     @property
     def dags_folder(self) -> str:
         """
-        Return where Airflow 2 finds its DAGs.
+        Return the folder of Airflow 2's DAGs.
         """
         return self.value("core", "dags_folder") or f"{self.home}/dags"
 
     def variable(self, section: str, key: str) -> str | None:
         """
-        Return what the environment says, expanded; None where it says nothing.
+        Return the value in the environment, expanded; None if it is unset or empty.
         """
         text = self.environ.get(name(section, key))
         return _expand(text) if text else None
 
     def option(self, section: str, key: str) -> str | None:
         """
-        Return what airflow.cfg says, expanded; None where it says nothing.
+        Return the value in airflow.cfg, expanded; None if it is unset or empty.
 
         Raises:
-            SettingsError: The value refers to one that is not there (an unescaped ``%``).
+            SettingsError: The value refers to a missing option (an unescaped ``%``).
         """
         try:
             text = self._file.get(section, key, fallback=None)
@@ -66,13 +66,13 @@ class AirflowConfig:
 
     def value(self, section: str, key: str) -> str | None:
         """
-        Return the value that Airflow would use, except its own default.
+        Return the value that Airflow would use, without Airflow's own default.
         """
         return self.variable(section, key) or self.option(section, key)
 
     def given(self) -> Iterator[tuple[str, str]]:
         """
-        Yield the names and values of all variables, and of all options of airflow.cfg.
+        Yield the names and values of all environment variables and all options in airflow.cfg.
         """
         yield from self.environ.items()
         for section in self._file.sections():
@@ -85,7 +85,7 @@ class AirflowConfig:
 
 def name(section: str, key: str) -> str:
     """
-    Return the variable of an option.
+    Return the environment variable of an option.
     """
     return f"AIRFLOW__{section.upper()}__{key.upper()}"
 

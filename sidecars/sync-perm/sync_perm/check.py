@@ -1,5 +1,5 @@
 """
-``sync-perm check``: try what the daemon will need, and say whether this Airflow needs the daemon.
+``sync-perm check``: tries everything the daemon needs, and reports whether Airflow needs it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def run(
     source: Source,
 ) -> int:
     """
-    Print one line a check; return the exit code. Nothing is written.
+    Run all checks, print a line for each, and return the exit code; write nothing.
 
     Args:
-        names: Of variables that nobody reads, with what may be meant.
+        names: Unknown variables, each with the name that was probably meant.
     """
     print("sync-perm check")
     unknown(names)
@@ -57,20 +57,20 @@ class _Checks:
 
     def airflow(self, found: Installation) -> None:
         """
-        Version, auth manager, and whether passes are targeted.
+        Report the version, the auth manager, and whether passes are targeted.
         """
         fab = f", FAB provider {found.fab}" if found.fab else ""
         say("ok", "airflow", f"{found.version}{fab}, {found.command}")
-        told = ", which neither a variable nor airflow.cfg says" if found.auth_manager else ""
+        told = " (assumed: not set in the environment or airflow.cfg)" if found.auth_manager else ""
         say("ok", "auth manager", f"FAB{told}")
         if self._settings.targeted and not found.is_known:
-            say("??", "mode", "the script for targeted passes does not know this version: cli")
+            say("??", "mode", "cli: targeted passes were never tested with this version")
         else:
             say("ok", "mode", "targeted" if self._settings.targeted else "cli")
 
     def connection(self, source: Source) -> Address | None:
         """
-        Where the URL comes from, and whether the database answers.
+        Report where the URL comes from; return its address if the database answers.
         """
         try:
             address = source.read()
@@ -83,7 +83,7 @@ class _Checks:
 
     def migrations(self, airflow: Installation, address: Address) -> bool:
         """
-        Ask Airflow whether the database has what this version needs.
+        Ask Airflow whether the database has this version's migrations.
         """
         said: deque[str] = deque(maxlen=1)
         redaction = Redaction(self._config, address)
@@ -104,30 +104,30 @@ class _Checks:
             say("FAIL", "migrations", f"airflow db check-migrations: {type(error).__name__}")
             return False
         if ended.code == 0:
-            say("ok", "migrations", "are those of this Airflow")
+            say("ok", "migrations", "match this Airflow")
             return True
-        say("FAIL", "migrations", f"differ from those of this Airflow: {''.join(said)}")
-        say("", "", "Run airflow db migrate; the daemon waits until the tables are there.")
+        say("FAIL", "migrations", f"do not match this Airflow: {''.join(said)}")
+        say("", "", "Run airflow db migrate; the daemon waits until the tables exist.")
         return False
 
     def _define(self, comparison: Comparison, airflow: Installation, address: Address) -> None:
         """
-        Read what this Airflow gives its roles, as the daemon does at its start.
+        Read the grants that this Airflow defines, as the daemon does at its start.
         """
         try:
             with own_folder() as folder:
                 passes = AirflowPasses(airflow, self._config, folder)
                 empty = passes.write_empty(address, Fence(), COMMAND_SECONDS)
         except SidecarError as error:
-            said = "what they must have cannot be read, so the daemon begins with a pass for roles"
+            said = "their definition cannot be read, so the daemon starts with a pass for roles"
             say("??", "roles", f"{said}: {error.message}")
         else:
             comparison.define(empty)
-            say("ok", "roles", f"this Airflow gives them {empty.grant_count} grants")
+            say("ok", "roles", f"this Airflow defines {empty.grant_count} grants")
 
     def permissions(self, airflow: Installation, address: Address) -> bool:
         """
-        Read the tables, try the lock, and say what the sidecar would be for.
+        Read the tables, try the lock, and report what the sidecar would do.
         """
         include_dags = airflow.includes_dags(self._settings.include_dags)
         path = self._settings.roles
@@ -147,7 +147,7 @@ class _Checks:
         except SidecarError as error:
             return fail("tables", error)
         tables = look.tables
-        say("ok", "tables", f"{len(tables.roles)} roles, {tables.grant_count} grants can be read")
+        say("ok", "tables", f"{len(tables.roles)} roles, {tables.grant_count} grants are readable")
         say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
         kinds = Counter(item.kind for item in look.items if include_dags or not item.dag_id)
         counted = ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))
@@ -164,7 +164,7 @@ class _Checks:
 
 def _need(airflow: Installation, look: Look) -> str:
     """
-    Say whether anything is missing without the sidecar.
+    Return whether, and why, this installation needs the sidecar.
     """
     asking = sum(1 for access in look.tables.dags.values() if access is not None)
     custom = len(look.tables.roles.difference(DEFAULT_ROLES))
@@ -173,11 +173,11 @@ def _need(airflow: Installation, look: Look) -> str:
         f"{'webserver' if airflow.release[0] < 3 else 'API server'} starts"
     )
     if airflow.release[0] >= 3:
-        dags = "DAG permissions heal at each parse"
+        dags = "Airflow restores DAG permissions at each parse"
         return f"{'for roles only' if custom else 'hardly'}: {dags}; {roles}"
     if asking:
         return (
             f"yes: {asking} of {len(look.tables.dags)} DAGs have access_control, and Airflow "
-            f"{airflow.version} grants nothing to a role that comes after its DAG; {roles}"
+            f"{airflow.version} grants nothing to a role created after its DAG; {roles}"
         )
     return f"{'for roles only' if custom else 'hardly'}: no DAG has access_control; {roles}"

@@ -1,5 +1,5 @@
 """
-The command line of ``sync-perm``: joins the parts.
+The command line of ``sync-perm``, and the assembly of its parts.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ log = logs.get_logger("command")
 @dataclass(frozen=True, slots=True)
 class Given:
     """
-    What the environment says, whole and valid.
+    The complete, valid configuration from the environment.
 
     Args:
-        where: The database as a person may see it, or what names the command that tells it.
-        unknown: Variables that nobody reads, with what may be meant.
+        where: The database without its password, or the setting whose command prints its URL.
+        unknown: Unknown variables, each with the name that was probably meant.
     """
 
     settings: Settings
@@ -54,7 +54,7 @@ class Given:
 
     def comparison(self) -> Comparison:
         """
-        Return what compares the tables with Airflow's rules and the file of roles.
+        Return the comparison of the tables with Airflow's rules and the roles file.
         """
         path = self.settings.roles
         return Comparison(
@@ -67,27 +67,27 @@ class Given:
 
 def run() -> int:
     """
-    Run the command that the arguments name; return the exit code.
+    Run the command that the arguments select; return the exit code.
 
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keeps Airflow's roles and DAG permissions in sync; without a command, until stopped."
+    purpose = "Keep Airflow's roles and DAG permissions in sync. No command: run until stopped."
     example = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
     also = (
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN (required; or with _CMD, or in airflow.cfg), and all "
-        "else of Airflow's configuration"
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN (required; or with _CMD, or in airflow.cfg), and the "
+        "rest of Airflow's configuration"
     )
     parser = make_parser("sync-perm", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    text = "try Airflow and the database; say whether you need sync-perm"
+    text = "check Airflow and the database; report whether you need sync-perm"
     commands.add_parser("check", help=text, description=text)
     text = "show what would be written, and what a prune would remove; exit code 4: it differs"
     commands.add_parser("diff", help=text, description=text).add_argument(
-        "--output", choices=("text", "json"), default="text", help="for people or programs"
+        "--output", choices=("text", "json"), default="text", help="json: for programs"
     )
     arguments = parser.parse_args(sys.argv[1:])
-    os.umask(0o077)  # what Airflow writes of its configuration is nobody else's business
+    os.umask(0o077)  # keeps the configuration that Airflow writes private
     if arguments.command == "check":
         end_on_signals()
     given = read_all(os.environ)
@@ -95,7 +95,7 @@ def run() -> int:
         return check.run(given.settings, given.unknown, given.config, given.airflow, given.source)
     if arguments.command == "diff":
         end_on_signals()
-        logs.configure("error", "console", sys.stderr)  # it prints what it finds itself
+        logs.configure("error", "console", sys.stderr)  # diff prints its own findings
         with own_folder() as folder:
             passes = AirflowPasses(given.airflow, given.config, folder)
             is_json = arguments.output == "json"
@@ -106,10 +106,10 @@ def run() -> int:
 
 def read_all(environ: Mapping[str, str]) -> Given:
     """
-    Read our settings, and what Airflow and its configuration say.
+    Read our settings, Airflow's configuration, and Airflow's version.
 
     Raises:
-        SettingsError: Something is wrong; all of it is named, whichever part it is of.
+        SettingsError: Something is wrong; it lists the problems of all parts.
     """
     problems: list[Problem] = []
     unknown: dict[str, str] = {}

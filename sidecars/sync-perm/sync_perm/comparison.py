@@ -1,5 +1,5 @@
 """
-Compares what is with what should be, and remembers what Airflow said of it.
+Compares the tables with their definition, and remembers what passes reported.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from sync_perm.role_file.document import Selection
 from sync_perm.role_file.file import RoleFile
 from sync_perm.role_file.wanted import Wanted, find_mistakes
 
-# How long what passes did not fix is not a reason for another one.
+# How long a difference that passes did not fix starts no other pass.
 HELD_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """
-    The tables at one moment, and what is wrong with them.
+    The tables at one time, and their differences.
 
     Args:
-        items: Rows that a pass should change.
-        shown: Those of them that are not ready; a DAG that passes did not fix is failing instead.
+        items: The rows that a pass should change.
+        shown: The rows among them that count against readiness; a DAG that passes did not fix is
+            in `failing` instead.
         failing: The DAGs that cannot be synced.
-        is_defined: What roles must have was compared, too.
-        wanted: What the file of roles asks for; None without one that counts.
+        is_defined: Whether the roles were compared with their definition.
+        wanted: What the roles file asks for; None without a valid file.
     """
 
     tables: Tables
@@ -45,13 +46,13 @@ class Look:
 
     def is_hopeless(self, item: Item) -> bool:
         """
-        Tell whether no pass can write it: a role whose name the database cannot hold.
+        Whether no pass can write the row: a role whose name the database cannot store.
         """
         return item.kind == "file_role" and item.row[0] in self.tables.unfit
 
     def changes_since(self, before: Look) -> dict[str, int]:
         """
-        Return how many rows came and went.
+        Return how many rows were added and removed.
         """
         now, then = self.tables, before.tables
         return {
@@ -69,16 +70,16 @@ def _count_beyond(grants: Grants, others: Grants) -> int:
 
 class Comparison:
     """
-    One for the whole process; used by one cycle at a time.
+    Compares the tables, for the whole process; used by one cycle at a time.
 
     Args:
-        file: The roles that people want besides Airflow's.
-        dags_folder: Where Airflow 2 finds its DAGs, unless their rows say it.
+        file: The roles file; None without one.
+        dags_folder: The folder of Airflow 2's DAGs, for DAGs whose row does not name one.
 
     Attributes:
-        include_dags: Whether DAGs are to be as Airflow would leave them.
+        include_dags: Whether DAG permissions should be as Airflow would leave them.
         fresh: The DAGs that were serialized again between the last two looks.
-        wants_definition: Nobody has tried yet to read what this Airflow defines.
+        wants_definition: Whether no attempt was made yet to read this Airflow's definition.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Comparison:
         self.fresh: frozenset[str] = frozenset()
         self._said: Mapping[str, str] = {}
         self._clock = clock
-        # What passes did not fix; and which of it is no reason for another one yet.
+        # The rows that passes did not fix, and those that start no other pass yet.
         self._kept: frozenset[Item] = frozenset()
         self._held: frozenset[Item] = frozenset()
         self._held_until = 0.0
@@ -109,20 +110,20 @@ class Comparison:
     @property
     def wants_retry(self) -> bool:
         """
-        Tell whether it is time to try again what passes did not fix.
+        Whether it is time to retry the rows that passes did not fix.
         """
         return bool(self._held) and self._clock() > self._held_until
 
     @property
     def file_problem(self) -> SidecarError | None:
         """
-        Return why the file of roles does not count; None where it does, or there is none.
+        Return what is wrong with the roles file; None without a mistake or without a file.
         """
         return self.file.problem if self.file else None
 
     def fingerprint(self, database: Database) -> Fingerprint:
         """
-        Ask for what changes when anything does that is compared.
+        Read a fingerprint that changes with any compared row.
 
         Raises:
             SidecarError: The database failed.
@@ -146,10 +147,10 @@ class Comparison:
 
     def define(self, empty: Tables | None) -> None:
         """
-        Take what Airflow has written into an empty database.
+        Derive the definition from the rows that Airflow has written into an empty database.
 
         Args:
-            empty: None where it could not: then the definition is what its passes leave.
+            empty: None if Airflow failed: then the definition is the result of its passes.
         """
         self.wants_definition = False
         if empty is not None:
@@ -186,13 +187,13 @@ class Comparison:
 
     def _want(self, tables: Tables) -> Wanted | None:
         """
-        Return what the file asks for, if it can be told and is right.
+        Return what the file asks for; None if that is not known yet or the file is invalid.
         """
         if self.file is None or self.file.document is None:
             return None
         mistakes = find_mistakes(self.file.document, tables, self._definition)
         if self._definition is None and not mistakes:
-            return None  # its permissions are not known yet
+            return None  # this Airflow's permissions are not known yet
         self.file.judge(mistakes, tables.unfit)
         if self._definition is None or mistakes:
             return None
@@ -200,7 +201,7 @@ class Comparison:
 
     def plan(self, look: Look, *, is_asked: bool) -> Pass | None:
         """
-        Return the pass that is needed, if one is.
+        Return the pass that is needed, or None.
         """
         return make_plan(
             frozenset(item for item in look.items - self._held if not look.is_hopeless(item)),
@@ -211,14 +212,14 @@ class Comparison:
 
     def learn(self, work: Pass, failed: Mapping[str, str]) -> None:
         """
-        Take what a pass said: the DAGs that it could not sync, and why.
+        Remember which DAGs a pass could not sync, and why.
         """
         self._said = failed
         self._was_written = work.roles and not self._is_read
 
     def keep(self, items: frozenset[Item], look: Look) -> Look:
         """
-        Accept for a while what passes did not fix; return the look as it is judged then.
+        Hold rows that passes did not fix until a later retry; return the look without them.
         """
         self._kept = self._held = items
         self._held_until = self._clock() + HELD_SECONDS
@@ -233,7 +234,7 @@ class Comparison:
     ) -> Look:
         kept = {item.dag_id for item in self._kept if item.dag_id}
         shown = frozenset(item for item in items if not item.dag_id or item not in self._kept)
-        texts = dict.fromkeys(kept, "differs after a pass that found nothing wrong")
+        texts = dict.fromkeys(kept, "still differs after a pass that reported success")
         texts |= {dag_id: self._said[dag_id] for dag_id in kept & self._said.keys()}
         known = {dag_id: Failure("not_fixed", text) for dag_id, text in texts.items()}
         is_defined = self._definition is not None

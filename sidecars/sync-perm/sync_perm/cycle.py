@@ -26,11 +26,11 @@ from sync_perm.plan import Pass
 from sync_perm.settings import Settings
 from sync_perm.status import Status
 
-# Passes of one cycle: a second one fixes what a race with Airflow itself took away.
+# The passes of one cycle: a second pass fixes rows that a race with Airflow itself removed.
 PASSES = 2
-# A pass is ended a little before the cycle would be abandoned, to say what it waited for.
+# A pass is stopped a little before the cycle would be abandoned, so that it can report the cause.
 PASS_SHARE = 0.9
-# How many rows a line of the log names; of a dry run, which is read for them.
+# How many rows a log line lists, and how many in a dry run, whose purpose is that list.
 NAMED_ROWS = 20
 PLANNED_ROWS = 200
 
@@ -39,7 +39,7 @@ log = get_logger("cycle")
 
 class Session:
     """
-    What belongs to the thread that runs cycles: the connection, and when the tables were read.
+    The state of the thread that runs cycles: its connection, and when it last read the tables.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Session:
         Run one cycle.
 
         Raises:
-            SidecarError: The database or the pass failed; what was written before stays.
+            SidecarError: The database or the pass failed; rows written before that stay.
             CycleAbandoned: The fence was revoked.
         """
         self._began_at = time.monotonic()
@@ -89,12 +89,12 @@ class Session:
                 return self._outcome("unchanged")
             return self._reconcile(database, fence)
         except BaseException:
-            self.close()  # the next cycle starts over, whatever it was
+            self.close()  # the next cycle starts with a new connection
             raise
 
     def close(self) -> None:
         """
-        Close the connection, and forget what was seen on it.
+        Close the connection, and forget its fingerprint.
         """
         self._seen = None
         if self._database is not None:
@@ -120,9 +120,9 @@ class Session:
 
     def _look(self, database: Database, fence: Fence) -> Look:
         """
-        Compare, and show the result.
+        Compare the tables, and show the result.
 
-        The fingerprint is taken first: what changes meanwhile is noticed by the next poll.
+        The fingerprint is taken first, so that the next poll notices changes during the comparison.
 
         Raises:
             CycleAbandoned: The fence was revoked, and the next cycle may have seen newer tables.
@@ -143,10 +143,10 @@ class Session:
 
     def _define(self, database: Database, fence: Fence) -> None:
         """
-        Read what roles must have, once; where that fails, the first pass writes it.
+        Read the roles' definition, once. If that fails, the first pass writes it.
 
         Raises:
-            CycleAbandoned: The fence was revoked; the next cycle reads.
+            CycleAbandoned: The fence was revoked; the next cycle reads the definition.
         """
         empty = None
         try:
@@ -159,7 +159,7 @@ class Session:
         self._comparison.define(empty)
 
     def _reconcile(self, database: Database, fence: Fence) -> Outcome:
-        # A full pass writes it all the same; a file must know it before.
+        # A full pass writes the definition without it, but a roles file needs it first.
         is_of_use = self._comparison.file or not self._history.wants_full
         if self._comparison.wants_definition and is_of_use:
             self._define(database, fence)
@@ -182,7 +182,7 @@ class Session:
             if self._is_postponed(look):
                 return self._outcome("unchanged")
         self._wait_for_turn(work, fence)
-        # What a command prints may have been rotated since our own connection was made.
+        # Read again, because a command's URL may have been rotated since our connection was opened.
         with PassLock(self._source.read(fence)) as lock:
             lock.try_write()
             if not lock.try_acquire():
@@ -194,7 +194,7 @@ class Session:
 
     def _has_settled(self, look: Look) -> bool:
         """
-        Tell whether nobody else seems to be writing what roles lack.
+        Return whether the missing rows of roles have stopped changing.
         """
         history, now = self._history, time.monotonic()
         lacking = frozenset(item for item in look.items if not item.dag_id)
@@ -204,10 +204,10 @@ class Session:
 
     def _is_postponed(self, look: Look) -> bool:
         """
-        Tell whether passes have taken their share of a core, because rows change all the time.
+        Return whether passes have used up their share of a core, because rows keep changing.
 
         Raises:
-            SidecarError: They have failed; the last error again.
+            SidecarError: The last pass failed; its error again.
         """
         history = self._history
         history.notice(look.tables.roles, is_fresh=bool(self._comparison.fresh))
@@ -226,7 +226,7 @@ class Session:
 
     def _fix(self, database: Database, lock: PassLock, fence: Fence) -> Outcome:
         """
-        Look again, now that no one else runs passes, and run those that are needed.
+        Compare again under the lock, and run the passes that are still needed.
         """
         before = look = self._look(database, fence)
         work = self._plan(look)
@@ -245,7 +245,7 @@ class Session:
             if stubborn:
                 log.warning("difference_kept", rows=_rows(stubborn, NAMED_ROWS))
             if look.items != stubborn:
-                self._read_at = float("-inf")  # something new came meanwhile: the next cycle's
+                self._read_at = float("-inf")  # new differences: left to the next cycle
         self._history.settle(look.tables.roles)
         counts = look.changes_since(before)
         self._metrics.changed.inc(sum(counts.values()))
@@ -253,7 +253,7 @@ class Session:
 
     def _run(self, work: Pass, items: frozenset[Item], lock: PassLock, fence: Fence) -> None:
         """
-        Run one pass for what differs, and note how it went.
+        Run one pass for the differences, and record its result.
         """
         log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
         if work.given:
@@ -291,17 +291,17 @@ class Session:
 
     def _seconds_left(self) -> float:
         """
-        Return how long Airflow may take in this cycle.
+        Return how many seconds Airflow may take in this cycle.
         """
         elapsed = time.monotonic() - self._began_at
         return max(1.0, self._settings.timeout_seconds * PASS_SHARE - elapsed)
 
     def _wait_for_turn(self, work: Pass, fence: Fence) -> None:
         """
-        Wait until a pass may begin; a person who asks at this moment does not wait.
+        Wait until a pass may start; a cycle that SIGHUP triggered does not wait.
 
         Raises:
-            SidecarError: The last one failed a short while ago; its error again.
+            SidecarError: The last pass failed and is waiting for its retry; its error again.
             CycleAbandoned: The fence was revoked.
         """
         if fence.is_asked_for:
@@ -339,7 +339,7 @@ class Session:
 
     def _find_missing(self) -> SidecarError | None:
         """
-        Return what is still wrong with the permissions, unless nothing was to be written.
+        Return the failure for remaining differences; None without any, and in a dry run.
         """
         readiness = self._status.readiness
         if readiness.ready or self._settings.dry_run:
@@ -347,8 +347,8 @@ class Session:
         return SidecarError(
             "permissions_differ",
             readiness.problem,
-            "Look for difference_kept or pass_postponed in the log: someone else writes these rows,"
-            " or Airflow does not write them.",
+            "Look for difference_kept or pass_postponed in the log: another process writes these "
+            "rows, or Airflow does not write them.",
         )
 
 

@@ -1,5 +1,5 @@
 """
-``sync-perm diff``: what the daemon would write, and what a prune would remove. Nothing is written.
+``sync-perm diff``: shows what the daemon would write and a prune would remove; writes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sync_perm.role_file.wanted import Surplus
 
 EXIT_DIFFERS = 4
 
-# Where each kind of row is listed, and whose wish it is; what is broken is a number.
+# The list for each kind of row, and who asks for it. Broken rows are only counted.
 _LISTED: Mapping[Kind, tuple[str, str]] = {
     "role": ("create_roles", "airflow"),
     "file_role": ("create_roles", "file"),
@@ -47,7 +47,7 @@ _LINES = {
 
 def run(comparison: Comparison, passes: AirflowPasses, source: Source, *, is_json: bool) -> int:
     """
-    Print what differs; return the exit code.
+    Print the differences; return the exit code.
     """
     file = comparison.file
     try:
@@ -67,7 +67,7 @@ def run(comparison: Comparison, passes: AirflowPasses, source: Source, *, is_jso
 
 def _look(comparison: Comparison, passes: AirflowPasses, source: Source) -> Look:
     """
-    Compare as the daemon does after its start.
+    Compare the tables as the daemon does after its start.
 
     Raises:
         SidecarError: Airflow or the database failed.
@@ -84,7 +84,7 @@ def _look(comparison: Comparison, passes: AirflowPasses, source: Source) -> Look
 
 def _facts(look: Look) -> dict[str, Any]:
     """
-    Return what is printed, for programs.
+    Return the output for programs.
     """
     listed: dict[str, list[Any]] = {name: [] for name in _LINES}
     for item in sorted(item for item in look.items if item.kind in _LISTED):
@@ -109,7 +109,7 @@ def _facts(look: Look) -> dict[str, Any]:
 
 def _named(name: str, item: Item) -> dict[str, object]:
     """
-    Return a row by the names of its parts.
+    Return a row as a mapping from the names of its parts.
     """
     parts = {
         "create_roles": _GRANT[:1],
@@ -121,7 +121,7 @@ def _named(name: str, item: Item) -> dict[str, object]:
 
 def _lines(look: Look, facts: dict[str, Any]) -> Iterator[str]:
     """
-    Yield what is printed, for people.
+    Yield the lines of the output for people.
     """
     for name, text in _LINES.items():
         yield from (f"{text.format(**row)} ({row['asked_by']})" for row in facts[name])
@@ -132,19 +132,19 @@ def _lines(look: Look, facts: dict[str, Any]) -> Iterator[str]:
     for dag_id, text in facts["failing_dags"].items():
         yield f"? DAG {dag_id}: {text}"
     for dag_id in facts["left_to_access_control"]:
-        yield f"? DAG {dag_id}: the file names it, and its own access_control decides"
+        yield f"? DAG {dag_id}: the file selects it, but its own access_control decides"
     for one in look.wanted.idle if look.wanted else ():
-        yield f"? {one.where.key} (line {one.where.line}): no DAG has {one.by} {one.value}"
+        yield f"? {one.where.key} (line {one.where.line}): no DAG matches {one.by} {one.value}"
     prune = facts["a_prune_would_remove"]
     if prune["roles"] or prune["grants"]:
-        yield "beyond the file, and left alone; a prune would remove:"
+        yield "not in the file, and kept; a prune would remove:"
         yield from (f"  role {role}" for role in prune["roles"])
         yield from ("  {role}: {action} on {resource}".format(**row) for row in prune["grants"])
 
 
 def _show_error(error: SidecarError, file: RoleFile | None, *, is_json: bool) -> int:
     """
-    Print why nothing can be told, of a wrong file all that is wrong; return the exit code.
+    Print the failure, with every mistake in an invalid file; return the exit code.
     """
     mistakes = file.mistakes if file and file.problem is error else ()
     texts = [f"{file.path}:{one}" for one in mistakes if file] or [error.message]

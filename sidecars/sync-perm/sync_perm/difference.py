@@ -1,7 +1,7 @@
 """
-What a pass of Airflow would change: pure, from the tables and the rules of Airflow's own code.
+Computes which rows a pass of Airflow would change, from the tables and Airflow's rules; pure.
 
-The rules are those of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 3.10) and of
+The rules are from `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 3.10) and from
 `airflow/www/security.py` (2.7): `sync_roles`, `create_dag_specific_permissions`,
 `_sync_dag_view_permissions`.
 """
@@ -16,7 +16,7 @@ from sync_perm.database.access_control import AccessControl, Unreadable
 from sync_perm.database.tables import Grant, Grants, Permission, Tables
 
 FileKind = Literal["file_role", "file_grant", "file_dag_grant"]
-"""What the file of roles asks for, and Airflow does not."""
+"""Rows that the roles file asks for, and Airflow does not."""
 FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
 
 Kind = Literal[
@@ -42,7 +42,7 @@ WEBSITE = ("can_read", "Website")
 
 class Item(NamedTuple):
     """
-    One row that is missing or too many; `dag_id` is empty where it belongs to no DAG.
+    One row that is missing or superfluous; `dag_id` is empty if it belongs to no DAG.
     """
 
     kind: Kind
@@ -52,7 +52,7 @@ class Item(NamedTuple):
     @property
     def is_of_file(self) -> bool:
         """
-        Tell whether the file of roles asks for it.
+        Whether the roles file asks for the row.
         """
         return self.kind in FILE_KINDS
 
@@ -60,7 +60,7 @@ class Item(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Resource:
     """
-    A kind of permission of one DAG: ``DAGs`` with prefix ``DAG:`` and its actions.
+    A kind of DAG permission, such as ``DAGs`` with the prefix ``DAG:``, and its actions.
     """
 
     prefix: str
@@ -70,13 +70,13 @@ class Resource:
 @dataclass(frozen=True, slots=True)
 class Definition:
     """
-    What every database of this Airflow has, single DAGs aside.
+    The rows that this Airflow defines for every database, except permissions on single DAGs.
 
     Args:
-        roles: The default roles, and those of `[fab] custom_roles`.
-        permissions: Of Airflow's views, and of its plugins'.
-        grants: Of the default roles.
-        bare: Of Airflow's views, those without permissions.
+        roles: The default roles, and those in `[fab] custom_roles`.
+        permissions: The permissions on the views of Airflow and its plugins.
+        grants: The grants of the default roles.
+        bare: The views of Airflow without permissions.
     """
 
     roles: frozenset[str]
@@ -88,7 +88,7 @@ class Definition:
 @dataclass(frozen=True, slots=True)
 class Failure:
     """
-    Why Airflow refuses a DAG.
+    Why Airflow cannot sync a DAG.
     """
 
     reason: FailureReason
@@ -99,8 +99,8 @@ class Failure:
 class Difference:
     """
     Args:
-        items: What a pass would fix.
-        failing: The DAGs that Airflow refuses, whatever we do.
+        items: The rows that a pass would fix.
+        failing: The DAGs that Airflow cannot sync.
     """
 
     items: frozenset[Item]
@@ -111,11 +111,11 @@ def compare(
     tables: Tables, kinds: Mapping[str, Resource], definition: Definition | None
 ) -> Difference:
     """
-    Return what differs from what Airflow would leave.
+    Return how the tables differ from the state that Airflow would leave.
 
     Args:
         kinds: The kinds of DAG permissions of this Airflow.
-        definition: None where it is not known.
+        definition: None if it is not known.
     """
     items = set(_compare_roles(tables, kinds, definition))
     failing: dict[str, Failure] = {}
@@ -129,7 +129,7 @@ def compare(
                 on_dags[resource].add((role, action, resource))
     for dag_id, access in tables.dags.items():
         if dag_id in kinds:
-            text = "is also what Airflow calls the permission on every DAG; rename the DAG"
+            text = "is Airflow's name for the permission on every DAG; rename the DAG"
             failing[dag_id] = Failure("name_reserved", text)
             continue
         resources = {name: f"{kind.prefix}{dag_id}" for name, kind in kinds.items()}
@@ -138,7 +138,7 @@ def compare(
                 if (action, resource) not in tables.permissions:
                     items.add(Item("dag_permission", dag_id, (action, resource)))
         if isinstance(access, Unreadable):
-            text = f"its serialized access_control is in a form that is not known: {access}"
+            text = f"its serialized access_control has an unknown form: {access}"
             failing[dag_id] = Failure("access_control_invalid", text)
         elif access is not None:
             there = {grant for name in resources.values() for grant in on_dags[name]}
@@ -157,7 +157,7 @@ def compare(
 
 def define(tables: Tables, kinds: Mapping[str, Resource]) -> Definition:
     """
-    Return the definition that these tables follow, because Airflow has just written them.
+    Return the definition in tables that Airflow has just written.
     """
     prefixes = tuple(kind.prefix for kind in kinds.values())
     return Definition(
@@ -202,8 +202,8 @@ def _kept(there: set[Grant], access: AccessControl, resources: Mapping[str, str]
     """
     Return the grants that Airflow does not revoke.
 
-    A set of actions protects them on every kind of resource, a mapping on the kinds it names, and
-    anything else nothing.
+    A set of actions protects grants on every kind of resource, a mapping protects grants on the
+    kinds it names, and any other type protects none.
     """
     kept = set()
     for grant in there:
@@ -226,9 +226,9 @@ def _wanted(
     resources: Mapping[str, str],
 ) -> tuple[set[Grant], Failure | None]:
     """
-    Return the grants that Airflow makes, in its order, up to what it refuses.
+    Return the grants that Airflow makes, in its order, up to the first one that it refuses.
 
-    Where DAGs are the only kind there are no mappings: their keys pass for actions.
+    If DAGs are the only kind, mappings are not supported: Airflow takes their keys for actions.
     """
     wanted: set[Grant] = set()
     for role, asked in access.items():

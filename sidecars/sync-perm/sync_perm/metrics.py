@@ -11,15 +11,14 @@ from sync_perm.plan import CLI_CAUSES, REASONS
 
 class PermMetrics(Metrics):
     """
-    The common metrics and our own.
+    The common metrics and those of sync-perm.
     """
 
     def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
         super().__init__("sync-perm", version, revision, is_served=is_served)
         self.known_good = self.gauge(
             "sync_perm_known_good_timestamp_seconds",
-            "Unix time when the permissions were last found to be good; its age is what to alert "
-            "on.",
+            "Unix time when the permissions were last found to be correct. Alert on its age.",
         )
         self.differences = self.gauge_by(
             "kind", "sync_perm_differences", "Rows that a pass would change, by kind."
@@ -32,8 +31,8 @@ class PermMetrics(Metrics):
         )
         self.mistakes = self.gauge(
             "sync_perm_roles_file_mistakes",
-            "Mistakes in the file of roles, which does not count while there is one; a file that "
-            "cannot be read is one.",
+            "Mistakes in the roles file, which is ignored while it has any. An unreadable file "
+            "counts as one.",
         )
         self.changed = self.counter(
             "sync_perm_changed_entries_total",
@@ -42,12 +41,12 @@ class PermMetrics(Metrics):
         self.cli = self.gauge_by(
             "reason",
             "sync_perm_cli",
-            "1 while passes are the whole `airflow sync-perm`, by reason.",
+            "1 while passes run the full `airflow sync-perm`, by reason.",
         )
         self._passes = self.family(
             "Counter",
             "sync_perm_passes_total",
-            "Passes by what they were for (asked, start, roles, dags, file) and how they ended.",
+            "Passes, by their reason (asked, start, roles, dags, file) and result.",
             "reason",
             "result",
         )
@@ -58,7 +57,7 @@ class PermMetrics(Metrics):
             "sync_perm_last_pass_duration_seconds", "Wall time of the last pass."
         )
         self.lock_waits = self.counter(
-            "sync_perm_lock_waits_total", "Times that another sidecar held the lock."
+            "sync_perm_lock_waits_total", "Times that another sidecar held the lock for a pass."
         )
         for cause in CLI_CAUSES:
             self.cli(cause).set(0)
@@ -72,6 +71,6 @@ class PermMetrics(Metrics):
 
     def count_pass(self, reason: str, result: str, number: int = 1) -> None:
         """
-        Count a pass; 0 makes the sample appear.
+        Count passes; 0 creates the sample.
         """
         self._passes.labels(self.sidecar, reason, result).inc(number)

@@ -1,5 +1,5 @@
 """
-When a pass may begin: after a quiet time, after failures, and within a share of a core.
+Decides when a pass may start: after a quiet time, with backoff, and within a share of a core.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from sidecar_runtime.errors import SidecarError
 from sync_perm.difference import Item
 
-# A failed pass is repeated after 10, 20, 40, … seconds, up to this.
+# A failed pass is retried after 10, 20, 40, … seconds, up to this limit.
 MAX_PAUSE_SECONDS = 300.0
-# Rows wait no longer than this, or than it takes to pay for the last pass.
+# Rows wait at most this long, or as long as the CPU of the last pass takes to be paid back.
 MAX_WAIT_SECONDS = 900.0
-# Rows that come back after this many passes within ten minutes are someone else's doing.
+# After this many passes for the same rows in ten minutes, another process must be changing them.
 CONTESTED_PASSES = 2
 CONTESTED_SECONDS = 600.0
-# How many rows of a pass are remembered for that; more at once is not what a person edits.
+# The most rows of a pass that are remembered for that; no one edits more by hand at once.
 REMEMBERED_ROWS = 1_000
 
 
@@ -29,16 +29,16 @@ class Pace:
     The waits that no setting changes, in seconds.
 
     Args:
-        resync_seconds: The tables are read this often without a change of the fingerprint.
+        resync_seconds: How often the tables are read without a change of the fingerprint.
         quiet_seconds: From the end of a pass to the start of the next, and from a DAG's change to
-            a pass for it: the parser syncs the DAGs that it writes, and Airflow 2 damages its
-            tables when two do so at once.
-        settle_seconds: The first pass of a process begins when what roles lack has stayed the same
-            for so long: the web server beside it writes the same rows at its own start.
-        core_share: What passes may take of a core in the long run, whoever edits the tables.
-        damage_seconds: CPU that passes may take beyond it for rows that were lost, none for rows
-            that are lost again and again.
-        news_seconds: The same, where DAGs or roles have come since.
+            a pass for it. The parser syncs the DAGs that it writes, and Airflow 2 damages its
+            tables if two processes do so at once.
+        settle_seconds: How long the missing rows of roles must stay the same before the first pass
+            of a process: the web server beside it writes the same rows at its own start.
+        core_share: The share of a core that passes may take in the long run.
+        damage_seconds: The CPU that passes may take beyond it for lost rows; zero for rows that
+            are lost repeatedly.
+        news_seconds: The same, if DAGs or roles were added since.
     """
 
     resync_seconds: float = 3600.0
@@ -52,7 +52,7 @@ class Pace:
 @dataclass(slots=True)
 class PassHistory:
     """
-    How passes went, for as long as the process lives; moments are monotonic seconds.
+    The history of passes in this process; times are monotonic seconds.
     """
 
     pace: Pace
@@ -60,40 +60,40 @@ class PassHistory:
     failures: int = 0
     last_error: SidecarError | None = None
     wants_full: bool = False
-    """A person asked for a full pass, and none has succeeded since."""
+    """SIGHUP or a one-shot requested a full pass, and none has succeeded since."""
     is_settled: bool = False
-    """Nothing differed once, or a pass has succeeded."""
+    """Whether nothing differed once, or a pass has succeeded."""
     lacking: frozenset[Item] | None = None
-    """What roles lacked at the last look before that, since ``lacking_since``."""
+    """The missing rows of roles at the last look before that, unchanged since ``lacking_since``."""
     lacking_since: float = 0.0
     debt_seconds: float = 0.0
-    """CPU of passes that is beyond the share of a core, when the last one ended."""
+    """The CPU of passes beyond the share of a core, at the end of the last pass."""
     last_cpu_seconds: float = 0.0
-    """CPU of the last one."""
+    """The CPU of the last pass."""
     written: deque[tuple[float, frozenset[Item]]] = field(default_factory=deque)
-    """The rows that passes have written a short while ago, and when."""
+    """The rows that recent passes have written, and when."""
     postponed_until: float = 0.0
-    """The moment that was logged last."""
+    """The time that was logged last."""
     roles: frozenset[str] = frozenset()
-    """The roles when nothing differed last, or a pass had ended."""
+    """The roles when nothing differed last, or at the end of the last pass."""
     has_news: bool = True
-    """DAGs or roles have come since."""
+    """Whether DAGs or roles were added since."""
     clock: Callable[[], float] = time.monotonic
 
     @property
     def next_at(self) -> float:
         """
-        Return the moment before which no pass begins.
+        Return the time before which no pass starts.
         """
         return self.ended_at + min(MAX_PAUSE_SECONDS, self.pace.quiet_seconds * 2.0**self.failures)
 
     def affordable_at(self, items: frozenset[Item]) -> float:
         """
-        Return the moment from which a pass for these rows stays within the share of a core.
+        Return the time from which a pass for these rows stays within the share of a core.
 
-        Whoever waits for as long as the last pass costs adds nothing to the debt, which never
-        exceeds ``news_seconds`` and that pass. So passes take, of any time, the share, and once so
-        much.
+        A wait that is long enough to pay for the last pass adds nothing to the debt, so the debt
+        never exceeds ``news_seconds`` plus that pass. Over any period, passes take at most their
+        share, plus that amount once.
         """
         since = self.clock() - CONTESTED_SECONDS
         passes = [written for at, written in self.written if at >= since]
@@ -109,22 +109,22 @@ class PassHistory:
 
     def notice(self, roles: frozenset[str], *, is_fresh: bool) -> None:
         """
-        Take what a look has found that may be new.
+        Record whether a look has found new roles or DAGs.
 
         Args:
-            is_fresh: DAGs were serialized again.
+            is_fresh: Whether DAGs were serialized again.
         """
         self.has_news |= is_fresh or not roles <= self.roles
 
     def settle(self, roles: frozenset[str]) -> None:
         """
-        Note that nothing differs, or that a pass has ended.
+        Record that nothing differs, or that a pass has ended.
         """
         self.roles, self.has_news = roles, False
 
     def note_pass(self, items: frozenset[Item], cpu_seconds: float) -> None:
         """
-        Note that a pass for these rows has ended now.
+        Record that a pass for these rows has just ended.
         """
         now = self.clock()
         repaid = (now - self.ended_at) * self.pace.core_share

@@ -1,5 +1,5 @@
 """
-Which pass fixes a difference: pure.
+Decides which pass fixes a difference; pure.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ Reason = Literal["asked", "start", "roles", "dags", "file"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 CliCause = Literal["setting", "version", "script"]
-"""It is set; our script was never tried with this version; it was, and does not fit."""
+"""Configured; our script was never tested with this version; our script failed on this Airflow."""
 CLI_CAUSES: tuple[CliCause, ...] = get_args(CliCause)
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
     """
-    What Airflow is asked to do.
+    The work of one pass.
 
     Args:
-        reason: A person or a one-shot asks; the process has started and what roles must have could
-            not be read; roles differ; only DAGs differ; only what the file of roles asks for.
+        reason: SIGHUP or a one-shot asked for it; the roles' definition could not be read at the
+            start; roles differ; only DAGs differ; only rows of the roles file are missing.
         roles: Whether to sync roles and Airflow's own views.
         dags: The DAGs to sync.
-        given: What the file of roles asks for, and is missing.
+        given: The missing rows of the roles file.
     """
 
     reason: Reason
@@ -39,7 +39,7 @@ class Pass:
     @property
     def every_dag(self) -> frozenset[str]:
         """
-        Return the DAGs whose permissions are written.
+        Return the DAGs whose permissions this pass writes.
         """
         return frozenset(self.dags).union(item.dag_id for item in self.given) - {""}
 
@@ -52,13 +52,13 @@ def make_plan(
     is_defined: bool,
 ) -> Pass | None:
     """
-    Return the pass that is needed, if one is.
+    Return the pass that is needed, or None.
 
     Args:
         items: The rows to change.
-        every_dag: What a full pass syncs; none where DAGs are not included.
-        is_asked: A person or a one-shot wants a full pass.
-        is_defined: It is known what roles must have; otherwise Airflow writes it.
+        every_dag: The DAGs of a full pass; empty if DAGs are not included.
+        is_asked: Whether SIGHUP or a one-shot wants a full pass.
+        is_defined: Whether the roles' definition is known; otherwise Airflow writes it.
     """
     given = tuple(sorted(item for item in items if item.is_of_file))
     airflows = items.difference(given)

@@ -1,7 +1,7 @@
 """
 The settings of sync-perm.
 
-What Airflow itself reads (`AIRFLOW_HOME`, `AIRFLOW__…`) keeps Airflow's names: see
+Airflow's own variables (`AIRFLOW_HOME`, `AIRFLOW__…`) keep their names: see
 :mod:`sync_perm.database.connection` and :mod:`sync_perm.airflow.installation`.
 """
 
@@ -38,44 +38,44 @@ class Settings(CommonSettings):
         "INCLUDE_DAGS",
         choice("auto", "true", "false"),
         default="auto",
-        text="Whether DAG permissions are synced, or roles only. auto: on Airflow 2, where nothing "
-        "else does it; Airflow 3 does it at each parse.",
+        text="Whether to sync DAG permissions as well as roles. auto: only on Airflow 2, because "
+        "Airflow 3 syncs them at each parse.",
     )
     roles: str | None = setting(
         "ROLES",
         absolute_path,
         allowed="an absolute path",
-        text="A YAML file of roles with their permissions and DAGs, read again each cycle. What it "
-        "names is created and granted; nothing is taken away. Unset: none but Airflow's own rules.",
+        text="A YAML file of roles with their permissions and DAGs, read each cycle. The sidecar "
+        "creates and grants what it lists, and removes nothing. Unset: only Airflow's own rules.",
     )
     targeted: bool = setting(
         "TARGETED",
         boolean,
         default="true",
-        text="Sync only what differs, by a script that Airflow's Python runs. false: always the "
-        "whole `airflow sync-perm`.",
+        text="Sync only what differs, with a script that Airflow's Python runs. false: always run "
+        "the full `airflow sync-perm`.",
     )
     airflow: str = setting(
         "AIRFLOW",
         str,
         default="airflow",
         allowed="a program on PATH, or its path",
-        text="The Airflow command; its first line names the Python that has Airflow.",
+        text="The Airflow command. Its first line must name the Python that contains Airflow.",
     )
     auth_manager: str = setting(
         "AUTH_MANAGER",
         choice("auto", "fab"),
         default="auto",
-        text="auto: FAB's auth manager, or a class derived from it, which Airflow's Python imports "
-        "at the start. fab: the one that is set is such a class; it is not looked at.",
+        text="auto: accept FAB's auth manager or a subclass, which Airflow's Python imports at the "
+        "start to check it. fab: assume that the configured class is a subclass, without a check.",
     )
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """
-    Read the settings; return them, and the variables that nobody reads, as :func:`load` does.
+    Return the settings and the unknown variables, as :func:`load` does.
 
     Raises:
-        SettingsError: One or more are wrong; all of them are named.
+        SettingsError: Settings are wrong; it lists all of them.
     """
     return load(Settings, PREFIX, environ, instead=INSTEAD)

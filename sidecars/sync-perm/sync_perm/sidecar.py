@@ -1,5 +1,5 @@
 """
-State of sync-perm that outlives a cycle and its thread.
+The state of sync-perm that outlives a cycle and its thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sync_perm.status import Status
 
 class SyncPerm:
     """
-    The sidecar that the loop runs.
+    The sync-perm sidecar, as run by the loop.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class SyncPerm:
     ) -> None:
         self._status = status
         status.show_mode(passes.cli_because)
-        # A session for each thread; what outlives it is the same for all.
+        # One session per thread; the state that outlives it is shared.
         self.begin = partial(
             Session,
             settings,

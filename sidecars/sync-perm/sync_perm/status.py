@@ -1,5 +1,5 @@
 """
-What is known across cycles and threads, and what /readyz, /status and /metrics show of it.
+The state across cycles and threads, as shown by /readyz, /status and /metrics.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ log = get_logger("status")
 
 class Status:
     """
-    The facts as of now; each is replaced as a whole, so threads need no lock.
+    The current facts. Each is replaced as a whole, so threads need no lock.
     """
 
     def __init__(self, metrics: PermMetrics, **details: object) -> None:
         self._metrics = metrics
         self._details = details
         self._named: dict[str, Failure] = {}
-        # Of the roles file, and of the DAGs.
+        # The problems of the roles file, and of the DAGs.
         self._file_shortfall = self._dag_shortfall = ""
-        self.readiness = Readiness(False, problem="the permissions were not compared yet")
+        self.readiness = Readiness(False, problem="the permissions have not been compared yet")
         self.details: dict[str, object] = details
 
     def show_differences(
@@ -46,11 +46,11 @@ class Status:
         is_defined: bool,
     ) -> None:
         """
-        Take the result of a comparison.
+        Show the result of a comparison.
 
         Args:
-            items: What a pass would fix; empty when all is good.
-            is_defined: What roles must have was compared, too.
+            items: The rows that a pass would fix; empty if everything is correct.
+            is_defined: Whether the comparison covered the roles that Airflow defines.
         """
         pending = sorted({item.dag_id for item in items if item.dag_id})
         kinds = Counter(item.kind for item in items)
@@ -65,12 +65,12 @@ class Status:
                 log.warning("dag_failed", dag=dag_id, reason=failure.reason, error=failure.text)
         self._named = dict(failing)
         count = reasons["not_fixed"]
-        self._dag_shortfall = f"DAGs that passes have not fixed: {count}" if count else ""
+        self._dag_shortfall = f"DAGs that passes did not fix: {count}" if count else ""
         if items:
-            problem = f"{len(items)} permissions differ from what they should be"
+            problem = f"{len(items)} permissions differ from their definition"
             self.readiness = Readiness(False, revision, problem=problem)
         elif not is_defined:
-            problem = "what roles must have could not be read; a pass will write it"
+            problem = "the roles' definition could not be read; a pass will write it"
             self.readiness = Readiness(False, revision, problem=problem)
         else:
             self.confirm(revision)
@@ -89,16 +89,16 @@ class Status:
 
     def show_file(self, file: RoleFile | None, wanted: Wanted | None) -> None:
         """
-        Take what is to be said of the file of roles.
+        Show the state of the roles file.
 
         Args:
-            wanted: None where the file does not count.
+            wanted: None if the file is ignored.
         """
         if file is None:
             return
         self._metrics.mistakes.set(len(file.mistakes))
         problem = file.problem
-        self._file_shortfall = f"the roles file does not count: {problem}" if problem else ""
+        self._file_shortfall = f"the roles file is ignored: {problem}" if problem else ""
         idle = [f"{one.where.key}: {one.by} {one.value}" for one in wanted.idle] if wanted else []
         self._show(
             roles_file=file.path,
@@ -109,7 +109,7 @@ class Status:
 
     def confirm(self, revision: str) -> None:
         """
-        Note that the permissions are good now.
+        Record that the permissions are correct now.
         """
         shortfall = "; ".join(filter(None, (self._file_shortfall, self._dag_shortfall)))
         self.readiness = Readiness(True, revision, published_at=time.time(), shortfall=shortfall)
@@ -117,7 +117,7 @@ class Status:
 
     def show_mode(self, cli_because: str | None) -> None:
         """
-        Take why passes are the whole ``airflow sync-perm``; None where they are targeted.
+        Show why passes run the full ``airflow sync-perm``; None if they are targeted.
         """
         for cause in CLI_CAUSES:
             self._metrics.cli(cause).set(cause == cli_because)
@@ -125,7 +125,7 @@ class Status:
 
     def show_pass(self, **facts: object) -> None:
         """
-        Take how the last pass ended.
+        Show the result of the last pass.
         """
         self._show(last_pass=facts)
 

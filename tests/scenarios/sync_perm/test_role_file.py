@@ -138,7 +138,7 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
     wanted = WANTED
     if airflow.version == "2.7":  # where one DAG has no runs of its own to grant
         refused = daemon.wait_for_event("roles_file_refused", PASS_SECONDS)
-        assert "'can_create on DAG Runs' is not on one of DAGs" == refused["error"]
+        assert "'can_create on DAG Runs' must be on one of DAGs" == refused["error"]
         write(file, FILE.replace(", can_create on DAG Runs", ""))
         wanted = WANTED | {"DAG Run:a1": set()}
     wait_until(lambda: given(filled) == wanted, "what the file names is there", PASS_SECONDS)
@@ -280,7 +280,7 @@ def test_on_mariadb_a_name_is_what_its_collation_takes_it_for(
     whole = contents(database)
     write(file, "roles:\n  Ádmin: {permissions: [can_read on Connections]}\n")
     refused = daemon.wait_for_event("roles_file_refused", line=2, key="roles.Ádmin")
-    assert "the database takes this name for Admin" == refused["error"]
+    assert "the database treats this name as Admin" == refused["error"]
     assert whole == contents(database)
 
 

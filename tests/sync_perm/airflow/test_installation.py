@@ -166,9 +166,9 @@ def test_a_class_that_cannot_be_found_is_said_and_may_be_vouched_for(tmp_path: P
 @pytest.mark.parametrize(
     ("version", "fab", "manager", "word"),
     [
-        ("3.3.2", "", "", "only with its provider"),
-        ("3.3.2", "", FAB, "only with its provider"),
-        ("3.3.2", "", "fabrikam.KeycloakAuthManager", "only with its provider"),
+        ("3.3.2", "", "", "needs the FAB provider"),
+        ("3.3.2", "", FAB, "needs the FAB provider"),
+        ("3.3.2", "", "fabrikam.KeycloakAuthManager", "needs the FAB provider"),
         ("3.3.2", "3.10.2", "fabrikam.KeycloakAuthManager", "cannot be found"),
         ("2.11.2", "1.5.4", "FabAuthManager", "cannot be found"),
     ],

@@ -195,7 +195,7 @@ def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:
         error = raised(SidecarError, lock.try_acquire)
 
     assert "database_read_denied" == error.reason
-    assert f"this user may not read {folder}" in error.message
+    assert f"this user cannot read {folder}" in error.message
 
 
 def test_a_lock_that_was_given_back_leaves_our_view_of_sqlite_alone(sqlite: Sqlite) -> None:

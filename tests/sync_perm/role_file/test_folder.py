@@ -38,8 +38,8 @@ def test_what_fits(glob: str, fits: set[str], not_these: set[str]) -> None:
         ("", "empty"),
         ("a//b/**", "empty"),
         ("../a/**", ".."),
-        ("a**", "whole segment"),
-        ("**.py", "whole segment"),
+        ("a**", "whole path segment"),
+        ("**.py", "whole path segment"),
     ],
 )
 def test_what_would_never_fit_is_refused(glob: str, word: str) -> None:

@@ -63,20 +63,20 @@ def test_a_file_may_say_little(text: str) -> None:
 
 
 ALL = """\
-1: rolls: is not a key here; allowed are roles; did you mean 'roles'?
-3: roles.Admin: Admin is Airflow's own, which keeps it as it defines it; \
-write another role with `from: [Admin]`
-4: roles.team.from[0]: 'Viewr' is neither in this file nor a role of Airflow's own; \
+1: rolls: is not a valid key; allowed are roles; did you mean 'roles'?
+3: roles.Admin: Admin is one of Airflow's own roles, which the file cannot change; \
+write another with `from: [Admin]`
+4: roles.team.from[0]: 'Viewr' is neither a role in this file nor one of Airflow's own; \
 did you mean 'Viewer'?
 5: roles.team.permissions[0]: 'can_read DAGs' is not a permission such as `can_read on DAGs` or \
 `DAGs.can_read`
-6: roles.team.permissions[1]: 'can_read on DAG:x' is for one DAG: write it below `dags`, \
+6: roles.team.permissions[1]: 'can_read on DAG:x' is for one DAG: write it under `dags`, \
 with `id: x`
-8: roles.team.dags[0].permissions[0]: 'can_fly' is not one of can_delete, can_edit, can_read, \
-on DAGs
-9: roles.team.dags[1]: has one of id, tag, folder, not 2 of them
-9: roles.team.dags[1].permissions: is a text, not a list
-10: roles.team.dags[2].folder: 'team' names a folder itself; for the DAGs in it write team/**
+8: roles.team.dags[0].permissions[0]: 'can_fly' is not an action on DAGs; \
+allowed are can_delete, can_edit, can_read
+9: roles.team.dags[1]: must have one of id, tag, folder, not 2
+9: roles.team.dags[1].permissions: is text, not a list
+10: roles.team.dags[2].folder: 'team' names a folder; to select the DAGs in it, write team/**
 """
 
 
@@ -98,29 +98,29 @@ def test_all_mistakes_are_named_at_once_each_with_its_line_and_key() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "1: (file): is empty; write `roles: {}` for no role"),
-        ("# nothing", "1: (file): is empty; write `roles: {}` for no role"),
+        ("", "1: (file): is empty; write `roles: {}` for no roles"),
+        ("# nothing", "1: (file): is empty; write `roles: {}` for no roles"),
         ("- a", "1: (file): is a list, not a mapping with roles"),
         ("roles:", "1: roles: is empty, not a mapping of roles"),
         ("roles: [a]", "1: roles: is a list, not a mapping of roles"),
         ("roles:\n a:", "2: roles.a: is empty, not a mapping with from, permissions, dags"),
-        ("roles:\n a: {}\n a: {}", "3: roles.a: is there twice"),
-        ("roles:\n no: {}", "2: roles: is the bool no, not a text; write it in quotes"),
+        ("roles:\n a: {}\n a: {}", "3: roles.a: occurs twice"),
+        ("roles:\n no: {}", "2: roles: is the bool no, not text; put it in quotes"),
         ("roles:\n a: {permission: []}", "did you mean 'permissions'?"),
-        ("roles:\n a: {from: Viewer}", "2: roles.a.from: is a text, not a list"),
-        ("roles:\n '': {}", "2: roles.: a role's name has 1 to 64 characters"),
-        ("roles:\n a: {from: [a]}", "2: roles.a.from[0]: makes a circle: 'a' from 'a'"),
-        ("roles:\n viewer: {}", "2: roles.viewer: Viewer is Airflow's own"),
-        ("roles:\n ' a': {}", "a role's name has 1 to 64 characters, none of its ends blank"),
-        ("roles:\n " + 65 * "a" + ": {}", "a role's name has 1 to 64 characters"),
-        ("roles:\n a: {dags: [x]}", "2: roles.a.dags[0]: is a text, not a mapping with id"),
-        ("roles:\n a: {dags: [{id: a}]}", "2: roles.a.dags[0]: has no key `permissions`"),
-        ("roles:\n a: {dags: [{permissions: []}]}", "has one of id, tag, folder, not 0 of them"),
-        ("roles:\n a: {dags: [{id: 7, permissions: []}]}", "dags[0].id: is the int 7, not a text"),
-        ("roles:\n a: {dags: [{id: '', permissions: []}]}", "'' does not have 1 to 250 characters"),
+        ("roles:\n a: {from: Viewer}", "2: roles.a.from: is text, not a list"),
+        ("roles:\n '': {}", "2: roles.: a role name has 1 to 64 characters"),
+        ("roles:\n a: {from: [a]}", "2: roles.a.from[0]: forms a circle: 'a' from 'a'"),
+        ("roles:\n viewer: {}", "2: roles.viewer: Viewer is one of Airflow's own roles"),
+        ("roles:\n ' a': {}", "a role name has 1 to 64 characters and no blanks at its ends"),
+        ("roles:\n " + 65 * "a" + ": {}", "a role name has 1 to 64 characters"),
+        ("roles:\n a: {dags: [x]}", "2: roles.a.dags[0]: is text, not a mapping with id"),
+        ("roles:\n a: {dags: [{id: a}]}", "2: roles.a.dags[0]: is missing the key `permissions`"),
+        ("roles:\n a: {dags: [{permissions: []}]}", "must have one of id, tag, folder, not 0"),
+        ("roles:\n a: {dags: [{id: 7, permissions: []}]}", "dags[0].id: is the int 7, not text"),
+        ("roles:\n a: {dags: [{id: '', permissions: []}]}", "'' must have 1 to 250 characters"),
         (
             "roles:\n a: {dags: [{id: a, permissions: [can_read on Jobs]}]}",
-            "'can_read on Jobs' is not on one of DAG Runs, DAGs",
+            "'can_read on Jobs' must be on one of DAG Runs, DAGs",
         ),
         ("roles: {a: {}\n", "2: (file): is not YAML: did not find expected ',' or '}'"),
         ("roles: {}\n---\nroles: {}\n", "2: (file): is not YAML: but found another document"),
@@ -151,7 +151,7 @@ def test_a_circle_is_named_once() -> None:
           outside: {from: [a]}
     """)
 
-    assert ["4: roles.c.from[0]: makes a circle: 'a' from 'b' from 'c' from 'a'"] == found
+    assert ["4: roles.c.from[0]: forms a circle: 'a' from 'b' from 'c' from 'a'"] == found
 
 
 def test_roles_may_come_from_each_other_in_a_long_row() -> None:

@@ -195,4 +195,4 @@ def test_a_name_that_the_database_takes_for_a_default_role_is_a_mistake() -> Non
 
     (mistake,) = find_mistakes(document("roles: {Ádmin: {}}"), found, None)
 
-    assert "the database takes this name for Admin" == mistake.problem
+    assert "the database treats this name as Admin" == mistake.problem

@@ -1,3 +1,3 @@
 """
-The image's own Airflow: found, configured, and run for a pass.
+Finds, configures and runs the image's own Airflow.
 """

@@ -1,5 +1,5 @@
 """
-The image's own Airflow: its command, its Python, its version, and what it calls DAG permissions.
+Finds the image's own Airflow: its command, Python, version, and kinds of DAG permissions.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LOOK_SECONDS = 60.0
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 FABS = (FAB, "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager")  # 2.7, 2.8
 
-# Airflow itself is not imported, which would cost seconds: the module with the names of
-# permissions needs nothing else of it. The FAB provider of Airflow 3 has its own.
+# Importing Airflow itself would take seconds, and the module with the names of permissions does not
+# need it. The FAB provider of Airflow 3 has its own such module.
 _LOOK = """
 import importlib.util, json, runpy
 from importlib import metadata
@@ -55,7 +55,7 @@ print(json.dumps({
 }))
 """
 
-# Asked of the classes that are not FAB's own. What Airflow adds to the path it adds when imported.
+# Run for auth managers other than FAB's own class. Importing Airflow extends the path.
 _ANCESTORS = """
 import importlib, json, sys
 import airflow
@@ -66,7 +66,7 @@ try:
     answer = {"ancestors": [f"{a.__module__}.{a.__qualname__}" for a in found.__mro__]}
 except (AttributeError, ImportError) as error:
     answer = {"error": str(error)}
-except Exception as error:  # its text may be anything, also a secret
+except Exception as error:  # its text may contain a secret
     answer = {"error": type(error).__name__}
 print(json.dumps(answer))
 """
@@ -76,11 +76,11 @@ print(json.dumps(answer))
 class Installation:
     """
     Args:
-        command: Path of ``airflow``.
-        python: The interpreter that has Airflow.
-        version: Of Airflow.
-        fab: Of the FAB provider; empty where it is part of Airflow (2.7, 2.8) or missing.
-        auth_manager: What Airflow must be told, because nothing here does; else empty.
+        command: The path of ``airflow``.
+        python: The interpreter that contains Airflow.
+        version: Airflow's version.
+        fab: The FAB provider's version; empty if it is part of Airflow (2.7, 2.8) or missing.
+        auth_manager: The auth manager to set for passes, if none is configured; else empty.
         resources: The kinds of DAG permissions, by the name that ``access_control`` uses.
     """
 
@@ -94,14 +94,14 @@ class Installation:
     @property
     def release(self) -> tuple[int, int]:
         """
-        Return major and minor version; (0, 0) for one that is not a number.
+        Return the major and minor version; (0, 0) if the version is not numeric.
         """
         return _release(self.version)
 
     @property
     def is_known(self) -> bool:
         """
-        Tell whether our script was tried with this Airflow.
+        Whether our script was tested with this Airflow.
         """
         fab = _release(self.fab)[0]
         if self.release[0] == 3:
@@ -110,7 +110,7 @@ class Installation:
 
     def includes_dags(self, choice: str) -> bool:
         """
-        Tell whether DAG permissions are synced: where nothing else does it, or it is asked for.
+        Whether to sync DAG permissions: if configured, or for auto if Airflow does not do it.
         """
         return self.release[0] < 3 if choice == "auto" else choice == "true"
 
@@ -119,13 +119,13 @@ def find_installation(
     command: str, config: AirflowConfig, *, vouched: bool = False
 ) -> Installation:
     """
-    Look at the image's Airflow, without importing it: 0.05 s of CPU.
+    Inspect the image's Airflow without importing it: 0.05 s of CPU.
 
     Args:
-        vouched: The auth manager is FAB's, whatever its class is called.
+        vouched: Whether to accept any configured auth manager as FAB's or a subclass.
 
     Raises:
-        SettingsError: There is none, or its auth manager is not FAB's.
+        SettingsError: Airflow is missing, or its auth manager is not FAB's.
     """
     path = shutil.which(command, path=outer_path(config.environ))
     if path is None:
@@ -134,20 +134,20 @@ def find_installation(
     python = _python_of(path, config.environ)
     look = _ask(python, config.environ, _LOOK) if python else {}
     if not look.get("airflow"):
-        problem = f"is not an Airflow command: its Python ({python or 'unknown'}) has no Airflow"
+        problem = f"is not an Airflow command: its Python ({python or 'unknown'}) lacks Airflow"
         raise SettingsError([Problem("SYNC_PERM_AIRFLOW", path, problem)])
     resources = {k: Resource(v[0], frozenset(v[1])) for k, v in look["resources"].items()}
     if (1, 0) <= _release(look["fab"]) < (1, 3):
-        # Airflow 2.10 has permissions on the runs of a DAG; these providers do not know them.
+        # Airflow 2.10 has permissions on DAG runs, but these providers do not support them.
         resources = {"DAGs": resources["DAGs"]}
     found = Installation(path, python, look["airflow"], look["fab"], "", resources)
     manager = config.value("core", "auth_manager") or ""
     if found.release >= (2, 9) and not found.fab:
-        raise _refused(manager, "is FAB's only with its provider, which this image does not have")
+        raise _refused(manager, "needs the FAB provider, which this image does not contain")
     if manager and manager not in FABS and not vouched:
         _require_fabs(manager, found, config)
-    # The chart tells its own containers by airflow.cfg, and an extra container nothing. Whoever
-    # puts this sidecar beside Airflow 3 and does not mount that file has FAB, the chart's default.
+    # The chart configures its own containers through airflow.cfg, which extra containers lack. If
+    # this sidecar runs beside Airflow 3 without that file, assume FAB, the chart's default.
     told = FAB if not manager and found.release[0] >= 3 else ""
     return dataclasses.replace(found, auth_manager=told)
 
@@ -159,7 +159,7 @@ def _release(version: str) -> tuple[int, int]:
 
 def outer_path(environ: Mapping[str, str]) -> str:
     """
-    Return PATH without our own virtual environment.
+    Return PATH without the sidecar's own virtual environment.
     """
     ours = os.path.dirname(sys.executable)
     folders = environ.get("PATH", os.defpath).split(os.pathsep)
@@ -168,10 +168,10 @@ def outer_path(environ: Mapping[str, str]) -> str:
 
 def _python_of(path: str, environ: Mapping[str, str]) -> str:
     """
-    Return the interpreter that the first line of a script names; empty where it names none.
+    Return the interpreter in the first line of a script; empty if it names none.
 
-    Installers write ``#!/bin/sh`` and ``'''exec' "/path/python" …`` where the path is too long
-    for the kernel.
+    Installers write ``#!/bin/sh`` and ``'''exec' "/path/python" …`` if the path is too long for the
+    kernel.
     """
     try:
         with open(path, encoding="utf-8", errors="replace") as script:
@@ -188,7 +188,7 @@ def _python_of(path: str, environ: Mapping[str, str]) -> str:
 
 def _ask(python: str, environ: Mapping[str, str], program: str, *arguments: str) -> dict[str, Any]:
     """
-    Return what a program of ours answers in its last line; nothing where it cannot.
+    Run one of our programs and return the JSON in its last line; empty if it fails.
     """
     try:
         done = subprocess.run(
@@ -208,14 +208,14 @@ def _ask(python: str, environ: Mapping[str, str], program: str, *arguments: str)
 
 def _require_fabs(manager: str, airflow: Installation, config: AirflowConfig) -> None:
     """
-    Import a class as Airflow would, which takes it some seconds.
+    Import an auth manager as Airflow would, which takes a few seconds.
 
     Raises:
-        SettingsError: It is not derived from FAB's, or cannot be imported.
+        SettingsError: The class is not derived from FAB's, or cannot be imported.
     """
     folders = (config.value("core", "plugins_folder"), f"{config.home}/plugins")
     places = [f"{config.home}/config", *(folder for folder in folders if folder)]
-    with tempfile.TemporaryDirectory() as home:  # Airflow writes there when it is imported
+    with tempfile.TemporaryDirectory() as home:  # importing Airflow writes there
         environ = {**config.environ, "AIRFLOW_HOME": home}
         if config.has_file:
             environ["AIRFLOW_CONFIG"] = config.path

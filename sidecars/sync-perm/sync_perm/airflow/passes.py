@@ -1,5 +1,5 @@
 """
-One pass: starts Airflow, listens to it, and says how it ended.
+Runs one pass: starts Airflow, reads its output, and interprets its exit.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from sync_perm.database.lock import PassLock
 from sync_perm.database.tables import Tables, by_role
 from sync_perm.plan import CliCause, Pass
 
-# What a configuration may say of a database that is not ours, and of a server that writes nothing.
-# Airflow would log each row as if it had written it into the real one.
+# Overrides settings that are meant for the real database, or that would keep Airflow from writing.
+# The logging level hides a line per row, which would look like writes to the real database.
 EMPTY = {
     name("logging", "logging_level"): "WARNING",
     name("database", "sql_alchemy_schema"): "",
@@ -38,7 +38,7 @@ EMPTY = {
     name("webserver", "update_fab_perms"): "True",
 }
 COMMAND_SECONDS = 120.0
-"""What a command of ours, that people wait for, gives Airflow; the daemon has a setting."""
+"""The time limit for Airflow in interactive commands; the daemon has a setting for it."""
 RUNNER = Path(__file__).with_name("runner.py")
 LAST_LINES = 40
 
@@ -47,16 +47,16 @@ log = get_logger("pass")
 
 class Misfit(SidecarError):
     """
-    Our script was written for another Airflow than this one.
+    Our script does not fit this Airflow.
     """
 
 
 class AirflowPasses:
     """
-    Starts passes, one after the other, with folders of their own.
+    Runs passes, one after the other, in a folder of this process.
 
     Attributes:
-        cli_because: Why passes are the whole ``airflow sync-perm``; None where our script runs.
+        cli_because: Why passes run the full ``airflow sync-perm``; None if our script runs.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class AirflowPasses:
         Run a pass to its end; return the DAGs that failed, with Airflow's errors.
 
         Raises:
-            SidecarError: It failed as a whole; what it had done by then stays.
-            CycleAbandoned: The fence was revoked; the same stays.
+            SidecarError: The whole pass failed; rows written until then stay.
+            CycleAbandoned: The fence was revoked; rows written until then stay.
         """
         environ = self._environment(address)
         self.last_cpu_seconds = 0.0
@@ -97,19 +97,19 @@ class AirflowPasses:
                 log.warning("targeted_failed", error=error.message)
                 self.cli_because = "script"
         failed = start(self._task(work, self._command(work))) if work.reason != "file" else {}
-        if work.given:  # Airflow has no command for it
+        if work.given:  # Airflow has no command for the roles file
             start(self._task(replace(work, roles=False, dags=())))
         return failed
 
     def write_empty(self, address: Address, fence: Fence, timeout_seconds: float) -> Tables:
         """
-        Return what this Airflow writes into an empty database: its roles, with those of its
-        configuration, and its views, with those of its plugins.
+        Return what this Airflow writes into an empty database: its roles, including configured
+        ones, and its views, including those of plugins.
 
-        The database is a file of our own; the real one is not touched, so no lock is needed.
+        The empty database is a temporary file. The real one is not touched, so no lock is needed.
 
         Args:
-            address: The real one, whose password is not shown.
+            address: The real database, to hide its password in messages.
 
         Raises:
             SidecarError: Airflow failed.
@@ -148,7 +148,7 @@ class AirflowPasses:
         watch: Callable[[], None],
     ) -> _Listener:
         """
-        Run our script to its end, and return what was heard of it.
+        Run our script to its end; return the listener that received its output.
         """
         listener = _Listener(Redaction(self._config, address))
         file = Path(self._folder, "task.json")
@@ -172,7 +172,7 @@ class AirflowPasses:
                 "pass_timeout",
                 f"Airflow did not end within {timeout_seconds:.3g} s and was killed"
                 + listener.last_words(),
-                "Look for locks in the database; raise SYNC_PERM_TIMEOUT if it only needs longer.",
+                "Look for locks in the database. Raise SYNC_PERM_TIMEOUT if Airflow needs longer.",
             ) from None
         except FileNotFoundError as error:
             raise _missing(self._installation.python) from error
@@ -180,20 +180,20 @@ class AirflowPasses:
             raise SidecarError(
                 "pass_failed",
                 f"{self._installation.python} cannot be started: {error.strerror}",
-                "Look at its mode, and at the pod's limits of processes and memory.",
+                "Check its mode, and the pod's process and memory limits.",
             ) from error
         self.last_cpu_seconds += ended.cpu_seconds
-        if fence.is_revoked:  # which has killed it
+        if fence.is_revoked:  # the revocation killed the process
             raise CycleAbandoned
         self._judge(ended, listener, is_script=not task["command"])
         return listener
 
     def _command(self, work: Pass) -> list[str]:
         """
-        Return the whole ``airflow sync-perm``.
+        Return the command line of the full ``airflow sync-perm``.
 
         Raises:
-            SidecarError: It is gone.
+            SidecarError: The command no longer exists.
         """
         if not os.access(self._installation.command, os.X_OK):
             raise _missing(self._installation.command)
@@ -202,7 +202,7 @@ class AirflowPasses:
 
     def _task(self, work: Pass, command: Sequence[str] = ()) -> dict[str, object]:
         """
-        Return what our script is to do, or to run instead of itself.
+        Return the task for our script, or the command that it should run instead.
         """
         given: dict[object, list[tuple[object, ...]]] = {}
         for item in work.given:
@@ -218,35 +218,35 @@ class AirflowPasses:
 
     def _judge(self, ended: Ended, listener: _Listener, *, is_script: bool) -> None:
         """
-        Raise what the end of the process means.
+        Raise the failure that the end of the process stands for, if any.
         """
         failed = listener.failed
         if ended.code < 0:
             raise SidecarError(
                 "pass_killed",
                 f"Airflow was killed by signal {-ended.code}{listener.last_words()}",
-                "It usually ran out of memory: Airflow takes 150 to 210 MB of its own.",
+                "It usually ran out of memory. Raise the limit: Airflow alone takes 150 to 210 MB.",
             )
         module = (failed or {}).get("module") or listener.missing_module
         if ended.code and module and module in DRIVER_MODULES:
             raise SidecarError(
                 "driver_missing",
-                f"Airflow's Python has no module {module!r}, which the URL asks for",
+                f"Airflow's Python has no module {module!r}, which the URL needs",
                 ADVICE["driver_missing"],
             )
         if ended.code or failed or (is_script and not listener.is_done):
-            said = failed or {}  # an error may have no words
+            said = failed or {}  # an error may have no text
             what = ": ".join(said[key] for key in ("kind", "error") if key in said)
             is_misfit = is_script and failed is not None and "is_misfit" in failed
             raise (Misfit if is_misfit else SidecarError)(
                 "pass_failed",
                 f"Airflow ended with code {ended.code}"
                 + (f": {_one_line(what)}" if what else listener.last_words()),
-                "All that it said is in the log at level debug (airflow_said).",
+                "Read Airflow's full output in the log at level debug (airflow_said).",
             )
 
 
-# What `dialect+driver` of the URL makes SQLAlchemy import.
+# The modules that SQLAlchemy imports for `dialect+driver` in the URL.
 DRIVER_MODULES = frozenset(
     {"psycopg2", "psycopg", "asyncpg", "pg8000", "MySQLdb", "pymysql", "mysql", "aiomysql"}
 )
@@ -254,7 +254,7 @@ DRIVER_MODULES = frozenset(
 
 class _Listener:
     """
-    Takes what a pass says, without secrets.
+    Receives the output of a pass, and hides secrets in it.
     """
 
     def __init__(self, redaction: Redaction) -> None:
@@ -268,7 +268,7 @@ class _Listener:
 
     def hear(self, line: str) -> None:
         """
-        Take a line of standard output.
+        Process a line of standard output.
         """
         try:
             said: Any = json.loads(line) if line.startswith("{") else None
@@ -293,7 +293,7 @@ class _Listener:
 
     def overhear(self, line: str) -> None:
         """
-        Take a line that is for people.
+        Process a line that is not JSON: log it, and keep it for error messages.
         """
         text = self._hide(line)
         if text.strip():
@@ -304,7 +304,7 @@ class _Listener:
 
     def last_words(self) -> str:
         """
-        Return the last line that says something, ready to follow a sentence.
+        Return the last error line, or else the last line, as the end of a sentence.
         """
         errors = [line for line in self._last if "rror" in line and not line.startswith(" ")]
         words = [*self._last, *errors][-1:]
@@ -313,7 +313,7 @@ class _Listener:
 
 def _missing(path: str) -> SidecarError:
     return SidecarError(
-        "airflow_missing", f"{path} is gone", "Look at the image, and at what is mounted over it."
+        "airflow_missing", f"{path} does not exist", "Check the image, and mounts that hide it."
     )
 
 

@@ -1,8 +1,8 @@
 """
-What Airflow's processes say, without the secrets that they were given.
+Hides secrets in the output of Airflow's processes.
 
-Their last words are on pages that ask for no password, and may quote any of them: the broker's URL,
-the Fernet key.
+Pages without authentication show their last lines, which may quote any secret that the processes
+know, such as the broker's URL or the Fernet key.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from urllib.parse import unquote
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.database.connection import Address
 
-# Shorter ones are hidden in URLs only: "airflow" is the password of many a database.
+# Shorter secrets are hidden in URLs only, because "airflow" is the password of many databases.
 SHORTEST_SECRET = 8
 _SECRET_NAME = re.compile(
     r"(password|passwd|passphrase|secret|token|key|url|uri|dsn|conn)$|^airflow_conn_", re.IGNORECASE
 )
-# Up to the last @ of a word: whoever forgets to quote a password shows none of it.
+# Up to the last @ of a word, so that a password with an unquoted @ is hidden completely.
 _URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]{0,2048})@")
 _JSON_TEXT = re.compile(r'"(\w+)"\s*:\s*"([^"]+)"')
 
 
 class Redaction:
     """
-    Hides the passwords of all URLs, and what variables and airflow.cfg call a key or the like.
+    Hides passwords in URLs, and the values of variables and options with names of secrets.
     """
 
     def __init__(self, config: AirflowConfig, address: Address) -> None:
         self._address = address
         found = {secret.strip() for given in config.given() for secret in _secrets(*given)}
-        found.discard(address.url)  # it has a password at most, and where the database is helps
-        # The longest first: another one may be a part of it.
+        found.discard(address.url)  # only its password is secret; its host helps
+        # The longest first, because it may contain another secret.
         fit = (secret for secret in found if len(secret) >= SHORTEST_SECRET)
         self._secrets = sorted(fit, key=len, reverse=True)
 
     def hide(self, text: str) -> str:
         """
-        Return the text without them.
+        Return a text with its secrets replaced.
         """
         text = _URL_PASSWORD.sub(r"\1:***@", self._address.redact(text))
         for secret in self._secrets:
@@ -52,6 +52,6 @@ def _secrets(name: str, value: str) -> Iterator[str]:
         yield from (match[2], unquote(match[2]))
     if _SECRET_NAME.search(name):
         yield from value.splitlines()
-    for key, text in _JSON_TEXT.findall(value):  # a connection may be written so
+    for key, text in _JSON_TEXT.findall(value):  # a connection may be JSON
         if _SECRET_NAME.search(key):
             yield text

@@ -1,18 +1,17 @@
 """
 The script of a targeted pass, run by the image's own Airflow Python: ``python runner.py TASK``.
 
-It imports nothing of ours, and works with Airflow 2.7 to 2.11 and 3 with the FAB provider.
+It imports nothing from the sidecar, and works with Airflow 2.7 to 2.11 and 3 with the FAB provider.
 TASK is a file with one JSON object:
 
-- ``parent``: our process; when it dies, so does this one, because the lock dies with it;
-- ``command``: run this instead of what follows (the whole ``airflow sync-perm``);
+- ``parent``: the sidecar's process; this script dies with it, because the lock is released then;
+- ``command``: a command to run instead of the following (the full ``airflow sync-perm``);
 - ``roles``: whether to sync Airflow's views and roles;
-- ``dags``: ids of the DAGs to sync;
-- ``given``: role → [action, resource] pairs; a role that is missing is created, and nobody loses
-  anything;
-- ``tell``: an SQLite file, the contents of which are wanted at the end; may be missing.
+- ``dags``: the ids of the DAGs to sync;
+- ``given``: role → [action, resource] pairs; a missing role is created, and no grant is removed;
+- ``tell``: an SQLite file whose contents to report at the end; optional.
 
-Standard output has one JSON object a line:
+Standard output has one JSON object per line:
 
 - ``{"dag": id, "error": text}`` for each DAG that failed;
 - ``{"roles": [name, …], "bare": [resource without permissions, …], "permissions": [[action,
@@ -20,7 +19,7 @@ Standard output has one JSON object a line:
 - at the end ``{"done": number of DAGs}``, or ``{"failed": {"kind", "error", "module",
   "is_misfit"}}``.
 
-All that Airflow itself writes goes to standard error.
+All output of Airflow itself goes to standard error.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from typing import Any
 
 Answer = Callable[[dict[str, Any]], None]
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h; kept by exec
+PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
 
 BUILDERS = (
     "airflow.providers.fab.auth_manager.cli_commands.utils",  # 2.9 and later
@@ -63,20 +62,20 @@ CONTENTS = {
     "grants": "SELECT r.name, a.name, v.name FROM ab_permission_view_role g JOIN ab_role r"
     f" ON r.id = g.role_id JOIN ab_permission_view p ON p.id = g.permission_view_id{_PERMISSIONS}",
 }
-# What our code raises where Airflow's is not what it was written for.
+# The errors that our code raises if Airflow's code differs from the versions it was written for.
 MISFITS = (ImportError, AttributeError, TypeError)
 
 
 def first_of(modules: Sequence[str], name: str) -> Any:
     """
-    Return an attribute of the first of these modules that there is.
+    Return an attribute of the first module that exists and has it.
     """
     for module in modules:
         try:
             return getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
             if not module.startswith(error.name or "?"):
-                raise  # the module is there, and something that it needs is not
+                raise  # the module exists, but one of its own imports does not
         except AttributeError:
             pass
     raise ImportError(f"none of {', '.join(modules)} has {name}")
@@ -94,7 +93,7 @@ def sync_roles() -> None:
 
 def sync_dags(dag_ids: list[str], answer: Answer) -> None:
     """
-    Sync DAGs one by one, by the security manager that Airflow's own parser uses.
+    Sync DAGs one by one, with the security manager that Airflow's own parser uses.
     """
     from airflow.models.serialized_dag import SerializedDagModel
     from airflow.serialization.serialized_objects import BaseSerialization
@@ -107,14 +106,14 @@ def sync_dags(dag_ids: list[str], answer: Answer) -> None:
             try:
                 row = SerializedDagModel.get(dag_id, session=session)
                 if row is None:
-                    continue  # gone since it was planned
+                    continue  # deleted since the plan was made
                 dag = row.data["dag"]
                 access = dag.get("_access_control", dag.get("access_control"))
                 if access is not None:
                     access = BaseSerialization.deserialize(access)
                 sync(dag_id, access)
                 session.commit()
-            except Exception as error:  # noqa: BLE001 - the others must not wait for it
+            except Exception as error:  # noqa: BLE001 - other DAGs go on
                 session.rollback()
                 traceback.print_exc()
                 answer({"dag": dag_id, "error": f"{type(error).__name__}: {error}"})
@@ -122,7 +121,7 @@ def sync_dags(dag_ids: list[str], answer: Answer) -> None:
 
 def give(given: dict[str, list[list[str]]]) -> None:
     """
-    Give roles what they lack, one commit a role: one a grant takes minutes at 10,000.
+    Grant missing permissions, with one commit per role: one per grant takes minutes at 10,000.
     """
     from airflow.utils.session import create_session
 
@@ -142,7 +141,7 @@ def give(given: dict[str, list[list[str]]]) -> None:
 
 def made(found: Any, name: str) -> Any:
     """
-    Return what Airflow has found or made; it says by None alone that it could not.
+    Return the object that Airflow found or created; raise for None, which means that it failed.
     """
     if found is None:
         raise RuntimeError(f"Airflow could not create {name!r}")
@@ -151,9 +150,9 @@ def made(found: Any, name: str) -> Any:
 
 def tell(path: str, answer: Answer) -> None:
     """
-    Tell what Airflow has written into an SQLite file.
+    Report what Airflow has written into an SQLite file.
 
-    Here, because the driver would stay in the memory of our own process.
+    The script does this because the driver would stay in the sidecar's memory.
     """
     with closing(sqlite3.connect(path)) as database:
         found = {name: database.execute(sql).fetchall() for name, sql in CONTENTS.items()}
@@ -163,7 +162,7 @@ def tell(path: str, answer: Answer) -> None:
 
 def work(task: dict[str, Any], answer: Answer) -> None:
     """
-    Do the task.
+    Carry out the task.
     """
     from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
@@ -181,13 +180,13 @@ def work(task: dict[str, Any], answer: Answer) -> None:
 
 def main() -> None:
     """
-    Read the task, and answer.
+    Read the task, carry it out, and write the answers.
     """
     with open(sys.argv[1]) as file:
         task = json.load(file)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != task["parent"]:
-        sys.exit("our parent is gone")
+        sys.exit("the sidecar's process has ended")
     if task["command"]:
         os.execv(task["command"][0], task["command"])
     answers = os.fdopen(os.dup(1), "w")
@@ -198,7 +197,7 @@ def main() -> None:
 
     try:
         work(task, answer)
-    except Exception as error:  # noqa: BLE001 - the answer says what it was
+    except Exception as error:  # noqa: BLE001 - the answer reports it
         traceback.print_exc()
         module = error.name if isinstance(error, ModuleNotFoundError) else None
         failed = {"kind": type(error).__name__, "error": str(error), "module": module}
@@ -207,5 +206,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # our folder: none of its modules is meant
+    del sys.path[0]  # our folder must not shadow Airflow's modules
     main()

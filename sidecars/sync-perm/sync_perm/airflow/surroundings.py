@@ -1,5 +1,5 @@
 """
-What Airflow's process finds around it: folders of its own, and the real configuration.
+The environment of Airflow's process: its own folders, and the real configuration.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def own_folder() -> Iterator[str]:
     """
     Yield the folder that all passes of this process share, and remove it at the end.
 
-    What a killed predecessor left is removed, too: nobody holds its ``flock`` any more.
+    Folders of killed processes, which no longer hold a ``flock`` on them, are removed too.
 
     Raises:
-        SettingsError: Nothing below TMPDIR can be written.
+        SettingsError: No folder below TMPDIR is writable.
     """
     with ExitStack() as stack:
         folder = _make_folder()
@@ -41,8 +41,8 @@ def own_folder() -> Iterator[str]:
 
 def _claim(folder: str, stack: ExitStack) -> bool:
     """
-    Lock a new folder; False where another process, which starts at the same time, has taken it for
-    a leftover and removes it.
+    Lock a new folder; return False if another process that starts at the same time removes it as a
+    leftover.
     """
     path = f"{folder}/{_LOCK}"
     try:
@@ -62,18 +62,18 @@ def _make_folder() -> str:
                 shutil.rmtree(leftover, ignore_errors=True)
         return tempfile.mkdtemp(prefix=_PREFIX)
     except OSError:
-        problem = "cannot be written; mount an emptyDir at /tmp"
-        folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - what tempfile tries, too
+        problem = "is not writable; mount an emptyDir at /tmp"
+        folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - tempfile tries it too
         raise SettingsError([Problem("TMPDIR", folder, problem)]) from None
 
 
 @contextmanager
 def empty_database(folder: str) -> Iterator[Address]:
     """
-    Yield the address of an SQLite database that is not there yet, and remove what came of it.
+    Yield the address of an SQLite database that does not exist yet, and remove it at the end.
 
     Raises:
-        SidecarError: The folder cannot be written.
+        SidecarError: The folder is not writable.
     """
     place = f"{folder}/empty"
     try:
@@ -92,8 +92,8 @@ def environment(
     """
     Return the environment of a pass.
 
-    Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it gets its own;
-    what it reads there stays where it is, as far as nothing else was configured.
+    Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it gets separate
+    ones. Files that it reads there are still taken from the real folders by default.
     """
     environ = dict(config.environ)
     ours = {key for key in environ if key.startswith("SYNC_PERM_")}
@@ -114,14 +114,14 @@ def environment(
         name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
         name("core", "load_examples"): "False",
     }
-    # Airflow imports from there what airflow.cfg may name, such as its logging_config_class.
+    # Airflow imports modules from there that airflow.cfg may name, such as logging_config_class.
     with suppress(FileExistsError):
         os.symlink(f"{config.home}/config", f"{folder}/config")
     if airflow.auth_manager:
         environ[name("core", "auth_manager")] = airflow.auth_manager
-    # An arbitrary UID has no name in /etc/passwd, and Airflow asks for one.
+    # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
     environ.setdefault("USER", "airflow")
-    # Where HOME was, there may be a user's site-packages, in the official image Airflow itself.
+    # The real HOME may contain a user's site-packages; in the official image it contains Airflow.
     environ.setdefault("PYTHONUSERBASE", f"{home}/.local")
     if config.has_file:
         environ["AIRFLOW_CONFIG"] = config.path
@@ -139,10 +139,10 @@ def environment(
 
 def unwritable(folder: str, error: OSError) -> SidecarError:
     """
-    Return what to say of a folder of ours that is full, or gone.
+    Return the failure for a folder of ours that is full or missing.
     """
     return SidecarError(
         "tmpdir_failed",
-        f"{folder} cannot be written: {error.strerror}",
-        "Make room there; a pass needs 1 MiB of TMPDIR.",
+        f"cannot write to {folder}: {error.strerror}",
+        "Free some space there; a pass needs 1 MiB of TMPDIR.",
     )

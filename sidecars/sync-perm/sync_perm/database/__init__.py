@@ -1,3 +1,3 @@
 """
-The metadata database: its drivers, its lock, what its tables say.
+The metadata database: its drivers, its lock, and its tables.
 """

@@ -1,5 +1,5 @@
 """
-The ``access_control`` of a serialized DAG, without Airflow.
+Reads the ``access_control`` of a serialized DAG, without Airflow.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-# Role → actions, or role → kind of resource → actions. Which collection holds the actions
-# matters: Airflow revokes by sets and mappings only.
+# Role → actions, or role → kind of resource → actions. The type of the collection of actions
+# matters: Airflow keeps grants only for sets and mappings.
 AccessControl = Mapping[str, Any]
 
 _KEYS = ("_access_control", "access_control")  # Airflow 2, Airflow 3
@@ -18,18 +18,18 @@ _KEYS = ("_access_control", "access_control")  # Airflow 2, Airflow 3
 
 class Unreadable(ValueError):
     """
-    The serialized form is not one that we know.
+    The serialized form is unknown.
     """
 
 
 def read_access_control(data: str | None, compressed: bytes | None) -> AccessControl | None:
     """
-    Return the access control of a row of ``serialized_dag``; None where the DAG has none.
+    Return the access control in a row of ``serialized_dag``; None if the DAG has none.
 
-    Most have none, and are not parsed.
+    Most DAGs have none, and are not parsed.
 
     Raises:
-        Unreadable: It is in a form that we do not know.
+        Unreadable: The serialized form is unknown.
     """
     try:
         text = zlib.decompress(compressed).decode() if compressed else data or "{}"

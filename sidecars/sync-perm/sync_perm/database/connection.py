@@ -1,5 +1,5 @@
 """
-Which database: from where Airflow would take its URL, to what a driver needs.
+Finds the database: reads the URL from where Airflow would, and parses it for the drivers.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _URL = re.compile(
 @dataclass(frozen=True, slots=True)
 class Address:
     """
-    A database and how to get in; the password shows nowhere, not even in a traceback.
+    A database and its credentials; the password is never shown, not even in a traceback.
 
     Args:
-        options: What follows the question mark; what comes twice is joined by a comma.
-        url: As Airflow takes it.
-        schema: Where the tables are; empty for the database's own default.
+        options: The query of the URL; repeated options are joined with a comma.
+        url: The URL for Airflow.
+        schema: The schema of the tables; empty for the database's own default.
     """
 
     dialect: str
@@ -59,15 +59,15 @@ class Address:
 
     def redact(self, text: str) -> str:
         """
-        Return the text without the password, in whatever form a message may carry it.
+        Return a text with every form of the password replaced.
 
-        A password that equals the user's, the host's or the database's name is hidden only where
-        it is in a URL: as a word it reveals nothing.
+        A password that equals the name of the user, host or database is replaced only inside URLs,
+        because as a plain word it reveals nothing.
         """
         match = _URL.fullmatch(self.url)
         forms = {quote(self.password, safe=safe) for safe in ("", " +")}  # the second: SQLAlchemy's
         forms |= {self.password, quote_plus(self.password)}
-        forms |= {match["password"] or ""} if match else set()  # quoted in the user's own way
+        forms |= {match["password"] or ""} if match else set()  # as quoted by the user
         forms |= {secret for key, secret in self.options.items() if "password" in key}
         public = {"", self.user, self.host, self.database}
         for form in sorted(forms - {""}, key=len, reverse=True):
@@ -80,7 +80,7 @@ class Address:
 @dataclass(frozen=True, slots=True)
 class Source:
     """
-    Where the URL comes from: a variable or an option, or a command that one of them names.
+    The source of the URL: a variable, an option, or a command in one of them.
     """
 
     setting: str
@@ -90,21 +90,21 @@ class Source:
 
     def shown(self) -> str:
         """
-        Return what people see of it: the address, or the name of the setting with the command.
+        Return the text to show for it: the address, or the name of the setting with the command.
 
         Raises:
-            SettingsError: The URL is invalid, or not of a database that we know.
+            SettingsError: The URL is invalid, or the database is not supported.
         """
         return self.setting if self.is_command else str(self.read())
 
     def read(self, fence: Fence | None = None) -> Address:
         """
-        Return the address; a command runs each time, because what it prints may be rotated.
+        Return the address; run a command each time, because its output may be rotated.
 
         Raises:
-            SettingsError: The URL is invalid, or not of a database that we know.
-            SidecarError: The command failed, or printed no such URL.
-            CycleAbandoned: The fence was revoked before its start; revoked later, it kills.
+            SettingsError: The URL is invalid, or the database is not supported.
+            SidecarError: The command failed, or printed no valid URL.
+            CycleAbandoned: The fence was revoked before the start; later, that kills the command.
         """
         if not self.is_command:
             return parse_url(self.setting, self.text, self.schema)
@@ -125,22 +125,22 @@ class Source:
         except child.DeadlinePassed:
             why = f"was silent for {COMMAND_SECONDS:g} s"
         except SettingsError as error:
-            why = f"printed something that {error.problems[0].problem}"
+            why = f"printed text that {error.problems[0].problem}"
         except (OSError, ValueError) as error:
             why = f"cannot be run ({type(error).__name__})"
         raise SidecarError(
             "connection_command_failed",
             f"the command in {self.setting} {why}",
-            "Try it in this container; its own words are not shown, as they may be a secret.",
+            "Run it in this container; its output is not shown, because it may be a secret.",
         )
 
 
 def find_source(config: AirflowConfig) -> Source:
     """
-    Return where Airflow would take the URL from.
+    Return where Airflow would read the URL from.
 
     Raises:
-        SettingsError: Nothing says it, or only in a form that needs Airflow itself.
+        SettingsError: The URL is not set, or only in a form that needs Airflow itself.
     """
     schema = config.value("database", "sql_alchemy_schema") or ""
     sections = ("database", "core")
@@ -152,21 +152,21 @@ def find_source(config: AirflowConfig) -> Source:
         if text := read(section, f"{KEY}_cmd"):
             return Source(f"{setting} (command)", text, True, schema)
         if read(section, f"{KEY}_secret"):
-            problem = "needs Airflow's secrets backend; give the URL itself, or a _CMD"
+            problem = "needs Airflow's secrets backend; set the URL itself, or a _CMD"
             raise SettingsError([Problem(f"{name(section, KEY)}_SECRET", "", problem)])
     problem = (
-        "is missing: the URL of Airflow's metadata database, "
-        "from the Secret that the webserver takes it from"
+        "is missing: set it to the URL of Airflow's metadata database, "
+        "from the same Secret as the webserver's"
     )
     raise SettingsError([Problem(name("database", KEY), "", problem)])
 
 
 def parse_url(setting: str, text: str, schema: str) -> Address:
     """
-    Read a URL of SQLAlchemy.
+    Parse an SQLAlchemy URL.
 
     Raises:
-        SettingsError: It is invalid, or not of a database that we know; its text is never shown.
+        SettingsError: The URL is invalid, or the database is not supported; it is never shown.
     """
     match = _URL.fullmatch(text)
     if match is None:
@@ -182,8 +182,8 @@ def parse_url(setting: str, text: str, schema: str) -> Address:
         if not part["database"].startswith("/"):
             raise _wrong(setting, "must have an absolute path: sqlite:////path/to/airflow.db")
     elif "@" in part["host"] + part["database"]:
-        # What follows the first @ is the host's: the rest of a password would show as such.
-        raise _wrong(setting, "has more than one @; in user and password it is written %40")
+        # Text after the first @ counts as the host, and would show the rest of a password.
+        raise _wrong(setting, "has more than one @; in the user and password, write it as %40")
     elif not part["database"]:
         raise _wrong(setting, "names no database after the host")
     if part["port"] and not 0 < int(part["port"]) < 65536:

@@ -1,5 +1,5 @@
 """
-A connection to the metadata database that only reads; the drivers' errors become reasons.
+A read-only connection to the metadata database, which maps the drivers' errors to reasons.
 """
 
 from __future__ import annotations
@@ -17,58 +17,57 @@ Row = tuple[Any, ...]
 
 class Driver(Protocol):
     """
-    What the module of a database brings: :mod:`sync_perm.database.postgresql` and its like.
+    The interface of a database's module, such as :mod:`sync_perm.database.postgresql`.
     """
 
     PLACEHOLDER: str
     TEXT: str
-    """The SQL that makes text of a JSON column: ``CAST({} AS TEXT)``."""
+    """SQL that converts a JSON column to text: ``CAST({} AS TEXT)``."""
     MILLISECONDS: str
-    """The SQL that makes a whole number of a moment."""
+    """SQL that converts a timestamp to an integer."""
     NUMBER: str
-    """The SQL that makes a whole number of a text, for most texts another one."""
+    """SQL that hashes a text to an integer."""
     PRODUCT: str
-    """The SQL that multiplies two numbers of 32 bits, so that the sum of many fits."""
+    """SQL that multiplies two 32-bit numbers so that the sum of many products fits."""
     TRY_WRITE: str
-    """The SQL that changes no row of a table, and fails where nothing can be written."""
+    """SQL that changes no row of a table, but fails if writing is not possible."""
     QUOTE: str
-    """The mark around a name."""
+    """The quotation mark for names."""
     ERRORS: tuple[type[Exception], ...]
     """The classes of the driver's errors."""
 
     def connect(self, address: Address) -> Any:
         """
-        Return a connection of the Python database API 2.0, with autocommit.
+        Return a connection of the Python database API 2.0, in autocommit mode.
         """
 
     def explain(self, error: Exception) -> str:
         """
-        Return our reason for an error of the driver.
+        Return the reason for an error of the driver.
         """
 
     def try_lock(self, connection: Any, address: Address, idle_seconds: int) -> bool:
         """
-        Try to become the only holder of the lock, until the connection ends.
+        Try to take the lock, which is held until the connection ends.
 
-        The server ends it after so long without a question.
+        The server ends the connection after `idle_seconds` without a query.
         """
 
 
 ADVICE = {
-    "database_unreachable": "Look at the database, the network policies and the host in the URL; "
-    "this passes by itself.",
+    "database_unreachable": "Check the database, the network policies and the host in the URL. "
+    "The sidecar recovers automatically.",
     "database_denied": "Correct user and password in the Secret, or the server's access rules.",
-    "database_missing": "Correct the name in the URL.",
+    "database_missing": "Correct the database name in the URL.",
     "database_tls_failed": "Correct sslmode, sslrootcert or ssl_ca in the URL.",
-    "database_not_migrated": "Run Airflow's migrations (airflow db migrate); nothing is started "
-    "until then.",
-    "database_read_denied": "Grant SELECT on the table to the account in the URL; on SQLite, let "
+    "database_not_migrated": "Run Airflow's migrations (airflow db migrate). Passes wait for them.",
+    "database_read_denied": "Grant SELECT on the table to the account in the URL. On SQLite, let "
     "this user read the folder.",
-    "database_read_only": "It passes by itself once the name leads to the primary again; "
-    "the account must be one that may write, as Airflow's own.",
-    "database_lost": "This passes by itself.",
-    "database_failed": "See what the database says.",
-    "driver_missing": "Install the driver that the URL names.",
+    "database_read_only": "Use an account that may write, as Airflow's own does. After a failover, "
+    "the sidecar recovers once the host name leads to the primary.",
+    "database_lost": "The sidecar reconnects automatically.",
+    "database_failed": "Read the database's message.",
+    "driver_missing": "Install the driver that the URL needs.",
 }
 
 
@@ -77,7 +76,7 @@ class Database:
     One connection.
 
     Raises:
-        SidecarError: It cannot be made; the reason tells which of a dozen causes.
+        SidecarError: The connection failed; the reason is the cause.
     """
 
     def __init__(self, address: Address) -> None:
@@ -88,7 +87,7 @@ class Database:
 
     def table(self, name: str) -> str:
         """
-        Return the name of a table as SQL takes it.
+        Return the name of a table for use in SQL.
         """
         schema, quote = self.address.schema, self.driver.QUOTE
         return f"{quote}{schema.replace(quote, 2 * quote)}{quote}.{name}" if schema else name
@@ -104,7 +103,7 @@ class Database:
 
     def each(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
         """
-        Yield the rows of a query, which are not in memory together where the driver can do so.
+        Yield the rows of a query; they are not all in memory at once if the driver supports that.
 
         Raises:
             SidecarError: The query or the connection failed.
@@ -115,24 +114,24 @@ class Database:
 
     def try_write(self) -> None:
         """
-        Fail where Airflow would log an error for each row, and end as if all were well.
+        Check that the account can write; otherwise Airflow would log an error per row and succeed.
 
-        The server's settings do not tell: some accounts write although it is ``read_only``.
+        The server's settings do not show it: some accounts can write although it is ``read_only``.
 
         Raises:
-            SidecarError: The query or the connection failed, or nothing can be written here.
+            SidecarError: The query or the connection failed, or the account cannot write.
         """
         try:
             self.rows(self.driver.TRY_WRITE.format(self.table("ab_role")))
         except SidecarError as error:
-            if error.reason != "database_read_denied":  # whoever may only read has read until now
+            if error.reason != "database_read_denied":  # reading has worked until now
                 raise
             reason = "database_read_only"
             raise SidecarError(reason, error.message, ADVICE[reason]) from None
 
     def close(self) -> None:
         """
-        Let go of the connection; one that is broken already is fine.
+        Close the connection; ignore errors if it is already broken.
         """
         with suppress(*self.driver.ERRORS):
             self._connection.close()
@@ -140,7 +139,7 @@ class Database:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """
-        Make reasons of the driver's errors.
+        Convert the driver's errors into failures with a reason.
         """
         try:
             yield
@@ -154,10 +153,10 @@ class Database:
 
 def load_driver(address: Address) -> Driver:
     """
-    Import the one driver that is needed; the others would cost memory.
+    Import the only driver that is needed, to save memory.
 
     Raises:
-        SidecarError: It is not installed.
+        SidecarError: The driver is not installed.
     """
     try:
         return cast(Driver, importlib.import_module(f"sync_perm.database.{address.dialect}"))

@@ -1,5 +1,5 @@
 """
-The poll: has anything changed since the tables were read?
+The poll: detects whether anything has changed since the tables were read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class Fingerprint:
     """
     Counts, greatest ids and sums of ids, a sum over the names, and each role by name.
 
-    Sums see what counts and greatest ids miss: a row that goes while another comes, on SQLite
-    under the same id; those of products see two rows that change places.
+    Sums detect changes that counts and greatest ids miss, such as a deleted row whose id SQLite
+    reuses for a new row. Sums of products detect two rows that exchange their values.
     """
 
     rows: tuple[Row, ...]
@@ -24,13 +24,13 @@ class Fingerprint:
     @property
     def revision(self) -> str:
         """
-        Return a short name.
+        Return a short digest.
         """
         return hashlib.sha256(repr(self.rows).encode()).hexdigest()[:12]
 
     def beside(self, revision: str) -> Fingerprint:
         """
-        Return one that differs where this revision of a file differs, too.
+        Return a fingerprint that also changes with this revision of a file.
         """
         return Fingerprint((*self.rows, (revision,)))
 
@@ -39,11 +39,11 @@ def read_fingerprint(
     database: Database, *, include_dags: bool, path_column: str = ""
 ) -> Fingerprint:
     """
-    Ask the database: one query, 1 ms at 1,000 DAGs on PostgreSQL.
+    Read the fingerprint: one query, 1 ms at 1,000 DAGs on PostgreSQL.
 
     Args:
-        path_column: Where the path of a DAG's file is, if it counts: Airflow 3 does not serialize
-            a DAG again when its file moves. Tags are part of what is serialized.
+        path_column: The column with the path of a DAG's file, if paths matter: Airflow 3 does not
+            serialize a DAG again when its file moves. Tags are part of the serialized DAG.
 
     Raises:
         SidecarError: The database failed, or is not migrated.
@@ -66,8 +66,8 @@ def read_fingerprint(
     ]
     parts = [permissions, grants, *names]
     if include_dags:
-        # last_updated moves when, and only when, a DAG was serialized again; the newest does not
-        # tell of a DAG whose parser has a clock that is behind.
+        # last_updated changes exactly when a DAG is serialized again. The newest value alone would
+        # miss a DAG whose parser's clock is slow.
         moment = database.driver.MILLISECONDS.replace("{}", "last_updated")
         moments = f"SELECT COUNT(*) AS c3, SUM({moment}) AS s3"
         parts.append(f"({moments} FROM {table('serialized_dag')}) AS d")

@@ -1,5 +1,5 @@
 """
-One pass at a time for one database, however many sidecars there are.
+Ensures one pass at a time per database, for any number of sidecars.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from sidecar_runtime.errors import SidecarError
 from sync_perm.database.connection import Address
 from sync_perm.database.database import Database
 
-# A lost lock is noticed within this, and the one who asks so often is never idle.
+# A lost lock is noticed within this time; the checks also keep the connection from being idle.
 CHECK_SECONDS = 1.0
-# The server frees the lock of a node that is gone after so long without a question. More than a
-# question may take without an answer, so that a pass that is cut off ends before another begins.
+# The server frees the lock of a lost node after this time without a query. It is longer than the
+# limit for a query, so that a pass without a connection ends before another pass starts.
 IDLE_SECONDS = 45
 
 
 class PassLock(Database):
     """
-    A connection that may hold the lock, which is in the database itself; a ``with`` closes it.
+    A connection that can hold the lock, which is in the database itself; a ``with`` closes it.
 
-    However this process dies, the server sees the connection end and gives the lock to the next;
-    where the whole node dies, it hears nothing for `idle_seconds`, and ends the connection.
+    If this process dies, the server sees the connection end and releases the lock. If the whole
+    node dies, the server ends the connection after `idle_seconds` without a query.
 
     Raises:
-        SidecarError: The database failed, on entering.
+        SidecarError: The connection failed, on creation.
     """
 
     def __init__(self, address: Address, idle_seconds: int = IDLE_SECONDS) -> None:
@@ -42,7 +42,7 @@ class PassLock(Database):
 
     def try_acquire(self) -> bool:
         """
-        Try to become the holder, until :meth:`close`.
+        Try to take the lock, and hold it until :meth:`close`.
 
         Raises:
             SidecarError: The database failed.
@@ -52,10 +52,10 @@ class PassLock(Database):
 
     def check(self) -> None:
         """
-        Ask the server whether we still hold it, at most once a second.
+        Check with the server that we still hold the lock, at most once a second.
 
         Raises:
-            SidecarError: The connection is gone (``lock_lost``), and with it the lock.
+            SidecarError: The connection was lost, and with it the lock (``lock_lost``).
         """
         if time.monotonic() - self._checked_at < CHECK_SECONDS:
             return
@@ -65,6 +65,6 @@ class PassLock(Database):
             raise SidecarError(
                 "lock_lost",
                 f"the connection that held the lock broke, so the pass was stopped: {error}",
-                "This passes by itself; another sidecar may go on meanwhile.",
+                "The sidecar retries automatically; another one may take over meanwhile.",
             ) from None
         self._checked_at = time.monotonic()

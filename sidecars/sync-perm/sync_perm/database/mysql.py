@@ -1,5 +1,5 @@
 """
-MySQL and MariaDB.
+The driver for MySQL and MariaDB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sync_perm.database.connection import Address
 PLACEHOLDER = "%s"
 TEXT = "CAST({} AS CHAR)"
 NUMBER = "CRC32({})"
-PRODUCT = "{} * {}"  # of 64 bits, and their sum a DECIMAL
+PRODUCT = "{} * {}"  # products have 64 bits, and their sum is a DECIMAL
 TRY_WRITE = "UPDATE {} SET id = id WHERE 1 = 0"
 QUOTE = "`"
 ERRORS = (pymysql.Error, OSError, ValueError)
@@ -24,7 +24,7 @@ MILLISECONDS = "CAST(UNIX_TIMESTAMP({}) * 1000 AS SIGNED)"
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 30
 
-# What mysqlclient and PyMySQL take from the URL, besides that of TLS.
+# The options that mysqlclient and PyMySQL read from the URL, apart from TLS options.
 _OPTIONS = ("charset", "unix_socket")
 REASONS_BY_CODE = {
     ER.ACCESS_DENIED_ERROR: "database_denied",
@@ -47,7 +47,7 @@ REASONS_BY_CODE = {
     CR.CR_SERVER_LOST: "database_lost",
     ER.SERVER_SHUTDOWN: "database_lost",
     1927: "database_lost",  # the connection was killed
-    0: "database_lost",  # PyMySQL, of a connection that is closed already
+    0: "database_lost",  # PyMySQL, for a connection that is already closed
 }
 _TRUE = ("true", "1", "yes")
 
@@ -72,10 +72,10 @@ def connect(address: Address) -> Any:
 
 def tls(address: Address) -> ssl.SSLContext | None:
     """
-    Return what the URL asks of TLS; None for TLS where the server offers it, or for none.
+    Return the TLS settings in the URL; None if TLS is disabled or merely used if offered.
 
-    As Airflow's driver: ``ssl_ca`` without ``ssl_mode`` has the certificate verified, and by
-    PyMySQL the host's name, too. PyMySQL itself verifies nothing unless it is told to.
+    Like Airflow's driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate, and with
+    PyMySQL also the host name. PyMySQL itself verifies nothing by default.
     """
     options = address.options
     mode, authority = options.get("ssl_mode", "").upper(), options.get("ssl_ca")
@@ -98,7 +98,7 @@ def tls(address: Address) -> ssl.SSLContext | None:
     if mode == "DISABLED" or (is_optional and not verifies):
         return None
     context = ssl.create_default_context(cafile=authority)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # which MySQL's own certificates do not pass
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # MySQL's own certificates would fail
     context.check_hostname = names_host
     context.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
     if "ssl_cert" in options:
@@ -119,7 +119,7 @@ def explain(error: Exception) -> str:
 
 def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     """
-    Lock by name until the connection ends; names are the server's, so ours tells the database.
+    Lock a name until the connection ends; it includes the database, as names are server-wide.
     """
     digest = hashlib.sha256(f"{address.database}/{address.schema}".encode()).hexdigest()
     with connection.cursor() as cursor:

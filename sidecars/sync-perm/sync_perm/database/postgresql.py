@@ -1,5 +1,7 @@
 """
-PostgreSQL, also behind PgBouncer in transaction mode: no prepared statement, no session state.
+The driver for PostgreSQL, also behind PgBouncer in transaction mode.
+
+It uses no prepared statements and no session state.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ QUOTE = '"'
 ERRORS = (psycopg2.Error, ValueError)
 MILLISECONDS = "CAST(EXTRACT(EPOCH FROM {}) * 1000 AS BIGINT)"
 
-# Of one connect or one query: a server that accepts and does not answer must not hold a cycle.
+# The limit for one connect or query: a server that never answers must not block a cycle.
 ANSWER_SECONDS = 30.0
 
 # SQLSTATE classes and codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -40,7 +42,7 @@ REASONS_BY_CODE = {
     "57P": "database_lost",
     "25P03": "database_lost",
 }
-# Errors of connecting carry no code: these are the words of libpq, PostgreSQL and PgBouncer.
+# Connection errors have no code: match the messages of libpq, PostgreSQL and PgBouncer.
 REASONS_BY_WORDS = (
     ("database_denied", ("authentication failed", "pg_hba.conf", "no password supplied")),
     ("database_denied", ("no such user", "not permitted to log in", "authentication method")),
@@ -62,13 +64,13 @@ def connect(address: Address) -> Any:
 
 def parameters(address: Address) -> dict[str, Any]:
     """
-    Return what libpq gets.
+    Return the parameters for libpq.
 
-    Several hosts are ``host=a:1&host=b:2`` to SQLAlchemy, and two lists to libpq.
+    SQLAlchemy writes several hosts as ``host=a:1&host=b:2``; libpq expects two lists.
     """
     options = dict(address.options)
     hosts = [one.split(":") for one in options.get("host", "").split(",")]
-    if any(len(host) == 2 for host in hosts):  # one colon: no IPv6 address, no path
+    if any(len(host) == 2 for host in hosts):  # one colon: neither an IPv6 address nor a path
         options["host"] = ",".join(host[0] for host in hosts)
         options["port"] = ",".join("".join(host[1:]) for host in hosts)
     given: dict[str, object] = {
@@ -104,7 +106,7 @@ def explain(error: Exception) -> str:
 
 def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     """
-    Lock within a transaction, so that PgBouncer keeps the server connection for us until its end.
+    Lock within a transaction, so that PgBouncer reserves the server connection until its end.
     """
     connection.autocommit = False
     with connection.cursor() as cursor:
@@ -119,7 +121,7 @@ def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
 
 def _key(schema: str) -> tuple[int, int]:
     """
-    Return our key in the database's space of locks: two signed numbers of 32 bits.
+    Return our key for the database's advisory locks: two signed 32-bit numbers.
     """
     numbers = (zlib.crc32(text.encode()) for text in ("sync-perm", schema))
     first, second = (number - (number >> 31 << 32) for number in numbers)
@@ -128,10 +130,10 @@ def _key(schema: str) -> tuple[int, int]:
 
 def _wait(connection: Any) -> None:
     """
-    Wait for the server as psycopg2 asks us to, but not indefinitely.
+    Wait for the server, as psycopg2 requests, but with a limit.
 
     Raises:
-        psycopg2.OperationalError: No answer in time.
+        psycopg2.OperationalError: The server did not answer in time.
     """
     until = time.monotonic() + ANSWER_SECONDS
     while (state := connection.poll()) != libpq.POLL_OK:

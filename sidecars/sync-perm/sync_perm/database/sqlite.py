@@ -1,5 +1,5 @@
 """
-SQLite: one machine, for development and trials.
+The driver for SQLite, for development and trials on one machine.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sync_perm.database.connection import Address
 
 PLACEHOLDER = "?"
 TEXT = "{}"
-NUMBER = "CRC32({})"  # which is ours
-PRODUCT = "{} * {} % 4294967291"  # a prime; a sum of more than 64 bits would fail
+NUMBER = "CRC32({})"  # a function of our own
+PRODUCT = "{} * {} % 4294967291"  # a prime, because a sum beyond 64 bits would fail
 TRY_WRITE = "SELECT id FROM {} WHERE 1 = 0"  # our own connection never writes
 QUOTE = '"'
 ERRORS = (sqlite3.Error, OSError, UnicodeError)
@@ -26,7 +26,7 @@ MILLISECONDS = "CAST(ROUND(JULIANDAY({}) * 86400000) AS INTEGER)"
 
 class _Connection(sqlite3.Connection):
     """
-    A connection that carries the lock, so that both end together.
+    A connection that owns the lock, so that both end together.
     """
 
     lock_fd: int | None = None
@@ -39,7 +39,7 @@ class _Connection(sqlite3.Connection):
 
 
 def connect(address: Address) -> Any:
-    # Read-only, because SQLite would make a file that is missing.
+    # Read-only, because SQLite would create a missing file.
     connection = sqlite3.connect(
         f"file:{quote(address.database)}?mode=ro",
         uri=True,
@@ -68,17 +68,17 @@ def explain(error: Exception) -> str:
 
 def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     """
-    ``flock`` the folder of the database; it ends with the process, so nothing of a node that is
-    gone can hold it.
+    Lock the database's folder with ``flock``, which ends with the process, so a lost node never
+    holds it.
 
-    Not the file: whoever closes any descriptor of it loses SQLite's own locks on it (POSIX), and
-    our other connection would read an old log of writes from then on.
+    The file itself cannot be locked: closing any descriptor of it releases SQLite's own POSIX locks
+    on it, and our other connection would then read an outdated write-ahead log.
     """
     folder = os.path.dirname(os.path.realpath(address.database))
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError as error:
-        raise PermissionError(f"this user may not read {folder}, which is locked") from error
+        raise PermissionError(f"this user cannot read {folder}, which must be locked") from error
     with suppress(BlockingIOError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         connection.lock_fd = fd

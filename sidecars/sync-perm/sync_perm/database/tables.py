@@ -1,5 +1,5 @@
 """
-What the tables say: roles, permissions, grants, and what the DAGs ask for.
+Reads the tables: roles, permissions, grants, and the access control of DAGs.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from sidecar_runtime.errors import SidecarError
 from sync_perm.database.access_control import AccessControl, Unreadable, read_access_control
 from sync_perm.database.database import Database
 
-# DAGs whose serialized form is fetched at a time: 50 of 4.4 MB each take 82 MB, and 175 by 25
-# (2026-11).
+# The number of serialized DAGs to fetch at a time: 50 DAGs of 4.4 MB each take 82 MB of memory, but
+# 175 MB with 25 at a time (2026-11).
 BATCH = 5
 
 Access: TypeAlias = AccessControl | Unreadable | None
-"""Of a DAG; None without one, Unreadable where we cannot tell."""
+"""The access control of a DAG; None without one, Unreadable if its form is unknown."""
 Permission = tuple[str, str]
-"""Action and resource."""
+"""An action and a resource."""
 Grant = tuple[str, str, str]
-"""Role, action and resource."""
+"""A role, an action and a resource."""
 Grants: TypeAlias = Mapping[str, Set[Permission]]
-"""Of each role: 50,000 rows take 1.6 MiB, and 5 as triples (2026-11)."""
+"""By role: 50,000 rows take 1.6 MiB this way, and 5 MiB as triples (2026-11)."""
 
 
 class Place(NamedTuple):
     """
-    Where the file of a DAG is, and what its author calls it.
+    The path of a DAG's file, and the DAG's tags.
 
     Args:
-        path: Below the DAG folder, or the root of its bundle; empty where it is not below.
+        path: Relative to the DAG folder or the bundle's root; empty for a file outside of it.
     """
 
     path: str
@@ -42,13 +42,13 @@ class Place(NamedTuple):
 class Tables:
     """
     Args:
-        broken: How many permissions lack action or resource (AIRFLOW-5336).
-        aliases: Role as a DAG spells it → as the database does, whose collation takes both for one.
+        broken: The number of permissions without action or resource (AIRFLOW-5336).
+        aliases: A role's spelling in a DAG or file → in the database, whose collation equates them.
         bare: Resources without any permission; Airflow has some.
-        unfit: Names of roles that the database cannot hold.
+        unfit: Role names that the database cannot store.
         dags: DAG → its access control.
         fresh: The DAGs that were serialized again since the last look.
-        places: Of the DAGs; empty where nobody asks for them.
+        places: The places of the DAGs; empty unless requested.
     """
 
     permissions: frozenset[Permission]
@@ -64,28 +64,28 @@ class Tables:
     @property
     def roles(self) -> frozenset[str]:
         """
-        Return their names.
+        The names of the roles.
         """
         return frozenset(self.grants)
 
     @property
     def grant_count(self) -> int:
         """
-        Return how many grants there are.
+        The number of grants.
         """
         return sum(map(len, self.grants.values()))
 
 
 class Reader:
     """
-    Reads the tables; remembers the access control of DAGs that did not change.
+    Reads the tables, and caches the access control of unchanged DAGs.
 
     Args:
-        has_versions: Airflow 3 keeps several rows of a DAG, of which the newest counts.
-        dags_folder: Where Airflow 2 finds its DAGs, unless their rows say it.
+        has_versions: Whether a DAG may have several rows, the newest of which counts (Airflow 3).
+        dags_folder: The folder of Airflow 2's DAGs, for DAGs whose row does not name one.
 
     Attributes:
-        path_column: Where the table of DAGs has the path of the file.
+        path_column: The column of the DAG table with the path of the file.
     """
 
     def __init__(self, *, has_versions: bool, dags_folder: str) -> None:
@@ -93,8 +93,8 @@ class Reader:
         self._dags_folder = dags_folder
         self._order = "created_at" if has_versions else "last_updated"
         self.path_column = "relative_fileloc" if has_versions else "fileloc"
-        # DAG → hash, and what was read under it. It is replaced, never shortened, as a cycle that
-        # was abandoned may still be reading.
+        # DAG → hash, and the access control with that hash. The mapping is replaced, never shrunk,
+        # because an abandoned cycle may still be reading it.
         self._known: dict[str, tuple[str, Access]] = {}
 
     def read(
@@ -109,9 +109,9 @@ class Reader:
         Read everything: 20 ms of CPU at 1,000 DAGs.
 
         Args:
-            dags: What they ask for, too.
-            places: Of the DAGs, too.
-            names: Of roles, whatever the database takes them for.
+            dags: Whether to read the access control of DAGs.
+            places: Whether to read the places of DAGs.
+            names: Further role names to look up in the database.
 
         Raises:
             SidecarError: The database failed.
@@ -145,7 +145,7 @@ class Reader:
 
     def read_places(self, database: Database) -> dict[str, Place]:
         """
-        Read where the DAGs are: 2 ms of CPU at 1,000 DAGs.
+        Read the places of the DAGs: 2 ms of CPU at 1,000 DAGs.
 
         Raises:
             SidecarError: The database failed.
@@ -163,7 +163,7 @@ class Reader:
 
     def _below(self, path: str, folder: str) -> str:
         """
-        Return a path without the folder that its row names, or the configuration.
+        Return a path relative to the folder in its row or the configuration; empty if outside.
         """
         if self._has_versions:
             return path
@@ -174,7 +174,7 @@ class Reader:
 
     def _read_dags(self, database: Database) -> tuple[dict[str, Access], frozenset[str]]:
         """
-        Return what the DAGs ask for, and those that changed since the last look.
+        Return the access control of each DAG, and the DAGs that changed since the last look.
         """
         table = database.table("serialized_dag")
         newest: dict[str, tuple[Any, str]] = {}
@@ -199,7 +199,7 @@ class Reader:
 
 def by_role(roles: Iterable[str], grants: Iterable[tuple[str, Permission]]) -> Grants:
     """
-    Return the grants of each of these roles, also of those without any.
+    Return the grants of each of these roles, including roles without grants.
     """
     found: dict[str, set[Permission]] = {role: set() for role in roles}
     for role, permission in grants:
@@ -211,7 +211,7 @@ def _fetch(
     database: Database, table: str, batch: list[tuple[str, str]]
 ) -> Iterator[tuple[str, tuple[str, Access]]]:
     """
-    Read the access control of some DAGs; one that changes meanwhile is left for the next look.
+    Read the access control of some DAGs; a DAG that changes meanwhile is left to the next look.
     """
     marks = ", ".join(["{}"] * len(batch))
     text = database.driver.TEXT.replace("{}", "data")
@@ -222,7 +222,7 @@ def _fetch(
     )
     for dag_id, digest, data, blob in rows:
         if (dag_id, digest) not in batch:
-            continue  # another one's hash
+            continue  # the hash of another DAG
         access: Access
         try:
             access = read_access_control(data, bytes(blob) if blob else None)
@@ -233,11 +233,12 @@ def _fetch(
 
 def _find_roles(database: Database, names: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
     """
-    Ask for roles that we do not know, as Airflow asks: the database compares. Return its names for
-    them, and those that it cannot hold.
+    Look up unknown role names as Airflow does, with the database's own comparison. Return the names
+    that the database has for them, and those that it cannot store.
 
-    Which errors a name may cause is each server's own; so whatever fails for this name and not
-    for another one is the name's fault. What comes back changed, the connection cannot say.
+    Servers differ in the errors that a name can cause. So if the query fails for this name but not
+    for an empty name, the name is unfit. A name that is returned changed is unfit too, because the
+    connection cannot encode it.
     """
     table, text = database.table("ab_role"), database.driver.TEXT
     sql = f"SELECT {text}, name FROM (SELECT 1) AS one LEFT JOIN {table} ON name = {{}}"
@@ -259,11 +260,11 @@ def _find_roles(database: Database, names: Iterable[str]) -> tuple[dict[str, str
 
 def _permissions(database: Database) -> tuple[dict[int, Permission], frozenset[str], int]:
     """
-    Return permissions by id, the resources without any, and the number of permissions that lack
+    Return permissions by id, the resources without any, and the number of permissions without
     action or resource.
 
-    Names come by queries of their own, not by a join: each is in memory once, not once a row.
-    They come after the rows that refer to them: a row that is made meanwhile is not broken.
+    Names are read in separate queries instead of a join, to keep each name in memory only once.
+    They are read after the rows that refer to them, so that a row created meanwhile is not broken.
     """
     table = database.table("ab_permission_view")
     rows = database.rows(f"SELECT id, permission_id, view_menu_id FROM {table}")

@@ -1,3 +1,3 @@
 """
-Roles as code: the file that ``SYNC_PERM_ROLES`` names.
+Roles as code: the roles file that ``SYNC_PERM_ROLES`` names.
 """

@@ -1,5 +1,5 @@
 """
-What the file says: roles, and where in the file each word is.
+The content of the roles file, with the place of each value in the file.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from sync_perm.database.tables import Permission
 
 By = Literal["id", "tag", "folder"]
 
-# Instead of keys, where the file as a whole is meant.
+# Replaces the key in mistakes that concern the whole file.
 WHOLE = "(file)"
 
 
 class Where(NamedTuple):
     """
-    A place in the file: the line, from 1, and the keys that lead there.
+    A place in the file: the line number, from 1, and the path of keys.
     """
 
     line: int
@@ -28,7 +28,7 @@ class Where(NamedTuple):
 @dataclass(frozen=True, slots=True, order=True)
 class Mistake:
     """
-    One thing that is wrong, and what is allowed there.
+    One mistake in the file, with the allowed values.
     """
 
     where: Where
@@ -41,10 +41,10 @@ class Mistake:
 @dataclass(frozen=True, slots=True)
 class Selection:
     """
-    Some DAGs, and what may be done with them.
+    A selection of DAGs, and the permissions on them.
 
     Args:
-        permissions: Kind of resource and action, such as ``DAGs`` and ``can_read``.
+        permissions: Pairs of a resource kind and an action, such as ``DAGs`` and ``can_read``.
     """
 
     by: By
@@ -56,10 +56,10 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Role:
     """
-    What the file says of one role.
+    One role in the file.
 
     Args:
-        bases: Roles whose permissions and selections it has, too.
+        bases: The roles whose permissions and selections it inherits.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Role:
 @dataclass(frozen=True, slots=True)
 class Document:
     """
-    The file as far as it can be read; with a mistake none of it counts.
+    The readable part of the file; with any mistake, the whole file is ignored.
     """
 
     roles: Mapping[str, Role] = field(default_factory=dict)

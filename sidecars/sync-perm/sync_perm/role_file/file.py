@@ -1,5 +1,5 @@
 """
-The file as it is now, read again when it has changed.
+The current roles file, parsed again when it has changed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from sidecar_runtime.logs import get_logger
 from sync_perm.difference import Resource
 from sync_perm.role_file.document import WHOLE, Document, Mistake, Where
 
-# What a ConfigMap can hold.
+# The size limit of a ConfigMap.
 MAX_BYTES = 1 << 20
 NAMED_MISTAKES = 5
-ADVICE = "Correct the file; until then nothing of it is written, and what was written stays."
+ADVICE = "Correct the file. Until then it is ignored, and rows written earlier stay."
 RENAME = "Rename the role, or convert the database to UTF-8 (utf8mb4)."
 
 log = get_logger("role_file")
@@ -23,13 +23,13 @@ log = get_logger("role_file")
 
 class RoleFile:
     """
-    One file; used by one cycle at a time.
+    The roles file; used by one cycle at a time.
 
     Attributes:
-        document: What it says; None where it cannot be read.
-        revision: Changes with its content; empty where it cannot be read.
-        problem: Why it does not count; None where it does.
-        mistakes: All that is wrong; that it cannot be read is one.
+        document: Its content; None if it cannot be read.
+        revision: A digest of its content; empty if it cannot be read.
+        problem: What is wrong with it; None if it is valid.
+        mistakes: All mistakes; an unreadable file has one.
     """
 
     def __init__(self, path: str, kinds: Mapping[str, Resource]) -> None:
@@ -43,7 +43,7 @@ class RoleFile:
 
     def refresh(self) -> None:
         """
-        Read the file; what is wrong with it is kept, never raised.
+        Read the file; record its mistakes instead of raising them.
         """
         try:
             with open(self.path, "rb") as file:
@@ -56,20 +56,20 @@ class RoleFile:
             return
         revision = hashlib.sha256(data).hexdigest()[:12]
         if revision != self.revision:
-            from sync_perm.role_file.reading import parse  # noqa: PLC0415 - YAML, which few need
+            from sync_perm.role_file.reading import parse  # noqa: PLC0415 - loads YAML only if needed
 
             self.document, self.revision = parse(data, self._kinds), revision
 
     def judge(self, mistakes: tuple[Mistake, ...], unfit: frozenset[str] = frozenset()) -> None:
         """
-        Take all that is wrong with what was read; nothing, and it counts.
+        Record the mistakes of the file that was read; without any, it is valid.
 
         Args:
-            unfit: Names that the database cannot hold; the other roles count all the same.
+            unfit: Names that the database cannot store; the remaining roles still count.
         """
         if not mistakes and self.document:
             text = (
-                "the database cannot hold this name in its character set; the other roles are kept"
+                "the database's character set cannot store this name; the other roles still apply"
             )
             roles = (role for name, role in self.document.roles.items() if name in unfit)
             if refused := tuple(sorted(Mistake(role.where, text) for role in roles)):

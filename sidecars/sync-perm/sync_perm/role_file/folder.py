@@ -1,5 +1,5 @@
 """
-Globs over the paths of DAG files: pure.
+Matches globs against the paths of DAG files; pure.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from collections.abc import Callable
 
 def check_glob(glob: str) -> None:
     """
-    Accept a glob.
+    Check a glob.
 
     Raises:
-        ValueError: It would never match, or not what it seems to.
+        ValueError: The glob would never match, or match something unexpected.
     """
     segments = glob.split("/")
     if glob.startswith("/"):
-        raise ValueError("begins with /; write it from the DAG folder, or the root of the bundle")
+        raise ValueError("begins with /; start it below the DAG folder, or the bundle's root")
     if any("**" in segment and segment != "**" for segment in segments):
-        raise ValueError("has a ** that is not a whole segment between two /")
+        raise ValueError("has a ** that is not a whole path segment")
     if any(segment in ("", ".", "..") for segment in segments):
-        raise ValueError("has a segment that is empty, . or ..; write such as team-a/**")
+        raise ValueError("has a segment that is empty, . or ..; write a path such as team-a/**")
     if not re.search(r"[*?]|\.(py|zip)$", segments[-1]):
-        raise ValueError(f"names a folder itself; for the DAGs in it write {glob}/**")
+        raise ValueError(f"names a folder; to select the DAGs in it, write {glob}/**")
 
 
 def matcher(glob: str) -> Callable[[str], bool]:
     """
-    Return whether a path matches a glob, as a function of the path.
+    Return a function that reports whether a path matches a glob.
 
-    ``*`` is any text but ``/``, ``?`` one character of such, and ``**`` any number of folders; at
-    the end everything below.
+    ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any number of
+    folders; at the end, ``**`` matches everything below.
     """
     *above, last = glob.split("/")
     pattern = "".join("(?:[^/]+/)*" if part == "**" else f"{_one(part)}/" for part in above)

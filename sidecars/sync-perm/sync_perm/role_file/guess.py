@@ -1,5 +1,5 @@
 """
-What a misspelled word may have meant.
+Suggests corrections for misspelled words.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 def guess(word: str, known: Iterable[str]) -> str:
     """
-    Return the end of a sentence about a word that is not known; empty without a likely one.
+    Return a suggestion to append to a message about an unknown word; empty without a close match.
     """
     found = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {found[0]!r}?" if found else ""

@@ -1,7 +1,7 @@
 """
-The text of the file → roles, or all that is wrong with it: pure.
+Parses the roles file into roles, or into the list of its mistakes; pure.
 
-The schema is docs/reference/roles.schema.json; what it cannot say is checked here, too.
+The schema is docs/reference/roles.schema.json; rules that a schema cannot express are checked here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 # ab_role.name and dag.dag_id, in every Airflow from 2.7 to 3.3.
 MAX_NAME = 64
 MAX_ID = 250
-# Anchors let a short text name the same list again and again.
+# Anchors let a short text repeat the same list many times.
 MAX_VALUES = 100_000
 
 _ROLE_KEYS = ("from", "permissions", "dags")
@@ -40,13 +40,13 @@ _DAG_KEYS: tuple[By, ...] = ("id", "tag", "folder")
 _ON = re.compile(r"(\w+) on (\S.*)")
 _DOTTED = re.compile(r"(\S.*)\.(\w+)")
 
-# The wheels have the loader in C, whose depth is bounded; a build without it is merely slower.
+# The wheels contain the C loader, whose depth is limited; a build without it is only slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def parse(data: bytes, kinds: Mapping[str, Resource]) -> Document:
     """
-    Read the file.
+    Parse the file.
 
     Args:
         kinds: The kinds of DAG permissions of this Airflow.
@@ -72,13 +72,13 @@ def _syntax(error: Exception) -> Mistake:
 
 class _Overflow(Exception):
     """
-    The file repeats itself too often.
+    Anchors expand the file to too many values.
     """
 
 
 class _Reading:
     """
-    Walks the nodes, which know their lines, and notes what is wrong.
+    Walks the YAML nodes, which know their lines, and collects mistakes.
     """
 
     def __init__(self, kinds: Mapping[str, Resource]) -> None:
@@ -87,7 +87,7 @@ class _Reading:
         self.mistakes: list[Mistake] = []
 
     def empty(self) -> dict[str, Role]:
-        self._refuse(Where(1, WHOLE), "is empty; write `roles: {}` for no role")
+        self._refuse(Where(1, WHOLE), "is empty; write `roles: {}` for no roles")
         return {}
 
     def roles(self, root: yaml.Node) -> dict[str, Role]:
@@ -95,27 +95,27 @@ class _Reading:
             found = self._mapping(root, WHOLE, ("roles",))
             if "roles" not in found:
                 if isinstance(root, yaml.MappingNode):
-                    self._refuse(Where(_line(root), WHOLE), "has no key `roles`")
+                    self._refuse(Where(_line(root), WHOLE), "is missing the key `roles`")
                 return {}
             roles = self._mapping(found["roles"], "roles")
             return {name: self._role(name, node) for name, node in roles.items()}
         except _Overflow:
-            text = f"has more than {MAX_VALUES:,} values, counted as often as an anchor repeats"
-            self._refuse(Where(1, WHOLE), f"{text} them")
+            text = f"has more than {MAX_VALUES:,} values, counting each repetition of an anchor"
+            self._refuse(Where(1, WHOLE), text)
             return {}
 
     def check_bases(self, roles: Mapping[str, Role]) -> None:
         """
-        Refuse bases that there are not, and circles, each once.
+        Refuse unknown bases, and each circle once.
         """
         known = [*roles, *DEFAULT_ROLES]
         for role in roles.values():
             for base, where in role.bases.items():
                 if base not in known:
-                    what = "is neither in this file nor a role of Airflow's own"
+                    what = "is neither a role in this file nor one of Airflow's own"
                     self._refuse(where, f"{base!r} {what}{guess(base, known)}")
         done: set[str] = set()
-        # What is left to look at below each, and below none.
+        # The bases that are still to visit, by role; those of None are all roles.
         path: dict[str | None, Iterator[str]] = {None: iter(roles)}
         while path:
             last, left = next(reversed(path.items()))
@@ -127,7 +127,7 @@ class _Reading:
                 names = list(path)
                 circle = [*names[names.index(name) :], name]
                 where = roles[str(last)].bases[name]
-                self._refuse(where, f"makes a circle: {' from '.join(map(repr, circle))}")
+                self._refuse(where, f"forms a circle: {' from '.join(map(repr, circle))}")
             elif name in roles and name not in done:
                 path[name] = iter(roles[name].bases)
 
@@ -152,11 +152,11 @@ class _Reading:
     def _check_name(self, name: str, where: Where) -> None:
         own = {role.casefold(): role for role in DEFAULT_ROLES}
         if name != name.strip() or not 0 < len(name) <= MAX_NAME:
-            text = f"a role's name has 1 to {MAX_NAME} characters, none of its ends blank"
+            text = f"a role name has 1 to {MAX_NAME} characters and no blanks at its ends"
             self._refuse(where, text)
         elif role := own.get(name.casefold()):
-            text = f"{role} is Airflow's own, which keeps it as it defines it"
-            self._refuse(where, f"{text}; write another role with `from: [{role}]`")
+            text = f"{role} is one of Airflow's own roles, which the file cannot change"
+            self._refuse(where, f"{text}; write another with `from: [{role}]`")
 
     def _selection(self, node: yaml.Node, key: str) -> Selection | None:
         where = Where(_line(node), key)
@@ -164,9 +164,9 @@ class _Reading:
         found = self._mapping(node, key, (*_DAG_KEYS, "permissions"))
         given = [by for by in _DAG_KEYS if by in found]
         if isinstance(node, yaml.MappingNode) and len(given) != 1:
-            self._refuse(where, f"has one of {', '.join(_DAG_KEYS)}, not {len(given)} of them")
+            self._refuse(where, f"must have one of {', '.join(_DAG_KEYS)}, not {len(given)}")
         if isinstance(node, yaml.MappingNode) and "permissions" not in found:
-            self._refuse(where, "has no key `permissions`")
+            self._refuse(where, "is missing the key `permissions`")
         permissions = frozenset(
             permission
             for item, at in self._list(found, "permissions", key)
@@ -186,7 +186,7 @@ class _Reading:
         for kind in self._kinds.values():
             if resource.startswith(kind.prefix):
                 name = resource.removeprefix(kind.prefix)
-                raise ValueError(f"is for one DAG: write it below `dags`, with `id: {name}`")
+                raise ValueError(f"is for one DAG: write it under `dags`, with `id: {name}`")
         return action, resource
 
     def _dag_permission(self, text: str) -> tuple[str, str]:
@@ -194,17 +194,17 @@ class _Reading:
         if not re.fullmatch(r"\w+", text):
             action, kind = _split(text)
         if kind not in self._kinds:
-            raise ValueError(f"is not on one of {', '.join(sorted(self._kinds))}")
+            raise ValueError(f"must be on one of {', '.join(sorted(self._kinds))}")
         actions = sorted(self._kinds[kind].actions)
         if action not in actions:
-            raise ValueError(f"is not one of {', '.join(actions)}, on {kind}")
+            raise ValueError(f"is not an action on {kind}; allowed are {', '.join(actions)}")
         return kind, action
 
     def _mapping(
         self, node: yaml.Node, key: str, allowed: tuple[str, ...] = ()
     ) -> dict[str, yaml.Node]:
         """
-        Return what a mapping holds by its keys; all keys are allowed where none are named.
+        Return a mapping's values by key; without `allowed`, any key is accepted.
         """
         if not isinstance(node, yaml.MappingNode):
             wanted = f"with {', '.join(allowed)}" if allowed else "of roles"
@@ -218,9 +218,9 @@ class _Reading:
                 continue
             where = Where(_line(name_node), name if key == WHOLE else f"{key}.{name}")
             if name in found:
-                self._refuse(where, "is there twice")
+                self._refuse(where, "occurs twice")
             elif allowed and name not in allowed:
-                text = f"is not a key here; allowed are {', '.join(allowed)}"
+                text = f"is not a valid key; allowed are {', '.join(allowed)}"
                 self._refuse(where, f"{text}{guess(name, allowed)}")
             else:
                 found[name] = value
@@ -230,7 +230,7 @@ class _Reading:
         self, found: Mapping[str, yaml.Node], name: str, key: str
     ) -> Iterator[tuple[yaml.Node, str]]:
         """
-        Yield the items of a list, and the keys that lead to each.
+        Yield the items of a list, each with its path of keys.
         """
         node, key = found.get(name), f"{key}.{name}"
         if isinstance(node, yaml.SequenceNode):
@@ -242,7 +242,7 @@ class _Reading:
 
     def _read(self, node: yaml.Node, key: str, parse_text: Callable[[str], T]) -> T | None:
         """
-        Return what a text says; None where it is wrong, which is noted.
+        Return a parsed text; None if it is invalid, which is recorded.
         """
         text = self._text(node, key)
         if text is None:
@@ -256,8 +256,8 @@ class _Reading:
     def _text(self, node: yaml.Node, key: str) -> str | None:
         if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str":
             return str(node.value)
-        in_quotes = "; write it in quotes" if isinstance(node, yaml.ScalarNode) else ""
-        self._refuse(Where(_line(node), key), f"is {_kind(node)}, not a text{in_quotes}")
+        in_quotes = "; put it in quotes" if isinstance(node, yaml.ScalarNode) else ""
+        self._refuse(Where(_line(node), key), f"is {_kind(node)}, not text{in_quotes}")
         return None
 
     def _count(self) -> None:
@@ -271,10 +271,10 @@ class _Reading:
 
 def _split(text: str) -> tuple[str, str]:
     """
-    Return action and resource.
+    Return the action and the resource of a permission.
 
     Raises:
-        ValueError: It is neither of the two forms that Airflow has for them.
+        ValueError: The text has neither of the two forms that Airflow uses.
     """
     if match := _ON.fullmatch(text):
         return match[1], match[2]
@@ -285,7 +285,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _check_id(text: str) -> str:
     if not 0 < len(text) <= MAX_ID:
-        raise ValueError(f"does not have 1 to {MAX_ID} characters")
+        raise ValueError(f"must have 1 to {MAX_ID} characters")
     return text
 
 
@@ -307,5 +307,5 @@ def _kind(node: yaml.Node) -> str:
         case yaml.ScalarNode(tag="tag:yaml.org,2002:null"):
             return "empty"
         case yaml.ScalarNode(tag="tag:yaml.org,2002:str"):
-            return "a text"
+            return "text"
     return f"the {node.tag.rpartition(':')[2]} {node.value}"

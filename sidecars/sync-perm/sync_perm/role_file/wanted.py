@@ -1,5 +1,5 @@
 """
-What the file asks for, and what the tables lack of it: pure.
+Compares the roles file with the tables; pure.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sync_perm.role_file.guess import guess
 @dataclass(frozen=True, slots=True)
 class Surplus:
     """
-    What a prune would remove; nothing does.
+    The rows that a prune would remove; the sidecar never prunes.
 
     Args:
-        roles: Those that neither Airflow nor the file defines.
-        grants: Of the file's roles, beyond it.
+        roles: The roles that neither Airflow nor the file defines.
+        grants: The grants of the file's roles that the file does not define.
     """
 
     roles: tuple[str, ...]
@@ -38,11 +38,11 @@ class Surplus:
 
 class Wanted:
     """
-    A file without mistakes, beside the tables.
+    A valid roles file, compared with the tables.
 
     Attributes:
-        overruled: DAGs that selections of the file name, and whose ``access_control`` decides.
-        idle: Selections that no DAG fits.
+        overruled: The DAGs that the file selects, but whose ``access_control`` decides.
+        idle: The selections that match no DAG.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Wanted:
             for name, kind in kinds.items()
         }
         self._ruled = {dag_id for dag_id in dags if tables.dags[dag_id] is not None}
-        # Lists: fifty sets of a thousand DAGs took 3 MiB (2026-11).
+        # Lists, because fifty sets of a thousand DAGs took 3 MiB (2026-11).
         chosen = {
             one: list(filter(_chooser(one, tables.places), dags)) for one in document.selections
         }
@@ -74,7 +74,7 @@ class Wanted:
 
     def items(self) -> Iterator[Item]:
         """
-        Yield the rows that are missing, some perhaps twice.
+        Yield the missing rows, some possibly twice.
         """
         for name in self._document.roles:
             role = self._tables.aliases.get(name, name)
@@ -82,20 +82,20 @@ class Wanted:
             if held is None:
                 yield Item("file_role", "", (role,))
                 if role in self._tables.unfit:
-                    continue  # nothing can be given to it
-                yield Item("file_grant", "", (role, *WEBSITE))  # as every role has in the end
+                    continue  # it cannot be created, so it gets no grants
+                yield Item("file_grant", "", (role, *WEBSITE))  # Airflow grants it to every role
             for dag_id, permission in self._permissions(name):
-                # A role that is there gets the website from Airflow's own rules.
+                # An existing role gets the website permission from Airflow's own rules.
                 if held is None or (permission != WEBSITE and permission not in held):
                     kind: FileKind = "file_dag_grant" if dag_id else "file_grant"
                     yield Item(kind, dag_id, (role, *permission))
 
     def surplus(self) -> Surplus:
         """
-        Return what is there beyond the file.
+        Return the rows that the file does not define.
         """
         names = {self._tables.aliases.get(name, name): name for name in self._document.roles}
-        # What is too much on these, Airflow's own rules say.
+        # Airflow's own rules remove superfluous grants on these resources.
         ruled = {by_dag[dag_id] for by_dag in self._resources.values() for dag_id in self._ruled}
         roles = self._tables.roles - names.keys() - self._definition.roles
         return Surplus(
@@ -113,7 +113,7 @@ class Wanted:
 
     def _permissions(self, name: str) -> Iterator[tuple[str, Permission]]:
         """
-        Yield what a role must have, with the id of the DAG where it is for one.
+        Yield the permissions that a role must have, each with the id of its DAG, or empty.
         """
         for one in _lineage(name, self._document):
             role = self._document.roles.get(one)
@@ -132,10 +132,10 @@ def find_mistakes(
     document: Document, tables: Tables, definition: Definition | None
 ) -> tuple[Mistake, ...]:
     """
-    Return the mistakes of the file, with those that only Airflow and its database can tell.
+    Return the mistakes of the file, and those that only Airflow's definition and database show.
 
     Args:
-        definition: None where it is not known yet: then it returns only the first.
+        definition: None if it is not known yet: then permissions are not checked.
     """
     found = list(document.mistakes)
     known = tables.permissions | definition.permissions if definition else frozenset()
@@ -143,7 +143,7 @@ def find_mistakes(
     words = [f"{action} on {resource}" for action, resource in views]
     for role in document.roles.values():
         if (other := tables.aliases.get(role.name, "")) in DEFAULT_ROLES:
-            found.append(Mistake(role.where, f"the database takes this name for {other}"))
+            found.append(Mistake(role.where, f"the database treats this name as {other}"))
         for permission, where in role.permissions.items():
             if definition and permission not in known:
                 text = " on ".join(permission)
@@ -154,7 +154,7 @@ def find_mistakes(
 
 def _lineage(name: str, document: Document) -> Iterable[str]:
     """
-    Return a role and all that it comes from, each once.
+    Return a role and all roles that it inherits from, each once.
     """
     found: dict[str, None] = {}
     todo = [name]
@@ -168,7 +168,7 @@ def _lineage(name: str, document: Document) -> Iterable[str]:
 
 def _chooser(selection: Selection, places: Mapping[str, Place]) -> Callable[[str], bool]:
     """
-    Return whether a selection chooses a DAG, as a function of its id.
+    Return a function that reports whether a selection includes a DAG, by its id.
     """
     value = selection.value
     match selection.by:
