@@ -76,8 +76,7 @@ class KerberosSidecar:
 
     def watch(self, wake: Callable[[], None], poll_seconds: float = POLL_SECONDS) -> None:
         """
-        Start a thread that requests a cycle when a ticket is due, a keytab changes or a ccache is
-        lost.
+        Start a thread that requests cycles for due tickets, changed keytabs and lost ccaches.
 
         Args:
             poll_seconds: How often to check for changes that the kernel does not report.

@@ -219,7 +219,7 @@ class Comparison:
 
     def keep(self, items: frozenset[Item], look: Look) -> Look:
         """
-        Hold rows that passes did not fix until a later retry; return the look without them.
+        Hold rows that passes did not fix until a later retry; return the look, judged again.
         """
         self._kept = self._held = items
         self._held_until = self._clock() + HELD_SECONDS

@@ -1,7 +1,5 @@
 """
-The driver for PostgreSQL, also behind PgBouncer in transaction mode.
-
-It uses no prepared statements and no session state.
+The driver for PostgreSQL, also behind PgBouncer: no prepared statements, no session state.
 """
 
 from __future__ import annotations
