@@ -44,7 +44,7 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keep Kerberos tickets fresh from a keytab. Without a command, run as a daemon."
+    purpose = "Keep Kerberos tickets fresh from a keytab. Default: run as a daemon."
     example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"
     chart = ", ".join(CHART_NAMES)
     also = f"Airflow's own variables, for settings that are unset: {chart}"

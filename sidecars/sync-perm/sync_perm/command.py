@@ -72,7 +72,7 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keep Airflow's roles and DAG permissions in sync. Without a command, run as a daemon."
+    purpose = "Keep Airflow's roles and DAG permissions in sync. Default: run as a daemon."
     example = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
     also = (
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN (required; or with _CMD, or in airflow.cfg), and the "
