@@ -109,7 +109,7 @@ def test_all_mistakes_are_named_at_once_each_with_its_line_and_key() -> None:
         ("roles:\n a: {permission: []}", "did you mean 'permissions'?"),
         ("roles:\n a: {from: Viewer}", "2: roles.a.from: is text, not a list"),
         ("roles:\n '': {}", "2: roles.: a role name has 1 to 64 characters"),
-        ("roles:\n a: {from: [a]}", "2: roles.a.from[0]: forms a circle: 'a' from 'a'"),
+        ("roles:\n a: {from: [a]}", "2: roles.a.from[0]: is circular: 'a' from 'a'"),
         ("roles:\n viewer: {}", "2: roles.viewer: Viewer is one of Airflow's own roles"),
         ("roles:\n ' a': {}", "a role name has 1 to 64 characters and no blanks at its ends"),
         ("roles:\n " + 65 * "a" + ": {}", "a role name has 1 to 64 characters"),
@@ -151,7 +151,7 @@ def test_a_circle_is_named_once() -> None:
           outside: {from: [a]}
     """)
 
-    assert ["4: roles.c.from[0]: forms a circle: 'a' from 'b' from 'c' from 'a'"] == found
+    assert ["4: roles.c.from[0]: is circular: 'a' from 'b' from 'c' from 'a'"] == found
 
 
 def test_roles_may_come_from_each_other_in_a_long_row() -> None:

@@ -106,7 +106,7 @@ class _Reading:
 
     def check_bases(self, roles: Mapping[str, Role]) -> None:
         """
-        Refuse unknown bases, and each circle once.
+        Refuse unknown bases, and each circular reference once.
         """
         known = [*roles, *DEFAULT_ROLES]
         for role in roles.values():
@@ -127,7 +127,7 @@ class _Reading:
                 names = list(path)
                 circle = [*names[names.index(name) :], name]
                 where = roles[str(last)].bases[name]
-                self._refuse(where, f"forms a circle: {' from '.join(map(repr, circle))}")
+                self._refuse(where, f"is circular: {' from '.join(map(repr, circle))}")
             elif name in roles and name not in done:
                 path[name] = iter(roles[name].bases)
 
