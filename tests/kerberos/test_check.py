@@ -1,5 +1,5 @@
 """
-What `check` says of each part; the scenarios run it as a process.
+The output of `check` for each part; the scenarios run it as a process.
 """
 
 import json
@@ -23,7 +23,7 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command for a consumer, with variables; return its code and what it said."""
+    """Run the command for a consumer, with variables; return its code and output."""
 
     def check_once(who: Consumer = ROOT, **environ: str) -> tuple[int, str]:
         (tmp_path / "cc").mkdir(exist_ok=True)
@@ -55,7 +55,7 @@ def test_all_is_well(run: Run, tmp_path: Path, keytab: Path, krb5_config: Path) 
 def test_only_the_newest_keys_are_tried(
     run: Run, kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
-    """A wrong key counts as a failed log-in, and some of these lock the account."""
+    """A wrong key counts as a failed login, and a few of these lock the account."""
     kdc.write_keytab(keytab, "airflow")
 
     code, said = run()
@@ -80,7 +80,7 @@ def test_a_key_of_a_type_that_is_not_allowed_is_no_failure_of_the_others(
 def test_a_stale_keytab_is_reported_and_tried_as_seldom_as_by_the_daemon(
     run: Run, tmp_path: Path, kdc: Kdc, krb5_config: Path
 ) -> None:
-    """Who looks for the cause runs it again and again, and locks the account."""
+    """Someone who looks for the cause would run it repeatedly, and lock the account."""
     kdc.add_principal("debugged")
     kdc.copy_keys(tmp_path / "keytab" / "k", "debugged")
     kdc.kadmin("cpw -randkey debugged")

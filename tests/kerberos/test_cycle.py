@@ -1,5 +1,5 @@
 """
-One cycle after the other, in this thread, against a real KDC.
+Consecutive cycles in this thread, against a real KDC.
 """
 
 import os
@@ -104,7 +104,7 @@ def test_new_keys_are_taken_up_at_once(box: Box, kdc: Kdc, keytab: Path, log: Lo
 def test_a_late_ticket_that_ends_before_the_published_one_is_not_taken(
     box: Box, kdc: Kdc, log: Log
 ) -> None:
-    """Another sidecar has published a newer one meanwhile."""
+    """Another sidecar has published a newer ticket meanwhile."""
     box.cycle()
     before = kdc.requests()
     kdc.hang()
@@ -136,8 +136,8 @@ def test_a_kdc_that_is_behind_still_gives_usable_tickets_and_is_not_asked_all_th
     timesync: str,
 ) -> None:
     """
-    By our clock the first ticket has ended, and more than half of the second is over: with
-    kdc_timesync libkrb5 goes by the KDC's clock, without it a minute is left.
+    By our clock the first ticket has expired, and more than half of the second is over. With
+    kdc_timesync libkrb5 uses the KDC's clock; without it, one minute is left.
     """
     name = f"behind{offset_seconds}"
     kdc.add_principal(name, life)
@@ -175,7 +175,7 @@ def test_a_rehearsal_says_what_it_would_do_once_and_asks_nobody(
 def test_a_keytab_of_another_principal_removes_the_metrics(
     box: Box, kdc: Kdc, keytab: Path
 ) -> None:
-    """An expiry that nothing renews any more would alert indefinitely."""
+    """An expiry that is no longer updated would alert indefinitely."""
     box.cycle()
     kdc.add_principal("successor")
     keytab.unlink()

@@ -1,5 +1,5 @@
 """
-What is not tried again at once: keys that the KDC has refused, a ccache that others take.
+Tries that are held back: with keys that the KDC has refused, for a contested ccache.
 """
 
 import os
@@ -56,7 +56,7 @@ def test_wrong_keys_are_tried_twice_also_across_restarts_and_new_ones_at_once(
 
 
 class RevokedBetween(Fence):
-    """A fence that is revoked as soon as the result of an attempt was taken, as by SIGTERM."""
+    """A fence that is revoked, as by SIGTERM, right after an attempt's result was handled."""
 
     def __init__(self, box: Box) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class RevokedBetween(Fence):
 def test_a_refusal_is_remembered_though_its_cycle_ends_at_that_moment(
     start: Start, kdc: Kdc, keytab: Path
 ) -> None:
-    """A container that is stopped again and again would lock the account otherwise."""
+    """Otherwise, a container that restarts repeatedly would lock the account."""
     kdc.kadmin("modprinc +requires_preauth airflow")
     kdc.kadmin("cpw -randkey airflow")
     before = refusals(kdc)

@@ -93,7 +93,7 @@ def test_a_ticket_is_due_for_its_cause(given: dict[str, Any], expected: Cause | 
 def test_waits_for_the_interval_or_half_of_the_life(
     life: int, interval: float, jitter: float | None, draw: float, expected: tuple[float, Cause]
 ) -> None:
-    """The jitter only shortens, and by no more than half."""
+    """The jitter only shortens the wait, by at most half."""
     ticket = replace(TICKET, ends_at=int(NOW) + life)
 
     wait_seconds, why = wait_after(ticket, NOW, interval, jitter, draw)
@@ -146,7 +146,7 @@ def test_a_failure_is_waited_out_unless_something_has_changed(
 
 
 class Account:
-    """What a policy of five failures in half an hour does to it, as MIT's KDC counts."""
+    """An account with a policy of five failures in half an hour, counted as by MIT's KDC."""
 
     def __init__(self) -> None:
         self.failures, self.last_at, self.most = 0, float("-inf"), 0
@@ -162,7 +162,7 @@ class Account:
 def test_wrong_keys_never_lock_an_account_in_a_day_and_are_tried_again_in_time(
     life: int | None, look: int
 ) -> None:
-    """Whatever the times of the tries, and however often something asks for one."""
+    """For any times of the tries, and any number of requests for one."""
     account, refused_at = Account(), list[float]()
     ends_at = None if life is None else NOW + life
     for now in range(int(NOW), int(NOW) + 86_400, look):

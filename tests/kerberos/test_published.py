@@ -1,5 +1,5 @@
 """
-What is on the volume.
+Reading the published ccache.
 """
 
 import os
@@ -39,7 +39,7 @@ def test_nothing_there_is_told_from_something_bad(path: Path) -> None:
 
 
 def test_what_is_too_large_for_a_ccache_is_not_read(path: Path) -> None:
-    """A consumer that may write can make it as long as it likes, without filling a disk."""
+    """A consumer that can write can make a sparse file of any length."""
     path.touch()
     os.truncate(path, 1 << 30)
 
@@ -60,7 +60,7 @@ def test_a_change_is_seen_at_once_and_no_change_costs_no_reading(path: Path) -> 
 
 
 def test_a_change_of_its_bytes_is_seen_whatever_time_it_claims(path: Path) -> None:
-    """A consumer of our uid can put the time back, as `cp -p` does."""
+    """A consumer with our uid can reset the modification time, as `cp -p` does."""
     path.write_bytes(ccache(tgt(END)))
     published, before = Published(str(path), 0o640), path.stat()
     published.look()
@@ -115,7 +115,7 @@ def test_one_that_consumers_cannot_read_is_bad_as_soon_as_its_mode_is(
 
 
 def test_one_of_another_group_is_bad_unless_the_system_gave_it_to_us(path: Path) -> None:
-    """An access point of EFS gives every file a group of its own."""
+    """An EFS access point assigns its own group to every file."""
     if os.getuid() != 0:
         pytest.skip("only root gives files away")
     path.write_bytes(ccache(tgt(END)))

@@ -1,5 +1,5 @@
 """
-The settings: what people have, what the chart sets, and what they type.
+The settings: from existing deployments, from the chart, and mistyped.
 """
 
 import base64

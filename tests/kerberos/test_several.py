@@ -1,5 +1,5 @@
 """
-Several principals in one cycle: none of them holds up the others.
+Several principals in one cycle: none delays another.
 """
 
 import os
@@ -60,8 +60,8 @@ def test_a_realm_that_hangs_holds_up_nobody(
     start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
 ) -> None:
     """
-    The cycle is abandoned over the silent KDC of the one; the other gets its tickets meanwhile,
-    and the status names the KDC. The next cycle publishes what comes late, without a request.
+    The cycle is abandoned because one KDC is silent. Meanwhile the other principal gets its tickets,
+    and the status names the KDC. The next cycle publishes the late ticket without a request.
     """
     with Kdc(tmp_path / "other", "OTHER.TEST") as other:
         hung = other.add_principal("airflow")

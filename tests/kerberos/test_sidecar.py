@@ -1,5 +1,5 @@
 """
-What it says of the ccaches on the volume, and what watches them and the keytabs beside the cycles.
+Readiness for the ccaches on the volume, and the watch over ccaches and keytabs.
 """
 
 import threading
@@ -28,7 +28,7 @@ LATER = 4_000_000_000
 
 @pytest.fixture
 def sidecar(tmp_path: Path) -> KerberosSidecar:
-    """With a ccache that it has published, and an empty folder of keytabs."""
+    """A sidecar with a published ccache and an empty keytab folder."""
     (tmp_path / "keytab").mkdir()
     (tmp_path / "cc").write_bytes(ccache(tgt(LATER)))
     settings, _ = load_settings(
@@ -43,7 +43,7 @@ def sidecar(tmp_path: Path) -> KerberosSidecar:
 
 @pytest.fixture
 def woken(sidecar: KerberosSidecar) -> threading.Semaphore:
-    """How often it has asked for a cycle."""
+    """The number of cycles that it has requested."""
     woken = threading.Semaphore(0)
     sidecar.watch(woken.release, POLL)
     assert not woken.acquire(timeout=0.1)
@@ -63,7 +63,7 @@ def test_a_keytab_that_appears_asks_for_a_cycle_at_once(
 def test_whatever_becomes_of_a_ccache_asks_for_a_cycle_at_once_and_for_no_other(
     woken: threading.Semaphore, tmp_path: Path, kind: str
 ) -> None:
-    """The kernel tells it: the next look is an hour away. So healing takes one cycle, no wait."""
+    """The kernel reports it, as the next check is an hour away. Healing takes one cycle."""
     (tmp_path / "cc").unlink()
     SABOTAGE[kind](tmp_path / "cc")
 
@@ -74,7 +74,7 @@ def test_whatever_becomes_of_a_ccache_asks_for_a_cycle_at_once_and_for_no_other(
 def test_a_ccache_that_is_lost_before_it_was_ever_seen_asks_too(
     sidecar: KerberosSidecar, tmp_path: Path
 ) -> None:
-    """It was published and lost between two looks, so that no look tells the difference."""
+    """The ccache was published and lost between two checks, so no check sees the difference."""
     (tmp_path / "cc").unlink()
     woken = threading.Semaphore(0)
     sidecar.watch(woken.release, POLL)
@@ -85,7 +85,7 @@ def test_a_ccache_that_is_lost_before_it_was_ever_seen_asks_too(
 def test_what_the_kernel_does_not_tell_is_seen_at_the_next_look(
     sidecar: KerberosSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As what another machine does on a network file system, or where no watch is left."""
+    """As on a network file system, or if no inotify watch is left."""
     passed = threading.Semaphore(0)
     waited: list[float] = []
 
@@ -120,7 +120,7 @@ def test_is_ready_after_a_restart_before_any_cycle(start: Start, box: Box) -> No
 def test_a_folder_that_the_group_cannot_enter_is_a_warning_as_others_may_read_well(
     box: Box, log: Log, start: Start, mode: int
 ) -> None:
-    """Airflow may have our uid, or come as one of the others."""
+    """Airflow may have our uid, or access the folder as others."""
     box.ccache.parent.chmod(mode)
     closed = start()
 

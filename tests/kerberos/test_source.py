@@ -1,5 +1,5 @@
 """
-Where the keytab is, and when it has changed.
+Finding the keytab, and detecting changes to it.
 """
 
 import os
@@ -62,7 +62,7 @@ def test_several_keytabs_are_named(tmp_path: Path) -> None:
 
 
 def test_the_only_file_is_taken_even_if_it_is_no_keytab(tmp_path: Path) -> None:
-    """Then what is said is about the file, and not that there is none."""
+    """The error is then about the file, not about a missing keytab."""
     (tmp_path / "k").write_bytes(b"BQIAAA==")
 
     assert str(tmp_path / "k") == source(tmp_path).find()
@@ -108,7 +108,7 @@ def test_every_change_shows_in_the_stamp(tmp_path: Path, is_named: bool) -> None
 
 
 def test_a_secret_that_is_renewed_shows_in_the_stamp(tmp_path: Path) -> None:
-    """The kubelet swaps one symlink; the file's own does not change."""
+    """The kubelet swaps one symlink; the file's own symlink does not change."""
     for name in ("..1", "..2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "k").write_bytes(CONTENT)

@@ -1,5 +1,5 @@
 """
-What a comparison remembers between two looks.
+The state that a comparison keeps between two looks.
 """
 
 from sync_perm.comparison import HELD_SECONDS, Comparison, Look
@@ -17,7 +17,7 @@ def wants_pass(comparison: Comparison, look: Look) -> bool:
 def test_a_dag_that_passes_do_not_fix_is_failing_until_it_is_fixed_also_while_it_is_tried_again(
     sqlite: Sqlite, database: Database
 ) -> None:
-    """A probe that turns every ten minutes would tell nobody anything."""
+    """A probe that changes every ten minutes would be of no use."""
     clock = Clock()
     comparison = Comparison(AIRFLOW_2, include_dags=True, clock=clock)
     comparison.define(comparison.look(database).tables)

@@ -1,5 +1,5 @@
 """
-When a pass runs.
+When a pass runs, and when it does not.
 """
 
 import threading
@@ -127,7 +127,7 @@ def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
 
 
 def test_a_pass_gets_what_the_command_prints_now(one: Sidecar) -> None:
-    """A password that is rotated lets our own connection live on, and nobody else in."""
+    """After a password rotation, our open connection works, but a new one fails."""
     printed = one.folder / "connection"
     printed.write_text(f"{one.sqlite.address.url}?password=old")
     path = '.removeprefix("sqlite:///")'
@@ -159,7 +159,7 @@ def test_a_one_shot_always_runs_one(one: Sidecar) -> None:
 
 
 def test_a_one_shot_is_not_done_while_rows_are_missing(one: Sidecar) -> None:
-    """And it starts Airflow no more often for it than the daemon does."""
+    """And it starts Airflow no more often than the daemon does."""
     one.site.write(FIX.split("with sqlite3")[0])
     session = one.begin(SYNC_PERM_ONE_SHOT="true")
     one.add_role()
@@ -200,7 +200,7 @@ def test_what_two_passes_do_not_fix_waits_and_holds_back_no_new_difference(one: 
 
 
 def test_what_comes_during_the_last_pass_is_for_the_next_cycle(one: Sidecar) -> None:
-    """The fingerprint is of after the pass, and would show no change."""
+    """The fingerprint was taken after the pass, and would show no change."""
     late = "INSERT INTO ab_role (name) VALUES ('late')"
     one.site.write(
         FIX.split("with sqlite3")[0] + "if open(path + '.passes').read() == 'xx':\n"

@@ -1,5 +1,5 @@
 """
-`sync-perm diff`: what it prints, and how it ends.
+`sync-perm diff`: its output and exit codes.
 """
 
 import json
@@ -31,7 +31,7 @@ def one(tmp_path: Path, sqlite: Sqlite) -> WithFile:
 
 
 def told(one: WithFile, capsys: pytest.CaptureFixture[str], *, is_json: bool) -> tuple[int, str]:
-    """Return the exit code and what was printed; nothing may have been written."""
+    """Return the exit code and the output; assert that nothing was written."""
     config = AirflowConfig(one.site.environment(**{CONN: one.sqlite.address.url}))
     airflow = replace(one.airflow, command=str(one.site.command), python=sys.executable)
     file = RoleFile(str(one.file), airflow.resources)

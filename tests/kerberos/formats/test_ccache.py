@@ -1,5 +1,5 @@
 """
-What a ccache says, and how the hint to refresh it is taken out.
+Reading a ccache, and assembling one without the refresh hint.
 """
 
 import pytest
@@ -69,7 +69,7 @@ def test_what_is_no_ccache_is_refused(content: bytes, problem: str) -> None:
 
 
 def test_a_name_without_end_is_refused_and_not_quoted() -> None:
-    """A consumer may write it, and log, page and /readyz would carry a megabyte."""
+    """A consumer may write the name, and the log, page and /readyz would show a megabyte."""
     name = 1_000 * "ab/c"
 
     with pytest.raises(ValueError, match="belongs to a principal whose name has") as caught:
@@ -80,7 +80,7 @@ def test_a_name_without_end_is_refused_and_not_quoted() -> None:
 
 @pytest.mark.parametrize("name", ["air\x1b[2J", "air\ufffdow"], ids=["control", "no UTF-8"])
 def test_a_name_that_is_no_text_is_refused_and_not_quoted(name: str) -> None:
-    """A length that is wrong puts bytes of a key into it."""
+    """A wrong length makes bytes of a key part of the name."""
     with pytest.raises(ValueError, match=r"belongs to a principal whose name is not text$"):
         read_ticket(ccache(tgt(END, name=name), name=name))
 

@@ -1,5 +1,5 @@
 """
-How a message finds a KDC that answers; real ones are in test_acquire.py.
+Sending a message to fake KDCs until one answers; test_acquire.py uses real KDCs.
 """
 
 import socket
@@ -26,7 +26,7 @@ Said = list[tuple[Way, str]]
 def ask(
     ways: Sequence[Way], patience: Patience = SHORT, said: Said | None = None
 ) -> tuple[Way, bytes]:
-    """Carry a message, and note what is heard of each way."""
+    """Carry a message, and record the result of each way."""
     said = [] if said is None else said
     way, answer, _ = carry(
         b"message", ways, patience, lambda way, text, _: said.append((way, text)), look_up
@@ -35,7 +35,7 @@ def ask(
 
 
 def look_up(host: str) -> Addresses:
-    """No DNS: it knows its own address, and no other host."""
+    """A look-up without DNS, which knows only the loopback address."""
 
     def wait(_: float) -> list[Address]:
         if host == "127.0.0.1":
@@ -52,7 +52,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def udp(stack: ExitStack, *answers: bytes) -> Way:
-    """One that gives each datagram an answer; none leaves it silent."""
+    """A KDC that answers each datagram with the next answer; without one it is silent."""
     server = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
     server.bind(("127.0.0.1", 0))
 
@@ -65,7 +65,7 @@ def udp(stack: ExitStack, *answers: bytes) -> Way:
 
 
 def tcp(stack: ExitStack, *pieces: bytes) -> Way:
-    """One that answers a connection in pieces, then closes it."""
+    """A KDC that answers a connection in pieces, then closes it."""
     server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
     def serve() -> None:
@@ -181,7 +181,7 @@ def test_a_silent_one_is_reported_beside_one_that_talks_nonsense(stack: ExitStac
 
 
 def test_one_that_had_a_little_less_than_its_time_is_reported(stack: ExitStack) -> None:
-    """Twelve ways share 11 s, and what lies between them."""
+    """Twelve ways share 11 s, so each has less than a second."""
     silent = udp(stack)
     said: Said = []
 
@@ -191,7 +191,7 @@ def test_one_that_had_a_little_less_than_its_time_is_reported(stack: ExitStack) 
 
 
 def test_all_ways_share_the_time_until_the_last_is_tried() -> None:
-    """A name with the addresses of ten KDCs, over both transports, and each with its second."""
+    """A name with the addresses of ten KDCs, over both transports, each with one second."""
     patience = Patience(next_seconds=3600.0, all_seconds=0.5, last_seconds=30.0)
     with ExitStack() as stack:
         silent, good = [udp(stack) for _ in range(19)], udp(stack, AS_REP)
@@ -200,7 +200,7 @@ def test_all_ways_share_the_time_until_the_last_is_tried() -> None:
 
 
 def test_six_kdcs_have_a_second_for_each_way_and_the_last_one_time_to_answer() -> None:
-    """The 15 seconds that are promised, with time for a slow KDC and a busy machine."""
+    """The promised 15 seconds, with a margin for a slow KDC and a busy machine."""
     ways_of_six = 2 * 6
 
     assert PATIENCE.all_seconds / (ways_of_six - 1) == PATIENCE.next_seconds == 1.0

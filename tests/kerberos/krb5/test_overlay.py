@@ -1,5 +1,5 @@
 """
-What is laid over the site's krb5.conf.
+The overlay over the site's krb5.conf.
 """
 
 import ctypes
@@ -49,7 +49,7 @@ def test_what_is_set_wins() -> None:
 def test_lies_before_the_sites_and_on_no_disk(
     monkeypatch: pytest.MonkeyPatch, site: str, expected: str
 ) -> None:
-    """libkrb5 alone meets it: the status page shows what was set."""
+    """Only libkrb5 sees it: the status page shows the configured value."""
     of_libkrb5 = ctypes.CDLL(None).getenv
     of_libkrb5.restype = ctypes.c_char_p
     for name in ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "RES_OPTIONS"):

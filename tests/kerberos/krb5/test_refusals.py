@@ -1,5 +1,5 @@
 """
-What a failure of libkrb5 means; the scenarios have each of them from a real KDC.
+The meaning of libkrb5's failures; the scenarios get each of them from a real KDC.
 """
 
 import pytest
@@ -56,7 +56,7 @@ def test_each_code_has_its_reason(code: int, reason: str) -> None:
 
 
 def test_silence_is_told_from_refusal_by_the_time_it_takes() -> None:
-    """libkrb5 has one code for both."""
+    """libkrb5 has the same code for a refused connection and a silent KDC."""
     refused, silent = explained(UNREACHABLE, 0.3), explained(UNREACHABLE, 27.0)
 
     assert ("kdc_unreachable", "kdc_hung") == (refused.reason, silent.reason)

@@ -1,5 +1,5 @@
 """
-Where the URL comes from, and what it says.
+Finding the URL, and parsing it.
 """
 
 import threading

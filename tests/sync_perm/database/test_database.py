@@ -172,14 +172,14 @@ def test_one_lock_for_all(sqlite: Sqlite) -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that a plain user may enter, and root's temporary folder is not."""
+    """A folder that an unprivileged user can enter, unlike root's temporary folder."""
     with tempfile.TemporaryDirectory() as made:
         yield Path(made)
 
 
 @contextmanager
 def plain_user() -> Iterator[None]:
-    """Be one, where the tests are root's."""
+    """Become an unprivileged user if the tests run as root."""
     before = os.geteuid()
     os.seteuid(before or 65534)
     try:
@@ -200,8 +200,8 @@ def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:
 
 def test_a_lock_that_was_given_back_leaves_our_view_of_sqlite_alone(sqlite: Sqlite) -> None:
     """
-    Whoever closes any descriptor of the file loses SQLite's own locks on it (POSIX): the next
-    process takes itself for the last one, removes the log of writes, and we would read the old one.
+    Closing any descriptor of the file releases SQLite's own POSIX locks on it. The next process then
+    believes that it is the last, removes the write-ahead log, and we would read the old log.
     """
     sqlite.run("PRAGMA journal_mode = WAL")
     sqlite.close()

@@ -1,5 +1,5 @@
 """
-The file as it is now.
+Reading the current roles file.
 """
 
 import os
@@ -18,7 +18,7 @@ def reason(file: RoleFile) -> str | None:
 
 
 def said(file: RoleFile) -> list[str]:
-    """Read it, judge it by itself, and return the events."""
+    """Read the file, judge it on its own, and return the events."""
     with capture_logs() as logs:
         file.refresh()
         if file.document:

@@ -1,5 +1,5 @@
 """
-Globs over the paths of DAG files.
+Matching globs against the paths of DAG files.
 """
 
 import pytest

@@ -1,5 +1,5 @@
 """
-The text of the file, and all that can be wrong with it.
+Parsing the roles file, and all its possible mistakes.
 """
 
 from textwrap import dedent

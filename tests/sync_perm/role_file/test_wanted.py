@@ -1,5 +1,5 @@
 """
-What the file asks for beside the tables.
+Comparing the roles file with the tables.
 """
 
 from collections.abc import Iterable
@@ -127,7 +127,7 @@ def test_what_is_there_is_not_wanted_again() -> None:
 
 
 def test_access_control_of_a_dag_decides_whatever_it_says() -> None:
-    """Airflow revokes what it does not name, at each parse: nobody wins against that."""
+    """At each parse, Airflow revokes every grant that access_control does not list."""
     text = "roles: {team: {dags: [{folder: '**', permissions: [can_read]}]}}"
     dags = {"a": {"team": {"can_edit"}}, "b": {}, "nowhere": None}
 
