@@ -60,7 +60,7 @@ def test_a_realm_that_hangs_holds_up_nobody(
     start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
 ) -> None:
     """
-    The cycle is abandoned because one KDC is silent. Meanwhile the other principal gets its tickets,
+    The cycle is abandoned because one KDC is silent. Meanwhile the other one gets its tickets,
     and the status names the KDC. The next cycle publishes the late ticket without a request.
     """
     with Kdc(tmp_path / "other", "OTHER.TEST") as other:

@@ -200,8 +200,8 @@ def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:
 
 def test_a_lock_that_was_given_back_leaves_our_view_of_sqlite_alone(sqlite: Sqlite) -> None:
     """
-    Closing any descriptor of the file releases SQLite's own POSIX locks on it. The next process then
-    believes that it is the last, removes the write-ahead log, and we would read the old log.
+    Closing any descriptor of the file releases SQLite's own POSIX locks on it. The next process
+    then believes that it is the last, removes the write-ahead log, and we would read the old log.
     """
     sqlite.run("PRAGMA journal_mode = WAL")
     sqlite.close()
