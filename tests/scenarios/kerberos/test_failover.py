@@ -196,7 +196,7 @@ def test_a_name_server_that_is_silent_is_named_and_no_matter_later(
     failed = failure(daemon)
 
     assert "kdc_unreachable" == failed["reason"]
-    assert "DNS does not answer" in failed["error"]
+    assert "DNS did not return the KDCs" in failed["error"]
     server.behavior = "answer"
     daemon.wait_until_ready(60)
 
