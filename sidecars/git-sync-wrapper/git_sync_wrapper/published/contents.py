@@ -163,7 +163,7 @@ def _inside(path: str, folder: int) -> Iterator[int]:
 
 def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> bool:
     """
-    Write the list into an open folder; return False, and write nothing, if it is too long.
+    Write the list into an open folder. If it is too long, remove any old list and return False.
 
     Raises:
         OSError: It cannot be written.
