@@ -82,7 +82,7 @@ class Inspection:
         self._context.status.damage("")
 
     def _note_damage(self, commit: str, damaged: list[str] | None, *, is_holder: bool) -> None:
-        problem = f"{commit} cannot be checked for damage: the list of its files is missing"
+        problem = f"{commit} cannot be checked: the list of its files is missing or incomplete"
         if damaged:
             named = damaged[:NAMED_PATHS]
             if self.is_whole:  # once

@@ -74,7 +74,7 @@ class Exechook:
             raise CycleAbandoned
         output = "\n".join(said)[-SAID_CHARACTERS:]
         if ended.code != 0:
-            raise HookFailed(f"it ended with exit code {ended.code}", output)
+            raise HookFailed(f"it ended with {child.ending(ended.code)}", output)
         log.debug("hook_said", hook=self.name, output=output)
 
 

@@ -238,7 +238,7 @@ class HttpPoller:
                 return self._access.explain(self._shown, fence) or RefsError(
                     "credentials_refused",
                     f"{said} to {self._access.who(fence) or 'the credentials'}",
-                    "Check that the token is valid and may read the repository.",
+                    "Check that the token has not expired and that it may read the repository.",
                 )
             case 404:
                 return RefsError(
