@@ -71,8 +71,8 @@ class Settings(GateSettings):
     )
     timeout_seconds: float = inherited(
         "timeout_seconds",
-        text="Abandon a cycle that takes longer: it counts as failed and never publishes. At least "
-        "git-sync's own --sync-timeout plus two minutes.",
+        text="Abandon a cycle that takes longer: it counts as failed and never publishes. Never "
+        "less than git-sync's own --sync-timeout plus two minutes.",
     )
     http_bind: tuple[str, int] = inherited(
         "http_bind",
@@ -134,7 +134,7 @@ class Settings(GateSettings):
         text="Flush each new file and its folder to disk before the link points to them, so that a "
         "commit survives a power loss. If false, files that a power loss damaged are detected and "
         "restored, and the wrapper is not ready until then. That is enough for an emptyDir, which "
-        "a node loses with its power.",
+        "is lost anyway when its node loses power.",
     )
     username_file: str | None = setting(
         "USERNAME_FILE",
