@@ -89,8 +89,7 @@ class History:
 
     def _not_here(self, commit: str) -> NoReturn:
         """
-        Raises:
-            SidecarError: ``commit_missing``, or ``commit_not_shown`` if that is not certain yet.
+        Raise ``commit_missing``, or ``commit_not_shown`` if that is not certain yet.
         """
         now = time.monotonic()
         since = self._absent.setdefault(commit, now)
