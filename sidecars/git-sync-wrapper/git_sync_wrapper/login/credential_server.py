@@ -123,7 +123,7 @@ class CredentialServer:
             return f"quit=1\n\0{said}".encode("utf-8", "replace")
         except Exception:
             log.exception("credential_crashed")
-            return b"quit=1\n\0git-sync-wrapper: internal error, see its log\n"
+            return b"quit=1\n\0git-sync-wrapper: a bug: its log has the traceback\n"
         if found is None:
             return b""
         lines = f"username={found.username}\npassword={found.password}\n"
