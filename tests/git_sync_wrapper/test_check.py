@@ -74,7 +74,7 @@ def test_all_is_well_and_nothing_is_written(site: Site) -> None:
     assert 0 == code, found
     assert {"ok"} == {line.split()[0] for line in found.values()}
     assert {"git-sync", "git", "credentials", "remote", "root", "link", "gate"} == set(found)
-    assert "ok user deploy, by GITSYNC_PASSWORD" == found["credentials"]
+    assert "ok user deploy, from GITSYNC_PASSWORD" == found["credentials"]
     assert f"main is {site.head}" in found["remote"]
     assert not site.root.exists()
 
@@ -84,13 +84,13 @@ def test_a_token_instead_of_the_user_is_not_shown(site: Site) -> None:
 
     code, found = site.check(GITSYNC_USERNAME=PASSWORD, GITSYNC_PASSWORD="x-oauth-basic")
 
-    assert (0, "ok a token, by GITSYNC_PASSWORD") == (code, found["credentials"])
+    assert (0, "ok a token, from GITSYNC_PASSWORD") == (code, found["credentials"])
 
 
 def test_a_local_repository_needs_nobody_to_log_in(site: Site) -> None:
     code, found = site.check(GITSYNC_REPO=site.server.repository().url)
 
-    assert (0, "ok none: nobody logs in") == (code, found["credentials"])
+    assert (0, "ok none: anonymous access") == (code, found["credentials"])
     assert site.head in found["remote"]
 
 
@@ -98,7 +98,7 @@ def test_a_pinned_commit_is_not_taken_for_found(site: Site) -> None:
     code, found = site.check(GITSYNC_REF=PINNED)
 
     assert 0 == code
-    assert f"only a sync can tell whether it has {PINNED}" in found["remote"]
+    assert f"only a sync can verify that it has {PINNED}" in found["remote"]
 
 
 BAD: dict[str, tuple[str, str, Callable[[Site], dict[str, str]]]] = {
@@ -128,7 +128,7 @@ BAD: dict[str, tuple[str, str, Callable[[Site], dict[str, str]]]] = {
         "remote_unreachable",
         lambda _: {"GITSYNC_REPO": f"http://127.0.0.1:{own_port()}/dags.git"},
     ),
-    "no git": ("git", "cannot be run", lambda _: {"GITSYNC_GIT": "/nowhere/git"}),
+    "no git": ("git", "cannot run /nowhere/git", lambda _: {"GITSYNC_GIT": "/nowhere/git"}),
     "not git-sync 4": (
         "git-sync",
         "is not version 4",

@@ -35,7 +35,7 @@ def test_an_askpass_service_is_asked_once_for_the_poll_and_the_sync(start: Start
             wrapper.follow(name)
             asked = [wrapper.access.who(Fence()) for _ in ("poll", "sync")]
 
-            assert ["user deploy, by GITSYNC_ASKPASS_URL"] * 2 == asked
+            assert ["user deploy, from GITSYNC_ASKPASS_URL"] * 2 == asked
         assert 2 == len(service.requests)
 
 

@@ -73,7 +73,7 @@ def test_without_a_list_one_that_stands_by_is_ready_and_says_so_and_a_one_shot_w
     assert ("waiting", "waiting") == (second.cycle().result, one_shot.cycle().result)
 
     readiness = second.context.status.readiness
-    doubt = f"{ONE} is not known to be whole: no list tells what its files were"
+    doubt = f"{ONE} cannot be checked: the list of its files is missing or incomplete"
     assert (True, doubt) == (readiness.ready, readiness.shortfall)
     first.cycle(is_asked_for=True)
     assert Outcome("unchanged", ONE) == one_shot.cycle()

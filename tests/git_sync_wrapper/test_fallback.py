@@ -48,9 +48,9 @@ def test_the_newest_accepted_parent_is_found() -> None:
 
 def test_it_is_looked_for_among_the_twenty_before_and_no_further() -> None:
     assert "c80" == search(History(), "c80", refused="c100")
-    with pytest.raises(NoFallback, match="and the 20 before it"):
+    with pytest.raises(NoFallback, match="and the 20 commits before it"):
         search(History(), "c79", refused="c100")
-    with pytest.raises(NoFallback, match="and all before it"):
+    with pytest.raises(NoFallback, match="and all commits before it"):
         search(History(), "none", refused="c19")
 
 

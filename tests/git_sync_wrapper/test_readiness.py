@@ -14,8 +14,8 @@ from sidecar_runtime.health import Readiness
 from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start, Wrapper
 
 REPO = "https://git.example.com/dags.git"
-PINS_TWO = f"{{link}} shows {ONE}, and GITSYNC_REF pins {TWO}"
-OTHER_SETTINGS = f"{ONE} was checked out with other settings of git-sync"
+PINS_TWO = f"{{link}} shows {ONE}, but GITSYNC_REF pins {TWO}"
+OTHER_SETTINGS = f"{ONE} was checked out with other git-sync settings"
 
 
 class World(NamedTuple):
@@ -39,20 +39,20 @@ WORLDS = {
     "from pin to branch": World(
         {"GITSYNC_REF": ONE},
         {"GITSYNC_REF": "main"},
-        shortfall=f"{ONE} was published for the ref {ONE}, and GITSYNC_REF is main",
+        shortfall=f"{ONE} was published for the ref {ONE}, but GITSYNC_REF is main",
     ),
     "another branch": World(
         {"GITSYNC_REF": "main"},
         {"GITSYNC_REF": "release"},
-        shortfall=f"{ONE} was published for the ref main, and GITSYNC_REF is release",
+        shortfall=f"{ONE} was published for the ref main, but GITSYNC_REF is release",
     ),
     "another repository": World(
         now={"GITSYNC_REPO": "https://git.example.com/other.git"},
-        problem=f"{{link}} shows {ONE} of {REPO}, and GITSYNC_REPO is another repository",
+        problem=f"{{link}} shows {ONE} of {REPO}, but GITSYNC_REPO is another repository",
     ),
     "another server": World(
         now={"GITSYNC_REPO": "https://git.example.org/dags.git"},
-        problem=f"{{link}} shows {ONE} of {REPO}, and GITSYNC_REPO is another repository",
+        problem=f"{{link}} shows {ONE} of {REPO}, but GITSYNC_REPO is another repository",
     ),
     "the shown commit of another repository as pin": World(
         now={"GITSYNC_REPO": "https://git.example.org/dags.git", "GITSYNC_REF": ONE},

@@ -43,10 +43,7 @@ def test_git_sync_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("environ", "problem"),
     [
         *(({n: "x"}, f"is not a setting; the right name is {INSTEAD[n]}") for n in sorted(INSTEAD)),
-        (
-            {"GIT_SYNC_WRAPPER_GIT_SYNC": "/missing"},
-            "is not a program that this image has and can run",
-        ),
+        ({"GIT_SYNC_WRAPPER_GIT_SYNC": "/missing"}, "is not an executable program in this image"),
         (
             {"GIT_SYNC_WRAPPER_GATE": "syntax", "GIT_SYNC_WRAPPER_MODE": "passthrough"},
             "needs GIT_SYNC_WRAPPER_MODE=protect",

@@ -199,7 +199,7 @@ def test_expired_git_token(tmp_path: Path, stack: ExitStack) -> None:
         ),
         "credentials_refused",
         here.server.url(),
-        "whether the token has expired",
+        "that the token has not expired",
         "GITSYNC_PASSWORD",
     )
 

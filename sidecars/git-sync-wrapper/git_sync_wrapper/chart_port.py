@@ -1,5 +1,5 @@
 """
-git-sync's own port: the chart's probes ask it, and dashboards that know git-sync's metrics.
+git-sync's own port, for the chart's probes and for dashboards that use git-sync's metrics.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
 
 class ChartPort(Listener):
     """
-    Answers as git-sync does: any path 503 before there is something to read, 200 afterwards.
+    Answers like git-sync: 503 on any path until a commit can be read, 200 afterwards.
 
     Args:
-        is_ready: Whether there is something to read.
-        registry: git-sync's metrics, at ``/metrics``; None where nobody asked for them.
+        is_ready: Whether a commit can be read.
+        registry: git-sync's metrics, at ``/metrics``; None if they are not enabled.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class _EndpointHandler(RequestHandler):
     def do_GET(self) -> None:
         port = self.server
         if port.registry is not None and self.path.partition("?")[0] == "/metrics":
-            # Whole numbers as Go writes them, for consumers that compare texts.
+            # Write whole numbers as Go does, for consumers that compare text.
             told = _WHOLE.sub(rb"\1", generate_latest(port.registry))
             self.answer(HTTPStatus.OK, told, CONTENT_TYPE_LATEST)
         elif port.is_ready():
@@ -51,7 +51,7 @@ class _EndpointHandler(RequestHandler):
 
 def address(bind: str) -> tuple[str, int]:
     """
-    Read an address as Go writes it: ``:1234``, ``0.0.0.0:1234``, ``[::1]:1234``.
+    Parse an address in Go's form: ``:1234``, ``0.0.0.0:1234``, ``[::1]:1234``.
 
     Raises:
         SettingsError: It is not a valid address.

@@ -1,5 +1,5 @@
 """
-``git-sync-wrapper check``: try what the daemon will need, and say what is wrong and how to fix it.
+``git-sync-wrapper check``: tests what the daemon needs, and reports how to fix what fails.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def run(
     settings: Settings, names: Mapping[str, str], options: Options, environ: Mapping[str, str]
 ) -> int:
     """
-    Print one line a check; return the exit code. Nothing is published.
+    Print one line for each check; return the exit code. Nothing is published.
 
     Args:
-        names: Of variables that nobody reads, with what may be meant.
+        names: Variables that no setting reads, each with the name that may be meant.
 
     Raises:
         SettingsError: Settings contradict each other.
@@ -75,7 +75,7 @@ class _Checks:
         self._access = access
         self._environ = environ
         self._fence = Fence()
-        # Of a pinned commit the server is asked nothing but whether it answers.
+        # For a pinned commit, only test that the server answers: it cannot look up a hash.
         asked = dataclasses.replace(options, ref="HEAD") if options.is_pinned else options
         self._asked = asked
         self._http = make_poller(asked, access)
@@ -83,12 +83,12 @@ class _Checks:
 
     def programs(self) -> bool:
         """
-        git-sync and git: there, and of which version.
+        Check that git-sync and git can run, and print their versions.
         """
         git_sync = self._version("git-sync", self._settings.git_sync)
         git = self._version("git", self._options.git)
         if git_sync and not re.match(r"v?4\.", git_sync):
-            say("FAIL", "git-sync", f"{git_sync} is not version 4: see {PREFIX}GIT_SYNC")
+            say("FAIL", "git-sync", f"{git_sync} is not version 4: set {PREFIX}GIT_SYNC")
             return False
         return bool(git_sync and git)
 
@@ -105,7 +105,7 @@ class _Checks:
                 check=True,
             )
         except (OSError, subprocess.SubprocessError) as error:
-            say("FAIL", name, f"{program} cannot be run: {error}")
+            say("FAIL", name, f"cannot run {program}: {error}")
             return ""
         version = done.stdout.strip().removeprefix("git version ")
         say("ok", name, f"{program}: {version}")
@@ -113,28 +113,28 @@ class _Checks:
 
     def credentials(self) -> bool:
         """
-        Who logs in, and by what; whether the server takes it is seen with the remote.
+        Print who logs in and with which credentials; :meth:`remote` tests them on the server.
         """
         options = self._options
         if options.is_github_app:
-            say("ok", "credentials", "git-sync gets the token of the GitHub App itself")
+            say("ok", "credentials", "git-sync itself requests the token of the GitHub App")
             return True
         is_http = options.repo.startswith(("http://", "https://"))
         if not is_http and not options.repo.startswith(("file://", "/")):
             return self._ssh_files()
         if is_http and self._http is None:
-            say("ok", "credentials", "left to git: a cookie file, or a credential.helper of yours")
+            say("ok", "credentials", "git logs in, with a cookie file or your credential.helper")
             return True
         try:
             who = self._access.who(self._fence)
         except SidecarError as error:
             return fail("credentials", error)
-        say("ok", "credentials", who or "none: nobody logs in")
+        say("ok", "credentials", who or "none: anonymous access")
         return True
 
     def _ssh_files(self) -> bool:
         """
-        The keys and known hosts that ssh will be given, repaired where they had to be.
+        Print the keys and known hosts that ssh uses, repaired if necessary.
         """
         try:
             flags = self._access.prepare().flags
@@ -142,15 +142,15 @@ class _Checks:
             return fail("ssh key", error)
         for path in self._options.ssh_key_files:
             is_there = os.path.exists(path)
-            say("ok" if is_there else "??", "ssh key", path if is_there else f"no {path}")
+            say("ok" if is_there else "??", "ssh key", path if is_there else f"{path} is missing")
         hosts = flags["ssh-known-hosts-file"]
-        built_in = "those of the large forges, as you have given none"
+        built_in = "built-in keys of the large forges, because no known_hosts file is mounted"
         say("ok", "known hosts", built_in if hosts == PINNED else str(hosts))
         return True
 
     def remote(self) -> bool:
         """
-        Whether the server answers, takes the credentials and has the ref.
+        Check that the server answers, accepts the credentials and has the ref.
         """
         options, began = self._options, time.monotonic()
         try:
@@ -161,14 +161,14 @@ class _Checks:
             self._poller.close()
         text = f"answers in {time.monotonic() - began:.2f} s"
         if options.is_pinned:
-            say("ok", "remote", f"{text}; only a sync can tell whether it has {options.ref}")
+            say("ok", "remote", f"{text}; only a sync can verify that it has {options.ref}")
         else:
             say("ok", "remote", f"{text}: {options.ref} is {commit}")
         return True
 
     def _ask(self) -> str:
         """
-        Poll; where our own way fails git is asked too, as the daemon would let git-sync try.
+        Poll; if our own poll fails, ask git as well, because the daemon would let git-sync try.
         """
         try:
             return self._poller.commit(self._fence)
@@ -177,13 +177,13 @@ class _Checks:
                 raise
             with suppress(SidecarError):
                 commit = LsRemote(self._asked, self._access, self._environ).commit(self._fence)
-                say("??", "poll", f"{error.reason}: {error.message}; git itself gets an answer")
+                say("??", "poll", f"{error.reason}: {error.message}; git ls-remote succeeds")
                 return commit
             raise
 
     def _sync(self) -> str:
         """
-        Let git-sync fetch into a folder of its own, which goes: nobody else knows the token.
+        Let git-sync, which alone can request the token, fetch into a temporary folder.
         """
         above = nearest_folder(self._options.root)
         with (
@@ -197,18 +197,18 @@ class _Checks:
 
     def root(self) -> bool:
         """
-        Whether the volume can be written, what it shows, and who keeps it.
+        Check that the volume is writable; print what the link shows and who holds the lock.
         """
         options = self._options
         try:
             has_links = try_folder("root", options.root)
             check_link(options)
-            with explained(f"cannot look at {options.link}", options.link):
+            with explained(f"cannot read {options.link}", options.link):
                 is_taken = os.path.isdir(options.link) and bool(os.listdir(options.link))
         except SidecarError as error:
             return fail("root", error)
         if not has_links:
-            say("??", "", "no hard links on this volume: each snapshot will be a whole copy")
+            say("??", "", "no hard links on this volume: each snapshot is a full copy")
         shown = look(options)
         if shown.fallback:
             instead = f"a fallback: the gate refused {shown.fallback}"
@@ -218,16 +218,16 @@ class _Checks:
         elif shown.commit:
             say("ok", "link", f"{options.link} shows {shown.commit}")
         elif is_taken:
-            say("??", "link", f"{options.link} has something in it, and will be moved aside")
+            say("??", "link", f"{options.link} is a folder with files: it will be moved aside")
         else:
             say("ok", "link", f"{options.link} shows nothing yet")
         if holder := find_holder(LOCK, os.path.join(options.root, STORE)):
-            say("ok", "", f"a wrapper keeps it: pid {holder.get('pid')} on {holder.get('host')}")
+            say("ok", "", f"lock holder: pid {holder.get('pid')} on {holder.get('host')}")
         return True
 
     def daemon(self) -> bool:
         """
-        What the wrapper that keeps the volume says of it, where there is one.
+        Check the status of the wrapper that holds the lock of the volume, if there is one.
         """
         bind, options = self._settings.http_bind, self._options
         holder = find_holder(LOCK, os.path.join(options.root, STORE))
@@ -235,7 +235,7 @@ class _Checks:
 
     def gate(self) -> bool:
         """
-        Whether the gate can be run.
+        Check that the gate can run.
         """
         gate = make_gate(self._settings, WrapperMetrics(__version__, "check", is_served=False).gate)
         return try_gate(gate, self._settings.gate, self._access.folder, self._fence)

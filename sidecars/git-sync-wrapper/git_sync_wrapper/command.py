@@ -1,5 +1,5 @@
 """
-The command line of ``git-sync-wrapper``: joins the context.
+The command line of ``git-sync-wrapper``: reads the arguments and creates the context.
 """
 
 from __future__ import annotations
@@ -35,39 +35,39 @@ from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 from sidecar_runtime.settings import describe
 from sidecar_runtime.volume.lock import TargetLock
 
-# For the gate, the snapshot and the pruning, after git-sync has had its time.
+# For the gate, the snapshot and the pruning, after git-sync has used its full timeout.
 AFTER_SYNC_SECONDS = 60.0
 SHORTEST_INTERVAL_SECONDS = 0.1
-# Trees are walked by recursion. git checks out 2,047 folders below each other, as a path has 4,096
-# bytes at most, and each of them is a few frames.
+# Trees are walked recursively. A path has at most 4,096 bytes, so git checks out up to 2,047 nested
+# folders, and each takes a few frames.
 DEEPEST_RECURSION = 10_000
 
 log = logs.get_logger("settings")
 
 ALSO = (
-    "GITSYNC_REPO or --repo (required) and all else of git-sync; AWS_REGION, AWS_PROFILE and all "
-    "else by which the AWS SDK finds region and credentials"
+    "GITSYNC_REPO or --repo (required) and all other settings of git-sync; AWS_REGION, AWS_PROFILE "
+    "and all other variables from which the AWS SDK reads region and credentials"
 )
 USAGE = """\
 usage: git-sync-wrapper [check] [FLAGS of git-sync...]
 
-Runs git-sync and prevents its outages. Every flag and variable of git-sync is understood;
-`git-sync-wrapper --man` shows git-sync's own manual. `git-sync-wrapper check` tries settings,
+Runs git-sync and prevents its outages. Accepts every flag and variable of git-sync;
+`git-sync-wrapper --man` shows git-sync's own manual. `git-sync-wrapper check` tests settings,
 programs, credentials, the remote, the volume and the gate, and publishes nothing.
 
 example:
   git-sync-wrapper --repo=https://git.example.com/dags.git --ref=main --root=/git --link=repo
 
-What is added to the settings of git-sync:
+Settings in addition to those of git-sync:
 """
 
 
 def run() -> int:
     """
-    Run what the arguments ask for; return the exit code.
+    Run the daemon or the command that the arguments name; return the exit code.
 
     Raises:
-        SidecarError: Settings are wrong, or the daemon gave up.
+        SidecarError: Settings are invalid, or the daemon gave up.
     """
     arguments = sys.argv[1:]
     if arguments[:1] in (["--help"], ["-h"], ["-?"], ["--__?"]):
@@ -85,7 +85,7 @@ def run() -> int:
     if arguments[:1] == ["--man"] or (settings.mode == "passthrough" and not is_check):
         return passthrough.run(settings.git_sync, arguments, os.environ)
     if arguments and not arguments[0].startswith("-") and not is_check:
-        allowed = "is not check, nor a flag of git-sync"
+        allowed = "is neither check nor a flag of git-sync"
         raise SettingsError([Problem("COMMAND", arguments[0], allowed)])
     options = read_options(
         arguments[is_check:],
@@ -96,7 +96,7 @@ def run() -> int:
     _check_link(options)
     unknown |= strangers(os.environ)
     if is_check:
-        from git_sync_wrapper import check  # noqa: PLC0415 - a one-shot pays for no command
+        from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it
 
         end_on_signals()
         return check.run(settings, unknown, options, os.environ)
@@ -112,8 +112,9 @@ def _with_flags(
     error: SettingsError, arguments: Sequence[str], environ: Mapping[str, str]
 ) -> SettingsError:
     """
-    Return an error with what is wrong with git-sync's own settings, too, where they are ours to
-    read: who corrects one wants to know of the others.
+    Add the problems of git-sync's own settings to an error, so that one start reports all of them.
+
+    In passthrough mode and for ``--man`` git-sync reads its settings itself: nothing is added.
     """
     if arguments[:1] == ["--man"] or environ.get(f"{PREFIX}MODE") == "passthrough":
         return error
@@ -126,16 +127,16 @@ def _with_flags(
 
 def _check_link(options: Options) -> None:
     """
-    Refuse a link that would take the place of the root, or of what the wrapper keeps in it.
+    Refuse a link that would replace the root or the wrapper's own folders in it.
 
     Raises:
-        SettingsError: It is such a link.
+        SettingsError: The link would replace one of them.
     """
     folder, name = os.path.split(options.link)
     link = os.path.join(os.path.realpath(folder), name)
     own = [os.path.join(options.root, name) for name in (STORE, ENGINE_ROOT)]
     if _is_below(options.root, link) or any(_is_below(link, path) for path in own):
-        allowed = f"is not free: a name such as repo, not the root, {STORE} or {ENGINE_ROOT}"
+        allowed = f"is reserved: use a name such as repo, not the root, {STORE} or {ENGINE_ROOT}"
         raise SettingsError([Problem("GITSYNC_LINK", options.link, allowed)])
 
 
@@ -145,7 +146,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 def _joined(settings: Settings, options: Options) -> Settings:
     """
-    Return our settings with what git-sync's say about the same.
+    Return our settings, merged with the settings of git-sync that have the same meaning.
     """
     runs = 1 if options.submodules == "off" else 2
     least = runs * (options.sync_timeout_seconds + GRACE_SECONDS) + AFTER_SYNC_SECONDS
@@ -161,10 +162,10 @@ def _warn(options: Options) -> None:
     for loser, winner in options.overridden:
         log.warning("setting_overridden", setting=loser, by=winner)
     if options.ignored:
-        why = "git-sync ignores what is not a flag; switches take values with =: --one-time=true"
+        why = "git-sync ignores arguments that are not flags; give switches with =: --one-time=true"
         log.warning("setting_unused", setting="arguments", count=len(options.ignored), why=why)
     if options.http_pprof:
-        log.warning("setting_unused", setting="--http-pprof", why="git-sync does not run for long")
+        log.warning("setting_unused", setting="--http-pprof", why="git-sync runs only for a sync")
 
 
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:

@@ -1,5 +1,5 @@
 """
-What a cycle works with, and the state that outlives a session.
+The dependencies of a cycle, and the state that outlives a session.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sidecar_runtime.volume.lock import TargetLock
 
 class GitSyncExitError(GaveUp):
     """
-    The process ends where git-sync would, with its code: too many failures before anything was
-    published, or a hook of a one-shot that failed.
+    The process exits when git-sync would, with git-sync's exit code: after too many failures before
+    the first publication, or after a failed hook of a one-shot.
     """
 
     exit_code = 1
@@ -35,10 +35,10 @@ class GitSyncExitError(GaveUp):
 @dataclass(slots=True)
 class Past:
     """
-    What outlives a session.
+    State that outlives a session.
 
     Args:
-        failures: In a row, as git-sync counts them.
+        failures: Consecutive failures, as git-sync counts them.
         has_synced: Whether a cycle of this process has found the newest commit published.
     """
 
@@ -49,10 +49,10 @@ class Past:
 
 class Context(NamedTuple):
     """
-    What a session works with.
+    The dependencies of a session.
 
     Args:
-        asked: What consumers wait for; None where nobody may ask.
+        asked: The requests of consumers; None if they may not request commits.
     """
 
     settings: Settings
@@ -70,7 +70,10 @@ class Context(NamedTuple):
 
     def note(self, published: Published, *, is_holder: bool = True) -> None:
         """
-        Note what the link shows; the process that does not hold the volume cannot change that.
+        Note what the link shows.
+
+        Args:
+            is_holder: As in :meth:`Status.publish`.
         """
         self.status.publish(published, is_holder=is_holder)
         self.metrics.gate.fallback.set(bool(published.fallback))

@@ -1,5 +1,5 @@
 """
-Where credentials come from, besides what git-sync's own flags say: one word, or one secret.
+The source of credentials, in addition to git-sync's own flags: a keyword, or a secret.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ ALLOWED = "auto, codecommit, or secrets-manager:NAME (or its ARN)"
 
 class Source(NamedTuple):
     """
-    Who logs in to the repository's server.
+    The source of the credentials for the git server.
 
     Args:
-        secret: Name or ARN, where it is one in Secrets Manager.
+        secret: Its name or ARN, if the source is Secrets Manager.
     """
 
     kind: Literal["auto", "codecommit", "secrets-manager"]

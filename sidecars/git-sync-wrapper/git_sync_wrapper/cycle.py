@@ -32,7 +32,7 @@ log = get_logger("cycle")
 
 class Session:
     """
-    What belongs to the thread that runs cycles: the open volume, what the last poll said.
+    State of the thread that runs cycles: the open volume and the result of the last poll.
     """
 
     can_wait_for_news = False
@@ -50,7 +50,7 @@ class Session:
             self._asking = Asking(context, context.asked)
         self._volume: Volume | None = None
         self._settled_at = ""
-        """The commit that git-sync found when it last ran well, or that was published."""
+        """The commit of git-sync's last successful run; before the first, the published commit."""
         self._is_waiting = False
         self._rehearsed = ""
 
@@ -59,8 +59,8 @@ class Session:
         Run one cycle.
 
         Raises:
-            SidecarError: What failed; what was published before stays.
-            GaveUp: As git-sync would, before anything is published.
+            SidecarError: The cycle failed; the published commit stays.
+            GaveUp: Too many failures before the first publication, as in git-sync.
             CycleAbandoned: The fence was revoked.
         """
         if fence.is_asked_for and self._context.gate is not None:
@@ -80,7 +80,7 @@ class Session:
 
     def glance(self) -> bool:
         """
-        Whether the remote still has what the link shows, without a cycle.
+        Whether the remote still has the commit that the link shows; runs no cycle.
         """
         volume = self._volume
         if volume is None or not self._settled_at or not self._context.poller.is_light:
@@ -96,7 +96,7 @@ class Session:
                 )
             )
         except (SidecarError, OSError):
-            return False  # the cycle will say why
+            return False  # the cycle reports why
         if is_calm:
             self._context.metrics.polls("same").inc()
             self._context.metrics.git_sync.count_noop()
@@ -104,7 +104,7 @@ class Session:
 
     def close(self) -> None:
         """
-        Close what is open.
+        Close the volume and all connections.
         """
         if self._asking is not None:
             self._asking.close()
@@ -115,7 +115,7 @@ class Session:
 
     def _run_and_answer(self, fence: Fence) -> Outcome:
         """
-        Run, and then bring what consumers ask for, unless the remote fails.
+        Run, and then add the commits that consumers requested, unless the remote fails.
         """
         asking, began = self._asking, time.monotonic()
         if asking is None:
@@ -126,7 +126,7 @@ class Session:
 
         try:
             outcome = self._run(fence)
-        except (Undecided, PrePublishError):  # the gate or the hook fails, and the remote does not
+        except (Undecided, PrePublishError):  # the gate or the hook failed; the remote works
             bring(time.monotonic())  # the next cycle may take as long as this one
             raise
         except SidecarError as error:
@@ -139,7 +139,7 @@ class Session:
         if self._settings.dry_run:
             return self._rehearse(fence)
         volume = self._open()
-        with explained(f"cannot lock {volume.root}"):  # as where the file system has no locks
+        with explained(f"cannot lock {volume.root}"):  # for example, a file system without locks
             is_holder = self._context.past.lock.try_acquire(LOCK, volume.store)
         if self._asking is not None:
             self._asking.follow(volume if is_holder else None, fence)
@@ -159,7 +159,7 @@ class Session:
         self._context.note(published)
         if is_elsewhere(published, self._options):
             published = Published()  # nothing of this repository
-        # A one-shot into an empty volume has nothing to compare what the remote has with.
+        # A one-shot on an empty volume has no commit to compare with the remote's.
         is_all_new = self._settings.one_shot and not (self._settled_at or self._options.is_pinned)
         wanted, problem = ("", None) if is_all_new else self._poll(fence)
         if not self._must_run(wanted, published, fence):
@@ -180,7 +180,7 @@ class Session:
         root = self._context.engine.root
         commit, outcome = with_room(bring, root, volume, fence, is_new=is_new)
         self._inspection.note_whole()
-        # Not what the poll said: another replica of the server may have been behind.
+        # Not the poll's result: another replica of the server may have been behind.
         self._settled_at = self._options.ref if self._options.is_pinned else commit
         counters = self._context.metrics.git_sync
         if outcome.result == "changed":
@@ -194,7 +194,7 @@ class Session:
 
     def _rehearse(self, fence: Fence) -> Outcome:
         """
-        Say once what would be published (``GIT_SYNC_WRAPPER_DRY_RUN``); git-sync is not run.
+        Log once what would be published (``GIT_SYNC_WRAPPER_DRY_RUN``); git-sync does not run.
         """
         published = look(self._options)
         self._context.note(published)
@@ -245,7 +245,7 @@ class Session:
 
     def _is_newest(self, published: Published, fence: Fence) -> bool:
         """
-        Whether another process has published what the remote has, or a fallback for that.
+        Whether the lock holder has published the remote's commit, or a fallback for it.
         """
         wanted, _ = self._poll(fence)
         return bool(wanted and published.commit) and wanted in (
@@ -255,7 +255,7 @@ class Session:
 
     def _wait(self, volume: Volume) -> Outcome:
         """
-        Stand by while another process holds the root.
+        Stand by while another process holds the lock.
         """
         holder = read_holder(LOCK, volume.store)
         who = f"pid {holder.get('pid')} on {holder.get('host')}" if holder else "unknown"
@@ -266,7 +266,7 @@ class Session:
 
     def _poll(self, fence: Fence) -> tuple[str, SidecarError | None]:
         """
-        Return what the remote has; empty where only git-sync can tell, with the reason.
+        Return the remote's commit; if the poll fails, an empty text and the error.
         """
         if self._options.is_pinned:
             return self._options.ref, None
@@ -281,25 +281,25 @@ class Session:
 
     def _must_run(self, wanted: str, published: Published, fence: Fence) -> bool:
         """
-        Tell whether git-sync is to run.
+        Return whether git-sync must run.
         """
         if fence.is_asked_for or wanted != self._settled_at or not self._inspection.is_whole:
             return True
         if self._is_refused(published):
-            return self._publisher.is_due  # else it would be refused again
-        # A fallback that is wanted now is no fallback any more.
+            return self._publisher.is_due  # otherwise it would only be refused again
+        # A fallback that is now the newest commit must be published as such.
         is_settled = published.commit and not published.fallback
         return not is_settled or any(find_difference(published, self._options))
 
     def _is_refused(self, published: Published) -> bool:
         """
-        Whether the newest commit is one that the gate refuses: a refusal may be older than that.
+        Whether the gate refuses the newest commit; the noted refusal may concern an older one.
         """
         return self._publisher.refusal is not None and published.commit != self._settled_at
 
     def _rest(self, published: Published, fence: Fence) -> Outcome:
         """
-        Nothing is new.
+        Finish a cycle without a new commit.
         """
         self._context.metrics.git_sync.count_noop()
         if self._is_refused(published):
@@ -308,11 +308,10 @@ class Session:
 
     def _sync(self, fence: Fence, problem_of_poll: Callable[[], SidecarError | None]) -> str:
         """
-        Let git-sync do its work; return the commit.
+        Run git-sync; return the commit.
 
         Args:
-            problem_of_poll: Returns why the remote cannot be polled, which names the cause better
-                than git does.
+            problem_of_poll: Returns the error of a poll, which is more exact than git's message.
         """
         started = time.monotonic()
         metrics = self._context.metrics
@@ -329,7 +328,8 @@ class Session:
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """
-        Note a failure; return what ends the cycle: before anything is published, as git-sync.
+        Note a failure; return the error that ends the cycle: before the first publication, the
+        process exits after as many failures as git-sync would.
         """
         context = self._context
         context.past.failures += 1

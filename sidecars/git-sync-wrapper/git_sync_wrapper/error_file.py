@@ -1,5 +1,5 @@
 """
-The error-file: what failed last, in git-sync's own form, for whoever watches it.
+The error-file: the last failure, in git-sync's own format, for programs that watch it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = get_logger("error_file")
 
 class ErrorFile:
     """
-    The file of ``--error-file``; without one nothing is written.
+    The file of ``--error-file``; without that flag nothing is written.
     """
 
     def __init__(self, path: str) -> None:
@@ -28,7 +28,7 @@ class ErrorFile:
 
     def write(self, error: SidecarError, failures: int) -> None:
         """
-        Write what failed; a failure to do so is logged.
+        Write a failure; an error while writing is only logged.
         """
         if not self._path:
             return
@@ -45,7 +45,7 @@ class ErrorFile:
 
     def remove(self) -> None:
         """
-        Remove it: all is well.
+        Remove the file after a success.
         """
         if self._may_exist:
             with suppress(OSError):

@@ -1,9 +1,9 @@
 """
-What is published instead of a refused commit, where nothing is published yet.
+Find the fallback for a refused commit while nothing is published yet.
 
-A gate stops a change, never a pod: the newest of the commits before that it accepts is shown, until
-a better one comes. git-sync fetches each of them by its hash, as it would a pinned one; from a
-server that gives none by its hash, it fetches them all once, with the ref.
+A gate stops a change, never a pod: the newest earlier commit that it accepts is published, until it
+accepts a newer one. git-sync fetches each candidate by its hash, like a pinned commit. If the
+server does not allow that, git-sync fetches all candidates once, with the history of the ref.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = get_logger("gate")
 
 class NoFallback(Exception):
     """
-    There is nothing to be published instead; the text says why, after the refused commit.
+    There is no fallback; the text, which follows the refused commit's hash, says why.
     """
 
 
@@ -34,11 +34,11 @@ def fall_back(
     fence: Fence,
 ) -> str:
     """
-    Check out the newest first parent of a commit that the gate accepts; return it.
+    Check out and return the newest first-parent ancestor of a commit that the gate accepts.
 
     Raises:
         NoFallback: There is none.
-        SidecarError: One could not be fetched now; it is worth another try.
+        SidecarError: A candidate cannot be fetched now; the caller should try again.
         CycleAbandoned: The fence was revoked.
     """
     if engine.is_pinned:
@@ -48,18 +48,18 @@ def fall_back(
     for _ in range(COMMITS_BACK):
         commit = engine.parent(commit, fence)
         if not commit:
-            raise NoFallback(", and all before it")
+            raise NoFallback(" and all commits before it")
         try:
             is_deep = check_out(engine, commit, fence, is_deep=is_deep)
         except SidecarError as error:
             if error.reason != "ref_not_found":
                 raise
             log.warning("fallback_unusable", revision=commit, reason=error.reason)
-            raise NoFallback(f", and the one before cannot be fetched: {error.message}") from None
+            raise NoFallback(f", and {commit} cannot be fetched: {error.message}") from None
         if judge(commit) is None:
             log.warning("gate_fallback", name=commit, refused=refused)
             return commit
-    raise NoFallback(f", and the {COMMITS_BACK} before it")
+    raise NoFallback(f" and the {COMMITS_BACK} commits before it")
 
 
 def check_out(
@@ -71,13 +71,14 @@ def check_out(
     seconds: float | None = None,
 ) -> bool:
     """
-    Check out a commit of the ref's history; return whether that had to be fetched, now or before.
+    Check out a commit of the ref's history; return whether the history had to be fetched for it.
 
     Args:
-        seconds: What each run of git-sync may take; by default, as the settings say.
+        is_deep: Whether the history was fetched already.
+        seconds: The limit for each run of git-sync; by default, from the settings.
 
     Raises:
-        SidecarError: ``ref_not_found`` where it is not in the history either; else as the engine.
+        SidecarError: ``ref_not_found`` if the commit is not in the history; else as the engine.
     """
     limit = {} if seconds is None else {"sync-timeout": f"{seconds:.3f}s"}
     if not is_deep:
@@ -89,6 +90,6 @@ def check_out(
             engine.run(fence, depth=str(COMMITS_BACK + 1), **limit)
         else:
             return False
-    # Without a depth git asks the server for nothing that it has already.
+    # Without a depth, git requests nothing from the server that it already has.
     engine.run(fence, ref=commit, depth="0", **limit)
     return True

@@ -1,5 +1,5 @@
 """
-What git finds in its environment when the wrapper runs it, and questions about what is here.
+The environment in which the wrapper runs git, and queries of local repositories.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def ask(
     deadline_seconds: float = ANSWER_SECONDS,
 ) -> bytes | None:
     """
-    Return what git says about the repository of a folder; None where it cannot tell.
+    Return git's output for the repository of a folder; None if the command fails.
 
-    It fetches nothing: a clone with a filter lacks most files of most commits.
+    git fetches nothing, although in a clone with a filter most files of most commits are missing.
     """
     try:
         return subprocess.run(
@@ -42,7 +42,7 @@ def ask(
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the environment without what is meant for git-sync or for us, passwords among it.
+    Return the environment without variables for git-sync or the wrapper, which include passwords.
     """
     return {
         name: value
@@ -53,7 +53,7 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
 
 def surroundings(environ: Mapping[str, str], configs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """
-    Return an environment in which git knows these configurations and no others, and asks nobody.
+    Return an environment in which git reads only these configurations and never prompts.
     """
     told = clean(environ) | {
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -65,8 +65,8 @@ def surroundings(environ: Mapping[str, str], configs: Sequence[tuple[str, str]])
 
 def configured(environ: Mapping[str, str], configs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """
-    Return the variables that tell git these configurations, and after them, so that they win,
-    those of the environment.
+    Return variables that pass these configurations to git. The environment's own configurations
+    follow, so that they win.
     """
     if not configs:
         return {}

@@ -1,9 +1,9 @@
 """
-The look at what is shown: whether it still is what its commit has, and its repair.
+Inspects the published files for damage, and repairs them.
 
-Who can write to the volume may damage it, and so may a node that loses power. The repository of
-git-sync has all that is needed, so the remote may be down; where that is damaged too, git-sync runs
-again.
+Whoever can write to the volume may damage them, and so may a node that loses power. git-sync's
+repository on the volume contains all that a repair needs, even if the remote is down. If that
+repository is damaged as well, git-sync runs again.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ log = get_logger("inspection")
 
 class Inspection:
     """
-    Looks at every n-th poll, as long as not all is well, and when this process takes the volume.
+    Inspects the published commit at every n-th poll, more often while it is damaged, and whenever
+    this process becomes lock holder or standby.
 
     Attributes:
-        is_whole: Whether what is shown was found, or made, to be whole.
+        is_whole: Whether the published commit was found, or repaired, to be whole.
     """
 
     def __init__(self, context: Context, polls: int) -> None:
         """
         Args:
-            polls: How many there are from one look to the next.
+            polls: The number of polls from one inspection to the next.
         """
         self._context = context
         self._polls = polls
@@ -38,7 +39,7 @@ class Inspection:
 
     def count_poll(self) -> None:
         """
-        Come one poll closer to the next look.
+        Count one poll toward the next inspection.
         """
         self._left -= 1
 
@@ -46,12 +47,12 @@ class Inspection:
         self, commit: str, volume: Volume, fence: Fence, *, is_holder: bool = True
     ) -> None:
         """
-        Look at what is shown, and repair it as far as that is possible without the remote.
+        Inspect the published commit if that is due, and repair it if the remote is not needed.
 
         Args:
-            is_holder: Whether this process holds the volume. If not, the holder repairs it; and
-                where no list tells, this process is ready all the same, as an older version writes
-                none, which a rolling update ends no sooner.
+            is_holder: Whether this process holds the lock. A standby leaves the repair to the
+                holder. Without a list of files it is ready nevertheless: an older version writes
+                none, and a rolling update ends that version only once the standby is ready.
 
         Raises:
             SidecarError: The volume fails.
@@ -75,13 +76,13 @@ class Inspection:
 
     def note_whole(self) -> None:
         """
-        Note that what is shown is whole now.
+        Note that the published commit is whole now.
         """
         self.is_whole = True
         self._context.status.damage("")
 
     def _note_damage(self, commit: str, damaged: list[str] | None, *, is_holder: bool) -> None:
-        problem = f"{commit} is not known to be whole: no list tells what its files were"
+        problem = f"{commit} cannot be checked: the list of its files is missing or incomplete"
         if damaged:
             named = damaged[:NAMED_PATHS]
             if self.is_whole:  # once

@@ -1,5 +1,5 @@
 """
-The metrics of git-sync-wrapper, and those of git-sync under their own names.
+The metrics of git-sync-wrapper, and git-sync's metrics under their own names.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 class GitSyncMetrics:
     """
-    What git-sync itself would count, without any label of ours, so that dashboards go on working.
+    The metrics that git-sync itself would export, without our labels: its dashboards still work.
 
-    Its counters of askpass and GitHub calls have no sample before the first call; here there is
-    none at all.
+    Its counters of askpass and GitHub calls, which have no sample before the first call, are
+    missing.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class GitSyncMetrics:
         )
         self._syncs = Counter(
             "git_sync_count_total",
-            "Syncs by status: success, error, noop.",
+            "Syncs by status: success, error or noop.",
             ["status"],
             registry=None,
         )
-        self._fetches = Counter("git_fetch_count_total", "Fetches of something new.", registry=None)
+        self._fetches = Counter("git_fetch_count_total", "Fetches of a new commit.", registry=None)
         self._hooks = Counter(
             "git_sync_hook_run_count_total",
-            "Runs of hooks by name and status: success, error.",
+            "Hook runs by name and status: success or error.",
             ["name", "status"],
             registry=None,
         )
@@ -51,21 +51,21 @@ class GitSyncMetrics:
 
     def add_to(self, registry: CollectorRegistry) -> None:
         """
-        Show all of them in a registry.
+        Register all of them in a registry.
         """
         for metric in (self._durations, self._syncs, self._fetches, self._hooks):
             registry.register(metric)
 
     def count_sync(self, status: str, seconds: float) -> None:
         """
-        Count a sync: ``success`` for a change and the first of a process, or ``error``.
+        Count a sync: ``error``, or ``success`` for a change and for the first sync of a process.
         """
         self._syncs.labels(status).inc()
         self._durations.labels(status).observe(seconds)
 
     def count_noop(self) -> None:
         """
-        Count a sync that found nothing new.
+        Count a sync that found no new commit.
         """
         syncs, durations = self._noops
         syncs.inc()
@@ -73,7 +73,7 @@ class GitSyncMetrics:
 
     def count_fetch(self) -> None:
         """
-        Count a fetch of something new.
+        Count a fetch of a new commit.
         """
         self._fetches.inc()
 
@@ -86,7 +86,7 @@ class GitSyncMetrics:
 
 class WrapperMetrics(Metrics):
     """
-    What every sidecar has, what the gate has, what git-sync has, and ours.
+    The metrics of every sidecar, of the gate, of git-sync and of the wrapper itself.
     """
 
     def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
@@ -101,12 +101,14 @@ class WrapperMetrics(Metrics):
         self.polls = self.counter_by(
             "result",
             "git_sync_wrapper_polls_total",
-            "Polls of the remote by result: same, new, error.",
+            "Polls of the remote by result: same, new or error.",
         )
         self.runs = self.counter_by(
-            "result", "git_sync_wrapper_runs_total", "Runs of git-sync by result: success, error."
+            "result",
+            "git_sync_wrapper_runs_total",
+            "Runs of git-sync by result: success or error.",
         )
         self.healed = self.counter(
             "git_sync_wrapper_healed_total",
-            "Obstacles that were removed from git-sync's repository.",
+            "Obstacles removed from git-sync's repository.",
         )

@@ -1,5 +1,5 @@
 """
-From a commit that git-sync has checked out to consumers: gate → snapshot → link → hooks.
+Publish a commit that git-sync has checked out: gate → snapshot → link → hooks.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explained
 
 ONCE_MORE_SECONDS = 1.0
-"""Until the gate is asked once more where nothing is published yet."""
+"""How long to wait before the gate judges again while nothing is published yet."""
 
 log = get_logger("publisher")
 
 
 class Publisher:
     """
-    Publishes commits, and knows which one the gate refuses.
+    Publishes commits, and remembers which one the gate refuses.
 
     Attributes:
-        refusal: Of the newest commit; None where the gate lets it pass.
+        refusal: The refusal of the newest commit; None if the gate accepts it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -38,19 +38,19 @@ class Publisher:
         self._options = context.options
         self.refusal: RevisionRefused | None = None
         self._asked: list[str] = []
-        """The commits that the gate was asked about for the newest one."""
+        """The commits that the gate judged: the newest, and candidates for a fallback."""
 
     @property
     def is_due(self) -> bool:
         """
-        Whether the gate is to look again at a commit that it has refused.
+        Whether the gate should judge a refused commit again.
         """
         gate = self._context.gate
         return gate is not None and any(gate.is_due(commit) for commit in self._asked)
 
     def confirm(self, commit: str, fence: Fence) -> Outcome:
         """
-        What is published is what the remote has; the first time that counts as a change.
+        Confirm that the published commit is the remote's; the first time this counts as a change.
         """
         self._accept(None)
         if not self._context.past.has_synced:
@@ -67,17 +67,17 @@ class Publisher:
         is_whole: bool = True,
     ) -> Outcome:
         """
-        Let consumers see a commit, if the gate does.
+        Publish a commit if the gate accepts it.
 
         Args:
-            is_whole: Whether what is published is known to be what its commit has.
+            is_whole: Whether the published files are known to be undamaged.
         """
         context, options = self._context, self._options
         if commit == published.commit and is_made_as_asked(published, options):
             if not is_whole:
                 volume.repair(commit, context.engine.worktree(), fence)
             if published.fallback or find_difference(published, options).shortfall:
-                # Now it is the newest, and of this ref.
+                # Record that it is no longer a fallback, and that this ref has it.
                 volume.show(commit, made_by(options), fence, facts=published.facts)
                 context.note(volume.published())
             return self.confirm(commit, fence)
@@ -89,7 +89,7 @@ class Publisher:
                 if not is_whole:
                     check_out(context.engine, published.commit, fence)
                     volume.repair(published.commit, context.engine.worktree(), fence)
-                # A tag may move, as releases by a tag do: then what it was before is the last good.
+                # A tag may move: then the commit that it named before is the last good one.
                 self._accept(refusal)
                 return self.refused(published)
 
@@ -108,12 +108,12 @@ class Publisher:
                 return self.refused(published)
         volume.add(shown, context.engine.worktree(), fence)
         try:
-            context.engine.check_whole(fence)  # and so is its copy
+            context.engine.check_whole(fence)  # after the copy, so the copy is whole as well
             context.hooks.prepublish(shown, fence)
         except SidecarError:
             volume.drop_unshown(fence)
             raise
-        # So were those that were asked for.
+        # Requested commits were checked out with the same old settings.
         if not is_made_as_asked(volume.published(), options):
             volume.drop_asked(fence)
         facts = describe(
@@ -143,7 +143,7 @@ class Publisher:
 
     def refused(self, published: Published) -> Outcome:
         """
-        The gate refuses the newest commit; a one-shot may end with another, but for a pin.
+        Return the outcome of a refusal; unless the ref is pinned, a one-shot may still succeed.
         """
         is_enough = bool(published.commit) and not self._options.is_pinned
         return Outcome("refused", published.commit, problem=self.refusal, is_enough=is_enough)
@@ -152,21 +152,21 @@ class Publisher:
         self, commit: str, published: Published, fence: Fence
     ) -> tuple[RevisionRefused | None, Undecided | None]:
         """
-        Ask the gate about what is checked out.
+        Let the gate judge the commit that is checked out.
 
-        Where nothing is published yet, and in a one-shot, which must end, no verdict again and
-        again counts as a refusal; it comes with the reason to ask once more later.
+        While nothing is published, and in a one-shot, which must end, repeatedly missing verdicts
+        count as a refusal; it is returned with the error, so that the gate judges again later.
 
         Raises:
-            Undecided: There is no verdict, and something is published meanwhile.
-            SidecarError: What is checked out cannot be read.
+            Undecided: There is no verdict, and consumers have an older commit in the meantime.
+            SidecarError: The checkout cannot be read.
             CycleAbandoned: The fence was revoked.
         """
         gate, worktree = self._context.gate, self._context.engine.worktree()
         if gate is None:
             return None, None
         self._asked.append(commit)
-        # Other settings show other files of the same commit.
+        # With other settings, the same commit has other files.
         before = published.commit if is_made_as_asked(published, self._options) else ""
         git, environ = self._options.git, self._context.environ
         with explained(f"cannot read {worktree}"):
@@ -180,15 +180,15 @@ class Publisher:
                     raise
                 if silence := gate.silence(commit, error):
                     return silence, error
-                # Not in the next cycle: as git-sync, a process may end at its first failure.
+                # Retry within this cycle: like git-sync, the process may exit at its first failure.
                 fence.wait(ONCE_MORE_SECONDS)
 
     def _accept(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """
-        Note what the gate says of the newest commit; nothing where it lets it pass.
+        Note the gate's refusal of the newest commit; None if it accepts it.
 
         Args:
-            why_nothing: Why nothing is published instead.
+            why_nothing: Why no fallback is published.
         """
         self.refusal = refusal
         self._context.status.refuse(refusal, why_nothing)
@@ -197,10 +197,10 @@ class Publisher:
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """
-        Let the hooks know; a one-shot waits for them.
+        Start the hooks; a one-shot waits for them.
 
         Raises:
-            GaveUp: One of them failed in a one-shot, as in git-sync.
+            GaveUp: A hook failed in a one-shot, as in git-sync.
         """
         self._context.past.has_synced = True
         hooks = self._context.hooks
@@ -210,5 +210,5 @@ class Publisher:
             raise GitSyncExitError(
                 "hook_failed",
                 f"{commit} is published, but {problem}",
-                "A one-shot ends with its hooks; look at what the hook says.",
+                "A one-shot succeeds only if its hooks do: check the hook's output.",
             )

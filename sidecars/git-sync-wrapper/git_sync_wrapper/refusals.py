@@ -1,9 +1,9 @@
 """
-What git, ssh and git-sync say when they fail, as a reason and advice.
+Map error messages of git, ssh and git-sync to a reason and advice.
 
-They give no codes, only sentences; those below are of git 2.39 to 2.47, curl 7.88 to 8.14 and
-OpenSSH 9.2 to 10.0, and of git-sync itself, which is written in Go and says the same of a disk in
-small letters. Anything else is reported verbatim, under `git_sync_failed`.
+They report sentences, not codes. The patterns below match git 2.39 to 2.47, curl 7.88 to 8.14,
+OpenSSH 9.2 to 10.0, and git-sync itself, which is written in Go and reports disk errors in lower
+case. Any other message is reported verbatim, with the reason `git_sync_failed`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from sidecar_runtime.errors import SidecarError
 
 SAID_CHARACTERS = 700
-# In git-sync's errors: `Run(git fetch …): exit status 128: { stdout: "…", stderr: "fatal: …" }`.
+# git-sync's errors: `Run(git fetch …): exit status 128: { stdout: "…", stderr: "fatal: …" }`.
 _STDERR = re.compile(r', stderr: ("(?:[^"\\]|\\.)*")')
 _LINE_END = re.compile(r"[\n\r]")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
@@ -24,19 +24,19 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 class Refusal(NamedTuple):
     """
-    One cause: what is said of it, and what to do.
+    One cause: the pattern of its messages, and advice.
     """
 
     said: str
     advice: str
 
 
-# By reason, in this order: what names a cause exactly comes before what follows from it.
+# By reason. The first match wins: an exact cause comes before messages that only follow from it.
 REFUSALS = {
     "target_full": Refusal(
         r"No space left on device|Disk quota exceeded|unable to write (file|new index)"
         r"|Out of diskspace",
-        "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched.",
+        "Raise the volume's size (emptyDir: sizeLimit). The published commit is not affected.",
     ),
     "out_of_memory": Refusal(
         r"signal: killed|died of signal 9|out of memory|Cannot allocate memory",
@@ -44,32 +44,36 @@ REFUSALS = {
     ),
     "host_key_changed": Refusal(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "If the server's key was really changed, put the new one into the known_hosts file.",
+        "Verify that the server's key was replaced; then put the new key into the known_hosts "
+        "file.",
     ),
     "host_key_unknown": Refusal(
         r"Host key verification failed|No \S+ host key is known for",
-        "Put the server's key into the known_hosts file (dags.gitSync.knownHosts).",
+        "Add the server's key to the known_hosts file (dags.gitSync.knownHosts).",
     ),
     "ssh_key_invalid": Refusal(
         r"error in libcrypto|Load key .{,500}(invalid format|error)|incorrect passphrase",
-        "The SSH key in the Secret is damaged or has a passphrase: store it again, as it is.",
+        "The SSH key in the Secret is damaged or has a passphrase: store the original key file "
+        "again, without a passphrase.",
     ),
     "ssh_key_open": Refusal(
         r"UNPROTECTED PRIVATE KEY FILE|bad permissions",
-        "ssh wants a key that only its owner reads: defaultMode 0400 in the Secret's volume.",
+        "ssh accepts only a key that no other user can read: set defaultMode 0400 in the Secret's "
+        "volume.",
     ),
     "ssh_user_missing": Refusal(
         r"No user exists for uid",
-        "ssh needs an entry in /etc/passwd: run as 65533, or let the root be writable.",
+        "ssh needs an entry in /etc/passwd: run as UID 65533, or make the root file system "
+        "writable.",
     ),
     "ssh_key_refused": Refusal(
         r"Permission denied \(\w*publickey|Permission denied, please try again",
-        "Add the public key to the server as a deploy key that may read this repository.",
+        "Add the public key to the server as a deploy key with read access to this repository.",
     ),
     "name_unresolved": Refusal(
         r"Could not resolve host|Name or service not known|Temporary failure in name resolution"
         r"|no such host",
-        "Check the host in GITSYNC_REPO, and the DNS of the cluster.",
+        "Check the host in GITSYNC_REPO and the cluster's DNS.",
     ),
     "proxy_refused": Refusal(
         r"Could not resolve proxy|CONNECT tunnel failed|Received HTTP code \d+ from proxy",
@@ -78,57 +82,57 @@ REFUSALS = {
     "tls_failed": Refusal(
         r"SSL certificate problem|certificate verif|gnutls_handshake|SSL_ERROR|unable to get local"
         r" issuer|x509: ",
-        "If a company's own CA signs the traffic, point GIT_SSL_CAINFO at its bundle.",
+        "If your company's own CA signs the certificate, set GIT_SSL_CAINFO to its CA bundle.",
     ),
     "remote_unreachable": Refusal(
         r"Failed to connect|Couldn't connect|Connection refused|No route to host"
         r"|Network is unreachable",
-        "Check that the git server is up, and the route and the proxy to it.",
+        "Check that the git server is up, and check the route and the proxy to it.",
     ),
     "remote_timeout": Refusal(
         r"timed out|Timeout was reached|i/o timeout",
-        "Check the route to the git server: packets that are dropped look like this.",
+        "Check the route to the git server: dropped packets are a common cause.",
     ),
     "login_missing": Refusal(
         r"could not read (Username|Password)|terminal prompts disabled",
-        "The server asks who is there: set GITSYNC_USERNAME and a password, or "
-        "GIT_SYNC_WRAPPER_CREDENTIALS. A private repository that is misspelled looks the same.",
+        "The server requires a login: set GITSYNC_USERNAME and a password, or "
+        "GIT_SYNC_WRAPPER_CREDENTIALS. A misspelled repository can cause the same error.",
     ),
     "credentials_refused": Refusal(
         r"Authentication failed|HTTP Basic: Access denied|Invalid username or"
         r"|returned error: 40[13]",
-        "The server does not take this user and password: look whether the token has expired, and "
-        "whether it may read this repository.",
+        "The server refuses this user and password: check that the token has not expired and that "
+        "it may read this repository.",
     ),
     "ref_not_found": Refusal(
         r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref"
         r"|unadvertised object",
-        "Check GITSYNC_REF: a branch, a tag or a full commit, as it is on the server.",
+        "Check GITSYNC_REF: it must be a branch, a tag or a full commit hash on the server.",
     ),
     "repository_not_found": Refusal(
         r"repository '.{,500}' not found|does not appear to be a git repository|returned error: 404"
         r"|[Rr]epository not found|The project you were looking for could not be found",
-        "Check GITSYNC_REPO, and whether these credentials may see that repository.",
+        "Check GITSYNC_REPO, and check that these credentials may read the repository.",
     ),
     "server_error": Refusal(
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
         r"|Connection reset|Broken pipe|Empty reply from server",
-        "The git server failed; this passes by itself, or look at the server.",
+        "The git server failed. The request is retried; if it keeps failing, check the server.",
     ),
     "sync_timeout": Refusal(
         r"context deadline exceeded|Run\(.{,4000}\): context",
-        "Raise GITSYNC_SYNC_TIMEOUT for a large repository; else look at the network.",
+        "For a large repository, raise GITSYNC_SYNC_TIMEOUT; otherwise check the network.",
     ),
     "target_denied": Refusal(
         r"Permission denied|Read-only file system|Operation not permitted",
-        "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it.",
+        "Mount the volume writable, and set fsGroup or runAsUser so that the pod can write to it.",
     ),
 }
 
 
 def heard(report: str) -> str:
     """
-    Return what git-sync reports, in its error-file or on a line of its log; git's own words first.
+    Return the error in git-sync's error-file or in a line of its log, with git's own output first.
     """
     error = report
     with suppress(ValueError):
@@ -141,7 +145,7 @@ def heard(report: str) -> str:
 
 def _unquoted(text: str) -> str:
     """
-    Return a string that Go has quoted; where Go's escapes are not JSON's, as it is.
+    Decode a string that Go has quoted; return it unchanged if Go's escapes are not valid JSON.
     """
     try:
         return str(json.loads(text))
@@ -151,7 +155,7 @@ def _unquoted(text: str) -> str:
 
 def explain(said: str, doing: str = "git-sync failed") -> SidecarError:
     """
-    Return the error for what was said.
+    Return the error for an error message.
     """
     for reason, refusal in REFUSALS.items():
         if found := re.search(refusal.said, said, re.IGNORECASE):
@@ -159,14 +163,14 @@ def explain(said: str, doing: str = "git-sync failed") -> SidecarError:
             return SidecarError(reason, text, refusal.advice)
     return SidecarError(
         "git_sync_failed",
-        f"{doing}: {_short(said) or 'it said nothing'}",
-        "See what it says; with GIT_SYNC_WRAPPER_LOG_LEVEL=debug all of it is logged.",
+        f"{doing}: {_short(said) or 'no error message'}",
+        "Read the quoted error; set GIT_SYNC_WRAPPER_LOG_LEVEL=debug to log all output.",
     )
 
 
 def _line_around(found: re.Match[str], said: str) -> str:
     """
-    Return the line that a match is on; a pattern for whole lines takes minutes for a long one.
+    Return the line that contains a match. A regex for whole lines takes minutes on a long line.
     """
     before = max(said.rfind(end, 0, found.start()) for end in "\n\r") + 1
     after = _LINE_END.search(said, found.end())
@@ -175,7 +179,7 @@ def _line_around(found: re.Match[str], said: str) -> str:
 
 def _short(said: str) -> str:
     """
-    Return the end of what was said on one line, without who logs in.
+    Return the end of a message as one line, without user and password in URLs.
     """
     one_line = " ".join(_USERINFO.sub("", said).split())
     return one_line[-SAID_CHARACTERS:]

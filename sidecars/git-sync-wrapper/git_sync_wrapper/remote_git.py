@@ -1,5 +1,5 @@
 """
-git against the remote, as git-sync would run it: who logs in, and what a failure means.
+Runs git against the remote with git-sync's login and configuration, and explains failures.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from sidecar_runtime import child
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
 COOKIE_FILE = "/etc/git-secret/cookie_file"
-"""Where git-sync wants it; no flag changes that."""
-# Of what git complains of.
+"""git-sync's path of the cookie file; no flag changes it."""
+# Limits for git's error output.
 LAST_LINES = 100
 LINE_CHARACTERS = 4000
 
 
 class RemoteGit:
     """
-    Runs git with all that it needs to talk to the remote, in a process of its own each time.
+    Runs git with all settings that it needs to reach the remote, in a separate process each time.
     """
 
     def __init__(self, options: Options, access: Access, environ: Mapping[str, str]) -> None:
@@ -46,13 +46,13 @@ class RemoteGit:
         Run one command of git.
 
         Args:
-            words: The command.
-            doing: What fails, for people.
-            configs: Configurations beside those of git-sync; nobody can read them.
-            out: Gets each line that git says.
+            words: The command and its arguments, without `git`.
+            doing: The start of the error message.
+            configs: Configurations in addition to git-sync's; other processes cannot read them.
+            out: Receives each line of git's output.
 
         Raises:
-            SidecarError: It failed; for each cause another reason.
+            SidecarError: git failed; its reason depends on the cause.
             CycleAbandoned: The fence was revoked.
         """
         complaints: deque[str] = deque(maxlen=LAST_LINES)
@@ -77,7 +77,7 @@ class RemoteGit:
 
     def _surroundings(self, more: Sequence[tuple[str, str]]) -> dict[str, str]:
         """
-        Return the environment in which git finds what git-sync would tell it.
+        Return an environment that gives git the same configuration as git-sync would.
         """
         options = self._options
         prepared = self._access.prepare()
@@ -97,7 +97,7 @@ class RemoteGit:
 
     def _ssh(self, keys: Sequence[str], known_hosts: str) -> str:
         """
-        Return the ssh command as git-sync makes it.
+        Return the ssh command that git-sync would use.
         """
         command = self._environ.get("GIT_SSH_COMMAND") or "ssh"
         command += "".join(f" -i {key}" for key in keys if key)

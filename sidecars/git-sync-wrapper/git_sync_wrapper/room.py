@@ -1,9 +1,9 @@
 """
-Room on the volume for one commit more.
+Make room on the volume for another commit.
 
-git-sync never gets over a full volume by itself: what did not fit stays. So room is made before it
-runs, and where that was not enough, again: commits that were asked for go, then those that are kept
-for their readers, the oldest first, and never the one that is shown.
+git-sync does not recover from a full volume: an incomplete checkout stays. So room is made before
+it runs, and again if that was not enough. Requested commits are removed first, then replaced
+commits, the oldest first; the published commit is never removed.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from sidecar_runtime.fence import Fence
 T = TypeVar("T")
 
 WORTH = 10
-"""Commits that together take less than a tenth of what is lacking share their files, and stay."""
+"""Older commits that together free less than a tenth of the missing room are kept."""
 
 
 def with_room(
     attempt: Callable[[], T], engine_root: str, volume: Volume, fence: Fence, *, is_new: bool
 ) -> T:
     """
-    Check a commit out and publish it; return what that returns.
+    Check out and publish a commit, with enough room; return the result of `attempt`.
 
     Args:
-        attempt: Does so, from the start each time.
+        attempt: Checks out and publishes, from the start each time.
         engine_root: git-sync's own root.
-        is_new: Whether the remote is known to have a new commit; without one no room is made
-            before it is needed.
+        is_new: Whether the remote is known to have a new commit. If not, room is made only once
+            the volume is full.
 
     Raises:
-        SidecarError: It failed; ``target_full`` where there is nothing left to remove.
+        SidecarError: It failed; ``target_full`` if there is nothing left to remove.
         CycleAbandoned: The fence was revoked.
     """
     if is_new and volume.lacking_bytes() > 0:
@@ -51,7 +51,7 @@ def with_room(
         except SidecarError as error:
             if error.reason != "target_full":
                 raise
-            # git-sync collects garbage by the number of packs, not by their size: that may be all.
+            # git-sync collects garbage by number of packs, not by size: that alone may free enough.
             throw_away(engine_root)
             volume.drop_asked(fence)
             if not (is_first or volume.drop_oldest(fence)):

@@ -1,5 +1,5 @@
 """
-Files of credentials, watched: one that changes ends the wait after a failure.
+Watches files with credentials: a change ends the wait after a failure.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def watch_secrets(
     files: Sequence[str], wake: Callable[[], None], period_seconds: float = WATCH_SECONDS
 ) -> None:
     """
-    Ask for a cycle whenever one of the files changes, from a thread; none where there are none.
+    Call `wake` from a thread whenever one of the files changes; without files start no thread.
     """
     if files:
         arguments = (files, wake, period_seconds)
@@ -56,7 +56,7 @@ def _watch(files: Sequence[str], wake: Callable[[], None], period_seconds: float
 
 def _stamp(file: str) -> tuple[int, ...]:
     """
-    Return what differs once a file is another, or has other content; empty where there is none.
+    Return values that change when a file is replaced or edited; empty if it does not exist.
     """
     try:
         found = os.stat(file)

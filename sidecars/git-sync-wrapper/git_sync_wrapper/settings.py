@@ -1,5 +1,5 @@
 """
-The settings of git-sync-wrapper; those of git-sync are in :mod:`git_sync_wrapper.flags.options`.
+The settings of git-sync-wrapper; :mod:`git_sync_wrapper.flags.options` has git-sync's own.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ INSTEAD = slips(
 @allows("a program: a path, or a name on PATH")
 def program(text: str) -> str:
     """
-    Read a program: a path, or a name to be found on PATH.
+    Return the absolute path of a program that is given as a path or as a name on PATH.
     """
     found = shutil.which(text.strip())
     if found is None:
-        raise ValueError("is not a program that this image has and can run")
+        raise ValueError("is not an executable program in this image")
     return os.path.abspath(found)
 
 
@@ -61,7 +61,7 @@ class Settings(GateSettings):
     The settings of the daemon.
 
     Args:
-        interval_seconds: From git-sync's own period; no variable of ours sets it.
+        interval_seconds: git-sync's own period; no variable with our prefix sets it.
     """
 
     interval_seconds: float = 10.0
@@ -71,26 +71,27 @@ class Settings(GateSettings):
     )
     timeout_seconds: float = inherited(
         "timeout_seconds",
-        text="A cycle that takes longer is abandoned, counted as failed, and never publishes. At "
-        "least git-sync's own --sync-timeout and two minutes.",
+        text="Abandon a cycle that takes longer: it counts as failed and never publishes. Never "
+        "less than git-sync's own --sync-timeout plus two minutes.",
     )
     http_bind: tuple[str, int] = inherited(
         "http_bind",
         default=":9814",
-        text="Where /healthz, /readyz, /metrics and the status page listen. git-sync's own port "
-        "(GITSYNC_HTTP_BIND) is served as well.",
+        text="The address that serves /healthz, /readyz, /metrics and the status page. git-sync's "
+        "own port (GITSYNC_HTTP_BIND) is served as well.",
     )
     mode: str = setting(
         "MODE",
         choice("protect", "passthrough"),
         default="protect",
-        text="Whether commits are kept and published by the wrapper, or git-sync runs unchanged.",
+        text="protect: the wrapper keeps and publishes commits. passthrough: git-sync runs "
+        "unchanged.",
     )
     git_sync: str = setting(
         "GIT_SYNC",
         program,
         default="git-sync",
-        text="The git-sync to run, version 4; the image has it at /git-sync.",
+        text="The git-sync program to run, version 4. The image contains it at /git-sync.",
     )
     retain_count: int = setting(
         "RETAIN_COUNT",
@@ -102,70 +103,73 @@ class Settings(GateSettings):
         "RETAIN_FOR",
         duration(at_most=YEAR_SECONDS),
         default="10m",
-        text="A commit stays for at least this long after it was replaced, or for git-sync's "
+        text="Keep a replaced commit for at least this long, or for git-sync's "
         "--stale-worktree-timeout if that is longer.",
     )
     retain_bytes: int | None = setting(
         "RETAIN_BYTES",
         byte_size,
-        text="What older commits may take on the volume, beyond what they share with the shown "
-        "one: above that the oldest goes, though its time has not come. Unset: no limit.",
+        text="The most space that older commits may take on the volume, not counting files that "
+        "the published commit shares. Above it, the oldest commit is removed before RETAIN_FOR "
+        "has passed. Unset: no limit.",
     )
     keep_asked: int = setting(
         "KEEP_ASKED",
         count,
         default="20",
-        text="How many older commits to keep that a pod has asked for (DAG versions of Airflow 3), "
-        "beside those of RETAIN_COUNT. 0: nobody may ask.",
+        text="How many older commits to keep that pods requested (DAG versions of Airflow 3), in "
+        "addition to RETAIN_COUNT. 0: pods cannot request commits.",
     )
     keep_asked_bytes: int = setting(
         "KEEP_ASKED_BYTES",
         byte_size,
         default="256Mi",
-        text="What they may take on the volume, beyond what they share with the shown commit; the "
-        "ones seen in use last stay.",
+        text="The most space that requested commits may take on the volume, not counting files "
+        "that the published commit shares. The most recently used commits are kept.",
     )
     fsync: bool = setting(
         "FSYNC",
         boolean,
         default="true",
-        text="Flush each new file and its folder to disk before the link shows it: a commit "
-        "outlives a loss of power. If false, what such a loss spoilt is noticed and restored, and "
-        "until then it is not ready: enough for an emptyDir, which its node loses with its power.",
+        text="Flush each new file and its folder to disk before the link points to them, so that a "
+        "commit survives a power loss. If false, files that a power loss damaged are detected and "
+        "restored, and the wrapper is not ready until then. That is enough for an emptyDir, which "
+        "is lost anyway when its node loses power.",
     )
     username_file: str | None = setting(
         "USERNAME_FILE",
         absolute_path,
-        text="The file to read the user name from at each login, with --password-file.",
+        text="A file that contains the user name, for use with --password-file. It is read at each "
+        "login.",
     )
     credentials: Source = setting(
         "CREDENTIALS",
         source,
         default="auto",
-        text="Who logs in to the repository's server. auto: as git-sync's own flags say, or "
-        "where they say nothing, the pod's AWS identity for CodeCommit.",
+        text="How to log in to the git server. auto: with git-sync's own flags or, if they set no "
+        "login, with the pod's AWS identity for CodeCommit.",
     )
     secret_stage: str = setting(
         "SECRET_STAGE",
         stage,
         default="AWSCURRENT",
-        text="Which version of the secret in Secrets Manager is read.",
+        text="Which version of the secret to read from Secrets Manager.",
     )
 
     @property
     def answers(self) -> bool:
         """
-        Whether consumers may ask for older commits.
+        Whether consumers may request older commits.
         """
         return bool(self.keep_asked) and not (self.one_shot or self.dry_run)
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """
-    Read the settings; return them, and the variables that nobody reads, as :func:`load` does.
+    Return the settings, and the variables with our prefix that no setting reads, as :func:`load`.
 
     Raises:
-        SettingsError: One or more are wrong; all of them are named.
+        SettingsError: One or more are invalid; it lists all of them.
     """
     return load(Settings, PREFIX, environ, instead=INSTEAD, check=_check)
 

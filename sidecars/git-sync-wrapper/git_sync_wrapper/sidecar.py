@@ -1,5 +1,5 @@
 """
-State of git-sync-wrapper that outlives a cycle and its thread.
+The sidecar: state of git-sync-wrapper that outlives a cycle and its thread.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class GitSyncWrapper:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
-        Let the signal of ``--sync-on-signal`` ask for a cycle (SIGHUP always does), and a file of
-        credentials that changes: a person may just have fixed what was refused. So does a consumer
-        that asks for a commit.
+        Call `wake` for a cycle on the signal of ``--sync-on-signal`` (the loop handles SIGHUP), on
+        a changed credentials file, which may fix a refused login, and when a consumer requests a
+        commit.
         """
         if self._context.asked is not None:
             self._context.asked.wake = wake

@@ -1,5 +1,5 @@
 """
-What /readyz and the status page show: written by the cycle, read by the endpoint.
+The state that /readyz and the status page show: written by the cycle, read by the endpoint.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from sidecar_runtime.health import Readiness
 
 class Status:
     """
-    The facts as of now; each is replaced as a whole, so threads need no lock.
+    The current state. Each field is replaced as a whole, so threads need no lock.
 
     Args:
-        facts: What the status page shows of the settings.
+        facts: The settings that the status page shows.
     """
 
     def __init__(self, options: Options, facts: dict[str, object]) -> None:
@@ -36,12 +36,12 @@ class Status:
             return Readiness(False, problem=f"nothing is published yet{self._why_nothing}")
         problem = self._damage or difference.problem
         if not os.path.isdir(self._options.link):
-            problem = f"{self._options.link} shows no folder"
+            problem = f"{self._options.link} does not lead to a folder"
         shortfall = self._doubt or difference.shortfall
         if self._options.is_pinned and self._refusal:
             problem = f"the gate refuses {self._refusal.revision}, which GITSYNC_REF pins"
         if published.fallback:
-            shortfall = f"the gate refused {published.fallback}, and this is a fallback"
+            shortfall = f"the gate refused {published.fallback}; this commit is a fallback"
         return Readiness(not problem, published.commit, published.published_at, problem, shortfall)
 
     def publish(self, published: Published, *, is_holder: bool) -> None:
@@ -49,8 +49,8 @@ class Status:
         Note what the link shows.
 
         Args:
-            is_holder: Whether this process can change it. If not, it is ready for another commit
-                too: a rolling update ends the one that can only once this one is ready.
+            is_holder: Whether this process can change it. A standby is ready for another commit
+                as well: a rolling update ends the lock holder only once the standby is ready.
         """
         found = find_difference(published, self._options)
         if not is_holder:
@@ -59,26 +59,26 @@ class Status:
 
     def damage(self, problem: str, *, doubt: str = "") -> None:
         """
-        Note what is damaged of what the link shows; nothing once it is whole.
+        Note the damage to the published commit; an empty text once it is whole.
 
         Args:
-            doubt: Why this process cannot tell, and leaves it to another one.
+            doubt: Why this process cannot check for damage and leaves that to the lock holder.
         """
         self._damage, self._doubt = problem, doubt
 
     def refuse(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """
-        Note what the gate refuses; None once it refuses nothing.
+        Note the refusal of the gate, or None once nothing is refused.
 
         Args:
-            why_nothing: Why nothing is published instead, to be said after the commit.
+            why_nothing: Why no fallback is published; the text follows the commit's hash.
         """
         self._refusal = refusal
         self._why_nothing = f": the gate refuses {refusal.revision}{why_nothing}" if refusal else ""
 
     def details(self) -> dict[str, object]:
         """
-        Return what the status page shows besides.
+        Return the additional facts of the status page.
         """
         refused = {"refused": self._refusal.facts()} if self._refusal else {}
         return {**self._facts, **self._shown[0].facts.shown(), **refused}

@@ -277,7 +277,7 @@ def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> N
             "git-sync ended with exit code 1",
         ),
         ("kill -9 $$", "git_sync_failed", "git-sync ended with signal 9"),
-        ("exit 0", "git_sync_failed", "shows no commit"),
+        ("exit 0", "git_sync_failed", "does not lead to a commit"),
     ],
 )
 def test_a_failure_without_an_error_file_is_explained_by_the_log_and_the_end(

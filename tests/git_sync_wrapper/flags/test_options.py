@@ -178,15 +178,15 @@ def test_flags_that_are_given_several_times_add_up() -> None:
         ({"GITSYNC_REPO": "https://me:p@1/sh@x/y"}, ("GITSYNC_REPO", "https://***@x/y", "%2F")),
         (
             {"GITSYNC_REPO": "https://me:hush@[x/y"},
-            ("GITSYNC_REPO", "https://***@[x/y", "not a URL"),
+            ("GITSYNC_REPO", "https://***@[x/y", "not a valid URL"),
         ),
         (
             {"GITSYNC_REPO": "https://me:hush@h/x", "GITSYNC_USERNAME": "u", **PASSWORD},
             ("GITSYNC_REPO", "https://***@h/x", ""),
         ),
-        ({"GITSYNC_REPO": "ssh://git:hush@x/y"}, ("GITSYNC_REPO", "ssh://***@x/y", "has a pass")),
+        ({"GITSYNC_REPO": "ssh://git:hush@x/y"}, ("GITSYNC_REPO", "ssh://***@x/y", "a password")),
         ({"GITSYNC_REPO": "HTTPS://me:12/sh@x/y"}, ("GITSYNC_REPO", "HTTPS://***@x/y", "%2F")),
-        ({"GITSYNC_REPO": "ftp://me:hush@x/y"}, ("GITSYNC_REPO", "ftp://***@x/y", "has a pass")),
+        ({"GITSYNC_REPO": "ftp://me:hush@x/y"}, ("GITSYNC_REPO", "ftp://***@x/y", "a password")),
         *(
             ({"GITSYNC_REPO": repo}, ("GITSYNC_REPO", "***", "https://"))
             for repo in ("me:hush@h/x", "me:hu/sh@h/x", "me:hush@h:1/x", "hush@h/x")
@@ -194,11 +194,11 @@ def test_flags_that_are_given_several_times_add_up() -> None:
         ({"GITSYNC_SYNC_ON_SIGNAL": "KILL"}, ("GITSYNC_SYNC_ON_SIGNAL", "KILL", "is not a signal")),
         (
             {"GITSYNC_WEBHOOK_URL": "hooks.example.com/T/hush"},
-            ("GITSYNC_WEBHOOK_URL", "***", "is not a URL of http or https"),
+            ("GITSYNC_WEBHOOK_URL", "***", "is not an http or https URL"),
         ),
         (
             {"GITSYNC_REPO": "https://me@h/x?t=hush", "GITSYNC_USERNAME": "u", **PASSWORD},
-            ("GITSYNC_REPO", "https://***@h/x?***", "names a user"),
+            ("GITSYNC_REPO", "https://***@h/x?***", "contains a user"),
         ),
         (
             {"GIT_SYNC_BRANCH": "a", "GIT_SYNC_REV": "b"},
@@ -214,7 +214,7 @@ def test_flags_that_are_given_several_times_add_up() -> None:
         ),
         (
             {"GITSYNC_GITHUB_APP_CLIENT_ID": "x", "GITSYNC_GITHUB_APP_INSTALLATION_ID": "1"},
-            ("--github-app-private-key-file", "", "is needed"),
+            ("--github-app-private-key-file", "", "is required"),
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_command_runs_in_the_commit_and_gets_its_hash(tmp_path: Path, fence: F
 @pytest.mark.parametrize(
     ("text", "timeout_seconds", "problem"),
     [
-        ("echo why; exit 3", 60.0, "ended with 3: why"),
+        ("echo why; exit 3", 60.0, "ended with exit code 3: why"),
         ("sleep 60", 0.2, "within 0.2 s"),
         (None, 60.0, "cannot be started"),
     ],
@@ -147,7 +147,7 @@ def test_another_status_fails_unless_any_will_do_and_a_revoked_one_is_not_sent(
     fence: Fence,
 ) -> None:
     with Server(500) as server:
-        with pytest.raises(HookFailed, match="is 500, not 200"):
+        with pytest.raises(HookFailed, match="is 500 instead of 200"):
             Webhook(server.endpoint, "POST", 200, 5.0, 1.0).run(ONE, fence)
         Webhook(server.endpoint, "POST", 0, 5.0, 1.0).run(ONE, fence)
         fence.revoke()
@@ -211,7 +211,7 @@ def test_what_fails_is_said_until_it_succeeds_without_what_a_command_prints(
     try:
         assert "" == ours.problem
         ours.announce(ONE)
-        said = f"exechook failed for {ONE}: it ended with 3"
+        said = f"exechook failed for {ONE}: it ended with exit code 3"
         wait_until(lambda: f"touch-file failed: File exists; {said}" == ours.problem, "both fail")
         (tmp_path / "touched").unlink()
         ours.announce(ONE)
@@ -227,7 +227,7 @@ def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted
 
     problem = ours.announce_once(ONE, Fence())
 
-    assert problem.startswith("exechook: it ended with 1")
+    assert problem.startswith("exechook: it ended with exit code 1")
     assert [("exechook", "error")] == counted.ends
 
 

@@ -144,12 +144,12 @@ def test_a_key_that_is_fine_stays_as_it_is(key: str) -> None:
         (lambda key: encoded(encoded(key)), "base64"),
         (lambda key: "\n".join(base64.encodebytes(key.encode()).decode().splitlines()), "base64"),
         (lambda key: key.replace("\n", "\\n"), r"\n"),
-        (lambda key: key.rstrip("\n").replace("\n", " "), "lines were put in order"),
-        (lambda key: key.replace("\n", "\n    "), "lines were put in order"),
-        (lambda key: key.replace("\n", " \n"), "lines were put in order"),
-        (lambda key: key.replace("\n", "\n\n"), "lines were put in order"),
-        (lambda key: key.replace("\n", ""), "lines were put in order"),
-        (lambda key: f"# my key\n{key}", "lines were put in order"),
+        (lambda key: key.rstrip("\n").replace("\n", " "), "lines were reformatted"),
+        (lambda key: key.replace("\n", "\n    "), "lines were reformatted"),
+        (lambda key: key.replace("\n", " \n"), "lines were reformatted"),
+        (lambda key: key.replace("\n", "\n\n"), "lines were reformatted"),
+        (lambda key: key.replace("\n", ""), "lines were reformatted"),
+        (lambda key: f"# my key\n{key}", "lines were reformatted"),
         (lambda key: f"\ufeff{key}", "byte order mark"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_key_with_a_passphrase_is_doubted_and_keeps_its_headers(
     repaired = repair_key(text.encode())
 
     assert () == repaired.repairs
-    assert ("it has a passphrase, which nobody can enter here",) == repaired.doubts
+    assert ("it has a passphrase, which cannot be entered here",) == repaired.doubts
     headers = [line for line in text.splitlines() if ":" in line]
     lines = repair_key(text.replace("\n", " \n").encode()).text.splitlines()
     assert headers == [line for line in lines if ":" in line]
@@ -213,4 +213,4 @@ def test_known_hosts_are_repaired(raw: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nobody\n", "github.com\n"])
 def test_known_hosts_without_a_host_are_doubted(text: str) -> None:
-    assert ("it names no host",) == repair_known_hosts(text.encode()).doubts
+    assert ("it contains no host key",) == repair_known_hosts(text.encode()).doubts

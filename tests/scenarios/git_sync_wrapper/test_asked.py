@@ -61,7 +61,7 @@ def refusal(store: Path, commit: str) -> tuple[int, str]:
     def is_final() -> bool:
         status, said = asked(store, commit, lambda status: status not in (200, 202))
         last[:] = [(status, said["reason"])]
-        return "looked up once more" not in said["error"]
+        return "looked up again" not in said["error"]
 
     wait_until(is_final, "it is sure")
     return last[0]

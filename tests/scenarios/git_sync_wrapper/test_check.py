@@ -73,7 +73,7 @@ def test_a_hook_that_fails_is_named_until_it_succeeds(here: GitSite, page: str) 
     }
     wrapper = here.publish(**settings)
     wrapper.wait_for_event("hook_failed")
-    said = f"exechook failed for {here.repository.head()}: it ended with 3"
+    said = f"exechook failed for {here.repository.head()}: it ended with exit code 3"
 
     answer = wrapper.wait_until_ready()
     assert said == answer.json()["shortfall"]

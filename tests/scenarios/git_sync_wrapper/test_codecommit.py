@@ -46,6 +46,6 @@ def test_a_repository_of_codecommit_needs_no_setting_and_check_names_who_signs(
         assert 0 == checked.wait_for_exit(120).code, checked.log()
         assert "1" == (site.link / "revision.txt").read_text()
         assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-        assert f"credentials    {IDENTITY_ARN}, by " in checked.log()
+        assert f"credentials    {IDENTITY_ARN}, from " in checked.log()
         assert sts.credentials.secret_key not in checked.log()
         assert sts.credentials.token not in checked.log()

@@ -201,7 +201,7 @@ def test_what_is_not_known_to_be_whole_is_not_ready(here: GitSite) -> None:
 
     wrapper.wait_for_event("cycle_failed")
     assert 503 == wrapper.get("/readyz").status
-    assert "not known to be whole" in wrapper.status()["problem"]
+    assert "the list of its files is missing or incomplete" in wrapper.status()["problem"]
     here.server.start()
     wrapper.wait_until_ready()
     assert before == contents(tree)

@@ -48,7 +48,8 @@ def test_the_newest_parent_that_is_accepted_is_shown_until_a_good_commit_comes(
     assert {"name": accepted, "refused": refused}.items() <= wrapper.wait_for_event(
         "gate_fallback"
     ).items()
-    assert f"the gate refused {refused}, and this is a fallback" == wrapper.status()["shortfall"]
+    said = f"the gate refused {refused}; this commit is a fallback"
+    assert said == wrapper.status()["shortfall"]
     wait_until(lambda: 1 == wrapper.metrics()[REFUSED], "the newest is refused")
     assert (1, refused) == (wrapper.metrics()[FALLBACK], record(here))
     here.wait_until_shown(good(here, 3), wrapper)
@@ -150,7 +151,7 @@ def test_without_an_acceptable_commit_nothing_is_shown(here: GitSite) -> None:
     refused = bad(here)
     wrapper = here.wrapper(**GATE)
 
-    said = f"nothing is published yet: the gate refuses {refused}, and all before it"
+    said = f"nothing is published yet: the gate refuses {refused} and all commits before it"
     wrapper.wait_for_event("http_listening")
     wait_until(lambda: said == wrapper.status()["problem"], said)
     here.wait_until_shown(good(here), wrapper)

@@ -59,4 +59,5 @@ def test_of_another_repository_the_newest_accepted_commit_is_shown_and_a_one_sho
     assert accepted == here.shown()
     wrapper = restart(here, **settings)
     wrapper.wait_until_ready()
-    assert f"the gate refused {refused}, and this is a fallback" == wrapper.status()["shortfall"]
+    said = f"the gate refused {refused}; this commit is a fallback"
+    assert said == wrapper.status()["shortfall"]

@@ -1,3 +1,3 @@
 """
-Older commits that consumers ask for: which belong to what is shown, and how they come.
+Older commits that consumers request: which are in the history, and how they reach the volume.
 """

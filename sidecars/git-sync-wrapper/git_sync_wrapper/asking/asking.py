@@ -1,8 +1,8 @@
 """
-Older commits, for runs that began with them: brought beside what is shown, when a consumer asks.
+Add older commits to the volume on request, for runs that began with them.
 
-git-sync fetches and checks out each, as it would a pinned one, so that its files are those that it
-had when it was shown. The gate is not asked: it let pass what came of it.
+git-sync fetches and checks out each like a pinned commit, so its files are the same as when it was
+published. The gate does not judge them: it has accepted a later commit.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ log = get_logger("asked")
 
 class Asking:
     """
-    Answers consumers of one volume, cycle for cycle; belongs to one thread.
+    Answers the requests of a volume's consumers in each cycle; belongs to one thread.
     """
 
     def __init__(self, context: Context, asked: Asked) -> None:
         self._context = context
         self._asked = asked
         self._answers = Answers(context.options.root, context.metrics.asked, asked)
-        # Of one operation: a bring takes up to nine, and all of them are within one cycle.
+        # The limit of one operation: a request needs up to nine, all within one cycle.
         self._seconds = min(
             context.options.sync_timeout_seconds, context.settings.timeout_seconds / 10
         )
         self._volume: Volume | None = None
         self._history: History | None = None
         self._is_away = True
-        """Whether git-sync's checkout may be of another commit than the shown one."""
+        """Whether git-sync's checkout may be of another commit than the published one."""
 
     def follow(self, volume: Volume | None, fence: Fence) -> None:
         """
-        Answer beside the snapshots of a volume from now on, and nowhere without one.
+        Answer requests for a volume from now on; None stops answering.
 
         Raises:
             CycleAbandoned: The fence was revoked; another thread answers there.
@@ -59,26 +59,26 @@ class Asking:
 
     def close(self) -> None:
         """
-        Answer no more; what was brought stays.
+        Stop answering; commits that were added stay.
         """
         self._answers.close()
         self._volume = self._history = None
 
     def note_outage(self, error: SidecarError) -> None:
         """
-        Note that the remote fails: its backoff decides when it is asked again.
+        Note that the remote fails: the backoff decides when it is tried again.
         """
         self._answers.note_outage(error)
 
     def bring(self, fence: Fence, *, began: float, is_refused: bool) -> None:
         """
-        Bring what is waited for, as much as a cycle has time for; a failure is the answer to
-        whoever waits.
+        Add the requested commits, as many as a cycle has time for; a failure is reported to the
+        consumer that waits.
 
-        git-sync's checkout is that of the shown commit again at the end: it is repaired from it.
+        Afterwards git-sync's checkout is of the published commit again, because repairs need it.
 
         Args:
-            began: When the cycle did; one that has taken long leaves it to the next.
+            began: When the cycle began; a cycle that has taken long leaves requests to the next.
             is_refused: Whether the gate refuses the newest commit, whose checkout may stay.
 
         Raises:
@@ -96,7 +96,7 @@ class Asking:
         for commit in self._answers.due(fence):
             with self._answers.answering(commit):
                 if not shown:
-                    raise SidecarError("commit_not_shown", "nothing is shown here yet")
+                    raise SidecarError("commit_not_shown", "nothing is published here yet")
                 if not volume.has(commit):
                     history.require(commit, shown, fence)
                     self._is_away = True
@@ -107,7 +107,7 @@ class Asking:
 
     def _return(self, shown: str, fence: Fence) -> None:
         """
-        Let git-sync check out what is shown; where that fails, the next cycle tries.
+        Let git-sync check out the published commit; if that fails, the next cycle retries.
         """
         try:
             if os.path.basename(self._context.engine.worktree()) != shown:
@@ -121,7 +121,7 @@ class Asking:
 
     def _bring(self, commit: str, volume: Volume, fence: Fence) -> None:
         """
-        Bring one commit beside what is shown; a crash half-way leaves what the next start sweeps.
+        Add one commit to the volume; leftovers of a crash half-way are removed at the next start.
         """
         started, engine = time.monotonic(), self._context.engine
         if volume.lacking_bytes() > 0:
@@ -129,13 +129,13 @@ class Asking:
         if volume.lacking_bytes() > 0:
             raise SidecarError(
                 "asked_too_much",
-                f"the volume has no room for {commit} beside what is shown and in use",
+                f"the volume has no room for {commit} next to the commits that are in use",
                 "Raise the size of the volume (emptyDir: sizeLimit).",
             )
         try:
             self._check_out(commit, fence)
             if os.path.basename(engine.worktree()) != commit:
-                raise SidecarError("commit_missing", f"{commit} is a tag, and not a commit")
+                raise SidecarError("commit_missing", f"{commit} is a tag, not a commit")
             volume.keep_asked(commit, engine.worktree(), fence, engine.check_whole)
         except SidecarError as error:
             if error.reason == "target_full":

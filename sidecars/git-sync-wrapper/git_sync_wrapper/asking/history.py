@@ -1,8 +1,9 @@
 """
-The history of what is shown, without files: whether a commit belongs to it.
+Check that a commit is in the history of the published commit; fetches commits without files.
 
-A server gives any commit by its hash, on the big forges those of every fork too. So what a consumer
-asks for must lead to what is shown: nobody but who may push to the ref decides what is run.
+A server sends any commit by its hash; the large forges even send commits of forks. So a requested
+commit must be an ancestor of the published one: only people who may push to the ref decide what
+runs.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.trees import remove_tree
 
-# A replica of the server may be behind: only what is not there twice, so long apart, is missing.
+# A replica of the server may be behind: a commit is missing if two lookups this far apart fail.
 SURE_SECONDS = 4.0
 ABSENT = 64
-# Commits alone, a few hundred bytes each; a server that knows no filters sends all.
+# Commits alone, a few hundred bytes each; a server without support for filters sends the files too.
 FETCH = ("fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-recurse-submodules")
 COMMITS_ALONE = "--filter=tree:0"
-# What was fetched has a name, so that the next fetch brings only what is new.
+# Names for fetched commits, so that the next fetch downloads only new ones.
 TIP, SHOWN = "refs/history/tip", "refs/history/shown"
 
 
@@ -40,7 +41,7 @@ class History:
     def __init__(self, context: Context, volume: Volume, deadline_seconds: float) -> None:
         """
         Args:
-            deadline_seconds: What each call of git may take.
+            deadline_seconds: The limit for each call of git.
         """
         self._deadline_seconds = deadline_seconds
         self._absent: dict[str, float] = {}
@@ -52,18 +53,18 @@ class History:
 
     def require(self, commit: str, shown: str, fence: Fence) -> None:
         """
-        Return if a commit is in the history of the one that is shown.
+        Require that a commit is in the history of the published commit.
 
         Raises:
-            SidecarError: ``commit_missing`` if it is not in the ref's either, ``commit_not_shown``
-                if it is; or the remote fails.
+            SidecarError: ``commit_not_shown`` if it is only in the ref's history,
+                ``commit_missing`` if it is in neither; or the remote fails.
             CycleAbandoned: The fence was revoked.
         """
         try:
             self._require(commit, shown, fence)
         except SidecarError as error:
             if error.reason in ("git_sync_failed", "target_full"):
-                with suppress(OSError):  # it may be what fails, or fills the volume
+                with suppress(OSError):  # this repository may be damaged, or fill the volume
                     remove_tree(HISTORY, self._store)
             raise
 
@@ -71,7 +72,7 @@ class History:
         if not os.path.isdir(self._path):
             init = ("init", "--quiet", "--bare", "--template=", self._path)
             self._ask(init, os.path.dirname(self._path), fence)
-        # By name first: some servers give nothing by its hash.
+        # By name first: some servers send nothing by hash.
         for wanted, place in ((self._options.ref, TIP), (shown, SHOWN)):
             if not self._has(shown, fence):
                 self._fetch(wanted, place, fence)
@@ -81,15 +82,14 @@ class History:
         if self._leads(commit, TIP, fence):
             raise SidecarError(
                 "commit_not_shown",
-                f"{commit} is newer than {shown}, which is shown here",
-                "It comes when it is shown; look at what the gate says of it.",
+                f"{commit} is newer than the published commit {shown}",
+                "Wait until it is published; check whether the gate refuses it.",
             )
         self._not_here(commit)
 
     def _not_here(self, commit: str) -> NoReturn:
         """
-        Raises:
-            SidecarError: ``commit_missing``, or ``commit_not_shown`` where that is not sure yet.
+        Raise ``commit_missing``, or ``commit_not_shown`` if that is not certain yet.
         """
         now = time.monotonic()
         since = self._absent.setdefault(commit, now)
@@ -98,24 +98,24 @@ class History:
         if now - since < SURE_SECONDS:
             raise SidecarError(
                 "commit_not_shown",
-                f"{commit} is not in the history of {self._options.ref}; it is looked up once more",
-                "A replica of the git server may be behind.",
+                f"{commit} is not in the history of {self._options.ref}; it is looked up again",
+                "Wait for the second lookup: a replica of the git server may be behind.",
             )
         raise SidecarError(
             "commit_missing",
             f"{commit} is not in the history of {self._options.ref}",
-            "Only commits of the ref are brought; a forced push takes some out of its history.",
+            "Only commits of the ref are available; a forced push removes some from its history.",
         )
 
     def _fetch(self, wanted: str, place: str, fence: Fence) -> None:
         try:
             self._remote.run(
                 [*FETCH, COMMITS_ALONE, "origin", f"+{wanted}:{place}"],
-                "the history cannot be fetched",
+                "cannot fetch the history",
                 fence,
                 deadline_seconds=self._deadline_seconds,
                 folder=self._path,
-                # As one pack: a commit of its own takes a block of the volume.
+                # As one pack: each separate commit would take a block of the volume.
                 configs=[("remote.origin.url", self._options.repo), ("fetch.unpackLimit", "1")],
             )
         finally:
@@ -123,10 +123,10 @@ class History:
 
     def _remove_halves(self, fence: Fence) -> None:
         """
-        Remove what a killed git leaves: up to the whole repository, each time.
+        Remove the temporary files of a killed git, each up to the size of the repository.
 
         Raises:
-            CycleAbandoned: The fence was revoked; what is half there may be a successor's.
+            CycleAbandoned: The fence was revoked; the files may belong to a successor.
         """
         packs = os.path.join(self._path, "objects", "pack")
         with fence, suppress(OSError):
@@ -148,10 +148,10 @@ class History:
         self, words: Sequence[str], folder: str, fence: Fence, known: Collection[int] = (0,)
     ) -> int:
         """
-        Let git answer from what is here; return its exit code.
+        Let git answer from the local repository; return its exit code.
 
         Raises:
-            SidecarError: It is not one of the known, or git cannot be started.
+            SidecarError: The exit code is not in `known`, or git cannot be started.
             CycleAbandoned: The fence was revoked.
         """
         environ = surroundings(self._environ, [("safe.directory", "*")])
@@ -174,6 +174,6 @@ class History:
 def _failed(why: str) -> SidecarError:
     return SidecarError(
         "git_sync_failed",
-        f"git does not tell what is in the history of what is shown: {why}",
-        "Its copy on the volume is fetched again. Look at the container's memory limit.",
+        f"git cannot read the history of the published commit: {why}",
+        "The history is fetched again. Check the container's memory limit.",
     )

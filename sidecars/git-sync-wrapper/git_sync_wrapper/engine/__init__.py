@@ -1,3 +1,3 @@
 """
-Running git-sync itself.
+Runs git-sync itself.
 """

@@ -1,7 +1,7 @@
 """
-One run of git-sync: it fetches and checks out one commit into its own root, and ends.
+One run of git-sync: it fetches a commit, checks it out into its own root, and exits.
 
-All its settings are in its environment: anyone can read an argument list.
+All its settings are in its environment, because every process can read an argument list.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.files import nearest_folder
 
-# What the wrapper does itself; git-sync hears nothing of it.
+# Flags that the wrapper implements itself; they are not passed to git-sync.
 OURS = frozenset(
     {
         "root",
@@ -51,13 +51,13 @@ OURS = frozenset(
         *(name for name in BY_NAME if name.startswith("http-")),
     }
 )
-# git-sync removes the last commit but one, and collects garbage, in its next run; not in the one
-# that replaces it, because the difference to it is still to be asked for.
+# git-sync removes a replaced commit, and collects garbage, in the run after the one that replaces
+# it: until then the difference to that commit can be determined.
 STALE_WORKTREE_TIMEOUT = "10s"
 WITHOUT_SUBMODULES = {"submodules": "off"}
 HELPER = "credential.helper"
 OF_THE_OTHER_END = ("uploadpack.", "pack.", "transfer.")
-# Beyond --sync-timeout, for its start and its clean-up.
+# In addition to --sync-timeout, for git-sync's start and clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
 NAMED_CHARACTERS = 200
@@ -71,7 +71,7 @@ class GitSyncFailed(SidecarError):
     git-sync ended with a failure.
 
     Args:
-        report: What it wrote into its error-file, for the one that the user asked for.
+        report: The content of its error-file, to be copied to the user's error-file.
     """
 
     def __init__(self, cause: SidecarError, report: str) -> None:
@@ -82,7 +82,7 @@ class GitSyncFailed(SidecarError):
 @dataclass(slots=True)
 class _Ears:
     """
-    Hears what git-sync says, and keeps the end of it.
+    Logs git-sync's output line by line, and keeps the last lines.
     """
 
     hide: Callable[[str], str]
@@ -94,7 +94,7 @@ class _Ears:
         with suppress(ValueError):
             said = json.loads(line)
         if isinstance(said, dict):
-            # Not the rest: at some levels it has configurations and digests of passwords.
+            # Not the other fields: at some levels they contain configurations and password digests.
             message, error = str(said.get("msg", "")), str(said.get("error", said.get("err", "")))
         else:
             message, error = line, ""
@@ -121,11 +121,11 @@ class Engine:
         Sync once; return the commit that is checked out now.
 
         Args:
-            instead: Flags of git-sync, where they are not what the settings say.
+            instead: Flags of git-sync that override the settings.
 
         Raises:
-            SidecarError: It failed, or could not be started; for each cause another reason.
-            CycleAbandoned: The fence was revoked; it and every git below it are gone.
+            SidecarError: It failed, or could not be started; the reason depends on the cause.
+            CycleAbandoned: The fence was revoked; git-sync and all its git processes are gone.
         """
         try:
             self.count_healed(len(heal(self.root)))
@@ -141,8 +141,8 @@ class Engine:
 
     def _may_spare_submodules(self) -> bool:
         """
-        Whether git-sync may leave out its update of submodules at first: the commit that is checked
-        out has none, and of a whole checkout the index tells.
+        Whether git-sync may skip its update of submodules at first: the current commit has none,
+        and no sparse checkout hides any from the index.
         """
         if self.options.submodules == "off" or self.options.sparse_checkout_file:
             return False
@@ -151,7 +151,7 @@ class Engine:
 
     def _sync(self, fence: Fence, instead: Mapping[str, str]) -> str:
         ears = _Ears(self.options.hide)
-        # It leaves a git configuration behind in each run.
+        # git-sync leaves a git configuration in its TMPDIR after each run.
         with self.access.scratch() as folder:
             report = os.path.join(folder, "error.json")
             ended = self._call(folder, report, ears.hear, fence, instead)
@@ -163,12 +163,12 @@ class Engine:
 
     def parent(self, commit: str, fence: Fence) -> str:
         """
-        Return the first parent of the commit that is checked out; empty where it has none.
+        Return the first parent of the commit that is checked out; empty if it has none.
 
-        From the commit itself, which says so in a shallow clone, too.
+        It is read from the commit object, which names it even in a shallow clone.
 
         Raises:
-            SidecarError: git does not say; it is worth another try.
+            SidecarError: git failed; the caller should try again.
             CycleAbandoned: The fence was revoked.
         """
         try:
@@ -185,11 +185,11 @@ class Engine:
 
     def check_whole(self, fence: Fence) -> None:
         """
-        Refuse a checkout that lacks files of its index: who can write to the volume may remove them
-        while git writes them, or while they are copied.
+        Refuse a checkout in which files of its index are missing: whoever can write to the volume
+        may remove files while git writes them, or while they are copied.
 
         Raises:
-            SidecarError: It lacks some, or git cannot tell; git-sync makes another.
+            SidecarError: Files are missing, or git cannot tell; git-sync creates a new checkout.
             CycleAbandoned: The fence was revoked.
         """
         worktree = self.worktree()
@@ -202,24 +202,24 @@ class Engine:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:NAMED_CHARACTERS]
             raise SidecarError(
                 "target_failed",
-                f"the checkout at {worktree} is not whole: {lacks}",
-                "It is made again. If this comes back: who removes files of git-sync's?",
+                f"the checkout at {worktree} is incomplete: {lacks}",
+                "It is created again. If this repeats, find out which process removes its files.",
             )
 
     @property
     def is_pinned(self) -> bool:
         """
-        Whether the ref names one commit for good: a hash, or a tag, as git-sync fetched it last.
+        Whether the ref is a hash, or was a tag in git-sync's last fetch.
         """
         fetched = _read(os.path.join(self.root, GIT, "FETCH_HEAD"))
         return self.options.is_pinned or "\ttag '" in fetched
 
     def restore(self, commit: str, fence: Fence) -> str:
         """
-        Check a commit out once more, from git-sync's repository alone; return where.
+        Check a commit out again, from git-sync's local repository alone; return the folder.
 
-        Every file is written again. Empty where git cannot; then the checkout is gone, and git-sync
-        makes another.
+        Every file is written again. If git fails, return an empty text: then the checkout is
+        removed, and git-sync's next run creates a new one.
 
         Raises:
             CycleAbandoned: The fence was revoked.
@@ -238,9 +238,9 @@ class Engine:
 
     def _reset(self, commit: str, worktree: str, fence: Fence) -> str:
         """
-        Let git write all files of a checkout again; return what it says where it fails.
+        Let git write all files of a checkout again; return its error if it fails.
         """
-        # git takes a file for unchanged by its times, in whole seconds: without an index it cannot.
+        # With an index, git infers from times in whole seconds that a file is unchanged: drop it.
         forget, reset = ["read-tree", "--empty"], ["reset", "--quiet", "--hard"]
         commands = [forget, [*reset, commit]]
         if self.options.submodules != "off":  # git-sync leaves their files as they are
@@ -253,23 +253,23 @@ class Engine:
             said, code = self._git(command, worktree, fence)
             if code != 0:
                 return said.decode(errors="replace").strip() or child.ending(code)
-        # A kill, or a server that is down, may have left one out: git marks it, and passes it over.
+        # After a kill or an outage a submodule may be missing: git only marks it, and exits with 0.
         if commands[-1][0] == "submodule" and any(line[:1] != b" " for line in said.splitlines()):
-            return "a submodule is not checked out as the commit has it"
+            return "a submodule is not checked out at the commit that its parent records"
         return ""
 
     def _git(
         self, command: Sequence[str], worktree: str, fence: Fence, *, is_head_kept: bool = False
     ) -> tuple[bytes, int]:
         """
-        Run git in a checkout, without the remote; return what it says, and its exit code.
+        Run git in a checkout, without the remote; return its output and exit code.
 
         Args:
-            is_head_kept: As of :func:`~sidecar_runtime.child.ask`.
+            is_head_kept: As in :func:`~sidecar_runtime.child.ask`.
         """
         environ = surroundings(self.environ, [*self.options.configs, *LOCAL_CONFIG.items()]) | {
             "GIT_NO_LAZY_FETCH": "1",
-            # Without its own pointer it is no checkout, and the repository above it another.
+            # A checkout without its .git file must not fall back to a repository above it.
             "GIT_CEILING_DIRECTORIES": os.path.dirname(worktree),
         }
         return child.ask(
@@ -284,7 +284,7 @@ class Engine:
 
     def worktree(self) -> str:
         """
-        Return the folder that holds the commit that is checked out.
+        Return the folder of the commit that is checked out.
         """
         return os.path.realpath(os.path.join(self.root, CANDIDATE))
 
@@ -318,13 +318,13 @@ class Engine:
         except OSError as error:
             raise SidecarError(
                 "git_sync_unusable",
-                f"{self.program} cannot be started: {error.strerror}",
-                f"Look at {PREFIX}GIT_SYNC, and at the container's memory and process limits.",
+                f"cannot start {self.program}: {error.strerror}",
+                f"Check {PREFIX}GIT_SYNC and the container's memory and process limits.",
             ) from None
 
     def _told(self, instead: Mapping[str, str | None], report: str) -> dict[str, str]:
         """
-        Return git-sync's settings, by flag.
+        Return the settings for git-sync, by flag.
         """
         told = {name: text for name, text in self.options.texts.items() if name not in OURS}
         told["repo"] = self.options.repo
@@ -332,8 +332,8 @@ class Engine:
             told.pop(name, None)
             if text is not None:
                 told[name] = text
-        # The other end of a local repository reads git-sync's file. It gets nothing that may be
-        # secret: git-sync puts it into arguments.
+        # For a local repository, git's server side reads git-sync's configuration file. Only
+        # configurations that are no secret are passed on: git-sync puts them into arguments.
         if self.options.repo.startswith(("/", "file:")) and all(
             key.lower().startswith(OF_THE_OTHER_END) for key, _ in self.options.git_config
         ):
@@ -348,26 +348,26 @@ class Engine:
 
     def _configs(self, ours: Mapping[str, str]) -> list[tuple[str, str]]:
         """
-        Return the configurations that git gets from us: git-sync would put each into an argument
-        list and a file, by a process of its own, and of several values of a key keep the last.
+        Return the configurations that git receives from us. git-sync would start a process for
+        each, put it into an argument list and a file, and keep only the last value of a key.
         """
         told = [*self.options.configs, *ours.items()]
         if any(key.lower() == HELPER for key in (*dict(self.options.git_config), *ours)):
-            told.insert(0, (HELPER, ""))  # instead of git-sync's own, and not after it
+            told.insert(0, (HELPER, ""))  # clears git's list, which begins with git-sync's helper
         return told
 
     def _explain(self, code: int, report: str, last: list[str], fence: Fence) -> GitSyncFailed:
         said = heard(report) if report else "\n".join(map(heard, last))
         cause = explain(said, f"git-sync ended with {child.ending(code)}")
         try:
-            # Who logs in knows better what it means that nobody could.
+            # The credential helper's own error is more exact than git's.
             if self.access.failure:
                 raise self.access.failure
             if cause.reason == "target_full":
                 self.access.check_room(nearest_folder(self.root))
             elif cause.reason == "credentials_refused":
                 known = self.access.explain(self.options.repo, fence)
-                who = self.access.who(fence) or "the credentials of git itself"
+                who = self.access.who(fence) or "credentials that git itself configures"
                 said = f"{cause.message} ({who})"
                 cause = known or SidecarError(cause.reason, said, cause.advice)
         except SidecarError as error:
@@ -380,16 +380,16 @@ class Engine:
             return commit
         raise SidecarError(
             "git_sync_failed",
-            f"git-sync succeeded, but {self.root}/{CANDIDATE} shows no commit",
-            "Another program writes there, or this is not git-sync 4.",
+            f"git-sync succeeded, but {self.root}/{CANDIDATE} does not lead to a commit",
+            "Check that no other program writes there, and that the program is git-sync 4.",
         )
 
 
 def _no_parent(commit: str, why: str) -> SidecarError:
     return SidecarError(
         "git_sync_failed",
-        f"git does not name the parent of {commit}: {why}",
-        "It is asked again. Look at the container's memory limit.",
+        f"git cannot read the parent of {commit}: {why}",
+        "Retried in the next cycle. Check the container's memory limit.",
     )
 
 

@@ -1,10 +1,10 @@
 """
-What git-sync cannot get over by itself, removed before each of its runs.
+Remove obstacles from which git-sync does not recover, before each of its runs.
 
-Only with the lock of the volume held and no git of ours alive, so that nobody holds what looks
-held. Each of these stopped a plain git-sync 4.7.1 for good, or made it throw its repository away:
-a lock file that a killed git left (kubernetes/git-sync#914), the temporary link of a killed
-publish, a link that is a folder. What a killed fetch left only takes up the volume.
+The caller holds the lock of the volume, and no git of ours is alive: every lock file is stale. Each
+of these obstacles stopped a plain git-sync 4.7.1 for good, or made it discard its repository: a
+lock file that a killed git left behind (kubernetes/git-sync#914), the temporary link of a killed
+publish, a link that is a folder. Leftovers of a killed fetch only take up space.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ TEMPORARY_LINK = "tmp-link"
 GIT = ".git"
 WORKTREES = ".worktrees"
 _OBJECTS = "objects"
-# What git writes before it has a name: gitformat-pack(5), object-file.c, and fetch's quarantine.
+# git's temporary names for unfinished objects: gitformat-pack(5), object-file.c, and fetch's
+# quarantine.
 _UNFINISHED = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_objdir-")
 
 log = get_logger("heal")
@@ -30,7 +31,7 @@ log = get_logger("heal")
 
 def heal(root: str) -> list[str]:
     """
-    Remove what blocks git-sync; return the paths that were removed, below its root.
+    Remove all obstacles; return their paths, relative to git-sync's root.
 
     Raises:
         OSError: Something cannot be removed.
@@ -46,10 +47,10 @@ def heal(root: str) -> list[str]:
 
 def throw_away(root: str) -> None:
     """
-    Remove git-sync's whole repository, which the next run creates again.
+    Remove git-sync's whole repository; the next run creates it again.
 
-    For a volume that is full: git-sync leaves the checkout and the objects that did not fit, and
-    would fail indefinitely, even once the source has shrunk.
+    This frees a full volume: git-sync keeps the incomplete checkout and objects, and would fail
+    indefinitely, even once the source has shrunk.
 
     Raises:
         SidecarError: Something cannot be removed.
@@ -61,8 +62,8 @@ def throw_away(root: str) -> None:
 
 def remove_stale(root: str) -> None:
     """
-    Remove the checkouts but the newest, which git-sync would remove after its next run: the volume
-    is short of room.
+    Remove all checkouts except the newest, to make room on the volume; git-sync would remove them
+    only after its next run.
 
     Raises:
         SidecarError: Something cannot be removed.

@@ -1,5 +1,5 @@
 """
-git-sync as it always was, with one promise more: no git is left behind when it ends.
+Runs git-sync unchanged, with one addition: no git process is left behind when it ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from git_sync_wrapper.flags.options import ROOT
 from git_sync_wrapper.settings import PREFIX
 
-# What a person or the kubelet may send; git-sync decides what each means.
+# Signals that a person or the kubelet may send; git-sync decides how to handle them.
 FORWARDED = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -28,8 +28,8 @@ def run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> i
     """
     Run git-sync with the same arguments and environment; return its exit code.
 
-    Its group is killed when it has ended, however it ended; 128 and the number of a signal is the
-    code where one did.
+    Once it has ended, in whatever way, its process group is killed. If a signal ended it, the exit
+    code is 128 plus the signal's number.
     """
     own = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
     if "GIT_SYNC_ROOT" not in own:  # the old name would win over the new one
@@ -38,9 +38,9 @@ def run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> i
     waiting: list[int] = []
 
     def hand_on() -> None:
-        # A signal that comes in between hands on all that waits: then nothing is left here.
+        # A handler that interrupts this forwards all waiting signals: then the list is empty.
         with suppress(IndexError):
-            while children:  # none yet, while it is being started
+            while children:  # empty until git-sync has started
                 os.kill(children[0].pid, waiting.pop(0))
 
     def forward(number: int, _: object) -> None:
@@ -56,6 +56,6 @@ def run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> i
     for number in FORWARDED:
         signal.signal(number, signal.SIG_IGN)
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)  # it is not reaped: the number is still its own
+        os.killpg(child.pid, signal.SIGKILL)  # not reaped yet: its number cannot have been reused
     code = child.wait()
     return code if code >= 0 else 128 - code

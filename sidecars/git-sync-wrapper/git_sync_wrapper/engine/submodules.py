@@ -1,8 +1,8 @@
 """
-Whether a checkout has submodules.
+Detects submodules in a checkout.
 
-git-sync asks git for it in each run, by `git submodule update`: a shell and a dozen processes, a
-fifth of what a clone of 1,000 files costs (git-sync 4.7.1, git 2.39, 2026-11).
+git-sync runs `git submodule update` in each run: a shell and a dozen processes, a fifth of the cost
+of a clone of 1,000 files (git-sync 4.7.1, git 2.39, 2026-11).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _SHARED = "sharedindex."
 
 def may_have_submodules(root: str, commit: str) -> bool:
     """
-    Whether the checkout of a commit below git-sync's root may have some, by git's index of it.
+    Whether the checkout of a commit below git-sync's root may have submodules, from git's index.
 
-    A file of 56 KiB may look like one. True as well where the index cannot be read, or has its
-    entries in another file.
+    A file of 56 KiB may look like a submodule. Also True if the index cannot be read, or if its
+    entries are in another file.
     """
     folder = os.path.join(root, GIT, "worktrees", commit)
     try:

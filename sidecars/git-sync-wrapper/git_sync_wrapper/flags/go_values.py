@@ -1,7 +1,7 @@
 """
-Values as git-sync reads them: Go's numbers, booleans and durations, git-sync's list of git configs.
+Read values as git-sync does: Go's numbers, booleans and durations, and lists of git configs.
 
-Each reader raises ``ValueError`` saying what is wrong with the text, without repeating it.
+Each reader raises ``ValueError`` with the problem, which does not repeat the value.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def number(given: str) -> float:
 @dataclass(frozen=True, slots=True)
 class GivenCredential:
     """
-    One ``--credential``: who logs in to URLs that begin like this one.
+    One ``--credential``: the login for all URLs that begin with this one.
     """
 
     url: str
@@ -101,14 +101,14 @@ def credentials(given: str) -> tuple[GivenCredential, ...]:
 
 def _credential(item: object) -> GivenCredential:
     if not isinstance(item, dict) or not all(isinstance(value, str) for value in item.values()):
-        raise ValueError("is not a JSON object of texts, or a list of such")
+        raise ValueError("is not a JSON object of strings, or a list of such objects")
     if unknown := sorted(item.keys() - {"url", "username", "password", "password-file"}):
         raise ValueError(f"has an unknown field {unknown[0]!r}")
     for name in ("url", "username"):
         if not item.get(name):
             raise ValueError(f"has no {name}")
     if bool(item.get("password")) == bool(item.get("password-file")):
-        raise ValueError("needs one of password and password-file")
+        raise ValueError("needs either password or password-file")
     return GivenCredential(
         item["url"], item["username"], item.get("password", ""), item.get("password-file", "")
     )
@@ -116,7 +116,7 @@ def _credential(item: object) -> GivenCredential:
 
 def git_configs(given: str) -> tuple[tuple[str, str], ...]:
     """
-    Read ``section.key:value,"section.sub.key":"value"``, with a backslash before what is special.
+    Read ``section.key:value,"section.sub.key":"value"``; a backslash escapes special characters.
     """
     return tuple(_configs(iter(given)))
 
@@ -125,7 +125,7 @@ def _configs(rest: Iterator[str]) -> Iterator[tuple[str, str]]:
     while (first := next(rest, None)) is not None:
         key = _quoted(rest) if first == '"' else first + _plain_key(rest)
         if first == '"' and next(rest, None) != ":":
-            raise ValueError("has a quoted key without a colon after it")
+            raise ValueError("has no colon after a quoted key")
         first = next(rest, None)
         if first is None:
             raise ValueError(f"has no value for {key!r}")
@@ -135,7 +135,7 @@ def _configs(rest: Iterator[str]) -> Iterator[tuple[str, str]]:
             continue
         value = _quoted(rest)
         if next(rest, ",") != ",":
-            raise ValueError(f"has something between the value of {key!r} and the next comma")
+            raise ValueError(f"has text between the value of {key!r} and the next comma")
         yield key, value
 
 
@@ -145,7 +145,7 @@ def _plain_key(rest: Iterator[str]) -> str:
         if character == ":":
             return taken
         taken += character
-    raise ValueError("has a key without a colon after it")
+    raise ValueError("has no colon after a key")
 
 
 def _quoted(rest: Iterator[str]) -> str:
@@ -159,9 +159,9 @@ def _unescaped(rest: Iterator[str], end: str, *, must_end: bool = False) -> Iter
         if character == "\\":
             escaped = next(rest, "")
             if escaped not in _ESCAPES or not escaped:
-                raise ValueError("has a backslash before something that needs none")
+                raise ValueError('has a backslash before a character other than \\ " n t ,')
             yield _ESCAPES[escaped]
         else:
             yield character
     if must_end:
-        raise ValueError("has a quote that does not end")
+        raise ValueError("has an opening quote without a closing one")

@@ -1,7 +1,7 @@
 """
-What git-sync is asked to do: its flags and variables as one frozen object.
+git-sync's flags and variables as one frozen object.
 
-What may be set, and together, is in :mod:`git_sync_wrapper.flags.rules`.
+:mod:`git_sync_wrapper.flags.rules` checks values and combinations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sidecar_runtime.logs import get_logger
 
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 ROOT = "/git"
-"""What git-sync's own image sets, and where the chart mounts the volume."""
+"""The root in git-sync's own image, and the chart's mount path of the volume."""
 _FIELDS = {"credential": "credentials", "ssh-key-file": "ssh_key_files"}
 
 log = get_logger("settings")
@@ -33,15 +33,15 @@ log = get_logger("settings")
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options:
     """
-    The flags of git-sync 4 that the wrapper heeds, with its defaults; paths are absolute, `repo`
-    carries no password.
+    The flags of git-sync 4 that the wrapper uses, with git-sync's defaults. Paths are absolute, and
+    `repo` contains no password.
 
     Args:
-        texts: What is set, as variables of the child: a flag's name to its text.
-        overridden: Names that another one beat, with the winner.
-        ignored: Arguments that are not flags; they may be anything, a password too.
+        texts: The text of each flag that is set, by flag name: the child gets them as variables.
+        overridden: Names that another name overrides, each with the winner.
+        ignored: Arguments that are not flags; they can contain anything, even a password.
         max_failures: As git-sync counts them; negative: retry indefinitely.
-        sync_signal: What asks for a sync; None where nothing does.
+        sync_signal: The signal that triggers a sync; None if none is set.
     """
 
     texts: Mapping[str, str]
@@ -99,34 +99,34 @@ class Options:
     @property
     def is_pinned(self) -> bool:
         """
-        Whether the ref is a commit, which never moves.
+        Whether the ref is the full hash of a commit, which never moves.
         """
         return FULL_COMMIT.fullmatch(self.ref) is not None
 
     @property
     def configs(self) -> tuple[tuple[str, str], ...]:
         """
-        What git is to know besides: keys and values, of which a key may have several.
+        Additional git configurations: pairs of key and value; a key may have several values.
         """
         return (*self.git_config, *self.git_config_add)
 
     @property
     def shown_repo(self) -> str:
         """
-        The repository as it may be shown: without its query, which may be a token.
+        The repository for display: without its query, which may contain a token.
         """
         return self.hide(self.repo)
 
     @property
     def source(self) -> str:
         """
-        Repository and ref as they may be shown.
+        Repository and ref for display.
         """
         return f"{self.shown_repo} {self.ref}"
 
     def hide(self, text: str) -> str:
         """
-        Return a text that may quote the repository's URL as it may be shown.
+        Remove the query of the repository's URL from a text that may quote it.
         """
         if not (query := split_url(self.repo).query):
             return text
@@ -139,7 +139,7 @@ class Options:
     @property
     def failures_before_first(self) -> int:
         """
-        How many failures before anything is published end the process; negative: none do.
+        How many failures before the first publication end the process; negative: no limit.
         """
         return self.max_failures if self.init_max_failures is None else self.init_max_failures
 
@@ -155,11 +155,11 @@ def read_options(
     Read git-sync's flags and variables.
 
     Args:
-        has_username: A setting of ours tells who logs in, so `--username` is not needed.
-        has_password: The same of the password.
+        has_username: Whether our own settings provide the user name: `--username` is not needed.
+        has_password: Whether our own settings provide the password.
 
     Raises:
-        SettingsError: One or more are wrong; all of them are named as they were given.
+        SettingsError: One or more are invalid; it lists all of them, by the names that were used.
     """
     given = read_flags(arguments, environ)
     values = dict(given.values)
@@ -170,14 +170,14 @@ def read_options(
     _take_login_from_url(values)
     root = os.path.realpath(values.get("root", ROOT))
     values["root"] = root
-    # Its name is no secret, what is asked for there may be one.
+    # The query of the URL may contain a secret; the link's name is public.
     link = values.get("link") or values["repo"].partition("?")[0].strip("/").split("/")[-1]
     values["link"] = _beneath(root, link)
     for name in ("touch-file", "error-file"):
         values[name] = _beneath(root, values.get(name, ""))
     values["init-period"] = values.get("init-period") or values.get("period", 10.0)
     if FULL_COMMIT.fullmatch(commit := values.get("ref", "").lower()):
-        values["ref"] = commit  # git reads both, and says it so
+        values["ref"] = commit  # git accepts both cases, and prints lower case
     known = {field.name for field in fields(Options)}
     named = {_field_of(name): value for name, value in values.items()}
     return Options(
@@ -191,7 +191,7 @@ def read_options(
 
 def _field_of(flag: str) -> str:
     """
-    Return the field that holds a flag.
+    Return the name of the field for a flag.
     """
     name = _FIELDS.get(flag, flag.replace("-", "_"))
     return f"{name}_seconds" if BY_NAME[flag].parse is duration else name
@@ -220,7 +220,7 @@ def _signal(given: FlagValues) -> signal.Signals | None:
             continue
         if found not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
             return found
-    given.refuse("sync-on-signal", "is not a signal that can ask for a sync, such as SIGHUP")
+    given.refuse("sync-on-signal", "is not a signal that can trigger a sync, such as SIGHUP")
     return None
 
 
@@ -240,6 +240,6 @@ def _take_login_from_url(values: dict[str, Any]) -> None:
 
 def _as_go_writes(text: str) -> str:
     """
-    Return a text as in the JSON of git-sync.
+    Return a text in the form that it has in git-sync's JSON.
     """
     return json.dumps(text)[1:-1].translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})

@@ -1,8 +1,8 @@
 """
-Reading flags: what is set, and which of several names that are set counts.
+Read flags and variables, and decide which of several names for one setting wins.
 
-In git-sync 4 an old name beats the new one (kubernetes/git-sync, since 4.4); here the new one
-wins. A flag on the command line beats every variable, as there. Empty counts as unset.
+In git-sync 4 an old name overrides the new one (kubernetes/git-sync, since 4.4); here the new name
+wins. As in git-sync, a flag on the command line overrides every variable. Empty counts as unset.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from git_sync_wrapper.flags.table import (
 )
 from sidecar_runtime.errors import Problem
 
-# A password in a URL, of a repository or of a webhook; one with a bare / or @ in it too.
+# User and password in the URL of a repository or webhook, even with a bare / or @ in the password.
 _USERINFO = re.compile(r"(?<=//).*@")
-# What is asked for in a URL, which may be a token.
+# The query of a URL, which may contain a token.
 _QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 HIDDEN_FLAG = "__env__"
 
@@ -35,25 +35,25 @@ HIDDEN_FLAG = "__env__"
 @dataclass(slots=True)
 class FlagValues:
     """
-    What is set, by the names of git-sync 4.
+    The flags that are set, by their names in git-sync 4.
 
     Args:
-        texts: Each value as git-sync 4 would take it in a variable.
-        origins: The name under which it was given.
+        texts: Each value as git-sync 4 accepts it in a variable.
+        origins: The name that was used to set each flag.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     overridden: list[tuple[str, str]] = field(default_factory=list)
-    """Names that lost against another with another value: (loser, winner)."""
+    """Names that another name with a different value overrides: (loser, winner)."""
     ignored: list[str] = field(default_factory=list)
     """Arguments that are not flags."""
     problems: list[Problem] = field(default_factory=list)
 
     def refuse(self, name: str, problem: str) -> None:
         """
-        Note what is wrong with a flag, under the name that it was given by.
+        Note a problem with a flag, under the name that was used to set it.
         """
         origin = self.origins.get(name) or f"--{name}"
         self.problems.append(
@@ -63,7 +63,7 @@ class FlagValues:
 
 def shown(flag: Flag, given: str) -> str:
     """
-    Return a value as it may be shown.
+    Return a value for display, without secrets.
     """
     if flag.is_secret and given:
         return "***"
@@ -72,7 +72,7 @@ def shown(flag: Flag, given: str) -> str:
 
 def read_flags(arguments: Sequence[str], environ: Mapping[str, str]) -> FlagValues:
     """
-    Decide what is set; every name that is given is read, so that no slip hides behind another.
+    Return the flags that are set. Every name is parsed, so all mistakes are reported together.
     """
     given = FlagValues()
     line = _read_line(arguments, given)
@@ -104,7 +104,7 @@ def _candidates(
     flag: Flag, line: Mapping[str, Sequence[str]], environ: Mapping[str, str], given: FlagValues
 ) -> Iterable[tuple[str, str]]:
     """
-    Yield what sets a flag, the strongest first: (name, text).
+    Yield the names that set a flag, the winner first: (name, text).
     """
     old_flags = [old for old in OLD_FLAGS if old.instead == flag.name]
     if items := [item for item in line.get(flag.name, ()) if item]:
@@ -154,7 +154,7 @@ def _read_line(arguments: Sequence[str], given: FlagValues) -> dict[str, list[st
         if name.startswith(HIDDEN_FLAG):
             name = _hidden(name)
         if not word.startswith("-") or word == "--":
-            # As pflag, which leaves them to a program that does not look: `--one-time true`.
+            # pflag leaves them to the program, and git-sync ignores them: `--one-time true`.
             given.ignored += [word] if word != "--" else rest
             rest = [] if word == "--" else rest
             continue
@@ -174,7 +174,7 @@ def _read_line(arguments: Sequence[str], given: FlagValues) -> dict[str, list[st
 
 def _hidden(name: str) -> str:
     """
-    Return the flag behind ``--__env__GITSYNC_PASSWORD`` and the like.
+    Return the flag that a hidden one such as ``--__env__GITSYNC_PASSWORD`` sets.
     """
     variable = name.removeprefix(HIDDEN_FLAG)
     names = [flag.name for flag in FLAGS if flag.variables[:1] == (variable,)]
@@ -183,9 +183,9 @@ def _hidden(name: str) -> str:
 
 def strangers(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the variables that look like git-sync's but are not, with the ones they resemble.
+    Return misspelled variables of git-sync, each with the name that it resembles.
 
-    git-sync ignores them without a word: ``GIT_SYNC_REF`` is one that people write.
+    git-sync ignores them silently. A common one is ``GIT_SYNC_REF``.
     """
     known = sorted(VARIABLES)
     alike = [
@@ -195,7 +195,7 @@ def strangers(environ: Mapping[str, str]) -> dict[str, str]:
     ]
     if not alike:
         return {}
-    import difflib  # noqa: PLC0415 - most have none
+    import difflib  # noqa: PLC0415 - seldom needed
 
     return {
         name: right

@@ -1,8 +1,8 @@
 """
-The rules across flags: what is missing, out of range, or contradicts another.
+Check flags: report those that are missing, out of range, or contradict another flag.
 
-They are those of git-sync's ``main.go`` at v4.7.1; where it would exit with a usage text of two
-screens, each problem is reported in one line.
+The rules are git-sync's own (``main.go`` at v4.7.1). git-sync would exit with a usage text of two
+screens; here each problem is reported in one line.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from sidecar_runtime.errors import Problem
 SHORTEST_SECONDS = 0.01
 SUBMODULES = ("recursive", "shallow", "off")
 GIT_GC = ("auto", "always", "aggressive", "off")
-# What has an @ and is neither git@host:path, a path nor helper::address lacks its https://.
+# A text with an @ that is not git@host:path, a path or helper::address is a URL without https://.
 _NO_URL = re.compile(r"[^:/]+@[^/]+:|\.{0,2}/|\w+::|[^@]*$")
 
 
 def check_options(given: FlagValues, *, has_username: bool, has_password: bool) -> None:
     """
-    Note in `given` all that is wrong.
+    Add all problems to `given`.
 
     Args:
-        has_username: A setting of ours tells who logs in, so `--username` is not needed.
-        has_password: The same of the password.
+        has_username: Whether our own settings provide the user name: `--username` is not needed.
+        has_password: Whether our own settings provide the password.
     """
     _check_ref(given)
     _check_login(given, has_username=has_username, has_password=has_password)
@@ -47,44 +47,44 @@ def _check_required(given: FlagValues) -> None:
 
 def _check_repo(given: FlagValues) -> None:
     """
-    Refuse what would show a password: git and its errors have the whole URL.
+    Refuse a URL that could expose a password: git and its errors show the whole URL.
     """
     repo = given.values.get("repo", "")
     scheme, is_url, _ = repo.lower().partition("://")
     if scheme not in ("http", "https", "ssh"):
         if not is_url and not _NO_URL.match(repo):
-            allowed = "is no address: https://USER:PASSWORD@HOST/PATH is, or USER@HOST:PATH for ssh"
+            allowed = "is not a URL: use https://USER:PASSWORD@HOST/PATH, or USER@HOST:PATH for ssh"
             given.problems.append(Problem(given.origins["repo"], "***", allowed))
         elif split_url(repo).password:
-            given.refuse("repo", "has a password, and only https and http take one")
+            given.refuse("repo", "contains a password, which only https and http accept")
         return
     try:
         url = urlsplit(repo)
         _ = url.port
-        # What looks like a path may be the end of a password: https://me:1234/rest@host/repo.
+        # An apparent path may be the end of a password: https://me:1234/rest@host/repo.
         is_plain = "@" not in f"{url.path}{url.query}{url.fragment}"
     except ValueError:
         is_plain = False
     if not is_plain:
         given.refuse(
             "repo",
-            "is not a URL: in a password / is written %2F, : %3A, @ %40, [ %5B, # %23, ? %3F; "
-            "and so is an @ of the path",
+            "is not a valid URL: in the password write / as %2F, : as %3A, @ as %40, [ as %5B, "
+            "# as %23, ? as %3F; in the path write @ as %40",
         )
         return
     if url.scheme == "ssh" and url.password:
-        given.refuse("repo", "has a password, and ssh takes none: use --ssh-key-file")
+        given.refuse("repo", "contains a password, which ssh does not accept: use --ssh-key-file")
 
 
 def _check_ref(given: FlagValues) -> None:
     """
-    Refuse a branch and a revision of git-sync 3 together, unless the new name settles it.
+    Refuse a branch and a revision of git-sync 3 together, unless the new name is set as well.
     """
     branch = ("--branch", *OLD_BY_NAME["branch"].variables)
     revision = ("--rev", *OLD_BY_NAME["rev"].variables)
     for loser, winner in given.overridden:
         if loser in branch and winner in revision:
-            given.refuse("ref", f"contradicts {loser}: use GITSYNC_REF instead of both")
+            given.refuse("ref", f"contradicts {loser}: set GITSYNC_REF instead of both")
 
 
 def _check_numbers(given: FlagValues) -> None:
@@ -109,9 +109,9 @@ def _check_hooks(given: FlagValues) -> None:
             if given.values.get(name, 1) < 1:
                 given.refuse(name, "is less than 1s")
     if not given.values.get("webhook-url", "https:").startswith(("http:", "https:")):
-        given.refuse("webhook-url", "is not a URL of http or https")
+        given.refuse("webhook-url", "is not an http or https URL")
     if given.values.get("webhook-success-status", 0) < -1:
-        given.refuse("webhook-success-status", "is neither an HTTP status nor 0 for any")
+        given.refuse("webhook-success-status", "is neither an HTTP status nor 0 (any status)")
 
 
 def _check_login(given: FlagValues, *, has_username: bool, has_password: bool) -> None:
@@ -120,7 +120,7 @@ def _check_login(given: FlagValues, *, has_username: bool, has_password: bool) -
         if not get("password") and not get("password-file") and not has_password:
             given.refuse("username", "needs GITSYNC_PASSWORD or --password-file")
         if userinfo_of(get("repo", "")):
-            given.refuse("repo", "names a user, as --username does: only one of them may")
+            given.refuse("repo", "contains a user, and --username is set: use only one of them")
     if get("password") and get("password-file"):
         given.refuse("password-file", "replaces GITSYNC_PASSWORD: set only one of them")
     for name in ("password", "password-file"):
@@ -141,15 +141,15 @@ def _check_github(given: FlagValues) -> None:
     if not get("github-app-installation-id"):
         given.refuse("github-app-installation-id", f"is missing: --{app} and --{client} need it")
     if bool(get(key)) == bool(get(key_file)):
-        given.refuse(key_file, "is needed, or GITSYNC_GITHUB_APP_PRIVATE_KEY, but not both")
+        given.refuse(key_file, "or GITSYNC_GITHUB_APP_PRIVATE_KEY is required, but not both")
     for name in ("username", "password", "password-file"):
         if get(name):
-            given.refuse(name, "excludes a GitHub App: only one of them may log in")
+            given.refuse(name, "cannot be combined with a GitHub App: configure only one login")
 
 
 def userinfo_of(repo: str) -> str:
     """
-    Return who logs in by a URL of http(s), with a password after a colon; empty where nobody does.
+    Return the user, and the password after a colon, in an http(s) URL; empty if it has none.
     """
     url = split_url(repo)
     return url.netloc.rpartition("@")[0] if url.scheme in ("http", "https") else ""
@@ -158,5 +158,5 @@ def userinfo_of(repo: str) -> str:
 def split_url(repo: str) -> SplitResult:
     try:
         return urlsplit(repo)
-    except ValueError:  # "[" in it; git will say what it thinks of that
+    except ValueError:  # it contains "["; git will report it
         return SplitResult("", "", repo, "", "")

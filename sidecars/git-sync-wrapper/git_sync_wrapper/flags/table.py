@@ -1,7 +1,7 @@
 """
 Every flag of git-sync 3 and 4, with its names.
 
-The sources are git-sync's ``main.go`` and ``env.go`` at v4.7.1 and on its main branch (2026-10).
+Source: git-sync's ``main.go`` and ``env.go`` at v4.7.1 and on its main branch (2026-10).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Flag(NamedTuple):
 
     Args:
         variables: Its names in the environment, the new one first.
-        separator: Of the items in a variable, where the flag may be given several times.
-        is_secret: Whether its value is never to be shown.
+        separator: Separates items in a variable; set only if the flag may be repeated.
+        is_secret: Whether its value must never be shown.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Flag(NamedTuple):
 
 class OldFlag(NamedTuple):
     """
-    A flag of git-sync 3 that still counts.
+    A flag of git-sync 3 that is still supported.
 
     Args:
         instead: The flag of git-sync 4 that it sets.
-        convert: Its text to the other's; empty where it says nothing.
+        convert: Converts its text for the new flag; an empty result sets nothing.
     """
 
     name: str
@@ -53,7 +53,7 @@ def _flag(
     name: str, parse: Callable[[str], Any], *aliases: str, is_new: bool = False, **more: Any
 ) -> Flag:
     """
-    Return a flag whose variable follows from its name; `is_new`: it has no alias.
+    Return a flag whose variable is derived from its name; `is_new`: it has no old name.
     """
     base = name.upper().replace("-", "_")
     variables = (f"GITSYNC_{base}",) if is_new else (f"GITSYNC_{base}", f"GIT_SYNC_{base}")
@@ -125,7 +125,7 @@ BY_NAME = {flag.name: flag for flag in FLAGS}
 
 def _seconds(read: Callable[[str], float]) -> Callable[[str], str]:
     """
-    Return the conversion of a number of seconds; 0 says nothing.
+    Return the converter for a number of seconds; 0 sets nothing.
     """
 
     def convert(given: str) -> str:
@@ -147,7 +147,7 @@ def _unsupported(given: str) -> str:
 
 def _no_head(given: str) -> str:
     """
-    A revision of HEAD says nothing: the branch counts.
+    Return the revision, or an empty text for HEAD: then the branch counts.
     """
     return "" if given == "HEAD" else given
 
@@ -165,10 +165,10 @@ OLD_FLAGS = (
     OldFlag("ssh", "verbose", lambda _: ""),  # ignored; it has no variable
 )
 OLD_BY_NAME = {flag.name: flag for flag in OLD_FLAGS}
-# What takes no value on the command line: `--flag` is `--flag=true`.
+# Flags that need no value on the command line: `--flag` means `--flag=true`.
 SWITCHES = {flag.name for flag in FLAGS if flag.parse is boolean} | {"ssh"}
 
-# All variables that mean something to git-sync, whatever its version.
+# All variables that any version of git-sync reads.
 VARIABLES = frozenset(variable for flag in (*FLAGS, *OLD_FLAGS) for variable in flag.variables) | {
     "GIT_SYNC_SSH"
 }

@@ -1,3 +1,3 @@
 """
-What the user wants to happen after the link has turned.
+Hooks: the user's actions after a swap of the link.
 """

@@ -22,8 +22,8 @@ class HookFailed(Exception):
     A hook did not succeed.
 
     Args:
-        why: In our words.
-        said: What the hook, or the system, says of it: for the log, as it may have secrets.
+        why: The cause, in our words.
+        said: The output of the hook, or the system's error. Only for the log: it may hold secrets.
     """
 
     def __init__(self, why: str, said: str = "") -> None:
@@ -34,7 +34,7 @@ class HookFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class Exechook:
     """
-    A program that runs in the folder of the commit, with its hash as ``GITSYNC_HASH``.
+    A program that runs in the folder of the commit, with the commit's hash in ``GITSYNC_HASH``.
 
     Args:
         store: The folder of all commits.
@@ -74,17 +74,17 @@ class Exechook:
             raise CycleAbandoned
         output = "\n".join(said)[-SAID_CHARACTERS:]
         if ended.code != 0:
-            raise HookFailed(f"it ended with {ended.code}", output)
+            raise HookFailed(f"it ended with {child.ending(ended.code)}", output)
         log.debug("hook_said", hook=self.name, output=output)
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
     """
-    A request with the hash in its header ``Gitsync-Hash``.
+    A request with the commit's hash in its header ``Gitsync-Hash``.
 
     Args:
-        success_status: What the answer must be; 0 or less: anything, even none that is good.
+        success_status: The status that counts as success; 0 or less: any status.
     """
 
     url: str
@@ -99,9 +99,9 @@ class Webhook:
         Send it once.
 
         Raises:
-            HookFailed: There is no answer, or another than was wanted.
+            HookFailed: The server did not answer, or with another status.
         """
-        from git_sync_wrapper.http.request import send  # noqa: PLC0415 - 3 MiB that few need
+        from git_sync_wrapper.http.request import send  # noqa: PLC0415 - 3 MiB, seldom needed
 
         if fence.is_revoked:
             raise CycleAbandoned
@@ -110,4 +110,4 @@ class Webhook:
         except (OSError, ValueError) as error:
             raise HookFailed("no answer", str(error)) from None
         if self.success_status > 0 and status != self.success_status:
-            raise HookFailed(f"the answer is {status}, not {self.success_status}")
+            raise HookFailed(f"the answer is {status} instead of {self.success_status}")

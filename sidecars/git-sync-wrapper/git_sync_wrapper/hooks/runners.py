@@ -1,8 +1,8 @@
 """
-What the user wants to happen when the link has turned: a command, a web request, a touched file.
+Run the user's hooks after a swap of the link: a command, a web request, a touched file.
 
-As git-sync does it: each hook runs in its own time, for the newest commit only, again and again
-until it succeeds; the first sync of a process counts as a change.
+As in git-sync, each hook runs in its own thread, for the newest commit only, and is retried until
+it succeeds. The first sync of a process counts as a change.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Hook = Exechook | Webhook
 
 class PrePublishError(SidecarError):
     """
-    The hook before the link turns refuses a commit, or fails.
+    The pre-publish hook refuses a commit, or fails.
     """
 
 
 class HookRunner:
     """
-    Runs one hook, in a thread, for the newest commit it was sent.
+    Runs one hook in a thread, for the newest commit that was sent.
 
     Attributes:
-        problem: Why it failed last, for anyone to read; empty once it has succeeded.
+        problem: The last failure, without secrets; empty once the hook has succeeded.
     """
 
     def __init__(self, hook: Hook, count: Count) -> None:
@@ -52,13 +52,13 @@ class HookRunner:
 
     def start(self) -> None:
         """
-        Begin to wait for commits.
+        Start the thread, which waits for commits.
         """
         threading.Thread(target=self._work, name=self.hook.name, daemon=True).start()
 
     def send(self, commit: str) -> None:
         """
-        Tell of a commit; one that is still waiting for its turn is forgotten.
+        Run the hook for a commit; this replaces a commit that is still waiting.
         """
         with self._changed:
             self._commit = commit
@@ -66,7 +66,7 @@ class HookRunner:
 
     def stop(self) -> None:
         """
-        End what runs, and begin nothing more.
+        Kill a running hook, and start no other.
         """
         self._fence.revoke()
         with self._changed:
@@ -75,7 +75,7 @@ class HookRunner:
 
     def run_once(self, commit: str, fence: Fence) -> str:
         """
-        Run it once, here; return what went wrong, nothing where nothing did.
+        Run the hook once, in this thread; return the error, or an empty text.
         """
         try:
             self.hook.run(commit, fence)
@@ -107,7 +107,7 @@ class HookRunner:
 
 class Hooks:
     """
-    All that follows a publish.
+    All hooks and the touch-file of one wrapper.
     """
 
     def __init__(self, options: Options, environ: Mapping[str, str], count: Count) -> None:
@@ -121,43 +121,43 @@ class Hooks:
     @property
     def problem(self) -> str:
         """
-        What failed when it was last tried, as :attr:`HookRunner.problem`.
+        The failures of the last attempts, as :attr:`HookRunner.problem`.
         """
         problems = [self._touch_problem, *(runner.problem for runner in self._runners)]
         return "; ".join(filter(None, problems))
 
     def start(self) -> None:
         """
-        Begin to wait for commits, each hook in a thread of its own.
+        Start a thread for each hook, which waits for commits.
         """
         for runner in self._runners:
             runner.start()
 
     def stop(self) -> None:
         """
-        End what runs.
+        Kill all running hooks.
         """
         for runner in self._runners:
             runner.stop()
 
     def prepublish(self, commit: str, fence: Fence) -> None:
         """
-        Run the hook that comes before the link turns; a commit that it refuses is not published.
+        Run the pre-publish hook.
 
         Raises:
-            PrePublishError: It is tried again.
+            PrePublishError: The hook failed: do not publish the commit; a later cycle retries.
         """
         for runner in self._before:
             if problem := runner.run_once(commit, fence):
                 raise PrePublishError(
                     "pre_publish_hook_failed",
                     f"{runner.hook.name} for {commit}: {problem}",
-                    "The last good commit stays; the hook is tried again.",
+                    "Check the hook's output. The last good commit stays; the hook is retried.",
                 )
 
     def announce(self, commit: str) -> None:
         """
-        Let the hooks know of a commit, in their own time.
+        Touch the file, and run the hooks for a commit in their threads.
         """
         self._touch()
         for runner in self._runners:
@@ -165,7 +165,7 @@ class Hooks:
 
     def announce_once(self, commit: str, fence: Fence) -> str:
         """
-        Run each hook once, and wait; return what went wrong, nothing where nothing did.
+        Touch the file, and run each hook once in this thread; return the errors, if any.
         """
         self._touch()
         problems = [(runner.hook.name, runner.run_once(commit, fence)) for runner in self._runners]

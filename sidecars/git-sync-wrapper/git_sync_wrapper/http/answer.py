@@ -1,9 +1,9 @@
 """
-An answer to a request, from the bytes that come.
+Read the answer to a request from a blocking socket.
 
-It blocks, and llhttp (httptools) parses, as in s3-sync. http.client would make a poll half as
-expensive again, because it parses headers as those of an e-mail: 0.66 ms of CPU instead of 0.44
-(measured 2026-11-21).
+llhttp (httptools) parses, as in s3-sync. http.client would make a poll half as expensive again,
+because it parses headers like those of an e-mail: 0.66 ms of CPU instead of 0.44 (measured
+2026-11-21).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import httptools
 
 HEAD_LIMIT_BYTES = 64 << 10
-# The list of refs of a server without protocol version 2 grows with the repository.
+# Without protocol version 2, a server lists all refs: the answer grows with the repository.
 ANSWER_LIMIT_BYTES = 64 << 20
 
 
 class NotHttp(ValueError):
     """
-    The answer is not HTTP/1, or not whole.
+    The answer is not HTTP/1, or is incomplete.
     """
 
 
@@ -32,7 +32,7 @@ class Answer:
     Status, headers (lower-case names) and the whole body.
 
     Args:
-        is_last: Whether the connection ends with it.
+        is_last: Whether the connection closes after this answer.
     """
 
     status: int
@@ -46,12 +46,12 @@ def read_answer(connection: socket.socket, ends_at: float) -> Answer:
     Read an answer to GET or POST.
 
     Args:
-        ends_at: When to give up, by the monotonic clock.
+        ends_at: When to give up, on the monotonic clock.
 
     Raises:
         ConnectionResetError: The connection was closed before the answer began.
         NotHttp: It is not HTTP/1, is cut off, or does not end.
-        OSError: The connection fails, or the time is up.
+        OSError: The connection failed, or the time is up.
     """
     reader = Reader(connection, ends_at)
     while not reader.is_complete:
@@ -71,7 +71,7 @@ class Reader:
         self._connection = connection
         self._ends_at = ends_at
         self._parser = httptools.HttpResponseParser(self)
-        # Scripts behind --askpass-url end their lines with a bare LF.
+        # Scripts that serve --askpass-url end their lines with a bare LF.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self._received_bytes = 0
         self.status = 0
@@ -82,7 +82,7 @@ class Reader:
 
     def receive(self) -> None:
         """
-        Wait for the next piece; raises as :func:`read_answer` does.
+        Wait for the next piece of data; raises as :func:`read_answer` does.
         """
         left_seconds = self._ends_at - time.monotonic()
         if left_seconds <= 0:
@@ -98,9 +98,9 @@ class Reader:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.is_complete:
                 raise NotHttp(str(error)) from None
-            self.is_last = True  # more came than the answer
+            self.is_last = True  # more data than the answer arrived
         if self._received_bytes > (ANSWER_LIMIT_BYTES if self.status else HEAD_LIMIT_BYTES):
-            raise NotHttp("it does not end")
+            raise NotHttp("it is too long")
 
     def _end(self) -> None:
         if not self._received_bytes:
@@ -112,10 +112,10 @@ class Reader:
 
     def on_message_begin(self) -> None:
         if self.is_complete:
-            raise NotHttp("another answer came")
+            raise NotHttp("a second answer followed")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.status:  # else it is a trailer
+        if not self.status:  # otherwise it is a trailer
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:

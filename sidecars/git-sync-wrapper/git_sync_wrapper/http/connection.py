@@ -1,5 +1,5 @@
 """
-One kept HTTP connection to a git server, for polls; also asks ``--askpass-url``.
+A persistent HTTP connection to a git server, for polls; also used for ``--askpass-url``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 @dataclass(frozen=True)
 class Patience:
     """
-    How long to wait for what.
+    Time limits of a connection.
     """
 
     connect_seconds: float = 10.0
     answer_seconds: float = 30.0
     idle_seconds: float = 60.0
-    """A connection that nobody used for longer may be gone without a word."""
+    """A connection that was idle for longer may have been dropped silently, and is replaced."""
 
 
 PATIENCE = Patience()
@@ -36,7 +36,7 @@ PATIENCE = Patience()
 
 class RemoteError(SidecarError):
     """
-    The server gave no whole answer.
+    The server sent no complete answer.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -45,7 +45,7 @@ class RemoteError(SidecarError):
 
 class Remote:
     """
-    One server, by one connection at a time; a connection that the server closed is replaced.
+    One server, over one connection at a time; a connection that the server closed is replaced.
     """
 
     def __init__(self, url: SplitResult, way: Way, patience: Patience = PATIENCE) -> None:
@@ -60,10 +60,10 @@ class Remote:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
     ) -> bytes:
         """
-        Return the bytes of a request, which may be sent again and again.
+        Return the bytes of a request, which may be sent repeatedly.
 
         Raises:
-            ValueError: There is a line break or an odd letter in the URL or a header.
+            ValueError: The URL or a header contains a line break or a character outside Latin-1.
         """
         proxy = self._way.proxy
         target = path
@@ -75,7 +75,7 @@ class Remote:
         fields = {"Host": self._host, "Accept": "*/*", **headers, **self._way.headers}
         lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
         if not "".join(lines).isprintable():
-            raise ValueError("the URL or a header has a line break in it")
+            raise ValueError("the URL or a header contains a line break")
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
     def ask(self, request: bytes, fence: Fence) -> Answer:
@@ -83,7 +83,7 @@ class Remote:
         Send a request and return the answer, whatever its status.
 
         Raises:
-            RemoteError: No whole answer came.
+            RemoteError: No complete answer arrived.
             CycleAbandoned: The fence was revoked meanwhile.
         """
         fence.on_revoke(self._hang_up)
@@ -106,7 +106,7 @@ class Remote:
 
     def close(self) -> None:
         """
-        Close the connection, if there is one; the next request makes another.
+        Close the connection, if it is open; the next request opens a new one.
         """
         if self._socket is not None:
             self._socket.close()
@@ -126,7 +126,7 @@ class Remote:
 
     def _connect(self) -> socket.socket:
         """
-        Return a connection to the server, through the proxy where there is one.
+        Return a connection to the server, through the proxy if one is set.
 
         Raises:
             OSError, ValueError, RemoteError
@@ -153,7 +153,7 @@ class Remote:
 
     def _hang_up(self) -> None:
         """
-        End what the connection waits for; from any thread.
+        Shut the connection down, from any thread, to end a wait.
         """
         with suppress(AttributeError, OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
@@ -165,29 +165,29 @@ class Remote:
                 name = self._way.proxy.hostname if self._way.proxy else host
                 return RemoteError("name_unresolved", f"the name {name} does not resolve")
             case FileNotFoundError():
-                return RemoteError("tls_failed", f"there is no {self._way.ca_file}")
+                return RemoteError("tls_failed", f"{self._way.ca_file} does not exist")
             case ssl.SSLError():
                 what = getattr(error, "verify_message", "") or error.reason or str(error)
-                return RemoteError("tls_failed", f"no TLS with {host}: {what}")
+                return RemoteError("tls_failed", f"TLS with {host} failed: {what}")
             case TimeoutError():
                 return RemoteError("remote_timeout", f"{host} did not answer in time")
             case OSError():
                 said = error.strerror or str(error)
-                return RemoteError("remote_unreachable", f"cannot talk to {host}: {said}")
+                return RemoteError("remote_unreachable", f"connection to {host} failed: {said}")
             case NotHttp():
                 said = f"{host} sent an invalid HTTP response: {error}"
                 return RemoteError("remote_unreachable", said)
-        return RemoteError("remote_unreachable", f"cannot talk to {host}: {error}")
+        return RemoteError("remote_unreachable", f"connection to {host} failed: {error}")
 
 
 def _ask_for_tunnel(
     connection: socket.socket, proxy: SplitResult, host: str, port: int, ends_at: float
 ) -> None:
     """
-    Have the proxy connect to the server.
+    Ask the proxy to connect to the server.
 
     Args:
-        ends_at: When to give up, by the monotonic clock.
+        ends_at: When to give up, on the monotonic clock.
 
     Raises:
         RemoteError: The proxy refuses.

@@ -1,5 +1,5 @@
 """
-The request of a webhook, by urllib: through the environment's proxies, redirects followed.
+Send the request of a webhook with urllib: uses the environment's proxies, follows redirects.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
     Send a request without a body; return the status of the answer, whatever it is.
 
     Raises:
-        OSError: No answer in time, or not an HTTP one.
-        ValueError: The URL is not a web address.
+        OSError: No answer arrived in time, or it is not HTTP.
+        ValueError: The URL is invalid.
     """
-    # None: those of the environment.
+    # None: the proxies of the environment.
     proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    request = urllib.request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - http(s), as the options say
+    request = urllib.request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - http(s): the rules check it
     try:
         with opener.open(request, timeout=timeout_seconds) as answer:
             answer.read()
@@ -32,7 +32,7 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
     except urllib.error.HTTPError as error:
         with error:
             return error.code
-    except http.client.InvalidURL:  # its text has the path, which may be a secret
-        raise ValueError("the URL has a character that no URL has") from None
+    except http.client.InvalidURL:  # its text contains the path, which may be a secret
+        raise ValueError("the URL contains an invalid character") from None
     except http.client.HTTPException as error:
-        raise OSError(f"it is not an HTTP answer ({type(error).__name__})") from None
+        raise OSError(f"it is not a valid HTTP answer ({type(error).__name__})") from None

@@ -1,8 +1,8 @@
 """
-How git would go out to a URL: proxy, certificates, headers.
+How git would connect to a URL: proxy, certificates, headers.
 
-git-sync gives its git neither the system's configuration nor a user's, only
-``--git-config``; so these and the environment say how to go out.
+git-sync's git reads neither the system's nor a user's configuration. Only ``--git-config`` and the
+environment decide how it connects.
 Source: https://git-scm.com/docs/git-config (http.*), https://curl.se/docs/manpage.html (proxies).
 """
 
@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from sidecar_runtime.parsers import boolean
 
 _HEEDED = {"http.sslcainfo", "http.sslverify", "http.proxy", "http.extraheader"}
-# What changes how git transfers, but neither where it goes nor what it says.
+# Settings that change how git transfers, but neither its destination nor the meaning of a request.
 _HARMLESS = {
     "credential.usehttppath",
     "http.emptyauth",
@@ -38,19 +38,19 @@ _TELLING = ("http.", "url.", "credential.", "include.", "includeif.", "remote.",
 
 class Unheeded(ValueError):
     """
-    git would go out in a way that is not heeded here; the text says why.
+    git would connect in a way that our client does not support; the text says why.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """
-    How git goes out to a URL.
+    How git connects to a URL.
 
     Args:
-        ca_file: The only authorities to trust; `None` trusts those of the system.
-        proxy: An HTTP proxy, `None` for none.
-        headers: Further headers.
+        ca_file: The only authorities to trust; `None` trusts the system's authorities.
+        proxy: An HTTP proxy, or `None`.
+        headers: Additional headers.
     """
 
     ca_file: str | None = None
@@ -63,10 +63,10 @@ def way_to(
     url: SplitResult, git_config: Iterable[tuple[str, str]], environ: Mapping[str, str]
 ) -> Way:
     """
-    Return how git-sync's git would go to a URL.
+    Return how git-sync's git would connect to a URL.
 
     Raises:
-        Unheeded: By means that are not heeded here.
+        Unheeded: In a way that our client does not support.
     """
     config: dict[str, str] = {}
     headers = {}
@@ -76,7 +76,7 @@ def way_to(
             header, _, text = value.partition(":")
             headers[header.strip()] = text.strip()
         elif name.startswith(_TELLING) and name not in _HEEDED | _HARMLESS:
-            # What stands between the dots may be a URL with a password.
+            # The part between the first and the last dot may be a URL with a password.
             first, *between, last = key.split(".")
             raise Unheeded(f"--git-config sets {first}.{'<URL>.' if between else ''}{last}")
         config[name] = value
@@ -95,7 +95,7 @@ def way_to(
 def _proxy_to(
     url: SplitResult, configured: str | None, environ: Mapping[str, str]
 ) -> SplitResult | None:
-    # curl heeds HTTP_PROXY in small letters only: elsewhere a client of a CGI could set it.
+    # curl reads only the lower-case http_proxy: in a CGI script, a client can set HTTP_PROXY.
     names = ["https_proxy", "HTTPS_PROXY"] if url.scheme == "https" else ["http_proxy"]
     found = next((v for n in (*names, "all_proxy", "ALL_PROXY") if (v := environ.get(n))), "")
     text = found if configured is None else configured
@@ -104,7 +104,7 @@ def _proxy_to(
         return None
     proxy = urlsplit(text if "://" in text else f"http://{text}")
     if proxy.scheme != "http" or not proxy.hostname:
-        raise Unheeded(f"the proxy is one of {proxy.scheme}://")
+        raise Unheeded(f"the proxy URL begins with {proxy.scheme}://")
     return proxy
 
 
@@ -121,7 +121,7 @@ def _is_excepted(host: str, excepted: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """
-    Whether a host is this machine itself, where Go's client goes by no proxy.
+    Whether a host is this machine itself: like Go's client, requests to it use no proxy.
     """
     try:
         return host == "localhost" or ip_address(host).is_loopback
@@ -131,13 +131,13 @@ def is_loopback(host: str) -> bool:
 
 def tls_context(way: Way) -> ssl.SSLContext:
     """
-    Return what checks the server's certificate, as git would.
+    Return a TLS context that verifies the server's certificate as git would.
 
     Raises:
-        OSError: The file of authorities cannot be read; ssl.SSLError is one.
+        OSError: The file of authorities cannot be read; ssl.SSLError is a subclass.
     """
     context = ssl.create_default_context(cafile=way.ca_file)
-    # git accepts the CAs of companies that lack an extension; so do we.
+    # Some companies' CAs omit an extension that is required in strict mode; git accepts them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not way.verifies:
         context.check_hostname = False
@@ -147,7 +147,7 @@ def tls_context(way: Way) -> ssl.SSLContext:
 
 def proxy_headers(proxy: SplitResult) -> Mapping[str, str]:
     """
-    Return what logs in to a proxy; nothing where its URL has no username.
+    Return the headers that log in to a proxy; empty if its URL has no username.
     """
     if not proxy.username:
         return {}
@@ -156,7 +156,7 @@ def proxy_headers(proxy: SplitResult) -> Mapping[str, str]:
 
 def basic(username: str, password: str) -> str:
     """
-    Return the ``Authorization`` of username and password.
+    Return the value of an ``Authorization`` header for a username and password.
     """
     pair = f"{username}:{password}".encode("utf-8", "surrogateescape")
     return f"Basic {base64.b64encode(pair).decode()}"

@@ -1,3 +1,3 @@
 """
-How git logs in: credentials, keys and known hosts, and where they come from.
+How git logs in: credentials, keys and known hosts, and their sources.
 """

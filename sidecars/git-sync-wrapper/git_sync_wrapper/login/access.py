@@ -1,8 +1,8 @@
 """
-How git-sync gets in: credentials by a helper of ours, keys and known hosts by files.
+How git-sync logs in: credentials through our credential helper, keys and known hosts as files.
 
 git-sync itself puts each password into git's credential cache for an hour, where the oldest
-username wins. So it gets none, but a helper that asks here at each login.
+username wins. So it receives no password; git runs a helper that asks the wrapper at each login.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from sidecar_runtime.volume.files import write_file
 SOCKET = "credentials"
 GIT_CONFIG = "gitconfig"
 PROBE_BYTES = 1 << 16
-# Beside these, which are not passwords, the username is a token: an old custom of GitHub's.
+# With these placeholders as the password, the username is a token: an old custom of GitHub's.
 TOKEN_PASSWORDS = ("", "x-oauth-basic")
-# What git-sync would put into git's cache.
+# Flags that git-sync would use to fill git's cache.
 KEPT_BACK = ("username", "password", "password-file", "credential", "askpass-url")
 
 
 class Prepared(NamedTuple):
     """
-    What git-sync and git are given instead of what the user said.
+    Settings for git-sync and git that replace or extend the user's.
 
     Args:
-        flags: git-sync's flags with their values; `None` for those that must not reach it.
-        git_config: What git gets, beside what the user has configured.
+        flags: git-sync's flags with their values; `None` for flags that must not reach it.
+        git_config: Added to the user's git configuration.
         environ: Added to the environment.
     """
 
@@ -58,7 +58,7 @@ class Access:
     Everything that logs in, from `start` to `close`.
 
     Attributes:
-        failure: Why git's helper got no answer since `prepare`; None where it did.
+        failure: The last error of git's helper since `prepare`; None without one.
 
     Raises:
         SettingsError: Settings contradict each other.
@@ -74,18 +74,18 @@ class Access:
 
     def start(self) -> None:
         """
-        Make the private folder, and answer git's helper from now on.
+        Create the private folder, and start to answer git's helper.
 
         Raises:
-            SidecarError: There is no place for the folder.
+            SidecarError: The folder cannot be created.
         """
-        with _explained("cannot make a private folder for git's credential helper"):
+        with _explained("cannot create a private folder for git's credential helper"):
             self._folder = PrivateFolder()
             self._socket = os.path.join(self._folder.path, SOCKET)
             self._server = CredentialServer(self._socket, self._keyring, self._note)
             self._server.start()
-            # What git keeps for the other end where that is this machine (file://): of all ways to
-            # configure it the only one. Nothing secret is in it.
+            # For file:// git runs its server side on this machine, and this file is the only way to
+            # configure that. It contains no secret.
             self.git_config = os.path.join(self.folder, GIT_CONFIG)
             write_file(self.git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
         options = self._options
@@ -96,19 +96,19 @@ class Access:
     @property
     def folder(self) -> str:
         """
-        The private folder, for what else is nobody's business; it goes with us.
+        The path of the private folder, for other private files; `close` removes it.
         """
         return self._folder.path
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """
-        Make a folder in the private one, for as long as it lasts.
+        Create a temporary folder in the private one; the context manager removes it.
 
         Raises:
-            SidecarError: It cannot be made.
+            SidecarError: It cannot be created.
         """
-        with _explained(f"cannot make a folder in {self.folder}"):
+        with _explained(f"cannot create a folder in {self.folder}"):
             folder = tempfile.TemporaryDirectory(
                 prefix="run-", dir=self.folder, ignore_cleanup_errors=True
             )
@@ -117,10 +117,10 @@ class Access:
 
     def check_room(self, root: str) -> None:
         """
-        Tell a full private folder from a full volume, where git only says that there is no room.
+        Check whether the private folder is full: git's error does not show which file system is.
 
         Args:
-            root: A folder of the volume; where both are one file system, that is what is full.
+            root: A folder of the volume. If both are on one file system, the volume is full.
 
         Raises:
             SidecarError: The private folder is full.
@@ -132,10 +132,10 @@ class Access:
 
     def prepare(self) -> Prepared:
         """
-        Return what git-sync and git are given now; files are read again.
+        Return the settings for the next run of git-sync or git; files are read again.
 
         Raises:
-            SidecarError: A file of a key or of known hosts cannot be used, or no copy be written.
+            SidecarError: A key or known_hosts file cannot be used, or its copy cannot be written.
         """
         self.failure = None
         with _explained(f"cannot write to {self.folder}"):
@@ -149,76 +149,76 @@ class Access:
         flags |= dict.fromkeys(KEPT_BACK)
         config = {"credential.helper": self._helper(), "credential.useHttpPath": "true"}
         if self._keyring.signs_for(self._repo):
-            # CodeCommit may answer 403 without a login, and git asks nobody after that.
+            # CodeCommit may answer 403 without a login; then git does not ask its helper.
             server = f"{self._repo.protocol}://{self._repo.host}/"
             config[f"http.{server}.proactiveAuth"] = "basic"
         return Prepared(flags, config, environ)
 
     def credential(self, url: str, fence: Fence) -> Credential | None:
         """
-        Return what logs in to a URL, as git would get it.
+        Return the credential for a URL, the same that git would receive.
 
         Raises:
-            SidecarError: Who should know cannot tell.
+            SidecarError: The responsible provider failed.
             CycleAbandoned: The fence was revoked meanwhile.
         """
         return self._keyring.credential(Wanted.by_url(url), fence)
 
     def who(self, fence: Fence) -> str:
         """
-        Return who logs in to the repository, and by what, in words without a secret.
+        Return who logs in to the repository and with which setting or secret, as text for people.
 
         Raises:
-            SidecarError: Who should know cannot tell.
+            SidecarError: The responsible provider failed.
             CycleAbandoned: The fence was revoked meanwhile.
         """
         credential = self._keyring.credential(self._repo, fence)
         if credential is None:
             return ""
         if self._keyring.signs_for(self._repo):
-            name = self._keyring.identity(self._repo, fence) or "an AWS identity (STS did not say)"
+            name = self._keyring.identity(self._repo, fence) or "an AWS identity (STS: no answer)"
         else:
             is_token = credential.password in TOKEN_PASSWORDS
             name = "a token" if is_token else f"user {credential.username}"
-        return f"{name}, by {credential.origin}"
+        return f"{name}, from {credential.origin}"
 
     def start_over(self) -> None:
         """
-        Drop what is kept for one cycle: another begins.
+        Drop credentials that are cached for one cycle.
         """
         self._keyring.start_over()
 
     def refused(self, url: str) -> None:
         """
-        Drop what is kept for the server of a URL: it was refused.
+        Drop cached credentials for the server of a URL, because it refused them.
         """
         self._keyring.refused(Wanted.by_url(url))
 
     def explain(self, url: str, fence: Fence) -> SidecarError | None:
         """
-        Return what a refusal by the server of a URL means, where more is known than it says.
+        Return a more exact error for a refusal by the server of a URL, or None.
 
         Raises:
-            SidecarError: What is known is that there are no credentials at all.
+            SidecarError: There are no credentials at all.
             CycleAbandoned: The fence was revoked meanwhile.
         """
         return self._keyring.explain(Wanted.by_url(url), fence)
 
     def close(self) -> None:
         """
-        Answer no more, end what asks AWS, and remove the private folder.
+        Stop answering, end a child that asks AWS, and remove the private folder.
         """
         self._server.close()
         self._folder.remove()
 
     def _helper(self) -> str:
         """
-        Return the command that git gives to a shell for credentials.
+        Return the shell command that git runs for credentials.
 
-        The mark at its start says that it is one; git looks at the first letter, and a path with a
-        blank in it begins with a quotation mark. https://git-scm.com/docs/gitcredentials
+        The exclamation mark marks it as a command. Otherwise git judges by the first character, and
+        a quoted path begins with a quotation mark. https://git-scm.com/docs/gitcredentials
         """
-        # Without `site` nobody else tells it where the image has its bytecode.
+        # -S skips `site`, which would set the folder of the image's bytecode.
         prefix = sys.pycache_prefix
         bytecode = ["-X", f"pycache_prefix={prefix}"] if prefix else []
         program = [sys.executable, "-I", "-S", *bytecode, credential_helper.__file__]
@@ -238,7 +238,7 @@ class Access:
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
     """
-    Turn failures of the private folder's file system into an error that says what to do.
+    Turn failures of the private folder's file system into an error with advice.
     """
     try:
         yield
@@ -246,6 +246,6 @@ def _explained(what: str) -> Iterator[None]:
         raise SidecarError(
             "private_folder_failed",
             f"{what}: {error}",
-            "Let /tmp be writable (an emptyDir where the root is read-only), with some room left, "
-            "or set TMPDIR.",
+            "Mount a writable /tmp with free space (an emptyDir if the root is read-only), or set "
+            "TMPDIR.",
         ) from None

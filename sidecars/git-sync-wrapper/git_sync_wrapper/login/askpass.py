@@ -1,5 +1,5 @@
 """
-The provider that asks a service, by ``--askpass-url``.
+The provider that requests credentials from the service at ``--askpass-url``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from sidecar_runtime.fence import Fence
 
 class Askpass:
     """
-    ``--askpass-url``: a service that says ``username=…`` and ``password=…``.
+    ``--askpass-url``: a service that answers with ``username=…`` and ``password=…``.
 
-    It is asked once a cycle, as by git-sync, which gives it one second, and keeps what it said for
-    an hour.
+    It is asked once a cycle, as by git-sync, which allows it one second and keeps the answer for an
+    hour.
     """
 
     def __init__(self, url: str, repo: Wanted, environ: Mapping[str, str]) -> None:
@@ -31,24 +31,24 @@ class Askpass:
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """
-        Return what it said, for the repository's server.
+        Return its answer, if the repository's server is meant.
         """
         if not wanted.is_same_server(self._repo):
             return None
-        if (said := self._said) is None:  # which another request of git's may drop meanwhile
+        if (said := self._said) is None:  # another request of git may clear it at any time
             said = self._said = self._ask(fence)
         return said
 
     def refused(self, wanted: Wanted) -> None:
         """
-        Ask it again the next time.
+        Ask it again at the next login.
         """
         if wanted.is_same_server(self._repo):
             self.start_over()
 
     def start_over(self) -> None:
         """
-        Ask it again: another cycle begins.
+        Ask it again in the new cycle.
         """
         self._said = None
 
@@ -64,7 +64,7 @@ class Askpass:
         lines = answer.body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
         fields = dict(line.partition("=")[::2] for line in lines)
         if not fields.get("username") and not fields.get("password"):
-            raise _askpass_failed("it says neither username= nor password=")
+            raise _askpass_failed("its answer contains neither username= nor password=")
         username, password = (fields.get(name, "") for name in ("username", "password"))
         return Credential(username, password, origin="GITSYNC_ASKPASS_URL")
 
@@ -73,5 +73,5 @@ def _askpass_failed(why: str) -> CredentialError:
     return CredentialError(
         "askpass_failed",
         f"no credentials from --askpass-url: {why}",
-        "Look at the service behind GITSYNC_ASKPASS_URL.",
+        "Check the service at GITSYNC_ASKPASS_URL.",
     )

@@ -1,5 +1,5 @@
 """
-The provider that signs for CodeCommit, with the identity of the pod: no secret is kept anywhere.
+The provider that signs requests to CodeCommit with the pod's identity; it stores no secret.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class CodeCommit:
     Signs for every CodeCommit host.
 
     Args:
-        also: A server to sign for whatever it is called, in the region of the environment.
+        also: A server to sign for under any name, in the region of the environment.
     """
 
     def __init__(self, also: Wanted | None = None) -> None:
@@ -31,7 +31,7 @@ class CodeCommit:
 
     @cached_property
     def _chain(self) -> Chain:
-        from sidecar_runtime.aws.credentials import Chain  # noqa: PLC0415 - few are at AWS
+        from sidecar_runtime.aws.credentials import Chain  # noqa: PLC0415 - only for AWS
 
         return Chain()
 
@@ -46,7 +46,7 @@ class CodeCommit:
         region = self._region(wanted, config)
         now = time.time()
         ends = now + sigv4.VALID_SECONDS
-        if credentials.expires_at is not None:  # with the session its signatures end
+        if credentials.expires_at is not None:  # signatures expire with the session
             ends = min(ends, credentials.expires_at)
         return Credential(
             sigv4.username(credentials),
@@ -57,7 +57,7 @@ class CodeCommit:
 
     def refused(self, wanted: Wanted) -> None:
         """
-        Ask for other AWS credentials at the next use.
+        Request new AWS credentials at the next use.
         """
         if self.is_for(wanted):
             with self._lock:
@@ -65,14 +65,14 @@ class CodeCommit:
 
     def identity(self, fence: Fence) -> str | None:
         """
-        Return the ARN of who signs, as STS says; None where it does not say.
+        Return the ARN of the identity that signs, from STS; None if STS does not return it.
         """
         with self._lock:
             return self._chain.identity(fence)
 
     def explain(self, wanted: Wanted, fence: Fence) -> CredentialError | None:
         """
-        Return what is missing where CodeCommit refuses a signature; None for other servers.
+        Return the error and advice for a refused signature; None for other servers.
         """
         if not self.is_for(wanted):
             return None
@@ -86,8 +86,8 @@ class CodeCommit:
         return CredentialError(
             "access_denied",
             f"CodeCommit refuses {who} for {name}",
-            f"Allow codecommit:GitPull on {arn} in the policy of the role (its account, if the "
-            "repository is in another one), and check the clock of the node: a signature is good "
+            f"Allow codecommit:GitPull on {arn} in the policy of the role (with the repository's "
+            "account, if that is another one), and check the node's clock: a signature is valid "
             "for minutes.",
         )
 

@@ -1,5 +1,5 @@
 """
-Who logs in where: what git asks for, and what it gets.
+Credentials: the request of git, the answer, and the interface of providers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Wanted:
     The URL that git must log in to, in the parts in which git passes it to helpers.
 
     Args:
-        host: With the port where the URL has one.
-        path: Without its leading slash; empty where it does not matter.
+        host: Host, and the port if the URL has one.
+        path: Without its leading slash; empty if it does not matter.
     """
 
     protocol: str
@@ -29,18 +29,18 @@ class Wanted:
     @classmethod
     def by_url(cls, url: str) -> Wanted:
         """
-        Take a URL apart as git does.
+        Split a URL as git does.
         """
         try:
             parts = urlsplit(url)
-        except ValueError:  # no server has such a name
+        except ValueError:  # not a valid server name
             return cls("", url)
         host = parts.netloc.rpartition("@")[2].lower()
         return cls(parts.scheme, host, unquote(parts.path).strip("/"))
 
     def is_same_server(self, other: Wanted) -> bool:
         """
-        Whether credentials for one are credentials for the other.
+        Whether both have the same server, and so the same credentials.
         """
         return (self.protocol, self.host.lower()) == (other.protocol, other.host.lower())
 
@@ -48,11 +48,11 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class Credential:
     """
-    Who logs in.
+    A username and a password.
 
     Args:
         expires_at: Unix time after which it must be requested again; `None`: when it is refused.
-        origin: Where it is from, in words, for a person.
+        origin: Its source, as text for people.
     """
 
     username: str
@@ -63,25 +63,25 @@ class Credential:
 
 class Provider(Protocol):
     """
-    Knows credentials for some servers; called from several threads.
+    Provides credentials for some servers; called from several threads.
     """
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """
-        Return what logs in there, fresh from its source; None where another provider must know.
+        Return the current credential for a server; None if another provider is responsible.
 
         Raises:
-            SidecarError: It should know, and cannot tell.
+            SidecarError: This provider is responsible, and failed.
             CycleAbandoned: The fence was revoked meanwhile.
         """
 
     def refused(self, wanted: Wanted) -> None:
         """
-        Drop what is kept for this server: it was refused.
+        Drop cached credentials for this server, because it refused them.
         """
 
 
 class CredentialError(SidecarError):
     """
-    A source of credentials does not give what it should.
+    A source of credentials failed.
     """

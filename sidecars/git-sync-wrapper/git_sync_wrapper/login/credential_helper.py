@@ -1,10 +1,10 @@
 """
-What git runs for credentials: ``python -I -S credential_helper.py SOCKET get|store|erase``.
+git's credential helper: ``python -I -S credential_helper.py SOCKET get|store|erase``.
 
-It hands git's question to the wrapper, and the answer back. git starts it for each login, so it
-imports the interpreter's own modules only: 7 ms, where ``import socket`` alone makes 13 (2026-11).
-Protocol: https://git-scm.com/docs/git-credential#IOFMT; with the wrapper: the action on a line,
-then what git says; the reply is what git gets, a NUL, and what a person should read.
+It passes git's question to the wrapper, and returns the answer. git starts it for each login, so it
+imports only built-in modules: 7 ms, while ``import socket`` alone makes it 13 (2026-11).
+Protocol with git: https://git-scm.com/docs/git-credential#IOFMT. With the wrapper: a line with the
+action, then git's input; the reply is the output for git, a NUL, and a message for people.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ANSWER_SECONDS = 60.0
 
 def ask(path: str, action: str, question: bytes) -> tuple[bytes, bytes]:
     """
-    Return what git gets, and what a person should read.
+    Return the output for git, and the message for people.
 
     Raises:
         OSError: The wrapper does not answer.
@@ -38,7 +38,7 @@ def ask(path: str, action: str, question: bytes) -> tuple[bytes, bytes]:
 
 def main() -> None:
     """
-    Pass question and answer on; git does not ask anybody else where there is no answer.
+    Pass on question and answer; without an answer, tell git not to ask another helper.
     """
     path, action = sys.argv[1:3]
     question = sys.stdin.buffer.read()

@@ -1,7 +1,7 @@
 """
 Answers git's credential helper over a Unix socket.
 
-One connection at a time: git asks one question after the other, and each is short.
+One connection at a time: git asks its questions one after the other, and each is short.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 
-# git closes its end once it has asked; who does not is not git.
+# git closes its end of the connection after its question.
 QUESTION_SECONDS = 5.0
 LIMIT_BYTES = 1 << 20
 RETRY_SECONDS = 1.0
@@ -27,7 +27,7 @@ log = get_logger("credentials")
 
 class Keys(Provider, Protocol):
     """
-    What the server asks, and tells of a login that git was given elsewhere.
+    The source of credentials; it also stores logins that git received elsewhere.
     """
 
     def store(self, wanted: Wanted, credential: Credential) -> None: ...
@@ -35,13 +35,13 @@ class Keys(Provider, Protocol):
 
 class CredentialServer:
     """
-    Listens from `start` to `close`, in a thread of its own.
+    Listens from `start` to `close`, in its own thread.
 
     Args:
-        path: Of the socket; its folder keeps others out.
-        failed: Told each error that git had to be told.
-        question_seconds: How long a client may take to ask; the next one waits meanwhile.
-        retry_seconds: Until a client is asked in again, where none could be.
+        path: The path of the socket; only we can enter its folder.
+        failed: Called with each error that is returned to git.
+        question_seconds: How long a client may take to ask; other clients wait until then.
+        retry_seconds: The pause after a connection could not be accepted.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class CredentialServer:
         self._question_seconds = question_seconds
         self._retry_seconds = retry_seconds
         self._closed = threading.Event()
-        self._fence = Fence()  # of the question that is under way; it collects callbacks
+        self._fence = Fence()  # of the current question; it collects callbacks
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def start(self) -> None:
         """
-        Begin to answer.
+        Start to answer.
 
         Raises:
-            OSError: The socket cannot be made.
+            OSError: The socket cannot be created.
         """
         self._listener.bind(self._path)
         self._listener.listen(64)
@@ -74,7 +74,7 @@ class CredentialServer:
 
     def close(self) -> None:
         """
-        End what is under way, a child that asks AWS too, and listen no more.
+        Stop listening, and end the current question, including a child that asks AWS.
         """
         self._closed.set()
         self._fence.revoke()
@@ -86,7 +86,7 @@ class CredentialServer:
         while not self._closed.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError as error:  # no descriptor or memory is left, which passes
+            except OSError as error:  # no descriptor or memory left, which is temporary
                 if not self._closed.is_set():
                     log.error("credential_server_failed", error=error.strerror)
                     self._closed.wait(self._retry_seconds)
@@ -123,7 +123,7 @@ class CredentialServer:
             return f"quit=1\n\0{said}".encode("utf-8", "replace")
         except Exception:
             log.exception("credential_crashed")
-            return b"quit=1\n\0git-sync-wrapper: a bug, see its log\n"
+            return b"quit=1\n\0git-sync-wrapper: a bug: its log has the traceback\n"
         if found is None:
             return b""
         lines = f"username={found.username}\npassword={found.password}\n"
@@ -135,5 +135,5 @@ def _read(connection: socket.socket) -> bytes:
     while chunk := connection.recv(65536):
         question += chunk
         if len(question) > LIMIT_BYTES:
-            raise OSError("the question does not end")
+            raise OSError("the question is too long")
     return question

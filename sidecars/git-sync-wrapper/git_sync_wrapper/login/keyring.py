@@ -1,5 +1,5 @@
 """
-Who answers when git must log in: the providers that the settings name, in order.
+Answers git's logins: asks the providers that the settings select, in order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class Keyring:
     """
-    Asks its providers one after the other; used from several threads.
+    Asks its providers in turn; used from several threads.
 
     Raises:
         SettingsError: Settings contradict each other.
@@ -40,7 +40,7 @@ class Keyring:
         username = _username(settings, options, cleaner)
         self._providers: list[Provider] = [Given(_pairs(options, repo, username, cleaner))]
         if source.kind == "secrets-manager":
-            # A one-shot pays for no provider that it has not.
+            # A one-shot does not load providers that it does not use.
             from git_sync_wrapper.login.secrets_manager import SecretsManager  # noqa: PLC0415
 
             self._providers.append(
@@ -54,15 +54,15 @@ class Keyring:
         if self._stored:
             self._providers.append(self._stored)
         if username and not (options.password or options.password_file):
-            # https://TOKEN@host/…; git-sync takes it so, with an empty password.
+            # https://TOKEN@host/…: like git-sync, log in with an empty password.
             self._providers.append(Given([Pair(repo, username, None)]))
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """
-        Return what logs in there; None where nobody knows.
+        Return the credential for a server; None if no provider has one.
 
         Raises:
-            SidecarError: Who should know cannot tell.
+            SidecarError: The responsible provider failed.
             CycleAbandoned: The fence was revoked meanwhile.
         """
         for provider in self._providers:
@@ -72,28 +72,28 @@ class Keyring:
 
     def refused(self, wanted: Wanted) -> None:
         """
-        Drop what is kept for this server.
+        Drop cached credentials for this server.
         """
         for provider in self._providers:
             provider.refused(wanted)
 
     def start_over(self) -> None:
         """
-        Drop what is kept for one cycle: another begins.
+        Drop credentials that are cached for one cycle.
         """
         if self._askpass:
             self._askpass.start_over()
 
     def store(self, wanted: Wanted, credential: Credential) -> None:
         """
-        Keep the token of a GitHub App, which git-sync gets itself; all else that works is ours.
+        Keep the token of a GitHub App, which git-sync requests itself; ignore our own credentials.
         """
         if self._stored:
             self._stored.store(wanted, credential)
 
     def explain(self, wanted: Wanted, fence: Fence) -> CredentialError | None:
         """
-        Return what a refusal by this server means, where more is known than the server says.
+        Return a more exact error for a refusal by this server, or None.
 
         Raises:
             SidecarError: There are no AWS credentials at all.
@@ -103,13 +103,13 @@ class Keyring:
 
     def identity(self, wanted: Wanted, fence: Fence) -> str | None:
         """
-        Return the ARN of who signs for this server; None where nobody does, or STS does not say.
+        Return the ARN that signs for this server; None if nothing signs, or if STS fails.
         """
         return self._codecommit.identity(fence) if self.signs_for(wanted) else None
 
     def signs_for(self, wanted: Wanted) -> bool:
         """
-        Whether CodeCommit's signatures log in there.
+        Whether logins to this server use CodeCommit signatures.
         """
         given = self._providers[0]
         assert isinstance(given, Given)
@@ -123,7 +123,7 @@ def _askpass(url: str, repo: Wanted, environ: Mapping[str, str]) -> Askpass:
     try:
         return Askpass(url, repo, environ)
     except Unheeded as why:
-        problem = Problem("GITSYNC_ASKPASS_URL", "", f"cannot be asked: {why}")
+        problem = Problem("GITSYNC_ASKPASS_URL", "", f"cannot be used: {why}")
         raise SettingsError([problem]) from None
 
 
@@ -158,7 +158,7 @@ def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
     has_password = bool(options.password or options.password_file)
     if source.kind != "auto":
         if not options.repo.startswith(("http://", "https://")):
-            yield Problem(name, source.kind, "is for a repository over https")
+            yield Problem(name, source.kind, "needs a repository over https")
         if has_password:
             yield Problem(
                 name, source.kind, "replaces GITSYNC_PASSWORD and --password-file: unset them"

@@ -1,5 +1,5 @@
 """
-A folder that only we can enter: for the socket, and for repaired copies of keys.
+A folder that only our UID can enter, for the socket and for repaired copies of keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 PREFIX = "git-sync-wrapper-"
 LOCK = "lock"
-# mkdtemp makes a name there that nobody can guess or take.
+# mkdtemp creates an unpredictable name there, so no other process can take it first.
 PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 # The path of a socket has at most 107 bytes: unix(7).
 LONGEST_PARENT_BYTES = 64
@@ -22,13 +22,13 @@ LONGEST_PARENT_BYTES = 64
 
 class PrivateFolder:
     """
-    Made with mode 0700 below TMPDIR or /tmp; what a killed process left there is removed.
+    A folder with mode 0700 below TMPDIR or /tmp; folders of killed processes are removed.
 
     A container with a read-only root and nothing mounted on /tmp still has /dev/shm. A TMPDIR that
-    is too long for a socket is left for the next place.
+    is too long for a socket is skipped.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
 
     def __init__(self, parents: Sequence[str] = PARENTS) -> None:
@@ -42,7 +42,7 @@ class PrivateFolder:
 
     def remove(self) -> None:
         """
-        Remove it with all that is in it.
+        Remove it with its content.
         """
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
@@ -50,8 +50,8 @@ class PrivateFolder:
 
 def claim(path: str) -> int | None:
     """
-    Lock a new folder; None where another process, which starts at the same time, has taken it for
-    a leftover and removes it.
+    Lock a new folder; None if another process that starts at the same time removes it as a
+    leftover.
     """
     name = os.path.join(path, LOCK)
     try:
@@ -76,7 +76,7 @@ def _parent(parents: Sequence[str]) -> str:
 
 def _sweep(parent: str) -> None:
     """
-    Remove the folders whose process is gone: its lock is free.
+    Remove folders whose lock is free, because their process is gone.
     """
     for path in glob.glob(os.path.join(glob.escape(parent), f"{PREFIX}*")):
         with suppress(OSError):

@@ -1,5 +1,5 @@
 """
-The providers of credentials that ask nobody: given pairs, and git-sync's own tokens.
+The providers with stored credentials: pairs from settings, and git-sync's own tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sidecar_runtime.fence import Fence
 @dataclass(frozen=True, slots=True)
 class Pair:
     """
-    A username and a password for one URL; None where a token as the username is all there is.
+    A username and a password for one URL; the password is None if the username is a token.
     """
 
     url: Wanted
@@ -34,7 +34,7 @@ class Given:
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """
-        Return the pair whose URL fits best; as in git-sync, one for another path fits too.
+        Return the pair with the best matching URL; as in git-sync, another path matches as well.
         """
         pair = self._best(wanted)
         if pair is None:
@@ -47,7 +47,7 @@ class Given:
 
     def refused(self, wanted: Wanted) -> None:
         """
-        Read what looks like base64 the other way.
+        Decode secrets that look like base64, or stop decoding them.
         """
         if pair := self._best(wanted):
             pair.username.refused()
@@ -71,20 +71,20 @@ def _fit(given: str, wanted: str) -> int:
 
 def _check_codecommit(username: str, wanted: Wanted) -> None:
     """
-    Explain what people try with CodeCommit: the access key in place of the username.
+    Refuse a common mistake with CodeCommit: an AWS access key as the username.
     """
     if region_of(wanted.host) and username[:4] in ("AKIA", "ASIA"):
         raise CredentialError(
             "access_key_as_username",
             f"the username for {wanted.host} is an AWS access key",
-            "CodeCommit wants Git credentials of IAM there, or none: without a username the "
-            "wrapper signs with IRSA, Pod Identity or AWS_ACCESS_KEY_ID.",
+            "Use IAM's Git credentials for CodeCommit, or unset the username: then the wrapper "
+            "signs with IRSA, Pod Identity or AWS_ACCESS_KEY_ID.",
         )
 
 
 class Stored:
     """
-    What git-sync logs in with by itself and tells git to store: tokens of a GitHub App.
+    Credentials that git-sync requests itself and has git store: tokens of a GitHub App.
     """
 
     def __init__(self) -> None:
@@ -92,18 +92,18 @@ class Stored:
 
     def store(self, wanted: Wanted, credential: Credential) -> None:
         """
-        Keep the newest for each server.
+        Keep the newest token for each server.
         """
         self._kept[wanted.protocol, wanted.host] = credential
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """
-        Return the newest for this server.
+        Return the newest token for this server.
         """
         return self._kept.get((wanted.protocol, wanted.host))
 
     def refused(self, wanted: Wanted) -> None:
         """
-        Drop it; git-sync gets another one.
+        Drop the token; git-sync requests a new one.
         """
         self._kept.pop((wanted.protocol, wanted.host), None)

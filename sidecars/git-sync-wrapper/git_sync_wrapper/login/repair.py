@@ -1,8 +1,8 @@
 """
-How Secrets get damaged on their way into a pod, and what can be repaired without doubt.
+Repair common damage to Secrets, if the repair is unambiguous.
 
-Pure: bytes in, text and findings out. A finding holds nothing of the secret. What is only
-suspicious is reported and left as it is, because a password may look like anything.
+Pure: bytes in, text and findings out. A finding never contains a part of the secret. A secret that
+is only suspicious is reported and used unchanged, because a password may look like anything.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import textwrap
 from dataclasses import dataclass, field
 
-# How tokens of GitHub, GitLab and Bitbucket begin, as each of them documents.
+# The documented prefixes of tokens of GitHub, GitLab and Bitbucket.
 _TOKEN = re.compile(r"(gh[pousr]_|github_pat_|gl(pat|dt|oas|cbt)-|ATBB|ATCTT)[\w.=-]{10,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
 _PEM = re.compile(
@@ -29,12 +29,12 @@ _LONGEST_LINE = 76
 @dataclass(frozen=True, slots=True)
 class Repaired:
     """
-    A secret as it should be used.
+    A secret, ready for use.
 
     Args:
-        repairs: What was repaired; empty for a secret that was fine.
-        doubts: What was left as it is, and may be why the secret will be refused.
-        inner: What it is the base64 of, where that is readable: worth a try if it is refused.
+        repairs: Descriptions of the repairs; empty for an intact secret.
+        doubts: Suspicious properties that were not repaired: possible causes of a refusal.
+        inner: The decoded text if the secret looks like base64: to be tried after a refusal.
     """
 
     text: str = field(repr=False)
@@ -50,10 +50,10 @@ def repair_password(raw: bytes) -> Repaired:
     text, repairs = _decode(raw)
     value = text.strip("\n")
     if value != text.removesuffix("\n"):
-        repairs.append("blank lines around it were left out")
+        repairs.append("blank lines around it were removed")
     inner = _unwrap(value)
     if inner and _TOKEN.fullmatch(inner.strip()):
-        repairs.append("it was base64 of a token and was decoded: it had been encoded twice")
+        repairs.append("it was a base64-encoded token and was decoded: it had been encoded twice")
         value, inner = inner.strip(), None
     inner = inner and inner.strip("\r\n")
     return Repaired(value, tuple(repairs), tuple(_doubts_of(value, inner)), inner)
@@ -68,42 +68,42 @@ def _doubts_of(value: str, inner: str | None) -> list[str]:
     if value != value.strip(" \t"):
         doubts.append("it begins or ends with a blank")
     if inner:
-        doubts.append("it looks like base64 of something readable: it may be encoded twice")
+        doubts.append("it looks like base64 of readable text: it may be encoded twice")
     if value.startswith("{"):
-        doubts.append("it looks like JSON: one key of it may be meant")
+        doubts.append("it looks like JSON: maybe only one of its values is the secret")
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        doubts.append("it is in quotation marks, which count as a part of it")
+        doubts.append("it is in quotation marks, which are used as part of it")
     return doubts
 
 
 def repair_key(raw: bytes) -> Repaired:
     """
-    Repair a private key for SSH: without its last newline ssh refuses it ("error in libcrypto").
+    Repair a private SSH key: without its final newline ssh refuses it ("error in libcrypto").
     """
     text, repairs = _decode(raw)
     if inner := _unwrap_key(text):
-        repairs.append("it was base64 of a key and was decoded: it had been encoded twice")
+        repairs.append("it was a base64-encoded key and was decoded: it had been encoded twice")
         text = inner
     if "\\n" in text:
-        repairs.append(r"line breaks that were written as \n were repaired")
+        repairs.append(r"line breaks that were written as \n were restored")
         text = text.replace("\\n", "\n")
     found = _PEM.search(text)
     if found is None:
         return Repaired(text, tuple(repairs), (_why_no_key(text),))
     key = text.strip("\n") + "\n"
     if not _is_in_order(key):
-        repairs.append("its lines were put in order")
+        repairs.append("its lines were reformatted")
         key = _rebuild(found["kind"], found["body"])
     elif not text.endswith("\n"):
         repairs.append("the newline at its end was missing")
     elif key != text:
-        repairs.append("blank lines around it were left out")
+        repairs.append("blank lines around it were removed")
     return Repaired(key, tuple(repairs), tuple(_doubts_of_key(found["kind"], found["body"])))
 
 
 def _unwrap_key(text: str) -> str | None:
     """
-    Return the key that this is the base64 of, or the base64 of the base64; None for all else.
+    Decode a key that is base64-encoded once or several times; None for any other text.
     """
     for _ in range(3):
         text = _unwrap("".join(text.split())) or ""
@@ -114,7 +114,7 @@ def _unwrap_key(text: str) -> str | None:
 
 def _is_in_order(key: str) -> bool:
     """
-    Whether nothing stands before or after the key, and its lines are as ssh and OpenSSL read them.
+    Whether there is no text around the key, and ssh and OpenSSL can read its lines.
     """
     first, *lines, last = key.removesuffix("\n").split("\n") if key.count("\n") > 1 else ("", "")
     if not first.startswith("-----BEGIN") or not last.startswith("-----END"):
@@ -140,23 +140,23 @@ def _doubts_of_key(kind: str, body: str) -> list[str]:
             "".join(body[headers.end() if headers else 0 :].split()), None, True
         )
     except (binascii.Error, ValueError):
-        return ["its base64 is damaged: something of it is missing"]
+        return ["its base64 is damaged: a part of it is missing"]
     # https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.key: magic, then the cipher.
     openssh = data.startswith(b"openssh-key-v1\0")
     is_locked = data[15:23] != b"\0\0\0\4none" if openssh else "ENCRYPTED" in f"{kind} {body}"
-    return ["it has a passphrase, which nobody can enter here"] if is_locked else []
+    return ["it has a passphrase, which cannot be entered here"] if is_locked else []
 
 
 def _why_no_key(text: str) -> str:
     if not text.strip():
         return "it is empty"
     if _PUBLIC_KEY.match(text.strip()):
-        return "it is a public key; the private one is needed"
+        return "it is a public key: the private key is required"
     if text.startswith("PuTTY-User-Key-File"):
-        return "it is a key of PuTTY; export it in the format of OpenSSH"
+        return "it is a PuTTY key: export it in OpenSSH format"
     if "-----BEGIN " in text and "PRIVATE KEY-----" in text:
         return "the end of the key is missing"
-    return "it is not a private key in PEM"
+    return "it is not a private key in PEM format"
 
 
 def repair_known_hosts(raw: bytes) -> Repaired:
@@ -166,35 +166,35 @@ def repair_known_hosts(raw: bytes) -> Repaired:
     text, repairs = _decode(raw)
     inner = _unwrap("".join(text.split()))
     if inner and any(_PUBLIC_KEY.search(line) for line in inner.splitlines()):
-        repairs.append("it was base64 and was decoded: it had been encoded twice")
+        repairs.append("it was base64-encoded and was decoded: it had been encoded twice")
         text = inner.replace("\r\n", "\n")
     has_hosts = any(_PUBLIC_KEY.search(line) for line in text.splitlines())
-    doubts = () if has_hosts else ("it names no host",)
+    doubts = () if has_hosts else ("it contains no host key",)
     return Repaired(text, tuple(repairs), doubts)
 
 
 def _decode(raw: bytes) -> tuple[str, list[str]]:
     """
-    Return the text with LF at the end of lines, and what had to be repaired for that.
+    Return the text with LF line endings, and the necessary repairs.
     """
     repairs = []
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):  # as PowerShell writes files
-        repairs.append("it was in UTF-16")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):  # PowerShell writes such files
+        repairs.append("it was decoded from UTF-16")
         text = raw.decode("utf-16", "replace")
     else:
         text = raw.decode("utf-8", "surrogateescape")
     if text.startswith("\ufeff"):
-        repairs.append("the byte order mark before it was left out")
+        repairs.append("the byte order mark before it was removed")
         text = text.removeprefix("\ufeff")
     if "\r" in text:
-        repairs.append("Windows line endings were repaired")
+        repairs.append("Windows line endings were replaced")
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text, repairs
 
 
 def _unwrap(text: str) -> str | None:
     """
-    Return the readable text that this is the base64 of, None for all else.
+    Decode base64 of readable text; None for any other text.
     """
     if len(text) % 4 or not _BASE64.fullmatch(text):
         return None

@@ -1,5 +1,5 @@
 """
-A secret that was given by a setting or in a file; files are read again at each use.
+A secret in a setting or in a file; files are read again at each use.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ log = get_logger("secrets")
 
 class Cleaner:
     """
-    Repairs secrets, and says what is odd about them, once for each oddity.
+    Repairs secrets, and logs each finding once.
 
-    What looks like base64 is used as it is until it is refused, and then decoded.
+    A secret that looks like base64 is used unchanged until it is refused, and then decoded.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Cleaner:
 
     def clean(self, setting: str, raw: bytes, repair: Callable[[bytes], Repaired]) -> str:
         """
-        Return the secret of a setting, repaired.
+        Return the repaired secret of a setting.
         """
         repaired = repair(raw)
         findings = (*repaired.repairs, *repaired.doubts)
@@ -49,15 +49,15 @@ class Cleaner:
 
     def password(self, setting: str, raw: bytes) -> str:
         """
-        Return a username, password or token as git's protocol can carry it.
+        Return a username, password or token that fits into git's protocol.
 
         Raises:
-            CredentialError: It is empty, or has line breaks or NUL in it.
+            CredentialError: It is empty, or contains a line break or NUL.
         """
         text = self.clean(setting, raw, repair_password)
         if not text:
             raise CredentialError(
-                "secret_empty", f"{setting} is empty", "Fill the key of the Secret behind it."
+                "secret_empty", f"{setting} is empty", "Store a value in the Secret that sets it."
             )
         if "\n" in text or "\0" in text:
             raise CredentialError(
@@ -69,12 +69,12 @@ class Cleaner:
 
     def refused(self, *settings: str) -> None:
         """
-        Decode what looks like base64 from now on; the next refusal turns that back.
+        Decode secrets that look like base64 from now on; the next refusal reverts this.
         """
         for setting in self._wrapped.intersection(settings):
             self._decoded ^= {setting}
             if setting in self._decoded:
-                finding = "it was refused as it is, so what it is the base64 of is tried"
+                finding = "it was refused unchanged, so it is tried decoded from base64"
                 log.warning("secret_repaired", setting=setting, finding=finding)
 
 
@@ -84,8 +84,8 @@ class Secret:
     One username, password or token.
 
     Args:
-        setting: The name that a person knows it by.
-        file: Where it is read, unless the setting holds it.
+        setting: Its name in errors and the log.
+        file: The file that contains it, unless `value` does.
     """
 
     setting: str
@@ -95,10 +95,10 @@ class Secret:
 
     def read(self) -> str:
         """
-        Return it, repaired.
+        Return the repaired secret.
 
         Raises:
-            CredentialError: The file cannot be read, or git cannot be told what is in it.
+            CredentialError: The file cannot be read, or its content does not fit git's protocol.
         """
         raw = self.value.encode("utf-8", "surrogateescape")
         return self.cleaner.password(
@@ -107,7 +107,7 @@ class Secret:
 
     def refused(self) -> None:
         """
-        Read it otherwise, where there are two ways to read it.
+        Switch between the secret as it is and decoded, if it looks like base64.
         """
         self.cleaner.refused(self.setting)
 
@@ -126,5 +126,5 @@ def read_file(setting: str, path: str) -> bytes:
         raise CredentialError(
             "secret_unreadable",
             f"{setting}: cannot read {path}: {error.strerror}",
-            "Check the mount of the Secret, the name of its key, and that the group may read it.",
+            "Check the mount of the Secret and the name of its key, and let the group read it.",
         ) from None

@@ -1,9 +1,9 @@
 """
-The short-lived child that reads a secret.
+The short-lived child that reads a secret from AWS Secrets Manager.
 
-Its arguments are name or ARN, stage and region (empty: the session's); it answers on standard
-output: ``{"text": …}``, or ``{"refused": {"code", "message"}}`` in the words of AWS, or as
-:mod:`sidecar_runtime.aws.chain` where there are no credentials to ask with.
+Its arguments are name or ARN, stage, and region (empty: the session's). It answers on standard
+output: ``{"text": …}``, or AWS's error as ``{"refused": {"code", "message"}}``, or, without AWS
+credentials, the answer of :mod:`sidecar_runtime.aws.chain`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from sidecar_runtime.logs import get_logger
 
 CHILD = "git_sync_wrapper.login.secret_child"
 READ_SECONDS = 20.0
-# One sync asks once for each submodule; it is the poll before it that meets a rotation.
+# One sync asks once for each submodule; a rotation is noticed by the poll before it.
 FRESH_SECONDS = 2.0
 USERNAME_KEYS = ("username", "GITSYNC_USERNAME", "GIT_SYNC_USERNAME")
 PASSWORD_KEYS = ("password", "token", "GITSYNC_PASSWORD", "GIT_SYNC_PASSWORD")
@@ -34,7 +34,7 @@ class SecretsManager:
     """
     A username and a password in one secret, or a password alone, for one server.
 
-    What was read last serves for as long as the secret cannot be read.
+    While the secret cannot be read, the last value is used.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class SecretsManager:
         self._username = username
         self._cleaner = cleaner
         self._fresh_seconds = fresh_seconds
-        self._chain = Chain()  # tells who we are, for errors
+        self._chain = Chain()  # for our identity in errors
         self._lock = threading.Lock()
         self._kept: Credential | None = None
         self._read_at = 0.0
 
     def credential(self, wanted: Wanted, fence: Fence) -> Credential | None:
         """
-        Return what the secret holds now.
+        Return the current content of the secret.
         """
         if not wanted.is_same_server(self._server):
             return None
@@ -102,7 +102,7 @@ class SecretsManager:
         if not password:
             raise CredentialError(
                 "secret_malformed",
-                f"the secret {self._secret} holds none of {', '.join(PASSWORD_KEYS)}",
+                f"the secret {self._secret} contains none of {', '.join(PASSWORD_KEYS)}",
                 f"{FORM}, or as the password alone.",
             )
         if username:
@@ -112,8 +112,8 @@ class SecretsManager:
         else:
             raise CredentialError(
                 "username_missing",
-                f"the secret {self._secret} holds no username",
-                f"{FORM}, or set GITSYNC_USERNAME. GitHub and GitLab take any name beside a token.",
+                f"the secret {self._secret} contains no username",
+                f"{FORM}, or set GITSYNC_USERNAME. GitHub and GitLab accept any name with a token.",
             )
         origin = f"the secret {self._secret}"
         return Credential(username, self._clean("password", password), origin=origin)
@@ -147,31 +147,31 @@ class SecretsManager:
                 return CredentialError(
                     "secret_stage_not_found",
                     f"the secret {self._secret} has no version with the stage {self._stage}",
-                    "Check GIT_SYNC_WRAPPER_SECRET_STAGE; the usual one is AWSCURRENT.",
+                    "Check GIT_SYNC_WRAPPER_SECRET_STAGE; the usual stage is AWSCURRENT.",
                 )
             case "ResourceNotFoundException":
                 return CredentialError(
                     "secret_not_found",
-                    f"there is no secret {self._secret} ({said})",
-                    "Check its name, AWS_REGION and the account. A secret of another account is "
-                    "found by its ARN only.",
+                    f"the secret {self._secret} does not exist ({said})",
+                    "Check its name, AWS_REGION and the account. For a secret in another account, "
+                    "set its ARN.",
                 )
             case "InvalidRequestException":
                 return CredentialError(
                     "secret_not_found",
                     f"the secret {self._secret} cannot be read ({said})",
-                    "It may be about to be deleted: restore it.",
+                    "If it is scheduled for deletion, restore it.",
                 )
             case _:
                 return CredentialError(
                     "secret_unavailable",
-                    f"Secrets Manager does not give {self._secret} ({said})",
-                    "It is tried again.",
+                    f"Secrets Manager does not return {self._secret} ({said})",
+                    "Retried; if it keeps failing, check the quoted error.",
                 )
-        who = self._chain.identity(fence) or "unknown (STS did not say)"
+        who = self._chain.identity(fence) or "an unknown identity (STS: no answer)"
         return CredentialError(
             reason,
-            f"{who} may not {action} on {on} ({said})",
-            f"Allow {action} on {on} in the policy of the role; look also at the policies of the "
+            f"{who} is not authorized to perform {action} on {on} ({said})",
+            f"Allow {action} on {on} in the policy of the role; also check the policies of the "
             "secret and of its key.",
         )

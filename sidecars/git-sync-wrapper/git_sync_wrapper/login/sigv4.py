@@ -1,8 +1,8 @@
 """
-Username and password for CodeCommit: a signature over host and path in place of a password.
+Username and password for CodeCommit: a signature of host and path serves as the password.
 
 Only pure functions; the tests compare them with git-remote-codecommit and awscli's credential
-helper. Username and form of the signature are theirs; how AWS signs in general is described at
+helper, which define the username and the form of the signature. AWS documents signing at
 https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 """
 
@@ -26,10 +26,10 @@ _HOST = re.compile(
 
 def region_of(host: str) -> str | None:
     """
-    Return the region of a CodeCommit host, of VPC endpoints and FIPS too; None for other hosts.
+    Return the region of a CodeCommit host, VPC or FIPS endpoint; None for other hosts.
 
     Args:
-        host: With or without a port.
+        host: A host with or without a port.
     """
     match = _HOST.fullmatch(host.partition(":")[0].lower())
     return match and match[1]
@@ -37,24 +37,24 @@ def region_of(host: str) -> str | None:
 
 def username(credentials: Credentials) -> str:
     """
-    Return the username: the access key, and after a percent sign the session token.
+    Return the username: the access key, followed by a percent sign and any session token.
     """
     return "%".join(filter(None, (credentials.access_key, credentials.token)))
 
 
 def password(credentials: Credentials, host: str, path: str, region: str, now: float) -> str:
     """
-    Return the password: the time and a signature, good for this host and path only.
+    Return the password: the time and a signature, valid for this host and path only.
 
     Args:
-        host: With or without a port, which is not signed.
-        path: Of the repository, as git has it; with or without its leading slash.
+        host: A host with or without a port; the port is not signed.
+        path: The repository's path from git, with or without its leading slash.
         now: Unix time.
     """
-    import hashlib  # noqa: PLC0415 - few repositories are in CodeCommit
+    import hashlib  # noqa: PLC0415 - only for CodeCommit
     import hmac  # noqa: PLC0415
 
-    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))  # without Z in what is signed
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))  # the signed text has no Z
     scope = f"{moment[:8]}/{region}/codecommit/aws4_request"
     name = host.partition(":")[0]
     canonical = f"GIT\n/{path.lstrip('/')}\n\nhost:{name}\n\nhost\n"

@@ -1,5 +1,5 @@
 """
-Keys and known_hosts for ssh: the user's files where they are fine, repaired copies where not.
+Keys and known_hosts for ssh: the user's files, or repaired copies of damaged ones.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PINNED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "known_hosts")
 
 class SshFiles:
     """
-    What ssh is to be given; each call reads the files again, because Secrets rotate.
+    The files for ssh; each call reads them again, because Secrets rotate.
 
     Args:
-        folder: A private one, for copies.
+        folder: A private folder, for copies.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class SshFiles:
 
     def keys(self) -> list[str]:
         """
-        Return the paths of the keys; one that is missing is left to ssh, which will name it.
+        Return the paths of the keys; ssh itself reports a missing key.
 
         Raises:
-            CredentialError: A key is there and cannot be read.
+            CredentialError: A key exists and cannot be read.
             OSError: Its copy cannot be written.
         """
         return [
@@ -47,10 +47,10 @@ class SshFiles:
 
     def known_hosts(self) -> str:
         """
-        Return the path of the known hosts: the user's where there are any, else the pinned ones.
+        Return the path of the user's known_hosts file, or of the built-in file without one.
 
         Raises:
-            CredentialError: The file is there and cannot be read.
+            CredentialError: The file exists and cannot be read.
             OSError: Its copy cannot be written.
         """
         if not os.path.exists(self._known_hosts):
@@ -80,7 +80,7 @@ class SshFiles:
 
 def _is_too_open(path: str) -> bool:
     """
-    Whether ssh would refuse a key because others may read it: it minds that in files of our own.
+    Whether ssh would refuse a key because others may read it: it checks only files that we own.
     """
     with suppress(OSError):
         found = os.stat(path)

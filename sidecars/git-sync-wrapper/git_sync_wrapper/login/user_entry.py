@@ -1,7 +1,7 @@
 """
-An entry in /etc/passwd for whoever we are: ssh does nothing for a UID that has none.
+Provide an entry in /etc/passwd for our UID: without one, ssh refuses to run.
 
-git-sync's ``--add-user`` writes one into the file itself, which a read-only root does not allow.
+git-sync's ``--add-user`` writes an entry into the file itself, which needs a writable root.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ USERS = "/etc/passwd"
 
 def user_entry(folder: str, libraries: str = LIBRARIES, passwd: str = USERS) -> dict[str, str]:
     """
-    Return the variables that give git's children an entry; none where they have one.
+    Return the variables that give git's children an entry; empty if our UID already has one.
 
     Args:
-        folder: A private one, for a copy of the file with our entry.
-        libraries: Where libnss-wrapper may be; without it there is nothing to be done.
+        folder: A private folder, for a copy of the file with our entry.
+        libraries: A pattern for the path of libnss-wrapper; without it no entry is provided.
 
     Raises:
         OSError: The copy cannot be written.
@@ -40,7 +40,7 @@ def user_entry(folder: str, libraries: str = LIBRARIES, passwd: str = USERS) -> 
     if not os.path.exists(path):
         with open(passwd, "rb") as file:
             entries = file.read()
-        home = os.environ.get("HOME", "/tmp")  # noqa: S108 - as the image says
+        home = os.environ.get("HOME", "/tmp")  # noqa: S108 - the image's value
         own = f"git-sync:x:{os.getuid()}:{os.getgid()}::{home}:/usr/sbin/nologin\n"
         write_file(path, entries + own.encode(), 0o600, fsync=False)
     return {"LD_PRELOAD": LIBRARY, "NSS_WRAPPER_PASSWD": path, "NSS_WRAPPER_GROUP": "/etc/group"}

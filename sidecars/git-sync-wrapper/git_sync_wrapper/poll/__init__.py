@@ -1,3 +1,3 @@
 """
-Which commit the ref names now.
+Polling: ask the remote which commit the ref names.
 """

@@ -1,8 +1,8 @@
 """
-Which commit the ref names now: one small request on a kept connection, and no process.
+Poll over HTTP: one small request on a kept connection, and no process.
 
 git-sync's own poll costs 15 processes and 40 to 60 ms of CPU (2026-11); this one about a hundredth.
-It only saves work and decides nothing: where it fails, git-sync itself is asked.
+It only saves work and decides nothing: if it fails, git-sync itself runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 
-# Some servers speak git only to a client of that name.
+# Some servers answer in git's protocol only if the client's name is git.
 HEADERS = {"User-Agent": f"git/2 (git-sync-wrapper {__version__})", "Git-Protocol": "version=2"}
 ADVERT = "/info/refs?service=git-upload-pack"
 SERVICE = "/git-upload-pack"
@@ -34,7 +34,7 @@ log = get_logger("poll")
 
 class RefsError(SidecarError):
     """
-    The server does not say what the ref is.
+    The server does not report the ref's commit.
     """
 
 
@@ -42,17 +42,17 @@ def make_poller(
     options: Options, access: Access, patience: Patience = PATIENCE
 ) -> HttpPoller | None:
     """
-    Return what polls the repository, None where git would do it in a way of its own.
+    Return the poller of a repository, or None if only git itself can poll it.
     """
     try:
         url = urlsplit(options.repo)
-    except ValueError:  # git will say what it thinks of that
+    except ValueError:  # git will report it
         return None
     if url.scheme not in ("http", "https") or not url.hostname:
         return None
     url = url._replace(path=quote(url.path.rstrip("/"), safe="/%:@!$&'()*+,;=~"))
     if options.cookie_file or url.query:
-        why = "--cookie-file logs in" if options.cookie_file else "the repository has a query"
+        why = "--cookie-file is set" if options.cookie_file else "the repository URL has a query"
         log.info("polling_left_to_git", why=why)
         return None
     try:
@@ -65,10 +65,10 @@ def make_poller(
 
 class HttpPoller:
     """
-    Asks one repository over smart HTTP; used in the thread of the cycle.
+    Polls one repository over smart HTTP, in the thread of the cycle.
 
-    What does not change from poll to poll is kept: the bytes of the request, the credentials until
-    they end or are refused, and what the last answer meant.
+    It caches the bytes of the request, the credentials until they expire or are refused, and the
+    commit in the last answer.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class HttpPoller:
         self._remote = Remote(url, way, patience)
         self._requests: dict[str, bytes] = {}
         self._credential: Credential | None = None
-        self._knows_login = False  # or that nobody logs in
-        self._object_format: str | None = None  # known of a server that speaks version 2
+        self._knows_login = False  # True as well if access is anonymous
+        self._object_format: str | None = None  # set once the server has answered in version 2
         self._seen: bytes | None = None
         self._found: str | None = None
 
@@ -101,16 +101,17 @@ class HttpPoller:
         """
         try:
             self._look(fence)
-        except ValueError as error:  # NotGit, and what no request can be made of
+        except ValueError as error:  # NotGit, or a URL that makes no valid request
             self._forget()
             raise RefsError(
                 "not_a_git_server",
-                f"{self._shown} is not answered as by a git server: {error}",
-                "Check GITSYNC_REPO: it may be a page for people, or a login page of a proxy.",
+                f"the answer for {self._shown} is not from a git server: {error}",
+                "Check GITSYNC_REPO: it may lead to a web page, or to the login page of a proxy.",
             ) from None
         except pkt.ServerSays as error:
             self._forget()
-            raise RefsError("remote_refused", f"{self._shown}: the server says {error}") from None
+            said = f"{self._shown}: the server reports: {error}"
+            raise RefsError("remote_refused", said) from None
         except SidecarError:
             self._forget()
             raise
@@ -118,14 +119,14 @@ class HttpPoller:
             raise RefsError(
                 "ref_not_found",
                 f"{self._shown} has no ref {self._ref}",
-                "Check GITSYNC_REF, and whether the branch was renamed or deleted. What is "
-                "published stays.",
+                "Check GITSYNC_REF, and check whether the branch was renamed or deleted. The "
+                "published commit stays.",
             )
         return self._found
 
     def close(self) -> None:
         """
-        Let go of the connection.
+        Close the connection.
         """
         self._remote.close()
 
@@ -135,7 +136,7 @@ class HttpPoller:
 
     def _forget(self) -> None:
         """
-        Start over the next time: the server may have moved, or be another one.
+        Clear the cached answer and address: the repository may have moved to another place.
         """
         self._object_format = self._seen = None
         self._url = self._given_url
@@ -143,7 +144,7 @@ class HttpPoller:
 
     def _look(self, fence: Fence) -> None:
         """
-        Ask for the refs, and read them where they are not those of the last time.
+        Request the refs; parse them only if the answer differs from the last one.
         """
         if self._object_format is None:
             body = self._ask("GET", ADVERT, fence)
@@ -161,7 +162,7 @@ class HttpPoller:
 
     def _ask(self, method: str, path: str, fence: Fence) -> bytes:
         """
-        Ask, and return the body of a good answer; credentials that were held are renewed once.
+        Send a request, and return the body of a good answer; refresh cached credentials once.
         """
         is_held = self._knows_login
         answer = self._follow(method, path, fence)
@@ -173,7 +174,7 @@ class HttpPoller:
         error = self._explain(answer, fence)
         if answer.status in (401, 403):
             self._drop_login()
-        elif answer.status == 404:  # what forges say of a repository that one may not see
+        elif answer.status == 404:  # forges answer so for a repository without read access
             self._knows_login = False
         raise error
 
@@ -183,9 +184,9 @@ class HttpPoller:
 
     def _follow(self, method: str, path: str, fence: Fence) -> Answer:
         """
-        Send with credentials, and follow where a repository has moved on the same server.
+        Send with credentials, and follow redirects on the same server.
 
-        Credentials never go to another one; git may ask for others there.
+        Credentials are never sent to another server; git may log in there on its own.
         """
         for _ in range(REDIRECTS):
             answer = self._remote.ask(self._request(method, path, fence), fence)
@@ -230,27 +231,27 @@ class HttpPoller:
             case 401 | 403 if self._credential is None:
                 return RefsError(
                     "login_missing",
-                    f"{said} to a client that does not log in",
+                    f"{said} to an anonymous request",
                     "Set GITSYNC_USERNAME and a password, or GIT_SYNC_WRAPPER_CREDENTIALS.",
                 )
             case 401 | 403:
                 return self._access.explain(self._shown, fence) or RefsError(
                     "credentials_refused",
                     f"{said} to {self._access.who(fence) or 'the credentials'}",
-                    "Check that the token is valid and may read the repository.",
+                    "Check that the token has not expired and that it may read the repository.",
                 )
             case 404:
                 return RefsError(
                     "repository_not_found",
                     said,
-                    "Check GITSYNC_REPO. A repository that the token may not read looks like this.",
+                    "Check GITSYNC_REPO, and check that the token may read the repository.",
                 )
             case 429 | 503:
-                return RefsError("throttled", said, "It passes; a longer period helps.")
+                return RefsError("throttled", said, "Wait for the retry, or set a longer period.")
             case status if 300 <= status < 400:
                 return RefsError(
                     "redirect_refused",
-                    f"{said} and leads to another server",
-                    "Check GITSYNC_REPO; credentials are never sent to another server.",
+                    f"{said}: a redirect that leads to another server",
+                    "Check GITSYNC_REPO: credentials are never sent to another server.",
                 )
-        return RefsError("server_error", said, "It is tried again. Look at the git server.")
+        return RefsError("server_error", said, "Check the git server. The request is retried.")

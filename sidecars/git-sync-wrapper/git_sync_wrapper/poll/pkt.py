@@ -1,5 +1,5 @@
 """
-What a git server says about its refs: pkt-lines, protocol version 2 and its predecessors.
+Read a git server's list of refs: pkt-lines of protocol version 2 and its predecessors.
 
 Pure: bytes in, refs out.
 Source: https://git-scm.com/docs/protocol-v2, https://git-scm.com/docs/gitprotocol-http and
@@ -15,33 +15,33 @@ from typing import NamedTuple
 Refs = Mapping[str, str]
 """Full name → commit; tags are peeled."""
 
-# Where git looks for a name, in this order: https://git-scm.com/docs/gitrevisions.
+# git resolves a short name in this order: https://git-scm.com/docs/gitrevisions.
 _PLACES = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
 _HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 PEELED = "^{}"
-"""After the name of what a tag is peeled to, whose line comes after the tag's own."""
+"""The suffix of a line with a peeled tag; that line follows the tag's own line."""
 _FLUSH, _DELIMITER = "0000", "0001"
 
 
 class NotGit(ValueError):
     """
-    The answer is not what a git server says, or was cut off.
+    The answer is not the answer of a git server, or it was cut off.
     """
 
 
 class ServerSays(Exception):
     """
-    The server refused, in the words of the protocol (``ERR …``).
+    The server refused with an error of the protocol (``ERR …``).
     """
 
 
 class Advert(NamedTuple):
     """
-    What a server says first.
+    The first answer of a server.
 
     Args:
-        refs: All that it has; `None` from a server of version 2, which is asked for them.
-        object_format: The hash of its objects.
+        refs: All refs; `None` from a server of version 2, which sends them on request.
+        object_format: The hash algorithm of its objects.
     """
 
     refs: Refs | None
@@ -50,21 +50,21 @@ class Advert(NamedTuple):
 
 def choose(refs: Refs, name: str) -> str | None:
     """
-    Return the commit that a name means among these refs; None where it means nothing.
+    Return the commit of the ref that a name resolves to; None if no ref matches.
     """
     return next((refs[place] for place in places(name) if place in refs), None)
 
 
 def places(name: str) -> list[str]:
     """
-    Return the full names that a name may mean, in the order in which git looks for it.
+    Return the full names that a name may stand for, in git's order.
     """
     return [place.format(name) for place in _PLACES]
 
 
 def ask_for(name: str, object_format: str) -> bytes:
     """
-    Return the request of version 2 for the refs that a name may mean.
+    Return the request of version 2 for the refs that a name may stand for.
     """
     head = ["command=ls-refs", "agent=git-sync-wrapper", f"object-format={object_format}"]
     arguments = ["peel", *(f"ref-prefix {place}" for place in places(name))]
@@ -76,14 +76,14 @@ def read_advert(body: bytes) -> Advert:
     Read the answer to ``GET …/info/refs``.
 
     Raises:
-        NotGit: It is something else.
+        NotGit: It is not such an answer.
         ServerSays: The server refuses.
     """
     lines = list(_lines(body))
     if lines and lines[0].startswith("# service="):
         del lines[0]
     if not lines:
-        raise NotGit("it says nothing of refs")
+        raise NotGit("it contains no refs")
     if lines[0] != "version 2":
         return Advert(_read_old(lines))
     formats = [line.partition("=")[2] for line in lines if line.startswith("object-format=")]
@@ -95,7 +95,7 @@ def read_refs(body: bytes) -> Refs:
     Read the answer to :func:`ask_for`.
 
     Raises:
-        NotGit: It is something else.
+        NotGit: It is not such an answer.
         ServerSays: The server refuses.
     """
     refs = {}
@@ -116,13 +116,13 @@ def _read_old(lines: Iterable[str]) -> Refs:
             continue
         commit, _, name = line.partition("\0")[0].partition(" ")
         refs[name.removesuffix(PEELED)] = _hash(commit)
-    refs.pop("capabilities", None)  # what stands for a repository without commits
+    refs.pop("capabilities", None)  # the placeholder of a repository without commits
     return refs
 
 
 def _hash(text: str) -> str:
     if not _HASH.fullmatch(text):
-        raise NotGit("what should be a list of refs is not one")
+        raise NotGit("it is not a list of refs")
     return text
 
 
@@ -132,16 +132,16 @@ def _line(text: str) -> str:
 
 def _lines(body: bytes) -> Iterator[str]:
     """
-    Yield the text of each pkt-line; what only divides them (flush, delimiter) is left out.
+    Yield the text of each pkt-line, without separators (flush, delimiter).
     """
     if not body.endswith(_FLUSH.encode()):
-        raise NotGit("it was cut off, or is not an answer of git")
+        raise NotGit("it was cut off, or git did not send it")
     start = 0
     while start < len(body):
         try:
             size = int(body[start : start + 4], 16)
         except ValueError:
-            raise NotGit("it is not made of pkt-lines") from None
+            raise NotGit("it does not consist of pkt-lines") from None
         end = start + max(size, 4)
         if end > len(body):
             raise NotGit("it was cut off")

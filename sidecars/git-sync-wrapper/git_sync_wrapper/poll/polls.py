@@ -1,5 +1,5 @@
 """
-Which way a repository is polled: by a request over HTTP, or by git where only git knows the way.
+Choose how to poll a repository: with an HTTP request, or with git if only git can log in.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ log = get_logger("poll")
 
 class Poller(Protocol):
     """
-    Knows what the remote has.
+    Asks the remote which commit the ref names.
     """
 
     @property
     def is_light(self) -> bool:
         """
-        Whether a poll is a request on a connection that is kept, and no process.
+        Whether a poll is a request on a kept connection and starts no process.
         """
 
     def commit(self, fence: Fence) -> str:
@@ -43,15 +43,15 @@ class Poller(Protocol):
 
     def close(self) -> None:
         """
-        Let go of the connection.
+        Close the connection.
         """
 
 
 class Polls:
     """
-    Polls by HTTP until the server leads to another one and git gets an answer there.
+    Polls over HTTP until the server redirects to another server, where git succeeds.
 
-    Git follows such a redirect, with credentials of its own for that server; we never do.
+    Git follows such a redirect, with its own credentials for that server; we never do.
     """
 
     def __init__(self, options: Options, access: Access, environ: Mapping[str, str]) -> None:
@@ -89,7 +89,7 @@ class Polls:
 
     @cached_property
     def _http(self) -> HttpPoller | None:
-        # A one-shot into an empty volume has nothing to compare: it needs neither HTTP nor TLS.
+        # A one-shot on an empty volume has nothing to compare: it needs neither HTTP nor TLS.
         from git_sync_wrapper.poll.http_poller import make_poller  # noqa: PLC0415
 
         return make_poller(self._options, self._access)

@@ -1,3 +1,3 @@
 """
-What consumers see: the link, its snapshots, their files.
+The published state on the volume: the link, the snapshots and their files.
 """

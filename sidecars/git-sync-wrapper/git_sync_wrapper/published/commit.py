@@ -1,5 +1,5 @@
 """
-What people want to know of a commit: who, when, what about, and which files it changed.
+Facts about a commit for people: author, time, subject, and the files that it changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sidecar_runtime.printable import printable
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
 KINDS = ("added", "changed", "deleted")
-# It is only for people, and the link waits for it.
+# Short: the facts are only for people, and the swap of the link waits for them.
 DEADLINE_SECONDS = 5.0
 
 # https://git-scm.com/docs/git-diff-tree#_raw_output_format
@@ -24,14 +24,14 @@ _KINDS = {b"A": "added", b"D": "deleted"}
 
 class CommitFacts(NamedTuple):
     """
-    What git says of a commit; empty where it cannot tell.
+    git's facts about a commit; empty if git cannot tell.
 
-    Texts are others' work, and harmless here: what would steer a terminal is a number.
+    Texts are untrusted, but printable here: control characters are shown as escapes.
 
     Args:
-        counts: How many files are ``added``, ``changed`` and ``deleted``, against what was shown
-            before; empty where nothing was, or git does not have it any more.
-        paths: The first of each kind.
+        counts: How many files are ``added``, ``changed`` and ``deleted`` compared with the commit
+            that was published before; empty without one, or if git no longer has it.
+        paths: The first paths of each kind.
     """
 
     author: str = ""
@@ -42,14 +42,14 @@ class CommitFacts(NamedTuple):
 
     def recorded(self) -> dict[str, object]:
         """
-        Return it for the record.
+        Return the facts for the record.
         """
         who = {"author": self.author, "committed_at": self.committed_at, "subject": self.subject}
         return {**who, **self.counts, "paths": self.paths}
 
     def shown(self) -> dict[str, object]:
         """
-        Return it for the status page.
+        Return the facts for the status page.
         """
         commit = {
             name: getattr(self, name)
@@ -67,7 +67,7 @@ class CommitFacts(NamedTuple):
 
 def read_record(record: Mapping[str, object]) -> CommitFacts:
     """
-    Return what a record says of its commit; whoever can write to the volume may have written it.
+    Return the facts in a record, which is untrusted: whoever can write to the volume can write it.
     """
     author, at, subject = (
         _text(record.get(name)) for name in ("author", "committed_at", "subject")
@@ -87,10 +87,10 @@ def describe(
     git: str, environ: Mapping[str, str], folder: str, commit: str, before: str
 ) -> CommitFacts:
     """
-    Ask git about the commit that is checked out; takes :data:`DEADLINE_SECONDS` at most, twice.
+    Ask git about the commit that is checked out; takes at most twice :data:`DEADLINE_SECONDS`.
 
     Args:
-        before: The commit that was shown before it; empty for none.
+        before: The commit that was published before it; empty for none.
     """
 
     def say(*words: str) -> bytes | None:
@@ -103,7 +103,7 @@ def describe(
         return CommitFacts()
     try:
         at = datetime.fromtimestamp(int(parts[1]), UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):  # the author's clock may say anything
+    except (ValueError, OverflowError, OSError):  # the author's clock may be arbitrarily wrong
         at = ""
     author, subject = _text(parts[0]), _text(parts[2])
     difference = ("diff-tree", "-r", "-z", "--name-status", "--no-renames", before, commit)

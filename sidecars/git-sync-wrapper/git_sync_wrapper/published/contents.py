@@ -1,9 +1,8 @@
 """
-What is in a snapshot, on record: to tell later whether it still is.
+The list of a snapshot's files, which is recorded to detect damage later.
 
-Content and mode count. The times of a file only say whether it must be read again: they change
-with every new name that it gets, too, and an edit that sets the old modification time back cannot
-set back the other one.
+Content and mode are compared. The times of a file only decide whether it must be read again: a new
+hard link changes the ctime as well, and an edit can reset the modification time, but not the ctime.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from sidecar_runtime.volume.trees import remove_tree
 
 FLUSHED_ONE_BY_ONE = 32
 LIST_BYTES = 64 << 20
-"""What a list unpacks to at most, that of half a million files: none larger is written or read."""
+"""The limit of an unpacked list, enough for half a million files; larger lists are not used."""
 DIGEST_CHARACTERS = 32
-# Parts of no path: a list that others wrote must not lead out of its snapshot.
+# Forbidden in paths: a list may be forged, and must not lead out of its snapshot.
 _NO_NAMES = frozenset(("", ".", ".."))
 
 
 class Row(NamedTuple):
     """
-    What is known of one file, or symlink.
+    The recorded state of a file or symlink.
 
-    `mode` is as in stat(2), with the kind of file; `digest` of its content, or of where it leads;
-    empty where nobody has read it yet.
+    `mode` is as in stat(2), including the kind of file. `digest` is of the content, or of the
+    target of a symlink; empty until the file has been read.
     """
 
     mode: int
@@ -51,14 +50,14 @@ Contents: TypeAlias = dict[str, Row]
 
 def take(folder: int, digests: Mapping[str, str], *, reads: bool = True) -> Contents:
     """
-    Return what is in an open folder.
+    Return the list of all files in an open folder.
 
     Args:
-        digests: Of the content of some files, where it is known; empty where it is not.
-        reads: Whether the others are read for theirs.
+        digests: Known digests of files; an empty text if unknown.
+        reads: Whether other files are read to determine their digests.
 
     Raises:
-        OSError: Something cannot be read.
+        OSError: A file or folder cannot be read.
     """
     rows = {}
     for path, entry, inside in walk(folder):
@@ -72,7 +71,7 @@ def take(folder: int, digests: Mapping[str, str], *, reads: bool = True) -> Cont
 
 def digest_of(path: str, found: os.stat_result, contents: Contents) -> str:
     """
-    Return the digest of a file that is as it was on record; empty for others.
+    Return the recorded digest of a file whose state is unchanged; empty for other files.
     """
     row = contents.get(path)
     return row.digest if row is not None and row == _row(found, row.digest) else ""
@@ -80,9 +79,9 @@ def digest_of(path: str, found: os.stat_result, contents: Contents) -> str:
 
 def flush(contents: Contents, old: Collection[str], folder: int) -> None:
     """
-    Put what is in an open folder on disk, and its names.
+    Flush the files and folders in an open folder to disk.
 
-    Many files take seconds one by one: there the whole file system is flushed at once.
+    Many files would take seconds one by one: then the whole file system is flushed at once.
 
     Args:
         old: The files that are on disk already.
@@ -107,14 +106,14 @@ def flush(contents: Contents, old: Collection[str], folder: int) -> None:
 
 def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str] | None:
     """
-    Return what is missing in an open folder, or is not what it was; None where that cannot be told,
-    because what nobody has read has more rights, or was changed at another time but not modified.
+    Return the missing or damaged files of an open folder; None if that cannot be determined: a file
+    without a digest has more rights than recorded, or the same mtime and another ctime.
 
-    A file of another time that is the same has a new row afterwards. What is there besides does
-    not count, nor do rights that were added (`fsGroup` does that when a volume is mounted).
+    An intact file with other times has a new row afterwards. Additional files are ignored, and so
+    are added rights (`fsGroup` adds them when a volume is mounted).
 
     Args:
-        reads: Whether what nobody has read yet is read, while it is known to be what it was.
+        reads: Whether files without a digest are read, as long as they are known to be intact.
     """
     lost: list[str] = []
     is_known = True
@@ -125,7 +124,7 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
                 name = path[start:]
                 mode, size_bytes, mtime_ns, ctime_ns, digest = row
                 try:
-                    if reads and not digest:  # before the look that tells that it was right
+                    if reads and not digest:  # read first: the stat after it proves it was intact
                         digest = _digest(name, inside, mode)
                     found = os.stat(name, dir_fd=inside, follow_symlinks=False)
                     is_same = (
@@ -139,10 +138,10 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
                     if is_same or _has_kept(row, name, inside, found):
                         contents[path] = _row(found, digest)
                     elif not row.digest and found.st_mtime_ns == mtime_ns and _may_be(row, found):
-                        is_known = False  # as a mount with fsGroup leaves it, or another hard link
+                        is_known = False  # after a mount with fsGroup, or a new hard link
                     else:
                         lost.append(path)
-                except (OSError, ValueError):  # or a name that no file has: others may write lists
+                except (OSError, ValueError):  # ValueError: an invalid name in a forged list
                     lost.append(path)
     return sorted(lost) if lost or is_known else None
 
@@ -150,7 +149,7 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
 @contextmanager
 def _inside(path: str, folder: int) -> Iterator[int]:
     """
-    Open a folder below an open one, through no symlink; -1 where it cannot be opened.
+    Open a folder below an open one, without following symlinks; -1 if it cannot be opened.
     """
     with ExitStack() as stack:
         inside = folder
@@ -164,31 +163,31 @@ def _inside(path: str, folder: int) -> Iterator[int]:
 
 def write(contents: Contents, name: str, folder: int, *, fsync: bool) -> bool:
     """
-    Put it on record, in an open folder; False where it is too long, and nothing is on record.
+    Write the list into an open folder. If it is too long, remove any old list and return False.
 
     Raises:
         OSError: It cannot be written.
     """
     text = json.dumps(contents).encode()
-    unread = sum(not row.digest for row in contents.values())  # a look puts their digests in
+    unread = sum(not row.digest for row in contents.values())  # an inspection adds their digests
     if len(text) + unread * DIGEST_CHARACTERS > LIST_BYTES:
         remove_tree(name, folder)
         return False
-    packed = zlib.compress(text, 1)  # each commit that is kept has one
+    packed = zlib.compress(text, 1)  # level 1: every kept commit has a list
     write_file(name, packed, 0o664, fsync=fsync, dir_fd=folder)
     return True
 
 
 def read(name: str, folder: int) -> Contents | None:
     """
-    Return what is on record; None where there is nothing, or something else.
+    Return the recorded list; None if it does not exist or is invalid.
     """
     try:
         packed = read_file(name, LIST_BYTES, dir_fd=folder)
         unpacker = zlib.decompressobj()
         rows = json.loads(unpacker.decompress(packed, LIST_BYTES))
         contents = {path: Row(*row) for path, row in rows.items()}
-        # Whoever can write to the volume may have written it; the rest is only compared.
+        # The list may be forged: check what is used; the other values are only compared.
         is_sound = all(
             type(row.mode) is int and row.mode >> 16 == 0 and _NO_NAMES.isdisjoint(path.split("/"))
             for path, row in contents.items()
@@ -204,7 +203,7 @@ def _row(found: os.stat_result, digest: str) -> Row:
 
 def _may_be(row: Row, found: os.stat_result) -> bool:
     """
-    Whether a file is of the same kind and size, and has all rights that it had.
+    Whether a file has the same kind and size, and at least the recorded rights.
     """
     is_same_kind = stat.S_IFMT(row.mode) == stat.S_IFMT(found.st_mode)
     return is_same_kind and not row.mode & ~found.st_mode and row.size_bytes == found.st_size
@@ -212,13 +211,13 @@ def _may_be(row: Row, found: os.stat_result) -> bool:
 
 def _has_kept(row: Row, name: str, folder: int, found: os.stat_result) -> bool:
     """
-    Whether a file may be the same, and has the content that was read.
+    Whether a file is the same, and its content has the recorded digest.
     """
     return _may_be(row, found) and row.digest == _digest(name, folder, found.st_mode)
 
 
 def _digest(name: str, folder: int, mode: int) -> str:
-    import hashlib  # noqa: PLC0415 - 2 ms, and a one-shot on an empty volume reads nothing
+    import hashlib  # noqa: PLC0415 - 2 ms, not needed by a one-shot on an empty volume
 
     digest = hashlib.blake2b(digest_size=DIGEST_CHARACTERS // 2)
     if stat.S_ISLNK(mode):

@@ -1,5 +1,5 @@
 """
-What the link shows against what the settings ask for.
+Compare the published commit with the settings.
 
 They differ after a restart with other settings, until a cycle has reached the remote.
 """
@@ -15,18 +15,17 @@ from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.flags.rules import split_url
 from git_sync_wrapper.published.volume import Published
 
-# As scp writes an address of ssh: USER@HOST:PATH.
+# scp's form of an ssh address: USER@HOST:PATH.
 _SCP = re.compile(r"(?:[^@/:]*@)?([^@/:]+):(?!:)(.*)", re.DOTALL)
 
 
 class Difference(NamedTuple):
     """
-    In words how a shown commit differs from what is asked for; empty where it does not.
+    How the published commit differs from the settings, as text; empty if it does not.
 
     Args:
-        problem: It is not what consumers need: another commit than the pinned one, or one of
-            another repository.
-        shortfall: It is of another ref, or was checked out with other settings.
+        problem: The commit is wrong for consumers: not the pinned one, or of another repository.
+        shortfall: It was published for another ref, or was checked out with other settings.
     """
 
     problem: str = ""
@@ -35,27 +34,27 @@ class Difference(NamedTuple):
 
 def find_difference(published: Published, options: Options) -> Difference:
     """
-    Compare what the link shows with the settings; what is not on record counts as equal.
+    Compare the published commit with the settings; facts that are not recorded count as equal.
     """
     commit, ref = published.commit, options.ref
     if options.is_pinned:
-        # The hash of an annotated tag pins the commit that it leads to.
+        # The hash of an annotated tag pins the commit that the tag names.
         if ref not in (commit, published.ref):
-            return Difference(f"{options.link} shows {commit}, and GITSYNC_REF pins {ref}")
+            return Difference(f"{options.link} shows {commit}, but GITSYNC_REF pins {ref}")
     elif is_elsewhere(published, options):
         shown = f"{options.link} shows {commit} of {published.repo}"
-        return Difference(f"{shown}, and GITSYNC_REPO is another repository")
+        return Difference(f"{shown}, but GITSYNC_REPO is another repository")
     elif published.ref not in ("", ref):
         was = f"{commit} was published for the ref {published.ref}"
-        return Difference(shortfall=f"{was}, and GITSYNC_REF is {ref}")
+        return Difference(shortfall=f"{was}, but GITSYNC_REF is {ref}")
     if not is_made_as_asked(published, options):
-        return Difference(shortfall=f"{commit} was checked out with other settings of git-sync")
+        return Difference(shortfall=f"{commit} was checked out with other git-sync settings")
     return Difference()
 
 
 def is_elsewhere(published: Published, options: Options) -> bool:
     """
-    Whether a commit is of another repository; a pinned one is the same in each.
+    Whether a commit is of another repository; a pinned commit is the same in each.
     """
     if not published.repo or options.is_pinned:
         return False
@@ -64,8 +63,8 @@ def is_elsewhere(published: Published, options: Options) -> bool:
 
 def _place(repo: str) -> tuple[str, str]:
     """
-    Return host and path of a repository: scheme, port, user, query and ``.git`` may change without
-    another one being meant.
+    Return host and path, which identify a repository; scheme, port, user, query and ``.git`` do
+    not.
     """
     scp = None if "://" in repo else _SCP.fullmatch(repo)
     url = split_url(repo)
@@ -75,14 +74,14 @@ def _place(repo: str) -> tuple[str, str]:
 
 def is_made_as_asked(published: Published, options: Options) -> bool:
     """
-    Whether the settings that decide about a commit's files were the same when it was made.
+    Whether a commit was made with the current values of the settings that affect its files.
     """
     return published.made_by in ("", made_by(options))
 
 
 def made_by(options: Options) -> str:
     """
-    Return a digest of the settings that decide about the files of a commit, and its history.
+    Return a digest of the settings that affect a commit's files and history.
     """
     told = options
     facts = [told.repo, told.depth, told.filter, told.submodules, told.group_write]
@@ -93,7 +92,7 @@ def made_by(options: Options) -> str:
         with open(options.sparse_checkout_file, "rb") as file:
             sparse = file.read()
     except OSError:
-        sparse = b""  # git-sync will say what is wrong with it
+        sparse = b""  # git-sync reports the problem
     return _digest(digest.encode() + sparse)
 
 

@@ -1,8 +1,8 @@
 """
-Files that two commits have in common, as one file with several names.
+Share files that two commits have in common, as hard links.
 
-Compared, not believed: equal blobs may be checked out differently (`.gitattributes`), and whoever
-can write to the volume may have changed what is shown.
+Files are compared by content: equal blobs may be checked out differently (`.gitattributes`), and
+whoever can write to the volume may have changed the published files.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import FOLDER_MODE, NO_LINK, link_file, remove_tree
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# More would be a mapping of its own for each of many small files.
+# A larger buffer would be a separate memory mapping for each small file.
 BLOCK_BYTES = 64 << 10
-# In the store, where a start sweeps what a crash left.
+# In the store, where the next start removes leftovers of a crash.
 ASIDE = ".shared"
-# What kubelet adds to each file when it mounts a volume with an fsGroup; to folders a setgid bit,
-# too: kubernetes/kubernetes, pkg/volume/volume_linux.go.
+# The kubelet adds these rights to each file when it mounts a volume with an fsGroup, and a setgid
+# bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
 GROUP_RIGHTS = 0o660
 
 
@@ -32,16 +32,16 @@ def share(
     checkout: int, shown: int, store: int, prefix: str = ""
 ) -> Iterator[tuple[str, os.stat_result]]:
     """
-    Let the files of a checkout be those of the shown commit, where content and mode are equal.
+    Replace files of a checkout by hard links to the published commit's, if content and mode match.
 
     Args:
-        store: An open folder of the same volume, for a name on the way.
+        store: An open folder of the same volume, for a temporary name.
 
     Yields:
-        Each path that is shared now, with what stat said of the shown file before.
+        Each path that is shared now, with the earlier stat result of the published file.
 
     Raises:
-        OSError: The disk is full, or fails; the content of the checkout is what it was.
+        OSError: The disk is full, or fails; the content of the checkout is unchanged.
     """
     for entry in entries(checkout):
         name = entry.name
@@ -50,7 +50,7 @@ def share(
                 try:
                     inner_shown = stack.enter_context(opened(name, shown))
                 except OSError:
-                    continue  # nothing like it is there, or it cannot be read
+                    continue  # no such folder, or it cannot be read
                 inner = stack.enter_context(opened(name, checkout))
                 yield from share(inner, inner_shown, store, f"{prefix}{name}/")
             continue
@@ -60,7 +60,7 @@ def share(
             and theirs is not None
             and _is_equal(name, checkout, mine, shown, theirs)
             and (
-                # rename(2) would leave both names as they are.
+                # If they are one file already, rename(2) would keep both names.
                 os.path.samestat(mine, theirs) or _put(name, shown, checkout, store, may_copy=False)
             )
         ):
@@ -71,10 +71,10 @@ def restore(
     checkout: int, shown: int, older: Sequence[int], store: int, fence: Fence, prefix: str = ""
 ) -> Iterator[str]:
     """
-    Let the files of a snapshot be those of a checkout, where they differ; each by a new file.
+    Replace the files of a snapshot that differ from a checkout, each with a new file.
 
     Args:
-        older: The open folders of snapshots that may share what was damaged.
+        older: The open folders of snapshots that may share damaged files.
         store: As for :func:`share`.
 
     Yields:
@@ -82,7 +82,7 @@ def restore(
 
     Raises:
         OSError: The disk is full, or fails.
-        CycleAbandoned: The fence was revoked; what was replaced is whole.
+        CycleAbandoned: The fence was revoked; each replaced file is whole.
     """
     put_pointer(checkout, shown)
     for entry in entries(checkout):
@@ -117,7 +117,7 @@ def restore(
 
 def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.stat_result) -> bool:
     """
-    Whether a name is the same in two open folders: as mode and content, or as a link.
+    Whether a name has the same mode and content, or link target, in two open folders.
     """
     if left.st_size != right.st_size or not _is_mode(right.st_mode, left.st_mode, other):
         return False
@@ -132,7 +132,7 @@ def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.s
 
 def blocks_of(name: str, folder: int) -> Iterator[bytes]:
     """
-    Return the content of a file in an open folder, in pieces.
+    Yield the content of a file in an open folder, in blocks.
     """
     fd = os.open(name, FILE_FLAGS, dir_fd=folder)
     try:
@@ -144,7 +144,7 @@ def blocks_of(name: str, folder: int) -> Iterator[bytes]:
 
 def _is_mode(found: int, wanted: int, folder: int) -> bool:
     """
-    Whether a mode is the wanted one, or that and what a mount has added to it.
+    Whether a mode is the wanted mode, or that plus the rights that a mount adds.
     """
     if found == wanted:
         return True
@@ -153,7 +153,7 @@ def _is_mode(found: int, wanted: int, folder: int) -> bool:
 
 def _make_folder(name: str, above: int) -> None:
     """
-    Make a folder, unless there is one; what is there instead makes way.
+    Create a folder if it does not exist; remove anything else with its name.
     """
     found = stat_in(name, above)
     if found is None or not stat.S_ISDIR(found.st_mode):
@@ -163,7 +163,7 @@ def _make_folder(name: str, above: int) -> None:
 
 def _put(name: str, source: int, target: int, store: int, *, may_copy: bool) -> bool:
     """
-    Replace whatever has a name by a hard link, in one step; tell whether that was done.
+    Replace a file, or anything else, with a hard link in one step; return whether it was replaced.
     """
     try:
         os.link(name, ASIDE, src_dir_fd=source, dst_dir_fd=store, follow_symlinks=False)

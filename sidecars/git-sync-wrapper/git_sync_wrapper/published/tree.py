@@ -1,7 +1,7 @@
 """
-The files of a commit: which of them changed, and all of them as a snapshot.
+The files of a commit: list those that changed, and copy them all into a snapshot.
 
-Trees are walked by open folders, as a path may be longer than the kernel takes at once.
+Trees are walked through open folders, because a path may be longer than the kernel accepts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sidecar_runtime.volume.files import FACTS_BYTES, read_file, write_file
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_file
 
 ENGINE_ROOT = ".git-sync"
-"""git-sync's own root, below the one that consumers mount."""
+"""git-sync's own root, below the root that consumers mount."""
 GIT = ".git"
-# What it says decides about the content of other files.
+# This file can change how other files are checked out.
 ATTRIBUTES = ".gitattributes"
 
 
@@ -28,7 +28,7 @@ def changed_files(
     """
     Return the files of a worktree that are new or changed since another commit.
 
-    Where git cannot tell (the other commit is no longer there) all of them are.
+    If git cannot tell, because it no longer has the other commit, return all files.
 
     Raises:
         OSError: The worktree cannot be read.
@@ -49,7 +49,7 @@ def changed_files(
 
 def _is_in(path: str, names: set[str]) -> bool:
     """
-    Whether a file, or the submodule that it is in, is named.
+    Whether a file, or a submodule that contains it, is in a set of names.
     """
     while path:
         if path in names:
@@ -60,9 +60,9 @@ def _is_in(path: str, names: set[str]) -> bool:
 
 def links_to(worktree: str, paths: Collection[str]) -> list[str]:
     """
-    Return the links of a worktree that may show something new when these files are: the others.
+    Return the other links of a worktree that may lead to one of these changed files.
 
-    Where one of them is a link itself, that is all, as links lead through links.
+    If one of these files is a link itself, return all other links: links lead through links.
 
     Raises:
         OSError: The worktree cannot be read.
@@ -79,8 +79,8 @@ def links_to(worktree: str, paths: Collection[str]) -> list[str]:
 
 def walk(folder: int, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str], int]]:
     """
-    Yield each file of an open folder, without git's own: its path, its entry, and the open folder
-    that it is in. No symlink is followed.
+    Yield each file below an open folder, except git's own: its path, its directory entry, and the
+    open folder that contains it. Symlinks are not followed.
 
     Raises:
         OSError: A folder cannot be read.
@@ -95,7 +95,7 @@ def walk(folder: int, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str],
 
 def entries(folder: int) -> list[os.DirEntry[str]]:
     """
-    Return what is in an open folder, without git's own.
+    Return the directory entries of an open folder, except git's own.
     """
     with os.scandir(folder) as found:
         return [entry for entry in found if entry.name != GIT]
@@ -104,7 +104,7 @@ def entries(folder: int) -> list[os.DirEntry[str]]:
 @contextmanager
 def opened(name: str, above: int | None = None, flags: int = FOLDER_FLAGS) -> Iterator[int]:
     """
-    Open a folder, or a file, in an open folder, for as long as it lasts.
+    Open a folder or file, relative to an open folder; the context manager closes it.
     """
     fd = os.open(name, flags, dir_fd=above)
     try:
@@ -115,7 +115,7 @@ def opened(name: str, above: int | None = None, flags: int = FOLDER_FLAGS) -> It
 
 def taken(name: str, folder: int) -> array[int]:
     """
-    Return the inode of each file of a tree in an open folder, and after each what it takes on disk.
+    Return the inode of each file of a tree in an open folder, each followed by its bytes on disk.
     """
     files = array("Q")
     with suppress(FileNotFoundError):  # removed by hand
@@ -128,7 +128,7 @@ def taken(name: str, folder: int) -> array[int]:
 
 def fill(worktree: int, snapshot: int) -> None:
     """
-    Put an open worktree into an open, empty folder, as hard links.
+    Link all files of an open worktree into an open, empty folder.
 
     Raises:
         OSError: Something cannot be read, or the disk is full.
@@ -146,10 +146,9 @@ def fill(worktree: int, snapshot: int) -> None:
 
 def put_pointer(worktree: int, snapshot: int) -> None:
     """
-    Put the `.git` file of an open folder of a worktree, where it has one, into a snapshot's.
+    Copy the `.git` file of an open folder of a worktree, if it has one, into the snapshot's folder.
 
-    It leads to git-sync's repository by a relative path; that repository is one folder further
-    away from a snapshot.
+    Its relative path to git-sync's repository is adapted: a snapshot is in another folder.
     """
     with suppress(FileNotFoundError):
         content = read_file(GIT, FACTS_BYTES, dir_fd=worktree)
@@ -158,7 +157,7 @@ def put_pointer(worktree: int, snapshot: int) -> None:
 
 def _lead_further(pointer: bytes) -> bytes:
     """
-    Return what a `.git` file says in a snapshot: ``gitdir: ../../.git-sync/.git/…``.
+    Return the content of a `.git` file for a snapshot: ``gitdir: ../../.git-sync/.git/…``.
     """
     start = b"gitdir: "
     path = pointer.removeprefix(start)

@@ -1,5 +1,5 @@
 """
-The root as consumers see it: the link, the commits that it shows one after the other, the record.
+The published state on the volume: the link, the snapshots of commits, and the record.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ LOCK = "lock"
 RECORD = "published.json"
 LIST = ".files"
 UNSHOWN = ".unshown"
-"""Of the empty file beside a snapshot that nobody has seen yet: the hook before may refuse it."""
+"""The suffix of the marker of an unpublished snapshot: the pre-publish hook may still refuse it."""
 HISTORY = ".history"
-"""The commits of the ref without files; a start sweeps it, and it is fetched again."""
+"""The ref's commits without files; a start removes the folder, and it is fetched again."""
 AIRFLOWIGNORE = ".airflowignore"
-# Both spellings of Airflow's ignore files, globs and regular expressions, take it for any commit.
+# Matches any commit in both syntaxes of Airflow's ignore files: glob and regular expression.
 _ANY_COMMIT = b"[0-9a-f]*\n"
 # renameat2(2), which Python does not have.
 _RENAME_EXCHANGE = 2
@@ -48,16 +48,16 @@ log = get_logger("volume")
 
 class Published(NamedTuple):
     """
-    What the link shows.
+    The published commit.
 
     Args:
-        commit: Empty where nothing is shown.
-        made_by: What the settings were that decide about a commit's files; empty if not on record.
+        commit: Its hash; empty if nothing is published.
+        made_by: A digest of the settings that affect its files; empty if not recorded.
         published_at: Unix time.
-        fallback: The commit that the gate refused, where this one is shown instead.
-        facts: What people want to know of it.
-        repo: The repository it was published from, as it may be shown; empty if not on record.
-        ref: The ref it was published for; the same.
+        fallback: The refused commit that this one replaces; empty if this is no fallback.
+        facts: Facts about the commit for people.
+        repo: The repository it was published from, for display; empty if not recorded.
+        ref: The ref it was published for; empty if not recorded.
     """
 
     commit: str = ""
@@ -71,7 +71,7 @@ class Published(NamedTuple):
 
 def look(options: Options) -> Published:
     """
-    Return what the link shows; nothing is made, opened or locked for it.
+    Return the published commit, without creating, locking or keeping anything open.
     """
     store, commit = os.path.split(os.path.realpath(options.link))
     if store == os.path.join(options.root, STORE):
@@ -82,11 +82,11 @@ def look(options: Options) -> Published:
 
 def _look_up(commit: str, store: int) -> Published:
     """
-    Return what is known of a snapshot in the open store; whoever can write there may have written
-    the record.
+    Return a snapshot with its record in the open store. The record is untrusted: whoever can write
+    to the volume can write it.
     """
     found = stat_in(commit, store)
-    if found is None:  # the link leads to a commit that is gone
+    if found is None:  # the link leads to a commit that was removed
         return Published()
     record = read_facts(RECORD, store)
     if record.get("revision") != commit:  # killed between the record and the link
@@ -110,14 +110,14 @@ def check_link(options: Options) -> None:
 
     Raises:
         SidecarError: ``link_elsewhere``.
-        OSError: One of the folders cannot be looked at.
+        OSError: One of the folders cannot be read.
     """
     folders = (os.path.dirname(options.link), os.path.join(options.root, STORE))
     if len({os.stat(nearest_folder(folder)).st_dev for folder in folders}) > 1:
         raise SidecarError(
             "link_elsewhere",
             f"the link {options.link} is on another volume than {options.root}",
-            "Let GITSYNC_LINK be a name, or a path below GITSYNC_ROOT.",
+            "Set GITSYNC_LINK to a name, or to a path below GITSYNC_ROOT.",
         )
 
 
@@ -127,10 +127,10 @@ class Volume:
 
     Args:
         reads: Whether the files of a new snapshot are read at once, for their digests. If not, the
-            first look does it.
+            first inspection reads them.
 
     Raises:
-        SidecarError: From every method: the volume fails; what is shown stays.
+        SidecarError: From every method: the volume failed; the published commit stays.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Volume:
     ) -> None:
         self._options = options
         self._reads = reads
-        # What is on record of one commit, by the file that says so.
+        # The recorded list of one commit, and the identity of the file that contains it.
         self._rows: tuple[object, contents.Contents] = (None, {})
         self._published = Published()
         self._published_by: object = None
@@ -182,13 +182,13 @@ class Volume:
 
     def close(self) -> None:
         """
-        Close what is open.
+        Close all open folders.
         """
         self._close.close()
 
     def is_current(self) -> bool:
         """
-        Whether the folders that are held open are still the ones at their paths.
+        Whether the open folders are still the folders at their paths.
         """
         try:
             return all(_identity(os.stat(path)) == known for path, known in self._open)
@@ -197,16 +197,16 @@ class Volume:
 
     def prepare(self) -> None:
         """
-        Remove what a crash left; only with the lock held.
+        Remove leftovers of a crash. The caller must hold the lock.
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
             self._snapshots.sweep()
-            # Airflow's folder walk, pointed at the root instead of the link, follows links.
+            # Airflow's folder walk follows links: if it begins at the root, it must skip the store.
             write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
 
     def published(self) -> Published:
         """
-        Return what the link shows, from disk.
+        Return the published commit, from disk.
         """
         commit = self._snapshots.current()
         record = stat_in(RECORD, self.store)
@@ -218,18 +218,18 @@ class Volume:
 
     def recorded(self) -> Published:
         """
-        Return what was last shown, if it is still here.
+        Return the recorded commit, if its snapshot still exists.
         """
         commit = str(read_facts(RECORD, self.store).get("revision", ""))
         return _look_up(commit, self.store) if self._snapshots.has(commit) else Published()
 
     def add(self, commit: str, worktree: str, fence: Fence) -> None:
         """
-        Make a snapshot of a worktree; nobody sees it yet, and nobody may ask for it.
+        Make a snapshot of a worktree; it is not published yet, and cannot be requested.
 
-        What has not changed since the shown commit is the same file. A snapshot of the same commit
-        that is still here makes way: its files are the same, unless the settings have changed, but
-        those of a commit that is shown again must be new to whoever compares times.
+        Files that are unchanged since the published commit are shared. An existing snapshot of the
+        same commit is replaced: its files are the same, unless the settings have changed, but when
+        a commit is published again, consumers that compare times must see new ones.
         """
         with explained(f"cannot make a snapshot of {commit}"):
             make = self._maker(commit, worktree, self._share(worktree), fence)
@@ -244,16 +244,16 @@ class Volume:
 
     def has(self, commit: str) -> bool:
         """
-        Whether there is a snapshot of a commit that was shown or asked for; from any thread.
+        Whether a snapshot of a commit exists that was published or requested; from any thread.
         """
         return self._snapshots.has(commit) and stat_in(commit + UNSHOWN, self.store) is None
 
     @property
     def asked_count(self) -> int:
         """
-        How many snapshots are here because they were asked for.
+        The number of snapshots that exist because they were requested.
         """
-        with explained(f"cannot look at {self.root}"):
+        with explained(f"cannot read {self.root}"):
             return len(self._snapshots.asked())
 
     def keep_asked(
@@ -264,13 +264,13 @@ class Volume:
         check: Callable[[Fence], None] = lambda _: None,
     ) -> None:
         """
-        Make a snapshot of a worktree that was asked for; what is shown does not change.
+        Make a snapshot of a requested commit's worktree; the published commit does not change.
 
         Args:
-            check: Raises where the worktree was not whole when it was copied.
+            check: Raises if the worktree was not whole when it was copied.
 
         Raises:
-            SidecarError: ``asked_too_much``: what is in use leaves too little room among them.
+            SidecarError: ``asked_too_much``: requested commits that are in use leave no room.
         """
         with explained(f"cannot make a snapshot of {commit}"):
             shared = self._share(worktree)
@@ -282,8 +282,9 @@ class Volume:
             if not self._snapshots.make_room(needed_bytes, fence):
                 raise SidecarError(
                     "asked_too_much",
-                    f"{commit} and what is in use take more than GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES",
-                    "Raise it, and the sizeLimit of the volume with it.",
+                    f"{commit} and the requested commits in use exceed "
+                    "GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES",
+                    "Raise it, together with the sizeLimit of the volume.",
                 )
             prepared = f".{commit}"
             self._maker(commit, worktree, shared, fence)(prepared)
@@ -293,7 +294,7 @@ class Volume:
 
     def drop_unshown(self, fence: Fence) -> None:
         """
-        Remove what was never shown: it was refused, or its cycle ended in the middle.
+        Remove snapshots that were never published: they were refused, or their cycle was cut short.
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
             self._drop_unshown(fence)
@@ -310,7 +311,7 @@ class Volume:
 
     def drop_asked(self, fence: Fence) -> None:
         """
-        Remove all that was asked for and is not in use, and the history: both come again.
+        Remove requested commits that are not in use, and the history; both can be fetched again.
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
             self._snapshots.drop_asked(fence)
@@ -322,7 +323,7 @@ class Volume:
         self, commit: str, worktree: str, shared: Mapping[str, str], fence: Fence
     ) -> Callable[[str], None]:
         """
-        Return what makes a snapshot of a worktree under a name, with the list of the commit.
+        Return a function that makes a snapshot of a worktree under a name, and the commit's list.
         """
         self._taken.pop(commit, None)
 
@@ -335,8 +336,8 @@ class Volume:
 
     def _replace(self, commit: str, make: Callable[[str], None], fence: Fence) -> None:
         """
-        Replace a snapshot in one step; where the file system has none for that (NFS), the link
-        shows the new one by another name meanwhile.
+        Replace a snapshot in one step. On a file system that cannot exchange two folders (NFS), the
+        link leads to the new snapshot under another name in the meantime.
         """
         new, old, meanwhile = f".{commit}.new", f".{commit}.old", f"{commit}.again"
         make(new)
@@ -360,17 +361,17 @@ class Volume:
 
     def look(self, commit: str, *, is_holder: bool) -> list[str] | None:
         """
-        Return the files of a snapshot that are damaged; None where nothing on record tells.
+        Return the damaged files of a snapshot; None if the list does not exist or does not tell.
 
         Args:
-            is_holder: Whether this process holds the volume, and may put new times on record. If
-                not, another may remove the snapshot meanwhile, with its list.
+            is_holder: Whether this process holds the lock, and may record new times. If not, the
+                holder may remove the snapshot and its list at any time.
         """
         rows = self._listed(commit)
         if not rows:
             return None
         before = rows.copy()
-        with explained(f"cannot look at {commit}"):
+        with explained(f"cannot read {commit}"):
             try:
                 with opened(commit, self.store) as folder:
                     damaged = contents.damaged(rows, folder, reads=is_holder)
@@ -382,7 +383,7 @@ class Volume:
 
     def repair(self, commit: str, worktree: str, fence: Fence) -> None:
         """
-        Let a snapshot be what a worktree is, and those be right that shared what was damaged.
+        Repair a snapshot from a worktree, and all older snapshots that share its damaged files.
         """
         self._taken.clear()
         with explained(f"cannot repair {commit}"), ExitStack() as stack:
@@ -395,7 +396,7 @@ class Volume:
             }
             ages = {name: os.fstat(fd).st_mtime_ns for name, fd in older.items()}
             replaced = set(restore(checkout, folder, list(older.values()), self.store, fence))
-            for name, age in ages.items():  # since when it is an older one
+            for name, age in ages.items():  # a folder's mtime is the time of its replacement
                 os.utime(name, ns=(age, age), dir_fd=self.store)
             shared = self._share(worktree)
             old = {path: shared[path] for path in shared.keys() - replaced}
@@ -406,10 +407,10 @@ class Volume:
 
     def _share(self, worktree: str) -> dict[str, str]:
         """
-        Let a worktree have the files of the shown commit where they are equal.
+        Share equal files of a worktree with the published commit.
 
         Returns:
-            Those, with the digest of the content where it is on record.
+            Their paths, each with its recorded digest, or an empty text.
         """
         shown = self._snapshots.current()
         if not shown:
@@ -423,11 +424,11 @@ class Volume:
 
     def _list(self, commit: str, folder: int, old: Mapping[str, str], *, reads: bool) -> None:
         """
-        Put on record what a snapshot has.
+        Record the list of a snapshot's files.
 
         Args:
-            old: The files that are on disk already, with digests where they are known.
-            reads: As of :class:`Volume`.
+            old: The files that are on disk already, with their digests if known.
+            reads: As in :class:`Volume`.
         """
         rows = contents.take(folder, old, reads=reads)
         if self._fsync:
@@ -435,7 +436,7 @@ class Volume:
         self._record(commit, rows)
 
     def _record(self, commit: str, rows: contents.Contents) -> None:
-        self._rows = None, {}  # what cannot be written now is read again, and tried again
+        self._rows = None, {}  # if the write fails, the next call reads the list again
         if contents.write(rows, commit + LIST, self.store, fsync=self._fsync):
             self._rows = self._list_of(commit), rows
         else:
@@ -443,7 +444,7 @@ class Volume:
 
     def _listed(self, commit: str) -> contents.Contents:
         """
-        Return what is on record of a commit; empty where nothing is.
+        Return the recorded list of a commit; empty if there is none.
         """
         written = self._list_of(commit)
         if written is None or written != self._rows[0]:
@@ -452,7 +453,7 @@ class Volume:
 
     def _list_of(self, commit: str) -> tuple[object, ...] | None:
         """
-        Return what tells a commit's list from another version of it.
+        Return the identity of a commit's list, which differs for each version.
         """
         found = stat_in(commit + LIST, self.store)
         return found and (commit, found.st_ino, found.st_mtime_ns, found.st_size)
@@ -467,9 +468,9 @@ class Volume:
         facts: CommitFacts | None = None,
     ) -> None:
         """
-        Turn the link, and put on record what it shows.
+        Publish a snapshot: write the record, and swap the link.
         """
-        with explained(f"cannot turn {self._options.link}"):
+        with explained(f"cannot swap the link {self._options.link}"):
             self._move_aside()
             record = {
                 "revision": commit,
@@ -484,20 +485,20 @@ class Volume:
                 remove_tree(commit + UNSHOWN, self.store)
                 content = json.dumps(record).encode() + b"\n"
                 write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
-            # Last: killed in between, a new volume is shown what is on record, as what it is.
+            # Last: after a kill in between, a new volume gets the link to the recorded commit.
             self._snapshots.show(commit, fence)
 
     def turn_back(self, commit: str, fence: Fence) -> None:
         """
-        Turn a link that was removed to the commit that is on record.
+        Restore a removed link to the recorded commit.
         """
-        with explained(f"cannot turn {self._options.link}"):
+        with explained(f"cannot swap the link {self._options.link}"):
             self._move_aside()
             self._snapshots.show(commit, fence)
 
     def prune(self, commit: str, fence: Fence) -> None:
         """
-        Remove the commits that need not stay.
+        Remove commits that need not be kept any longer.
         """
         try:
             self._drop_unshown(fence)
@@ -516,10 +517,10 @@ class Volume:
 
     def _older_bytes(self) -> int:
         """
-        Return what older commits take beyond what they share with the shown one.
+        Return the size of older commits, without files that the published commit shares.
         """
         sizes: dict[int, int] = {}
-        asked = set(self._snapshots.asked())  # they have a limit of their own
+        asked = set(self._snapshots.asked())  # these have a separate limit
         for commit in self._snapshots.revisions():
             files = self._files(commit) if commit not in asked else array("Q")
             sizes.update(zip(files[::2], files[1::2], strict=True))
@@ -528,9 +529,9 @@ class Volume:
 
     def _files(self, commit: str) -> array[int]:
         """
-        Return the files of a commit, as :func:`taken`; none where nothing is shown.
+        Return the files of a commit, as :func:`taken`; empty without a commit.
 
-        It is looked at once, as each of its files is a round trip on NFS.
+        The result is cached, because each file costs a round trip on NFS.
         """
         if commit and not self._taken.get(commit):
             self._taken[commit] = taken(commit, self.store)
@@ -538,24 +539,24 @@ class Volume:
 
     def lacking_bytes(self) -> int:
         """
-        Return how much room is lacking for another commit, 0 or less for none: it may take as much
-        as the shown one for its files, and as much again for what git fetches.
+        Return how much room is missing for another commit; 0 or less if there is enough. It may
+        need the published commit's size for its files, and as much again for git's objects.
         """
-        with explained(f"cannot look at {self.root}"):
+        with explained(f"cannot read {self.root}"):
             found = os.fstatvfs(self.store)
             shown = self._files(self._snapshots.current())
             return 2 * sum(shown[1::2]) - found.f_bavail * found.f_frsize
 
     def older_bytes(self) -> int:
         """
-        Return how much room there would be without older commits.
+        Return how much room the removal of all older commits would free.
         """
-        with explained(f"cannot look at {self.root}"):
+        with explained(f"cannot read {self.root}"):
             return self._older_bytes()
 
     def drop_oldest(self, fence: Fence) -> bool:
         """
-        Remove the oldest commit that is kept, though its time has not come; False for none.
+        Remove the oldest kept commit, even before its time; return False if there is none.
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
             dropped = self._snapshots.drop_oldest(fence)
@@ -572,7 +573,7 @@ class Volume:
 
     def _move_aside(self) -> None:
         """
-        Move a folder or file away that is where the link should be; an empty folder makes way.
+        Move aside a file or folder that is where the link should be; replace an empty folder.
         """
         link = self._options.link
         if os.path.islink(link) or not os.path.exists(link):
@@ -585,8 +586,8 @@ class Volume:
         except OSError as error:
             raise SidecarError(
                 "link_blocked",
-                f"{link} is not a link, and cannot be moved away: {error.strerror}",
-                "Move it away, and mount nothing there: consumers mount the folder above.",
+                f"{link} is not a link and cannot be moved aside: {error.strerror}",
+                "Move it away, and mount nothing there: consumers mount the parent folder.",
             ) from error
         log.warning("folder_moved_aside", folder=link, to=aside)
 
@@ -605,7 +606,7 @@ def _open_folder(path: str, stack: ExitStack) -> int:
 
 def _exchange(one: str, other: str, folder: int) -> bool:
     """
-    Let two folders change names, in one step; False where the file system cannot.
+    Exchange two folders in one step; return False if the file system cannot.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     names = (os.fsencode(one), os.fsencode(other))
