@@ -111,8 +111,8 @@ class Objects:
         return SourceError(
             "release_untrusted",
             f"{where} is refused: {why}",
-            "Publish with --sign-key and a key that S3_SYNC_TRUSTED_KEYS trusts, or add the missing "
-            "public key there. If the keys are correct, find out who else writes to the bucket. "
+            "Publish with --sign-key and a trusted key, or add the missing public key to "
+            "S3_SYNC_TRUSTED_KEYS. If the keys are correct, find out who else writes to the bucket. "
             "The published files stay.",
         )
 

@@ -336,7 +336,7 @@ class ReleaseSource:
                 sequence=pointer.turn.sequence,
                 sequence_before=self._pointer.turn.sequence,
                 revision=pointer.revision,
-                advice="It is followed. But `s3-sync rollback` would have raised the sequence: find "
+                advice="It is followed. `s3-sync rollback` would have raised the sequence, so find "
                 f"out who wrote {self._settings.source}{POINTER_KEY}.",
             )
 
