@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_named(check: Check, s3: FakeS3, tmp_path: Path) ->
     with small_volume(tmp_path / "volume", "2m") as volume:
         said = check(3, {"DEST_PATH": str(volume / "dags")})
 
-    assert "target_full: 3.0 MiB are to come" in said
+    assert "target_full: 3.0 MiB needed" in said
 
 
 TERSE = error(403, "AccessDenied", "Access Denied")

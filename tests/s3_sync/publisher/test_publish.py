@@ -262,7 +262,7 @@ def test_the_content_of_an_old_pointer_that_was_put_back_is_not_unchanged(
     pointer = bucket.pointer()
     assert seen <= pointer.turn.sequence and parse_pointer(old).turn.sequence < seen
     (warned,) = log.events("release_replayed")
-    assert "an old pointer was put back" in warned["error"]
+    assert "an old pointer was restored" in warned["error"]
 
 
 def test_what_follows_an_old_pointer_that_was_put_back_warns_of_it(
@@ -302,7 +302,7 @@ def test_the_second_publisher_fails_and_changes_nothing(bucket: Bucket) -> None:
 
     assert "publish_conflict" == found.reason
     assert f"grace made release {other.revision[:12]} current at 2" in found.message
-    assert f"the pointer to {make_release(C).revision[:12]} that" in found.message
+    assert f"release {make_release(C).revision[:12]} of this command" in found.message
     assert B == bucket.current()
 
 
@@ -334,7 +334,7 @@ def test_an_old_pointer_of_the_same_release_is_not_what_was_published(bucket: Bu
     found = failure(bucket.publish, A)
 
     assert "publish_conflict" == found.reason
-    assert "replaced by an older one to the same release" in found.message
+    assert "replaced by an older pointer to the same release" in found.message
 
 
 def test_a_repair_replaces_a_pointer_that_pods_refuse_though_its_content_is_the_same(

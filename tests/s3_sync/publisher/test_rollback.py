@@ -201,8 +201,8 @@ def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(
     error = failure(back, bucket)
 
     assert ("release_replayed", 3) == (error.reason, error.exit_code)
-    assert "an old pointer was put back" in error.message
-    assert "Name the revision" in error.advice
+    assert "an old pointer was restored" in error.message
+    assert "Pass the revision" in error.advice
     assert [] == bucket.writes()
     back(bucket, make_release(C).revision)
     assert C == bucket.current()
@@ -322,11 +322,11 @@ def test_a_repair_of_what_was_rolled_back_to_forgets_nothing(bucket: Bucket) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{0:.12}", "2 releases begin with"),
+        ("{0:.12}", "2 releases in s3://"),
         ("{0:.13}", ""),
         ("{0:.11}", "is not a revision"),
         ("{0:.12}x", "is not a revision"),
-        ("f" * 12, "there is no release"),
+        ("f" * 12, "has no release"),
         ("{0}", ""),
     ],
 )
@@ -363,7 +363,7 @@ def test_a_manifest_under_anothers_name_is_refused(bucket: Bucket) -> None:
     bucket.publish(A)
     bucket.server.put(PREFIX + manifest_key(ABSENT), other.manifest_bytes)
 
-    with pytest.raises(ReleaseError, match="not whole"):
+    with pytest.raises(ReleaseError, match="is incomplete"):
         back(bucket, ABSENT)
 
 

@@ -189,7 +189,7 @@ def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
     assert () == signed.history()
     assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
     (warned,) = log.events("pointer_untrusted")
-    assert "signed something else" in warned["error"]
+    assert "signed other content" in warned["error"]
 
 
 @pytest.mark.parametrize("deed", ["publish", "rollback", "promote"])
@@ -305,7 +305,7 @@ def test_a_forged_pointer_at_the_same_moment_is_a_conflict(signed: Bucket) -> No
     found = failure(signed.publish, B)
 
     assert "publish_conflict" == found.reason
-    assert "replaced by one that is not trusted (it is not signed)" in found.message
+    assert "replaced by a pointer that is not trusted (it is not signed)" in found.message
 
 
 # --- promote

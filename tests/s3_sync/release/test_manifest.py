@@ -257,7 +257,7 @@ def test_an_invalid_head_is_refused(data: bytes) -> None:
     ("data", "problem"),
     [
         (line(manifest_facts()), "no list of chunks"),
-        (line(manifest_facts())[:-1], "or no end"),
+        (line(manifest_facts())[:-1], "first line is incomplete"),
         (RELEASE.manifest_bytes + bytes(MANIFEST_LIMIT_BYTES), "the limit is"),
     ],
     ids=["one line", "half a line", "too long"],
@@ -342,7 +342,7 @@ def test_chunks_that_cannot_be_cut_are_refused(
     ("text", "problem"),
     [
         (b"{}", "not a list"),
-        (b"[]", "names no file"),
+        (b"[]", "contains no file"),
         (b"[[1]]", "not rows"),
         (b"\xff", "not JSON"),
         (b"[NaN]", "NaN"),
@@ -367,10 +367,10 @@ ONE = File("b", 5, 10, "0" * 64, "0644", 31)
 @pytest.mark.parametrize(
     ("said", "files", "problem"),
     [
-        ({"digest": ABSENT}, [ONE], "not those of its digest"),
-        ({}, [ONE._replace(path="c")], "not those of its digest"),
-        ({}, [ONE._replace(sha256="1" * 64)], "not those of its digest"),
-        ({}, [ONE._replace(mode="0755")], "not those of its digest"),
+        ({"digest": ABSENT}, [ONE], "do not match its digest"),
+        ({}, [ONE._replace(path="c")], "do not match its digest"),
+        ({}, [ONE._replace(sha256="1" * 64)], "do not match its digest"),
+        ({}, [ONE._replace(mode="0755")], "do not match its digest"),
         ({}, [ONE._replace(stored_bytes=6)], "takes 37 bytes of the bundle"),
         ({"bundled_bytes": 37}, [ONE], "takes 36 bytes of the bundle"),
     ],
@@ -423,7 +423,7 @@ def test_chunks_that_end_elsewhere_are_refused() -> None:
     good = chunk_ends([row[0] for row in ROWS])
     assert 200 == len(parse_manifest(manifest_of(ROWS)).files)
     for ends in ([200], [*good[:-2], 200], [1, *good]):
-        with pytest.raises(Invalid, match="end where its names say"):
+        with pytest.raises(Invalid, match="end where its file names require"):
             parse_manifest(manifest_of(ROWS, ends=ends))
 
 

@@ -305,7 +305,7 @@ def test_an_old_pointer_is_refused_also_after_a_restart(
     for _ in range(2):
         error = process.fail()
         assert "release_replayed" == error.reason
-        assert "its sequence is 1, and 2 was seen here" in error.message
+        assert "its sequence is 1, but 2 was already seen here" in error.message
         assert {"a.py": b"a = 2\n"} == process.shown and process.is_ready
         process.restart(trusting)
     here = {KEY.key_id: {"sequence": 2, "revision": last.revision}}

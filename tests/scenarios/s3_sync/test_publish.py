@@ -93,7 +93,7 @@ def test_a_release_is_promoted_as_it_is(place: Place) -> None:
 def test_what_differs_is_listed(on_moto: Place) -> None:
     on_moto.publish(A)
     first = on_moto.publisher.run("diff", "previous", "current")
-    assert 3 == first.code and "there is no previous release" in first.err
+    assert 3 == first.code and "has no previous release" in first.err
     after = on_moto.publish(B)["revision"]
     said = on_moto.publisher.run("diff", "previous", after[:12])
 

@@ -82,7 +82,7 @@ def test_what_airflow_said_is_printed_kept_and_compared(
     )
     assert second.code == 0, second
     lines = second.out.splitlines()
-    assert lines[0].startswith("Checked by Airflow 3.3.2 at ") and lines[0].endswith(": 2 DAGs")
+    assert lines[0].startswith("Checked with Airflow 3.3.2 at ") and lines[0].endswith(": 2 DAGs")
     listed = ["DAGs: 1 added, 1 removed", "  + c", "  - a"]
     assert listed == lines[-4:-1]
     assert listed == airflow.run("diff", "previous", "current").out.splitlines()[-3:]
@@ -138,4 +138,4 @@ def test_a_folder_that_is_no_release_never_comes_to_airflow(
     ran = airflow.run("publish", on_moto.dags, "--gate", "airflow")
 
     assert 2 == ran.code
-    assert ("leads out of the folder" if link else "no file to release") in ran.err
+    assert ("to a path outside the folder" if link else "no files to release") in ran.err

@@ -110,7 +110,7 @@ def test_keys_that_trust_nobody_end_the_start(start: StartDaemon, tmp_path: Path
     (line,) = rejected(start(given)).values()
 
     assert ("S3_SYNC_TRUSTED_KEYS", str(tmp_path)) == (line["setting"], line["value"])
-    assert "nothing would be trusted" in line["problem"]
+    assert "every release would be refused" in line["problem"]
 
 
 def test_a_private_key_has_no_place_in_a_pod(start: StartDaemon) -> None:

@@ -112,8 +112,8 @@ class Objects:
             "release_untrusted",
             f"{where} is refused: {why}",
             "Publish with --sign-key and a trusted key, or add the missing public key to "
-            "S3_SYNC_TRUSTED_KEYS. If the keys are correct, find out who else writes to the bucket. "
-            "The published files stay.",
+            "S3_SYNC_TRUSTED_KEYS. If the keys are correct, find out who else writes there. The "
+            "published files stay.",
         )
 
     def invalid(self, key: str, why: str) -> SourceError:

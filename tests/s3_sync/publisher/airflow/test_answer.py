@@ -167,8 +167,8 @@ def test_a_file_that_ends_its_process_is_broken_and_one_that_was_killed_or_not_l
 
     text = "it ends the process that loads it, with exit code 0"
     assert ([Broken("sales.py", None, text)], "") == (ended.broken, ended.trouble)
-    assert ([], "sales.py was being loaded: signal 9") == (killed.broken, killed.trouble)
-    assert ([], "sales.py was being loaded: TypeError: no bag") == (failed.broken, failed.trouble)
+    assert ([], "loading sales.py failed: signal 9") == (killed.broken, killed.trouble)
+    assert ([], "loading sales.py failed: TypeError: no bag") == (failed.broken, failed.trouble)
 
 
 def test_an_answer_that_was_cut_off_is_not_whole(folder: Path) -> None:

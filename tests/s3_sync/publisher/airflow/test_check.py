@@ -117,7 +117,7 @@ def test_without_an_airflow_the_setting_is_named(ask: Ask) -> None:
         (
             (*WHOLE, {"file": "sales.py", "ended": -9}),
             "",
-            "sales.py was being loaded: signal 9",
+            "loading sales.py failed: signal 9",
         ),
         (WHOLE, "exec sleep 600", "not checked within 1 s"),
     ],
@@ -167,7 +167,7 @@ def test_a_python_that_is_not_there_is_an_error_that_names_the_setting(given: st
 
 @pytest.mark.parametrize("text", ["pandas", "package:", ":pandas", "module:pandas", "*"])
 def test_a_pattern_names_what_is_missing(text: str) -> None:
-    with pytest.raises(ValueError, match="KIND is one of package, variable, connection"):
+    with pytest.raises(ValueError, match="KIND of package, variable, connection"):
         pattern(text)
 
 
