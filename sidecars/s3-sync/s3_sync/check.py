@@ -73,7 +73,9 @@ class _Checks:
             where = f"{endpoint}, region {config.region or 'not set'}"
             say("ok", "credentials", f"from {credentials.method}; {where}")
             identity = self._chain.identity(self._fence)
-            say("ok" if identity else "??", "identity", identity or "unknown to STS; not fatal")
+            say(
+                "ok" if identity else "??", "identity", identity or "not reported by STS; not fatal"
+            )
             self._client.begin_cycle(self._fence)
             is_release = self._settings.source_kind == "release"
             return asyncio.run(self._release() if is_release else self._permissions())
