@@ -1,4 +1,4 @@
-"""The settings of s3-sync: what people have, and what they type."""
+"""The settings of s3-sync: valid values, and likely mistakes."""
 
 import shutil
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_a_gate_without_its_command_is_refused() -> None:
      ("a//b", "a//b/"), ("with space/ü", "with space/ü/")],
 )  # fmt: skip
 def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
-    """`dags` never matches `dags-old/`."""
+    """`dags` does not match `dags-old/`."""
     assert read(KEY_PATH=text).prefix == prefix
     assert read(KEY_PATH=text).source == f"s3://a-bucket/{prefix}"
 

@@ -1,4 +1,4 @@
-"""Keys and signatures: what is taken, what is refused, and how it is said."""
+"""Keys and signatures: accepted and refused ones, and the errors."""
 
 import os
 import shutil
@@ -125,7 +125,7 @@ def test_no_bytes_for_a_signature_are_one(text: str) -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
-    """A second implementation: the how-to's commands, and what the format page says."""
+    """A second implementation: the commands of the how-to, and the documented format."""
     private, public = tmp_path / "key.pem", tmp_path / "pub.pem"
 
     def openssl(*arguments: str | Path) -> bytes:
@@ -248,7 +248,7 @@ def test_what_is_no_key_to_sign_with_is_refused(tmp_path: Path, name: str) -> No
 
 
 def test_nothing_is_imported_without_keys() -> None:
-    """It would be memory of every pod."""
+    """It would take memory in every pod."""
     code = "import s3_sync.command, s3_sync.cycle.asking, sys; print('cryptography' in sys.modules)"
 
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Tests of promoting: the same release in another place, or nothing."""
+"""Tests of promoting: the same release in another place, or an error."""
 
 import tempfile
 from collections.abc import Callable
@@ -261,7 +261,7 @@ def test_what_is_no_pointer_in_the_target_is_left_alone_unless_it_is_to_be_repai
 
 
 def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Places) -> None:
-    """Of one content there may be several, with different verdicts."""
+    """There may be several for one content, with different verdicts."""
     release = places.put(make_release(A))
     digest = digest_of_manifest(release.manifest_bytes)
     pointer = serialize_pointer(release.pointer._replace(manifest_sha256=digest))

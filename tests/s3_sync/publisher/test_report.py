@@ -1,4 +1,4 @@
-"""Tests of what people see."""
+"""Tests of the reports for people."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

@@ -1,4 +1,4 @@
-"""The commands that sign and verify, and what they say of keys."""
+"""The commands that sign and verify, and their errors about keys."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ Run = Callable[..., Ran]
 def run(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
-    """Runs a command in this process, which spares each the second that its imports take."""
+    """Runs a command in this process, to save the second that its imports take."""
     monkeypatch.setenv("AWS_BUCKET", bucket.server.bucket)
     monkeypatch.setenv("KEY_PATH", PREFIX)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -148,7 +148,7 @@ def test_keys_that_cannot_be_meant_are_one_clear_error(
 def test_a_key_that_is_given_instead_of_its_file_is_not_shown(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    """A variable of the CI that should have been a file."""
+    """The CI variable should have been a file."""
     KEY.write_private(tmp_path / "key.pem")
     pem = (tmp_path / "key.pem").read_text()
     write_files(tmp_path / "dags", A)

@@ -1,4 +1,4 @@
-"""What the turns of a history changed."""
+"""The changes of the turns of a history."""
 
 from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.catalog import read_current

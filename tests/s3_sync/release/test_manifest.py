@@ -1,4 +1,4 @@
-"""The manifest of a release, from and to bytes."""
+"""Parsing and serializing the manifest of a release."""
 
 import tracemalloc
 import zlib
@@ -118,7 +118,7 @@ def test_a_chunk_ends_where_the_crc_of_a_path_is_divisible_by_64() -> None:
 
 
 def read_news(before: Release, after: Release) -> tuple[Manifest, int]:
-    """Read a manifest by parts; return how many bytes of chunks that took, too."""
+    """Read a manifest in parts; return it and the number of bytes of chunks read."""
     data = after.manifest_bytes
     head, at = parse_head(data[: after.pointer.head_bytes])
     known = known_of(before.manifest)
@@ -419,7 +419,7 @@ ROWS: list[list[Any]] = [[f"f{n:03}", 0, 0, "0" * 64, "0644"] for n in range(200
 
 
 def test_chunks_that_end_elsewhere_are_refused() -> None:
-    """Else one content could have many names."""
+    """Otherwise one content could have many revisions."""
     good = chunk_ends([row[0] for row in ROWS])
     assert 200 == len(parse_manifest(manifest_of(ROWS)).files)
     for ends in ([200], [*good[:-2], 200], [1, *good]):

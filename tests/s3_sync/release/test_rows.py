@@ -1,4 +1,4 @@
-"""The rows of a manifest: what must not be written is refused."""
+"""The rows of a manifest: paths that must not be written are refused."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -106,7 +106,7 @@ def test_what_is_no_row_is_refused(row: object) -> None:
     ],
 )
 def test_paths_that_do_not_go_together_are_refused(paths: Sequence[str], problem: str) -> None:
-    """Also where they are in different chunks, as x/a and x/a/b are one time in 64."""
+    """Even in different chunks, as happens to x/a and x/a/b one time in 64."""
     rows = [list(ROW._replace(path=path)[:5]) for path in paths]
 
     with pytest.raises(Invalid, match=problem):

@@ -1,5 +1,5 @@
 """
-What the gate of a publish sees, says and lets through; as processes, against a real server.
+The input, output and verdicts of a publish's gate; as processes, against a real server.
 """
 
 from pathlib import Path
@@ -63,7 +63,7 @@ echo '{"done": 1}'
 
 @pytest.fixture
 def airflow(on_moto: Place, tmp_path: Path) -> Publishing:
-    """A publisher on whose PATH there is a Python that has Airflow."""
+    """A publisher with the Python of an Airflow on its PATH."""
     (write_files(tmp_path / "bin", {"python": AIRFLOW}) / "python").chmod(0o755)
     return on_moto.publisher_with(PATH=f"{tmp_path}/bin:/usr/bin:/bin")
 

@@ -1,5 +1,5 @@
 """
-What was typed wrong, cannot be read or is not there is reported, and nothing is written.
+Wrong arguments, unreadable and missing files are reported, and nothing is written.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.support.users import as_user
 
 @pytest.fixture
 def refused(on_moto: Place) -> Iterator[Place]:
-    """A bucket with a release, and the folder it came from; the bucket is untouched at the end."""
+    """A bucket with a release, and its folder; the bucket must be unchanged at the end."""
     write_files(on_moto.dags, A)
     for name, body in make_release(A, at=datetime.now(UTC)).objects().items():
         on_moto.put(name, body)

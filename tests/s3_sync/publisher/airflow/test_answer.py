@@ -1,4 +1,4 @@
-"""Tests of what is read out of Airflow's tracebacks, as Airflow 2 and 3 write them."""
+"""Tests of reading Airflow's tracebacks, as Airflow 2 and 3 write them."""
 
 import json
 from pathlib import Path

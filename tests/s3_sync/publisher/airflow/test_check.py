@@ -1,4 +1,4 @@
-"""Tests of the check that Airflow makes: what comes of each answer, from a Python that we write."""
+"""Tests of the check with Airflow: the result of each answer, from a fake Python."""
 
 import ast
 import json
@@ -147,7 +147,7 @@ def test_of_the_users_airflow_home_the_plugins_and_the_local_settings_are_there(
 
 
 def test_python_is_looked_for_on_path_and_its_link_is_not_followed(tmp_path: Path) -> None:
-    """A virtual environment is known by the link to Python that is in it."""
+    """The link to Python identifies a virtual environment."""
     (tmp_path / "python").symlink_to("/bin/sh")
     environ = {"PATH": str(tmp_path), "AIRFLOW_HOME": "/opt/airflow"}
 

@@ -1,5 +1,5 @@
 """
-Tests of what a folder becomes: which files, which not, and what is reported when it cannot be.
+Tests of reading a folder: included and excluded files, and the errors that are reported.
 """
 
 import os
@@ -246,7 +246,7 @@ def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
 def test_names_that_no_manifest_has_room_for_are_refused_before_anything_is_read(
     tmp_path: Path,
 ) -> None:
-    """Six bytes for each letter that is not ASCII; one folder of files stands for 85 of them."""
+    """Six bytes for each letter that is not ASCII; links to one folder multiply its 85 files."""
     deep = tmp_path.joinpath("dags", *["ü" * 127] * 13)
     fill(deep, *(f"first/{number}" for number in range(85)))
     for number in range(84):
@@ -260,7 +260,7 @@ def test_names_that_no_manifest_has_room_for_are_refused_before_anything_is_read
 
 
 def test_folders_that_link_to_one_another_are_refused(tmp_path: Path) -> None:
-    """Twenty of them have a million paths, and not a file."""
+    """Twenty of them have a million paths, without a single file."""
     for number in range(20):
         (tmp_path / f"{number}").mkdir()
         for name in ("a", "b"):
