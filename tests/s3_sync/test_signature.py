@@ -48,7 +48,7 @@ NO_PUBLIC_KEYS = {
     "certificate": (KEY.public_pem.replace(b"PUBLIC KEY", b"CERTIFICATE"), "something other than"),
     "typo": (KEY.public_pem.replace(b"MCow", b"MC!w", 1), "contains something other than"),
     "long": (KEY.public_pem + bytes(70_000), "has no PEM public key in"),
-    "many": (b"".join(Key().public_pem for _ in range(101)), "has 101 keys; the limit is 100"),
+    "many": (b"".join(Key().public_pem for _ in range(101)), "contains 101 keys; the limit is 100"),
 }
 NO_PRIVATE_KEYS = {
     "nowhere": (None, "cannot be read: No such file"),

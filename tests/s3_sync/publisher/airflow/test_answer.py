@@ -155,7 +155,7 @@ def test_dags_are_known_by_their_ids_and_one_in_two_files_is_broken(folder: Path
         found.is_whole,
         found.trouble,
     )
-    assert [Broken("b.py", None, "the DAG 'y' is in a.py, too")] == found.broken
+    assert [Broken("b.py", None, "the DAG 'y' is also in a.py")] == found.broken
 
 
 def test_a_file_that_ends_its_process_is_broken_and_one_that_was_killed_or_not_loaded_is_not(
