@@ -190,7 +190,7 @@ def test_a_pipeline_publishes_with_what_its_ci_knows(
     )
     assert name == "jenkins" or pointer["published_by"] == "ada"
     assert name == "codebuild" or pointer["git"]["message"] == "Sales by country"
-    assert "Checked by Airflow 3.3.2" in ran.stdout
+    assert "Checked with Airflow 3.3.2" in ran.stdout
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -1,4 +1,4 @@
-"""What `s3-sync check` tries and says, in this process; whole ones are in the scenarios."""
+"""The checks and output of `s3-sync check`, in this process; for whole processes, see scenarios."""
 
 from pathlib import Path
 from typing import Protocol
@@ -23,7 +23,7 @@ IDENTITY_ARN = "arn:aws:iam::123456789012:role/dags"
 
 
 class Check(Protocol):
-    """Runs a check that must end with a code, and returns all that it said."""
+    """Runs a check that must end with a code, and returns its output."""
 
     def __call__(self, code: int, settings: dict[str, str] | None = None) -> str: ...
 
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_named(check: Check, s3: FakeS3, tmp_path: Path) ->
     with small_volume(tmp_path / "volume", "2m") as volume:
         said = check(3, {"DEST_PATH": str(volume / "dags")})
 
-    assert "target_full: 3.0 MiB are to come" in said
+    assert "target_full: 3.0 MiB needed" in said
 
 
 TERSE = error(403, "AccessDenied", "Access Denied")

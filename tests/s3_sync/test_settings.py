@@ -1,4 +1,4 @@
-"""The settings of s3-sync: what people have, and what they type."""
+"""The settings of s3-sync: valid values, and likely mistakes."""
 
 import shutil
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_a_gate_without_its_command_is_refused() -> None:
      ("a//b", "a//b/"), ("with space/ü", "with space/ü/")],
 )  # fmt: skip
 def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
-    """`dags` never matches `dags-old/`."""
+    """`dags` does not match `dags-old/`."""
     assert read(KEY_PATH=text).prefix == prefix
     assert read(KEY_PATH=text).source == f"s3://a-bucket/{prefix}"
 
@@ -124,13 +124,13 @@ def test_reads_buckets_and_access_points(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        *((name, "is not a bucket's name") for name in NO_BUCKETS),
-        ("arn:aws:s3:::a-bucket", "is an ARN, but not that of an S3 access point"),
+        *((name, "is not a valid bucket name") for name in NO_BUCKETS),
+        ("arn:aws:s3:::a-bucket", "is not the ARN of an S3 access point"),
         ("arn:aws:s3::123456789012:accesspoint/m.mrap", "multi-region access point"),
         (ARN.replace(":s3:", ":s3-object-lambda:"), "Object Lambda access point"),
         (
             "arn:aws:s3-outposts:eu-central-1:123456789012:outpost/op-1/accesspoint/x",
-            "is an ARN, but not that of an S3 access point",
+            "is not the ARN of an S3 access point",
         ),
         ("bucket--use1-az4--x-s3", "S3 Express directory bucket"),
     ],
@@ -295,12 +295,12 @@ def test_what_has_no_meaning_with_releases_is_refused_by_name(name: str, value: 
     problem = problem_of(**RELEASES, **{name: value})
 
     assert (name, value) == (problem.setting, problem.value)
-    assert "cannot go with S3_SYNC_SOURCE=release" in problem.problem
+    assert "cannot be used with S3_SYNC_SOURCE=release" in problem.problem
 
 
 def test_a_pin_needs_releases_and_is_a_revision() -> None:
     alone = problem_of(S3_SYNC_REVISION=REVISION)
     short = problem_of(**RELEASES, S3_SYNC_REVISION=REVISION[:12])
 
-    assert "needs S3_SYNC_SOURCE=release" in alone.problem
+    assert "requires S3_SYNC_SOURCE=release" in alone.problem
     assert "64 hexadecimal digits" in short.problem

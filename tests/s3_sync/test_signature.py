@@ -1,4 +1,4 @@
-"""Keys and signatures: what is taken, what is refused, and how it is said."""
+"""Keys and signatures: accepted and refused ones, and the errors."""
 
 import os
 import shutil
@@ -40,21 +40,21 @@ CURVE = ec.generate_private_key(ec.SECP256R1()).private_bytes(
 )
 NO_PUBLIC_KEYS = {
     "nowhere": (None, "cannot be read"),
-    "empty": (b"", "has no public key in PEM in"),
-    "ssh": (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me", "has no public key in PEM in"),
-    "private": (KEY.private_pem, "has a private key in"),
-    "both": (KEY.public_pem + KEY.private_pem, "has a private key in"),
-    "rsa": (RSA.encode(), "has something other than an Ed25519 public key in"),
+    "empty": (b"", "has no PEM public key in"),
+    "ssh": (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me", "has no PEM public key in"),
+    "private": (KEY.private_pem, "contains a private key in"),
+    "both": (KEY.public_pem + KEY.private_pem, "contains a private key in"),
+    "rsa": (RSA.encode(), "contains something other than an Ed25519 public key in"),
     "certificate": (KEY.public_pem.replace(b"PUBLIC KEY", b"CERTIFICATE"), "something other than"),
-    "typo": (KEY.public_pem.replace(b"MCow", b"MC!w", 1), "has something other than"),
-    "long": (KEY.public_pem + bytes(70_000), "has no public key in PEM in"),
-    "many": (b"".join(Key().public_pem for _ in range(101)), "has 101 keys; the limit is 100"),
+    "typo": (KEY.public_pem.replace(b"MCow", b"MC!w", 1), "contains something other than"),
+    "long": (KEY.public_pem + bytes(70_000), "has no PEM public key in"),
+    "many": (b"".join(Key().public_pem for _ in range(101)), "contains 101 keys; the limit is 100"),
 }
 NO_PRIVATE_KEYS = {
     "nowhere": (None, "cannot be read: No such file"),
     "empty": (b"", "is not an Ed25519 private key in PEM"),
     "public": (KEY.public_pem, "is not an Ed25519 private key in PEM"),
-    "encrypted": (ENCRYPTED, "is encrypted; s3-sync takes a key without a password"),
+    "encrypted": (ENCRYPTED, "is encrypted; s3-sync needs a key without a password"),
     "other": (CURVE, "is not an Ed25519 private key in PEM"),
     "half": (KEY.private_pem[:60], "is not an Ed25519 private key in PEM"),
 }
@@ -78,8 +78,8 @@ def test_what_is_not_signed_by_a_trusted_key_is_said_to_be_so() -> None:
     assert "it is not signed" == refusal(MESSAGE, "", KEY)
     assert "its signature is malformed" == refusal(MESSAGE, "garbage", KEY)
     assert f"signed by {KEY.key_id}, which is not trusted" in refusal(MESSAGE, good, OTHER)
-    assert f"{KEY.key_id} signed something else" in refusal(b"other", good, KEY)
-    assert "with dilithium, which this s3-sync does not know" in refusal(
+    assert f"{KEY.key_id} signed other content" in refusal(b"other", good, KEY)
+    assert "with dilithium, which this s3-sync does not support" in refusal(
         MESSAGE, good.replace("ed25519", "dilithium"), KEY
     )
 
@@ -115,7 +115,7 @@ def test_a_key_that_anyone_can_sign_with_is_not_trusted(
     assert any(is_forged(b"%d" % number) for number in range(1_000))
     path = tmp_path / "key.pem"
     path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    assert "that anyone can sign with" in str(raised(ValueError, read_keys, str(path)))
+    assert "with which anyone can sign" in str(raised(ValueError, read_keys, str(path)))
 
 
 @pytest.mark.parametrize("text", ["", "AAAA", "A" * 88, "=" * 88, "A" * 7000])
@@ -125,7 +125,7 @@ def test_no_bytes_for_a_signature_are_one(text: str) -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
-    """A second implementation: the how-to's commands, and what the format page says."""
+    """A second implementation: the commands of the how-to, and the documented format."""
     private, public = tmp_path / "key.pem", tmp_path / "pub.pem"
 
     def openssl(*arguments: str | Path) -> bytes:
@@ -195,8 +195,8 @@ def test_settings_name_the_file_and_what_is_wrong_with_it(tmp_path: Path) -> Non
 
     (problem,) = error.problems
     assert ("S3_SYNC_TRUSTED_KEYS", str(tmp_path)) == (problem.setting, problem.value)
-    assert f"has a private key in {tmp_path}/oops.pem" in problem.problem
-    assert "needs S3_SYNC_SOURCE=release" in listing.message
+    assert f"contains a private key in {tmp_path}/oops.pem" in problem.problem
+    assert "requires S3_SYNC_SOURCE=release" in listing.message
 
 
 def test_keys_are_read_again_when_a_config_map_is_turned(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_what_is_no_key_to_sign_with_is_refused(tmp_path: Path, name: str) -> No
 
 
 def test_nothing_is_imported_without_keys() -> None:
-    """It would be memory of every pod."""
+    """It would take memory in every pod."""
     code = "import s3_sync.command, s3_sync.cycle.asking, sys; print('cryptography' in sys.modules)"
 
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

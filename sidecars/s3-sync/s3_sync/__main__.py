@@ -15,9 +15,9 @@ def main() -> NoReturn:
 
 def ask_for_credentials() -> None:
     """
-    Ask where the daemon will, or `check`; what publishes has boto3 in its own process.
+    Request credentials early, for the daemon and `check`; the other commands use boto3.
     """
-    from sidecar_runtime.aws import early  # noqa: PLC0415 - signals find their handlers first
+    from sidecar_runtime.aws import early  # noqa: PLC0415 - after the signal handlers are set
 
     if sys.argv[1:] in ([], ["check"]):
         access = os.environ.get("S3_SYNC_BUCKET_ACCESS", "")

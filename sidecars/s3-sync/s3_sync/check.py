@@ -1,5 +1,5 @@
 """
-``s3-sync check``: try what the daemon will need, and say what is wrong and how to fix it.
+``s3-sync check``: try everything that the daemon needs; report what is wrong and how to fix it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ SAMPLE_FOLDERS = 20
 
 def run(settings: Settings, names: Mapping[str, str], chain: Chain | None = None) -> int:
     """
-    Print one line a check; return the exit code: 0 only where all of the source can be published,
-    and is, as far as a daemon that runs already can say.
+    Print one line per check; return the exit code: 0 only if the whole source can be published,
+    and a daemon that is already running, if any, has published it.
 
     Args:
-        names: Of variables that nobody reads, with what may be meant.
-        chain: What finds the credentials, if not that of the settings.
+        names: Unknown variables, each with the setting that may be meant.
+        chain: The credential chain to use instead of the one in the settings.
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     unknown(names)
@@ -65,15 +65,17 @@ class _Checks:
 
     def source(self) -> bool:
         """
-        Credentials, identity, then each permission with a real request.
+        Check credentials and identity, then each permission with a real request.
         """
         try:
             credentials, config = self._chain.current(self._fence)
             endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
             where = f"{endpoint}, region {config.region or 'not set'}"
-            say("ok", "credentials", f"by {credentials.method}; {where}")
+            say("ok", "credentials", f"from {credentials.method}; {where}")
             identity = self._chain.identity(self._fence)
-            say("ok" if identity else "??", "identity", identity or "STS did not say; not fatal")
+            say(
+                "ok" if identity else "??", "identity", identity or "not reported by STS; not fatal"
+            )
             self._client.begin_cycle(self._fence)
             is_release = self._settings.source_kind == "release"
             return asyncio.run(self._release() if is_release else self._permissions())
@@ -82,7 +84,7 @@ class _Checks:
 
     def target(self) -> bool:
         """
-        Whether the folder can be written, and whether another daemon owns it; leaves nothing.
+        Check that the folder is writable and has room; leave nothing behind.
         """
         path = self._settings.dest_path
         try:
@@ -95,18 +97,18 @@ class _Checks:
 
     def gate(self) -> bool:
         """
-        Whether the gate can be run.
+        Check that the gate can run.
         """
         settings = self._settings
         gate = make_gate(settings, SyncMetrics(__version__, "check", is_served=False).gate)
-        # Where Airflow, which may read the target, does not look.
+        # Hidden from an Airflow that reads the target.
         hidden = f"{settings.dest_path}/{RESERVED}/{STAGING}"
         folder = hidden if os.path.isdir(hidden) else None
         return try_gate(gate, settings.gate, folder, self._fence)
 
     def daemon(self) -> bool:
         """
-        What the daemon that keeps the folder says of it, where there is one.
+        Check what a daemon that already runs on this folder reports.
         """
         settings = self._settings
         holder = find_holder(LOCK, os.path.join(settings.dest_path, RESERVED))
@@ -114,7 +116,7 @@ class _Checks:
 
     def _has_room(self) -> bool:
         """
-        Whether what is not there yet fits on the volume.
+        Whether the missing and changed files fit on the volume.
         """
         path, settings = self._settings.dest_path, self._settings
         try:
@@ -127,7 +129,7 @@ class _Checks:
         if needed_bytes < free:
             return True
         needed, left = (f"{size / (1 << 20):.1f} MiB" for size in (needed_bytes, free))
-        say("FAIL", "target", f"target_full: {needed} are to come, {left} are free on {path}")
+        say("FAIL", "target", f"target_full: {needed} needed, {left} free on {path}")
         say("", "", "Enlarge the volume (sizeLimit of an emptyDir, or the claim).")
         return False
 
@@ -147,7 +149,7 @@ class _Checks:
 
     async def _release(self) -> bool:
         """
-        Read the pointer, or the pin; the manifest; and a byte of the bundle.
+        Read the pointer unless a release is pinned, the manifest, and one byte of the bundle.
         """
         source = ReleaseSource(self._settings, self._client, remembers=False)
         try:
@@ -164,12 +166,12 @@ class _Checks:
 
     async def _read_sample(self, lister: Lister, listing: Listing) -> bool:
         """
-        Read the smallest object of each top folder: a permission is proven only by its use.
+        Read the smallest object of each top folder: only a real read proves the permission.
         """
         failed: dict[str, SidecarError] = {}
         sample = _sample(listing)
         moved = await self._read(sample, failed)
-        if moved:  # it may just have changed
+        if moved:  # it may have changed after it was listed
             listed = (await lister.read()).wanted
             again = [listed[entry.path] for entry in moved if entry.path in listed]
             for entry in await self._read(again, failed):
@@ -182,7 +184,7 @@ class _Checks:
 
     async def _read(self, entries: Iterable[Entry], failed: dict[str, SidecarError]) -> list[Entry]:
         """
-        Read objects; return those that are not as they are listed, and note what failed.
+        Read objects; return those that differ from the listing, and add errors to `failed`.
         """
         moved = []
         for entry in entries:
@@ -197,7 +199,7 @@ class _Checks:
 
 def _sample(listing: Listing) -> list[Entry]:
     """
-    Return the smallest object of each top folder, and first of all one that cannot be asked for.
+    Return the smallest object of each top folder, those without an ETag first.
     """
 
     def cost(entry: Entry) -> tuple[bool, int]:
@@ -225,14 +227,14 @@ class _Nowhere:
 
 def _check_link(link: str, has_links: bool) -> bool:
     """
-    Whether the link of the snapshot layout can be where it should.
+    Whether the snapshot layout can create its link.
     """
     if os.path.isdir(link) and not os.path.islink(link) and os.listdir(link):
-        say("FAIL", "layout", f"link_blocked: {link} is a folder with files; move them away")
+        say("FAIL", "layout", f"link_blocked: {link} is a folder that contains files; move them")
         return False
     say("ok", "layout", f"snapshot: Airflow's dags_folder must be {link}")
     if not has_links:
-        say("??", "", "no hard links on this volume: each snapshot will be a whole copy")
+        say("??", "", "no hard links on this volume: each snapshot will be a full copy")
     return True
 
 

@@ -1,5 +1,5 @@
 """
-The command line of ``s3-sync``: joins the parts.
+The command line of ``s3-sync``: wires the parts together.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from sidecar_runtime.process import begin_logs, run_daemon
 
 def run() -> int:
     """
-    Run the command that the arguments name; return the exit code.
+    Run the command in the arguments, or the daemon; return the exit code.
 
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
     is_check = False
-    if words := sys.argv[1:]:  # a pod's start pays for no command
+    if words := sys.argv[1:]:  # the daemon starts without importing the commands
         from s3_sync.publisher import cli  # noqa: PLC0415
 
         arguments = cli.read_arguments(words)
         if arguments.command in cli.COMMANDS:
             return cli.run(arguments, os.environ)
         is_check = arguments.command == "check"
-    os.umask(0o002)  # another uid of our group must be able to go on where we stopped
+    os.umask(0o002)  # another uid of the same group must be able to continue on this volume
     settings, unknown = load_settings(os.environ)
     check_proxy(settings.bucket, settings.endpoint_url_s3 or settings.endpoint_url, os.environ)
-    read_trusted_keys(settings)  # what is wrong with them now ends the start, later a cycle
+    read_trusted_keys(settings)  # a bad key fails the start; later it only fails a cycle
     if is_check:
         from s3_sync import check  # noqa: PLC0415
 
@@ -44,7 +44,7 @@ def run() -> int:
         return check.run(settings, unknown)
     unused = unused_by_gate(settings, PREFIX)
     if settings.sign_key:
-        unused["S3_SYNC_SIGN_KEY"] = "it is for the commands that publish"
+        unused["S3_SYNC_SIGN_KEY"] = "only publish, promote and rollback sign"
     begin_logs(settings, unknown, unused)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
     metrics = SyncMetrics(__version__, revision, is_served=not settings.one_shot)

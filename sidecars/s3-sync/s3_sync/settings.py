@@ -1,8 +1,8 @@
 """
-The settings of s3-sync; the four names of the first published example carry no prefix.
+The settings of s3-sync; the four names of the first published example have no prefix.
 
-What `AWS_*` means (region, credentials, endpoint, certificates) is botocore's to say: see
-:mod:`sidecar_runtime.aws.chain`.
+The `AWS_*` variables (region, credentials, endpoint, certificates) mean what they mean to
+botocore: see :mod:`sidecar_runtime.aws.chain`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ INSTEAD = slips(
         "S3_SYNC_GATE_GRAMMAR": "GRAMMAR GATE_PYTHON GATE_VERSION",
     },
 )
-# Without a prefix: the whole bucket would be taken for the DAG folder.
+# Without KEY_PATH, s3-sync would sync the whole bucket.
 INSTEAD |= dict.fromkeys(
     (
         "KEY_PATHS",
@@ -79,7 +79,7 @@ def bucket(text: str) -> str:
     """
     Read a bucket's name, or the ARN of an access point.
 
-    Kinds of buckets that the data plane does not speak are refused here, by name.
+    Unsupported kinds of buckets are refused here, each with an error that names the kind.
     """
     name = text.strip()
     if name.lower().startswith("s3://"):
@@ -90,21 +90,19 @@ def bucket(text: str) -> str:
         if ":s3-object-lambda:" in name:
             raise ValueError("is an Object Lambda access point, which s3-sync does not support")
         if not _ACCESS_POINT.fullmatch(name):
-            raise ValueError(
-                "is an ARN, but not that of an S3 access point; write the bucket's name"
-            )
+            raise ValueError("is not the ARN of an S3 access point; write the bucket's name")
         return name
     if re.search(r"--[a-z0-9-]+--x-s3$", name):
         raise ValueError("is an S3 Express directory bucket, which s3-sync does not support")
     if not _BUCKET_NAME.fullmatch(name):
-        raise ValueError("is not a bucket's name (3 to 63 letters, digits, dots, hyphens)")
+        raise ValueError("is not a valid bucket name (3 to 63 letters, digits, dots, hyphens)")
     return name
 
 
 @allows("a prefix such as airflow/dags")
 def key_path(text: str) -> str:
     """
-    Read a prefix; slashes around it are trimmed, and it always means a whole folder.
+    Read a prefix; slashes at either end are trimmed, and it always names a whole folder.
     """
     path = text.strip()
     if path.lower().startswith("s3://"):
@@ -118,20 +116,20 @@ def _settings_of(url: str) -> str:
     return f"AWS_BUCKET={bucket}{path and f' and KEY_PATH={path}'}"
 
 
-@allows("64 hexadecimal digits, as `s3-sync releases --output json` shows")
+@allows("64 hexadecimal digits, as shown by `s3-sync releases --output json`")
 def revision(text: str) -> str:
     """
-    Read the name of a release.
+    Read the id of a release.
     """
     if not is_revision(text.strip()):
-        raise ValueError("is not a revision, which has 64 hexadecimal digits")
+        raise ValueError("is not a revision (64 hexadecimal digits)")
     return text.strip()
 
 
 @allows("a path")
 def path(text: str) -> str:
     """
-    Read a path, absolute or not.
+    Read an absolute or relative path.
     """
     if "\0" in text:
         raise ValueError("is not a path")
@@ -140,10 +138,10 @@ def path(text: str) -> str:
 
 def key_file(text: str) -> str:
     """
-    Read the path of a key; what is put there instead, by mistake, may be the key itself.
+    Read the path of a key file; refuse the key itself, a likely mistake.
     """
     if is_key(text):
-        raise ValueError("is a key, not the path of a file with one")
+        raise ValueError("is a key; write the path of the file that contains it")
     return path(text)
 
 
@@ -153,7 +151,7 @@ def is_key(text: str) -> bool:
 
 def without_key(text: str) -> str:
     """
-    Return what may be shown of the setting of a key.
+    Return a key setting as it may be shown: ``***`` in place of a key.
     """
     return "***" if is_key(text) else text
 
@@ -161,7 +159,7 @@ def without_key(text: str) -> str:
 @allows("a percentage from 0% to 100%")
 def percent(text: str) -> int:
     """
-    Read a percentage, with or without its sign.
+    Read a percentage, with or without the percent sign.
     """
     match = re.fullmatch(r"(\d{1,3})\s*%?", text.strip())
     if not match or int(match[1]) > 100:
@@ -183,130 +181,138 @@ class Settings(GateSettings):
         key_path,
         default="",
         prefixed=False,
-        text="The folder in the bucket. `dags` never matches `dags-old/`. Empty or `/`: the whole "
-        "bucket.",
+        text="The folder in the bucket. `dags` does not match `dags-old/`. Empty or `/`: the "
+        "whole bucket.",
     )
     dest_path: str = setting(
         "DEST_PATH",
         absolute_path,
         prefixed=False,
         required=True,
-        text="The folder to keep equal to it; made if missing.",
+        text="The local folder to keep equal to the source; created if missing.",
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9811")
     endpoint_url: str | None = setting(
         "AWS_ENDPOINT_URL",
         http_url,
         prefixed=False,
-        text="An S3-compatible store instead of AWS; for S3 alone: AWS_ENDPOINT_URL_S3.",
+        text="An S3-compatible store to use instead of AWS. For S3 requests only, set "
+        "AWS_ENDPOINT_URL_S3.",
     )
     endpoint_url_s3: str | None = setting(
         "AWS_ENDPOINT_URL_S3",
         http_url,
         prefixed=False,
-        text="The same, and only for S3: STS requests still go to AWS. Wins over AWS_ENDPOINT_URL.",
+        text="Like AWS_ENDPOINT_URL, but for S3 requests only: STS requests still go to AWS. "
+        "Overrides AWS_ENDPOINT_URL.",
     )
     layout: str = setting(
         "LAYOUT",
         choice("in-place", "snapshot"),
         default="in-place",
-        text="How files appear: directly under DEST_PATH, each replaced as a whole; or under "
-        "DEST_PATH/current, a link that shows one complete revision.",
+        text="`in-place`: files appear directly under DEST_PATH, each replaced atomically. "
+        "`snapshot`: DEST_PATH/current is a link to one complete revision.",
     )
     source_kind: str = setting(
         "SOURCE",
         choice("listing", "release"),
         default="listing",
-        text="What to follow: everything listed under the prefix, or the release that was "
-        "published there last (`s3-sync publish`).",
+        text="`listing`: follow all objects under the prefix. `release`: follow the current "
+        "release there, published with `s3-sync publish`.",
     )
     revision: str | None = setting(
         "REVISION",
         revision,
-        text="Stay on this release, whatever is published; for S3_SYNC_SOURCE=release.",
+        text="Pin this release and ignore the current one; requires S3_SYNC_SOURCE=release. "
+        "Unset: follow the current release.",
     )
     trusted_keys: str | None = setting(
         "TRUSTED_KEYS",
         key_file,
         show=without_key,
-        allowed="a file, or a folder of files, of Ed25519 public keys in PEM",
-        text="Refuse releases that none of these keys has signed, and pointers older than one "
-        "that this volume has seen. Read again when they change. Unset: nothing must be signed.",
+        allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
+        text="Refuse releases that are not signed with one of these keys, and pointers older than "
+        "the newest that this volume has seen. Changed keys are reloaded. Unset: signatures are "
+        "not required.",
     )
     sign_key: str | None = setting(
         "SIGN_KEY",
         key_file,
         show=without_key,
-        allowed="a file with an Ed25519 private key in PEM, without a password",
-        text="For the commands that publish: the key to sign with. It has no place in a pod.",
+        allowed="a file with an unencrypted Ed25519 private key in PEM format",
+        text="The key with which publish, promote and rollback sign. Never mount it in a pod.",
     )
     bucket_access: str = setting(
         "BUCKET_ACCESS",
         choice("private", "requester-pays", "public"),
         default="private",
-        text="How the bucket is read: private: requests are signed. requester-pays: signed, and "
-        "the requests are on your bill. public: nothing is signed, no credentials are looked for.",
+        text="`private`: sign requests. `requester-pays`: sign requests and agree to pay for "
+        "them. `public`: send unsigned requests, without looking for credentials.",
     )
     include: tuple[str, ...] = setting(
         "INCLUDE",
         words,
         default="",
-        allowed="globs separated by commas",
-        text="Take only keys that match one of these. Relative to KEY_PATH; `*` matches `/` too.",
+        allowed="comma-separated globs",
+        text="Sync only keys that match one of these globs, relative to KEY_PATH. `*` also "
+        "matches `/`.",
     )
     exclude: tuple[str, ...] = setting(
         "EXCLUDE",
         words,
         default="",
-        allowed="globs separated by commas",
-        text="Leave out keys that match one of these; wins over INCLUDE.",
+        allowed="comma-separated globs",
+        text="Skip keys that match one of these globs; overrides S3_SYNC_INCLUDE.",
     )
     delete: str = setting(
         "DELETE",
         choice("managed", "none", "all"),
         default="managed",
-        text="What is deleted when its key is gone: files that s3-sync published, nothing, or all "
-        "files that are not in the bucket (`__pycache__` stays).",
+        text="What to delete when keys disappear. `managed`: files that s3-sync published. "
+        "`none`: nothing. `all`: every file that is not in the bucket, except `__pycache__`.",
     )
     max_delete_percent: int = setting(
         "MAX_DELETE",
         percent,
         default="80%",
-        text="If more than this share of the files, and more than 20, disappear at once, the "
-        "listing is held back: that is usually a mistake. What has moved is not counted. "
-        "100%: never.",
+        text="Hold back a listing in which more than this share of the files, and more than 20 "
+        "files, have disappeared: that is usually a mistake. Moved files do not count. 100%: "
+        "never.",
     )
     max_delete_hold_seconds: float = setting(
         "MAX_DELETE_HOLD",
         duration(),
         default="15m",
-        text="For how long it is held back; SIGHUP ends that at once.",
+        text="How long to hold back such a listing; SIGHUP applies it at once.",
     )
     max_keys: int = setting(
         "MAX_KEYS",
         count,
         default="200000",
-        text="More keys under the prefix are an error: each 1,000 cost about 1 MiB. 0: no limit.",
+        text="Fail if the prefix contains more keys: every 1,000 take about 1 MiB of memory. "
+        "0: no limit.",
     )
     verify: str = setting(
         "VERIFY",
         choice("auto", "strict", "lenient"),
         default="auto",
-        text="Whether an ETag that looks like an MD5 must be that of the content: on AWS, and "
-        "where the store has shown that it is; always; or never. Checksums always count.",
+        text="Whether an ETag that looks like an MD5 must match the content. `auto`: on AWS, and "
+        "on a store whose ETags have proved to be MD5s. `strict`: always. `lenient`: never. "
+        "Checksums are always verified.",
     )
     allow_empty: bool = setting(
         "ALLOW_EMPTY",
         boolean,
         default="false",
-        text="Whether a prefix without files is a fact to follow, not an error.",
+        text="Accept a prefix without files instead of failing with `source_empty`.",
     )
     settle_seconds: float = setting(
         "SETTLE",
         duration(),
         default="0",
-        text="Apply a changed listing only once it has stayed the same for this long, but for "
-        "objects that change all the time: half an upload is not published. 0: at once.",
+        text="Apply a changed listing only after it has stayed the same for this long, so that "
+        "half an upload is not published. Objects that keep changing do not delay it. 0: apply it "
+        "at once.",
     )
     retain_count: int = setting(
         "RETAIN_COUNT",
@@ -318,47 +324,47 @@ class Settings(GateSettings):
         "RETAIN_FOR",
         duration(at_most=YEAR_SECONDS),
         default="10m",
-        text="A snapshot stays for at least this long after it was replaced.",
+        text="Keep each snapshot for at least this long after it was replaced.",
     )
     keep_asked: int = setting(
         "KEEP_ASKED",
         count,
         default="20",
-        text="How many older releases to keep that a pod has asked for (DAG versions of Airflow "
-        "3), beside those of RETAIN_COUNT. 0: nobody may ask.",
+        text="How many older releases to keep that pods have requested (DAG versions of Airflow "
+        "3), in addition to S3_SYNC_RETAIN_COUNT. 0: serve no such requests.",
     )
     keep_asked_bytes: int = setting(
         "KEEP_ASKED_BYTES",
         byte_size,
         default="256Mi",
-        text="What they may take on the volume, beyond what they share with the current release; "
-        "the ones seen in use last stay.",
+        text="How much space requested releases may take on the volume, without the files they "
+        "share with the current release. The most recently used ones stay.",
     )
     file_mode: int = setting(
         "FILE_MODE",
         mode,
         default="0644",
-        text="The mode of published files; in snapshots without write bits.",
+        text="The mode of published files; snapshots remove the write bits.",
     )
     fsync: bool = setting(
         "FSYNC",
         boolean,
         default="false",
-        text="Flush each file to disk before it is published. For persistent volumes; an "
-        "emptyDir dies with its node anyway.",
+        text="Flush each file to disk before it is published. For persistent volumes: an emptyDir "
+        "does not outlive its node.",
     )
 
     @property
     def prefix(self) -> str:
         """
-        The prefix of all keys, with its slash; empty for the whole bucket.
+        The prefix of all keys, with a trailing slash; empty for the whole bucket.
         """
         return f"{self.key_path}/" if self.key_path else ""
 
     @property
     def answers(self) -> bool:
         """
-        Whether consumers may ask for older releases.
+        Whether consumers may request older releases.
         """
         is_possible = self.source_kind == "release" and self.layout == "snapshot"
         return is_possible and bool(self.keep_asked) and not (self.one_shot or self.dry_run)
@@ -366,27 +372,27 @@ class Settings(GateSettings):
     @property
     def source(self) -> str:
         """
-        The source as people write it.
+        The source as an ``s3://`` URL.
         """
         return f"s3://{self.bucket}/{self.prefix}"
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """
-    Read the settings; return them, and the variables that nobody reads, as :func:`load` does.
+    Read the settings; return them and the unknown variables, as :func:`load` does.
 
     Raises:
-        SettingsError: One or more are wrong; all of them are named.
+        SettingsError: One or more settings are wrong; the error lists all of them.
     """
     return load(Settings, PREFIX, environ, instead=INSTEAD, check=_check)
 
 
 def read_trusted_keys(settings: Settings) -> Keys | None:
     """
-    Return the public keys that are trusted; None where nothing has to be signed.
+    Return the trusted public keys; None if signatures are not required.
 
     Raises:
-        SettingsError: There are none, so nothing would be trusted.
+        SettingsError: The keys cannot be read, or there are none.
     """
     if settings.trusted_keys is None:
         return None
@@ -400,7 +406,7 @@ def read_trusted_keys(settings: Settings) -> Keys | None:
 def _check(settings: Settings) -> list[Problem]:
     if sys.getfilesystemencoding().lower() != "utf-8":
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
-        return [Problem("LC_ALL", locale, "is not a UTF-8 locale; names of keys need one")]
+        return [Problem("LC_ALL", locale, "is not a UTF-8 locale; key names need one")]
     if settings.bucket.startswith("arn:") and (settings.endpoint_url_s3 or settings.endpoint_url):
         return [Problem("AWS_BUCKET", settings.bucket, "is an ARN; with an endpoint, write a name")]
     if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
@@ -410,31 +416,31 @@ def _check(settings: Settings) -> list[Problem]:
 
 def _check_source(settings: Settings) -> list[Problem]:
     """
-    Refuse what has no meaning with the source.
+    Return the settings that cannot be used with the source.
     """
     if settings.source_kind == "listing":
         only = {
             "S3_SYNC_REVISION": settings.revision,
             "S3_SYNC_TRUSTED_KEYS": settings.trusted_keys,
         }
-        needs = "needs S3_SYNC_SOURCE=release"
+        needs = "requires S3_SYNC_SOURCE=release"
         return [Problem(name, value, needs) for name, value in only.items() if value]
-    whole = "a release is published whole"
+    whole = "a release is published as a whole"
     found = {
         "S3_SYNC_INCLUDE": (",".join(settings.include), whole),
-        "S3_SYNC_EXCLUDE": (",".join(settings.exclude), f"{whole}; publish has --exclude"),
+        "S3_SYNC_EXCLUDE": (",".join(settings.exclude), f"{whole}; use publish --exclude"),
         "S3_SYNC_SETTLE": (
             f"{settings.settle_seconds:g}s" if settings.settle_seconds else "",
-            "half an upload of a release is never seen",
+            "a release is never visible before its upload is complete",
         ),
         "S3_SYNC_ALLOW_EMPTY": ("true" if settings.allow_empty else "", "a release is never empty"),
         "S3_SYNC_DELETE": (
             "none" if settings.delete == "none" else "",
-            "a folder with files of older releases is not a release",
+            "files of older releases would stay in the folder",
         ),
     }
     return [
-        Problem(name, value, f"cannot go with S3_SYNC_SOURCE=release: {why}")
+        Problem(name, value, f"cannot be used with S3_SYNC_SOURCE=release: {why}")
         for name, (value, why) in found.items()
         if value
     ]

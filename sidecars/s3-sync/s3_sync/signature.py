@@ -1,8 +1,8 @@
 """
-Signatures by Ed25519: private keys that sign, public keys that are trusted.
+Ed25519 signatures: private keys that sign, public keys that are trusted.
 
-What is signed and how: docs/reference/release-format.md. `cryptography` is imported where a
-signature is made or verified, and nowhere else: a daemon without trusted keys never has it.
+The signed messages: docs/reference/release-format.md. `cryptography` is imported only when a
+signature is made or verified: a daemon without trusted keys never loads it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 ALGORITHM = "ed25519"
 KEY_ID_DIGITS = 16
-# Of a file of keys, and how many there are: each is tried by its id alone, so this is for slips.
+# Limits of a key file and of the number of keys, to catch mistakes: keys are looked up by id.
 FILE_LIMIT_BYTES = 64 << 10
 KEYS_LIMIT = 100
 
 _TEXT = re.compile(r"([a-z0-9-]{1,30}):([0-9a-f]{16}):([A-Za-z0-9+/=]{1,7900})")
 _LINE = re.compile(rb'\{"signature": "([!#-\[\]-~]{1,8000})"\}\n')
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
-# RFC 8410, section 4: what stands before the 32 bytes of a public key, in DER.
+# RFC 8410, section 4: the DER prefix of the 32 bytes of a public key.
 _DER = bytes.fromhex("302a300506032b6570032100")
 
-# The points of small order, as libsodium lists them, without the sign in the last bit: of such a
-# "key" everyone can sign some messages, zeros for a placeholder among them.
+# The points of small order, as libsodium lists them, without the sign in the last bit: anyone can
+# sign some messages for such a "key". All zeros, a likely placeholder, is one of them.
 _WEAK = {
     bytes(32),
     bytes.fromhex(f"01{'00' * 31}"),
@@ -40,33 +40,33 @@ _WEAK = {
     *(bytes.fromhex(f"{first}{'ff' * 30}7f") for first in ("ec", "ed", "ee")),
 }
 
-# What a file looks like to whoever asks whether it has changed.
+# The state of the key files, compared to detect changes.
 Mark = tuple[tuple[str, int, int, int], ...]
 
 
 class Untrusted(Exception):
     """
-    It is not signed by a key that is trusted; the text says why.
+    It is not signed with a trusted key; the text says why.
     """
 
 
 def key_id_of(raw: bytes) -> str:
     """
-    Return what a public key is called.
+    Return the id of a public key.
     """
     return hashlib.sha256(raw).hexdigest()[:KEY_ID_DIGITS]
 
 
 def signature_line(signature: str) -> bytes:
     """
-    Return the line that follows what is signed.
+    Return the line with a signature, which follows the signed data.
     """
     return f'{{"signature": "{signature}"}}\n'.encode()
 
 
 def split_line(data: bytes, at: int) -> tuple[str, int]:
     """
-    Return the signature whose line begins there, and where the line ends; "" where there is none.
+    Return the signature in the line that begins at `at`, or "", and the end of that line.
     """
     found = _LINE.match(data, at)
     return (found[1].decode(), found.end()) if found else ("", at)
@@ -74,7 +74,7 @@ def split_line(data: bytes, at: int) -> tuple[str, int]:
 
 def signer_named(signature: str) -> str:
     """
-    Return the key that a signature names, unverified; "" where it names none.
+    Return the id of the key that a signature names, unverified; "" if it names none.
     """
     found = _TEXT.fullmatch(signature)
     return found[2] if found else ""
@@ -82,17 +82,17 @@ def signer_named(signature: str) -> str:
 
 class Keys(NamedTuple):
     """
-    Public keys that are trusted, by id.
+    Trusted public keys, by id.
     """
 
     by_id: Mapping[str, bytes]
 
     def signer_of(self, message: bytes, signature: str) -> str:
         """
-        Return the id of the key that has signed a message.
+        Return the id of the key that signed a message.
 
         Raises:
-            Untrusted: None of these has.
+            Untrusted: The signature is missing, invalid, or not from one of these keys.
         """
         if not signature:
             raise Untrusted("it is not signed")
@@ -102,11 +102,11 @@ class Keys(NamedTuple):
         algorithm, key_id, text = found.groups()
         if algorithm != ALGORITHM:
             raise Untrusted(
-                f"it is signed by {key_id} with {algorithm}, which this s3-sync does not know"
+                f"it is signed by {key_id} with {algorithm}, which this s3-sync does not support"
             )
         if key_id not in self.by_id:
             raise Untrusted(f"it is signed by {key_id}, which is not trusted")
-        # Not at the top: it is 8 MiB of a daemon that has no keys.
+        # Not at the top of the file: it takes 8 MiB, which a daemon without keys saves.
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
         from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
             Ed25519PublicKey,
@@ -116,16 +116,16 @@ class Keys(NamedTuple):
             raw = base64.b64decode(text, validate=True)
             Ed25519PublicKey.from_public_bytes(self.by_id[key_id]).verify(raw, message)
         except (ValueError, InvalidSignature):
-            raise Untrusted(f"{key_id} signed something else, or for another place") from None
+            raise Untrusted(f"{key_id} signed other content, or for another place") from None
         return key_id
 
 
 def read_keys(path: str) -> Keys:
     """
-    Read the public keys of a file, or of all files of a folder that are not hidden.
+    Read the public keys in a file, or in all files of a folder that are not hidden.
 
     Raises:
-        ValueError: There is none, or something else; the text names the file.
+        ValueError: There is no key, or something other than public keys; the text names the file.
     """
     by_id: dict[str, bytes] = {}
     try:
@@ -134,16 +134,16 @@ def read_keys(path: str) -> Keys:
     except OSError as error:
         raise ValueError(f"cannot be read: {error.filename}: {error.strerror}") from None
     if not by_id:
-        raise ValueError("has no public key, so nothing would be trusted")
+        raise ValueError("contains no public key, so every release would be refused")
     if len(by_id) > KEYS_LIMIT:
-        raise ValueError(f"has {len(by_id)} keys; the limit is {KEYS_LIMIT}")
+        raise ValueError(f"contains {len(by_id)} keys; the limit is {KEYS_LIMIT}")
     return Keys(by_id)
 
 
 def _files_of(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    # A ConfigMap is mounted as links into `..data`, a link itself: neither is a key.
+    # A mounted ConfigMap has hidden entries, such as the link `..data`: they are not keys.
     return [os.path.join(path, name) for name in sorted(os.listdir(path)) if name[0] != "."]
 
 
@@ -153,32 +153,32 @@ def _read_file(path: str) -> list[bytes]:
     text = data.decode("ascii", "replace")
     blocks = [(found[1], found[2]) for found in _PEM.finditer(text)]
     if len(data) > FILE_LIMIT_BYTES or not blocks:
-        raise ValueError(f"has no public key in PEM in {path}")
+        raise ValueError(f"has no PEM public key in {path}")
     return [_read_block(path, label, body) for label, body in blocks]
 
 
 def _read_block(path: str, label: str, body: str) -> bytes:
     if "PRIVATE" in label:
         raise ValueError(
-            f"has a private key in {path}: whoever reads it can sign. Replace that key, and put "
-            "its public half there (openssl pkey -pubout)"
+            f"contains a private key in {path}: anyone who can read it can sign. Replace that key "
+            "and put its public half there (openssl pkey -pubout)"
         )
     try:
         der = base64.b64decode("".join(body.split()), validate=True)
     except ValueError:
         der = b""
     if label != "PUBLIC KEY" or len(der) != len(_DER) + 32 or not der.startswith(_DER):
-        raise ValueError(f"has something other than an Ed25519 public key in {path}")
+        raise ValueError(f"contains something other than an Ed25519 public key in {path}")
     raw = der[len(_DER) :]
     if raw[:-1] + bytes([raw[-1] & 0x7F]) in _WEAK:
-        raise ValueError(f"has a key in {path} that anyone can sign with")
+        raise ValueError(f"contains a weak key in {path}, with which anyone can sign")
     return raw
 
 
 @dataclass(slots=True)
 class KeyFolder:
     """
-    The trusted keys of a path, read again when they change; belongs to one thread.
+    The trusted keys at a path, reloaded when they change; for use by one thread.
     """
 
     path: str
@@ -188,18 +188,18 @@ class KeyFolder:
     @property
     def has_changed(self) -> bool:
         """
-        Whether the files are others than those that were read last.
+        Whether the files have changed since they were last read.
         """
         return self._look() != self._mark
 
     def read(self) -> tuple[Keys, bool]:
         """
-        Return the keys, and whether they are others than before.
+        Return the keys, and whether they were reloaded.
 
         Raises:
-            ValueError: As :func:`read_keys`.
+            ValueError: As from :func:`read_keys`.
         """
-        mark = self._look()  # first: what changes meanwhile is seen the next time
+        mark = self._look()  # first, so that a change during the read is noticed next time
         if self._keys is not None and mark == self._mark:
             return self._keys, False
         self._keys, self._mark = None, mark
@@ -213,7 +213,7 @@ class KeyFolder:
                 facts = os.stat(file)
                 found.append((file, facts.st_ino, facts.st_size, facts.st_mtime_ns))
         except OSError:
-            return (("", 0, 0, 0),)  # something else than any that could be read
+            return (("", 0, 0, 0),)  # differs from the state of any readable files
         return tuple(found)
 
 
@@ -230,7 +230,7 @@ class Signer:
     @property
     def keys(self) -> Keys:
         """
-        What trusts this key alone.
+        The trusted keys that contain only this key.
         """
         return Keys({self.key_id: self._raw})
 
@@ -240,7 +240,7 @@ class Signer:
 
 class Trust(NamedTuple):
     """
-    What a publisher trusts, and what it signs with; without keys everything is trusted.
+    The keys that a publisher trusts and signs with; without keys everything is trusted.
     """
 
     keys: Keys | None = None
@@ -256,7 +256,7 @@ def read_signer(path: str) -> Signer:
     Read a private key: Ed25519, PKCS #8 in PEM, not encrypted.
 
     Raises:
-        ValueError: It is anything else; the text says nothing of its content.
+        ValueError: It is anything else; the text reveals nothing of its content.
     """
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
@@ -272,7 +272,7 @@ def read_signer(path: str) -> Signer:
     try:
         key = load_pem_private_key(data, None)
     except TypeError:
-        raise ValueError("is encrypted; s3-sync takes a key without a password") from None
+        raise ValueError("is encrypted; s3-sync needs a key without a password") from None
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):

@@ -1,4 +1,4 @@
-"""Tests of promoting: the same release in another place, or nothing."""
+"""Tests of promoting: the same release in another place, or an error."""
 
 import tempfile
 from collections.abc import Callable
@@ -242,7 +242,7 @@ def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(places: Pl
     found = failure(places.promote)
 
     assert "release_replayed" == found.reason
-    assert "Name the revision" in found.advice
+    assert "Pass the revision" in found.advice
     assert [] == places.prd.writes()
     assert "promoted" == places.promote(old.revision[:12]).result
 
@@ -261,7 +261,7 @@ def test_what_is_no_pointer_in_the_target_is_left_alone_unless_it_is_to_be_repai
 
 
 def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Places) -> None:
-    """Of one content there may be several, with different verdicts."""
+    """There may be several for one content, with different verdicts."""
     release = places.put(make_release(A))
     digest = digest_of_manifest(release.manifest_bytes)
     pointer = serialize_pointer(release.pointer._replace(manifest_sha256=digest))
@@ -272,7 +272,7 @@ def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Pla
     found = failure(places.promote)
 
     assert "release_untrusted" == found.reason
-    assert "not the one that the pointer was signed with" in found.message
+    assert "not the manifest that the signed pointer names" in found.message
     assert [] == places.prd.writes()
     places.put(release)
     assert "promoted" == places.promote().result

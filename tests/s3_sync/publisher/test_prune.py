@@ -171,11 +171,11 @@ def test_a_file_that_is_not_there_removes_nothing(bucket: Bucket) -> None:
 
 
 def test_a_list_that_names_nothing_is_refused(tmp_path: Path) -> None:
-    """The query that made it has failed, more likely than that nothing is needed any more."""
+    """More likely, the query that wrote it has failed than that no release is needed."""
     path = tmp_path / "in-use"
     path.write_text("\n  \n")
 
-    assert "names no release" in failure(read_names, str(path)).message
+    assert "contains no release" in failure(read_names, str(path)).message
 
 
 def test_a_dry_run_tells_the_same_and_deletes_nothing(bucket: Bucket) -> None:

@@ -1,4 +1,4 @@
-"""Tests of a publish: what it writes, what it leaves alone, and what others do meanwhile."""
+"""Tests of a publish: its writes, untouched objects, and concurrent publishers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -248,7 +248,7 @@ def test_what_spoils_the_pointer_during_a_publish_stays_for_its_owner(bucket: Bu
 def test_the_content_of_an_old_pointer_that_was_put_back_is_not_unchanged(
     bucket: Bucket, log: Log, key: Key | None
 ) -> None:
-    """Pods have seen what came after it: they take it again only by a higher sequence."""
+    """Pods have seen newer pointers: they accept it again only with a higher sequence."""
     if key is not None:
         bucket.store.signer, bucket.store.keys = key.signer, key.signer.keys
     bucket.publish_all(C, A)
@@ -262,7 +262,7 @@ def test_the_content_of_an_old_pointer_that_was_put_back_is_not_unchanged(
     pointer = bucket.pointer()
     assert seen <= pointer.turn.sequence and parse_pointer(old).turn.sequence < seen
     (warned,) = log.events("release_replayed")
-    assert "an old pointer was put back" in warned["error"]
+    assert "an old pointer was restored" in warned["error"]
 
 
 def test_what_follows_an_old_pointer_that_was_put_back_warns_of_it(
@@ -302,7 +302,7 @@ def test_the_second_publisher_fails_and_changes_nothing(bucket: Bucket) -> None:
 
     assert "publish_conflict" == found.reason
     assert f"grace made release {other.revision[:12]} current at 2" in found.message
-    assert f"the pointer to {make_release(C).revision[:12]} that" in found.message
+    assert f"release {make_release(C).revision[:12]} of this command" in found.message
     assert B == bucket.current()
 
 
@@ -334,7 +334,7 @@ def test_an_old_pointer_of_the_same_release_is_not_what_was_published(bucket: Bu
     found = failure(bucket.publish, A)
 
     assert "publish_conflict" == found.reason
-    assert "replaced by an older one to the same release" in found.message
+    assert "replaced by an older pointer to the same release" in found.message
 
 
 def test_a_repair_replaces_a_pointer_that_pods_refuse_though_its_content_is_the_same(
@@ -367,7 +367,7 @@ def test_a_server_that_leaves_the_zone_out_of_its_dates_means_utc(bucket: Bucket
 
 
 def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
-    """A runner's own may be wrong by minutes, and two of them differ."""
+    """The clocks of runners may be off by minutes, and differ from each other."""
 
     def dated(exchange: Exchange) -> None:
         answer = exchange.good()
@@ -386,7 +386,7 @@ def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
 def test_a_release_that_is_pruned_meanwhile_is_put_back(
     bucket: Bucket, conditions: Literal["obeyed", "ignored"]
 ) -> None:
-    """It was there when the publish looked first, and is gone when the pointer names it."""
+    """It exists when the publish first looks, and is gone when the pointer names it."""
     bucket.server.conditions = conditions
     old = bucket.put(make_release(A))
     before = bucket.put(make_release(B))

@@ -1,4 +1,4 @@
-"""Tests of what people see."""
+"""Tests of the reports for people."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -55,7 +55,7 @@ def test_a_table_of_releases() -> None:
     )
     assert "current" in current and "previous, pinned" in previous and "damaged" in damaged
     assert max(map(len, report.lines)) < 160
-    assert more.startswith("and 3 older ones")
+    assert more.startswith("and 3 older releases")
     assert "1042 (3.3.2)" in current
     [airflow, _, _] = [facts.get("airflow") for facts in report.facts["releases"]]
     assert ("3.3.2", 1_042, ["sales"]) == tuple(
@@ -68,5 +68,5 @@ def test_a_table_of_releases() -> None:
 def test_no_releases_are_reported() -> None:
     report = releases_report("s3://b/p/", [], 0, None, set())
 
-    assert ["There is no release in s3://b/p/ yet."] == report.lines
+    assert ["s3://b/p/ has no releases yet."] == report.lines
     assert report.facts["current"] is None

@@ -1,4 +1,4 @@
-"""Tests of going back: which release, and what is remembered."""
+"""Tests of a rollback: the chosen release, and the history."""
 
 import time
 from argparse import Namespace
@@ -83,7 +83,7 @@ def test_a_roll_back_by_name_leaves_all_newer_ones_behind(bucket: Bucket) -> Non
 
 
 def test_a_roll_back_behind_a_full_history_leaves_all_of_it(bucket: Bucket) -> None:
-    """A pod whose gate refuses it must not fall back to what was left."""
+    """A pod whose gate refuses it must not fall back to a release that was left."""
     oldest = bucket.publish({"a.py": b"a = 0\n"}).revision
     for number in range(1, HISTORY_LIMIT + 2):
         bucket.publish({"a.py": b"a = %d\n" % number})
@@ -182,7 +182,7 @@ def test_the_pointer_says_who_rolled_back_and_what_the_release_is(bucket: Bucket
 
 
 def put_back_first(bucket: Bucket, minutes: float = 60) -> str:
-    """Publish three, and put back the pointer of the second; return its revision."""
+    """Publish three, and restore the pointer of the second; return its revision."""
     bucket.publish(A)
     revision = bucket.publish(B).revision
     old = bucket.bodies()[PREFIX + POINTER_KEY]
@@ -201,8 +201,8 @@ def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(
     error = failure(back, bucket)
 
     assert ("release_replayed", 3) == (error.reason, error.exit_code)
-    assert "an old pointer was put back" in error.message
-    assert "Name the revision" in error.advice
+    assert "an old pointer was restored" in error.message
+    assert "Pass the revision" in error.advice
     assert [] == bucket.writes()
     back(bucket, make_release(C).revision)
     assert C == bucket.current()
@@ -236,7 +236,7 @@ def test_a_pointer_that_took_long_to_be_written_does_not_pass_for_an_old_one(
 def test_where_answers_and_objects_are_dated_by_two_clocks_no_pointer_passes_for_an_old_one(
     bucket: Bucket, log: Log
 ) -> None:
-    """As behind a proxy that writes the time of an answer itself."""
+    """For example behind a proxy that dates responses itself."""
 
     def date() -> None:
         now = datetime.now(UTC)
@@ -322,11 +322,11 @@ def test_a_repair_of_what_was_rolled_back_to_forgets_nothing(bucket: Bucket) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{0:.12}", "2 releases begin with"),
+        ("{0:.12}", "2 releases in s3://"),
         ("{0:.13}", ""),
         ("{0:.11}", "is not a revision"),
         ("{0:.12}x", "is not a revision"),
-        ("f" * 12, "there is no release"),
+        ("f" * 12, "has no release"),
         ("{0}", ""),
     ],
 )
@@ -363,7 +363,7 @@ def test_a_manifest_under_anothers_name_is_refused(bucket: Bucket) -> None:
     bucket.publish(A)
     bucket.server.put(PREFIX + manifest_key(ABSENT), other.manifest_bytes)
 
-    with pytest.raises(ReleaseError, match="not whole"):
+    with pytest.raises(ReleaseError, match="is incomplete"):
         back(bucket, ABSENT)
 
 
@@ -403,7 +403,7 @@ COMMANDS = {"rollback": 10, "pin": 5}
 def test_what_is_pruned_at_the_same_moment_is_kept_or_reported_missing(
     bucket: Bucket, command: str, request: pytest.FixtureRequest
 ) -> None:
-    """The prune waits before a request of its own until the command, begun before it, has ended."""
+    """The prune pauses before one of its requests until the command, started first, has ended."""
     step = 1 if request.config.getoption("--full") else 7
     results = set()
     for number, pause in list(product(range(2, COMMANDS[command] + 1), range(6, 24)))[::step]:
@@ -425,7 +425,7 @@ def is_done_beside_a_prune(
     bucket: Bucket, command: str, revision: str, number: int, pause: int
 ) -> bool:
     """
-    Begin a command, at a request of it prune up to another one, and end both.
+    Start a command; at one of its requests, run a prune up to one of its own; finish both.
     """
     is_done = is_paused = False
     seen, paused, ended = 0, Event(), Event()

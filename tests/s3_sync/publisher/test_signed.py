@@ -1,4 +1,4 @@
-"""Publishers that sign: what they sign, what they believe, and what a kill leaves."""
+"""Publishers that sign: what they sign and trust, and the state after a kill."""
 
 import time
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ WHO = Origin(by="grace", ci_url="https://ci/7")
 
 
 def sign_with(bucket: Bucket, key: Key, keys: Keys | None = None) -> None:
-    """Let whoever publishes next sign with a key, and trust it, or these."""
+    """Make the next publisher sign with a key, and trust that key or the given ones."""
     bucket.store.signer, bucket.store.keys = key.signer, keys or key.signer.keys
 
 
@@ -56,7 +56,7 @@ def manifest_in(bucket: Bucket, revision: str) -> bytes:
 
 def read(bodies: Mapping[str, bytes], keys: Keys = BOTH) -> tuple[str, str]:
     """
-    Read what is current as a pod with trusted keys does; return who signed pointer and manifest.
+    Read the current release like a pod with trusted keys; return who signed pointer and manifest.
 
     Raises:
         Untrusted: It would be refused.
@@ -73,7 +73,7 @@ def read(bodies: Mapping[str, bytes], keys: Keys = BOTH) -> tuple[str, str]:
 
 
 def watch(bucket: Bucket) -> list[str]:
-    """Return what a pod would find after each write: the revision, or why it refuses it."""
+    """Return the result for a pod after each write: the revision, or why it is refused."""
     found: list[str] = []
 
     def look() -> None:
@@ -121,7 +121,7 @@ def test_the_first_signature_leaves_what_nobody_signed_behind(bucket: Bucket, lo
 
 @pytest.mark.parametrize("deed", ["publish", "rollback"])
 def test_what_follows_an_old_pointer_is_not_taken_for_one(signed: Bucket, deed: str) -> None:
-    """A publisher remembers nothing, and pods have seen what came after the old one."""
+    """A publisher keeps no state, but pods have seen the pointers after the old one."""
     signed.publish_all(B, A)
     pointer = signed.pointer()
     turns = [turn._replace(sequence=n) for n, turn in zip((2, 1), pointer.turns(), strict=True)]
@@ -189,7 +189,7 @@ def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
     assert () == signed.history()
     assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
     (warned,) = log.events("pointer_untrusted")
-    assert "signed something else" in warned["error"]
+    assert "signed other content" in warned["error"]
 
 
 @pytest.mark.parametrize("deed", ["publish", "rollback", "promote"])
@@ -305,7 +305,7 @@ def test_a_forged_pointer_at_the_same_moment_is_a_conflict(signed: Bucket) -> No
     found = failure(signed.publish, B)
 
     assert "publish_conflict" == found.reason
-    assert "replaced by one that is not trusted (it is not signed)" in found.message
+    assert "replaced by a pointer that is not trusted (it is not signed)" in found.message
 
 
 # --- promote

@@ -1,4 +1,4 @@
-"""The commands that sign and verify, and what they say of keys."""
+"""The commands that sign and verify, and their errors about keys."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ Run = Callable[..., Ran]
 def run(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
-    """Runs a command in this process, which spares each the second that its imports take."""
+    """Runs a command in this process, to save the second that its imports take."""
     monkeypatch.setenv("AWS_BUCKET", bucket.server.bucket)
     monkeypatch.setenv("KEY_PATH", PREFIX)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -100,7 +100,7 @@ def test_releases_are_listed_beside_a_pointer_that_is_not_one_or_was_put_back(
 
     bucket.put_back(pointer)
     text, facts = run("releases").out, run("releases", *JSON).facts()
-    assert "an old pointer was put back" in text and revision[:12] in text
+    assert "an old pointer was restored" in text and revision[:12] in text
     assert facts["replayed"] in text
 
     bucket.server.put(PREFIX + POINTER_KEY, b"{}")
@@ -119,12 +119,12 @@ def test_releases_are_listed_beside_a_pointer_that_is_not_one_or_was_put_back(
         (["publish", "dags", "--sign-key", "keys"], "cannot be read: Is a directory"),
         (["publish", "dags", "--sign-key", "other.pem", "--trusted-keys", "keys"],
          "which is not in S3_SYNC_TRUSTED_KEYS"),
-        (["publish", "dags", "--trusted-keys", "keys"], "needs --sign-key here"),
+        (["publish", "dags", "--trusted-keys", "keys"], "requires --sign-key"),
         (["publish", "dags", "--sign-key", ""], "is empty: name a file"),
         (["releases", "--trusted-keys", ""], "is empty: name a file"),
-        (["rollback", "--trusted-keys", "keys"], "needs --sign-key here"),
-        (["promote", "s3://dev", "s3://prd", "--sign-key", "key.pem"], "needs --trusted-keys here"),
-        (["releases", "--trusted-keys", "key.pem"], "has a private key in key.pem"),
+        (["rollback", "--trusted-keys", "keys"], "requires --sign-key"),
+        (["promote", "s3://dev", "s3://prd", "--sign-key", "key.pem"], "requires --trusted-keys"),
+        (["releases", "--trusted-keys", "key.pem"], "contains a private key in key.pem"),
         (["releases", "--trusted-keys", "nowhere"], "cannot be read"),
     ],
 )  # fmt: skip
@@ -148,7 +148,7 @@ def test_keys_that_cannot_be_meant_are_one_clear_error(
 def test_a_key_that_is_given_instead_of_its_file_is_not_shown(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    """A variable of the CI that should have been a file."""
+    """The CI variable should have been a file."""
     KEY.write_private(tmp_path / "key.pem")
     pem = (tmp_path / "key.pem").read_text()
     write_files(tmp_path / "dags", A)
@@ -157,5 +157,5 @@ def test_a_key_that_is_given_instead_of_its_file_is_not_shown(
     ran = run("publish", "dags", option, pem, "--output", "json")
 
     assert 2 == ran.code
-    assert "is a key, not the path of a file with one" in ran.facts()["error"]
+    assert "is a key; write the path of the file that contains it" in ran.facts()["error"]
     assert pem.splitlines()[1] not in ran.out + ran.err

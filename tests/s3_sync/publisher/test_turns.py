@@ -1,4 +1,4 @@
-"""What the turns of a history changed."""
+"""The changes of the turns of a history."""
 
 from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.catalog import read_current
@@ -47,7 +47,7 @@ def test_what_was_pruned_is_not_made_up(bucket: Bucket) -> None:
     (turn,) = turns_of(bucket)
 
     assert turn.files is None and turn.facts()["changes"] is None
-    assert "not known: a release is gone" in str(turn)
+    assert "unknown: a release is gone" in str(turn)
 
 
 def test_the_first_release_has_changed_nothing(bucket: Bucket) -> None:

@@ -1,4 +1,4 @@
-"""The manifest of a release, from and to bytes."""
+"""Parsing and serializing the manifest of a release."""
 
 import tracemalloc
 import zlib
@@ -118,7 +118,7 @@ def test_a_chunk_ends_where_the_crc_of_a_path_is_divisible_by_64() -> None:
 
 
 def read_news(before: Release, after: Release) -> tuple[Manifest, int]:
-    """Read a manifest by parts; return how many bytes of chunks that took, too."""
+    """Read a manifest in parts; return it and the number of bytes of chunks read."""
     data = after.manifest_bytes
     head, at = parse_head(data[: after.pointer.head_bytes])
     known = known_of(before.manifest)
@@ -257,7 +257,7 @@ def test_an_invalid_head_is_refused(data: bytes) -> None:
     ("data", "problem"),
     [
         (line(manifest_facts()), "no list of chunks"),
-        (line(manifest_facts())[:-1], "or no end"),
+        (line(manifest_facts())[:-1], "first line is incomplete"),
         (RELEASE.manifest_bytes + bytes(MANIFEST_LIMIT_BYTES), "the limit is"),
     ],
     ids=["one line", "half a line", "too long"],
@@ -342,7 +342,7 @@ def test_chunks_that_cannot_be_cut_are_refused(
     ("text", "problem"),
     [
         (b"{}", "not a list"),
-        (b"[]", "names no file"),
+        (b"[]", "contains no file"),
         (b"[[1]]", "not rows"),
         (b"\xff", "not JSON"),
         (b"[NaN]", "NaN"),
@@ -367,10 +367,10 @@ ONE = File("b", 5, 10, "0" * 64, "0644", 31)
 @pytest.mark.parametrize(
     ("said", "files", "problem"),
     [
-        ({"digest": ABSENT}, [ONE], "not those of its digest"),
-        ({}, [ONE._replace(path="c")], "not those of its digest"),
-        ({}, [ONE._replace(sha256="1" * 64)], "not those of its digest"),
-        ({}, [ONE._replace(mode="0755")], "not those of its digest"),
+        ({"digest": ABSENT}, [ONE], "do not match its digest"),
+        ({}, [ONE._replace(path="c")], "do not match its digest"),
+        ({}, [ONE._replace(sha256="1" * 64)], "do not match its digest"),
+        ({}, [ONE._replace(mode="0755")], "do not match its digest"),
         ({}, [ONE._replace(stored_bytes=6)], "takes 37 bytes of the bundle"),
         ({"bundled_bytes": 37}, [ONE], "takes 36 bytes of the bundle"),
     ],
@@ -419,11 +419,11 @@ ROWS: list[list[Any]] = [[f"f{n:03}", 0, 0, "0" * 64, "0644"] for n in range(200
 
 
 def test_chunks_that_end_elsewhere_are_refused() -> None:
-    """Else one content could have many names."""
+    """Otherwise one content could have many revisions."""
     good = chunk_ends([row[0] for row in ROWS])
     assert 200 == len(parse_manifest(manifest_of(ROWS)).files)
     for ends in ([200], [*good[:-2], 200], [1, *good]):
-        with pytest.raises(Invalid, match="end where its names say"):
+        with pytest.raises(Invalid, match="end where its file names require"):
             parse_manifest(manifest_of(ROWS, ends=ends))
 
 
@@ -431,7 +431,7 @@ def test_a_name_that_is_twice_in_an_object_is_refused() -> None:
     first, rest = RELEASE.manifest_bytes.split(b"\n", 1)
     twice = first[:-1] + b', "format": 2}'
 
-    with pytest.raises(Invalid, match="twice"):
+    with pytest.raises(Invalid, match="duplicate name"):
         parse_manifest(twice + b"\n" + rest)
 
 

@@ -1,4 +1,4 @@
-"""The rows of a manifest: what must not be written is refused."""
+"""The rows of a manifest: paths that must not be written are refused."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -64,7 +64,7 @@ NO_SHA256 = ["0" * 63, "0" * 63 + "G", "0" * 63 + "A", " " + "0" * 63, "é" * 64
         *(({name: -1}, "0 or more") for name in ("stored_bytes", "size_bytes")),
         *(({"size_bytes": number}, "0 or more") for number in (1.5, True)),
         ({"stored_bytes": "5"}, "0 or more"),
-        ({"stored_bytes": 11}, "more bytes stored"),
+        ({"stored_bytes": 11}, "more stored bytes"),
         ({"stored_bytes": 0}, "times"),
         ({"size_bytes": 501}, "times"),
         ({"size_bytes": FILE_LIMIT_BYTES + 1, "stored_bytes": FILE_LIMIT_BYTES}, "limit"),
@@ -80,7 +80,7 @@ def test_a_row_that_must_not_be_written_is_refused(changes: dict[str, Any], prob
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        *((name, 5, "is not a text") for name in ("path", "sha256", "mode")),
+        *((name, 5, "is not a string") for name in ("path", "sha256", "mode")),
         ("path", "\ud800", "unsafe_path"),
     ],
 )
@@ -101,12 +101,12 @@ def test_what_is_no_row_is_refused(row: object) -> None:
 @pytest.mark.parametrize(
     ("paths", "problem"),
     [
-        *((paths, "sorted, each once") for paths in ("aa", "ba", (LAST, "a"))),
+        *((paths, "not sorted, or not unique") for paths in ("aa", "ba", (LAST, "a"))),
         *((paths, "both a file and a folder") for paths in CLASHES),
     ],
 )
 def test_paths_that_do_not_go_together_are_refused(paths: Sequence[str], problem: str) -> None:
-    """Also where they are in different chunks, as x/a and x/a/b are one time in 64."""
+    """Even in different chunks, as happens to x/a and x/a/b one time in 64."""
     rows = [list(ROW._replace(path=path)[:5]) for path in paths]
 
     with pytest.raises(Invalid, match=problem):

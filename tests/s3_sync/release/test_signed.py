@@ -1,4 +1,4 @@
-"""Signed releases, cycle by cycle: what is demanded, what is remembered, what changes meanwhile."""
+"""Signed releases, cycle by cycle: required signatures, remembered turns, changed keys."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ FOLLOWING = {"KEY_PATH": "dags", **RELEASE}
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    """The folder of keys, which trusts one."""
+    """The folder of trusted keys, with one key."""
     return write_keys(tmp_path / "keys", KEY)
 
 
@@ -118,7 +118,7 @@ def test_of_a_long_manifest_what_is_read_of_it_is_verified(
 def test_a_manifest_is_read_as_far_as_its_signed_pointer_says(
     s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
-    """Whoever can write to the bucket cannot have pods read what does not fit into them."""
+    """A writer to the bucket cannot make pods read objects that do not fit into memory."""
     shelf.publish(FILES)
     process.run(trusting)
     release = shelf.publish({**FILES, "new.py": b"new\n"})
@@ -305,7 +305,7 @@ def test_an_old_pointer_is_refused_also_after_a_restart(
     for _ in range(2):
         error = process.fail()
         assert "release_replayed" == error.reason
-        assert "its sequence is 1, and 2 was seen here" in error.message
+        assert "its sequence is 1, but 2 was already seen here" in error.message
         assert {"a.py": b"a = 2\n"} == process.shown and process.is_ready
         process.restart(trusting)
     here = {KEY.key_id: {"sequence": 2, "revision": last.revision}}
@@ -349,7 +349,7 @@ def test_another_place_on_the_same_volume_has_its_own_memory(
 def test_a_key_that_is_no_longer_trusted_takes_its_turns_along(
     shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
 ) -> None:
-    """Whoever stole it can have signed the highest sequence that there is."""
+    """A thief may have signed the highest possible sequence."""
     write_keys(keys, KEY, OTHER)
     shelf.publish({"a.py": b"a = 1\n"})
     process.run(trusting)

@@ -130,7 +130,7 @@ def broken_files(head: str) -> dict[str, Broken]:
             "AirflowDagCycleException: Cycle detected in",
         ),
         "second.py": Broken(
-            one_dag(head, "twice"), None, "the DAG 'twice' is in first.py, too", "", False
+            one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py", "", False
         ),
         "schedule.py": Broken(
             dag_file(

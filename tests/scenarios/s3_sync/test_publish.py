@@ -93,7 +93,7 @@ def test_a_release_is_promoted_as_it_is(place: Place) -> None:
 def test_what_differs_is_listed(on_moto: Place) -> None:
     on_moto.publish(A)
     first = on_moto.publisher.run("diff", "previous", "current")
-    assert 3 == first.code and "there is no previous release" in first.err
+    assert 3 == first.code and "has no previous release" in first.err
     after = on_moto.publish(B)["revision"]
     said = on_moto.publisher.run("diff", "previous", after[:12])
 
@@ -161,8 +161,8 @@ def test_an_output_that_nobody_reads_is_no_failure(on_moto: Place) -> None:
 
 def test_publishers_at_once_leave_a_complete_release_and_losers_fail(place: Place) -> None:
     """
-    Where conditions are not obeyed, or not atomically, more than one may believe that they won;
-    what is current is whole even so.
+    If conditions are not obeyed, or not atomically, several may believe that they won; the
+    current release is whole nevertheless.
     """
     place.publish({"before.py": b""})
     folders = [
@@ -185,7 +185,7 @@ def test_publishers_at_once_leave_a_complete_release_and_losers_fail(place: Plac
 
 
 def commit(folder: Path, message: str) -> str:
-    """Commit all of a folder; return the commit."""
+    """Commit everything in a folder; return the commit."""
     git = [
         *("git", "-C", str(folder), "-c", "user.name=Ada", "-c", "user.email=ada@example.com"),
         *("-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"),

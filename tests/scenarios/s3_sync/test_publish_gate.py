@@ -1,5 +1,5 @@
 """
-What the gate of a publish sees, says and lets through; as processes, against a real server.
+The input, output and verdicts of a publish's gate; as processes, against a real server.
 """
 
 from pathlib import Path
@@ -63,7 +63,7 @@ echo '{"done": 1}'
 
 @pytest.fixture
 def airflow(on_moto: Place, tmp_path: Path) -> Publishing:
-    """A publisher on whose PATH there is a Python that has Airflow."""
+    """A publisher with the Python of an Airflow on its PATH."""
     (write_files(tmp_path / "bin", {"python": AIRFLOW}) / "python").chmod(0o755)
     return on_moto.publisher_with(PATH=f"{tmp_path}/bin:/usr/bin:/bin")
 
@@ -82,7 +82,7 @@ def test_what_airflow_said_is_printed_kept_and_compared(
     )
     assert second.code == 0, second
     lines = second.out.splitlines()
-    assert lines[0].startswith("Checked by Airflow 3.3.2 at ") and lines[0].endswith(": 2 DAGs")
+    assert lines[0].startswith("Checked with Airflow 3.3.2 at ") and lines[0].endswith(": 2 DAGs")
     listed = ["DAGs: 1 added, 1 removed", "  + c", "  - a"]
     assert listed == lines[-4:-1]
     assert listed == airflow.run("diff", "previous", "current").out.splitlines()[-3:]
@@ -138,4 +138,4 @@ def test_a_folder_that_is_no_release_never_comes_to_airflow(
     ran = airflow.run("publish", on_moto.dags, "--gate", "airflow")
 
     assert 2 == ran.code
-    assert ("leads out of the folder" if link else "no file to release") in ran.err
+    assert ("to a path outside the folder" if link else "no files to release") in ran.err

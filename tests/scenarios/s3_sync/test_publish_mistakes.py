@@ -1,5 +1,5 @@
 """
-What was typed wrong, cannot be read or is not there is reported, and nothing is written.
+Wrong arguments, unreadable and missing files are reported, and nothing is written.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.support.users import as_user
 
 @pytest.fixture
 def refused(on_moto: Place) -> Iterator[Place]:
-    """A bucket with a release, and the folder it came from; the bucket is untouched at the end."""
+    """A bucket with a release, and its folder; the bucket must be unchanged at the end."""
     write_files(on_moto.dags, A)
     for name, body in make_release(A, at=datetime.now(UTC)).objects().items():
         on_moto.put(name, body)
@@ -39,11 +39,11 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["publish", "{dags}", "--gate", "command"], ["S3_SYNC_GATE_COMMAND"]),
         (
             ["publish", "{dags}", "--gate", "airflow", "--airflow-python", "/nowhere"],
-            ["--airflow-python='/nowhere'", "not a program"],
+            ["--airflow-python='/nowhere'", "is not an executable program"],
         ),
         (
             ["publish", "{dags}", "--airflow-python", "/bin/sh", "--gate-allow", "package:x"],
-            ["--airflow-python='/bin/sh'", "--gate-allow='package:x'", "needs --gate airflow"],
+            ["--airflow-python='/bin/sh'", "--gate-allow='package:x'", "requires --gate airflow"],
         ),
         (
             ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "x"],
@@ -113,9 +113,9 @@ def test_a_bad_folder_is_reported_before_s3_is_asked(on_moto: Place) -> None:
 @pytest.mark.parametrize(
     ("modes", "said"),
     [
-        ({"a.py": 0, "empty": 0}, ["'a.py' cannot be read: Permission denied", "'empty'"]),
-        ({"sub": 0o644}, ["'sub/b.py' cannot be read: Permission denied"]),
-        ({"": 0}, ["dags' cannot be read: Permission denied"]),
+        ({"a.py": 0, "empty": 0}, ["cannot read 'a.py': Permission denied", "'empty'"]),
+        ({"sub": 0o644}, ["cannot read 'sub/b.py': Permission denied"]),
+        ({"": 0}, ["dags': Permission denied"]),
     ],
     ids=["files", "a folder that can be listed and not entered", "the folder itself"],
 )

@@ -1,4 +1,4 @@
-"""The environment of the process: what it takes, what it refuses, and what it says then."""
+"""The environment of the process: accepted and refused settings, and the errors."""
 
 import socket
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.scripted import FILES, daemon_for, published
 
 
 def rejected(daemon: Daemon) -> dict[str, Event]:
-    """Wait for the end of a daemon that must refuse its settings; what it refused, by name."""
+    """Wait for a daemon to refuse its settings; return the refused ones, by name."""
     end = daemon.wait_for_exit(15)
     assert end.code == 2, daemon.log()
     assert daemon.stray_lines == []
@@ -110,7 +110,7 @@ def test_keys_that_trust_nobody_end_the_start(start: StartDaemon, tmp_path: Path
     (line,) = rejected(start(given)).values()
 
     assert ("S3_SYNC_TRUSTED_KEYS", str(tmp_path)) == (line["setting"], line["value"])
-    assert "nothing would be trusted" in line["problem"]
+    assert "every release would be refused" in line["problem"]
 
 
 def test_a_private_key_has_no_place_in_a_pod(start: StartDaemon) -> None:

@@ -1,3 +1,3 @@
 """
-What people and CI do: publish, roll back, pin and prune releases.
+The commands for people and CI: publish, promote, roll back, list, diff, pin and prune releases.
 """

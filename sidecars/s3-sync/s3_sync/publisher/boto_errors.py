@@ -1,5 +1,5 @@
 """
-What boto3 raises, in the words of the daemon.
+Maps the errors of boto3 to the reasons of the daemon.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sidecar_runtime.errors import SidecarError
 
 def unreachable(error: exceptions.BotoCoreError) -> SidecarError:
     """
-    Return the error of a request that got no answer.
+    Return the error of a request that received no response.
     """
     reason = reason_of(error)
     if reason.startswith("credentials_"):
@@ -24,7 +24,7 @@ def unreachable(error: exceptions.BotoCoreError) -> SidecarError:
 
 def reason_of(error: Exception) -> str:
     """
-    Return our reason, the same as the daemon's for the same failure.
+    Return the reason that the daemon has for the same failure.
     """
     match error:
         case exceptions.SSLError():
@@ -34,7 +34,7 @@ def reason_of(error: Exception) -> str:
         case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():
             return "request_timeout"
         case exceptions.EndpointConnectionError():
-            # botocore keeps the cause, and does not tell it.
+            # botocore keeps the cause but does not show it.
             cause = str(error.kwargs.get("error"))
             return "name_unresolved" if "resolve" in cause else "endpoint_unreachable"
         case exceptions.HTTPClientError() | exceptions.IncompleteReadError():
@@ -45,13 +45,13 @@ def reason_of(error: Exception) -> str:
 
 def status_of(error: exceptions.ClientError) -> int:
     """
-    Return the status of the answer; 0 where there was none.
+    Return the status of the response; 0 if there was none.
     """
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def code_of(error: exceptions.ClientError) -> str:
     """
-    Return what S3 calls it.
+    Return the error code of S3.
     """
     return str(error.response.get("Error", {}).get("Code", ""))

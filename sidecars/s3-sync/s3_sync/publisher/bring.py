@@ -1,5 +1,5 @@
 """
-From a release that is here to one that is current: upload → swing → verify.
+Makes a local release the current one: upload → swap the pointer → verify.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from s3_sync.release.pointer import Pointer, Turn
 from s3_sync.release.signed import digest_of_manifest
 from s3_sync.revision import short
 
-# A release whose objects vanish while it is published, by a prune beside us, is put back.
+# How often to upload again what a concurrent prune removed during the publish.
 TRIES = 3
 
 
 class Parcel(Protocol):
     """
-    A release on its way: its bundle in a file, its manifest as it will be.
+    A release to upload: its bundle in a file, and its manifest.
     """
 
     @property
@@ -40,7 +40,7 @@ class Parcel(Protocol):
 
     def ready(self) -> tuple[str, Manifest, bytes]:
         """
-        Return where the bundle is, and the manifest with its bytes; make or fetch what is not here.
+        Build or download the release if necessary; return the bundle's path, manifest and bytes.
         """
 
 
@@ -53,19 +53,19 @@ def bring(
     progress: Progress,
 ) -> tuple[Kept, bool]:
     """
-    Upload what is not there, swing the pointer, and see that all it names is there.
+    Upload missing objects, swap the pointer, and verify that the release is still complete.
 
-    Killed anywhere, what was current stays current, or all of the new release is.
+    If it is killed, either the old or the complete new release is current.
 
     Args:
-        kept: The release as it is in the bucket; None where it is not.
-        before: What was current when we began.
+        kept: The release as it is in the bucket; None if it does not exist.
+        before: The pointer when the command began.
 
     Returns:
         The release as it is in the bucket, and whether the server has conditional writes.
 
     Raises:
-        SidecarError: It cannot be, or another publisher was faster.
+        SidecarError: S3 refuses, the release stays incomplete, or another publisher was faster.
     """
     for _ in range(TRIES):
         kept = _upload(store, parcel, kept, progress)
@@ -85,17 +85,17 @@ def bring(
 
 def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress) -> Kept:
     """
-    Put bundle and then manifest in their place, unless the release is whole already.
+    Upload the bundle, then the manifest, unless the release is already complete.
 
-    A small bundle without a manifest is written again, and a large one that is not of today: the
-    one that is there may be pruned just now.
+    Without a manifest, an existing bundle may be about to be pruned: a small one is always
+    uploaded again, a large one unless it is recent.
 
     Returns:
         The release as it is in the bucket now.
 
     Raises:
-        ReleaseError: Another publisher writes the same release, and does not complete it; or others
-            have ended the upload.
+        ReleaseError: Another publisher wrote the same release and did not complete it, or the
+            upload was aborted from outside.
     """
     if kept is not None and kept.is_good:
         return kept
@@ -108,9 +108,9 @@ def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress)
         except UploadEnded:
             raise ReleaseError(
                 "release_incomplete",
-                f"the upload of the bundle of {short(parcel.revision)} was ended by others",
-                "Run it again. If it happens again, look for a lifecycle rule of the bucket that "
-                "ends unfinished uploads (AbortIncompleteMultipartUpload) after too short a time.",
+                f"the bundle upload of {short(parcel.revision)} was aborted from outside",
+                "Run the command again. If it recurs, look for a lifecycle rule of the bucket that "
+                "aborts unfinished uploads (AbortIncompleteMultipartUpload) too early.",
             ) from None
     signed_by = store.signer.key_id if store.signer else ""
     return put_manifest(store, parcel.revision, Kept(data, "", manifest, True, signed_by), kept)
@@ -118,7 +118,7 @@ def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress)
 
 def _is_up(store: Store, head: Head) -> bool:
     """
-    Whether a large bundle is there already, whole: of a publish that was killed after it.
+    Whether a killed publish has already uploaded this large bundle, recently and completely.
     """
     if head.bundle_bytes <= store.part_bytes:
         return False
@@ -132,16 +132,16 @@ def _is_up(store: Store, head: Head) -> bool:
 
 def put_manifest(store: Store, revision: str, ours: Kept, kept: Kept | None) -> Kept:
     """
-    Put a manifest in its place, unless another publisher has just done so.
+    Write a manifest, unless another publisher has just done so.
 
     Args:
-        kept: What was read there.
+        kept: The manifest that was read there, if any.
 
     Returns:
-        What is there now.
+        The release as it is in the bucket now.
 
     Raises:
-        ReleaseError: Another publisher writes the same release, and does not complete it.
+        ReleaseError: Another publisher wrote the same release and did not complete it.
     """
     key = manifest_key(revision)
     try:
@@ -151,7 +151,7 @@ def put_manifest(store: Store, revision: str, ours: Kept, kept: Kept | None) -> 
             store.put(key, ours.data, if_etag=kept.etag)
     except ConditionUnknown:
         store.put(key, ours.data)
-    except ConditionFailed:  # another publish of the same content, or our own lost answer
+    except ConditionFailed:  # another publish of the same content, or our own lost response
         there = read_release(store, revision)
         if there is None or not there.is_good:
             raise incomplete(revision) from None
@@ -163,7 +163,7 @@ def pointer_to(
     store: Store, turn: Turn, kept: Kept, origin: Origin, history: tuple[Turn, ...]
 ) -> Pointer:
     """
-    Return the pointer to a release as it is in the bucket.
+    Return a pointer to a release in the bucket.
     """
     digest = digest_of_manifest(kept.data) if store.signer is not None else ""
     return Pointer(turn, len(kept.data), kept.head_bytes, origin, history, digest)

@@ -1,7 +1,7 @@
 """
 The bundle of a release: an ordinary zip of independently compressed files.
 
-Its bytes follow from the content and the version of zlib alone: sorted, one date, one level.
+Its bytes depend only on the content and the version of zlib: sorted, one date, one level.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from s3_sync.release.rows import HEADER_BYTES, RATIO_LIMIT, File
 
 LEVEL = 6
 UNIX = 3  # "version made by", for the modes
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can say
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can contain
 
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
     """
-    One file to be bundled.
+    One file for the bundle.
     """
 
     path: str
@@ -37,11 +37,11 @@ def write_bundle(contents: Iterable[FileContent], out: BinaryIO) -> list[File]:
     Write a zip; return the rows of the manifest.
 
     Args:
-        contents: In the order of paths.
-        out: Empty, and able to seek.
+        contents: The files, sorted by path.
+        out: An empty, seekable file.
 
     Raises:
-        OSError: It cannot be written; what is there is nothing yet.
+        OSError: It cannot be written; the file is then unusable.
     """
     with zipfile.ZipFile(out, "w") as bundle:
         return [_add(content, bundle) for content in contents]
@@ -67,7 +67,7 @@ def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
 
 def _is_worth(data: bytes) -> bool:
     """
-    Whether deflating makes it smaller, and not so small that a reader would refuse it.
+    Whether deflating makes it smaller, but not so much that a reader would refuse it.
     """
     deflated_bytes = len(zlib.compress(data, LEVEL, -zlib.MAX_WBITS))
     return len(data) <= deflated_bytes * RATIO_LIMIT and deflated_bytes < len(data)

@@ -1,5 +1,5 @@
 """
-The releases of a bucket: what is current, what is there, what is pinned.
+The releases in a bucket: which exist, which is current, which are pinned.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from s3_sync.signature import Untrusted
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
-# A pointer says when its release became current, by the clock of S3, and whoever writes it sees to
-# it that it is written within this time.
+# A pointer records when its release became current, by the clock of S3. Its writer ensures that
+# the object is dated at most this much later.
 WRITTEN_WITHIN = timedelta(minutes=1)
 
 _BEGINNING = re.compile(rf"[0-9a-f]{{{SHORT_DIGITS},63}}")
@@ -48,13 +48,13 @@ _BEGINNING = re.compile(rf"[0-9a-f]{{{SHORT_DIGITS},63}}")
 
 class ReleaseError(SidecarError):
     """
-    What is in the bucket is in the way; what is current stays so.
+    The objects in the bucket prevent the command; the current release has not changed.
     """
 
 
 class RevisionError(SidecarError):
     """
-    The revision that was typed matches no release.
+    The given revision matches no release.
     """
 
     exit_code = EXIT_SETTINGS
@@ -66,10 +66,10 @@ class Current:
     The pointer as it was read.
 
     Args:
-        pointer: None where there is something else in its place.
-        signed_by: The key that has signed it; empty where it need not be signed.
-        refusal: Why it is not trusted; empty where it is.
-        modified_at: When it was written, by S3's clock; None where the server does not say.
+        pointer: None if the object is not a pointer.
+        signed_by: The key that signed it; empty if no signature is required.
+        refusal: Why it is not trusted, or not a pointer; empty if it is trusted.
+        modified_at: When it was written, by S3's clock; None if the server does not report it.
     """
 
     pointer: Pointer | None
@@ -82,23 +82,23 @@ class Current:
     @property
     def trusted(self) -> Pointer | None:
         """
-        What the next pointer may build on.
+        The pointer, if the next one may continue its history.
         """
         return None if self.refusal else self.pointer
 
     @property
     def replayed(self) -> str:
         """
-        Why it is an old one that was put back; empty where nothing says so.
+        Why it looks like an old pointer that was restored; empty if it does not.
 
-        S3 dates the object, and no writer can make that older; who may delete versions of it can.
+        S3 dates the object, and a writer cannot backdate it, except by deleting newer versions.
         """
         pointer, at = self.trusted, self.modified_at
         if pointer is None or at is None or at - pointer.turn.since <= WRITTEN_WITHIN:
             return ""
         return (
-            f"{POINTER_KEY} says {time_text(pointer.turn.since)}, and was written at "
-            f"{time_text(at)}: an old pointer was put back, or the bucket was copied"
+            f"{POINTER_KEY} is dated {time_text(pointer.turn.since)} but was written at "
+            f"{time_text(at)}: an old pointer was restored, or the bucket was copied"
         )
 
 
@@ -108,9 +108,9 @@ class Kept:
     The manifest of a release as it was read.
 
     Args:
-        is_whole: Whether it is valid and its bundle is there.
-        signed_by: The key that has signed it; empty where it need not be signed.
-        refusal: Why it is not trusted; empty where it is.
+        is_whole: Whether it is valid and its bundle exists.
+        signed_by: The key that signed it; empty if no signature is required.
+        refusal: Why it is not trusted; empty if it is.
     """
 
     data: bytes
@@ -123,14 +123,14 @@ class Kept:
     @property
     def is_good(self) -> bool:
         """
-        Whether it can be made current as it is.
+        Whether it can become current without any repair.
         """
         return self.is_whole and not self.refusal
 
     @property
     def head_bytes(self) -> int:
         """
-        Where the chunks begin.
+        The offset of the chunks.
         """
         return split_manifest(self.data)[2]
 
@@ -138,12 +138,12 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
     """
-    A release of the bucket.
+    A release in the bucket.
 
     Args:
-        used_at: When it was published or left last, by the clock of S3; of the current one, at
-            least that.
-        summary: What its head says; None where it says nothing.
+        used_at: When it was last published or replaced, by the clock of S3; the current release
+            is in use beyond that.
+        summary: The head of its manifest; None if that is missing or invalid.
     """
 
     revision: str
@@ -156,17 +156,17 @@ def untrusted(store: Store, key: str, why: str) -> ReleaseError:
     return ReleaseError(
         "release_untrusted",
         f"{store.url}{key} is refused: {why}",
-        "Sign with a key that is trusted, or add the public key that is missing; else find out "
-        "who else writes there. `s3-sync publish --sign-key` replaces what is not trusted.",
+        "Sign with a trusted key, or add the missing public key. If the keys are correct, find out "
+        "who else writes there. `s3-sync publish --sign-key` replaces untrusted objects.",
     )
 
 
 def read_current(store: Store) -> Current | None:
     """
-    Return what is current; None where nothing was published yet.
+    Return the trusted pointer; None if nothing has been published yet.
 
     Raises:
-        ReleaseError: There is something else in its place, or it is not trusted.
+        ReleaseError: The object is not a pointer, or it is not trusted.
     """
     current = read_replaceable(store)
     if current is not None and current.refusal:
@@ -176,29 +176,28 @@ def read_current(store: Store) -> Current | None:
 
 def read_replaceable(store: Store, *, repairs: bool = False) -> Current | None:
     """
-    Return what is current, trusted or not, for whoever replaces it.
+    Return the pointer, trusted or not, for a command that replaces it.
 
     Args:
-        repairs: Whether something else in its place is to be replaced, too.
+        repairs: Whether to accept an object that is not a pointer.
 
     Raises:
-        ReleaseError: There is something else in its place, and it may be in use.
+        ReleaseError: The object is not a pointer, and may be in use.
     """
     current = read_pointer(store)
     if current is not None and current.pointer is None and not repairs:
         raise ReleaseError(
             "pointer_invalid",
             f"{store.url}{POINTER_KEY} is not a pointer to releases: {current.refusal}",
-            "It is left as it is. Take another prefix or a newer s3-sync; or, if nobody needs "
-            "what is there, `rollback REVISION --repair`, or --repair of publish or promote, "
-            "replaces it.",
+            "It was not changed. Use another prefix or a newer s3-sync. To replace an object that "
+            "is not needed: `rollback REVISION --repair`, or publish or promote with --repair.",
         )
     return current
 
 
 def read_pointer(store: Store) -> Current | None:
     """
-    Return what is in the pointer's place, whatever it is.
+    Return the object at the pointer's key, whatever it contains; None if it does not exist.
     """
     stored = store.read(POINTER_KEY)
     if stored is None:
@@ -218,26 +217,26 @@ def read_pointer(store: Store) -> Current | None:
 
 def check_not_replayed(current: Current) -> None:
     """
-    Raise where a command would take the word of an old pointer for which release is meant.
+    Refuse an old pointer where a command would choose the release by its history.
 
     Raises:
-        ReleaseError: It was put back.
+        ReleaseError: It was restored.
     """
     if current.replayed:
         raise ReleaseError(
             "release_replayed",
             current.replayed,
-            "Name the revision, as `s3-sync releases` lists it, for `rollback`; or publish. Both "
-            "write a pointer of a higher sequence.",
+            "Pass the revision to the command (see `s3-sync releases`), or publish. Both write a "
+            "pointer with a higher sequence.",
         )
 
 
 def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> Kept | None:
     """
-    Return a release, valid or not; None where it has no manifest.
+    Return a release, valid or not; None if it has no manifest.
 
     Args:
-        reads_bundle: Whether the bundle is read through and compared, not only looked for.
+        reads_bundle: Whether to read and hash the whole bundle, not only check its size.
     """
     stored = store.read(manifest_key(revision))
     if stored is None:
@@ -258,7 +257,7 @@ def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> 
 
 def _signer_of(store: Store, manifest: bytes) -> tuple[str, str]:
     """
-    Return which key has signed a manifest, or why it is not trusted; neither without keys.
+    Return the key that signed a manifest, or why it is not trusted; both empty without keys.
     """
     try:
         return signer_of_manifest(manifest, store.keys) if store.keys else "", ""
@@ -268,13 +267,13 @@ def _signer_of(store: Store, manifest: bytes) -> tuple[str, str]:
 
 def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
     """
-    Return the revision that a person means by it, or by its first digits.
+    Return the revision for a full id or its first digits.
 
     Args:
-        folder: Of the objects that are called by revisions.
+        folder: The folder of the objects whose names are revisions.
 
     Raises:
-        RevisionError: There is none, or more than one.
+        RevisionError: No release matches, or more than one.
     """
     if is_revision(text):
         return text
@@ -282,8 +281,8 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
         raise RevisionError(
             "release_unknown",
             f"{text!r} is not a revision",
-            f"A revision has 64 hexadecimal digits; the first {SHORT_DIGITS} are enough where no "
-            "other begins so. `s3-sync releases` lists them.",
+            f"A revision has 64 hexadecimal digits; the first {SHORT_DIGITS} suffice if they are "
+            "unique. `s3-sync releases` lists the revisions.",
         )
     keys = [found.key for found in store.list(f"{folder}{text}")]
     names = [key.removeprefix(folder).removesuffix(MANIFEST_SUFFIX) for key in keys]
@@ -295,22 +294,22 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
         case found:
             raise RevisionError(
                 "release_unknown",
-                f"{len(found)} releases begin with {text} in {store.url}",
-                "Give more digits: `s3-sync releases --output json` shows all of them.",
+                f"{len(found)} releases in {store.url} begin with {text}",
+                "Pass more digits: `s3-sync releases --output json` shows full revisions.",
             )
 
 
 def unknown(store: Store, text: str, what: str = "release") -> RevisionError:
     return RevisionError(
         "release_unknown",
-        f"there is no {what} {short(text)} in {store.url}",
-        "`s3-sync releases` lists those that are there; old ones may have been pruned.",
+        f"{store.url} has no {what} {short(text)}",
+        "`s3-sync releases` lists the existing releases; old ones may have been pruned.",
     )
 
 
 def read_manifest(store: Store, revision: str) -> Manifest | None:
     """
-    Return the manifest of a release; None where it is not there, damaged or not trusted.
+    Return the manifest of a release; None if it is missing, damaged or not trusted.
     """
     stored = store.read(manifest_key(revision))
     try:
@@ -322,10 +321,10 @@ def read_manifest(store: Store, revision: str) -> Manifest | None:
 
 def find_release(store: Store, revision: str) -> Kept:
     """
-    Return the release that was asked for.
+    Return the release with this revision.
 
     Raises:
-        RevisionError: There is none of that name.
+        RevisionError: It does not exist.
         ReleaseError: It is not trusted.
     """
     kept = read_release(store, revision)
@@ -339,14 +338,14 @@ def find_release(store: Store, revision: str) -> Kept:
 def incomplete(revision: str) -> ReleaseError:
     return ReleaseError(
         "release_incomplete",
-        f"release {short(revision)} is not whole: its manifest or its bundle is missing or damaged",
-        "Publish its content again: that puts back what is missing.",
+        f"release {short(revision)} is incomplete: its manifest or bundle is missing or damaged",
+        "Publish its content again to restore the missing objects.",
     )
 
 
 def find_shown(store: Store, pointer: Pointer, *, reads_bundle: bool = False) -> Kept | None:
     """
-    Return the release that a pointer names; None where it is not there as the pointer says.
+    Return the release that a pointer names; None if it is incomplete or differs from the pointer.
     """
     kept = read_release(store, pointer.revision, reads_bundle=reads_bundle)
     if kept is None or not kept.is_good:
@@ -367,7 +366,7 @@ def read_pins(store: Store) -> set[str]:
 
 def read_marks(store: Store) -> dict[str, Listed]:
     """
-    Return the marks of releases: of when they were current last, or, not empty, came into use.
+    Return the marks by revision; an empty one dates a replacement, any other an upcoming use.
     """
     marks = {found.key.removeprefix(LEFT_FOLDER): found for found in store.list(LEFT_FOLDER)}
     return {revision: mark for revision, mark in marks.items() if is_revision(revision)}
@@ -375,10 +374,10 @@ def read_marks(store: Store) -> dict[str, Listed]:
 
 def list_releases(store: Store, current: str = "") -> list[CatalogEntry]:
     """
-    Return the releases that are there, those used last first, without their summaries.
+    Return the existing releases, the most recently used first, without their summaries.
 
     Args:
-        current: The one that is in use now.
+        current: The current revision, which comes first.
     """
     marks = read_marks(store)
     found = []
@@ -397,9 +396,9 @@ def list_releases(store: Store, current: str = "") -> list[CatalogEntry]:
 
 def summarise(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
     """
-    Return releases with what their heads say: one small request each, several at once.
+    Return releases with the heads of their manifests: one small request each, several at once.
 
-    A signature follows a list of any length, so with trusted keys all of it is read.
+    A signature follows a list of any length; with trusted keys the whole manifest is read.
     """
     head_bytes, parse = FACTS_LIMIT_BYTES, parse_facts
     if store.keys is not None:
@@ -420,7 +419,7 @@ def summarise(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntr
 
 def find_stranger(store: Store) -> str:
     """
-    Return something under the prefix that is no part of a release; empty where there is none.
+    Return a key under the prefix that is not part of any release; empty if there is none.
     """
     ours = (POINTER_KEY, MANIFEST_FOLDER, BUNDLE_FOLDER, PIN_FOLDER, LEFT_FOLDER)
     return next((found.key for found in store.list("") if not found.key.startswith(ours)), "")

@@ -1,5 +1,5 @@
 """
-What differs between two contents. Pure.
+The differences between two contents. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAMED = 20
 @dataclass(frozen=True, slots=True)
 class Changes:
     """
-    Paths, each list in order.
+    Sorted paths, by kind of change.
     """
 
     added: tuple[str, ...]
@@ -33,7 +33,7 @@ class Changes:
 
     def lines(self, limit: int = 0) -> list[str]:
         """
-        Return one line for each file, as many as the limit says; 0: all.
+        Return one line per path, at most `limit` of them; 0: all.
         """
         marks = (("+", self.added), ("~", self.changed), ("-", self.removed))
         lines = [f"  {mark} {path}" for mark, paths in marks for path in paths]
@@ -48,7 +48,7 @@ class Changes:
 
 def compare(before: Mapping[str, str], after: Mapping[str, str]) -> Changes:
     """
-    Compare two contents: what tells each file from any other, by path.
+    Compare two contents: a fingerprint for each path.
     """
     return Changes(
         tuple(sorted(after.keys() - before.keys())),
@@ -59,7 +59,7 @@ def compare(before: Mapping[str, str], after: Mapping[str, str]) -> Changes:
 
 def compare_dags(before: Checked | None, after: Checked | None) -> Changes | None:
     """
-    Compare the ids of DAGs; None unless those of both are known.
+    Compare the DAG ids; None unless those of both releases are known.
     """
     if before is None or after is None or not before.dag_ids or not after.dag_ids:
         return None
@@ -68,7 +68,7 @@ def compare_dags(before: Checked | None, after: Checked | None) -> Changes | Non
 
 def content_of(manifest: Manifest | None) -> dict[str, str]:
     """
-    Return what tells each file of a release from any other, by path; nothing where there is none.
+    Return a fingerprint for each path of a release; empty without a manifest.
     """
     return {path: file.etag for path, file in manifest.files.items()} if manifest else {}
 

@@ -1,5 +1,5 @@
 """
-The command line for publishers: arguments, settings, and how the answer is printed.
+The command line of the publisher: reads arguments and settings, and prints the answer.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from sidecar_runtime.printable import printable
 from sidecar_runtime.process import warn_unknown
 
 AIRFLOW = "airflow"
-# Airflow itself takes some seconds to start, and 100 files as many again.
+# Airflow takes several seconds to start, and 100 files take about as long again.
 AIRFLOW_TIMEOUT = "10m"
-# What swings the pointer, and so can sign it.
+# Commands that update the pointer, and can therefore sign it.
 SIGNING = ("publish", "promote", "rollback")
 YEARS_SECONDS = 10 * 366 * 86400.0
 COMMANDS = (
@@ -44,22 +44,22 @@ COMMANDS = (
 )
 
 _URL = "s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH"
-_REVISION = "or its first 12 digits, as `s3-sync releases` shows them"
+_REVISION = "the revision, or its first 12 digits as shown by `s3-sync releases`"
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """
-    Read the command line of ``s3-sync``; with what is wrong or asked of it the process ends.
+    Read the command line of ``s3-sync``; ``--help``, ``--version`` and errors end the process.
     """
-    purpose = "Keeps a folder equal to an S3 prefix; without a command, until stopped."
+    purpose = "Keep a folder equal to an S3 prefix. Without a command, run until stopped."
     example = "AWS_BUCKET=my-bucket KEY_PATH=dags DEST_PATH=/opt/airflow/dags s3-sync"
     also = (
-        "AWS_REGION, AWS_PROFILE, AWS_ROLE_ARN and all else by which the AWS SDK finds region, "
-        "credentials, proxy and certificates"
+        "AWS_REGION, AWS_PROFILE, AWS_ROLE_ARN and all other variables from which the AWS SDK "
+        "takes region, credentials, proxy and certificates"
     )
     parser = make_parser("s3-sync", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    text = "try settings, credentials, permissions and the target"
+    text = "check settings, credentials, permissions, the target and a running daemon"
     commands.add_parser("check", help=text, description=text)
     _add_commands(commands)
     arguments, rest = parser.parse_known_args(words)
@@ -72,13 +72,13 @@ def _add_commands(commands: Any) -> None:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         parser.add_argument(
-            "--output", choices=("text", "json"), default="text", help="for people or programs"
+            "--output", choices=("text", "json"), default="text", help="output format; default text"
         )
         if name in SIGNING:
-            text = "sign with this Ed25519 key, instead of S3_SYNC_SIGN_KEY"
+            text = "Ed25519 private key to sign with; overrides S3_SYNC_SIGN_KEY"
             parser.add_argument("--sign-key", metavar="FILE", help=text)
         if name != "unpin":
-            text = "public keys of which one must have signed; instead of S3_SYNC_TRUSTED_KEYS"
+            text = "refuse releases not signed with one of these; overrides S3_SYNC_TRUSTED_KEYS"
             parser.add_argument("--trusted-keys", metavar="PATH", help=text)
         return parser
 
@@ -86,23 +86,21 @@ def _add_commands(commands: Any) -> None:
         parser.add_argument("url", nargs="?", metavar="URL", help=_URL)
 
     def add_dry_run(parser: argparse.ArgumentParser) -> None:
-        text = "tell what would be done, and do nothing"
+        text = "show what would be done, but change nothing"
         parser.add_argument("--dry-run", action="store_true", help=text)
 
     def add_repair(parser: argparse.ArgumentParser) -> None:
-        text = (
-            "replace current.json in any case, also where it is no pointer, or one that pods refuse"
-        )
+        text = "replace current.json in any case, even if it is not a pointer or pods refuse it"
         parser.add_argument("--repair", action="store_true", help=text)
 
     def add_gate(parser: argparse.ArgumentParser) -> None:
         choices = ("off", "syntax", "command", AIRFLOW)
-        text = "instead of S3_SYNC_GATE; airflow: a real Airflow loads it"
+        text = "overrides S3_SYNC_GATE; airflow: load the DAGs into a real Airflow"
         parser.add_argument("--gate", choices=choices, help=text)
         parser.add_argument(
             "--airflow-python",
             metavar="PATH",
-            help="for --gate airflow: the Python that has Airflow; default: python on PATH",
+            help="for --gate airflow: the Python of your Airflow; default: python on PATH",
         )
         parser.add_argument(
             "--gate-allow",
@@ -110,89 +108,84 @@ def _add_commands(commands: Any) -> None:
             default=[],
             type=_parsed(pattern),
             metavar="PATTERN",
-            help="for --gate airflow: what may be missing there, such as package:pandas*, "
-            "variable:*, connection:prd_db",
+            help="for --gate airflow: accept files that fail only because this is missing, such as "
+            "package:pandas*, variable:*, connection:prd_db; repeatable",
         )
         parser.add_argument(
             "--gate-timeout",
             metavar="DURATION",
-            help="instead of S3_SYNC_GATE_TIMEOUT; default: 1m, of --gate airflow 10m",
+            help="overrides S3_SYNC_GATE_TIMEOUT; default: 1m, with --gate airflow 10m",
         )
 
     publish = add("publish", "make the content of a folder the current release")
-    publish.add_argument("folder", metavar="DIR", help="the folder of DAGs")
+    publish.add_argument("folder", metavar="DIR", help="the DAG folder to publish")
     add_url(publish)
-    publish.add_argument(
-        "--exclude", action="append", default=[], metavar="PATTERN", help="as in .gitignore"
-    )
+    text = "leave out files that match this .gitignore pattern; repeatable"
+    publish.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=text)
     add_gate(publish)
     add_repair(publish)
-    publish.add_argument("--message", help="instead of the subject of the git commit")
+    text = "description of the release; default: the subject of the git commit"
+    publish.add_argument("--message", help=text)
     add_dry_run(publish)
 
-    releases = add("releases", "list the releases that are there")
+    releases = add("releases", "list the existing releases")
     add_url(releases)
-    releases.add_argument(
-        "--limit", type=_parsed(count), default=20, metavar="N", help="0: all; default 20"
-    )
-    text = "for each turn of the history: what it changed against the one before"
+    text = "list at most N releases; 0: all; default 20"
+    releases.add_argument("--limit", type=_parsed(count), default=20, metavar="N", help=text)
+    text = "also list the files and DAGs that each change of current.json changed"
     releases.add_argument("--changes", action="store_true", help=text)
 
-    diff = add("diff", "list the files that differ between two releases, or a folder and one")
+    text = "list the files that differ between two releases, or between a folder and a release"
+    diff = add("diff", text)
     for name in ("before", "after"):
         text = "a revision, `current`, `previous`, or a folder with a slash, such as ./dags"
         diff.add_argument(name, metavar=name.upper(), help=text)
     add_url(diff)
 
-    promote = add("promote", "make a release of one place current in another")
-    promote.add_argument("source", metavar="SOURCE", help="s3://BUCKET/PREFIX to take it from")
-    promote.add_argument("url", metavar="TARGET", help="s3://BUCKET/PREFIX to bring it to")
+    promote = add("promote", "make a release from one prefix current in another")
+    promote.add_argument("source", metavar="SOURCE", help="s3://BUCKET/PREFIX to copy it from")
+    promote.add_argument("url", metavar="TARGET", help="s3://BUCKET/PREFIX to copy it to")
     promote.add_argument(
         "revision",
         nargs="?",
         metavar="REVISION",
-        help=f"{_REVISION}; default: what is current there",
+        help=f"{_REVISION}; default: the current release of SOURCE",
     )
     for name, place in (("--source-profile", "SOURCE"), ("--profile", "TARGET")):
-        text = f"the AWS profile for {place}, instead of AWS_PROFILE"
+        text = f"the AWS profile for {place}; overrides AWS_PROFILE"
         promote.add_argument(name, default="", metavar="NAME", help=text)
     add_gate(promote)
     add_repair(promote)
     add_dry_run(promote)
 
     rollback = add("rollback", "make an earlier release current again")
-    rollback.add_argument(
-        "revision", nargs="?", metavar="REVISION", help=f"{_REVISION}; default: the one before"
-    )
+    text = f"{_REVISION}; default: the previous release"
+    rollback.add_argument("revision", nargs="?", metavar="REVISION", help=text)
     add_url(rollback)
     add_repair(rollback)
     add_dry_run(rollback)
 
-    prune = add("prune-releases", "remove old releases; never one in use, pinned or young")
+    text = "remove old releases, but none that is in use, pinned or recent"
+    prune = add("prune-releases", text)
     add_url(prune)
-    prune.add_argument(
-        "--keep-count", type=_parsed(count), default=20, metavar="N", help="newest; default 20"
-    )
+    text = "keep the N most recently used releases; default 20"
+    prune.add_argument("--keep-count", type=_parsed(count), default=20, metavar="N", help=text)
     prune.add_argument(
         "--keep-for",
         type=_parsed(duration(at_most=YEARS_SECONDS)),
         default="30d",
         metavar="DURATION",
-        help="those that were current within that time stay; default 30d",
+        help="keep releases that were current within this time; default 30d",
     )
-    prune.add_argument(
-        "--keep", action="append", default=[], metavar="REVISION", help="this one stays, too"
-    )
-    prune.add_argument(
-        "--keep-from",
-        metavar="FILE",
-        help="those that it names, one a line, stay, too; -: standard input",
-    )
+    text = "keep this release; repeatable"
+    prune.add_argument("--keep", action="append", default=[], metavar="REVISION", help=text)
+    text = "keep the releases listed in this file, one per line; -: standard input"
+    prune.add_argument("--keep-from", metavar="FILE", help=text)
     add_dry_run(prune)
 
     for name, text in (
-        ("pin", "keep a release from being pruned, until it is unpinned"),
-        ("unpin", "let a pinned release be pruned again"),
+        ("pin", "protect a release from pruning until it is unpinned"),
+        ("unpin", "allow a pinned release to be pruned again"),
     ):
         parser = add(name, text)
         parser.add_argument("revision", metavar="REVISION", help=_REVISION)
@@ -201,9 +194,9 @@ def _add_commands(commands: Any) -> None:
 
 def _place_rest(arguments: argparse.Namespace, rest: list[str]) -> list[str]:
     """
-    Take what argparse leaves over where an option comes before an argument; return what is left.
+    Assign the arguments that argparse left over; return those that still have no place.
 
-    It takes an optional argument for absent as soon as an option follows (bpo-14191).
+    argparse treats an optional argument as absent once an option follows it (bpo-14191).
     """
     for name in ("revision", "url"):
         is_open = getattr(arguments, name, "") is None
@@ -214,17 +207,17 @@ def _place_rest(arguments: argparse.Namespace, rest: list[str]) -> list[str]:
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
-    Run one of the commands; return the exit code.
+    Run a command; return its exit code.
     """
     end_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what is done must not end as a bug
+        sys.stdout.reconfigure(errors="backslashreplace")  # printing must not fail after success
     logs.configure("warning", "console", sys.stderr)
     is_json = arguments.output == "json"
     progress = Progress()
     try:
         settings = _settings(arguments, environ)
-        from s3_sync.publisher import commands  # noqa: PLC0415 - boto3, which the daemon lacks
+        from s3_sync.publisher import commands  # noqa: PLC0415 - boto3, not used by the daemon
 
         source = _source(arguments, environ) if arguments.command == "promote" else None
         airflow = _airflow(arguments, environ)
@@ -252,30 +245,30 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _answer(text: str) -> None:
     """
-    Write the answer; to standard error where the output is full: what is done is done.
+    Write the answer, or to standard error if standard output fails: the command has succeeded.
     """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # for what is still in its buffer
-        if not isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+        os.dup2(nowhere, sys.stdout.fileno())  # discards what is still in its buffer
+        if not isinstance(error, BrokenPipeError):  # its reader chose to stop
             sys.stderr.write(f"s3-sync: standard output: {error.strerror}; this was done:\n{text}")
 
 
 def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """
-    Return the daemon's settings, with what the command line says instead.
+    Return the daemon's settings, overridden by the command line.
 
     Raises:
-        SettingsError: They are wrong.
+        SettingsError: A setting or an option is wrong.
     """
     given = {**environ, "S3_SYNC_SOURCE": "release", **_place(arguments)}
     given.setdefault("DEST_PATH", "/nowhere")  # a publisher has no target
     if not given.get("AWS_BUCKET"):
         raise SettingsError(
-            [Problem("AWS_BUCKET", "", "is missing: set it, or give s3://BUCKET/PREFIX")]
+            [Problem("AWS_BUCKET", "", "is missing: set it, or pass s3://BUCKET/PREFIX")]
         )
     gate = getattr(arguments, "gate", None)
     if gate is not None:
@@ -288,9 +281,9 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
         given.setdefault("S3_SYNC_GATE_TIMEOUT", AIRFLOW_TIMEOUT)
     for name in ("sign_key", "trusted_keys"):
         if (file := getattr(arguments, name, None)) is not None:
-            if not file:  # a protected variable of the CI, in an unprotected job
+            if not file:  # a protected CI variable is empty in an unprotected job
                 option = f"--{name.replace('_', '-')}"
-                raise SettingsError([Problem(option, "", "is empty: name a file, or leave it out")])
+                raise SettingsError([Problem(option, "", "is empty: name a file, or omit it")])
             given[f"S3_SYNC_{name.upper()}"] = file
     settings, unknown = load_settings(given)
     warn_unknown(unknown)
@@ -299,7 +292,7 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
 
 def _by_options(error: SettingsError, arguments: argparse.Namespace) -> SettingsError:
     """
-    Return an error that names the options that were given, not the settings they stand for.
+    Return an error that names the given options instead of the settings that they override.
     """
     given = {
         f"{PREFIX}{name.upper()}": f"--{name.replace('_', '-')}"
@@ -312,15 +305,15 @@ def _by_options(error: SettingsError, arguments: argparse.Namespace) -> Settings
 
 def _trust(settings: Settings, command: str) -> Trust:
     """
-    Return what a command trusts and signs with; it trusts its own key where no others are given.
+    Return the keys that a command trusts and signs with; by default it trusts its own key.
 
     Raises:
-        SettingsError: There is no such key, or nobody would trust what it signs.
+        SettingsError: A key cannot be read, or the trusted keys would refuse the result.
     """
     keys = read_trusted_keys(settings)
     if command not in SIGNING or settings.sign_key is None:
         if command in SIGNING and command != "promote" and settings.trusted_keys:
-            problem = "needs --sign-key here: what is not signed would be refused by these keys"
+            problem = "requires --sign-key: pods with these keys refuse an unsigned release"
             raise SettingsError([Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, problem)])
         return Trust(keys)
     try:
@@ -328,7 +321,7 @@ def _trust(settings: Settings, command: str) -> Trust:
         if keys is not None and signer.key_id not in keys.by_id:
             raise ValueError(f"is key {signer.key_id}, which is not in S3_SYNC_TRUSTED_KEYS")
         if keys is None and command == "promote":
-            raise ValueError("needs --trusted-keys here: the release keeps its first signature")
+            raise ValueError("requires --trusted-keys: the release keeps its original signature")
     except ValueError as error:
         raise SettingsError([Problem("S3_SYNC_SIGN_KEY", settings.sign_key, str(error))]) from None
     return Trust(keys or signer.keys, signer)
@@ -336,7 +329,7 @@ def _trust(settings: Settings, command: str) -> Trust:
 
 def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """
-    Return the settings of the place that is promoted from.
+    Return the settings of the source of a promotion.
     """
     instead = {"url": arguments.source, "gate": "off", "gate_timeout": None}
     given = argparse.Namespace(**{**vars(arguments), **instead})
@@ -345,17 +338,17 @@ def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settin
 
 def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Airflow | None:
     """
-    Return the Airflow that is to judge; None where there is none.
+    Return the Airflow of ``--gate airflow``; None without that gate.
 
     Raises:
-        SettingsError: There is no such program, or it is named and not asked.
+        SettingsError: Its Python does not exist, or an option requires ``--gate airflow``.
     """
     python: str | None = getattr(arguments, "airflow_python", None)
     allowed: list[str] = getattr(arguments, "gate_allow", [])
     if getattr(arguments, "gate", None) == AIRFLOW:
         return find_airflow(python, allowed, environ)
     given = {"--airflow-python": python, "--gate-allow": ", ".join(allowed)}
-    only = f"needs --gate {AIRFLOW}"
+    only = f"requires --gate {AIRFLOW}"
     if wrong := [Problem(name, text, only) for name, text in given.items() if text]:
         raise SettingsError(wrong)
     return None
@@ -363,9 +356,9 @@ def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Airfl
 
 def _place(arguments: argparse.Namespace) -> dict[str, str]:
     """
-    Return the settings that a URL stands for.
+    Return the settings that the URL argument overrides.
     """
-    # `rollback s3://bucket/prefix [REVISION]`: of two arguments the first may be left out.
+    # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be omitted.
     if arguments.command == "rollback" and str(arguments.revision).lower().startswith("s3://"):
         arguments.revision, arguments.url = arguments.url, arguments.revision
     url: str | None = arguments.url
@@ -374,14 +367,14 @@ def _place(arguments: argparse.Namespace) -> dict[str, str]:
     if not url.lower().startswith("s3://"):
         raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
     parts = url[5:].split("/")
-    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point has a slash of its own.
+    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
     end = 2 if parts[0].endswith(":accesspoint") else 1
     return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
 
 
 def _parsed(parse: Any) -> Any:
     """
-    Return a parser of settings as one of arguments.
+    Wrap a parser of settings for use with argparse.
     """
 
     def parse_argument(text: str) -> Any:

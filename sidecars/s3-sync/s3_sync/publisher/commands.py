@@ -1,5 +1,5 @@
 """
-What publishers do, and what they see of it.
+Runs the commands and reports their results.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ from s3_sync.signature import NO_KEYS, Trust
 NAMED_LEFT_OUT = 10
 UNGUARDED = (
     "This server has no conditional writes: the pointer was read, written and read again. "
-    "Two publishes at the same moment may not notice each other: run one at a time."
+    "Two publishes at the same moment may not notice each other. Run one at a time."
 )
 
 NEIGHBORS = (
-    "There are other files under this prefix ({}): whoever lists it, as `aws s3 sync` does, "
-    "takes bundles for DAGs. Releases want a prefix of their own."
+    "This prefix contains other files ({}): a pod that lists it, for example with `aws s3 sync`, "
+    "loads bundles as DAGs. Use a separate prefix for releases."
 )
 
 
@@ -79,12 +79,12 @@ def run(
     Run a command.
 
     Args:
-        trust: Whom it believes, and what it signs with.
-        source: Where releases are promoted from.
-        airflow: What judges instead of the gate of the settings.
+        trust: The keys that it trusts and signs with.
+        source: The settings of the place that a promotion copies from.
+        airflow: The Airflow to use as gate, instead of the gate in the settings.
 
     Raises:
-        SidecarError: It could not be done; what was current stays current.
+        SidecarError: The command failed; the current release has not changed.
     """
     if arguments.command == "publish":
         ignore = Ignore(arguments.folder, arguments.exclude)
@@ -166,12 +166,12 @@ def _publish_lines(outcome: Outcome, store: Store, settings: Settings) -> list[s
     if outcome.result == "unchanged":
         return [
             *lines,
-            f"Unchanged: {settings.source} is at {short(outcome.revision)} already ({size})",
+            f"Unchanged: {settings.source} is already at {short(outcome.revision)} ({size})",
         ]
     if outcome.passed:
         lines += _passed_lines(outcome.passed)
     elif settings.gate == "off":
-        lines.append("Not checked: the gate is off (--gate airflow loads it into your Airflow)")
+        lines.append("Not checked: the gate is off (--gate airflow checks with your Airflow)")
     if outcome.is_guarded is False:
         lines.append(UNGUARDED)
     if outcome.stranger:
@@ -190,7 +190,7 @@ def _publish_lines(outcome: Outcome, store: Store, settings: Settings) -> list[s
         lines.append(f"Changes: {outcome.changes}")
         lines += outcome.changes.lines(NAMED)
         lines += _dag_lines(outcome.dags, NAMED)
-        lines.append(f"Before: {before}; `s3-sync rollback {settings.source}` goes back to it")
+        lines.append(f"Previous: {before}; `s3-sync rollback {settings.source}` goes back to it")
     return lines
 
 
@@ -210,7 +210,7 @@ def _passed_facts(passed: Passed | None) -> dict[str, Any]:
 
 
 def _passed_lines(passed: Passed) -> list[str]:
-    lines = [f"Checked by {passed.checked}"]
+    lines = [f"Checked with {passed.checked}"]
     lines += [f"  allowed: {one.lacks} is missing, {one}" for one in passed.allowed[:NAMED]]
     if len(passed.allowed) > NAMED:
         lines.append(f"  and {len(passed.allowed) - NAMED} more")
@@ -287,7 +287,7 @@ def _promote(
         **_signed_facts(there),
     }
     if done.result == "unchanged":
-        return Report([f"Unchanged: {at} is at {short(revision)} already"], facts)
+        return Report([f"Unchanged: {at} is already at {short(revision)}"], facts)
     lines = [UNGUARDED] if done.is_guarded is False else []
     lines += _passed_lines(done.passed) if done.passed else []
     verb = "Would promote" if done.result == "planned" else "Promoted"
@@ -296,7 +296,8 @@ def _promote(
     if done.before:
         lines += done.changes.lines(NAMED)
         lines += _dag_lines(done.dags, NAMED)
-        lines.append(f"Before: {short(done.before.revision)}; `s3-sync rollback {at}` undoes it")
+        previous = short(done.before.revision)
+        lines.append(f"Previous: {previous}; `s3-sync rollback {at}` goes back to it")
     return Report(lines, facts)
 
 
@@ -320,7 +321,7 @@ def _content_of(
     store: Store, text: str, progress: Progress
 ) -> tuple[str, dict[str, str], Checked | None]:
     """
-    Return what a person means by it: a folder, ``current``, ``previous``, or a revision.
+    Return the content that an argument names: a folder, ``current``, ``previous`` or a revision.
     """
     if "/" in text or text in (".", ".."):
         seen = look(text, Ignore(text, ()))
@@ -329,7 +330,7 @@ def _content_of(
     is_turn = text in ("current", "previous")
     if not is_turn and os.path.isdir(text):
         raise RevisionError(
-            "release_unknown", f"{text!r} is a folder here", f"Write ./{text} for it."
+            "release_unknown", f"{text!r} is a local folder", f"Write ./{text} to compare it."
         )
     revision = _turn_of(store, text) if is_turn else resolve(store, text)
     kept = find_release(store, revision)
@@ -340,16 +341,16 @@ def _content_of(
 
 def _turn_of(store: Store, text: str) -> str:
     """
-    Return the revision that is current, or was before.
+    Return the current or the previous revision.
 
     Raises:
-        ReleaseError: There is none.
+        ReleaseError: No such release exists.
     """
     current = read_current(store)
     pointer = current.trusted if current else None
     turn = pointer and (pointer.turn if text == "current" else pointer.previous)
     if not turn:
-        raise ReleaseError("history_empty", f"there is no {text} release in {store.url}")
+        raise ReleaseError("history_empty", f"{store.url} has no {text} release")
     return turn.revision
 
 
@@ -370,14 +371,14 @@ def _rollback(
     }
     lines = [UNGUARDED] if done.is_guarded is False else []
     if result == "unchanged":
-        return Report([f"Unchanged: {store.url} is at {after} already"], facts)
+        return Report([f"Unchanged: {store.url} is already at {after}"], facts)
     verb = "Would roll" if is_dry else "Rolled"
     origin = done.after.origin
     what = ", ".join(part for part in (origin.commit[:12], origin.message) if part)
     left = f"from {before} " if before else ""
     lines.append(f"{verb} {store.url} back {left}to {after}{what and f' ({what})'}")
     lines += _signed_lines(store) if result == "rolled_back" else []
-    lines += [f"`s3-sync rollback {before} {store.url}` would undo that"] if before else []
+    lines += [f"To undo this: `s3-sync rollback {before} {store.url}`"] if before else []
     return Report(lines, facts)
 
 
@@ -395,12 +396,12 @@ def _prune(
     }
     verb = "Would remove" if is_dry else "Removed"
     lines = [
-        f"{verb} {short(entry.revision)}, used last {time_text(entry.used_at)}"
+        f"{verb} {short(entry.revision)}, last used {time_text(entry.used_at)}"
         for entry in done.removed
     ]
     lines.append(
         f"{verb} from {store.url}: releases {len(done.removed)}, bundles {done.bundles} "
-        f"({size_text(done.freed_bytes)}); releases that stay: {len(done.kept)}"
+        f"({size_text(done.freed_bytes)}); releases kept: {len(done.kept)}"
     )
     return Report(lines, facts)
 
@@ -414,7 +415,7 @@ def _pin(store: Store, revision: str, by: str, *, is_dry: bool) -> Report:
         raise unknown(store, revision)
     note = {"pinned_at": time_text(datetime.now(UTC)), "pinned_by": by}
     store.put(pin_key(revision), json.dumps(note).encode() + b"\n")
-    return Report([f"Pinned {revision} in {store.url}: it is not pruned"], facts)
+    return Report([f"Pinned {revision} in {store.url}: it will not be pruned"], facts)
 
 
 def _unpin(store: Store, revision: str, *, is_dry: bool) -> Report:

@@ -1,5 +1,5 @@
 """
-A release on its way to the bucket.
+A release that is built from a folder.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from s3_sync.signature import Signer
 
 class Draft:
     """
-    What a folder was when it was looked at, and the objects that are made of it.
+    The content of a folder, and the bundle and manifest that are built from it.
 
     Args:
-        path: Where the bundle is built.
-        signer: What signs the manifest, if anything does.
+        path: Where to build the bundle.
+        signer: Signs the manifest; None: it is not signed.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Draft:
         Build bundle and manifest.
 
         Raises:
-            FolderError: The folder is not what it was, or there is no room for the bundle.
+            FolderError: The folder has changed, or the bundle cannot be written.
         """
         try:
             tell = self._progress.counter("Bundling files", len(self._seen.files))
@@ -66,7 +66,7 @@ class Draft:
                 sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
                 size = bundle.seek(0, 2)
         except OSError as error:
-            raise temporary_failed(f"the bundle cannot be built in {self._path}", error) from error
+            raise temporary_failed(f"cannot build the bundle in {self._path}", error) from error
         now = datetime.now(UTC)
         self._manifest, self._data = make_manifest(
             rows, now, self._origin, sha256, size, self._checked
@@ -76,12 +76,12 @@ class Draft:
         try:
             parse_manifest(self._data)
         except Invalid as error:
-            said = f"no reader would take it: of the manifest, {error}"
+            said = f"readers would refuse the manifest: {error}"
             raise FolderError("release_too_large", said) from error
 
     def ready(self) -> tuple[str, Manifest, bytes]:
         """
-        Return where the bundle is, and the manifest with its bytes.
+        Return the path of the bundle, the manifest and its bytes; build them if necessary.
         """
         if self._manifest is None:
             self.build()

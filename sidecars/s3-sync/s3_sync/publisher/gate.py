@@ -1,5 +1,5 @@
 """
-The gate before an upload: the daemon's, with the whole release as new, or a real Airflow.
+The gate before an upload: the daemon's gate, to which every file is new, or a real Airflow.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from sidecar_runtime.gate.gate import Gate, RevisionRefused, make_gate
 
 class Refused(FolderError):
     """
-    An Airflow refuses the folder.
+    Airflow refuses the folder.
 
     Args:
-        broken: All of it.
+        broken: All problems.
 
     Attributes:
-        details: What people read of it.
+        details: The first problems, as lines of text.
     """
 
     def __init__(self, broken: Sequence[Broken]) -> None:
         lacks = sorted({one.lacks for one in broken if one.lacks})
-        advice = "Fix it, and publish again."
+        advice = "Fix the files and publish again."
         if lacks:
-            advice += f" What only this Airflow lacks may be allowed: --gate-allow {lacks[0]!r}."
+            advice += f" To allow what only this Airflow lacks: --gate-allow {lacks[0]!r}."
         super().__init__(
             "revision_refused",
-            f"Airflow refuses it, problems: {len(broken)}",
+            f"Airflow refuses the files; problems: {len(broken)}",
             advice,
         )
         self.broken = broken
@@ -53,18 +53,18 @@ def judge(
     write: Callable[[str], list[str]],
 ) -> Passed | None:
     """
-    Let a gate judge a copy of what would be released, and of nothing else.
+    Run the gate on a copy of exactly the files that would be released.
 
     Args:
-        airflow: What judges instead of the gate of the settings.
+        airflow: The Airflow to use as gate, instead of the gate in the settings.
         write: Writes the files into a folder, and returns their paths.
 
     Returns:
-        What Airflow said.
+        The result of the Airflow check; None for any other gate.
 
     Raises:
-        FolderError: It refuses; file, line and reason are named.
-        SidecarError: There is no verdict.
+        FolderError: The gate refuses the files; the error lists file, line and reason.
+        SidecarError: The gate came to no verdict.
     """
     metrics = SyncMetrics(__version__, "publish", is_served=False).gate
     gate = make_gate(settings, metrics)
@@ -83,8 +83,8 @@ def judge(
             texts = [str(finding) for finding in refused.findings[:NAMED]]
             if refused.files_refused > len(texts):
                 texts.append(f"{refused.files_refused - len(texts)} more")
-            said = f"the gate refuses it: {'; '.join(texts)}"
-            raise FolderError("revision_refused", said, "Fix it, and publish again.")
+            said = f"the gate refuses the files: {'; '.join(texts)}"
+            raise FolderError("revision_refused", said, "Fix the files and publish again.")
     return None
 
 
@@ -94,7 +94,7 @@ def _ask(
     try:
         paths = write(folder)
     except OSError as error:
-        raise temporary_failed(f"no copy for the gate can be made in {folder}", error) from error
+        raise temporary_failed(f"cannot copy the files for the gate to {folder}", error) from error
     try:
         return gate.examine(revision, folder, paths, Fence())
     except Undecided as error:

@@ -1,5 +1,5 @@
 """
-How far a command is, on a terminal; nothing elsewhere.
+The progress of a command, shown on a terminal only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EVERY_SECONDS = 0.1
 
 class Progress:
     """
-    One line on standard error that is written over; gone when the command ends.
+    One line on standard error that is overwritten, and cleared when the command ends.
     """
 
     def __init__(self) -> None:
@@ -25,13 +25,13 @@ class Progress:
 
     def counter(self, what: str, total: int) -> Callable[[int], None]:
         """
-        Return the function that takes the number of things that are done.
+        Return a function that takes the number of finished items.
         """
         return lambda done: self._tell(f"{what}: {done} of {total}", is_last=done >= total)
 
     def bytes_counter(self, what: str, total_bytes: int) -> Callable[[int], None]:
         """
-        Return the function that takes the number of bytes that are done.
+        Return a function that takes the number of finished bytes.
         """
         total = f"{total_bytes / MIB:.1f} MiB"
         return lambda done: self._tell(
@@ -40,7 +40,7 @@ class Progress:
 
     def clear(self) -> None:
         """
-        Wipe the line.
+        Clear the line.
         """
         if self._is_shown and self._told_at:
             sys.stderr.write("\r\x1b[K")
@@ -56,7 +56,7 @@ class Progress:
 
 class Watched(io.BufferedReader):
     """
-    A file that tells how much of it was read.
+    A file that reports how much of it was read.
     """
 
     def __init__(self, path: str, tell: Callable[[int], None]) -> None:
@@ -65,7 +65,7 @@ class Watched(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """
-        Read as any file, and tell where we are.
+        Read like any file, and report the position.
         """
         data = super().read(size)
         self._tell(self.tell())

@@ -1,5 +1,5 @@
 """
-A release of one place made current in another: the same bytes, verified on the way.
+Promotion: makes a release from one place current in another, byte for byte and verified.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from s3_sync.signature import Untrusted
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """
-    What a promotion did.
+    The result of a promotion.
 
     Args:
         result: ``promoted``, ``unchanged`` or ``planned``.
-        before: What was current in the target; None where nothing was.
-        dags: What differs of the ids of DAGs; None where they are not known of both.
-        passed: What Airflow said, where it was asked.
-        is_guarded: Whether the target has conditional writes; None where nothing was written.
+        before: The pointer in the target when it began; None if nothing was current.
+        dags: The changed DAG ids; None unless those of both releases are known.
+        passed: The result of the Airflow check, if that is the gate.
+        is_guarded: Whether the target has conditional writes; None if nothing was written.
     """
 
     result: str
@@ -78,18 +78,18 @@ def promote(
     repairs: bool = False,
 ) -> Promotion:
     """
-    Make a release of the source current in the target; the same revision, manifest and bundle.
+    Make a release of the source current in the target, with the same manifest and bundle.
 
-    Killed anywhere, what was current in the target stays so, or all of the new release is.
+    If it is killed, either the old or the complete new release is current in the target.
 
     Args:
-        revision: Which, or its first digits; None: what is current in the source.
-        who: Who promotes; the rest of the origin is the release's own.
-        repairs: Whether the pointer of the target is replaced in any case.
+        revision: The revision or its first digits; None: the current one of the source.
+        who: Who promotes; the rest of the origin is taken from the release.
+        repairs: Whether to replace the pointer of the target in any case.
 
     Raises:
-        SidecarError: There is none, it is not what it says, the gate refuses it, or another
-            publisher was faster.
+        SidecarError: The release is missing or damaged, the gate refuses it, or another publisher
+            was faster.
     """
     named = _current(source) if revision is None else None
     revision = named.revision if named else resolve(source, str(revision))
@@ -131,17 +131,17 @@ def _current(source: Store) -> Pointer:
     current = read_current(source)
     pointer = current.trusted if current else None
     if current is None or pointer is None:
-        raise ReleaseError("history_empty", f"nothing was published to {source.url} yet")
+        raise ReleaseError("history_empty", f"nothing has been published to {source.url} yet")
     check_not_replayed(current)
     return pointer
 
 
 class Fetched:
     """
-    A release that comes from another place, when it is asked for.
+    A release of another place, downloaded when it is needed.
 
     Args:
-        path: Where the bundle is to be.
+        path: Where to store the bundle.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Fetched:
 
     def ready(self) -> tuple[str, Manifest, bytes]:
         """
-        Return where the bundle is, and the manifest with its bytes; each file of it is verified.
+        Return the path of the bundle, the manifest and its bytes; every file is verified.
         """
         with self._bundle() as bundle:
             for _ in self._contents(bundle):
@@ -171,7 +171,7 @@ class Fetched:
 
     def write(self, folder: str) -> list[str]:
         """
-        Write the files into a folder; return their paths.
+        Write the verified files into a folder; return their paths.
         """
         with self._bundle() as bundle:
             return write_copy(self._contents(bundle), folder)
@@ -194,13 +194,13 @@ class Fetched:
             with open(self._path, "rb") as bundle:
                 found = hashlib.file_digest(bundle, "sha256").hexdigest()
         except OSError as error:
-            raise temporary_failed(f"no room for the bundle in {self._path}", error) from error
+            raise temporary_failed(f"cannot store the bundle in {self._path}", error) from error
         if found != head.bundle_sha256:
             raise self._corrupt(f"its SHA-256 is {found}")
 
     def _contents(self, bundle: int) -> Iterator[FileContent]:
         """
-        Yield each file, verified as a pod does.
+        Yield each file, verified in the same way as in a pod.
         """
         for file in self._manifest.locate(self._manifest.files.values()):
             data = bytearray()
@@ -215,6 +215,6 @@ class Fetched:
     def _corrupt(self, why: str) -> ReleaseError:
         return ReleaseError(
             "bundle_corrupt",
-            f"the bundle of {short(self.revision)} is not what its manifest says: {why}",
-            "Nothing was promoted. Publish its content again: that puts it right.",
+            f"the bundle of {short(self.revision)} does not match its manifest: {why}",
+            "Nothing was promoted. Publish its content again to replace the bundle.",
         )

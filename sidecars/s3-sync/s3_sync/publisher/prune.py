@@ -1,5 +1,5 @@
 """
-Which releases go, and how: the manifest first, so that no release is ever there without its bundle.
+Removes old releases, the manifest first, so that no release is ever without its bundle.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from s3_sync.publisher.catalog import (
 from s3_sync.publisher.store import Listed, Store, Stored
 from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY, bundle_key, left_key, manifest_key
 
-# No publish or rollback takes longer: what is younger may be that of one which is under way.
+# No publish or rollback takes longer; a younger object may belong to one that is still running.
 UPLOAD_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """
-    What a prune removed, or would remove.
+    The result of a prune, or of a dry run.
 
     Args:
-        bundles: How many, those that no release named among them.
-        freed_bytes: Of these bundles.
+        bundles: The number of removed bundles, including those that no release named.
+        freed_bytes: The size of these bundles.
     """
 
     removed: tuple[CatalogEntry, ...]
@@ -52,11 +52,11 @@ def choose(
     now: datetime,
 ) -> list[CatalogEntry]:
     """
-    Return the releases that go: neither spared, nor among those used last, nor used lately.
+    Return the releases to remove: not spared, not among the last `keep_count`, not used recently.
 
     Args:
-        entries: Those used last first.
-        spared: Revisions that stay whatever their age.
+        entries: All releases, the most recently used first.
+        spared: Revisions to keep whatever their age.
     """
     youngest = now - timedelta(seconds=keep_for_seconds)
     return [
@@ -77,24 +77,24 @@ def prune(
     """
     Remove old releases, and bundles that no release names.
 
-    Killed anywhere, every release that has a manifest is whole; the next prune removes the rest.
+    If it is killed, every release that has a manifest is whole; the next prune removes the rest.
 
     Args:
-        keep: More revisions that stay.
+        keep: More revisions to keep.
 
     Raises:
-        ReleaseError: There are releases, and none is current; nothing is removed.
+        ReleaseError: Releases exist, but none is current; nothing is removed.
     """
     now = store.now()
-    # Before the manifests: a publish writes them in this order.
+    # Before the manifests: a publish writes the bundle first.
     bundles = list(store.list(BUNDLE_FOLDER))
-    # Before the marks: what is left after this has one.
+    # Before the marks: a release that is replaced after this has a mark.
     current, in_use, _ = _in_use(store, now, is_first=True)
     entries = list_releases(store, current)
     if entries and not current:
         raise ReleaseError(
             "release_missing",
-            f"there is no {store.url}{POINTER_KEY}, so nobody knows which release pods have",
+            f"{store.url}{POINTER_KEY} does not exist, so the release in use is unknown",
             "Nothing was removed. Publish first.",
         )
     going = choose(entries, in_use.union(keep), keep_count, keep_for_seconds, now)
@@ -115,11 +115,11 @@ def prune(
 
 def read_names(path: str | None) -> list[str]:
     """
-    Return the revisions that a file names, one a line; ``-`` is standard input.
+    Return the revisions in a file, one per line; ``-`` is standard input.
 
     Raises:
-        RevisionError: It cannot be read, or names none: what made it has failed, more likely than
-            that nothing is needed any more.
+        RevisionError: It cannot be read, or contains none: more likely, the program that wrote it
+            has failed than that no release is needed.
     """
     if path is None:
         return []
@@ -127,12 +127,12 @@ def read_names(path: str | None) -> list[str]:
         text = sys.stdin.read() if path == "-" else Path(path).read_text()
     except (OSError, ValueError) as error:
         raise RevisionError(
-            "release_unknown", f"--keep-from {path!r} cannot be read: {error}"
+            "release_unknown", f"cannot read --keep-from {path!r}: {error}"
         ) from error
     if names := [name for line in text.splitlines() if (name := line.strip())]:
         return names
     raise RevisionError(
-        "release_unknown", f"--keep-from {path!r} names no release: leave it out to keep none"
+        "release_unknown", f"--keep-from {path!r} contains no release; omit it to keep none"
     )
 
 
@@ -140,11 +140,11 @@ def _in_use(
     store: Store, now: datetime, *, is_first: bool = False
 ) -> tuple[str, set[str], dict[str, Listed]]:
     """
-    Return what is current, "" where nothing is; all that may not go: that, what a rollback leads
-    to, what is pinned, what is about to be in use; and the marks, read after the pointer.
+    Return the current revision, or ""; the revisions to keep: the current one, the target of a
+    rollback, pinned ones and those about to become current; and the marks, read after the pointer.
 
     Args:
-        is_first: Whether nothing was removed yet, so that it can end here.
+        is_first: Whether nothing was removed yet, so that it can still be stopped.
     """
     current = read_current(store)
     if current is not None and is_first:
@@ -161,7 +161,7 @@ def _in_use(
 
 def _remove(store: Store, going: Sequence[CatalogEntry], now: datetime) -> list[CatalogEntry]:
     """
-    Delete manifests; one that came into use meanwhile is put back, and is not returned.
+    Delete manifests and return their releases; restore those that came into use meanwhile.
     """
     removed: list[tuple[CatalogEntry, Stored]] = []
     for entry in going:
@@ -183,7 +183,7 @@ def _remove(store: Store, going: Sequence[CatalogEntry], now: datetime) -> list[
 
 def _delete_unless_new(store: Store, bundle: Listed) -> bool:
     """
-    Delete a bundle and return true, unless a publish has just written it again.
+    Delete a bundle and return True, unless a publish has just written it again.
     """
     now = store.look(bundle.key)
     if now is None or now.modified_at > bundle.modified_at:
@@ -199,9 +199,9 @@ def _loose(
     now: datetime,
 ) -> list[Listed]:
     """
-    Return the old bundles that no release names: of those that go, and of killed publishes.
+    Return the old bundles that no release needs: those of removed releases and killed publishes.
 
-    Where a release that stays does not say which bundle is its own, the latter stay too.
+    If the bundle of a remaining release is unknown, the bundles of killed publishes stay.
     """
     named = {bundle_key(entry.summary.bundle_sha256) for entry in staying if entry.summary}
     released = {bundle_key(entry.summary.bundle_sha256) for entry in going if entry.summary}

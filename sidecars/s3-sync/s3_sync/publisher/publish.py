@@ -1,8 +1,8 @@
 """
-One publish: look → gate → bundle → look again → upload → swing → verify.
+One publish: look → gate → bundle → look again → upload → swap → verify.
 
-Killed anywhere, what was current stays current, and all that is left is an object that nobody
-names; the next publish uses it, and `prune-releases` removes it.
+If it is killed before the swap, the current release stays, and at most unused objects are left:
+the next publish of the same content uses them, and `prune-releases` removes them.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from s3_sync.release.pointer import Pointer
 from s3_sync.release.signed import sign_manifest
 from s3_sync.revision import revision_of
 
-# Judges a revision whose files a function writes into a folder; raises where it refuses, and
-# returns what Airflow said, where that was asked.
+# Runs the gate on a revision whose files a function writes into a folder. Raises if the gate
+# refuses; returns the result of the Airflow check, if that is the gate.
 Judge = Callable[[str, Callable[[str], list[str]]], Passed | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    What a publish did.
+    The result of a publish.
 
     Args:
         result: ``published``, ``unchanged`` or ``planned``.
-        before: What was current when it began; None for the first release.
-        changes: Against what was current; all is new where that is not there.
-        dags: The same of the ids of DAGs; None where they are not known of both.
-        passed: What Airflow said, where it was asked.
-        bundle_bytes: Size of the bundle; 0 where none was asked for.
-        is_guarded: Whether the server has conditional writes; None where none was needed.
-        stranger: Looked for at the first publish: something else that lies under the prefix.
+        before: The pointer when it began; None for the first release.
+        changes: The changed files; every file is new if the current release is missing.
+        dags: The changed DAG ids; None unless those of both releases are known.
+        passed: The result of the Airflow check, if that is the gate.
+        bundle_bytes: The size of the bundle; 0 if none was needed.
+        is_guarded: Whether the server has conditional writes; None if nothing was written.
+        stranger: At the first publish, the key of another object under the prefix.
     """
 
     result: str
@@ -90,14 +90,14 @@ class Publisher:
         Make the content of a folder the current release.
 
         Args:
-            repairs: Whether the pointer is replaced in any case: by one of a higher sequence, and
-                where it is not one at all.
+            repairs: Whether to replace the pointer in any case, with a higher sequence, even if
+                the object is not a pointer.
 
         Raises:
-            SidecarError: It cannot be; what was current stays current.
+            SidecarError: The publish failed; the current release has not changed.
         """
-        look(folder, ignore)  # its problems are reported even if S3 cannot be reached
-        # Before the folder is read: else what others publish meanwhile would be overwritten unseen.
+        look(folder, ignore)  # report its problems even if S3 cannot be reached
+        # Before the folder is read, so that a concurrent publish is not overwritten unseen.
         before = read_replaceable(self._store, repairs=repairs)
         pointer = before.trusted if before else None
         seen = look(folder, ignore)
@@ -144,8 +144,8 @@ class Publisher:
 
     def _is_done(self, before: Current, pointer: Pointer) -> bool:
         """
-        Whether what is current is whole, signed by our own key where we sign, and no old pointer
-        that pods refuse.
+        Whether the current release is whole, signed with our key if we sign, and its pointer is
+        not an old one that pods refuse.
         """
         if before.replayed or not self._store.needs_no_signature(before.signed_by):
             return False
@@ -154,10 +154,10 @@ class Publisher:
 
     def _signed_by_us(self, kept: Kept, revision: str) -> Kept:
         """
-        Return a release with our signature in place of another that is trusted: a key that goes
-        must not take along what is current.
+        Return a release whose manifest has our signature instead of another trusted one: removing
+        the old key must not invalidate the current release.
 
-        What is signed is not changed, so the pointer that names it holds at every moment.
+        The signed content does not change, so the pointer to it is valid at every moment.
         """
         signer = self._store.signer
         if signer is None or not kept.is_good or kept.signed_by == signer.key_id:

@@ -1,5 +1,5 @@
 """
-What a command tells: lines for people, facts for programs.
+The report of a command: lines for people, facts for programs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def size_text(size_bytes: int) -> str:
     """
-    Return a size as people read it.
+    Return a size in a readable unit.
     """
     if size_bytes < 1 << 10:
         return f"{size_bytes} B"

@@ -1,5 +1,5 @@
 """
-Back to a release that is there, in one step.
+Rollback: makes an existing release current again, in one step.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from s3_sync.revision import short
 @dataclass(frozen=True, slots=True)
 class Rollback:
     """
-    What a rollback did, or would do.
+    The result of a rollback, or of a dry run.
 
     Args:
-        before: None where there was no pointer, or none that is trusted.
-        is_guarded: Whether the server has conditional writes; None where nothing was written.
+        before: The pointer that was replaced; None if none was trusted.
+        is_guarded: Whether the server has conditional writes; None if nothing was written.
     """
 
     before: Pointer | None
@@ -49,12 +49,12 @@ def roll_back(
     Make a release current again.
 
     Args:
-        revision: Which; None: the one before the current one.
-        who: Who does it; the rest of the origin is the release's own.
-        repairs: Whether the pointer is replaced in any case, where a revision is named.
+        revision: The release; None: the one before the current one.
+        who: Who rolls back; the rest of the origin is taken from the release.
+        repairs: Whether to replace the pointer in any case, if a revision is given.
 
     Raises:
-        SidecarError: There is none to go back to, or it is not whole; nothing is changed.
+        SidecarError: No such release exists, or it is incomplete; nothing is changed.
     """
     before = read_current(store) if revision is None else read_replaceable(store, repairs=repairs)
     old = before.trusted if before else None
@@ -69,8 +69,8 @@ def roll_back(
     if kept is None and revision is None:
         raise ReleaseError(
             "history_empty",
-            f"{short(target)}, the release before the current one, is not there any more",
-            "It was pruned. `s3-sync releases` lists those that are there; name one.",
+            f"{short(target)}, the release before the current one, no longer exists",
+            "It was pruned. Pass another revision; `s3-sync releases` lists the existing ones.",
         )
     if kept is None:
         raise unknown(store, target)
@@ -81,7 +81,7 @@ def roll_back(
     origin = kept.manifest.head.origin._replace(by=who.by, ci_url=who.ci_url)
     turn, history = next_turn(old, target, store.now())
     if old and target != old.revision:
-        # Else from before all of it, as far as anybody can tell: so all of it was left.
+        # A release that is not in the history is older than all of it: all of it was left.
         restores = restored.sequence if restored else history[-1].sequence - 1
         turn = turn._replace(restores=restores)
     after = pointer_to(store, turn, kept, origin, history)
@@ -91,7 +91,7 @@ def roll_back(
         raise unknown(store, target)
     after, is_guarded = swap_pointer(store, after, kept.data, before)
     if not find_shown(store, after):
-        # By a prune that puts it back, too, unless it is killed before.
+        # A prune deleted it; it also restores it, unless it is killed before.
         put_manifest(store, target, kept, None)
         if not find_shown(store, after):
             raise incomplete(target)
@@ -100,23 +100,24 @@ def roll_back(
 
 def _previous(store: Store, before: Current | None) -> Turn:
     """
-    Return what was current before what is.
+    Return the turn before the current one.
 
     Raises:
-        ReleaseError: Nothing was, or nobody can tell.
+        ReleaseError: There is none, or it cannot be determined.
     """
     pointer = before.trusted if before else None
     if before is None or pointer is None:
         raise ReleaseError(
             "history_empty",
-            f"{store.url}{POINTER_KEY} is not there, so nobody knows what was current before",
-            "`s3-sync releases` lists what is there; name one. If there is none, publish.",
+            f"{store.url}{POINTER_KEY} does not exist, so the previous release is unknown",
+            "Pass a revision; `s3-sync releases` lists the existing ones. If there are none, "
+            "publish.",
         )
     check_not_replayed(before)
     if pointer.previous is None:
         raise ReleaseError(
             "history_empty",
             f"there is no release before {short(pointer.revision)} to go back to",
-            "`s3-sync releases` lists those that are there; name one.",
+            "Pass a revision; `s3-sync releases` lists the existing ones.",
         )
     return pointer.previous

@@ -1,8 +1,8 @@
 """
-The bucket as a publisher sees it: whole objects, some of them under a condition.
+The bucket as a publisher sees it: whole objects, some of them written conditionally.
 
-The only module that talks to S3 by boto3: a publisher runs for seconds, so botocore's retries and
-its ways to send a body are worth more than what its client costs.
+The only module that uses boto3: a publisher runs for seconds, so botocore's retries and its
+handling of request bodies are worth the cost of its client.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sidecar_runtime.aws.chain import whoami
 from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 
-# Answers to a conditional write that met another one under way, which ask for one more try.
+# Retries of a conditional write that S3 refused because of another write in progress (409).
 CONFLICT_TRIES = 6
 CONFLICT_SECONDS = 0.2
 
@@ -43,13 +43,13 @@ _CONFIG = Config(
     connect_timeout=10,
     read_timeout=60,
     retries={"mode": "standard", "total_max_attempts": 5},
-    # Content-MD5 says the same to every server; trailing checksums are unknown to many.
+    # Every server understands Content-MD5; many do not know trailing checksums.
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
 
 CHUNK_BYTES = 1 << 20
-# What is larger goes up in parts of this size, one after the other: a lost connection costs one.
+# Larger objects are uploaded in parts of this size, in sequence: a lost connection costs one part.
 PART_BYTES = 64 << 20
 
 KINDS = {"json": "application/json", "zip": "application/zip"}
@@ -61,19 +61,19 @@ Taken = TypeVar("Taken")
 
 class ConditionFailed(Exception):
     """
-    A conditional write was refused: the object is there, or is not the one that was read.
+    A conditional write was refused: the object exists, or is not the one that was read.
     """
 
 
 class ConditionUnknown(Exception):
     """
-    The server says that it has no conditional writes.
+    The server reports that it has no conditional writes.
     """
 
 
 class UploadEnded(Exception):
     """
-    An upload in parts was ended by others: by a rule of the bucket, for one.
+    A multipart upload was aborted from outside, for example by a lifecycle rule.
     """
 
 
@@ -83,7 +83,7 @@ class Stored:
     An object that was read.
 
     Args:
-        modified_at: By S3's clock; None where the server does not say.
+        modified_at: By S3's clock; None if the server does not report it.
     """
 
     data: bytes
@@ -94,7 +94,7 @@ class Stored:
 @dataclass(frozen=True, slots=True)
 class Listed:
     """
-    An object of a listing: its key relative to the prefix.
+    An object in a listing; its key is relative to the prefix.
     """
 
     key: str
@@ -107,12 +107,12 @@ class Store:
     The objects under one prefix; keys are relative to it.
 
     Attributes:
-        keys: What is trusted that others have written there; None: everything.
-        signer: What signs what is written there; None: nothing does.
-        part_bytes: What is larger goes up in parts.
+        keys: The keys that must have signed the objects of others; None: all are trusted.
+        signer: Signs the objects that are written; None: they are not signed.
+        part_bytes: Larger objects are uploaded in parts of this size.
 
     Raises:
-        SidecarError: From every method, where S3 refuses or cannot be reached.
+        SidecarError: From every method, if S3 refuses or cannot be reached.
     """
 
     def __init__(self, settings: Settings, profile: str = "", trust: Trust = NO_KEYS) -> None:
@@ -122,9 +122,9 @@ class Store:
         """
         self.keys, self.signer = trust.keys, trust.signer
         self.part_bytes = PART_BYTES
-        # What time it was for S3 at its last answer, and by our monotonic clock.
+        # The time of S3's last response, by its clock and by our monotonic clock.
         self._heard: tuple[datetime, float] | None = None
-        # botocore alone reads only AWS_DEFAULT_REGION.
+        # botocore itself reads only AWS_DEFAULT_REGION.
         if region := os.environ.get("AWS_REGION"):
             os.environ["AWS_DEFAULT_REGION"] = region
         self.bucket = settings.bucket
@@ -144,29 +144,29 @@ class Store:
 
     def needs_no_signature(self, signed_by: str) -> bool:
         """
-        Whether what this key has signed, "" for none, need not be signed by us.
+        Whether an object signed with this key ("": unsigned) need not be signed again.
         """
         return self.signer is None or signed_by == self.signer.key_id
 
     @property
     def url(self) -> str:
         """
-        The place as people write it.
+        The place as an ``s3://`` URL.
         """
         return f"s3://{self.bucket}/{self.prefix}"
 
     def read(self, key: str, *, head_bytes: int = 0) -> Stored | None:
         """
-        Return an object, or the first bytes of it; None where there is none.
+        Return an object, or its first bytes; None if it does not exist.
         """
         part = {"Range": f"bytes=0-{head_bytes - 1}"} if head_bytes else {}
 
         def take(at: dict[str, str]) -> Stored:
             found = self._client.get_object(**at, **part)
-            # A byte too many is what tells that it is too long.
+            # One byte more, so that the caller can refuse an object that is too long.
             body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
             if len(body) <= MANIFEST_LIMIT_BYTES:
-                found["Body"].read(1)  # raises where the connection ended before the object
+                found["Body"].read(1)  # raises if the connection ended before the object
             modified_at = found.get("LastModified")
             return Stored(body, found["ETag"], _aware(modified_at) if modified_at else None)
 
@@ -174,7 +174,7 @@ class Store:
 
     def sha256_of(self, key: str) -> str | None:
         """
-        Return the SHA-256 of an object, which is read through for that; None where there is none.
+        Read an object and return its SHA-256; None if it does not exist.
         """
 
         def take(at: dict[str, str]) -> str:
@@ -187,10 +187,10 @@ class Store:
 
     def fetch(self, key: str, path: str, tell: Callable[[int], None]) -> bool:
         """
-        Write an object into a file; return whether it is there.
+        Download an object into a file; return whether it exists.
 
         Args:
-            tell: Takes the number of bytes that have come.
+            tell: Called with the number of bytes received.
         """
 
         def take(at: dict[str, str]) -> bool:
@@ -205,12 +205,12 @@ class Store:
 
     def look(self, key: str) -> Listed | None:
         """
-        Return what a listing would say of one object; None where there is none.
+        Return the listing entry of one object; None if it does not exist.
         """
 
         def take(at: dict[str, str]) -> Listed:
             answer = self._client.head_object(**at)
-            # Where the server does not say, it may be new.
+            # If the server does not report the time, the object may be new.
             modified_at = answer.get("LastModified") or self.now()
             return Listed(key, int(answer["ContentLength"]), _aware(modified_at))
 
@@ -218,7 +218,7 @@ class Store:
 
     def _unless_absent(self, key: str, take: Callable[[dict[str, str]], Taken]) -> Taken | None:
         """
-        Return what is taken from an object; None where there is nothing to be read.
+        Return the result of `take` for an object; None if the object does not exist or is empty.
         """
         try:
             return take({"Bucket": self.bucket, "Key": self.prefix + key})
@@ -238,7 +238,7 @@ class Store:
     @contextmanager
     def _explaining(self, operation: Operation, key: str) -> Iterator[None]:
         """
-        Raise what fails in the words of the daemon.
+        Turn errors of boto3 into those of the daemon.
         """
         try:
             yield
@@ -256,18 +256,18 @@ class Store:
         if_etag: str = "",
     ) -> None:
         """
-        Write an object, whole or not at all.
+        Write an object, completely or not at all.
 
-        botocore asks again when an answer is lost, so a refused condition may be our own success:
-        read and compare.
+        botocore retries when a response is lost, so a failed condition may mean our own success:
+        read the object and compare.
 
         Args:
-            if_absent: Only where there is none.
-            if_etag: Only in place of the object that was read with this ETag.
+            if_absent: Write only if the object does not exist.
+            if_etag: Write only if the object still has this ETag.
 
         Raises:
             ConditionFailed: The condition is not met.
-            ConditionUnknown: The server knows no such condition.
+            ConditionUnknown: The server does not support the condition.
         """
         condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_etag} if if_etag else {}
         given = {
@@ -297,13 +297,13 @@ class Store:
 
     def upload(self, key: str, body: io.BufferedReader) -> None:
         """
-        Write an object from a file, in parts where it is large; it appears whole, by the last step.
+        Write an object from a file, in parts if it is large; the last step makes it visible.
 
-        What is up of it is dropped where that fails. When the process is killed, S3 keeps it,
-        unseen, until a lifecycle rule of the bucket removes unfinished uploads.
+        If the upload fails, uploaded parts are removed. After a kill, S3 keeps them, invisible,
+        until a lifecycle rule of the bucket removes unfinished uploads.
 
         Raises:
-            UploadEnded: Others have ended it.
+            UploadEnded: The upload was aborted from outside.
         """
         size_bytes = body.seek(0, os.SEEK_END)
         body.seek(0)
@@ -317,13 +317,13 @@ class Store:
             except exceptions.ClientError as error:
                 if status_of(error) not in (405, 501):
                     raise
-                self.put(key, body)  # a store that takes no parts
+                self.put(key, body)  # a store without multipart uploads
                 return
             at["UploadId"] = begun["UploadId"]
             try:
                 self._upload_parts(at, body)
             except exceptions.ClientError as error:
-                # Completed, perhaps, and the answer to that was lost.
+                # It may have been completed, and the response lost.
                 if code_of(error) != "NoSuchUpload":
                     raise
                 body.seek(0)
@@ -339,7 +339,7 @@ class Store:
                     **at, PartNumber=number, Body=data, ContentMD5=_md5(data)
                 )
                 parts.append({"PartNumber": number, "ETag": taken["ETag"]})
-                data = b""  # else two are in memory at once
+                data = b""  # never hold two parts in memory
             self._client.complete_multipart_upload(**at, MultipartUpload={"Parts": parts})
         except BaseException:
             with suppress(exceptions.ClientError, exceptions.BotoCoreError):
@@ -348,12 +348,12 @@ class Store:
 
     def now(self) -> datetime:
         """
-        Return what time it is for S3, whose clock dates the objects: that of its last answer.
+        Return the time by the clock of S3, which dates the objects, from its last response.
         """
         if self._heard is None:
             with self._explaining("list", ""):
                 self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
-        if self._heard is None:  # it does not say
+        if self._heard is None:  # its responses have no date
             return datetime.now(UTC)
         at, then = self._heard
         return at + timedelta(seconds=time.monotonic() - then)
@@ -365,18 +365,18 @@ class Store:
 
     def delete(self, key: str) -> None:
         """
-        Delete an object; one that is not there is fine.
+        Delete an object, if it exists.
         """
         with self._explaining("delete", key):
             try:
                 self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
             except exceptions.ClientError as error:
-                if code_of(error) != "NoSuchKey":  # S3 does not say so, other stores do
+                if code_of(error) != "NoSuchKey":  # other stores report it, S3 does not
                     raise
 
     def list(self, folder: str) -> Iterator[Listed]:
         """
-        Yield the objects of a folder.
+        Yield the objects in a folder.
         """
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self.prefix + folder
@@ -389,10 +389,10 @@ class Store:
 
     def _is_absent(self, key: str) -> bool:
         """
-        Whether an object that may not be read is not there at all.
+        Whether an object whose read was denied does not exist.
 
-        S3 tells a missing object from a forbidden one only to whoever may list the bucket, and a
-        policy that allows it for one prefix does not count then: it can be listed all the same.
+        Without permission to list the whole bucket, S3 answers 403 for a missing object as well,
+        even if the policy allows listing this prefix. Listing the key tells both cases apart.
         """
         try:
             answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + key)
@@ -404,7 +404,7 @@ class Store:
         self, error: exceptions.ClientError, operation: Operation, key: str
     ) -> SidecarError:
         """
-        Return the error that the daemon would tell for the same answer.
+        Return the error that the daemon would raise for the same response.
         """
         said = error.response.get("Error", {})
         answer = Answer(status_of(error))
@@ -434,7 +434,7 @@ def _pay(params: dict[str, Any], **_: object) -> None:
 
 def _aware(at: datetime) -> datetime:
     """
-    Return a time of S3's: in UTC, where a server leaves that out.
+    Return a time with a time zone: UTC if the server omits it.
     """
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 

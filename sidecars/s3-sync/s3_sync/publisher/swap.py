@@ -1,5 +1,5 @@
 """
-The one step that makes a release current: the pointer is replaced, by nobody but us meanwhile.
+The one step that makes a release current: replace the pointer unless another publisher has.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from s3_sync.release.signed import sign_pointer
 from s3_sync.revision import short
 from sidecar_runtime.logs import get_logger
 
-# No object has this ETag: it is the MD5 of nothing that anybody writes.
+# No object has this ETag: no known content has this MD5.
 NO_ETAG = '"00000000000000000000000000000000"'
-# What the mark of a release has that is about to be in use; of one that was left it is empty.
+# The content of a mark for a release about to become current; a replaced release has an empty one.
 COMING = b"coming\n"
-# How often a pointer is written again that does not say when it was written.
+# How often to rewrite a pointer whose time is too far from the time S3 gave the object.
 DATE_TRIES = 2
 
 log = get_logger("publisher")
@@ -32,10 +32,10 @@ log = get_logger("publisher")
 
 def announce(store: Store, revision: str) -> bool:
     """
-    Say that a release is about to be in use, and return whether it is there.
+    Mark a release as about to become current; return whether it still exists.
 
-    A prune beside us reads the marks after it has deleted manifests: what it deleted before ours
-    is seen to be missing here, and what it deletes after it, it puts back.
+    A concurrent prune reads the marks after it has deleted manifests. A deletion before this mark
+    is seen here; a manifest deleted after it, the prune restores.
     """
     store.put(left_key(revision), COMING)
     return store.look(manifest_key(revision)) is not None
@@ -43,24 +43,24 @@ def announce(store: Store, revision: str) -> bool:
 
 def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, tuple[Turn, ...]]:
     """
-    Return the new turn and its history, which stays as it was where it repairs what is current.
+    Return the new turn and its history; a repair of the current release keeps the history.
 
-    Its sequence is the time, or one more than that before, whichever is more: higher than all that
-    pods remember, also where an old pointer was put back, or none is left.
+    Its sequence is the time, or the previous sequence plus one if that is higher: more than any
+    that pods remember, even if an old pointer was restored or the pointer is missing.
 
     Args:
-        old: The pointer before, if it can be built on.
-        now: By the clock of S3, which all publishers share.
+        old: The previous pointer, if its history can be continued.
+        now: The time by the clock of S3, which all publishers share.
 
     Raises:
-        ReleaseError: There is no higher sequence.
+        ReleaseError: No higher sequence exists.
     """
     sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
     if sequence > SEQUENCE_LIMIT:
         raise ReleaseError(
             "pointer_invalid",
-            f"{POINTER_KEY} has the highest sequence that there is",
-            f"Nobody counts that far: find out who wrote it, delete {POINTER_KEY}, and publish.",
+            f"{POINTER_KEY} has the highest possible sequence, {SEQUENCE_LIMIT}",
+            f"s3-sync does not write it: find out who did, delete {POINTER_KEY}, and publish.",
         )
     turn = Turn(revision, sequence, now)
     if old is not None and old.revision == revision:
@@ -72,13 +72,13 @@ def swap_pointer(
     store: Store, pointer: Pointer, manifest: bytes, before: Current | None
 ) -> tuple[Pointer, bool]:
     """
-    Make a release current, in place of what was current when we began.
+    Make a release current, unless the pointer has changed since the command began.
 
-    Killed at any moment, either the old or the new one is current.
+    If it is killed at any moment, either the old or the new release is current.
 
     Args:
-        manifest: Of the release, as it is in the bucket.
-        before: What was read at the beginning; None for the first release.
+        manifest: The manifest of the release, as it is in the bucket.
+        before: The pointer as it was read at the beginning; None for the first release.
 
     Returns:
         The pointer as it was written, and whether the server has conditional writes.
@@ -90,17 +90,17 @@ def swap_pointer(
     _warn(store, before)
     old = before.pointer if before else None
     if old is not None and old.revision != pointer.revision:
-        # Before it is left: killed in between, it merely counts as used a moment longer.
+        # Before the swap: after a kill in between, the release merely counts as used a bit longer.
         store.put(left_key(old.revision), b"")
     _write(store, pointer, before, is_guarded=is_guarded)
     for _ in range(DATE_TRIES):
-        # Without conditions, who replaces ours may not have seen it: that look is the last one.
+        # Without conditional writes, another publisher may overwrite ours unseen: check again.
         now = read_pointer(store) if is_guarded else find_ours(store, pointer, before)
         is_ours = now and now.pointer and now.pointer.turn.sequence == pointer.turn.sequence
         if not (now and now.modified_at and now.replayed and is_ours):
             break
-        # It would pass for an old one: it took too long, or answers and objects are dated by two
-        # clocks. So it says what it was dated.
+        # It would look like a restored pointer: the write took too long, or responses and objects
+        # are dated by two clocks. Write it again with the date of the object.
         before = now
         turn, history = next_turn(pointer, pointer.revision, now.modified_at)
         pointer = pointer._replace(turn=turn, history=history)
@@ -122,20 +122,20 @@ def _write(store: Store, pointer: Pointer, before: Current | None, *, is_guarded
     etag = before.etag if before else ""
     try:
         store.put(POINTER_KEY, data, if_absent=before is None, if_etag=etag)
-    except ConditionFailed:  # the answer to our own write may have been lost
+    except ConditionFailed:  # perhaps our own write, whose response was lost
         find_ours(store, pointer, before)
 
 
 def find_ours(store: Store, pointer: Pointer, before: Current | None) -> Current:
     """
-    Return what is current, if it is what we have made current, whoever wrote it: two who publish
-    the same have both published it, if both sign or neither has to.
+    Return the current pointer if it names our release, whoever wrote it: two publishers of the
+    same release both succeed, if both sign or no signature is required.
 
     Args:
-        before: What was replaced: what is not above it is an old pointer.
+        before: The replaced pointer; a sequence that is not higher belongs to an old one.
 
     Raises:
-        ReleaseError: ``publish_conflict``: another one is current.
+        ReleaseError: ``publish_conflict``: another release is current.
     """
     now, old = read_pointer(store), before.trusted if before else None
     there = now.trusted if now else None
@@ -148,7 +148,7 @@ def find_ours(store: Store, pointer: Pointer, before: Current | None) -> Current
 
 def _warn(store: Store, before: Current | None) -> None:
     """
-    Say what is wrong with the pointer that is replaced, and with replacing it.
+    Warn about a replaced pointer that was restored or untrusted, and about a dropped signature.
     """
     if before is None:
         return
@@ -156,20 +156,20 @@ def _warn(store: Store, before: Current | None) -> None:
         log.warning(
             "release_replayed",
             error=before.replayed,
-            advice="It is replaced, and its history goes on, which lacks what came after it: name "
+            advice="It is replaced, but its history lacks the releases that came after it: pass "
             f"the revision when you roll back. Find out who wrote {store.url}{POINTER_KEY}.",
         )
     if before.refusal:
         log.warning(
             "pointer_untrusted",
             error=before.refusal,
-            advice="It is replaced, and its history is left behind. Unless this is the first "
-            f"release that is signed, find out who wrote {store.url}{POINTER_KEY}.",
+            advice="It is replaced, and its history is dropped. Unless this is the first signed "
+            f"release, find out who wrote {store.url}{POINTER_KEY}.",
         )
     elif store.signer is None and split_pointer(before.data)[1]:
         log.warning(
             "signature_dropped",
-            advice="The pointer before was signed, and this one is not: pods with "
+            advice="The previous pointer was signed, the new one is not: pods with "
             "S3_SYNC_TRUSTED_KEYS refuse it. Run the command again with --sign-key.",
         )
 
@@ -178,8 +178,8 @@ def _has_conditions(store: Store, revision: str, manifest: bytes, before: Curren
     """
     Whether the server obeys the condition that the swap relies on.
 
-    Found out by a write that must be refused, and that changes nothing where it is not: of a
-    manifest that is there, as it is. `rclone serve s3`, for one, ignores conditions (2026-11).
+    The test is a write that the server must refuse, and that changes nothing if it does not: an
+    existing manifest, unchanged. `rclone serve s3`, for one, ignores conditions (2026-11).
     """
     try:
         store.put(
@@ -201,9 +201,9 @@ def _conflict(now: Current | None, ours: Pointer) -> ReleaseError:
     elif now.pointer is None:
         said = "was overwritten by something that is not a pointer"
     elif now.refusal:
-        said = f"was replaced by one that is not trusted ({now.refusal})"
+        said = f"was replaced by a pointer that is not trusted ({now.refusal})"
     elif now.pointer.revision == ours.revision:
-        said = "was replaced by an older one to the same release"
+        said = "was replaced by an older pointer to the same release"
     else:
         by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
         said = (
@@ -212,7 +212,8 @@ def _conflict(now: Current | None, ours: Pointer) -> ReleaseError:
         )
     return ReleaseError(
         "publish_conflict",
-        f"meanwhile {POINTER_KEY} {said}; the pointer to {short(ours.revision)} that this command "
-        "made is not current",
-        "Look at `s3-sync releases`, and run it again if it should be. Let CI run one at a time.",
+        f"meanwhile {POINTER_KEY} {said}; release {short(ours.revision)} of this command is not "
+        "current",
+        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
+        "CI run one publish at a time.",
     )

@@ -1,5 +1,5 @@
 """
-The answer of ``s3-sync releases``.
+The report of ``s3-sync releases``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def releases_report(
     Return the table of releases.
 
     Args:
-        older: How many there are besides.
+        older: How many older releases are not in the table.
     """
     facts = {
         "url": url,
@@ -40,10 +40,10 @@ def releases_report(
         "older": older,
     }
     if not entries:
-        return Report([f"There is no release in {url} yet."], facts)
+        return Report([f"{url} has no releases yet."], facts)
     lines = table([HEAD, *(_row(entry, pointer, pins) for entry in entries)])
     if older:
-        lines.append(f"and {older} older ones: --limit 0 shows them")
+        lines.append(f"and {older} older releases; --limit 0 lists all")
     return Report(lines, facts)
 
 
@@ -96,7 +96,7 @@ def _row(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) ->
 
 def _state(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) -> list[str]:
     """
-    Return what is special about a release.
+    Return the states of a release, such as ``current`` or ``pinned``.
     """
     states = []
     if pointer and entry.revision == pointer.revision:

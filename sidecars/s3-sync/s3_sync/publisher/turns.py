@@ -1,5 +1,5 @@
 """
-What each turn of the history has changed against the one before it.
+The changes that each turn of the history made to the turn before it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from s3_sync.revision import short
 @dataclass(frozen=True, slots=True)
 class TurnChanges:
     """
-    What one turn changed.
+    The changes of one turn.
 
     Args:
         before: The turn that it replaced.
-        files: None where one of both releases is gone.
-        dags: The same of the ids of DAGs; None where they are not known of both.
+        files: The changed files; None if either release no longer exists.
+        dags: The changed DAG ids; None unless those of both releases are known.
     """
 
     turn: Turn
@@ -45,13 +45,13 @@ class TurnChanges:
 
     def __str__(self) -> str:
         names = f"{short(self.before.revision)} → {short(self.turn.revision)}"
-        said = "not known: a release is gone" if self.files is None else str(self.files)
+        said = "unknown: a release is gone" if self.files is None else str(self.files)
         return f"{time_text(self.turn.since)}  {names}: {said}"
 
 
 def changes_of_turns(store: Store, pointer: Pointer) -> Iterator[TurnChanges]:
     """
-    Yield what the turns of a pointer changed, newest first; one manifest is read for each.
+    Yield the changes of each turn of a pointer, newest first; each reads one manifest.
     """
     after = read_manifest(store, pointer.revision)
     for turn, earlier in pairwise((pointer.turn, *pointer.history)):

@@ -1,3 +1,3 @@
 """
-The source ``release``: what the format is, and how one gets to the target.
+The source ``release``: the format of releases, and how a release reaches the target.
 """

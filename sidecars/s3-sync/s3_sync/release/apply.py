@@ -1,5 +1,5 @@
 """
-Carrying out a plan from a release: stage all that changed, verified; then publish all; then delete.
+Applies a plan from a release: stage and verify all changed files, publish all, then delete.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ CONNECTIONS = 16
 
 class ReleaseApplier:
     """
-    Carries out one order with one bundle.
+    Applies one order with one bundle.
 
-    Nothing is published before all that changed is here and verified. A crash before that leaves
-    staging files only; one after that, in place, some files new and the rest as they were, and a
-    note that says so, until the next cycle goes on.
+    Nothing is published before all changed files are downloaded and verified. A crash before that
+    leaves only staging files. A crash after that leaves, in place, some files new and some old,
+    and a note that records it, until the next cycle continues.
 
     Args:
-        key: Of the bundle.
+        key: The key of the bundle.
     """
 
     def __init__(self, client: S3Client, order: Order[File], key: str, manifest: Manifest) -> None:
@@ -42,11 +42,11 @@ class ReleaseApplier:
 
     async def take(self) -> None:
         """
-        Do what the plan says; deletions last, and only when every publish succeeded.
+        Apply the plan; delete last, and only if every file was published.
 
         Raises:
-            ObjectMoved: The bundle is not there.
-            SidecarError: It cannot be read, or is not what the manifest says.
+            ObjectMoved: The bundle does not exist.
+            SidecarError: The bundle cannot be read, or does not match the manifest.
             OSError: The target fails as a whole.
             CycleAbandoned: The fence was revoked.
         """
@@ -61,7 +61,7 @@ class ReleaseApplier:
 
     def _missing(self) -> list[File]:
         """
-        Return what must come from the bundle; what is on disk already is adopted.
+        Return the files to take from the bundle; adopt those that are already on disk.
         """
         order, target, result = self._order, self._order.target, self._order.result
         missing = []
@@ -120,7 +120,7 @@ class ReleaseApplier:
         if self._staged or order.plan.delete:
             order.begin()
         with order.target.along(self._is_wanted) as way:
-            self._staged.sort(reverse=True)  # taken from the end, folder by folder
+            self._staged.sort(reverse=True)  # popped from the end, folder by folder
             while self._staged:
                 staged = self._staged[-1]
                 path = staged.path

@@ -1,5 +1,5 @@
 """
-A chunk of a manifest: the rows of neighbors, compressed, known by a digest of what they say. Pure.
+A chunk of a manifest: compressed rows of neighboring files, identified by a digest. Pure.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from s3_sync.release.rows import File, Invalid, folders_of, read_rows
 from s3_sync.revision import chunk_digest, chunk_ends
 
 LEVEL = 6
-# A row without its path and its sizes.
+# The length of a row without its path and its sizes.
 _ROW_BYTES = len(f'[, , , "{"0" * 64}", "0644"],\n')
 
 
 class Entry(NamedTuple):
     """
-    What a manifest says of a chunk before it comes.
+    The entry of a chunk in the head of a manifest.
 
     Args:
         digest: Of paths, contents and executable bits.
-        stored_bytes: How long it is in the manifest.
-        bundled_bytes: How much of the bundle its files take, with their headers.
+        stored_bytes: The size of the chunk in the manifest.
+        bundled_bytes: The size of its files in the bundle, with their headers.
     """
 
     digest: str
@@ -37,12 +37,12 @@ class Entry(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """
-    A chunk that was read; immutable.
+    A parsed chunk; immutable.
 
     Args:
-        files: In the order of paths, with offsets from where the chunk begins in the bundle.
-        folders: All that they need.
-        size_bytes: Of all files.
+        files: Sorted by path, with offsets from the start of the chunk in the bundle.
+        folders: All parent folders of the files.
+        size_bytes: The total size of the files.
     """
 
     entry: Entry
@@ -53,14 +53,14 @@ class Chunk:
 
 def row_bytes(path: str, size_bytes: int) -> int:
     """
-    Return how long the row of a file is at most, however well it is compressed.
+    Return the maximum length of the row of a file, whatever its compressed size.
     """
     return _ROW_BYTES + len(_quoted(path)) + 2 * len(str(size_bytes))
 
 
 def make_chunk(files: Sequence[File]) -> tuple[Chunk, bytes]:
     """
-    Return the chunk of these files, and how it is in a manifest.
+    Return the chunk of these files, and its bytes in a manifest.
     """
     rows = ",\n".join(
         f"[{_quoted(path)}, {stored}, {size}, {_quoted(sha256)}, {_quoted(mode)}]"
@@ -73,10 +73,10 @@ def make_chunk(files: Sequence[File]) -> tuple[Chunk, bytes]:
 
 def inflate(data: bytes, limit_bytes: int) -> bytes:
     """
-    Return the rows of a chunk as text.
+    Inflate the rows of a chunk.
 
     Raises:
-        Invalid: It is no stream, or a longer one.
+        Invalid: It is not a valid stream, or too long.
     """
     inflater = zlib.decompressobj()
     try:
@@ -90,10 +90,10 @@ def inflate(data: bytes, limit_bytes: int) -> bytes:
 
 def read_chunk(entry: Entry, text: bytes, target_bytes: int) -> Chunk:
     """
-    Read the rows of a chunk; whatever they say can then be written below a target.
+    Read the rows of a chunk; afterwards its files are safe to write below a target.
 
     Raises:
-        Invalid: They are not what the list says, or name what must not be written.
+        Invalid: They do not match the entry, or contain a path that must not be written.
     """
     check_marks(text)
     rows = load_json(text)
@@ -101,11 +101,13 @@ def read_chunk(entry: Entry, text: bytes, target_bytes: int) -> Chunk:
         raise Invalid("a chunk is not a list")
     files, bundled_bytes = read_rows(rows, target_bytes)
     if _digest(files) != entry.digest:
-        raise Invalid("the files of a chunk are not those of its digest")
+        raise Invalid("the files of a chunk do not match its digest")
     if chunk_ends([file.path for file in files]) != [len(files)]:
-        raise Invalid("a chunk does not end where its names say")
+        raise Invalid("a chunk does not end where its file names require")
     if bundled_bytes != entry.bundled_bytes:
-        raise Invalid(f"a chunk takes {bundled_bytes} bytes of the bundle, not as it says")
+        raise Invalid(
+            f"a chunk takes {bundled_bytes} bytes of the bundle, not {entry.bundled_bytes}"
+        )
     return _chunk(entry, files)
 
 

@@ -1,5 +1,5 @@
 """
-One file of a bundle, from what is stored of it: inflated and verified while it comes. Pure.
+Inflates and verifies one file of a bundle while its stored bytes arrive. Pure.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from collections.abc import Callable
 from s3_sync.release.rows import File
 from s3_sync.s3.refusals import ObjectError
 
-# So much is inflated at a time.
+# The most to inflate at a time.
 BLOCK_BYTES = 1 << 20
 
 
 def bundle_corrupt(message: str) -> ObjectError:
     """
-    Return the error for a bundle that is not what its manifest says.
+    Return the error for a bundle that does not match its manifest.
     """
     return ObjectError(
         "bundle_corrupt",
         message,
-        "Nothing of this release was published; what is published stays. If it persists, the "
-        "bundle was altered in the bucket: publish the release again, or roll back.",
+        "Nothing of this release was published; the published files stay. If the error persists, "
+        "the bundle was altered in the bucket: publish the release again, or roll back.",
     )
 
 
 class Content:
     """
-    What comes of one file.
+    The incoming content of one file.
 
     Args:
-        take: Takes the content, block by block; good once :meth:`finish` has returned.
+        take: Receives the content, block by block; verified only when :meth:`finish` returns.
     """
 
     def __init__(self, file: File, take: Callable[[bytes], object]) -> None:
@@ -46,10 +46,10 @@ class Content:
 
     def write(self, piece: bytes) -> None:
         """
-        Take the next bytes as they are stored.
+        Process the next stored bytes.
 
         Raises:
-            ObjectError: The file is not what the manifest says.
+            ObjectError: The file does not match the manifest.
         """
         if self._inflater is None:
             self._take(piece)
@@ -63,15 +63,15 @@ class Content:
 
     def finish(self) -> None:
         """
-        Make sure that it was all, and nothing else.
+        Verify that the file is complete, and nothing follows it.
 
         Raises:
-            ObjectError: The file is not what the manifest says.
+            ObjectError: The file does not match the manifest.
         """
         if self._inflater is not None:
             self._take(self._inflater.flush())
             if not self._inflater.eof or self._inflater.unused_data:
-                raise self._corrupt("its data do not end where they should")
+                raise self._corrupt("its data does not end where it should")
         if self._size_bytes != self._file.size_bytes:
             raise self._corrupt(f"it has {self._size_bytes} bytes, not {self._file.size_bytes}")
         if (found := self._digest.hexdigest()) != self._file.sha256:

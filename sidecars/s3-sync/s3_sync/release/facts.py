@@ -1,7 +1,7 @@
 """
-The JSON of a release: what pointer and manifest have in common. Pure.
+The JSON of a release: the parts that pointer and manifest have in common. Pure.
 
-What they say and who writes them when: docs/reference/release-format.md.
+The format, and who writes it when: docs/reference/release-format.md.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from s3_sync.release.rows import FILES_LIMIT, Invalid
 from s3_sync.revision import is_revision
 
 FORMAT = 2
-# All rows have a third of that; the rest is for names.
+# The rows need a third of this; the rest is for names.
 MARKS_LIMIT = 20 * FILES_LIMIT
 TEXT_LIMIT_CHARACTERS = 500
-# Of the ids of DAGs, as JSON: those of about 700.
+# The limit for the DAG ids as JSON: about 700 DAGs.
 DAG_IDS_LIMIT_BYTES = 20 << 10
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# What is known of an origin by git.
+# The fields of an origin that come from git.
 _GIT = ("commit", "branch", "author", "message")
 
 
 class Origin(NamedTuple):
     """
-    Where a release comes from, as far as its publisher knew; empty what it did not.
+    Where a release comes from; fields that its publisher did not know are empty.
 
     Args:
         by: Who published: a person or a CI job.
@@ -47,13 +47,13 @@ class Origin(NamedTuple):
 
 class Checked(NamedTuple):
     """
-    What an Airflow said that loaded the release before it was published.
+    The result of the Airflow check of a release, before it was published.
 
     Args:
-        airflow: Its version.
-        dags: How many there are.
-        dag_ids: All of them, in order; empty where there are too many, or not all are known.
-        files_lacking: How many files lacked something there that was allowed to be missing.
+        airflow: The version of Airflow.
+        dags: The number of DAGs.
+        dag_ids: All DAG ids, sorted; empty if there are too many, or not all are known.
+        files_lacking: How many files were not loaded for lack of something allowed to be missing.
     """
 
     airflow: str
@@ -69,19 +69,19 @@ class Checked(NamedTuple):
 
 def check_marks(data: bytes) -> None:
     """
-    Raise unless JSON can be parsed in little memory: an empty list takes two bytes of it, and 64
-    of memory.
+    Check that JSON can be parsed in little memory: an empty list takes two bytes as text, but 64
+    in memory.
 
     Raises:
-        Invalid: It would become too many objects.
+        Invalid: It would create too many objects.
     """
     if len(data) > MARKS_LIMIT and sum(map(data.count, (b"[", b"{", b","))) > MARKS_LIMIT:
-        raise Invalid(f"it has more than {MARKS_LIMIT} brackets and commas")
+        raise Invalid(f"it contains more than {MARKS_LIMIT} brackets and commas")
 
 
 def load_json(data: bytes) -> Any:
     """
-    Parse JSON as RFC 8259 has it: UTF-8, no name twice in an object, no NaN.
+    Parse JSON strictly (RFC 8259): UTF-8, no duplicate names in an object, no NaN.
 
     Raises:
         Invalid: It is anything else.
@@ -97,12 +97,12 @@ def load_json(data: bytes) -> Any:
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name is twice in an object")
+        raise ValueError("an object contains a duplicate name")
     return found
 
 
 def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def read_facts(data: bytes) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def read_facts(data: bytes) -> dict[str, Any]:
 def get(facts: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
     found = facts.get(name.rpartition(".")[2])
     if type(found) is not kind:
-        raise Invalid(f"{name} is missing, or not what it should be")
+        raise Invalid(f"{name} is missing or has the wrong type")
     return found
 
 
@@ -157,7 +157,7 @@ def read_time(facts: Mapping[str, Any], name: str) -> datetime:
 
 def read_origin(facts: Mapping[str, Any], who: str) -> Origin:
     """
-    Read where it comes from: for people only, so what is odd is left out, not refused.
+    Read the origin. It is only for people, so malformed fields are ignored, not refused.
     """
     git = facts.get("git")
     names = git if isinstance(git, dict) else {}
@@ -185,7 +185,7 @@ def origin_facts(origin: Origin) -> dict[str, Any]:
 
 def read_checked(facts: Mapping[str, Any]) -> Checked | None:
     """
-    Read what an Airflow said: for people only, so what is odd is left out, not refused.
+    Read the result of the Airflow check. It is only for people: if malformed, it is ignored.
     """
     found = facts.get("airflow")
     try:

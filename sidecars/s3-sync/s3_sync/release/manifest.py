@@ -1,5 +1,5 @@
 """
-The manifest of a release, ``releases/<revision>.manifest``, from and to bytes. Pure.
+Parses and serializes the manifest of a release, ``releases/<revision>.manifest``. Pure.
 
 Two lines of JSON, then chunks: docs/reference/release-format.md.
 """
@@ -51,9 +51,9 @@ from s3_sync.revision import (
 )
 from s3_sync.signature import signer_named, split_line
 
-# Limits of the reader, and so of the publisher; those of files: rows.py.
+# Limits of the reader, and therefore of the publisher; for the limits of files, see rows.py.
 MANIFEST_LIMIT_BYTES = 64 << 20
-# The first line has no more than that.
+# The limit of the first line.
 FACTS_LIMIT_BYTES = 64 << 10
 _path_of = itemgetter(File._fields.index("path"))
 
@@ -61,16 +61,16 @@ _path_of = itemgetter(File._fields.index("path"))
 @dataclass(frozen=True, slots=True)
 class Head:
     """
-    What a manifest says before its chunks.
+    The part of a manifest before its chunks.
 
     Args:
-        created_at: When it was published for the first time.
-        origin: Of that publish.
-        files: How many; for tables, as is `size_bytes`: readers count for themselves.
-        checked: By an Airflow, before that publish; None where there was none.
-        signed_by: The key that its signature names, which says nothing until that is verified;
-            empty where it has none, or only the first line was read.
-        chunks: Empty where only the first line was read.
+        created_at: When the release was published for the first time.
+        origin: The origin of that publish.
+        files: The number of files. Like `size_bytes`, only for tables: readers count themselves.
+        checked: The Airflow check before that publish; None if there was none.
+        signed_by: The key that its signature names, meaningless until the signature is verified;
+            empty if there is no signature, or only the first line was read.
+        chunks: Empty if only the first line was read.
     """
 
     revision: str
@@ -88,11 +88,11 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """
-    What a release consists of; immutable.
+    The content of a release; immutable.
 
     Args:
         chunks: In the order of paths and of the bundle.
-        files: All of them, by path.
+        files: All files, by path.
     """
 
     head: Head
@@ -127,8 +127,8 @@ def make_manifest(
     Return a manifest and its bytes.
 
     Args:
-        rows: In the order of paths; their offsets count in the whole bundle.
-        sha256: Of the bundle.
+        rows: The files, sorted by path, with offsets in the whole bundle.
+        sha256: The digest of the bundle.
     """
     chunks, blobs, start = [], [], 0
     for first, end in pairwise((0, *chunk_ends([row.path for row in rows]))):
@@ -169,17 +169,17 @@ def serialize_head(head: Head) -> bytes:
 
 def parse_facts(data: bytes) -> Head:
     """
-    Read the first line of a manifest, without its chunks: enough for tables.
+    Parse only the first line of a manifest: enough for tables.
 
     Args:
         data: At least that line.
 
     Raises:
-        Invalid: It is not one.
+        Invalid: The line is malformed.
     """
     line, end, _ = data[:FACTS_LIMIT_BYTES].partition(b"\n")
     if not end:
-        raise Invalid(f"its first line has more than {FACTS_LIMIT_BYTES} bytes, or no end")
+        raise Invalid(f"its first line is incomplete, or longer than {FACTS_LIMIT_BYTES} bytes")
     facts = read_facts(line)
     bundle, totals = get(facts, "bundle", dict), get(facts, "totals", dict)
     return Head(
@@ -196,11 +196,11 @@ def parse_facts(data: bytes) -> Head:
 
 def split_manifest(data: bytes) -> tuple[bytes, str, int]:
     """
-    Return the two lines of a manifest, the signature behind them, "" where it has none, and where
-    the chunks begin.
+    Return the first two lines of a manifest, the signature after them ("" if it has none), and
+    the offset of the chunks.
 
     Raises:
-        Invalid: It has no two lines.
+        Invalid: It has fewer than two lines.
     """
     end = data.find(b"\n", data.find(b"\n") + 1) + 1
     if not end:
@@ -210,13 +210,13 @@ def split_manifest(data: bytes) -> tuple[bytes, str, int]:
 
 def parse_head(data: bytes) -> tuple[Head, int]:
     """
-    Read all that a manifest has before its chunks; return where they begin, too.
+    Parse the part of a manifest before its chunks; return it, and the offset of the chunks.
 
     Args:
-        data: At least that much.
+        data: At least that part.
 
     Raises:
-        Invalid: They are not the head of a manifest, or not that of the revision that it names.
+        Invalid: It is malformed, or its chunks do not match its revision.
     """
     head = parse_facts(data)
     lines, signature, end = split_manifest(data)
@@ -225,13 +225,13 @@ def parse_head(data: bytes) -> tuple[Head, int]:
     facts = load_json(line)
     rows = get(facts, "chunks", list) if isinstance(facts, dict) else None
     if not rows or len(rows) > FILES_LIMIT:
-        raise Invalid("it names no chunk, or too many")
+        raise Invalid("it lists no chunks, or too many")
     chunks = tuple(map(_read_entry, rows))
     content = revision_of_chunks(chunk.digest for chunk in chunks)
     if content != head.revision:
-        raise Invalid(f"its chunks are those of revision {content}, not of {head.revision}")
+        raise Invalid(f"its chunks belong to revision {content}, not to {head.revision}")
     if sum(chunk.bundled_bytes for chunk in chunks) > head.bundle_bytes:
-        raise Invalid("the data of its files end beyond the bundle")
+        raise Invalid("the data of its files extends beyond the bundle")
     return replace(head, chunks=chunks, signed_by=signer_named(signature)), end
 
 
@@ -242,13 +242,13 @@ def _read_entry(row: Any) -> Entry:
     if not is_revision(digest):
         raise Invalid("the digest of a chunk is not 64 hexadecimal digits")
     check_size("the size of a chunk", stored_bytes, MANIFEST_LIMIT_BYTES)
-    check_size("what a chunk takes of the bundle", bundled_bytes, 2 * TOTAL_LIMIT_BYTES)
+    check_size("the size of a chunk in the bundle", bundled_bytes, 2 * TOTAL_LIMIT_BYTES)
     return Entry(digest, stored_bytes, bundled_bytes)
 
 
 def missing_part(head: Head, known: Mapping[Entry, Chunk]) -> tuple[int, int]:
     """
-    Return from where to where behind the head the chunks lie that are not known; empty: 0, 0.
+    Return the range after the head that contains all unknown chunks; 0, 0 if there are none.
     """
     ends = list(accumulate((chunk.stored_bytes for chunk in head.chunks), initial=0))
     spans = [
@@ -261,15 +261,15 @@ def read_manifest(
     head: Head, data: bytes, known: Mapping[Entry, Chunk], target_bytes: int
 ) -> Manifest:
     """
-    Read what is behind the head; whatever it says can then be written below a target.
+    Read the chunks of a manifest; afterwards all its files are safe to write below a target.
 
     Args:
-        data: From the first chunk to the last one that is not known.
+        data: The range of :func:`missing_part`.
         known: Chunks of an earlier release.
-        target_bytes: Length of the target's own path.
+        target_bytes: The length of the target's own path.
 
     Raises:
-        Invalid: It is not what the head says, or names what must not be written.
+        Invalid: They do not match the head, or contain a path that must not be written.
     """
     at, end = missing_part(head, known)
     if len(data) != end - at:
@@ -296,7 +296,7 @@ def parse_manifest(data: bytes, target_bytes: int = 0) -> Manifest:
     Read a whole manifest.
 
     Raises:
-        Invalid: It is not one, or names what must not be written; the text says why.
+        Invalid: It is malformed, or contains a path that must not be written; the text says why.
     """
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise Invalid(f"it has {len(data)} bytes; the limit is {MANIFEST_LIMIT_BYTES}")
@@ -308,15 +308,15 @@ def _check_whole(
     chunks: Sequence[Chunk], fresh: Sequence[Chunk], files: Mapping[str, File]
 ) -> None:
     """
-    Check what no chunk knows of the others, each pair of which one is fresh.
+    Check the rules across chunks; clashes only for pairs with at least one fresh chunk.
     """
     if len(files) > FILES_LIMIT:
-        raise Invalid(f"it names {len(files)} files; the limit is {FILES_LIMIT}")
+        raise Invalid(f"it lists {len(files)} files; the limit is {FILES_LIMIT}")
     for chunk, after in pairwise(chunks):
         if not ends_chunk(chunk.files[-1].path):
-            raise Invalid("a chunk does not end where its names say")
+            raise Invalid("a chunk does not end where its file names require")
         if not chunk.files[-1].path < after.files[0].path:
-            raise Invalid(f"files are not sorted, each once: {after.files[0].path!r:.300}")
+            raise Invalid(f"files are not sorted, or not unique: {after.files[0].path!r:.300}")
     total = sum(chunk.size_bytes for chunk in chunks)
     if total > TOTAL_LIMIT_BYTES:
         raise Invalid(f"its files have {total} bytes; the limit is {TOTAL_LIMIT_BYTES}")

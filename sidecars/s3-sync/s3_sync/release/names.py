@@ -1,5 +1,5 @@
 """
-Where the parts of releases lie under the prefix. Pure.
+The keys of the parts of a release, relative to the prefix. Pure.
 
 See docs/reference/release-format.md.
 """
@@ -37,7 +37,7 @@ def pin_key(revision: str) -> str:
 
 def left_key(revision: str) -> str:
     """
-    Return the key of the mark that says when a release was current last, or is about to be,
-    relative to the prefix.
+    Return the key, relative to the prefix, of the mark that dates when a release was replaced or
+    was about to become current.
     """
     return f"{LEFT_FOLDER}{revision}"

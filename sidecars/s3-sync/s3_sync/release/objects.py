@@ -1,6 +1,6 @@
 """
-The small objects of a release, pointer and manifests, as they are read; and what is said of one
-that is missing, wrong or not trusted.
+Reads the small objects of a release, pointer and manifests, and makes the errors for one that is
+missing, invalid or not trusted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEY = re.compile(r"<Key>([^<]*)</Key>")
 
 class Objects:
     """
-    Reads objects by their names under the prefix.
+    Reads objects by their keys relative to the prefix.
     """
 
     def __init__(self, settings: Settings, client: S3Client) -> None:
@@ -39,13 +39,13 @@ class Objects:
         Return a part of a manifest, and its ETag.
 
         Raises:
-            Invalid: It is shorter.
+            Invalid: The manifest is too short.
         """
         wanted = {"range": f"bytes={start}-{end - 1}", **headers}
         found = await self.read("manifest", key, MANIFEST_LIMIT_BYTES, wanted)
         body, etag = found or (b"", "")
         if len(body) != end - start:
-            body = body[start:end]  # a server that knows no ranges sends all
+            body = body[start:end]  # a server without ranges sends the whole object
         if len(body) != end - start:
             raise Invalid("it is shorter than its pointer says")
         return body, etag
@@ -54,11 +54,11 @@ class Objects:
         self, operation: Operation, key: str, limit_bytes: int, headers: Mapping[str, str]
     ) -> tuple[bytes, str] | None:
         """
-        Return a small object, or a part of it, and its ETag; None where it has the given one.
+        Return a small object, or a part of it, and its ETag; None if it is unchanged (304).
 
         Raises:
-            ObjectMoved: It is not there, or not the one that was asked for.
-            SourceError: It has more bytes than it may have.
+            ObjectMoved: It does not exist, or is not the requested version.
+            SourceError: It is larger than the limit.
         """
         whole_key = f"{self._prefix}{key}"
         page = _SmallObject(limit_bytes)
@@ -80,22 +80,22 @@ class Objects:
 
     async def _is_missing(self, key: str) -> bool:
         """
-        Whether an object that may not be read is not there: to whoever may not list all of the
-        bucket S3 answers 403 for both, and within an account says which.
+        Whether an object whose read was denied does not exist. Without permission to list the
+        whole bucket, S3 answers 403 in both cases; listing the key tells them apart.
         """
         try:
             page = await self._client.list_page(None, key)
         except SidecarError:
             return False
-        # Others may begin as it does: `current.json.bak`.
+        # Other keys may have it as prefix: `current.json.bak`.
         found = _KEY.findall(page.decode(errors="replace"))
         return not any(key in (unquote_plus(text), unescaped(text)) for text in found)
 
     def missing(self, key: str, advice: str) -> SourceError:
         return SourceError(
             "release_missing",
-            f"there is no {self._place}{key}",
-            f"{advice} What is published here stays.",
+            f"{self._place}{key} does not exist",
+            f"{advice} The published files stay.",
         )
 
     def untrusted(self, key: str, why: Untrusted) -> SourceError:
@@ -104,24 +104,24 @@ class Objects:
             return SourceError(
                 "release_replayed",
                 f"{where} is refused: {why}",
-                "An old pointer was put back, which is how a release with a known fault returns: "
-                "find out who writes there. The next `s3-sync publish` or `rollback` replaces it. "
-                "What is published here stays.",
+                "An old pointer was restored, which could bring back a release with a known flaw. "
+                "Find out who writes there. The next `s3-sync publish` or `rollback` replaces it. "
+                "The published files stay.",
             )
         return SourceError(
             "release_untrusted",
             f"{where} is refused: {why}",
-            "Publish with --sign-key and a key of S3_SYNC_TRUSTED_KEYS, or add the public key "
-            "that is missing there. If neither is amiss, find out who else writes to the bucket. "
-            "What is published here stays.",
+            "Publish with --sign-key and a trusted key, or add the missing public key to "
+            "S3_SYNC_TRUSTED_KEYS. If the keys are correct, find out who else writes there. The "
+            "published files stay.",
         )
 
     def invalid(self, key: str, why: str) -> SourceError:
         return SourceError(
             "release_invalid",
             f"{self._place}{key} is refused: {why}",
-            "What is published here stays. Only `s3-sync publish` and `rollback` should write "
-            "there; publish again, or roll back.",
+            "Find out what else writes there besides s3-sync, then publish again or roll back. The "
+            "published files stay.",
         )
 
 
@@ -131,7 +131,7 @@ class _TooLong(Exception):
 
 class _SmallObject:
     """
-    Receives a small object.
+    Receives a small object into memory.
     """
 
     def __init__(self, limit_bytes: int) -> None:

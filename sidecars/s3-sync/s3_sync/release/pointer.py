@@ -1,5 +1,5 @@
 """
-The pointer of a release, ``current.json``, from and to bytes. Pure.
+Parses and serializes the pointer to the current release, ``current.json``. Pure.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from s3_sync.signature import split_line
 
 POINTER_LIMIT_BYTES = 64 << 10
 HISTORY_LIMIT = 20
-# As many as JSON carries everywhere.
+# The largest integer that every JSON parser keeps exactly.
 SEQUENCE_LIMIT = (1 << 53) - 1
 
 
 class Turn(NamedTuple):
     """
-    A time in which a release was current.
+    A period during which a release was current.
 
     Args:
-        sequence: Of the pointer then; each has a higher one than the pointer before.
+        sequence: The sequence of its pointer, higher than that of the pointer before.
         since: When it became current.
-        restores: The sequence that it brought back by a rollback; 0 where it was published.
+        restores: After a rollback, the sequence of the restored turn; 0 after a publish.
     """
 
     revision: str
@@ -50,15 +50,15 @@ class Turn(NamedTuple):
 
 class Pointer(NamedTuple):
     """
-    What is current: ``current.json``.
+    The pointer to the current release: ``current.json``.
 
     Args:
-        turn: The one that goes on.
-        manifest_bytes: Length of the manifest.
-        head_bytes: Where its chunks begin.
-        origin: Of this publish or rollback.
+        turn: The current turn.
+        manifest_bytes: The size of the manifest.
+        head_bytes: The offset of its chunks.
+        origin: The origin of this publish or rollback.
         history: Earlier turns, newest first.
-        manifest_sha256: Of the first two lines of the manifest; empty where it was not signed.
+        manifest_sha256: Of the first two lines of the manifest; empty if it is not signed.
     """
 
     turn: Turn
@@ -75,14 +75,14 @@ class Pointer(NamedTuple):
     @property
     def previous(self) -> Turn | None:
         """
-        Where a rollback leads, if anywhere.
+        The turn to which a rollback returns, if any.
         """
         return next(iter(self.earlier()), None)
 
     def earlier(self) -> list[Turn]:
         """
-        Return what was current before the current release was published, newest first: behind a
-        rollback from where it leads on, so that nothing comes back that was just left.
+        Return the turns before the current release was published, newest first. After a rollback,
+        they continue from the restored turn: a release that was just left is not restored.
         """
         by_sequence = {one.sequence: one for one in self.history}
         turn: Turn | None = self.turn
@@ -93,7 +93,7 @@ class Pointer(NamedTuple):
 
     def turns(self) -> tuple[Turn, ...]:
         """
-        Return the history of the pointer that comes next.
+        Return the history for the next pointer.
         """
         return (self.turn, *self.history)[:HISTORY_LIMIT]
 
@@ -114,7 +114,7 @@ def serialize_pointer(pointer: Pointer) -> bytes:
 
 def parse_pointer(data: bytes) -> Pointer:
     """
-    Read a pointer, whether it is signed or not.
+    Parse a pointer, signed or unsigned; the signature is not verified.
 
     Raises:
         Invalid: It is not a pointer; the text says why.
@@ -140,7 +140,7 @@ def parse_pointer(data: bytes) -> Pointer:
 
 def split_pointer(data: bytes) -> tuple[bytes, str]:
     """
-    Return the JSON of a pointer, and the signature behind it; "" where it has none.
+    Return the JSON of a pointer, and its signature; "" if it has none.
     """
     at = data.rfind(b"\n", 0, -1) + 1
     signature, end = split_line(data, at)

@@ -1,5 +1,5 @@
 """
-Which parts of a bundle to ask for. Pure.
+Chooses which parts of a bundle to request. Pure.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from collections.abc import Iterable
 
 from s3_sync.release.rows import File
 
-# What lies between two files is read and thrown away rather than asked around: a request costs
+# Gaps up to this size are downloaded and discarded rather than requested around: a request costs
 # 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1 ms.
 GAP_BYTES = 64 << 10
 
 
 def join(files: Iterable[File]) -> list[list[File]]:
     """
-    Return the files that one request each should bring, in the order of the bundle.
+    Group files into requests, in the order of the bundle.
 
     Args:
-        files: That have any bytes stored.
+        files: Files with stored bytes.
     """
     parts: list[list[File]] = []
     end = 0

@@ -1,5 +1,5 @@
 """
-The signed turns that a volume has seen, so that an older one is noticed whoever looks next.
+Remembers on the volume the signed turns that were seen, in order to refuse older ones later.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ NAME = "seen.json"
 
 class Replayed(Untrusted):
     """
-    A later turn was seen, or another one of the same sequence.
+    A later turn was seen before, or another turn with the same sequence.
     """
 
 
 class Seen:
     """
-    The last turn of each place and each key, in `.s3-sync/seen.json`.
+    The last turn of each place and key, in `.s3-sync/seen.json`.
 
-    What a key has signed counts for as long as the key is trusted: whoever replaces a stolen one
-    is rid of whatever the thief made the volumes believe.
+    The turns of a key count only while it is trusted: replacing a stolen key also discards the
+    turns that the thief has signed.
 
     Args:
-        remembers: Whether turns are written down; a rehearsal only compares.
+        remembers: Whether to write turns to the volume; a rehearsal only compares.
     """
 
     def __init__(self, settings: Settings, *, remembers: bool) -> None:
@@ -43,13 +43,13 @@ class Seen:
         self._fsync = settings.fsync
         self._source = settings.source
         self._remembers = remembers
-        # Of this session, which a neighbor who may write to the volume cannot make forget.
+        # Turns seen by this process; another writer on the volume cannot remove them.
         self._own: dict[str, Turn] = {}
 
     def check(self, turn: Turn, keys: Keys) -> None:
         """
         Raises:
-            Replayed: It is older than what was seen here, or another one of the same sequence.
+            Replayed: It is older than a turn seen here, or another turn with the same sequence.
         """
         kept = self._read().get(self._source, {})
         own = ((key_id, one.sequence, one.revision) for key_id, one in self._own.items())
@@ -57,17 +57,17 @@ class Seen:
         seen = [facts for key_id, *facts in (*own, *written) if key_id in keys.by_id]
         sequence, revision = max(seen, default=(0, ""))
         if turn.sequence < sequence:
-            raise Replayed(f"its sequence is {turn.sequence}, and {sequence} was seen here")
+            raise Replayed(f"its sequence is {turn.sequence}, but {sequence} was already seen here")
         if turn.sequence == sequence and turn.revision != revision:
-            said = f"its sequence {sequence} was that of {short(revision)} here"
-            raise Replayed(f"{said}, and is that of {short(turn.revision)} now")
+            said = f"its sequence {sequence} was seen here with release {short(revision)}"
+            raise Replayed(f"{said}, but now names {short(turn.revision)}")
 
     def note(self, turn: Turn, key_id: str, fence: Fence) -> None:
         """
-        Remember a turn that was found good.
+        Remember a verified turn.
 
         Raises:
-            OSError: It cannot be written down.
+            OSError: It cannot be written.
             CycleAbandoned: The fence was revoked.
         """
         self._own[key_id] = turn
@@ -87,7 +87,7 @@ class Seen:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """
-        Return what is written down and well-formed; a file that is not is one that was lost.
+        Return the well-formed turns in the file; a damaged file counts as missing.
         """
         facts: dict[str, Any] = {}
         with suppress(OSError):

@@ -1,8 +1,8 @@
 """
-What is signed of a release, and what a signature proves: docs/reference/release-format.md. Pure.
+The signatures of a release: docs/reference/release-format.md. Pure.
 
-The manifest's says: this publisher has seen this content, and vouches for the first line too. The
-pointer's says: this publisher made it current, here and nowhere else, after what its history names.
+The signature of a manifest proves that this publisher vouches for the content and the first line.
+That of a pointer proves that this publisher made it current, in this place, after its history.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def sign_pointer(data: bytes, bucket: str, prefix: str, signer: Signer) -> bytes
 
 def signer_of_pointer(data: bytes, bucket: str, prefix: str, keys: Keys) -> str:
     """
-    Return which key has signed a pointer, for this place.
+    Return the id of the key that signed a pointer for this place.
 
     Raises:
-        Untrusted: None of these has.
+        Untrusted: No trusted key has signed it for this place.
     """
     body, signature = split_pointer(data)
     return keys.signer_of(_pointer_message(body, bucket, prefix), signature)
@@ -33,7 +33,7 @@ def signer_of_pointer(data: bytes, bucket: str, prefix: str, keys: Keys) -> str:
 
 def sign_manifest(data: bytes, signer: Signer) -> bytes:
     """
-    Return a manifest with its signature, in place of one that it may have.
+    Return a manifest with its signature, which replaces an existing one.
     """
     lines, _, chunks_at = split_manifest(data)
     return lines + signature_line(signer.sign(_manifest_message(lines))) + data[chunks_at:]
@@ -41,13 +41,13 @@ def sign_manifest(data: bytes, signer: Signer) -> bytes:
 
 def signer_of_manifest(data: bytes, keys: Keys) -> str:
     """
-    Return which key has signed a manifest.
+    Return the id of the key that signed a manifest.
 
     Args:
-        data: All of it before its chunks, at least.
+        data: The manifest, at least up to its chunks.
 
     Raises:
-        Untrusted: None of these has.
+        Untrusted: No trusted key has signed it.
         Invalid: It is not the beginning of a manifest.
     """
     lines, signature, _ = split_manifest(data)
@@ -56,7 +56,7 @@ def signer_of_manifest(data: bytes, keys: Keys) -> str:
 
 def digest_of_manifest(data: bytes) -> str:
     """
-    Return what a signed pointer says of its manifest: the SHA-256 of the two lines.
+    Return the digest by which a signed pointer names its manifest: the SHA-256 of its two lines.
 
     Raises:
         Invalid: It is not the beginning of a manifest.
@@ -66,14 +66,14 @@ def digest_of_manifest(data: bytes) -> str:
 
 def check_named(data: bytes, digest: str) -> None:
     """
-    Refuse a manifest of the same content that is not the one that its pointer names.
+    Check that a manifest is the one that its pointer names, not another of the same content.
 
     Raises:
-        Untrusted: It is another one.
+        Untrusted: It is another manifest.
         Invalid: It is not the beginning of a manifest.
     """
     if digest_of_manifest(data) != digest:
-        raise Untrusted("it is not the one that the pointer was signed with")
+        raise Untrusted("it is not the manifest that the signed pointer names")
 
 
 def _pointer_message(body: bytes, bucket: str, prefix: str) -> bytes:

@@ -1,8 +1,8 @@
 """
-The source ``release``: what a pointer, or a pin, names.
+The source ``release``: the release that the pointer names, or the pinned one.
 
-The pointer is polled with If-None-Match; of the manifest that it names only the chunks are read
-that the last release did not have, and of the bundle the files that the target does not have.
+The pointer is polled with If-None-Match. Only those chunks of the manifest are read that the last
+release did not have, and only those files of the bundle that the target does not have.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from sidecar_runtime.logs import get_logger
 
 log = get_logger("release")
 
-# Reasons for which another bundle, and so another manifest, may come for the same revision.
+# After these reasons, the same revision may get another bundle, and with it another manifest.
 OF_THE_BUNDLE = {"bundle_corrupt", "release_missing"}
-# A forged manifest that is a little longer is named for what is forged.
+# Reads a forged manifest that is slightly too long, so that the error reports the forgery.
 SLACK_BYTES = 64 << 10
-# A manifest that is no longer is read by one request: some 300 files.
+# A manifest up to this size, about 300 files, is read with one request.
 WHOLE_BYTES = 16 << 10
-# After these an earlier release may still be one to fall back to.
+# After these reasons, an earlier release can still be the fallback.
 OF_ONE_RELEASE = {"release_missing", "release_invalid", "release_untrusted"}
 
 
 class Release(NamedTuple):
     """
-    What a manifest says should be on disk.
+    The state that a manifest describes.
 
     Args:
         is_trusted: Whether its signature was verified.
@@ -100,7 +100,7 @@ class ReleaseSource:
     def __init__(self, settings: Settings, client: S3Client, *, remembers: bool = True) -> None:
         """
         Args:
-            remembers: Whether the volume is to remember the turns that were seen.
+            remembers: Whether to record seen turns on the volume.
         """
         self._settings = settings
         self._client = client
@@ -109,28 +109,28 @@ class ReleaseSource:
         self._pointer_key = f"{settings.prefix}{POINTER_KEY}"
         self._pointer: Pointer | None = None
         self._pointer_etag = ""
-        # Of the pointer that the last look met, whether it could be read or not; empty where there
-        # was none, None where that look could not tell.
+        # The ETag of the pointer at the last look, valid or not; empty if there was no pointer,
+        # None if the look could not determine it.
         self._met_etag: str | None = None
-        # Of the pointer that the last glance did not find the same.
+        # The ETag that the last glance found changed.
         self._missed_etag: str | None = None
         self._release: Release | None = None
-        # The pointer that it was read by.
+        # The pointer through which the release was read.
         self._read_by: Pointer | None = None
         path = settings.trusted_keys
         self._key_folder = KeyFolder(path) if path else None
-        # By one of the keys as they are now.
+        # Revisions verified with the keys that are trusted now.
         self._verified: set[str] = set()
         self._seen = Seen(settings, remembers=remembers)
 
     async def look(self, fence: Fence) -> Release:
         """
-        Return the release that is pinned, or else current.
+        Return the pinned release, or else the current one.
 
         Raises:
-            SourceError: ``release_missing``, ``release_invalid``: it is not there, or not one.
-                ``release_untrusted``, ``release_replayed``, ``trusted_keys_invalid``: it is not to
-                be trusted, or nothing is.
+            SourceError: ``release_missing``, ``release_invalid``: it is missing or malformed.
+                ``release_untrusted``, ``release_replayed``, ``trusted_keys_invalid``: it is not
+                trusted, or no key is.
         """
         self._met_etag = None
         keys = self._keys()
@@ -156,22 +156,22 @@ class ReleaseSource:
 
     async def find(self, revision: str, fence: Fence) -> Release:
         """
-        Return a release by its id, whichever is current.
+        Return a release by its id, current or not.
 
         Raises:
-            SourceError: As from :meth:`look`, but for the pointer.
+            SourceError: As from :meth:`look`, except for the pointer.
         """
         self._client.begin_cycle(fence)
         try:
             return await self._read_whole(revision, self._keys())
         except SourceError as error:
             if error.reason == "release_missing":
-                error.advice = "It was pruned: `prune-releases --keep-from` keeps what runs need."
+                error.advice = "It was pruned. `prune-releases --keep-from` keeps what runs need."
             raise
 
     def vouches_for(self, revision: str) -> bool:
         """
-        Whether a release may be given to consumers without another look; for any thread.
+        Whether a release may be served to consumers without verifying it again; thread-safe.
         """
         return self._key_folder is None or revision in self._verified
 
@@ -190,7 +190,7 @@ class ReleaseSource:
 
     async def bring(self, order: Order[File]) -> None:
         release = order.state
-        assert isinstance(release, Release)  # nothing else comes from here
+        assert isinstance(release, Release)  # this source yields nothing else
         self._client.begin_cycle(order.fence)
         try:
             with self._bundle(release.manifest) as key:
@@ -205,7 +205,7 @@ class ReleaseSource:
         Read the first byte of the bundle.
 
         Raises:
-            SidecarError: It is not there, or cannot be read.
+            SidecarError: It does not exist, or cannot be read.
         """
         assert self._release is not None
         with self._bundle(self._release.manifest) as key:
@@ -213,8 +213,8 @@ class ReleaseSource:
 
     async def earlier(self, fence: Fence) -> AsyncIterator[Release]:
         """
-        Yield what was current before, but nothing that a rollback has left; a pin is obeyed, so
-        nothing replaces it.
+        Yield the releases before the current one, except those that a rollback has left; nothing
+        if a release is pinned, because a pin must not be replaced.
         """
         if self._settings.revision or self._pointer is None:
             return
@@ -231,8 +231,8 @@ class ReleaseSource:
 
     @property
     def was_reached(self) -> bool:
-        # Where a glance saw news and there were none it cannot tell: through a proxy, or from a
-        # server that does not heed If-None-Match. Then a failure is waited out.
+        # If a glance reported a change and there was none, glances are unreliable: a proxy is in
+        # between, or the server ignores If-None-Match. A failure then waits for its backoff.
         return self._met_etag not in (None, self._missed_etag)
 
     def glance(self) -> bool:
@@ -254,7 +254,7 @@ class ReleaseSource:
         Yield the key of the bundle.
 
         Raises:
-            SourceError: ``release_missing``, where it turns out that it is not there.
+            SourceError: ``release_missing``, if the bundle turns out not to exist.
         """
         key = bundle_key(manifest.head.bundle_sha256)
         try:
@@ -266,10 +266,10 @@ class ReleaseSource:
 
     def _keys(self) -> Keys | None:
         """
-        Return the keys that are trusted; None where nothing has to be signed.
+        Return the trusted keys; None if signatures are not required.
 
         Raises:
-            SourceError: ``trusted_keys_invalid``: there are none, so nothing can be trusted.
+            SourceError: ``trusted_keys_invalid``: no valid keys, so nothing can be trusted.
         """
         if self._key_folder is None:
             return None
@@ -279,17 +279,17 @@ class ReleaseSource:
             raise SourceError(
                 "trusted_keys_invalid",
                 f"S3_SYNC_TRUSTED_KEYS={self._settings.trusted_keys} {error}",
-                "Put the public keys there again, in PEM; nothing is trusted until then. What is "
-                "published here stays.",
+                "Restore the public keys, in PEM format; nothing is trusted until then. The "
+                "published files stay.",
             ) from None
-        if is_new:  # whatever others vouched for has to be vouched for again
+        if is_new:  # everything has to be verified again, with the new keys
             self._pointer_etag, self._release = "", None
             self._verified.clear()
         return keys
 
     async def _poll(self, keys: Keys | None, fence: Fence) -> Pointer:
         """
-        Return the pointer; the same one where it has not changed.
+        Return the pointer; the same object if it has not changed.
         """
         etag = self._pointer_etag
         try:
@@ -299,7 +299,7 @@ class ReleaseSource:
             self._pointer_etag = self._met_etag = ""
             raise self._objects.missing(
                 POINTER_KEY,
-                "Nothing was published there yet: `s3-sync publish`, or check KEY_PATH.",
+                "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH.",
             ) from None
         if found is None and self._pointer is not None:
             self._met_etag = etag
@@ -316,8 +316,8 @@ class ReleaseSource:
                 key_id = signer_of_pointer(body, settings.bucket, settings.prefix, keys)
                 pointer = parse_pointer(body)
                 self._seen.check(pointer.turn, keys)
-                # Before its manifest is read: whoever deletes that could put back the pointer
-                # before it, and nobody would be told.
+                # Before its manifest is read: otherwise, deleting that manifest and restoring
+                # the previous pointer would go unnoticed.
                 self._seen.note(pointer.turn, key_id, fence)
         except Invalid as error:
             raise self._objects.invalid(POINTER_KEY, str(error)) from None
@@ -328,7 +328,7 @@ class ReleaseSource:
 
     def _warn_of_replay(self, pointer: Pointer) -> None:
         """
-        Warn where an old pointer was put back: only a new one is a rollback.
+        Warn if an old pointer was restored: a rollback writes a new one.
         """
         if self._pointer is not None and pointer.turn.sequence < self._pointer.turn.sequence:
             log.warning(
@@ -336,31 +336,31 @@ class ReleaseSource:
                 sequence=pointer.turn.sequence,
                 sequence_before=self._pointer.turn.sequence,
                 revision=pointer.revision,
-                advice="It is followed. `s3-sync rollback` would have counted on: find out who "
-                f"wrote {self._settings.source}{POINTER_KEY}.",
+                advice="It is followed. `s3-sync rollback` would have raised the sequence, so find "
+                f"out who wrote {self._settings.source}{POINTER_KEY}.",
             )
 
     async def _read_whole(
         self, revision: str, keys: Keys | None, pointer: Pointer | None = None
     ) -> Release:
         """
-        Read a manifest; what it says proves its revision.
+        Read a whole manifest, whose content proves its revision.
 
         Args:
-            pointer: The one that names it, if any does.
+            pointer: The pointer that names it, if any.
         """
         key = manifest_key(revision)
         limit_bytes = MANIFEST_LIMIT_BYTES
-        if keys is not None and pointer is not None:  # a signed one says how long it is
+        if keys is not None and pointer is not None:  # a signed pointer gives its size
             limit_bytes = min(limit_bytes, pointer.manifest_bytes + SLACK_BYTES)
         try:
             found = await self._objects.read("manifest", key, limit_bytes, {})
         except ObjectMoved:
             raise self._objects.missing(
                 key,
-                "It was pruned, or never published: `s3-sync releases` shows what there is."
+                "It was pruned, or never published: `s3-sync releases` lists the existing releases."
                 if self._settings.revision
-                else "Publish again: that repairs it. Or roll back to another release.",
+                else "Publish the content again to restore it, or roll back to another release.",
             ) from None
         body, _ = found or (b"", "")
         try:
@@ -373,7 +373,7 @@ class ReleaseSource:
 
     async def _read_news(self, pointer: Pointer, keys: Keys | None, before: Release) -> Release:
         """
-        Read of a manifest what the release before does not have.
+        Read those parts of a manifest that the previous release does not have.
         """
         key = manifest_key(pointer.revision)
         known: dict[Entry, Chunk] = {chunk.entry: chunk for chunk in before.manifest.chunks}
@@ -389,7 +389,7 @@ class ReleaseSource:
             manifest = read_manifest(head, part, known, self._target_bytes)
             return self._checked(manifest, pointer.revision, keys)
         except (ObjectMoved, Invalid, Untrusted):
-            # It was replaced meanwhile, or the pointer is wrong about it: all of it tells.
+            # It was replaced meanwhile, or does not match the pointer: read all of it.
             return await self._read_whole(pointer.revision, keys, pointer)
 
     def _checked(self, manifest: Manifest, revision: str, keys: Keys | None) -> Release:
@@ -402,10 +402,10 @@ class ReleaseSource:
 
 def _check_signed(data: bytes, keys: Keys | None, pointer: Pointer | None) -> None:
     """
-    Check all that a manifest has before its chunks, where it has to be signed.
+    Check the part of a manifest before its chunks, if signatures are required.
 
     Raises:
-        Untrusted: It is not signed by one of the keys, or not the one that its pointer names.
+        Untrusted: It is not signed with one of the keys, or not the one that its pointer names.
         Invalid: It is not the beginning of a manifest.
     """
     if keys is not None:
@@ -416,7 +416,7 @@ def _check_signed(data: bytes, keys: Keys | None, pointer: Pointer | None) -> No
 
 def _manifest_of(pointer: Pointer) -> tuple[str, int, int, str]:
     """
-    Return what a pointer says of its manifest: of one revision there may be several.
+    Return what identifies the manifest of a pointer: a revision may have several.
     """
     return (
         pointer.revision,

@@ -1,5 +1,5 @@
 """
-Cutting files out of a bundle while it comes: each inflated, verified and staged on its own.
+Extracts files from a bundle while it downloads: each is inflated, verified and staged.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 class Cutter:
     """
-    The receiver of one part of a bundle.
+    Receives one part of a bundle, and stages its files.
 
     Args:
-        files: What to cut out, in the order of the bundle.
+        files: The files to extract, in the order of the bundle.
         bundle_bytes: The size of the whole bundle.
-        keep: Takes each file that is staged.
+        keep: Called with each staged file.
     """
 
     def __init__(
@@ -46,42 +46,42 @@ class Cutter:
     @property
     def size_bytes(self) -> int:
         """
-        How much is still to come.
+        The size of the missing rest.
         """
         last = self._files[-1]
         return last.offset + last.stored_bytes - self._first
 
     @property
     def _first(self) -> int:
-        # The last file again where only what follows it was lost.
+        # The last file again, if only the data after it was lost.
         return self._files[min(self._next, len(self._files) - 1)].offset
 
     def headers(self) -> Mapping[str, str]:
         """
-        Return the headers that ask for what is still missing.
+        Return the headers that request the missing rest.
         """
         return {"range": f"bytes={self._first}-{self._first + self.size_bytes - 1}"}
 
     def check(self, headers: Mapping[str, str]) -> None:
         """
-        See where the answer begins; a server that knows no ranges sends all.
+        Determine where the response begins; a server without ranges sends the whole bundle.
 
         Raises:
-            ObjectError: The bundle has another size than its manifest says.
+            ObjectError: The size of the bundle does not match the manifest.
         """
         found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
         total = found[2] if found else headers.get("content-length", "*")
         if total not in ("*", str(self._bundle_bytes)):
             raise bundle_corrupt(
-                f"the bundle has {total} bytes, its manifest says {self._bundle_bytes}"
+                f"the bundle has {total} bytes, its manifest expects {self._bundle_bytes}"
             )
         self._at = int(found[1]) if found else 0
         if self._at > self._first:
-            raise bundle_corrupt("another part of the bundle came than was asked for")
+            raise bundle_corrupt("the server sent another part of the bundle than requested")
 
     def restart(self) -> None:
         """
-        Throw away half of a file.
+        Discard the incomplete file, if any.
         """
         if self._unpacking is not None:
             self._unpacking.discard()
@@ -89,10 +89,10 @@ class Cutter:
 
     def write(self, chunk: bytes) -> None:
         """
-        Take what comes next, in whatever pieces.
+        Process the next bytes, in pieces of any size.
 
         Raises:
-            ObjectError: A file is not what the manifest says.
+            ObjectError: A file does not match the manifest.
             OSError: The volume fails.
         """
         self.received_bytes += len(chunk)
@@ -114,10 +114,10 @@ class Cutter:
 
     def finish(self) -> None:
         """
-        Make sure that all has come.
+        Check that all files were received.
 
         Raises:
-            ObjectError: The answer ended too early.
+            ObjectError: The response ended too early.
         """
         if self._next < len(self._files):
             raise bundle_corrupt(f"the bundle ends before {self._files[self._next].path!r}")
@@ -125,7 +125,7 @@ class Cutter:
 
 class Unpacking:
     """
-    One file on its way from the bundle into staging.
+    Unpacks one file from the bundle into staging.
     """
 
     def __init__(self, file: File, target: Target) -> None:
@@ -137,13 +137,13 @@ class Unpacking:
 
     def finish(self) -> Staged:
         """
-        Return the file, verified; it only waits for its name.
+        Verify the file and return it, staged and ready to be renamed into place.
         """
         self._content.finish()
         return self._target.stage(self._file.path, self._file, self._staging)
 
     def discard(self) -> None:
         """
-        Remove what is staged.
+        Remove the staging file.
         """
         self._target.staging.discard(self._staging)

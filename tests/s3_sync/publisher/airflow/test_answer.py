@@ -1,4 +1,4 @@
-"""Tests of what is read out of Airflow's tracebacks, as Airflow 2 and 3 write them."""
+"""Tests of reading Airflow's tracebacks, as Airflow 2 and 3 write them."""
 
 import json
 from pathlib import Path
@@ -155,7 +155,7 @@ def test_dags_are_known_by_their_ids_and_one_in_two_files_is_broken(folder: Path
         found.is_whole,
         found.trouble,
     )
-    assert [Broken("b.py", None, "the DAG 'y' is in a.py, too")] == found.broken
+    assert [Broken("b.py", None, "the DAG 'y' is also in a.py")] == found.broken
 
 
 def test_a_file_that_ends_its_process_is_broken_and_one_that_was_killed_or_not_loaded_is_not(
@@ -167,8 +167,8 @@ def test_a_file_that_ends_its_process_is_broken_and_one_that_was_killed_or_not_l
 
     text = "it ends the process that loads it, with exit code 0"
     assert ([Broken("sales.py", None, text)], "") == (ended.broken, ended.trouble)
-    assert ([], "sales.py was being loaded: signal 9") == (killed.broken, killed.trouble)
-    assert ([], "sales.py was being loaded: TypeError: no bag") == (failed.broken, failed.trouble)
+    assert ([], "loading sales.py failed: signal 9") == (killed.broken, killed.trouble)
+    assert ([], "loading sales.py failed: TypeError: no bag") == (failed.broken, failed.trouble)
 
 
 def test_an_answer_that_was_cut_off_is_not_whole(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the check that Airflow makes: what comes of each answer, from a Python that we write."""
+"""Tests of the check with Airflow: the result of each answer, from a fake Python."""
 
 import ast
 import json
@@ -117,7 +117,7 @@ def test_without_an_airflow_the_setting_is_named(ask: Ask) -> None:
         (
             (*WHOLE, {"file": "sales.py", "ended": -9}),
             "",
-            "sales.py was being loaded: signal 9",
+            "loading sales.py failed: signal 9",
         ),
         (WHOLE, "exec sleep 600", "not checked within 1 s"),
     ],
@@ -147,7 +147,7 @@ def test_of_the_users_airflow_home_the_plugins_and_the_local_settings_are_there(
 
 
 def test_python_is_looked_for_on_path_and_its_link_is_not_followed(tmp_path: Path) -> None:
-    """A virtual environment is known by the link to Python that is in it."""
+    """The link to Python identifies a virtual environment."""
     (tmp_path / "python").symlink_to("/bin/sh")
     environ = {"PATH": str(tmp_path), "AIRFLOW_HOME": "/opt/airflow"}
 
@@ -167,7 +167,7 @@ def test_a_python_that_is_not_there_is_an_error_that_names_the_setting(given: st
 
 @pytest.mark.parametrize("text", ["pandas", "package:", ":pandas", "module:pandas", "*"])
 def test_a_pattern_names_what_is_missing(text: str) -> None:
-    with pytest.raises(ValueError, match="KIND is one of package, variable, connection"):
+    with pytest.raises(ValueError, match="KIND of package, variable, connection"):
         pattern(text)
 
 

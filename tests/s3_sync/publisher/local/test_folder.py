@@ -1,5 +1,5 @@
 """
-Tests of what a folder becomes: which files, which not, and what is reported when it cannot be.
+Tests of reading a folder: included and excluded files, and the errors that are reported.
 """
 
 import os
@@ -246,7 +246,7 @@ def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
 def test_names_that_no_manifest_has_room_for_are_refused_before_anything_is_read(
     tmp_path: Path,
 ) -> None:
-    """Six bytes for each letter that is not ASCII; one folder of files stands for 85 of them."""
+    """Six bytes for each letter that is not ASCII; links to one folder multiply its 85 files."""
     deep = tmp_path.joinpath("dags", *["ü" * 127] * 13)
     fill(deep, *(f"first/{number}" for number in range(85)))
     for number in range(84):
@@ -255,12 +255,12 @@ def test_names_that_no_manifest_has_room_for_are_refused_before_anything_is_read
     error = refusal(tmp_path / "dags")
 
     assert "release_too_large" == error.reason
-    assert "the 7225 names of files" in error.message
+    assert "the names of the 7225 files" in error.message
     assert error.message.endswith("take 69 MiB of a manifest; the limit is 64")
 
 
 def test_folders_that_link_to_one_another_are_refused(tmp_path: Path) -> None:
-    """Twenty of them have a million paths, and not a file."""
+    """Twenty of them have a million paths, without a single file."""
     for number in range(20):
         (tmp_path / f"{number}").mkdir()
         for name in ("a", "b"):
@@ -270,7 +270,7 @@ def test_folders_that_link_to_one_another_are_refused(tmp_path: Path) -> None:
     error = refusal(tmp_path)
 
     assert "release_too_large" == error.reason
-    assert "there are more than 10000 ways over symlinks to folders" in error.message
+    assert "more than 10000 paths lead through folder symlinks" in error.message
 
 
 def test_too_many_files_are_refused(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -314,7 +314,7 @@ def test_a_same_size_change_with_its_old_time_is_noticed(tmp_path: Path) -> None
     (tmp_path / "a.py").write_text("A.PY")
     os.utime(tmp_path / "a.py", ns=(found.st_atime_ns, found.st_mtime_ns))
 
-    assert "being changed" in failure(check_same, before, look_at(tmp_path)).message
+    assert "the folder changes" in failure(check_same, before, look_at(tmp_path)).message
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """
-The gate ``airflow``: a real Airflow loads what would be released.
+The gate ``airflow``: a real Airflow loads the files that would be released.
 
-``runner`` is the program that its Python runs, ``answer`` reads what it says, ``check`` joins them.
+``runner`` is the program that its Python runs, ``answer`` reads its output, ``check`` joins both.
 """

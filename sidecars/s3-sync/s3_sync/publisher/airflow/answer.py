@@ -1,5 +1,5 @@
 """
-What the program that loads a folder has answered: the DAGs, and what is broken.
+Reads the answer of ``runner``: the DAGs of a folder, and its problems.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar_runtime.gate.checks import Finding
 TAIL_LINES = 6
 LINE_CHARACTERS = 300
 
-# What an Airflow in CI may lack, and another one has; for those of 2 and 3.
+# The errors of an import that may succeed in another Airflow; patterns for Airflow 2 and 3.
 LACKS = {
     "package": re.compile(r"(?:^|ModuleNotFoundError: )No module named '([^']+)'"),
     "variable": re.compile(
@@ -35,11 +35,11 @@ _FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
 @dataclass(frozen=True, slots=True)
 class Broken(Finding):
     """
-    What Airflow would show as broken.
+    A problem that Airflow would show.
 
     Args:
-        lacks: What is missing, as ``KIND:NAME``, where another Airflow may have it.
-        tail: The last lines of the traceback, from the folder's on and without what was raised.
+        lacks: What is missing, as ``KIND:NAME``, if another Airflow may have it.
+        tail: The last lines of the traceback, from the folder's first frame on, without the error.
     """
 
     lacks: str = ""
@@ -47,7 +47,7 @@ class Broken(Finding):
 
     def lines(self) -> list[str]:
         """
-        Return what people read of it.
+        Return the problem as lines of text.
         """
         kind, _, name = self.lacks.partition(":")
         missing = f" ({kind} {name} is missing here)" if kind else ""
@@ -57,13 +57,13 @@ class Broken(Finding):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    All that was answered.
+    The complete answer.
 
     Args:
-        missing: Why there is no Airflow; empty where there is one.
-        is_whole: Whether it went to its end.
-        trouble: What kept a file from being judged: a signal, a fault of Airflow or of ours.
-        dags: The files of each DAG.
+        missing: Why Airflow cannot be imported; empty if it can.
+        is_whole: Whether the program finished.
+        trouble: Why a file has no verdict: a signal, or a failure of Airflow or of ``runner``.
+        dags: The files that define each DAG, by its id.
     """
 
     missing: str
@@ -76,10 +76,10 @@ class Answer:
 
 def read_answer(lines: Iterable[str], folder: str) -> Answer:
     """
-    Read the answer; the last line may be half a line.
+    Read the answer; its last line may be incomplete.
 
     Args:
-        folder: That was loaded.
+        folder: The folder that was loaded.
     """
     facts: dict[str, Any] = {}
     dags: dict[str, list[str]] = {}
@@ -91,7 +91,7 @@ def read_answer(lines: Iterable[str], folder: str) -> Answer:
         except ValueError:
             break
         facts |= said
-        # Of plugins only those of the folder: the others are the image's.
+        # Only plugins in the folder count: the others belong to the image.
         for path, text in said.get("plugins", {}).items():
             name = _inside(path, folder)
             if name is not None and _is_ours(name, folder):
@@ -101,7 +101,7 @@ def read_answer(lines: Iterable[str], folder: str) -> Answer:
         name = _inside(said["file"], folder) or said["file"]
         if "failed" in said or said.get("ended", 0) < 0:
             what = said.get("failed") or ending(said["ended"])
-            trouble = trouble or f"{name} was being loaded: {what}"
+            trouble = trouble or f"loading {name} failed: {what}"
         elif "ended" in said:
             text = f"it ends the process that loads it, with {ending(said['ended'])}"
             broken.append(Broken(name, None, text))
@@ -110,7 +110,7 @@ def read_answer(lines: Iterable[str], folder: str) -> Answer:
         for dag in said.get("dags", ()):
             dags.setdefault(dag, []).append(name)
     for dag, (first, *others) in dags.items():
-        text = f"the DAG {dag!r} is in {first}, too"
+        text = f"the DAG {dag!r} is also in {first}"
         broken.extend(Broken(name, None, text) for name in others)
     return Answer(
         facts.get("missing", ""), facts.get("airflow", ""), "done" in facts, trouble, dags, broken
@@ -119,7 +119,7 @@ def read_answer(lines: Iterable[str], folder: str) -> Answer:
 
 def _inside(path: str, folder: str) -> str | None:
     """
-    Return a path relative to the folder; None for one outside of it.
+    Return a path relative to the folder; None for a path outside it.
     """
     if not os.path.isabs(path):
         return path
@@ -128,7 +128,7 @@ def _inside(path: str, folder: str) -> str | None:
 
 def _broken(path: str, text: str, folder: str) -> Broken:
     """
-    Find in a traceback, or in an error without one, where and what the problem is.
+    Find the place and the cause of a problem in a traceback, or in an error without one.
 
     Args:
         path: The file that Airflow shows as broken.
@@ -136,7 +136,7 @@ def _broken(path: str, text: str, folder: str) -> Broken:
     lines = [line for line in text.replace(f"{folder}/", "").splitlines() if line.strip()]
     frames = [(number, found) for number, line in enumerate(lines) if (found := _FRAME.match(line))]
     ours = [(number, found) for number, found in frames if _is_ours(found["path"], folder)]
-    # Behind the last frame its source comes, indented, and then what was raised.
+    # The indented source follows the last frame, then the error.
     end = frames[-1][0] + 1 if frames else 0
     while end < len(lines) - 1 and lines[end].startswith(" "):
         end += 1
@@ -155,7 +155,7 @@ def _is_ours(path: str, folder: str) -> bool:
 
 def _lacks(problem: str, folder: str) -> str:
     """
-    Return what is missing, where that may be this Airflow's fault and not the folder's.
+    Return what is missing, if this Airflow may lack it rather than the folder.
     """
     for kind, pattern in LACKS.items():
         if found := pattern.search(problem):
@@ -168,7 +168,7 @@ def _lacks(problem: str, folder: str) -> str:
 
 def _is_everywhere(kind: str, name: str) -> bool:
     """
-    Whether a module would be there if there were one of that name: of Python, or of Airflow itself.
+    Whether a module of this name, if it existed, would be part of Python or Airflow itself.
     """
     first, _, rest = name.partition(".")
     is_airflow = first == "airflow" and bool(rest) and not rest.startswith("providers.")

@@ -1,5 +1,5 @@
 """
-The check that a real Airflow makes: it loads the folder as its DAG processor would.
+The check with a real Airflow, which loads the folder as its DAG processor would.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from sidecar_runtime.gate.checks import Check, Finding, IsFile, Undecided
 from sidecar_runtime.parsers import allows
 
 RUNNER = Path(__file__).with_name("runner.py")
-# Of the user's AIRFLOW_HOME, and nothing else: airflow.cfg names the database.
+# The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the database.
 HOME_FOLDERS = ("config", "plugins")
 
-# What says where Python and its packages find what they load; of no use to the daemon's gate.
+# Where Python and its packages find modules and libraries; the daemon's gate does not need them.
 VARIABLES = ("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE")
 
 _KINDS = ", ".join(LACKS)
 
 
-@allows(f"one of {_KINDS}, a colon and a name, which may have wildcards: package:pandas*")
+@allows(f"one of {_KINDS}, a colon and a name, with or without wildcards: package:pandas*")
 def pattern(text: str) -> str:
     """
-    Read what may be missing.
+    Read a pattern of what may be missing.
     """
     kind, _, name = text.partition(":")
     if kind not in LACKS or not name:
-        raise ValueError(f"is not KIND:NAME, where KIND is one of {_KINDS}")
+        raise ValueError(f"is not KIND:NAME with a KIND of {_KINDS}")
     return text
 
 
@@ -46,8 +46,8 @@ class Airflow:
     An Airflow that loads folders.
 
     Args:
-        python: The Python that has it.
-        home: The user's AIRFLOW_HOME; empty where there is none.
+        python: The Python in which it is installed.
+        home: The user's AIRFLOW_HOME; empty if it is not set.
         allowed: Patterns of what may be missing.
     """
 
@@ -59,10 +59,10 @@ class Airflow:
 @dataclass(frozen=True, slots=True)
 class Passed:
     """
-    What Airflow said of a folder that it accepts.
+    The result for a folder that Airflow accepts.
 
     Args:
-        allowed: What it lacks, and may.
+        allowed: Problems that were allowed, because this Airflow lacks something.
     """
 
     checked: Checked
@@ -71,33 +71,33 @@ class Passed:
 
 def find_airflow(given: str | None, allowed: Sequence[str], environ: Mapping[str, str]) -> Airflow:
     """
-    Return the Airflow that is meant.
+    Return the Airflow for the options of a command.
 
     Args:
-        given: The Python that has it; None for the one on PATH.
+        given: The Python in which it is installed; None: ``python`` on PATH.
 
     Raises:
-        SettingsError: There is no such program.
+        SettingsError: The program does not exist.
     """
     python = shutil.which(given or "python", path=environ.get("PATH"))
     if python is None:
-        raise _no_airflow(given or "python", "is not a program that can be run")
-    # It runs in another folder, where a relative name would be another file.
+        raise _no_airflow(given or "python", "is not an executable program")
+    # It runs in another folder, where a relative path would name another file.
     return Airflow(os.path.abspath(python), environ.get("AIRFLOW_HOME", ""), tuple(allowed))
 
 
 class AirflowCheck:
     """
-    One check, and what came of it.
+    One check and its result.
 
     Attributes:
-        refused: What is broken, and not allowed.
+        refused: Problems that are not allowed.
     """
 
     def __init__(self, airflow: Airflow, folder: str, place: str) -> None:
         """
         Args:
-            folder: What is loaded.
+            folder: The folder to load.
             place: An empty folder, which becomes AIRFLOW_HOME.
         """
         self._airflow = airflow
@@ -113,13 +113,13 @@ class AirflowCheck:
 
     def check(self) -> Check:
         """
-        Return the check, to be made once.
+        Return the check, to be run once.
         """
         return Check((self._airflow.python, str(RUNNER), self._place), self._read)
 
     def passed(self) -> Passed:
         """
-        Return what Airflow said of a folder that it accepts.
+        Return the result, if Airflow accepts the folder.
         """
         assert self._answer is not None
         dags = tuple(sorted(self._answer.dags))
@@ -132,8 +132,8 @@ class AirflowCheck:
     def _read(self, said: str, code: int, _: IsFile) -> list[Finding]:
         """
         Raises:
-            SettingsError: There is no Airflow.
-            Undecided: It did not come to an end.
+            SettingsError: The Python has no Airflow.
+            Undecided: The check did not finish.
         """
         answers = Path(self._place, "answers")
         lines = answers.read_text().splitlines() if answers.exists() else []
@@ -143,12 +143,12 @@ class AirflowCheck:
         if code != 0 or not answer.is_whole:
             last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
             raise Undecided(
-                f"{self._airflow.python} could not load the folder, and ended with "
+                f"{self._airflow.python} could not load the folder and ended with "
                 f"{ending(code)}: {last.strip()}",
-                "Look whether its Airflow starts without settings, as it does here.",
+                "Check that this Airflow starts without any settings, as it does here.",
             )
         if answer.trouble:
-            remedy = "Look at the memory limit, and whether this s3-sync knows this Airflow."
+            remedy = "Check the memory limit, and whether this s3-sync supports your Airflow."
             raise Undecided(answer.trouble, remedy)
         self._allowed = tuple(one for one in answer.broken if self._may_lack(one.lacks))
         self.refused = [one for one in answer.broken if not self._may_lack(one.lacks)]
@@ -159,5 +159,5 @@ class AirflowCheck:
 
 
 def _no_airflow(python: str, problem: str) -> SettingsError:
-    said = f"{problem}; name the Python of your Airflow"
+    said = f"{problem}; pass the Python of your Airflow"
     return SettingsError([Problem("--airflow-python", python, said)])

@@ -1,21 +1,21 @@
 """
-Loads a folder of DAGs as Airflow does: ``python runner.py HOME``, by the Python that has it.
+Loads a folder of DAGs as Airflow does: ``python runner.py HOME``, with the Python of an Airflow.
 
-It imports nothing of ours, and works with Airflow 2.7 to 3 on Python 3.8 and later. HOME is a
-folder of its own, which becomes AIRFLOW_HOME; GATE_FOLDER in the environment is the folder.
+It imports nothing from s3-sync, and works with Airflow 2.7 to 3 on Python 3.8 and later. HOME is
+an empty folder, which becomes AIRFLOW_HOME; GATE_FOLDER in the environment is the folder to load.
 
-Each file is loaded in a process of its own, as Airflow's DAG processor does: what one file does to
-its process never reaches the next one. The file ``answers`` in HOME gets one JSON object a line:
+Each file is loaded in a separate process, as in Airflow's DAG processor, so that it cannot affect
+the next file. One JSON object per line is written to the file ``answers`` in HOME:
 
-- ``{"missing": text}`` and nothing else where there is no Airflow;
+- ``{"missing": text}`` and nothing else if Airflow cannot be imported;
 - ``{"airflow": version}``;
-- ``{"plugins": {path: error}}`` for what Airflow could not load of its plugins folder;
+- ``{"plugins": {path: error}}`` with the plugins that Airflow could not load;
 - ``{"file": path, "dags": [id, …], "errors": {path: traceback or error}}`` for each file, or
-  ``{"file": path, "ended": code}`` where it ended its process (a signal is negative), or
-  ``{"file": path, "failed": error}`` where Airflow or this program failed;
+  ``{"file": path, "ended": code}`` if it ended its process (a signal is negative), or
+  ``{"file": path, "failed": error}`` if Airflow or this program failed;
 - ``{"done": number of files}`` at the end.
 
-What Airflow and the files write goes where our output goes.
+Output of Airflow and of the files goes to the output of this program.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BUNDLE = "dags"
 
 def environment(home: str, folder: str) -> dict[str, str]:
     """
-    Return the settings of Airflow that are never the user's: above all the database.
+    Return the settings of Airflow that are never taken from the user, above all the database.
     """
     return {
         "AIRFLOW_HOME": home,
@@ -49,14 +49,14 @@ def environment(home: str, folder: str) -> dict[str, str]:
         "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        # As for the DAG processor of Airflow 3: no Variable comes from a database.
+        # As in the DAG processor of Airflow 3: no Variable is read from a database.
         "_AIRFLOW_PROCESS_CONTEXT": "client",
     }
 
 
 def first_of(names: Sequence[str], load: Callable[[str], Any]) -> Any:
     """
-    Return the first of these that this Airflow has.
+    Return the first of these names that this Airflow has, loaded.
     """
     for name in names[:-1]:
         try:
@@ -86,7 +86,7 @@ class Loader:
 
     def load(self, path: str) -> dict[str, Any]:
         """
-        Return what one file has: the ids of its DAGs, and errors.
+        Load one file; return the ids of its DAGs, and its errors.
         """
         bag = self._bag_of(path, **self._options)
         errors, dags = dict(bag.import_errors), []
@@ -105,7 +105,7 @@ def load_apart(
     loader: Loader, path: str, answers: int, answer: Callable[[dict[str, Any]], None]
 ) -> None:
     """
-    Load one file in a process of its own.
+    Load one file in a separate process.
     """
     size_bytes = os.fstat(answers).st_size
     pid = os.fork()
@@ -113,9 +113,9 @@ def load_apart(
         try:
             close_database()
             answer(loader.load(path))
-        except Exception as error:  # noqa: BLE001 - Airflow itself tells of what a file raises
+        except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
             answer({"file": path, "failed": f"{type(error).__name__}: {error}"})
-        except BaseException:  # noqa: BLE001 - but for SystemExit and its like
+        except BaseException:  # noqa: BLE001 - except SystemExit and the like
             answer({"file": path, "dags": [], "errors": {path: traceback.format_exc()}})
         finally:
             os._exit(0)
@@ -127,18 +127,18 @@ def load_apart(
 
 def make_database() -> None:
     """
-    Make an empty database: with Airflow 2 a DAG file may ask it.
+    Create an empty database: in Airflow 2 a DAG file may query it.
     """
     from airflow import settings
     from airflow.utils.db import initdb
 
     initdb(load_connections=False)
-    settings.engine.dispose()  # no connection is shared with a child
+    settings.engine.dispose()  # children must not share a connection
 
 
 def close_database() -> None:
     """
-    Take the database from this process, as Airflow 3 does before it loads a file.
+    Block access to the database in this process, as Airflow 3 does before it loads a file.
     """
     supervisor = sys.modules.get("airflow.sdk.execution_time.supervisor")
     if supervisor is not None:
@@ -147,12 +147,12 @@ def close_database() -> None:
 
 def import_first(paths: Sequence[str]) -> None:
     """
-    Import once, as its DAG processor does, the parts of Airflow that the files ask for.
+    Import the parts of Airflow that the files import, once, as its DAG processor does.
     """
     from airflow.utils.file import iter_airflow_imports
 
     for name in {name for path in paths for name in iter_airflow_imports(path)}:
-        with suppress(Exception):  # the file that asks for it will tell
+        with suppress(Exception):  # the file that imports it will report it
             importlib.import_module(name)
 
 
@@ -190,14 +190,14 @@ def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
         else one.get_relative_loc(bundle.path)
         for _, one in listed
     )
-    # Of several in an archive each has a place; a file that cannot be read has an error of its own.
+    # Each DAG in an archive has its own place; an unreadable file has an error instead.
     found = {file.find_enclosing_file(Path(folder, place)) for place in places}
     return [str(path) for path in found if path is not None]
 
 
 def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]], None]) -> None:
     """
-    Load everything.
+    Load all plugins and files of the folder.
     """
     os.environ.update(environment(home, folder))
     try:
@@ -214,7 +214,7 @@ def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]]
         make_database()
     else:
         importlib.import_module("airflow.sdk.execution_time.supervisor")
-    if folder not in sys.path:  # at its end, as Airflow has it
+    if folder not in sys.path:  # at the end, as in Airflow
         sys.path.append(folder)
     answer({"plugins": plugin_errors()})
     loader = Loader(folder)
@@ -228,7 +228,7 @@ def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]]
 
 def main() -> None:
     """
-    Load everything, and answer.
+    Load the folder and write the answers.
     """
     home = sys.argv[1]
     answers = os.open(os.path.join(home, "answers"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -240,5 +240,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # our folder: none of its modules is meant
+    del sys.path[0]  # the folder of this program: its modules must not be imported
     main()

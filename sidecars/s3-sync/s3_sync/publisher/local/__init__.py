@@ -1,3 +1,3 @@
 """
-What a publisher has on its own disk: the folder, and where it comes from.
+The publisher's local side: the folder to publish, and its origin.
 """

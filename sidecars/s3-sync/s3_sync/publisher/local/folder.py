@@ -1,5 +1,5 @@
 """
-Which files of a folder become a release, and why one cannot.
+Finds the files of a folder that become a release, and the problems that prevent it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import FILE_LIMIT_BYTES, FILES_LIMIT, TOTAL_LIMIT_BYTES
 
 MIB = 1 << 20
-# Folders that link to one another double their paths with each, and need no file for that.
+# With folders that link to one another, each link doubles the number of paths, even without files.
 LINKS_LIMIT = 10_000
-_LEAVE_OUT = "Fix it, or leave it out: --exclude, or a line in .s3-sync-ignore."
+_LEAVE_OUT = "Fix it, or exclude it: --exclude, or a line in .s3-sync-ignore."
 _NAMES = {
     "unsafe_path": "its name is not UTF-8",
-    "too_deep": "it lies more than 200 folders deep",
-    "name_too_long": "its name is longer than 255 bytes, or its path than 4,095",
-    "reserved": ".s3-sync is the name of what s3-sync itself keeps in a target",
+    "too_deep": "it is more than 200 folders deep",
+    "name_too_long": "its name is longer than 255 bytes, or its path longer than 4,095 bytes",
+    "reserved": "the name .s3-sync is reserved for the state of s3-sync",
 }
 
 
@@ -37,8 +37,8 @@ class Found:
     One file that belongs to the release.
 
     Args:
-        real: Where it is read; elsewhere in the folder for a symlink.
-        state: What stat says of it, to notice a change.
+        real: The path to read; for a symlink, its target.
+        state: Fields of its stat, to detect a change.
     """
 
     path: str
@@ -51,11 +51,11 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class Look:
     """
-    A folder at one moment.
+    The content of a folder at one moment.
 
     Args:
-        files: In the order of paths.
-        left_out: By the rules; folders end in a slash.
+        files: The files to release, sorted by path.
+        left_out: The paths that rules exclude; folders end in a slash.
     """
 
     files: tuple[Found, ...]
@@ -68,13 +68,13 @@ class Look:
 
 def look(folder: str, ignore: Ignore) -> Look:
     """
-    Find the files of a release; symlinks count as what they lead to.
+    Find the files of a release; symlinks are followed.
 
     Raises:
-        FolderError: It is not a folder, is empty, or has something that cannot be released;
-            everything of the kind is named.
+        FolderError: It is not a folder, is empty, or contains something that cannot be released;
+            all problems are reported together.
     """
-    if not folder:  # a variable of the CI that is not set; to realpath it is where we are
+    if not folder:  # an unset CI variable; realpath would take it for the working directory
         raise FolderError("folder_missing", "the name of the folder is empty")
     walk = _FolderWalk(os.path.realpath(folder), ignore)
     try:
@@ -88,8 +88,8 @@ def look(folder: str, ignore: Ignore) -> Look:
     if not walk.files:
         raise FolderError(
             "folder_empty",
-            f"there is no file to release in {folder} ({len(walk.left_out)} left out)",
-            "A release without files would empty every target; name the right folder.",
+            f"{folder} contains no files to release ({len(walk.left_out)} left out)",
+            "A release without files would empty every target. Pass the right folder.",
         )
     walk.files.sort(key=lambda file: file.path)
     found = Look(tuple(walk.files), tuple(sorted(walk.left_out)))
@@ -103,8 +103,8 @@ def look(folder: str, ignore: Ignore) -> Look:
     if rows_bytes > MANIFEST_LIMIT_BYTES:
         raise FolderError(
             "release_too_large",
-            f"the {len(found.files)} names of files in {folder} take {_mib(rows_bytes)} MiB of a "
-            f"manifest; the limit is {_mib(MANIFEST_LIMIT_BYTES)}",
+            f"the names of the {len(found.files)} files in {folder} take {_mib(rows_bytes)} MiB "
+            f"of a manifest; the limit is {_mib(MANIFEST_LIMIT_BYTES)}",
             _LEAVE_OUT,
         )
     return found
@@ -115,10 +115,10 @@ def digests_of(files: Sequence[Found], tell: Callable[[int], object]) -> dict[st
     Return the SHA-256 of each file, by path.
 
     Args:
-        tell: Called with the number of files that are done.
+        tell: Called with the number of files read.
 
     Raises:
-        FolderError: Files cannot be read; all of them are named.
+        FolderError: Files cannot be read; all of them are reported.
     """
     digests = {}
     problems = []
@@ -139,7 +139,7 @@ def write_copy(contents: Iterable[FileContent], folder: str) -> list[str]:
     Write files into another folder; return their paths.
 
     Raises:
-        OSError: There is no room.
+        OSError: They cannot be written.
     """
     paths = []
     for content in contents:
@@ -159,10 +159,10 @@ def contents(
     Read the files again, one by one.
 
     Args:
-        tell: Called with the number of files that are done.
+        tell: Called with the number of files read.
 
     Raises:
-        FolderError: One cannot be read, or is not what it was.
+        FolderError: A file cannot be read, or has changed.
     """
     for number, file in enumerate(before.files):
         with _reading(file), open(file.real, "rb") as source:
@@ -175,10 +175,10 @@ def contents(
 
 def check_same(before: Look, after: Look) -> None:
     """
-    Raise unless a folder is what it was.
+    Check that a folder has not changed.
 
     Raises:
-        FolderError: It is not.
+        FolderError: It has changed.
     """
     if before.files != after.files:
         odd = min(set(before.files) ^ set(after.files), key=lambda file: file.path)
@@ -188,15 +188,15 @@ def check_same(before: Look, after: Look) -> None:
 def changing(what: str) -> FolderError:
     return FolderError(
         "folder_changing",
-        f"the folder is being changed while it is published: {what!r:.300}",
-        "Publish when the checkout or the build has ended.",
+        f"the folder changes while it is being published: {what!r:.300}",
+        "Publish after the checkout or build has finished.",
     )
 
 
 @contextmanager
 def _reading(file: Found) -> Iterator[None]:
     """
-    Tell why a file cannot be read.
+    Turn an error of reading a file into a :class:`FolderError`.
     """
     try:
         yield
@@ -208,7 +208,7 @@ def _reading(file: Found) -> Iterator[None]:
 
 class _FolderWalk:
     """
-    One walk through the folder; problems are collected, so that all are reported at once.
+    One walk through the folder; collects problems in order to report all of them at once.
     """
 
     def __init__(self, root: str, ignore: Ignore) -> None:
@@ -221,11 +221,11 @@ class _FolderWalk:
 
     def enter(self, real: str, prefix: str, above: tuple[str, ...]) -> None:
         """
-        Take in all of one folder.
+        Add the content of one folder.
 
         Args:
-            prefix: Its path in the release, with a slash; empty for the root.
-            above: The real paths of the folders that led here.
+            prefix: Its path in the release, with a trailing slash; empty for the root.
+            above: The real paths of its parent folders.
         """
         try:
             with os.scandir(real) as found:
@@ -236,7 +236,7 @@ class _FolderWalk:
         for entry in entries:
             try:
                 self._take(entry, prefix + entry.name, (*above, real))
-            except PermissionError as error:  # a folder that can be listed, and not entered
+            except PermissionError as error:  # a folder that can be listed but not entered
                 self.problems.append(_unreadable(prefix + entry.name, error))
 
     def _take(self, entry: os.DirEntry[str], path: str, above: tuple[str, ...]) -> None:
@@ -246,20 +246,18 @@ class _FolderWalk:
         is_left_out = self._ignore(path, is_folder=is_folder)
         self._links += is_link and is_folder and not is_left_out
         if self._links > LINKS_LIMIT:
-            said = (
-                f"there are more than {LINKS_LIMIT} ways over symlinks to folders, as to {path!r}"
-            )
+            said = f"more than {LINKS_LIMIT} paths lead through folder symlinks, such as {path!r}"
             raise FolderError("release_too_large", f"{said:.300}", _LEAVE_OUT)
         if is_left_out:
             self.left_out.append(f"{path}/" if is_folder else path)
         elif is_link and not f"{real}/".startswith(f"{self.root}/"):
-            said = f"{path!r:.300} is a symlink that leads out of the folder, to {real!r:.300}"
+            said = f"{path!r:.300} is a symlink to a path outside the folder: {real!r:.300}"
             self.problems.append(FolderError("link_leads_out", said, _LEAVE_OUT))
         elif is_link and not os.path.exists(real):
-            said = f"{path!r:.300} is a symlink that leads nowhere, to {real!r:.300}"
+            said = f"{path!r:.300} is a symlink to a path that does not exist: {real!r:.300}"
             self.problems.append(FolderError("link_leads_nowhere", said, _LEAVE_OUT))
         elif is_folder and real in above:
-            said = f"{path!r:.300} is a symlink to a folder above it"
+            said = f"{path!r:.300} is a symlink to a parent folder of its own"
             self.problems.append(FolderError("link_leads_round", said, _LEAVE_OUT))
         elif is_folder:
             self.enter(real, f"{path}/", above)
@@ -279,7 +277,7 @@ class _FolderWalk:
             said = f"{path!r:.300} has {_mib(size)} MiB; the limit is {_mib(FILE_LIMIT_BYTES)}"
             self.problems.append(FolderError("file_too_large", said, _LEAVE_OUT))
         elif len(self.files) == FILES_LIMIT:
-            said = f"there are more than {FILES_LIMIT} files"
+            said = f"the folder contains more than {FILES_LIMIT} files"
             raise FolderError("release_too_large", said, _LEAVE_OUT)
         else:
             is_executable = bool(found.st_mode & stat.S_IXUSR)
@@ -289,11 +287,11 @@ class _FolderWalk:
 
 def _mib(size_bytes: int) -> int:
     """
-    Return a size in MiB, rounded up: what is a byte too large is not as large as the limit.
+    Return a size in MiB, rounded up, so that a size just over a limit differs from it.
     """
     return -(-size_bytes // MIB)
 
 
 def _unreadable(path: str, error: OSError) -> FolderError:
-    said = f"{path!r:.300} cannot be read: {error.strerror}"
+    said = f"cannot read {path!r:.300}: {error.strerror}"
     return FolderError("file_unreadable", said, "Run as a user who can read the whole folder.")

@@ -1,5 +1,5 @@
 """
-Why a folder cannot become a release.
+The errors of a folder that cannot become a release.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NAMED = 10
 
 class FolderError(SidecarError):
     """
-    Something in the folder, or in what was typed, is in the way; nothing was uploaded.
+    The folder or an argument cannot be used; nothing was uploaded.
     """
 
     exit_code = EXIT_SETTINGS
@@ -21,7 +21,7 @@ class FolderError(SidecarError):
 
 def joined(problems: Sequence[FolderError]) -> FolderError:
     """
-    Return several problems as one; the reason and the advice are those of the first.
+    Join several problems into one error, with the reason and the advice of the first.
     """
     texts = [problem.message for problem in problems[:NAMED]]
     if len(problems) > NAMED:

@@ -1,5 +1,5 @@
 """
-Which files of a folder stay out of a release.
+The rules that exclude files of a folder from a release.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from s3_sync.publisher.local.folder_errors import FolderError
 
 NAME = ".s3-sync-ignore"
 
-# What version control, Python and editors leave in a folder; the last rule that matches counts,
-# so that a later `!rule` takes something back in. `.airflowignore` is content: Airflow reads it.
+# Files that version control, Python and editors leave in a folder. The last matching rule wins, so
+# a later `!rule` includes a file again. `.airflowignore` is content: Airflow reads it.
 DEFAULT_RULES = (
     NAME,
     ".git",
@@ -37,13 +37,13 @@ DEFAULT_RULES = (
 
 class Ignore:
     """
-    The rules of one folder, as ``.gitignore`` would mean them.
+    The rules for one folder, with the syntax of ``.gitignore``.
 
     Args:
-        exclude: More rules, of the command line.
+        exclude: More rules, from the command line.
 
     Raises:
-        FolderError: A rule, or the file with rules, cannot be read.
+        FolderError: A rule is invalid, or the file with rules cannot be read.
     """
 
     def __init__(self, folder: str, exclude: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ class Ignore:
 
     def __call__(self, path: str, *, is_folder: bool) -> bool:
         """
-        Whether a path stays out; what is in a folder that does is never asked for.
+        Whether a path is excluded; not called for paths in an excluded folder.
         """
         return bool(self._spec.match_file(f"{path}/" if is_folder else path))
 
@@ -64,7 +64,7 @@ class Ignore:
             self._spec += GitIgnoreSpec.from_lines([rule])
         except ValueError as error:
             raise FolderError(
-                "ignore_rule_invalid", f"{where}: {rule!r} is not a pattern as in .gitignore"
+                "ignore_rule_invalid", f"{where}: {rule!r} is not a valid .gitignore pattern"
             ) from error
 
 
@@ -76,5 +76,5 @@ def _read(path: str) -> list[str]:
         return []
     except (OSError, ValueError) as error:
         if not os.access(os.path.dirname(path), os.R_OK | os.X_OK):
-            return []  # the folder itself is the problem, and is reported as such
-        raise FolderError("ignore_rule_invalid", f"{path} cannot be read: {error}") from error
+            return []  # the folder itself is unreadable, and is reported later
+        raise FolderError("ignore_rule_invalid", f"cannot read {path}: {error}") from error

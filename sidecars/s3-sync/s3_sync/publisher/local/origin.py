@@ -1,5 +1,5 @@
 """
-Where a folder comes from: its git commit, and the CI job that publishes it.
+The origin of a folder: its git commit, and the CI job that publishes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BY = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "CODEBUILD_INITIATO
 
 def find_origin(folder: str, environ: Mapping[str, str]) -> Origin:
     """
-    Return what is known: git says more of the folder than the CI's variables, where it is there.
+    Return the known origin; git, if available, takes precedence over the variables of the CI.
     """
     commit, author, message = _git(folder)
     return Origin(
@@ -40,7 +40,7 @@ def find_origin(folder: str, environ: Mapping[str, str]) -> Origin:
 
 def find_publisher(environ: Mapping[str, str]) -> str:
     """
-    Return who publishes: as the CI says, else user and machine.
+    Return who publishes: from the variables of the CI, or else user and machine.
     """
     if by := _first(environ, _BY):
         return by
@@ -52,7 +52,7 @@ def find_publisher(environ: Mapping[str, str]) -> str:
 
 def find_ci_url(environ: Mapping[str, str]) -> str:
     """
-    Return the web address of the CI's run; empty outside of one.
+    Return the URL of the CI run; empty outside a CI.
     """
     server, repository = environ.get("GITHUB_SERVER_URL"), environ.get("GITHUB_REPOSITORY")
     if server and repository:
@@ -66,7 +66,7 @@ def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 def _git(folder: str) -> tuple[str, str, str]:
     """
-    Return commit, author and subject; `-dirty` is appended where tracked files are altered.
+    Return commit, author and subject; the commit ends in `-dirty` if tracked files have changed.
     """
     log = _ask_git(folder, "log", "-1", "--format=%H%x00%an <%ae>%x00%s")
     commit, _, rest = log.partition("\0")
@@ -79,7 +79,7 @@ def _git(folder: str) -> tuple[str, str, str]:
 
 def _ask_git(folder: str, *arguments: str) -> str:
     """
-    Return what git says of a folder; empty where there is no git, or no repository.
+    Return the output of git in a folder; empty without git or a repository.
     """
     try:
         said = subprocess.run(

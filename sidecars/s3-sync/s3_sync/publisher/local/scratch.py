@@ -1,5 +1,5 @@
 """
-Temporary folders of a publisher, and what it says where there is no room for them.
+Temporary folders of a publisher, and the error if they cannot be used.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from s3_sync.publisher.local.folder_errors import FolderError
 @contextmanager
 def scratch(purpose: str) -> Iterator[str]:
     """
-    Yield a folder that is gone afterwards.
+    Yield a temporary folder, removed at the end.
 
     Raises:
-        FolderError: There can be none.
+        FolderError: It cannot be created.
     """
     try:
         folder = tempfile.TemporaryDirectory(
             prefix=f"s3-sync-{purpose}-", ignore_cleanup_errors=True
         )
     except OSError as error:
-        raise temporary_failed("there can be no temporary folder", error) from error
+        raise temporary_failed("cannot create a temporary folder", error) from error
     with folder as path:
         yield path
 
@@ -33,5 +33,5 @@ def temporary_failed(what: str, error: OSError) -> FolderError:
     return FolderError(
         "temporary_failed",
         f"{what}: {error.strerror}",
-        "It needs room for the whole folder; TMPDIR names another place.",
+        "The temporary folder needs room for all files. Set TMPDIR to use another place.",
     )
