@@ -262,9 +262,9 @@ class Lease:
         self._status.readiness = self._outside.look()
         problem = ""
         if self.published.is_of_others:
-            problem = "it publishes another source, layout or revision than is set here"
+            problem = "it publishes a different source, layout or revision than is set here"
             self._status.readiness = Readiness(
-                False, problem=f"{_named(holder)} has the folder: {problem}"
+                False, problem=f"{_named(holder)} holds the lock: {problem}"
             )
         if holder != self._holder:
             self._holder = holder

@@ -77,9 +77,9 @@ class Outside:
             name = self._published.name
             part = f"{SNAPSHOTS}/{name}"
             if not is_name(name) or _read_link(root) != f"{SNAPSHOTS_PATH}/{name}":
-                return (), f"{LINK} does not show the published revision"
+                return (), f"{LINK} does not point to the published revision"
         elif is_there(PUBLISHING, state):
-            return (), "a part of a revision is in place"
+            return (), "only some files of a revision are in place"
         with read_part(self._settings.dest_path, part) as (above, folder):
             listed, found = self._listed, stat_in(list_name(part), above)
             key = part, found and (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -90,7 +90,7 @@ class Outside:
             paths = {*listed.damaged, *self._scan.next_slice(listed.files)}
             self._listed = listed._replace(damaged=damaged(listed.files, paths, folder))
         self._published.count(len(listed.files))
-        problem = "nobody knows any more which files there should be" if listed.is_lost else ""
+        problem = "the list of published files is missing or damaged" if listed.is_lost else ""
         return self._listed.damaged, problem
 
 

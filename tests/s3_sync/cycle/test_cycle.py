@@ -235,7 +235,7 @@ def test_the_mark_of_a_part_that_others_removed_holds_nothing_up(
     s3.inject(error(403, "AccessDenied"), is_list)
     process.restart({})
     process.fail()
-    assert "a part of a release is in place" == process.problem
+    assert "only some files of a release are in place" == process.problem
     mark.unlink()
     s3.heal()
 

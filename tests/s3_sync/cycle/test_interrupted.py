@@ -61,7 +61,7 @@ def test_what_S3_interrupts_is_a_part_and_named_so(s3: FakeS3, one: Process) -> 
     for _ in range(2):
         assert 0 < lacking < FILES
         assert (True, "") == (one.is_ready, one.revision)
-        assert f"{lacking} files are not here as the source has them" in one.readiness.shortfall
+        assert f"{lacking} files are missing or out of date" in one.readiness.shortfall
         assert 1 == one.metric("s3_sync_partial")
         assert ("", lacking) == (record(one)["revision"], record(one)["lacking"])
         one.restart({})

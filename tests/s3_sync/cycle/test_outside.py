@@ -59,7 +59,7 @@ def test_a_stand_by_looks_at_the_link(process: Process, other: Process) -> None:
     (process.folder / "current").unlink()
     other.cycle()
 
-    assert "current does not show the published revision" == other.problem
+    assert "current does not point to the published revision" == other.problem
 
 
 @pytest.mark.parametrize("change", [{"KEY_PATH": "other"}, {"S3_SYNC_LAYOUT": "snapshot"}])
@@ -71,7 +71,7 @@ def test_a_stand_by_says_that_another_source_or_layout_is_published(
     other.run(KEYS | change)
 
     assert not other.is_ready
-    assert "publishes another source, layout or revision than is set here" in other.problem
+    assert "publishes a different source, layout or revision than is set here" in other.problem
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -171,7 +171,7 @@ def test_a_key_that_is_not_known_is_named(bucket: Bucket) -> None:
 
     found = failure(bucket.publish, A)
 
-    assert "S3 refuses the access key AKIA" in found.message
+    assert "S3 rejected the access key AKIA" in found.message
     assert bucket.server.environment()["AWS_SECRET_ACCESS_KEY"] not in str(found)
 
 

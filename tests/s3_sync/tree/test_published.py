@@ -103,7 +103,7 @@ def test_a_part_has_no_revision_and_says_what_it_is_short_of(volume: Volume, fol
     assert ("", "r7", "partial-1") == (successor.revision, successor.aim, successor.name)
     readiness = successor.readiness(())
     assert (True, "") == (readiness.ready, readiness.revision)
-    assert "2 files are not here as the source has them" in readiness.shortfall
+    assert "2 files are missing or out of date" in readiness.shortfall
     assert "the gate refused r7" in readiness.shortfall
 
 

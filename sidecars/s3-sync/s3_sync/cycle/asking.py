@@ -128,8 +128,8 @@ class Asking:
         if not layout.make_room(release.wanted, fence):
             raise SidecarError(
                 "asked_too_much",
-                f"release {revision} and what is in use take more than S3_SYNC_KEEP_ASKED_BYTES",
-                "Raise it, and the sizeLimit of the volume with it.",
+                f"release {revision} and the snapshots in use exceed S3_SYNC_KEEP_ASKED_BYTES",
+                "Raise S3_SYNC_KEEP_ASKED_BYTES and the sizeLimit of the volume.",
             )
         with layout.aside(revision, release.wanted, fence) as target:
             downloaded_bytes = await self._fill(target, release, fence)

@@ -71,8 +71,8 @@ class Bringer:
         for path in result.blocked:
             raise TargetError(
                 "target_failed",
-                f"something that cannot be removed is at {path!r} in .s3-sync",
-                "Look at it as its owner; .s3-sync is s3-sync's own.",
+                f"an entry at {path!r} in .s3-sync is in the way and cannot be removed",
+                "Remove it as its owner. Only s3-sync should write to .s3-sync.",
             )
         return result
 
@@ -232,6 +232,6 @@ def _is_held(held: Managed | None, wanted: Content) -> bool:
 def _unsure(path: str) -> ObjectError:
     return ObjectError(
         "object_changing",
-        f"one listing has {path!r} and the next has not",
-        "It passes when whoever writes there is done.",
+        f"{path!r} is missing from one listing but not from the next",
+        "This resolves itself once the writer has finished.",
     )

@@ -29,10 +29,10 @@ class DeletionHeld(SidecarError):
     def __init__(self, files: int, managed: int, seconds: float) -> None:
         super().__init__(
             "deletion_held",
-            f"{files} of {managed} files are gone from the source; for {seconds:g} s nothing of "
-            "this listing is published",
-            "If it is a slip, undo it at the source. If it is meant, wait, or send SIGHUP; "
-            "S3_SYNC_MAX_DELETE says what is held back.",
+            f"{files} of {managed} files are missing from the source; this listing is held back "
+            f"for {seconds:g} s",
+            "If this is a mistake, undo it at the source. If it is intended, wait, or send SIGHUP. "
+            "S3_SYNC_MAX_DELETE sets the limit.",
         )
         self.files = files
 

@@ -196,7 +196,7 @@ class Offering:
             named = refusal.paths & tree.managed.files.keys()
             for path in named:
                 tree.delete(path, fence)
-                lacking[path] = SidecarError("file_refused", f"the gate refuses {path!r}")
+                lacking[path] = SidecarError("file_refused", f"the gate refused {path!r}")
             if not named or not tree.managed.files:
                 return None
             rest = Offer(partial_name(tree.managed.files), lacking)

@@ -30,7 +30,7 @@ class Direct:
 
     @property
     def problem(self) -> str:
-        return "a part of a release is in place" if self._is_half_shown else ""
+        return "only some files of a release are in place" if self._is_half_shown else ""
 
     def is_current(self) -> bool:
         return True

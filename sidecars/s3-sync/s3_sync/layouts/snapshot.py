@@ -100,7 +100,7 @@ class Snapshot:
     @property
     def problem(self) -> str:
         is_there = self._snapshots.current() == self.revision
-        return "" if is_there else f"{LINK} does not show the published revision"
+        return "" if is_there else f"{LINK} does not point to the published revision"
 
     def is_current(self) -> bool:
         state = self._volume.state
@@ -321,8 +321,8 @@ class Snapshot:
             gone = tuple(path for path in old if path not in ours)
             result = bring(self.tree, folder, Plan(renewed, gone), fence)
             for path in result.blocked:
-                occupied = OSError(errno.EEXIST, f"{path!r} is occupied by files of others")
-                raise explain_os_error(occupied, f"cannot use {folder.path} again")
+                occupied = OSError(errno.EEXIST, f"files that s3-sync does not own block {path!r}")
+                raise explain_os_error(occupied, f"cannot reuse {folder.path}")
             for error in result.failed.values():
                 raise error
         except BaseException:

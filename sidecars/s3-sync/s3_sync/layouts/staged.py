@@ -43,7 +43,7 @@ class StagedLayout:
 
     @property
     def problem(self) -> str:
-        return "a part of a revision is in place" if self._half_shown else ""
+        return "only some files of a revision are in place" if self._half_shown else ""
 
     def is_current(self) -> bool:
         return is_at(STAGED, self._volume.state, self.tree.folder)

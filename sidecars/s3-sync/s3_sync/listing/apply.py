@@ -82,7 +82,7 @@ class ListingApplier:
         for path in self._too_large:
             size_bytes = self._wanted[path].size_bytes
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            what = f"cannot write {path!r}, of {size_bytes} bytes, to {self._target.path}"
+            what = f"cannot write {path!r} ({size_bytes} bytes) to {self._target.path}"
             self._result.fail(path, explain_os_error(full, what))
         self._delete_all()
 
@@ -242,7 +242,7 @@ def changing(entry: Entry) -> ObjectError:
     """
     return ObjectError(
         "object_changing",
-        f"{entry.key!r} is listed, but changed or vanished before it was read",
-        "It passes when whoever writes it is done. If it persists, the store's listing and its "
-        "objects disagree about ETags, or about a name that has a control character.",
+        f"{entry.key!r} changed or was deleted after it was listed, before it was read",
+        "This resolves itself once the writer has finished. If it persists, the store's listing "
+        "and the object have different ETags, or the key contains a control character.",
     )

@@ -81,7 +81,7 @@ class Lister:
             if token is None:
                 break
             if token in seen:
-                raise listing_invalid("a continuation token came twice")
+                raise listing_invalid("a continuation token was repeated")
             seen.add(token)
         if self._listing is None or digests != self._digests:
             ordered = [pages[digest] for digest in digests]
@@ -105,10 +105,10 @@ class Lister:
 def _too_many(limit: int) -> SourceError:
     return SourceError(
         "too_many_keys",
-        f"there are more than {limit} keys under the prefix",
-        "Let KEY_PATH name the folder of the DAGs alone; filters do not help: S3 lists all. If it "
-        "is the right folder, raise S3_SYNC_MAX_KEYS, and the container's memory with it: "
-        "about 1 MiB for each 1,000 keys.",
+        f"the prefix contains more than {limit} keys",
+        "Set KEY_PATH to the DAG folder only. Filters do not help, because S3 lists every key. If "
+        "the folder is right, raise S3_SYNC_MAX_KEYS and the container's memory limit: about "
+        "1 MiB for each 1,000 keys.",
     )
 
 
@@ -148,7 +148,7 @@ def _check_echo(tokens: list[re.Match[bytes]], token: str | None) -> None:
     echo = next((element[2] for element in tokens if not element[1]), b"")
     said = unescaped(echo.decode()).strip()
     if said and token not in (said, unquote_plus(said)):
-        raise listing_invalid("another page came than was asked for")
+        raise listing_invalid("S3 returned a different page than the requested one")
 
 
 def _check_order(pages: list[Page]) -> None:
@@ -163,7 +163,7 @@ def _check_order(pages: list[Page]) -> None:
     ends = [page.ends for page in pages if page.ends]
     for (_, last), (first, _) in itertools.pairwise(ends):
         if first < last:
-            raise listing_invalid(f"the key {first!r} came after {last!r}")
+            raise listing_invalid(f"the key {first!r} is listed after {last!r}")
 
 
 def _next_token(tokens: list[re.Match[bytes]], body: bytes) -> str | None:
@@ -172,12 +172,12 @@ def _next_token(tokens: list[re.Match[bytes]], body: bytes) -> str | None:
     """
     truncated = _TRUNCATED.search(body)
     if truncated is None:
-        raise listing_invalid("it does not say whether it is whole")
+        raise listing_invalid("it has no valid IsTruncated element")
     if truncated[1] == b"false":
         return None
     token = next((element[2] for element in tokens if element[1] and element[2]), None)
     if token is None:
-        raise listing_invalid("it is truncated, but without a continuation token")
+        raise listing_invalid("it is truncated but has no continuation token")
     return unescaped(token.decode()).strip()
 
 
@@ -192,7 +192,7 @@ def _join(pages: list[Page]) -> Listing:
         files = page.files
         if not wanted.keys().isdisjoint(files):
             twice = min(wanted.keys() & files.keys())
-            raise listing_invalid(f"the key {files[twice].key!r} came twice")
+            raise listing_invalid(f"the key {files[twice].key!r} is listed twice")
         wanted |= files
         skipped.update(page.skipped)
         folders |= page.folders

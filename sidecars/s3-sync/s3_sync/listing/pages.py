@@ -144,7 +144,7 @@ class PageReader(NamedTuple):
                     fingerprint += fingerprint_of(item.path, item.etag, item.why)
                 continue
             if item.path in paths:
-                raise listing_invalid(f"the key {item.key!r} came twice")
+                raise listing_invalid(f"the key {item.key!r} is listed twice")
             paths.add(item.path)
             fingerprint += fingerprint_of(item.path, item.etag, item.size_bytes)
             folder = item.path
@@ -257,7 +257,7 @@ def _key(facts: dict[str, str], is_encoded: bool) -> str:
     """
     raw = facts.get("Key")
     if not raw:
-        raise listing_invalid(f"an entry without key: {facts}")
+        raise listing_invalid(f"an entry has no key: {facts}")
     return unquote_plus(raw, errors="surrogateescape") if is_encoded else raw
 
 
@@ -270,4 +270,4 @@ def _check_count(root: ElementTree.Element, count: int) -> None:
     said = _text(root, "KeyCount")
     # KeyCount covers Contents and CommonPrefixes; we never ask for the latter.
     if said and said != str(count):
-        raise listing_invalid(f"KeyCount says {said}, but {count} keys came")
+        raise listing_invalid(f"KeyCount is {said}, but the page has {count} keys")

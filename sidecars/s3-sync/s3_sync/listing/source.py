@@ -41,14 +41,14 @@ def source_empty(settings: Settings, listing: Listing) -> SourceError:
     if "release" in listing.skipped.values():
         return SourceError(
             "source_empty",
-            f"there is no file to sync under {settings.source}, but there are published releases",
-            "Set S3_SYNC_SOURCE=release to follow them, or KEY_PATH to the folder of the DAGs. "
+            f"{settings.source} contains published releases, but no files to sync",
+            "Set S3_SYNC_SOURCE=release to sync the releases, or set KEY_PATH to the DAG folder. "
             "Nothing was deleted.",
         )
     filters = " and the patterns of S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE"
     return SourceError(
         "source_empty",
-        f"there is no file to sync under {settings.source}",
+        f"{settings.source} contains no files to sync",
         f"Check KEY_PATH{filters if settings.include or settings.exclude else ''} for a typo. "
         "Nothing was deleted. If the folder is meant to be empty, set S3_SYNC_ALLOW_EMPTY=true.",
     )
@@ -95,10 +95,11 @@ class ListingSource:
             return None
         return SourceError(
             "source_unsettled",
-            f"the listing never stays the same for S3_SYNC_SETTLE: {self._settle.disturber!r} came "
-            "or changed, and others",
-            "What is published stays, and every change waits. Leave out by S3_SYNC_EXCLUDE what is "
-            "written all the time, or lower S3_SYNC_SETTLE; a long upload ends by itself.",
+            "the listing does not stay unchanged for S3_SYNC_SETTLE: objects such as "
+            f"{self._settle.disturber!r} keep changing",
+            "The published files stay, and every change waits. Exclude objects that are written "
+            "all the time with S3_SYNC_EXCLUDE, or lower S3_SYNC_SETTLE. A long upload needs no "
+            "action.",
         )
 
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:

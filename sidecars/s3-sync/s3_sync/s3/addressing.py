@@ -51,7 +51,7 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     """
     region = bucket_region or config.region or DEFAULT_REGION
     if not REGION.fullmatch(region):
-        raise SourceError("region_invalid", f"{region!r} is not a region", "Fix AWS_REGION.")
+        raise SourceError("region_invalid", f"{region!r} is not a region name", "Fix AWS_REGION.")
     style = config.addressing_style
     if bucket.startswith("arn:"):
         _, _, _, arn_region, account, resource = bucket.split(":", 5)
@@ -82,7 +82,7 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
     if not is_plain or url.scheme not in ("http", "https") or not url.hostname:
         raise SourceError(
             "endpoint_invalid",
-            "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT], in ASCII",
+            "endpoint_url of the AWS profile is not an ASCII URL such as https://HOST:PORT",
             "Fix endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
         )
     base = url.path.rstrip("/")
@@ -146,5 +146,5 @@ def check_proxy(bucket: str, endpoint_url: str | None, environ: Mapping[str, str
     if origin.proxy and proxy_address(origin.proxy) is None:
         names = (f"{origin.scheme}_proxy", f"{origin.scheme}_proxy".upper())
         name = next((name for name in names if environ.get(name)), names[1])
-        allowed = "is not http://HOST:PORT, the only kind of proxy that s3-sync speaks"
+        allowed = "is not http://HOST:PORT, the only kind of proxy that s3-sync supports"
         raise SettingsError([Problem(name, hide_userinfo(origin.proxy), allowed)])

@@ -172,9 +172,9 @@ class S3Client:
         if not etag:
             raise ObjectError(
                 "etag_missing",
-                f"the listing has no usable ETag or size for {key!r}, which tell when it changes",
-                "Write it again by S3, not past it into the store's own files; or leave it out by "
-                "S3_SYNC_EXCLUDE.",
+                f"the listing has no usable ETag or size for {key!r} to detect changes with",
+                "Write it again through the S3 API, not directly into the store's files, or "
+                "exclude it with S3_SYNC_EXCLUDE.",
             )
         headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
 

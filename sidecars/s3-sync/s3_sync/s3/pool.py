@@ -90,7 +90,7 @@ class Pool:
                     self.close()  # what befell one kept connection befell the others too
                     continue
                 raise WireError(
-                    "connection_lost", "the server closed a new connection without an answer"
+                    "connection_lost", "the server closed a new connection without a response"
                 ) from None
             if answer.status == 407:  # S3 has no such answer
                 connection.close()
@@ -164,16 +164,16 @@ class Pool:
         except TimeoutError:
             raise WireError(
                 "request_timeout",
-                f"{where} did not accept a connection in {patience.connect_seconds:g} s",
+                f"{where} did not accept a connection within {patience.connect_seconds:g} s",
             ) from None
         except (socket.gaierror, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not a host name"
+            why = error.strerror if isinstance(error, OSError) else "it is not a valid host name"
             raise WireError(
                 "name_unresolved", f"the name of {where} cannot be resolved: {why}"
             ) from None
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise WireError("tls_failed", f"TLS with {where} failed: {why}") from None
+            raise WireError("tls_failed", f"the TLS handshake with {where} failed: {why}") from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
@@ -216,7 +216,7 @@ async def _open_socket(
             async with asyncio.timeout(patience.resolve_seconds):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
-        raise socket.gaierror(socket.EAI_AGAIN, "the name server does not answer") from None
+        raise socket.gaierror(socket.EAI_AGAIN, "the name server does not respond") from None
     for index, (family, kind, protocol, _, address) in enumerate(found, 1):
         sock = socket.socket(family, kind, protocol)
         try:
@@ -304,7 +304,9 @@ def _wants_login(origin: HttpOrigin) -> WireError:
     else:
         who = f"the proxy {hide_userinfo(origin.proxy)}"
     is_refused = origin.proxy is not None and "@" in origin.proxy
-    what = "refuses the user and password of its URL" if is_refused else "wants user and password"
+    what = (
+        "rejects the user and password in its URL" if is_refused else "requires user and password"
+    )
     return WireError("proxy_refused", f"{who} {what} (407 Proxy Authentication Required)")
 
 

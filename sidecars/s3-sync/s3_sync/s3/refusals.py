@@ -203,40 +203,42 @@ def explain(
             return SourceError(
                 "bucket_not_found",
                 f"the bucket {request.bucket} does not exist ({said})",
-                "Check AWS_BUCKET for a typo, and that the credentials are for the right account.",
+                "Check AWS_BUCKET for a typo, and check that the credentials belong to the right "
+                "account.",
             )
         case "RequestTimeTooSkewed":
             return SourceError(
                 "clock_skew",
-                f"the clock of this machine is wrong by more than S3 allows ({said})",
+                f"this machine's clock differs from S3's by more than S3 allows ({said})",
                 "Check the time synchronization of the node.",
             )
         case "SignatureDoesNotMatch":
             return error(
                 "credentials_invalid",
-                f"S3 did not accept the signature of the request for {where} ({said})",
-                "The secret key does not belong to the access key, or a proxy changes requests.",
+                f"S3 rejected the signature of the request for {where} ({said})",
+                "Check that the secret key belongs to the access key, and that no proxy alters "
+                "requests.",
             )
         case "InvalidObjectState":
             return ObjectError(
                 "object_archived",
                 f"{where} is archived ({said})",
-                "Restore it, or leave it out by S3_SYNC_EXCLUDE.",
+                "Restore it, or exclude it with S3_SYNC_EXCLUDE.",
             )
         case code if code.startswith("KMS."):
             return ObjectError(
                 "kms_key_unusable",
                 f"the KMS key of {where} cannot be used ({said})",
-                "Enable the key, or encrypt the object with another one.",
+                "Enable the key, or encrypt the object with another key.",
             )
         case code if code in STALE_CREDENTIALS:
             return SourceError(
                 STALE_CREDENTIALS[code],
-                f"S3 refuses {identity} ({said})",
+                f"S3 rejected {identity} ({said})",
                 "Renew the credentials at their source.",
             )
     if answer.status == 408 or refusal.code == "RequestTimeout":
-        said = f"the server gave up on the connection ({said})"
+        said = f"the server timed out on the connection ({said})"
         return ObjectError("connection_lost", said, ADVICE["connection_lost"])
     match answer.status:
         case 412:
@@ -248,33 +250,33 @@ def explain(
         case 416:
             return ObjectError(
                 "bundle_corrupt",
-                f"{where} ends before the data that its manifest names ({said})",
-                "Publish the release again; what is published here stays.",
+                f"{where} is shorter than its manifest states ({said})",
+                "Publish the release again. The published files stay.",
             )
         case 404:
             return SourceError(
                 "bucket_not_found",
-                f"the endpoint does not know bucket {request.bucket} ({said})",
+                f"the endpoint does not know the bucket {request.bucket} ({said})",
                 "Check AWS_BUCKET and the endpoint.",
             )
         case 429 | 503:
             return error(
                 "throttled",
-                f"S3 asks to slow down, for {where} ({said})",
-                "It passes by itself; more INTERVAL or S3_SYNC_JITTER helps a large fleet. Where "
-                "it is always the same object, the store cannot read it.",
+                f"S3 throttled the request for {where} ({said})",
+                "This resolves itself. For a large fleet, raise INTERVAL or S3_SYNC_JITTER. If it "
+                "is always the same object, the store cannot read that object.",
             )
         case status if status >= 500:
-            return ObjectError("server_error", f"S3 failed on {where} ({said})")
+            return ObjectError("server_error", f"S3 failed to serve {where} ({said})")
         case status if 300 <= status < 400:
             return error(
                 "redirect_refused",
                 f"the endpoint redirects {where} to "
                 f"{answer.headers.get('location', 'nowhere')!r}; "
                 "credentials are never sent to another host",
-                "Check the endpoint, AWS_REGION, and whether a proxy or portal is in the way.",
+                "Check the endpoint and AWS_REGION, and check for a proxy or captive portal.",
             )
-    return error("client_error", f"S3 refused {where} ({said})")
+    return error("client_error", f"S3 rejected the request for {where} ({said})")
 
 
 def _explain_denied(
@@ -285,7 +287,7 @@ def _explain_denied(
     action, arn, scope = ACTIONS[request.operation], request.arn, request.arn
     if request.operation != "list":
         scope = request.folder_arn
-    place = "the policy of the role"
+    place = "the role's policy"
     if denied:
         action = denied[1]
         # A missing object is a matter of s3:ListBucket, which tells that it is missing.
@@ -293,16 +295,16 @@ def _explain_denied(
             arn = scope = denied[2]
     if "customer master key" in refusal.message or action.startswith("kms:"):
         action = action if action.startswith("kms:") else "kms:Decrypt"
-        place += " and the policy of the key"
+        place += " and the key's policy"
         if not arn.startswith("arn:aws") or ":kms:" not in arn:
             arn = scope = f"the KMS key of {request.url}"
-    who = (user and user[1]) or identity or "unknown (STS did not say)"
+    who = (user and user[1]) or identity or "an unknown identity (STS did not report it)"
     error = SourceError if request.operation == "list" else ObjectError
     return error(
         _denial_of(action) or _denial_of(ACTIONS[request.operation]),
-        f"{who} may not {action} on {arn}, for {request.url} ({said})",
-        f"Allow {action} on {scope} in {place}; also look for a Deny in the bucket's policy, the "
-        "VPC endpoint's policy or an SCP.",
+        f"{who} is not allowed to perform {action} on {arn}, for {request.url} ({said})",
+        f"Allow {action} on {scope} in {place}. Also check the bucket policy, the VPC endpoint "
+        "policy and SCPs for a Deny.",
         Permission(action, scope),
     )
 

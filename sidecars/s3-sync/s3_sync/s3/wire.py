@@ -30,16 +30,17 @@ Check = Callable[[dict[str, str]], object]
 
 
 ADVICE = {
-    "connection_lost": "It is tried again. If it persists, a proxy or firewall cuts connections.",
+    "connection_lost": "It is retried. If it persists, check for a proxy or firewall that cuts "
+    "connections.",
     "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
     "to S3, and HTTPS_PROXY and NO_PROXY.",
     "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
-    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY; user and password belong in "
-    "the URL of the proxy, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
-    "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy): packets that "
-    "are dropped look like this.",
-    "server_error": "It is tried again. If it persists, look at the server or the proxy before it.",
-    "tls_failed": "If a company's own CA signs the traffic, point AWS_CA_BUNDLE at its bundle.",
+    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the "
+    "proxy's URL, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
+    "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy) for dropped "
+    "packets.",
+    "server_error": "It is retried. If it persists, check the server and any proxy in front of it.",
+    "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
 }
 
 
@@ -192,13 +193,13 @@ class Connection(asyncio.Protocol):
             if self._framing_bytes > FRAMING_LIMIT_BYTES:
                 raise WireError(
                     "server_error",
-                    f"over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or trailers came "
-                    "without a byte of the body",
+                    f"the response has over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or "
+                    "trailers without a byte of the body",
                 )
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ if isinstance(error.__context__, Exception) else error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(WireError("server_error", f"the answer is not HTTP/1.1: {error}"))
+            self._fail(WireError("server_error", f"the response is not HTTP/1.1: {error}"))
         except Exception as error:  # noqa: BLE001 - whatever the sink raises ends the request
             self._fail(error)
 
@@ -212,10 +213,12 @@ class Connection(asyncio.Protocol):
         if self._ends_with_connection and exc is None:
             self._end()
             return
-        part = "in the middle of" if self._has_begun else "before"
+        part = "during" if self._has_begun else "before"
         why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
         self._fail(
-            WireError("connection_lost", f"the server closed the connection {part} its answer{why}")
+            WireError(
+                "connection_lost", f"the server closed the connection {part} its response{why}"
+            )
         )
 
     # --- httptools
@@ -223,14 +226,14 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._waiter is None or self._waiter.done():
             self.is_usable = False
-            raise WireError("server_error", "the server sent more than one answer")
+            raise WireError("server_error", "the server sent more than one response")
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._answer.status >= 200:  # a trailer, which says nothing that we want to know
             return
         if len(self._answer.headers) == HEADERS_LIMIT:
-            raise WireError("server_error", f"the answer has over {HEADERS_LIMIT} headers")
+            raise WireError("server_error", f"the response has over {HEADERS_LIMIT} headers")
         self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
@@ -242,7 +245,7 @@ class Connection(asyncio.Protocol):
         has_end = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "")
         if not has_end and status not in (204, 304):
             if status in (200, 206):
-                raise WireError("server_error", "the answer does not say how long it is")
+                raise WireError("server_error", "the response does not declare its length")
             self._ends_with_connection = True
         if status not in (200, 206):
             self._sink = None
@@ -254,7 +257,7 @@ class Connection(asyncio.Protocol):
         # Pieces are put together first: in a list one of two bytes takes fifty.
         self._held += body
         if self._sink is None and len(self._held) > BODY_LIMIT_BYTES:
-            raise WireError("server_error", f"the answer has over {BODY_LIMIT_BYTES} bytes")
+            raise WireError("server_error", f"the response has over {BODY_LIMIT_BYTES} bytes")
 
     def on_message_complete(self) -> None:
         if self._answer.status < 200:
@@ -314,6 +317,6 @@ class Connection(asyncio.Protocol):
         self._fail(
             WireError(
                 "request_timeout",
-                f"the answer did not end in time (nothing heard for {silent:.0f} s)",
+                f"the response was not complete in time (no data for {silent:.0f} s)",
             )
         )

@@ -72,7 +72,7 @@ class Download:
         """
         self.size_bytes += len(chunk)
         if self.size_bytes > self._listed_bytes:
-            raise self.corrupt(f"more than the {self._listed_bytes} bytes came that were listed")
+            raise self.corrupt(f"it has more than the {self._listed_bytes} bytes listed")
         if self.staging is None and self.size_bytes > MEMORY_BYTES:
             self.staging = self._open_staging()
             for held in self._chunks:
@@ -113,7 +113,9 @@ class Download:
         """
         self.is_verified = False
         if self.size_bytes != self._listed_bytes:
-            raise self.corrupt(f"{self.size_bytes} bytes came, {self._listed_bytes} were listed")
+            raise self.corrupt(
+                f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
+            )
         for name, start in _CHECKSUMS.items():
             said = headers.get(f"x-amz-checksum-{name}", "")
             if not said or "-" in said or headers.get("x-amz-checksum-type") == "COMPOSITE":
@@ -123,7 +125,7 @@ class Download:
                 checksum.update(block)
             found = base64.b64encode(checksum.digest()).decode()
             if found != said:
-                raise self.corrupt(f"its {name} is {found}, S3 says {said}")
+                raise self.corrupt(f"its {name} is {found}, but S3 reports {said}")
             self.is_verified = True
         if self.is_verified:
             return Proof.CHECKSUM
@@ -139,7 +141,8 @@ class Download:
         return ObjectError(
             "object_corrupt",
             f"the download of {self._key!r} was refused: {message}",
-            "The file on disk was not touched. If it persists, something alters the answers.",
+            "The file on disk was not changed. If it persists, check for a proxy that alters S3's "
+            "responses.",
         )
 
 

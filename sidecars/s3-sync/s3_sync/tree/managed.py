@@ -213,7 +213,7 @@ def load_managed(
     with journal:
         try:
             if json.loads(journal.readline(LINE_BYTES)) != HEADER:
-                raise ValueError("not a list of ours")
+                raise ValueError("not a list of managed files")
             while line := journal.readline(LINE_BYTES):
                 if len(line) < LINE_BYTES and not line.endswith(b"\n"):
                     break  # half a line: its writer was killed
@@ -249,15 +249,15 @@ def _read_line(line: bytes) -> tuple[str, Managed | None]:
     """
     path, *facts = json.loads(line)
     if not isinstance(path, str) or refusal_of(path, 0) is not None:
-        raise ValueError(f"not a path of ours: {path!r:.100}")
+        raise ValueError(f"not a managed path: {path!r:.100}")
     if not facts:
         return path, None
     etag, *numbers = facts
     if not isinstance(etag, str) or not all(
         type(number) is int and 0 <= number < 1 << 63 for number in numbers
     ):
-        raise ValueError(f"not the facts of a file: {path!r}")
+        raise ValueError(f"invalid facts of a file: {path!r}")
     size_bytes, mtime_ns, inode, mode, *mark = numbers
     if mark not in ([], [0]):
-        raise ValueError(f"not the facts of a file: {path!r}")
+        raise ValueError(f"invalid facts of a file: {path!r}")
     return path, Managed(etag, size_bytes, mtime_ns, inode, mode, not mark)

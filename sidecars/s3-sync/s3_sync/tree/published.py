@@ -207,12 +207,12 @@ class Published:
         """
         said = []
         if self.is_filtered:
-            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE was another when this was published")
+            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
         if self.lacking:
             files = "file is" if self.lacking == 1 else "files are"
-            said.append(f"{self.lacking} {files} not here as the source has them")
+            said.append(f"{self.lacking} {files} missing or out of date")
         if self.fallback:
-            said.append(f"the gate refused {self.fallback}, and this is a fallback")
+            said.append(f"the gate refused {self.fallback}, so this is a fallback")
         return "; ".join(said)
 
     def _clear(self) -> None:

@@ -336,7 +336,7 @@ def changed_by_others(torn: Torn) -> TargetError:
     return TargetError(
         "target_failed",
         f"another process changed {torn.args[0]!r} in .s3-sync before it was published",
-        "What is published stays. Find out who writes there: it is s3-sync's own.",
+        "The published files stay. Find the process that writes to .s3-sync; only s3-sync should.",
     )
 
 
