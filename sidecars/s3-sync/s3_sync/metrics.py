@@ -19,13 +19,13 @@ SKIP_REASONS = (
     "archived",
     "blocked",
 )
-# What the daemon asks of S3.
+# Operations that the daemon sends to S3.
 OPERATIONS: tuple[Operation, ...] = ("list", "get", "pointer", "manifest", "bundle")
 
 
 class SyncMetrics(Metrics):
     """
-    The common metrics and our own.
+    The metrics of all sidecars, and those of s3-sync.
     """
 
     def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:

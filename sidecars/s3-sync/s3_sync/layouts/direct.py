@@ -1,5 +1,5 @@
 """
-In place, without a gate: each file is visible at once.
+The in-place layout without a gate: each file is visible at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar_runtime.fence import Fence
 
 class Direct:
     """
-    In place, without a gate: each file is visible at once.
+    Publishes in place, without a gate: each file is visible at once.
     """
 
     is_atomic = False
