@@ -309,7 +309,7 @@ class Snapshot:
         """
         Reuse an unpruned snapshot, because the source is back at its revision.
 
-        The content is the same, but gets new modification times for readers that compare times.
+        The content is the same, but readers that compare modification times must see it as new.
         """
         folder = self._open(revision)
         try:

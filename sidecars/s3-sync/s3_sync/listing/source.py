@@ -1,5 +1,5 @@
 """
-The source ``listing``: all that is listed under the prefix, an object a file.
+The source ``listing``: every object under the prefix becomes a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidecar_runtime.fence import Fence
 
 def open_lister(settings: Settings, client: S3Client) -> Lister:
     """
-    Return what lists the prefix of the settings.
+    Return the lister of the settings' prefix.
     """
     return Lister(
         client.list_page,
@@ -36,7 +36,7 @@ def open_lister(settings: Settings, client: S3Client) -> Lister:
 
 def source_empty(settings: Settings, listing: Listing) -> SourceError:
     """
-    Return the error of a prefix without a file that passes the filters.
+    Return the error for a prefix without a file that passes the filters.
     """
     if "release" in listing.skipped.values():
         return SourceError(
@@ -56,7 +56,7 @@ def source_empty(settings: Settings, listing: Listing) -> SourceError:
 
 class ListingSource:
     """
-    The listing of a prefix.
+    A source that lists a prefix.
     """
 
     is_divisible = True
@@ -104,8 +104,8 @@ class ListingSource:
 
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
         """
-        List again: a store, or what is in between, can lose a page once, and a deletion is not
-        undone so easily.
+        List again, because a store or a proxy may lose a page once, and a deletion is hard to
+        undo.
         """
         again = await self.look(fence)
         return [path for path in paths if path not in again.wanted and path not in again.kept]
@@ -119,7 +119,7 @@ class ListingSource:
 
     async def earlier(self, fence: Fence) -> AsyncIterator[State[Entry]]:
         return
-        yield  # S3 lists what is, and not what was
+        yield  # S3 lists only the current objects
 
     def glance(self) -> bool:
         return False
@@ -129,7 +129,7 @@ class ListingSource:
 
     def _quiet_seconds(self) -> float:
         """
-        Return for how long no object has been written, by the source's own clock.
+        Return how long no object has been written, in seconds of the source's clock.
         """
         from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 5 ms, and few wait
 

@@ -1,5 +1,5 @@
 """
-What an answer of S3 that is not a success means, and what a person should do about it.
+Translates error responses of S3 into reasons, messages and advice.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ACTIONS: dict[Operation, str] = {
     "delete": "s3:DeleteObject",
 }
 
-# Reasons for which an action is denied, by how its name begins: another statement grants each, and
-# often other people.
+# The reason for a denied action, by the action's prefix. A different policy statement grants each,
+# and often a different team.
 DENIALS = {
     "s3:List": "access_denied_list",
     "s3:Get": "access_denied_get",
@@ -33,7 +33,7 @@ DENIALS = {
     "kms:": "access_denied_kms",
 }
 
-# Codes after which the credentials are fetched again, once: they were rotated, or have expired.
+# Codes after which the credentials are fetched again once: they were rotated or have expired.
 STALE_CREDENTIALS = {
     "ExpiredToken": "credentials_expired",
     "ExpiredTokenException": "credentials_expired",
@@ -43,10 +43,10 @@ STALE_CREDENTIALS = {
 }
 
 _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
-# It goes into a host name and a header.
+# The region becomes part of a host name and a header.
 REGION = re.compile(r"[a-z0-9-]{1,32}")
 _USER = re.compile(r"User: (arn:\S+)")
-# How a region begins, its partition, the domain of its endpoints; all others are "aws".
+# Region prefix, partition, and domain of the endpoints; all other regions are in "aws".
 # https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
 PARTITIONS = (
     ("cn-", "aws-cn", "amazonaws.com.cn"),
@@ -61,12 +61,12 @@ PARTITIONS = (
 
 class Request(NamedTuple):
     """
-    What was asked, for the error.
+    A request, as the error describes it.
 
     Args:
-        bucket: Its name, or the ARN of an access point.
-        key: Of the object, or the prefix of the listing.
-        prefix: The folder that is synced.
+        bucket: The bucket's name, or the ARN of an access point.
+        key: The key of the object, or the prefix of the listing.
+        prefix: The prefix of the synced folder.
     """
 
     operation: Operation
@@ -82,14 +82,14 @@ class Request(NamedTuple):
     @property
     def arn(self) -> str:
         """
-        The resource that was asked for.
+        The requested resource.
         """
         return self._arn_of(self.key)
 
     @property
     def folder_arn(self) -> str:
         """
-        The resource that the IAM statement should name: all of the folder at once.
+        The resource that the IAM statement should name: the whole folder.
         """
         return self._arn_of(f"{self.prefix}*")
 
@@ -103,7 +103,7 @@ class Request(NamedTuple):
 
 class Refusal(NamedTuple):
     """
-    The error document: code and message as S3 sent them, empty where it sent none.
+    The error document: code and message as S3 sent them; empty if S3 sent none.
     """
 
     code: str
@@ -113,7 +113,7 @@ class Refusal(NamedTuple):
 
 class Permission(NamedTuple):
     """
-    An IAM action and the resource it is needed on.
+    A required IAM action, and its resource.
     """
 
     action: str
@@ -122,10 +122,10 @@ class Permission(NamedTuple):
 
 class S3Error(SidecarError):
     """
-    S3 refused or failed.
+    S3 refused or failed a request.
 
     Args:
-        permission: What is missing, where it is a matter of permission.
+        permission: The missing permission, if that is the cause.
     """
 
     def __init__(
@@ -137,25 +137,25 @@ class S3Error(SidecarError):
 
 class SourceError(S3Error):
     """
-    The source as a whole fails: the cycle ends here.
+    The source fails as a whole: the cycle ends.
     """
 
 
 class ObjectError(S3Error):
     """
-    One object fails; the others are still worth trying.
+    One object fails; other objects are still tried.
     """
 
 
 class ObjectMoved(Exception):
     """
-    The object changed or vanished since it was listed: left for the next cycle.
+    The object was changed or deleted since it was listed; the next cycle handles it.
     """
 
 
 def read_refusal(answer: Answer) -> Refusal:
     """
-    Read the error document, in whatever order and namespace; never fails.
+    Read the error document, in any order and namespace; never fails.
     """
     text = answer.body[:65536].decode(errors="replace")
 
@@ -171,7 +171,7 @@ def read_refusal(answer: Answer) -> Refusal:
 
 def is_denied(answer: Answer, refusal: Refusal) -> bool:
     """
-    Whether it is a question of permission, where the identity belongs in the error.
+    Whether a permission is missing, so that the error should include the identity.
     """
     return answer.status == 403 and refusal.code not in {
         *STALE_CREDENTIALS,
@@ -185,14 +185,14 @@ def explain(
     answer: Answer, refusal: Refusal, request: Request, identity: str | None
 ) -> SidecarError | ObjectMoved:
     """
-    Return the error for an answer that is not a success.
+    Return the error for a response that is not a success.
 
     Args:
-        identity: Who asked, from STS, or the access key that was refused.
+        identity: The caller according to STS, or the access key that was refused.
     """
     said = f"{answer.status} {refusal.code} {refusal.message}".strip()
     where = request.url
-    # A listing speaks for the endpoint; what befalls one object may well befall that one alone.
+    # A failed listing concerns the whole source; a failed object may be the only one.
     error = SourceError if request.operation == "list" else ObjectError
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
@@ -290,7 +290,7 @@ def _explain_denied(
     place = "the role's policy"
     if denied:
         action = denied[1]
-        # A missing object is a matter of s3:ListBucket, which tells that it is missing.
+        # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
         if denied[2] and (action.startswith("kms:") or action == ACTIONS["list"]):
             arn = scope = denied[2]
     if "customer master key" in refusal.message or action.startswith("kms:"):
@@ -311,6 +311,6 @@ def _explain_denied(
 
 def _denial_of(action: str) -> str:
     """
-    Return the reason for an action that is denied; empty for one of another kind.
+    Return the reason for a denied action; empty for an action of another kind.
     """
     return next((reason for start, reason in DENIALS.items() if action.startswith(start)), "")
