@@ -14,7 +14,7 @@ from sidecar_runtime.volume.errors import explain_os_error
 
 # After this many failures in a row, without a success, the endpoint fails, not single objects.
 FAILURE_STREAK = 8
-# Reasons that may concern a single request; other connection failures end the cycle at once.
+# Endpoint failures that may hit a single request; other connection failures end the cycle at once.
 OF_THE_ENDPOINT = {
     "request_timeout",
     "connection_lost",

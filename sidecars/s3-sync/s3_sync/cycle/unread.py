@@ -39,7 +39,7 @@ class Unread:
     The files of the source that are missing or out of date because they could not be read.
 
     Args:
-        interval_seconds: The time between cycles, and about the first pause before a retry.
+        interval_seconds: The time between cycles; the first retries wait about as long.
     """
 
     def __init__(

@@ -33,8 +33,8 @@ _CONTROLS = re.compile(
 _MODIFIED = re.compile(rb"LastModified>([^<]+)</")
 DIGEST_BYTES = 16
 
-# The ETag becomes part of a request header.
 _SIZE = re.compile(r"[0-9]{1,18}")
+# The ETag becomes part of a request header.
 _ETAG = re.compile(r"[!#-~]+")
 
 
