@@ -35,7 +35,7 @@ class SyncMetrics(Metrics):
             "s3_sync_published_files_total", "Files published, new or changed."
         )
         self.deleted = self.counter(
-            "s3_sync_deleted_files_total", "Files removed because their key was deleted."
+            "s3_sync_deleted_files_total", "Files removed because the source no longer has them."
         )
         self.healed = self.counter(
             "s3_sync_healed_files_total", "Published files restored after damage on disk."
@@ -53,7 +53,7 @@ class SyncMetrics(Metrics):
             "Objects whose current version cannot be read or does not fit on disk, by reason.",
         )
         self.unverified = self.gauge(
-            "s3_sync_unverified_files", "Managed files whose content no digest has verified."
+            "s3_sync_unverified_files", "Managed files whose content no checksum has verified."
         )
         self.partial = self.gauge(
             "s3_sync_partial", "1 while the published state is partial, else 0."

@@ -61,5 +61,5 @@ def listing_invalid(message: str) -> SourceError:
     return SourceError(
         "listing_invalid",
         f"the listing cannot be trusted: {message}",
-        "Nothing was changed. If it persists, check for a proxy that alters S3's responses.",
+        "Nothing was changed. If it persists, find out what alters S3's responses (a proxy?).",
     )

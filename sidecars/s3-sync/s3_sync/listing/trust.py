@@ -74,7 +74,7 @@ def contradiction(key: str, etag: str, md5: str) -> ObjectError:
     return ObjectError(
         "object_corrupt",
         f"the download of {key!r} was refused: its MD5 is {md5}, but its ETag is {etag}",
-        "The file on disk was not changed. If it persists, check for a proxy that alters S3's "
-        "responses. If only some of this store's ETags are MD5s and others only look like MD5s, "
-        "set S3_SYNC_VERIFY=lenient.",
+        "The file on disk was not changed. If it persists, find out what alters S3's responses, "
+        "such as a proxy. If only some of this store's ETags are MD5s and others only look like "
+        "MD5s, set S3_SYNC_VERIFY=lenient.",
     )

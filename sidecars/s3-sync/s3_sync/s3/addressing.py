@@ -83,7 +83,7 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
     if not is_plain or url.scheme not in ("http", "https") or not url.hostname:
         raise SourceError(
             "endpoint_invalid",
-            "endpoint_url of the AWS profile is not an ASCII URL such as https://HOST:PORT",
+            "endpoint_url of the AWS profile is not an ASCII URL like http(s)://HOST[:PORT]",
             "Fix endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
         )
     base = url.path.rstrip("/")
