@@ -114,7 +114,7 @@ def test_wrong_bucket(s3: FakeS3, tmp_path: Path) -> None:
     ],
     ids=["list", "get", "kms"],
 )
-def test_a_right_is_lacking(
+def test_a_permission_is_missing(
     s3: FakeS3,
     tmp_path: Path,
     reason: str,

@@ -54,7 +54,7 @@ def interrupt(s3: FakeS3, process: Process) -> None:
     process.fail()
 
 
-def test_what_S3_interrupts_is_a_part_and_named_so(s3: FakeS3, one: Process) -> None:
+def test_a_change_that_S3_interrupts_is_partial_and_reported(s3: FakeS3, one: Process) -> None:
     interrupt(s3, one)
 
     lacking = FILES - new_files(one)

@@ -92,7 +92,7 @@ def small(full: Cycle) -> FullTarget:
     return target
 
 
-def test_an_object_that_does_not_fit_holds_back_itself_alone(
+def test_an_object_that_does_not_fit_does_not_hold_back_others(
     full: Cycle, small: FullTarget, folder: Path
 ) -> None:
     full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 1))

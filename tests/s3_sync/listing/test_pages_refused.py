@@ -23,7 +23,7 @@ def test_a_truncated_page_without_a_token_is_refused() -> None:
 
 
 @pytest.mark.parametrize("said", ["", "maybe", "True", "1"])
-def test_a_page_that_does_not_say_whether_it_is_the_last_is_refused(said: str) -> None:
+def test_a_page_without_a_valid_IsTruncated_is_refused(said: str) -> None:
     """Taken for the last one, it would delete what the others list."""
     body = page(contents("dags/a"), token="a", truncated="true")
 
@@ -34,13 +34,13 @@ def test_a_page_that_does_not_say_whether_it_is_the_last_is_refused(said: str) -
         b"<ListBucketResult ", b'<ListBucketResult xmlns:x="urn:x" '))  # fmt: skip
 
 
-def test_a_token_that_comes_again_is_refused() -> None:
+def test_a_repeated_token_is_refused() -> None:
     assert "token was repeated" in refused(
         page(contents("dags/a"), token="a"), page(contents("dags/b"), token="a")
     )
 
 
-def test_a_page_that_comes_again_is_refused() -> None:
+def test_a_repeated_page_is_refused() -> None:
     same = [contents("dags/a"), contents("dags/b")]
 
     assert "is listed after" in refused(page(*same, token="a"), page(*same))
@@ -49,7 +49,7 @@ def test_a_page_that_comes_again_is_refused() -> None:
     )
 
 
-def test_a_key_that_comes_again_is_refused() -> None:
+def test_a_repeated_key_is_refused() -> None:
     assert "'dags/a' is listed twice" in refused(page(contents("dags/a"), contents("dags/a")))
     assert "is listed twice" in refused(
         page(contents("dags/a"), token="a"), page(contents("dags/a"))

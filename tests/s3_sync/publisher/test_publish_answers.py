@@ -166,7 +166,7 @@ def test_a_pointer_that_may_not_be_read_is_no_first_publish(bucket: Bucket) -> N
     assert A == bucket.current()
 
 
-def test_a_key_that_is_not_known_is_named(bucket: Bucket) -> None:
+def test_an_unknown_access_key_is_named(bucket: Bucket) -> None:
     bucket.server.inject(error(403, "InvalidAccessKeyId", "It does not exist."))
 
     found = failure(bucket.publish, A)

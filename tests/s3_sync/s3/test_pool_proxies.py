@@ -122,7 +122,7 @@ def test_a_proxy_that_wants_a_login_says_so_and_never_s3(scheme: str, user: str,
     assert "p%40ss" not in error.message and "S3" not in error.message
 
 
-def test_a_proxy_that_nobody_configured_may_want_a_login_too() -> None:
+def test_an_unconfigured_proxy_may_require_a_login() -> None:
     error = run(StandIn([[ok(b"", b"407 x")]]), failure)
 
     assert "proxy_refused" == error.reason

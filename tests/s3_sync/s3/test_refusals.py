@@ -178,7 +178,7 @@ def test_what_s3_says_of_the_identity_wins() -> None:
     assert error.message.startswith(ROLE)
 
 
-def test_an_identity_that_nobody_knows_is_said_to_be_unknown() -> None:
+def test_an_unknown_identity_is_reported_as_unknown() -> None:
     error = explained(LIST, answer(403))
 
     assert isinstance(error, S3Error)
@@ -274,7 +274,7 @@ def test_failures_of_one_object_are_told_from_those_of_the_source() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(STALE_CREDENTIALS))
-def test_refused_credentials_are_named_by_who_was_refused(code: str) -> None:
+def test_rejected_credentials_are_named_by_their_access_key(code: str) -> None:
     error = explained(LIST, answer(400, code, "old"), "the access key AKIA1")
 
     assert isinstance(error, SourceError)

@@ -124,7 +124,7 @@ def test_a_new_attempt_forgets_the_first(
         assert len(opened) - opened_before <= 1
 
 
-def test_an_answer_without_end_does_not_fill_the_disk(
+def test_an_endless_response_does_not_fill_the_disk(
     open_staging: Callable[[], Staging],
 ) -> None:
     download = Download("dags/a.py", 5, open_staging)

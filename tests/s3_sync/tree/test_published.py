@@ -93,7 +93,9 @@ def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path
     assert GOOD | named | changes == json.loads((folder / ".s3-sync" / NAME).read_bytes())
 
 
-def test_a_part_has_no_revision_and_says_what_it_is_short_of(volume: Volume, folder: Path) -> None:
+def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
+    volume: Volume, folder: Path
+) -> None:
     Published(SOURCE, "in-place").record(
         volume, Fence(), {}, name="partial-1", aim="r7", files=3, lacking=2, fallback="r7"
     )

@@ -197,7 +197,8 @@ class Published:
         if self.at is None:
             return Readiness(False, problem="nothing of this source is published yet")
         if (wrong := len(damaged) + self.missing) and not problem:
-            problem = f"{wrong} published files are missing or altered on disk"
+            files = "file is" if wrong == 1 else "files are"
+            problem = f"{wrong} published {files} missing or altered on disk"
         return Readiness(not problem, self.revision, self.at, problem, self.shortfall)
 
     @property
