@@ -114,7 +114,7 @@ def test_wrong_bucket(s3: FakeS3, tmp_path: Path) -> None:
     ],
     ids=["list", "get", "kms"],
 )
-def test_a_right_is_lacking(
+def test_a_permission_is_missing(
     s3: FakeS3,
     tmp_path: Path,
     reason: str,
@@ -128,15 +128,15 @@ def test_a_right_is_lacking(
     diagnose(
         s3_sync(s3, tmp_path / "dags"),
         reason,
-        f"{IDENTITY_ARN} may not {action} on {resource}",
-        f"Allow {action} on {allowed} in the policy of the role",
+        f"{IDENTITY_ARN} is not allowed to perform {action} on {resource}",
+        f"Allow {action} on {allowed} in the role's policy",
     )
 
 
 def test_wrong_region(s3: FakeS3, tmp_path: Path) -> None:
     make = s3_sync(s3, tmp_path / "dags", AWS_REGION="Frankfurt")
 
-    diagnose(make, "region_invalid", "'Frankfurt' is not a region", "Fix AWS_REGION")
+    diagnose(make, "region_invalid", "'Frankfurt' is not a region name", "Fix AWS_REGION")
 
 
 def test_disk_full(s3: FakeS3, tmp_path: Path, stack: ExitStack) -> None:

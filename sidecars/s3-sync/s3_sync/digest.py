@@ -1,7 +1,7 @@
 """
-What tells one content of a file from another: the ETag of an object, or what a release says.
+Identifies the content of a file: the ETag of an object, or the digest in a release.
 
-A release says SHA-256 and executable bit, ``<64 hex digits>[+x]``; an ETag may be an MD5.
+A release has SHA-256 and executable bit, ``<64 hex digits>[+x]``; an ETag may be an MD5.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}(?:\+x)?")
 
 class Content(Protocol):
     """
-    What tells one content of a file from another.
+    Identifies the content of a file.
     """
 
     @property
@@ -31,28 +31,28 @@ class Content(Protocol):
 
 def looks_like_md5(etag: str) -> bool:
     """
-    Whether it looks like an MD5; some ETags only look like one.
+    Whether an ETag looks like an MD5; not every such ETag is one.
     """
     return _MD5.fullmatch(etag) is not None
 
 
 def is_sha256(etag: str) -> bool:
     """
-    Whether it is what a release says of a file.
+    Whether an ETag is the digest of a file in a release.
     """
     return _SHA256.fullmatch(etag) is not None
 
 
 def is_executable(etag: str) -> bool:
     """
-    Whether the file is to be executable.
+    Whether the file should be executable.
     """
     return etag.endswith(EXECUTABLE) and is_sha256(etag)
 
 
 def has_digest(etag: str, blocks: Iterable[bytes]) -> bool:
     """
-    Whether blocks have that digest; False for an ETag that is not a digest.
+    Whether blocks have the ETag's digest; False for an ETag that is not a digest.
     """
     if looks_like_md5(etag):
         return etag == md5_of(blocks)
@@ -66,7 +66,7 @@ def has_digest(etag: str, blocks: Iterable[bytes]) -> bool:
 
 def md5_of(blocks: Iterable[bytes]) -> str:
     """
-    Return the MD5 of blocks, in hex; no claim of security, so it works under FIPS.
+    Return the MD5 of blocks, in hex; marked as not for security, so it works under FIPS.
     """
     digest = hashlib.md5(usedforsecurity=False)
     for block in blocks:

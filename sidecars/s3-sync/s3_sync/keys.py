@@ -1,5 +1,5 @@
 """
-From a key to a path below the target, or the reason why it cannot become one. Pure.
+Maps a key to a path below the target, or to the reason why it cannot become one. Pure.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 RESERVED = ".s3-sync"
 NAME_LIMIT_BYTES = 255
 PATH_LIMIT_BYTES = 4095
-# Nobody nests so deep on purpose, and Python's own folder walk ends at about 1,000.
+# Deeper nesting is not intentional, and Python's folder walk fails at about 1,000 levels.
 DEPTH_LIMIT = 200
 
-# What `s3-sync publish` writes beside its pointer (docs/reference/release-format.md): Airflow would
-# load each bundle, which is a zip file, as DAGs.
+# Objects that `s3-sync publish` writes beside its pointer (docs/reference/release-format.md).
+# Airflow would load each bundle, a zip file, as DAGs.
 _OF_RELEASE = re.compile(
     r"(bundles/#\.zip|releases/#\.manifest|(pins|left)/#)".replace("#", "[0-9a-f]{64}")
 )
 POINTER = "current.json"
 
-# Must be restored before they can be read; Instant Retrieval can be read.
+# Objects that must be restored before they can be read, unlike Glacier Instant Retrieval.
 ARCHIVED_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
 
 
@@ -57,7 +57,7 @@ def refusal_of(path: str, target_bytes: int) -> str | None:
 
 def compile_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
     """
-    Return the test whether a relative path is wanted; globs as in ``aws s3 sync``.
+    Return a predicate for wanted relative paths; globs match as in ``aws s3 sync``.
     """
     takes = _compile(include)
     leaves = _compile(exclude)

@@ -1,5 +1,5 @@
 """
-The target while it is ours: lock, layout, record of what is published, and what others did to it.
+The target while this process holds its lock: layout, record of the published state, damage.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.lock import TargetLock, read_holder
 
 LOCK = "lock"
-# A look at every file costs more than asking S3, so it is spread over cycles: by source, how many
-# files at least, and how many cycles at most for all of them.
+# Inspecting every file costs more than polling S3, so it is spread over cycles. By source: the
+# minimum number of files in a cycle, and the maximum number of cycles for all files.
 SCANS = {"listing": (500, 10), "release": (100, 6)}
 NAMED_FILES = 50
 
@@ -35,12 +35,12 @@ log = get_logger("target")
 
 class Lease:
     """
-    Belongs to one thread; the lock, and what the endpoint shows, belong to the process.
+    The target of one thread; the lock and the status belong to the process.
 
     Attributes:
         published: The record of the last complete cycle.
-        damaged: Files that consumers see, and that are not as they were published.
-        torn: The same of the tree behind them, where there is one.
+        damaged: Published files that differ from what was published.
+        torn: The damaged files of the layout's tree, if it is separate from the published files.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class Lease:
     @property
     def holder(self) -> str:
         """
-        Who has the target while we have not, in words.
+        The process that holds the lock instead of this one, in words.
         """
         return _named(self._holder)
 
     def acquire(self) -> Layout | None:
         """
-        Return the layout of the target, ours alone; None while another process owns it.
+        Return the layout of the target; None while another process holds the lock.
 
         Raises:
-            OSError: It cannot be opened, or not be written; what is published there still counts.
+            OSError: The target cannot be opened or written; its published files still count.
         """
         try:
             return self._acquire()
@@ -88,7 +88,7 @@ class Lease:
 
     def close(self) -> None:
         """
-        Close all that is open; the lock stays with the process.
+        Close all open folders and files; the process keeps the lock.
         """
         if self._layout is not None:
             self._layout.close()
@@ -100,20 +100,19 @@ class Lease:
 
     def look(self, layout: Layout) -> None:
         """
-        Compare the next slice of what consumers see with the disk.
+        Inspect the next slice of the published files.
         """
         if layout.shown is None:
             return
         files = layout.shown.managed.files
         found = layout.shown.damaged(iter(self._scan.next_slice(files)))
-        if not found <= self.damaged:  # where there is one there are more
+        if not found <= self.damaged:  # new damage rarely hits a single file: inspect all
             found = layout.shown.damaged(iter(files))
         self.damaged |= found
 
     def glance(self, layout: Layout) -> bool:
         """
-        Whether nobody has removed what consumers see, as far as the folder and one file tell, by
-        turns.
+        Whether the target folder and one published file, a different one each time, are intact.
         """
         if self._volume is None or layout.shown is None:
             return False
@@ -123,7 +122,7 @@ class Lease:
 
     def look_at_all(self, layout: Layout) -> None:
         """
-        Compare all files with the disk, of the tree too.
+        Inspect all published files and all files of the tree.
         """
         self.torn = layout.tree.damaged(iter(layout.tree.managed.files))
         if layout.shown is not None:
@@ -131,7 +130,7 @@ class Lease:
 
     def repair(self, layout: Layout, fence: Fence) -> CycleResult:
         """
-        Undo what others did to what consumers see, as far as that needs no download.
+        Undo changes by other processes to the published files, if that needs no download.
         """
         if not layout.is_atomic:
             return CycleResult()
@@ -146,7 +145,7 @@ class Lease:
 
     def look_again(self, layout: Layout) -> None:
         """
-        Forget damage that is repaired.
+        Inspect the damaged files again and forget those that are repaired.
         """
         self.damaged = layout.shown.damaged(iter(self.damaged)) if layout.shown else set()
         self.torn = layout.tree.damaged(iter(self.torn))
@@ -163,7 +162,7 @@ class Lease:
         fallback: str = "",
     ) -> None:
         """
-        Write down what is published; as :meth:`Published.record`.
+        Record the published state; see :meth:`Published.record`.
         """
         assert self._volume is not None and layout.shown is not None
         self.published.record(
@@ -179,7 +178,7 @@ class Lease:
 
     def show(self, layout: Layout) -> None:
         """
-        Tell the endpoint what consumers see.
+        Show readiness, metrics and status of the published files on the endpoint.
         """
         shown = layout.shown.managed.files if layout.shown else {}
         if layout.shown is None:
@@ -220,7 +219,7 @@ class Lease:
 
     def _is_current(self) -> bool:
         """
-        Whether all that is held open is still at its path.
+        Whether all open folders are still at their paths.
         """
         if self._volume is None or self._layout is None:
             return False
@@ -228,43 +227,43 @@ class Lease:
 
     def _take_over(self, volume: Volume) -> Layout:
         """
-        Open the layout, and look at all that a predecessor left.
+        Open the layout and inspect everything that a previous process left.
         """
         self.published.read(volume.state)
         layout = open_layout(self._settings, volume, self.published.name)
         if layout.shown is not None and layout.shown.managed.is_lost and self.published.at:
-            # Nobody knows any more which files there should be: the source must say it again.
+            # The list of published files is lost: only the source can tell what should be there.
             log.warning("published_unknown", name=self.published.name)
             self.published.void(volume)
         elif layout.revision:
             self.published.correct(layout.revision)
         shown = layout.shown.managed.files if layout.shown else {}
-        if not layout.problem:  # else the files are those of another revision, or on their way
+        if not layout.problem:  # otherwise the files belong to another revision, or are incomplete
             self.published.count(len(shown))
         self._scan.start_over()
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
         if layout.is_atomic and layout.shown and self._settings.delete == "none":
-            # What is shown and has no key any more is available nowhere else.
+            # Published files whose key is gone exist nowhere else.
             lost = shown.keys() - layout.tree.managed.files.keys()
             restore(lost, layout.shown, layout.tree, Fence())
         if layout.is_atomic:
             self.torn = layout.tree.damaged(iter(layout.tree.managed.files))
         log.info("target_acquired", managed_files=len(shown))
-        # What a predecessor published is ready before S3 has said a word.
+        # Files that a previous process published are ready before S3 answers.
         self.show(layout)
         self._metrics.last_publish.set(self.published.at or 0)
         return layout
 
     def _stand_by(self, holder: Mapping[str, object]) -> None:
         """
-        Wait for another process: ready if what it publishes is there, and is what is set here.
+        Wait for the lock holder; ready while its files are intact and match the settings here.
         """
         self._status.readiness = self._outside.look()
         problem = ""
         if self.published.is_of_others:
-            problem = "it publishes another source, layout or revision than is set here"
+            problem = "it publishes a different source, layout or revision than is set here"
             self._status.readiness = Readiness(
-                False, problem=f"{_named(holder)} has the folder: {problem}"
+                False, problem=f"{_named(holder)} holds the lock: {problem}"
             )
         if holder != self._holder:
             self._holder = holder
@@ -279,6 +278,6 @@ def _named(holder: Mapping[str, object]) -> str:
 
 def _some(paths: Iterable[str]) -> list[str]:
     """
-    Return paths to be named; sorting all of them would cost more than the poll.
+    Return up to NAMED_FILES paths, sorted; sorting all would cost more than the poll.
     """
     return sorted(itertools.islice(paths, NAMED_FILES))

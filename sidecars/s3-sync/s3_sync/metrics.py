@@ -19,42 +19,44 @@ SKIP_REASONS = (
     "archived",
     "blocked",
 )
-# What the daemon asks of S3.
+# Operations that the daemon sends to S3.
 OPERATIONS: tuple[Operation, ...] = ("list", "get", "pointer", "manifest", "bundle")
 
 
 class SyncMetrics(Metrics):
     """
-    The common metrics and our own.
+    The metrics of all sidecars, and those of s3-sync.
     """
 
     def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
         super().__init__("s3-sync", version, revision, is_served=is_served)
         self.publishes_revisions()
         self.published = self.counter(
-            "s3_sync_published_files_total", "Files put in place, new or changed."
+            "s3_sync_published_files_total", "Files published, new or changed."
         )
         self.deleted = self.counter(
-            "s3_sync_deleted_files_total", "Files removed because their key is gone."
+            "s3_sync_deleted_files_total", "Files removed because the source no longer has them."
         )
         self.healed = self.counter(
-            "s3_sync_healed_files_total", "Files restored after a change on disk."
+            "s3_sync_healed_files_total", "Published files restored after damage on disk."
         )
-        self.downloaded = self.counter("s3_sync_downloaded_bytes_total", "Bytes of object bodies.")
+        self.downloaded = self.counter(
+            "s3_sync_downloaded_bytes_total", "Bytes of object bodies downloaded."
+        )
         self.managed = self.gauge("s3_sync_managed_files", "Files on disk that s3-sync published.")
         self.skipped = self.gauge_by(
-            "reason", "s3_sync_skipped_keys", "Keys that cannot become a file, by reason."
+            "reason", "s3_sync_skipped_keys", "Keys that cannot become files, by reason."
         )
         self.unread = self.gauge_by(
             "reason",
             "s3_sync_unread_objects",
-            "Objects that are not on disk as the source has them: unreadable, or without room.",
+            "Objects whose current version cannot be read or does not fit on disk, by reason.",
         )
         self.unverified = self.gauge(
-            "s3_sync_unverified_files", "Managed files whose content nothing has verified."
+            "s3_sync_unverified_files", "Managed files whose content no checksum has verified."
         )
         self.partial = self.gauge(
-            "s3_sync_partial", "1 while what is published is not all that the source has, else 0."
+            "s3_sync_partial", "1 while the published state is partial, else 0."
         )
         self.held = self.gauge(
             "s3_sync_held_deletions", "Files whose deletion S3_SYNC_MAX_DELETE holds back."

@@ -1,5 +1,5 @@
 """
-From the settings to the source that they name, and what reads it.
+Opens the source that the settings select, and the S3 client that reads it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OpenClient = Callable[[Settings, Count], S3Client]
 
 def open_chain(settings: Settings) -> Chain:
     """
-    Return what finds the credentials.
+    Return the credentials chain of the settings.
     """
     return Chain(is_anonymous=settings.bucket_access == "public")
 
@@ -29,11 +29,11 @@ def open_client(
     settings: Settings, count: Count, *, chain: Chain | None = None, patience: Patience = PATIENCE
 ) -> S3Client:
     """
-    Return the reader of the bucket.
+    Return the S3 client of the settings.
 
     Args:
-        count: As of :class:`S3Client`.
-        chain: Another one than that of the settings.
+        count: See :class:`S3Client`.
+        chain: Used instead of the settings' chain.
     """
     return S3Client(
         settings.bucket,
@@ -47,9 +47,9 @@ def open_client(
 
 def open_source(settings: Settings, client: S3Client) -> Source[Any]:
     """
-    Return the source of the settings; what it knows of a file is its own affair.
+    Return the source that the settings select.
     """
-    if settings.source_kind == "release":  # whoever reads the one pays for no import of the other
+    if settings.source_kind == "release":  # import only the source that is used
         from s3_sync.release.source import ReleaseSource  # noqa: PLC0415
 
         return ReleaseSource(settings, client, remembers=not settings.dry_run)

@@ -1,5 +1,5 @@
 """
-The target while it is not ours: another process writes it, or nobody can.
+The target as seen without its lock: another process writes it, or it cannot be opened.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sidecar_runtime.health import Readiness
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import is_name
 
-# What another process publishes just now is neither as it was nor as it will be.
+# Look again if files are damaged: another process may be publishing at this moment.
 LOOKS = 5
 PAUSE_SECONDS = 0.2
 
 
 class _Listed(NamedTuple):
     """
-    What was read of a list, by what tells it from another version, and which files are damaged.
+    A list that was read: a key that identifies its version, its files, and the damaged ones.
     """
 
     key: object = None
@@ -37,10 +37,10 @@ class _Listed(NamedTuple):
 
 class Outside:
     """
-    Looks at what is published, and touches nothing.
+    Inspects the published files without changing anything.
 
     Args:
-        published: Takes over what is on record.
+        published: Filled from the record on disk.
     """
 
     def __init__(self, settings: Settings, published: Published, scan: Scan) -> None:
@@ -51,7 +51,7 @@ class Outside:
 
     def look(self) -> Readiness:
         """
-        Return whether what is published is there: all of it once its list is new, then by slices.
+        Return readiness: inspect all published files when their list is new, then one slice a call.
         """
         path = self._settings.dest_path
         for number in range(LOOKS):
@@ -68,7 +68,7 @@ class Outside:
 
     def _find_damage(self, root: int, state: int) -> tuple[Collection[str], str]:
         """
-        Return which files are not as they were published, and what else is wrong.
+        Return the damaged files, and any other problem.
         """
         if self._published.at is None:
             return (), ""
@@ -77,9 +77,9 @@ class Outside:
             name = self._published.name
             part = f"{SNAPSHOTS}/{name}"
             if not is_name(name) or _read_link(root) != f"{SNAPSHOTS_PATH}/{name}":
-                return (), f"{LINK} does not show the published revision"
+                return (), f"{LINK} does not point to the published revision"
         elif is_there(PUBLISHING, state):
-            return (), "a part of a revision is in place"
+            return (), "only some files of a revision are in place"
         with read_part(self._settings.dest_path, part) as (above, folder):
             listed, found = self._listed, stat_in(list_name(part), above)
             key = part, found and (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -90,7 +90,7 @@ class Outside:
             paths = {*listed.damaged, *self._scan.next_slice(listed.files)}
             self._listed = listed._replace(damaged=damaged(listed.files, paths, folder))
         self._published.count(len(listed.files))
-        problem = "nobody knows any more which files there should be" if listed.is_lost else ""
+        problem = "the list of published files is missing or damaged" if listed.is_lost else ""
         return self._listed.damaged, problem
 
 

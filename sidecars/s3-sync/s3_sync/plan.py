@@ -1,5 +1,5 @@
 """
-What is ↔ what should be → what to do. Pure.
+Actual state ↔ wanted state → plan. Pure.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from s3_sync.tree.managed import Managed
 
 class Plan(NamedTuple):
     """
-    One cycle's work, in the order of its doing: publish, then delete.
+    One cycle's work, in order: publish, then delete.
 
     Args:
         publish: Paths of files that are new, changed, or damaged on disk.
-        delete: Paths of files whose key is gone.
+        delete: Paths of files whose key was deleted.
     """
 
     publish: tuple[str, ...]
@@ -43,15 +43,15 @@ def make_plan(
     may_delete: bool,
 ) -> Plan:
     """
-    Compare the listing with what was published.
+    Compare the wanted files with the published files.
 
     A change is a different ETag or size; times are never compared.
 
     Args:
-        kept: Paths that are not wanted, and whose files stay all the same.
+        kept: Paths that are not wanted, but whose files stay.
         damaged: Managed paths that were changed or removed on disk.
-        foreign: Files of others that must go (``S3_SYNC_DELETE=all``).
-        last: Paths to publish after all others, because they failed before.
+        foreign: Files that s3-sync does not own, to be deleted (``S3_SYNC_DELETE=all``).
+        last: Paths to publish after all others because they failed before.
         may_delete: False under ``S3_SYNC_DELETE=none``.
     """
     publish = []
@@ -67,7 +67,7 @@ def make_plan(
     publish.sort(key=last.__contains__)
     if not may_delete:
         return Plan(tuple(publish), ())
-    # Nearly always nothing is gone, which one comparison tells.
+    # Usually no key was deleted, and one comparison shows that.
     ours = () if managed.keys() <= wanted.keys() else managed
     gone = (path for path in chain(ours, foreign) if path not in wanted and path not in kept)
     return Plan(tuple(publish), tuple(gone))

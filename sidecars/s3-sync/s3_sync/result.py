@@ -1,5 +1,5 @@
 """
-What a cycle has done, and what went wrong with single files.
+The result of a cycle: what it did, and which files failed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from s3_sync.tree.volume import VOLUME_ERRORS
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.errors import explain_os_error
 
-# This many in a row, with no success in between, are failures of the endpoint, not of objects.
+# After this many failures in a row, without a success, the endpoint fails, not single objects.
 FAILURE_STREAK = 8
-# What the endpoint does to one request; the other reasons of the wire end the cycle at once.
+# Endpoint failures that may hit a single request; other connection failures end the cycle at once.
 OF_THE_ENDPOINT = {
     "request_timeout",
     "connection_lost",
@@ -28,7 +28,7 @@ OF_THE_ENDPOINT = {
 @dataclass(slots=True)
 class Changes:
     """
-    What consumers see differently, by path; what was only put back is no change.
+    Changes that consumers see, by path; restoring a damaged file is not a change.
     """
 
     added: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Changes:
 
     def after(self, earlier: Changes) -> Changes:
         """
-        Return what these and earlier ones are together.
+        Return the combination of earlier changes and these.
         """
         both = {
             ("added", "changed"): "added",
@@ -69,7 +69,7 @@ class Changes:
 
     def counts(self) -> dict[str, int]:
         """
-        How many there are of each kind.
+        Return the number of changes of each kind.
         """
         return {
             "added": len(self.added),
@@ -79,7 +79,7 @@ class Changes:
 
     def note(self, path: str, *, is_new: bool) -> None:
         """
-        Note a file that was put in its place.
+        Note a file that was added or changed.
         """
         (self.added if is_new else self.changed).append(path)
 
@@ -87,14 +87,14 @@ class Changes:
 @dataclass(slots=True)
 class CycleResult:
     """
-    What was done, and what went wrong with single objects.
+    What was done, and which objects failed.
 
     Args:
-        blocked: Paths where a file of another owner is in the way.
+        blocked: Paths that are blocked by another owner's file.
         failed: The error by path.
-        lacking: What the tree has not as the source has it, and why, whoever found that out.
-        before: The errors of the cycle before: one more of the same says nothing of the endpoint.
-        streaks: How many failed in a row as the endpoint does, by whether they had failed before.
+        lacking: Files missing or out of date in the tree, by path, with the error.
+        before: Errors of the previous cycle: repeating one is no evidence against the endpoint.
+        streaks: Endpoint-like failures in a row, by whether the path had failed before.
     """
 
     published: int = 0
@@ -111,7 +111,7 @@ class CycleResult:
 
     def add(self, other: CycleResult) -> None:
         """
-        Add what was done besides.
+        Add the work of another step of the cycle.
         """
         self.published += other.published
         self.deleted += other.deleted
@@ -122,14 +122,14 @@ class CycleResult:
 
     def take_over(self, other: CycleResult) -> None:
         """
-        Add what was got from the source, for others to publish.
+        Add what was downloaded to the tree, which another step publishes.
         """
         self.downloaded_bytes += other.downloaded_bytes
         self.blocked |= other.blocked
 
     def succeed(self, path: str, *, is_published: bool, is_healed: bool, is_new: bool) -> None:
         """
-        Note that one file is as it should be.
+        Note that one file is up to date.
         """
         if is_published and not is_healed:
             self.changes.note(path, is_new=is_new)
@@ -150,7 +150,7 @@ class CycleResult:
         Note the failure of one object.
 
         Raises:
-            SidecarError: It is the endpoint that fails; the cycle ends.
+            SidecarError: The endpoint fails; the cycle ends.
         """
         self.failed[path] = error
         if error.reason in OF_THE_ENDPOINT:
@@ -160,7 +160,7 @@ class CycleResult:
 
     def fails_again(self, path: str) -> bool:
         """
-        Whether one that failed before is taken to fail without a try, as those before it have.
+        Whether to skip a path that failed before, because a streak of such paths failed again.
         """
         if self.streaks[True] < FAILURE_STREAK or path not in self.before:
             return False
@@ -169,10 +169,10 @@ class CycleResult:
 
     def fail_on_disk(self, path: str, error: OSError) -> None:
         """
-        Note what the file system refuses for one path.
+        Note a file-system error of one path.
 
         Raises:
-            OSError: The volume fails, not the path; the cycle ends.
+            OSError: The volume fails as a whole; the cycle ends.
         """
         if error.errno in VOLUME_ERRORS:
             raise error

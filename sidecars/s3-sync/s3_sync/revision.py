@@ -1,8 +1,8 @@
 """
-The name of a content: a digest over the digests of its chunks. Pure.
+The revision of a set of files: a digest over the digests of its chunks. Pure.
 
-See docs/reference/release-format.md: a reader that knows a release verifies the next one by the
-chunks that differ alone.
+See docs/reference/release-format.md: a reader that knows one release verifies the next one from
+only the chunks that differ.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def is_revision(found: object) -> bool:
 
 def short(revision: str) -> str:
     """
-    Return a revision for people's eyes.
+    Return a revision shortened for display.
     """
     return revision[:SHORT_DIGITS] if is_revision(revision) else revision
 
 
 def revision_of(files: Iterable[tuple[str, str, bool]]) -> str:
     """
-    Return the name of a content.
+    Return the revision of a set of files.
 
     Args:
-        files: Path, SHA-256 and whether it is executable, in the order of paths.
+        files: Path, SHA-256 and whether the file is executable, in the order of paths.
     """
     entries = list(files)
     ends = chunk_ends([path for path, _, _ in entries])
@@ -56,14 +56,15 @@ def chunk_digest(files: Iterable[tuple[str, str, bool]]) -> str:
 
 def ends_chunk(path: str) -> bool:
     """
-    Whether a chunk ends with this file: by its name alone, so that one more file changes one chunk.
+    Whether a chunk ends with this file; it depends on the path only, so adding a file changes one
+    chunk.
     """
     return not zlib.crc32(path.encode()) % CHUNK_FILES
 
 
 def chunk_ends(paths: Sequence[str]) -> list[int]:
     """
-    Return behind how many files each chunk ends.
+    Return the end index of each chunk.
     """
     ends = [at for at, path in enumerate(paths, 1) if ends_chunk(path)]
     return ends if ends and ends[-1] == len(paths) else [*ends, len(paths)]

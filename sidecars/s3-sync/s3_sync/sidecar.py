@@ -1,5 +1,5 @@
 """
-State of s3-sync that outlives a cycle and its thread.
+The state of s3-sync that outlives a cycle and its thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class S3Sync:
     The sidecar that the loop runs.
 
     Args:
-        open_client: Makes the reader of the bucket for one thread.
+        open_client: Creates the S3 client for one thread.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class S3Sync:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
-        Let consumers that ask for a release ask for a cycle with it.
+        Let requests for a release trigger a cycle.
         """
         if self._asked is not None:
             self._asked.wake = wake

@@ -1,5 +1,5 @@
 """
-What a cycle asks of a source: what should be on disk, and to bring it there.
+The interface of a source: which files should be on disk, and how to download them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ C_co = TypeVar("C_co", covariant=True)
 
 class State(Protocol[C_co]):
     """
-    What the source says should be on disk, at one moment.
+    The files that should be on disk according to the source, at one moment.
     """
 
     @property
     def revision(self) -> str:
         """
-        Its name.
+        The name of the state.
         """
 
     @property
@@ -39,39 +39,39 @@ class State(Protocol[C_co]):
     @property
     def skipped(self) -> Mapping[str, str]:
         """
-        Why a key cannot become a file, by key.
+        The reason why a key cannot become a file, by key.
         """
 
     @property
     def kept(self) -> Collection[str]:
         """
-        The paths of what cannot be read, and is not gone either: a file that is there stays.
+        Paths whose objects exist but cannot be read: their files on disk stay.
         """
 
     def key_of(self, path: str) -> str:
         """
-        Return what a wanted file is called in the source.
+        Return the key of a wanted file in the source.
         """
 
     @property
     def facts(self) -> Mapping[str, object]:
         """
-        What else is known of it, for the status page.
+        Additional facts for the status page.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Order(Generic[C]):
     """
-    What a source is to bring up to date.
+    A plan for a source to carry out.
 
     Args:
-        plan: The part of the state that the target does not have.
+        plan: The difference between the state and the target.
         damaged: Managed paths that were changed on disk.
-        blocked: Paths where something was in the way the last time.
-        begin: Called before the first file is replaced or deleted; more often does no harm.
-        awaited: Where what is to be deleted has moved: it stays while its new place lacks.
-        result: Takes what is done, also where it ends in an error.
+        blocked: Paths that were blocked by another owner's file the last time.
+        begin: Called before the first file is replaced or deleted; may be called repeatedly.
+        awaited: New paths of moved files, by old path: the old file stays until the new one exists.
+        result: Collects what is done, even if the order ends in an error.
     """
 
     state: State[C]
@@ -86,10 +86,10 @@ class Order(Generic[C]):
 
     def delete_all(self) -> None:
         """
-        Delete what the plan says.
+        Delete the files that the plan names.
 
         Raises:
-            OSError: The volume fails, not a path on it.
+            OSError: The volume fails as a whole.
             CycleAbandoned: The fence was revoked.
         """
         for path in self.plan.delete:
@@ -104,11 +104,11 @@ class Order(Generic[C]):
 
 class Source(Protocol[C]):
     """
-    Where the truth is; belongs to one thread and its event loop.
+    Where the wanted files come from; belongs to one thread and its event loop.
 
     Attributes:
-        is_divisible: Whether a part of a state may be published, where the rest cannot be read.
-        was_reached: Whether the last look got what a glance is compared with.
+        is_divisible: Whether a partial state may be published if some files cannot be read.
+        was_reached: Whether the last look read the object that :meth:`glance` compares with.
     """
 
     is_divisible: bool
@@ -118,41 +118,41 @@ class Source(Protocol[C]):
 
     async def look(self, fence: Fence) -> State[C]:
         """
-        Return what should be on disk; the very same object while nothing changes.
+        Return the current state; the same object while nothing changes.
 
         Raises:
-            SidecarError: The source cannot be read, or not be trusted.
+            SidecarError: The source cannot be read or trusted.
             CycleAbandoned: The fence was revoked.
         """
 
     def is_settled(self, state: State[C], published: str, *, is_first: bool) -> bool:
         """
-        Whether a state may be acted upon, or is still on its way.
+        Whether a state may be acted upon; False while it is still being written.
 
         Args:
-            published: The revision that was acted upon last; empty where none was.
-            is_first: Nothing was ever published here.
+            published: The revision that was acted upon last; empty if there was none.
+            is_first: Whether nothing was published here before.
         """
 
     @property
     def unrest(self) -> SidecarError | None:
         """
-        Why states have not settled for a long time; None where that is nothing to worry about.
+        The reason why states have not settled for a long time; None while that is normal.
         """
 
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
         """
-        Return those of the paths that another look does not find either.
+        Return the paths that a second look does not find either.
         """
 
     def suspects(self) -> Collection[str]:
         """
-        Return the paths whose content is doubted by now, and is to be brought again.
+        Return the paths whose content is in doubt and must be downloaded again.
         """
 
     async def bring(self, order: Order[C]) -> None:
         """
-        Carry out a plan; what cannot be read is noted in the result, by path.
+        Carry out a plan; the result notes files that cannot be read, by path.
 
         Raises:
             SidecarError: The source fails as a whole.
@@ -162,7 +162,7 @@ class Source(Protocol[C]):
 
     def earlier(self, fence: Fence) -> AsyncIterator[State[C]]:
         """
-        Yield the states before the last one, newest first, where they are available.
+        Yield the available states before the last one, newest first.
 
         Raises:
             SidecarError: The source cannot be read.
@@ -170,8 +170,8 @@ class Source(Protocol[C]):
 
     def glance(self) -> bool:
         """
-        Whether the state is still the one that was looked at last; False where that is not cheap,
-        or cannot be told.
+        Whether the state is unchanged since the last look; False if that cannot be determined
+        cheaply.
         """
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 """
-What /readyz and the status page show: written by the cycle, read by the endpoint.
+The content of /readyz and the status page: written by the cycle, read by the endpoint.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from sidecar_runtime.health import Readiness
 
 class Status:
     """
-    The facts as of now; each is replaced as a whole, so threads need no lock.
+    The current facts; each is replaced as a whole, so threads need no lock.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class Status:
 
     def show(self, **details: object) -> None:
         """
-        Add to the details; empty ones are dropped.
+        Merge into the details; empty mappings and lists are removed.
         """
         merged = {**self.details, **details}
         self.details = {key: value for key, value in merged.items() if value not in ({}, [])}

@@ -225,9 +225,7 @@ def test_damage_that_is_part_of_a_change_waits_for_its_rest_and_is_no_failure(
     assert b"v = 1\n" == process.shown["b.py"]  # it is not part of the change
 
 
-def test_the_mark_of_a_part_that_others_removed_holds_nothing_up(
-    s3: FakeS3, process: Process
-) -> None:
+def test_a_removed_mark_of_a_partial_release_blocks_nothing(s3: FakeS3, process: Process) -> None:
     s3.put("a.py", b"a = 1\n")
     process.run({})
     mark = process.folder / ".s3-sync/publishing"
@@ -235,7 +233,7 @@ def test_the_mark_of_a_part_that_others_removed_holds_nothing_up(
     s3.inject(error(403, "AccessDenied"), is_list)
     process.restart({})
     process.fail()
-    assert "a part of a release is in place" == process.problem
+    assert "only some files of a release are in place" == process.problem
     mark.unlink()
     s3.heal()
 

@@ -54,14 +54,14 @@ def interrupt(s3: FakeS3, process: Process) -> None:
     process.fail()
 
 
-def test_what_S3_interrupts_is_a_part_and_named_so(s3: FakeS3, one: Process) -> None:
+def test_a_change_that_S3_interrupts_is_partial_and_reported(s3: FakeS3, one: Process) -> None:
     interrupt(s3, one)
 
     lacking = FILES - new_files(one)
     for _ in range(2):
         assert 0 < lacking < FILES
         assert (True, "") == (one.is_ready, one.revision)
-        assert f"{lacking} files are not here as the source has them" in one.readiness.shortfall
+        assert f"{lacking} files are missing or out of date" in one.readiness.shortfall
         assert 1 == one.metric("s3_sync_partial")
         assert ("", lacking) == (record(one)["revision"], record(one)["lacking"])
         one.restart({})

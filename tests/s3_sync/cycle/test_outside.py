@@ -35,7 +35,7 @@ def files_of(process: Process) -> Path:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_stand_by_is_ready_while_all_is_there(
+def test_a_standby_is_ready_while_all_files_are_intact(
     process: Process, other: Process, layout: dict[str, str]
 ) -> None:
     process.run(KEYS | layout)
@@ -45,13 +45,13 @@ def test_a_stand_by_is_ready_while_all_is_there(
     (files_of(process) / "b/c.py").unlink()
     other.cycle()
     assert not other.is_ready
-    assert "1 published files are missing" in other.problem
+    assert "1 published file is missing" in other.problem
     process.cycle()
     other.cycle()
     assert other.is_ready
 
 
-def test_a_stand_by_looks_at_the_link(process: Process, other: Process) -> None:
+def test_a_standby_inspects_the_link(process: Process, other: Process) -> None:
     settings = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
     process.run(settings)
     other.run(settings)
@@ -59,11 +59,11 @@ def test_a_stand_by_looks_at_the_link(process: Process, other: Process) -> None:
     (process.folder / "current").unlink()
     other.cycle()
 
-    assert "current does not show the published revision" == other.problem
+    assert "current does not point to the published revision" == other.problem
 
 
 @pytest.mark.parametrize("change", [{"KEY_PATH": "other"}, {"S3_SYNC_LAYOUT": "snapshot"}])
-def test_a_stand_by_says_that_another_source_or_layout_is_published(
+def test_a_standby_reports_that_another_source_or_layout_is_published(
     process: Process, other: Process, change: dict[str, str]
 ) -> None:
     process.run(KEYS)
@@ -71,7 +71,7 @@ def test_a_stand_by_says_that_another_source_or_layout_is_published(
     other.run(KEYS | change)
 
     assert not other.is_ready
-    assert "publishes another source, layout or revision than is set here" in other.problem
+    assert "publishes a different source, layout or revision than is set here" in other.problem
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -107,7 +107,7 @@ def test_a_start_misses_the_file_that_was_published_last_too(
     process.start(KEYS)
     process.fail()
 
-    assert "1 published files are missing or altered on disk" == process.problem
+    assert "1 published file is missing or altered on disk" == process.problem
     s3.heal()
     process.cycle()
     assert (True, "") == (process.is_ready, process.problem)

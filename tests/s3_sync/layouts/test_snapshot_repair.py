@@ -130,7 +130,7 @@ def test_a_revision_whose_list_was_lost_is_used_again(two: Stage) -> None:
     assert ONE == two.current() and set() == two.damaged()
 
 
-def test_a_revision_that_cannot_be_used_again_is_not_shown(two: Stage) -> None:
+def test_a_snapshot_that_cannot_be_reused_is_not_published(two: Stage) -> None:
     """Someone put files of their own where a file of ours must be."""
     place = two.state / "snapshots/r1/a.py"
     place.unlink()
@@ -142,7 +142,7 @@ def test_a_revision_that_cannot_be_used_again_is_not_shown(two: Stage) -> None:
     found = failure(two.layout.publish, "r1", Fence())
 
     assert "target_failed" == found.reason
-    assert "'a.py' is occupied by files of others" in found.message
+    assert "files that s3-sync does not own block 'a.py'" in found.message
     assert TWO == two.current() and "r2" == two.layout.revision
 
 

@@ -92,7 +92,7 @@ def small(full: Cycle) -> FullTarget:
     return target
 
 
-def test_an_object_that_does_not_fit_holds_back_itself_alone(
+def test_an_object_that_does_not_fit_does_not_hold_back_others(
     full: Cycle, small: FullTarget, folder: Path
 ) -> None:
     full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 1))
@@ -103,7 +103,7 @@ def test_an_object_that_does_not_fit_holds_back_itself_alone(
 
     assert {"old.py", "b.bin", "c.py"} == tree(folder).keys()
     assert {"a.bin": "target_full"} == {path: e.reason for path, e in result.failed.items()}
-    assert f"'a.bin', of {LARGE_BYTES + 1} bytes" in result.failed["a.bin"].message
+    assert f"'a.bin' ({LARGE_BYTES + 1} bytes)" in result.failed["a.bin"].message
     assert "a.bin" not in full.gets(), "it is not downloaded for nothing"
 
 

@@ -180,17 +180,17 @@ def test_the_echo_may_be_escaped_or_encoded(token: str, echo: str) -> None:
 
 
 @pytest.mark.parametrize("echo", ["b", "A", "aa"])
-def test_a_page_that_was_asked_for_by_another_token_is_refused(echo: str) -> None:
-    assert "another page came than was asked for" in refused(
+def test_a_page_with_another_token_than_requested_is_refused(echo: str) -> None:
+    assert "a different page than the requested one" in refused(
         page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo)
     )
 
 
 def test_a_later_page_in_place_of_the_first_is_refused() -> None:
-    assert "another page came than was asked for" in refused(page(contents("dags/9"), echo="a"))
+    assert "a different page than the requested one" in refused(page(contents("dags/9"), echo="a"))
 
 
-def test_a_page_that_is_known_is_refused_too_when_it_comes_for_another() -> None:
+def test_a_known_page_is_refused_when_another_was_requested() -> None:
     """What is remembered by its bytes is not parsed again, but still looked at."""
     server = Server(
         page(contents("dags/1"), token="a"),
@@ -201,7 +201,7 @@ def test_a_page_that_is_known_is_refused_too_when_it_comes_for_another() -> None
     before = asyncio.run(reader.read())
 
     server.pages["a"] = server.pages["b"]
-    with pytest.raises(SourceError, match="another page"):
+    with pytest.raises(SourceError, match="a different page"):
         asyncio.run(reader.read())
     server.pages["a"] = page(contents("dags/2"), token="b", echo="a")
 

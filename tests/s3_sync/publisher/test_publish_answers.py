@@ -166,12 +166,12 @@ def test_a_pointer_that_may_not_be_read_is_no_first_publish(bucket: Bucket) -> N
     assert A == bucket.current()
 
 
-def test_a_key_that_is_not_known_is_named(bucket: Bucket) -> None:
+def test_an_unknown_access_key_is_named(bucket: Bucket) -> None:
     bucket.server.inject(error(403, "InvalidAccessKeyId", "It does not exist."))
 
     found = failure(bucket.publish, A)
 
-    assert "S3 refuses the access key AKIA" in found.message
+    assert "S3 rejected the access key AKIA" in found.message
     assert bucket.server.environment()["AWS_SECRET_ACCESS_KEY"] not in str(found)
 
 

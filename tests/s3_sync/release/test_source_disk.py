@@ -34,7 +34,10 @@ def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_t
         patch.setattr(Target, "put", fail_at)
         assert "target_denied" == process.fail().reason
     assert {"old.py", path} <= process.shown.keys()  # nothing is deleted before all is there
-    assert (False, "a part of a release is in place") == (process.is_ready, process.problem)
+    assert (False, "only some files of a release are in place") == (
+        process.is_ready,
+        process.problem,
+    )
     process.restart(PINNED)
     process.s3.inject(reset(), times=3)  # the cycle takes over the target, and finds no S3
     assert "connection_lost" == process.fail().reason

@@ -288,12 +288,15 @@ def test_credentials_that_stay_refused_are_named(s3: FakeS3) -> None:
     assert (2, 0) == (len(s3.requests), chain.asked_who)
 
 
-def test_who_was_denied_is_asked_where_s3_does_not_say_it(s3: FakeS3) -> None:
+def test_STS_is_asked_who_was_denied_if_S3_does_not_report_it(s3: FakeS3) -> None:
     chain = Given(config_of(s3))
     s3.inject(error(403, "AccessDenied", "Access Denied"), times=1)
-    assert "arn:aws:iam::123456789012:role/dags may not" in failure(s3, list_all, chain).message
+    assert (
+        "arn:aws:iam::123456789012:role/dags is not allowed to"
+        in failure(s3, list_all, chain).message
+    )
     s3.inject(error(403, "AccessDenied", "User: arn:aws:iam::1:role/x is not authorized"))
-    assert "arn:aws:iam::1:role/x may not" in failure(s3, list_all, chain).message
+    assert "arn:aws:iam::1:role/x is not allowed to" in failure(s3, list_all, chain).message
 
     assert 1 == chain.asked_who
 

@@ -158,7 +158,7 @@ def test_a_server_that_does_not_accept_in_time() -> None:
         error = run(StandIn(), failure, lambda _: origin, connect_seconds=0.05)
 
     assert "request_timeout" == error.reason
-    assert "did not accept a connection in 0.05 s" in error.message
+    assert "did not accept a connection within 0.05 s" in error.message
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
@@ -201,7 +201,7 @@ def test_a_silent_name_server_is_not_waited_for() -> None:
     error = run(StandIn(), resolving(resolve, failure), by_name, resolve_seconds=0.05)
 
     assert "name_unresolved" == error.reason
-    assert "the name server does not answer" in error.message
+    assert "the name server does not respond" in error.message
 
 
 def test_the_second_address_is_tried_when_the_first_refuses() -> None:

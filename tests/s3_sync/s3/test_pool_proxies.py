@@ -107,7 +107,7 @@ def test_a_proxy_that_gives_no_tunnel_is_named_without_its_password(refusal: Ste
 
 @pytest.mark.parametrize(
     ("user", "said"),
-    [("", "wants user and password"), (LOGIN, "refuses the user and password of its URL")],
+    [("", "requires user and password"), (LOGIN, "rejects the user and password in its URL")],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_wants_a_login_says_so_and_never_s3(scheme: str, user: str, said: str) -> None:
@@ -122,11 +122,11 @@ def test_a_proxy_that_wants_a_login_says_so_and_never_s3(scheme: str, user: str,
     assert "p%40ss" not in error.message and "S3" not in error.message
 
 
-def test_a_proxy_that_nobody_configured_may_want_a_login_too() -> None:
+def test_an_unconfigured_proxy_may_require_a_login() -> None:
     error = run(StandIn([[ok(b"", b"407 x")]]), failure)
 
     assert "proxy_refused" == error.reason
-    assert "a proxy on the way to 127.0.0.1 wants user and password" in error.message
+    assert "a proxy on the way to 127.0.0.1 requires user and password" in error.message
 
 
 def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:

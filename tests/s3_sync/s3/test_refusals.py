@@ -164,8 +164,8 @@ def test_a_denial_names_action_resource_and_identity(
 
     assert isinstance(error, kind)
     assert error.reason == reason
-    assert error.message.startswith(f"{ROLE} may not {action} on {arn}")
-    assert f"Allow {action} on {scope} in the policy of the role" in error.advice
+    assert error.message.startswith(f"{ROLE} is not allowed to perform {action} on {arn}")
+    assert f"Allow {action} on {scope} in the role's policy" in error.advice
     assert error.permission == Permission(action, scope)
 
 
@@ -178,11 +178,12 @@ def test_what_s3_says_of_the_identity_wins() -> None:
     assert error.message.startswith(ROLE)
 
 
-def test_an_identity_that_nobody_knows_is_said_to_be_unknown() -> None:
+def test_an_unknown_identity_is_reported_as_unknown() -> None:
     error = explained(LIST, answer(403))
 
     assert isinstance(error, S3Error)
-    assert error.message.startswith("unknown (STS did not say) may not s3:ListBucket")
+    said = "an unknown identity (STS did not report it) is not allowed to perform s3:ListBucket"
+    assert error.message.startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_a_denial_of_kms_names_the_key_and_its_policy(message: str, arn: str) ->
     assert isinstance(error, ObjectError)
     assert "access_denied_kms" == error.reason
     assert f"kms:Decrypt on {arn}" in error.message
-    assert "and the policy of the key" in error.advice
+    assert "and the key's policy" in error.advice
     assert error.permission == Permission("kms:Decrypt", arn)
 
 
@@ -273,11 +274,11 @@ def test_failures_of_one_object_are_told_from_those_of_the_source() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(STALE_CREDENTIALS))
-def test_refused_credentials_are_named_by_who_was_refused(code: str) -> None:
+def test_rejected_credentials_are_named_by_their_access_key(code: str) -> None:
     error = explained(LIST, answer(400, code, "old"), "the access key AKIA1")
 
     assert isinstance(error, SourceError)
-    assert "S3 refuses the access key AKIA1" in error.message
+    assert "S3 rejected the access key AKIA1" in error.message
     assert f"400 {code} old" in error.message
 
 

@@ -169,7 +169,7 @@ async def test_a_kept_connection_that_stays_silent_is_stale(line: Line) -> None:
 async def test_a_kept_connection_that_has_begun_to_answer_is_not_stale(line: Line) -> None:
     await line.ask(OK)
 
-    with pytest.raises(WireError, match="in the middle of its answer"):
+    with pytest.raises(WireError, match="during its response"):
         await line.ask(OK[:-2], None)
 
 
@@ -210,7 +210,7 @@ def test_a_truncated_answer_is_never_an_answer(data: bytes, data_st: st.DataObje
     error = refusal_of(*([data[:kept]] if kept else []), None)
 
     assert "connection_lost" == error.reason
-    assert ("before" if kept == 0 else "in the middle of") in error.message
+    assert ("before" if kept == 0 else "during") in error.message
 
 
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -289,7 +289,7 @@ def test_what_a_sink_raises_is_raised_and_the_connection_dropped(error: Exceptio
 @scene
 async def test_a_silent_server_is_not_waited_for(line: Line, begun: bytes) -> None:
     begin = line.loop.time()
-    with pytest.raises(WireError, match=r"nothing heard for 30 s") as caught:
+    with pytest.raises(WireError, match=r"no data for 30 s") as caught:
         await line.ask(begun, seconds=500) if begun else await line.ask(seconds=500)
 
     assert "request_timeout" == caught.value.reason

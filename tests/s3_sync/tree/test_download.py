@@ -124,7 +124,7 @@ def test_a_new_attempt_forgets_the_first(
         assert len(opened) - opened_before <= 1
 
 
-def test_an_answer_without_end_does_not_fill_the_disk(
+def test_an_endless_response_does_not_fill_the_disk(
     open_staging: Callable[[], Staging],
 ) -> None:
     download = Download("dags/a.py", 5, open_staging)
@@ -132,7 +132,7 @@ def test_an_answer_without_end_does_not_fill_the_disk(
 
     found = failure(download.write, b"6")
 
-    assert found.reason == "object_corrupt" and "more than the 5 bytes came" in found.message
+    assert found.reason == "object_corrupt" and "more than the 5 bytes listed" in found.message
 
 
 def test_a_full_disk_is_reported() -> None:
@@ -189,7 +189,7 @@ def test_a_wrong_length_is_refused_whatever_else_fits(
     found = failure(proof, download, {"x-amz-checksum-sha256": CHECKSUMS["sha256"]}, MD5)
 
     assert found.reason == "object_corrupt"
-    assert "bytes came" in found.message and "'dags/a.py'" in found.message
+    assert "bytes" in found.message and "listed" in found.message and "'dags/a.py'" in found.message
 
 
 @pytest.mark.parametrize("name", CHECKSUMS)

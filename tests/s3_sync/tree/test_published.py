@@ -93,7 +93,9 @@ def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path
     assert GOOD | named | changes == json.loads((folder / ".s3-sync" / NAME).read_bytes())
 
 
-def test_a_part_has_no_revision_and_says_what_it_is_short_of(volume: Volume, folder: Path) -> None:
+def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
+    volume: Volume, folder: Path
+) -> None:
     Published(SOURCE, "in-place").record(
         volume, Fence(), {}, name="partial-1", aim="r7", files=3, lacking=2, fallback="r7"
     )
@@ -103,7 +105,7 @@ def test_a_part_has_no_revision_and_says_what_it_is_short_of(volume: Volume, fol
     assert ("", "r7", "partial-1") == (successor.revision, successor.aim, successor.name)
     readiness = successor.readiness(())
     assert (True, "") == (readiness.ready, readiness.revision)
-    assert "2 files are not here as the source has them" in readiness.shortfall
+    assert "2 files are missing or out of date" in readiness.shortfall
     assert "the gate refused r7" in readiness.shortfall
 
 

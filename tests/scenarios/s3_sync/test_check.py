@@ -89,7 +89,7 @@ def test_what_the_daemon_lacks_is_named(
     said = check(3, port)
 
     assert "access_denied_get" in said
-    assert "1 file is not here as the source has them" in said
+    assert "1 file is missing or out of date" in said
 
 
 @pytest.mark.parametrize("page", ["true", "false"])

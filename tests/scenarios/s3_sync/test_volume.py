@@ -89,7 +89,7 @@ def test_an_object_larger_than_the_volume_keeps_nobody_from_starting(
     wait_until(lambda: daemon.sync() and daemon.get("/readyz").status == 200, "it is ready")
 
     assert whole(volume / "dags") == FILES
-    assert daemon.get("/readyz").json()["shortfall"].startswith("1 file is not here")
+    assert daemon.get("/readyz").json()["shortfall"].startswith("1 file is missing")
     s3.put("dags/a.py", b"changed")
     daemon.sync()
     assert whole(volume / "dags")["a.py"] == b"changed"

@@ -1,3 +1,3 @@
 """
-One cycle: what the source has now becomes what the folder shows, or a reason why not.
+One cycle: the current state of the source is published, or a reason why it is not.
 """

@@ -1,5 +1,5 @@
 """
-Older releases, for runs that began with them: brought beside what is shown, when a consumer asks.
+Downloads requested older releases beside the published one, for runs that began with them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = get_logger("asked")
 
 class Asking:
     """
-    Answers consumers of one target, cycle for cycle; belongs to one thread.
+    Answers the requests of one target's consumers in each cycle; belongs to one thread.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class Asking:
         self._source = source
         self._answers = Answers(settings.dest_path, metrics.asked, asked)
         self._layout: Snapshot | None = None
-        # Looked at by this process: a look at each file of a version takes longer than the answer.
+        # Revisions inspected by this process: inspecting all files takes longer than an answer.
         self._whole: set[str] = set()
 
     def follow(self, layout: Layout | None, fence: Fence) -> None:
         """
-        Answer beside the snapshots of a layout from now on, and nowhere without one.
+        Answer requests for the snapshots of this layout from now on; None: for no layout.
 
         Raises:
-            CycleAbandoned: The fence was revoked; another thread answers there.
+            CycleAbandoned: The fence was revoked; another thread answers now.
         """
         self.close()
         if isinstance(layout, Snapshot):
@@ -57,7 +57,7 @@ class Asking:
 
     def close(self) -> None:
         """
-        Answer no more; what was brought stays.
+        Stop answering; downloaded releases stay.
         """
         self._answers.close()
         self._layout = None
@@ -65,8 +65,8 @@ class Asking:
 
     async def bring(self, fence: Fence) -> None:
         """
-        Bring what is waited for, as much as a cycle has time for; a failure is the answer to
-        whoever waits.
+        Download requested releases, as many as fit into a cycle; a failure is reported to the
+        consumers that wait.
 
         Raises:
             CycleAbandoned: The fence was revoked.
@@ -89,7 +89,8 @@ class Asking:
 
     def make_way(self, error: OSError, fence: Fence) -> None:
         """
-        Remove what was asked for and is not in use, where the volume is full: it comes again.
+        Remove requested releases that are not in use if the volume is full; a new request
+        downloads them again.
         """
         if self._layout is not None and error.errno in FULL and self._layout.asked_count:
             self._layout.drop_asked(fence)
@@ -97,13 +98,13 @@ class Asking:
 
     def note_outage(self, error: SidecarError | None) -> None:
         """
-        Note how the cycle ended.
+        Note the error that the cycle ended with; None if it succeeded.
         """
         self._answers.note_outage(error)
 
     def _may_have(self, revision: str) -> bool:
         """
-        Whether all of a revision is here, and nothing has to be verified before consumers get it.
+        Whether a revision is complete on disk and verified, so that consumers may read it now.
         """
         layout = self._layout
         if layout is None or not self._source.vouches_for(revision):
@@ -117,19 +118,19 @@ class Asking:
 
     async def _bring(self, layout: Snapshot, revision: str, fence: Fence) -> None:
         """
-        Bring one release beside what is shown; a crash half-way leaves what the next start sweeps.
+        Download one release beside the published one; the next start removes leftovers of a crash.
         """
         if self._may_have(revision):
             return
         started = time.monotonic()
         release = await self._source.find(revision, fence)
-        if layout.is_whole(revision):  # from before the keys, or a restart: it is verified now
+        if layout.is_whole(revision):  # from before a restart or new keys; `find` has verified it
             return
         if not layout.make_room(release.wanted, fence):
             raise SidecarError(
                 "asked_too_much",
-                f"release {revision} and what is in use take more than S3_SYNC_KEEP_ASKED_BYTES",
-                "Raise it, and the sizeLimit of the volume with it.",
+                f"release {revision} and the snapshots in use exceed S3_SYNC_KEEP_ASKED_BYTES",
+                "Raise S3_SYNC_KEEP_ASKED_BYTES and the sizeLimit of the volume.",
             )
         with layout.aside(revision, release.wanted, fence) as target:
             downloaded_bytes = await self._fill(target, release, fence)
@@ -145,7 +146,7 @@ class Asking:
 
     async def _fill(self, target: Target, release: Release, fence: Fence) -> int:
         """
-        Let a folder have all of a release; return how much had to be downloaded, in bytes.
+        Fill a folder with all files of a release; return the number of bytes downloaded.
         """
         plan = make_plan(release.wanted, target.managed.files, may_delete=False)
         order = Order(release, plan, target, fence)

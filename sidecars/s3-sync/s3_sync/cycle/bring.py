@@ -1,5 +1,5 @@
 """
-Bringing the tree up to date with a state of the source, as far as it can be read.
+Brings the tree up to date with a state of the source, except files that cannot be read.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from sidecar_runtime.volume.errors import TargetError
 
 class Bringer:
     """
-    Brings one source to the tree of a layout, cycle for cycle.
+    Brings the tree of a layout up to date with one source, in each cycle.
 
     Attributes:
-        blocked: Paths where a file of another owner was in the way the last time.
+        blocked: Paths that another owner's file blocked the last time.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class Bringer:
         self._source = source
         self._unread = unread
         self._brake = brake
-        # What has moved and stays, because its new place could not be read.
+        # New paths of moved files by old path; an old file stays while its new path is unreadable.
         self._awaited: dict[str, str] = {}
-        # Whether consumers see the plan done file by file; what they saw of those that failed.
+        # Whether files of the current plan are already visible; changes of interrupted plans.
         self._is_begun = False
         self._interrupted = Changes()
         self.blocked: set[str] = set()
 
     async def bring(self, layout: Layout, state: State[Any], fence: Fence) -> CycleResult:
         """
-        Bring the tree up to date with the state, as far as it can be read.
+        Bring the tree up to date with the state, except files that cannot be read.
 
         Raises:
-            TargetError: Something in the way cannot be removed from a tree that is ours alone.
+            TargetError: An entry that blocks a path in s3-sync's own tree cannot be removed.
         """
         result = await self._try(layout, state, fence)
         if not (layout.is_atomic and result.blocked):
@@ -71,8 +71,8 @@ class Bringer:
         for path in result.blocked:
             raise TargetError(
                 "target_failed",
-                f"something that cannot be removed is at {path!r} in .s3-sync",
-                "Look at it as its owner; .s3-sync is s3-sync's own.",
+                f"an entry at {path!r} in .s3-sync is in the way and cannot be removed",
+                "Remove it as its owner. Only s3-sync should write to .s3-sync.",
             )
         return result
 
@@ -94,7 +94,7 @@ class Bringer:
                 tried = [path for path in plan.publish if path in news]
                 self._unread.note({path: state.wanted[path] for path in tried}, result.failed)
         except SidecarError:
-            if self._source.is_divisible:  # those that failed come last the next time
+            if self._source.is_divisible:  # files that failed are tried last the next time
                 failed = {
                     path: state.wanted[path] for path in plan.publish if path in result.failed
                 }
@@ -112,7 +112,7 @@ class Bringer:
                         result.changes = result.changes.after(self._interrupted)
                     self._interrupted = Changes() if is_done else result.changes
                     if self._is_begun and not is_done:
-                        with suppress(OSError):  # what it said before is true, too
+                        with suppress(OSError):  # the previous record is true as well
                             self._mark(layout, state, plan, fence)
         self._lease.look_again(layout)
         if self._source.is_divisible:
@@ -121,7 +121,7 @@ class Bringer:
 
     def _spare(self, layout: Layout, state: State[Any], plan: Plan) -> Plan:
         """
-        Leave what has moved to a place that could not be read, and is not tried in this cycle.
+        Keep moved files whose new path could not be read and is not tried in this cycle.
         """
         gone = set(plan.delete)
         before = {path: place for path, place in self._awaited.items() if path in gone}
@@ -137,7 +137,7 @@ class Bringer:
         tree, damaged = layout.tree, self._damaged(layout)
         may_delete = self._settings.delete != "none"
         for path in damaged - state.wanted.keys():
-            if path in state.kept or not may_delete:  # it is lost: there is nothing to put back
+            if path in state.kept or not may_delete:  # lost: it cannot be downloaded again
                 tree.forget(path, fence)
         plan = make_plan(
             state.wanted,
@@ -156,7 +156,7 @@ class Bringer:
 
     async def heal(self, layout: Layout, state: State[Any], fence: Fence) -> None:
         """
-        Put back what is damaged while a change waits, as far as it is not part of it.
+        Restore damaged files that the waiting change does not replace.
         """
         files = layout.tree.managed.files
         same = tuple(
@@ -173,9 +173,9 @@ class Bringer:
 
     def _begin(self, layout: Layout, state: State[Any], plan: Plan, fence: Fence) -> None:
         """
-        Note that consumers see neither what was published nor what is to be, from now on.
+        Note that consumers see neither the old nor the new state from now on.
 
-        A single file needs no note, as it is replaced in one step.
+        A change of a single file needs no note: it is replaced in one step.
         """
         if not self._source.is_divisible:
             layout.begin(state.revision, fence)
@@ -185,7 +185,7 @@ class Bringer:
 
     def _mark(self, layout: Layout, state: State[Any], plan: Plan, fence: Fence) -> None:
         """
-        Put on record how much of a plan is still to be done, where consumers see a part of it.
+        Record how many changes of a plan are missing while consumers see it partially applied.
         """
         published, files = self._lease.published, layout.tree.managed.files
         if layout.is_atomic or published.at is None:
@@ -217,7 +217,7 @@ class Bringer:
 
 def count(metrics: SyncMetrics, result: CycleResult) -> None:
     """
-    Add what was done to the counters.
+    Add the result to the counters.
     """
     metrics.published.inc(result.published)
     metrics.deleted.inc(result.deleted)
@@ -232,6 +232,6 @@ def _is_held(held: Managed | None, wanted: Content) -> bool:
 def _unsure(path: str) -> ObjectError:
     return ObjectError(
         "object_changing",
-        f"one listing has {path!r} and the next has not",
-        "It passes when whoever writes there is done.",
+        f"{path!r} is missing from one listing but not from the next",
+        "This resolves itself once the writer has finished.",
     )

@@ -1,5 +1,5 @@
 """
-One cycle: lock → look at the disk → reconcile with the source; and what it needs of its thread.
+One cycle: lock → inspect the disk → reconcile with the source; and the session of its thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 class Session:
     """
-    What belongs to the thread that runs cycles: event loop, connections, open target.
+    The state of the thread that runs cycles: event loop, connections, open target.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Session:
         Run one cycle.
 
         Raises:
-            SidecarError: What failed; everything that was published before stays.
+            SidecarError: The cycle failed; the published files stay.
             CycleAbandoned: The fence was revoked.
         """
         self._has_failed = True
@@ -81,7 +81,7 @@ class Session:
 
     def glance(self) -> bool:
         """
-        Whether a cycle would find nothing new, by one request and a look at one file.
+        Whether a cycle would find nothing new; costs one request and one file inspection.
         """
         if self._has_failed:
             return self._source.glance()
@@ -92,7 +92,7 @@ class Session:
     @property
     def can_wait_for_news(self) -> bool:
         """
-        Whether the source was reached; if so, another state of it may fix what failed.
+        Whether the source was reached; if so, a new state of it may fix the failure.
         """
         return self._source.was_reached
 
@@ -111,7 +111,7 @@ class Session:
             return await self._rehearsal.run(fence)
         path = self._settings.dest_path
         try:
-            with fence:  # a thread that comes back late must not touch its successor's target
+            with fence:  # a thread that resumes late must not touch its successor's target
                 layout = self._lease.acquire()
         except OSError as error:
             raise explain_os_error(error, f"cannot open {path}", path) from error
@@ -121,7 +121,7 @@ class Session:
             if self._asking is not None:
                 self._asking.follow(layout, fence)
         if layout is None:
-            early.drop()  # that may last for days
+            early.drop()  # the wait may last for days
             return Outcome("waiting", counts={"holder": self._lease.holder})
         try:
             layout.prune(fence)
@@ -138,7 +138,7 @@ class Session:
 
     async def _reconcile(self, layout: Layout, fence: Fence) -> Outcome:
         """
-        Reconcile, and then bring what consumers ask for, whichever way that ended.
+        Reconcile, then download requested releases, even if reconciling failed.
         """
         asking = self._asking
         try:

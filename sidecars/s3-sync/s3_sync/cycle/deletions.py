@@ -1,6 +1,6 @@
 """
-The brake on mass deletion: a listing in which most files are missing is more often a slip than a
-wish, so it waits until there was time to notice.
+The brake on mass deletion: a listing that lacks most files is usually a mistake, so it is held
+back long enough for someone to notice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from s3_sync.settings import Settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
 
-# Below this it is no catastrophe.
+# Up to this many deletions are never held back.
 HARMLESS_FILES = 20
 NAMED_FILES = 20
 
@@ -23,23 +23,23 @@ log = get_logger("cycle")
 
 class DeletionHeld(SidecarError):
     """
-    A listing is held back, because too much would be deleted for it.
+    A listing is held back because it would delete too many files.
     """
 
     def __init__(self, files: int, managed: int, seconds: float) -> None:
         super().__init__(
             "deletion_held",
-            f"{files} of {managed} files are gone from the source; for {seconds:g} s nothing of "
-            "this listing is published",
-            "If it is a slip, undo it at the source. If it is meant, wait, or send SIGHUP; "
-            "S3_SYNC_MAX_DELETE says what is held back.",
+            f"{files} of {managed} files are missing from the source; this listing is held back "
+            f"for {seconds:g} s",
+            "If this is a mistake, undo it at the source. If it is intended, wait, or send SIGHUP. "
+            "S3_SYNC_MAX_DELETE sets the limit.",
         )
         self.files = files
 
 
 class DeletionBrake:
     """
-    Holds listings back; remembers since when.
+    Holds listings back that would delete too many files, and remembers since when.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +48,7 @@ class DeletionBrake:
         self._is_on = settings.delete != "none" and settings.source_kind == "listing"
         self._clock = clock
         self._since: float | None = None
-        # What may go, as it was held long enough; what else vanishes before it has gone is held.
+        # Files that may be deleted now that they were held long enough; further ones are held.
         self._released: set[str] = set()
 
     def judge(
@@ -59,11 +59,11 @@ class DeletionBrake:
         is_asked_for: bool,
     ) -> DeletionHeld | None:
         """
-        Return why a listing is held back; None where it may be followed.
+        Return why a listing is held back; None if it may be applied.
 
         Args:
-            managed: What is published.
-            is_asked_for: Whether a person asks to go on, who can know that it is held.
+            managed: The published files.
+            is_asked_for: Whether an operator triggered this cycle; releases a hold known before.
         """
         gone = vanished(wanted, managed) if self._is_on else []
         self._released.intersection_update(gone)
@@ -89,8 +89,8 @@ class DeletionBrake:
         self, wanted: Mapping[str, Content], managed: Mapping[str, Content]
     ) -> dict[str, str]:
         """
-        Return, where most files have moved, the new place of each: the old one goes when that can
-        be read, for else it would be the mass deletion that the listing does not look like.
+        Return the new path of each moved file if most files have moved: an old file stays until its
+        new one is readable; otherwise the move could become a mass deletion.
         """
         moves = find_moves(wanted, managed) if self._is_on else {}
         if not self._are_most(len(moves), len(managed)):
@@ -103,7 +103,7 @@ class DeletionBrake:
 
 def vanished(wanted: Mapping[str, Content], managed: Mapping[str, Content]) -> list[str]:
     """
-    Return the managed paths that are gone, and did not turn up at a new path.
+    Return the managed paths that are gone and have no new path.
     """
     return [path for path, place in find_moves(wanted, managed).items() if place is None]
 
@@ -112,11 +112,11 @@ def find_moves(
     wanted: Mapping[str, Content], managed: Mapping[str, Content]
 ) -> dict[str, str | None]:
     """
-    Return the managed paths that are gone, each with its new path, or None where it has none.
+    Return the managed paths that are gone, each with its new path, or None if there is none.
 
-    A copy has the same content. Where its ETag is no digest (SSE-KMS, an upload in parts) that is
-    not to be seen: then a folder that has another name has the same files in it, of the same
-    sizes. Each new path is that of one that is gone.
+    A moved file has the same ETag. If the ETag is not a digest (SSE-KMS, multipart upload), it
+    differs: then a renamed folder is recognized by the same file names and sizes. Each new path
+    is assigned to one old path.
     """
     if managed.keys() <= wanted.keys():
         return {}
@@ -141,8 +141,8 @@ def find_moves(
 
 def _renamed(gone: Mapping[str, Content], came: Mapping[str, Content]) -> tuple[str, str]:
     """
-    Return the old and the new name of the folder that was renamed, as most of those files say of
-    which there is one by their name and size.
+    Return the old and the new name of the renamed folder, according to most of the files whose
+    name and size are unique.
     """
     old, new = _rare(gone), _rare(came)
     names = Counter(_folders(old[trait], new[trait]) for trait in old.keys() & new.keys())
@@ -157,7 +157,7 @@ def _rare(files: Mapping[str, Content]) -> dict[object, str]:
 
 def _folders(old: str, new: str) -> tuple[str, str]:
     """
-    Return what differs at the beginning of two paths: folders, with their last slash.
+    Return the differing leading folders of two paths, each with a trailing slash.
     """
     a, b = old.split("/"), new.split("/")
     while a and b and a[-1] == b[-1]:

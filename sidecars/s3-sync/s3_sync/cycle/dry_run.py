@@ -1,5 +1,5 @@
 """
-What a cycle would do (``S3_SYNC_DRY_RUN``); touches nothing.
+Plans a cycle without changing anything (``S3_SYNC_DRY_RUN``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = get_logger("cycle")
 
 class DryRun:
     """
-    Plans, and says each new plan once.
+    Plans each cycle, and logs each new plan once.
     """
 
     def __init__(

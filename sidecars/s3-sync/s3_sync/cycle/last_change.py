@@ -1,5 +1,5 @@
 """
-What changed last: told in the log, and kept for the status page.
+The last change: logged, and kept for the status page.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class LastChange:
 
     def show(self, name: str, changes: Changes) -> None:
         """
-        Tell what a publish has changed; nothing where nothing has.
+        Log and show the changes of a publish, if there are any.
 
         Args:
-            name: Of what is published now.
+            name: The name of the published state.
         """
         if not changes:
             return

@@ -1,8 +1,8 @@
 """
-What consumers are offered of a state: all of it, what could be read of it, or a fallback.
+Decides what is published of a state: all of it, the readable files, or a fallback.
 
-A gate stops a change, never a pod: where nothing is published yet and it refuses what is newest,
-the newest that it accepts is published instead, until something better comes.
+A gate stops a change, never a pod: if nothing is published yet and the gate refuses the newest
+state, the newest state that it accepts is published instead, until it accepts a newer one.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Bring = Callable[[Layout, State[Any], Fence], Awaitable[CycleResult]]
 @dataclass(slots=True)
 class Offer:
     """
-    What was offered, and what came of it.
+    A state that was offered to the gate, and the outcome.
 
     Args:
-        name: Of the revision, or of the part of it.
-        lacking: The files of the source that are not in it, and why.
+        name: The name of the revision, or of a partial state.
+        lacking: Files of the source that are missing in it, with the error.
         is_shown: Whether consumers see it.
-        result: What was done for that.
-        refusal: Why the gate does not let the newest revision pass.
-        fallback: The revision in whose place it is shown; empty where it is the newest itself.
-        undecided: Why the gate has to be asked again about the newest revision.
+        result: The changes made by publishing it.
+        refusal: Why the gate refused the newest revision.
+        fallback: The refused revision that this one replaces; empty if this is the newest.
+        undecided: Why the gate must be asked again about the newest revision.
     """
 
     name: str
@@ -55,11 +55,11 @@ class Offer:
 
 class Offering:
     """
-    Offers one state after another; for layouts that publish as a whole.
+    Offers states to the gate and publishes them; for layouts that publish a state as a whole.
 
     Args:
         bring: Brings the tree of a layout up to date with a state.
-        one_shot: It must end: no verdict again and again counts as a refusal, whatever is shown.
+        one_shot: A one-shot must end, so a gate that stays undecided counts as a refusal.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class Offering:
         self._lease = lease
         self._source = source
         self._bring = bring
-        # What was asked about for the newest state, and why there was no verdict about one of them.
+        # Names that the gate was asked about for the newest state; the last missing verdict.
         self._asked: list[str] = []
         self._no_verdict: Undecided | None = None
 
     @property
     def is_due(self) -> bool:
         """
-        Whether something that was refused the last time is to be offered again, as it is.
+        Whether a name that was refused the last time should be offered again unchanged.
         """
         gate = self._gate
         return gate is not None and any(gate.is_due(name) for name in self._asked)
@@ -96,12 +96,12 @@ class Offering:
         fence: Fence,
     ) -> Offer:
         """
-        Publish what the tree has of a state, as far as the gate lets it pass.
+        Publish the tree's files of a state, if the gate accepts them.
 
         Raises:
-            Undecided: There is no verdict, and nothing to show meanwhile.
-            Torn: Another process changes the tree, and what it takes cannot be put back.
-            SidecarError, OSError, CycleAbandoned: As from the layout, or the source.
+            Undecided: There is no verdict, and nothing to publish instead.
+            Torn: Another process changes the tree, and the file cannot be restored.
+            SidecarError, OSError, CycleAbandoned: From the layout or the source.
         """
         revert(lacking, self._lease.torn, layout.shown, layout.tree, fence)
         self._lease.look_again(layout)
@@ -112,10 +112,10 @@ class Offering:
         self._no_verdict = None
         offer.refusal = self._ask(layout, offer, fence)
         if offer.refusal is not None:
-            # What is in place only in part is completed like a fallback; S3 lists no earlier state.
+            # A partial release in place is completed like a fallback; S3 lists no earlier state.
             is_whole = self._source.is_divisible or not layout.problem
             if self._lease.published.at is not None and is_whole:
-                take_back(layout.shown, layout.tree, fence)  # it repairs what is shown
+                take_back(layout.shown, layout.tree, fence)  # the tree repairs the published files
                 self._lease.look_again(layout)
                 return offer
             offer = await self._fall_back(layout, state, offer, fence)
@@ -123,7 +123,7 @@ class Offering:
 
     def _show(self, layout: Layout, offer: Offer, fence: Fence) -> Offer:
         """
-        Let consumers see what was accepted; a gate's command may have torn it meanwhile.
+        Publish an accepted offer, unless the gate's command has changed the tree meanwhile.
         """
         is_accepted = offer.refusal is None or bool(offer.fallback)
         if is_accepted and not self._lease.torn:
@@ -134,10 +134,10 @@ class Offering:
 
     def _ask(self, layout: Layout, offer: Offer, fence: Fence) -> RevisionRefused | None:
         """
-        Ask the gate about what consumers do not see yet.
+        Ask the gate about an offer that is not published yet.
 
         Raises:
-            Undecided: There is no verdict, and it is worth asking again before anything else.
+            Undecided: There is no verdict, and the gate should be asked again first.
         """
         if self._gate is None:
             return None
@@ -156,16 +156,16 @@ class Offering:
             offer.undecided = self._no_verdict = error
             return silence
         finally:
-            self._lease.look_at_all(layout)  # a command may have written to what it judged
+            self._lease.look_at_all(layout)  # the command may have changed the files it judged
 
     async def _fall_back(
         self, layout: Layout, state: State[Any], offer: Offer, fence: Fence
     ) -> Offer:
         """
-        Return a fallback for a refused state; the offer as it is where there is none.
+        Return a fallback for a refused state; the unchanged offer if there is none.
 
         Raises:
-            Undecided: There is none, and the gate has not really refused.
+            Undecided: There is no fallback, and the gate has given no verdict.
         """
         if self._source.is_divisible:
             found = self._without_refused(layout, offer, fence)
@@ -189,14 +189,14 @@ class Offering:
 
     def _without_refused(self, layout: Layout, offer: Offer, fence: Fence) -> Offer | None:
         """
-        Leave out the files that the gate names, until it accepts the rest.
+        Remove the files that the gate names until it accepts the rest; None if it does not.
         """
         tree, lacking, refusal = layout.tree, dict(offer.lacking), offer.refusal
         while refusal is not None:
             named = refusal.paths & tree.managed.files.keys()
             for path in named:
                 tree.delete(path, fence)
-                lacking[path] = SidecarError("file_refused", f"the gate refuses {path!r}")
+                lacking[path] = SidecarError("file_refused", f"the gate refused {path!r}")
             if not named or not tree.managed.files:
                 return None
             rest = Offer(partial_name(tree.managed.files), lacking)
@@ -205,7 +205,7 @@ class Offering:
 
     async def _earlier(self, layout: Layout, offer: Offer, fence: Fence) -> Offer | None:
         """
-        Bring the newest of the earlier states that the gate accepts.
+        Bring the newest earlier state that the gate accepts; None if there is none.
         """
         async for state in self._source.earlier(fence):
             try:
@@ -223,6 +223,6 @@ class Offering:
 
 def name_of(state: State[Any], lacking: Mapping[str, SidecarError], tree: Target) -> str:
     """
-    Return what a state is called as far as the tree has it: a revision's name is for all of it.
+    Return the name of the tree's files of a state: the revision, or a partial name.
     """
     return partial_name(tree.managed.files) if lacking else state.revision

@@ -1,5 +1,5 @@
 """
-Reconcile: look at the source → plan → bring → gate → publish → record.
+Reconcile: read the source → plan → bring → gate → publish → record.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.health import Outcome
 
-# After this many cycles that lack the same files a one-shot has done what it could.
+# A one-shot accepts a partial state after this many cycles with the same missing files.
 SAME_PARTIAL_CYCLES = 3
 
 
 class Reconciler:
     """
-    Reconciles one source with what is held, cycle for cycle.
+    Reconciles one source with the target in each cycle.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Reconciler:
             gate, lease, source, self._bringer.bring, one_shot=settings.one_shot
         )
         self._last_change = LastChange(status)
-        # The state that was acted upon last, and what a cycle says while nothing is different.
+        # The state that was acted upon last, and the outcome of a cycle while nothing changes.
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
-        # What the last cycle could not read; whether all else waited in the cycle before the last,
-        # and in the last.
+        # Files that the last cycle could not read; whether the cycle before the last, and the last
+        # one, held back all other files because of that.
         self._unsettled: frozenset[str] = frozenset()
         self._had_waited = False
         self._has_waited = False
@@ -72,24 +72,24 @@ class Reconciler:
     @property
     def is_at_rest(self) -> bool:
         """
-        Whether there is nothing to do while the source stays as it is.
+        Whether there is nothing to do while the source does not change.
         """
         return self._is_done and not (self._bringer.blocked or self._settings.delete == "all")
 
     def start_over(self) -> None:
         """
-        Forget what was done to another layout.
+        Forget the work done on another layout.
         """
         self._acted, self._rest = None, None
         self._unread.start_over()
 
     async def reconcile(self, layout: Layout, fence: Fence) -> Outcome:
         """
-        Bring what consumers see up to date with the source.
+        Bring the published files up to date with the source.
 
         Raises:
-            SidecarError: What failed; what was published before stays.
-            Torn: Another process changed what was to be published.
+            SidecarError: The cycle failed; the published files stay.
+            Torn: Another process changed a file before it was published.
             OSError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
@@ -108,7 +108,7 @@ class Reconciler:
 
     def _wait(self, layout: Layout, state: State[Any], fence: Fence) -> Outcome | None:
         """
-        Return why a state is not acted upon yet; None where it is.
+        Return why a state must wait; None if it may be acted upon.
         """
         published = self._lease.published
         is_first = published.at is None
@@ -117,7 +117,7 @@ class Reconciler:
         if state is self._acted:
             return None
         managed = layout.shown.managed.files if layout.shown is not None else {}
-        if is_first:  # other files than those of this source may be there
+        if is_first:  # the files on disk may belong to another source
             managed = {}
         elif state.kept:
             managed = {path: held for path, held in managed.items() if path not in state.kept}
@@ -134,13 +134,13 @@ class Reconciler:
         Bring the tree up to date with a state, and publish it.
 
         Args:
-            done: What was repaired before.
+            done: The repairs made before.
         """
         is_same = state is self._acted and not self._offering.is_due
         if is_same and self._rest and not (done.healed or self._is_disturbed(layout)):
             return self._rest
         self._acted, self._rest = state, None
-        self._has_waited = True  # if the endpoint fails
+        self._has_waited = True  # stays if the endpoint fails below
         result = await self._bringer.bring(layout, state, fence)
         self._require(state, result)
         if layout.is_atomic:
@@ -153,7 +153,7 @@ class Reconciler:
             if layout.shown is not None:
                 layout.shown.end_cycle(fence)
             done.add(offer.result)
-            count(self._metrics, replace(done, healed=0))  # those are counted as they are repaired
+            count(self._metrics, replace(done, healed=0))  # repairs are counted already
             done.take_over(result)
         else:
             name = name_of(state, result.lacking, layout.tree)
@@ -163,7 +163,7 @@ class Reconciler:
         self._show(state, done.blocked)
         self._status.show(refused=offer.refusal.facts() if offer.refusal else {})
         for path, error in done.failed.items():
-            # What could not be read is lacking; what could not be put back may be by now.
+            # Unreadable files are in `lacking`; other failures count if the file is still damaged.
             if path in offer.result.failed or path in self._lease.damaged - offer.lacking.keys():
                 raise error
         self._record(layout, state, offer, done, fence)
@@ -172,7 +172,7 @@ class Reconciler:
     def _require(self, state: State[Any], result: CycleResult) -> None:
         """
         Raises:
-            SidecarError: What was brought is not to be published.
+            SidecarError: The downloaded files must not be published.
         """
         for path, error in result.failed.items():
             if path not in result.lacking:
@@ -186,18 +186,18 @@ class Reconciler:
 
     def _show(self, state: State[Any], blocked: Collection[str]) -> None:
         """
-        Show which keys are no files on disk, and why.
+        Show which keys have no file on disk, and why.
         """
         self._skipped.show(state.skipped, map(state.key_of, blocked))
         self._unread.show()
 
     def _is_unsettled(self, lacking: Mapping[str, SidecarError]) -> bool:
         """
-        Whether what was read may belong to two states: something is being uploaded, or the source
-        has failed, or a policy has gone, while the cycle ran.
+        Whether the downloaded files may belong to two states: an upload, an outage or a policy
+        change happened during the cycle.
 
-        Never in two cycles in a row, nor where all that is lacking was so in the cycle before: it
-        may well stay so. A first publish waits for uploads alone.
+        Never true in two cycles in a row, nor if the previous cycle lacked the same files: they
+        may stay missing. The first publish waits for uploads only.
         """
         before, is_first = self._unsettled, self._lease.published.at is None
         self._unsettled = frozenset(lacking)
@@ -211,7 +211,7 @@ class Reconciler:
 
     def _is_disturbed(self, layout: Layout) -> bool:
         """
-        Whether there is something to do although the source is the same.
+        Whether there is something to do although the source has not changed.
         """
         return bool(
             layout.shown is None
@@ -226,7 +226,7 @@ class Reconciler:
     @property
     def _is_refused(self) -> bool:
         """
-        Whether the gate refused the state: what it may have of the disk, it gets when that changes.
+        Whether the gate refused the state; foreign files then trigger no new attempt.
         """
         return self._rest is not None and self._rest.result == "refused"
 
@@ -234,7 +234,7 @@ class Reconciler:
         self, layout: Layout, state: State[Any], offer: Offer, done: CycleResult, fence: Fence
     ) -> None:
         """
-        Write down what is published, if that is news.
+        Record the published state if it has changed.
         """
         if not offer.is_shown:
             return
@@ -265,10 +265,10 @@ class Reconciler:
 
     def _conclude(self, state: State[Any], offer: Offer, done: CycleResult) -> Outcome:
         """
-        Say what a cycle has done.
+        Return the outcome of a cycle.
 
         Raises:
-            Undecided: The gate has to be asked again.
+            Undecided: The gate must be asked again.
         """
         published = self._lease.published
         if offer.undecided is not None and not (self._settings.one_shot and published.at):
@@ -304,7 +304,7 @@ class Reconciler:
 
     def _is_same(self, lacking: Mapping[str, SidecarError]) -> bool:
         """
-        Whether the same has been lacking for some cycles.
+        Whether the same files have been missing for SAME_PARTIAL_CYCLES cycles.
         """
         same = frozenset(lacking)
         self._same_cycles = self._same_cycles + 1 if same == self._lacking else 1

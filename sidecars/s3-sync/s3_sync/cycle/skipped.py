@@ -1,5 +1,5 @@
 """
-Keys that cannot become files: counted, and each named once.
+Keys that cannot become files: counted, and each logged once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = get_logger("cycle")
 
 class Skipped:
     """
-    What was skipped in the last cycle.
+    Reports the keys that the last cycle skipped.
     """
 
     def __init__(self, metrics: SyncMetrics, status: Status) -> None:
@@ -29,11 +29,11 @@ class Skipped:
 
     def show(self, by_key: Mapping[str, str], blocked: Iterable[str]) -> None:
         """
-        Show it.
+        Count the skipped keys by reason, log new ones, and show them on the status page.
 
         Args:
-            by_key: What the source skipped, with the reason.
-            blocked: Keys of files that a file of another owner blocks.
+            by_key: The reason by key, from the source.
+            blocked: Keys whose paths another owner's file blocks.
         """
         skipped = {**by_key, **dict.fromkeys(blocked, "blocked")}
         counts = dict.fromkeys(SKIP_REASONS, 0)

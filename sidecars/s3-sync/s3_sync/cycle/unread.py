@@ -1,5 +1,5 @@
 """
-What cannot be read: each file by itself, named once, tried again and again, never given up.
+Files that cannot be read: each is logged once and retried with backoff, without a limit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.sidecar import Names
 
-# A failure that passes by itself is over by then; what is tried after that is tried less and less.
+# A transient failure is over after this many tries; later tries become rarer and rarer.
 EAGER_TRIES = 3
 LONGEST_REST_SECONDS = 300.0
 NAMED_FILES = 50
@@ -36,10 +36,10 @@ class _Unread:
 
 class Unread:
     """
-    The files of the source that are not here as it has them, because they could not be read.
+    The files of the source that are missing or out of date because they could not be read.
 
     Args:
-        interval_seconds: Between cycles; the first rests are about as long.
+        interval_seconds: The time between cycles; the first retries wait about as long.
     """
 
     def __init__(
@@ -60,21 +60,21 @@ class Unread:
     @property
     def errors(self) -> Mapping[str, SidecarError]:
         """
-        Why, by path.
+        The errors, by path.
         """
         return {path: unread.error for path, unread in self._files.items()}
 
     @property
     def are_due(self) -> bool:
         """
-        Whether one of them is to be tried.
+        Whether a file is due for a retry.
         """
         now = self._clock()
         return any(unread.due_at <= now for unread in self._files.values())
 
     def show(self) -> None:
         """
-        Show how many there are, by reason, and the first of them.
+        Show the number of files by reason, and name the first of them.
         """
         counts = Counter(unread.error.reason for unread in self._files.values())
         for reason in self._shown | counts.keys():
@@ -87,9 +87,9 @@ class Unread:
 
     def look(self, wanted: Mapping[str, Content], *, is_asked_for: bool) -> None:
         """
-        Forget what the source has no more.
+        Forget files that the source no longer has.
 
-        What it has in a new version is due at once, and all of it where a person asks.
+        Files with a new version are due at once, and all files if an operator triggered the cycle.
         """
         for path, unread in list(self._files.items()):
             entry = wanted.get(path)
@@ -101,21 +101,21 @@ class Unread:
 
     def start_over(self) -> None:
         """
-        Let all be due: what could not be written may well be on another volume.
+        Make all files due: a file that could not be written may fit on the new volume.
         """
         for unread in self._files.values():
             unread.due_at = 0.0
 
     def keep(self, paths: Collection[str]) -> None:
         """
-        Forget all others: they are here by now, brought back from what consumers see.
+        Forget all other files: they were restored from the published files.
         """
         for path in self._files.keys() - paths:
             del self._files[path]
 
     def resting(self) -> set[str]:
         """
-        Return what is not to be tried in this cycle.
+        Return the paths that are not retried in this cycle.
         """
         now = self._clock()
         return {path for path, unread in self._files.items() if unread.due_at > now}
@@ -126,9 +126,9 @@ class Unread:
         failed: Mapping[str, SidecarError],
     ) -> None:
         """
-        Take over what a cycle has found out.
+        Record which of the tried files failed in a cycle.
 
-        One that can be read now makes the others due: what was the matter with them may be over.
+        A file that became readable makes all others due: their problem may be over as well.
         """
         read = [path for path in tried if path in self._files and path not in failed]
         for path in read:
@@ -147,7 +147,7 @@ class Unread:
         tries = before.tries + 1 if before is not None and is_same else 1
         rest = 0.0
         if tries > EAGER_TRIES:
-            doublings = min(tries - EAGER_TRIES, 32)  # a float has no room for a thousand
+            doublings = min(tries - EAGER_TRIES, 32)  # 2.0**1024 would overflow
             rest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)
             rest *= random.uniform(0.5, 1.0)
         self._files[path] = _Unread(entry.etag, error, tries, self._clock() + rest)
@@ -158,9 +158,9 @@ class Unread:
 
 def explain(errors: Mapping[str, SidecarError], wanted: Collection[str]) -> SidecarError:
     """
-    Return one error for all that is lacking: the one most of them have, with their number.
+    Return one error for all missing files: the most frequent one, with the number of files.
 
-    The same files give the same words, in whatever order the answers came.
+    The text is the same for the same files, in whatever order they failed.
     """
     in_order = [errors[path] for path in sorted(errors)]
     reason, _ = Counter(error.reason for error in in_order).most_common(1)[0]

@@ -1,3 +1,3 @@
 """
-How files that cycles have brought up to date become what consumers see.
+How files that cycles have brought up to date become visible to consumers.
 """

@@ -1,5 +1,5 @@
 """
-In place, without a gate: each file is visible at once.
+The in-place layout without a gate: each file is visible at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar_runtime.fence import Fence
 
 class Direct:
     """
-    In place, without a gate: each file is visible at once.
+    Publishes in place, without a gate: each file is visible at once.
     """
 
     is_atomic = False
@@ -30,7 +30,7 @@ class Direct:
 
     @property
     def problem(self) -> str:
-        return "a part of a release is in place" if self._is_half_shown else ""
+        return "only some files of a release are in place" if self._is_half_shown else ""
 
     def is_current(self) -> bool:
         return True

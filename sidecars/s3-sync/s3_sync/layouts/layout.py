@@ -1,7 +1,7 @@
 """
-What a layout is: how files that cycles have brought up to date become what consumers see.
+The interface of a layout: how files that cycles have brought up to date become visible.
 
-Ungated in place, the target folder itself is what cycles bring up to date. Everywhere else they
+In place and without a gate, cycles work on the target folder itself. In every other layout they
 work on a copy in `.s3-sync`, the tree, and a revision becomes visible once it is complete there.
 """
 
@@ -18,10 +18,10 @@ from sidecar_runtime.fence import Fence
 
 class Layout(Protocol):
     """
-    What the cycle asks of a layout.
+    The interface between a cycle and its layout.
 
     Attributes:
-        tree: What cycles bring up to date with the source.
+        tree: The files that cycles bring up to date with the source.
     """
 
     tree: Target
@@ -29,50 +29,50 @@ class Layout(Protocol):
     @property
     def shown(self) -> Target | None:
         """
-        What consumers see; None before the first publish.
+        The published files; None before the first publish.
         """
 
     @property
     def revision(self) -> str:
         """
-        The revision that is shown; empty where only the record of it can tell.
+        The published revision; empty if only the record can tell.
         """
 
     @property
     def problem(self) -> str:
         """
-        Why consumers do not see all of what is on record as published; empty where they do.
+        Why consumers do not see all files of the recorded state; empty if they do.
         """
 
     @property
     def is_atomic(self) -> bool:
         """
-        Whether a revision is published as a whole, or not at all.
+        Whether a revision is published either completely or not at all.
         """
 
     def is_current(self) -> bool:
         """
-        Whether the folders that are held open are still the ones at their paths.
+        Whether the open folders are still at their paths.
         """
 
     def shows(self, revision: str) -> bool:
         """
-        Whether consumers see all of the tree, as that revision.
+        Whether consumers see all files of the tree, under that revision.
         """
 
     def begin(self, revision: str, fence: Fence) -> None:
         """
-        Note that files of the tree which belong together are about to be replaced one by one.
+        Note that files which belong together are about to be replaced one by one.
         """
 
     def changes(self) -> Plan:
         """
-        Return the part of the tree that consumers do not see yet.
+        Return the changes of the tree that consumers do not see yet.
         """
 
     def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
         """
-        Undo what others did to what consumers see, as far as the tree has the same content.
+        Restore damaged published files whose content the tree has.
 
         Raises:
             Torn: The tree itself is damaged.
@@ -80,23 +80,23 @@ class Layout(Protocol):
 
     def publish(self, revision: str, fence: Fence) -> CycleResult:
         """
-        Let consumers see all of the tree.
+        Publish all files of the tree.
 
         Raises:
-            Torn: The tree itself is damaged; nothing, or nothing of the file, was published.
+            Torn: The tree itself is damaged; nothing, or at least not that file, was published.
         """
 
     def prune(self, fence: Fence) -> None:
         """
-        Remove what has been replaced long enough ago.
+        Remove states that were replaced longer ago than they are retained.
         """
 
     def finish(self, fence: Fence) -> None:
         """
-        Remove what another layout left on this volume, now that what is shown is on record.
+        Remove files of another layout from this volume, now that the published state is recorded.
         """
 
     def close(self) -> None:
         """
-        Close all that is open.
+        Close all open folders and files.
         """

@@ -1,5 +1,5 @@
 """
-What another layout left on the volume.
+Removes files that another layout left on the volume.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sidecar_runtime.volume.trees import remove_tree
 
 def clear_tree(name: str, volume: Volume) -> None:
     """
-    Remove a working copy, and its list.
+    Remove a working copy and its list.
     """
     remove_tree(name, volume.state)
     remove_tree(list_name(name), volume.state)
@@ -34,7 +34,7 @@ def clear_tree(name: str, volume: Volume) -> None:
 
 def clear_snapshots(volume: Volume) -> None:
     """
-    Remove the link, all that it could show, and the working copy behind.
+    Remove the link, all snapshots, and their working copy.
     """
     clear_tree(TREE, volume)
     if not is_there(SNAPSHOTS, volume.state) and not _leads_to_snapshots(volume):
@@ -51,7 +51,7 @@ def clear_in_place(volume: Volume, fence: Fence, *, may_delete: bool) -> None:
     """
     Remove the files that were published in place, and the working copy behind a gate.
 
-    Those of others stay.
+    Files of other owners stay.
     """
     with fence:
         clear_tree(STAGED, volume)
@@ -60,7 +60,7 @@ def clear_in_place(volume: Volume, fence: Fence, *, may_delete: bool) -> None:
     if is_there(MANAGED, volume.state):
         target = Target(volume, file_mode=0)
         try:
-            altered = target.damaged(iter(target.managed.files))  # another owner's by now
+            altered = target.damaged(iter(target.managed.files))  # they belong to another owner now
             for path in target.managed.files.keys() - altered:
                 target.delete(path, fence)
         finally:

@@ -1,5 +1,5 @@
 """
-From the settings to the layout that they ask for.
+Opens the layout that the settings select.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from s3_sync.tree.volume import STAGED, TREE, Volume
 
 def open_layout(settings: Settings, volume: Volume, published: str) -> Layout:
     """
-    Open the layout that the settings ask for.
+    Open the layout that the settings select.
 
     Args:
-        published: The revision that is on record as published.
+        published: The revision that is recorded as published.
 
     Raises:
         OSError: The volume fails.
@@ -31,7 +31,7 @@ def open_layout(settings: Settings, volume: Volume, published: str) -> Layout:
 
 def tree_part(settings: Settings) -> str:
     """
-    Return which part of `.s3-sync` cycles work on; empty for the target folder itself.
+    Return the part of `.s3-sync` that cycles work on; empty for the target folder itself.
     """
     if settings.layout == "snapshot":
         return TREE

@@ -1,5 +1,5 @@
 """
-From the tree, which cycles have brought up to date, to what consumers see.
+Moves files between the tree, which cycles bring up to date, and the published files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar_runtime.fence import Fence
 
 def difference(tree: Target, shown: Target | None, *, may_delete: bool = True) -> Plan:
     """
-    Return the part of the tree that is not shown yet.
+    Return the changes of the tree that are not published yet.
     """
     held = shown.managed.files if shown is not None else {}
     return make_plan(tree.managed.files, held, may_delete=may_delete)
@@ -25,7 +25,7 @@ def difference(tree: Target, shown: Target | None, *, may_delete: bool = True) -
 
 def repair(tree: Target, shown: Target, damaged: Collection[str], fence: Fence) -> CycleResult:
     """
-    Put back files whose content the tree has.
+    Restore published files whose content the tree has.
     """
     ours, theirs = tree.managed.files, shown.managed.files
     same = tuple(path for path in damaged if _is_same(path, ours, theirs))
@@ -35,9 +35,9 @@ def repair(tree: Target, shown: Target, damaged: Collection[str], fence: Fence) 
 
 def restore(paths: Collection[str], shown: Target, tree: Target, fence: Fence) -> None:
     """
-    Give the tree what is shown, where it is the same or the tree has nothing; no download needed.
+    Link published files into the tree if the tree lacks them or lists the same content.
 
-    What cannot be linked is left out: it is downloaded.
+    Files that cannot be linked are skipped: they are downloaded.
     """
     ours, theirs = tree.managed.files, shown.managed.files
     for path in list(paths):
@@ -54,16 +54,16 @@ def revert(
     fence: Fence,
 ) -> None:
     """
-    Give the tree what is shown of these paths, or nothing where nothing is.
+    Reset these paths of the tree to the published files; delete files that are not published.
 
-    They could not be read now; an earlier cycle may have read versions of them that nothing else
-    in the tree belongs to.
+    They could not be read now, and the tree may have versions from an earlier cycle that do not
+    belong to its other files.
 
     Args:
-        torn: The files of the tree that are not as its list says.
+        torn: The damaged files of the tree.
 
     Raises:
-        Torn: What is shown is damaged.
+        Torn: A published file is damaged.
     """
     ours, theirs = tree.managed.files, shown.managed.files if shown is not None else {}
     for path in paths:
@@ -76,7 +76,7 @@ def revert(
 
 def take_back(shown: Target | None, tree: Target, fence: Fence) -> None:
     """
-    Give the tree what is shown instead of all that is not, as far as it can be linked.
+    Reset the whole tree to the published files; files that cannot be linked stay missing.
     """
     if shown is None:
         return
@@ -92,7 +92,7 @@ def _is_same(path: str, ours: Mapping[str, Managed], theirs: Mapping[str, Manage
 
 def bring(tree: Target, shown: Target, plan: Plan, fence: Fence) -> CycleResult:
     """
-    Carry out a plan with files of the tree; deletions only when every publish succeeded.
+    Carry out a plan with files of the tree; delete only if every publish succeeded.
     """
     result = CycleResult()
     for path in plan.publish:

@@ -1,5 +1,5 @@
 """
-The snapshot layout: ``DEST_PATH/current`` shows one complete revision.
+The snapshot layout: ``DEST_PATH/current`` points to one complete revision.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from sidecar_runtime.volume.snapshots import Snapshots, aside_name, is_name
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, link_tree, remove_tree
 
 WRITE_BITS = 0o222
-# What the last part of a file takes on most file systems.
+# The allocation unit of most file systems: file sizes are rounded up to it.
 BLOCK_BYTES = 4096
 _LIST_SUFFIX = f".{MANAGED}"
-# What linking raises when a part of the tree was removed or replaced.
+# Errors of linking when files of the tree were removed or replaced.
 _TORN = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
 
 log = get_logger("snapshot")
@@ -47,10 +47,10 @@ log = get_logger("snapshot")
 
 class Snapshot:
     """
-    ``DEST_PATH/current`` shows one complete revision, and changes in one step.
+    Publishes complete revisions: ``DEST_PATH/current`` is swapped in one step.
 
     Attributes:
-        store: The open folder with all that could be shown.
+        store: The open folder of all snapshots.
     """
 
     is_atomic = True
@@ -58,7 +58,7 @@ class Snapshot:
     def __init__(self, settings: Settings, volume: Volume, published: str) -> None:
         self._volume = volume
         self._delete = settings.delete
-        # Links share their content, so that an edit in one snapshot would be one in all.
+        # Hard links share their content: an edit in one snapshot would change all of them.
         self._file_mode = settings.file_mode & ~WRITE_BITS
         self._open_folders = ExitStack()
         with ExitStack() as stack:
@@ -67,7 +67,7 @@ class Snapshot:
 
     def _begin(self, settings: Settings, volume: Volume, published: str, stack: ExitStack) -> None:
         """
-        Open the store, the tree, and what is shown.
+        Open the store, the tree, and the published snapshot.
         """
         self.store = open_own_folder(SNAPSHOTS, volume.state)
         stack.callback(os.close, self.store)
@@ -100,7 +100,7 @@ class Snapshot:
     @property
     def problem(self) -> str:
         is_there = self._snapshots.current() == self.revision
-        return "" if is_there else f"{LINK} does not show the published revision"
+        return "" if is_there else f"{LINK} does not point to the published revision"
 
     def is_current(self) -> bool:
         state = self._volume.state
@@ -120,7 +120,7 @@ class Snapshot:
         if self.shown is None:
             return CycleResult()
         result = repair(self.tree, self.shown, damaged, fence)
-        if self._delete == "all":  # the snapshot is ours alone: nothing in it is anybody's wish
+        if self._delete == "all":  # only s3-sync writes to a snapshot, so foreign files go
             for path in self.shown.foreign():
                 if self.shown.delete(path, fence):
                     result.delete(path)
@@ -164,21 +164,21 @@ class Snapshot:
     @property
     def asked_count(self) -> int:
         """
-        How many snapshots are here because they were asked for.
+        The number of snapshots kept because consumers requested them.
         """
         return len(self._snapshots.asked())
 
     def has(self, revision: str) -> bool:
         """
-        Whether there is a snapshot of a revision, shown or not.
+        Whether a snapshot of a revision exists, published or not.
         """
         return self._snapshots.has(revision)
 
     def is_whole(self, revision: str) -> bool:
         """
-        Whether there is a snapshot of a revision with all that its list names, as it was made.
+        Whether a snapshot of a revision exists and is undamaged.
 
-        The shown one is looked at, and repaired, by cycles.
+        The published one is not inspected here: cycles inspect and repair it.
         """
         if revision == self.revision:
             return self.has(revision)
@@ -194,7 +194,7 @@ class Snapshot:
 
     def make_room(self, wanted: Mapping[str, Content], fence: Fence) -> bool:
         """
-        Make room for a revision among those that were asked for; False where there is none.
+        Make room for a requested revision; False if it does not fit.
         """
         held = self.shown.managed.files if self.shown is not None else {}
         same = set(_same(wanted, held))
@@ -204,14 +204,14 @@ class Snapshot:
 
     def drop_asked(self, fence: Fence) -> None:
         """
-        Remove all that was asked for and is not in use.
+        Remove all requested snapshots that are not in use.
         """
         self._snapshots.drop_asked(fence)
 
     @contextmanager
     def aside(self, revision: str, wanted: Mapping[str, Content], fence: Fence) -> Iterator[Target]:
         """
-        Yield a folder for a revision that nobody sees, with what the shown one has of its files.
+        Yield a hidden folder for a revision, with the files it shares with the published one.
         """
         name = aside_name(revision)
         target = self._open(name)
@@ -226,17 +226,17 @@ class Snapshot:
 
     def keep(self, revision: str, target: Target, fence: Fence) -> None:
         """
-        Make a snapshot of a folder that was filled aside; what is shown does not change.
+        Turn a folder that was filled aside into a snapshot; the published one does not change.
 
         Raises:
-            Torn: It is not as its list says.
+            Torn: A file of the folder is damaged.
         """
         target.end_cycle(fence)
         for path in target.damaged(iter(target.managed.files)):
             raise Torn(path)
         name = os.path.basename(target.path)
         with fence:
-            if self.has(revision):  # one that is not whole
+            if self.has(revision):  # a damaged one
                 os.rename(revision, f"{name}.old", src_dir_fd=self.store, dst_dir_fd=self.store)
             os.rename(
                 list_name(name),
@@ -257,9 +257,9 @@ class Snapshot:
 
     def _replace_lost(self, fence: Fence) -> bool:
         """
-        Recreate the current snapshot if its folder was removed; True if that was done.
+        Recreate the current snapshot if its folder was removed; return whether that was done.
 
-        Where the tree is ahead of it, the next publish will do.
+        If the tree is ahead of it, the next publish replaces it.
         """
         shown, revision = self.shown, self.revision
         if shown is None or is_at(revision, self.store, shown.folder):
@@ -273,12 +273,12 @@ class Snapshot:
 
     def _recreate(self, revision: str) -> None:
         """
-        Recreate a snapshot whose folder was removed, if the tree has all that its list names.
+        Recreate a snapshot whose folder was removed, if the tree has all files of its list.
         """
         self._has_shown = True
         listed, _ = load_managed(self.store, None, list_name(revision), is_shared=False)
         if _etags(listed) == _etags(self.tree.managed.files):
-            with suppress(Torn):  # the tree is damaged as well: the source must help
+            with suppress(Torn):  # the tree is damaged as well: a cycle downloads it again
                 self.publish(revision, Fence())
 
     def _open(self, revision: str, files: dict[str, Managed] | None = None) -> Target:
@@ -307,9 +307,9 @@ class Snapshot:
 
     def _renew(self, revision: str, fence: Fence) -> Target:
         """
-        Use a snapshot again whose revision is back before it was pruned.
+        Reuse an unpruned snapshot, because the source is back at its revision.
 
-        Its content is the same, but must be new to whoever compares times.
+        The content is the same, but readers that compare modification times must see it as new.
         """
         folder = self._open(revision)
         try:
@@ -321,8 +321,8 @@ class Snapshot:
             gone = tuple(path for path in old if path not in ours)
             result = bring(self.tree, folder, Plan(renewed, gone), fence)
             for path in result.blocked:
-                occupied = OSError(errno.EEXIST, f"{path!r} is occupied by files of others")
-                raise explain_os_error(occupied, f"cannot use {folder.path} again")
+                occupied = OSError(errno.EEXIST, f"files that s3-sync does not own block {path!r}")
+                raise explain_os_error(occupied, f"cannot reuse {folder.path}")
             for error in result.failed.values():
                 raise error
         except BaseException:
@@ -333,7 +333,7 @@ class Snapshot:
 
 def _same(wanted: Mapping[str, Content], held: Mapping[str, Managed]) -> list[str]:
     """
-    Return the paths whose content is held already.
+    Return the paths whose content exists already.
     """
     return [
         path for path, content in wanted.items() if path in held and held[path].etag == content.etag

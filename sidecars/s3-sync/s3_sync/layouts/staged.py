@@ -1,5 +1,5 @@
 """
-In place, behind a gate: what was accepted is shown file by file.
+The in-place layout behind a gate: an accepted revision is published file by file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sidecar_runtime.volume.files import is_at
 
 class StagedLayout:
     """
-    In place, behind a gate: the files of a revision follow one another, each by rename.
+    Publishes in place, behind a gate: renames the files of a revision into place one by one.
     """
 
     is_atomic = True
@@ -36,14 +36,14 @@ class StagedLayout:
             self.shown = Target(volume, file_mode=settings.file_mode)
             stack.callback(self.shown.close)
             self._open = stack.pop_all()
-        # An accepted revision of which a part is shown, by the name of its files.
+        # The name of the accepted files if only some of them are published; else empty.
         self._half_shown = volume.half_shown()
         if not self.tree.managed.files:
             restore(self.shown.managed.files, self.shown, self.tree, Fence())
 
     @property
     def problem(self) -> str:
-        return "a part of a revision is in place" if self._half_shown else ""
+        return "only some files of a revision are in place" if self._half_shown else ""
 
     def is_current(self) -> bool:
         return is_at(STAGED, self._volume.state, self.tree.folder)
@@ -63,14 +63,14 @@ class StagedLayout:
 
     def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
         result = repair(self.tree, self.shown, damaged, fence)
-        # A tree that has gone on since was not accepted, and a damaged one is downloaded first.
+        # A tree that has changed since was not accepted; a damaged one is downloaded first.
         is_open = self._half_shown and self._half_shown == partial_name(self.tree.managed.files)
         if is_open and not self._torn():
             result.add(self._show(fence))
         return result
 
     def publish(self, revision: str, fence: Fence) -> CycleResult:
-        for path in self._torn():  # a gate's command may have meddled
+        for path in self._torn():  # the gate's command may have changed files
             raise Torn(path)
         name = partial_name(self.tree.managed.files)
         self._volume.begin_showing(name, fence)
@@ -79,13 +79,13 @@ class StagedLayout:
 
     def _torn(self) -> set[str]:
         """
-        All of it is looked at before the first is shown.
+        Inspect all files to publish before the first one becomes visible.
         """
         return self.tree.damaged(iter(self.changes().publish))
 
     def _show(self, fence: Fence) -> CycleResult:
         """
-        Show all of the tree; where that fails, or the process is killed, the next cycle goes on.
+        Publish all files of the tree; after a failure or a kill, the next cycle continues.
         """
         result = bring(self.tree, self.shown, self.changes(), fence)
         if not result.failed:

@@ -1,3 +1,3 @@
 """
-The source ``listing``: all that is listed under the prefix.
+The source ``listing``: every object under the prefix.
 """

@@ -1,5 +1,5 @@
 """
-Carrying out a plan: publish new and changed files, then delete; effects only through the target.
+Carries out a plan: publish new and changed files, then delete; the target makes all changes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import FULL_ERRORS, explain_os_error
 
 CONNECTIONS = 16
-# How many files on disk are compared with their ETags, to know what ETags of this store are.
+# How many files on disk are compared with their ETags to find out if those are MD5s.
 WITNESSES = 3
-# Whether there is room for an object is asked before it is downloaded, from this size on.
+# From this size on, free space is checked before an object is downloaded.
 LARGE_BYTES = 64 << 10
 
 log = get_logger("apply")
@@ -47,19 +47,19 @@ class ListingApplier:
         self._result = order.result
         self._wanted = order.state.wanted
         self._is_wanted = self._wanted.__contains__
-        # Then no file can save its download: a look less for each of a cold start.
+        # An empty target: no file can save a download, so a cold start inspects none.
         self._is_bare = not order.target.managed.files and order.target.is_bare()
-        # What contradicts its ETag, with its MD5, while the others may still tell what ETags are.
+        # Objects that contradict their ETag, and their MD5s, until it is known what ETags are.
         self._deferred: list[str] = []
         self._md5s: dict[str, str] = {}
-        # What is larger than all that is free.
+        # Objects larger than the free space.
         self._too_large: list[str] = []
 
     async def apply(self) -> None:
         """
-        Do what the plan says; deletions last, or first where that makes room.
+        Carry out the plan: deletions last, or first if that frees space that is needed.
 
-        A file that cannot be read, or is larger than what is free, holds back itself alone.
+        A file that cannot be read, or is larger than the free space, does not hold back others.
 
         Raises:
             SidecarError: The source or the endpoint fails as a whole.
@@ -82,7 +82,7 @@ class ListingApplier:
         for path in self._too_large:
             size_bytes = self._wanted[path].size_bytes
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            what = f"cannot write {path!r}, of {size_bytes} bytes, to {self._target.path}"
+            what = f"cannot write {path!r} ({size_bytes} bytes) to {self._target.path}"
             self._result.fail(path, explain_os_error(full, what))
         self._delete_all()
 
@@ -109,7 +109,7 @@ class ListingApplier:
 
     def _is_open(self, path: str) -> bool:
         """
-        Whether it has neither been published in this cycle nor failed.
+        Whether a file has neither been published nor failed in this cycle.
         """
         if path in self._result.failed:
             return False
@@ -157,8 +157,8 @@ class ListingApplier:
 
     def _may_hold(self, path: str, entry: Entry) -> bool:
         """
-        Whether a look at the disk may save the download: unknown, damaged, or from a release; and
-        an MD5 to tell.
+        Whether the file on disk may save a download: it is unknown, damaged or from a release, and
+        an MD5 can identify it.
         """
         if self._is_bare:
             return False
@@ -182,13 +182,13 @@ class ListingApplier:
         """
         Download and verify.
 
-        While it is open what this store's ETags are, an object that contradicts its own waits for
-        the others. If none of them tells either, it is loaded a second time: two equal downloads
-        are no accident of the network.
+        While it is unknown what this store's ETags are, an object that contradicts its ETag waits
+        for the others. If they do not show it either, it is downloaded a second time: two equal
+        downloads rule out a network error.
 
         Raises:
-            _Deferred: It waits.
-            ObjectError: Its bytes are not to be published.
+            _Deferred: The object waits.
+            ObjectError: The bytes must not be published.
         """
         headers = await self._client.get_object(entry.key, entry.etag, entry.size_bytes, download)
         self._result.downloaded_bytes += download.size_bytes
@@ -212,7 +212,7 @@ class ListingApplier:
 
     def _ask_witnesses(self) -> None:
         """
-        Compare files that are on disk with their ETags.
+        Compare some files on disk with their ETags.
         """
         files = self._target.managed.files
         held = (
@@ -228,7 +228,7 @@ class ListingApplier:
 
 class _TooLarge(Exception):
     """
-    There is no room for this object, even alone.
+    The object is larger than the free space.
     """
 
 
@@ -238,11 +238,11 @@ class _Deferred(Exception):
 
 def changing(entry: Entry) -> ObjectError:
     """
-    Return the error for an object that is not there as the listing says.
+    Return the error for an object that no longer matches the listing.
     """
     return ObjectError(
         "object_changing",
-        f"{entry.key!r} is listed, but changed or vanished before it was read",
-        "It passes when whoever writes it is done. If it persists, the store's listing and its "
-        "objects disagree about ETags, or about a name that has a control character.",
+        f"{entry.key!r} changed or was deleted after it was listed, before it was read",
+        "This resolves itself once the writer has finished. If it persists, the store's listing "
+        "and the object have different ETags, or the key contains a control character.",
     )

@@ -1,5 +1,5 @@
 """
-What a listing says: the objects that should be files, and what cannot be.
+The content of a listing: the objects that should become files, and those that cannot.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from s3_sync.s3.refusals import SourceError
 
 class Entry(NamedTuple):
     """
-    One object that should become a file. There may be very many: its key is not held, as it is
-    prefix and path.
+    One object that should become a file. There may be very many, so the key is not stored: it is
+    prefix plus path.
 
     Args:
         path: Relative to the target.
-        etag: Without quotes; empty where the listing has none that can be asked for, or no size.
-        prefix: Of the listing that it is in.
+        etag: Without quotes; empty if the listing has no usable ETag or no size.
+        prefix: The prefix of the listing.
     """
 
     path: str
@@ -33,10 +33,10 @@ class Entry(NamedTuple):
 
 class Listing(NamedTuple):
     """
-    The whole prefix at one moment: what should be on disk, what cannot be, and its name.
+    The whole prefix at one moment: wanted files, keys that cannot be files, and the revision.
 
     Args:
-        newest: When the newest object was written, as S3 writes it (ISO 8601, UTC).
+        newest: When the newest object was written, in S3's format (ISO 8601, UTC).
         kept: Paths of archived objects.
     """
 
@@ -56,10 +56,10 @@ class Listing(NamedTuple):
 
 def listing_invalid(message: str) -> SourceError:
     """
-    Return the error for an answer that cannot be trusted; nothing is changed because of one.
+    Return the error for an invalid listing, which never changes anything.
     """
     return SourceError(
         "listing_invalid",
         f"the listing cannot be trusted: {message}",
-        "Nothing was changed. If it persists, something between here and S3 alters answers.",
+        "Nothing was changed. If it persists, find out what alters S3's responses (a proxy?).",
     )

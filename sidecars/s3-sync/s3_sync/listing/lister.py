@@ -1,8 +1,8 @@
 """
-Pages of ListObjectsV2 → one listing of what is under the prefix.
+Pages of ListObjectsV2 → one listing of the prefix.
 
 A page whose bytes did not change since the last cycle is not parsed again; on a quiet bucket a
-poll costs a digest a page.
+poll costs one digest for each page.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s3_sync.s3.entities import unescaped
 from s3_sync.s3.refusals import SourceError
 
 _TOKEN = b"ContinuationToken>"
-# A page has two elements.
+# A valid page has two of these elements.
 TAGS_LIMIT = 8
 _TOKEN_ELEMENT = re.compile(rb"<(Next)?ContinuationToken>([^<]*)</(?(1)Next)ContinuationToken>")
 _TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
@@ -31,10 +31,10 @@ class Lister:
     Reads listings, and remembers the last one.
 
     Args:
-        fetch_page: From a continuation token (None for the first page) to its bytes.
+        fetch_page: Returns the page for a continuation token (None for the first page).
         is_wanted: The include and exclude filter.
         target_bytes: Length of the target's own path.
-        max_keys: More of them are refused; 0: any number.
+        max_keys: A listing with more keys is refused; 0: no limit.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Lister:
 
     async def read(self) -> Listing:
         """
-        Return the listing; the very same object while nothing changes.
+        Return the listing; the same object while nothing changes.
 
         Raises:
-            SourceError: S3 refused, or the answer contradicts itself.
+            SourceError: S3 rejected the request, or the response contradicts itself.
         """
         self._gathered = None
         pages: dict[bytes, Page] = {}
@@ -81,7 +81,7 @@ class Lister:
             if token is None:
                 break
             if token in seen:
-                raise listing_invalid("a continuation token came twice")
+                raise listing_invalid("a continuation token was repeated")
             seen.add(token)
         if self._listing is None or digests != self._digests:
             ordered = [pages[digest] for digest in digests]
@@ -93,7 +93,7 @@ class Lister:
 
     def _known(self) -> dict[bytes, Item]:
         """
-        Return all items of the last listing; gathered once a reading, and only if a page changed.
+        Return all items of the last listing; gathered at most once per read, if a page changed.
         """
         if self._gathered is None:
             self._gathered = {}
@@ -105,20 +105,20 @@ class Lister:
 def _too_many(limit: int) -> SourceError:
     return SourceError(
         "too_many_keys",
-        f"there are more than {limit} keys under the prefix",
-        "Let KEY_PATH name the folder of the DAGs alone; filters do not help: S3 lists all. If it "
-        "is the right folder, raise S3_SYNC_MAX_KEYS, and the container's memory with it: "
-        "about 1 MiB for each 1,000 keys.",
+        f"the prefix contains more than {limit} keys",
+        "Set KEY_PATH to the DAG folder only. Filters do not help, because S3 lists every key. If "
+        "the folder is right, raise S3_SYNC_MAX_KEYS and the container's memory limit: about "
+        "1 MiB for each 1,000 keys.",
     )
 
 
 def _find_tokens(body: bytes) -> list[re.Match[bytes]]:
     """
-    Return the elements of a page that have tokens.
+    Return the token elements of a page.
 
-    They are found by a plain search, as unchanged pages are not parsed: a regular expression that
-    looks for them takes longer than the digest. The elements around keys never have text with
-    ``<``. Where very many look like one, as in the names of keys, it looks all the same.
+    A plain search finds them, because unchanged pages are not parsed and a regular expression
+    takes longer than the digest. The elements around keys never contain ``<`` in their text. If
+    too many candidates match, for example in key names, the regular expression is used instead.
     """
     found: list[re.Match[bytes]] = []
     at = body.find(_TOKEN)
@@ -134,7 +134,7 @@ def _find_tokens(body: bytes) -> list[re.Match[bytes]]:
 
 def _without(elements: list[re.Match[bytes]], body: bytes) -> bytes:
     """
-    Return a page without its tokens: they differ from call to call, and say nothing about objects.
+    Return a page without its tokens, which differ from call to call even if no object changes.
     """
     starts = [0, *(element.end() for element in elements)]
     ends = [*(element.start() for element in elements), len(body)]
@@ -143,17 +143,17 @@ def _without(elements: list[re.Match[bytes]], body: bytes) -> bytes:
 
 def _check_echo(tokens: list[re.Match[bytes]], token: str | None) -> None:
     """
-    Refuse a page that was asked for by another token; S3 repeats the token, not all stores do.
+    Refuse a page that echoes a different token than requested; not all stores echo the token.
     """
     echo = next((element[2] for element in tokens if not element[1]), b"")
     said = unescaped(echo.decode()).strip()
     if said and token not in (said, unquote_plus(said)):
-        raise listing_invalid("another page came than was asked for")
+        raise listing_invalid("S3 returned a different page than the requested one")
 
 
 def _check_order(pages: list[Page]) -> None:
     """
-    Refuse pages in disorder, from a store whose keys are in order within every page.
+    Refuse pages out of order if the store's keys are in order within every page.
 
     S3 lists in the order of the keys' UTF-8 bytes:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/ListingKeysUsingAPIs.html
@@ -163,27 +163,27 @@ def _check_order(pages: list[Page]) -> None:
     ends = [page.ends for page in pages if page.ends]
     for (_, last), (first, _) in itertools.pairwise(ends):
         if first < last:
-            raise listing_invalid(f"the key {first!r} came after {last!r}")
+            raise listing_invalid(f"the key {first!r} is listed after {last!r}")
 
 
 def _next_token(tokens: list[re.Match[bytes]], body: bytes) -> str | None:
     """
-    Return the continuation token, None on the last page.
+    Return the continuation token; None on the last page.
     """
     truncated = _TRUNCATED.search(body)
     if truncated is None:
-        raise listing_invalid("it does not say whether it is whole")
+        raise listing_invalid("it has no valid IsTruncated element")
     if truncated[1] == b"false":
         return None
     token = next((element[2] for element in tokens if element[1] and element[2]), None)
     if token is None:
-        raise listing_invalid("it is truncated, but without a continuation token")
+        raise listing_invalid("it is truncated but has no continuation token")
     return unescaped(token.decode()).strip()
 
 
 def _join(pages: list[Page]) -> Listing:
     """
-    Merge pages; a key that is both a file and a folder is skipped, the folder wins.
+    Merge pages; if a key is both a file and a folder, the file is skipped.
     """
     wanted: dict[str, Entry] = {}
     skipped: dict[str, str] = {}
@@ -192,7 +192,7 @@ def _join(pages: list[Page]) -> Listing:
         files = page.files
         if not wanted.keys().isdisjoint(files):
             twice = min(wanted.keys() & files.keys())
-            raise listing_invalid(f"the key {files[twice].key!r} came twice")
+            raise listing_invalid(f"the key {files[twice].key!r} is listed twice")
         wanted |= files
         skipped.update(page.skipped)
         folders |= page.folders
@@ -200,7 +200,7 @@ def _join(pages: list[Page]) -> Listing:
         skipped[wanted.pop(path).key] = "file_and_folder"
     total = sum(page.fingerprint for page in pages)
     if "release" in skipped.values() and (pointer := wanted.pop(POINTER, None)):
-        skipped[pointer.key] = "release"  # alone, a file of that name is like any other
+        skipped[pointer.key] = "release"  # without releases, it is an ordinary file
         total -= fingerprint_of(pointer.path, pointer.etag, pointer.size_bytes)
     newest = max(page.newest for page in pages)
     kept = frozenset(path for page in pages for path in page.archived)

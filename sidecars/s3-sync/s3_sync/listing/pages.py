@@ -1,8 +1,8 @@
 """
 One page of ListObjectsV2: its bytes → its items.
 
-On a page that did change, only what is new of it is parsed: a deletion shifts the objects of all
-pages behind it, and they are still the same.
+On a changed page, only new objects are parsed: a deletion shifts the objects of all later pages,
+but does not change them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from xml.etree import ElementTree
 from s3_sync.keys import ARCHIVED_CLASSES, refusal_of
 from s3_sync.listing.entries import Entry, listing_invalid
 
-# Dropping it here is cheaper than from each element.
+# Removing the namespace here is cheaper than removing it from each element.
 _NAMESPACE = re.compile(rb"""\sxmlns=("[^"]*"|'[^']*')""")
 _URL = re.compile(rb"<EncodingType>\s*url\s*<")
 _START, _END = b"<Contents>", b"</Contents>"
-# What XML has no way to say, written all the same by stores that do not encode names: one name is
-# lost, and not all of them. https://www.w3.org/TR/xml/#charsets
+# Characters that XML cannot represent, but that some stores write without encoding. Replacing them
+# loses one name instead of the whole page. https://www.w3.org/TR/xml/#charsets
 _CONTROLS = re.compile(
     rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|"
     rb"&#(?:0*(?:[0-8]|1[1245-9]|2\d|3[01])|x0*(?:[0-8bcef]|1[\da-f]));",
@@ -33,8 +33,8 @@ _CONTROLS = re.compile(
 _MODIFIED = re.compile(rb"LastModified>([^<]+)</")
 DIGEST_BYTES = 16
 
-# It goes into a header of ours.
 _SIZE = re.compile(r"[0-9]{1,18}")
+# The ETag becomes part of a request header.
 _ETAG = re.compile(r"[!#-~]+")
 
 
@@ -44,8 +44,8 @@ class NoFile(NamedTuple):
 
     Args:
         path: Relative to the target.
-        why: Why it cannot; empty of a folder marker, and of what is filtered out.
-        etag: Of an archived one, whose file may be on disk.
+        why: The reason; empty for a folder marker and for a filtered key.
+        etag: Only for an archived object, whose file may be on disk.
     """
 
     path: str
@@ -54,7 +54,7 @@ class NoFile(NamedTuple):
 
 
 Item = Entry | NoFile
-"""What a page says of one object; one is kept for each, so it is small."""
+"""One object of a page; kept in memory for every object, so it is small."""
 
 
 class Page(NamedTuple):
@@ -63,14 +63,14 @@ class Page(NamedTuple):
 
     Args:
         items: One for each key.
-        digests: Those of their texts, one behind the other; empty where they are not to be known
+        digests: The concatenated digests of the items' texts; empty if the items must be parsed
             again.
-        folders: All folders that the files lie in.
+        folders: All folders that contain files.
         skipped: Reason by key.
-        fingerprint: Sum of the digests of what has, or may have, a file on disk; does not depend
-            on where pages break.
-        newest: The latest time at which an object was written, as S3 writes it.
-        ends: The first and the last key; None where there is none.
+        fingerprint: Sum of the digests of objects that have, or may have, a file on disk; does
+            not depend on page breaks.
+        newest: The latest modification time of an object, in S3's format.
+        ends: The first and the last key; None if there are no keys.
         is_sorted: Whether the keys are in the order of their UTF-8 bytes.
     """
 
@@ -86,7 +86,7 @@ class Page(NamedTuple):
     @property
     def files(self) -> dict[str, Entry]:
         """
-        What should be files, by path relative to the target.
+        The objects that should become files, by path relative to the target.
         """
         return {item.path: item for item in self.items if isinstance(item, Entry)}
 
@@ -103,7 +103,7 @@ class Page(NamedTuple):
     @property
     def known(self) -> Iterator[tuple[bytes, Item]]:
         """
-        What needs no parsing when it comes again, by the digest of its text.
+        The items that need no parsing when they appear again, by the digest of their text.
         """
         digests = chain.from_iterable(iter_unpack(f"{DIGEST_BYTES}s", self.digests))
         return zip(digests, self.items, strict=False)
@@ -126,10 +126,10 @@ class PageReader(NamedTuple):
 
     def read(self, body: bytes) -> Page:
         """
-        Return a page.
+        Parse a page.
 
         Raises:
-            SourceError: It contradicts itself.
+            SourceError: The page contradicts itself.
         """
         digests, items = self._items(body)
         paths: set[str] = set()
@@ -144,7 +144,7 @@ class PageReader(NamedTuple):
                     fingerprint += fingerprint_of(item.path, item.etag, item.why)
                 continue
             if item.path in paths:
-                raise listing_invalid(f"the key {item.key!r} came twice")
+                raise listing_invalid(f"the key {item.key!r} is listed twice")
             paths.add(item.path)
             fingerprint += fingerprint_of(item.path, item.etag, item.size_bytes)
             folder = item.path
@@ -165,7 +165,7 @@ class PageReader(NamedTuple):
 
     def _items(self, body: bytes) -> tuple[list[bytes], list[Item]]:
         """
-        Return all items of a page with the digests of their texts; parse those that are new.
+        Return all items of a page with the digests of their texts; parse only new items.
         """
         head, texts, tail = _split(body)
         salt = b"url" if _URL.search(head) or _URL.search(tail) else b""
@@ -176,7 +176,7 @@ class PageReader(NamedTuple):
         new = [text for text, digest in zip(texts, digests, strict=True) if digest not in known]
         root = _root(b"".join([_NAMESPACE.sub(b"", head, 1), *new, tail]))
         parsed = self._read_items(root)
-        if len(parsed) != len(new):  # an object in another dress: by itself, and not remembered
+        if len(parsed) != len(new):  # unusual markup: parse the whole page, and remember nothing
             root = _root(body)
             digests, texts, parsed = [], [], self._read_items(root)
         if texts:
@@ -212,10 +212,9 @@ class PageReader(NamedTuple):
 
 def _split(body: bytes) -> tuple[bytes, list[bytes], bytes]:
     """
-    Return what is before the objects, the text of each, and what is behind them.
+    Return the text before the objects, the text of each object, and the text behind them.
 
-    Where a store puts something in between, or prefixes its elements, there are no texts, and the
-    head is the whole.
+    If a store writes something between them, or prefixes its elements, the head is the whole page.
     """
     head, *pieces = body.split(_START)
     tail = b""
@@ -231,7 +230,7 @@ def _split(body: bytes) -> tuple[bytes, list[bytes], bytes]:
 
 def _root(body: bytes) -> ElementTree.Element:
     """
-    Parse the document and drop the namespaces, which differ between servers.
+    Parse the document and remove the namespaces, which differ between servers.
     """
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
@@ -253,11 +252,11 @@ def _text(root: ElementTree.Element, tag: str) -> str:
 
 def _key(facts: dict[str, str], is_encoded: bool) -> str:
     """
-    Return the key; what is not UTF-8 becomes a lone surrogate, which no path may have.
+    Return the key; bytes that are not UTF-8 become lone surrogates, which no path may contain.
     """
     raw = facts.get("Key")
     if not raw:
-        raise listing_invalid(f"an entry without key: {facts}")
+        raise listing_invalid(f"an entry has no key: {facts}")
     return unquote_plus(raw, errors="surrogateescape") if is_encoded else raw
 
 
@@ -268,6 +267,6 @@ def fingerprint_of(path: str, etag: str, kind: int | str) -> int:
 
 def _check_count(root: ElementTree.Element, count: int) -> None:
     said = _text(root, "KeyCount")
-    # KeyCount covers Contents and CommonPrefixes; we never ask for the latter.
+    # KeyCount covers Contents and CommonPrefixes; s3-sync never requests the latter.
     if said and said != str(count):
-        raise listing_invalid(f"KeyCount says {said}, but {count} keys came")
+        raise listing_invalid(f"KeyCount is {said}, but the page has {count} keys")

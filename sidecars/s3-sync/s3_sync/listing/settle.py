@@ -1,5 +1,5 @@
 """
-When an upload in progress has settled.
+Detects when an upload in progress has settled.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from collections.abc import Callable, Mapping
 
 from s3_sync.digest import Content
 
-# What keeps changing for this many times the time to settle is always busy, and no upload.
+# An object that changes for this many times the settle time is permanently busy, not an upload.
 BUSY_TIMES = 4
 
 
 class Settle:
     """
-    Watches listings until all that has changed has stayed the same for a number of seconds.
+    Watches listings until all changed objects have stayed the same for a number of seconds.
 
-    A listing shows some moment between its question and its answer. So a change is known since
-    the answer that brought it first, and known to have lasted until the last question.
+    A listing shows some moment between its request and its response. So a change is known since
+    the first response with it, and known to have lasted until the latest request.
 
     Attributes:
-        disturber: A path that has changed, where all has been waiting for longer than for what is
-            always busy: of new ones without end nobody can tell whether they are one upload.
+        disturber: A changed path, set once the wait exceeds the limit for busy objects: an endless
+            series of new objects cannot be told from one long upload.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,14 +31,14 @@ class Settle:
         self._asked_at = 0.0
         self._waiting_since: float | None = None
         self.disturber = ""
-        # The listing before, and of what has not rested yet when its first and last change came;
-        # the empty path is all of a listing that has none before it.
+        # The previous listing, and the times of the first and last change of each unsettled path;
+        # the empty path stands for a whole first listing.
         self._wanted: Mapping[str, Content] | None = None
         self._restless: dict[str, tuple[float, float]] = {}
 
     def ask(self) -> None:
         """
-        Note that a listing is about to be asked for.
+        Note that a listing is about to be requested.
         """
         self._asked_at = self._clock()
 
@@ -46,12 +46,12 @@ class Settle:
         self, wanted: Mapping[str, Content], *, is_published: bool, quiet_seconds: float
     ) -> bool:
         """
-        Whether a listing may be acted upon; called when it was answered.
+        Whether a listing may be acted upon; called after the response.
 
         Args:
-            is_published: Whether it is what was acted upon last.
-            quiet_seconds: Since the newest object was written, as far as the source tells; so long
-                a bucket is at rest already.
+            is_published: Whether it was acted upon last.
+            quiet_seconds: The time since the newest object was written, according to the source:
+                the bucket has been at rest for that long.
         """
         if self._seconds == 0:
             return True

@@ -1,5 +1,5 @@
 """
-The source ``listing``: all that is listed under the prefix, an object a file.
+The source ``listing``: every object under the prefix becomes a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidecar_runtime.fence import Fence
 
 def open_lister(settings: Settings, client: S3Client) -> Lister:
     """
-    Return what lists the prefix of the settings.
+    Return the lister of the settings' prefix.
     """
     return Lister(
         client.list_page,
@@ -36,19 +36,19 @@ def open_lister(settings: Settings, client: S3Client) -> Lister:
 
 def source_empty(settings: Settings, listing: Listing) -> SourceError:
     """
-    Return the error of a prefix without a file that passes the filters.
+    Return the error for a prefix without a file that passes the filters.
     """
     if "release" in listing.skipped.values():
         return SourceError(
             "source_empty",
-            f"there is no file to sync under {settings.source}, but there are published releases",
-            "Set S3_SYNC_SOURCE=release to follow them, or KEY_PATH to the folder of the DAGs. "
+            f"{settings.source} contains published releases, but no files to sync",
+            "Set S3_SYNC_SOURCE=release to sync the releases, or set KEY_PATH to the DAG folder. "
             "Nothing was deleted.",
         )
     filters = " and the patterns of S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE"
     return SourceError(
         "source_empty",
-        f"there is no file to sync under {settings.source}",
+        f"{settings.source} contains no files to sync",
         f"Check KEY_PATH{filters if settings.include or settings.exclude else ''} for a typo. "
         "Nothing was deleted. If the folder is meant to be empty, set S3_SYNC_ALLOW_EMPTY=true.",
     )
@@ -56,7 +56,7 @@ def source_empty(settings: Settings, listing: Listing) -> SourceError:
 
 class ListingSource:
     """
-    The listing of a prefix.
+    A source that lists a prefix.
     """
 
     is_divisible = True
@@ -95,16 +95,17 @@ class ListingSource:
             return None
         return SourceError(
             "source_unsettled",
-            f"the listing never stays the same for S3_SYNC_SETTLE: {self._settle.disturber!r} came "
-            "or changed, and others",
-            "What is published stays, and every change waits. Leave out by S3_SYNC_EXCLUDE what is "
-            "written all the time, or lower S3_SYNC_SETTLE; a long upload ends by itself.",
+            "the listing does not stay unchanged for S3_SYNC_SETTLE: objects such as "
+            f"{self._settle.disturber!r} keep changing",
+            "The published files stay, and every change waits. Exclude objects that are written "
+            "all the time with S3_SYNC_EXCLUDE, or lower S3_SYNC_SETTLE. A long upload needs no "
+            "action.",
         )
 
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
         """
-        List again: a store, or what is in between, can lose a page once, and a deletion is not
-        undone so easily.
+        List again, because a store or a proxy may lose a page once, and a deletion is hard to
+        undo.
         """
         again = await self.look(fence)
         return [path for path in paths if path not in again.wanted and path not in again.kept]
@@ -118,7 +119,7 @@ class ListingSource:
 
     async def earlier(self, fence: Fence) -> AsyncIterator[State[Entry]]:
         return
-        yield  # S3 lists what is, and not what was
+        yield  # S3 lists only the current objects
 
     def glance(self) -> bool:
         return False
@@ -128,7 +129,7 @@ class ListingSource:
 
     def _quiet_seconds(self) -> float:
         """
-        Return for how long no object has been written, by the source's own clock.
+        Return how long no object has been written, in seconds of the source's clock.
         """
         from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 5 ms, and few wait
 

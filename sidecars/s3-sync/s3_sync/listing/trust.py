@@ -1,8 +1,8 @@
 """
-Whether an ETag that looks like an MD5 is one, and so must agree with the bytes that came.
+Decides whether an ETag that looks like an MD5 is one, and must match the downloaded bytes.
 
-AWS says when it is: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
-Other stores may invent ETags that only look like one; what a store is like shows in its answers.
+AWS documents when it is: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+Other stores may use ETags that only look like an MD5; their responses show which kind a store has.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from s3_sync.s3.refusals import ObjectError
 
 class Trust:
     """
-    What is known of one store.
+    Tracks whether the ETags of one store are MD5s.
 
     Args:
         verify: ``auto``, ``strict`` or ``lenient``.
         is_aws: Whether the store is AWS itself.
 
     Attributes:
-        doubtful: Paths that were taken although their ETag contradicts, while nothing spoke for
-            the ETags of this store.
+        doubtful: Paths that were accepted despite a contradicting ETag, while no other object had
+            proved that this store's ETags are MD5s.
     """
 
     def __init__(self, verify: str, *, is_aws: bool) -> None:
@@ -42,19 +42,19 @@ class Trust:
     @property
     def is_open(self) -> bool:
         """
-        Whether it is not known yet what this store's ETags are.
+        Whether it is still unknown if this store's ETags are MD5s.
         """
         return self._verify == "auto" and self._has_md5s is None
 
     def prove(self) -> None:
         """
-        Note that an ETag was the MD5 of its object.
+        Note that an ETag is the MD5 of its object.
         """
         self._has_md5s = True
 
     def disprove(self, path: str) -> None:
         """
-        Note that an ETag was no MD5: two downloads were equal, and neither agrees with it.
+        Note that an ETag is not an MD5: two equal downloads contradict it.
         """
         if self._has_md5s is None:
             self._has_md5s = False
@@ -62,7 +62,7 @@ class Trust:
 
     def suspects(self) -> Collection[str]:
         """
-        Return the paths to be loaded again, now that the ETags are known to be MD5s.
+        Return the paths to download again because the ETags turned out to be MD5s.
         """
         return self.doubtful if self.is_strict else ()
 
@@ -73,8 +73,8 @@ def contradiction(key: str, etag: str, md5: str) -> ObjectError:
     """
     return ObjectError(
         "object_corrupt",
-        f"the download of {key!r} was refused: its MD5 is {md5}, its ETag says {etag}",
-        "The file on disk was not touched. If it persists, something alters the answers; or this "
-        "store mixes ETags that are MD5s with others that only look like one: then set "
-        "S3_SYNC_VERIFY=lenient.",
+        f"the download of {key!r} was refused: its MD5 is {md5}, but its ETag is {etag}",
+        "The file on disk was not changed. If it persists, find out what alters S3's responses, "
+        "such as a proxy. If only some of this store's ETags are MD5s and others only look like "
+        "MD5s, set S3_SYNC_VERIFY=lenient.",
     )

@@ -1,3 +1,3 @@
 """
-What the daemon needs of S3, over connections of its own.
+The S3 client of the daemon, over its own HTTP connections.
 """

@@ -1,8 +1,8 @@
 """
-Which host and path a bucket has: the simple part of S3's endpoint rules.
+Derives the host and path of a bucket: the simple part of S3's endpoint rules.
 
-Equal to botocore's endpoint provider where we support a case (a test compares them); the rest
-(multi-region access points, S3 Express, Object Lambda) is refused by the settings, by name.
+Supported cases match botocore's endpoint provider (a test compares them). The settings refuse the
+others by name: multi-region access points, S3 Express, Object Lambda.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _VIRTUAL_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
 class Address(NamedTuple):
     """
-    Where a bucket is: the origin, the path before its keys, the region that signs.
+    The address of a bucket: the origin, the path before its keys, the region for signing.
     """
 
     origin: HttpOrigin
@@ -37,7 +37,7 @@ class Address(NamedTuple):
 
     def path_of(self, key: str) -> str:
         """
-        Return the encoded path of a key; of the bucket itself for an empty one.
+        Return the encoded path of a key; for an empty key, the path of the bucket.
         """
         return f"{self.base_path}/{encode_key(key)}"
 
@@ -47,11 +47,11 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     Return the address of a bucket (name, or ARN of an access point).
 
     Args:
-        bucket_region: Where S3 said that the bucket is; the configured region unless given.
+        bucket_region: The bucket's region as S3 reported it; default: the configured region.
     """
     region = bucket_region or config.region or DEFAULT_REGION
     if not REGION.fullmatch(region):
-        raise SourceError("region_invalid", f"{region!r} is not a region", "Fix AWS_REGION.")
+        raise SourceError("region_invalid", f"{region!r} is not a region name", "Fix AWS_REGION.")
     style = config.addressing_style
     if bucket.startswith("arn:"):
         _, _, _, arn_region, account, resource = bucket.split(":", 5)
@@ -62,7 +62,7 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     if config.endpoint_url:
         return _locate_custom(bucket, config, region)
     host = _host("s3-fips" if config.use_fips else "s3", region, config)
-    # A dot in the bucket's name breaks the wildcard certificate of virtual hosts.
+    # The wildcard certificate of virtual hosts does not match a bucket name with a dot.
     if style != "path" and _VIRTUAL_HOST.fullmatch(bucket):
         return Address(_origin("https", f"{bucket}.{host}", None), "", region)
     return Address(_origin("https", host, None), f"/{encode_key(bucket)}", region)
@@ -70,7 +70,8 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
 
 def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
     """
-    S3-compatible stores: path style unless the profile says otherwise, as botocore does.
+    Locate a bucket of an S3-compatible store: path style unless the profile overrides it, as in
+    botocore.
     """
     assert config.endpoint_url is not None
     try:
@@ -82,7 +83,7 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
     if not is_plain or url.scheme not in ("http", "https") or not url.hostname:
         raise SourceError(
             "endpoint_invalid",
-            "the endpoint URL of the AWS profile is not http(s)://HOST[:PORT], in ASCII",
+            "endpoint_url of the AWS profile is not an ASCII URL like http(s)://HOST[:PORT]",
             "Fix endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
         )
     base = url.path.rstrip("/")
@@ -114,23 +115,23 @@ def _origin(scheme: str, host: str, port: int | None) -> HttpOrigin:
 def _proxy(scheme: str, address: str) -> str | None:
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
-    # It brings http.client and email along.
+    # This also imports http.client and email.
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - not without a proxy
 
     proxy = None if proxy_bypass(address) else getproxies().get(scheme)
-    if proxy and "//" not in proxy:  # people leave http:// out
+    if proxy and "//" not in proxy:  # http:// is often omitted
         proxy = f"http://{proxy}"
     return proxy
 
 
 def check_proxy(bucket: str, endpoint_url: str | None, environ: Mapping[str, str]) -> None:
     """
-    Refuse a proxy that would be used and is of a kind that we do not speak, as https.
+    Refuse a proxy that applies to the bucket and is of an unsupported kind, such as https.
 
-    An endpoint that only an AWS profile names is looked at when we connect.
+    An endpoint that only an AWS profile sets is checked at the first connection.
 
     Raises:
-        SettingsError: It is.
+        SettingsError: The proxy is not supported.
     """
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
     config = AwsConfig(
@@ -146,5 +147,5 @@ def check_proxy(bucket: str, endpoint_url: str | None, environ: Mapping[str, str
     if origin.proxy and proxy_address(origin.proxy) is None:
         names = (f"{origin.scheme}_proxy", f"{origin.scheme}_proxy".upper())
         name = next((name for name in names if environ.get(name)), names[1])
-        allowed = "is not http://HOST:PORT, the only kind of proxy that s3-sync speaks"
+        allowed = "is not http://HOST:PORT, the only kind of proxy that s3-sync supports"
         raise SettingsError([Problem(name, hide_userinfo(origin.proxy), allowed)])

@@ -1,8 +1,8 @@
 """
-The S3 reader: list a page, get an object. All that the daemon needs of S3, and no more.
+The S3 client: list a page, get an object. The daemon needs no other operation.
 
-boto3's client costs ten times the CPU (45 ms for a page of 1,000 keys, 0.7-1.1 ms a GET, measured);
-see docs/decisions/0002-data-plane.md.
+boto3's client uses ten times the CPU (measured: 45 ms for a page of 1,000 keys, 0.7-1.1 ms for a
+GET); see docs/decisions/0002-data-plane.md.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ RETRIED = {"throttled", "server_error", "connection_lost"}
 
 AWS_DOMAINS = (".amazonaws.com", *(f".{domain}" for _, _, domain in PARTITIONS))
 
-# A signature holds for 15 minutes; S3 counts from its time stamp.
+# S3 accepts a signature for 15 minutes after its time stamp.
 RESIGN_SECONDS = 60.0
 
 UNMODIFIED = (b"304",)
-# To whoever may not list the bucket S3 says 403 of what is not there.
+# S3 answers 403 for a missing object if the caller may not list the bucket.
 MISSING = (b"404", b"403")
 
-# The headers of a request, asked for before each attempt: a range goes on where the last one ended.
+# Returns the headers of a request before each attempt: a range resumes where the last one ended.
 Headers = Callable[[], Mapping[str, str]]
 
 
 class Receiver(Protocol):
     """
-    Takes the body of an object; `restart` comes before each attempt.
+    Receives the body of an object; `restart` is called before each attempt.
     """
 
     def restart(self) -> None: ...
@@ -70,8 +70,8 @@ class S3Client:
 
     Args:
         count: Called with the operation of each request that is sent.
-        pays: Whether to pay for the requests, where the bucket wants it of whoever reads.
-        patience: How long it waits.
+        pays: Whether to pay for requests to a requester-pays bucket.
+        patience: The timeouts.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class S3Client:
         self._prefix = prefix
         self._chain = chain
         self._count = count
-        # When S3 answered the last listing, by its own clock (RFC 9110).
+        # When S3 answered the last listing, from its Date header (RFC 9110).
         self.listed_at = ""
         self._bucket_region: str | None = None
         self._config: AwsConfig | None = None
@@ -100,7 +100,7 @@ class S3Client:
         self._address: Address | None = None
         self._pool: Pool | None = None
         self._poll: PollConnection | None = None
-        # What the last poll asked, and the request that asks it.
+        # The subject of the last poll, and its signed request.
         self._question: object = None
         self._head = b""
         self._signed_at = 0.0
@@ -108,7 +108,7 @@ class S3Client:
 
     def begin_cycle(self, fence: Fence) -> None:
         """
-        Make sure of valid credentials; connections are kept where nothing has changed.
+        Ensure valid credentials; keep connections if the configuration has not changed.
 
         Raises:
             CredentialsError, SettingsError, CycleAbandoned
@@ -121,7 +121,7 @@ class S3Client:
     @property
     def is_aws(self) -> bool:
         """
-        Whether it asks AWS itself, and not a store that AWS_ENDPOINT_URL names.
+        Whether the endpoint is AWS, not another store that AWS_ENDPOINT_URL sets.
         """
         assert self._address is not None and self._config is not None
         return not self._config.endpoint_url or self._address.origin.host.endswith(AWS_DOMAINS)
@@ -129,16 +129,16 @@ class S3Client:
     @property
     def region(self) -> str:
         """
-        The region that signs: where the bucket is, as far as we know.
+        The region for signing: the bucket's region as far as it is known.
         """
         return self._address.region if self._address else DEFAULT_REGION
 
     async def list_page(self, token: str | None, prefix: str | None = None) -> bytes:
         """
-        Return one page of ListObjectsV2 as it came.
+        Return the raw body of one page of ListObjectsV2.
 
         Args:
-            prefix: Of the keys; None for that of the folder.
+            prefix: The prefix of the keys; None: the prefix of the synced folder.
 
         Raises:
             SourceError, WireError
@@ -160,27 +160,27 @@ class S3Client:
         self, key: str, etag: str, size_bytes: int, receiver: Receiver
     ) -> dict[str, str]:
         """
-        Read one object into the receiver and return the headers of the answer.
+        Read one object into the receiver and return the headers of the response.
 
         Args:
-            etag: The object must still have it; without quotes. Empty where the listing has none.
+            etag: The ETag that the object must still have, without quotes; empty is an error.
 
         Raises:
-            ObjectMoved: It has changed or vanished since it was listed.
+            ObjectMoved: The object was changed or deleted since it was listed.
             ObjectError, SourceError, WireError
         """
         if not etag:
             raise ObjectError(
                 "etag_missing",
-                f"the listing has no usable ETag or size for {key!r}, which tell when it changes",
-                "Write it again by S3, not past it into the store's own files; or leave it out by "
-                "S3_SYNC_EXCLUDE.",
+                f"the listing has no usable ETag or size for {key!r} to detect changes with",
+                "Write it again through the S3 API, not directly into the store's files, or "
+                "exclude it with S3_SYNC_EXCLUDE.",
             )
         headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
 
         def check(found: dict[str, str]) -> None:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
-                raise ObjectMoved  # a server that ignores If-Match
+                raise ObjectMoved  # the server ignores If-Match
 
         answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check)
         return answer.headers
@@ -195,14 +195,14 @@ class S3Client:
         check: Check | None = None,
     ) -> Answer:
         """
-        Read an object, or a part of it, into the receiver; 304 where the headers ask for that.
+        Read an object, or a range of it, into the receiver; a conditional request may return 304.
 
         Args:
-            headers: Beside those of every GET.
-            size_bytes: About so much is expected; more time for more.
+            headers: Returns additional headers before each attempt.
+            size_bytes: The expected size, which extends the time limit.
 
         Raises:
-            ObjectMoved: It is not there.
+            ObjectMoved: The object does not exist.
             ObjectError, SourceError, WireError
         """
         request = self._request(operation, key)
@@ -216,13 +216,13 @@ class S3Client:
 
     def has_still(self, operation: Operation, key: str, etag: str) -> bool:
         """
-        Whether an object still has an ETag, or is still not there, by one blocking request.
+        Whether an object still has an ETag, or is still missing; sends one blocking request.
 
-        False also where that cannot be told: :meth:`get` finds the reason. Through a proxy it
-        never can.
+        Also False if that cannot be determined, which is always so through a proxy; then
+        :meth:`get` finds the reason.
 
         Args:
-            etag: As S3 sent it, with its quotes; empty for one that was not there.
+            etag: As S3 sent it, with its quotes; empty for an object that was missing.
         """
         address, poll = self._address, self._poll
         if address is None or self._credentials is None or poll is None:
@@ -238,7 +238,7 @@ class S3Client:
 
     def close(self) -> None:
         """
-        Drop the connections.
+        Close the connections.
         """
         if self._pool is not None:
             self._pool.close()
@@ -258,8 +258,8 @@ class S3Client:
         check: Check | None = None,
     ) -> Answer:
         """
-        Send a request, again after what passes by itself: throttling, a failed server, a lost
-        connection, rotated credentials, a bucket elsewhere.
+        Send a request, and retry it after transient failures (throttling, server errors, lost
+        connections), rotated credentials or a redirect to the bucket's region.
         """
         failures = 0
         may_relocate = may_renew = True
@@ -288,7 +288,7 @@ class S3Client:
                     if refusal.region != self.region:
                         assert self._config is not None
                         self._relocate(self._config, refusal.region)
-                    if refusal.region != region:  # maybe another request has relocated meanwhile
+                    if refusal.region != region:  # another request may have relocated meanwhile
                         continue
                 if refusal.code in STALE_CREDENTIALS and may_renew:
                     may_renew = False
@@ -306,7 +306,7 @@ class S3Client:
         self, request: Request, query: dict[str, str], headers: Mapping[str, str]
     ) -> tuple[str, dict[str, str]]:
         """
-        Return path and query of a request, and all its headers.
+        Return the path with query and all headers of a request.
         """
         assert self._address is not None and self._credentials is not None
         address = self._address
@@ -323,7 +323,7 @@ class S3Client:
 
     def _who(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> str | None:
         """
-        Return who was refused, for the error; asks STS only where S3 does not say it.
+        Return who was refused, for the error; ask STS only if S3 does not report it.
         """
         if refusal.code in STALE_CREDENTIALS and used is not None:
             return f"the access key {used.access_key}"
@@ -341,7 +341,7 @@ class S3Client:
 
     def _relocate(self, config: AwsConfig, bucket_region: str | None) -> None:
         """
-        Point at the bucket's region; the host is always one that we derive ourselves.
+        Switch to the bucket's region; the host is always derived here, never taken from S3.
         """
         address = locate(self._bucket, config, bucket_region)
         is_known = self._address is not None and self._address.origin == address.origin

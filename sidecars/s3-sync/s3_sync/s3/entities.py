@@ -1,5 +1,5 @@
 """
-Text of S3's XML where it is found without a parser. Pure.
+Decodes text of S3's XML that is found without a parser. Pure.
 """
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 def unescaped(text: str) -> str:
     """
-    Return text with what its entities stand for.
+    Return text with its XML entities decoded.
     """
     if "&" not in text:
         return text
-    from html import unescape  # noqa: PLC0415 - 2 ms, and hardly any text has one
+    from html import unescape  # noqa: PLC0415 - 2 ms, and entities are rare
 
     return unescape(text)

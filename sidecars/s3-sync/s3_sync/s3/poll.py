@@ -1,8 +1,8 @@
 """
-Polls between cycles: is an object still what it was? On one blocking connection of its own.
+Polls between cycles whether an object is unchanged, over one separate blocking connection.
 
-Lists and downloads go through the pool. A poll cannot: the process has slept, its caches are
-cold, and asyncio and llhttp take five times the CPU of a bare send and receive, this 1.3 times
+Lists and downloads use the pool. A poll does not: after a sleep the process's caches are cold,
+and asyncio and llhttp take five times the CPU of a bare send and receive, this module 1.3 times
 (docs/decisions/0002-data-plane.md).
 """
 
@@ -22,11 +22,11 @@ _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 class PollConnection:
     """
-    One connection to one origin, without a proxy; any doubt about an answer is left to a cycle.
+    One connection to one origin, without a proxy; a doubtful response is left to a cycle.
 
     Args:
-        seconds: The limit for connecting, for each silence, and for the whole answer.
-        keep_seconds: As :class:`s3_sync.s3.pool.Patience`.
+        seconds: The limit for connecting, for each silence, and for the whole response.
+        keep_seconds: See :class:`s3_sync.s3.pool.Patience`.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class PollConnection:
 
     def status(self, head: bytes) -> bytes:
         """
-        Return the status of the answer to a request; empty where there was none, or half of one.
+        Send a request and return the response status; empty if no complete response arrived.
 
         Args:
-            head: Request line and headers, whole.
+            head: The complete request line and headers.
         """
         if time.monotonic() - self._heard_at > self._keep_seconds:
             self.close()
@@ -66,7 +66,7 @@ class PollConnection:
 
     def close(self) -> None:
         """
-        Drop the connection.
+        Close the connection.
         """
         if self._socket is not None:
             self._socket.close()
@@ -83,14 +83,14 @@ class PollConnection:
             if not piece:
                 raise ConnectionResetError
             answer += piece
-            if time.monotonic() > ends_at:  # each piece was in time, the answer is not
+            if time.monotonic() > ends_at:  # each piece was in time, but the response is not
                 raise TimeoutError
         self._heard_at = time.monotonic()
         found = _STATUS.match(answer)
         status = found[1] if found is not None and _END in answer else b""
         if status != b"304" or b"\r\nconnection: close\r\n" in answer.lower():
-            self.close()  # a body is not read: what it says is left to a cycle
-        elif not answer.endswith(_END):  # a 304 has none
+            self.close()  # a body is not read: a cycle will read it
+        elif not answer.endswith(_END):  # a 304 has no body
             self.close()
             return b""
         return status

@@ -1,5 +1,5 @@
 """
-A few keep-alive connections to one origin, for lists and downloads, directly or through a proxy.
+Keep-alive connections to one origin, for lists and downloads, directly or through a proxy.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ PROXY_HEAD_LIMIT_BYTES = 16 << 10
 
 class Patience(NamedTuple):
     """
-    How long to wait, in seconds.
+    The time limits, in seconds.
 
     Args:
-        connect_seconds: For a connection, with TLS and a proxy's tunnel.
-        resolve_seconds: For the name server.
-        keep_seconds: With an idle connection before it is used no more: NAT gateways and firewalls
-            forget it, some after a minute.
-        answer_seconds: For an answer; a body may take longer as far as it brings at least
+        connect_seconds: For a connection, including TLS and a proxy's tunnel.
+        resolve_seconds: For name resolution.
+        keep_seconds: For reusing an idle connection: NAT gateways and firewalls forget it, some
+            after a minute.
+        answer_seconds: For a response; a larger body extends it by its size divided by
             ``slowest_bytes_per_second``.
-        retry_seconds: Before the first retry, at most; twice as long before each further one.
+        retry_seconds: The longest pause before the first retry; it doubles with each retry.
     """
 
     connect_seconds: float = 10.0
@@ -42,7 +42,7 @@ class Patience(NamedTuple):
 
 PATIENCE = Patience()
 
-# What the next handshake trusts.
+# Returns the SSL context for the next handshake.
 TlsContext = Callable[[], ssl.SSLContext]
 
 
@@ -68,14 +68,14 @@ class Pool:
         check: Check | None = None,
     ) -> Answer:
         """
-        Send one GET, on a kept connection where there is one.
+        Send one GET, on a kept connection if one is idle.
 
         Args:
             path: Encoded path with query.
-            headers: Whole and signed, with ``host``.
+            headers: Complete and signed, with ``host``.
 
         Raises:
-            WireError: No whole answer came.
+            WireError: No complete response arrived.
         """
         head = self._head(path, headers)
         while True:
@@ -87,12 +87,12 @@ class Pool:
                 answer = await connection.request(head, sink, seconds, check)
             except StaleConnection:
                 if is_kept:
-                    self.close()  # what befell one kept connection befell the others too
+                    self.close()  # the other kept connections are probably stale as well
                     continue
                 raise WireError(
-                    "connection_lost", "the server closed a new connection without an answer"
+                    "connection_lost", "the server closed a new connection without a response"
                 ) from None
-            if answer.status == 407:  # S3 has no such answer
+            if answer.status == 407:  # S3 never sends this status
                 connection.close()
                 raise _wants_login(self.origin)
             if connection.is_usable:
@@ -103,7 +103,7 @@ class Pool:
 
     def close(self) -> None:
         """
-        Drop the idle connections.
+        Close the idle connections.
         """
         while self._idle:
             self._idle.pop().close()
@@ -125,10 +125,10 @@ class Pool:
 
     async def _connect(self) -> Connection:
         """
-        Open a connection; twice where the certificates that we trust changed meanwhile.
+        Open a connection; retry once if the trusted certificates changed meanwhile.
 
         Raises:
-            WireError: With the reason for which it failed.
+            WireError: The connection failed.
         """
         if self._context is None:
             return await self._open(None)
@@ -143,7 +143,7 @@ class Pool:
 
     async def _open(self, context: ssl.SSLContext | None) -> Connection:
         """
-        Open a connection, through the proxy where there is one.
+        Open a connection, through the proxy if there is one.
         """
         loop = asyncio.get_running_loop()
         origin, patience = self.origin, self._patience
@@ -164,16 +164,16 @@ class Pool:
         except TimeoutError:
             raise WireError(
                 "request_timeout",
-                f"{where} did not accept a connection in {patience.connect_seconds:g} s",
+                f"{where} did not accept a connection within {patience.connect_seconds:g} s",
             ) from None
         except (socket.gaierror, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not a host name"
+            why = error.strerror if isinstance(error, OSError) else "it is not a valid host name"
             raise WireError(
                 "name_unresolved", f"the name of {where} cannot be resolved: {why}"
             ) from None
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise WireError("tls_failed", f"TLS with {where} failed: {why}") from None
+            raise WireError("tls_failed", f"the TLS handshake with {where} failed: {why}") from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
@@ -182,7 +182,7 @@ class Pool:
 
 def proxy_address(url: str) -> tuple[str, int] | None:
     """
-    Return host and port of a proxy; None for a kind that we do not speak, as https.
+    Return host and port of a proxy; None for an unsupported kind, such as https.
     """
     try:
         proxy = urlsplit(url)
@@ -194,7 +194,7 @@ def proxy_address(url: str) -> tuple[str, int] | None:
 
 def write_head(target: str, headers: Mapping[str, str]) -> bytes:
     """
-    Return a GET request as it is sent.
+    Return the bytes of a GET request.
     """
     lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
@@ -204,11 +204,11 @@ async def _open_socket(
     loop: asyncio.AbstractEventLoop, host: str, port: int, patience: Patience
 ) -> socket.socket:
     """
-    Connect to the first address of a host that answers.
+    Connect to the first address of a host that accepts a connection.
 
     Raises:
-        socket.gaierror: The name server does not know it, or is silent.
-        OSError: No address accepts; the error of the last one.
+        socket.gaierror: The name server does not know the host, or does not respond.
+        OSError: No address accepts; this is the error of the last one.
     """
     try:
         found = _find_numeric(host, port)
@@ -216,7 +216,7 @@ async def _open_socket(
             async with asyncio.timeout(patience.resolve_seconds):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
-        raise socket.gaierror(socket.EAI_AGAIN, "the name server does not answer") from None
+        raise socket.gaierror(socket.EAI_AGAIN, "the name server does not respond") from None
     for index, (family, kind, protocol, _, address) in enumerate(found, 1):
         sock = socket.socket(family, kind, protocol)
         try:
@@ -237,7 +237,7 @@ async def _open_socket(
 
 def _find_numeric(host: str, port: int) -> list[Any]:
     """
-    Resolve a host that is an IP address, about which no name server is asked; empty for a name.
+    Resolve a host that is an IP address, without a name server; return an empty list for a name.
     """
     try:
         flags = socket.AI_NUMERICHOST
@@ -250,11 +250,11 @@ async def _open_proxy(
     loop: asyncio.AbstractEventLoop, origin: HttpOrigin, patience: Patience
 ) -> socket.socket:
     """
-    Connect to the proxy, and for https ask it for a tunnel.
+    Connect to the proxy, and for https request a tunnel.
 
     Raises:
-        WireError: The proxy refuses, or is of a kind that we do not speak.
-        OSError: It cannot be reached.
+        WireError: The proxy refuses, or is of an unsupported kind.
+        OSError: The proxy cannot be reached.
     """
     assert origin.proxy is not None
     address = proxy_address(origin.proxy)
@@ -282,7 +282,7 @@ async def _ask_for_tunnel(
         sock, f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{extra}\r\n".encode("latin-1")
     )
     head = b""
-    # One byte at a time: what follows the head belongs to TLS.
+    # One byte at a time, because the bytes after the head belong to TLS.
     while not head.endswith(b"\r\n\r\n"):
         byte = await loop.sock_recv(sock, 1)
         if not byte or len(head) > PROXY_HEAD_LIMIT_BYTES:
@@ -297,21 +297,23 @@ async def _ask_for_tunnel(
 
 def _wants_login(origin: HttpOrigin) -> WireError:
     """
-    Return the error for an answer 407.
+    Return the error for a 407 response.
     """
     if origin.proxy is None:
         who = f"a proxy on the way to {origin.host}"
     else:
         who = f"the proxy {hide_userinfo(origin.proxy)}"
     is_refused = origin.proxy is not None and "@" in origin.proxy
-    what = "refuses the user and password of its URL" if is_refused else "wants user and password"
+    what = (
+        "rejects the user and password in its URL" if is_refused else "requires user and password"
+    )
     return WireError("proxy_refused", f"{who} {what} (407 Proxy Authentication Required)")
 
 
 def _proxy_authorization(proxy: str) -> dict[str, str]:
     try:
         parts = urlsplit(proxy)
-    except ValueError:  # refused with its reason when we connect
+    except ValueError:  # refused with a reason when connecting
         return {}
     if parts.username is None:
         return {}

@@ -1,5 +1,5 @@
 """
-What an answer of S3 that is not a success means, and what a person should do about it.
+Translates error responses of S3 into reasons, messages and advice.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ACTIONS: dict[Operation, str] = {
     "delete": "s3:DeleteObject",
 }
 
-# Reasons for which an action is denied, by how its name begins: another statement grants each, and
-# often other people.
+# The reason for a denied action, by the action's prefix. A different policy statement grants each,
+# and often a different team.
 DENIALS = {
     "s3:List": "access_denied_list",
     "s3:Get": "access_denied_get",
@@ -33,7 +33,7 @@ DENIALS = {
     "kms:": "access_denied_kms",
 }
 
-# Codes after which the credentials are fetched again, once: they were rotated, or have expired.
+# Codes after which the credentials are fetched again once: they were rotated or have expired.
 STALE_CREDENTIALS = {
     "ExpiredToken": "credentials_expired",
     "ExpiredTokenException": "credentials_expired",
@@ -43,10 +43,10 @@ STALE_CREDENTIALS = {
 }
 
 _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
-# It goes into a host name and a header.
+# The region becomes part of a host name and a header.
 REGION = re.compile(r"[a-z0-9-]{1,32}")
 _USER = re.compile(r"User: (arn:\S+)")
-# How a region begins, its partition, the domain of its endpoints; all others are "aws".
+# Region prefix, partition, and domain of the endpoints; all other regions are in "aws".
 # https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
 PARTITIONS = (
     ("cn-", "aws-cn", "amazonaws.com.cn"),
@@ -61,12 +61,12 @@ PARTITIONS = (
 
 class Request(NamedTuple):
     """
-    What was asked, for the error.
+    A request, as the error describes it.
 
     Args:
-        bucket: Its name, or the ARN of an access point.
-        key: Of the object, or the prefix of the listing.
-        prefix: The folder that is synced.
+        bucket: The bucket's name, or the ARN of an access point.
+        key: The key of the object, or the prefix of the listing.
+        prefix: The prefix of the synced folder.
     """
 
     operation: Operation
@@ -82,14 +82,14 @@ class Request(NamedTuple):
     @property
     def arn(self) -> str:
         """
-        The resource that was asked for.
+        The requested resource.
         """
         return self._arn_of(self.key)
 
     @property
     def folder_arn(self) -> str:
         """
-        The resource that the IAM statement should name: all of the folder at once.
+        The resource that the IAM statement should name: the whole folder.
         """
         return self._arn_of(f"{self.prefix}*")
 
@@ -103,7 +103,7 @@ class Request(NamedTuple):
 
 class Refusal(NamedTuple):
     """
-    The error document: code and message as S3 sent them, empty where it sent none.
+    The error document: code and message as S3 sent them; empty if S3 sent none.
     """
 
     code: str
@@ -113,7 +113,7 @@ class Refusal(NamedTuple):
 
 class Permission(NamedTuple):
     """
-    An IAM action and the resource it is needed on.
+    A required IAM action, and its resource.
     """
 
     action: str
@@ -122,10 +122,10 @@ class Permission(NamedTuple):
 
 class S3Error(SidecarError):
     """
-    S3 refused or failed.
+    S3 refused or failed a request.
 
     Args:
-        permission: What is missing, where it is a matter of permission.
+        permission: The missing permission, if that is the cause.
     """
 
     def __init__(
@@ -137,25 +137,25 @@ class S3Error(SidecarError):
 
 class SourceError(S3Error):
     """
-    The source as a whole fails: the cycle ends here.
+    The source fails as a whole: the cycle ends.
     """
 
 
 class ObjectError(S3Error):
     """
-    One object fails; the others are still worth trying.
+    One object fails; other objects are still tried.
     """
 
 
 class ObjectMoved(Exception):
     """
-    The object changed or vanished since it was listed: left for the next cycle.
+    The object was changed or deleted since it was listed; the next cycle handles it.
     """
 
 
 def read_refusal(answer: Answer) -> Refusal:
     """
-    Read the error document, in whatever order and namespace; never fails.
+    Read the error document, in any order and namespace; never fails.
     """
     text = answer.body[:65536].decode(errors="replace")
 
@@ -171,7 +171,7 @@ def read_refusal(answer: Answer) -> Refusal:
 
 def is_denied(answer: Answer, refusal: Refusal) -> bool:
     """
-    Whether it is a question of permission, where the identity belongs in the error.
+    Whether a permission is missing, so that the error should include the identity.
     """
     return answer.status == 403 and refusal.code not in {
         *STALE_CREDENTIALS,
@@ -185,14 +185,14 @@ def explain(
     answer: Answer, refusal: Refusal, request: Request, identity: str | None
 ) -> SidecarError | ObjectMoved:
     """
-    Return the error for an answer that is not a success.
+    Return the error for a response that is not a success.
 
     Args:
-        identity: Who asked, from STS, or the access key that was refused.
+        identity: The caller according to STS, or the access key that was refused.
     """
     said = f"{answer.status} {refusal.code} {refusal.message}".strip()
     where = request.url
-    # A listing speaks for the endpoint; what befalls one object may well befall that one alone.
+    # A failed listing concerns the whole source; a failed object may be the only one.
     error = SourceError if request.operation == "list" else ObjectError
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
@@ -203,40 +203,42 @@ def explain(
             return SourceError(
                 "bucket_not_found",
                 f"the bucket {request.bucket} does not exist ({said})",
-                "Check AWS_BUCKET for a typo, and that the credentials are for the right account.",
+                "Check AWS_BUCKET for a typo, and check that the credentials belong to the right "
+                "account.",
             )
         case "RequestTimeTooSkewed":
             return SourceError(
                 "clock_skew",
-                f"the clock of this machine is wrong by more than S3 allows ({said})",
+                f"this machine's clock differs from S3's by more than S3 allows ({said})",
                 "Check the time synchronization of the node.",
             )
         case "SignatureDoesNotMatch":
             return error(
                 "credentials_invalid",
-                f"S3 did not accept the signature of the request for {where} ({said})",
-                "The secret key does not belong to the access key, or a proxy changes requests.",
+                f"S3 rejected the signature of the request for {where} ({said})",
+                "Check that the secret key belongs to the access key, and that no proxy alters "
+                "requests.",
             )
         case "InvalidObjectState":
             return ObjectError(
                 "object_archived",
                 f"{where} is archived ({said})",
-                "Restore it, or leave it out by S3_SYNC_EXCLUDE.",
+                "Restore it, or exclude it with S3_SYNC_EXCLUDE.",
             )
         case code if code.startswith("KMS."):
             return ObjectError(
                 "kms_key_unusable",
                 f"the KMS key of {where} cannot be used ({said})",
-                "Enable the key, or encrypt the object with another one.",
+                "Enable the key, or encrypt the object with another key.",
             )
         case code if code in STALE_CREDENTIALS:
             return SourceError(
                 STALE_CREDENTIALS[code],
-                f"S3 refuses {identity} ({said})",
+                f"S3 rejected {identity} ({said})",
                 "Renew the credentials at their source.",
             )
     if answer.status == 408 or refusal.code == "RequestTimeout":
-        said = f"the server gave up on the connection ({said})"
+        said = f"the server timed out on the connection ({said})"
         return ObjectError("connection_lost", said, ADVICE["connection_lost"])
     match answer.status:
         case 412:
@@ -248,33 +250,33 @@ def explain(
         case 416:
             return ObjectError(
                 "bundle_corrupt",
-                f"{where} ends before the data that its manifest names ({said})",
-                "Publish the release again; what is published here stays.",
+                f"{where} is shorter than its manifest states ({said})",
+                "Publish the release again. The published files stay.",
             )
         case 404:
             return SourceError(
                 "bucket_not_found",
-                f"the endpoint does not know bucket {request.bucket} ({said})",
+                f"the endpoint does not know the bucket {request.bucket} ({said})",
                 "Check AWS_BUCKET and the endpoint.",
             )
         case 429 | 503:
             return error(
                 "throttled",
-                f"S3 asks to slow down, for {where} ({said})",
-                "It passes by itself; more INTERVAL or S3_SYNC_JITTER helps a large fleet. Where "
-                "it is always the same object, the store cannot read it.",
+                f"S3 throttled the request for {where} ({said})",
+                "This resolves itself. For a large fleet, raise INTERVAL or S3_SYNC_JITTER. If it "
+                "is always the same object, the store cannot read that object.",
             )
         case status if status >= 500:
-            return ObjectError("server_error", f"S3 failed on {where} ({said})")
+            return ObjectError("server_error", f"S3 failed to serve {where} ({said})")
         case status if 300 <= status < 400:
             return error(
                 "redirect_refused",
                 f"the endpoint redirects {where} to "
                 f"{answer.headers.get('location', 'nowhere')!r}; "
                 "credentials are never sent to another host",
-                "Check the endpoint, AWS_REGION, and whether a proxy or portal is in the way.",
+                "Check the endpoint and AWS_REGION, and check for a proxy or captive portal.",
             )
-    return error("client_error", f"S3 refused {where} ({said})")
+    return error("client_error", f"S3 rejected the request for {where} ({said})")
 
 
 def _explain_denied(
@@ -285,30 +287,30 @@ def _explain_denied(
     action, arn, scope = ACTIONS[request.operation], request.arn, request.arn
     if request.operation != "list":
         scope = request.folder_arn
-    place = "the policy of the role"
+    place = "the role's policy"
     if denied:
         action = denied[1]
-        # A missing object is a matter of s3:ListBucket, which tells that it is missing.
+        # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
         if denied[2] and (action.startswith("kms:") or action == ACTIONS["list"]):
             arn = scope = denied[2]
     if "customer master key" in refusal.message or action.startswith("kms:"):
         action = action if action.startswith("kms:") else "kms:Decrypt"
-        place += " and the policy of the key"
+        place += " and the key's policy"
         if not arn.startswith("arn:aws") or ":kms:" not in arn:
             arn = scope = f"the KMS key of {request.url}"
-    who = (user and user[1]) or identity or "unknown (STS did not say)"
+    who = (user and user[1]) or identity or "an unknown identity (STS did not report it)"
     error = SourceError if request.operation == "list" else ObjectError
     return error(
         _denial_of(action) or _denial_of(ACTIONS[request.operation]),
-        f"{who} may not {action} on {arn}, for {request.url} ({said})",
-        f"Allow {action} on {scope} in {place}; also look for a Deny in the bucket's policy, the "
-        "VPC endpoint's policy or an SCP.",
+        f"{who} is not allowed to perform {action} on {arn}, for {request.url} ({said})",
+        f"Allow {action} on {scope} in {place}. Also check the bucket policy, the VPC endpoint "
+        "policy and SCPs for a Deny.",
         Permission(action, scope),
     )
 
 
 def _denial_of(action: str) -> str:
     """
-    Return the reason for an action that is denied; empty for one of another kind.
+    Return the reason for a denied action; empty for an action of another kind.
     """
     return next((reason for start, reason in DENIALS.items() if action.startswith(start)), "")

@@ -1,8 +1,8 @@
 """
 AWS Signature Version 4 for GET requests without a body.
 
-A few lines, because botocore's signer costs 35 µs a request against 6.5 µs here; the tests compare
-the two on hundreds of odd keys.
+Implemented here because botocore's signer takes 35 µs for a request, this module 6.5 µs. The tests
+compare both on hundreds of odd keys.
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 """
 
@@ -24,14 +24,14 @@ EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 def encode_key(key: str) -> str:
     """
-    Percent-encode a key for the path; S3 wants it encoded once and never normalized.
+    Percent-encode a key for the path; S3 expects it encoded once and never normalized.
     """
     return quote(key, safe="/-_.~")
 
 
 def encode_query(query: Mapping[str, str]) -> str:
     """
-    Return the canonical query string, sorted as the signature wants it.
+    Return the canonical query string, sorted as the signature requires.
     """
     return "&".join(
         sorted(f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in query.items())
@@ -53,9 +53,9 @@ def _stamp(seconds: int) -> str:
 
 class _Form(NamedTuple):
     """
-    What requests of one second have in common: the rest of the canonical request after path and
-    query, of the text to sign before its digest, of the header before the signature; all headers
-    but that one.
+    The common parts of all requests of one second: the canonical request after path and query,
+    the string to sign before its digest, the ``Authorization`` header before the signature, and
+    all other headers.
     """
 
     canonical: str
@@ -99,15 +99,15 @@ def sign(
     now: datetime | None = None,
 ) -> dict[str, str]:
     """
-    Return the headers of a signed GET: the given ones, ``Host``, and what the signature adds;
-    of an anonymous one without a signature.
+    Return the headers of a signed GET: the given ones, ``Host``, and the headers of the signature;
+    an anonymous GET has no signature.
 
     Args:
-        host: As in the ``Host`` header, with the port where it is not the scheme's own.
-        path: Encoded by :func:`encode_key`, with its leading slash.
-        query: Encoded by :func:`encode_query`.
-        headers: Further headers; those that begin with ``x-amz-`` are signed.
-        now: The time of the request; the present unless given.
+        host: The ``Host`` header, with the port unless it is the scheme's default.
+        path: Encoded with :func:`encode_key`, with the leading slash.
+        query: Encoded with :func:`encode_query`.
+        headers: Additional headers; those that begin with ``x-amz-`` are signed.
+        now: The time of the request; default: the current time.
     """
     if credentials is ANONYMOUS:
         return {**headers, "host": host}

@@ -1,5 +1,5 @@
 """
-Whose certificates are trusted.
+The trusted CA certificates.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ log = get_logger("tls")
 
 class Trust:
     """
-    The CA bundle of the settings, else the system's store, else botocore's own bundle.
+    Trusts the CA bundle of the settings, else the system's store, else botocore's bundle.
 
-    A bundle is rotated while we run, in place or by the links of a ConfigMap: its files are looked
-    at before each handshake. Connections that are open stay so.
+    A bundle may be rotated at runtime, in place or through the links of a ConfigMap: its files are
+    checked before each handshake. Open connections stay open.
 
     Raises:
         SourceError: The bundle cannot be read.
@@ -32,9 +32,9 @@ class Trust:
 
     def context(self) -> ssl.SSLContext:
         """
-        Return what the next handshake trusts: the same object while no file changes.
+        Return the context for the next handshake; the same object while no file changes.
 
-        A bundle that cannot be read any more, as one that is half written, leaves the last one.
+        If the bundle cannot be read, for example while it is being written, the last one stays.
         """
         stamps = self._look()
         if stamps != self._stamps:
@@ -49,7 +49,7 @@ class Trust:
 
     def _look(self) -> list[tuple[int, ...] | None]:
         """
-        Return what changes with the content of each file.
+        Return a stamp of each file that changes with its content.
         """
         if self._config.ca_bundle:
             return [_stamp(self._config.ca_bundle)]

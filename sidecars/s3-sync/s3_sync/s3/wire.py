@@ -1,8 +1,8 @@
 """
-One HTTP/1.1 connection of the pool: asyncio below, llhttp (httptools) for the parsing.
+One HTTP/1.1 connection of the pool, on asyncio, parsed by llhttp (httptools).
 
-One request at a time, every wait with a deadline, no redirect followed, an answer whose end
-cannot be known refused.
+It sends one request at a time, limits every wait, follows no redirect, and refuses a response
+whose end cannot be determined.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import httptools
 from sidecar_runtime.errors import SidecarError
 
 IDLE_SECONDS = 30.0
-# Beyond this, an answer that is kept in memory is not one of S3's: a page of 1,000 keys of the
-# longest kind, percent-encoded, has less than 5 MiB.
+# S3 never sends a larger response that is kept in memory: a page of 1,000 keys of maximum length,
+# percent-encoded, has less than 5 MiB.
 BODY_LIMIT_BYTES = 32 << 20
-# All that is not body: interim answers, headers, chunk sizes and extensions, trailers. S3 has some
-# 10 KiB at most, and many short headers take twenty times their length in memory.
+# Everything except the body: interim responses, headers, chunk sizes and extensions, trailers. S3
+# sends 10 KiB at most, and many short headers take twenty times their length in memory.
 FRAMING_LIMIT_BYTES = 64 << 10
 HEADERS_LIMIT = 1000
 
@@ -30,22 +30,23 @@ Check = Callable[[dict[str, str]], object]
 
 
 ADVICE = {
-    "connection_lost": "It is tried again. If it persists, a proxy or firewall cuts connections.",
+    "connection_lost": "It is retried. If it persists, check for a proxy or firewall that cuts "
+    "connections.",
     "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
     "to S3, and HTTPS_PROXY and NO_PROXY.",
     "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
-    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY; user and password belong in "
-    "the URL of the proxy, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
-    "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy): packets that "
-    "are dropped look like this.",
-    "server_error": "It is tried again. If it persists, look at the server or the proxy before it.",
-    "tls_failed": "If a company's own CA signs the traffic, point AWS_CA_BUNDLE at its bundle.",
+    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the "
+    "proxy's URL, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
+    "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy) for dropped "
+    "packets.",
+    "server_error": "It is retried. If it persists, check the server and any proxy in front of it.",
+    "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
 }
 
 
 class WireError(SidecarError):
     """
-    The request got no whole answer; nothing is known about the object.
+    No complete response arrived; the state of the object is unknown.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -54,13 +55,13 @@ class WireError(SidecarError):
 
 class StaleConnection(Exception):
     """
-    The server had closed a kept connection before it saw our request: try on a new one.
+    The server closed a kept connection before it received the request: retry on a new one.
     """
 
 
 class HttpOrigin(NamedTuple):
     """
-    Where requests go: scheme, host and port, and the proxy on the way (URL, or None).
+    The target of requests: scheme, host and port, and the proxy to use (URL, or None).
     """
 
     scheme: str
@@ -71,7 +72,7 @@ class HttpOrigin(NamedTuple):
     @property
     def host_header(self) -> str:
         """
-        The ``Host`` header: the port only where it is not the scheme's own.
+        The ``Host`` header; without the port if it is the scheme's default.
         """
         shown = f"[{self.host}]" if ":" in self.host else self.host
         is_default = self.port == (443 if self.scheme == "https" else 80)
@@ -81,7 +82,7 @@ class HttpOrigin(NamedTuple):
 @dataclass(slots=True)
 class Answer:
     """
-    Status, headers (lower-case names), and the body unless it went into a sink.
+    A response: status, headers (lower-case names), and the body unless a sink received it.
     """
 
     status: int = 0
@@ -91,7 +92,7 @@ class Answer:
 
 class Connection(asyncio.Protocol):
     """
-    One connection; :meth:`request` is called again only after the last answer has ended.
+    One connection; call :meth:`request` again only after the last response has ended.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -103,13 +104,13 @@ class Connection(asyncio.Protocol):
         self._is_new = True
         self._heard_at = 0.0
         self._ends_at = 0.0
-        # One for many requests: it fires when the first of them could have been late.
+        # One timer for many requests: it fires when the first of them could time out.
         self._watch_handle: asyncio.TimerHandle | None = None
         self.is_usable = True
 
     def _expect(self, sink: Sink | None, check: Check | None) -> None:
         """
-        Begin an answer.
+        Prepare for the next response.
         """
         self._answer = Answer()
         self._held = bytearray()
@@ -127,19 +128,19 @@ class Connection(asyncio.Protocol):
         self, head: bytes, sink: Sink | None, seconds: float, check: Check | None = None
     ) -> Answer:
         """
-        Send a request without body and return the answer.
+        Send a request without body and return the response.
 
         Args:
-            head: The request line and headers, whole.
-            sink: Takes the body of a 200 or 206 as it comes; an exception it raises ends the
+            head: The complete request line and headers.
+            sink: Receives the body of a 200 or 206 as it arrives; an exception it raises ends the
                 request and is raised here.
-            check: Looks at the headers of a 200 or 206 before its body comes; like the sink, it
+            check: Checks the headers of a 200 or 206 before the body arrives; like the sink, it
                 may raise.
             seconds: The limit for the whole exchange; IDLE_SECONDS limits each silence.
 
         Raises:
-            StaleConnection: A kept connection was closed by the server meanwhile.
-            WireError: Timeout, reset, truncated or malformed answer.
+            StaleConnection: The server has closed a kept connection.
+            WireError: Timeout, reset, truncated or malformed response.
         """
         assert self._transport is not None
         if self._transport.is_closing():
@@ -165,7 +166,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """
-        Drop the connection at once; a half-read body makes it unusable.
+        Close the connection at once; after a half-read body it is unusable.
         """
         self.is_usable = False
         if self._watch_handle is not None:
@@ -192,13 +193,13 @@ class Connection(asyncio.Protocol):
             if self._framing_bytes > FRAMING_LIMIT_BYTES:
                 raise WireError(
                     "server_error",
-                    f"over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or trailers came "
-                    "without a byte of the body",
+                    f"the response has over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or "
+                    "trailers without a byte of the body",
                 )
         except httptools.HttpParserCallbackError as error:
             self._fail(error.__context__ if isinstance(error.__context__, Exception) else error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(WireError("server_error", f"the answer is not HTTP/1.1: {error}"))
+            self._fail(WireError("server_error", f"the response is not HTTP/1.1: {error}"))
         except Exception as error:  # noqa: BLE001 - whatever the sink raises ends the request
             self._fail(error)
 
@@ -212,10 +213,12 @@ class Connection(asyncio.Protocol):
         if self._ends_with_connection and exc is None:
             self._end()
             return
-        part = "in the middle of" if self._has_begun else "before"
+        part = "during" if self._has_begun else "before"
         why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
         self._fail(
-            WireError("connection_lost", f"the server closed the connection {part} its answer{why}")
+            WireError(
+                "connection_lost", f"the server closed the connection {part} its response{why}"
+            )
         )
 
     # --- httptools
@@ -223,26 +226,26 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._waiter is None or self._waiter.done():
             self.is_usable = False
-            raise WireError("server_error", "the server sent more than one answer")
+            raise WireError("server_error", "the server sent more than one response")
         self._has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._answer.status >= 200:  # a trailer, which says nothing that we want to know
+        if self._answer.status >= 200:  # a trailer, which is not used
             return
         if len(self._answer.headers) == HEADERS_LIMIT:
-            raise WireError("server_error", f"the answer has over {HEADERS_LIMIT} headers")
+            raise WireError("server_error", f"the response has over {HEADERS_LIMIT} headers")
         self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
         self._answer.status = status = self._parser.get_status_code()
         headers = self._answer.headers
-        if status < 200:  # interim, such as 103 Early Hints: the answer follows
+        if status < 200:  # interim, such as 103 Early Hints: the final response follows
             headers.clear()
             return
         has_end = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "")
         if not has_end and status not in (204, 304):
             if status in (200, 206):
-                raise WireError("server_error", "the answer does not say how long it is")
+                raise WireError("server_error", "the response does not declare its length")
             self._ends_with_connection = True
         if status not in (200, 206):
             self._sink = None
@@ -251,10 +254,10 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
-        # Pieces are put together first: in a list one of two bytes takes fifty.
+        # Pieces are joined first: in a list, a piece of two bytes takes fifty.
         self._held += body
         if self._sink is None and len(self._held) > BODY_LIMIT_BYTES:
-            raise WireError("server_error", f"the answer has over {BODY_LIMIT_BYTES} bytes")
+            raise WireError("server_error", f"the response has over {BODY_LIMIT_BYTES} bytes")
 
     def on_message_complete(self) -> None:
         if self._answer.status < 200:
@@ -268,7 +271,7 @@ class Connection(asyncio.Protocol):
 
     def _pass_on(self) -> None:
         """
-        Give the sink what has come.
+        Pass the received bytes to the sink.
         """
         if self._sink is not None and self._held:
             piece = bytes(self._held)
@@ -287,7 +290,7 @@ class Connection(asyncio.Protocol):
 
     def _watch_until(self, limit: float) -> None:
         """
-        Look at a time, or before it.
+        Check for a timeout at this time or earlier.
         """
         handle = self._watch_handle
         if handle is None or handle.when() > limit:
@@ -297,7 +300,7 @@ class Connection(asyncio.Protocol):
 
     def _watch(self) -> None:
         """
-        Fail the request when its time is up; else look again when it could next be.
+        Fail the request if its time is up; otherwise check again when it could next be.
         """
         self._watch_handle = None
         if self._waiter is None:
@@ -314,6 +317,6 @@ class Connection(asyncio.Protocol):
         self._fail(
             WireError(
                 "request_timeout",
-                f"the answer did not end in time (nothing heard for {silent:.0f} s)",
+                f"the response was not complete in time (no data for {silent:.0f} s)",
             )
         )

@@ -1,3 +1,3 @@
 """
-The folder that is kept, and `.s3-sync` in it: every effect on the disk is here.
+The synced folder and its `.s3-sync`: every change on disk happens here.
 """

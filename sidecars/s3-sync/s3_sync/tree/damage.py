@@ -1,5 +1,5 @@
 """
-What is on disk, held against the list of what was published.
+Compares the files on disk with the list of published files.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from s3_sync.tree.managed import Managed
 
 class Scan:
     """
-    Which files are looked at next: all of them by turns, as a look at each costs more than asking
-    S3.
+    Selects the files to inspect next, slice by slice: inspecting all of them costs more than
+    polling S3.
 
     Args:
-        least: How many at least in a slice.
-        cycles: How many slices at most for all of them.
+        least: The minimum number of files in a slice.
+        cycles: The maximum number of slices for all files.
     """
 
     def __init__(self, least: int, cycles: int) -> None:
@@ -29,19 +29,19 @@ class Scan:
 
     def start_over(self) -> None:
         """
-        Begin with the first.
+        Begin again with the first file.
         """
         self._left = iter(())
 
     def next_slice(self, files: Collection[str]) -> list[str]:
         """
-        Return those of a cycle.
+        Return the files of one cycle.
         """
         return self.next_files(max(self._least, -(-len(files) // self._cycles)), files)
 
     def next_files(self, count: int, files: Collection[str]) -> list[str]:
         """
-        Return as many; behind the last comes the first.
+        Return the next `count` files, continuing with the first after the last.
         """
         paths = list(itertools.islice(self._left, count))
         if len(paths) < count:
@@ -52,7 +52,7 @@ class Scan:
 
 def damaged(files: Mapping[str, Managed], paths: Iterable[str], root: int) -> set[str]:
     """
-    Return those of the paths below an open folder that are not as they were published.
+    Return the paths below an open folder whose files differ from what was published.
     """
     is_real = {"": True}
     found = set()
@@ -74,10 +74,10 @@ def damaged(files: Mapping[str, Managed], paths: Iterable[str], root: int) -> se
 
 def is_real_folder(folder: str, root: int, known: dict[str, bool]) -> bool:
     """
-    Whether neither a folder nor one above it is a symlink.
+    Whether neither a folder nor any folder above it is a symlink.
 
     Args:
-        known: By folder; takes what is found.
+        known: Results by folder; extended by this call.
     """
     answer = known.get(folder)
     if answer is None:

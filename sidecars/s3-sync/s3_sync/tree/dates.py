@@ -14,17 +14,17 @@ SECOND_NS = 1_000_000_000
 
 class Dates:
     """
-    Dates each file after its predecessor at the same path.
+    Gives each file a later modification time than its predecessor at the same path.
     """
 
     def __init__(self, managed: ManagedList) -> None:
         self._managed = managed
-        # Modification times of deleted files that a successor must not repeat.
+        # Modification times of deleted files, which a successor must not reuse.
         self._gone: dict[str, int] = {}
 
     def next(self, path: str, before: os.stat_result | None) -> int:
         """
-        Return the present, or the second after the predecessor's where that is later.
+        Return the current time, or the next full second after the predecessor's if that is later.
 
         Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
         """
@@ -38,13 +38,13 @@ class Dates:
 
     def note_gone(self, path: str, mtime_ns: int) -> None:
         """
-        Remember the time of a file that is deleted.
+        Remember the modification time of a deleted file.
         """
         self._gone[path] = mtime_ns
 
     def forget_past(self) -> None:
         """
-        Forget deletions whose time no new file can get any more.
+        Forget deletions whose time a new file can no longer get.
         """
         now = time.time_ns()
         self._gone = {path: ns for path, ns in self._gone.items() if ns > now - SECOND_NS}

@@ -1,5 +1,5 @@
 """
-One object on its way: held in memory while small, in a staging file otherwise, and verified.
+The download of one object: kept in memory if small, else in a staging file, and verified.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEMORY_BYTES = 1 << 20
 
 class Proof(Enum):
     """
-    What speaks for a body: a checksum, an MD5 in its ETag, or nothing; or an ETag against it.
+    The proof of a body: a checksum, an MD5 in the ETag, or none; or an ETag that contradicts it.
     """
 
     CHECKSUM = auto()
@@ -35,10 +35,10 @@ class Proof(Enum):
 
 class Download:
     """
-    The receiver of one object's body.
+    Receives the body of one object.
 
     Args:
-        size_bytes: As listed.
+        size_bytes: The listed size.
         open_staging: Opens a new staging file, for a body too big for memory.
     """
 
@@ -49,12 +49,12 @@ class Download:
         self._chunks: list[bytes] = []
         self.staging: Staging | None = None
         self.size_bytes = 0
-        # Whether something that S3 says of the body, a checksum or an MD5, agrees with it.
+        # Whether a checksum or MD5 from S3 matches the body.
         self.is_verified = False
 
     def restart(self) -> None:
         """
-        Forget what came: a new attempt begins.
+        Discard the received bytes for a new attempt.
         """
         self._chunks.clear()
         self.size_bytes = 0
@@ -64,15 +64,15 @@ class Download:
 
     def write(self, chunk: bytes) -> None:
         """
-        Take a piece of the body.
+        Receive a piece of the body.
 
         Raises:
-            ObjectError: It is more than was listed; an answer without end must not fill the disk.
+            ObjectError: The body exceeds the listed size; an endless body must not fill the disk.
             OSError: The disk is full.
         """
         self.size_bytes += len(chunk)
         if self.size_bytes > self._listed_bytes:
-            raise self.corrupt(f"more than the {self._listed_bytes} bytes came that were listed")
+            raise self.corrupt(f"it has more than the {self._listed_bytes} bytes listed")
         if self.staging is None and self.size_bytes > MEMORY_BYTES:
             self.staging = self._open_staging()
             for held in self._chunks:
@@ -103,17 +103,19 @@ class Download:
 
     def compare(self, headers: Mapping[str, str], etag: str, *, is_aws: bool) -> Proof:
         """
-        Compare the body with all that S3 says of it.
+        Compare the body with the size, checksums and ETag that S3 reported.
 
         Args:
-            is_aws: Whether AWS itself answers, which says when an ETag is an MD5.
+            is_aws: Whether the store is AWS, whose headers show if an ETag is an MD5.
 
         Raises:
             ObjectError: The length or a checksum is wrong.
         """
         self.is_verified = False
         if self.size_bytes != self._listed_bytes:
-            raise self.corrupt(f"{self.size_bytes} bytes came, {self._listed_bytes} were listed")
+            raise self.corrupt(
+                f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
+            )
         for name, start in _CHECKSUMS.items():
             said = headers.get(f"x-amz-checksum-{name}", "")
             if not said or "-" in said or headers.get("x-amz-checksum-type") == "COMPOSITE":
@@ -123,7 +125,7 @@ class Download:
                 checksum.update(block)
             found = base64.b64encode(checksum.digest()).decode()
             if found != said:
-                raise self.corrupt(f"its {name} is {found}, S3 says {said}")
+                raise self.corrupt(f"its {name} is {found}, but S3 reports {said}")
             self.is_verified = True
         if self.is_verified:
             return Proof.CHECKSUM
@@ -139,16 +141,17 @@ class Download:
         return ObjectError(
             "object_corrupt",
             f"the download of {self._key!r} was refused: {message}",
-            "The file on disk was not touched. If it persists, something alters the answers.",
+            "The file on disk was not changed. If it persists, find out what alters S3's "
+            "responses, such as a proxy.",
         )
 
 
 def is_md5(etag: str, headers: Mapping[str, str], *, is_aws: bool) -> bool:
     """
-    Whether an ETag that looks like an MD5 should be that of the object.
+    Whether an ETag should be the MD5 of the object.
 
-    Not for multipart uploads (a dash), and on AWS not for SSE-KMS, SSE-C and S3 Express, whose
-    ETags look like one; elsewhere for nothing that is encrypted:
+    False for multipart uploads (their ETags contain a dash). On AWS also False for SSE-KMS, SSE-C
+    and S3 Express, whose ETags look like MD5s; on other stores for any encrypted object:
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """
     encryption = headers.get("x-amz-server-side-encryption", "")
@@ -169,7 +172,7 @@ class _Checksum(Protocol):
 class _Crc:
     """
     Args:
-        calculate: Returns the CRC of a block, going on from that of the blocks before it.
+        calculate: Returns the CRC of a block, continuing from the CRC of the previous blocks.
     """
 
     def __init__(self, calculate: Callable[[bytes, int], int], size_bytes: int) -> None:
@@ -187,7 +190,7 @@ class _Crc:
 @cache
 def _crc_of(model: str) -> Callable[[bytes, int], int]:
     """
-    Return what the standard library does not have.
+    Return a CRC function that the standard library lacks.
     """
     import anycrc  # noqa: PLC0415 - 25 ms and 4 MiB, only where a store sends such a checksum
 
@@ -195,7 +198,7 @@ def _crc_of(model: str) -> Callable[[bytes, int], int]:
     return calculate
 
 
-# How S3 calls them, and anycrc: docs/decisions/0020-crc-library.md.
+# By S3's names; for anycrc see docs/decisions/0020-crc-library.md.
 _CHECKSUMS: dict[str, Callable[[], _Checksum]] = {
     "crc32": lambda: _Crc(zlib.crc32, 4),
     "crc32c": lambda: _Crc(_crc_of("CRC32-ISCSI"), 4),

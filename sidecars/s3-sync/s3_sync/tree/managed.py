@@ -1,11 +1,11 @@
 """
-The list of files that s3-sync published: what it may replace and delete.
+The list of files that s3-sync published, and therefore may replace and delete.
 
-A journal of JSON arrays, one a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file, with
-a ``0`` behind it where nothing has verified its content; ``[path]`` for one that is gone. A line is
-written *before* what it says is done: the rename, which brings the inode of the line, or the
-removal. So after a crash a look at the disk tells whether the last line is true; all earlier ones
-are, because nothing else happens in between.
+A journal with one JSON array a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file, with
+a trailing ``0`` if its content was not verified; ``[path]`` for a removed file. A line is written
+*before* its action: the rename that puts the line's inode into place, or the removal. So after a
+crash the disk shows whether the last line is true. All earlier lines are, because actions happen
+one at a time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NAME = "managed"
 HEADER = ["s3-sync managed files", 1]
 _HEADER_LINE = json.dumps(HEADER, separators=(",", ":")).encode() + b"\n"
 LIST_MODE = 0o664
-# A key has 1,024 bytes, each of which takes six at most.
+# A key has at most 1,024 bytes, each of which takes at most six in JSON.
 LINE_BYTES = 16 << 10
-# Dead lines that are worth a rewrite: as many as live ones, and never for a handful.
+# The journal is rewritten when dead lines outnumber live ones by more than this.
 SLACK_LINES = 1000
 
 log = get_logger("managed")
@@ -34,10 +34,10 @@ log = get_logger("managed")
 
 class Managed(NamedTuple):
     """
-    One published file: the ETag it came from, and what stat says of it.
+    One published file: the ETag of its object, and its stat values.
 
     Args:
-        is_verified: Whether a checksum, or an MD5 in the ETag, agreed with the content.
+        is_verified: Whether a checksum, or an MD5 in the ETag, matched the content.
     """
 
     etag: str
@@ -49,7 +49,7 @@ class Managed(NamedTuple):
 
     def of(self, found: os.stat_result) -> Managed | None:
         """
-        Return what is known of a hard link to this file, or of a copy; None for another file.
+        Return the facts for a hard link to this file or for a copy of it; None for another file.
         """
         if found.st_ino != self.inode and found.st_nlink > 1:
             return None
@@ -63,7 +63,7 @@ class Managed(NamedTuple):
         return (
             found.st_ino == self.inode
             and found.st_size == self.size_bytes
-            # SMB counts in 100 ns, and tells so only later.
+            # SMB stores units of 100 ns, and reports the rounded time only later.
             and found.st_mtime_ns // 1000 == self.mtime_ns // 1000
             and found.st_mode == self.mode
         )
@@ -74,14 +74,14 @@ class ManagedList:
     The list in memory and its journal in the open folder `dir_fd`.
 
     Attributes:
-        unverified: Those of its files whose content nothing has verified.
-        is_lost: Whether the journal was missing, or damaged, when it was opened.
+        unverified: Listed files whose content was not verified.
+        is_lost: Whether the journal was missing or damaged when it was opened.
 
     Args:
         root_fd: The folder whose files are listed.
-        name: The journal's.
-        files: What is listed; None: what the journal says.
-        is_shared: As of :func:`load_managed`.
+        name: The name of the journal.
+        files: The listed files; None: read them from the journal.
+        is_shared: See :func:`load_managed`.
     """
 
     def __init__(
@@ -109,35 +109,35 @@ class ManagedList:
 
     def add(self, path: str, managed: Managed) -> None:
         """
-        Record a file; called right before the rename that makes it true.
+        Record a file; called immediately before the rename that publishes it.
         """
         self._append(_line(path, managed))
         self._note(path, managed)
 
     def restore(self, path: str, managed: Managed) -> None:
         """
-        Record that a file is there after all: what the last line says could not be done.
+        Record that a file still exists, because the action of the last line failed.
         """
         self._note(path, managed)
         try:
             self._append(_line(path, managed))
-        except OSError:  # as a volume that fails refuses both
+        except OSError:  # a failing volume refuses both
             self._is_behind = True
 
     def remove(self, path: str) -> None:
         """
-        Record that a file is gone; called right before its removal makes it true.
+        Record that a file is removed; called immediately before the removal.
         """
         self.unverified.discard(path)
         if self.files.pop(path, None) is not None:
             try:
                 self._append(f"[{_quoted(path)}]\n".encode())
-            except OSError:  # a full disk, which a removal may fix: catch up when it has room
+            except OSError:  # a full disk, which a removal may fix: catch up once there is room
                 self._is_behind = True
 
     def compact(self) -> None:
         """
-        Rewrite the journal when dead lines outweigh live ones, or when it was removed.
+        Rewrite the journal when it has too many dead lines, or when it was removed.
         """
         is_long = self._lines > 2 * len(self.files) + SLACK_LINES
         if is_long or self._is_behind or not is_at(self._name, self._dir_fd, self._fd):
@@ -155,7 +155,7 @@ class ManagedList:
 
     def _append(self, data: bytes) -> None:
         written = os.write(self._fd, data)
-        if written != len(data):  # the disk is full: take the half line back
+        if written != len(data):  # the disk is full: remove the partial line
             os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._fsync:
@@ -164,7 +164,7 @@ class ManagedList:
 
     def _rewrite(self) -> None:
         """
-        Replace the journal by one line a file and keep it open for appending.
+        Replace the journal with one line for each file, and keep it open for appending.
         """
         lines = [_HEADER_LINE, *(_line(path, managed) for path, managed in self.files.items())]
         write_file(self._name, b"".join(lines), LIST_MODE, fsync=self._fsync, dir_fd=self._dir_fd)
@@ -179,7 +179,7 @@ class ManagedList:
 
 def _line(path: str, managed: Managed) -> bytes:
     """
-    Return a file's line; json.dumps would take five times as long.
+    Return the line of a file; json.dumps takes five times as long.
     """
     m = managed
     mark = "" if m.is_verified else ",0"
@@ -192,31 +192,31 @@ def load_managed(
     dir_fd: int, root_fd: int | None, name: str = NAME, *, is_shared: bool = True
 ) -> tuple[dict[str, Managed], bool]:
     """
-    Read the journal; a missing or damaged one loses what cannot be read, never a file.
+    Read the journal; if it is missing or damaged, entries are lost, but no files on disk.
 
     Returns:
-        What is listed, and whether something was lost.
+        The listed files, and whether entries were lost.
 
     Args:
-        root_fd: As of :class:`ManagedList`; None where that folder is gone.
-        is_shared: Whether others have files in the folder too: one of theirs must not be taken for
-            one that was about to be ours. Where all is ours, a last file that never came stays
+        root_fd: See :class:`ManagedList`; None if that folder is gone.
+        is_shared: Whether the folder may contain files of other owners: such a file must not be
+            mistaken for one about to be published. If False, a last file that never arrived stays
             listed, and counts as damaged.
     """
     files: dict[str, Managed] = {}
     try:
         journal = open_file(name, dir_fd=dir_fd)
-    except OSError:  # missing, or not a file
+    except OSError:  # missing or not a regular file
         return files, True
     before: Managed | None = None
     last, number = "", 0
     with journal:
         try:
             if json.loads(journal.readline(LINE_BYTES)) != HEADER:
-                raise ValueError("not a list of ours")
+                raise ValueError("not a list of managed files")
             while line := journal.readline(LINE_BYTES):
                 if len(line) < LINE_BYTES and not line.endswith(b"\n"):
-                    break  # half a line: its writer was killed
+                    break  # a partial line: its writer was killed
                 number += 1
                 last, managed = _read_line(line)
                 before = files.pop(last, None)
@@ -232,7 +232,7 @@ def load_managed(
             if before is not None:
                 files[last] = before
     elif before is not None and there is not None and before.of(there) is not None:
-        # Killed before the removal, and perhaps copied since; a new file has the inode, no more.
+        # Killed before the removal, and perhaps copied since. A different file would not match.
         files[last] = before
     return files, False
 
@@ -241,23 +241,23 @@ def _read_line(line: bytes) -> tuple[str, Managed | None]:
     """
     Return the path of a line, and its file unless the line is a removal.
 
-    Whoever can write to the volume can write this file too, so a path that no key could have
-    brought is refused: it could lead out of the target.
+    Other processes with access to the volume can write this file, so a path that cannot come from
+    a key is refused: it could lead out of the target.
 
     Raises:
-        ValueError, TypeError, RecursionError: It is not a line of ours.
+        ValueError, TypeError, RecursionError: The line is not valid.
     """
     path, *facts = json.loads(line)
     if not isinstance(path, str) or refusal_of(path, 0) is not None:
-        raise ValueError(f"not a path of ours: {path!r:.100}")
+        raise ValueError(f"not a managed path: {path!r:.100}")
     if not facts:
         return path, None
     etag, *numbers = facts
     if not isinstance(etag, str) or not all(
         type(number) is int and 0 <= number < 1 << 63 for number in numbers
     ):
-        raise ValueError(f"not the facts of a file: {path!r}")
+        raise ValueError(f"invalid facts of a file: {path!r}")
     size_bytes, mtime_ns, inode, mode, *mark = numbers
     if mark not in ([], [0]):
-        raise ValueError(f"not the facts of a file: {path!r}")
+        raise ValueError(f"invalid facts of a file: {path!r}")
     return path, Managed(etag, size_bytes, mtime_ns, inode, mode, not mark)

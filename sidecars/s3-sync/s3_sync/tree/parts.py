@@ -1,5 +1,5 @@
 """
-The target folder and the parts of `.s3-sync` that are kept like it: where each has its list.
+The target folder and the parts of `.s3-sync` that are kept like it, each with a list of files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from s3_sync.tree.volume import FOLDER_FLAGS, Volume, foreign_files, open_own_fo
 
 def list_name(part: str) -> str:
     """
-    Return the name of the list that lies beside a part of `.s3-sync`, or in it for the target.
+    Return the name of a part's list: it is beside the part, or in `.s3-sync` for the target.
     """
     name = part.rpartition("/")[2]
     return f"{name}.{MANAGED}" if name else MANAGED
@@ -24,11 +24,11 @@ def list_name(part: str) -> str:
 
 def open_part(part: str, volume: Volume, stack: ExitStack) -> tuple[int, int]:
     """
-    Open a part; return the folder that holds its list, and the part itself.
+    Open a part; return the folder that contains its list, and the part itself.
     """
     above, folder = volume.state, volume.root if not part else volume.state
     for name in part.split("/") if part else ():
-        if name in ("", ".", ".."):  # the last door: no caller has such names
+        if name in ("", ".", ".."):  # a last safeguard: no caller passes such names
             raise ValueError(f"not a part of .s3-sync: {part!r}")
         above, folder = folder, open_own_folder(name, folder)
         stack.callback(os.close, folder)
@@ -38,10 +38,10 @@ def open_part(part: str, volume: Volume, stack: ExitStack) -> tuple[int, int]:
 @contextmanager
 def read_part(path: str, part: str) -> Iterator[tuple[int, int]]:
     """
-    Open a part as :func:`open_part`, of a target that is not ours, without touching it.
+    Open a part like :func:`open_part`, but read-only and without holding the target's lock.
 
     Raises:
-        OSError: Something of the way is not there, or no folder.
+        OSError: A folder of the path is missing or not a folder.
     """
     with ExitStack() as stack:
 
@@ -62,10 +62,10 @@ def read_target(
     path: str, part: str, *, with_foreign: bool
 ) -> tuple[dict[str, Managed], list[str]]:
     """
-    Return the managed and the foreign files of a target without touching it.
+    Return the managed and the foreign files of a target without changing it.
 
     Args:
-        part: As of :class:`Target`.
+        part: See :class:`Target`.
     """
     try:
         with read_part(path, part) as (above, folder):

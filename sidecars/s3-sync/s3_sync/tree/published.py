@@ -1,5 +1,5 @@
 """
-What is published: the record of the last complete cycle, and whether it still holds.
+The published state: the record of the last complete cycle, and whether it is still valid.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from sidecar_runtime.health import Readiness
 from sidecar_runtime.volume.files import read_facts
 
 NAME = "published.json"
-# Unix time of the year 2286; anything beyond is a joke.
+# Unix time of the year 2286; later times are invalid.
 LATEST = 10_000_000_000
 
 
-# How the names of snapshots begin that are not all of a revision.
+# The prefix of the names of partial states.
 PARTIAL = "partial-"
 UNFINISHED = f"{PARTIAL}unfinished"
-"""A change of which some files are in place; no snapshot is called so."""
+"""The name of a change that is partially in place; never the name of a snapshot."""
 
 
 def is_partial(name: str) -> bool:
     """
-    Whether it is the name of a part of a revision.
+    Whether it is the name of a partial state.
     """
     return name.startswith(PARTIAL)
 
 
 def partial_name(files: Mapping[str, Managed]) -> str:
     """
-    Return the name of these files, the same for the same.
+    Return the name of a partial state; equal files have equal names.
     """
     digest = hashlib.blake2b(digest_size=6)
     for path, managed in sorted(files.items()):
@@ -51,21 +51,21 @@ class Published:
 
     Args:
         kind: ``listing`` or ``release``.
-        pin: The one revision that counts; empty for any.
-        is_signed: Whether only what was signed counts.
-        filters: Which keys are taken; what was published by others is a part.
+        pin: The only revision that counts; empty for any.
+        is_signed: Whether only signed releases count.
+        filters: The key filters; a state published with other filters is partial.
 
     Attributes:
-        revision: Of the source when all of it was published; empty where nothing is, or a part.
-        aim: The revision that was to be published; with a part of it, this is not `revision`.
-        name: What a snapshot of it is called.
-        lacking: How many files of the source are not there as it has them; 0 where it is complete.
-        fallback: The revision that the gate refused, where this one is published instead.
-        at: Unix time of that publish; None where nothing is.
-        files: How many there were after it.
-        missing: How many of them are not even listed any more.
-        is_filtered: Whether the filters were others then.
-        is_of_others: Whether what is on record does not count, because of what is set here.
+        revision: The source's revision if it is completely published; else empty.
+        aim: The revision that should be published; differs from `revision` while partial.
+        name: The name of the state, and of its snapshot.
+        lacking: The number of files missing or out of date; 0 if the state is complete.
+        fallback: The refused revision if a fallback is published; else empty.
+        at: Unix time of the publish; None if nothing is published.
+        files: The number of files after the publish.
+        missing: How many of these files are no longer listed.
+        is_filtered: Whether the state was published with other filters.
+        is_of_others: Whether the record does not match the settings here, and so does not count.
     """
 
     def __init__(
@@ -88,12 +88,11 @@ class Published:
 
     def read(self, state: int) -> None:
         """
-        Take over what a process recorded in the open `.s3-sync`.
+        Load the record from the open `.s3-sync`.
 
-        The record of another bucket or prefix, of another kind of source, of another layout, of
-        another revision than the pinned one, or, where signatures are demanded, of what nobody
-        trusted has signed, counts as none: what it speaks of is not what our consumers need, or not
-        where they look.
+        A record does not count if its bucket, prefix, kind of source or layout differs from the
+        settings, if its revision is not the pinned one, or if signatures are required and it is not
+        signed: its files are not those that consumers need, or not where they look.
         """
         self._clear()
         facts = read_facts(NAME, state)
@@ -105,7 +104,7 @@ class Published:
         if self.is_of_others or not isinstance(revision, str):
             return
         is_of_0_1 = facts.keys().isdisjoint(("aim", "name", "lacking"))
-        if is_of_0_1 and self._where["kind"] == "listing":  # its releases have other names
+        if is_of_0_1 and self._where["kind"] == "listing":  # releases of 0.1 have other names
             facts = {**facts, "aim": revision, "name": revision, "lacking": 0}
         texts = [facts.get(name) for name in ("aim", "name", "fallback")]
         aim, name, fallback = (text if isinstance(text, str) else "" for text in texts)
@@ -136,11 +135,11 @@ class Published:
         fallback: str = "",
     ) -> None:
         """
-        Write down what is published.
+        Record the published state.
 
         Args:
-            files: How many there are.
-            changes: How many files were added, changed and deleted since what was published before.
+            files: The number of published files.
+            changes: The numbers of added, changed and deleted files since the previous publish.
         """
         at = round(time.time(), 3)
         revision = "" if lacking else name
@@ -164,15 +163,16 @@ class Published:
 
     def count(self, files: int) -> None:
         """
-        Take over how many files are listed: a list forgets its last one where that is gone.
+        Compare the number of listed files with the record: a list may have dropped a lost file.
         """
         self.missing = max(0, self.files - files) if self.name != UNFINISHED else 0
 
     def correct(self, name: str) -> None:
         """
-        Take over what is shown, where the process was killed between showing and recording it.
+        Correct the record if a process was killed between swapping the link and recording it.
 
-        Not where a revision is pinned or signatures are demanded: it may have known of neither.
+        With a pinned revision or required signatures, discard the record instead: the killed
+        process may have had neither setting.
         """
         if name != self.name and (self._pin or "signed" in self._where):
             self._clear()
@@ -184,7 +184,7 @@ class Published:
 
     def void(self, volume: Volume) -> None:
         """
-        Forget it: what it speaks of cannot be told from what is there.
+        Discard the record: it is unknown which files on disk belong to it.
         """
         self._clear()
         with suppress(FileNotFoundError):
@@ -192,27 +192,28 @@ class Published:
 
     def readiness(self, damaged: Collection[str], problem: str = "") -> Readiness:
         """
-        Return whether what consumers need is there, given the files known to be damaged.
+        Return whether the published files are intact, given the files known to be damaged.
         """
         if self.at is None:
             return Readiness(False, problem="nothing of this source is published yet")
         if (wrong := len(damaged) + self.missing) and not problem:
-            problem = f"{wrong} published files are missing or altered on disk"
+            files = "file is" if wrong == 1 else "files are"
+            problem = f"{wrong} published {files} missing or altered on disk"
         return Readiness(not problem, self.revision, self.at, problem, self.shortfall)
 
     @property
     def shortfall(self) -> str:
         """
-        What it is short of, in words; empty where it is all of the newest revision.
+        What the state lacks, in words; empty if it is the complete newest revision.
         """
         said = []
         if self.is_filtered:
-            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE was another when this was published")
+            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
         if self.lacking:
             files = "file is" if self.lacking == 1 else "files are"
-            said.append(f"{self.lacking} {files} not here as the source has them")
+            said.append(f"{self.lacking} {files} missing or out of date")
         if self.fallback:
-            said.append(f"the gate refused {self.fallback}, and this is a fallback")
+            said.append(f"the gate refused {self.fallback}, so this is a fallback")
         return "; ".join(said)
 
     def _clear(self) -> None:

@@ -1,5 +1,5 @@
 """
-The staging folder: where a file is made whole before it is renamed into its place.
+The staging folder: each file is completed here before it is renamed into place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from s3_sync.tree.managed import Managed
 from s3_sync.tree.volume import set_mode
 from sidecar_runtime.volume.files import write_all
 
-# One count for the process: an abandoned cycle must not meet the files of its successor.
+# One counter for the process: an abandoned cycle must not share names with its successor.
 _NUMBERS = itertools.count()
 _PROCESS = os.getpid()
 
@@ -35,19 +35,19 @@ class Staging:
     is_published: bool = False
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1  # closed once, even if closing fails (NFS tells of quotas then)
+        fd, self.fd = self.fd, -1  # closed once, even if closing fails (NFS reports quotas then)
         if fd >= 0:
             os.close(fd)
 
 
 class Staged(NamedTuple):
     """
-    A file in staging that only waits for its name.
+    A complete file in staging, ready to be renamed into place.
 
     Args:
-        name: What it is called in staging.
-        managed: What will be on record of it.
-        replaces: Whether something was in its place.
+        name: The name in staging.
+        managed: The facts to record.
+        replaces: Whether its path is occupied.
     """
 
     path: str
@@ -58,14 +58,14 @@ class Staged(NamedTuple):
 
 class StagingFolder:
     """
-    The files in it that belong to one target.
+    Creates and completes the staging files of one target.
 
     Args:
         fd: The open folder; belongs to the caller.
-        file_mode: Of new files.
+        file_mode: The mode of new files.
 
     Raises:
-        OSError: From every method, where the file system fails.
+        OSError: From every method, if the file system fails.
     """
 
     def __init__(self, fd: int, *, file_mode: int, fsync: bool) -> None:
@@ -75,14 +75,14 @@ class StagingFolder:
 
     def open(self) -> Staging:
         """
-        Open a new file, which is to be renamed or discarded.
+        Open a new file, which must be renamed or discarded.
         """
         name = staging_name()
         return Staging(os.open(name, _NEW_FILE, self._file_mode, dir_fd=self.fd), name)
 
     def fill(self, blocks: Iterable[bytes]) -> Staging:
         """
-        Return a new file with that content.
+        Return a new file with the content of the blocks.
         """
         staging = self.open()
         try:
@@ -95,10 +95,10 @@ class StagingFolder:
 
     def finish(self, staging: Staging, mtime_ns: int, mode: int) -> os.stat_result:
         """
-        Give a staged file its mode and time, close it, and return what stat says of it.
+        Set the mode and time of a staged file, close it, and return its stat result.
 
-        The time is set although it is the present one: on NFS a file gets its last time from the
-        server, after the close, and then differs from what we record.
+        The time is set even if it is the current one: on NFS the server otherwise sets it after
+        the close, so that it differs from the recorded time.
         """
         os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
         found = os.fstat(staging.fd)
@@ -112,7 +112,7 @@ class StagingFolder:
 
     def redate(self, staged: Staged) -> Managed:
         """
-        Give a staged file the present time: readers ask what has changed since they looked.
+        Set a staged file to the current time, for readers that look for recent changes.
         """
         now = time.time_ns()
         os.utime(staged.name, ns=(now, now), dir_fd=self.fd, follow_symlinks=False)
@@ -121,7 +121,7 @@ class StagingFolder:
 
     def drop(self, staged: Staged) -> None:
         """
-        Remove a staged file that is not to be published.
+        Remove a staged file that will not be published.
         """
         with suppress(OSError):
             os.unlink(staged.name, dir_fd=self.fd)
@@ -140,6 +140,6 @@ class StagingFolder:
 
 def staging_name() -> str:
     """
-    Return a name that no other staging file of this process has.
+    Return a unique name for a staging file of this process.
     """
     return f"{_PROCESS}-{next(_NUMBERS)}.part"

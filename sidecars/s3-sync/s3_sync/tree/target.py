@@ -1,5 +1,5 @@
 """
-The target folder: every effect on it, none outside it.
+The target folder: makes every change in it, and none outside it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = get_logger("target")
 
 class Torn(Exception):
     """
-    A file is not what its list says: it was changed since it was looked at.
+    A file differs from its list: it was changed since it was inspected.
     """
 
 
@@ -42,14 +42,14 @@ class Target:
     """
     One folder that is kept file by file, with the list of its files; publishes under a fence.
 
-    It is the target folder itself, or a part of `.s3-sync` that becomes visible otherwise.
+    It is the target folder itself, or a part of `.s3-sync` that a layout makes visible.
 
     Args:
         part: Path of the part in `.s3-sync`; empty for the target folder.
-        files: What is in it; None: what its list says.
+        files: The files in it; None: read them from the list.
 
     Raises:
-        OSError: From every method, where the file system fails; what was published stays.
+        OSError: From every method, if the file system fails; published files stay.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Target:
 
     def close(self) -> None:
         """
-        Close all that is open.
+        Close all open folders and files.
         """
         self._open.close()
 
@@ -89,32 +89,32 @@ class Target:
 
     def free_bytes(self) -> float:
         """
-        Return how much room the volume has for us.
+        Return the free space of the volume for this process, in bytes.
         """
         return free_bytes(self.folder)
 
     def damaged(self, paths: Iterator[str]) -> set[str]:
         """
-        Return those of the managed paths that are not on disk as they were published.
+        Return the managed paths whose files on disk differ from what was published.
         """
         return damaged(self.managed.files, paths, self.folder)
 
     def is_bare(self) -> bool:
         """
-        Whether nothing is in it, what is ours aside.
+        Whether the folder is empty except for `.s3-sync`.
         """
         with os.scandir(self.folder) as found:
             return all(one.name == RESERVED for one in found)
 
     def foreign(self) -> list[str]:
         """
-        Return all files and links that are not managed, bytecode and lost+found aside.
+        Return all files and links that are not managed, except bytecode and lost+found.
         """
         return foreign_files(self.folder, self.managed.files)
 
     def holds(self, path: str, content: Content) -> bool:
         """
-        Whether the file on disk has that content already, told by MD5 or SHA-256.
+        Whether the file on disk already has the content, according to MD5 or SHA-256.
         """
         etag = content.etag
         return self._holds(
@@ -123,7 +123,7 @@ class Target:
 
     def is_blocked(self, path: str, wanted: Wanted) -> bool:
         """
-        Whether something that is not ours is in the way of a path; changes nothing.
+        Whether a foreign file blocks a path; changes nothing.
         """
         return self._walk.is_blocked(path, wanted)
 
@@ -131,7 +131,7 @@ class Target:
 
     def adopt(self, path: str, content: Content, fence: Fence, *, is_verified: bool = True) -> None:
         """
-        Record a file that holds that content already, and keep its times.
+        Record a file that already has the content, and keep its times.
         """
         with fence, self._walk.to(path) as (folder, name):
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -141,25 +141,25 @@ class Target:
         self, path: str, content: Content, staging: Staging, *, is_verified: bool = True
     ) -> Staged:
         """
-        Close a staging file that is whole, with the mode and time that it will have.
+        Close a complete staging file with its final mode and time.
         """
         before = stat_in(path, self.folder)
         return self._stage(path, content, staging, before, is_verified=is_verified)
 
     def along(self, wanted: Wanted) -> AbstractContextManager[Way]:
         """
-        Return the way for :meth:`put` to many paths, made where folders are missing.
+        Return the way for :meth:`put` to many paths; missing folders are created.
         """
         return self._walk.along(wanted)
 
     def put(self, staged: Staged, way: Way, fence: Fence, wanted: Wanted) -> None:
         """
-        Put a staged file in its place by rename; with a new date where it has waited for others.
+        Rename a staged file into place; with a new date if it has waited for other files.
 
         A crash half-way leaves the old file, or the new one, and at most one staging file.
 
         Raises:
-            Blocked: Something that is not ours is in the way.
+            Blocked: A foreign file is in the way.
             CycleAbandoned: The fence was revoked.
         """
         if staged.managed.mtime_ns < time.time_ns() - SECOND_NS:
@@ -176,16 +176,16 @@ class Target:
         wanted: Wanted,
     ) -> bool:
         """
-        Put a verified download in its place by rename; False where the content was there.
+        Rename a verified download into place; False if the file already has the content.
 
-        All that takes time comes before the fence; inside it are only names.
+        All slow work is done before the fence; inside it, only names change.
         A crash half-way leaves the old file, or the new one, and at most one staging file.
 
         Args:
-            wanted: Whether a path is in the listing; what is not may make way.
+            wanted: Whether a path is wanted; managed files that are not may be removed.
 
         Raises:
-            Blocked: Something that is not ours is in the way.
+            Blocked: A foreign file is in the way.
             CycleAbandoned: The fence was revoked.
         """
         before = stat_in(path, self.folder)
@@ -204,13 +204,13 @@ class Target:
 
     def take(self, path: str, source: Target, fence: Fence, wanted: Wanted) -> None:
         """
-        Put a file of another target in its place here, as a hard link, or as a copy.
+        Put a file of another target into place, as a hard link or as a copy.
 
         A crash half-way leaves the old file, or the new one, and at most one staging file.
 
         Raises:
-            Torn: It is not there as that target's list says.
-            Blocked: Something that is not ours is in the way.
+            Torn: The file differs from that target's list.
+            Blocked: A foreign file is in the way.
             CycleAbandoned: The fence was revoked.
         """
         held = source.managed.files[path]
@@ -233,7 +233,7 @@ class Target:
 
     def delete(self, path: str, fence: Fence) -> bool:
         """
-        Remove a file and the folders that it leaves empty; False where it was gone.
+        Remove a file and the folders that it leaves empty; False if it did not exist.
         """
         with fence:
             if held := self.managed.files.get(path):
@@ -243,21 +243,21 @@ class Target:
                     self._walk.remove(path, name, folder)
                 is_removed = True
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                is_removed = False  # gone already, or replaced by something else
+                is_removed = False  # already gone, or replaced by something else
                 self.managed.remove(path)
             self._walk.remove_empty_folders(path)
         return is_removed
 
     def forget(self, path: str, fence: Fence) -> None:
         """
-        Strike a file from the list; what is on disk from now on is not ours.
+        Remove a file from the list; the file on disk is foreign from now on.
         """
         with fence:
             self.managed.remove(path)
 
     def end_cycle(self, fence: Fence) -> None:
         """
-        Keep the list of managed files in order, and forget deletions that are in the past.
+        Compact the list of managed files, and forget past deletions.
         """
         with fence:
             self.managed.compact()
@@ -267,7 +267,7 @@ class Target:
 
     def _mode_of(self, content: Content) -> int:
         """
-        Return the mode of a file; an executable one can be executed by whoever can read it.
+        Return the mode of a file; an executable file is executable for everyone who can read it.
         """
         mode = self._file_mode
         return mode | (mode & 0o444) >> 2 if is_executable(content.etag) else mode
@@ -312,7 +312,7 @@ class Target:
         is_same: Callable[[Iterator[bytes]], bool],
     ) -> bool:
         """
-        Whether the file that was found has our mode, that size and that content.
+        Whether the file found has the expected mode, size and content.
         """
         if found is None or found.st_size != content.size_bytes:
             return False
@@ -331,17 +331,17 @@ class Target:
 
 def changed_by_others(torn: Torn) -> TargetError:
     """
-    Return the failure for a file that is not what its list says.
+    Return the error for a file that differs from its list.
     """
     return TargetError(
         "target_failed",
         f"another process changed {torn.args[0]!r} in .s3-sync before it was published",
-        "What is published stays. Find out who writes there: it is s3-sync's own.",
+        "The published files stay. Find the process that writes to .s3-sync; only s3-sync should.",
     )
 
 
 _mode = cache(int)
-"""One number for all files of a mode: there may be very many files."""
+"""One int object for all files of a mode: there may be very many files."""
 
 
 def _managed(content: Content, found: os.stat_result, *, is_verified: bool = True) -> Managed:

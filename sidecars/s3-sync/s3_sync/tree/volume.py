@@ -1,5 +1,5 @@
 """
-The file system below the target: opening folders without following links, and its failures.
+The file system below the target: opens folders without following links; fatal errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar_runtime.volume.trees import FOLDER_MODE, remove_tree
 
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 STAGING = "staging"
-# The working copies behind snapshots, and behind a gate in place; their modes differ.
+# The working copies for snapshots, and for in place behind a gate; their file modes differ.
 TREE = "tree"
 STAGED = "staged"
 PUBLISHING = "publishing"
@@ -30,12 +30,12 @@ LINK = "current"
 AIRFLOWIGNORE = ".airflowignore"
 # Plain names mean the same in both of its syntaxes, glob and regular expression.
 _HIDDEN = "".join(f"{name}\n" for name in (STAGING, TREE, STAGED, SNAPSHOTS)).encode()
-# More would be a mapping of its own for each of many small files.
+# A larger buffer would be a separate memory mapping for each of many small files.
 BLOCK_BYTES = 64 << 10
 BYTECODE = "__pycache__"
-# Not ours to judge under S3_SYNC_DELETE=all: bytecode, and what mkfs puts on a volume.
+# Never deleted under S3_SYNC_DELETE=all: bytecode, and the folder that mkfs creates.
 SPARED = {BYTECODE, "lost+found"}
-# What ends the cycle: the volume fails, not one path on it.
+# Errors that end the cycle, because the volume fails and not a single path.
 VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 
 log = get_logger("target")
@@ -43,8 +43,8 @@ log = get_logger("target")
 
 def free_bytes(place: int | str) -> float:
     """
-    Return how much room there is for us, where an open folder or a path is; infinite where the
-    file system does not say (some in user space give zero blocks in all).
+    Return the free space for this process at an open folder or a path, in bytes; infinite if the
+    file system does not report it (some FUSE file systems report zero blocks in total).
     """
     found = os.statvfs(place)
     return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
@@ -52,17 +52,17 @@ def free_bytes(place: int | str) -> float:
 
 class Volume:
     """
-    The target folder and its `.s3-sync`, open, with what is staged for any part of it.
+    The open target folder, its `.s3-sync`, and the staging folder for all parts.
 
     Belongs to one thread.
 
     Attributes:
         root: The target folder.
         state: `.s3-sync` in it.
-        staging: `staging` in that: what lies there is renamed into place, or removed.
+        staging: `staging` in `.s3-sync`: files in it are renamed into place or removed.
 
     Raises:
-        OSError: From every method, where the file system fails.
+        OSError: From every method, if the file system fails.
     """
 
     def __init__(self, path: str, *, fsync: bool) -> None:
@@ -81,9 +81,9 @@ class Volume:
 
     def is_current(self) -> bool:
         """
-        Whether the folders that we hold open are still the ones at their paths.
+        Whether the open folders are still at their paths.
 
-        They are not after the target, or `.s3-sync`, was removed and created again.
+        They are not if the target, or `.s3-sync`, was removed and created again.
         """
         return (
             self.is_at_path()
@@ -93,7 +93,7 @@ class Volume:
 
     def is_at_path(self) -> bool:
         """
-        Whether the target folder is still the one at its path.
+        Whether the open target folder is still at its path.
         """
         try:
             return os.path.samestat(os.stat(self.path), self._root_found)
@@ -102,7 +102,7 @@ class Volume:
 
     def close(self) -> None:
         """
-        Close all that is open.
+        Close all open folders.
         """
         self._open.close()
 
@@ -115,7 +115,7 @@ class Volume:
 
     def half_shown(self) -> str:
         """
-        Return what may be in place in part, the name that :meth:`begin_showing` got; or nothing.
+        Return the name passed to :meth:`begin_showing` if it may be partially in place; else empty.
         """
         if not is_there(PUBLISHING, self.state):
             return ""
@@ -132,14 +132,14 @@ class Volume:
 
     def end_showing(self, fence: Fence) -> None:
         """
-        Note that all of them are in place.
+        Note that all these files are in place.
         """
         with fence, suppress(FileNotFoundError):
             os.unlink(PUBLISHING, dir_fd=self.state)
 
     def _sweep(self) -> None:
         """
-        Remove what a killed predecessor left in staging.
+        Remove files that a killed process left in staging.
         """
         for name in os.listdir(self.staging):
             try:
@@ -149,9 +149,9 @@ class Volume:
 
     def _hide(self) -> None:
         """
-        Keep Airflow's folder walk out of `.s3-sync`, for it looks into hidden folders too.
+        Keep Airflow's folder walk, which includes hidden folders, out of `.s3-sync`.
 
-        A full disk must not keep us from starting.
+        A full disk must not prevent the start.
         """
         try:
             held = read_file(AIRFLOWIGNORE, FACTS_BYTES, dir_fd=self.state)
@@ -164,9 +164,9 @@ class Volume:
 
 def open_folders(path: str) -> tuple[int, int]:
     """
-    Open the target folder and its `.s3-sync`, and make what is missing.
+    Open the target folder and its `.s3-sync`; create missing folders.
 
-    The path itself may be a symlink, as the user's own wish; nothing below it may.
+    The path itself may be a symlink, which the user chose; nothing below it may be.
     """
     os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -179,7 +179,7 @@ def open_folders(path: str) -> tuple[int, int]:
 
 def is_there(name: str, folder: int) -> bool:
     """
-    Whether an open folder has something of that name.
+    Whether an open folder has an entry of this name.
     """
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -201,7 +201,7 @@ def foreign_files(root: int, managed: Collection[str]) -> list[str]:
         links = [name for name in folders if is_link(name, folder_fd)]
         for name in [*files, *links]:
             path = os.path.normpath(os.path.join(here, name))
-            # NFS calls so what is removed but still open somewhere.
+            # NFS renames a file to .nfs* if it is removed but still open.
             if path not in managed and not name.startswith(".nfs"):
                 found.append(path)
     return found
@@ -209,7 +209,7 @@ def foreign_files(root: int, managed: Collection[str]) -> list[str]:
 
 def open_own_folder(name: str, parent: int) -> int:
     """
-    Open a folder that is ours alone; a symlink planted there is removed, not followed.
+    Open or create a folder of s3-sync's own; a symlink in its place is removed, not followed.
     """
     try:
         return os.open(name, READ_FOLDER, dir_fd=parent)
@@ -238,7 +238,7 @@ def read_blocks(fd: int) -> Iterator[bytes]:
 
 def set_mode(fd: int, mode: int) -> None:
     """
-    Set the mode where the file system has modes of its own (not SMB, not some FUSE).
+    Set the mode if the file system supports modes (SMB and some FUSE file systems do not).
     """
     try:
         os.fchmod(fd, mode)
@@ -248,7 +248,7 @@ def set_mode(fd: int, mode: int) -> None:
 
 def sync_folder(folder: int) -> None:
     """
-    Flush the folder's entry itself; an O_PATH descriptor cannot be flushed.
+    Flush the folder itself; reopen it, because an O_PATH descriptor cannot be flushed.
     """
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:

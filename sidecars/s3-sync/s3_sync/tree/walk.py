@@ -1,9 +1,9 @@
 """
-The way to a path below the target, and what is in it.
+Walks to a path below the target, and handles whatever blocks it.
 
-A path is walked from the open target, folder by folder, without following a symlink; what is
-done at its end is done inside the folder that was walked to. So nobody who can write to the
-volume can lead us out of it, at whatever moment.
+A path is walked from the open target, folder by folder, without following symlinks. Changes at its
+end are made relative to the folder that was opened. So a process that can write to the volume can
+never redirect s3-sync out of the target.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.trees import FOLDER_MODE
 
 Wanted = Callable[[str], bool]
-# From a path to the open folder that it lies in, and its name there.
+# Maps a path to its open parent folder, and its name there.
 Way = Callable[[str], tuple[int, str]]
 
 _STEPS_ASIDE = {"", ".", ".."}
@@ -29,7 +29,7 @@ log = get_logger("target")
 
 class Blocked(Exception):
     """
-    A file or folder of another owner is where ours should be.
+    A file or folder of another owner is in the way.
     """
 
 
@@ -39,7 +39,7 @@ class Walk:
 
     Args:
         root: The open target.
-        managed: Which of all that it meets are ours.
+        managed: The files that s3-sync owns.
     """
 
     def __init__(self, root: int, managed: ManagedList) -> None:
@@ -49,18 +49,18 @@ class Walk:
     @contextmanager
     def to(self, path: str, *, making_way: Wanted | None = None) -> Iterator[tuple[int, str]]:
         """
-        Walk to the folder of a path and yield it, open, with the last name.
+        Walk to the parent folder of a path and yield it, open, with the last name.
 
         Args:
-            making_way: Make missing folders; whether a path is wanted, because what is not may
-                make way. None: change nothing.
+            making_way: Create missing folders; tells whether a path is wanted, because managed
+                files that are not wanted may be removed. None: change nothing.
 
         Raises:
-            FileNotFoundError, NotADirectoryError: It is not there, and nothing may be made.
-            Blocked: Someone else's file is where a folder should be.
+            FileNotFoundError, NotADirectoryError: A folder is missing and may not be created.
+            Blocked: A foreign file is in place of a folder.
         """
         *folders, name = parts = path.split("/")
-        if not _STEPS_ASIDE.isdisjoint(parts):  # refused long before; this is the last door
+        if not _STEPS_ASIDE.isdisjoint(parts):  # a last safeguard: refused earlier
             raise ValueError(f"not a path below the target: {path!r}")
         root = fd = self._root
         try:
@@ -83,10 +83,10 @@ class Walk:
     @contextmanager
     def along(self, making_way: Wanted) -> Iterator[Way]:
         """
-        Yield a way to many paths that stays in a folder while it is the same.
+        Yield a way to many paths that keeps the last folder open between paths.
 
         Raises:
-            Blocked: From the way: someone else's file is where a folder should be.
+            Blocked: From the way: a foreign file is in place of a folder.
         """
         here, fd = "", os.dup(self._root)
 
@@ -107,7 +107,7 @@ class Walk:
 
     def is_blocked(self, path: str, wanted: Wanted) -> bool:
         """
-        Whether something that is not ours is in the way of a path; changes nothing.
+        Whether a foreign file blocks a path; changes nothing.
         """
         parts = path.split("/")
         try:
@@ -130,9 +130,9 @@ class Walk:
 
     def make_way(self, path: str, folder: int, name: str, wanted: Wanted) -> None:
         """
-        Remove a folder that is where our file should be, if nothing in it is anybody's.
+        Remove a folder that is in place of a file, unless it contains foreign files.
 
-        Bytecode goes with it: the folder's sources are gone from the bucket.
+        Bytecode is removed with it, because its sources are gone from the bucket.
         """
         try:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -152,7 +152,7 @@ class Walk:
 
     def remove(self, path: str, name: str, folder: int) -> None:
         """
-        Remove one file, ours or one that must make way.
+        Remove one file, managed or in the way.
         """
         held = self._managed.files.get(path)
         self._managed.remove(path)
@@ -174,7 +174,7 @@ class Walk:
 
     def _make_folder(self, path: str, name: str, fd: int, wanted: Wanted) -> None:
         """
-        Make one folder; a symlink, or a file of ours whose key is gone, makes way.
+        Create one folder; remove a symlink, or a managed file whose key is gone, in its place.
         """
         try:
             found = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -190,10 +190,10 @@ class Walk:
 
     def _removable(self, path: str, folder: int, name: str, wanted: Wanted) -> list[str]:
         """
-        Return the files in a folder that must make way.
+        Return the files to remove from a folder that is in the way.
 
         Raises:
-            Blocked: One of them is someone else's.
+            Blocked: One of them is foreign.
         """
         files = []
         for inner, folders, names, inner_fd in os.fwalk(name, dir_fd=folder):
