@@ -126,7 +126,7 @@ def lost_most(world: World) -> None:
         world.s3.delete(f"dags/{number:02}.py")
 
 
-def part_published(world: World) -> None:
+def partly_published(world: World) -> None:
     world.put(1)
     world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=1)
     world.sync()
@@ -165,29 +165,31 @@ def earlier_accepted(world: World) -> None:
 DENIED = error(403, "AccessDenied")
 BEFORE: dict[str, Callable[[World], object]] = {
     "nothing": lambda world: None,
-    "all": all_published,
-    "all, 30 files": many_published,
-    "a part": part_published,
-    "all, its files removed": lambda world: files_removed(world, with_list=False),
-    "all, its files and its list removed": lambda world: files_removed(world, with_list=True),
+    "complete": all_published,
+    "complete, 30 files": many_published,
+    "partial": partly_published,
+    "complete, then its files removed": lambda world: files_removed(world, with_list=False),
+    "complete, then its files and its list removed": lambda world: files_removed(
+        world, with_list=True
+    ),
 }
 NOW: dict[str, Make] = {
     "cannot be listed": lambda world, _: world.s3.inject(DENIED, is_list),
     "one of four objects cannot be read": lambda world, _: touched(world, DENIED, "b"),
     "three of four objects cannot be read": lambda world, _: touched(world, DENIED, "bcd"),
-    "one of four objects changes all the time": lambda world, _: rewritten(world),
-    "one of four objects is listed and not there": lambda world, _: vanished(world),
+    "one of four objects keeps changing": lambda world, _: rewritten(world),
+    "one of four objects is listed but missing": lambda world, _: vanished(world),
     "one of four objects is archived": lambda world, _: archived(world),
     "the gate refuses one of four files": lambda world, _: broken(world),
     "the gate refuses without naming a file": refused_whole,
     "has lost most of its objects": lambda world, _: lost_most(world),
     "cannot be read": lambda world, _: world.s3.inject(DENIED, is_get()),
-    "its bundle is not there": lambda world, _: (
+    "its bundle is missing": lambda world, _: (
         world.publish(8),
         world.s3.inject(error(404, "NoSuchKey"), is_bundle),
     ),
     "the gate refuses it, and accepts an earlier one": lambda world, _: earlier_accepted(world),
-    "the gate refuses it, and all before it": lambda world, _: (
+    "the gate refuses it, and all earlier ones": lambda world, _: (
         world.publish(5, broken=True),
         world.publish(6, broken=True),
     ),
@@ -198,7 +200,7 @@ NOW: dict[str, Make] = {
 }
 
 
-def whole(world: World) -> None:
+def complete(world: World) -> None:
     world.publish(2) if world.settings.get("S3_SYNC_SOURCE") else world.put(2)
 
 
@@ -207,8 +209,8 @@ def test_each_row_of_the_table(row: list[str], layout: str, s3: FakeS3, process:
     source, before, now, ready, published, revision, one_shot = row
     world = World(s3, process, LAYOUTS[layout] | (RELEASE if source == "release" else {}))
     BEFORE[before](world)
-    if now == "is whole":
-        whole(world)
+    if now == "is complete":
+        complete(world)
     else:
         NOW[now](world, process.folder.parent)
 
@@ -233,10 +235,10 @@ def test_each_row_of_the_table(row: list[str], layout: str, s3: FakeS3, process:
 
 
 def what_is_published(process: Process, layout: str) -> str:
-    """What the process says."""
+    """Return the state that the process reports, in the words of the table."""
     readiness = process.readiness
     if readiness.published_at is None:
         return "nothing"
     if "fallback" in readiness.shortfall:
         return "a fallback"
-    return "a part" if readiness.shortfall else "all"
+    return "partial" if readiness.shortfall else "complete"
