@@ -17,7 +17,7 @@ from tests.docs.code import ROOT
 from tests.support.airflow import DATABASES, Kind
 
 PAGE = (ROOT / "docs/reference/support.md").read_text()
-# What is no claim.
+# Cells that make no claim.
 NONE = ("not tested", "does not apply", "has no bundles")
 
 
@@ -61,7 +61,7 @@ def test_the_versions_are_those_of_the_tests() -> None:
     assert f"| git-sync {git_sync} |" in section("git")
     for name in ("git-sync-wrapper", "kerberos", "s3-sync"):
         (python,) = re.findall(r"BASE_IMAGE=python:([\d.]+)-", dockerfile(name))
-        assert f"| {python}, that of the images |" in section("Python")
+        assert f"| {python}, the version of the images |" in section("Python")
 
 
 def test_sync_perm_is_tested_with_the_airflows_and_databases_of_the_page() -> None:
