@@ -34,7 +34,7 @@ MAXWAIT = "20"
 
 def differing() -> set[str]:
     """The cases that the documentation names."""
-    table = PAGE.read_text().partition("## What differs")[2]
+    table = PAGE.read_text().partition("## Differences")[2]
     return {
         case
         for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
