@@ -1,7 +1,7 @@
 """
-The page on what is supported names a test for each claim, and the versions that the tests have.
+The page on support names a test for each claim, and the versions that the tests use.
 
-That the files exist is held by `test_links.py`.
+`test_links.py` checks that the files exist.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def dockerfile(sidecar: str) -> str:
 
 def claims() -> list[str]:
     """
-    Every cell but those of the first row and the first column of a table.
+    Return every cell of the tables, except their first rows and columns.
     """
     bodies = re.findall(r"^\|[-|]+\|\n((?:\|.+\|\n)+)", PAGE, re.MULTILINE)
     rows = [row.strip("| ").split(" | ")[1:] for body in bodies for row in body.splitlines()]

@@ -1,4 +1,4 @@
-"""The readiness table of the documentation, row by row, in every layout."""
+"""Checks each row of the documented readiness table in every layout."""
 
 import shutil
 from collections.abc import Callable
@@ -32,14 +32,14 @@ BROKEN = b"x = (\n"
 
 
 def rows() -> list[list[str]]:
-    """The rows of the table."""
+    """Return the rows of the table."""
     text = (DOCS / "reference/readiness.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith(("| listing", "| release"))]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def cases() -> list[ParameterSet]:
-    """Each row in each layout that it can be in."""
+    """Return each row with each layout that applies to it."""
     return [
         pytest.param(row, name, id=f"{'; '.join(row[:3])}: {name}")
         for row in rows()
@@ -49,7 +49,7 @@ def cases() -> list[ParameterSet]:
 
 
 class World:
-    """A bucket, a volume, and one process after the other on it."""
+    """A bucket, a volume, and the processes that use it, one after the other."""
 
     def __init__(self, s3: FakeS3, process: Process, settings: dict[str, str]) -> None:
         self.s3 = s3
@@ -68,7 +68,7 @@ class World:
         return self.shelf.publish(files | ({"b.py": BROKEN} if broken else {})).revision
 
     def sync(self, times: int = 1) -> None:
-        """Let one process sync, and end."""
+        """Run some cycles in one process, then stop it."""
         self.process.start(self.settings)
         for _ in range(times):
             self.process.cycle()
@@ -76,7 +76,7 @@ class World:
         self.process.stop()
 
     def gate_by(self, body: str, folder: Path) -> None:
-        """Let a command of ours be the gate."""
+        """Set a script as the command of the gate."""
         command = script(folder / "gate", body)
         self.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
 
@@ -91,7 +91,7 @@ def touched(world: World, fault: Fault, names: str) -> None:
 
 
 def rewritten(world: World) -> None:
-    """Write an object again in each moment between its listing and its download."""
+    """Rewrite an object after each listing, before its download."""
     world.put(2)
     count = iter(range(100))
 
