@@ -1,5 +1,5 @@
 """
-The page on security names tests that exist; what no other test holds is held here.
+The page on security names tests that exist; claims without a test of their own are tested here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.docs.code import ROOT
 
 PAGE = (ROOT / "docs/explanation/what-is-defended.md").read_text()
 TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-# Of a fixed and small number of values, but for the last two.
+# Labels with a small, fixed number of values, except the last two.
 LABELS = {"reason", "result", "operation", "kind", "status", "name", "version", "revision"}
 NAMES = {"principal", "ccache", "realm", "kdc"}
 DOCKERFILES = sorted(ROOT.glob("sidecars/*/Dockerfile"))
@@ -31,7 +31,7 @@ def test_every_line_of_defence_names_its_test() -> None:
         r"^\| .+ \| .+ \| (.+) \|$", PAGE.partition("## What the sidecars")[0], re.MULTILINE
     )
 
-    assert [] == [row for row in rows if row != "held by" and "`test_" not in row]
+    assert [] == [row for row in rows if row != "test" and "`test_" not in row]
 
 
 def test_labels_hold_no_name_but_principal_ccache_and_kdc() -> None:
@@ -44,7 +44,7 @@ def test_labels_hold_no_name_but_principal_ccache_and_kdc() -> None:
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_installs_nothing_that_is_not_pinned_by_hash(dockerfile: Path) -> None:
     """
-    What is installed without hashes comes from this repository, and brings no dependencies.
+    Only this repository's own code is installed without hashes, and without dependencies.
     """
     text = dockerfile.read_text().replace("\\\n", " ")
     installs = re.findall(r"pip\b[^&\n]* install ([^&\n]+)", text)

@@ -1,7 +1,7 @@
 """
-The page on what is supported names a test for each claim, and the versions that the tests have.
+The page on support names a test for each claim, and the versions that the tests use.
 
-That the files exist is held by `test_links.py`.
+`test_links.py` checks that the files exist.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.docs.code import ROOT
 from tests.support.airflow import DATABASES, Kind
 
 PAGE = (ROOT / "docs/reference/support.md").read_text()
-# What is no claim.
+# Cells that make no claim.
 NONE = ("not tested", "does not apply", "has no bundles")
 
 
@@ -33,7 +33,7 @@ def dockerfile(sidecar: str) -> str:
 
 def claims() -> list[str]:
     """
-    Every cell but those of the first row and the first column of a table.
+    Return every cell of the tables, except their first rows and columns.
     """
     bodies = re.findall(r"^\|[-|]+\|\n((?:\|.+\|\n)+)", PAGE, re.MULTILINE)
     rows = [row.strip("| ").split(" | ")[1:] for body in bodies for row in body.splitlines()]
@@ -61,7 +61,7 @@ def test_the_versions_are_those_of_the_tests() -> None:
     assert f"| git-sync {git_sync} |" in section("git")
     for name in ("git-sync-wrapper", "kerberos", "s3-sync"):
         (python,) = re.findall(r"BASE_IMAGE=python:([\d.]+)-", dockerfile(name))
-        assert f"| {python}, that of the images |" in section("Python")
+        assert f"| {python}, the version of the images |" in section("Python")
 
 
 def test_sync_perm_is_tested_with_the_airflows_and_databases_of_the_page() -> None:

@@ -1,5 +1,5 @@
 """
-What the tests share is found by its README.
+The README of tests/support lists every module.
 """
 
 import re

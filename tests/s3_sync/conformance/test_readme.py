@@ -1,4 +1,4 @@
-"""What the table of README.md names is there."""
+"""The tests and tables that README.md names exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The readiness table of the documentation, row by row, in every layout."""
+"""Checks each row of the documented readiness table in every layout."""
 
 import shutil
 from collections.abc import Callable
@@ -32,14 +32,14 @@ BROKEN = b"x = (\n"
 
 
 def rows() -> list[list[str]]:
-    """The rows of the table."""
+    """Return the rows of the table."""
     text = (DOCS / "reference/readiness.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith(("| listing", "| release"))]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def cases() -> list[ParameterSet]:
-    """Each row in each layout that it can be in."""
+    """Return each row with each layout that applies to it."""
     return [
         pytest.param(row, name, id=f"{'; '.join(row[:3])}: {name}")
         for row in rows()
@@ -49,7 +49,7 @@ def cases() -> list[ParameterSet]:
 
 
 class World:
-    """A bucket, a volume, and one process after the other on it."""
+    """A bucket, a volume, and the processes that use it, one after the other."""
 
     def __init__(self, s3: FakeS3, process: Process, settings: dict[str, str]) -> None:
         self.s3 = s3
@@ -68,7 +68,7 @@ class World:
         return self.shelf.publish(files | ({"b.py": BROKEN} if broken else {})).revision
 
     def sync(self, times: int = 1) -> None:
-        """Let one process sync, and end."""
+        """Run some cycles in one process, then stop it."""
         self.process.start(self.settings)
         for _ in range(times):
             self.process.cycle()
@@ -76,7 +76,7 @@ class World:
         self.process.stop()
 
     def gate_by(self, body: str, folder: Path) -> None:
-        """Let a command of ours be the gate."""
+        """Set a script as the command of the gate."""
         command = script(folder / "gate", body)
         self.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
 
@@ -91,7 +91,7 @@ def touched(world: World, fault: Fault, names: str) -> None:
 
 
 def rewritten(world: World) -> None:
-    """Write an object again in each moment between its listing and its download."""
+    """Rewrite an object after each listing, before its download."""
     world.put(2)
     count = iter(range(100))
 
@@ -126,7 +126,7 @@ def lost_most(world: World) -> None:
         world.s3.delete(f"dags/{number:02}.py")
 
 
-def part_published(world: World) -> None:
+def partly_published(world: World) -> None:
     world.put(1)
     world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=1)
     world.sync()
@@ -165,29 +165,31 @@ def earlier_accepted(world: World) -> None:
 DENIED = error(403, "AccessDenied")
 BEFORE: dict[str, Callable[[World], object]] = {
     "nothing": lambda world: None,
-    "all": all_published,
-    "all, 30 files": many_published,
-    "a part": part_published,
-    "all, its files removed": lambda world: files_removed(world, with_list=False),
-    "all, its files and its list removed": lambda world: files_removed(world, with_list=True),
+    "complete": all_published,
+    "complete, 30 files": many_published,
+    "partial": partly_published,
+    "complete, then its files removed": lambda world: files_removed(world, with_list=False),
+    "complete, then its files and its list removed": lambda world: files_removed(
+        world, with_list=True
+    ),
 }
 NOW: dict[str, Make] = {
     "cannot be listed": lambda world, _: world.s3.inject(DENIED, is_list),
     "one of four objects cannot be read": lambda world, _: touched(world, DENIED, "b"),
     "three of four objects cannot be read": lambda world, _: touched(world, DENIED, "bcd"),
-    "one of four objects changes all the time": lambda world, _: rewritten(world),
-    "one of four objects is listed and not there": lambda world, _: vanished(world),
+    "one of four objects keeps changing": lambda world, _: rewritten(world),
+    "one of four objects is listed but missing": lambda world, _: vanished(world),
     "one of four objects is archived": lambda world, _: archived(world),
     "the gate refuses one of four files": lambda world, _: broken(world),
     "the gate refuses without naming a file": refused_whole,
     "has lost most of its objects": lambda world, _: lost_most(world),
     "cannot be read": lambda world, _: world.s3.inject(DENIED, is_get()),
-    "its bundle is not there": lambda world, _: (
+    "its bundle is missing": lambda world, _: (
         world.publish(8),
         world.s3.inject(error(404, "NoSuchKey"), is_bundle),
     ),
     "the gate refuses it, and accepts an earlier one": lambda world, _: earlier_accepted(world),
-    "the gate refuses it, and all before it": lambda world, _: (
+    "the gate refuses it, and all earlier ones": lambda world, _: (
         world.publish(5, broken=True),
         world.publish(6, broken=True),
     ),
@@ -198,7 +200,7 @@ NOW: dict[str, Make] = {
 }
 
 
-def whole(world: World) -> None:
+def complete(world: World) -> None:
     world.publish(2) if world.settings.get("S3_SYNC_SOURCE") else world.put(2)
 
 
@@ -207,8 +209,8 @@ def test_each_row_of_the_table(row: list[str], layout: str, s3: FakeS3, process:
     source, before, now, ready, published, revision, one_shot = row
     world = World(s3, process, LAYOUTS[layout] | (RELEASE if source == "release" else {}))
     BEFORE[before](world)
-    if now == "is whole":
-        whole(world)
+    if now == "is complete":
+        complete(world)
     else:
         NOW[now](world, process.folder.parent)
 
@@ -233,10 +235,10 @@ def test_each_row_of_the_table(row: list[str], layout: str, s3: FakeS3, process:
 
 
 def what_is_published(process: Process, layout: str) -> str:
-    """What the process says."""
+    """Return the state that the process reports, in the words of the table."""
     readiness = process.readiness
     if readiness.published_at is None:
         return "nothing"
     if "fallback" in readiness.shortfall:
         return "a fallback"
-    return "a part" if readiness.shortfall else "all"
+    return "partial" if readiness.shortfall else "complete"

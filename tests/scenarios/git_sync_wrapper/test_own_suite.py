@@ -1,7 +1,7 @@
 """
-git-sync's own end-to-end suite, run with the wrapper in its place: what a drop-in must do.
+Runs git-sync's own end-to-end suite with the wrapper instead of git-sync.
 
-`GIT_SYNC_SUITE` is the folder of its `test_e2e.sh`, unmodified.
+`GIT_SYNC_SUITE` is the folder of its unmodified `test_e2e.sh`.
 """
 
 import json
@@ -28,13 +28,13 @@ SETTINGS = {
     "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-# It waits for what comes for so long; a busy machine takes more than its own 3 seconds.
+# The longest wait of the suite, in seconds; its own 3 are too short for a busy machine.
 MAXWAIT = "20"
 
 
 def differing() -> set[str]:
-    """The cases that the documentation names."""
-    table = PAGE.read_text().partition("## What differs")[2]
+    """Return the cases that the documentation lists."""
+    table = PAGE.read_text().partition("## Differences")[2]
     return {
         case
         for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
