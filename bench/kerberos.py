@@ -3,7 +3,7 @@
 
 Each tool refreshes its own ccache as fast as it can, against the same KDC on this machine, while
 readers (`klist -s`, GSSAPI; as the writer's user) read that ccache continuously. Then the tools
-take turns without readers, to measure the CPU. Finally the KDC hangs, and KDCs before it are silent.
+take turns without readers, to measure the CPU. Finally the KDC hangs, and earlier KDCs are silent.
 """
 
 from __future__ import annotations
