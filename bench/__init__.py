@@ -1,7 +1,7 @@
 """
-What `make bench` runs: each sidecar beside its peers, on the same machine, in the same run.
+The benchmarks of `make bench`: each sidecar beside its peers, on the same machine, in one run.
 
-A sidecar has a file that measures and, where that is long, one with its tables (`…_page`) and one
-with its peers. `measure` says what something costs, `budgets` what was promised, `page` and
-`report` write docs/reference/benchmarks.md.
+Each sidecar has a module that measures it. Long ones are split into further modules for the tables
+(`…_page`) and the peers. `measure` measures costs, `budgets` compares them with the budgets, and
+`page` and `report` write docs/reference/benchmarks.md.
 """

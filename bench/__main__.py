@@ -1,5 +1,5 @@
 """
-``python -m bench NAME [arguments]``: measure one sidecar, or the bundle; its file here says how.
+``python -m bench NAME [arguments]``: measure one sidecar or the bundle; see its module here.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ SIDECARS = Path(__file__).parents[1] / "sidecars"
 
 def names() -> list[str]:
     """
-    Return the sidecars, and the bundle; each has a file here.
+    Return the names of the sidecars and of the bundle; each has a module here.
     """
     return sorted(["bundle", *(path.parent.name for path in SIDECARS.glob("*/Dockerfile"))])
 
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Run the benchmark that the first argument names with all others; return the exit code.
+    Run the benchmark in the first argument with all other arguments; return the exit code.
     """
     if not arguments or arguments[0] not in names():
         print(f"usage: python -m bench {{{','.join(names())}}} [--help]", file=sys.stderr)
         return 2
-    # What was started is stopped on the way out.
+    # So that context managers stop the child processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     name, *others = arguments
     importlib.import_module(f"bench.{name.replace('-', '_')}").main(others)

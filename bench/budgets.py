@@ -1,8 +1,8 @@
 """
-What was promised before it was built, beside what is measured; and the summary of all sidecars.
+Compare measured figures with the budgets, which were set before implementation, and summarize them.
 
-Each benchmark writes the table of its own sidecar. The summary is made of the tables on the page,
-so it is right after each of them, whichever ran last.
+Each benchmark writes the table of its own sidecar. The summary is computed from all tables on the
+page, so it is correct after each benchmark, in any order.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MET, MISSED, NOT_MEASURED = "met", "**missed**", "**not measured**"
 @dataclass(frozen=True)
 class Outcome:
     """
-    One figure that has a budget.
+    A figure with a budget.
 
     Args:
-        promise: What it is about; the summary has one line for all figures of a promise.
-        what: Which of its figures.
-        budget, measured: As people read them.
-        used: The measured part of the budget, more than 1 = missed; None = not measured.
-        because: Why it is missed, or not measured, when it is.
+        promise: The subject; the summary has one line for all figures of a promise.
+        what: The name of the figure within the promise.
+        budget, measured: Formatted for the page.
+        used: The measured value as a part of the budget, more than 1 = missed; None = not measured.
+        because: The reason, if the budget is missed or the figure is not measured.
     """
 
     promise: str
@@ -63,8 +63,8 @@ def at_most(
     Return the outcome of a size.
 
     Args:
-        unit: Of both numbers.
-        measured: None = it could not be.
+        unit: The unit of both numbers.
+        measured: None = not measured.
     """
     if measured is None:
         return Outcome(promise, what, f"≤ {most:g} {unit}", "", None, because)
@@ -85,15 +85,15 @@ def none_of(
     promise: str, what: str, failed: int, of: int, least: int, because: str = ""
 ) -> Outcome:
     """
-    Return the outcome of something that must not happen.
+    Return the outcome of a failure that must never occur.
 
     Args:
-        failed: How often it did.
-        of: In how many tries.
-        least: As many tries were promised; with fewer it is not measured.
+        failed: The number of failures.
+        of: The number of tries.
+        least: The required number of tries; with fewer, the outcome is "not measured".
     """
     used = math.inf if failed else 0.0 if of >= least else None
-    too_few = "" if of >= least else f"only {of:,} of {least:,} were tried"
+    too_few = "" if of >= least else f"Only {of:,} of {least:,} were tried."
     return Outcome(
         promise, what, f"0 of {least:,}", f"{failed:,} of {of:,}", used, because or too_few
     )
@@ -107,7 +107,7 @@ def _part(ratio: float) -> str:
 
 def budgets_text(outcomes: Iterable[Outcome]) -> str:
     """
-    Return the table, and below it each figure that is not as promised, with the reason.
+    Return the table, and below it each figure that misses its budget, with the reason.
     """
     rows, missed = [], []
     for one in outcomes:
@@ -116,13 +116,13 @@ def budgets_text(outcomes: Iterable[Outcome]) -> str:
         if one.verdict != MET:
             found = one.measured or "no figure"
             said = f"- {one.verdict.strip('*')}: {one.promise}, {one.what}: {found}, "
-            missed.append(f"{said}promised {one.budget}. {one.because}".rstrip() + "\n")
-    return f"{table(HEADER, rows)}\n{''.join(missed) or 'None is missed.'}"
+            missed.append(f"{said}budget {one.budget}. {one.because}".rstrip() + "\n")
+    return f"{table(HEADER, rows)}\n{''.join(missed) or 'All budgets are met.'}"
 
 
 def _percent(used: float | None) -> str:
     """
-    Return a part of a budget, so that what is missed by little is not 100 %.
+    Return a part of a budget in percent, with a decimal close to 100 %.
     """
     if not used or math.isinf(used):
         return ""
@@ -139,7 +139,7 @@ def write_budgets(sidecar: str, outcomes: Iterable[Outcome], page: Path = PAGE) 
 
 def summary(page: str) -> str:
     """
-    Return one line for each promise of all tables of budgets on a page, and what is missed.
+    Return a table with one line for each promise on a page, and the list of missed budgets.
     """
     parts = re.findall(r"<!-- bench:(\S+) budgets -->\n(.*?)<!-- end -->", page, re.DOTALL)
     rows, missed = [], []
@@ -151,7 +151,7 @@ def summary(page: str) -> str:
             for row in figures:
                 counts[row[-1]] += 1
             what, budget, measured, used, verdict = worst
-            nearest = f"{what}: {measured or 'no figure'}, promised {budget}"
+            nearest = f"{what}: {measured or 'no figure'}, budget {budget}"
             nearest += f" ({used} of it)" if used else ""
             rows.append([f"**{sidecar}**, {promise}", nearest, f"{len(figures)}", verdict])
         missed += [
@@ -163,7 +163,7 @@ def summary(page: str) -> str:
     said = ", ".join(
         f"{counts[verdict]} {kind}" for verdict, kind in zip(verdicts, kinds, strict=True)
     )
-    header = ["promised before it was built", "the figure nearest to its budget", "figures", ""]
+    header = ["budget, set before implementation", "figure closest to its budget", "figures", ""]
     listed = "\n".join(missed)
     return (
         f"{sum(counts.values())} figures have a budget: {said}.\n\n{table(header, rows)}\n{listed}"

@@ -1,11 +1,11 @@
 """
-``python -m bench bundle``: DAG versions of Airflow 3: our bundle beside those of Airflow.
+``python -m bench bundle``: DAG versions of Airflow 3: SidecarDagBundle beside Airflow's bundles.
 
-The real classes, each in a process of Airflow that lives, as in the dag-processor and in workers.
-S3DagBundle and s3-sync read from one server, `rclone serve s3` with its objects in memory;
-GitDagBundle reads from git's own HTTP server, as ordinary, and from the same disk, its kindest
-case. What our bundle leaves to s3-sync counts for us: a start from nothing is a one-shot s3-sync
-and the bundle.
+The real classes run in long-lived Airflow processes, as in the dag-processor and in workers.
+S3DagBundle and s3-sync read from one server, `rclone serve s3` with its objects in memory.
+GitDagBundle reads from git's own HTTP server, as usual, and from the same disk, its best case. The
+work of s3-sync is included in the cost of SidecarDagBundle: a cold start is a one-shot s3-sync plus
+the bundle.
 """
 
 from __future__ import annotations
@@ -47,14 +47,15 @@ CLASSES = {
     GIT_ON_DISK: "airflow.providers.git.bundles.git.GitDagBundle",
 }
 SITUATIONS = {
-    "start": "dag-processor, nothing on the volume",
-    "refresh": "refresh, nothing new",
+    "start": "dag-processor, empty volume",
+    "refresh": "refresh, no change",
     "change": "refresh, one file changed",
     "warm": "task, its version on the volume",
-    "other": "task, a version of which one file differs",
+    "other": "task, another version, one file differs",
     "cold": "task in a new pod",
 }
-# Calls that take less than a millisecond are made this often; the least counts.
+NO_VERSIONS = "no versions"
+# Repetitions of calls that take less than a millisecond; the lowest cost counts.
 CALLS = 20
 
 Costs = dict[tuple[str, str], list[Cost]]
@@ -63,11 +64,11 @@ Costs = dict[tuple[str, str], list[Cost]]
 @dataclass
 class Found:
     """
-    What was measured with one number of files.
+    The results for one number of files.
 
     Attributes:
         costs: By bundle and situation.
-        requests: Of S3, by the same; counted in a turn of its own.
+        requests: To S3, by bundle and situation; counted in a separate turn.
         disks: The bytes on disk of two versions, by bundle.
     """
 
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str]) -> None:
 
 class Child:
     """
-    A process of Airflow with one kind of bundle.
+    An Airflow process with one kind of bundle.
     """
 
     def __init__(self, child: Dialogue, classpath: str) -> None:
@@ -112,10 +113,10 @@ class Child:
 
     def do(self, deed: str, **kwargs: Any) -> tuple[Cost, Path, str | None]:
         """
-        Do something; return what it cost, and path and version afterwards.
+        Call a method; return its cost, and the bundle's path and version afterwards.
 
         Raises:
-            RuntimeError: It failed.
+            RuntimeError: The call failed.
         """
         line = {"do": deed, "class": self._classpath, "kwargs": kwargs}
         found = json.loads(self._child.ask(json.dumps(line)))
@@ -126,7 +127,7 @@ class Child:
 @dataclass
 class Bench:
     """
-    One number of files.
+    Measures all bundles with one number of files.
     """
 
     airflow: Path
@@ -143,7 +144,7 @@ class Bench:
 
     def measure(self, turns: int) -> Found:
         """
-        Measure that many turns, and count requests in one more.
+        Measure this many turns, and count requests in one more.
         """
         for turn in range(turns):
             self._measure_all(self.arguments())
@@ -160,7 +161,7 @@ class Bench:
 
     def arguments(self) -> dict[str, dict[str, Any]]:
         """
-        What each bundle is made with.
+        Return the arguments of each bundle's class.
         """
         return {
             OURS: {"path": str(self.home / OURS / "volume/current")},
@@ -191,7 +192,7 @@ class Bench:
                 cost, path, second = child.do("refresh")
                 self._note(name, "change", cost, ours)
                 self._check(path)
-                if first is None:  # it has no versions: a task makes it what is current
+                if first is None:  # no versions: a task syncs to the current files
                     for _ in range(3):
                         self._note(name, "warm", child.do("initialize", **arguments)[0])
                 else:
@@ -200,7 +201,7 @@ class Bench:
                         pinned = child.do("initialize", version=second, **arguments)
                         self._note(name, "warm", pinned[0])
                     if daemon is not None:
-                        self._sync(daemon)  # what is not in use any more goes
+                        self._sync(daemon)  # removes versions that are no longer in use
                         self._asked()
                     cost, path, _ = child.do("initialize", version=first, **arguments)
                     self._note(name, "other", cost, self._since(daemon) if daemon else None)
@@ -227,7 +228,7 @@ class Bench:
 
     def _asked(self) -> int:
         """
-        Return how many requests came since the last time, if they are counted.
+        Return the number of requests since the last call; 0 if they are not counted.
         """
         if self._proxy is None:
             return 0
@@ -236,13 +237,13 @@ class Bench:
 
     def _check(self, path: Path) -> None:
         """
-        Make sure that all files are there; who does nothing is fast.
+        Check that all files exist: a tool that does nothing would be fast.
         """
         found = {name: size for name, size in files_of(path).items() if ".git/" not in name}
         assert found == files_of(self.store.source), path
 
     def _change(self) -> None:
-        self._asked()  # of the daemon's start
+        self._asked()  # drop the requests of the daemon's start
         self.store.edit()
         self.store.publish()
         self._commit()
@@ -271,7 +272,7 @@ class Bench:
             "DEST_PATH": str(volume),
             "S3_SYNC_SOURCE": "release",
             "S3_SYNC_LAYOUT": "snapshot",
-            # So that a version that is not current must be asked for.
+            # So that every version except the current one must be requested.
             "S3_SYNC_RETAIN_COUNT": "0",
             "S3_SYNC_RETAIN_FOR": "0",
         }
@@ -300,7 +301,7 @@ class Bench:
 
     def _since(self, daemon: Daemon, wall_seconds: float = 0.0) -> Cost:
         """
-        Return what the sidecar has spent since it was looked at last; its wall time is waited for.
+        Return the sidecar's CPU since the last call, with a wall time measured by the caller.
         """
         before, self._last = self._last, _spent(daemon)
         return Cost(self._last - before, wall_seconds, 0.0)
@@ -338,7 +339,7 @@ def _spent(daemon: Daemon) -> float:
 
 def bytes_of(folder: Path) -> int:
     """
-    Return what a folder takes, each file once.
+    Return the disk space of a folder in bytes, with each hard-linked file counted once.
     """
     seen: dict[int, int] = {}
     for here, _, names in os.walk(folder):
@@ -350,7 +351,7 @@ def bytes_of(folder: Path) -> int:
 
 def section(results: Mapping[int, Found], airflow: Path) -> Section:
     """
-    Return what was found, as the page has it.
+    Return the section of the page.
     """
     costs = [
         [f"{files:,} files: {what}", *(_cell(found.costs.get((name, key))) for name in CLASSES)]
@@ -378,19 +379,19 @@ def section(results: Mapping[int, Found], airflow: Path) -> Section:
         {
             "machine": machine(versions),
             "costs": table(["CPU (wall)", *CLASSES], costs),
-            "requests": table(["requests of S3", OURS, S3], requests),
+            "requests": table(["requests to S3", OURS, S3], requests),
         },
         list(_outcomes(results)),
     )
 
 
 def _requests(counts: list[int] | None) -> str:
-    return f"{min(counts):,}" if counts else "it has no versions"
+    return f"{min(counts):,}" if counts else NO_VERSIONS
 
 
 def _cell(costs: list[Cost] | None) -> str:
     if not costs:
-        return "it has no versions"
+        return NO_VERSIONS
     best = least(costs)
     return f"{seconds(best.cpu_seconds)} ({seconds(best.wall_seconds)})"
 
@@ -408,7 +409,7 @@ def _outcomes(results: Mapping[int, Found]) -> Iterator[Outcome]:
             ratio = best[OURS, "cold"].wall_seconds / best[peer, "cold"].wall_seconds
             yield at_most_part(
                 f"{SITUATIONS['cold']}, wall",
-                f"400 files, of {peer}",
+                f"400 files vs. {peer}",
                 share,
                 ratio,
                 "Nearly all of it is the start of Python.",

@@ -1,9 +1,9 @@
 """
-Keeps a folder equal to a prefix with Airflow's own S3DagBundle, each time a line asks for it.
+Sync a folder with a prefix through Airflow's own S3DagBundle, once for each line of standard input.
 
-Run by the Python of an Airflow 3 with the Amazon provider. `initialize` makes a new bundle, as the
-start of the dag-processor and of every task does; `refresh` is what the dag-processor does with
-the one that it has. Each is answered by a line.
+Run by the Python of an Airflow 3 with the Amazon provider. `initialize` creates a new bundle, as
+the dag-processor does at its start, and every task. `refresh` refreshes that bundle, as the
+dag-processor does. Each command is answered with a line.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """
-Runs one command and writes what it cost, as JSON, to the file that the first argument names.
+Run one command and write its cost as JSON to the file in the first argument.
 
-A program of its own, small and without any import of ours: the kernel counts the memory of the
-process that starts a program into the program's peak, and a benchmark with servers in it is large.
+This is a small program without imports from the project: the kernel includes the memory of the
+starting process in the peak of a program, and a benchmark process with servers is large.
 """
 
 import json
@@ -14,7 +14,7 @@ import time
 
 def main() -> int:
     """
-    Run the command; return its exit code, 128 and more for a signal, as a shell does.
+    Run the command; return its exit code, or 128 plus the number of the signal, as a shell does.
     """
     began = time.monotonic()
     pid = os.fork()

@@ -1,9 +1,9 @@
 """
-Airflow 3's S3DagBundle as a peer: the real class of the Amazon provider, in a process that lives.
+Airflow 3's S3DagBundle as a peer: the real class of the Amazon provider, in a long-lived process.
 
-In Airflow it is no process of its own: the dag-processor has it, and each task makes one. So what
-is measured of it is one call in a process that has Airflow imported already, and nothing else of
-Airflow.
+In Airflow, the bundle is not a separate process: the dag-processor keeps one, and each task creates
+one. The measurement therefore covers one call in a process that has already imported Airflow, and
+no other work of Airflow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Bundle:
     A process with one bundle.
 
     Args:
-        folder: What it keeps equal to the prefix.
+        folder: The folder that it syncs with the prefix.
     """
 
     child: Dialogue
@@ -37,10 +37,10 @@ class Bundle:
 
     def do(self, deed: Literal["initialize", "refresh"]) -> Cost:
         """
-        Have it do something; return what the call cost, and the memory of all of the process.
+        Call a method; return the cost of the call, and the memory of the whole process.
 
         Raises:
-            RuntimeError: It failed.
+            RuntimeError: The call failed.
         """
         return during(self.child.pid, lambda: self.child.ask(deed))
 
@@ -50,7 +50,7 @@ def running(
     airflow: Path, storage: Path, bucket: str, prefix: str, environment: Mapping[str, str]
 ) -> Iterator[Bundle]:
     """
-    Run a process with a bundle; `initialize` comes first.
+    Run a process with a bundle; call `initialize` first.
 
     Args:
         airflow: The environment with Airflow 3 and the Amazon provider.

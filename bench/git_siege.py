@@ -1,5 +1,5 @@
 """
-Readers of whole trees, while things happen to git-sync, alone and inside the wrapper.
+Read whole trees during commits, kills and wipes, with git-sync alone and inside the wrapper.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ GATE = {
 @dataclass(frozen=True)
 class Siege:
     """
-    What readers saw.
+    The result of reading trees during faults.
 
     Args:
-        happened: What was done all the time, in words.
-        trees: Read whole, or tried.
-        failed: Not there, or not whole.
+        happened: The kinds of events, for the table.
+        trees: The number of trees that readers tried to read.
+        failed: Of these, how many were missing or incomplete.
     """
 
     happened: str
@@ -41,7 +41,7 @@ class Siege:
 
 def of_git_sync(here: GitSite, reads: int, rounds: int) -> Siege:
     """
-    Commits as fast as they are taken, and SIGKILL with a new start, as the kubelet does it.
+    Commit as soon as the last commit is published, and kill and restart git-sync like the kubelet.
     """
     numbers = itertools.count(1)
     here.commit_revision(next(numbers))
@@ -63,7 +63,7 @@ def of_git_sync(here: GitSite, reads: int, rounds: int) -> Siege:
 
 def of_ours(here: GitSite, reads: int, rounds: int) -> Siege:
     """
-    The same, and bad commits, kills of the wrapper, and the loss of all that git-sync has.
+    Also make bad commits, kill the wrapper, and remove all files of git-sync.
     """
     numbers = itertools.count(1)
     here.commit_revision(next(numbers))
@@ -107,7 +107,7 @@ def _siege(
     here: GitSite, happened: str, deeds: Iterable[Callable[[], None]], reads: int, rounds: int
 ) -> Siege:
     """
-    Do all of it again and again while two processes read, until they have read enough.
+    Repeat all events while two processes read, until there are enough reads and rounds.
     """
     trees = failed = done = 0
     while trees < reads or done < rounds:

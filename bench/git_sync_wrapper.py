@@ -1,8 +1,8 @@
 """
-``python -m bench git-sync-wrapper``: a repository followed, by us and by git-sync alone.
+``python -m bench git-sync-wrapper``: follow a repository with the wrapper and with git-sync alone.
 
-A real git server on this machine, and git-sync on PATH or as GIT_SYNC_BIN names it. CPU is of the
-tool with all its children, the server is not measured.
+It uses a real git server on this machine, and git-sync on PATH or from GIT_SYNC_BIN. CPU includes
+the tool and all its children, but not the server.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser("python -m bench git-sync-wrapper", description=__doc__)
     add = parser.add_argument
-    add("--files", type=int, nargs="+", default=[1_000, 10_000], help="in the repository")
-    add("--polls", type=int, default=30, help="of each tool and turn (default: 30)")
-    add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
-    add("--reads", type=int, default=git_siege.PROMISED, help="of whole trees (default: 10,000)")
-    add("--rounds", type=int, default=5, help="of kills and wipes meanwhile, at least (default: 5)")
+    add("--files", type=int, nargs="+", default=[1_000, 10_000], help="files in the repository")
+    add("--polls", type=int, default=30, help="polls per tool and turn (default: 30)")
+    add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
+    add("--reads", type=int, default=git_siege.PROMISED, help="trees to read (default: 10,000)")
+    add("--rounds", type=int, default=5, help="minimum rounds of kills and wipes (default: 5)")
     add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
     options = parser.parse_args(arguments)
     if reason := skip_reason():
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def versions() -> dict[str, str]:
     """
-    What took part.
+    Return the versions of all programs.
     """
     return {
         PEER: version_of(GIT_SYNC, "--version"),
@@ -79,7 +79,7 @@ def versions() -> dict[str, str]:
 @contextmanager
 def site() -> Iterator[GitSite]:
     """
-    A remote and a volume in memory, if there is some.
+    Yield a remote and a volume, in memory if /dev/shm exists.
     """
     memory = Path("/dev/shm")
     folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
@@ -101,14 +101,14 @@ def fill(here: GitSite, files: int) -> None:
 
 def is_poll(request: Request) -> bool:
     """
-    Whether a request asks what refs there are, by protocol 2, as all of these tools do.
+    Whether a request lists refs with protocol 2, as all of these tools do.
     """
     return b"command=ls-refs" in request.body
 
 
 def polled(here: GitSite, count: int) -> None:
     """
-    Wait for a number of further polls.
+    Wait for this many more polls.
     """
     here.server.forget()
     here.server.wait_for(is_poll, count=count, timeout=600)
@@ -119,7 +119,7 @@ def counted(
     here: GitSite, command: Sequence[str | Path], **more: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """
-    Run a tool in a pid namespace, where this machine allows one: it numbers all that is started.
+    Run a tool in a pid namespace if this machine allows one: it counts all processes.
     """
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -147,7 +147,7 @@ def counted(
 @functools.cache
 def may_unshare() -> bool:
     """
-    Whether there can be a pid namespace.
+    Whether this machine allows a pid namespace.
     """
     command = ["unshare", "--pid", "--fork", "true"]
     return subprocess.run(command, capture_output=True).returncode == 0
@@ -155,7 +155,7 @@ def may_unshare() -> bool:
 
 def started(pid: int) -> int | None:
     """
-    How many processes and threads have been started so far in the namespace below a process.
+    Return the number of processes and threads started so far in the namespace below a process.
     """
     if not may_unshare():
         return None
@@ -167,7 +167,7 @@ def started(pid: int) -> int | None:
 
 def measured(here: GitSite, pid: int, polls: int) -> Poll:
     """
-    What each poll costs, over a number of them.
+    Return the mean cost of a poll, over a number of polls.
     """
     polled(here, 3)
     before = started(pid)
@@ -180,7 +180,7 @@ def measured(here: GitSite, pid: int, polls: int) -> Poll:
 
 def poll_of_git_sync(here: GitSite, polls: int) -> Poll:
     """
-    git-sync alone, ten times a second.
+    Measure git-sync alone, polling ten times a second.
     """
     clear(here)
     with counted(here, [here.engine], GITSYNC_PERIOD="100ms") as process:
@@ -190,7 +190,7 @@ def poll_of_git_sync(here: GitSite, polls: int) -> Poll:
 
 def poll_of_ls_remote(here: GitSite, polls: int) -> Poll:
     """
-    A shell that asks by `git ls-remote`, again and again.
+    Measure a shell that runs `git ls-remote` in a loop.
     """
     loop = f"while :; do git ls-remote {here.server.url()} HEAD; sleep 0.1; done"
     with counted(here, ["sh", "-c", loop]) as process:
@@ -199,7 +199,7 @@ def poll_of_ls_remote(here: GitSite, polls: int) -> Poll:
 
 def poll_of_ours(here: GitSite, polls: int) -> Poll:
     """
-    The wrapper, ten times a second; git-sync below it sleeps.
+    Measure the wrapper, polling ten times a second; git-sync does not run.
     """
     clear(here)
     more = wrapped(here, GITSYNC_PERIOD="100ms")
@@ -234,7 +234,7 @@ def clear(here: GitSite) -> None:
 
 def wrapped(here: GitSite, **more: str) -> dict[str, str]:
     """
-    The settings of a wrapper.
+    Return the settings of a wrapper.
     """
     return {
         "GIT_SYNC_WRAPPER_GIT_SYNC": str(here.engine),
@@ -247,7 +247,7 @@ def wrapped(here: GitSite, **more: str) -> dict[str, str]:
 
 def cold(here: GitSite, name: str) -> Cost:
     """
-    From nothing to the first commit, and the end of the process.
+    Return the cost of a one-shot from an empty volume to the first commit.
     """
     clear(here)
     environment = {
@@ -262,7 +262,7 @@ def cold(here: GitSite, name: str) -> Cost:
 
 def changes(here: GitSite, name: str, turns: int) -> list[Cost]:
     """
-    One file changed: from the commit to the link, polls of every 100 ms included.
+    Return the costs of a changed file, from the commit to the swap of the link, with all polls.
     """
     costs = []
     clear(here)
@@ -276,7 +276,7 @@ def changes(here: GitSite, name: str, turns: int) -> list[Cost]:
             def deed() -> None:
                 commit = here.repository.commit({"changed.py": f"now = {time.time()}\n"})
                 here.wait_until_shown(commit, timeout_seconds=120)
-                polled(here, 2)  # what follows the link: hooks, pruning
+                polled(here, 2)  # the work after the swap: hooks, pruning
 
             costs.append(during(process.pid, deed))
     return costs

@@ -1,5 +1,5 @@
 """
-How much an image is larger than its base, as the tools for containers say.
+Measure how much larger an image is than its base, with docker or podman.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from tests.images.container import Image
 from tests.support.airflow import ROOT
 
 SECONDS = 600.0
-"""How long a build may take; a base that cannot be pulled never ends."""
+"""The limit for a build; a build whose base cannot be pulled never ends."""
 
 
 def size_over_base(sidecar: str, most_mb: float) -> Outcome:
     """
-    Return the outcome of an image's budget; the image of this commit is built when it is not here.
+    Return the outcome of an image's budget; build the image of this commit if it is missing.
 
     Args:
         most_mb: The budget, in millions of bytes, uncompressed.
@@ -47,7 +47,7 @@ def _script(name: str, *arguments: str) -> str:
     Run a script of the project; return the last line that it printed.
 
     Raises:
-        subprocess.SubprocessError: It failed, or did not end.
+        subprocess.SubprocessError: The script failed, or did not end in time.
     """
     command: list[str | Path] = [ROOT / "scripts" / name, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)

@@ -1,9 +1,9 @@
 """
-``python -m bench kerberos``: a ticket kept fresh, by us and by what people use.
+``python -m bench kerberos``: refresh a ticket with the sidecar and with its peers.
 
-Each tool refreshes one ccache of its own as fast as it goes, against the same KDC on this machine,
-while readers (`klist -s`, GSSAPI; of the writer's own user) use that ccache all the time; then all
-take turns without readers, for the CPU. Then the KDC hangs, and others before it are silent.
+Each tool refreshes its own ccache as fast as it can, against the same KDC on this machine, while
+readers (`klist -s`, GSSAPI; as the writer's user) read that ccache continuously. Then the tools
+take turns without readers, to measure the CPU. Finally the KDC hangs, and earlier KDCs are silent.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ PROMISED_READS = 100_000
 FIRST_TICKET_SECONDS, IDLE_MIB, HEALTH_SECONDS, END_SECONDS, IMAGE_MB = 0.6, 40, 0.050, 1.0, 30
 HEALTH_REQUESTS = 1_000
 FAILOVER_SECONDS, IDLE_CALLS, IDLE_SECONDS = 15.0, 2.0, 45
-# The CPU of children that ended is known to 10 ms, of all of them together.
+# The total CPU of ended children has a precision of 10 ms.
 SLOW_REFRESHES = 8
 
 
 @dataclass
 class Row:
     """
-    What one tool took and did.
+    The results of one tool.
 
     Args:
-        costs: Of a refresh, by turns; none of two sidecars.
-        reads: While it refreshed.
-        failed: Reads that got no valid ticket.
+        costs: Of a refresh, one for each turn; empty for two sidecars.
+        reads: The number of reads while the tool refreshed.
+        failed: Reads without a valid ticket.
     """
 
     costs: list[Cost] = field(default_factory=list)
@@ -59,11 +59,11 @@ class Row:
 @dataclass(frozen=True)
 class Hung:
     """
-    What we do while the KDC says nothing.
+    The behavior of the sidecar while the KDC hangs.
 
     Args:
         health_seconds: The p99 of `/healthz`.
-        end_seconds: The longest from SIGTERM to the end.
+        end_seconds: The longest time from SIGTERM to the end.
     """
 
     health_seconds: float
@@ -76,14 +76,14 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser("python -m bench kerberos", description=__doc__)
     add = parser.add_argument
-    add("--refreshes", type=int, default=100, help="of each tool and turn (default: 100)")
-    add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
-    add("--reads", type=int, default=PROMISED_READS, help="of our ccache (default: 100,000)")
-    add("--seconds", type=float, default=5, help="how long others' are read (default: 5)")
+    add("--refreshes", type=int, default=100, help="refreshes per tool and turn (default: 100)")
+    add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
+    add("--reads", type=int, default=PROMISED_READS, help="reads of our ccache (default: 100,000)")
+    add("--seconds", type=float, default=5, help="seconds of reads for each peer (default: 5)")
     add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
     options = parser.parse_args(arguments)
     if MISSING:
-        print(f"kerberos: no KDC here, without {', '.join(MISSING)}: make setup-test as root")
+        print(f"kerberos: a KDC needs {', '.join(MISSING)}: run make setup-test as root")
         return
     starts, missing = tools()
     rows: dict[str, Row] = defaultdict(Row)
@@ -107,14 +107,14 @@ def main(arguments: Sequence[str]) -> None:
                 except AssertionError as error:
                     if name == OURS:
                         raise
-                    missing[name] = f"it ceased to refresh: {error}"
+                    missing[name] = f"it stopped refreshing: {error}"
         first = min(first_ticket(started[OURS][0]) for _ in range(options.turns))
         print("the KDC hangs", flush=True)
         hung = while_hung(started[OURS][0], options.turns)
         here, tool = started[OURS]
         here.configure()
         idle = idle_calls(tool.pid)
-        print("KDCs that are silent", flush=True)
+        print("silent KDCs", flush=True)
         took = failover(here, OURS)
     image = size_over_base(OURS, IMAGE_MB)
     found = section(rows, [*budgets(rows, first, hung, idle, took), image], took, missing)
@@ -125,7 +125,7 @@ def section(
     rows: Mapping[str, Row], outcomes: Sequence[Outcome], took: Took, missing: Mapping[str, str]
 ) -> Section:
     """
-    Return all of it.
+    Return the section of the page.
     """
     versions = {"MIT krb5": version_of("krb5-config", "--version")}
     versions[OURS] = version_of(KERBEROS_SIDECAR, "--version")
@@ -144,7 +144,7 @@ def section(
 
 def read(here: Site, tool: Tool, at_least_seconds: float, at_least_reads: int) -> tuple[int, int]:
     """
-    Let readers read while a tool refreshes; return how many reads there were, and how many failed.
+    Read the ccache while a tool refreshes it; return the number of reads and of failed reads.
     """
     service = f"{SERVICE}@{here.kdc.realm}"
     reads = failed = 0
@@ -164,7 +164,7 @@ def read(here: Site, tool: Tool, at_least_seconds: float, at_least_reads: int) -
 
 def refresh(here: Site, tool: Tool, refreshes: int) -> Cost:
     """
-    Return what one refresh costs.
+    Return the mean cost of a refresh.
     """
     before = here.kdc.requests(client=here.principal)
     spent = during(tool.pid, lambda: [tool.refresh() for _ in range(refreshes)])
@@ -184,7 +184,7 @@ def first_ticket(here: Site) -> float:
 
 def while_hung(here: Site, turns: int) -> Hung:
     """
-    Ask for the health of a sidecar whose request to the KDC hangs, and end it.
+    Query /healthz of a sidecar whose request to the KDC hangs, then end it with SIGTERM.
     """
     took: list[float] = []
     ends: list[float] = []
@@ -216,7 +216,7 @@ def health(daemon: SidecarProcess) -> float:
 
 def idle_calls(pid: int) -> float:
     """
-    Return the system calls of a second between two tickets, cycles included.
+    Return the system calls per second between two tickets, including cycles.
     """
     return system_calls(pid, IDLE_SECONDS) / IDLE_SECONDS
 
@@ -225,7 +225,7 @@ def budgets(
     rows: Mapping[str, Row], first: float, hung: Hung, idle: float, took: Took
 ) -> list[Outcome]:
     """
-    What was promised, and what is.
+    Return the outcomes of all budgets except that of the image.
     """
     one, two = rows[OURS], rows[TWO]
     longest = max(found[OURS] or GIVEN_UP_SECONDS for found in took.values())
@@ -246,9 +246,9 @@ def budgets(
 
 def refresh_table(rows: Mapping[str, Row]) -> str:
     """
-    By tool.
+    Return a table of refreshes by tool.
     """
-    header = ["tool", "failed reads", "CPU of a refresh", "median", "times ours", "memory"]
+    header = ["tool", "failed reads", "CPU of a refresh", "median", "relative", "memory"]
     ours = least(rows[OURS].costs).cpu_seconds
     lines = []
     for name, row in rows.items():
@@ -273,7 +273,7 @@ def refresh_table(rows: Mapping[str, Row]) -> str:
 
 def bars(rows: Mapping[str, Row]) -> dict[str, float]:
     """
-    CPU seconds by tool, ours last.
+    Return the CPU seconds by tool, the sidecar last.
     """
     return {
         name: least(rows[name].costs).cpu_seconds for name in reversed([*rows]) if rows[name].costs

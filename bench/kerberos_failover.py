@@ -1,8 +1,8 @@
 """
-How long a first ticket takes past KDCs that are silent: by us, kinit and k5start.
+Measure the time to a first ticket past silent KDCs: with the sidecar, kinit and k5start.
 
-Ours without the start of the process, which a daemon has behind it. All of it is waiting, so that
-all of it runs side by side.
+The sidecar's time excludes the start of the process, because a daemon starts only once. Nearly all
+of the time is waiting, so all cases run in parallel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEERS = ("kinit", "k5start")
 @dataclass(frozen=True)
 class World:
     """
-    KDCs that take every datagram and connection and say nothing, before one that answers.
+    A number of silent KDCs, which accept everything but never reply, before one that answers.
     """
 
     silent: int
@@ -36,14 +36,14 @@ class World:
 
     def __str__(self) -> str:
         """
-        Name it in the table.
+        Return the name for the table.
         """
         return f"{self.silent} silent, {self.transport} first"
 
 
 WORLDS = tuple(World(silent, transport) for transport in ("UDP", "TCP") for silent in (1, 3, 5))
 Took = Mapping[World, Mapping[str, float | None]]
-"""Seconds by tool; none where there was no ticket when it was given up."""
+"""Seconds by tool; None = no ticket within `GIVEN_UP_SECONDS`."""
 
 
 def failover(here: Site, ours: str) -> Took:
@@ -51,7 +51,7 @@ def failover(here: Site, ours: str) -> Took:
     Measure each tool in each world.
 
     Args:
-        ours: How we are called in the table.
+        ours: The sidecar's name in the table.
     """
     with ExitStack() as stack, ThreadPoolExecutor(len(WORLDS) * 3) as threads:
         pending = {}
@@ -82,7 +82,7 @@ def failover(here: Site, ours: str) -> Took:
 
 def failover_table(took: Took, ours: str) -> str:
     """
-    By world.
+    Return a table of seconds by world.
     """
     tools = [ours, *PEERS]
     rows = [

@@ -1,5 +1,5 @@
 """
-What keeps a ticket fresh: we, and what people use. Each is started at a site, and can be asked.
+The tools that keep a ticket fresh: the sidecar and its peers. Each can be told to refresh.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ AIRFLOW = "airflow kerberos 2.11"
 @dataclass(frozen=True)
 class Tool:
     """
-    One that runs.
+    A running tool.
 
     Args:
-        pid: Its process; what it starts is below.
-        refresh: Has it refresh once, and waits for that.
-        is_slow: It goes by seconds and cannot be asked for a refresh.
+        pid: Its process, the parent of all processes that it starts.
+        refresh: Triggers one refresh and waits for it.
+        is_slow: It refreshes once per second or slower, and no refresh can be triggered.
     """
 
     pid: int
@@ -46,7 +46,7 @@ Start = Callable[[Site], AbstractContextManager[Tool]]
 
 def tools() -> tuple[Mapping[str, Start], dict[str, str]]:
     """
-    Return what this machine has, and the reason for each that it has not.
+    Return the tools on this machine, and a reason for each missing one.
     """
     found: dict[str, Start] = {OURS: sidecar, TWO: two_sidecars, "kinit in a loop": kinit_loop}
     missing = {}
@@ -54,7 +54,7 @@ def tools() -> tuple[Mapping[str, Start], dict[str, str]]:
         found["k5start"] = k5start
         found["k5start -m 640"] = partial(k5start, options=("-m", "640"))
     else:
-        missing["k5start"] = "it is in Debian's kstart"
+        missing["k5start"] = "install Debian's kstart"
     try:
         airflow = Airflow.install("2.11")
         found[AIRFLOW] = partial(airflow_kerberos, airflow=airflow)
@@ -66,7 +66,7 @@ def tools() -> tuple[Mapping[str, Start], dict[str, str]]:
 @contextmanager
 def sidecar(here: Site) -> Iterator[Tool]:
     """
-    `kerberos-sidecar`, asked by SIGHUP.
+    Run `kerberos-sidecar`; SIGHUP triggers a refresh.
     """
     daemon = here.publish(KERBEROS_LOG_LEVEL="info")
     yield Tool(daemon.pid, lambda: here.refresh(daemon))
@@ -75,7 +75,7 @@ def sidecar(here: Site) -> Iterator[Tool]:
 @contextmanager
 def two_sidecars(here: Site) -> Iterator[Tool]:
     """
-    Two of them that write the same ccache at the same time; the process is the first one's.
+    Run two sidecars that write the same ccache at the same time; the pid is that of the first.
     """
     daemons = [here.publish(KERBEROS_LOG_LEVEL="info") for _ in range(2)]
 
@@ -89,7 +89,7 @@ def two_sidecars(here: Site) -> Iterator[Tool]:
 @contextmanager
 def kinit_loop(here: Site) -> Iterator[Tool]:
     """
-    A shell that runs `kinit` on demand, instead of sleeping in between.
+    Run a shell that runs `kinit` on demand, instead of sleeping in between.
     """
     kinit = f"kinit -k -t {here.keytab} -c {here.ccache} {here.principal} && echo done"
     loop = f"{kinit}; while read -r _; do {kinit}; done"
@@ -109,7 +109,7 @@ def kinit_loop(here: Site) -> Iterator[Tool]:
 @contextmanager
 def k5start(here: Site, options: tuple[str, ...] = ()) -> Iterator[Tool]:
     """
-    `k5start`, asked by SIGALRM; without -m, -o or -g it writes in place.
+    Run `k5start`; SIGALRM triggers a refresh. Without -m, -o or -g it writes in place.
     """
     command = ["k5start", "-q", "-K", "60", "-f", str(here.keytab), "-k", str(here.ccache)]
     with running([*command, *options, here.principal], here) as process:
@@ -118,7 +118,7 @@ def k5start(here: Site, options: tuple[str, ...] = ()) -> Iterator[Tool]:
         def refresh() -> None:
             before = here.kdc.requests(client=here.principal)
             while here.kdc.requests(client=here.principal) == before:
-                # One that comes while it writes is forgotten.
+                # It ignores a signal that arrives while it writes.
                 process.send_signal(signal.SIGALRM)
                 time.sleep(0.02)
 
@@ -128,18 +128,18 @@ def k5start(here: Site, options: tuple[str, ...] = ()) -> Iterator[Tool]:
 @contextmanager
 def airflow_kerberos(here: Site, airflow: Airflow) -> Iterator[Tool]:
     """
-    `airflow kerberos`, every second, and 1.5 more for its `kinit -R`.
+    Run `airflow kerberos`, which refreshes every second plus 1.5 s for its `kinit -R`.
     """
     environment = {
         **airflow.environment(None, here.folder),
         "PATH": f"{airflow.bin}:{PATH}",
         "AIRFLOW__KERBEROS__CCACHE": str(here.ccache),
         "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "1",
-        # It would put the machine's addresses into the ticket, and loopback is not one of them.
+        # Otherwise the ticket has the machine's addresses, which do not include loopback.
         "AIRFLOW__KERBEROS__INCLUDE_IP": "false",
     }
     program = str(airflow.bin / "airflow")
-    # It starts no command without a database.
+    # No Airflow command starts without a database.
     subprocess.run([program, "db", "migrate"], env=environment, check=True, capture_output=True)
     command = [program, "kerberos", "--keytab", str(here.keytab), here.principal]
     with running(command, here, **environment) as process:  # type: ignore[arg-type]
@@ -157,11 +157,11 @@ def running(
     command: list[str], here: Site, stdout: int = subprocess.DEVNULL, **more: str
 ) -> Iterator[subprocess.Popen[str]]:
     """
-    Run a peer in a session of its own, and end all of it.
+    Run a peer in its own session, and kill all of its processes afterwards.
 
     Args:
-        stdout: As `subprocess.Popen` takes it; what nobody reads must not fill a pipe.
-        more: Variables.
+        stdout: As in `subprocess.Popen`; a pipe that nobody reads would block the peer.
+        more: Additional variables.
     """
     process = subprocess.Popen(
         command,

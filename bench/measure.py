@@ -1,8 +1,8 @@
 """
-What a process costs: CPU (user and system), wall time, memory.
+Measure the cost of a process: CPU (user and system), wall time, memory.
 
-On a busy machine wall times double and CPU grows by a tenth or two, for everyone: so peers take
-turns in one run, and ratios of the least of several runs are what holds.
+On a busy machine, wall times double and CPU grows by 10 to 20 %, for every tool. Peers therefore
+take turns in one run, and ratios compare the lowest values of several runs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 @dataclass(frozen=True)
 class Cost:
     """
-    What one deed of one process cost.
+    The cost of one action of a process.
 
     Args:
         cpu_seconds: User and system, of the process and of all children that it waited for.
         wall_seconds: From start to end.
-        rss_mib: The most memory that one process of them had at a time.
+        rss_mib: The peak memory of the largest of these processes.
     """
 
     cpu_seconds: float
@@ -48,15 +48,15 @@ def run(
     codes: Sequence[int] = (0,),
 ) -> Cost:
     """
-    Run a command to its end and return what it cost, from its start on.
+    Run a command to its end and return its cost, including its start.
 
     Args:
-        environment: All of it; nothing is inherited.
-        codes: The exit codes that are as they should be.
+        environment: The whole environment; nothing is inherited.
+        codes: The expected exit codes.
 
     Raises:
-        RuntimeError: It ended with another code; with the end of what it said.
-        subprocess.TimeoutExpired: It did not end; it and its children are killed.
+        RuntimeError: The exit code is another one; the message has the end of the output.
+        subprocess.TimeoutExpired: It did not end in time; it and its children were killed.
     """
     with tempfile.NamedTemporaryFile() as result, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
@@ -84,21 +84,21 @@ def cpu_seconds(pid: int) -> float:
     """
     Return the CPU seconds so far of a running process and of its children, ended or not.
 
-    To the nanosecond for what lives, to the tick (10 ms) for children that have ended.
+    The precision is a nanosecond for running processes, and a tick (10 ms) for ended children.
     """
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     of_ended_children = (int(stat[13]) + int(stat[14])) / TICKS_PER_SECOND
     # Linux numbers the CPU clocks of processes like this: clock_getcpuclockid(3).
     total = time.clock_gettime((~pid << 3) | 2) + of_ended_children
     for child in children_of(pid):
-        with contextlib.suppress(OSError):  # ended meanwhile
+        with contextlib.suppress(OSError):  # the child has ended
             total += cpu_seconds(child)
     return total
 
 
 def system_calls(pid: int, traced_seconds: int) -> int:
     """
-    Return how many system calls a process makes in a time, all threads together, by `strace`.
+    Count the system calls of all threads of a process during a time, with `strace`.
     """
     with tempfile.NamedTemporaryFile("r") as report:
         strace = f"strace --follow-forks --summary-only --output {report.name} --attach {pid}"
@@ -110,9 +110,9 @@ def system_calls(pid: int, traced_seconds: int) -> int:
 
 def rss_mib(pid: int) -> float:
     """
-    Return the memory of a running process and of its children now.
+    Return the current memory of a running process and of its children.
 
-    Shared pages are counted for each.
+    Shared pages are counted once for each process.
     """
     status = Path(f"/proc/{pid}/status").read_text()
     kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
@@ -136,7 +136,7 @@ def children_of(pid: int) -> list[int]:
 
 def during(pid: int, deed: Callable[[], object]) -> Cost:
     """
-    Do something and return what a running process and its children spent meanwhile.
+    Call a function and return the cost of a running process and its children during the call.
     """
     cpu, began = cpu_seconds(pid), time.monotonic()
     deed()
@@ -146,7 +146,7 @@ def during(pid: int, deed: Callable[[], object]) -> Cost:
 
 def least(costs: Iterable[Cost]) -> Cost:
     """
-    Return the least of each figure.
+    Return the lowest value of each figure.
     """
     return _each(min, costs)
 

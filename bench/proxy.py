@@ -1,7 +1,7 @@
 """
-Counts the requests that pass on their way to an HTTP server on loopback, and changes none.
+Count the requests to an HTTP server on loopback, without changing them.
 
-It costs CPU and time, so requests are counted in runs of their own.
+The proxy itself costs CPU and time, so requests are counted in separate runs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _LISTS = re.compile(rb"[?&](?:list-type|prefix|delimiter)=")
 
 class CountingProxy:
     """
-    Passes bytes between clients and one server; the requests that it sees must have no body.
+    Passes bytes between clients and one server; requests must not have a body.
 
     Args:
-        port: Of the server on 127.0.0.1.
+        port: The port of the server on 127.0.0.1.
     """
 
     def __init__(self, port: int) -> None:
@@ -44,7 +44,7 @@ class CountingProxy:
 
     def take(self) -> Counter[str]:
         """
-        Return how many of each kind came since the last time: LIST, GET, HEAD; and connections.
+        Return the counts since the last call by kind: LIST, GET, HEAD; and connections.
         """
         with self._lock:
             counts, self._counts = self._counts, Counter()
@@ -73,7 +73,7 @@ class CountingProxy:
                     for method, target in _REQUEST.findall(lines):
                         self._count("LIST" if _LISTS.search(target) else method.decode())
                 sink.sendall(data)
-        # The other direction, in its own thread, ends when its source is shut down.
+        # The thread of the other direction ends when its source is shut down.
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

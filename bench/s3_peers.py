@@ -1,5 +1,5 @@
 """
-What else keeps a folder equal to an S3 prefix.
+Other tools that sync a folder with an S3 prefix.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Commands = Mapping[str, Callable[[Path], list[str]]]
 
 def commands(endpoint: str) -> Commands:
     """
-    Return the command of each peer, by name, from the folder that it keeps.
+    Return a function by peer that returns its command for a target folder.
     """
     url = f"s3://{BUCKET}/{PREFIX}"
     remote = f':s3,provider=Other,env_auth=true,endpoint="{endpoint}":{BUCKET}/{PREFIX}'
@@ -53,11 +53,11 @@ def commands(endpoint: str) -> Commands:
 @dataclass(frozen=True)
 class Peer:
     """
-    How one of them works.
+    A peer and its folder.
 
     Args:
-        cold: Into an empty folder.
-        again: Into the folder that it has filled.
+        cold: Sync into the empty folder.
+        again: Sync into the folder that it has filled before.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ def open_peers(
     store: Store, targets: Path, endpoint: str, airflow: Path | None
 ) -> Iterator[dict[str, Peer]]:
     """
-    Yield all peers by name, each with a folder of its own.
+    Yield all peers by name, each with its own folder.
     """
     environment = store.environment() | {"AWS_ENDPOINT_URL": endpoint}
     peers = {}
@@ -90,7 +90,7 @@ def open_peers(
 
 def airflow_with_bundle() -> tuple[Path | None, dict[str, str]]:
     """
-    Return an environment with Airflow 3 and the Amazon provider, or the reason why there is none.
+    Return an environment with Airflow 3 and the Amazon provider, or the reason why it is missing.
     """
     script = ROOT / "scripts" / "airflow-environment"
     print("Airflow 3 with the Amazon provider, for its S3DagBundle", flush=True)

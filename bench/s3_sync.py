@@ -1,10 +1,10 @@
 """
 ``python -m bench s3-sync``: s3-sync beside its peers.
 
-Everyone keeps a folder of their own equal to the same prefix of the same server, `rclone serve s3`
-with its objects in memory, in a process of its own that is not measured. They take turns, and the
-least of several turns counts. Requests are counted in turns of their own. Airflow 3's S3DagBundle
-is called in a process that lives, as in Airflow.
+Each tool syncs its own folder with the same prefix of the same server, `rclone serve s3` with its
+objects in memory, in a separate process that is not measured. The tools take turns, and the lowest
+value of several turns counts. Requests are counted in separate turns. Airflow 3's S3DagBundle is
+called in a long-lived process, as in Airflow.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from tests.support.daemon import Daemon
 from tests.support.waiting import wait_until
 
 FILES = {Place.MEMORY: [100, 1_000, 10_000], Place.DISK: [1_000], Place.TLS: [1_000]}
-# With more, or elsewhere than in memory, a turn takes minutes.
+# With more files, or not in memory, a turn takes minutes.
 MANY_FILES, FEW_TURNS = 1_000, 2
 POLL_INTERVAL_SECONDS = 0.1
-# With releases every thirtieth poll is a whole cycle.
+# With releases, every thirtieth poll is a whole cycle.
 POLLS = 60
 LEAST_POLLS = 30
-# The look at the disk is spread over ten polls; the first ones of a process are not yet like that.
+# An inspection of the disk is spread over ten polls, but not in the first polls of a process.
 FIRST_POLLS = 12
-# What a daemon does after the line that says that a cycle is finished.
+# The time for the daemon's work after it has logged the end of a cycle.
 AFTERMATH_SECONDS = 0.05
 CYCLES = 'sidecar_cycles_total{result="unchanged",sidecar="s3-sync"}'
 SECONDS = 'sidecar_cycle_duration_seconds_sum{sidecar="s3-sync"}'
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("python -m bench s3-sync", description=__doc__)
     add = parser.add_argument
     add("--files", type=int, nargs="+", help="default: 100 1000 10000; on disk and TLS: 1000")
-    add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
+    add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
     add("--places", nargs="+", choices=list(Place), default=list(Place), help="default: all")
     add("--disk", type=Path, default=Path(tempfile.gettempdir()), help="a folder on a disk")
     add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
@@ -84,7 +84,7 @@ def measure(
     store: Store, targets: Path, turns: int, airflow: Path | None
 ) -> dict[tuple[str, str], list[Cost]]:
     """
-    Return the costs by tool and situation; all take turns in each situation.
+    Return the costs by tool and situation; the tools take turns in each situation.
     """
     with open_peers(store, targets, store.endpoint, airflow) as peers:
         costs: dict[tuple[str, str], list[Cost]] = defaultdict(list)
@@ -126,7 +126,7 @@ def empty(target: Path) -> None:
 
 def check(store: Store, target: Path, layout: Mapping[str, str] | None = None) -> None:
     """
-    Make sure that a tool has done its work; who does nothing is fast.
+    Check that a tool has done its work: a tool that does nothing would be fast.
     """
     if layout and layout.get("S3_SYNC_LAYOUT") == "snapshot":
         target = target / "current"
@@ -146,8 +146,8 @@ def one_shot(target: Path, layout: Mapping[str, str]) -> dict[str, str]:
 
 def poll(store: Store, target: Path, layout: Mapping[str, str]) -> Cost:
     """
-    Return the cost of one cycle of a running daemon that finds no change, all that the process
-    does between two cycles included.
+    Return the mean cost of a cycle without a change in a running daemon, including all work
+    between two cycles.
     """
     settings = {"S3_SYNC_LOG_LEVEL": "info", **layout}
     interval = f"{POLL_INTERVAL_SECONDS}s"
@@ -158,7 +158,7 @@ def poll(store: Store, target: Path, layout: Mapping[str, str]) -> Cost:
 
         def pass_time() -> None:
             time.sleep(POLLS * POLL_INTERVAL_SECONDS)
-            while cycles() < before[CYCLES] + LEAST_POLLS:  # a busy server lists slowly
+            while cycles() < before[CYCLES] + LEAST_POLLS:  # if a busy server lists slowly
                 time.sleep(POLL_INTERVAL_SECONDS * LEAST_POLLS)
 
         wait_until(lambda: cycles() >= FIRST_POLLS, "some polls", 60, step_seconds=0.5)
@@ -174,8 +174,8 @@ def changes(
     store: Store, target: Path, layout: Mapping[str, str], turns: int
 ) -> Iterator[tuple[str, Cost]]:
     """
-    Yield the costs of cycles of a running daemon: by turns without a change, with one file
-    changed, and with one changed and one deleted.
+    Yield the costs of cycles of a running daemon: in turn, with no change, with one changed file,
+    and with one changed and one deleted file.
     """
 
     def bring(deed: Callable[[], object]) -> None:
@@ -215,9 +215,9 @@ def count_requests(
     store: Store, targets: Path, airflow: Path | None
 ) -> dict[tuple[str, str], Counter[str]]:
     """
-    Return how many requests each tool sends, by tool and situation.
+    Return the number of requests by tool and situation.
 
-    The folders are brought up to date first, uncounted.
+    The folders are first synced without counting.
     """
     counts: dict[tuple[str, str], Counter[str]] = {}
     environment = store.environment()

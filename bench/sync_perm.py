@@ -1,12 +1,12 @@
 """
 ``python -m bench sync-perm``: an hour of the shell loop, and an hour of the sidecar.
 
-Against one PostgreSQL with Airflow 2.11, in CPU seconds (user and system). An hour is computed,
-not waited for: the loop's is what one run costs, once in 60 seconds and its own time; the
-sidecar's is what a poll costs (of a hundred), times the polls of an hour at the default INTERVAL,
-one reading of all tables, which it does once an hour, and what it costs without any. What
-PostgreSQL spends on the sidecar's polls is shown beside it. Passes are measured from the change to
-the end of the pass, with the supervisor's own share.
+Both use one PostgreSQL with Airflow 2.11; costs are CPU seconds (user and system). An hour is
+computed, not measured. The loop's hour is the cost of one run, repeated every 60 seconds plus its
+own duration. The sidecar's hour is the mean cost of a poll (over a hundred), times the polls of an
+hour at the default INTERVAL, plus the hourly read of all tables, plus its cost without any poll.
+PostgreSQL's CPU for the sidecar's polls is shown separately. Passes are measured from the change to
+the end of the pass, including the supervisor's share.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ REST_SECONDS = 20.0
 FREE = "dag_without_access_control"
 SECONDS = 900.0
 VERSION: Literal["2.11"] = "2.11"
-# Which DAGs change for the first pass, and for the next: Airflow stores none twice in 30 s.
+# The DAGs that change for the first pass, and for the next: Airflow stores no DAG twice in 30 s.
 FIRST, NEXT = range(1, CHANGED + 1), range(CHANGED + 1, 2 * CHANGED + 1)
 
 
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser("python -m bench sync-perm", description=__doc__)
     add = parser.add_argument
-    add("--dags", type=int, nargs="+", default=[BUDGET_DAGS], help="how many (default: 1,000)")
-    add("--turns", type=int, default=2, help="how often each is measured (default: 2)")
-    add("--late", type=int, default=3, help="how many roles come late (default: 3)")
+    add("--dags", type=int, nargs="+", default=[BUDGET_DAGS], help="DAGs (default: 1,000)")
+    add("--turns", type=int, default=2, help="measurements of each tool (default: 2)")
+    add("--late", type=int, default=3, help="roles created after their DAGs (default: 3)")
     add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
     options = parser.parse_args(arguments)
     try:
@@ -80,7 +80,7 @@ AIRFLOW_VERSION = "import importlib.metadata as m; print(m.version('apache-airfl
 
 class Bench:
     """
-    One metadata database with a number of DAGs, all with their permissions.
+    Measures with one metadata database with a number of DAGs, whose permissions are synced.
     """
 
     def __init__(self, airflow: Airflow, server: Postgres, folder: Path, dags: int) -> None:
@@ -94,7 +94,7 @@ class Bench:
 
     def measure(self, turns: int, late: int) -> Results:
         """
-        Let the loop and the sidecar take turns.
+        Measure the loop and the sidecar in turns.
         """
         spec = specs_of(Settings, PREFIX)["interval_seconds"]
         interval: float = spec.parse(spec.default or "")
@@ -112,14 +112,14 @@ class Bench:
             results.changed.append(first)
             results.changed_next.append(following)
         if late:
-            print("roles that come late", flush=True)
+            print("roles created after their DAGs", flush=True)
             results.late_role_seconds += self.late_roles(interval, late)
         return results
 
     @contextmanager
     def copy(self) -> Iterator[Database]:
         """
-        A copy of the database, to be changed; dropped afterwards.
+        Yield a copy of the database that may be changed; drop it afterwards.
         """
         copy = copy_postgres(self.server, self.database, self.folder)
         yield copy
@@ -127,14 +127,14 @@ class Bench:
 
     def hour_of(self, *command: str) -> float:
         """
-        Return the CPU seconds of an hour of a loop around a command that finds no change.
+        Return the CPU seconds of an hour of a loop around a command, without a change.
         """
         cpu, wall = spent_by(lambda: self.airflow.run(self.database, self.home, *command))
         return cpu * HOUR_SECONDS / (SLEEP_SECONDS + wall)
 
     def sidecar(self, name: str, interval: str, database: Database | None = None) -> SyncPerm:
         """
-        Describe a supervisor.
+        Return a supervisor, not yet started.
         """
         settings = {"INTERVAL": interval, "SYNC_PERM_LOG_LEVEL": "info"}
         url = (database or self.database).url
@@ -142,10 +142,10 @@ class Bench:
 
     def quiet(self, results: Results) -> None:
         """
-        Start, and find no change.
+        Measure the start of the sidecar, its polls, its memory and a read of all tables.
         """
         with self.copy() as copy, self.sidecar("quick", "0.1", copy) as daemon:
-            # Asking for readiness meanwhile would be most of what is measured.
+            # Polling /readyz meanwhile would dominate the measurement.
             airflow = daemon.wait_for_event("definition_read", SECONDS)["cpu_seconds"]
             daemon.wait_until_good(SECONDS)
             results.definition.append(airflow)
@@ -158,7 +158,7 @@ class Bench:
 
     def rest(self) -> float:
         """
-        Return the CPU seconds that an hour of ours costs without any poll.
+        Return the CPU seconds of an hour of the sidecar without any poll.
         """
         with self.sidecar("never", "1h") as daemon:
             daemon.wait_until_good(SECONDS)
@@ -177,8 +177,8 @@ class Bench:
 
     def changed_by_ours(self) -> list[float]:
         """
-        Return the CPU seconds from such a change to the grants, by the sidecar: of the first pass
-        of its process, and of the next.
+        Return the sidecar's CPU seconds from a change of some DAGs to their grants: for the first
+        pass of its process, and for the next.
         """
         with self.copy() as copy, self.sidecar("normal", "2s", copy) as daemon:
             spent = []
@@ -195,7 +195,8 @@ class Bench:
 
     def late_roles(self, interval: float, count: int) -> list[float]:
         """
-        Return the wall seconds from the creation of a role to its grant, at moments of all kinds.
+        Return the wall seconds from the creation of a role to its grant, at different times
+        between two polls.
         """
         with self.sidecar("late", str(interval)) as daemon:
             daemon.wait_until_good(SECONDS)
@@ -214,21 +215,21 @@ class Bench:
 
 def dags_named(numbers: Sequence[int], action: str) -> dict[str, dict[str, list[str]]]:
     """
-    Return DAGs of which every other one names a role of its own.
+    Return the access_control of DAGs, alternately for Viewer and for Op.
     """
     return {f"dag_{n}": {"Viewer": [action]} if n % 2 else {"Op": [action]} for n in numbers}
 
 
 def change(airflow: Airflow, database: Database, home: Path, numbers: Sequence[int]) -> None:
     """
-    Let some DAGs ask for something else.
+    Change the permissions in some DAGs.
     """
     airflow.write_dags(database, home, dags_named(numbers, "can_delete"))
 
 
 def spent_by(deed: Callable[[], object]) -> tuple[float, float]:
     """
-    Return CPU seconds of the processes that a deed runs to their end, and its wall seconds.
+    Call a function; return the CPU seconds of the child processes that ended, and the wall seconds.
     """
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     deed()
@@ -239,7 +240,7 @@ def spent_by(deed: Callable[[], object]) -> tuple[float, float]:
 
 def measure_polls(daemon: SyncPerm, database: Database) -> tuple[float, float]:
     """
-    Return the CPU seconds of one quiet poll: the supervisor's, and its backend's in PostgreSQL.
+    Return the CPU seconds of a poll without a change: of the supervisor, and of PostgreSQL.
     """
     backends = database.query(
         "SELECT pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
@@ -257,7 +258,7 @@ def measure_polls(daemon: SyncPerm, database: Database) -> tuple[float, float]:
 
 def measure_reading(daemon: SyncPerm, database: Database, poll: float) -> float:
     """
-    Return the CPU seconds of one reading of all tables: a grant that concerns nobody asks for it.
+    Return the CPU seconds of one read of all tables, triggered by an irrelevant grant.
     """
     first, before = daemon.quiet_polls(), cpu_seconds(daemon.pid)
     grant(database, "Public", "can_read", f"DAG:{FREE}")
@@ -268,7 +269,7 @@ def measure_reading(daemon: SyncPerm, database: Database, poll: float) -> float:
 
 def is_granted(database: Database, numbers: Sequence[int]) -> bool:
     """
-    Whether the changed DAGs have what they ask for.
+    Whether the changed DAGs have their new permissions.
     """
     return all(
         any(action == "can_delete" for _, action in grants_on(database, f"DAG:dag_{number}"))
@@ -285,10 +286,10 @@ def late_role(
     phase_seconds: float,
 ) -> float:
     """
-    Return the wall seconds from the creation of a role to the grant of a DAG that waits for it.
+    Return the wall seconds from the creation of a role to its grant on a DAG that uses it.
 
     Args:
-        phase_seconds: How long after a cycle the role is created.
+        phase_seconds: The delay between a cycle and the creation of the role.
     """
     role, dag_id = f"late_{number}", f"waits_{number}"
     seen = len(daemon.events)

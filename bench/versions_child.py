@@ -1,9 +1,9 @@
 """
-Makes a bundle and does with it what each line of standard input says; run by Airflow's Python.
+Create a bundle and run the commands from standard input on it; run by Airflow's Python.
 
-A line is JSON, `{"do": "initialize" or "refresh", "class": ..., "kwargs": ...}`; the answer is the
-CPU and the wall seconds that it took, with its children. `initialize` makes a new bundle, as the
-start of the dag-processor and of every task does; the first one imports its class, too.
+A line is JSON, `{"do": "initialize" or "refresh", "class": ..., "kwargs": ...}`; the answer has the
+CPU and the wall seconds of the call, including children. `initialize` creates a new bundle, as the
+dag-processor does at its start, and every task; the first call also imports the class.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 def cpu_seconds() -> float:
     """
-    Return what this process and its children have spent so far.
+    Return the CPU seconds of this process and its children so far.
     """
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
@@ -27,7 +27,7 @@ def main() -> None:
     Serve until standard input ends.
     """
     answers, sys.stdout = sys.stdout, sys.stderr  # Airflow logs there
-    import_module("airflow.dag_processing.bundles.base")  # which is there before any bundle
+    import_module("airflow.dag_processing.bundles.base")  # Airflow imports it before any bundle
     bundle: Any = None
     for line in sys.stdin:
         wanted = json.loads(line)

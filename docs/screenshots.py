@@ -1,8 +1,8 @@
 """
-Take the pictures of docs/reference/status-page.md again: `python -m docs.screenshots`.
+Take the screenshots of docs/reference/status-page.md: `python -m docs.screenshots`.
 
-Real sidecars against real servers on loopback, one after the other, working or failing; it takes a
-minute, and needs what the tests of all four need (chromium, git, a KDC, PostgreSQL, Airflow 2.11).
+It runs real sidecars against real servers on loopback, one after another, working or failing. It
+takes a minute and needs the programs of all tests (chromium, git, a KDC, PostgreSQL, Airflow 2.11).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FAILURES = 3
 @contextmanager
 def s3_sync(folder: Path) -> Iterator[SidecarProcess]:
     """
-    A release is published.
+    Yield s3-sync with a published release.
     """
     with FakeS3() as s3:
         Shelf.at(s3).publish(FILES, origin=COMMITTED)
@@ -55,7 +55,7 @@ def s3_sync(folder: Path) -> Iterator[SidecarProcess]:
 @contextmanager
 def s3_sync_failing(folder: Path) -> Iterator[SidecarProcess]:
     """
-    The same, and S3 is down.
+    Yield s3-sync with a published release, while S3 is down.
     """
     with FakeS3() as s3:
         Shelf.at(s3).publish(FILES, origin=COMMITTED)
@@ -68,7 +68,7 @@ def s3_sync_failing(folder: Path) -> Iterator[SidecarProcess]:
 @contextmanager
 def sync_perm_failing(folder: Path) -> Iterator[SidecarProcess]:
     """
-    A DAG names a role that is missing, and the database is down.
+    Yield sync-perm with a DAG that uses a missing role, while the database is down.
     """
     airflow = Airflow.install("2.11")
     with Postgres() as postgres:
@@ -83,7 +83,7 @@ def sync_perm_failing(folder: Path) -> Iterator[SidecarProcess]:
 @contextmanager
 def kerberos_failing(folder: Path) -> Iterator[SidecarProcess]:
     """
-    There is a ticket, and the KDC is down.
+    Yield kerberos with a valid ticket, while the KDC is down.
     """
     with Kdc(folder / "kdc") as kdc, site(kdc, "airflow", "10h", "7d") as here:
         daemon = here.publish()
@@ -95,7 +95,7 @@ def kerberos_failing(folder: Path) -> Iterator[SidecarProcess]:
 @contextmanager
 def git_sync_wrapper_failing(folder: Path) -> Iterator[SidecarProcess]:
     """
-    A commit is published, and the git server is down.
+    Yield git-sync-wrapper with a published commit, while the git server is down.
     """
     programs = folder / "bin"
     programs.mkdir()
@@ -113,7 +113,7 @@ def git_sync_wrapper_failing(folder: Path) -> Iterator[SidecarProcess]:
 
 def main() -> None:
     """
-    Take all pictures.
+    Take all screenshots.
     """
     makers = (
         s3_sync,

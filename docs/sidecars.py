@@ -1,5 +1,5 @@
 """
-The sidecars that the documentation describes, and where each says what it is.
+The sidecars in the documentation, and the code that their generated parts come from.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sidecar_runtime.settings import CommonSettings
 @dataclass(frozen=True, kw_only=True)
 class Documented:
     """
-    One sidecar: its folder and package, and the parts of its code that the documentation follows.
+    A sidecar: its folder and package, and the code that its generated documentation comes from.
 
     Args:
-        metrics: The class of its metrics; made with a version and a revision.
-        instead: Wrong names that people type, mapped to the right ones.
-        first: The settings of the published example, which the tables begin with.
-        shape: Which of its values its README shows.
+        metrics: The class of its metrics; called with a version and a revision.
+        instead: Common wrong names of settings, mapped to the right ones.
+        first: The settings of the published example, with which the tables begin.
+        shape: The kind of values in its README.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Documented:
     @property
     def snippet(self) -> str:
         """
-        The values that its README shows.
+        The path of the values in its README.
         """
         return f"charts-snippets/{self.name}.{self.shape}.yaml"
 

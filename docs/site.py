@@ -1,10 +1,10 @@
 """
-Build the site of the documentation: `python -m docs.site ZENSICAL`, called by `scripts/docs-site`.
+Build the documentation site: `python -m docs.site ZENSICAL`, called by `scripts/docs-site`.
 
-The pages keep their paths in the repository, so that links that are right on GitHub are right on
-the site, and files that they link to, such as values, are part of it.
+The pages keep their paths in the repository, so links that work on GitHub also work on the site.
+Files that the pages link to, such as values, are included.
 
-A build is `dist/site/TAG`; builds beside it stay, and `dist/site` as a whole can be served.
+The output is `dist/site/TAG`; builds of other tags stay, and `dist/site` can be served as a whole.
 
 TAG: the name of this version, such as 0.2.0 (default: dev).
 SOURCE: the web address of the repository, for a link to it.
@@ -31,7 +31,7 @@ CONFIG = ROOT / "docs" / "zensical.toml"
 
 def pages(nav: list[Any]) -> Iterator[str]:
     """
-    Yield the paths of the pages in a navigation, in its order.
+    Yield the paths of the pages in a navigation, in order.
     """
     for entry in nav:
         if isinstance(entry, str):
@@ -43,7 +43,7 @@ def pages(nav: list[Any]) -> Iterator[str]:
 
 def stage(folder: Path, source: str = "") -> None:
     """
-    Copy the configuration, the pages and what they link to into a new folder.
+    Copy the configuration, the pages and all files that they link to into a new folder.
     """
     text = CONFIG.read_text()
     shutil.rmtree(folder, ignore_errors=True)
@@ -59,7 +59,7 @@ def stage(folder: Path, source: str = "") -> None:
 
 def _linked(page: Path) -> Iterator[Path]:
     """
-    Yield the files that a page links to and that are not pages.
+    Yield the files other than pages that a page links to.
     """
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     for link in re.findall(r"\]\(([^)#\s]+)|(?:src|href)=\"([^\"#]+)\"", text):
@@ -70,7 +70,7 @@ def _linked(page: Path) -> Iterator[Path]:
 
 class _Html(html.parser.HTMLParser):
     """
-    The anchors and links of a page.
+    Collects the anchors and links of a page.
     """
 
     def __init__(self, text: str) -> None:
@@ -89,9 +89,9 @@ class _Html(html.parser.HTMLParser):
 
 def broken_links(site: Path) -> list[str]:
     """
-    Return the links of a site to its own pages, files and anchors that lead nowhere.
+    Return the broken links of a site to its own pages, files and anchors.
     """
-    # The page for what is not found is served at any depth: its links are of the server.
+    # 404.html is served at any depth, so its links cannot be resolved here.
     read = {
         path: _Html(path.read_text()) for path in site.rglob("*.html") if path.name != "404.html"
     }
@@ -112,7 +112,7 @@ def broken_links(site: Path) -> list[str]:
 
 def list_versions(folder: Path) -> None:
     """
-    Write what the selector of versions reads, and lead a reader of the root to the newest release.
+    Write the list for the version selector, and redirect the root to the newest release.
     """
     names = sorted((path.parent.name for path in folder.glob("*/index.html")), key=_order)
     newest = names[-1]
@@ -127,7 +127,7 @@ def list_versions(folder: Path) -> None:
 
 def _order(name: str) -> tuple[list[int], str]:
     """
-    Releases by their numbers; other names, such as dev, below them all.
+    Return a sort key: releases by their numbers, other names such as dev before all releases.
     """
     is_release = re.fullmatch(r"\d+(\.\d+)*", name)
     return ([int(part) for part in name.split(".")] if is_release else [], name)
@@ -135,7 +135,7 @@ def _order(name: str) -> tuple[list[int], str]:
 
 def main() -> int:
     """
-    Build the site; return 1 with what is broken.
+    Build the site; return 1 if it has broken links.
     """
     work, site = ROOT / ".site", ROOT / "dist" / "site"
     stage(work / "build", os.environ.get("SOURCE", ""))
@@ -144,7 +144,7 @@ def main() -> int:
     if code := subprocess.run(command, check=False).returncode:
         return code
     if found := broken_links(work / "build" / "html"):
-        sys.stderr.write("".join(f"leads nowhere: {link}\n" for link in found))
+        sys.stderr.write("".join(f"broken link: {link}\n" for link in found))
         return 1
     built = site / (os.environ.get("TAG") or "dev")
     shutil.rmtree(built, ignore_errors=True)

@@ -1,3 +1,3 @@
 """
-The page of the figures: its parts, its plots, and how they are written.
+The page of benchmarks: its parts and plots, and how they are written.
 """

@@ -1,5 +1,5 @@
 """
-What was measured of git-sync-wrapper and its peers, as tables, a plot, and budgets.
+The results of git-sync-wrapper and its peers, as tables, a plot, and budgets.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ IDLE_MIB = 44
 FIRST_PUBLISH_SECONDS = 0.6
 COLD_PART = 1.8
 CHANGE_PART = 1.0
-LOOKS = "A look at all files, each thirtieth poll, is two thirds of it."
-STARTING = "What is added is Python's start, and each file is linked, and read for its digest."
+LOOKS = "Two thirds of it are the integrity check of all files at every thirtieth poll."
+STARTING = "The rest is the start of Python, and each file is linked, and read for its digest."
 COMPARED = (
-    "git-sync checks all files out, and each is compared with the one before and becomes the same."
+    "git-sync checks out all files; the wrapper compares each with its predecessor and links equal "
+    "ones."
 )
 
 
 @dataclass(frozen=True)
 class Poll:
     """
-    What one poll without a change took.
+    The cost of one poll without a change.
 
     Args:
-        processes: Started for it, threads included; None where this machine does not say.
+        processes: Processes and threads started for it; None if this machine cannot count them.
     """
 
     cost: Cost
@@ -43,12 +44,12 @@ class Poll:
 @dataclass
 class Results:
     """
-    All that was measured.
+    All results of the benchmark.
 
     Args:
-        polls, cold, change: By number of files and tool, of each turn.
-        rss_mib: Of the wrapper alone, between polls.
-        sieges: By tool.
+        polls, cold, change: By number of files and tool, one for each turn.
+        rss_mib: The memory of the wrapper alone, between polls.
+        sieges: The results of readers, by tool.
     """
 
     polls: dict[tuple[int, str], list[Poll]] = field(default_factory=lambda: defaultdict(list))
@@ -63,7 +64,7 @@ class Results:
 
 def section(results: Results, versions: Mapping[str, str]) -> Section:
     """
-    Return all of it.
+    Return the section of the page.
     """
     return Section(
         OURS,
@@ -80,13 +81,13 @@ def section(results: Results, versions: Mapping[str, str]) -> Section:
 
 def budgets(results: Results) -> list[Outcome]:
     """
-    What was promised, and what is.
+    Return the outcomes of all budgets.
     """
     outcomes = []
     for files, name in results.polls:
         if name == OURS:
             ratio = results.poll(files, OURS).cpu_seconds / results.poll(files, PEER).cpu_seconds
-            what = f"{files:,} files, of git-sync"
+            what = f"{files:,} files vs. git-sync"
             promise = "poll without a change, CPU"
             outcomes.append(at_most_part(promise, what, POLL_PART, ratio, LOOKS))
     for promise, costs, most, because in (
@@ -95,14 +96,14 @@ def budgets(results: Results) -> list[Outcome]:
     ):
         for files in sorted({files for files, _ in costs}):
             ours, peer = (least(costs[files, name]).cpu_seconds for name in (OURS, PEER))
-            what = f"{files:,} files, of git-sync"
+            what = f"{files:,} files vs. git-sync"
             outcomes.append(at_most_part(promise, what, most, ours / peer, because))
     siege = results.sieges[OURS]
     files = min(files for files, _ in results.cold)
     first = least(results.cold[files, OURS]).cpu_seconds
     return [
         *outcomes,
-        none_of("reads without a whole tree", siege.happened, siege.failed, siege.trees, PROMISED),
+        none_of("reads of an incomplete tree", siege.happened, siege.failed, siege.trees, PROMISED),
         at_most("memory", "between polls, without git-sync", IDLE_MIB, results.rss_mib, "MiB"),
         at_most_seconds(
             "start",
@@ -115,7 +116,7 @@ def budgets(results: Results) -> list[Outcome]:
 
 def poll_table(results: Results) -> str:
     """
-    By size and tool.
+    Return a table of polls by size and tool.
     """
     rows = []
     for (files, name), polls in results.polls.items():
@@ -134,13 +135,13 @@ def poll_table(results: Results) -> str:
                 f"{middle.rss_mib:.0f} MiB",
             ]
         )
-    header = ["poll", "files", "CPU", "median", "times ours", "processes started", "memory"]
+    header = ["poll", "files", "CPU", "median", "relative", "processes started", "memory"]
     return table(header, rows)
 
 
 def change_table(results: Results) -> str:
     """
-    Cold starts and commits.
+    Return a table of cold starts and commits.
     """
     rows = []
     for what, found in (("cold", results.cold), ("one file changed", results.change)):
@@ -157,23 +158,23 @@ def change_table(results: Results) -> str:
                     seconds(low.wall_seconds),
                 ]
             )
-    return table(["", "situation", "files", "CPU", "median", "times ours", "wall"], rows)
+    return table(["", "situation", "files", "CPU", "median", "relative", "wall"], rows)
 
 
 def readers_table(results: Results) -> str:
     """
-    What readers saw.
+    Return a table of the results of readers.
     """
     rows = [
         [_bold(name), siege.happened, f"{siege.trees:,}", f"{siege.failed:,}"]
         for name, siege in results.sieges.items()
     ]
-    return table(["", "what happened", "trees read", "not whole, or not there"], rows)
+    return table(["", "events", "trees read", "incomplete or missing"], rows)
 
 
 def bars(results: Results) -> dict[str, dict[str, float]]:
     """
-    CPU seconds of a poll, by number of files and tool.
+    Return the CPU seconds of a poll, by number of files and tool.
     """
     found: dict[str, dict[str, float]] = {}
     for files, name in results.polls:

@@ -1,5 +1,5 @@
 """
-What a benchmark hands over: printed, or put into its places on the page.
+Print the results of a benchmark, or write them into their parts of the page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.pages.report import PAGE, REFERENCE, seconds, write_part, write_plot
 @dataclass(frozen=True)
 class Plot:
     """
-    Bars, as `bench.pages.report.write_plot` takes them.
+    A plot of bars; see `bench.pages.report.write_plot`.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Plot:
 @dataclass(frozen=True)
 class Section:
     """
-    All that one benchmark has found.
+    All results of one benchmark.
 
     Args:
-        parts: Texts by the name of their place, without the sidecar's.
-        outcomes: Of all its budgets.
-        missing: Peers that could not take part, with the reason.
+        parts: Texts by the name of their part of the page, without the sidecar's name.
+        outcomes: The outcomes of all its budgets.
+        missing: Peers that were not measured, with the reason.
     """
 
     sidecar: str
@@ -48,13 +48,12 @@ def deliver(section: Section, *, is_written: bool, folder: Path = REFERENCE) -> 
     Rewrite the parts of the page, its summary and the plots; or print the texts.
 
     Args:
-        folder: Of the page.
+        folder: The folder of the page.
     """
     page = folder / PAGE.name
     parts = dict(section.parts)
     parts["machine"] += "".join(
-        f"\nNot here, and so not measured: {peer} ({why}).\n"
-        for peer, why in section.missing.items()
+        f"\nNot measured: {peer} ({why}).\n" for peer, why in section.missing.items()
     )
     for peer, why in section.missing.items():
         print(f"{section.sidecar}: without {peer}: {why}", file=sys.stderr)

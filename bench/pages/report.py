@@ -1,5 +1,5 @@
 """
-The page of figures: tables between markers, plots, and what machine it was.
+Write the page of benchmarks: tables between markers, plots, and a description of the machine.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PAGE = REFERENCE / "benchmarks.md"
 
 def write_part(name: str, text: str, page: Path = PAGE) -> None:
     """
-    Replace what stands between ``<!-- bench:NAME -->`` and the next ``<!-- end -->``.
+    Replace the text between ``<!-- bench:NAME -->`` and the next ``<!-- end -->``.
 
     Raises:
-        ValueError: The page has no such markers.
+        ValueError: The page does not have exactly one such part.
     """
     old = page.read_text()
     part = re.compile(rf"(<!-- bench:{re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -35,7 +35,7 @@ def write_part(name: str, text: str, page: Path = PAGE) -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
-    Return a Markdown table; the first column to the left, all others to the right.
+    Return a Markdown table; the first column is left-aligned, all others right-aligned.
     """
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -43,12 +43,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def machine(versions: Mapping[str, str]) -> str:
     """
-    Return one sentence on the machine and what was measured on it, without any name of a host.
+    Describe the machine and the measured programs in one sentence, without a host name.
 
-    The load is that of the last 15 minutes, with what was measured and all that ran beside it.
+    The load is that of the last 15 minutes, including the benchmark and all other work.
 
     Args:
-        versions: By program, of all that took part.
+        versions: The versions of all measured programs.
     """
     cpus = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.+)$", cpus, re.MULTILINE)
@@ -67,7 +67,7 @@ def machine(versions: Mapping[str, str]) -> str:
 @functools.cache
 def version_of(*command: str | Path) -> str:
     """
-    Return the first thing like a version that a command says.
+    Return the first version number in the output of a command.
     """
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"\d+\.\d+(?:\.\d+)?", said.stdout + said.stderr)
@@ -83,20 +83,19 @@ def seconds(value: float) -> str:
 
 def times(ratio: float) -> str:
     """
-    Return how many times more, with two or three digits.
+    Return a ratio for a table, with three digits.
     """
     return f"{_digits(ratio)}x"
 
 
 def _digits(value: float) -> str:
     """
-    Return a number with as many decimals as make three digits.
+    Return a number with the decimals that make three digits.
     """
     return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
-# Both colors of the text stand on a background of the plot's own, so whatever the page around it
-# looks like, they can be read.
+# The plot has its own background, so its text is readable on a page of any color.
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
   .title { font-weight: 600; font-size: 15px }
@@ -124,12 +123,12 @@ def write_plot(
     folder: Path = REFERENCE,
 ) -> None:
     """
-    Write a plot of bars, `benchmarks-NAME.svg`; the scale is logarithmic, the same for all groups.
+    Write a plot of bars, `benchmarks-NAME.svg`; all groups share one logarithmic scale.
 
     Args:
         groups: Positive values by label, by heading.
-        ours: What the labels of our own bars begin with.
-        show: From a value to what stands beside its bar.
+        ours: The prefix of the labels of our own bars.
+        show: Formats a value for the text beside its bar.
     """
     values = [value for bars in groups.values() for value in bars.values()]
     lowest = math.floor(math.log10(min(values)))

@@ -1,5 +1,5 @@
 """
-What was measured of s3-sync and its peers, as tables, plots, and budgets that are met or missed.
+The results of s3-sync and its peers, as tables, plots, and budgets.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LAYOUTS: Mapping[str, Mapping[str, str]] = {
 
 class Place(StrEnum):
     """
-    Where the files go, and how they come.
+    The target of the files, and the transport.
     """
 
     MEMORY = "memory"
@@ -55,10 +55,10 @@ Costs = Mapping[tuple[str, str], list[Cost]]
 @dataclass
 class Results:
     """
-    All that was measured.
+    All results of the benchmark.
 
     Args:
-        disk: The file system of the place that is no memory disk.
+        disk: The file system of `Place.DISK`.
         costs: By place and number of files, then by tool and situation.
         requests: By number of files, then by tool and situation.
     """
@@ -78,7 +78,7 @@ class Results:
 
     def tools(self) -> list[str]:
         """
-        Return the names of all tools, ours first.
+        Return the names of all tools, s3-sync first.
         """
         costs = next(iter(self.costs.values()))
         peers = [tool for tool, _ in costs if tool not in LAYOUTS]
@@ -88,11 +88,10 @@ class Results:
 @dataclass(frozen=True)
 class Budget:
     """
-    The most that one of ours may cost, as a part of what a peer costs (the best rclone, for
-    "rclone").
+    The highest allowed ratio of the cost of s3-sync to that of a peer ("rclone": its best mode).
 
     Args:
-        because: Why it is missed, when it is.
+        because: The reason, if it is missed.
     """
 
     situation: str
@@ -105,21 +104,21 @@ class Budget:
 
 
 PYTHON = (
-    "Python's start, and the child that asks botocore for credentials, take longer than rclone's "
-    "Go needs for all of it."
+    "The start of Python, and the child that reads credentials with botocore, take longer than the "
+    "whole run of rclone."
 )
 START = "Much of it is the start of Python."
-DOWNLOADS = "Each file is a request, and Python has a price for each."
+DOWNLOADS = "Each file is a separate request, which costs CPU in Python."
 REQUEST = (
-    "Two thirds of such a poll are the one request, in a process whose caches are cold, and a "
-    "quarter is its share of the whole cycle that every thirtieth poll is."
+    "Two thirds of it are the one request, in a process with cold caches, and a quarter is the "
+    "poll's share of the whole cycle at every thirtieth poll."
 )
-EDITED = "Its page is read again, and what 10 pages say is joined and compared."
-COMPARED = "10,000 rows are compared with what is published, and a sixth of the files is looked at."
-LINKED = "A snapshot of 10,000 files is as many hard links."
-KNOWN = "It holds what it knows of each file."
+EDITED = "Its page is read again, and the 10 pages are merged and compared."
+COMPARED = "10,000 rows are compared with published files, and a sixth of the files is inspected."
+LINKED = "A snapshot of 10,000 files needs 10,000 hard links."
+KNOWN = "It keeps an entry for each file."
 BUDGETS = [
-    # What 200 ms are where rclone takes 78, as when they were promised.
+    # 200 ms, compared with the 78 ms of rclone when the budget was set.
     Budget("cold", 100, "rclone", 200 / 78, because=START),
     Budget("cold", 1_000, "aws s3 sync", 1 / 6, because=START),
     Budget("cold", 1_000, "s5cmd", 0.6),
@@ -149,7 +148,7 @@ BUDGETS = [
     Budget("poll", 1_000, "aws s3 sync", 1 / 1_000, tool=RELEASE, because=REQUEST),
     Budget("poll", 10_000, "aws s3 sync", 1 / 2_000, tool=RELEASE, because=REQUEST),
 ]
-# More than a poll of as many files costs, and what is no ratio.
+# Absolute budgets; the first is the cost of a change beyond a poll of the same files.
 EDIT_SECONDS = 0.010
 EDIT_FILES = 10_000
 RELEASE_EDIT_SECONDS = {RELEASE: 0.012, RELEASE_SNAPSHOT: 0.100}
@@ -166,12 +165,12 @@ def section(
     missing: Mapping[str, str] | None = None,
 ) -> Section:
     """
-    Return all of it.
+    Return the section of the page.
 
     Args:
-        image: Of the size of our image.
-        airflow: The environment with the S3DagBundle, if there is one.
-        missing: Peers that were not here, with the reason.
+        image: The outcome of the image's size.
+        airflow: The environment with S3DagBundle; None = it is missing.
+        missing: Peers that were not measured, with the reason.
     """
     found = {"machine": machine(versions(airflow)) + f" The disk is {results.disk}.\n"}
     for place in Place:
@@ -193,7 +192,7 @@ def section(
 
 def versions(airflow: Path | None) -> dict[str, str]:
     """
-    What took part.
+    Return the versions of all programs.
     """
     bundle = {}
     if airflow is not None:
@@ -212,7 +211,7 @@ def versions(airflow: Path | None) -> dict[str, str]:
 
 def table_of(results: Results, place: Place, situation: str, files: int) -> str:
     """
-    Return what everyone spent in one situation.
+    Return a table of the costs of all tools in one situation.
     """
     ours = results.least(place, files, OURS, situation).cpu_seconds
     rows = []
@@ -233,7 +232,7 @@ def table_of(results: Results, place: Place, situation: str, files: int) -> str:
             ]
         )
     heading = f"{SITUATIONS[situation]}, {files:,} files"
-    header = [heading, "CPU", "median", "times ours", "wall", "median", "memory"]
+    header = [heading, "CPU", "median", "relative", "wall", "median", "memory"]
     return table(header, rows)
 
 
@@ -253,7 +252,7 @@ def bars(results: Results, situation: str) -> dict[str, dict[str, float]]:
 
 def requests(results: Results) -> str:
     """
-    Return how many requests each tool sends.
+    Return a table of the requests of each tool.
     """
     rows = []
     for files, counts in sorted(results.requests.items()):
@@ -277,7 +276,7 @@ def _kinds(counts: Counter[str]) -> str:
 
 def budgets(results: Results) -> list[Outcome]:
     """
-    Return what was promised, and what is.
+    Return the outcomes of all budgets except that of the image.
     """
     if not results.files(Place.MEMORY):
         return []
@@ -299,7 +298,7 @@ def _ratios(results: Results) -> Iterator[Outcome]:
         situation = {"cold": "cold start", "poll": "poll without a change"}[budget.situation]
         yield at_most_part(
             f"{source}, {situation}, {budget.figure}",
-            f"{budget.files:,} files, of {best}",
+            f"{budget.files:,} files vs. {best}",
             budget.most,
             figure(budget.tool) / figure(best),
             budget.because,
@@ -337,7 +336,7 @@ def _absolutes(results: Results) -> Iterator[Outcome]:
 
 def file_system_of(folder: Path) -> str:
     """
-    Return the type of the file system that a folder is on.
+    Return the type of a folder's file system.
     """
     found = ("", "unknown")
     for line in Path("/proc/mounts").read_text().splitlines():

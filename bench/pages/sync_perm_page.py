@@ -1,5 +1,5 @@
 """
-What was measured of sync-perm and the loops that it replaces, as tables, a plot, and budgets.
+The results of sync-perm and the loops that it replaces, as tables, a plot, and budgets.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ CHANGED = 5
 BUDGET_DAGS = 1_000
 HOUR_PART, CHANGED_PART, CHANGED_NEXT_PART = 1 / 1_000, 1 / 10, 1 / 12
 FIRST_SECONDS, IDLE_MIB = 0.6, 44
-STARTING = "Nearly all of it is Airflow's own start, whatever the number of DAGs."
-READING = "With 100 DAGs it is 41 MiB; the rest comes with the readings of all tables."
+STARTING = "Nearly all of it is Airflow's own start, for any number of DAGs."
+READING = "With 100 DAGs it is 41 MiB; the difference comes from the reads of all tables."
 
 
 @dataclass
 class Results:
     """
-    All that was measured with one number of DAGs; CPU seconds, one of each turn.
+    All results for one number of DAGs; lists have CPU seconds, one value for each turn.
 
     Args:
-        plain_hour, dags_hour: The loops, in an hour without change.
-        changed_peer: One run with `--include-dags` when some DAGs changed.
-        poll, server_poll: One poll of ours, and PostgreSQL's share of it.
-        reading: One reading of all tables.
-        rest: What an hour of ours costs without any poll.
-        changed: From the change of some DAGs to their grants, by the first pass of our process.
-        changed_next: The same, by the next pass.
-        first: From the start of the process to knowing that all is well, without Airflow's share.
-        definition: Airflow's share: reading what roles must have, once a process.
+        plain_hour, dags_hour: The loops, in an hour without a change.
+        changed_peer: One run with `--include-dags` after some DAGs changed.
+        poll, server_poll: One poll of sync-perm, and PostgreSQL's CPU for it.
+        reading: One read of all tables.
+        rest: An hour of sync-perm without any poll.
+        changed: From the change of some DAGs to their grants, in the first pass of the process.
+        changed_next: The same time in the next pass.
+        first: From the start of the process until all is verified, without Airflow's share.
+        definition: Airflow's share: reading the required permissions of roles, once per process.
         rss_mib: Memory between passes.
-        late_role_seconds: From the creation of a role to its grant; wall.
-        polls: In an hour, at the default INTERVAL.
+        late_role_seconds: Wall seconds from the creation of a role to its grant.
+        polls: Polls per hour, at the default INTERVAL.
     """
 
     polls: float
@@ -63,7 +63,7 @@ class Results:
     @property
     def hours(self) -> list[float]:
         """
-        An hour of ours without change, one of each turn.
+        The CPU seconds of an hour of sync-perm without a change, one for each turn.
         """
         return [
             poll * self.polls + reading + min(self.rest)
@@ -73,7 +73,7 @@ class Results:
 
 def section(results: Mapping[int, Results], versions: Mapping[str, str]) -> Section:
     """
-    Return all of it.
+    Return the section of the page.
     """
     return Section(
         OURS,
@@ -98,7 +98,7 @@ def section(results: Mapping[int, Results], versions: Mapping[str, str]) -> Sect
 
 def budgets(dags: int, results: Results) -> list[Outcome]:
     """
-    What was promised, and what is; the ratios at the number of DAGs that they were promised for.
+    Return the outcomes of the budgets; those of ratios only for `BUDGET_DAGS`.
     """
     hour = min(results.hours) / min(results.plain_hour)
     passes = (
@@ -107,12 +107,12 @@ def budgets(dags: int, results: Results) -> list[Outcome]:
     )
     ratios = [
         at_most_part(
-            "an hour without a change, CPU", f"{dags:,} DAGs, of the loop", HOUR_PART, hour
+            "an hour without a change, CPU", f"{dags:,} DAGs vs. the loop", HOUR_PART, hour
         ),
         *(
             at_most_part(
                 f"{CHANGED} DAGs changed, CPU",
-                f"of {dags:,}, {which} pass of a process, of --include-dags",
+                f"of {dags:,}, {which} pass of a process vs. --include-dags",
                 part,
                 min(found) / min(results.changed_peer),
                 STARTING,
@@ -126,7 +126,7 @@ def budgets(dags: int, results: Results) -> list[Outcome]:
         at_most("memory", f"between passes, {dags:,} DAGs", IDLE_MIB, rss_mib, "MiB", READING),
         at_most_seconds(
             "start",
-            f"until all is known to be well, {dags:,} DAGs, CPU without Airflow's",
+            f"until all is verified, {dags:,} DAGs, CPU without Airflow's",
             FIRST_SECONDS,
             min(results.first),
         ),
@@ -135,24 +135,24 @@ def budgets(dags: int, results: Results) -> list[Outcome]:
 
 def costs(dags: int, results: Results) -> str:
     """
-    Return the table of one number of DAGs, and what its figures are made of.
+    Return the table of one number of DAGs, and the composition of its figures.
     """
     rows = [row for what, found in situations(dags, results).items() for row in _rows(what, found)]
     late_text = _late_text(sorted(results.late_role_seconds))
     return (
-        f"{table(['', 'situation', 'CPU', 'median', 'times ours'], rows)}\n"
-        f"Of the hour of sync-perm: {results.polls:.0f} polls of {seconds(min(results.poll))}, "
-        f"one reading of all tables of {seconds(min(results.reading))}, "
-        f"and {seconds(min(results.rest))} besides. "
-        f"PostgreSQL spends {seconds(min(results.server_poll))} on each poll.\n"
-        "At the start of a process Airflow takes "
-        f"{seconds(min(results.definition))} to say what roles must have.\n{late_text}"
+        f"{table(['', 'situation', 'CPU', 'median', 'relative'], rows)}\n"
+        f"The hour of sync-perm: {results.polls:.0f} polls of {seconds(min(results.poll))}, "
+        f"one read of all tables of {seconds(min(results.reading))}, "
+        f"and {seconds(min(results.rest))} of other work. "
+        f"PostgreSQL uses {seconds(min(results.server_poll))} for each poll.\n"
+        f"At the start of a process, Airflow takes {seconds(min(results.definition))} "
+        f"to list the required permissions of roles.\n{late_text}"
     )
 
 
 def _late_text(late: Sequence[float]) -> str:
     """
-    Return how long roles that came late have waited, from the shortest to the longest.
+    Return a sentence on the sorted wait times of roles that were created after their DAGs.
     """
     if not late:
         return ""
@@ -167,7 +167,7 @@ def _late_text(late: Sequence[float]) -> str:
 
 def situations(dags: int, results: Results) -> dict[str, dict[str, Sequence[float]]]:
     """
-    Return the CPU seconds of each turn, by tool, by situation; ours last.
+    Return the CPU seconds of each turn, by tool, by situation; sync-perm last.
     """
     return {
         f"an hour without a change, {dags:,} DAGs": {
@@ -185,7 +185,7 @@ def situations(dags: int, results: Results) -> dict[str, dict[str, Sequence[floa
 
 def plot(dags: int, results: Results) -> list[tuple[str, dict[str, float]]]:
     """
-    Return the bars: the least CPU seconds by tool, by situation.
+    Return the bars: the lowest CPU seconds by tool, by situation.
     """
     labels = {LOOP: "loop of sync-perm", LOOP_OF_DAGS: "loop of --include-dags"}
     return [

@@ -102,5 +102,5 @@ def test_a_task_that_asks_for_anothers_keytab_does_not_start(
     airflow: str, way: str, tmp_path: Path
 ) -> None:
     other = DEFAULT if way == "default" else FINANCE
-    with pytest.raises(AssertionError, match=f"DAG sales may not have the Secret {other}"):
+    with pytest.raises(AssertionError, match=f"DAG sales is not allowed to use the Secret {other}"):
         create(airflow, tmp_path, [STOLEN[way]], hook=hook())
