@@ -1,10 +1,10 @@
 """
-DAG versions for Airflow 3 over what s3-sync or git-sync-wrapper publishes on the volume of a pod.
+DAG versions for Airflow 3, from the volume that s3-sync or git-sync-wrapper publishes to.
 
-A version is the id of a release (64 hex digits) or a commit. Each lies in a folder of its own that
-never changes; a link shows the current one. So a refresh is a ``readlink``, and a task whose
-version is on the volume has only to look. A version that is not there is asked of the sidecar, over
-a Unix socket beside the versions: Airflow needs no credentials for it, no boto and no git.
+A version is the id of a release (64 hex digits) or a commit. Each version is a folder that never
+changes; a symlink points to the current version. A refresh is therefore one ``readlink``, and a
+task reads its version from the volume. If the version is missing there, the bundle requests it from
+the sidecar over a Unix socket beside the versions: Airflow needs no credentials, boto or git.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from airflow.exceptions import AirflowException
 
 try:
     from airflow.dag_processing.bundles.base import BundleVersion
-except ImportError:  # before Airflow 3.3 a version was its name
+except ImportError:  # before Airflow 3.3, a version was a string
     BundleVersion = str
 
 SOCKET = "ask.sock"
-# Where the sidecars keep versions, beside the link; once that is there, it says where.
+# Where the sidecars keep versions, relative to the link's folder; used until the link exists.
 STORES = (".s3-sync/snapshots", ".snapshots")
 VERSION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 ANSWER_SECONDS = 5.0
 ANSWER_BYTES = 64 << 10
-# A sidecar that starts has its socket this soon after what it shows.
+# A starting sidecar creates its socket within this time after it publishes a version.
 GRACE_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
@@ -46,25 +46,25 @@ log = logging.getLogger(__name__)
 
 class VersionUnavailable(AirflowException):  # type: ignore[misc]
     """
-    A version is not available; the text says why, and what to do.
+    A version is not available; the message contains the reason and advice.
     """
 
 
 class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
     """
-    The versions that a sidecar publishes on a volume that this process mounts, read-only at best.
+    The versions that a sidecar publishes on a volume; mount the volume read-only.
 
     Args:
-        path: The link that shows the current version: ``DEST_PATH/current`` of s3-sync with
+        path: The symlink to the current version: ``DEST_PATH/current`` of s3-sync with
             ``S3_SYNC_LAYOUT=snapshot``, ``GITSYNC_ROOT/GITSYNC_LINK`` of git-sync-wrapper.
-        ask: The sidecar's socket; by default it lies beside the versions.
-        subdir: The DAG folder, relative to a version; by default it is the whole of it.
-        wait_seconds: How long a version, or the very first one, is waited for.
-        view_url_template: Where people can look at a version, with ``{version}`` in it.
-        **kwargs: As of every bundle: ``name``, ``refresh_interval``, ``version``.
+        ask: The sidecar's socket; by default ``ask.sock`` beside the versions.
+        subdir: The DAG folder, relative to a version; by default the whole version.
+        wait_seconds: How long to wait for a version, or for the first one to be published.
+        view_url_template: The URL of a version for people, with ``{version}`` in it.
+        **kwargs: The arguments of every bundle: ``name``, ``refresh_interval``, ``version``.
 
     Raises:
-        AirflowException: ``subdir`` can lead out of a version.
+        AirflowException: ``subdir`` is absolute or contains ``..``.
     """
 
     supports_versioning = True
@@ -82,7 +82,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         super().__init__(**kwargs)
         if Path(subdir).is_absolute() or ".." in Path(subdir).parts:
             raise AirflowException(
-                f"subdir {subdir!r} of bundle {self.name!r} is not a folder below a version: "
+                f"subdir {subdir!r} of bundle {self.name!r} is not a folder inside a version: "
                 "write it relative to the version, without .., such as dags"
             )
         self._view_url_template = view_url_template
@@ -97,7 +97,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
     @property
     def path(self) -> Path:
         """
-        The DAG folder of one version; what is there stays the same until :meth:`refresh`.
+        The DAG folder of one version; its content stays the same until :meth:`refresh`.
         """
         if self._folder is None and self.version:
             return self._versions() / str(self.version) / self._subdir
@@ -105,43 +105,43 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def get_current_version(self) -> Any:
         """
-        Return the version whose folder :attr:`path` is, or will be.
+        Return the version that :attr:`path` shows, or will show.
 
         Raises:
-            VersionUnavailable: What is shown has no version.
+            VersionUnavailable: The published folder is not a version.
         """
         return BundleVersion(self.version or (self._folder or self._shown()).name)
 
     def initialize(self) -> None:
         """
-        Find the version, and wait for it where it is still on its way.
+        Find the version, and wait for the sidecar to fetch it if necessary.
 
         Raises:
-            VersionUnavailable: It is gone at its source, did not come in time, has no DAG folder,
-                or its modules would not be those that are imported.
+            VersionUnavailable: The version no longer exists at its source, did not arrive in time,
+                has no DAG folder, or Python would import modules from another version.
         """
         if self.version:
             self._wait_for(lambda: self._take(self._find(str(self.version))))
             self._refuse_mixture()
             with suppress(OSError):
-                # Airflow's clean-up of stale versions expects a folder there, and fails without.
+                # Airflow's cleanup of stale versions fails unless this folder exists.
                 (self.versions_dir / str(self.version)).mkdir(parents=True, exist_ok=True)
         else:
             self._wait_for(lambda: self._take(self._shown()))
         if os.access(self._versions(), os.W_OK):
-            log.warning("%s can be written here: a task can change what others run", self._link)
+            log.warning("%s is writable here: tasks can change each other's code", self._link)
         super().initialize()
 
     def refresh(self) -> None:
         """
-        Show what is current.
+        Switch to the current version.
 
         Raises:
-            VersionUnavailable: Nothing is published, or nothing with a version and a DAG folder.
-            AirflowException: The bundle is for one version.
+            VersionUnavailable: Nothing is published, or it is not a version with a DAG folder.
+            AirflowException: The bundle is pinned to one version.
         """
         if self.version:
-            raise AirflowException("A bundle of one version cannot be refreshed")
+            raise AirflowException("A bundle that is pinned to a version cannot be refreshed")
         shown = self._shown()
         if shown != self._folder or self._reading is None:
             self._take(shown)
@@ -149,37 +149,37 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def view_url_template(self) -> str | None:
         """
-        Return where people can look at a version, with ``{version}`` in it.
+        Return the URL of a version for people, with ``{version}`` in it.
         """
         return self._view_url_template
 
     def view_url(self, version: str | None = None) -> str | None:
         """
-        Return where people can look at a version (Airflow 3.0).
+        Return the URL of a version for people (Airflow 3.0).
         """
         template = self._view_url_template
         return template.format(version=version) if template and version else None
 
     def _refuse_mixture(self) -> None:
         """
-        Refuse other versions on Python's path, where they come before the folder of this one.
+        Refuse other versions on Python's path: their modules would be imported first.
         """
         parent, store = map(os.path.realpath, (self._link.parent, self._versions()))
         others = os.path.join(parent, self._link.name, ""), os.path.join(store, "")
         for entry in map(os.path.abspath, sys.path):
             folder = os.path.realpath(entry)
             is_other = folder == parent or f"{folder}/".startswith(others)
-            # By its own name it is this version; through a link only for now.
+            # Named by its own path, it is this version; through a link, only until the next swap.
             if is_other and self.version not in entry.split("/"):
                 raise VersionUnavailable(
-                    f"{entry} is on Python's path: modules would come from there, and not from "
-                    f"version {self.version}; take it out of PYTHONPATH, or, where it is "
-                    "Airflow's plugins_folder, have the plugins elsewhere"
+                    f"{entry} is on Python's path: modules would be imported from there instead "
+                    f"of from version {self.version}. Remove it from PYTHONPATH; if it is "
+                    "Airflow's plugins_folder, move the plugins elsewhere"
                 )
 
     def _current(self) -> Path:
         """
-        Return the folder that the link shows, whatever it is.
+        Return the folder that the link points to, version or not.
         """
         try:
             return self._link.parent / os.readlink(self._link)
@@ -189,8 +189,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                     f"{self._link} is the folder of the link: write {self._link}/current"
                 ) from None
             raise _NotYet(
-                f"nothing is published at {self._link} ({error.strerror}): is the sidecar of this "
-                "pod running, and ready?"
+                f"nothing is published at {self._link} ({error.strerror}): check that the sidecar "
+                "of this pod is running and ready"
             ) from None
 
     def _shown(self) -> Path:
@@ -200,14 +200,14 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         folder = self._current()
         if not VERSION.fullmatch(folder.name):
             raise VersionUnavailable(
-                f"{self._link} shows {folder.name!r}, which has no version: set "
+                f"{self._link} points to {folder.name!r}, which is not a version: set "
                 "S3_SYNC_SOURCE=release and publish releases, or use a LocalDagBundle"
             )
         return folder
 
     def _versions(self) -> Path:
         """
-        Return the folder of all versions, which is there before the link.
+        Return the folder of all versions, which exists before the link.
         """
         try:
             return (self._folder or self._current()).parent
@@ -219,7 +219,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def _find(self, version: str) -> Path:
         """
-        Return the folder of a version, once it is there.
+        Return the folder of a version; request the version if it is missing.
         """
         if not VERSION.fullmatch(version):
             raise VersionUnavailable(f"{version!r} is not a version of a release or a commit")
@@ -230,20 +230,20 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def _take(self, folder: Path) -> None:
         """
-        Use a folder from now on; the sidecar removes none that is in use.
+        Use a folder from now on, and lock it: the sidecar removes no folder in use.
         """
         if folder == self._folder:
             return
         try:
             opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise _NotYet(f"{folder} cannot be opened: {error.strerror}") from None
+            raise _NotYet(f"cannot open {folder}: {error.strerror}") from None
         try:
             _mark_in_use(opened, folder)
             if not (folder / self._subdir).is_dir():
                 raise VersionUnavailable(
                     f"version {folder.name} of bundle {self.name!r} has no folder "
-                    f"{self._subdir!r}: correct subdir, or publish a version that has it"
+                    f"{self._subdir!r}: correct subdir, or publish a version that contains it"
                 )
         except BaseException:
             os.close(opened)
@@ -255,10 +255,10 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def _turned_link(self, folder: Path) -> Path:
         """
-        Return a link of this process to a folder, or the folder where there can be none.
+        Return this process's link to a folder, or the folder itself if no link can be created.
 
-        The dag-processor keeps a queue of paths, and stores what it reads there under the version
-        of its last refresh: at the path of an older version it would read other code.
+        The dag-processor queues paths, and stores the DAGs that it reads there under the version
+        of its last refresh: the path of an older version would contain other code.
         """
         link: Path = self.base_dir / f"{socket.gethostname()}-{os.getpid()}"
         new = link.with_name(f"{link.name}.new")
@@ -268,41 +268,41 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
             new.symlink_to(os.path.abspath(folder))
             return new.replace(link)
         except OSError as error:
-            log.warning("%s cannot be made: %s", link, error.strerror)
+            log.warning("cannot create the link %s: %s", link, error.strerror)
             return folder
 
     def _request(self, version: str, place: Path) -> None:
         """
-        Ask the sidecar for a version; it is there when this returns.
+        Request a version from the sidecar; it is on the volume when this returns.
         """
         said: dict[str, Any] = {}
         try:
             status, said = _ask(place, version)
         except FileNotFoundError:
-            self._current()  # where nothing is shown yet, the sidecar is about to start
+            self._current()  # raises _NotYet while the sidecar is still starting
             raise _NotYet(
-                f"version {version} of bundle {self.name!r} is not here, and this volume has "
-                "nobody to ask: what is kept on it is all there is",
+                f"version {version} of bundle {self.name!r} is not on this volume, and no sidecar "
+                "here accepts requests: only the versions on the volume are available",
                 GRACE_SECONDS,
             ) from None
         except (OSError, HTTPException, ValueError) as error:
             said["error"] = (
-                f"nobody answers at {place} ({error}): is the sidecar of this pod running? If "
-                "another node writes this volume, what is kept on it is all there is"
+                f"no sidecar answers at {place} ({error}). Check that the sidecar of this pod is "
+                "running. If another node writes this volume, only the versions on it are available"
             )
             status = 0
-        why = str(said.get("error") or said.get("state") or f"{place} answers {status}")
+        why = str(said.get("error") or said.get("state") or f"{place} answered with {status}")
         if status == 404:
             raise VersionUnavailable(
                 f"version {version} of bundle {self.name!r} is gone: {why}. Run the DAG on its "
-                "newest version, or publish that one again"
+                "newest version, or publish that version again"
             )
         if status != 200:
-            raise _NotYet(f"version {version} of bundle {self.name!r} is not here: {why}")
+            raise _NotYet(f"version {version} of bundle {self.name!r} is not on this volume: {why}")
 
     def _wait_for(self, step: Callable[[], None]) -> None:
         """
-        Repeat a step until it succeeds, or time is up.
+        Repeat a step until it succeeds or the wait time is over.
         """
         began, pause = time.monotonic(), 0.02
         while True:
@@ -319,7 +319,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
 class _NotYet(VersionUnavailable):
     """
-    It may be different in a moment; or, for some reasons, soon or never.
+    The version is not available yet; retry for at most `patience_seconds`.
     """
 
     def __init__(self, text: str, patience_seconds: float = float("inf")) -> None:
@@ -329,14 +329,14 @@ class _NotYet(VersionUnavailable):
 
 def _mark_in_use(opened: int, folder: Path) -> None:
     """
-    Take a shared lock on an open folder: the sidecar removes none that has one.
+    Take a shared lock on an open folder: the sidecar does not remove a locked folder.
     """
     try:
         fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:  # for the moment of its removal; a task could hold it longer
+    except BlockingIOError:  # the sidecar is removing it; a task could hold the lock longer
         raise _NotYet(f"{folder} is locked by another process") from None
     except OSError as error:
-        log.debug("%s has no locks (%s): only time keeps it", folder, error.strerror)  # NFS
+        log.debug("%s cannot be locked (%s): only time protects it", folder, error.strerror)  # NFS
     try:
         is_there = os.path.samestat(os.fstat(opened), os.stat(folder))
     except OSError:
@@ -347,14 +347,14 @@ def _mark_in_use(opened: int, folder: Path) -> None:
 
 def _ask(place: Path, version: str) -> tuple[int, dict[str, Any]]:
     """
-    Ask one question; return the status, and what was said.
+    Send one request; return the status and the JSON of the response.
     """
     folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
     connection = HTTPConnection("sidecar", timeout=ANSWER_SECONDS)
     try:
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(ANSWER_SECONDS)
-        # The path itself may be longer than the 107 bytes of an address.
+        # The full path may exceed the 107 bytes of a Unix socket address.
         connection.sock.connect(f"/proc/self/fd/{folder}/{place.name}")
         connection.request("GET", f"/revisions/{version}", headers={"Connection": "close"})
         answer = connection.getresponse()

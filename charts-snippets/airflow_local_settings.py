@@ -1,13 +1,13 @@
 """
-Task pods of the KubernetesExecutor get the release, or the commit, that the scheduler has.
+Give task pods of the KubernetesExecutor the release or commit that the scheduler has.
 
-For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow 2.7 on.
-The scheduler needs a sidecar of its own, whose folder it mounts: s3-sync.release.yaml, or for git
-scheduler: in git-sync-wrapper.versions.yaml; task pods one as an init container.
-With DAG versions (Airflow 3, *.versions.yaml) tasks ask for the version of their run instead.
-Change: DEST_PATH and GITSYNC_ROOT here, or as variables of the scheduler, where they are others.
+For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow 2.7+.
+The scheduler needs its own sidecar and mounts its folder: see s3-sync.release.yaml, or for git
+`scheduler:` in git-sync-wrapper.versions.yaml. Task pods need the sidecar as an init container.
+With DAG versions (Airflow 3, *.versions.yaml), tasks request the version of their run instead.
+Change: DEST_PATH and GITSYNC_ROOT if yours differ, here or as variables of the scheduler.
 
-A pod that is not pinned takes what is current when it starts, as without this file.
+A pod that is not pinned uses the version that is current when it starts, as without this file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Airflow takes every other public name for one of its own settings: `log` would replace its log.
+# Airflow would treat any other public name as one of its settings: `log` would replace its log.
 __all__ = ["pod_mutation_hook"]
 
 DEST_PATH = Path(os.environ.get("DEST_PATH", "/opt/airflow/dags"))
@@ -35,23 +35,23 @@ def pod_mutation_hook(pod: Any) -> None:
     """
     Pin the init container of s3-sync or git-sync-wrapper in a pod that Airflow is about to create.
 
-    Airflow calls it for each task pod and each KubernetesPodOperator, and fails the task where it
-    raises; so it never does. Pods without such a container stay as they are.
+    Airflow calls this for each task pod and each KubernetesPodOperator, and fails the task if it
+    raises, so it never raises. Pods without such a container stay unchanged.
     """
     try:
         for container in pod.spec.init_containers or ():
             if container.name == "s3-sync":
                 _pin(container, "S3_SYNC_REVISION", _release)
-            # A native one stays beside the task, and follows its ref.
+            # A native sidecar runs beside the task and follows its ref.
             elif container.name == "git-sync-wrapper" and not _is_native(container):
                 _pin(container, "GITSYNC_REF", _commit)
     except Exception:
-        _log.exception("A pod was not pinned: it takes what is current")
+        _log.exception("A pod was not pinned: it uses the current version")
 
 
 class _Unpinned(Exception):
     """
-    Something speaks against it; the text says what.
+    The pod cannot be pinned; the message contains the reason.
     """
 
 
@@ -61,16 +61,16 @@ def _is_native(container: Any) -> bool:
 
 def _pin(container: Any, name: str, find: Any) -> None:
     """
-    Give the container a variable, unless something speaks against it.
+    Set a variable of the container to the scheduler's revision, if the pod can be pinned.
     """
     try:
         revision = find(container, {one.name: one.value for one in container.env or ()})
     except _Unpinned as reason:
-        _log.warning("A task pod takes what is current, whatever that is: %s", reason)
+        _log.warning("A task pod uses the current version, because %s", reason)
         return
     if not revision:
         return
-    from kubernetes.client import V1EnvVar  # what made the pod; other components may lack it
+    from kubernetes.client import V1EnvVar  # only components that create pods need it
 
     others = [variable for variable in container.env if variable.name != name]
     container.env = [*others, V1EnvVar(name=name, value=revision)]
@@ -79,7 +79,7 @@ def _pin(container: Any, name: str, find: Any) -> None:
 
 def _release(_: Any, variables: dict[str, str | None]) -> str:
     """
-    Return the release that s3-sync shows to the scheduler; empty where the pod has its own.
+    Return the scheduler's release from s3-sync; empty if the pod has its own.
     """
     if "S3_SYNC_REVISION" in variables:
         return ""
@@ -91,19 +91,17 @@ def _release(_: Any, variables: dict[str, str | None]) -> str:
     bucket, prefix = variables.get("AWS_BUCKET"), variables.get("KEY_PATH") or ""
     wanted = f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
     if bucket and wanted != str(source).rstrip("/"):
-        raise _Unpinned(f"it reads {wanted}, and the scheduler {source}")
+        raise _Unpinned(f"it reads {wanted}, but the scheduler reads {source}")
     return revision
 
 
 def _commit(container: Any, variables: dict[str, str | None]) -> str:
     """
-    Return the commit that git-sync-wrapper shows to the scheduler; empty where the pod has its own.
+    Return the scheduler's commit from git-sync-wrapper; empty if the pod has its own.
     """
     ref = variables.get("GITSYNC_REF")
     if container.args or not ref:
-        raise _Unpinned(
-            "its ref is not in env as GITSYNC_REF, or it has arguments, which come first"
-        )
+        raise _Unpinned("its env has no GITSYNC_REF, or its arguments take precedence")
     if _COMMIT.fullmatch(ref):
         return ""
     repo, known_ref, revision = _published(GITSYNC_ROOT / ".snapshots", "repo", "ref", "revision")
@@ -111,17 +109,18 @@ def _commit(container: Any, variables: dict[str, str | None]) -> str:
         raise _Unpinned(f"{GITSYNC_ROOT} does not publish a commit")
     wanted, known = (_LOGIN.sub("", str(one)) for one in (variables.get("GITSYNC_REPO"), repo))
     if (wanted, ref) != (known, known_ref):
-        raise _Unpinned(f"it reads {ref} of {wanted}, and the scheduler {known_ref} of {known}")
+        raise _Unpinned(f"it reads {ref} of {wanted}, but the scheduler {known_ref} of {known}")
     return revision
 
 
 def _published(folder: Path, *names: str) -> list[Any]:
     """
-    Return facts of what a sidecar has published.
+    Return values of a sidecar's published.json.
     """
     path = folder / "published.json"
     try:
         published = json.loads(path.read_bytes())
         return [published[name] for name in names]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _Unpinned(f"nothing published in {path} ({type(error).__name__}: {error})") from None
+        found = f"{type(error).__name__}: {error}"
+        raise _Unpinned(f"nothing is published in {path} ({found})") from None

@@ -1,14 +1,14 @@
 """
-Write the values in charts-snippets/ from their source, or print those of one deployment.
+Generate the values in charts-snippets/ from their source, or print the values for one deployment.
 
-    python -m scripts.snippets              write what differs
-    python -m scripts.snippets --check      write nothing; 1 when something differs
+    python -m scripts.snippets              write the files that differ
+    python -m scripts.snippets --check      write nothing; exit with 1 if a file differs
     python -m scripts.snippets values AIRFLOW=3 EXECUTOR=LocalExecutor SOURCE=git ENV=dev
 
-The source is in charts-snippets/source: `containers/` has each container once, `files/` a template
-for each file that has some, `values.yaml.jinja` the one that is printed.
-They are Jinja with square brackets, because the chart has `{{ }}`; a line that is only `[[ … ]]` is
-pasted with its indentation, and left out when empty.
+The source is in charts-snippets/source: `containers/` defines each container once, `files/` has a
+template for each file with containers, and `values.yaml.jinja` is the template for printed values.
+The templates are Jinja with square brackets, because the chart uses `{{ }}`. A line that consists
+only of `[[ … ]]` is inserted with its indentation, and omitted if empty.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SNIPPETS = Path(__file__).parents[1] / "charts-snippets"
 SOURCE = SNIPPETS / "source"
 SUFFIX = ".jinja"
 
-# What may be chosen, and the words for it.
+# The arguments of `values`, and their allowed values.
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "AIRFLOW": ("2", "3"),
     "EXECUTOR": ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor"),
@@ -41,7 +41,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 class _Pasted(Extension):
     """
-    Paste at the indentation of the line.
+    Insert a value with the indentation of its line.
     """
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
@@ -56,7 +56,7 @@ def _pasted(text: str, before: str) -> str:
 
 def _scalar(text: str) -> str:
     """
-    Quote a text where YAML would take it for something else.
+    Quote a text that YAML would not read as this text.
     """
     if "{{" in text:
         return f"'{text}'"
@@ -87,7 +87,7 @@ _TEMPLATES = _templates()
 
 def files() -> dict[Path, str]:
     """
-    Return every file that is written, with what it should be.
+    Return the path and content of every generated file.
     """
     found = sorted((SOURCE / "files").rglob(f"*{SUFFIX}"))
     return {
@@ -100,10 +100,10 @@ def files() -> dict[Path, str]:
 
 def values(choice: Mapping[str, str]) -> str:
     """
-    Return the values of one deployment.
+    Return the values for one deployment.
 
     Args:
-        choice: A word of each of CHOICES.
+        choice: A value for each argument in CHOICES.
     """
     words = {name.lower(): word for name, word in choice.items()}
     return _TEMPLATES.get_template(f"values.yaml{SUFFIX}").render(words)
@@ -111,7 +111,7 @@ def values(choice: Mapping[str, str]) -> str:
 
 def combinations() -> Iterator[dict[str, str]]:
     """
-    Yield every choice that there is.
+    Yield every combination of arguments.
     """
     for words in itertools.product(*CHOICES.values()):
         yield dict(zip(CHOICES, words, strict=True))
@@ -119,14 +119,14 @@ def combinations() -> Iterator[dict[str, str]]:
 
 def complaints(choice: Mapping[str, str]) -> list[str]:
     """
-    Name the words that nothing is known of.
+    Return a complaint for each unknown argument value.
 
     Args:
-        choice: A word for each of CHOICES.
+        choice: A value for each argument in CHOICES.
     """
     return [
         f"{name}={word}: write {' or '.join(filter(None, CHOICES[name]))}"
-        f"{', or leave it out' if '' in CHOICES[name] else ''}"
+        f"{', or omit it' if '' in CHOICES[name] else ''}"
         for name, word in choice.items()
         if word not in CHOICES[name]
     ]
@@ -134,7 +134,7 @@ def complaints(choice: Mapping[str, str]) -> list[str]:
 
 def main() -> int:
     """
-    Do what the arguments say.
+    Write the files, check them, or print values; return the exit code.
     """
     if sys.argv[1:2] == ["values"]:
         choice = dict.fromkeys(CHOICES, "") | dict(one.split("=", 1) for one in sys.argv[2:])

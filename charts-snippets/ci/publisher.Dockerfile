@@ -1,16 +1,16 @@
-# For: `s3-sync publish --gate airflow` in CI: your own Airflow image, with s3-sync in an environment of its own.
+# For: `s3-sync publish --gate airflow` in CI: your own Airflow image, with s3-sync in a separate environment.
 # Any Airflow from 2.7 to 3 with Python 3.11 or later. Context: the root of this repository.
 # docker build --file charts-snippets/ci/publisher.Dockerfile --build-arg AIRFLOW_IMAGE=registry.example.com/airflow:1.2.3 \
 #     --tag registry.example.com/dag-publisher:1.2.3 .
 ARG AIRFLOW_IMAGE=apache/airflow:3.2.2-python3.12
 
 FROM ${AIRFLOW_IMAGE} AS build
-# The image's own user may not write to /opt; the final stage has another again.
+# The image's user cannot write to /opt; the final stage switches back.
 # hadolint ignore=DL3002
 USER 0
 # For builds behind a mirror of the package index: --build-arg PIP_INDEX_URL.
 ARG PIP_INDEX_URL=
-# PIP_USER: the official image sets it, and nothing here is a user's.
+# PIP_USER: the official image sets it, but these packages are not installed for a user.
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_USER=0
 RUN python3 -m venv --without-pip /opt/s3-sync
 COPY requirements/build.txt requirements/s3-sync.txt /src/requirements/
@@ -25,7 +25,7 @@ RUN PYTHONPATH=/opt/backend python3 -m pip --python /opt/s3-sync/bin/python inst
 
 FROM ${AIRFLOW_IMAGE}
 COPY --from=build /opt/s3-sync /opt/s3-sync
-# At the end, so that `python` stays the one that has Airflow.
+# Last on PATH, so that `python` remains the interpreter with Airflow.
 ENV PATH=$PATH:/opt/s3-sync/bin \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1

@@ -1,13 +1,13 @@
 """
-Name the keys of Secrets that were encoded twice, or carry a line break that nobody typed.
+List the keys of Secrets that were encoded twice, or end with an accidental line break.
 
 For: `kubectl get secrets -o json | python3 find_double_encoding.py`; Python 3.9 or later.
-Kubernetes encodes what `data` holds in base64 once. What was encoded before (by `base64`, by a
-`| b64enc` under `data` of a chart, by base64 text under `stringData`) is there twice, and its
-reader gets base64 text for a password, a keytab or a Docker configuration.
+The values under `data` of a Secret are encoded in base64 once. If you encode a value before that
+(with `base64`, `| b64enc` under `data` of a chart, or base64 text under `stringData`), the reader
+gets base64 text instead of a password, a keytab or a Docker configuration.
 
-Prints one line for each, never a value. Exit code 0: none; 1: some; 2: the input is not what
-kubectl writes.
+Prints one line for each key, never a value. Exit code 0: none found; 1: some found; 2: the input
+is not the output of kubectl.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ import sys
 from collections.abc import Iterator
 
 _BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
-# Two bytes that every keytab begins with: 5, and the version of the format.
+# Every keytab begins with two bytes: 5 and the format version.
 _KEYTABS = (b"\x05\x01", b"\x05\x02")
 _DOCKER = ".dockerconfigjson"
 
 
 def problems(key: str, value: bytes) -> Iterator[str]:
     """
-    Say what is wrong with one value, which is decoded once.
+    Yield the problems of one value, decoded once.
     """
     if _is_encoded_again(value):
         yield "is base64 text: encoded twice"
     elif key == _DOCKER and not _has_registries(value):
         yield 'is not JSON with "auths"'
     elif value.endswith((b"\n", b"\r")) and len(value.splitlines()) == 1:
-        yield "is one line, and ends with a line break: `echo` without -n?"
+        yield "is one line and ends with a line break: was it made with `echo` without -n?"
 
 
 def _is_encoded_again(value: bytes) -> bool:
     """
-    Whether a value is base64 of something that a person would put into a Secret.
+    Whether a value is the base64 form of plausible Secret content: text or a keytab.
 
-    A password may consist of the letters of base64: what it would decode to is noise, not text.
+    A password may consist of base64 letters only, but it decodes to noise, not to text.
     """
     text = b"".join(value.split())
     if len(text) < 8 or not _BASE64.fullmatch(text):
@@ -60,10 +60,10 @@ def _has_registries(value: bytes) -> bool:
 
 def lines(document: dict) -> Iterator[str]:
     """
-    Yield a line for each problem of a Secret, or of a list of them.
+    Yield a line for each problem in a Secret or a list of Secrets.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: It is neither.
+        ValueError, KeyError, TypeError, AttributeError: The document is neither.
     """
     for secret in document["items"] if document["kind"] == "List" else [document]:
         where = secret["metadata"]

@@ -1,4 +1,4 @@
-"""The bundle in a process of a real Airflow 3, over what a real s3-sync publishes."""
+"""The bundle in a process of a real Airflow 3, with versions from a real s3-sync."""
 
 import fcntl
 import json
@@ -32,7 +32,7 @@ SETTINGS: dict[str, str | None] = {
     "S3_SYNC_RETAIN_COUNT": "0",
     "S3_SYNC_RETAIN_FOR": "0",
 }
-# Until it says that nobody answers, or that a version is gone, a bundle waits so long here.
+# How long a bundle waits here before it reports that no sidecar answers.
 SHORT_SECONDS = 0.5
 VERSION = "a" * 64
 
@@ -127,7 +127,7 @@ def test_what_is_current_is_followed_by_refreshes_and_by_nothing_else(
     new = shelf.publish(files_of(7))
     daemon.sync()
     assert str(path) == bundles.do("path") and releases[3].revision == bundles.do("version")
-    assert files_of(3) == published(path)  # though RETAIN_FOR is 0: it is in use
+    assert files_of(3) == published(path)  # although RETAIN_FOR is 0: it is in use
 
     bundles.do("refresh")
     assert new.revision == bundles.do("version")
@@ -151,8 +151,8 @@ def test_without_storage_the_path_is_that_of_the_version_and_a_writable_mount_is
         bundles.do("refresh")
         assert releases[3].revision == Path(bundles.do("path")).name
     said = (tmp_path / "airflow/log").read_text()
-    assert "cannot be made" in said
-    assert f"{link} can be written here" in said
+    assert "cannot create the link" in said
+    assert f"{link} is writable here" in said
 
 
 def test_the_first_release_is_waited_for(
@@ -198,7 +198,7 @@ def test_a_part_of_a_version_can_be_the_dag_folder(
 def test_a_dag_folder_outside_the_version_is_refused(
     bundles: Bundles, link: str, subdir: str
 ) -> None:
-    with pytest.raises(BundleFailed, match="is not a folder below a version") as failed:
+    with pytest.raises(BundleFailed, match="is not a folder inside a version") as failed:
         bundles.do("new", path=link, subdir=subdir)
     assert f"subdir {subdir!r} of bundle 'dags'" in str(failed.value)
 
@@ -217,7 +217,7 @@ def test_a_version_without_the_dag_folder_is_refused_at_once(
 def test_a_new_version_without_the_dag_folder_is_not_shown(
     bundles: Bundles, daemon: Daemon, shelf: Shelf, releases: list[Release], link: str
 ) -> None:
-    """The dag-processor goes on with the version that it has."""
+    """The dag-processor keeps the version that it has."""
     path = bundles.initialize(path=link, subdir="dags")
     shelf.publish({"a.py": b"pass\n"})
     daemon.sync()
@@ -270,10 +270,10 @@ def test_without_a_sidecar_the_others_are_waited_for_and_for_what_is_said(
 
     said = fails(bundles, path=link, version=releases[0].revision)
 
-    assert f"version {releases[0].revision} of bundle 'dags' is not here" in said
-    assert "nobody answers at" in said and "waited 0.5 s" in said
-    # The same is found where another node writes the volume: the file of a socket is all there is.
-    assert "is the sidecar of this pod running? If another node writes this volume" in said
+    assert f"version {releases[0].revision} of bundle 'dags' is not on this volume" in said
+    assert "no sidecar answers at" in said and "waited 0.5 s" in said
+    # A volume that another node writes looks the same: it has the file of a socket.
+    assert "sidecar of this pod is running. If another node writes this volume" in said
 
 
 def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(
@@ -284,7 +284,7 @@ def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(
 
     said = str(failed.value)
     assert f"version {'a' * 64} of bundle 'dags' is gone: s3://" in said
-    assert "publish that one again" in said
+    assert "publish that version again" in said
 
 
 def test_a_source_that_fails_is_named(
@@ -294,7 +294,7 @@ def test_a_source_that_fails_is_named(
 
     said = fails(bundles, path=link, version=releases[0].revision)
 
-    assert "is not here: " in said and ("403" in said or "on its way" in said)
+    assert "is not on this volume: " in said and ("403" in said or "on its way" in said)
 
 
 def test_a_source_that_fails_before_anything_is_published_is_named(
@@ -304,14 +304,14 @@ def test_a_source_that_fails_before_anything_is_published_is_named(
     releases: list[Release],
     link: str,
 ) -> None:
-    """As in a task pod, where task and sidecar start at once."""
+    """As in a task pod, where task and sidecar start together."""
     s3.inject(error(403, "AccessDenied"))
     daemon = start()
     daemon.wait_for_event("cycle_failed")
 
     said = fails(bundles, path=link, version=releases[0].revision)
 
-    assert f"version {releases[0].revision} of bundle 'dags' is not here: " in said
+    assert f"version {releases[0].revision} of bundle 'dags' is not on this volume: " in said
     assert "403" in said
 
     s3.heal()
@@ -323,12 +323,12 @@ def test_a_source_that_fails_before_anything_is_published_is_named(
 def test_a_sidecar_that_has_no_socket_yet_is_waited_for(
     bundles: Bundles, target: Path, link: str
 ) -> None:
-    """It makes its folder first; only once something is shown nobody comes any more."""
+    """It creates its folder first; only once the link exists is a socket no longer expected."""
     (target / STORE).mkdir(parents=True)
 
     said = fails(bundles, path=link, version="a" * 64)
 
-    assert "nothing is published at" in said and "nobody to ask" not in said
+    assert "nothing is published at" in said and "accepts requests" not in said
 
 
 @pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 12, "\u00e4" * 64])
@@ -341,10 +341,10 @@ def test_what_is_no_version_is_refused(
 def test_a_task_that_would_import_what_is_current_fails(
     airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
 ) -> None:
-    """PYTHONPATH comes before the folder of the version: modules would be other code."""
+    """PYTHONPATH comes before the folder of the version: other modules would be imported."""
     with running_bundles(airflow, tmp_path, {"PYTHONPATH": f"{MODULE}:{link}"}) as bundles:
         said = fails(bundles, path=link, version=releases[3].revision)
-        assert f"{link} is on Python's path" in said and "take it out of PYTHONPATH" in said
+        assert f"{link} is on Python's path" in said and "Remove it from PYTHONPATH" in said
         assert releases[3].revision == bundles.initialize(path=link).name
 
 
@@ -368,7 +368,7 @@ def test_what_is_current_and_other_versions_are_refused_on_pythons_path_by_any_n
     tmp_path: Path,
     place: str,
 ) -> None:
-    """Also for the current version: another may be current before the task has ended."""
+    """Also for the current version: another version may become current during the task."""
     (tmp_path / "alias").symlink_to(link)
     bundles = importing(tmp_path / place)
     said = fails(bundles, path=link, version=releases[3].revision)
@@ -378,7 +378,7 @@ def test_what_is_current_and_other_versions_are_refused_on_pythons_path_by_any_n
 def test_a_link_to_what_is_current_is_refused_before_anything_is(
     importing: Callable[..., Bundles], target: Path, link: str, tmp_path: Path
 ) -> None:
-    """A task pod has its version before its sidecar shows one."""
+    """A task pod has its version before its sidecar publishes one."""
     (target / STORE / VERSION).mkdir(parents=True)
     (tmp_path / "alias").symlink_to(link)
     bundles = importing(tmp_path / "alias")
@@ -397,7 +397,7 @@ def test_the_version_itself_and_what_is_around_can_be_on_pythons_path(
 def test_plugins_of_what_is_current_fail_a_task_and_are_called_that(
     airflow: Airflow, daemon: Daemon, releases: list[Release], target: Path, tmp_path: Path
 ) -> None:
-    """Airflow puts their folder on the path at its start; nobody has set PYTHONPATH."""
+    """Airflow puts their folder on the path when it starts, without PYTHONPATH."""
     plugins, link = f"{target}/current/plugins", str(target / "current")
     with running_bundles(airflow, tmp_path, {"AIRFLOW__CORE__PLUGINS_FOLDER": plugins}) as bundles:
         said = fails(bundles, path=link, version=releases[3].revision)
@@ -435,7 +435,9 @@ def test_a_volume_without_a_socket_has_nobody_to_ask(
 ) -> None:
     (target / STORE / "ask.sock").unlink()
 
-    with pytest.raises(BundleFailed, match=r"all there is \(waited 2 s\)"):  # of a minute
+    with pytest.raises(
+        BundleFailed, match=r"on the volume are available \(waited 2 s\)"
+    ):  # of a minute
         bundles.initialize(path=link, version="a" * 64)
 
 
@@ -448,7 +450,7 @@ def test_many_at_once_get_their_own_version_and_each_is_fetched_once(
     target: Path,
     counts: Counts,
 ) -> None:
-    """Two thousand over fifty versions with `--full`, and what is kept by default."""
+    """Two thousand requests for fifty versions with `--full`, with the default retention."""
     made = [shelf.publish(files_of(number)) for number in range(counts.versions)]
     versions = [release.revision for release in made]
     start(S3_SYNC_RETAIN_COUNT=None, S3_SYNC_RETAIN_FOR=None).until_synced()
@@ -502,7 +504,7 @@ def test_people_can_look_at_a_version(bundles: Bundles, link: str) -> None:
 
 
 def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
-    """What is shown, what is in use, and what is asked for; where nobody may ask, no more."""
+    """The published one, one in use, and a requested one, unless requests are disabled."""
     skip_without_git_sync()
     with git_site(tmp_path) as site:
         link = str(site.link)
@@ -531,19 +533,21 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
         wrapper.terminate()
         (site.root / ".snapshots/ask.sock").unlink()  # as on a volume that is written elsewhere
         site.wrapper(**keeps, GIT_SYNC_WRAPPER_KEEP_ASKED="0").wait_until_ready()
-        assert "all there is" in fails(bundles, path=link, version=new)
+        assert "only the versions on the volume are available" in fails(
+            bundles, path=link, version=new
+        )
 
 
 def test_a_commit_is_asked_for_before_anything_is_shown(bundles: Bundles, tmp_path: Path) -> None:
-    """As in a task pod, where task and sidecar start at once."""
+    """As in a task pod, where task and sidecar start together."""
     skip_without_git_sync()
     with git_site(tmp_path) as site:
         commits = [site.repository.commit(files_of(number), whole=True) for number in range(2)]
         site.server.stop()
         site.wrapper().wait_for_event("cycle_failed")
         said = fails(bundles, path=str(site.link), version=commits[0])
-        assert f"version {commits[0]} of bundle 'dags' is not here: " in said
-        assert "nothing is published" not in said and "nobody" not in said
+        assert f"version {commits[0]} of bundle 'dags' is not on this volume: " in said
+        assert "nothing is published" not in said and "no sidecar" not in said
 
         site.server.start()
         path = bundles.initialize(path=str(site.link), version=commits[0])
@@ -569,7 +573,7 @@ def test_a_read_only_mount_is_enough(
     tmp_path: Path,
     becomes: str,
 ) -> None:
-    """The socket too: a version is brought over it. As is Airflow's storage that others own."""
+    """Also for the socket, which fetches a version, and with a storage folder of another user."""
     unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     if subprocess.run([*unshare, *becomes.split(), "true"], capture_output=True).returncode:
         pytest.skip("no mount namespaces here, or no right to change the user")
@@ -584,7 +588,7 @@ def test_a_read_only_mount_is_enough(
         path = bundles.initialize(path="/mnt/dags/current", version=releases[0].revision)
         assert {name: body.decode() for name, body in files_of(0).items()} == bundles.do("read")
     assert Path("/mnt/dags") in path.parents
-    assert "can be written here" not in (home / "log").read_text()
+    assert "is writable here" not in (home / "log").read_text()
 
 
 def test_the_wheel_is_one_module_that_needs_nothing_but_airflow(

@@ -1,5 +1,5 @@
 """
-The search for Secrets that were encoded twice.
+The script that finds Secrets that were encoded twice.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_names_a_line_break_that_nobody_typed() -> None:
     code, (line,) = search(json.dumps(secret("GITSYNC_PASSWORD", b"s3cret!\n")))
 
     assert 1 == code
-    assert line.startswith("airflow/s: GITSYNC_PASSWORD is one line, and ends with a line break")
+    assert line.startswith("airflow/s: GITSYNC_PASSWORD is one line and ends with a line break")
 
 
 def test_names_a_docker_configuration_that_no_kubelet_can_read() -> None:

@@ -161,8 +161,8 @@ def test_a_command_prints_values_and_nothing_else() -> None:
         ),
         ("SOURCE=", "SOURCE=: write listing or release or git"),
         ("ENV=prod", "ENV=prod: write dev or prd"),
-        ("KERBEROS=yes", "KERBEROS=yes: write 1, or leave it out"),
-        ("SYNC_PERM=0", "SYNC_PERM=0: write 1, or leave it out"),
+        ("KERBEROS=yes", "KERBEROS=yes: write 1, or omit it"),
+        ("SYNC_PERM=0", "SYNC_PERM=0: write 1, or omit it"),
     ],
 )
 def test_a_wrong_word_is_one_error_that_names_what_is_allowed(word: str, says: str) -> None:

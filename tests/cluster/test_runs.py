@@ -130,7 +130,7 @@ def test_a_task_waits_for_s3_and_no_longer_than_it_says(airflow: Live) -> None:
     with airflow.without_s3():
         assert "failed" == airflow.wait_for(run, "failed")
         log = task_pod(airflow, run, "first").text("base")
-        assert "is not here: " in log and "(waited 60 s)" in log
+        assert "is not on this volume: " in log and "(waited 60 s)" in log
 
         airflow.clear(run, *TASKS)
         second = task_pod(airflow, run, "first", 2)

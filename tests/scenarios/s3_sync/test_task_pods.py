@@ -187,19 +187,19 @@ PINNED_COMMITS = {
     ),
 }
 LEFT_COMMITS = {
-    "no commit published": (of_commits(published=None), "nothing published in"),
+    "no commit published": (of_commits(published=None), "nothing is published in"),
     "no commit": (
         of_commits(published=json.dumps(COMMITTED | {"revision": "main"})),
         "does not publish a commit",
     ),
-    "no branch": (of_commits(settings={"GITSYNC_REF": None}), "its ref is not in env"),
+    "no branch": (of_commits(settings={"GITSYNC_REF": None}), "its env has no GITSYNC_REF"),
     "another branch": (
         of_commits(settings={"GITSYNC_REF": "dev"}),
-        "it reads dev of https://git.example.com/data-team/dags.git, and the scheduler main",
+        "it reads dev of https://git.example.com/data-team/dags.git, but the scheduler main",
     ),
     "another repository": (
         of_commits(settings={"GITSYNC_REPO": "https://git.example.com/other.git"}),
-        "it reads main of https://git.example.com/other.git, and the scheduler main",
+        "it reads main of https://git.example.com/other.git, but the scheduler main",
     ),
 }
 
@@ -213,7 +213,7 @@ PINNED = {
     "task with a pod of its own": Given(override={"team": "sales"}),
 }
 LEFT = {
-    "nothing published": (Given(None), "nothing published in"),
+    "nothing published": (Given(None), "nothing is published in"),
     "a listing": (Given(json.dumps(PUBLISHED | {"kind": "listing"})), "does not publish a release"),
     "a record of an older s3-sync": (Given(json.dumps({"revision": "x"})), "KeyError"),
     "half a record": (Given(json.dumps(PUBLISHED)[:40]), "JSONDecodeError"),
@@ -228,7 +228,7 @@ LEFT = {
         Given(settings={"KEY_PATH": "team-b/dags"}),
         (
             "it reads s3://my-airflow-bucket/team-b/dags, "
-            "and the scheduler s3://my-airflow-bucket/dags-releases/"
+            "but the scheduler reads s3://my-airflow-bucket/dags-releases/"
         ),
     ),
     "another bucket": (
