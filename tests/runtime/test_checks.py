@@ -118,7 +118,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
             GOOD,
             None,
             75,
-            ["FAIL daemon is not alive: no cycle has ended for 75 s", "A restart would help."],
+            ["FAIL daemon is not alive: no cycle has finished for 75 s", "Restart it."],
         ),
     ],
     ids=["good", "failing", "a part", "nothing", "all of it", "not alive"],
@@ -149,7 +149,7 @@ def test_a_daemon_that_takes_a_connection_and_is_silent_fails(
         address = silent.getsockname()
         assert not daemon("box-sync", "box://source", address, holder, patience_seconds=0.2)
 
-    said = f"FAIL daemon takes a connection at 127.0.0.1:{address[1]} and does not answer"
+    said = f"FAIL daemon accepts connections at 127.0.0.1:{address[1]} but does not answer"
     assert said == lines(capsys)[0]
 
 
@@ -159,9 +159,9 @@ def test_a_daemon_of_another_source_is_not_asked_further(
     with running(Readiness(False, problem="nothing yet")) as address:
         assert daemon("box-sync", "box://other", address, holder=HERE)
 
-    assert [f"?? daemon what answers at 127.0.0.1:{address[1]} is not for this source"] == (
-        lines(capsys)
-    )
+    assert [
+        f"?? daemon the process that answers at 127.0.0.1:{address[1]} serves another source"
+    ] == (lines(capsys))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,9 @@ def test_who_holds_the_target_here_must_answer(
 
     result = daemon("box-sync", "box://source", ("127.0.0.1", port), holder=holder)
 
-    said = f"pid 7 on {holder.get('host')} holds the target and does not answer at 127.0.0.1:{port}"
+    where = f"127.0.0.1:{port}"
+    who = f"pid 7 on {holder.get('host')}"
+    said = f"{who} holds the lock of the target but does not answer at {where}"
     assert (mark != "FAIL", [f"{mark} daemon {said}"] if mark else []) == (result, lines(capsys))
 
 

@@ -37,7 +37,7 @@ def test_says_where_settings_come_from(
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(arguments)
 
-    hint = "Settings are environment variables, not options: some-sidecar --help lists them.\n"
+    hint = "Settings are environment variables, not options. Run some-sidecar --help for a list.\n"
     assert capsys.readouterr().err.endswith(hint)
 
 

@@ -160,7 +160,7 @@ def test_a_slip_in_a_required_name_is_pointed_at() -> None:
         place: str = setting("BOX_PLACE", str, prefixed=False, required=True, text="Where.")
 
     error = raised(SettingsError, load, Other, PREFIX, {"BOX_PALCE": "secret-place"}, instead={})
-    assert "there is BOX_PALCE: a slip?" in error.problems[0].problem
+    assert "BOX_PALCE is set: is it a typo?" in error.problems[0].problem
     assert "secret-place" not in str(error)
 
 

@@ -154,7 +154,7 @@ def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Pa
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({}, "in any place where botocore looks"),
+        ({}, "in any of its sources"),
         ({"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE"}, "AWS_SECRET_ACCESS_KEY"),
         ({"AWS_PROFILE": "nobody"}, "(nobody)"),
     ],
@@ -312,10 +312,10 @@ def test_invalid_successors_do_not_replace_valid_ones(
 @pytest.mark.parametrize(
     ("value", "flaw"),
     [
-        *((value, "a blank or a line break") for value in ("s3cr3t\n", "s3cr3t ", "\ts3cr3t")),
-        *((value, "a blank or a line break") for value in ("s3cr3t\r", "s3cr3t\xa0")),
-        *((value, "a character outside of ASCII") for value in ("s3cr3t…", "és3cr3t")),
-        ("s3\udcffcr3t", "a character outside of ASCII"),
+        *((value, "whitespace or a line break") for value in ("s3cr3t\n", "s3cr3t ", "\ts3cr3t")),
+        *((value, "whitespace or a line break") for value in ("s3cr3t\r", "s3cr3t\xa0")),
+        *((value, "a non-ASCII character") for value in ("s3cr3t…", "és3cr3t")),
+        ("s3\udcffcr3t", "a non-ASCII character"),
         *((value, "a control character") for value in ("s3\0cr3t", "s3cr3t\x7f")),
     ],
 )

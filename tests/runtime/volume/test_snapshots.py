@@ -219,7 +219,7 @@ def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
         error = raised(SidecarError, snapshots.show, "r1", Fence())
 
     assert "link_blocked" == error.reason
-    assert "'current' cannot make way for the link: Directory not empty" in error.message
+    assert "'current' cannot be replaced with the link: Directory not empty" in error.message
     assert "mount nothing there" in error.advice
     assert ["theirs"] == os.listdir(shelf.link)
 
