@@ -352,7 +352,7 @@ def access_denied(action: str, resource: str, identity: str) -> Fault:
 
 def redirect(location: str, status: int = 307) -> Fault:
     """
-    Send the client elsewhere.
+    Redirect the client.
     """
     return error(status, "TemporaryRedirect", headers={"Location": location}, Endpoint="elsewhere")
 
@@ -364,7 +364,7 @@ def _no_such_bucket(bucket: str) -> Answer:
 
 def _object_headers(stored: Stored, request: Request) -> dict[str, str]:
     """
-    Headers of a GET; checksums only when the client asks for them, as S3 does.
+    Return the headers of a GET; checksums only if the client requests them, as S3 does.
     """
     asked = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     return {
@@ -393,7 +393,7 @@ def _ranged(body: bytes, text: str, headers: dict[str, str]) -> Answer:
 
 def _encode(key: str, encoded: bool) -> str:
     """
-    A key as `encoding-type=url` gives it: a space as `+`, slashes as they are.
+    Encode a key as `encoding-type=url` does: a space as `+`, slashes unchanged.
     """
     return quote_plus(key, safe="/") if encoded else key
 
