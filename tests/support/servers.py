@@ -273,8 +273,8 @@ class VersityServer(BuiltServer):
 
     def takes(self, key: str) -> bool:
         """
-        Return False for characters that XML 1.0 lacks: it lists them under other names. Also for names
-        near the limit of its disk: its temporary names are longer, and overwrites are corrupted.
+        Return False for characters that XML 1.0 lacks, which it lists under other names, and for
+        names near its disk's limit: its temporary names are longer, and it corrupts overwrites.
         """
         is_long = any(len(part.encode()) > NAME_BYTES for part in key.split("/"))
         return not is_long and not NOT_IN_XML.search(key)

@@ -65,7 +65,7 @@ def _closed_ancestor(tree: Path) -> Path | None:
 
 def _show(folder: Path, hidden: dict[Path, Path]) -> list[str]:
     """
-    Return shell commands that mount an empty, open folder over each closed one, and the trees in it.
+    Return shell commands that mount an open, empty folder over each closed one, with the trees.
     """
     lines = []
     for number, tree in enumerate(hidden):
