@@ -131,7 +131,7 @@ class Snapshots:
             is_first: The link was never created here, so a file in its place is a foreign one.
 
         Raises:
-            SidecarError: ``link_blocked``: a file of another owner is where the link should be.
+            SidecarError: ``link_blocked``: the path of the link is occupied.
         """
         temporary = aside_name(self.link)
         if self.fsync:

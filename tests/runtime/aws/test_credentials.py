@@ -324,13 +324,13 @@ def test_what_no_header_can_carry_is_named_and_not_shown(
 ) -> None:
     child.finds(**{name: value})
     error = error_of(Chain())
-    assert (True, f"{variable} has {flaw} in it") == ("echo -n" in error.advice, error.message)
+    assert (True, f"{variable} contains {flaw}") == ("echo -n" in error.advice, error.message)
 
     child.finds(**{name: value, "method": "custom-process"})
     error = error_of(Chain())
 
     assert "credentials_invalid" == error.reason
-    assert f"the {name} by custom-process has {flaw} in it" == error.message
+    assert f"the {name} from custom-process contains {flaw}" == error.message
 
 
 def test_the_reason_of_the_child_is_passed_on(child: FakeChain) -> None:

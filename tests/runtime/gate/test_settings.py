@@ -109,11 +109,11 @@ def test_a_program_is_the_one_that_is_here_and_never_one_of_the_revision(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nowhere-to-be-found --check", "program that is in this image"),
-        (__file__, "program that is in this image"),
-        ("/etc", "program that is in this image"),
-        ("''", "program that is in this image"),
-        ("# a comment", "program that is in this image"),
+        ("nowhere-to-be-found --check", "executable program of this image"),
+        (__file__, "executable program of this image"),
+        ("/etc", "executable program of this image"),
+        ("''", "executable program of this image"),
+        ("# a comment", "executable program of this image"),
         ("sh -c 'unbalanced", "closing quotation"),
         ("sh \\", "escaped character"),
     ],

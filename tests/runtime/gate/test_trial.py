@@ -17,7 +17,7 @@ from tests.runtime.door import Knock
     ("script", "is_good", "said"),
     [
         ("test pass = $(cat dag.py)", True, "ok    gate           command: it runs"),
-        ("echo dag.py:1: no; exit 1", True, "refuses a folder with one DAG that does nothing"),
+        ("echo dag.py:1: no; exit 1", True, "refuses a folder with a DAG that does nothing"),
         ("kill -9 $$", False, "FAIL  gate           gate_undecided: "),
     ],
 )

@@ -220,7 +220,7 @@ def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
 
     assert "link_blocked" == error.reason
     assert "'current' cannot be replaced with the link: Directory not empty" in error.message
-    assert "mount nothing there" in error.advice
+    assert "mount nothing at this path" in error.advice
     assert ["theirs"] == os.listdir(shelf.link)
 
 

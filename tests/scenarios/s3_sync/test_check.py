@@ -110,7 +110,7 @@ def test_a_daemon_that_hangs_is_no_good_set_up(
     daemon = start(port).until_synced()
     daemon.send_signal(signal.SIGSTOP)
     try:
-        assert "takes a connection" in check(3, port)
+        assert "accepts connections" in check(3, port)
     finally:
         daemon.send_signal(signal.SIGCONT)
 
