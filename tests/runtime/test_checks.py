@@ -1,5 +1,5 @@
 """
-The lines of a `check` command, and the exit code that they make.
+The lines of a `check` command, and its exit code.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def running(
     silent_seconds: float = 0.0,
     show_status: bool = True,
 ) -> Iterator[tuple[str, int]]:
-    """Serve as a daemon that has these facts does; yield its address."""
+    """Serve the facts as a daemon does; yield its address."""
     health = Health(clock := Clock())
     if error:
         health.record(PastCycle(0, 0, "error", error.reason, {}), error)
@@ -144,7 +144,7 @@ def test_beside_a_daemon_the_check_is_as_good_as_that(
 def test_a_daemon_that_takes_a_connection_and_is_silent_fails(
     capsys: pytest.CaptureFixture[str], holder: dict[str, object]
 ) -> None:
-    """It is stopped, or hangs: the kernel answers instead."""
+    """It is stopped or hangs: only the kernel accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = silent.getsockname()
         assert not daemon("box-sync", "box://source", address, holder, patience_seconds=0.2)
@@ -177,7 +177,7 @@ def test_a_daemon_of_another_source_is_not_asked_further(
 def test_who_holds_the_target_here_must_answer(
     capsys: pytest.CaptureFixture[str], holder: dict[str, object], has_port: bool, mark: str
 ) -> None:
-    """One in another pod cannot be asked, nor one whose port only its log knows."""
+    """A daemon in another pod cannot answer, and neither can one on an unknown port."""
     port = own_port() if has_port else 0
 
     result = daemon("box-sync", "box://source", ("127.0.0.1", port), holder=holder)

@@ -1,5 +1,5 @@
 """
-What the command lines of sidecars have in common.
+The common parts of the sidecars' command lines.
 """
 
 from argparse import ArgumentParser

@@ -1,7 +1,7 @@
 """
 The credentials of a process: fetched, kept, forgotten.
 
-Some tests ask the real child; the others put a program of their own in place of the interpreter.
+Some tests ask the real child; the others replace the interpreter with a program of their own.
 """
 
 import json
@@ -43,7 +43,7 @@ def error_of(chain: Chain, fence: Fence | None = None) -> CredentialsError:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of day, moved by hand."""
+    """A wall clock that the test controls."""
     clock = Clock()
     clock.seconds = 1_700_000_000.0
     monkeypatch.setattr("time.time", clock)
@@ -53,7 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def chain(child: FakeChain, clock: Clock, fence: Fence) -> Chain:
     """
-    A chain whose credentials end in an hour.
+    Provide a chain whose credentials expire in an hour.
     """
     child.finds(expires_at=clock.seconds + 3600)
     chain = Chain()
@@ -64,7 +64,7 @@ def chain(child: FakeChain, clock: Clock, fence: Fence) -> Chain:
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """
-    Set variables that the real child will see.
+    Set the variables that the real child will see.
     """
 
     def set_all(**variables: str) -> None:
@@ -81,7 +81,7 @@ def test_reads_the_environment(
     environ: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fence: Fence
 ) -> None:
     """
-    And neither the working directory nor PYTHONPATH reaches the process that holds secrets.
+    Neither the working directory nor PYTHONPATH affects the process that holds secrets.
     """
     (tmp_path / "botocore.py").write_text("raise SystemExit('hijacked')")
     (tmp_path / "json.py").write_text("raise SystemExit('hijacked')")

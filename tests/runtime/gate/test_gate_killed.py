@@ -94,7 +94,7 @@ def test_an_abandoned_check_is_no_verdict(knock: Knock) -> None:
 
 def test_a_fence_that_is_revoked_later_kills_nobody(knock: Knock) -> None:
     """
-    The number may be another's by then.
+    By then its id may belong to another process.
     """
     door = knock("exit 0")
     killed: list[int] = []

@@ -1,5 +1,5 @@
 """
-The settings of a gate: what they allow, and which check they choose.
+The settings of a gate: allowed values, and the check that they select.
 """
 
 import os
@@ -28,7 +28,7 @@ from tests.support.raising import raised
 @dataclass(frozen=True, kw_only=True)
 class BoxSettings(GateSettings):
     """
-    A sidecar with a gate and nothing else.
+    The settings of a sidecar with a gate.
     """
 
 

@@ -1,5 +1,5 @@
 """
-The status page: what is shown, and that nothing that is shown can do harm.
+The status page: its content, and that hostile content does no harm.
 """
 
 import base64

@@ -1,5 +1,5 @@
 """
-The loop while a cycle takes too long: it is abandoned, and can publish nothing.
+The loop when a cycle takes too long: it is abandoned, and cannot publish.
 """
 
 import signal

@@ -1,5 +1,5 @@
 """
-The check of a folder that is to be written.
+The test whether a target folder is writable.
 """
 
 import os

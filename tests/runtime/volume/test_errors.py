@@ -1,5 +1,5 @@
 """
-Failures of the file system, explained.
+Failures of the file system, with advice.
 """
 
 import errno

@@ -1,5 +1,5 @@
 """
-Complete copies side by side, and the link that shows one of them, on a real file system.
+Complete copies side by side, and the link to one of them, on a real file system.
 """
 
 import errno
@@ -150,7 +150,7 @@ def test_showing_what_is_shown_changes_nothing(shelf: Shelf) -> None:
 
 def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    At every moment a reader that opens the link finds all of one revision.
+    At every moment a reader that opens the link finds a single revision.
     """
     snapshots = shelf.make("r1", "r2")
     seen: list[str] = []
