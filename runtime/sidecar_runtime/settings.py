@@ -231,7 +231,7 @@ def describe(cls: type[Any], prefix: str, also: str) -> str:
         lines += ["", f"  {spec.variable}  ({_default(spec)})"]
         for text in (spec.text, spec.allowed and f"Allowed: {spec.allowed}."):
             lines += textwrap.wrap(text, 88, initial_indent="      ", subsequent_indent="      ")
-    lines += ["", *textwrap.wrap(f"also read: {also}", 92, subsequent_indent="  ")]
+    lines += ["", *textwrap.wrap(f"also reads: {also}", 92, subsequent_indent="  ")]
     return "\n".join([*lines, "", _ENDS, "", f"Documentation: {DOCS}/README.md"])
 
 

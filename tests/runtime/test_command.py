@@ -15,7 +15,7 @@ from sidecar_runtime.settings import CommonSettings
     [
         ("--version", "some-sidecar "),
         ("--help", "SOME_HTTP_BIND"),
-        ("--help", "also read: OTHER\n"),
+        ("--help", "also reads: OTHER\n"),
     ],
 )
 def test_says_what_it_is_without_any_setting(

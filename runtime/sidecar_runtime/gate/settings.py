@@ -81,8 +81,8 @@ class GateSettings(CommonSettings):
         "GATE",
         choice("off", "syntax", "command"),
         default="off",
-        text="The check that a revision must pass before it is published: none, a compilation of "
-        "each new or changed .py file, or your own command.",
+        text="The check that a revision must pass before it is published: `syntax` compiles each "
+        "new or changed .py file, `command` runs your own program.",
     )
     gate_grammar: tuple[int, int] | None = setting(
         "GATE_GRAMMAR",

@@ -257,7 +257,7 @@ class Loop:
             or SidecarError(
                 "cycle_timeout",
                 f"the cycle took longer than TIMEOUT ({seconds:g} s) and was abandoned",
-                "Check the network and the volume for what it waits on, or raise TIMEOUT.",
+                "Find out what it waits on (network or volume), or raise TIMEOUT.",
             )
         )
 

@@ -50,7 +50,7 @@ def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
         return TargetError("target_full", said, advice)
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
-        advice = "Mount the volume writable here, and make the pod's fsGroup or runAsUser own it."
+        advice = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
         return TargetError("target_denied", said, advice)
     advice = "Check the volume and its node. The published files are unchanged."
     if error.errno == errno.EXDEV:
