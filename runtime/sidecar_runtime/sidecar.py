@@ -12,7 +12,7 @@ from sidecar_runtime.health import Outcome, Readiness
 
 class Names(dict[str, object]):
     """
-    Facts by foreign names, such as object keys or DAGs: the status page shows each name unchanged.
+    Facts keyed by foreign names, such as object keys or DAGs: the status page shows them unchanged.
     """
 
 

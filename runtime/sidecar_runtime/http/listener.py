@@ -1,5 +1,5 @@
 """
-An HTTP server that hostile or misbehaving clients cannot block for the probes.
+An HTTP server whose probes stay reachable despite hostile or misbehaving clients.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Listener(BoundedServer):
     def server_bind(self) -> None:
         if self._is_dual_stack and self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Skips HTTPServer.server_bind, which asks a name server for the own host name.
+        # Skips HTTPServer.server_bind, which asks a name server for this host's name.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "", self.server_address[1]
 

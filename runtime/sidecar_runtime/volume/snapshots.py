@@ -50,7 +50,7 @@ class Snapshots:
         retain_count: How many older snapshots to keep.
         retain_seconds: Keep all snapshots that were replaced, requested or in use less than this
             long ago.
-        asked_count: How many requested snapshots to keep, namely the most recently used ones.
+        asked_count: How many requested snapshots to keep: the most recently used ones.
         asked_bytes: Space for requested snapshots, beyond what they share with the current one.
         fsync: Flush directory entries to disk before the link shows them, and the link itself.
 
