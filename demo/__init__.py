@@ -1,3 +1,3 @@
 """
-What `make demo` runs: the real daemons against servers inside this process.
+The program of `make demo`: the real daemons against servers on this machine.
 """

@@ -1,5 +1,5 @@
 """
-Play the steps one after the other; exit 0 when every promise held, else 1.
+Plays the steps in order; exits with 0 if every check passed, else with 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KEY_PATH = "data-team/dags"
 
 def play(home: Path) -> int:
     """
-    Play all steps in a folder of their own and return the exit code.
+    Play all steps in a separate folder and return the exit code.
     """
     dags = home / "dags"
     daemons: list[Daemon] = []
@@ -27,12 +27,11 @@ def play(home: Path) -> int:
         source.put_folder(EXAMPLE)
         console.heading("s3-sync: the real daemon, against an S3 server inside this process")
         console.say(
-            f"the bucket has {len(source.files)} files under {KEY_PATH}/: DAGs, packages, a plugin,"
-            " SQL, YAML, CSV, a picture\n"
+            f"the bucket contains {len(source.files)} files under {KEY_PATH}/: DAGs, packages, a"
+            " plugin, SQL, YAML, CSV, an image\n"
             f"AWS_BUCKET={source.name} KEY_PATH={KEY_PATH} DEST_PATH={dags} INTERVAL=1\n"
-            "Besides these four the daemon gets the endpoint and credentials of the embedded"
-            " server,\nand S3_SYNC_HTTP_BIND=127.0.0.1:0, so that nothing listens beyond this"
-            " machine."
+            "The only other settings are the endpoint and credentials of the embedded server, and\n"
+            "S3_SYNC_HTTP_BIND=127.0.0.1:0, which limits the HTTP port to this machine."
         )
 
         def start_daemon(key_path: str, **settings: str) -> Daemon:
@@ -48,7 +47,7 @@ def play(home: Path) -> int:
 
 def main() -> int:
     """
-    Play in a temporary folder, deaf to AWS settings, proxies and realms of this machine.
+    Play in a temporary folder, without the AWS settings, proxies and realms of this machine.
     """
     script.prepare_process()
     with tempfile.TemporaryDirectory(prefix="sidecars-demo-") as home:

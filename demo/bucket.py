@@ -1,5 +1,5 @@
 """
-The embedded S3 server (moto), and what the demo has put into its bucket.
+The embedded S3 server (moto), and the files that the demo put into its bucket.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.support.servers import MotoServer
 
 class Bucket:
     """
-    One bucket on a server on 127.0.0.1; `with Bucket(...) as bucket:` starts it.
+    A bucket on a server on 127.0.0.1; `with Bucket(...) as bucket:` starts the server.
     """
 
     def __init__(self, name: str, prefix: str) -> None:
@@ -20,7 +20,7 @@ class Bucket:
         self.name = name
         self.prefix = prefix
         self.files: dict[str, bytes] = {}
-        """What is under the prefix, by relative path."""
+        """The content under the prefix, by relative path."""
 
     def __enter__(self) -> Self:
         self.server.start()
@@ -33,7 +33,7 @@ class Bucket:
 
     def daemon_environment(self, key_path: str, dags: Path, home: Path) -> dict[str, str]:
         """
-        Return what a daemon gets: the four names of the published example, and what points it here.
+        Return a daemon's settings: the four of the published example, and those for this server.
         """
         return {
             "AWS_BUCKET": self.name,
@@ -69,13 +69,13 @@ class Bucket:
 
     def read(self, key: str) -> bytes:
         """
-        Return an object, by its whole key.
+        Return an object by its full key.
         """
         body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
         return body
 
     def overwrite(self, key: str, content: bytes) -> None:
         """
-        Replace an object, by its whole key, as no command of ours would.
+        Replace an object by its full key, which no s3-sync command would do.
         """
         self._client.put_object(Bucket=self.name, Key=key, Body=content)

@@ -1,5 +1,5 @@
 """
-What the demo prints: plain lines, colored only on a terminal.
+The output of the demo: plain lines, colored only on a terminal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WIDTH = 100
 @dataclass(frozen=True)
 class Row:
     """
-    One line of the table at the end.
+    One row of the table at the end.
     """
 
     title: str
@@ -39,14 +39,14 @@ def heading(text: str) -> None:
 
 def say(text: str) -> None:
     """
-    Print one fact of a step.
+    Print a detail of a step.
     """
     print(textwrap.indent(text, "   "), flush=True)
 
 
 def fail(title: str, problem: str) -> None:
     """
-    Print what went wrong.
+    Print the failure of a step.
     """
     print(_paint("1;31", f"\nFAILED: {title}: {problem}"), flush=True)
 
@@ -55,7 +55,7 @@ def show_log(name: str, log: Sequence[str]) -> None:
     """
     Print the end of a process's log.
     """
-    print(f"The end of the log of {name}:")
+    print(f"Last lines of the log of {name}:")
     for line in log[-30:]:
         print(f"   {line}")
     sys.stdout.flush()
@@ -63,7 +63,7 @@ def show_log(name: str, log: Sequence[str]) -> None:
 
 def table(rows: Sequence[Row]) -> None:
     """
-    Print step, what happened, how long it took.
+    Print the steps, their results and durations.
     """
     first = max(len(row.title) for row in rows)
     middle = WIDTH - first - 12

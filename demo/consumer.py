@@ -1,9 +1,9 @@
 """
-A consumer of the ticket, and the service that it talks to, in one process.
+A consumer of the ticket and the service that it uses, in one process.
 
-Every 20 ms it makes a GSSAPI handshake from the ccache that KRB5CCNAME names, as a client of Hive
-or of a web service does; the service's side accepts it with a keytab of its own. It prints one
-JSON line for each: the error, or an empty text.
+Every 20 ms it performs a GSSAPI handshake with the ccache in KRB5CCNAME, as a client of Hive or a
+web service does; the service side accepts it with its own keytab. For each handshake it prints a
+JSON line with the error, or with an empty text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KERBEROS = gssapi.MechType.kerberos
 
 def main(service: str) -> None:
     """
-    Shake hands until killed, from the first ccache on.
+    Wait for the ccache, then perform handshakes until killed.
     """
     name = gssapi.Name(service, gssapi.NameType.kerberos_principal)
     accepting = gssapi.Credentials(name=name, usage="accept", mechs=[KERBEROS])
@@ -38,7 +38,7 @@ def main(service: str) -> None:
 
 def shake_hands(service: gssapi.Name, accepting: gssapi.Credentials) -> None:
     """
-    Make a security context on both sides.
+    Establish a security context on both sides.
     """
     client = gssapi.SecurityContext(name=service, mech=KERBEROS, usage="initiate")
     server = gssapi.SecurityContext(creds=accepting, usage="accept")

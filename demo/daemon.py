@@ -1,5 +1,5 @@
 """
-A real sidecar as a process: its environment, its log, its HTTP answers, its end.
+A real sidecar as a process: its environment, log, HTTP answers and end.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _opener = build_opener(ProxyHandler({}))
 
 class StepFailed(Exception):
     """
-    Something that the demo promised did not happen.
+    A check of the demo failed.
     """
 
 
 class Daemon:
     """
-    One process; leaving the `with` statement kills what still runs.
+    A process; leaving the `with` statement kills it if it still runs.
 
     Args:
         program: Its console script, or the path of another program.
-        environment: All that it gets.
-        log: Where its output goes.
+        environment: Its complete environment.
+        log: The file for its output.
         arguments: The command line.
-        patience_seconds: How long anything may take.
+        patience_seconds: The longest wait for a condition.
     """
 
     def __init__(
@@ -72,21 +72,21 @@ class Daemon:
 
     def kill(self) -> None:
         """
-        End it by SIGKILL, with its group: it may have a child at this moment.
+        Kill it with SIGKILL, including its process group: it may have a child.
         """
-        if self._process.poll() is None:  # afterwards the number may be another's
+        if self._process.poll() is None:  # afterwards the id may belong to another process
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def lines(self) -> list[str]:
         """
-        Return the log so far, whole lines only.
+        Return the complete lines of the log so far.
         """
         return self.log.read_text(errors="replace").split("\n")[:-1]
 
     def find_event(self, name: str, **match: object) -> dict[str, Any] | None:
         """
-        Return the last event of that name with these values.
+        Return the last event with this name and these values.
         """
         for line in reversed(self.lines()):
             event: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
@@ -99,7 +99,7 @@ class Daemon:
         Return the first true value of a condition.
 
         Raises:
-            StepFailed: Not in time, or the daemon ended.
+            StepFailed: The condition was not met in time, or the daemon ended.
         """
         deadline = time.monotonic() + self._patience_seconds
         while True:
@@ -114,14 +114,14 @@ class Daemon:
 
     def url(self) -> str:
         """
-        Return the address of its endpoint, as its log names it.
+        Return the address of its endpoint from its log.
         """
         event = self.wait_for(lambda: self.find_event("http_listening"), "it listens")
         return f"http://{event['address']}"
 
     def get(self, path: str) -> tuple[int, str]:
         """
-        Return status and body of one request.
+        Return the status and body of a GET request.
         """
         try:
             with _opener.open(self.url() + path, timeout=5) as answer:
@@ -138,10 +138,10 @@ class Daemon:
 
     def metric(self, sample: str) -> float:
         """
-        Return one sample of /metrics, 0 where it is not there.
+        Return a sample of /metrics, 0 if it does not exist.
 
         Args:
-            sample: Name and labels, as they stand there.
+            sample: Name and labels, as in the exposition.
         """
         for line in self.get("/metrics")[1].splitlines():
             name, _, value = line.rpartition(" ")
@@ -158,16 +158,16 @@ class Daemon:
 
     def sighup(self) -> None:
         """
-        Ask for a cycle now.
+        Trigger a cycle with SIGHUP.
         """
         self._process.send_signal(signal.SIGHUP)
 
     def terminate(self, within_seconds: float = 1.0) -> float:
         """
-        Send SIGTERM and return the seconds to its end.
+        Send SIGTERM and return the seconds until the process ended.
 
         Raises:
-            StepFailed: It took longer, or the exit code was not 0.
+            StepFailed: It took longer than `within_seconds`, or the exit code was not 0.
         """
         began = time.monotonic()
         self.ask_to_end()
@@ -180,7 +180,7 @@ class Daemon:
     @contextmanager
     def held(self) -> Iterator[None]:
         """
-        Stop it (SIGSTOP), and let it go on afterwards.
+        Stop it (SIGSTOP), and continue it afterwards.
         """
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -190,13 +190,13 @@ class Daemon:
 
     def ask_to_end(self) -> None:
         """
-        Send SIGTERM, and return at once.
+        Send SIGTERM, and return immediately.
         """
         self._process.send_signal(signal.SIGTERM)
 
     def wait_for_end(self, timeout_seconds: float) -> int:
         """
-        Wait for the end and return the exit code.
+        Wait for the process to end and return its exit code.
 
         Raises:
             StepFailed: It did not end in time.

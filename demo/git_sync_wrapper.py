@@ -1,5 +1,5 @@
 """
-The steps of git-sync-wrapper: a git server with a password, a DAG folder, and what goes wrong.
+The steps of git-sync-wrapper: a git server with a password, a DAG folder, and failures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BROKEN = "from airflow.sdk import dag\n\n\n@dag\ndef sales( -> None: ...\n"
 @dataclass
 class Stage:
     """
-    What the steps act on.
+    The objects that the steps act on.
     """
 
     server: GitServer
@@ -42,7 +42,7 @@ class Stage:
     @property
     def concerned(self) -> Daemon:
         """
-        Whose log is worth reading when a step fails.
+        The daemon whose log is printed when a step fails.
         """
         return self.daemon
 
@@ -56,7 +56,7 @@ class Stage:
 
     def shown(self) -> str:
         """
-        The commit that the link shows; empty without one.
+        Return the commit that the link shows; empty if there is no link.
         """
         with suppress(OSError):
             return Path(os.readlink(self.link)).name if self.link.is_dir() else ""
@@ -82,8 +82,8 @@ def good_commit(stage: Stage) -> Result:
     say(f"status page while this runs: {stage.daemon.url()}/")
     second = stage.repository.commit({"dags/sales.py": GOOD + "# changed\n"})
     seconds = stage.wait_for(second)
-    check((stage.home / "git" / ".snapshots" / first).is_dir(), "the first commit is still there")
-    return Result("two commits, one after the other; time is from the commit to the link", seconds)
+    check((stage.home / "git" / ".snapshots" / first).is_dir(), "the first snapshot still exists")
+    return Result("published two commits; time: from the second commit to the link", seconds)
 
 
 def bad_commit(stage: Stage) -> Result:
@@ -97,36 +97,36 @@ def bad_commit(stage: Stage) -> Result:
     )
     check(stage.shown() == before, "the last good commit stays")
     readiness = stage.daemon.readiness()
-    check(readiness["code"] == 200, "/readyz stays 200: there are DAGs")
+    check(readiness["code"] == 200, "/readyz stays 200: DAGs are published")
     say(f"revision_refused: {event['path']}, line {event['line']}: {event['problem']}")
     seconds = stage.wait_for(stage.repository.commit({"dags/sales.py": GOOD}))
-    return Result("held, with file and line; time is to the commit that fixes it", seconds)
+    return Result("refused, with file and line; time: until the fix is published", seconds)
 
 
 def password_is_rotated(stage: Stage) -> Result:
     """
-    A new password, while the old one ceases to work at once, with the answer that git keeps.
+    A new password; the server refuses the old one with 403, after which git keeps its cached one.
     """
     stage.server.refusal = 403
     stage.server.accept((USER, "second password"))
     stage.password.write_text("second password")
-    say("changed the password on the server and in the file; the old one gets 403 from now on")
+    say("changed the password on the server and in the file; the old one now gets a 403")
     failures = stage.daemon.find_event("cycle_failed")
     seconds = stage.wait_for(stage.repository.commit({"dags/rotated.py": GOOD}))
     check(stage.daemon.find_event("cycle_failed") == failures, "no cycle failed")
-    return Result("used at once, nothing failed, nothing was restarted", seconds)
+    return Result("used immediately, without a failed cycle or a restart", seconds)
 
 
 def remote_is_down(stage: Stage) -> Result:
     """
-    Nobody listens for a while, and git-sync's own repository is gone as well.
+    The server is down for a while, and git-sync's own repository was deleted.
     """
     before = stage.shown()
     stage.server.stop()
     private = stage.home / "git" / ".git-sync"
-    while private.exists():  # git may be at work there
+    while private.exists():  # git may be writing to it
         shutil.rmtree(private, ignore_errors=True)
-    say("stopped the git server, and removed git-sync's repository from the volume")
+    say("stopped the git server, and deleted git-sync's repository on the volume")
     event = stage.daemon.wait_for(
         lambda: stage.daemon.find_event("cycle_failed", consecutive_failures=2), "two failures"
     )
@@ -136,12 +136,12 @@ def remote_is_down(stage: Stage) -> Result:
     stage.server.start()
     commit = stage.repository.commit({"dags/after_the_outage.py": GOOD})
     seconds = stage.wait_for(commit)
-    return Result("the DAGs stayed; time is from the server back to its new commit", seconds)
+    return Result("the DAGs stayed; time: from the server's restart to its new commit", seconds)
 
 
 def kill(stage: Stage) -> Result:
     """
-    SIGKILL in the midst of a fetch, with the locks that it leaves.
+    SIGKILL during a fetch, and the locks that it leaves.
     """
     before = stage.shown()
     stage.server.forget()
@@ -151,11 +151,11 @@ def kill(stage: Stage) -> Result:
     stage.daemon.kill()
     (stage.home / "git" / ".git-sync" / ".git" / "shallow.lock").touch()
     stage.server.release()
-    say("killed the wrapper while git fetched, and left a lock behind")
+    say("killed the wrapper during a fetch, and left a lock file behind")
     check(stage.shown() == before, "the last good commit stays")
     stage.daemon = stage.start()
     seconds = stage.wait_for(commit)
-    return Result("the next start repairs it; time is from there to the new commit", seconds)
+    return Result("the next start repaired it; time: from the start to the new commit", seconds)
 
 
 def is_pack(request: Request) -> bool:
@@ -172,14 +172,14 @@ def daemon_stops(stage: Stage) -> Result:
     before = stage.shown()
     seconds = stage.daemon.terminate()
     check(stage.shown() == before, "the DAGs stay")
-    return Result("exit code 0, no git left behind, the DAGs stay", seconds)
+    return Result("exited with code 0; the DAGs stayed", seconds)
 
 
 STEPS: tuple[Step[Stage], ...] = (
-    ("a commit appears", good_commit),
+    ("new commits", good_commit),
     ("a bad commit", bad_commit),
-    ("the password changes", password_is_rotated),
-    ("the remote is down", remote_is_down),
+    ("password rotation", password_is_rotated),
+    ("remote outage", remote_is_down),
     ("SIGKILL", kill),
     ("SIGTERM", daemon_stops),
 )
@@ -187,7 +187,7 @@ STEPS: tuple[Step[Stage], ...] = (
 
 def settings_for(repository: str, home: Path) -> dict[str, str]:
     """
-    Return what a wrapper gets, without credentials.
+    Return the settings of a wrapper, without credentials.
 
     Args:
         repository: Its URL.
@@ -209,10 +209,10 @@ def settings_for(repository: str, home: Path) -> dict[str, str]:
 
 def play(home: Path) -> int:
     """
-    Play all steps and return the exit code; say what is missing here.
+    Play all steps and return the exit code; if something is missing, print it and skip them.
     """
     if reason := skip_reason():
-        console.heading(f"git-sync-wrapper: left out: {reason}")
+        console.heading(f"git-sync-wrapper: skipped: {reason}")
         return 0
     home = home / "git-sync"
     (home / "secret").mkdir(parents=True)

@@ -1,5 +1,5 @@
 """
-The steps of kerberos: a real KDC, a keytab, and a consumer that shakes hands with a service.
+The steps of kerberos: a real KDC, a keytab, and a consumer that performs handshakes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIFE_SECONDS = 6
 @dataclass
 class Stage:
     """
-    What the steps act on.
+    The objects that the steps act on.
     """
 
     kdc: Kdc
@@ -42,7 +42,7 @@ class Stage:
     @property
     def concerned(self) -> Daemon:
         """
-        Whose log is worth reading when a step fails.
+        The daemon whose log is printed when a step fails.
         """
         return self.daemon
 
@@ -56,7 +56,7 @@ class Stage:
 
     def handshakes(self) -> tuple[int, list[str]]:
         """
-        How many the consumer has made so far, and the errors of those that failed.
+        Return the number of the consumer's handshakes so far, and the errors of failed ones.
         """
         lines = self.consumer_log.read_text().split("\n")[:-1]
         errors = [error for error in map(json.loads, lines) if error]
@@ -64,13 +64,13 @@ class Stage:
 
     def acquired(self) -> int:
         """
-        How many tickets the sidecar has acquired.
+        Return the number of tickets that the sidecar has acquired.
         """
         return sum('"ticket_acquired"' in line for line in self.daemon.lines())
 
     def wait_for_ticket(self, number: int) -> None:
         """
-        Wait until the sidecar has acquired more than this many tickets, and the consumer used it.
+        Wait until the sidecar has acquired more than `number` tickets, and for new handshakes.
         """
         self.daemon.wait_for(lambda: self.acquired() > number, "a new ticket")
         made, _ = self.handshakes()
@@ -85,37 +85,37 @@ def ticket_appears(stage: Stage) -> Result:
     stage.daemon.wait_for(lambda: stage.daemon.readiness()["ready"], "/readyz answers 200")
     seconds = time.monotonic() - began
     mode = stat.S_IMODE(stage.ccache.stat().st_mode)
-    check(mode == 0o640, "the ccache is readable for its group")
-    check(os.listdir(stage.ccache.parent) == [stage.ccache.name], "nothing else is there")
-    say(f"{stage.ccache}  mode {mode:04o}, of {PRINCIPAL}, for {LIFE_SECONDS} seconds")
+    check(mode == 0o640, "the ccache is readable by its group")
+    check(os.listdir(stage.ccache.parent) == [stage.ccache.name], "the folder has no other file")
+    say(f"{stage.ccache}  mode {mode:04o}, principal {PRINCIPAL}, valid for {LIFE_SECONDS} seconds")
     say(f"status page while this runs: {stage.daemon.url()}/")
-    return Result("a valid ticket when /readyz said 200; process start included", seconds)
+    return Result("/readyz returned 200 with a valid ticket; includes the process start", seconds)
 
 
 def consumer_uses_it(stage: Stage) -> Result:
     """
-    Handshakes with a service, over three tickets.
+    Handshakes with a service, across three tickets.
     """
     began = time.monotonic()
     stage.wait_for_ticket(2)
     made, errors = stage.handshakes()
     check(not errors, f"no handshake fails: {errors[:1]}")
-    say(f"{made} handshakes with {SERVICE}, in a process that knows only the ccache")
-    say(f"{stage.acquired()} tickets, each taken at half of the life of the one before")
-    return Result(f"{made} handshakes over 3 tickets, none failed", time.monotonic() - began)
+    say(f"{made} handshakes with {SERVICE}, by a process that has only the ccache")
+    say(f"{stage.acquired()} tickets, each acquired at half the lifetime of the previous one")
+    return Result(f"{made} handshakes across 3 tickets, none failed", time.monotonic() - began)
 
 
 def kdc_fails(stage: Stage) -> Result:
     """
-    The KDC is down for a while: the ticket stays, the cause is shown, recovery needs nobody.
+    The KDC is down for a while: the ticket stays, the cause is reported, recovery is automatic.
     """
     stage.kdc.kadmin(f"modprinc -maxlife 1h {PRINCIPAL}")
     tickets = stage.acquired()
     stage.daemon.sighup()
     stage.wait_for_ticket(tickets)
-    say("the principal's tickets live for an hour from here on")
+    say("the principal's new tickets are valid for an hour")
     stage.kdc.stop()
-    say("stopped the KDC, and asked for a ticket by SIGHUP")
+    say("stopped the KDC, and triggered a cycle with SIGHUP")
     stage.daemon.sighup()
     reason = "kdc_unreachable"
     stage.daemon.wait_for(
@@ -135,20 +135,20 @@ def kdc_fails(stage: Stage) -> Result:
     made, errors = stage.handshakes()
     check(not errors, f"no handshake failed meanwhile: {errors[:1]}")
     return Result(
-        f"the ticket stayed, /readyz 200 and {reason}, {made} handshakes, none failed; "
-        "time is from the KDC back to a new ticket",
+        f"the ticket stayed; /readyz returned 200 with {reason}; {made} handshakes, none failed; "
+        "time: from the KDC's restart to a new ticket",
         seconds,
     )
 
 
 def keytab_is_rotated(stage: Stage) -> Result:
     """
-    A new key at the KDC, and a new keytab instead of the old one.
+    A new key in the KDC, and a new keytab that replaces the old one.
     """
     new = stage.kdc.write_keytab(stage.home / "new.keytab", PRINCIPAL)
     tickets = stage.acquired()
     os.replace(new, stage.keytab)
-    say("changed the key at the KDC, and replaced the keytab")
+    say("changed the key in the KDC, and replaced the keytab")
     began = time.monotonic()
     stage.wait_for_ticket(tickets)
     seconds = time.monotonic() - began
@@ -157,12 +157,12 @@ def keytab_is_rotated(stage: Stage) -> Result:
     _, errors = stage.handshakes()
     check(not errors, f"no handshake failed meanwhile: {errors[:1]}")
     kvno = event["kvno"] if event else 0
-    return Result(f"used at once, kvno {kvno}; nothing was restarted, no handshake failed", seconds)
+    return Result(f"used immediately, kvno {kvno}; no restart, no failed handshake", seconds)
 
 
 def keytab_is_damaged(stage: Stage) -> Result:
     """
-    A Secret that was encoded once too often.
+    A Secret that was base64-encoded twice.
     """
     good = stage.keytab.read_bytes()
     before = stage.ccache.read_bytes()
@@ -176,12 +176,12 @@ def keytab_is_damaged(stage: Stage) -> Result:
     say(f"error: {event['error']}")
     say(f"advice: {event['advice']}")
     check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200: the ticket is valid")
-    # The consumer adds its service tickets; what was published is still the beginning.
+    # The consumer appends its service tickets; the published content is still the beginning.
     check(stage.ccache.read_bytes().startswith(before[:100]), "the ticket stays")
     tickets = stage.acquired()
     stage.keytab.write_bytes(good)
     stage.wait_for_ticket(tickets)
-    return Result("reason keytab_garbage, the ticket stayed; time is to the error", seconds)
+    return Result("reason keytab_garbage, the ticket stayed; time: to the error", seconds)
 
 
 def daemon_stops(stage: Stage) -> Result:
@@ -190,19 +190,19 @@ def daemon_stops(stage: Stage) -> Result:
     """
     stage.kdc.hang()
     stage.daemon.sighup()
-    say("the KDC hangs (SIGSTOP): it takes requests and never answers")
+    say("the KDC hangs (SIGSTOP): it accepts requests but does not answer")
     time.sleep(0.5)
     seconds = stage.daemon.terminate()
     stage.kdc.resume()
-    check(os.listdir(stage.ccache.parent) == [stage.ccache.name], "the ccache stays, alone")
-    return Result("exit code 0 in the middle of a hung request, the ticket stays", seconds)
+    check(os.listdir(stage.ccache.parent) == [stage.ccache.name], "only the ccache stays")
+    return Result("exited with code 0 during a hung request; the ticket stayed", seconds)
 
 
 STEPS: tuple[Step[Stage], ...] = (
-    ("a ticket appears", ticket_appears),
-    ("a consumer uses it", consumer_uses_it),
-    ("the KDC fails", kdc_fails),
-    ("the key is changed", keytab_is_rotated),
+    ("first ticket", ticket_appears),
+    ("a consumer", consumer_uses_it),
+    ("KDC outage", kdc_fails),
+    ("keytab rotation", keytab_is_rotated),
     ("a bad keytab", keytab_is_damaged),
     ("SIGTERM, KDC hung", daemon_stops),
 )
@@ -210,20 +210,20 @@ STEPS: tuple[Step[Stage], ...] = (
 
 def missing() -> list[str]:
     """
-    Return what this machine lacks for a realm of its own.
+    Return the missing requirements for a local realm.
     """
     return [*MISSING, *([] if find_spec("gssapi") else ["gssapi"])]
 
 
 def prepare(kdc: Kdc, home: Path, service: str, life: str) -> dict[str, str]:
     """
-    Make the principals and their keytabs, and return the settings of the sidecar.
+    Create the principals and their keytabs, and return the settings of the sidecar.
 
     Args:
-        kdc: Of the realm.
-        home: Where `keytab/airflow.keytab`, `service.keytab` and `ccache/krb5cc` are.
+        kdc: The KDC of the realm.
+        home: The folder for `keytab/airflow.keytab`, `service.keytab` and `ccache/krb5cc`.
         service: The principal of the service.
-        life: The longest life of a ticket, as MIT writes it.
+        life: The maximum lifetime of a ticket, in MIT's notation.
     """
     (home / "ccache").mkdir(parents=True)
     kdc.add_principal(PRINCIPAL.partition("@")[0], life)
@@ -240,12 +240,10 @@ def prepare(kdc: Kdc, home: Path, service: str, life: str) -> dict[str, str]:
 
 def play(home: Path) -> int:
     """
-    Play all steps and return the exit code; say what is missing where there is no KDC.
+    Play all steps and return the exit code; if something is missing, print it and skip them.
     """
     if names := missing():
-        console.heading(
-            f"kerberos: left out, as {', '.join(names)} is missing here (make setup-test)"
-        )
+        console.heading(f"kerberos: skipped: missing {', '.join(names)} (run make setup-test)")
         return 0
     home = home / "kerberos"
     console.heading("kerberos: the real daemon, against a real KDC on this machine")
@@ -264,7 +262,7 @@ def play(home: Path) -> int:
 @contextmanager
 def consumer(stage: Stage, config: Path) -> Iterator[None]:
     """
-    Run the consumer beside the steps.
+    Run the consumer in parallel with the steps.
     """
     with stage.consumer_log.open("wb") as log:
         process = subprocess.Popen(

@@ -1,6 +1,6 @@
 """
-The steps of s3-sync that publish releases: from a checkout by the command, to the folder by the
-daemon.
+The steps of s3-sync with releases: the command publishes a checkout, the daemon downloads it to
+the folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BROKEN = "sales_daily.py"
 
 class Publishing(Protocol):
     """
-    What publishing acts on: a bucket, a volume with a checkout beside it, a daemon that fills it.
+    The objects for publishing: a bucket, a volume beside a checkout, and a daemon that fills it.
     """
 
     @property
@@ -44,13 +44,13 @@ def run_s3_sync(
     stage: Publishing, *arguments: str, fails: int = 0, settings: Mapping[str, str] | None = None
 ) -> str:
     """
-    Run a command of `s3-sync` as CI does; print and return what it says.
+    Run an `s3-sync` command as CI does; print and return its output.
 
     Args:
-        settings: Beside those that name the bucket.
+        settings: Settings in addition to those for the bucket.
 
     Raises:
-        StepFailed: It ended with another code than `fails`.
+        StepFailed: Its exit code is not `fails`.
     """
     say(f"$ s3-sync {' '.join(arguments)}")
     done = subprocess.run(
@@ -78,7 +78,7 @@ def run_s3_sync(
 
 def checkout_of(stage: Publishing) -> Path:
     """
-    Return the folder that CI has checked out.
+    Return the folder with the checkout of CI.
     """
     return stage.dags.with_name("checkout")
 
@@ -89,7 +89,7 @@ def wait_for_release(stage: Publishing) -> float:
     """
     began = time.monotonic()
     wanted, current = files_in(checkout_of(stage)), stage.dags / "current"
-    stage.daemon.wait_for(lambda: files_in(current) == wanted, "current has the release")
+    stage.daemon.wait_for(lambda: files_in(current) == wanted, "current shows the release")
     return time.monotonic() - began
 
 
@@ -114,17 +114,17 @@ def release_is_published(stage: Stage) -> Result:
     seconds = time.monotonic() - began
     wait_for_release(stage)
     asked = requests_of(stage)
-    check((asked["manifest"], asked["bundle"]) == (1, 1), "one GET brought all files")
+    check((asked["manifest"], asked["bundle"]) == (1, 1), "one GET downloaded all files")
     return Result(
-        f"{len(files_in(checkout_of(stage)))} files by one GET of the bundle, each verified; "
-        "process start included",
+        f"{len(files_in(checkout_of(stage)))} files with one GET of the bundle, each verified; "
+        "includes the process start",
         seconds,
     )
 
 
 def release_follows(stage: Stage) -> Result:
     """
-    A change: the pointer swings, and of the bundle only what changed is taken.
+    A change: the pointer is updated, and only the changed part of the bundle is downloaded.
     """
     path = checkout_of(stage) / CHANGED
     path.write_bytes(path.read_bytes().replace(b"30", b"15"))
@@ -134,18 +134,18 @@ def release_follows(stage: Stage) -> Result:
     )
     seconds = wait_for_release(stage)
     asked = requests_of(stage)
-    check((asked["manifest"], asked["bundle"]) == (2, 2), "two GETs brought the change")
-    check(asked["list"] == asked["get"] == 0, "nothing was ever listed")
+    check((asked["manifest"], asked["bundle"]) == (2, 2), "two GETs downloaded the change")
+    check(asked["list"] == asked["get"] == 0, "no LIST request was ever sent")
     after = stage.daemon.wait_for(
-        lambda: (now := stage.daemon.readiness()["revision"]) != before and now, "it is on record"
+        lambda: (now := stage.daemon.readiness()["revision"]) != before and now, "/readyz shows it"
     )
     say(f"current: {before} -> {after}; polls so far: {asked['pointer']}, one small GET each")
-    return Result(f"{CHANGED} by one ranged GET; time is from the end of the publish", seconds)
+    return Result(f"{CHANGED} with one ranged GET; time: from the end of the publish", seconds)
 
 
 def bad_release_is_refused(stage: Stage) -> Result:
     """
-    A DAG that does not compile: refused in CI; and where CI does not look, by the daemon.
+    A DAG that does not compile: refused in CI, and by the daemon if CI has no gate.
     """
     current, path = stage.dags / "current", checkout_of(stage) / BROKEN
     good, content = files_in(current), path.read_bytes()
@@ -159,21 +159,21 @@ def bad_release_is_refused(stage: Stage) -> Result:
     seconds = time.monotonic() - began
     say(f"the daemon: refused {event['revision']}: {BROKEN}:{event['line']}: {event['problem']}")
     stage.daemon.wait_for(
-        lambda: stage.daemon.readiness()["reason"] == "revision_refused", "/readyz names it"
+        lambda: stage.daemon.readiness()["reason"] == "revision_refused", "/readyz reports it"
     )
     check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
     check(files_in(current) == good, "nothing of the refused release is visible")
     path.write_bytes(content)
     return Result(
-        f"{BROKEN}:{event['line']} named by publish, and by the daemon when published without a "
-        "gate; the last good release stayed",
+        f"publish refused {BROKEN}:{event['line']}; when published without a gate, the daemon "
+        "refused it; the last good release stayed",
         seconds,
     )
 
 
 def new_pod_starts(stage: Stage) -> Result:
     """
-    A new pod, while the newest release is refused: it starts, with the one before.
+    A new pod while the newest release is refused: it starts with the previous release.
     """
     folder = stage.dags.with_name("new-pod")
     began = time.monotonic()
@@ -189,19 +189,19 @@ def new_pod_starts(stage: Stage) -> Result:
         },
     )
     seconds = time.monotonic() - began
-    check("gate_fallback" in said, "the log says that it is a fallback")
+    check("gate_fallback" in said, "the log reports the fallback")
     good = files_in(stage.dags / "current")
     check(files_in(folder / "current") == good, "it has the last release that passed")
-    return Result("an empty volume, and the init container succeeded", seconds)
+    return Result("the init container filled an empty volume with the last good release", seconds)
 
 
 def release_is_rolled_back(stage: Stage) -> Result:
     """
-    Back from the bad release, and back again.
+    A rollback from the bad release, and a second rollback.
     """
     run_s3_sync(stage, "rollback")
     stage.daemon.wait_for(
-        lambda: stage.daemon.readiness()["reason"] is None, "/readyz is content again"
+        lambda: stage.daemon.readiness()["reason"] is None, "/readyz reports no failure"
     )
     wait_for_release(stage)
     run_s3_sync(stage, "rollback")
@@ -210,15 +210,15 @@ def release_is_rolled_back(stage: Stage) -> Result:
     seconds = wait_for_release(stage)
     run_s3_sync(stage, "releases")
     return Result(
-        "the refused release was left behind; once more, and the folder is what it was at first; "
-        "time is from the end of the second rollback",
+        "the first rollback left the refused release, the second restored the initial folder; "
+        "time: from the end of the second rollback",
         seconds,
     )
 
 
 def release_is_promoted(stage: Stage) -> Result:
     """
-    What was tried in dev becomes current in prd; the bad one does not.
+    A release that was tested in dev becomes current in prd.
     """
     bucket = f"s3://{stage.bucket.name}"
     dev, prd = f"{bucket}/{KEY_PATH}", f"{bucket}/{KEY_PATH}-prd"
@@ -229,16 +229,16 @@ def release_is_promoted(stage: Stage) -> Result:
     began = time.monotonic()
     said = run_s3_sync(stage, "promote", dev, prd, "--gate", "syntax")
     seconds = time.monotonic() - began
-    check(f"~ {CHANGED}" in said, "it names what changes")
+    check(f"~ {CHANGED}" in said, "it lists the changed file")
     said = run_s3_sync(stage, "diff", "current", "checkout/")
-    check("0 added, 0 changed, 0 removed" in said, "dev is at what was checked out")
+    check("0 added, 0 changed, 0 removed" in said, "dev equals the checkout")
     stage.daemon.terminate()
-    return Result("the same revision, every file verified; nothing was built again", seconds)
+    return Result("prd has the same revision, every file verified; nothing was rebuilt", seconds)
 
 
 def requests_of(stage: Stage) -> dict[str, int]:
     """
-    Return how often the daemon asked S3 for what.
+    Return the daemon's number of S3 requests by operation.
     """
     _, metrics = stage.daemon.get("/metrics")
     found = {}
@@ -250,10 +250,10 @@ def requests_of(stage: Stage) -> dict[str, int]:
 
 
 STEPS: tuple[Step[Stage], ...] = (
-    ("a release", release_is_published),
-    ("the next release", release_follows),
+    ("first release", release_is_published),
+    ("next release", release_follows),
     ("a bad release", bad_release_is_refused),
     ("a new pod", new_pod_starts),
     ("a rollback", release_is_rolled_back),
-    ("from dev to prd", release_is_promoted),
+    ("promotion to prd", release_is_promoted),
 )

@@ -1,5 +1,5 @@
 """
-One part of the demo: its steps one after the other, and the table at its end.
+One part of the demo: plays its steps in order, and prints the table at the end.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from demo.daemon import Daemon, StepFailed
 
 class Stage(Protocol):
     """
-    What steps act on.
+    The objects that the steps act on.
     """
 
     @property
     def concerned(self) -> Daemon | None:
         """
-        Whose log is worth reading when a step fails.
+        The daemon whose log is printed when a step fails.
         """
 
 
@@ -35,7 +35,7 @@ S = TypeVar("S", bound=Stage)
 @dataclass(frozen=True)
 class Result:
     """
-    What happened, and the seconds that the interesting part took; `None` where a step is left out.
+    The result of a step, and the seconds that its relevant part took; `None` if it was skipped.
     """
 
     what: str
@@ -43,15 +43,15 @@ class Result:
 
 
 Step = tuple[str, Callable[[S], Result]]
-"""A title, and what does it."""
+"""A title, and the function that plays the step."""
 
 
 def check(holds: bool, promise: str) -> None:
     """
-    Raise `StepFailed` where a promise does not hold.
+    Raise `StepFailed` if a condition does not hold.
     """
     if not holds:
-        raise StepFailed(f"not true: {promise}")
+        raise StepFailed(f"check failed: {promise}")
 
 
 def play(steps: Sequence[Step[S]], stage: S) -> int:
@@ -73,17 +73,17 @@ def play(steps: Sequence[Step[S]], stage: S) -> int:
         rows.append(Row(title, result.what, result.seconds))
         took = "" if result.seconds is None else f" ({result.seconds:.2f} s)"
         console.say(f"-> {result.what}{took}")
-    left_out = sum(row.seconds is None for row in rows)
-    checked = "every step checked" + (f", except {left_out} not played" if left_out else "")
-    console.table([*rows, Row("everything", checked, time.monotonic() - began)])
+    skipped = sum(row.seconds is None for row in rows)
+    summary = "all steps passed" + (f", {skipped} skipped" if skipped else "")
+    console.table([*rows, Row("total", summary, time.monotonic() - began)])
     return 0
 
 
 def prepare_process() -> None:
     """
-    Make this process deaf to AWS settings, proxies and realms of this machine.
+    Remove the AWS settings, proxies and realms of this machine from the environment.
 
-    SIGTERM becomes an exception, so that folders and processes go on every way out.
+    SIGTERM becomes an exception, so that folders and processes are removed on every exit path.
     """
     for name in list(os.environ):
         if name.startswith(("AWS_", "KRB5")) or name.lower().endswith("_proxy"):

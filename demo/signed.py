@@ -1,5 +1,5 @@
 """
-The steps of s3-sync that sign releases: what a key of ours has signed is taken, and nothing else.
+The steps of s3-sync with signed releases: it accepts only releases signed with a trusted key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PUBLIC = "keys/ci.pem"
 
 def release_is_signed(stage: Stage) -> Result:
     """
-    A key, the first release that is signed with it, and a pod that takes nothing else.
+    A key, the first release that is signed with it, and a pod that accepts no other release.
     """
     home, key = stage.dags.parent, Ed25519PrivateKey.generate()
     home.joinpath(PUBLIC).parent.mkdir()
@@ -34,7 +34,7 @@ def release_is_signed(stage: Stage) -> Result:
     home.joinpath(PUBLIC).write_bytes(public)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     home.joinpath(PRIVATE).write_bytes(private)
-    say(f"made a key: {PRIVATE} for CI, {PUBLIC} for the pods")
+    say(f"created a key pair: {PRIVATE} for CI, {PUBLIC} for the pods")
     run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", "--sign-key", PRIVATE)
     say(f"started a daemon with S3_SYNC_TRUSTED_KEYS={home / PUBLIC}")
     began = time.monotonic()
@@ -49,12 +49,12 @@ def release_is_signed(stage: Stage) -> Result:
     stage.daemon.wait_for(lambda: stage.daemon.readiness()["ready"], "/readyz answers 200")
     seconds = time.monotonic() - began
     wait_for_release(stage)
-    return Result("verified by the public key alone; process start included", seconds)
+    return Result("verified with the public key alone; includes the process start", seconds)
 
 
 def forgery_is_refused(stage: Stage) -> Result:
     """
-    Another writer of the bucket: a release of their own, and an old pointer of ours.
+    Another writer of the bucket: an unsigned release, and an old, correctly signed pointer.
     """
     old = stage.bucket.read(POINTER)
     path = checkout_of(stage) / CHANGED
@@ -65,7 +65,7 @@ def forgery_is_refused(stage: Stage) -> Result:
     path.write_bytes(b"forged: true\n")
     run_s3_sync(stage, "publish", "checkout")
     seconds = _wait_until_refused(stage, "release_untrusted")
-    say("an old pointer, signed by our own key, is put back")
+    say("put back an old pointer that is signed with the trusted key")
     stage.bucket.overwrite(POINTER, old)
     _wait_until_refused(stage, "release_replayed")
     check(files_in(stage.dags / "current") == good, "the last good release stayed")
@@ -74,19 +74,19 @@ def forgery_is_refused(stage: Stage) -> Result:
     wait_for_release(stage)
     stage.daemon.terminate()
     return Result(
-        "a release without our signature, and an old one with it: both named, nothing of them "
-        "shown; the next publish was taken",
+        "refused an unsigned release and a replayed signed one, published none of either; the next "
+        "signed release was published",
         seconds,
     )
 
 
 def _wait_until_refused(stage: Stage, reason: str) -> float:
     """
-    Wait until the daemon says why it refuses what is current; return the seconds it took.
+    Wait until the daemon refuses the current release with a reason; return the seconds it took.
     """
     began = time.monotonic()
     event = stage.daemon.wait_for(
-        lambda: stage.daemon.find_event("cycle_failed", reason=reason), f"it says {reason}"
+        lambda: stage.daemon.find_event("cycle_failed", reason=reason), f"it reports {reason}"
     )
     seconds = time.monotonic() - began
     say(f"the daemon: {reason}: {event['error']}")
@@ -95,6 +95,6 @@ def _wait_until_refused(stage: Stage, reason: str) -> float:
 
 
 STEPS: tuple[Step[Stage], ...] = (
-    ("a signature", release_is_signed),
-    ("a forgery", forgery_is_refused),
+    ("a signed release", release_is_signed),
+    ("a forged release", forgery_is_refused),
 )

@@ -1,11 +1,11 @@
 """
-Checks the pipelines, ours and those of charts-snippets/ci: their syntax, their shell, and what they
-call of ours.
+Checks the pipelines of this repository and of charts-snippets/ci: syntax, shell scripts, and the
+make targets and variables that they use.
 
     .venv/bin/python scripts/lint_ci.py
 
-Exit 1 with one line for each complaint. The shape of a workflow is check-jsonschema's business,
-with GitHub's own schema; Jenkins has no checker that works without Jenkins.
+Exits with 1 and prints a line for each problem. check-jsonschema validates the workflows against
+GitHub's own schema; for Jenkins no checker works without Jenkins.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 CI = ROOT / "charts-snippets" / "ci"
 OWN_WORKFLOWS = ROOT / ".github" / "workflows"
-# What we use of Declarative Pipeline; each may stand in those. https://www.jenkins.io/doc/book/pipeline/syntax/
+# The sections of Declarative Pipeline that we use, and their allowed parents:
+# https://www.jenkins.io/doc/book/pipeline/syntax/
 SECTIONS = {
     "pipeline": {""},
     "agent": {"pipeline"},
@@ -46,7 +47,7 @@ STATEMENTS = {
     "withCredentials": {"sh"},
     "always": {"sh"},
 }
-# Jenkins and the credentials of the file give these.
+# Variables that Jenkins or the credentials in the file define.
 GIVEN = {"WORKSPACE_TMP"}
 INPUTS = {
     "actions/checkout": {"persist-credentials"},
@@ -57,7 +58,7 @@ INPUTS = {
 
 def shell_complaints(script: str, shell: str) -> list[str]:
     """
-    What shellcheck says of a script, and the make targets in it that there are not.
+    Return shellcheck's findings for a script, and the make targets in it that do not exist.
     """
     done = subprocess.run(
         [Path(sys.executable).with_name("shellcheck"), f"--shell={shell}", "--format=gcc", "-"],
@@ -77,7 +78,7 @@ def shell_complaints(script: str, shell: str) -> list[str]:
 
 def exported() -> set[str]:
     """
-    The variables that make takes from the environment.
+    Return the variables that make reads from the environment.
     """
     return set(
         re.findall(r"\w+", (ROOT / "Makefile").read_text().split("\nexport ")[1].split("\n")[0])
@@ -95,7 +96,7 @@ def _nodes(node: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
 
 def _stripped(text: str) -> str:
     """
-    The program without comments and strings, so that only its skeleton is left.
+    Return the program without comments and strings, so that only its structure remains.
     """
     text = re.sub(r"'''.*?'''|'[^'\n]*'|\"[^\"\n]*\"", "''", text, flags=re.DOTALL)
     return re.sub(r"//[^\n]*", "", text)
@@ -103,7 +104,7 @@ def _stripped(text: str) -> str:
 
 def section_complaints(text: str) -> list[str]:
     """
-    Sections and statements that stand where Jenkins would not have them, or are misspelled.
+    Return the sections and statements that are misplaced or misspelled.
     """
     found, inside = [], [""]
     skeleton = re.sub(r"\((?:[^()]|\([^()]*\))*\)", " ", _stripped(text))
@@ -111,10 +112,10 @@ def section_complaints(text: str) -> list[str]:
         first, here = words.split()[:1], inside[-1]
         if mark == "{":
             if here not in SECTIONS.get("".join(first), set()):
-                found.append(f"{words.strip()} has no place in {here or 'the file'}")
+                found.append(f"{words.strip()} is not allowed in {here or 'the file'}")
             inside.append("".join(first))
         elif first and here != "environment" and first[0] not in STATEMENTS.get(here, set()):
-            found.append(f"{first[0]} has no place in {here or 'the file'}")
+            found.append(f"{first[0]} is not allowed in {here or 'the file'}")
         if mark == "}":
             inside.pop()
     return found
@@ -122,7 +123,7 @@ def section_complaints(text: str) -> list[str]:
 
 def jenkinsfile_complaints(text: str) -> list[str]:
     """
-    What is wrong with a Jenkinsfile.
+    Return the problems of a Jenkinsfile.
     """
     parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_groovy.language()))
     tree = parser.parse(text.encode())
@@ -134,7 +135,7 @@ def jenkinsfile_complaints(text: str) -> list[str]:
     found = found or section_complaints(text)
     if found:
         return found
-    # Groovy would put the values in, and secrets into the log and the list of processes.
+    # Groovy would insert the values, which exposes secrets in the log and the process list.
     found = [f"not in single quotes: {call}" for call in re.findall(r'\bsh\s*\(?\s*".*', text)]
     (settings,) = re.findall(r"environment \{(.*?)\n    \}", text, re.DOTALL)
     own = set(re.findall(r"^\s*(\w+) = ", settings, re.MULTILINE))
@@ -143,9 +144,9 @@ def jenkinsfile_complaints(text: str) -> list[str]:
     for block, line in scripts:
         script = (block or line).replace("\\\\", "\\")
         found += shell_complaints(script, "sh")
-        found += [f"${name} is nowhere set" for name in set(re.findall(r"\$(\w+)", script)) - known]
+        found += [f"${name} is never set" for name in set(re.findall(r"\$(\w+)", script)) - known]
     used = exported() | set(re.findall(r"\$\{?(\w+)", text)) | {"REGISTRY_AUTH_FILE"}
-    return found + [f"{name} is read by nobody" for name in sorted(own - used)]
+    return found + [f"{name} is never read" for name in sorted(own - used)]
 
 
 # GitHub
@@ -153,19 +154,17 @@ def jenkinsfile_complaints(text: str) -> list[str]:
 
 def _inputs_complaints(step: Mapping[str, Any]) -> list[str]:
     action, _, version = step["uses"].partition("@")
-    found = [] if re.fullmatch("[0-9a-f]{40}", version) else [f"{action} is not pinned by a commit"]
+    found = [] if re.fullmatch("[0-9a-f]{40}", version) else [f"{action} is not pinned to a commit"]
     unknown = step.get("with", {}).keys() - INPUTS.get(action, set())
     return found + [f"{action} has no input {name}" for name in sorted(unknown)]
 
 
 def workflow_complaints(text: str) -> list[str]:
     """
-    What is wrong with a workflow that has the shape of one.
+    Return the problems of a workflow that is valid in GitHub's schema.
     """
     said = yaml.safe_load(text)
-    found = [
-        f"{name} is read by nobody" for name in sorted(said.get("env", {}).keys() - exported())
-    ]
+    found = [f"{name} is never read" for name in sorted(said.get("env", {}).keys() - exported())]
     for job in said["jobs"].values():
         for step in job["steps"]:
             if "uses" in step:
@@ -173,7 +172,7 @@ def workflow_complaints(text: str) -> list[str]:
             else:
                 found += shell_complaints(step["run"], "bash")
             if "${{" in step.get("run", ""):
-                found.append(f"an expression in a script: {step['run']}")
+                found.append(f"a script contains an expression: {step['run']}")
     return found
 
 

@@ -1,16 +1,16 @@
 """
-Checks the English: names words that read as if translated, and says what to write.
+Checks the English: lists words that read as if translated, with a replacement.
 
     .venv/bin/python scripts/lint_words.py [FILE ...]
 
-Reads every text that git tracks, code too: messages, docstrings, comments and the names of tests
-are sentences. Exit 1 with one line for each find.
+Reads every text that git tracks, including code: messages, docstrings, comments and test names are
+sentences. Exits with 1 and prints a line for each match.
 
-A pattern matches whole words. A space in it stands for whatever separates two words of a sentence
-in a file: blanks, a line break, the `#` of the next comment line, the quotes between two parts of
-a string, the underscores of a name. Each pattern is narrow enough to leave good English and code
-alone: `x is None`, "whose", "stand by", "there is none", "told apart". A word that is right in one
-place only, such as an old name in the changelog, goes into `ALLOWED`.
+A pattern matches whole words. A space in it matches any separator between two words of a sentence:
+spaces, a line break, the `#` of the next comment line, the quotes between two parts of a string,
+the underscores of a name. Each pattern is narrow enough not to match good English and code:
+`x is None`, "whose", "stand by", "there is none", "told apart". A word that is correct in a single
+place, such as an old name in the changelog, belongs in `ALLOWED`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Pattern: what to write instead.
+# Pattern: its replacement.
 WORDS = {
     r"(?:un)?mend(?:s|ed|ing)?": "fix, repair; correct (a value)",
     r"anew": "again, from scratch",
@@ -51,13 +51,13 @@ WORDS = {
     r"as no (?:[a-z]+ ){1,3}does": "not a valid ...",
     r"were not whole": "would be incomplete",
 }
-# Right where they are: path and text.
+# Allowed exceptions: path and text.
 ALLOWED = {
     (name, word)
     for name in ("CHANGELOG.md", "docs/how-to/upgrade-from-0.1-to-0.2.md")
     for word in ("secret_mended", "not_mended")
 }
-# Not sentences of ours, or lists of what is wrong.
+# Files without our sentences, and the lists of wrong words themselves.
 UNREAD = re.compile(r"(^|/)(requirements/|(test_)?lint_words\.py$)")
 
 GAP = r"""[\s#"'_*]+"""
@@ -66,7 +66,7 @@ END = "(?![A-Za-z])"
 
 def compiled(pattern: str) -> re.Pattern[str]:
     """
-    Return a pattern of `WORDS` for whole words, which in names end at underscores.
+    Compile a pattern of `WORDS` so that it matches whole words; underscores separate words.
     """
     pattern = pattern.replace(" ", GAP).replace(r"\b", END)
     return re.compile(f"(?<![A-Za-z])(?:{pattern}){END}", re.IGNORECASE)
@@ -77,7 +77,7 @@ PATTERNS = [(compiled(pattern), advice) for pattern, advice in WORDS.items()]
 
 def finds(text: str) -> Iterator[tuple[int, str, str]]:
     """
-    Yield the line, the words and the advice for each find in a text, in the order of `WORDS`.
+    Yield the line, the words and the advice for each match in a text, in the order of `WORDS`.
     """
     for pattern, advice in PATTERNS:
         for match in pattern.finditer(text):
@@ -86,7 +86,7 @@ def finds(text: str) -> Iterator[tuple[int, str, str]]:
 
 def texts() -> list[Path]:
     """
-    Return every file that git tracks and that is text of ours.
+    Return every file that git tracks and that contains our text.
     """
     command = ["git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -97,7 +97,7 @@ def texts() -> list[Path]:
 
 def main() -> int:
     """
-    Print what is found; return 1 if there is anything.
+    Print all matches; return 1 if there are any.
     """
     found = 0
     for path in [Path(name).resolve() for name in sys.argv[1:]] or texts():

@@ -1,10 +1,10 @@
 """
-Writes what is installed in an image as a CycloneDX 1.6 document; run by the image's own Python.
+Writes a CycloneDX 1.6 SBOM of an image to standard output; run with the image's own Python.
 
     python3 - NAME VERSION IMAGE CREATED < scripts/list_packages.py
 
-Finds Python distributions of every environment by their metadata, and Debian's packages by dpkg's
-list. No network, no random numbers, no time: the same image gives the same document.
+Finds Python distributions of all environments through their metadata, and Debian packages in dpkg's
+list. It uses no network, random numbers or clock: the same image yields the same document.
 Specification: https://cyclonedx.org/docs/1.6/json/
 """
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def distributions() -> Iterator[Component]:
     """
-    Yield every Python distribution, as often as it is there.
+    Yield every installation of every Python distribution.
     """
     for folder, folders, files in os.walk("/"):
         folders[:] = [one for one in folders if os.path.join(folder, one) not in OUTSIDE]
@@ -68,10 +68,10 @@ def distributions() -> Iterator[Component]:
 
 def distribution(said: Message, environment: str) -> Component:
     """
-    Describe one from its metadata.
+    Return a distribution's component from its metadata.
 
     Args:
-        environment: The folder that it lies in.
+        environment: The folder that contains it.
     """
     name, version = said["Name"].lower().replace("_", "-"), said["Version"]
     url = f"pkg:pypi/{quote(name)}@{quote(version)}"
@@ -92,7 +92,7 @@ def distribution(said: Message, environment: str) -> Component:
 
 def packages() -> Iterator[Component]:
     """
-    Yield Debian's packages; none in an image of another kind.
+    Yield the Debian packages; none if the image is not based on Debian.
     """
     if not os.path.exists(DPKG_STATUS):
         return

@@ -1,17 +1,18 @@
 """
-Try everything that needs AWS in a real account, and print one report to paste.
+Tests all features that need AWS in a real account, and prints a report to paste into an issue.
 
     make verify-aws BUCKET=my-airflow-bucket
 
-What it makes has one name, `airflow-sidecars-verify-` and eight digits: a prefix in the bucket, a
-role, a repository in ECR and one in CodeCommit. All of it is removed at the end, after a failure
-and after Ctrl-C, too; what could not be removed is in the report. It reads no other key of the
-bucket, and changes nothing that it has not made.
+All resources that it creates are named `airflow-sidecars-verify-` and eight digits: a prefix in the
+bucket, a role, an ECR repository and a CodeCommit repository. They are removed at the end, even
+after a failure or Ctrl-C; the report lists those that could not be removed. It reads no other key
+of the bucket, and changes nothing that it did not create.
 
-The environment says the rest: AWS's own variables, KMS_KEY (an id or ARN; default: aws/s3), and for
-IRSA CLUSTER, NAMESPACE and SERVICE_ACCOUNT of a service account that is there.
+Other settings are environment variables: those of AWS, KMS_KEY (an id or ARN; default: aws/s3), and
+for IRSA CLUSTER, and NAMESPACE and SERVICE_ACCOUNT of an existing service account.
 
-Exit 0 when nothing failed and nothing is left; 1 otherwise; 2 for a setting; 130 after Ctrl-C.
+Exit codes: 0 if nothing failed and everything was removed; 1 otherwise; 2 for a wrong setting; 130
+after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 IAM = ROOT / "charts-snippets" / "iam"
 BIN = Path(sys.executable).parent
 DAG = b"print('verified')\n"
-# A new role may be unknown to STS and S3 for some seconds.
+# STS and S3 may not know a new role for some seconds.
 PATIENCE_SECONDS = 60
 GONE = {
     "NoSuchBucket",
@@ -47,7 +48,7 @@ GONE = {
     "RepositoryDoesNotExistException",
     "RepositoryNotFoundException",
 }
-# A role of a profile would come before a pod's token, as in no pod.
+# Removes all other credentials: a profile's role would take precedence over a pod's token.
 NOBODY = {
     "AWS_ACCESS_KEY_ID": None,
     "AWS_SECRET_ACCESS_KEY": None,
@@ -57,26 +58,26 @@ NOBODY = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
-# Of CodeCommit, which takes no new customers.
+# Error codes of CodeCommit, which does not accept new customers.
 CLOSED = {"OperationNotPermittedException", "AccessDeniedException"}
 
 
 class NotTried(Exception):
     """
-    Something is missing that is no fault; the text says what.
+    A step was skipped because a requirement is missing; the text describes it.
     """
 
 
 class Failed(Exception):
     """
-    AWS, or a program of ours, did something else than it should.
+    AWS or a program of this repository did not behave as expected.
     """
 
 
 @dataclass
 class Report:
     """
-    What was tried, and what is left over.
+    The results of the steps, and the resources that could not be removed.
     """
 
     account: str = ""
@@ -89,23 +90,23 @@ class Report:
 
     def text(self) -> str:
         """
-        Return the table, without the number of the account.
+        Return the report, without the account number.
         """
-        lines = ["| what | result | |", "|---|---|---|"]
+        lines = ["| step | result | details |", "|---|---|---|"]
         lines += [f"| {' | '.join(row)} |" for row in self.rows]
-        lines += [f"\nNot removed: {one}" for one in self.left] or ["\nEverything is removed."]
+        lines += [f"\nNot removed: {one}" for one in self.left] or ["\nAll resources were removed."]
         text = "\n".join(lines) + "\n"
         return text.replace(self.account, "<account>") if self.account else text
 
 
 class Trial:
     """
-    One run.
+    A run of all steps.
 
     Args:
         environ: The settings.
-        report: Gets a row for each step.
-        undo: Removes what the steps make.
+        report: Receives a row for each step.
+        undo: Removes the resources that the steps create.
     """
 
     def __init__(self, environ: Mapping[str, str], report: Report, undo: ExitStack) -> None:
@@ -127,7 +128,7 @@ class Trial:
 
     def identity(self) -> str:
         """
-        Who runs this.
+        Return the caller's type and region.
         """
         said = self.session.client("sts").get_caller_identity()
         self.report.account, self.caller = said["Account"], said["Arn"]
@@ -135,7 +136,7 @@ class Trial:
 
     def conditional_writes(self) -> str:
         """
-        A key that is there, or has changed, is not overwritten: two publishers rely on it.
+        Check that conditional writes protect an existing or changed key: publishers rely on it.
         """
         self._remove_later(f"s3://{self.bucket}/{self.name}/", self._remove_objects)
         key = f"{self.name}/conditional"
@@ -148,7 +149,7 @@ class Trial:
 
     def release(self) -> str:
         """
-        s3-sync publishes a release, and brings it.
+        Publish a release with s3-sync, and download it.
         """
         prefix = f"{self.name}/dags"
         self._program(
@@ -156,11 +157,11 @@ class Trial:
         )
         self._bring(prefix, {"S3_SYNC_SOURCE": "release"})
         self._has_release = True
-        return "published, and brought by a one-shot"
+        return "published, and downloaded by a one-shot"
 
     def kms(self) -> str:
         """
-        s3-sync brings an object that KMS has encrypted.
+        Download an object that is encrypted with KMS.
         """
         key = self.environ.get("KMS_KEY", "")
         chosen = {"SSEKMSKeyId": key} if key else {}
@@ -172,11 +173,11 @@ class Trial:
             **chosen,
         )
         self._bring(f"{self.name}/kms", {})
-        return "with KMS_KEY" if key else "with aws/s3; KMS_KEY names another one"
+        return "with KMS_KEY" if key else "with aws/s3; set KMS_KEY to use another key"
 
     def role(self) -> str:
         """
-        The policy s3-sync.json is enough for s3-sync, and no more than that.
+        Check that the policy s3-sync.json is sufficient for s3-sync, and allows nothing else.
         """
         self._need_release()
         trust = _policy("Allow", "sts:AssumeRole", {"AWS": self.caller})
@@ -194,23 +195,23 @@ class Trial:
             theirs.put_object(Bucket=self.bucket, Key=f"{self.name}/dags/x", Body=b"")
         with _refused("AccessDenied"):
             theirs.get_object(Bucket=self.bucket, Key=f"{self.name}/conditional")
-        return "reads its prefix, writes nothing, reads nothing else"
+        return "can read its prefix; cannot write or read anything else"
 
     def irsa(self) -> str:
         """
-        The token of a service account is enough for s3-sync, as in a pod.
+        Check that the token of a service account is sufficient for s3-sync, as in a pod.
         """
         cluster = self.environ.get("CLUSTER")
         if not cluster:
-            raise NotTried("CLUSTER names no EKS cluster")
+            raise NotTried("set CLUSTER to the name of an EKS cluster")
         if not shutil.which("kubectl"):
             raise NotTried("kubectl is not on PATH")
         self._need_release()
         known = self.session.client("eks").describe_cluster(name=cluster)["cluster"]
         try:
             issuer = known["identity"]["oidc"]["issuer"].removeprefix("https://")
-        except KeyError:  # it is being made, or only registered
-            raise Failed(f"the cluster {cluster} has no issuer of tokens") from None
+        except KeyError:  # it is being created, or only registered
+            raise Failed(f"the cluster {cluster} has no OIDC issuer") from None
         place = self.environ.get("NAMESPACE") or "airflow"
         account = self.environ.get("SERVICE_ACCOUNT") or "airflow-dag-processor"
         provider = f"arn:aws:iam::{self.report.account}:oidc-provider/{issuer}"
@@ -227,16 +228,16 @@ class Trial:
         token.write_text(_run("kubectl", f"--namespace={place}", *asked))
         given = {"AWS_ROLE_ARN": arn, "AWS_WEB_IDENTITY_TOKEN_FILE": str(token)}
         self._patiently(lambda: self._bring_release_as(given))
-        return "by the token that a pod would have"
+        return "with the token that a pod would have"
 
     def ecr(self) -> str:
         """
-        `make push` makes a repository and pushes.
+        Create a repository and push an image with `make push`.
         """
         try:
             _run("scripts/container-tool", "build")
         except Failed:
-            raise NotTried("no container tool works here") from None
+            raise NotTried("no container tool works on this machine") from None
         client = self.session.client("ecr")
         repository = f"{self.name}/s3-sync"
         self._remove_later(
@@ -247,12 +248,12 @@ class Trial:
         _run("make", "--silent", "push/s3-sync", f"REGISTRY={registry}", "TAG=verify")
         (found,) = client.describe_repositories(repositoryNames=[repository])["repositories"]
         if found["imageTagMutability"] != "IMMUTABLE":
-            raise Failed("its tags are mutable")
-        return "s3-sync, tags immutable"
+            raise Failed("the tags of the repository are mutable")
+        return "pushed s3-sync with immutable tags"
 
     def codecommit(self) -> str:
         """
-        git reads a repository of CodeCommit by the caller's credentials.
+        Read a CodeCommit repository with git and the caller's credentials.
         """
         client = self.session.client("codecommit")
         self._remove_later(
@@ -274,7 +275,7 @@ class Trial:
 
     def run(self) -> None:
         """
-        Take every step; a step that fails keeps no other one from being taken.
+        Run every step, even after a failed step.
         """
         for step in self.STEPS:
             title = step.__name__.replace("_", " ")
@@ -282,26 +283,26 @@ class Trial:
             try:
                 row = (title, "ok", step(self))
             except NotTried as reason:
-                row = (title, "not tried", str(reason))
+                row = (title, "skipped", str(reason))
             except (BotoCoreError, ClientError, Failed) as error:
                 row = (title, "FAILED", " ".join(str(error).split()))
-            except Exception as error:  # noqa: BLE001 - a report in any case
+            except Exception as error:  # noqa: BLE001 - the report must be printed in any case
                 row = (title, "FAILED", " ".join(repr(error).split()))
             self.report.rows.append(row)
             if row[:2] == ("identity", "FAILED"):
                 return
 
-    # What steps share
+    # Helpers of the steps
 
     def _remove_later(self, what: str, remove: Callable[[], object]) -> None:
         """
-        Have something removed at the end; said before it is made, so that no moment is left out.
+        Register a removal; called before the resource is created, so that no gap exists.
         """
 
         def removed() -> None:
             try:
                 remove()
-            except Exception as error:  # noqa: BLE001 - the others must not stay for it
+            except Exception as error:  # noqa: BLE001 - the other resources must still be removed
                 code = getattr(error, "response", {}).get("Error", {}).get("Code")
                 if code not in GONE:
                     self.report.left.append(f"{what}: {error}")
@@ -318,7 +319,7 @@ class Trial:
 
     def _make_role(self, name: str, trust: dict[str, Any]) -> str:
         """
-        Make a role with the policy for s3-sync; return its ARN.
+        Create a role with the policy for s3-sync; return its ARN.
         """
         iam = self.session.client("iam")
         self._remove_later(f"role {name}", lambda: iam.delete_role(RoleName=name))
@@ -346,7 +347,7 @@ class Trial:
 
     def _bring(self, prefix: str, variables: Mapping[str, str | None]) -> None:
         """
-        Run s3-sync once into an empty folder; the one DAG must be there.
+        Run s3-sync once into an empty folder, and check that the DAG arrives.
         """
         target = Path(tempfile.mkdtemp(dir=self.folder))
         settings = {
@@ -359,15 +360,15 @@ class Trial:
         }
         self._program("s3-sync", variables=settings)
         if (target / "verified.py").read_bytes() != DAG:
-            raise Failed("other bytes came back")
+            raise Failed("the downloaded DAG differs from the uploaded one")
 
     def _need_release(self) -> None:
         if not self._has_release:
-            raise NotTried("it needs a release")
+            raise NotTried("requires a successful release step")
 
     def _bring_release_as(self, given: Mapping[str, str]) -> None:
         """
-        Bring the release with these credentials alone.
+        Download the release with only these credentials.
         """
         self._bring(f"{self.name}/dags", {"S3_SYNC_SOURCE": "release", **NOBODY, **given})
 
@@ -379,7 +380,7 @@ class Trial:
 
     def _patiently(self, attempt: Callable[[], Any]) -> Any:
         """
-        Try until IAM knows the new role everywhere.
+        Retry until the new IAM role has propagated.
         """
         ends = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -399,7 +400,7 @@ def _policy(effect: str, action: str, principal: Mapping[str, str]) -> dict[str,
 @contextmanager
 def _refused(code: str) -> Iterator[None]:
     """
-    Expect that AWS refuses what a `with` block does.
+    Expect that AWS refuses the request in a `with` block.
     """
     try:
         yield
@@ -407,7 +408,7 @@ def _refused(code: str) -> Iterator[None]:
         if error.response["Error"]["Code"] != code:
             raise
     else:
-        raise Failed(f"was allowed, where {code} was expected")
+        raise Failed(f"the request was allowed, but {code} was expected")
 
 
 def _run(*command: str, variables: Mapping[str, str | None] | None = None) -> str:
@@ -415,7 +416,7 @@ def _run(*command: str, variables: Mapping[str, str | None] | None = None) -> st
     Run a program and return its output.
 
     Raises:
-        Failed: It cannot be run, or failed; with its last words.
+        Failed: It cannot be started, or failed; with its last output line.
     """
     given = {k: v for k, v in (variables or os.environ).items() if v is not None}
     try:
@@ -423,20 +424,20 @@ def _run(*command: str, variables: Mapping[str, str | None] | None = None) -> st
             command, cwd=ROOT, env=given, capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise Failed(f"{Path(command[0]).name} cannot be run: {error.strerror}") from None
+        raise Failed(f"{Path(command[0]).name} cannot be started: {error.strerror}") from None
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines() or [""]
-        raise Failed(f"{Path(command[0]).name} ended with {done.returncode}: {said[-1][:400]}")
+        raise Failed(f"{Path(command[0]).name} exited with {done.returncode}: {said[-1][:400]}")
     return done.stdout
 
 
 def main() -> int:
     """
-    Run all steps, remove what they made, and print the report.
+    Run all steps, remove their resources, and print the report.
     """
     bucket = os.environ.get("BUCKET", "")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
-        sys.stderr.write(f"BUCKET={bucket}: write the name of a bucket that is yours\n")
+        sys.stderr.write(f"BUCKET={bucket}: set it to the name of a bucket of yours\n")
         return 2
     try:
         region = boto3.Session().region_name
@@ -444,7 +445,7 @@ def main() -> int:
         sys.stderr.write(f"AWS_PROFILE: {error}\n")
         return 2
     if not region:
-        sys.stderr.write("AWS_DEFAULT_REGION is not set: write the region of the bucket\n")
+        sys.stderr.write("AWS_DEFAULT_REGION is not set: set it to the region of the bucket\n")
         return 2
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,7 +1,7 @@
 """
-What `make soak` runs: all sidecars for a long time, with random changes, faults and kills.
+The program of `make soak`: all sidecars for a long time, with random changes, faults and kills.
 
-`station` is what happens to one sidecar, `post` one process and how it is watched, `readers` and
-`reader` those who read what it publishes, `flat` what growth is allowed, `report` the tables; the
-others are one station each.
+`station` runs the events of one sidecar; `post` runs and watches one process; `readers` and
+`reader` are the consumers of the published state; `flat` limits growth; `report` prints the tables;
+each other module is one station.
 """

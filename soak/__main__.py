@@ -1,7 +1,7 @@
 """
-``python -m soak``: all sidecars for some minutes; exit 0 only when everything held.
+``python -m soak``: runs all sidecars for some minutes; exits with 0 only if no check failed.
 
-Each station has a thread, in which all of it begins, runs and ends.
+Each station starts, runs and ends in its own thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Crew:
     The stations of one run, each in a thread.
 
     Attributes:
-        left_out: Why stations take no part, by name.
+        left_out: Why stations are skipped, by name.
     """
 
     def __init__(self, kinds: Sequence[type[Station]], seed: str, *, verbose: bool) -> None:
@@ -55,7 +55,7 @@ class Crew:
 
     def start(self, seconds: float) -> None:
         """
-        Start all stations; after this many seconds no new round begins.
+        Start all stations; no new round starts after this many seconds.
         """
         self._until = time.monotonic() + seconds
         for thread in self._threads:
@@ -69,32 +69,32 @@ class Crew:
                 station.close()
         except Missing as missing:
             self.left_out[station.name] = str(missing)
-            self._say(f"{station.name}: left out, as {missing}")
-        except Exception:  # noqa: BLE001 - whatever it is, the run has failed
-            station.flaw(f"the station broke: {traceback.format_exc()}")
+            self._say(f"{station.name}: skipped: {missing}")
+        except Exception:  # noqa: BLE001 - any exception fails the run
+            station.flaw(f"the station failed: {traceback.format_exc()}")
         finally:
             self._at_end.release()
 
     @property
     def stations(self) -> list[Station]:
         """
-        Those that take part.
+        The stations that are not skipped.
         """
         return [station for station in self._all if station.name not in self.left_out]
 
     def wait(self, seconds: float) -> bool:
         """
-        Wait for so long, or until all stations are at their end; return whether they are.
+        Wait until the time is up or all stations have ended; return whether they have.
         """
         until = time.monotonic() + seconds
-        # Not by joining: a signal meanwhile would let Python 3.11 think that the thread has ended.
+        # Without join(): if a signal interrupts it, Python 3.11 considers the thread ended.
         while self._running and self._at_end.acquire(timeout=max(0.0, until - time.monotonic())):
             self._running -= 1
         return self._running == 0
 
     def interrupt(self) -> None:
         """
-        Let all stations come to their end now, and wait for it.
+        Tell all stations to end now, and wait for them.
         """
         for station in self._all:
             station.ended.set()
@@ -104,22 +104,22 @@ class Crew:
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Soak, print the tables, and return the exit code.
+    Run the soak, print the tables, and return the exit code.
     """
     parser = argparse.ArgumentParser("python -m soak", description=__doc__)
     add = parser.add_argument
     names = [kind.name for kind in STATIONS]
-    add("--minutes", type=float, default=10.0, help="how long (default: 10)")
-    add("--seed", default="", help="repeats what happens, but not when; default: a new one")
-    add("--only", nargs="+", choices=names, default=names, help="these sidecars (default: all)")
-    add("-v", "--verbose", action="store_true", help="a line for each round")
+    add("--minutes", type=float, default=10.0, help="duration in minutes (default: 10)")
+    add("--seed", default="", help="repeat the events of a run, not their times; default: random")
+    add("--only", nargs="+", choices=names, default=names, help="run only these (default: all)")
+    add("-v", "--verbose", action="store_true", help="print a line for each round")
     add("--write", action="store_true", help="rewrite docs/reference/soak.md")
     options = parser.parse_args(arguments)
     seed = options.seed or str(random.randrange(10**6))
     _clean_environment()
     kinds = [kind for kind in STATIONS if kind.name in options.only]
     print(f"SEED={seed}: {', '.join(options.only)} for {options.minutes:g} minutes", flush=True)
-    # As an exception, so that everything that was started ends on every way out.
+    # SIGTERM becomes an exception, so that all started processes end on every exit path.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     crew = Crew(kinds, seed, verbose=options.verbose)
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _clean_environment() -> None:
     """
-    Be deaf to AWS settings, proxies and realms of this machine.
+    Remove the AWS settings, proxies and realms of this machine from the environment.
     """
     for name in list(os.environ):
         if name.startswith(("AWS_", "KRB5")) or name.lower().endswith("_proxy"):

@@ -1,8 +1,8 @@
 """
-What a long-lived process holds, and whether that stays the same.
+The resources of a long-lived process, and whether they stay constant.
 
-The median of the last third of a run is compared with that of the first. Python touches most of its
-memory for the first time within minutes, so what was sampled then does not count for memory.
+The median of the last third of a run is compared with the median of the first. Python first touches
+most of its memory within minutes, so memory samples from that time are ignored.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MIB = 1024
 @dataclass(frozen=True)
 class Sample:
     """
-    What one process holds at a moment.
+    The resources of a process at one moment.
 
     Args:
-        seconds: Since its start.
+        seconds: Time since its start.
         rss_kib: Resident memory.
-        children: Of the process itself, zombies included.
-        files: What lies on its volume, if it has one: files, folders and links.
+        children: Its direct children, including zombies.
+        files: The number of files, folders and links on its volume, if it has one.
     """
 
     seconds: float
@@ -43,10 +43,10 @@ class Sample:
 
 def sample(pid: int, seconds: float, folder: Path | None) -> Sample:
     """
-    Look at a process.
+    Sample a process.
 
     Raises:
-        OSError: It is gone.
+        OSError: The process has ended.
     """
     status = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -76,7 +76,7 @@ class Series:
     One figure of a process over a run.
 
     Args:
-        allowed: The most growth, from the first median.
+        allowed: Returns the maximum growth for the first median.
     """
 
     name: str
@@ -86,14 +86,14 @@ class Series:
     @property
     def is_judged(self) -> bool:
         """
-        Whether there are enough samples to say anything.
+        Whether there are enough samples for a verdict.
         """
         return len(self.values) >= LEAST_SAMPLES
 
     @property
     def ends(self) -> tuple[float, float]:
         """
-        The medians of the first and of the last third.
+        The medians of the first and the last third.
         """
         third = max(1, len(self.values) // 3)
         first, last = self.values[:third] or [0], self.values[-third:] or [0]
@@ -102,21 +102,21 @@ class Series:
     @property
     def flaw(self) -> str:
         """
-        What to say of a figure that grows; empty when it does not.
+        The description of a growing figure; empty if it does not grow.
         """
         first, last = self.ends
         allowed = self.allowed(first)
         if not self.is_judged or last - first <= allowed:
             return ""
-        return f"{self.name} grows: {first:,.0f} to {last:,.0f}, and {allowed:,.0f} is allowed"
+        return f"{self.name} grew from {first:,.0f} to {last:,.0f}; {allowed:,.0f} more is allowed"
 
 
 def series_of(samples: Sequence[Sample], connections: int = 0) -> dict[str, Series]:
     """
-    All that must be flat, by name.
+    Return the figures that must stay constant, by name.
 
     Args:
-        connections: How many the process may keep open, or not, as it likes.
+        connections: The number of connections that the process may keep open or close.
     """
     warm = [one for one in samples if one.seconds >= WARM_UP_SECONDS]
 
@@ -136,7 +136,7 @@ def series_of(samples: Sequence[Sample], connections: int = 0) -> dict[str, Seri
 
 def growth_per_hour(samples: Sequence[Sample]) -> float | None:
     """
-    MiB of memory by which a process grows in an hour: the slope after the warm-up; None: too short.
+    Return the memory growth in MiB per hour, the slope after the warm-up; None if too short.
     """
     warm = [one for one in samples if one.seconds >= WARM_UP_SECONDS]
     if len(warm) < LEAST_SAMPLES:

@@ -1,5 +1,5 @@
 """
-git-sync-wrapper: one repository, and a process that is spared beside one that is not.
+git-sync-wrapper: a repository, a spared process and one that is killed.
 """
 
 from __future__ import annotations
@@ -92,35 +92,35 @@ class GitSyncWrapper(Station):
 
     def behind(self) -> list[str]:
         """
-        Compare what the links show with the head of the branch.
+        Compare the commits that the links show with the head of the branch.
         """
         self.server.forget()
         head = self.repository.head()
         found = []
         for site, post in zip(self.sites, self.posts, strict=True):
             if site.shown() != head:
-                found.append(f"{post.name} shows {site.shown()[:12]} and not {head[:12]}")
+                found.append(f"{post.name} shows {site.shown()[:12]} instead of {head[:12]}")
             elif error := post.last_error():
                 found.append(error)
         return found
 
     def leftovers(self) -> list[str]:
         """
-        What lies in a root besides what the contract names.
+        Return the entries of a root that the contract does not list.
         """
         ours = (".git-sync", ".snapshots", "repo")
         return [str(path) for s in self.sites for path in s.root.iterdir() if path.name not in ours]
 
     def commit(self) -> None:
         """
-        All files change; some come and go.
+        Change all files; add and remove some.
         """
         self.number += 1
         self.repository.commit(make_revision(self.number), whole=True)
 
     def three_commits(self) -> None:
         """
-        Three in a row, faster than anybody polls.
+        Make three commits in a row, faster than the poll period.
         """
         for _ in range(3):
             self.commit()
@@ -128,14 +128,14 @@ class GitSyncWrapper(Station):
 
     def force_push(self) -> None:
         """
-        A commit that does not follow from the last.
+        Push a commit that is not a descendant of the last one.
         """
         self.number += 1
         self.repository.commit(make_revision(self.number), whole=True, onto="")
 
     def branch_goes_back(self) -> None:
         """
-        The last commit is taken back, where it has a parent.
+        Reset the branch to the parent of its head.
         """
         self.commit()
         self.commit()
@@ -144,7 +144,7 @@ class GitSyncWrapper(Station):
 
     def rotate_password(self) -> None:
         """
-        A new password; the old one ceases to work at once.
+        Set a new password; the old one stops working immediately.
         """
         self.passwords += 1
         self.server.refusal = self.chance.choice((401, 403))
@@ -154,7 +154,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def bad_commit(self) -> Iterator[None]:
         """
-        One that the gate refuses, until another fixes it.
+        Push a commit that the gate refuses, until another commit fixes it.
         """
         self.number += 1
         self.repository.commit({**make_revision(self.number), "BROKEN": b""}, whole=True)
@@ -164,7 +164,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def branch_deleted(self) -> Iterator[None]:
         """
-        The branch goes, and comes back.
+        Delete the branch, and restore it.
         """
         head = self.repository.head()
         self.repository.delete_branch("main")
@@ -174,7 +174,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def password_refused(self) -> Iterator[None]:
         """
-        The account is locked for a while.
+        Lock the account for a while.
         """
         self.server.accept()
         yield
@@ -183,7 +183,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def git_killed(self) -> Iterator[None]:
         """
-        SIGKILL for every git, in the midst of a sync.
+        Send SIGKILL to every git process during a sync.
         """
         self.commit()
         for _ in range(20):
@@ -195,7 +195,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def locks(self) -> Iterator[None]:
         """
-        Locks and a temporary link that nobody holds.
+        Leave stale locks and a temporary link.
         """
         for site in self.sites:
             for leave in (head_lock, shallow_lock, tmp_link):
@@ -207,7 +207,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def wiped(self) -> Iterator[None]:
         """
-        All that git-sync has is gone.
+        Remove git-sync's own folder.
         """
         for site in self.sites:
             shutil.rmtree(site.root / ".git-sync", ignore_errors=True)
@@ -217,7 +217,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def damaged(self) -> Iterator[None]:
         """
-        Every object of its repositories is garbage.
+        Overwrite every object of its repositories with garbage.
         """
         for site in self.sites:
             corrupt(site.root / ".git-sync")
@@ -227,7 +227,7 @@ class GitSyncWrapper(Station):
     @contextmanager
     def link_removed(self) -> Iterator[None]:
         """
-        Remove what consumers read through; it comes back by itself.
+        Remove the link that consumers read through; the sidecar must restore it.
         """
         with ExitStack() as stack:
             for reader in self.readers:

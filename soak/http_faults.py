@@ -1,5 +1,5 @@
 """
-What goes wrong with every answer of an HTTP server, S3 or git.
+The faults of an HTTP server, S3 or git, that affect every answer.
 """
 
 from __future__ import annotations

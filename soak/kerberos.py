@@ -1,5 +1,5 @@
 """
-kerberos: one principal of a real KDC, and a process that is spared beside one that is not.
+kerberos: a principal of a real KDC, a spared process and one that is killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SETTINGS = {"KERBEROS_LOG_LEVEL": "info", "KERBEROS_TIMEOUT": "10s"}
 
 class Kerberos(Station):
     """
-    A realm with one service, a relay before its KDC, and two ccaches.
+    A realm with a service, a relay in front of its KDC, and two ccaches.
     """
 
     name = "kerberos"
@@ -39,7 +39,7 @@ class Kerberos(Station):
         """
         missing = [*MISSING, *([] if find_spec("gssapi") else ["gssapi"])]
         if missing:
-            raise Missing(f"{', '.join(missing)} missing here: make setup-test as root")
+            raise Missing(f"missing {', '.join(missing)} (run make setup-test as root)")
         home = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-kdc-")))
         self.kdc = self.stack.enter_context(Kdc(home))
         self.proxy = self.stack.enter_context(KdcProxy(self.kdc.port))
@@ -81,13 +81,13 @@ class Kerberos(Station):
 
     def ccache_of(self, post: Post) -> Path:
         """
-        What a post publishes.
+        Return the ccache that a post publishes.
         """
         return Path(post.daemon.environment["KERBEROS_CCACHE"])
 
     def behind(self) -> list[str]:
         """
-        Whether each ccache has a ticket of after the last change, and gives one for a service.
+        Check that each ccache has a ticket from after the last change, usable for a service.
         """
         found = []
         for post in self.posts:
@@ -109,7 +109,7 @@ class Kerberos(Station):
 
     def leftovers(self) -> list[str]:
         """
-        What lies beside a ccache.
+        Return the other files in the folders of the ccaches.
         """
         return [
             str(path)
@@ -120,7 +120,7 @@ class Kerberos(Station):
 
     def ask(self) -> None:
         """
-        New tickets for everybody.
+        Request new tickets from all posts.
         """
         self.since = time.time()
         for post in self.posts:
@@ -128,13 +128,13 @@ class Kerberos(Station):
 
     def rotate_key(self) -> None:
         """
-        A new key at the KDC, and a new keytab instead of the old one.
+        Change the key in the KDC, and replace the keytab.
         """
         self.late_keytab(0)
 
     def late_keytab(self, most_seconds: float = 3) -> None:
         """
-        The same, and for some seconds the keytab is older than the key.
+        Change the key in the KDC, and replace the keytab some seconds later.
         """
         new = self.kdc.write_keytab(self.site.folder / "new.keytab", self.site.principal)
         if most_seconds:
@@ -146,7 +146,7 @@ class Kerberos(Station):
     @contextmanager
     def between(self, begin: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
         """
-        Something is done, and undone.
+        Run `begin`, and `end` afterwards.
         """
         begin()
         try:
@@ -158,7 +158,7 @@ class Kerberos(Station):
     @contextmanager
     def behaving(self, kind: Behavior) -> Iterator[None]:
         """
-        What is between the sidecar and the KDC misbehaves.
+        Let the relay between the sidecar and the KDC misbehave.
         """
         self.proxy.behavior = kind
         self.ask()
@@ -168,7 +168,7 @@ class Kerberos(Station):
     @contextmanager
     def keytab_damaged(self) -> Iterator[None]:
         """
-        A Secret that was encoded once too often.
+        Replace the keytab with a base64-encoded one, as from a Secret that was encoded twice.
         """
         good = self.site.keytab.read_bytes()
         self.site.keytab.write_bytes(base64.b64encode(good))
@@ -179,7 +179,7 @@ class Kerberos(Station):
     @contextmanager
     def keytab_gone(self) -> Iterator[None]:
         """
-        The Secret is mounted again.
+        Remove the keytab for a while, as during a remount of the Secret.
         """
         away = self.site.keytab.with_suffix(".away")
         self.site.keytab.rename(away)
@@ -191,7 +191,7 @@ class Kerberos(Station):
     @contextmanager
     def principal_locked(self) -> Iterator[None]:
         """
-        An administrator locks the account for a while.
+        Lock the account for a while, as an administrator might.
         """
         self.kdc.kadmin(f"modprinc -allow_tix {self.site.principal}")
         self.ask()
@@ -201,7 +201,7 @@ class Kerberos(Station):
     @contextmanager
     def ccache_damaged(self) -> Iterator[None]:
         """
-        Remove or truncate what consumers read; it comes back by itself.
+        Remove or damage the ccache that consumers read; the sidecar must restore it.
         """
         post = self.chance.choice(self.posts)
         ccache = self.ccache_of(post)

@@ -1,5 +1,5 @@
 """
-One sidecar process on its post: watched all the time, and now and then signalled.
+One sidecar process, which is watched continuously and sometimes signalled.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from tests.support.daemon import SidecarProcess
 WATCH_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
 FAILURE_THRESHOLD = 3
-"""With ANSWER_SECONDS what the values of charts-snippets tell the kubelet."""
+"""With ANSWER_SECONDS the probe settings of the values in charts-snippets."""
 START_SECONDS = 60.0
 MOST_LINES_A_MINUTE = 300
 
 
 class Post:
     """
-    One process; a `with` statement starts it and the watch over it.
+    A process; a `with` statement starts it, and ends it.
 
     Args:
-        name: Of the process in reports.
+        name: The name of the process in reports.
         daemon: The process, not started.
-        is_spared: It is never killed nor restarted, so that its memory says something.
+        is_spared: Whether it is never killed or restarted, so that its memory is meaningful.
         folder: Its volume, whose files are counted.
-        always_ready: /readyz must be 200 from the first time on, whatever happens.
-        connections: How many it may keep open, or not, as it likes.
+        always_ready: Whether /readyz must stay 200 once it was, in spite of all faults.
+        connections: The number of connections that it may keep open or close.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Post:
         self._is_damaged = False
         self._silent: Counter[str] = Counter()
         self._signalled = threading.RLock()
-        """Whoever has it may signal the process; meanwhile nobody expects answers."""
+        """Its holder may signal the process; meanwhile the watch sends no probes."""
         self._ended = threading.Event()
         self._stack = ExitStack()
 
@@ -76,7 +76,7 @@ class Post:
 
     def watch(self) -> None:
         """
-        Begin to look after it: it has come into step for the first time.
+        Start the watch, after the process has matched its source for the first time.
         """
         thread = threading.Thread(target=self._watch, daemon=True)
         thread.start()
@@ -92,7 +92,7 @@ class Post:
                 if self._ended.is_set():
                     return
                 if not self.daemon.is_running():
-                    self._say("it has ended by itself")
+                    self._say("it ended without a signal")
                     return
                 self._probe("/healthz")
                 if self.is_spared:
@@ -103,7 +103,7 @@ class Post:
 
     def _probe(self, path: str) -> None:
         """
-        Ask once. Like the kubelet, bear silence twice in a row: the machine may be busy.
+        Probe once. Like the kubelet, tolerate two timeouts in a row: the machine may be busy.
         """
         began = time.monotonic()
         self.probes += 1
@@ -113,16 +113,16 @@ class Post:
             self.unanswered += 1
             self._silent[path] += 1
             if self._silent[path] == FAILURE_THRESHOLD:
-                self._say(f"{path} does not answer {FAILURE_THRESHOLD} times in a row: {error!r}")
+                self._say(f"{path} did not answer {FAILURE_THRESHOLD} times in a row: {error!r}")
             return
         self._silent[path] = 0
         self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
         if answer.status != 200:
-            self._say(f"{path} answers {answer.status}: {answer.body[:300]}")
+            self._say(f"{path} answered {answer.status}: {answer.body[:300]}")
 
     def series(self) -> dict[str, Series]:
         """
-        All that must be flat, by name.
+        Return the figures that must stay constant, by name.
         """
         return series_of(self.samples, self.connections)
 
@@ -132,9 +132,9 @@ class Post:
     @contextmanager
     def damaged(self) -> Iterator[None]:
         """
-        What it publishes is damaged by hand meanwhile: /readyz may say so.
+        Allow /readyz to fail while the published files are damaged on purpose.
         """
-        with self._signalled:  # nobody asks in this very moment
+        with self._signalled:  # no probe is running
             self._is_damaged = True
         try:
             yield
@@ -143,24 +143,24 @@ class Post:
 
     def last_error(self) -> str:
         """
-        What the process itself says is wrong; empty when all is well.
+        Return the error that the process itself reports; empty if none.
         """
         error = self.daemon.status()["last_error"]
         return f"{self.name}: {error['reason']}: {error['error'][:200]}" if error else ""
 
     def kill(self, chance: Random) -> None:
         """
-        SIGKILL in the midst of a cycle, and a new start.
+        Kill the process during a cycle with SIGKILL, and start it again.
         """
         with self._signalled:
             self.daemon.sighup()
-            time.sleep(chance.uniform(0, 0.3))  # the moment itself is what is tried
+            time.sleep(chance.uniform(0, 0.3))  # the random moment is the purpose of the test
             self.daemon.kill()
             self._restart()
 
     def terminate(self, chance: Random) -> None:
         """
-        SIGTERM, and a new start.
+        End the process with SIGTERM, and start it again.
         """
         with self._signalled:
             time.sleep(chance.uniform(0, 0.3))
@@ -169,7 +169,7 @@ class Post:
 
     def freeze(self, chance: Random) -> None:
         """
-        SIGSTOP for some seconds, as a node does that swaps or is moved.
+        Stop the process for some seconds with SIGSTOP, like a node that swaps or is migrated.
         """
         with self._signalled:
             self.daemon.send_signal(signal.SIGSTOP)
@@ -178,7 +178,7 @@ class Post:
 
     def hurry(self, chance: Random) -> None:
         """
-        SIGHUP, several times.
+        Send SIGHUP several times.
         """
         for _ in range(chance.randrange(1, 6)):
             self.daemon.sighup()
@@ -186,7 +186,7 @@ class Post:
 
     def stop(self) -> None:
         """
-        End the watch and the process, and look through its log.
+        End the watch and the process, and check its log.
         """
         with self._signalled:
             self._ended.set()
@@ -199,7 +199,7 @@ class Post:
             self.read_log()
             minutes = (time.monotonic() - self.began) / 60
             if self.lines > MOST_LINES_A_MINUTE * (minutes + 1):
-                self._say(f"{self.lines} lines of log in {minutes:.1f} minutes")
+                self._say(f"{self.lines} log lines in {minutes:.1f} minutes")
 
     def _end(self) -> None:
         ended = self.daemon.terminate(START_SECONDS)
@@ -213,7 +213,7 @@ class Post:
 
     def read_log(self) -> None:
         """
-        Look for tracebacks in the log of this life, which ends now.
+        Search the log of the process that just ended for tracebacks.
         """
         self.lines += len(self.daemon.events) + len(self.daemon.stray_lines)
         if stray := self.daemon.stray_lines[:3]:
@@ -230,4 +230,4 @@ BLOWS: dict[str, Callable[[Post, Random], None]] = {
     "SIGHUP": Post.hurry,
 }
 END_IT = ("SIGKILL", "SIGTERM")
-"""The blows that a spared process never gets."""
+"""The blows that a spared process never receives."""

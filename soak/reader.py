@@ -1,8 +1,8 @@
 """
-A consumer as a process: ``python -m soak.reader LOCK KIND [ARGUMENT ...]`` until its input ends.
+A consumer process: ``python -m soak.reader LOCK KIND [ARGUMENT ...]`` runs until its input ends.
 
-It reads again and again, and once a second prints one line of JSON: how many reads and changes it
-has seen, and the flaws since the line before. It waits while another process holds LOCK.
+It reads repeatedly, and once a second prints a line of JSON with the number of reads and changes so
+far, and the flaws since the previous line. It pauses while another process holds LOCK.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tests.support.revisions import Flaw, make_revision, read_revision
 REPORT_SECONDS = 1.0
 
 Read = Callable[[], object]
-"""Reads once and returns what it has seen; raises for a flaw."""
+"""Reads once and returns a description of the state; raises for a flaw."""
 
 
 def tree(link: str, retain_seconds: str) -> Read:
     """
-    Resolve the link once and read all below it: one whole revision.
+    Return a reader that resolves the link once and expects one complete revision below it.
 
-    A tree that takes longer than snapshots are retained is not judged.
+    A read that takes longer than snapshots are retained is not judged.
     """
 
     def read() -> object:
@@ -54,7 +54,7 @@ def tree(link: str, retain_seconds: str) -> Read:
 
 def files(folder: str) -> Read:
     """
-    Read a file that every revision has: it is there, and whole, of whatever revision.
+    Return a reader of a file that every revision contains: it must exist, from a single revision.
     """
     paths = cycle(sorted(path for path in make_revision(0) if path.startswith("pkg")))
 
@@ -63,7 +63,7 @@ def files(folder: str) -> Read:
         content = Path(folder, path).read_bytes()
         number = int(content.split(b" ", 1)[0])
         if content != make_revision(number)[path]:
-            raise Flaw(f"{path} is no file of revision {number}")
+            raise Flaw(f"{path} is not a file of revision {number}")
         return path, number
 
     return read
@@ -79,7 +79,7 @@ class Metadata:
 
     def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """
-        Run one statement and return its rows.
+        Run a statement and return its rows.
         """
         with closing(psycopg2.connect(self.url)) as connection:
             cursor = connection.cursor()
@@ -89,7 +89,7 @@ class Metadata:
 
 def grants(url: str, resource: str, wanted: str) -> Read:
     """
-    Ask who may do what on a resource that nobody touches; no answer is no flaw.
+    Return a reader of the grants on an untouched resource; an unreachable database is not a flaw.
     """
 
     def read() -> object:
@@ -109,7 +109,7 @@ KINDS: dict[str, tuple[Callable[..., Read], float]] = {
     "acquire": (ccache_reader.acquire, 0.05),
     "grants": (grants, 0.2),
 }
-"""How to read, and the seconds between two reads: the sidecars need the processor too."""
+"""How to read, and the seconds between two reads, which leave CPU time for the sidecars."""
 
 
 def main(lock: str, kind: str, *arguments: str) -> None:
@@ -131,7 +131,7 @@ def main(lock: str, kind: str, *arguments: str) -> None:
             try:
                 reads += 1
                 found = read()
-            except Exception as error:  # noqa: BLE001 - whatever it is, a consumer would see it
+            except Exception as error:  # noqa: BLE001 - a consumer would see any exception
                 flaws.append(f"{type(error).__name__}: {error}")
             else:
                 what, value = found if isinstance(found, tuple) else (None, found)

@@ -1,5 +1,5 @@
 """
-Consumers beside a post: processes that read all the time, and what they have seen so far.
+Consumers of a post: processes that read continuously, and their results so far.
 """
 
 from __future__ import annotations
@@ -16,31 +16,30 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).parents[1]
-# libpq prints what cuts a connection before psycopg2 listens: no answer, and that is no flaw.
+# libpq prints this if a connection is cut before psycopg2 uses it: no answer, which is not a flaw.
 CUT = "FATAL:  terminating connection"
 
 
 class Reader:
     """
-    One process of `soak.reader`; a `with` statement starts it, and ends it in any case.
+    A process of `soak.reader`; a `with` statement starts it and always ends it.
 
     Attributes:
-        reads: How many so far.
-        changes: How often something else was read than before.
-        flaws: What no consumer should see, and how often it was seen.
+        reads: The number of reads so far.
+        changes: How often a read differed from the previous one.
+        flaws: The flaws that it saw, and how often.
     """
 
     def __init__(
         self, lock: Path, kind: str, *arguments: object, environment: Mapping[str, str]
     ) -> None:
         """
-        Describe a reader; nothing is started yet.
+        Describe a reader without starting it.
 
         Args:
-            lock: A file beside the target, called like it; whoever has it by `holding` stops the
-                reader.
+            lock: A file beside the target, with its name; `holding` locks it to pause the reader.
             kind: One of `soak.reader.KINDS`, with its arguments.
-            environment: All that it gets.
+            environment: Its complete environment.
         """
         lock.touch()
         self.lock = lock
@@ -82,12 +81,12 @@ class Reader:
 
     def stop(self) -> None:
         """
-        Let it finish its read and say the last.
+        Let it finish its read and print its last line.
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
         if self._process.wait(60) != 0:
-            self._say(f"it has ended with code {self._process.returncode}")
+            self._say(f"it ended with code {self._process.returncode}")
         self._thread.join(10)
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +101,7 @@ class Reader:
 @contextmanager
 def holding(reader: Reader) -> Iterator[None]:
     """
-    Let a reader wait: what it reads is damaged by hand now.
+    Pause a reader while the files that it reads are damaged on purpose.
     """
     with reader.lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)

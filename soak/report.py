@@ -1,5 +1,5 @@
 """
-The tables of a soak: while it runs, at its end, and on its page.
+The tables of a soak: during the run, at its end, and for its page in the docs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MOST_FLAWS = 50
 @dataclass(frozen=True)
 class Run:
     """
-    One soak that is over.
+    A finished soak.
 
     Args:
-        left_out: Why, by sidecar.
+        left_out: Why sidecars were skipped, by name.
     """
 
     minutes: float
@@ -35,29 +35,29 @@ class Run:
     @property
     def flaws(self) -> list[str]:
         """
-        All that should not have been, with the sidecar before it.
+        All flaws, each with the name of its sidecar.
         """
         return [f"{s.name}: {flaw}" for s in self.stations for flaw in s.flaws]
 
 
 def so_far(stations: Sequence[Station], minutes: float) -> str:
     """
-    Return a few lines for those who watch.
+    Return the interim results.
     """
     lines = [f"after {minutes:.1f} minutes"]
     for station in stations:
         tally = station.tally
         lines.append(
             f"  {station.name:17} {tally.rounds:5} rounds  {_ends_of(station):4} kills and"
-            f" restarts  {_reads_of(station):9,} reads  {len(station.flaws):3} flaws  in step after"
-            f" {tally.median_seconds:.1f} s, at most {max(tally.converged, default=0):.1f} s"
+            f" restarts  {_reads_of(station):9,} reads  {len(station.flaws):3} flaws  recovery:"
+            f" median {tally.median_seconds:.1f} s, max {max(tally.converged, default=0):.1f} s"
         )
     return "\n".join(lines)
 
 
 def rounds_table(run: Run) -> str:
     """
-    What happened at each station, and what was seen.
+    Return a table of the events and results of each station.
     """
     header = (
         "sidecar",
@@ -69,10 +69,10 @@ def rounds_table(run: Run) -> str:
         "SIGHUP",
         "reads",
         "changes read",
-        "health asked",
+        "health probes",
         "unanswered in 5 s",
         "slowest answer",
-        "in step again, median",
+        "recovery, median",
         "longest",
         "flaws",
     )
@@ -101,19 +101,19 @@ def rounds_table(run: Run) -> str:
 
 def processes_table(run: Run) -> str:
     """
-    What each spared process held, in the first third of the run and in the last.
+    Return a table of each spared process's resources in the first and last third of the run.
     """
     header = (
         "process",
         "cycles",
         "memory, MiB",
-        "MiB an hour",
+        "MiB per hour",
         "descriptors",
         "threads",
         "children",
         "zombies",
         "files on its volume",
-        "lines of log",
+        "log lines",
     )
     rows = [
         (_name_of(station, post), *_figures(post))
@@ -146,7 +146,7 @@ def _figures(post: Post) -> list[str]:
 
 def kinds_table(run: Run) -> str:
     """
-    How often each kind of change and fault happened.
+    Return a table with the number of changes and faults of each kind.
     """
 
     def shown(counter: Counter[str]) -> str:
@@ -162,14 +162,14 @@ def kinds_table(run: Run) -> str:
 
 def summary(run: Run) -> str:
     """
-    Return all of it as Markdown.
+    Return all tables as Markdown.
     """
     engines = {station.name: station.engine() for station in run.stations if station.engine()}
     facts = [
         f"{run.minutes:g} minutes, `SEED={run.seed}`, {len(run.flaws)} flaws.",
         machine({"git": version_of("git", "--version")}),
         *(f"Beside {name}: {engine}." for name, engine in engines.items()),
-        *(f"Left out: {name}, as {reason}." for name, reason in run.left_out.items()),
+        *(f"Skipped: {name}: {reason}." for name, reason in run.left_out.items()),
     ]
     flaws = "".join(f"- {flaw}\n" for flaw in run.flaws[:MOST_FLAWS])
     parts = ["\n".join(facts) + "\n", rounds_table(run), processes_table(run), kinds_table(run)]
@@ -178,7 +178,7 @@ def summary(run: Run) -> str:
 
 def write_page(run: Run) -> None:
     """
-    Put the summary of a run into the documentation.
+    Write the summary of a run into the documentation.
     """
     write_part("soak", summary(run), PAGE)
 

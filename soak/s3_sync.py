@@ -1,5 +1,5 @@
 """
-s3-sync: both sources in both layouts, each with a process that is spared and one that is not.
+s3-sync: both sources in both layouts, each with a spared process and one that is killed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SETTINGS = {
 
 def target_of(post: Post) -> Path:
     """
-    What a post keeps equal to its source.
+    Return the folder that a post keeps equal to its source.
     """
     assert post.folder is not None
     return post.folder
@@ -50,7 +50,7 @@ def target_of(post: Post) -> Path:
 
 class S3Sync(Station):
     """
-    One bucket that is listed and one with releases, always of the same revision.
+    A bucket that is listed and a bucket with releases, always with the same revision.
     """
 
     name = "s3-sync"
@@ -115,7 +115,7 @@ class S3Sync(Station):
     @property
     def wanted(self) -> dict[str, bytes]:
         """
-        What both buckets hold.
+        The content of both buckets.
         """
         return make_revision(self.shown)
 
@@ -141,7 +141,7 @@ class S3Sync(Station):
 
     def leftovers(self) -> list[str]:
         """
-        Look for what a cycle leaves; a cycle of this very moment may have just begun.
+        Return temporary files of cycles; a cycle may be running right now.
         """
         found = []
         for post in self.posts:
@@ -159,14 +159,14 @@ class S3Sync(Station):
 
     def next_revision(self) -> None:
         """
-        All files change; some come and go.
+        Change all files; add and remove some.
         """
         self.number += 1
         self._show(self.number)
 
     def three_revisions(self) -> None:
         """
-        Three in a row, faster than anybody polls.
+        Publish three revisions in a row, faster than the poll interval.
         """
         for _ in range(3):
             self.next_revision()
@@ -174,13 +174,13 @@ class S3Sync(Station):
 
     def revision_comes_back(self) -> None:
         """
-        An earlier one is current again.
+        Make an earlier revision current again.
         """
         self._show(self.chance.randrange(max(1, self.number - 5), self.number + 1))
 
     def rotate_keys(self) -> None:
         """
-        New keys in the profile; the old ones cease to work at once.
+        Write new keys to the profile; the old ones stop working immediately.
         """
         self.keys += 1
         name, secret = f"AKIASOAK{self.keys:012d}", f"secret-{self.keys}"
@@ -195,7 +195,7 @@ class S3Sync(Station):
     @contextmanager
     def access_denied(self) -> Iterator[None]:
         """
-        The role has lost its policy.
+        Refuse all GET requests, as if the role had lost its policy.
         """
         refusal = access_denied("s3:ListBucket", "arn:aws:s3:::dags-bucket", "someone")
         with self._injected(refusal, lambda request: request.method == "GET"):
@@ -204,9 +204,9 @@ class S3Sync(Station):
     @contextmanager
     def objects_altered(self) -> Iterator[None]:
         """
-        Something on the way changes what is downloaded, each time in another way.
+        Corrupt every downloaded object in a different way, as a faulty network might.
 
-        What cannot be read of a listing stays as it was, beside what is gone and what is new.
+        With a listing, files that cannot be downloaded keep their old content, next to new files.
         """
         with ExitStack() as stack:
             for name, reader in self.reader_of.items():
@@ -241,7 +241,7 @@ class S3Sync(Station):
     @contextmanager
     def bad_release(self, part: str) -> Iterator[None]:
         """
-        A release of which one object is garbage is current, until a good one is published.
+        Publish a release with one garbage object, until a good release replaces it.
         """
         release = make_release({**make_revision(self.number + 1), "bad": os.urandom(8)})
         bad = {
@@ -258,7 +258,7 @@ class S3Sync(Station):
     @contextmanager
     def files_damaged(self) -> Iterator[None]:
         """
-        Edit, remove and replace files of a target in place.
+        Edit, remove and replace files of an in-place target.
         """
         post = self.chance.choice([post for post in self.posts if "in-place" in post.name])
         target = target_of(post)
@@ -266,7 +266,7 @@ class S3Sync(Station):
             for path in self.chance.sample(sorted(self.wanted), 4):
                 file = target / path
                 kind = self.chance.choice(("edited", "removed", "emptied", "a link"))
-                if not file.is_file():  # another revision is there for a moment
+                if not file.is_file():  # another revision is published at this moment
                     continue
                 if kind == "edited":
                     file.write_bytes(b"edited by hand\n")

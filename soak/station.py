@@ -1,9 +1,9 @@
 """
-What happens to one sidecar: rounds of a change, a fault and a blow, and the judgment after each.
+The events of one sidecar: rounds of a change, a fault and a blow, and the checks after each.
 
-A round changes the source, lets something go wrong for some seconds, now and then signals a
-process meanwhile, and lifts the fault. Then all posts must come into step with the source by
-themselves, and leave nothing about.
+A round changes the source, injects a fault for some seconds, sometimes signals a process meanwhile,
+and removes the fault. Then all posts must match the source again without help, and leave no
+temporary files behind.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Say = Callable[[str], object]
 
 class Missing(Exception):
     """
-    This machine lacks what a station needs; the text is one line.
+    A requirement of a station is missing on this machine; the text is one line.
     """
 
 
 class Bag:
     """
-    Names drawn by chance, each as often as any other.
+    Names in random order, all drawn equally often.
     """
 
     def __init__(self, names: Iterable[str], chance: Random) -> None:
@@ -60,11 +60,11 @@ class Bag:
 @dataclass
 class Tally:
     """
-    What has happened at a station.
+    The events at a station.
 
     Attributes:
-        converged: Seconds from the end of each fault until all posts were in step.
-        flaws: What should not have been, beside what posts and readers have seen.
+        converged: Seconds from the end of each fault until all posts matched the source.
+        flaws: Flaws other than those found by posts and readers.
     """
 
     changes: Counter[str] = field(default_factory=Counter)
@@ -84,14 +84,14 @@ class Tally:
 
 class Station:
     """
-    One sidecar with its source, its posts and its readers; a `with` statement starts it.
+    One sidecar with its source, posts and readers; a `with` statement starts it.
 
-    A subclass opens all that it needs on `stack`, in its constructor what does not run by itself
-    and in `set_up` the rest, and fills `posts`, `readers`, `changes` and `faults`.
+    A subclass registers all its resources on `stack`: those without processes in its constructor,
+    the others in `set_up`. It fills `posts`, `readers`, `changes` and `faults`.
 
     Args:
-        seed: Of what happens; when it happens is up to the machine.
-        say: Told one line for each event.
+        seed: The seed of the events; their times depend on the machine.
+        say: Receives a line for each event.
     """
 
     name = ""
@@ -110,28 +110,28 @@ class Station:
 
     def set_up(self) -> None:
         """
-        Start servers, posts and readers.
+        Start the servers, and create posts and readers.
 
         Raises:
-            Missing: Something is not on this machine.
+            Missing: A requirement is missing on this machine.
         """
         raise NotImplementedError
 
     def behind(self) -> list[str]:
         """
-        Say in what the posts are not in step with the source; empty when they are.
+        Return how the posts differ from the source; empty if they match it.
         """
         raise NotImplementedError
 
     def leftovers(self) -> list[str]:
         """
-        What lies about and should not while all is calm.
+        Return the temporary files that should not exist between rounds.
         """
         raise NotImplementedError
 
     def engine(self) -> str:
         """
-        What took part beside the sidecar, for the report.
+        Return the other software that took part, for the report.
         """
         return ""
 
@@ -158,7 +158,7 @@ class Station:
 
     def run(self, until: float) -> None:
         """
-        Let rounds happen until a moment of the monotonic clock, or `ended`; one in any case.
+        Run rounds until a time of the monotonic clock or until `ended`; at least one.
         """
         self.round()
         while not self.ended.is_set() and time.monotonic() < until:
@@ -166,7 +166,7 @@ class Station:
 
     def round(self) -> None:
         """
-        One change, one fault, perhaps one blow; then everything must be well.
+        Run a round: a change, a fault, perhaps a blow, and then all checks.
         """
         change, fault = self.changes_left.draw(), self.faults_left.draw()
         blow = self.blows_left.draw() if self.chance.random() < BLOW_CHANCE else CALM
@@ -194,7 +194,7 @@ class Station:
 
     def hold(self, least: float, most: float) -> None:
         """
-        Wait for seconds by chance; not once the run is over.
+        Wait for a random number of seconds, or until the run ends.
         """
         self.ended.wait(self.chance.uniform(least, most))
 
@@ -202,7 +202,10 @@ class Station:
         began = time.monotonic()
         while behind := self.behind():
             if time.monotonic() - began > deadline_seconds:
-                self.flaw(f"not in step {deadline_seconds:g} s after {what}: {'; '.join(behind)}")
+                self.flaw(
+                    f"did not match the source {deadline_seconds:g} s after {what}: "
+                    f"{'; '.join(behind)}"
+                )
                 break
             if self.ended.wait(0.1):
                 return
@@ -210,12 +213,12 @@ class Station:
 
     def _wait_until_tidy(self, what: str) -> None:
         """
-        Wait until nothing lies about: a cycle of this very moment may have just begun.
+        Wait until no temporary files remain: a cycle may be running right now.
         """
         began = time.monotonic()
         while left := self.leftovers():
             if time.monotonic() - began > TIDY_SECONDS:
-                self.flaw(f"left about after {what}: {'; '.join(left)}")
+                self.flaw(f"left behind after {what}: {'; '.join(left)}")
                 return
             if self.ended.wait(0.1):
                 return
@@ -223,20 +226,20 @@ class Station:
     @contextmanager
     def until_in_step(self) -> Iterator[None]:
         """
-        Do what is inside, and wait until all posts are in step again.
+        Run the body, then wait until all posts match the source again.
         """
         yield
         self._wait_until_in_step(DEADLINE_SECONDS, "damage by hand")
 
     def flaw(self, text: str) -> None:
         """
-        Write down what should not be.
+        Record a flaw.
         """
         self.tally.flaws.append(text)
 
     def close(self) -> None:
         """
-        End readers and posts as a pod does, and judge what they were.
+        End readers and posts as a pod does, and check the growth of spared posts.
         """
         for reader in self.readers:
             reader.stop()
@@ -249,7 +252,7 @@ class Station:
     @property
     def flaws(self) -> list[str]:
         """
-        All that should not have been; what readers have seen again and again is there once.
+        All flaws; a flaw that readers saw repeatedly is listed once.
         """
         of_posts = [flaw for post in self.posts for flaw in post.flaws]
         of_readers = [flaw for reader in self.readers for flaw in list(reader.flaws)]

@@ -1,5 +1,5 @@
 """
-sync-perm: a real Airflow's database, and a process that is spared beside one that is not.
+sync-perm: the database of a real Airflow, a spared process and one that is killed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ DEFAULT_ROLES = ("Viewer", "User", "Op")
 ACTIONS = ("can_read", "can_edit", "can_delete")
 DAGS = 20
 CANARY = "canary"
-"""A DAG whose grants nobody touches: they must be there all the time."""
+"""A DAG whose grants are never changed: they must exist at all times."""
 SETTINGS = {"INTERVAL": "1", "SYNC_PERM_LOG_LEVEL": "info", "SYNC_PERM_TIMEOUT": "60s"}
 
 
 class SyncPermStation(Station):
     """
-    PostgreSQL with some DAGs; what is wanted is what Airflow's own sync-perm makes of a copy.
+    PostgreSQL with some DAGs; the expected state is the result of Airflow's sync-perm on a copy.
     """
 
     name = "sync-perm"
@@ -86,7 +86,7 @@ class SyncPermStation(Station):
 
     def engine(self) -> str:
         """
-        What Airflow and PostgreSQL took part.
+        Return the Airflow version and the database.
         """
         return "Airflow 2.11 on PostgreSQL"
 
@@ -96,7 +96,7 @@ class SyncPermStation(Station):
 
     def _write(self, dags: dict[str, AccessControl]) -> None:
         """
-        Write DAGs, and let Airflow say what follows from them.
+        Write DAGs, and let Airflow compute the expected state.
         """
         self.airflow.write_dags(self.database, self.home, dags)
         self.dags |= dags
@@ -110,7 +110,7 @@ class SyncPermStation(Station):
 
     def behind(self) -> list[str]:
         """
-        Compare the tables with what Airflow would have.
+        Compare the tables with the state that Airflow computes.
         """
         shown = permissions.contents(self.database)
         if differences := permissions.difference(shown, self.wanted):
@@ -119,7 +119,7 @@ class SyncPermStation(Station):
 
     def leftovers(self) -> list[str]:
         """
-        What lies in the temporary folders besides the one that each supervisor keeps.
+        Return entries of the temporary folders, except the one that each supervisor keeps.
         """
         found = []
         for post in self.posts:
@@ -130,7 +130,7 @@ class SyncPermStation(Station):
 
     def _some_grant(self) -> tuple[str, str, str]:
         """
-        A grant that a DAG asks for: role, action, resource.
+        Return a grant that a DAG declares: role, action, resource.
         """
         dag_id = self.chance.choice(sorted(self.dags))
         control: Any = self.dags[dag_id]
@@ -139,14 +139,14 @@ class SyncPermStation(Station):
 
     def revoke(self) -> None:
         """
-        Take from roles what DAGs give them.
+        Revoke grants that DAGs declare.
         """
         for _ in range(3):
             permissions.revoke(self.database, *self._some_grant())
 
     def grant(self) -> None:
         """
-        Give a role what no DAG asks for.
+        Add a grant that no DAG declares.
         """
         _, _, resource = self._some_grant()
         role = self.chance.choice((*ROLES, *DEFAULT_ROLES))
@@ -154,34 +154,34 @@ class SyncPermStation(Station):
 
     def delete_permission(self) -> None:
         """
-        A permission is gone with all its grants.
+        Delete a permission with all its grants.
         """
         _, action, resource = self._some_grant()
         permissions.delete_permission(self.database, action, resource)
 
     def null_rows(self) -> None:
         """
-        What two simultaneous runs of Airflow leave.
+        Add the NULL rows that two concurrent runs of Airflow leave.
         """
         for _ in range(3):
             permissions.add_null_row(self.database)
 
     def revoke_from_admin(self) -> None:
         """
-        Edit the role Admin.
+        Revoke a permission of the role Admin.
         """
         permissions.revoke(self.database, "Admin", "can_read", "DAGs")
 
     def change_dags(self) -> None:
         """
-        Some DAGs ask for something else, and one is new.
+        Change the access_control of some DAGs, and add a DAG.
         """
         chosen = [*self.chance.sample(sorted(self.dags), 3), f"dag_{len(self.dags)}"]
         self._write({dag_id: self._access_control() for dag_id in chosen})
 
     def late_role(self) -> None:
         """
-        A DAG names a role that is created only afterwards.
+        Write a DAG whose role is created only afterwards.
         """
         self.roles += 1
         role, dag_id = f"late_{self.roles}", f"waits_{self.roles}"
@@ -193,7 +193,7 @@ class SyncPermStation(Station):
     @contextmanager
     def database_down(self) -> Iterator[None]:
         """
-        PostgreSQL is stopped at once.
+        Stop PostgreSQL immediately.
         """
         self.server.stop()
         try:
@@ -204,7 +204,7 @@ class SyncPermStation(Station):
     @contextmanager
     def database_hangs(self) -> Iterator[None]:
         """
-        PostgreSQL takes connections and never answers; neither do those that are open.
+        Let PostgreSQL accept connections without answering, on open connections, too.
         """
         backends = [pid for (pid,) in self._others("pid")]
         self.server.send_signal(signal.SIGSTOP)
@@ -218,7 +218,7 @@ class SyncPermStation(Station):
     @contextmanager
     def connections_cut(self) -> Iterator[None]:
         """
-        A firewall or an administrator cuts connections, again and again.
+        Cut connections repeatedly, as a firewall or an administrator might.
         """
         for _ in range(5):
             self._others("pg_terminate_backend(pid)")
@@ -228,7 +228,7 @@ class SyncPermStation(Station):
     @contextmanager
     def database_closed(self) -> Iterator[None]:
         """
-        Nobody may log in to it for a while.
+        Refuse all connections to the database for a while.
         """
         self._allow(connections=False)
         self._others("pg_terminate_backend(pid)")
@@ -240,7 +240,7 @@ class SyncPermStation(Station):
     @contextmanager
     def tables_locked(self) -> Iterator[None]:
         """
-        A migration or a backup holds the tables.
+        Lock the tables, as a migration or a backup might.
         """
         connection = psycopg2.connect(self.database.url)
         try:
@@ -254,7 +254,7 @@ class SyncPermStation(Station):
     @contextmanager
     def airflow_killed(self) -> Iterator[None]:
         """
-        SIGKILL for whatever the supervisors have started, in the midst of a pass.
+        Send SIGKILL to all processes that the supervisors started, during a pass.
         """
         for _ in range(20):
             for post in self.posts:

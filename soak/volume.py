@@ -1,5 +1,5 @@
 """
-The volume that the targets of a station lie on: a small one, which can be full.
+The volume with the targets of a station: a small one, which can be filled up.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Volume:
     """
+    A folder for targets.
+
     Args:
-        path: Its folder.
-        is_small: It has a size of its own, so that it can be filled.
+        path: Its path.
+        is_small: Whether it is a separate file system of limited size, which can be filled up.
     """
 
     path: Path
@@ -26,7 +28,7 @@ class Volume:
     @contextmanager
     def full(self) -> Iterator[None]:
         """
-        Leave no room on it.
+        Fill it up completely.
         """
         filler = self.path / "filler"
         with filler.open("wb", buffering=0) as file, suppress(OSError):
@@ -41,10 +43,10 @@ class Volume:
 @contextmanager
 def volume(path: Path, size: str) -> Iterator[Volume]:
     """
-    Mount a volume in memory where that is allowed (root), else take a plain folder.
+    Mount a volume in memory if that is allowed (root), otherwise use a plain folder.
 
     Args:
-        size: As mount takes it: `16m`.
+        size: The size in mount's notation, such as `16m`.
     """
     path.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", str(path)]

@@ -1,3 +1,3 @@
 """
-What `make demo-airflow` runs: all four sidecars beside a real Airflow.
+The program of `make demo-airflow`: all four sidecars beside a real Airflow.
 """

@@ -1,7 +1,7 @@
 """
-Play the story beside a real Airflow 3 and a real Airflow 2.11; exit 0 when every promise held.
+Plays the steps beside a real Airflow 3 and a real Airflow 2.11; exits with 0 if all checks passed.
 
-`python -m demo.airflow [3] [2.11]`: without a version both, one after the other.
+`python -m demo.airflow [3] [2.11]`: without arguments, it plays both versions in turn.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ from tests.support.permissions import add_user
 VERSIONS: tuple[Version, ...] = ("3", "2.11")
 PASSWORD = "only this demo knows it"
 STEPS: tuple[script.Step[Stage], ...] = (
-    ("a release is published", releases.release_is_published),
-    ("a ticket appears", task.ticket_appears),
+    ("first release", releases.release_is_published),
+    ("first ticket", task.ticket_appears),
     ("Airflow starts", releases.airflow_starts),
-    ("what the shell loop does", permissions.loop_does_not_help),
+    ("the shell loop", permissions.loop_does_not_help),
     ("sync-perm starts", permissions.sidecar_starts),
-    ("a role comes after its DAG", permissions.role_comes_late),
-    ("a task uses the ticket", task.task_uses_it),
-    ("the next release", releases.release_follows),
+    ("a role created late", permissions.role_comes_late),
+    ("a task with a ticket", task.task_uses_it),
+    ("next release", releases.release_follows),
     ("a bad release", releases.bad_release_is_refused),
     ("a rollback", releases.release_is_rolled_back),
     ("a run keeps its version", versions.run_keeps_its_version),
-    ("someone edits grants", permissions.grants_are_edited),
+    ("edited grants", permissions.grants_are_edited),
     ("a folder for a team", permissions.folder_becomes_a_grant),
-    ("nothing changes", permissions.nothing_changes),
-    ("the folder comes from git", git.folder_comes_from_git),
+    ("idle cost", permissions.nothing_changes),
+    ("switch to git", git.folder_comes_from_git),
     ("a bad and a good commit", git.commits_follow),
-    ("the database goes away", end.database_goes_away),
+    ("database outage", end.database_goes_away),
     ("SIGTERM", end.sidecars_end),
 )
 
 
 def play(version: Version, home: Path) -> int:
     """
-    Play the story beside one Airflow, in a folder of its own, and return the exit code.
+    Play the steps beside one Airflow, in a separate folder, and return the exit code.
     """
     console.heading(f"All four sidecars beside a real Airflow {version}")
-    console.say(f"installing it into .airflow/{version}, where it is not there yet ...")
+    console.say(f"installing Airflow into .airflow/{version}, unless it is already installed ...")
     try:
         airflow = Airflow.install(version)
     except AirflowIsMissing as missing:
-        console.say(f"left out: {missing}")
+        console.say(f"skipped: {missing}")
         return 1
     with ExitStack() as stack:
         stage = set_up(airflow, home, stack)
         console.say(
-            f"its metadata: {stage.database.url.partition(':')[0]}; its shortened loops: it looks"
-            f" for new files every second, and reads each again after {PARSE_SECONDS} s (30 s by"
-            " default)"
+            f"metadata database: {stage.database.url.partition(':')[0]}; shortened intervals:"
+            " Airflow searches\nfor new files every second, and parses each file every"
+            f" {PARSE_SECONDS} s (default: 30 s)"
         )
         return script.play(STEPS, stage)
 
 
 def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:
     """
-    Start the servers; Airflow and the sidecars are left to the steps.
+    Start the servers; the steps start Airflow and the sidecars.
     """
     server = stack.enter_context(Postgres())
     database = airflow.new_postgres(server, home)
@@ -98,14 +98,15 @@ def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Play in temporary folders; nothing is left behind.
+    Play in temporary folders, which are removed afterwards.
     """
     unknown = set(arguments) - set(VERSIONS)
     if unknown:
-        print(f"no such Airflow here: {', '.join(sorted(unknown))}; 3 or 2.11", file=sys.stderr)
+        names = ", ".join(sorted(unknown))
+        print(f"unknown Airflow version: {names}; use 3 or 2.11", file=sys.stderr)
         return 2
     if lacking := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        console.heading(f"All of it is left out: Airflow's metadata {lacking}")
+        console.heading(f"Skipped: Airflow's metadata {lacking}")
         return 1
     script.prepare_process()
     chosen = [version for version in VERSIONS if not arguments or version in arguments]

@@ -19,13 +19,13 @@ from tests.support.program import own_port
 from tests.support.sync_perm import descendants_of, signal_all
 
 PATIENCE_SECONDS = 300.0
-"""How long Airflow may take for anything: the machine may be small, and busy."""
+"""The longest wait for Airflow: the machine may be small and busy."""
 PARSE_SECONDS = 15
 COMMANDS: Mapping[Version, tuple[tuple[str, ...], ...]] = {
     "3": (("api-server", "--workers", "1"), ("scheduler", "--skip-serve-logs"), ("dag-processor",)),
     "2.11": (("webserver", "--workers", "1"), ("scheduler", "--skip-serve-logs")),
 }
-"""The first of each answers HTTP."""
+"""The first command of each version answers HTTP."""
 API: Mapping[Version, str] = {"3": "/api/v2", "2.11": "/api/v1"}
 SECRET = "only the processes of this demo know it: 64 bytes and a bit more"
 
@@ -35,12 +35,12 @@ class Components:
     Airflow's long-running processes; leaving the `with` statement kills them.
 
     Args:
-        airflow: Which.
-        url: Its metadata database.
-        home: HOME of all of them, and where their logs go.
+        airflow: The installation.
+        url: The URL of its metadata database.
+        home: HOME of all processes, and the folder for their logs.
         dags: The DAG folder.
-        settings: More variables, which its tasks see too.
-        more: The command lines of other processes that belong to it.
+        settings: More variables, which its tasks inherit.
+        more: The command lines of additional processes.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Components:
         self._program = airflow.bin / "airflow"
         self._home = home
         self.notes = home / "notes"
-        """Where tasks write what they have to say to the demo."""
+        """The file in which tasks write notes for the demo."""
         self._environment = {
             **airflow.environment(url, home),
             **short_loops(airflow.version),
@@ -83,7 +83,7 @@ class Components:
             self._environment["AIRFLOW__API__AUTH_BACKENDS"] = backend
         self._stack = ExitStack()
         self.processes: dict[str, Daemon] = {}
-        """By name: `scheduler` for example."""
+        """By name, for example `scheduler`."""
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +107,7 @@ class Components:
 
     def start(self) -> None:
         """
-        Start all of them, and return at once.
+        Start all processes, and return immediately.
         """
         (self._home / "airflow").mkdir(parents=True, exist_ok=True)
         for command in self._commands:
@@ -115,7 +115,7 @@ class Components:
 
     def restart(self, name: str) -> None:
         """
-        Kill one of them with all that it has started, and start it again.
+        Kill a process with all its descendants, and start it again.
         """
         below = descendants_of(self.processes[name].pid)
         self.processes[name].kill()
@@ -136,10 +136,10 @@ class Components:
 
     def wait_until_answers(self) -> None:
         """
-        Wait for the first good answer of the API.
+        Wait for the first successful answer of the API.
 
         Raises:
-            StepFailed: None came.
+            StepFailed: The API did not answer in time.
         """
         opener = build_opener(ProxyHandler({}))
         url = f"{self.endpoint}{API[self.version]}/version"
@@ -153,9 +153,9 @@ class Components:
 
     def stop(self) -> float:
         """
-        End all of them by SIGTERM at once, and return the seconds to the end of the last.
+        Send SIGTERM to all processes at once; return the seconds until the last one ended.
 
-        What is deaf to it is killed after a minute: they are not ours to judge.
+        A process that ignores it is killed after a minute; Airflow is not under test here.
         """
         began = time.monotonic()
         for daemon in self.processes.values():
@@ -169,7 +169,7 @@ class Components:
 
 def bundle_of(dags: Path) -> dict[str, str]:
     """
-    Return the settings of Airflow 3 for DAG versions over what a link shows.
+    Return the settings of Airflow 3 for DAG versions of the folder that a link shows.
     """
     bundle = {
         "name": "dags",
@@ -184,7 +184,7 @@ def bundle_of(dags: Path) -> dict[str, str]:
 
 def short_loops(version: Version) -> dict[str, str]:
     """
-    Return the settings that make Airflow look at its DAG folder more often than by default.
+    Return the settings that make Airflow read its DAG folder more often than by default.
     """
     section = "DAG_PROCESSOR" if version == "3" else "SCHEDULER"
     common = {

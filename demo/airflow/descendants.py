@@ -1,7 +1,7 @@
 """
-The end of every process below this one, those that have made themselves independent included.
+Ends all descendants of this process, including those that became independent.
 
-Airflow's components put their workers into process groups of their own, and rename them.
+Airflow's components put their workers into separate process groups, and rename them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 @contextmanager
 def ended() -> Iterator[None]:
     """
-    Adopt processes whose parent has ended, and kill all that are left on the way out.
+    Adopt orphaned processes, and kill all remaining descendants on exit.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:

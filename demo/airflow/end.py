@@ -1,5 +1,5 @@
 """
-The last steps: Airflow ends, its database goes away and comes back, the sidecars end.
+The last steps: Airflow ends, its database stops and restarts, the sidecars end.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from demo.script import Result
 
 def database_goes_away(stage: Stage) -> Result:
     """
-    The database stops and comes back, after Airflow's own processes, which would not bear it.
+    The database stops and restarts. Airflow's own processes end first: they would not survive it.
     """
     daemon = stage.daemons["sync-perm"]
-    say(f"Airflow's own processes end first: {stage.components.stop():.1f} s after SIGTERM")
+    say(f"stopped Airflow's own processes: {stage.components.stop():.1f} s after SIGTERM")
     stage.server.stop()
     failed = stage.wait(
         daemon,
@@ -28,17 +28,17 @@ def database_goes_away(stage: Stage) -> Result:
     began = time.monotonic()
     stage.wait(daemon, lambda: daemon.readiness()["reason"] is None, "it recovers")
     return Result(
-        "one line a failure, and back by itself; time is from the database's return",
+        "one log line per failure, automatic recovery; time: from the database's restart",
         time.monotonic() - began,
     )
 
 
 def sidecars_end(stage: Stage) -> Result:
     """
-    SIGTERM to all that still run.
+    SIGTERM to all running sidecars.
     """
     began = time.monotonic()
     for program in list(stage.daemons):
         stage.end(program)
     said = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in stage.ended.items())
-    return Result(f"exit code 0 each: {said}", time.monotonic() - began)
+    return Result(f"all exited with code 0: {said}", time.monotonic() - began)

@@ -1,5 +1,5 @@
 """
-The steps with git: the same DAG folder, from now on filled by git-sync-wrapper.
+The steps with git: git-sync-wrapper takes over the DAG folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ THIRD = "orders from git"
 
 def folder_comes_from_git(stage: Stage) -> Result:
     """
-    s3-sync ends, git-sync-wrapper takes over its volume; Airflow is not told.
+    s3-sync ends and git-sync-wrapper takes over its volume; Airflow is not restarted.
     """
     if skip_reason():
         return left_out()
@@ -37,7 +37,7 @@ def folder_comes_from_git(stage: Stage) -> Result:
     }
     began = time.monotonic()
     daemon = stage.start(PROGRAM, settings)
-    say("s3-sync has ended; started git-sync-wrapper on its volume")
+    say("stopped s3-sync; started git-sync-wrapper on its volume")
     say(f"GITSYNC_ROOT={settings['GITSYNC_ROOT']} GITSYNC_LINK={settings['GITSYNC_LINK']}")
     stage.wait(daemon, lambda: shown(stage) == commit, "the commit is shown")
     seconds = time.monotonic() - began
@@ -45,15 +45,15 @@ def folder_comes_from_git(stage: Stage) -> Result:
     check(stage.import_errors() == [], "Airflow has no import error")
     check(stage.person.may_read("sales_daily"), "Airflow's API still shows the DAG")
     return Result(
-        "Airflow reads on, nothing of it was restarted; time is from the start of the process to "
-        "the commit in the folder",
+        "Airflow kept running and reads the commit; time: from the process start to the commit in "
+        "the folder",
         seconds,
     )
 
 
 def commits_follow(stage: Stage) -> Result:
     """
-    A bad commit is held, the next good one arrives.
+    A bad commit is refused, the next good one is published.
     """
     if stage.repository is None:
         return left_out()
@@ -76,13 +76,13 @@ def commits_follow(stage: Stage) -> Result:
     stage.wait(daemon, lambda: shown(stage) == good, "the good commit is shown")
     ours = time.monotonic() - began
     theirs = stage.wait_for_description(THIRD)
-    what = f"{event['path']}:{event['line']} named, the last good commit stayed; the next good one"
+    what = f"refused {event['path']}:{event['line']}, the last good commit stayed; the fix"
     return shared(what, ours, theirs)
 
 
 def commit_checkout(repository: Repository, stage: Stage) -> str:
     """
-    Commit the whole checkout, and return the hash.
+    Commit the whole checkout and return the hash.
     """
     return repository.commit(files_in(stage.checkout), whole=True)
 
@@ -96,6 +96,6 @@ def shown(stage: Stage) -> str:
 
 def left_out() -> Result:
     """
-    Return what a step says on a machine without git.
+    Return the result of a step on a machine without git.
     """
-    return Result(f"left out: {skip_reason()}", None)
+    return Result(f"skipped: {skip_reason()}", None)

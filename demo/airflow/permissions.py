@@ -41,26 +41,26 @@ roles:
 
 def loop_does_not_help(stage: Stage) -> Result:
     """
-    What the shell loop runs every minute, once, after a role was created.
+    One run of the command of the shell loop, after a role was created.
     """
     add_role(stage.database, "team_stock")
-    say("an administrator creates the role team_stock, which the DAG stock_hourly names")
+    say("an administrator created the role team_stock, which stock_hourly's access_control lists")
     if stage.airflow.version == "3":
-        return Result("left out: Airflow 3 fixes DAG permissions itself, at its next parse", None)
+        return Result("skipped: Airflow 3 fixes DAG permissions itself, at its next parse", None)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     stage.airflow.run(stage.database, stage.home / "by-hand", "airflow", "sync-perm")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    check(not may(stage, "team_stock", "stock_hourly"), "airflow sync-perm leaves DAGs aside")
+    check(not may(stage, "team_stock", "stock_hourly"), "airflow sync-perm ignores DAGs")
     return Result(
-        f"airflow sync-perm: {cpu:.1f} s of CPU, and team_stock still may not read stock_hourly",
+        f"airflow sync-perm took {cpu:.1f} s of CPU; team_stock still cannot read stock_hourly",
         time.monotonic() - began,
     )
 
 
 def sidecar_starts(stage: Stage) -> Result:
     """
-    The sidecar finds the difference and fixes it; it names the DAG that it cannot sync.
+    The sidecar finds the difference and fixes it; it reports the DAG that it cannot sync.
     """
     settings = {
         "INTERVAL": "1",
@@ -78,10 +78,10 @@ def sidecar_starts(stage: Stage) -> Result:
     stage.wait(daemon, lambda: may(stage, "team_stock", "stock_hourly"), "team_stock is granted")
     seconds = time.monotonic() - began
     failed = stage.wait(
-        daemon, lambda: daemon.find_event("dag_failed", dag="sales_daily"), "the DAG is named"
+        daemon, lambda: daemon.find_event("dag_failed", dag="sales_daily"), "the DAG is reported"
     )
     say(f"dag_failed: sales_daily, {failed['reason']}: {failed['error']}")
-    return Result("team_stock may read stock_hourly; start of the process included", seconds)
+    return Result("team_stock can read stock_hourly; includes the process start", seconds)
 
 
 def role_comes_late(stage: Stage) -> Result:
@@ -95,7 +95,7 @@ def role_comes_late(stage: Stage) -> Result:
 
 def grant_late(stage: Stage, daemon: Daemon) -> Result:
     """
-    Create the role, and wait for the grant and for what its member sees.
+    Create the role; wait for the grant, and until its member sees the DAG.
     """
     ended = events_of(daemon, "pass_finished")
     with daemon.held():
@@ -103,7 +103,7 @@ def grant_late(stage: Stage, daemon: Daemon) -> Result:
         add_member(stage.database, MEMBER, "team_sales")
         refused = not stage.person.may_read("sales_daily")
         check(refused, "without sync-perm a member of the role does not see the DAG")
-    say(f"created the role team_sales; Airflow's API refuses sales_daily to its member {MEMBER}")
+    say(f"created the role team_sales; Airflow's API denies its member {MEMBER} sales_daily")
     began = time.monotonic()
     stage.wait(daemon, lambda: may(stage, "team_sales", "sales_daily"), "team_sales is granted")
     seconds = time.monotonic() - began
@@ -112,19 +112,19 @@ def grant_late(stage: Stage, daemon: Daemon) -> Result:
     )
     visible = time.monotonic() - began
     actions = sorted(action for _, action in grants_on(stage.database, "DAG:sales_daily"))
-    check(actions == ["can_edit", "can_read"], f"exactly what is asked for: {actions}")
+    check(actions == ["can_edit", "can_read"], f"exactly the declared grants: {actions}")
     stage.wait(daemon, lambda: events_of(daemon, "pass_finished") > ended, "the pass ends")
     passed = daemon.find_event("pass_finished") or {}
     return Result(
         f"team_sales has {' and '.join(actions)} on sales_daily; {MEMBER} sees it in Airflow's API "
-        f"after {visible:.1f} s; {passed['cpu_seconds']:.1f} s of CPU are Airflow's own code",
+        f"after {visible:.1f} s; Airflow's own code took {passed['cpu_seconds']:.1f} s of CPU",
         seconds,
     )
 
 
 def grants_are_edited(stage: Stage) -> Result:
     """
-    A grant is removed where access_control asks for it, one is added where nothing is asked.
+    A grant that access_control declares is removed; another is added to a DAG without it.
     """
     daemon = stage.daemons[PROGRAM]
     add_role(stage.database, "auditors")
@@ -135,18 +135,18 @@ def grants_are_edited(stage: Stage) -> Result:
         stage.wait(
             daemon,
             lambda: ("Viewer", "can_edit") in grants_on(stage.database, "DAG:stock_hourly"),
-            "the removed grant is back",
+            "the removed grant is restored",
         )
         seconds = time.monotonic() - began
-    check(may(stage, "auditors", "db_cleanup"), "a DAG without access_control is left alone")
+    check(may(stage, "auditors", "db_cleanup"), "a DAG without access_control is not changed")
     return Result(
-        "the removed grant came back; the one on a DAG without access_control stays", seconds
+        "restored the removed grant; did not touch the one on a DAG without access_control", seconds
     )
 
 
 def folder_becomes_a_grant(stage: Stage) -> Result:
     """
-    A DAG comes in the folder that the roles file gives to a team.
+    A new DAG in the folder that the roles file grants to a team.
     """
     daemon, dag_id = stage.daemons[PROGRAM], "returns_weekly"
     say("the roles file of sync-perm:")
@@ -162,10 +162,10 @@ def folder_becomes_a_grant(stage: Stage) -> Result:
     stage.wait(daemon, lambda: may(stage, "returns-team", dag_id), "the team is granted")
     seconds = time.monotonic() - began
     granted = grants_on(stage.database, f"DAG:{dag_id}")
-    check({("returns-team", "can_read"), ("returns-team", "can_edit")} == granted, "no one else")
+    check({("returns-team", "can_read"), ("returns-team", "can_edit")} == granted, "no other role")
     check(not may(stage, "returns-team", "db_cleanup"), "no DAG outside the folder")
     return Result(
-        f"{dag_id} in team-returns/: returns-team may read and edit it; time is from Airflow's"
+        f"{dag_id} in team-returns/: returns-team can read and edit it; time: from Airflow's"
         " parse to the grant",
         seconds,
     )
@@ -173,7 +173,7 @@ def folder_becomes_a_grant(stage: Stage) -> Result:
 
 def nothing_changes(stage: Stage) -> Result:
     """
-    What the sidecar costs while Airflow works beside it.
+    The idle cost of the sidecar while Airflow runs beside it.
     """
     daemon = stage.daemons[PROGRAM]
     seen = daemon.metric(UNCHANGED)
@@ -181,17 +181,17 @@ def nothing_changes(stage: Stage) -> Result:
     began, rows = time.monotonic(), log_rows(stage.database)
     passes = events_of(daemon, "pass_started")
     first, before = daemon.metric(UNCHANGED), cpu_seconds(daemon.pid)
-    wait_until(  # seldom: the question costs more than the poll
+    wait_until(  # with a long step: reading the metric costs more than a poll
         lambda: daemon.metric(UNCHANGED) >= first + QUIET_POLLS,
         "ten polls",
         SIDECAR_SECONDS,
         step_seconds=QUIET_POLLS + 1,
     )
     cpu = (cpu_seconds(daemon.pid) - before) / (daemon.metric(UNCHANGED) - first)
-    check(rows == log_rows(stage.database), "no row is written into the audit log")
+    check(rows == log_rows(stage.database), "no row is written to the audit log")
     check(passes == events_of(daemon, "pass_started"), "no Airflow is started")
     return Result(
-        f"{QUIET_POLLS} polls of {cpu * 1000:.1f} ms of CPU, nothing written, no Airflow started",
+        f"{QUIET_POLLS} polls of {cpu * 1000:.1f} ms of CPU; no write, no start of Airflow",
         time.monotonic() - began,
     )
 
@@ -199,15 +199,15 @@ def nothing_changes(stage: Stage) -> Result:
 @contextmanager
 def parser_held(stage: Stage) -> Iterator[None]:
     """
-    Keep Airflow 3 from fixing permissions itself, so that what happens is sync-perm's doing.
+    Keep Airflow 3 from fixing permissions itself, so that any change is made by sync-perm.
 
-    Its dag-processor is stopped when it has just read every file: in no transaction.
+    Its dag-processor is stopped right after it has read every file: outside of a transaction.
     """
     if stage.airflow.version != "3":
         yield
         return
     wait_for_parse(stage)
-    say("holding the dag-processor (SIGSTOP): at its next parse it would fix permissions itself")
+    say("stopped the dag-processor (SIGSTOP): its next parse would fix the permissions itself")
     with stage.components.parser.held():
         yield
 
@@ -221,6 +221,6 @@ def events_of(daemon: Daemon, name: str) -> int:
 
 def may(stage: Stage, role: str, dag_id: str) -> bool:
     """
-    Whether a role may read a DAG.
+    Whether a role can read a DAG.
     """
     return (role, "can_read") in grants_on(stage.database, f"DAG:{dag_id}")

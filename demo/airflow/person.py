@@ -1,5 +1,5 @@
 """
-A person who uses Airflow's REST API with a name and a password.
+A user of Airflow's REST API with a name and a password.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.airflow import Version
 
 class Person:
     """
-    One user.
+    A user of the API.
     """
 
     def __init__(self, version: Version, endpoint: str, name: str, password: str) -> None:
@@ -30,7 +30,7 @@ class Person:
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """
-        Return status and body of one request to the API.
+        Return the status and body of a request to the API.
         """
         if not self._authorization:
             self._authorization = self._log_in()
@@ -48,7 +48,7 @@ class Person:
 
     def trigger(self, dag_id: str) -> str:
         """
-        Start a run of a DAG, and return its id.
+        Trigger a run of a DAG and return its id.
         """
         body = {"logical_date": None} if self._version == "3" else {}
         status, answer = self.ask("POST", f"/dags/{dag_id}/dagRuns", body)
@@ -65,7 +65,7 @@ class Person:
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> bool:
         """
-        Have a task of a run done again; return whether this user may.
+        Clear a task of a run, so that it runs again; return whether this user is allowed to.
         """
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
         status, answer = self.ask("POST", f"/dags/{dag_id}/clearTaskInstances", body)

@@ -1,5 +1,5 @@
 """
-A Kerberos realm with a service, for as long as one Airflow plays.
+A Kerberos realm with a service, for the demo with one Airflow.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SERVICE = "HTTP/localhost@EXAMPLE.TEST"
 
 def missing() -> list[str]:
     """
-    Return what this machine lacks for a task that uses a ticket.
+    Return the missing requirements for a task that uses a ticket.
     """
     return [*kerberos.missing(), *([] if speaks_kerberos() else ["curl with GSS-API"])]
 
 
 def speaks_kerberos() -> bool:
     """
-    Whether there is a curl that can.
+    Whether a curl with GSS-API is installed.
     """
     if shutil.which("curl") is None:
         return False
@@ -40,11 +40,11 @@ def speaks_kerberos() -> bool:
 @dataclass
 class Realm:
     """
-    A KDC, and a service that wants tickets of it.
+    A KDC, and a service that requires its tickets.
     """
 
     settings: dict[str, str]
-    """Of the sidecar."""
+    """The settings of the sidecar."""
     warehouse: Warehouse
 
     def of_tasks(self) -> dict[str, str]:
@@ -60,17 +60,17 @@ class Realm:
 
 def open_realm(home: Path, stack: ExitStack) -> Realm:
     """
-    Start KDC and service.
+    Start the KDC and the service.
 
     Args:
-        home: For all their files; made.
-        stack: What ends them.
+        home: The folder for their files; created.
+        stack: The exit stack that ends them.
     """
     from demo.airflow.warehouse import Warehouse  # gssapi is not on every machine
 
     kdc = stack.enter_context(Kdc(home / "kdc"))
     settings = kerberos.prepare(kdc, home, SERVICE, "1h")
-    # The service is in this process, and its replay cache goes with the folder.
+    # The service runs in this process, and its replay cache is removed with the folder.
     os.environ["KRB5_CONFIG"] = settings["KRB5_CONFIG"]
     os.environ["KRB5RCACHENAME"] = f"file2:{home}/replay"
     return Realm(settings, stack.enter_context(Warehouse(home / "service.keytab")))

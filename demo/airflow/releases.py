@@ -1,5 +1,5 @@
 """
-The steps from a checkout to Airflow: s3-sync publishes, s3-sync fetches, Airflow reads.
+The steps from a checkout to Airflow: s3-sync publishes and downloads, Airflow reads.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SYNTAX_ERROR = "\nwith DAG('sales_daily'\n    pass\n"
 
 def gate_of(stage: Stage) -> tuple[str, ...]:
     """
-    Return the options by which this Airflow judges what is published.
+    Return the options with which this Airflow is the gate of a publish.
     """
     return ("--gate", "airflow", "--airflow-python", str(stage.airflow.bin / "python"))
 
 
 def release_is_published(stage: Stage) -> Result:
     """
-    Publish the DAGs, and let the daemon of a pod that starts fetch them.
+    Publish the DAGs; a new pod's daemon downloads them.
     """
     shutil.copytree(DAGS, stage.checkout, ignore=shutil.ignore_patterns("__pycache__"))
     run_s3_sync(stage, "publish", "checkout", *gate_of(stage))
@@ -47,32 +47,32 @@ def release_is_published(stage: Stage) -> Result:
     seconds = time.monotonic() - began
     wait_for_release(stage)
     return Result(
-        f"{len(files_in(stage.folder))} DAGs in one release, in the folder when /readyz said 200; "
-        "start of the process included",
+        f"/readyz returned 200 with {len(files_in(stage.folder))} DAGs of one release in the "
+        "folder; includes the process start",
         seconds,
     )
 
 
 def airflow_starts(stage: Stage) -> Result:
     """
-    Start Airflow on the folder, as it does behind a native sidecar.
+    Start Airflow on the folder, as the kubelet does after a native sidecar has started.
     """
     began = time.monotonic()
     stage.components.start()
     say(f"started: {', '.join(f'airflow {name}' for name in stage.components.processes)}")
-    say(f"its DAG folder: {stage.folder}")
+    say(f"DAG folder: {stage.folder}")
     stage.wait_until_airflow(
         lambda: stage.description_of("sales_daily") == FIRST and stage.description_of("db_cleanup"),
-        "the DAGs are in its metadata",
+        "the DAGs are in its database",
     )
     seconds = time.monotonic() - began
     stage.concerned = stage.components.web
     stage.components.wait_until_answers()
     if errors := stage.import_errors():
-        say(f"import errors, as the roles are not there yet: {', '.join(errors)}")
+        say(f"import errors, because their roles do not exist yet: {', '.join(errors)}")
     return Result(
-        "the DAGs are in the tables dag and serialized_dag; nearly all of the time is Airflow's "
-        "own start",
+        "the DAGs are in the tables dag and serialized_dag; most of the time is Airflow's own "
+        "start",
         seconds,
     )
 
@@ -86,12 +86,12 @@ def release_follows(stage: Stage) -> Result:
     stage.concerned = stage.daemon
     ours = wait_for_release(stage)
     theirs = stage.wait_for_description(SECOND)
-    return shared("the changed DAG is in Airflow's metadata", ours, theirs)
+    return shared("a changed DAG", ours, theirs)
 
 
 def bad_release_is_refused(stage: Stage) -> Result:
     """
-    A DAG that does not compile: refused in CI, and where CI does not look, by the daemon.
+    A DAG that does not compile: refused in CI, and by the daemon if CI has no gate.
     """
     path, daemon = stage.checkout / BROKEN, stage.daemon
     good, content = files_in(stage.folder), path.read_text()
@@ -113,19 +113,19 @@ def bad_release_is_refused(stage: Stage) -> Result:
     check(stage.description_of("sales_daily") == SECOND, "the last good DAG stays")
     path.write_text(content)
     return Result(
-        f"{BROKEN}:{event['line']} named by publish, and by the daemon when published without a "
-        "gate; Airflow parsed the last good release again, and has no import error",
+        f"publish refused {BROKEN}:{event['line']}; when published without a gate, the daemon "
+        "refused it; Airflow parsed the last good release again, without an import error",
         seconds,
     )
 
 
 def release_is_rolled_back(stage: Stage) -> Result:
     """
-    Away from the bad release, and back to the first one.
+    A rollback from the bad release, and another to the first release.
     """
     daemon = stage.daemon
     run_s3_sync(stage, "rollback")
-    stage.wait(daemon, lambda: daemon.readiness()["reason"] is None, "/readyz is content again")
+    stage.wait(daemon, lambda: daemon.readiness()["reason"] is None, "/readyz reports no failure")
     check(stage.description_of("sales_daily") == SECOND, "the last good DAG stays")
     run_s3_sync(stage, "rollback")
     stage.describe(FIRST)
@@ -133,7 +133,7 @@ def release_is_rolled_back(stage: Stage) -> Result:
     ours = wait_for_release(stage)
     theirs = stage.wait_for_description(FIRST)
     run_s3_sync(stage, "releases")
-    return shared("the first release is in Airflow's metadata again", ours, theirs)
+    return shared("the first release again", ours, theirs)
 
 
 def wait_for_parse(stage: Stage) -> None:
@@ -149,10 +149,10 @@ def wait_for_parse(stage: Stage) -> None:
 
 def shared(what: str, ours: float, theirs: float) -> Result:
     """
-    Return a result that tells the sidecar's time from Airflow's.
+    Return a result that separates the sidecar's time from Airflow's.
     """
     return Result(
-        f"{what}: {ours:.2f} s until the folder had changed (ours), then {theirs:.1f} s until "
-        "Airflow had read it",
+        f"{what}: in the folder after {ours:.2f} s (sidecar), in Airflow's database {theirs:.1f} s "
+        "later",
         ours + theirs,
     )

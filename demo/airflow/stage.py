@@ -1,5 +1,5 @@
 """
-What the steps beside Airflow act on, and what Airflow's metadata says.
+The objects that the steps beside Airflow act on, and queries of Airflow's database.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ T = TypeVar("T")
 LINK = "current"
 
 SIDECAR_SECONDS = 120.0
-"""How long a sidecar may take for anything beside an Airflow on a small machine."""
+"""The longest wait for a sidecar beside an Airflow on a small machine."""
 
 
 @dataclass
 class Stage:
     """
-    What the steps act on.
+    The objects that the steps act on.
     """
 
     airflow: Airflow
@@ -40,23 +40,23 @@ class Stage:
     database: Database
     home: Path
     stack: ExitStack
-    """What ends with the part."""
+    """The exit stack that ends everything after the last step."""
     components: Components
     person: Person
-    """A member of the role that `sales_daily` names."""
+    """A member of the role in the access_control of `sales_daily`."""
     realm: Realm | None
-    """`None` where the machine lacks something for it."""
+    """`None` if a requirement is missing."""
     bucket: Bucket
     dags: Path
     """The volume that s3-sync fills."""
     repository: Repository | None = None
-    """The same DAGs in git, from the step that moves there."""
+    """The same DAGs in git, after the switch to git."""
     daemons: dict[str, Daemon] = field(default_factory=dict)
-    """The sidecars that run, by their programs."""
+    """The running sidecars, by program."""
     ended: dict[str, float] = field(default_factory=dict)
-    """The sidecars that SIGTERM has ended, and the seconds that it took."""
+    """The sidecars that SIGTERM ended, and the seconds that it took."""
     concerned: Daemon | None = None
-    """Whose log is worth reading when a step fails."""
+    """The daemon whose log is printed when a step fails."""
 
     @property
     def folder(self) -> Path:
@@ -75,7 +75,7 @@ class Stage:
     @property
     def checkout(self) -> Path:
         """
-        The DAG folder that people write to.
+        The checkout of the DAG folder, in which the steps edit.
         """
         return releases.checkout_of(self)
 
@@ -90,7 +90,7 @@ class Stage:
 
     def end(self, program: str) -> None:
         """
-        End a sidecar by SIGTERM.
+        End a sidecar with SIGTERM.
 
         Raises:
             StepFailed: It took longer than five seconds, or the exit code was not 0.
@@ -100,20 +100,20 @@ class Stage:
 
     def wait(self, daemon: Daemon, condition: Callable[[], T | None], what: str) -> T:
         """
-        Return the first true value of a condition, for which a process is responsible.
+        Return the first true value of a condition that a process should fulfill.
         """
         self.concerned = daemon
         return daemon.wait_for(condition, what)
 
     def wait_until_airflow(self, condition: Callable[[], T | None], what: str) -> T:
         """
-        Return the first true value of a condition that Airflow's reading of the folder brings.
+        Return the first true value of a condition that Airflow fulfills by parsing the folder.
         """
         return self.wait(self.components.parser, condition, f"Airflow: {what}")
 
     def description_of(self, dag_id: str) -> str | None:
         """
-        What Airflow's metadata says of a DAG, once it is serialized; `None` before.
+        Return a DAG's description in Airflow's database; `None` before the DAG is serialized.
         """
         rows = self.database.query(
             "SELECT description FROM dag WHERE dag_id = %s"
@@ -124,7 +124,7 @@ class Stage:
 
     def wait_for_description(self, text: str) -> float:
         """
-        Wait until Airflow knows this text of `sales_daily`, and return the seconds that it took.
+        Wait until this is the description of `sales_daily` in Airflow; return the seconds it took.
         """
         began = time.monotonic()
         self.wait_until_airflow(lambda: self.description_of("sales_daily") == text, f"{text!r}")
@@ -142,7 +142,7 @@ class Stage:
 
     def import_errors(self) -> list[str]:
         """
-        The files that Airflow could not read, as its web UI shows them.
+        Return the files with import errors, as in Airflow's web UI.
         """
         sql = "SELECT filename FROM import_error"
         return sorted(Path(name).name for (name,) in self.database.query(sql))

@@ -1,5 +1,5 @@
 """
-The step with DAG versions: whatever is published, the tasks of a run have its release.
+The step with DAG versions: all tasks of a run use the release with which the run started.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TASKS = ("collect", "check", "close")
 
 def run_keeps_its_version(stage: Stage) -> Result:
     """
-    A release is published while the first of three tasks runs; the next run has it. A task of the
-    old run that is cleared has the old one, as a new run has after a rollback.
+    A release is published while the first of three tasks runs; the next run uses it. A cleared
+    task of the old run uses the old release, and so does a new run after a rollback.
     """
     if stage.airflow.version != "3":
-        return Result("left out: Airflow 2 has no DAG versions", None)
+        return Result("skipped: Airflow 2 has no DAG versions", None)
     notes = stage.components.notes
     notes.unlink(missing_ok=True)
     began = time.monotonic()
@@ -40,21 +40,21 @@ def run_keeps_its_version(stage: Stage) -> Result:
     run_s3_sync(stage, "publish", "checkout", *gate_of(stage))
     wait_for_version(stage)
     Path(f"{notes}.go").touch()
-    finish(stage, run, "the run that had begun", EDITIONS[0])
+    finish(stage, run, "the run in progress", EDITIONS[0])
     finish(stage, stage.person.trigger(DAG_ID), "the next run", EDITIONS[1])
     for resource in ("DAG Runs", "Task Instances"):
         grant(stage.database, ROLE, "can_edit", resource)
     stage.wait(
         stage.components.web, lambda: stage.person.clear(DAG_ID, run, TASKS[-1]), "it is cleared"
     )
-    finish(stage, run, "a task of the old run, cleared", EDITIONS[0], TASKS[-1:])
+    finish(stage, run, "a cleared task of the old run", EDITIONS[0], TASKS[-1:])
     run_s3_sync(stage, "rollback")
     path.write_text(before)
     wait_for_version(stage)
     finish(stage, stage.person.trigger(DAG_ID), "a run after the rollback", EDITIONS[0])
     return Result(
-        "published during the first task: its run ended on the old release, the next one had the "
-        "new; the old one again for a cleared task, and after a rollback; nearly all of the time "
+        "published during the first task: the run finished with the old release, the next run used "
+        "the new one; a cleared task and a run after a rollback used the old one; most of the time "
         "is Airflow's",
         time.monotonic() - began,
     )
@@ -62,20 +62,18 @@ def run_keeps_its_version(stage: Stage) -> Result:
 
 def wait_for_version(stage: Stage) -> None:
     """
-    Wait until the volume shows the checkout, and Airflow knows that version.
+    Wait until the volume shows the checkout and Airflow knows that version.
     """
     began = time.monotonic()
     ours = wait_for_release(stage)
     stage.wait_until_airflow(lambda: known(stage) == shown(stage), "the new version")
     seconds = time.monotonic() - began
-    say(
-        f"the volume shows it after {ours:.2f} s, Airflow has it as a version after {seconds:.1f} s"
-    )
+    say(f"the volume shows it after {ours:.2f} s, Airflow knows the version after {seconds:.1f} s")
 
 
 def finish(stage: Stage, run: str, what: str, edition: str, tasks: Sequence[str] = TASKS) -> None:
     """
-    Wait until a run has succeeded, and check what its tasks have noted since the last one.
+    Wait until a run succeeds, and check the notes that its tasks wrote.
     """
     stage.wait(
         stage.components.processes["scheduler"],
@@ -85,7 +83,7 @@ def finish(stage: Stage, run: str, what: str, edition: str, tasks: Sequence[str]
     notes = stage.components.notes
     noted = notes.read_text().splitlines()
     say(f"{what}: {', '.join(noted)}")
-    check(noted == [f"{name}: {edition}" for name in tasks], f"{what} has the {edition}")
+    check(noted == [f"{name}: {edition}" for name in tasks], f"{what} uses the {edition}")
     notes.unlink()
 
 

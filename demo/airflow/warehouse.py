@@ -1,5 +1,5 @@
 """
-A web service that answers only those who have a Kerberos ticket (RFC 4559).
+A web service that answers only clients with a Kerberos ticket (RFC 4559).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.support.loopback import Answer, LoopbackServer, Request
 
 class Warehouse(LoopbackServer):
     """
-    The service, with a keytab of its own.
+    The service, with its own keytab.
     """
 
     def __init__(self, keytab: Path) -> None:
@@ -22,7 +22,7 @@ class Warehouse(LoopbackServer):
         store = {"keytab": f"FILE:{keytab}"}
         self._credentials = gssapi.Credentials(usage="accept", store=store)
         self.guests: list[str] = []
-        """The principals that were let in, in their order."""
+        """The accepted principals, in order."""
 
     def good_answer(self, request: Request) -> Answer:
         """

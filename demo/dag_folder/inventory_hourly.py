@@ -1,4 +1,4 @@
-"""Compare stock with what the warehouses report."""
+"""Compare the stock with the warehouses' reports."""
 
 import pendulum
 from airflow.sdk import dag, task

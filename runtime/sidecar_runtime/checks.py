@@ -1,5 +1,5 @@
 """
-What every ``check`` command prints: a line for each check, and below it what fixes it.
+The output of every ``check`` command: a line for each check, and below it how to fix a failure.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
     Print one line.
 
     Args:
-        mark: ``??``: worth a look, and no failure. Empty: the line goes on with the one above.
-        text: May be of others: what could steer a terminal is shown as a number.
+        mark: ``??``: needs attention, but is not a failure. Empty: continues the line above.
+        text: May be untrusted: characters that could control a terminal are escaped.
     """
     sys.stdout.write(f"  {mark:<5} {printable(name):<14} {printable(text)}\n")
     sys.stdout.flush()
@@ -33,7 +33,7 @@ def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
 
 def fail(name: str, error: SidecarError) -> bool:
     """
-    Print what failed and what to do; return False, the result of the check.
+    Print the failure and the advice; return False, the result of the check.
     """
     if isinstance(error, SettingsError):
         for problem in error.problems:
@@ -47,10 +47,10 @@ def fail(name: str, error: SidecarError) -> bool:
 
 def unknown(names: Mapping[str, str]) -> None:
     """
-    Print the variables that nobody reads, each with what may be meant.
+    Print variables that are not settings, each with the setting that was probably meant.
     """
     for name, right in names.items():
-        say("??", "settings", f"{name} is not a setting{right and f'; is {right} meant?'}")
+        say("??", "settings", f"{name} is not a setting{right and f'; did you mean {right}?'}")
 
 
 def daemon(
@@ -62,14 +62,14 @@ def daemon(
     patience_seconds: float = ANSWER_SECONDS,
 ) -> bool:
     """
-    Print what the daemon that runs already says of itself, where there is one: it may fail where a
-    check succeeds.
+    Print the state of a running daemon, if there is one: it may fail although the other checks
+    succeed.
 
     Args:
-        sidecar: Together with the source, as the daemon has them.
-        bind: Its host and port, by the settings that both have.
-        holder: Who holds the target, as :func:`find_holder`: another who should answer.
-        patience_seconds: How long an answer may take.
+        sidecar: The name of the sidecar; with `source` it identifies the daemon.
+        bind: The host and port of the daemon, from the settings that it shares with this process.
+        holder: The lock holder of the target, as in :func:`find_holder`; it should answer.
+        patience_seconds: How long to wait for an answer.
 
     Returns:
         The result of the check.
@@ -79,20 +79,20 @@ def daemon(
     try:
         said, life = (_ask(host, port, path, patience_seconds) for path in ("/readyz", "/healthz"))
     except TimeoutError:
-        say("FAIL", "daemon", f"takes a connection at {where} and does not answer")
-        say("", "", "It is stopped, or hangs: look at its log; a restart would help.")
+        say("FAIL", "daemon", f"accepts connections at {where} but does not answer")
+        say("", "", "It is stopped or hangs. Check its log, then restart it.")
         return False
     if "identity" not in said:
         return not holder or _miss(holder, where, has_port=port != 0)
     if said["identity"] != identity(sidecar, source):
-        say("??", "daemon", f"what answers at {where} is not for this source")
+        say("??", "daemon", f"the process that answers at {where} serves another source")
         return True
     return _judge(said, life)
 
 
 def _judge(said: Mapping[str, Any], life: Mapping[str, Any]) -> bool:
     """
-    Print what /readyz and /healthz say; return whether all is well.
+    Print the answers of /readyz and /healthz; return whether the daemon is ready and alive.
     """
     reason, lacks = said["reason"], [said["problem"], said["shortfall"]]
     if reason:
@@ -102,8 +102,8 @@ def _judge(said: Mapping[str, Any], life: Mapping[str, Any]) -> bool:
         say("FAIL", "daemon", lack)
     if is_dead := life.get("alive") is False:
         seconds = life["heartbeat_age_seconds"]
-        say("FAIL", "daemon", f"is not alive: no cycle has ended for {seconds:.0f} s")
-        say("", "", "A restart would help.")
+        say("FAIL", "daemon", f"is not alive: no cycle has finished for {seconds:.0f} s")
+        say("", "", "Restart it.")
     if reason or lack or is_dead:
         return False
     say("ok", "daemon", f"has published {said['revision']}")
@@ -112,22 +112,22 @@ def _judge(said: Mapping[str, Any], life: Mapping[str, Any]) -> bool:
 
 def _miss(holder: Mapping[str, Any], where: str, *, has_port: bool) -> bool:
     """
-    Print that who holds the target does not answer; that is a failure where it could: one in
-    another pod cannot, nor one whose port only its log knows.
+    Print that the lock holder does not answer. That is a failure only if it could answer: in
+    another pod, or with a port that only its log shows, it cannot.
     """
     could = has_port and holder.get("host") == socket.gethostname()
     who = f"pid {holder.get('pid')} on {holder.get('host')}"
-    text = f"{who} holds the target and does not answer at {where}"
+    text = f"{who} holds the lock of the target but does not answer at {where}"
     say("FAIL" if could else "??", "daemon", text)
     return not could
 
 
 def _ask(host: str, port: int, path: str, patience_seconds: float) -> dict[str, Any]:
     """
-    Return what the daemon answers; empty where nobody does, or not as ours would.
+    Return the daemon's answer; empty if nothing answers, or not with a JSON object.
 
     Raises:
-        TimeoutError: It takes the connection, and says nothing.
+        TimeoutError: The daemon accepts the connection, but does not answer.
     """
     with closing(HTTPConnection(host or "localhost", port, timeout=patience_seconds)) as connection:
         try:
@@ -142,6 +142,6 @@ def _ask(host: str, port: int, path: str, patience_seconds: float) -> dict[str, 
 
 def exit_code(results: Iterable[bool]) -> int:
     """
-    Return the exit code that the results of all checks make.
+    Return the exit code for the results of all checks.
     """
     return EXIT_DONE if all(results) else EXIT_GAVE_UP

@@ -1,8 +1,9 @@
 """
-A process that ends: its output as it comes, or its answer; nothing of it is left running.
+Runs a child process until it ends, and leaves no process of it running.
 
-:func:`run` hands on lines, :func:`ask` puts a question and keeps the answer. Both start it in a
-session of its own, kill its whole group at the end, and kill it at once when the fence is revoked.
+:func:`run` passes on output lines, :func:`ask` writes input and keeps the output. Both start the
+child in its own session, kill its whole process group at the end, or as soon as the fence is
+revoked.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from typing import IO, NamedTuple, TypeAlias, cast
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
 TICK_SECONDS = 0.2
-# Its pipes close a moment before it has ended.
+# A process closes its pipes a moment before it ends.
 CLOSED_TICK_SECONDS = 0.01
-# A longer line comes in pieces; a report of sync-perm's takes tens of thousands.
+# A longer line is split; a report of sync-perm has tens of thousands of bytes.
 LINE_BYTES = 1 << 20
-# Of an answer; a program may say anything, indefinitely.
+# Limit for an answer, because a program's output may be endless.
 KEPT_BYTES = 64 << 10
 REAP_SECONDS = 1.0
 PIPE_BYTES = 65536
-"""What a pipe holds (pipe(7)): what is left when its writer has ended is read at once."""
+"""Capacity of a pipe (pipe(7)): one read returns all that an ended writer left in it."""
 
 Say = Callable[[str], None]
 Hear = Callable[[bytes], None]
 Process: TypeAlias = "subprocess.Popen[bytes]"
 Move = Callable[[int], bool]
-"""Moves bytes from or to a pipe; tells whether more may follow."""
+"""Moves bytes from or to a pipe; returns whether more may follow."""
 
 
 class DeadlinePassed(Exception):
     """
-    The process did not end in time, and was killed.
+    The process did not end in time and was killed.
     """
 
 
@@ -47,8 +48,8 @@ class Ended(NamedTuple):
     How a process ended.
 
     Args:
-        code: The exit code; a negative one is the signal that killed it.
-        cpu_seconds: User and system time, also of children that it waited for.
+        code: The exit code; if negative, the number of the signal that killed it.
+        cpu_seconds: User and system time, including children that it waited for.
     """
 
     code: int
@@ -58,10 +59,10 @@ class Ended(NamedTuple):
 
 def start(command: Sequence[str], environ: Mapping[str, str], folder: str) -> Process:
     """
-    Start a program ahead of a :func:`run`, which takes it, or :func:`end`, which ends it.
+    Start a program early; a later :func:`run` takes it over, or :func:`end` kills it.
 
     Raises:
-        OSError: It cannot be started.
+        OSError: The program cannot be started.
     """
     return subprocess.Popen(
         command,
@@ -76,7 +77,7 @@ def start(command: Sequence[str], environ: Mapping[str, str], folder: str) -> Pr
 
 def end(process: Process) -> None:
     """
-    End a process and its group, and reap it.
+    Kill a process and its group, and reap it.
     """
     _kill_group(process)
     process.wait()
@@ -98,18 +99,18 @@ def run(
     started: Callable[[], Process | None] = lambda: None,
 ) -> Ended:
     """
-    Run a program and hand on what it says, line by line.
+    Run a program and pass on its output line by line.
 
     Args:
         folder: Its working directory.
-        out: Gets each line of standard output, `err` those of standard error.
-        watch: Called several times a second; what it raises ends the process.
-        started: Returns the process where it was started before.
+        out: Receives each line of standard output; `err` receives standard error.
+        watch: Called several times a second; an exception that it raises ends the process.
+        started: Returns the process if it was started early.
 
     Raises:
         OSError: The program cannot be started.
         DeadlinePassed: It took too long.
-        CycleAbandoned: The fence was revoked before the start; revoked later, it kills.
+        CycleAbandoned: The fence was revoked before the start; a later revoke kills the process.
     """
     lines = _Lines(out), _Lines(err)
     ended = _converse(
@@ -138,17 +139,17 @@ def ask(
     is_head_kept: bool = False,
 ) -> tuple[bytes, int]:
     """
-    Run a program; return what is kept of its output, with that of standard error, and its code.
+    Run a program; return its standard output and error, up to a limit, and its exit code.
 
     Args:
         folder: Its working directory.
         question: Its standard input.
-        is_head_kept: Whether the beginning of a long output counts, and not its end.
+        is_head_kept: Whether to keep the beginning of a long output instead of its end.
 
     Raises:
         OSError: The program cannot be started.
         DeadlinePassed: It took too long.
-        CycleAbandoned: The fence was revoked, before the start or later.
+        CycleAbandoned: The fence was revoked before the start or later.
     """
     kept = b""
 
@@ -173,14 +174,14 @@ def ask(
 
 def ending(code: int) -> str:
     """
-    Return how a process ended, in words.
+    Describe how a process ended.
     """
     return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
 
 class _Lines:
     """
-    Cuts what comes into lines; an endless one into pieces.
+    Splits output into lines, and an overlong line into pieces.
     """
 
     def __init__(self, say: Say) -> None:
@@ -212,16 +213,16 @@ def _converse(
     started: Callable[[], Process | None] = lambda: None,
 ) -> Ended:
     """
-    Run a program in a session of its own, from its start until its whole group is reaped.
+    Run a program in its own session, from its start until its whole group is reaped.
 
     Args:
         question: Its standard input; None for an empty one.
-        hears: Who gets standard output and standard error; one gets both.
+        hears: The receivers of standard output and standard error; a single one receives both.
 
     Raises:
         OSError: The program cannot be started.
         DeadlinePassed: It took too long.
-        CycleAbandoned: The fence was revoked before the start; revoked later, it kills.
+        CycleAbandoned: The fence was revoked before the start; a later revoke kills the process.
     """
     began = time.monotonic()
     with fence:
@@ -262,7 +263,7 @@ def _pump(
     watch: Callable[[], None],
 ) -> None:
     """
-    Carry bytes in and out until the process has ended, whoever else still holds its pipes.
+    Move input and output until the process ends, even if another process still holds its pipes.
     """
     with selectors.DefaultSelector() as selector:
         if process.stdin is not None:
@@ -288,7 +289,7 @@ def _wait_seconds(selector: selectors.BaseSelector, until: float) -> float:
 
 def _move(selector: selectors.BaseSelector, timeout_seconds: float) -> None:
     """
-    Move what can be moved, after waiting for the first of it, but once: it may never end.
+    Wait for a pipe to become ready, then serve each ready pipe once: output may be endless.
     """
     for key, _ in selector.select(timeout_seconds):
         with suppress(BlockingIOError):
@@ -321,22 +322,22 @@ def _writer(question: bytes) -> Move:
 
 def _has_ended(pid: int) -> bool:
     """
-    Tell whether the process has ended, and leave it to be waited for: its id stays its own.
+    Return whether the process has ended, without reaping it, so that its id is not reused.
     """
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:  # after that the number may be another's
+    if process.returncode is None:  # once it is reaped, its id may belong to another process
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def _reap_group(group: int) -> None:
     """
-    Wait for what a killed group left to us: as process 1 we inherit its children.
+    Reap the orphans of a killed group, which this process inherits if it is process 1.
 
-    One that the kernel does not let go of is not waited for longer than a second.
+    Stops after ``REAP_SECONDS``, because a process that is stuck in the kernel may not end.
     """
     until = time.monotonic() + REAP_SECONDS
     with suppress(ChildProcessError):

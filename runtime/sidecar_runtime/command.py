@@ -1,5 +1,5 @@
 """
-The command line that sidecars with commands share; git-sync-wrapper has git-sync's instead.
+The command line of the sidecars with commands; git-sync-wrapper uses that of git-sync instead.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from sidecar_runtime.settings import CommonSettings, describe
 
 class _Parser(argparse.ArgumentParser):
     """
-    Says where settings come from: most that is wrong is one of them, given as an option.
+    Adds a hint to errors, because most of them are settings that are passed as options.
     """
 
     def error(self, message: str) -> NoReturn:
         program = self.prog.split()[0]
-        hint = f"Settings are environment variables, not options: {program} --help lists them."
+        hint = f"Settings are environment variables, not options. Run {program} --help for a list."
         super().error(f"{message}\n{hint}")
 
 
@@ -31,11 +31,11 @@ def make_parser(
     also: str,
 ) -> argparse.ArgumentParser:
     """
-    Return a parser that knows ``--version``, and whose ``--help`` ends with the settings.
+    Return a parser that supports ``--version``, and whose ``--help`` ends with the settings.
 
     Args:
-        example: A command line that does something.
-        also: What is read besides the settings.
+        example: An example command line.
+        also: Inputs other than the settings.
     """
     parser = _Parser(
         program,

@@ -1,5 +1,5 @@
 """
-How a sidecar's process begins, before the heavy imports, and ends when it is stopped.
+Starts a sidecar's process, before the heavy imports, and ends it when it is stopped.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def enter(command: str, prepare: Callable[[], object] = lambda: None) -> NoRetur
 
     Args:
         command: A module with a function `run`, and the `PREFIX` of its settings. It is imported
-            here and not by the caller: its imports take most of the start, and a signal must find
-            its handler before them.
-        prepare: Begins what can go on beside those imports.
+            here and not by the caller: its imports take most of the start time, and signal
+            handlers must be installed before them.
+        prepare: Starts work that can run in parallel with those imports.
     """
     heed_signals()
     prepare()
-    # Imports make much, and no garbage: to look for it takes an eighth of a start, and to look
-    # through all of it later a twentieth of a cycle that downloads 10,000 files.
+    # Imports create many objects but no garbage: collecting would take an eighth of a start, and
+    # scanning these objects later a twentieth of a cycle that downloads 10,000 files.
     gc.disable()
     import_structlog()
     module = import_module(command)
@@ -41,11 +41,11 @@ def enter(command: str, prepare: Callable[[], object] = lambda: None) -> NoRetur
 
 def heed_signals() -> None:
     """
-    End on SIGTERM and SIGINT from the first moment: a daemon with code 0, until the loop takes
-    over, a command as what it is, a process that was stopped.
+    Exit on SIGTERM and SIGINT from the first moment: a daemon with code 0 (until the loop takes
+    over), a command with 128 + the number of the signal.
 
-    The kernel ignores them for process 1 of a container until it has handlers, and a signal
-    that is lost then costs the pod its whole grace period. Nothing can be half done this early.
+    The kernel ignores them for process 1 of a container until it has handlers, and a lost signal
+    costs the pod its whole grace period. This early there is no work that could be left half done.
     """
     is_command = any(not argument.startswith("-") for argument in sys.argv[1:])
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,22 +61,22 @@ def _leave(code: int) -> NoReturn:
 
 def _end_children() -> None:
     """
-    End what was begun beside the imports, by the kernel's own list: a signal may come before
-    anybody here knows of the process that was just started.
+    Kill the children that were started in parallel with the imports. The kernel's list is used
+    because a signal may arrive before this process has noted a child that it just started.
     """
     with suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
         for process in map(int, file.read().split()):
-            for kill in (os.killpg, os.kill):  # it may have no group of its own yet
+            for kill in (os.killpg, os.kill):  # it may not have its own group yet
                 with suppress(OSError):
                     kill(process, signal.SIGKILL)
 
 
 def end_on_signals() -> None:
     """
-    End a command that is stopped as what it is, not as if all were done, and let it tidy up.
+    Let SIGTERM and SIGINT end a command with a failure code, after it has cleaned up.
 
-    The exit code is 128 + the number of the signal, as a shell's; in the main thread
-    ``SystemExit`` is raised, so that temporary folders go and children are killed.
+    The exit code is 128 + the number of the signal, as in a shell. ``SystemExit`` is raised in the
+    main thread, so that temporary folders are removed and children are killed.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
@@ -88,7 +88,7 @@ def _end(number: int, _: FrameType | None) -> None:
 
 class Later(ModuleType):
     """
-    Stands for a module that is imported when something of it is asked for.
+    A placeholder that imports its module when an attribute is read.
     """
 
     def __getattr__(self, name: str) -> object:
@@ -97,11 +97,11 @@ class Later(ModuleType):
 
 def import_structlog() -> None:
     """
-    Import structlog without what it imports and a sidecar does not need.
+    Import structlog without those of its imports that a sidecar does not need.
 
-    That is a fifth of a start's CPU (2026-11): `rich` and `colorama` where those are installed, as
-    in development, for tracebacks in color and for Windows; `asyncio` for loggers that are
-    awaited, `uuid` for what it has deprecated. Whoever else imports these gets them.
+    They take a fifth of a start's CPU (2026-11): `rich` and `colorama`, if installed (in
+    development), for colored tracebacks and for Windows; `asyncio` for async loggers; `uuid` for a
+    deprecated feature. Other code can still import these modules.
     """
     spared = {"rich": None, "colorama": None, "asyncio": Later("asyncio"), "uuid": Later("uuid")}
     instead = {name: module for name, module in spared.items() if name not in sys.modules}

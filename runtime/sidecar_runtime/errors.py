@@ -20,12 +20,12 @@ class SidecarError(Exception):
     Args:
         reason: One word for metrics, logs and status; different for each cause that a
             person would treat differently.
-        message: What happened, with the names that matter. Never a secret.
-        advice: What to do about it; empty where the message says it all.
+        message: What happened, with the relevant names. Never a secret.
+        advice: What to do about it; empty if the message is sufficient.
 
     Attributes:
-        retry_within_seconds: When it is tried again at the latest, where something of value runs
-            out meanwhile; ``None`` leaves it to the backoff.
+        retry_within_seconds: Upper limit for the wait before the next try, for failures during
+            which something expires; ``None`` leaves the wait to the backoff.
     """
 
     exit_code = EXIT_GAVE_UP
@@ -46,9 +46,9 @@ class GaveUp(SidecarError):
 
 class Problem(NamedTuple):
     """
-    One setting that is wrong: its name, the value as given (never a secret), what is allowed.
+    One wrong setting: its name, the value as given (never a secret), and what is allowed.
 
-    `value` is None where nobody reads the variable: it may be that of a password.
+    `value` is None if the variable is not a setting, because it may contain a password.
     """
 
     setting: str
@@ -65,7 +65,7 @@ class SettingsError(SidecarError):
     One or more settings are wrong; all of them are listed.
 
     Args:
-        unknown: Variables that may be slips, worth a warning, with what may be meant, or nothing.
+        unknown: Variables that may be typos, each with the setting that may be meant, or empty.
     """
 
     exit_code = EXIT_SETTINGS

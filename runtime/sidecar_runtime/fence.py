@@ -1,5 +1,5 @@
 """
-The token that a publish asks for, so that an abandoned cycle can never publish.
+The token that guards every publish, so that an abandoned cycle can never publish.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sidecar_runtime.errors import SidecarError
 
 class CycleAbandoned(Exception):
     """
-    The cycle was abandoned (timeout or shutdown); whatever it still does must not show.
+    The cycle was abandoned (timeout or shutdown); nothing that it still does may be published.
     """
 
 
@@ -21,12 +21,12 @@ class Fence:
     Enter it around every publish: ``with fence: os.rename(...)``.
 
     Args:
-        is_asked_for: Whether a person asked for this cycle, by SIGHUP.
-        in_flight_seconds: How long :meth:`revoke` waits for a publish that is under way.
+        is_asked_for: Whether SIGHUP triggered this cycle.
+        in_flight_seconds: How long :meth:`revoke` waits for a publish that is in progress.
 
     Attributes:
-        blame: What the cycle waits for, where it knows: the failure that is recorded when it is
-            abandoned meanwhile, instead of ``cycle_timeout``.
+        blame: The failure that the cycle is waiting out, if it knows one: recorded instead of
+            ``cycle_timeout`` when the cycle is abandoned.
 
     Raises:
         CycleAbandoned: On entering, once the fence is revoked.
@@ -55,7 +55,7 @@ class Fence:
 
     def on_revoke(self, callback: Callable[[], object]) -> None:
         """
-        Call back when revoked, from the revoking thread, or at once if it is revoked already.
+        Call back on revocation, from the revoking thread, or now if it is revoked already.
 
         The callback must not block, and may be called twice.
         """
@@ -65,25 +65,25 @@ class Fence:
 
     def forget(self, callback: Callable[[], object]) -> None:
         """
-        Do not call back any more: a fence may outlive what it ends.
+        Remove a callback: a fence may outlive the process or object that the callback ends.
         """
         self._callbacks.remove(callback)
 
     def wait(self, seconds: float) -> None:
         """
-        Sleep, unless it is revoked.
+        Sleep until the time is up or the fence is revoked.
 
         Raises:
-            CycleAbandoned: It was revoked.
+            CycleAbandoned: The fence was revoked.
         """
         if self._revoked.wait(seconds):
             raise CycleAbandoned
 
     def revoke(self) -> None:
         """
-        Let no further publish begin, and wait briefly for one that is under way.
+        Allow no further publish, and wait briefly for one that is in progress.
 
-        A publish that is stuck in the kernel (a dead network file system) is not waited for.
+        The wait is bounded: a publish may be stuck in the kernel (a dead network file system).
         """
         self._revoked.set()
         for callback in list(self._callbacks):

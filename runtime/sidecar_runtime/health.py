@@ -1,9 +1,9 @@
 """
-What is known about this process: heartbeat, past cycles, last error. No HTTP, no decisions.
+The state of this process: heartbeat, past cycles, last error. No HTTP, no decisions.
 
-Two questions, two answers. *Alive*: the worker itself finished a cycle recently, failed or
-not. *Ready*: what consumers need is published and valid now; only the sidecar can tell, so it
-brings a function for it.
+*Alive* means that the worker itself finished a cycle recently, successful or failed. *Ready* means
+that what consumers need is published and valid now; only the sidecar can tell, so it implements a
+function for it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Readiness(NamedTuple):
     Whether what consumers need is published and valid now.
 
     Args:
-        revision: Short name of what is published; empty before the first publish.
+        revision: Short name of the published revision; empty before the first publish.
         published_at: Unix time of that publish.
-        problem: Why it is not ready; empty where it is.
-        shortfall: What is published is less than the source has, or older: in words; empty where
-            it is all of the newest.
+        problem: Why it is not ready; empty if it is.
+        shortfall: Why the published state is incomplete or older than the source; empty if it is
+            the complete newest revision.
     """
 
     ready: bool
@@ -46,17 +46,17 @@ class Readiness(NamedTuple):
 
 class Outcome(NamedTuple):
     """
-    What a cycle did; a failed one raises instead.
+    The result of a cycle; a failed cycle raises instead.
 
     Args:
-        result: ``partial``: what could be read is published. ``waiting``: another process owns the
-            target. ``settling``: the source is still being changed. ``held``: it changed so much
-            that a person should look first. ``refused``: the gate does not let its revision pass.
+        result: ``partial``: only the readable files are published. ``waiting``: another process
+            owns the target. ``settling``: the source is still being changed. ``held``: it changed
+            so much that a person should confirm. ``refused``: the gate refuses its revision.
         revision: Short name of the source state that is now published.
-        counts: What was done, by name with unit; goes to the log line and the status page. Empty
-            where a partial cycle has changed nothing.
-        problem: What a person should know, although nothing failed.
-        is_enough: Whether a one-shot may end with less than all.
+        counts: Numbers of changes, by name with unit, for the log line and the status page. Empty
+            if a partial cycle changed nothing.
+        problem: A problem that a person should know about, although the cycle did not fail.
+        is_enough: Whether a one-shot may end with a partial state.
     """
 
     result: Literal["changed", "unchanged", "partial", "waiting", "settling", "held", "refused"]
@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
     @property
     def is_success(self) -> bool:
         """
-        Whether what is published is what the source says.
+        Whether the published state is the state of the source.
         """
         return self.result in ("changed", "unchanged")
 
@@ -87,7 +87,7 @@ class PastCycle(NamedTuple):
 
 class LastError(NamedTuple):
     """
-    The failure that the loop is recovering from; Unix time of the failure.
+    The latest failure or other problem, and its Unix time.
     """
 
     reason: str
@@ -98,7 +98,7 @@ class LastError(NamedTuple):
 
 class Health:
     """
-    Written by the loop and its worker, read by the endpoint; safe between threads.
+    The health of one process: written by the loop and its worker, read by the endpoint.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -111,24 +111,24 @@ class Health:
         self._history = History(clock)
         self.last_error: LastError | None = None
         self.failing_since: float | None = None
-        """Unix time of the first failure, or other trouble, of the current series."""
+        """Unix time of the first failure or other problem of the current series."""
         self.consecutive_failures = 0
 
     def beat(self) -> None:
         """
-        Stamp the heartbeat; only the worker calls this, when it has finished a cycle.
+        Update the heartbeat; only the worker calls this, after a cycle.
         """
         self._beat_at = self._clock()
 
     def expect_beat(self, within_seconds: float) -> None:
         """
-        State how old the heartbeat may become before the worker counts as stalled.
+        Set how old the heartbeat may become before the process counts as not alive.
         """
         self._limit_seconds = within_seconds
 
     def expect_cycle(self, in_seconds: float) -> None:
         """
-        State when the next cycle will start, for the status page.
+        Set when the next cycle will start, for the status page.
         """
         self._next_cycle_at = self._clock() + in_seconds
 
@@ -148,11 +148,11 @@ class Health:
 
     def record(self, cycle: PastCycle, error: LastError | None) -> None:
         """
-        Add a cycle to the history; one with a problem has an error, but is not a failure.
+        Add a cycle to the history; a cycle that succeeded with a problem also has an `error`.
         """
         with self._lock:
             self._history.note(cycle.result)
-            # A quiet week is one line, not twenty equal ones.
+            # Repeated quiet cycles share one line, or they would push out the others.
             if self._cycles and cycle.result == self._cycles[0].result in QUIET:
                 self._cycles.popleft()
             self._cycles.appendleft(cycle)
@@ -163,21 +163,21 @@ class Health:
 
     def glance(self) -> None:
         """
-        Note a glance that stands for an unchanged cycle, in the history of hours alone.
+        Record a glance as an unchanged cycle in the history of the last hours only.
         """
         with self._lock:
             self._history.note("unchanged")
 
     def last_hours(self) -> list[str]:
         """
-        Return the last hours, as :meth:`History.recent`.
+        Return the last hours, as in :meth:`History.recent`.
         """
         with self._lock:
             return self._history.recent()
 
     def past_cycles(self) -> list[PastCycle]:
         """
-        Return the history, newest first.
+        Return the past cycles, newest first.
         """
         with self._lock:
             return list(self._cycles)

@@ -1,5 +1,5 @@
 """
-The last hours in spans of five minutes: of each, the worst that its cycles came to. Bounded.
+The last hours in spans of five minutes, each with the worst result of its cycles. Bounded.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable
 SPAN_SECONDS = 300.0
 SPANS = 72
 
-# From good to bad, as the results of cycles; what is not named here is as good as `unchanged`.
+# Results of cycles, best first; a result that is not listed counts as `unchanged`.
 KINDS = ("unchanged", "changed", "partial", "error")
 _KIND = {"held": "partial", "refused": "partial"} | {kind: kind for kind in KINDS}
 
 
 class History:
     """
-    Belongs to :class:`sidecar_runtime.health.Health`, whose lock it is used under.
+    The results of the last hours; used under the lock of :class:`sidecar_runtime.health.Health`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -36,10 +36,10 @@ class History:
 
     def recent(self) -> list[str]:
         """
-        Return what each span came to, the oldest first, at most :data:`SPANS`.
+        Return the result of each span, oldest first, at most :data:`SPANS`.
 
-        A span without a cycle goes on with the end of the one before: what failed still fails,
-        and what was changed is so no more.
+        A span without a cycle repeats the result of the previous span, except that `changed`
+        becomes `unchanged`.
         """
         found: list[str] = []
         last = 0

@@ -1,5 +1,5 @@
 """
-Writes log lines to a descriptor, and never waits long for whoever reads them.
+Writes log lines to a file descriptor without blocking on a slow reader.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class DescriptorHandler(logging.Handler):
     """
     Writes to a pipe, a socket, a terminal or a file.
 
-    A log driver that stops reading must not stop the process. Lines wait for it ``WAIT_SECONDS``
-    at most, once in ``PAUSE_SECONDS``, and at the end of the process. What cannot be written now is
-    kept for the next line, up to ``KEPT_BYTES``; beyond that, lines are dropped and counted. So it
-    is with a full disk and a closed pipe, too.
+    A log driver that stops reading must not stop the process. The handler waits for it at most
+    ``WAIT_SECONDS``, once in ``PAUSE_SECONDS`` and at the end of the process. Lines that cannot be
+    written now are kept until the next line, up to ``KEPT_BYTES``; further lines are dropped and
+    counted. The same applies to a full disk and a closed pipe.
 
     Args:
-        report: Called with the number of lines that were dropped, once all that is kept is written.
+        report: Called with the number of dropped lines once all kept lines are written.
     """
 
     def __init__(self, descriptor: int, report: Callable[[int], object]) -> None:
@@ -44,7 +44,7 @@ class DescriptorHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = f"{self.format(record)}\n".encode(errors="backslashreplace")
-        except Exception:  # noqa: BLE001 - as each handler: the line is lost, not the process
+        except Exception:  # noqa: BLE001 - as in every handler: lose the line, not the process
             self.handleError(record)
             return
         self.flush()
@@ -57,7 +57,7 @@ class DescriptorHandler(logging.Handler):
     def flush(self) -> None:
         with suppress(OSError):
             while self._kept and self._is_writable():
-                # A pipe that is writable takes this much without a wait, if it is ours alone.
+                # A writable pipe accepts this much without blocking, if it has no other writer.
                 written = os.write(self._descriptor, self._kept[0][: select.PIPE_BUF])
                 rest = self._kept.popleft()[written:]
                 if rest:
@@ -82,10 +82,10 @@ class DescriptorHandler(logging.Handler):
 
 def _unblocked(descriptor: int) -> int:
     """
-    Open a pipe or a terminal again: O_NONBLOCK would count for everyone who shares the open file.
+    Reopen a pipe or terminal: O_NONBLOCK would otherwise affect all processes that share it.
 
-    A terminal makes a write wait although it is writable. Where the pipe is another user's, as that
-    of some container runtimes, it is used as it is.
+    A write to a terminal may block although it is writable. A pipe of another user, as in some
+    container runtimes, cannot be reopened and is used as it is.
     """
     with suppress(OSError):
         mode = os.fstat(descriptor).st_mode

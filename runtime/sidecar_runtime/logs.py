@@ -1,8 +1,8 @@
 """
-One log stream: JSON lines on stdout, or a readable form on a terminal.
+The log stream: JSON lines on stdout, or a readable form on a terminal.
 
-Records of the standard library (APScheduler, botocore, asyncio) come through the same
-renderer, so that every line of the container parses.
+Records of the standard library (APScheduler, botocore, asyncio) pass through the same renderer, so
+that every line of the container is valid JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _name_event_first(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 class ForPeople:
     """
-    Renders one event for a terminal: what happened, why, what to do; zeros are left out.
+    Renders an event for a terminal: what happened, why, what to do; zero values are omitted.
     """
 
     def __init__(self, *, has_colors: bool) -> None:
@@ -45,7 +45,7 @@ class ForPeople:
         level, name = str(facts.pop("level", "")), printable(str(facts.pop("event", "")))
         reason, error = facts.pop("reason", None), facts.pop("error", None)
         advice, trace = facts.pop("advice", None), facts.pop("exception", None)
-        if "." not in facts.get("logger", ""):  # a part of ours, and no library
+        if "." not in facts.get("logger", ""):  # a logger of the sidecar, not of a library
             facts.pop("logger", None)
         why = ": ".join(printable(str(part)) for part in (reason, error) if part)
         rest = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if value)
@@ -75,10 +75,9 @@ def configure(
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
-        form: ``json`` or ``console``; ``None`` takes ``console`` on a terminal only.
-        stream: Standard output unless given.
-        may_drop: Whether lines may be lost rather than hold up the process, where nobody reads
-            them.
+        form: ``json`` or ``console``; ``None`` selects ``console`` on a terminal only.
+        stream: Standard output by default.
+        may_drop: Whether to drop lines instead of blocking the process when they are not read.
     """
     out = stream if stream is not None else sys.stdout
     use_console = form == "console" or (form is None and out.isatty())
@@ -111,7 +110,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # APScheduler tells of every trigger at INFO; the cycle's own line says more.
+    # APScheduler logs every trigger at INFO; the line of the cycle contains more.
     logging.getLogger("apscheduler").setLevel(max(logging.WARNING, root.level))
     logging.getLogger("asyncio").setLevel(max(logging.WARNING, root.level))
     structlog.configure(
@@ -132,8 +131,8 @@ def _report_dropped(count: int) -> None:
 
 def get_logger(name: str) -> Any:
     """
-    Return the structlog logger of that name.
+    Return the structlog logger with that name.
 
-    Typed loosely on purpose: structlog's lazy proxy has no static type.
+    The return type is Any on purpose: structlog's lazy proxy has no static type.
     """
     return structlog.stdlib.get_logger(name)

@@ -1,5 +1,5 @@
 """
-The metrics that every sidecar has, each with the constant label ``sidecar``.
+The metrics that every sidecar exports, each with the constant label ``sidecar``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REVISION_CHARACTERS = 12
 
 class _Unserved:
     """
-    Stands for each metric of a process that nobody can ask, and takes whatever is counted.
+    A placeholder for every metric of a process without an HTTP port; it discards all values.
     """
 
     def __getattr__(self, _: str) -> Callable[..., _Unserved]:
@@ -32,11 +32,11 @@ class Metrics:
     """
     The registry of one process and the metrics of its loop.
 
-    A sidecar adds its own through the four methods, so that all carry the label.
+    A sidecar adds its own metrics through the four methods, so that all of them have the label.
 
     Args:
-        is_served: Whether anyone can ask for them; prometheus_client brings an HTTP server along,
-            which is a fifth of what a one-shot would import.
+        is_served: Whether the process serves /metrics. Otherwise prometheus_client is not
+            imported: with its HTTP server it would be a fifth of a one-shot's imports.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Metrics:
             import prometheus_client  # noqa: PLC0415 - not in one-shots
 
             self.registry = prometheus_client.CollectorRegistry()
-            # Half the exposition, and nobody asks for it.
+            # They would be half of the exposition, and are not needed.
             prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
             prometheus_client.ProcessCollector(registry=self.registry)
         self.cycles = self.counter_by("result", "sidecar_cycles_total", "Cycles by result.")
@@ -89,13 +89,13 @@ class Metrics:
         self._published_info = self.family(
             "Gauge",
             "sidecar_published_info",
-            "Constant 1; the first 12 characters of the revision that is published whole.",
+            "Constant 1; the first 12 characters of the completely published revision.",
             "revision",
         )
 
     def name_published(self, revision: str) -> None:
         """
-        Note what is published now; empty for nothing, or for a part. There is one series at most.
+        Set the published revision; empty if none or a partial one is published. At most one series.
         """
         with self._lock:
             before, self._named = self._named, revision[:REVISION_CHARACTERS]
@@ -108,7 +108,7 @@ class Metrics:
 
     def family(self, kind: str, name: str, text: str, *labels: str, **more: Any) -> Any:
         """
-        Return a metric of that class of prometheus_client, with our label and others.
+        Return a metric of a prometheus_client class, with the label ``sidecar`` and others.
         """
         if self.registry is UNSERVED:
             return UNSERVED
@@ -119,28 +119,28 @@ class Metrics:
 
     def counter(self, name: str, text: str) -> Counter:
         """
-        Return a counter without further labels.
+        Return a counter without additional labels.
         """
         found: Counter = self.family("Counter", name, text).labels(self.sidecar)
         return found
 
     def counter_by(self, label: str, name: str, text: str) -> Callable[[str], Counter]:
         """
-        Return a function from the value of one further label to its counter.
+        Return a function from the value of an additional label to its counter.
         """
         family = self.family("Counter", name, text, label)
         return lambda value: family.labels(self.sidecar, value)
 
     def gauge(self, name: str, text: str) -> Gauge:
         """
-        Return a gauge without further labels.
+        Return a gauge without additional labels.
         """
         found: Gauge = self.family("Gauge", name, text).labels(self.sidecar)
         return found
 
     def gauge_by(self, label: str, name: str, text: str) -> Callable[[str], Gauge]:
         """
-        Return a function from the value of one further label to its gauge.
+        Return a function from the value of an additional label to its gauge.
         """
         family = self.family("Gauge", name, text, label)
         return lambda value: family.labels(self.sidecar, value)

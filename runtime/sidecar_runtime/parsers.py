@@ -1,7 +1,7 @@
 """
-The parsers of settings: text to value, or a ``ValueError`` that says what is allowed.
+Parsers of settings: text to value, or a ``ValueError`` that describes the allowed values.
 
-What a parser allows is its attribute ``allowed``, for the reference.
+A parser's attribute ``allowed`` describes the allowed values for the reference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def allows(words: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
     """
-    Say what a parser allows, in the words of the reference.
+    Return a decorator that sets the description of a parser's allowed values.
     """
 
     def mark(parse: Callable[[str], T]) -> Callable[[str], T]:
@@ -36,7 +36,7 @@ YEAR_SECONDS = 365 * 86400.0
 
 def duration(at_least: float = 0.0, at_most: float = WEEK_SECONDS) -> Callable[[str], float]:
     """
-    Return a parser of durations in seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``, ``2d``.
+    Return a parser of durations to seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``, ``2d``.
     """
     most = f"{at_most:g}s" if at_most % 86400 else f"{at_most / 86400:g}d"
     words = f"a duration such as 10, 10s, 5m or 1h30m, from {at_least:g}s to {most}"
@@ -62,7 +62,7 @@ def duration(at_least: float = 0.0, at_most: float = WEEK_SECONDS) -> Callable[[
 @allows("true or false, in any case")
 def boolean(text: str) -> bool:
     """
-    Read ``true`` or ``false`` (also ``yes``/``no``, ``on``/``off``, ``1``/``0``), in any case.
+    Parse ``true`` or ``false`` (also ``yes``/``no``, ``on``/``off``, ``1``/``0``), in any case.
     """
     word = text.strip().lower()
     if word in {"true", "yes", "on", "1"}:
@@ -75,7 +75,7 @@ def boolean(text: str) -> bool:
 @allows("a whole number, 0 or more")
 def count(text: str) -> int:
     """
-    Read a whole number, 0 or more.
+    Parse a whole number, 0 or more.
     """
     if not re.fullmatch(r"\d{1,9}", text.strip()):
         raise ValueError("is not a whole number, 0 or more")
@@ -88,7 +88,7 @@ _UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 @allows("a size in bytes such as 500Mi or 1Gi")
 def byte_size(text: str) -> int:
     """
-    Read a size in bytes, with the units that Kubernetes has for memory.
+    Parse a size in bytes, with the memory units of Kubernetes.
     """
     match = re.fullmatch(r"(\d{1,15}) ?(|Ki|Mi|Gi)B?", text.strip())
     if match is None:
@@ -102,29 +102,29 @@ _DECIMAL_MODES = {str(mode) for mode in (0o600, 0o640, 0o644, 0o660, 0o664)}
 @allows('an octal mode such as "0644"')
 def mode(text: str) -> int:
     """
-    Read a file mode in octal; the owner must be able to read.
+    Parse an octal file mode; the owner must have read permission.
 
-    YAML makes 420 of an unquoted 0644; such a number is refused, not obeyed.
+    YAML turns an unquoted 0644 into 420; the decimal values of common modes are refused.
     """
     if not re.fullmatch(r"0?[0-7]{3}", text.strip()) or text.strip() in _DECIMAL_MODES:
         raise ValueError('is not an octal mode such as "0644", in quotes')
     value = int(text, 8)
     if not value & 0o400:
-        raise ValueError("does not let the owner read")
+        raise ValueError("does not allow the owner to read")
     return value
 
 
 @allows("a comma-separated list")
 def words(text: str) -> tuple[str, ...]:
     """
-    Read a comma-separated list; blanks around items and empty items are dropped.
+    Parse a comma-separated list; spaces around items and empty items are dropped.
     """
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def choice(*options: str) -> Callable[[str], str]:
     """
-    Return a parser that takes one of the options, in any case.
+    Return a parser that accepts one of the options, in any case.
     """
 
     @allows(" or ".join(options))
@@ -140,20 +140,20 @@ def choice(*options: str) -> Callable[[str], str]:
 @allows("an absolute path")
 def absolute_path(text: str) -> str:
     """
-    Read an absolute path, normalized; the root of the file system is refused.
+    Parse and normalize an absolute path; the root of the file system is refused.
     """
     if "\0" in text or not text.startswith("/"):
         raise ValueError("is not an absolute path")
     path = os.path.normpath("/" + text.lstrip("/"))
     if path == "/":
-        raise ValueError("is the root of the file system; name a folder of its own")
+        raise ValueError("is the root of the file system; set a folder below it")
     return path
 
 
 @allows("a URL such as http://minio:9000")
 def http_url(text: str) -> str:
     """
-    Read an http or https URL.
+    Parse an http or https URL.
     """
     try:
         url = urlsplit(text.strip())
@@ -169,7 +169,7 @@ def http_url(text: str) -> str:
 @allows("HOST:PORT or :PORT, such as :9811, 127.0.0.1:9811 or [::1]:9811")
 def bind_address(text: str) -> tuple[str, int]:
     """
-    Read a listening address; an empty host means all addresses, IPv4 and IPv6.
+    Parse a listening address; an empty host means all addresses, IPv4 and IPv6.
     """
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", text.strip())
     if match is None or int(match[3]) > 65535:

@@ -1,5 +1,5 @@
 """
-Which pod this is, as far as it can tell.
+The identity of this pod, as far as it is known.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 def find_pod(environ: Mapping[str, str], namespace_file: str = _NAMESPACE_FILE) -> dict[str, str]:
     """
-    Return ``name``, ``namespace`` and ``node``; empty what is not known.
+    Return ``name``, ``namespace`` and ``node``, each empty if unknown.
 
-    ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` say it, by the downward API. Without them the
-    host's name is the pod's, the namespace is that of the service account, and the node unknown.
+    They come from ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` (downward API). Without these,
+    the name is the host name, the namespace is that of the service account, and the node unknown.
     """
     namespace = environ.get("POD_NAMESPACE", "")
     if not namespace:

@@ -1,5 +1,5 @@
 """
-Texts of others, as they may be shown to a person.
+Makes untrusted text safe to display.
 """
 
 from __future__ import annotations
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 def printable(text: str) -> str:
     """
-    Return a text in which what is invisible, or steers a terminal or a browser, is a number.
+    Return a text with escaped invisible characters, such as those that control a terminal.
 
-    Names, messages and answers of servers are others' work: an escape sequence could hide what is
-    wrong, a control character of bidirectional text could turn what is beside it around.
+    Names, messages and server answers are untrusted: an escape sequence could hide an error, and a
+    bidirectional control character could reorder the text next to it.
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

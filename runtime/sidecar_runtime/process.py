@@ -1,5 +1,5 @@
 """
-From settings to a running daemon to an exit code: the only place that ends the process.
+The life cycle of a process: settings, running daemon, exit code. Only this module ends the process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sidecar_runtime.pod import find_pod
 from sidecar_runtime.settings import CommonSettings, changed_settings
 from sidecar_runtime.sidecar import Sidecar
 
-# Where polls stand in for cycles, a whole one comes at least so often, and at every thirtieth poll.
+# If polls replace cycles, a full cycle runs at least this often, and at every thirtieth poll.
 CYCLE_SECONDS = 300.0
 CYCLE_POLLS = 30
 
@@ -34,7 +34,7 @@ log = logs.get_logger("sidecar")
 
 def raise_file_limit() -> None:
     """
-    Allow as many open files as the system lets us: the soft limit is meant for select().
+    Raise the soft limit of open files, which is low for the sake of select(), to the hard limit.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
@@ -43,11 +43,11 @@ def raise_file_limit() -> None:
 
 def forbid_core_dumps() -> None:
     """
-    Keep keys and passwords out of core files, those of children too.
+    Keep keys and passwords out of core files, including those of children.
 
-    A limit of 0 does not hold for a ``core_pattern`` that is a pipe (systemd-coredump, apport),
-    but 1 does: the kernel takes it for a crash of the pipe's own program (fs/coredump.c). Where
-    the limit is 0 already it stays: only root may raise it.
+    The kernel ignores a limit of 0 if ``core_pattern`` is a pipe (systemd-coredump, apport), but
+    with 1 it dumps nothing, because it assumes a crash of the pipe's own program (fs/coredump.c).
+    A hard limit of 0 stays 0, because only root can raise it.
     """
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     limit = 0 if most == 0 else 1
@@ -58,11 +58,11 @@ def begin_logs(
     settings: CommonSettings, unknown: Mapping[str, str], unused: Mapping[str, str] | None = None
 ) -> None:
     """
-    Log as the settings say from now on, and warn of variables that have no effect.
+    Configure logging from the settings, and warn about variables that have no effect.
 
     Args:
-        unknown: Those that nobody reads, with what may be meant.
-        unused: Those that belong to what another setting has switched off, with why.
+        unknown: Variables that are not settings, each with the setting that may be meant.
+        unused: Variables that another setting makes irrelevant, each with the explanation.
     """
     logs.configure(settings.log_level, settings.log_format, may_drop=True)
     warn_unknown(unknown)
@@ -72,7 +72,7 @@ def begin_logs(
 
 def warn_unknown(names: Mapping[str, str]) -> None:
     """
-    Log the variables that nobody reads, with what may be meant.
+    Log variables that are not settings, each with the setting that may be meant.
     """
     for name, right in names.items():
         meant = {"instead": right} if right else {}
@@ -81,7 +81,7 @@ def warn_unknown(names: Mapping[str, str]) -> None:
 
 def polls_per_cycle(interval_seconds: float) -> int:
     """
-    Return at which poll a whole cycle comes, where polls stand in for cycles.
+    Return the number of polls per full cycle, if polls replace cycles.
     """
     return max(1, min(CYCLE_POLLS, int(CYCLE_SECONDS / interval_seconds)))
 
@@ -97,12 +97,12 @@ def run_daemon(
     glances: bool = False,
 ) -> int:
     """
-    Serve health and run cycles until the end; return the exit code.
+    Serve the HTTP endpoint and run cycles until the process should end; return the exit code.
 
     Args:
-        watch: Called once with what asks for a cycle at once, for a sidecar that watches its
-            source in a thread of its own.
-        glances: Whether most cycles may be replaced by a glance of the session.
+        watch: Called once with a function that triggers a cycle immediately, for a sidecar that
+            watches its source in its own thread.
+        glances: Whether a glance of the session may replace most cycles.
 
     Raises:
         SidecarError: It gave up, or could not listen.
@@ -139,11 +139,11 @@ def run_main(main: Callable[[], int], prefix: str) -> NoReturn:
     """
     Run a command and end the process with its exit code.
 
-    Ends by ``os._exit``: a cycle's thread may be stuck in a system call (a name server, a dead
-    network file system), and the interpreter's own end would wait for it, or trip over it.
+    Ends with ``os._exit``: a cycle's thread may be stuck in a system call (a name server, a dead
+    network file system), on which the interpreter's regular shutdown would wait or fail.
 
     Args:
-        prefix: Of the settings: how to log counts for what is said of wrong ones, too.
+        prefix: The prefix of the settings; LOG_FORMAT applies to settings errors, too.
     """
     code = EXIT_BUG
     _open_missing_streams()
@@ -183,7 +183,7 @@ def run_main(main: Callable[[], int], prefix: str) -> NoReturn:
 
 def _open_missing_streams() -> None:
     """
-    Write into nothing where standard output or error was closed by whoever started us.
+    Open /dev/null as standard output or error if the parent process closed it.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -1,9 +1,8 @@
 """
 Environment → one frozen dataclass, with all problems reported together.
 
-A setting is a dataclass field made by :func:`setting`: its variable, how its text is read, what
-is allowed, what it means. Empty variables count as unset, because a Helm value that is left
-empty arrives as one.
+A setting is a dataclass field declared with :func:`setting`: its variable, parser, allowed values
+and meaning. Empty variables count as unset, because an empty Helm value becomes an empty variable.
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ from sidecar_runtime.parsers import bind_address, boolean, choice, count, durati
 T = TypeVar("T")
 _SPEC = "sidecar_runtime.setting"
 
-# What Kubernetes injects for a Service, whatever it is called (`<NAME>_SERVICE_HOST`, …):
+# Variables that Kubernetes injects for every Service (`<NAME>_SERVICE_HOST`, …):
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _INJECTED = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT(_.+)?$")
 
 _ENDS = """\
-exit codes: 0 stopped, or a one-shot has succeeded; 2 wrong settings; 3 gave up, or check found
-  something wrong; 1 a bug
-signals: SIGHUP a cycle at once; SIGTERM the end"""
+exit codes: 0 stopped, or the one-shot succeeded; 2 wrong settings; 3 gave up, or check found a
+  problem; 1 a bug
+signals: SIGHUP triggers a cycle; SIGTERM stops the process"""
 
-# A password has no place in a URL, but people put it there; it must not come back in an error.
+# A URL should not contain a password, but some do; it must not appear in an error.
 _USERINFO = re.compile(r"//.*@")
 
 
 def without_password(text: str) -> str:
     """
-    Return a text without user and password of the URLs in it.
+    Return a text without the user names and passwords of the URLs in it.
     """
     return _USERINFO.sub("//***@", text)
 
 
 class Spec(NamedTuple):
     """
-    How one field is read; ``variable`` is the full name, or without prefix where `prefixed`.
+    The declaration of a field; ``variable`` is the full name, or without prefix if `prefixed`.
     """
 
     variable: str
@@ -73,12 +72,12 @@ def setting(
     Declare a field that is read from the environment.
 
     Args:
-        variable: Its name, without the sidecar's prefix where `prefixed`.
-        parse: Text to value; raises ``ValueError`` saying what is allowed.
-        text: One sentence for the reference: meaning, unit, reason for the default.
-        default: As a person would write it; ``None`` makes the field ``None`` when unset.
-        allowed: What the reference says is allowed; the parser's own words unless given.
-        show: Text to the part of it that anyone may see.
+        variable: Its name, without the sidecar's prefix if `prefixed`.
+        parse: Text to value; raises a ``ValueError`` that describes the allowed values.
+        text: The description for the reference: meaning, unit, reason for the default.
+        default: As a person would write it; with ``None`` the field is ``None`` when unset.
+        allowed: The allowed values for the reference; by default the description of the parser.
+        show: Returns the part of the text that may be displayed.
     """
     words = allowed or getattr(parse, "allowed", "")
     spec = Spec(variable, parse, default, words, text, prefixed, required, show)
@@ -88,7 +87,7 @@ def setting(
 @dataclass(frozen=True, kw_only=True)
 class CommonSettings:
     """
-    The settings that every sidecar has; a sidecar's own class inherits from it.
+    The settings of every sidecar; the settings class of a sidecar inherits from it.
     """
 
     interval_seconds: float = setting(
@@ -101,50 +100,51 @@ class CommonSettings:
     jitter_seconds: float | None = setting(
         "JITTER",
         duration(),
-        text="Shift each start by up to this much, at random. Unset: a tenth of INTERVAL.",
+        text="Shift the start of each cycle randomly by up to this much. Unset: INTERVAL / 10.",
     )
     timeout_seconds: float = setting(
         "TIMEOUT",
         duration(at_least=1),
         default="10m",
-        text="A cycle that takes longer is abandoned, counted as failed, and never publishes.",
+        text="A cycle that takes longer is abandoned: it counts as failed and cannot publish.",
     )
     max_failures: int = setting(
         "MAX_FAILURES",
         count,
         default="0",
-        text="Exit with code 3 after this many failed cycles in a row. 0: never, keep trying.",
+        text="Exit with code 3 after this many consecutive failed cycles. 0: keep trying forever.",
     )
     one_shot: bool = setting(
         "ONE_SHOT",
         boolean,
         default="false",
-        text="Exit 0 after the first successful cycle (init containers). Binds no port.",
+        text="Exit with code 0 after the first successful cycle (for init containers). Opens no "
+        "port.",
     )
     one_shot_deadline_seconds: float = setting(
         "ONE_SHOT_DEADLINE",
         duration(at_least=1),
         default="10m",
-        text="A one-shot without success by then exits with code 3.",
+        text="A one-shot exits with code 3 if no cycle succeeds within this time.",
     )
     http_bind: tuple[str, int] = setting(
         "HTTP_BIND",
         bind_address,
-        text="Where /healthz, /readyz, /metrics and the status page listen.",
+        text="The address that serves /healthz, /readyz, /metrics and the status page.",
     )
     status_page: bool = setting(
-        "STATUS_PAGE", boolean, default="true", text="Serve / and /status for people."
+        "STATUS_PAGE", boolean, default="true", text="Serve the status page at / and /status."
     )
     log_level: str = setting(
         "LOG_LEVEL",
         choice("debug", "info", "warning", "error"),
         default="info",
-        text="The lowest level that is logged; cycles without change are at debug.",
+        text="The lowest level that is logged. Cycles without a change are logged at debug.",
     )
     log_format: str | None = setting(
         "LOG_FORMAT",
         choice("json", "console"),
-        text="Unset: console on a terminal, json elsewhere.",
+        text="The log format. Unset: console on a terminal, json elsewhere.",
     )
     dry_run: bool = setting(
         "DRY_RUN", boolean, default="false", text="Plan and log, but change nothing."
@@ -153,10 +153,10 @@ class CommonSettings:
 
 def inherited(field: str, **changes: Any) -> Any:
     """
-    Declare a setting of :class:`CommonSettings` again, with another default or another text.
+    Redeclare a setting of :class:`CommonSettings` with another default or text.
 
     Args:
-        changes: Of its :class:`Spec`.
+        changes: Fields to replace in its :class:`Spec`.
     """
     spec: Spec = CommonSettings.__dataclass_fields__[field].metadata[_SPEC]
     return dataclasses.field(metadata={_SPEC: spec._replace(**changes)})
@@ -166,12 +166,12 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
     """
     Return the specs of a settings class by field, with full variable names.
 
-    What must be set comes first, then what carries no prefix.
+    Required settings come first, then those without a prefix.
     """
     specs = {}
     for field in dataclasses.fields(cls):
         spec: Spec | None = field.metadata.get(_SPEC)
-        if spec is None:  # a sidecar that has it from elsewhere gives it a plain default
+        if spec is None:  # a plain default: the sidecar reads this setting from another source
             continue
         name = prefix + spec.variable if spec.prefixed else spec.variable
         specs[field.name] = spec._replace(variable=name)
@@ -180,11 +180,11 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
 
 def slips(prefix: str, meant: Mapping[str, str]) -> dict[str, str]:
     """
-    Return what people type, with what it is called.
+    Return common wrong names of settings, each with the right name.
 
     Args:
-        meant: The right name to what stands for it after the prefix, separated by blanks; the
-            slips that are the same everywhere need not be named.
+        meant: The right name to its wrong names without the prefix, separated by spaces. Wrong
+            names that are common to all sidecars are added.
     """
     common = {"ONE_SHOT": "ONCE", "HTTP_BIND": "BIND", "LOG_LEVEL": "LOGLEVEL"}
     every = [*meant.items(), *((prefix + right, typed) for right, typed in common.items())]
@@ -200,7 +200,7 @@ def names_of(cls: type[Any], prefix: str) -> frozenset[str]:
 
 def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the settings whose value is not the default, as they were written, without passwords.
+    Return the settings that differ from the defaults, as they were written, without passwords.
     """
     found = {}
     for spec in specs_of(cls, prefix).values():
@@ -215,23 +215,23 @@ def _is_default(spec: Spec, text: str) -> bool:
         return False
     try:
         return bool(spec.parse(text) == spec.parse(spec.default))
-    except ValueError:  # a program that this image lacks
+    except ValueError:  # the default is a program that this image lacks
         return False
 
 
 def describe(cls: type[Any], prefix: str, also: str) -> str:
     """
-    Return the settings as text for ``--help``, and what a process does at its end.
+    Return the settings, exit codes and signals as text for ``--help``.
 
     Args:
-        also: What is read besides.
+        also: Inputs other than the settings.
     """
     lines = ["settings (environment; an empty variable counts as unset):"]
     for spec in specs_of(cls, prefix).values():
         lines += ["", f"  {spec.variable}  ({_default(spec)})"]
         for text in (spec.text, spec.allowed and f"Allowed: {spec.allowed}."):
             lines += textwrap.wrap(text, 88, initial_indent="      ", subsequent_indent="      ")
-    lines += ["", *textwrap.wrap(f"also read: {also}", 92, subsequent_indent="  ")]
+    lines += ["", *textwrap.wrap(f"also reads: {also}", 92, subsequent_indent="  ")]
     return "\n".join([*lines, "", _ENDS, "", f"Documentation: {DOCS}/README.md"])
 
 
@@ -255,17 +255,17 @@ def load(
     Read a settings class from the environment.
 
     Args:
-        instead: Names that people will type, mapped to the right ones; those without our prefix
-            may be of others, and are refused only where the right one is not set.
-        check: Rules across settings; called when every single one is fine.
+        instead: Common wrong names, mapped to the right ones. A wrong name without the prefix may
+            belong to other software, and is refused only if the right name is not set.
+        check: Rules across settings; called when each setting is valid on its own.
 
     Returns:
-        The settings, and the variables that may be slips (worth a warning), with what may be
-        meant: those with our prefix that resemble nothing, and those without that resemble a
-        setting that is unset.
+        The settings, and the variables that may be typos (worth a warning), each with the setting
+        that may be meant: variables with the prefix that resemble no setting, and variables
+        without it that resemble an unset setting.
 
     Raises:
-        SettingsError: One or more settings are wrong; all of them are named.
+        SettingsError: One or more settings are wrong; it lists all of them.
     """
     specs = specs_of(cls, prefix)
     known = names_of(cls, prefix)
@@ -292,7 +292,7 @@ def load(
 
 def _missing(spec: Spec, known: frozenset[str], environ: Mapping[str, str]) -> Problem:
     near = difflib.get_close_matches(spec.variable, sorted(set(environ) - known), 1, cutoff=0.8)
-    hint = f" (there is {near[0]}: a slip?)" if near else ""
+    hint = f" ({near[0]} is set: is it a typo?)" if near else ""
     return Problem(spec.variable, "", f"is missing: {spec.allowed}{hint}")
 
 
@@ -300,7 +300,7 @@ def _check_names(
     prefix: str, known: frozenset[str], environ: Mapping[str, str], instead: Mapping[str, str]
 ) -> tuple[list[Problem], dict[str, str]]:
     """
-    Sort the variables that nobody reads and that look like ours: slips (errors) and strangers.
+    Find variables that look like settings but are not: clear typos (errors) and unknown names.
     """
     problems: list[Problem] = []
     unknown: dict[str, str] = {}
@@ -320,10 +320,10 @@ def _check_names(
             problems.append(Problem(name, None, f"is not a setting; the right name is {right}"))
         elif name.startswith(prefix):
             unknown[name] = ""
-    # AWS_* has a hundred names of its own.
+    # AWS_* is a namespace of a hundred other names.
     others = [name for name in environ if name not in known and not name.startswith("AWS_")]
     for right in sorted(unset & known):
-        if not right.startswith(prefix):  # INTERVALL: nothing of ours, but close to it
+        if not right.startswith(prefix):  # INTERVALL: without the prefix, but close to a setting
             near = difflib.get_close_matches(right, others, 1, cutoff=0.9)
             unknown |= dict.fromkeys(near, right)
     for problem in problems:

@@ -1,5 +1,5 @@
 """
-What a sidecar brings; the runtime does the rest.
+The interface that a sidecar implements; the runtime does the rest.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from sidecar_runtime.health import Outcome, Readiness
 
 class Names(dict[str, object]):
     """
-    Facts by names that others gave, such as keys or DAGs: a page shows each name as it is.
+    Facts keyed by foreign names, such as object keys or DAGs: the status page shows them unchanged.
     """
 
 
 class Session(Protocol):
     """
-    What belongs to one thread that runs cycles.
+    The state of one thread that runs cycles.
     """
 
     def cycle(self, fence: Fence) -> Outcome:
@@ -26,26 +26,26 @@ class Session(Protocol):
         Run one cycle; every publish goes through the fence.
 
         Raises:
-            SidecarError: What failed; what was published before stays.
-            GaveUp: The same, and it is not to be tried again: the process ends.
+            SidecarError: The cycle failed; the published state is unchanged.
+            GaveUp: The cycle failed and should not be retried: the process ends.
             CycleAbandoned: The fence was revoked.
         """
 
     def close(self) -> None:
         """
-        Let go of all that is open; the thread ends.
+        Close all resources, because the thread ends.
         """
 
 
 @runtime_checkable
 class Glancing(Protocol):
     """
-    A session that can tell for far less than a cycle that one would find nothing to do.
+    A session that can detect, far more cheaply than a cycle, that a cycle would change nothing.
     """
 
     def glance(self) -> bool:
         """
-        Whether nothing is new; False where that cannot be told, for then a cycle says why.
+        Whether nothing changed; False if that is unknown, because a cycle then reports the cause.
 
         Never raises, and never takes longer than a few seconds.
         """
@@ -53,27 +53,27 @@ class Glancing(Protocol):
     @property
     def can_wait_for_news(self) -> bool:
         """
-        Whether the last cycle, which has failed, will fail again until a glance sees news.
+        Whether the last cycle, which failed, would fail again until a glance finds a change.
         """
 
 
 class Sidecar(Protocol):
     """
-    What a sidecar brings to the loop.
+    The interface between a sidecar and the loop.
     """
 
     def begin(self) -> Session:
         """
-        Return a session for the calling thread; called again in a new thread when an abandoned
-        one did not come back.
+        Return a session for the calling thread; called again in a new thread if the thread of an
+        abandoned cycle does not return.
         """
 
     def readiness(self) -> Readiness:
         """
-        Tell whether what consumers need is published and valid now; cheap, from any thread.
+        Return whether what consumers need is published and valid now; cheap and thread-safe.
         """
 
     def details(self) -> dict[str, object]:
         """
-        Return what the status page shows beyond the common part; no secrets.
+        Return this sidecar's additional facts for the status page; no secrets.
         """

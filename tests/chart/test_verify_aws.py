@@ -180,12 +180,12 @@ def test_every_step_is_taken_and_nothing_is_left(account: Account) -> None:
         "release": "ok",
         "kms": "ok",
         "role": "ok",
-        "irsa": "not tried",
+        "irsa": "skipped",
         "ecr": "ok",
         "codecommit": "ok",
     } == results(done.stdout), done
     assert 0 == done.returncode
-    assert "Everything is removed." in done.stdout
+    assert "All resources were removed." in done.stdout
     assert "123456789012" not in done.stdout
     assert account.before == account.has()
 
@@ -202,7 +202,7 @@ def test_a_signal_in_a_step_leaves_nothing(account: Account, step: str, number: 
     done = account.verify()
 
     assert 130 == done.returncode, done
-    assert "Everything is removed." in done.stdout
+    assert "All resources were removed." in done.stdout
     assert account.before == account.has()
 
 
@@ -216,8 +216,8 @@ def test_what_fails_and_what_is_left_are_named_and_the_rest_is_done(account: Acc
 
     found = results(done.stdout)
     assert ["irsa", "ecr"] == [one for one in found if found[one] == "FAILED"]
-    assert "the cluster my-cluster has no issuer of tokens" in done.stdout
-    assert "make ended with 3: no such thing" in done.stdout
+    assert "the cluster my-cluster has no OIDC issuer" in done.stdout
+    assert "make exited with 3: no such thing" in done.stdout
     assert "ok" == found["codecommit"]
     assert 1 == done.returncode
     (role,) = {*account.has()["roles"]} - {*account.before["roles"]}
@@ -263,13 +263,13 @@ def test_after_a_mistyped_bucket_and_without_git_nothing_is_left(account: Accoun
     done = account.verify(BUCKET="my-airflow-bukcet", PATH=str(account.programs))
 
     found = results(done.stdout)
-    assert {"ok", "FAILED", "not tried"} == {*found.values()}
+    assert {"ok", "FAILED", "skipped"} == {*found.values()}
     assert ["conditional writes", "release", "kms", "codecommit"] == [
         step for step, result in found.items() if result == "FAILED"
     ]
-    assert "git cannot be run: No such file or directory" in done.stdout
-    assert "not tried" == found["role"]
-    assert "Everything is removed." in done.stdout
+    assert "git cannot be started: No such file or directory" in done.stdout
+    assert "skipped" == found["role"]
+    assert "All resources were removed." in done.stdout
     assert account.before == account.has()
 
 

@@ -1,7 +1,7 @@
 """
-`make demo-airflow` keeps what it promises, and leaves nothing behind.
+`make demo-airflow` passes all its checks, and leaves no files or processes behind.
 
-It plays with `--full` only, because it takes minutes.
+It runs only with `--full`, because it takes minutes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def folder() -> Iterator[Path]:
 
 def environment(folder: Path) -> dict[str, str]:
     """
-    Return what the demo gets.
+    Return the environment of the demo.
     """
     names = ("PATH", "HOME", "GIT_SYNC_BIN")
     given = {name: os.environ[name] for name in names if name in os.environ}
@@ -54,7 +54,7 @@ def environment(folder: Path) -> dict[str, str]:
 @contextmanager
 def nothing_left_behind(folder: Path) -> Iterator[None]:
     """
-    Fail when files or processes stay; processes whose parent has ended become ours meanwhile.
+    Fail if files or processes remain; orphaned processes are adopted meanwhile.
     """
     prctl = ctypes.CDLL(None).prctl
     before = set(descendants_of(os.getpid()))
@@ -94,11 +94,11 @@ def test_story_plays_every_step(request: pytest.FixtureRequest, folder: Path, ve
         )
 
     assert 0 == done.returncode, done.stdout + done.stderr
-    assert "every step checked" in done.stdout
-    (table,) = re.findall(r"^step .*^everything.*$", done.stdout, re.MULTILINE | re.DOTALL)
-    left_out = table.count("left out")
-    assert STEPS + 1 - left_out == len(re.findall(r" \d+\.\d\d s$", table, re.MULTILINE))
-    assert 1 + 2 * bool(realm.missing()) + 2 * bool(skip_reason()) == left_out
+    assert "all steps passed" in done.stdout
+    (table,) = re.findall(r"^step .*^total .*$", done.stdout, re.MULTILINE | re.DOTALL)
+    skipped = table.count("skipped: ")
+    assert STEPS + 1 - skipped == len(re.findall(r" \d+\.\d\d s$", table, re.MULTILINE))
+    assert 1 + 2 * bool(realm.missing()) + 2 * bool(skip_reason()) == skipped
 
 
 @pytest.mark.timeout(STORY_SECONDS + 60)

@@ -223,6 +223,6 @@ def test_a_pipeline_is_what_its_ci_takes(tmp_path: Path, title: str, schema: str
 
 def test_the_jenkinsfile_is_sound() -> None:
     # Jenkins sets the one; `docker run --env` reads the other.
-    known = {"$WORKSPACE is nowhere set", "AWS_REGION is read by nobody"}
+    known = {"$WORKSPACE is never set", "AWS_REGION is never read"}
 
     assert known == set(lint_ci.jenkinsfile_complaints(block("groovy", "Jenkins")))

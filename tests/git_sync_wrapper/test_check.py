@@ -49,7 +49,7 @@ class Site:
         lines = self._said().splitlines()
         assert not any(PASSWORD in line for line in lines)
         found: dict[str, str] = {}
-        assert "GITSYNC_RFE is not a setting; is GITSYNC_REF meant?" in lines.pop(1)
+        assert "GITSYNC_RFE is not a setting; did you mean GITSYNC_REF?" in lines.pop(1)
         for line in lines[1:]:
             text = f"{line[2:7].strip()} {line[23:]}"
             if name := line[8:22].strip():

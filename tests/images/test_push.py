@@ -327,7 +327,7 @@ def test_pushes_nothing_that_is_not_committed(project: Project, registry: Regist
 
     refused = project.run("make", "push/tiny", f"REGISTRY={registry.address}/dirty/{project.tool}")
 
-    assert "there are changes that are not committed" in complaint(refused)
+    assert "there are uncommitted changes" in complaint(refused)
 
 
 def test_needs_a_registry(project: Project) -> None:
@@ -339,7 +339,7 @@ def test_a_registry_that_is_away_is_no_missing_tag(project: Project) -> None:
 
     refused = project.run("make", "push/tiny", "REGISTRY=127.0.0.1:9")
 
-    assert "Cannot tell whether 127.0.0.1:9/tiny:" in complaint(refused)
+    assert "Cannot determine whether 127.0.0.1:9/tiny:" in complaint(refused)
 
 
 NEW = {  # what docker says of a tag that is not there
@@ -383,7 +383,7 @@ def test_understands_what_docker_says_of_a_new_tag(project: Project, tmp_path: P
         is_pushed = {"build", "push"} <= set(calls.read_text().split())
         assert (answer in NEW) is is_pushed
         if not is_pushed:
-            assert f"Cannot tell whether {image} exists" in complaint(done)
+            assert f"Cannot determine whether {image} exists" in complaint(done)
 
 
 @pytest.fixture

@@ -1,3 +1,3 @@
 """
-What `make mutants` runs: the tests against code that is wrong on purpose.
+The program of `make mutants`: runs the tests against code that is wrong on purpose.
 """

@@ -1,7 +1,7 @@
 """
-Measure the tests: draw faults by a seed, plant one at a time, and see whether a test fails.
+Measures the tests: draws faults with a seed, plants one at a time, and checks that a test fails.
 
-A fault that no test notices has survived: it needs a test, or its reason in survivors.toml.
+A fault that no test detects has survived: it needs a test, or a reason in survivors.toml.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ SIDE_BY_SIDE = 2
 @dataclass(frozen=True)
 class Outcome:
     """
-    What became of a fault.
+    The result of a fault.
     """
 
     fault: Fault
     killed_by: str
-    """The test that failed, or how else pytest ended; empty for a survivor."""
+    """The test that failed, or pytest's exit code; empty for a survivor."""
     seconds: float
 
 
 def stages(file: str) -> list[list[str]]:
     """
-    Return what to run for a file, as arguments of pytest.
+    Return the stages for a file, as arguments of pytest.
 
-    First its own tests, then those of its folder, of its package, for the runtime those of every
-    sidecar, and last whole processes. A stage that adds nothing is empty.
+    First its own tests, then those of its folder, those of its package (for the runtime, those of
+    every sidecar), and last whole processes. A stage without new tests is empty.
     """
     project, _, *inner = file.removeprefix("sidecars/").split("/")
     inside = Path(*inner)
@@ -65,18 +65,18 @@ def stages(file: str) -> list[list[str]]:
 
 class Trial:
     """
-    Tries faults, two side by side, each in a copy of the tree.
+    Tries faults, two in parallel, each in a copy of the tree.
     """
 
     def __init__(self, most_stages: int) -> None:
         self._most_stages = most_stages
         self._copies: SimpleQueue[Copy] = SimpleQueue()
         self.broken: set[str] = set()
-        """Tests that fail without a fault, too, and so decide nothing."""
+        """Tests that also fail without a fault, and are therefore ignored."""
 
     def try_all(self, faults: list[Fault]) -> list[Outcome]:
         """
-        Try all, and print a line for each as it is decided.
+        Try all faults, and print a line for each result.
         """
         copies = [Copy() for _ in range(SIDE_BY_SIDE)]
         for copy in copies:
@@ -106,10 +106,10 @@ class Trial:
 
     def _meet(self, fault: Fault, copy: Copy, tests: list[str]) -> str:
         """
-        Return the first of the tests that fails with the fault, and passes without it.
+        Return the first test that fails with the fault and passes without it.
 
         Raises:
-            SystemExit: Tests cannot even be collected without it.
+            SystemExit: Tests cannot be collected even without the fault.
         """
         while True:
             left_out = set(self.broken)
@@ -128,7 +128,7 @@ def read_reasons(faults: list[Fault]) -> dict[tuple[str, ...], str]:
     Return the reasons of survivors.toml by the key of their fault.
 
     Raises:
-        SystemExit: The fault of one cannot be made anymore.
+        SystemExit: The code of an entry no longer exists.
     """
     entries = tomllib.loads((HERE / "survivors.toml").read_text()).get("survivor", [])
     names = ("file", "function", "operator", "line")
@@ -136,32 +136,32 @@ def read_reasons(faults: list[Fault]) -> dict[tuple[str, ...], str]:
     stale = reasons.keys() - {fault.key for fault in faults}
     if stale:
         lines = "\n".join(" | ".join(key) for key in sorted(stale))
-        raise SystemExit(f"survivors.toml: the code of these is gone; remove them:\n{lines}")
+        raise SystemExit(f"survivors.toml: remove these entries, whose code is gone:\n{lines}")
     return reasons
 
 
 def main() -> int:
     """
-    Run, and return the exit code: 1 when a survivor has no reason, or a test fails anyway.
+    Run, and return the exit code: 1 if a survivor has no reason, or a test fails without a fault.
     """
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="which faults are drawn (default: 1)")
-    parser.add_argument("--count", type=int, default=100, help="how many (default: 100)")
-    parser.add_argument("--only", default="", help="only files with this in their path")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
+    parser.add_argument("--count", type=int, default=100, help="faults to draw (default: 100)")
+    parser.add_argument("--only", default="", help="only files whose path contains this text")
     parser.add_argument(
         "--stages",
         type=int,
         default=5,
-        help="1 runs a module's own tests only, 2 those of its folder, 5 (default) whole processes",
+        help="1: only a module's own tests, 2: also those of its folder, … 5 (default): all",
     )
-    parser.add_argument("--list", action="store_true", help="show the faults, run nothing")
+    parser.add_argument("--list", action="store_true", help="list the faults, run no tests")
     options = parser.parse_args()
     drawable = [fault for file in sources() for fault in find_faults(file)]
     fixed = planted()
     reasons = read_reasons([*drawable, *fixed])
     chosen = [f for f in drawable if options.only in f.file]
     if not chosen:
-        parser.error(f"--only: no file has {options.only} in its path, as {drawable[0].file} has")
+        parser.error(f"--only: no path contains {options.only}; an example is {drawable[0].file}")
     drawn = draw(chosen, options.seed, options.count)
     faults = [*(f for f in fixed if options.only in f.file), *drawn]
     if options.list:
@@ -175,7 +175,7 @@ def main() -> int:
         print(f"\n{fault.file}:{fault.number} in {fault.function or 'the module'}")
         print(f"  {fault.operator}: {fault.line}\n  -> {fault.new}")
     for name in sorted(trial.broken):
-        print(f"\nfails without a fault, too: {name}")
+        print(f"\nalso fails without a fault: {name}")
     killed, reasoned = len(faults) - len(survivors), len(survivors) - len(failed)
     print(f"\n{killed} killed, {reasoned} survived with a reason, {len(failed)} failed")
     return 1 if failed or trial.broken else 0

@@ -1,9 +1,9 @@
 """
-Copies of the tree in which one fault at a time meets the tests.
+Copies of the tree in which the tests run with one fault at a time.
 
 The tests start sidecars by the console scripts beside their own interpreter, and sidecars start
-children with `-I`. So each copy has an environment of its own, in which every process finds the
-copy's code; third-party packages are those of `.venv`.
+children with `-I`. So each copy has its own environment, in which every process finds the copy's
+code; third-party packages are those of `.venv`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OURS = ("git_sync_wrapper", "kerberos_sidecar", "s3_sync", "sidecar_runtime", "s
 
 class Copy:
     """
-    One copy of all files that git knows or would add, in a folder of its own.
+    A copy of all files that git tracks or would add, in its own folder.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Copy:
 
     def remove(self) -> None:
         """
-        Remove all of it.
+        Remove the copy.
         """
         shutil.rmtree(self.root)
 
@@ -80,14 +80,14 @@ class Copy:
 
     def restore(self, fault: Fault) -> None:
         """
-        Write the file as it was.
+        Restore the original file.
         """
         self._write(fault.file, (ROOT / fault.file).read_bytes())
 
     def _write(self, file: str, content: bytes) -> None:
         path = self.root / file
         path.write_bytes(content)
-        # Python takes compiled code for current by whole seconds and the size.
+        # Python checks compiled code with the source's mtime in whole seconds and its size.
         self._written += 1
         moment = 1_000_000_000 + self._written
         os.utime(path, (moment, moment))
@@ -100,7 +100,7 @@ class Copy:
             tests: Arguments of pytest.
 
         Returns:
-            The test that failed, or else how pytest ended; empty where all passed.
+            The test that failed, or pytest's exit code; empty if all passed.
         """
         pytest = [str(self.root / ".venv/bin/python"), "-m", "pytest", "-x", "-q", "-rfE"]
         options = ["-p", "no:cacheprovider", f"--timeout={TEST_TIMEOUT_SECONDS}", "--tb=no"]
@@ -119,14 +119,14 @@ class Copy:
         finally:
             self._end_processes()
             process.wait()
-        if process.returncode in (0, 5):  # 5: there is no test
+        if process.returncode in (0, 5):  # 5: no tests collected
             return ""
         named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
         return named[1] if named else f"exit code {process.returncode}"
 
     def _end_processes(self) -> None:
         """
-        Kill what the tests have left: whatever names this copy, whose name is its own.
+        Kill processes that the tests left, found through the unique name of this copy.
         """
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
 """
-Faults in the product's code: those that operators make of its syntax, and those that are planted.
+Faults in the product's code: mutations of its syntax by operators, and planted faults.
 
-Texts are never changed: docstrings, log lines, help and advice are for people, not for tests.
+Texts are never mutated: docstrings, log lines, help and advice are for people, not for tests.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ _LOGS = re.compile(r"_?log\.(debug|info|warning|error|exception)$")
 @dataclass(frozen=True)
 class Fault:
     """
-    One change of one file.
+    A change of one file.
     """
 
     file: str
     function: str
-    """With its classes, such as `Loop.run`; empty outside of functions."""
+    """The qualified name, such as `Loop.run`; empty outside of functions."""
     operator: str
     line: str
-    """The line of the source where it begins, without indentation."""
+    """The source line in which it starts, without indentation."""
     number: int
     start: int
-    """Where the replaced part begins and ends, in bytes."""
+    """The start and end of the replaced part, in bytes."""
     end: int
     new: str
 
     @property
     def key(self) -> tuple[str, str, str, str]:
         """
-        What names the fault as long as its line stays the same, wherever the line moves to.
+        A key that stays the same as long as the text of the line does, even if the line moves.
         """
         return self.file, self.function, self.operator, self.line
 
@@ -69,7 +69,7 @@ class Fault:
 
 def sources() -> list[str]:
     """
-    Return the files of the product, relative to the root.
+    Return the product's source files, relative to the root.
     """
     folders = (folder for pattern in PACKAGES for folder in ROOT.glob(pattern))
     return sorted(str(file.relative_to(ROOT)) for at in folders for file in at.rglob("*.py"))
@@ -77,7 +77,7 @@ def sources() -> list[str]:
 
 def find_faults(file: str) -> list[Fault]:
     """
-    Return every fault that the operators make of a file.
+    Return every fault that the operators find in a file.
     """
     source = (ROOT / file).read_bytes()
     finder = _Finder(file, source)
@@ -87,10 +87,10 @@ def find_faults(file: str) -> list[Fault]:
 
 def draw(faults: list[Fault], seed: int, count: int) -> list[Fault]:
     """
-    Draw one fault for each of that many lines.
+    Draw `count` lines, and one fault for each.
 
-    Every line with a fault is as likely as any other, and its place in the draw follows from its
-    own text: an edit changes the draw for the lines that it touches, and for no others.
+    All lines with faults are equally likely. A line's place in the draw depends only on its own
+    text, so an edit changes the draw only for the lines that it touches.
     """
 
     def rank(*parts: object) -> str:
@@ -128,7 +128,7 @@ def planted() -> list[Fault]:
     Return the faults of planted.toml.
 
     Raises:
-        SystemExit: The code that one of them replaces is not there, or more than once.
+        SystemExit: The code that an entry replaces is missing or not unique.
     """
     faults = []
     for entry in tomllib.loads((HERE / "planted.toml").read_text())["fault"]:
@@ -136,8 +136,8 @@ def planted() -> list[Fault]:
         old = entry["old"].encode()
         if source.count(old) != 1:
             raise SystemExit(
-                f"planted.toml, {entry['name']!r}: its old text is {source.count(old)} times in "
-                f"{entry['file']}, not once. Adapt the entry to the code as it is now."
+                f"planted.toml, {entry['name']!r}: its old text occurs {source.count(old)} times "
+                f"in {entry['file']} instead of once. Adapt the entry to the current code."
             )
         start = source.index(old)
         number = source.count(b"\n", 0, start) + 1
@@ -267,7 +267,7 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _negate(self, test: ast.expr) -> None:
-        # An inner `not` loses it; a constant is left to its own operator.
+        # Remove an inner `not`; leave constants to their own operator.
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             self._add("negate", test, self._text(test.operand))
         elif not isinstance(test, ast.Constant):
@@ -288,5 +288,5 @@ class _Finder(ast.NodeVisitor):
         if isinstance(value, bool):
             self._add("constant", node, str(not value))
         elif isinstance(value, int | float):
-            # One more of a large number is seldom wrong enough for anyone to care.
+            # Adding 1 to a large number rarely makes a relevant difference.
             self._add("constant", node, repr(value + 1 if value < 10 else value * 2))

@@ -1,5 +1,5 @@
 """
-What is planted by name, and what may survive, is still in the code: `make mutants` begins with it.
+The code of all planted faults and allowed survivors exists: `make mutants` checks it first.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-A gate before a folder, made of a real program.
+A gate for a folder, with a real program.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 30.0
 
 class Door:
     """
-    A gate before a folder, with what it reports to.
+    A gate for a folder, with its clock, metrics and fence.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Door:
 
     def findings(self, changed: Sequence[str] = ()) -> list[Finding]:
         """
-        Why it is refused; nothing where it is accepted.
+        Return the findings; empty if the folder is accepted.
         """
         refused = self.judge(changed=changed)
         return list(refused.findings) if refused else []
@@ -59,7 +59,7 @@ Knock = Callable[..., Door]
 @pytest.fixture
 def knock(tmp_path: Path) -> Knock:
     """
-    Make a gate of a shell script, or with `grammar` one of the syntax check.
+    Create a gate with a shell script, or with `grammar` one with the syntax check.
     """
     folder = tmp_path / "candidate"
     folder.mkdir()
@@ -83,6 +83,6 @@ def is_alive(pid: int) -> bool:
 
 def pid_in(file: Path) -> int:
     """
-    The process number that a script wrote down.
+    Return the process id that a script wrote to a file.
     """
     return int(wait_until(lambda: file.exists() and file.read_text().strip(), f"{file} is there"))

@@ -1,7 +1,7 @@
 """
-The real loop in this process' main thread, with a scripted sidecar and short waits.
+The real loop in this process's main thread, with a scripted sidecar and short waits.
 
-Signals are sent from within cycles only: the loop's own handlers are in place then.
+Signals are sent only from within cycles, when the loop's own handlers are installed.
 """
 
 import os
@@ -27,7 +27,7 @@ REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", 
 REFUSED = Outcome("refused", "r1", problem=REFUSAL)
 SETTLING = Outcome("settling", "r1")
 PATIENCE_SECONDS = 60
-# Waits of hundredths of a second instead of seconds.
+# Waits in hundredths of a second instead of seconds.
 QUICK = Pace(
     Backoff(base_seconds=0.02, cap_seconds=0.1, floor_seconds=0.01),
     waiting_retry_seconds=0.05,
@@ -39,7 +39,7 @@ RESULTS = ("changed", "unchanged", "partial", "waiting", "settling", "refused", 
 @dataclass
 class Run:
     """
-    One loop with what it reports to.
+    A loop with its health, metrics and events.
     """
 
     sidecar: Script
@@ -53,7 +53,7 @@ class Run:
 
     def __call__(self) -> int:
         """
-        Run the loop to its end; one that does not come is brought about by SIGTERM.
+        Run the loop until it ends; after the deadline, SIGTERM ends it.
         """
         self.loop = Loop(
             self.sidecar, self.settings, self.health, self.metrics, self.glances, self.pace
@@ -77,7 +77,7 @@ class Run:
 
     def until(self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)) -> None:
         """
-        Run until that many cycles were recorded, and end by what another thread does then.
+        Run until that many cycles are recorded; then `act`, in another thread, ends the loop.
         """
         thread = when_idle(self, results, act)
         assert self() == EXIT_DONE
@@ -93,14 +93,14 @@ class Run:
 
 def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:
     """
-    Describe a loop; settings as fields of `CommonSettings`, the interval an hour unless given.
+    Describe a loop; `changes` are fields of `CommonSettings`; the interval defaults to an hour.
     """
     return Run(Script(*steps), replace(settings_of(JITTER="0"), **changes), pace=pace)
 
 
 def failing_for(seconds: float) -> Pace:
     """
-    Waits as `QUICK`, but this long after failures.
+    Return a pace as `QUICK`, but with this wait after failures.
     """
     return replace(QUICK, backoff=Backoff(floor_seconds=seconds))
 
@@ -111,7 +111,7 @@ def send(number: signal.Signals) -> None:
 
 def hear(log: Log, number: signal.Signals) -> None:
     """
-    Send a signal and wait until the loop has heard it.
+    Send a signal and wait until the loop has received it.
     """
     count = len(log.events("signal_received"))
     send(number)
@@ -122,7 +122,7 @@ def hear(log: Log, number: signal.Signals) -> None:
 
 def when_idle(one: Run, results: int, act: Callable[[], object]) -> threading.Thread:
     """
-    Act from another thread once that many cycles were recorded.
+    Run `act` in another thread once that many cycles are recorded.
     """
 
     def wait() -> None:
@@ -136,7 +136,7 @@ def when_idle(one: Run, results: int, act: Callable[[], object]) -> threading.Th
 
 def seconds_left(one: Run, results: int) -> float | None:
     """
-    Run a loop until that many cycles were recorded, and return how long it was to the next one.
+    Run a loop until that many cycles are recorded; return the seconds until the next one.
     """
     left: list[float | None] = []
 
@@ -151,7 +151,7 @@ def seconds_left(one: Run, results: int) -> float | None:
 
 def waits(event: threading.Event) -> Outcome:
     """
-    A cycle that hangs until an event.
+    Return a cycle that hangs until an event.
     """
     assert event.wait(PATIENCE_SECONDS)
     return CHANGED

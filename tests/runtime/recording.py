@@ -1,5 +1,5 @@
 """
-What the tests of the runtime share: the log as it is written, a sidecar that follows a script.
+Shared support for the runtime's tests: the log as it is written, and a scripted sidecar.
 """
 
 import io
@@ -27,7 +27,7 @@ WAITING = Outcome("waiting")
 
 class Log:
     """
-    The JSON lines that were written since the fixture began.
+    The JSON lines that were written since the fixture started.
     """
 
     def __init__(self, stream: io.StringIO) -> None:
@@ -35,14 +35,14 @@ class Log:
 
     def events(self, name: str | None = None) -> list[Event]:
         """
-        All lines, or those with that event name.
+        Return all lines, or those with this event name.
         """
         lines = [json.loads(line) for line in self._stream.getvalue().splitlines()]
         return [line for line in lines if name is None or line["event"] == name]
 
     def text(self) -> str:
         """
-        The bytes of the container's log, as they are.
+        Return the raw text of the container's log.
         """
         return self._stream.getvalue()
 
@@ -50,7 +50,7 @@ class Log:
 @contextmanager
 def handlers_kept() -> Iterator[None]:
     """
-    Pytest's own handlers come back afterwards.
+    Restore pytest's own handlers afterwards.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -62,12 +62,12 @@ def handlers_kept() -> Iterator[None]:
 @pytest.fixture
 def log() -> Iterator[Log]:
     """
-    The log of the code under test, from debug on.
+    Provide the log of the code under test, from level debug on.
     """
     stream = io.StringIO()
     with handlers_kept():
         logs.configure("debug", "json", stream)
-        # What a test's own client and a command's say is thousands of lines.
+        # Clients and commands of the tests would otherwise log thousands of lines.
         logging.getLogger("botocore").setLevel(logging.INFO)
         yield Log(stream)
 
@@ -75,7 +75,7 @@ def log() -> Iterator[Log]:
 @pytest.fixture
 def fence() -> Fence:
     """
-    A fence that nobody has revoked.
+    Provide a fence that is not revoked.
     """
     return Fence()
 
@@ -83,7 +83,7 @@ def fence() -> Fence:
 @pytest.fixture
 def revoked() -> Fence:
     """
-    A fence that was revoked before anything was done under it.
+    Provide a fence that is already revoked.
     """
     fence = Fence()
     fence.revoke()
@@ -93,20 +93,20 @@ def revoked() -> Fence:
 @pytest.fixture
 def clock() -> Clock:
     """
-    A clock that the test moves.
+    Provide a clock that the test controls.
     """
     return Clock()
 
 
 class Stop(BaseException):
     """
-    Ends a loop from within a cycle, as any exception does that is not an `Exception`.
+    Ends a loop from within a cycle, like any exception that is not an `Exception`.
     """
 
 
 class Script:
     """
-    A sidecar whose cycles follow a script, one step each; after the last one it stops.
+    A sidecar whose cycles follow a script, one step each; after the last step it stops.
 
     A step is an outcome to return, an exception to raise, or a function to call.
     """
@@ -118,14 +118,14 @@ class Script:
 
     def begin(self) -> "ScriptSession":
         """
-        Begin one more session; all of them follow the same script.
+        Return another session; all sessions follow the same script.
         """
         self.sessions.append(ScriptSession(self))
         return self.sessions[-1]
 
     def step(self, fence: Fence) -> Outcome:
         """
-        Take the next step.
+        Run the next step.
         """
         self.cycles += 1
         if not self._steps:
@@ -137,20 +137,20 @@ class Script:
 
     def readiness(self) -> Readiness:
         """
-        Ready, since 1970.
+        Return ready, since 1970.
         """
         return Readiness(True, "r1", 1.0)
 
     def details(self) -> dict[str, object]:
         """
-        Nothing beyond the common part.
+        Return no additional facts.
         """
         return {}
 
 
 class ScriptSession:
     """
-    What the loop's thread gets of a script.
+    The session of a script.
     """
 
     def __init__(self, script: Script) -> None:
@@ -166,14 +166,14 @@ class ScriptSession:
 
     def close(self) -> None:
         """
-        Remember the end.
+        Record the close.
         """
         self.is_closed = True
 
 
 def settings_of(**environment: str) -> CommonSettings:
     """
-    The common settings with these variables set; names without their prefix.
+    Return the common settings with these variables; names are without prefix.
     """
     environ = {"INTERVAL": environment.pop("INTERVAL", "1h"), "X_HTTP_BIND": "127.0.0.1:0"}
     environ |= {f"X_{name}": value for name, value in environment.items()}

@@ -1,5 +1,5 @@
 """
-A sidecar with given facts, for what shows them.
+A sidecar with given facts, for tests of their display.
 """
 
 from sidecar_runtime.health import Readiness

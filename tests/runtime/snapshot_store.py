@@ -1,5 +1,5 @@
 """
-A root with a store of snapshots in it, on a real file system.
+A root with a snapshot store, on a real file system.
 """
 
 import os
@@ -18,7 +18,7 @@ STORE = "own/store"
 
 class Shelf:
     """
-    A root with its store, and what a process does with them.
+    A root with its store, and operations of a process on them.
     """
 
     def __init__(self, root: Path) -> None:
@@ -31,14 +31,14 @@ class Shelf:
 
     def begin(self, **changes: Any) -> Snapshots:
         """
-        Begin as a process does.
+        Open the store as a new process does.
         """
         arguments = {"retain_count": 2, "retain_seconds": 600.0, "fsync": False} | changes
         return Snapshots(self.root_fd, self.store_fd, STORE, link="current", **arguments)
 
     def make(self, *revisions: str, **changes: Any) -> Snapshots:
         """
-        Show one revision after the other; each has its name as content.
+        Show revisions one after the other; each contains its own name.
         """
         snapshots = self.begin(**changes)
         for revision in revisions:
@@ -48,14 +48,14 @@ class Shelf:
 
     def age(self, revision: str, seconds: float) -> None:
         """
-        Let a snapshot have been replaced that long ago.
+        Set how long ago a snapshot was replaced.
         """
         at = time.time() - seconds
         os.utime(self.store / revision, (at, at))
 
     def names(self) -> set[str]:
         """
-        All that is in the store.
+        Return all entries of the store.
         """
         return set(os.listdir(self.store))
 
@@ -73,7 +73,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 
 def filling(content: str) -> Callable[[int], None]:
     """
-    What fills a snapshot with one file.
+    Return a function that fills a snapshot with one file.
     """
 
     def fill(folder: int) -> None:
@@ -86,6 +86,6 @@ def filling(content: str) -> Callable[[int], None]:
 
 def pruned(snapshots: Snapshots) -> set[str]:
     """
-    What stays when it is pruned while the link shows what is published.
+    Prune, with the current revision as the published one; return the remaining snapshots.
     """
     return set(snapshots.prune(snapshots.current(), Fence()))

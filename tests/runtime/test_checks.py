@@ -1,5 +1,5 @@
 """
-The lines of a `check` command, and the exit code that they make.
+The lines of a `check` command, and its exit code.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def running(
     silent_seconds: float = 0.0,
     show_status: bool = True,
 ) -> Iterator[tuple[str, int]]:
-    """Serve as a daemon that has these facts does; yield its address."""
+    """Serve the facts as a daemon does; yield its address."""
     health = Health(clock := Clock())
     if error:
         health.record(PastCycle(0, 0, "error", error.reason, {}), error)
@@ -118,7 +118,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
             GOOD,
             None,
             75,
-            ["FAIL daemon is not alive: no cycle has ended for 75 s", "A restart would help."],
+            ["FAIL daemon is not alive: no cycle has finished for 75 s", "Restart it."],
         ),
     ],
     ids=["good", "failing", "a part", "nothing", "all of it", "not alive"],
@@ -144,12 +144,12 @@ def test_beside_a_daemon_the_check_is_as_good_as_that(
 def test_a_daemon_that_takes_a_connection_and_is_silent_fails(
     capsys: pytest.CaptureFixture[str], holder: dict[str, object]
 ) -> None:
-    """It is stopped, or hangs: the kernel answers instead."""
+    """It is stopped or hangs: only the kernel accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = silent.getsockname()
         assert not daemon("box-sync", "box://source", address, holder, patience_seconds=0.2)
 
-    said = f"FAIL daemon takes a connection at 127.0.0.1:{address[1]} and does not answer"
+    said = f"FAIL daemon accepts connections at 127.0.0.1:{address[1]} but does not answer"
     assert said == lines(capsys)[0]
 
 
@@ -159,9 +159,9 @@ def test_a_daemon_of_another_source_is_not_asked_further(
     with running(Readiness(False, problem="nothing yet")) as address:
         assert daemon("box-sync", "box://other", address, holder=HERE)
 
-    assert [f"?? daemon what answers at 127.0.0.1:{address[1]} is not for this source"] == (
-        lines(capsys)
-    )
+    assert [
+        f"?? daemon the process that answers at 127.0.0.1:{address[1]} serves another source"
+    ] == (lines(capsys))
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,14 @@ def test_a_daemon_of_another_source_is_not_asked_further(
 def test_who_holds_the_target_here_must_answer(
     capsys: pytest.CaptureFixture[str], holder: dict[str, object], has_port: bool, mark: str
 ) -> None:
-    """One in another pod cannot be asked, nor one whose port only its log knows."""
+    """A daemon in another pod cannot answer, and neither can one on an unknown port."""
     port = own_port() if has_port else 0
 
     result = daemon("box-sync", "box://source", ("127.0.0.1", port), holder=holder)
 
-    said = f"pid 7 on {holder.get('host')} holds the target and does not answer at 127.0.0.1:{port}"
+    where = f"127.0.0.1:{port}"
+    who = f"pid 7 on {holder.get('host')}"
+    said = f"{who} holds the lock of the target but does not answer at {where}"
     assert (mark != "FAIL", [f"{mark} daemon {said}"] if mark else []) == (result, lines(capsys))
 
 

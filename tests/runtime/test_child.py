@@ -1,5 +1,5 @@
 """
-A process that ends.
+Child processes.
 """
 
 import gc
@@ -28,7 +28,7 @@ FAMILY = (
 
 class Slow(list[str]):
     """
-    Takes lines more slowly than they come.
+    Receives lines more slowly than they arrive.
     """
 
     def append(self, line: str) -> None:
@@ -37,7 +37,7 @@ class Slow(list[str]):
 
 class Listener:
     """
-    What a program said, and a wish to end it.
+    Collects the output of a program, and can ask for its end.
     """
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ def test_an_endless_line_comes_in_pieces(one: Listener) -> None:
 
 def test_a_long_line_stays_whole(one: Listener) -> None:
     """
-    The grants of the default roles are one line, longer than a pipe holds.
+    The grants of the default roles are a single line, longer than a pipe's capacity.
     """
     one.run("print('x' * 200_000)")
 
@@ -163,7 +163,7 @@ def test_a_leftover_that_holds_the_pipes_is_not_waited_for(one: Listener) -> Non
 
 
 def test_a_fence_that_lives_on_holds_no_process_that_has_ended() -> None:
-    """A hook is run again and again with the fence of the whole process."""
+    """A hook runs repeatedly with the fence of the whole process."""
     one = Listener()
     processes = [child.start([sys.executable, "-c", "print('done')"], {}, "/")]
     ended = weakref.ref(processes[0])
@@ -193,7 +193,7 @@ def ask(script: str, question: bytes = b"", *, is_head_kept: bool = False) -> tu
         ("echo a; echo b >&2; exit 3", (b"a\nb\n", 3)),
         ("exec true", (b"", 0)),
         ("head -c 10; exec <&-; sleep 0.1", (b"x" * 10, 0)),
-        # It writes as it reads: a parent that writes everything first waits forever.
+        # It writes while it reads: a parent that writes all input first would wait forever.
         ("tee /dev/stderr", (b"x" * child.KEPT_BYTES, 0)),
         ("exec <&- >&- 2>&-; sleep 0.3; exit 4", (b"", 4)),
         ("sleep 600 & exit 5", (b"", 5)),

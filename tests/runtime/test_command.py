@@ -1,5 +1,5 @@
 """
-What the command lines of sidecars have in common.
+The common parts of the sidecars' command lines.
 """
 
 from argparse import ArgumentParser
@@ -15,7 +15,7 @@ from sidecar_runtime.settings import CommonSettings
     [
         ("--version", "some-sidecar "),
         ("--help", "SOME_HTTP_BIND"),
-        ("--help", "also read: OTHER\n"),
+        ("--help", "also reads: OTHER\n"),
     ],
 )
 def test_says_what_it_is_without_any_setting(
@@ -37,7 +37,7 @@ def test_says_where_settings_come_from(
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(arguments)
 
-    hint = "Settings are environment variables, not options: some-sidecar --help lists them.\n"
+    hint = "Settings are environment variables, not options. Run some-sidecar --help for a list.\n"
     assert capsys.readouterr().err.endswith(hint)
 
 

@@ -37,7 +37,7 @@ def test_the_end_of_a_daemon_is_a_success_from_the_first_moment(number: signal.S
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_end_of_a_command_is_no_success(number: signal.Signals) -> None:
-    """A publish that is stopped has published nothing, and CI must not go on as if it had."""
+    """A stopped publish has published nothing, and CI must not continue as if it had."""
     with start("--output=json", "publish", "dags") as process:
         process.send_signal(number)
 
@@ -60,7 +60,7 @@ import_structlog()
 
 def loaded(program: str, *names: str) -> list[str]:
     """
-    Run a program, and return which of these modules are there at its end.
+    Run a program, and return which of these modules are loaded at its end.
     """
     code = f"import sys\n{program}\nprint(*(name for name in {names!r} if name in sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -99,7 +99,7 @@ def test_a_start_imports_neither_commands_nor_a_source_before_it_is_known() -> N
 
 @pytest.mark.parametrize("source", ["listing", "release"])
 def test_a_download_needs_no_module_of_rare_cases(source: str) -> None:
-    """Mail's dates, entities, file names as objects, and what removes whole folders."""
+    """Parsing of mail dates, entities, path objects, and the removal of whole folders."""
     program = f"{STRUCTLOG}import s3_sync.command, sidecar_runtime.process, s3_sync.{source}.source"
 
     assert [] == loaded(program, "email", "html", "pathlib", "shutil")
@@ -113,7 +113,7 @@ def test_only_s3_sync_needs_asyncio(sidecar: str) -> None:
 
 
 def test_a_clone_needs_neither_http_nor_a_cloud() -> None:
-    """git-sync is the one that speaks to the server."""
+    """git-sync alone talks to the server."""
     program = f"{STRUCTLOG}import git_sync_wrapper.command"
     login = [f"git_sync_wrapper.login.{name}" for name in ("askpass", "secrets_manager", "access")]
     aws = "sidecar_runtime.aws.credentials"

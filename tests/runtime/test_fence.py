@@ -1,5 +1,5 @@
 """
-The token that a publish asks for.
+The token that guards every publish.
 """
 
 import threading
@@ -40,7 +40,7 @@ class Publish:
 @pytest.fixture
 def patient() -> Fence:
     """
-    A fence that waits for a publish longer than any test takes.
+    Provide a fence that waits for a publish longer than any test takes.
     """
     return Fence(in_flight_seconds=30.0)
 
@@ -48,7 +48,7 @@ def patient() -> Fence:
 @pytest.fixture
 def publish() -> Iterator[Callable[[Fence], Publish]]:
     """
-    Begin a publish inside a fence; it ends with the test.
+    Start a publish inside a fence; it ends with the test.
     """
     with ExitStack() as stack:
 
@@ -130,7 +130,7 @@ def test_a_publish_that_waited_for_its_turn_does_not_begin_after_the_revocation(
 
 def test_tells_before_it_waits(patient: Fence, publish: Callable[[Fence], Publish]) -> None:
     """
-    The callback is what ends a publish that hangs on the network or on a child.
+    The callback ends a publish that hangs on the network or on a child.
     """
     in_flight = publish(patient)
     patient.on_revoke(in_flight.may_end.set)

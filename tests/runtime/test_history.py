@@ -1,5 +1,5 @@
 """
-The history of the last hours: the worst of each span, bounded, going on where no cycle was.
+The history of the last hours: the worst result of each span, bounded, continued without cycles.
 """
 
 import pytest

@@ -1,5 +1,5 @@
 """
-A log that nobody reads costs lines, and no time.
+A log without a reader costs lines, not time.
 """
 
 import json
@@ -31,7 +31,7 @@ def earlier_handlers() -> Iterator[None]:
 
 @pytest.fixture(params=["a pipe of ours", "a pipe of another user"])
 def pipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[UnreadPipe]:
-    """The log."""
+    """Provide the log."""
     if request.param != "a pipe of ours":  # which cannot be opened again
         monkeypatch.setattr(log_handler, "_unblocked", lambda descriptor: descriptor)
     with unread_pipe() as pipe:
@@ -45,7 +45,7 @@ def begin(descriptor: int) -> None:
 
 
 def events(text: str) -> list[dict[str, Any]]:
-    """Every line, whole; those with which the pipe was filled are empty."""
+    """Return all lines; those with which the pipe was filled are empty."""
     return [json.loads(line) for line in text.splitlines() if line]
 
 
@@ -60,7 +60,7 @@ def seconds_of(deed: Callable[[], object]) -> float:
 
 
 def read_soon(pipe: UnreadPipe, deed: Callable[[], object]) -> str:
-    """Return what is read a moment after the deed has begun, and at its end."""
+    """Return the output shortly after the start of an action, and after its end."""
     texts: list[str] = []
     slow = threading.Timer(WAIT_SECONDS / 10, lambda: texts.append(pipe.drain()))
     slow.start()

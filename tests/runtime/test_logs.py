@@ -1,5 +1,5 @@
 """
-Every line of the container comes from one renderer.
+Every line of the container passes through one renderer.
 """
 
 import io
@@ -150,7 +150,7 @@ logs.get_logger("box").info("the_end")
 
 def run_on_terminal(form: str | None) -> str:
     """
-    Run a program whose standard output is a terminal, and return what it wrote.
+    Run a program whose standard output is a terminal, and return its output.
     """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -1,5 +1,5 @@
 """
-The metrics that every sidecar has.
+The metrics that every sidecar exports.
 """
 
 import pytest

@@ -1,5 +1,5 @@
 """
-Text to value, or what is allowed.
+Text to value, or a description of the allowed values.
 """
 
 from collections.abc import Callable
@@ -67,10 +67,10 @@ def test_reads_what_is_allowed(parse: Callable[[str], object], values: dict[str,
             'is not an octal mode such as "0644"',
             "0888|rw-r--r--|0o644|64|06440|1777|-644|",
         ),
-        # What YAML makes of an unquoted 0644, 0664, 0640, 0600 and 0660: Helm passes it on as 420,
-        # which would let nobody but the group write.
+        # YAML turns an unquoted 0644, 0664, 0640, 0600 and 0660 into these numbers, and Helm passes
+        # them on; read as octal, 420 would allow only the group to write.
         (mode, 'is not an octal mode such as "0644"', "420|436|416|384|432"),
-        (mode, "does not let the owner read", "0000|0200|0044"),
+        (mode, "does not allow the owner to read", "0000|0200|0044"),
         (absolute_path, "is not an absolute path", "dags|./dags|~/dags||s3://bucket/dags|/a\0b"),
         (absolute_path, "is the root of the file system", "/|//|/.|/a/..|/../.."),
         (

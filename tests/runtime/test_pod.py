@@ -1,5 +1,5 @@
 """
-Which pod this is: by the downward API, else by what is there anyway.
+The identity of the pod: from the downward API, or from other sources.
 """
 
 import socket

@@ -1,5 +1,5 @@
 """
-Texts of others, as a person may see them.
+Untrusted text, safe to display.
 """
 
 from sidecar_runtime.printable import printable

@@ -1,5 +1,5 @@
 """
-How the process ends: one exit code for each kind of end.
+How the process ends: an exit code for each kind of end.
 """
 
 import array
@@ -22,7 +22,7 @@ import pytest
 from tests.support.pipes import unread_pipe
 from tests.support.waiting import wait_until
 
-# A pipe of Linux has 64 KiB, and a line of the log is shorter than a page.
+# A Linux pipe has 64 KiB, and a log line is shorter than a page.
 FULL_BYTES = 60_000
 
 PROGRAM = """
@@ -51,7 +51,7 @@ run_main(main, "BOX_")
 @contextmanager
 def start(body: str, *around: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
     """
-    Run a command, with another one around it, until the end of the block at the latest.
+    Run a command, optionally through another one, at most until the end of the block.
     """
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **more}
     with subprocess.Popen(
@@ -68,7 +68,7 @@ def start(body: str, *around: str, **more: Any) -> Iterator[subprocess.Popen[str
 
 def run(body: str) -> tuple[int, list[dict[str, Any]]]:
     """
-    Run a command to its end; return the exit code and the log.
+    Run a command until it ends; return the exit code and the log.
     """
     with start(body, stderr=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=30)
@@ -206,7 +206,7 @@ def test_without_glances_there_is_a_cycle_each_interval() -> None:
         if line["event"].startswith("cycle_")
     ]
     assert 4 == len(ends)
-    # A machine under load delays one or the other, and none is early.
+    # A loaded machine delays either of them, and neither is early.
     assert 1.9 > min(later - end for end, later in pairwise(ends))
 
 
@@ -256,7 +256,7 @@ def test_serves_from_before_the_first_cycle_until_sigterm() -> None:
 
 
 def test_whoever_reads_may_leave_before_the_end() -> None:
-    """As `head` does: no traceback, and the code that a shell gives to SIGPIPE."""
+    """As `head` does: no traceback, and the exit code of a shell for SIGPIPE."""
     body = "print('first', flush=True); sys.stdin.read(); print('second', flush=True)"
     with start(body, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -281,7 +281,7 @@ return daemon(*[cycle] * 10_000, **settings)
 
 def cycles(tmp_path: Path) -> str:
     """
-    A daemon the cycles of which count themselves in a file, and log.
+    A daemon whose cycles count themselves in a file, and log.
     """
     return CYCLES.format(file=tmp_path / "cycles").strip().replace("\n", "\n    ")
 

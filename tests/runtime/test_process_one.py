@@ -1,5 +1,5 @@
 """
-What children leave behind where the sidecar is process 1, as in a container without an init.
+The children that a sidecar leaves behind as process 1, as in a container without an init.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# In a session of its own, as each way to run a program makes it; the orphan ends with its group.
+# In a separate session, as for every child; the orphan ends with its group.
 PROGRAM = """
 import os, sys
 from contextlib import suppress

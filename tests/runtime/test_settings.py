@@ -1,5 +1,5 @@
 """
-Environment → one frozen object; every problem named, all at once.
+Environment → one frozen object; all problems are reported at once.
 """
 
 import dataclasses
@@ -160,13 +160,13 @@ def test_a_slip_in_a_required_name_is_pointed_at() -> None:
         place: str = setting("BOX_PLACE", str, prefixed=False, required=True, text="Where.")
 
     error = raised(SettingsError, load, Other, PREFIX, {"BOX_PALCE": "secret-place"}, instead={})
-    assert "there is BOX_PALCE: a slip?" in error.problems[0].problem
+    assert "BOX_PALCE is set: is it a typo?" in error.problems[0].problem
     assert "secret-place" not in str(error)
 
 
 def injected(service: str, port_name: str, port: int, protocol: str) -> dict[str, str]:
     """
-    What Kubernetes puts into every container for a Service of that name.
+    Return the variables that Kubernetes injects for a Service of this name.
     """
     name = service.upper().replace("-", "_")
     url = f"{protocol}://10.0.0.1:{port}"

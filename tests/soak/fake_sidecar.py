@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-A sidecar as bad as no sidecar should be: ``FAULT=...``.
+A misbehaving sidecar: ``FAULT=...`` selects the fault.
 """
 
 import json
@@ -15,7 +15,7 @@ FAULT = os.environ["FAULT"]
 
 class Handler(BaseHTTPRequestHandler):
     """
-    Answers as a sidecar does.
+    Answers like a sidecar.
     """
 
     def do_GET(self) -> None:

@@ -1,5 +1,5 @@
 """
-A soak sees what it looks for: growth, a sidecar that misbehaves, a tree that is not whole.
+A soak detects growth, a sidecar that misbehaves, and an incomplete tree.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STEADY = {
 )
 def test_what_grows_is_named(figure: str, seconds_for_one: float, names: list[str]) -> None:
     """
-    One sample a second of a process that holds the same all the time but for one figure.
+    One sample a second of a process whose figures are all constant, except one.
     """
     samples = [
         Sample(float(n), **{**STEADY, figure: STEADY[figure] + int(n / seconds_for_one)})
@@ -56,13 +56,13 @@ def test_what_grows_is_named(figure: str, seconds_for_one: float, names: list[st
     ("fault", "said"),
     [
         ("none", ""),
-        ("/healthz answers 503", "/healthz answers 503"),
-        ("/readyz answers 503", "/readyz answers 503"),
-        ("ends", "it has ended by itself"),
+        ("/healthz answers 503", "/healthz answered 503"),
+        ("/readyz answers 503", "/readyz answered 503"),
+        ("ends", "it ended without a signal"),
         ("exit code 1", "SIGTERM ended it with code 1"),
         ("traceback", "stray lines in its log: ['Traceback"),
         ("bug", "a bug: "),
-        ("chatter", "1001 lines of log"),
+        ("chatter", "1001 log lines"),
     ],
 )
 def test_each_fault_of_a_sidecar_is_named(fault: str, said: str, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_each_fault_of_a_sidecar_is_named(fault: str, said: str, tmp_path: Path)
     ("kind", "content", "said"),
     [
         ("tree", make_revision(1)["pkg0/module0.py"], "mixed: "),
-        ("files", make_revision(2)["pkg0/module0.py"][:-1], "is no file of"),
+        ("files", make_revision(2)["pkg0/module0.py"][:-1], "is not a file of"),
     ],
 )
 def test_tree_that_is_not_whole_is_a_flaw(
@@ -103,7 +103,7 @@ def test_tree_that_is_not_whole_is_a_flaw(
 
 
 class Broken(Station):
-    """It never begins."""
+    """It fails to start."""
 
     name = "broken"
 
@@ -119,4 +119,4 @@ def test_a_station_that_never_begins_is_a_flaw_on_the_page() -> None:
     told = report.summary(report.Run(0, "1", crew.stations, crew.left_out))
 
     assert "1 flaws" in told
-    assert "broken: the station broke: " in told and "no database" in told
+    assert "broken: the station failed: " in told and "no database" in told

@@ -1,1 +1,1 @@
-"""What the tests share: real S3 servers, the real daemon as a process, waiting with a deadline."""
+"""Shared test support: real S3 servers, the real daemon as a process, waiting with a deadline."""

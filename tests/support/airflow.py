@@ -1,5 +1,5 @@
 """
-Real Airflow: its CLI, its metadata database, and DAGs in it.
+Real Airflow: its CLI, its metadata database, and DAGs in that database.
 """
 
 import json
@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 CLI_SECONDS = 1_800.0
 
 Version = Literal["2.7", "2.9", "2.10", "2.11", "3.0", "3.2", "3", "next"]
-"""Each is a dependency group of pyproject.toml; `next` is one that nothing here was written for."""
+"""Each is a dependency group of pyproject.toml; `next` is newer than the versions we support."""
 EVERY_VERSION: tuple[Version, ...] = get_args(Version)
 Kind = Literal["postgres", "mariadb", "mysql", "sqlite"]
-"""The fixtures of servers are called so, too."""
+"""Also the names of the fixtures of the servers."""
 DATABASES: Mapping[Version, tuple[Kind, ...]] = {
     "2.7": ("postgres", "sqlite"),
     "2.9": ("postgres", "sqlite"),
@@ -36,7 +36,7 @@ DATABASES: Mapping[Version, tuple[Kind, ...]] = {
     "3": ("postgres", "sqlite"),
     "next": ("postgres",),
 }
-"""Which Airflow sync-perm is held against, on which databases."""
+"""The Airflow versions and databases with which sync-perm is compared."""
 AccessControl = Mapping[str, Any] | None
 State = Literal["migrated", "synced"]
 
@@ -52,13 +52,13 @@ class SqliteDatabase:
     @property
     def url(self) -> str:
         """
-        The URL that Airflow takes.
+        The URL in Airflow's format.
         """
         return f"sqlite:///{self.path}"
 
     def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
         """
-        Run one statement in a transaction of its own and return its rows, `[]` without any.
+        Run a statement in its own transaction and return its rows, `[]` if it has none.
         """
         with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
             return connection.execute(sql.replace("%s", "?"), tuple(arguments)).fetchall()
@@ -73,7 +73,7 @@ class AirflowIsMissing(Exception):
 @dataclass(frozen=True)
 class Airflow:
     """
-    One installed Airflow.
+    An installed Airflow.
     """
 
     version: Version
@@ -82,10 +82,10 @@ class Airflow:
     @classmethod
     def install(cls, version: Version) -> Self:
         """
-        Return the environment of a version, made when it is not there.
+        Return the environment of a version; create it if it does not exist.
 
         Raises:
-            AirflowIsMissing: The machine has no Python for it.
+            AirflowIsMissing: The machine has no suitable Python.
         """
         done = subprocess.run(
             [ROOT / "scripts" / "airflow-environment", version],
@@ -101,7 +101,7 @@ class Airflow:
     @classmethod
     def install_or_skip(cls, version: Version) -> Self:
         """
-        Return it as :meth:`install`, or skip the test, or all that a fixture is for.
+        Return it as :meth:`install` does, or skip the test, or all tests of a fixture.
         """
         try:
             return cls.install(version)
@@ -124,10 +124,10 @@ class Airflow:
 
     def environment(self, url: str | None, home: Path) -> dict[str, str]:
         """
-        The variables of an Airflow component.
+        Return the variables of an Airflow component.
 
         Args:
-            url: The metadata database; `None` leaves the connection out.
+            url: The metadata database; `None` omits the connection.
             home: HOME; AIRFLOW_HOME is a folder in it.
         """
         variables = {
@@ -150,7 +150,7 @@ class Airflow:
         self, database: Metadata, home: Path, *arguments: str, given: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """
-        Run a program of this environment, `airflow` or `python`, and wait for its end.
+        Run a program of this environment, `airflow` or `python`, and wait until it ends.
 
         Args:
             given: Its standard input.
@@ -171,7 +171,7 @@ class Airflow:
 
     def full_sync(self, database: Metadata, home: Path) -> None:
         """
-        Run `airflow sync-perm --include-dags`: what every result is held against.
+        Run `airflow sync-perm --include-dags`, with which every result is compared.
         """
         self.run(database, home, "airflow", "sync-perm", "--include-dags")
 
@@ -188,8 +188,8 @@ class Airflow:
         Write DAGs as the DAG processor does.
 
         Args:
-            dags: The access_control of each; sets are given as lists.
-            parsed: With their permissions, as after a parse; otherwise without.
+            dags: The access_control of each DAG; sets are passed as lists.
+            parsed: Whether to write their permissions too, as after a parse.
             places: DAG → the path of its file below the DAG folder, and its tags.
         """
         given = json.dumps({"dags": dags, "parsed": parsed, "places": places})
@@ -198,7 +198,7 @@ class Airflow:
 
     def new_sqlite(self, path: Path, home: Path) -> SqliteDatabase:
         """
-        Make an SQLite metadata database.
+        Create an SQLite metadata database.
         """
         cached = self.folder / "synced.sqlite"
         if not cached.exists():
@@ -210,10 +210,10 @@ class Airflow:
 
     def new_postgres(self, server: Postgres, home: Path, state: State = "synced") -> Database:
         """
-        Make a PostgreSQL metadata database.
+        Create a PostgreSQL metadata database.
 
-        The first of each state and server is loaded from a dump beside the environment (made
-        once, by Airflow itself); the others are copies of the first.
+        The first database of each state and server is loaded from a dump beside the environment
+        (created once, by Airflow itself); later ones are copies of the first.
         """
         template = f"template_{self.version.replace('.', '_')}_{state}"
         known = Database(server, "postgres").query("SELECT datname FROM pg_database")
@@ -223,7 +223,7 @@ class Airflow:
 
     def new_mysql(self, server: MariaDb, home: Path) -> Database:
         """
-        Make a metadata database of MySQL or MariaDB; the first of a server is made by Airflow.
+        Create a MySQL or MariaDB metadata database; Airflow creates the first one of a server.
         """
         template = f"template_{self.version.replace('.', '_')}"
         made = Database(server, template)
@@ -255,10 +255,10 @@ class Airflow:
 
 def copy_postgres(server: Postgres, database: Database, folder: Path) -> Database:
     """
-    Copy a database that others are connected to.
+    Copy a database to which other processes are connected.
 
     Args:
-        folder: Where the dump lies meanwhile.
+        folder: The folder for the temporary dump.
     """
     dump = folder / f"{database.name}.sql"
     _dump(database, dump)
@@ -270,10 +270,10 @@ def copy_postgres(server: Postgres, database: Database, folder: Path) -> Databas
 
 def copy_of(database: Metadata, folder: Path) -> Metadata:
     """
-    Copy a database that others are connected to, whichever it is.
+    Copy a database of any kind to which other processes are connected.
 
     Args:
-        folder: Where a file may lie.
+        folder: The folder for a file.
     """
     if isinstance(database, SqliteDatabase):
         copy = SqliteDatabase(folder / f"copy_{database.path.name}")

@@ -1,5 +1,5 @@
 """
-Runs of a live Airflow 3, and what code their tasks ran.
+Runs of a live Airflow 3, and the code that their tasks ran.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 DAG_ID = "marked"
 TASKS = ("first", "second", "third")
-# What a component of Airflow may take for anything, on a small machine that has other work.
+# The longest wait for a component of Airflow, on a small and busy machine.
 PATIENCE_SECONDS = 240.0
 _DAG = '''
 """Each task says which code it runs: this file's, a module's, and that of a file of data."""
@@ -67,7 +67,7 @@ with DAG("marked", schedule=None, description=MARK{options}):
 
 class Notes(LoopbackServer):
     """
-    Where tasks say what they run; the first one of a run gets its answer when it is let go.
+    Receives notes of the tasks; answers the first task of a run only when the run is released.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -76,7 +76,7 @@ class Notes(LoopbackServer):
 
     def good_answer(self, request: Request) -> Answer:
         """
-        Thanks, at once or when the run is let go.
+        Answer, immediately or when the run is released.
         """
         line = json.loads(request.body)
         if line["task"] == TASKS[0]:
@@ -85,13 +85,13 @@ class Notes(LoopbackServer):
 
     def let_go(self, run: str) -> None:
         """
-        Let the first task of a run end, now or whenever it comes.
+        Let the first task of a run finish, now or when it starts.
         """
         self._event(run).set()
 
     def of(self, run: str) -> list[tuple[str, str]]:
         """
-        What the tasks of a run have said: their names, and the marks of all that they ran.
+        Return the notes of a run's tasks: their names, and the marks of all the code that they ran.
         """
         lines = [json.loads(request.body) for request in self.seen()]
         return [
@@ -102,10 +102,10 @@ class Notes(LoopbackServer):
 
     def files_of(self, mark: str, **options: str) -> dict[str, bytes]:
         """
-        A release whose every file has one mark.
+        Return a release in which every file has the same mark.
 
         Args:
-            options: More arguments of the DAG, as its file has them.
+            options: More arguments of the DAG, as source text.
         """
         more = "".join(f", {name}={value}" for name, value in options.items())
         return {
@@ -120,7 +120,7 @@ class Notes(LoopbackServer):
 
 class Runs:
     """
-    The API of an Airflow in which everybody is an admin, its metadata, and what its tasks say.
+    The API of an Airflow in which every user is an admin, its metadata, and its tasks' notes.
     """
 
     def __init__(self, endpoint: str, database: Database, notes: Notes) -> None:
@@ -132,7 +132,7 @@ class Runs:
 
     def wait_for_version(self, version: str) -> None:
         """
-        Wait until Airflow's newest version of the DAG is one of the bundle's.
+        Wait until Airflow's newest version of the DAG is this version of the bundle.
         """
         sql = (
             "SELECT bundle_version FROM dag_version WHERE dag_id = %s"
@@ -146,7 +146,7 @@ class Runs:
 
     def wait_for_description(self, description: str) -> None:
         """
-        Wait until the DAG has a description: until Airflow has read it.
+        Wait until the DAG has a description, which means that Airflow has read it.
         """
 
         def is_there() -> bool:
@@ -156,13 +156,13 @@ class Runs:
 
     def unpause(self) -> None:
         """
-        Let runs begin.
+        Unpause the DAG.
         """
         self.ask("PATCH", f"/dags/{DAG_ID}", {"is_paused": False})
 
     def trigger(self) -> str:
         """
-        Start a run; return its id.
+        Trigger a run; return its id.
         """
         return str(
             self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})["dag_run_id"]
@@ -170,7 +170,7 @@ class Runs:
 
     def begin(self) -> str:
         """
-        Start a run, and wait until its first task runs.
+        Trigger a run, and wait until its first task runs.
         """
         run = self.trigger()
         self.wait_for_note(run, TASKS[0])
@@ -178,7 +178,7 @@ class Runs:
 
     def clear(self, run: str, *tasks: str) -> None:
         """
-        Have some tasks of a run done again.
+        Clear some tasks of a run, so that they run again.
         """
         body = {"dry_run": False, "dag_run_id": run, "task_ids": list(tasks), "only_failed": False}
         self.ask("POST", f"/dags/{DAG_ID}/clearTaskInstances", body)
@@ -191,21 +191,21 @@ class Runs:
 
     def wait_for(self, run: str, *states: str) -> str:
         """
-        Wait for the end of a run; return its state.
+        Wait until a run ends; return its state.
         """
         wait_until(lambda: self.state_of(run) in states, f"{run}: {states}", PATIENCE_SECONDS, 0.2)
         return self.state_of(run)
 
     def version_of(self, run: str) -> str:
         """
-        Return the version that Airflow has for a run.
+        Return the bundle version that Airflow recorded for a run.
         """
         sql = "SELECT bundle_version FROM dag_run WHERE run_id = %s"
         return str(self.database.query(sql, (run,))[0][0])
 
     def wait_for_note(self, run: str, task: str) -> None:
         """
-        Wait until a task of a run has said something.
+        Wait until a task of a run has sent a note.
         """
         wait_until(
             lambda: task in dict(self.notes.of(run)), f"{task} of {run}", PATIENCE_SECONDS, 0.1
@@ -213,7 +213,7 @@ class Runs:
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """
-        Return the answer of the API.
+        Return the API's answer.
         """
         if not self._token:
             self._token = self._send("GET", "/auth/token", None, {})["access_token"]
@@ -233,7 +233,7 @@ class Runs:
                 with self._opener.open(question, timeout=PATIENCE_SECONDS) as answer:
                     answers.append(json.load(answer))
             except HTTPError as error:
-                if error.code < 500:  # the others pass: it is busy
+                if error.code < 500:  # higher codes are temporary: it is busy
                     said = error.read().decode(errors="replace")
                     raise AssertionError(f"{method} {path}: {error.code} {said}") from None
             return bool(answers)

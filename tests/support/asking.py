@@ -1,5 +1,5 @@
 """
-A consumer that asks a sidecar for older revisions over its socket.
+A consumer that requests older revisions from a sidecar over its socket.
 """
 
 import json
@@ -18,17 +18,17 @@ PATIENCE_SECONDS = 5.0
 
 def ask(folder: Path, question: str, method: str = "GET") -> tuple[int, dict[str, Any]]:
     """
-    Ask one question at the socket in a folder; return the status, and what was said.
+    Send a request to the socket in a folder; return the status and the answer.
 
     Raises:
-        OSError: Nobody answers.
+        OSError: There is no answer.
     """
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     client = socket.socket(socket.AF_UNIX)
     try:
         client.settimeout(PATIENCE_SECONDS)
         client.connect(f"/proc/self/fd/{opened}/ask.sock")
-        # By hand, as no client would send some of these questions.
+        # Written by hand, because no client library would send some of these requests.
         client.sendall(f"{method} {question} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
         answer = HTTPResponse(client)
         answer.begin()
@@ -42,7 +42,7 @@ def asked(
     folder: Path, revision: str, until: Callable[[int], bool] = lambda status: status == 200
 ) -> tuple[int, dict[str, Any]]:
     """
-    Ask for a revision until the status is the one that is waited for; return the last answer.
+    Request a revision until the answer has the expected status; return the last answer.
     """
     last: list[tuple[int, dict[str, Any]]] = []
 

@@ -7,7 +7,7 @@ from tests.support.loopback import Answer, LoopbackServer, Request
 
 class AskpassServer(LoopbackServer):
     """
-    Answers with the username and password that are set now.
+    Answers with the current username and password.
     """
 
     def __init__(self, username: str, password: str) -> None:
@@ -17,7 +17,7 @@ class AskpassServer(LoopbackServer):
 
     def good_answer(self, request: Request) -> Answer:
         """
-        Two lines, as git's credential protocol has them.
+        Return two lines in the format of git's credential protocol.
         """
         body = f"username={self.username}\npassword={self.password}\n"
         return Answer(200, {"Content-Type": "text/plain"}, body.encode())

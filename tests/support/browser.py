@@ -1,8 +1,8 @@
 """
-Headless Chromium, as a person would open a page in it; told what to do through a pipe.
+Headless Chromium, which opens pages as a user would; controlled through a pipe.
 
-The pipe speaks the Chrome DevTools Protocol: JSON, each message ended by a NUL
-(https://chromedevtools.github.io/devtools-protocol/). Nothing listens anywhere.
+The pipe speaks the Chrome DevTools Protocol: JSON messages, each terminated by a NUL
+(https://chromedevtools.github.io/devtools-protocol/). No port is opened.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 
 PATIENCE_SECONDS = 120.0
 LANDMARKS = {"banner", "complementary", "contentinfo", "main", "navigation", "region", "search"}
-# It looks for its maker's hosts at every start; no test has a way there.
+# Without these flags it contacts its vendor's hosts at every start; tests have no such network.
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -40,7 +40,7 @@ _FLAGS = (
     "--disable-lcd-text",
     "--remote-debugging-pipe",
 )
-# Text of the lowest contrast: (lighter + 0.05) / (darker + 0.05), as WCAG 2 defines it.
+# The text with the lowest contrast: (lighter + 0.05) / (darker + 0.05), as WCAG 2 defines it.
 _LOWEST_CONTRAST = """
 (() => {
   const parts = (color) => color.match(/[\\d.]+/g).map(Number);
@@ -59,7 +59,7 @@ _LOWEST_CONTRAST = """
   }));
 })()
 """
-# The bytes of a PNG (base64, for %s) as pixels: red, green, blue, alpha; base64 again.
+# Decodes a PNG (base64, for %s) to pixels: red, green, blue, alpha; base64 again.
 _PIXELS = """
 (async () => {
   const bytes = Uint8Array.from(atob('%s'), (char) => char.charCodeAt(0));
@@ -78,7 +78,7 @@ _PIXELS = """
 
 def skip_without_browser() -> None:
     """
-    Skip a test where there is no Chromium.
+    Skip a test if Chromium is not installed.
     """
     if shutil.which("chromium") is None:
         pytest.skip("needs chromium: make setup-test as root")
@@ -87,30 +87,30 @@ def skip_without_browser() -> None:
 @dataclass(frozen=True)
 class Seen:
     """
-    A page after it was loaded.
+    A page after it has loaded.
     """
 
     title: str
     language: str
     landmarks: list[str]
-    """Roles of the regions that readers of a screen go by."""
+    """Landmark roles, by which screen readers navigate."""
     text: str
-    """What is visible, blanks joined."""
+    """The visible text, with whitespace collapsed."""
     tags: set[str]
-    """Names of all elements."""
+    """The names of all elements."""
     complaints: list[str]
-    """What scripts said, and what the browser refused them or the page."""
+    """Script output, and requests that the browser blocked."""
     requests: list[str]
-    """All that was asked for, by URL."""
+    """The URLs of all requests."""
     overflow_pixels: int
-    """By how much the page is wider than the window."""
+    """By how many pixels the page is wider than the window."""
     lowest_contrast: float
-    """Of any text before what is behind it: 1 to 21."""
+    """The lowest contrast of any text to its background: 1 to 21."""
 
 
 class Browser:
     """
-    One browser with one tab and a profile of its own; a `with` statement starts and ends it.
+    A browser with one tab and its own profile; a `with` statement starts and ends it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,7 +123,7 @@ class Browser:
     def __enter__(self) -> Self:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # It reads from descriptor 3 and writes to 4; the shell puts them there.
+        # It reads from descriptor 3 and writes to 4; the shell sets them up.
         exchange = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         profile = f"--user-data-dir={self._folder / 'profile'}"
         self._process = subprocess.Popen(
@@ -145,7 +145,7 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._out)  # it ends with its pipe
+        os.close(self._out)  # it ends when its pipe is closed
         try:
             self._process.wait(PATIENCE_SECONDS)
         finally:
@@ -161,11 +161,11 @@ class Browser:
         has_scripts: bool = True,
     ) -> Seen:
         """
-        Load a page and return what became of it.
+        Load a page and return its content.
 
         Args:
-            width: Of the window, in CSS pixels; its height is 700.
-            is_dark: Whether the person wants dark pages.
+            width: The width of the window in CSS pixels; its height is 700.
+            is_dark: Whether the user prefers dark pages.
             has_scripts: Whether pages may run scripts.
         """
         self._call(
@@ -209,7 +209,7 @@ class Browser:
 
     def picture(self, to: Path) -> None:
         """
-        Take a picture of the whole page that is open, with scripts allowed, as a small PNG.
+        Save a screenshot of the whole open page, with scripts allowed, as a small PNG.
         """
         size = self._call("Page.getLayoutMetrics")["cssContentSize"]
         shot = self._call(
@@ -253,7 +253,7 @@ class Browser:
             left = max(0.0, deadline - time.monotonic())
             assert select.select([self._in], [], [], left)[0], "the browser does not answer"
             chunk = os.read(self._in, 1 << 20)
-            assert chunk, "the browser has ended"
+            assert chunk, "the browser ended"
             self._buffer += chunk
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
@@ -261,7 +261,7 @@ class Browser:
 
 def _small_png(pixels: bytes, width: int) -> bytes:
     """
-    Return pixels as a PNG of 16 shades a color and at most 256 colors: enough for text.
+    Return pixels as a PNG with 16 shades per color and at most 256 colors: sufficient for text.
     """
     shades = bytes(round(value / 17) * 17 for value in range(256))
     colors = array("I", pixels.translate(shades))

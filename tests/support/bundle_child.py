@@ -1,5 +1,5 @@
 """
-Has bundles, and does with them what each line of standard input says; run by Airflow's Python.
+Holds bundles, and runs the command in each line of standard input; run by Airflow's Python.
 
 A line is JSON: `{"do": ..., "name": ..., ...}`; so is the answer, with `value` or `error`.
 """
@@ -27,7 +27,7 @@ PYTHON_PATH = list(sys.path)
 
 def do(what: str, name: str, **given: Any) -> Any:
     """
-    Do one thing with the bundle of a name.
+    Run a command on the bundle with a name.
     """
     match what:
         case "new":
@@ -70,7 +70,7 @@ def do(what: str, name: str, **given: Any) -> Any:
 
 def cost(call: Any, times: int) -> list[float]:
     """
-    Return CPU and wall milliseconds of one call, on average.
+    Return the average CPU and wall milliseconds of a call.
     """
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(times):
@@ -83,7 +83,7 @@ def cost(call: Any, times: int) -> list[float]:
 
 def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
     """
-    Initialize bundles of many versions at once; return what was wrong.
+    Initialize bundles of many versions at once; return the problems.
     """
     wrong: list[str] = []
 
@@ -96,7 +96,7 @@ def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
             marks = {file.read_text() for file in bundle.path.rglob("mark*.py")}
             if bundle.path.name != version or len(marks) != 1:
                 wrong.append(f"{version}: {bundle.path}, {marks}")
-        except Exception as error:  # noqa: BLE001 - all that is wrong is reported
+        except Exception as error:  # noqa: BLE001 - every problem is reported
             wrong.append(f"{version}: {error}")
 
     turns = (versions[number % len(versions)] for number in range(calls))
@@ -110,7 +110,7 @@ def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
 
 def clean_up(name: str, version: str) -> bool:
     """
-    Let Airflow remove a version that nobody uses any more, as its scheduler does.
+    Let Airflow remove an unused version, as its scheduler does.
     """
     with BundleVersionLock(name, version):
         pass

@@ -1,5 +1,5 @@
 """
-A process of Airflow that has bundles: the one of ours, as Airflow makes it.
+A process of Airflow with bundles: ours, created as Airflow creates it.
 """
 
 import json
@@ -17,7 +17,7 @@ MODULE = ROOT / "airflow-bundle"
 
 class BundleFailed(Exception):
     """
-    What a bundle raised: the name of its class, and its text.
+    An exception of a bundle: its class name and text.
     """
 
 
@@ -31,10 +31,10 @@ class Bundles:
 
     def do(self, what: str, name: str = "dags", **given: Any) -> Any:
         """
-        Do something with the bundle of a name; see `bundle_child.do`.
+        Run a command on the bundle with a name; see `bundle_child.do`.
 
         Raises:
-            BundleFailed: It raised something.
+            BundleFailed: The bundle raised an exception.
         """
         answer = json.loads(self._child.ask(json.dumps({"do": what, "name": name, **given})))
         if "error" in answer:
@@ -43,7 +43,7 @@ class Bundles:
 
     def initialize(self, **given: Any) -> Path:
         """
-        Make a bundle, initialize it, and return its path.
+        Create a bundle, initialize it, and return its path.
         """
         self.do("new", **given)
         self.do("initialize")
@@ -58,7 +58,7 @@ def running_bundles(
     wrapper: Sequence[str] = (),
 ) -> Iterator[Bundles]:
     """
-    Run a process of an Airflow that has our module on its path.
+    Run a process of an Airflow with our module on its path.
 
     Args:
         wrapper: A program, with its arguments, that runs it.

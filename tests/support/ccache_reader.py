@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 def main() -> None:
     """
-    Read until told to stop; the first reads are done before anyone looks at standard input.
+    Read until standard input ends; the first reads finish before it is checked.
     """
     kind, *service = sys.argv[1:]
     readers: dict[str, Callable[..., Callable[[], object]]] = {
@@ -31,7 +31,7 @@ def main() -> None:
             reads += 1
             try:
                 read()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is what a task would see
+            except Exception as error:  # noqa: BLE001 - a task would see any exception
                 failures.append(f"{type(error).__name__}: {error}")
         if select.select([sys.stdin], [], [], 0)[0]:
             break
@@ -40,14 +40,14 @@ def main() -> None:
 
 def klist() -> Callable[[], object]:
     """
-    What probes and shell scripts do: ask whether there is a valid ticket.
+    Do what probes and shell scripts do: check that the ticket is valid.
     """
     return lambda: subprocess.run(["klist", "-s"], check=True, capture_output=True)
 
 
 def acquire() -> Callable[[], object]:
     """
-    What every GSSAPI client does first; the ccache is opened, parsed and its end looked at.
+    Do what every GSSAPI client does first: open and parse the ccache, and check its expiry.
     """
     import gssapi
 
@@ -61,7 +61,7 @@ def acquire() -> Callable[[], object]:
 
 def context(service: str) -> Callable[[], object]:
     """
-    What a client of Hive, HDFS or a web service does: a token for that service.
+    Do what a client of Hive, HDFS or a web service does: create a token for that service.
     """
     import gssapi
 

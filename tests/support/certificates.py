@@ -19,10 +19,10 @@ def self_signed(
     folder: Path, *names: str, days: tuple[int, int] = (-1, 1)
 ) -> tuple[ssl.SSLContext, Path]:
     """
-    Make a certificate for 127.0.0.1 and DNS names (wildcards too) that is its own authority.
+    Create a certificate for 127.0.0.1 and DNS names (also wildcards) that is its own authority.
 
     Args:
-        days: From when to when it is valid, seen from now.
+        days: Start and end of its validity, in days from now.
 
     Returns:
         The server's context, and the PEM file that a client must trust (AWS_CA_BUNDLE).

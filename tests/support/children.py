@@ -1,5 +1,5 @@
 """
-The children that a process has had.
+The children that a process has had so far.
 """
 
 from pathlib import Path
@@ -7,10 +7,10 @@ from pathlib import Path
 
 def children_so_far(pid: int) -> tuple[str, ...]:
     """
-    The page faults and the time of all children that have ended, and those that run.
+    Return page faults and CPU times of all ended children, and the ids of running ones.
 
-    Fields `cminflt`, `cutime` and `cstime` of proc_pid_stat(5): each is 0 when there never was a
-    child, and the first grows with each, however short.
+    Fields `cminflt`, `cutime` and `cstime` of proc_pid_stat(5): each is 0 if there never was a
+    child, and the first grows with each child, however short.
     """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     tasks = Path(f"/proc/{pid}/task").iterdir()

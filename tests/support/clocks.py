@@ -1,6 +1,6 @@
 """
-A clock that tests move, and what libfaketime leaves behind when the process whose clock it sets is
-killed.
+A clock that tests control, and cleanup of what libfaketime leaves when a process with a fake
+clock is killed.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ SHARED = Path("/dev/shm")
 
 class Clock:
     """
-    A monotonic clock that moves when told; the machine has been up for a while.
+    A monotonic clock that moves only when told to; the machine has been up for a while.
     """
 
     seconds = 1000.0
@@ -23,7 +23,7 @@ class Clock:
 
 def libfaketime() -> Path:
     """
-    The library that gives a process a clock of its own; skips where there is none.
+    Return the library that gives a process a fake clock; skips if it is not installed.
     """
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     if not found:
@@ -33,10 +33,10 @@ def libfaketime() -> Path:
 
 def forget_clock(pid: int) -> None:
     """
-    Remove the shared memory of a process that has ended; nothing happens where there is none.
+    Remove the shared memory of an ended process, if there is any.
 
-    A later process with the same number could not start with a clock of its own: libfaketime makes
-    its semaphore with O_EXCL.
+    Otherwise a later process with the same id could not start with a fake clock: libfaketime
+    creates its semaphore with O_EXCL.
     """
     for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
         (SHARED / name).unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 """
-How CodeCommit judges a signature, written from AWS's description and not from our signer.
+CodeCommit's check of a signature, written from AWS's description and not from our signer.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ def judge(
     accepted: Callable[[], SessionCredentials], host: str, region: str
 ) -> Callable[[str, str, str], bool]:
     """
-    Who decides about a username and a password for a path.
+    Return a function that accepts or refuses a username and a password for a path.
 
-    Args:
+    accepted: The valid credentials; all others are refused.
         accepted: The credentials that are good now; all others are not.
-        host: As the client names it, without the port.
-        region: Of the repository.
+        host: The host as in the client's URL, without the port.
+        region: The region of the repository.
     """
 
     def accepts(username: str, password: str, path: str) -> bool:

@@ -1,10 +1,10 @@
 """
-`docker`, as far as git-sync's own end-to-end suite needs it, made of namespaces; as root.
+A `docker` for git-sync's own end-to-end suite, implemented with namespaces; runs as root.
 
 As a program, `python containers.py run|ps|inspect|kill|pause|unpause …`, it is that `docker`. A
-container is a root of its own over that of this machine, and processes of its own; its address is
-one of loopback, so the suite itself needs a network namespace. What containers there are is in the
-folder that CONTAINERS names, which programs stand for which image in its `images.json`:
+container has its own root on top of this machine's, and its own processes; its address is a
+loopback address, so the suite itself needs a network namespace. CONTAINERS names the folder with
+the state of the containers; its `images.json` maps images to programs:
 `{image: {"command": […], "env": {…}, "mounts": {path: path there}}}`.
 """
 
@@ -45,7 +45,7 @@ PidFile none
 
 def main() -> int:
     """
-    Do what the arguments say; return the exit code.
+    Run the command in the arguments; return the exit code.
     """
     state = Path(os.environ["CONTAINERS"])
     command, *rest = sys.argv[1:]
@@ -121,7 +121,7 @@ def _address(name: str) -> str:
 
 def _listens(address: str, port: int) -> bool:
     """
-    Whether there is a server, without asking it: it counts who does.
+    Whether a server listens, without connecting to it: it counts connections.
     """
     here = f"{socket.inet_aton(address)[::-1].hex().upper()}:{port:04X} 00000000:0000 0A"
     return here in Path("/proc/net/tcp").read_text()
@@ -133,7 +133,7 @@ def _alive(state: Path) -> list[str]:
 
 def _first(path: Path) -> int:
     """
-    The first process of a container; 0 where it has ended, or has not begun.
+    Return the first process of a container; 0 if it has ended or not yet started.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
         outer = path.read_text()
@@ -167,7 +167,7 @@ def _enter(plan: dict[str, Any]) -> None:
     _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(root))
     _bind_all("/", root, but=("etc", "tmp", "run", "root", "proc", "var", "git"))
     (root / "root").mkdir()
-    _bind_all("/root", root / "root")  # which others may enter here
+    _bind_all("/root", root / "root")  # other users may enter it here
     for name in ("tmp", "run", "var/log", "home/test"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
@@ -227,7 +227,7 @@ def _mount(*arguments: str) -> None:
 
 def _serve_git(address: str) -> None:
     """
-    git over HTTP, for whoever `/etc/htpasswd` names.
+    Serve git over HTTP for the users in `/etc/htpasswd`.
     """
     file = Path("/etc/htpasswd")
     user, password = "testuser", ""
@@ -287,7 +287,7 @@ def _serve_git(address: str) -> None:
 
 def _serve_words(address: str, port: str, command: str) -> None:
     """
-    What a shell command says to each request; each is a line in `/var/log/hits`.
+    Answer each request with the output of a shell command, and log it in `/var/log/hits`.
     """
 
     class Handler(socketserver.StreamRequestHandler):
@@ -303,7 +303,7 @@ def _serve_words(address: str, port: str, command: str) -> None:
 
 def _serve_ssh(address: str) -> None:
     """
-    git over SSH, for the keys of `/dot_ssh`.
+    Serve git over SSH for the keys in `/dot_ssh`.
     """
     os.umask(0o022)
     os.mkdir("/run/sshd")

@@ -1,5 +1,5 @@
 """
-A real sidecar as a process: its log lines as they come, its HTTP answers, its signals.
+A real sidecar as a process: its log lines, HTTP answers and signals.
 """
 
 import contextlib
@@ -25,24 +25,24 @@ S3_SYNC = VENV_BIN / "s3-sync"
 
 Event = dict[str, Any]
 Settings = dict[str, str | None]
-"""Variables; None removes one that would be set."""
+"""Variables; None removes a variable that would be set."""
 
 
 @dataclass(frozen=True)
 class Exit:
     """
-    How a daemon ended.
+    The end of a daemon.
     """
 
     code: int
     seconds: float
-    """From the signal (or the call of `wait_for_exit`) to the end of the process."""
+    """From the signal (or the call of `wait_for_exit`) until the process ended."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """
-    One HTTP answer.
+    An HTTP answer.
     """
 
     status: int
@@ -60,7 +60,7 @@ def ask(
     address: tuple[str, int], path: str, method: str = "GET", timeout_seconds: float = 5.0
 ) -> Answer:
     """
-    Make one HTTP request, on a connection of its own.
+    Send an HTTP request on a new connection.
     """
     with contextlib.closing(HTTPConnection(*address, timeout=timeout_seconds)) as connection:
         connection.request(method, path)
@@ -72,10 +72,10 @@ def ask(
 
 class SidecarProcess:
     """
-    One sidecar with an environment of its own; a `with` statement starts it.
+    A sidecar with its own environment; a `with` statement starts it.
 
-    Leaving the `with` statement always kills what still runs. `start` may be called again after
-    the process has ended: the log starts over.
+    Leaving the `with` statement always kills it if it still runs. `start` may be called again
+    after the process has ended: the log starts over.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class SidecarProcess:
         arguments: Sequence[str] = (),
     ) -> None:
         """
-        Describe a process; nothing is started yet.
+        Describe a process without starting it.
 
         Args:
-            program: The console script, or what runs it as another user.
-            environment: All that it gets besides PATH and HOME; `None` leaves a variable out.
-            home: HOME; made when missing.
-            arguments: The command line, `("check",)` for example.
+            program: The console script, or a script that runs it as another user.
+            environment: All variables besides PATH and HOME; `None` removes a variable.
+            home: HOME; created if missing.
+            arguments: The command line, for example `("check",)`.
         """
         self.program = program
         self.arguments = tuple(arguments)
@@ -100,7 +100,7 @@ class SidecarProcess:
         given = {"PATH": f"{VENV_BIN}:/usr/bin:/bin", "HOME": str(home), **environment}
         self.environment = {name: value for name, value in given.items() if value is not None}
         self.wrapper: tuple[str, ...] = ()
-        """What runs the program: a `setpriv` with its arguments, for example."""
+        """A command that runs the program, for example `setpriv` with arguments."""
         self.events: list[Event] = []
         """Every JSON line of stdout so far, oldest first."""
         self.stray_lines: list[str] = []
@@ -111,7 +111,7 @@ class SidecarProcess:
 
     def start(self) -> Self:
         """
-        Start the process and return at once.
+        Start the process and return immediately.
         """
         assert not self.is_running(), "already running"
         self.home.mkdir(parents=True, exist_ok=True)
@@ -164,20 +164,20 @@ class SidecarProcess:
 
     def is_running(self) -> bool:
         """
-        Whether the process lives.
+        Whether the process is running.
         """
         return self._process is not None and self._process.poll() is None
 
     def log(self) -> str:
         """
-        All that the process has said, for the message of a failure.
+        Return the complete output of the process, for failure messages.
         """
         lines = [json.dumps(event, ensure_ascii=False) for event in self.events]
         return "\n".join([*lines[-60:], *self.stray_lines[-60:]])
 
     def find_events(self, name: str, **match: Any) -> list[Event]:
         """
-        The log lines so far with this event name and these values.
+        Return the log lines so far with this event name and these values.
         """
         return [event for event in list(self.events) if _matches(event, name, match)]
 
@@ -192,10 +192,10 @@ class SidecarProcess:
         Return the first log line with this event name and these values.
 
         Args:
-            name: The `event`, or several that will do.
+            name: The `event`, or several alternatives.
             timeout_seconds: How long to wait.
-            after: Skip this many lines: `len(daemon.events)` from before the deed.
-            match: Values that the line must have.
+            after: Skip this many lines: `len(daemon.events)` from before the action.
+            match: Values that the line must contain.
 
         Raises:
             AssertionError: No such line in time, or the process ended without it.
@@ -215,20 +215,20 @@ class SidecarProcess:
 
     def wait_until_synced(self, timeout_seconds: float = PATIENCE_SECONDS) -> Event:
         """
-        Wait for the first complete cycle of this process and return its `cycle_finished` line.
+        Wait for the first complete cycle of this process; return its `cycle_finished` line.
         """
         return self.wait_for_event("cycle_finished", timeout_seconds)
 
     def until_synced(self) -> Self:
         """
-        The same process, once its first cycle is complete: to be read after `start`.
+        Return this process once its first cycle is complete; used after `start`.
         """
         self.wait_until_synced()
         return self
 
     def sync(self, timeout_seconds: float = PATIENCE_SECONDS) -> Event:
         """
-        Ask for a cycle by SIGHUP and wait for the end of one that began afterwards.
+        Trigger a cycle with SIGHUP, and wait for the end of a cycle that started afterwards.
 
         Returns:
             Its `cycle_finished` or `cycle_failed` line.
@@ -236,7 +236,7 @@ class SidecarProcess:
         event: Event = {}
         seen = len(self.events)
         self.sighup()
-        # A cycle that runs already ends between the first two.
+        # A cycle that is already running ends between the first two events.
         for step in ("signal_received", "cycle_started", ("cycle_finished", "cycle_failed")):
             event = self.wait_for_event(step, timeout_seconds, after=seen)
             seen = self.events.index(event, seen) + 1
@@ -244,7 +244,7 @@ class SidecarProcess:
 
     def address(self, timeout_seconds: float = PATIENCE_SECONDS) -> tuple[str, int]:
         """
-        Host and port of the HTTP endpoint, as the log names them.
+        Return host and port of the HTTP endpoint from the log.
         """
         event = self.wait_for_event("http_listening", timeout_seconds)
         host, _, port = str(event["address"]).rpartition(":")
@@ -252,19 +252,19 @@ class SidecarProcess:
 
     def get(self, path: str, method: str = "GET", timeout_seconds: float = 5.0) -> Answer:
         """
-        One HTTP request to the daemon.
+        Send an HTTP request to the daemon.
         """
         return ask(self.address(), path, method, timeout_seconds)
 
     def status(self) -> Any:
         """
-        The answer of `/status`.
+        Return the answer of `/status`.
         """
         return self.get("/status").json()
 
     def metrics(self) -> dict[str, float]:
         """
-        The samples of `/metrics`: `name{label="value"}` as written → value.
+        Return the samples of `/metrics`: `name{label="value"}` as written → value.
         """
         samples = {}
         for line in self.get("/metrics").body.splitlines():
@@ -275,27 +275,27 @@ class SidecarProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """
-        Send any signal; nothing happens when it has ended, as its number may be another's by now.
+        Send a signal, unless the process has ended: its id may belong to another one by now.
         """
         if self.is_running():
             os.kill(self.pid, number)
 
     def sighup(self) -> None:
         """
-        Ask for a cycle now and return at once; `sync` waits for it.
+        Trigger a cycle and return immediately; `sync` waits for it.
         """
         self.send_signal(signal.SIGHUP)
 
     def terminate(self, timeout_seconds: float = 15.0) -> Exit:
         """
-        Send SIGTERM and wait for the end.
+        Send SIGTERM and wait until the process ends.
         """
         self.send_signal(signal.SIGTERM)
         return self.wait_for_exit(timeout_seconds)
 
     def wait_for_exit(self, timeout_seconds: float = 60.0) -> Exit:
         """
-        Wait for the end of the process, and for the last line of its log.
+        Wait for the end of the process and for the last line of its log.
 
         Raises:
             AssertionError: It still runs.
@@ -314,7 +314,7 @@ class SidecarProcess:
 
     def kill(self) -> None:
         """
-        SIGKILL, and wait; nothing happens when it has ended already.
+        Kill it with SIGKILL and wait, unless it has already ended.
         """
         if self._process is not None:
             self._process.kill()
@@ -334,7 +334,7 @@ class SidecarProcess:
 
     def wait_until_ready(self, timeout_seconds: float = PATIENCE_SECONDS) -> Answer:
         """
-        Poll `/readyz` until it answers 200, and return that answer.
+        Poll `/readyz` until it answers 200; return that answer.
         """
 
         def ready() -> Answer | None:
@@ -352,7 +352,7 @@ class SidecarProcess:
 
 class Daemon(SidecarProcess):
     """
-    One `s3-sync` with a target; `with Daemon(...) as daemon:` starts it.
+    An `s3-sync` with a target; `with Daemon(...) as daemon:` starts it.
     """
 
     def __init__(
@@ -366,17 +366,17 @@ class Daemon(SidecarProcess):
         arguments: Sequence[str] = (),
     ) -> None:
         """
-        Describe a daemon; nothing is started yet.
+        Describe a daemon without starting it.
 
         Args:
-            server: Where AWS_ENDPOINT_URL points and whose credentials are used; `None` leaves
-                out every AWS variable but AWS_BUCKET.
+            server: The server for AWS_ENDPOINT_URL and the credentials; `None` omits every AWS
+                variable except AWS_BUCKET.
             bucket: AWS_BUCKET.
             target: DEST_PATH; HOME is an empty folder beside it.
             key_path: KEY_PATH.
-            interval: INTERVAL; the default leaves cycles to `sync` after the first one.
-            settings: More variables; `None` removes one that is set here.
-            arguments: The command line, `("check",)` for example.
+            interval: INTERVAL; with the default, only `sync` triggers cycles after the first one.
+            settings: More variables; `None` removes a variable that is set here.
+            arguments: The command line, for example `("check",)`.
         """
         self.target = target
         environment: dict[str, str | None] = {

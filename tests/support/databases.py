@@ -1,7 +1,7 @@
 """
-Real database servers on loopback: PostgreSQL, PgBouncer before it, MariaDB.
+Real database servers on loopback: PostgreSQL, PgBouncer in front of it, MariaDB.
 
-None of them runs as root: where the tests do, the servers belong to `nobody`.
+None of them runs as root: if the tests do, the servers run as `nobody`.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ _numbers = itertools.count(1)
 
 def find_program(name: str) -> str | None:
     """
-    Return the path of a server program, which Debian often keeps off PATH.
+    Return the path of a server program, which Debian often installs outside of PATH.
     """
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", ""), "/usr/sbin"])
@@ -47,7 +47,7 @@ def find_program(name: str) -> str | None:
 
 def find_mysql() -> str | None:
     """
-    Return the path of MySQL's own server, which `MYSQLD_BIN` may name; MariaDB has one of the same
+    Return the path of MySQL's own server, or `MYSQLD_BIN`; MariaDB has a program with the same
     name.
     """
     path = os.environ.get("MYSQLD_BIN") or find_program("mysqld")
@@ -59,7 +59,7 @@ def find_mysql() -> str | None:
 
 def missing_programs(*names: str) -> str:
     """
-    Say in one line which of these programs the machine lacks; empty when it has all.
+    Return in one line which of these programs are missing; empty if none are.
     """
     missing = [name for name in names if find_program(name) is None]
     return f"needs {', '.join(missing)}: make setup-test as root" if missing else ""
@@ -67,7 +67,7 @@ def missing_programs(*names: str) -> str:
 
 def skip_without(*names: str) -> None:
     """
-    Skip where the machine lacks one of these programs.
+    Skip if one of these programs is missing.
     """
     if missing := missing_programs(*names):
         pytest.skip(missing)
@@ -75,14 +75,14 @@ def skip_without(*names: str) -> None:
 
 def skip_without_postgres() -> None:
     """
-    Skip where the machine cannot run PostgreSQL.
+    Skip if the machine cannot run PostgreSQL.
     """
     skip_without("postgres", "initdb", "psql", "pg_dump")
 
 
 class Server(ABC):
     """
-    One server on a port of loopback; `stop` and `start` again is an outage with all data kept.
+    A server on a port of loopback; `stop` followed by `start` is an outage that keeps all data.
 
     Args:
         host: Its address.
@@ -90,9 +90,9 @@ class Server(ABC):
 
     scheme: str
     first_database: str
-    """One that is always there."""
+    """The name of a database that always exists."""
     end_signal = signal.SIGTERM
-    """What ends it at once; the kernel sends it, too, when the tests are killed."""
+    """Ends the server immediately; the kernel also sends it when the tests are killed."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.host = host
@@ -105,7 +105,7 @@ class Server(ABC):
     @abstractmethod
     def command(self) -> list[str]:
         """
-        The program and its arguments; it stays in the foreground.
+        Return the program and its arguments; it stays in the foreground.
         """
 
     @abstractmethod
@@ -116,7 +116,7 @@ class Server(ABC):
 
     def start(self) -> None:
         """
-        Start, and return when connections are answered.
+        Start, and return when the server accepts connections.
         """
         self._process = start_server(
             self.command(),
@@ -134,7 +134,7 @@ class Server(ABC):
 
     def stop(self) -> None:
         """
-        End the server and its connections at once; nothing happens when it is stopped already.
+        End the server and its connections immediately, unless it is stopped already.
         """
         if self._process is not None:
             self.send_signal(self.end_signal)
@@ -162,7 +162,7 @@ class Server(ABC):
 
     def url(self, database: str, user: str = USER, password: str = PASSWORD) -> str:
         """
-        The URL that Airflow takes.
+        Return the URL in Airflow's format.
         """
         login = f"{user}:{quote(password, safe='')}"
         return f"{self.scheme}://{login}@{self.host}:{self.port}/{database}"
@@ -171,7 +171,7 @@ class Server(ABC):
 @dataclass(frozen=True)
 class Database:
     """
-    One database of a server.
+    A database of a server.
     """
 
     server: Server
@@ -180,16 +180,16 @@ class Database:
     @property
     def url(self) -> str:
         """
-        The URL that Airflow takes.
+        The URL in Airflow's format.
         """
         return self.server.url(self.name)
 
     def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
         """
-        Run one statement in a transaction of its own and return its rows, `[]` without any.
+        Run a statement in its own transaction and return its rows, `[]` if it has none.
 
         Args:
-            sql: With `%s` for arguments; without arguments, `%` stands for itself.
+            sql: With `%s` for arguments; without arguments, `%` is a literal.
         """
         with contextlib.closing(self.server.connect(self.name)) as connection:
             cursor = connection.cursor()
@@ -199,9 +199,9 @@ class Database:
 
 class Postgres(Server):
     """
-    PostgreSQL that fears no power cut; `USER` owns every database and may make more.
+    PostgreSQL without protection against power cuts; `USER` owns every database.
 
-    Whoever reaches it may try the password.
+    Anyone who reaches it may try the password.
     """
 
     scheme = "postgresql"
@@ -229,7 +229,7 @@ class Postgres(Server):
 
     def command(self) -> list[str]:
         """
-        The program and its arguments; it stays in the foreground.
+        Return the program and its arguments; it stays in the foreground.
         """
         options = {
             "listen_addresses": self.host,
@@ -258,7 +258,7 @@ class Postgres(Server):
 
     def new_database(self, template: str = "template0") -> Database:
         """
-        Make a database with a name that no other test has, as a copy of another one.
+        Create a database with a unique name, as a copy of another one.
         """
         name = f"airflow_{next(_numbers)}"
         Database(self, "postgres").query(f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -266,14 +266,14 @@ class Postgres(Server):
 
     def drop(self, database: Database) -> None:
         """
-        Drop a database, whoever is connected to it.
+        Drop a database, even if there are connections to it.
         """
         Database(self, "postgres").query(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
 
 
 class PgBouncer(Server):
     """
-    PgBouncer in transaction mode, as the official chart has it; knows every database of a server.
+    PgBouncer in transaction mode, as in the official chart; serves all databases of a server.
     """
 
     scheme = "postgresql"
@@ -301,7 +301,7 @@ class PgBouncer(Server):
 
     def command(self) -> list[str]:
         """
-        The program and its arguments; it stays in the foreground.
+        Return the program and its arguments; it stays in the foreground.
         """
         return [str(find_program("pgbouncer")), "--quiet", str(self.folder / "pgbouncer.ini")]
 
@@ -314,13 +314,13 @@ class PgBouncer(Server):
 
 class MariaDb(Server):
     """
-    MariaDB; `USER` may do everything.
+    MariaDB; `USER` has all privileges.
     """
 
     scheme = "mysql+pymysql"
     first_database = "mysql"
     login = ""
-    """How users are let in: what follows IDENTIFIED."""
+    """The authentication of users: the text after IDENTIFIED."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -339,7 +339,7 @@ class MariaDb(Server):
 
     def install_command(self) -> list[str]:
         """
-        What makes the folder of the data.
+        Return the command that creates the data folder.
         """
         return [
             *(str(find_program("mariadb-install-db")), "--no-defaults", "--skip-name-resolve"),
@@ -349,7 +349,7 @@ class MariaDb(Server):
 
     def command(self) -> list[str]:
         """
-        The program and its arguments; it stays in the foreground.
+        Return the program and its arguments; it stays in the foreground.
         """
         return [
             *(str(find_program("mariadbd")), "--no-defaults", f"--datadir={self.folder}/data"),
@@ -358,7 +358,7 @@ class MariaDb(Server):
 
     def options(self) -> list[str]:
         """
-        What both servers of this name take.
+        Return the options that MariaDB and MySQL share.
         """
         return [
             *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"),
@@ -383,7 +383,7 @@ class MariaDb(Server):
 
     def new_database(self, collation: str = "utf8mb4_general_ci") -> Database:
         """
-        Make an empty database with a name that no other test has.
+        Create an empty database with a unique name.
         """
         name = f"airflow_{next(_numbers)}"
         Database(self, "mysql").query(f"CREATE DATABASE {name} COLLATE {collation}")
@@ -391,10 +391,10 @@ class MariaDb(Server):
 
     def copy(self, database: Database, name: str = "") -> Database:
         """
-        Copy a database that others are connected to, without its foreign keys.
+        Copy a database to which other processes are connected, without its foreign keys.
 
         Args:
-            name: Of the copy; empty for one that no other test has.
+            name: The name of the copy; empty for a unique one.
         """
         name = name or f"airflow_{next(_numbers)}"
         tables = [table for (table,) in database.query("SHOW TABLES")]
@@ -409,14 +409,14 @@ class MariaDb(Server):
 
 class MySql(MariaDb):
     """
-    MySQL itself, 8 or later, with the login and the certificates that it makes by default.
+    MySQL itself, 8 or later, with its default authentication and certificates.
     """
 
     login = "WITH caching_sha2_password"
 
     def install_command(self) -> list[str]:
         """
-        What makes the folder of the data.
+        Return the command that creates the data folder.
         """
         return [
             *(str(find_mysql()), "--no-defaults", "--initialize-insecure"),
@@ -425,7 +425,7 @@ class MySql(MariaDb):
 
     def command(self) -> list[str]:
         """
-        The program and its arguments; it stays in the foreground.
+        Return the program and its arguments; it stays in the foreground.
         """
         return [
             *(str(find_mysql()), "--no-defaults", f"--datadir={self.folder}/data"),
@@ -435,14 +435,14 @@ class MySql(MariaDb):
     @property
     def certificate(self) -> Path:
         """
-        The authority of its certificate.
+        The CA certificate.
         """
         return self.folder / "data/ca.pem"
 
 
 def run_server(server: Server) -> Iterator[Any]:
     """
-    The body of a fixture: the server while the tests run.
+    Implement a fixture: run the server during the tests.
     """
     with server:
         yield server

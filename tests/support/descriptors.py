@@ -1,5 +1,5 @@
 """
-What a test process holds open, without what its other threads (servers, mostly) open meanwhile.
+The open descriptors of a test process, ignoring those of its other threads (mostly servers).
 """
 
 import os
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 def held(prefix: object) -> list[str]:
     """
-    Return what is open and begins so: a folder, or `pipe:`.
+    Return the open descriptors whose target starts with a prefix: a folder, or `pipe:`.
     """
     found = []
     for name in os.listdir("/proc/self/fd"):

@@ -1,5 +1,5 @@
 """
-A program that answers each line of its standard input by a line.
+A program that answers each line of its standard input with a line.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 
 class Dialogue:
     """
-    A running one.
+    A running program.
     """
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
@@ -29,7 +29,7 @@ class Dialogue:
         Return its answer to a line.
 
         Raises:
-            RuntimeError: It has none; the end of its log is the text.
+            RuntimeError: It does not answer; the text is the end of its log.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(line + "\n")
@@ -45,11 +45,11 @@ def dialogue(
     program: Sequence[str | Path], environment: Mapping[str, str], log: Path
 ) -> Iterator[Dialogue]:
     """
-    Start one; it is killed at the end.
+    Start a program; it is killed at the end.
 
     Args:
-        environment: All that it gets.
-        log: Its standard error.
+        environment: Its complete environment.
+        log: The file for its standard error.
     """
     with (
         log.open("w") as said,

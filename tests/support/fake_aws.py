@@ -1,8 +1,8 @@
 """
-Fakes of the services that hand out AWS credentials.
+Fakes of the AWS credential services.
 
-Each is a recording `LoopbackServer`, so each can fail, hang or break off by the same faults.
-`issue` decides what credentials they hand out next.
+Each is a recording `LoopbackServer`, so the same faults can make it fail, hang or disconnect.
+`issue` sets the credentials that they issue next.
 """
 
 import json
@@ -22,7 +22,7 @@ IDENTITY_ARN = "arn:aws:sts::123456789012:assumed-role/airflow-dags/s3-sync"
 @dataclass(frozen=True)
 class SessionCredentials:
     """
-    Temporary credentials with the moment at which they expire.
+    Temporary credentials with their expiry.
     """
 
     access_key: str
@@ -32,14 +32,14 @@ class SessionCredentials:
 
     def identity(self, refusal: str | None = None) -> Identity:
         """
-        What a `FakeS3` must know to accept them, or to refuse them with that code.
+        Return the identity with which a `FakeS3` accepts them, or refuses them with that code.
         """
         return Identity(self.secret_key, self.token, refusal)
 
 
 def session_credentials(number: int, valid_seconds: float = 3600) -> SessionCredentials:
     """
-    Credentials that differ from those of any other number in every part.
+    Return credentials that differ in every part from those of any other number.
     """
     return SessionCredentials(
         access_key=f"ASIATESTSESSION{number:05d}",
@@ -51,7 +51,7 @@ def session_credentials(number: int, valid_seconds: float = 3600) -> SessionCred
 
 class CredentialSource(LoopbackServer):
     """
-    Base of the fakes that hand out `credentials`.
+    Base of the fakes that issue `credentials`.
     """
 
     def __init__(self, credentials: SessionCredentials | None = None) -> None:
@@ -60,7 +60,7 @@ class CredentialSource(LoopbackServer):
 
     def issue(self, credentials: SessionCredentials) -> None:
         """
-        Hand these out from now on.
+        Issue these credentials from now on.
         """
         self.credentials = credentials
 
@@ -80,7 +80,7 @@ class FakeSts(CredentialSource):
 
     def good_answer(self, request: Request) -> Answer:
         """
-        What STS answers.
+        Return the answer of STS.
         """
         action = sts_action(request)
         if action in ("AssumeRole", "AssumeRoleWithWebIdentity"):
@@ -92,7 +92,7 @@ class FakeSts(CredentialSource):
 
     def environment(self, token_file: Path) -> dict[str, str]:
         """
-        What EKS injects into a pod with IRSA, pointed at this server.
+        Return the variables that EKS injects into a pod with IRSA, for this server.
         """
         return {
             "AWS_ROLE_ARN": ROLE_ARN,
@@ -105,10 +105,10 @@ class FakeSts(CredentialSource):
 
 class FakePodIdentity(CredentialSource):
     """
-    The EKS Pod Identity agent, which is also the shape of ECS container credentials.
+    The EKS Pod Identity agent, whose answers have the format of ECS container credentials.
 
     Args:
-        authorization: the token that the client must send; None = any.
+        authorization: The token that the client must send; None = any.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class FakePodIdentity(CredentialSource):
 
     def good_answer(self, request: Request) -> Answer:
         """
-        What the agent answers.
+        Return the answer of the agent.
         """
         if self.authorization not in (None, request.headers.get("authorization")):
             return Answer(403, {}, b'{"message": "not your token"}')
@@ -127,7 +127,7 @@ class FakePodIdentity(CredentialSource):
 
     def environment(self, token_file: Path) -> dict[str, str]:
         """
-        What EKS injects into a pod with Pod Identity, pointed at this server.
+        Return the variables that EKS injects into a pod with Pod Identity, for this server.
         """
         return {
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.endpoint}/v1/credentials",
@@ -146,7 +146,7 @@ class FakeImds(CredentialSource):
 
     def good_answer(self, request: Request) -> Answer:
         """
-        What the metadata service answers.
+        Return the answer of the metadata service.
         """
         if request.method == "PUT" and request.path == "/latest/api/token":
             ttl = {"x-aws-ec2-metadata-token-ttl-seconds": "21600"}
@@ -161,7 +161,7 @@ class FakeImds(CredentialSource):
 
     def environment(self) -> dict[str, str]:
         """
-        The variables that point at this server instead of 169.254.169.254.
+        Return the variables that point at this server instead of 169.254.169.254.
         """
         return {
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.endpoint,
@@ -171,14 +171,14 @@ class FakeImds(CredentialSource):
 
 def sts_action(request: Request) -> str:
     """
-    The action of a request to STS.
+    Return the action of a request to STS.
     """
     return request.form.get("Action", "")
 
 
 def is_action(action: str) -> Match:
     """
-    Match the requests for an action of STS.
+    Match the requests for an STS action.
     """
     return lambda request: sts_action(request) == action
 
@@ -192,7 +192,7 @@ def sts_error(status: int, code: str, message: str = "") -> Fault:
 
 def sts_error_answer(status: int, code: str, message: str) -> Answer:
     """
-    An STS error document as an answer.
+    Return an STS error document as an answer.
     """
     inner = _elements({"Type": "Sender", "Code": code, "Message": message or code})
     document = f"<ErrorResponse><Error>{inner}</Error><RequestId>sts-1</RequestId></ErrorResponse>"

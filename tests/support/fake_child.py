@@ -1,5 +1,5 @@
 """
-A program in place of the Python interpreter: what a short-lived child of ours says is given.
+A program that replaces the Python interpreter, so that a test sets the output of a child process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.support.scripts import script
 
 class FakeChild:
     """
-    Prints what the test sets, and counts. It works where `sys.executable` is its `program`.
+    Prints an output set by the test, and counts its runs. Use its `program` as `sys.executable`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -21,7 +21,7 @@ class FakeChild:
 
     def does(self, *lines: str) -> None:
         """
-        Run lines of shell.
+        Run these shell lines.
         """
         calls = self._folder / "calls"
         script(self.program, "\n".join([f'echo "$*" >> {calls}', *lines]))
@@ -36,7 +36,7 @@ class FakeChild:
     @property
     def calls(self) -> list[str]:
         """
-        The arguments of each call.
+        Return the arguments of each run.
         """
         calls = self._folder / "calls"
         return calls.read_text().splitlines() if calls.exists() else []

@@ -1,5 +1,5 @@
 """
-A fake HTTPS proxy: the real host names of AWS, on loopback.
+A fake HTTPS proxy, which makes AWS's real host names usable on loopback.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from typing import Self
 
 class FakeProxy:
     """
-    An HTTPS proxy that leads every CONNECT to one local server, whatever host was asked for.
+    An HTTPS proxy that connects every CONNECT to one local server, regardless of the host.
 
     With a `FakeS3` behind it that has a certificate for `*.amazonaws.com`, the real host names of
     AWS can be tested on loopback.
@@ -70,7 +70,7 @@ class _Tunnel(BaseRequestHandler):
 
 def pump(left: socket.socket, right: socket.socket) -> None:
     """
-    Copy both ways until one side closes.
+    Copy in both directions until one side closes.
     """
     other = {left: right, right: left}
     while True:

@@ -1,10 +1,10 @@
 """
-A scripted S3 server: a dict of objects, and every odd answer that S3 and its likes can give.
+A scripted S3 server: a dict of objects, and every odd answer that S3-like stores can give.
 
 It answers ListObjectsV2, GetObject, HeadObject and HeadBucket for one bucket, path style or
-virtual-hosted. What the answers look like is set by attributes of `FakeS3` (page size, order of
-elements, quoting); what goes wrong is injected as a `Fault` (`tests.support.faults` has those of
-any HTTP server, this module those of S3). Every request is recorded.
+virtual-hosted. Attributes of `FakeS3` set the format of answers (page size, order of elements,
+quoting); failures are injected as a `Fault` (`tests.support.faults` has those of any HTTP server,
+this module those of S3). Every request is recorded.
 
     with FakeS3() as s3:
         s3.put("dags/a.py", b"print()")
@@ -51,12 +51,12 @@ _RESULT = (
 @dataclass(frozen=True)
 class Stored:
     """
-    One object.
+    An object.
 
     Args:
         etag: without quotes.
         headers: more headers of its GET answers: checksums, server-side encryption.
-        listed_size: what the listing says; None = the truth.
+        listed_size: its size in listings; None = the real size.
     """
 
     body: bytes
@@ -69,23 +69,23 @@ class Stored:
 
 class FakeS3(LoopbackServer):
     """
-    One bucket on loopback.
+    A bucket on loopback.
 
     Attributes:
         objects: key → object; changed by `put` and `delete`.
-        identities: access key → what is known of it. Signatures are checked when it is not empty.
+        identities: access key → its identity. If not empty, signatures are checked.
         page_size: keys per page of a listing, at most what the client asks for.
         url_encoded: obey `encoding-type=url`, as S3 does; gofakes3 and others ignore it.
-        quoted_etags: the listing has ETags in quotes; rclone's has none.
-        contents_order: elements of `Contents`; servers differ.
+        quoted_etags: listings have ETags in quotes; those of rclone do not.
+        contents_order: order of the elements of `Contents`; servers differ.
         contents_first: `Contents` come before the listing's own elements.
         with_owner: `Contents` have a nested `Owner`, as with Ceph.
         key_count_error: added to `KeyCount`; None = the listing has no `KeyCount`.
-        duplicate_pages: every page comes twice, with different tokens.
+        duplicate_pages: every page appears twice, with different tokens.
         withhold_token: a truncated page has no `NextContinuationToken`.
         honors_if_match: answer 412; gofakes3 and rclone ignore the header.
-        region_answer: how a request signed for another region is answered; None = region ignored.
-        region_header: that answer has `x-amz-bucket-region`; others than AWS leave it out.
+        region_answer: answer to a request signed for another region; None = ignore the region.
+        region_header: that answer has `x-amz-bucket-region`; stores other than AWS omit it.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class FakeS3(LoopbackServer):
 
     def speak_as_s3(self) -> None:
         """
-        Set all attributes to what S3 itself does.
+        Set all attributes to the behavior of S3 itself.
         """
         self.page_size = 1000
         self.url_encoded = True
@@ -122,7 +122,7 @@ class FakeS3(LoopbackServer):
 
     def environment(self) -> dict[str, str]:
         """
-        The variables that point any AWS tool at this server, and at nothing else.
+        Return the variables that point any AWS tool only at this server.
         """
         return environment_for(self.endpoint, self.region)
 
@@ -151,10 +151,10 @@ class FakeS3(LoopbackServer):
 
     def put_each(self, keys: Iterable[str], body: bytes, **stored: Any) -> None:
         """
-        Store objects of one content.
+        Store objects with the same content.
 
         Args:
-            stored: how they are stored, as for `put`.
+            stored: options as for `put`.
         """
         for key in keys:
             self.put(key, body, **stored)
@@ -164,7 +164,7 @@ class FakeS3(LoopbackServer):
         Store objects, each by its key below a prefix.
 
         Args:
-            stored: how they are stored, as for `put`.
+            stored: options as for `put`.
         """
         for key, body in bodies.items():
             self.put(prefix + key, body, **stored)
@@ -178,7 +178,7 @@ class FakeS3(LoopbackServer):
 
     def good_answer(self, request: Request) -> Answer:
         """
-        What S3 answers.
+        Return the answer of S3.
         """
         bucket, key = self._address(request)
         refusal = (
@@ -289,7 +289,7 @@ class FakeS3(LoopbackServer):
 
 def environment_for(endpoint: str, region: str) -> dict[str, str]:
     """
-    The variables that point any AWS tool at a server that knows our keys, and at nothing else.
+    Return the variables that point any AWS tool only at a server with our keys.
     """
     return {
         "AWS_ENDPOINT_URL": endpoint,
@@ -341,7 +341,7 @@ def error(
 
 def access_denied(action: str, resource: str, identity: str) -> Fault:
     """
-    Answer 403 as S3 does since 2024 within one account: who may not do what, and to what.
+    Answer 403 as S3 does since 2024 within one account: with identity, action and resource.
     """
     message = (
         f"User: {identity} is not authorized to perform: {action} on resource: "
@@ -352,7 +352,7 @@ def access_denied(action: str, resource: str, identity: str) -> Fault:
 
 def redirect(location: str, status: int = 307) -> Fault:
     """
-    Send the client elsewhere.
+    Redirect the client.
     """
     return error(status, "TemporaryRedirect", headers={"Location": location}, Endpoint="elsewhere")
 
@@ -364,7 +364,7 @@ def _no_such_bucket(bucket: str) -> Answer:
 
 def _object_headers(stored: Stored, request: Request) -> dict[str, str]:
     """
-    Headers of a GET; checksums only when the client asks for them, as S3 does.
+    Return the headers of a GET; checksums only if the client requests them, as S3 does.
     """
     asked = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     return {
@@ -393,7 +393,7 @@ def _ranged(body: bytes, text: str, headers: dict[str, str]) -> Answer:
 
 def _encode(key: str, encoded: bool) -> str:
     """
-    A key as `encoding-type=url` gives it: a space as `+`, slashes as they are.
+    Encode a key as `encoding-type=url` does: a space as `+`, slashes unchanged.
     """
     return quote_plus(key, safe="/") if encoded else key
 

@@ -1,7 +1,7 @@
 """
-A proxy between s3-sync and a real S3 server, which spoils answers on demand.
+A proxy between s3-sync and a real S3 server, which corrupts answers on demand.
 
-It forwards every request and its answer as they are. Faults are injected as into any
+It forwards every request and answer unchanged. Faults are injected as into any
 `LoopbackServer`: those of `tests.support.faults` and `tests.support.fake_s3`; `is_skewed` matches
 requests whose date is off.
 
@@ -28,23 +28,23 @@ from tests.support.servers import S3Server
 OF_THE_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding"}
 ALLOWED_SKEW = timedelta(minutes=15)
 """
-How far a request's date may be off at S3:
+How far a request's date may differ from S3's clock:
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (RequestTimeTooSkewed)
 """
 
 
 class FaultProxy(LoopbackServer):
     """
-    A proxy before one server; `stop` and then `start` is an outage of the way there.
+    A proxy in front of a server; `stop` followed by `start` is an outage of the connection.
 
     Args:
-        upstream: answers; must be started.
-        host: where it listens.
+        upstream: the server that answers; must be started.
+        host: the address to listen on.
 
     Attributes:
         upstream: the server behind it.
-        page_size: most keys per page of a listing: `max-keys` is changed on its way, and the
-            request signed again; None = as asked.
+        page_size: maximum keys per page of a listing: `max-keys` is changed, and the request is
+            signed again; None = unchanged.
     """
 
     def __init__(self, upstream: S3Server, host: str = "127.0.0.1") -> None:
@@ -54,13 +54,13 @@ class FaultProxy(LoopbackServer):
 
     def environment(self) -> dict[str, str]:
         """
-        The variables that point any AWS tool at this proxy, and at nothing else.
+        Return the variables that point any AWS tool only at this proxy.
         """
         return {**self.upstream.environment(), "AWS_ENDPOINT_URL": self.endpoint}
 
     def good_answer(self, request: Request) -> Answer:
         """
-        What the server behind answers.
+        Return the answer of the server.
         """
         if self.page_size is not None and is_list(request):
             request = self._sign(request, {**request.query, "max-keys": str(self.page_size)})
@@ -80,7 +80,7 @@ class FaultProxy(LoopbackServer):
 
     def _sign(self, request: Request, query: Mapping[str, str]) -> Request:
         """
-        The same request with another query, signed for it.
+        Return the request with another query, signed again.
         """
         target = f"{request.raw_path}?{urlencode(query)}"
         url = f"http://{request.headers['host']}{target}"

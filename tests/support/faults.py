@@ -1,7 +1,7 @@
 """
-What can go wrong with an HTTP answer on its way: faults for any `LoopbackServer`.
+Faults of an HTTP answer in transit, for any `LoopbackServer`.
 
-Those that only S3 knows (its error documents, redirects) are in `tests.support.fake_s3`.
+Faults that are specific to S3 (its error documents, redirects) are in `tests.support.fake_s3`.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def answer_with(answer: Answer) -> Fault:
 
 def first(action: Callable[[], object]) -> Fault:
     """
-    Run the action, then answer well: a change between two requests.
+    Run the action, then answer normally: a change between two requests.
     """
 
     def fault(exchange: Exchange) -> None:
@@ -31,7 +31,7 @@ def first(action: Callable[[], object]) -> Fault:
 
 def hang(after: int | None = None) -> Fault:
     """
-    Hang before the answer, or after that many bytes of its body; goes on when released.
+    Hang before the answer, or after that many bytes of its body; continue when released.
     """
 
     def fault(exchange: Exchange) -> None:
@@ -57,7 +57,7 @@ def reset(after: int | None = None) -> Fault:
 
 def truncate(after: int) -> Fault:
     """
-    Announce the full length and close the connection politely after `after` bytes.
+    Announce the full length, but close the connection regularly after `after` bytes.
     """
     return _break_off(after, Exchange.close)
 
@@ -77,7 +77,7 @@ def wrong_length(difference: int) -> Fault:
     """
     Announce a length that differs from the body's, and close.
 
-    A positive difference announces more bytes than come, a negative one fewer.
+    A positive difference announces more bytes than are sent, a negative one fewer.
     """
 
     def fault(exchange: Exchange) -> None:
@@ -92,7 +92,7 @@ def wrong_length(difference: int) -> Fault:
 
 def altered(change: Callable[[Answer], Answer], *, close: bool = False) -> Fault:
     """
-    Send the good answer after a change to it; close afterwards, or not.
+    Send the good answer after a change; then optionally close the connection.
     """
 
     def fault(exchange: Exchange) -> None:
@@ -105,14 +105,14 @@ def altered(change: Callable[[Answer], Answer], *, close: bool = False) -> Fault
 
 def replace_body(change: Callable[[bytes], bytes]) -> Fault:
     """
-    Send other bytes with the same status and headers and the right length.
+    Send different content with the same status and headers, and the right length.
     """
     return altered(lambda answer: replace(answer, body=change(answer.body)))
 
 
 def with_headers(**headers: str) -> Fault:
     """
-    Answer well with more headers; `_` in a name stands for `-`.
+    Answer normally with more headers; `_` in a name stands for `-`.
     """
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     return altered(lambda answer: replace(answer, headers={**answer.headers, **more}))
@@ -120,14 +120,14 @@ def with_headers(**headers: str) -> Fault:
 
 def flip_first_bit(body: bytes) -> bytes:
     """
-    The same number of bytes with other content; for `replace_body`.
+    Return different content of the same length; for `replace_body`.
     """
     return bytes([body[0] ^ 1]) + body[1:]
 
 
 def unframed() -> Fault:
     """
-    Neither Content-Length nor chunked: the body ends where the connection does.
+    Send neither Content-Length nor chunks: the body ends when the connection closes.
     """
 
     def fault(exchange: Exchange) -> None:
@@ -175,7 +175,7 @@ def drip(size: int, pause_seconds: float) -> Fault:
 
 def close_after() -> Fault:
     """
-    Answer well with `Connection: close`, and close.
+    Answer normally with `Connection: close`, and close.
     """
     closing = {"Connection": "close"}
     return altered(
@@ -185,7 +185,7 @@ def close_after() -> Fault:
 
 def close_silently() -> Fault:
     """
-    Answer well and close without having said so: what an idle timeout looks like.
+    Answer normally and close without announcing it, as after an idle timeout.
     """
     return altered(lambda answer: answer, close=True)
 

@@ -1,7 +1,7 @@
 """
-Commands of s3-sync in processes that are forked behind its imports, one after the other.
+Commands of s3-sync in processes that are forked after its imports, one after the other.
 
-Imports are most of what a short command costs, so a hundred of them take seconds.
+Imports take most of the time of a short command, so a hundred commands take only seconds.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ COMMAND = "s3_sync.command"
 @dataclass(frozen=True)
 class Forked:
     """
-    A command that runs.
+    A running command.
 
     Args:
-        folder: Where its output goes.
+        folder: The folder for its output.
     """
 
     pid: int
@@ -39,7 +39,7 @@ class Forked:
 
     def wait(self) -> int:
         """
-        Return how it ended: its exit code, or minus the signal that killed it.
+        Return its exit code, or minus the signal that killed it.
         """
         return int(self.answers.readline())
 
@@ -54,7 +54,7 @@ class Forked:
 
 class ForkServer:
     """
-    A process that has imported all that publishers need.
+    A process that has imported everything that publishers need.
     """
 
     def __enter__(self) -> Self:
@@ -74,10 +74,10 @@ class ForkServer:
         self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> Forked:
         """
-        Start a command; the one before has ended.
+        Start a command; the previous one must have ended.
 
         Args:
-            folder: For its output.
+            folder: The folder for its output.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _serve() -> None:
 
 def _read_models() -> None:
     """
-    Let botocore read its model of S3 once for all: 70 ms of CPU.
+    Let botocore read its model of S3 once for all commands: 70 ms of CPU.
     """
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     botocore.session.Session().create_client("s3", region_name="us-east-1")

@@ -27,16 +27,16 @@ Files = Mapping[str, str | bytes | None]
 
 class Repository:
     """
-    A bare repository in a folder; made when it is missing.
+    A bare repository in a folder; created if missing.
     """
 
     def __init__(self, folder: Path, branch: str = "main", object_format: str = "sha1") -> None:
         """
-        Make the repository, with no commit.
+        Create the repository, without a commit.
 
         Args:
-            folder: Where it lies; its name is the name that servers show (`dags.git`).
-            branch: What its HEAD points to.
+            folder: Its folder, whose name servers use (`dags.git`).
+            branch: The branch that its HEAD points to.
             object_format: `sha1` or `sha256`.
         """
         self.folder = folder
@@ -47,20 +47,20 @@ class Repository:
             form = f"--object-format={object_format}"
             head = f"--initial-branch={branch}"
             _run(["git", "init", "--quiet", "--bare", form, head, str(folder)])
-            # As the big forges do: any commit can be asked for by its hash, and partial clones.
+            # As on large forges: commits can be fetched by hash, and partial clones are allowed.
             for name in ("uploadpack.allowAnySHA1InWant", "uploadpack.allowFilter"):
                 self.git("config", name, "true")
 
     @property
     def url(self) -> str:
         """
-        The URL without a server.
+        The URL of the repository without a server.
         """
         return f"file://{self.folder}"
 
     def git(self, *arguments: str, stdin: bytes = b"") -> str:
         """
-        Run one git command in the repository and return its output without the last newline.
+        Run a git command in the repository and return its output without the last newline.
         """
         return _run(["git", "-C", str(self.folder), *arguments], stdin).rstrip("\n")
 
@@ -79,13 +79,13 @@ class Repository:
         Commit changes and return the hash.
 
         Args:
-            files: What changes against the parent.
-            branch: Where; it is made when missing, from nothing.
-            message: Of the commit.
+            files: Changes relative to the parent.
+            branch: The branch; created without a parent if missing.
+            message: The commit message.
             onto: Another parent than the branch's head: a force push. An empty string: no parent.
-            modes: Path → git's mode, where it is not 100644 (`120000` is a symlink).
-            author: Name of who wrote it; git allows no `<` and `>` in it.
-            whole: The files are all that there is afterwards.
+            modes: Path → git's mode, if it is not 100644 (`120000` is a symlink).
+            author: The name of the author; git allows no `<` or `>` in it.
+            whole: Whether the files are the complete tree.
         """
         branch = branch or self.branch
         reference = f"refs/heads/{branch}"
@@ -115,7 +115,7 @@ class Repository:
 
     def commit_submodule(self, path: str, url: str, commit: str) -> str:
         """
-        Commit a submodule to the default branch, which has a commit, and return the hash.
+        Commit a submodule to the default branch, which must have a commit, and return the hash.
         """
         modules = f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n'
         text = (
@@ -129,7 +129,7 @@ class Repository:
 
     def head(self, branch: str | None = None) -> str:
         """
-        The hash of a branch; empty when there is none.
+        Return the head of a branch; empty if the branch does not exist.
         """
         return self.git(
             "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch or self.branch}"
@@ -137,20 +137,20 @@ class Repository:
 
     def tag(self, name: str, commit: str, message: str = "") -> None:
         """
-        Make or move a tag; with a message it is an annotated one.
+        Create or move a tag; with a message, it is an annotated tag.
         """
         annotated = ["-a", "-m", message] if message else []
         self.git("tag", "--force", *annotated, name, commit)
 
     def set_branch(self, branch: str, commit: str) -> None:
         """
-        Make or move a branch, forwards or not.
+        Create or move a branch, forwards or not.
         """
         self.git("update-ref", f"refs/heads/{branch}", commit)
 
     def delete_branch(self, branch: str) -> None:
         """
-        Delete a branch, the one of HEAD too.
+        Delete a branch, even that of HEAD.
         """
         self.git("update-ref", "-d", f"refs/heads/{branch}")
 

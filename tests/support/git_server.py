@@ -1,5 +1,5 @@
 """
-A real git server over HTTP: git's own http-backend behind basic auth, with faults on demand.
+A real git server over HTTP: git's own http-backend behind basic auth, with injectable faults.
 """
 
 from __future__ import annotations
@@ -26,60 +26,60 @@ class GitServer(LoopbackServer):
     """
     Serves the bare repositories of a folder at `<endpoint>/<name>`; a `with` statement starts it.
 
-    Every request is recorded (`requests`), `inject` breaks answers, `stop` and `start` are an
-    outage on the same port. What clients must present can change at any time.
+    Every request is recorded (`requests`), `inject` breaks answers, and `stop` followed by `start`
+    is an outage on the same port. The accepted credentials can change at any time.
     """
 
     def __init__(
         self, folder: Path, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
     ) -> None:
         """
-        Describe a server that lets everybody in.
+        Describe a server that accepts all requests.
 
         Args:
-            folder: Where the repositories lie.
+            folder: The folder with the repositories.
             tls: Serve HTTPS with this context.
             host: A loopback address or name.
         """
         super().__init__(tls=tls, host=host)
         self.folder = folder
         self.judge: Judge | None = None
-        """Who decides about credentials; None = nobody is asked for any."""
+        """Decides about credentials; None = no credentials are required."""
         self.refusal = 401
         """
-        What wrong credentials get. Requests without any get 401, so that clients send them.
+        The status for wrong credentials. Without credentials it is 401, so that clients send them.
 
-        With 403 git keeps the credentials that it has cached: CodeCommit's answer to expired ones.
+        After a 403 git keeps its cached credentials: CodeCommit's answer to expired ones.
         """
         self.bare_refusal = 401
-        """What requests without credentials get."""
+        """The status for requests without credentials."""
 
     def repository(self, name: str = "dags.git", branch: str = "main") -> Repository:
         """
-        A repository that this server shows.
+        Return a repository that this server serves.
         """
         return Repository(self.folder / name, branch)
 
     def url(self, name: str = "dags.git", userinfo: str = "") -> str:
         """
-        The URL of a repository.
+        Return the URL of a repository.
 
         Args:
-            name: Of the repository.
-            userinfo: `user:password` to stand in the URL.
+            name: The name of the repository.
+            userinfo: `user:password` for the URL.
         """
         scheme, _, rest = self.endpoint.partition("://")
         return f"{scheme}://{userinfo}{'@' if userinfo else ''}{rest}/{name}"
 
     def accept(self, *pairs: tuple[str, str]) -> None:
         """
-        Let in only who presents one of these pairs of username and password; others cease to work.
+        Accept only these pairs of username and password; all others stop working.
         """
         self.judge = lambda username, password, _path: (username, password) in pairs
 
     def good_answer(self, request: Request) -> Answer:
         """
-        What git-http-backend says, or a refusal.
+        Return the answer of git-http-backend, or a refusal.
         """
         if self.judge is not None:
             given = credentials_of(request)
@@ -116,7 +116,7 @@ class GitServer(LoopbackServer):
 
 def credentials_of(request: Request) -> tuple[str, str] | None:
     """
-    Username and password of basic auth; None without.
+    Return username and password of basic auth; None without credentials.
     """
     kind, _, encoded = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "basic":
@@ -127,7 +127,7 @@ def credentials_of(request: Request) -> tuple[str, str] | None:
 
 def skip_reason() -> str:
     """
-    Why there can be no server here; empty when there can be one.
+    Return why no server can run on this machine; empty if one can.
     """
     has_git = shutil.which("git") is not None and os.access(HTTP_BACKEND, os.X_OK)
     return (

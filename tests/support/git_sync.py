@@ -1,5 +1,5 @@
 """
-git-sync as a process, alone and inside the wrapper, with a remote and a volume.
+git-sync as a process, alone and in the wrapper, with a remote and a volume.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GIT_SYNC = Path(os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync") or "/
 
 def skip_reason() -> str:
     """
-    Why git-sync cannot run against a server here; empty when it can.
+    Return why git-sync cannot run against a server on this machine; empty if it can.
     """
     if not GIT_SYNC.is_file():
         return "needs git-sync 4: set GIT_SYNC_BIN"
@@ -39,7 +39,7 @@ def skip_reason() -> str:
 
 def skip_without_git_sync() -> None:
     """
-    Skip where git-sync cannot run against a server.
+    Skip if git-sync cannot run against a server.
     """
     if reason := skip_reason():
         pytest.skip(reason)
@@ -52,7 +52,7 @@ class PlainGitSync(SidecarProcess):
 
     def wait_for_message(self, text: str) -> Event:
         """
-        Return the first line whose message or error has this text.
+        Return the first line whose message or error contains this text.
         """
 
         def found() -> Event | None:
@@ -68,7 +68,7 @@ class PlainGitSync(SidecarProcess):
 
     def failures(self) -> int:
         """
-        How many syncs have failed so far.
+        Return the number of failed syncs so far.
         """
         return len([event for event in list(self.events) if "failCount" in event])
 
@@ -76,7 +76,7 @@ class PlainGitSync(SidecarProcess):
 @dataclass
 class GitSite:
     """
-    What one test has: a remote with one repository, a volume, and processes that end with it.
+    The site of a test: a remote with one repository, a volume, and processes that end with it.
     """
 
     server: GitServer
@@ -84,12 +84,12 @@ class GitSite:
     engine: Path = GIT_SYNC
     processes: list[SidecarProcess] = field(default_factory=list)
     tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="git-")))
-    """TMPDIR; short, as the path of a socket must be."""
+    """TMPDIR; short, because the path of a socket must be short."""
 
     @property
     def repository(self) -> Repository:
         """
-        What is synced, with nothing in it at first.
+        The synced repository, empty at first.
         """
         return self.server.repository()
 
@@ -103,13 +103,13 @@ class GitSite:
     @property
     def link(self) -> Path:
         """
-        What consumers read.
+        The link that consumers read.
         """
         return self.root / "repo"
 
     def environment(self) -> dict[str, str | None]:
         """
-        What plain git-sync and the wrapper are given alike: fast, and patient.
+        Return the variables for both plain git-sync and the wrapper: short periods, long timeouts.
         """
         self.tmp.mkdir(exist_ok=True)
         return {
@@ -124,7 +124,7 @@ class GitSite:
 
     def plain(self, *arguments: str, **settings: str | None) -> PlainGitSync:
         """
-        Start git-sync alone.
+        Start git-sync without the wrapper.
         """
         home = self.folder / "home"
         process = PlainGitSync(self.engine, self.environment() | settings, home, arguments)
@@ -133,7 +133,7 @@ class GitSite:
 
     def describe(self, *arguments: str, **settings: str | None) -> SidecarProcess:
         """
-        Describe a wrapper, which is killed at the end of the test; nothing is started yet.
+        Describe a wrapper without starting it; it is killed at the end of the test.
         """
         environment: dict[str, str | None] = {
             **self.environment(),
@@ -163,13 +163,13 @@ class GitSite:
 
     def commit_revision(self, number: int, **options: Any) -> str:
         """
-        Commit a revision whose every file says its number, and return the hash.
+        Commit a revision whose every file contains its number, and return the hash.
         """
         return self.repository.commit(make_revision(number), whole=True, **options)
 
     def shown(self) -> str:
         """
-        The commit that consumers see: its hash by the folder's name. Empty when there is none.
+        Return the hash of the commit that consumers see, from the folder's name; empty if none.
         """
         with suppress(OSError):
             return Path(os.readlink(self.link)).name if self.link.is_dir() else ""
@@ -177,7 +177,7 @@ class GitSite:
 
     def files(self) -> dict[str, bytes]:
         """
-        What consumers find through the link, without `.git`.
+        Return the files that consumers find through the link, without `.git`.
         """
         root = self.link.resolve(strict=True)
         found = (path for path in root.rglob("*") if path.is_file())
@@ -206,13 +206,13 @@ class GitSite:
 
     def gits_alive(self) -> list[str]:
         """
-        The command lines of all processes that work for this site.
+        Return the command lines of all processes that work for this site.
         """
         return [line for pid, line in commands().items() if self._works_here(pid, line)]
 
     def kill_engine(self) -> None:
         """
-        SIGKILL git-sync and every git below it, but not the wrapper.
+        Kill git-sync and every git below it with SIGKILL, but not the wrapper.
         """
         wrappers = {process.pid for process in self.processes if process.is_running()}
         for pid, line in commands().items():
@@ -229,7 +229,7 @@ class GitSite:
 
     def close(self) -> None:
         """
-        Kill what still runs, and what it has left behind.
+        Kill remaining processes and orphans.
         """
         for process in self.processes:
             process.kill()
@@ -243,12 +243,12 @@ class GitSite:
 @contextmanager
 def git_site(folder: Path, engine: Path = GIT_SYNC, **options: Any) -> Iterator[GitSite]:
     """
-    A remote without commits and an empty volume; at the end nothing of them runs.
+    Provide a remote without commits and an empty volume; all processes end at the end.
 
     Args:
-        folder: Of both.
-        engine: git-sync, as the wrapper finds it.
-        options: Of the server.
+        folder: The folder for both.
+        engine: git-sync, as found by the wrapper.
+        options: Options of the server.
     """
     with GitServer(folder / "remote", **options) as server:
         site = GitSite(server, folder / "pod", engine)
@@ -261,7 +261,7 @@ def git_site(folder: Path, engine: Path = GIT_SYNC, **options: Any) -> Iterator[
 
 def commands() -> dict[int, str]:
     """
-    The processes of this machine with their command lines, but for this one and its readers.
+    Return the processes of this machine with their command lines, except this one and its readers.
     """
     found = {}
     for name in os.listdir("/proc"):
@@ -292,12 +292,12 @@ def chart_environment(
     site: GitSite, *, init: bool = False, credentials: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """
-    The variables that the official chart 1.22 gives its git-sync container, in both spellings.
+    Return the variables of the official chart 1.22 for its git-sync container, in both spellings.
 
     Args:
-        site: Its remote and its volume, instead of the chart's paths.
-        init: Of the init container.
-        credentials: Username and password, as of `dags.gitSync.credentialsSecret`.
+        site: Provides remote and volume instead of the chart's paths.
+        init: Whether it is the init container.
+        credentials: Username and password, as in `dags.gitSync.credentialsSecret`.
     """
     branch = site.repository.branch
     values = {

@@ -1,7 +1,7 @@
 """
-A real MIT KDC on loopback: principals, keytabs, outages, another clock.
+A real MIT KDC on loopback: principals, keytabs, outages, a clock offset.
 
-The first ticket takes about 0.1 s from nothing (create the database, start, add a principal).
+The first ticket takes about 0.1 s (create the database, start, add a principal).
 Programs: `krb5kdc`, `kadmin.local`, `kdb5_util` (Debian: krb5-kdc, krb5-admin-server).
 """
 
@@ -36,7 +36,7 @@ MISSING = [
 
 def skip_without_kdc() -> None:
     """
-    Skip where the machine has no KDC, or no gssapi; at the top of a module or in a fixture.
+    Skip if the KDC or gssapi is missing; for the top of a module or a fixture.
     """
     if find_spec("gssapi") is None:
         pytest.skip("gssapi is not compiled: make setup-test as root", allow_module_level=True)
@@ -49,21 +49,21 @@ def skip_without_kdc() -> None:
 
 class Kdc:
     """
-    One realm with one KDC on one address, UDP and TCP; a `with` statement starts it.
+    A realm with one KDC on one address, UDP and TCP; a `with` statement starts it.
 
-    `stop` and `start` are an outage: the same port, the same principals.
+    `stop` followed by `start` is an outage: the same port, the same principals.
     """
 
     def __init__(
         self, folder: Path, realm: str = REALM, max_life: str = "1d", host: str = "127.0.0.1"
     ) -> None:
         """
-        Describe a realm; nothing is made yet.
+        Describe a realm without creating it.
 
         Args:
-            folder: Where its database and files go; made when missing.
+            folder: The folder for its database and files; created if missing.
             realm: Its name.
-            max_life: The longest life of any ticket, as MIT writes durations (`16s`, `10h`).
+            max_life: The maximum lifetime of any ticket, in MIT's notation (`16s`, `10h`).
             host: The address.
         """
         self.host = host
@@ -76,14 +76,14 @@ class Kdc:
     @property
     def address(self) -> str:
         """
-        Host and port, as krb5.conf takes them.
+        Host and port in the format of krb5.conf.
         """
         return f"{self.host}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
         """
-        What the KDC's own programs need.
+        Return the environment of the KDC's own programs.
         """
         return {
             "PATH": PATH,
@@ -100,10 +100,10 @@ class Kdc:
 
     def start(self, clock_offset_seconds: int = 0) -> None:
         """
-        Answer; the first time after making the realm.
+        Start the KDC; the first time, create the realm.
 
         Args:
-            clock_offset_seconds: How far its clock is ahead of ours, by libfaketime.
+            clock_offset_seconds: How far its clock is ahead of ours, with libfaketime.
         """
         if not self.port:
             self.port = own_port(self.host, udp=True)
@@ -124,7 +124,7 @@ class Kdc:
 
     def stop(self) -> None:
         """
-        Cease to answer; connections are refused at once.
+        Stop the KDC; connections are refused immediately.
         """
         if self._process is not None:
             self._process.kill()
@@ -134,21 +134,21 @@ class Kdc:
 
     def hang(self) -> None:
         """
-        Take connections and datagrams, and never answer (SIGSTOP) until `resume`.
+        Accept connections and datagrams, but do not answer (SIGSTOP) until `resume`.
         """
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """
-        Answer again, what came meanwhile too.
+        Answer again, including requests that arrived meanwhile.
         """
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def kadmin(self, query: str) -> str:
         """
-        Run one command of kadmin on the database, and return what it said.
+        Run a kadmin command on the database and return its output.
         """
         done = subprocess.run(
             ["kadmin.local", "-r", self.realm, "-q", query],
@@ -165,8 +165,8 @@ class Kdc:
         Add a principal with a random key and return its full name.
 
         Args:
-            name: Without the realm.
-            life: The longest life of its tickets (`16s`).
+            name: The name without the realm.
+            life: The maximum lifetime of its tickets (`16s`).
             renew_life: How long they can be renewed; `0`: not at all.
         """
         options = f'-randkey -maxlife {life} -maxrenewlife "{renew_life}"'
@@ -175,9 +175,9 @@ class Kdc:
 
     def write_keytab(self, path: Path, *principals: str) -> Path:
         """
-        Put new keys of principals into a keytab, each under its next kvno.
+        Write new keys of principals to a keytab, each with the next kvno.
 
-        A keytab that exists is extended, as `ktadd` does; earlier keys cease to work.
+        An existing keytab is extended, as `ktadd` does; earlier keys stop working.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         for principal in principals:
@@ -186,7 +186,7 @@ class Kdc:
 
     def copy_keys(self, path: Path, *principals: str) -> Path:
         """
-        Put the current keys of principals into a keytab; they stay as they are.
+        Write the current keys of principals to a keytab, without changing them.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         for principal in principals:
@@ -204,8 +204,8 @@ class Kdc:
 
         Args:
             path: The file.
-            kdcs: Addresses instead of the KDC's own: of a proxy before it, say.
-            libdefaults: More of that section.
+            kdcs: Addresses to use instead of the KDC's own, such as a proxy's.
+            libdefaults: More settings of that section.
         """
         addresses = (kdcs,) if isinstance(kdcs, str) else kdcs or (self.address,)
         defaults = {
@@ -226,10 +226,10 @@ class Kdc:
 
     def requests(self, kind: str = "AS_REQ", client: str = "") -> int:
         """
-        How many requests of a kind (`AS_REQ`, `TGS_REQ`) it has granted so far.
+        Return how many requests of a kind (`AS_REQ`, `TGS_REQ`) it has granted so far.
 
         Args:
-            client: Of this principal alone; empty: of all.
+            client: Count only this principal; empty: all.
         """
         with suppress(FileNotFoundError):
             text = (self.folder / "kdc.log").read_text(errors="replace")
@@ -270,7 +270,7 @@ def run_client(
     command: list[str], config: Path, ccache: str | Path = "/nonexistent", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """
-    Run `kinit`, `klist` and the like with an environment of their own.
+    Run `kinit`, `klist` and similar programs with their own environment.
     """
     return subprocess.run(
         command,
@@ -284,7 +284,7 @@ def run_client(
 
 def expiry_of(ccache: Path, config: Path) -> float:
     """
-    When the TGT of a ccache ends, as `klist` says: Unix time.
+    Return the expiry of the TGT in a ccache according to `klist`: Unix time.
     """
     done = run_client(["klist", "-C"], config, ccache, TZ="UTC", LC_ALL="C")
     found = re.search(r"^\S+ \S+  (\S+ \S+)  krbtgt/", done.stdout, re.MULTILINE)
@@ -294,6 +294,6 @@ def expiry_of(ccache: Path, config: Path) -> float:
 
 def _quoted(word: str) -> str:
     """
-    Return one word for the command line of kadmin.
+    Quote a word for the command line of kadmin.
     """
     return '"' + word.replace('"', '""') + '"'

@@ -1,5 +1,5 @@
 """
-A relay before a KDC that goes silent, resets, or answers nonsense on demand.
+A relay in front of a KDC that goes silent, resets, or sends garbage on demand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Literal, Self
 
 Behavior = Literal["relay", "relay tcp", "slow", "silent", "reset", "garbage", "too long"]
-# KRB_ERR_RESPONSE_TOO_BIG (52), with the least that a KRB-ERROR must have: RFC 4120, 5.9.1.
+# KRB_ERR_RESPONSE_TOO_BIG (52), with the mandatory fields of a KRB-ERROR: RFC 4120, 5.9.1.
 TOO_LONG = bytes.fromhex(
     "7e5c305aa003020105a10302011ea411180f32303236303130313030303030305aa503020100a603020134"
     "a90e1b0c4558414d504c452e54455354"
@@ -26,9 +26,9 @@ class KdcProxy:
     """
     One port on 127.0.0.1, UDP and TCP; `behavior` may change at any time.
 
-    `relay tcp` drops datagrams, `slow` answers after some seconds, `silent` takes requests and
-    keeps connections open, `reset` closes them (and says nothing over UDP), `garbage` answers bytes
-    that are no Kerberos, `too long` sends who comes by UDP to TCP.
+    `relay tcp` drops datagrams, `slow` answers after some seconds, `silent` accepts requests and
+    keeps connections open, `reset` closes them (and drops datagrams), `garbage` answers with bytes
+    that are not Kerberos, `too long` redirects UDP clients to TCP.
     """
 
     def __init__(self, kdc_port: int) -> None:
@@ -37,9 +37,9 @@ class KdcProxy:
         """
         self.behavior: Behavior = "relay"
         self.requests = 0
-        """How many arrived so far, whatever became of them."""
+        """The number of requests so far, answered or not."""
         self.relayed = 0
-        """How many of these the KDC has answered."""
+        """The number of requests that the KDC has answered."""
         self._kdc = ("127.0.0.1", kdc_port)
         self._silent: list[socket.socket] = []
         self._ends = threading.Event()
@@ -57,7 +57,7 @@ class KdcProxy:
     @property
     def address(self) -> str:
         """
-        Host and port, as krb5.conf takes them.
+        Host and port in the format of krb5.conf.
         """
         return f"127.0.0.1:{self.port}"
 
@@ -132,7 +132,7 @@ class KdcProxy:
 
 def _read_message(connection: socket.socket) -> bytes:
     """
-    Read one message with its length before it (RFC 4120, 7.2.2).
+    Read one message with its length prefix (RFC 4120, 7.2.2).
     """
     head = connection.recv(4, socket.MSG_WAITALL)
     return head + connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)

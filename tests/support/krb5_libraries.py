@@ -1,5 +1,5 @@
 """
-MIT's libraries in other versions than this machine's, below an interpreter that stays the same.
+MIT's libraries in other versions than this machine's, used with the same interpreter.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LOADER = "ld-linux-x86-64.so.2"
 @dataclass(frozen=True)
 class Libraries:
     """
-    The libkrb5 of a Debian, with the C library that it needs.
+    The libkrb5 of a Debian release, with the C library that it needs.
 
     Args:
-        folder: Where they are; empty for the machine's own.
+        folder: The folder with them; empty for the machine's own.
     """
 
     suite: str
@@ -35,7 +35,7 @@ class Libraries:
     @classmethod
     def find_or_skip(cls, suite: str) -> Self:
         """
-        Return those of a suite of Debian, unpacked when they are not there, or of the system.
+        Return those of a Debian suite, unpacked if necessary, or those of the system.
         """
         if suite == SYSTEM:
             return cls(suite, "")
@@ -53,7 +53,7 @@ class Libraries:
     @property
     def version(self) -> str:
         """
-        What libkrb5 says of itself: `1.22.1`.
+        Return the version that libkrb5 reports: `1.22.1`.
         """
         code = 'import ctypes; ctypes.CDLL("libkrb5.so.3"); print(open("/proc/self/maps").read())'
         done = subprocess.run(
@@ -65,13 +65,13 @@ class Libraries:
 
     def run(self, daemon: SidecarProcess) -> None:
         """
-        Have a sidecar use them, once it is started.
+        Let a sidecar use them when it is started.
         """
         daemon.wrapper = self._python() if self.folder else ()
 
     def are_used_by(self, pid: int) -> bool:
         """
-        Whether a process has them loaded, and no others.
+        Whether a process has loaded them, and no others.
         """
         maps = Path(f"/proc/{pid}/maps").read_text()
         loaded = set(re.findall(r"/\S*libkrb5\.so\S*", maps))
@@ -80,5 +80,5 @@ class Libraries:
     def _python(self) -> tuple[str, ...]:
         if not self.folder:
             return (sys.executable,)
-        # A newer C library runs what was built for an older one.
+        # A newer C library runs programs that were built for an older one.
         return (f"{self.folder}/{LOADER}", "--library-path", self.folder, sys.executable)

@@ -1,10 +1,10 @@
 """
 A recording HTTP server on 127.0.0.1 that misbehaves on demand.
 
-The fakes of S3 and of the AWS credential services stand on it. A fake computes the good `Answer`
-to a `Request`; a `Fault` decides what goes over the wire instead (`tests.support.faults` has
-many). Faults are injected from the test's thread at any time and apply to the requests that they
-match until `heal()`.
+It is the base of the fakes of S3 and of the AWS credential services. A fake computes the good
+`Answer` to a `Request`; a `Fault` decides what is sent instead (`tests.support.faults` has
+many). Faults can be injected from the test's thread at any time, and apply to matching requests
+until `heal()`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support.program import keep_port
 @dataclass(frozen=True)
 class Request:
     """
-    One request as it arrived.
+    A request as it arrived.
 
     Args:
         target: path and query exactly as sent.
@@ -45,14 +45,14 @@ class Request:
     @property
     def path(self) -> str:
         """
-        Decoded path.
+        The decoded path.
         """
         return unquote(self.raw_path)
 
     @property
     def raw_path(self) -> str:
         """
-        Path as sent; without the origin that a request to a proxy begins with.
+        The path as sent, without the origin at the start of a request to a proxy.
         """
         path = self.target.partition("?")[0]
         return path if path.startswith("/") else "/" + path.split("/", 3)[3]
@@ -68,7 +68,7 @@ class Request:
     @property
     def form(self) -> dict[str, str]:
         """
-        Body of a form POST.
+        The body of a form POST.
         """
         return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
 
@@ -76,7 +76,7 @@ class Request:
 @dataclass(frozen=True)
 class Answer:
     """
-    One good answer; `Content-Length` is added when it is sent.
+    A good answer; `Content-Length` is added when it is sent.
     """
 
     status: int
@@ -85,7 +85,7 @@ class Answer:
 
 
 Fault = Callable[["Exchange"], None]
-"""What to do with a request instead of sending the good answer."""
+"""Handles a request instead of sending the good answer."""
 
 Match = Callable[[Request], bool]
 
@@ -102,10 +102,10 @@ class _Rule:
 
 class LoopbackServer:
     """
-    Base of the fakes: `good_answer` is theirs, everything else is here.
+    Base of the fakes, which implement only `good_answer`.
 
-    Started by `start` or by a `with` statement; `stop` and then `start` is an outage, on the same
-    port. Each connection has a thread; `stop` abandons those that hang.
+    Started by `start` or by a `with` statement; `stop` followed by `start` is an outage on the
+    same port. Each connection has a thread; `stop` abandons threads that hang.
 
     Args:
         tls: serve HTTPS with this context; None = plain HTTP.
@@ -122,13 +122,13 @@ class LoopbackServer:
         self._released = threading.Event()
         self._connections = 0
         self._http: _Server | None = None
-        # From the first start to the end: also while the server is stopped.
+        # From the first start to the end, even while the server is stopped.
         self._kept: socket.socket | None = None
 
     @property
     def endpoint(self) -> str:
         """
-        The URL of the server, known once `start` has returned.
+        The URL of the server, valid after `start`.
         """
         return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
@@ -144,7 +144,7 @@ class LoopbackServer:
 
     def start(self) -> None:
         """
-        Begin to answer; the second time on the port of the first.
+        Start to answer; a later start uses the same port.
         """
         if self._kept is None:
             self._kept = keep_port(self._host, self.port)
@@ -155,7 +155,7 @@ class LoopbackServer:
 
     def stop(self) -> None:
         """
-        Refuse connections from now on and drop the open ones.
+        Refuse new connections and drop the open ones.
         """
         if self._http is not None:
             self.release()
@@ -166,7 +166,7 @@ class LoopbackServer:
 
     def good_answer(self, request: Request) -> Answer:
         """
-        What a healthy service says; called again for each use, so it follows the state.
+        Return the answer of a healthy service; called for each request, so it reflects the state.
         """
         raise NotImplementedError
 
@@ -183,7 +183,7 @@ class LoopbackServer:
 
     def heal(self) -> None:
         """
-        Drop all faults and let hanging answers go on.
+        Remove all faults and let hanging answers continue.
         """
         with self._changed:
             self._rules.clear()
@@ -191,7 +191,7 @@ class LoopbackServer:
 
     def release(self) -> None:
         """
-        Let the answers that hang now go on; later ones hang again.
+        Let the currently hanging answers continue; later ones hang again.
         """
         released, self._released = self._released, threading.Event()
         released.set()
@@ -201,7 +201,7 @@ class LoopbackServer:
         Wait until that many matching requests have arrived since the last `forget()`.
 
         Raises:
-            TimeoutError: fewer came within `timeout` seconds.
+            TimeoutError: Fewer requests arrived within `timeout` seconds.
         """
         with self._changed:
             enough = self._changed.wait_for(lambda: len(self.seen(match)) >= count, timeout)
@@ -210,13 +210,13 @@ class LoopbackServer:
 
     def seen(self, match: Match | None = None) -> list[Request]:
         """
-        The recorded requests that match.
+        Return the recorded requests that match.
         """
         return [request for request in list(self.requests) if match is None or match(request)]
 
     def forget(self) -> None:
         """
-        Drop the record of requests.
+        Clear the record of requests.
         """
         with self._changed:
             self.requests.clear()
@@ -228,7 +228,7 @@ class LoopbackServer:
 
     def _record(self, request: Request) -> Fault:
         """
-        Record the request and choose its fault; `send_good` when none applies.
+        Record the request and choose its fault; `send_good` if none applies.
         """
         with self._changed:
             self.requests.append(request)
@@ -243,7 +243,7 @@ class LoopbackServer:
 
 class Exchange:
     """
-    One request and the means to answer it, well or badly.
+    A request and the means to answer it, correctly or not.
     """
 
     def __init__(self, server: LoopbackServer, handler: _Handler, request: Request) -> None:
@@ -253,13 +253,13 @@ class Exchange:
 
     def good(self) -> Answer:
         """
-        The answer of a healthy service.
+        Return the answer of a healthy service.
         """
         return self._server.good_answer(self.request)
 
     def send(self, answer: Answer) -> None:
         """
-        Send an answer whole and properly framed.
+        Send a complete, correctly framed answer.
         """
         self.send_head(answer.status, framed(answer))
         if self.request.method != "HEAD" and answer.status not in (204, 304):
@@ -272,7 +272,7 @@ class Exchange:
 
     def send_bytes(self, data: bytes) -> None:
         """
-        Send bytes as they are.
+        Send bytes unchanged.
         """
         self._handler.wfile.write(data)
         self._handler.wfile.flush()
@@ -306,14 +306,14 @@ class Exchange:
 
 def framed(answer: Answer) -> dict[str, str]:
     """
-    The headers of an answer with its Content-Length.
+    Return the headers of an answer, including Content-Length.
     """
     return {"Content-Length": str(len(answer.body)), **answer.headers}
 
 
 def send_good(exchange: Exchange) -> None:
     """
-    No fault.
+    Send the good answer.
     """
     exchange.send(exchange.good())
 
@@ -337,7 +337,7 @@ class _Server(ThreadingTCPServer):
 
     def drop_connections(self) -> None:
         """
-        Wake the threads that wait for a next request.
+        Wake the threads that wait for another request.
         """
         for connection in list(self.open_connections):
             with contextlib.suppress(OSError):
@@ -345,7 +345,7 @@ class _Server(ThreadingTCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """
-        A client that went away is no news.
+        Ignore clients that disconnect.
         """
 
 
@@ -380,14 +380,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """
-        The record of requests is `LoopbackServer.requests`.
+        Log nothing: `LoopbackServer.requests` is the record.
         """
 
 
 @contextlib.contextmanager
 def dead_endpoint() -> Iterator[str]:
     """
-    URL of a port that accepts connections and never answers: a black hole.
+    Provide the URL of a port that accepts connections but never answers: a black hole.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,5 +1,5 @@
 """
-Moto with IAM: it checks signatures, and what the policies of a user allow.
+Moto with IAM: it checks signatures and the policies of users.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tests.support.servers import ProgramServer
 
 class MotoWithIam(ProgramServer):
     """
-    `moto_server` as a process of its own, because its switch for IAM counts for a whole process.
+    `moto_server` as a separate process, because its IAM switch applies to a whole process.
 
-    It knows actions and resources; conditions other than StringEquals it takes for met.
+    It evaluates actions and resources; conditions other than StringEquals count as met.
     """
 
     name = "moto with IAM"
@@ -34,7 +34,7 @@ class MotoWithIam(ProgramServer):
 
     def aws(self, service: str) -> Any:
         """
-        A boto3 client of a service; allowed everything as long as IAM is not enforced.
+        Return a boto3 client for a service, with all permissions until IAM is enforced.
         """
         return boto3.client(  # type: ignore[call-overload]
             service,
@@ -47,10 +47,10 @@ class MotoWithIam(ProgramServer):
 
     def user_with(self, *policies: dict[str, Any]) -> dict[str, str]:
         """
-        Make a user that has these policies and no others.
+        Create a user with exactly these policies.
 
         Returns:
-            The variables that make an AWS tool that user.
+            The variables with which an AWS tool acts as that user.
         """
         iam = self.aws("iam")
         name = f"user-{len(iam.list_users()['Users'])}"
@@ -68,7 +68,7 @@ class MotoWithIam(ProgramServer):
 
     def enforce(self) -> None:
         """
-        From now on ask IAM about every request.
+        Check the IAM policies of every request from now on.
         """
         request = urllib.request.Request(
             f"{self.endpoint}/moto-api/reset-auth",

@@ -1,5 +1,5 @@
 """
-A name server on loopback with the records that a test gives it.
+A name server on loopback with records defined by a test.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ PRIVATELY = ("unshare", "--mount", "--propagation", "private")
 @cache
 def may_mount() -> bool:
     """
-    Whether a process here may have mounts of its own; root in a container may not.
+    Whether processes here can create mounts; root in a container may not.
     """
     return subprocess.run([*PRIVATELY, "true"], capture_output=True, check=False).returncode == 0
 
 
 class NameServer:
     """
-    Answers by UDP on port 53 of an address of its own.
+    Answers over UDP on port 53 of its own address.
 
     Args:
-        records: Data by name, without the dot at its end, and type.
+        records: Data by name, without the trailing dot, and type.
 
     Attributes:
-        behavior: May change at any time; `refuse` says so, `silent` takes questions and says
-            nothing.
-        questions: How many came so far.
+        behavior: May change at any time; `refuse` answers REFUSED, `silent` accepts questions but
+            does not answer.
+        questions: The number of questions so far.
     """
 
     def __init__(self, records: dict[tuple[str, int], list[bytes]]) -> None:
@@ -60,7 +60,7 @@ class NameServer:
             except PermissionError:
                 pytest.skip("a name server needs root")
             except OSError as error:
-                if error.errno != errno.EADDRINUSE:  # by another process with the same network
+                if error.errno != errno.EADDRINUSE:  # used by another process in the same network
                     raise
         else:
             pytest.skip("a name server needs port 53 of an address of loopback")
@@ -74,8 +74,8 @@ class NameServer:
 
     def asked_by(self, folder: Path) -> tuple[str, ...]:
         """
-        Return the command before a program that asks this server alone, by a resolv.conf of its
-        own.
+        Return the command prefix with which a program asks only this server, through its own
+        resolv.conf.
         """
         if not may_mount():
             pytest.skip("a resolv.conf of a test's own needs CAP_SYS_ADMIN")
@@ -115,7 +115,7 @@ class NameServer:
 
 def srv(host: str, port: int, priority: int = 0, weight: int = 0) -> bytes:
     """
-    The data of a SRV record.
+    Return the data of a SRV record.
     """
     labels = [label.encode() for label in host.split(".") if label]
     name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
@@ -124,6 +124,6 @@ def srv(host: str, port: int, priority: int = 0, weight: int = 0) -> bytes:
 
 def uri(target: str, priority: int = 0, weight: int = 0) -> bytes:
     """
-    The data of a URI record.
+    Return the data of a URI record.
     """
     return struct.pack(">HH", priority, weight) + target.encode()

@@ -1,9 +1,9 @@
 """
-Print the pods that the KubernetesPodOperator makes of templates; run by Airflow's Python.
+Prints the pods that the KubernetesPodOperator creates from templates; run by Airflow's Python.
 
     python operator_pod.py KUBECONFIG TEMPLATE...
 
-It asks no API server: the kubeconfig only has to be one.
+It contacts no API server: the kubeconfig only has to be valid.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def print_pod(template: str, kubeconfig: str) -> None:
         in_cluster=False,
     )
     pod = ApiClient().sanitize_for_serialization(operator.build_pod_request_obj())
-    # Airflow itself writes to the standard output.
+    # Airflow itself writes to standard output.
     sys.stdout.write(f"\nPOD {json.dumps(pod)}\n")
 
 

@@ -1,5 +1,5 @@
 """
-A mirror of this machine's package index that wants a password, as inside companies.
+A mirror of this machine's package index that requires a password, as inside companies.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ USER = "builder"
 
 class PackageMirror:
     """
-    Leads who knows the password on to the real index, and refuses everyone else.
+    Redirects clients with the password to the real index, and refuses all others.
 
     Attributes:
-        asked: Projects that were asked for with the password.
+        asked: Projects that were requested with the password.
     """
 
     def __init__(self, password: str) -> None:

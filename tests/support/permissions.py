@@ -1,5 +1,5 @@
 """
-What the permission tables of a metadata database say, and the deeds of people who edit them.
+The content of the permission tables of a metadata database, and edits as users make them.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ import pymysql
 Row = tuple[Any, ...]
 Contents = dict[str, list[Row]]
 
-# What a statement meets that a sidecar was quicker than.
+# The errors of a statement that a sidecar has overtaken.
 _OUTRUN = (psycopg2.IntegrityError, pymysql.IntegrityError)
 
 _PERMISSIONS = """
@@ -42,18 +42,18 @@ class Metadata(Protocol):
     @property
     def url(self) -> str:
         """
-        The URL that Airflow takes.
+        The URL in Airflow's format.
         """
 
     def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
         """
-        Run one statement in a transaction of its own and return its rows, `[]` without any.
+        Run a statement in its own transaction and return its rows, `[]` if it has none.
         """
 
 
 def contents(database: Metadata) -> Contents:
     """
-    Return all that the permission tables say, sorted, ids aside; duplicates and NULLs show.
+    Return the content of the permission tables, sorted, without ids; duplicates and NULLs show.
     """
     return {
         name: sorted(database.query(sql), key=lambda row: tuple(map(str, row)))
@@ -63,7 +63,7 @@ def contents(database: Metadata) -> Contents:
 
 def difference(ours: Contents, theirs: Contents) -> list[str]:
     """
-    Say what two results do not share; empty when they are equal, row for row.
+    Return how two results differ; empty if they are equal, row for row.
     """
     found = []
     for name, rows in theirs.items():
@@ -79,7 +79,7 @@ def difference(ours: Contents, theirs: Contents) -> list[str]:
 
 def grants_on(database: Metadata, resource: str) -> set[tuple[str, str]]:
     """
-    Return who may do what on a resource: pairs of role and action.
+    Return the grants on a resource: pairs of role and action.
     """
     rows = database.query(_CONTENTS["grants"])
     return {(role, action) for role, action, name in rows if name == resource}
@@ -87,7 +87,7 @@ def grants_on(database: Metadata, resource: str) -> set[tuple[str, str]]:
 
 def null_rows(database: Metadata) -> int:
     """
-    Count the permissions without action or resource: what two simultaneous runs leave behind.
+    Count the permissions without action or resource, which two concurrent runs leave behind.
     """
     (row,) = database.query(
         "SELECT COUNT(*) FROM ab_permission_view"
@@ -106,7 +106,7 @@ def log_rows(database: Metadata) -> int:
 
 def new_id(database: Metadata, table: str) -> int:
     """
-    Return an id that no row of a table has, as Airflow itself would take it.
+    Return an unused id of a table, as Airflow itself would choose it.
     """
     if database.url.startswith("postgresql"):
         sql = f"SELECT nextval(pg_get_serial_sequence('{table}', 'id'))"
@@ -132,7 +132,7 @@ def add_user(database: Metadata, name: str, password_hash: str) -> None:
     Create a user without a role.
 
     Args:
-        password_hash: As Werkzeug writes it.
+        password_hash: A hash in Werkzeug's format.
     """
     database.query(
         "INSERT INTO ab_user (id, first_name, last_name, username, password, active, email)"
@@ -164,7 +164,7 @@ def permission_id(database: Metadata, action: str, resource: str) -> int:
 
 def grant(database: Metadata, role: str, action: str, resource: str) -> None:
     """
-    Give a role a permission that exists, as the web UI does; nothing when it has it already.
+    Grant a role an existing permission, as the web UI does, unless it has it already.
     """
     ((role_id,),) = database.query("SELECT id FROM ab_role WHERE name = %s", (role,))
     while (role, action) not in grants_on(database, resource):
@@ -182,7 +182,7 @@ def grant(database: Metadata, role: str, action: str, resource: str) -> None:
 
 def revoke(database: Metadata, role: str, action: str, resource: str) -> None:
     """
-    Take a permission from a role, as the web UI does.
+    Revoke a permission of a role, as the web UI does.
     """
     database.query(
         "DELETE FROM ab_permission_view_role WHERE permission_view_id = %s"
@@ -193,7 +193,7 @@ def revoke(database: Metadata, role: str, action: str, resource: str) -> None:
 
 def delete_permission(database: Metadata, action: str, resource: str) -> None:
     """
-    Delete a permission with all its grants, also with those that a sidecar gives meanwhile.
+    Delete a permission with all its grants, even those that a sidecar adds meanwhile.
     """
     found = permission_id(database, action, resource)
     while database.query("SELECT id FROM ab_permission_view WHERE id = %s", (found,)):
@@ -206,7 +206,7 @@ def delete_permission(database: Metadata, action: str, resource: str) -> None:
 
 def add_null_row(database: Metadata) -> None:
     """
-    Leave a permission without a resource, as two simultaneous runs of Airflow 2 do.
+    Add a permission without a resource, as two concurrent runs of Airflow 2 do.
     """
     database.query(
         "INSERT INTO ab_permission_view (id, permission_id, view_menu_id)"

@@ -1,5 +1,5 @@
 """
-A pipe that nobody reads, as that of a log driver which hangs.
+A pipe without a reader, such as that of a log driver that hangs.
 """
 
 import os
@@ -13,7 +13,7 @@ PAGE_BYTES = 4096
 @dataclass
 class UnreadPipe:
     """
-    Its writing end is a log.
+    A pipe whose writing end serves as a log.
     """
 
     reader: int
@@ -21,9 +21,9 @@ class UnreadPipe:
 
     def fill(self) -> None:
         """
-        Write empty lines until nothing more has room.
+        Write empty lines until the pipe is full.
         """
-        # An open file of its own: the flags of the other one are those of whoever logs, too.
+        # Opened again: the flags of the existing descriptor affect the logging process, too.
         writer = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
         try:
             for size in (PAGE_BYTES, 1):
@@ -37,7 +37,7 @@ class UnreadPipe:
 
     def drain(self) -> str:
         """
-        Read what is in it now.
+        Read its current content.
         """
         read = b""
         try:
@@ -49,7 +49,7 @@ class UnreadPipe:
 
     def close_reader(self) -> None:
         """
-        Let nobody read it any more.
+        Close the reading end.
         """
         os.close(self.reader)
         self.reader = -1
@@ -58,7 +58,7 @@ class UnreadPipe:
 @contextmanager
 def unread_pipe() -> Iterator[UnreadPipe]:
     """
-    Make one, and close at the end what is still open of it.
+    Create a pipe, and close its open ends afterwards.
     """
     pipe = UnreadPipe(*os.pipe())
     os.set_blocking(pipe.reader, False)

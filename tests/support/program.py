@@ -1,5 +1,5 @@
 """
-Servers that are programs, each on a port of its own.
+Servers that are programs, each on its own port.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ START_SECONDS = 60.0
 
 def keep_port(host: str, port: int = 0) -> socket.socket:
     """
-    Return a socket that keeps a port from everyone who asks for any; nothing listens there yet.
+    Return a socket that reserves a port; nothing listens there yet.
 
-    A server that gets the number may, and again after an outage: servers set SO_REUSEADDR.
+    A server that is given the number can use it, even after an outage: servers set SO_REUSEADDR.
 
     Args:
-        port: 0 = choose one.
+        port: 0 = choose a free port.
     """
     kept = socket.socket()
     kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,12 +34,12 @@ def keep_port(host: str, port: int = 0) -> socket.socket:
 
 def own_port(host: str = "127.0.0.1", *, udp: bool = False) -> int:
     """
-    Return a port that nobody else is given until this process ends.
+    Return a port that is reserved until this process ends.
 
-    Connections are refused until a program listens there that gets the number.
+    Connections are refused until a program that is given the number listens there.
 
     Args:
-        udp: It is free for datagrams, too, as of now.
+        udp: Whether it must be free for datagrams, too, at this moment.
     """
     while True:
         kept = keep_port(host)
@@ -62,13 +62,13 @@ def start_server(
     Start a server, and wait until it answers.
 
     Args:
-        log: Where its output goes, after what is there.
-        answers: Whether it answers; may raise OSError while it does not.
-        environment: All that it gets; None = what the tests have.
-        options: Of `subprocess.Popen`.
+        log: The file to which its output is appended.
+        answers: Whether the server answers; may raise OSError while it does not.
+        environment: Its complete environment; None = that of the tests.
+        options: Options of `subprocess.Popen`.
 
     Raises:
-        AssertionError: It never answers, or has ended; the end of its log is the text.
+        AssertionError: It does not answer, or has ended; the text is the end of its log.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -97,10 +97,10 @@ def start_server(
 
 def listens(host: str, port: int) -> bool:
     """
-    Whether a server takes connections.
+    Whether a server accepts connections.
 
     Raises:
-        OSError: None does.
+        OSError: No server does.
     """
     socket.create_connection((host, port), timeout=1).close()
     return True

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 def skip_without_prometheus() -> None:
     """
-    Skip the test where Debian's package is not installed.
+    Skip the test if Debian's package is not installed.
     """
     if shutil.which("promtool") is None or shutil.which("prometheus") is None:
         pytest.skip("prometheus and promtool are missing: make setup-test as root")
@@ -31,7 +31,7 @@ def skip_without_prometheus() -> None:
 
 def promtool(*arguments: str, folder: Path) -> str:
     """
-    Run promtool in a folder; return its complaints, none when all is well.
+    Run promtool in a folder; return its complaints, empty if there are none.
     """
     done = subprocess.run(
         ["promtool", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
@@ -41,7 +41,7 @@ def promtool(*arguments: str, folder: Path) -> str:
 
 class Prometheus:
     """
-    One Prometheus with a configuration of its own, started by `with`.
+    A Prometheus with its own configuration, started by `with`.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
@@ -69,14 +69,14 @@ class Prometheus:
 
     def targets(self) -> list[Json]:
         """
-        What it scrapes.
+        Return its scrape targets.
         """
         found: list[Json] = _get(self._port, "targets?state=active")["activeTargets"]
         return found
 
     def query(self, expression: str) -> list[Json]:
         """
-        The series of an instant query.
+        Return the series of an instant query.
         """
         parameters = urllib.parse.urlencode({"query": expression})
         found: list[Json] = _get(self._port, f"query?{parameters}")["result"]

@@ -1,5 +1,5 @@
 """
-Publishers for tests: the real command as a process, and what a bucket must be at any moment.
+Publishers for tests: the real command as a process, and checks of a bucket's content.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.forked import ForkServer
 
 PREFIX = "dags/"
 EXAMPLES_PREFIX = "dags-releases/"
-"""Of releases in charts-snippets and the how-tos."""
+"""The prefix of releases in charts-snippets and the how-tos."""
 GITHUB = {
     "GITHUB_SHA": "1" * 40,
     "GITHUB_REF_NAME": "main",
@@ -31,7 +31,7 @@ GITHUB = {
     "GITHUB_REPOSITORY": "team/dags",
     "GITHUB_RUN_ID": "7",
 }
-"""What a job of GitHub finds."""
+"""The environment of a GitHub job."""
 
 
 class Server(Protocol):
@@ -45,7 +45,7 @@ class Server(Protocol):
 @dataclass(frozen=True)
 class Ran:
     """
-    How a command ended, and what it said.
+    A finished command: its exit code and output.
     """
 
     code: int
@@ -62,12 +62,12 @@ class Ran:
 
 class Publishing:
     """
-    The command line of a person who publishes to one bucket.
+    The command line of a user who publishes to a bucket.
 
     Args:
         settings: More variables; `None` removes one.
-        forks: Where commands that run to their end are forked behind their imports; without it
-            each is a process of its own.
+        forks: Runs complete commands as forks after the imports; without it, each is a new
+            process.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class Publishing:
         self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]
     ) -> subprocess.Popen[str]:
         """
-        Start a command, to be killed or waited for.
+        Start a command; the caller kills it or waits for it.
 
         Args:
-            program: What runs it: as another user, for example.
-            streams: `stdout` and `stderr` where they are not read here.
+            program: The program that runs it, for example as another user.
+            streams: `stdout` and `stderr`, if they are not captured.
         """
         self._home.mkdir(parents=True, exist_ok=True)
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -113,7 +113,7 @@ class Publishing:
 
     def run(self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]) -> Ran:
         """
-        Run a command to its end.
+        Run a command until it ends.
         """
         if self._forks and program == S3_SYNC and not streams:
             words = [str(argument) for argument in arguments]
@@ -134,7 +134,7 @@ class Publishing:
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
     """
-    Make a folder that has these files and no others.
+    Create a folder with exactly these files.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -147,13 +147,13 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
     """
-    Return the files of what is current, read as the reference says and all of it verified.
+    Return the files of the current release, read and verified as the reference describes.
 
     Args:
-        objects: Of the bucket, by whole key.
+        objects: The objects of the bucket, by full key.
 
     Raises:
-        AssertionError: What is current is not whole.
+        AssertionError: The current release is incomplete.
     """
     pointer = parse_pointer(objects[PREFIX + POINTER_KEY])
     data = objects[PREFIX + manifest_key(pointer.revision)]
@@ -185,7 +185,7 @@ def read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, b
 
 def check_every_release(objects: Mapping[str, bytes]) -> None:
     """
-    Assert that what is current is whole, and every release that has a manifest.
+    Assert that the current release and every release with a manifest are complete.
     """
     for key, data in objects.items():
         if key.startswith(PREFIX + MANIFEST_FOLDER):

@@ -29,7 +29,7 @@ GROUP = 0
 @dataclass
 class Reader:
     """
-    One process that reads until `stop`.
+    A process that reads until `stop`.
     """
 
     kind: Kind
@@ -40,7 +40,7 @@ class Reader:
 
     def stop(self) -> None:
         """
-        Let it finish its read and say what it saw.
+        Let it finish its read and report its results.
         """
         output, errors = self.process.communicate("stop", timeout=60)
         assert 0 == self.process.returncode, errors
@@ -61,15 +61,15 @@ def readers(
     **environment: str,
 ) -> Iterator[list[Reader]]:
     """
-    Run readers, each from its first read on; what still runs at the end is killed.
+    Run readers, each from its first read on; remaining readers are killed at the end.
 
     Args:
-        folder: For their scripts; every user can reach it.
-        ccache: What they read.
+        folder: The folder for their scripts; all users can reach it.
+        ccache: The ccache that they read.
         config: Their krb5.conf.
         kinds: One reader for each.
         service: The principal for which `context` and `java` get a ticket.
-        another_user: Whether they run as a user that only reads the ccache, by its group.
+        another_user: Whether they run as a user that can only read the ccache, through its group.
         environment: More variables.
     """
     found: list[Reader] = []

@@ -1,5 +1,5 @@
 """
-Processes that read at full speed while things change, and say at the end what they saw.
+Processes that read at full speed during changes, and report their results at the end.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Readers:
 
     def __init__(self, place: Path, *more: object, program: str = revisions.__file__) -> None:
         """
-        Start them.
+        Start the readers.
 
         Args:
-            place: What they read: for `tests.support.revisions` a link.
-            more: Arguments: for that program, how long a snapshot is retained, in seconds.
-            program: Ends with its counts and lists as one line of JSON.
+            place: The path that they read; for `tests.support.revisions`, a link.
+            more: Arguments; for that program, how long a snapshot is retained, in seconds.
+            program: A program that finally prints its counts and lists as one line of JSON.
         """
         self._processes = [
             subprocess.Popen(
@@ -42,7 +42,7 @@ class Readers:
 
     def stop(self) -> dict[str, Any]:
         """
-        Let them finish their trees, and return the sum of what they saw.
+        Let them finish their trees, and return the sum of their results.
         """
         total: dict[str, Any] = {}
         for process in self._processes:
@@ -52,7 +52,7 @@ class Readers:
 
     def kill(self) -> None:
         """
-        End them at once.
+        Kill them immediately.
         """
         for process in self._processes:
             process.kill()
@@ -64,7 +64,7 @@ def reading(
     total: dict[str, Any], place: Path, *more: object, program: str = revisions.__file__
 ) -> Iterator[None]:
     """
-    Let readers run meanwhile, and add to the total what they saw.
+    Run readers meanwhile, and add their results to the total.
     """
     readers = Readers(place, *more, program=program)
     try:

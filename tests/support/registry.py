@@ -1,5 +1,5 @@
 """
-A real image registry on loopback, plain or as ECR has it: TLS, its host name, a password.
+A real image registry on loopback, plain or like ECR: with TLS, ECR's host name and a password.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tests.support.program import own_port, start_server
 
 ACCOUNT = "123456789012"
 PASSWORD = f"{ACCOUNT}-auth-token"
-"""What moto's GetAuthorizationToken answers."""
+"""The answer of moto's GetAuthorizationToken."""
 HTPASSWD = "AWS:$2y$05$abcdefghijklmnopqrstuu/4ofrUS75HrKu6f.iuRo0I/XlrmpqlC\n"
-"""The same in bcrypt, the only form that the registry takes."""
+"""The password in bcrypt, the only format that the registry supports."""
 KINDS_OF_MANIFEST = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -33,7 +33,7 @@ class Registry:
     `docker-registry` (Debian's package of the CNCF's distribution), started by `with`.
 
     Attributes:
-        certificate: What a client must trust, for one that is protected.
+        certificate: The certificate that clients of a protected registry must trust.
     """
 
     def __init__(self, folder: Path, *hosts: str) -> None:
@@ -41,8 +41,8 @@ class Registry:
         Describe a registry.
 
         Args:
-            folder: Where it keeps everything.
-            hosts: Names in its certificate; with any it speaks TLS and wants the password.
+            folder: The folder for all its data.
+            hosts: Names in its certificate; if any, it uses TLS and requires the password.
         """
         folder.mkdir(parents=True)
         self.port = own_port()
@@ -69,24 +69,24 @@ class Registry:
 
     def tags(self, repository: str) -> list[str]:
         """
-        The tags of a repository.
+        Return the tags of a repository.
 
         Raises:
-            urllib.error.HTTPError: There is none.
+            urllib.error.HTTPError: The repository does not exist.
         """
         found: list[str] = json.loads(self._get(f"/v2/{repository}/tags/list")[1])["tags"]
         return found
 
     def manifest(self, repository: str, reference: str) -> tuple[str, dict[str, Any]]:
         """
-        The digest and the manifest of a tag, or of a digest.
+        Return digest and manifest of a tag or digest.
         """
         headers, body = self._get(f"/v2/{repository}/manifests/{reference}")
         return headers["docker-content-digest"], json.loads(body)
 
     def config(self, repository: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """
-        The configuration of an image: architecture, labels, history.
+        Return the configuration of an image: architecture, labels, history.
         """
         digest = manifest["config"]["digest"]
         config: dict[str, Any] = json.loads(self._get(f"/v2/{repository}/blobs/{digest}")[1])

@@ -1,5 +1,5 @@
 """
-Releases for tests: the three objects as bytes, to be put as they are or altered first.
+Releases for tests: their three objects as bytes, to be stored unchanged or modified.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ORIGIN = Origin(by="tests", commit="0" * 40, message="A release for tests")
 @dataclass(frozen=True)
 class Release:
     """
-    One release: what it says, and its bytes.
+    A release: its content and its bytes.
     """
 
     pointer: Pointer
@@ -42,7 +42,7 @@ class Release:
 
     def objects(self) -> dict[str, bytes]:
         """
-        Return all three by key, relative to the prefix; in the order of a publish.
+        Return all three objects by key relative to the prefix, in the order of a publish.
         """
         return {
             bundle_key(self.manifest.head.bundle_sha256): self.bundle_bytes,
@@ -62,10 +62,10 @@ def make_release(
     signer: Signer | None = None,
 ) -> Release:
     """
-    Make the release of some files.
+    Create the release of some files.
 
     Args:
-        signer: Signs the manifest; the pointer has a place, and so is signed where it is put.
+        signer: Signs the manifest. The pointer depends on its prefix, and is signed when stored.
     """
     contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()
@@ -92,7 +92,7 @@ def seal(
     signer: Signer | None = None,
 ) -> Release:
     """
-    Make a release of rows and a bundle, whatever they say of each other.
+    Create a release from rows and a bundle, even if they contradict each other.
     """
     manifest, data = make_manifest(rows, at, origin, sha256_of(bundle), len(bundle), checked)
     if signer is not None:
@@ -105,7 +105,7 @@ def point_to(
     manifest: Manifest, data: bytes, history: Sequence[str] = (), at: datetime = AT
 ) -> Pointer:
     """
-    Make a pointer, after as many others as its history has.
+    Create a pointer whose sequence continues its history.
 
     Args:
         history: Revisions, newest first.

@@ -1,9 +1,9 @@
 """
-Revisions whose every file says which one it is of; and a process that reads whole revisions.
+Revisions whose files all contain their revision, and a process that reads whole revisions.
 
-Each file begins with one line, `<revision> <number of files of it> <path>`.
-As a program, `python revisions.py LINK RETAIN_SECONDS`, it resolves the link once, reads all files
-below it, and so on, until its standard input closes; then it prints what it saw as one line of
+Each file starts with a line `<revision> <number of its files> <path>`.
+As a program, `python revisions.py LINK RETAIN_SECONDS`, it repeatedly resolves the link and reads
+all files below it until its standard input closes. Then it prints its results as one line of
 JSON.
 """
 
@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 HELD = 200
-"""Resolved paths that one reader keeps to read again, at most."""
+"""Maximum number of resolved paths that a reader keeps to read again."""
 PAUSE_SECONDS = 0.001
-"""Between two trees, so that the daemon gets the processor too."""
+"""The pause between two trees, which leaves CPU time for the daemon."""
 
 
 def make_revision(number: int) -> dict[str, bytes]:
     """
-    Return the files of a revision: all have new content, some come and go, one is a folder too.
+    Return the files of a revision: new content; some paths appear, vanish or become folders.
     """
     chance = random.Random(number)
     paths = [f"pkg{count % 3}/module{count}.py" for count in range(8)]
@@ -36,7 +36,7 @@ def make_revision(number: int) -> dict[str, bytes]:
 
 def mark(number: int, files: int, path: str, padding: int = 0) -> bytes:
     """
-    Return the content of one file.
+    Return the content of a file.
     """
     return f"{number} {files} {path}\n".encode() + b"#" * padding
 
@@ -44,25 +44,25 @@ def mark(number: int, files: int, path: str, padding: int = 0) -> bytes:
 @dataclass
 class Seen:
     """
-    What one reader saw.
+    The results of a reader.
     """
 
     trees: int = 0
     changes: int = 0
-    """How often the revision was another than the one before."""
+    """How often the revision differed from the previous one."""
     kept: int = 0
-    """How often a path that was resolved earlier was read again."""
+    """How often a previously resolved path was read again."""
     late: int = 0
     """Trees that took longer than snapshots are retained, and are not judged."""
     gone: int = 0
-    """How often there was no link."""
+    """How often the link did not exist."""
     flaws: list[str] = field(default_factory=list)
-    """Trees that were incomplete, or of two revisions."""
+    """Trees that were incomplete, or mixed two revisions."""
 
 
 class Flaw(Exception):
     """
-    A tree is not one whole revision.
+    A tree is not one complete revision.
     """
 
 
@@ -70,11 +70,11 @@ def read_revision(folder: str) -> int:
     """
     Read all files below a resolved path and return the number of their revision.
 
-    A `.git` at the top, as in a worktree of git, is not one of them.
+    A `.git` at the top, as in a git worktree, is ignored.
 
     Raises:
-        Flaw: They are not all files of one revision.
-        OSError: Something vanished.
+        Flaw: They are not all the files of one revision.
+        OSError: A file disappeared.
     """
     revisions: dict[tuple[int, int], str] = {}
     files = 0
@@ -99,7 +99,7 @@ def read_revision(folder: str) -> int:
 
 def observe(link: Path, retain_seconds: float) -> Seen:
     """
-    Read trees through a link, and some of them once more, shortly before they may be pruned.
+    Read trees through a link, and some of them again shortly before they may be pruned.
     """
     seen = Seen()
     held: deque[tuple[float, str, int]] = deque()

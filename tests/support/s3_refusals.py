@@ -1,5 +1,5 @@
 """
-What S3 refuses, and how: error documents, and requests that nobody it knows has signed.
+S3's refusals: error documents, and requests that are not signed by a known identity.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ class Identity:
     A key pair that the server knows.
 
     Args:
-        token: the session token that must come with it; None = long-lived keys.
-        refusal: the error code that it is answered with, once it is no longer good.
+        token: the session token that requests must contain; None = long-lived keys.
+        refusal: the error code for its requests, once it is no longer valid.
     """
 
     secret_key: str
@@ -37,7 +37,7 @@ def error_answer(
     **elements: str,
 ) -> Answer:
     """
-    An S3 error document as an answer.
+    Return an S3 error document as an answer.
     """
     inner = "".join(
         element(name, text)
@@ -56,7 +56,7 @@ def error_answer(
 
 def signed_region(request: Request) -> str | None:
     """
-    The region in the credential scope of a request; None = not signed.
+    Return the region in the credential scope of a request; None = not signed.
     """
     found = re.search(r"Credential=[^/]+/\d{8}/([^/]+)/", request.headers.get("authorization", ""))
     return found[1] if found else None
@@ -64,7 +64,7 @@ def signed_region(request: Request) -> str | None:
 
 def signed_by(request: Request) -> str | None:
     """
-    The access key that signed a request; None = not signed.
+    Return the access key that signed a request; None = not signed.
     """
     found = re.search(r"Credential=([^/]+)/", request.headers.get("authorization", ""))
     return found[1] if found else None
@@ -72,10 +72,10 @@ def signed_by(request: Request) -> str | None:
 
 def signature_problem(request: Request, identities: Mapping[str, Identity]) -> Answer | None:
     """
-    Check who signed a request, and the signature itself.
+    Check the identity and the signature of a request.
 
     Returns:
-        The refusal of S3, or None when the request is good or nobody is known.
+        The refusal of S3, or None if the request is valid or no identities are known.
     """
     if not identities:
         return None
@@ -94,7 +94,7 @@ def signature_problem(request: Request, identities: Mapping[str, Identity]) -> A
 
 def _signature(request: Request, secret_key: str) -> str:
     """
-    Signature Version 4 of a request as received, from the AWS General Reference.
+    Compute Signature Version 4 of a received request, from the AWS General Reference.
     """
     authorization = request.headers["authorization"]
     scope = re.findall(r"Credential=[^/]+/([^,\s]+)", authorization)[0]

@@ -1,7 +1,7 @@
 """
-A domain controller of Active Directory, by Samba: accounts, passwords, lockouts.
+An Active Directory domain controller with Samba: accounts, passwords, lockouts.
 
-Only its KDC runs, on loopback and a port of its own; accounts are changed in the database.
+Only its KDC runs, on loopback and its own port; accounts are changed in the database.
 Programs: `samba`, `samba-tool` (Debian: samba-ad-dc, samba-ad-provision), `ktutil` (krb5-user).
 """
 
@@ -29,14 +29,14 @@ REALM = "AD.TEST"
 
 class DomainController:
     """
-    One domain; a `with` statement makes and starts it.
+    A domain; a `with` statement creates and starts it.
     """
 
     realm = REALM
 
     def __init__(self, folder: Path) -> None:
         """
-        Describe a domain; nothing is made yet.
+        Describe a domain without creating it.
         """
         self.folder = folder
         self._port = own_port(udp=True)
@@ -59,7 +59,7 @@ class DomainController:
         self._run(
             ["samba-tool", "domain", "provision", *names, f"--targetdir={self.folder}", *given]
         )
-        # What was given holds for the provisioning alone.
+        # The options above apply only to the provisioning.
         lines = [f"\t{name} = {value}\n" for name, value in options.items()]
         text = self._config.read_text()
         for name in options:
@@ -81,7 +81,7 @@ class DomainController:
 
     def tool(self, *arguments: str) -> str:
         """
-        Run `samba-tool` on the database, and return what it said.
+        Run `samba-tool` on the database and return its output.
         """
         database = ["-H", str(self.folder / "private" / "sam.ldb"), "-s", str(self._config)]
         return self._run(["samba-tool", *arguments, *database])
@@ -99,7 +99,7 @@ class DomainController:
 
     def wrong_passwords(self, account: str) -> int:
         """
-        How many the account counts at the moment.
+        Return the account's current number of wrong passwords.
         """
         found = re.search(r"^badPwdCount: (\d+)$", self.tool("user", "show", account), re.MULTILINE)
         return int(found[1]) if found else 0
@@ -129,10 +129,10 @@ class DomainController:
 
 def keytab_of_password(path: Path, principal: str, password: str, salt: str, config: Path) -> Path:
     """
-    Make a keytab from a password by `ktutil`, as people do who may not export one.
+    Create a keytab from a password with `ktutil`, as users without export permission do.
 
     Args:
-        salt: Empty for what ktutil guesses: realm and name of the principal.
+        salt: Empty for ktutil's default: realm and name of the principal.
     """
     path.unlink(missing_ok=True)
     given = f"-s {salt}" if salt else ""

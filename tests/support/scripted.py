@@ -1,5 +1,5 @@
 """
-A daemon on a scripted S3 server: what the behavior scenarios begin with.
+A daemon on a scripted S3 server, with which the behavior scenarios start.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from tests.support.loopback import Fault, Match
 
 FILES = {"a.py": b"print('a')\n", "pkg/b.py": b"print('b')\n", "pkg/empty.py": b""}
 """
-What is under `dags/` in the bucket at first, by path in the target.
+The initial content under `dags/` in the bucket, by path in the target.
 """
 
 
@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 
 def new_content() -> bytes:
     """
-    Content that was never there before, always of the same size.
+    Return content that was never used before, always of the same size.
     """
     return f"content number {next(_numbers):08d}\n".encode()
 
@@ -45,7 +45,7 @@ def daemon_for(
     settings: Mapping[str, str | None] | None = None,
 ) -> Daemon:
     """
-    A daemon that reads from a scripted server, not started.
+    Return a daemon that reads from a scripted server, not started.
     """
     environment = {**s3.environment(), **(settings or {})}
     return Daemon(None, s3.bucket, target, "dags", interval, environment, arguments)
@@ -53,10 +53,10 @@ def daemon_for(
 
 def published(target: Path) -> dict[str, bytes]:
     """
-    The files of a target, without what is the daemon's own in it.
+    Return the files of a target, without the daemon's own.
     """
     found = {}
-    for here, _, names in os.walk(target):  # unlike rglob, it bears what vanishes meanwhile
+    for here, _, names in os.walk(target):  # unlike rglob, tolerates that files vanish meanwhile
         for name in names:
             path = Path(here, name)
             if ".s3-sync" not in path.relative_to(target).parts:
@@ -67,7 +67,7 @@ def published(target: Path) -> dict[str, bytes]:
 
 def staged(target: Path) -> list[Path]:
     """
-    Downloads that are on their way, or were left behind.
+    Return downloads that are in progress or were left behind.
     """
     return [path for path in (target / ".s3-sync/staging").rglob("*") if path.is_file()]
 
@@ -90,7 +90,7 @@ class Running:
 
     def expect(self) -> dict[str, bytes]:
         """
-        What the target should hold: the bucket as it is now.
+        Return the expected content of the target: the current bucket.
         """
         return {
             key.removeprefix("dags/"): stored.body
@@ -99,7 +99,7 @@ class Running:
 
     def fail(self) -> Event:
         """
-        Run a cycle that must fail, or lack something, and return the line that says why.
+        Run a cycle that must fail or be partial; return the log line with the reason.
         """
         ended = self.daemon.sync()
         assert "reason" in ended, ended
@@ -107,10 +107,10 @@ class Running:
 
     def withstand(self, fault: Fault, match: Match | None = None) -> Event:
         """
-        Change `a.py` behind a fault: nothing is published until it ends, and then everything.
+        Change `a.py` behind a fault: nothing may be published until it ends, and then everything.
 
         Returns:
-            The line that says why.
+            The log line with the reason.
         """
         before = self.published
         self.s3.put("dags/a.py", new_content())
@@ -124,7 +124,7 @@ class Running:
 
     def recover(self) -> Event:
         """
-        End all faults and dialects, and run a cycle that must succeed; return its line.
+        Remove all faults and dialects, and run a cycle that must succeed; return its line.
         """
         after = len(self.daemon.events)
         self.s3.heal()
@@ -136,7 +136,7 @@ class Running:
 @contextmanager
 def running(target: Path, settings: Mapping[str, str | None] | None = None) -> Iterator[Running]:
     """
-    Run a daemon with a scripted server until its first cycle is done; cycles come by SIGHUP only.
+    Run a daemon with a scripted server; after the first cycle only SIGHUP triggers cycles.
     """
     with FakeS3() as s3:
         fill(s3)

@@ -1,5 +1,5 @@
 """
-Programs of a few lines of shell that stand for real ones.
+Short shell programs that replace real ones.
 """
 
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 
 def script(path: Path, body: str, shell: str = "/bin/sh") -> str:
     """
-    Write a program, and return its path.
+    Write a program and return its path.
     """
     path.write_text(f"#!{shell}\n{body}\n")
     path.chmod(0o755)
@@ -23,7 +23,7 @@ def counting(path: Path, body: str) -> Path:
 
 def runs(path: Path) -> int:
     """
-    How often such a program was run.
+    Return the number of runs of a counting program.
     """
     counted = Path(f"{path}.runs")
     return len(counted.read_text().split()) if counted.exists() else 0

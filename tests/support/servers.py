@@ -1,9 +1,9 @@
 """
-Real S3 servers on loopback, each with its own character.
+Real S3 servers on loopback, each with its own peculiarities.
 
-`MotoServer` is pure Python, runs in the test's process, takes almost any key and honors If-Match.
+`MotoServer` is pure Python, runs in the test's process, accepts almost any key and honors If-Match.
 `RcloneServer` is one Go process, checks signatures, and is strict about keys.
-`MinioServer` and `VersityServer` are what companies run; `scripts/s3-servers` builds them.
+`MinioServer` and `VersityServer` are used in companies; `scripts/s3-servers` builds them.
 """
 
 import base64
@@ -37,24 +37,24 @@ _numbers = itertools.count(1)
 
 class S3Server(ABC):
     """
-    One S3 server on one address, started by `start` or by a `with` statement.
+    An S3 server on one address, started by `start` or by a `with` statement.
 
-    `stop` followed by `start` is an outage: the same endpoint answers again, with the same objects
-    unless they were in its memory.
+    `stop` followed by `start` is an outage: the same endpoint answers again, with the same
+    objects unless they were only in memory.
     """
 
     name: str
     honors_conditions = True
     """
-    Whether a PUT may be conditional.
+    Whether a PUT can be conditional.
     """
     takes_any_key = False
     """
-    Whether a key may be what no folder of a disk can hold.
+    Whether it accepts keys that are impossible as paths on a disk.
     """
     refusals: frozenset[str] = frozenset()
     """
-    The codes of what it says to a key that its own disk cannot hold.
+    The error codes for keys that its own disk cannot store.
     """
     access_key = ACCESS_KEY
     secret_key = SECRET_KEY
@@ -67,20 +67,20 @@ class S3Server(ABC):
 
     def takes(self, key: str) -> bool:
         """
-        Whether it lists such a key as it is.
+        Whether it lists this key unchanged.
         """
         return True
 
     @abstractmethod
     def start(self) -> None:
         """
-        Begin to answer; the second time on the port of the first.
+        Start to answer; a later start uses the same port.
         """
 
     @abstractmethod
     def stop(self) -> None:
         """
-        Cease to answer: connections are refused afterwards.
+        Stop answering: connections are refused.
         """
 
     def __enter__(self) -> Self:
@@ -99,13 +99,13 @@ class S3Server(ABC):
 
     def environment(self) -> dict[str, str]:
         """
-        The variables that point any AWS tool at this server, and at nothing else.
+        The variables that point any AWS tool only at this server.
         """
         return environment_for(self.endpoint, self.region)
 
     def client(self) -> Any:
         """
-        The boto3 S3 client for this server; one for all, as each costs a tenth of a second of CPU.
+        The shared boto3 S3 client for this server, because each client costs 0.1 s of CPU.
         """
         if self._client is None:
             session = boto3.session.Session(
@@ -115,8 +115,8 @@ class S3Server(ABC):
             )
             config = Config(
                 s3={"addressing_style": "path"},
-                # None of the machine's; and a look through the environment, which pytest changes
-                # from test to test, would race with it in a thread.
+                # Not the machine's proxies; and reading the environment, which pytest changes
+                # from test to test, would be a race in a thread.
                 proxies={},
                 retries={"max_attempts": 1},
                 connect_timeout=5,
@@ -127,7 +127,7 @@ class S3Server(ABC):
 
     def new_bucket(self, stem: str = "bucket") -> str:
         """
-        Make a bucket with a name that no other test has.
+        Create a bucket with a unique name.
 
         Returns:
             Its name: `<stem>-<number>`.
@@ -139,9 +139,9 @@ class S3Server(ABC):
 
 class MotoServer(S3Server):
     """
-    Moto in this process, as threads; signatures are not checked.
+    Moto in this process, in threads; signatures are not checked.
 
-    All servers of one process share one set of objects, which lives until the process ends: use
+    All servers of a process share one set of objects, which exists until the process ends: use
     `new_bucket`. Refuses newlines in keys, and closes the connection after every answer.
     """
 
@@ -154,7 +154,7 @@ class MotoServer(S3Server):
 
     def start(self) -> None:
         """
-        Begin to answer; the second time on the port of the first.
+        Start to answer; a later start uses the same port.
         """
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = ThreadedMotoServer(self.host, self.port, verbose=False)
@@ -162,7 +162,7 @@ class MotoServer(S3Server):
 
     def stop(self) -> None:
         """
-        Cease to answer: connections are refused afterwards.
+        Stop answering: connections are refused.
         """
         if self._server is not None:
             self._server.stop()
@@ -171,10 +171,10 @@ class MotoServer(S3Server):
 
 class ProgramServer(S3Server):
     """
-    A server that is a program of its own.
+    A server that is a separate program.
 
     Args:
-        folder: For its log, and its objects if it keeps them on a disk.
+        folder: The folder for its log, and for its objects if it stores them on disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -190,13 +190,13 @@ class ProgramServer(S3Server):
 
     def answers(self) -> bool:
         """
-        Whether it does; may raise OSError while it does not.
+        Whether it answers; may raise OSError while it does not.
         """
         return listens(self.host, self.port)
 
     def start(self) -> None:
         """
-        Begin to answer; the second time on the port of the first.
+        Start to answer; a later start uses the same port.
         """
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder)}
         log = self.folder / f"{self.name}.log"
@@ -204,7 +204,7 @@ class ProgramServer(S3Server):
 
     def stop(self) -> None:
         """
-        Cease to answer: connections are refused afterwards.
+        Stop answering: connections are refused.
         """
         if self._process is not None:
             self._process.kill()
@@ -214,10 +214,10 @@ class ProgramServer(S3Server):
 
 class RcloneServer(ProgramServer):
     """
-    `rclone serve s3` in memory, which checks signatures; the objects are gone after `stop`.
+    `rclone serve s3` in memory, which checks signatures; `stop` deletes the objects.
 
-    Merges NFD names into NFC, drops the slash of folder markers, gives ETags without quotes,
-    ignores If-Match; refuses `//`, `..`, and a key that is file and folder.
+    Merges NFD names into NFC, drops the slash of folder markers, returns ETags without quotes,
+    ignores If-Match; refuses `//`, `..`, and a key that is both file and folder.
     """
 
     name = "rclone"
@@ -240,7 +240,7 @@ class RcloneServer(ProgramServer):
 
 class BuiltServer(ProgramServer):
     """
-    A server that is built by hand: skips where it is not.
+    A server that must be built first; otherwise the test is skipped.
     """
 
     variable: str
@@ -254,7 +254,7 @@ class BuiltServer(ProgramServer):
 
     def answers(self) -> bool:
         """
-        Whether it does, and not only that it is not ready yet, as MinIO says with a 503.
+        Whether it answers other than with 503, which MinIO sends before it is ready.
         """
         try:
             self.client().list_buckets()
@@ -265,7 +265,7 @@ class BuiltServer(ProgramServer):
 
 class VersityServer(BuiltServer):
     """
-    versitygw on a folder; a file is an object.
+    versitygw on a folder; each file is an object.
     """
 
     name = "versitygw"
@@ -273,8 +273,8 @@ class VersityServer(BuiltServer):
 
     def takes(self, key: str) -> bool:
         """
-        Not what XML 1.0 cannot have: it lists that by another name, encoding-type or not. Nor what
-        fills a name on its disk: it makes longer ones meanwhile, and spoils what it overwrites.
+        Return False for characters that XML 1.0 lacks, which it lists under other names, and for
+        names near its disk's limit: its temporary names are longer, and it corrupts overwrites.
         """
         is_long = any(len(part.encode()) > NAME_BYTES for part in key.split("/"))
         return not is_long and not NOT_IN_XML.search(key)
@@ -293,7 +293,7 @@ class VersityServer(BuiltServer):
 
 class MinioServer(BuiltServer):
     """
-    MinIO on one folder, with a key for encrypted objects.
+    MinIO on a folder, with a key for encrypted objects.
     """
 
     name = "minio"

@@ -1,6 +1,6 @@
 """
-A shelf of releases in a bucket, filled object by object: publishes, rollbacks, and what is no
-publisher's work.
+A shelf of releases in a bucket, filled object by object: publishes, rollbacks, and states that
+no publisher creates.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,12 +25,12 @@ PREFIX = "dags/"
 
 class Shelf:
     """
-    What is under the prefix of one daemon.
+    The objects under the prefix of one daemon.
 
     Attributes:
-        current: The release that the pointer names; None before the first.
-        releases: All that were published here, by revision.
-        signer: Signs what is published here, if anything does.
+        current: The release that the pointer names; None before the first publish.
+        releases: All releases that were published here, by revision.
+        signer: Signs the releases and pointers, if set.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Shelf:
     ) -> None:
         """
         Args:
-            put: Stores an object by its whole key.
-            delete: Removes one.
-            bucket: For what is signed.
+            put: Stores an object by its full key.
+            delete: Removes an object by its full key.
+            bucket: The bucket name for signatures.
         """
         self._bucket = bucket
         self.signer: Signer | None = None
@@ -55,7 +55,7 @@ class Shelf:
     @classmethod
     def on(cls, server: S3Server, bucket: str) -> "Shelf":
         """
-        A shelf on a real server.
+        Return a shelf on a real server.
         """
         client: Any = server.client()
         return cls(
@@ -66,13 +66,13 @@ class Shelf:
     @classmethod
     def at(cls, s3: FakeS3) -> "Shelf":
         """
-        A shelf on the scripted server.
+        Return a shelf on the scripted server.
         """
         return cls(s3.put, s3.delete, s3.bucket)
 
     def put(self, name: str, body: bytes) -> None:
         """
-        Store an object as it is.
+        Store an object unchanged.
 
         Args:
             name: Relative to the prefix.
@@ -81,13 +81,13 @@ class Shelf:
 
     def remove(self, name: str) -> None:
         """
-        Remove an object; `name` as of :meth:`put`.
+        Remove an object; `name` as in :meth:`put`.
         """
         self._delete(f"{PREFIX}{name}")
 
     def store(self, release: Release) -> None:
         """
-        Store bundle and manifest: all but what makes it current.
+        Store bundle and manifest, but do not make the release current.
         """
         for name, body in release.objects().items():
             if name != POINTER_KEY:
@@ -96,7 +96,7 @@ class Shelf:
 
     def publish(self, files: Mapping[str, bytes], **more: Any) -> Release:
         """
-        Make a release of these files, and make it current.
+        Create a release of these files, and make it current.
         """
         release = make_release(files, **{"signer": self.signer} | more)
         self.store(release)
@@ -105,7 +105,7 @@ class Shelf:
 
     def point_to(self, release: Release, restores: int = 0) -> None:
         """
-        Make a stored release current: the last step of a publish, all of a rollback.
+        Make a stored release current: the last step of a publish, or a whole rollback.
 
         Args:
             restores: The sequence that a rollback restores.
@@ -124,7 +124,7 @@ class Shelf:
 
     def restore(self) -> None:
         """
-        Put back all objects of the current release.
+        Restore all objects of the current release.
         """
         assert self.current is not None
         for name, body in self.current.objects().items():
@@ -139,14 +139,14 @@ def release_daemon(
     interval: str = "1h",
 ) -> Daemon:
     """
-    A daemon that reads releases from a scripted server, not started.
+    Return a daemon that reads releases from a scripted server, not started.
     """
     return daemon_for(s3, target, interval=interval, settings={**RELEASE, **(settings or {})})
 
 
 def is_pointer(request: Request) -> bool:
     """
-    Match polls.
+    Match polls of the pointer.
     """
     return request.path.endswith(f"/{PREFIX}{POINTER_KEY}")
 
@@ -160,7 +160,7 @@ def is_manifest(request: Request) -> bool:
 
 def is_bundle(request: Request) -> bool:
     """
-    Match requests for any bundle, whole or in part.
+    Match requests for any bundle, complete or ranged.
     """
     return f"/{PREFIX}{bundle_key('')}".removesuffix(".zip") in request.path
 

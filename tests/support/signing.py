@@ -1,5 +1,5 @@
 """
-Keys for tests: made at once, and as files as openssl would write them.
+Keys for tests: created in memory, and written as files in openssl's format.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from s3_sync.signature import Signer
 
 class Key:
     """
-    A pair of keys.
+    A key pair.
 
     Attributes:
-        private: For whoever signs without s3-sync.
+        private: For code that signs without s3-sync.
         raw: The 32 bytes of the public half.
-        signer: Signs with it.
-        private_pem: What `openssl genpkey -algorithm ed25519` writes.
-        public_pem: What `openssl pkey -pubout` writes.
+        signer: Signs with this key.
+        private_pem: The output of `openssl genpkey -algorithm ed25519`.
+        public_pem: The output of `openssl pkey -pubout`.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Key:
 
     def write_private(self, path: Path) -> Path:
         """
-        Write what a publisher is given.
+        Write the private key for a publisher.
         """
         path.write_bytes(self.private_pem)
         return path
@@ -51,8 +51,8 @@ class Key:
 
 def write_keys(folder: Path, *keys: Key) -> Path:
     """
-    Let a folder hold these public keys and no others, as the volume of a ConfigMap does: links
-    into `..data`, which is a link that is turned.
+    Make a folder contain exactly these public keys, like the volume of a ConfigMap: as links
+    into `..data`, which is itself a link that is swapped.
     """
     folder.mkdir(exist_ok=True)
     number = len(list(folder.glob("..[0-9]*")))

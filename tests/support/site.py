@@ -24,7 +24,7 @@ SERVICE = "HTTP/consumer"
 @dataclass
 class Site:
     """
-    What one test has: a realm of the module's KDC, and files of its own.
+    The site of a test: a realm of the module's KDC, and its own files.
     """
 
     kdc: Kdc
@@ -42,7 +42,7 @@ class Site:
     @property
     def ccache(self) -> Path:
         """
-        Where the sidecar publishes.
+        The ccache that the sidecar publishes.
         """
         return self.folder / "ccache" / "krb5cc"
 
@@ -55,7 +55,7 @@ class Site:
 
     def settings(self, **settings: str | None) -> dict[str, str | None]:
         """
-        The environment of a sidecar; cycles after the first come by SIGHUP only.
+        Return the environment of a sidecar; only SIGHUP triggers cycles after the first.
         """
         return {
             "INTERVAL": "1h",
@@ -73,7 +73,7 @@ class Site:
         self, *arguments: str, program: Path | str | None = None, **settings: str | None
     ) -> SidecarProcess:
         """
-        Describe a sidecar, which is killed at the end of the test; nothing is started yet.
+        Describe a sidecar without starting it; it is killed at the end of the test.
         """
         home = self.folder / f"home-{len(self.daemons)}"
         daemon = SidecarProcess(
@@ -92,7 +92,7 @@ class Site:
 
     def as_user(self, uid: int) -> Path:
         """
-        The sidecar as another user of the group, who may read what it needs.
+        Return a script that runs the sidecar as another user of the group, with read access.
         """
         self.keytab.chmod(0o640)
         self.config.chmod(0o644)
@@ -109,7 +109,7 @@ class Site:
 
     def configure(self, kdcs: str | tuple[str, ...] | None = None, **libdefaults: str) -> None:
         """
-        Write the krb5.conf again.
+        Write krb5.conf again.
         """
         self.kdc.client_config(self.config, kdcs, libdefaults)
 
@@ -121,20 +121,20 @@ class Site:
 
     def expiry(self) -> float:
         """
-        When the published TGT ends: Unix time.
+        Return the expiry of the published TGT: Unix time.
         """
         return expiry_of(self.ccache, self.config)
 
     def leftovers(self, *expected: str) -> list[str]:
         """
-        What lies in the ccache folder besides ccaches.
+        Return the entries of the ccache folder that are not ccaches.
         """
         names = os.listdir(self.ccache.parent)
         return sorted(set(names) - {self.ccache.name, *expected})
 
     def refresh(self, daemon: SidecarProcess, timeout_seconds: float = 30.0) -> Event:
         """
-        Ask for a ticket by SIGHUP; return the `ticket_acquired` or the `cycle_failed` line.
+        Request a ticket with SIGHUP; return the `ticket_acquired` or `cycle_failed` line.
         """
         after = len(daemon.events)
         daemon.sighup()
@@ -149,14 +149,14 @@ class Site:
         principal: str | None = None,
     ) -> float:
         """
-        The value of a metric of a ticket.
+        Return the value of a ticket metric.
         """
         labels = f'ccache="{ccache or self.ccache}",principal="{principal or self.principal}"'
         return daemon.metrics()[f'{name}{{{labels},sidecar="kerberos"}}']
 
     def mode(self) -> str:
         """
-        The permissions of the ccache: "0640".
+        Return the permissions of the ccache, such as "0640".
         """
         return f"{stat.S_IMODE(self.ccache.stat().st_mode):04o}"
 
@@ -171,7 +171,7 @@ def failure(daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.
 @contextmanager
 def site(kdc: Kdc, principal: str, life: str = "1d", renew_life: str = "0") -> Iterator[Site]:
     """
-    Make a site in a folder that every user can reach, and end all that it started.
+    Create a site in a folder that every user can reach; end all its processes afterwards.
     """
     folder = Path(tempfile.mkdtemp(prefix="kerberos-", dir="/tmp"))
     folder.chmod(0o755)
@@ -190,7 +190,7 @@ def site(kdc: Kdc, principal: str, life: str = "1d", renew_life: str = "0") -> I
 
 def assert_tells(daemon: SidecarProcess, reason: str, ready: bool) -> None:
     """
-    Readiness, status, page and metrics name the reason, with advice; liveness does not mind.
+    Assert that readiness, status, page and metrics report the reason, and liveness is unaffected.
     """
     readiness = daemon.get("/readyz")
     assert readiness.status == (200 if ready else 503)

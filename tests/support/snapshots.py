@@ -1,6 +1,6 @@
 """
-What tests of the snapshot layout share: a bucket that changes in one step, readers, a look
-at what is in `.s3-sync`.
+Shared support for tests of the snapshot layout: a bucket that changes in one step, readers, and
+checks of `.s3-sync`.
 """
 
 import hashlib
@@ -41,10 +41,10 @@ OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging", "tre
 
 class SwappingS3(FakeS3):
     """
-    A bucket whose objects change all at once, between two answers; its answers are dated.
+    A bucket whose objects all change at once, between two answers; its answers are dated.
 
     Attributes:
-        ahead_seconds: by how much its clock is ahead of ours.
+        ahead_seconds: how far its clock is ahead of ours.
     """
 
     def __init__(self, files: Mapping[str, bytes] | None = None, age_seconds: float = 0.0) -> None:
@@ -54,7 +54,7 @@ class SwappingS3(FakeS3):
         self.swap(files or {}, age_seconds)
 
     def good_answer(self, request: Request) -> Answer:
-        """What S3 answers, all of it from one state."""
+        """Return the answer of S3, computed from a single state."""
         with self._swap:
             answer = super().good_answer(request)
         date = formatdate(time.time() + self.ahead_seconds, usegmt=True)
@@ -62,10 +62,10 @@ class SwappingS3(FakeS3):
 
     def swap(self, files: Mapping[str, bytes], age_seconds: float = 0.0) -> None:
         """
-        Let the bucket hold these files under `dags/`, and nothing else.
+        Replace the content under `dags/` with these files.
 
         Args:
-            age_seconds: since they were written, by the clock of the server.
+            age_seconds: time since they were written, on the server's clock.
         """
         written = datetime.now(UTC) + timedelta(seconds=self.ahead_seconds - age_seconds)
         objects = {
@@ -76,29 +76,29 @@ class SwappingS3(FakeS3):
             self.objects = objects
 
     def files(self) -> dict[str, bytes]:
-        """What is under `dags/` now."""
+        """Return the current content under `dags/`."""
         return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
 
 
 @pytest.fixture(name="s3")
 def bucket_of_a() -> Iterator[SwappingS3]:
-    """A bucket with revision A."""
+    """Provide a bucket with revision A."""
     with SwappingS3(A) as s3:
         yield s3
 
 
 def snapshots(target: Path) -> set[str]:
-    """The revisions that have a snapshot."""
+    """Return the revisions that have a snapshot."""
     names = os.listdir(target / ".s3-sync/snapshots")
     return {name for name in names if name[0] != "." and not name.endswith(".managed")}
 
 
 def current(target: Path) -> str:
     """
-    The revision that `current` shows.
+    Return the revision that `current` shows.
 
     Raises:
-        AssertionError: It is no link of ours.
+        AssertionError: It is not a link of s3-sync.
     """
     path = os.readlink(target / "current")
     folder, _, revision = path.rpartition("/")
@@ -107,7 +107,7 @@ def current(target: Path) -> str:
 
 
 def shown(target: Path) -> dict[str, bytes]:
-    """The files that a consumer finds through `current`: regular files, and no link below it."""
+    """Return the files that a consumer finds through `current`; all must be regular files."""
     root = os.path.realpath(target / "current", strict=True)
     files = {}
     for here, folders, names in os.walk(root):
@@ -121,19 +121,19 @@ def shown(target: Path) -> dict[str, bytes]:
 
 
 def consumed(target: Path) -> dict[str, bytes]:
-    """The files that a consumer finds in either layout."""
+    """Return the files that a consumer finds in either layout."""
     return shown(target) if os.path.lexists(target / "current") else published(target)
 
 
 def facts(target: Path) -> dict[str, tuple[int, int]]:
-    """Inode and modification time in ns of each file that `current` shows."""
+    """Return inode and modification time in ns of each file that `current` shows."""
     root = Path(os.path.realpath(target / "current", strict=True))
     found = {path: (root / path).stat() for path in shown(target)}
     return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in found.items()}
 
 
 def snapshot_leftovers(target: Path) -> list[str]:
-    """What lies in the target and should not, once a cycle is complete and no file is foreign."""
+    """Return unexpected entries of the target after a complete cycle, without foreign files."""
     hidden = target / ".s3-sync"
     found = [str(path) for path in hidden.iterdir() if path.name not in OURS]
     found += [str(path) for path in (hidden / "staging").iterdir()]
@@ -145,14 +145,14 @@ def snapshot_leftovers(target: Path) -> list[str]:
 
 
 def count_of(daemon: Daemon, name: str, **labels: str) -> float:
-    """The value of a metric; 0 where it has not been counted yet."""
+    """Return the value of a metric; 0 if it does not exist yet."""
     pairs = {**labels, "sidecar": "s3-sync"}.items()
     inner = ",".join(f'{label}="{value}"' for label, value in sorted(pairs))
     return daemon.metrics().get(f"{name}{{{inner}}}", 0.0)
 
 
 def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
-    """Wait for a number of further cycles that end like this."""
+    """Wait for a number of further cycles with this result."""
     name = "sidecar_cycles_total"
     before = count_of(daemon, name, result=result)
     wait_until(
@@ -163,7 +163,7 @@ def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
 def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 10) -> None:
     """Run cycles until `current` shows exactly these files."""
     for _ in range(cycles):
-        with suppress(AssertionError, OSError):  # nothing is shown, or a link that is not ours
+        with suppress(AssertionError, OSError):  # nothing is shown, or a foreign link
             if shown(daemon.target) == files:
                 return
         daemon.sync()
@@ -171,6 +171,6 @@ def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 1
 
 
 def overwrite(path: Path, content: bytes) -> None:
-    """Edit a file in its place, as root or as its owner can."""
+    """Edit a file in place, as root or its owner can."""
     path.chmod(0o644)
     path.write_bytes(content)

@@ -1,5 +1,5 @@
 """
-Spark with Hadoop's own client as a process: it logs in once and renews by itself.
+Spark with Hadoop's own client as a process: it logs in once and renews its login itself.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ REQUIREMENT = (
     "pyspark==4.1.4"
     " --hash=sha256:bcbd5e18690cf79d438e97210ad06fb8d451a251bb77becc2b0418868d2acd73\n"
 )
-# nobody: Hadoop asks for the name of its user, which must be in /etc/passwd.
+# nobody: Hadoop looks up the name of its user, which must be in /etc/passwd.
 CONSUMER_UID, GROUP = 65534, 0
 
 
 def spark_or_skip() -> Path:
     """
-    Return `spark-submit`, installed when it is not there: 450 MB, with Hadoop's jars.
+    Return `spark-submit`, installed if missing: 450 MB, with Hadoop's jars.
     """
     if shutil.which("java") is None:
         pytest.skip("Spark needs java: make setup-test as root")
@@ -50,14 +50,14 @@ def spark(
     folder: Path, core_site: str, url: str, environment: Mapping[str, str], *options: str
 ) -> Iterator[list[str]]:
     """
-    Submit `spark_reader.py` as a user that only reads the ccache; yield the lines that it says.
+    Submit `spark_reader.py` as a user that can only read the ccache; yield its output lines.
 
     Args:
-        folder: For its configuration; the user must be able to reach it.
+        folder: The folder for its configuration; the user must be able to reach it.
         core_site: The properties of `core-site.xml`.
-        url: The file that it reads.
+        url: The URL of the file that it reads.
         environment: Its variables.
-        options: Of `spark-submit`.
+        options: Options of `spark-submit`.
     """
     submit = as_user(folder / "bin", spark_or_skip(), CONSUMER_UID, GROUP)
     conf = folder / "hadoop"
@@ -90,7 +90,7 @@ def spark(
     try:
         yield said
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # Java and Python
+        os.killpg(process.pid, signal.SIGKILL)  # both Java and Python
         process.communicate()
         thread.join()
         print("".join(said))

@@ -1,5 +1,5 @@
 """
-What Spark runs: it logs in once, reads a file again and again, and says with which ticket.
+The program that Spark runs: it logs in once, reads a file repeatedly, and reports its ticket.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-A real git server over SSH: sshd on loopback as the user of the tests, with keys of its own.
+A real git server over SSH: sshd on loopback as the user of the tests, with its own keys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/bin")
 
 def skip_without_sshd() -> None:
     """
-    Skip where the machine has no sshd or no ssh client.
+    Skip if sshd or an ssh client is missing.
     """
     if SSHD is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
         pytest.skip("SSH needs openssh-server and openssh-client: make setup-test as root")
@@ -28,17 +28,17 @@ def skip_without_sshd() -> None:
 
 class SshServer:
     """
-    One sshd that lets one key in; a `with` statement starts it.
+    An sshd that accepts one key; a `with` statement starts it.
 
-    `stop` and `start` are an outage on the same port.
+    `stop` followed by `start` is an outage on the same port.
     """
 
     def __init__(self, folder: Path) -> None:
         """
-        Make host key and client key.
+        Create the host key and the client key.
 
         Args:
-            folder: For keys and configuration; only its owner may enter it.
+            folder: The folder for keys and configuration; only its owner can enter it.
         """
         self.folder = folder
         self.port = 0
@@ -51,21 +51,21 @@ class SshServer:
     @property
     def client_key(self) -> Path:
         """
-        The private key that is let in.
+        The accepted private key.
         """
         return self.folder / "client_key"
 
     @property
     def known_hosts(self) -> str:
         """
-        The line of a known_hosts file that names this server.
+        The line of a known_hosts file for this server.
         """
         kind, key, *_ = (self.folder / "host_key.pub").read_text().split()
         return f"[127.0.0.1]:{self.port} {kind} {key}\n"
 
     def url(self, repository: Path) -> str:
         """
-        The URL of a repository, for the user who may log in here: that of the tests.
+        Return the URL of a repository, for the only user who can log in: that of the tests.
         """
         user = pwd.getpwuid(os.getuid()).pw_name
         return f"ssh://{user}@127.0.0.1:{self.port}{repository}"
@@ -73,7 +73,7 @@ class SshServer:
     @staticmethod
     def make_key(path: Path) -> Path:
         """
-        Make a key pair without a passphrase; a former one is replaced.
+        Create a key pair without a passphrase; replaces an existing one.
         """
         path.unlink(missing_ok=True)
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
@@ -82,7 +82,7 @@ class SshServer:
 
     def authorize(self, *keys: Path) -> None:
         """
-        Let in these keys, and no other from now on.
+        Accept only these keys from now on.
         """
         lines = [key.with_name(f"{key.name}.pub").read_text() for key in keys]
         (self.folder / "authorized_keys").write_text("".join(lines))
@@ -96,12 +96,12 @@ class SshServer:
 
     def start(self) -> None:
         """
-        Begin to listen; the second time on the port of the first.
+        Start to listen; a later start uses the same port.
         """
         assert SSHD is not None
         self.port = self.port or own_port()
         if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # what it changes its root to
+            Path("/run/sshd").mkdir(exist_ok=True)  # the folder to which it chroots
         config = self.folder / "sshd_config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\n"
@@ -127,6 +127,6 @@ class SshServer:
 
     def log(self) -> str:
         """
-        What sshd has said so far.
+        Return the output of sshd so far.
         """
         return (self.folder / "sshd.log").read_text(errors="replace")

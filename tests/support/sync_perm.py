@@ -16,12 +16,12 @@ from tests.support.daemon import VENV_BIN, Event, SidecarProcess
 SYNC_PERM = VENV_BIN / "sync-perm"
 POLL_SECONDS = 0.5
 PASS_SECONDS = 240.0
-"""How long a test waits for a pass: the machine may be busy."""
+"""The longest wait for a pass: the machine may be busy."""
 
 
 class SyncPerm(SidecarProcess):
     """
-    One supervisor with an environment of its own; a `with` statement starts it.
+    A supervisor with its own environment; a `with` statement starts it.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class SyncPerm(SidecarProcess):
         arguments: Sequence[str] = (),
     ) -> None:
         """
-        Describe a supervisor; nothing is started yet.
+        Describe a supervisor without starting it.
 
         Args:
-            airflow: Whose `airflow` is on PATH.
-            url: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN; `None` leaves it out.
+            airflow: The Airflow whose `airflow` is on PATH.
+            url: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN; `None` omits it.
             home: HOME, with AIRFLOW_HOME in it; TMPDIR is another folder in it.
-            settings: More variables; `None` removes one that is set here.
-            arguments: The command line, `("check",)` for example.
+            settings: More variables; `None` removes a variable that is set here.
+            arguments: The command line, for example `("check",)`.
         """
         self.scratch = home / "tmp"
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -56,13 +56,13 @@ class SyncPerm(SidecarProcess):
 
     def wait_until_good(self, timeout_seconds: float = PASS_SECONDS) -> Any:
         """
-        Wait until `/readyz` says that the permissions are known to be good.
+        Wait until `/readyz` reports that the permissions are known to be correct.
         """
         return self.wait_until_ready(timeout_seconds).json()
 
     def until_good(self) -> Self:
         """
-        The same process, once the permissions are known to be good: to be read after `start`.
+        Return this process once the permissions are known to be correct; used after `start`.
         """
         self.wait_until_good()
         return self
@@ -75,7 +75,7 @@ class SyncPerm(SidecarProcess):
 
     def sample(self, name: str, **labels: str) -> float:
         """
-        One sample of `/metrics`, by its labels beside `sidecar`.
+        Return a sample of `/metrics`, by its labels other than `sidecar`.
         """
         shown = {"sidecar": "sync-perm", **labels}
         inside = ",".join(f'{key}="{shown[key]}"' for key in sorted(shown))
@@ -83,20 +83,20 @@ class SyncPerm(SidecarProcess):
 
     def quiet_polls(self) -> float:
         """
-        How many cycles have found nothing to do.
+        Return the number of cycles that found nothing to do.
         """
         return self.sample("sidecar_cycles_total", result="unchanged")
 
     def children(self) -> list[int]:
         """
-        The processes below the supervisor, all generations.
+        Return all descendants of the supervisor.
         """
         return descendants_of(self.pid)
 
 
 def descendants_of(pid: int) -> list[int]:
     """
-    Return the processes below one, all generations, as of now.
+    Return all current descendants of a process.
     """
     found: list[int] = []
     with suppress(OSError):
@@ -108,7 +108,7 @@ def descendants_of(pid: int) -> list[int]:
 
 def command_line(pid: int) -> str:
     """
-    Return a process's arguments, empty when it is gone.
+    Return a process's arguments; empty if it has ended.
     """
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
@@ -117,7 +117,7 @@ def command_line(pid: int) -> str:
 
 def is_alive(pid: int) -> bool:
     """
-    Whether a process is there and no zombie.
+    Whether a process exists and is not a zombie.
     """
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -126,19 +126,19 @@ def is_alive(pid: int) -> bool:
 
 def cpu_seconds(pid: int) -> float:
     """
-    Return user and system seconds of a process, and of its children that have ended.
+    Return the user and system seconds of a process and its ended children.
 
-    To the nanosecond for the process, to the tick (10 ms) for the children.
+    The resolution is a nanosecond for the process, and a tick (10 ms) for the children.
     """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     of_children = sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
-    # Linux numbers the CPU clocks of processes like this: clock_getcpuclockid(3).
+    # Linux numbers the CPU clocks of processes this way: clock_getcpuclockid(3).
     return time.clock_gettime((~pid << 3) | 2) + of_children
 
 
 def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
     """
-    Send a signal to processes, of which some may be gone.
+    Send a signal to processes, some of which may have ended.
     """
     for pid in pids:
         with suppress(ProcessLookupError):

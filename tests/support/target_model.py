@@ -1,4 +1,4 @@
-"""What a target must lease, computed from the bucket and the contract alone."""
+"""The expected content of a target, computed only from the bucket and the contract."""
 
 import os
 import stat
@@ -12,18 +12,18 @@ BYTECODE = "__pycache__"
 
 @dataclass(frozen=True)
 class Expectation:
-    """The files that come from the bucket, and the keys that cannot become one."""
+    """The files that come from the bucket, and the keys that cannot become a file."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     """Relative path → content."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Relative path of a key → reason."""
     foreign: set[str] = field(default_factory=set)
-    """The files of others that stay: not those at the very place of a key, nor bytecode in a
-    folder that became a file."""
+    """The foreign files that stay: not those at the path of a key, and no bytecode in a folder
+    that became a file."""
 
     def skipped_by_reason(self) -> dict[str, int]:
-        """How many keys each reason has."""
+        """Return the number of keys by reason."""
         reasons = list(self.skipped.values())
         return {reason: reasons.count(reason) for reason in set(reasons)}
 
@@ -32,13 +32,13 @@ def expect(
     objects: Mapping[str, bytes], key_path: str = "", foreign: Iterable[str] = ()
 ) -> Expectation:
     """
-    Return what a complete cycle leaves in the target.
+    Return the state of the target after a complete cycle.
 
     Args:
         objects: Key → content, the whole bucket.
         key_path: KEY_PATH without slashes around it.
-        foreign: Relative paths of the files that others put into the target, and whose content
-            is that of no key.
+        foreign: Relative paths of the files that other processes put into the target, and whose
+            content is not that of any key.
     """
     prefix = f"{key_path}/" if key_path else ""
     wanted, skipped = {}, {}
@@ -77,13 +77,13 @@ def _refusal(path: str) -> str | None:
 
 
 def _folders(path: str) -> list[str]:
-    """Every folder above a path: `a/b/c` → `a`, `a/b`."""
+    """Return every folder above a path: `a/b/c` → `a`, `a/b`."""
     parts = path.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _folders_it_holds(path: str) -> list[str]:
-    """The folders above a foreign file that cannot become a file, because of it."""
+    """Return the folders above a foreign file, which cannot become files because of it."""
     folders = _folders(path)
     if BYTECODE in path.split("/"):
         return folders[folders.index(path.partition(f"{BYTECODE}/")[0] + BYTECODE) :]
@@ -92,7 +92,7 @@ def _folders_it_holds(path: str) -> list[str]:
 
 def read_tree(target: Path) -> dict[str, bytes]:
     """
-    Return the files in a target but for what is ours: relative path → content.
+    Return the files of a target except s3-sync's own: relative path → content.
 
     Raises:
         AssertionError: Something is neither file nor folder: a symlink, a socket.
@@ -112,7 +112,7 @@ def read_tree(target: Path) -> dict[str, bytes]:
 
 
 def empty_folders(target: Path) -> list[str]:
-    """Return the folders in a target that hold nothing, `.s3-sync` and below left out."""
+    """Return the empty folders of a target, except `.s3-sync` and below."""
     return [
         os.path.relpath(folder, target)
         for folder, folders, names in os.walk(target)
@@ -124,7 +124,7 @@ def empty_folders(target: Path) -> list[str]:
 
 
 def difference(expected: Mapping[str, bytes], actual: Mapping[str, bytes]) -> list[str]:
-    """Return one line per path that differs; nothing when the trees are equal."""
+    """Return a line for each path that differs; empty if the trees are equal."""
     lines = [f"missing: {path!r}" for path in expected.keys() - actual.keys()]
     lines += [f"too much: {path!r}" for path in actual.keys() - expected.keys()]
     lines += [
@@ -138,7 +138,7 @@ def difference(expected: Mapping[str, bytes], actual: Mapping[str, bytes]) -> li
 
 def leftovers(target: Path) -> list[str]:
     """
-    Return what lies in `.s3-sync` and should not after a complete cycle: staged downloads,
+    Return entries of `.s3-sync` that should not exist after a complete cycle: staged downloads,
     temporary files.
     """
     ours = {"lock", "managed", "staging", "published.json", ".airflowignore"}

@@ -1,11 +1,10 @@
 """
 Creates task pods as the scheduler's KubernetesExecutor does; run by Airflow's own Python.
 
-Standard input is JSON, a list of pods to create, one after the other:
+Standard input is JSON, a list of pods to create in order:
 {"template": path of a pod template, "files": {path: content or null}, "override": labels or null}.
-`files` are written (null: removed) before the pod is created. What comes of it goes to the
-Kubernetes API of KUBECONFIG. The executor's watchers, processes that wait for pods to end, are not
-started.
+`files` are written (null: removed) before the pod is created. The pods go to the Kubernetes API of
+KUBECONFIG. The executor's watchers, processes that wait for pods to end, are not started.
 """
 
 import json
@@ -26,7 +25,7 @@ from kubernetes.client import V1ObjectMeta, V1Pod
 
 class WithoutWatchers(AirflowKubernetesScheduler):  # type: ignore[misc]
     """
-    The executor's own part that creates pods.
+    The part of the executor that creates pods.
     """
 
     def _make_kube_watchers(self) -> dict[str, object]:

@@ -1,5 +1,5 @@
 """
-The scripted servers against the tools that know the real ones: boto3 and botocore.
+The scripted servers against the standard clients of the real ones: boto3 and botocore.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ ODD_KEYS = (
 @pytest.fixture
 def s3() -> Iterator[FakeS3]:
     """
-    A server that checks signatures.
+    Provide a server that checks signatures.
     """
     with FakeS3() as server:
         server.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
@@ -41,7 +41,7 @@ def s3() -> Iterator[FakeS3]:
 
 def client(s3: FakeS3, secret_key: str = SECRET_KEY) -> Any:
     """
-    A boto3 client without retries.
+    Return a boto3 client without retries.
     """
     session = boto3.session.Session(ACCESS_KEY, secret_key, None, "us-east-1")
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})

@@ -1,5 +1,5 @@
 """
-Programs as another user, although the interpreter may lie in a home that this user cannot enter.
+Programs as another user, even if the interpreter is in a home that this user cannot enter.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ ROOT = Path(__file__).parents[2]
 
 def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     """
-    Write a script that runs a program as another user, with no capability and no other group.
+    Write a script that runs a program as another user, without capabilities or other groups.
 
-    Python and this repository are made reachable where a closed folder above them (`/root`) hides
-    them: in a mount namespace of the process, so that nothing else changes.
+    If a closed folder (`/root`) hides Python and this repository, they are made reachable in a
+    mount namespace of the process, so that nothing else changes.
 
     Args:
-        folder: Where the script goes; the user must be able to reach it.
-        program: What to run; arguments are passed on, and the process id stays.
+        folder: The folder for the script; the user must be able to reach it.
+        program: The program to run; arguments are passed on, and the process id stays the same.
         uid: The user; needs no entry in /etc/passwd.
         gid: Its group.
     """
     if os.getuid() != 0:
         pytest.skip("another user needs root")
     script = folder / f"{program.name}-as-{uid}"
-    if script.exists():  # and may be read by a shell at this moment
+    if script.exists():  # a shell may be reading it at this moment
         return script
     folder.mkdir(parents=True, exist_ok=True)
     drop = f"exec setpriv --reuid={uid} --regid={gid} --clear-groups --inh-caps=-all"
@@ -55,7 +55,7 @@ def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
 
 def _closed_ancestor(tree: Path) -> Path | None:
     """
-    The first folder on the way to a tree that others may not enter.
+    Return the first folder on the path to a tree that other users cannot enter.
     """
     for parent in reversed(tree.resolve().parents):
         if not parent.stat().st_mode & 0o001:
@@ -65,7 +65,7 @@ def _closed_ancestor(tree: Path) -> Path | None:
 
 def _show(folder: Path, hidden: dict[Path, Path]) -> list[str]:
     """
-    Shell commands that put an open, empty folder over each closed one, and the trees back in.
+    Return shell commands that mount an open, empty folder over each closed one, with the trees.
     """
     lines = []
     for number, tree in enumerate(hidden):

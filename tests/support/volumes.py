@@ -1,5 +1,5 @@
 """
-Volumes of their own: small ones that can be full, and disks that lose power.
+Separate volumes: small ones that can be filled up, and disks that lose power.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 @contextlib.contextmanager
 def small_volume(path: Path, size: str) -> Iterator[Path]:
     """
-    Mount a volume of its own size (`4m`, and more options of tmpfs); skips where it may not.
+    Mount a volume of a given size (`4m`, and more options of tmpfs); skips if that is not allowed.
     """
     path.mkdir(parents=True)
     if os.getuid() != 0 or not mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)):
@@ -39,7 +39,7 @@ def small_volume(path: Path, size: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def full_disk(room_bytes: int) -> Iterator[None]:
     """
-    No file of this process may grow beyond so much: writes are cut short, then refused.
+    Limit the size of this process's files: longer writes are cut short, then refused.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
@@ -52,8 +52,8 @@ def full_disk(room_bytes: int) -> Iterator[None]:
 @contextlib.contextmanager
 def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
     """
-    Mount `folder/volume`, with a journal, on a loop device of `folder/image`; skips where it may
-    not.
+    Mount `folder/volume`, with a journal, on a loop device of `folder/image`; skips if that is not
+    allowed.
     """
     path, image = folder / "volume", folder / "image"
     path.mkdir()
@@ -69,7 +69,7 @@ def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
         pytest.skip("a disk that fails needs root, mkfs.ext4 and loop devices")
     try:
         yield path
-    finally:  # twice, where another was mounted over it
+    finally:  # twice if another volume was mounted over it
         while subprocess.run(["umount", "--lazy", str(path)], capture_output=True).returncode == 0:
             pass
 
@@ -77,8 +77,8 @@ def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
 @contextlib.contextmanager
 def without_hard_links(path: Path) -> Iterator[Path]:
     """
-    Mount a file system that has no hard links, as some that many nodes share; skips where it may
-    not: FUSE, over the SFTP server as a child.
+    Mount a file system without hard links, like some network file systems, with FUSE over a child
+    process of the SFTP server; skips if that is not allowed.
     """
     there = path.with_name(f"{path.name}-there")
     there.mkdir()
@@ -100,7 +100,7 @@ def without_hard_links(path: Path) -> Iterator[Path]:
             pytest.skip("a volume without hard links needs /dev/fuse")
         yield path
     finally:
-        for process in (mounted, server):  # which unmounts it
+        for process in (mounted, server):  # killing it unmounts the volume
             process.terminate()
             process.wait()
         subprocess.run(["umount", "--lazy", str(path)], capture_output=True)
@@ -109,9 +109,9 @@ def without_hard_links(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def power_cut(writer: SidecarProcess, folder: Path) -> Iterator[Path]:
     """
-    Mount a copy of what a :func:`disk` holds, taken while its writer stands still.
+    Mount a copy of the content of a :func:`disk`, taken while its writer is stopped.
 
-    What the image holds at a moment is what a power cut would leave.
+    The image's content at any moment is the state after a power cut.
     """
     # Another test's mount namespace may still hold an earlier copy, and its loop device.
     copy, path = Path(tempfile.mkdtemp(dir=folder), "copy"), folder / "after"
@@ -134,14 +134,14 @@ def power_cut(writer: SidecarProcess, folder: Path) -> Iterator[Path]:
 
 def mount(*arguments: str) -> bool:
     """
-    Run `mount`; False where that is not allowed.
+    Run `mount`; return False if it is not allowed.
     """
     return subprocess.run(["mount", *arguments], capture_output=True).returncode == 0
 
 
 def fill_up(path: Path) -> None:
     """
-    Write a file until the volume has no room left.
+    Write a file until the volume is full.
     """
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0
-"""How long something may take that takes a second, where ten others want the same processor."""
+"""A generous limit for something that takes a second, because ten others may use the CPU."""
 
 
 def wait_until(
@@ -20,14 +20,14 @@ def wait_until(
     Return the first true value of a condition.
 
     Args:
-        condition: Called again and again.
-        what: What is waited for, as the message of the failure.
+        condition: Called repeatedly.
+        what: The condition in words, for the failure message.
         timeout_seconds: How long to wait.
-        step_seconds: The pause between two calls. `None`: it grows with the wait, as a look takes
-            the processor from what is waited for: a request or a query costs milliseconds.
+        step_seconds: The pause between two calls. `None`: it grows with the wait, because each call
+            takes CPU time from the process under test: a request or a query costs milliseconds.
 
     Raises:
-        AssertionError: The condition was not true in time.
+        AssertionError: The condition did not become true in time.
     """
     began = time.monotonic()
     while True:

@@ -1,5 +1,5 @@
 """
-A file in HDFS, behind the web interface of a name node that wants a Kerberos ticket.
+A file in HDFS, behind the web interface of a name node that requires a Kerberos ticket.
 
 https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
@@ -34,7 +34,7 @@ _ANSWERS = {
     "GETFILEBLOCKLOCATIONS": {"BlockLocations": {"BlockLocation": []}},
 }
 _KIND = b"WEBHDFS delegation"
-# Of an empty name and password, of this kind, for no service.
+# A token of an empty name and password, of this kind, for no service.
 _TOKEN = (
     base64.urlsafe_b64encode(b"\0\0" + bytes([len(_KIND)]) + _KIND + b"\0").decode().rstrip("=")
 )
@@ -42,19 +42,19 @@ _TOKEN = (
 
 class WebHdfs(Warehouse):
     """
-    Gives a token for a ticket, and the file for a token.
+    Issues a token for a ticket, and returns the file for a token.
     """
 
     @property
     def url(self) -> str:
         """
-        The file, as Hadoop's clients name it.
+        The URL of the file, as Hadoop's clients write it.
         """
         return f"webhdfs://localhost:{self.port}/orders.csv"
 
     def good_answer(self, request: Request) -> Answer:
         """
-        Return what the operation asks for, or 401.
+        Return the answer to the operation, or 401.
         """
         operation = request.query["op"]
         if operation == "GETDELEGATIONTOKEN":

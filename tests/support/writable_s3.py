@@ -1,5 +1,5 @@
 """
-The scripted S3 server for publishers: it takes writes, and obeys conditions as S3 does or not.
+The scripted S3 server for publishers: it accepts writes, and optionally obeys conditions.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tests.support.s3_refusals import error_answer, signature_problem
 
 class WritableS3(FakeS3):
     """
-    One bucket that can be written to.
+    A writable bucket.
 
     Attributes:
-        conditions: What becomes of `If-Match` and `If-None-Match` on a PUT: obeyed; `ignored`, as
-            `rclone serve s3` does; `refused` by 501, as S3 did before 2024.
+        conditions: The handling of `If-Match` and `If-None-Match` on a PUT: obeyed; `ignored`, as
+            by `rclone serve s3`; `refused` with 501, as by S3 before 2024.
         on_write: Called after every write, before its answer.
-        uploads: What is up of objects that go up in parts and are not complete, by upload and part.
+        uploads: The stored parts of incomplete multipart uploads, by upload and part.
     """
 
     def __init__(self, bucket: str = "dags-bucket") -> None:
@@ -35,7 +35,7 @@ class WritableS3(FakeS3):
 
     def good_answer(self, request: Request) -> Answer:
         """
-        What S3 answers.
+        Return the answer of S3.
         """
         if request.method not in ("PUT", "POST", "DELETE"):
             return super().good_answer(request)
@@ -58,7 +58,7 @@ class WritableS3(FakeS3):
 
     def _upload(self, request: Request, key: str) -> Answer:
         """
-        One step of an upload in parts.
+        Handle one request of a multipart upload.
         """
         if "uploads" in request.query:
             name = f"upload-{len(self.seen(is_begin))}"
@@ -82,7 +82,7 @@ class WritableS3(FakeS3):
 
     def _put(self, request: Request, key: str) -> Answer:
         if len(request.body) != int(request.headers["content-length"]):
-            return error_answer(400, "IncompleteBody")  # the client is gone
+            return error_answer(400, "IncompleteBody")  # the client has disconnected
         digest = base64.b64encode(hashlib.md5(request.body).digest()).decode()
         if request.headers.get("content-md5") != digest:
             return error_answer(400, "BadDigest")
@@ -102,28 +102,28 @@ class WritableS3(FakeS3):
 
 def is_begin(request: Request) -> bool:
     """
-    Match the beginnings of uploads in parts.
+    Match the starts of multipart uploads.
     """
     return request.method == "POST" and "uploads" in request.query
 
 
 def is_part(request: Request) -> bool:
     """
-    Match the parts of uploads.
+    Match the parts of multipart uploads.
     """
     return request.method == "PUT" and "partNumber" in request.query
 
 
 def is_completion(request: Request) -> bool:
     """
-    Match the last steps of uploads in parts.
+    Match the completions of multipart uploads.
     """
     return request.method == "POST" and "uploadId" in request.query
 
 
 def is_write(*ends: str) -> Match:
     """
-    Match writes and deletions of keys that end in one of these; without any, of all keys.
+    Match writes and deletions of keys that end with one of these; without arguments, of all keys.
     """
     return lambda request: (
         request.method in ("PUT", "DELETE") and (not ends or request.path.endswith(ends))
@@ -132,7 +132,7 @@ def is_write(*ends: str) -> Match:
 
 def lose_answer(exchange: Exchange) -> None:
     """
-    Do what is asked, and reset the connection instead of saying so.
+    Perform the request, but reset the connection instead of answering.
     """
     exchange.good()
     exchange.reset()
@@ -140,7 +140,7 @@ def lose_answer(exchange: Exchange) -> None:
 
 def forbid_missing(exchange: Exchange) -> None:
     """
-    Answer as S3 does to whoever may not list the bucket as a whole.
+    Answer as S3 does to an identity that is not allowed to list the bucket.
     """
     answer = exchange.good()
     if answer.status == 404:

@@ -3,8 +3,8 @@ Writes DAGs into Airflow's metadata database as its DAG processor does; run by A
 
 Standard input is JSON: {"parsed": bool, "dags": {DAG id: access_control or null},
 "places": {DAG id: [path below the DAG folder, tag, ...]}}.
-With "parsed" their permissions are written, too, as after a parse of their files; without, only
-their serialized forms are, as if every permission had been lost.
+With "parsed", their permissions are written too, as after a parse of their files; without it, only
+their serialized forms are written, as if every permission had been lost.
 """
 
 import inspect
@@ -18,13 +18,13 @@ from typing import Any
 import airflow
 
 FOLDER = Path(os.environ["AIRFLOW_HOME"], "dags")
-FIRST_DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - as old Pythons know it
+FIRST_DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - for old Pythons
 IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
 
 
 def access_control_of(given: Any) -> Any:
     """
-    Turn JSON's lists into the sets that Airflow wants.
+    Turn JSON's lists into the sets that Airflow requires.
     """
     if isinstance(given, dict):
         return {key: access_control_of(value) for key, value in given.items()}
@@ -33,7 +33,7 @@ def access_control_of(given: Any) -> Any:
 
 def write_2(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) -> None:
     """
-    Write with Airflow 2.
+    Write the DAGs with Airflow 2.
     """
     from airflow.models.dag import DAG
     from airflow.models.dagbag import DagBag
@@ -57,7 +57,7 @@ def write_2(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) ->
 
 def write_3(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) -> None:
     """
-    Write with Airflow 3.
+    Write the DAGs with Airflow 3.
     """
     from airflow.dag_processing import collection
     from airflow.dag_processing.bundles.manager import DagBundlesManager

@@ -1,4 +1,4 @@
-"""Delete what nobody will read any more."""
+"""Delete old rows of the metadata database."""
 
 import pendulum
 

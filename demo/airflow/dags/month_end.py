@@ -1,4 +1,4 @@
-"""Close a month in three steps, which must all be of one version of this file."""
+"""Close a month in three steps, which must all run the same version of this file."""
 
 import os
 import time

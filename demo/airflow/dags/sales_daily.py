@@ -1,4 +1,4 @@
-"""Load yesterday's orders from the warehouse, which wants a Kerberos ticket."""
+"""Load yesterday's orders from the warehouse, which requires a Kerberos ticket."""
 
 import os
 import subprocess

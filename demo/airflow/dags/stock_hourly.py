@@ -1,4 +1,4 @@
-"""Count what is in stock."""
+"""Count the stock."""
 
 import pendulum
 

@@ -1,4 +1,4 @@
-"""Keep ninety days of the metadata database."""
+"""Delete rows of the metadata database that are older than 90 days."""
 
 import pendulum
 from airflow.providers.standard.operators.bash import BashOperator

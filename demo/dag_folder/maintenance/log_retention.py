@@ -1,4 +1,4 @@
-"""Delete task logs that nobody will read any more."""
+"""Delete old task logs."""
 
 import pendulum
 from airflow.providers.standard.operators.bash import BashOperator

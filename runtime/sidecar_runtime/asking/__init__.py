@@ -1,5 +1,5 @@
 """
-What consumers ask for: revisions that are not on the volume any more, or not yet.
+Requests of consumers for revisions that the volume does not contain.
 
-DAG versions of Airflow need them: a run ends on the code that it began with.
+Airflow's DAG versions need them: a run finishes with the code that it started with.
 """

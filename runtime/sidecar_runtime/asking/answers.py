@@ -1,5 +1,5 @@
 """
-The answers of one process: the socket beside its snapshots, and what its cycles are to bring.
+Answers requests for revisions: the socket beside the snapshots, and the revisions to fetch.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 
-# A cycle brings no more after this long: what is published next waits for it.
+# After this long a cycle fetches no further revision, because the next publish waits for it.
 SECONDS = 5.0
-TOO_LONG = "it took longer than a cycle may take"
+TOO_LONG = "the cycle timed out while it fetched this revision"
 
 log = get_logger("asked")
 
 
 class Answers:
     """
-    Answers consumers of one volume, cycle for cycle; belongs to one thread.
+    Answers the consumers of one volume, cycle by cycle; belongs to one thread.
 
     Args:
-        path: The volume, for people.
+        path: The volume, for messages.
     """
 
     def __init__(self, path: str, metrics: AskMetrics, asked: Asked) -> None:
@@ -36,17 +36,17 @@ class Answers:
         self._asked = asked
         self._socket: AskSocket | None = None
         self._reported: tuple[int, int, int | None] | None = None
-        """The store that can have no socket, and why, as the log has it already."""
+        """Device, inode and errno of the socket failure that is already in the log."""
 
     def follow(self, store: int, has: Callable[[str], bool], fence: Fence) -> None:
         """
-        Answer in an open store from now on, unless that is so already.
+        Serve the socket in an open store from now on, unless it is served already.
 
         Args:
-            has: Whether there is a snapshot of a revision; from any thread.
+            has: Whether a snapshot of a revision exists; called from any thread.
 
         Raises:
-            CycleAbandoned: The fence was revoked; another thread answers there.
+            CycleAbandoned: The fence was revoked; another thread serves the socket.
         """
         with fence:
             if self._socket is not None and self._socket.is_at(store):
@@ -60,7 +60,7 @@ class Answers:
 
     def _report(self, store: int, error: OSError) -> None:
         """
-        Report once that a store can have no socket, though each cycle tries again.
+        Log once that the socket cannot be created in a store; each cycle tries again.
         """
         found = os.fstat(store)
         failure = found.st_dev, found.st_ino, error.errno
@@ -70,13 +70,13 @@ class Answers:
         log.warning(
             "ask_socket_unavailable",
             error=error.strerror or str(error),
-            advice=f"Nobody can ask for older versions on {self._path}: DAG versions end "
-            "with what is kept there. Some file systems have no sockets.",
+            advice=f"Consumers cannot request older versions on {self._path}: only the versions "
+            "that are kept there are available. Some file systems do not support Unix sockets.",
         )
 
     def close(self) -> None:
         """
-        Answer no more; what was brought stays.
+        Close the socket; snapshots that were requested stay.
         """
         if self._socket is not None:
             self._socket.close()
@@ -84,7 +84,7 @@ class Answers:
 
     def due(self, fence: Fence) -> Iterator[str]:
         """
-        Yield what is waited for, as much as a cycle has time for; the rest comes with the next.
+        Yield requested revisions while the cycle has time; the next cycle continues.
 
         Raises:
             CycleAbandoned: The fence was revoked.
@@ -101,12 +101,12 @@ class Answers:
     @contextmanager
     def answering(self, revision: str) -> Iterator[None]:
         """
-        Bring a revision within this: a failure is the answer to whoever waits.
+        Fetch a revision in this context: a failure becomes the answer to the consumer.
         """
         failure: SidecarError | None = None
         try:
             yield
-        except CycleAbandoned:  # else the next cycle would begin with it, and end like this one
+        except CycleAbandoned:  # otherwise the next cycle would start with it and time out again
             self._asked.settle(revision, SidecarError("cycle_timeout", TOO_LONG))
             raise
         except SidecarError as error:
@@ -123,6 +123,6 @@ class Answers:
 
     def note_outage(self, error: SidecarError | None) -> None:
         """
-        Note how the cycle ended: while the source fails, its backoff decides when it is asked.
+        Note how the cycle ended: while the source fails, requests wait for its backoff.
         """
         self._asked.outage = error

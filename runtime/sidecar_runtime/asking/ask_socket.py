@@ -1,8 +1,8 @@
 """
-The Unix socket beside the snapshots: consumers on the same volume ask there for older revisions.
+The Unix socket beside the snapshots: consumers on the same volume request older revisions there.
 
-Neither the network nor a request that is forged through another server reaches it, and it works
-through a mount that is read-only. The answers are names, never paths.
+It is unreachable from the network and for requests forged through another server (SSRF), and it
+works through a read-only mount. The answers are names, never paths.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import remove_tree
 
 NAME = "ask.sock"
-# Reasons for which no later question gets another answer.
+# Reasons that are permanent: a later request gets the same answer.
 GONE = {"release_missing", "release_invalid", "commit_missing"}
 _QUESTION = re.compile(r"/revisions/([0-9a-f]{40}|[0-9a-f]{64})")
 
 
 class AskSocket(BoundedServer):
     """
-    Answers ``GET /revisions/<id>``: 200 where there is a snapshot of it, 202 while it is on its
-    way, 404 where the source has none, 503 with the reason where it cannot be brought now.
+    Answers ``GET /revisions/<id>``: 200 if its snapshot exists, 202 while it is being fetched,
+    404 if the source does not contain it, 503 with the reason if it cannot be fetched now.
 
     Args:
         store: The open folder with the snapshots.
-        has: Whether there is one of a revision.
-        ask: As of :class:`~sidecar_runtime.asking.asked.Asked`.
+        has: Whether a snapshot of a revision exists.
+        ask: As in :class:`~sidecar_runtime.asking.asked.Asked`.
 
     Raises:
-        OSError: There can be no socket on that volume.
+        OSError: The socket cannot be created on that volume.
     """
 
     address_family = socket.AF_UNIX
@@ -49,16 +49,16 @@ class AskSocket(BoundedServer):
         self.has = has
         self.ask = ask
         remove_tree(NAME, store)
-        # A path of its own may be longer than the 107 bytes that an address has room for.
+        # The real path may be longer than the 107 bytes that a socket address can hold.
         super().__init__(f"/proc/self/fd/{store}/{NAME}", _Answering)
-        # To connect is to write; whoever can see the volume may ask, under any uid.
+        # Connecting needs write permission; any uid that sees the volume may send requests.
         os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
         self._found = os.stat(NAME, dir_fd=store, follow_symlinks=False)
         self.serve_in_thread("ask")
 
     def is_at(self, store: int) -> bool:
         """
-        Whether it is still what consumers of that store find.
+        Whether the consumers of that store still find this socket.
         """
         found = stat_in(NAME, store)
         return found is not None and os.path.samestat(found, self._found)
@@ -74,7 +74,7 @@ class _Answering(RequestHandler):
     def do_GET(self) -> None:
         question = _QUESTION.fullmatch(self.path)
         if question is None:
-            self._say(HTTPStatus.NOT_FOUND, error="ask for /revisions/ and a whole id")
+            self._say(HTTPStatus.NOT_FOUND, error="request /revisions/ID with a full ID")
         elif self.server.has(name := question[1]):
             self._say(HTTPStatus.OK, name=name)
         elif (failure := self.server.ask(name)) is None:

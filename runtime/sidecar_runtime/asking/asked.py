@@ -1,5 +1,5 @@
 """
-What consumers ask for that is not on the volume: noted by who answers them, brought by a cycle.
+The requested revisions that the volume lacks: the socket notes them, a cycle fetches them.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ from collections.abc import Callable
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.metrics import Metrics
 
-# This many are waited for at once, each once; who asks for more has to come back.
+# At most this many revisions are pending, each once; further requests are refused.
 MOST = 64
-# How long a failure is the answer, before the source is asked again; as many are remembered.
+# How long a failure is the answer before the source is asked again; remembers up to MOST failures.
 FAILED_SECONDS = 5.0
 
 
 class AskMetrics:
     """
-    What being asked adds to the metrics of a sidecar.
+    The metrics of requested revisions.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.brought = metrics.counter_by(
-            "result", "sidecar_asked_revisions_total", "Older revisions asked for, by result."
+            "result", "sidecar_asked_revisions_total", "Requested older revisions, by result."
         )
         self.kept = metrics.gauge(
-            "sidecar_asked_snapshots", "Snapshots on the volume because they were asked for."
+            "sidecar_asked_snapshots", "Snapshots on the volume because a consumer requested them."
         )
 
 
 class Asked:
     """
-    The revisions that are waited for; for any thread.
+    The requested revisions; safe to use from any thread.
 
     Attributes:
-        wake: Asks for a cycle.
-        outage: Why nothing is asked of the source now: its own backoff decides when it is again.
+        wake: Triggers a cycle.
+        outage: Why the source is not asked now; its own backoff decides when it is asked again.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,7 +50,7 @@ class Asked:
 
     def ask(self, revision: str) -> SidecarError | None:
         """
-        Ask for a revision; None while it is on its way, or why it could not be brought just now.
+        Request a revision; return None while it is pending, or why it cannot be fetched now.
         """
         with self._lock:
             now = self._clock()
@@ -66,21 +66,21 @@ class Asked:
             if revision in self._waiting:
                 return None
             if len(self._waiting) >= MOST:
-                return SidecarError("asked_too_much", f"{MOST} others are waited for")
+                return SidecarError("asked_too_much", f"{MOST} other revisions are pending")
             self._waiting[revision] = None
         self.wake()
         return None
 
     def waiting(self) -> list[str]:
         """
-        Return what a cycle is to bring, first come first.
+        Return the revisions that a cycle should fetch, in the order of the requests.
         """
         with self._lock:
             return list(self._waiting)
 
     def settle(self, revision: str, failure: SidecarError | None = None) -> None:
         """
-        Note that a revision is on the volume, or why it is not.
+        Note that a revision is on the volume, or why it could not be fetched.
         """
         with self._lock:
             self._waiting.pop(revision, None)

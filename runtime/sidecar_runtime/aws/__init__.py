@@ -1,5 +1,5 @@
 """
-AWS credentials and configuration, from botocore in a short-lived child.
+AWS credentials and configuration, from botocore in a short-lived child process.
 
-``credentials`` keeps what the child found; ``chain`` is its program.
+``credentials`` caches the child's answer; ``chain`` is the child's program.
 """

@@ -1,14 +1,14 @@
 """
 The program of the short-lived child that asks botocore: ``python -m sidecar_runtime.aws.chain``.
 
-botocore knows the chain, the order and the error texts that people know: environment, profiles,
-SSO, IRSA, Pod Identity, IMDS, CA bundles, proxies, configured endpoints. It also costs 10 MiB
-and, where a metadata or token service is silent, minutes. So it runs here, in a process that the
-daemon can kill, and answers with one JSON object on standard output:
+botocore implements the credential chain, its order and its error texts as users know them:
+environment, profiles, SSO, IRSA, Pod Identity, IMDS, CA bundles, proxies, configured endpoints. It
+also costs 10 MiB, and minutes if a metadata or token service does not answer. It therefore runs in
+a process that the daemon can kill, and answers with one JSON object on standard output:
 
 - ``chain``: ``{"credentials": {…} | null, "region", "endpoint_url", …}`` (a secret in a pipe, never
   in an argument, the environment or a file), or ``{"error": {"reason", "message"}}``;
-- ``chain anonymous``: the same, and no credentials are looked for;
+- ``chain anonymous``: the same, without looking for credentials;
 - ``chain whoami``: ``{"arn": …}`` from STS.
 """
 
@@ -28,7 +28,7 @@ from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.httpsession import get_cert_path
 
-# The parent kills us long before; this is for a parent that was killed itself.
+# The parent kills this process long before; this limit is for a parent that was itself killed.
 LIFETIME_SECONDS = 90
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ValidationError"}
@@ -36,14 +36,14 @@ _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "Val
 
 def resolve(session: botocore.session.Session) -> dict[str, Any]:
     """
-    Return credentials and configuration of the s3 client that botocore would build.
+    Return the credentials and configuration of the S3 client that botocore would build.
     """
     return {**configuration(session), "credentials": _credentials(session)}
 
 
 def configuration(session: botocore.session.Session) -> dict[str, Any]:
     """
-    Return the same without credentials: no service is asked for any.
+    Return the configuration alone, without asking any service for credentials.
     """
     s3 = session.get_scoped_config().get("s3") or {}
     is_dual_stack = session.get_config_variable("use_dualstack_endpoint")
@@ -51,7 +51,7 @@ def configuration(session: botocore.session.Session) -> dict[str, Any]:
         "credentials": None,
         "region": session.get_config_variable("region"),
         "endpoint_url": _endpoint_url(session),
-        # As botocore's endpoints do, outside of its configuration.
+        # As in botocore's endpoint code; REQUESTS_CA_BUNDLE is not part of its configuration.
         "ca_bundle": session.get_config_variable("ca_bundle")
         or os.environ.get("REQUESTS_CA_BUNDLE"),
         "ca_fallback": get_cert_path(True),
@@ -78,7 +78,7 @@ def _credentials(session: botocore.session.Session) -> dict[str, Any] | None:
     if found is None:
         return None
     frozen = found.get_frozen_credentials()
-    # Private, and the only place that knows; absent on credentials without an end.
+    # Private, but the only source of the expiry; absent on credentials that do not expire.
     expiry: datetime | None = getattr(found, "_expiry_time", None)
     return {
         "access_key": frozen.access_key,
@@ -91,9 +91,9 @@ def _credentials(session: botocore.session.Session) -> dict[str, Any] | None:
 
 def whoami(session: botocore.session.Session) -> dict[str, Any]:
     """
-    Ask STS who we are, once and briefly.
+    Ask STS for the caller identity, once and with a short timeout.
     """
-    import boto3  # noqa: PLC0415 - half of what the usual answer costs, and rarely asked
+    import boto3  # noqa: PLC0415 - costs half as much as the usual answer, and is rarely needed
 
     config = Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1})
     region = session.get_config_variable("region") or "us-east-1"
@@ -103,7 +103,7 @@ def whoami(session: botocore.session.Session) -> dict[str, Any]:
 
 def classify(error: Exception) -> str:
     """
-    Return our reason for an error of botocore.
+    Return the sidecar's reason for a botocore error.
     """
     match error:
         case _ if _shows_a_header(error):
@@ -136,20 +136,20 @@ def _shows_a_header(error: Exception) -> bool:
 
 def _shown(error: Exception) -> str:
     """
-    Return what an error says; of a header that cannot be sent, http.client quotes the secret.
+    Return the error text, but not that of http.client for an invalid header: it quotes the secret.
     """
     if _shows_a_header(error):
-        return "the credentials that go to STS have a line break or a control character in them"
+        return "the credentials sent to STS contain a line break or a control character"
     return str(error)
 
 
 def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     """
-    Ask, and answer on standard output; botocore's refusals are answers too.
+    Call `ask` and write its answer to standard output; an error of botocore is an answer, too.
     """
     signal.alarm(LIFETIME_SECONDS)
-    # botocore alone reads only AWS_DEFAULT_REGION; every newer SDK, and the EKS webhook, says
-    # AWS_REGION.
+    # botocore reads only AWS_DEFAULT_REGION; every newer SDK reads AWS_REGION, which the EKS
+    # webhook sets.
     if region := os.environ.get("AWS_REGION"):
         os.environ["AWS_DEFAULT_REGION"] = region
     found: dict[str, Any]

@@ -1,8 +1,8 @@
 """
 Credentials and AWS configuration, from botocore in a child with a hard deadline.
 
-They are kept until they expire when a refresh fails, and fetched again when a service refuses them.
-A sidecar that uses them depends on botocore, which only the child imports.
+If a refresh fails, credentials are used until they expire; if a service refuses them, they are
+fetched again. A sidecar that uses them depends on botocore, which only the child imports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 
 FETCH_SECONDS = 20.0
-# While what we have is still valid, a silent service must not hold up the cycle.
+# While the current credentials are valid, a service that does not answer must not delay the cycle.
 EARLY_FETCH_SECONDS = 3.0
 WHOAMI_SECONDS = 8.0
 REFRESH_BEFORE_SECONDS = 900.0
@@ -32,19 +32,19 @@ LAST_LINES = 20
 ADVICE = {
     "credentials_missing": "Give the pod an identity: IRSA (annotate the service account with "
     "eks.amazonaws.com/role-arn) or EKS Pod Identity; or set AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY from a Secret. The role of the node is out of reach of pods while the "
-    "hop limit of IMDS is 1.",
-    "credentials_invalid": "A Secret made by `echo` ends in a newline: use `echo -n` or "
-    "`kubectl create secret --from-literal`. Editors and chats replace characters: copy the keys "
-    "from where they were made.",
+    "AWS_SECRET_ACCESS_KEY from a Secret. Pods cannot use the role of the node while the IMDS hop "
+    "limit is 1.",
+    "credentials_invalid": "A Secret created with `echo` ends with a newline: use `echo -n` or "
+    "`kubectl create secret --from-literal`. Editors and chat tools replace characters: copy the "
+    "keys from their origin.",
     "credentials_denied": "STS refused the role. Check its trust policy: the OIDC provider of this "
     "cluster, the namespace and the name of the service account.",
-    "credentials_expired": "Renew the token or the session that the credentials come from.",
-    "credentials_unavailable": "The service that hands out credentials (STS, the Pod Identity "
-    "agent, IMDS) did not answer. Check the route to it; IMDS needs a hop limit of 2 in pods.",
+    "credentials_expired": "Renew the token or session that the credentials are derived from.",
+    "credentials_unavailable": "The credential service (STS, the Pod Identity agent or IMDS) did "
+    "not answer. Check the network path to it; in pods, IMDS needs a hop limit of 2.",
 }
 
-# Where botocore finds them in the environment.
+# The environment variables that botocore reads.
 _VARIABLES = {
     "access_key": "AWS_ACCESS_KEY_ID",
     "secret_key": "AWS_SECRET_ACCESS_KEY",
@@ -57,7 +57,7 @@ log = get_logger("credentials")
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """
-    What signs a request; `expires_at` is Unix time, None for credentials without an end.
+    The keys that sign a request; `expires_at` is Unix time, None if they do not expire.
     """
 
     access_key: str
@@ -67,16 +67,16 @@ class Credentials:
     method: str = ""
 
 
-# For whoever asked to sign nothing.
+# For unsigned requests.
 ANONYMOUS = Credentials("", "", method="nobody")
 
 
 class AwsConfig(NamedTuple):
     """
-    How to reach S3, as botocore reads it from environment and profile.
+    The S3 client configuration, as botocore reads it from environment and profile.
 
     Args:
-        ca_fallback: A CA bundle to use where the system has none.
+        ca_fallback: The CA bundle to use if the system has none.
     """
 
     region: str | None
@@ -90,7 +90,7 @@ class AwsConfig(NamedTuple):
 
 class CredentialsError(SidecarError):
     """
-    No usable credentials; the reason says why.
+    No usable credentials are available; the reason is the cause.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -102,8 +102,8 @@ class Chain:
     The credentials of this process, fetched when needed.
 
     Args:
-        is_anonymous: Look for no credentials: :data:`ANONYMOUS`, with the configuration.
-        fetch_seconds: How long the first ones, or the next after the last ones' end, may take.
+        is_anonymous: Use :data:`ANONYMOUS` with the configuration; fetch no credentials.
+        fetch_seconds: Time limit for a fetch while there are no valid credentials.
     """
 
     def __init__(self, *, is_anonymous: bool = False, fetch_seconds: float = FETCH_SECONDS) -> None:
@@ -116,10 +116,10 @@ class Chain:
 
     def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
         """
-        Return valid credentials, and fetch them where they are missing or about to expire.
+        Return valid credentials; fetch them first if they are missing or about to expire.
 
         Raises:
-            CredentialsError: There are none, and no earlier ones are still valid.
+            CredentialsError: The fetch failed, and no earlier credentials are still valid.
             CycleAbandoned: The fence was revoked meanwhile.
         """
         now = time.time()
@@ -138,13 +138,13 @@ class Chain:
 
     def forget(self) -> None:
         """
-        Fetch again at the next use: a service has refused what we have.
+        Fetch again at the next use, because a service refused the current credentials.
         """
         self._credentials = None
 
     def identity(self, fence: Fence) -> str | None:
         """
-        Return the ARN we act as, asked from STS once; None where STS does not say.
+        Return the ARN of the caller, asked from STS once; None if STS does not answer.
         """
         if self._is_anonymous:
             return "an anonymous reader"
@@ -166,13 +166,13 @@ class Chain:
             self._credentials, self._config = ANONYMOUS, AwsConfig(**answer)
             return
         if found is None:
-            text = "no AWS credentials found in any place where botocore looks"
+            text = "botocore found no AWS credentials in any of its sources"
             raise CredentialsError("credentials_missing", text)
         for name, variable in _VARIABLES.items():
             if flaw := _flaw(found[name] or ""):
                 is_ours = found["method"] == "env"
-                what = variable if is_ours else f"the {name} by {found['method']}"
-                raise CredentialsError("credentials_invalid", f"{what} has {flaw} in it")
+                what = variable if is_ours else f"the {name} from {found['method']}"
+                raise CredentialsError("credentials_invalid", f"{what} contains {flaw}")
         now = time.time()
         self._credentials = Credentials(**found)
         self._config = AwsConfig(**answer)
@@ -186,23 +186,23 @@ class Chain:
 
 def _flaw(value: str) -> str:
     """
-    Return what makes a value useless for a header, never the value; empty for a good one.
+    Return why a value is invalid in a header, never the value; empty if it is valid.
     """
     if re.search(r"\s", value):
-        return "a blank or a line break"
+        return "whitespace or a line break"
     if not value.isascii():
-        return "a character outside of ASCII"
+        return "a non-ASCII character"
     return "" if value.isprintable() else "a control character"
 
 
 def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
     """
-    Run a module that answers by :func:`sidecar_runtime.aws.chain.answer`, and return its answer.
+    Run a module that answers with :func:`sidecar_runtime.aws.chain.answer`; return the answer.
 
-    The child dies with the fence, and after this many seconds.
+    The child is killed when the fence is revoked, or after this many seconds.
 
     Raises:
-        CredentialsError: It says no, or says nothing.
+        CredentialsError: It answers with an error, or not at all.
         CycleAbandoned: The fence was revoked meanwhile.
     """
     said: list[str] = []
@@ -222,7 +222,7 @@ def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -
     except child.DeadlinePassed:
         text = f"no answer within {seconds:g} s"
         raise CredentialsError("credentials_unavailable", text) from None
-    except OSError as error:  # no memory or no process left for a child
+    except OSError as error:  # out of memory, or the process limit is reached
         text = f"cannot start the credential chain: {error.strerror}"
         raise CredentialsError("credentials_unavailable", text) from None
     if fence.is_revoked:

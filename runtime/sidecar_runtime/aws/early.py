@@ -1,8 +1,8 @@
 """
-The question to the credential chain that a sidecar puts before its own imports.
+Starts the credential chain before a sidecar's own imports.
 
-Those take as long as botocore's in the child, or the answer of STS: side by side, a cold start
-waits for one of them (2026-11).
+The imports take as long as botocore's in the child, or as the answer of STS. In parallel, a cold
+start waits for only one of them (2026-11).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar_runtime import child
 from sidecar_runtime.aws import environment
 
 CHAIN = "sidecar_runtime.aws.chain"
-# An answer that nobody wanted for so long may have ended meanwhile.
+# The credentials in an older answer may have expired.
 FRESH_SECONDS = 60.0
 
 _asked: tuple[Sequence[str], subprocess.Popen[bytes], float] | None = None
@@ -26,17 +26,17 @@ _asked: tuple[Sequence[str], subprocess.Popen[bytes], float] | None = None
 
 def command_of(module: str, arguments: Sequence[str]) -> list[str]:
     """
-    Return how a module is run that answers by :func:`sidecar_runtime.aws.chain.answer`.
+    Return the command of a module that answers with :func:`sidecar_runtime.aws.chain.answer`.
     """
-    # -I: nothing of the working directory or PYTHON* reaches what holds secrets.
+    # -I: the process holds secrets, so the working directory and PYTHON* must not affect it.
     return [sys.executable, "-I", "-m", module, *arguments]
 
 
 def ask(*, is_anonymous: bool) -> None:
     """
-    Put the question; where no process can be started, whoever wants the answer will say so.
+    Start the chain, unless the environment answers; a failure to start is reported by a later run.
     """
-    global _asked  # noqa: PLW0603 - of the process, as its signals are
+    global _asked  # noqa: PLW0603 - one per process, like its signal handlers
     if not is_anonymous and environment.answer(os.environ):
         return
     command = command_of(CHAIN, ["anonymous"] * is_anonymous)
@@ -46,7 +46,7 @@ def ask(*, is_anonymous: bool) -> None:
 
 def take(command: Sequence[str]) -> subprocess.Popen[bytes] | None:
     """
-    Return the process that was asked just this a moment ago; once, it is the caller's then.
+    Return the process that was started early with this command, once; then the caller owns it.
     """
     global _asked  # noqa: PLW0603
     if _asked is not None:
@@ -60,7 +60,7 @@ def take(command: Sequence[str]) -> subprocess.Popen[bytes] | None:
 
 def drop() -> None:
     """
-    End what nobody waits for, with all that it has started.
+    Kill a process that was not taken, and its process group.
     """
     global _asked  # noqa: PLW0603
     if _asked is not None:

@@ -1,9 +1,9 @@
 """
-Keys from the environment, and what else it says about AWS, as botocore would read it.
+Keys and AWS configuration from the environment, as botocore would read them.
 
-With keys there and no profile, botocore's answer is that of a few variables. To ask it takes a
-process and a third of the CPU of a task pod's one-shot (2026-11); so it is asked only where
-anything that these lines do not know has a say.
+With keys in the environment and no profile, botocore's answer depends on a few variables only.
+Asking it costs a process and a third of the CPU of a task pod's one-shot (2026-11), so it is asked
+only if something that this module does not know could change the answer.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _KNOWN = {
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "AWS_CA_BUNDLE",
-    "AWS_EC2_METADATA_DISABLED",  # nobody asks IMDS for keys that are here
-    "AWS_BUCKET",  # our own
+    "AWS_EC2_METADATA_DISABLED",  # IMDS is not asked if the environment has keys
+    "AWS_BUCKET",  # a setting of the sidecars
 }
 
 
 def answer(environ: Mapping[str, str]) -> dict[str, Any] | None:
     """
-    Return what :func:`sidecar_runtime.aws.chain.resolve` would; None where only botocore knows.
+    Return what :func:`sidecar_runtime.aws.chain.resolve` would; None if only botocore can tell.
     """
     access_key = environ.get("AWS_ACCESS_KEY_ID")
     secret_key = environ.get("AWS_SECRET_ACCESS_KEY")
@@ -48,7 +48,7 @@ def answer(environ: Mapping[str, str]) -> dict[str, Any] | None:
         "region": environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
         "endpoint_url": environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL"),
         "ca_bundle": environ.get("AWS_CA_BUNDLE") or environ.get("REQUESTS_CA_BUNDLE"),
-        # botocore's own; it would take certifi's where that is installed.
+        # botocore's own bundle; botocore itself would use certifi's if that is installed.
         "ca_fallback": os.path.join(os.path.dirname(botocore.origin), "cacert.pem"),
         "addressing_style": None,
         "use_fips": False,
@@ -58,7 +58,7 @@ def answer(environ: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _may_say_more(environ: Mapping[str, str]) -> bool:
     """
-    Whether a profile, or a variable that is not known here, could change the answer.
+    Whether a profile, or a variable unknown to this module, could change the answer.
     """
     folder = os.path.expanduser("~/.aws")
     return os.path.lexists(folder) or any(

@@ -1,6 +1,6 @@
 """
 The gate: the check that a revision must pass before it is published.
 
-``gate`` judges revisions, ``checks`` are what it can run, ``syntax`` is the program of one of them;
-``settings`` says which.
+``gate`` judges revisions with one of the ``checks``; ``syntax`` is the program of the syntax check;
+``settings`` selects the check.
 """

@@ -1,5 +1,5 @@
 """
-The checks that a gate can make: a program, and how to read what it says.
+The checks that a gate can run: a program, and how to parse its output.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sidecar_runtime.errors import SidecarError
 
 PROBLEM_CHARACTERS = 500
 
-# Exit codes that are no answer: try again (EX_TEMPFAIL of sysexits.h), and what shells say of a
-# program that they cannot run (126, 127) or that a signal ended (128 and more).
+# Exit codes that are not a verdict: try again (EX_TEMPFAIL of sysexits.h), and those of a shell for
+# a program that it cannot run (126, 127) or that a signal ended (128 and above).
 _TRY_AGAIN = 75
 _FIRST_OF_SHELLS = 126
 
@@ -30,21 +30,22 @@ _FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
 
 class Undecided(SidecarError):
     """
-    A check came to no verdict: it could not be run, took too long, or was killed.
+    A check reached no verdict: it could not be started, took too long, or was killed.
 
     Args:
-        remedy: What may help; a daemon asks again by itself.
+        remedy: What may help; a daemon repeats the check on its own.
     """
 
     def __init__(self, message: str, remedy: str) -> None:
-        super().__init__("gate_undecided", message, f"{remedy} It is asked again, also by SIGHUP.")
+        advice = f"{remedy} The check is repeated with backoff; SIGHUP repeats it now."
+        super().__init__("gate_undecided", message, advice)
         self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    Why a revision is refused: file and line where they are known, and what is wrong there.
+    Why a revision is refused: the problem, with its file and line if they are known.
     """
 
     path: str
@@ -63,18 +64,18 @@ class Check(NamedTuple):
     """
     A program that judges a folder: exit code 0 accepts.
 
-    It runs in the folder, in a process group of its own, and gets the new and changed paths on
-    standard input, each ended by a NUL. `read` raises :class:`Undecided` for an end that is no
-    answer.
+    It runs in the folder, in its own process group, and reads the new and changed paths from
+    standard input, each terminated by a NUL. `read` raises :class:`Undecided` if the way it ended
+    is not a verdict.
 
     Args:
         argv: The program and its arguments; no shell.
-        read: From the end of its output, its exit code (negative: the signal that ended it) and
-            whether a path is a file of the folder, to findings.
-        suffix: Of the paths that it judges; without any of them it has nothing to say.
-        is_head_kept: Whether the beginning of a long output counts, and not its end.
-        is_final: Whether it says the same of the same content whenever it is asked. A command's
-            exit code does not tell a bad file from a failure of its own.
+        read: Returns findings from the kept output, the exit code (negative: the signal that ended
+            it) and a function that tells whether a path is a file of the folder.
+        suffix: The suffix of the paths that it judges; without such paths it does not run.
+        is_head_kept: Whether to keep the beginning of a long output instead of its end.
+        is_final: Whether its verdict depends on the content alone. The exit code of a command
+            does not distinguish a bad file from a failure of the command.
     """
 
     argv: tuple[str, ...]
@@ -86,7 +87,7 @@ class Check(NamedTuple):
 
 def syntax_check(grammar: tuple[int, int]) -> Check:
     """
-    Return the check that compiles each new or changed ``.py`` by the grammar of one Python.
+    Return the check that compiles each new or changed ``.py`` with the grammar of one Python.
     """
     version = f"{grammar[0]}.{grammar[1]}"
     argv = (sys.executable, "-I", "-m", "sidecar_runtime.gate.syntax", version)
@@ -95,7 +96,7 @@ def syntax_check(grammar: tuple[int, int]) -> Check:
 
 def command_check(argv: Sequence[str]) -> Check:
     """
-    Return the check that asks a program of the user's.
+    Return the check that runs a command of the user.
     """
     return Check(tuple(argv), _read_command)
 
@@ -104,18 +105,18 @@ def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
     if code != 0:
         raise Undecided(
             f"the syntax check ended with {ending(code)}: {_last_line(said)}",
-            "Look at the container's memory limit.",
+            "Check the container's memory limit.",
         )
     findings = []
     for line in said.splitlines():
-        with suppress(ValueError):  # the last line may be half a line
+        with suppress(ValueError):  # the last line may be cut off
             findings.append(Finding(*json.loads(line)))
     return findings
 
 
 def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     """
-    Find places in what a command says: files of the revision, not of libraries, nor clock times.
+    Find file positions in a command's output: files of the revision, not libraries or clock times.
     """
     if code == 0:
         return []
@@ -123,7 +124,7 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
         last = _last_line(said)
         raise Undecided(
             f"the gate's command ended with {ending(code)}{f': {last}' if last else ''}",
-            "Look at what it says, and at the container's memory limit.",
+            "Check its output and the container's memory limit.",
         )
     findings: list[Finding] = []
     frame: re.Match[str] | None = None
@@ -139,7 +140,7 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
 
 
 def _finding(path: str, line: str, problem: str) -> Finding:
-    # A linter that is given `.` writes `./dag.py`.
+    # A linter that runs on `.` writes `./dag.py`.
     return Finding(os.path.normpath(path), int(line), problem.strip()[:PROBLEM_CHARACTERS])
 
 

@@ -2,10 +2,10 @@
 The gate: the check that a revision must pass before it is published.
 
 Its unit is the revision: all of it is published, or nothing. A verdict is final for the process,
-but for a command's refusal: a command that failed by itself says no more than that, so it is asked
-again, less and less often; any refusal is looked at again where a person asks (SIGHUP). A refusal
-is no failure, so the source is polled as usual for the revision that fixes it. Where there is no
-verdict the cycle fails, and the next one asks again.
+except a command's refusal: it may be a failure of the command itself, so the check is repeated,
+less and less often. SIGHUP repeats the check for any refusal. A refusal is not a failure: the
+source is polled as usual for the revision that fixes it. Without a verdict the cycle fails, and the
+next one repeats the check.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from sidecar_runtime.metrics import Metrics
 NAMED_FINDINGS = 20
 VERDICTS = 100
 UNDECIDED_TIMES = 3
-# Until a command's refusal is looked at again: at first, and at most.
+# The first and the longest wait before a command's refusal is checked again.
 FIRST_REST_SECONDS = 30.0
 LONGEST_REST_SECONDS = 900.0
-# What a check gets of our environment, which is full of secrets, besides what the settings list.
+# The only variables that a check inherits, besides those in GATE_ENV: others may be secrets.
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
 _Known = TypeVar("_Known")
@@ -41,28 +41,28 @@ log = get_logger("gate")
 
 class GateMetrics:
     """
-    What a gate adds to the metrics of a sidecar.
+    The metrics of a gate.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.checks = metrics.counter_by(
-            "result", "sidecar_gate_checks_total", "Checks that the gate made, by result."
+            "result", "sidecar_gate_checks_total", "Checks that the gate ran, by result."
         )
         self.refused = metrics.gauge(
             "sidecar_gate_refused", "1 while the gate refuses the newest revision, else 0."
         )
         self.fallback = metrics.gauge(
             "sidecar_gate_fallback",
-            "1 while what is published is a fallback for a refused revision, else 0.",
+            "1 while a fallback for a refused revision is published, else 0.",
         )
 
 
 def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") -> Gate | None:
     """
-    Return the gate that the settings ask for; None where it is off.
+    Return the gate that the settings define; None if it is off.
 
     Args:
-        pin: The setting that pins the one revision that counts; empty where none does.
+        pin: The setting that pins a revision; empty if none is pinned.
     """
     if settings.gate == "off":
         return None
@@ -78,7 +78,7 @@ class RevisionRefused(SidecarError):
     The gate refuses the newest revision; the last good one stays published.
 
     Args:
-        pin: The setting that pins it, where one does: it is obeyed, so nothing is shown instead.
+        pin: The setting that pins the revision, or empty: a pinned revision has no fallback.
     """
 
     def __init__(self, revision: str, findings: Sequence[Finding], pin: str = "") -> None:
@@ -87,9 +87,9 @@ class RevisionRefused(SidecarError):
         super().__init__(
             "revision_refused",
             f"the gate refuses revision {revision}{pinned}: {findings[0]}{more}",
-            f"A pin is obeyed, so no other is published instead: change {pin}, or unset it."
+            f"A pinned revision has no fallback: change {pin}, or unset it."
             if pin
-            else "Fix it at the source; until then the last good revision stays published.",
+            else "Fix it at the source. Until then, the last good revision stays published.",
         )
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]
@@ -98,7 +98,7 @@ class RevisionRefused(SidecarError):
 
     def facts(self) -> dict[str, object]:
         """
-        Return what the status page shows of it.
+        Return the facts for the status page.
         """
         return {
             "revision": self.revision,
@@ -116,7 +116,7 @@ class _Verdict:
 
 class Gate:
     """
-    Judges revisions; remembers its verdicts for the life of the process.
+    Judges revisions, and remembers its verdicts for the life of the process.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class Gate:
     ) -> None:
         """
         Args:
-            variables: The names of those that the check gets besides :data:`INHERITED`.
-            pin: As :func:`make_gate`.
+            variables: Names of variables that the check inherits besides :data:`INHERITED`.
+            pin: As in :func:`make_gate`.
         """
         self._check = check
         self._timeout_seconds = timeout_seconds
@@ -145,9 +145,9 @@ class Gate:
 
     def ask_again(self) -> None:
         """
-        Look at each refusal again when its revision is judged next: a person asks.
+        Repeat the check for each refusal when its revision is judged next: SIGHUP asks for it.
 
-        That may be some cycles later, as a cycle can fail before it has anything to be judged.
+        That may be some cycles later, because a cycle can fail before it has a revision to judge.
         """
         for verdict in self._verdicts.values():
             if verdict.refusal is not None:
@@ -155,14 +155,14 @@ class Gate:
 
     def is_due(self, revision: str) -> bool:
         """
-        Whether a refusal of this revision is remembered, and to be looked at again.
+        Whether a refusal of this revision is remembered, and its check should be repeated.
         """
         verdict = self._verdicts.get(revision)
         return verdict is not None and self._clock() >= verdict.due_at
 
     def silence(self, revision: str, last: Undecided) -> RevisionRefused | None:
         """
-        Return the refusal that no verdict counts as where one is needed; None while it is too soon.
+        Return the refusal for a revision that repeatedly got no verdict; None before that.
         """
         if self._undecided.get(revision, 0) < UNDECIDED_TIMES:
             return None
@@ -172,15 +172,15 @@ class Gate:
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
     ) -> RevisionRefused | None:
         """
-        Return why the revision may not be published, or None where it may.
+        Return why the revision must not be published, or None if it is accepted.
 
         Args:
-            folder: Where the whole revision lies.
-            changed: Paths in it that are new or changed since what is published.
+            folder: The folder with the whole revision.
+            changed: Its paths that are new or changed since the published revision.
 
         Raises:
-            Undecided: There is no verdict; ask again.
-            CycleAbandoned: The fence was revoked; the check is killed.
+            Undecided: The check reached no verdict and should be repeated.
+            CycleAbandoned: The fence was revoked; the check was killed.
         """
         if revision not in self._verdicts or self.is_due(revision):
             try:
@@ -196,7 +196,7 @@ class Gate:
 
     def rest(self, *, is_refused: bool = False) -> None:
         """
-        Note whether the newest revision is refused, where that was not the last question.
+        Set the metric for the newest revision, if that is not the revision judged last.
         """
         self._metrics.refused.set(is_refused)
 
@@ -204,7 +204,7 @@ class Gate:
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
     ) -> RevisionRefused | None:
         """
-        Make the check; as :meth:`judge`, but nothing is remembered, counted or told.
+        Run the check as :meth:`judge` does, but without remembering, counting or logging it.
         """
         paths = [path for path in changed if path.endswith(self._check.suffix)]
         if self._check.suffix and not paths:
@@ -221,13 +221,13 @@ class Gate:
             )
         except child.DeadlinePassed:
             raise Undecided(
-                f"{len(paths)} files were not checked within {self._timeout_seconds:g} s",
-                "Raise the GATE_TIMEOUT setting, or the container's CPU limit.",
+                f"the gate did not check {len(paths)} files within {self._timeout_seconds:g} s",
+                "Raise the GATE_TIMEOUT setting or the container's CPU limit.",
             ) from None
         except OSError as error:
             raise Undecided(
                 f"the gate's command cannot be started: {error}",
-                "Look at the program in the image, and at the container's memory limit.",
+                "Check the program in the image and the container's memory limit.",
             ) from error
         findings = self._check.read(
             said.decode(errors="replace").replace(f"{folder}/", ""),
@@ -253,7 +253,7 @@ class Gate:
         return inherited | {
             "GATE_FOLDER": folder,
             "GATE_REVISION": revision,
-            "PYTHONDONTWRITEBYTECODE": "1",  # the folder is to be published as it is
+            "PYTHONDONTWRITEBYTECODE": "1",  # the folder is published as it is
         }
 
 

@@ -15,37 +15,37 @@ from sidecar_runtime.parsers import allows, choice, duration
 from sidecar_runtime.settings import CommonSettings, setting
 
 
-@allows("a version of Python such as 3.11, not newer than the sidecar's")
+@allows("a Python version such as 3.11, not newer than the sidecar's")
 def grammar(text: str) -> tuple[int, int]:
     """
-    Read the version of a Python, such as ``3.11``.
+    Parse a Python version such as ``3.11``.
     """
     match = re.fullmatch(r"3\.(\d{1,2})", text.strip())
     version = (3, int(match[1])) if match else (0, 0)
     if not syntax.OLDEST <= version <= syntax.NEWEST:
         oldest, newest = (".".join(map(str, end)) for end in (syntax.OLDEST, syntax.NEWEST))
-        raise ValueError(f"is not a version from {oldest} to {newest}, this sidecar's own Python")
+        raise ValueError(f"is not a version from {oldest} to {newest} (the sidecar's own Python)")
     return version
 
 
-@allows("a program in the image and its arguments; no shell")
+@allows("a program of the image and its arguments; no shell")
 def command_line(text: str) -> tuple[str, ...]:
     """
-    Read a command as a shell would split it; the program must be there.
+    Parse a command as a shell would split it; the program must exist.
     """
-    from shutil import which  # noqa: PLC0415 - 5 ms, and few have a command
+    from shutil import which  # noqa: PLC0415 - 5 ms, and few users set a command
 
     words = shlex.split(text)
     program = which(words[0]) if words else None
     if program is None:
-        raise ValueError("does not begin with a program that is in this image and can be run")
-    # It runs in another folder, where a relative name could be a file of the source.
+        raise ValueError("does not start with an executable program of this image")
+    # It runs in another folder, in which a relative name could be a file of the source.
     return (os.path.abspath(program), *words[1:])
 
 
 def program_of(command: str) -> str:
     """
-    Return the program of a command; one of its arguments may be a secret.
+    Return the program of a command, without its arguments: they may contain a secret.
     """
     program, _, rest = command.strip().partition(" ")
     return f"{program} …" if rest else program
@@ -53,79 +53,79 @@ def program_of(command: str) -> str:
 
 def without_value(text: str) -> str:
     """
-    Return what may be shown of names; what is put behind one, by mistake, is its value.
+    Return variable names for display, without a value that was appended by mistake.
     """
     name, equals, _ = text.partition("=")
     return f"{name}=…" if equals else name
 
 
-@allows("names of variables, separated by commas or blanks")
+@allows("variable names, separated by commas or spaces")
 def variable_names(text: str) -> tuple[str, ...]:
     """
-    Read names of environment variables.
+    Parse names of environment variables.
     """
     names = tuple(text.replace(",", " ").split())
     for name in names:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError("is not a list of names of variables, without their values")
+            raise ValueError("is not a list of variable names (without values)")
     return names
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateSettings(CommonSettings):
     """
-    The settings of a sidecar that has a gate.
+    The settings of a sidecar with a gate.
     """
 
     gate: str = setting(
         "GATE",
         choice("off", "syntax", "command"),
         default="off",
-        text="What a revision must pass before it is published: nothing; each new or changed .py "
-        "compiles; or your own command.",
+        text="The check that a revision must pass before it is published: `syntax` compiles each "
+        "new or changed .py file, `command` runs your own program.",
     )
     gate_grammar: tuple[int, int] | None = setting(
         "GATE_GRAMMAR",
         grammar,
-        text="The Python whose grammar `syntax` uses: that of your Airflow image. Unset: the "
-        "sidecar's own.",
+        text="The Python version whose grammar `syntax` uses; set it to that of your Airflow "
+        "image. Unset: the sidecar's own.",
     )
     gate_command: tuple[str, ...] | None = setting(
         "GATE_COMMAND",
         command_line,
         show=program_of,
-        text="The command of `command`; it runs in the folder of the full revision, and exit "
-        "code 0 accepts.",
+        text="The program that `command` runs, in the folder of the complete revision. Exit code "
+        "0 accepts the revision.",
     )
     gate_env: tuple[str, ...] = setting(
         "GATE_ENV",
         variable_names,
         default="",
         show=without_value,
-        text="The variables that `command` gets besides PATH, HOME, LANG and TZ: the others may "
-        "be secrets.",
+        text="The variables that `command` inherits in addition to PATH, HOME, LANG and TZ. All "
+        "others are withheld: they may be secrets.",
     )
     gate_timeout_seconds: float = setting(
         "GATE_TIMEOUT",
         duration(at_least=1),
         default="1m",
-        text="A check that takes longer is killed and made again, with backoff: it is no verdict. "
-        "`syntax` takes about 2 ms a file.",
+        text="A check that takes longer is killed and repeated with backoff; it does not count as "
+        "a verdict. `syntax` takes about 2 ms per file.",
     )
 
 
 def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     """
-    Return what is wrong with the gate's settings as a whole.
+    Return the problems of the gate's settings in combination.
     """
     kind, command = settings.gate, settings.gate_command
     found = []
     if (kind == "command") != (command is not None):
-        both = f"goes with {prefix}GATE=command: set both or neither"
+        both = f"requires {prefix}GATE=command: set both or neither"
         shown = program_of(shlex.join(command or ()))
         found.append(Problem(f"{prefix}GATE_COMMAND", shown, both))
     if kind != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
-        limit = f"is not less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
+        limit = f"must be less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
         given = f"{settings.gate_timeout_seconds:g}"
         found.append(Problem(f"{prefix}GATE_TIMEOUT", given, limit))
     return found
@@ -133,15 +133,15 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
 
 def unused_by_gate(settings: GateSettings, prefix: str) -> dict[str, str]:
     """
-    Return the variables that are set and belong to another gate, with why they are not used.
+    Return the variables that are set but belong to another kind of gate, with the explanation.
 
-    That is no error: values for all environments name a grammar, and one of them has no gate.
+    That is not an error: values shared by all environments may set a grammar that one does not use.
     """
     found = {"GATE_GRAMMAR": "syntax"} if settings.gate_grammar is not None else {}
     if settings.gate_env:
         found["GATE_ENV"] = "command"
     return {
-        f"{prefix}{name}": f"it is for {prefix}GATE={kind}"
+        f"{prefix}{name}": f"it applies only to {prefix}GATE={kind}"
         for name, kind in found.items()
         if kind != settings.gate
     }

@@ -1,12 +1,12 @@
 """
-The syntax check of the gate, in a process of its own.
+The syntax check of the gate, in its own process.
 
 ``python -m sidecar_runtime.gate.syntax 3.11``
 
-Reads paths relative to the working directory from standard input, each ended by a NUL; writes one
-JSON array ``[path, line, problem]`` a line for each file that is not Python of that grammar.
-Links are followed, but not out of the working directory. Nothing of the files is run. A source
-that is made to exhaust the compiler takes this process with it and not the sidecar.
+Reads paths relative to the working directory from standard input, each terminated by a NUL. Writes
+a line with a JSON array ``[path, line, problem]`` for each file that is not valid in that grammar.
+Links are followed, but not out of the working directory. No code of the files is run. A source
+that exhausts the compiler crashes this process and not the sidecar.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tokenize
 import warnings
 from collections.abc import Iterator
 
-# What CPython's `feature_version` still knows: https://docs.python.org/3/library/ast.html#ast.parse
+# Oldest supported `feature_version`: https://docs.python.org/3/library/ast.html#ast.parse
 OLDEST = (3, 7)
 NEWEST = sys.version_info[:2]
 
@@ -31,7 +31,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 def problem_of(source: bytes, grammar: tuple[int, int]) -> tuple[int | None, str] | None:
     """
-    Return the line, where it is known, and the problem of a source; None where it has none.
+    Return the line, if known, and the problem of a source; None if it compiles.
     """
     try:
         ast.parse(source, feature_version=grammar)
@@ -47,10 +47,10 @@ def problem_of(source: bytes, grammar: tuple[int, int]) -> tuple[int | None, str
 
 def _new_fstring(source: bytes) -> tuple[int, str] | None:
     """
-    Find an f-string that only Python 3.12 and later can read; `feature_version` lets them pass.
+    Find an f-string that requires Python 3.12 or later, which `feature_version` does not detect.
 
-    A source that the tokenizer cannot read although the compiler can (a fault of CPython's, met
-    in 3.12 and 3.13 with expressions of several lines) is not judged.
+    A source that compiles but that the tokenizer cannot read is not judged. This is a CPython bug,
+    seen in 3.12 and 3.13 with multi-line expressions.
     """
     delimiters: list[str] = []
     last_line = 0
@@ -60,7 +60,7 @@ def _new_fstring(source: bytes) -> tuple[int, str] | None:
             if kind == "FSTRING_END":
                 delimiters.pop()
             elif delimiters and _is_new(kind, found.string, delimiters, found.start[0] - last_line):
-                return found.start[0], "this f-string needs Python 3.12 or later"
+                return found.start[0], "this f-string requires Python 3.12 or later"
             if kind == "FSTRING_START":
                 delimiters.append(found.string.lstrip("fFrR"))
             last_line = found.end[0]
@@ -71,13 +71,13 @@ def _new_fstring(source: bytes) -> tuple[int, str] | None:
 
 def _is_new(kind: str, text: str, delimiters: list[str], lines: int) -> bool:
     """
-    Whether a token inside an f-string's braces could not stand there before Python 3.12.
+    Whether a token inside an f-string's braces was not allowed there before Python 3.12.
 
     Args:
-        delimiters: Of all f-strings around it, the innermost last.
-        lines: Between the end of the token before and its start.
+        delimiters: The delimiters of all enclosing f-strings, the innermost last.
+        lines: Line breaks between the end of the previous token and the start of this one.
     """
-    # The text between the braces of the innermost one is bound by those around it.
+    # The literal text of the innermost f-string is restricted only by the f-strings around it.
     outer = delimiters[:-1] if kind == "FSTRING_MIDDLE" else delimiters
     if not outer:
         return False
@@ -103,7 +103,7 @@ def _findings(grammar: tuple[int, int], paths: list[str]) -> Iterator[list[objec
 
 def _target(link: str) -> str | None:
     """
-    Return the file of the working directory that a link leads to; None for any other.
+    Return the target of a link if it is a file in the working directory, otherwise None.
     """
     here, target = os.path.realpath("."), os.path.realpath(link)
     return target if target.startswith(f"{here}/") and os.path.isfile(target) else None

@@ -1,5 +1,5 @@
 """
-The check of a gate: whether it can judge at all.
+Tests whether a gate can run.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ DAG = "dag.py"
 
 def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> bool:
     """
-    Print whether the gate can be run: it is given a folder with one DAG that does nothing.
+    Print whether the gate can run, by having it judge a folder with a DAG that does nothing.
 
-    It is not asked about the source, which only a daemon has on disk: that says what its gate has
-    decided.
+    It does not judge the source, which only a daemon has on disk; the daemon reports those
+    verdicts.
 
     Args:
-        name: What the settings call it.
-        folder: Where a folder may be made for it; nothing is left behind. None: where temporary
-            ones are.
+        name: The kind of gate, as in the settings.
+        folder: Where to create a temporary folder, which is removed. None: the default location
+            of temporary folders.
 
     Raises:
         CycleAbandoned: The fence was revoked.
@@ -36,15 +36,15 @@ def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> 
         return True
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside:
-            os.chmod(inside, 0o755)  # noqa: S103 - its command may be another user's
+            os.chmod(inside, 0o755)  # noqa: S103 - the command may run as another user
             Path(inside, DAG).write_text("pass\n")
             refusal = gate.examine("check", inside, [DAG], fence)
     except OSError as error:
-        say("FAIL", "gate", f"nothing can be written to {folder or 'TMPDIR'}: {error.strerror}")
+        say("FAIL", "gate", f"cannot write to {folder or 'TMPDIR'}: {error.strerror}")
         return False
     except SidecarError as error:
         return fail("gate", error)
-    say("ok", "gate", f"{name}: it can be run; only a daemon asks it about the source")
+    say("ok", "gate", f"{name}: it runs; only a daemon judges the source with it")
     if refusal is not None:
-        say("??", "", f"it refuses a folder with one DAG that does nothing: {refusal.message}")
+        say("??", "", f"it refuses a folder with a DAG that does nothing: {refusal.message}")
     return True

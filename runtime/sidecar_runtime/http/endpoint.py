@@ -1,5 +1,5 @@
 """
-/healthz, /readyz, /metrics and the status page on one port; answers, but decides nothing.
+Serves /healthz, /readyz, /metrics and the status page on one port; makes no decisions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Endpoint(Listener):
     The HTTP server of one sidecar.
 
     Args:
-        setting: The name of the setting that `bind` came from, for the error.
+        setting: The name of the setting for `bind`, for the error.
 
     Raises:
         SettingsError: The address cannot be bound (a port in use, an address of another host).

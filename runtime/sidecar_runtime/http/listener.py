@@ -1,5 +1,5 @@
 """
-An HTTP server that neither hostile nor careless clients can take from the probes.
+An HTTP server whose probes stay reachable despite hostile or misbehaving clients.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONNECTIONS = 32
 SELDOM_SECONDS = 86_400.0
 RETRY_SECONDS = 0.2
 
-# No descriptors or no memory for one more connection: accept(2).
+# No file descriptor or memory for another connection: accept(2).
 _OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = get_logger("http")
@@ -32,7 +32,7 @@ log = get_logger("http")
 
 class BoundedServer(ThreadingHTTPServer):
     """
-    A server that serves only some connections at a time.
+    A server that serves at most ``CONNECTIONS`` connections at a time.
     """
 
     daemon_threads = True
@@ -47,15 +47,15 @@ class BoundedServer(ThreadingHTTPServer):
         """
         Serve in a daemon thread.
         """
-        # It ends with the process, or by an event on its socket, so it need not look: twice a
-        # second, as is the default, costs an idle sidecar 0.4 s of CPU an hour.
+        # It ends with the process, or through an event on its socket, so it need not poll: the
+        # default of twice a second costs an idle sidecar 0.4 s of CPU an hour.
         threading.Thread(
             target=self.serve_forever, args=(SELDOM_SECONDS,), name=name, daemon=True
         ).start()
 
     def close(self) -> None:
         """
-        Stop what :meth:`serve_in_thread` began, and listen no more.
+        Stop the thread of :meth:`serve_in_thread`, and close the socket.
         """
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
@@ -66,15 +66,15 @@ class BoundedServer(ThreadingHTTPServer):
         try:
             return super().get_request()
         except OSError as error:
-            # The connection still waits, and the loop, which takes every failure for nothing,
-            # would ask for it again as fast as a core allows.
+            # The connection still waits, and the loop of socketserver, which ignores every error,
+            # would retry in a busy loop.
             if error.errno in _OUT_OF_ROOM:
                 time.sleep(RETRY_SECONDS)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        # Clients that open connections, or dribble, without end must neither cost threads
-        # without end nor keep the probes out: the oldest connection makes way.
+        # Clients that open endless connections, or send endlessly slowly, must neither exhaust
+        # threads nor block the probes: the oldest connection is closed.
         with suppress(IndexError, OSError):
             if len(self._connections) >= CONNECTIONS:
                 self._connections.popleft().shutdown(socket.SHUT_RDWR)
@@ -94,11 +94,11 @@ class BoundedServer(ThreadingHTTPServer):
 
 class Listener(BoundedServer):
     """
-    One address that is listened on, from :meth:`start` until the process ends.
+    A server on one address, from :meth:`start` until the process ends.
 
     Args:
-        setting: The name of the setting that `bind` came from, for the error.
-        answers: What answers requests.
+        setting: The name of the setting for `bind`, for the error.
+        answers: The handler of requests.
 
     Raises:
         SettingsError: The address cannot be bound (a port in use, an address of another host).
@@ -118,7 +118,7 @@ class Listener(BoundedServer):
 
     def _bind(self, host: str, port: int, answers: type[RequestHandler]) -> None:
         """
-        Listen on the host, or on all addresses of both families where it is empty.
+        Listen on the host, or on all addresses of both families if it is empty.
         """
         if not host and not socket.has_dualstack_ipv6():
             host = "0.0.0.0"  # noqa: S104 - the kernel has no IPv6; probes come from the node
@@ -130,7 +130,7 @@ class Listener(BoundedServer):
     def server_bind(self) -> None:
         if self._is_dual_stack and self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Past HTTPServer.server_bind, which asks a name server for our own name.
+        # Skips HTTPServer.server_bind, which asks a name server for this host's name.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "", self.server_address[1]
 
@@ -146,7 +146,7 @@ class Listener(BoundedServer):
 
 class RequestHandler(BaseHTTPRequestHandler):
     """
-    GET and HEAD only; no path changes anything.
+    A handler of GET and HEAD requests only; no request changes anything.
     """
 
     protocol_version = "HTTP/1.1"
@@ -156,7 +156,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """
-        Answer by :meth:`answer`, which leaves the body out for HEAD.
+        Answer with :meth:`answer`, which omits the body for HEAD.
         """
         raise NotImplementedError
 
@@ -171,7 +171,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def answer(self, code: HTTPStatus, body: bytes, content_type: str = "application/json") -> None:
         """
-        Send a whole answer.
+        Send a complete response.
         """
         self.send_response(code)
         self.send_header("Content-Type", content_type)

@@ -1,9 +1,8 @@
 """
 The status page for people: HTML without scripts.
 
-Everything that is shown may be hostile (object keys, commit messages), so all of it is escaped,
-and the page loads nothing: its one style sheet is inline and allowed by its hash, its icon is in
-its address.
+All content may be hostile (object keys, commit messages), so all of it is escaped. The page loads
+nothing: its one style sheet is inline and allowed by its hash, and its icon is a data URL.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ STYLE = (
     "table:not(.cycles) th{border:0;padding-bottom:0;width:auto}}"
 )
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
-# A whole address and nothing else, as a CI gives that of its run.
+# A URL and nothing else, such as that of a CI run.
 _ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_HASH}'"
@@ -62,16 +61,16 @@ _ICON = (
 )
 _COLORS = {"good": "2da44e", "trouble": "d4a72c", "bad": "cf222e"}
 _WORDS = {
-    "unchanged": "nothing new",
-    "changed": "a change",
-    "partial": "less than all of the newest",
+    "unchanged": "no change",
+    "changed": "changes published",
+    "partial": "not all of the newest published",
     "error": "failures",
 }
 
 
 class _Markup(str):
     """
-    Markup of ours, in which what is others' is escaped already.
+    HTML markup of this module, in which all foreign text is already escaped.
     """
 
     __slots__ = ()
@@ -81,7 +80,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
     """
     Return the facts of :func:`status` as an HTML page without scripts.
 
-    First what the person on call asks: what is wrong, since when, what to do, what is published.
+    It starts with the on-call questions: what is wrong, since when, what to do, what is published.
     """
     name = _text(facts["sidecar"])
     pod = [str(text) for text in facts["pod"].values() if text]
@@ -116,7 +115,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         parts += ["<h2>Details</h2>", _table(facts["details"])]
     parts += ["<h2>Last cycles</h2>", _history(facts["cycles"])]
     if facts["settings"]:
-        parts += ["<h2>Settings that are not the defaults</h2>"]
+        parts += ["<h2>Settings that differ from the defaults</h2>"]
         parts += [_table(Names(facts["settings"]), "settings")]
     parts.append(f"<h2>{_link(f'{DOCS}/README.md', 'Documentation')}</h2></main></html>\n")
     return "".join(parts).encode()
@@ -124,7 +123,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
 
 def _state(facts: Mapping[str, Any]) -> tuple[str, str]:
     """
-    Return the state in a word or two, and as a color.
+    Return the state in one or two words, and its color.
     """
     if not facts["alive"]:
         return "not alive", "bad"
@@ -138,7 +137,7 @@ def _state(facts: Mapping[str, Any]) -> tuple[str, str]:
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     trouble: dict[str, object] = {"not ready": facts["problem"], "partial": facts["shortfall"]}
     if not facts["alive"]:
-        trouble["not alive"] = "No cycle has finished in time: a restart would help."
+        trouble["not alive"] = "No cycle has finished in time. Restart the container."
     if error := facts["last_error"]:
         failures = facts["consecutive_failures"]
         trouble |= {
@@ -153,7 +152,7 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
 
 def _trouble_word(facts: Mapping[str, Any]) -> str:
     """
-    Return failing, or what the last cycle ended with otherwise, such as refused.
+    Return ``failing``, or the result of the last cycle if that did not fail, such as ``refused``.
     """
     if facts["consecutive_failures"] or not facts["cycles"]:
         return "failing"
@@ -166,7 +165,7 @@ def _mark(is_good: bool, words: str) -> str:
 
 def _strip(last_hours: Mapping[str, Any]) -> str:
     """
-    Return the last hours as a picture: a bar for each span, now at its right end.
+    Return the last hours as a bar chart, one bar for each span, the current one on the right.
     """
     results, minutes = last_hours["results"], round(last_hours["span_seconds"] / 60)
     first = SPANS - len(results)
@@ -183,7 +182,7 @@ def _strip(last_hours: Mapping[str, Any]) -> str:
         )
     hours = SPANS * minutes // 60
     bad = sum(kind == "error" for kind in results)
-    said = f"The last {hours} hours, now at the right: failures in {bad} of {SPANS} bars."
+    said = f"The last {hours} hours, newest on the right: failures in {bad} of {SPANS} bars."
     return (
         f"<svg viewBox='0 0 {SPANS} 8' preserveAspectRatio=none role=img aria-label='{said}'>"
         f"{''.join(bars)}</svg><p>{said}</p>"
@@ -192,7 +191,7 @@ def _strip(last_hours: Mapping[str, Any]) -> str:
 
 def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:
     """
-    Return what is not empty, one row each; nothing where all is.
+    Return a table of the non-empty facts, one row each; an empty text if all are empty.
     """
     rows = "".join(f"<tr><th>{name}<td>{cell}" for name, cell in _pairs(facts) if cell)
     return rows and f"<table class={kind}>{rows}</table>"
@@ -200,7 +199,7 @@ def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:
 
 def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """
-    Yield names and values as people read them.
+    Yield names and values as HTML for display.
     """
     for key, value in facts.items():
         if isinstance(facts, Names):
@@ -213,7 +212,7 @@ def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _name(key: object) -> str:
     """
-    Return a name of ours as words; what else a sidecar goes by (a path) stays as it is.
+    Return an identifier as words; any other key of a sidecar (a path) stays as it is.
     """
     name = str(key)
     return _text(name.replace("_", " ") if name.isidentifier() else name)
@@ -221,7 +220,7 @@ def _name(key: object) -> str:
 
 def _text(value: object) -> str:
     """
-    Return text that is neither markup nor invisible.
+    Return text with markup and invisible characters escaped.
     """
     return html.escape(printable(str(value)))
 
@@ -243,7 +242,7 @@ def _cell(value: object) -> str:
 def _moment(found: re.Match[str]) -> str:
     try:
         away = _distance(datetime.fromisoformat(found[0]).timestamp() - time.time())
-    except ValueError:  # any text may look like a time without being one
+    except ValueError:  # any text may look like a time
         return found[0]
     return f"<time datetime='{found[0]}'>{found[1]} {found[2]} UTC</time>, {away}"
 
@@ -254,7 +253,7 @@ def _link(address: str, text: str) -> str:
 
 def _distance(seconds: float) -> str:
     """
-    Return how far off a moment is, in the largest unit of which there are two.
+    Return the distance of a moment from now, in the largest unit that yields at least 2.
     """
     amount, unit = abs(round(seconds)), "seconds"
     for larger, size in (("minutes", 60), ("hours", 60), ("days", 24)):
@@ -267,7 +266,7 @@ def _distance(seconds: float) -> str:
 
 
 def _history(cycles: list[dict[str, Any]]) -> str:
-    rows = ["<table class=cycles><tr><th>started<th>seconds<th>result<th>what"]
+    rows = ["<table class=cycles><tr><th>started<th>seconds<th>result<th>details"]
     for cycle in cycles:
         counts = [
             f"{_name(key)}: {_text(value)}"

@@ -1,5 +1,5 @@
 """
-The facts of the status page, as JSON; :mod:`sidecar_runtime.http.page` shows the same to people.
+The facts of the status page as JSON; :mod:`sidecar_runtime.http.page` renders them as HTML.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from sidecar_runtime.sidecar import Sidecar
 
 class About(NamedTuple):
     """
-    What this process is: image name, version, and in words where from and where to.
+    The identity of this process: image name, version, and a description of source and target.
 
     Args:
-        pod: As :func:`sidecar_runtime.pod.find_pod`.
-        settings: Those that are not the defaults, as they were written.
+        pod: As in :func:`sidecar_runtime.pod.find_pod`.
+        settings: The settings that differ from the defaults, as written.
     """
 
     sidecar: str
@@ -37,7 +37,7 @@ class About(NamedTuple):
 
 def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
-    Return what /status answers, ready for JSON.
+    Return the answer of /status, ready for JSON.
     """
     readiness = sidecar.readiness()
     error = health.last_error
@@ -73,7 +73,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
 
 def readiness_body(about: About, health: Health, sidecar: Sidecar) -> tuple[bool, bytes]:
     """
-    Return whether the sidecar is ready, and what /readyz says of it.
+    Return whether the sidecar is ready, and the answer of /readyz.
     """
     readiness = sidecar.readiness()
     error = health.last_error
@@ -97,7 +97,7 @@ def _iso(moment: float | None) -> str | None:
         return None
     try:
         return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):  # the time of a file may be anybody's joke
+    except (ValueError, OverflowError, OSError):  # another process may have set any file time
         return None
 
 

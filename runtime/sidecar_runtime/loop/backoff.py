@@ -1,7 +1,7 @@
 """
-How long to wait: between cycles, and after failures, exponentially with full jitter.
+Waits between cycles, and after failures: exponential backoff with full jitter.
 
-Full jitter (a wait drawn from the whole range) spreads a fleet that failed together best; see
+Full jitter (a wait drawn from the whole range) best spreads a fleet that failed together; see
 "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
 
@@ -24,15 +24,14 @@ def draw_interval(interval_seconds: float, jitter_seconds: float) -> float:
 
 class Backoff(NamedTuple):
     """
-    The shape of the range, in seconds.
+    The range of waits after a failure, in seconds.
 
     Args:
         base_seconds: The range after the first failure is twice this, or twice the interval
-            where that is shorter.
-        cap_seconds: The range never grows beyond this, or beyond the interval where that is
-            longer.
-        floor_seconds: The shortest wait, whatever is drawn.
-        draw: Draws from a range.
+            if that is shorter.
+        cap_seconds: The upper limit of the range, or the interval if that is longer.
+        floor_seconds: The shortest wait, regardless of the draw.
+        draw: Draws a value from a range.
     """
 
     base_seconds: float = 1.0
@@ -44,8 +43,8 @@ class Backoff(NamedTuple):
         """
         Return the seconds to wait after the given number of consecutive failures (1 or more).
 
-        The range doubles with each failure up to a minute, or up to the interval where that is
-        longer: a failing source is never asked less often than a healthy one, beyond a minute.
+        The range doubles with each failure up to a minute, or up to the interval if that is
+        longer. The wait therefore never exceeds a minute, or the interval if that is longer.
         """
         cap = max(self.cap_seconds, interval_seconds)
         base = min(self.base_seconds, interval_seconds)

@@ -1,9 +1,9 @@
 """
 The queue between signal handlers, threads and the main loop.
 
-Not ``queue.SimpleQueue``: a signal that arrives just before its ``get`` blocks runs its Python
-handler only when something else ends the wait (seen once in 1,500 SIGTERMs). A socket does not
-lose it: the C handler writes a byte (``signal.set_wakeup_fd``), and the wait is for that byte.
+Not ``queue.SimpleQueue``: if a signal arrives just before its ``get`` blocks, the Python handler
+runs only when something else ends the wait (seen once in 1,500 SIGTERMs). A socket has no such
+gap: the C handler writes a byte (``signal.set_wakeup_fd``), and that byte ends the wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 class Events(Generic[T]):
     """
-    Many put, the main thread gets; ``put`` is safe in signal handlers.
+    A queue with many producers, read by the main thread; ``put`` is safe in signal handlers.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Events(Generic[T]):
         Add an event and end the wait.
         """
         self._events.append(event)
-        with suppress(OSError):  # full: the reader will wake anyway; closed: there is none
+        with suppress(OSError):  # full: the reader wakes up regardless; closed: no reader is left
             self._waker.send(b"\0")
 
     def get(self, timeout_seconds: float) -> T | None:
         """
-        Return the next event, None when the time is up.
+        Return the next event, or None when the time is up.
         """
         until = time.monotonic() + timeout_seconds
         while not self._events:
@@ -53,13 +53,13 @@ class Events(Generic[T]):
 
     def close(self) -> None:
         """
-        Wait no more; what is put from now on is lost.
+        Close the queue; later events are lost.
         """
         self._wake.close()
         self._waker.close()
 
     def listen_to_signals(self) -> int:
         """
-        Let every signal end the wait; returns what ``signal.set_wakeup_fd`` held before.
+        Let every signal end the wait; return the previous descriptor of ``signal.set_wakeup_fd``.
         """
         return signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)

@@ -1,9 +1,9 @@
 """
-The loop: when a cycle runs, what its end means, when the process stops.
+The loop decides when a cycle runs, what its result means, and when the process stops.
 
-APScheduler only triggers; a cycle runs in a daemon thread of ours, because APScheduler's pool is
-joined at exit (a job that sleeps 6 s delays SIGTERM by 6 s, measured). Signal handlers and
-threads only put events in a queue; the main thread takes them out and decides.
+APScheduler only triggers. Cycles run in a daemon thread of their own, because APScheduler joins its
+pool at exit (a job that sleeps 6 s delays SIGTERM by 6 s, measured). Signal handlers and threads
+only put events into a queue; the main thread takes them out and decides.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from sidecar_runtime.sidecar import Sidecar
 if TYPE_CHECKING:
     from sidecar_runtime.loop.trigger import Schedule
 
-# Threads that ignore their revoked fence (stuck in a system call); beyond this no new cycle
-# starts, the heartbeat ages, and liveness restarts the container.
+# Maximum number of threads that ignore their revoked fence (stuck in a system call). Then no new
+# cycle starts, the heartbeat ages, and the liveness probe restarts the container.
 STUCK_THREADS = 3
 
 log = get_logger("sidecar")
@@ -40,14 +40,14 @@ log = get_logger("sidecar")
 @dataclass(frozen=True, slots=True)
 class Pace:
     """
-    The waits that no setting changes, in seconds.
+    The waits that are not configurable, in seconds.
 
     Args:
-        waiting_retry_seconds: To the next look at a target that another process owns, or at a
-            source that is still being changed; never longer than the interval.
+        waiting_retry_seconds: Wait before the next cycle if another process owns the target or
+            the source is still being changed; never longer than the interval.
         clock_grace_seconds: How late the scheduler may be before the loop starts a cycle itself.
-        liveness_grace_seconds: What the heartbeat may be late beyond interval, jitter and timeout.
-        tidy_seconds: What a cycle gets at the end of the process, to remove what it has begun.
+        liveness_grace_seconds: How late the heartbeat may be beyond interval, jitter and timeout.
+        tidy_seconds: How long a cycle may clean up at the end of the process.
     """
 
     backoff: Backoff = field(default_factory=Backoff)
@@ -73,7 +73,7 @@ class Loop:
     ) -> None:
         """
         Args:
-            glances: How many cycles a glancing session replaces by glances after a success.
+            glances: How many cycles after a success a glancing session replaces with glances.
         """
         self._sidecar = sidecar
         self._settings = settings
@@ -103,13 +103,13 @@ class Loop:
 
     def wake(self) -> None:
         """
-        Ask for a cycle now, also during a backoff; from any thread.
+        Trigger a cycle now, even during a backoff; may be called from any thread.
         """
         self._events.put("wake")
 
     def run(self) -> int:
         """
-        Run until the end and return the exit code.
+        Run until the process should end; return the exit code.
 
         Raises:
             GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
@@ -148,7 +148,7 @@ class Loop:
 
     def _next_event(self) -> str | signal.Signals | Finished:
         """
-        Wait for an event, or for the nearest of our own (monotonic) deadlines.
+        Wait for an event, or for the nearest of the loop's own (monotonic) deadlines.
         """
         moments = {"trigger": self._next_at}
         if self._schedule is not None:
@@ -181,17 +181,17 @@ class Loop:
                 self._next_at = time.monotonic() + self._settings.interval_seconds
                 self._start_cycle()
             case "clock":
-                # APScheduler goes by the wall clock: set back, it would stay silent.
+                # APScheduler uses the wall clock: if that is set back, it does not trigger.
                 log.info("trigger_overdue")
                 self._move(0.0)
             case "timeout":
                 return self._abandon_cycle()
             case "give_up":
-                raise self._give_up("one_shot_deadline", "no success in time")
+                raise self._give_up("one_shot_deadline", "no cycle succeeded in time")
         return None
 
     def _make_schedule(self) -> Schedule:
-        # A one-shot goes without: APScheduler is a quarter of the imports that each task pod pays.
+        # Not in one-shots: APScheduler is a quarter of the imports in each task pod.
         from sidecar_runtime.loop.trigger import Schedule  # noqa: PLC0415
 
         return Schedule(
@@ -202,7 +202,7 @@ class Loop:
 
     def _move(self, in_seconds: float) -> None:
         """
-        Move the next cycle; the ones after it follow at the usual interval.
+        Reschedule the next cycle; later cycles follow at the usual interval.
         """
         self._next_at = time.monotonic() + in_seconds
         self._health.expect_cycle(in_seconds)
@@ -211,7 +211,7 @@ class Loop:
 
     def _start_now(self) -> None:
         """
-        Start a cycle, or one after the one that runs.
+        Start a cycle now, or right after the running one.
         """
         self._run_again = self._deadline is not None
         self._start_cycle()
@@ -245,9 +245,9 @@ class Loop:
 
     def _abandon_cycle(self) -> int | None:
         """
-        Revoke the fence of a cycle that took too long, and count it as failed.
+        Revoke the fence of a cycle that took too long, and count the cycle as failed.
 
-        Its thread stays the worker if it comes back before the next cycle is due.
+        Its thread remains the worker if it returns before the next cycle is due.
         """
         assert self._worker is not None and self._worker.fence is not None
         self._worker.fence.revoke()
@@ -256,8 +256,8 @@ class Loop:
             self._worker.fence.blame
             or SidecarError(
                 "cycle_timeout",
-                f"the cycle was abandoned after {seconds:g} s",
-                "Find out what it waits for (network, volume), or raise the TIMEOUT setting.",
+                f"the cycle took longer than TIMEOUT ({seconds:g} s) and was abandoned",
+                "Find out what it waits on (network or volume), or raise TIMEOUT.",
             )
         )
 
@@ -271,7 +271,7 @@ class Loop:
 
     def _settle(self, end: Outcome | BaseException) -> int | None:
         """
-        Record the end of a cycle, and decide when the next one starts or the process ends.
+        Record the end of a cycle; decide when the next one starts, or that the process ends.
         """
         self._deadline = None
         seconds = time.monotonic() - self._started_at
@@ -288,7 +288,7 @@ class Loop:
                     self._settings.interval_seconds, self._pace.waiting_retry_seconds
                 )
             elif self._glances is not None:
-                # What was scheduled last may be far off: a glance has asked for this cycle.
+                # A glance triggered this cycle, so the scheduled one may be far in the future.
                 wait_seconds = next_look_seconds = self._settings.interval_seconds
                 if end.is_success:
                     wait_seconds *= self._glances.limit + 1
@@ -321,7 +321,7 @@ class Loop:
 
     def _stop(self) -> None:
         """
-        Let no publish begin any more and give the worker a moment to tidy up.
+        Allow no further publish, and give the worker a moment to clean up.
         """
         if self._schedule is not None:
             self._schedule.stop()

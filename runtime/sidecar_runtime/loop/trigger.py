@@ -1,5 +1,5 @@
 """
-When the loop is triggered: APScheduler, whose job only puts an event.
+Triggers the loop: an APScheduler job that only puts an event into the queue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar_runtime.loop.backoff import draw_interval
 
 class Schedule:
     """
-    Triggers at once, and then every interval ± jitter.
+    Triggers immediately, and then every interval ± jitter.
     """
 
     def __init__(
@@ -34,19 +34,19 @@ class Schedule:
 
     def start(self) -> None:
         """
-        Begin.
+        Start the scheduler.
         """
         self._scheduler.start()
 
     def move(self, in_seconds: float) -> None:
         """
-        Set the next trigger, in seconds from now; the ones after it follow at the usual interval.
+        Set the next trigger, in seconds from now; later triggers follow at the usual interval.
         """
         self._job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=in_seconds))
 
     def stop(self) -> None:
         """
-        Trigger no more.
+        Stop the scheduler.
         """
         self._scheduler.shutdown(wait=False)
 
@@ -55,8 +55,8 @@ class Every(BaseTrigger):  # type: ignore[misc]
     """
     Fires at now + interval ± jitter.
 
-    APScheduler's own IntervalTrigger counts up from the last fire time, one interval at a time:
-    a clock that is set from 1970 to today would keep it busy indefinitely.
+    APScheduler's own IntervalTrigger counts up from the last fire time, one interval at a time.
+    A clock that is set from 1970 to today would keep it busy indefinitely.
     """
 
     def __init__(self, interval_seconds: float, jitter_seconds: float) -> None:
@@ -71,7 +71,7 @@ class Every(BaseTrigger):  # type: ignore[misc]
 
 class AtOnce(DebugExecutor):  # type: ignore[misc]
     """
-    Runs the job where it is due, as it only puts an event: no pool, and no record of the run.
+    Runs the job in the scheduler's thread, without a pool or a record: it only puts an event.
     """
 
     def submit_job(self, job: Any, run_times: object) -> None:

@@ -23,13 +23,14 @@ class Finished(NamedTuple):
 
 class Glances(NamedTuple):
     """
-    What a thread does between cycles, until the next one is asked for.
+    The glances of a thread between two cycles.
 
     Args:
-        limit: The number of glances, at most.
-        wait_seconds: Draws the wait before each.
-        note: Called after one that saw nothing new since a success, with the seconds it took.
-        wake: Called after one that saw news, and was the last.
+        limit: Maximum number of glances.
+        wait_seconds: Draws the wait before each glance.
+        note: Called with the duration in seconds after a glance that found no change since a
+            success.
+        wake: Called after a glance that found a change; no further glance follows.
     """
 
     limit: int
@@ -40,7 +41,7 @@ class Glances(NamedTuple):
 
 class Worker:
     """
-    One daemon thread that runs cycles, one at a time, as they are asked for.
+    A daemon thread that runs the requested cycles, one at a time.
     """
 
     def __init__(
@@ -58,14 +59,14 @@ class Worker:
 
     def start_cycle(self, fence: Fence) -> None:
         """
-        Run a cycle under this fence; its end is reported.
+        Run a cycle under this fence; its end is passed to `report`.
         """
         self.fence = fence
         self._requests.put(fence)
 
     def retire(self) -> None:
         """
-        End the thread as soon as it comes back from what it is doing.
+        End the thread as soon as it returns from its current cycle.
         """
         self._requests.put(None)
 
@@ -82,7 +83,7 @@ class Worker:
                 end, outcome = error, None
             self._report(Finished(fence, end))
             if outcome is None:
-                # Its traceback holds what the cycle held, downloads too, in reference cycles.
+                # The traceback keeps the cycle's objects, downloads too, alive in reference cycles.
                 del end
                 gc.collect()
         if session is not None:
@@ -90,10 +91,10 @@ class Worker:
 
     def _next(self, session: Session | None, outcome: Outcome | None) -> Fence | None:
         """
-        Return the next request; while it does not come, glance.
+        Return the next request; glance until it arrives.
 
         Args:
-            outcome: Of the last cycle; None where it failed.
+            outcome: The outcome of the last cycle; None if it failed.
         """
         glances = self._glances
         is_success = outcome is not None and outcome.is_success

@@ -1,6 +1,6 @@
 """
-The shared volume: atomic files, locks, snapshots, and what can go wrong with a disk.
+The shared volume: atomic files, locks, snapshots, and disk errors.
 
-``files`` are single files and ``trees`` whole ones, ``snapshots`` has the copies and the link,
-``lock`` keeps a second publisher out, ``errors`` explains failures, ``check`` tries a folder.
+``files`` handles single files and ``trees`` folders; ``snapshots`` manages the copies and the link;
+``lock`` excludes a second publisher; ``errors`` explains failures; ``check`` tests a folder.
 """

@@ -1,5 +1,5 @@
 """
-The check of a target: whether a folder can be written, or made.
+Tests whether a target folder is writable or can be created.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from sidecar_runtime.volume.files import nearest_folder
 
 def try_folder(name: str, path: str) -> bool:
     """
-    Print whether a folder can be written, or made; return whether files can have hard links there.
+    Print whether a folder is writable or can be created; return whether it supports hard links.
 
     Nothing is left behind.
 
     Raises:
-        TargetError: Nothing can be written there.
+        TargetError: The folder is not writable.
     """
     folder = nearest_folder(path)
     with explained(f"cannot write to {folder}", folder):
         has_links = _has_links(folder)
         free = shutil.disk_usage(folder).free >> 20
-    made = "" if folder == path else " (the daemon will make it)"
+    made = "" if folder == path else " (the daemon will create it)"
     say("ok", name, f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")
     return has_links
 

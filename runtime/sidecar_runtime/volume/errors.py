@@ -1,5 +1,5 @@
 """
-Failures of the shared volume, told with what to do about them.
+Failures of the shared volume, with advice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TargetError(SidecarError):
 @contextmanager
 def explained(what: str, path: str = "") -> Iterator[None]:
     """
-    Turn failures of the file system into errors that teach; see :func:`explain_os_error`.
+    Turn failures of the file system into errors with advice; see :func:`explain_os_error`.
     """
     try:
         yield
@@ -34,26 +34,27 @@ def explained(what: str, path: str = "") -> Iterator[None]:
 
 def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
     """
-    Return the error for a failure of the file system, with what to do.
+    Return the error for a failure of the file system, with advice.
 
     Args:
-        what: What could not be done, such as ``cannot write to /dags``.
-        path: On the volume that fails, to look at what it has run out of.
+        what: The failed operation, such as ``cannot write to /dags``.
+        path: A path on the failing volume, to check whether it has no free inodes.
     """
     said = f"{what}: {error.strerror or error}"
     if error.errno in FULL_ERRORS:
-        advice = "Raise the volume's size (emptyDir: sizeLimit). What is published is untouched."
+        advice = "Enlarge the volume (emptyDir: sizeLimit). The published files are unchanged."
         if path and _has_no_inode(path):
-            said += " (no inode is free)"
-            advice = "Fewer files, or a volume with more inodes. What is published is untouched."
+            said += " (no free inodes)"
+            advice = "Reduce the number of files, or use a volume with more inodes. The published "
+            advice += "files are unchanged."
         return TargetError("target_full", said, advice)
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
-        advice = "Mount the volume writable here, and let the pod's fsGroup or runAsUser own it."
+        advice = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
         return TargetError("target_denied", said, advice)
-    advice = "Look at the volume and its node. What is published is untouched."
+    advice = "Check the volume and its node. The published files are unchanged."
     if error.errno == errno.EXDEV:
-        advice = "Another volume is mounted there, inside the target. Mount it elsewhere."
+        advice = "Another volume is mounted at that path, inside the target. Mount it elsewhere."
     return TargetError("target_failed", said, advice)
 
 

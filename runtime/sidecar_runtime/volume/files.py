@@ -1,5 +1,5 @@
 """
-Files on a shared volume, replaced and read as a whole.
+Replaces and reads files on a shared volume as a whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FACTS_BYTES = 1 << 20
-"""What a file of facts has at most: they name a few dozen paths."""
+"""Maximum size of a JSON file of facts; the largest lists a few dozen paths."""
 
 
 def write_file(
@@ -52,7 +52,7 @@ def write_file(
 
 def stat_in(name: str, folder: int) -> os.stat_result | None:
     """
-    Return what stat says of a name in an open folder, of a symlink itself; None where nothing.
+    Return the lstat result of a name in an open folder; None if it does not exist.
     """
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -62,7 +62,7 @@ def stat_in(name: str, folder: int) -> os.stat_result | None:
 
 def is_at(name: str, above: int, opened: int) -> bool:
     """
-    Whether what is open is still what has that name in an open folder.
+    Whether a name in an open folder still refers to the file or folder that is open.
     """
     found = stat_in(name, above)
     return found is not None and os.path.samestat(found, os.fstat(opened))
@@ -70,7 +70,7 @@ def is_at(name: str, above: int, opened: int) -> bool:
 
 def nearest_folder(path: str) -> str:
     """
-    Return the folder at a path, or what there is of the way to it.
+    Return the folder at a path, or its nearest existing parent.
     """
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -79,7 +79,7 @@ def nearest_folder(path: str) -> str:
 
 def write_all(fd: int, content: bytes) -> None:
     """
-    Write all of it.
+    Write all of the content.
 
     Raises:
         OSError: The disk is full.
@@ -91,7 +91,7 @@ def write_all(fd: int, content: bytes) -> None:
 
 def read_facts(name: str, folder: int) -> dict[str, Any]:
     """
-    Read a JSON object in an open folder; empty where there is none, or anything else.
+    Read a JSON object from an open folder; empty if the file is missing or contains anything else.
     """
     try:
         facts = json.loads(read_file(name, FACTS_BYTES, dir_fd=folder))
@@ -102,7 +102,7 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
 
 def open_file(path: str | Path, *, dir_fd: int | None = None) -> BinaryIO:
     """
-    Open a regular file to read; a symlink, or a pipe that would never end, is refused.
+    Open a regular file for reading; symlinks and other kinds of files (pipes) are refused.
 
     Raises:
         OSError: It is missing, or not a regular file.
@@ -117,11 +117,11 @@ def open_file(path: str | Path, *, dir_fd: int | None = None) -> BinaryIO:
 
 def read_file(path: str | Path, most_bytes: int, *, dir_fd: int | None = None) -> bytes:
     """
-    Read a regular file, as of :func:`open_file`.
+    Read a regular file, as in :func:`open_file`.
 
     Args:
-        most_bytes: What is larger is refused, unread: whoever can write to the volume may have made
-            it so, and a process that runs out of memory would do so at each start.
+        most_bytes: Larger files are refused unread: whoever can write to the volume may create
+            one, and a process that runs out of memory would do so again at each start.
 
     Raises:
         OSError: It is missing, too large, or not a regular file.

@@ -21,9 +21,9 @@ class TargetLock:
     """
     An exclusive ``flock`` on a file of the target, held until the process ends.
 
-    The kernel releases it when the holder dies, however it dies. The file's content says who
-    holds it; it is never removed, because removing a locked file lets two processes lock two
-    files of the same name.
+    The kernel releases it when the holder dies, for any reason. The file's content describes the
+    holder. The file is never removed: otherwise two processes could lock two files with the same
+    name.
     """
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class TargetLock:
 
     def try_acquire(self, name: str, dir_fd: int) -> bool:
         """
-        Try to become the holder; True if we are, also when we were before.
+        Try to become the lock holder; True if this process is, even if it already was.
 
-        A lock file that was removed or replaced under us (a wiped volume) is locked again.
+        A lock file that was removed or replaced meanwhile (a wiped volume) is locked again.
 
         Raises:
-            OSError: The file cannot be made or opened.
+            OSError: The file cannot be created or opened.
         """
         if self._fd is not None and self._is_current(self._fd, name, dir_fd):
             return True
@@ -51,14 +51,14 @@ class TargetLock:
             raise
         self._fd = fd
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
-        with suppress(OSError):  # a full disk: the lock is ours all the same
+        with suppress(OSError):  # a full disk: the lock is held regardless
             os.ftruncate(fd, 0)
             os.pwrite(fd, json.dumps(holder).encode(), 0)
         return True
 
     def release(self) -> None:
         """
-        Stop being the holder.
+        Release the lock.
         """
         if self._fd is not None:
             os.close(self._fd)
@@ -72,7 +72,7 @@ class TargetLock:
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-        os.unlink(name, dir_fd=dir_fd)  # a symlink is nobody's lock
+        os.unlink(name, dir_fd=dir_fd)  # a symlink is never a lock file
         return os.open(name, flags, 0o664, dir_fd=dir_fd)
 
     @staticmethod
@@ -86,14 +86,14 @@ class TargetLock:
 
 def find_holder(name: str, folder: str) -> dict[str, Any]:
     """
-    Return who holds a lock right now, as :func:`read_holder`; empty for nobody. Makes nothing.
+    Return the current lock holder as :func:`read_holder` does; empty if none. Creates no file.
     """
     try:
         opened = os.open(folder, FOLDER_FLAGS)
     except OSError:
         return {}
     try:
-        os.stat(name, dir_fd=opened, follow_symlinks=False)  # asking must not make the file
+        os.stat(name, dir_fd=opened, follow_symlinks=False)  # must not create the file
         lock = TargetLock()
         is_free = lock.try_acquire(name, opened)
         lock.release()
@@ -106,9 +106,9 @@ def find_holder(name: str, folder: str) -> dict[str, Any]:
 
 def read_holder(name: str, dir_fd: int) -> dict[str, Any]:
     """
-    Return who holds the lock, as it says itself: ``host``, ``pid``, ``since`` (Unix time).
+    Return the lock holder as it describes itself: ``host``, ``pid``, ``since`` (Unix time).
 
-    The file may be anybody's work, so nothing else of it is passed on.
+    Another process may have written the file, so no other content of it is returned.
     """
     holder = read_facts(name, dir_fd)
     if not holder:

@@ -1,10 +1,10 @@
 """
-Snapshots: complete copies of revisions side by side, and one link that shows the current one.
+Snapshots: complete copies of revisions side by side, and a link that shows the current one.
 
-``ROOT/<link>`` is a relative symlink to ``ROOT/<store>/<revision>``, swapped by rename: who
-resolves it once sees one revision, whatever happens afterwards. A copy is made of hard links, so
-it costs names and no data. Everything is done inside folders that are held open, and no symlink
-is followed, because others may be able to write to the volume.
+``ROOT/<link>`` is a relative symlink to ``ROOT/<store>/<revision>``, swapped with a rename. A
+reader that resolves it once keeps seeing one revision. A copy consists of hard links, so it costs
+directory entries but no data. All operations work inside open folders and follow no symlink,
+because other processes may be able to write to the volume.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
-# Of the empty file beside a snapshot that was asked for.
+# The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
-# One count for the process: an abandoned cycle must not meet the names of its successor.
+# One counter per process: an abandoned cycle must not use the same names as its successor.
 _NUMBERS = itertools.count()
 
 log = get_logger("snapshots")
@@ -38,23 +38,24 @@ class Snapshots:
     """
     The snapshots of one volume.
 
-    Names that begin with a dot are copies in the making or on their way out; what a crash leaves
-    of them is removed by :meth:`sweep`. A snapshot is in use, and stays, while any process holds a
-    shared ``flock`` on its folder.
+    Names that begin with a dot are copies that are being created or removed; :meth:`sweep` removes
+    those that a crash left. A snapshot is in use, and kept, while any process holds a shared
+    ``flock`` on its folder.
 
     Args:
         root: The open folder that holds the link.
         store: The open folder that holds the snapshots.
-        store_path: From the root to the store, for the link.
+        store_path: The path from the root to the store, for the link.
         link: The link's name.
-        retain_count: So many of the older ones stay.
-        retain_seconds: And all that were replaced, asked for or in use less than this ago.
-        asked_count: How many of those stay that were asked for, the ones seen in use last.
-        asked_bytes: What they may take beyond what they share with the shown one.
-        fsync: Flush names to disk before the link shows them, and the link itself.
+        retain_count: How many older snapshots to keep.
+        retain_seconds: Keep all snapshots that were replaced, requested or in use less than this
+            long ago.
+        asked_count: How many requested snapshots to keep: the most recently used ones.
+        asked_bytes: Space for requested snapshots, beyond what they share with the current one.
+        fsync: Flush directory entries to disk before the link shows them, and the link itself.
 
     Raises:
-        OSError: From every method; what the link shows is untouched.
+        OSError: From every method; the snapshot that the link shows is unchanged.
     """
 
     root: int
@@ -70,14 +71,14 @@ class Snapshots:
 
     def current(self) -> str:
         """
-        Return the revision that the link shows; empty where it shows none of ours.
+        Return the revision that the link shows; empty if that is not a snapshot of this store.
         """
         folder, _, revision = self._link_path().rpartition("/")
         return revision if folder == self.store_path and self.has(revision) else ""
 
     def has(self, revision: str) -> bool:
         """
-        Whether there is a snapshot of a revision.
+        Whether a snapshot of a revision exists.
         """
         return self._found(revision) is not None
 
@@ -87,7 +88,7 @@ class Snapshots:
 
     def revisions(self) -> list[str]:
         """
-        Return all snapshots, the one replaced last first; the current one is anywhere.
+        Return all snapshots, most recently replaced first; the current one has no fixed position.
         """
         dated = [
             (found.st_mtime_ns, name)
@@ -98,13 +99,13 @@ class Snapshots:
 
     def add(self, revision: str, fill: Callable[[int], None], fence: Fence) -> None:
         """
-        Make a snapshot: filled aside, then renamed. Nobody sees it yet.
+        Create a snapshot in a temporary folder, then rename it. The link does not show it yet.
 
         Args:
-            revision: One that begins with a dot is for the caller alone, until the next start.
-            fill: Puts all files into the open folder.
+            revision: A name that begins with a dot is private to the caller, until the next start.
+            fill: Writes all files into the open folder.
         """
-        if not is_name(revision.removeprefix(".")):  # refused long before; this is the last door
+        if not is_name(revision.removeprefix(".")):  # checked earlier; this is the last safeguard
             raise ValueError(f"not the name of a snapshot: {revision!r}")
         name = aside_name(revision)
         os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
@@ -115,7 +116,7 @@ class Snapshots:
             finally:
                 os.close(folder)
             with fence:
-                if not self.has(revision):  # what is no folder there is nobody's snapshot
+                if not self.has(revision):  # whatever is not a folder is not a snapshot
                     remove_tree(revision, self.store)
                 os.rename(name, revision, src_dir_fd=self.store, dst_dir_fd=self.store)
         except BaseException:
@@ -124,13 +125,13 @@ class Snapshots:
 
     def show(self, revision: str, fence: Fence, *, is_first: bool = False) -> None:
         """
-        Let the link show a snapshot, in one step.
+        Swap the link to a snapshot, in one step.
 
         Args:
-            is_first: Nothing was ever shown here, so what is in the link's place is not ours.
+            is_first: The link was never created here, so a file in its place is a foreign one.
 
         Raises:
-            SidecarError: ``link_blocked``: a file of another owner is where the link should be.
+            SidecarError: ``link_blocked``: the path of the link is occupied.
         """
         temporary = aside_name(self.link)
         if self.fsync:
@@ -138,10 +139,10 @@ class Snapshots:
         with fence:
             before = self.current()
             if before and before != revision:
-                # From now on it is an older one; its age counts from here.
+                # It becomes an older snapshot; its age counts from now.
                 with suppress(OSError):
                     os.utime(before, dir_fd=self.store, follow_symlinks=False)
-            with suppress(FileNotFoundError):  # from now on it is kept as what was shown
+            with suppress(FileNotFoundError):  # it no longer counts as a requested snapshot
                 os.unlink(revision + ASKED, dir_fd=self.store)
             self._make_way(is_first=is_first)
             os.symlink(f"{self.store_path}/{revision}", temporary, dir_fd=self.store)
@@ -155,10 +156,10 @@ class Snapshots:
 
     def keep_asked(self, prepared: str, revision: str, fence: Fence) -> None:
         """
-        Make a snapshot that was asked for of a folder in the store; the link does not change.
+        Turn a folder in the store into a requested snapshot; the link does not change.
 
         Args:
-            prepared: Its name, which begins with a dot.
+            prepared: The folder's name, which begins with a dot.
         """
         with fence:
             self._mark(revision)
@@ -166,17 +167,17 @@ class Snapshots:
 
     def asked(self) -> list[str]:
         """
-        Return the snapshots that were asked for, the one brought or seen in use last first.
+        Return the requested snapshots, those fetched or used most recently first.
         """
         marked = set(os.listdir(self.store))
         return [revision for revision in self.revisions() if revision + ASKED in marked]
 
     def prune(self, published: str, fence: Fence) -> list[str]:
         """
-        Remove the snapshots that need not stay; return those that do.
+        Remove the snapshots that need not be kept; return the kept ones.
 
         Args:
-            published: Stays; so does what the link shows, if someone has changed it.
+            published: Is kept, and so is the snapshot that the link shows, if that was changed.
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
         asked = [revision for revision in self.asked() if revision not in kept]
@@ -198,9 +199,9 @@ class Snapshots:
 
     def make_room(self, needed_bytes: int, fence: Fence) -> bool:
         """
-        Remove snapshots that were asked for, young ones too, until one more has room among them.
+        Remove requested snapshots, even young ones, until there is space for another one.
 
-        Those in use stay, and so does what the link shows; False where that leaves too little.
+        Keeps those in use and the one that the link shows; False if too little space remains.
         """
         kept = [revision for revision in (self.current(),) if revision]
         asked = [revision for revision in self.asked() if revision not in kept]
@@ -213,7 +214,7 @@ class Snapshots:
 
     def _sizes(self, others: Collection[str], kept: Collection[str]) -> dict[str, int]:
         """
-        Return what snapshots take on disk, in bytes, beyond what they share with those before.
+        Return the bytes on disk of each snapshot, without files that `kept` or an earlier one has.
         """
         seen: set[int] = set()
         for revision in kept if others else ():
@@ -222,10 +223,10 @@ class Snapshots:
 
     def _own_bytes(self, revision: str, seen: set[int]) -> int:
         """
-        Return what those files of a snapshot take that were not seen before.
+        Return the disk usage in bytes of those files of a snapshot that are not yet in `seen`.
         """
         total = 0
-        with suppress(FileNotFoundError):  # what the link shows was removed by hand
+        with suppress(FileNotFoundError):  # the snapshot that the link shows was removed by hand
             for _, _, names, folder in os.fwalk(revision, dir_fd=self.store):
                 for name in names:
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -236,12 +237,12 @@ class Snapshots:
 
     def _is_young(self, revision: str) -> bool:
         """
-        Whether a snapshot was replaced, brought or in use less than `retain_seconds` ago.
+        Whether a snapshot was replaced, fetched or in use less than `retain_seconds` ago.
         """
         now = time.time()
         found = os.stat(revision, dir_fd=self.store, follow_symlinks=False)
         if found.st_mtime > now or self._is_in_use(revision):
-            # In use, or the clock was set back: its age starts over.
+            # It is in use, or the clock was set back: its age restarts.
             os.utime(revision, dir_fd=self.store, follow_symlinks=False)
             return True
         return now - found.st_mtime < self.retain_seconds
@@ -255,16 +256,16 @@ class Snapshots:
 
     def drop_asked(self, fence: Fence) -> None:
         """
-        Remove all that was asked for and is not in use: it comes again.
+        Remove all requested snapshots that are not in use: they can be requested again.
         """
         self.make_room(self.asked_bytes, fence)
 
     def drop_oldest(self, fence: Fence) -> str:
         """
-        Remove the snapshot that was replaced first, though its time has not come; return it.
+        Remove the snapshot that was replaced first, before its retention ends; return it.
 
-        Empty where there is none but what the link shows, what was asked for and what is in use,
-        or where the link shows nothing.
+        Returns an empty text if all snapshots are current, requested or in use, or if the link
+        shows nothing.
         """
         current = self.current()
         older = self._older([current, *self.asked()]) if current else []
@@ -282,7 +283,7 @@ class Snapshots:
 
     def _remove(self, revision: str, fence: Fence) -> bool:
         """
-        Remove a snapshot, unless the link shows it or it is in use; tell whether it is gone.
+        Remove a snapshot, unless the link shows it or it is in use; return whether it was removed.
         """
         gone = aside_name(revision)
         folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
@@ -290,7 +291,7 @@ class Snapshots:
             with fence:
                 if revision == self.current() or not _lock_alone(folder):
                     return False
-                # In one step, so that half of it can never be taken for a snapshot.
+                # Renamed first, so that a half-removed folder can never count as a snapshot.
                 os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
                 with suppress(FileNotFoundError):
                     os.unlink(revision + ASKED, dir_fd=self.store)
@@ -306,7 +307,7 @@ class Snapshots:
 
     def sweep(self) -> None:
         """
-        Remove what a crash left: copies in the making, and on their way out.
+        Remove copies that a crash left half created or half removed.
         """
         for name in os.listdir(self.store):
             if name.startswith("."):
@@ -314,7 +315,7 @@ class Snapshots:
 
     def remove_all(self) -> None:
         """
-        Remove the link, if it is ours, and then all snapshots.
+        Remove the link, if it points into the store, and then all snapshots.
         """
         if self._is_ours():
             os.unlink(self.link, dir_fd=self.root)
@@ -323,7 +324,7 @@ class Snapshots:
 
     def _link_path(self) -> str:
         """
-        Return where the link points; empty where there is none.
+        Return the target of the link; empty if the link does not exist.
         """
         try:
             return os.readlink(self.link, dir_fd=self.root)
@@ -338,27 +339,27 @@ class Snapshots:
 
     def _make_way(self, *, is_first: bool) -> None:
         """
-        Remove an empty folder in the link's place; a mount or a subPath leaves such behind.
+        Remove an empty folder in the link's place, as a mount or a subPath leaves behind.
         """
         try:
             found = os.stat(self.link, dir_fd=self.root, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 os.rmdir(self.link, dir_fd=self.root)
             elif is_first and not self._is_ours():
-                raise FileExistsError(errno.EEXIST, "it is a file of another owner", self.link)
+                raise FileExistsError(errno.EEXIST, "it is not a link of this sidecar", self.link)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise SidecarError(
                 "link_blocked",
-                f"{self.link!r} cannot make way for the link: {error.strerror}",
-                "Move it away, and mount nothing there: consumers mount the folder above.",
+                f"{self.link!r} cannot be replaced with the link: {error.strerror}",
+                "Move it away, and mount nothing at this path: consumers mount its parent folder.",
             ) from error
 
 
 def is_name(revision: str) -> bool:
     """
-    Whether it can be the name of a snapshot; it may come from a file that anybody can write.
+    Whether a text is a valid name of a snapshot; it may come from a file that others can write.
     """
     try:
         name = os.fsencode(revision)
@@ -369,19 +370,19 @@ def is_name(revision: str) -> bool:
 
 def _lock_alone(folder: int) -> bool:
     """
-    Take an open folder for ourselves, until it is closed; False while others use it.
+    Lock an open folder exclusively until it is closed; False while another process uses it.
     """
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # no locks on folders there (NFS): nobody else can have one
+        return True  # no locks on folders there (NFS): no other process can hold one
     return True
 
 
 def aside_name(name: str) -> str:
     """
-    Return a name that is nobody's snapshot, and that no other thread or process has.
+    Return a temporary name that is not a snapshot's, and unique among threads and processes.
     """
     return f".{name}.{os.getpid()}.{next(_NUMBERS)}"

@@ -1,5 +1,5 @@
 """
-Whole trees in open folders: removed, or linked file by file; no symlink is followed.
+Removes trees in open folders, or links them file by file; no symlink is followed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sidecar_runtime.logs import get_logger
 
 FOLDER_MODE = 0o775
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# No hard link there: protected_hardlinks or a file system without them, too many links to one
-# file, another mount. https://docs.kernel.org/admin-guide/sysctl/fs.html#protected-hardlinks
+# A hard link is impossible: protected_hardlinks, a file system without hard links, too many links
+# to the file, another mount. https://docs.kernel.org/admin-guide/sysctl/fs.html#protected-hardlinks
 NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,9 +27,9 @@ log = get_logger("snapshots")
 
 def remove_tree(name: str, folder: int) -> None:
     """
-    Remove a file or a whole folder in an open folder, if it is there.
+    Remove a file or a whole folder in an open folder, if it exists.
 
-    What cannot be removed (a bytecode folder of another user's) stays, and is named.
+    Content that cannot be removed (a bytecode folder of another user) stays and is logged.
     """
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -56,19 +56,19 @@ def link_tree(
     source: int, target: int, paths: Iterable[str], *, fsync: bool
 ) -> Iterator[tuple[str, os.stat_result]]:
     """
-    Put files of one open folder into another, empty one, as hard links; copies where none can be.
+    Link files of an open folder into another, empty one; copy those that cannot be hard-linked.
 
     Yields:
-        Each path with what stat says of the new name. The source may have changed since
-        it was looked at: the caller compares.
+        Each path with the lstat result of the new file. The source may have changed since it was
+        inspected: the caller compares.
 
     Raises:
-        OSError: A file is missing, or the disk is full; what was made so far stays.
+        OSError: A file is missing, or the disk is full; files created so far stay.
     """
     here, inside = "", list[str]()
     pairs = [(source, target)]
     try:
-        # In this order all that is in a folder comes in one go.
+        # In sorted order each folder is opened only once.
         for path in sorted(paths):
             folder, _, name = path.rpartition("/")
             if folder != here:
@@ -91,7 +91,7 @@ def link_tree(
 
 def _enter(folder: str, source: int, target: int) -> tuple[int, int]:
     """
-    Open a folder of the source, and make and open the same in the target.
+    Open a folder of the source; create and open the same folder in the target.
     """
     inner_source = os.open(folder, FOLDER_FLAGS, dir_fd=source)
     try:
@@ -114,8 +114,8 @@ def _close(pair: tuple[int, int], fsync: bool) -> None:
 
 def link_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
     """
-    Make a hard link, or a copy with the same mode and time where there can be none; of a symlink,
-    too, which is not followed.
+    Create a hard link, or a copy with the same mode and time if that is impossible; a symlink is
+    not followed.
 
     Raises:
         FileNotFoundError: The source is missing, or neither a regular file nor a symlink.
@@ -134,7 +134,7 @@ def link_file(source: str, source_folder: int, target: str, target_folder: int) 
             raise
         try:
             leads_to = os.readlink(source, dir_fd=source_folder)
-        except OSError:  # no symlink
+        except OSError:  # not a symlink
             _copy_file(source, source_folder, target, target_folder)
         else:
             os.symlink(leads_to, target, dir_fd=target_folder)
@@ -155,7 +155,7 @@ def _copy_file(source: str, source_folder: int, target: str, target_folder: int)
     ):
         copyfileobj(original, copy)
         copy.flush()
-        with suppress(PermissionError):  # no modes of its own: SMB, some FUSE
+        with suppress(PermissionError):  # file systems without modes: SMB, some FUSE
             os.fchmod(copy.fileno(), mode)
         os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
-        os.fsync(copy.fileno())  # rare enough not to ask whether it is wanted
+        os.fsync(copy.fileno())  # unconditional, because copies are rare

@@ -1,4 +1,4 @@
-"""What becomes of a question whose answer does not come."""
+"""Requests for revisions that cannot be fetched."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ ONE, OTHER = "1" * 40, "2" * 40
 
 
 def test_what_took_a_whole_cycle_does_not_take_the_next_one_too() -> None:
-    """Who waits hears why, and the others are next."""
+    """The waiting consumer learns the reason, and the next cycle fetches the other revisions."""
     asked = Asked()
     answers = Answers("/dags", AskMetrics(Metrics("s3-sync", "1", "2")), asked)
     for revision in (ONE, OTHER):
@@ -31,7 +31,7 @@ def test_what_took_a_whole_cycle_does_not_take_the_next_one_too() -> None:
 
 
 def test_a_store_without_sockets_is_reported_once(tmp_path: Path, log: Log) -> None:
-    """A socket that is not there is tried again in every cycle."""
+    """Every cycle tries again to create a missing socket."""
     answers = Answers("/dags", AskMetrics(Metrics("s3-sync", "1", "2")), Asked())
 
     def warnings_of_three_cycles(store: str) -> int:

@@ -1,4 +1,4 @@
-"""What consumers get on the socket of a volume, whatever they ask."""
+"""The answers on the socket of a volume, to valid and invalid requests."""
 
 import os
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ HOSTILE = [
 
 
 class Volume:
-    """A folder, and who answers there; ``asked`` is what it could not answer by itself."""
+    """A folder with a socket; ``asked`` are the requests for missing revisions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What is waited for: each revision once, some at a time; and how long a failure is the answer."""
+"""Requested revisions: each once, a limited number at a time; and how long a failure is kept."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_a_failure_is_the_answer_for_a_while(asked: Asked, clock: Clock) -> None
 
 
 def test_who_asks_for_everything_gets_so_much_and_no_more(asked: Asked) -> None:
-    """Neither memory nor requests to the source grow with what someone asks for."""
+    """Neither memory nor requests to the source grow with the number of requests."""
     for number in range(MOST):
         assert asked.ask(str(number)) is None
 

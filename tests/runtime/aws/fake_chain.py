@@ -1,5 +1,5 @@
 """
-A program in place of the interpreter that runs the credential chain.
+A program that replaces the interpreter which runs the credential chain.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ CONFIG = {
 
 class FakeChain(FakeChild):
     """
-    A chain that finds what the test says.
+    A chain that returns what the test sets.
     """
 
     def finds(self, **changes: Any) -> None:

@@ -1,7 +1,7 @@
 """
-What the child makes of botocore's errors.
+The child's classification of botocore's errors.
 
-What it finds is tested with the real child in `test_credentials.py`.
+The child's answers are tested with the real child in `test_credentials.py`.
 """
 
 import pytest

@@ -1,7 +1,7 @@
 """
 The credentials of a process: fetched, kept, forgotten.
 
-Some tests ask the real child; the others put a program of their own in place of the interpreter.
+Some tests ask the real child; the others replace the interpreter with a program of their own.
 """
 
 import json
@@ -43,7 +43,7 @@ def error_of(chain: Chain, fence: Fence | None = None) -> CredentialsError:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of day, moved by hand."""
+    """A wall clock that the test controls."""
     clock = Clock()
     clock.seconds = 1_700_000_000.0
     monkeypatch.setattr("time.time", clock)
@@ -53,7 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def chain(child: FakeChain, clock: Clock, fence: Fence) -> Chain:
     """
-    A chain whose credentials end in an hour.
+    Provide a chain whose credentials expire in an hour.
     """
     child.finds(expires_at=clock.seconds + 3600)
     chain = Chain()
@@ -64,7 +64,7 @@ def chain(child: FakeChain, clock: Clock, fence: Fence) -> Chain:
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """
-    Set variables that the real child will see.
+    Set the variables that the real child will see.
     """
 
     def set_all(**variables: str) -> None:
@@ -81,7 +81,7 @@ def test_reads_the_environment(
     environ: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fence: Fence
 ) -> None:
     """
-    And neither the working directory nor PYTHONPATH reaches the process that holds secrets.
+    Neither the working directory nor PYTHONPATH affects the process that holds secrets.
     """
     (tmp_path / "botocore.py").write_text("raise SystemExit('hijacked')")
     (tmp_path / "json.py").write_text("raise SystemExit('hijacked')")
@@ -154,7 +154,7 @@ def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Pa
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({}, "in any place where botocore looks"),
+        ({}, "in any of its sources"),
         ({"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE"}, "AWS_SECRET_ACCESS_KEY"),
         ({"AWS_PROFILE": "nobody"}, "(nobody)"),
     ],
@@ -312,10 +312,10 @@ def test_invalid_successors_do_not_replace_valid_ones(
 @pytest.mark.parametrize(
     ("value", "flaw"),
     [
-        *((value, "a blank or a line break") for value in ("s3cr3t\n", "s3cr3t ", "\ts3cr3t")),
-        *((value, "a blank or a line break") for value in ("s3cr3t\r", "s3cr3t\xa0")),
-        *((value, "a character outside of ASCII") for value in ("s3cr3t…", "és3cr3t")),
-        ("s3\udcffcr3t", "a character outside of ASCII"),
+        *((value, "whitespace or a line break") for value in ("s3cr3t\n", "s3cr3t ", "\ts3cr3t")),
+        *((value, "whitespace or a line break") for value in ("s3cr3t\r", "s3cr3t\xa0")),
+        *((value, "a non-ASCII character") for value in ("s3cr3t…", "és3cr3t")),
+        ("s3\udcffcr3t", "a non-ASCII character"),
         *((value, "a control character") for value in ("s3\0cr3t", "s3cr3t\x7f")),
     ],
 )
@@ -324,13 +324,13 @@ def test_what_no_header_can_carry_is_named_and_not_shown(
 ) -> None:
     child.finds(**{name: value})
     error = error_of(Chain())
-    assert (True, f"{variable} has {flaw} in it") == ("echo -n" in error.advice, error.message)
+    assert (True, f"{variable} contains {flaw}") == ("echo -n" in error.advice, error.message)
 
     child.finds(**{name: value, "method": "custom-process"})
     error = error_of(Chain())
 
     assert "credentials_invalid" == error.reason
-    assert f"the {name} by custom-process has {flaw} in it" == error.message
+    assert f"the {name} from custom-process contains {flaw}" == error.message
 
 
 def test_the_reason_of_the_child_is_passed_on(child: FakeChain) -> None:

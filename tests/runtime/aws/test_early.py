@@ -1,5 +1,5 @@
 """
-The question to the credential chain that is put before the imports.
+The start of the credential chain before the imports.
 """
 
 import json
@@ -33,7 +33,7 @@ def nothing_is_left() -> Iterator[None]:
 
 
 def has_answered() -> None:
-    """Wait until the child that was asked before has ended; it stays to be reaped."""
+    """Wait until the child that was started early has ended; it is not reaped."""
     assert early._asked is not None
     os.waitid(os.P_PID, early._asked[1].pid, os.WEXITED | os.WNOWAIT)
 
@@ -71,7 +71,7 @@ def test_the_answer_to_another_question_is_not_taken(child: FakeChain, fence: Fe
 def test_an_answer_that_nobody_wanted_for_long_is_not_taken(
     child: FakeChain, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its credentials may have ended: a daemon has waited for the lock of its target."""
+    """Its credentials may have expired: a daemon may have waited for the lock of its target."""
     child.fails()
     early.ask(is_anonymous=False)
     has_answered()

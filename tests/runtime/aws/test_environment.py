@@ -1,5 +1,5 @@
 """
-What the environment alone says about AWS, held against botocore.
+The AWS configuration from the environment alone, compared with botocore's.
 """
 
 import os
@@ -58,7 +58,7 @@ def test_it_says_what_botocore_would(monkeypatch: pytest.MonkeyPatch, more: dict
 
 
 def test_the_newer_name_of_the_region_goes_first() -> None:
-    """As :func:`chain.answer` has it for botocore, which knows the older one alone."""
+    """As in :func:`chain.answer` for botocore, which reads only the older name."""
     found = answer({**KEYS, "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"})
     assert found and "eu-west-1" == found["region"]
 

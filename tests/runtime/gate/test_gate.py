@@ -1,5 +1,5 @@
 """
-The gate with real programs: what it accepts and refuses, once for each revision.
+The gate with real programs: accepted and refused revisions, one verdict for each.
 """
 
 import itertools
@@ -264,7 +264,7 @@ def test_no_verdict_counts_as_a_refusal_after_three_times(knock: Knock) -> None:
 def test_whoever_asked_again_and_got_no_verdict_is_asked_again(
     knock: Knock, tmp_path: Path
 ) -> None:
-    """SIGHUP counts until there is an answer; here the check is killed first."""
+    """SIGHUP counts until there is a verdict; here the check is killed first."""
     mode = tmp_path / "mode"
     door = knock(f"case $(cat {mode}) in refuse) echo a.py:1: no; exit 1;; die) kill -9 $$; esac")
     (door.folder / "a.py").write_text("x")

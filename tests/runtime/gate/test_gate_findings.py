@@ -1,5 +1,5 @@
 """
-What the gate makes of the words of a command: path, line and problem.
+The gate's findings in a command's output: path, line and problem.
 """
 
 import shlex
@@ -15,7 +15,7 @@ from tests.runtime.door import Knock
 
 def said_by(knock: Knock, text: str, *files: str, code: int = 1) -> list[tuple[Any, ...]]:
     """
-    The findings of a command that writes a text and refuses, in a folder with these files.
+    Return the findings of a command that prints a text and refuses, in a folder with these files.
     """
     door = knock(f"cat text; exit {code}")
     for path in ("text", *files):
@@ -59,7 +59,7 @@ def test_a_place_is_path_line_and_problem(knock: Knock, line: str) -> None:
 )
 def test_what_is_no_place_in_the_revision_is_not_taken_for_one(knock: Knock, line: str) -> None:
     """
-    Log lines and libraries; the last line says what it is about.
+    Log lines and libraries; the last line describes the problem.
     """
     expected = ("", None, "the end of it")
 
@@ -92,7 +92,7 @@ BOTH = ["d/a.py", "b.py"]
             ["a.py", "b.py"],
             [("b.py", 9, "one"), ("a.py", 1, "two"), ("b.py", 9, "one")],
         ),
-        # Where a library raises, the line that called it is the one to fix.
+        # If a library raises, the line that called it is the one to fix.
         (TRACEBACK, BOTH, [("b.py", 2, "KeyError: 'x'")]),
         (TRACEBACK, [], [("", None, "KeyError: 'x'")]),
         (TRACEBACK + "b.py:1: what\n", BOTH, [("b.py", 1, "what")]),

@@ -35,7 +35,7 @@ def test_who_takes_too_long_is_killed_and_has_not_refused(
     undecided = raised(Undecided, door.judge, changed=["a.py"])
 
     assert "gate_undecided" == undecided.reason
-    assert "1 files were not checked within 0.5 s" == undecided.message
+    assert "the gate did not check 1 files within 0.5 s" == undecided.message
     assert "GATE_TIMEOUT" in undecided.advice
     assert (1, 0) == (door.checks("undecided"), door.checks("refused"))
     assert [] == log.events("revision_refused")
@@ -47,7 +47,7 @@ def test_a_syntax_check_that_takes_too_long_names_how_many_files_it_had(knock: K
 
     undecided = raised(Undecided, door.judge, changed=["a.py", "b.py", "c.yaml"])
 
-    assert "2 files were not checked within 0.3 s" == undecided.message
+    assert "the gate did not check 2 files within 0.3 s" == undecided.message
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_an_abandoned_check_is_no_verdict(knock: Knock) -> None:
 
 def test_a_fence_that_is_revoked_later_kills_nobody(knock: Knock) -> None:
     """
-    The number may be another's by then.
+    By then its id may belong to another process.
     """
     door = knock("exit 0")
     killed: list[int] = []

@@ -1,5 +1,5 @@
 """
-The gate with the syntax check behind it.
+The gate with the syntax check.
 """
 
 import os
@@ -74,7 +74,7 @@ def test_a_problem_without_a_line_is_reported_by_its_path(knock: Knock) -> None:
 
 def test_the_folder_cannot_slip_code_into_the_check(knock: Knock) -> None:
     """
-    The check starts in a folder that anybody can upload to.
+    The check starts in a folder to which others can upload.
     """
     door = knock(grammar=NEWEST)
     for name in ("ast.py", "json.py", "sidecar_runtime.py", "sitecustomize.py", "a.py"):
@@ -109,7 +109,7 @@ def test_a_link_to_no_file_of_the_folder_is_nobodys_to_judge(knock: Knock, targe
 
 def test_a_broken_check_is_a_failure_and_no_verdict(knock: Knock) -> None:
     """
-    A file that vanishes meanwhile, or a compiler that the memory limit kills.
+    A file that vanishes meanwhile, or a compiler that is killed for its memory use.
     """
     door = knock(grammar=NEWEST)
 

@@ -1,5 +1,5 @@
 """
-The settings of a gate: what they allow, and which check they choose.
+The settings of a gate: allowed values, and the check that they select.
 """
 
 import os
@@ -28,7 +28,7 @@ from tests.support.raising import raised
 @dataclass(frozen=True, kw_only=True)
 class BoxSettings(GateSettings):
     """
-    A sidecar with a gate and nothing else.
+    The settings of a sidecar with a gate.
     """
 
 
@@ -75,7 +75,9 @@ def test_other_grammars_are_refused_with_the_range(text: str) -> None:
     problem = problem_of(GATE="syntax", GATE_GRAMMAR=text)
 
     assert ("X_GATE_GRAMMAR", text) == (problem.setting, problem.value)
-    assert f"is not a version from 3.7 to 3.{NEWEST[1]}, this sidecar's own" in problem.problem
+    assert (
+        f"is not a version from 3.7 to 3.{NEWEST[1]} (the sidecar's own Python)" in problem.problem
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,11 +109,11 @@ def test_a_program_is_the_one_that_is_here_and_never_one_of_the_revision(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nowhere-to-be-found --check", "program that is in this image"),
-        (__file__, "program that is in this image"),
-        ("/etc", "program that is in this image"),
-        ("''", "program that is in this image"),
-        ("# a comment", "program that is in this image"),
+        ("nowhere-to-be-found --check", "executable program of this image"),
+        (__file__, "executable program of this image"),
+        ("/etc", "executable program of this image"),
+        ("''", "executable program of this image"),
+        ("# a comment", "executable program of this image"),
         ("sh -c 'unbalanced", "closing quotation"),
         ("sh \\", "escaped character"),
     ],
@@ -134,7 +136,7 @@ def test_a_gate_goes_with_its_own_settings_only(
     name: str, gate: str, value: str, its_gate: str
 ) -> None:
     shown = "/bin/sh …" if value else ""
-    expected = Problem(f"X_{name}", shown, f"goes with X_GATE={its_gate}: set both or neither")
+    expected = Problem(f"X_{name}", shown, f"requires X_GATE={its_gate}: set both or neither")
 
     assert expected == problem_of(**{"GATE": gate, name: value})
 
@@ -145,7 +147,9 @@ def test_what_belongs_to_another_gate_has_no_effect_and_is_named(gate: str) -> N
     settings = settings_of(GATE=gate, GATE_GRAMMAR="3.9", GATE_ENV="A", **command)
 
     uses = {"X_GATE_GRAMMAR": "syntax", "X_GATE_ENV": "command"}
-    unused = {name: f"it is for X_GATE={kind}" for name, kind in uses.items() if kind != gate}
+    unused = {
+        name: f"it applies only to X_GATE={kind}" for name, kind in uses.items() if kind != gate
+    }
     assert unused == unused_by_gate(settings, "X_")
     assert {} == unused_by_gate(settings_of(GATE=gate, **command), "X_")
 
@@ -168,14 +172,14 @@ def test_a_value_is_no_name_and_is_not_shown(text: str, shown: str) -> None:
     problem = problem_of(GATE="command", GATE_COMMAND="true", GATE_ENV=text)
 
     assert ("X_GATE_ENV", shown) == (problem.setting, problem.value)
-    assert "names of variables" in problem.problem
+    assert "variable names" in problem.problem
 
 
 def test_a_check_that_may_take_longer_than_a_cycle_is_refused() -> None:
     problem = problem_of(GATE="syntax", GATE_TIMEOUT="10m")
 
     assert ("X_GATE_TIMEOUT", "600") == (problem.setting, problem.value)
-    assert "is not less than X_TIMEOUT, which is 600 s" == problem.problem
+    assert "must be less than X_TIMEOUT, which is 600 s" == problem.problem
 
 
 @pytest.mark.parametrize("text", ["0", "0.5s", "8d", "soon"])

@@ -1,5 +1,5 @@
 """
-The syntax check: the pure part, and the process that the gate starts, by every Python there is.
+The syntax check: the pure part, and the process of the gate, with every installed Python.
 """
 
 import json
@@ -19,11 +19,11 @@ MODULE = syntax.__file__
 
 def interpreters() -> list[str]:
     """
-    Our own Python, and newer ones on this machine, for theirs is the grammar of the image.
+    Return our own Python, and newer ones on this machine, because an image may have a newer one.
     """
     found = [sys.executable]
     for minor in range(NEWEST[1] + 1, NEWEST[1] + 4):
-        # What pyenv puts on PATH does not run where another version is chosen.
+        # pyenv's shims on PATH do not run if another version is selected.
         pyenv = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
         program = str(pyenv[-1]) if pyenv else shutil.which(f"python3.{minor}")
         found += [program] if program else []
@@ -33,7 +33,7 @@ def interpreters() -> list[str]:
 INTERPRETERS = interpreters()
 
 
-# Those that read the f-strings of Python 3.12.
+# Those that can read the f-strings of Python 3.12.
 OF_TODAY = INTERPRETERS[NEWEST < (3, 12) :]
 NEEDS_TODAY = pytest.mark.skip(reason="needs Python 3.12 or newer on PATH")
 
@@ -125,7 +125,7 @@ def test_a_source_that_does_not_compile_has_a_problem_with_its_line(
 )
 def test_a_source_that_exhausts_the_compiler_has_a_problem(tmp_path: Path, source: bytes) -> None:
     """
-    Each in a process of its own: it may take it along.
+    Each source in a separate process, which it may crash.
     """
     (tmp_path / "a.py").write_bytes(source)
 
@@ -204,7 +204,7 @@ def test_an_fstring_that_older_pythons_cannot_read_is_a_problem(
     tmp_path: Path, what: str, python: str
 ) -> None:
     """
-    By the Python that is running, or by the check's own look at it.
+    Found by the running Python, or by the check's own tokenizer pass.
     """
     (tmp_path / "a.py").write_text(f"# first\n{FREE[what]}")
 
@@ -240,7 +240,7 @@ def test_a_source_that_only_the_tokenizer_cannot_read_ends_nothing(
     tmp_path: Path, python: str
 ) -> None:
     """
-    A fault of CPython's own tokenizer in 3.12 and 3.13.
+    A bug of CPython's own tokenizer in 3.12 and 3.13.
     """
     (tmp_path / "a.py").write_text("v = f\"\"\"x {f'''\n'''=}{1}\"\"\"\n")
     (tmp_path / "b.py").write_text("def f(:\n")
@@ -262,7 +262,7 @@ def test_warnings_are_no_findings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["missing", "link", "fifo"])
 def test_what_is_no_file_ends_it_at_once(tmp_path: Path, kind: str) -> None:
     """
-    The tree is ours alone; whoever planted something there gets no answer out of it.
+    The tree belongs to us; files that others planted there yield no information.
     """
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -1,5 +1,5 @@
 """
-What `check` says of a gate: whether it can be run.
+The output of `check` for a gate: whether it can run.
 """
 
 import os
@@ -16,8 +16,8 @@ from tests.runtime.door import Knock
 @pytest.mark.parametrize(
     ("script", "is_good", "said"),
     [
-        ("test pass = $(cat dag.py)", True, "ok    gate           command: it can be run"),
-        ("echo dag.py:1: no; exit 1", True, "refuses a folder with one DAG that does nothing"),
+        ("test pass = $(cat dag.py)", True, "ok    gate           command: it runs"),
+        ("echo dag.py:1: no; exit 1", True, "refuses a folder with a DAG that does nothing"),
         ("kill -9 $$", False, "FAIL  gate           gate_undecided: "),
     ],
 )
@@ -50,4 +50,4 @@ def test_a_folder_that_cannot_be_written_fails(
     gate: Gate = knock(grammar=NEWEST).gate
 
     assert not try_gate(gate, "syntax", "/proc/self", knock().fence)
-    assert "nothing can be written to /proc/self" in capsys.readouterr().out
+    assert "cannot write to /proc/self" in capsys.readouterr().out

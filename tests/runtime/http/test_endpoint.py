@@ -1,6 +1,6 @@
 """
-The HTTP server of a sidecar, on loopback; the one test that listens everywhere has a network of
-its own.
+The HTTP server of a sidecar, on loopback; the one test that listens on all addresses has its own
+network.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ Served = TypeVar("Served", bound=Listener)
 
 class Sidecar(Script):
     """
-    Ready or not, as told.
+    A sidecar that is ready or not, as the test sets it.
     """
 
     is_ready = True
@@ -61,7 +61,7 @@ def serving(listener: Served) -> Iterator[Served]:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """
-    Start an endpoint on a free port of loopback; all end with the test.
+    Start an endpoint on a free port of loopback; all endpoints end with the test.
     """
     with contextlib.ExitStack() as stack:
 
@@ -289,7 +289,7 @@ for host in ("127.0.0.1", "::1"):
 
 def test_an_empty_host_means_both_families() -> None:
     """
-    In a network namespace of its own, where all addresses are loopback.
+    Runs in its own network namespace, in which all addresses are loopback.
     """
     alone = ["unshare", "--user", "--map-root-user", "--net"]
     if subprocess.run([*alone, "true"], capture_output=True).returncode:

@@ -1,5 +1,5 @@
 """
-The status page: what is shown, and that nothing that is shown can do harm.
+The status page: its content, and that hostile content does no harm.
 """
 
 import base64
@@ -243,7 +243,7 @@ def test_a_restart_is_advised_once_no_cycle_has_ended_in_time(clock: Clock) -> N
     html = page(status(ABOUT, health, READY)).decode()
 
     assert "<title>not alive · box-sync · box-0</title>" in html
-    assert "<th>not alive<td>No cycle has finished in time: a restart would help." in html
+    assert "<th>not alive<td>No cycle has finished in time. Restart the container." in html
 
 
 def test_the_last_hours_are_bars_with_now_at_the_right(clock: Clock) -> None:
@@ -259,7 +259,7 @@ def test_the_last_hours_are_bars_with_now_at_the_right(clock: Clock) -> None:
     assert [str(place) for place in range(SPANS)] == [place for _, place in bars]
     assert ["", "changed", "error", "unchanged", "unchanged"] == [kind for kind, _ in bars[-5:]]
     assert "<title>0:15 h ago: failures</title>" in html
-    assert f"The last 6 hours, now at the right: failures in 1 of {SPANS} bars." in html
+    assert f"The last 6 hours, newest on the right: failures in 1 of {SPANS} bars." in html
 
 
 def test_settings_pod_and_the_way_to_the_reason_are_shown(health: Health) -> None:

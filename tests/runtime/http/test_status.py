@@ -1,5 +1,5 @@
 """
-The status as JSON, and what /readyz says.
+The status as JSON, and the answer of /readyz.
 """
 
 import json
@@ -129,7 +129,7 @@ def test_readiness_names_neither_source_nor_target_with_the_page_off(health: Hea
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:
     """
-    That of a file, which anybody who can write to the volume may have set.
+    The time of a file that another process may have set.
     """
     sidecar = Sidecar(Readiness(True, "r1", 1e15), {})
 

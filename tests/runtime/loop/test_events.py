@@ -1,5 +1,5 @@
 """
-The queue that the main thread waits on.
+The queue on which the main thread waits.
 """
 
 import os
@@ -26,7 +26,7 @@ def events() -> Iterator[Events[str]]:
 @pytest.fixture
 def sighup(events: Events[str]) -> Iterator[None]:
     """
-    SIGHUP as an event, as the loop does it.
+    Turn SIGHUP into an event, as the loop does.
     """
     handler = signal.signal(signal.SIGHUP, lambda *_: events.put("hup"))
     wakeup = events.listen_to_signals()
@@ -78,7 +78,7 @@ def test_more_events_than_the_socket_holds_are_no_problem(events: Events[str]) -
 
 def test_the_kernel_side_of_a_signal_writes_to_the_socket(events: Events[str]) -> None:
     """
-    The Python handler runs too late for a wait that is about to begin; this does not.
+    The Python handler runs too late for a wait that is about to start; this write does not.
     """
     before = events.listen_to_signals()
     fd = signal.set_wakeup_fd(before)
@@ -89,9 +89,9 @@ def test_the_kernel_side_of_a_signal_writes_to_the_socket(events: Events[str]) -
 @pytest.mark.usefixtures("sighup")
 def test_a_signal_ends_the_wait_whenever_it_comes(events: Events[str]) -> None:
     """
-    A signal between the last look at the queue and the wait must not be slept through.
+    A signal between the last check of the queue and the wait must not be missed.
 
-    The sender gets the interpreter when the main thread lets go of it, right before it waits.
+    The sender gets the interpreter when the main thread releases it, right before it waits.
     """
     number, slowest = 0, 0.0
     is_over = threading.Event()
@@ -120,7 +120,7 @@ def test_a_signal_ends_the_wait_whenever_it_comes(events: Events[str]) -> None:
 
 def test_what_comes_after_the_end_does_no_harm(events: Events[str]) -> None:
     """
-    A thread may report when nobody waits any more.
+    A thread may report after the loop has ended.
     """
     events.close()
 

@@ -1,5 +1,5 @@
 """
-The loop in its usual course: when cycles run, what is reported of them, what a glance saves.
+The loop in normal operation: when cycles run, what is reported, and what glances save.
 """
 
 import time
@@ -13,7 +13,7 @@ from tests.runtime.recording import CHANGED, UNCHANGED, Log, Script, ScriptSessi
 
 def test_the_shipped_waits() -> None:
     """
-    Every other test has shorter ones. What the end may take stays below the promised second.
+    All other tests use shorter waits. The end must stay below the promised second.
     """
     pace, fence = Pace(), Fence()
 
@@ -69,7 +69,7 @@ def test_metrics_tell_success_from_publish(log: Log) -> None:
 
 class Glancer(Script):
     """
-    A script whose session sees nothing new at a glance, but for the first one.
+    A script whose session sees no change at a glance, except at the first one.
     """
 
     def begin(self) -> ScriptSession:

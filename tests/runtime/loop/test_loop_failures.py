@@ -1,5 +1,5 @@
 """
-The loop after failures, and after what is neither published nor a failure.
+The loop after failures, and after results that are neither a publish nor a failure.
 """
 
 from dataclasses import replace
@@ -168,7 +168,7 @@ def test_refused_cycles_are_logged_at_debug_but_the_first_after_failures(log: Lo
 @pytest.mark.parametrize("outcome", [REFUSED, SETTLING], ids=lambda outcome: outcome.result)
 def test_what_is_not_published_is_no_success(log: Log, outcome: Outcome) -> None:
     """
-    The age of the last success is what people alert on.
+    Alerts use the age of the last success.
     """
     one = run(outcome, interval_seconds=0.1)
 

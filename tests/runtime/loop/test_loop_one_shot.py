@@ -43,7 +43,7 @@ def test_a_one_shot_tries_again_until_it_succeeds(log: Log, steps: list[Any]) ->
         (DENIED, "access_denied: may not list", "allow it"),
         (REFUSED, "revision_refused: the gate refuses r2: a.py:3: what", "fix it"),
         (SETTLING, "the source kept changing: .*", ""),
-        (HELD, "another process keeps the target all the time: pid 7 on other-pod", ""),
+        (HELD, "another process held the lock until the deadline: pid 7 on other-pod", ""),
     ],
     ids=["failure", "refused", "settling", "waiting"],
 )
@@ -71,7 +71,7 @@ def test_a_cycle_that_gives_up_ends_the_loop(log: Log) -> None:
 @pytest.mark.parametrize(
     ("blame", "message", "advice"),
     [
-        (None, "no success in time", ""),
+        (None, "no cycle succeeded in time", ""),
         (SidecarError("kdc_hung", "no answer", "ask it"), "kdc_hung: no answer", "ask it"),
     ],
 )

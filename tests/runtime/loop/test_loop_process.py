@@ -1,5 +1,5 @@
 """
-The loop in a process of its own: cycles that hang at SIGTERM, a wall clock that is set.
+The loop in a separate process: cycles that hang at SIGTERM, and a wall clock that is set.
 """
 
 import subprocess
@@ -35,7 +35,7 @@ run_main(main, "")
 
 def start(body: str, before: str = "") -> subprocess.Popen[bytes]:
     """
-    Run a program around a loop; its cycles print what happens.
+    Run a program with a loop, whose cycles print their events.
     """
     text = PROGRAM.format(before=textwrap.dedent(before), body=textwrap.dedent(body))
     return subprocess.Popen(
@@ -50,7 +50,7 @@ def start(body: str, before: str = "") -> subprocess.Popen[bytes]:
 
 def read_until(process: subprocess.Popen[bytes], text: str) -> list[str]:
     """
-    Return the lines up to the one with this text.
+    Return the lines up to the one that contains this text.
     """
     assert process.stdout is not None
     lines: list[str] = []
@@ -110,7 +110,7 @@ datetime.datetime = Shifted     # before the scheduler and the loop import it
 @pytest.mark.parametrize("days", [-1, 1, -20_000])
 def test_goes_on_when_the_wall_clock_is_set(days: int) -> None:
     """
-    APScheduler goes by the wall clock; set back by a day, it would be silent for a day.
+    APScheduler uses the wall clock: set back by a day, it would not trigger for a day.
     """
     body = f"""
     changes, pace = {{"interval_seconds": 0.1}}, Pace(clock_grace_seconds=0.2)

@@ -1,5 +1,5 @@
 """
-The loop and signals: an end in time, a cycle now.
+The loop and signals: an end in time, and an immediate cycle.
 """
 
 import signal
@@ -89,7 +89,7 @@ def test_a_cycle_knows_that_a_person_asked_for_it(log: Log) -> None:
 
 def test_a_sidecar_that_wakes_the_loop_shortens_the_wait(log: Log) -> None:
     """
-    Nobody asked for that cycle: it is as every other.
+    SIGHUP did not trigger that cycle: it is an ordinary one.
     """
     asked: list[bool] = []
 
@@ -108,7 +108,7 @@ def test_a_sidecar_that_wakes_the_loop_shortens_the_wait(log: Log) -> None:
 
 def test_sighup_during_a_cycle_is_one_more_cycle_after_it(log: Log) -> None:
     """
-    What changed after the listing of the running cycle would else be seen an interval later.
+    Changes after the listing of the running cycle would otherwise be seen an interval later.
     """
 
     def cycle(_: Fence) -> Outcome:
@@ -144,7 +144,7 @@ def test_sighup_during_a_cycle_that_fails_is_one_more_cycle_too(log: Log) -> Non
 
 def test_no_signal_is_slept_through(log: Log) -> None:
     """
-    A signal that arrives right before the main thread goes to sleep must wake it.
+    A signal that arrives right before the main thread sleeps must wake it.
     """
 
     def cycle(_: Fence) -> Outcome:

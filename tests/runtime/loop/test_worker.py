@@ -99,7 +99,7 @@ def test_a_retired_one_ends_its_thread_and_closes_its_session_when_it_comes_back
 
 class GlancingSession(ScriptSession):
     """
-    A session whose glances are counted, and that sees news at a given one.
+    A session that counts its glances, and sees a change at a given one.
     """
 
     def __init__(self, script: Script, news_at: int) -> None:
@@ -115,7 +115,7 @@ class GlancingSession(ScriptSession):
 
 class Glanced:
     """
-    A worker whose session glances, and what it tells.
+    A worker whose session glances, and its reports.
     """
 
     def __init__(self, *steps: object, count: int, news_at: int = 0, wait: float = 0.001) -> None:

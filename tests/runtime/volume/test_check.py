@@ -1,5 +1,5 @@
 """
-The check of a folder that is to be written.
+The test whether a target folder is writable.
 """
 
 import os
@@ -25,7 +25,7 @@ def test_one_that_can_be_made_is_fine_and_not_made(
 ) -> None:
     assert try_folder("target", str(tmp_path / "a/b"))
 
-    assert "a/b (the daemon will make it) is writable" in capsys.readouterr().out
+    assert "a/b (the daemon will create it) is writable" in capsys.readouterr().out
     assert [] == os.listdir(tmp_path)
 
 

@@ -1,5 +1,5 @@
 """
-Failures of the file system, explained.
+Failures of the file system, with advice.
 """
 
 import errno
@@ -19,9 +19,9 @@ from sidecar_runtime.volume.errors import TargetError, explain_os_error, explain
         (errno.EACCES, "target_denied", "fsGroup"),
         (errno.EPERM, "target_denied", "fsGroup"),
         (errno.EROFS, "target_denied", "writable"),
-        (errno.EXDEV, "target_failed", "Another volume is mounted there"),
-        (errno.EIO, "target_failed", "Look at the volume"),
-        (errno.ESTALE, "target_failed", "Look at the volume"),
+        (errno.EXDEV, "target_failed", "Another volume is mounted at that path"),
+        (errno.EIO, "target_failed", "Check the volume"),
+        (errno.ESTALE, "target_failed", "Check the volume"),
     ],
 )
 def test_failures_of_the_file_system_are_explained(number: int, reason: str, advice: str) -> None:
@@ -48,7 +48,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.mark.parametrize(
     ("files", "free", "is_named"),
     [(100, 0, True), (100, 1, False), (0, 0, False)],
-    ids=["no inode is free", "inodes are free", "inodes are not counted"],
+    ids=["no free inodes", "inodes are free", "inodes are not counted"],
 )
 def test_a_volume_without_a_free_inode_is_told_from_a_full_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, free: int, is_named: bool
@@ -59,7 +59,7 @@ def test_a_volume_without_a_free_inode_is_told_from_a_full_one(
     error = explain_os_error(FULL, "cannot write", str(tmp_path))
 
     assert "target_full" == error.reason
-    assert error.message.endswith("(no inode is free)") is is_named
+    assert error.message.endswith("(no free inodes)") is is_named
     assert ("more inodes" in error.advice) is is_named
     assert ("sizeLimit" in error.advice) is not is_named
 

@@ -1,5 +1,5 @@
 """
-One file, atomically; one publisher at a time.
+Atomic files, and one publisher at a time.
 """
 
 import json
@@ -132,7 +132,7 @@ def test_a_folder_at_the_name_is_a_failure_that_leaves_nothing(tmp_path: Path) -
 
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     """
-    Readers of the file see one of the two contents, whole, while a writer is killed.
+    Readers see one of the two contents, complete, while a writer is killed.
     """
     contents = {bytes([65 + n]) * 200_000 for n in range(2)}
     path = tmp_path / "file"
@@ -222,7 +222,7 @@ sys.stdin.read()
 @contextmanager
 def another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """
-    Another process that holds the lock.
+    Run another process that holds the lock.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER.replace("TargetLock()", "(lock := TargetLock())"), folder],
@@ -288,7 +288,7 @@ def test_a_lock_file_that_was_removed_is_locked_again(tmp_path: Path, folder: in
 
 def test_the_first_to_lock_a_recreated_file_is_the_holder(tmp_path: Path, folder: int) -> None:
     """
-    Two never both believe that they hold it, also on a volume that was wiped.
+    Two processes never both hold it, even on a volume that was wiped.
     """
     lock = TargetLock()
     assert lock.try_acquire("lock", folder)
@@ -356,7 +356,7 @@ def test_no_child_inherits_the_lock(folder: int) -> None:
     ) as child:
         lock.release()
 
-        # The kernel drops what an exec closes a moment after the exec.
+        # The kernel closes descriptors a moment after the exec.
         wait_until(lambda: TargetLock().try_acquire("lock", folder), "the lock is free", 5)
         child.communicate()
 

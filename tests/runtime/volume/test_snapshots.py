@@ -1,5 +1,5 @@
 """
-Complete copies side by side, and the link that shows one of them, on a real file system.
+Complete copies side by side, and the link to one of them, on a real file system.
 """
 
 import errno
@@ -150,7 +150,7 @@ def test_showing_what_is_shown_changes_nothing(shelf: Shelf) -> None:
 
 def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    At every moment a reader that opens the link finds all of one revision.
+    At every moment a reader that opens the link finds a single revision.
     """
     snapshots = shelf.make("r1", "r2")
     seen: list[str] = []
@@ -219,8 +219,8 @@ def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
         error = raised(SidecarError, snapshots.show, "r1", Fence())
 
     assert "link_blocked" == error.reason
-    assert "'current' cannot make way for the link: Directory not empty" in error.message
-    assert "mount nothing there" in error.advice
+    assert "'current' cannot be replaced with the link: Directory not empty" in error.message
+    assert "mount nothing at this path" in error.advice
     assert ["theirs"] == os.listdir(shelf.link)
 
 

@@ -1,5 +1,5 @@
 """
-A tree of hard links, and of copies where there can be none.
+A tree of hard links, or of copies if links are impossible.
 """
 
 import errno
@@ -76,7 +76,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 def refusing(number: int) -> Callable[..., None]:
     """
-    An `os.link` of a file system that has none, or no more.
+    Return an `os.link` that fails as on a file system without hard links.
     """
 
     def link(*_: object, **__: object) -> None:
@@ -177,7 +177,7 @@ def test_symlinks_planted_in_the_source_are_not_followed(
 
     with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
         pair.link("folder/secret")
-    # A link to the link, or one like it, which the caller tells by its facts.
+    # A link to the link, or an equal one, which the caller detects by its facts.
     assert stat.S_ISLNK(pair.link("file")["file"].st_mode)
     assert str(tmp_path / "outside/secret") == os.readlink(pair.target / "file")
 
@@ -236,5 +236,5 @@ def test_every_folder_is_flushed_once_it_is_full_where_that_is_asked(
 
     expected = [f"{pair.target}{folder}" for folder in ("/d/e", "/d", "/f", "") if fsync]
     assert expected == [path for path in flushed if not path.endswith(".py")]
-    if is_copied:  # a link has been flushed as the file that it is, a copy not yet
+    if is_copied:  # a hard link was already flushed as a file, a copy was not
         assert {str(pair.target / path) for path in paths} <= set(flushed)

@@ -1,5 +1,5 @@
 """
-Which snapshots stay, and how the others go: pruned, swept after a crash, removed.
+Which snapshots are kept, and how others are removed: pruned, swept after a crash, removed.
 """
 
 import errno
@@ -34,7 +34,7 @@ def test_those_stay_that_are_counted_or_were_replaced_lately(
     shelf: Shelf, count: int, seconds: float, ages: list[float], stay: set[str]
 ) -> None:
     """
-    The ages are those of r1 and its successors; the last one is what the link shows.
+    The ages are those of r1 and its successors; the link shows the last one.
     """
     names = [f"r{number}" for number in range(1, len(ages) + 2)]
     snapshots = shelf.make(*names, retain_count=count, retain_seconds=seconds)
@@ -54,7 +54,7 @@ def test_of_those_that_were_asked_for_the_last_ones_stay(
     shelf: Shelf, count: int, blocks: int, stay: set[str]
 ) -> None:
     """
-    They are beside what is counted otherwise, and what marks them goes with them.
+    They count separately from older snapshots, and their marks are removed with them.
     """
     snapshots = shelf.make("r1", "r2")
     for name in ("a1", "a2", "a3"):
@@ -72,7 +72,7 @@ def test_of_those_that_were_asked_for_the_last_ones_stay(
 
 def test_what_was_asked_for_and_then_shown_is_kept_as_what_was_shown(shelf: Shelf) -> None:
     """
-    Whoever resolved the link is still reading it, and holds no lock.
+    A reader that resolved the link may still be reading it, without a lock.
     """
     snapshots = shelf.make("r1", retain_seconds=600.0, asked_count=1, asked_bytes=1)
     snapshots.add(".r0", filling("r0"), Fence())
@@ -87,7 +87,7 @@ def test_what_was_asked_for_and_then_shown_is_kept_as_what_was_shown(shelf: Shel
 
 def test_the_age_counts_from_the_replacement_and_not_from_the_making(shelf: Shelf) -> None:
     """
-    What was shown for a week is still read by who resolved the link a moment ago.
+    A snapshot that was shown for a week may have readers that resolved the link a moment ago.
     """
     snapshots = shelf.make("r1", retain_count=0)
     shelf.age("r1", 7 * 86400)
@@ -112,7 +112,7 @@ def test_those_replaced_last_stay_and_not_those_made_last(shelf: Shelf) -> None:
 @pytest.mark.parametrize("to", ["r1", "nowhere", ""])
 def test_what_is_published_stays_whatever_the_link_shows(shelf: Shelf, to: str) -> None:
     """
-    And what the link shows stays too: consumers see it.
+    The snapshot that the link shows is also kept: consumers see it.
     """
     snapshots = shelf.make("r1", "r2", "r3", retain_count=0, retain_seconds=0.0)
     for number in range(1, 4):
@@ -155,7 +155,7 @@ def test_none_is_dropped_while_nothing_is_shown(shelf: Shelf) -> None:
 
 def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) -> None:
     """
-    What was replaced in the future is taken for replaced now.
+    A replacement in the future counts as one that happened now.
     """
     snapshots = shelf.make("r1", "r2", retain_count=0)
     shelf.age("r1", -86400)
@@ -180,7 +180,7 @@ def test_an_abandoned_cycle_and_its_successor_make_the_same_revision_in_each_oth
     shelf: Shelf,
 ) -> None:
     """
-    A thread that comes back late shares the process, its number and the store with the next one.
+    A thread that returns late shares the process, its id and the store with its successor.
     """
     late, successor = shelf.begin(), shelf.begin()
 
@@ -197,7 +197,7 @@ def test_an_abandoned_cycle_and_its_successor_make_the_same_revision_in_each_oth
 
 def test_a_snapshot_goes_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Killed half-way, what is left is swept, and is never taken for a snapshot.
+    Killed half-way, the rest is swept, and never counts as a snapshot.
     """
     snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
     shelf.age("r1", 1)

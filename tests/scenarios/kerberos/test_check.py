@@ -52,4 +52,4 @@ def test_a_daemon_that_hangs_is_not_well(here: Site) -> None:
         code, said = check(here, **settings)
     finally:
         daemon.send_signal(signal.SIGCONT)
-    assert (3, True) == (code, "takes a connection" in said), said
+    assert (3, True) == (code, "accepts connections" in said), said

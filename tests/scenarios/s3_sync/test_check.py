@@ -110,7 +110,7 @@ def test_a_daemon_that_hangs_is_no_good_set_up(
     daemon = start(port).until_synced()
     daemon.send_signal(signal.SIGSTOP)
     try:
-        assert "takes a connection" in check(3, port)
+        assert "accepts connections" in check(3, port)
     finally:
         daemon.send_signal(signal.SIGCONT)
 
@@ -118,7 +118,7 @@ def test_a_daemon_that_hangs_is_no_good_set_up(
 def test_a_daemon_at_an_unknown_port_is_named(check: Check, start: StartDaemon) -> None:
     start().until_synced()
 
-    assert "holds the target and does not answer" in check(0)
+    assert "holds the lock of the target but does not answer" in check(0)
 
 
 def test_a_check_that_is_stopped_is_no_good_set_up(start: StartDaemon) -> None:

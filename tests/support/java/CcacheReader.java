@@ -1,5 +1,5 @@
-// A Java client that logs in from a ccache in a loop, as JDBC drivers do, until standard input ends.
-// With a service as argument it also makes a GSS token for it each time.
+// A Java client that logs in from a ccache in a loop, as JDBC drivers do, until its standard input ends.
+// With a service as argument, it also creates a GSS token for it each time.
 
 import java.security.PrivilegedExceptionAction;
 import java.util.HashMap;

@@ -1,9 +1,9 @@
-"""Operators of the company, as an Airflow plugin."""
+"""The company's operators as an Airflow plugin."""
 
 from airflow.plugins_manager import AirflowPlugin
 
 
 class CompanyOperators(AirflowPlugin):
-    """What Airflow loads."""
+    """The plugin."""
 
     name = "company_operators"

@@ -1,4 +1,4 @@
-"""Stock as the warehouses report it."""
+"""Stock reports of the warehouses."""
 
 
 def fetch_stock() -> dict[str, int]:

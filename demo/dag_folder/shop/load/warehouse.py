@@ -1,4 +1,4 @@
-"""Into the warehouse."""
+"""Loading into the warehouse."""
 
 from pathlib import Path
 

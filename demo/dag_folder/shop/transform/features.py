@@ -1,4 +1,4 @@
-"""What the churn model looks at."""
+"""Features of the churn model."""
 
 
 def churn_features(window_days: int) -> list[dict[str, float]]:
