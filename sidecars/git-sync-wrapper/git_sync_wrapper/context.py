@@ -70,10 +70,7 @@ class Context(NamedTuple):
 
     def note(self, published: Published, *, is_holder: bool = True) -> None:
         """
-        Note what the link shows.
-
-        Args:
-            is_holder: As in :meth:`Status.publish`.
+        Note what the link shows; only the lock holder (`is_holder`) can change that.
         """
         self.status.publish(published, is_holder=is_holder)
         self.metrics.gate.fallback.set(bool(published.fallback))

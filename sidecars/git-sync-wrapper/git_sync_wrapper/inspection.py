@@ -19,8 +19,7 @@ log = get_logger("inspection")
 
 class Inspection:
     """
-    Inspects the published commit at every n-th poll, more often while it is damaged, and whenever
-    this process becomes lock holder or standby.
+    Inspects at every n-th poll, while anything is damaged, and when this process gains the lock.
 
     Attributes:
         is_whole: Whether the published commit was found, or repaired, to be whole.

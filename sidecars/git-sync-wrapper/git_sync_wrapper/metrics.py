@@ -104,9 +104,7 @@ class WrapperMetrics(Metrics):
             "Polls of the remote by result: same, new or error.",
         )
         self.runs = self.counter_by(
-            "result",
-            "git_sync_wrapper_runs_total",
-            "Runs of git-sync by result: success or error.",
+            "result", "git_sync_wrapper_runs_total", "git-sync runs by result: success or error."
         )
         self.healed = self.counter(
             "git_sync_wrapper_healed_total",

@@ -44,8 +44,7 @@ REFUSALS = {
     ),
     "host_key_changed": Refusal(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "Verify that the server's key was replaced; then put the new key into the known_hosts "
-        "file.",
+        "Verify the server's new key; then replace the old one in the known_hosts file.",
     ),
     "host_key_unknown": Refusal(
         r"Host key verification failed|No \S+ host key is known for",
@@ -53,18 +52,15 @@ REFUSALS = {
     ),
     "ssh_key_invalid": Refusal(
         r"error in libcrypto|Load key .{,500}(invalid format|error)|incorrect passphrase",
-        "The SSH key in the Secret is damaged or has a passphrase: store the original key file "
-        "again, without a passphrase.",
+        "The SSH key in the Secret is damaged or has a passphrase: store an intact one without it.",
     ),
     "ssh_key_open": Refusal(
         r"UNPROTECTED PRIVATE KEY FILE|bad permissions",
-        "ssh accepts only a key that no other user can read: set defaultMode 0400 in the Secret's "
-        "volume.",
+        "Set defaultMode 0400 in the Secret's volume: ssh refuses a key that others can read.",
     ),
     "ssh_user_missing": Refusal(
         r"No user exists for uid",
-        "ssh needs an entry in /etc/passwd: run as UID 65533, or make the root file system "
-        "writable.",
+        "ssh needs an entry in /etc/passwd: run as UID 65533, or make the root writable.",
     ),
     "ssh_key_refused": Refusal(
         r"Permission denied \(\w*publickey|Permission denied, please try again",

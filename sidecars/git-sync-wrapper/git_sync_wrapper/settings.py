@@ -84,8 +84,7 @@ class Settings(GateSettings):
         "MODE",
         choice("protect", "passthrough"),
         default="protect",
-        text="protect: the wrapper keeps and publishes commits. passthrough: git-sync runs "
-        "unchanged.",
+        text="protect: the wrapper keeps and publishes commits. passthrough: unchanged git-sync.",
     )
     git_sync: str = setting(
         "GIT_SYNC",
@@ -139,8 +138,7 @@ class Settings(GateSettings):
     username_file: str | None = setting(
         "USERNAME_FILE",
         absolute_path,
-        text="A file that contains the user name, for use with --password-file. It is read at each "
-        "login.",
+        text="A file with the user name, read at each login, for use with --password-file.",
     )
     credentials: Source = setting(
         "CREDENTIALS",

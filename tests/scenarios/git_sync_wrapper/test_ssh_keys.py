@@ -45,7 +45,10 @@ def test_no_sync_fails_while_damaged_keys_are_replaced(here: GitSite, tmp_path: 
 
 @pytest.mark.parametrize(
     ("is_there", "code", "said"),
-    [(True, 0, "ok    ssh key"), (False, 3, "??    ssh key        no ")],
+    [
+        (True, 0, "ok    ssh key        {key}\n"),
+        (False, 3, "??    ssh key        {key} is missing"),
+    ],
     ids=["key", "no key"],
 )
 def test_check_names_the_key(
@@ -56,15 +59,16 @@ def test_check_names_the_key(
         ssh.authorize(ssh.client_key)
         known_hosts = here.folder / "known_hosts"
         known_hosts.write_text(ssh.known_hosts)
+        key = str(ssh.client_key if is_there else here.folder / "gone")
 
         checked = here.wrapper(
             "check",
             GITSYNC_REPO=ssh.url(here.repository.folder),
-            GITSYNC_SSH_KEY_FILE=str(ssh.client_key if is_there else here.folder / "gone"),
+            GITSYNC_SSH_KEY_FILE=key,
             GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known_hosts),
         )
 
         assert code == checked.wait_for_exit(120).code, checked.log()
-        assert said in checked.log()
+        assert said.format(key=key) in checked.log()
         assert ("ssh_key_refused" in checked.log()) is not is_there
         assert str(known_hosts) in checked.log()

@@ -22,8 +22,7 @@ TEMPORARY_LINK = "tmp-link"
 GIT = ".git"
 WORKTREES = ".worktrees"
 _OBJECTS = "objects"
-# git's temporary names for unfinished objects: gitformat-pack(5), object-file.c, and fetch's
-# quarantine.
+# git's names for unfinished objects: gitformat-pack(5), object-file.c, and fetch's quarantine.
 _UNFINISHED = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_objdir-")
 
 log = get_logger("heal")

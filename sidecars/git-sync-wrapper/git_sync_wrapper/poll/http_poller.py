@@ -110,8 +110,7 @@ class HttpPoller:
             ) from None
         except pkt.ServerSays as error:
             self._forget()
-            said = f"{self._shown}: the server reports: {error}"
-            raise RefsError("remote_refused", said) from None
+            raise RefsError("remote_refused", f"{self._shown}: server error: {error}") from None
         except SidecarError:
             self._forget()
             raise
