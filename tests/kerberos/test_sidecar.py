@@ -180,8 +180,9 @@ def test_whose_ticket_it_must_be_is_read_from_the_keytab_before_any_cycle(start:
 def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(
     start: Start, tmp_path: Path, keytab: Path, log: Log
 ) -> None:
-    for path in (keytab.with_name("ccache"), tmp_path / "elsewhere"):
-        start(KERBEROS_CCACHE=str(path)).sidecar.watch(lambda: None)
+    (tmp_path / "link").symlink_to(keytab.parent)
+    same = [f"{keytab.parent}/ccache", f"{tmp_path}/link/ccache"]
+    for path in (*same, f"{tmp_path}/elsewhere"):
+        start(KERBEROS_CCACHE=path).sidecar.watch(lambda: None)
 
-    exposed = log.events("keytab_exposed")
-    assert [str(keytab.parent)] == [event["folder"] for event in exposed]
+    assert same == [event["ccache"] for event in log.events("keytab_exposed")]

@@ -170,7 +170,7 @@ def test_a_one_shot_is_not_done_while_rows_are_missing(one: Sidecar) -> None:
     one.grant_role()
 
     assert (["partial"] * 3, 2) == ([end.result for end in ends], passes)
-    assert {("permissions_differ", "1 permissions differ from their definition")} == problems
+    assert {("permissions_differ", "permissions that differ from their definition: 1")} == problems
     assert ("unchanged", True) == (run(session).result, one.sidecar.readiness().ready)
 
 

@@ -42,7 +42,7 @@ class Found:
 
     Args:
         ticket: ``None`` if the ccache is missing or unusable.
-        published_at: Unix time; ``None`` if the file does not exist.
+        published_at: Unix time; ``None`` if the file cannot be found.
         problem: Why the file is invalid or unreadable for consumers; empty if it is neither.
     """
 

@@ -126,7 +126,7 @@ class KerberosSidecar:
         """
         keytab = slot.entry.keytab
         folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
-        if os.path.dirname(slot.entry.ccache) == folder:
+        if os.path.realpath(os.path.dirname(slot.entry.ccache)) == os.path.realpath(folder):
             log.warning(
                 "keytab_exposed",
                 folder=folder,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import closing
 
 from sidecar_runtime import child
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
@@ -138,9 +139,8 @@ class _Checks:
         try:
             if file:
                 file.refresh()
-            database = Database(address)
-            look = comparison.look(database)
-            database.close()
+            with closing(Database(address)) as database:
+                look = comparison.look(database)
             with PassLock(address) as lock:
                 lock.try_write()
                 is_free = lock.try_acquire()
@@ -154,7 +154,8 @@ class _Checks:
         say("ok", "differences", counted or "none")
         for dag_id, failure in sorted(look.failing.items()) if include_dags else ():
             say("??", f"DAG {dag_id}", f"{failure.reason}: {failure.text}")
-        say("ok", "needed?", _need(airflow, look))
+        need = "yes: Airflow does not apply the roles file" if file else _need(airflow, look)
+        say("??" if need.startswith("hardly") else "ok", "needed?", need)
         if file and file.problem:
             return fail("roles file", file.problem)
         if file and file.document:

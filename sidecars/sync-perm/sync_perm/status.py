@@ -67,7 +67,7 @@ class Status:
         count = reasons["not_fixed"]
         self._dag_shortfall = f"DAGs that passes did not fix: {count}" if count else ""
         if items:
-            problem = f"{len(items)} permissions differ from their definition"
+            problem = f"permissions that differ from their definition: {len(items)}"
             self.readiness = Readiness(False, revision, problem=problem)
         elif not is_defined:
             problem = "the roles' definition could not be read; a pass will write it"

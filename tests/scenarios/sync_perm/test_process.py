@@ -38,7 +38,7 @@ def test_one_shot_with_grants_missing_gives_up(
     assert 3 == ended.code
     assert ["partial"] == [event["result"] for event in daemon.find_events("cycle_finished")][:1]
     (gave_up,) = daemon.find_events("sidecar_gave_up")
-    assert gave_up["error"].startswith("permissions_differ: 1 permissions differ")
+    assert gave_up["error"].startswith("permissions_differ: permissions that differ")
 
 
 @pytest.mark.usefixtures("only_in_full")

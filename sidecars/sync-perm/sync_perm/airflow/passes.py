@@ -23,7 +23,6 @@ from sync_perm.airflow.redaction import Redaction
 from sync_perm.airflow.surroundings import empty_database, environment, unwritable
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.database.connection import Address
-from sync_perm.database.database import ADVICE
 from sync_perm.database.lock import PassLock
 from sync_perm.database.tables import Tables, by_role
 from sync_perm.plan import CliCause, Pass
@@ -232,7 +231,7 @@ class AirflowPasses:
             raise SidecarError(
                 "driver_missing",
                 f"Airflow's Python has no module {module!r}, which the URL needs",
-                ADVICE["driver_missing"],
+                "Add the driver to your Airflow image, and rebuild sync-perm's image from it.",
             )
         if ended.code or failed or (is_script and not listener.is_done):
             said = failed or {}  # an error may have no text

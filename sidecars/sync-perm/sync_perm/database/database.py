@@ -67,7 +67,7 @@ ADVICE = {
     "the sidecar recovers once the host name leads to the primary.",
     "database_lost": "The sidecar reconnects automatically.",
     "database_failed": "Read the database's message.",
-    "driver_missing": "Install the driver that the URL needs.",
+    "driver_missing": "Install sync-perm with all of its dependencies: rebuild its image.",
 }
 
 
