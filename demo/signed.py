@@ -65,7 +65,7 @@ def forgery_is_refused(stage: Stage) -> Result:
     path.write_bytes(b"forged: true\n")
     run_s3_sync(stage, "publish", "checkout")
     seconds = _wait_until_refused(stage, "release_untrusted")
-    say("put back an old pointer that is signed with the trusted key")
+    say("restored an old pointer that is signed with the trusted key")
     stage.bucket.overwrite(POINTER, old)
     _wait_until_refused(stage, "release_replayed")
     check(files_in(stage.dags / "current") == good, "the last good release stayed")

@@ -52,6 +52,12 @@ def check(s3: FakeS3, target: Path, capsys: pytest.CaptureFixture[str]) -> Check
     return run
 
 
+def test_credentials_of_a_public_bucket_are_reported_as_unused(check: Check) -> None:
+    said = " ".join(check(0, {"S3_SYNC_BUCKET_ACCESS": "public"}).split())
+
+    assert "credentials not used: requests are unsigned; " in said
+
+
 def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
     target.mkdir()
     (target / "mine.py").write_text("mine")

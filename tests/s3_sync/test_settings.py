@@ -124,7 +124,7 @@ def test_reads_buckets_and_access_points(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        *((name, "is not a valid bucket name") for name in NO_BUCKETS),
+        *((name, "digits, dots, hyphens, underscores") for name in NO_BUCKETS),
         ("arn:aws:s3:::a-bucket", "is not the ARN of an S3 access point"),
         ("arn:aws:s3::123456789012:accesspoint/m.mrap", "multi-region access point"),
         (ARN.replace(":s3:", ":s3-object-lambda:"), "Object Lambda access point"),

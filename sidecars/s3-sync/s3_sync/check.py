@@ -71,7 +71,9 @@ class _Checks:
             credentials, config = self._chain.current(self._fence)
             endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
             where = f"{endpoint}, region {config.region or 'not set'}"
-            say("ok", "credentials", f"from {credentials.method}; {where}")
+            is_public = self._settings.bucket_access == "public"
+            used = "not used: requests are unsigned" if is_public else f"from {credentials.method}"
+            say("ok", "credentials", f"{used}; {where}")
             identity = self._chain.identity(self._fence)
             say(
                 "ok" if identity else "??", "identity", identity or "not reported by STS; not fatal"

@@ -35,7 +35,7 @@ class SyncMetrics(Metrics):
             "s3_sync_published_files_total", "Files published, new or changed."
         )
         self.deleted = self.counter(
-            "s3_sync_deleted_files_total", "Files removed because the source no longer has them."
+            "s3_sync_deleted_files_total", "Files removed because the source does not have them."
         )
         self.healed = self.counter(
             "s3_sync_healed_files_total", "Published files restored after damage on disk."

@@ -95,7 +95,8 @@ def bucket(text: str) -> str:
     if re.search(r"--[a-z0-9-]+--x-s3$", name):
         raise ValueError("is an S3 Express directory bucket, which s3-sync does not support")
     if not _BUCKET_NAME.fullmatch(name):
-        raise ValueError("is not a valid bucket name (3 to 63 letters, digits, dots, hyphens)")
+        characters = "letters, digits, dots, hyphens, underscores"
+        raise ValueError(f"is not a valid bucket name (3 to 63 {characters})")
     return name
 
 

@@ -1,13 +1,11 @@
 """What is said of a folder that another process writes, that nobody can write, or that is gone."""
 
-import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from s3_sync import lease
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import FakeS3, error
 from tests.support.shelf import RELEASE, Shelf
@@ -75,16 +73,16 @@ def test_a_standby_reports_that_another_source_or_layout_is_published(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_start_on_a_volume_that_cannot_be_written_looks_at_the_files(
-    process: Process, monkeypatch: pytest.MonkeyPatch, layout: dict[str, str]
+def test_a_start_that_cannot_open_the_lock_looks_at_the_files(
+    process: Process, layout: dict[str, str]
 ) -> None:
+    """As on a volume that is mounted read-only, which only root could arrange."""
     process.run(KEYS | layout)
     process.stop()
+    lock = process.folder / ".s3-sync/lock"
+    lock.unlink()
+    lock.mkdir()
 
-    def read_only(path: str) -> tuple[int, int]:
-        raise OSError(errno.EROFS, "Read-only file system", path)
-
-    monkeypatch.setattr(lease, "open_folders", read_only)
     process.start(KEYS | layout)
     process.fail()
     assert process.is_ready

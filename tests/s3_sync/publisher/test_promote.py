@@ -212,7 +212,8 @@ def test_what_is_not_what_it_says_is_not_promoted(
     spoil(places, release)
     places.prd.server.forget()
 
-    assert reason == failure(places.promote).reason
+    found = failure(places.promote)
+    assert reason == found.reason and found.advice
     assert [] == places.prd.writes()
     assert B == places.prd.current()
 

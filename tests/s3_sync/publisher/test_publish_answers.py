@@ -56,7 +56,8 @@ def test_an_answer_that_s3_does_not_give_is_a_named_error(bucket: Bucket) -> Non
     found = failure(bucket.publish, A)
 
     assert "client_error" == found.reason
-    assert "s3://dags-bucket/dags/" in found.message and "Not here" in found.message
+    assert "S3 rejected the request for s3://dags-bucket/dags/" in found.message
+    assert "Not here" in found.message and found.advice
 
 
 def test_to_delete_what_is_not_there_is_fine_whatever_a_store_says(bucket: Bucket) -> None:

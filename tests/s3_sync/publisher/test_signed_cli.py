@@ -91,6 +91,19 @@ def test_the_commands_sign_and_verify_and_say_so(
         assert 0 == run(*arguments, *trusted).code, arguments
 
 
+@pytest.mark.parametrize("name", ["current", "previous"])
+def test_a_turn_that_does_not_exist_is_reported_with_advice(
+    run: Run, bucket: Bucket, name: str
+) -> None:
+    if name == "previous":
+        bucket.publish(A)
+
+    said = run("diff", name, name, *JSON)
+
+    assert (3, "history_empty") == (said.code, said.facts()["reason"])
+    assert "`s3-sync releases`" in said.facts()["advice"]
+
+
 def test_releases_are_listed_beside_a_pointer_that_is_not_one_or_was_put_back(
     run: Run, bucket: Bucket
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_proxy_that_gives_no_tunnel_is_named_without_its_password(refusal: Ste
     assert "proxy_refused" == error.reason
     assert "HTTPS_PROXY" in error.advice
     assert "p%40ss" not in error.message and "p@ss" not in error.message
+    assert ("closed the connection" in error.message) == (CLOSE in refusal)
 
 
 @pytest.mark.parametrize(

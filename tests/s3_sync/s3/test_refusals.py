@@ -261,6 +261,8 @@ def test_every_answer_has_a_reason_for_a_list_and_for_a_get(
     reasons: tuple[str, str], found: Answer
 ) -> None:
     assert reasons == (reason_of(LIST, found), reason_of(GET, found))
+    for error in (explained(LIST, found), explained(GET, found)):
+        assert isinstance(error, ObjectMoved) or error.advice
 
 
 def test_failures_of_one_object_are_told_from_those_of_the_source() -> None:

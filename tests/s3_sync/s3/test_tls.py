@@ -189,6 +189,18 @@ def test_the_store_of_the_system_is_looked_at_too(
     assert (1, 2) == (len(before.get_ca_certs()), len(trust.context().get_ca_certs()))
 
 
+def test_the_bundle_that_cannot_be_read_is_named_without_a_setting_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    fallback = str(tmp_path / "cacert.pem")
+
+    failed = raised(SourceError, Trust, config(ca_fallback=fallback))
+
+    assert f"the CA bundle {fallback} cannot be read: No such file" in failed.message
+
+
 def test_what_has_not_changed_is_read_once(server: Server) -> None:
     for given in (config(ca_bundle=str(server.old)), config()):
         trust = Trust(given)

@@ -309,6 +309,7 @@ def test_a_slow_server_is_waited_for_until_the_limit() -> None:
         with pytest.raises(WireError) as caught:
             await line.ask(*pieces, pause=pause, seconds=needed - 10)
         assert "request_timeout" == caught.value.reason
+        assert "the data arrives too slowly" in caught.value.message
         assert begin + needed - 10 == pytest.approx(line.loop.time(), abs=0.1)
 
     run(scene)

@@ -350,7 +350,11 @@ def _turn_of(store: Store, text: str) -> str:
     pointer = current.trusted if current else None
     turn = pointer and (pointer.turn if text == "current" else pointer.previous)
     if not turn:
-        raise ReleaseError("history_empty", f"{store.url} has no {text} release")
+        raise ReleaseError(
+            "history_empty",
+            f"{store.url} has no {text} release",
+            "Pass a revision; `s3-sync releases` lists the existing ones.",
+        )
     return turn.revision
 
 

@@ -131,7 +131,11 @@ def _current(source: Store) -> Pointer:
     current = read_current(source)
     pointer = current.trusted if current else None
     if current is None or pointer is None:
-        raise ReleaseError("history_empty", f"nothing has been published to {source.url} yet")
+        raise ReleaseError(
+            "history_empty",
+            f"nothing has been published to {source.url} yet",
+            "Check SOURCE, publish to it first, or pass a revision that exists there.",
+        )
     check_not_replayed(current)
     return pointer
 

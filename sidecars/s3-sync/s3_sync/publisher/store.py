@@ -28,7 +28,7 @@ from botocore.config import Config
 from s3_sync.publisher.boto_errors import code_of, reason_of, status_of, unreachable
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation, Refusal, Request, S3Error, explain, is_denied
-from s3_sync.s3.wire import Answer
+from s3_sync.s3.wire import ADVICE, Answer
 from s3_sync.settings import Settings
 from s3_sync.signature import NO_KEYS, Trust
 from sidecar_runtime.aws.chain import whoami
@@ -415,7 +415,8 @@ class Store:
         explained = explain(answer, refusal, request, identity)
         if isinstance(explained, SidecarError):
             return explained
-        return S3Error("client_error", f"S3 refused {request.url} ({error})")
+        text = f"S3 rejected the request for {request.url} ({error})"
+        return S3Error("client_error", text, ADVICE["client_error"])
 
     def _access_key(self) -> str:
         found = self._session.get_credentials()

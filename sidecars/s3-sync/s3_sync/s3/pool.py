@@ -285,8 +285,11 @@ async def _ask_for_tunnel(
     # One byte at a time, because the bytes after the head belong to TLS.
     while not head.endswith(b"\r\n\r\n"):
         byte = await loop.sock_recv(sock, 1)
-        if not byte or len(head) > PROXY_HEAD_LIMIT_BYTES:
+        if not byte:
             raise WireError("proxy_refused", "the proxy closed the connection on CONNECT")
+        if len(head) > PROXY_HEAD_LIMIT_BYTES:
+            limit = f"over {PROXY_HEAD_LIMIT_BYTES} bytes of headers"
+            raise WireError("proxy_refused", f"the proxy answered CONNECT {target} with {limit}")
         head += byte
     status = head.split(b"\r\n", 1)[0].decode("latin-1")
     if status.split(" ")[1:2] == ["407"]:

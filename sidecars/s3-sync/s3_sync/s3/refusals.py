@@ -267,7 +267,8 @@ def explain(
                 "is always the same object, the store cannot read that object.",
             )
         case status if status >= 500:
-            return ObjectError("server_error", f"S3 failed to serve {where} ({said})")
+            said = f"S3 failed to serve {where} ({said})"
+            return ObjectError("server_error", said, ADVICE["server_error"])
         case status if 300 <= status < 400:
             return error(
                 "redirect_refused",
@@ -276,7 +277,8 @@ def explain(
                 "credentials are never sent to another host",
                 "Check the endpoint and AWS_REGION, and check for a proxy or captive portal.",
             )
-    return error("client_error", f"S3 rejected the request for {where} ({said})")
+    said = f"S3 rejected the request for {where} ({said})"
+    return error("client_error", said, ADVICE["client_error"])
 
 
 def _explain_denied(

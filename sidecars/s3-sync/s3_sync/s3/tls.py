@@ -75,9 +75,10 @@ def _load(config: AwsConfig) -> ssl.SSLContext:
         if not has_store and config.ca_fallback:
             context.load_verify_locations(cafile=config.ca_fallback)
     except (OSError, ssl.SSLError) as error:
+        bundle = config.ca_bundle or error.filename or config.ca_fallback
         raise SourceError(
             "tls_failed",
-            f"the CA bundle {config.ca_bundle} cannot be read: {error.strerror or error}",
+            f"the CA bundle {bundle} cannot be read: {error.strerror or error}",
             "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE.",
         ) from None
     return context

@@ -30,6 +30,8 @@ Check = Callable[[dict[str, str]], object]
 
 
 ADVICE = {
+    "client_error": "Follow the quoted error. If it gives no cause, check the endpoint and any "
+    "proxy in front of it.",
     "connection_lost": "It is retried. If it persists, check for a proxy or firewall that cuts "
     "connections.",
     "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
@@ -314,9 +316,6 @@ class Connection(asyncio.Protocol):
             self._fail(StaleConnection())  # a firewall forgot the connection and drops packets
             return
         silent = now - self._heard_at
-        self._fail(
-            WireError(
-                "request_timeout",
-                f"the response was not complete in time (no data for {silent:.0f} s)",
-            )
-        )
+        is_slow = self._has_begun and silent < IDLE_SECONDS
+        why = "the data arrives too slowly" if is_slow else f"no data for {silent:.0f} s"
+        self._fail(WireError("request_timeout", f"the response was not complete in time ({why})"))
