@@ -2,12 +2,15 @@
 What git, ssh and git-sync say, as reasons.
 """
 
+import errno
 import json
+import os
 import time
 
 import pytest
 
 from git_sync_wrapper.refusals import REFUSALS, explain, heard
+from sidecar_runtime.volume.errors import explain_os_error
 
 SAID = {
     "target_full": "fatal: write error: No space left on device",
@@ -61,6 +64,12 @@ def test_knows_what_is_said(reason: str, said: str) -> None:
 
     assert reason == error.reason
     assert error.advice
+
+
+def test_the_volume_has_one_advice_whoever_fails_on_it() -> None:
+    for number in (errno.ENOSPC, errno.EACCES):
+        own = explain_os_error(OSError(number, os.strerror(number)), "cannot write")
+        assert own.advice == explain(os.strerror(number)).advice
 
 
 def test_what_nobody_knows_is_quoted() -> None:

@@ -14,6 +14,10 @@ from sidecar_runtime.errors import SidecarError
 FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 DENIED_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
+FULL_ADVICE = "Enlarge the volume (emptyDir: sizeLimit). The published files are unchanged."
+DENIED_ADVICE = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
+LINK_ADVICE = "Move it away, and mount nothing at this path: consumers mount its parent folder."
+
 
 class TargetError(SidecarError):
     """
@@ -42,7 +46,7 @@ def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
     """
     said = f"{what}: {error.strerror or error}"
     if error.errno in FULL_ERRORS:
-        advice = "Enlarge the volume (emptyDir: sizeLimit). The published files are unchanged."
+        advice = FULL_ADVICE
         if path and _has_no_inode(path):
             said += " (no free inodes)"
             advice = "Reduce the number of files, or use a volume with more inodes. The published "
@@ -50,8 +54,7 @@ def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
         return TargetError("target_full", said, advice)
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
-        advice = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
-        return TargetError("target_denied", said, advice)
+        return TargetError("target_denied", said, DENIED_ADVICE)
     advice = "Check the volume and its node. The published files are unchanged."
     if error.errno == errno.EXDEV:
         advice = "Another volume is mounted at that path, inside the target. Mount it elsewhere."

@@ -22,6 +22,7 @@ from dataclasses import KW_ONLY, dataclass
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import LINK_ADVICE
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
@@ -353,7 +354,7 @@ class Snapshots:
             raise SidecarError(
                 "link_blocked",
                 f"{self.link!r} cannot be replaced with the link: {error.strerror}",
-                "Move it away, and mount nothing at this path: consumers mount its parent folder.",
+                LINK_ADVICE,
             ) from error
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.volume.errors import DENIED_ADVICE, FULL_ADVICE
 
 SAID_CHARACTERS = 700
 # git-sync's errors: `Run(git fetch …): exit status 128: { stdout: "…", stderr: "fatal: …" }`.
@@ -36,7 +37,7 @@ REFUSALS = {
     "target_full": Refusal(
         r"No space left on device|Disk quota exceeded|unable to write (file|new index)"
         r"|Out of diskspace",
-        "Raise the volume's size (emptyDir: sizeLimit). The published commit is not affected.",
+        FULL_ADVICE,
     ),
     "out_of_memory": Refusal(
         r"signal: killed|died of signal 9|out of memory|Cannot allocate memory",
@@ -78,7 +79,7 @@ REFUSALS = {
     "tls_failed": Refusal(
         r"SSL certificate problem|certificate verif|gnutls_handshake|SSL_ERROR|unable to get local"
         r" issuer|x509: ",
-        "If your company's own CA signs the certificate, set GIT_SSL_CAINFO to its CA bundle.",
+        "If a company CA signs the traffic, set GIT_SSL_CAINFO to its bundle.",
     ),
     "remote_unreachable": Refusal(
         r"Failed to connect|Couldn't connect|Connection refused|No route to host"
@@ -87,7 +88,7 @@ REFUSALS = {
     ),
     "remote_timeout": Refusal(
         r"timed out|Timeout was reached|i/o timeout",
-        "Check the route to the git server: dropped packets are a common cause.",
+        "Check the route to the git server for dropped packets.",
     ),
     "login_missing": Refusal(
         r"could not read (Username|Password)|terminal prompts disabled",
@@ -121,7 +122,7 @@ REFUSALS = {
     ),
     "target_denied": Refusal(
         r"Permission denied|Read-only file system|Operation not permitted",
-        "Mount the volume writable, and set fsGroup or runAsUser so that the pod can write to it.",
+        DENIED_ADVICE,
     ),
 }
 

@@ -71,8 +71,9 @@ class Settings(GateSettings):
     )
     timeout_seconds: float = inherited(
         "timeout_seconds",
-        text="Abandon a cycle that takes longer: it counts as failed and never publishes. Never "
-        "less than git-sync's own --sync-timeout plus two minutes.",
+        text="Abandon a cycle that takes longer: it counts as failed and never publishes. A "
+        "value below twice git-sync's --sync-timeout plus three minutes is raised to that; with "
+        "--submodules=off, a value below --sync-timeout plus two minutes.",
     )
     http_bind: tuple[str, int] = inherited(
         "http_bind",
@@ -138,7 +139,7 @@ class Settings(GateSettings):
     username_file: str | None = setting(
         "USERNAME_FILE",
         absolute_path,
-        text="A file with the user name, read at each login, for use with --password-file.",
+        text="A file with the user name, read at each login. Replaces GITSYNC_USERNAME.",
     )
     credentials: Source = setting(
         "CREDENTIALS",

@@ -41,7 +41,7 @@ class Status:
         if self._options.is_pinned and self._refusal:
             problem = f"the gate refuses {self._refusal.revision}, which GITSYNC_REF pins"
         if published.fallback:
-            shortfall = f"the gate refused {published.fallback}; this commit is a fallback"
+            shortfall = f"the gate refused {published.fallback}, so this is a fallback"
         return Readiness(not problem, published.commit, published.published_at, problem, shortfall)
 
     def publish(self, published: Published, *, is_holder: bool) -> None:

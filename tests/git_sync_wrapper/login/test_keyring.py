@@ -135,6 +135,14 @@ def test_contradictions_are_named(repo: str, variables: dict[str, str], setting:
     assert all(problem.problem for problem in error.problems)
 
 
+def test_a_file_with_the_username_needs_either_kind_of_password() -> None:
+    variables = {"GIT_SYNC_WRAPPER_USERNAME_FILE": "/u"}
+
+    keyring(**variables, GITSYNC_PASSWORD="p")  # is enough
+    (problem,) = raised(SettingsError, keyring, **variables).problems
+    assert "needs GITSYNC_PASSWORD or --password-file" == problem.problem
+
+
 def test_the_secret_in_a_contradiction_is_not_shown() -> None:
     variables = {CREDENTIALS: "codecommit", "GITSYNC_ASKPASS_URL": "http://u:hunter2@x"}
     assert "hunter2" not in str(raised(SettingsError, keyring, REPO, **variables))

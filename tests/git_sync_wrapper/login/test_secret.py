@@ -63,21 +63,23 @@ def test_a_new_content_is_not_decoded_for_the_old_ones_sake(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("content", "reason", "said"),
     [
-        ("", "secret_empty"),
-        ("\n", "secret_empty"),
-        ("one\ntwo", "secret_malformed"),
-        ("a\0b", "secret_malformed"),
+        ("", "secret_empty", "is empty"),
+        ("\n", "secret_empty", "is empty"),
+        ("one\ntwo", "secret_malformed", "has several lines"),
+        ("a\0b", "secret_malformed", "contains a NUL byte"),
     ],
 )
-def test_what_git_cannot_be_told_is_an_error(tmp_path: Path, content: str, reason: str) -> None:
+def test_what_git_cannot_be_told_is_an_error(
+    tmp_path: Path, content: str, reason: str, said: str
+) -> None:
     file = tmp_path / "password"
     file.write_text(content)
 
     error = error_of(Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file)))
 
-    assert (reason, True) == (error.reason, "GITSYNC_PASSWORD_FILE" in error.message)
+    assert (reason, f"GITSYNC_PASSWORD_FILE {said}") == (error.reason, error.message)
     assert error.advice
 
 

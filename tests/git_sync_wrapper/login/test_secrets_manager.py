@@ -241,3 +241,11 @@ def test_each_refusal_has_its_reason_and_says_who_may_fix_it(
     if reason in ("access_denied", "kms_key_unusable"):
         who = "arn:aws:sts::123456789012:assumed-role/dags/x"
         assert f"{who} is not authorized to perform" in error.message
+
+
+def test_a_refusal_without_an_answer_of_sts_says_so(child: FakeChild) -> None:
+    child.says({"refused": {"code": "DecryptionFailure", "message": "no"}})
+    child.does('case "$*" in *whoami*) exit 1; esac', f"cat {child.program.parent / 'answer'}")
+
+    said = error_of(manager()).message
+    assert said.startswith("an unknown identity (STS did not report it) is not authorized")

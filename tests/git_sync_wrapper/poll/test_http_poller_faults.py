@@ -20,27 +20,30 @@ from tests.support.program import own_port
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 
+HTML = {"Content-Type": "text/html"}
+
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "said"),
+    ("answer", "reason", "said", "advised"),
     [
-        (Answer(404), "repository_not_found", "404"),
-        (Answer(429), "throttled", "429"),
-        (Answer(503), "throttled", "503"),
-        (Answer(500), "server_error", "500"),
-        (Answer(418), "server_error", "418"),
-        (Answer(200, {"Content-Type": "text/html"}, b"<html>Sign in"), "not_a_git_server", ""),
+        (Answer(404), "repository_not_found", "404", "GITSYNC_REPO"),
+        (Answer(429), "throttled", "429", "longer period"),
+        (Answer(503), "throttled", "503", "check the git server"),
+        (Answer(500), "server_error", "500", "Check the git server"),
+        (Answer(418), "server_error", "418", "Check the git server"),
+        (Answer(200, HTML, b"<html>Sign in"), "not_a_git_server", "", "login page"),
+        (Answer(200, {}, b"000fERR go away0000"), "remote_refused", "go away", "quoted error"),
     ],
 )
 def test_each_answer_has_its_reason(
-    server: GitServer, poll: Poll, answer: Answer, reason: str, said: str
+    server: GitServer, poll: Poll, answer: Answer, reason: str, said: str, advised: str
 ) -> None:
     server.inject(faults.answer_with(answer))
 
     error = error_of(poll(server.url()))
 
     assert (reason, True) == (error.reason, said in error.message)
-    assert error.advice
+    assert advised in error.advice
 
 
 def test_after_a_failure_everything_is_requested_again(server: GitServer, poll: Poll) -> None:
@@ -159,6 +162,15 @@ def test_a_server_that_is_not_there_is_named(
 @pytest.mark.parametrize("repo", ["http://a..b/x", "http://host/p\u00e4th", "http://host/a b"])
 def test_an_odd_url_is_an_error_and_no_bug(poll: Poll, repo: str) -> None:
     assert error_of(poll(repo, http_proxy="")).reason
+
+
+@pytest.mark.parametrize("character", ["\u20ac", "\u200b", "\x07"])
+def test_a_header_that_http_cannot_send_is_an_error_in_plain_words(
+    server: GitServer, poll: Poll, character: str
+) -> None:
+    error = error_of(poll(server.url(), GITSYNC_GIT_CONFIG=f'http.extraHeader:"X: {character}"'))
+
+    assert error.message.endswith("a header contains a character that HTTP does not allow")
 
 
 def test_silence_and_an_answer_that_drips_are_not_waited_for(server: GitServer, poll: Poll) -> None:

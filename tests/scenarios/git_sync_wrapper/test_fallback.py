@@ -48,7 +48,7 @@ def test_the_newest_parent_that_is_accepted_is_shown_until_a_good_commit_comes(
     assert {"name": accepted, "refused": refused}.items() <= wrapper.wait_for_event(
         "gate_fallback"
     ).items()
-    said = f"the gate refused {refused}; this commit is a fallback"
+    said = f"the gate refused {refused}, so this is a fallback"
     assert said == wrapper.status()["shortfall"]
     wait_until(lambda: 1 == wrapper.metrics()[REFUSED], "the newest is refused")
     assert (1, refused) == (wrapper.metrics()[FALLBACK], record(here))

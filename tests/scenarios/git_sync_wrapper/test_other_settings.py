@@ -59,5 +59,5 @@ def test_of_another_repository_the_newest_accepted_commit_is_shown_and_a_one_sho
     assert accepted == here.shown()
     wrapper = restart(here, **settings)
     wrapper.wait_until_ready()
-    said = f"the gate refused {refused}; this commit is a fallback"
+    said = f"the gate refused {refused}, so this is a fallback"
     assert said == wrapper.status()["shortfall"]

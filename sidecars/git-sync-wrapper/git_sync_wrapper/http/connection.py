@@ -63,7 +63,7 @@ class Remote:
         Return the bytes of a request, which may be sent repeatedly.
 
         Raises:
-            ValueError: The URL or a header contains a line break or a character outside Latin-1.
+            ValueError: The URL or a header contains a character that HTTP does not allow.
         """
         proxy = self._way.proxy
         target = path
@@ -74,8 +74,8 @@ class Remote:
             headers = {**headers, "Content-Length": str(len(body))}
         fields = {"Host": self._host, "Accept": "*/*", **headers, **self._way.headers}
         lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
-        if not "".join(lines).isprintable():
-            raise ValueError("the URL or a header contains a line break")
+        if not (text := "".join(lines)).isprintable() or max(text) > "\xff":
+            raise ValueError("the URL or a header contains a character that HTTP does not allow")
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
     def ask(self, request: bytes, fence: Fence) -> Answer:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.login import credential_helper
-from git_sync_wrapper.login.credential import Credential, Wanted
+from git_sync_wrapper.login.credential import UNKNOWN_IDENTITY, Credential, Wanted
 from git_sync_wrapper.login.credential_server import CredentialServer
 from git_sync_wrapper.login.keyring import Keyring
 from git_sync_wrapper.login.private_folder import PrivateFolder
@@ -176,7 +176,7 @@ class Access:
         if credential is None:
             return ""
         if self._keyring.signs_for(self._repo):
-            name = self._keyring.identity(self._repo, fence) or "an AWS identity (STS: no answer)"
+            name = self._keyring.identity(self._repo, fence) or UNKNOWN_IDENTITY
         else:
             is_token = credential.password in TOKEN_PASSWORDS
             name = "a token" if is_token else f"user {credential.username}"

@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
+UNKNOWN_IDENTITY = "an unknown identity (STS did not report it)"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

@@ -175,6 +175,6 @@ def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
                 file, settings.username_file, "replaces GITSYNC_USERNAME: set only one of them"
             )
         if not has_password and source.kind != "secrets-manager":
-            yield Problem(file, settings.username_file, "needs GITSYNC_PASSWORD_FILE")
+            yield Problem(file, settings.username_file, "needs GITSYNC_PASSWORD or --password-file")
     if options.askpass_url and not options.askpass_url.startswith(("http://", "https://")):
         yield Problem("GITSYNC_ASKPASS_URL", "", "is not http(s)://HOST/…")

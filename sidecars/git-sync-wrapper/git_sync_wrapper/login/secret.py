@@ -60,9 +60,10 @@ class Cleaner:
                 "secret_empty", f"{setting} is empty", "Store a value in the Secret that sets it."
             )
         if "\n" in text or "\0" in text:
+            what = "has several lines" if "\n" in text else "contains a NUL byte"
             raise CredentialError(
                 "secret_malformed",
-                f"{setting} has several lines",
+                f"{setting} {what}",
                 "A password or token is one line: check which key of the Secret is mounted.",
             )
         return text

@@ -10,7 +10,7 @@ import threading
 import time
 
 from git_sync_wrapper.credential_source import region_of_arn
-from git_sync_wrapper.login.credential import Credential, CredentialError, Wanted
+from git_sync_wrapper.login.credential import UNKNOWN_IDENTITY, Credential, CredentialError, Wanted
 from git_sync_wrapper.login.secret import Cleaner, Secret
 from sidecar_runtime.aws.credentials import Chain, ask_child
 from sidecar_runtime.errors import SidecarError
@@ -168,7 +168,7 @@ class SecretsManager:
                     f"Secrets Manager does not return {self._secret} ({said})",
                     "Retried; if it keeps failing, check the quoted error.",
                 )
-        who = self._chain.identity(fence) or "an unknown identity (STS: no answer)"
+        who = self._chain.identity(fence) or UNKNOWN_IDENTITY
         return CredentialError(
             reason,
             f"{who} is not authorized to perform {action} on {on} ({said})",

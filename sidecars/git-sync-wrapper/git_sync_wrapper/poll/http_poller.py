@@ -110,7 +110,11 @@ class HttpPoller:
             ) from None
         except pkt.ServerSays as error:
             self._forget()
-            raise RefsError("remote_refused", f"{self._shown}: server error: {error}") from None
+            raise RefsError(
+                "remote_refused",
+                f"{self._shown}: server error: {error}",
+                "Read the quoted error. Check GITSYNC_REPO and the rights of these credentials.",
+            ) from None
         except SidecarError:
             self._forget()
             raise
@@ -246,7 +250,12 @@ class HttpPoller:
                     "Check GITSYNC_REPO, and check that the token may read the repository.",
                 )
             case 429 | 503:
-                return RefsError("throttled", said, "Wait for the retry, or set a longer period.")
+                return RefsError(
+                    "throttled",
+                    said,
+                    "The request is retried; if it keeps failing, check the git server. For a "
+                    "large fleet, set a longer period.",
+                )
             case status if 300 <= status < 400:
                 return RefsError(
                     "redirect_refused",

@@ -23,7 +23,7 @@ from git_sync_wrapper.published.tree import fill, opened, taken
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explained
+from sidecar_runtime.volume.errors import LINK_ADVICE, explained
 from sidecar_runtime.volume.files import nearest_folder, read_facts, stat_in, write_file
 from sidecar_runtime.volume.snapshots import Snapshots
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
@@ -282,9 +282,9 @@ class Volume:
             if not self._snapshots.make_room(needed_bytes, fence):
                 raise SidecarError(
                     "asked_too_much",
-                    f"{commit} and the requested commits in use exceed "
+                    f"commit {commit} and the snapshots in use exceed "
                     "GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES",
-                    "Raise it, together with the sizeLimit of the volume.",
+                    "Raise GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES and the sizeLimit of the volume.",
                 )
             prepared = f".{commit}"
             self._maker(commit, worktree, shared, fence)(prepared)
@@ -587,7 +587,7 @@ class Volume:
             raise SidecarError(
                 "link_blocked",
                 f"{link} is not a link and cannot be moved aside: {error.strerror}",
-                "Move it away, and mount nothing there: consumers mount the parent folder.",
+                LINK_ADVICE,
             ) from error
         log.warning("folder_moved_aside", folder=link, to=aside)
 
