@@ -221,7 +221,7 @@ class Gate:
             )
         except child.DeadlinePassed:
             raise Undecided(
-                f"the gate did not check {len(paths)} files within {self._timeout_seconds:g} s",
+                f"the check of {len(paths)} files took longer than {self._timeout_seconds:g} s",
                 "Raise the GATE_TIMEOUT setting or the container's CPU limit.",
             ) from None
         except OSError as error:

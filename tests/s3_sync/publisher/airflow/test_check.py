@@ -119,7 +119,7 @@ def test_without_an_airflow_the_setting_is_named(ask: Ask) -> None:
             "",
             "loading sales.py failed: signal 9",
         ),
-        (WHOLE, "exec sleep 600", "not checked within 1 s"),
+        (WHOLE, "exec sleep 600", "the check of 2 files took longer than 1 s"),
     ],
 )
 def test_what_came_to_no_end_is_no_verdict(
