@@ -167,9 +167,6 @@ setup-images: ## install the packages that build and run images without a daemon
 .PHONY: images
 images: $(SIDECARS:%=image/%) ## build all images
 
-.PHONY: image
-image: images
-
 .PHONY: $(SIDECARS:%=image/%)
 $(SIDECARS:%=image/%): image/%: ## build one image
 	@scripts/build-image $*

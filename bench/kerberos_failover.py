@@ -86,7 +86,7 @@ def failover_table(took: Took, ours: str) -> str:
     """
     tools = [ours, *PEERS]
     rows = [
-        [str(world), *(_shown(found[tool]) if tool in found else "" for tool in tools)]
+        [str(world), *(_shown(found[tool]) if tool in found else "not installed" for tool in tools)]
         for world, found in took.items()
     ]
     return table(["KDCs before the one that answers", f"**{ours}**", *PEERS], rows)

@@ -37,6 +37,13 @@ COMMITTED = ORIGIN._replace(
     ci_url="https://jenkins.example.com/job/dags/42/",
 )
 FAILURES = 3
+POD = {
+    "POD_NAME": "airflow-dag-processor-7c9d5b8f4-x2x9k",
+    "POD_NAMESPACE": "airflow",
+    "NODE_NAME": "ip-10-0-12-34.ec2.internal",
+}
+WEBSERVER = {**POD, "POD_NAME": "airflow-webserver-6d5f8c9b7-m4q8z"}
+WORKER = {**POD, "POD_NAME": "airflow-worker-0"}
 
 
 @contextmanager
@@ -46,7 +53,7 @@ def s3_sync(folder: Path) -> Iterator[SidecarProcess]:
     """
     with FakeS3() as s3:
         Shelf.at(s3).publish(FILES, origin=COMMITTED)
-        with release_daemon(s3, folder / "dags", interval="10s") as daemon:
+        with release_daemon(s3, folder / "dags", POD, interval="10s") as daemon:
             daemon.wait_until_synced()
             daemon.sync()
             yield daemon
@@ -59,7 +66,7 @@ def s3_sync_failing(folder: Path) -> Iterator[SidecarProcess]:
     """
     with FakeS3() as s3:
         Shelf.at(s3).publish(FILES, origin=COMMITTED)
-        with release_daemon(s3, folder / "dags", interval="1s") as daemon:
+        with release_daemon(s3, folder / "dags", POD, interval="1s") as daemon:
             daemon.wait_until_synced()
             s3.stop()
             yield daemon
@@ -74,7 +81,7 @@ def sync_perm_failing(folder: Path) -> Iterator[SidecarProcess]:
     with Postgres() as postgres:
         database = airflow.new_postgres(postgres, folder / "home")
         airflow.write_dags(database, folder / "home", {"sales": {"analysts": ["can_read"]}})
-        with SyncPerm(airflow, database.url, folder / "supervisor") as daemon:
+        with SyncPerm(airflow, database.url, folder / "supervisor", WEBSERVER) as daemon:
             daemon.wait_until_good()
             postgres.stop()
             yield daemon
@@ -86,7 +93,7 @@ def kerberos_failing(folder: Path) -> Iterator[SidecarProcess]:
     Yield kerberos with a valid ticket, while the KDC is down.
     """
     with Kdc(folder / "kdc") as kdc, site(kdc, "airflow", "10h", "7d") as here:
-        daemon = here.publish()
+        daemon = here.publish(**WORKER)
         kdc.stop()
         daemon.sighup()
         yield daemon
@@ -103,7 +110,7 @@ def git_sync_wrapper_failing(folder: Path) -> Iterator[SidecarProcess]:
     path = f"{programs}:{VENV_BIN}:/usr/local/bin:/usr/bin:/bin"
     with git_site(folder) as here:
         here.repository.commit({"sales.py": "VALUE = 1\n"}, author="Ada Example")
-        daemon = here.publish(PATH=path, GIT_SYNC_WRAPPER_GIT_SYNC=None)
+        daemon = here.publish(PATH=path, GIT_SYNC_WRAPPER_GIT_SYNC=None, **POD)
         message, author = "Add the sales report", "Ada Example"
         here.repository.commit(FILES, message=message, author=author)
         here.wait_until_shown(here.repository.head(), daemon)

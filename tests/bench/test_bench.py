@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from bench.kerberos_failover import World, failover_table
 from bench.measure import run
 from bench.pages.report import PAGE
 from tests.docs.code import ROOT
@@ -46,3 +47,11 @@ def test_cpu_of_children_counts() -> None:
     cost = run([sys.executable, "-I", "-S", "-c", code], {"PATH": "/usr/bin:/bin"})
 
     assert cost.cpu_seconds >= 0.59
+
+
+def test_failover_table_shows_which_program_is_missing() -> None:
+    took = {World(1, "UDP"): {"kerberos": 1.0, "kinit": None}}
+
+    row = failover_table(took, "kerberos").splitlines()[-1]
+
+    assert "| 1 silent, UDP first | 1.00 s | none in 60 s | not installed |" == row
