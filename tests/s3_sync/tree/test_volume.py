@@ -75,14 +75,6 @@ def test_opening_fails_without_a_leak(folder: Path, name: str) -> None:
     assert before == held(folder)
 
 
-def test_closing_leaves_no_descriptor(folder: Path) -> None:
-    before = held(folder)
-
-    reopen(folder, fsync=True)
-
-    assert before == held(folder)
-
-
 # --- hidden from Airflow
 
 

@@ -1,7 +1,6 @@
 """The life of the process: signals, one-shot, limits, restarts, and what it does to the target."""
 
 import os
-import signal
 import socket
 import stat
 from pathlib import Path
@@ -13,19 +12,6 @@ from tests.support.fake_s3 import FakeS3, is_get, is_list
 from tests.support.faults import hang
 from tests.support.scripted import FILES, daemon_for, published, staged
 from tests.support.waiting import wait_until
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_an_idle_daemon_at_once(start: StartDaemon, number: signal.Signals) -> None:
-    daemon = start().until_synced()
-    daemon.send_signal(number)
-
-    end = daemon.wait_for_exit()
-
-    assert end.code == 0
-    assert daemon.find_events("signal_received", signal=number.name)
-    assert daemon.find_events("sidecar_stopped", exit_code=0)
-    assert daemon.stray_lines == []
 
 
 @pytest.mark.parametrize("after", [None, 0, 5])
@@ -45,16 +31,6 @@ def test_sigterm_ends_a_hanging_download_at_once(
     assert published(target) == FILES
     assert staged(target) == []
     assert daemon.stray_lines == []
-
-
-def test_sigterm_ends_a_hanging_listing_at_once(s3: FakeS3, start: StartDaemon) -> None:
-    s3.inject(hang(), is_list)
-    daemon = start()
-    s3.wait_for(is_list)
-
-    end = daemon.terminate()
-
-    assert end.code == 0
 
 
 def test_a_one_shot_publishes_and_ends(target: Path, start: StartDaemon) -> None:
@@ -166,25 +142,6 @@ def test_two_daemons_on_one_target_take_turns(s3: FakeS3, target: Path, start: S
     second.wait_for_event("target_acquired")
     s3.put("dags/new.py", b"new")
     wait_until((target / "new.py").exists, "the second one publishes")
-
-
-def test_a_one_shot_waits_for_the_target(start: StartDaemon) -> None:
-    first = start().until_synced()
-    second = start({"S3_SYNC_ONE_SHOT": "true"}, interval="0.5")
-    second.wait_for_event("target_waiting")
-    assert second.is_running()
-
-    first.terminate()
-
-    assert second.wait_for_exit(15).code == 0
-
-
-def test_a_one_shot_gives_up_waiting_for_the_target(start: StartDaemon) -> None:
-    start().wait_until_synced()
-    settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
-    second = start(settings, interval="0.5")
-
-    assert second.wait_for_exit(15).code == 3
 
 
 def test_a_one_shot_dry_run_ends(target: Path, start: StartDaemon) -> None:

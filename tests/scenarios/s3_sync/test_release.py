@@ -82,26 +82,6 @@ def test_empty_volume_costs_three_requests_and_a_poll_one(
     assert FILES == consumed(target)
 
 
-def test_new_release_costs_three_requests_and_takes_what_changed(
-    s3: FakeS3, shelf: Shelf, begin: Begin
-) -> None:
-    daemon = begin().until_synced()
-    release = shelf.publish({**FILES, "pkg/b.py": b"print('new')\n" * 50}, executable={"run.sh"})
-    s3.forget()
-
-    finished = daemon.sync()
-
-    assert "changed" == finished["result"]
-    assert {"pointer": 1, "manifest": 1, "bundle": 1} == parts(s3.requests)
-    (row,) = release.manifest.locate([release.manifest.files["pkg/b.py"]])
-    assert row.stored_bytes == finished["downloaded_bytes"]
-    (asked,) = s3.seen(is_bundle)
-    assert f"bytes={row.offset}-{row.offset + row.stored_bytes - 1}" == asked.headers["range"]
-
-
-# --- what is kept
-
-
 # --- pins
 
 
@@ -132,7 +112,7 @@ def test_pin_to_another_release_takes_over_the_volume(shelf: Shelf, begin: Begin
     assert second.revision == begin().wait_until_synced()["revision"]
 
 
-# --- before the first release
+# --- a gate
 
 
 def test_gate_refuses_a_release_and_a_roll_back_makes_it_content(
