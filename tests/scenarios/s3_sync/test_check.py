@@ -19,8 +19,6 @@ from tests.support.loopback import dead_endpoint
 from tests.support.program import own_port
 from tests.support.scripted import published
 
-BUCKET_ARN = "arn:aws:s3:::dags-bucket"
-
 
 class Check(Protocol):
     """

@@ -136,16 +136,3 @@ def test_the_role_of_the_instance(s3: FakeS3, target: Path, start: StartDaemon) 
 
         assert published(target) == FILES
         assert_hides(daemon, imds.credentials.secret_key, imds.credentials.token)
-
-
-def test_no_credentials_at_all_is_explained(s3: FakeS3, start: StartDaemon) -> None:
-    daemon = start(NO_KEYS)
-
-    failed = daemon.wait_for_event("cycle_failed")
-
-    assert failed["reason"] == "credentials_missing"
-    assert "IRSA" in failed["advice"]
-    assert "AWS_ACCESS_KEY_ID" in failed["advice"]
-    assert daemon.get("/readyz").status == 503
-    assert daemon.get("/healthz").status == 200
-    assert s3.requests == []

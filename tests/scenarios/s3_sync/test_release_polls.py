@@ -55,7 +55,7 @@ def polling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polling]:
     with FakeS3() as s3:
         target: Path = tmp_path_factory.mktemp("polls") / "dags"
         daemon = release_daemon(s3, target, OFTEN, interval="0.2")
-        polling = Polling(s3, Shelf.at(s3), daemon)
+        polling = Polling(s3, Shelf(s3), daemon)
         polling.publish()
         with daemon:
             daemon.wait_until_synced()
@@ -98,23 +98,3 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_next_try(polling: P
     )
     assert finished_at < failed_at + timedelta(seconds=retry_seconds)
     polling.s3.heal()
-
-
-def test_every_poll_is_one_request_and_the_connection_is_kept(polling: Polling) -> None:
-    polling.wait_until_seen(polling.publish())
-    polling.wait_for_polls()
-    polling.wait_for_polls(20)
-
-    requests = list(polling.s3.requests)
-    assert all(map(is_pointer, requests))
-    assert len({request.connection for request in requests}) <= 2
-
-
-def test_sigterm_ends_it_in_the_middle_of_a_silent_poll(polling: Polling) -> None:
-    polling.wait_for_polls()
-    polling.s3.inject(hang(), is_pointer)
-    polling.wait_for_polls(1)
-
-    assert 0 == polling.daemon.terminate().code
-    polling.s3.heal()
-    polling.daemon.start().wait_until_synced()

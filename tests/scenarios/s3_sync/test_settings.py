@@ -1,6 +1,5 @@
 """The environment of the process: accepted and refused settings, and the errors."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -53,18 +52,6 @@ def test_a_proxy_that_we_do_not_speak_is_refused_at_start(s3: FakeS3, start: Sta
     assert "http://HOST:PORT" in line["problem"]
     assert [] == s3.requests
     assert "s3cr3t" not in daemon.log()
-
-
-def test_a_port_in_use_is_a_settings_error(target: Path, start: StartDaemon) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        daemon = start({"S3_SYNC_HTTP_BIND": address})
-
-        lines = rejected(daemon)
-
-    assert set(lines) == {"S3_SYNC_HTTP_BIND"}
-    assert address in lines["S3_SYNC_HTTP_BIND"]["value"]
-    assert published(target) == {}
 
 
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",)])
