@@ -172,17 +172,6 @@ def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
     assert before == here.shown()
 
 
-def test_sigterm_in_the_midst_of_a_fetch_leaves_nothing_behind(here: GitSite) -> None:
-    here.server.inject(hang(), is_pack)
-    wrapper = here.wrapper()
-    here.server.wait_for(is_pack)
-
-    end = wrapper.terminate()
-
-    assert 0 == end.code
-    wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)
-
-
 def test_sigkill_in_the_midst_of_a_fetch_leaves_nothing_that_hinders(here: GitSite) -> None:
     here.repository.commit({"big.bin": os.urandom(300_000)})
     here.server.inject(hang(after=200_000), is_pack, times=1)

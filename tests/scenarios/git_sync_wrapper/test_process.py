@@ -15,7 +15,6 @@ from tests.conftest import Counts
 from tests.support.children import children_so_far
 from tests.support.daemon import SidecarProcess
 from tests.support.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
-from tests.support.scripts import script
 from tests.support.users import as_user
 from tests.support.waiting import wait_until
 
@@ -87,15 +86,6 @@ def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(
     assert {0} == set(ends)
     wrapper = here.wrapper()
     here.wait_until_shown(here.repository.head(), wrapper)
-
-
-def test_git_sync_that_hangs_ends_with_its_timeout(here: GitSite) -> None:
-    body = '[ "$1" != fetch ] || exec sleep 600\nexec git "$@"'
-    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="1s")
-
-    event = wrapper.wait_for_event("cycle_failed", 60)
-
-    assert "sync_timeout" == event["reason"], wrapper.log()
 
 
 def test_nothing_new_starts_no_process_and_takes_little_memory(here: GitSite) -> None:

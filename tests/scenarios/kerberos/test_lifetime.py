@@ -4,12 +4,9 @@ When a new ticket is acquired: half of its life, INTERVAL, SIGHUP; and a one-sho
 
 import subprocess
 import time
-from collections.abc import Callable
-
-import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kdc import Kdc, run_client
+from tests.support.kdc import run_client
 from tests.support.pipes import unread_pipe
 from tests.support.site import SERVICE, Site
 from tests.support.waiting import wait_until
@@ -62,21 +59,6 @@ def test_a_log_that_nobody_reads_costs_no_ticket(make_site: MakeSite) -> None:
     assert seconds < 3
 
 
-def test_a_restart_is_ready_at_once_and_sighup_takes_a_ticket_now(here: Site) -> None:
-    here.publish().terminate()
-    daemon = here.start()
-    daemon.wait_until_ready(60)
-    assert here.is_valid()
-    daemon.wait_until_synced()
-    before, issued = here.ccache.read_bytes(), here.kdc.requests()
-
-    acquired = here.refresh(daemon)
-
-    assert "asked" == acquired["cause"]
-    assert before != here.ccache.read_bytes()
-    assert issued + 1 == here.kdc.requests()
-
-
 def test_the_published_ccache_is_a_plain_one_that_only_the_group_may_read(here: Site) -> None:
     service = here.kdc.add_principal(f"{SERVICE}{here.principal.partition('@')[0]}")
     keytab = here.kdc.write_keytab(here.folder / "service.keytab", service)
@@ -90,29 +72,3 @@ def test_the_published_ccache_is_a_plain_one_that_only_the_group_may_read(here: 
     assert [] == here.leftovers()
     done = run_client(["kvno", "-k", str(keytab), service], here.config, here.ccache)
     assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), done.stderr
-
-
-def test_a_one_shot_ends_with_its_first_ticket_and_binds_no_port(here: Site) -> None:
-    daemon = here.start(KERBEROS_ONE_SHOT="true")
-
-    assert 0 == daemon.wait_for_exit().code, daemon.log()
-    assert here.is_valid()
-    assert [] == daemon.find_events("http_listening")
-    assert [] == here.leftovers()
-
-
-@pytest.mark.parametrize("trouble", [Kdc.stop, Kdc.hang])
-def test_a_one_shot_gives_up_at_its_deadline(
-    here: Site, running_kdc: Kdc, trouble: Callable[[Kdc], None]
-) -> None:
-    trouble(running_kdc)
-
-    daemon = here.start(KERBEROS_ONE_SHOT="true", KERBEROS_ONE_SHOT_DEADLINE="2s")
-
-    assert 3 == daemon.wait_for_exit().code
-    gave_up = daemon.find_events("sidecar_gave_up")[0]
-    assert "one_shot_deadline" == gave_up["reason"]
-    assert trouble == Kdc.hang or "kdc_unreachable" in gave_up["error"]
-    assert gave_up["advice"]
-    assert not here.ccache.exists()
-    assert [] == here.leftovers()

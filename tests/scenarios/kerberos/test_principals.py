@@ -54,22 +54,3 @@ def test_each_principal_has_its_ccache_mode_and_pace(here: Site, second: str) ->
     name = "kerberos_ticket_expiry_timestamp_seconds"
     assert here.sample(daemon, name) > here.sample(daemon, name, other, second)
     assert ["second"] == here.leftovers()
-
-
-def test_two_sidecars_with_two_principals_on_one_ccache_are_named_and_do_not_fight(
-    here: Site,
-) -> None:
-    other = here.kdc.add_principal(f"other-{here.principal.partition('@')[0]}")
-    keytab = here.kdc.write_keytab(here.folder / "other" / "other.keytab", other)
-    first = here.publish()
-    second = here.start(KERBEROS_KEYTAB=str(keytab), KERBEROS_PRINCIPAL=other)
-
-    contested = second.wait_for_event("cycle_failed", reason="ccache_contested")
-    taken = first.wait_for_event("ccache_taken")
-    first.wait_for_event("ticket_acquired", cause="taken")
-
-    assert here.principal in contested["error"] and other in contested["error"]
-    assert (other, here.principal) == (taken["owner"], taken["principal"])
-    tickets = [len(daemon.find_events("ticket_acquired")) for daemon in (first, second)]
-    assert [2, 1] == tickets
-    assert [200, 503] == [daemon.get("/readyz").status for daemon in (first, second)]

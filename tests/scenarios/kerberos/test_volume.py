@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kerberos.given import SABOTAGE
-from tests.support.site import Site, assert_tells, failure
+from tests.support.site import Site, assert_tells
 from tests.support.waiting import wait_until
 
 RSS_MIB = 48
@@ -53,31 +53,6 @@ def test_a_full_volume_keeps_the_last_ccache(here: Site, small: Path) -> None:
     filler.unlink()
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it heals", 20)
     assert before != here.ccache.read_bytes()
-
-
-def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: Path) -> None:
-    daemon = here.publish()
-    before = here.ccache.read_bytes()
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-
-    failed = here.refresh(daemon)
-
-    assert "ccache_denied" == failed["reason"]
-    assert before == here.ccache.read_bytes()
-    assert_tells(daemon, "ccache_denied", ready=True)
-
-
-def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
-    here.ccache.parent.chmod(0o755)
-    daemon = here.start(program=here.as_user(50000))
-
-    failed = failure(daemon)
-
-    assert "ccache_denied" == failed["reason"]
-    assert str(here.ccache.parent) in failed["error"]
-    assert "50000" in failed["error"] + failed["advice"]
-    here.ccache.parent.chmod(0o775)
-    daemon.wait_until_ready(30)
 
 
 def test_whatever_a_consumer_makes_of_the_ccache_is_healed(here: Site) -> None:

@@ -8,37 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.standin import StandIn, is_synced
+from tests.scenarios.sync_perm.conftest import on_airflow
+from tests.scenarios.sync_perm.standin import is_synced
 from tests.support.airflow import Airflow
 from tests.support.databases import PASSWORD, Database
 from tests.support.permissions import add_role, contents
-from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
-
-
-def test_one_shot_runs_one_pass_and_ends(unsynced: Database, begin: StartSyncPerm) -> None:
-    daemon = begin(unsynced, {"SYNC_PERM_ONE_SHOT": "true"})
-
-    ended = daemon.wait_for_exit(PASS_SECONDS)
-
-    assert 0 == ended.code
-    assert [] == daemon.find_events("http_listening")
-    assert ["asked"] == [event["reason"] for event in daemon.find_events("pass_finished")]
-    assert is_synced(unsynced)
-
-
-def test_one_shot_with_grants_missing_gives_up(
-    unsynced: Database, standin: StandIn, begin: StartSyncPerm
-) -> None:
-    standin.site.write("")  # an Airflow that changes nothing
-    daemon = begin(unsynced, {"SYNC_PERM_ONE_SHOT": "true", "SYNC_PERM_ONE_SHOT_DEADLINE": "20s"})
-
-    ended = daemon.wait_for_exit(PASS_SECONDS)
-
-    assert 3 == ended.code
-    assert ["partial"] == [event["result"] for event in daemon.find_events("cycle_finished")][:1]
-    (gave_up,) = daemon.find_events("sidecar_gave_up")
-    assert gave_up["error"].startswith("permissions_differ: 1 permissions differ")
+from tests.support.sync_perm import SYNC_PERM, SyncPerm
 
 
 @pytest.mark.usefixtures("only_in_full")
