@@ -64,7 +64,7 @@ class S3Sync(Station):
         self.listed = self.stack.enter_context(SwappingS3())
         self.released = self.stack.enter_context(FakeS3())
         self.servers: tuple[FakeS3, ...] = (self.listed, self.released)
-        self.shelf = Shelf.at(self.released)
+        self.shelf = Shelf(self.released)
         self.credentials = home / "credentials"
         self.number = self.keys = 0
         self.reader_of: dict[str, Reader] = {}

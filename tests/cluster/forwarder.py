@@ -7,16 +7,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from typing import Self
 
 from tests.support.fake_proxy import pump
+from tests.support.serving import Serving
 
 Address = tuple[str, int]
 
 
-class Forwarder:
+class Forwarder(Serving):
     """
     Leads TCP connections to CLUSTER_HOST on to another address.
 
@@ -43,14 +42,6 @@ class Forwarder:
         """
         host, port = self.address
         return f"http://{host}:{port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class _Server(ThreadingTCPServer):

@@ -16,7 +16,7 @@ from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.access import given, make_access
 from tests.support import faults
 from tests.support.git_server import GitServer
-from tests.support.loopback import Answer, Exchange, Request
+from tests.support.loopback import Answer, Exchange
 from tests.support.raising import raised
 
 Poll = Callable[..., HttpPoller]
@@ -50,10 +50,6 @@ def poll() -> Iterator[Poll]:
 
 def error_of(poller: HttpPoller) -> SidecarError:
     return raised(SidecarError, poller.commit, Fence())
-
-
-def posts(request: Request) -> bool:
-    return request.method == "POST"
 
 
 def redirect(to: str) -> Callable[[Exchange], None]:

@@ -68,15 +68,6 @@ def test_a_publish_that_fails_leaves_the_fence_open_for_the_next(fence: Fence) -
         pass
 
 
-def test_nothing_enters_once_it_is_revoked(fence: Fence) -> None:
-    fence.revoke()
-
-    for _ in range(2):
-        with pytest.raises(CycleAbandoned), fence:
-            pytest.fail("published after the end")
-    assert fence.is_revoked
-
-
 def test_a_publish_in_flight_is_waited_for(
     patient: Fence, publish: Callable[[Fence], Publish]
 ) -> None:

@@ -220,7 +220,7 @@ FROM_RELEASES = {"S3_SYNC_SOURCE": "release"}
 def test_a_release_is_tried_as_the_daemon_would_read_it(
     check: Check, s3: FakeS3, target: Path
 ) -> None:
-    release = Shelf.at(s3).publish({"a.py": b"a = 1\n"})
+    release = Shelf(s3).publish({"a.py": b"a = 1\n"})
 
     said = check(0, FROM_RELEASES)
 
@@ -233,7 +233,7 @@ def test_a_release_is_tried_as_the_daemon_would_read_it(
 def test_with_trusted_keys_it_says_who_has_signed_the_release(
     check: Check, s3: FakeS3, target: Path, tmp_path: Path
 ) -> None:
-    key, other, shelf = Key(), Key(), Shelf.at(s3)
+    key, other, shelf = Key(), Key(), Shelf(s3)
     shelf.signer = key.signer
     shelf.publish({"a.py": b"a = 1\n"})
     given = FROM_RELEASES | {"S3_SYNC_TRUSTED_KEYS": str(write_keys(tmp_path / "keys", key))}
@@ -253,7 +253,7 @@ def test_a_prefix_without_a_release_is_named(check: Check) -> None:
 
 
 def test_a_bundle_that_is_gone_or_denied_is_named(check: Check, s3: FakeS3) -> None:
-    release = Shelf.at(s3).publish({"a.py": b"a = 1\n"})
+    release = Shelf(s3).publish({"a.py": b"a = 1\n"})
     arn = f"{BUCKET_ARN}/dags/bundles/x.zip"
     s3.inject(access_denied("s3:GetObject", arn, IDENTITY_ARN), is_bundle, times=1)
 

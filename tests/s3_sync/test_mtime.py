@@ -5,18 +5,15 @@ import sys
 from pathlib import Path
 
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3
 
 
-def test_python_never_runs_stale_bytecode_after_edits_of_the_same_size(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put("pkg/__init__.py", b"")
-    s3.put("pkg/answer.py", b"VALUE = 1000\n")
+def test_python_never_runs_stale_bytecode_after_edits_of_the_same_size(process: Process) -> None:
+    process.s3.put("pkg/__init__.py", b"")
+    process.s3.put("pkg/answer.py", b"VALUE = 1000\n")
     process.run({})
     imported = [_import_answer(process.folder)]
     for number in range(1001, 1006):
-        s3.put("pkg/answer.py", b"VALUE = %d\n" % number)
+        process.s3.put("pkg/answer.py", b"VALUE = %d\n" % number)
         process.cycle()
         imported.append(_import_answer(process.folder))
 

@@ -180,10 +180,6 @@ def test_a_slip_is_answered_with_the_right_name(slip: str, right: str) -> None:
     assert right in problem_of(**{slip: "x"}).problem
 
 
-def test_what_resembles_nothing_is_a_warning() -> None:
-    assert {"S3_SYNC_COLOR": ""} == load_settings(EXAMPLE | {"S3_SYNC_COLOR": "x"})[1]
-
-
 @pytest.mark.parametrize("slip", ["KEYPATH", "key_path", "KEY_PATHS", "KEY_PREFIX", "AWS_KEY_PATH"])
 def test_what_is_meant_as_key_path_does_not_mean_the_whole_bucket(slip: str) -> None:
     problem = "is not a setting; the right name is KEY_PATH"

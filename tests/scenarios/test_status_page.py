@@ -145,7 +145,7 @@ def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_
     link = f"javascript:{lure.markup}"
     origin = ORIGIN._replace(**names, author=author, message="\x1b[2J", ci_url=link)
     with FakeS3() as s3:
-        shelf = Shelf.at(s3)
+        shelf = Shelf(s3)
         shelf.publish(GOOD, origin=origin)
         with release_daemon(s3, tmp_path / "dags") as daemon:
             daemon.wait_until_synced()

@@ -52,3 +52,10 @@ def asked(
 
     wait_until(answers, f"an answer about {revision}: {last}")
     return last[0]
+
+
+def kept(store: Path) -> set[str]:
+    """
+    Return the names of the versions on a volume.
+    """
+    return {path.name for path in store.iterdir() if path.is_dir() and path.name[0] != "."}

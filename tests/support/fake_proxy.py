@@ -5,12 +5,12 @@ A fake HTTPS proxy, which makes AWS's real host names usable on loopback.
 import contextlib
 import select
 import socket
-import threading
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from typing import Self
+
+from tests.support.serving import Serving
 
 
-class FakeProxy:
+class FakeProxy(Serving):
     """
     An HTTPS proxy that connects every CONNECT to one local server, regardless of the host.
 
@@ -25,14 +25,6 @@ class FakeProxy:
         self.asked: list[str] = []
         self._server = _Proxy(self, port)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class _Proxy(ThreadingTCPServer):

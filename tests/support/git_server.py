@@ -54,11 +54,11 @@ class GitServer(LoopbackServer):
         self.bare_refusal = 401
         """The status for requests without credentials."""
 
-    def repository(self, name: str = "dags.git", branch: str = "main") -> Repository:
+    def repository(self, name: str = "dags.git") -> Repository:
         """
         Return a repository that this server serves.
         """
-        return Repository(self.folder / name, branch)
+        return Repository(self.folder / name)
 
     def url(self, name: str = "dags.git", userinfo: str = "") -> str:
         """

@@ -101,6 +101,13 @@ class GitSite:
         return self.folder / "root"
 
     @property
+    def store(self) -> Path:
+        """
+        The folder of the commits that the wrapper keeps.
+        """
+        return self.root / ".snapshots"
+
+    @property
     def link(self) -> Path:
         """
         The link that consumers read.

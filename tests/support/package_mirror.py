@@ -5,17 +5,17 @@ A mirror of this machine's package index that requires a password, as inside com
 from __future__ import annotations
 
 import os
-import threading
 from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
 
 from pip._internal.models.index import PyPI
+
+from tests.support.serving import Serving
 
 USER = "builder"
 
 
-class PackageMirror:
+class PackageMirror(Serving):
     """
     Redirects clients with the password to the real index, and refuses all others.
 
@@ -48,11 +48,3 @@ class PackageMirror:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         port = self._server.server_address[1]
         self.url = f"http://{USER}:{password}@127.0.0.1:{port}/simple"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()

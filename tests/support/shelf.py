@@ -3,7 +3,7 @@ A shelf of releases in a bucket, filled object by object: publishes, rollbacks, 
 no publisher creates.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from tests.support.fake_s3 import FakeS3
 from tests.support.loopback import Match, Request
 from tests.support.releases import Release, make_release
 from tests.support.scripted import daemon_for
-from tests.support.servers import S3Server
 
 RELEASE = {"S3_SYNC_SOURCE": "release"}
 PREFIX = "dags/"
@@ -33,42 +32,11 @@ class Shelf:
         signer: Signs the releases and pointers, if set.
     """
 
-    def __init__(
-        self,
-        put: Callable[[str, bytes], object],
-        delete: Callable[[str], object],
-        bucket: str = "",
-    ) -> None:
-        """
-        Args:
-            put: Stores an object by its full key.
-            delete: Removes an object by its full key.
-            bucket: The bucket name for signatures.
-        """
-        self._bucket = bucket
+    def __init__(self, s3: FakeS3) -> None:
+        self._s3 = s3
         self.signer: Signer | None = None
-        self._put = put
-        self._delete = delete
         self.current: Release | None = None
         self.releases: dict[str, Release] = {}
-
-    @classmethod
-    def on(cls, server: S3Server, bucket: str) -> "Shelf":
-        """
-        Return a shelf on a real server.
-        """
-        client: Any = server.client()
-        return cls(
-            lambda key, body: client.put_object(Bucket=bucket, Key=key, Body=body),
-            lambda key: client.delete_object(Bucket=bucket, Key=key),
-        )
-
-    @classmethod
-    def at(cls, s3: FakeS3) -> "Shelf":
-        """
-        Return a shelf on the scripted server.
-        """
-        return cls(s3.put, s3.delete, s3.bucket)
 
     def put(self, name: str, body: bytes) -> None:
         """
@@ -77,13 +45,13 @@ class Shelf:
         Args:
             name: Relative to the prefix.
         """
-        self._put(f"{PREFIX}{name}", body)
+        self._s3.put(f"{PREFIX}{name}", body)
 
     def remove(self, name: str) -> None:
         """
         Remove an object; `name` as in :meth:`put`.
         """
-        self._delete(f"{PREFIX}{name}")
+        self._s3.delete(f"{PREFIX}{name}")
 
     def store(self, release: Release) -> None:
         """
@@ -118,7 +86,7 @@ class Shelf:
             pointer = pointer._replace(turn=turn, history=old.turns())
         data = serialize_pointer(pointer)
         if self.signer is not None:
-            data = sign_pointer(data, self._bucket, PREFIX, self.signer)
+            data = sign_pointer(data, self._s3.bucket, PREFIX, self.signer)
         self.current = replace(release, pointer=pointer, pointer_bytes=data)
         self.put(POINTER_KEY, self.current.pointer_bytes)
 

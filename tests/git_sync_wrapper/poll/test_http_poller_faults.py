@@ -117,21 +117,6 @@ def test_a_broken_answer_fails_one_poll_only(
     assert head == poller.commit(Fence())
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [faults.chunked(), faults.unframed(), faults.close_after(), faults.close_silently()],
-    ids=["chunked", "unframed", "close", "silent close"],
-)
-def test_every_way_to_end_an_answer_is_understood(
-    server: GitServer, poll: Poll, fault: Fault
-) -> None:
-    head = server.repository().commit({"a.py": "1"})
-    server.inject(fault)
-    poller = poll(server.url())
-
-    assert [head] * 3 == [poller.commit(Fence()) for _ in range(3)]
-
-
 def test_a_server_that_restarts_between_polls_is_no_failure(server: GitServer, poll: Poll) -> None:
     head = server.repository().commit({"a.py": "1"})
     poller = poll(server.url())

@@ -34,8 +34,8 @@ from tests.support.waiting import wait_until
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+="}
 
 
-def error_of(chain: Chain, fence: Fence | None = None) -> CredentialsError:
-    error = raised(CredentialsError, chain.current, fence or Fence())
+def error_of(chain: Chain) -> CredentialsError:
+    error = raised(CredentialsError, chain.current, Fence())
     assert error.advice == ADVICE[error.reason]
     assert "s3cr3t" not in error.message
     return error

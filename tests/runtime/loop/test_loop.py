@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.loop.loop import Pace
-from tests.runtime.looping import DENIED, REFUSED, Run, run
+from tests.runtime.looping import DENIED, Run, run
 from tests.runtime.recording import CHANGED, UNCHANGED, Log, Script, ScriptSession, settings_of
 
 
@@ -99,11 +99,3 @@ def test_glances_count_as_cycles_and_news_starts_one() -> None:
     durations = "sidecar_cycle_duration_seconds_count"
     labels = {"sidecar": "box"}
     assert 3 + quiet == glanced.metrics.registry.get_sample_value(durations, labels)
-
-
-def test_after_a_refused_cycle_the_next_one_comes_at_its_time() -> None:
-    settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
-    glanced = Run(Glancer(CHANGED, REFUSED, REFUSED), settings, glances=1_000)
-    glanced.until_stopped()
-
-    assert 2 == glanced.count("refused")

@@ -31,11 +31,9 @@ def archive(s3: FakeS3, path: str) -> None:
 
 
 @each
-def test_its_file_stays_as_long_as_its_key(
-    s3: FakeS3, process: Process, layout: dict[str, str]
-) -> None:
-    begin(s3, process, layout)
-    s3.put("c.py", b"v = 1\n")
+def test_its_file_stays_as_long_as_its_key(process: Process, layout: dict[str, str]) -> None:
+    begin(process.s3, process, layout)
+    process.s3.put("c.py", b"v = 1\n")
     assert "changed" == process.cycle().result
     process.restart(layout)
     assert process.cycle().is_success
@@ -43,16 +41,16 @@ def test_its_file_stays_as_long_as_its_key(
     assert BOTH | {"c.py": b"v = 1\n"} == process.shown
     assert {"b.py": "archived"} == process.details["keys_skipped"]
     assert process.revision
-    s3.delete("b.py")
+    process.s3.delete("b.py")
     process.cycle()
     assert {"a.py": b"v = 1\n", "c.py": b"v = 1\n"} == process.shown
 
 
 @each
 def test_what_others_did_to_its_file_cannot_be_undone_and_is_no_failure(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
-    begin(s3, process, layout)
+    begin(process.s3, process, layout)
     process.cycle()
     for place in process.folder.rglob("b.py"):
         place.unlink()
@@ -63,65 +61,61 @@ def test_what_others_did_to_its_file_cannot_be_undone_and_is_no_failure(
     assert {"a.py": b"v = 1\n"} == process.shown
 
 
-def test_what_is_back_is_read_again(s3: FakeS3, process: Process) -> None:
-    begin(s3, process, {})
+def test_what_is_back_is_read_again(process: Process) -> None:
+    begin(process.s3, process, {})
     process.cycle()
-    s3.put("b.py", b"v = 2\n")
+    process.s3.put("b.py", b"v = 2\n")
     process.cycle()
 
     assert BOTH | {"b.py": b"v = 2\n"} == process.shown
 
 
-def test_a_bucket_of_which_most_is_archived_is_no_mass_deletion(
-    s3: FakeS3, process: Process
-) -> None:
+def test_a_bucket_of_which_most_is_archived_is_no_mass_deletion(process: Process) -> None:
     *most, one = (f"{number:02}.py" for number in range(30))
-    s3.put_each([*most, one], b"v = 1\n")
+    process.s3.put_each([*most, one], b"v = 1\n")
     process.run({})
-    s3.put_each(most, b"v = 1\n", storage_class="DEEP_ARCHIVE")
-    s3.put(one, b"v = 2\n")
+    process.s3.put_each(most, b"v = 1\n", storage_class="DEEP_ARCHIVE")
+    process.s3.put(one, b"v = 2\n")
 
     assert "changed" == process.cycle().result
     assert 30 == len(process.shown)
 
 
-def test_a_listing_that_lost_it_once_deletes_nothing(s3: FakeS3, process: Process) -> None:
-    begin(s3, process, {})
+def test_a_listing_that_lost_it_once_deletes_nothing(process: Process) -> None:
+    begin(process.s3, process, {})
     process.cycle()
-    s3.delete("b.py")
+    process.s3.delete("b.py")
     listings = itertools.count(1)
 
     def put_back() -> None:
         if next(listings) == 2:
-            archive(s3, "b.py")
+            archive(process.s3, "b.py")
 
-    s3.inject(first(put_back), is_list)
+    process.s3.inject(first(put_back), is_list)
     process.cycle()
 
     assert BOTH == process.shown
 
 
-def test_a_dry_run_does_not_plan_its_deletion(s3: FakeS3, process: Process, log: Log) -> None:
-    begin(s3, process, {})
+def test_a_dry_run_does_not_plan_its_deletion(process: Process, log: Log) -> None:
+    begin(process.s3, process, {})
     process.restart({"S3_SYNC_DRY_RUN": "true"})
     process.cycle()
 
     assert [[]] == [event["delete"] for event in log.events("plan_made")]
 
 
-def test_no_snapshot_changes_because_an_object_is_archived_or_gone(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put("a.py", b"v = 1\n")
+def test_no_snapshot_changes_because_an_object_is_archived_or_gone(process: Process) -> None:
+    process.s3.put("a.py", b"v = 1\n")
     process.run(SNAPSHOT)
     alone = (process.folder / "current").resolve()
-    s3.put("b.py", b"v = 1\n")
+    process.s3.put("b.py", b"v = 1\n")
     process.cycle()
-    archive(s3, "b.py")
+    archive(process.s3, "b.py")
     process.cycle()
     archived = (process.folder / "current").resolve()
     assert (BOTH, {"a.py": b"v = 1\n"}) == (process.shown, published(alone))
-    s3.delete("b.py")
+    process.s3.delete("b.py")
     process.cycle()
 
     assert ({"a.py": b"v = 1\n"}, BOTH) == (process.shown, published(archived))

@@ -14,7 +14,7 @@ from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.fake_s3 import error, is_get, is_list
 from tests.support.scripts import script
 
 GATE = {"S3_SYNC_GATE": "syntax"}
@@ -30,9 +30,9 @@ whole = pytest.mark.parametrize("layout", [GATE, SNAPSHOT | GATE], ids=["in-plac
 
 @pytest.mark.parametrize("layout", [GATE, SNAPSHOT], ids=["gate in place", "snapshot"])
 def test_what_cannot_be_put_back_is_a_failure_with_its_reason(
-    s3: FakeS3, process: Process, layout: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    process: Process, layout: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s3.put("a.py", b"a = 1\n")
+    process.s3.put("a.py", b"a = 1\n")
     process.run(layout)
     (process.folder / ("current/a.py" if layout is SNAPSHOT else "a.py")).unlink()
     process.restart(layout)
@@ -62,12 +62,12 @@ def test_nothing_is_deleted_before_the_source_has_been_read(process: Process) ->
     assert {"theirs.py": b"x = 1\n"} == process.shown
 
 
-def test_nothing_is_deleted_for_a_revision_that_is_refused(s3: FakeS3, process: Process) -> None:
+def test_nothing_is_deleted_for_a_revision_that_is_refused(process: Process) -> None:
     everything = {**GATE, "S3_SYNC_DELETE": "all"}
-    s3.put("a.py", b"a = 1\n")
+    process.s3.put("a.py", b"a = 1\n")
     process.run(everything)
     (process.folder / ".s3-sync/managed").unlink()  # so that no file is ours
-    s3.put("a.py", BROKEN)
+    process.s3.put("a.py", BROKEN)
     process.restart(everything)
 
     assert "refused" == process.cycle().result
@@ -76,29 +76,29 @@ def test_nothing_is_deleted_for_a_revision_that_is_refused(s3: FakeS3, process: 
 
 @whole
 def test_whoever_asks_while_the_source_is_down_is_answered_once_it_is_back(
-    s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path
+    process: Process, layout: dict[str, str], tmp_path: Path
 ) -> None:
     """A command that failed by itself has been fixed; S3 fails in the cycle that SIGHUP starts."""
     fixed = tmp_path / "fixed"
     fixed.touch()
     command = f"sh -c 'test -e {fixed}'"
-    s3.put("a.py", b"a = 1\n")
+    process.s3.put("a.py", b"a = 1\n")
     process.run({**layout, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
     fixed.unlink()
-    s3.put("a.py", b"a = 2\n")
+    process.s3.put("a.py", b"a = 2\n")
     assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
     fixed.touch()
-    s3.inject(error(403, "AccessDenied"), is_list)
+    process.s3.inject(error(403, "AccessDenied"), is_list)
     assert "access_denied_list" == failure(process.cycle, is_asked_for=True).reason
-    s3.heal()
+    process.s3.heal()
 
     assert "changed" == process.cycle().result
     assert {"a.py": b"a = 2\n"} == process.shown
 
 
-def test_what_is_foreign_goes_once_a_revision_is_accepted(s3: FakeS3, process: Process) -> None:
+def test_what_is_foreign_goes_once_a_revision_is_accepted(process: Process) -> None:
     (process.folder / "theirs.py").write_bytes(b"x = 1\n")
-    s3.put("a.py", b"a = 1\n")
+    process.s3.put("a.py", b"a = 1\n")
     process.start({**GATE, "S3_SYNC_DELETE": "all"})
 
     assert "changed" == process.cycle().result
@@ -106,27 +106,25 @@ def test_what_is_foreign_goes_once_a_revision_is_accepted(s3: FakeS3, process: P
 
 
 @whole
-def test_what_blocks_a_file_hides_it_from_no_gate(
-    s3: FakeS3, process: Process, layout: dict[str, str]
-) -> None:
-    s3.put("a.py", b"a = 1\n")
+def test_what_blocks_a_file_hides_it_from_no_gate(process: Process, layout: dict[str, str]) -> None:
+    process.s3.put("a.py", b"a = 1\n")
     process.run(layout)
     (tree,) = {"tree", "staged"} & {path.name for path in (process.folder / ".s3-sync").iterdir()}
     planted = process.folder / ".s3-sync" / tree / "bad.py"
     planted.mkdir()
     (planted / "f").touch()
-    s3.put("bad.py", BROKEN)
+    process.s3.put("bad.py", BROKEN)
 
     assert ["refused", "refused"] == [process.cycle().result for _ in range(2)]
     assert {"a.py": b"a = 1\n"} == process.shown
 
 
 def test_an_accepted_revision_that_was_cut_short_is_shown_whole_before_the_next_is_refused(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+    process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
+    process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     process.run(GATE)
-    s3.put_each(("a.py", "b.py", "c.py"), b"v = 22\n")
+    process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 22\n")
     taken: list[str] = []
     take = Target.take
 
@@ -141,7 +139,7 @@ def test_an_accepted_revision_that_was_cut_short_is_shown_whole_before_the_next_
         with pytest.raises(KeyboardInterrupt):
             process.cycle()
     assert {b"v = 1\n", b"v = 22\n"} == set(process.shown.values())
-    s3.put("c.py", BROKEN)
+    process.s3.put("c.py", BROKEN)
     process.restart(GATE)
 
     assert "refused" == process.cycle().result
@@ -150,13 +148,13 @@ def test_an_accepted_revision_that_was_cut_short_is_shown_whole_before_the_next_
 
 @whole
 def test_a_command_that_writes_to_what_it_judges_is_undone(
-    s3: FakeS3, process: Process, tmp_path: Path, layout: dict[str, str]
+    process: Process, tmp_path: Path, layout: dict[str, str]
 ) -> None:
     meddles = "grep -q v2 a.py || exit 0\nchmod u+w a.py b.py; echo '#' >> b.py; exit 1"
     command = script(tmp_path / "check", meddles)
-    s3.put_each(("a.py", "b.py"), b"v1\n")
+    process.s3.put_each(("a.py", "b.py"), b"v1\n")
     process.run({**layout, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
-    s3.put("a.py", b"v2\n")
+    process.s3.put("a.py", b"v2\n")
 
     assert "refused" == process.cycle().result
     assert not process.is_ready  # noticed at once, whatever the turn of the file in the scan
@@ -170,11 +168,11 @@ def test_a_command_that_writes_to_what_it_judges_is_undone(
 @pytest.mark.parametrize("layout", [GATE, SNAPSHOT], ids=["in-place", "snapshot"])
 @pytest.mark.parametrize("lost", ["folder", "file"])
 def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
-    s3: FakeS3, process: Process, layout: dict[str, str], lost: str
+    process: Process, layout: dict[str, str], lost: str
 ) -> None:
-    s3.put_each(("a.py", "k.py"), b"v = 1\n")
+    process.s3.put_each(("a.py", "k.py"), b"v = 1\n")
     process.run({**layout, "S3_SYNC_DELETE": "none"})
-    s3.delete("k.py")
+    process.s3.delete("k.py")
     process.cycle()
     before = {p: (process.folder / p).stat().st_ino for p in os.listdir(process.folder)}
     tree = process.folder / ".s3-sync" / ("staged" if layout is GATE else "tree")
@@ -182,7 +180,7 @@ def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
         path.unlink()
     if lost == "folder":
         tree.rmdir()
-    s3.put("n.py", b"n = 1\n")
+    process.s3.put("n.py", b"n = 1\n")
 
     for _ in range(3):
         with suppress(SidecarError):  # the cycle that notices the loss
@@ -192,12 +190,10 @@ def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
     assert layout is SNAPSHOT or before["k.py"] == (process.folder / "k.py").stat().st_ino
 
 
-def test_without_deletions_an_edited_file_outlives_the_switch_to_a_gate(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put_each(("a.py", "k.py"), b"v = 1\n")
+def test_without_deletions_an_edited_file_outlives_the_switch_to_a_gate(process: Process) -> None:
+    process.s3.put_each(("a.py", "k.py"), b"v = 1\n")
     process.run({"S3_SYNC_DELETE": "none"})
-    s3.delete("k.py")
+    process.s3.delete("k.py")
     process.cycle()
     (process.folder / "k.py").write_bytes(b"mine\n")
     process.restart({**GATE, "S3_SYNC_DELETE": "none"})
@@ -207,17 +203,17 @@ def test_without_deletions_an_edited_file_outlives_the_switch_to_a_gate(
 
 
 def test_damage_that_is_part_of_a_change_waits_for_its_rest_and_is_no_failure(
-    s3: FakeS3, process: Process
+    process: Process,
 ) -> None:
-    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
+    process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     process.start({"S3_SYNC_SETTLE": "1h"})
     for name in "abc":  # at rest for an hour, by its own clock
-        s3.put(f"{name}.py", b"v = 1\n")
+        process.s3.put(f"{name}.py", b"v = 1\n")
     process.restart({})
     process.cycle()
     process.restart({"S3_SYNC_SETTLE": "1h"})
     process.cycle()
-    s3.put("a.py", b"v = 2\n")
+    process.s3.put("a.py", b"v = 2\n")
     for name in "ab":
         (process.folder / f"{name}.py").write_bytes(b"edited\n")
 
@@ -225,47 +221,45 @@ def test_damage_that_is_part_of_a_change_waits_for_its_rest_and_is_no_failure(
     assert b"v = 1\n" == process.shown["b.py"]  # it is not part of the change
 
 
-def test_a_removed_mark_of_a_partial_release_blocks_nothing(s3: FakeS3, process: Process) -> None:
-    s3.put("a.py", b"a = 1\n")
+def test_a_removed_mark_of_a_partial_release_blocks_nothing(process: Process) -> None:
+    process.s3.put("a.py", b"a = 1\n")
     process.run({})
     mark = process.folder / ".s3-sync/publishing"
     mark.touch()  # as a kill leaves it
-    s3.inject(error(403, "AccessDenied"), is_list)
+    process.s3.inject(error(403, "AccessDenied"), is_list)
     process.restart({})
     process.fail()
     assert "only some files of a release are in place" == process.problem
     mark.unlink()
-    s3.heal()
+    process.s3.heal()
 
     assert "unchanged" == process.cycle().result
     assert process.is_ready
 
 
 @pytest.mark.parametrize("verify", ["auto", "lenient"])
-def test_a_store_whose_etags_are_no_md5s(s3: FakeS3, process: Process, verify: str) -> None:
+def test_a_store_whose_etags_are_no_md5s(process: Process, verify: str) -> None:
     """Some stores encrypt, or make up ETags, without saying so; some only for some objects."""
     if verify == "lenient":
-        s3.put("true.py", b"its ETag is its MD5")
+        process.s3.put("true.py", b"its ETag is its MD5")
     for number in range(3):
-        s3.put(f"odd{number}.py", b"v = 1\n", etag=f"{number:032x}")
+        process.s3.put(f"odd{number}.py", b"v = 1\n", etag=f"{number:032x}")
     assert "changed" == process.run({"S3_SYNC_VERIFY": verify}).result
-    asked = len(s3.seen(is_get()))
+    asked = len(process.s3.seen(is_get()))
 
     assert "unchanged" == process.cycle().result
-    s3.put("odd1.py", b"v = 2\n", etag=f"{9:032x}")
+    process.s3.put("odd1.py", b"v = 2\n", etag=f"{9:032x}")
     assert "changed" == process.cycle().result
-    assert asked + 1 == len(s3.seen(is_get()))
-    assert {path: stored.body for path, stored in s3.objects.items()} == process.shown
+    assert asked + 1 == len(process.s3.seen(is_get()))
+    assert {path: stored.body for path, stored in process.s3.objects.items()} == process.shown
     assert 3 == process.metric("s3_sync_unverified_files")
 
 
-def test_what_was_taken_in_doubt_and_is_gone_is_brought_no_more(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put("odd.py", b"v = 1\n", etag=f"{1:032x}")
+def test_what_was_taken_in_doubt_and_is_gone_is_brought_no_more(process: Process) -> None:
+    process.s3.put("odd.py", b"v = 1\n", etag=f"{1:032x}")
     process.run({})
-    s3.delete("odd.py")
-    s3.put("true.py", b"its ETag is its MD5")
+    process.s3.delete("odd.py")
+    process.s3.put("true.py", b"its ETag is its MD5")
     process.cycle()
 
     assert process.cycle() is process.cycle()  # it rests
@@ -307,15 +301,14 @@ def block(_: pytest.MonkeyPatch, folder: Path) -> None:
     ],
 )
 def test_failing_cycles_leave_no_descriptor_and_no_file_behind(
-    s3: FakeS3,
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
     layout: dict[str, str],
     spoil: Callable[[pytest.MonkeyPatch, Path], None],
 ) -> None:
-    s3.put("a.py", b"a = 1\n")
+    process.s3.put("a.py", b"a = 1\n")
     process.run(layout)
-    s3.put("a.py", b"a = 2\n")
+    process.s3.put("a.py", b"a = 2\n")
     process.restart(layout)
     spoil(monkeypatch, process.folder)
 
@@ -332,9 +325,9 @@ def test_failing_cycles_leave_no_descriptor_and_no_file_behind(
 
 
 def test_a_link_that_is_blocked_from_the_start_costs_no_descriptor(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+    process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s3.put("a.py", b"a = 1\n")
+    process.s3.put("a.py", b"a = 1\n")
     block(monkeypatch, process.folder)
     process.start(SNAPSHOT)
 

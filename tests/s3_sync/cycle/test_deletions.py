@@ -12,7 +12,7 @@ from tests.runtime.recording import Log
 from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
 from tests.support.clocks import Clock
-from tests.support.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.fake_s3 import error, is_get, is_list
 from tests.support.loopback import Request
 
 HOLD_SECONDS = 900
@@ -155,11 +155,11 @@ def test_one_new_file_is_the_new_place_of_one_that_is_gone() -> None:
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
 def test_damage_is_healed_while_a_deletion_is_held_after_a_restart_too(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
-    s3.put_each(THIRTY, b"v = 1\n")
+    process.s3.put_each(THIRTY, b"v = 1\n")
     process.run(layout)
-    s3.delete(*THIRTY[1:])
+    process.s3.delete(*THIRTY[1:])
     process.stop()
     for place in process.folder.rglob("00.py"):
         place.unlink()
@@ -173,13 +173,13 @@ def test_damage_is_healed_while_a_deletion_is_held_after_a_restart_too(
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
 def test_nothing_of_a_wiped_prefix_is_seen_until_a_person_asks(
-    s3: FakeS3, process: Process, layout: str
+    process: Process, layout: str
 ) -> None:
-    s3.put_each(THIRTY, b"v = 1\n")
+    process.s3.put_each(THIRTY, b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": layout})
     before = process.shown
-    s3.delete(*THIRTY)
-    s3.put("README.md", b"gone\n")
+    process.s3.delete(*THIRTY)
+    process.s3.put("README.md", b"gone\n")
 
     outcome = process.cycle()
 
@@ -194,12 +194,12 @@ def test_nothing_of_a_wiped_prefix_is_seen_until_a_person_asks(
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
 def test_another_prefix_on_the_volume_of_an_earlier_one_is_no_slip(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
     """Held, it would not be ready; a startup probe would end it, and the time start over."""
     for number in range(30):
-        s3.put(f"old/{number:02}.py", b"v = 1\n")
-        s3.put(f"new/{number:02}.sql", b"select 2;\n")
+        process.s3.put(f"old/{number:02}.py", b"v = 1\n")
+        process.s3.put(f"new/{number:02}.sql", b"select 2;\n")
     process.run({**layout, "KEY_PATH": "old"})
     process.restart({**layout, "KEY_PATH": "new"})
 
@@ -208,12 +208,10 @@ def test_another_prefix_on_the_volume_of_an_earlier_one_is_no_slip(
     assert process.is_ready, process.problem
 
 
-def test_what_was_held_is_not_held_any_more_once_the_volume_is_wiped(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put_each(THIRTY, b"v = 1\n")
+def test_what_was_held_is_not_held_any_more_once_the_volume_is_wiped(process: Process) -> None:
+    process.s3.put_each(THIRTY, b"v = 1\n")
     process.run({})
-    s3.delete(*THIRTY[1:])
+    process.s3.delete(*THIRTY[1:])
     assert "held" == process.cycle().result
     shutil.rmtree(process.folder / ".s3-sync")
 
@@ -223,18 +221,16 @@ def test_what_was_held_is_not_held_any_more_once_the_volume_is_wiped(
     assert 0 == process.metric("s3_sync_held_deletions")
 
 
-def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(
-    s3: FakeS3, process: Process
-) -> None:
+def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(process: Process) -> None:
     """Whoever asked while S3 failed cannot have seen what is listed now; a gate is asked again."""
-    s3.put_each(THIRTY, b"v = 1\n")
+    process.s3.put_each(THIRTY, b"v = 1\n")
     process.run({"S3_SYNC_GATE": "syntax"})
     before = process.shown
-    s3.delete(*THIRTY[:29])
+    process.s3.delete(*THIRTY[:29])
     assert "held" == process.cycle().result
-    s3.inject(error(403, "AccessDenied"), is_list)
+    process.s3.inject(error(403, "AccessDenied"), is_list)
     assert "access_denied_list" == failure(process.cycle, is_asked_for=True).reason
-    s3.heal()
+    process.s3.heal()
 
     assert "held" == process.cycle().result
     assert before == process.shown
@@ -242,7 +238,7 @@ def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
 def test_a_folder_that_was_renamed_to_where_nothing_may_be_read_stays(
-    s3: FakeS3, process: Process, layout: str
+    process: Process, layout: str
 ) -> None:
     """A prefix that the role may not read: the files are listed there, and would all be gone."""
 
@@ -250,25 +246,25 @@ def test_a_folder_that_was_renamed_to_where_nothing_may_be_read_stays(
         return is_get()(request) and "/new/" in request.path
 
     for number in range(30):
-        s3.put(f"old/{number:02}.py", b"v = %d\n" % number)
+        process.s3.put(f"old/{number:02}.py", b"v = %d\n" % number)
     process.run({"S3_SYNC_LAYOUT": layout})
     before = process.shown
     for number in range(30):
-        s3.delete(f"old/{number:02}.py")
-        s3.put(f"new/{number:02}.py", b"v = %d\n" % number)
-    s3.inject(error(403, "AccessDenied"), is_new)
+        process.s3.delete(f"old/{number:02}.py")
+        process.s3.put(f"new/{number:02}.py", b"v = %d\n" % number)
+    process.s3.inject(error(403, "AccessDenied"), is_new)
 
     process.cycle()
     for _ in range(5):  # those that failed rest after some cycles
         assert "partial" == process.cycle().result
         assert before == process.shown
-    s3.heal()
+    process.s3.heal()
     for number in range(10):
-        s3.inject(error(403, "AccessDenied"), is_get(f"new/{number:02}.py"))
+        process.s3.inject(error(403, "AccessDenied"), is_get(f"new/{number:02}.py"))
     for _ in range(3):
         assert "partial" == process.cycle(is_asked_for=True).result
         assert set(THIRTY) == {path.rpartition("/")[2] for path in process.shown}
         assert 30 == len(process.shown)
-    s3.heal()
+    process.s3.heal()
     assert "changed" == process.cycle(is_asked_for=True).result
     assert {f"new/{number:02}.py" for number in range(30)} == process.shown.keys()

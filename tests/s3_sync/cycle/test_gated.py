@@ -238,7 +238,7 @@ def test_command_that_meddles_with_the_files_publishes_nothing_but_the_bucket(
 def shelf(s3: FakeS3) -> Shelf:
     """Releases beside a listing, in an empty bucket."""
     s3.objects.clear()
-    return Shelf.at(s3)
+    return Shelf(s3)
 
 
 def release(number: int, *, broken: bool = False) -> dict[str, bytes]:

@@ -2,27 +2,25 @@
 
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, error, is_get
+from tests.support.fake_s3 import error, is_get
 from tests.support.waiting import wait_until
 
 SETTINGS = {"S3_SYNC_DELETE": "none", "S3_SYNC_SETTLE": "1s"}
 FILES = [f"{number}.py" for number in range(12)]
 
 
-def test_what_a_failed_cycle_has_forgotten_may_be_listed_again(
-    s3: FakeS3, process: Process
-) -> None:
+def test_what_a_failed_cycle_has_forgotten_may_be_listed_again(process: Process) -> None:
     """Its key and its file were gone; then S3 failed before the disk was looked at again."""
-    s3.put_each(FILES, b"v = 1\n")
+    process.s3.put_each(FILES, b"v = 1\n")
     process.start(SETTINGS)
     wait_until(lambda: process.cycle().result != "settling", "it is published")
-    s3.delete("0.py")
+    process.s3.delete("0.py")
     (process.folder / "0.py").unlink()
-    s3.put_each(FILES[1:], b"v = 2\n")
-    s3.inject(error(503, "SlowDown"), is_get())
+    process.s3.put_each(FILES[1:], b"v = 2\n")
+    process.s3.inject(error(503, "SlowDown"), is_get())
     wait_until(lambda: _fails(process), "the change has settled, and cannot be read")
-    s3.heal()
-    s3.put("0.py", b"v = 3\n")
+    process.s3.heal()
+    process.s3.put("0.py", b"v = 3\n")
 
     wait_until(lambda: process.cycle().result != "settling", "it is published")
     assert b"v = 3\n" == process.shown["0.py"]

@@ -93,20 +93,18 @@ def test_a_start_that_cannot_open_the_lock_looks_at_the_files(
 
 
 @pytest.mark.parametrize("name", ["a.py", "b/c.py"])
-def test_a_start_misses_the_file_that_was_published_last_too(
-    s3: FakeS3, process: Process, name: str
-) -> None:
+def test_a_start_misses_the_file_that_was_published_last_too(process: Process, name: str) -> None:
     """The list forgets its last line where that file is not there: it may never have come."""
     process.run(KEYS)
     process.stop()
     (process.folder / name).unlink()
-    s3.inject(error(500, "InternalError"))
+    process.s3.inject(error(500, "InternalError"))
 
     process.start(KEYS)
     process.fail()
 
     assert "1 published file is missing or altered on disk" == process.problem
-    s3.heal()
+    process.s3.heal()
     process.cycle()
     assert (True, "") == (process.is_ready, process.problem)
 
@@ -136,9 +134,9 @@ def test_a_folder_that_is_gone_and_cannot_be_made_is_not_ready(
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])
 def test_a_poll_of_releases_sees_that_the_volume_was_emptied(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
-    Shelf.at(s3).publish({"a.py": b"v = 1\n", "b.py": b"v = 1\n"})
+    Shelf(process.s3).publish({"a.py": b"v = 1\n", "b.py": b"v = 1\n"})
     process.run(KEYS | RELEASE | layout)
     process.cycle()
     for _ in range(3):
@@ -148,6 +146,6 @@ def test_a_poll_of_releases_sees_that_the_volume_was_emptied(
         path.unlink()
 
     assert not process.glance()
-    s3.inject(error(500, "InternalError"))
+    process.s3.inject(error(500, "InternalError"))
     process.fail()
     assert bool(layout) is process.is_ready  # behind snapshots there is another name of each file

@@ -55,7 +55,7 @@ class World:
         self.s3 = s3
         self.process = process
         self.settings = KEYS | settings
-        self.shelf = Shelf.at(s3)
+        self.shelf = Shelf(s3)
         self.before = ""
         self.earlier = ""
 

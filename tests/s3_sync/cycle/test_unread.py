@@ -17,7 +17,7 @@ from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.clocks import Clock
-from tests.support.fake_s3 import FakeS3, error, is_get, is_list, redirect
+from tests.support.fake_s3 import error, is_get, is_list, redirect
 from tests.support.faults import first
 
 DENIED = ObjectError("denied", "may not", "allow it")
@@ -169,13 +169,13 @@ OF_ONE_OBJECT = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("reason", OF_ONE_OBJECT)
 def test_what_befalls_one_object_holds_back_nothing_else(
-    s3: FakeS3, process: Process, reason: str, layout: dict[str, str]
+    process: Process, reason: str, layout: dict[str, str]
 ) -> None:
-    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
-    s3.inject(OF_ONE_OBJECT[reason], is_get("b.py"))
+    process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
+    process.s3.inject(OF_ONE_OBJECT[reason], is_get("b.py"))
     process.run(layout)
-    s3.delete("a.py")
-    s3.put("d.py", b"d = 1\n")
+    process.s3.delete("a.py")
+    process.s3.put("d.py", b"d = 1\n")
 
     for _ in range(CYCLES):
         process.cycle()
@@ -187,14 +187,14 @@ def test_what_befalls_one_object_holds_back_nothing_else(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_object_without_an_etag_holds_back_nothing_else(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
     """As of a file that was put past the gateway into the folder of a store."""
-    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
+    process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     process.run(layout)
-    s3.put("b.py", b"v = 2\n", etag="")
-    s3.delete("a.py")
-    s3.put("d.py", b"d = 1\n", etag="")
+    process.s3.put("b.py", b"v = 2\n", etag="")
+    process.s3.delete("a.py")
+    process.s3.put("d.py", b"d = 1\n", etag="")
 
     for _ in range(CYCLES):
         process.cycle()
@@ -204,10 +204,10 @@ def test_an_object_without_an_etag_holds_back_nothing_else(
 
 
 def test_an_object_whose_name_the_listing_cannot_say_holds_back_nothing_else(
-    s3: FakeS3, process: Process
+    process: Process,
 ) -> None:
-    s3.url_encoded = False
-    s3.put_each(("a\x01.py", "b.py"), b"v = 1\n")
+    process.s3.url_encoded = False
+    process.s3.put_each(("a\x01.py", "b.py"), b"v = 1\n")
 
     assert "partial" == process.run({}).result
     assert {"b.py"} == process.shown.keys()
@@ -216,35 +216,33 @@ def test_an_object_whose_name_the_listing_cannot_say_holds_back_nothing_else(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_objects_that_the_store_cannot_read_hold_back_nothing_else(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
     """Side by side they look like an endpoint that fails, but only once."""
     bad = [f"bad{number}.py" for number in range(2 * FAILURE_STREAK - 2)]
-    s3.put_each(["a.py", "b.py", *bad], b"v = 1\n")
+    process.s3.put_each(["a.py", "b.py", *bad], b"v = 1\n")
     process.run(layout)
-    s3.inject(
+    process.s3.inject(
         error(500, "InternalError"), lambda request: is_get()(request) and "bad" in request.path
     )
-    s3.put_each(bad, b"v = 2\n")
-    s3.delete("a.py")
-    s3.put("c.py", b"v = 1\n")
+    process.s3.put_each(bad, b"v = 2\n")
+    process.s3.delete("a.py")
+    process.s3.put("c.py", b"v = 1\n")
 
     with suppress(SidecarError):
         process.cycle()
     for _ in range(3):
         assert "partial" == process.cycle().result
         assert {"b.py", "c.py", *bad} == process.shown.keys()
-    s3.heal()
+    process.s3.heal()
     assert process.cycle(is_asked_for=True).is_success
 
 
-def test_the_version_before_stays_where_the_new_one_cannot_be_read(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put_each(("a.py", "b.py"), b"v = 1\n")
+def test_the_version_before_stays_where_the_new_one_cannot_be_read(process: Process) -> None:
+    process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
-    s3.put_each(("a.py", "b.py"), b"v = 2\n")
-    s3.inject(error(403, "AccessDenied"), is_get("b.py"), times=2)
+    process.s3.put_each(("a.py", "b.py"), b"v = 2\n")
+    process.s3.inject(error(403, "AccessDenied"), is_get("b.py"), times=2)
 
     assert "settling" == process.cycle().result
     assert {"a.py": b"v = 1\n", "b.py": b"v = 1\n"} == process.shown
@@ -255,26 +253,24 @@ def test_the_version_before_stays_where_the_new_one_cannot_be_read(
     assert "" == process.readiness.shortfall != process.revision
 
 
-def test_what_is_back_to_the_version_that_is_there_is_lacking_no_more(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put_each(("a.py", "b.py"), b"v = 1\n")
+def test_what_is_back_to_the_version_that_is_there_is_lacking_no_more(process: Process) -> None:
+    process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({})
-    s3.put("a.py", b"v = 2\n")
-    s3.inject(error(403, "AccessDenied"), is_get("a.py"))
+    process.s3.put("a.py", b"v = 2\n")
+    process.s3.inject(error(403, "AccessDenied"), is_get("a.py"))
     assert "partial" == process.cycle().result
-    s3.put("a.py", b"v = 1\n")
+    process.s3.put("a.py", b"v = 1\n")
 
     assert process.cycle().is_success
     assert "" == process.readiness.shortfall != process.revision
 
 
-def test_an_upload_in_progress_shows_none_of_it(s3: FakeS3, process: Process) -> None:
+def test_an_upload_in_progress_shows_none_of_it(process: Process) -> None:
     """What was read of it may belong to another state than what changed meanwhile."""
-    s3.put_each(("a.py", "b.py"), b"v = 1\n")
+    process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
-    s3.put_each(("a.py", "b.py"), b"v = 2\n")
-    s3.inject(first(lambda: s3.put("b.py", b"v = 3\n")), is_get("b.py"), times=1)
+    process.s3.put_each(("a.py", "b.py"), b"v = 2\n")
+    process.s3.inject(first(lambda: process.s3.put("b.py", b"v = 3\n")), is_get("b.py"), times=1)
 
     assert "settling" == process.cycle().result
     assert {"a.py": b"v = 1\n", "b.py": b"v = 1\n"} == process.shown
@@ -283,33 +279,33 @@ def test_an_upload_in_progress_shows_none_of_it(s3: FakeS3, process: Process) ->
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 @pytest.mark.parametrize("denied", ["[a-c]", "[bc]"])
 def test_a_policy_that_goes_while_a_cycle_runs_takes_and_mixes_nothing(
-    s3: FakeS3, process: Process, layout: dict[str, str], denied: str
+    process: Process, layout: dict[str, str], denied: str
 ) -> None:
     """The listing came; of what it names all, or the rest, does not."""
-    s3.put_each(("a.py", "b.py", "o.py"), b"v = 1\n")
+    process.s3.put_each(("a.py", "b.py", "o.py"), b"v = 1\n")
     process.run(layout)
     before = process.shown
-    s3.delete("o.py")
-    s3.put_each(("a.py", "b.py", "c.py"), b"v = 2\n")
+    process.s3.delete("o.py")
+    process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 2\n")
     refusal = error(403, "AccessDenied")
-    s3.inject(refusal, lambda request: bool(re.search(rf"/{denied}\.py$", request.path)))
+    process.s3.inject(refusal, lambda request: bool(re.search(rf"/{denied}\.py$", request.path)))
     assert "settling" == process.cycle().result
-    s3.inject(refusal, is_list)
+    process.s3.inject(refusal, is_list)
     for _ in range(3):
         assert "access_denied_list" == process.fail().reason
 
     assert before == process.shown
-    s3.heal()
+    process.s3.heal()
     assert process.cycle(is_asked_for=True).is_success
     assert dict.fromkeys(("a.py", "b.py", "c.py"), b"v = 2\n") == process.shown
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_the_first_publish_lacks_is_not_waited_for_after_it(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
-    s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
-    s3.inject(error(403, "AccessDenied"), is_get("c.py"))
+    process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
+    process.s3.inject(error(403, "AccessDenied"), is_get("c.py"))
     process.start(layout)
 
     assert ["partial"] * 3 == [process.cycle().result for _ in range(3)]
@@ -318,60 +314,56 @@ def test_what_the_first_publish_lacks_is_not_waited_for_after_it(
 
 @pytest.mark.parametrize("layout", [{"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
 def test_objects_that_take_turns_in_changing_hold_back_nothing_else(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
-    s3.put_each(("a.py", "busy0.py", "busy1.py"), b"v = 1\n")
+    process.s3.put_each(("a.py", "busy0.py", "busy1.py"), b"v = 1\n")
     process.run(layout)
-    s3.put("a.py", b"v = 2\n")
+    process.s3.put("a.py", b"v = 2\n")
     for turn in range(4):
-        s3.put(f"busy{turn % 2}.py", b"w = %d\n" % turn)
-        s3.heal()
-        s3.inject(error(412, "PreconditionFailed"), is_get(f"busy{turn % 2}.py"))
+        process.s3.put(f"busy{turn % 2}.py", b"w = %d\n" % turn)
+        process.s3.heal()
+        process.s3.inject(error(412, "PreconditionFailed"), is_get(f"busy{turn % 2}.py"))
         process.cycle()
 
     assert b"v = 2\n" == process.shown["a.py"]
 
 
-def test_a_part_has_no_version_that_nothing_else_in_it_belongs_to(
-    s3: FakeS3, process: Process
-) -> None:
+def test_a_part_has_no_version_that_nothing_else_in_it_belongs_to(process: Process) -> None:
     """One that an earlier cycle has read, and that was never shown."""
-    test_an_upload_in_progress_shows_none_of_it(s3, process)
-    s3.put_each(("a.py", "b.py"), b"v = 4\n")
-    s3.inject(error(403, "AccessDenied"), is_get("a.py"))
+    test_an_upload_in_progress_shows_none_of_it(process)
+    process.s3.put_each(("a.py", "b.py"), b"v = 4\n")
+    process.s3.inject(error(403, "AccessDenied"), is_get("a.py"))
 
     assert "partial" == process.cycle().result
     assert {"a.py": b"v = 1\n", "b.py": b"v = 4\n"} == process.shown
 
 
 def test_a_part_has_no_new_file_of_an_earlier_cycle_that_cannot_be_read_now(
-    s3: FakeS3, process: Process
+    process: Process,
 ) -> None:
-    s3.put("a.py", b"v = 1\n")
+    process.s3.put("a.py", b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
-    s3.put_each(("a.py", "c.py"), b"v = 2\n")
-    s3.inject(first(lambda: s3.put("a.py", b"v = 3\n")), is_get("a.py"), times=1)
+    process.s3.put_each(("a.py", "c.py"), b"v = 2\n")
+    process.s3.inject(first(lambda: process.s3.put("a.py", b"v = 3\n")), is_get("a.py"), times=1)
     assert "settling" == process.cycle().result
-    s3.put_each(("a.py", "c.py"), b"v = 4\n")
-    s3.inject(error(403, "AccessDenied"), is_get("c.py"))
+    process.s3.put_each(("a.py", "c.py"), b"v = 4\n")
+    process.s3.inject(error(403, "AccessDenied"), is_get("c.py"))
 
     assert "partial" == process.cycle().result
     assert {"a.py": b"v = 4\n"} == process.shown
 
 
-def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(
-    s3: FakeS3, process: Process
-) -> None:
-    s3.put_each(("a.py", "b.py"), b"v = 1\n")
+def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(process: Process) -> None:
+    process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({})
-    s3.delete("a.py")
+    process.s3.delete("a.py")
     listings = itertools.count(1)
 
     def put_back() -> None:
         if next(listings) == 2:
-            s3.put("a.py", b"v = 1\n")
+            process.s3.put("a.py", b"v = 1\n")
 
-    s3.inject(first(put_back), is_list)
+    process.s3.inject(first(put_back), is_list)
 
     outcome = process.cycle()
 
@@ -382,17 +374,19 @@ def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
 def test_beside_an_object_that_changes_all_the_time_each_change_is_shown_at_once(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    process: Process, layout: dict[str, str]
 ) -> None:
     """Also where something changes in every cycle, so that no two listings are the same."""
     contents = itertools.count(1)
-    s3.put_each(("a.py", "busy.py"), b"v = 0\n")
-    s3.inject(first(lambda: s3.put("busy.py", b"v = %d\n" % next(contents))), is_get("busy.py"))
+    process.s3.put_each(("a.py", "busy.py"), b"v = 0\n")
+    process.s3.inject(
+        first(lambda: process.s3.put("busy.py", b"v = %d\n" % next(contents))), is_get("busy.py")
+    )
     process.start(layout)
     assert ["settling" if layout else "partial", "partial"] == [
         process.cycle().result for _ in range(2)
     ]
     for number in range(1, 5):
-        s3.put("a.py", b"w = %d\n" % number)
+        process.s3.put("a.py", b"w = %d\n" % number)
         assert "partial" == process.cycle().result
         assert {"a.py": b"w = %d\n" % number} == process.shown

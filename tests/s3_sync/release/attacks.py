@@ -93,18 +93,22 @@ def named(path: str) -> Attack:
     return attack
 
 
-class Place:
+class Stage:
     """
-    One bucket, and its honest publisher.
+    One bucket, its honest publisher, and two sidecars that follow it, cycle by cycle.
 
     Attributes:
         old: The pointer before the good one.
         good: The release that is current.
         files: Of the good release.
+        trusting: The sidecar that has keys.
+        plain: The one that has none.
     """
 
-    def __init__(self, s3: FakeS3) -> None:
+    def __init__(self, s3: FakeS3, trusting: Process, plain: Process) -> None:
         self.s3 = s3
+        self.trusting = trusting
+        self.plain = plain
         self._sequence = 100
         self.good, self.files = self._make(None)
         self.old = self.good.pointer_bytes
@@ -143,21 +147,6 @@ class Place:
         turn = Turn(release.revision, self._sequence, AT)
         pointer = release.pointer._replace(turn=turn, history=old.turns() if old else ())
         return replace(release, pointer=pointer, pointer_bytes=signed(pointer)), files
-
-
-class Stage(Place):
-    """
-    A place, and two sidecars that follow it, cycle by cycle.
-
-    Attributes:
-        trusting: The one that has keys.
-        plain: The one that has none.
-    """
-
-    def __init__(self, s3: FakeS3, trusting: Process, plain: Process) -> None:
-        super().__init__(s3)
-        self.trusting = trusting
-        self.plain = plain
 
     @property
     def sidecars(self) -> tuple[Process, Process]:
@@ -200,7 +189,9 @@ def _end_of(sidecar: Process) -> str:
     try:
         return sidecar.cycle().revision
     except SidecarError as error:
-        return error.reason
+        failed = error
+    assert failed.message.isprintable()
+    return failed.reason
 
 
 @contextmanager

@@ -9,4 +9,4 @@ from tests.support.shelf import Shelf
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
     """An empty shelf on the scripted server."""
-    return Shelf.at(s3)
+    return Shelf(s3)

@@ -67,7 +67,7 @@ def s3() -> Iterator[FakeS3]:
 
 @pytest.fixture(scope="module")
 def shelf(s3: FakeS3) -> Shelf:
-    return Shelf.at(s3)
+    return Shelf(s3)
 
 
 @pytest.fixture(scope="module")

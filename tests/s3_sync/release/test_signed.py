@@ -34,7 +34,7 @@ def keys(tmp_path: Path) -> Path:
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
     """A shelf whose publisher signs."""
-    shelf = Shelf.at(s3)
+    shelf = Shelf(s3)
     shelf.signer = KEY.signer
     return shelf
 

@@ -16,7 +16,7 @@ import pytest
 from s3_sync.release.manifest import split_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.pointer import Pointer, serialize_pointer, split_pointer
-from s3_sync.release.signed import digest_of_manifest, sign_manifest
+from s3_sync.release.signed import digest_of_manifest, sign_manifest, sign_pointer
 from s3_sync.signature import signature_line
 from tests.s3_sync.release.attacks import (
     BUCKET,
@@ -167,6 +167,12 @@ def fork(scene: Scene) -> Objects:
     return scene.objects(pointer=signed(scene.next.pointer._replace(turn=turn, history=())))
 
 
+def surrogates(scene: Scene) -> Objects:
+    facts = json.loads(signed_part(scene.next.pointer_bytes)) | {"revision": "\ud800\udcff"}
+    body = json.dumps(facts).encode() + b"\n"
+    return scene.objects(pointer=sign_pointer(body, BUCKET, PREFIX, HONEST.signer))
+
+
 LATER = "2030-01-01T00:00:00Z"
 POINTER = {
     "revision": EVIL.revision, "sequence": 1 << 50, "since": LATER, "history": [],
@@ -232,6 +238,8 @@ OTHERS: dict[str, tuple[str, Attack]] = {
         respelled(lambda _: "A" * 70_000),
     ),
     "a path that leads out, and all of it is signed": ("release_invalid", named("../evil.py")),
+    "a path that steers terminals": ("release_invalid", named("\x1b]0;evil\x07/../a.py")),
+    "a revision of surrogates": ("release_invalid", surrogates),
     "the manifest is empty": ("release_invalid", manifest(lambda _: b"")),
     "its chunks are others": (
         "release_invalid",

@@ -11,7 +11,6 @@ from s3_sync.tree.staging import Staged
 from s3_sync.tree.target import Target
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import FILES, PINNED, SNAPSHOT, layouts, staged
-from tests.support.fake_s3 import FakeS3
 from tests.support.faults import reset
 from tests.support.shelf import Shelf, is_manifest
 
@@ -62,7 +61,7 @@ def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Proc
 
 
 def test_what_was_shown_without_a_record_does_not_stand_for_the_pin(
-    s3: FakeS3, shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process without the pin was killed between showing and recording it."""
     first = shelf.publish({"a.py": b"a = 1\n"})
@@ -74,7 +73,7 @@ def test_what_was_shown_without_a_record_does_not_stand_for_the_pin(
         killed.setattr(Published, "record", Mock(side_effect=OSError))
         process.fail()
     process.restart(pinned)
-    s3.inject(reset(), times=3)
+    process.s3.inject(reset(), times=3)
 
     assert "connection_lost" == process.fail().reason
     assert ({"a.py": b"a = 2\n"}, False) == (process.shown, process.is_ready)
@@ -84,11 +83,7 @@ def test_what_was_shown_without_a_record_does_not_stand_for_the_pin(
 
 @layouts
 def test_a_full_disk_changes_nothing(
-    s3: FakeS3,
-    shelf: Shelf,
-    process: Process,
-    monkeypatch: pytest.MonkeyPatch,
-    layout: dict[str, str],
+    shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch, layout: dict[str, str]
 ) -> None:
     good = {"a.py": b"a = 1\n", "gone.py": b"b = 1\n"}
     shelf.publish(good)
@@ -104,9 +99,9 @@ def test_a_full_disk_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Target, "stage", fill)
         assert "target_full" == process.fail().reason
-        s3.forget()
+        process.s3.forget()
         assert "target_full" == process.fail().reason
-        assert [] == s3.seen(is_manifest)
+        assert [] == process.s3.seen(is_manifest)
     assert good == process.shown
     assert [] == staged(process)
     assert "changed" == process.cycle().result

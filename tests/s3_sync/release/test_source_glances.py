@@ -8,59 +8,57 @@ from s3_sync.release.names import POINTER_KEY, manifest_key
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import FILES, PINNED
-from tests.support.fake_s3 import FakeS3, access_denied, error
+from tests.support.fake_s3 import access_denied, error
 from tests.support.loopback import Fault
 from tests.support.shelf import Shelf, is_bundle, is_manifest, is_pointer
 
 
 def test_a_glance_is_one_small_request_until_something_is_new(
-    s3: FakeS3, shelf: Shelf, process: Process
+    shelf: Shelf, process: Process
 ) -> None:
     shelf.publish(FILES)
     process.start(PINNED)
     assert not process.glance()
     process.cycle()
     process.cycle()
-    s3.forget()
+    process.s3.forget()
 
     assert process.glance() and process.glance()
-    requests = s3.seen()
-    assert (2, 2) == (len(requests), len(s3.seen(is_pointer)))
+    requests = process.s3.seen()
+    assert (2, 2) == (len(requests), len(process.s3.seen(is_pointer)))
     assert all(request.headers["if-none-match"].startswith('"') for request in requests)
     shelf.publish({"a.py": b"new = 1\n"})
     assert not process.glance()
     assert "changed" == process.cycle().result
     assert process.glance()
-    assert 1 == len(s3.seen(is_manifest))
+    assert 1 == len(process.s3.seen(is_manifest))
 
 
 def test_a_glance_that_gets_no_good_answer_leaves_the_reason_to_a_cycle(
-    s3: FakeS3, shelf: Shelf, process: Process
+    shelf: Shelf, process: Process
 ) -> None:
     shelf.publish(FILES)
     process.run(PINNED)
-    s3.inject(error(503, "SlowDown"))
+    process.s3.inject(error(503, "SlowDown"))
 
     assert not process.glance()
     assert "throttled" == process.fail().reason
     assert not process.can_wait_for_news and not process.glance()
-    s3.heal()
+    process.s3.heal()
     assert "unchanged" == process.cycle().result
     assert process.glance()
 
 
-def test_a_glance_after_a_bad_release_sees_the_next_one(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
+def test_a_glance_after_a_bad_release_sees_the_next_one(shelf: Shelf, process: Process) -> None:
     good = shelf.publish({"a.py": b"good = 1\n"})
     process.run(PINNED)
     bad = shelf.publish(FILES)
     shelf.put(manifest_key(bad.revision), b"{}")
     process.fail()
-    s3.forget()
+    process.s3.forget()
 
     assert process.glance() and process.glance()
-    assert 2 == len(s3.seen())
+    assert 2 == len(process.s3.seen())
     shelf.point_to(good)
     assert not process.glance()
     assert good.revision == process.cycle().revision
@@ -71,28 +69,26 @@ DENIED = access_denied("s3:ListBucket", "arn:aws:s3:::dags-bucket", "arn:aws:iam
 
 @pytest.mark.parametrize("missing", [None, DENIED], ids=["404", "403"])
 def test_a_glance_before_the_first_release_sees_it(
-    s3: FakeS3, shelf: Shelf, process: Process, missing: Fault | None
+    shelf: Shelf, process: Process, missing: Fault | None
 ) -> None:
     """So who publishes it waits for no backoff."""
     if missing is not None:
-        s3.inject(missing, is_pointer)
+        process.s3.inject(missing, is_pointer)
     process.start(PINNED)
     assert "release_missing" == process.fail().reason
-    s3.forget()
+    process.s3.forget()
 
     assert process.can_wait_for_news
     assert process.glance() and process.glance()
-    assert 2 == len(s3.seen())
+    assert 2 == len(process.s3.seen())
     shelf.publish(FILES)
-    s3.heal()
+    process.s3.heal()
     assert not process.glance()
     assert "changed" == process.cycle().result
     assert process.glance()
 
 
-def test_a_glance_after_the_pointer_went_sees_it_again(
-    s3: FakeS3, shelf: Shelf, process: Process
-) -> None:
+def test_a_glance_after_the_pointer_went_sees_it_again(shelf: Shelf, process: Process) -> None:
     release = shelf.publish(FILES)
     process.run(PINNED)
     shelf.remove(POINTER_KEY)
@@ -100,9 +96,9 @@ def test_a_glance_after_the_pointer_went_sees_it_again(
     assert "release_missing" == process.fail().reason
 
     assert process.can_wait_for_news and process.glance()
-    s3.inject(error(503, "SlowDown"))
+    process.s3.inject(error(503, "SlowDown"))
     assert not process.glance()
-    s3.heal()
+    process.s3.heal()
     assert "release_missing" == process.fail().reason
     assert not process.can_wait_for_news
     shelf.point_to(release)
@@ -110,7 +106,7 @@ def test_a_glance_after_the_pointer_went_sees_it_again(
 
 
 def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(
-    s3: FakeS3, shelf: Shelf, process: Process
+    shelf: Shelf, process: Process
 ) -> None:
     """
     Else each glance would ask for a cycle that fails again, endlessly, as if there were no backoff.
@@ -122,9 +118,9 @@ def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(
     process.fail()
     assert process.can_wait_for_news
 
-    s3.inject(error(503, "SlowDown"), is_pointer)
+    process.s3.inject(error(503, "SlowDown"), is_pointer)
     assert not process.glance()
-    s3.heal()
+    process.s3.heal()
     process.fail()
     assert not process.can_wait_for_news
 
@@ -143,9 +139,7 @@ def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> N
     assert FILES == process.shown
 
 
-def test_a_rehearsal_plans_and_changes_nothing(
-    s3: FakeS3, shelf: Shelf, process: Process, log: Log
-) -> None:
+def test_a_rehearsal_plans_and_changes_nothing(shelf: Shelf, process: Process, log: Log) -> None:
     release = shelf.publish(FILES)
     process.start(PINNED | {"S3_SYNC_DRY_RUN": "true"})
     for _ in range(2):
@@ -154,6 +148,6 @@ def test_a_rehearsal_plans_and_changes_nothing(
 
     (plan,) = log.events("plan_made")
     assert (release.revision, len(FILES)) == (plan["revision"], plan["files_to_publish"])
-    assert [] == s3.seen(is_bundle)
+    assert [] == process.s3.seen(is_bundle)
     assert [] == os.listdir(process.folder)
     assert not process.glance()

@@ -26,7 +26,6 @@ def NO_CA() -> ssl.SSLContext:
 
 # What a stand-in does instead of sending.
 CLOSE = "close"
-RESET = "reset"
 TLS = "tls"
 
 Step = Sequence[bytes | str]

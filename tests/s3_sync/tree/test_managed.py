@@ -209,9 +209,8 @@ def test_killed_before_the_rename_of_a_new_file(box: Box) -> None:
 
 
 def test_killed_before_the_rename_of_a_changed_file(box: Box) -> None:
-    files = box.begin()
-    first = box.put("a.py")
-    files.add("a.py", first)
+    files = box.has("a.py")
+    first = files.files["a.py"]
     files.add("a.py", first._replace(etag="second", inode=first.inode + 1_000_000))
 
     assert box.load() == {"a.py": first}
@@ -227,9 +226,8 @@ def test_killed_after_the_rename(box: Box) -> None:
 
 
 def test_killed_before_the_removal_of_a_file(box: Box) -> None:
-    files = box.begin()
-    held = box.put("a.py")
-    files.add("a.py", held)
+    files = box.has("a.py")
+    held = files.files["a.py"]
     files.remove("a.py")
 
     assert box.load() == {"a.py": held}
@@ -248,28 +246,21 @@ def test_killed_before_the_removal_of_a_file_on_a_volume_that_is_copied_then(
     copy.close()
 
 
-def test_killed_after_the_removal_of_a_file(box: Box) -> None:
-    files = box.has("a.py")
-    files.remove("a.py")
-    (box.folder / "a.py").unlink()
-    (box.folder / "keeps-the-inode-busy").write_text("")
-
-    assert box.load() == {}
-
-
-def test_a_foreign_file_where_a_removed_one_was_is_not_ours(box: Box) -> None:
-    files = box.has("a.py")
-    files.remove("a.py")
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_killed_after_the_removal_of_a_file_nothing_in_its_place_is_ours(
+    box: Box, is_replaced: bool
+) -> None:
+    box.has("a.py").remove("a.py")
     (box.folder / "a.py").rename(box.folder / "keeps-the-inode-busy")
-    (box.folder / "a.py").write_text("someone else's")
+    if is_replaced:
+        (box.folder / "a.py").write_text("someone else's")
 
     assert box.load() == {}
 
 
 def test_killed_where_nobody_else_has_files(box: Box) -> None:
-    files = box.begin()
-    held = box.put("a.py")
-    files.add("a.py", held)
+    files = box.has("a.py")
+    held = files.files["a.py"]
     files.remove("a.py")
     assert {"a.py": held} == load_managed(box.state_fd, box.root_fd, is_shared=False)[0]
 

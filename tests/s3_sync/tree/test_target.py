@@ -28,16 +28,6 @@ from tests.support.descriptors import held
 # --- opening
 
 
-def test_closing_leaves_no_descriptor(folder: Path) -> None:
-    before = held(folder)
-    with opened(folder, part="above/tree") as target:
-        put(target, "a/b/c.py")
-        put(target, "a/b/c.py", b"other")
-        target.delete("a/b/c.py", Fence())
-
-    assert before == held(folder)
-
-
 def test_a_target_that_cannot_be_opened_leaves_no_descriptor(folder: Path, volume: Volume) -> None:
     (folder / RESERVED / "above").mkdir()
     (folder / RESERVED / "above/tree").write_bytes(b"a file, not a folder")

@@ -36,7 +36,7 @@ class Releases:
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         s3 = stack.enter_context(FakeS3())
-        self.shelf = Shelf.at(s3)
+        self.shelf = Shelf(s3)
         target, told = home / "dags", settings("S3_SYNC") | {"S3_SYNC_LAYOUT": "snapshot"}
         self.store, self.link = target / STORE, target / "current"
         self.shelf.publish({"none.py": b""})

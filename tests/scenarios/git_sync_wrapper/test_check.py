@@ -13,8 +13,6 @@ from tests.support.program import own_port
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
-PASSWORD = "canary-4711"
-
 
 def check(here: GitSite, *arguments: str, code: int = 0, **settings: str | None) -> str:
     process = here.wrapper("check", *arguments, **settings)

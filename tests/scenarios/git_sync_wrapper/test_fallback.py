@@ -146,17 +146,6 @@ def test_a_tag_that_moves_to_a_refused_commit_leaves_the_last_good_one_ready(
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
 
 
-def test_without_an_acceptable_commit_nothing_is_shown(here: GitSite) -> None:
-    here.repository.commit({"dag.py": "def 0\n"}, onto="", whole=True)
-    refused = bad(here)
-    wrapper = here.wrapper(**GATE)
-
-    said = f"nothing is published yet: the gate refuses {refused} and all commits before it"
-    wrapper.wait_for_event("http_listening")
-    wait_until(lambda: said == wrapper.status()["problem"], said)
-    here.wait_until_shown(good(here), wrapper)
-
-
 @pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])
 def test_no_verdict_three_times_counts_as_refused(
     here: GitSite, tmp_path: Path, mode: dict[str, str]

@@ -11,7 +11,7 @@ import pytest
 
 from s3_sync.release.names import manifest_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.asking import STORE, ask, asked
+from tests.support.asking import STORE, ask, asked, kept
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error
 from tests.support.releases import Release, make_release
@@ -42,7 +42,7 @@ def files_of(number: int) -> dict[str, bytes]:
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
     s3.objects.clear()
-    return Shelf.at(s3)
+    return Shelf(s3)
 
 
 @pytest.fixture
@@ -59,11 +59,6 @@ def begin(start: StartDaemon, releases: list[Release]) -> Begin:
 @pytest.fixture
 def store(target: Path) -> Path:
     return target / STORE
-
-
-def kept(store: Path) -> set[str]:
-    """The revisions on the volume."""
-    return {path.name for path in store.iterdir() if path.is_dir() and path.name[0] != "."}
 
 
 @contextmanager

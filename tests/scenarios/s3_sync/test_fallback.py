@@ -57,7 +57,7 @@ def kill_at_random(
 def test_a_new_pod_gets_the_newest_release_that_is_accepted(
     s3: FakeS3, start: StartDaemon, target: Path, counts: Counts, layout: dict[str, str]
 ) -> None:
-    shelf = Shelf.at(s3)
+    shelf = Shelf(s3)
     shelf.publish(revision(1))
     good = shelf.publish(revision(2))
     shelf.publish(revision(3, broken=True))
@@ -109,7 +109,7 @@ def test_a_one_shot_succeeds_with_a_fallback_whatever_killed_those_before(
     """Each task pod is a new pod."""
     accepted = revision(1)
     if source == "release":
-        shelf = Shelf.at(s3)
+        shelf = Shelf(s3)
         shelf.publish(accepted)
         shelf.publish(revision(2, broken=True))
     else:
@@ -132,7 +132,7 @@ def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
     check = script(tmp_path / "check", "test ! -e no.py || { echo no.py:1: no; exit 1; }")
     gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": check}
     layout = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_RETAIN_FOR": "10s"}
-    shelf, chance = Shelf.at(s3), random.Random(5)
+    shelf, chance = Shelf(s3), random.Random(5)
     seen: dict[str, Any] = {}
     shelf.publish(make_revision(1))
     shelf.publish(make_revision(2) | {"no.py": b"no\n"})
@@ -170,7 +170,7 @@ def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
     dying = script(tmp_path / "gate", "grep -q 2 pkg0/m0.py && kill -9 $$\nexit 0")
     gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": dying}
     settings = {**RELEASE, **layout, **gate, "S3_SYNC_ONE_SHOT": "true"}
-    shelf = Shelf.at(s3)
+    shelf = Shelf(s3)
     shelf.publish(revision(1))
     if not is_new:
         assert 0 == start(settings).wait_for_exit().code
@@ -205,7 +205,7 @@ def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
     s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path, source: str
 ) -> None:
     """A file of an accepted revision cannot be written; the next revision is broken."""
-    shelf = Shelf.at(s3)
+    shelf = Shelf(s3)
 
     def offer(files: Mapping[str, bytes]) -> None:
         if source == "release":
@@ -245,7 +245,7 @@ def test_going_back_to_what_is_in_place_ends_a_part(
 ) -> None:
     """Nothing of a release could be written, and it is taken back."""
     (groups_folder / "pkg").mkdir(mode=0o755)  # root's
-    shelf = Shelf.at(s3)
+    shelf = Shelf(s3)
     s3.objects.clear()
     first = shelf.publish({"a.py": b"V = 1\n"})
     s3.put("dags/a.py", b"V = 1\n")
@@ -268,7 +268,7 @@ def shown_in_part(
     s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path
 ) -> tuple[Daemon, dict[str, bytes]]:
     """A daemon that can write one file of a release alone, and what all of it is."""
-    shelf = Shelf.at(s3)
+    shelf = Shelf(s3)
     shelf.publish({"a.py": b"V = 1\n"})
     daemon = start_as_user("release")
     daemon.wait_until_ready()

@@ -145,29 +145,6 @@ def test_broken_dag_is_refused_and_named_until_it_is_fixed(
     assert "refused" not in daemon.status()["details"]
 
 
-def test_one_shot_that_is_refused_ends_in_3_and_says_why(
-    s3: SwappingS3, target: Path, start: StartDaemon, tmp_path: Path
-) -> None:
-    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "6s"}
-    command = counting(
-        tmp_path / "gate", "grep -q 'two = (2$' pkg/*.py || exit 0; echo odd; exit 1"
-    )
-    s3.swap(BROKEN)
-    daemon = start({**by_command(command), **one_shot}, interval="0.3")
-
-    assert 3 == daemon.wait_for_exit().code
-    last = daemon.events[-1]
-    assert "one_shot_deadline" in str(last)
-    assert "odd" in str(last)
-    assert {} == consumed(target)
-    s3.swap(FIXED)
-    assert 0 == daemon.start().wait_for_exit().code
-    assert FIXED == consumed(target)
-    s3.swap(BROKEN)  # what passed is there, and a pod may start with it
-    assert 0 == daemon.start().wait_for_exit().code
-    assert FIXED == consumed(target)
-
-
 # --- a command
 
 REPORT = """

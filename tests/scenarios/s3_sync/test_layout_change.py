@@ -12,7 +12,6 @@ from tests.conftest import Counts
 from tests.s3_sync.cycle.test_layout_change import (
     FOREIGN,
     IN_PLACE,
-    SNAPSHOT,
     WAYS,
     A,
     B,
@@ -22,25 +21,8 @@ from tests.s3_sync.cycle.test_layout_change import (
 )
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.snapshots import SwappingS3, consumed
-from tests.support.waiting import wait_until
 
 __all__ = ["bucket_of_a"]
-
-
-def test_stand_by_of_another_layout_is_not_ready_before_its_own_is_there(
-    target: Path, start: StartDaemon
-) -> None:
-    """A rollout on a shared volume that changes the layout: nothing is at `current` yet."""
-    old = start(IN_PLACE).until_synced()
-    new = start(SNAPSHOT, interval="0.2")
-    new.wait_for_event("target_waiting")
-    wait_until(lambda: new.status()["cycles"], "it has looked")
-
-    assert 503 == new.get("/readyz").status
-    old.terminate()
-    new.wait_until_synced()
-    new.wait_until_ready()
-    assert A == consumed(target)
 
 
 @pytest.mark.timeout(3_600)

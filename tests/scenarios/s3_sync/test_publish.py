@@ -198,21 +198,6 @@ def commit(folder: Path, message: str) -> str:
     return found.stdout.strip()
 
 
-def test_commit_author_and_message_come_from_git(on_moto: Place) -> None:
-    head = commit(write_files(on_moto.dags, A), "Sales by country\n\nLong story")
-
-    clean = on_moto.publisher.succeed("publish", on_moto.dags)["origin"]
-    (on_moto.dags / "a.py").write_text("altered")
-    dirty = on_moto.publisher.succeed("publish", on_moto.dags)["origin"]
-
-    assert (head, "Ada <ada@example.com>", "Sales by country") == (
-        clean["commit"],
-        clean["author"],
-        clean["message"],
-    )
-    assert f"{head}-dirty" == dirty["commit"]
-
-
 def test_hostile_names_and_messages_do_not_steer_a_terminal(on_moto: Place) -> None:
     on_moto.publish(A, "--message", "\x1b]0;owned\x07 red \u202e")
     (on_moto.dags / "bad\x1b[31m").symlink_to("/etc/passwd")

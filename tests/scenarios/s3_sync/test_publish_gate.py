@@ -117,16 +117,6 @@ def test_what_airflow_refuses_is_not_uploaded_unless_it_may_be_missing(
     assert "1 DAGs, 1 files not loaded" in allowed.out
 
 
-def test_a_gate_without_a_verdict_publishes_nothing_and_is_no_refusal(
-    on_moto: Place, airflow: Publishing
-) -> None:
-    ran = airflow.run("publish", write_files(on_moto.dags, {"kill.py": b""}), "--gate", "airflow")
-
-    assert 3 == ran.code
-    assert "no verdict" in ran.err and "signal 9" in ran.err
-    assert {} == on_moto.bodies()
-
-
 @pytest.mark.parametrize("link", [True, False])
 def test_a_folder_that_is_no_release_never_comes_to_airflow(
     on_moto: Place, airflow: Publishing, link: bool

@@ -38,7 +38,7 @@ def shown(daemon: Daemon) -> int:
 def test_no_consumer_of_a_fleet_sees_a_mix(counts: Counts, tmp_path: Path) -> None:
     chance = random.Random(11)
     with FakeS3() as s3, ExitStack() as stack:
-        shelf = Shelf.at(s3)
+        shelf = Shelf(s3)
         made: dict[int, Release] = {1: shelf.publish(make_revision(1))}
         folders = [tmp_path / str(number) / "dags" for number in range(counts.fleet)]
         interval = f"{counts.fleet / POLLS_PER_SECOND:.1f}"

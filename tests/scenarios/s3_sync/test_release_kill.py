@@ -58,7 +58,7 @@ class Lives:
         self.layout = layout
         self.target = target
         self._chance = random.Random(seed)
-        self._shelf = Shelf.at(s3)
+        self._shelf = Shelf(s3)
         self._number = 0
         self._contents: dict[str, set[bytes]] = {}
         self._files: dict[str, dict[str, bytes]] = {}

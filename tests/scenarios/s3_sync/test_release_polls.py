@@ -55,7 +55,7 @@ def polling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polling]:
     with FakeS3() as s3:
         target: Path = tmp_path_factory.mktemp("polls") / "dags"
         daemon = release_daemon(s3, target, OFTEN, interval="0.2")
-        polling = Polling(s3, Shelf.at(s3), daemon)
+        polling = Polling(s3, Shelf(s3), daemon)
         polling.publish()
         with daemon:
             daemon.wait_until_synced()

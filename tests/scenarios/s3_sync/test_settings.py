@@ -1,6 +1,5 @@
 """The environment of the process: accepted and refused settings, and the errors."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -55,42 +54,6 @@ def test_a_proxy_that_we_do_not_speak_is_refused_at_start(s3: FakeS3, start: Sta
     assert "s3cr3t" not in daemon.log()
 
 
-def test_all_problems_are_reported_at_once(s3: FakeS3, start: StartDaemon) -> None:
-    wrong = {
-        "S3_SYNC_TIMEOUT": "soon",
-        "S3_SYNC_DELETE": "everything",
-        "S3_SYNC_FILE_MODE": "0999",
-        "S3_SYNC_ONE_SHOT": "maybe",
-        "S3_SYNC_MAX_FAILURES": "-1",
-        "S3_SYNC_HTTP_BIND": "9811",
-        "S3_SYNC_LOG_FORMAT": "xml",
-        "S3_SYNC_LAYUOT": "in-place",
-        "S3_SYNC_BUCKET": "dags",
-        "AWS_BUCKET": "s3://dags/airflow",
-        "DEST_PATH": "relative/path",
-    }
-    daemon = start(wrong, interval="often")
-
-    lines = rejected(daemon)
-
-    assert set(lines) >= {*wrong, "INTERVAL"} - {"S3_SYNC_LAYUOT"}
-    for name in ("S3_SYNC_TIMEOUT", "S3_SYNC_DELETE", "S3_SYNC_FILE_MODE", "INTERVAL"):
-        assert lines[name]["value"] == {**wrong, "INTERVAL": "often"}[name]
-    assert s3.requests == []
-
-
-def test_a_port_in_use_is_a_settings_error(target: Path, start: StartDaemon) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        daemon = start({"S3_SYNC_HTTP_BIND": address})
-
-        lines = rejected(daemon)
-
-    assert set(lines) == {"S3_SYNC_HTTP_BIND"}
-    assert address in lines["S3_SYNC_HTTP_BIND"]["value"]
-    assert published(target) == {}
-
-
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",)])
 def test_version_and_help_need_no_settings(start: StartDaemon, arguments: tuple[str, ...]) -> None:
     daemon = start({"AWS_BUCKET": None, "DEST_PATH": None}, arguments=arguments)
@@ -102,15 +65,6 @@ def test_version_and_help_need_no_settings(start: StartDaemon, arguments: tuple[
 @pytest.mark.parametrize("arguments", [("--nonsense",), ("synch",), ("check", "extra")])
 def test_wrong_arguments_are_exit_2(start: StartDaemon, arguments: tuple[str, ...]) -> None:
     assert start(arguments=arguments).wait_for_exit(15).code == 2
-
-
-def test_keys_that_trust_nobody_end_the_start(start: StartDaemon, tmp_path: Path) -> None:
-    given = {"S3_SYNC_SOURCE": "release", "S3_SYNC_TRUSTED_KEYS": str(tmp_path)}
-
-    (line,) = rejected(start(given)).values()
-
-    assert ("S3_SYNC_TRUSTED_KEYS", str(tmp_path)) == (line["setting"], line["value"])
-    assert "every release would be refused" in line["problem"]
 
 
 def test_a_private_key_has_no_place_in_a_pod(start: StartDaemon) -> None:

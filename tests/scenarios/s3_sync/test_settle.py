@@ -83,37 +83,3 @@ def test_half_an_upload_is_never_published(
     assert waited_seconds >= SETTLE_SECONDS * 0.95
     assert NEW == consumed(target)
     assert count_of(daemon, "sidecar_cycles_total", result="settling") > 3
-
-
-def test_one_shot_does_not_wait_for_a_quiet_bucket_but_for_an_upload(
-    s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    one_shot = {"S3_SYNC_ONE_SHOT": "true"}
-    assert 0 == start(settled(one_shot, "1h")).wait_for_exit(30).code
-    assert OLD == consumed(target)
-    s3.swap(NEW)
-    began = time.monotonic()
-    daemon = start(settled(one_shot, "2s"), interval="0.2")
-
-    assert 0 == daemon.wait_for_exit(60).code
-    assert time.monotonic() - began >= 2
-    assert NEW == consumed(target)
-
-
-def test_one_shot_gives_up_on_an_upload_without_end(
-    s3: SwappingS3, tmp_path: Path, start: StartDaemon
-) -> None:
-    s3.swap(OLD)
-    one_shot = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "6s"}
-    target = tmp_path / "dags"
-    # Long against what a busy machine may keep the uploader from its next object.
-    daemon = start(settled(one_shot, "5s"), interval="0.2", target=target)
-    number = 0
-    while daemon.is_running():
-        number += 1
-        s3.put("dags/file1.py", b"# %d\n" % number)
-        time.sleep(0.05)  # an upload has no event to wait for
-
-    assert 3 == daemon.wait_for_exit().code
-    assert "the source kept changing" in daemon.log()
-    assert {} == consumed(target)

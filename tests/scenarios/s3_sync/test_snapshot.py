@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.fake_s3 import error, is_get
 from tests.support.snapshots import (
     SNAPSHOT,
     A,
@@ -38,25 +37,6 @@ def test_second_daemon_stands_by_ready_and_takes_over(s3: SwappingS3, start: Sta
     wait_until_shown(second, A)
 
     assert [] == snapshot_leftovers(first.target)
-
-
-def test_one_shot(s3: SwappingS3, target: Path, start: StartDaemon) -> None:
-    settings = {**SNAPSHOT, "S3_SYNC_ONE_SHOT": "true", "S3_SYNC_FSYNC": "true"}
-    for files in (A, B):
-        s3.swap(files)
-        assert 0 == start(settings).wait_for_exit().code
-        assert files == shown(target)
-    assert [] == snapshot_leftovers(target)
-
-
-def test_one_shot_that_lacks_one_object_says_so(s3: SwappingS3, start: StartDaemon) -> None:
-    s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/c.py"))
-    daemon = start(SNAPSHOT | {"S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
-
-    assert 0 == daemon.wait_for_exit().code
-    assert "pkg/c.py" not in shown(daemon.target)
-    assert 3 == len(daemon.find_events("cycle_finished", result="partial"))
-    assert ["pkg/c.py"] == [event["path"] for event in daemon.find_events("object_unread")]
 
 
 def test_full_volume_keeps_the_revision_whole_and_recovers(

@@ -266,7 +266,7 @@ def test_task_runs_the_release_that_the_scheduler_has_though_a_newer_one_is_curr
     """
     All of the way: s3-sync beside the scheduler, the hook, the executor, s3-sync in the task pod.
     """
-    shelf = Shelf.at(s3)
+    shelf = Shelf(s3)
     first = shelf.publish({"sales.py": b"the release of the scheduler"})
     source = {"AWS_BUCKET": s3.bucket, "KEY_PATH": "dags"}
     with release_daemon(s3, tmp_path / "dags", {"S3_SYNC_LAYOUT": "snapshot"}) as scheduler:

@@ -18,7 +18,7 @@ from tests.support.faults import (
     truncate,
 )
 from tests.support.loopback import Answer, LoopbackServer, Match, Request
-from tests.support.scripted import FILES, Running, fill, published, running
+from tests.support.scripted import Running, running
 
 HTML = b"<!doctype html><html><body>Please log in to the hotel network.</body></html>"
 
@@ -71,15 +71,6 @@ def test_a_redirect_to_another_host_is_refused_and_nothing_arrives_there(
         assert failed["reason"] == "redirect_refused"
         assert elsewhere.endpoint.removeprefix("http://") in failed["error"]
         assert elsewhere.requests == []
-
-
-def test_https_with_a_private_authority(start: StartDaemon, tmp_path: Path) -> None:
-    context, bundle = self_signed(tmp_path / "tls", "s3.example")
-    with FakeS3(tls=context) as s3:
-        fill(s3)
-        daemon = start({"AWS_CA_BUNDLE": str(bundle)}, s3=s3).until_synced()
-
-        assert published(daemon.target) == FILES
 
 
 @pytest.mark.parametrize(

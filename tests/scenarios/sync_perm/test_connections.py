@@ -26,19 +26,6 @@ SECRET = "Hidden-Pa55"
 RESULTS = ("permission", "view_menu", "permission_view", "permission_view_role")
 
 
-def assert_refused(daemon: SyncPerm, *words: str) -> None:
-    """Exit code 2, one line that says why, no traceback, no file made, no password shown."""
-    ended = daemon.wait_for_exit()
-
-    (rejected,) = daemon.find_events("setting_rejected")
-    assert 2 == ended.code
-    for word in words:
-        assert word in str(rejected)
-    assert [] == daemon.stray_lines
-    assert SECRET not in daemon.log()
-    assert [] == [path for path in daemon.home.rglob("*.db") if path.is_file()]
-
-
 def assert_works(daemon: SyncPerm, database: Database) -> None:
     """The supervisor reads it, and so does the pass that it starts."""
     add_role(database, "team")
@@ -131,11 +118,6 @@ def test_mysql_ends_as_airflow_would_have_it(
     ours = contents(database)
     airflow.full_sync(database, home)
     assert [] == difference(ours, contents(database))
-
-
-@pytest.mark.parametrize("url", [None, f"postgresql://airflow:{SECRET}@db:port/airflow"])
-def test_what_is_no_url_of_a_database_is_refused(begin: StartSyncPerm, url: str | None) -> None:
-    assert_refused(begin(None, {CONN: url}), CONN)
 
 
 def _advisory_locks(database: Database) -> list[Any]:
