@@ -52,7 +52,7 @@ def s3_sync(folder: Path) -> Iterator[SidecarProcess]:
     Yield s3-sync with a published release.
     """
     with FakeS3() as s3:
-        Shelf.at(s3).publish(FILES, origin=COMMITTED)
+        Shelf(s3).publish(FILES, origin=COMMITTED)
         with release_daemon(s3, folder / "dags", POD, interval="10s") as daemon:
             daemon.wait_until_synced()
             daemon.sync()
@@ -65,7 +65,7 @@ def s3_sync_failing(folder: Path) -> Iterator[SidecarProcess]:
     Yield s3-sync with a published release, while S3 is down.
     """
     with FakeS3() as s3:
-        Shelf.at(s3).publish(FILES, origin=COMMITTED)
+        Shelf(s3).publish(FILES, origin=COMMITTED)
         with release_daemon(s3, folder / "dags", POD, interval="1s") as daemon:
             daemon.wait_until_synced()
             s3.stop()
