@@ -4,6 +4,7 @@
 What it tries and says of the rest is in tests/s3_sync/test_check.py.
 """
 
+import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,12 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.identities import NO_KEYS
 from tests.support.fake_aws import IDENTITY_ARN, FakeSts
-from tests.support.fake_s3 import SECRET_KEY
+from tests.support.fake_s3 import SECRET_KEY, FakeS3, error, is_get
 from tests.support.loopback import dead_endpoint
 from tests.support.program import own_port
 from tests.support.scripted import published
+
+BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 
 
 class Check(Protocol):
@@ -74,6 +77,42 @@ def test_works_beside_a_running_daemon(
     assert f"has published {daemon.status()['revision']}" in check(0, port)
 
     assert daemon.sync()["event"] == "cycle_finished"
+
+
+def test_what_the_daemon_lacks_is_named(
+    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
+) -> None:
+    s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/b.py"))
+    start(port).until_synced()
+    s3.heal()
+
+    said = check(3, port)
+
+    assert "access_denied_get" in said
+    assert "1 file is missing or out of date" in said
+
+
+@pytest.mark.parametrize("page", ["true", "false"])
+def test_a_revision_that_the_gate_refuses_is_named(
+    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str], page: str
+) -> None:
+    settings = {**port, "S3_SYNC_GATE": "syntax", "S3_SYNC_STATUS_PAGE": page}
+    daemon = start(settings).until_synced()
+    s3.put("dags/a.py", b"x = (\n")
+    daemon.sync()
+
+    assert "revision_refused" in check(3, settings)
+
+
+def test_a_daemon_that_hangs_is_no_good_set_up(
+    check: Check, start: StartDaemon, port: dict[str, str]
+) -> None:
+    daemon = start(port).until_synced()
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        assert "accepts connections" in check(3, port)
+    finally:
+        daemon.send_signal(signal.SIGCONT)
 
 
 def test_a_daemon_at_an_unknown_port_is_named(check: Check, start: StartDaemon) -> None:

@@ -16,11 +16,31 @@ from tests.support.fake_s3 import (
     FakeS3,
     is_list,
 )
-from tests.support.s3_refusals import Identity
+from tests.support.s3_refusals import Identity, signed_region
 from tests.support.scripted import FILES, fill, published
 
 Redirection = Literal["moved", "redirect", "malformed"]
 Aws = tuple[FakeS3, FakeProxy, Settings]
+
+
+@pytest.mark.parametrize(
+    ("answer", "header"),
+    [("moved", True), ("redirect", True), ("malformed", True), ("malformed", False)],
+    ids=["301", "307", "400", "400 with the region in the document only"],
+)
+def test_signs_for_the_region_that_s3_names(
+    s3: FakeS3, start: StartDaemon, answer: Redirection, header: bool
+) -> None:
+    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+    s3.region, s3.region_answer, s3.region_header = "eu-west-1", answer, header
+    daemon = start({"AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "us-east-1"}).until_synced()
+    assert daemon.sync()["event"] == "cycle_finished"
+
+    assert published(daemon.target) == FILES
+    regions = [signed_region(request) for request in s3.requests]
+    assert regions[0] == "us-east-1"
+    assert set(regions[1:]) == {"eu-west-1"}
+    assert daemon.find_events("cycle_failed") == []
 
 
 @pytest.fixture
