@@ -1,4 +1,4 @@
-"""The layouts in place, and the change from any layout to any other."""
+"""The in-place layouts, and changes between all layouts."""
 
 import os
 import stat
@@ -23,25 +23,25 @@ from tests.support.descriptors import held
 
 @pytest.fixture
 def stage(begin: Begin) -> Stage:
-    """A volume behind a gate on which nothing has been published."""
+    """A volume with a gate and without a published revision."""
     return begin(**STAGED)
 
 
-# --- behind a gate
+# --- with a gate
 
 
-def test_a_revision_is_put_in_place_by_links(one: Stage) -> None:
+def test_publishes_a_revision_with_hard_links(one: Stage) -> None:
     assert ONE == one.seen()
     assert one.layout.shows("r1") and set() == one.damaged() == one.torn()
     for path in ONE:
         assert (one.folder / path).samefile(one.state / STAGED_PART / path)
 
 
-def test_only_what_changed_is_touched(one: Stage) -> None:
+def test_touches_only_changed_files(one: Stage) -> None:
     before = (one.folder / "a.py").stat().st_ino
     one.put(d__b="two", c="two")
     one.drop("a.py")
-    one.put(a="one")  # gone and back: a new file with the same content
+    one.put(a="one")  # a new file with the same content
 
     result = one.layout.publish("r2", Fence())
 
@@ -50,7 +50,7 @@ def test_only_what_changed_is_touched(one: Stage) -> None:
     assert before == (one.folder / "a.py").stat().st_ino
 
 
-def test_foreign_files_stay_and_block(one: Stage) -> None:
+def test_foreign_files_stay_and_block_new_ones(one: Stage) -> None:
     (one.folder / "theirs").write_text("x")
     (one.folder / "c").write_text("x")
 
@@ -60,7 +60,7 @@ def test_foreign_files_stay_and_block(one: Stage) -> None:
     assert ONE | {"a.py": "two", "theirs": "x", "c": "x"} == one.seen()
 
 
-def test_a_file_that_cannot_be_put_in_place_holds_the_deletions_back(one: Stage) -> None:
+def test_a_file_that_cannot_be_renamed_delays_all_deletions(one: Stage) -> None:
     one.put(a="two", c="two")
     one.drop("d/b.py")
     with refusing_a_name():
@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_put_in_place_holds_the_deletions_back(one: Stage)
     assert {"a.py": "two", "c.py": "two"} == one.seen() and one.layout.shows("r2")
 
 
-def test_a_revoked_fence_puts_nothing_in_place(one: Stage, revoked: Fence) -> None:
+def test_a_revoked_fence_publishes_nothing(one: Stage, revoked: Fence) -> None:
     one.put(a="two")
     one.drop("d/b.py")
 
@@ -86,8 +86,8 @@ def test_a_revoked_fence_puts_nothing_in_place(one: Stage, revoked: Fence) -> No
     assert [] == os.listdir(one.state / "staging")
 
 
-def test_repairing_knows_paths_that_are_no_longer_listed(one: Stage) -> None:
-    """Damage is remembered by path; what it belonged to may have changed since."""
+def test_repair_ignores_paths_that_are_no_longer_listed(one: Stage) -> None:
+    """Damage is remembered by path, and the listing may have changed since."""
     one.drop("a.py")
     one.put(new="two")
 
@@ -96,7 +96,7 @@ def test_repairing_knows_paths_that_are_no_longer_listed(one: Stage) -> None:
     assert 0 == result.healed and ONE == one.seen()
 
 
-def test_a_gate_begins_with_what_was_published_before_it(folder: Path, begin: Begin) -> None:
+def test_a_gate_takes_over_files_published_without_it(folder: Path, begin: Begin) -> None:
     stage = begin(**DIRECT)
     stage.put(a="one", d__b="one")
     (folder / "d/b.py").write_text("edited by someone")
@@ -105,14 +105,14 @@ def test_a_gate_begins_with_what_was_published_before_it(folder: Path, begin: Be
 
     assert {"a.py"} == set(stage.layout.tree.managed.files)
     assert (folder / "a.py").samefile(stage.state / STAGED_PART / "a.py")
-    assert not stage.layout.shows("r1")  # d/b.py is still to come
+    assert not stage.layout.shows("r1")  # d/b.py is still missing
     stage.publish("r1", d__b="one")
     assert {"d/b.py"} == stage.damaged() and 1 == stage.repair().healed
     assert ONE == stage.seen() and stage.layout.shows("r1")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_closing_leaves_no_descriptor(folder: Path, layout: str) -> None:
+def test_closing_leaks_no_descriptors(folder: Path, layout: str) -> None:
     before = held(folder)
     stage = Stage(folder, **LAYOUTS[layout])
     stage.publish("r1", a="one", d__b="one")
@@ -132,17 +132,17 @@ def test_closing_leaves_no_descriptor(folder: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("after", "mode"), [("direct", 0o644), ("staged", 0o644), ("snapshot", 0o444)]
 )
-def test_files_have_the_mode_of_the_layout_whatever_was_before_it(
+def test_files_get_the_mode_of_the_new_layout(
     folder: Path, begin: Begin, before: str, after: str, mode: int
 ) -> None:
-    """Snapshots share their files: an edit in one would be one in all."""
+    """Snapshots share their files, so an edit in one would change all of them."""
     stage = begin(**LAYOUTS[before])
     stage.publish("r1", a="one")
 
     stage.begin(S3_SYNC_GATE="off")
     stage.begin(**LAYOUTS[after])
     if stage.torn() or not stage.layout.tree.managed.files:
-        stage.put(a="one")  # what a cycle downloads
+        stage.put(a="one")  # as a cycle would download it
     stage.layout.publish("r2", Fence())
 
     shown = folder / ("current/a.py" if after == "snapshot" else "a.py")
@@ -150,7 +150,7 @@ def test_files_have_the_mode_of_the_layout_whatever_was_before_it(
 
 
 @pytest.mark.parametrize("after", ["direct", "staged"])
-def test_a_link_of_others_stays_when_snapshots_go(
+def test_a_foreign_link_stays_when_snapshots_are_removed(
     folder: Path, begin: Begin, tmp_path: Path, after: str
 ) -> None:
     stage = begin(**SNAPSHOT)
@@ -168,7 +168,7 @@ def test_a_link_of_others_stays_when_snapshots_go(
 
 
 @pytest.mark.parametrize("after", ["direct", "staged"])
-def test_a_key_with_the_name_of_the_link_takes_its_place(begin: Begin, after: str) -> None:
+def test_a_key_named_like_the_link_replaces_it(begin: Begin, after: str) -> None:
     stage = begin(**SNAPSHOT)
     stage.publish("r1", a="one")
 
@@ -182,14 +182,14 @@ def test_a_key_with_the_name_of_the_link_takes_its_place(begin: Begin, after: st
 
 @pytest.mark.parametrize("name", ["tree", "staged", "snapshots"])
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_what_was_planted_in_place_of_another_layouts_folder_is_not_followed(
+def test_planted_links_and_files_in_place_of_layout_folders_are_removed(
     begin: Begin, outside: Path, name: str, kind: str
 ) -> None:
     stage = begin(**DIRECT)
     place = stage.state / name
     if kind == "link":
         place.symlink_to(outside)
-    elif name != "snapshots":
+    else:
         place.write_text("x")
     stage.publish("r1", a="one")
 
@@ -200,7 +200,7 @@ def test_what_was_planted_in_place_of_another_layouts_folder_is_not_followed(
 
 
 @pytest.mark.parametrize("after", LAYOUTS)
-def test_nothing_of_another_layout_goes_under_a_revoked_fence(
+def test_a_revoked_fence_removes_no_files_of_another_layout(
     begin: Begin, after: str, revoked: Fence
 ) -> None:
     before = SNAPSHOT if after != "snapshot" else DIRECT
@@ -216,7 +216,7 @@ def test_nothing_of_another_layout_goes_under_a_revoked_fence(
     assert seen == stage.seen()
 
 
-def test_an_empty_list_of_another_layout_stays_under_a_revoked_fence(
+def test_a_revoked_fence_keeps_an_empty_list_of_another_layout(
     begin: Begin, revoked: Fence
 ) -> None:
     stage = begin(**DIRECT)

@@ -1,5 +1,6 @@
-"""The file system below the target, and what its failures mean."""
+"""The folders of a volume, the state in them, and whatever may be in their place."""
 
+import errno
 import math
 import os
 from collections.abc import Iterator
@@ -26,21 +27,21 @@ from tests.support.descriptors import held
 
 
 def reopen(folder: Path) -> None:
-    """Open the volume and close it, as a process does that comes and goes."""
+    """Open and close the volume, as a process does that starts and ends."""
     Volume(str(folder), fsync=False).close()
 
 
 # --- opening
 
 
-def test_makes_the_folder_and_its_own(tmp_path: Path) -> None:
+def test_creates_the_target_and_its_state_folder(tmp_path: Path) -> None:
     reopen(tmp_path / "a/b/target")
 
     assert [RESERVED] == os.listdir(tmp_path / "a/b/target")
     assert {STAGING, AIRFLOWIGNORE} == set(os.listdir(tmp_path / "a/b/target" / RESERVED))
 
 
-def test_the_path_itself_may_be_a_symlink(tmp_path: Path) -> None:
+def test_the_target_path_may_be_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     volume = Volume(str(tmp_path / "link"), fsync=False)
@@ -50,7 +51,7 @@ def test_the_path_itself_may_be_a_symlink(tmp_path: Path) -> None:
     volume.close()
 
 
-def test_what_a_killed_predecessor_left_is_swept(folder: Path, volume: Volume, log: Log) -> None:
+def test_removes_staging_files_of_a_killed_process(folder: Path, volume: Volume, log: Log) -> None:
     staging = folder / RESERVED / STAGING
     (staging / "7-0.part").write_bytes(b"half")
     (staging / "link").symlink_to(folder)
@@ -62,14 +63,22 @@ def test_what_a_killed_predecessor_left_is_swept(folder: Path, volume: Volume, l
     assert [] == log.events("leftover_kept")
 
 
-@pytest.mark.parametrize("name", [RESERVED, f"{RESERVED}/{STAGING}"])
-def test_opening_fails_without_a_leak(folder: Path, name: str) -> None:
-    (folder / name).parent.mkdir(parents=True)
-    (folder / name).write_bytes(b"a file, not a folder")
+@pytest.mark.parametrize("name", [RESERVED, STAGING])
+def test_a_failed_open_leaks_no_descriptor(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = os.mkdir
+
+    def is_full(path: str, *arguments: int, **more: int) -> None:
+        if path == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        mkdir(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "mkdir", is_full)
     before = held(folder)
 
     for _ in range(3):
-        with pytest.raises(OSError, match="Not a directory"):
+        with pytest.raises(OSError, match="No space left"):
             Volume(str(folder), fsync=False)
 
     assert before == held(folder)
@@ -78,7 +87,7 @@ def test_opening_fails_without_a_leak(folder: Path, name: str) -> None:
 # --- hidden from Airflow
 
 
-def test_airflow_is_kept_out_of_all_folders_of_ours(folder: Path, volume: Volume) -> None:
+def test_airflowignore_lists_all_folders_of_the_state_folder(folder: Path, volume: Volume) -> None:
     place = folder / RESERVED / AIRFLOWIGNORE
     before = place.stat()
 
@@ -89,7 +98,7 @@ def test_airflow_is_kept_out_of_all_folders_of_ours(folder: Path, volume: Volume
 
 
 @pytest.mark.parametrize("instead", ["nothing", "other", "link", "fifo"])
-def test_the_file_that_keeps_airflow_out_comes_back(
+def test_restores_a_missing_or_altered_airflowignore(
     folder: Path, volume: Volume, tmp_path: Path, instead: str
 ) -> None:
     place = folder / RESERVED / AIRFLOWIGNORE
@@ -108,7 +117,7 @@ def test_the_file_that_keeps_airflow_out_comes_back(
     assert good == place.read_bytes() and not place.is_symlink()
 
 
-def test_a_folder_in_its_place_does_not_keep_us_from_starting(folder: Path) -> None:
+def test_starts_even_if_airflowignore_is_a_folder(folder: Path) -> None:
     (folder / RESERVED / AIRFLOWIGNORE).mkdir(parents=True)
 
     reopen(folder)
@@ -116,7 +125,7 @@ def test_a_folder_in_its_place_does_not_keep_us_from_starting(folder: Path) -> N
     assert (folder / RESERVED / AIRFLOWIGNORE).is_dir()
 
 
-# --- whether it is still the same
+# --- removed and replaced folders
 
 
 @pytest.mark.parametrize("name", ["", RESERVED, f"{RESERVED}/{STAGING}"])
@@ -132,17 +141,17 @@ def test_is_not_current_after_a_folder_was_removed(
     assert not volume.is_current()
 
 
-def test_is_not_current_behind_a_symlink_to_our_own_folder(folder: Path, volume: Volume) -> None:
+def test_is_not_current_if_the_state_folder_is_a_symlink(folder: Path, volume: Volume) -> None:
     (folder / RESERVED).rename(folder / "moved")
     (folder / RESERVED).symlink_to("moved")
 
     assert not volume.is_current()
 
 
-# --- its state
+# --- state
 
 
-def test_state_is_replaced_as_a_whole(folder: Path, volume: Volume) -> None:
+def test_replaces_state_atomically(folder: Path, volume: Volume) -> None:
     volume.write_state("published.json", b"old", Fence())
     with (folder / RESERVED / "published.json").open("rb") as reader:
         volume.write_state("published.json", b"new", Fence())
@@ -159,7 +168,7 @@ def test_a_revoked_fence_writes_no_state(folder: Path, volume: Volume, revoked: 
 
 
 @pytest.mark.parametrize("fsync", [True, False])
-def test_state_is_flushed_where_that_is_asked(
+def test_flushes_state_only_if_configured(
     folder: Path, fsync: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[int] = []
@@ -175,7 +184,7 @@ def test_state_is_flushed_where_that_is_asked(
 # --- folders
 
 
-def test_opens_the_folders_and_makes_what_is_missing(tmp_path: Path) -> None:
+def test_opens_the_folders_and_creates_missing_ones(tmp_path: Path) -> None:
     for _ in range(2):
         for fd in open_folders(str(tmp_path / "a/b")):
             assert os.get_inheritable(fd) is False
@@ -192,7 +201,7 @@ def parent(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("to", ["elsewhere", "nowhere", "file", ".s3-sync"])
-def test_a_link_in_place_of_our_folder_is_replaced(
+def test_replaces_a_link_in_place_of_the_state_folder(
     tmp_path: Path, parent: int, log: Log, to: str
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -202,12 +211,12 @@ def test_a_link_in_place_of_our_folder_is_replaced(
     fd = open_own_folder(".s3-sync", parent)
 
     assert os.path.samestat(os.fstat(fd), (tmp_path / ".s3-sync").lstat())
-    assert [".s3-sync"] == [event["path"] for event in log.events("symlink_replaced")]
+    assert [".s3-sync"] == [event["path"] for event in log.events("own_folder_replaced")]
     assert sorted(os.listdir(tmp_path)) == [".s3-sync", "elsewhere", "file"]
     os.close(fd)
 
 
-def test_a_file_in_place_of_our_folder_stays(tmp_path: Path, parent: int) -> None:
+def test_keeps_a_file_in_place_of_the_state_folder(tmp_path: Path, parent: int) -> None:
     (tmp_path / ".s3-sync").write_text("x")
 
     with pytest.raises(NotADirectoryError):
@@ -216,7 +225,7 @@ def test_a_file_in_place_of_our_folder_stays(tmp_path: Path, parent: int) -> Non
     assert (tmp_path / ".s3-sync").read_text() == "x"
 
 
-def test_tells_links_from_what_they_point_to(tmp_path: Path, parent: int) -> None:
+def test_distinguishes_links_from_their_targets(tmp_path: Path, parent: int) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
     (tmp_path / "broken").symlink_to("nowhere")
@@ -225,6 +234,6 @@ def test_tells_links_from_what_they_point_to(tmp_path: Path, parent: int) -> Non
     assert ["link", "broken"] == links
 
 
-def test_a_file_system_that_gives_no_size_has_room(tmp_path: Path) -> None:
+def test_a_file_system_without_a_size_counts_as_unlimited(tmp_path: Path) -> None:
     assert math.inf == free_bytes("/proc")
     assert 0 < free_bytes(str(tmp_path)) < math.inf

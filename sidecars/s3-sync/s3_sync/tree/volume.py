@@ -209,16 +209,19 @@ def foreign_files(root: int, managed: Collection[str]) -> list[str]:
 
 def open_own_folder(name: str, parent: int) -> int:
     """
-    Open or create a folder of s3-sync's own; a symlink in its place is removed, not followed.
+    Open or create a folder of s3-sync's own; a symlink or a file in its place is removed.
+
+    Only a file in place of `.s3-sync` itself stays, because it may belong to another owner.
     """
     try:
         return os.open(name, READ_FOLDER, dir_fd=parent)
     except FileNotFoundError:
         pass
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or not is_link(name, parent):
+        is_foreign = name == RESERVED and not is_link(name, parent)
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or is_foreign:
             raise
-        log.warning("symlink_replaced", path=name)
+        log.warning("own_folder_replaced", path=name)
         os.unlink(name, dir_fd=parent)
     os.mkdir(name, FOLDER_MODE, dir_fd=parent)
     return os.open(name, READ_FOLDER, dir_fd=parent)
