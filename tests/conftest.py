@@ -1,5 +1,5 @@
 """
-What every test gets: a clean environment, `--full`, `counts`, and one server of each kind.
+The setup of every test: a clean environment, `--full`, `counts`, and one server of each kind.
 """
 
 import os
@@ -14,13 +14,13 @@ import structlog
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
-# Before botocore is imported by anyone: no machine-wide AWS setting and no proxy reaches a test.
+# Before any import of botocore: no AWS setting or proxy of the machine reaches a test.
 for _name in list(os.environ):
     if _name.startswith("AWS_") or _name.lower().endswith("_proxy"):
         del os.environ[_name]
 os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/dev/null"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-# Neither do the machine's realm and tickets.
+# The realm and the tickets of the machine do not reach a test either.
 for _name in [name for name in os.environ if name.startswith("KRB5")]:
     del os.environ[_name]
 os.environ["KRB5_CONFIG"] = "/dev/null"
@@ -30,7 +30,7 @@ _configure = structlog.configure
 
 def _configure_uncached(**settings: Any) -> None:
     """
-    A logger that is kept as one test has configured it is deaf to what later tests capture.
+    Configure structlog without its cache: later tests cannot capture the logs of a cached logger.
     """
     _configure(**settings | {"cache_logger_on_first_use": False})
 
@@ -56,7 +56,7 @@ def _count(moderate: int, *, full: int) -> int:
 @dataclass(frozen=True)
 class Counts:
     """
-    How often the tests with a number in their promise repeat it: moderate, and with `--full`.
+    How often tests repeat what they prove: moderate counts, and those with `--full`.
     """
 
     histories: int = _count(2, full=120)
@@ -121,9 +121,6 @@ FULL = Counts(**{one.name: one.metadata["full"] for one in fields(Counts)})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """
-    Add `--full`.
-    """
     parser.addoption(
         "--full", action="store_true", help="the counts that the contract is proved with"
     )
@@ -131,7 +128,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    Give hypothesis no deadline (the machine may be busy) and, with `--full`, more examples.
+    Set no deadline for Hypothesis (the machine may be busy) and, with `--full`, more examples.
     """
     settings.register_profile(
         "moderate", deadline=None, database=None, print_blob=True, max_examples=50
@@ -142,8 +139,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Put first what takes longest, its folders mixed: what waits in one leaves the processor to what
-    computes in another. The small files then fill the end of a run side by side.
+    Run slow files first, alternating between folders, so that some tests compute while others wait.
+    The small files then fill the end of the run in parallel.
     """
     here = Path(__file__).parent
     slow = {"bench", "demo", "scenarios", "soak"}
@@ -162,7 +159,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 class SideBySide(LoadFileScheduling):  # type: ignore[misc]  # has no types
     """
-    A file is for one worker, or an Airflow of a file: all of them one after the other take hours.
+    Assigns a worker to each file, or to each Airflow version in it: in sequence, they take hours.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -172,15 +169,12 @@ class SideBySide(LoadFileScheduling):  # type: ignore[misc]  # has no types
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling:
-    """
-    Share tests out among workers.
-    """
     return SideBySide(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """
-    Say in a line for each reason what was left out.
+    Print the number of skipped tests for each reason.
     """
     left_out = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
@@ -195,7 +189,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def counts_of(config: pytest.Config) -> Counts:
     """
-    The counts of a run, for tests that are parametrized by them.
+    Return the counts of a run, for tests that are parametrized with them.
     """
     return FULL if config.getoption("--full") else MODERATE
 
@@ -203,7 +197,7 @@ def counts_of(config: pytest.Config) -> Counts:
 @pytest.fixture
 def only_in_full(request: pytest.FixtureRequest) -> None:
     """
-    Skip a test, but with `--full`.
+    Skip a test unless `--full` is set.
     """
     if not request.config.getoption("--full"):
         pytest.skip("waits long: runs with make test-full")
@@ -212,7 +206,7 @@ def only_in_full(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def counts(request: pytest.FixtureRequest) -> Counts:
     """
-    The counts of this run: moderate, or with `--full` all of them.
+    The counts of this run: moderate, or full with `--full`.
     """
     return counts_of(request.config)
 
@@ -220,7 +214,7 @@ def counts(request: pytest.FixtureRequest) -> Counts:
 @pytest.fixture(scope="session")
 def moto() -> Iterator[MotoServer]:
     """
-    One moto for the whole run; a test that stops it takes a `MotoServer` of its own.
+    One moto for the whole run; a test that stops moto starts its own `MotoServer`.
     """
     with MotoServer() as server:
         yield server
@@ -229,7 +223,7 @@ def moto() -> Iterator[MotoServer]:
 @pytest.fixture(scope="session")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer]:
     """
-    One rclone in memory for the whole run; a test that stops it takes one of its own.
+    One in-memory rclone for the whole run; a test that stops rclone starts its own.
     """
     with RcloneServer(tmp_path_factory.mktemp("rclone")) as server:
         yield server
@@ -256,7 +250,7 @@ def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServe
 @pytest.fixture(scope="session", autouse=True)
 def no_process_is_left_over() -> Iterator[None]:
     """
-    Fail the run when a child of the test process outlives its test.
+    Fail the run if a child of the test process outlives the tests.
     """
     yield
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -55,7 +55,7 @@ def bundles(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def importing(bundles: Bundles) -> Iterator[Callable[..., Bundles]]:
-    """The process, with folders on Python's path."""
+    """A function that puts folders on the Python path of the bundles' process."""
 
     def begin(*folders: Path) -> Bundles:
         bundles.do("python_path", folders=[str(folder) for folder in folders])
@@ -83,7 +83,7 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def releases(shelf: Shelf) -> list[Release]:
-    """Four releases, the last of them current."""
+    """Four releases; the last one is current."""
     return [shelf.publish(files_of(number)) for number in range(4)]
 
 
@@ -114,10 +114,10 @@ def fails(bundles: Bundles, **given: Any) -> str:
     return str(raised(BundleFailed, bundles.initialize, wait_seconds=SHORT_SECONDS, **given))
 
 
-# --- what is current
+# --- the current version
 
 
-def test_what_is_current_is_followed_by_refreshes_and_by_nothing_else(
+def test_only_a_refresh_moves_to_the_current_version(
     bundles: Bundles, daemon: Daemon, shelf: Shelf, releases: list[Release], link: str
 ) -> None:
     path = bundles.initialize(path=link)
@@ -127,7 +127,7 @@ def test_what_is_current_is_followed_by_refreshes_and_by_nothing_else(
     new = shelf.publish(files_of(7))
     daemon.sync()
     assert str(path) == bundles.do("path") and releases[3].revision == bundles.do("version")
-    assert files_of(3) == published(path)  # although RETAIN_FOR is 0: it is in use
+    assert files_of(3) == published(path)  # in use, so kept although RETAIN_FOR is 0
 
     bundles.do("refresh")
     assert new.revision == bundles.do("version")
@@ -142,7 +142,7 @@ def test_what_is_current_is_followed_by_refreshes_and_by_nothing_else(
     assert files_of(8) == published(path_in_queue)
 
 
-def test_without_storage_the_path_is_that_of_the_version_and_a_writable_mount_is_named(
+def test_without_storage_uses_the_version_path_and_warns_of_a_writable_mount(
     airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
 ) -> None:
     settings = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "/dev/null"}
@@ -155,28 +155,30 @@ def test_without_storage_the_path_is_that_of_the_version_and_a_writable_mount_is
     assert f"{link} is writable here" in said
 
 
-def test_the_first_release_is_waited_for(
+def test_waits_for_the_first_release(
     bundles: Bundles, start: Callable[..., Daemon], releases: list[Release], link: str
 ) -> None:
-    start()  # and nobody waits for it
+    start()  # without waiting for its first cycle
     assert releases[3].revision == bundles.initialize(path=link).name
 
 
-def test_where_nothing_is_published_it_says_so(bundles: Bundles, link: str) -> None:
+def test_reports_that_nothing_is_published(bundles: Bundles, link: str) -> None:
     said = fails(bundles, path=link)
     assert "VersionUnavailable: nothing is published at" in said
     assert link in said and "waited 0.5 s" in said
 
 
 @pytest.mark.usefixtures("daemon")
-def test_the_folder_in_place_of_the_link_is_named_at_once(bundles: Bundles, target: Path) -> None:
+def test_a_path_to_the_folder_of_the_link_fails_without_waiting(
+    bundles: Bundles, target: Path
+) -> None:
     said = fails(bundles, path=str(target))
 
     assert f"{target} is the folder of the link: write {target}/current" in said
     assert "waited" not in said
 
 
-def test_a_listing_has_no_versions_and_the_error_says_what_to_do(
+def test_a_listing_has_no_versions_and_the_error_advises_releases(
     bundles: Bundles, s3: FakeS3, start: Callable[..., Daemon], link: str
 ) -> None:
     s3.put("dags/a.py", b"pass\n")
@@ -185,7 +187,7 @@ def test_a_listing_has_no_versions_and_the_error_says_what_to_do(
     assert "S3_SYNC_SOURCE=release" in fails(bundles, path=link)
 
 
-def test_a_part_of_a_version_can_be_the_dag_folder(
+def test_a_subfolder_of_a_version_can_be_the_dag_folder(
     bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
 ) -> None:
     path = bundles.initialize(path=link, subdir="dags")
@@ -204,7 +206,7 @@ def test_a_dag_folder_outside_the_version_is_refused(
 
 
 @pytest.mark.parametrize("number", [None, 1])
-def test_a_version_without_the_dag_folder_is_refused_at_once(
+def test_a_version_without_the_dag_folder_fails_without_waiting(
     bundles: Bundles, daemon: Daemon, releases: list[Release], link: str, number: int | None
 ) -> None:
     version = releases[number].revision if number is not None else None
@@ -214,10 +216,9 @@ def test_a_version_without_the_dag_folder_is_refused_at_once(
     assert "waited" not in str(failed.value)
 
 
-def test_a_new_version_without_the_dag_folder_is_not_shown(
+def test_refresh_keeps_the_old_version_if_the_new_one_lacks_the_dag_folder(
     bundles: Bundles, daemon: Daemon, shelf: Shelf, releases: list[Release], link: str
 ) -> None:
-    """The dag-processor keeps the version that it has."""
     path = bundles.initialize(path=link, subdir="dags")
     shelf.publish({"a.py": b"pass\n"})
     daemon.sync()
@@ -230,7 +231,7 @@ def test_a_new_version_without_the_dag_folder_is_not_shown(
 # --- one version
 
 
-def test_a_version_that_is_not_on_the_volume_is_brought(
+def test_fetches_a_version_that_is_not_on_the_volume(
     bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
 ) -> None:
     path = bundles.initialize(path=link, version=releases[0].revision)
@@ -241,7 +242,7 @@ def test_a_version_that_is_not_on_the_volume_is_brought(
         bundles.do("refresh")
 
 
-def test_one_version_is_never_another_not_even_before_it_is_here(
+def test_reports_its_own_version_and_path_before_it_is_initialized(
     bundles: Bundles, daemon: Daemon, releases: list[Release], target: Path, link: str
 ) -> None:
     version = releases[0].revision
@@ -263,7 +264,7 @@ def test_a_version_on_the_volume_needs_no_sidecar(
     assert files_of(3) == published(bundles.initialize(path=link))
 
 
-def test_without_a_sidecar_the_others_are_waited_for_and_for_what_is_said(
+def test_without_a_sidecar_waits_for_a_missing_version_and_reports_why(
     bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
 ) -> None:
     daemon.kill()
@@ -272,14 +273,14 @@ def test_without_a_sidecar_the_others_are_waited_for_and_for_what_is_said(
 
     assert f"version {releases[0].revision} of bundle 'dags' is not on this volume" in said
     assert "no sidecar answers at" in said and "waited 0.5 s" in said
-    # A volume that another node writes looks the same: it has the file of a socket.
+    # A volume that another node writes looks the same: it contains a socket file.
     assert "sidecar of this pod is running. If another node writes this volume" in said
 
 
-def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(
+def test_a_version_that_is_gone_from_the_source_fails_with_advice(
     bundles: Bundles, daemon: Daemon, link: str
 ) -> None:
-    with pytest.raises(BundleFailed) as failed:  # it would wait a minute
+    with pytest.raises(BundleFailed) as failed:  # the default wait is a minute
         bundles.initialize(path=link, version="a" * 64)
 
     said = str(failed.value)
@@ -287,7 +288,7 @@ def test_a_version_that_was_pruned_fails_at_once_and_runs_nothing_else(
     assert "publish that version again" in said
 
 
-def test_a_source_that_fails_is_named(
+def test_reports_a_failing_source(
     bundles: Bundles, daemon: Daemon, s3: FakeS3, releases: list[Release], link: str
 ) -> None:
     s3.inject(error(403, "AccessDenied"), is_manifest)
@@ -297,7 +298,7 @@ def test_a_source_that_fails_is_named(
     assert "is not on this volume: " in said and ("403" in said or "on its way" in said)
 
 
-def test_a_source_that_fails_before_anything_is_published_is_named(
+def test_reports_a_failing_source_before_the_first_publish(
     bundles: Bundles,
     s3: FakeS3,
     start: Callable[..., Daemon],
@@ -320,10 +321,10 @@ def test_a_source_that_fails_before_anything_is_published_is_named(
     assert files_of(0) == published(Path(bundles.do("path")))
 
 
-def test_a_sidecar_that_has_no_socket_yet_is_waited_for(
+def test_waits_for_a_sidecar_that_has_no_socket_yet(
     bundles: Bundles, target: Path, link: str
 ) -> None:
-    """It creates its folder first; only once the link exists is a socket no longer expected."""
+    """It creates its folder first; a socket is expected until the link exists."""
     (target / STORE).mkdir(parents=True)
 
     said = fails(bundles, path=link, version="a" * 64)
@@ -332,16 +333,16 @@ def test_a_sidecar_that_has_no_socket_yet_is_waited_for(
 
 
 @pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 12, "\u00e4" * 64])
-def test_what_is_no_version_is_refused(
+def test_refuses_an_invalid_version_name(
     bundles: Bundles, daemon: Daemon, link: str, version: str
 ) -> None:
     assert "is not a version" in fails(bundles, path=link, version=version)
 
 
-def test_a_task_that_would_import_what_is_current_fails(
+def test_a_task_fails_if_the_current_version_is_on_pythonpath(
     airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
 ) -> None:
-    """PYTHONPATH comes before the folder of the version: other modules would be imported."""
+    """PYTHONPATH precedes the folder of the version, so other modules would be imported."""
     with running_bundles(airflow, tmp_path, {"PYTHONPATH": f"{MODULE}:{link}"}) as bundles:
         said = fails(bundles, path=link, version=releases[3].revision)
         assert f"{link} is on Python's path" in said and "Remove it from PYTHONPATH" in said
@@ -360,7 +361,7 @@ def test_a_task_that_would_import_what_is_current_fails(
         f"dags/{STORE}/{'a' * 64}",
     ],
 )
-def test_what_is_current_and_other_versions_are_refused_on_pythons_path_by_any_name(
+def test_refuses_current_and_other_versions_on_pythons_path_by_any_name(
     importing: Callable[..., Bundles],
     daemon: Daemon,
     releases: list[Release],
@@ -368,24 +369,24 @@ def test_what_is_current_and_other_versions_are_refused_on_pythons_path_by_any_n
     tmp_path: Path,
     place: str,
 ) -> None:
-    """Also for the current version: another version may become current during the task."""
+    """Even for the current version, because another one may become current during the task."""
     (tmp_path / "alias").symlink_to(link)
     bundles = importing(tmp_path / place)
     said = fails(bundles, path=link, version=releases[3].revision)
     assert f"{os.path.abspath(tmp_path / place)} is on Python's path" in said
 
 
-def test_a_link_to_what_is_current_is_refused_before_anything_is(
+def test_refuses_a_link_to_the_current_version_before_the_first_publish(
     importing: Callable[..., Bundles], target: Path, link: str, tmp_path: Path
 ) -> None:
-    """A task pod has its version before its sidecar publishes one."""
+    """A task pod knows its version before its sidecar has published one."""
     (target / STORE / VERSION).mkdir(parents=True)
     (tmp_path / "alias").symlink_to(link)
     bundles = importing(tmp_path / "alias")
     assert "is on Python's path" in fails(bundles, path=link, version=VERSION)
 
 
-def test_the_version_itself_and_what_is_around_can_be_on_pythons_path(
+def test_allows_the_version_itself_and_other_folders_on_pythons_path(
     importing: Callable[..., Bundles], target: Path, link: str, tmp_path: Path
 ) -> None:
     folder = target / STORE / VERSION
@@ -394,17 +395,17 @@ def test_the_version_itself_and_what_is_around_can_be_on_pythons_path(
     assert folder == bundles.initialize(path=link, version=VERSION)
 
 
-def test_plugins_of_what_is_current_fail_a_task_and_are_called_that(
+def test_a_task_fails_if_the_plugins_folder_is_in_the_current_version(
     airflow: Airflow, daemon: Daemon, releases: list[Release], target: Path, tmp_path: Path
 ) -> None:
-    """Airflow puts their folder on the path when it starts, without PYTHONPATH."""
+    """Airflow adds the plugins folder to the path when it starts, without PYTHONPATH."""
     plugins, link = f"{target}/current/plugins", str(target / "current")
     with running_bundles(airflow, tmp_path, {"AIRFLOW__CORE__PLUGINS_FOLDER": plugins}) as bundles:
         said = fails(bundles, path=link, version=releases[3].revision)
         assert f"{plugins} is on Python's path" in said and "plugins_folder" in said
 
 
-def test_a_version_is_in_use_as_long_as_its_bundle(
+def test_a_version_is_locked_as_long_as_its_bundle_exists(
     bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
 ) -> None:
     path = bundles.initialize(path=link, version=releases[0].revision)
@@ -418,7 +419,7 @@ def test_a_version_is_in_use_as_long_as_its_bundle(
     os.close(opened)
 
 
-def test_a_version_that_a_task_has_locked_is_waited_for_and_no_longer(
+def test_reports_a_locked_version_and_continues_once_it_is_unlocked(
     bundles: Bundles, daemon: Daemon, target: Path, link: str
 ) -> None:
     opened = os.open(target / "current", os.O_RDONLY)
@@ -430,18 +431,18 @@ def test_a_version_that_a_task_has_locked_is_waited_for_and_no_longer(
     bundles.initialize(path=link)
 
 
-def test_a_volume_without_a_socket_has_nobody_to_ask(
+def test_without_a_socket_only_versions_on_the_volume_are_available(
     bundles: Bundles, daemon: Daemon, target: Path, link: str
 ) -> None:
     (target / STORE / "ask.sock").unlink()
 
     with pytest.raises(
         BundleFailed, match=r"on the volume are available \(waited 2 s\)"
-    ):  # of a minute
+    ):  # instead of a minute
         bundles.initialize(path=link, version="a" * 64)
 
 
-def test_many_at_once_get_their_own_version_and_each_is_fetched_once(
+def test_concurrent_requests_get_their_versions_and_fetch_each_one_once(
     bundles: Bundles,
     s3: FakeS3,
     shelf: Shelf,
@@ -450,7 +451,7 @@ def test_many_at_once_get_their_own_version_and_each_is_fetched_once(
     target: Path,
     counts: Counts,
 ) -> None:
-    """Two thousand requests for fifty versions with `--full`, with the default retention."""
+    """With `--full`, two thousand requests for fifty versions, with the default retention."""
     made = [shelf.publish(files_of(number)) for number in range(counts.versions)]
     versions = [release.revision for release in made]
     start(S3_SYNC_RETAIN_COUNT=None, S3_SYNC_RETAIN_FOR=None).until_synced()
@@ -465,14 +466,14 @@ def test_many_at_once_get_their_own_version_and_each_is_fetched_once(
         assert files_of(number) == published(target / STORE / version)
 
 
-# --- as Airflow has it
+# --- in Airflow
 
 
 @pytest.mark.parametrize("version", ["3.0", "3.2", "3", "next"])
-def test_airflow_makes_it_from_its_configuration_and_cleans_up_after_it(
+def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
     version: Version, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
 ) -> None:
-    """Airflow's clean-up fails for a version without a folder where it expects one."""
+    """Airflow's clean-up fails if a version has no folder in the expected place."""
     airflow = Airflow.install_or_skip(version)
     configured = [
         {
@@ -494,7 +495,7 @@ def test_airflow_makes_it_from_its_configuration_and_cleans_up_after_it(
         assert files_of(2) == published(Path(bundles.do("path")))
 
 
-def test_people_can_look_at_a_version(bundles: Bundles, link: str) -> None:
+def test_view_url_contains_the_version_if_a_template_is_set(bundles: Bundles, link: str) -> None:
     template = "https://git.example.com/dags/commit/{version}"
     bundles.do("new", path=link, view_url_template=template)
     assert [template, template.replace("{version}", "abc")] == bundles.do("view")
@@ -531,14 +532,14 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
         assert files_of(0).items() <= published(path).items()
 
         wrapper.terminate()
-        (site.root / ".snapshots/ask.sock").unlink()  # as on a volume that is written elsewhere
+        (site.root / ".snapshots/ask.sock").unlink()  # as on a volume that another node writes
         site.wrapper(**keeps, GIT_SYNC_WRAPPER_KEEP_ASKED="0").wait_until_ready()
         assert "only the versions on the volume are available" in fails(
             bundles, path=link, version=new
         )
 
 
-def test_a_commit_is_asked_for_before_anything_is_shown(bundles: Bundles, tmp_path: Path) -> None:
+def test_requests_a_commit_before_the_first_publish(bundles: Bundles, tmp_path: Path) -> None:
     """As in a task pod, where task and sidecar start together."""
     skip_without_git_sync()
     with git_site(tmp_path) as site:
@@ -573,7 +574,7 @@ def test_a_read_only_mount_is_enough(
     tmp_path: Path,
     becomes: str,
 ) -> None:
-    """Also for the socket, which fetches a version, and with a storage folder of another user."""
+    """Even for the socket, which fetches a version, and with another user's storage folder."""
     unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     if subprocess.run([*unshare, *becomes.split(), "true"], capture_output=True).returncode:
         pytest.skip("no mount namespaces here, or no right to change the user")
@@ -591,7 +592,7 @@ def test_a_read_only_mount_is_enough(
     assert "is writable here" not in (home / "log").read_text()
 
 
-def test_the_wheel_is_one_module_that_needs_nothing_but_airflow(
+def test_the_wheel_contains_one_module_and_requires_only_airflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = shutil.copytree(MODULE, tmp_path / "project", ignore=shutil.ignore_patterns("__*"))

@@ -1,5 +1,5 @@
 """
-`make bench` for a few files: it measures, and makes every part of the page.
+`make bench` with few files: it measures, and prints every part of the page.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_short_run_prints_every_part_of_the_page() -> None:
     )
 
 
-def test_cpu_of_children_counts() -> None:
+def test_measured_cpu_includes_child_processes() -> None:
     code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\n{BURN}"
 
     cost = run([sys.executable, "-I", "-S", "-c", code], {"PATH": "/usr/bin:/bin"})

@@ -17,12 +17,12 @@ from tests.chart.sidecars import Values
 
 KUSTOMIZE = shutil.which("kustomize")
 HOW_TO_BUILD = "components need kustomize 5.8 or later on PATH: scripts/go-tool kustomize"
-PAGE = files.SNIPPETS.parent / "docs/how-to/move-what-leaves-the-chart-to-kustomize.md"
+PAGE = files.SNIPPETS.parent / "docs/how-to/when-chart-2-removes-kerberos-and-git-sync.md"
 # As the page has them: the chart's values, and what a user writes beside the components.
 VALUES, KUSTOMIZATION = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
 COMPONENTS: tuple[str, ...] = tuple(yaml.safe_load(KUSTOMIZATION)["components"])
 # What stands for the page's values among the names of values.
-THE_PAGES = "move-what-leaves-the-chart-to-kustomize.md"
+THE_PAGES = "when-chart-2-removes-kerberos-and-git-sync.md"
 
 
 def is_there() -> bool:

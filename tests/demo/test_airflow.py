@@ -54,7 +54,7 @@ def environment(folder: Path) -> dict[str, str]:
 @contextmanager
 def nothing_left_behind(folder: Path) -> Iterator[None]:
     """
-    Fail if files or processes remain; orphaned processes are adopted meanwhile.
+    Fail if files or processes remain; adopt orphaned processes to find them.
     """
     prctl = ctypes.CDLL(None).prctl
     before = set(descendants_of(os.getpid()))
@@ -80,7 +80,7 @@ def skip_the_story(request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.timeout(STORY_SECONDS + 60)
 @pytest.mark.parametrize("version", ["3", "2.11"])
-def test_story_plays_every_step(request: pytest.FixtureRequest, folder: Path, version: str) -> None:
+def test_story_passes_all_steps(request: pytest.FixtureRequest, folder: Path, version: str) -> None:
     skip_the_story(request)
 
     with nothing_left_behind(folder):
@@ -102,7 +102,7 @@ def test_story_plays_every_step(request: pytest.FixtureRequest, folder: Path, ve
 
 
 @pytest.mark.timeout(STORY_SECONDS + 60)
-def test_signal_in_the_midst_of_the_story_leaves_nothing(
+def test_sigterm_during_the_story_leaves_nothing_behind(
     request: pytest.FixtureRequest, folder: Path
 ) -> None:
     skip_the_story(request)

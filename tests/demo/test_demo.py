@@ -34,9 +34,9 @@ def commands_below(folder: Path) -> list[str]:
     return found
 
 
-def test_demo_plays_every_step_and_cleans_up(tmp_path: Path) -> None:
+def test_demo_completes_every_step_and_cleans_up(tmp_path: Path) -> None:
     """
-    Even without standard input, as in some CI, and with a proxy setting that is unreachable.
+    It runs without standard input, as in some CI, and with an unreachable proxy.
     """
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *PYTHON],

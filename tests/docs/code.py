@@ -1,5 +1,5 @@
 """
-What the code says of itself: the names that documentation must have, found by reading the source.
+The names that the documentation must contain, found by parsing the source.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def trees(*sources: Path) -> Iterator[ast.Module]:
 
 def used_trees(sidecar: str) -> Iterator[ast.Module]:
     """
-    Yield the syntax trees of a sidecar, of the runtime's modules that it imports, and so on.
+    Yield the syntax trees of a sidecar and of all runtime modules that it needs.
     """
     waiting = list(trees(SOURCES[sidecar]))
     seen: set[str] = set()
@@ -44,11 +44,11 @@ def used_trees(sidecar: str) -> Iterator[ast.Module]:
 @dataclass
 class Event:
     """
-    What the code says of one event.
+    An event that the code logs.
 
     Attributes:
-        keys: The names of its values; ``None`` where some of them are computed.
-        sidecars: Which have a line of it in code of their own.
+        keys: The names of its values, and ``None`` if some are computed.
+        sidecars: The sidecars that log it in their own code.
     """
 
     levels: set[str] = field(default_factory=set)
@@ -59,7 +59,7 @@ class Event:
 @functools.cache
 def events() -> Mapping[str, Event]:
     """
-    Return the events that are logged: the first argument of `log.info(...)` and its like.
+    Return the logged events: the first argument of `log.info(...)` and similar calls.
     """
     found: dict[str, Event] = defaultdict(Event)
     for name, source in {"": RUNTIME, **SOURCES}.items():
@@ -88,9 +88,6 @@ def reasons(sidecar: str) -> set[str]:
 
 
 def _runtime_imports(tree: ast.Module) -> set[str]:
-    """
-    Return the modules of the runtime that a module imports.
-    """
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sidecar_runtime"):
@@ -110,7 +107,7 @@ def _calls(tree: ast.Module) -> Iterator[ast.Call]:
 
 def _aliases(tree: ast.Module) -> dict[str, set[str]]:
     """
-    Return the variables that hold a method of the logger, and which it may be.
+    Return the variables that hold a method of the logger, with its possible levels.
     """
     return {
         node.targets[0].id: levels
@@ -123,7 +120,7 @@ def _aliases(tree: ast.Module) -> dict[str, set[str]]:
 
 def _levels(func: ast.expr, aliases: Mapping[str, set[str]]) -> set[str]:
     """
-    Return the levels at which a call logs; none where it is no method of a logger.
+    Return the levels at which a call logs; empty if it is not a method of a logger.
     """
     match func:
         case ast.Attribute(value=logger, attr=attr):

@@ -1,5 +1,5 @@
 """
-The page on security names tests that exist; claims without a test of their own are tested here.
+The security page names existing tests; claims without their own test are tested here.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ DOCKERFILES = sorted(ROOT.glob("sidecars/*/Dockerfile"))
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", PAGE))))
-def test_every_test_that_is_named_exists(name: str) -> None:
+def test_every_named_test_exists(name: str) -> None:
     assert re.search(rf"^def {name}\(", TESTS, re.MULTILINE)
 
 
-def test_every_line_of_defence_names_its_test() -> None:
+def test_every_defense_names_its_test() -> None:
     rows = re.findall(
         r"^\| .+ \| .+ \| (.+) \|$", PAGE.partition("## What the sidecars")[0], re.MULTILINE
     )
@@ -34,7 +34,7 @@ def test_every_line_of_defence_names_its_test() -> None:
     assert [] == [row for row in rows if row != "test" and "`test_" not in row]
 
 
-def test_labels_hold_no_name_but_principal_ccache_and_kdc() -> None:
+def test_labels_contain_no_names_except_principal_ccache_realm_and_kdc() -> None:
     tables = "".join(metrics(sidecar) for sidecar in SIDECARS)
     cells = re.findall(r"^\| `\w+` \| \w+ \| (.*?) \|", tables, re.MULTILINE)
 
@@ -42,7 +42,7 @@ def test_labels_hold_no_name_but_principal_ccache_and_kdc() -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
-def test_installs_nothing_that_is_not_pinned_by_hash(dockerfile: Path) -> None:
+def test_installs_only_packages_pinned_by_hash(dockerfile: Path) -> None:
     """
     Only this repository's own code is installed without hashes, and without dependencies.
     """

@@ -1,5 +1,5 @@
 """
-Every project and every image says under which license it is, and carries its text.
+Every project and every image names its license, and projects contain its text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEXT = (ROOT / "LICENSE").read_text()
         *(str(p.parent.relative_to(ROOT)) for p in ROOT.glob("sidecars/*/*.toml")),
     ],
 )
-def test_every_project_names_the_license_and_carries_it(folder: str) -> None:
+def test_every_project_names_and_contains_the_license(folder: str) -> None:
     project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
 
     assert "Apache-2.0" == project["license"]

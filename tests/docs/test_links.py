@@ -1,5 +1,5 @@
 """
-Every link inside the repository leads somewhere, its anchor too.
+Every link inside the repository resolves, including its anchor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.docs.test_reference import DOCUMENTS
 
 def anchors(path: Path) -> set[str]:
     """
-    Return the anchors that GitHub makes of the headings of a document.
+    Return the anchors that GitHub creates for the headings of a document.
     """
     text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)

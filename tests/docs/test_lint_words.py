@@ -1,5 +1,5 @@
 """
-The checker of the English finds what reads as if translated, and leaves good sentences alone.
+The word checker finds phrases that read as if translated, and accepts good sentences.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ GOOD = [
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_finds_what_reads_as_if_translated(text: str) -> None:
+def test_finds_phrases_that_read_as_if_translated(text: str) -> None:
     assert [BAD[text].lower()] == [words.lower() for _, words, _ in finds(text)]
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_leaves_good_sentences_alone(text: str) -> None:
+def test_accepts_good_sentences(text: str) -> None:
     assert [] == list(finds(text))
 
 
-def test_says_the_line_and_what_to_write() -> None:
+def test_reports_the_line_and_the_replacement() -> None:
     assert [(2, "anew", WORDS["anew"])] == list(finds("first\nbegin anew\n"))

@@ -1,5 +1,5 @@
 """
-The page on support names a test for each claim, and the versions that the tests use.
+The support page links a test for each claim, and lists the versions that the tests use.
 
 `test_links.py` checks that the files exist.
 """
@@ -41,11 +41,11 @@ def claims() -> list[str]:
 
 
 @pytest.mark.parametrize("cell", sorted(set(claims())))
-def test_every_claim_names_its_test_or_says_that_there_is_none(cell: str) -> None:
+def test_every_claim_links_its_test_or_states_that_it_has_none(cell: str) -> None:
     assert "](../../tests/" in cell or cell.startswith(NONE)
 
 
-def test_the_versions_are_those_of_the_tests() -> None:
+def test_the_page_lists_the_versions_that_the_tests_use() -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     airflow = section("Airflow")
 
@@ -64,7 +64,7 @@ def test_the_versions_are_those_of_the_tests() -> None:
         assert f"| {python}, the version of the images |" in section("Python")
 
 
-def test_sync_perm_is_tested_with_the_airflows_and_databases_of_the_page() -> None:
+def test_the_page_lists_the_airflows_and_databases_of_sync_perms_tests() -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     lines = re.findall(r"^\| (\d.+) \|$", section("sync-perm beside Airflow"), re.MULTILINE)
     shown = {}

@@ -1,5 +1,5 @@
 """
-The map of the runtime, and folders that a reader can take in.
+The README of the runtime lists its modules, and folders stay small enough to read.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ def test_the_readme_of_the_runtime_lists_each_module() -> None:
     assert [] == [path for path in paths if f"]({path})" not in text and "__init__" not in path]
 
 
-def test_no_folder_of_the_product_is_a_long_list() -> None:
+def test_no_product_folder_has_too_many_modules() -> None:
     found = Counter(
         path.parent
         for top in ("airflow-bundle", "bench", "demo", "docs", "runtime", "sidecars", "soak")

@@ -1,5 +1,5 @@
 """
-The pictures of the documentation: small, in use, and said in words.
+The pictures of the documentation are small, in use, and have alternative texts.
 """
 
 import re
@@ -16,7 +16,7 @@ PICTURES = sorted(p for p in (ROOT / "docs").rglob("*.*") if p.suffix in (".png"
 
 def shown() -> dict[Path, str]:
     """
-    Return the text that stands for each picture of a document.
+    Return the alternative text of each picture in the documents.
     """
     found = {}
     for document in DOCUMENTS:
@@ -26,12 +26,12 @@ def shown() -> dict[Path, str]:
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
-def test_picture_is_small_in_use_and_has_a_text(picture: Path) -> None:
+def test_picture_is_small_in_use_and_has_alternative_text(picture: Path) -> None:
     assert picture.stat().st_size < MOST_BYTES
     assert len(shown().get(picture, "").split()) > 5
 
 
-def test_there_is_a_picture_of_each_status_page() -> None:
+def test_each_status_page_has_a_picture() -> None:
     names = {picture.stem for picture in PICTURES}
 
     for sidecar in ("s3-sync", "sync-perm", "kerberos", "git-sync-wrapper"):

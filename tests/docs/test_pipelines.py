@@ -1,8 +1,8 @@
 """
-The pipelines of the how-to are what their CI takes, and publish.
+The pipelines of the how-to are valid in their CI, and publish releases.
 
-Each is run as it stands: its commands by bash, `docker run` by a stand-in that starts the real
-s3-sync with the variables that were passed on, and no others; the image's Airflow by another one.
+Each runs unchanged in bash. A stand-in for `docker run` starts the real s3-sync with only the
+variables that were passed on; another replaces the Airflow of the image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.publishing import EXAMPLES_PREFIX, GITHUB, PREFIX, read_relea
 from tests.support.writable_s3 import WritableS3
 
 PAGE = (ROOT / "docs/how-to/publish-releases-from-ci.md").read_text()
-# The Python of the image, whose Airflow finds one DAG in whatever folder.
+# The Python of the image: its Airflow finds one DAG in any folder.
 PYTHON = b"""#!/bin/sh
 echo '{"airflow": "3.3.2"}
 {"file": "a.py", "dags": ["sales"], "errors": {}}
@@ -60,7 +60,7 @@ os.execve("{VENV_BIN}/s3-sync", ["s3-sync", *(folders.get(a, a) for a in rest[1:
 
 def block(language: str, title: str) -> str:
     """
-    Return the block of code of a section.
+    Return the code block of a section.
     """
     section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
     assert section
@@ -71,7 +71,7 @@ def block(language: str, title: str) -> str:
 
 def github() -> tuple[str, dict[str, str]]:
     """
-    Return the commands of a pipeline and its own variables.
+    Return the commands of a pipeline and the variables that it sets.
     """
     job = yaml.safe_load(block("yaml", "GitHub Actions"))["jobs"]["publish"]
     return "\n".join(step["run"] for step in job["steps"] if "run" in step), job["env"]
@@ -95,7 +95,7 @@ def codebuild() -> tuple[str, dict[str, str]]:
     return "\n".join(commands), spec["env"]["variables"]
 
 
-# The pipeline, what its CI sets, and what the release should say of itself.
+# The pipeline, the variables of its CI, and the CI URL that the release should record.
 PIPELINES: dict[str, Any] = {
     "github": (
         github,
@@ -143,7 +143,7 @@ def bucket() -> Iterator[WritableS3]:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_pipeline_publishes_with_what_its_ci_knows(
+def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     bucket: WritableS3, tmp_path: Path, name: str
 ) -> None:
     pipeline, given, url = PIPELINES[name]
@@ -163,7 +163,7 @@ def test_a_pipeline_publishes_with_what_its_ci_knows(
     container = tmp_path / "container.json"
     inside = {"PATH": f"{airflow}:/usr/bin:/bin", "HOME": str(tmp_path), **bucket.environment()}
     container.write_text(json.dumps(inside))
-    # Only GitLab's job runs in the image itself.
+    # Only GitLab runs its job in the image itself.
     path = f"{airflow}:{VENV_BIN}" if name == "gitlab" else str(programs)
     environment = {"CONTAINER": str(container), "WORKSPACE": str(tmp_path), **variables, **given}
     environment |= {"AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), **bucket.environment()}
@@ -194,7 +194,7 @@ def test_a_pipeline_publishes_with_what_its_ci_knows(
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_the_shell_of_a_pipeline_is_sound(name: str) -> None:
+def test_the_commands_of_a_pipeline_pass_shellcheck(name: str) -> None:
     script, _ = PIPELINES[name][0]()
 
     ran = subprocess.run(
@@ -208,7 +208,7 @@ def test_the_shell_of_a_pipeline_is_sound(name: str) -> None:
     ("title", "schema"),
     [("GitHub Actions", "vendor.github-workflows"), ("GitLab", "vendor.gitlab-ci")],
 )
-def test_a_pipeline_is_what_its_ci_takes(tmp_path: Path, title: str, schema: str) -> None:
+def test_a_pipeline_matches_the_schema_of_its_ci(tmp_path: Path, title: str, schema: str) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_text(block("yaml", title))
 
@@ -221,8 +221,8 @@ def test_a_pipeline_is_what_its_ci_takes(tmp_path: Path, title: str, schema: str
     assert ran.returncode == 0, ran.stdout
 
 
-def test_the_jenkinsfile_is_sound() -> None:
-    # Jenkins sets the one; `docker run --env` reads the other.
+def test_the_jenkinsfile_has_only_known_complaints() -> None:
+    # Jenkins sets WORKSPACE; `docker run --env` reads AWS_REGION.
     known = {"$WORKSPACE is never set", "AWS_REGION is never read"}
 
     assert known == set(lint_ci.jenkinsfile_complaints(block("groovy", "Jenkins")))

@@ -1,5 +1,5 @@
 """
-What the page for those on call says of memory and ports is what the snippets and settings say.
+The production page states the memory of the snippets and the ports of the settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs/how-to/run-in-production.md").read_text()
 
 def resources(node: Any) -> Iterator[tuple[str, str]]:
     """
-    Yield request and limit of memory of every container in nested values.
+    Yield the memory request and limit of every container in nested values.
     """
     if isinstance(node, dict):
         if "resources" in node:
@@ -33,7 +33,7 @@ def resources(node: Any) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
-def test_memory_and_port_are_those_of_the_snippet(sidecar: Documented) -> None:
+def test_the_page_states_the_memory_of_the_snippet_and_default_port(sidecar: Documented) -> None:
     values = yaml.safe_load((ROOT / sidecar.snippet).read_text())
     row = re.search(rf"^\| {sidecar.name} \| (\w+), (\w+) \|", PAGE, re.MULTILINE)
     port = str(specs_of(sidecar.settings, sidecar.prefix)["http_bind"].default).removeprefix(":")

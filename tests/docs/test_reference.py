@@ -33,9 +33,9 @@ DOCUMENTS = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")]
     if ".venv" not in path.parts and "dag_folder" not in path.parts
 )
-# Names that are mentioned because they are wrong, or not ours.
+# Names that the documents mention as wrong or foreign.
 EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PORT"}
-# Reasons that the code takes from a table, where reading the calls does not find them.
+# Reasons that the code reads from tables: parsing the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
     "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable", "gate_undecided"},
     "kerberos": REASONS,
@@ -68,7 +68,7 @@ each_document = pytest.mark.parametrize(
 
 def section(path: Path, title: str) -> str:
     """
-    Return the text below a heading of the second level.
+    Return the text below a level-2 heading.
     """
     match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.MULTILINE)
     assert match, f"{path} has no section {title}"
@@ -77,27 +77,27 @@ def section(path: Path, title: str) -> str:
 
 def first_column(text: str) -> list[str]:
     """
-    Return the names in backticks that begin the rows of tables.
+    Return the names in backticks in the first column of tables.
     """
     return re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_generated_parts_are_as_make_docs_would_write_them(name: str) -> None:
+def test_generated_parts_are_up_to_date(name: str) -> None:
     text = (ROOT / name).read_text()
 
     assert generated(text) == text
 
 
 @each_sidecar
-def test_readme_has_its_sections_in_the_order_of_all(sidecar: Documented) -> None:
+def test_readme_has_the_common_sections_in_order(sidecar: Documented) -> None:
     titles = re.findall(r"^## (.+)$", (ROOT / sidecar.readme).read_text(), re.MULTILINE)
 
     assert SECTIONS == titles
 
 
 @each_sidecar
-def test_values_in_the_readme_are_the_snippet(sidecar: Documented) -> None:
+def test_values_in_the_readme_equal_the_snippet(sidecar: Documented) -> None:
     values = (ROOT / sidecar.snippet).read_text()
 
     assert f"```yaml\n{values}```" in (ROOT / sidecar.readme).read_text()
@@ -113,7 +113,7 @@ def test_every_setting_is_documented(sidecar: Documented) -> None:
 
 
 @each_document
-def test_every_variable_that_is_mentioned_exists(path: Path) -> None:
+def test_every_mentioned_variable_exists(path: Path) -> None:
     text = path.read_text()
 
     for sidecar in SIDECARS:
@@ -123,7 +123,7 @@ def test_every_variable_that_is_mentioned_exists(path: Path) -> None:
 
 
 @each_document
-def test_every_metric_that_is_mentioned_exists(path: Path) -> None:
+def test_every_mentioned_metric_exists(path: Path) -> None:
     known = {name for sidecar in SIDECARS for name in first_column(metrics(sidecar))}
     prefixes = "|".join(["sidecar_", *(sidecar.prefix.lower() for sidecar in SIDECARS)])
     pattern = rf"\b((?:{prefixes})[a-z_]+(?:_total|_seconds|_files|_keys|_failures))\b"
@@ -146,7 +146,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("label", LABELS, ids="-".join)
-def test_values_of_a_label_are_documented_and_no_others(label: tuple[str, str]) -> None:
+def test_exactly_the_values_of_a_label_are_documented(label: tuple[str, str]) -> None:
     text = (ROOT / "docs/reference/metrics.md").read_text()
     row = re.search(rf"^\| `{label[0]}` of `{label[1]}` \| (.+) \|$", text, re.MULTILINE)
 
@@ -154,14 +154,14 @@ def test_values_of_a_label_are_documented_and_no_others(label: tuple[str, str]) 
     assert sorted(LABELS[label]) == sorted(re.findall(r"`(\w+)`", row[1]))
 
 
-def test_events_are_documented_and_no_others() -> None:
+def test_exactly_the_logged_events_are_documented() -> None:
     assert sorted(code.events()) == sorted(first_column(EVENTS))
 
 
 @pytest.mark.parametrize("name", sorted(first_column(EVENTS)))
-def test_event_has_the_level_the_keys_and_the_place_that_the_code_gives_it(name: str) -> None:
+def test_event_is_documented_with_its_levels_keys_and_sidecar(name: str) -> None:
     """
-    Every key that the code names is in the table; the table may say more where keys are computed.
+    The table lists every key that the code names; it may list more only if keys are computed.
     """
     event = code.events()[name]
     row = re.search(rf"^\| `{name}` \| (.+?) \| .+? \| (.*)\|$", EVENTS, re.MULTILINE)
@@ -176,8 +176,8 @@ def test_event_has_the_level_the_keys_and_the_place_that_the_code_gives_it(name:
 
 
 @each_sidecar
-def test_reasons_of_failures_are_documented_and_no_others(sidecar: Documented) -> None:
-    # The settings' own reason is not one of a cycle: each problem has a line of its own.
+def test_exactly_the_failure_reasons_are_documented(sidecar: Documented) -> None:
+    # Rejected settings are not a failure of a cycle: each problem has its own line.
     reasons = code.reasons(sidecar.name) | REASONS_IN_TABLES.get(sidecar.name, set())
     expected = reasons - {"settings_rejected"}
 
@@ -188,20 +188,20 @@ def test_reasons_of_failures_are_documented_and_no_others(sidecar: Documented) -
     assert sorted(expected) == sorted(explained), "what it means, and what to do"
 
 
-def test_causes_of_a_ticket_are_documented_and_no_others() -> None:
+def test_exactly_the_causes_of_a_ticket_are_documented() -> None:
     table = section(ROOT / "sidecars/kerberos/README.md", "Behavior")
 
     assert sorted(get_args(Cause)) == sorted(first_column(table))
 
 
-def test_reasons_of_skipped_keys_are_documented_and_no_others() -> None:
+def test_exactly_the_reasons_for_skipped_keys_are_documented() -> None:
     table = section(ROOT / "sidecars/s3-sync/README.md", "Behavior")
 
     assert sorted(SKIP_REASONS) == sorted(first_column(table))
 
 
 @each_sidecar
-def test_exit_codes_are_documented_and_no_others(sidecar: Documented) -> None:
+def test_exactly_the_exit_codes_are_documented(sidecar: Documented) -> None:
     codes = {str(value) for name, value in vars(errors).items() if name.startswith("EXIT_")}
     table = (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
     lines = (ROOT / sidecar.readme).read_text().splitlines()
@@ -211,7 +211,7 @@ def test_exit_codes_are_documented_and_no_others(sidecar: Documented) -> None:
     assert codes == set(re.findall(r"(?:^Exit codes:|·) (\d) ", line))
 
 
-def test_keys_of_the_status_are_documented() -> None:
+def test_exactly_the_keys_of_the_status_are_documented() -> None:
     text = section(ROOT / "docs/reference/status-page.md", "As JSON")
     rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     documented = {key for row in rows for key in re.findall(r"`(\w+)`", row)}

@@ -1,5 +1,5 @@
 """
-The site of the documentation has every page, and finds a link that leads nowhere.
+The documentation site contains every page, and its build finds broken links.
 
 `make docs-site` builds it and checks all its links.
 """
@@ -34,7 +34,7 @@ def test_every_document_is_in_the_navigation_once() -> None:
         (r"^<details>", '<details markdown="1">'),
     ],
 )
-def test_python_markdown_reads_the_pages_as_github_does(shape: str, instead: str) -> None:
+def test_pages_avoid_markdown_that_github_renders_differently(shape: str, instead: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}: {line}: {instead}"
         for path in DOCUMENTS
@@ -44,7 +44,7 @@ def test_python_markdown_reads_the_pages_as_github_does(shape: str, instead: str
     assert [] == found
 
 
-def test_pages_keep_their_paths_and_bring_what_they_link_to(tmp_path: Path) -> None:
+def test_staged_pages_keep_their_paths_and_linked_files(tmp_path: Path) -> None:
     site.stage(tmp_path / "build", "https://git.example.com/sidecars")
 
     pages = tmp_path / "build/pages"
@@ -57,7 +57,7 @@ def test_pages_keep_their_paths_and_bring_what_they_link_to(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "link", ["nowhere/", "../nowhere.svg", "page/#nowhere", "#nowhere", "page/index.html#nowhere"]
 )
-def test_a_link_that_leads_nowhere_is_found(link: str, tmp_path: Path) -> None:
+def test_finds_a_broken_link(link: str, tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     (tmp_path / "page/index.html").write_text('<h1 id="here">')
     (tmp_path / "index.html").write_text(f'<h1 id="Über">. <a href="{link}">')
@@ -68,7 +68,7 @@ def test_a_link_that_leads_nowhere_is_found(link: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "link", ["page/", "page/#%ED%95%9C%EA%B5%AD", "page", ".", "#Über", "https://example.com/x"]
 )
-def test_a_link_that_leads_somewhere_is_not(link: str, tmp_path: Path) -> None:
+def test_accepts_a_working_link(link: str, tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     (tmp_path / "page/index.html").write_text('<h1 id="한국">')
     (tmp_path / "index.html").write_text(f'<h1 id="Über">. <a href="{link}">')

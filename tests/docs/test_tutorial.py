@@ -1,5 +1,5 @@
 """
-The tutorial from an empty registry, step by step, with everything that needs no cluster.
+The tutorial from an empty registry: every step that needs no cluster.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tests.support.waiting import wait_until
 TUTORIAL = (ROOT / "docs/tutorial/from-an-empty-registry.md").read_text()
 BUCKET = "my-airflow-dags"
 CLUSTER = "my-cluster"
-# What needs a cluster, or builds an image (tests/images has that).
+# Commands that need a cluster or build an image (tests/images covers images).
 ELSEWHERE = ("make ", "helm ", "kubectl ")
 
 
 def steps() -> list[str]:
     """
-    The scripts, in their order.
+    Return the scripts in their order.
     """
     blocks = re.findall(r"```console\n(.*?)```", TUTORIAL, re.DOTALL)
     lines = [
@@ -43,7 +43,7 @@ def steps() -> list[str]:
 
 class Machine:
     """
-    The reader's shell: what it sets stays for the next step.
+    The reader's shell: its variables remain set for the next step.
     """
 
     def __init__(self, moto: MotoServer, folder: Path) -> None:
@@ -75,7 +75,7 @@ class Machine:
 @pytest.fixture
 def account(moto: MotoServer) -> Iterator[Any]:
     """
-    An AWS account with a cluster; a function that gives clients.
+    A function that returns clients of an AWS account with a cluster.
     """
 
     def client(service: str) -> Any:
@@ -95,7 +95,7 @@ def account(moto: MotoServer) -> Iterator[Any]:
     client("eks").delete_cluster(name=CLUSTER)
 
 
-def test_its_values_and_its_role_bring_the_dag_and_its_change(
+def test_its_values_and_its_role_deliver_the_dag_and_its_change(
     account: Any, moto: MotoServer, tmp_path: Path
 ) -> None:
     machine = Machine(moto, tmp_path)
@@ -118,7 +118,7 @@ def test_its_values_and_its_role_bring_the_dag_and_its_change(
         machine.run(change)
         wait_until(lambda: "hello again" in hello.read_text(), "the change is there", 60)
 
-    machine.run(clean_up.replace("aws ecr", "true aws ecr"))  # nothing was pushed
+    machine.run(clean_up.replace("aws ecr", "true aws ecr"))  # no image was pushed
     assert BUCKET not in [bucket["Name"] for bucket in account("s3").list_buckets()["Buckets"]]
     roles = [role["RoleName"] for role in account("iam").list_roles()["Roles"]]
     assert "airflow-s3-sync" not in roles

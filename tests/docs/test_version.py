@@ -1,5 +1,5 @@
 """
-One version, everywhere; and what people must change for the next one.
+Every file has the same version, and the upgrade page covers every breaking change.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from sidecar_runtime import __version__
 from tests.docs.code import ROOT
 
 
-def test_projects_changelog_and_values_have_the_version_of_the_code() -> None:
+def test_projects_changelog_and_readme_have_the_version_of_the_code() -> None:
     others = [ROOT / name / "pyproject.toml" for name in ("airflow-bundle", "runtime")]
     projects = [*ROOT.glob("sidecars/*/pyproject.toml"), *others]
     released = re.findall(
@@ -26,7 +26,7 @@ def test_projects_changelog_and_values_have_the_version_of_the_code() -> None:
     assert {__version__} == set(re.findall(r"registry\.example\.com/[\w-]+:([\w.]+)", readme))
 
 
-def test_the_page_about_the_upgrade_names_everything_that_breaks() -> None:
+def test_the_upgrade_page_covers_every_breaking_change() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text().partition("\n## [0.1.0]")[0]
     page = (ROOT / "docs/how-to/upgrade-from-0.1-to-0.2.md").read_text()
     breaking = [line for line in changes.splitlines() if "**Breaking:**" in line]

@@ -1,1 +1,1 @@
-"""The sidecar git-sync-wrapper: one test file for each of its modules."""
+"""Tests of git-sync-wrapper, in folders named like those of its modules."""

@@ -1,5 +1,5 @@
 """
-What the tests of logins share: options and settings from variables, and who is let in.
+Shared by the tests of logins: settings and options from variables, and access to a repository.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from git_sync_wrapper.flags.options import Options, read_options
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.settings import Settings, load_settings
 
-PROGRAM = "/bin/true"  # there need be no git-sync here
+PROGRAM = "/bin/true"  # these tests do not run git-sync
 
 
 def given(repo: str, **variables: str) -> tuple[Settings, Options, dict[str, str]]:
@@ -36,7 +36,7 @@ def given(repo: str, **variables: str) -> tuple[Settings, Options, dict[str, str
 def git_credential(
     action: str, question: str, config: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Let git ask for a login, or hand it one, as it does within a fetch."""
+    """Run `git credential`, as git does in a fetch to request or report a credential."""
     given = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
     given |= {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_COUNT": str(len(config))}
     for number, (key, value) in enumerate(config.items()):
@@ -48,5 +48,5 @@ def git_credential(
 
 
 def make_access(repo: str, **variables: str) -> Access:
-    """Make what logs in; it is not started."""
+    """Make an `Access` without starting it."""
     return Access(*given(repo, **variables))

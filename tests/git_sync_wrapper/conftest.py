@@ -1,5 +1,5 @@
 """
-The fixtures of the sidecar's tests.
+Fixtures for the tests of git-sync-wrapper.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ __all__ = ["fence", "log", "poll", "revoked", "server"]
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The TMPDIR of the code under test, empty; short, as the path of a socket must be."""
+    """The empty TMPDIR of the code under test; its path is short, because it contains a socket."""
     with tempfile.TemporaryDirectory(prefix="gsw-") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)
@@ -25,14 +25,14 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys of AWS in the environment."""
+    """AWS keys in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start wrappers whose cycles a test runs one by one."""
+    """A factory of wrappers whose cycles a test runs one by one."""
     start = Start(tmp_path)
     yield start
     start.stop()

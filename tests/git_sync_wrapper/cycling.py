@@ -1,7 +1,7 @@
 """
 One wrapper whose cycles a test runs one by one.
 
-A shell script stands for git-sync, a list of answers for the remote; all else is real.
+A shell script stands in for git-sync, and `Remote` for the poll; everything else is real.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from tests.support.scripts import script
 
 ONE, TWO, THREE, FOUR = "1" * 40, "2" * 40, "3" * 40, "4" * 40
 DOWN = SidecarError("remote_unreachable", "nobody there", "look")
-# Checks out what the file `source` names, with a DAG that says its name; no file: it fails.
+# Checks out the commit that the file `source` names, with dag.py; fails without that file.
 SCRIPT = """
 echo run >> {folder}/runs
 commit=$(cat {folder}/source 2>/dev/null) || {{ echo "Could not resolve host: x"; exit 1; }}
@@ -43,7 +43,7 @@ ln -sfn ".worktrees/$commit" "$GITSYNC_ROOT/candidate"
 
 
 class Remote:
-    """What a poll says: what git-sync would find too, unless there is an error."""
+    """Answers polls with the commit that git-sync would find, a newer one, or an error."""
 
     is_light = True
 
@@ -64,7 +64,7 @@ class Remote:
 
 
 class Wrapper:
-    """One process: its context, and a session."""
+    """The context and the session of one process."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
@@ -111,12 +111,12 @@ class Wrapper:
         (self.folder / "source").write_text(name)
 
     def follow(self, name: str, dag: str = "a = 1\n") -> Outcome:
-        """Run a cycle when the remote has a new commit."""
+        """Set the commit of the remote, and run a cycle."""
         self.commit(name, dag)
         return self.cycle()
 
     def lose_remote(self) -> None:
-        """Let neither a poll nor git-sync reach the remote."""
+        """Make the remote unreachable for polls and for git-sync."""
         self.remote.error = DOWN
         (self.folder / "source").unlink()
 
@@ -149,7 +149,7 @@ class Wrapper:
 
 
 class Start:
-    """Starts wrappers on one volume; all end with the test."""
+    """Starts wrappers on one volume; they end with the test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -161,7 +161,7 @@ class Start:
         return wrapper
 
     def published(self, **variables: str) -> Wrapper:
-        """Start one that has shown its first commit."""
+        """Start a wrapper that has published its first commit."""
         wrapper = self(**variables)
         wrapper.follow(ONE)
         return wrapper

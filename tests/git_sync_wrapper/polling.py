@@ -30,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[GitServer]:
 
 @pytest.fixture
 def poll() -> Iterator[Poll]:
-    """Make pollers for a repository; variables come after it."""
+    """A factory of pollers for a repository, its ref and variables."""
     made: list[HttpPoller] = []
 
     def make(
@@ -53,5 +53,5 @@ def error_of(poller: HttpPoller) -> SidecarError:
 
 
 def redirect(to: str) -> Callable[[Exchange], None]:
-    """An answer that leads elsewhere."""
+    """Return a fault that answers with a redirect."""
     return faults.answer_with(Answer(301, {"Location": to}))

@@ -39,9 +39,7 @@ def port() -> Iterator[Port]:
 
 
 @pytest.mark.parametrize("path", ["/", "/anything?x", "/metrics"])
-def test_any_path_is_503_before_there_is_something_to_read_and_200_after(
-    port: Port, path: str
-) -> None:
+def test_any_path_answers_503_until_a_commit_can_be_read_then_200(port: Port, path: str) -> None:
     assert (503, "repo is not ready\n") == port.get(path)
 
     port.is_ready = True
@@ -50,7 +48,7 @@ def test_any_path_is_503_before_there_is_something_to_read_and_200_after(
     assert 405 == port.get(path, "POST")[0]
 
 
-def test_metrics_have_git_syncs_names_and_whole_numbers(metrics: GitSyncMetrics) -> None:
+def test_metrics_use_git_sync_names_and_whole_numbers(metrics: GitSyncMetrics) -> None:
     port = Port(metrics)
     metrics.count_sync("success", 0.5)
     metrics.count_fetch()
@@ -80,7 +78,7 @@ def test_reads_addresses_as_go_does(bind: str, expected: tuple[str, int]) -> Non
 
 
 @pytest.mark.parametrize("bind", ["1234", ":x", ":70000"])
-def test_refuses_what_is_no_address(bind: str) -> None:
+def test_refuses_an_invalid_address(bind: str) -> None:
     with pytest.raises(SettingsError, match="GITSYNC_HTTP_BIND"):
         address(bind)
 

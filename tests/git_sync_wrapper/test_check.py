@@ -1,5 +1,5 @@
 """
-What `check` says of each part; the scenarios run it as a process.
+The results of `check`; the scenarios run it as a process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PINNED = "7" * 40
 
 
 class Site:
-    """A server with one commit, an empty volume, and a program that says it is git-sync."""
+    """A server with one commit, an empty volume, and a program that poses as git-sync."""
 
     def __init__(self, folder: Path, server: GitServer, said: Callable[[], str]) -> None:
         self.folder, self.server, self._said = folder, server, said
@@ -35,7 +35,7 @@ class Site:
         return script(self.folder / f"program{len(os.listdir(self.folder))}", body, shell)
 
     def check(self, **variables: str) -> tuple[int, dict[str, str]]:
-        """Run it; return its code and its lines by the name of the check: mark and text."""
+        """Run `check`; return its exit code, and the mark and text of each check."""
         settings = {
             "PATH": os.environ["PATH"],
             "GITSYNC_ROOT": str(self.root),
@@ -66,7 +66,7 @@ def site(
     return Site(tmp_path, server, lambda: capsys.readouterr().out)
 
 
-def test_all_is_well_and_nothing_is_written(site: Site) -> None:
+def test_passes_all_checks_and_writes_nothing(site: Site) -> None:
     site.server.accept(("deploy", PASSWORD))
 
     code, found = site.check(GIT_SYNC_WRAPPER_GATE="syntax", **USER)
@@ -79,7 +79,7 @@ def test_all_is_well_and_nothing_is_written(site: Site) -> None:
     assert not site.root.exists()
 
 
-def test_a_token_instead_of_the_user_is_not_shown(site: Site) -> None:
+def test_does_not_show_a_token_given_as_the_username(site: Site) -> None:
     site.server.accept((PASSWORD, "x-oauth-basic"))
 
     code, found = site.check(GITSYNC_USERNAME=PASSWORD, GITSYNC_PASSWORD="x-oauth-basic")
@@ -87,14 +87,14 @@ def test_a_token_instead_of_the_user_is_not_shown(site: Site) -> None:
     assert (0, "ok a token, from GITSYNC_PASSWORD") == (code, found["credentials"])
 
 
-def test_a_local_repository_needs_nobody_to_log_in(site: Site) -> None:
+def test_a_local_repository_needs_no_credentials(site: Site) -> None:
     code, found = site.check(GITSYNC_REPO=site.server.repository().url)
 
     assert (0, "ok none: anonymous access") == (code, found["credentials"])
     assert site.head in found["remote"]
 
 
-def test_a_pinned_commit_is_not_taken_for_found(site: Site) -> None:
+def test_reports_a_pinned_commit_as_unverified(site: Site) -> None:
     code, found = site.check(GITSYNC_REF=PINNED)
 
     assert 0 == code
@@ -142,7 +142,7 @@ BAD: dict[str, tuple[str, str, Callable[[Site], dict[str, str]]]] = {
             "GIT_SYNC_WRAPPER_GATE_COMMAND": site.program("", "/nowhere/sh"),
         },
     ),
-    # Not even by root: the kernel refuses everybody there.
+    # The kernel refuses this even to root.
     "volume that cannot be written": (
         "root",
         "target_",
@@ -157,7 +157,7 @@ BAD: dict[str, tuple[str, str, Callable[[Site], dict[str, str]]]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_named(site: Site, name: str) -> None:
+def test_reports_each_problem_under_its_check(site: Site, name: str) -> None:
     check_name, reason, spoil = BAD[name]
 
     code, found = site.check(**spoil(site))
@@ -168,7 +168,7 @@ def test_what_is_wrong_is_named(site: Site, name: str) -> None:
     assert not site.root.exists() or [] == os.listdir(site.root)
 
 
-def test_what_is_where_the_link_belongs_is_named(site: Site) -> None:
+def test_warns_about_a_folder_in_place_of_the_link(site: Site) -> None:
     (site.root / "repo/something").mkdir(parents=True)
 
     code, found = site.check()

@@ -1,5 +1,5 @@
 """
-The command line: what is joined, what is warned of.
+The command line: merged settings, warnings, and options that start no daemon.
 """
 
 import os
@@ -21,9 +21,7 @@ from tests.support.scripts import script
 REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
 
 
-def test_what_is_wrong_with_both_kinds_of_settings_is_named_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_reports_wrapper_and_git_sync_problems_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["git-sync-wrapper", "--period=abc"])
     for name in [*os.environ]:
         monkeypatch.delenv(name)
@@ -51,21 +49,19 @@ def read(**environ: str) -> tuple[Settings, Options]:
         ({"GITSYNC_SYNC_TIMEOUT": "1h", "GITSYNC_SUBMODULES": "off"}, "timeout_seconds", 3720.0),
     ],
 )
-def test_git_syncs_settings_count_for_the_loop(
-    environ: dict[str, str], field: str, value: object
-) -> None:
+def test_merges_settings_of_git_sync(environ: dict[str, str], field: str, value: object) -> None:
     assert value == getattr(_joined(*read(**environ)), field)
 
 
 @pytest.mark.parametrize("link", [".", "..", ".snapshots", ".git-sync/repo"])
-def test_a_link_that_would_replace_what_is_kept_is_refused(tmp_path: Path, link: str) -> None:
+def test_refuses_a_link_at_a_reserved_path(tmp_path: Path, link: str) -> None:
     _, options = read(GITSYNC_ROOT=str(tmp_path), GITSYNC_LINK=link)
 
     with pytest.raises(SettingsError, match="GITSYNC_LINK"):
         _check_link(options)
 
 
-def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> None:
+def test_warns_about_overridden_and_unused_settings(log: Log) -> None:
     environ = {
         "GITSYNC_REF": "new",
         "GIT_SYNC_BRANCH": "old",
@@ -86,7 +82,7 @@ def test_warns_of_what_is_overridden_unused_or_nearly_git_syncs(log: Log) -> Non
 
 
 def run(argument: str, code: int = 0, **environ: str) -> str:
-    """Run the command, and return what it said."""
+    """Run the command, and return its output."""
     command = [str(VENV_BIN / "git-sync-wrapper"), argument]
     environ |= {"PATH": os.environ["PATH"]}
     ran = subprocess.run(command, env=environ, capture_output=True, check=False, text=True)
@@ -97,17 +93,17 @@ def run(argument: str, code: int = 0, **environ: str) -> str:
 @pytest.mark.parametrize(
     ("argument", "said"), [("--version", "git-sync-wrapper "), ("--help", "GIT_SYNC_WRAPPER_MODE")]
 )
-def test_says_what_it_is_without_any_setting(argument: str, said: str) -> None:
+def test_version_and_help_need_no_settings(argument: str, said: str) -> None:
     assert said in run(argument)
 
 
-def test_the_manual_is_git_syncs_own(tmp_path: Path) -> None:
+def test_man_prints_git_syncs_own_manual(tmp_path: Path) -> None:
     program = script(tmp_path / "git-sync", 'echo "the manual $@"')
 
     assert "the manual --man\n" == run("--man", GIT_SYNC_WRAPPER_GIT_SYNC=program)
 
 
-def test_an_unknown_command_starts_no_daemon() -> None:
+def test_an_unknown_command_exits_with_code_2() -> None:
     said = run("chek", code=2, GIT_SYNC_WRAPPER_GIT_SYNC="/bin/true", **REPO)
 
     assert all(part in said for part in ('"COMMAND"', '"chek"', "is neither check")), said

@@ -1,5 +1,5 @@
 """
-How a person says where credentials come from.
+Parsing of the setting that selects the source of credentials.
 """
 
 import pytest
@@ -23,7 +23,7 @@ ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:airflow/git-AbCdE
         ),
     ],
 )
-def test_reads_what_is_allowed(text: str, expected: Source) -> None:
+def test_parses_each_allowed_source(text: str, expected: Source) -> None:
     assert expected == source(text)
 
 
@@ -41,16 +41,16 @@ def test_reads_what_is_allowed(text: str, expected: Source) -> None:
         ARN,
     ],
 )
-def test_refuses_the_rest_and_says_what_is_allowed(text: str) -> None:
+def test_refuses_other_values_and_lists_the_allowed_ones(text: str) -> None:
     with pytest.raises(ValueError, match="auto, codecommit, or secrets-manager:NAME"):
         source(text)
 
 
-def test_an_arn_tells_its_region() -> None:
+def test_reads_the_region_from_an_arn() -> None:
     assert ("eu-central-1", None) == (region_of_arn(ARN), region_of_arn("airflow/git"))
 
 
-def test_a_stage_is_one_word() -> None:
+def test_a_staging_label_must_be_one_word() -> None:
     assert "AWSPREVIOUS" == stage("AWSPREVIOUS")
     with pytest.raises(ValueError, match="staging label"):
         stage("AWS CURRENT")

@@ -1,5 +1,5 @@
 """
-One cycle: what is asked, run, shown and announced.
+One cycle: poll, sync, publish, announce.
 """
 
 import os
@@ -12,7 +12,7 @@ from tests.runtime.recording import Log
 from tests.support.askpass import AskpassServer
 
 
-def test_shows_the_first_commit_and_then_only_asks_but_for_a_person(start: Start) -> None:
+def test_publishes_the_first_commit_then_only_polls_unless_triggered(start: Start) -> None:
     wrapper = start()
     wrapper.commit(ONE)
 
@@ -27,8 +27,8 @@ def test_shows_the_first_commit_and_then_only_asks_but_for_a_person(start: Start
     assert 2 == wrapper.runs()
 
 
-def test_an_askpass_service_is_asked_once_for_the_poll_and_the_sync(start: Start) -> None:
-    """One whose every other answer is wrong could give the wrong one to each sync."""
+def test_asks_an_askpass_service_once_per_cycle_for_poll_and_sync(start: Start) -> None:
+    """If every second answer were wrong, each sync could receive a wrong one."""
     with AskpassServer("deploy", "secret") as service:
         wrapper = start(GITSYNC_ASKPASS_URL=service.endpoint)
         for name in (ONE, TWO):
@@ -39,7 +39,7 @@ def test_an_askpass_service_is_asked_once_for_the_poll_and_the_sync(start: Start
         assert 2 == len(service.requests)
 
 
-def test_follows_the_remote_forwards_and_back(start: Start) -> None:
+def test_follows_the_remote_to_newer_and_older_commits(start: Start) -> None:
     wrapper = start()
     shown = []
     for name in (ONE, TWO, ONE):
@@ -49,7 +49,7 @@ def test_follows_the_remote_forwards_and_back(start: Start) -> None:
     assert [(name, f"name = {name!r}\n") for name in (ONE, TWO, ONE)] == shown
 
 
-def test_a_restart_runs_git_sync_only_for_something_new(start: Start) -> None:
+def test_after_a_restart_git_sync_runs_only_for_a_new_commit(start: Start) -> None:
     first = start.published()
     first.stop()
 
@@ -60,8 +60,8 @@ def test_a_restart_runs_git_sync_only_for_something_new(start: Start) -> None:
     assert Outcome("changed", TWO) == second.follow(TWO)
 
 
-def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
-    """A server of several replicas: one answers the poll, another git-sync's fetch."""
+def test_fetches_again_if_a_fetch_was_behind_the_poll(start: Start) -> None:
+    """One replica of a server may answer the poll, and another git-sync's fetch."""
     wrapper = start.published()
     wrapper.remote.newer = TWO
 
@@ -71,7 +71,7 @@ def test_a_fetch_that_is_behind_the_poll_is_made_again(start: Start) -> None:
     assert wrapper.session.glance()
 
 
-def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) -> None:
+def test_restores_a_removed_link_without_running_git_sync(start: Start, log: Log) -> None:
     wrapper = start.published()
     (wrapper.root / "repo").unlink()
     assert not wrapper.context.status.readiness.ready
@@ -82,7 +82,7 @@ def test_a_removed_link_is_turned_back_without_git_sync(start: Start, log: Log) 
     assert [ONE] == [event["revision"] for event in log.events("link_restored")]
 
 
-def test_a_wiped_volume_is_filled_again(start: Start) -> None:
+def test_publishes_again_after_the_volume_was_wiped(start: Start) -> None:
     wrapper = start.published()
     for path in (".snapshots", ".git-sync", "repo"):
         (wrapper.root / path).rename(wrapper.folder / f"gone{path}")
@@ -91,7 +91,7 @@ def test_a_wiped_volume_is_filled_again(start: Start) -> None:
     assert ONE == wrapper.shown()
 
 
-def test_other_settings_check_out_the_same_commit_again(start: Start) -> None:
+def test_changed_settings_check_out_the_same_commit_again(start: Start) -> None:
     first = start()
     first.follow(ONE, "old = 1\n")
     first.stop()
@@ -104,7 +104,7 @@ def test_other_settings_check_out_the_same_commit_again(start: Start) -> None:
     assert Outcome("unchanged", ONE) == second.cycle()
 
 
-def test_a_full_commit_is_never_asked_for(start: Start) -> None:
+def test_never_polls_if_the_ref_is_a_full_hash(start: Start) -> None:
     wrapper = start(GITSYNC_REF=ONE)
     wrapper.commit(ONE)
 
@@ -113,7 +113,7 @@ def test_a_full_commit_is_never_asked_for(start: Start) -> None:
     assert 0 == wrapper.remote.polls
 
 
-def test_a_rehearsal_changes_nothing_turns_no_link_and_tells_no_hook(
+def test_a_dry_run_publishes_nothing_restores_no_link_and_runs_no_hook(
     start: Start, tmp_path: Path, log: Log
 ) -> None:
     touched = tmp_path / "touched"
@@ -134,7 +134,7 @@ def test_a_rehearsal_changes_nothing_turns_no_link_and_tells_no_hook(
     assert not os.path.lexists(wrapper.root / "repo")
 
 
-def test_a_glance_sees_what_a_cycle_would_find_to_do(start: Start) -> None:
+def test_a_glance_detects_a_new_commit_a_failed_poll_and_a_damaged_volume(start: Start) -> None:
     wrapper = start()
     wrapper.commit(ONE)
     assert not wrapper.session.glance()

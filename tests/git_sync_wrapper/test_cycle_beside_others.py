@@ -1,5 +1,5 @@
 """
-Cycles beside another process that holds the volume.
+Cycles while another process holds the volume's lock.
 """
 
 import json
@@ -12,7 +12,7 @@ from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start
 from tests.runtime.recording import Log
 
 
-def test_a_second_wrapper_stands_by_and_knows_what_is_shown(start: Start, log: Log) -> None:
+def test_a_standby_reports_the_published_commit_and_takes_over(start: Start, log: Log) -> None:
     first = start.published()
     second = start()
 
@@ -27,9 +27,7 @@ def test_a_second_wrapper_stands_by_and_knows_what_is_shown(start: Start, log: L
 
 
 @pytest.mark.parametrize("ref", ["main", ONE])
-def test_a_one_shot_beside_a_holder_is_done_when_the_volume_shows_what_the_remote_has(
-    start: Start, ref: str
-) -> None:
+def test_a_one_shot_succeeds_if_the_lock_holder_is_up_to_date(start: Start, ref: str) -> None:
     start.published()
     second = start(GITSYNC_ONE_TIME="true", GITSYNC_REF=ref)
 
@@ -37,7 +35,7 @@ def test_a_one_shot_beside_a_holder_is_done_when_the_volume_shows_what_the_remot
     assert (1, ONE) == (second.runs(), second.context.status.readiness.revision)
 
 
-def test_a_one_shot_beside_a_holder_waits_for_the_newest_commit(start: Start) -> None:
+def test_a_one_shot_waits_until_the_lock_holder_publishes_the_newest_commit(start: Start) -> None:
     first = start.published()
     second = start(GITSYNC_ONE_TIME="true")
     second.remote.error = DOWN
@@ -51,7 +49,7 @@ def test_a_one_shot_beside_a_holder_waits_for_the_newest_commit(start: Start) ->
     assert Outcome("unchanged", TWO) == second.cycle()
 
 
-def test_a_one_shot_beside_a_holder_with_a_fallback_is_done(start: Start) -> None:
+def test_a_one_shot_succeeds_if_the_lock_holder_published_a_fallback(start: Start) -> None:
     first = start.published()
     first.session.close()
     record = first.root / ".snapshots/published.json"
@@ -62,9 +60,7 @@ def test_a_one_shot_beside_a_holder_with_a_fallback_is_done(start: Start) -> Non
     assert Outcome("unchanged", ONE) == second.cycle()
 
 
-def test_without_a_list_one_that_stands_by_is_ready_and_says_so_and_a_one_shot_waits(
-    start: Start,
-) -> None:
+def test_without_a_file_list_a_standby_is_ready_and_a_one_shot_waits(start: Start) -> None:
     first = start.published()
     (first.root / f".snapshots/{ONE}.files").unlink()
     second = start()

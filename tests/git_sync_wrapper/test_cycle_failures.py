@@ -1,5 +1,5 @@
 """
-What a failure of a cycle means: for what is shown, for the process, for a one-shot.
+How failures affect the published commit, the process, and a one-shot.
 """
 
 import errno
@@ -19,7 +19,7 @@ from tests.runtime.recording import Log
 from tests.support.raising import raised
 
 
-def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
+def test_runs_git_sync_after_a_failed_poll(start: Start) -> None:
     wrapper = start.published()
     wrapper.remote.error = DOWN
     wrapper.commit(TWO)
@@ -30,7 +30,7 @@ def test_a_failed_poll_is_git_syncs_to_judge(start: Start) -> None:
     )
 
 
-def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) -> None:
+def test_failures_keep_the_published_commit_and_the_process_running(start: Start) -> None:
     wrapper = start.published(GITSYNC_MAX_FAILURES="0", GITSYNC_ERROR_FILE="error")
     wrapper.lose_remote()
 
@@ -54,7 +54,7 @@ def test_a_published_commit_stays_when_all_fails_and_nothing_ends(start: Start) 
         ({"GITSYNC_ONE_TIME": "true", "GITSYNC_MAX_FAILURES": "2"}, 2),
     ],
 )
-def test_before_anything_is_published_failures_end_it_as_git_sync(
+def test_exits_at_git_syncs_failure_limit_before_the_first_publication(
     start: Start, variables: dict[str, str], failures: int
 ) -> None:
     wrapper = start(GITSYNC_INIT_PERIOD="3s", **variables)
@@ -69,7 +69,7 @@ def test_before_anything_is_published_failures_end_it_as_git_sync(
     assert (1, "name_unresolved") == (errors[-1].exit_code, errors[-1].reason)
 
 
-def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
+def test_a_one_shot_fails_although_an_older_commit_is_published(start: Start) -> None:
     first = start.published()
     first.stop()
     (first.folder / "source").unlink()
@@ -80,7 +80,7 @@ def test_a_one_shot_fails_though_an_older_commit_is_there(start: Start) -> None:
     assert isinstance(second.failure(), GitSyncExitError)
 
 
-def test_a_one_shot_into_an_empty_volume_polls_only_for_why_it_failed(start: Start) -> None:
+def test_a_one_shot_on_an_empty_volume_polls_only_to_explain_a_failure(start: Start) -> None:
     wrapper = start(GITSYNC_ONE_TIME="true", GITSYNC_MAX_FAILURES="-1")
     wrapper.remote.error = DOWN
     program = wrapper.folder / "git-sync"
@@ -96,7 +96,7 @@ def test_a_one_shot_into_an_empty_volume_polls_only_for_why_it_failed(start: Sta
     assert 2 == wrapper.remote.polls, "now there is something to compare"
 
 
-def test_an_abandoned_cycle_is_no_failure(start: Start, revoked: Fence) -> None:
+def test_an_abandoned_cycle_does_not_count_as_a_failure(start: Start, revoked: Fence) -> None:
     wrapper = start(GITSYNC_ERROR_FILE="error")
     wrapper.commit(ONE)
 
@@ -107,7 +107,7 @@ def test_an_abandoned_cycle_is_no_failure(start: Start, revoked: Fence) -> None:
     assert not (wrapper.root / "error").exists()
 
 
-def test_a_one_shot_ends_with_its_hook(start: Start, tmp_path: Path, log: Log) -> None:
+def test_a_one_shot_fails_if_its_hook_fails(start: Start, tmp_path: Path, log: Log) -> None:
     wrapper = start(GITSYNC_ONE_TIME="true", GITSYNC_EXECHOOK_COMMAND="/bin/false")
     wrapper.commit(ONE)
 
@@ -116,8 +116,8 @@ def test_a_one_shot_ends_with_its_hook(start: Start, tmp_path: Path, log: Log) -
     assert (1, "hook_failed", ONE) == (error.exit_code, error.reason, wrapper.shown())
 
 
-def test_damage_that_git_cannot_repair_is_git_syncs_to_repair(start: Start, log: Log) -> None:
-    """The script leaves no repository; nor is a commit asked for again once it is whole."""
+def test_git_sync_repairs_damage_that_git_cannot(start: Start, log: Log) -> None:
+    """The script's repository has no commits. Whole files need no further run."""
     wrapper = start.published()
     (wrapper.root / "repo/dag.py").write_text("damaged")
     wrapper.remote.error = DOWN
@@ -138,13 +138,13 @@ def test_damage_that_git_cannot_repair_is_git_syncs_to_repair(start: Start, log:
 
 
 class NoLocks(TargetLock):
-    """That of a file system without locks."""
+    """A lock on a file system that does not support locks."""
 
     def try_acquire(self, name: str, dir_fd: int) -> bool:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
-def test_a_volume_without_locks_is_named(start: Start) -> None:
+def test_reports_a_volume_that_does_not_support_locks(start: Start) -> None:
     wrapper = start()
     wrapper.context.past.lock = NoLocks()
     wrapper.commit(ONE)
@@ -155,9 +155,7 @@ def test_a_volume_without_locks_is_named(start: Start) -> None:
     assert f"cannot lock {wrapper.root}: No locks available" == error.message
 
 
-def test_a_volume_that_fails_at_a_restart_ends_nothing_where_a_commit_is_published(
-    start: Start,
-) -> None:
+def test_a_volume_failure_does_not_exit_while_a_commit_is_published(start: Start) -> None:
     first = start.published()
     first.stop()
     second = start()
@@ -168,10 +166,8 @@ def test_a_volume_that_fails_at_a_restart_ends_nothing_where_a_commit_is_publish
     assert ("target_failed", False) == (error.reason, isinstance(error, GitSyncExitError))
 
 
-def test_a_checkout_that_lost_files_is_not_shown_and_made_again(
-    start: Start, tmp_path: Path
-) -> None:
-    """Whoever removes git-sync's folders may do so while git writes them, or they are copied."""
+def test_recreates_an_incomplete_checkout_before_publishing(start: Start, tmp_path: Path) -> None:
+    """Another process may remove files while git writes them, or while they are copied."""
     wrapper, once = start.published(), tmp_path / "once"
     loses = f'[ -e {once} ] || {{ touch {once}; cd "$tree"; git add --all; rm dag.py; }}\n'
     program = tmp_path / "git-sync"

@@ -1,5 +1,5 @@
 """
-A gate, or a hook, that refuses a commit or comes to no verdict.
+A gate or hook that refuses a commit, or reaches no verdict.
 """
 
 import json
@@ -25,10 +25,10 @@ from tests.support.waiting import wait_until
 
 @pytest.mark.parametrize("one_time", ["false", "true"])
 @pytest.mark.parametrize("is_first", [False, True])
-def test_a_refused_commit_is_not_shown_nor_asked_for_again(
+def test_a_refused_commit_is_neither_published_nor_synced_again(
     start: Start, log: Log, monkeypatch: pytest.MonkeyPatch, is_first: bool, one_time: str
 ) -> None:
-    # What is checked out here is in no repository that could tell.
+    # The script's repository has no commits, so git could not tell the parent.
     monkeypatch.setattr(Engine, "parent", lambda *_: "")
     wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_ONE_TIME=one_time)
     if not is_first:
@@ -42,17 +42,15 @@ def test_a_refused_commit_is_not_shown_nor_asked_for_again(
     assert is_first or ONE == wrapper.shown()
     assert 1 == len(log.events("revision_refused"))
     assert "refused" in wrapper.context.status.details()
-    if not is_first:  # going back to what is published ends the refusal
+    if not is_first:  # returning to the published commit ends the refusal
         wrapper.commit(ONE)
         assert ["unchanged"] * 2 == [wrapper.cycle().result for _ in range(2)]
     assert Outcome("changed", THREE) == wrapper.follow(THREE)
     assert "refused" not in wrapper.context.status.details()
 
 
-def test_a_checkout_that_goes_before_the_gate_has_it_is_made_again(
-    start: Start, tmp_path: Path
-) -> None:
-    """Who can write to the volume may remove git-sync's folders at any moment."""
+def test_recreates_a_checkout_removed_before_the_gate_read_it(start: Start, tmp_path: Path) -> None:
+    """Any process that can write to the volume may remove git-sync's folders."""
     worktree, once = tmp_path / f"root/.git-sync/.worktrees/{TWO}", tmp_path / "once"
     goes = f"[ -e {once} ] || rm -r {worktree} && touch {once}; exit 1"
     git = script(tmp_path / "git", f'case "$*" in *diff-tree*) {goes};; esac; exec git "$@"')
@@ -64,10 +62,8 @@ def test_a_checkout_that_goes_before_the_gate_has_it_is_made_again(
     assert Outcome("changed", TWO) == wrapper.cycle()
 
 
-def test_a_refusal_ends_with_its_commit_though_a_cycle_was_abandoned_meanwhile(
-    start: Start, log: Log
-) -> None:
-    """Afterwards nobody knows any more which commit git-sync found last."""
+def test_a_refusal_ends_with_its_commit_after_an_abandoned_cycle(start: Start, log: Log) -> None:
+    """After that cycle, the commit that git-sync found last is no longer known."""
     wrapper = start.published(GIT_SYNC_WRAPPER_GATE="syntax")
     wrapper.commit(TWO, "def\n")
     assert "refused" == wrapper.cycle().result
@@ -82,9 +78,7 @@ def test_a_refusal_ends_with_its_commit_though_a_cycle_was_abandoned_meanwhile(
     assert 0 == wrapper.count("sidecar_gate_refused", sidecar="git-sync-wrapper")
 
 
-def test_a_fallback_that_is_the_newest_commit_after_a_restart_is_no_longer_one(
-    start: Start,
-) -> None:
+def test_a_fallback_that_became_the_newest_commit_is_no_longer_a_fallback(start: Start) -> None:
     first = start.published()
     first.stop()
     record = first.root / ".snapshots/published.json"
@@ -97,12 +91,10 @@ def test_a_fallback_that_is_the_newest_commit_after_a_restart_is_no_longer_one(
     assert (2, Outcome("unchanged", ONE), 2) == (second.runs(), second.cycle(), second.runs())
 
 
-def test_other_settings_have_all_files_of_the_same_commit_judged(
-    start: Start, tmp_path: Path
-) -> None:
-    """Another sparse-checkout file, say, shows others."""
+def test_changed_settings_make_the_gate_judge_all_files(start: Start, tmp_path: Path) -> None:
+    """Another sparse-checkout file, for example, checks out other files."""
     settings = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
-    settings["GITSYNC_GIT"] = script(tmp_path / "git", "exit 0")  # no file differs, it says
+    settings["GITSYNC_GIT"] = script(tmp_path / "git", "exit 0")  # reports that no file differs
     first = start.published(**settings)
     first.stop()
     shutil.rmtree(first.root / ".git-sync")
@@ -116,9 +108,7 @@ def test_other_settings_have_all_files_of_the_same_commit_judged(
     )
 
 
-def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(
-    start: Start, tmp_path: Path
-) -> None:
+def test_a_killed_gate_command_delays_a_commit_by_one_cycle(start: Start, tmp_path: Path) -> None:
     check = script(tmp_path / "check", f"test -e {tmp_path}/twice && exit 0\nkill -KILL $$")
     (tmp_path / "twice").touch()
     wrapper = start.published(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=check)
@@ -131,9 +121,7 @@ def test_a_check_that_was_killed_once_holds_a_commit_up_for_one_cycle(
 
 
 @pytest.mark.parametrize("again", ["a person asks", "after a while"])
-def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again(
-    start: Start, again: str
-) -> None:
+def test_judges_a_refused_commit_again_when_triggered_or_later(start: Start, again: str) -> None:
     wrapper = start.published(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND="true")
     gate = wrapper.context.gate
     assert gate is not None
@@ -149,7 +137,7 @@ def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again(
     assert wrapper.context.status.readiness.ready
 
 
-def test_whoever_asks_while_git_sync_fails_is_answered_once_it_is_back(start: Start) -> None:
+def test_a_trigger_during_an_outage_is_served_once_git_sync_works_again(start: Start) -> None:
     wrapper = start.published(GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND="true")
     gate = wrapper.context.gate
     assert gate is not None
@@ -167,7 +155,7 @@ def test_whoever_asks_while_git_sync_fails_is_answered_once_it_is_back(start: St
     assert Outcome("changed", TWO) == wrapper.cycle()
 
 
-def test_a_commit_that_the_hook_before_refuses_is_never_shown(start: Start, log: Log) -> None:
+def test_never_publishes_a_commit_that_the_pre_publish_hook_refuses(start: Start, log: Log) -> None:
     wrapper = start(GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND="/bin/false", GITSYNC_MAX_FAILURES="-1")
     wrapper.commit(ONE)
 
@@ -178,7 +166,7 @@ def test_a_commit_that_the_hook_before_refuses_is_never_shown(start: Start, log:
 
 
 @pytest.mark.parametrize("again", ["the hook refuses", "it is taken back"])
-def test_a_commit_whose_cycle_was_abandoned_in_the_hook_before_does_not_stay(
+def test_removes_a_commit_whose_cycle_was_abandoned_in_the_pre_publish_hook(
     start: Start, tmp_path: Path, again: str
 ) -> None:
     began = tmp_path / "began"
@@ -208,7 +196,7 @@ def test_a_commit_whose_cycle_was_abandoned_in_the_hook_before_does_not_stay(
     assert {ONE} == wrapper.kept()
 
 
-def test_a_commit_that_was_shown_before_stays_where_the_hook_before_refuses_it(
+def test_keeps_an_older_published_commit_that_the_pre_publish_hook_refuses(
     start: Start, tmp_path: Path
 ) -> None:
     hook = script(tmp_path / "hook", f"[ ! -e {tmp_path}/refuses ]")

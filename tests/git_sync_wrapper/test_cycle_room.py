@@ -1,5 +1,5 @@
 """
-Which older commits stay, and which go for the room that they take.
+Which older commits are kept, and which are removed to make room.
 """
 
 import os
@@ -14,7 +14,7 @@ from tests.support.scripts import script
 from tests.support.volumes import small_volume
 
 
-def test_an_old_commit_stays_for_as_long_as_git_sync_would_keep_it(start: Start) -> None:
+def test_keeps_an_older_commit_as_long_as_git_sync_would(start: Start) -> None:
     nothing_stays = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
     wrapper = start(GITSYNC_STALE_WORKTREE_TIMEOUT="1h", **nothing_stays)
     for name in (ONE, TWO, TWO):
@@ -24,9 +24,7 @@ def test_an_old_commit_stays_for_as_long_as_git_sync_would_keep_it(start: Start)
 
 
 @pytest.mark.parametrize("is_down", [False, True])
-def test_an_old_commit_goes_when_its_time_has_come_though_nothing_is_new(
-    start: Start, is_down: bool
-) -> None:
+def test_removes_an_expired_commit_even_without_a_new_one(start: Start, is_down: bool) -> None:
     wrapper = start.published(GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="10m")
     wrapper.follow(TWO)
     assert {ONE, TWO} == wrapper.kept()
@@ -40,7 +38,7 @@ def test_an_old_commit_goes_when_its_time_has_come_though_nothing_is_new(
     assert {TWO} == wrapper.kept()
 
 
-def test_while_nothing_is_shown_no_commit_goes(start: Start) -> None:
+def test_removes_no_commit_while_none_is_published(start: Start) -> None:
     wrapper = start.published(GIT_SYNC_WRAPPER_RETAIN_COUNT="0", GIT_SYNC_WRAPPER_RETAIN_FOR="0s")
     (wrapper.root / "repo").unlink()
     (wrapper.root / ".snapshots/published.json").unlink()
@@ -51,8 +49,8 @@ def test_while_nothing_is_shown_no_commit_goes(start: Start) -> None:
     assert {ONE} == wrapper.kept()
 
 
-def test_room_is_made_before_git_sync_needs_it(start: Start, tmp_path: Path, log: Log) -> None:
-    """The oldest goes first, no more of them than must, and none for a remote that is down."""
+def test_makes_room_before_git_sync_runs(start: Start, tmp_path: Path, log: Log) -> None:
+    """The oldest commits are removed first, only as many as needed, and none during an outage."""
     with small_volume(tmp_path / "root", "9m"):
         wrapper = start()
         for name in (ONE, TWO, THREE):
@@ -68,10 +66,8 @@ def test_room_is_made_before_git_sync_needs_it(start: Start, tmp_path: Path, log
     assert [ONE] == [event["revision"] for event in log.events("snapshot_dropped")]
 
 
-def test_commits_that_share_their_files_stay_as_they_make_no_room(
-    start: Start, tmp_path: Path
-) -> None:
-    """Runs that are pinned to them need them."""
+def test_keeps_commits_whose_removal_would_free_no_room(start: Start, tmp_path: Path) -> None:
+    """DAG runs that are pinned to these commits still need them."""
     with small_volume(tmp_path / "root", "9m"):
         wrapper = start()
         for name in (ONE, TWO, THREE):
@@ -81,7 +77,7 @@ def test_commits_that_share_their_files_stay_as_they_make_no_room(
         wrapper.stop()
 
 
-def test_a_commit_larger_than_all_before_finds_the_room_that_there_can_be(
+def test_a_large_commit_removes_older_ones_but_not_the_published_one(
     start: Start, tmp_path: Path, log: Log
 ) -> None:
     with small_volume(tmp_path / "root", "10m"):
@@ -96,7 +92,7 @@ def test_a_commit_larger_than_all_before_finds_the_room_that_there_can_be(
     assert [ONE, TWO] == [event["revision"] for event in log.events("snapshot_dropped")]
 
 
-def test_a_volume_that_is_full_when_the_link_turns_gets_room_at_once(
+def test_makes_room_in_the_same_cycle_if_the_volume_is_full_at_the_swap(
     start: Start, tmp_path: Path, log: Log
 ) -> None:
     with small_volume(tmp_path / "root", "1m"):
@@ -112,7 +108,7 @@ def test_a_volume_that_is_full_when_the_link_turns_gets_room_at_once(
     assert 1 == len(log.events("repository_thrown_away"))
 
 
-def test_a_full_tmp_that_only_git_notices_costs_no_commit(
+def test_a_full_tmp_folder_removes_no_commit(
     start: Start, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with small_volume(temporary / "tmp", "1m") as tmp:

@@ -1,5 +1,5 @@
 """
-The error-file.
+The file of `--error-file`.
 """
 
 import json
@@ -13,7 +13,7 @@ from tests.runtime.recording import Log
 DOWN = SidecarError("remote_unreachable", "nobody there", "look")
 
 
-def test_says_what_failed_in_git_syncs_form(tmp_path: Path) -> None:
+def test_writes_a_failure_in_git_syncs_format(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "error.json"
 
     ErrorFile(str(path)).write(DOWN, 3)
@@ -22,7 +22,7 @@ def test_says_what_failed_in_git_syncs_form(tmp_path: Path) -> None:
     assert expected == json.loads(path.read_text())
 
 
-def test_passes_on_what_git_sync_wrote(tmp_path: Path) -> None:
+def test_copies_the_report_that_git_sync_wrote(tmp_path: Path) -> None:
     path = tmp_path / "error.json"
 
     ErrorFile(str(path)).write(GitSyncFailed(DOWN, '{"Msg":"its own"}'), 1)
@@ -30,7 +30,7 @@ def test_passes_on_what_git_sync_wrote(tmp_path: Path) -> None:
     assert '{"Msg":"its own"}' == path.read_text()
 
 
-def test_is_removed_when_all_is_well_even_by_the_next_process(tmp_path: Path) -> None:
+def test_removes_the_file_of_an_earlier_process(tmp_path: Path) -> None:
     path = tmp_path / "error.json"
     ErrorFile(str(path)).write(DOWN, 1)
     ErrorFile("").remove()

@@ -1,4 +1,4 @@
-"""Looking for an acceptable commit: what ends the search, and what is worth another try."""
+"""The search for a fallback: which failures end it, and which are retried."""
 
 from typing import cast
 
@@ -15,10 +15,10 @@ from tests.support.raising import raised
 
 class History:
     """
-    An engine with commits whose names count down; some cannot be fetched.
+    A fake engine: the parent of c5 is c4, and so on; some commits cannot be fetched.
 
     Attributes:
-        asked: What was fetched: a commit, or how deep.
+        asked: The fetches: a commit or a depth each.
     """
 
     def __init__(self, **failing: SidecarError) -> None:
@@ -42,11 +42,11 @@ def search(history: History, *accepted: str, refused: str = "c5") -> str:
     return fall_back(cast(Engine, history), refused, judge, Fence())
 
 
-def test_the_newest_accepted_parent_is_found() -> None:
+def test_finds_the_newest_accepted_ancestor() -> None:
     assert "c3" == search(History(), "c3", "c1")
 
 
-def test_it_is_looked_for_among_the_twenty_before_and_no_further() -> None:
+def test_searches_only_the_20_commits_before_the_refused_one() -> None:
     assert "c80" == search(History(), "c80", refused="c100")
     with pytest.raises(NoFallback, match="and the 20 commits before it"):
         search(History(), "c79", refused="c100")
@@ -54,7 +54,7 @@ def test_it_is_looked_for_among_the_twenty_before_and_no_further() -> None:
         search(History(), "none", refused="c19")
 
 
-def test_a_commit_that_is_not_in_the_history_of_the_ref_either_ends_the_search() -> None:
+def test_ends_the_search_at_a_commit_that_is_missing_from_the_refs_history() -> None:
     history = History(c4=SidecarError("ref_not_found", "not our ref"))
 
     with pytest.raises(NoFallback, match="cannot be fetched"):
@@ -63,7 +63,7 @@ def test_a_commit_that_is_not_in_the_history_of_the_ref_either_ends_the_search()
 
 
 @pytest.mark.parametrize("reason", ["server_error", "git_sync_failed", "remote_unreachable"])
-def test_a_failure_that_may_pass_is_tried_again(reason: str) -> None:
-    """The cycle fails, and the next one searches again."""
+def test_raises_a_temporary_failure_so_that_the_search_is_retried(reason: str) -> None:
+    """The cycle fails, and the next cycle searches again."""
     error = raised(SidecarError, search, History(c4=SidecarError(reason, "502")), "c3")
     assert reason == error.reason

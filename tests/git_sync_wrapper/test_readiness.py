@@ -1,5 +1,5 @@
 """
-After a restart, what is on the volume is called good only as far as the settings ask for it.
+Readiness after a restart, if the published commit does not match the settings.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ OTHER_SETTINGS = f"{ONE} was checked out with other git-sync settings"
 
 class World(NamedTuple):
     """
-    What a restart finds: the settings before and now, and what is wrong with the shown commit, and
-    what it lacks, until the first cycle that reaches the remote.
+    The settings before and after a restart, and the problem and shortfall that are reported until a
+    cycle reaches the remote.
     """
 
     before: Mapping[str, str] = {}
@@ -90,16 +90,14 @@ def restarted(start: Start, world: World, *, is_down: bool) -> Wrapper:
 
 
 def run(wrapper: Wrapper) -> Readiness:
-    """Run a cycle that may fail; return what it is ready for then."""
+    """Run a cycle, which may fail; return the readiness after it."""
     with suppress(SidecarError):
         wrapper.cycle()
     return wrapper.context.status.readiness
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_with_other_settings_it_says_what_the_shown_commit_is_not(
-    start: Start, world: World
-) -> None:
+def test_reports_how_the_published_commit_differs_from_settings(start: Start, world: World) -> None:
     wrapper = restarted(start, world, is_down=True)
 
     readiness = run(wrapper)
@@ -110,7 +108,7 @@ def test_with_other_settings_it_says_what_the_shown_commit_is_not(
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-def test_the_first_cycle_that_reaches_the_remote_ends_that(start: Start, world: World) -> None:
+def test_the_first_successful_cycle_clears_the_difference(start: Start, world: World) -> None:
     wrapper = restarted(start, world, is_down=False)
     if world.problem and wrapper.context.options.is_pinned:
         wrapper.commit(TWO)
@@ -125,7 +123,7 @@ def test_the_first_cycle_that_reaches_the_remote_ends_that(start: Start, world: 
     assert (True, "") == (run(again).ready, run(again).shortfall)
 
 
-def test_a_link_that_is_turned_back_makes_no_other_commit_the_pinned_one(start: Start) -> None:
+def test_is_not_ready_if_the_restored_link_shows_another_commit_than_pinned(start: Start) -> None:
     wrapper = restarted(start, WORLDS["another pin"], is_down=True)
     (wrapper.root / "repo").unlink()
 
@@ -133,10 +131,8 @@ def test_a_link_that_is_turned_back_makes_no_other_commit_the_pinned_one(start: 
 
 
 @pytest.mark.parametrize("name", ["another pin", "another repository", "another branch"])
-def test_one_that_stands_by_is_ready_for_a_rolling_update_waits_for_it(
-    start: Start, name: str
-) -> None:
-    """The holder ends no sooner; then the new settings are applied."""
+def test_a_standby_with_new_settings_is_ready_for_a_rolling_update(start: Start, name: str) -> None:
+    """The lock holder ends only once the standby is ready; then the new settings apply."""
     world = WORLDS[name]
     first = start.published(**world.before)
     second = start(**world.now)
@@ -150,8 +146,8 @@ def test_one_that_stands_by_is_ready_for_a_rolling_update_waits_for_it(
     assert (TWO, "") == (run(second).revision, run(second).shortfall)
 
 
-def test_of_another_repository_a_one_shot_takes_nothing(start: Start) -> None:
-    """Not even where the gate refuses all that is there."""
+def test_a_one_shot_does_not_accept_a_commit_of_another_repository(start: Start) -> None:
+    """Not even if the gate refuses the new commit."""
     world = WORLDS["another repository"]
     one_shot = {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_GATE": "syntax"}
     wrapper = restarted(start, world._replace(now={**world.now, **one_shot}), is_down=False)

@@ -1,5 +1,5 @@
 """
-What git, ssh and git-sync say, as reasons.
+Reasons for the messages of git, ssh and git-sync.
 """
 
 import errno
@@ -47,10 +47,10 @@ SAID = {
         *((reason, SAID[reason]) for reason in REFUSALS),
         *(("credentials_refused", f"The requested URL returned error: {n}") for n in (401, 403)),
         ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
-        # What follows from it names another cause.
+        # The consequence, early EOF, would suggest another cause.
         ("out_of_memory", "error: index-pack died of signal 9\nfatal: early EOF"),
-        ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: nothing may go
-        # git-sync's own words, of its files and of its requests for a GitHub App.
+        ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: remove nothing
+        # git-sync's own messages, about its files and its requests for a GitHub App.
         ("target_full", "mkdir /git/.git-sync/.worktrees: no space left on device"),
         ("target_denied", "open /git/.git-sync/x: read-only file system"),
         ("name_unresolved", "dial tcp: lookup api.github.com: no such host"),
@@ -59,27 +59,27 @@ SAID = {
         ("tls_failed", "tls: failed to verify certificate: x509: certificate has expired"),
     ],
 )
-def test_knows_what_is_said(reason: str, said: str) -> None:
+def test_maps_each_message_to_its_reason(reason: str, said: str) -> None:
     error = explain(said)
 
     assert reason == error.reason
     assert error.advice
 
 
-def test_the_volume_has_one_advice_whoever_fails_on_it() -> None:
+def test_volume_failures_of_git_and_of_the_wrapper_have_the_same_advice() -> None:
     for number in (errno.ENOSPC, errno.EACCES):
         own = explain_os_error(OSError(number, os.strerror(number)), "cannot write")
         assert own.advice == explain(os.strerror(number)).advice
 
 
-def test_what_nobody_knows_is_quoted() -> None:
+def test_quotes_an_unknown_message() -> None:
     error = explain("fatal: the moon\nis full", "git-sync ended with exit code 1")
 
     assert "git_sync_failed" == error.reason
     assert "git-sync ended with exit code 1: fatal: the moon is full" == error.message
 
 
-def test_only_the_line_that_says_it_is_quoted_without_who_logs_in() -> None:
+def test_quotes_only_the_line_with_the_cause_and_hides_credentials() -> None:
     error = explain(
         "Cloning\nfatal: unable to access 'https://me:hush@x/': Could not resolve host: x\nmore"
     )
@@ -89,10 +89,8 @@ def test_only_the_line_that_says_it_is_quoted_without_who_logs_in() -> None:
 
 
 @pytest.mark.parametrize("said", ["a", "Load key ", "repository '", "Run("])
-def test_a_line_of_any_length_is_read_at_once(said: str) -> None:
-    """
-    While a pattern is searched for, nothing else of the process runs: neither does `/healthz`.
-    """
+def test_reads_a_long_line_without_catastrophic_backtracking(said: str) -> None:
+    """A pattern search blocks all other threads of the process, including `/healthz`."""
     began = time.process_time()
 
     explain(said * (16_000 // len(said)))
@@ -100,7 +98,7 @@ def test_a_line_of_any_length_is_read_at_once(said: str) -> None:
     assert time.process_time() - began < 3
 
 
-def test_of_git_syncs_report_the_words_of_git_are_quoted() -> None:
+def test_quotes_gits_error_from_git_syncs_report() -> None:
     error = (
         "Run(git fetch https://x/ --depth 1): exit status 128: "
         '{ stdout: "", stderr: "Cloning\\nfatal: unable to access \'https://x/\': Could not '
@@ -122,9 +120,9 @@ def test_of_git_syncs_report_the_words_of_git_are_quoted() -> None:
         "context deadline exceeded",
     ],
 )
-def test_what_git_sync_says_itself_counts_too(report: str) -> None:
+def test_recognizes_git_syncs_own_timeout_in_any_form_of_report(report: str) -> None:
     assert "sync_timeout" == explain(heard(report)).reason
 
 
-def test_a_report_that_is_no_object_is_taken_as_it_is() -> None:
+def test_takes_a_report_that_is_not_an_object_as_text() -> None:
     assert "[1]" == heard("[1]")

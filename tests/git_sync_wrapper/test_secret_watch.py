@@ -1,5 +1,5 @@
 """
-Files of credentials that change while a failure is waited out.
+Credential files that change during the wait after a failure.
 """
 
 import threading
@@ -13,9 +13,7 @@ from tests.runtime.recording import Log
 
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["replaced", "appears"])
-def test_a_password_that_changes_asks_for_a_cycle_once(
-    tmp_path: Path, log: Log, is_there: bool
-) -> None:
+def test_a_changed_password_triggers_one_cycle(tmp_path: Path, log: Log, is_there: bool) -> None:
     password = tmp_path / "password"
     if is_there:
         password.write_text("old")
@@ -31,7 +29,7 @@ def test_a_password_that_changes_asks_for_a_cycle_once(
     assert 1 == len(log.events("secret_changed"))
 
 
-def test_no_thread_watches_nothing() -> None:
+def test_starts_no_thread_without_files() -> None:
     before = threading.active_count()
 
     watch_secrets([], lambda: None)
@@ -55,9 +53,7 @@ FILES = {"GITSYNC_PASSWORD_FILE": "/p", "GIT_SYNC_WRAPPER_USERNAME_FILE": "/u"}
         ),
     ],
 )
-def test_the_files_of_all_who_log_in_are_watched(
-    repo: str, variables: dict[str, str], expected: list[str]
-) -> None:
+def test_watches_secret_files(repo: str, variables: dict[str, str], expected: list[str]) -> None:
     settings, options, _ = given(repo, **variables)
 
     assert expected == secret_files(settings, options)

@@ -15,7 +15,7 @@ from tests.support.scripts import script
 GIT_SYNC = {"GIT_SYNC_WRAPPER_GIT_SYNC": "/bin/true"}
 
 
-def test_protects_by_default_without_a_gate() -> None:
+def test_the_default_mode_is_protect_without_a_gate() -> None:
     settings, unknown = load_settings(GIT_SYNC)
 
     assert ("protect", "off") == (settings.mode, settings.gate)
@@ -23,14 +23,14 @@ def test_protects_by_default_without_a_gate() -> None:
     assert {} == unknown
 
 
-def test_the_period_is_git_syncs_own() -> None:
+def test_ignores_the_interval_variable() -> None:
     settings, _ = load_settings(GIT_SYNC | {"INTERVAL": "77"})
 
     assert 10.0 == settings.interval_seconds
     assert "INTERVAL" not in names_of(Settings, PREFIX)
 
 
-def test_git_sync_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_git_sync_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = script(tmp_path / "git-sync", "")
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -50,7 +50,7 @@ def test_git_sync_is_found_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ),
     ],
 )
-def test_what_is_wrong_is_named(environ: dict[str, str], problem: str) -> None:
+def test_reports_each_wrong_setting_with_its_problem(environ: dict[str, str], problem: str) -> None:
     error = raised(SettingsError, load_settings, GIT_SYNC | environ)
 
     assert [(next(iter(environ)), problem)] == [(p.setting, p.problem) for p in error.problems]

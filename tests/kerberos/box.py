@@ -1,5 +1,5 @@
 """
-A sidecar whose cycles a test runs by hand.
+Runs the cycles of a sidecar one by one, without its loop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AT_ONCE = Backoff(floor_seconds=0.0, draw=lambda low, high: 0.0)
 
 
 class Box:
-    """A sidecar whose cycles are run by hand."""
+    """A sidecar without its loop: the test starts each cycle."""
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.ccache = folder / "cc" / "ccache"

@@ -1,5 +1,5 @@
 """
-The fixtures of the sidecar's tests; those that need one get a real KDC.
+Fixtures of the kerberos sidecar's tests, with a real KDC for those that need one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["fence", "log"]
 
 @pytest.fixture(scope="package")
 def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
-    """One KDC that knows ``airflow``; a test that stops it starts it again."""
+    """A KDC with the principal ``airflow``; a test that stops it must start it again."""
     skip_without_kdc()
     with Kdc(tmp_path_factory.mktemp("kdc")) as kdc:
         kdc.add_principal("airflow", life="10h", renew_life="7d")
@@ -31,13 +31,13 @@ def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
 
 @pytest.fixture
 def keytab(kdc: Kdc, tmp_path: Path) -> Path:
-    """A keytab of ``airflow`` alone in its folder, with the keys that the KDC has."""
+    """The only keytab in its folder, with the KDC's current keys of ``airflow``."""
     return kdc.copy_keys(tmp_path / "keytab" / "airflow.keytab", "airflow")
 
 
 @pytest.fixture
 def krb5_config(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What libkrb5 of this process reads from now on."""
+    """The krb5.conf that libkrb5 reads in this process."""
     path = kdc.client_config(tmp_path / "krb5.conf")
     monkeypatch.setenv("KRB5_CONFIG", str(path))
     return path
@@ -45,14 +45,14 @@ def krb5_config(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a ccache is published; nothing is there."""
+    """The path at which a ccache is published; no file exists there yet."""
     return tmp_path / "ccache"
 
 
 @pytest.fixture
 def start(tmp_path: Path, keytab: Path, krb5_config: Path, log: Log) -> Start:
-    """Start a sidecar; principals with the names of their ccaches come before its variables."""
-    from tests.kerberos.box import Box  # where gssapi is not compiled, who imports it is skipped
+    """A function that starts a sidecar from variables and, if given, ccache names by principal."""
+    from tests.kerberos.box import Box  # skips the test if gssapi is not compiled
 
     def begin(principals: Mapping[str, str] = {}, **environ: str) -> Box:
         if principals:

@@ -1,6 +1,5 @@
 """
-Keytabs and ccaches as bytes, written by the formats' own description and not by our reader; and
-the rights of nobody.
+Builds keytabs and ccaches from the format descriptions, without our code; drops root's rights.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ KEY = bytes(range(200, 232))
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Do without the rights of root, which reads and writes everything."""
+    """Become an unprivileged user, because root can read and write everything."""
     if os.geteuid() == 0:
         os.seteuid(65534)
         try:
@@ -32,13 +31,13 @@ def as_nobody() -> Iterator[None]:
 
 
 def open_way(path: Path) -> None:
-    """Let everybody come to a file below pytest's folder, which is its user's alone."""
+    """Let every user reach a file below pytest's folder, which is private to its user."""
     for folder in list(path.parents)[:4]:
         folder.chmod(folder.stat().st_mode | 0o055)
 
 
 def keytab(*entries: bytes, version: int = 2) -> bytes:
-    """A keytab of records as `entry` makes them."""
+    """Return a keytab with records from `entry`."""
     return bytes((5, version)) + b"".join(entries)
 
 
@@ -51,7 +50,7 @@ def entry(
     long_kvno: bool = True,
     key: bytes = KEY,
 ) -> bytes:
-    """One key of a keytab, version 2."""
+    """Return the record of one key, in format version 2."""
     components = name.split("/")
     body = struct.pack(">H", len(components)) + _short(realm)
     body += b"".join(map(_short, components))
@@ -63,7 +62,7 @@ def entry(
 
 
 def hole(size_bytes: int) -> bytes:
-    """What `ktremove` leaves of an entry."""
+    """Return the gap that `ktremove` leaves where an entry was."""
     return struct.pack(">i", -size_bytes) + bytes(size_bytes)
 
 
@@ -90,7 +89,7 @@ def tgt(
 
 
 def config(key: str, value: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM") -> bytes:
-    """One of the entries that libkrb5 keeps its notes in."""
+    """Return a configuration entry, in which libkrb5 stores its own data."""
     server = _principal("X-CACHECONF:", ["krb5_ccache_conf_data", key])
     return _credential(_principal(realm, [name]), server, (0, 0, 0, 0), 0, value)
 

@@ -1,5 +1,5 @@
 """
-Whether a consumer may read a file.
+Whether a consumer can read a file.
 """
 
 import os
@@ -23,21 +23,21 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_reads_ids() -> None:
+def test_parses_a_uid_and_gid_and_refuses_other_text() -> None:
     assert Consumer(50000, 0) == consumer("50000:0")
     for text in ("", "50000", "a:b", "1:2:3", "-1:0"):
         with pytest.raises(ValueError, match="is not UID:GID"):
             consumer(text)
 
 
-def test_the_group_may_read_and_others_may_not(path: Path) -> None:
+def test_mode_0640_lets_the_group_read_but_not_others(path: Path) -> None:
     gid = path.stat().st_gid
 
     assert "" == obstacle(str(path), Consumer(50000, gid))
     assert f"{path} has mode 0640" in obstacle(str(path), Consumer(50000, gid + 1))
 
 
-def test_the_owner_goes_by_the_owners_bits_alone(path: Path) -> None:
+def test_only_the_owner_bits_count_for_the_owner(path: Path) -> None:
     path.chmod(0o040)
     if os.getuid() == 0:
         os.chown(path, 50000, -1)
@@ -46,20 +46,20 @@ def test_the_owner_goes_by_the_owners_bits_alone(path: Path) -> None:
     assert "0040" in obstacle(str(path), Consumer(found.st_uid, found.st_gid))
 
 
-def test_root_may_read_everything(path: Path) -> None:
+def test_root_can_read_everything(path: Path) -> None:
     path.chmod(0o000)
 
     assert "" == obstacle(str(path), Consumer(0, 0))
 
 
-def test_names_the_first_folder_that_is_closed(path: Path) -> None:
+def test_names_the_first_folder_that_the_consumer_cannot_enter(path: Path) -> None:
     path.chmod(0o644)
     path.parent.chmod(0o750)
 
     assert f"{path.parent} has mode 0750" in obstacle(str(path), Consumer(50000, 12345))
 
 
-def test_what_is_not_there_yet_is_judged_by_what_it_will_be(path: Path) -> None:
+def test_judges_a_missing_file_by_its_planned_mode_and_owner(path: Path) -> None:
     path.unlink()
 
     assert "" == obstacle(str(path), OWN, (0o640, 1000, 0))

@@ -1,5 +1,5 @@
 """
-The output of `check` for each part; the scenarios run it as a process.
+The output of `check` for each part; the scenario tests run it as a process.
 """
 
 import json
@@ -23,7 +23,7 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command for a consumer, with variables; return its code and output."""
+    """A function that runs `check` for a consumer, and returns its exit code and output."""
 
     def check_once(who: Consumer = ROOT, **environ: str) -> tuple[int, str]:
         (tmp_path / "cc").mkdir(exist_ok=True)
@@ -41,7 +41,9 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return check_once
 
 
-def test_all_is_well(run: Run, tmp_path: Path, keytab: Path, krb5_config: Path) -> None:
+def test_reports_ok_for_every_part_and_publishes_nothing(
+    run: Run, tmp_path: Path, keytab: Path, krb5_config: Path
+) -> None:
     code, said = run()
 
     assert 0 == code
@@ -52,10 +54,8 @@ def test_all_is_well(run: Run, tmp_path: Path, keytab: Path, krb5_config: Path) 
     assert [] == list((tmp_path / "cc").iterdir())
 
 
-def test_only_the_newest_keys_are_tried(
-    run: Run, kdc: Kdc, keytab: Path, krb5_config: Path
-) -> None:
-    """A wrong key counts as a failed login, and a few of these lock the account."""
+def test_tries_only_the_newest_keys(run: Run, kdc: Kdc, keytab: Path, krb5_config: Path) -> None:
+    """Each wrong key counts as a failed login, and a few of those lock the account."""
     kdc.write_keytab(keytab, "airflow")
 
     code, said = run()
@@ -65,7 +65,7 @@ def test_only_the_newest_keys_are_tried(
     assert 2 == said.count("the KDC accepts it")
 
 
-def test_a_key_of_a_type_that_is_not_allowed_is_no_failure_of_the_others(
+def test_a_key_of_a_forbidden_enctype_does_not_fail_the_check(
     run: Run, kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
     kdc.client_config(krb5_config, None, {"permitted_enctypes": "aes256-cts-hmac-sha1-96"})
@@ -77,10 +77,10 @@ def test_a_key_of_a_type_that_is_not_allowed_is_no_failure_of_the_others(
     assert "  ??    key            aes128-cts-hmac-sha1-96: " in said
 
 
-def test_a_stale_keytab_is_reported_and_tried_as_seldom_as_by_the_daemon(
+def test_reports_a_stale_keytab_and_tries_it_no_more_than_the_daemon(
     run: Run, tmp_path: Path, kdc: Kdc, krb5_config: Path
 ) -> None:
-    """Someone who looks for the cause would run it repeatedly, and lock the account."""
+    """An operator may run it repeatedly while debugging, which must not lock the account."""
     kdc.add_principal("debugged")
     kdc.copy_keys(tmp_path / "keytab" / "k", "debugged")
     kdc.kadmin("cpw -randkey debugged")
@@ -97,7 +97,7 @@ def test_a_stale_keytab_is_reported_and_tried_as_seldom_as_by_the_daemon(
     assert "  ok    KDC " in run()[1]
 
 
-def test_keys_of_several_ccaches_count_together(
+def test_tries_for_several_ccaches_of_a_principal_count_together(
     run: Run, tmp_path: Path, kdc: Kdc, krb5_config: Path
 ) -> None:
     kdc.add_principal("shared")
@@ -111,7 +111,7 @@ def test_keys_of_several_ccaches_count_together(
     assert 1 == said.count("FAIL  keytab         keytab_stale: ")
 
 
-def test_everything_that_is_wrong_is_reported_at_once(run: Run, tmp_path: Path) -> None:
+def test_reports_all_problems_in_one_run(run: Run, tmp_path: Path) -> None:
     code, said = run(KERBEROS_CCACHE=str(tmp_path / "missing" / "ccache"))
 
     assert 3 == code
@@ -119,7 +119,7 @@ def test_everything_that_is_wrong_is_reported_at_once(run: Run, tmp_path: Path) 
         assert f"{reason}: " in said
 
 
-def test_a_folder_that_cannot_be_written_does_not_hide_what_the_kdc_says(
+def test_asks_the_kdc_even_if_the_ccache_folder_is_missing(
     run: Run, tmp_path: Path, keytab: Path, krb5_config: Path
 ) -> None:
     code, said = run(KERBEROS_CCACHE=str(tmp_path / "missing" / "ccache"))
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written_does_not_hide_what_the_kdc_says(
     assert "  ok    KDC            issued a ticket in" in said
 
 
-def test_a_consumer_that_cannot_read_is_reported_with_the_cause(
+def test_reports_why_a_consumer_cannot_read_the_ccache(
     run: Run, tmp_path: Path, keytab: Path, krb5_config: Path
 ) -> None:
     (tmp_path / "cc").mkdir(mode=0o700)

@@ -24,7 +24,7 @@ from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 
-def test_the_first_acquires_and_the_second_has_nothing_to_do(box: Box, log: Log) -> None:
+def test_acquires_a_ticket_in_the_first_cycle_and_none_in_the_second(box: Box, log: Log) -> None:
     outcomes = [box.cycle(), box.cycle()]
 
     ticket = read_ticket(box.ccache.read_bytes())
@@ -36,7 +36,7 @@ def test_the_first_acquires_and_the_second_has_nothing_to_do(box: Box, log: Log)
     assert ["start"] == causes(log)
     assert ticket.ends_at == box.sample("kerberos_ticket_expiry_timestamp_seconds")
     assert ticket.lifetime_seconds == box.sample("kerberos_ticket_lifetime_seconds")
-    # In whole seconds, one of which may end while the KDC answers.
+    # In whole seconds: the next one may begin while the KDC answers.
     assert box.sample("kerberos_clock_offset_seconds") in (0, 1)
     assert 1 == box.sample("kerberos_acquired_tickets_total")
 
@@ -56,9 +56,7 @@ HARM: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", HARM)
-def test_whatever_became_of_a_ccache_the_next_cycle_replaces_it(
-    box: Box, log: Log, kind: str
-) -> None:
+def test_the_next_cycle_replaces_a_damaged_or_missing_ccache(box: Box, log: Log, kind: str) -> None:
     box.cycle()
     HARM[kind](box.ccache)
     assert not box.sidecar.readiness().ready
@@ -70,9 +68,7 @@ def test_whatever_became_of_a_ccache_the_next_cycle_replaces_it(
     assert box.sidecar.readiness().ready
 
 
-def test_a_person_who_asks_gets_a_ticket_even_if_the_first_try_fails(
-    box: Box, kdc: Kdc, log: Log
-) -> None:
+def test_acquires_a_requested_ticket_after_a_failed_first_try(box: Box, kdc: Kdc, log: Log) -> None:
     fences = [Fence(), Fence(is_asked_for=True)]
     box.cycle(fences[0])
     kdc.stop()
@@ -86,11 +82,11 @@ def test_a_person_who_asks_gets_a_ticket_even_if_the_first_try_fails(
 
     assert ["start", "asked"] == causes(log)
     assert box.cycle().result == "unchanged"
-    # Nobody is blamed for what comes after the KDC's answer.
+    # After its answer, the KDC is no longer blamed for a slow cycle.
     assert [None, None] == [fence.blame for fence in fences]
 
 
-def test_new_keys_are_taken_up_at_once(box: Box, kdc: Kdc, keytab: Path, log: Log) -> None:
+def test_acquires_a_ticket_for_a_changed_keytab(box: Box, kdc: Kdc, keytab: Path, log: Log) -> None:
     box.cycle()
     before = box.sample("kerberos_keytab_kvno")
 
@@ -101,10 +97,10 @@ def test_new_keys_are_taken_up_at_once(box: Box, kdc: Kdc, keytab: Path, log: Lo
     assert before is not None and before + 1 == box.sample("kerberos_keytab_kvno")
 
 
-def test_a_late_ticket_that_ends_before_the_published_one_is_not_taken(
+def test_does_not_publish_a_late_ticket_that_ends_before_the_published_one(
     box: Box, kdc: Kdc, log: Log
 ) -> None:
-    """Another sidecar has published a newer ticket meanwhile."""
+    """Meanwhile, another sidecar has published a newer ticket."""
     box.cycle()
     before = kdc.requests()
     kdc.hang()
@@ -126,7 +122,7 @@ def test_a_late_ticket_that_ends_before_the_published_one_is_not_taken(
 @pytest.mark.parametrize(
     ("life", "offset_seconds", "timesync"), [("10m", -600, "1"), ("5m", -240, "0")]
 )
-def test_a_kdc_that_is_behind_still_gives_usable_tickets_and_is_not_asked_all_the_time(
+def test_a_slow_kdc_clock_yields_usable_tickets_without_constant_requests(
     start: Start,
     tmp_path: Path,
     kdc: Kdc,
@@ -136,8 +132,8 @@ def test_a_kdc_that_is_behind_still_gives_usable_tickets_and_is_not_asked_all_th
     timesync: str,
 ) -> None:
     """
-    By our clock the first ticket has expired, and more than half of the second is over. With
-    kdc_timesync libkrb5 uses the KDC's clock; without it, one minute is left.
+    In the first case, the ticket has expired by our clock, but kdc_timesync makes libkrb5 use the
+    KDC's clock. In the second, without kdc_timesync, one of its five minutes is left.
     """
     name = f"behind{offset_seconds}"
     kdc.add_principal(name, life)
@@ -159,9 +155,7 @@ def test_a_kdc_that_is_behind_still_gives_usable_tickets_and_is_not_asked_all_th
         kdc.start()
 
 
-def test_a_rehearsal_says_what_it_would_do_once_and_asks_nobody(
-    start: Start, kdc: Kdc, log: Log
-) -> None:
+def test_dry_run_logs_its_plan_once_and_sends_no_request(start: Start, kdc: Kdc, log: Log) -> None:
     box, before = start(KERBEROS_DRY_RUN="true"), kdc.requests()
 
     results = [box.cycle().result for _ in range(3)]
@@ -172,9 +166,7 @@ def test_a_rehearsal_says_what_it_would_do_once_and_asks_nobody(
     assert [] == os.listdir(box.ccache.parent)
 
 
-def test_a_keytab_of_another_principal_removes_the_metrics(
-    box: Box, kdc: Kdc, keytab: Path
-) -> None:
+def test_removes_the_metrics_of_a_replaced_principal(box: Box, kdc: Kdc, keytab: Path) -> None:
     """An expiry that is no longer updated would alert indefinitely."""
     box.cycle()
     kdc.add_principal("successor")
@@ -191,7 +183,7 @@ def test_a_keytab_of_another_principal_removes_the_metrics(
 @pytest.mark.parametrize(
     ("name", "life_seconds"), [("other", 3600), ("airflow", -60)], ids=["another's", "ended"]
 )
-def test_a_ticket_that_consumers_could_not_use_is_never_published(
+def test_never_publishes_a_ticket_that_consumers_could_not_use(
     box: Box, monkeypatch: pytest.MonkeyPatch, name: str, life_seconds: int
 ) -> None:
     box.cycle()

@@ -1,5 +1,5 @@
 """
-Tries that are held back: with keys that the KDC has refused, for a contested ccache.
+Tries that are held back: with keys that the KDC has refused, or for a contested ccache.
 """
 
 import os
@@ -15,7 +15,7 @@ from tests.support.kdc import Kdc
 from tests.support.raising import raised
 
 
-def test_old_keys_keep_the_last_ticket_and_say_so_until_they_are_new(
+def test_keeps_the_ticket_and_reports_stale_keys_until_they_are_replaced(
     box: Box, kdc: Kdc, keytab: Path, log: Log
 ) -> None:
     box.cycle()
@@ -32,7 +32,7 @@ def test_old_keys_keep_the_last_ticket_and_say_so_until_they_are_new(
     assert "changed" == box.cycle().result
 
 
-def test_wrong_keys_are_tried_twice_also_across_restarts_and_new_ones_at_once(
+def test_tries_wrong_keys_twice_across_restarts_and_new_keys_immediately(
     start: Start, kdc: Kdc, keytab: Path, log: Log
 ) -> None:
     kdc.kadmin("modprinc +requires_preauth airflow")
@@ -56,7 +56,7 @@ def test_wrong_keys_are_tried_twice_also_across_restarts_and_new_ones_at_once(
 
 
 class RevokedBetween(Fence):
-    """A fence that is revoked, as by SIGTERM, right after an attempt's result was handled."""
+    """A fence that is revoked, as on SIGTERM, right after the result of an attempt is handled."""
 
     def __init__(self, box: Box) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class RevokedBetween(Fence):
         self._has_begun = self._slot.attempt is not None
 
 
-def test_a_refusal_is_remembered_though_its_cycle_ends_at_that_moment(
+def test_remembers_a_refusal_even_if_its_cycle_is_revoked_right_after_it(
     start: Start, kdc: Kdc, keytab: Path
 ) -> None:
     """Otherwise, a container that restarts repeatedly would lock the account."""
@@ -91,9 +91,7 @@ def refusals(kdc: Kdc) -> int:
     return (kdc.folder / "kdc.log").read_text().count("PREAUTH_FAILED: airflow@")
 
 
-def test_a_ccache_that_another_principal_takes_is_retaken_once_then_named(
-    box: Box, log: Log
-) -> None:
+def test_retakes_a_ccache_from_another_principal_once_then_reports_it(box: Box, log: Log) -> None:
     box.cycle()
     box.ccache.write_bytes(ANOTHERS)
     box.cycle()
@@ -108,9 +106,7 @@ def test_a_ccache_that_another_principal_takes_is_retaken_once_then_named(
     assert [("other@EXAMPLE.COM", "warning")] == [(e["owner"], e["level"]) for e in taken]
 
 
-def test_a_ccache_is_not_called_contested_before_it_was_given_back(
-    box: Box, kdc: Kdc, log: Log
-) -> None:
+def test_a_taken_ccache_is_not_contested_before_it_is_retaken(box: Box, kdc: Kdc, log: Log) -> None:
     box.cycle()
     box.ccache.write_bytes(ANOTHERS)
     kdc.stop()

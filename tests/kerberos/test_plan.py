@@ -30,7 +30,7 @@ KEYTAB: Stamp = (("/k", 1, 2, 3, 4),)
 LAST = Acquired(TICKET, AT, KEYTAB, 3_600.0, "interval")
 THERE = Found(TICKET, NOW)
 SHORT = Found(replace(TICKET, ends_at=int(NOW) + 300), NOW)
-# From a KDC that is four minutes behind, without kdc_timesync.
+# From a KDC whose clock is four minutes slow, without kdc_timesync.
 BEHIND = Found(replace(TICKET, starts_at=int(NOW) - 240, ends_at=int(NOW) + 60), NOW)
 
 
@@ -55,7 +55,7 @@ def cause(
         ({"after": 3_599}, None),
         ({"after": 3_600}, "interval"),
         ({"after": 3_600, "last": replace(LAST, cause="half_life")}, "half_life"),
-        ({"last": None}, "start"),  # even where a valid one is there
+        ({"last": None}, "start"),  # even if a valid ticket is published
         ({"last": None, "found": Found()}, "start"),
         ({"found": Found(problem="cannot be found")}, "missing"),
         ({"found": Found(None, NOW, "is not a version 4 ccache")}, "damaged"),
@@ -65,14 +65,14 @@ def cause(
         ({"keytab": ()}, "keytab_changed"),
         ({"asked": True}, "asked"),
         ({"found": SHORT, "after": 149}, None),
-        ({"found": SHORT, "after": 150}, "half_life"),  # at its own half
+        ({"found": SHORT, "after": 150}, "half_life"),  # after half of its own lifetime
         ({"set_clock": 20_000}, "half_life"),
         ({"found": BEHIND, "after": 29}, None),
         ({"found": BEHIND, "after": 30}, "half_life"),
         ({"set_clock": -86_400, "after": 3_600}, "interval"),
     ],
 )
-def test_a_ticket_is_due_for_its_cause(given: dict[str, Any], expected: Cause | None) -> None:
+def test_returns_why_a_ticket_is_due(given: dict[str, Any], expected: Cause | None) -> None:
     assert expected == cause(**given)
 
 
@@ -90,7 +90,7 @@ def test_a_ticket_is_due_for_its_cause(given: dict[str, Any], expected: Cause | 
         (36_000, 1, 0.0, 0.0, (1, "interval")),
     ],
 )
-def test_waits_for_the_interval_or_half_of_the_life(
+def test_waits_for_the_interval_or_half_the_lifetime(
     life: int, interval: float, jitter: float | None, draw: float, expected: tuple[float, Cause]
 ) -> None:
     """The jitter only shortens the wait, by at most half."""
@@ -115,7 +115,7 @@ def test_waits_for_the_interval_or_half_of_the_life(
         (Found(problem="cannot be found"), NOW, None, "cannot be found"),
     ],
 )
-def test_what_is_found_is_usable_until_its_last_second_by_its_principal(
+def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
     found: Found, now: float, wanted: Principal | None, problem: str
 ) -> None:
     assert problem == found.problem_at(now, wanted)
@@ -124,7 +124,7 @@ def test_what_is_found_is_usable_until_its_last_second_by_its_principal(
 @pytest.mark.parametrize(
     ("life", "expected"), [(36_000, 9_000), (8, 2), (3, 1), (0, math.inf), (-5, math.inf)]
 )
-def test_a_failure_is_tried_again_while_a_quarter_is_left(life: int, expected: float) -> None:
+def test_retries_within_a_quarter_of_the_remaining_lifetime(life: int, expected: float) -> None:
     assert expected == retry_within(replace(TICKET, ends_at=int(NOW) + life), NOW)
     assert math.inf == retry_within(None, NOW)
 
@@ -134,11 +134,11 @@ def test_a_failure_is_tried_again_while_a_quarter_is_left(life: int, expected: f
     [
         (KEYTAB, False, AT + 9, True),
         (KEYTAB, False, AT + 10, False),
-        ((), False, AT, False),  # a person has changed it
+        ((), False, AT, False),  # the keytab was changed
         (KEYTAB, True, AT, False),  # consumers have lost their ticket
     ],
 )
-def test_a_failure_is_waited_out_unless_something_has_changed(
+def test_waits_after_a_failure_unless_the_keytab_or_ccache_has_changed(
     keytab: Stamp, is_lost: bool, at: float, expected: bool
 ) -> None:
     assert expected == Failed(KEYTAB, False, AT + 10).holds(keytab, is_lost=is_lost, at=at)
@@ -146,23 +146,20 @@ def test_a_failure_is_waited_out_unless_something_has_changed(
 
 
 class Account:
-    """An account with a policy of five failures in half an hour, counted as by MIT's KDC."""
+    """An account under a policy of five failures in half an hour, counted as MIT's KDC does."""
 
     def __init__(self) -> None:
         self.failures, self.last_at, self.most = 0, float("-inf"), 0
 
     def refuse(self, now: float) -> None:
-        is_counted = now - self.last_at <= 1800 + 30  # a minute of its clock may last 61 s
+        is_counted = now - self.last_at <= 1800 + 30  # its clock may be slow by 1 s per minute
         self.failures = self.failures + 1 if is_counted else 1
         self.last_at, self.most = now, max(self.most, self.failures)
 
 
 @pytest.mark.parametrize("life", [None, 300, 3_600, 36_000], ids=str)
 @pytest.mark.parametrize("look", [1, 7, 60, 601])
-def test_wrong_keys_never_lock_an_account_in_a_day_and_are_tried_again_in_time(
-    life: int | None, look: int
-) -> None:
-    """For any times of the tries, and any number of requests for one."""
+def test_retries_wrong_keys_all_day_without_locking_an_account(life: int | None, look: int) -> None:
     account, refused_at = Account(), list[float]()
     ends_at = None if life is None else NOW + life
     for now in range(int(NOW), int(NOW) + 86_400, look):
@@ -174,7 +171,7 @@ def test_wrong_keys_never_lock_an_account_in_a_day_and_are_tried_again_in_time(
     assert len(refused_at) >= 2 * 86_400 // (1_860 + 3 * look) - 2
 
 
-def test_two_tries_in_a_window_and_one_more_shortly_before_the_end() -> None:
+def test_allows_two_tries_per_window_and_one_more_before_the_ticket_expires() -> None:
     ends_at = NOW + 3_000
 
     assert 0 == lockout_wait([], NOW, 1_800, ends_at)
@@ -189,7 +186,7 @@ def test_two_tries_in_a_window_and_one_more_shortly_before_the_end() -> None:
     assert 0 == lockout_wait([*two, NOW - 5], NOW, 0, None)
 
 
-def test_a_ccache_is_retaken_at_once_then_less_and_less_often() -> None:
+def test_retakes_a_ccache_immediately_then_less_and_less_often() -> None:
     retaken_at: list[float] = []
     for now in range(3_600):
         if contest_wait(retaken_at, now) == 0:

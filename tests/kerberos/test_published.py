@@ -15,7 +15,7 @@ from tests.kerberos.given import as_nobody, ccache, open_way, tgt
 END = 1_700_036_000
 
 
-def test_a_good_one_is_seen_with_its_time(path: Path) -> None:
+def test_reads_a_valid_ccache_and_its_modification_time(path: Path) -> None:
     path.write_bytes(ccache(tgt(END)))
     os.utime(path, (7.5, 7.5))
 
@@ -25,7 +25,7 @@ def test_a_good_one_is_seen_with_its_time(path: Path) -> None:
     assert (END, 7.5, "") == (found.ticket.ends_at, found.published_at, found.problem)
 
 
-def test_nothing_there_is_told_from_something_bad(path: Path) -> None:
+def test_distinguishes_a_missing_ccache_from_an_invalid_one(path: Path) -> None:
     published = Published(str(path), 0o640)
 
     missing = published.look()
@@ -38,15 +38,15 @@ def test_nothing_there_is_told_from_something_bad(path: Path) -> None:
     assert "is not a version 4 ccache" == bad.problem
 
 
-def test_what_is_too_large_for_a_ccache_is_not_read(path: Path) -> None:
-    """A consumer that can write can make a sparse file of any length."""
+def test_does_not_read_a_file_that_is_too_large_for_a_ccache(path: Path) -> None:
+    """A consumer with write access can create a sparse file of any size."""
     path.touch()
     os.truncate(path, 1 << 30)
 
     assert "cannot be read (it has 1073741824 bytes)" == Published(str(path), 0o640).look().problem
 
 
-def test_a_change_is_seen_at_once_and_no_change_costs_no_reading(path: Path) -> None:
+def test_reads_the_ccache_again_only_when_it_has_changed(path: Path) -> None:
     path.write_bytes(ccache(tgt(END)))
     published = Published(str(path), 0o640)
     first = published.look()
@@ -59,7 +59,7 @@ def test_a_change_is_seen_at_once_and_no_change_costs_no_reading(path: Path) -> 
     assert second is not None and END + 5 == second.ends_at
 
 
-def test_a_change_of_its_bytes_is_seen_whatever_time_it_claims(path: Path) -> None:
+def test_notices_changed_content_even_if_the_modification_time_is_reset(path: Path) -> None:
     """A consumer with our uid can reset the modification time, as `cp -p` does."""
     path.write_bytes(ccache(tgt(END)))
     published, before = Published(str(path), 0o640), path.stat()
@@ -73,7 +73,7 @@ def test_a_change_of_its_bytes_is_seen_whatever_time_it_claims(path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "symlink", "closed"])
-def test_what_is_no_file_or_closed_is_bad_and_never_hangs(path: Path, kind: str) -> None:
+def test_reports_a_special_or_unreadable_file_without_hanging(path: Path, kind: str) -> None:
     make: dict[str, Callable[[], object]] = {
         "folder": path.mkdir,
         "pipe": lambda: os.mkfifo(path),
@@ -93,14 +93,14 @@ def test_what_is_no_file_or_closed_is_bad_and_never_hangs(path: Path, kind: str)
 @pytest.mark.parametrize(
     ("mode", "wanted", "problem"),
     [
-        (0o600, 0o640, "has mode 0600 but needs at least 0640"),  # kinit makes it so
+        (0o600, 0o640, "has mode 0600 but needs at least 0640"),  # as kinit creates it
         (0o640, 0o644, "has mode 0640 but needs at least 0644"),
         (0o640, 0o640, ""),
         (0o644, 0o640, ""),
         (0o600, 0o600, ""),
     ],
 )
-def test_one_that_consumers_cannot_read_is_bad_as_soon_as_its_mode_is(
+def test_reports_a_mode_without_the_bits_that_consumers_need(
     path: Path, mode: int, wanted: int, problem: str
 ) -> None:
     path.write_bytes(ccache(tgt(END)))
@@ -114,7 +114,7 @@ def test_one_that_consumers_cannot_read_is_bad_as_soon_as_its_mode_is(
     assert problem == published.look().problem_at(END - 1, None)
 
 
-def test_one_of_another_group_is_bad_unless_the_system_gave_it_to_us(path: Path) -> None:
+def test_reports_another_group_unless_the_file_system_assigned_it(path: Path) -> None:
     """An EFS access point assigns its own group to every file."""
     if os.getuid() != 0:
         pytest.skip("only root gives files away")

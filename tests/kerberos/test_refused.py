@@ -1,5 +1,5 @@
 """
-What is remembered of keys that the KDC has refused.
+Remembering the keys that the KDC has refused.
 """
 
 import json
@@ -21,9 +21,7 @@ def remembered(path: Path) -> Path:
     return path.with_name(".ccache.refused")
 
 
-def test_two_refusals_are_remembered_by_the_next_process_until_the_keys_are_others(
-    path: Path,
-) -> None:
+def test_the_next_process_remembers_two_refusals_until_the_keys_change(path: Path) -> None:
     first = Refused(str(path), 1_800)
     for now in (NOW, NOW + 1):
         assert 0 == first.wait_seconds("keys", now, None)
@@ -39,8 +37,8 @@ def test_two_refusals_are_remembered_by_the_next_process_until_the_keys_are_othe
     assert [] == os.listdir(path.parent)
 
 
-def test_what_another_process_has_tried_meanwhile_counts_and_is_forgotten_too(path: Path) -> None:
-    """As `check` beside the daemon: each of them twice would be four wrong keys in a row."""
+def test_counts_and_forgets_refusals_that_another_process_recorded(path: Path) -> None:
+    """Such as `check` beside the daemon: two tries by each would be four wrong keys in a row."""
     daemon, check = Refused(str(path), 1_800), Refused(str(path), 1_800)
     check.add("keys", NOW)
     daemon.add("keys", NOW + 1)
@@ -53,7 +51,7 @@ def test_what_another_process_has_tried_meanwhile_counts_and_is_forgotten_too(pa
     assert 0 == Refused(str(path), 1_800).wait_seconds("new keys", NOW + 4, None)
 
 
-def test_a_clock_that_was_set_back_does_not_hold_back(path: Path) -> None:
+def test_ignores_refusals_in_the_future_after_the_clock_was_set_back(path: Path) -> None:
     refused = Refused(str(path), 1_800)
     refused.add("keys", NOW + 86_400)
     refused.add("keys", NOW + 86_400)
@@ -65,7 +63,7 @@ def test_a_clock_that_was_set_back_does_not_hold_back(path: Path) -> None:
     "content",
     [b"", b"{", b"[" * 9_999, b"[]", b"{}", b'{"keys": 1, "refused_at": [[]]}', b"1" * (1 << 20)],
 )
-def test_what_a_consumer_has_written_there_counts_as_nothing(path: Path, content: bytes) -> None:
+def test_ignores_invalid_content_that_a_consumer_wrote(path: Path, content: bytes) -> None:
     remembered(path).write_bytes(content)
 
     refused = Refused(str(path), 1_800)
@@ -75,7 +73,7 @@ def test_what_a_consumer_has_written_there_counts_as_nothing(path: Path, content
     assert {"keys": "keys", "refused_at": [NOW]} == json.loads(remembered(path).read_bytes())
 
 
-def test_a_volume_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+def test_remembers_refusals_in_memory_if_they_cannot_be_written(tmp_path: Path) -> None:
     refused = Refused(str(tmp_path / "missing" / "ccache"), 1_800)
     refused.add("keys", NOW)
     refused.add("keys", NOW)
@@ -83,8 +81,8 @@ def test_a_volume_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     assert 1_860 == refused.wait_seconds("keys", NOW, None)
 
 
-def test_keys_are_told_apart_by_what_is_no_secret() -> None:
-    """Active Directory's ktpass writes no time, and its kvno may be that of the wrong one."""
+def test_distinguishes_keys_without_revealing_them() -> None:
+    """Active Directory's ktpass writes no time, and may write the same kvno for another key."""
 
     def keys(*entries: bytes) -> str:
         return keys_of(Keytab("/k", parse_keytab(keytab(*entries))), AIRFLOW)

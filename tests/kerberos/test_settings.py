@@ -1,5 +1,5 @@
 """
-The settings: from existing deployments, from the chart, and mistyped.
+Settings from existing deployments, from the chart, and with mistakes.
 """
 
 import base64
@@ -40,7 +40,7 @@ def several(*items: dict[str, Any]) -> str:
     return json.dumps(items)
 
 
-def test_the_published_example_and_nothing_else() -> None:
+def test_accepts_the_published_example_and_an_empty_environment() -> None:
     settings, unknown = load_settings(EXAMPLE)
 
     assert (3600.0, "/etc/krb5.conf") == (settings.interval_seconds, settings.krb5_config)
@@ -48,12 +48,12 @@ def test_the_published_example_and_nothing_else() -> None:
     assert (Entry(None, None, "/etc/keytab/ccache", 0o640),) == settings.entries
     assert ("/etc/keytab", "/etc/keytab/ccache") == (settings.source, settings.target)
     assert {} == unknown
-    settings, _ = load_settings({})  # not even that is needed
+    settings, _ = load_settings({})  # every setting has a default
     assert (3600.0, None) == (settings.interval_seconds, settings.krb5_config)
     assert (("", 9813), 60.0) == (settings.http_bind, settings.timeout_seconds)
 
 
-def test_what_the_charts_container_has_is_understood() -> None:
+def test_accepts_the_variables_of_the_charts_kerberos_container() -> None:
     before = dict(os.environ)
     settings = load_settings(
         {
@@ -73,27 +73,27 @@ def test_what_the_charts_container_has_is_understood() -> None:
     assert before == dict(os.environ)
 
 
-def test_our_own_names_win_over_the_charts() -> None:
+def test_own_variables_take_precedence_over_the_charts() -> None:
     settings = read(AIRFLOW__KERBEROS__CCACHE="/theirs", KERBEROS_CCACHE="/ours/ccache")
 
     assert "/ours/ccache" == settings.ccache
     assert 3600.0 == read(AIRFLOW__KERBEROS__REINIT_FREQUENCY="60").interval_seconds
 
 
-def test_an_error_names_the_variable_that_was_written() -> None:
+def test_an_error_names_the_variable_that_was_set() -> None:
     problem = problem_of(AIRFLOW__KERBEROS__CCACHE="KCM:")
 
     assert ("AIRFLOW__KERBEROS__CCACHE", "KCM:") == (problem.setting, problem.value)
 
 
-def test_a_life_may_be_a_year() -> None:
+def test_accepts_a_ticket_lifetime_of_a_year() -> None:
     settings = read(KERBEROS_TICKET_LIFETIME="365d", KERBEROS_RENEW_LIFETIME="365d")
 
     assert settings.ticket_lifetime_seconds == settings.renew_lifetime_seconds == 365 * 86400
 
 
 @pytest.mark.parametrize("text", ["/run/cc", "FILE:/run/cc", "file:/run//cc", "/run/./cc"])
-def test_a_ccache_is_a_file(text: str) -> None:
+def test_accepts_a_ccache_path_with_or_without_the_file_prefix(text: str) -> None:
     assert "/run/cc" == ccache(text)
 
 
@@ -117,23 +117,21 @@ def test_a_ccache_is_a_file(text: str) -> None:
         ("KERBEROS_FORWARDABLE", "maybe", "is not true or false"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, what: str) -> None:
+def test_reports_an_invalid_value_with_its_setting(name: str, value: str, what: str) -> None:
     found = problem_of(**{"KERBEROS_KEYTAB": "/etc/keytab/k", name: value})
 
     assert (name, value) == (found.setting, found.value)
     assert what in found.problem
 
 
-def test_a_keytab_that_nobody_named_is_not_overwritten(tmp_path: Path) -> None:
+def test_refuses_a_ccache_path_that_contains_a_keytab(tmp_path: Path) -> None:
     (tmp_path / "k").write_bytes(keytab(entry()))
 
     assert "holds a keytab" in problem_of(KERBEROS_CCACHE=str(tmp_path / "k")).problem
 
 
 @pytest.mark.parametrize("kind", ["large", "pipe", "folder", "link to the keytab"])
-def test_what_a_consumer_left_at_the_ccache_is_no_mistake_in_the_settings(
-    tmp_path: Path, kind: str
-) -> None:
+def test_accepts_a_ccache_path_whose_file_a_consumer_replaced(tmp_path: Path, kind: str) -> None:
     path, keytab_path = tmp_path / "cc", tmp_path / "k"
     keytab_path.write_bytes(keytab(entry()))
     make: dict[str, Callable[[], object]] = {
@@ -147,7 +145,7 @@ def test_what_a_consumer_left_at_the_ccache_is_no_mistake_in_the_settings(
     read(KERBEROS_CCACHE=str(path), KERBEROS_KEYTAB=str(keytab_path))
 
 
-def test_two_principals_never_share_a_ccache_and_one_may_have_two() -> None:
+def test_principals_cannot_share_a_ccache_but_one_can_have_two() -> None:
     text = several({"principal": "a@R", "ccache": "/c"}, {"principal": "b@R", "ccache": "/x/../c"})
 
     found = problem_of(KERBEROS_PRINCIPALS=text)
@@ -157,18 +155,18 @@ def test_two_principals_never_share_a_ccache_and_one_may_have_two() -> None:
     assert 2 == len(read(KERBEROS_PRINCIPALS=text).entries)
 
 
-def test_a_slip_is_an_error_and_a_service_is_not() -> None:
+def test_a_misspelled_setting_is_an_error_but_a_service_variable_is_not() -> None:
     assert "the right name is KERBEROS_CCACHE" in problem_of(KERBEROS_CACHE="/c").problem
     read(KERBEROS_PORT="tcp://10.0.0.1:88", KERBEROS_SERVICE_HOST="10.0.0.1")
 
 
 @pytest.mark.parametrize("text", ["ccache", "FILE:ccache", "/", "FILE:"])
-def test_a_ccache_has_an_absolute_path(text: str) -> None:
+def test_refuses_a_relative_ccache_path_and_the_root_folder(text: str) -> None:
     with pytest.raises(ValueError, match=r"absolute path|root of the file system"):
         ccache(text)
 
 
-def test_several_principals_take_what_they_leave_out_from_the_settings() -> None:
+def test_listed_principals_inherit_omitted_values_from_the_settings() -> None:
     settings = read(
         KERBEROS_PRINCIPALS=several(
             {"principal": "a@R", "ccache": "/cc/a"},
@@ -205,14 +203,14 @@ def test_several_principals_take_what_they_leave_out_from_the_settings() -> None
         ),
     ],
 )
-def test_says_what_is_wrong_with_the_list(text: str, problem: str) -> None:
+def test_reports_each_mistake_in_the_list_of_principals(text: str, problem: str) -> None:
     found = problem_of(KERBEROS_PRINCIPALS=text)
 
     assert "KERBEROS_PRINCIPALS" == found.setting
     assert problem in found.problem
 
 
-def test_all_that_is_wrong_with_the_list_is_said_at_once() -> None:
+def test_reports_all_mistakes_in_the_list_of_principals_together() -> None:
     text = several(
         {"principal": "a b", "ccache": "DIR:/c"}, {"principal": "b@R"}, {"principal": 1, "mode": 2}
     )
@@ -223,7 +221,7 @@ def test_all_that_is_wrong_with_the_list_is_said_at_once() -> None:
         assert part in found
 
 
-def test_the_settings_for_one_do_not_go_with_the_list_for_several() -> None:
+def test_refuses_settings_for_one_principal_beside_a_list_of_principals() -> None:
     text = several({"principal": "a@R", "ccache": "/c"})
 
     found = problems_of(KERBEROS_PRINCIPALS=text, KERBEROS_PRINCIPAL="a@R", KERBEROS_CCACHE="/d")
@@ -231,7 +229,7 @@ def test_the_settings_for_one_do_not_go_with_the_list_for_several() -> None:
     assert ["KERBEROS_PRINCIPAL", "KERBEROS_CCACHE"] == [problem.setting for problem in found]
 
 
-def test_the_charts_names_do_not_disturb_the_list_for_several() -> None:
+def test_accepts_the_charts_variables_beside_a_list_of_principals() -> None:
     text = several({"principal": "a@R", "ccache": "/c"})
 
     settings = read(
@@ -244,7 +242,7 @@ def test_the_charts_names_do_not_disturb_the_list_for_several() -> None:
     assert (Entry(A, "/k", "/c", 0o640),) == settings.entries
 
 
-def test_the_keytab_of_another_principal_is_no_ccache(tmp_path: Path) -> None:
+def test_refuses_the_keytab_of_another_principal_as_a_ccache(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     text = several(
         {"principal": "a@R", "ccache": "/c", "keytab": f"{tmp_path}/k"},
@@ -272,7 +270,7 @@ def test_the_keytab_of_another_principal_is_no_ccache(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [keytab(entry()), keytab(entry(), version=1), keytab(hole(300), entry())]
 )
-def test_a_keytab_in_place_of_something_else_is_not_shown(
+def test_never_shows_a_keytab_that_was_pasted_into_a_setting(
     environ: dict[str, str], alphabet: Callable[[bytes], bytes], content: bytes
 ) -> None:
     text = alphabet(content).decode()
@@ -287,11 +285,11 @@ def test_a_keytab_in_place_of_something_else_is_not_shown(
 
 
 @pytest.mark.parametrize(("name", "right"), INSTEAD.items())
-def test_what_people_type_is_answered_with_the_right_name(name: str, right: str) -> None:
+def test_suggests_the_right_name_for_a_common_wrong_name(name: str, right: str) -> None:
     assert f"is not a setting; the right name is {right}" == problem_of(**{name: "1"}).problem
 
 
-def test_every_right_name_is_one() -> None:
+def test_every_suggested_name_is_a_setting() -> None:
     names = names_of(Settings, PREFIX)
 
     assert {*INSTEAD.values(), *CHART_NAMES.values()} <= names

@@ -15,7 +15,7 @@ from tests.support.kdc import Kdc
 from tests.support.waiting import wait_until
 
 
-def test_one_that_fails_does_not_stop_the_others(start: Start, tmp_path: Path, log: Log) -> None:
+def test_a_failing_principal_does_not_stop_others(start: Start, tmp_path: Path, log: Log) -> None:
     good, bad = tmp_path / "cc" / "good", tmp_path / "cc" / "bad"
     box = start({"nobody": "bad", "airflow": "good"})
 
@@ -33,7 +33,7 @@ def test_one_that_fails_does_not_stop_the_others(start: Start, tmp_path: Path, l
     assert "last_error" not in str(details[str(good)])
 
 
-def test_a_failure_that_comes_back_after_another_process_has_helped_is_named_again(
+def test_logs_a_failure_again_after_another_process_had_fixed_it(
     start: Start, tmp_path: Path, kdc: Kdc, log: Log
 ) -> None:
     kdc.add_principal("second")
@@ -56,12 +56,12 @@ def test_a_failure_that_comes_back_after_another_process_has_helped_is_named_aga
     assert 2 == len(log.events("principal_failed"))
 
 
-def test_a_realm_that_hangs_holds_up_nobody(
+def test_a_silent_realm_does_not_delay_another_principal(
     start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
 ) -> None:
     """
-    The cycle is abandoned because one KDC is silent. Meanwhile the other one gets its tickets,
-    and the status names the KDC. The next cycle publishes the late ticket without a request.
+    The cycle is abandoned because one KDC is silent. Meanwhile, the other principal gets its
+    tickets, and the status reports the hung KDC. The next cycle publishes the late ticket.
     """
     with Kdc(tmp_path / "other", "OTHER.TEST") as other:
         hung = other.add_principal("airflow")
@@ -98,5 +98,5 @@ def test_a_realm_that_hangs_holds_up_nobody(
     assert "last_error" not in str(details[str(good)])
 
 
-def test_all_that_fail_are_counted_in_the_error(start: Start) -> None:
+def test_the_error_counts_all_failed_principals(start: Start) -> None:
     assert start({"a": "a", "b": "b"}).fails().message.endswith("; 1 more failed")

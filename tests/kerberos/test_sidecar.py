@@ -1,5 +1,5 @@
 """
-Readiness for the ccaches on the volume, and the watch over ccaches and keytabs.
+Readiness of the ccaches on the volume, and the watch for changed ccaches and keytabs.
 """
 
 import threading
@@ -43,14 +43,14 @@ def sidecar(tmp_path: Path) -> KerberosSidecar:
 
 @pytest.fixture
 def woken(sidecar: KerberosSidecar) -> threading.Semaphore:
-    """The number of cycles that it has requested."""
+    """The number of cycles that the sidecar has requested."""
     woken = threading.Semaphore(0)
     sidecar.watch(woken.release, POLL)
     assert not woken.acquire(timeout=0.1)
     return woken
 
 
-def test_a_keytab_that_appears_asks_for_a_cycle_at_once(
+def test_a_new_keytab_triggers_a_cycle_immediately(
     log: Log, woken: threading.Semaphore, tmp_path: Path
 ) -> None:
     (tmp_path / "keytab" / "k").write_bytes(keytab(entry()))
@@ -60,10 +60,10 @@ def test_a_keytab_that_appears_asks_for_a_cycle_at_once(
 
 
 @pytest.mark.parametrize("kind", SABOTAGE)
-def test_whatever_becomes_of_a_ccache_asks_for_a_cycle_at_once_and_for_no_other(
+def test_a_lost_or_damaged_ccache_triggers_exactly_one_cycle(
     woken: threading.Semaphore, tmp_path: Path, kind: str
 ) -> None:
-    """The kernel reports it, as the next check is an hour away. Healing takes one cycle."""
+    """Only inotify can have reported it, because the next check is an hour away."""
     (tmp_path / "cc").unlink()
     SABOTAGE[kind](tmp_path / "cc")
 
@@ -71,10 +71,10 @@ def test_whatever_becomes_of_a_ccache_asks_for_a_cycle_at_once_and_for_no_other(
     assert not woken.acquire(timeout=0.1)
 
 
-def test_a_ccache_that_is_lost_before_it_was_ever_seen_asks_too(
+def test_a_ccache_lost_before_the_first_check_triggers_a_cycle(
     sidecar: KerberosSidecar, tmp_path: Path
 ) -> None:
-    """The ccache was published and lost between two checks, so no check sees the difference."""
+    """The ccache was published and lost between two checks, so no check sees a difference."""
     (tmp_path / "cc").unlink()
     woken = threading.Semaphore(0)
     sidecar.watch(woken.release, POLL)
@@ -82,10 +82,10 @@ def test_a_ccache_that_is_lost_before_it_was_ever_seen_asks_too(
     assert woken.acquire(timeout=10)
 
 
-def test_what_the_kernel_does_not_tell_is_seen_at_the_next_look(
+def test_the_next_check_notices_changes_that_inotify_misses(
     sidecar: KerberosSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a network file system, or if no inotify watch is left."""
+    """As on a network file system, or when all inotify watches are in use."""
     passed = threading.Semaphore(0)
     waited: list[float] = []
 
@@ -117,10 +117,10 @@ def test_is_ready_after_a_restart_before_any_cycle(start: Start, box: Box) -> No
 
 
 @pytest.mark.parametrize("mode", [0o2700, 0o701], ids=oct)
-def test_a_folder_that_the_group_cannot_enter_is_a_warning_as_others_may_read_well(
+def test_warns_about_a_folder_that_the_group_cannot_enter_but_stays_ready(
     box: Box, log: Log, start: Start, mode: int
 ) -> None:
-    """Airflow may have our uid, or access the folder as others."""
+    """Airflow may run with our uid, or enter the folder with the rights of others."""
     box.ccache.parent.chmod(mode)
     closed = start()
 
@@ -137,9 +137,7 @@ def test_a_folder_that_the_group_cannot_enter_is_a_warning_as_others_may_read_we
     assert [str(box.ccache)] == [event["ccache"] for event in log.events("folder_closed")]
 
 
-def test_a_folder_that_lets_everybody_in_who_may_read_is_no_matter(
-    box: Box, log: Log, start: Start
-) -> None:
+def test_no_warning_if_all_readers_can_enter_the_folder(box: Box, log: Log, start: Start) -> None:
     for folder_mode, mode in ((0o2750, "0640"), (0o700, "0600")):
         box.ccache.parent.chmod(folder_mode)
         start(KERBEROS_CCACHE_MODE=mode).sidecar.watch(lambda: None)
@@ -156,7 +154,7 @@ def test_a_folder_that_lets_everybody_in_who_may_read_is_no_matter(
         (f"airflow@{REALM}", "other", "belongs to other"),
     ],
 )
-def test_without_a_keytab_only_the_ticket_of_the_named_principal_counts(
+def test_is_ready_without_a_keytab_only_for_the_named_principals_ticket(
     start: Start, tmp_path: Path, keytab: Path, principal: str, owner: str, problem: str
 ) -> None:
     box = start(KERBEROS_PRINCIPAL=principal)
@@ -168,7 +166,7 @@ def test_without_a_keytab_only_the_ticket_of_the_named_principal_counts(
     assert (not problem, True) == (ready.ready, problem in ready.problem)
 
 
-def test_whose_ticket_it_must_be_is_read_from_the_keytab_before_any_cycle(start: Start) -> None:
+def test_readiness_takes_the_principal_from_the_keytab_before_any_cycle(start: Start) -> None:
     box = start()
     box.ccache.write_bytes(
         ccache(tgt(1 << 31, name="other", realm=REALM), name="other", realm=REALM)
@@ -177,7 +175,7 @@ def test_whose_ticket_it_must_be_is_read_from_the_keytab_before_any_cycle(start:
     assert f"belongs to other@{REALM}, not to airflow@{REALM}" in box.sidecar.readiness().problem
 
 
-def test_keytab_and_ccache_in_one_folder_are_worth_a_warning(
+def test_warns_if_keytab_and_ccache_are_in_one_folder(
     start: Start, tmp_path: Path, keytab: Path, log: Log
 ) -> None:
     (tmp_path / "link").symlink_to(keytab.parent)

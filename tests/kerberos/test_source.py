@@ -27,11 +27,11 @@ def refused(folder: Path) -> KeytabError:
     return raised(KeytabError, source(folder).find)
 
 
-def test_one_that_is_named_is_taken_whether_it_is_there_or_not(tmp_path: Path) -> None:
+def test_uses_the_named_keytab_even_if_it_does_not_exist(tmp_path: Path) -> None:
     assert "/etc/x.keytab" == source(tmp_path, Path("/etc/x.keytab")).find()
 
 
-def test_the_only_keytab_of_the_folder_is_found_whatever_its_name(tmp_path: Path) -> None:
+def test_finds_the_only_keytab_in_the_folder_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "whatever").write_bytes(CONTENT)
     (tmp_path / "README").write_bytes(b"how to rotate it")
     (tmp_path / "folder").mkdir()
@@ -42,7 +42,7 @@ def test_the_only_keytab_of_the_folder_is_found_whatever_its_name(tmp_path: Path
 
 
 @pytest.mark.parametrize("holds", ["nothing", "our own ccache", "no such folder"])
-def test_a_folder_without_a_keytab_says_so(tmp_path: Path, holds: str) -> None:
+def test_reports_a_folder_that_contains_no_keytab(tmp_path: Path, holds: str) -> None:
     if holds == "our own ccache":
         (tmp_path / "ccache").write_bytes(CONTENT)
 
@@ -51,7 +51,7 @@ def test_a_folder_without_a_keytab_says_so(tmp_path: Path, holds: str) -> None:
     assert ("keytab_missing", True) == (error.reason, "contains no keytab" in error.message)
 
 
-def test_several_keytabs_are_named(tmp_path: Path) -> None:
+def test_reports_the_names_of_several_keytabs_in_the_folder(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(CONTENT)
 
@@ -61,14 +61,14 @@ def test_several_keytabs_are_named(tmp_path: Path) -> None:
     assert "contains 2 keytabs: a, b" in error.message
 
 
-def test_the_only_file_is_taken_even_if_it_is_no_keytab(tmp_path: Path) -> None:
+def test_uses_the_only_file_even_if_it_is_not_a_keytab(tmp_path: Path) -> None:
     """The error is then about the file, not about a missing keytab."""
     (tmp_path / "k").write_bytes(b"BQIAAA==")
 
     assert str(tmp_path / "k") == source(tmp_path).find()
 
 
-def test_a_folder_that_may_not_be_listed_says_so(tmp_path: Path) -> None:
+def test_reports_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
     (tmp_path / "k").write_bytes(CONTENT)
     with as_nobody():
         error = refused(tmp_path)
@@ -76,7 +76,7 @@ def test_a_folder_that_may_not_be_listed_says_so(tmp_path: Path) -> None:
     assert "keytab_unreadable" == error.reason
 
 
-def test_a_link_that_may_not_be_followed_hides_no_keytab(tmp_path: Path) -> None:
+def test_finds_the_keytab_beside_a_symlink_that_cannot_be_followed(tmp_path: Path) -> None:
     (tmp_path / "k").write_bytes(CONTENT)
     (tmp_path / "closed").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to("closed/file")
@@ -87,7 +87,7 @@ def test_a_link_that_may_not_be_followed_hides_no_keytab(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-def test_every_change_shows_in_the_stamp(tmp_path: Path, is_named: bool) -> None:
+def test_every_change_of_the_keytab_changes_the_stamp(tmp_path: Path, is_named: bool) -> None:
     path = tmp_path / "k"
     one = source(tmp_path, path if is_named else None)
     stamps = [one.stamp()]
@@ -107,7 +107,7 @@ def test_every_change_shows_in_the_stamp(tmp_path: Path, is_named: bool) -> None
     assert 5 == len(set(stamps))
 
 
-def test_a_secret_that_is_renewed_shows_in_the_stamp(tmp_path: Path) -> None:
+def test_an_updated_kubernetes_secret_changes_the_stamp(tmp_path: Path) -> None:
     """The kubelet swaps one symlink; the file's own symlink does not change."""
     for name in ("..1", "..2"):
         (tmp_path / name).mkdir()
@@ -126,7 +126,7 @@ def test_a_secret_that_is_renewed_shows_in_the_stamp(tmp_path: Path) -> None:
     assert one.stamp() == one.stamp()
 
 
-def test_publishing_a_ccache_into_the_folder_is_no_change(tmp_path: Path) -> None:
+def test_publishing_a_ccache_into_the_folder_does_not_change_the_stamp(tmp_path: Path) -> None:
     (tmp_path / "k").write_bytes(CONTENT)
     one = source(tmp_path)
     before = one.stamp()

@@ -1,5 +1,5 @@
 """
-The way of a ccache onto its volume.
+Publishing a ccache on its volume.
 """
 
 import errno
@@ -28,7 +28,7 @@ def publish(path: Path, content: bytes, fence: Fence, mode: int = 0o640) -> None
         staging.publish(content)
 
 
-def test_publishes_with_its_mode_whatever_the_umask(path: Path, fence: Fence) -> None:
+def test_publishes_with_the_configured_mode_whatever_the_umask(path: Path, fence: Fence) -> None:
     before = os.umask(0o077)
     try:
         publish(path, NEW, fence, 0o664)
@@ -39,10 +39,10 @@ def test_publishes_with_its_mode_whatever_the_umask(path: Path, fence: Fence) ->
     assert ["ccache"] == os.listdir(path.parent)
 
 
-def test_nobody_else_may_open_it_before_it_has_its_mode(
+def test_only_the_owner_can_open_the_new_file_before_its_mode_is_set(
     path: Path, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has opened it empty reads the ticket later."""
+    """A process that opens the empty file could read the ticket later."""
     before: list[int] = []
     fchmod = os.fchmod
 
@@ -60,7 +60,7 @@ def test_nobody_else_may_open_it_before_it_has_its_mode(
     assert [0o600] == before
 
 
-def test_all_of_it_is_on_the_disk_before_it_replaces_the_old_one(
+def test_flushes_the_new_ccache_to_disk_before_it_replaces_the_old_one(
     path: Path, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.write_bytes(OLD)
@@ -74,7 +74,7 @@ def test_all_of_it_is_on_the_disk_before_it_replaces_the_old_one(
     assert [(NEW, OLD)] == flushed
 
 
-def test_a_symlink_at_its_place_is_replaced_and_not_followed(path: Path, fence: Fence) -> None:
+def test_replaces_a_symlink_instead_of_following_it(path: Path, fence: Fence) -> None:
     victim = path.with_name("victim")
     victim.write_bytes(OLD)
     path.symlink_to("victim")
@@ -84,9 +84,7 @@ def test_a_symlink_at_its_place_is_replaced_and_not_followed(path: Path, fence: 
     assert (OLD, False) == (victim.read_bytes(), path.is_symlink())
 
 
-def test_a_folder_at_its_place_is_put_aside_with_what_is_in_it(
-    path: Path, fence: Fence, log: Log
-) -> None:
+def test_moves_a_folder_aside_and_keeps_its_content(path: Path, fence: Fence, log: Log) -> None:
     path.mkdir()
     publish(path, NEW, fence)
     path.unlink()
@@ -103,7 +101,7 @@ def test_a_folder_at_its_place_is_put_aside_with_what_is_in_it(
     assert str(path.parent / aside) == events[1]["folder"]
 
 
-def test_takes_the_group_of_the_folder(path: Path, fence: Fence) -> None:
+def test_sets_the_group_of_the_folder(path: Path, fence: Fence) -> None:
     if os.getuid() != 0:
         pytest.skip("only root gives folders away")
     os.chown(path.parent, -1, 12345)
@@ -113,7 +111,7 @@ def test_takes_the_group_of_the_folder(path: Path, fence: Fence) -> None:
     assert (12345, 0o640) == (path.stat().st_gid, stat.S_IMODE(path.stat().st_mode))
 
 
-def test_a_group_that_the_system_refuses_is_no_failure(path: Path, fence: Fence, log: Log) -> None:
+def test_publishes_even_if_the_system_refuses_the_group(path: Path, fence: Fence, log: Log) -> None:
     path.parent.chmod(0o777)
     os.chown(path.parent, 65534, 12345)
     open_way(path.parent)
@@ -124,7 +122,7 @@ def test_a_group_that_the_system_refuses_is_no_failure(path: Path, fence: Fence,
     assert 12345 == log.events("group_not_set")[0]["group"]
 
 
-def test_a_revoked_fence_keeps_the_old_one_and_leaves_nothing(path: Path, fence: Fence) -> None:
+def test_a_revoked_fence_keeps_the_old_ccache_and_leaves_no_file(path: Path, fence: Fence) -> None:
     path.write_bytes(OLD)
     fence.revoke()
 
@@ -135,7 +133,7 @@ def test_a_revoked_fence_keeps_the_old_one_and_leaves_nothing(path: Path, fence:
     assert ["ccache"] == os.listdir(path.parent)
 
 
-def test_what_fails_in_between_leaves_nothing(path: Path) -> None:
+def test_a_failure_while_staging_leaves_no_file(path: Path) -> None:
     path.write_bytes(OLD)
 
     with pytest.raises(LookupError), Staging(str(path), 0o640, Fence()):
@@ -145,13 +143,13 @@ def test_what_fails_in_between_leaves_nothing(path: Path) -> None:
 
 
 def leave(path: Path, name: str) -> Path:
-    """Leave what a killed process leaves."""
+    """Create the file that a killed process leaves."""
     left = path.with_name(f".{path.name}.{name}.new")
     left.write_bytes(bytes(4096))
     return left
 
 
-def test_what_a_killed_process_left_goes(path: Path, fence: Fence, log: Log) -> None:
+def test_removes_the_file_that_a_killed_process_left(path: Path, fence: Fence, log: Log) -> None:
     left = leave(path, "0123456789abcdef")
 
     publish(path, NEW, fence)
@@ -160,10 +158,10 @@ def test_what_a_killed_process_left_goes(path: Path, fence: Fence, log: Log) -> 
     assert [str(left)] == [e["path"] for e in log.events("leftover_removed")]
 
 
-def test_a_file_system_that_counts_no_links_is_as_good_as_any(
+def test_publishes_on_a_file_system_that_does_not_count_links(
     path: Path, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As FUSE has some: a file there seems removed as soon as it is made."""
+    """On some FUSE file systems, a new file has no links, as if it were already removed."""
     fstat, asked = os.fstat, 0
 
     def without_links(fd: int) -> os.stat_result:
@@ -181,7 +179,7 @@ def test_a_file_system_that_counts_no_links_is_as_good_as_any(
     assert ["ccache"] == os.listdir(path.parent)
 
 
-def test_what_another_process_uses_stays(path: Path, fence: Fence) -> None:
+def test_keeps_a_staging_file_that_another_process_has_locked(path: Path, fence: Fence) -> None:
     left = leave(path, "0123456789abcdef")
     with left.open("rb") as used:
         fcntl.flock(used, fcntl.LOCK_EX)
@@ -193,9 +191,9 @@ def test_what_another_process_uses_stays(path: Path, fence: Fence) -> None:
 
 
 @pytest.mark.parametrize("name", ["ccache", "[a]*?"])
-def test_files_of_others_stay(tmp_path: Path, fence: Fence, name: str) -> None:
+def test_keeps_files_that_other_processes_own(tmp_path: Path, fence: Fence, name: str) -> None:
     others = {f"{name}.new", f".{name}", ".other.0123.new", "keytab", f".{name}.0123.old"}
-    others |= {".a.0123.new"}  # no pattern is made of the name
+    others |= {".a.0123.new"}  # the name must not act as a glob pattern
     for other in others:
         (tmp_path / other).write_bytes(b"")
     leave(tmp_path / name, "0123456789abcdef")
@@ -205,8 +203,8 @@ def test_files_of_others_stay(tmp_path: Path, fence: Fence, name: str) -> None:
     assert {name, *others} == set(os.listdir(tmp_path))
 
 
-def test_many_publish_at_once_and_nobody_fails(path: Path, fence: Fence) -> None:
-    """No lock and no common name: each replaces the whole."""
+def test_concurrent_writers_never_fail_or_mix_their_ccaches(path: Path, fence: Fence) -> None:
+    """They share no lock and no file name: each replaces the whole ccache."""
     contents = [bytes([65 + number]) * 2000 for number in range(4)]
     failures: list[BaseException] = []
 
@@ -236,14 +234,14 @@ def refused(path: Path) -> SidecarError:
     return raised(SidecarError, Staging(str(path), 0o640, Fence()).__enter__)
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_reports_a_missing_folder(tmp_path: Path) -> None:
     error = refused(tmp_path / "missing" / "ccache")
 
     assert "ccache_missing" == error.reason
     assert str(tmp_path / "missing") in error.message
 
 
-def test_a_folder_that_may_not_be_written_is_named(path: Path) -> None:
+def test_reports_a_folder_that_is_not_writable(path: Path) -> None:
     with as_nobody():
         error = refused(path)
 
@@ -252,7 +250,7 @@ def test_a_folder_that_may_not_be_written_is_named(path: Path) -> None:
     assert "KERBEROS_CCACHE" in error.advice
 
 
-def test_a_sticky_folder_with_the_ccache_of_another_is_named(path: Path, fence: Fence) -> None:
+def test_reports_a_sticky_folder_with_another_users_ccache(path: Path, fence: Fence) -> None:
     path.write_bytes(OLD)
     open_way(path.parent)
     path.parent.chmod(0o1777)
@@ -277,7 +275,7 @@ def test_a_sticky_folder_with_the_ccache_of_another_is_named(path: Path, fence: 
         (errno.EISDIR, "ccache_failed"),
     ],
 )
-def test_each_error_of_the_file_system_has_its_reason(number: int, reason: str) -> None:
+def test_each_file_system_error_has_its_reason(number: int, reason: str) -> None:
     assert reason == explain_os_error(OSError(number, os.strerror(number)), "/cc/ccache").reason
 
 
@@ -309,10 +307,10 @@ print(-grown, len(os.listdir(descriptors)) - opened)
 """
 
 
-def test_publishing_again_and_again_takes_no_memory_and_no_descriptor(path: Path) -> None:
-    """In a process of its own, where nothing else allocates or opens."""
+def test_repeated_publishing_leaks_no_memory_and_no_descriptors(path: Path) -> None:
+    """In a separate process, where nothing else allocates memory or opens files."""
     out = subprocess.check_output([sys.executable, "-c", MEASURED, str(path)], text=True)
 
     memory_bytes, descriptors = map(int, out.splitlines()[-1].split())
-    assert memory_bytes < 30_000  # `glob` would remember 1 KiB for each of the 60
+    assert memory_bytes < 30_000  # `glob` would cache 1 KiB for each of the 60
     assert 0 == descriptors

@@ -1,3 +1,3 @@
 """
-The program of `make mutants`: runs the tests against code that is wrong on purpose.
+The program of `make mutants`: it runs the tests against code with deliberate faults.
 """

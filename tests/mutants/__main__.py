@@ -38,7 +38,7 @@ def stages(file: str) -> list[list[str]]:
     Return the stages for a file, as arguments of pytest.
 
     First its own tests, then those of its folder, those of its package (for the runtime, those of
-    every sidecar), and last whole processes. A stage without new tests is empty.
+    every sidecar), and last the scenarios. A stage without new tests is empty.
     """
     project, _, *inner = file.removeprefix("sidecars/").split("/")
     inside = Path(*inner)
@@ -65,7 +65,7 @@ def stages(file: str) -> list[list[str]]:
 
 class Trial:
     """
-    Tries faults, two in parallel, each in a copy of the tree.
+    Tries faults, two in parallel, each in its own copy of the tree.
     """
 
     def __init__(self, most_stages: int) -> None:

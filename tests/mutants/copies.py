@@ -1,9 +1,9 @@
 """
-Copies of the tree in which the tests run with one fault at a time.
+Copies of the tree, in which the tests run with one fault at a time.
 
-The tests start sidecars by the console scripts beside their own interpreter, and sidecars start
-children with `-I`. So each copy has its own environment, in which every process finds the copy's
-code; third-party packages are those of `.venv`.
+The tests start sidecars with the console scripts next to their interpreter, and sidecars start
+children with `-I`. So each copy has its own environment, in which every process imports the copy's
+code; third-party packages come from `.venv`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Copy:
     def _write(self, file: str, content: bytes) -> None:
         path = self.root / file
         path.write_bytes(content)
-        # Python checks compiled code with the source's mtime in whole seconds and its size.
+        # Python compares compiled code with the size of the source and its mtime in whole seconds.
         self._written += 1
         moment = 1_000_000_000 + self._written
         os.utime(path, (moment, moment))
@@ -126,7 +126,7 @@ class Copy:
 
     def _end_processes(self) -> None:
         """
-        Kill processes that the tests left, found through the unique name of this copy.
+        Kill processes that the tests left, found by the unique path of this copy.
         """
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError):

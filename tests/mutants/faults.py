@@ -1,5 +1,5 @@
 """
-Faults in the product's code: mutations of its syntax by operators, and planted faults.
+Faults in the product's code: syntax mutations by operators, and planted faults.
 
 Texts are never mutated: docstrings, log lines, help and advice are for people, not for tests.
 """
@@ -56,7 +56,7 @@ class Fault:
     @property
     def key(self) -> tuple[str, str, str, str]:
         """
-        A key that stays the same as long as the text of the line does, even if the line moves.
+        A key that does not change while the text of the line stays the same, even if it moves.
         """
         return self.file, self.function, self.operator, self.line
 

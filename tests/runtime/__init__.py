@@ -1,1 +1,1 @@
-"""The shared runtime: one test file for each of its modules."""
+"""The shared runtime: one or more test files for each module."""

@@ -1,5 +1,5 @@
 """
-The fixtures of the runtime's tests.
+Fixtures for the tests of the runtime.
 """
 
 from tests.runtime.door import knock

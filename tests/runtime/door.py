@@ -1,5 +1,5 @@
 """
-A gate for a folder, with a real program.
+A gate that runs a real program on a folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class Door:
-    """
-    A gate for a folder, with its clock, metrics and fence.
-    """
+    """A gate for a folder, with its clock, metrics and fence."""
 
     def __init__(
         self, folder: Path, check: Check, timeout_seconds: float, variables: Sequence[str]
@@ -38,9 +36,7 @@ class Door:
         return self.gate.judge(revision, str(self.folder), changed, self.fence)
 
     def findings(self, changed: Sequence[str] = ()) -> list[Finding]:
-        """
-        Return the findings; empty if the folder is accepted.
-        """
+        """Return the findings; empty if the folder is accepted."""
         refused = self.judge(changed=changed)
         return list(refused.findings) if refused else []
 
@@ -58,9 +54,7 @@ Knock = Callable[..., Door]
 
 @pytest.fixture
 def knock(tmp_path: Path) -> Knock:
-    """
-    Create a gate with a shell script, or with `grammar` one with the syntax check.
-    """
+    """A factory of gates: with a shell script, or with the syntax check if `grammar` is given."""
     folder = tmp_path / "candidate"
     folder.mkdir()
 
@@ -82,7 +76,5 @@ def is_alive(pid: int) -> bool:
 
 
 def pid_in(file: Path) -> int:
-    """
-    Return the process id that a script wrote to a file.
-    """
+    """Return the process id that a script wrote to a file."""
     return int(wait_until(lambda: file.exists() and file.read_text().strip(), f"{file} is there"))

@@ -1,7 +1,7 @@
 """
 The real loop in this process's main thread, with a scripted sidecar and short waits.
 
-Signals are sent only from within cycles, when the loop's own handlers are installed.
+Tests send signals only after the first cycle has started: the loop's handlers are installed then.
 """
 
 import os
@@ -27,7 +27,7 @@ REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", 
 REFUSED = Outcome("refused", "r1", problem=REFUSAL)
 SETTLING = Outcome("settling", "r1")
 PATIENCE_SECONDS = 60
-# Waits in hundredths of a second instead of seconds.
+# The waits of `Pace`, a fraction of a second long.
 QUICK = Pace(
     Backoff(base_seconds=0.02, cap_seconds=0.1, floor_seconds=0.01),
     waiting_retry_seconds=0.05,
@@ -38,9 +38,7 @@ RESULTS = ("changed", "unchanged", "partial", "waiting", "settling", "refused", 
 
 @dataclass
 class Run:
-    """
-    A loop with its health, metrics and events.
-    """
+    """A loop with its scripted sidecar, settings, health and metrics."""
 
     sidecar: Script
     settings: CommonSettings
@@ -52,9 +50,7 @@ class Run:
     _is_late: bool = False
 
     def __call__(self) -> int:
-        """
-        Run the loop until it ends; after the deadline, SIGTERM ends it.
-        """
+        """Run the loop and return its exit code; fail if it does not end before the deadline."""
         self.loop = Loop(
             self.sidecar, self.settings, self.health, self.metrics, self.glances, self.pace
         )
@@ -76,9 +72,7 @@ class Run:
             self()
 
     def until(self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)) -> None:
-        """
-        Run until that many cycles are recorded; then `act`, in another thread, ends the loop.
-        """
+        """Run until `act`, called from another thread after that many cycles, ends the loop."""
         thread = when_idle(self, results, act)
         assert self() == EXIT_DONE
         thread.join()
@@ -92,16 +86,12 @@ class Run:
 
 
 def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:
-    """
-    Describe a loop; `changes` are fields of `CommonSettings`; the interval defaults to an hour.
-    """
+    """Return an unstarted loop; `changes` are settings, and the interval defaults to an hour."""
     return Run(Script(*steps), replace(settings_of(JITTER="0"), **changes), pace=pace)
 
 
 def failing_for(seconds: float) -> Pace:
-    """
-    Return a pace as `QUICK`, but with this wait after failures.
-    """
+    """Return the pace `QUICK`, but with at least this wait after failures."""
     return replace(QUICK, backoff=Backoff(floor_seconds=seconds))
 
 
@@ -110,9 +100,7 @@ def send(number: signal.Signals) -> None:
 
 
 def hear(log: Log, number: signal.Signals) -> None:
-    """
-    Send a signal and wait until the loop has received it.
-    """
+    """Send a signal and wait until the loop has received it."""
     count = len(log.events("signal_received"))
     send(number)
     wait_until(
@@ -121,9 +109,7 @@ def hear(log: Log, number: signal.Signals) -> None:
 
 
 def when_idle(one: Run, results: int, act: Callable[[], object]) -> threading.Thread:
-    """
-    Run `act` in another thread once that many cycles are recorded.
-    """
+    """Run `act` in another thread once that many cycles are recorded."""
 
     def wait() -> None:
         wait_until(lambda: sum(map(one.count, RESULTS)) >= results, "the cycles", PATIENCE_SECONDS)
@@ -135,9 +121,7 @@ def when_idle(one: Run, results: int, act: Callable[[], object]) -> threading.Th
 
 
 def seconds_left(one: Run, results: int) -> float | None:
-    """
-    Run a loop until that many cycles are recorded; return the seconds until the next one.
-    """
+    """Run a loop for that many cycles; return the seconds until the next one."""
     left: list[float | None] = []
 
     def look() -> None:
@@ -150,8 +134,6 @@ def seconds_left(one: Run, results: int) -> float | None:
 
 
 def waits(event: threading.Event) -> Outcome:
-    """
-    Return a cycle that hangs until an event.
-    """
+    """Hang until an event, then return a changed outcome."""
     assert event.wait(PATIENCE_SECONDS)
     return CHANGED

@@ -1,5 +1,5 @@
 """
-Shared support for the runtime's tests: the log as it is written, and a scripted sidecar.
+Support for the tests of the runtime: the written log, and a scripted sidecar.
 """
 
 import io
@@ -26,32 +26,24 @@ WAITING = Outcome("waiting")
 
 
 class Log:
-    """
-    The JSON lines that were written since the fixture started.
-    """
+    """The JSON lines that were written since the fixture started."""
 
     def __init__(self, stream: io.StringIO) -> None:
         self._stream = stream
 
     def events(self, name: str | None = None) -> list[Event]:
-        """
-        Return all lines, or those with this event name.
-        """
+        """Return all lines, or those with this event name."""
         lines = [json.loads(line) for line in self._stream.getvalue().splitlines()]
         return [line for line in lines if name is None or line["event"] == name]
 
     def text(self) -> str:
-        """
-        Return the raw text of the container's log.
-        """
+        """Return the raw text of the container's log."""
         return self._stream.getvalue()
 
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """
-    Restore pytest's own handlers afterwards.
-    """
+    """Restore the root logger's handlers and level afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -61,30 +53,24 @@ def handlers_kept() -> Iterator[None]:
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    """
-    Provide the log of the code under test, from level debug on.
-    """
+    """The log of the code under test, from level debug on."""
     stream = io.StringIO()
     with handlers_kept():
         logs.configure("debug", "json", stream)
-        # Clients and commands of the tests would otherwise log thousands of lines.
+        # At level debug, botocore logs thousands of lines.
         logging.getLogger("botocore").setLevel(logging.INFO)
         yield Log(stream)
 
 
 @pytest.fixture
 def fence() -> Fence:
-    """
-    Provide a fence that is not revoked.
-    """
+    """A fence that is not revoked."""
     return Fence()
 
 
 @pytest.fixture
 def revoked() -> Fence:
-    """
-    Provide a fence that is already revoked.
-    """
+    """A fence that is already revoked."""
     fence = Fence()
     fence.revoke()
     return fence
@@ -92,21 +78,17 @@ def revoked() -> Fence:
 
 @pytest.fixture
 def clock() -> Clock:
-    """
-    Provide a clock that the test controls.
-    """
+    """A clock that the test controls."""
     return Clock()
 
 
 class Stop(BaseException):
-    """
-    Ends a loop from within a cycle, like any exception that is not an `Exception`.
-    """
+    """Ends a loop when a cycle raises it, like any exception that is not an `Exception`."""
 
 
 class Script:
     """
-    A sidecar whose cycles follow a script, one step each; after the last step it stops.
+    A sidecar whose cycles follow a script, one step each; after the last step it raises `Stop`.
 
     A step is an outcome to return, an exception to raise, or a function to call.
     """
@@ -117,16 +99,12 @@ class Script:
         self.sessions: list[ScriptSession] = []
 
     def begin(self) -> "ScriptSession":
-        """
-        Return another session; all sessions follow the same script.
-        """
+        """Return another session; all sessions follow the same script."""
         self.sessions.append(ScriptSession(self))
         return self.sessions[-1]
 
     def step(self, fence: Fence) -> Outcome:
-        """
-        Run the next step.
-        """
+        """Run the next step."""
         self.cycles += 1
         if not self._steps:
             raise Stop
@@ -136,45 +114,33 @@ class Script:
         return step(fence) if callable(step) else step
 
     def readiness(self) -> Readiness:
-        """
-        Return ready, since 1970.
-        """
+        """Return that it is ready, published one second after the epoch."""
         return Readiness(True, "r1", 1.0)
 
     def details(self) -> dict[str, object]:
-        """
-        Return no additional facts.
-        """
+        """Return no facts."""
         return {}
 
 
 class ScriptSession:
-    """
-    The session of a script.
-    """
+    """The session of a script."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
         self.is_closed = False
 
     def cycle(self, fence: Fence) -> Outcome:
-        """
-        Run one cycle.
-        """
+        """Run the next step of the script."""
         assert not self.is_closed
         return self._script.step(fence)
 
     def close(self) -> None:
-        """
-        Record the close.
-        """
+        """Record that it was closed."""
         self.is_closed = True
 
 
 def settings_of(**environment: str) -> CommonSettings:
-    """
-    Return the common settings with these variables; names are without prefix.
-    """
+    """Return the common settings with these variables, without prefix; INTERVAL defaults to 1h."""
     environ = {"INTERVAL": environment.pop("INTERVAL", "1h"), "X_HTTP_BIND": "127.0.0.1:0"}
     environ |= {f"X_{name}": value for name, value in environment.items()}
     settings, _ = load(CommonSettings, "X_", environ, instead={})

@@ -1,5 +1,5 @@
 """
-A sidecar with given facts, for tests of their display.
+A sidecar with fixed facts, for the tests that show them.
 """
 
 from sidecar_runtime.health import Readiness
@@ -17,9 +17,7 @@ ABOUT = About(
 
 
 class Sidecar(Script):
-    """
-    A sidecar with given facts.
-    """
+    """A sidecar that returns the given readiness and details."""
 
     def __init__(self, readiness: Readiness, details: dict[str, object] | None = None) -> None:
         super().__init__()

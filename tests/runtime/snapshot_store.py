@@ -1,5 +1,5 @@
 """
-A root with a snapshot store, on a real file system.
+A target folder with a snapshot store, on a real file system.
 """
 
 import os
@@ -17,9 +17,7 @@ STORE = "own/store"
 
 
 class Shelf:
-    """
-    A root with its store, and operations of a process on them.
-    """
+    """A target folder with its store, and operations of a process on them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -30,16 +28,12 @@ class Shelf:
         self.store_fd = os.open(self.store, os.O_RDONLY)
 
     def begin(self, **changes: Any) -> Snapshots:
-        """
-        Open the store as a new process does.
-        """
+        """Return the snapshots of the store, as a new process opens it."""
         arguments = {"retain_count": 2, "retain_seconds": 600.0, "fsync": False} | changes
         return Snapshots(self.root_fd, self.store_fd, STORE, link="current", **arguments)
 
     def make(self, *revisions: str, **changes: Any) -> Snapshots:
-        """
-        Show revisions one after the other; each contains its own name.
-        """
+        """Add and show revisions one after the other; the file of each contains its name."""
         snapshots = self.begin(**changes)
         for revision in revisions:
             snapshots.add(revision, filling(revision), Fence())
@@ -47,16 +41,12 @@ class Shelf:
         return snapshots
 
     def age(self, revision: str, seconds: float) -> None:
-        """
-        Set how long ago a snapshot was replaced.
-        """
+        """Set how long ago a snapshot was replaced."""
         at = time.time() - seconds
         os.utime(self.store / revision, (at, at))
 
     def names(self) -> set[str]:
-        """
-        Return all entries of the store.
-        """
+        """Return all entries of the store."""
         return set(os.listdir(self.store))
 
     def close(self) -> None:
@@ -72,9 +62,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 
 
 def filling(content: str) -> Callable[[int], None]:
-    """
-    Return a function that fills a snapshot with one file.
-    """
+    """Return a function that fills a snapshot with one file."""
 
     def fill(folder: int) -> None:
         fd = os.open("a.py", os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=folder)
@@ -85,7 +73,5 @@ def filling(content: str) -> Callable[[int], None]:
 
 
 def pruned(snapshots: Snapshots) -> set[str]:
-    """
-    Prune, with the current revision as the published one; return the remaining snapshots.
-    """
+    """Prune as if the current revision were the published one; return the kept snapshots."""
     return set(snapshots.prune(snapshots.current(), Fence()))

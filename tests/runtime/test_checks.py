@@ -1,5 +1,5 @@
 """
-The lines of a `check` command, and its exit code.
+The output of a `check` command, and its exit code.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ GOOD = Readiness(True, "r1", 5.0)
 THROTTLED = LastError("throttled", "slow down", "Ask less.", 0.0)
 
 
-def test_a_line_has_mark_name_and_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_say_prints_mark_name_and_text(capsys: pytest.CaptureFixture[str]) -> None:
     say("ok", "KDC", "gave a ticket")
     say("", "", "in 0.1 s")
 
@@ -35,13 +35,13 @@ def test_a_line_has_mark_name_and_text(capsys: pytest.CaptureFixture[str]) -> No
     )
 
 
-def test_what_a_server_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_say_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     say("ok", "DAG a\x1b[2J", "x.py\r  FAIL \udcff")
 
     assert "  ok    DAG a\\x1b[2J   x.py\\r  FAIL \\udcff\n" == capsys.readouterr().out
 
 
-def test_a_failure_names_reason_and_advice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fail_prints_reason_and_advice(capsys: pytest.CaptureFixture[str]) -> None:
     is_fine = fail("ccache", SidecarError("ccache_full", "there is no room", "Enlarge it."))
     said = capsys.readouterr().out
 
@@ -51,7 +51,7 @@ def test_a_failure_names_reason_and_advice(capsys: pytest.CaptureFixture[str]) -
     ]
 
 
-def test_each_setting_that_is_wrong_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fail_prints_one_line_for_each_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
     fail("airflow", SettingsError([Problem("A", "1", "is odd"), Problem("B", "", "is missing")]))
 
     assert ["FAIL airflow A='1' is odd", "FAIL airflow B='' is missing"] == [
@@ -60,11 +60,11 @@ def test_each_setting_that_is_wrong_has_a_line(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(("results", "code"), [([True, True], 0), ([True, False], 3), ([], 0)])
-def test_one_failure_makes_the_exit_code_3(results: list[bool], code: int) -> None:
+def test_the_exit_code_is_3_if_any_check_fails(results: list[bool], code: int) -> None:
     assert code == exit_code(results)
 
 
-# --- what a daemon says of itself
+# --- the state of a running daemon
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def running(
     silent_seconds: float = 0.0,
     show_status: bool = True,
 ) -> Iterator[tuple[str, int]]:
-    """Serve the facts as a daemon does; yield its address."""
+    """Serve these facts as a daemon would; yield its address."""
     health = Health(clock := Clock())
     if error:
         health.record(PastCycle(0, 0, "error", error.reason, {}), error)
@@ -123,7 +123,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     ],
     ids=["good", "failing", "a part", "nothing", "all of it", "not alive"],
 )
-def test_beside_a_daemon_the_check_is_as_good_as_that(
+def test_check_reports_the_state_of_a_running_daemon(
     capsys: pytest.CaptureFixture[str],
     log: Log,
     show_status: bool,
@@ -141,10 +141,10 @@ def test_beside_a_daemon_the_check_is_as_good_as_that(
 
 
 @pytest.mark.parametrize("holder", [{}, HERE], ids=["nobody", "holder"])
-def test_a_daemon_that_takes_a_connection_and_is_silent_fails(
+def test_check_fails_if_the_daemon_accepts_connections_but_does_not_answer(
     capsys: pytest.CaptureFixture[str], holder: dict[str, object]
 ) -> None:
-    """It is stopped or hangs: only the kernel accepts connections."""
+    """A stopped or hung daemon: only the kernel accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = silent.getsockname()
         assert not daemon("box-sync", "box://source", address, holder, patience_seconds=0.2)
@@ -153,7 +153,7 @@ def test_a_daemon_that_takes_a_connection_and_is_silent_fails(
     assert said == lines(capsys)[0]
 
 
-def test_a_daemon_of_another_source_is_not_asked_further(
+def test_check_succeeds_with_a_hint_if_the_daemon_serves_another_source(
     capsys: pytest.CaptureFixture[str], log: Log
 ) -> None:
     with running(Readiness(False, problem="nothing yet")) as address:
@@ -174,7 +174,7 @@ def test_a_daemon_of_another_source_is_not_asked_further(
     ],
     ids=["nobody", "here", "at any port", "in another pod"],
 )
-def test_who_holds_the_target_here_must_answer(
+def test_check_fails_only_if_a_reachable_lock_holder_does_not_answer(
     capsys: pytest.CaptureFixture[str], holder: dict[str, object], has_port: bool, mark: str
 ) -> None:
     """A daemon in another pod cannot answer, and neither can one on an unknown port."""
@@ -189,7 +189,7 @@ def test_who_holds_the_target_here_must_answer(
 
 
 @pytest.mark.parametrize("body", [b"hello", b"[]", json.dumps({"ready": True}).encode()])
-def test_what_is_no_daemon_of_ours_counts_as_nobody(
+def test_check_ignores_an_http_server_that_is_not_a_sidecar(
     capsys: pytest.CaptureFixture[str], body: bytes
 ) -> None:
     class Other(LoopbackServer):

@@ -27,18 +27,14 @@ FAMILY = (
 
 
 class Slow(list[str]):
-    """
-    Receives lines more slowly than they arrive.
-    """
+    """A list that receives lines more slowly than they arrive."""
 
     def append(self, line: str) -> None:
         sum(range(200))
 
 
 class Listener:
-    """
-    Collects the output of a program, and can ask for its end.
-    """
+    """Collects the output of a program, and can end it through `watch`."""
 
     def __init__(self) -> None:
         self.fence = Fence()
@@ -77,7 +73,7 @@ def one() -> Listener:
     return Listener()
 
 
-def test_hands_on_lines_and_the_exit_code(one: Listener) -> None:
+def test_run_passes_on_output_lines_and_the_exit_code(one: Listener) -> None:
     ended = one.run("import sys; print('a\\nb'); print('c', end='', file=sys.stderr); sys.exit(7)")
 
     assert (7, ["a", "b"], ["c"]) == (ended.code, one.out, one.err)
@@ -89,36 +85,34 @@ def test_measures_cpu_time() -> None:
     assert 0.25 < ended.cpu_seconds < ended.seconds + 0.1
 
 
-def test_an_endless_line_comes_in_pieces(one: Listener) -> None:
+def test_splits_an_overlong_line_into_pieces(one: Listener) -> None:
     one.run("print('x' * 3_000_000)")
 
     assert len(one.out) > 1
     assert 3_000_000 == len("".join(one.out))
 
 
-def test_a_long_line_stays_whole(one: Listener) -> None:
-    """
-    The grants of the default roles are a single line, longer than a pipe's capacity.
-    """
+def test_keeps_a_line_longer_than_a_pipe_in_one_piece(one: Listener) -> None:
+    """sync-perm reports the default roles' grants in one line, longer than a pipe's capacity."""
     one.run("print('x' * 200_000)")
 
     assert [200_000] == [len(line) for line in one.out]
 
 
-def test_the_deadline_ends_one_that_never_stops_talking(one: Listener) -> None:
+def test_the_deadline_ends_a_process_with_endless_output(one: Listener) -> None:
     one.out = Slow()
 
     with pytest.raises(DeadlinePassed):
         one.run("while True: print('x\\n' * 30_000)", deadline_seconds=0.5)
 
 
-def test_output_that_is_no_text_does_no_harm(one: Listener) -> None:
+def test_replaces_undecodable_output_bytes(one: Listener) -> None:
     one.run("import os; os.write(1, b'\\xff\\n')")
 
     assert ["�"] == one.out
 
 
-def test_the_deadline_kills_the_whole_family(one: Listener) -> None:
+def test_the_deadline_kills_the_whole_process_group(one: Listener) -> None:
     with pytest.raises(DeadlinePassed):
         one.run(FAMILY, deadline_seconds=1.5)
 
@@ -126,7 +120,7 @@ def test_the_deadline_kills_the_whole_family(one: Listener) -> None:
     one.end_all_as_it_is()
 
 
-def test_what_the_watch_raises_kills_the_whole_family(one: Listener) -> None:
+def test_an_exception_from_watch_kills_the_whole_process_group(one: Listener) -> None:
     one.stop = ConnectionError("lost")
 
     with pytest.raises(ConnectionError, match="lost"):
@@ -135,7 +129,7 @@ def test_what_the_watch_raises_kills_the_whole_family(one: Listener) -> None:
     one.end_all_as_it_is()
 
 
-def test_a_revoked_fence_kills_at_once(one: Listener) -> None:
+def test_revoking_the_fence_kills_the_process(one: Listener) -> None:
     thread = threading.Thread(
         target=lambda: (wait_until(lambda: one.out, "it started"), one.fence.revoke())
     )
@@ -147,7 +141,7 @@ def test_a_revoked_fence_kills_at_once(one: Listener) -> None:
     assert -9 == ended.code
 
 
-def test_a_revoked_fence_starts_nothing(one: Listener, tmp_path: Path) -> None:
+def test_starts_no_process_under_a_revoked_fence(one: Listener, tmp_path: Path) -> None:
     one.fence.revoke()
 
     with pytest.raises(CycleAbandoned):
@@ -156,14 +150,14 @@ def test_a_revoked_fence_starts_nothing(one: Listener, tmp_path: Path) -> None:
     assert [] == os.listdir(tmp_path)
 
 
-def test_a_leftover_that_holds_the_pipes_is_not_waited_for(one: Listener) -> None:
+def test_does_not_wait_for_an_orphan_that_holds_the_pipes(one: Listener) -> None:
     ended = one.run("import os, time\nif not os.fork(): time.sleep(600)\nprint('done', flush=True)")
 
     assert (0, ["done"]) == (ended.code, one.out)
 
 
-def test_a_fence_that_lives_on_holds_no_process_that_has_ended() -> None:
-    """A hook runs repeatedly with the fence of the whole process."""
+def test_a_fence_keeps_no_reference_to_an_ended_process() -> None:
+    """A hook runs repeatedly with one fence, which lasts as long as the process."""
     one = Listener()
     processes = [child.start([sys.executable, "-c", "print('done')"], {}, "/")]
     ended = weakref.ref(processes[0])
@@ -193,7 +187,7 @@ def ask(script: str, question: bytes = b"", *, is_head_kept: bool = False) -> tu
         ("echo a; echo b >&2; exit 3", (b"a\nb\n", 3)),
         ("exec true", (b"", 0)),
         ("head -c 10; exec <&-; sleep 0.1", (b"x" * 10, 0)),
-        # It writes while it reads: a parent that writes all input first would wait forever.
+        # It writes while it reads: a parent that wrote all input first would wait forever.
         ("tee /dev/stderr", (b"x" * child.KEPT_BYTES, 0)),
         ("exec <&- >&- 2>&-; sleep 0.3; exit 4", (b"", 4)),
         ("sleep 600 & exit 5", (b"", 5)),
@@ -208,14 +202,14 @@ def ask(script: str, question: bytes = b"", *, is_head_kept: bool = False) -> tu
         "leaves one",
     ],
 )
-def test_a_question_is_answered_when_the_program_itself_has_ended(
+def test_ask_returns_output_and_exit_code_when_the_program_ends(
     script: str, answer: tuple[bytes, int]
 ) -> None:
     assert answer == ask(script, b"x" * 1_000_000)
 
 
 @pytest.mark.parametrize(("is_head_kept", "kept"), [(True, b"a"), (False, b"z")])
-def test_of_a_long_answer_one_end_is_kept(is_head_kept: bool, kept: bytes) -> None:
+def test_ask_keeps_the_chosen_end_of_a_long_answer(is_head_kept: bool, kept: bytes) -> None:
     question = b"a" * child.KEPT_BYTES + b"z" * child.KEPT_BYTES
 
     assert (kept * child.KEPT_BYTES, 0) == ask("cat", question, is_head_kept=is_head_kept)

@@ -18,7 +18,7 @@ from sidecar_runtime.settings import CommonSettings
         ("--help", "also reads: OTHER\n"),
     ],
 )
-def test_says_what_it_is_without_any_setting(
+def test_version_and_help_work_without_settings(
     argument: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="0"):
@@ -28,7 +28,7 @@ def test_says_what_it_is_without_any_setting(
 
 
 @pytest.mark.parametrize("arguments", [["--bucket", "x"], ["check", "--interval=5"]])
-def test_says_where_settings_come_from(
+def test_an_option_is_rejected_with_a_hint_at_environment_variables(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = some_parser()

@@ -1,5 +1,5 @@
 """
-Signals before the loop takes over.
+Signals before the loop handles them, and the imports of a start.
 """
 
 import signal
@@ -28,7 +28,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_end_of_a_daemon_is_a_success_from_the_first_moment(number: signal.Signals) -> None:
+def test_a_signal_during_startup_ends_a_daemon_with_code_0(number: signal.Signals) -> None:
     with start("--verbose") as process:
         process.send_signal(number)
 
@@ -36,15 +36,17 @@ def test_the_end_of_a_daemon_is_a_success_from_the_first_moment(number: signal.S
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_end_of_a_command_is_no_success(number: signal.Signals) -> None:
-    """A stopped publish has published nothing, and CI must not continue as if it had."""
+def test_a_signal_during_startup_ends_a_command_with_128_plus_its_number(
+    number: signal.Signals,
+) -> None:
+    """A stopped publish has published nothing: CI must not continue as if it had."""
     with start("--output=json", "publish", "dags") as process:
         process.send_signal(number)
 
         assert process.wait(10) == 128 + number
 
 
-def test_a_request_for_a_cycle_does_not_end_it() -> None:
+def test_sighup_during_startup_does_not_end_the_process() -> None:
     with start() as process:
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
@@ -59,9 +61,7 @@ import_structlog()
 
 
 def loaded(program: str, *names: str) -> list[str]:
-    """
-    Run a program, and return which of these modules are loaded at its end.
-    """
+    """Run a program; return which of these modules are loaded at its end."""
     code = f"import sys\n{program}\nprint(*(name for name in {names!r} if name in sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return out.stdout.split()
@@ -70,7 +70,9 @@ def loaded(program: str, *names: str) -> list[str]:
 @pytest.mark.parametrize(
     ("sidecar", "metrics"), [("git_sync_wrapper", "WrapperMetrics"), ("s3_sync", "SyncMetrics")]
 )
-def test_a_one_shot_imports_no_server(sidecar: str, metrics: str) -> None:
+def test_a_one_shot_imports_no_http_server_metrics_client_or_botocore(
+    sidecar: str, metrics: str
+) -> None:
     program = (
         f"import {sidecar}.command, sidecar_runtime.process\n"
         f"from {sidecar}.metrics import {metrics}\n"
@@ -83,14 +85,14 @@ def test_a_one_shot_imports_no_server(sidecar: str, metrics: str) -> None:
     assert [] == loaded(program, *heavy, f"{sidecar}.check")
 
 
-def test_costs_no_heavy_import() -> None:
+def test_the_entry_point_has_no_heavy_imports() -> None:
     program = "import s3_sync.__main__, sidecar_runtime.entry"
     heavy = ["apscheduler", "structlog", "asyncio", "prometheus_client", "botocore", "httptools"]
 
     assert [] == loaded(program, *heavy, "ssl")
 
 
-def test_a_start_imports_neither_commands_nor_a_source_before_it_is_known() -> None:
+def test_s3_sync_imports_argparse_publisher_and_sources_only_when_needed() -> None:
     late = ["argparse", "s3_sync.publisher", "s3_sync.listing.source", "s3_sync.release.source"]
 
     assert [] == loaded("import s3_sync.command", *late)
@@ -98,22 +100,22 @@ def test_a_start_imports_neither_commands_nor_a_source_before_it_is_known() -> N
 
 
 @pytest.mark.parametrize("source", ["listing", "release"])
-def test_a_download_needs_no_module_of_rare_cases(source: str) -> None:
-    """Parsing of mail dates, entities, path objects, and the removal of whole folders."""
+def test_a_download_imports_no_modules_for_rare_cases(source: str) -> None:
+    """These modules parse mail dates and HTML entities, handle paths, and remove folders."""
     program = f"{STRUCTLOG}import s3_sync.command, sidecar_runtime.process, s3_sync.{source}.source"
 
     assert [] == loaded(program, "email", "html", "pathlib", "shutil")
 
 
 @pytest.mark.parametrize("sidecar", ["git_sync_wrapper", "kerberos_sidecar", "sync_perm"])
-def test_only_s3_sync_needs_asyncio(sidecar: str) -> None:
+def test_sidecars_other_than_s3_sync_do_not_import_asyncio(sidecar: str) -> None:
     program = f"{STRUCTLOG}import {sidecar}.command"
 
     assert ["structlog"] == loaded(program, "asyncio", "structlog")
 
 
-def test_a_clone_needs_neither_http_nor_a_cloud() -> None:
-    """git-sync alone talks to the server."""
+def test_a_clone_imports_no_tls_http_or_aws_code() -> None:
+    """Only git-sync itself connects to the server."""
     program = f"{STRUCTLOG}import git_sync_wrapper.command"
     login = [f"git_sync_wrapper.login.{name}" for name in ("askpass", "secrets_manager", "access")]
     aws = "sidecar_runtime.aws.credentials"
@@ -121,7 +123,7 @@ def test_a_clone_needs_neither_http_nor_a_cloud() -> None:
     assert login[2:] == loaded(program, "ssl", "httptools", aws, *login)
 
 
-def test_what_a_start_imports_is_not_looked_through_for_garbage_and_all_else_is(
+def test_garbage_collection_is_off_during_imports_and_ignores_their_objects(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "cheap.py").write_text(
@@ -140,7 +142,7 @@ def test_what_a_start_imports_is_not_looked_through_for_garbage_and_all_else_is(
 
 
 @pytest.mark.parametrize("name", ["rich", "colorama", "asyncio", "uuid"])
-def test_structlog_does_without_what_no_sidecar_needs(name: str) -> None:
+def test_structlog_does_not_import_modules_that_sidecars_do_not_need(name: str) -> None:
     program = (
         f"{STRUCTLOG}import sys, sidecar_runtime.logs\n"
         f"print([one for one in sys.modules if one.split('.')[0] == {name!r}])\n"
@@ -153,7 +155,7 @@ def test_structlog_does_without_what_no_sidecar_needs(name: str) -> None:
     assert (f"[]\n{name}\n", "") == (done.stdout, done.stderr)
 
 
-def test_structlog_gets_what_it_does_without_when_it_asks() -> None:
+def test_structlog_imports_asyncio_when_it_uses_it() -> None:
     program = (
         f"{STRUCTLOG}import sys, structlog\n"
         "as_json = structlog.processors.JSONRenderer()\n"
@@ -170,7 +172,7 @@ def test_structlog_gets_what_it_does_without_when_it_asks() -> None:
     assert 'False\n{"event": "late"}\n' == done.stdout
 
 
-def test_a_module_that_is_there_already_is_left_alone() -> None:
+def test_structlog_uses_a_module_that_is_already_imported() -> None:
     program = (
         f"import asyncio, sys\n{STRUCTLOG}import structlog.stdlib\n"
         "print(structlog.stdlib.asyncio is asyncio is sys.modules['asyncio'])\n"

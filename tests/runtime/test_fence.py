@@ -13,9 +13,7 @@ from tests.support.waiting import wait_until
 
 
 class Publish:
-    """
-    A publish in another thread that stays inside its fence until it is told to end.
-    """
+    """A publish in another thread, inside its fence until :meth:`end`."""
 
     def __init__(self, fence: Fence) -> None:
         self._fence = fence
@@ -39,17 +37,13 @@ class Publish:
 
 @pytest.fixture
 def patient() -> Fence:
-    """
-    Provide a fence that waits for a publish longer than any test takes.
-    """
+    """A fence that waits for a publish longer than any test takes."""
     return Fence(in_flight_seconds=30.0)
 
 
 @pytest.fixture
 def publish() -> Iterator[Callable[[Fence], Publish]]:
-    """
-    Start a publish inside a fence; it ends with the test.
-    """
+    """A function that starts a publish inside a fence; the publish ends with the test."""
     with ExitStack() as stack:
 
         def begin(fence: Fence) -> Publish:
@@ -60,7 +54,7 @@ def publish() -> Iterator[Callable[[Fence], Publish]]:
         yield begin
 
 
-def test_a_publish_that_fails_leaves_the_fence_open_for_the_next(fence: Fence) -> None:
+def test_a_failed_publish_does_not_block_the_next_one(fence: Fence) -> None:
     with pytest.raises(OSError, match="full"), fence:
         raise OSError("full")
 
@@ -68,7 +62,7 @@ def test_a_publish_that_fails_leaves_the_fence_open_for_the_next(fence: Fence) -
         pass
 
 
-def test_a_publish_in_flight_is_waited_for(
+def test_revoke_waits_for_a_publish_in_progress(
     patient: Fence, publish: Callable[[Fence], Publish]
 ) -> None:
     in_flight = publish(patient)
@@ -84,7 +78,7 @@ def test_a_publish_in_flight_is_waited_for(
     assert seen == [True]
 
 
-def test_a_publish_that_is_stuck_is_not_waited_for(
+def test_revoke_does_not_wait_indefinitely_for_a_stuck_publish(
     fence: Fence, publish: Callable[[Fence], Publish]
 ) -> None:
     in_flight = publish(fence)
@@ -97,7 +91,7 @@ def test_a_publish_that_is_stuck_is_not_waited_for(
         pytest.fail("published after the end")
 
 
-def test_a_publish_that_waited_for_its_turn_does_not_begin_after_the_revocation(
+def test_a_publish_that_waited_for_another_is_abandoned_after_revoke(
     fence: Fence, publish: Callable[[Fence], Publish]
 ) -> None:
     in_flight = publish(fence)
@@ -119,10 +113,10 @@ def test_a_publish_that_waited_for_its_turn_does_not_begin_after_the_revocation(
     assert came == ["abandoned"]
 
 
-def test_tells_before_it_waits(patient: Fence, publish: Callable[[Fence], Publish]) -> None:
-    """
-    The callback ends a publish that hangs on the network or on a child.
-    """
+def test_revoke_calls_back_before_it_waits(
+    patient: Fence, publish: Callable[[Fence], Publish]
+) -> None:
+    """The callback can end a publish that hangs on the network or on a child."""
     in_flight = publish(patient)
     patient.on_revoke(in_flight.may_end.set)
 
@@ -131,7 +125,7 @@ def test_tells_before_it_waits(patient: Fence, publish: Callable[[Fence], Publis
     assert in_flight.has_ended
 
 
-def test_tells_at_once_who_asks_too_late(fence: Fence) -> None:
+def test_on_revoke_calls_back_immediately_if_already_revoked(fence: Fence) -> None:
     told: list[str] = []
     fence.revoke()
 
@@ -140,7 +134,7 @@ def test_tells_at_once_who_asks_too_late(fence: Fence) -> None:
     assert told == ["late"]
 
 
-def test_tells_those_who_asked_and_not_who_is_forgotten(fence: Fence) -> None:
+def test_revoke_calls_all_callbacks_except_forgotten_ones(fence: Fence) -> None:
     told: list[str] = []
 
     def first() -> None:
@@ -155,7 +149,7 @@ def test_tells_those_who_asked_and_not_who_is_forgotten(fence: Fence) -> None:
     assert told == ["second", "third"]
 
 
-def test_revoking_ends_a_sleep(fence: Fence) -> None:
+def test_revoke_ends_a_wait(fence: Fence) -> None:
     ended = threading.Event()
 
     def sleep() -> None:
@@ -169,7 +163,7 @@ def test_revoking_ends_a_sleep(fence: Fence) -> None:
     assert ended.wait(10)
 
 
-def test_a_sleep_ends_by_itself(fence: Fence) -> None:
+def test_a_wait_ends_when_its_time_is_up(fence: Fence) -> None:
     fence.wait(0.001)
 
     assert not fence.is_revoked

@@ -1,5 +1,5 @@
 """
-Heartbeat, history, last error.
+The heartbeat, the past cycles and the last error.
 """
 
 import threading
@@ -28,7 +28,9 @@ def test_is_alive_before_the_first_cycle_has_ended(health: Health) -> None:
     assert health.next_cycle_in_seconds is None
 
 
-def test_is_alive_while_the_heartbeat_is_younger_than_stated(health: Health, clock: Clock) -> None:
+def test_is_alive_while_the_heartbeat_is_younger_than_the_limit(
+    health: Health, clock: Clock
+) -> None:
     health.beat()
     health.expect_beat(30)
 
@@ -39,7 +41,7 @@ def test_is_alive_while_the_heartbeat_is_younger_than_stated(health: Health, clo
     assert health.beat_age_seconds == pytest.approx(30)
 
 
-def test_only_a_beat_makes_it_alive_again(health: Health, clock: Clock) -> None:
+def test_only_a_heartbeat_makes_it_alive_again(health: Health, clock: Clock) -> None:
     health.expect_beat(30)
     clock.seconds += 31
 
@@ -50,7 +52,7 @@ def test_only_a_beat_makes_it_alive_again(health: Health, clock: Clock) -> None:
     assert health.is_alive
 
 
-def test_a_success_ends_the_failures(health: Health) -> None:
+def test_a_success_resets_the_failures(health: Health) -> None:
     health.record(cycle("error"), ERROR)
     health.record(cycle("error"), ERROR)
     assert (2, ERROR) == (health.consecutive_failures, health.last_error)
@@ -60,7 +62,7 @@ def test_a_success_ends_the_failures(health: Health) -> None:
     assert (0, None) == (health.consecutive_failures, health.last_error)
 
 
-def test_the_history_is_newest_first_and_short(health: Health) -> None:
+def test_past_cycles_are_bounded_and_newest_first(health: Health) -> None:
     for number in range(PAST_CYCLES + 5):
         health.record(cycle("changed", float(number)), None)
 
@@ -70,7 +72,7 @@ def test_the_history_is_newest_first_and_short(health: Health) -> None:
     assert past[-1].started_at == 5
 
 
-def test_different_quiet_cycles_take_a_line_each(health: Health) -> None:
+def test_different_quiet_cycles_each_have_a_line(health: Health) -> None:
     results: list[Result] = ["settling", "refused", "unchanged", "refused", "refused", "waiting"]
     for result in results:
         health.record(cycle(result), None)
@@ -80,14 +82,14 @@ def test_different_quiet_cycles_take_a_line_each(health: Health) -> None:
 
 
 @pytest.mark.parametrize("result", QUIET)
-def test_equal_quiet_cycles_take_one_line_only(health: Health, result: Result) -> None:
+def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
     for number in range(3):
         health.record(cycle(result, float(number)), None)
 
     assert [(result, 2.0)] == [(one.result, one.started_at) for one in health.past_cycles()]
 
 
-def test_a_refused_revision_is_an_error_to_show_and_no_failure(health: Health) -> None:
+def test_a_refused_revision_is_shown_but_not_counted_as_a_failure(health: Health) -> None:
     health.record(cycle("error"), ERROR)
     refusal = LastError("revision_refused", "a.py:1: what", "fix it", 6.0)
 
@@ -99,11 +101,11 @@ def test_a_refused_revision_is_an_error_to_show_and_no_failure(health: Health) -
 
 
 @pytest.mark.parametrize("result", ["changed", "unchanged", "waiting", "settling", "refused"])
-def test_a_success_is_where_the_source_and_what_is_published_agree(result: Any) -> None:
+def test_only_changed_and_unchanged_cycles_are_successes(result: Any) -> None:
     assert Outcome(result).is_success is (result in ("changed", "unchanged"))
 
 
-def test_the_next_cycle_comes_nearer_and_is_never_in_the_past(health: Health, clock: Clock) -> None:
+def test_the_time_to_the_next_cycle_decreases_to_zero(health: Health, clock: Clock) -> None:
     health.expect_cycle(10)
 
     clock.seconds += 4
@@ -112,7 +114,7 @@ def test_the_next_cycle_comes_nearer_and_is_never_in_the_past(health: Health, cl
     assert health.next_cycle_in_seconds == 0
 
 
-def test_may_be_read_while_it_is_written(health: Health) -> None:
+def test_past_cycles_can_be_read_while_another_thread_records(health: Health) -> None:
     done = threading.Event()
 
     def write() -> None:
@@ -128,7 +130,7 @@ def test_may_be_read_while_it_is_written(health: Health) -> None:
     writer.join()
 
 
-def test_trouble_is_dated_from_its_first_failure_until_a_success(health: Health) -> None:
+def test_failing_since_is_the_first_failure_until_a_success(health: Health) -> None:
     since = []
 
     for at in (5.0, 9.0):

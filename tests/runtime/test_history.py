@@ -1,5 +1,5 @@
 """
-The history of the last hours: the worst result of each span, bounded, continued without cycles.
+The history of the last hours: the worst result of each span of five minutes.
 """
 
 import pytest
@@ -20,7 +20,7 @@ def history(clock: Clock) -> History:
     return History(clock)
 
 
-def test_there_is_none_before_the_first_cycle(history: History) -> None:
+def test_is_empty_before_the_first_cycle(history: History) -> None:
     assert [] == history.recent()
 
 
@@ -33,7 +33,7 @@ def test_there_is_none_before_the_first_cycle(history: History) -> None:
         (["waiting", "settling"], "unchanged"),
     ],
 )
-def test_a_span_is_what_its_worst_cycle_was(
+def test_a_span_has_the_worst_result_of_its_cycles(
     history: History, results: list[str], worst: str
 ) -> None:
     for result in results:
@@ -42,7 +42,7 @@ def test_a_span_is_what_its_worst_cycle_was(
     assert [worst] == history.recent()
 
 
-def test_a_span_without_a_cycle_goes_on_with_what_was(history: History, clock: Clock) -> None:
+def test_a_span_without_cycles_repeats_the_previous_result(history: History, clock: Clock) -> None:
     for result in ("changed", "error", "unchanged"):
         history.note(result)
         clock.seconds += 3 * SPAN_SECONDS
@@ -50,7 +50,7 @@ def test_a_span_without_a_cycle_goes_on_with_what_was(history: History, clock: C
     assert ["changed", *["unchanged"] * 2, *["error"] * 3, *["unchanged"] * 4] == history.recent()
 
 
-def test_it_is_bounded_however_long_it_lasts(history: History, clock: Clock) -> None:
+def test_is_bounded_however_much_time_passes(history: History, clock: Clock) -> None:
     for number in range(10 * SPANS):
         history.note("error" if number % 2 else "changed")
         clock.seconds += SPAN_SECONDS

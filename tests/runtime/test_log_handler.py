@@ -1,5 +1,5 @@
 """
-A log without a reader costs lines, not time.
+The log handler drops lines instead of blocking if nothing reads the log.
 """
 
 import json
@@ -31,8 +31,8 @@ def earlier_handlers() -> Iterator[None]:
 
 @pytest.fixture(params=["a pipe of ours", "a pipe of another user"])
 def pipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[UnreadPipe]:
-    """Provide the log."""
-    if request.param != "a pipe of ours":  # which cannot be opened again
+    """An unread pipe to which the log is written."""
+    if request.param != "a pipe of ours":  # such a pipe cannot be reopened
         monkeypatch.setattr(log_handler, "_unblocked", lambda descriptor: descriptor)
     with unread_pipe() as pipe:
         begin(pipe.writer)
@@ -45,7 +45,7 @@ def begin(descriptor: int) -> None:
 
 
 def events(text: str) -> list[dict[str, Any]]:
-    """Return all lines; those with which the pipe was filled are empty."""
+    """Return all lines except the empty ones with which the pipe was filled."""
     return [json.loads(line) for line in text.splitlines() if line]
 
 
@@ -60,7 +60,7 @@ def seconds_of(deed: Callable[[], object]) -> float:
 
 
 def read_soon(pipe: UnreadPipe, deed: Callable[[], object]) -> str:
-    """Return the output shortly after the start of an action, and after its end."""
+    """Read the pipe shortly after the start of an action and after its end; return the text."""
     texts: list[str] = []
     slow = threading.Timer(WAIT_SECONDS / 10, lambda: texts.append(pipe.drain()))
     slow.start()
@@ -74,7 +74,7 @@ def say_much() -> None:
         log.info("said", number=number)
 
 
-def test_a_full_pipe_is_waited_for_once_and_what_is_dropped_is_counted(pipe: UnreadPipe) -> None:
+def test_waits_once_for_a_full_pipe_and_counts_the_dropped_lines(pipe: UnreadPipe) -> None:
     pipe.fill()
     seconds = seconds_of(say_much)
     text = ""
@@ -92,7 +92,7 @@ def test_a_full_pipe_is_waited_for_once_and_what_is_dropped_is_counted(pipe: Unr
     assert [("second", None), ("log_lines_dropped", dropped), ("third", None)] == rest
 
 
-def test_no_line_is_lost_where_the_reader_is_slow_for_a_moment(pipe: UnreadPipe) -> None:
+def test_loses_no_line_if_the_reader_pauses_briefly(pipe: UnreadPipe) -> None:
     pipe.fill()
 
     text = read_soon(pipe, lambda: log.info("said"))
@@ -100,7 +100,7 @@ def test_no_line_is_lost_where_the_reader_is_slow_for_a_moment(pipe: UnreadPipe)
     assert ["said"] == names(text)
 
 
-def test_a_long_line_comes_whole_though_only_its_beginning_had_room(pipe: UnreadPipe) -> None:
+def test_completes_a_long_line_that_did_not_fit_in_the_pipe(pipe: UnreadPipe) -> None:
     log.error("crashed", trace="x" * 100_000)
     log.info("next")
     text = pipe.drain()
@@ -113,9 +113,9 @@ def test_a_long_line_comes_whole_though_only_its_beginning_had_room(pipe: Unread
     assert 100_000 == len(found[0]["trace"])
 
 
-def test_the_last_lines_wait_for_their_reader_again(pipe: UnreadPipe) -> None:
+def test_close_waits_for_the_reader_again(pipe: UnreadPipe) -> None:
     pipe.fill()
-    log.info("said")  # it has waited, in vain
+    log.info("said")  # waits in vain, and is kept
 
     text = read_soon(pipe, close_log)
 
@@ -126,7 +126,7 @@ def close_log() -> None:
     logging.getLogger().handlers[0].close()
 
 
-def test_whoever_waits_holds_up_no_other_thread_for_longer(pipe: UnreadPipe) -> None:
+def test_several_threads_wait_no_longer_than_one(pipe: UnreadPipe) -> None:
     pipe.fill()
     threads = [threading.Thread(target=say_much) for _ in range(4)]
 
@@ -139,7 +139,7 @@ def test_whoever_waits_holds_up_no_other_thread_for_longer(pipe: UnreadPipe) -> 
     assert seconds_of(all_at_once) < WAIT_SECONDS + 4
 
 
-def test_without_a_reader_nothing_is_said_anywhere(
+def test_a_closed_pipe_causes_neither_delay_nor_other_output(
     pipe: UnreadPipe, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pipe.close_reader()
@@ -150,8 +150,8 @@ def test_without_a_reader_nothing_is_said_anywhere(
     assert (seconds < 2, ("", "")) == (True, capfd.readouterr())
 
 
-def test_a_pipe_that_does_not_block_is_no_other(pipe: UnreadPipe) -> None:
-    """A parent that shares the pipe may have set O_NONBLOCK."""
+def test_a_nonblocking_pipe_works_like_a_blocking_one(pipe: UnreadPipe) -> None:
+    """Another process that shares the pipe may have set O_NONBLOCK."""
     os.set_blocking(pipe.writer, False)
     log.error("crashed", trace="x" * 100_000)
     text = pipe.drain()
@@ -162,7 +162,7 @@ def test_a_pipe_that_does_not_block_is_no_other(pipe: UnreadPipe) -> None:
 
 
 @pytest.mark.parametrize("kind", ["socket", "terminal"])
-def test_other_readers_that_do_not_read_are_not_waited_for(kind: str) -> None:
+def test_does_not_block_on_an_unread_socket_or_terminal(kind: str) -> None:
     with ExitStack() as stack:
         if kind == "socket":
             ends = [stack.enter_context(end).fileno() for end in socket.socketpair()]
@@ -174,7 +174,7 @@ def test_other_readers_that_do_not_read_are_not_waited_for(kind: str) -> None:
         assert seconds_of(say_much) < WAIT_SECONDS + 2
 
 
-def test_a_full_disk_takes_no_line_and_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_causes_no_other_output(capfd: pytest.CaptureFixture[str]) -> None:
     with open("/dev/full", "w") as full:
         begin(full.fileno())
         say_much()

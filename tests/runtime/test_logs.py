@@ -1,5 +1,5 @@
 """
-Every line of the container passes through one renderer.
+The format of the log: all lines of a container pass through one renderer.
 """
 
 import io
@@ -50,7 +50,7 @@ def test_a_line_is_json_with_time_level_and_event_first(stream: io.StringIO) -> 
     } == line
 
 
-def test_records_of_the_standard_library_come_in_the_same_form(stream: io.StringIO) -> None:
+def test_standard_library_records_have_the_same_format(stream: io.StringIO) -> None:
     logs.configure("info", "json", stream)
 
     logging.getLogger("botocore.credentials").info("Found %s in %s", "keys", "environment")
@@ -74,7 +74,7 @@ def test_a_traceback_is_part_of_its_line(stream: io.StringIO) -> None:
         assert "ValueError: bad\nvalue" in str(line["exception"])
 
 
-def test_the_level_counts_for_both_kinds(stream: io.StringIO) -> None:
+def test_the_level_applies_to_structlog_and_standard_loggers(stream: io.StringIO) -> None:
     logs.configure("warning", "json", stream)
 
     for log in (logs.get_logger("box"), logging.getLogger("other")):
@@ -87,7 +87,7 @@ def test_the_level_counts_for_both_kinds(stream: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("name", ["apscheduler.scheduler", "asyncio"])
-def test_chatty_libraries_are_heard_from_warnings_on(stream: io.StringIO, name: str) -> None:
+def test_logs_only_warnings_of_chatty_libraries(stream: io.StringIO, name: str) -> None:
     logs.configure("debug", "json", stream)
 
     logging.getLogger(name).info("Running job")
@@ -96,7 +96,7 @@ def test_chatty_libraries_are_heard_from_warnings_on(stream: io.StringIO, name: 
     assert ["Missed job"] == [line["event"] for line in lines(stream)]
 
 
-def test_the_last_configuration_counts(stream: io.StringIO) -> None:
+def test_the_last_configuration_applies(stream: io.StringIO) -> None:
     early = io.StringIO()
     log = logs.get_logger("box")
     logs.configure("info", None, early)
@@ -109,7 +109,7 @@ def test_the_last_configuration_counts(stream: io.StringIO) -> None:
     assert ["late"] == [line["event"] for line in lines(stream)]
 
 
-def test_values_that_json_does_not_know_are_shown_all_the_same(stream: io.StringIO) -> None:
+def test_logs_values_that_json_does_not_support(stream: io.StringIO) -> None:
     logs.configure("info", "json", stream)
 
     logs.get_logger("box").info("shown", path=os, raw=b"\xff", odd="caf\udce9", items={1, 2})
@@ -119,7 +119,7 @@ def test_values_that_json_does_not_know_are_shown_all_the_same(stream: io.String
     assert line["odd"] == "caf\udce9"
 
 
-def test_console_is_for_people(stream: io.StringIO) -> None:
+def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
     logs.configure("info", "console", stream)
 
     logs.get_logger("box").info("box_opened", size_bytes=3, files_deleted=0, path="a b")
@@ -149,9 +149,7 @@ logs.get_logger("box").info("the_end")
 
 
 def run_on_terminal(form: str | None) -> str:
-    """
-    Run a program whose standard output is a terminal, and return its output.
-    """
+    """Run a program whose standard output is a terminal, and return its output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(form=form, key="x")], stdout=theirs, stderr=theirs
@@ -161,7 +159,7 @@ def run_on_terminal(form: str | None) -> str:
     try:
         while read := os.read(ours, 4096):
             written += read
-    except OSError:  # the other side has closed
+    except OSError:  # the program has ended
         pass
     os.close(ours)
     assert process.wait(20) == 0
@@ -173,20 +171,20 @@ def run_in_pipe(form: str | None, key: str = "x") -> str:
     return subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace")
 
 
-def test_a_terminal_gets_the_console_form_and_anything_else_gets_json() -> None:
+def test_a_terminal_gets_console_format_and_a_pipe_gets_json() -> None:
     terminal, pipe = run_on_terminal(None), run_in_pipe(None)
 
     assert "{" not in terminal and "box_opened" in terminal
     assert [json.loads(line)["event"] for line in pipe.splitlines()] == ["box_opened", "the_end"]
 
 
-def test_the_form_can_be_forced() -> None:
+def test_the_format_can_be_forced() -> None:
     assert json.loads(run_on_terminal("json").splitlines()[0])["event"] == "box_opened"
     assert not run_in_pipe("console").startswith("{")
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_a_key_that_is_no_text_does_not_lose_its_line(form: str) -> None:
+def test_logs_a_line_with_a_value_that_is_not_valid_unicode(form: str) -> None:
     out = run_in_pipe(form, "caf\udce9")
 
     assert "box_opened" in out and "the_end" in out

@@ -33,7 +33,7 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, {"sidecar": "box-sync", **labels})
 
 
-def test_has_the_common_set_with_its_types(metrics: Metrics) -> None:
+def test_exports_the_common_metrics_with_their_types(metrics: Metrics) -> None:
     metrics.cycles("changed").inc()
     metrics.failures("access_denied").inc()
     families = {family.name: family for family in text_string_to_metric_families(exposed(metrics))}
@@ -44,7 +44,7 @@ def test_has_the_common_set_with_its_types(metrics: Metrics) -> None:
         assert families[name].samples, name
 
 
-def test_every_sample_of_ours_carries_the_sidecars_name(metrics: Metrics) -> None:
+def test_every_sample_except_process_metrics_has_the_sidecar_label(metrics: Metrics) -> None:
     metrics.counter("box_sync_boxes_total", "Boxes.").inc()
     metrics.counter_by("kind", "box_sync_lids_total", "Lids.")("red").inc(2)
     metrics.gauge("box_sync_open", "Open.").set(3)
@@ -61,19 +61,19 @@ def test_every_sample_of_ours_carries_the_sidecars_name(metrics: Metrics) -> Non
     assert sample(metrics, "box_sync_full", kind="blue") == 4
 
 
-def test_tells_of_memory_and_open_files(metrics: Metrics) -> None:
+def test_exports_memory_and_open_files(metrics: Metrics) -> None:
     assert "process_resident_memory_bytes" in exposed(metrics)
     assert "process_open_fds" in exposed(metrics)
 
 
-def test_has_no_creation_times(metrics: Metrics) -> None:
+def test_exports_no_creation_times(metrics: Metrics) -> None:
     metrics.cycles("changed").inc()
     metrics.duration.observe(0.1)
 
     assert "_created" not in exposed(metrics)
 
 
-def test_sorts_durations_from_milliseconds_to_minutes(metrics: Metrics) -> None:
+def test_duration_buckets_range_from_milliseconds_to_minutes(metrics: Metrics) -> None:
     for seconds in (0.004, 0.3, 20, 400):
         metrics.duration.observe(seconds)
 
@@ -84,7 +84,7 @@ def test_sorts_durations_from_milliseconds_to_minutes(metrics: Metrics) -> None:
     assert sample(metrics, f"{name}_count") == 4
 
 
-def test_two_in_one_process_do_not_share_anything(metrics: Metrics) -> None:
+def test_two_instances_in_one_process_share_nothing(metrics: Metrics) -> None:
     other = Metrics("lid-sync", "1", "2")
     metrics.last_success.set(5)
 
@@ -92,7 +92,7 @@ def test_two_in_one_process_do_not_share_anything(metrics: Metrics) -> None:
 
 
 @pytest.mark.parametrize("revision", ["0123456789abcdef", "0123456789ab"])
-def test_what_is_published_is_one_series_with_twelve_characters(
+def test_the_published_revision_is_one_series_with_twelve_characters(
     metrics: Metrics, revision: str
 ) -> None:
     metrics.publishes_revisions()
@@ -105,7 +105,7 @@ def test_what_is_published_is_one_series_with_twelve_characters(
     assert 0 == exposed(metrics).count("sidecar_published_info{")
 
 
-def test_who_publishes_no_revision_has_no_such_metric(metrics: Metrics) -> None:
+def test_exports_no_revision_for_a_sidecar_that_publishes_none(metrics: Metrics) -> None:
     metrics.name_published("0123456789abcdef")
 
     assert "sidecar_published_info" not in exposed(metrics)

@@ -1,5 +1,5 @@
 """
-Text to value, or a description of the allowed values.
+The parsers of settings: the value, or an error that describes the allowed values.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ ADDRESSES = {
         (bind_address, ADDRESSES),
     ],
 )
-def test_reads_what_is_allowed(parse: Callable[[str], object], values: dict[str, object]) -> None:
+def test_parses_allowed_values(parse: Callable[[str], object], values: dict[str, object]) -> None:
     assert values == {text: parse(text) for text in values}
 
 
@@ -67,8 +67,8 @@ def test_reads_what_is_allowed(parse: Callable[[str], object], values: dict[str,
             'is not an octal mode such as "0644"',
             "0888|rw-r--r--|0o644|64|06440|1777|-644|",
         ),
-        # YAML turns an unquoted 0644, 0664, 0640, 0600 and 0660 into these numbers, and Helm passes
-        # them on; read as octal, 420 would allow only the group to write.
+        # YAML turns an unquoted 0644, 0664, 0640, 0600 or 0660 into these numbers, and Helm passes
+        # them on. Read as octal, 420 would allow only the group to write.
         (mode, 'is not an octal mode such as "0644"', "420|436|416|384|432"),
         (mode, "does not allow the owner to read", "0000|0200|0044"),
         (absolute_path, "is not an absolute path", "dags|./dags|~/dags||s3://bucket/dags|/a\0b"),
@@ -80,7 +80,7 @@ def test_reads_what_is_allowed(parse: Callable[[str], object], values: dict[str,
         ),
     ],
 )
-def test_refuses_the_rest_and_says_what_is_allowed(
+def test_rejects_other_values_and_describes_the_allowed_ones(
     parse: Callable[[str], object], problem: str, texts: str
 ) -> None:
     for text in texts.split("|"):

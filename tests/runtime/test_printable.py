@@ -1,9 +1,9 @@
 """
-Untrusted text, safe to display.
+The escaping of untrusted text for display.
 """
 
 from sidecar_runtime.printable import printable
 
 
-def test_what_could_steer_a_terminal_is_shown_as_its_number() -> None:
+def test_escapes_characters_that_could_control_a_terminal() -> None:
     assert r"\x1b[31mred\r\n ü \udcff \u202e" == printable("\x1b[31mred\r\n ü \udcff \u202e")

@@ -1,5 +1,5 @@
 """
-How the process ends: an exit code for each kind of end.
+How the process ends: the exit code and the log for each cause.
 """
 
 import array
@@ -22,7 +22,7 @@ import pytest
 from tests.support.pipes import unread_pipe
 from tests.support.waiting import wait_until
 
-# A Linux pipe has 64 KiB, and a log line is shorter than a page.
+# A Linux pipe holds 64 KiB, and a log line is shorter than a page.
 FULL_BYTES = 60_000
 
 PROGRAM = """
@@ -50,9 +50,7 @@ run_main(main, "BOX_")
 
 @contextmanager
 def start(body: str, *around: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
-    """
-    Run a command, optionally through another one, at most until the end of the block.
-    """
+    """Start a command, optionally through the command `around`; kill it at the end of the block."""
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **more}
     with subprocess.Popen(
         [*around, sys.executable, "-c", PROGRAM.format(body=body)],
@@ -67,9 +65,7 @@ def start(body: str, *around: str, **more: Any) -> Iterator[subprocess.Popen[str
 
 
 def run(body: str) -> tuple[int, list[dict[str, Any]]]:
-    """
-    Run a command until it ends; return the exit code and the log.
-    """
+    """Run a command until it ends; return the exit code and the log."""
     with start(body, stderr=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=30)
     assert err == ""
@@ -88,11 +84,11 @@ def run(body: str) -> tuple[int, list[dict[str, Any]]]:
     ],
     ids=["done", "failed", "as argparse", "as its help", "a text", "a thread that hangs"],
 )
-def test_the_code_of_the_command_is_the_code_of_the_process(body: str, code: int) -> None:
+def test_exits_with_the_exit_code_of_the_command(body: str, code: int) -> None:
     assert run(body) == (code, [])
 
 
-def test_wrong_settings_are_one_line_each_and_code_2() -> None:
+def test_wrong_settings_are_logged_one_per_line_and_exit_with_code_2() -> None:
     code, lines = run(
         "raise SettingsError([Problem('A', 'x', 'is bad'), Problem('B', '', 'is missing')])"
     )
@@ -107,7 +103,7 @@ def test_wrong_settings_are_one_line_each_and_code_2() -> None:
     ]
 
 
-def test_wrong_settings_are_said_as_the_settings_ask() -> None:
+def test_wrong_settings_are_logged_in_the_configured_format() -> None:
     body = "raise SettingsError([Problem('A', 'x', 'is bad')])"
     with start(body, env={"PATH": "/usr/bin:/bin", "BOX_LOG_FORMAT": " Console"}) as process:
         out, _ = process.communicate(timeout=30)
@@ -136,7 +132,9 @@ def test_wrong_settings_are_said_as_the_settings_ask() -> None:
     ],
     ids=["it gives up", "the loop gives up", "an address that cannot be bound"],
 )
-def test_the_last_line_says_why_it_ends(body: str, code: int, said: dict[str, str]) -> None:
+def test_the_last_log_line_has_the_cause_of_the_end(
+    body: str, code: int, said: dict[str, str]
+) -> None:
     found, lines = run(body)
 
     assert code == found
@@ -153,7 +151,7 @@ def test_the_last_line_says_why_it_ends(body: str, code: int, said: dict[str, st
         "return daemon(KeyboardInterrupt())",
     ],
 )
-def test_a_bug_is_code_1_with_a_traceback(body: str) -> None:
+def test_a_bug_exits_with_code_1_and_a_traceback(body: str) -> None:
     code, lines = run(body)
 
     assert code == 1
@@ -161,14 +159,14 @@ def test_a_bug_is_code_1_with_a_traceback(body: str) -> None:
     assert "Traceback" in lines[-1]["exception"] and "in main" in lines[-1]["exception"]
 
 
-def test_nothing_that_was_printed_is_lost() -> None:
+def test_flushes_all_output_before_it_exits() -> None:
     with start("print('x' * 100_000, end=''); return 0") as process:
         out, _ = process.communicate(timeout=30)
 
     assert (0, 100_000) == (process.returncode, len(out))
 
 
-def test_an_output_that_nobody_reads_is_no_success() -> None:
+def test_exits_with_0_or_1_if_its_output_pipe_closes() -> None:
     with start("sys.stdin.close(); print('x' * 10); return 0", bufsize=0) as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -179,7 +177,7 @@ def test_an_output_that_nobody_reads_is_no_success() -> None:
 # --- run_daemon
 
 
-def test_what_a_sidecar_watches_can_ask_for_a_cycle() -> None:
+def test_watch_can_trigger_a_cycle() -> None:
     body = """given = []
     def wakes(fence):
         given[0]()
@@ -194,7 +192,7 @@ def test_what_a_sidecar_watches_can_ask_for_a_cycle() -> None:
     ]
 
 
-def test_without_glances_there_is_a_cycle_each_interval() -> None:
+def test_without_glances_a_cycle_runs_each_interval() -> None:
     code, lines = run(
         "return daemon(CHANGED, CHANGED, CHANGED, GaveUp('stop', ''), INTERVAL='1s', JITTER='0')"
     )
@@ -206,11 +204,11 @@ def test_without_glances_there_is_a_cycle_each_interval() -> None:
         if line["event"].startswith("cycle_")
     ]
     assert 4 == len(ends)
-    # A loaded machine delays either of them, and neither is early.
+    # A loaded machine can delay a cycle, but none starts early.
     assert 1.9 > min(later - end for end, later in pairwise(ends))
 
 
-def test_a_one_shot_says_when_it_starts_and_stops_and_binds_no_port() -> None:
+def test_a_one_shot_logs_start_and_stop_and_binds_no_port() -> None:
     code, lines = run("return daemon(CHANGED, ONE_SHOT='true', HTTP_BIND='192.0.2.1:1')")
 
     assert code == 0
@@ -223,7 +221,7 @@ def test_a_one_shot_says_when_it_starts_and_stops_and_binds_no_port() -> None:
     assert lines[2]["exit_code"] == 0
 
 
-def test_logs_begin_with_the_settings_and_name_what_nobody_reads() -> None:
+def test_begin_logs_applies_the_level_and_warns_about_unknown_variables() -> None:
     code, lines = run(
         "begin_logs(settings_of(LOG_LEVEL='warning'), {'BOX_STRANGE': ''});"
         "logs.get_logger('x').info('hushed'); return 0"
@@ -235,7 +233,7 @@ def test_logs_begin_with_the_settings_and_name_what_nobody_reads() -> None:
     ]
 
 
-def test_serves_from_before_the_first_cycle_until_sigterm() -> None:
+def test_serves_http_during_the_first_cycle_and_stops_at_sigterm() -> None:
     with start("return daemon(lambda _: time.sleep(600))", stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["event"] == "sidecar_started"
@@ -255,8 +253,8 @@ def test_serves_from_before_the_first_cycle_until_sigterm() -> None:
     ]
 
 
-def test_whoever_reads_may_leave_before_the_end() -> None:
-    """As `head` does: no traceback, and the exit code of a shell for SIGPIPE."""
+def test_exits_with_141_if_the_reader_of_its_output_leaves() -> None:
+    """`head` leaves early. The exit code is that of a shell for SIGPIPE; there is no traceback."""
     body = "print('first', flush=True); sys.stdin.read(); print('second', flush=True)"
     with start(body, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -280,9 +278,7 @@ return daemon(*[cycle] * 10_000, **settings)
 
 
 def cycles(tmp_path: Path) -> str:
-    """
-    A daemon whose cycles count themselves in a file, and log.
-    """
+    """Return the body of a program: a daemon whose cycles append to a file, and log."""
     return CYCLES.format(file=tmp_path / "cycles").strip().replace("\n", "\n    ")
 
 
@@ -291,7 +287,7 @@ def count_cycles(tmp_path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def test_a_log_that_nobody_reads_stops_neither_cycles_nor_sigterm(tmp_path: Path) -> None:
+def test_an_unread_log_blocks_neither_cycles_nor_sigterm(tmp_path: Path) -> None:
     with (
         unread_pipe() as pipe,
         start(cycles(tmp_path), stdout=pipe.writer, stderr=subprocess.PIPE) as process,
@@ -310,7 +306,7 @@ def test_a_log_that_nobody_reads_stops_neither_cycles_nor_sigterm(tmp_path: Path
 
 
 @pytest.mark.parametrize("is_err_closed", [False, True], ids=["log", "both"])
-def test_a_daemon_whose_log_has_no_reader_any_more_ends_as_any_other(
+def test_a_daemon_runs_and_stops_normally_after_its_log_pipe_closes(
     tmp_path: Path, *, is_err_closed: bool
 ) -> None:
     err = subprocess.STDOUT if is_err_closed else subprocess.PIPE
@@ -329,7 +325,7 @@ def test_a_daemon_whose_log_has_no_reader_any_more_ends_as_any_other(
     assert not said
 
 
-def test_a_daemon_without_a_standard_output_runs(tmp_path: Path) -> None:
+def test_a_daemon_runs_without_standard_output(tmp_path: Path) -> None:
     closed = ("/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh")
     with start(cycles(tmp_path), *closed, stdout=None) as process:
         wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
@@ -345,7 +341,7 @@ def _waiting_bytes(pipe: IO[bytes] | IO[str] | None) -> int:
     return found[0]
 
 
-def test_a_command_waits_for_whoever_reads_its_lines() -> None:
+def test_a_command_waits_for_a_slow_reader_of_its_log() -> None:
     body = "for n in range(3_000): logs.get_logger('x').info('said', n=n)"
     with start(f"{body}\n    return 0") as process:
         assert process.stdout is not None

@@ -1,5 +1,5 @@
 """
-The children that a sidecar leaves behind as process 1, as in a container without an init.
+Orphaned children of a sidecar that runs as process 1, as in a container without an init.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# In a separate session, as for every child; the orphan ends with its group.
+# Each child runs in its own session, so its orphan is killed with its process group.
 PROGRAM = """
 import os, sys
 from contextlib import suppress

@@ -1,5 +1,5 @@
 """
-Environment → one frozen object; all problems are reported at once.
+The settings: the environment becomes a frozen object, or an error with all problems.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def problems_of(**environ: str) -> list[Problem]:
 # --- reading
 
 
-def test_reads_each_variable_once_and_applies_the_defaults() -> None:
+def test_reads_variables_and_applies_defaults() -> None:
     settings = read(BOX="a-box", INTERVAL="5m", BOX_SYNC_LAYOUT="Tree", BOX_SYNC_ONE_SHOT="True")
 
     assert ("a-box", "tree", None) == (settings.box, settings.layout, settings.mode)
@@ -59,7 +59,7 @@ def test_reads_each_variable_once_and_applies_the_defaults() -> None:
     assert settings.status_page is True
 
 
-def test_the_settings_cannot_be_changed_afterwards() -> None:
+def test_settings_are_immutable() -> None:
     settings = read(**GOOD)
 
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -77,11 +77,11 @@ def test_an_empty_required_variable_is_missing() -> None:
     assert [Problem("BOX", "", "is missing: a name")] == problems_of(BOX="")
 
 
-def test_blanks_around_a_value_do_not_matter() -> None:
+def test_strips_whitespace_around_a_value() -> None:
     assert read(BOX=" a-box\n").box == "a-box"
 
 
-def test_all_problems_are_reported_at_once() -> None:
+def test_reports_all_problems_together() -> None:
     found = problems_of(
         INTERVAL="soon",
         BOX_SYNC_MODE="rwx",
@@ -97,7 +97,7 @@ def test_all_problems_are_reported_at_once() -> None:
     assert sorted(names.split()) == sorted(problem.setting for problem in found)
 
 
-def test_a_problem_has_the_value_as_given_and_what_is_allowed() -> None:
+def test_a_problem_has_the_given_value_and_the_allowed_values() -> None:
     assert [
         Problem("INTERVAL", "1 fortnight", "is not a duration such as 10, 10s, 5m or 1h30m, "
                 "from 0.1s to 7d"),
@@ -105,7 +105,7 @@ def test_a_problem_has_the_value_as_given_and_what_is_allowed() -> None:
     ] == problems_of(BOX="a", INTERVAL="1 fortnight", BOX_SYNC_LAYOUT="Heap")  # fmt: skip
 
 
-def test_the_error_is_a_settings_error_that_names_all() -> None:
+def test_the_error_lists_all_problems() -> None:
     error = raised(SettingsError, read, INTERVAL="soon")
 
     assert error.exit_code == EXIT_SETTINGS == 2
@@ -114,7 +114,7 @@ def test_the_error_is_a_settings_error_that_names_all() -> None:
     assert "BOX=''" in str(error)
 
 
-def test_rules_across_settings_are_checked_when_each_is_fine() -> None:
+def test_cross_setting_rules_are_checked_only_if_each_setting_is_valid() -> None:
     clash = Problem("BOX", "a-box", "does not go with a tree")
 
     def check(settings: Settings) -> list[Problem]:
@@ -140,13 +140,13 @@ def test_rules_across_settings_are_checked_when_each_is_fine() -> None:
         ("BOX_SYNC_BOX", "BOX"),
     ],
 )
-def test_a_slip_in_a_name_is_answered_with_the_right_one(slip: str, right: str) -> None:
+def test_a_typo_in_a_name_is_reported_with_the_right_name(slip: str, right: str) -> None:
     assert [Problem(slip, None, f"is not a setting; the right name is {right}")] == problems_of(
         **GOOD, **{slip: "whatever"}
     )
 
 
-def test_a_name_that_resembles_nothing_is_returned_for_a_warning() -> None:
+def test_a_prefixed_name_that_resembles_no_setting_is_returned_as_unknown() -> None:
     environ = {**GOOD, "BOX_SYNC_COLOR": "red", "COLOR": "red", "BOXER": "dog"}
 
     _, unknown = load(Settings, PREFIX, environ, instead={})
@@ -154,7 +154,7 @@ def test_a_name_that_resembles_nothing_is_returned_for_a_warning() -> None:
     assert unknown == {"BOX_SYNC_COLOR": ""}
 
 
-def test_a_slip_in_a_required_name_is_pointed_at() -> None:
+def test_a_typo_in_a_required_name_is_pointed_out() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Other(CommonSettings):
         place: str = setting("BOX_PLACE", str, prefixed=False, required=True, text="Where.")
@@ -165,9 +165,7 @@ def test_a_slip_in_a_required_name_is_pointed_at() -> None:
 
 
 def injected(service: str, port_name: str, port: int, protocol: str) -> dict[str, str]:
-    """
-    Return the variables that Kubernetes injects for a Service of this name.
-    """
+    """Return the variables that Kubernetes injects for a Service of this name."""
     name = service.upper().replace("-", "_")
     url = f"{protocol}://10.0.0.1:{port}"
     number = f"{name}_PORT_{port}_{protocol.upper()}"
@@ -189,7 +187,7 @@ def injected(service: str, port_name: str, port: int, protocol: str) -> dict[str
     port=st.integers(1, 65535),
     protocol=st.sampled_from(["tcp", "udp", "sctp"]),
 )
-def test_what_kubernetes_injects_for_a_service_is_ignored_whatever_its_name(
+def test_ignores_the_variables_that_kubernetes_injects_for_any_service(
     suffix: str, port_name: str, port: int, protocol: str
 ) -> None:
     environ = GOOD | injected(f"box-sync{suffix}", port_name, port, protocol)
@@ -205,10 +203,10 @@ def test_no_setting_has_a_name_that_kubernetes_could_inject() -> None:
         assert not re.search(r"_PORT(_|$)|_SERVICE_HOST$", name)
 
 
-# --- what the reference is made of
+# --- the source of the reference
 
 
-def test_specs_have_full_names_and_words_for_what_is_allowed() -> None:
+def test_specs_have_full_names_and_describe_allowed_values() -> None:
     specs = specs_of(Settings, PREFIX)
 
     assert ("BOX", True) == (specs["box"].variable, specs["box"].required)
@@ -219,7 +217,7 @@ def test_specs_have_full_names_and_words_for_what_is_allowed() -> None:
     assert {spec.variable for spec in specs.values()} == names_of(Settings, PREFIX)
 
 
-def test_every_common_setting_says_what_it_means_and_what_is_allowed() -> None:
+def test_every_common_setting_describes_itself_and_its_allowed_values() -> None:
     for field, spec in specs_of(CommonSettings, PREFIX).items():
         assert spec.allowed, field
         assert spec.text.endswith("."), field
@@ -240,7 +238,7 @@ class WithTool(Settings):
     tool: str = setting("TOOL", existing, default="/not/in/this/image", text="With what.")
 
 
-def test_settings_that_are_not_the_defaults_are_shown_as_written_without_passwords() -> None:
+def test_changed_settings_are_shown_as_written_without_passwords() -> None:
     environ = {
         "BOX": "https://me:secret@example.com/a",
         "INTERVAL": "10",
@@ -259,13 +257,13 @@ def test_settings_that_are_not_the_defaults_are_shown_as_written_without_passwor
     } == changed_settings(WithTool, PREFIX, environ)
 
 
-def test_a_default_that_this_machine_lacks_is_named() -> None:
+def test_a_default_that_does_not_exist_on_this_machine_is_reported() -> None:
     error = raised(SettingsError, load, WithTool, PREFIX, GOOD, instead={})
 
     assert [Problem("BOX_SYNC_TOOL", "/not/in/this/image", "is not there")] == error.problems
 
 
-def test_the_help_tells_what_is_allowed_and_what_unset_means() -> None:
+def test_help_shows_allowed_values_and_defaults() -> None:
     text = describe(Settings, PREFIX, "OTHER")
 
     assert "  BOX  (required)\n      Which.\n      Allowed: a name.\n" in text

@@ -1,1 +1,1 @@
-"""The sidecar s3-sync: one test file for each of its modules."""
+"""Tests of s3-sync, arranged like its modules."""

@@ -1,4 +1,4 @@
-"""A bucket that is published to in the test's own process."""
+"""A bucket to which tests publish in their own process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ C = {"c.py": b"print('c')\n"}
 
 
 class Bucket:
-    """One bucket, and who publishes to it."""
+    """A bucket, and the publisher that writes to it."""
 
     def __init__(self, server: WritableS3, folder: Path, settings: Settings) -> None:
         self.server = server
@@ -47,7 +47,7 @@ class Bucket:
         is_dry: bool = False,
         repairs: bool = False,
     ) -> Outcome:
-        """Publish a folder that has these files."""
+        """Publish a folder with these files."""
 
         def judge(revision: str, write: Callable[[str], list[str]]) -> Passed | None:
             self.judged.append(revision)
@@ -62,7 +62,7 @@ class Bucket:
         return publisher.publish(str(self.folder), ignore, is_dry=is_dry, repairs=repairs)
 
     def publish_all(self, *folders: Mapping[str, bytes]) -> None:
-        """Publish one after the other."""
+        """Publish several folders one after another."""
         for files in folders:
             self.publish(files)
 
@@ -70,17 +70,17 @@ class Bucket:
         return {key: stored.body for key, stored in self.server.objects.items()}
 
     def current(self) -> dict[str, bytes]:
-        """The files of what is current, all of it verified."""
+        """Verify all releases, and return the files of the current one."""
         check_every_release(self.bodies())
         return read_release(self.bodies())
 
     def put(self, release: Release) -> Release:
-        """Make a release current, as another publisher."""
+        """Make a release current, as another publisher would."""
         self.server.put_all(release.objects(), PREFIX, at=release.pointer.turn.since)
         return release
 
     def put_back(self, pointer: bytes, minutes: float = 60) -> None:
-        """Put back an old pointer, so long after it was published."""
+        """Restore an old pointer some minutes after it was published."""
         later = parse_pointer(pointer).turn.since + timedelta(minutes=minutes)
         self.server.put(PREFIX + POINTER_KEY, pointer, at=later)
 
@@ -91,7 +91,7 @@ class Bucket:
         return tuple(turn.revision for turn in self.pointer().history)
 
     def spelled(self, **releases: Mapping[str, bytes]) -> list[str]:
-        """The history by the names of what was published."""
+        """Return the history as the given names of the releases."""
         names = {make_release(files).revision: name for name, files in releases.items()}
         return [names[revision] for revision in self.history()]
 

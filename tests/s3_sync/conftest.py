@@ -1,4 +1,4 @@
-"""The fixtures of the sidecar's tests."""
+"""Fixtures of the sidecar's tests."""
 
 import errno
 import functools
@@ -24,13 +24,13 @@ __all__ = ["clock", "fence", "log", "revoked"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the target is; beside it there is room for what must not be touched."""
+    """The target folder; files that must not be touched can be put beside it."""
     return tmp_path / "target"
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder beside the target, with a file that nobody may touch."""
+    """A folder beside the target with a file that must not be touched."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a.py").write_bytes(b"victim")
@@ -39,7 +39,7 @@ def outside(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that has no hard links."""
+    """A file system without hard links."""
 
     def link(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -57,7 +57,7 @@ def volume(folder: Path) -> Iterator[Volume]:
 
 @pytest.fixture
 def target(volume: Volume) -> Iterator[Target]:
-    """The target folder of the volume, open."""
+    """The open target folder of the volume."""
     target = Target(volume, file_mode=0o644)
     yield target
     target.close()
@@ -65,7 +65,7 @@ def target(volume: Volume) -> Iterator[Target]:
 
 @pytest.fixture(scope="session")
 def one_loader() -> Iterator[None]:
-    """Publishers share what botocore has read of its model of S3, which takes 70 ms of CPU."""
+    """A cache of botocore's S3 model for all publishers; reading it takes 70 ms of CPU."""
     create = functools.cache(botocore.session.create_loader)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", create)
@@ -85,7 +85,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_loader: None) ->
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
-    """A scripted S3, and the environment that leads there."""
+    """A scripted S3, which the environment variables point to."""
     with FakeS3() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -94,7 +94,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 
 @pytest.fixture
 def process(s3: FakeS3, tmp_path: Path) -> Iterator[Process]:
-    """A sidecar on a folder, not started."""
+    """A sidecar for a folder, not started."""
     (tmp_path / "dags").mkdir()
     one = Process(s3, tmp_path / "dags")
     yield one

@@ -1,4 +1,4 @@
-"""An act of s3-sync that must fail."""
+"""Calls that must fail."""
 
 from collections.abc import Callable
 
@@ -7,5 +7,5 @@ from tests.support.raising import raised
 
 
 def failure(act: Callable[..., object], *arguments: object, **options: object) -> SidecarError:
-    """Do what must fail, and return how it did."""
+    """Call a function that must fail, and return its error."""
     return raised(SidecarError, act, *arguments, **options)

@@ -1,6 +1,4 @@
-"""
-What the tests of client and applier share: credentials without a child, and a client for a server.
-"""
+"""Shared by tests of client and applier: credentials without a child process, and a client."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +16,7 @@ AT_ONCE = PATIENCE._replace(retry_seconds=0.0)
 
 
 class Given(Chain):
-    """Credentials that are given, the next ones each time they were forgotten."""
+    """A chain with fixed credentials; `forget` moves on to the next ones."""
 
     def __init__(self, config: AwsConfig, *credentials: Credentials) -> None:
         super().__init__()
@@ -28,29 +26,29 @@ class Given(Chain):
         self.asked_who = 0
 
     def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
-        """Return the first that were not forgotten."""
+        """Return the first credentials that were not forgotten."""
         return self._given[0], self.config
 
     def forget(self) -> None:
-        """Go on to the next, if there are any."""
+        """Move on to the next credentials, if there are any."""
         self.forgotten += 1
         del self._given[: len(self._given) > 1]
 
     def identity(self, fence: Fence) -> str | None:
-        """Say who we are, and count."""
+        """Return an identity, and count the calls."""
         self.asked_who += 1
         return "arn:aws:iam::123456789012:role/dags"
 
 
 def config(**changes: Any) -> AwsConfig:
-    """What botocore says where nothing but the region is configured, and this."""
+    """Return botocore's configuration if only the region is configured, with changes."""
     unset = dict.fromkeys(("endpoint_url", "ca_bundle", "ca_fallback", "addressing_style"))
     facts: dict[str, Any] = {"region": "us-east-1", "use_fips": False, "use_dualstack": False}
     return AwsConfig(**facts | unset | changes)
 
 
 def config_of(server: FakeS3, **changes: Any) -> AwsConfig:
-    """The same where this server is the configured endpoint."""
+    """Return the configuration with this server as the endpoint."""
     return config(**{"region": server.region, "endpoint_url": server.endpoint} | changes)
 
 
@@ -63,7 +61,7 @@ def play(
     pays: bool = False,
     patience: Patience = AT_ONCE,
 ) -> Any:
-    """Run a scene with a client that has begun its cycle."""
+    """Run a scene with a client in its first cycle."""
 
     async def run() -> Any:
         count = (counts if counts is not None else []).append

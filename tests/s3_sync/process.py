@@ -1,4 +1,4 @@
-"""One sidecar in this process, cycle by cycle."""
+"""A sidecar in this process, run cycle by cycle."""
 
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.scripted import published
 
 
 class Process:
-    """One sidecar on a folder, whose cycles are run by hand; `restart` is the next process."""
+    """A sidecar for a folder; tests run its cycles, and `restart` stands for a new process."""
 
     def __init__(self, s3: FakeS3, folder: Path) -> None:
         self.s3 = s3
@@ -29,7 +29,7 @@ class Process:
     def start(self, settings: dict[str, str]) -> None:
         environ = {"AWS_BUCKET": self.s3.bucket, "DEST_PATH": str(self.folder), **settings}
         self._metrics = SyncMetrics("0", "r")
-        # The child that asks botocore takes longer than all the rest of a cycle.
+        # The child process for botocore would take longer than the rest of a cycle.
         given = partial(open_client, chain=Given(config_of(self.s3)), patience=AT_ONCE)
         self._sidecar = S3Sync(load_settings(environ)[0], self._metrics, given)
         self._session = self._sidecar.begin()
@@ -53,7 +53,7 @@ class Process:
         return self._running.cycle(Fence(is_asked_for=is_asked_for))
 
     def fail(self) -> SidecarError:
-        """Run a cycle that fails, and return how."""
+        """Run a cycle that must fail, and return its error."""
         return failure(self.cycle)
 
     def run(self, settings: dict[str, str]) -> Outcome:
@@ -74,38 +74,36 @@ class Process:
 
     @property
     def readiness(self) -> Readiness:
-        """What the endpoint says."""
+        """The state that the endpoint reports."""
         return self._sidecar.readiness()
 
     @property
     def problem(self) -> str:
-        """Why it is not ready."""
+        """The reason why it is not ready."""
         return self.readiness.problem
 
     @property
     def revision(self) -> str:
-        """What is published, all of it."""
+        """The published revision; empty if the state is partial."""
         return self.readiness.revision
 
     @property
     def details(self) -> dict[str, object]:
-        """What the status page shows."""
+        """The details of the status page."""
         return self._sidecar.details()
 
     def metric(self, name: str, **labels: str) -> float | None:
-        """A sample of what is scraped; None where there is none."""
+        """Return a sample of the metrics; None if it does not exist."""
         return self._metrics.registry.get_sample_value(name, {"sidecar": "s3-sync", **labels})
 
     @property
     def held(self) -> list[str]:
-        """
-        Its files and folders that are open; other threads of the test process open other things.
-        """
+        """Its open files and folders; other threads of the tests open other ones."""
         return held(self.folder)
 
     @property
     def shown(self) -> dict[str, bytes]:
-        """What consumers read."""
+        """The files that consumers read, by path."""
         current = self.folder / "current"
         if current.is_symlink():
             return published(current.resolve())

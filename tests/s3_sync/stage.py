@@ -1,4 +1,4 @@
-"""What the tests of the layouts share: a volume on which one layout after another is at result."""
+"""Shared by tests of the layouts: a volume on which one layout follows another."""
 
 import hashlib
 import os
@@ -23,19 +23,19 @@ LAYOUTS = {"direct": DIRECT, "staged": STAGED, "snapshot": SNAPSHOT}
 
 
 def settings_of(folder: Path, **environ: str) -> Settings:
-    """The settings of a layout on that folder."""
+    """Return the settings of a layout for a folder."""
     given = {"AWS_BUCKET": "a-bucket", "DEST_PATH": str(folder), **environ}
     return load_settings(given)[0]
 
 
 class Stage:
     """
-    A volume with its layout; what cycles do to it is done by hand.
+    A volume with its layout; tests take the steps of cycles by hand.
 
     Attributes:
-        layout: The layout that is at result.
-        folder: What consumers mount.
-        published: The revision on record.
+        layout: The current layout.
+        folder: The folder that consumers mount.
+        published: The recorded revision.
     """
 
     layout: Layout
@@ -49,17 +49,17 @@ class Stage:
 
     @property
     def state(self) -> Path:
-        """The folder of our own."""
+        """The state folder of the sidecar."""
         return self.folder / RESERVED
 
     @property
     def snapshots(self) -> set[str]:
-        """The names in the store, without lists."""
+        """The names of the snapshots in the store."""
         found = os.listdir(self.state / "snapshots")
         return {name for name in found if not name.endswith(".managed")}
 
     def begin(self, **environ: str) -> None:
-        """Begin as the next process does; settings stay as they were unless given."""
+        """Open the volume as a new process does; settings stay unless given."""
         self.close()
         self._environ |= environ
         settings = settings_of(self.folder, **self._environ)
@@ -67,14 +67,14 @@ class Stage:
         self.layout = open_layout(settings, self._volume, self.published)
 
     def close(self) -> None:
-        """End, as a process does."""
+        """Close the volume, as an ending process does."""
         if self._volume is not None:
             self.layout.close()
             self._volume.close()
             self._volume = None
 
     def put(self, **files: str) -> None:
-        """Bring files up to date: names with `__` for a slash and without their suffix."""
+        """Write files to the tree; in names, `__` stands for a slash, and `.py` is added."""
         for name, content in files.items():
             path, body = f"{name.replace('__', '/')}.py", content.encode()
             entry = Entry(path, hashlib.md5(body).hexdigest(), len(body))
@@ -88,19 +88,19 @@ class Stage:
             self.layout.tree.delete(path, Fence())
 
     def publish(self, revision: str, **files: str) -> CycleResult:
-        """Bring files up to date, publish the revision, and put it on record."""
+        """Write files to the tree, publish the revision, and record it."""
         self.put(**files)
         result = self.layout.publish(revision, Fence())
         self.published = revision
         return result
 
     def damaged(self) -> set[str]:
-        """The shown files that are not as they were published."""
+        """Return the damaged files of the published revision."""
         shown = self.layout.shown
         return shown.damaged(iter(list(shown.managed.files))) if shown else set()
 
     def torn(self) -> set[str]:
-        """The same of the tree."""
+        """Return the damaged files of the tree."""
         tree = self.layout.tree
         return tree.damaged(iter(list(tree.managed.files)))
 
@@ -109,11 +109,11 @@ class Stage:
         return self.layout.repair(self.damaged() - self.torn(), Fence())
 
     def seen(self) -> dict[str, str]:
-        """What consumers find: content by path, without what is ours alone."""
+        """Return the content by path that consumers find, without the state folder."""
         return files_of(self.folder)
 
     def current(self) -> dict[str, str]:
-        """What consumers find behind the link."""
+        """Return the content by path that consumers find behind the link."""
         return files_of(self.folder / "current")
 
 
@@ -121,7 +121,7 @@ Begin = Callable[..., Stage]
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    """Content by path of all files below a folder; of a symlink, where it leads."""
+    """Return the content of each file below a folder, by path; for a symlink, its target."""
     found = {}
     for here, folders, files in os.walk(folder):
         with suppress(ValueError):

@@ -23,7 +23,7 @@ IDENTITY_ARN = "arn:aws:iam::123456789012:role/dags"
 
 
 class Check(Protocol):
-    """Runs a check that must end with a code, and returns its output."""
+    """A function that runs a check, verifies its exit code, and returns its output."""
 
     def __call__(self, code: int, settings: dict[str, str] | None = None) -> str: ...
 
@@ -69,7 +69,7 @@ def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
 
 
 @pytest.mark.parametrize("filters", [{}, {"S3_SYNC_INCLUDE": "/a.py"}], ids=["none", "slipped"])
-def test_an_empty_source_is_a_slip_of_the_prefix_or_of_a_filter(
+def test_reports_an_empty_source_like_the_daemon(
     check: Check, s3: FakeS3, tmp_path: Path, filters: dict[str, str]
 ) -> None:
     settings = filters or {"KEY_PATH": "dgas"}
@@ -85,7 +85,7 @@ def test_an_empty_source_is_a_slip_of_the_prefix_or_of_a_filter(
 
 
 @pytest.mark.parametrize("has_daemon", [False, True])
-def test_a_gates_command_is_not_given_a_dag_that_airflow_would_find(
+def test_the_gate_command_runs_in_a_folder_hidden_from_airflow(
     check: Check, s3: FakeS3, target: Path, tmp_path: Path, has_daemon: bool
 ) -> None:
     given = tmp_path / "given"
@@ -104,7 +104,7 @@ def test_a_gates_command_is_not_given_a_dag_that_airflow_would_find(
     assert not folder.exists()
 
 
-def test_a_gates_command_that_cannot_be_run_is_named(
+def test_reports_a_gate_command_that_cannot_be_started(
     check: Check, target: Path, tmp_path: Path
 ) -> None:
     command = script(tmp_path / "gate", "", "/nowhere/sh")
@@ -115,7 +115,7 @@ def test_a_gates_command_that_cannot_be_run_is_named(
     assert published(target) == {}
 
 
-def test_each_top_folder_is_tried(check: Check, s3: FakeS3) -> None:
+def test_tries_each_top_folder(check: Check, s3: FakeS3) -> None:
     s3.put("dags/small.py", b"")
     s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/empty.py"))
 
@@ -123,7 +123,7 @@ def test_each_top_folder_is_tried(check: Check, s3: FakeS3) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_object_that_changes_is_tried_once_more(check: Check, s3: FakeS3, times: int) -> None:
+def test_retries_a_changing_object_once(check: Check, s3: FakeS3, times: int) -> None:
     s3.inject(error(412, "PreconditionFailed"), is_get("dags/a.py"), times=times)
 
     said = check(3 if times == 2 else 0)
@@ -131,16 +131,14 @@ def test_an_object_that_changes_is_tried_once_more(check: Check, s3: FakeS3, tim
     assert (times == 2) == ("object_changing" in said)
 
 
-def test_an_object_without_an_etag_is_named_though_a_smaller_one_can_be_read(
-    check: Check, s3: FakeS3
-) -> None:
+def test_reports_an_object_without_an_etag(check: Check, s3: FakeS3) -> None:
     s3.put("dags/a/__init__.py", b"")
     s3.put("dags/a/b.py", b"b", etag="")
 
     assert "etag_missing" in check(3)
 
 
-def test_what_does_not_fit_is_named(check: Check, s3: FakeS3, tmp_path: Path) -> None:
+def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path) -> None:
     s3.put("dags/big.bin", bytes(3 << 20))
     with small_volume(tmp_path / "volume", "2m") as volume:
         said = check(3, {"DEST_PATH": str(volume / "dags")})
@@ -166,7 +164,7 @@ DENIED = {
 
 
 @pytest.mark.parametrize("name", DENIED)
-def test_what_is_denied_is_named_with_a_statement_that_allows_it(
+def test_reports_denied_actions_with_a_policy_statement(
     check: Check, s3: FakeS3, name: str
 ) -> None:
     fault, match, named = DENIED[name]
@@ -188,7 +186,7 @@ def test_what_is_denied_is_named_with_a_statement_that_allows_it(
     ],
     ids=["bucket", "prefix", "endpoint", "target"],
 )
-def test_what_is_wrong_is_named(
+def test_reports_mistakes_in_settings(
     check: Check, settings: dict[str, str], named: tuple[str, ...]
 ) -> None:
     said = check(3, settings)
@@ -197,7 +195,7 @@ def test_what_is_wrong_is_named(
         assert fact in said
 
 
-def test_all_that_is_wrong_is_said_at_once(check: Check, s3: FakeS3) -> None:
+def test_reports_all_problems_together(check: Check, s3: FakeS3) -> None:
     s3.inject(TERSE)
 
     said = check(3, {"DEST_PATH": "/sys/s3-sync"})
@@ -206,7 +204,7 @@ def test_all_that_is_wrong_is_said_at_once(check: Check, s3: FakeS3) -> None:
     assert "/sys/s3-sync" in said
 
 
-def test_the_wrong_region_is_no_problem(check: Check, s3: FakeS3) -> None:
+def test_accepts_a_wrong_region(check: Check, s3: FakeS3) -> None:
     s3.region, s3.region_answer = "eu-west-1", "malformed"
 
     check(0, {"AWS_REGION": "us-east-1"})
@@ -217,9 +215,7 @@ def test_the_wrong_region_is_no_problem(check: Check, s3: FakeS3) -> None:
 FROM_RELEASES = {"S3_SYNC_SOURCE": "release"}
 
 
-def test_a_release_is_tried_as_the_daemon_would_read_it(
-    check: Check, s3: FakeS3, target: Path
-) -> None:
+def test_reads_a_release_as_the_daemon_does(check: Check, s3: FakeS3, target: Path) -> None:
     release = Shelf(s3).publish({"a.py": b"a = 1\n"})
 
     said = check(0, FROM_RELEASES)
@@ -230,7 +226,7 @@ def test_a_release_is_tried_as_the_daemon_would_read_it(
     assert published(target) == {}
 
 
-def test_with_trusted_keys_it_says_who_has_signed_the_release(
+def test_reports_the_signer_if_trusted_keys_are_set(
     check: Check, s3: FakeS3, target: Path, tmp_path: Path
 ) -> None:
     key, other, shelf = Key(), Key(), Shelf(s3)
@@ -245,14 +241,14 @@ def test_with_trusted_keys_it_says_who_has_signed_the_release(
     assert not (target / ".s3-sync/seen.json").exists()
 
 
-def test_a_prefix_without_a_release_is_named(check: Check) -> None:
+def test_reports_a_prefix_without_a_release(check: Check) -> None:
     said = check(3, FROM_RELEASES)
 
     assert "release_missing" in said
     assert "dags/current.json" in said
 
 
-def test_a_bundle_that_is_gone_or_denied_is_named(check: Check, s3: FakeS3) -> None:
+def test_reports_a_missing_or_denied_bundle(check: Check, s3: FakeS3) -> None:
     release = Shelf(s3).publish({"a.py": b"a = 1\n"})
     arn = f"{BUCKET_ARN}/dags/bundles/x.zip"
     s3.inject(access_denied("s3:GetObject", arn, IDENTITY_ARN), is_bundle, times=1)

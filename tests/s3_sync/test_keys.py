@@ -1,4 +1,4 @@
-"""From keys to paths: whatever passes stays inside the target."""
+"""From keys to paths: accepted paths stay inside the target."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ PATHS = st.lists(PARTS, max_size=20).map("/".join)
 @example("a//b")
 @example(".s3-sync/managed")
 @example("")
-def test_what_passes_stays_inside_the_target(path: str) -> None:
+def test_accepted_paths_stay_inside_the_target(path: str) -> None:
     if refusal_of(path, len(TARGET)) is not None:
         return
 
@@ -46,7 +46,7 @@ def test_what_passes_stays_inside_the_target(path: str) -> None:
 
 
 @given(path=PATHS)
-def test_what_passes_can_be_made(path: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_accepted_paths_can_be_created(path: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     target = tmp_path_factory.getbasetemp() / "made"
     if refusal_of(path, len(str(target).encode())) is not None:
         return
@@ -64,7 +64,7 @@ def test_what_passes_can_be_made(path: str, tmp_path_factory: pytest.TempPathFac
      "bundles/a.zip", "x/" + bundle_key("a" * 64), "current.json", "pins/" + "g" * 64,
      "a/.s3-sync", "C:", "~root", "-rf", "x" * 255, "é" * 127],
 )  # fmt: skip
-def test_takes_what_is_merely_unusual(path: str) -> None:
+def test_accepts_unusual_names(path: str) -> None:
     assert refusal_of(path, len(TARGET)) is None
 
 
@@ -80,15 +80,15 @@ def test_takes_what_is_merely_unusual(path: str) -> None:
      (manifest_key("a" * 64), "release"), (pin_key("0" * 64), "release"),
      (left_key("f" * 64), "release")],
 )  # fmt: skip
-def test_names_the_reason(path: str, reason: str) -> None:
+def test_refuses_paths_with_a_reason(path: str, reason: str) -> None:
     assert refusal_of(path, len(TARGET)) == reason
 
 
-def test_the_pointer_of_releases_is_known_by_its_name() -> None:
+def test_both_constants_for_the_pointer_agree() -> None:
     assert POINTER_KEY == POINTER
 
 
-def test_the_limit_of_a_path_counts_the_target() -> None:
+def test_the_path_limit_includes_the_target() -> None:
     path = "/".join(["x" * 100] * 40)
     room = 4095 - len(path) - 1
 
@@ -120,7 +120,7 @@ FILES = ["a.py", "dags/x.txt", "d/dags/x.txt", "qa.sql", "qc.sql", "xyz", "a/b.p
 
 
 def test_filters_agree_with_the_aws_command_line() -> None:
-    """As `aws s3 sync --exclude "*" --include GLOB --exclude OTHER`."""
+    """Compare with `aws s3 sync --exclude "*" --include GLOB --exclude OTHER`."""
     root = "bucket/prefix/"
     files = [SimpleNamespace(src=root + path, src_type="s3") for path in FILES]
     for glob in GLOBS:

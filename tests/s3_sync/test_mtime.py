@@ -1,4 +1,4 @@
-"""Modification times: what Python and Airflow tell a change by."""
+"""Modification times, which tell Python and Airflow that a file changed."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def test_python_never_runs_stale_bytecode_after_edits_of_the_same_size(process: 
 
 
 def _import_answer(target: Path) -> int:
-    """Import a module in a process of its own, which leaves bytecode behind."""
+    """Import a module in a separate process, which leaves bytecode behind."""
     answer = subprocess.run(
         [sys.executable, "-c", "from pkg.answer import VALUE; print(VALUE)"],
         cwd=target,

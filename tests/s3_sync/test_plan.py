@@ -1,4 +1,4 @@
-"""What is ↔ what should be → what to do."""
+"""Actual state ↔ wanted state → plan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MANAGED = st.dictionaries(
 
 @dataclass
 class World:
-    """A folder as a model: what is on disk, what is ours, what is damaged."""
+    """A model of a folder: files on disk, managed files, damaged files."""
 
     disk: dict[str, object]
     managed: dict[str, Managed]
@@ -62,7 +62,7 @@ def plan_of(wanted: Mapping[str, Entry], world: World, **changes: object) -> Pla
 
 
 @given(WANTED, worlds())
-def test_afterwards_what_is_ours_is_what_is_wanted(wanted: dict[str, Entry], world: World) -> None:
+def test_managed_files_become_the_wanted_files(wanted: dict[str, Entry], world: World) -> None:
     foreign = dict(world.foreign)
 
     world.apply(plan_of(wanted, world), wanted)
@@ -76,7 +76,7 @@ def test_afterwards_what_is_ours_is_what_is_wanted(wanted: dict[str, Entry], wor
 
 
 @given(WANTED, worlds())
-def test_what_is_not_ours_is_never_deleted(wanted: dict[str, Entry], world: World) -> None:
+def test_never_deletes_foreign_files(wanted: dict[str, Entry], world: World) -> None:
     assert not world.foreign.keys() & set(plan_of(wanted, world).delete)
 
 
@@ -88,7 +88,7 @@ def test_a_second_plan_is_empty(wanted: dict[str, Entry], world: World) -> None:
 
 
 @given(WANTED, worlds())
-def test_nothing_is_published_that_is_right_already(wanted: dict[str, Entry], world: World) -> None:
+def test_never_publishes_files_that_are_up_to_date(wanted: dict[str, Entry], world: World) -> None:
     for path in plan_of(wanted, world).publish:
         held, entry = world.managed.get(path), wanted[path]
         is_right = held and (held.etag, held.size_bytes) == (entry.etag, entry.size_bytes)
@@ -96,7 +96,7 @@ def test_nothing_is_published_that_is_right_already(wanted: dict[str, Entry], wo
 
 
 @given(WANTED, worlds())
-def test_nothing_is_deleted_where_nothing_may_be(wanted: dict[str, Entry], world: World) -> None:
+def test_deletes_nothing_if_may_delete_is_false(wanted: dict[str, Entry], world: World) -> None:
     plan = plan_of(wanted, world, may_delete=False, foreign=["x"])
 
     assert plan.delete == ()
@@ -104,14 +104,14 @@ def test_nothing_is_deleted_where_nothing_may_be(wanted: dict[str, Entry], world
 
 
 @given(WANTED, worlds())
-def test_where_all_is_ours_the_foreign_files_go_too(wanted: dict[str, Entry], world: World) -> None:
+def test_deletes_the_given_foreign_files(wanted: dict[str, Entry], world: World) -> None:
     world.apply(plan_of(wanted, world, foreign=sorted(world.foreign)), wanted)
 
     assert world.disk.keys() == wanted.keys()
 
 
 @given(WANTED, worlds(), st.sets(PATHS))
-def test_what_failed_before_comes_last_and_nothing_is_lost(
+def test_files_that_failed_before_come_last(
     wanted: dict[str, Entry], world: World, last: set[str]
 ) -> None:
     plain = plan_of(wanted, world).publish
@@ -133,15 +133,13 @@ HELD = Managed("etag", 5, 1, 2, 3)
         (HELD._replace(size_bytes=6), True),
     ],
 )
-def test_a_change_is_another_etag_or_size_and_never_a_time(
-    held: Managed, is_published: bool
-) -> None:
+def test_only_another_etag_or_size_is_a_change(held: Managed, is_published: bool) -> None:
     plan = make_plan({"a": ENTRY}, {"a": held}, damaged=(), foreign=(), last=(), may_delete=True)
 
     assert bool(plan.publish) is is_published
 
 
-def test_a_plan_is_empty_where_nothing_is_to_be_done() -> None:
+def test_a_plan_without_actions_is_empty() -> None:
     plans = [Plan((), ()), Plan(("a",), ()), Plan((), ("a",))]
 
     assert [True, False, False] == [plan.is_empty for plan in plans]

@@ -1,4 +1,4 @@
-"""What may be deleted, what is taken, and what a slip in a setting costs."""
+"""Deletion policies, filters, and mistyped settings."""
 
 import pytest
 
@@ -28,7 +28,9 @@ def test_an_empty_listing_deletes_nothing(s3: FakeS3, process: Process) -> None:
     assert process.is_ready
 
 
-def test_releases_without_the_setting_for_them_are_named(s3: FakeS3, process: Process) -> None:
+def test_an_empty_listing_with_releases_suggests_their_setting(
+    s3: FakeS3, process: Process
+) -> None:
     process.run(DAGS)
     s3.objects.clear()
     s3.put_each(("dags/current.json", f"dags/bundles/{'a' * 64}.zip"), b"x")
@@ -41,7 +43,7 @@ def test_releases_without_the_setting_for_them_are_named(s3: FakeS3, process: Pr
 
 
 @pytest.mark.parametrize("slip", [{"KEY_PATH": "dagz"}, {"S3_SYNC_INCLUDE": "*.pyy"}])
-def test_a_slip_at_restart_that_leaves_nothing_deletes_nothing(
+def test_a_mistyped_setting_that_matches_nothing_deletes_nothing(
     process: Process, slip: dict[str, str]
 ) -> None:
     process.run(DAGS)
@@ -51,7 +53,7 @@ def test_a_slip_at_restart_that_leaves_nothing_deletes_nothing(
     assert FILES == process.shown
 
 
-def test_allow_empty_empties(s3: FakeS3, process: Process) -> None:
+def test_allow_empty_deletes_all_managed_files(s3: FakeS3, process: Process) -> None:
     process.run(DAGS | {"S3_SYNC_ALLOW_EMPTY": "true"})
     (process.folder / "foreign.log").write_text("stays")
     s3.objects.clear()
@@ -61,7 +63,7 @@ def test_allow_empty_empties(s3: FakeS3, process: Process) -> None:
     assert process.is_ready
 
 
-def test_include_and_exclude(s3: FakeS3, process: Process) -> None:
+def test_include_and_exclude_select_files(s3: FakeS3, process: Process) -> None:
     for name in ("x/deep/c.py", "x/notes.md", "tests/test_a.py", "x/data.json"):
         s3.put(f"dags/{name}", name.encode())
     process.run(DAGS | {"S3_SYNC_INCLUDE": "*.py, *.json", "S3_SYNC_EXCLUDE": "tests/*"})
@@ -69,7 +71,7 @@ def test_include_and_exclude(s3: FakeS3, process: Process) -> None:
     assert {*FILES, "x/deep/c.py", "x/data.json"} == process.shown.keys()
 
 
-def test_an_exclude_added_later_removes_what_it_covers(process: Process) -> None:
+def test_an_exclude_added_later_removes_excluded_files(process: Process) -> None:
     process.run(DAGS)
     process.restart(DAGS | {"S3_SYNC_EXCLUDE": "pkg/*"})
     process.cycle()
@@ -81,7 +83,9 @@ def test_an_exclude_added_later_removes_what_it_covers(process: Process) -> None
     ("policy", "left"),
     [("managed", {"foreign.py"}), ("none", {"foreign.py", "pkg/b.py"}), ("all", set())],
 )
-def test_deletion_policies(s3: FakeS3, process: Process, policy: str, left: set[str]) -> None:
+def test_each_deletion_policy_deletes_its_files(
+    s3: FakeS3, process: Process, policy: str, left: set[str]
+) -> None:
     process.run(DAGS | {"S3_SYNC_DELETE": policy})
     (process.folder / "foreign.py").write_text("someone else's")
     (process.folder / "pkg/__pycache__").mkdir()

@@ -1,4 +1,4 @@
-"""What a cycle has done, and which failures are the endpoint's."""
+"""The result of a cycle, and which failures count against the endpoint."""
 
 from s3_sync.result import FAILURE_STREAK, CycleResult
 from s3_sync.s3.refusals import ObjectError
@@ -6,7 +6,7 @@ from s3_sync.s3.wire import WireError
 from sidecar_runtime.errors import SidecarError
 
 
-def test_a_success_between_ends_a_streak() -> None:
+def test_a_success_ends_a_streak_of_failures() -> None:
     result = CycleResult()
     lost = WireError("connection_lost", "x")
 
@@ -18,7 +18,7 @@ def test_a_success_between_ends_a_streak() -> None:
     assert 3 * FAILURE_STREAK == len(result.failed)
 
 
-def test_no_number_of_refused_objects_is_a_reason_not_to_try_the_next() -> None:
+def test_refused_objects_never_form_a_streak_of_failures() -> None:
     result = CycleResult()
 
     for number in range(1000):
@@ -27,7 +27,7 @@ def test_no_number_of_refused_objects_is_a_reason_not_to_try_the_next() -> None:
     assert 1000 == len(result.failed)
 
 
-def test_work_besides_is_added() -> None:
+def test_add_sums_two_results() -> None:
     failure = SidecarError("x", "y")
     result = CycleResult(published=1, deleted=2, healed=3, blocked={"a"}, failed={"b": failure})
 
@@ -38,7 +38,7 @@ def test_work_besides_is_added() -> None:
     assert ({"a", "c"}, {"b", "d"}) == (result.blocked, set(result.failed))
 
 
-def test_what_was_got_for_others_to_publish_is_not_counted_as_published() -> None:
+def test_take_over_counts_downloads_but_not_publishes() -> None:
     result = CycleResult(published=1, downloaded_bytes=5)
     more = CycleResult(published=10, adopted=10, deleted=10, healed=10)
 

@@ -1,4 +1,4 @@
-"""Two contents never share an id."""
+"""The revision as a digest of paths, contents and executable bits."""
 
 from collections.abc import Iterator, Mapping
 from itertools import count, permutations
@@ -13,7 +13,7 @@ from s3_sync.revision import ends_chunk, revision_of
 Tree = Mapping[str, tuple[bytes, bool]]
 
 LAST = next(name for name in map(str, count()) if ends_chunk(name))
-# What a digest is made of, besides.
+# Names that contain parts of the digested text.
 NAMES = ["a", "b", " ", "-", " - ", "x", "\n", "0", "é", "e\u0301", LAST]
 CONTENTS = [b"", b"a", b"b", b"ab", b" ", b"\0", b"\n", b"0"]
 trees = st.dictionaries(
@@ -25,7 +25,7 @@ trees = st.dictionaries(
 
 
 def neighbors(tree: Tree) -> Iterator[Tree]:
-    """Trees that differ in one respect, and so little that what is digested is nearly the same."""
+    """Yield trees with one small difference, whose digested text is nearly the same."""
     for path, (body, is_executable) in tree.items():
         rest = {other: file for other, file in tree.items() if other != path}
         yield rest
@@ -36,14 +36,14 @@ def neighbors(tree: Tree) -> Iterator[Tree]:
             yield {**tree, path + other: (b"", False)}
             yield {**tree, path: (body + other.encode(), is_executable)}
         if body.isascii():
-            # A byte goes from one to the other.
+            # Move a byte between path and content.
             yield {**rest, path + body[:1].decode(): (body[1:], is_executable)}
             yield {**rest, path[:-1]: (path[-1:].encode() + body, is_executable)}
     for one, other in permutations(tree, 2):
         rest = {path: file for path, file in tree.items() if path not in (one, other)}
         yield {**tree, one: tree[other], other: tree[one]}
         yield {**rest, one: (tree[one][0] + tree[other][0], tree[one][1])}
-        # A name that says what the digest has of another file.
+        # Use a name that contains the digested text of another file.
         for mark in "x-":
             for between in ("", "\n"):
                 entry = f"{between}{sha256_of(tree[other][0])} {mark} {other}"
@@ -59,7 +59,7 @@ def revision(tree: Tree) -> str:
 
 
 @given(trees)
-def test_two_contents_never_share_an_id(tree: Tree) -> None:
+def test_different_contents_never_share_a_revision(tree: Tree) -> None:
     found = [one for one in (tree, *neighbors(tree)) if is_possible(one)]
 
     contents = {frozenset(one.items()) for one in found}

@@ -28,7 +28,7 @@ def problem_of(**environ: str) -> Problem:
     return problem
 
 
-def test_the_published_example_and_nothing_else() -> None:
+def test_the_published_example_is_complete() -> None:
     settings, unknown = load_settings(EXAMPLE)
 
     assert ("a-bucket", "dags", "/opt/dags", 10.0) == (
@@ -41,19 +41,19 @@ def test_the_published_example_and_nothing_else() -> None:
     assert (settings.prefix, settings.source) == ("dags/", "s3://a-bucket/dags/")
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
+def test_the_defaults_match_the_contract() -> None:
     assert {
         "http_bind": ("", 9811), "delete": "managed", "allow_empty": False, "file_mode": 0o644,
         "fsync": False, "include": (), "exclude": (), "jitter_seconds": None,
         "timeout_seconds": 600.0, "max_failures": 0,
-        # These change nothing for old users.
+        # These keep the behavior of earlier versions.
         "layout": "in-place", "gate": "off", "settle_seconds": 0.0, "retain_count": 2,
         "retain_seconds": 600.0, "gate_grammar": None, "gate_command": None,
         "gate_timeout_seconds": 60.0,
     }.items() <= vars(read()).items()  # fmt: skip
 
 
-def test_layout_gate_and_settling_as_people_write_them() -> None:
+def test_reads_the_settings_for_layout_gate_and_settling() -> None:
     settings = read(
         S3_SYNC_LAYOUT="Snapshot",
         S3_SYNC_GATE="command",
@@ -81,14 +81,14 @@ def test_layout_gate_and_settling_as_people_write_them() -> None:
         ("S3_SYNC_GATE", "pylint", "is not one of off, syntax, command"),
     ],
 )
-def test_what_is_not_a_layout_gate_or_duration_is_refused(name: str, value: str, said: str) -> None:
+def test_refuses_invalid_values(name: str, value: str, said: str) -> None:
     problem = problem_of(**{name: value})
 
     assert (name, value) == (problem.setting, problem.value)
     assert said in problem.problem
 
 
-def test_a_gate_without_its_command_is_refused() -> None:
+def test_refuses_a_command_gate_without_a_command() -> None:
     assert "S3_SYNC_GATE_COMMAND" == problem_of(S3_SYNC_GATE="command").setting
 
 
@@ -103,7 +103,7 @@ def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
     assert read(KEY_PATH=text).source == f"s3://a-bucket/{prefix}"
 
 
-def test_how_the_bucket_is_read_is_said_and_never_guessed() -> None:
+def test_bucket_access_is_private_unless_set() -> None:
     assert "private" == read().bucket_access
     for access in ("private", "requester-pays", "public"):
         assert access == read(S3_SYNC_BUCKET_ACCESS=access).bucket_access
@@ -117,7 +117,7 @@ def test_how_the_bucket_is_read_is_said_and_never_guessed() -> None:
     ["abc", "a-bucket", "my.dotted.bucket", "1bucket", "Legacy_Bucket", "a" * 63, ARN,
      ARN.replace("/", ":"), ARN.replace("aws", "aws-cn", 1)],
 )  # fmt: skip
-def test_reads_buckets_and_access_points(name: str) -> None:
+def test_accepts_buckets_and_access_points(name: str) -> None:
     assert bucket(name) == name
 
 
@@ -135,34 +135,34 @@ def test_reads_buckets_and_access_points(name: str) -> None:
         ("bucket--use1-az4--x-s3", "S3 Express directory bucket"),
     ],
 )
-def test_refuses_by_name_what_is_not_supported(name: str, what: str) -> None:
+def test_refuses_unsupported_buckets_with_a_reason(name: str, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         bucket(name)
 
 
 @pytest.mark.parametrize("scheme", ["s3://", "S3://"])
-def test_a_url_is_taken_apart_in_the_answer(scheme: str) -> None:
+def test_suggests_bucket_and_key_path_for_a_url(scheme: str) -> None:
     answer = "write AWS_BUCKET=a-bucket and KEY_PATH=team/dags"
 
     assert answer in problem_of(AWS_BUCKET=f"{scheme}a-bucket/team/dags/").problem
     assert answer in problem_of(KEY_PATH=f"{scheme}a-bucket/team/dags").problem
 
 
-def test_all_that_is_missing_is_named_at_once() -> None:
+def test_reports_all_missing_settings_together() -> None:
     error = raised(SettingsError, load_settings, {})
 
     assert ["AWS_BUCKET", "DEST_PATH"] == [one.setting for one in error.problems]
 
 
 @pytest.mark.parametrize("slip", sorted(INSTEAD))
-def test_what_people_type_is_answered_with_the_right_name(slip: str) -> None:
+def test_suggests_the_right_name_for_known_mistakes(slip: str) -> None:
     error = raised(SettingsError, load_settings, WITHOUT_KEY_PATH | {slip: "x"})
 
     (problem,) = error.problems
     assert problem == Problem(slip, None, f"is not a setting; the right name is {INSTEAD[slip]}")
 
 
-def test_every_right_name_exists_and_no_wrong_one() -> None:
+def test_suggested_names_exist_and_wrong_names_do_not() -> None:
     names = names_of(Settings, PREFIX)
 
     assert set(INSTEAD.values()) - {"AWS_REGION"} <= names
@@ -176,12 +176,12 @@ def test_every_right_name_exists_and_no_wrong_one() -> None:
      ("S3_SYNC_STATUSPAGE", "S3_SYNC_STATUS_PAGE"),
      ("S3_SYNC_MAXFAILURES", "S3_SYNC_MAX_FAILURES")],
 )  # fmt: skip
-def test_a_slip_is_answered_with_the_right_name(slip: str, right: str) -> None:
+def test_suggests_the_right_name_for_a_misspelled_one(slip: str, right: str) -> None:
     assert right in problem_of(**{slip: "x"}).problem
 
 
 @pytest.mark.parametrize("slip", ["KEYPATH", "key_path", "KEY_PATHS", "KEY_PREFIX", "AWS_KEY_PATH"])
-def test_what_is_meant_as_key_path_does_not_mean_the_whole_bucket(slip: str) -> None:
+def test_a_misspelled_key_path_does_not_select_the_whole_bucket(slip: str) -> None:
     problem = "is not a setting; the right name is KEY_PATH"
 
     error = raised(SettingsError, load_settings, WITHOUT_KEY_PATH | {slip: "dags"})
@@ -191,7 +191,7 @@ def test_what_is_meant_as_key_path_does_not_mean_the_whole_bucket(slip: str) -> 
         assert {} == load_settings(EXAMPLE | {slip: "dags", "KEY_PATH": whole})[1]
 
 
-def test_a_slip_in_another_name_without_prefix_is_a_warning_with_the_right_one() -> None:
+def test_warns_about_other_misspelled_names_without_a_prefix() -> None:
     assert {"INTERVALL": "INTERVAL"} == load_settings(
         {name: value for name, value in EXAMPLE.items() if name != "INTERVAL"} | {"INTERVALL": "5s"}
     )[1]
@@ -211,7 +211,7 @@ OF_A_POD = [
 
 @pytest.mark.parametrize("value", ["x", "10.0.0.2", "tcp://10.0.0.2:9811"])
 @pytest.mark.parametrize("names", [OF_AWS, OF_A_POD], ids=["AWS", "pod"])
-def test_variables_of_others_are_ignored(names: list[str], value: str) -> None:
+def test_ignores_variables_of_other_programs(names: list[str], value: str) -> None:
     assert {} == load_settings(EXAMPLE | dict.fromkeys(names, value))[1]
 
 
@@ -234,12 +234,12 @@ def test_a_password_in_an_endpoint_is_never_echoed() -> None:
         assert "er2" not in repr(error.problems), url
 
 
-def test_an_access_point_does_not_go_with_an_endpoint() -> None:
+def test_refuses_an_access_point_with_an_endpoint() -> None:
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         assert problem_of(AWS_BUCKET=ARN, **{name: "http://minio:9000"}).setting == "AWS_BUCKET"
 
 
-def test_a_target_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_refuses_a_target_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
     problem = problem_of(DEST_PATH=str(tmp_path / "file"))
@@ -254,18 +254,18 @@ def test_a_target_may_be_missing_or_a_folder_or_a_link_to_one(tmp_path: Path) ->
         assert read(DEST_PATH=str(path)).dest_path == str(path)
 
 
-def test_filters_are_lists() -> None:
+def test_filters_are_comma_separated_lists() -> None:
     settings = read(S3_SYNC_INCLUDE="*.py, sql/*", S3_SYNC_EXCLUDE="tests/*")
 
     assert (("*.py", "sql/*"), ("tests/*",)) == (settings.include, settings.exclude)
 
 
 @pytest.mark.parametrize("text", ["420", "436", "rw-", "0999"])
-def test_a_mode_that_yaml_has_made_a_number_is_refused(text: str) -> None:
+def test_refuses_a_mode_that_yaml_converted_to_a_number(text: str) -> None:
     assert problem_of(S3_SYNC_FILE_MODE=text).setting == "S3_SYNC_FILE_MODE"
 
 
-def test_a_key_path_keeps_what_a_key_may_have() -> None:
+def test_a_key_path_keeps_unusual_characters() -> None:
     assert key_path(" /a b/+%ü/ ") == "a b/+%ü"
 
 
@@ -275,7 +275,7 @@ RELEASES = {"S3_SYNC_SOURCE": "release"}
 REVISION = "0123456789abcdef" * 4
 
 
-def test_releases_as_people_write_them() -> None:
+def test_reads_the_settings_for_releases() -> None:
     plain, pinned = read(**RELEASES), read(**RELEASES, S3_SYNC_REVISION=f" {REVISION} ")
 
     assert ("release", None) == (plain.source_kind, plain.revision)
@@ -287,14 +287,14 @@ def test_releases_as_people_write_them() -> None:
     [("S3_SYNC_INCLUDE", "*.py"), ("S3_SYNC_EXCLUDE", "*.md"), ("S3_SYNC_SETTLE", "30s"),
      ("S3_SYNC_ALLOW_EMPTY", "true"), ("S3_SYNC_DELETE", "none")],
 )  # fmt: skip
-def test_what_has_no_meaning_with_releases_is_refused_by_name(name: str, value: str) -> None:
+def test_refuses_settings_that_do_not_apply_to_releases(name: str, value: str) -> None:
     problem = problem_of(**RELEASES, **{name: value})
 
     assert (name, value) == (problem.setting, problem.value)
     assert "cannot be used with S3_SYNC_SOURCE=release" in problem.problem
 
 
-def test_a_pin_needs_releases_and_is_a_revision() -> None:
+def test_a_pin_requires_releases_and_a_full_revision() -> None:
     alone = problem_of(S3_SYNC_REVISION=REVISION)
     short = problem_of(**RELEASES, S3_SYNC_REVISION=REVISION[:12])
 

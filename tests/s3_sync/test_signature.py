@@ -30,7 +30,7 @@ from tests.support.signing import Key, write_keys
 
 KEY, OTHER = Key(), Key()
 MESSAGE = b"a message"
-# The beginning of what `openssl pkey -pubout` says of an RSA key.
+# The beginning of an RSA key as `openssl pkey -pubout` prints it.
 RSA = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----\n"
 ENCRYPTED = Ed25519PrivateKey.generate().private_bytes(
     Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password")
@@ -65,14 +65,14 @@ def refusal(message: bytes, signature: str, *keys: Key) -> str:
     return str(raised(Untrusted, trusted.signer_of, message, signature))
 
 
-def test_a_signature_is_by_the_key_that_it_names() -> None:
+def test_a_signature_names_its_key() -> None:
     signature = KEY.signer.sign(MESSAGE)
 
     assert KEY.key_id == KEY.signer.keys.signer_of(MESSAGE, signature)
     assert signature.startswith(f"ed25519:{KEY.key_id}:")
 
 
-def test_what_is_not_signed_by_a_trusted_key_is_said_to_be_so() -> None:
+def test_reports_why_a_signature_is_not_trusted() -> None:
     good = KEY.signer.sign(MESSAGE)
 
     assert "it is not signed" == refusal(MESSAGE, "", KEY)
@@ -84,7 +84,7 @@ def test_what_is_not_signed_by_a_trusted_key_is_said_to_be_so() -> None:
     )
 
 
-# The points of orders 1, 2, 4 and 8, some of them in two spellings; each has two signs.
+# The points of orders 1, 2, 4 and 8, some of them in two encodings; each has two signs.
 SMALL_ORDER = [
     "00" * 32,
     f"01{'00' * 31}",
@@ -98,9 +98,7 @@ SMALL_ORDER = [
 
 @pytest.mark.parametrize("sign", [0, 0x80])
 @pytest.mark.parametrize("point", SMALL_ORDER)
-def test_a_key_that_anyone_can_sign_with_is_not_trusted(
-    tmp_path: Path, point: str, sign: int
-) -> None:
+def test_refuses_a_key_that_anyone_can_sign_with(tmp_path: Path, point: str, sign: int) -> None:
     raw = bytearray.fromhex(point)
     raw[-1] |= sign
     key = Ed25519PublicKey.from_public_bytes(bytes(raw))
@@ -119,13 +117,13 @@ def test_a_key_that_anyone_can_sign_with_is_not_trusted(
 
 
 @pytest.mark.parametrize("text", ["", "AAAA", "A" * 88, "=" * 88, "A" * 7000])
-def test_no_bytes_for_a_signature_are_one(text: str) -> None:
+def test_refuses_invalid_signature_bytes(text: str) -> None:
     assert refusal(MESSAGE, f"ed25519:{KEY.key_id}:{text}", KEY)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
-    """A second implementation: the commands of the how-to, and the documented format."""
+    """Compare with a second implementation: the how-to's commands and the documented format."""
     private, public = tmp_path / "key.pem", tmp_path / "pub.pem"
 
     def openssl(*arguments: str | Path) -> bytes:
@@ -149,7 +147,7 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
 # --- trusted keys
 
 
-def test_a_folder_has_several_keys_and_a_file_too(tmp_path: Path) -> None:
+def test_reads_several_keys_from_a_folder_or_a_file(tmp_path: Path) -> None:
     folder = write_keys(tmp_path / "keys", KEY, OTHER)
     (tmp_path / "both.pem").write_bytes(KEY.public_pem + b"\n# the next one\n" + OTHER.public_pem)
 
@@ -159,9 +157,7 @@ def test_a_folder_has_several_keys_and_a_file_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NO_PUBLIC_KEYS)
-def test_what_is_no_key_to_trust_is_named_and_nothing_of_it_is_shown(
-    tmp_path: Path, name: str
-) -> None:
+def test_refuses_invalid_public_keys_and_shows_no_secret(tmp_path: Path, name: str) -> None:
     content, said = NO_PUBLIC_KEYS[name]
     path = tmp_path / "keys" / "a.pem"
     path.parent.mkdir()
@@ -177,11 +173,11 @@ def test_what_is_no_key_to_trust_is_named_and_nothing_of_it_is_shown(
         assert secret.decode() not in message
 
 
-def test_an_empty_folder_trusts_nobody_and_not_everybody(tmp_path: Path) -> None:
+def test_refuses_a_folder_without_keys(tmp_path: Path) -> None:
     assert "no public key" in str(raised(ValueError, read_keys, str(tmp_path)))
 
 
-def test_settings_name_the_file_and_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_settings_errors_name_the_file_and_its_problem(tmp_path: Path) -> None:
     KEY.write_private(tmp_path / "oops.pem")
     given = {
         "AWS_BUCKET": "a-bucket",
@@ -199,7 +195,7 @@ def test_settings_name_the_file_and_what_is_wrong_with_it(tmp_path: Path) -> Non
     assert "requires S3_SYNC_SOURCE=release" in listing.message
 
 
-def test_keys_are_read_again_when_a_config_map_is_turned(tmp_path: Path) -> None:
+def test_rereads_keys_when_a_config_map_is_updated(tmp_path: Path) -> None:
     folder = KeyFolder(str(write_keys(tmp_path / "keys", KEY)))
     first, was_new = folder.read()
     assert ({KEY.key_id}, True) == (set(first.by_id), was_new)
@@ -219,7 +215,7 @@ def test_keys_are_read_again_when_a_config_map_is_turned(tmp_path: Path) -> None
     assert ({OTHER.key_id}, True) == (set(folder.read()[0].by_id), True)
 
 
-def test_a_file_that_is_written_in_place_is_read_again(tmp_path: Path) -> None:
+def test_rereads_a_file_that_is_written_in_place(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(KEY.public_pem)
     folder = KeyFolder(str(path))
@@ -238,7 +234,7 @@ def test_a_file_that_is_written_in_place_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NO_PRIVATE_KEYS)
-def test_what_is_no_key_to_sign_with_is_refused(tmp_path: Path, name: str) -> None:
+def test_refuses_invalid_private_keys(tmp_path: Path, name: str) -> None:
     content, said = NO_PRIVATE_KEYS[name]
     path = tmp_path / "key.pem"
     if content is not None:
@@ -247,8 +243,8 @@ def test_what_is_no_key_to_sign_with_is_refused(tmp_path: Path, name: str) -> No
     assert said in str(raised(ValueError, read_signer, str(path)))
 
 
-def test_nothing_is_imported_without_keys() -> None:
-    """It would take memory in every pod."""
+def test_does_not_import_cryptography_without_keys() -> None:
+    """The import would take memory in every pod."""
     code = "import s3_sync.command, s3_sync.cycle.asking, sys; print('cryptography' in sys.modules)"
 
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

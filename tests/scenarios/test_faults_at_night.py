@@ -1,9 +1,8 @@
 """
-Ten faults at three in the morning: cause and fix in the log, on the page, and in `check`.
+Ten faults at three in the morning: the log, the status page and `check` explain each of them.
 
-Whoever is called knows AWS and Kubernetes, and not this product: each of the three names what is
-wrong, with what, and what to do. `check` is never content while the daemon fails, also where all
-that it tries by itself succeeds.
+The engineer on call knows AWS and Kubernetes but not this product. Each of the three reports the
+fault, its object and the fix. `check` fails while the daemon fails, even if its own tests succeed.
 """
 
 import base64
@@ -31,7 +30,7 @@ from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
 Make = Callable[..., SidecarProcess]
-"""Describes the program with a command line, and where its status page is."""
+"""Creates a process from the address of its HTTP endpoint and its arguments."""
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 TOKEN = "canary-4711"
@@ -51,9 +50,7 @@ def s3(stack: ExitStack) -> FakeS3:
 
 
 def diagnose(make: Make, reason: str, *words: str) -> None:
-    """
-    Let a daemon fail, and hold what its log, its page and `check` say against what it takes.
-    """
+    """Assert that the log and the page of a failing daemon, and `check`, contain these words."""
     bind = f"127.0.0.1:{own_port()}"
     with make(bind) as daemon:
         wait_until(
@@ -80,9 +77,7 @@ def diagnose(make: Make, reason: str, *words: str) -> None:
 
 
 def _text(page: str) -> str:
-    """
-    Return what a person reads of a page.
-    """
+    """Return the visible text of a page."""
     shown = re.sub(r"<style>.*?</style>|<wbr>", "", page, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", shown)).replace(" :", ":").split())
 
@@ -93,7 +88,7 @@ def s3_sync(s3: FakeS3, target: Path, **settings: str) -> Make:
     )
 
 
-def test_wrong_bucket(s3: FakeS3, tmp_path: Path) -> None:
+def test_diagnoses_a_wrong_bucket_name(s3: FakeS3, tmp_path: Path) -> None:
     make = s3_sync(s3, tmp_path / "dags", AWS_BUCKET="dags-bukket")
 
     diagnose(make, "bucket_not_found", "the bucket dags-bukket does not exist", "Check AWS_BUCKET")
@@ -114,7 +109,7 @@ def test_wrong_bucket(s3: FakeS3, tmp_path: Path) -> None:
     ],
     ids=["list", "get", "kms"],
 )
-def test_a_permission_is_missing(
+def test_diagnoses_a_missing_permission(
     s3: FakeS3,
     tmp_path: Path,
     reason: str,
@@ -133,13 +128,13 @@ def test_a_permission_is_missing(
     )
 
 
-def test_wrong_region(s3: FakeS3, tmp_path: Path) -> None:
+def test_diagnoses_an_invalid_region(s3: FakeS3, tmp_path: Path) -> None:
     make = s3_sync(s3, tmp_path / "dags", AWS_REGION="Frankfurt")
 
     diagnose(make, "region_invalid", "'Frankfurt' is not a region name", "Fix AWS_REGION")
 
 
-def test_disk_full(s3: FakeS3, tmp_path: Path, stack: ExitStack) -> None:
+def test_diagnoses_a_full_volume(s3: FakeS3, tmp_path: Path, stack: ExitStack) -> None:
     volume = stack.enter_context(small_volume(tmp_path / "volume", "1m"))
     s3.put("dags/model.bin", bytes(3 << 20))
 
@@ -156,7 +151,7 @@ def kerberos(here: Site) -> Make:
     return lambda bind, *arguments: here.sidecar(*arguments, KERBEROS_HTTP_BIND=bind)
 
 
-def test_kdc_down(tickets: Site) -> None:
+def test_diagnoses_a_kdc_that_is_down(tickets: Site) -> None:
     tickets.kdc.stop()
 
     diagnose(
@@ -164,14 +159,14 @@ def test_kdc_down(tickets: Site) -> None:
     )
 
 
-def test_keytab_encoded_twice(tickets: Site) -> None:
+def test_diagnoses_a_keytab_that_was_encoded_twice(tickets: Site) -> None:
     tickets.keytab.write_bytes(base64.b64encode(tickets.keytab.read_bytes()))
     said = f"{tickets.keytab} is base64 text, not a keytab"
 
     diagnose(kerberos(tickets), "keytab_garbage", said, "It was encoded twice")
 
 
-def test_database_password(tmp_path: Path, stack: ExitStack) -> None:
+def test_diagnoses_a_wrong_database_password(tmp_path: Path, stack: ExitStack) -> None:
     skip_without_postgres()
     airflow = Airflow.install_or_skip("2.11")
     database = airflow.new_postgres(stack.enter_context(Postgres()), tmp_path / "home")
@@ -187,7 +182,7 @@ def test_database_password(tmp_path: Path, stack: ExitStack) -> None:
     )
 
 
-def test_expired_git_token(tmp_path: Path, stack: ExitStack) -> None:
+def test_diagnoses_an_expired_git_token(tmp_path: Path, stack: ExitStack) -> None:
     skip_without_git_sync()
     here = stack.enter_context(git_site(tmp_path))
     here.server.accept(("deploy", "the next one"))
@@ -204,8 +199,8 @@ def test_expired_git_token(tmp_path: Path, stack: ExitStack) -> None:
     )
 
 
-def test_what_only_the_daemon_meets_is_in_its_check(tmp_path: Path, stack: ExitStack) -> None:
-    """All that `check` tries succeeds; the revision is one that the gate refuses."""
+def test_check_reports_a_revision_that_the_daemon_refuses(tmp_path: Path, stack: ExitStack) -> None:
+    """Everything that `check` tries succeeds; only the daemon has refused the revision."""
     skip_without_git_sync()
     here = stack.enter_context(git_site(tmp_path))
     here.repository.commit({"a.py": "def broken(:\n"}, whole=True)

@@ -1,6 +1,7 @@
 """
-The status page of each sidecar in a real browser: what a person sees while it works and fails,
-with names, messages and authors that are markup, invisible, or from right to left.
+The status page of each sidecar in a real browser, while the sidecar works and while it fails.
+
+Names, messages and authors contain markup, control characters or right-to-left overrides.
 """
 
 import re
@@ -29,17 +30,15 @@ from tests.support.waiting import wait_until
 GOOD = {"sales.py": b"VALUE = 1\n"}
 ELEMENTS = {"html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "br", "span"}
 ELEMENTS |= {"table", "tbody", "tr", "th", "td", "time", "p", "a", "link", "svg", "rect", "wbr"}
-"""What a page of ours is made of; nothing of it loads anything."""
+"""Every element that a page may contain; none of them loads anything."""
 NARROW = 375
-"""Pixels: a small telephone; also 750 at a zoom of 200 %."""
+"""The width of a small phone in pixels; equals 750 pixels at a zoom of 200 %."""
 AA = 4.5
-"""The contrast that WCAG 2 wants for text at level AA."""
+"""The contrast ratio that WCAG 2 requires for text at level AA."""
 
 
 class Lure(socketserver.ThreadingTCPServer):
-    """
-    The host that hostile names would have the browser visit; counts who comes.
-    """
+    """A host that hostile names try to make the browser visit; counts the visits."""
 
     daemon_threads = True
 
@@ -52,9 +51,7 @@ class Lure(socketserver.ThreadingTCPServer):
 
     @property
     def markup(self) -> str:
-        """
-        Markup without a slash: a name of a file, a role or a person.
-        """
+        """Markup without a slash, valid as the name of a file, a role or a person."""
         url = f"http://127.0.0.1:{self.server_address[1]}".replace("/", "&#47;")
         return f'"><img src={url} onerror=document.title=1><script src={url}><!--'
 
@@ -81,10 +78,10 @@ Look = Callable[[SidecarProcess], Seen]
 @pytest.fixture
 def look(browser: Browser) -> Look:
     """
-    Opens the page of a sidecar, and holds it against what is promised of every page.
+    A function that opens the page of a sidecar and checks the promises that hold for every page.
 
-    It asks for nothing but itself, breaks no rule of its own, is the same without scripts, fits a
-    telephone, and can be read in light and in dark.
+    The page requests only itself, causes no complaint in the browser, reads the same without
+    scripts, fits a phone, and is legible in light and dark mode.
     """
 
     def look(daemon: SidecarProcess) -> Seen:
@@ -99,7 +96,7 @@ def look(browser: Browser) -> Look:
             assert AA <= view.lowest_contrast
             assert daemon.status()["sidecar"] in view.title.split(" · ")
             assert ("en", ["main"]) == (view.language, view.landmarks)
-        # A cycle may end between two looks; failures come further and further apart.
+        # A cycle may end between two loads; backoff makes a pair without one more and more likely.
         wait_until(
             lambda: (
                 timeless(browser.open(url).text)
@@ -114,13 +111,11 @@ def look(browser: Browser) -> Look:
 
 
 def timeless(text: str) -> str:
-    """
-    Leave out what differs between two looks at one state.
-    """
+    """Replace the times in a text, which differ between two loads of one state."""
     return re.sub(r"\d+ \w+ ago|in \d+ \w+|\bnow\b|\d+\.\d+|\d\d:\d\d:\d\d", "…", text)
 
 
-def test_s3_sync_while_its_gate_refuses_a_hostile_name(
+def test_s3_sync_page_escapes_the_hostile_name_of_a_refused_file(
     look: Look, lure: Lure, tmp_path: Path
 ) -> None:
     settings = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}
@@ -139,7 +134,7 @@ def test_s3_sync_while_its_gate_refuses_a_hostile_name(
     assert f"published {good}" in seen.text
 
 
-def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_path: Path) -> None:
+def test_s3_sync_page_escapes_hostile_release_data(look: Look, lure: Lure, tmp_path: Path) -> None:
     author = f"\u202e{lure.markup}"
     names = dict.fromkeys(("by", "commit", "branch"), lure.markup)
     link = f"javascript:{lure.markup}"
@@ -165,7 +160,7 @@ def test_s3_sync_with_a_release_by_a_hostile_author(look: Look, lure: Lure, tmp_
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_sync_perm_with_hostile_names_and_without_a_database(
+def test_sync_perm_page_escapes_hostile_dag_and_role_names(
     look: Look, lure: Lure, tmp_path: Path
 ) -> None:
     skip_without_postgres()
@@ -174,7 +169,7 @@ def test_sync_perm_with_hostile_names_and_without_a_database(
     with Postgres() as postgres:
         database = airflow.new_postgres(postgres, home)
         airflow.write_dags(database, home, {"sales": {lure.markup: ["can_read"]}})
-        # Airflow itself would refuse this id; who writes to its database need not.
+        # Airflow itself would reject this id, but any writer to its database can store it.
         database.query("UPDATE serialized_dag SET dag_id = %s", (lure.markup,))
         with SyncPerm(airflow, database.url, tmp_path / "supervisor") as daemon:
             daemon.wait_until_good()
@@ -194,7 +189,7 @@ def test_sync_perm_with_hostile_names_and_without_a_database(
     )
 
 
-def test_git_sync_wrapper_with_a_hostile_author_and_without_a_server(
+def test_git_sync_wrapper_page_escapes_hostile_commit_metadata(
     look: Look, lure: Lure, tmp_path: Path
 ) -> None:
     skip_without_git_sync()
@@ -220,11 +215,9 @@ def test_git_sync_wrapper_with_a_hostile_author_and_without_a_server(
     assert "remote_unreachable" in failing.text
 
 
-def test_kerberos_with_a_hostile_principal_and_without_a_kdc(
-    look: Look, lure: Lure, tmp_path: Path
-) -> None:
+def test_kerberos_page_escapes_a_hostile_principal(look: Look, lure: Lure, tmp_path: Path) -> None:
     skip_without_kdc()
-    principal = lure.markup.replace(" ", "/")  # a principal has components, but no blanks
+    principal = lure.markup.replace(" ", "/")  # a principal can contain slashes but no spaces
     with Kdc(tmp_path / "kdc") as kdc, site(kdc, principal, "1h") as here:
         daemon = here.publish()
         working = look(daemon)

@@ -15,7 +15,7 @@ FAULT = os.environ["FAULT"]
 
 class Handler(BaseHTTPRequestHandler):
     """
-    Answers like a sidecar.
+    A handler that answers like a sidecar.
     """
 
     def do_GET(self) -> None:

@@ -40,10 +40,7 @@ STEADY = {
         ("rss_kib", 1_000, []),
     ],
 )
-def test_what_grows_is_named(figure: str, seconds_for_one: float, names: list[str]) -> None:
-    """
-    One sample a second of a process whose figures are all constant, except one.
-    """
+def test_reports_each_growing_figure(figure: str, seconds_for_one: float, names: list[str]) -> None:
     samples = [
         Sample(float(n), **{**STEADY, figure: STEADY[figure] + int(n / seconds_for_one)})
         for n in range(600)
@@ -65,7 +62,7 @@ def test_what_grows_is_named(figure: str, seconds_for_one: float, names: list[st
         ("chatter", "1001 log lines"),
     ],
 )
-def test_each_fault_of_a_sidecar_is_named(fault: str, said: str, tmp_path: Path) -> None:
+def test_reports_each_fault_of_a_sidecar(fault: str, said: str, tmp_path: Path) -> None:
     fake = SidecarProcess(Path(__file__).with_name("fake_sidecar.py"), {"FAULT": fault}, tmp_path)
     with Post("spared", fake, is_spared=True) as post:
         post.watch()
@@ -83,7 +80,7 @@ def test_each_fault_of_a_sidecar_is_named(fault: str, said: str, tmp_path: Path)
         ("files", make_revision(2)["pkg0/module0.py"][:-1], "is not a file of"),
     ],
 )
-def test_tree_that_is_not_whole_is_a_flaw(
+def test_a_mixed_tree_or_a_truncated_file_is_a_flaw(
     kind: str, content: bytes, said: str, tmp_path: Path
 ) -> None:
     for path, text in make_revision(2).items():
@@ -103,7 +100,7 @@ def test_tree_that_is_not_whole_is_a_flaw(
 
 
 class Broken(Station):
-    """It fails to start."""
+    """A station that fails to start."""
 
     name = "broken"
 
@@ -111,7 +108,7 @@ class Broken(Station):
         raise RuntimeError("no database")
 
 
-def test_a_station_that_never_begins_is_a_flaw_on_the_page() -> None:
+def test_a_station_that_fails_to_start_is_a_flaw_in_the_report() -> None:
     crew = Crew([Broken], "1", verbose=False)
     crew.start(0)
     assert crew.wait(60)

@@ -1,5 +1,5 @@
 """
-`make soak` for some seconds: no flaws, all tables printed, no files left behind.
+`make soak` for some seconds: no flaws, a result for each sidecar, and no files left behind.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def folder() -> Iterator[Path]:
 @contextmanager
 def soaking(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """
-    Run a soak with its temporary files in a folder of the test.
+    Run a soak whose temporary files are in a folder of the test.
     """
     process = subprocess.Popen(
         [sys.executable, "-W", "error::ResourceWarning", "-m", "soak", *arguments],
@@ -61,7 +61,9 @@ def mounts(folder: Path) -> list[str]:
 
 @pytest.mark.usefixtures("only_in_full")
 @pytest.mark.timeout(900)
-def test_everything_holds_for_some_seconds(folder: Path, request: pytest.FixtureRequest) -> None:
+def test_a_short_soak_finds_no_flaws_and_leaves_nothing_behind(
+    folder: Path, request: pytest.FixtureRequest
+) -> None:
     is_full = request.config.getoption("--full")
     names = (*SHORT, "sync-perm") if is_full else SHORT
     minutes = "5" if is_full else "0.1"

@@ -1,5 +1,5 @@
 """
-Fixtures of the tests of sync-perm.
+Fixtures of sync-perm's tests.
 """
 
 from collections.abc import Iterator

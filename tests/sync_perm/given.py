@@ -1,5 +1,5 @@
 """
-What the tests of sync-perm begin with: the rules of an Airflow, tables, a small metadata database.
+Test data for sync-perm: Airflow installations, tables, and a small metadata database.
 """
 
 import json
@@ -55,7 +55,7 @@ def tables(
     permissions: Iterable[Permission] | None = None,
     broken: int = 0,
 ) -> Tables:
-    """Return tables in which only what is asked for is wrong."""
+    """Return tables that are complete except for the given deviations."""
     held = [(role, (action, resource)) for role, action, resource in grants]
     website = [(role, WEBSITE) for role in (*roles, "Admin")]
     return Tables(
@@ -69,7 +69,7 @@ def tables(
 
 
 class Sqlite:
-    """A metadata database with the tables that we read."""
+    """A metadata database with the tables that sync-perm reads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

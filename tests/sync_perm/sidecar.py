@@ -1,5 +1,5 @@
 """
-A sync-perm without its loop, on SQLite; Airflow's command is a script that edits it.
+Runs sync-perm on SQLite, without its loop; Airflow's command is a script that edits the database.
 """
 
 import sys
@@ -46,7 +46,7 @@ class Sidecar:
     A sidecar without its loop, on SQLite, with a stand-in for Airflow's command.
 
     Attributes:
-        reads_definition: Whether what roles must have is still to be read, which takes a process.
+        reads_definition: Whether the first cycle must read the roles' definition, in a process.
     """
 
     def __init__(self, folder: Path, sqlite: Sqlite) -> None:
@@ -92,7 +92,7 @@ class Sidecar:
         return self.sidecar.begin()
 
     def running(self, **settings: str) -> Session:
-        """Begin, and run the first cycle."""
+        """Begin a session, and run its first cycle."""
         session = self.begin(**settings)
         run(session)
         return session
@@ -101,14 +101,14 @@ class Sidecar:
         self.sqlite.run("INSERT INTO ab_role (name) VALUES ('team')")
 
     def grant_role(self) -> None:
-        """Give that role what it lacks, as the web server does."""
+        """Grant that role its missing permission, as the web server does."""
         self.sqlite.run(
             "INSERT INTO ab_permission_view_role (permission_view_id, role_id)"
             " SELECT 1, id FROM ab_role WHERE name = 'team'"
         )
 
     def counted(self) -> dict[tuple[str, str], float]:
-        """The passes that the metrics count, by what they were for and how they ended."""
+        """Return how many passes the metrics count, by reason and result."""
         (family,) = (
             one for one in self.metrics.registry.collect() if one.name == "sync_perm_passes"
         )
@@ -120,7 +120,7 @@ class Sidecar:
 
     @property
     def mode(self) -> tuple[object, dict[str, float]]:
-        """What the status page says, and why by the metrics."""
+        """The mode on the status page, and its causes in the metrics."""
         (family,) = (one for one in self.metrics.registry.collect() if one.name == "sync_perm_cli")
         causes = {one.labels["reason"]: one.value for one in family.samples if one.value}
         return self.sidecar.details()["mode"], causes

@@ -1,7 +1,7 @@
 """
-A stand-in for an installed Airflow: its command, its version, its names of permissions.
+A stand-in for an installed Airflow: its command, version and permission names.
 
-The command is a script of the test's: what Airflow would do to the database, it does with SQL.
+The command is a script of the test, which changes the database with SQL as Airflow would.
 """
 
 import sys
@@ -15,7 +15,7 @@ RESOURCE_DETAILS_MAP = {
 }
 """
 LOADER = "def providers_configuration_loaded(function): return function\n"
-# What Airflow does to an empty database and to one that is not.
+# Writes roles and permissions to an empty or existing database, as Airflow does.
 BUILDER = """
 import contextlib, os, sqlite3
 
@@ -51,7 +51,7 @@ class Builder:
 def get_application_builder():
     yield Builder()
 """
-# How Airflow gives a role what it lacks.
+# Grants roles their missing permissions, as Airflow does.
 SESSION = """
 import contextlib, os, sqlite3
 
@@ -105,7 +105,7 @@ OLD_PERMISSIONS = "DAG_ACTIONS = {'can_read', 'can_edit', 'can_delete'}\n"
 
 
 class Site:
-    """A folder with `bin/airflow` and a site-packages beside it."""
+    """A folder with `bin/airflow` and its site-packages in `packages`."""
 
     def __init__(
         self,
@@ -130,11 +130,11 @@ class Site:
 
     def add_python(self, program: str = "", granted: str = "'Admin'") -> None:
         """
-        Let Airflow's Python write its roles with SQL.
+        Add the modules with which Airflow's Python writes roles, here with SQL.
 
         Args:
-            program: What it does before.
-            granted: The default roles that may read the website, as SQL takes them.
+            program: Code that runs first.
+            granted: The default roles that may read the website, as an SQL list.
         """
         for module, text in (
             ("__init__", ""),

@@ -1,5 +1,5 @@
 """
-Airflow's configuration without Airflow.
+Reading Airflow's configuration without Airflow.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ def config(home: Path, text: str | None = None, **environ: str) -> AirflowConfig
     return AirflowConfig({"AIRFLOW_HOME": str(home), **environ})
 
 
-def test_a_variable_wins_over_the_file(tmp_path: Path) -> None:
+def test_a_variable_takes_precedence_over_airflow_cfg(tmp_path: Path) -> None:
     text = "[core]\nauth_manager = of the file\nplugins_folder = /p\n"
 
     found = config(tmp_path, text, AIRFLOW__CORE__AUTH_MANAGER="of the environment")
@@ -27,7 +27,7 @@ def test_a_variable_wins_over_the_file(tmp_path: Path) -> None:
     assert None is found.value("core", "dags_folder")
 
 
-def test_airflow_config_names_another_file(tmp_path: Path) -> None:
+def test_reads_the_file_that_airflow_config_names(tmp_path: Path) -> None:
     other = tmp_path / "other.cfg"
     other.write_text("[core]\nauth_manager = other\n")
 
@@ -40,7 +40,7 @@ def test_airflow_config_names_another_file(tmp_path: Path) -> None:
     ("written", "read"),
     [("${PLACE}/plugins", "/somewhere/plugins"), ("mysql://u:p%%40@h/d", "mysql://u:p%40@h/d")],
 )
-def test_variables_are_expanded_and_percent_signs_escaped_as_in_airflow(
+def test_expands_variables_and_unescapes_percent_signs_as_airflow_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, read: str
 ) -> None:
     monkeypatch.setenv("PLACE", "/somewhere")
@@ -53,7 +53,7 @@ def test_variables_are_expanded_and_percent_signs_escaped_as_in_airflow(
 @pytest.mark.parametrize(
     "text", ["no section = s3cret\n", "[database]\nsql_alchemy_conn = mysql://u:s3cret%4@h/d\n"]
 )
-def test_an_unreadable_file_is_named_without_its_content(tmp_path: Path, text: str) -> None:
+def test_reports_an_invalid_file_without_its_content(tmp_path: Path, text: str) -> None:
     error = raised(
         SettingsError, lambda: config(tmp_path, text).value("database", "sql_alchemy_conn")
     )
@@ -62,13 +62,13 @@ def test_an_unreadable_file_is_named_without_its_content(tmp_path: Path, text: s
     assert "s3cret" not in str(error)
 
 
-def test_without_a_file_there_are_no_options(tmp_path: Path) -> None:
+def test_without_a_file_all_options_are_unset(tmp_path: Path) -> None:
     found = config(tmp_path)
 
     assert (False, None) == (found.has_file, found.value("core", "auth_manager"))
 
 
-def test_the_dags_folder_is_airflows_own_unless_it_is_set(tmp_path: Path) -> None:
+def test_dags_folder_defaults_to_airflow_home_unless_it_is_set(tmp_path: Path) -> None:
     environ = {"AIRFLOW_HOME": str(tmp_path)}
     unset = AirflowConfig(environ).dags_folder
 

@@ -23,7 +23,7 @@ from tests.sync_perm.sidecar import Sidecar
         (False, "roles: {}", "ok    needed?        yes: Airflow does not apply the roles file\n"),
     ],
 )
-def test_a_sidecar_that_is_hardly_needed_is_marked_and_no_failure(
+def test_reports_whether_the_sidecar_is_needed_without_failing(
     one: Sidecar,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -1,5 +1,5 @@
 """
-What the environment says.
+Reading the environment, and running the commands.
 """
 
 import subprocess
@@ -25,7 +25,7 @@ def test_problems_of_all_parts_are_reported_together(tmp_path: Path) -> None:
     assert wrong == {problem.setting for problem in caught.value.problems}
 
 
-def test_what_is_right_comes_whole(tmp_path: Path) -> None:
+def test_reads_settings_airflow_and_database_from_the_environment(tmp_path: Path) -> None:
     url = "postgresql://u:p@h/d"
     strange = {"SYNC_PERM_WHATEVER_ELSE": "1"}
 
@@ -38,8 +38,8 @@ def test_what_is_right_comes_whole(tmp_path: Path) -> None:
     assert ("postgresql://h/d", "2.11.2") == (found.where, found.airflow.version)
 
 
-def test_what_it_starts_writes_for_itself_alone(tmp_path: Path, sqlite: Sqlite) -> None:
-    """Airflow writes its configuration, with the password of the database in it."""
+def test_only_the_owner_can_read_files_that_airflow_writes(tmp_path: Path, sqlite: Sqlite) -> None:
+    """Airflow writes its configuration, which contains the database password."""
     site = Site(tmp_path / "site")
     site.write(f"import pathlib; pathlib.Path('{tmp_path}/written').touch()")
     environ = site.environment(
@@ -57,8 +57,8 @@ def test_what_it_starts_writes_for_itself_alone(tmp_path: Path, sqlite: Sqlite) 
     assert 0o600 == (tmp_path / "written").stat().st_mode & 0o777
 
 
-def test_diff_ends_with_what_it_found(tmp_path: Path) -> None:
-    """An address where nobody answers is the quickest to find."""
+def test_diff_exits_with_the_code_of_its_failure(tmp_path: Path) -> None:
+    """A refused connection is the quickest failure to provoke."""
     url = "postgresql://u:p@127.0.0.1:1/d"
     environ = Site(tmp_path).environment(AIRFLOW__CORE__SQL_ALCHEMY_CONN=url)
 

@@ -14,10 +14,8 @@ def wants_pass(comparison: Comparison, look: Look) -> bool:
     return comparison.plan(look, is_asked=False) is not None
 
 
-def test_a_dag_that_passes_do_not_fix_is_failing_until_it_is_fixed_also_while_it_is_tried_again(
-    sqlite: Sqlite, database: Database
-) -> None:
-    """A probe that changes every ten minutes would be of no use."""
+def test_an_unfixed_dag_stays_failing_during_retries(sqlite: Sqlite, database: Database) -> None:
+    """A readiness probe that changes every ten minutes would be useless."""
     clock = Clock()
     comparison = Comparison(AIRFLOW_2, include_dags=True, clock=clock)
     comparison.define(comparison.look(database).tables)
@@ -40,7 +38,7 @@ def test_a_dag_that_passes_do_not_fix_is_failing_until_it_is_fixed_also_while_it
     assert {} == comparison.look(database).failing
 
 
-def test_what_passes_do_not_fix_is_a_shortfall(sqlite: Sqlite, database: Database) -> None:
+def test_dags_that_passes_did_not_fix_are_a_shortfall(sqlite: Sqlite, database: Database) -> None:
     comparison = Comparison(AIRFLOW_2, include_dags=True)
     comparison.define(comparison.look(database).tables)
     sqlite.serialize("d", "1")

@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 from tests.sync_perm.sidecar import CONN_CMD, FIX, Sidecar, run
 
 
-def test_nothing_differs_and_nothing_is_started(one: Sidecar) -> None:
+def test_runs_no_pass_while_nothing_differs(one: Sidecar) -> None:
     session = one.begin()
 
     results = [run(session).result for _ in range(3)]
@@ -22,9 +22,7 @@ def test_nothing_differs_and_nothing_is_started(one: Sidecar) -> None:
     assert one.sidecar.readiness().ready
 
 
-def test_what_a_default_role_lost_before_the_start_is_written_before_it_is_ready(
-    one: Sidecar,
-) -> None:
+def test_restores_a_default_roles_lost_permission_before_it_is_ready(one: Sidecar) -> None:
     one.reads_definition = True
     one.site.add_python(granted="'Admin', 'Viewer'")
     one.site.write(FIX.replace("'team'", "'Viewer'"))
@@ -40,7 +38,7 @@ def test_what_a_default_role_lost_before_the_start_is_written_before_it_is_ready
     assert ("unchanged", 1) == (run(session).result, one.passes)
 
 
-def test_what_cannot_be_read_is_written_before_it_is_called_good(one: Sidecar) -> None:
+def test_runs_a_pass_before_it_is_ready_if_the_definition_is_unreadable(one: Sidecar) -> None:
     one.reads_definition = True
     one.site.add_python("raise ImportError('moved')\n")
     session = one.begin()
@@ -55,11 +53,11 @@ def test_what_cannot_be_read_is_written_before_it_is_called_good(one: Sidecar) -
     assert [("pass_failed", True)] == [(e["reason"], "moved" in e["error"]) for e in unread]
     assert (False, {("start", "success"): 1}) == (ready, one.counted())
     assert one.sidecar.readiness().ready
-    one.sqlite.run("DELETE FROM ab_permission_view_role")  # what is lost later is noticed
+    one.sqlite.run("DELETE FROM ab_permission_view_role")  # rows lost later are noticed
     assert "changed" == run(session).result
 
 
-def test_reading_that_is_cut_short_is_begun_again(one: Sidecar) -> None:
+def test_reads_the_definition_again_after_an_abandoned_cycle(one: Sidecar) -> None:
     one.reads_definition = True
     one.site.add_python("import time; time.sleep(600)\n")
     session = one.begin()
@@ -85,7 +83,7 @@ def test_reading_that_is_cut_short_is_begun_again(one: Sidecar) -> None:
     assert ({}, True) == (one.counted(), one.sidecar.readiness().ready)
 
 
-def test_what_the_web_server_writes_at_its_own_start_is_left_to_it(one: Sidecar) -> None:
+def test_waits_for_rows_that_the_web_server_writes_at_its_start(one: Sidecar) -> None:
     one.pace = Pace(settle_seconds=3600.0)
     session = one.begin()
     one.add_role()
@@ -99,16 +97,16 @@ def test_what_the_web_server_writes_at_its_own_start_is_left_to_it(one: Sidecar)
     assert one.sidecar.readiness().ready
 
 
-def test_the_tables_are_read_again_though_the_fingerprint_is_the_same(one: Sidecar) -> None:
+def test_reads_the_tables_again_although_the_fingerprint_is_the_same(one: Sidecar) -> None:
     one.pace = Pace(resync_seconds=0.0, quiet_seconds=0.0, settle_seconds=0.0)
     session = one.running()
     one.add_role()
-    session._seen = session._fingerprint(session._open(Fence()))  # a change that it does not show
+    session._seen = session._fingerprint(session._open(Fence()))  # hides the change
 
     assert ("changed", 1) == (run(session).result, one.passes)
 
 
-def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
+def test_fixes_a_late_role_with_one_pass(one: Sidecar) -> None:
     session = one.running()
     one.add_role()
 
@@ -126,14 +124,14 @@ def test_a_late_role_is_served_by_one_pass(one: Sidecar) -> None:
     assert passes == one.counted()
 
 
-def test_a_pass_gets_what_the_command_prints_now(one: Sidecar) -> None:
-    """After a password rotation, our open connection works, but a new one fails."""
+def test_a_pass_uses_the_url_that_the_connection_command_prints_now(one: Sidecar) -> None:
+    """After a password rotation, our open connection works, but the old URL does not."""
     printed = one.folder / "connection"
     printed.write_text(f"{one.sqlite.address.url}?password=old")
     path = '.removeprefix("sqlite:///")'
     one.site.write(
         FIX.replace(path, f'{path}.removesuffix("?password=new")')
-    )  # with the old one it finds no such file
+    )  # with the old password, no such file exists
     session = one.running(**{CONN_CMD: f"cat {printed}"})
     one.add_role()
     printed.write_text(f"{one.sqlite.address.url}?password=new")
@@ -141,7 +139,7 @@ def test_a_pass_gets_what_the_command_prints_now(one: Sidecar) -> None:
     assert ("changed", 1) == (run(session).result, one.passes)
 
 
-def test_a_rehearsal_that_is_asked_for_is_one_and_starts_nothing(one: Sidecar) -> None:
+def test_a_requested_dry_run_is_planned_once_and_starts_no_pass(one: Sidecar) -> None:
     session = one.begin(SYNC_PERM_DRY_RUN="true")
 
     with capture_logs() as logs:
@@ -154,12 +152,12 @@ def test_a_rehearsal_that_is_asked_for_is_one_and_starts_nothing(one: Sidecar) -
     assert not one.sidecar.readiness().ready
 
 
-def test_a_one_shot_always_runs_one(one: Sidecar) -> None:
+def test_a_one_shot_always_runs_a_pass(one: Sidecar) -> None:
     assert ("unchanged", 1) == (run(one.begin(SYNC_PERM_ONE_SHOT="true")).result, one.passes)
 
 
-def test_a_one_shot_is_not_done_while_rows_are_missing(one: Sidecar) -> None:
-    """And it starts Airflow no more often than the daemon does."""
+def test_a_one_shot_does_not_succeed_while_rows_are_missing(one: Sidecar) -> None:
+    """It starts Airflow no more often than the daemon does."""
     one.site.write(FIX.split("with sqlite3")[0])
     session = one.begin(SYNC_PERM_ONE_SHOT="true")
     one.add_role()
@@ -174,7 +172,7 @@ def test_a_one_shot_is_not_done_while_rows_are_missing(one: Sidecar) -> None:
     assert ("unchanged", True) == (run(session).result, one.sidecar.readiness().ready)
 
 
-def test_what_a_pass_wrote_is_counted_though_something_is_missing(one: Sidecar) -> None:
+def test_counts_written_rows_even_if_others_are_still_missing(one: Sidecar) -> None:
     session = one.begin()
     one.sqlite.run("INSERT INTO ab_role (name) VALUES ('team'), ('other')")
 
@@ -184,7 +182,7 @@ def test_what_a_pass_wrote_is_counted_though_something_is_missing(one: Sidecar) 
     assert end.problem and "permissions_differ" == end.problem.reason
 
 
-def test_what_two_passes_do_not_fix_waits_and_holds_back_no_new_difference(one: Sidecar) -> None:
+def test_rows_that_two_passes_did_not_fix_delay_no_new_difference(one: Sidecar) -> None:
     one.site.write(FIX.split("with sqlite3")[0])
     session = one.begin()
     one.add_role()
@@ -199,8 +197,8 @@ def test_what_two_passes_do_not_fix_waits_and_holds_back_no_new_difference(one: 
     assert 4 == one.passes
 
 
-def test_what_comes_during_the_last_pass_is_for_the_next_cycle(one: Sidecar) -> None:
-    """The fingerprint was taken after the pass, and would show no change."""
+def test_the_next_cycle_fixes_rows_that_appear_during_the_last_pass(one: Sidecar) -> None:
+    """The fingerprint is taken after the pass, so the next poll would show no change."""
     late = "INSERT INTO ab_role (name) VALUES ('late')"
     one.site.write(
         FIX.split("with sqlite3")[0] + "if open(path + '.passes').read() == 'xx':\n"
@@ -214,7 +212,7 @@ def test_what_comes_during_the_last_pass_is_for_the_next_cycle(one: Sidecar) -> 
     assert (1, 3) == (run(session).counts["grants_added"], one.passes)
 
 
-def test_a_new_difference_after_each_pass_is_no_stubborn_one(one: Sidecar) -> None:
+def test_a_new_difference_after_each_pass_is_not_logged_as_kept(one: Sidecar) -> None:
     late = "INSERT INTO ab_role (name) VALUES ('late' || (SELECT COUNT(*) FROM ab_role))"
     fix = FIX.replace("name IN ('Admin', 'team')", "id > 5")
     one.site.write(f"{fix}    db.execute({late!r})\n")
@@ -227,7 +225,7 @@ def test_a_new_difference_after_each_pass_is_no_stubborn_one(one: Sidecar) -> No
     assert ([], 2) == ([e for e in logs if e["event"] == "difference_kept"], one.passes)
 
 
-def test_rows_that_are_taken_again_and_again_wait_and_a_new_role_does_not(one: Sidecar) -> None:
+def test_postpones_rows_that_are_deleted_repeatedly_but_not_a_new_role(one: Sidecar) -> None:
     one.pace = Pace(quiet_seconds=0.0, settle_seconds=0.0, core_share=1e-6)
     session = one.running()
     one.add_role()
@@ -245,11 +243,11 @@ def test_rows_that_are_taken_again_and_again_wait_and_a_new_role_does_not(one: S
     postponed = [line["rows"] for line in logs if line["event"] == "pass_postponed"]
     assert ["changed", "changed", "partial", "partial", "changed"] == results
     assert (2, False) == (passes, ready)
-    assert [] == postponed  # it was said the time before
+    assert [] == postponed  # it was logged in the cycle before
     assert one.sidecar.readiness().ready
 
 
-def test_what_had_to_wait_is_fixed_without_another_change(one: Sidecar) -> None:
+def test_fixes_postponed_rows_later_without_another_change(one: Sidecar) -> None:
     one.pace = Pace(quiet_seconds=0.0, settle_seconds=0.0, core_share=0.1)
     session = one.running()
     one.add_role()
@@ -262,7 +260,7 @@ def test_what_had_to_wait_is_fixed_without_another_change(one: Sidecar) -> None:
     assert (3, True) == (one.passes, one.sidecar.readiness().ready)
 
 
-def test_another_holder_of_the_lock_is_waited_for(one: Sidecar) -> None:
+def test_waits_while_another_process_holds_the_lock(one: Sidecar) -> None:
     session = one.begin()
     one.add_role()
 
@@ -274,7 +272,7 @@ def test_another_holder_of_the_lock_is_waited_for(one: Sidecar) -> None:
     assert ("waiting", "changed", 1) == (waiting, after, one.passes)
 
 
-def test_a_wish_that_meets_the_lock_is_not_forgotten(one: Sidecar) -> None:
+def test_a_requested_pass_runs_after_the_lock_is_released(one: Sidecar) -> None:
     session = one.running()
 
     with PassLock(one.sqlite.address) as other:

@@ -1,5 +1,5 @@
 """
-Cycles with a file of roles.
+Cycles with a roles file.
 """
 
 import sqlite3
@@ -33,7 +33,7 @@ WITH_DAGS = f"""{FILE}\
 
 
 class WithFile(Sidecar):
-    """A sidecar whose script works, and the file that it is given."""
+    """A sidecar with a working script and a roles file."""
 
     def __init__(self, folder: Path, sqlite: Sqlite) -> None:
         super().__init__(folder, sqlite)
@@ -45,7 +45,7 @@ class WithFile(Sidecar):
         return super().begin(SYNC_PERM_ROLES=str(self.file), **settings)
 
     def ours(self) -> list[tuple[str, str, str]]:
-        """What the file's role has."""
+        """Return the permissions of the role in the file."""
         sql = """SELECT r.name, p.name, v.name FROM ab_permission_view_role g
             JOIN ab_role r ON r.id = g.role_id JOIN ab_permission_view pv
             ON pv.id = g.permission_view_id JOIN ab_permission p ON p.id = pv.permission_id
@@ -54,7 +54,7 @@ class WithFile(Sidecar):
             return sorted(database.execute(sql).fetchall())
 
     def everything(self) -> list[str]:
-        """All rows of all tables."""
+        """Return all rows of all tables."""
         with closing(sqlite3.connect(self.sqlite.path)) as database:
             return list(database.iterdump())
 
@@ -71,7 +71,7 @@ def one(tmp_path: Path, sqlite: Sqlite) -> WithFile:
 WEBSITE = ("team", "can_read", "Website")
 
 
-def test_a_role_of_the_file_comes_in_one_pass_and_is_not_written_again(one: WithFile) -> None:
+def test_creates_a_role_of_the_file_in_one_pass_and_does_not_repeat_it(one: WithFile) -> None:
     session = one.begin()
 
     with capture_logs() as logs:
@@ -89,23 +89,23 @@ def test_a_role_of_the_file_comes_in_one_pass_and_is_not_written_again(one: With
     assert one.sidecar.readiness().ready
 
 
-def test_what_is_taken_away_comes_back_and_is_shown_meanwhile(one: WithFile) -> None:
+def test_restores_deleted_grants_of_a_role_in_the_file(one: WithFile) -> None:
     session = one.running()
     one.sqlite.run("DELETE FROM ab_permission_view_role WHERE role_id > 5")
     one.pace = replace(one.pace, quiet_seconds=0.0)
 
-    # The website is Airflow's own rule for a role that is there.
+    # Airflow itself grants the website permission to an existing role.
     assert ("changed", [WEBSITE]) == (run(session).result, one.ours())
 
 
-def test_a_changed_file_is_taken_at_the_next_cycle(one: WithFile) -> None:
+def test_applies_a_changed_file_in_the_next_cycle_and_removes_nothing(one: WithFile) -> None:
     session = one.running()
     one.file.write_text("roles: {another: {}}")
 
     outcome = run(session)
 
     assert ("changed", 1) == (outcome.result, outcome.counts["grants_added"])
-    assert [WEBSITE] == one.ours()  # nothing is taken away
+    assert [WEBSITE] == one.ours()  # no grant is removed
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_changed_file_is_taken_at_the_next_cycle(one: WithFile) -> None:
         (None, "roles_file_unreadable"),
     ],
 )
-def test_a_wrong_file_changes_nothing_and_is_named_until_it_is_right(
+def test_an_invalid_file_changes_nothing_and_is_reported_until_fixed(
     one: WithFile, text: str | None, reason: str
 ) -> None:
     session = one.running()
@@ -130,7 +130,7 @@ def test_a_wrong_file_changes_nothing_and_is_named_until_it_is_right(
     assert [("partial", reason)] * 2 == [
         (o.result, o.problem and o.problem.reason) for o in outcomes
     ]
-    assert not outcomes[0].is_success  # a one-shot does not end with it
+    assert not outcomes[0].is_success  # so a one-shot does not end
     ready = one.sidecar.readiness()
     assert (True, True) == (ready.ready, str(one.file) in ready.shortfall)
     assert 1.0 == one.mistakes()
@@ -143,7 +143,7 @@ def _told(outcome: Outcome) -> tuple[str, object]:
     return outcome.result, outcome.problem
 
 
-def test_a_wrong_file_keeps_nothing_of_airflows_own_waiting(one: WithFile) -> None:
+def test_an_invalid_file_does_not_delay_airflows_own_permissions(one: WithFile) -> None:
     one.file.write_text("roles: [")
     session = one.begin()
     one.add_role()
@@ -154,7 +154,7 @@ def test_a_wrong_file_keeps_nothing_of_airflows_own_waiting(one: WithFile) -> No
     assert [WEBSITE] == one.ours()
 
 
-def test_a_rehearsal_names_the_rows_and_writes_nothing(one: WithFile) -> None:
+def test_a_dry_run_lists_the_rows_and_writes_nothing(one: WithFile) -> None:
     session = one.begin(SYNC_PERM_DRY_RUN="true")
     before = one.everything()
 
@@ -167,9 +167,7 @@ def test_a_rehearsal_names_the_rows_and_writes_nothing(one: WithFile) -> None:
     assert before == one.everything()
 
 
-def test_where_passes_are_the_command_the_script_still_gives_what_the_file_names(
-    one: WithFile,
-) -> None:
+def test_the_script_applies_the_file_even_if_passes_use_airflows_command(one: WithFile) -> None:
     one.cli_because = "setting"
     session = one.begin()
 
@@ -183,7 +181,7 @@ def test_where_passes_are_the_command_the_script_still_gives_what_the_file_names
     assert one.sidecar.readiness().ready
 
 
-def test_what_airflow_does_not_create_fails_by_name(one: WithFile) -> None:
+def test_reports_the_role_that_airflow_could_not_create(one: WithFile) -> None:
     session = one.begin()
     path = one.site.packages / "airflow/www/security_appless.py"
     path.write_text(MANAGER.replace("return self.session.roles[-1]", "return None"))
@@ -194,7 +192,7 @@ def test_what_airflow_does_not_create_fails_by_name(one: WithFile) -> None:
     assert "Airflow could not create 'team'" in error.message
 
 
-def test_a_one_shot_takes_a_base_as_airflow_defines_it(one: WithFile) -> None:
+def test_a_one_shot_inherits_from_a_base_as_airflow_defines_it(one: WithFile) -> None:
     one.reads_definition = True
     one.sqlite.run("INSERT INTO ab_permission VALUES (90, 'can_edit')")
     one.sqlite.run("INSERT INTO ab_permission_view VALUES (90, 90, 1)")
@@ -213,7 +211,7 @@ DAG_ROWS: Mapping[str, tuple[Any, ...]] = {
 
 
 def with_dags(one: WithFile) -> Session:
-    """Begin on Airflow 3, where DAGs are left to the parser, with DAGs."""
+    """Begin a session with three DAGs on Airflow 3, whose parser syncs DAG permissions."""
     one.airflow = AIRFLOW_3
     one.file.write_text(WITH_DAGS)
     for dag_id, row in DAG_ROWS.items():
@@ -223,9 +221,7 @@ def with_dags(one: WithFile) -> Session:
     return one.begin()
 
 
-def test_dags_are_granted_though_their_own_permissions_are_left_to_the_parser(
-    one: WithFile,
-) -> None:
+def test_grants_dags_of_the_file_even_if_the_parser_syncs_dag_permissions(one: WithFile) -> None:
     session = with_dags(one)
 
     result = run(session).result
@@ -239,8 +235,8 @@ def test_dags_are_granted_though_their_own_permissions_are_left_to_the_parser(
     assert ["ruled"] == one.sidecar.details()["roles_file_overruled"]
 
 
-def test_a_dag_that_moves_into_the_folder_is_granted(one: WithFile) -> None:
-    """Airflow 3 does not serialize it again for that."""
+def test_grants_a_dag_that_moves_into_the_selected_folder(one: WithFile) -> None:
+    """Airflow 3 does not serialize a DAG again when its file moves."""
     session = with_dags(one)
     run(session)
 
@@ -250,7 +246,7 @@ def test_a_dag_that_moves_into_the_folder_is_granted(one: WithFile) -> None:
     assert ("team", "can_read", "DAG:b") in one.ours()
 
 
-def test_without_a_file_yaml_is_not_in_memory() -> None:
+def test_does_not_import_yaml_without_a_file() -> None:
     program = "import sys, sync_perm.command; sys.exit('yaml' in sys.modules)"
 
     assert 0 == subprocess.run([sys.executable, "-c", program], check=False).returncode

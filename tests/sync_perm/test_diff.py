@@ -31,7 +31,7 @@ def one(tmp_path: Path, sqlite: Sqlite) -> WithFile:
 
 
 def told(one: WithFile, capsys: pytest.CaptureFixture[str], *, is_json: bool) -> tuple[int, str]:
-    """Return the exit code and the output; assert that nothing was written."""
+    """Run the command, assert that it wrote nothing, and return its exit code and output."""
     config = AirflowConfig(one.site.environment(**{CONN: one.sqlite.address.url}))
     airflow = replace(one.airflow, command=str(one.site.command), python=sys.executable)
     file = RoleFile(str(one.file), airflow.resources)
@@ -40,7 +40,7 @@ def told(one: WithFile, capsys: pytest.CaptureFixture[str], *, is_json: bool) ->
     before = one.everything()
     capsys.readouterr()
 
-    with capture_logs():  # which the command silences
+    with capture_logs():  # the real command silences logs
         code = diff.run(comparison, passes, find_source(config), is_json=is_json)
 
     assert before == one.everything()
@@ -48,7 +48,7 @@ def told(one: WithFile, capsys: pytest.CaptureFixture[str], *, is_json: bool) ->
     return code, printed.out or printed.err
 
 
-def test_for_people(one: WithFile, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_differences_as_text(one: WithFile, capsys: pytest.CaptureFixture[str]) -> None:
     one.sqlite.run("INSERT INTO ab_role (name) VALUES ('by hand')")
 
     assert (
@@ -67,7 +67,7 @@ not in the file, and kept; a prune would remove:
     ) == told(one, capsys, is_json=False)
 
 
-def test_for_programs(one: WithFile, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_differences_as_json(one: WithFile, capsys: pytest.CaptureFixture[str]) -> None:
     code, printed = told(one, capsys, is_json=True)
 
     facts: dict[str, Any] = json.loads(printed)
@@ -85,7 +85,7 @@ def test_for_programs(one: WithFile, capsys: pytest.CaptureFixture[str]) -> None
     assert [{"key": "roles.team.dags[1]", "line": 7, "tag": "nobody"}] == facts["selects_no_dag"]
 
 
-def test_what_is_beyond_the_file_is_no_difference(
+def test_permissions_beyond_the_file_are_listed_but_are_no_difference(
     one: WithFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(one.begin())
@@ -104,7 +104,7 @@ def test_what_is_beyond_the_file_is_no_difference(
 
 
 @pytest.mark.parametrize("is_json", [False, True])
-def test_a_wrong_file_is_named_with_all_its_mistakes(
+def test_reports_all_mistakes_of_an_invalid_file(
     one: WithFile, capsys: pytest.CaptureFixture[str], is_json: bool
 ) -> None:
     mistakes = [f"  r{number}: {{from: [nobody]}}" for number in range(9)]
@@ -123,7 +123,7 @@ def test_a_wrong_file_is_named_with_all_its_mistakes(
         assert lines[0].startswith(f"sync-perm diff: {one.file}:2: roles.r.permissions[0]: ")
 
 
-def test_what_airflow_does_not_say_is_not_guessed(
+def test_fails_if_airflows_definition_cannot_be_read(
     one: WithFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one.site.add_python("raise ImportError('moved')\n")

@@ -1,5 +1,5 @@
 """
-What a pass of Airflow would change.
+The rows that a pass of Airflow would change.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ def rows(found: Tables) -> set[tuple[Any, ...]]:
     return {(item.kind, *item.row) for item in look(found).items}
 
 
-def test_nothing_differs() -> None:
+def test_complete_tables_have_no_difference() -> None:
     access = {"team": {"DAGs": {"can_read"}}}
     grants = [("team", "can_read", "DAG:d"), ("team", "can_edit", "DAG:by_hand")]
 
@@ -45,27 +45,27 @@ def test_default_roles_must_exist() -> None:
     assert {("role", name) for name in ("Admin", "Public", "Viewer", "User", "Op")} == rows(empty)
 
 
-def test_custom_roles_see_the_website() -> None:
+def test_custom_roles_must_have_the_website_permission() -> None:
     found = replace(tables(), grants={"team": NONE, "Viewer": NONE})
 
     assert ("role_grant", "team", "can_read", "Website") in rows(found)
     assert ("role_grant", "Viewer", "can_read", "Website") not in rows(found)
 
 
-def test_admin_has_all_but_single_dags() -> None:
+def test_admin_must_have_all_permissions_except_on_single_dags() -> None:
     found = tables({"d": None}, permissions={*permissions_of("d"), ("can_edit", "Jobs")})
 
     assert {("role_grant", "Admin", "can_edit", "Jobs")} == rows(found)
 
 
-def test_a_default_role_gets_back_what_it_lost() -> None:
+def test_a_default_role_must_get_a_lost_permission_back() -> None:
     lost = ("Viewer", "can_read", "Jobs")
     definition = Definition(NONE, NONE, {"Viewer": {lost[1:]}})
 
     assert {Item("role_grant", "", lost)} == compare(tables(), KINDS, definition).items
 
 
-def test_a_role_and_a_permission_that_this_airflow_defines_must_exist() -> None:
+def test_roles_and_permissions_that_airflow_defines_must_exist() -> None:
     permission = ("can_read", "A Plugin")
     definition = Definition(frozenset({"auditor"}), frozenset({permission}), {})
 
@@ -74,7 +74,7 @@ def test_a_role_and_a_permission_that_this_airflow_defines_must_exist() -> None:
     ).items
 
 
-def test_a_resource_must_exist_though_nothing_may_be_done_with_it() -> None:
+def test_a_defined_resource_must_exist_even_without_permissions() -> None:
     definition = Definition(NONE, NONE, {}, frozenset({"Login", "Index", "Website"}))
     found = replace(tables(), bare=frozenset({"Index", "DAG:old"}))
 
@@ -82,7 +82,7 @@ def test_a_resource_must_exist_though_nothing_may_be_done_with_it() -> None:
     assert {"Index"} == define(found, KINDS).bare
 
 
-def test_what_a_role_that_is_missing_must_have_comes_with_it() -> None:
+def test_a_missing_role_is_one_difference_without_its_grants() -> None:
     definition = Definition(frozenset({"Op"}), NONE, {"Op": {("can_read", "Jobs")}})
     found = replace(
         tables(), grants={role: held for role, held in tables().grants.items() if role != "Op"}
@@ -91,7 +91,7 @@ def test_what_a_role_that_is_missing_must_have_comes_with_it() -> None:
     assert {Item("role", "", ("Op",))} == compare(found, KINDS, definition).items
 
 
-def test_what_airflow_has_written_is_defined_but_for_single_dags_and_roles_of_people() -> None:
+def test_the_definition_excludes_single_dags_and_custom_roles() -> None:
     grants = {("Viewer", "can_read", "Website"), ("Viewer", "can_read", "DAG:d")}
     found = tables({"d": None}, roles=["team"], grants=grants)
 
@@ -107,20 +107,20 @@ def test_what_airflow_has_written_is_defined_but_for_single_dags_and_roles_of_pe
 # --- DAGs
 
 
-def test_each_dag_has_its_permissions() -> None:
+def test_each_dag_must_have_its_permissions() -> None:
     found = tables({"d": None}, permissions=permissions_of("d") - {("menu_access", "DAG Run:d")})
 
     assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == look(found).items
 
 
-def test_a_dag_that_is_called_like_all_dags_is_left_alone() -> None:
-    """Airflow takes its permissions for those on every DAG, and then takes them from the roles."""
+def test_reports_a_dag_named_dags_and_leaves_its_permissions_alone() -> None:
+    """Airflow mistakes its permissions for those on every DAG, and revokes them from the roles."""
     found = look(tables({"DAGs": {}}, permissions=(), grants=[("Op", "can_read", "DAGs")]))
 
     assert (NONE, "name_reserved") == (found.items, found.failing["DAGs"].reason)
 
 
-def test_a_late_role_gets_what_the_dag_grants_it() -> None:
+def test_a_role_that_is_created_late_gets_the_grants_of_the_dag() -> None:
     found = tables({"d": {"late": {"DAGs": {"can_read"}, "DAG Runs": {"can_create"}}}})
 
     assert "role_missing" == look(found).failing["d"].reason
@@ -135,7 +135,7 @@ def test_a_late_role_gets_what_the_dag_grants_it() -> None:
     } == rows(found)
 
 
-def test_grants_by_hand_are_revoked_only_where_there_is_access_control() -> None:
+def test_revokes_manual_grants_only_on_dags_with_access_control() -> None:
     grants = [("team", "can_edit", "DAG:d"), ("team", "can_read", "DAG Run:e")]
 
     found = tables({"d": {}, "e": None}, roles=["team"], grants=grants)
@@ -152,21 +152,21 @@ def test_grants_by_hand_are_revoked_only_where_there_is_access_control() -> None
     ],
     ids=["of Admin", "of DAGs that are gone", "of DAGs that are left out"],
 )
-def test_nothing_is_taken(found: Tables) -> None:
+def test_revokes_no_grants_of_admin_or_on_dags_that_are_not_compared(found: Tables) -> None:
     assert set() == rows(found)
 
 
 @pytest.mark.parametrize(
     ("asked", "kept"),
     [
-        ({"can_read"}, {"DAG:d", "DAG Run:d"}),  # a set protects the action on both
+        ({"can_read"}, {"DAG:d", "DAG Run:d"}),  # a set protects the action on both kinds
         ({"DAGs": {"can_read"}}, {"DAG:d"}),
         ({"DAGs": ["can_read"]}, {"DAG:d"}),
         (["can_read"], {"DAG:d"}),  # revoked, then granted again
         (set(), set()),
     ],
 )
-def test_what_is_kept_depends_on_the_collection(asked: Any, kept: set[str]) -> None:
+def test_kept_grants_depend_on_the_type_of_access_control(asked: Any, kept: set[str]) -> None:
     grants = {("team", "can_read", resource) for resource in ("DAG:d", "DAG Run:d")}
 
     found = tables({"d": {"team": asked}}, roles=["team"], grants=grants)
@@ -174,7 +174,7 @@ def test_what_is_kept_depends_on_the_collection(asked: Any, kept: set[str]) -> N
     assert {("dag_revoke", *g) for g in grants if g[2] not in kept} == rows(found)
 
 
-def test_a_role_that_the_database_spells_otherwise_is_granted() -> None:
+def test_grants_to_a_role_that_the_database_spells_differently() -> None:
     found = tables({"d": {"data-eng": {"can_read"}}}, roles=["Data-Eng"])
     found = replace(found, aliases={"data-eng": "Data-Eng"})
 
@@ -182,8 +182,8 @@ def test_a_role_that_the_database_spells_otherwise_is_granted() -> None:
     assert {} == look(found).failing
 
 
-def test_a_missing_role_hides_those_after_it() -> None:
-    """Airflow grants in the order of the mapping, and stops at the first that it refuses."""
+def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:
+    """Airflow grants in the order of the mapping, and stops at the first role that it refuses."""
     access = {"one": {"can_read"}, "missing": {"can_read"}, "two": {"can_read"}}
     grants = [("two", "can_edit", "DAG:d")]
 
@@ -207,15 +207,15 @@ def test_a_missing_role_hides_those_after_it() -> None:
         ({"DAGs": None}, "not iterable"),
     ],
 )
-def test_an_invalid_access_control_is_said(asked: Any, word: str) -> None:
+def test_reports_an_invalid_access_control(asked: Any, word: str) -> None:
     failing = look(tables({"d": {"team": asked}}, roles=["team"])).failing
 
     assert "access_control_invalid" == failing["d"].reason
     assert word in failing["d"].text
 
 
-def test_what_one_dag_asks_for_does_not_keep_the_others_from_being_compared() -> None:
-    """Its role has a grant already, which might have to be revoked."""
+def test_an_invalid_access_control_does_not_stop_other_comparisons() -> None:
+    """Its role already has a grant, which might have to be revoked."""
     grants = [("team", "can_read", "DAG:d"), ("team", "can_read", "DAG:other")]
     permissions = {("can_read", "DAG:d"), ("can_read", "DAG:other")}
     access = {"d": {"team": {"DAGs": 5}}, "other": {}}
@@ -226,8 +226,8 @@ def test_what_one_dag_asks_for_does_not_keep_the_others_from_being_compared() ->
     assert Item("dag_revoke", "other", grants[1]) in found.items
 
 
-def test_where_dags_are_the_only_kind_a_mapping_is_refused_as_airflow_refuses_it() -> None:
-    """Airflow 2.10 writes one for every DAG; FAB before 1.3 takes its keys for actions."""
+def test_refuses_a_mapping_as_airflow_does_if_dags_are_the_only_kind() -> None:
+    """Airflow 2.10 writes a mapping for every DAG; FAB before 1.3 takes its keys for actions."""
     old = {"DAGs": KINDS["DAGs"]}
     grant = ("team", "can_read", "DAG:d")
     permissions = {(action, "DAG:d") for action in old["DAGs"].actions}

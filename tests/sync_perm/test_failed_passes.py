@@ -1,5 +1,5 @@
 """
-How passes and looks fail, and what is left of that.
+Failures of passes and comparisons, and the recovery from them.
 """
 
 import errno
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 from tests.sync_perm.sidecar import FIX, Sidecar, failure, run
 
 
-def test_a_failed_pass_is_said_and_repeated_later(one: Sidecar) -> None:
+def test_reports_a_failed_pass_and_does_not_retry_it_immediately(one: Sidecar) -> None:
     one.pace = Pace(settle_seconds=0.0)
     one.site.write(FIX.split("with sqlite3")[0] + "raise ValueError('no such thing')")
     session = one.begin()
@@ -31,8 +31,8 @@ def test_a_failed_pass_is_said_and_repeated_later(one: Sidecar) -> None:
     assert {("roles", "error"): 1} == one.counted()
 
 
-def test_a_failure_that_waits_for_its_share_of_a_core_stays_a_failure(one: Sidecar) -> None:
-    """A success that nothing has done would end the alert, and the backoff with it."""
+def test_a_failed_pass_stays_failed_while_its_retry_is_postponed(one: Sidecar) -> None:
+    """Reporting a success without a pass would end the alert and the backoff."""
     one.pace = Pace(0.0, 0.0, 0.0, core_share=1e-6, news_seconds=0.0)
     one.site.write("sum(range(10**6)); raise ValueError")
     session = one.begin()
@@ -51,7 +51,7 @@ def test_a_failure_that_waits_for_its_share_of_a_core_stays_a_failure(one: Sidec
         ("import MySQLdb", {}, "driver_missing", "'MySQLdb'"),
     ],
 )
-def test_each_way_to_fail_has_its_own_reason(
+def test_each_kind_of_failure_has_its_own_reason(
     one: Sidecar, program: str, settings: dict[str, str], reason: str, said: str
 ) -> None:
     one.site.write(program)
@@ -74,9 +74,7 @@ def test_each_way_to_fail_has_its_own_reason(
         "import airflow.no_such_module\n",
     ],
 )
-def test_where_the_script_does_not_fit_this_airflow_its_command_takes_over(
-    one: Sidecar, moved: str
-) -> None:
+def test_falls_back_to_the_command_if_the_script_does_not_fit(one: Sidecar, moved: str) -> None:
     one.cli_because = None
     session = one.running()
     targeted = one.mode
@@ -93,17 +91,17 @@ def test_where_the_script_does_not_fit_this_airflow_its_command_takes_over(
     assert ("cli", {"script": 1.0}) == one.mode
     one.site.add_python()
     one.sqlite.run("DELETE FROM ab_permission_view_role")
-    assert ("changed", 2) == (run(session).result, one.passes)  # it is not tried again
+    assert ("changed", 2) == (run(session).result, one.passes)  # the script is not tried again
 
 
 @pytest.mark.parametrize(
     ("program", "said"),
     [
         ("raise ValueError('the database is unwell')\n", "1: ValueError: the database is unwell"),
-        ("raise AssertionError\n", "1: AssertionError"),  # without a word
+        ("raise AssertionError\n", "1: AssertionError"),  # without a message
     ],
 )
-def test_a_script_that_fails_for_another_cause_is_not_given_up(
+def test_keeps_using_the_script_if_it_fails_for_another_cause(
     one: Sidecar, program: str, said: str
 ) -> None:
     one.cli_because = None
@@ -117,7 +115,7 @@ def test_a_script_that_fails_for_another_cause_is_not_given_up(
     assert error.message.endswith(said)
 
 
-def test_a_command_that_vanished_has_its_own_reason(one: Sidecar) -> None:
+def test_a_missing_airflow_command_has_its_own_reason(one: Sidecar) -> None:
     session = one.begin()
     one.add_role()
     one.site.command.unlink()
@@ -125,9 +123,7 @@ def test_a_command_that_vanished_has_its_own_reason(one: Sidecar) -> None:
     assert "airflow_missing" == failure(session).reason
 
 
-def test_where_no_process_can_be_started_it_is_no_bug(
-    one: Sidecar, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reports_that_no_process_can_start(one: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
@@ -141,7 +137,7 @@ def test_where_no_process_can_be_started_it_is_no_bug(
     assert error.message.endswith("cannot be started: Resource temporarily unavailable")
 
 
-def test_a_folder_that_cannot_be_written_has_its_own_reason(one: Sidecar) -> None:
+def test_a_temporary_folder_that_is_not_writable_has_its_own_reason(one: Sidecar) -> None:
     session = one.running()
     one.add_role()
     (one.folder / "task.json").mkdir()
@@ -152,7 +148,7 @@ def test_a_folder_that_cannot_be_written_has_its_own_reason(one: Sidecar) -> Non
     assert str(one.folder) in error.message
 
 
-def test_where_nothing_can_be_written_nothing_is_read(one: Sidecar) -> None:
+def test_logs_that_the_definition_is_unread_if_it_cannot_write_files(one: Sidecar) -> None:
     one.reads_definition = True
     (one.folder / "empty").touch()
 
@@ -163,7 +159,7 @@ def test_where_nothing_can_be_written_nothing_is_read(one: Sidecar) -> None:
     assert ["tmpdir_failed"] == said
 
 
-def test_recovers_by_itself(one: Sidecar) -> None:
+def test_recovers_after_the_cause_of_a_failure_is_fixed(one: Sidecar) -> None:
     one.site.write("raise SystemExit(1)")
     session = one.begin()
     one.add_role()
@@ -178,10 +174,10 @@ def test_recovers_by_itself(one: Sidecar) -> None:
     wait_until(recovered, "a pass succeeds")
     assert 1 == one.passes
     one.sqlite.run("DELETE FROM ab_permission_view_role")
-    assert ("changed", 2) == (run(session).result, one.passes)  # nothing is left of the failure
+    assert ("changed", 2) == (run(session).result, one.passes)  # no backoff remains
 
 
-def test_a_lost_database_is_said_and_found_again(one: Sidecar) -> None:
+def test_reports_a_missing_table_and_recovers_when_it_exists_again(one: Sidecar) -> None:
     session = one.running()
     one.sqlite.run("ALTER TABLE ab_role RENAME TO gone")
 
@@ -193,8 +189,8 @@ def test_a_lost_database_is_said_and_found_again(one: Sidecar) -> None:
     assert "unchanged" == run(session).result
 
 
-def test_an_abandoned_cycle_starts_no_pass_and_shows_nothing(one: Sidecar, revoked: Fence) -> None:
-    """What it has seen is older than what the next one may have shown meanwhile."""
+def test_an_abandoned_cycle_starts_no_pass_and_stays_ready(one: Sidecar, revoked: Fence) -> None:
+    """The next cycle may already have shown a newer state."""
     session = one.running()
     one.add_role()
 
@@ -204,7 +200,7 @@ def test_an_abandoned_cycle_starts_no_pass_and_shows_nothing(one: Sidecar, revok
     assert (0, True) == (one.passes, one.sidecar.readiness().ready)
 
 
-def test_a_pass_that_its_cycle_has_ended_is_not_called_killed(one: Sidecar) -> None:
+def test_stopping_a_pass_with_its_cycle_does_not_count_as_a_failure(one: Sidecar) -> None:
     one.site.write(f"{FIX.partition('with sqlite3')[0]}import time; time.sleep(600)\n")
     session = one.begin()
     one.add_role()

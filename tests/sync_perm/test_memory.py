@@ -1,5 +1,5 @@
 """
-What a look at a large installation takes of memory, beside the client library of the database.
+Memory for comparing a large installation, without the database's client library.
 """
 
 import tracemalloc
@@ -12,7 +12,7 @@ from tests.sync_perm.given import AIRFLOW_2, KINDS, Sqlite, tables
 
 DAGS, ROLES = 1_000, 50
 MOST_MIB = 5.0
-# Every role may read every DAG.
+# Every team role can read every DAG.
 FILLED = f"""
 BEGIN;
 CREATE TABLE numbers AS
@@ -40,7 +40,7 @@ COMMIT
 """
 
 
-def test_fifty_roles_that_have_each_of_a_thousand_dags(
+def test_fifty_roles_on_a_thousand_dags_fit_in_five_mib(
     sqlite: Sqlite, database: Database, tmp_path: Path
 ) -> None:
     sqlite.script(FILLED)

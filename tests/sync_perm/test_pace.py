@@ -1,5 +1,5 @@
 """
-What passes may take of a core, whoever edits the tables.
+The share of a core that passes may take, however often the tables are edited.
 """
 
 import random
@@ -27,7 +27,7 @@ FOES: dict[str, Foe] = {
 
 
 class Site:
-    """A clock, passes that take all of a core while they run, and the rows that are missing."""
+    """A simulation: a clock, passes that take a whole core while they run, and missing rows."""
 
     def __init__(self, foe: Foe | None, pass_seconds: float = PASS_SECONDS) -> None:
         self.clock = Clock()
@@ -64,9 +64,7 @@ class Site:
 
 @pytest.mark.parametrize("pass_seconds", [4.0, 24.0, 60.0])
 @pytest.mark.parametrize("foe", FOES.values(), ids=FOES.keys())
-def test_a_foe_that_edits_every_two_seconds_for_a_day_costs_what_is_promised(
-    foe: Foe, pass_seconds: float
-) -> None:
+def test_constant_edits_for_a_day_stay_within_the_cpu_budget(foe: Foe, pass_seconds: float) -> None:
     site = Site(foe, pass_seconds)
 
     site.run(24 * HOUR_SECONDS)
@@ -80,9 +78,7 @@ def test_a_foe_that_edits_every_two_seconds_for_a_day_costs_what_is_promised(
     assert max(after - before for before, after in pairwise(site.began)) <= longest
 
 
-def test_after_hours_of_new_dags_a_row_that_is_lost_again_and_again_waits_a_quarter_of_one() -> (
-    None
-):
+def test_a_contested_row_waits_15_minutes_at_most_after_hours_of_new_roles() -> None:
     site = Site(FOES["new roles"], 24.0)
     site.run(6 * HOUR_SECONDS)
     site._foe = FOES["one row"]
@@ -93,7 +89,7 @@ def test_after_hours_of_new_dags_a_row_that_is_lost_again_and_again_waits_a_quar
     assert max(after - before for before, after in pairwise(site.began[passes - 1 :])) <= 930
 
 
-def test_a_pass_of_any_length_is_paid_before_the_next() -> None:
+def test_even_a_very_long_pass_is_paid_back_before_the_next() -> None:
     pass_seconds = 1_000.0
     site = Site(FOES["one row"], pass_seconds)
 
@@ -102,7 +98,7 @@ def test_a_pass_of_any_length_is_paid_before_the_next() -> None:
     assert len(site.began) * pass_seconds <= 24 * HOUR_SECONDS / 20 + 120 + pass_seconds
 
 
-def test_after_a_foe_the_last_damage_is_fixed_within_minutes() -> None:
+def test_fixes_the_last_damage_within_minutes_after_constant_edits_end() -> None:
     site = Site(FOES["one row"])
     site.run(600)
     passes = len(site.began)
@@ -114,7 +110,7 @@ def test_after_a_foe_the_last_damage_is_fixed_within_minutes() -> None:
     assert (passes + 1, set()) == (len(site.began), site.missing)
 
 
-def test_roles_and_dags_that_come_one_after_the_other_do_not_wait() -> None:
+def test_new_roles_that_appear_one_after_another_do_not_wait() -> None:
     site = Site(None)
     for number in range(20):
         site.lose(Item("role_grant", "", (f"role {number}", "can_read", "Website")))
@@ -123,7 +119,7 @@ def test_roles_and_dags_that_come_one_after_the_other_do_not_wait() -> None:
     assert 20 == len(site.began)
 
 
-def test_more_rows_than_a_person_edits_are_not_remembered() -> None:
+def test_does_not_remember_more_rows_than_a_person_edits() -> None:
     history = PassHistory(Pace(), clock=Clock())
     many = frozenset(Item("file_grant", "", (f"role {n}",)) for n in range(1_001))
 
@@ -146,6 +142,6 @@ def test_a_pass_is_forgotten_after_ten_minutes() -> None:
     assert history.affordable_at(frozenset(ROWS[:1])) < clock.seconds
 
 
-def test_the_shipped_waits() -> None:
+def test_default_waits_and_cpu_budget() -> None:
     budget = {"core_share": 0.05, "damage_seconds": 20.0, "news_seconds": 120.0}
     assert Pace(3600.0, 5.0, 5.0, **budget) == Pace()

@@ -31,7 +31,7 @@ DAG_A = Item("dag_permission", "a", ("can_read", "DAG:a"))
         ([FILE_DAG], "ab", "asked", Pass("asked", True, ("a", "b"), (FILE_DAG,))),
     ],
 )
-def test_a_pass_is_for_what_differs_and_for_all_if_a_person_asks(
+def test_plans_a_pass_for_the_differences_or_for_everything_on_request(
     items: list[Item], every_dag: str, when: str, expected: Pass | None
 ) -> None:
     is_asked, is_defined = when == "asked", when != "undefined"
@@ -41,5 +41,5 @@ def test_a_pass_is_for_what_differs_and_for_all_if_a_person_asks(
     )
 
 
-def test_the_dags_of_a_pass_are_those_of_the_file_too() -> None:
+def test_the_dags_of_a_pass_include_those_of_the_file() -> None:
     assert {"a", "c"} == Pass("dags", False, ("a",), (FILE_DAG, FILE_ROLE)).every_dag

@@ -10,7 +10,7 @@ from sync_perm.settings import INSTEAD, PREFIX, Settings, load_settings
 from tests.support.raising import raised
 
 
-def test_nothing_is_required() -> None:
+def test_no_setting_is_required() -> None:
     settings, unknown = load_settings({})
 
     assert ("auto", True) == (settings.include_dags, settings.targeted)
@@ -18,7 +18,7 @@ def test_nothing_is_required() -> None:
     assert {} == unknown
 
 
-def test_what_people_type_is_answered_with_the_right_name() -> None:
+def test_suggests_the_right_name_for_a_common_wrong_name() -> None:
     for wrong, right in INSTEAD.items():
         error = raised(SettingsError, load_settings, {wrong: "1"})
 
@@ -27,12 +27,12 @@ def test_what_people_type_is_answered_with_the_right_name() -> None:
         ]
 
 
-def test_right_names_exist_or_are_airflows() -> None:
+def test_every_suggested_name_is_a_setting_or_airflows_own() -> None:
     ours = names_of(Settings, PREFIX)
 
     assert [] == [n for n in INSTEAD.values() if n not in ours and not n.startswith("AIRFLOW_")]
 
 
-def test_refuses_another_choice() -> None:
+def test_refuses_a_value_that_is_not_a_choice() -> None:
     with pytest.raises(SettingsError, match=r"SYNC_PERM_INCLUDE_DAGS='maybe' is not one of auto"):
         load_settings({"SYNC_PERM_INCLUDE_DAGS": "maybe"})

@@ -1,5 +1,5 @@
 """
-One run of git-sync; a shell script stands for it.
+One run of git-sync; a shell script stands in for it.
 """
 
 import os
@@ -33,7 +33,7 @@ ln -sfn ".worktrees/{COMMIT}" "$GITSYNC_ROOT/candidate"
 
 
 class Site:
-    """A program, what it gets, and where it works."""
+    """Makes engines, and reads the environment that their program received."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -84,7 +84,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def alive(group: str) -> list[str]:
-    """Return the processes of a group, without those that only wait to be reaped."""
+    """Return the processes of a group, without zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -105,7 +105,7 @@ def test_returns_the_commit_that_git_sync_checked_out(site: Site, fence: Fence) 
     assert str(site.root / ".worktrees" / COMMIT) == engine.worktree()
 
 
-def test_every_setting_goes_by_the_environment_in_new_names_only(site: Site, fence: Fence) -> None:
+def test_passes_settings_only_in_the_environment_under_new_names(site: Site, fence: Fence) -> None:
     engine = site.engine(
         f'{CHECK_OUT}\n{{ env; echo "arguments=$*"; }} > {site.seen}',
         GIT_SYNC_BRANCH="main",
@@ -146,10 +146,10 @@ def test_every_setting_goes_by_the_environment_in_new_names_only(site: Site, fen
     ],
     ids=["none", "they come and go", "nobody can tell", "not wanted", "a sparse checkout"],
 )
-def test_git_looks_for_submodules_where_the_commit_may_have_some(
+def test_updates_submodules_only_for_a_commit_that_may_have_some(
     site: Site, fence: Fence, indexes: list[str], arguments: list[str], said: list[list[str]]
 ) -> None:
-    """As long as the commit before had none, git-sync runs without first."""
+    """If the previous commit had no submodules, git-sync first runs without updating any."""
     stale = site.seen.with_name("stale")
     entry = {"gitlink": "'\\0\\0\\340\\0'", "": "''"}
     folder = f"$GITSYNC_ROOT/.git/worktrees/{COMMIT}"
@@ -167,20 +167,20 @@ def test_git_looks_for_submodules_where_the_commit_may_have_some(
         assert COMMIT == engine.run(fence)
 
         assert expected == site.seen.read_text().splitlines()
-        if len(expected) == 2:  # the commit before is still to be compared with
+        if len(expected) == 2:  # keeps the previous commit for a comparison
             assert "180s" == stale.read_text().strip()
 
 
 def configs(seen: dict[str, str]) -> list[tuple[str, str]]:
-    """Return what the environment tells git."""
+    """Return git's configuration from the environment."""
     return [
         (seen[f"GIT_CONFIG_KEY_{number}"], seen[f"GIT_CONFIG_VALUE_{number}"])
         for number in range(int(seen["GIT_CONFIG_COUNT"]))
     ]
 
 
-def test_a_configuration_goes_to_git_and_not_to_git_sync(site: Site, fence: Fence) -> None:
-    """git-sync puts each configuration into an argument list, and into a file."""
+def test_passes_git_config_to_git_and_not_to_git_sync(site: Site, fence: Fence) -> None:
+    """git-sync would put each value into an argument list and into a file."""
     engine = site.engine(
         f"{CHECK_OUT}\nenv > {site.seen}",
         *("--git-config-add=g.h:1", "--git-config-add=g.h:2"),
@@ -196,7 +196,7 @@ def test_a_configuration_goes_to_git_and_not_to_git_sync(site: Site, fence: Fenc
     seen = site.environment()
     assert "GITSYNC_GIT_CONFIG" not in seen
     told = configs(seen)
-    # git-sync's own helper is not asked. Of the two of one key git-sync would keep the last.
+    # This clears git-sync's helper. Of two values of a key, git-sync would keep only the last.
     assert ("credential.helper", "") == told[0]
     assert [
         ("a.b", "c"),
@@ -218,10 +218,10 @@ def test_a_configuration_goes_to_git_and_not_to_git_sync(site: Site, fence: Fenc
         ("--git-config-add", "credential.helper", False),
     ],
 )
-def test_a_helper_of_the_users_own_counts_as_with_git_sync(
+def test_treats_the_users_credential_helper_as_git_sync_does(
     site: Site, fence: Fence, flag: str, key: str, *, is_instead: bool
 ) -> None:
-    """One for all servers takes the place of git-sync's; others come after it."""
+    """A helper for all servers replaces git-sync's; other helpers follow it."""
     script = f"{CHECK_OUT}\nenv > {site.seen}"
     site.engine(script, f'{flag}="{key}":"store"').run(fence)
 
@@ -229,8 +229,8 @@ def test_a_helper_of_the_users_own_counts_as_with_git_sync(
     assert [*reset, (key, "store")] == configs(site.environment())
 
 
-def test_of_a_repository_on_this_machine_both_ends_are_configured(site: Site, fence: Fence) -> None:
-    """git takes the variables from the environment of the other end, which reads the file."""
+def test_configures_both_ends_of_a_local_repository(site: Site, fence: Fence) -> None:
+    """git removes the variables from the environment of its server side, which reads the file."""
     config = "uploadpack.allowFilter:true"
     script = f"{CHECK_OUT}\nenv > {site.seen}"
     site.engine(script, GITSYNC_REPO="file:///dags.git", GITSYNC_GIT_CONFIG=config).run(fence)
@@ -245,9 +245,7 @@ def test_of_a_repository_on_this_machine_both_ends_are_configured(site: Site, fe
     assert not site.environment().get("GITSYNC_GIT_CONFIG")
 
 
-def test_heals_gives_pinned_host_keys_and_removes_what_git_sync_leaves(
-    site: Site, fence: Fence
-) -> None:
+def test_heals_the_root_pins_host_keys_and_removes_leftovers(site: Site, fence: Fence) -> None:
     (site.root / "tmp-link").symlink_to("x")
     healed = 'test ! -L "$GITSYNC_ROOT/tmp-link" || exit 1'
     leaves = f'touch "$TMPDIR/gitconfig"; env > {site.seen}'
@@ -260,7 +258,7 @@ def test_heals_gives_pinned_host_keys_and_removes_what_git_sync_leaves(
     assert not Path(site.environment()["TMPDIR"]).exists()
 
 
-def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> None:
+def test_explains_a_failure_from_the_error_file(site: Site, fence: Fence) -> None:
     report = '{"Msg":"x","Err":"fatal: couldn\'t find remote ref nope"}'
     error = failure(site.engine(f"cat > $GITSYNC_ERROR_FILE <<'END'\n{report}\nEND\nexit 1"), fence)
 
@@ -280,7 +278,7 @@ def test_a_failure_is_explained_by_the_error_file(site: Site, fence: Fence) -> N
         ("exit 0", "git_sync_failed", "does not lead to a commit"),
     ],
 )
-def test_a_failure_without_an_error_file_is_explained_by_the_log_and_the_end(
+def test_explains_a_failure_without_an_error_file_from_log_and_exit(
     site: Site, fence: Fence, script: str, reason: str, said: str
 ) -> None:
     error = failure(site.engine(script), fence)
@@ -288,14 +286,14 @@ def test_a_failure_without_an_error_file_is_explained_by_the_log_and_the_end(
     assert (reason, True) == (error.reason, said in error.message)
 
 
-def test_a_private_folder_that_is_full_or_gone_is_named(site: Site, fence: Fence) -> None:
+def test_reports_a_missing_private_folder(site: Site, fence: Fence) -> None:
     engine = site.engine(CHECK_OUT)
     shutil.rmtree(engine.access.folder)
 
     assert "private_folder_failed" == failure(engine, fence).reason
 
 
-def test_a_program_that_cannot_be_started_says_so(site: Site, fence: Fence) -> None:
+def test_reports_a_program_that_cannot_be_started(site: Site, fence: Fence) -> None:
     engine = site.engine(CHECK_OUT)
     Path(engine.program).unlink()
 
@@ -322,7 +320,7 @@ def test_an_abandoned_run_is_killed_with_its_children(site: Site, fence: Fence) 
     ["x" * child.KEPT_BYTES, f"parent {'d' * 40}\n" * 2000],
     ids=["long", "names another"],
 )
-def test_the_parent_is_that_of_the_commit_however_long_its_message(
+def test_finds_the_parent_of_a_commit_with_a_long_or_misleading_message(
     site: Site, tmp_path: Path, fence: Fence, rest: str
 ) -> None:
     repository = Repository(tmp_path / "r.git")

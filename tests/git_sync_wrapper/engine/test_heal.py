@@ -1,5 +1,5 @@
 """
-What git-sync cannot get over by itself.
+Obstacles from which git-sync does not recover.
 """
 
 import os
@@ -29,7 +29,7 @@ def touch(path: Path) -> None:
         ".git/objects/ab/tmp_obj_Xy",
     ],
 )
-def test_removes_what_a_killed_git_left(tmp_path: Path, name: str) -> None:
+def test_removes_leftovers_of_a_killed_git(tmp_path: Path, name: str) -> None:
     touch(tmp_path / name)
     touch(tmp_path / ".git/objects/pack/pack-1.pack")
 
@@ -43,11 +43,11 @@ def test_removes_what_a_killed_git_left(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "file"), [(".git/objects/tmp_objdir-incoming-x", "pack/p"), ("candidate", "file")]
 )
-def test_removes_a_quarantine_and_a_folder_where_the_link_belongs_with_all_that_is_in_it(
+def test_removes_a_quarantine_and_a_folder_in_place_of_the_link(
     tmp_path: Path, folder: str, file: str
 ) -> None:
     touch(tmp_path / folder / file)
-    (tmp_path / "tmp-link").symlink_to(".worktrees/x")  # of a killed publish
+    (tmp_path / "tmp-link").symlink_to(".worktrees/x")  # left by a killed publish
 
     assert {folder, "tmp-link"} == set(heal(str(tmp_path)))
     assert not (tmp_path / folder).exists()
@@ -63,7 +63,7 @@ def test_leaves_a_sound_repository_alone(tmp_path: Path) -> None:
     assert (tmp_path / ".worktrees/x/dag.lock").exists()
 
 
-def test_a_root_that_is_no_folder_makes_way(tmp_path: Path) -> None:
+def test_removes_a_root_that_is_not_a_folder(tmp_path: Path) -> None:
     root = tmp_path / ".git-sync"
     root.symlink_to("/etc")
 
@@ -72,7 +72,7 @@ def test_a_root_that_is_no_folder_makes_way(tmp_path: Path) -> None:
     assert not root.is_symlink()
 
 
-def test_throws_the_whole_repository_away_and_there_need_not_be_one(tmp_path: Path) -> None:
+def test_throws_away_the_whole_repository_and_accepts_a_missing_one(tmp_path: Path) -> None:
     touch(tmp_path / "root" / ".git" / "HEAD")
     for _ in range(2):
         throw_away(str(tmp_path / "root"))
@@ -81,7 +81,7 @@ def test_throws_the_whole_repository_away_and_there_need_not_be_one(tmp_path: Pa
     assert [] == heal(str(tmp_path / "root"))
 
 
-def test_of_several_checkouts_the_newest_stays(tmp_path: Path) -> None:
+def test_removes_all_checkouts_except_the_current_one(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / ".worktrees" / name).mkdir(parents=True)
     (tmp_path / "candidate").symlink_to(".worktrees/new")
@@ -91,7 +91,7 @@ def test_of_several_checkouts_the_newest_stays(tmp_path: Path) -> None:
     assert ["new"] == os.listdir(tmp_path / ".worktrees")
 
 
-def test_without_a_checkout_there_is_none_to_remove(tmp_path: Path) -> None:
+def test_removes_nothing_without_a_checkout(tmp_path: Path) -> None:
     remove_stale(str(tmp_path))
 
     assert [] == os.listdir(tmp_path)

@@ -1,5 +1,5 @@
 """
-git-sync as it always was, but for what it leaves behind.
+Passthrough mode: plain git-sync, except that no process is left behind.
 """
 
 import os
@@ -20,7 +20,7 @@ import os, sys
 from git_sync_wrapper.engine import passthrough
 sys.exit(passthrough.run(sys.argv[1], sys.argv[2:], os.environ))
 """
-# One signal comes while git-sync is being started, another a number of steps later.
+# Sends a signal while git-sync starts, and another a number of bytecode steps later.
 TWO_SIGNALS = """
 import os, signal, subprocess, sys
 from git_sync_wrapper.engine import passthrough
@@ -53,7 +53,7 @@ for planned in range(1, 60):
 
 
 class Site:
-    """A program that stands for git-sync, and wrappers of it that end with the test."""
+    """A script that stands in for git-sync, and its wrappers, which end with the test."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -89,7 +89,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.close()
 
 
-def test_hands_arguments_environment_and_exit_code_through(site: Site) -> None:
+def test_passes_through_arguments_environment_and_exit_code(site: Site) -> None:
     script = f'{{ echo "$@"; env; }} > {site.seen}; exit 7'
     child = site.start(
         script, "--one-time", "--x=y", GIT_SYNC_BRANCH="b", GIT_SYNC_WRAPPER_MODE="passthrough"
@@ -103,7 +103,7 @@ def test_hands_arguments_environment_and_exit_code_through(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["GITSYNC_ROOT", "GIT_SYNC_ROOT"])
-def test_a_root_of_the_users_own_stays(site: Site, name: str) -> None:
+def test_keeps_a_root_that_the_user_sets(site: Site, name: str) -> None:
     child = site.start(f"env > {site.seen}", **{name: "/mine"})
 
     child.wait(30)
@@ -113,7 +113,7 @@ def test_a_root_of_the_users_own_stays(site: Site, name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_reaches_it_and_its_end_is_ours(site: Site, number: signal.Signals) -> None:
+def test_forwards_a_signal_and_exits_as_git_sync_does(site: Site, number: signal.Signals) -> None:
     child = site.start(f"echo $$ > {site.seen}; exec sleep 600")
     site.wait_until_seen()
 
@@ -122,7 +122,7 @@ def test_a_signal_reaches_it_and_its_end_is_ours(site: Site, number: signal.Sign
     assert 128 + number == child.wait(30)
 
 
-def test_a_signal_may_come_while_another_is_handed_on() -> None:
+def test_handles_a_signal_while_it_forwards_another() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", TWO_SIGNALS, "/bin/sleep"],
         capture_output=True,
@@ -135,12 +135,12 @@ def test_a_signal_may_come_while_another_is_handed_on() -> None:
     assert {128 + signal.SIGUSR1, 128 + signal.SIGUSR2} >= set(map(int, ended.stdout.split()))
 
 
-def test_what_it_started_ends_with_it(site: Site) -> None:
+def test_ends_the_child_processes_of_git_sync(site: Site) -> None:
     child = site.start(f"sleep 600 & echo $! > {site.seen}; wait")
     [pid] = site.wait_until_seen()
 
     child.terminate()
     child.wait(30)
 
-    with suppress(FileNotFoundError):  # killed; who inherits it reaps it when it likes
+    with suppress(FileNotFoundError):  # killed, but perhaps not reaped yet by its new parent
         assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"

@@ -1,5 +1,5 @@
 """
-Whether a checkout has submodules, as git's own index says.
+Whether a checkout has submodules, according to git's index.
 """
 
 import shutil
@@ -29,7 +29,7 @@ def checked_out(folder: Path, *, submodule: bool, configs: list[str]) -> str:
 
 @pytest.mark.parametrize("version", ["2", "4"])
 @pytest.mark.parametrize("submodule", [False, True])
-def test_the_index_tells(tmp_path: Path, version: str, *, submodule: bool) -> None:
+def test_finds_submodules_in_the_index(tmp_path: Path, version: str, *, submodule: bool) -> None:
     configs = ["-c", f"index.version={version}"]
     commit = checked_out(tmp_path, submodule=submodule, configs=configs)
 
@@ -37,8 +37,8 @@ def test_the_index_tells(tmp_path: Path, version: str, *, submodule: bool) -> No
 
 
 @pytest.mark.parametrize("submodule", [False, True])
-def test_in_doubt_there_are_some(tmp_path: Path, *, submodule: bool) -> None:
-    """The entries are in another file, or nowhere."""
+def test_assumes_submodules_without_a_readable_index(tmp_path: Path, *, submodule: bool) -> None:
+    """The index is split over two files, or missing."""
     configs = ["-c", "core.splitIndex=true"]
     commit = checked_out(tmp_path, submodule=submodule, configs=configs)
     root = str(tmp_path / "root")

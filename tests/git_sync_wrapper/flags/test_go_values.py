@@ -50,14 +50,14 @@ def test_reads_values_as_go_does(parse: Callable[[str], float], values: dict[str
         (git_configs, "a.b:xc\\q", "has "),
     ],
 )
-def test_refuses_what_git_sync_refuses(
+def test_refuses_the_values_that_git_sync_refuses(
     parse: Callable[[str], object], text: str, problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
         parse(text)
 
 
-def test_reads_one_credential_and_a_list_and_shows_no_password() -> None:
+def test_reads_one_credential_or_a_list_and_hides_passwords() -> None:
     one = '{"url":"https://a","username":"u","password":"hidden"}'
     two = '{"url":"https://b","username":"v","password-file":"/f"}'
 

@@ -23,7 +23,7 @@ def read(*arguments: str, **environ: str) -> Options:
 
 
 def problems(*arguments: str, **environ: str) -> list[tuple[str, str | None, str]]:
-    """What is refused: name, value as shown, problem."""
+    """Return the name, the value as shown, and the problem of each refused setting."""
     error = raised(SettingsError, read_options, arguments, REPO | environ)
     return [(found.setting, found.value, found.problem) for found in error.problems]
 
@@ -37,7 +37,7 @@ def test_has_git_syncs_defaults() -> None:
     assert ("/etc/git-secret/ssh",) == options.ssh_key_files
 
 
-def test_every_flag_of_git_sync_is_a_field_or_passed_on() -> None:
+def test_reads_every_flag_of_git_sync() -> None:
     texts = {
         "whole": "1",
         "boolean": "true",
@@ -56,7 +56,7 @@ def test_every_flag_of_git_sync_is_a_field_or_passed_on() -> None:
             assert text == options.texts[flag.name]
 
 
-def test_takes_the_charts_environment_with_both_spellings() -> None:
+def test_accepts_the_charts_environment_with_both_spellings() -> None:
     both = {"REPO": REPO["GITSYNC_REPO"], "DEPTH": "1", "ROOT": "/git", "ADD_USER": "true"}
     both |= {"ONE_TIME": "true"}
     environ = {f"GIT_SYNC_{name}": text for name, text in both.items()}
@@ -82,7 +82,7 @@ def test_takes_the_charts_environment_with_both_spellings() -> None:
         ({"GITSYNC_LINK": "a", "GIT_SYNC_DEST": "b"}, "link", "/git/a", "GIT_SYNC_DEST"),
     ],
 )
-def test_the_new_name_wins_and_the_old_one_is_named(
+def test_a_new_name_overrides_an_old_one_which_is_reported(
     environ: dict[str, str], field: str, value: object, loser: str
 ) -> None:
     options = read(**environ)
@@ -91,7 +91,7 @@ def test_the_new_name_wins_and_the_old_one_is_named(
     assert ((loser, next(iter(environ))),) == options.overridden
 
 
-def test_the_command_line_wins_over_the_environment() -> None:
+def test_the_command_line_overrides_the_environment() -> None:
     options = read("--ref", "cli", "-v3", "--one-time", "--wait=2", GITSYNC_REF="env")
 
     assert ("cli", "3") == (options.ref, options.texts["verbose"])
@@ -112,13 +112,13 @@ def test_the_command_line_wins_over_the_environment() -> None:
         ({"GIT_KNOWN_HOSTS": "false"}, "ssh_known_hosts", False),
         ({"GIT_SYNC_WAIT": "0"}, "period_seconds", 10.0),
         ({"GITSYNC_REF": ""}, "ref", "HEAD"),
-        # a new name settles what two old ones contradict
+        # a new name overrides two old ones that contradict each other
         ({"GITSYNC_REF": "main", "GIT_SYNC_BRANCH": "a", "GIT_SYNC_REV": "b"}, "ref", "main"),
-        # the hidden flags of git-sync's own tests are variables
+        # git-sync's own tests set variables with hidden flags
         ({"--username": "u", "--__env__GITSYNC_PASSWORD": "p"}, "password", "p"),
-        # a URL of ssh keeps its user
+        # an ssh URL keeps its user
         ({"--repo": "ssh://git@host/x"}, "repo", "ssh://git@host/x"),
-        # and so do the addresses of ssh, in which an @ may be part of a name or of a path
+        # and so do scp-like addresses and paths, which may contain another @
         *(
             ({"--repo": repo}, "repo", repo)
             for repo in [
@@ -128,10 +128,10 @@ def test_the_command_line_wins_over_the_environment() -> None:
         ),
         # a signal has three spellings
         *(({"--sync-on-signal": n}, "sync_signal", 10) for n in ("SIGUSR1", "USR1", "10")),
-        # failures before anything is published have a limit of their own
+        # failures before the first publication have a separate limit
         ({"GITSYNC_MAX_FAILURES": "3"}, "failures_before_first", 3),
         ({"--max-failures": "3", "--init-max-failures": "-1"}, "failures_before_first", -1),
-        # only a full commit is pinned
+        # only a full hash is pinned
         ({"--ref": "a" * 40}, "is_pinned", True),
         ({"--ref": "0" * 64}, "is_pinned", True),
         ({"--ref": "A" * 40}, "is_pinned", True),
@@ -140,14 +140,14 @@ def test_the_command_line_wins_over_the_environment() -> None:
         ({"--ref": "a" * 39}, "is_pinned", False),
     ],
 )
-def test_each_setting_counts(given: dict[str, str], field: str, value: object) -> None:
+def test_each_setting_sets_its_field(given: dict[str, str], field: str, value: object) -> None:
     arguments = [f"{name}={text}" for name, text in given.items() if name.startswith("-")]
     environ = {name: text for name, text in given.items() if not name.startswith("-")}
 
     assert value == getattr(read(*arguments, **environ), field)
 
 
-def test_flags_that_are_given_several_times_add_up() -> None:
+def test_repeated_flags_accumulate() -> None:
     one = '{"url":"https://a","username":"u","password":"p"}'
     options = read(
         f"--credential={one}", f"--credential=[{one}]", "--ssh-key-file=/a", "--ssh-key-file=/b"
@@ -218,7 +218,7 @@ def test_flags_that_are_given_several_times_add_up() -> None:
         ),
     ],
 )
-def test_says_what_is_wrong_under_the_name_that_was_given(
+def test_reports_a_problem_under_the_given_name_and_hides_secrets(
     environ: dict[str, str], found: tuple[str, str, str]
 ) -> None:
     [(setting, value, problem)] = problems(**environ)
@@ -227,7 +227,7 @@ def test_says_what_is_wrong_under_the_name_that_was_given(
     assert found[2] in problem
 
 
-def test_arguments_that_are_no_flags_are_ignored_as_by_git_sync() -> None:
+def test_ignores_arguments_that_are_not_flags_as_git_sync_does() -> None:
     options = read("--one-time", "true", "--depth", "2", "word", "--", "--depth", "3")
 
     assert (True, 2) == (options.one_time, options.depth)
@@ -240,7 +240,7 @@ def test_reports_all_problems_together() -> None:
     assert ["--frob", "--period", "GITSYNC_DEPTH"] == [name for name, _, _ in found]
 
 
-def test_a_login_in_the_url_is_taken_out_of_it() -> None:
+def test_separates_credentials_from_the_repository_url() -> None:
     options = read("--repo=https://me:p%40ss@git.example.com/x.git")
 
     assert "https://git.example.com/x.git" == options.repo
@@ -248,13 +248,13 @@ def test_a_login_in_the_url_is_taken_out_of_it() -> None:
 
 
 @pytest.mark.parametrize("written", ["t=a&b", r"t=a\u0026b"], ids=["as it is", "in JSON"])
-def test_the_query_of_the_repository_is_hidden_however_git_sync_writes_it(written: str) -> None:
+def test_hides_the_query_of_the_repository_url_plain_and_in_json(written: str) -> None:
     options = read("--repo=https://git.example.com/x.git?t=a&b")
 
     assert "x.git?…'" == options.hide(f"x.git?{written}'")
 
 
-def test_paths_are_beneath_the_root_without_its_symlinks(tmp_path: Path) -> None:
+def test_resolves_the_root_and_paths_below_it(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "root").symlink_to("real")
 
@@ -264,7 +264,7 @@ def test_paths_are_beneath_the_root_without_its_symlinks(tmp_path: Path) -> None
     assert (f"{tmp_path}/real/b", "/t") == (options.link, options.touch_file)
 
 
-def test_a_name_that_git_sync_would_ignore_is_reported_with_the_right_one() -> None:
+def test_suggests_the_right_name_for_a_variable_that_git_sync_ignores() -> None:
     environ = {"GIT_SYNC_REF": "main", "GIT_SYNC_SERVICE_HOST": "10.0.0.1", **REPO}
 
     assert {"GIT_SYNC_REF": "GITSYNC_REF"} == strangers(environ)

@@ -1,5 +1,5 @@
 """
-What follows a publish.
+The hooks that run after a publish.
 """
 
 import os
@@ -62,7 +62,7 @@ def started() -> Iterator[Started]:
 
 
 class Server(LoopbackServer):
-    """Answers with one status."""
+    """Answers every request with one status."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Server(LoopbackServer):
         return Answer(self._status, body=b"")
 
 
-def test_a_command_runs_in_the_commit_and_gets_its_hash(tmp_path: Path, fence: Fence) -> None:
+def test_a_command_runs_in_the_snapshot_and_receives_its_hash(tmp_path: Path, fence: Fence) -> None:
     exechook(tmp_path, 'echo "$GITSYNC_HASH in $PWD" > ../out').run(ONE, fence)
 
     assert f"{ONE} in {tmp_path}/{ONE}\n" == (tmp_path / "out").read_text()
@@ -88,7 +88,7 @@ def test_a_command_runs_in_the_commit_and_gets_its_hash(tmp_path: Path, fence: F
         (None, 60.0, "cannot be started"),
     ],
 )
-def test_a_command_that_fails_says_why(
+def test_reports_why_a_command_failed(
     tmp_path: Path, fence: Fence, text: str | None, timeout_seconds: float, problem: str
 ) -> None:
     hook = exechook(tmp_path, text or "", timeout_seconds=timeout_seconds)
@@ -99,7 +99,7 @@ def test_a_command_that_fails_says_why(
         hook.run(ONE, fence)
 
 
-def test_a_failed_hook_is_run_again_until_it_succeeds(
+def test_retries_a_failed_hook_until_it_succeeds(
     tmp_path: Path, counted: Counted, log: Log, started: Started
 ) -> None:
     text = "echo x >> ../tries; test $(wc -l < ../tries) -ge 3"
@@ -112,7 +112,7 @@ def test_a_failed_hook_is_run_again_until_it_succeeds(
     assert ONE == log.events("hook_failed")[0]["revision"]
 
 
-def test_only_the_newest_commit_matters(tmp_path: Path, counted: Counted, started: Started) -> None:
+def test_runs_for_newest_commit_only(tmp_path: Path, counted: Counted, started: Started) -> None:
     runner = HookRunner(exechook(tmp_path, "echo $GITSYNC_HASH >> ../seen"), counted)
     runner.send(ONE)
     runner.send(TWO)
@@ -123,7 +123,7 @@ def test_only_the_newest_commit_matters(tmp_path: Path, counted: Counted, starte
     assert f"{TWO}\n" == (tmp_path / "seen").read_text()
 
 
-def test_a_stopped_hook_is_killed(tmp_path: Path, counted: Counted, started: Started) -> None:
+def test_stop_kills_a_running_hook(tmp_path: Path, counted: Counted, started: Started) -> None:
     runner = started(HookRunner(exechook(tmp_path, "echo $$ > ../pid; exec sleep 600"), counted))
     runner.send(ONE)
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it runs")
@@ -136,16 +136,14 @@ def test_a_stopped_hook_is_killed(tmp_path: Path, counted: Counted, started: Sta
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-def test_a_webhook_carries_the_hash(fence: Fence, method: str) -> None:
+def test_a_webhook_sends_the_hash(fence: Fence, method: str) -> None:
     with Server(200) as server:
         Webhook(f"{server.endpoint}/path", method, 200, 5.0, 1.0).run(ONE, fence)
 
         assert [(method, ONE)] == server.hashes
 
 
-def test_another_status_fails_unless_any_will_do_and_a_revoked_one_is_not_sent(
-    fence: Fence,
-) -> None:
+def test_a_webhook_checks_the_status_if_set_and_is_not_sent_once_revoked(fence: Fence) -> None:
     with Server(500) as server:
         with pytest.raises(HookFailed, match="is 500 instead of 200"):
             Webhook(server.endpoint, "POST", 200, 5.0, 1.0).run(ONE, fence)
@@ -158,14 +156,14 @@ def test_another_status_fails_unless_any_will_do_and_a_revoked_one_is_not_sent(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/T0KEN", "http://127.0.0.1/T0KEN a"])
-def test_nobody_at_the_webhook_fails_and_its_url_is_not_shown(fence: Fence, url: str) -> None:
+def test_an_unreachable_webhook_fails_without_showing_its_url(fence: Fence, url: str) -> None:
     error = raised(HookFailed, Webhook(url, "POST", 200, 5.0, 1.0).run, ONE, fence)
 
     assert "no answer" in str(error)
     assert "T0KEN" not in str(error)
 
 
-def test_what_is_no_http_fails_and_is_asked_again(counted: Counted, started: Started) -> None:
+def test_retries_a_webhook_after_an_invalid_answer(counted: Counted, started: Started) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         started(HookRunner(Webhook(url, "POST", 200, 5.0, 0.01), counted)).send(ONE)
@@ -188,7 +186,7 @@ def hooks(folder: Path, counted: Counted, *arguments: str) -> Hooks:
     return Hooks(options, os.environ, counted)
 
 
-def test_touches_the_file_first_made_then_renewed(tmp_path: Path, counted: Counted) -> None:
+def test_creates_the_touch_file_then_updates_its_time(tmp_path: Path, counted: Counted) -> None:
     ours = hooks(tmp_path, counted)
     ours.announce(ONE)
     file = tmp_path / "touched/file"
@@ -199,10 +197,10 @@ def test_touches_the_file_first_made_then_renewed(tmp_path: Path, counted: Count
     assert file.stat().st_mtime > 1
 
 
-def test_what_fails_is_said_until_it_succeeds_without_what_a_command_prints(
+def test_reports_failures_until_success_without_the_output_of_commands(
     tmp_path: Path, counted: Counted, log: Log
 ) -> None:
-    """Anyone who reaches the port may read it."""
+    """Anyone who can reach the port can read the report."""
     good = tmp_path / "good"
     command = script(tmp_path / "hook", f"echo s3cret; test -e {good} || exit 3")
     ours = hooks(tmp_path, counted, f"--exechook-command={command}", "--exechook-backoff=1s")
@@ -222,7 +220,7 @@ def test_what_fails_is_said_until_it_succeeds_without_what_a_command_prints(
         ours.stop()
 
 
-def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted, log: Log) -> None:
+def test_a_one_shot_waits_and_returns_errors(tmp_path: Path, counted: Counted, log: Log) -> None:
     ours = hooks(tmp_path, counted, "--exechook-command=/bin/false")
 
     problem = ours.announce_once(ONE, Fence())
@@ -231,7 +229,7 @@ def test_a_one_shot_waits_and_tells_what_failed(tmp_path: Path, counted: Counted
     assert [("exechook", "error")] == counted.ends
 
 
-def test_all_hooks_stop(tmp_path: Path, counted: Counted) -> None:
+def test_stop_ends_the_threads_of_all_hooks(tmp_path: Path, counted: Counted) -> None:
     before = threading.active_count()
     ours = hooks(tmp_path, counted, "--exechook-command=/bin/true")
     ours.start()

@@ -1,5 +1,5 @@
 """
-One HTTP answer, in pieces of every size, whole and broken.
+Reading of an HTTP answer: in pieces of any size, whole or broken.
 """
 
 import itertools
@@ -79,7 +79,7 @@ class OneByOne(socket.socket):
         ),
     ],
 )
-def test_answers_are_read_in_any_pieces(sent: bytes, expected: Answer) -> None:
+def test_reads_answers_in_pieces_of_any_size(sent: bytes, expected: Answer) -> None:
     assert expected == read(sent)
 
     ours, theirs = socket.socketpair()
@@ -109,19 +109,19 @@ def test_answers_are_read_in_any_pieces(sent: bytes, expected: Answer) -> None:
         OK + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
     ],
 )
-def test_what_is_broken_is_refused(sent: bytes) -> None:
+def test_refuses_a_broken_answer(sent: bytes) -> None:
     with pytest.raises(NotHttp):
         read(sent)
 
 
-def test_a_connection_that_was_closed_before_is_told_apart() -> None:
-    """A kept connection ends like this, and is worth a second try."""
+def test_distinguishes_a_connection_that_was_closed_without_an_answer() -> None:
+    """A kept connection may end like this; then the request is worth a retry."""
     with pytest.raises(ConnectionResetError):
         read(b"")
 
 
 class Endless:
-    """A connection that brings a beginning, and then the same piece again and again."""
+    """A connection that sends a beginning, and then the same piece without end."""
 
     def __init__(self, begin: bytes, piece: bytes) -> None:
         self._pieces = itertools.chain([begin], itertools.repeat(piece))
@@ -147,7 +147,7 @@ class Endless:
         (b"HTTP/1.1 ", b"100 Continue\r\n\r\nHTTP/1.1 ", 64 << 10),
     ],
 )
-def test_an_answer_without_an_end_is_refused(begin: bytes, piece: bytes, limit_bytes: int) -> None:
+def test_refuses_an_endless_answer(begin: bytes, piece: bytes, limit_bytes: int) -> None:
     endless = Endless(begin, piece)
 
     with pytest.raises(NotHttp, match="it is too long"):
@@ -156,6 +156,6 @@ def test_an_answer_without_an_end_is_refused(begin: bytes, piece: bytes, limit_b
     assert limit_bytes < endless.sent_bytes <= limit_bytes + len(piece)
 
 
-def test_an_answer_must_come_in_time() -> None:
+def test_an_answer_after_its_deadline_times_out() -> None:
     with pytest.raises(TimeoutError):
         read(OK, seconds=-1.0)

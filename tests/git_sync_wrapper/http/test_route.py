@@ -1,5 +1,5 @@
 """
-How git would go out: proxies as curl chooses them, settings as git-sync passes them on.
+How git would connect: proxies as curl chooses them, settings as git-sync passes them on.
 """
 
 from urllib.parse import urlsplit
@@ -31,9 +31,7 @@ def proxy(url: str, environ: dict[str, str], **config: str) -> str | None:
         ("http://a.example", {"HTTPS_PROXY": "http://p:3128"}, None),
     ],
 )
-def test_takes_the_proxy_that_curl_takes(
-    url: str, environ: dict[str, str], expected: str | None
-) -> None:
+def test_chooses_proxies_like_curl(url: str, environ: dict[str, str], expected: str | None) -> None:
     assert expected == proxy(url, environ)
 
 
@@ -52,13 +50,13 @@ def test_takes_the_proxy_that_curl_takes(
         ("10.1.2.3", "192.168.0.0/16", False),
     ],
 )
-def test_hosts_can_be_excepted(host: str, excepted: str, is_excepted: bool) -> None:
+def test_uses_no_proxy_for_excepted_hosts(host: str, excepted: str, is_excepted: bool) -> None:
     environ = {"https_proxy": "http://p:3128", "no_proxy": excepted}
 
     assert (None if is_excepted else "p:3128") == proxy(f"https://{host}/x", environ)
 
 
-def test_the_configuration_beats_the_environment() -> None:
+def test_git_config_overrides_proxy_variables_but_not_no_proxy() -> None:
     environ = {"https_proxy": "http://p:3128"}
 
     assert "q:8080" == proxy(HTTPS.geturl(), environ, proxy="http://q:8080")
@@ -66,7 +64,7 @@ def test_the_configuration_beats_the_environment() -> None:
     assert None is proxy(HTTPS.geturl(), {"no_proxy": "*"}, proxy="http://q:8080")
 
 
-def test_certificates_can_be_told_both_ways() -> None:
+def test_reads_the_ca_file_from_the_environment_or_from_git_config() -> None:
     assert "/a.pem" == way_to(HTTPS, [("http.sslCAInfo", "/a.pem")], {}).ca_file
     environ = {"GIT_SSL_CAINFO": "/b.pem"}
     assert "/b.pem" == way_to(HTTPS, [("http.sslCAInfo", "/a.pem")], environ).ca_file
@@ -86,14 +84,14 @@ def test_verification_can_be_turned_off(
     assert verifies == way_to(HTTPS, config, environ).verifies
 
 
-def test_headers_are_sent_and_not_shown() -> None:
+def test_reads_extra_headers_and_hides_them_in_the_repr() -> None:
     way = way_to(HTTPS, [("http.extraHeader", "Authorization: Basic c2VjcmV0")], {})
 
     assert {"Authorization": "Basic c2VjcmV0"} == way.headers
     assert "c2VjcmV0" not in repr(way)
 
 
-def test_goes_straight_and_leaves_to_git_what_changes_no_more_than_the_transfer() -> None:
+def test_connects_directly_and_ignores_settings_of_the_transfer() -> None:
     config = [("http.postBuffer", "1"), ("gc.auto", "0"), ("credential.useHttpPath", "true")]
 
     assert [Way()] * 2 == [way_to(HTTPS, given, {}) for given in ([], config)]
@@ -113,7 +111,7 @@ def test_goes_straight_and_leaves_to_git_what_changes_no_more_than_the_transfer(
         ([], {"GIT_SSL_CERT": "/client.pem"}),
     ],
 )
-def test_what_is_not_heeded_is_named(
+def test_refuses_unsupported_settings_without_showing_secrets(
     config: list[tuple[str, str]], environ: dict[str, str]
 ) -> None:
     assert "secret" not in str(raised(Unheeded, way_to, HTTPS, config, environ))

@@ -1,5 +1,5 @@
 """
-What git-sync and git are given: a helper in place of passwords, files that ssh accepts.
+What git-sync and git receive: a helper instead of passwords, and files that ssh accepts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Start = Callable[..., Access]
 
 @pytest.fixture
 def start(temporary: Path) -> Iterator[Start]:
-    """Make what logs in to a repository, and start it."""
+    """A factory of started `Access` objects for a repository."""
     made: list[Access] = []
 
     def make(repo: str = REPO, **variables: str) -> Access:
@@ -48,7 +48,7 @@ def fill(prepared: Prepared, url: str) -> subprocess.CompletedProcess[str]:
     return git_credential("fill", f"url={url}\n", prepared.git_config)
 
 
-def test_git_gets_the_password_and_git_sync_does_not(start: Start) -> None:
+def test_git_receives_the_password_and_git_sync_does_not(start: Start) -> None:
     prepared = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="hunter2").prepare()
 
     kept_back = {"username", "password", "password-file", "credential", "askpass-url"}
@@ -57,7 +57,7 @@ def test_git_gets_the_password_and_git_sync_does_not(start: Start) -> None:
     assert "username=deploy\npassword=hunter2\n" in fill(prepared, REPO).stdout
 
 
-def test_git_and_the_poll_get_the_same(start: Start, tmp_path: Path) -> None:
+def test_git_and_the_poll_receive_the_same_rotated_password(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "password"
     access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(file))
     for password in ("first", "second"):
@@ -69,7 +69,7 @@ def test_git_and_the_poll_get_the_same(start: Start, tmp_path: Path) -> None:
         assert f"password={password}\n" in fill(access.prepare(), REPO).stdout
 
 
-def test_why_git_got_no_answer_is_kept_until_the_next_time(start: Start, tmp_path: Path) -> None:
+def test_keeps_the_error_of_the_helper_until_the_next_run(start: Start, tmp_path: Path) -> None:
     access = start(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(tmp_path / "nothing"))
     prepared = access.prepare()
     assert None is access.failure
@@ -83,7 +83,7 @@ def test_why_git_got_no_answer_is_kept_until_the_next_time(start: Start, tmp_pat
     assert None is access.failure
 
 
-def test_own_helpers_are_left_alone(start: Start) -> None:
+def test_leaves_the_users_credential_helpers_alone(start: Start) -> None:
     for name in ("credential.helper", "credential.https://git.example.com.helper"):
         access = start(
             GITSYNC_USERNAME="deploy",
@@ -97,15 +97,15 @@ def test_own_helpers_are_left_alone(start: Start) -> None:
         assert not set(KEPT_BACK) & set(prepared.flags)
 
 
-def test_requests_to_codecommit_are_signed_from_the_start(start: Start) -> None:
-    """It may answer 403 without a login, and git gives up then."""
+def test_sends_signatures_to_codecommit_without_a_challenge(start: Start) -> None:
+    """CodeCommit may answer 403 without a login, and then git gives up."""
     host = CODECOMMIT.removesuffix("v1/repos/dags")
 
     assert "basic" == start(CODECOMMIT).prepare().git_config[f"http.{host}.proactiveAuth"]
     assert not any("proactive" in key for key in start().prepare().git_config)
 
 
-def test_git_gets_a_signature_for_the_path(start: Start, aws: None) -> None:
+def test_git_receives_a_signature_for_the_path(start: Start, aws: None) -> None:
     said = fill(start(CODECOMMIT).prepare(), CODECOMMIT).stdout
 
     fields = dict(line.partition("=")[::2] for line in said.splitlines())
@@ -117,7 +117,7 @@ def test_git_gets_a_signature_for_the_path(start: Start, aws: None) -> None:
     assert ("AKIDEXAMPLE", expected) == (fields["username"], fields["password"])
 
 
-def test_ssh_gets_pinned_host_keys_where_there_are_none(start: Start, tmp_path: Path) -> None:
+def test_ssh_uses_pinned_host_keys_without_a_known_hosts_file(start: Start, tmp_path: Path) -> None:
     own = tmp_path / "known_hosts"
     access = start(
         "git@github.com:acme/dags.git",
@@ -131,7 +131,7 @@ def test_ssh_gets_pinned_host_keys_where_there_are_none(start: Start, tmp_path: 
     assert str(own) == access.prepare().flags["ssh-known-hosts-file"]
 
 
-def test_the_socket_is_private_and_nothing_is_left(temporary: Path) -> None:
+def test_the_private_folder_has_mode_0700_and_is_removed(temporary: Path) -> None:
     access = make_access(REPO)
     access.start()
     (folder,) = temporary.iterdir()
@@ -142,7 +142,7 @@ def test_the_socket_is_private_and_nothing_is_left(temporary: Path) -> None:
     assert [] == list(temporary.iterdir())
 
 
-def test_no_place_for_the_socket_is_an_error_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advises_on_tmp_if_the_folder_cannot_be_created(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> str:
         raise PermissionError
 
@@ -154,7 +154,7 @@ def test_no_place_for_the_socket_is_an_error_that_helps(monkeypatch: pytest.Monk
     assert ("private_folder_failed", True) == (raised.value.reason, "/tmp" in raised.value.advice)
 
 
-def test_a_refusal_is_explained_for_codecommit_only(
+def test_explains_a_refusal_only_for_codecommit(
     start: Start, aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
@@ -167,10 +167,10 @@ def test_a_refusal_is_explained_for_codecommit_only(
     assert None is access.explain(REPO, Fence())
 
 
-def test_python_and_the_bytecode_of_the_image_may_lie_in_a_folder_with_a_blank(
+def test_the_helper_works_with_blanks_in_the_paths_of_python_and_bytecode(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The helper runs without `site`, which tells others where the bytecode is."""
+    """The helper runs without `site`, which would set the folder of the bytecode."""
     python = tmp_path / "für alle Fälle" / "python3"
     python.parent.mkdir()
     python.symlink_to(sys.executable)

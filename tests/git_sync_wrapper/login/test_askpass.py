@@ -1,5 +1,5 @@
 """
-A service that is asked for credentials.
+Credentials from the service at `--askpass-url`.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,13 +38,13 @@ def ask(askpass: Askpass, fence: Fence) -> Ask:
     return lambda: askpass.credential(REPO, fence)
 
 
-def test_askpass_says_it_until_it_is_refused_and_is_never_asked_by_a_proxy(
+def test_keeps_the_answer_until_it_is_refused_and_bypasses_the_proxy(
     service: AskpassServer, askpass: Askpass, ask: Ask
 ) -> None:
     said = [ask(), ask()]
     askpass.refused(wanted("https://github.com/x"))
     said.append(ask())
-    # A few lines of shell, say.
+    # A service may be a few lines of shell.
     service.inject(faults.raw(b"HTTP/1.1 200 OK\n\njunk\nusername=next\r\npassword=other\n"))
     askpass.refused(REPO)
     said.append(ask())
@@ -53,16 +53,14 @@ def test_askpass_says_it_until_it_is_refused_and_is_never_asked_by_a_proxy(
     assert ["/git?who=dags"] * 2 == [request.target for request in service.requests]
 
 
-def test_askpass_may_take_its_time(service: AskpassServer, ask: Ask) -> None:
-    """git-sync itself gives it one second."""
+def test_waits_for_a_slow_service(service: AskpassServer, ask: Ask) -> None:
+    """git-sync itself waits for only one second."""
     service.inject(lambda exchange: (exchange.pause(1.3), exchange.send(exchange.good()))[1])
 
     assert Credential("deploy", "a=b%+") == ask()
 
 
-def test_askpass_is_for_the_server_of_the_repository_only(
-    service: AskpassServer, fence: Fence
-) -> None:
+def test_answers_only_for_the_repositorys_server(service: AskpassServer, fence: Fence) -> None:
     askpass = Askpass(service.endpoint, REPO, {})
 
     assert None is askpass.credential(wanted("https://github.com/x"), fence)
@@ -72,9 +70,7 @@ def test_askpass_is_for_the_server_of_the_repository_only(
 @pytest.mark.parametrize(
     "answer", [Answer(500, {}, b"password=secret"), Answer(302), Answer(200, {}, b"hello")]
 )
-def test_askpass_that_fails_is_named_without_its_answer(
-    service: AskpassServer, ask: Ask, answer: Answer
-) -> None:
+def test_does_not_quote_a_failed_answer(service: AskpassServer, ask: Ask, answer: Answer) -> None:
     service.inject(faults.answer_with(answer))
 
     error = raised(SidecarError, ask)
@@ -83,7 +79,7 @@ def test_askpass_that_fails_is_named_without_its_answer(
     assert "secret" not in f"{error}{error.advice}"
 
 
-def test_askpass_that_is_down_is_named_as_itself(service: AskpassServer, ask: Ask) -> None:
+def test_reports_a_service_that_is_down(service: AskpassServer, ask: Ask) -> None:
     service.stop()
 
     error = raised(SidecarError, ask)

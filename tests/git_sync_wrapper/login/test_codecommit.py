@@ -1,5 +1,5 @@
 """
-Logging in to CodeCommit with the identity of the pod; the AWS services are fakes on loopback.
+Login to CodeCommit with the pod's identity; the AWS services are fakes on loopback.
 """
 
 import time
@@ -41,7 +41,7 @@ def use(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("service", [FakeSts, FakePodIdentity], ids=["IRSA", "Pod Identity"])
-def test_signs_by_the_identity_of_the_pod(
+def test_signs_with_the_identity_of_the_pod(
     monkeypatch: pytest.MonkeyPatch,
     token_file: Path,
     fence: Fence,
@@ -59,7 +59,7 @@ def test_signs_by_the_identity_of_the_pod(
         assert 0 < credential.expires_at - time.time() <= sigv4.VALID_SECONDS
 
 
-def test_a_signature_lives_no_longer_than_its_session(
+def test_a_signature_expires_no_later_than_its_session(
     monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
 ) -> None:
     with FakeSts() as sts:
@@ -70,11 +70,11 @@ def test_a_signature_lives_no_longer_than_its_session(
         credential = CodeCommit().credential(WANTED, fence)
 
     assert credential is not None
-    # STS gives whole seconds.
+    # STS returns whole seconds.
     assert int(session.expires_at.timestamp()) == credential.expires_at
 
 
-def test_sts_is_asked_once_and_again_after_a_refusal(
+def test_asks_sts_once_and_again_after_a_refusal(
     monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
 ) -> None:
     with FakeSts() as sts:
@@ -105,11 +105,11 @@ def test_sts_is_asked_once_and_again_after_a_refusal(
         f"https://{HOST}.evil.example/v1/repos/dags",
     ],
 )
-def test_signs_for_nobody_else(url: str, fence: Fence) -> None:
+def test_does_not_sign_for_other_servers(url: str, fence: Fence) -> None:
     assert None is CodeCommit().credential(Wanted.by_url(url), fence)
 
 
-def test_signs_for_another_name_when_told_to(monkeypatch: pytest.MonkeyPatch, fence: Fence) -> None:
+def test_signing_for_a_proxy_needs_a_region(monkeypatch: pytest.MonkeyPatch, fence: Fence) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
     proxy = Wanted.by_url("https://git.internal/v1/repos/dags")
     use(monkeypatch, {**keys, "AWS_REGION": "eu-west-1"})
@@ -121,7 +121,7 @@ def test_signs_for_another_name_when_told_to(monkeypatch: pytest.MonkeyPatch, fe
     assert ("region_missing", True) == (error.reason, "AWS_REGION" in error.advice)
 
 
-def test_a_refused_role_keeps_its_reason(
+def test_reports_the_reason_for_a_refused_role(
     monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
 ) -> None:
     with FakeSts() as sts:
@@ -133,7 +133,7 @@ def test_a_refused_role_keeps_its_reason(
     assert ("credentials_denied", True) == (error.reason, "trust" in error.advice)
 
 
-def test_a_refusal_by_codecommit_names_identity_action_and_repository(
+def test_explains_a_refusal_with_identity_action_and_repository(
     monkeypatch: pytest.MonkeyPatch, token_file: Path, fence: Fence
 ) -> None:
     with FakeSts() as sts:

@@ -1,5 +1,5 @@
 """
-What git's credential helper gets, asked by git itself where that is possible.
+Answers to git's credential helper; git itself asks where that is possible.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HELPER = [sys.executable, "-I", "-S", credential_helper.__file__]
 
 
 class Keys:
-    """Says what the test wants, and remembers what it was asked."""
+    """Returns what the test sets, and records the questions."""
 
     def __init__(self) -> None:
         self.says: Credential | Exception | None = Credential("deploy", "päss%wörd=")
@@ -66,7 +66,7 @@ def failures() -> list[SidecarError]:
 
 @contextmanager
 def serving(keys: Keys, path: Path, fail: Fail = lambda _: None, **seconds: float) -> Iterator[str]:
-    """Answer at a socket meanwhile."""
+    """Run a server at a socket."""
     server = CredentialServer(str(path), keys, fail, **seconds)
     server.start()
     yield str(path)
@@ -75,13 +75,13 @@ def serving(keys: Keys, path: Path, fail: Fail = lambda _: None, **seconds: floa
 
 @pytest.fixture
 def path(temporary: Path, keys: Keys, failures: list[SidecarError]) -> Iterator[str]:
-    """The socket of a server that answers."""
+    """The socket of a running server."""
     with serving(keys, temporary / "socket with a blank", failures.append) as path:
         yield path
 
 
 def git(path: str, action: str, question: str) -> subprocess.CompletedProcess[str]:
-    """Let git ask a server by the helper."""
+    """Run `git credential` with the helper, which asks a server."""
     helper = "!" + shlex.join([*HELPER, path])
     config = {"credential.helper": helper, "credential.useHttpPath": "true"}
     return git_credential(action, question, config)
@@ -102,7 +102,7 @@ URL = "url=https://git.example.com/team/dags.git\n"
 WANTED = Wanted("https", "git.example.com", "team/dags.git")
 
 
-def test_git_gets_the_login_of_each_path(path: str, keys: Keys) -> None:
+def test_git_receives_the_credential_for_a_path(path: str, keys: Keys) -> None:
     done = git(path, "fill", URL)
 
     assert 0 == done.returncode, done.stderr
@@ -118,10 +118,10 @@ UNREADABLE = CredentialError("secret_unreadable", "cannot read /päth", "fix it"
     [
         (None, "could not read Username", []),
         (UNREADABLE, "git-sync-wrapper: secret_unreadable: cannot read /päth", [UNREADABLE]),
-        (CycleAbandoned(), "told us to quit", []),  # a stop is no failure
+        (CycleAbandoned(), "told us to quit", []),  # a stop is not a failure
     ],
 )
-def test_without_a_login_git_hears_why_and_asks_nobody_else(
+def test_git_reports_why_it_received_no_credential(
     path: str,
     keys: Keys,
     failures: list[SidecarError],
@@ -139,7 +139,7 @@ def test_without_a_login_git_hears_why_and_asks_nobody_else(
     assert reported == failures
 
 
-def test_a_bug_does_not_end_the_service(path: str, keys: Keys, log: Log) -> None:
+def test_keeps_answering_after_an_unexpected_exception(path: str, keys: Keys, log: Log) -> None:
     keys.says = ZeroDivisionError()
     assert "a bug" in git(path, "fill", URL).stderr
     assert 1 == len(log.events("credential_crashed"))
@@ -148,9 +148,7 @@ def test_a_bug_does_not_end_the_service(path: str, keys: Keys, log: Log) -> None
     assert "password=right" in git(path, "fill", URL).stdout
 
 
-def test_what_git_sync_approves_is_stored_and_what_a_server_rejects_dropped(
-    path: str, keys: Keys
-) -> None:
+def test_stores_an_approved_credential_and_drops_a_rejected_one(path: str, keys: Keys) -> None:
     git(path, "approve", f"{URL}username=-\npassword=ghs_token\n")
     git(path, "reject", f"{URL}username=deploy\npassword=old\n")
 
@@ -158,7 +156,7 @@ def test_what_git_sync_approves_is_stored_and_what_a_server_rejects_dropped(
     assert [WANTED] == keys.refusals
 
 
-def test_without_the_wrapper_git_does_not_hang_or_ask(temporary: Path) -> None:
+def test_git_fails_without_a_prompt_if_the_wrapper_does_not_answer(temporary: Path) -> None:
     done = git(str(temporary / "nobody"), "fill", URL)
 
     assert 0 != done.returncode
@@ -167,8 +165,8 @@ def test_without_the_wrapper_git_does_not_hang_or_ask(temporary: Path) -> None:
     assert 0 == done.returncode
 
 
-def test_the_helper_needs_no_module_beyond_the_interpreters_own(path: str) -> None:
-    """It runs at each login; `socket` and `site` alone would double what it costs."""
+def test_the_helper_does_not_load_the_socket_module(path: str) -> None:
+    """The helper runs at each login; `socket` and `site` alone would double its cost."""
     program = f"import sys, runpy; sys.argv[1:] = [{path!r}, 'get']; before = set(sys.modules)\n"
     program += f"runpy.run_path({credential_helper.__file__!r}, run_name='__main__')\n"
     program += "print(sorted(set(sys.modules) - before), file=sys.stderr)\n"
@@ -185,7 +183,7 @@ def test_the_helper_needs_no_module_beyond_the_interpreters_own(path: str) -> No
     assert b"username=deploy" in done.stdout
 
 
-def test_many_ask_at_once_and_each_has_a_fence_of_its_own(path: str, keys: Keys) -> None:
+def test_answers_many_clients_each_with_a_separate_fence(path: str, keys: Keys) -> None:
     answers: list[bytes] = []
     question = b"get\nprotocol=https\nhost=h\n\n"
     threads = [
@@ -201,13 +199,13 @@ def test_many_ask_at_once_and_each_has_a_fence_of_its_own(path: str, keys: Keys)
 
 
 @pytest.mark.parametrize("question", [b"", b"get", b"dance\nhost=h\n", b"\xff\xfe\n\0\n"])
-def test_odd_questions_do_no_harm(path: str, question: bytes) -> None:
+def test_keeps_answering_after_a_malformed_question(path: str, question: bytes) -> None:
     ask(path, question)
 
     assert b"username=deploy" in ask(path, b"get\nprotocol=https\nhost=h\n")
 
 
-def test_who_says_nothing_does_not_stop_the_others(temporary: Path, keys: Keys) -> None:
+def test_a_silent_client_does_not_block_other_clients(temporary: Path, keys: Keys) -> None:
     with (
         serving(keys, temporary / "socket", question_seconds=0.2) as path,
         socket.socket(socket.AF_UNIX) as silent,
@@ -217,17 +215,17 @@ def test_who_says_nothing_does_not_stop_the_others(temporary: Path, keys: Keys) 
         assert b"username=deploy" in ask(path, b"get\nprotocol=https\nhost=h\n")
 
 
-def test_without_a_descriptor_left_it_asks_in_again(temporary: Path, keys: Keys, log: Log) -> None:
+def test_recovers_from_running_out_of_descriptors(temporary: Path, keys: Keys, log: Log) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with (
         serving(keys, temporary / "socket", retry_seconds=0.01) as path,
         socket.socket(socket.AF_UNIX) as first,
         socket.socket(socket.AF_UNIX) as second,
     ):
-        # Those three are open. With less, poll() of the servers in other threads fails.
+        # Descriptors 0 to 2 are in use. Below 3, poll() fails in servers of other threads.
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
-            first.connect(path)  # by the descriptor that is ready since before
+            first.connect(path)  # accepted with a descriptor that is already reserved
             first.shutdown(socket.SHUT_WR)
             wait_until(lambda: log.events("credential_server_failed"), "nobody is asked in")
         finally:
@@ -239,7 +237,7 @@ def test_without_a_descriptor_left_it_asks_in_again(temporary: Path, keys: Keys,
         assert b"username=deploy" in second.recv(4096)
 
 
-def test_after_the_end_nobody_listens(temporary: Path, keys: Keys) -> None:
+def test_close_ends_the_thread_and_refuses_connections(temporary: Path, keys: Keys) -> None:
     with serving(keys, temporary / "socket") as path:
         pass
 
@@ -251,8 +249,8 @@ def test_after_the_end_nobody_listens(temporary: Path, keys: Keys) -> None:
         ask(path, b"get\n")
 
 
-def test_the_end_revokes_what_is_under_way(temporary: Path) -> None:
-    """A child that asks AWS dies with the fence that it was given."""
+def test_close_revokes_the_fence_of_the_current_question(temporary: Path) -> None:
+    """A child that asks AWS ends with the fence that it received."""
     revoked, asked = threading.Event(), threading.Event()
 
     class Slow(Keys):

@@ -1,5 +1,5 @@
 """
-Who answers, for which server, by which settings; and which settings contradict each other.
+Which credentials are used for which server, and which settings contradict each other.
 """
 
 import pytest
@@ -36,7 +36,7 @@ def who(found: Keyring, url: str) -> str | None:
     ],
     ids=["without settings", "the flags, and submodules of CodeCommit", "a user in the URL"],
 )
-def test_who_logs_in(
+def test_chooses_the_credential_for_each_server(
     aws: None, repo: str, variables: dict[str, str], expected: dict[str, str | None]
 ) -> None:
     found = keyring(repo, **variables)
@@ -48,13 +48,13 @@ def test_who_logs_in(
     ("login", "expected"),
     [("deploy:s%2Fcret", Credential("deploy", "s/cret")), ("t0ken", Credential("t0ken", ""))],
 )
-def test_a_url_with_a_user_or_a_token_alone_logs_in(login: str, expected: Credential) -> None:
+def test_logs_in_with_the_user_or_token_of_the_url(login: str, expected: Credential) -> None:
     found = keyring(REPO.replace("https://", f"https://{login}@"))
 
     assert expected == found.credential(Wanted.by_url(REPO), Fence())
 
 
-def test_the_repositorys_own_pair_beats_a_list_for_its_server() -> None:
+def test_the_repositorys_own_pair_overrides_a_list_for_its_server() -> None:
     found = keyring(
         GITSYNC_USERNAME="own",
         GITSYNC_PASSWORD="secret",
@@ -68,7 +68,7 @@ def test_the_repositorys_own_pair_beats_a_list_for_its_server() -> None:
     ]
 
 
-def test_codecommit_needs_no_setting_and_git_credentials_of_iam_beat_signatures(aws: None) -> None:
+def test_codecommit_needs_no_setting_but_prefers_iam_git_credentials(aws: None) -> None:
     found = keyring(CODECOMMIT)
     iam = keyring(CODECOMMIT, GITSYNC_USERNAME="dags-at-123", GITSYNC_PASSWORD="secret")
 
@@ -78,7 +78,7 @@ def test_codecommit_needs_no_setting_and_git_credentials_of_iam_beat_signatures(
     assert None is iam.explain(Wanted.by_url(CODECOMMIT), Fence())
 
 
-def test_a_github_app_logs_in_with_what_git_sync_stores() -> None:
+def test_a_github_app_logs_in_with_the_token_that_git_sync_stores() -> None:
     found = keyring(
         GITSYNC_GITHUB_APP_CLIENT_ID="Iv1",
         GITSYNC_GITHUB_APP_INSTALLATION_ID="1",
@@ -91,7 +91,7 @@ def test_a_github_app_logs_in_with_what_git_sync_stores() -> None:
     assert "-" == who(found, REPO)
 
 
-def test_what_git_reports_as_good_is_not_stored_otherwise() -> None:
+def test_stores_no_approved_credential_without_a_github_app() -> None:
     found = keyring()
 
     found.store(Wanted.by_url(REPO), Credential("deploy", "secret"))
@@ -128,21 +128,21 @@ def test_what_git_reports_as_good_is_not_stored_otherwise() -> None:
         ),
     ],
 )
-def test_contradictions_are_named(repo: str, variables: dict[str, str], setting: str) -> None:
+def test_reports_contradicting_settings(repo: str, variables: dict[str, str], setting: str) -> None:
     error = raised(SettingsError, keyring, repo, **variables)
 
     assert setting in [problem.setting for problem in error.problems]
     assert all(problem.problem for problem in error.problems)
 
 
-def test_a_file_with_the_username_needs_either_kind_of_password() -> None:
+def test_a_username_file_requires_a_password_or_a_password_file() -> None:
     variables = {"GIT_SYNC_WRAPPER_USERNAME_FILE": "/u"}
 
-    keyring(**variables, GITSYNC_PASSWORD="p")  # is enough
+    keyring(**variables, GITSYNC_PASSWORD="p")  # is accepted
     (problem,) = raised(SettingsError, keyring, **variables).problems
     assert "needs GITSYNC_PASSWORD or --password-file" == problem.problem
 
 
-def test_the_secret_in_a_contradiction_is_not_shown() -> None:
+def test_hides_the_secret_in_a_contradiction() -> None:
     variables = {CREDENTIALS: "codecommit", "GITSYNC_ASKPASS_URL": "http://u:hunter2@x"}
     assert "hunter2" not in str(raised(SettingsError, keyring, REPO, **variables))

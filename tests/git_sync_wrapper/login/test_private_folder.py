@@ -1,5 +1,5 @@
 """
-The folder of the socket: nobody else enters it, and nothing is left of it.
+The folder of the socket: private, and removed even after a kill.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ import pytest
 from git_sync_wrapper.login.private_folder import LOCK, PrivateFolder, claim
 
 
-def test_only_its_owner_may_enter(temporary: Path) -> None:
+def test_only_the_owner_can_enter(temporary: Path) -> None:
     folder = PrivateFolder()
 
     found = os.stat(folder.path)
@@ -25,8 +25,8 @@ def test_only_its_owner_may_enter(temporary: Path) -> None:
     folder.remove()
 
 
-def test_nothing_is_left(temporary: Path) -> None:
-    """Descriptors are counted in a process of its own, where no other thread opens any."""
+def test_removal_leaves_no_files_and_no_open_descriptors(temporary: Path) -> None:
+    """Descriptors are counted in a separate process, where no other thread opens any."""
     program = (
         "import os\n"
         "from git_sync_wrapper.login.private_folder import PrivateFolder\n"
@@ -41,7 +41,7 @@ def test_nothing_is_left(temporary: Path) -> None:
     assert [] == list(temporary.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
+def test_removes_the_folder_of_a_killed_process(temporary: Path) -> None:
     program = (
         "import os, signal\n"
         "from git_sync_wrapper.login.private_folder import PrivateFolder\n"
@@ -57,7 +57,7 @@ def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
     folder.remove()
 
 
-def test_folders_in_use_and_of_others_stay(temporary: Path) -> None:
+def test_keeps_folders_in_use_and_files_of_other_programs(temporary: Path) -> None:
     one = PrivateFolder()
     (temporary / "git-sync-wrapper-notes").mkdir()
     (temporary / "git-sync-wrapper.txt").touch()
@@ -71,7 +71,7 @@ def test_folders_in_use_and_of_others_stay(temporary: Path) -> None:
 
 
 @pytest.mark.parametrize("unusable", ["nothing", "long/" * 13])
-def test_an_unusable_place_is_left_for_another(
+def test_uses_another_place_if_the_first_is_unusable(
     temporary: Path, monkeypatch: pytest.MonkeyPatch, unusable: str
 ) -> None:
     """A read-only root has no writable /tmp; a socket's path has at most 107 bytes."""
@@ -84,8 +84,8 @@ def test_an_unusable_place_is_left_for_another(
     folder.remove()
 
 
-def test_a_folder_that_another_start_is_removing_is_not_claimed(temporary: Path) -> None:
-    """It was there, and not locked yet, when that one looked for leftovers."""
+def test_does_not_claim_a_folder_that_another_process_is_removing(temporary: Path) -> None:
+    """It existed, but was not locked yet, when the other process looked for leftovers."""
     folder = temporary / "new"
     folder.mkdir()
     with (folder / LOCK).open("w") as lock, ThreadPoolExecutor(1) as pool:

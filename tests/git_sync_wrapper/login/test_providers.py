@@ -1,5 +1,5 @@
 """
-Given pairs, and the tokens that git-sync gets itself.
+Credentials from settings, and the tokens that git-sync requests itself.
 """
 
 import pytest
@@ -24,7 +24,7 @@ def pair(url: str, username: str = "deploy", password: str = "secret") -> Pair:
     )
 
 
-# --- what is wanted
+# --- requested servers
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,18 @@ def pair(url: str, username: str = "deploy", password: str = "secret") -> Pair:
         ("git@github.com:acme/dags.git", Wanted("", "", "git@github.com:acme/dags.git")),
     ],
 )
-def test_a_url_is_taken_apart_as_git_does(url: str, expected: Wanted) -> None:
+def test_splits_a_url_as_git_does(url: str, expected: Wanted) -> None:
     assert expected == Wanted.by_url(url)
 
 
-# --- given pairs
+# --- pairs from settings
 
 
-def test_a_pair_is_for_its_server_only(fence: Fence) -> None:
+def test_uses_a_pair_only_for_its_server(fence: Fence) -> None:
     given = Given([pair("https://git.example.com/team/dags.git")])
 
     assert Credential("deploy", "secret") == given.credential(REPO, fence)
-    # Another path of the server too, as in git-sync, which tells git only the server.
+    # Other paths of the server match as well, because git-sync passes git only the server.
     assert Credential("deploy", "secret") == given.credential(
         wanted("https://GIT.example.com/other"), fence
     )
@@ -61,7 +61,7 @@ def test_a_pair_is_for_its_server_only(fence: Fence) -> None:
         assert None is given.credential(wanted(url), fence), url
 
 
-def test_the_longest_path_wins_and_whole_names_count(fence: Fence) -> None:
+def test_the_longest_path_of_whole_names_wins(fence: Fence) -> None:
     given = Given(
         [
             pair("https://h/", "all"),
@@ -79,7 +79,7 @@ def test_the_longest_path_wins_and_whole_names_count(fence: Fence) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["AKIA", "ASIA"])
-def test_an_access_key_as_username_for_codecommit_is_explained(fence: Fence, prefix: str) -> None:
+def test_explains_an_access_key_used_as_username_for_codecommit(fence: Fence, prefix: str) -> None:
     url = "https://git-codecommit.eu-central-1.amazonaws.com/v1/repos/dags"
     given = Given([pair(url, f"{prefix}IOSFODNN7EXAMPLE", "wJalrXUtnFEMI")])
 
@@ -89,7 +89,7 @@ def test_an_access_key_as_username_for_codecommit_is_explained(fence: Fence, pre
     assert "IRSA" in error.advice and "wJalrXUtnFEMI" not in str(error)
 
 
-def test_a_refusal_decodes_both_parts(fence: Fence) -> None:
+def test_a_refusal_decodes_username_and_password(fence: Fence) -> None:
     given = Given([pair("https://h/x", "ZGVwbG95", "c2VjcmV0")])
     first = given.credential(wanted("https://h/x"), fence)
 
@@ -100,14 +100,14 @@ def test_a_refusal_decodes_both_parts(fence: Fence) -> None:
     assert Credential("deploy", "secret") == given.credential(wanted("https://h/x"), fence)
 
 
-def test_a_password_is_not_shown() -> None:
+def test_hides_the_password_in_the_repr() -> None:
     assert "secret" not in repr(Credential("deploy", "secret"))
 
 
-# --- stored
+# --- stored tokens
 
 
-def test_the_newest_token_of_a_server_is_kept_until_it_is_refused(fence: Fence) -> None:
+def test_keeps_the_newest_token_of_a_server_until_it_is_refused(fence: Fence) -> None:
     stored = Stored()
     stored.store(REPO, Credential("-", "first"))
     stored.store(wanted("https://other/x"), Credential("-", "other"))

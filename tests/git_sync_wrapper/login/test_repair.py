@@ -1,5 +1,5 @@
 """
-Secrets as they arrive, as they are used, and what is said about them.
+Damaged secrets: their repairs, and the findings that are reported.
 """
 
 import base64
@@ -22,7 +22,7 @@ def encoded(text: str) -> str:
 
 @pytest.fixture(scope="module", params=["ed25519", "rsa", "pem"])
 def key(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A private key as ssh-keygen writes it, in each of the formats."""
+    """A private key as ssh-keygen writes it, in each format."""
     return make_key(tmp_path_factory.mktemp("key") / "key", request.param)
 
 
@@ -38,7 +38,7 @@ def make_key(path: Path, kind: str, passphrase: str = "") -> str:
 
 
 def public_key(text: str, folder: Path) -> str:
-    """What ssh-keygen makes of a private key; it reads keys as ssh does."""
+    """Return the public key from ssh-keygen, which reads private keys as ssh does."""
     path = folder / "repaired"
     path.touch(0o600)
     path.write_text(text)
@@ -62,7 +62,7 @@ def public_key(text: str, folder: Path) -> str:
         "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789+/abcde=",
     ],
 )
-def test_a_password_that_is_fine_stays_as_it_is(text: str) -> None:
+def test_keeps_a_correct_password_unchanged(text: str) -> None:
     assert Repaired(text.removesuffix("\n")) == repair_password(text.encode())
 
 
@@ -80,14 +80,14 @@ def test_a_password_that_is_fine_stays_as_it_is(text: str) -> None:
         (f"{encoded(TOKEN)}\n", "base64"),
     ],
 )
-def test_a_password_is_repaired_where_that_is_safe(raw: str, said: str) -> None:
+def test_repairs_a_password_if_that_is_safe(raw: str, said: str) -> None:
     repaired = repair_password(raw.encode())
 
     assert (TOKEN, ()) == (repaired.text, repaired.doubts)
     assert any(said in repair for repair in repaired.repairs)
 
 
-def test_a_file_of_powershell_is_read() -> None:
+def test_reads_a_utf_16_file_of_powershell() -> None:
     repaired = repair_password(f"{TOKEN}\r\n".encode("utf-16"))
 
     assert TOKEN == repaired.text
@@ -105,20 +105,20 @@ def test_a_file_of_powershell_is_read() -> None:
         ('"secret"', "quotation marks"),
     ],
 )
-def test_a_password_that_is_only_suspicious_is_left_as_it_is(text: str, said: str) -> None:
+def test_keeps_a_suspicious_password_and_reports_a_doubt(text: str, said: str) -> None:
     repaired = repair_password(text.encode())
 
     assert (text, ()) == (repaired.text, repaired.repairs)
     assert [True] == [said in doubt for doubt in repaired.doubts]
 
 
-def test_bytes_that_are_no_text_reach_git_as_they_are() -> None:
+def test_passes_bytes_that_are_not_utf_8_to_git_unchanged() -> None:
     repaired = repair_password(b"p\xe4ss")
 
     assert b"p\xe4ss" == repaired.text.encode("utf-8", "surrogateescape")
 
 
-def test_nothing_of_a_secret_is_in_the_findings() -> None:
+def test_findings_do_not_contain_the_secret() -> None:
     secret = encoded("correct horse battery")
 
     assert secret not in repr(repair_password(f"\r\n {secret}".encode()))
@@ -127,7 +127,7 @@ def test_nothing_of_a_secret_is_in_the_findings() -> None:
 # --- private keys
 
 
-def test_a_key_that_is_fine_stays_as_it_is(key: str) -> None:
+def test_keeps_a_correct_key_unchanged(key: str) -> None:
     assert Repaired(key) == repair_key(key.encode())
 
 
@@ -153,7 +153,7 @@ def test_a_key_that_is_fine_stays_as_it_is(key: str) -> None:
         (lambda key: f"\ufeff{key}", "byte order mark"),
     ],
 )
-def test_a_key_is_repaired(key: str, damage: object, said: str, tmp_path: Path) -> None:
+def test_repairs_a_damaged_key(key: str, damage: object, said: str, tmp_path: Path) -> None:
     repaired = repair_key(damage(key).encode())  # type: ignore[operator]
 
     assert any(said in repair for repair in repaired.repairs), repaired.repairs
@@ -162,9 +162,7 @@ def test_a_key_is_repaired(key: str, damage: object, said: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "pem"])
-def test_a_key_with_a_passphrase_is_doubted_and_keeps_its_headers(
-    kind: str, tmp_path: Path
-) -> None:
+def test_reports_a_key_with_a_passphrase_and_keeps_its_headers(kind: str, tmp_path: Path) -> None:
     text = make_key(tmp_path / "key", kind, "passphrase")
 
     repaired = repair_key(text.encode())
@@ -189,7 +187,7 @@ def test_a_key_with_a_passphrase_is_doubted_and_keeps_its_headers(
         ("hunter2", "not a private key"),
     ],
 )
-def test_what_is_no_key_is_named(text: str, said: str) -> None:
+def test_reports_content_that_is_not_a_private_key(text: str, said: str) -> None:
     repaired = repair_key(text.encode())
 
     assert text == repaired.text
@@ -199,18 +197,18 @@ def test_what_is_no_key_is_named(text: str, said: str) -> None:
 # --- known_hosts
 
 
-def test_known_hosts_that_are_fine_stay_as_they_are() -> None:
+def test_keeps_correct_known_hosts_unchanged() -> None:
     assert Repaired(KNOWN) == repair_known_hosts(KNOWN.encode())
     assert Repaired(KNOWN.rstrip("\n")) == repair_known_hosts(KNOWN.rstrip("\n").encode())
 
 
 @pytest.mark.parametrize("raw", [encoded(KNOWN), KNOWN.replace("\n", "\r\n"), f"\ufeff{KNOWN}"])
-def test_known_hosts_are_repaired(raw: str) -> None:
+def test_repairs_known_hosts(raw: str) -> None:
     repaired = repair_known_hosts(raw.encode())
 
     assert (KNOWN, 1, ()) == (repaired.text, len(repaired.repairs), repaired.doubts)
 
 
 @pytest.mark.parametrize("text", ["", "# nobody\n", "github.com\n"])
-def test_known_hosts_without_a_host_are_doubted(text: str) -> None:
+def test_reports_known_hosts_without_a_host_key(text: str) -> None:
     assert ("it contains no host key",) == repair_known_hosts(text.encode()).doubts

@@ -1,5 +1,5 @@
 """
-Secrets of settings and files: read again, repaired, and reported once.
+Secrets from settings and files: read again, repaired, and reported once.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ def error_of(secret: Secret) -> SidecarError:
     return raised(SidecarError, secret.read)
 
 
-def test_what_is_odd_is_said_once_and_again_when_it_changes(tmp_path: Path, log: Log) -> None:
+def test_logs_a_repair_once_and_again_after_a_change(tmp_path: Path, log: Log) -> None:
     file = tmp_path / "password"
     secret = Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file))
     for content in ("\nright", "\nright", "right", "\nright"):
@@ -28,7 +28,7 @@ def test_what_is_odd_is_said_once_and_again_when_it_changes(tmp_path: Path, log:
     assert all("blank lines" in event["finding"] for event in said)
 
 
-def test_doubts_are_said_without_the_secret(log: Log) -> None:
+def test_logs_a_doubt_without_the_secret(log: Log) -> None:
     secret = Secret("GITSYNC_PASSWORD", Cleaner(), '"hünter2"')
 
     assert '"hünter2"' == secret.read()
@@ -38,7 +38,7 @@ def test_doubts_are_said_without_the_secret(log: Log) -> None:
     assert "nter2" not in log.text() + repr(secret)
 
 
-def test_what_looks_like_base64_is_decoded_when_it_was_refused(log: Log) -> None:
+def test_decodes_a_secret_that_looks_like_base64_after_a_refusal(log: Log) -> None:
     secret = Secret("GITSYNC_PASSWORD", Cleaner(), "cmlnaHQ=")
     read = []
     for _ in range(3):
@@ -49,7 +49,7 @@ def test_what_looks_like_base64_is_decoded_when_it_was_refused(log: Log) -> None
     assert 2 == len(log.events("secret_repaired"))
 
 
-def test_a_new_content_is_not_decoded_for_the_old_ones_sake(tmp_path: Path) -> None:
+def test_does_not_decode_new_content_after_a_refusal_of_the_old(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("cmlnaHQ=")
     secret = Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=str(file))
@@ -71,7 +71,7 @@ def test_a_new_content_is_not_decoded_for_the_old_ones_sake(tmp_path: Path) -> N
         ("a\0b", "secret_malformed", "contains a NUL byte"),
     ],
 )
-def test_what_git_cannot_be_told_is_an_error(
+def test_refuses_content_that_cannot_be_passed_to_git(
     tmp_path: Path, content: str, reason: str, said: str
 ) -> None:
     file = tmp_path / "password"
@@ -84,7 +84,7 @@ def test_what_git_cannot_be_told_is_an_error(
 
 
 @pytest.mark.parametrize(("name", "why"), [("nothing", "No such file"), ("", "Is a directory")])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, why: str) -> None:
+def test_reports_a_file_that_cannot_be_read(tmp_path: Path, name: str, why: str) -> None:
     file = str(tmp_path / name)
 
     error = error_of(Secret("GITSYNC_PASSWORD_FILE", Cleaner(), file=file))

@@ -1,7 +1,7 @@
 """
 Reading AWS Secrets Manager.
 
-Some tests ask a server by the real child; the others put a program of their own in its place.
+Some tests run the real child against a fake server; the others replace the child.
 """
 
 import json
@@ -28,7 +28,7 @@ PAIR = json.dumps({"username": "deploy", "password": "s3cr3t"})
 
 
 class FakeSecretsManager(LoopbackServer):
-    """GetSecretValue; AWS_ENDPOINT_URL_SECRETS_MANAGER points at it."""
+    """A fake GetSecretValue; AWS_ENDPOINT_URL_SECRETS_MANAGER points to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class FakeSecretsManager(LoopbackServer):
 
 @pytest.fixture
 def service(aws: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSecretsManager]:
-    """A service that the real child asks with keys of the environment."""
+    """A service that the real child asks with keys from the environment."""
     with FakeSecretsManager() as service:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", service.endpoint)
         monkeypatch.setenv("AWS_REGION", "eu-west-1")
@@ -63,7 +63,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChild:
 def manager(
     secret: str = ARN, username: str = "", stage: str = "AWSCURRENT", fresh_seconds: float = -1.0
 ) -> SecretsManager:
-    """One that reads each time."""
+    """Make a provider that by default reads the secret at each use."""
     cleaner = Cleaner()
     given = Secret("GITSYNC_USERNAME", cleaner, username) if username else None
     return SecretsManager(secret, stage, REPO, given, cleaner, fresh_seconds)
@@ -79,7 +79,7 @@ def error_of(provider: SecretsManager) -> SidecarError:
 @pytest.mark.parametrize(
     ("secret", "region"), [(ARN, "eu-central-1"), ("airflow/git", "eu-west-1")], ids=["ARN", "name"]
 )
-def test_reads_the_named_version_in_the_region_of_the_arn_or_of_the_environment(
+def test_reads_the_given_stage_in_the_region_of_the_arn_or_the_environment(
     service: FakeSecretsManager, fence: Fence, secret: str, region: str
 ) -> None:
     found = manager(secret, stage="AWSPREVIOUS").credential(REPO, fence)
@@ -90,13 +90,13 @@ def test_reads_the_named_version_in_the_region_of_the_arn_or_of_the_environment(
     assert f"/{region}/secretsmanager/" in request.headers["authorization"]
 
 
-def test_a_binary_secret_is_read(service: FakeSecretsManager, fence: Fence) -> None:
-    service.says = {"SecretBinary": "cMOkc3N3b3JkCg=="}  # base64 is how the API sends it
+def test_reads_a_binary_secret(service: FakeSecretsManager, fence: Fence) -> None:
+    service.says = {"SecretBinary": "cMOkc3N3b3JkCg=="}  # the API sends base64
 
     assert Credential("deploy", "pässword") == manager(username="deploy").credential(REPO, fence)
 
 
-def test_a_refusal_comes_in_the_words_of_aws(service: FakeSecretsManager) -> None:
+def test_quotes_the_message_of_aws_for_a_refusal(service: FakeSecretsManager) -> None:
     service.refuses = ("ResourceNotFoundException", "Secrets Manager can't find it.")
 
     error = error_of(manager())
@@ -105,13 +105,13 @@ def test_a_refusal_comes_in_the_words_of_aws(service: FakeSecretsManager) -> Non
     assert ARN in error.message and "can't find it" in error.message
 
 
-def test_without_credentials_the_chain_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_missing_aws_credentials_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     error = error_of(manager())
 
     assert ("credentials_missing", True) == (error.reason, "IRSA" in error.advice)
 
 
-# --- what a secret may look like
+# --- formats of a secret
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_without_credentials_the_chain_says_why(monkeypatch: pytest.MonkeyPatch)
         ),
     ],
 )
-def test_a_secret_is_json_or_the_password_alone(
+def test_reads_json_or_a_password_alone(
     child: FakeChild, fence: Fence, text: str, expected: Credential
 ) -> None:
     child.says({"text": text})
@@ -152,9 +152,7 @@ def test_a_secret_is_json_or_the_password_alone(
         ('{"username": "u", "password": "a\\nb"}', "secret_malformed"),
     ],
 )
-def test_what_is_missing_is_named_and_nothing_shown(
-    child: FakeChild, text: str, reason: str
-) -> None:
+def test_reports_an_unusable_secret_but_hides_it(child: FakeChild, text: str, reason: str) -> None:
     child.says({"text": text})
 
     error = error_of(manager())
@@ -163,7 +161,7 @@ def test_what_is_missing_is_named_and_nothing_shown(
     assert error.advice and "hunter2" not in f"{error}{error.advice}"
 
 
-def test_it_is_for_the_server_of_the_repository_only(child: FakeChild, fence: Fence) -> None:
+def test_answers_only_for_the_repositorys_server(child: FakeChild, fence: Fence) -> None:
     child.says({"text": PAIR})
 
     assert None is manager().credential(Wanted.by_url("https://github.com/x"), fence)
@@ -173,7 +171,7 @@ def test_it_is_for_the_server_of_the_repository_only(child: FakeChild, fence: Fe
 # --- rotation and failure
 
 
-def test_one_sync_reads_once(child: FakeChild, fence: Fence) -> None:
+def test_reads_once_per_sync_and_again_after_a_refusal(child: FakeChild, fence: Fence) -> None:
     provider = manager(fresh_seconds=60.0)
     child.says({"text": PAIR})
     for _ in range(5):
@@ -186,7 +184,7 @@ def test_one_sync_reads_once(child: FakeChild, fence: Fence) -> None:
     assert 2 == len(child.calls)
 
 
-def test_what_was_read_last_serves_while_it_cannot_be_read(
+def test_uses_the_last_secret_while_it_cannot_be_read_until_a_refusal(
     child: FakeChild, fence: Fence, log: Log
 ) -> None:
     provider = manager()
@@ -229,7 +227,7 @@ def test_what_was_read_last_serves_while_it_cannot_be_read(
         ("ThrottlingException", "slow down", "secret_unavailable", "Retried"),
     ],
 )
-def test_each_refusal_has_its_reason_and_says_who_may_fix_it(
+def test_each_refusal_has_a_reason_with_advice_and_the_identity(
     child: FakeChild, code: str, message: str, reason: str, advised: str
 ) -> None:
     refused = {"code": code, "message": message}
@@ -243,7 +241,7 @@ def test_each_refusal_has_its_reason_and_says_who_may_fix_it(
         assert f"{who} is not authorized to perform" in error.message
 
 
-def test_a_refusal_without_an_answer_of_sts_says_so(child: FakeChild) -> None:
+def test_reports_an_unknown_identity_if_sts_does_not_answer(child: FakeChild) -> None:
     child.says({"refused": {"code": "DecryptionFailure", "message": "no"}})
     child.does('case "$*" in *whoami*) exit 1; esac', f"cat {child.program.parent / 'answer'}")
 

@@ -1,5 +1,5 @@
 """
-What CodeCommit gets, compared with the two programs that AWS itself provides.
+CodeCommit signatures, compared with those of the two programs that AWS provides.
 """
 
 import calendar
@@ -45,7 +45,7 @@ class Case:
 
 
 class Session:
-    """What awscli's command asks of botocore's session."""
+    """The part of botocore's session that awscli's command uses."""
 
     def __init__(self, credentials: botocore.credentials.Credentials) -> None:
         self._credentials = credentials
@@ -84,7 +84,7 @@ def ours(case: Case, now: float, **changes: Any) -> str:
     return sigv4.password(case.credentials, now=now, **given)
 
 
-def test_equals_git_remote_codecommit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signs_like_git_remote_codecommit(monkeypatch: pytest.MonkeyPatch) -> None:
     for case in cases():
         monkeypatch.setenv("CODE_COMMIT_ENDPOINT", case.host)
         theirs = git_remote_codecommit.sign(case.host, case.path, case.region, case.botocore)
@@ -95,7 +95,7 @@ def test_equals_git_remote_codecommit(monkeypatch: pytest.MonkeyPatch) -> None:
         assert username == quote(sigv4.username(case.credentials), safe="")
 
 
-def test_equals_the_helper_of_awscli(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_signs_like_awsclis_credential_helper(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     for case in cases():
         command = CodeCommitGetCommand(Session(case.botocore))
         region = command.extract_region({"host": case.host}, None)
@@ -109,7 +109,7 @@ def test_equals_the_helper_of_awscli(capsysbinary: pytest.CaptureFixture[bytes])
         assert f"username={sigv4.username(case.credentials)}\npassword={theirs}\n" == written
 
 
-def test_the_form_of_the_path_and_a_port_make_no_difference() -> None:
+def test_the_signature_ignores_a_leading_slash_and_a_port() -> None:
     case = cases()[0]
     expected = ours(case, 1_700_000_000.5)
 
@@ -133,5 +133,5 @@ def test_the_form_of_the_path_and_a_port_make_no_difference() -> None:
         ("", None),
     ],
 )
-def test_knows_the_hosts_of_codecommit(host: str, region: str | None) -> None:
+def test_recognizes_codecommit_hosts_and_their_regions(host: str, region: str | None) -> None:
     assert region == sigv4.region_of(host)

@@ -1,5 +1,5 @@
 """
-Keys and known hosts as ssh is given them.
+The keys and known hosts that ssh receives.
 """
 
 import stat
@@ -18,7 +18,7 @@ from tests.support.ssh_server import SshServer, skip_without_sshd
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 KNOWN = f"git.example.com ssh-ed25519 {KEY}\n"
 
-# As the forges publish them; the file in the package says where.
+# As published by the hosts; the file in the package lists the sources.
 PUBLISHED = {
     "github.com": {
         "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
@@ -44,7 +44,7 @@ PUBLISHED = {
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """A private key as a Secret brings it: with the right mode, in a folder of its own."""
+    """A private key as a Secret mounts it: with the right mode, in a separate folder."""
     skip_without_sshd()
     folder = tmp_path / "git-secret"
     folder.mkdir()
@@ -70,12 +70,12 @@ def fingerprint(path: str) -> str:
     ).stdout.split()[1]
 
 
-def test_a_key_that_is_fine_is_used_where_it_is(files: SshFiles, key: Path, log: Log) -> None:
+def test_uses_a_correct_key_in_place(files: SshFiles, key: Path, log: Log) -> None:
     assert [str(key)] == files.keys()
     assert [] == log.events("secret_repaired")
 
 
-def test_a_damaged_key_is_used_by_a_repaired_copy(files: SshFiles, key: Path, log: Log) -> None:
+def test_uses_a_repaired_copy_of_a_damaged_key(files: SshFiles, key: Path, log: Log) -> None:
     expected, text = fingerprint(str(key)), key.read_text()
     key.write_text(text.replace("\n", "\r\n"))
 
@@ -88,7 +88,7 @@ def test_a_damaged_key_is_used_by_a_repaired_copy(files: SshFiles, key: Path, lo
     assert {"GITSYNC_SSH_KEY_FILE"} == {event["setting"] for event in log.events("secret_repaired")}
 
 
-def test_a_key_that_others_may_read_is_copied_too(files: SshFiles, key: Path) -> None:
+def test_copies_a_key_that_other_users_can_read(files: SshFiles, key: Path) -> None:
     """ssh would refuse it: "UNPROTECTED PRIVATE KEY FILE"."""
     key.chmod(0o644)
 
@@ -98,7 +98,7 @@ def test_a_key_that_others_may_read_is_copied_too(files: SshFiles, key: Path) ->
     assert key.read_text() == Path(copy).read_text()
 
 
-def test_a_copy_follows_a_rotation(files: SshFiles, key: Path) -> None:
+def test_updates_the_copy_after_a_rotation(files: SshFiles, key: Path) -> None:
     key.write_text(key.read_text().rstrip("\n"))
     files.keys()
     SshServer.make_key(key)
@@ -110,7 +110,7 @@ def test_a_copy_follows_a_rotation(files: SshFiles, key: Path) -> None:
     assert fresh == Path(copy).read_text()
 
 
-def test_every_key_has_a_copy_of_its_own(tmp_path: Path, key: Path) -> None:
+def test_makes_a_separate_copy_of_each_key(tmp_path: Path, key: Path) -> None:
     other = SshServer.make_key(key.with_name("other"))
     for path in (key, other):
         path.write_text(path.read_text().rstrip("\n"))
@@ -120,13 +120,13 @@ def test_every_key_has_a_copy_of_its_own(tmp_path: Path, key: Path) -> None:
     assert 2 == len({Path(copy).read_text() for copy in copies})
 
 
-def test_a_key_that_is_missing_is_left_to_ssh(tmp_path: Path, key: Path) -> None:
+def test_leaves_a_missing_key_to_ssh(tmp_path: Path, key: Path) -> None:
     missing = key.with_name("nothing")
 
     assert [str(missing)] == make(tmp_path, [missing]).keys()
 
 
-def test_a_key_that_cannot_be_read_is_named(tmp_path: Path, key: Path) -> None:
+def test_reports_a_key_that_cannot_be_read(tmp_path: Path, key: Path) -> None:
     folder = key.with_name("folder")
     folder.mkdir()
 
@@ -135,7 +135,7 @@ def test_a_key_that_cannot_be_read_is_named(tmp_path: Path, key: Path) -> None:
     assert ("secret_unreadable", True) == (error.reason, str(folder) in error.message)
 
 
-def test_what_is_no_key_is_doubted_and_left(files: SshFiles, key: Path, log: Log) -> None:
+def test_reports_a_public_key_given_as_a_private_one(files: SshFiles, key: Path, log: Log) -> None:
     public = key.with_name("ssh.pub").read_text()
     key.write_text(public)
 
@@ -147,7 +147,7 @@ def test_what_is_no_key_is_doubted_and_left(files: SshFiles, key: Path, log: Log
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_own_known_hosts_win_and_are_repaired(files: SshFiles, tmp_path: Path, end: str) -> None:
+def test_prefers_and_repairs_given_known_hosts(files: SshFiles, tmp_path: Path, end: str) -> None:
     assert PINNED == files.known_hosts()
     own = tmp_path / "git-secret/known_hosts"
     own.write_bytes(KNOWN.replace("\n", end).encode())
@@ -159,7 +159,7 @@ def test_own_known_hosts_win_and_are_repaired(files: SshFiles, tmp_path: Path, e
 
 
 @pytest.mark.parametrize("host", PUBLISHED)
-def test_the_pinned_keys_are_those_that_are_published(host: str) -> None:
+def test_pinned_keys_match_the_published_fingerprints(host: str) -> None:
     skip_without_sshd()
     command = ["ssh-keygen", "-l", "-F", host, "-f", PINNED]
     found = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
@@ -168,7 +168,7 @@ def test_the_pinned_keys_are_those_that_are_published(host: str) -> None:
     assert PUBLISHED[host] == {words[-1] for words in lines}
 
 
-def test_nothing_else_is_pinned() -> None:
+def test_pins_no_other_hosts() -> None:
     lines = [line for line in Path(PINNED).read_text().splitlines() if not line.startswith("#")]
 
     assert {*PUBLISHED, "[ssh.github.com]:443", "vs-ssh.visualstudio.com"} == {

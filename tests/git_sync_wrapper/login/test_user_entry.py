@@ -10,12 +10,12 @@ import pytest
 from git_sync_wrapper.login.user_entry import user_entry
 
 
-def test_who_has_an_entry_needs_none(tmp_path: Path) -> None:
+def test_does_nothing_for_a_uid_with_an_entry(tmp_path: Path) -> None:
     assert {} == user_entry(str(tmp_path))
     assert [] == list(tmp_path.iterdir())
 
 
-def test_who_has_none_is_given_one_beside_the_others(
+def test_adds_an_entry_for_a_missing_uid_to_a_copy_of_etc_passwd(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 123_456)
@@ -30,9 +30,7 @@ def test_who_has_none_is_given_one_beside_the_others(
     assert lines[-1].startswith(f"git-sync:x:123456:{os.getgid()}:")
 
 
-def test_without_the_library_nothing_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_does_nothing_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 123_456)
 
     assert {} == user_entry(str(tmp_path), libraries=str(tmp_path / "missing"))

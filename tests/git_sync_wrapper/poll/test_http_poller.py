@@ -1,5 +1,5 @@
 """
-The poll, against a real git server: what it says and what it costs.
+Polls of a real git server: the commit that they find, and the requests that they need.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 @pytest.mark.parametrize(
     "ref", ["HEAD", "main", "refs/heads/main", "heads/main", "annotated", "light", "feature/x"]
 )
-def test_says_what_git_says(server: GitServer, poll: Poll, ref: str, version: int) -> None:
+def test_finds_the_commit_of_a_ref(server: GitServer, poll: Poll, ref: str, version: int) -> None:
     repository = server.repository()
     first = repository.commit({"a.py": "1"})
     head = repository.commit({"a.py": "2"})
@@ -38,7 +38,7 @@ def test_says_what_git_says(server: GitServer, poll: Poll, ref: str, version: in
 
 
 def without_version_2(server: GitServer) -> Callable[[Exchange], None]:
-    """A server that has never heard of version 2."""
+    """Return a fault: the server does not know version 2 of the protocol."""
 
     def fault(exchange: Exchange) -> None:
         headers = exchange.request.headers
@@ -49,7 +49,7 @@ def without_version_2(server: GitServer) -> Callable[[Exchange], None]:
     return fault
 
 
-def test_a_new_commit_and_a_force_push_are_seen_by_one_request_on_one_connection(
+def test_sees_commits_and_force_pushes_with_one_request_on_one_connection(
     server: GitServer, poll: Poll
 ) -> None:
     repository = server.repository()
@@ -70,7 +70,7 @@ def test_a_new_commit_and_a_force_push_are_seen_by_one_request_on_one_connection
         assert ("POST", connections) == (request.method, {request.connection})
 
 
-def test_an_older_server_is_polled_by_one_request_too(server: GitServer, poll: Poll) -> None:
+def test_polls_an_older_server_with_one_request(server: GitServer, poll: Poll) -> None:
     head = server.repository().commit({"a.py": "1"})
     server.inject(without_version_2(server))
     poller = poll(server.url())

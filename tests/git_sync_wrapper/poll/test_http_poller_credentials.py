@@ -1,5 +1,5 @@
 """
-The poll and credentials: sent, rotated, refused, ended.
+Credentials of a poll: sent, rotated, refused, expired.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tests.support.loopback import Answer
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 
 
-def test_logs_in_without_being_asked(server: GitServer, poll: Poll) -> None:
-    """A server that says 403 without a login is no obstacle."""
+def test_sends_credentials_without_a_challenge(server: GitServer, poll: Poll) -> None:
+    """The server answers 403 to a request without credentials."""
     head = server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "pässword%/+="))
     server.bare_refusal = 403
@@ -36,7 +36,7 @@ def test_logs_in_without_being_asked(server: GitServer, poll: Poll) -> None:
     assert 2 == len(server.requests)
 
 
-def test_credentials_in_the_url_log_in_and_are_not_shown(server: GitServer, poll: Poll) -> None:
+def test_uses_credentials_of_the_url_without_showing_them(server: GitServer, poll: Poll) -> None:
     server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "right"))
 
@@ -48,7 +48,7 @@ def test_credentials_in_the_url_log_in_and_are_not_shown(server: GitServer, poll
 
 
 @pytest.mark.parametrize("refusal", [401, 403])
-def test_a_rotation_fails_no_poll(
+def test_polls_succeed_while_the_password_rotates(
     server: GitServer, poll: Poll, tmp_path: Path, refusal: int
 ) -> None:
     head = server.repository().commit({"a.py": "1"})
@@ -62,7 +62,7 @@ def test_a_rotation_fails_no_poll(
         assert head == poller.commit(Fence())
 
 
-def test_refused_credentials_are_tried_once_a_poll_and_named(server: GitServer, poll: Poll) -> None:
+def test_reports_refused_credentials_after_one_try_per_poll(server: GitServer, poll: Poll) -> None:
     server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "right"))
     server.refusal = 403
@@ -72,10 +72,8 @@ def test_refused_credentials_are_tried_once_a_poll_and_named(server: GitServer, 
     assert 3 == len(server.requests)
 
 
-def test_credentials_that_lost_their_rights_are_not_held(
-    server: GitServer, poll: Poll, tmp_path: Path
-) -> None:
-    """Forges say 404 of a repository that one may not see."""
+def test_drops_credentials_that_lost_rights(server: GitServer, poll: Poll, tmp_path: Path) -> None:
+    """Forges answer 404 for a repository that the user is not allowed to see."""
     head = server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "old"), ("deploy", "new"))
     file = tmp_path / "password"
@@ -92,8 +90,8 @@ def test_credentials_that_lost_their_rights_are_not_held(
     assert head == poller.commit(Fence())
 
 
-def test_credentials_that_expire_are_requested_again(server: GitServer) -> None:
-    """A signature of CodeCommit is good for minutes."""
+def test_requests_expired_credentials_again(server: GitServer) -> None:
+    """A CodeCommit signature is valid for minutes."""
     server.repository().commit({"a.py": "1"})
     sessions = Sessions(time.time() - 1, time.time() + 3600)
     poller = HttpPoller(urlsplit(server.url()), "main", Way(), cast(Access, sessions))
@@ -107,7 +105,7 @@ def test_credentials_that_expire_are_requested_again(server: GitServer) -> None:
 
 
 class Sessions:
-    """Credentials that end at the given moments."""
+    """Credentials that expire at the given times."""
 
     def __init__(self, *ends_at: float) -> None:
         self._ends_at = list(ends_at)
@@ -118,7 +116,7 @@ class Sessions:
         return Credential(f"session-{self._asked}", "signature", self._ends_at.pop(0))
 
 
-def test_a_missing_login_is_reported(server: GitServer, poll: Poll) -> None:
+def test_reports_a_missing_login(server: GitServer, poll: Poll) -> None:
     server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "right"))
 
@@ -128,9 +126,7 @@ def test_a_missing_login_is_reported(server: GitServer, poll: Poll) -> None:
     assert "GIT_SYNC_WRAPPER_CREDENTIALS" in error.advice
 
 
-def test_a_password_that_was_encoded_twice_is_decoded_when_refused(
-    server: GitServer, poll: Poll
-) -> None:
+def test_decodes_a_twice_encoded_password_after_a_refusal(server: GitServer, poll: Poll) -> None:
     head = server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "right"))
     poller = poll(server.url(), GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="cmlnaHQ=")

@@ -1,5 +1,5 @@
 """
-The poll when the server fails: each fault by its reason, and none is waited for too long.
+Polls of a failing server: each fault has a reason, and every wait has a limit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HTML = {"Content-Type": "text/html"}
         (Answer(200, {}, b"000fERR go away0000"), "remote_refused", "go away", "quoted error"),
     ],
 )
-def test_each_answer_has_its_reason(
+def test_each_unusable_answer_has_a_reason_and_advice(
     server: GitServer, poll: Poll, answer: Answer, reason: str, said: str, advised: str
 ) -> None:
     server.inject(faults.answer_with(answer))
@@ -46,8 +46,8 @@ def test_each_answer_has_its_reason(
     assert advised in error.advice
 
 
-def test_after_a_failure_everything_is_requested_again(server: GitServer, poll: Poll) -> None:
-    """The server may be another one by then."""
+def test_repeats_the_first_request_after_a_failure(server: GitServer, poll: Poll) -> None:
+    """The next request may reach another server."""
     head = server.repository().commit({"a.py": "1"})
     poller = poll(server.url())
     poller.commit(Fence())
@@ -59,7 +59,7 @@ def test_after_a_failure_everything_is_requested_again(server: GitServer, poll: 
     assert ["GET", "POST"] == [request.method for request in server.requests]
 
 
-def test_a_repository_that_moves_back_is_found(server: GitServer, poll: Poll) -> None:
+def test_finds_a_repository_that_moved_back(server: GitServer, poll: Poll) -> None:
     head = server.repository("new.git").commit({"a.py": "1"})
     server.inject(
         redirect("/new.git/info/refs?service=git-upload-pack"), lambda r: "/old" in r.path, times=1
@@ -72,7 +72,7 @@ def test_a_repository_that_moves_back_is_found(server: GitServer, poll: Poll) ->
     assert head == poller.commit(Fence())
 
 
-def test_a_ref_that_is_gone_is_named(server: GitServer, poll: Poll) -> None:
+def test_reports_a_deleted_ref_and_finds_it_once_recreated(server: GitServer, poll: Poll) -> None:
     repository = server.repository()
     repository.commit({"a.py": "1"})
     poller = poll(server.url())
@@ -86,7 +86,7 @@ def test_a_ref_that_is_gone_is_named(server: GitServer, poll: Poll) -> None:
     assert head == poller.commit(Fence())
 
 
-def test_a_repository_without_commits_has_no_head(server: GitServer, poll: Poll) -> None:
+def test_reports_a_missing_head_in_an_empty_repository(server: GitServer, poll: Poll) -> None:
     server.repository()
 
     assert "ref_not_found" == error_of(poll(server.url(), "HEAD")).reason
@@ -105,9 +105,7 @@ def test_a_repository_without_commits_has_no_head(server: GitServer, poll: Poll)
     ids=["reset", "reset half-way", "truncated", "chunk missing", "no http", "nothing"],
 )
 @pytest.mark.parametrize("at", ["GET", "POST"])
-def test_a_broken_answer_fails_one_poll_only(
-    server: GitServer, poll: Poll, fault: Fault, at: str
-) -> None:
+def test_a_fault_fails_only_one_poll(server: GitServer, poll: Poll, fault: Fault, at: str) -> None:
     head = server.repository().commit({"a.py": "1"})
     poller = poll(server.url())
     server.inject(fault, lambda request: request.method == at)
@@ -117,7 +115,7 @@ def test_a_broken_answer_fails_one_poll_only(
     assert head == poller.commit(Fence())
 
 
-def test_a_server_that_restarts_between_polls_is_no_failure(server: GitServer, poll: Poll) -> None:
+def test_a_server_restart_between_polls_is_not_a_failure(server: GitServer, poll: Poll) -> None:
     head = server.repository().commit({"a.py": "1"})
     poller = poll(server.url())
     poller.commit(Fence())
@@ -136,7 +134,7 @@ def test_a_server_that_restarts_between_polls_is_no_failure(server: GitServer, p
     ],
     ids=["nobody listens", "no such name"],
 )
-def test_a_server_that_is_not_there_is_named(
+def test_reports_an_unreachable_server_and_an_unknown_host(
     poll: Poll, place: str, reason: str, said: str
 ) -> None:
     error = error_of(poll(f"http://{place}/dags.git"))
@@ -145,20 +143,18 @@ def test_a_server_that_is_not_there_is_named(
 
 
 @pytest.mark.parametrize("repo", ["http://a..b/x", "http://host/p\u00e4th", "http://host/a b"])
-def test_an_odd_url_is_an_error_and_no_bug(poll: Poll, repo: str) -> None:
+def test_an_invalid_url_is_an_error_with_a_reason(poll: Poll, repo: str) -> None:
     assert error_of(poll(repo, http_proxy="")).reason
 
 
 @pytest.mark.parametrize("character", ["\u20ac", "\u200b", "\x07"])
-def test_a_header_that_http_cannot_send_is_an_error_in_plain_words(
-    server: GitServer, poll: Poll, character: str
-) -> None:
+def test_reports_a_header_invalid_in_http(server: GitServer, poll: Poll, character: str) -> None:
     error = error_of(poll(server.url(), GITSYNC_GIT_CONFIG=f'http.extraHeader:"X: {character}"'))
 
     assert error.message.endswith("a header contains a character that HTTP does not allow")
 
 
-def test_silence_and_an_answer_that_drips_are_not_waited_for(server: GitServer, poll: Poll) -> None:
+def test_times_out_on_a_silent_server_and_on_a_slow_answer(server: GitServer, poll: Poll) -> None:
     server.repository().commit({"a.py": "1"})
     server.inject(faults.drip(1, 0.05))
     hasty = Patience(answer_seconds=0.2)
@@ -168,7 +164,7 @@ def test_silence_and_an_answer_that_drips_are_not_waited_for(server: GitServer, 
         assert "remote_timeout" == error_of(poll(f"{endpoint}/x.git", patience=hasty)).reason
 
 
-def test_the_shipped_patience() -> None:
+def test_default_time_limits() -> None:
     assert Patience(connect_seconds=10.0, answer_seconds=30.0, idle_seconds=60.0) == PATIENCE
 
 
@@ -198,7 +194,7 @@ def test_a_revoked_fence_ends_the_wait(server: GitServer, poll: Poll, is_kept: b
 
 
 @pytest.mark.parametrize(("idle_seconds", "connections"), [(0.0, 2), (60.0, 1)])
-def test_a_connection_that_was_idle_for_long_is_not_trusted(
+def test_replaces_a_connection_that_was_idle_too_long(
     server: GitServer, poll: Poll, idle_seconds: float, connections: int
 ) -> None:
     server.repository().commit({"a.py": "1"})
@@ -212,7 +208,7 @@ def test_a_connection_that_was_idle_for_long_is_not_trusted(
     assert connections == len({request.connection for request in server.requests})
 
 
-def test_polls_leave_nothing_open(server: GitServer, poll: Poll) -> None:
+def test_close_closes_the_connection(server: GitServer, poll: Poll) -> None:
     server.repository().commit({"a.py": "1"})
     poller = poll(server.url())
     poller.commit(Fence())

@@ -1,5 +1,5 @@
 """
-The way of a poll to its server: authorities, proxies, headers, redirects.
+How a poll reaches its server: certificate authorities, proxies, headers, redirects.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.support.loopback import Answer, Exchange, Fault
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 
 
-# --- how it goes out
+# --- connections
 
 
-def test_trusts_the_given_authority_only(tmp_path: Path, poll: Poll) -> None:
+def test_trusts_only_the_given_authority(tmp_path: Path, poll: Poll) -> None:
     context, authority = self_signed(tmp_path / "tls", "localhost")
     with GitServer(tmp_path / "git", tls=context) as server:
         head = server.repository().commit({"a.py": "1"})
@@ -40,7 +40,7 @@ def test_trusts_the_given_authority_only(tmp_path: Path, poll: Poll) -> None:
         assert ("tls_failed", True) == (missing.reason, "/nowhere.pem" in missing.message)
 
 
-def test_a_proxy_leads_to_a_server_over_tls(tmp_path: Path, poll: Poll) -> None:
+def test_reaches_a_tls_server_through_a_proxy(tmp_path: Path, poll: Poll) -> None:
     context, authority = self_signed(tmp_path / "tls", "git.example.com")
     with GitServer(tmp_path / "git", tls=context) as server, FakeProxy(server.port) as proxy:
         head = server.repository().commit({"a.py": "1"})
@@ -71,7 +71,7 @@ def drip_head(exchange: Exchange) -> None:
     ],
     ids=["refused", "cut off", "closed", "endless"],
 )
-def test_a_proxy_that_opens_no_tunnel_is_an_error_in_time(
+def test_reports_a_proxy_that_opens_no_tunnel_in_time(
     server: GitServer, poll: Poll, fault: Fault, reason: str
 ) -> None:
     server.inject(fault)
@@ -87,8 +87,8 @@ def test_a_proxy_that_opens_no_tunnel_is_an_error_in_time(
     assert "Basic bWU6cHc=" == request.headers["proxy-authorization"]
 
 
-def test_a_proxy_is_asked_for_the_whole_url_over_http(server: GitServer, poll: Poll) -> None:
-    """The server of the test stands for the proxy, with the password that is for it."""
+def test_sends_the_whole_url_to_a_proxy_over_http(server: GitServer, poll: Poll) -> None:
+    """The server of the test acts as the proxy, and receives the password for the proxy."""
     poller = poll(
         "http://git.example.com/dags.git", http_proxy=f"http://me:pw@127.0.0.1:{server.port}"
     )
@@ -101,7 +101,7 @@ def test_a_proxy_is_asked_for_the_whole_url_over_http(server: GitServer, poll: P
     assert "git.example.com" == request.headers["host"]
 
 
-def test_own_headers_are_sent(server: GitServer, poll: Poll) -> None:
+def test_sends_extra_headers_from_git_config(server: GitServer, poll: Poll) -> None:
     server.repository().commit({"a.py": "1"})
     server.accept(("deploy", "right"))
     config = 'http.extraHeader:"Authorization: Basic ZGVwbG95OnJpZ2h0"'
@@ -122,7 +122,7 @@ def test_own_headers_are_sent(server: GitServer, poll: Poll) -> None:
         ("https://github.com/acme/dags.git", {"HTTPS_PROXY": "socks5://proxy:1080"}),
     ],
 )
-def test_what_git_would_do_otherwise_is_left_to_git(repo: str, variables: dict[str, str]) -> None:
+def test_leaves_unsupported_repos_and_settings_to_git(repo: str, variables: dict[str, str]) -> None:
     _, options, _ = given(repo, **variables)
 
     assert make_poller(options, make_access(repo, **variables)) is None
@@ -131,7 +131,7 @@ def test_what_git_would_do_otherwise_is_left_to_git(repo: str, variables: dict[s
 # --- redirects
 
 
-def test_a_repository_that_moved_on_its_server_is_followed(server: GitServer, poll: Poll) -> None:
+def test_follows_a_redirect_on_the_same_server(server: GitServer, poll: Poll) -> None:
     head = server.repository("new.git").commit({"a.py": "1"})
     server.inject(
         redirect("/new.git/info/refs?service=git-upload-pack"), lambda r: "/old" in r.path
@@ -148,10 +148,12 @@ def test_a_repository_that_moved_on_its_server_is_followed(server: GitServer, po
         "https://evil.example/dags.git/info/refs?service=git-upload-pack",
         "/login",
         "",
-        "/dags.git/info/refs?service=git-upload-pack",  # a circle
+        "/dags.git/info/refs?service=git-upload-pack",  # a loop
     ],
 )
-def test_credentials_are_not_taken_elsewhere(server: GitServer, poll: Poll, to: str) -> None:
+def test_refuses_unsafe_redirects_without_sending_credentials(
+    server: GitServer, poll: Poll, to: str
+) -> None:
     server.inject(redirect(to))
     poller = poll(server.url(), GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="secret")
 

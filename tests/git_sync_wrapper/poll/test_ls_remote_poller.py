@@ -1,5 +1,5 @@
 """
-A poll by git itself.
+A poll with `git ls-remote`.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests.support.scripts import script
 
 
 class Site:
-    """A repository on this machine, and polls of its refs."""
+    """A local repository, and polls of its refs."""
 
     def __init__(self, folder: Path) -> None:
         self.repository = Repository(folder / "r.git")
@@ -48,7 +48,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def test_finds_head_branches_and_tags(site: Site) -> None:
     commit = site.repository.commit({"a.py": "1"})
     other = site.repository.commit({"a.py": "2"}, branch="other")
-    site.repository.commit({"a.py": "3"}, branch="light")  # a tag of that name goes first
+    site.repository.commit({"a.py": "3"}, branch="light")  # a tag of the same name wins
     site.repository.tag("light", commit)
     site.repository.tag("annotated", other, "a message")
 
@@ -58,19 +58,19 @@ def test_finds_head_branches_and_tags(site: Site) -> None:
     ]
 
 
-def test_a_ref_that_only_ends_like_the_wanted_one_is_another(site: Site) -> None:
+def test_ignores_a_ref_that_only_ends_with_the_requested_name(site: Site) -> None:
     site.repository.commit({"a.py": "1"}, branch="feature/main")
 
     assert "ref_not_found" == raised(SidecarError, site.commit, "main").reason
 
 
-def test_a_repository_that_is_not_there_has_a_reason(site: Site) -> None:
+def test_reports_a_missing_repository(site: Site) -> None:
     site.url = "file:///missing.git"
 
     assert "repository_not_found" == raised(SidecarError, site.commit, "main").reason
 
 
-def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
+def test_calls_ssh_as_git_sync_does(site: Site, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     ssh = script(tmp_path / "ssh", f'echo "$@" > {seen}\nexit 1')
     site.url = "git@git.example.com:team/dags.git"
@@ -83,7 +83,7 @@ def test_ssh_is_called_as_git_sync_calls_it(site: Site, tmp_path: Path) -> None:
     assert "git-upload-pack 'team/dags.git'" in said
 
 
-def test_git_gets_every_value_of_a_key(site: Site, tmp_path: Path) -> None:
+def test_git_receives_every_value_of_a_config_key(site: Site, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     git = script(tmp_path / "git", f"git config --get-all http.extraHeader > {seen}; exit 1")
     headers = {"GITSYNC_GIT_CONFIG": "http.extraHeader:a,http.extraHeader:b"}
@@ -94,8 +94,8 @@ def test_git_gets_every_value_of_a_key(site: Site, tmp_path: Path) -> None:
     assert ["a", "b"] == seen.read_text().split()
 
 
-def test_a_private_folder_that_is_full_or_gone_is_named(site: Site) -> None:
-    """Its copy of /etc/passwd, or of a key, is written for each poll."""
+def test_reports_a_missing_private_folder(site: Site) -> None:
+    """A copy of /etc/passwd, or of a repaired key, is written there for each poll."""
     crlf = Path(site.access.folder).with_suffix(".key")
     crlf.write_bytes(b"-----BEGIN PRIVATE KEY-----\r\n")
     site.url = "git@git.example.com:team/dags.git"
@@ -110,7 +110,7 @@ def test_a_private_folder_that_is_full_or_gone_is_named(site: Site) -> None:
     assert "private_folder_failed" == error.reason
 
 
-def test_a_server_that_talks_without_end_costs_no_memory(site: Site, tmp_path: Path) -> None:
+def test_long_output_uses_less_than_8_mib_of_memory(site: Site, tmp_path: Path) -> None:
     commit = "7" * 40
     flood = "yes 'remote: all is well, and here is some more of it' | head -n 200000"
     said = f"{flood} >&2\n{flood}\nprintf '{commit}\\trefs/heads/main\\n'"
@@ -126,7 +126,6 @@ def test_a_server_that_talks_without_end_costs_no_memory(site: Site, tmp_path: P
     assert most_bytes < 8 << 20
 
 
-def test_an_abandoned_poll_ends(site: Site, revoked: Fence) -> None:
-
+def test_a_revoked_fence_abandons_the_poll(site: Site, revoked: Fence) -> None:
     with pytest.raises(CycleAbandoned):
         site.poll("main").commit(revoked)

@@ -1,5 +1,5 @@
 """
-What git servers say, read and chosen from as git does.
+Parsing of the answers of git servers, and the choice of a ref as in git.
 """
 
 import pytest
@@ -19,7 +19,7 @@ LONG = "d" * 64
 
 
 def packets(*lines: str | None) -> bytes:
-    """Lines as a server sends them; None is a flush."""
+    """Return lines as a server sends them; None is a flush packet."""
     return b"".join(
         b"0000" if line is None else b"%04x" % (len(line.encode()) + 4) + line.encode()
         for line in lines
@@ -38,14 +38,12 @@ def packets(*lines: str | None) -> bytes:
         ([], "sha1"),
     ],
 )
-def test_a_server_of_version_2_is_asked_for_refs(
-    head: bytes, lines: list[str], hash_name: str
-) -> None:
+def test_reads_a_version_2_advertisement(head: bytes, lines: list[str], hash_name: str) -> None:
     assert Advert(None, hash_name) == read_advert(head + packets("version 2\n", *lines, None))
 
 
 @pytest.mark.parametrize("first", [[], ["version 1\n"]])
-def test_an_older_server_says_its_refs_at_once(first: list[str]) -> None:
+def test_reads_the_refs_in_the_advertisement_of_an_older_server(first: list[str]) -> None:
     body = packets(
         "# service=git-upload-pack\n",
         None,
@@ -63,20 +61,20 @@ def test_an_older_server_says_its_refs_at_once(first: list[str]) -> None:
     assert {} == read_advert(packets("# service=git-upload-pack\n", None, *first, *empty)).refs
 
 
-# --- the refs that were asked for
+# --- requested refs
 
 
-def test_asks_for_all_that_a_name_may_mean() -> None:
+def test_requests_every_ref_that_a_name_can_mean() -> None:
     expected = packets("command=ls-refs\n", "agent=git-sync-wrapper\n", "object-format=sha1\n")
     expected += b"0001"
     names = ["v1", "refs/v1", "refs/tags/v1", "refs/heads/v1", "refs/remotes/v1"]
     expected += packets("peel\n", *(f"ref-prefix {name}\n" for name in names), None)
 
     assert expected == ask_for("v1", "sha1")
-    assert b"0012ref-prefix \xc3\xa4\n" in ask_for("ä", "sha1")  # bytes are counted
+    assert b"0012ref-prefix \xc3\xa4\n" in ask_for("ä", "sha1")  # the length is in bytes
 
 
-def test_tags_are_peeled() -> None:
+def test_peels_annotated_tags() -> None:
     body = packets(
         f"{A} HEAD symref-target:refs/heads/main\n",
         f"{A} refs/heads/main\n",
@@ -90,24 +88,24 @@ def test_tags_are_peeled() -> None:
     assert {} == read_refs(packets("unborn HEAD symref-target:refs/heads/main\n", None))
 
 
-# --- what a name means
+# --- the meaning of a name
 
 
-def test_a_tag_comes_before_a_branch_as_in_git() -> None:
+def test_prefers_a_tag_to_a_branch_as_git_does() -> None:
     refs = {"refs/heads/x": A, "refs/tags/x": B}
 
     assert (B, A) == (choose(refs, "x"), choose(refs, "heads/x"))
     assert A == choose(refs, "refs/heads/x")
 
 
-def test_only_whole_names_count() -> None:
+def test_matches_only_whole_names() -> None:
     refs = {"refs/heads/main-2": A, "refs/heads/feature/main": B, "HEAD": C}
 
     assert (None, C) == (choose(refs, "main"), choose(refs, "HEAD"))
     assert B == choose(refs, "feature/main")
 
 
-# --- what is no git server
+# --- invalid answers
 
 
 @pytest.mark.parametrize(
@@ -122,7 +120,7 @@ def test_only_whole_names_count() -> None:
         b"zzzzversion 2\n0000",
     ],
 )
-def test_anything_else_is_refused(body: bytes) -> None:
+def test_refuses_an_invalid_advertisement(body: bytes) -> None:
     with pytest.raises(NotGit):
         read_advert(body)
 
@@ -131,12 +129,12 @@ def test_anything_else_is_refused(body: bytes) -> None:
     "body",
     [b"", b"<html>0000", packets(f"{A} refs/heads/main\n"), packets("x\n", None), b"ffff0000"],
 )
-def test_an_invalid_list_of_refs_is_refused(body: bytes) -> None:
+def test_refuses_an_invalid_list_of_refs(body: bytes) -> None:
     with pytest.raises(NotGit):
         read_refs(body)
 
 
 @pytest.mark.parametrize("read", [read_advert, read_refs])
-def test_the_words_of_the_server_are_passed_on(read: object) -> None:
+def test_raises_the_error_message_of_the_server(read: object) -> None:
     with pytest.raises(ServerSays, match="access denied"):
         read(packets("ERR access denied\n", None))  # type: ignore[operator]

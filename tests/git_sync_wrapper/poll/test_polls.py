@@ -1,5 +1,5 @@
 """
-Which way a repository is polled, and when that changes.
+How a repository is polled, and when that changes.
 """
 
 import os
@@ -22,21 +22,21 @@ ADVERT = "/dags.git/info/refs?service=git-upload-pack"
 
 @pytest.fixture
 def old(tmp_path: Path) -> Iterator[GitServer]:
-    """Where the repository was."""
+    """The server where the repository was."""
     with GitServer(tmp_path / "old") as server:
         yield server
 
 
 @pytest.fixture
 def new(tmp_path: Path) -> Iterator[GitServer]:
-    """Where it is now, on another port: another server."""
+    """The server where it is now; another port is another server."""
     with GitServer(tmp_path / "new") as server:
         yield server
 
 
 @pytest.fixture
 def polls(old: GitServer) -> Iterator[Polls]:
-    """Of the repository, by its old address."""
+    """The polls of the repository at its old address."""
     _, options, _ = given(old.url())
     access = make_access(old.url())
     access.start()
@@ -46,7 +46,7 @@ def polls(old: GitServer) -> Iterator[Polls]:
     access.close()
 
 
-def test_a_server_that_leads_to_another_is_left_to_git_once_git_gets_there(
+def test_leaves_polls_to_git_once_git_follows_a_redirect_to_another_server(
     old: GitServer, new: GitServer, polls: Polls, log: Log
 ) -> None:
     commits = [new.repository("dags.git").commit({"a.py": "1"})]
@@ -59,14 +59,12 @@ def test_a_server_that_leads_to_another_is_left_to_git_once_git_gets_there(
     found.append(polls.commit(Fence()))
 
     assert (commits, False) == (found, polls.is_light)
-    assert asked + 1 == len(old.requests)  # by git alone
+    assert asked + 1 == len(old.requests)  # from git alone
     (event,) = log.events("polling_left_to_git")
     assert "leads to another server" in event["why"]
 
 
-def test_where_git_does_not_get_there_either_the_redirect_is_to_blame(
-    old: GitServer, polls: Polls, log: Log
-) -> None:
+def test_reports_the_redirect_if_git_fails_as_well(old: GitServer, polls: Polls, log: Log) -> None:
     old.inject(redirect("http://127.0.0.1:1/login"))
 
     for _ in range(2):

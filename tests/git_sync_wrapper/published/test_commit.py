@@ -1,5 +1,5 @@
 """
-What people learn about a commit, asked of a real git.
+Facts about a commit for people, from a real git.
 """
 
 import json
@@ -21,7 +21,7 @@ def ask(repository: Repository, commit: str, before: str = "", git: str = "git")
     return describe(git, os.environ, str(repository.folder), commit, before)
 
 
-def test_who_when_what_about_and_which_files_also_on_record(repository: Repository) -> None:
+def test_describes_and_records_author_time_subject_and_files(repository: Repository) -> None:
     before = repository.commit({"a.py": "1", "b.py": "1", "한국어.py": "1"})
     commit = repository.commit(
         {"a.py": "2", "b.py": None, "d/c d.py": "1"}, message="보고서 추가", author="김민지"
@@ -42,7 +42,7 @@ def test_who_when_what_about_and_which_files_also_on_record(repository: Reposito
 
 
 @pytest.mark.parametrize("before", ["", "f" * 40])
-def test_without_the_commit_before_no_change_is_known(repository: Repository, before: str) -> None:
+def test_omits_changes_without_the_previous_commit(repository: Repository, before: str) -> None:
     commit = repository.commit({"a.py": "1"}, message="First")
 
     facts = ask(repository, commit, before)
@@ -52,7 +52,7 @@ def test_without_the_commit_before_no_change_is_known(repository: Repository, be
     assert facts == read_record(facts.recorded())
 
 
-def test_that_nothing_has_changed_is_known(repository: Repository) -> None:
+def test_records_zero_changes_since_the_same_commit(repository: Repository) -> None:
     commit = repository.commit({"a.py": "1"})
 
     facts = ask(repository, commit, commit)
@@ -62,7 +62,7 @@ def test_that_nothing_has_changed_is_known(repository: Repository) -> None:
     assert facts == read_record(facts.recorded())
 
 
-def test_of_many_paths_the_first_are_shown(repository: Repository) -> None:
+def test_shows_only_the_first_of_many_paths(repository: Repository) -> None:
     before = repository.commit({"a.py": "1"})
     many = {f"{number:03}.py": "1" for number in range(NAMED_PATHS + 5)}
 
@@ -74,20 +74,20 @@ def test_of_many_paths_the_first_are_shown(repository: Repository) -> None:
 
 
 @pytest.mark.parametrize(("commit", "git"), [("f" * 40, "git"), ("HEAD", "/missing")])
-def test_what_git_cannot_tell_is_left_out(repository: Repository, commit: str, git: str) -> None:
+def test_returns_no_facts_if_git_fails(repository: Repository, commit: str, git: str) -> None:
     repository.commit({"a.py": "1"})
 
     assert CommitFacts() == ask(repository, commit, "f" * 40, git)
     assert {} == CommitFacts().shown()
 
 
-# Erase the line, ring, turn the text around, run a script, break out of JSON, begin a new line.
+# Erases the line, rings, reverses the text, runs a script, ends the JSON, begins a new line.
 HOSTILE = 'a\x1b[2K\x07\u202ecod\u2066<script>alert(1)</script>"}\r\x9b31m\x7f\ufeff'
 
 
-def test_nothing_that_others_wrote_steers_a_terminal(repository: Repository) -> None:
+def test_escapes_control_characters_in_the_texts_of_a_commit(repository: Repository) -> None:
     before = repository.commit({"a.py": "1"})
-    author = HOSTILE.replace("<", "(").replace(">", ")")  # git allows no others
+    author = HOSTILE.replace("<", "(").replace(">", ")")  # git allows no < or > in a name
     path = f"d/{HOSTILE.replace('/', '')}.py"
     commit = repository.commit({path.replace('"', ""): "1"}, message=HOSTILE, author=author)
 
@@ -98,7 +98,7 @@ def test_nothing_that_others_wrote_steers_a_terminal(repository: Repository) -> 
     assert all(text and text.isprintable() for text in texts), texts
 
 
-def test_a_record_that_others_wrote_is_believed_only_as_far_as_it_is_harmless() -> None:
+def test_sanitizes_a_forged_record() -> None:
     long = "x" * 10_000
     record = {
         "author": {"a": 1},

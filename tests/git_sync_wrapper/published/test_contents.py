@@ -1,5 +1,5 @@
 """
-What is in a snapshot, on record.
+The recorded list of a snapshot's files.
 """
 
 import json
@@ -37,7 +37,7 @@ def rows(folder: int) -> Contents:
     return contents.take(folder, {})
 
 
-def test_what_is_as_it_was_is_not_read(
+def test_does_not_read_unchanged_files(
     rows: Contents, folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert {"a.py", "deep/b.py", "link"} == rows.keys()
@@ -46,10 +46,10 @@ def test_what_is_as_it_was_is_not_read(
     assert [] == contents.damaged(rows, folder)
 
 
-def test_other_times_and_more_rights_are_no_damage_and_go_on_record(
+def test_changed_times_and_added_rights_are_recorded_and_not_damage(
     rows: Contents, tree: Path, folder: int
 ) -> None:
-    """What a mount with fsGroup does, another hard link, and a restore from a backup."""
+    """A mount with fsGroup, another hard link, and a restore from a backup cause these."""
     (tree / "a.py").chmod(0o664)
     os.link(tree / "deep/b.py", tree.with_name("other"))
     os.utime(tree / "link", (1, 1), follow_symlinks=False)
@@ -61,7 +61,7 @@ def test_other_times_and_more_rights_are_no_damage_and_go_on_record(
     assert rows["a.py"] == contents.take(folder, {})["a.py"]
 
 
-def test_each_damage_is_named(rows: Contents, tree: Path, folder: int) -> None:
+def test_reports_each_damaged_or_missing_file(rows: Contents, tree: Path, folder: int) -> None:
     before = (tree / "a.py").stat()
     (tree / "a.py").write_text("2")
     os.utime(tree / "a.py", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -72,13 +72,13 @@ def test_each_damage_is_named(rows: Contents, tree: Path, folder: int) -> None:
     assert ["a.py", "deep/b.py", "link"] == contents.damaged(rows, folder)
 
 
-def test_a_right_that_is_gone_is_damage(rows: Contents, tree: Path, folder: int) -> None:
+def test_a_removed_right_is_damage(rows: Contents, tree: Path, folder: int) -> None:
     (tree / "a.py").chmod(0o600)
 
     assert ["a.py"] == contents.damaged(rows, folder)
 
 
-def test_what_was_not_read_at_first_is_read_by_a_look(
+def test_an_inspection_reads_the_files_that_were_not_read_before(
     rows: Contents, folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -93,10 +93,8 @@ def test_what_was_not_read_at_first_is_read_by_a_look(
     assert rows == quick
 
 
-def test_of_what_nobody_has_read_other_times_and_rights_leave_it_open(
-    tree: Path, folder: int
-) -> None:
-    """What a mount with fsGroup does, and a new hard link."""
+def test_cannot_judge_unread_files_with_new_ctime_or_added_rights(tree: Path, folder: int) -> None:
+    """A mount with fsGroup and a new hard link cause these."""
     quick = contents.take(folder, {}, reads=False)
     before = quick.copy()
     os.link(tree / "a.py", tree.with_name("other"))
@@ -109,8 +107,8 @@ def test_of_what_nobody_has_read_other_times_and_rights_leave_it_open(
     assert ["deep/b.py"] == contents.damaged(quick, folder)
 
 
-def test_a_file_behind_a_link_is_not_there(rows: Contents, tree: Path, folder: int) -> None:
-    """The very same file, of the same times."""
+def test_a_file_behind_a_symlink_counts_as_missing(rows: Contents, tree: Path, folder: int) -> None:
+    """Even though it is the same file, with the same times."""
     (tree / "deep").rename(tree.with_name("elsewhere"))
     (tree / "deep").symlink_to("../elsewhere")
 
@@ -118,9 +116,7 @@ def test_a_file_behind_a_link_is_not_there(rows: Contents, tree: Path, folder: i
 
 
 @pytest.mark.parametrize("path", ["../{}", "/{}", "deep/../{}", "deep//b.py", "..", ".", ""])
-def test_a_list_that_leads_out_of_its_folder_is_no_record(
-    tree: Path, folder: int, path: str
-) -> None:
+def test_ignores_a_list_with_unsafe_paths(tree: Path, folder: int, path: str) -> None:
     found = tree.with_name("outside.py")
     found.write_text("1")
     row = contents.take(folder, {})["a.py"]
@@ -130,7 +126,7 @@ def test_a_list_that_leads_out_of_its_folder_is_no_record(
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800"])
-def test_a_name_that_no_file_has_is_missing(rows: Contents, folder: int, path: str) -> None:
+def test_reports_an_impossible_name_as_missing(rows: Contents, folder: int, path: str) -> None:
     contents.write(rows | {path: rows["a.py"]}, "list", folder, fsync=False)
 
     listed = contents.read("list", folder)
@@ -138,7 +134,7 @@ def test_a_name_that_no_file_has_is_missing(rows: Contents, folder: int, path: s
     assert listed and [path] == contents.damaged(listed, folder)
 
 
-def test_what_is_written_is_read_and_what_is_too_long_is_not_written(folder: int) -> None:
+def test_a_list_round_trips_unless_it_is_too_long(folder: int) -> None:
     row = Row(1, 2, 3, 4, "d" * DIGEST_CHARACTERS)
     room = LIST_BYTES - len(json.dumps({"": row}))
     longest = {"a" * room: row}
@@ -161,14 +157,14 @@ NO_RECORDS = [
 
 
 @pytest.mark.parametrize("text", [*NO_RECORDS[:2], *map(zlib.compress, NO_RECORDS)], ids=range(12))
-def test_what_is_no_record_says_nothing(tree: Path, folder: int, text: bytes) -> None:
+def test_ignores_an_invalid_or_missing_list(tree: Path, folder: int, text: bytes) -> None:
     (tree / "list").write_bytes(text)
 
     assert contents.read("list", folder) is None
     assert contents.read("missing", folder) is None
 
 
-def test_what_is_or_unpacks_to_more_than_any_list_is_no_record(tree: Path, folder: int) -> None:
+def test_ignores_a_list_that_is_too_large_packed_or_unpacked(tree: Path, folder: int) -> None:
     (tree / "list").write_bytes(zlib.compress(b" " * (LIST_BYTES + 1) + b"{}"))
     assert contents.read("list", folder) is None
     assert contents.write(contents.take(folder, {}), "list", folder, fsync=False)
@@ -178,9 +174,7 @@ def test_what_is_or_unpacks_to_more_than_any_list_is_no_record(tree: Path, folde
     assert contents.read("list", folder) is None
 
 
-def test_a_digest_is_taken_over_from_a_file_that_is_as_it_was(
-    rows: Contents, tree: Path, folder: int
-) -> None:
+def test_reuses_the_digest_of_unchanged_files_only(rows: Contents, tree: Path, folder: int) -> None:
     before = (tree / "a.py").stat()
     assert rows["a.py"].digest == contents.digest_of("a.py", before, rows)
     assert "" == contents.digest_of("new.py", before, rows)

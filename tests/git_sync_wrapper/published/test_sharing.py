@@ -1,5 +1,5 @@
 """
-What two commits have in common is one file.
+Equal files of two commits are shared as hard links.
 """
 
 import errno
@@ -14,7 +14,7 @@ from git_sync_wrapper.published.tree import opened
 
 
 class Site:
-    """A checkout, what is shown, and the store."""
+    """A checkout, the published snapshot, and the store."""
 
     def __init__(self, folder: Path) -> None:
         self.checkout, self.shown, self.store = (
@@ -48,7 +48,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     assert [] == os.listdir(site.store)
 
 
-def test_equal_files_are_one_and_keep_their_time(site: Site) -> None:
+def test_shares_equal_files_and_keeps_their_time(site: Site) -> None:
     site.write("same.py", b"1", b"1")
     site.write("deep/down/same.py", b"1", b"1", 0o755)
     site.write("other.py", b"1", b"2")
@@ -64,7 +64,7 @@ def test_equal_files_are_one_and_keep_their_time(site: Site) -> None:
 
 
 @pytest.mark.parametrize("place", [0, BLOCK_BYTES, BLOCK_BYTES + 1])
-def test_all_of_a_large_file_is_compared(site: Site, place: int) -> None:
+def test_compares_a_large_file_completely(site: Site, place: int) -> None:
     content = bytearray(BLOCK_BYTES + 2)
     site.write("same.bin", bytes(content), bytes(content))
     changed = bytearray(content)
@@ -74,15 +74,15 @@ def test_all_of_a_large_file_is_compared(site: Site, place: int) -> None:
     assert {"same.bin"} == site.share()
 
 
-def test_another_mode_is_another_file(site: Site) -> None:
+def test_does_not_share_a_file_with_another_mode(site: Site) -> None:
     site.write("run.sh", b"1", b"1")
     (site.checkout / "run.sh").chmod(0o755)
 
     assert set() == site.share()
 
 
-def test_what_a_mount_with_fsgroup_adds_is_no_difference(site: Site) -> None:
-    """To files the rights of their group; its mark is the setgid bit of every folder."""
+def test_ignores_the_rights_that_a_mount_with_fsgroup_adds(site: Site) -> None:
+    """It adds group rights to files, and to each folder the setgid bit, which identifies it."""
     for name, mode in {"a.py": 0o644, "run.sh": 0o755, "other.sh": 0o755}.items():
         site.write(name, b"1", b"1", mode)
         (site.shown / name).chmod(mode | 0o660)
@@ -94,7 +94,7 @@ def test_what_a_mount_with_fsgroup_adds_is_no_difference(site: Site) -> None:
     assert {"a.py", "run.sh"} == site.share()
 
 
-def test_links_are_shared_as_links(site: Site) -> None:
+def test_shares_symlinks_as_symlinks(site: Site) -> None:
     for folder, other in ((site.shown, "b.py"), (site.checkout, "c.py")):
         (folder / "same").symlink_to("a.py")
         (folder / "other").symlink_to(other)
@@ -104,7 +104,7 @@ def test_links_are_shared_as_links(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "link to a folder", "link to the file"])
-def test_what_is_something_else_now_is_not_shared(site: Site, tmp_path: Path, kind: str) -> None:
+def test_does_not_share_if_the_kind_of_file_differs(site: Site, tmp_path: Path, kind: str) -> None:
     site.write("a/b.py", b"1", b"1")
     (site.shown / "a").rename(tmp_path / "moved")
     if kind == "folder":
@@ -119,22 +119,20 @@ def test_what_is_something_else_now_is_not_shared(site: Site, tmp_path: Path, ki
     assert b"1" == (site.checkout / "a/b.py").read_bytes()
 
 
-def test_gits_own_pointer_is_never_shared(site: Site) -> None:
+def test_never_shares_gits_pointer_file(site: Site) -> None:
     site.write(".git", b"gitdir: x", b"gitdir: x")
 
     assert set() == site.share()
 
 
-def test_what_a_crash_left_on_the_way_is_replaced(site: Site) -> None:
+def test_replaces_a_temporary_file_left_by_a_crash(site: Site) -> None:
     site.write("same.py", b"1", b"1")
     (site.store / ASIDE).write_text("left")
 
     assert {"same.py"} == site.share()
 
 
-def test_where_there_are_no_hard_links_nothing_changes(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shares_nothing_without_hard_links(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.write("same.py", b"1", b"1")
 
     def link(*_: object, **__: object) -> None:

@@ -37,28 +37,28 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def test_names_what_is_new_or_changed(site: Site) -> None:
+def test_lists_new_and_changed_files(site: Site) -> None:
     one = site.commit({"a.py": "1", "b.py": "1", "gone.py": "1", "é x.py": "1"})
     two = site.commit({"b.py": "2", "c/d.py": "1", "gone.py": None, "é x.py": "2"})
 
     assert ["b.py", "c/d.py", "é x.py"] == site.changed(one, two)
 
 
-def test_all_files_are_new_without_a_commit_before_and_where_git_cannot_tell(site: Site) -> None:
+def test_lists_all_files_without_a_previous_commit_or_if_git_fails(site: Site) -> None:
     one = site.commit({"a.py": "1", "b/c.py": "1"})
 
     for before, git in (("", "git"), ("f" * 40, "git"), (one, "/missing")):
         assert ["a.py", "b/c.py"] == site.changed(before, one, git)
 
 
-def test_attributes_change_files_that_are_not_named(site: Site) -> None:
+def test_lists_all_files_if_gitattributes_changed(site: Site) -> None:
     one = site.commit({"a.py": "1"})
     two = site.commit({".gitattributes": "*.py text eol=crlf\n"})
 
     assert [".gitattributes", "a.py"] == site.changed(one, two)
 
 
-def test_a_submodule_that_moved_changed_as_a_whole(site: Site) -> None:
+def test_lists_all_files_of_a_submodule_that_moved(site: Site) -> None:
     one = site.commit({"a.py": "1", "sub": "as if it were a submodule"})
     two = site.commit({"sub": "moved"})
     (site.worktree / "sub").unlink()
@@ -68,7 +68,7 @@ def test_a_submodule_that_moved_changed_as_a_whole(site: Site) -> None:
     assert ["sub/deep/b.py"] == site.changed(one, two)
 
 
-def test_links_to_folders_are_files(tmp_path: Path) -> None:
+def test_lists_a_link_to_a_folder_as_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/.git").touch()
     (tmp_path / "link").symlink_to("folder")
@@ -76,7 +76,7 @@ def test_links_to_folders_are_files(tmp_path: Path) -> None:
     assert ["link"] == changed_files("git", os.environ, str(tmp_path), "", ONE)
 
 
-def test_links_show_what_is_new_of_the_file_that_they_lead_to(tmp_path: Path) -> None:
+def test_lists_the_links_that_lead_to_a_changed_file(tmp_path: Path) -> None:
     links = {"a.py": "a.txt", "deep/up.py": "../a.txt", "b.py": "b.txt", "twice.py": "a.py"}
     (tmp_path / "deep").mkdir()
     for name, target in links.items():
@@ -89,7 +89,7 @@ def test_links_show_what_is_new_of_the_file_that_they_lead_to(tmp_path: Path) ->
     assert [] == links_to(str(tmp_path), ["c.txt"])
 
 
-def test_a_link_that_changed_may_be_on_the_way_of_every_other(tmp_path: Path) -> None:
+def test_lists_all_other_links_if_a_link_changed(tmp_path: Path) -> None:
     (tmp_path / "v2").mkdir()
     (tmp_path / "v2/a.txt").touch()
     (tmp_path / "version").symlink_to("v2")
@@ -98,8 +98,7 @@ def test_a_link_that_changed_may_be_on_the_way_of_every_other(tmp_path: Path) ->
     assert ["a.py"] == links_to(str(tmp_path), ["version"])
 
 
-def test_a_folder_that_cannot_be_opened_is_never_left_out_unseen(tmp_path: Path) -> None:
-    """One that goes away while its neighbor is walked."""
+def test_fails_if_a_folder_disappears_during_the_walk(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "dag.py").touch()

@@ -1,5 +1,5 @@
 """
-What consumers see: snapshots, the link, the record.
+The published state: snapshots, the link, the record.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ def options(root: Path, link: str = "repo") -> Options:
 
 
 class Site:
-    """A volume, a worktree beneath it, and what a cycle does with them."""
+    """A volume with a worktree, and the steps of a cycle."""
 
     def __init__(
         self,
@@ -90,15 +90,15 @@ def site(root: Path) -> Iterator[Site]:
     site.volume.close()
 
 
-def test_shows_a_commit_by_a_relative_link(site: Site) -> None:
-    site.link.symlink_to(".worktrees/x")  # git-sync's own
+def test_publishes_a_commit_with_a_relative_link(site: Site) -> None:
+    site.link.symlink_to(".worktrees/x")  # as plain git-sync leaves it
     site.add()
     assert Published() == site.volume.published()
 
     site.show(made_by="settings")
 
     assert f".snapshots/{ONE}" == os.readlink(site.link)
-    (site.worktree / "dags/a.py").unlink()  # a snapshot outlives the worktree
+    (site.worktree / "dags/a.py").unlink()  # the snapshot does not need it
     assert "a = 1\n" == (site.link / "dags/a.py").read_text()
     assert (ONE, "settings") == (site.volume.published().commit, site.volume.published().made_by)
     record = json.loads(site.record.read_text())
@@ -106,7 +106,7 @@ def test_shows_a_commit_by_a_relative_link(site: Site) -> None:
     assert 0o664 == stat.S_IMODE(site.record.stat().st_mode)
 
 
-def test_nobody_may_ask_for_what_was_not_shown_also_after_a_restart(site: Site, root: Path) -> None:
+def test_a_commit_can_be_requested_only_once_it_was_published(site: Site, root: Path) -> None:
     site.add()
     assert not site.volume.has(ONE)
     site.volume.close()
@@ -128,7 +128,7 @@ def test_files_are_hard_links_and_git_finds_its_repository(site: Site) -> None:
     assert f"gitdir: ../../.git-sync/.git/worktrees/{ONE}\n" == (site.snapshot / ".git").read_text()
 
 
-def test_submodules_symlinks_and_empty_folders_come_along(site: Site) -> None:
+def test_a_snapshot_contains_submodules_symlinks_and_empty_folders(site: Site) -> None:
     (site.worktree / "sub").mkdir()
     (site.worktree / "sub/.git").write_text(f"gitdir: ../../../.git/worktrees/{ONE}/modules/sub\n")
     (site.worktree / "dags/link.py").symlink_to("a.py")
@@ -145,8 +145,8 @@ def test_submodules_symlinks_and_empty_folders_come_along(site: Site) -> None:
     assert (snapshot / "unused/deep").is_dir()
 
 
-def test_a_file_beyond_the_longest_path_comes_along(site: Site) -> None:
-    """git goes by relative paths, of as many bytes as the kernel takes at once."""
+def test_a_snapshot_contains_a_file_beyond_the_longest_path(site: Site) -> None:
+    """git's paths are relative and may reach the kernel's limit; absolute ones are longer."""
     names = ["d" * 250] * (os.pathconf("/", "PC_PATH_MAX") // 251)
     with ExitStack() as stack:
         folder = stack.enter_context(opened(str(site.worktree)))
@@ -163,7 +163,7 @@ def test_a_file_beyond_the_longest_path_comes_along(site: Site) -> None:
         assert [] == site.volume.look(ONE, is_holder=True)
 
 
-def test_a_list_is_read_once_and_again_when_another_process_has_written_it(
+def test_reads_a_list_once_and_again_after_another_process_wrote_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.publish()
@@ -191,7 +191,7 @@ def test_a_list_is_read_once_and_again_when_another_process_has_written_it(
     assert [f"{ONE}.files"] == read
 
 
-def test_a_list_that_cannot_be_written_is_written_by_the_next_look(
+def test_the_next_inspection_writes_a_list_that_could_not_be_written(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = Site(root, reads=False)
@@ -212,9 +212,7 @@ def test_a_list_that_cannot_be_written_is_written_by_the_next_look(
 
 
 @pytest.mark.parametrize("is_holder", [True, False])
-def test_what_a_one_shot_did_not_read_the_next_look_of_a_holder_reads_once(
-    root: Path, is_holder: bool
-) -> None:
+def test_a_lock_holder_reads_files_that_a_one_shot_did_not(root: Path, is_holder: bool) -> None:
     one_shot = Site(root, reads=False)
     one_shot.publish()
     one_shot.volume.close()
@@ -229,7 +227,7 @@ def test_what_a_one_shot_did_not_read_the_next_look_of_a_holder_reads_once(
     assert [] == site.volume.look(ONE, is_holder=is_holder)
     assert is_holder == bool(digest())
 
-    os.link(site.snapshot / "dags/a.py", root / "other")  # as a commit that shares it
+    os.link(site.snapshot / "dags/a.py", root / "other")  # as if another commit shared it
 
     assert ([] if is_holder else None) == site.volume.look(ONE, is_holder=is_holder)
     site.volume.repair(ONE, str(site.worktree), Fence())
@@ -239,10 +237,10 @@ def test_what_a_one_shot_did_not_read_the_next_look_of_a_holder_reads_once(
 
 
 class Killed(BaseException):
-    """What a kill is to the steps before it."""
+    """Raised between two steps, like a kill."""
 
 
-def test_the_same_commit_again_takes_the_old_ones_place(site: Site) -> None:
+def test_a_new_snapshot_of_the_same_commit_replaces_the_old_one(site: Site) -> None:
     site.publish()
     (site.worktree / "new.py").write_text("")
 
@@ -252,10 +250,10 @@ def test_the_same_commit_again_takes_the_old_ones_place(site: Site) -> None:
     assert [ONE] == site.snapshots()
 
 
-def test_where_folders_cannot_change_names_the_link_shows_a_whole_commit_at_each_step(
+def test_the_link_shows_a_whole_commit_at_each_step_without_an_exchange(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on NFS: other settings show other files of the same commit, and each step is the last."""
+    """As on NFS. Other settings check out other files of a commit; a kill follows each step."""
 
     def renameat2(*_: object) -> int:
         ctypes.set_errno(errno.EINVAL)
@@ -291,7 +289,7 @@ def test_where_folders_cannot_change_names_the_link_shows_a_whole_commit_at_each
     assert 8 < next(steps for steps in range(100) if replace(root / str(steps), steps))
 
 
-def test_older_commits_are_pruned_with_their_lists_and_the_shown_one_stays(site: Site) -> None:
+def test_prunes_older_commits_with_their_lists_but_not_the_published_one(site: Site) -> None:
     for commit in (ONE, TWO):
         site.publish(commit)
 
@@ -305,10 +303,10 @@ def test_older_commits_are_pruned_with_their_lists_and_the_shown_one_stays(site:
     ("retain_bytes", "kept"),
     [(None, "1234"), (0, "4"), (30_000, "4"), (50_000, "34"), (100_000, "234"), (150_000, "1234")],
 )
-def test_older_commits_take_no_more_than_they_may_and_the_oldest_goes_first(
+def test_removes_the_oldest_commits_beyond_the_size_limit(
     root: Path, retain_bytes: int | None, kept: str
 ) -> None:
-    """Of each 40 kB are its own; what all have in common does not count."""
+    """Each commit has 40 kB of its own; files that all commits share do not count."""
     site = Site(root, retain_seconds=3_600, retain_bytes=retain_bytes)
     (site.worktree / "common").write_bytes(os.urandom(400_000))
     for number, name in enumerate("1234"):
@@ -316,7 +314,7 @@ def test_older_commits_take_no_more_than_they_may_and_the_oldest_goes_first(
         own.unlink(missing_ok=True)
         own.write_bytes(name.encode() * 40_000)
         site.publish(name * 40)
-        if number:  # older than the next, whatever the clock's grain
+        if number:  # older than the next one, whatever the clock's resolution
             before = site.root / ".snapshots" / (str(number) * 40)
             os.utime(before, ns=(time.time_ns() - (9 - number) * 10**9,) * 2)
 
@@ -327,8 +325,8 @@ def test_older_commits_take_no_more_than_they_may_and_the_oldest_goes_first(
     assert set(kept) == found
 
 
-def test_each_commit_is_looked_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On NFS each file takes a round trip."""
+def test_reads_the_sizes_of_each_commit_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS, each file costs a round trip."""
     site = Site(root, retain_seconds=3_600, retain_bytes=10**9)
     looked: list[str] = []
     stat_of = os.stat
@@ -347,7 +345,7 @@ def test_each_commit_is_looked_at_once(root: Path, monkeypatch: pytest.MonkeyPat
     site.volume.close()
 
 
-def test_what_is_read_stays_though_it_takes_more_than_older_commits_may(root: Path) -> None:
+def test_keeps_a_commit_in_use_beyond_the_size_limit(root: Path) -> None:
     site = Site(root, retain_seconds=3_600, retain_bytes=0)
     site.publish(ONE)
     with opened(str(site.snapshot)) as folder:
@@ -361,7 +359,7 @@ def test_what_is_read_stays_though_it_takes_more_than_older_commits_may(root: Pa
     assert [TWO] == site.snapshots()
 
 
-def test_a_new_record_of_the_same_commit_is_read_by_who_stands_by(site: Site, root: Path) -> None:
+def test_a_standby_reads_a_new_record_of_the_same_commit(site: Site, root: Path) -> None:
     site.add()
     site.volume.show(ONE, "", Fence(), fallback=TWO)
     other = Site(root)
@@ -373,7 +371,7 @@ def test_a_new_record_of_the_same_commit_is_read_by_who_stands_by(site: Site, ro
     other.volume.close()
 
 
-def test_an_abandoned_cycle_turns_no_link(site: Site, fence: Fence) -> None:
+def test_an_abandoned_cycle_does_not_swap_the_link(site: Site, fence: Fence) -> None:
     site.add()
     fence.revoke()
 
@@ -383,7 +381,7 @@ def test_an_abandoned_cycle_turns_no_link(site: Site, fence: Fence) -> None:
     assert not site.link.is_symlink()
 
 
-def test_what_a_crash_left_is_swept(site: Site) -> None:
+def test_removes_leftovers_of_a_crash(site: Site) -> None:
     (site.root / ".snapshots" / f".{ONE}.1.1").mkdir()
 
     site.volume.prepare()
@@ -391,7 +389,7 @@ def test_what_a_crash_left_is_swept(site: Site) -> None:
     assert [".airflowignore"] == os.listdir(site.root / ".snapshots")
 
 
-def test_a_lost_link_can_be_turned_again(site: Site) -> None:
+def test_the_record_remains_after_the_link_was_removed(site: Site) -> None:
     site.add()
     site.volume.show(ONE, "settings", Fence(), fallback=TWO)
     before = site.volume.published()
@@ -402,7 +400,7 @@ def test_a_lost_link_can_be_turned_again(site: Site) -> None:
     assert before == site.volume.recorded()
 
 
-def test_killed_before_the_record_is_written_it_still_knows_what_is_shown(root: Path) -> None:
+def test_finds_the_published_commit_without_a_record(root: Path) -> None:
     first = Site(root)
     first.publish(made_by="settings")
     first.volume.close()
@@ -417,7 +415,7 @@ def test_killed_before_the_record_is_written_it_still_knows_what_is_shown(root: 
 
 
 @pytest.mark.parametrize("moment", ["NaN", "Infinity", "1" + "0" * 400, '"now"', "null"])
-def test_a_time_that_others_wrote_is_no_time(site: Site, moment: str) -> None:
+def test_ignores_an_invalid_time_in_a_forged_record(site: Site, moment: str) -> None:
     site.publish()
     record = site.record.read_text().partition('"repo"')[2]
     site.record.write_text(f'{{"revision": "{ONE}", "published_at": {moment}, "repo"{record}')
@@ -433,7 +431,7 @@ def test_an_invalid_record_counts_as_missing(site: Site, content: str) -> None:
     assert Published() == site.volume.recorded()
 
 
-def test_a_link_in_a_folder_leads_back(root: Path) -> None:
+def test_a_link_in_a_subfolder_leads_to_the_store(root: Path) -> None:
     site = Site(root, "sub/dir/repo")
     site.publish()
     shown = site.volume.published().commit
@@ -444,9 +442,7 @@ def test_a_link_in_a_folder_leads_back(root: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "empty folder"])
-def test_what_is_in_place_of_the_link_is_moved_aside_and_an_empty_folder_makes_way(
-    site: Site, kind: str
-) -> None:
+def test_moves_files_at_the_link_aside_and_replaces_empty_folders(site: Site, kind: str) -> None:
     site.add()
     if kind == "file":
         site.link.write_text("theirs")
@@ -462,11 +458,11 @@ def test_what_is_in_place_of_the_link_is_moved_aside_and_an_empty_folder_makes_w
     assert ONE == site.volume.published().commit
 
 
-def test_a_link_on_another_volume_is_refused_by_name(root: Path) -> None:
+def test_refuses_a_link_on_another_volume(root: Path) -> None:
     assert "link_elsewhere" == raised(SidecarError, Site, root, "/proc/repo").reason
 
 
-def test_a_root_that_was_removed_is_noticed(site: Site) -> None:
+def test_notices_that_the_store_was_removed_or_replaced(site: Site) -> None:
     assert site.volume.is_current()
 
     (site.root / ".snapshots").rename(site.root / "gone")
@@ -477,7 +473,7 @@ def test_a_root_that_was_removed_is_noticed(site: Site) -> None:
 
 
 @pytest.mark.parametrize("fsync", [True, False])
-def test_what_is_new_is_flushed_before_the_link_turns(
+def test_flushes_new_files_before_the_swap_unless_fsync_is_off(
     root: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool
 ) -> None:
     site = Site(root, fsync=fsync)
@@ -506,7 +502,7 @@ def test_what_is_new_is_flushed_before_the_link_turns(
     assert "a.py" not in new, "it is the same file, and on disk"
 
 
-def test_a_repair_leaves_the_age_of_older_commits(site: Site) -> None:
+def test_a_repair_keeps_the_age_of_older_commits(site: Site) -> None:
     for commit in (ONE, TWO):
         site.publish(commit)
     os.utime(site.snapshot, (7, 7))
@@ -524,7 +520,7 @@ def test_a_repair_leaves_the_age_of_older_commits(site: Site) -> None:
 
 
 @pytest.mark.parametrize("failure", [0, errno.EIO])
-def test_many_new_files_are_flushed_by_one_call_and_not_shown_where_it_fails(
+def test_flushes_many_files_with_one_call_and_publishes_only_if_it_succeeds(
     root: Path, monkeypatch: pytest.MonkeyPatch, failure: int
 ) -> None:
     site = Site(root, fsync=True)

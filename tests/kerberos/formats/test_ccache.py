@@ -27,7 +27,7 @@ def test_reads_the_ticket() -> None:
 
 
 @pytest.mark.parametrize("offset_seconds", [600, -600])
-def test_times_are_by_our_clock_whatever_the_clock_of_the_kdc(offset_seconds: int) -> None:
+def test_converts_times_to_the_local_clock_whatever_the_kdcs_clock(offset_seconds: int) -> None:
     ticket = read_ticket(ccache(tgt(END, renew_until=END), offset_seconds=offset_seconds))
 
     assert offset_seconds == ticket.clock_offset_seconds
@@ -46,7 +46,7 @@ def test_times_are_by_our_clock_whatever_the_clock_of_the_kdc(offset_seconds: in
     ],
     ids=["nothing", "notes", "another's", "another realm's"],
 )
-def test_a_ccache_without_a_ticket_of_its_own_is_refused(content: bytes) -> None:
+def test_refuses_a_ccache_without_a_tgt_of_its_own_principal(content: bytes) -> None:
     with pytest.raises(ValueError, match="contains no ticket-granting ticket for airflow@EXAMPLE"):
         read_ticket(content)
 
@@ -63,13 +63,13 @@ def test_a_ccache_without_a_ticket_of_its_own_is_refused(content: bytes) -> None
         (bytes((5, 4)) + bytes(2_000_000), "is not a version 4 ccache"),
     ],
 )
-def test_what_is_no_ccache_is_refused(content: bytes, problem: str) -> None:
+def test_refuses_content_that_is_not_a_ccache(content: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         read_ticket(content)
 
 
-def test_a_name_without_end_is_refused_and_not_quoted() -> None:
-    """A consumer may write the name, and the log, page and /readyz would show a megabyte."""
+def test_refuses_an_overlong_name_without_quoting_it() -> None:
+    """A consumer can write it, and the log, status page and /readyz would show a megabyte."""
     name = 1_000 * "ab/c"
 
     with pytest.raises(ValueError, match="belongs to a principal whose name has") as caught:
@@ -79,13 +79,13 @@ def test_a_name_without_end_is_refused_and_not_quoted() -> None:
 
 
 @pytest.mark.parametrize("name", ["air\x1b[2J", "air\ufffdow"], ids=["control", "no UTF-8"])
-def test_a_name_that_is_no_text_is_refused_and_not_quoted(name: str) -> None:
-    """A wrong length makes bytes of a key part of the name."""
+def test_refuses_a_name_that_is_not_text_without_quoting_it(name: str) -> None:
+    """A wrong length can make bytes of a key part of the name."""
     with pytest.raises(ValueError, match=r"belongs to a principal whose name is not text$"):
         read_ticket(ccache(tgt(END, name=name), name=name))
 
 
-def test_every_cut_is_noticed_or_leaves_a_whole_ccache() -> None:
+def test_detects_every_truncation_that_does_not_leave_a_valid_ccache() -> None:
     content = ccache(tgt(END), config("refresh_time", b"1700018000"))
     whole = len(ccache(tgt(END)))
 
@@ -98,7 +98,7 @@ def test_every_cut_is_noticed_or_leaves_a_whole_ccache() -> None:
 
 
 @given(st.data())
-def test_damage_is_a_value_error_that_shows_no_key(data: st.DataObject) -> None:
+def test_damaged_content_raises_only_value_errors_that_reveal_no_key(data: st.DataObject) -> None:
     content = bytearray(ccache(tgt(END), config("refresh_time", b"1")))
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -112,7 +112,7 @@ def test_damage_is_a_value_error_that_shows_no_key(data: st.DataObject) -> None:
     assert KEY[:8].decode("latin-1") not in said
 
 
-def test_one_entry_makes_a_ccache_of_its_client() -> None:
+def test_assembles_a_ccache_from_one_credential() -> None:
     for offset_seconds in (-7, 0, 600):
         assert ccache(tgt(END), offset_seconds=offset_seconds) == assemble(
             tgt(END), offset_seconds, 0

@@ -1,5 +1,5 @@
 """
-What a keytab says, and what is wrong with one; never its keys.
+Reading a keytab and reporting what is wrong with it, without showing its keys.
 """
 
 import base64
@@ -29,7 +29,7 @@ def write(folder: Path, content: bytes) -> Path:
     return path
 
 
-def test_reads_names_versions_and_types(tmp_path: Path) -> None:
+def test_reads_principals_kvnos_and_enctypes(tmp_path: Path) -> None:
     content = keytab(
         entry(), hole(40), entry("HTTP/web", kvno=300, enctype=17), entry(kvno=3, long_kvno=False)
     )
@@ -46,7 +46,7 @@ def test_reads_names_versions_and_types(tmp_path: Path) -> None:
     assert 1_700_000_000 == found.keys[0].added_at
 
 
-def test_one_key_can_be_cut_out(tmp_path: Path) -> None:
+def test_start_and_end_delimit_the_record_of_each_key(tmp_path: Path) -> None:
     entries = [entry(), entry("other", kvno=7)]
     content = keytab(*entries)
 
@@ -55,7 +55,7 @@ def test_one_key_can_be_cut_out(tmp_path: Path) -> None:
     assert entries == [content[key.start : key.end] for key in keys]
 
 
-def test_the_first_version_is_in_the_byte_order_of_its_writer() -> None:
+def test_reads_format_version_1_in_native_byte_order() -> None:
     body = struct.pack("=H", 2) + struct.pack("=H", 1) + b"R" + struct.pack("=H", 1) + b"a"
     body += struct.pack("=I", 5) + b"\7" + struct.pack("=HH", 18, 2) + b"xy"
 
@@ -64,7 +64,7 @@ def test_the_first_version_is_in_the_byte_order_of_its_writer() -> None:
     assert (Principal(("a",), "R"), 7, 18) == (key.principal, key.kvno, key.enctype)
 
 
-def test_zeros_at_the_end_are_the_end() -> None:
+def test_ignores_trailing_zeros() -> None:
     assert 1 == len(parse_keytab(keytab(entry()) + bytes(64)))
 
 
@@ -83,13 +83,13 @@ def test_zeros_at_the_end_are_the_end() -> None:
         (b"\5\4" + entry(), "keytab_garbage"),
         (keytab(struct.pack(">i", 9) + b"\0\1\xff\xff" + bytes(5)), "keytab_garbage"),
         (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_garbage"),
-        # Neither truncated nor empty: to copy it again would not help.
+        # Neither truncated nor empty: copying it again would not help.
         (b"\5\2" + b"\x5c\xa1\x90\x11" * 40, "keytab_garbage"),
         (b"\5\2" + b"\xb7\xa1\x90\x11" * 40, "keytab_garbage"),
         (keytab(entry()) + b"\x5c\xa1\x90\x11", "keytab_garbage"),
     ],
 )
-def test_names_what_is_wrong_with_the_content(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_reports_the_reason_of_invalid_content(tmp_path: Path, content: bytes, reason: str) -> None:
     assert reason == refused(write(tmp_path, content)).reason
 
 
@@ -103,7 +103,7 @@ def test_recognizes_a_keytab_that_was_encoded_twice(tmp_path: Path, end: bytes) 
 
 
 @pytest.mark.parametrize("name", ["missing", "airflow.keytab/below", "loop"])
-def test_a_keytab_that_is_not_there_is_missing(tmp_path: Path, name: str) -> None:
+def test_reports_a_path_that_does_not_exist_as_missing(tmp_path: Path, name: str) -> None:
     write(tmp_path, keytab(entry()))
     (tmp_path / "loop").symlink_to("loop")
 
@@ -111,14 +111,14 @@ def test_a_keytab_that_is_not_there_is_missing(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
-def test_what_is_no_file_is_unreadable_and_never_hangs(tmp_path: Path, kind: str) -> None:
+def test_reports_a_folder_or_pipe_as_unreadable_without_hanging(tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind
     path.mkdir() if kind == "folder" else os.mkfifo(path)
 
     assert "keytab_unreadable" == refused(path).reason
 
 
-def test_a_keytab_of_another_user_is_unreadable(tmp_path: Path) -> None:
+def test_reports_a_keytab_that_only_another_user_can_read(tmp_path: Path) -> None:
     path = write(tmp_path, keytab(entry()))
     path.chmod(0o400)
 
@@ -129,7 +129,7 @@ def test_a_keytab_of_another_user_is_unreadable(tmp_path: Path) -> None:
     assert "Permission denied" in error.message
 
 
-def test_selects_the_first_or_the_one_that_is_wanted(tmp_path: Path) -> None:
+def test_selects_the_first_principal_or_the_requested_one(tmp_path: Path) -> None:
     content = keytab(entry("b"), entry("a"), entry("a", "OTHER.COM"))
     found = read_keytab(str(write(tmp_path, content)))
 
@@ -148,7 +148,7 @@ def test_selects_the_first_or_the_one_that_is_wanted(tmp_path: Path) -> None:
         ("a@OTHER.COM", "realm_absent"),
     ],
 )
-def test_says_what_is_there_instead(tmp_path: Path, wanted: str, reason: str) -> None:
+def test_reports_which_principals_exist_instead(tmp_path: Path, wanted: str, reason: str) -> None:
     found = read_keytab(str(write(tmp_path, keytab(entry("a"), entry("b")))))
 
     with pytest.raises(KeytabError, match=r"a@EXAMPLE\.COM, b@EXAMPLE\.COM") as caught:
@@ -157,7 +157,7 @@ def test_says_what_is_there_instead(tmp_path: Path, wanted: str, reason: str) ->
     assert reason == caught.value.reason
 
 
-def test_a_keytab_of_thousands_does_not_flood_the_error(tmp_path: Path) -> None:
+def test_the_error_for_a_keytab_with_thousands_of_keys_stays_short(tmp_path: Path) -> None:
     content = keytab(*(entry(f"service{number}") for number in range(3000)))
     found = read_keytab(str(write(tmp_path, content)))
 
@@ -165,7 +165,7 @@ def test_a_keytab_of_thousands_does_not_flood_the_error(tmp_path: Path) -> None:
 
 
 @given(st.data())
-def test_damage_is_a_clear_error_or_harmless_and_never_shows_the_key(data: st.DataObject) -> None:
+def test_damaged_content_raises_only_known_errors_that_reveal_no_key(data: st.DataObject) -> None:
     content = bytearray(keytab(entry(), entry("other")))
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -180,8 +180,8 @@ def test_damage_is_a_clear_error_or_harmless_and_never_shows_the_key(data: st.Da
     assert KEY[:8].decode("latin-1") not in said
 
 
-def test_a_length_that_is_wrong_shows_no_key_as_a_name(tmp_path: Path) -> None:
-    """The second component of two covers the key."""
+def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(tmp_path: Path) -> None:
+    """The length of the second component covers the key."""
     content = bytearray(keytab(entry("airflow/x")))
     content[content.index(b"x") - 1] = len(KEY) + 14
     content += bytes(64)

@@ -23,7 +23,7 @@ NAMES = st.text(st.characters(blacklist_categories=["Z", "C"]), min_size=1)
         (r"a\\b@R", Principal(("a\\b",), "R")),
     ],
 )
-def test_reads_a_name(text: str, expected: Principal) -> None:
+def test_parses_and_formats_a_principal(text: str, expected: Principal) -> None:
     assert expected == parse_principal(text)
     assert text == str(expected)
 
@@ -31,23 +31,23 @@ def test_reads_a_name(text: str, expected: Principal) -> None:
 @pytest.mark.parametrize(
     "text", ["", "@R", "a@", "a/@R", "/a@R", "a@b@R", "a b@R", "a\0@R", "a\\", "a@R\n"]
 )
-def test_refuses_what_is_not_a_principal(text: str) -> None:
+def test_refuses_text_that_is_not_a_principal(text: str) -> None:
     with pytest.raises(ValueError, match="is not a principal such as"):
         parse_principal(text)
 
 
 @given(st.lists(NAMES, min_size=1, max_size=3), NAMES)
-def test_every_name_comes_back_as_it_was_written(components: list[str], realm: str) -> None:
+def test_every_name_round_trips(components: list[str], realm: str) -> None:
     name = Principal(tuple(components), realm)
 
     assert name == parse_principal(str(name))
 
 
-def test_host_becomes_the_name_of_this_host() -> None:
+def test_expands_host_to_the_name_of_this_host() -> None:
     assert f"airflow/{socket.getfqdn()}@R" == str(principal("airflow/_HOST@R"))
 
 
-def test_one_without_realm_takes_any_realm_and_no_other_name() -> None:
+def test_a_principal_without_realm_matches_any_realm_but_no_other_name() -> None:
     found = parse_principal("airflow@EXAMPLE.COM")
 
     assert found.is_named(parse_principal("airflow"))

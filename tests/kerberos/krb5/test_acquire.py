@@ -31,13 +31,13 @@ def acquire(keytab: Path, kdcs: Kdcs | None = None, patience: Patience = PATIENC
 
 
 class Allocated(ctypes.Structure):
-    """glibc's `struct mallinfo2`; the eighth is what is in use."""
+    """glibc's `struct mallinfo2`; its eighth number is the memory in use."""
 
     _fields_ = (("numbers", ctypes.c_size_t * 10),)
 
 
-def test_a_request_leaves_no_memory_behind(keytab: Path, krb5_config: Path) -> None:
-    """Not even the 80 bytes a time that a forgotten profile takes."""
+def test_a_request_leaks_no_memory(keytab: Path, krb5_config: Path) -> None:
+    """A profile that is not released takes 80 bytes per request."""
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = Allocated
     used = []
@@ -50,7 +50,7 @@ def test_a_request_leaves_no_memory_behind(keytab: Path, krb5_config: Path) -> N
     assert used[2] - used[1] < 100 * 40, used
 
 
-def test_what_is_read_of_a_ticket_is_what_klist_says(
+def test_reads_a_ticket_as_klist_shows_it(
     kdc: Kdc, keytab: Path, krb5_config: Path, tmp_path: Path
 ) -> None:
     krb5_config.write_text(
@@ -81,7 +81,7 @@ RENEW, ZERO = {"renew_lifetime": "7d"}, {"KERBEROS_RENEW_LIFETIME": "0"}
         (ZERO, {}, {"forwardable"}),
     ],
 )
-def test_a_ticket_has_the_flags_of_the_settings_then_those_of_the_site(
+def test_settings_override_the_sites_ticket_flags(
     kdc: Kdc,
     tmp_path: Path,
     krb5_config: Path,
@@ -90,7 +90,7 @@ def test_a_ticket_has_the_flags_of_the_settings_then_those_of_the_site(
     site: dict[str, str],
     flags: set[str],
 ) -> None:
-    """The KDC gives less life than asked for, which it may offer to make up for by renewal."""
+    """The KDC grants a shorter lifetime than requested, and may offer renewal to compensate."""
     kdc.add_principal(tmp_path.name, "1h", "7d")
     keytab = kdc.write_keytab(tmp_path / "keytab", tmp_path.name)
     kdc.client_config(krb5_config, libdefaults={"ticket_lifetime": "24h", **site})
@@ -103,9 +103,7 @@ def test_a_ticket_has_the_flags_of_the_settings_then_those_of_the_site(
     assert flags == {"forwardable", "renewable"} & set(ticket.flags)
 
 
-def test_the_failure_is_reported_in_libkrb5s_own_words(
-    kdc: Kdc, tmp_path: Path, krb5_config: Path
-) -> None:
+def test_quotes_the_error_message_of_libkrb5(kdc: Kdc, tmp_path: Path, krb5_config: Path) -> None:
     kdc.add_principal("leaver")
     keytab = kdc.write_keytab(tmp_path / "leaver.keytab", "leaver")
     kdc.kadmin("delprinc -force leaver")
@@ -127,7 +125,7 @@ def test_the_failure_is_reported_in_libkrb5s_own_words(
     ],
     ids=["must change", "ended", "no service", "disabled realm"],
 )
-def test_what_the_kdc_has_against_an_account_is_reported(
+def test_reports_why_the_kdc_refuses_an_account(
     kdc: Kdc, tmp_path: Path, krb5_config: Path, query: str, undo: str, reason: str
 ) -> None:
     name = tmp_path.name
@@ -147,7 +145,7 @@ def test_what_the_kdc_has_against_an_account_is_reported(
 
 @pytest.fixture
 def silent() -> Iterator[tuple[str, ...]]:
-    """Five KDCs that take every datagram and connection, and say nothing."""
+    """Five KDCs that accept every datagram and connection, but never answer."""
     with ExitStack() as stack:
         proxies = [stack.enter_context(KdcProxy(0)) for _ in range(5)]
         for proxy in proxies:
@@ -157,7 +155,7 @@ def silent() -> Iterator[tuple[str, ...]]:
 
 @pytest.mark.parametrize("limit", ["1465", "1"], ids=["udp", "tcp"])
 @pytest.mark.parametrize("preauth", ["+", "-"])
-def test_one_of_six_is_enough_and_is_asked_first_from_then_on(
+def test_finds_the_one_kdc_of_six_that_answers_and_then_asks_it_first(
     kdc: Kdc,
     tmp_path: Path,
     krb5_config: Path,
@@ -180,12 +178,12 @@ def test_one_of_six_is_enough_and_is_asked_first_from_then_on(
     assert {**dict.fromkeys(silent, "no answer"), kdc.address: ""} == {
         name: one.said for name, one in heard.items()
     }
-    # Nobody else is asked: with this patience there would be no answer within an hour.
+    # Only that KDC is asked: with this patience, a silent one would block for an hour.
     acquire(keytab, kdcs, Patience(next_seconds=3600.0, favorite_seconds=3600.0))
 
 
 @pytest.mark.parametrize("limit", ["1465", "1"], ids=["udp", "tcp"])
-def test_silence_refusal_and_garbage_are_told_apart(
+def test_distinguishes_silent_unreachable_and_garbage_sending_kdcs(
     kdc: Kdc, keytab: Path, krb5_config: Path, silent: tuple[str, ...], limit: str
 ) -> None:
     libdefaults = {"udp_preference_limit": limit}
@@ -200,7 +198,7 @@ def test_silence_refusal_and_garbage_are_told_apart(
     assert ["kdc_hung", "kdc_unreachable", "kdc_garbage"] == reasons
 
 
-def test_a_kdc_that_krb5_conf_names_no_more_is_forgotten(
+def test_forgets_a_kdc_that_krb5_conf_no_longer_names(
     kdc: Kdc, keytab: Path, krb5_config: Path, silent: tuple[str, ...]
 ) -> None:
     kdcs = Kdcs()
@@ -214,20 +212,20 @@ def test_a_kdc_that_krb5_conf_names_no_more_is_forgotten(
 
 
 class Overwritten(Kdcs):
-    """As another thread of the realm leaves it, which has written what it had read before."""
+    """KDC results that another thread of the realm keeps overwriting with outdated ones."""
 
     def hear(self, realm: str, way: Way, said: str, seconds: float) -> None:
         self.heard[realm] = {}
 
 
-def test_an_answer_is_taken_though_another_principal_asks_the_same_realm(
+def test_accepts_an_answer_while_another_principal_asks_the_same_realm(
     kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
     assert acquire(keytab, Overwritten())
 
 
-def test_a_wrong_key_is_sent_once(kdc: Kdc, tmp_path: Path, krb5_config: Path) -> None:
-    """libkrb5 would ask again at the `primary_kdc`, and the account would count two."""
+def test_sends_a_wrong_key_only_once(kdc: Kdc, tmp_path: Path, krb5_config: Path) -> None:
+    """libkrb5 would ask the `primary_kdc` too, and the account would count two failures."""
     name = tmp_path.name
     kdc.add_principal(name)
     kdc.kadmin(f"modprinc +requires_preauth {name}")
@@ -240,9 +238,7 @@ def test_a_wrong_key_is_sent_once(kdc: Kdc, tmp_path: Path, krb5_config: Path) -
     assert 1 == log.count(f"PREAUTH_FAILED: {name}@")
 
 
-def test_an_answer_too_long_for_a_datagram_is_fetched_by_tcp(
-    kdc: Kdc, keytab: Path, krb5_config: Path
-) -> None:
+def test_fetches_an_oversized_answer_over_tcp(kdc: Kdc, keytab: Path, krb5_config: Path) -> None:
     kdcs = Kdcs()
     with KdcProxy(kdc.port) as proxy:
         proxy.behavior = "too long"

@@ -16,7 +16,7 @@ from tests.support.raising import raised
 
 SHORT = Patience(next_seconds=0.05, favorite_seconds=0.1, last_seconds=0.2)
 AS_REP = b"\x6b\x03abc"
-# Error 29, KDC_ERR_SVC_UNAVAILABLE, as DER has it.
+# Error 29, KDC_ERR_SVC_UNAVAILABLE, in DER.
 UNAVAILABLE = b"\x7e\x07\x30\x05\xa6\x03\x02\x01\x1d"
 
 
@@ -35,7 +35,7 @@ def ask(
 
 
 def look_up(host: str) -> Addresses:
-    """A look-up without DNS, which knows only the loopback address."""
+    """Look up a host without DNS; only the loopback address is known."""
 
     def wait(_: float) -> list[Address]:
         if host == "127.0.0.1":
@@ -52,7 +52,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def udp(stack: ExitStack, *answers: bytes) -> Way:
-    """A KDC that answers each datagram with the next answer; without one it is silent."""
+    """Start a KDC that answers each datagram with the next answer, then stays silent."""
     server = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
     server.bind(("127.0.0.1", 0))
 
@@ -65,7 +65,7 @@ def udp(stack: ExitStack, *answers: bytes) -> Way:
 
 
 def tcp(stack: ExitStack, *pieces: bytes) -> Way:
-    """A KDC that answers a connection in pieces, then closes it."""
+    """Start a KDC that answers a connection in pieces, then closes it."""
     server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
     def serve() -> None:
@@ -89,7 +89,7 @@ def tcp(stack: ExitStack, *pieces: bytes) -> Way:
         ("[fd00::1]:750", "fd00::1", 750),
     ],
 )
-def test_kdcs_are_read_as_libkrb5_does(text: str, host: str, port: int) -> None:
+def test_parses_kdc_addresses_as_libkrb5_does(text: str, host: str, port: int) -> None:
     both = [Way(host, port, "udp"), Way(host, port, "tcp")]
 
     assert both == ways([text], prefers_tcp=False, is_tcp_only=False)
@@ -97,12 +97,12 @@ def test_kdcs_are_read_as_libkrb5_does(text: str, host: str, port: int) -> None:
     assert both[1:] == ways([text], prefers_tcp=True, is_tcp_only=True)
 
 
-def test_what_only_libkrb5_can_reach_is_left_to_it() -> None:
+def test_returns_none_for_addresses_that_only_libkrb5_can_use() -> None:
     for text in ("https://proxy.example.com/KdcProxy", "/run/kdc.sock", "", "kdc:65536"):
         assert None is ways(["kdc", text], prefers_tcp=False, is_tcp_only=False)
 
 
-def test_an_answer_in_pieces_is_put_together(stack: ExitStack) -> None:
+def test_reassembles_an_answer_that_arrives_in_pieces(stack: ExitStack) -> None:
     way = tcp(stack, b"\0\0", b"\0\5\x6b", AS_REP[1:])
 
     assert (way, AS_REP) == ask([way])
@@ -111,7 +111,7 @@ def test_an_answer_in_pieces_is_put_together(stack: ExitStack) -> None:
 @pytest.mark.parametrize(
     "answer", [b"nonsense", AS_REP[:-1], AS_REP + b"x", UNAVAILABLE, b"\x6b", b"\x7e\x84\xff"]
 )
-def test_one_that_says_nothing_of_use_is_passed_over(stack: ExitStack, answer: bytes) -> None:
+def test_skips_a_kdc_whose_answer_is_unusable(stack: ExitStack, answer: bytes) -> None:
     bad, good = udp(stack, answer), udp(stack, AS_REP)
 
     assert (good, AS_REP) == ask([bad, good])
@@ -122,22 +122,18 @@ def test_one_that_says_nothing_of_use_is_passed_over(stack: ExitStack, answer: b
     [(), (b"\0\0\0\5\x6b",)],
     ids=["closed", "cut"],
 )
-def test_a_connection_that_ends_early_is_a_refusal(
-    stack: ExitStack, pieces: tuple[bytes, ...]
-) -> None:
+def test_a_closed_connection_counts_as_refused(stack: ExitStack, pieces: tuple[bytes, ...]) -> None:
     assert "refused" == raised(Unanswered, ask, [tcp(stack, *pieces)]).kind
 
 
 @pytest.mark.parametrize("size", [b"HTTP", b"\0\x10\0\1", AS_REP[:1] + b"\x02ab"])
-def test_an_answer_that_announces_more_than_a_kdc_sends_is_no_kerberos(
-    stack: ExitStack, size: bytes
-) -> None:
+def test_an_answer_with_an_implausible_length_is_garbage(stack: ExitStack, size: bytes) -> None:
     error = raised(Unanswered, ask, [tcp(stack, size)])
 
     assert ("garbage", "the answer is not a Kerberos message") == (error.kind, error.said)
 
 
-def test_a_slow_one_may_answer_after_the_others_were_asked(stack: ExitStack) -> None:
+def test_accepts_a_slow_answer_after_the_next_kdc_was_asked(stack: ExitStack) -> None:
     server = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
     server.bind(("127.0.0.1", 0))
     slow = Way("127.0.0.1", server.getsockname()[1], "udp")
@@ -147,7 +143,7 @@ def test_a_slow_one_may_answer_after_the_others_were_asked(stack: ExitStack) -> 
 
     def serve() -> None:
         client = server.recvfrom(65536)[1]
-        other.recvfrom(65536)  # only then
+        other.recvfrom(65536)  # the next KDC was asked
         server.sendto(AS_REP, client)
 
     Thread(target=serve, daemon=True).start()
@@ -156,14 +152,14 @@ def test_a_slow_one_may_answer_after_the_others_were_asked(stack: ExitStack) -> 
     assert (slow, AS_REP) == ask([slow, silent], patience)
 
 
-def test_no_address_and_silence_are_told_apart(stack: ExitStack) -> None:
+def test_distinguishes_a_host_without_address_from_a_silent_kdc(stack: ExitStack) -> None:
     unknown = Way("kdc.test", 88, "tcp")
 
     assert "refused" == raised(Unanswered, ask, [unknown]).kind
     assert "silent" == raised(Unanswered, ask, [unknown, udp(stack)]).kind
 
 
-def test_what_is_heard_of_each_kdc_is_reported(stack: ExitStack) -> None:
+def test_reports_the_result_of_each_kdc(stack: ExitStack) -> None:
     garbage, busy = udp(stack, b"nonsense"), udp(stack, UNAVAILABLE)
     silent, unknown, good = udp(stack), Way("kdc.test", 88, "udp"), udp(stack, AS_REP)
     said: Said = []
@@ -180,7 +176,7 @@ def test_what_is_heard_of_each_kdc_is_reported(stack: ExitStack) -> None:
     assert "Name or service not known" in heard[unknown]
 
 
-def test_a_silent_one_is_reported_beside_one_that_talks_nonsense(stack: ExitStack) -> None:
+def test_reports_a_silent_kdc_beside_one_that_sends_garbage(stack: ExitStack) -> None:
     silent = udp(stack)
     said: Said = []
 
@@ -189,8 +185,8 @@ def test_a_silent_one_is_reported_beside_one_that_talks_nonsense(stack: ExitStac
     assert (silent, "no answer") in said
 
 
-def test_one_that_had_a_little_less_than_its_time_is_reported(stack: ExitStack) -> None:
-    """Twelve ways share 11 s, so each has less than a second."""
+def test_reports_a_silent_kdc_that_had_slightly_less_than_its_time(stack: ExitStack) -> None:
+    """Twelve ways share 11 s, so each gets slightly less than a second."""
     silent = udp(stack)
     said: Said = []
 
@@ -199,8 +195,8 @@ def test_one_that_had_a_little_less_than_its_time_is_reported(stack: ExitStack) 
     assert (silent, "no answer") in said
 
 
-def test_all_ways_share_the_time_until_the_last_is_tried() -> None:
-    """A name with the addresses of ten KDCs, over both transports, each with one second."""
+def test_all_kdcs_share_the_total_time_so_that_the_last_one_is_tried() -> None:
+    """As for a name with the addresses of ten KDCs, each over UDP and TCP."""
     patience = Patience(next_seconds=3600.0, all_seconds=0.5, last_seconds=30.0)
     with ExitStack() as stack:
         silent, good = [udp(stack) for _ in range(19)], udp(stack, AS_REP)
@@ -208,8 +204,8 @@ def test_all_ways_share_the_time_until_the_last_is_tried() -> None:
         assert (good, AS_REP) == ask([*silent, good], patience)
 
 
-def test_six_kdcs_have_a_second_for_each_way_and_the_last_one_time_to_answer() -> None:
-    """The promised 15 seconds, with a margin for a slow KDC and a busy machine."""
+def test_six_kdcs_get_a_second_per_transport_within_15_seconds() -> None:
+    """The promised 15 seconds leave a margin for a slow KDC and a busy machine."""
     ways_of_six = 2 * 6
 
     assert PATIENCE.all_seconds / (ways_of_six - 1) == PATIENCE.next_seconds == 1.0

@@ -1,5 +1,5 @@
 """
-Which KDCs DNS names for a realm, by the resolver of a process of its own.
+KDCs and host addresses from DNS, looked up in a process with its own resolv.conf.
 """
 
 import json
@@ -28,7 +28,7 @@ except Undecided:
 def ask(
     records: dict[tuple[str, int], list[bytes]], folder: Path, *, silent: bool = False
 ) -> object:
-    """What a process makes of these records."""
+    """Return the KDCs that a process finds with these DNS records."""
     with NameServer(records) as server:
         server.behavior = "silent" if silent else "answer"
         command = [*server.asked_by(folder), sys.executable, "-c", ASK]
@@ -38,7 +38,7 @@ def ask(
         return json.loads(done.stdout)
 
 
-def test_the_best_come_first_and_udp_before_tcp(tmp_path: Path) -> None:
+def test_orders_kdcs_by_priority_and_weight_and_udp_before_tcp(tmp_path: Path) -> None:
     records = {
         (UDP, SRV): [
             srv("far.test.", 88, 10),
@@ -56,7 +56,7 @@ def test_the_best_come_first_and_udp_before_tcp(tmp_path: Path) -> None:
     ] == ask(records, tmp_path)
 
 
-def test_uri_records_win(tmp_path: Path) -> None:
+def test_uri_records_override_srv_records(tmp_path: Path) -> None:
     records = {
         (UDP, SRV): [srv("old.test", 88)],
         (NAMED, URI): [uri("krb5srv:m:tcp:second.test", 2), uri("krb5srv::udp:first.test:750", 1)],
@@ -78,7 +78,7 @@ def test_uri_records_win(tmp_path: Path) -> None:
     ],
     ids=["nothing", "no service", "cut", "pointer", "pointer away", "proxy", "no port"],
 )
-def test_what_is_no_kdc_of_ours_is_passed_over(
+def test_does_not_fail_on_records_that_name_no_usable_kdc(
     tmp_path: Path, records: dict[tuple[str, int], list[bytes]], found: object
 ) -> None:
     assert found == ask(records, tmp_path)
@@ -103,10 +103,10 @@ print(json.dumps(Counter(first)))
     ],
     ids=["SRV", "URI"],
 )
-def test_many_pods_share_the_kdcs_of_one_priority_by_weight(
+def test_spreads_pods_over_kdcs_of_equal_priority_by_weight(
     tmp_path: Path, records: dict[tuple[str, int], list[bytes]]
 ) -> None:
-    """RFC 2782, and for URI records RFC 7553."""
+    """Weights as in RFC 2782 and, for URI records, RFC 7553."""
     with NameServer(records) as server:
         command = [*server.asked_by(tmp_path), sys.executable, "-c", SHARE]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -116,7 +116,7 @@ def test_many_pods_share_the_kdcs_of_one_priority_by_weight(
     assert 80 < counts["kdc1.test"] < 120
 
 
-def test_a_silent_name_server_is_not_taken_for_no_records(tmp_path: Path) -> None:
+def test_a_silent_name_server_does_not_count_as_no_records(tmp_path: Path) -> None:
     assert "undecided" == ask({}, tmp_path, silent=True)
 
 
@@ -132,9 +132,7 @@ for line in sys.stdin:
 """
 
 
-def test_the_last_addresses_of_a_host_outlive_an_outage_of_dns_and_not_its_answer(
-    tmp_path: Path,
-) -> None:
+def test_keeps_a_hosts_addresses_while_dns_fails_but_not_if_it_has_none(tmp_path: Path) -> None:
     with NameServer({("kdc.test", A): [socket.inet_aton("127.0.0.7")]}) as server:
         command = [*server.asked_by(tmp_path), sys.executable, "-c", LOOK_UP]
         pipe = subprocess.PIPE

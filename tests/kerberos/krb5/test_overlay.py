@@ -1,5 +1,5 @@
 """
-The overlay over the site's krb5.conf.
+The overlay that precedes the site's krb5.conf.
 """
 
 import ctypes
@@ -25,11 +25,11 @@ def relations(**environ: str) -> dict[str, str]:
     return dict(line.strip().split(" = ") for line in lines)
 
 
-def test_what_nobody_set_is_the_sites_but_tickets_are_forwardable_as_airflows() -> None:
+def test_by_default_sets_only_forwardable_and_the_request_timeout() -> None:
     assert {"forwardable": "true", "request_timeout": "54s"} == relations()
 
 
-def test_what_is_set_wins() -> None:
+def test_settings_become_relations_of_the_overlay() -> None:
     found = relations(
         KERBEROS_TICKET_LIFETIME="1h30m",
         KERBEROS_RENEW_LIFETIME="7h",
@@ -46,10 +46,10 @@ def test_what_is_set_wins() -> None:
 
 
 @pytest.mark.parametrize(("site", "expected"), [("", "/etc/krb5.conf"), ("/a:/b", "/a:/b")])
-def test_lies_before_the_sites_and_on_no_disk(
+def test_precedes_the_sites_krb5_conf_and_exists_only_in_memory(
     monkeypatch: pytest.MonkeyPatch, site: str, expected: str
 ) -> None:
-    """Only libkrb5 sees it: the status page shows the configured value."""
+    """Only libkrb5 sees the overlay; the status page shows the configured value."""
     of_libkrb5 = ctypes.CDLL(None).getenv
     of_libkrb5.restype = ctypes.c_char_p
     for name in ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "RES_OPTIONS"):
@@ -77,7 +77,7 @@ def test_lies_before_the_sites_and_on_no_disk(
         (None, None, "timeout:2"),
     ],
 )
-def test_a_dead_name_server_is_left_soon_unless_the_pod_says_when(
+def test_shortens_the_dns_timeout_unless_the_pod_configures_it(
     tmp_path: Path, resolv: str | None, before: str | None, after: str | None
 ) -> None:
     path = tmp_path / "resolv.conf"
@@ -90,7 +90,7 @@ def test_a_dead_name_server_is_left_soon_unless_the_pod_says_when(
     assert after == environ.get("RES_OPTIONS")
 
 
-def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+def test_refuses_krb5_config_if_none_of_its_files_is_readable(tmp_path: Path) -> None:
     path = tmp_path / "krb5.conf"
     path.write_text("")
 

@@ -1,5 +1,5 @@
 """
-The meaning of libkrb5's failures; the scenarios get each of them from a real KDC.
+The reasons for libkrb5's error codes; the scenario tests get them from a real KDC.
 """
 
 import pytest
@@ -47,7 +47,7 @@ def explained(code: int, after_seconds: float = 0.1) -> SidecarError:
         (0, "krb5_failed"),
     ],
 )
-def test_each_code_has_its_reason(code: int, reason: str) -> None:
+def test_each_libkrb5_code_has_its_reason(code: int, reason: str) -> None:
     error = explained(code)
 
     assert reason == error.reason
@@ -55,17 +55,17 @@ def test_each_code_has_its_reason(code: int, reason: str) -> None:
     assert "{" not in error.message
 
 
-def test_silence_is_told_from_refusal_by_the_time_it_takes() -> None:
-    """libkrb5 has the same code for a refused connection and a silent KDC."""
+def test_elapsed_time_distinguishes_a_silent_kdc_from_a_refused_connection() -> None:
+    """libkrb5 returns the same code for both."""
     refused, silent = explained(UNREACHABLE, 0.3), explained(UNREACHABLE, 27.0)
 
     assert ("kdc_unreachable", "kdc_hung") == (refused.reason, silent.reason)
     assert "no KDC of EXAMPLE.COM answered within 27 s" == silent.message
-    # A name server that takes its time is no silent KDC.
+    # A slow name server is not a silent KDC.
     assert "kdc_unreachable" == explained(-1765328164, 10.0).reason
 
 
-def test_every_reason_of_the_table_comes_with_advice() -> None:
+def test_every_reason_in_the_table_has_advice() -> None:
     with_advice = {
         error.reason
         for code in range(-1765328384, -1765328100)

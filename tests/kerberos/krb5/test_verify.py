@@ -1,5 +1,5 @@
 """
-What is read back of a ticket, as consumers see it.
+Verifying a new ticket as its consumers will read it.
 """
 
 import gc
@@ -26,7 +26,7 @@ def reason_of(content: bytes) -> str:
     return raised(SidecarError, verify, content, AIRFLOW).reason
 
 
-def test_a_good_ticket_passes_whatever_the_case_of_its_name() -> None:
+def test_accepts_a_valid_ticket_whatever_the_case_of_its_name() -> None:
     content = ccache(tgt(NOW + 3600, name="AIRFLOW"), name="AIRFLOW")
 
     assert NOW + 3600 == verify(content, AIRFLOW).ends_at
@@ -45,21 +45,19 @@ def test_a_good_ticket_passes_whatever_the_case_of_its_name() -> None:
     ],
     ids=["empty", "no ticket", "cut", "another's", "ended", "ended by our clock", "two ends"],
 )
-def test_what_is_not_what_was_asked_for_is_refused(content: bytes) -> None:
+def test_refuses_an_unusable_or_unrequested_ticket(content: bytes) -> None:
     assert "ticket_unusable" == reason_of(content)
 
 
 @pytest.fixture
 def break_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """
-    From now on krb5.conf is no krb5.conf.
-    """
+    """A function that makes libkrb5 read an invalid krb5.conf."""
     config = tmp_path / "krb5.conf"
     config.write_text("[libdefaults")
     return lambda: monkeypatch.setenv("KRB5_CONFIG", str(config))
 
 
-def test_what_only_gssapi_refuses_is_refused(break_config: Callable[[], None]) -> None:
+def test_refuses_a_ticket_that_only_gssapi_rejects(break_config: Callable[[], None]) -> None:
     break_config()
 
     error = raised(SidecarError, verify, ccache(tgt(NOW + 3600)), AIRFLOW)
@@ -68,12 +66,10 @@ def test_what_only_gssapi_refuses_is_refused(break_config: Callable[[], None]) -
     assert "gssapi" in error.message
 
 
-def test_an_error_keeps_nothing_that_gssapi_must_let_go(
+def test_an_error_holds_no_gssapi_objects(
     break_config: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    It cannot while krb5.conf is broken, and would say so on standard error.
-    """
+    """gssapi cannot release them while krb5.conf is broken, and would report that on stderr."""
     said: list[object] = []
     monkeypatch.setattr("sys.unraisablehook", said.append)
     error = raised(SidecarError, verify, ccache(tgt(NOW)), AIRFLOW)
@@ -84,14 +80,14 @@ def test_an_error_keeps_nothing_that_gssapi_must_let_go(
     assert [] == said
 
 
-def test_one_that_has_ended_because_the_clocks_differ_says_so() -> None:
+def test_reports_clock_skew_if_a_ticket_has_expired_because_of_it() -> None:
     assert "clock_skew" == reason_of(ccache(tgt(NOW + 100), offset_seconds=600))
 
 
-def test_a_default_keytab_does_not_make_it_ask_a_kdc(
+def test_verification_asks_no_kdc_even_with_a_default_keytab(
     kdc: Kdc, keytab: Path, krb5_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As gssapi does with a ticket that ends within half a minute."""
+    """gssapi would request a new ticket, because this one ends within 30 seconds."""
     monkeypatch.setenv("KRB5_CLIENT_KTNAME", f"FILE:{keytab}")
     before = kdc.requests()
 

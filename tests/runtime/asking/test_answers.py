@@ -1,4 +1,4 @@
-"""Requests for revisions that cannot be fetched."""
+"""The answers to requests for revisions that cannot be fetched."""
 
 import os
 from pathlib import Path
@@ -14,8 +14,8 @@ from tests.runtime.recording import Log
 ONE, OTHER = "1" * 40, "2" * 40
 
 
-def test_what_took_a_whole_cycle_does_not_take_the_next_one_too() -> None:
-    """The waiting consumer learns the reason, and the next cycle fetches the other revisions."""
+def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next() -> None:
+    """The consumer gets the reason, and the next cycle fetches the other revisions."""
     asked = Asked()
     answers = Answers("/dags", AskMetrics(Metrics("s3-sync", "1", "2")), asked)
     for revision in (ONE, OTHER):
@@ -31,7 +31,7 @@ def test_what_took_a_whole_cycle_does_not_take_the_next_one_too() -> None:
 
 
 def test_a_store_without_sockets_is_reported_once(tmp_path: Path, log: Log) -> None:
-    """Every cycle tries again to create a missing socket."""
+    """Every cycle retries to create a missing socket."""
     answers = Answers("/dags", AskMetrics(Metrics("s3-sync", "1", "2")), Asked())
 
     def warnings_of_three_cycles(store: str) -> int:

@@ -1,4 +1,4 @@
-"""The answers on the socket of a volume, to valid and invalid requests."""
+"""The answers of a volume's socket to valid and invalid requests."""
 
 import os
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ HOSTILE = [
 
 
 class Volume:
-    """A folder with a socket; ``asked`` are the requests for missing revisions."""
+    """A folder with a socket; `asked` lists the requested revisions that are missing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ def volume(tmp_path: Path) -> Iterator[Volume]:
     os.close(volume.store)
 
 
-def test_each_answer_says_whether_to_ask_again(volume: Volume) -> None:
+def test_answers_with_a_status_code_for_each_state(volume: Volume) -> None:
     with closing(volume.begin()):
         answers = [ask(volume.folder, f"/revisions/{name}") for name in (THERE, *ANSWERS)]
 
@@ -71,7 +71,7 @@ def test_each_answer_says_whether_to_ask_again(volume: Volume) -> None:
     assert [*ANSWERS] == volume.asked
 
 
-def test_what_is_no_id_is_not_looked_for(volume: Volume) -> None:
+def test_refuses_invalid_paths_and_requests_no_revision(volume: Volume) -> None:
     with closing(volume.begin()):
         answers = {question: ask(volume.folder, question)[0] for question in HOSTILE}
         assert 405 == ask(volume.folder, f"/revisions/{THERE}", "DELETE")[0]

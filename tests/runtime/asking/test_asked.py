@@ -1,4 +1,4 @@
-"""Requested revisions: each once, a limited number at a time; and how long a failure is kept."""
+"""The pending revisions, limited in number, and the failures that are remembered."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def asked(clock: Clock) -> Asked:
     return Asked(clock)
 
 
-def test_each_is_asked_for_once_first_come_first(asked: Asked) -> None:
+def test_each_revision_is_pending_once_in_the_order_of_requests(asked: Asked) -> None:
     woken: list[None] = []
     asked.wake = lambda: woken.append(None)
 
@@ -24,7 +24,7 @@ def test_each_is_asked_for_once_first_come_first(asked: Asked) -> None:
     assert 2 == len(woken)
 
 
-def test_what_is_brought_is_forgotten_and_can_be_asked_for_again(asked: Asked) -> None:
+def test_a_fetched_revision_can_be_requested_again(asked: Asked) -> None:
     asked.ask("a")
     asked.settle("a")
 
@@ -32,7 +32,7 @@ def test_what_is_brought_is_forgotten_and_can_be_asked_for_again(asked: Asked) -
     assert asked.ask("a") is None and ["a"] == asked.waiting()
 
 
-def test_a_failure_is_the_answer_for_a_while(asked: Asked, clock: Clock) -> None:
+def test_a_failure_is_returned_until_it_expires(asked: Asked, clock: Clock) -> None:
     asked.ask("a")
     asked.settle("a", FAILURE)
     clock.seconds += FAILED_SECONDS - 0.1
@@ -43,8 +43,8 @@ def test_a_failure_is_the_answer_for_a_while(asked: Asked, clock: Clock) -> None
     assert asked.ask("a") is None and ["a"] == asked.waiting()
 
 
-def test_who_asks_for_everything_gets_so_much_and_no_more(asked: Asked) -> None:
-    """Neither memory nor requests to the source grow with the number of requests."""
+def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) -> None:
+    """Otherwise memory and requests to the source would grow with the requests of consumers."""
     for number in range(MOST):
         assert asked.ask(str(number)) is None
 
@@ -56,17 +56,17 @@ def test_who_asks_for_everything_gets_so_much_and_no_more(asked: Asked) -> None:
     assert asked.ask("one more") is None
 
 
-def test_what_failed_takes_no_place_from_what_is_waited_for(asked: Asked) -> None:
+def test_failures_do_not_count_toward_the_limit_of_pending_revisions(asked: Asked) -> None:
     for number in range(2 * MOST):
         assert asked.ask(str(number)) is None
         asked.settle(str(number), FAILURE)
 
     assert asked.ask("one more") is None
     assert FAILURE is asked.ask(str(2 * MOST - 1))
-    assert asked.ask("0") is None  # forgotten: as many failures are remembered as there are places
+    assert asked.ask("0") is None  # forgotten: only the last MOST failures are remembered
 
 
-def test_an_outage_is_the_answer_and_what_was_asked_for_before_comes_at_its_end(
+def test_refuses_requests_during_an_outage_and_keeps_earlier_ones_pending(
     asked: Asked,
 ) -> None:
     woken: list[None] = []

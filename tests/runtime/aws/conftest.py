@@ -1,5 +1,5 @@
 """
-The fixtures of these tests.
+Fixtures for the tests of AWS credentials.
 """
 
 from pathlib import Path

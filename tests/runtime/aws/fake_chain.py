@@ -1,5 +1,5 @@
 """
-A program that replaces the interpreter which runs the credential chain.
+A program that replaces the interpreter that runs the credential chain.
 """
 
 from typing import Any
@@ -25,9 +25,7 @@ CONFIG = {
 
 
 class FakeChain(FakeChild):
-    """
-    A chain that returns what the test sets.
-    """
+    """A credential chain that gives the answer that the test sets."""
 
     def finds(self, **changes: Any) -> None:
         self.says({"credentials": FOUND | changes, **CONFIG})

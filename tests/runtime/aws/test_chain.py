@@ -1,7 +1,5 @@
 """
-The child's classification of botocore's errors.
-
-The child's answers are tested with the real child in `test_credentials.py`.
+How the child classifies botocore's errors; `test_credentials.py` tests its answers.
 """
 
 import pytest
@@ -41,6 +39,6 @@ def said_by_sts(code: str) -> exceptions.ClientError:
     ],
     ids=str,
 )
-def test_errors_of_botocore_have_a_reason_with_advice(error: Exception, reason: str) -> None:
+def test_botocore_errors_have_a_reason_with_advice(error: Exception, reason: str) -> None:
     assert reason == classify(error)
     assert ADVICE[reason]

@@ -1,7 +1,7 @@
 """
-The credentials of a process: fetched, kept, forgotten.
+How a process fetches, keeps and forgets its credentials.
 
-Some tests ask the real child; the others replace the interpreter with a program of their own.
+Some tests run the real child; the others replace the interpreter with a fake.
 """
 
 import json
@@ -52,9 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def chain(child: FakeChain, clock: Clock, fence: Fence) -> Chain:
-    """
-    Provide a chain whose credentials expire in an hour.
-    """
+    """A chain whose credentials expire in an hour."""
     child.finds(expires_at=clock.seconds + 3600)
     chain = Chain()
     chain.current(fence)
@@ -63,9 +61,7 @@ def chain(child: FakeChain, clock: Clock, fence: Fence) -> Chain:
 
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """
-    Set the variables that the real child will see.
-    """
+    """A function that sets environment variables for the real child."""
 
     def set_all(**variables: str) -> None:
         for name, value in variables.items():
@@ -74,15 +70,13 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_all
 
 
-# --- the real child
+# --- with the real child
 
 
 def test_reads_the_environment(
     environ: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fence: Fence
 ) -> None:
-    """
-    Neither the working directory nor PYTHONPATH affects the process that holds secrets.
-    """
+    """The process holds secrets: neither its working directory nor PYTHONPATH may affect it."""
     (tmp_path / "botocore.py").write_text("raise SystemExit('hijacked')")
     (tmp_path / "json.py").write_text("raise SystemExit('hijacked')")
     monkeypatch.chdir(tmp_path)
@@ -106,7 +100,7 @@ def test_reads_the_environment(
     assert config.ca_fallback is not None and Path(config.ca_fallback).exists()
 
 
-def test_an_anonymous_reader_has_a_configuration_and_looks_for_no_credentials(
+def test_an_anonymous_reader_reads_the_configuration_but_no_credentials(
     environ: Callable[..., None], tmp_path: Path, fence: Fence
 ) -> None:
     asked = tmp_path / "asked"
@@ -124,7 +118,9 @@ def test_an_anonymous_reader_has_a_configuration_and_looks_for_no_credentials(
     assert not asked.exists()
 
 
-def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Path) -> None:
+def test_reads_profiles_and_credential_processes(
+    environ: Callable[..., None], tmp_path: Path
+) -> None:
     answer = {
         "Version": 1,
         "AccessKeyId": "AKIDPROCESS",
@@ -160,7 +156,7 @@ def test_reads_profiles_and_processes(environ: Callable[..., None], tmp_path: Pa
     ],
     ids=["none", "half", "profile"],
 )
-def test_credentials_that_are_missing(
+def test_reports_missing_credentials(
     environ: Callable[..., None], variables: dict[str, str], said: str
 ) -> None:
     environ(**variables)
@@ -172,10 +168,10 @@ def test_credentials_that_are_missing(
 
 
 @pytest.mark.parametrize("name", ["AccessKeyId", "SessionToken"])
-def test_what_goes_to_sts_is_not_shown_where_no_header_can_carry_it(
+def test_does_not_show_credentials_that_are_invalid_in_a_header_to_sts(
     environ: Callable[..., None], tmp_path: Path, name: str
 ) -> None:
-    """http.client quotes the header that it refuses."""
+    """The error of http.client quotes the header that it refuses."""
     keys = {"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "x", "SessionToken": "y"}
     (tmp_path / "answer").write_text(json.dumps(keys | {name: "s3cr3t\n"}))
     (tmp_path / "config").write_text(
@@ -187,7 +183,7 @@ def test_what_goes_to_sts_is_not_shown_where_no_header_can_carry_it(
     assert "credentials_invalid" == error_of(Chain()).reason
 
 
-def test_the_child_and_what_it_started_die_with_the_fence(
+def test_revoking_the_fence_kills_the_child_and_its_children(
     environ: Callable[..., None], tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "pid"
@@ -214,10 +210,10 @@ def test_the_child_and_what_it_started_die_with_the_fence(
     wait_until(lambda: not is_alive(int(pid_file.read_text())), "the credential process is dead")
 
 
-# --- kept and fetched again
+# --- refresh
 
 
-def test_credentials_without_an_end_are_fetched_once(
+def test_credentials_that_do_not_expire_are_fetched_once(
     child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     child.finds()
@@ -232,7 +228,7 @@ def test_credentials_without_an_end_are_fetched_once(
     assert ["-I -m sidecar_runtime.aws.chain"] == child.calls
 
 
-def test_the_next_ones_are_fetched_before_the_end(
+def test_credentials_are_refreshed_before_they_expire(
     chain: Chain, child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     clock.seconds += 3600 - REFRESH_BEFORE_SECONDS - 1
@@ -244,7 +240,7 @@ def test_the_next_ones_are_fetched_before_the_end(
     assert 2 == len(child.calls)
 
 
-def test_short_lived_ones_are_not_fetched_in_every_cycle(
+def test_short_lived_credentials_are_not_fetched_in_every_cycle(
     child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     child.finds(expires_at=clock.seconds + 600)
@@ -260,7 +256,7 @@ def test_short_lived_ones_are_not_fetched_in_every_cycle(
     assert 2 == len(child.calls)
 
 
-def test_valid_ones_are_kept_while_a_refresh_fails(
+def test_valid_credentials_are_kept_while_a_refresh_fails(
     chain: Chain, child: FakeChain, clock: Clock, fence: Fence, log: Log
 ) -> None:
     child.fails()
@@ -278,7 +274,7 @@ def test_valid_ones_are_kept_while_a_refresh_fails(
     assert 3 == len(child.calls)
 
 
-def test_those_that_have_ended_are_not_kept(
+def test_expired_credentials_are_not_kept(
     chain: Chain, child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     child.fails()
@@ -289,7 +285,7 @@ def test_those_that_have_ended_are_not_kept(
     assert "LATER" == chain.current(fence)[0].access_key
 
 
-def test_invalid_successors_do_not_replace_valid_ones(
+def test_invalid_credentials_do_not_replace_valid_ones(
     chain: Chain, child: FakeChain, clock: Clock, fence: Fence
 ) -> None:
     clock.seconds += 3600 - REFRESH_BEFORE_SECONDS
@@ -298,7 +294,7 @@ def test_invalid_successors_do_not_replace_valid_ones(
     assert "AKID" == chain.current(fence)[0].access_key
 
 
-# --- a child that fails
+# --- failures of the child
 
 
 @pytest.mark.parametrize(
@@ -319,7 +315,7 @@ def test_invalid_successors_do_not_replace_valid_ones(
         *((value, "a control character") for value in ("s3\0cr3t", "s3cr3t\x7f")),
     ],
 )
-def test_what_no_header_can_carry_is_named_and_not_shown(
+def test_credentials_invalid_in_a_header_are_described_but_not_shown(
     child: FakeChain, name: str, variable: str, value: str, flaw: str
 ) -> None:
     child.finds(**{name: value})
@@ -333,7 +329,7 @@ def test_what_no_header_can_carry_is_named_and_not_shown(
     assert f"the {name} from custom-process contains {flaw}" == error.message
 
 
-def test_the_reason_of_the_child_is_passed_on(child: FakeChain) -> None:
+def test_passes_on_the_reason_from_the_child(child: FakeChain) -> None:
     child.says({"error": {"reason": "credentials_denied", "message": "not your role"}})
 
     error = error_of(Chain())
@@ -342,10 +338,8 @@ def test_the_reason_of_the_child_is_passed_on(child: FakeChain) -> None:
 
 
 @pytest.mark.parametrize("wait", ["sleep 60", "sleep 60 & sleep 60", "trap '' TERM; sleep 60"])
-def test_a_silent_child_is_not_waited_for(child: FakeChain, wait: str) -> None:
-    """
-    Nor what it started, which holds the pipe open.
-    """
+def test_gives_up_on_a_silent_child_at_the_deadline(child: FakeChain, wait: str) -> None:
+    """A process that the child has started may hold the pipe open."""
     child.does(wait)
 
     error = error_of(Chain(fetch_seconds=0.2))
@@ -363,7 +357,9 @@ def test_a_silent_child_is_not_waited_for(child: FakeChain, wait: str) -> None:
     ],
     ids=["traceback", "nothing", "half", "bytes"],
 )
-def test_a_child_that_crashes_is_quoted(child: FakeChain, lines: list[str], said: str) -> None:
+def test_the_error_quotes_the_last_line_of_a_crashed_child(
+    child: FakeChain, lines: list[str], said: str
+) -> None:
     child.does(*lines)
 
     error = error_of(Chain())
@@ -372,21 +368,21 @@ def test_a_child_that_crashes_is_quoted(child: FakeChain, lines: list[str], said
     assert said in error.message
 
 
-def test_a_child_that_cannot_be_started(child: FakeChain) -> None:
+def test_reports_a_child_that_cannot_be_started(child: FakeChain) -> None:
     error = error_of(Chain())
 
     assert "credentials_unavailable" == error.reason
     assert "cannot start the credential chain: No such file or directory" == error.message
 
 
-def test_under_a_revoked_fence_nothing_is_fetched(child: FakeChain, revoked: Fence) -> None:
+def test_fetches_nothing_under_a_revoked_fence(child: FakeChain, revoked: Fence) -> None:
     child.finds()
 
     with pytest.raises(CycleAbandoned):
         Chain().current(revoked)
 
 
-def test_no_child_leaves_anything_behind(child: FakeChain, fence: Fence) -> None:
+def test_fetches_leave_no_pipes_open(child: FakeChain, fence: Fence) -> None:
     child.finds()
     chain = Chain()
     chain.current(fence)
@@ -399,10 +395,10 @@ def test_no_child_leaves_anything_behind(child: FakeChain, fence: Fence) -> None
     assert before == held("pipe:")
 
 
-# --- who we are
+# --- identity
 
 
-def test_the_identity_is_asked_for_once(child: FakeChain, fence: Fence) -> None:
+def test_the_identity_is_requested_once(child: FakeChain, fence: Fence) -> None:
     child.says({"arn": "arn:aws:iam::123456789012:role/dags"})
     chain = Chain()
 
@@ -410,7 +406,7 @@ def test_the_identity_is_asked_for_once(child: FakeChain, fence: Fence) -> None:
     assert ["-I -m sidecar_runtime.aws.chain whoami"] == child.calls
 
 
-def test_an_identity_that_sts_does_not_tell_is_not_asked_for_again(
+def test_an_identity_that_sts_does_not_return_is_not_requested_again(
     child: FakeChain, fence: Fence
 ) -> None:
     child.fails()
@@ -420,7 +416,7 @@ def test_an_identity_that_sts_does_not_tell_is_not_asked_for_again(
     assert 1 == len(child.calls)
 
 
-def test_other_credentials_may_have_another_identity(child: FakeChain, fence: Fence) -> None:
+def test_new_credentials_reset_the_identity(child: FakeChain, fence: Fence) -> None:
     chain = Chain()
     child.says({"arn": "arn:one"})
     chain.identity(fence)
@@ -431,7 +427,7 @@ def test_other_credentials_may_have_another_identity(child: FakeChain, fence: Fe
     assert "arn:two" == chain.identity(fence)
 
 
-def test_a_secret_is_never_shown() -> None:
+def test_repr_shows_no_secrets() -> None:
     shown = repr(Credentials("AKID", "s3cr3t", "t0ken"))
 
     assert "AKID" in shown

@@ -1,5 +1,5 @@
 """
-The start of the credential chain before the imports.
+The early start of the credential chain, before the imports.
 """
 
 import json
@@ -33,16 +33,18 @@ def nothing_is_left() -> Iterator[None]:
 
 
 def has_answered() -> None:
-    """Wait until the child that was started early has ended; it is not reaped."""
+    """Wait until the child that was started early has ended, without reaping it."""
     assert early._asked is not None
     os.waitid(os.P_PID, early._asked[1].pid, os.WEXITED | os.WNOWAIT)
 
 
-def test_the_first_answer_is_that_of_the_question_before(child: FakeChain, fence: Fence) -> None:
+def test_the_first_use_takes_the_answer_that_was_started_early(
+    child: FakeChain, fence: Fence
+) -> None:
     child.finds()
     early.ask(is_anonymous=False)
     has_answered()
-    child.fails()  # whoever asks now
+    child.fails()  # a child that is started from now on
     chain = Chain()
 
     assert "AKID" == chain.current(fence)[0].access_key
@@ -52,7 +54,7 @@ def test_the_first_answer_is_that_of_the_question_before(child: FakeChain, fence
     assert 2 == len(child.calls)
 
 
-def test_an_anonymous_reader_gets_its_configuration(child: FakeChain, fence: Fence) -> None:
+def test_an_anonymous_reader_takes_the_early_answer(child: FakeChain, fence: Fence) -> None:
     child.says({"credentials": None, **CONFIG})
     early.ask(is_anonymous=True)
 
@@ -60,7 +62,7 @@ def test_an_anonymous_reader_gets_its_configuration(child: FakeChain, fence: Fen
     assert ["-I -m sidecar_runtime.aws.chain anonymous"] == child.calls
 
 
-def test_the_answer_to_another_question_is_not_taken(child: FakeChain, fence: Fence) -> None:
+def test_does_not_take_the_answer_to_a_different_command(child: FakeChain, fence: Fence) -> None:
     child.does("exec sleep 600")
     early.ask(is_anonymous=True)
     child.finds()
@@ -68,10 +70,10 @@ def test_the_answer_to_another_question_is_not_taken(child: FakeChain, fence: Fe
     assert "AKID" == Chain().current(fence)[0].access_key
 
 
-def test_an_answer_that_nobody_wanted_for_long_is_not_taken(
+def test_does_not_take_an_answer_that_is_too_old(
     child: FakeChain, fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its credentials may have expired: a daemon may have waited for the lock of its target."""
+    """A daemon may have waited for the lock of its target until the credentials expired."""
     child.fails()
     early.ask(is_anonymous=False)
     has_answered()
@@ -82,7 +84,9 @@ def test_an_answer_that_nobody_wanted_for_long_is_not_taken(
     assert "AKID" == Chain().current(fence)[0].access_key
 
 
-def test_what_an_abandoned_cycle_did_not_take_is_ended(child: FakeChain, tmp_path: Path) -> None:
+def test_drop_kills_a_process_that_an_abandoned_cycle_did_not_take(
+    child: FakeChain, tmp_path: Path
+) -> None:
     fence = Fence()
     child.does(f"echo $$ > {tmp_path}/pid", "exec sleep 600")
     early.ask(is_anonymous=False)
@@ -94,9 +98,7 @@ def test_what_an_abandoned_cycle_did_not_take_is_ended(child: FakeChain, tmp_pat
     assert not is_alive(pid)
 
 
-def test_where_no_process_can_be_started_whoever_wants_the_answer_says_so(
-    child: FakeChain, fence: Fence
-) -> None:
+def test_a_failed_early_start_is_reported_at_first_use(child: FakeChain, fence: Fence) -> None:
     early.ask(is_anonymous=False)
 
     error = raised(CredentialsError, Chain().current, fence)
@@ -129,14 +131,14 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_whatever_ends_the_process_ends_what_it_has_asked(tmp_path: Path, end: str) -> None:
+def test_every_end_of_the_process_kills_its_early_child(tmp_path: Path, end: str) -> None:
     program = tmp_path / "python"
     script(program, f"echo $$ > {program}.new\nmv {program}.new {program}.pid\nexec sleep 600")
 
     subprocess.run([sys.executable, "-c", PROGRAM + ENDS[end], program], timeout=60, check=False)
 
     asked = pid_in(tmp_path / "python.pid")
-    # A process that was killed is there a moment longer.
+    # A killed process exists a moment longer.
     wait_until(lambda: not is_alive(asked), "what it has asked ends", 10)
 
 
@@ -167,7 +169,7 @@ __main__.main()
         (["--help"], "", None),
     ],
 )
-def test_s3_sync_asks_before_its_imports_where_it_will_want_the_answer(
+def test_s3_sync_starts_the_chain_before_its_imports_if_it_needs_it(
     arguments: list[str], access: str, asked: list[str] | None
 ) -> None:
     done = subprocess.run(

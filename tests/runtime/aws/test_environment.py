@@ -1,5 +1,5 @@
 """
-The AWS configuration from the environment alone, compared with botocore's.
+The AWS configuration that the environment alone determines, compared with botocore's.
 """
 
 import os
@@ -46,7 +46,9 @@ def given(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> None:
     ],
     ids=" ".join,
 )
-def test_it_says_what_botocore_would(monkeypatch: pytest.MonkeyPatch, more: dict[str, str]) -> None:
+def test_gives_the_same_answer_as_botocore(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
+) -> None:
     given(monkeypatch, KEYS | more)
     wanted = chain.resolve(botocore.session.Session())
 
@@ -57,8 +59,8 @@ def test_it_says_what_botocore_would(monkeypatch: pytest.MonkeyPatch, more: dict
     assert wanted == found
 
 
-def test_the_newer_name_of_the_region_goes_first() -> None:
-    """As in :func:`chain.answer` for botocore, which reads only the older name."""
+def test_aws_region_takes_precedence_over_aws_default_region() -> None:
+    """botocore reads only the older name; :func:`chain.answer` adds the newer one."""
     found = answer({**KEYS, "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"})
     assert found and "eu-west-1" == found["region"]
 
@@ -77,17 +79,19 @@ def test_the_newer_name_of_the_region_goes_first() -> None:
     ],
     ids=" ".join,
 )
-def test_what_it_does_not_know_is_for_botocore(environ: dict[str, str]) -> None:
+def test_returns_no_answer_if_only_botocore_can_tell(environ: dict[str, str]) -> None:
     assert answer(environ) is None
 
 
-def test_with_a_profile_botocore_is_asked(home: Path) -> None:
+def test_returns_no_answer_if_the_home_folder_contains_aws_files(home: Path) -> None:
     assert answer(KEYS)
     (home / ".aws").mkdir()
     assert answer(KEYS) is None
 
 
-def test_no_process_is_started_for_it(monkeypatch: pytest.MonkeyPatch, child: FakeChain) -> None:
+def test_keys_in_the_environment_start_no_process(
+    monkeypatch: pytest.MonkeyPatch, child: FakeChain
+) -> None:
     child.fails()
     given(monkeypatch, KEYS)
 

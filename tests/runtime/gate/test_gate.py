@@ -1,5 +1,5 @@
 """
-The gate with real programs: accepted and refused revisions, one verdict for each.
+The gate with real programs: accepted, refused and undecided revisions.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from tests.support.raising import raised
 
 
 @pytest.mark.parametrize("script", ["", "exit 0", "echo a.py:1: a warning; exit 0", "true >&2"])
-def test_exit_code_0_accepts_whatever_it_says(knock: Knock, log: Log, script: str) -> None:
+def test_exit_code_0_accepts_regardless_of_the_output(knock: Knock, log: Log, script: str) -> None:
     door = knock(script)
     (door.folder / "a.py").write_text("x")
 
@@ -36,7 +36,7 @@ def test_exit_code_0_accepts_whatever_it_says(knock: Knock, log: Log, script: st
     assert log.events("revision_refused") == []
 
 
-def test_a_command_gets_the_folder_the_revision_and_the_changed_paths(knock: Knock) -> None:
+def test_a_command_receives_folder_revision_and_changed_paths(knock: Knock) -> None:
     door = knock('pwd; echo "$GATE_FOLDER $GATE_REVISION"; od -An -c; exit 1')
     paths = ["a b.py", "d/new\nline.txt", "ü"]
     refused: list[str] = []
@@ -58,7 +58,7 @@ def test_a_command_gets_the_folder_the_revision_and_the_changed_paths(knock: Kno
     )
 
 
-def test_a_command_gets_no_variable_that_is_not_named(
+def test_a_command_inherits_only_known_and_named_variables(
     knock: Knock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AIRFLOW_HOME", "GITSYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "TZ"):
@@ -89,7 +89,7 @@ def test_a_command_writes_no_bytecode(knock: Knock) -> None:
     assert ["a.py"] == os.listdir(door.folder)
 
 
-def test_no_shell_is_between(knock: Knock, tmp_path: Path) -> None:
+def test_a_command_runs_without_a_shell(knock: Knock, tmp_path: Path) -> None:
     door = knock()
     door.gate._check = command_check(command_line(f"{sys.executable} -c 'exit(\"$HOME; exit 0\")'"))
 
@@ -99,7 +99,7 @@ def test_no_shell_is_between(knock: Knock, tmp_path: Path) -> None:
 # --- refusing
 
 
-def test_a_refused_revision_is_named_in_log_metric_error_and_facts(knock: Knock, log: Log) -> None:
+def test_a_refusal_is_reported_in_log_metrics_error_and_facts(knock: Knock, log: Log) -> None:
     says = "d/a.py:12: it is broken", "d/b.py:3:7: this too", "d/b.py:9: and this"
     door = knock("; ".join(f"echo '{line}'" for line in says) + "; exit 1")
     (door.folder / "d").mkdir()
@@ -134,14 +134,14 @@ def test_a_refused_revision_is_named_in_log_metric_error_and_facts(knock: Knock,
     assert (0, 1, 1) == (door.checks("accepted"), door.checks("refused"), door.refused)
 
 
-def test_one_problem_has_no_more(knock: Knock) -> None:
+def test_a_single_problem_is_reported_without_a_count(knock: Knock) -> None:
     refused = knock("echo it is broken; exit 1").judge()
 
     assert refused is not None
     assert "the gate refuses revision r1: it is broken" == refused.message
 
 
-def test_many_problems_are_counted_and_the_first_ones_named(knock: Knock, log: Log) -> None:
+def test_many_problems_are_counted_and_the_first_ones_listed(knock: Knock, log: Log) -> None:
     count = NAMED_FINDINGS + 10
     door = knock(f"for i in $(seq {count}); do echo $i.py:1: what; done; exit 1")
     for number in range(1, count + 1):
@@ -155,12 +155,10 @@ def test_many_problems_are_counted_and_the_first_ones_named(knock: Knock, log: L
     assert NAMED_FINDINGS == len(log.events("revision_refused")[0]["problems"])
 
 
-# --- it cannot be started
+# --- not started
 
 
-def test_a_command_that_cannot_be_started_is_a_failure_and_no_verdict(
-    knock: Knock, tmp_path: Path
-) -> None:
+def test_a_command_that_cannot_be_started_is_undecided(knock: Knock, tmp_path: Path) -> None:
     program = tmp_path / "check"
     door = knock()
     door.gate._check = command_check((str(program),))
@@ -183,14 +181,14 @@ def test_a_command_that_cannot_be_started_is_a_failure_and_no_verdict(
     assert (1, 0) == (door.checks("accepted"), door.checks("refused"))
 
 
-def test_a_folder_that_is_gone_is_a_failure_and_no_verdict(knock: Knock) -> None:
+def test_a_missing_folder_is_undecided(knock: Knock) -> None:
     door = knock("exit 0")
     door.folder.rmdir()
 
     assert "gate_undecided" == raised(Undecided, door.judge).reason
 
 
-# --- each revision once, but for what may be the command's own failure
+# --- one verdict for each revision, except if the command itself may have failed
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -206,10 +204,10 @@ def test_a_verdict_is_remembered(knock: Knock, tmp_path: Path, log: Log, code: i
 
 
 @pytest.mark.parametrize("said", ["Segfault in my linter", "a.py:1: MemoryError"])
-def test_a_commands_refusal_is_looked_at_again_less_and_less_often(
+def test_a_commands_refusal_is_checked_again_with_backoff(
     knock: Knock, tmp_path: Path, log: Log, said: str
 ) -> None:
-    """It may be the command that failed, also in the middle of a file: its code is the same."""
+    """The command itself may have failed: its exit code is that of a refusal."""
     door = knock(f"test -e {tmp_path}/fixed || {{ echo {said}; exit 1; }}")
     (door.folder / "a.py").write_text("x")
     asked = []
@@ -230,7 +228,7 @@ def test_a_commands_refusal_is_looked_at_again_less_and_less_often(
     assert not door.gate.is_due("r1")
 
 
-def test_what_does_not_compile_is_refused_until_a_person_asks(knock: Knock, log: Log) -> None:
+def test_a_syntax_refusal_is_final_until_a_check_is_requested(knock: Knock, log: Log) -> None:
     door = knock(grammar=NEWEST)
     source = door.folder / "a.py"
     source.write_text("def 1")
@@ -246,10 +244,10 @@ def test_what_does_not_compile_is_refused_until_a_person_asks(knock: Knock, log:
     door.gate.ask_again()
     door.judge("r1", ["a.py"])
 
-    assert 2 == len(log.events("revision_refused"))  # it says something else now
+    assert 2 == len(log.events("revision_refused"))  # the problem has changed
 
 
-def test_no_verdict_counts_as_a_refusal_after_three_times(knock: Knock) -> None:
+def test_three_checks_without_a_verdict_count_as_a_refusal(knock: Knock) -> None:
     door = knock("kill -9 $$")
 
     silences = []
@@ -261,10 +259,8 @@ def test_no_verdict_counts_as_a_refusal_after_three_times(knock: Knock) -> None:
     assert silences[2] is not None and "signal 9" in silences[2].message
 
 
-def test_whoever_asked_again_and_got_no_verdict_is_asked_again(
-    knock: Knock, tmp_path: Path
-) -> None:
-    """SIGHUP counts until there is a verdict; here the check is killed first."""
+def test_a_requested_check_stays_due_until_there_is_a_verdict(knock: Knock, tmp_path: Path) -> None:
+    """SIGHUP requests a check until there is a verdict. Here the first check is killed."""
     mode = tmp_path / "mode"
     door = knock(f"case $(cat {mode}) in refuse) echo a.py:1: no; exit 1;; die) kill -9 $$; esac")
     (door.folder / "a.py").write_text("x")
@@ -279,7 +275,7 @@ def test_whoever_asked_again_and_got_no_verdict_is_asked_again(
     assert door.judge() is None
 
 
-def test_a_verdict_that_was_good_is_final_though_a_person_asks(knock: Knock) -> None:
+def test_an_acceptance_is_final_even_if_a_check_was_requested(knock: Knock) -> None:
     door = knock("exit 0")
     door.gate.ask_again()
 
@@ -299,7 +295,7 @@ def test_the_gauge_follows_the_newest_revision(knock: Knock) -> None:
     assert (1, 1) == (door.checks("accepted"), door.checks("refused"))
 
 
-def test_verdicts_are_remembered_up_to_a_bound_the_oldest_goes_first(knock: Knock) -> None:
+def test_forgets_the_oldest_verdict_beyond_the_limit(knock: Knock) -> None:
     door = knock("exit 0")
     for number in range(VERDICTS + 1):
         door.judge(f"r{number}")
@@ -311,4 +307,4 @@ def test_verdicts_are_remembered_up_to_a_bound_the_oldest_goes_first(knock: Knoc
     assert judged == door.checks("accepted")
     door.judge("r0")
     assert judged + 1 == door.checks("accepted")
-    assert 100 == VERDICTS  # of a bucket that goes to and fro
+    assert 100 == VERDICTS  # enough for a bucket that alternates between revisions

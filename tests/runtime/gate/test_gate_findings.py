@@ -1,5 +1,5 @@
 """
-The gate's findings in a command's output: path, line and problem.
+The findings that the gate reads from the output of a command: path, line and problem.
 """
 
 import shlex
@@ -14,9 +14,7 @@ from tests.runtime.door import Knock
 
 
 def said_by(knock: Knock, text: str, *files: str, code: int = 1) -> list[tuple[Any, ...]]:
-    """
-    Return the findings of a command that prints a text and refuses, in a folder with these files.
-    """
+    """Return the findings in the text of a command that refuses a folder with these files."""
     door = knock(f"cat text; exit {code}")
     for path in ("text", *files):
         (door.folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +34,7 @@ def said_by(knock: Knock, text: str, *files: str, code: int = 1) -> list[tuple[A
         "d/a.py:12: what\r",
     ],
 )
-def test_a_place_is_path_line_and_problem(knock: Knock, line: str) -> None:
+def test_finds_path_line_and_problem(knock: Knock, line: str) -> None:
     assert [("d/a.py", 12, "what")] == said_by(knock, f"checking\n{line}\ndone\n", "d/a.py")
 
 
@@ -57,10 +55,8 @@ def test_a_place_is_path_line_and_problem(knock: Knock, line: str) -> None:
         "a.py:12:",
     ],
 )
-def test_what_is_no_place_in_the_revision_is_not_taken_for_one(knock: Knock, line: str) -> None:
-    """
-    Log lines and libraries; the last line describes the problem.
-    """
+def test_ignores_lines_that_are_not_positions_in_the_revision(knock: Knock, line: str) -> None:
+    """Such lines are log lines or name libraries; the last line of the output is the problem."""
     expected = ("", None, "the end of it")
 
     assert [expected] == said_by(knock, f"{line}\nthe end of it\n\n  \n", "d/a.py", "a.py")
@@ -92,7 +88,7 @@ BOTH = ["d/a.py", "b.py"]
             ["a.py", "b.py"],
             [("b.py", 9, "one"), ("a.py", 1, "two"), ("b.py", 9, "one")],
         ),
-        # If a library raises, the line that called it is the one to fix.
+        # If a library raises, the calling line in the revision is the one to fix.
         (TRACEBACK, BOTH, [("b.py", 2, "KeyError: 'x'")]),
         (TRACEBACK, [], [("", None, "KeyError: 'x'")]),
         (TRACEBACK + "b.py:1: what\n", BOTH, [("b.py", 1, "what")]),
@@ -111,13 +107,13 @@ BOTH = ["d/a.py", "b.py"]
         "of a long text the end is kept",
     ],
 )
-def test_a_text_tells_its_places(
+def test_finds_the_positions_in_a_text(
     knock: Knock, text: str, files: list[str], expected: list[tuple[str, int | None, str]]
 ) -> None:
     assert expected == said_by(knock, text, *files)
 
 
-def test_a_syntax_error_of_python_leads_to_its_line(knock: Knock) -> None:
+def test_finds_the_line_of_a_python_syntax_error(knock: Knock) -> None:
     door = knock(f"{shlex.quote(sys.executable)} broken.py")
     (door.folder / "broken.py").write_text("x = 1\nx = = 2\n")
 
@@ -125,15 +121,15 @@ def test_a_syntax_error_of_python_leads_to_its_line(knock: Knock) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n\n  \n"])
-def test_who_says_nothing_is_named_by_its_exit_code(knock: Knock, text: str) -> None:
+def test_reports_the_exit_code_of_a_command_without_output(knock: Knock, text: str) -> None:
     assert [("", None, "the command ended with exit code 7")] == said_by(knock, text, code=7)
 
 
-def test_errors_are_heard_as_output_is(knock: Knock) -> None:
+def test_reads_findings_from_standard_error(knock: Knock) -> None:
     assert [Finding("", None, "on stderr")] == knock("echo on stderr >&2; exit 1").findings()
 
 
-def test_bytes_that_are_no_text_are_shown_as_well_as_can_be(knock: Knock) -> None:
+def test_replaces_undecodable_bytes(knock: Knock) -> None:
     (finding,) = knock("printf 'a\\377b\\n'; exit 1").findings()
 
     assert "a\ufffdb" == finding.problem

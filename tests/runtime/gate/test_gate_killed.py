@@ -1,5 +1,5 @@
 """
-Checks that take too long, do not end, or are abandoned: killed with all their children.
+Checks that take too long, end without a verdict, or are abandoned.
 """
 
 import os
@@ -13,7 +13,7 @@ from tests.runtime.door import Knock
 from tests.runtime.recording import Log
 from tests.support.raising import raised
 
-# --- too slow, endless, not to be ended
+# --- no verdict
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from tests.support.raising import raised
         "trap '' TERM; sleep 600",
     ],
 )
-def test_who_takes_too_long_is_killed_and_has_not_refused(
+def test_a_check_that_takes_too_long_is_undecided_not_refused(
     knock: Knock, script: str, log: Log
 ) -> None:
     door = knock(f"echo a.py:1: what; {script}", timeout_seconds=0.5)
@@ -41,7 +41,7 @@ def test_who_takes_too_long_is_killed_and_has_not_refused(
     assert [] == log.events("revision_refused")
 
 
-def test_a_syntax_check_that_takes_too_long_names_how_many_files_it_had(knock: Knock) -> None:
+def test_the_timeout_of_a_syntax_check_reports_its_number_of_files(knock: Knock) -> None:
     door = knock(timeout_seconds=0.3)
     door.gate._check = Check(("sleep", "600"), lambda *_: [], ".py")
 
@@ -53,15 +53,15 @@ def test_a_syntax_check_that_takes_too_long_names_how_many_files_it_had(knock: K
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        ("kill -KILL $$", "signal 9"),  # the kernel, out of memory
+        ("kill -KILL $$", "signal 9"),  # as the kernel does when memory runs out
         ("kill -SEGV $$", "signal 11"),
-        ("exit 137", "exit code 137"),  # a shell whose program the kernel has killed
+        ("exit 137", "exit code 137"),  # a shell whose program was killed
         ("exit 127", "exit code 127"),
         ("exit 126", "exit code 126"),
         ("exit 75", "exit code 75"),
     ],
 )
-def test_an_end_that_is_no_answer_is_asked_again(
+def test_a_check_that_ends_without_a_verdict_is_repeated(
     knock: Knock, tmp_path: Path, end: str, said: str
 ) -> None:
     door = knock(
@@ -80,7 +80,7 @@ def test_an_end_that_is_no_answer_is_asked_again(
 # --- abandoned
 
 
-def test_an_abandoned_check_is_no_verdict(knock: Knock) -> None:
+def test_an_abandoned_check_is_not_a_verdict(knock: Knock) -> None:
     door = knock("exit 0")
     door.fence.revoke()
 
@@ -92,10 +92,8 @@ def test_an_abandoned_check_is_no_verdict(knock: Knock) -> None:
     assert (1, 0) == (door.checks("accepted"), door.checks("refused"))
 
 
-def test_a_fence_that_is_revoked_later_kills_nobody(knock: Knock) -> None:
-    """
-    By then its id may belong to another process.
-    """
+def test_revoking_the_fence_after_the_check_kills_no_process(knock: Knock) -> None:
+    """By then the id of the check may belong to another process."""
     door = knock("exit 0")
     killed: list[int] = []
     assert door.judge() is None

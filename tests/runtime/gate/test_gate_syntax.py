@@ -14,7 +14,7 @@ from tests.runtime.recording import Log
 from tests.support.raising import raised
 
 
-def test_a_file_that_does_not_compile_is_refused_with_its_line(knock: Knock, log: Log) -> None:
+def test_refuses_files_that_do_not_compile_with_their_lines(knock: Knock, log: Log) -> None:
     door = knock(grammar=NEWEST)
     (door.folder / "d").mkdir()
     (door.folder / "d/a.py").write_text("x = 1\nx = = 2\n")
@@ -29,7 +29,7 @@ def test_a_file_that_does_not_compile_is_refused_with_its_line(knock: Knock, log
     assert ("invalid syntax", 2) == (event["problem"], event["files_refused"])
 
 
-def test_only_new_and_changed_python_is_judged(knock: Knock) -> None:
+def test_judges_only_new_and_changed_python_files(knock: Knock) -> None:
     door = knock(grammar=NEWEST)
     for name in ("old.py", "a.yaml", "b.pyc", "py"):
         (door.folder / name).write_text("x = = 2\n")
@@ -38,7 +38,7 @@ def test_only_new_and_changed_python_is_judged(knock: Knock) -> None:
     assert 1 == door.checks("accepted")
 
 
-def test_where_nothing_is_to_be_judged_nothing_is_started(knock: Knock) -> None:
+def test_starts_no_check_without_changed_python_files(knock: Knock) -> None:
     door = knock()
     door.gate._check = Check(("/nowhere",), lambda *_: [], ".py")
 
@@ -46,7 +46,7 @@ def test_where_nothing_is_to_be_judged_nothing_is_started(knock: Knock) -> None:
     assert door.judge("r2") is None
 
 
-def test_the_grammar_of_the_settings_is_the_one(knock: Knock) -> None:
+def test_uses_the_configured_grammar(knock: Knock) -> None:
     for version, is_refused in (((3, 9), True), ((3, 10), False)):
         door = knock(grammar=version)
         (door.folder / "a.py").write_text("match x:\n    case 1: pass\n")
@@ -55,14 +55,14 @@ def test_the_grammar_of_the_settings_is_the_one(knock: Knock) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b.py", "new\nline.py", "ü日本.py", '"quote\\.py', "-c.py"])
-def test_names_come_back_as_they_are(knock: Knock, name: str) -> None:
+def test_unusual_file_names_are_reported_unchanged(knock: Knock, name: str) -> None:
     door = knock(grammar=NEWEST)
     (door.folder / name).write_text("x = = 2\n")
 
     assert [Finding(name, 1, "invalid syntax")] == door.findings(changed=[name])
 
 
-def test_a_problem_without_a_line_is_reported_by_its_path(knock: Knock) -> None:
+def test_a_problem_without_a_line_is_reported_with_its_path(knock: Knock) -> None:
     door = knock(grammar=NEWEST)
     (door.folder / "a.py").write_bytes(b"-" * 200_000 + b"1\n")
 
@@ -72,10 +72,8 @@ def test_a_problem_without_a_line_is_reported_by_its_path(knock: Knock) -> None:
     assert str(finding).startswith("a.py")
 
 
-def test_the_folder_cannot_slip_code_into_the_check(knock: Knock) -> None:
-    """
-    The check starts in a folder to which others can upload.
-    """
+def test_the_check_imports_no_modules_from_the_folder(knock: Knock) -> None:
+    """The working directory of the check is a folder to which others can upload."""
     door = knock(grammar=NEWEST)
     for name in ("ast.py", "json.py", "sidecar_runtime.py", "sitecustomize.py", "a.py"):
         (door.folder / name).write_text("open('ran', 'w')\n")
@@ -84,7 +82,7 @@ def test_the_folder_cannot_slip_code_into_the_check(knock: Knock) -> None:
     assert not (door.folder / "ran").exists()
 
 
-def test_a_link_is_judged_by_its_own_name_and_what_a_reader_reads_through_it(knock: Knock) -> None:
+def test_a_link_is_judged_by_its_own_name_and_the_content_of_its_target(knock: Knock) -> None:
     door = knock(grammar=NEWEST)
     (door.folder / "d").mkdir()
     (door.folder / "broken.txt").write_text("x = = 2\n")
@@ -98,7 +96,7 @@ def test_a_link_is_judged_by_its_own_name_and_what_a_reader_reads_through_it(kno
 
 
 @pytest.mark.parametrize("target", ["../outside.py", "/dev/zero", "loop.py", "gone.py", "folder"])
-def test_a_link_to_no_file_of_the_folder_is_nobodys_to_judge(knock: Knock, target: str) -> None:
+def test_skips_links_that_do_not_lead_to_a_file_in_the_folder(knock: Knock, target: str) -> None:
     door = knock(grammar=NEWEST)
     (door.folder.parent / "outside.py").write_text("x = = 2\n")
     (door.folder / "folder").mkdir()
@@ -107,10 +105,8 @@ def test_a_link_to_no_file_of_the_folder_is_nobodys_to_judge(knock: Knock, targe
     assert [] == door.findings(changed=["loop.py"])
 
 
-def test_a_broken_check_is_a_failure_and_no_verdict(knock: Knock) -> None:
-    """
-    A file that vanishes meanwhile, or a compiler that is killed for its memory use.
-    """
+def test_a_check_that_fails_is_undecided(knock: Knock) -> None:
+    """For example, a file vanishes, or the compiler is killed for its memory use."""
     door = knock(grammar=NEWEST)
 
     error = raised(Undecided, door.judge, changed=["missing.py"])
@@ -120,7 +116,7 @@ def test_a_broken_check_is_a_failure_and_no_verdict(knock: Knock) -> None:
     assert [] == door.findings(changed=["missing.py"])
 
 
-def test_more_findings_than_fit_are_still_a_refusal(knock: Knock) -> None:
+def test_refuses_a_revision_with_more_findings_than_fit_in_the_output(knock: Knock) -> None:
     door = knock(grammar=NEWEST)
     names = [f"{'a' * 200}{number}.py" for number in range(600)]
     for name in names:

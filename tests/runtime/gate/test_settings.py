@@ -1,5 +1,5 @@
 """
-The settings of a gate: allowed values, and the check that they select.
+The settings of a gate: the allowed values, and the check that they select.
 """
 
 import os
@@ -27,9 +27,7 @@ from tests.support.raising import raised
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSettings(GateSettings):
-    """
-    The settings of a sidecar with a gate.
-    """
+    """The settings of a sidecar with a gate."""
 
 
 def settings_of(**environment: str) -> BoxSettings:
@@ -42,7 +40,7 @@ def problem_of(**environment: str) -> Problem:
     return problem
 
 
-def test_the_gate_is_off_unless_it_is_asked_for() -> None:
+def test_the_gate_is_off_by_default() -> None:
     assert make_gate(settings_of(), GateMetrics(Metrics("box", "1", "r"))) is None
 
 
@@ -54,7 +52,7 @@ def test_the_gate_is_off_unless_it_is_asked_for() -> None:
         ({"GATE": "command", "GATE_COMMAND": "sh -c 'a b' c"}, "a b"),
     ],
 )
-def test_settings_choose_the_check(environment: dict[str, str], argv: str) -> None:
+def test_the_settings_select_the_check(environment: dict[str, str], argv: str) -> None:
     found = make_gate(settings_of(**environment), GateMetrics(Metrics("box", "1", "r")))
 
     assert found is not None and argv in found._check.argv
@@ -63,7 +61,7 @@ def test_settings_choose_the_check(environment: dict[str, str], argv: str) -> No
 
 
 @pytest.mark.parametrize("text", ["3.7", " 3.8 ", f"3.{NEWEST[1]}"])
-def test_a_grammar_is_a_version_of_python(text: str) -> None:
+def test_accepts_supported_python_versions_as_grammar(text: str) -> None:
     assert (3, int(text.strip()[2:])) == grammar(text)
 
 
@@ -71,7 +69,7 @@ def test_a_grammar_is_a_version_of_python(text: str) -> None:
     "text",
     ["2.7", "3", "3.6", f"3.{NEWEST[1] + 1}", "3.99", "3.100", "3.11.4", "py311", "-3.8", "4.0"],
 )
-def test_other_grammars_are_refused_with_the_range(text: str) -> None:
+def test_rejects_other_grammars_with_the_allowed_range(text: str) -> None:
     problem = problem_of(GATE="syntax", GATE_GRAMMAR=text)
 
     assert ("X_GATE_GRAMMAR", text) == (problem.setting, problem.value)
@@ -89,14 +87,14 @@ def test_other_grammars_are_refused_with_the_range(text: str) -> None:
         ("/bin/sh a;b $HOME *", ("/bin/sh", "a;b", "$HOME", "*")),
     ],
 )
-def test_a_command_is_split_as_a_shell_would(text: str, words: tuple[str, ...]) -> None:
+def test_splits_a_command_as_a_shell_would(text: str, words: tuple[str, ...]) -> None:
     program, *arguments = words
     found = shutil.which(program)
 
     assert found and (os.path.abspath(found), *arguments) == command_line(text)
 
 
-def test_a_program_is_the_one_that_is_here_and_never_one_of_the_revision(
+def test_a_relative_program_becomes_an_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tools").mkdir()
@@ -118,7 +116,7 @@ def test_a_program_is_the_one_that_is_here_and_never_one_of_the_revision(
         ("sh \\", "escaped character"),
     ],
 )
-def test_a_command_that_cannot_be_run_is_refused_at_the_start(text: str, said: str) -> None:
+def test_rejects_a_command_that_cannot_run(text: str, said: str) -> None:
     problem = problem_of(GATE="command", GATE_COMMAND=text)
 
     assert ("X_GATE_COMMAND", program_of(text)) == (problem.setting, problem.value)
@@ -132,7 +130,7 @@ def test_a_command_that_cannot_be_run_is_refused_at_the_start(text: str, said: s
         ("GATE_COMMAND", "command", "", "command"),
     ],
 )
-def test_a_gate_goes_with_its_own_settings_only(
+def test_gate_command_and_its_gate_require_each_other(
     name: str, gate: str, value: str, its_gate: str
 ) -> None:
     shown = "/bin/sh …" if value else ""
@@ -142,7 +140,7 @@ def test_a_gate_goes_with_its_own_settings_only(
 
 
 @pytest.mark.parametrize("gate", ["", "off", "syntax", "command"])
-def test_what_belongs_to_another_gate_has_no_effect_and_is_named(gate: str) -> None:
+def test_reports_settings_that_apply_only_to_another_gate(gate: str) -> None:
     command = {"GATE_COMMAND": "true"} if gate == "command" else {}
     settings = settings_of(GATE=gate, GATE_GRAMMAR="3.9", GATE_ENV="A", **command)
 
@@ -158,7 +156,9 @@ def test_what_belongs_to_another_gate_has_no_effect_and_is_named(gate: str) -> N
     ("text", "names"),
     [("A", ("A",)), (" A_b,c1 , D\n", ("A_b", "c1", "D")), ("", ())],
 )
-def test_variables_are_named_with_commas_or_blanks(text: str, names: tuple[str, ...]) -> None:
+def test_variable_names_are_separated_by_commas_or_whitespace(
+    text: str, names: tuple[str, ...]
+) -> None:
     settings = settings_of(GATE="command", GATE_COMMAND="true", GATE_ENV=text)
 
     assert names == settings.gate_env
@@ -168,14 +168,14 @@ def test_variables_are_named_with_commas_or_blanks(text: str, names: tuple[str, 
     ("text", "shown"),
     [("B,A=s3 cr,3t", "B,A=…"), ("AWS_*", "AWS_*"), ("1A", "1A"), ("A;B", "A;B")],
 )
-def test_a_value_is_no_name_and_is_not_shown(text: str, shown: str) -> None:
+def test_rejects_invalid_variable_names_without_showing_values(text: str, shown: str) -> None:
     problem = problem_of(GATE="command", GATE_COMMAND="true", GATE_ENV=text)
 
     assert ("X_GATE_ENV", shown) == (problem.setting, problem.value)
     assert "variable names" in problem.problem
 
 
-def test_a_check_that_may_take_longer_than_a_cycle_is_refused() -> None:
+def test_rejects_a_gate_timeout_that_is_not_less_than_the_cycle_timeout() -> None:
     problem = problem_of(GATE="syntax", GATE_TIMEOUT="10m")
 
     assert ("X_GATE_TIMEOUT", "600") == (problem.setting, problem.value)
@@ -183,11 +183,11 @@ def test_a_check_that_may_take_longer_than_a_cycle_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "0.5s", "8d", "soon"])
-def test_a_timeout_is_a_second_or_more(text: str) -> None:
+def test_rejects_invalid_gate_timeouts(text: str) -> None:
     assert "X_GATE_TIMEOUT" == problem_of(GATE="syntax", GATE_TIMEOUT=text).setting
 
 
-def test_of_a_command_the_program_is_shown_and_no_argument() -> None:
+def test_shows_the_program_of_a_command_but_no_arguments() -> None:
     environ = {"X_GATE_COMMAND": "/bin/sh --api-key=s3cr3t", "X_GATE": "command"}
 
     assert {"X_GATE_COMMAND": "/bin/sh …", "X_GATE": "command"} == changed_settings(

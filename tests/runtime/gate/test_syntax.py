@@ -1,5 +1,5 @@
 """
-The syntax check: the pure part, and the process of the gate, with every installed Python.
+The syntax check: the pure part, and the gate's process with each installed Python.
 """
 
 import json
@@ -18,12 +18,10 @@ MODULE = syntax.__file__
 
 
 def interpreters() -> list[str]:
-    """
-    Return our own Python, and newer ones on this machine, because an image may have a newer one.
-    """
+    """Return the running Python and installed newer ones: an image may have a newer one."""
     found = [sys.executable]
     for minor in range(NEWEST[1] + 1, NEWEST[1] + 4):
-        # pyenv's shims on PATH do not run if another version is selected.
+        # pyenv's shims on PATH do not work if another version is selected.
         pyenv = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
         program = str(pyenv[-1]) if pyenv else shutil.which(f"python3.{minor}")
         found += [program] if program else []
@@ -33,7 +31,7 @@ def interpreters() -> list[str]:
 INTERPRETERS = interpreters()
 
 
-# Those that can read the f-strings of Python 3.12.
+# The interpreters that can parse the f-strings of Python 3.12.
 OF_TODAY = INTERPRETERS[NEWEST < (3, 12) :]
 NEEDS_TODAY = pytest.mark.skip(reason="needs Python 3.12 or newer on PATH")
 
@@ -41,9 +39,7 @@ NEEDS_TODAY = pytest.mark.skip(reason="needs Python 3.12 or newer on PATH")
 def checked(
     folder: Path, *paths: str, grammar: str = "", python: str = sys.executable
 ) -> list[list[object]]:
-    """
-    Run the check on files of a folder, as the gate does; return its findings.
-    """
+    """Run the check on files of a folder as the gate does; return its findings."""
     done = subprocess.run(
         [python, "-I", MODULE, grammar or f"3.{NEWEST[1]}"],
         cwd=folder,
@@ -55,7 +51,7 @@ def checked(
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-# --- one source
+# --- a single source
 
 
 @pytest.mark.parametrize(
@@ -72,13 +68,13 @@ def checked(
         b"raise SystemExit\n",
         b"while True: pass\n",
         b"async def f():\n    await x\n",
-        b"'\\d'\n",  # a warning only
+        b"'\\d'\n",  # only a warning
         b"x is 1\n",
     ],
     ids=range(13),
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_source_that_compiles_has_no_problem_and_is_not_run(source: bytes) -> None:
+def test_accepts_a_source_that_compiles_without_running_it(source: bytes) -> None:
     assert problem_of(source, NEWEST) is None
     assert problem_of(source, (3, 8)) is None
 
@@ -102,7 +98,7 @@ def test_a_source_that_compiles_has_no_problem_and_is_not_run(source: bytes) -> 
     ],
     ids=range(13),
 )
-def test_a_source_that_does_not_compile_has_a_problem_with_its_line(
+def test_reports_line_and_problem_of_a_source_that_does_not_compile(
     source: bytes, line: int, said: str
 ) -> None:
     found = problem_of(source, NEWEST)
@@ -123,10 +119,8 @@ def test_a_source_that_does_not_compile_has_a_problem_with_its_line(
     ],
     ids=["null byte", "signs", "brackets", "attributes", "sum", "number"],
 )
-def test_a_source_that_exhausts_the_compiler_has_a_problem(tmp_path: Path, source: bytes) -> None:
-    """
-    Each source in a separate process, which it may crash.
-    """
+def test_reports_a_source_that_exhausts_the_compiler(tmp_path: Path, source: bytes) -> None:
+    """Runs in a separate process, because the source may crash it."""
     (tmp_path / "a.py").write_bytes(source)
 
     (finding,) = checked(tmp_path, "a.py")
@@ -147,7 +141,7 @@ NEWER = [
     (WALRUS, (3, 8), 2),
     (POSITIONAL, (3, 8), 1),
     (MATCH, (3, 10), 3),
-    (STAR, (3, 11), None),  # 3.12 says the line of the except, 3.11 that of the try
+    (STAR, (3, 11), None),  # 3.12 reports the line of the except, 3.11 that of the try
     (GENERIC, (3, 12), 1),
     (ALIAS, (3, 12), 1),
 ]
@@ -155,7 +149,7 @@ NEWER = [
 
 @pytest.mark.parametrize(("source", "since", "line"), NEWER)
 @pytest.mark.parametrize("python", INTERPRETERS)
-def test_what_is_newer_than_the_grammar_is_a_problem(
+def test_reports_syntax_that_is_newer_than_the_grammar(
     tmp_path: Path, source: bytes, since: tuple[int, int], line: int | None, python: str
 ) -> None:
     asked = [python, "-c", "import sys; print(sys.version_info[1])"]
@@ -200,12 +194,10 @@ OLD = {
 
 @pytest.mark.parametrize("what", FREE)
 @pytest.mark.parametrize("python", INTERPRETERS)
-def test_an_fstring_that_older_pythons_cannot_read_is_a_problem(
+def test_reports_an_fstring_that_older_pythons_cannot_parse(
     tmp_path: Path, what: str, python: str
 ) -> None:
-    """
-    Found by the running Python, or by the check's own tokenizer pass.
-    """
+    """The running Python finds it if it is older; otherwise the check's tokenizer pass does."""
     (tmp_path / "a.py").write_text(f"# first\n{FREE[what]}")
 
     (finding,) = checked(tmp_path, "a.py", grammar="3.11", python=python)
@@ -216,9 +208,7 @@ def test_an_fstring_that_older_pythons_cannot_read_is_a_problem(
 
 
 @pytest.mark.parametrize("python", OF_TODAY or [pytest.param("", marks=NEEDS_TODAY)])
-def test_an_fstring_of_today_is_no_problem_for_the_grammar_of_today(
-    tmp_path: Path, python: str
-) -> None:
+def test_accepts_new_fstrings_with_the_grammar_of_python_3_12(tmp_path: Path, python: str) -> None:
     for number, source in enumerate([*FREE.values(), *OLD.values()]):
         (tmp_path / f"{number}.py").write_text(source)
 
@@ -227,7 +217,7 @@ def test_an_fstring_of_today_is_no_problem_for_the_grammar_of_today(
 
 @pytest.mark.parametrize("what", OLD)
 @pytest.mark.parametrize("python", INTERPRETERS)
-def test_an_fstring_that_older_pythons_can_read_is_no_problem(
+def test_accepts_an_fstring_that_older_pythons_can_parse(
     tmp_path: Path, what: str, python: str
 ) -> None:
     (tmp_path / "a.py").write_text(OLD[what])
@@ -236,12 +226,10 @@ def test_an_fstring_that_older_pythons_can_read_is_no_problem(
 
 
 @pytest.mark.parametrize("python", INTERPRETERS)
-def test_a_source_that_only_the_tokenizer_cannot_read_ends_nothing(
+def test_a_tokenizer_bug_does_not_stop_the_check_of_other_files(
     tmp_path: Path, python: str
 ) -> None:
-    """
-    A bug of CPython's own tokenizer in 3.12 and 3.13.
-    """
+    """The tokenizer of CPython 3.12 and 3.13 cannot read the first file, although it compiles."""
     (tmp_path / "a.py").write_text("v = f\"\"\"x {f'''\n'''=}{1}\"\"\"\n")
     (tmp_path / "b.py").write_text("def f(:\n")
 
@@ -253,17 +241,17 @@ def test_a_source_that_only_the_tokenizer_cannot_read_ends_nothing(
 # --- as a process
 
 
-def test_warnings_are_no_findings(tmp_path: Path) -> None:
+def test_warnings_are_not_findings(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = '\\d'\nx is 1\n")
 
     assert [] == checked(tmp_path, "a.py")
 
 
 @pytest.mark.parametrize("kind", ["missing", "link", "fifo"])
-def test_what_is_no_file_ends_it_at_once(tmp_path: Path, kind: str) -> None:
-    """
-    The tree belongs to us; files that others planted there yield no information.
-    """
+def test_a_missing_file_fails_and_a_foreign_link_or_fifo_yields_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    """Others may have planted a link or a FIFO: neither may disclose anything or block."""
     folder = tmp_path / "folder"
     folder.mkdir()
     if kind == "link":
@@ -281,5 +269,5 @@ def test_what_is_no_file_ends_it_at_once(tmp_path: Path, kind: str) -> None:
     )
 
     assert b"secret" not in done.stdout + done.stderr
-    # Nobody writes into a FIFO: it is empty, and does not block.
+    # The FIFO has no writer, so it reads as empty and does not block.
     assert (kind == "missing", b"") == (done.returncode != 0, done.stdout)

@@ -1,5 +1,5 @@
 """
-The output of `check` for a gate: whether it can run.
+The output of `check` about a gate: whether it can run.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests.runtime.door import Knock
         ("kill -9 $$", False, "FAIL  gate           gate_undecided: "),
     ],
 )
-def test_whether_a_command_can_be_run_is_said(
+def test_prints_whether_the_command_runs(
     knock: Knock,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -37,14 +37,14 @@ def test_whether_a_command_can_be_run_is_said(
     assert before == os.listdir(tmp_path)
 
 
-def test_a_gate_that_is_off_is_said(
+def test_prints_that_the_gate_is_off(
     knock: Knock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert try_gate(None, "off", str(tmp_path), knock().fence)
     assert "ok    gate           off" in capsys.readouterr().out
 
 
-def test_a_folder_that_cannot_be_written_fails(
+def test_fails_if_the_folder_is_not_writable(
     knock: Knock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate: Gate = knock(grammar=NEWEST).gate

@@ -1,6 +1,5 @@
 """
-The HTTP server of a sidecar, on loopback; the one test that listens on all addresses has its own
-network.
+The HTTP server of a sidecar, on loopback.
 """
 
 import contextlib
@@ -38,9 +37,7 @@ Served = TypeVar("Served", bound=Listener)
 
 
 class Sidecar(Script):
-    """
-    A sidecar that is ready or not, as the test sets it.
-    """
+    """A sidecar whose readiness the test sets."""
 
     is_ready = True
 
@@ -50,9 +47,7 @@ class Sidecar(Script):
 
 @contextlib.contextmanager
 def serving(listener: Served) -> Iterator[Served]:
-    """
-    Serve in a thread that ends with the block.
-    """
+    """Serve in a thread until the end of the block."""
     listener.start()
     yield listener
     listener.close()
@@ -60,9 +55,7 @@ def serving(listener: Served) -> Iterator[Served]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """
-    Start an endpoint on a free port of loopback; all endpoints end with the test.
-    """
+    """A function that starts an endpoint on a free port; all endpoints end with the test."""
     with contextlib.ExitStack() as stack:
 
         def begin(bind: tuple[str, int] = ("127.0.0.1", 0), show_status: bool = True) -> Endpoint:
@@ -105,7 +98,7 @@ def connect(endpoint: Listener) -> socket.socket:
 # --- answers
 
 
-def test_liveness_follows_the_heartbeat_only(endpoint: Endpoint) -> None:
+def test_liveness_depends_only_on_the_heartbeat(endpoint: Endpoint) -> None:
     endpoint.health.expect_beat(30)
     endpoint.health.record(PastCycle(0, 0, "error", "x", {}), LastError("x", "y", "", 0))
     endpoint.sidecar.is_ready = False  # type: ignore[attr-defined]
@@ -119,7 +112,7 @@ def test_liveness_follows_the_heartbeat_only(endpoint: Endpoint) -> None:
     assert {"alive": False, "heartbeat_age_seconds": 31.0} == json.loads(body_of(answer))
 
 
-def test_readiness_is_what_the_sidecar_says(endpoint: Endpoint) -> None:
+def test_readyz_returns_the_readiness_of_the_sidecar(endpoint: Endpoint) -> None:
     answer = ask(endpoint, "/readyz")
     assert answer.status == 200
     assert ("r1", True) == tuple(json.loads(body_of(answer))[key] for key in ("revision", "ready"))
@@ -130,7 +123,7 @@ def test_readiness_is_what_the_sidecar_says(endpoint: Endpoint) -> None:
     assert json.loads(body_of(answer))["error"] == "missing files"
 
 
-def test_metrics_are_in_prometheus_form(endpoint: Endpoint) -> None:
+def test_metrics_are_in_prometheus_format(endpoint: Endpoint) -> None:
     answer = ask(endpoint, "/metrics")
 
     assert answer.status == 200
@@ -140,7 +133,7 @@ def test_metrics_are_in_prometheus_form(endpoint: Endpoint) -> None:
     )
 
 
-def test_the_status_is_there_for_people_and_as_json(endpoint: Endpoint) -> None:
+def test_the_status_is_available_as_html_and_as_json(endpoint: Endpoint) -> None:
     people, machines = ask(endpoint, "/"), ask(endpoint, "/status")
 
     assert (200, "text/html; charset=utf-8") == (people.status, people.headers["Content-Type"])
@@ -148,7 +141,7 @@ def test_the_status_is_there_for_people_and_as_json(endpoint: Endpoint) -> None:
     assert json.loads(body_of(machines))["sidecar"] == "box-sync"
 
 
-def test_the_status_page_can_be_switched_off(start: Start, log: Log) -> None:
+def test_the_status_page_can_be_disabled(start: Start, log: Log) -> None:
     endpoint = start(show_status=False)
 
     assert [404, 404] == [ask(endpoint, path).status for path in ("/", "/status")]
@@ -165,7 +158,7 @@ def test_head_is_get_without_the_body(endpoint: Endpoint, path: str) -> None:
     assert body_of(head) == b""
 
 
-def test_the_answer_to_head_really_ends_with_its_head(endpoint: Endpoint) -> None:
+def test_a_response_to_head_has_no_body_on_the_wire(endpoint: Endpoint) -> None:
     with connect(endpoint) as client:
         client.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -183,19 +176,19 @@ def test_the_answer_to_head_really_ends_with_its_head(endpoint: Endpoint) -> Non
         ("GET", "/healthz?verbose=1", 200),
     ],
 )
-def test_other_paths_and_odd_methods_are_refused_and_a_query_does_not_matter(
+def test_refuses_unknown_paths_and_methods_and_ignores_the_query(
     endpoint: Endpoint, method: str, path: str, status: int
 ) -> None:
     assert ask(endpoint, path, method).status == status
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_nothing_can_be_triggered(endpoint: Endpoint, method: str) -> None:
+def test_refuses_post_put_patch_delete_and_options(endpoint: Endpoint, method: str) -> None:
     for path in ("/", "/healthz", "/sync"):
         assert ask(endpoint, path, method, body=b"x" * 100_000).status == 405
 
 
-def test_the_body_of_a_refused_request_is_not_taken_for_another_one(endpoint: Endpoint) -> None:
+def test_the_body_of_a_refused_request_is_not_parsed_as_a_request(endpoint: Endpoint) -> None:
     with connect(endpoint) as client:
         inner = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
         client.sendall(
@@ -207,7 +200,7 @@ def test_the_body_of_a_refused_request_is_not_taken_for_another_one(endpoint: En
     assert answers.startswith(b"HTTP/1.1 405")
 
 
-def test_browsers_must_load_and_keep_nothing(endpoint: Endpoint) -> None:
+def test_every_response_has_the_security_headers(endpoint: Endpoint) -> None:
     for path in ("/", "/status", "/readyz", "/nothing"):
         headers = ask(endpoint, path).headers
         assert headers["Server"].strip() == "sidecar", "not what it is made of"
@@ -227,7 +220,7 @@ def test_requests_are_logged_at_debug_only(endpoint: Endpoint, log: Log) -> None
 # --- binding
 
 
-def test_says_where_it_listens(endpoint: Endpoint, log: Log) -> None:
+def test_logs_the_address_on_which_it_listens(endpoint: Endpoint, log: Log) -> None:
     assert [f"127.0.0.1:{endpoint.server_port}"] == [
         event["address"] for event in log.events("http_listening")
     ]
@@ -243,7 +236,7 @@ def test_listens_on_ipv6_loopback(start: Start, log: Log) -> None:
         connect(endpoint)
 
 
-def test_a_port_in_use_is_a_problem_of_the_setting(endpoint: Endpoint, start: Start) -> None:
+def test_a_port_in_use_is_a_settings_error(endpoint: Endpoint, start: Start) -> None:
     problem = raised(SettingsError, start, ("127.0.0.1", endpoint.server_port)).problems[0]
     assert "BOX_HTTP_BIND" == problem.setting
     assert f"127.0.0.1:{endpoint.server_port}" == problem.value
@@ -256,7 +249,7 @@ def test_a_port_in_use_is_a_problem_of_the_setting(endpoint: Endpoint, start: St
 @pytest.mark.parametrize(
     "host", ["192.0.2.1", "no-such-host.invalid", "a..b", "x" * 70 + ".invalid", "white space"]
 )
-def test_an_address_that_is_not_ours_is_a_problem_of_the_setting(start: Start, host: str) -> None:
+def test_an_address_that_cannot_be_bound_is_a_settings_error(start: Start, host: str) -> None:
     error = raised(SettingsError, start, (host, 0))
 
     assert error.problems[0].problem.startswith("cannot listen there: ")
@@ -287,10 +280,8 @@ for host in ("127.0.0.1", "::1"):
 """
 
 
-def test_an_empty_host_means_both_families() -> None:
-    """
-    Runs in its own network namespace, in which all addresses are loopback.
-    """
+def test_an_empty_host_listens_on_ipv4_and_ipv6() -> None:
+    """Runs in its own network namespace, to listen on no other address than loopback."""
     alone = ["unshare", "--user", "--map-root-user", "--net"]
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("a network namespace needs a kernel or container that lets us")
@@ -316,7 +307,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /healthz HTTP/1.1\r\nHo"])
-def test_a_client_that_is_silent_or_stops_in_the_middle_is_let_go(said: bytes) -> None:
+def test_disconnects_a_client_that_sends_no_complete_request(said: bytes) -> None:
     class Hasty(RequestHandler):
         timeout = 0.05
 
@@ -340,9 +331,9 @@ def test_a_client_that_is_silent_or_stops_in_the_middle_is_let_go(said: bytes) -
     ],
     ids=["blank", "tls", "no-path", "version", "long-line", "many-headers"],
 )
-def test_nonsense_is_survived(endpoint: Endpoint, data: bytes) -> None:
+def test_survives_malformed_requests(endpoint: Endpoint, data: bytes) -> None:
     with connect(endpoint) as client:
-        with contextlib.suppress(OSError):  # it may have gone already
+        with contextlib.suppress(OSError):  # the server may have closed the connection
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
         assert b" 200 " not in read_all(client)
@@ -350,9 +341,9 @@ def test_nonsense_is_survived(endpoint: Endpoint, data: bytes) -> None:
     assert ask(endpoint, "/healthz").status == 200
 
 
-def test_many_silent_clients_neither_keep_the_probes_out_nor_cost_threads_without_end() -> None:
+def test_silent_clients_neither_block_probes_nor_exceed_the_connection_limit() -> None:
     class Patient(RequestHandler):
-        timeout = None  # type: ignore[assignment]  # nobody leaves but who must make way
+        timeout = None  # type: ignore[assignment]  # only the server's limit closes a connection
 
         def do_GET(self) -> None:
             self.answer(HTTPStatus.OK, b"")
@@ -365,13 +356,13 @@ def test_many_silent_clients_neither_keep_the_probes_out_nor_cost_threads_withou
         for _ in range(5):
             assert ask(listener, "/healthz").status == 200
         assert len(listener._connections) <= CONNECTIONS
-        # The oldest made way.
+        # The oldest connection was closed.
         assert read_all(clients[0]) == b""
         stack.close()
         wait_until(lambda: not listener._connections, "all are gone")
 
 
-def test_a_process_without_descriptors_waits_for_one() -> None:
+def test_waits_and_retries_when_no_file_descriptor_is_free() -> None:
     asked: list[float] = []
 
     class Patient(RequestHandler):
@@ -402,7 +393,7 @@ def test_a_process_without_descriptors_waits_for_one() -> None:
     assert min(pauses) >= RETRY_SECONDS
 
 
-def test_connections_are_kept_for_the_next_request(endpoint: Endpoint) -> None:
+def test_keeps_a_connection_open_for_the_next_request(endpoint: Endpoint) -> None:
     connection = HTTPConnection("127.0.0.1", endpoint.server_port, timeout=10)
     for _ in range(3):
         connection.request("GET", "/metrics")
@@ -411,7 +402,7 @@ def test_connections_are_kept_for_the_next_request(endpoint: Endpoint) -> None:
     connection.close()
 
 
-def test_an_idle_endpoint_sleeps(start: Start) -> None:
+def test_an_idle_endpoint_does_not_wake_up(start: Start) -> None:
     others = set(threading.enumerate())
     endpoint = start()
     ask(endpoint, "/healthz")

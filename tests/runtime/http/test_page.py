@@ -1,5 +1,5 @@
 """
-The status page: its content, and that hostile content does no harm.
+The status page: its content, and its safety with hostile facts.
 """
 
 import base64
@@ -26,9 +26,7 @@ HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
 
 
 class Tags(HTMLParser):
-    """
-    The elements and texts of a page.
-    """
+    """The elements, attributes and text of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -68,7 +66,7 @@ def test_the_page_shows_the_facts(health: Health) -> None:
     assert "nothing" not in text
 
 
-def test_the_page_begins_with_what_is_wrong_since_when_and_what_to_do(health: Health) -> None:
+def test_the_page_begins_with_the_error_its_age_and_the_advice(health: Health) -> None:
     at = time.time()
     for seconds_ago in (240.0, 90.0):
         error = LastError("access_denied", "may not", "allow it", at - seconds_ago)
@@ -92,7 +90,9 @@ def test_the_page_begins_with_what_is_wrong_since_when_and_what_to_do(health: He
         (7_300.0, "in 2 hours"),
     ],
 )
-def test_moments_are_shown_with_their_distance(health: Health, seconds: float, shown: str) -> None:
+def test_times_are_shown_with_their_distance_from_now(
+    health: Health, seconds: float, shown: str
+) -> None:
     ends_at = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
     sidecar = Sidecar(Readiness(True), {"ends_at": ends_at, "kdc": f"answered ({ends_at})"})
 
@@ -100,7 +100,7 @@ def test_moments_are_shown_with_their_distance(health: Health, seconds: float, s
 
 
 @pytest.mark.parametrize("hidden", ["\u202e", "\u200b", "\x1b", "\n", "\udce9"])
-def test_what_cannot_be_seen_is_shown_as_its_number(health: Health, hidden: str) -> None:
+def test_invisible_characters_are_escaped(health: Health, hidden: str) -> None:
     sidecar = Sidecar(Readiness(True, "r1", 5.0), {"keys_skipped": {f"a{hidden}b": "unsafe_path"}})
 
     text = text_of(health, sidecar)
@@ -109,10 +109,8 @@ def test_what_cannot_be_seen_is_shown_as_its_number(health: Health, hidden: str)
 
 
 @pytest.mark.parametrize("text", ["2026-13-01T00:00:00Z", "٢٠٢٦-01-01T00:00:00+00:00"])
-def test_what_only_looks_like_a_moment_is_shown_as_it_is(health: Health, text: str) -> None:
-    """
-    A commit message may be any text.
-    """
+def test_text_that_only_resembles_a_time_is_shown_unchanged(health: Health, text: str) -> None:
+    """A commit message can be any text."""
     sidecar = Sidecar(Readiness(True, "r1", 5.0), {"message": text})
 
     assert text in text_of(health, sidecar)
@@ -133,7 +131,7 @@ def hostile_facts(health: Health) -> dict[str, Any]:
     return status(About(HOSTILE, HOSTILE, HOSTILE, HOSTILE, pod, settings), health, sidecar)
 
 
-def test_everything_that_is_shown_is_escaped(health: Health) -> None:
+def test_all_facts_are_html_escaped(health: Health) -> None:
     html = page(hostile_facts(health)).decode()
 
     tags = Tags(html)
@@ -143,7 +141,7 @@ def test_everything_that_is_shown_is_escaped(health: Health) -> None:
     assert tags.text.count("<script>alert('x')</script>") >= 16
 
 
-def test_the_page_has_the_same_elements_whatever_the_facts_say(health: Health) -> None:
+def test_hostile_facts_do_not_change_the_elements_of_the_page(health: Health) -> None:
     facts = hostile_facts(health)
     tame = json.loads(json.dumps(facts).replace(json.dumps(HOSTILE)[1:-1], "tame"))
 
@@ -163,20 +161,20 @@ def test_the_page_has_the_same_elements_whatever_the_facts_say(health: Health) -
         ),
     ],
 )
-def test_details_go_by_words_but_for_what_is_no_word_and_for_names_of_others(
+def test_keys_of_details_become_words_except_paths_and_foreign_names(
     health: Health, details: dict[str, object], shown: str
 ) -> None:
     assert shown in text_of(health, Sidecar(Readiness(True), details))
 
 
-def test_the_page_may_use_its_own_style_and_nothing_else() -> None:
+def test_the_csp_allows_only_the_style_of_the_page_and_data_images() -> None:
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
     allowed = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
     assert allowed == CONTENT_SECURITY_POLICY
 
 
-def test_the_style_on_the_page_is_the_one_that_is_allowed(health: Health) -> None:
+def test_the_page_contains_only_the_style_that_the_csp_allows(health: Health) -> None:
     html = page(status(ABOUT, health, READY)).decode()
 
     styles = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
@@ -186,7 +184,7 @@ def test_the_style_on_the_page_is_the_one_that_is_allowed(health: Health) -> Non
     assert link.startswith("<link rel=icon href='data:image/svg+xml,")
     sources = re.findall(r"(?:src|href)='?([a-z]+):", html)
     assert {"data", "https"} == set(sources)
-    assert 1 == sources.count("data")  # the others are links that a person may follow
+    assert 1 == sources.count("data")  # the other sources are links to follow
 
 
 @pytest.mark.parametrize(
@@ -202,7 +200,7 @@ def test_the_style_on_the_page_is_the_one_that_is_allowed(health: Health) -> Non
         ("https://\u0435xample.com/", False),
     ],
 )
-def test_a_whole_address_is_a_link_and_nothing_else_is(
+def test_only_a_value_that_is_a_whole_url_becomes_a_link(
     health: Health, text: str, is_link: bool
 ) -> None:
     html = page(status(ABOUT, health, Sidecar(Readiness(True), {"ci_url": text}))).decode()
@@ -222,7 +220,7 @@ def test_a_whole_address_is_a_link_and_nothing_else_is(
         ([], Readiness(False, problem="nothing yet"), "not ready", "cf222e"),
     ],
 )
-def test_the_tab_says_the_state_and_the_pod(
+def test_the_tab_shows_the_state_and_the_pod(
     health: Health, results: list[Result], readiness: Readiness, title: str, color: str
 ) -> None:
     for result in results:
@@ -234,7 +232,7 @@ def test_the_tab_says_the_state_and_the_pod(
     assert re.search(rf"<link rel=icon href='[^']*%23{color}%22", html)
 
 
-def test_a_restart_is_advised_once_no_cycle_has_ended_in_time(clock: Clock) -> None:
+def test_advises_a_restart_if_no_cycle_has_finished_in_time(clock: Clock) -> None:
     health = Health(clock)
     health.expect_beat(30)
     assert "restart" not in text_of(health)
@@ -246,7 +244,7 @@ def test_a_restart_is_advised_once_no_cycle_has_ended_in_time(clock: Clock) -> N
     assert "<th>not alive<td>No cycle has finished in time. Restart the container." in html
 
 
-def test_the_last_hours_are_bars_with_now_at_the_right(clock: Clock) -> None:
+def test_the_last_hours_are_bars_with_the_newest_on_the_right(clock: Clock) -> None:
     health = Health(clock)
     for result in ("changed", "error", "unchanged"):
         health.record(PastCycle(0.0, 0.1, result, "", {}), None)
@@ -262,7 +260,7 @@ def test_the_last_hours_are_bars_with_now_at_the_right(clock: Clock) -> None:
     assert f"The last 6 hours, newest on the right: failures in 1 of {SPANS} bars." in html
 
 
-def test_settings_pod_and_the_way_to_the_reason_are_shown(health: Health) -> None:
+def test_shows_settings_pod_and_a_link_to_the_reason(health: Health) -> None:
     health.record(PastCycle(9.0, 0.5, "error", "a_b", {}), LastError("a_b", "b", "c", 9.0))
 
     html = page(status(ABOUT, health, READY)).decode()

@@ -1,5 +1,5 @@
 """
-The status as JSON, and the answer of /readyz.
+The status as JSON, and the body of /readyz.
 """
 
 import json
@@ -72,7 +72,7 @@ def test_json_has_the_documented_keys(health: Health) -> None:
     } == facts
 
 
-def test_json_before_anything_has_happened(health: Health) -> None:
+def test_json_before_the_first_cycle(health: Health) -> None:
     facts = status(ABOUT, health, Sidecar(Readiness(False, problem="no cycle yet")))
 
     assert (False, "no cycle yet") == (facts["ready"], facts["problem"])
@@ -102,7 +102,7 @@ def test_readiness_has_revision_and_age(health: Health, is_ready: bool) -> None:
 
 
 @pytest.mark.parametrize("problem", ["damaged", ""])
-def test_readiness_has_what_is_wrong_and_what_failed_last(health: Health, problem: str) -> None:
+def test_readiness_has_the_problem_and_the_last_error(health: Health, problem: str) -> None:
     error = LastError("throttled", "slow down", "Ask less.", 0)
     health.record(PastCycle(0, 0, "error", "throttled", {}), error)
 
@@ -119,7 +119,7 @@ def test_readiness_has_what_is_wrong_and_what_failed_last(health: Health, proble
     )
 
 
-def test_readiness_names_neither_source_nor_target_with_the_page_off(health: Health) -> None:
+def test_readiness_contains_an_identity_instead_of_source_and_target(health: Health) -> None:
     _, body = readiness_body(ABOUT, health, READY)
 
     assert ABOUT.source not in body.decode() and ABOUT.target not in body.decode()
@@ -128,9 +128,7 @@ def test_readiness_names_neither_source_nor_target_with_the_page_off(health: Hea
 
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:
-    """
-    The time of a file that another process may have set.
-    """
+    """It is the time of a file, which another process may have set."""
     sidecar = Sidecar(Readiness(True, "r1", 1e15), {})
 
     assert status(ABOUT, health, sidecar)["published_at"] is None

@@ -1,5 +1,5 @@
 """
-The wait after failures.
+The backoff after failures.
 """
 
 import pytest
@@ -13,13 +13,13 @@ def longest(failures: int, interval_seconds: float) -> float:
     return Backoff(draw=lambda _, high: high).seconds(failures, interval_seconds)
 
 
-def test_the_range_doubles_with_each_failure_up_to_a_minute_or_the_interval() -> None:
+def test_doubles_with_each_failure_up_to_a_minute_or_the_interval() -> None:
     assert [2, 4, 8, 16, 32, 60, 60] == [longest(n, 10) for n in range(1, 8)]
     assert [0.4, 0.8, 1.6] == [longest(n, 0.2) for n in range(1, 4)]
     assert [60, 3600] == [longest(100, 10), longest(100, 3600)]
 
 
-def test_the_whole_range_is_drawn_from() -> None:
+def test_draws_between_zero_and_the_maximum() -> None:
     drawn: list[tuple[float, float]] = []
 
     def draw(low: float, high: float) -> float:
@@ -30,7 +30,7 @@ def test_the_whole_range_is_drawn_from() -> None:
     assert drawn == [(0.0, 8.0)]
 
 
-def test_waits_a_moment_even_when_nothing_is_drawn() -> None:
+def test_waits_at_least_the_floor_even_if_zero_is_drawn() -> None:
     assert Backoff(draw=lambda low, _: low).seconds(1, 10) == 0.2
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from sidecar_runtime.loop.events import Events
 
-# Only a wait that misses its event takes this long.
+# Only a wait that missed its event takes this long.
 LONG_SECONDS = 60.0
 
 
@@ -25,9 +25,7 @@ def events() -> Iterator[Events[str]]:
 
 @pytest.fixture
 def sighup(events: Events[str]) -> Iterator[None]:
-    """
-    Turn SIGHUP into an event, as the loop does.
-    """
+    """A handler that turns SIGHUP into an event, as in the loop."""
     handler = signal.signal(signal.SIGHUP, lambda *_: events.put("hup"))
     wakeup = events.listen_to_signals()
     yield
@@ -35,14 +33,14 @@ def sighup(events: Events[str]) -> Iterator[None]:
     signal.signal(signal.SIGHUP, handler)
 
 
-def test_events_come_in_their_order(events: Events[str]) -> None:
+def test_returns_events_in_order(events: Events[str]) -> None:
     for name in ("a", "b", "c"):
         events.put(name)
 
     assert ["a", "b", "c"] == [events.get(0) for _ in range(3)]
 
 
-def test_none_when_the_time_is_up(events: Events[str]) -> None:
+def test_returns_none_when_the_time_is_up(events: Events[str]) -> None:
     began = time.monotonic()
 
     assert events.get(0.05) is None
@@ -51,7 +49,7 @@ def test_none_when_the_time_is_up(events: Events[str]) -> None:
     assert events.get(-5) is None
 
 
-def test_an_old_wake_up_does_not_shorten_the_wait(events: Events[str]) -> None:
+def test_a_stale_wakeup_does_not_shorten_the_wait(events: Events[str]) -> None:
     events.put("a")
     assert events.get(1) == "a"
     began = time.monotonic()
@@ -60,7 +58,7 @@ def test_an_old_wake_up_does_not_shorten_the_wait(events: Events[str]) -> None:
     assert time.monotonic() - began >= 0.1
 
 
-def test_another_thread_ends_the_wait(events: Events[str]) -> None:
+def test_an_event_from_another_thread_ends_the_wait(events: Events[str]) -> None:
     thread = threading.Timer(0.02, events.put, ["late"])
     thread.start()
     began = time.monotonic()
@@ -69,17 +67,15 @@ def test_another_thread_ends_the_wait(events: Events[str]) -> None:
     assert time.monotonic() - began < LONG_SECONDS
 
 
-def test_more_events_than_the_socket_holds_are_no_problem(events: Events[str]) -> None:
+def test_keeps_more_events_than_the_socket_buffer_holds(events: Events[str]) -> None:
     for number in range(20_000):
         events.put(str(number))
 
     assert [str(number) for number in range(20_000)] == [events.get(0) for _ in range(20_000)]
 
 
-def test_the_kernel_side_of_a_signal_writes_to_the_socket(events: Events[str]) -> None:
-    """
-    The Python handler runs too late for a wait that is about to start; this write does not.
-    """
+def test_listen_to_signals_sets_the_wakeup_descriptor(events: Events[str]) -> None:
+    """A Python handler runs too late for a wait that is about to start; the C handler does not."""
     before = events.listen_to_signals()
     fd = signal.set_wakeup_fd(before)
 
@@ -87,11 +83,11 @@ def test_the_kernel_side_of_a_signal_writes_to_the_socket(events: Events[str]) -
 
 
 @pytest.mark.usefixtures("sighup")
-def test_a_signal_ends_the_wait_whenever_it_comes(events: Events[str]) -> None:
+def test_a_signal_ends_the_wait_whenever_it_arrives(events: Events[str]) -> None:
     """
-    A signal between the last check of the queue and the wait must not be missed.
+    A signal between the last check of the queue and the wait must end the wait.
 
-    The sender gets the interpreter when the main thread releases it, right before it waits.
+    The sender runs when the main thread releases the interpreter, right before it waits.
     """
     number, slowest = 0, 0.0
     is_over = threading.Event()
@@ -118,10 +114,8 @@ def test_a_signal_ends_the_wait_whenever_it_comes(events: Events[str]) -> None:
     assert slowest < LONG_SECONDS
 
 
-def test_what_comes_after_the_end_does_no_harm(events: Events[str]) -> None:
-    """
-    A thread may report after the loop has ended.
-    """
+def test_put_after_close_does_not_fail(events: Events[str]) -> None:
+    """A thread may report after the loop has ended."""
     events.close()
 
     events.put("late")

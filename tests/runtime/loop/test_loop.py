@@ -1,5 +1,5 @@
 """
-The loop in normal operation: when cycles run, what is reported, and what glances save.
+The loop in normal operation: schedule, log, metrics and glances.
 """
 
 import time
@@ -11,10 +11,8 @@ from tests.runtime.looping import DENIED, Run, run
 from tests.runtime.recording import CHANGED, UNCHANGED, Log, Script, ScriptSession, settings_of
 
 
-def test_the_shipped_waits() -> None:
-    """
-    All other tests use shorter waits. The end must stay below the promised second.
-    """
+def test_the_default_waits() -> None:
+    """All other tests use shorter waits. The last two keep a shutdown under the promised second."""
     pace, fence = Pace(), Fence()
 
     assert (2.0, 2.0) == (pace.waiting_retry_seconds, pace.clock_grace_seconds)
@@ -22,7 +20,7 @@ def test_the_shipped_waits() -> None:
     assert (0.2, 0.4) == (pace.tidy_seconds, fence._in_flight_seconds)
 
 
-def test_cycles_follow_each_other_at_the_interval(log: Log) -> None:
+def test_cycles_run_at_the_interval(log: Log) -> None:
     one = run(CHANGED, UNCHANGED, UNCHANGED, CHANGED, interval_seconds=0.1)
     began = time.monotonic()
 
@@ -33,7 +31,7 @@ def test_cycles_follow_each_other_at_the_interval(log: Log) -> None:
     assert len(one.sidecar.sessions) == 1
 
 
-def test_a_changed_cycle_is_one_line_at_info_and_an_unchanged_one_at_debug(log: Log) -> None:
+def test_logs_a_changed_cycle_at_info_and_an_unchanged_one_at_debug(log: Log) -> None:
     run(CHANGED, UNCHANGED, interval_seconds=0.1).until_stopped()
 
     changed, unchanged = log.events("cycle_finished")
@@ -51,7 +49,7 @@ def test_the_first_success_after_failures_is_logged_at_info(log: Log) -> None:
     assert ("debug", 0) == (second["level"], second["failures_before"])
 
 
-def test_metrics_tell_success_from_publish(log: Log) -> None:
+def test_metrics_distinguish_success_from_publish(log: Log) -> None:
     began = time.time()
     one = run(UNCHANGED)
     one.until(1)
@@ -68,9 +66,7 @@ def test_metrics_tell_success_from_publish(log: Log) -> None:
 
 
 class Glancer(Script):
-    """
-    A script whose session sees no change at a glance, except at the first one.
-    """
+    """A script whose session sees a change at its first glance only."""
 
     def begin(self) -> ScriptSession:
         session = super().begin()
@@ -85,13 +81,13 @@ class Glancer(Script):
         return session
 
 
-def test_glances_count_as_cycles_and_news_starts_one() -> None:
+def test_glances_count_as_cycles_and_a_change_triggers_one() -> None:
     script = Glancer(CHANGED, UNCHANGED)
     settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
     glanced = Run(script, settings, glances=15)
     glanced.until_stopped()
 
-    # The first glance saw news, and the second cycle came; quiet ones then, and a third cycle.
+    # The first glance sees a change and triggers cycle 2; cycle 3 follows after quiet glances.
     quiet = script.glances - 1
     assert (3, 1) == (script.cycles, glanced.count("changed"))
     assert 1 + quiet == glanced.count("unchanged")

@@ -1,5 +1,5 @@
 """
-The loop after failures, and after results that are neither a publish nor a failure.
+The loop after failures, and after cycles that are neither a success nor a failure.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ from tests.runtime.recording import CHANGED, WAITING, Log
 from tests.support.raising import raised
 
 
-def test_a_failure_is_one_line_with_reason_and_advice(log: Log) -> None:
+def test_a_failure_is_logged_in_one_line_with_reason_and_advice(log: Log) -> None:
     one = run(DENIED)
 
     one.until_stopped()
@@ -55,7 +55,7 @@ def test_a_bug_in_a_cycle_is_a_failure_with_a_traceback(log: Log) -> None:
     assert ["error", "changed"] == one.results()
 
 
-def test_a_failure_may_have_less_time_than_the_backoff(log: Log) -> None:
+def test_a_failure_can_shorten_the_backoff(log: Log) -> None:
     urgent = SidecarError("kdc_unreachable", "refused")
     urgent.retry_within_seconds = 0.05
 
@@ -66,7 +66,7 @@ def test_a_failure_may_have_less_time_than_the_backoff(log: Log) -> None:
     assert 0.05 == log.events("cycle_failed")[0]["retry_in_seconds"]
 
 
-def test_waits_grow_with_failures_and_a_success_resets_them(log: Log) -> None:
+def test_backoff_grows_with_failures_and_a_success_resets_it(log: Log) -> None:
     asked: list[int] = []
 
     def draw(low: float, high: float) -> float:
@@ -81,7 +81,7 @@ def test_waits_grow_with_failures_and_a_success_resets_them(log: Log) -> None:
 
 
 @pytest.mark.parametrize("end", [CHANGED, Outcome("partial", "r1")], ids=["all", "a part"])
-def test_the_usual_interval_comes_back_after_a_failure(log: Log, end: Outcome) -> None:
+def test_the_usual_interval_applies_again_after_a_failure(log: Log, end: Outcome) -> None:
     one = run(DENIED, end)
 
     left_seconds = seconds_left(one, 2)
@@ -90,7 +90,7 @@ def test_the_usual_interval_comes_back_after_a_failure(log: Log, end: Outcome) -
     assert (0, None) == (one.health.consecutive_failures, one.health.last_error)
 
 
-def test_gives_up_after_the_limit_of_failures_in_a_row(log: Log) -> None:
+def test_gives_up_after_the_limit_of_consecutive_failures(log: Log) -> None:
     one = run(DENIED, DENIED, CHANGED, *[DENIED] * 9, max_failures=3, interval_seconds=0.1)
 
     error = raised(GaveUp, one)
@@ -110,7 +110,7 @@ def test_waiting_for_the_target_is_neither_success_nor_failure(log: Log) -> None
     assert len(log.events("cycle_finished")) == 1
 
 
-def test_why_a_source_never_comes_to_rest_is_logged_once(log: Log) -> None:
+def test_warns_once_about_a_source_that_never_settles(log: Log) -> None:
     unsettled = SETTLING._replace(problem=SidecarError("unsettled", "it changes", "leave it"))
     one = run(SETTLING, unsettled, unsettled)
 
@@ -121,7 +121,7 @@ def test_why_a_source_never_comes_to_rest_is_logged_once(log: Log) -> None:
     assert ("warning", "debug") == (first["level"], again["level"])
 
 
-def test_a_source_that_comes_to_rest_is_looked_at_again_soon(log: Log) -> None:
+def test_a_settling_source_is_checked_again_soon(log: Log) -> None:
     one = run(SETTLING, SETTLING, CHANGED)
 
     one.until(3)
@@ -132,7 +132,7 @@ def test_a_source_that_comes_to_rest_is_looked_at_again_soon(log: Log) -> None:
     assert ["changed"] == [event["result"] for event in log.events("cycle_finished")]
 
 
-def test_a_refused_revision_is_no_failure_and_waits_for_the_usual_interval(log: Log) -> None:
+def test_a_refused_revision_is_not_a_failure_and_keeps_the_interval(log: Log) -> None:
     one = run(DENIED, REFUSED, max_failures=2)
 
     left_seconds = seconds_left(one, 2)
@@ -148,7 +148,7 @@ def test_a_refused_revision_is_no_failure_and_waits_for_the_usual_interval(log: 
     assert 1 == len(log.events("cycle_failed"))
 
 
-def test_refusals_never_add_up_to_the_limit_of_failures(log: Log) -> None:
+def test_refusals_do_not_count_toward_the_failure_limit(log: Log) -> None:
     one = run(*[REFUSED] * 5, DENIED, REFUSED, DENIED, max_failures=2, interval_seconds=0.1)
 
     one.until_stopped()
@@ -156,7 +156,7 @@ def test_refusals_never_add_up_to_the_limit_of_failures(log: Log) -> None:
     assert (6, 2) == (one.count("refused"), one.count("error"))
 
 
-def test_refused_cycles_are_logged_at_debug_but_the_first_after_failures(log: Log) -> None:
+def test_logs_refused_cycles_at_debug_except_the_first_after_failures(log: Log) -> None:
     run(REFUSED, DENIED, REFUSED, interval_seconds=0.1).until_stopped()
 
     assert [("debug", "refused", 0), ("info", "refused", 1)] == [
@@ -166,10 +166,8 @@ def test_refused_cycles_are_logged_at_debug_but_the_first_after_failures(log: Lo
 
 
 @pytest.mark.parametrize("outcome", [REFUSED, SETTLING], ids=lambda outcome: outcome.result)
-def test_what_is_not_published_is_no_success(log: Log, outcome: Outcome) -> None:
-    """
-    Alerts use the age of the last success.
-    """
+def test_refused_and_settling_cycles_update_no_timestamp(log: Log, outcome: Outcome) -> None:
+    """Alerts use the age of the last success."""
     one = run(outcome, interval_seconds=0.1)
 
     one.until_stopped()

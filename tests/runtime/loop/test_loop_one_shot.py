@@ -1,5 +1,5 @@
 """
-The loop of an init container: it ends with its first success, or gives up at its deadline.
+The loop of a one-shot: it ends with its first success, or gives up at its deadline.
 """
 
 import threading
@@ -30,7 +30,7 @@ def test_a_one_shot_ends_with_its_first_success(log: Log) -> None:
     [[DENIED, WAITING, DENIED, CHANGED], [SETTLING, REFUSED, REFUSED, UNCHANGED]],
     ids=["failures, and another owns the target", "refused, or comes to rest"],
 )
-def test_a_one_shot_tries_again_until_it_succeeds(log: Log, steps: list[Any]) -> None:
+def test_a_one_shot_retries_until_it_succeeds(log: Log, steps: list[Any]) -> None:
     one = run(*steps, one_shot=True, interval_seconds=0.1)
 
     assert one() == EXIT_DONE
@@ -47,7 +47,7 @@ def test_a_one_shot_tries_again_until_it_succeeds(log: Log, steps: list[Any]) ->
     ],
     ids=["failure", "refused", "settling", "waiting"],
 )
-def test_a_one_shot_gives_up_at_its_deadline_and_names_the_last_cause(
+def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
     log: Log, end: Any, message: str, advice: str
 ) -> None:
     one = run(*[end] * 1000, one_shot=True, one_shot_deadline_seconds=3.0, interval_seconds=0.1)
@@ -75,7 +75,7 @@ def test_a_cycle_that_gives_up_ends_the_loop(log: Log) -> None:
         (SidecarError("kdc_hung", "no answer", "ask it"), "kdc_hung: no answer", "ask it"),
     ],
 )
-def test_a_one_shot_gives_up_while_a_cycle_hangs_and_names_what_it_waits_for(
+def test_a_one_shot_gives_up_during_a_hung_cycle_with_its_cause(
     log: Log, blame: SidecarError | None, message: str, advice: str
 ) -> None:
     released = threading.Event()

@@ -1,5 +1,5 @@
 """
-The loop in a separate process: cycles that hang at SIGTERM, and a wall clock that is set.
+The loop in a separate process: SIGTERM while a cycle hangs, and a wall clock that is set.
 """
 
 import subprocess
@@ -34,9 +34,7 @@ run_main(main, "")
 
 
 def start(body: str, before: str = "") -> subprocess.Popen[bytes]:
-    """
-    Run a program with a loop, whose cycles print their events.
-    """
+    """Start a program that runs a loop and prints to a pipe."""
     text = PROGRAM.format(before=textwrap.dedent(before), body=textwrap.dedent(body))
     return subprocess.Popen(
         [sys.executable, "-u", "-c", text],
@@ -49,9 +47,7 @@ def start(body: str, before: str = "") -> subprocess.Popen[bytes]:
 
 
 def read_until(process: subprocess.Popen[bytes], text: str) -> list[str]:
-    """
-    Return the lines up to the one that contains this text.
-    """
+    """Return the lines up to the first that contains this text; fail if none does."""
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:
@@ -108,10 +104,8 @@ datetime.datetime = Shifted     # before the scheduler and the loop import it
 
 
 @pytest.mark.parametrize("days", [-1, 1, -20_000])
-def test_goes_on_when_the_wall_clock_is_set(days: int) -> None:
-    """
-    APScheduler uses the wall clock: set back by a day, it would not trigger for a day.
-    """
+def test_cycles_continue_when_the_wall_clock_is_set(days: int) -> None:
+    """APScheduler uses the wall clock: if that is set back by a day, it is silent for a day."""
     body = f"""
     changes, pace = {{"interval_seconds": 0.1}}, Pace(clock_grace_seconds=0.2)
 

@@ -1,5 +1,5 @@
 """
-The loop and signals: an end in time, and an immediate cycle.
+The loop and signals: SIGTERM and SIGINT end it, SIGHUP triggers a cycle.
 """
 
 import signal
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_success_while_idle(log: Log, number: signal.Signals) -> None:
+def test_sigterm_and_sigint_end_an_idle_loop_with_success(log: Log, number: signal.Signals) -> None:
     one = run(CHANGED)
 
     one.until(1, lambda: send(number))
@@ -27,7 +27,7 @@ def test_a_signal_ends_it_with_success_while_idle(log: Log, number: signal.Signa
     assert one.sidecar.cycles == 1
 
 
-def test_a_signal_ends_it_during_a_cycle_which_can_publish_nothing_more(log: Log) -> None:
+def test_sigterm_ends_the_loop_and_the_running_cycle_cannot_publish(log: Log) -> None:
     came: list[str] = []
     is_over = threading.Event()
 
@@ -52,7 +52,7 @@ def test_a_signal_ends_it_during_a_cycle_which_can_publish_nothing_more(log: Log
     assert one.results() == []
 
 
-def test_the_earlier_handlers_come_back(log: Log) -> None:
+def test_restores_the_previous_signal_handlers(log: Log) -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
 
@@ -63,7 +63,7 @@ def test_the_earlier_handlers_come_back(log: Log) -> None:
 
 
 @pytest.mark.parametrize("step", [CHANGED, DENIED], ids=["idle", "after a failure"])
-def test_sighup_is_a_cycle_now(log: Log, step: Any) -> None:
+def test_sighup_triggers_a_cycle_while_idle_or_in_backoff(log: Log, step: Any) -> None:
     one = run(step, pace=failing_for(600))
     thread = when_idle(one, 1, lambda: send(signal.SIGHUP))
 
@@ -73,7 +73,7 @@ def test_sighup_is_a_cycle_now(log: Log, step: Any) -> None:
     assert one.sidecar.cycles == 2
 
 
-def test_a_cycle_knows_that_a_person_asked_for_it(log: Log) -> None:
+def test_a_cycle_knows_whether_sighup_triggered_it(log: Log) -> None:
     asked: list[bool] = []
 
     def cycle(fence: Fence) -> Outcome:
@@ -87,10 +87,7 @@ def test_a_cycle_knows_that_a_person_asked_for_it(log: Log) -> None:
     assert [False, True, False] == asked
 
 
-def test_a_sidecar_that_wakes_the_loop_shortens_the_wait(log: Log) -> None:
-    """
-    SIGHUP did not trigger that cycle: it is an ordinary one.
-    """
+def test_wake_triggers_an_ordinary_cycle_during_a_backoff(log: Log) -> None:
     asked: list[bool] = []
 
     def cycle(fence: Fence) -> Outcome:
@@ -106,10 +103,8 @@ def test_a_sidecar_that_wakes_the_loop_shortens_the_wait(log: Log) -> None:
     assert [False] == asked
 
 
-def test_sighup_during_a_cycle_is_one_more_cycle_after_it(log: Log) -> None:
-    """
-    Changes after the listing of the running cycle would otherwise be seen an interval later.
-    """
+def test_sighup_during_a_cycle_triggers_one_more_after_it(log: Log) -> None:
+    """Otherwise a change after the listing of the running cycle would wait for an interval."""
 
     def cycle(_: Fence) -> Outcome:
         for _turn in range(3):
@@ -127,7 +122,7 @@ def test_sighup_during_a_cycle_is_one_more_cycle_after_it(log: Log) -> None:
     assert ["changed", "unchanged"] == one.results()
 
 
-def test_sighup_during_a_cycle_that_fails_is_one_more_cycle_too(log: Log) -> None:
+def test_sighup_during_a_failing_cycle_triggers_one_more_after_it(log: Log) -> None:
 
     def cycle(_: Fence) -> Outcome:
         hear(log, signal.SIGHUP)
@@ -142,10 +137,8 @@ def test_sighup_during_a_cycle_that_fails_is_one_more_cycle_too(log: Log) -> Non
     assert ["signal_received", "cycle_failed", "cycle_started"] == told
 
 
-def test_no_signal_is_slept_through(log: Log) -> None:
-    """
-    A signal that arrives right before the main thread sleeps must wake it.
-    """
+def test_the_loop_misses_no_signal(log: Log) -> None:
+    """A signal that arrives right before the main thread sleeps must wake it."""
 
     def cycle(_: Fence) -> Outcome:
         for _turn in range(150):

@@ -1,5 +1,5 @@
 """
-The loop when a cycle takes too long: it is abandoned, and cannot publish.
+The loop when a cycle takes too long: the cycle is abandoned and cannot publish.
 """
 
 import signal
@@ -28,7 +28,7 @@ from tests.support.clocks import Clock
 from tests.support.waiting import wait_until
 
 
-def test_a_cycle_that_takes_too_long_is_abandoned_and_can_publish_nothing(log: Log) -> None:
+def test_a_cycle_that_takes_too_long_is_abandoned_and_cannot_publish(log: Log) -> None:
     came: list[object] = []
     is_over = threading.Event()
 
@@ -63,7 +63,7 @@ def test_a_cycle_that_takes_too_long_is_abandoned_and_can_publish_nothing(log: L
     )
 
 
-def test_an_abandoned_cycle_fails_for_what_it_was_waiting_for(log: Log) -> None:
+def test_an_abandoned_cycle_fails_with_the_error_that_it_blames(log: Log) -> None:
     released = threading.Event()
 
     def hang(fence: Fence) -> Outcome:
@@ -80,7 +80,7 @@ def test_an_abandoned_cycle_fails_for_what_it_was_waiting_for(log: Log) -> None:
     assert ("no answer", "ask it") == (failed["error"], failed["advice"])
 
 
-def test_a_cycle_that_comes_back_after_its_end_keeps_its_thread(log: Log) -> None:
+def test_an_abandoned_cycle_that_ends_soon_keeps_its_thread(log: Log) -> None:
     def obeys(fence: Fence) -> Outcome:
         revoked = threading.Event()
         fence.on_revoke(revoked.set)
@@ -96,7 +96,7 @@ def test_a_cycle_that_comes_back_after_its_end_keeps_its_thread(log: Log) -> Non
     assert len(one.sidecar.sessions) == 1
 
 
-def test_a_new_thread_takes_over_from_one_that_hangs(log: Log) -> None:
+def test_a_new_thread_replaces_one_that_hangs(log: Log) -> None:
     released = threading.Event()
     one = run(lambda _: waits(released), CHANGED, timeout_seconds=0.2)
 
@@ -107,7 +107,7 @@ def test_a_new_thread_takes_over_from_one_that_hangs(log: Log) -> None:
     assert len(one.sidecar.sessions) == 2
 
 
-def test_threads_that_hang_are_limited_and_cycles_go_on_when_they_come_back(log: Log) -> None:
+def test_hung_threads_are_limited_and_cycles_continue_once_they_return(log: Log) -> None:
     released = threading.Event()
     hangs = [lambda _: waits(released)] * STUCK_THREADS
     one = run(*hangs, CHANGED, timeout_seconds=0.2, interval_seconds=0.1)
@@ -127,7 +127,7 @@ def test_threads_that_hang_are_limited_and_cycles_go_on_when_they_come_back(log:
     assert ["error"] * STUCK_THREADS + ["changed"] == one.results()
 
 
-def test_threads_that_come_back_late_do_not_pile_up(log: Log) -> None:
+def test_threads_that_return_late_do_not_accumulate(log: Log) -> None:
     def cycle_threads() -> int:
         return sum(thread.name == "cycle" for thread in threading.enumerate())
 
@@ -157,7 +157,7 @@ def test_threads_that_come_back_late_do_not_pile_up(log: Log) -> None:
     assert len(one.sidecar.sessions) == 7
 
 
-def test_liveness_notices_a_worker_that_hangs(log: Log) -> None:
+def test_is_not_alive_while_its_threads_hang(log: Log) -> None:
     released = threading.Event()
     hangs = [lambda _: waits(released)] * STUCK_THREADS
     pace = replace(QUICK, liveness_grace_seconds=1.0)
@@ -176,7 +176,7 @@ def test_liveness_notices_a_worker_that_hangs(log: Log) -> None:
     thread.join()
 
 
-def test_the_first_cycle_has_its_whole_time_too_and_its_end_is_a_beat(log: Log) -> None:
+def test_the_first_cycle_has_its_full_timeout_and_updates_the_heartbeat(log: Log) -> None:
     clock = Clock()
     alive: list[bool] = []
 
@@ -195,7 +195,7 @@ def test_the_first_cycle_has_its_whole_time_too_and_its_end_is_a_beat(log: Log) 
 
 
 @pytest.mark.parametrize("jitter_seconds", [0.0, 900.0])
-def test_liveness_does_not_notice_failures_and_idle_hours(log: Log, jitter_seconds: float) -> None:
+def test_stays_alive_through_failures_and_long_intervals(log: Log, jitter_seconds: float) -> None:
     later = 0.0
     one = run(DENIED, CHANGED, interval_seconds=7200.0, jitter_seconds=jitter_seconds)
     one.health = Health(lambda: time.monotonic() + later)

@@ -19,7 +19,7 @@ def reports() -> SimpleQueue[Finished]:
     return SimpleQueue()
 
 
-def test_runs_one_cycle_after_another_in_one_session_of_its_own_thread(
+def test_runs_cycles_one_by_one_in_one_session_and_thread(
     reports: SimpleQueue[Finished],
 ) -> None:
     threads: list[str] = []
@@ -41,7 +41,7 @@ def test_runs_one_cycle_after_another_in_one_session_of_its_own_thread(
     assert len(script.sessions) == 1
 
 
-def test_reports_what_a_cycle_raises_and_goes_on(reports: SimpleQueue[Finished]) -> None:
+def test_reports_an_exception_of_a_cycle_and_continues(reports: SimpleQueue[Finished]) -> None:
     error, end = ValueError("bug"), KeyboardInterrupt()
     worker = Worker(Script(error, end, CHANGED).begin, reports.put)
 
@@ -51,7 +51,7 @@ def test_reports_what_a_cycle_raises_and_goes_on(reports: SimpleQueue[Finished])
     worker.retire()
 
 
-def test_a_session_that_cannot_begin_is_tried_again(reports: SimpleQueue[Finished]) -> None:
+def test_retries_a_session_that_could_not_begin(reports: SimpleQueue[Finished]) -> None:
     script = Script(CHANGED)
     begins = iter([OSError("no more files"), None])
 
@@ -68,7 +68,7 @@ def test_a_session_that_cannot_begin_is_tried_again(reports: SimpleQueue[Finishe
     worker.retire()
 
 
-def test_a_retired_one_ends_its_thread_and_closes_its_session_when_it_comes_back(
+def test_a_retired_worker_ends_after_its_current_cycle(
     reports: SimpleQueue[Finished],
 ) -> None:
     released = threading.Event()
@@ -98,9 +98,7 @@ def test_a_retired_one_ends_its_thread_and_closes_its_session_when_it_comes_back
 
 
 class GlancingSession(ScriptSession):
-    """
-    A session that counts its glances, and sees a change at a given one.
-    """
+    """A session that counts its glances and sees a change at the glance with a given number."""
 
     def __init__(self, script: Script, news_at: int) -> None:
         super().__init__(script)
@@ -114,9 +112,7 @@ class GlancingSession(ScriptSession):
 
 
 class Glanced:
-    """
-    A worker whose session glances, and its reports.
-    """
+    """A worker with a glancing session, and its reports."""
 
     def __init__(self, *steps: object, count: int, news_at: int = 0, wait: float = 0.001) -> None:
         self.session = GlancingSession(Script(*steps), news_at)  # type: ignore[arg-type]
@@ -135,7 +131,7 @@ class Glanced:
         return [self.told.get(timeout=10) for _ in range(count)]
 
 
-def test_glances_after_a_cycle_that_went_well_and_then_waits() -> None:
+def test_glances_after_a_success_up_to_the_limit() -> None:
     glanced = Glanced(CHANGED, UNCHANGED, count=3)
     glanced.cycle()
 
@@ -147,7 +143,7 @@ def test_glances_after_a_cycle_that_went_well_and_then_waits() -> None:
     glanced.worker.retire()
 
 
-def test_a_glance_that_sees_news_asks_for_a_cycle_and_is_the_last() -> None:
+def test_a_glance_that_sees_a_change_triggers_a_cycle_and_is_the_last() -> None:
     glanced = Glanced(CHANGED, UNCHANGED, count=9, news_at=2)
     glanced.cycle()
 
@@ -160,7 +156,7 @@ def test_a_glance_that_sees_news_asks_for_a_cycle_and_is_the_last() -> None:
 @pytest.mark.parametrize(
     "end", [OSError("down"), Outcome("waiting"), Outcome("refused"), Outcome("settling")]
 )
-def test_there_is_no_glance_after_a_cycle_that_left_something_to_do(end: object) -> None:
+def test_does_not_glance_after_a_cycle_without_success(end: object) -> None:
     glanced = Glanced(end, CHANGED, count=1)
     glanced.cycle()
 
@@ -171,7 +167,7 @@ def test_there_is_no_glance_after_a_cycle_that_left_something_to_do(end: object)
     glanced.worker.retire()
 
 
-def test_after_a_failure_that_waits_for_news_glances_are_silent_until_they_come() -> None:
+def test_glances_after_a_failure_are_not_recorded_until_one_sees_a_change() -> None:
     glanced = Glanced(OSError("down"), CHANGED, count=9, news_at=3)
     glanced.session.can_wait_for_news = True
     glanced.cycle()
@@ -183,7 +179,7 @@ def test_after_a_failure_that_waits_for_news_glances_are_silent_until_they_come(
     glanced.worker.retire()
 
 
-def test_a_request_comes_before_the_next_glance() -> None:
+def test_a_requested_cycle_does_not_wait_for_the_next_glance() -> None:
     glanced = Glanced(CHANGED, CHANGED, count=1, wait=60)
     glanced.cycle()
     glanced.cycle()

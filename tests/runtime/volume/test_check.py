@@ -1,5 +1,5 @@
 """
-The test whether a target folder is writable.
+The check whether a target folder is writable.
 """
 
 import os
@@ -11,7 +11,7 @@ from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import TargetError
 
 
-def test_a_folder_can_be_written_and_is_left_as_it_was(
+def test_reports_a_writable_folder_and_leaves_it_unchanged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert try_folder("target", str(tmp_path))
@@ -20,7 +20,7 @@ def test_a_folder_can_be_written_and_is_left_as_it_was(
     assert [] == os.listdir(tmp_path)
 
 
-def test_one_that_can_be_made_is_fine_and_not_made(
+def test_accepts_a_missing_folder_without_creating_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert try_folder("target", str(tmp_path / "a/b"))
@@ -29,6 +29,6 @@ def test_one_that_can_be_made_is_fine_and_not_made(
     assert [] == os.listdir(tmp_path)
 
 
-def test_one_that_cannot_be_written_is_explained() -> None:
+def test_a_folder_that_is_not_writable_is_an_error() -> None:
     with pytest.raises(TargetError, match="cannot write to /proc"):
         try_folder("target", "/proc/target")

@@ -1,5 +1,5 @@
 """
-Failures of the file system, with advice.
+The reasons and advice of file system errors.
 """
 
 import errno
@@ -24,7 +24,7 @@ from sidecar_runtime.volume.errors import TargetError, explain_os_error, explain
         (errno.ESTALE, "target_failed", "Check the volume"),
     ],
 )
-def test_failures_of_the_file_system_are_explained(number: int, reason: str, advice: str) -> None:
+def test_file_system_errors_have_a_reason_and_advice(number: int, reason: str, advice: str) -> None:
     error = explain_os_error(OSError(number, os.strerror(number)), "cannot write '/dags/a.py'")
 
     assert error.reason == reason
@@ -32,13 +32,13 @@ def test_failures_of_the_file_system_are_explained(number: int, reason: str, adv
     assert error.message.startswith(f"cannot write '/dags/a.py': {os.strerror(number)}")
 
 
-def test_who_was_denied_is_named() -> None:
+def test_a_permission_error_shows_uid_and_gid() -> None:
     error = explain_os_error(PermissionError(errno.EACCES, "Permission denied"), "cannot write")
 
     assert f"(as uid {os.getuid()}, gid {os.getgid()})" in error.message
 
 
-def test_an_error_without_a_number_is_explained_too() -> None:
+def test_explains_an_error_without_errno() -> None:
     assert "cannot write: odd" == explain_os_error(OSError("odd"), "cannot write").message
 
 
@@ -50,7 +50,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     [(100, 0, True), (100, 1, False), (0, 0, False)],
     ids=["no free inodes", "inodes are free", "inodes are not counted"],
 )
-def test_a_volume_without_a_free_inode_is_told_from_a_full_one(
+def test_distinguishes_a_volume_without_free_inodes_from_a_full_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, free: int, is_named: bool
 ) -> None:
     found = os.statvfs_result((*os.statvfs(tmp_path)[:5], files, free, free, 0, 255))
@@ -64,13 +64,13 @@ def test_a_volume_without_a_free_inode_is_told_from_a_full_one(
     assert ("sizeLimit" in error.advice) is not is_named
 
 
-def test_a_full_volume_that_is_gone_by_now_is_explained_too(tmp_path: Path) -> None:
+def test_explains_a_full_volume_that_no_longer_exists(tmp_path: Path) -> None:
     error = explain_os_error(FULL, "cannot write", str(tmp_path / "gone"))
 
     assert "sizeLimit" in error.advice
 
 
-def test_explained_turns_failures_of_the_file_system_and_no_others(tmp_path: Path) -> None:
+def test_explained_converts_only_file_system_errors(tmp_path: Path) -> None:
     with (
         pytest.raises(TargetError, match=r"cannot look: No such file") as caught,
         explained("cannot look"),

@@ -1,5 +1,5 @@
 """
-Atomic files, and one publisher at a time.
+Atomic writes, safe reads, and the lock that allows one publisher at a time.
 """
 
 import json
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("fsync", [False, True])
-def test_writes_a_new_file_with_its_mode_whatever_the_umask(tmp_path: Path, fsync: bool) -> None:
+def test_writes_a_file_with_its_mode_regardless_of_the_umask(tmp_path: Path, fsync: bool) -> None:
     before = os.umask(0o077)
     try:
         write_file(tmp_path / "file", NEW, 0o664, fsync=fsync)
@@ -57,14 +57,14 @@ def test_replaces_a_file_as_a_whole(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == NEW
 
 
-def test_a_folder_that_is_open_may_be_named_by_its_descriptor(tmp_path: Path, folder: int) -> None:
+def test_writes_a_file_relative_to_an_open_folder(tmp_path: Path, folder: int) -> None:
     write_file("file", NEW, 0o644, fsync=True, dir_fd=folder)
 
     assert (tmp_path / "file").read_bytes() == NEW
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_what_a_killed_predecessor_left_is_replaced(tmp_path: Path) -> None:
+def test_replaces_the_temporary_file_of_a_killed_predecessor(tmp_path: Path) -> None:
     (tmp_path / ".file.new").write_bytes(b"half")
     (tmp_path / ".file.new").chmod(0o400)
 
@@ -75,7 +75,7 @@ def test_what_a_killed_predecessor_left_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".file.new", "file"], ids=["temporary", "itself"])
-def test_a_symlink_at_the_name_is_replaced_and_not_followed(tmp_path: Path, name: str) -> None:
+def test_replaces_a_symlink_without_following_it(tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(OLD)
     (tmp_path / name).symlink_to(victim)
@@ -88,7 +88,7 @@ def test_a_symlink_at_the_name_is_replaced_and_not_followed(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("plant", [os.symlink, os.link])
-def test_what_is_planted_at_the_temporary_name_meanwhile_is_not_written_to(
+def test_does_not_write_to_a_link_planted_at_the_temporary_name(
     tmp_path: Path, plant: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim, unlink = tmp_path / "victim", os.unlink
@@ -109,7 +109,7 @@ def test_what_is_planted_at_the_temporary_name_meanwhile_is_not_written_to(
 
 
 @pytest.mark.parametrize("room_bytes", [0, 5])
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, room_bytes: int) -> None:
+def test_a_full_disk_leaves_only_the_old_file(tmp_path: Path, room_bytes: int) -> None:
     (tmp_path / "file").write_bytes(OLD)
     before = held(tmp_path)
 
@@ -121,7 +121,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, room_b
     assert held(tmp_path) == before
 
 
-def test_a_folder_at_the_name_is_a_failure_that_leaves_nothing(tmp_path: Path) -> None:
+def test_fails_on_a_folder_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
 
     with pytest.raises(OSError, match="Is a directory"):
@@ -131,9 +131,7 @@ def test_a_folder_at_the_name_is_a_failure_that_leaves_nothing(tmp_path: Path) -
 
 
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    """
-    Readers see one of the two contents, complete, while a writer is killed.
-    """
+    """A reader sees one of the two contents, complete, at every moment."""
     contents = {bytes([65 + n]) * 200_000 for n in range(2)}
     path = tmp_path / "file"
     path.write_bytes(b"A" * 200_000)
@@ -159,7 +157,7 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> N
         assert set(os.listdir(tmp_path)) <= {"file", ".file.new"}
 
 
-def test_writes_all_though_a_pipe_takes_it_in_pieces() -> None:
+def test_write_all_repeats_partial_writes_to_a_pipe() -> None:
     reading, writing = os.pipe()
     content = os.urandom(1_000_000)
     read = bytearray()
@@ -191,7 +189,7 @@ def test_reads_a_regular_file(tmp_path: Path, folder: int) -> None:
     )
 
 
-def test_refuses_what_is_no_regular_file(tmp_path: Path, folder: int) -> None:
+def test_refuses_to_read_anything_but_a_regular_file(tmp_path: Path, folder: int) -> None:
     (tmp_path / "real").write_bytes(NEW)
     (tmp_path / "link").symlink_to("real")
     os.mkfifo(tmp_path / "pipe")
@@ -221,9 +219,7 @@ sys.stdin.read()
 
 @contextmanager
 def another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """
-    Run another process that holds the lock.
-    """
+    """Run another process that holds the lock until the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER.replace("TargetLock()", "(lock := TargetLock())"), folder],
         stdin=subprocess.PIPE,
@@ -237,7 +233,7 @@ def another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate()
 
 
-def test_the_first_becomes_the_holder_and_stays_it(folder: int) -> None:
+def test_the_first_lock_holder_stays_it_until_it_releases(folder: int) -> None:
     first, second = TargetLock(), TargetLock()
 
     assert [True, True] == [first.try_acquire("lock", folder) for _ in range(2)]
@@ -258,7 +254,9 @@ def test_the_kernel_frees_the_lock_of_a_killed_process(tmp_path: Path, folder: i
         assert lock.try_acquire("lock", folder)
 
 
-def test_the_lock_file_says_who_holds_it_whoever_waits(tmp_path: Path, folder: int) -> None:
+def test_the_lock_file_describes_the_holder_even_after_a_standby_tries(
+    tmp_path: Path, folder: int
+) -> None:
     with another_process(tmp_path) as process:
         holder = read_holder("lock", folder)
 
@@ -268,7 +266,7 @@ def test_the_lock_file_says_who_holds_it_whoever_waits(tmp_path: Path, folder: i
         assert holder == read_holder("lock", folder)
 
 
-def test_a_new_holder_replaces_the_longer_name_of_the_old_one(tmp_path: Path, folder: int) -> None:
+def test_a_new_holder_overwrites_a_longer_description(tmp_path: Path, folder: int) -> None:
     (tmp_path / "lock").write_text(json.dumps({"host": "x" * 500, "pid": 1, "since": 1}))
 
     assert TargetLock().try_acquire("lock", folder)
@@ -276,7 +274,7 @@ def test_a_new_holder_replaces_the_longer_name_of_the_old_one(tmp_path: Path, fo
     assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
-def test_a_lock_file_that_was_removed_is_locked_again(tmp_path: Path, folder: int) -> None:
+def test_locks_a_removed_lock_file_again(tmp_path: Path, folder: int) -> None:
     lock = TargetLock()
     assert lock.try_acquire("lock", folder)
 
@@ -286,10 +284,8 @@ def test_a_lock_file_that_was_removed_is_locked_again(tmp_path: Path, folder: in
     assert not TargetLock().try_acquire("lock", folder)
 
 
-def test_the_first_to_lock_a_recreated_file_is_the_holder(tmp_path: Path, folder: int) -> None:
-    """
-    Two processes never both hold it, even on a volume that was wiped.
-    """
+def test_the_first_to_lock_a_recreated_lock_file_is_the_holder(tmp_path: Path, folder: int) -> None:
+    """Two processes never hold it at the same time, even on a volume that was wiped."""
     lock = TargetLock()
     assert lock.try_acquire("lock", folder)
     (tmp_path / "lock").unlink()
@@ -299,7 +295,7 @@ def test_the_first_to_lock_a_recreated_file_is_the_holder(tmp_path: Path, folder
 
 
 @pytest.mark.parametrize("target", ["victim", "nowhere"])
-def test_a_symlink_in_its_place_is_replaced_and_not_followed(
+def test_replaces_a_symlink_at_the_lock_file_without_following_it(
     tmp_path: Path, folder: int, target: str
 ) -> None:
     (tmp_path / "victim").write_bytes(OLD)
@@ -312,7 +308,7 @@ def test_a_symlink_in_its_place_is_replaced_and_not_followed(
     assert not (tmp_path / "lock").is_symlink()
 
 
-def test_a_full_disk_does_not_lock_us_out(folder: int) -> None:
+def test_acquires_the_lock_on_a_full_disk(folder: int) -> None:
     lock = TargetLock()
     with full_disk(0):
         assert lock.try_acquire("lock", folder)
@@ -323,7 +319,9 @@ def test_a_full_disk_does_not_lock_us_out(folder: int) -> None:
     assert TargetLock().try_acquire("lock", folder)
 
 
-def test_a_folder_in_its_place_is_a_failure_that_leaks_nothing(tmp_path: Path, folder: int) -> None:
+def test_a_folder_at_the_lock_file_fails_without_leaking_descriptors(
+    tmp_path: Path, folder: int
+) -> None:
     (tmp_path / "lock").mkdir()
     lock, before = TargetLock(), held(tmp_path)
 
@@ -356,7 +354,7 @@ def test_no_child_inherits_the_lock(folder: int) -> None:
     ) as child:
         lock.release()
 
-        # The kernel closes descriptors a moment after the exec.
+        # The kernel closes the descriptors a moment after the exec.
         wait_until(lambda: TargetLock().try_acquire("lock", folder), "the lock is free", 5)
         child.communicate()
 
@@ -366,7 +364,7 @@ def test_no_child_inherits_the_lock(folder: int) -> None:
     [None, b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'"host"'],
     ids=["missing", "empty", "half", "list", "number", "binary", "deep", "text"],
 )
-def test_a_holder_that_says_nothing_sensible_is_nobody(
+def test_a_missing_or_invalid_lock_file_has_no_holder(
     tmp_path: Path, folder: int, content: bytes | None
 ) -> None:
     if content is not None:
@@ -375,20 +373,20 @@ def test_a_holder_that_says_nothing_sensible_is_nobody(
     assert read_holder("lock", folder) == {}
 
 
-def test_a_file_that_was_made_huge_is_not_read(tmp_path: Path, folder: int) -> None:
+def test_a_huge_lock_file_is_not_read(tmp_path: Path, folder: int) -> None:
     (tmp_path / "lock").write_bytes(b'{"host": "here"}' + b" " * FACTS_BYTES)
 
     assert {} == read_holder("lock", folder)
 
 
-def test_only_what_a_holder_writes_is_passed_on(tmp_path: Path, folder: int) -> None:
+def test_read_holder_returns_only_known_and_valid_facts(tmp_path: Path, folder: int) -> None:
     facts = {"host": "h" * 1000 + "\ud800", "pid": "<b>", "since": 5, "password": "hunter2"}
     (tmp_path / "lock").write_text(json.dumps(facts))
 
     assert read_holder("lock", folder) == {"host": "h" * 253, "since": 5}
 
 
-def test_who_holds_a_lock_is_found_and_nothing_is_made(tmp_path: Path, folder: int) -> None:
+def test_find_holder_returns_the_holder_and_creates_no_file(tmp_path: Path, folder: int) -> None:
     assert find_holder("lock", str(tmp_path)) == {}
     assert find_holder("lock", str(tmp_path / "missing")) == {}
     assert [] == os.listdir(tmp_path)

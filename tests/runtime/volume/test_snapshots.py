@@ -1,5 +1,5 @@
 """
-Complete copies side by side, and the link to one of them, on a real file system.
+Snapshots and the link to the current one, on a real file system.
 """
 
 import errno
@@ -15,10 +15,10 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.snapshot_store import STORE, Shelf, filling
 from tests.support.raising import raised
 
-# --- making
+# --- add
 
 
-def test_a_snapshot_has_its_name_only_when_it_is_full_and_is_not_shown(shelf: Shelf) -> None:
+def test_add_names_a_snapshot_only_when_complete_and_does_not_show_it(shelf: Shelf) -> None:
     snapshots = shelf.begin()
     seen: list[tuple[bool, set[str]]] = []
 
@@ -46,14 +46,14 @@ def test_a_snapshot_that_cannot_be_filled_leaves_nothing(
     assert set() == shelf.names()
 
 
-def test_no_snapshot_is_made_under_a_revoked_fence(shelf: Shelf, revoked: Fence) -> None:
+def test_adds_no_snapshot_under_a_revoked_fence(shelf: Shelf, revoked: Fence) -> None:
     with pytest.raises(CycleAbandoned):
         shelf.begin().add("r1", filling("one"), revoked)
 
     assert set() == shelf.names()
 
 
-def test_what_a_crash_of_the_same_process_number_left_is_replaced(shelf: Shelf) -> None:
+def test_a_leftover_copy_with_the_same_process_id_does_no_harm(shelf: Shelf) -> None:
     left = shelf.store / f".r1.{os.getpid()}"
     left.mkdir()
     (left / "old").write_text("x")
@@ -64,7 +64,7 @@ def test_what_a_crash_of_the_same_process_number_left_is_replaced(shelf: Shelf) 
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "file", "empty folder"])
-def test_what_was_planted_at_the_name_of_a_snapshot_makes_way(
+def test_replaces_anything_planted_at_the_name_of_a_snapshot(
     shelf: Shelf, tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / "outside").mkdir()
@@ -114,7 +114,7 @@ def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf, name: str) -> No
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "r1/../..", "../victim", "./../victim", "r\0", "\ud800"]
 )
-def test_what_can_be_no_name_is_never_made(shelf: Shelf, name: str) -> None:
+def test_refuses_to_add_a_snapshot_with_an_invalid_name(shelf: Shelf, name: str) -> None:
     snapshots = shelf.make("r1")
     victim = shelf.store.parent / "victim"
     victim.mkdir()
@@ -125,10 +125,10 @@ def test_what_can_be_no_name_is_never_made(shelf: Shelf, name: str) -> None:
     assert {"r1"} == shelf.names() and victim.is_dir()
 
 
-# --- showing
+# --- show
 
 
-def test_the_link_shows_one_after_the_other(shelf: Shelf) -> None:
+def test_show_points_the_link_to_each_new_snapshot(shelf: Shelf) -> None:
     for revision in ("r1", "r2", "r3"):
         snapshots = shelf.make(revision)
 
@@ -137,7 +137,7 @@ def test_the_link_shows_one_after_the_other(shelf: Shelf) -> None:
     assert {"r1", "r2", "r3"} == shelf.names()
 
 
-def test_showing_what_is_shown_changes_nothing(shelf: Shelf) -> None:
+def test_showing_the_current_snapshot_again_changes_nothing(shelf: Shelf) -> None:
     snapshots = shelf.make("r1")
     shelf.age("r1", 1000)
     before = (shelf.store / "r1").stat().st_mtime
@@ -149,9 +149,7 @@ def test_showing_what_is_shown_changes_nothing(shelf: Shelf) -> None:
 
 
 def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    At every moment a reader that opens the link finds a single revision.
-    """
+    """A reader that opens the link finds one complete revision at every moment."""
     snapshots = shelf.make("r1", "r2")
     seen: list[str] = []
     calls = {name: getattr(os, name) for name in ("rename", "symlink", "unlink", "utime", "rmdir")}
@@ -172,7 +170,7 @@ def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.Monke
     assert "r1" == seen[-1] == seen[-1] and 1 == seen.count("r1")
 
 
-def test_nothing_is_shown_under_a_revoked_fence(shelf: Shelf, revoked: Fence) -> None:
+def test_shows_no_snapshot_under_a_revoked_fence(shelf: Shelf, revoked: Fence) -> None:
     snapshots = shelf.make("r1")
     snapshots.add("r2", filling("r2"), Fence())
 
@@ -196,7 +194,7 @@ def test_nothing_is_shown_under_a_revoked_fence(shelf: Shelf, revoked: Fence) ->
     ],
     ids=["foreign", "dangling", "store", "above", "missing", "other words", "file", "folder"],
 )
-def test_what_is_in_place_of_the_link_shows_nothing_of_ours_and_makes_way(
+def test_anything_else_at_the_link_is_not_a_revision_and_is_replaced(
     shelf: Shelf, plant: Callable[[Path], object]
 ) -> None:
     snapshots = shelf.begin()
@@ -225,7 +223,7 @@ def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("fsync", [True, False])
-def test_names_are_flushed_before_the_link_shows_them_and_then_the_link(
+def test_flushes_the_store_before_the_swap_and_the_root_after_it(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, fsync: bool
 ) -> None:
     snapshots = shelf.begin(fsync=fsync)
@@ -239,7 +237,7 @@ def test_names_are_flushed_before_the_link_shows_them_and_then_the_link(
     assert expected == seen
 
 
-def test_a_link_that_cannot_be_made_leaves_the_old_one(
+def test_keeps_the_old_link_if_a_new_one_cannot_be_created(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshots = shelf.make("r1")

@@ -1,5 +1,5 @@
 """
-A tree of hard links, or of copies if links are impossible.
+Trees of hard links, or of copies if links are impossible.
 """
 
 import errno
@@ -32,9 +32,7 @@ ODD = [
 
 
 class Pair:
-    """
-    A source with files, and an empty target beside it.
-    """
+    """A source folder with files, and an empty target folder."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self.source, self.target = source, target
@@ -75,9 +73,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 
 def refusing(number: int) -> Callable[..., None]:
-    """
-    Return an `os.link` that fails as on a file system without hard links.
-    """
+    """Return an `os.link` that fails as on a file system without hard links."""
 
     def link(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -85,7 +81,7 @@ def refusing(number: int) -> Callable[..., None]:
     return link
 
 
-def test_a_tree_is_linked_whatever_its_names(pair: Pair) -> None:
+def test_links_a_tree_with_unusual_names(pair: Pair) -> None:
     pair.make(*ODD)
     before = held(pair.source.parent)
 
@@ -102,7 +98,7 @@ def test_a_tree_is_linked_whatever_its_names(pair: Pair) -> None:
 @pytest.mark.parametrize(
     "number", [errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS]
 )
-def test_files_are_copied_where_there_can_be_no_link(
+def test_copies_files_if_hard_links_are_impossible(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     pair.make(*ODD)
@@ -119,7 +115,7 @@ def test_files_are_copied_where_there_can_be_no_link(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS])
-def test_other_failures_are_failures(
+def test_other_link_errors_are_raised(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     pair.make("d/a.py")
@@ -133,7 +129,7 @@ def test_other_failures_are_failures(
     assert before == held(pair.source.parent)
 
 
-def test_a_file_with_too_many_links_is_copied(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_a_file_with_too_many_links(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.make("a.py", "b.py")
     link = os.link
 
@@ -148,7 +144,7 @@ def test_a_file_with_too_many_links_is_copied(pair: Pair, monkeypatch: pytest.Mo
     assert [1, 2] == [(pair.target / name).stat().st_nlink for name in ("a.py", "b.py")]
 
 
-def test_a_big_file_is_copied_whole_and_big_modes_too(
+def test_copies_a_big_file_completely_with_its_mode(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (pair.source / "big").write_bytes(bytes(range(256)) * 10_000)
@@ -177,7 +173,7 @@ def test_symlinks_planted_in_the_source_are_not_followed(
 
     with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
         pair.link("folder/secret")
-    # A link to the link, or an equal one, which the caller detects by its facts.
+    # A hard link or a copy of the symlink, which the caller recognizes from its lstat result.
     assert stat.S_ISLNK(pair.link("file")["file"].st_mode)
     assert str(tmp_path / "outside/secret") == os.readlink(pair.target / "file")
 
@@ -194,9 +190,7 @@ def test_a_symlink_planted_in_the_target_is_not_followed(pair: Pair, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "missing"])
-def test_what_is_no_file_is_not_copied(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_copies_only_regular_files(pair: Pair, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     if kind == "fifo":
         os.mkfifo(pair.source / "a.py")
     elif kind == "folder":
@@ -209,7 +203,7 @@ def test_what_is_no_file_is_not_copied(
     assert [] == os.listdir(pair.target)
 
 
-def test_what_is_there_is_not_overwritten(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_overwrite_an_existing_file(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.make("a.py")
     (pair.target / "a.py").write_text("theirs")
 
@@ -222,7 +216,7 @@ def test_what_is_there_is_not_overwritten(pair: Pair, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("is_copied", "fsync"), [(False, True), (True, True), (False, False)])
-def test_every_folder_is_flushed_once_it_is_full_where_that_is_asked(
+def test_flushes_each_folder_after_its_files_only_if_fsync_is_set(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, is_copied: bool, fsync: bool
 ) -> None:
     paths = ["a.py", "d/b.py", "d/e/c.py", "f/d.py"]
@@ -236,5 +230,5 @@ def test_every_folder_is_flushed_once_it_is_full_where_that_is_asked(
 
     expected = [f"{pair.target}{folder}" for folder in ("/d/e", "/d", "/f", "") if fsync]
     assert expected == [path for path in flushed if not path.endswith(".py")]
-    if is_copied:  # a hard link was already flushed as a file, a copy was not
+    if is_copied:  # the file of a hard link was flushed earlier, a copy is new
         assert {str(pair.target / path) for path in paths} <= set(flushed)

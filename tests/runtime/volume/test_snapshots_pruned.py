@@ -1,5 +1,5 @@
 """
-Which snapshots are kept, and how others are removed: pruned, swept after a crash, removed.
+Which snapshots are kept, and how the others are removed.
 """
 
 import errno
@@ -30,12 +30,10 @@ YEAR_SECONDS = 365 * 86400
     ],
     ids=["by number", "lately", "not so lately", "none", "a clock that was set forward"],
 )
-def test_those_stay_that_are_counted_or_were_replaced_lately(
+def test_keeps_snapshots_by_count_or_if_replaced_recently(
     shelf: Shelf, count: int, seconds: float, ages: list[float], stay: set[str]
 ) -> None:
-    """
-    The ages are those of r1 and its successors; the link shows the last one.
-    """
+    """The ages are those of r1, r2, …; the link shows the newest revision."""
     names = [f"r{number}" for number in range(1, len(ages) + 2)]
     snapshots = shelf.make(*names, retain_count=count, retain_seconds=seconds)
     for name, age in zip(names, ages, strict=False):
@@ -50,12 +48,10 @@ def test_those_stay_that_are_counted_or_were_replaced_lately(
     [(2, 9, {"a3", "a2"}), (9, 1, {"a3"}), (0, 9, set())],
     ids=["by number", "by size", "none"],
 )
-def test_of_those_that_were_asked_for_the_last_ones_stay(
+def test_keeps_the_newest_requested_snapshots_up_to_count_and_size(
     shelf: Shelf, count: int, blocks: int, stay: set[str]
 ) -> None:
-    """
-    They count separately from older snapshots, and their marks are removed with them.
-    """
+    """They are counted separately from older snapshots; their marks are removed with them."""
     snapshots = shelf.make("r1", "r2")
     for name in ("a1", "a2", "a3"):
         snapshots.add(f".{name}", filling(name), Fence())
@@ -70,10 +66,8 @@ def test_of_those_that_were_asked_for_the_last_ones_stay(
     assert {"r2", "r1", *stay, *(f"{name}{ASKED}" for name in stay)} == shelf.names()
 
 
-def test_what_was_asked_for_and_then_shown_is_kept_as_what_was_shown(shelf: Shelf) -> None:
-    """
-    A reader that resolved the link may still be reading it, without a lock.
-    """
+def test_a_requested_snapshot_that_was_shown_is_kept_as_an_older_one(shelf: Shelf) -> None:
+    """A reader that resolved the link may still read it without a lock."""
     snapshots = shelf.make("r1", retain_seconds=600.0, asked_count=1, asked_bytes=1)
     snapshots.add(".r0", filling("r0"), Fence())
     snapshots.keep_asked(".r0", "r0", Fence())
@@ -85,10 +79,8 @@ def test_what_was_asked_for_and_then_shown_is_kept_as_what_was_shown(shelf: Shel
     assert {"r0", "r1"} == pruned(snapshots) == shelf.names()
 
 
-def test_the_age_counts_from_the_replacement_and_not_from_the_making(shelf: Shelf) -> None:
-    """
-    A snapshot that was shown for a week may have readers that resolved the link a moment ago.
-    """
+def test_the_age_counts_from_the_replacement_not_from_the_creation(shelf: Shelf) -> None:
+    """A snapshot that was shown for a week may have readers that resolved the link just now."""
     snapshots = shelf.make("r1", retain_count=0)
     shelf.age("r1", 7 * 86400)
 
@@ -98,22 +90,20 @@ def test_the_age_counts_from_the_replacement_and_not_from_the_making(shelf: Shel
     assert {"r1", "r2"} == shelf.names()
 
 
-def test_those_replaced_last_stay_and_not_those_made_last(shelf: Shelf) -> None:
+def test_keeps_the_snapshots_replaced_last_not_those_created_last(shelf: Shelf) -> None:
     snapshots = shelf.make("r1", "r2", "r3", retain_count=1, retain_seconds=0.0)
     shelf.age("r2", 50)
     shelf.age("r3", 40)
     shelf.age("r1", 30)
-    snapshots.show("r1", Fence())  # back again: r3 is the one replaced last
+    snapshots.show("r1", Fence())  # replaces r3, which is now the one replaced last
 
     assert {"r1", "r3"} == pruned(snapshots) == shelf.names()
     assert ["r3"] == [name for name in snapshots.revisions() if name != "r1"]
 
 
 @pytest.mark.parametrize("to", ["r1", "nowhere", ""])
-def test_what_is_published_stays_whatever_the_link_shows(shelf: Shelf, to: str) -> None:
-    """
-    The snapshot that the link shows is also kept: consumers see it.
-    """
+def test_keeps_the_published_snapshot_regardless_of_the_link(shelf: Shelf, to: str) -> None:
+    """The snapshot that the link shows is kept, too: consumers see it."""
     snapshots = shelf.make("r1", "r2", "r3", retain_count=0, retain_seconds=0.0)
     for number in range(1, 4):
         shelf.age(f"r{number}", 1000)
@@ -125,7 +115,7 @@ def test_what_is_published_stays_whatever_the_link_shows(shelf: Shelf, to: str) 
     assert expected == set(snapshots.prune("r3", Fence())) == shelf.names()
 
 
-def test_nothing_is_published_yet_and_what_is_there_is_old(shelf: Shelf) -> None:
+def test_prunes_by_count_before_the_first_publish(shelf: Shelf) -> None:
     snapshots = shelf.begin(retain_count=1, retain_seconds=0.0)
     for number in range(1, 4):
         snapshots.add(f"r{number}", filling("x"), Fence())
@@ -135,7 +125,7 @@ def test_nothing_is_published_yet_and_what_is_there_is_old(shelf: Shelf) -> None
     assert {"r3"} == shelf.names()
 
 
-def test_the_one_that_was_replaced_first_is_dropped_and_never_the_shown_one(shelf: Shelf) -> None:
+def test_drop_oldest_removes_the_first_replaced_but_never_the_current(shelf: Shelf) -> None:
     snapshots = shelf.make("r1", "r2", "r3")
     shelf.age("r1", 20)
     shelf.age("r2", 30)
@@ -145,7 +135,7 @@ def test_the_one_that_was_replaced_first_is_dropped_and_never_the_shown_one(shel
     assert {"r3"} == shelf.names()
 
 
-def test_none_is_dropped_while_nothing_is_shown(shelf: Shelf) -> None:
+def test_drop_oldest_removes_nothing_while_the_link_is_missing(shelf: Shelf) -> None:
     snapshots = shelf.make("r1", "r2")
     shelf.link.unlink()
 
@@ -154,9 +144,7 @@ def test_none_is_dropped_while_nothing_is_shown(shelf: Shelf) -> None:
 
 
 def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) -> None:
-    """
-    A replacement in the future counts as one that happened now.
-    """
+    """A replacement time in the future counts as now."""
     snapshots = shelf.make("r1", "r2", retain_count=0)
     shelf.age("r1", -86400)
 
@@ -176,12 +164,10 @@ def test_an_abandoned_cycle_prunes_nothing(shelf: Shelf, revoked: Fence) -> None
     assert {"r1", "r2"} == shelf.names()
 
 
-def test_an_abandoned_cycle_and_its_successor_make_the_same_revision_in_each_others_way(
+def test_an_abandoned_cycle_cannot_replace_the_snapshot_of_its_successor(
     shelf: Shelf,
 ) -> None:
-    """
-    A thread that returns late shares the process, its id and the store with its successor.
-    """
+    """Its thread, which returns late, shares process id and store with its successor."""
     late, successor = shelf.begin(), shelf.begin()
 
     def fill(folder: int) -> None:
@@ -195,10 +181,10 @@ def test_an_abandoned_cycle_and_its_successor_make_the_same_revision_in_each_oth
     assert {"r1"} == shelf.names()
 
 
-def test_a_snapshot_goes_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Killed half-way, the rest is swept, and never counts as a snapshot.
-    """
+def test_a_killed_prune_leaves_no_half_removed_snapshot(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start sweeps the rest, which never counts as a snapshot."""
     snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
     shelf.age("r1", 1)
 
@@ -216,7 +202,7 @@ def test_a_snapshot_goes_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPat
     assert {"r2"} == shelf.names()
 
 
-def test_what_cannot_be_removed_is_named_and_stops_nothing(
+def test_a_snapshot_that_cannot_be_removed_does_not_stop_the_pruning(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     snapshots = shelf.make("r1", "r2", "r3", retain_count=0, retain_seconds=0.0)
@@ -239,7 +225,7 @@ def test_what_cannot_be_removed_is_named_and_stops_nothing(
     assert {"r3"} == shelf.names()
 
 
-def test_pruning_follows_no_symlink(shelf: Shelf, tmp_path: Path) -> None:
+def test_pruning_does_not_follow_symlinks(shelf: Shelf, tmp_path: Path) -> None:
     snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/a.py").write_text("victim")
@@ -254,10 +240,10 @@ def test_pruning_follows_no_symlink(shelf: Shelf, tmp_path: Path) -> None:
     assert {"r2", "linked"} == shelf.names()
 
 
-# --- sweeping and removing
+# --- sweep and remove
 
 
-def test_what_a_crash_left_is_swept_and_nothing_else(shelf: Shelf, tmp_path: Path) -> None:
+def test_sweep_removes_only_leftovers_of_a_crash(shelf: Shelf, tmp_path: Path) -> None:
     snapshots = shelf.make("r1", "r2")
     (shelf.store / ".r3.7/d").mkdir(parents=True)
     (shelf.store / ".r3.7/d/a.py").write_text("x")
@@ -271,7 +257,7 @@ def test_what_a_crash_left_is_swept_and_nothing_else(shelf: Shelf, tmp_path: Pat
     assert tmp_path.exists() and "r2" == snapshots.current()
 
 
-def test_all_is_removed_the_link_first(shelf: Shelf) -> None:
+def test_remove_all_removes_the_link_and_all_snapshots(shelf: Shelf) -> None:
     snapshots = shelf.make("r1", "r2")
     (shelf.store / "r1.managed").write_text("x")
 
@@ -281,7 +267,7 @@ def test_all_is_removed_the_link_first(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "missing"])
-def test_what_is_not_our_link_stays_when_all_is_removed(shelf: Shelf, kind: str) -> None:
+def test_remove_all_keeps_a_foreign_link_or_folder(shelf: Shelf, kind: str) -> None:
     snapshots = shelf.make("r1")
     shelf.link.unlink()
     if kind == "link":
@@ -295,7 +281,7 @@ def test_what_is_not_our_link_stays_when_all_is_removed(shelf: Shelf, kind: str)
     assert os.path.lexists(shelf.link) == (kind != "missing")
 
 
-def test_a_tree_is_removed_without_following_links(tmp_path: Path) -> None:
+def test_remove_tree_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/a.py").write_text("victim")
     (tmp_path / "tree/d").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: the reader, and a server with one object."""
+"""Fixtures of the conformance tests: the reader, and a server with one object."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.support.fake_s3 import FakeS3
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    """A process that reads."""
+    """A process that sends the requests."""
     with reading() as one:
         yield one
 

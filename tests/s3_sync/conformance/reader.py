@@ -1,8 +1,7 @@
 """
-A process that reads from S3 as often as it is told to, and says how each time ended.
+A process that sends requests to S3 and reports their results, so that its memory is measured alone.
 
-It is a process of its own, because what it says of its memory would else be that of the tests.
-One order a line on standard input, one report a line on standard output, both JSON.
+It reads one JSON order per line on standard input, and prints one JSON report per line.
 """
 
 import asyncio
@@ -32,13 +31,13 @@ BODY = b"print('hello')\n"
 @dataclass(frozen=True)
 class Report:
     """
-    How a request ended.
+    The result of a request.
 
     Args:
-        reason: Why it failed; ``moved``; empty after an answer.
-        body_bytes: How much of the body came, in the last attempt.
-        body_md5: What came, in hex.
-        grown_kib: How much more memory the process held meanwhile than before.
+        reason: The reason of the error, ``moved``, or empty after success.
+        body_bytes: The size of the received body, in the last attempt.
+        body_md5: The MD5 of the received body, in hex.
+        grown_kib: The peak growth of the process's memory during the request.
     """
 
     reason: str
@@ -49,9 +48,7 @@ class Report:
 
 
 class Body:
-    """
-    What came, in the last attempt; kept in pieces, as receivers do.
-    """
+    """The body of the last attempt, kept in pieces as receivers do."""
 
     def __init__(self) -> None:
         self.restart()
@@ -68,18 +65,14 @@ class Body:
 
 
 class Reader:
-    """
-    The process, seen from the tests.
-    """
+    """The tests' handle of the process."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
     def read(self, what: str, endpoint: str, ca_bundle: Path | None = None) -> Report:
         """
-        List or get by a new client, once, and once more where that succeeded.
-
-        The second time shows what the first left on the connection.
+        List or get with a new client, and again after success to check the used connection.
 
         Args:
             what: ``list`` or ``get``.
@@ -96,9 +89,7 @@ class Reader:
 
 @contextmanager
 def reading() -> Iterator[Reader]:
-    """
-    A reader, until the end of the block.
-    """
+    """Yield a reader, and stop it at the end of the block."""
     with subprocess.Popen(
         [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -146,6 +137,6 @@ def _obey(order: dict[str, str | None]) -> Report:
 
 
 if __name__ == "__main__":
-    random.uniform = lambda a, b: a  # the wait before a retry may be none
+    random.uniform = lambda a, b: a  # retries wait for the minimum
     for line in sys.stdin:
         print(json.dumps(asdict(_obey(json.loads(line)))), flush=True)

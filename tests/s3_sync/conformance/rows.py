@@ -1,7 +1,7 @@
 """
-What a server may answer, and how a request for a listing or an object then ends: one row a case.
+Answers of a server, and the result of a request for a listing or an object: one row per case.
 
-The answer is the good one, sent in another way, wherever that makes sense.
+If possible, the answer is the good one, sent in another way.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,9 @@ class Row:
     One case.
 
     Args:
-        fault: What the server does, each time.
-        ends: The reason of the error; `WHOLE` where the good answer arrives.
-        requests: How often the server is asked until then.
+        fault: The server's behavior for each request.
+        ends: The reason of the error, or `WHOLE` if the good answer arrives.
+        requests: The number of requests until then.
     """
 
     fault: Fault
@@ -43,9 +43,7 @@ class Row:
 
 
 def sent_as(head: bytes, frame: Callable[[bytes], bytes] = bytes, after: bytes = b"") -> Fault:
-    """
-    The good body, after this head, framed like this, followed by that; `SIZE` is its length.
-    """
+    """Send the good body with a head, a framing and a tail; `SIZE` stands for its length."""
 
     def fault(exchange: Exchange) -> None:
         body = exchange.good().body
@@ -55,18 +53,14 @@ def sent_as(head: bytes, frame: Callable[[bytes], bytes] = bytes, after: bytes =
 
 
 def padded_etag(exchange: Exchange) -> None:
-    """
-    The good answer; RFC 9110 allows blanks and tabs around each value.
-    """
+    """Send the good answer; RFC 9110 allows blanks and tabs around each value."""
     answer = exchange.good()
     headers = {**answer.headers, "ETag": f"\t {answer.headers.get('ETag', '')} \t"}
     exchange.send(replace(answer, headers=headers))
 
 
 def closed_after(fault: Fault) -> Fault:
-    """
-    The same, and the server closes.
-    """
+    """Add closing the connection to a fault."""
 
     def both(exchange: Exchange) -> None:
         fault(exchange)
@@ -89,7 +83,7 @@ def status(code: int, name: str, **headers: str) -> Fault:
     return error(code, name, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
-# --- what is odd, and good
+# --- unusual, but complete
 
 ODD_BUT_WHOLE = {
     "sent in one piece": Row(sent_as(SIZED), WHOLE),
@@ -128,7 +122,7 @@ ODD_BUT_WHOLE = {
     "a content encoding that nobody asked for": Row(with_headers(Content_Encoding="gzip"), WHOLE),
 }
 
-# --- what is broken
+# --- broken
 
 BROKEN = {
     "closed before the answer": Row(raw(b""), "connection_lost", 3),
@@ -170,7 +164,7 @@ BROKEN = {
     ),
 }
 
-# --- what is refused
+# --- refused
 
 REFUSED = {
     **{

@@ -1,7 +1,7 @@
 """
-The client among answers of all kinds: each ends as its row says, and takes little memory.
+The client with answers of all kinds: each ends as its row specifies, and takes little memory.
 
-Whatever succeeds is asked for once more, on the connection that the first answer left.
+After a success, the client sends the request again on the same connection.
 """
 
 import pytest
@@ -12,13 +12,13 @@ from tests.support.fake_s3 import FakeS3
 
 ROWS = ODD_BUT_WHOLE | BROKEN | REFUSED
 
-# A client that has nothing to keep; the first one loads modules.
+# For a client that keeps nothing; includes the modules that the first one loads.
 GROWTH_LIMIT_KIB = 4 << 10
 
 
 @pytest.mark.parametrize("what", ["list", "get"])
 @pytest.mark.parametrize("name", ROWS)
-def test_an_answer_ends_as_its_row_says(s3: FakeS3, reader: Reader, name: str, what: str) -> None:
+def test_each_answer_ends_as_specified(s3: FakeS3, reader: Reader, name: str, what: str) -> None:
     good = reader.read(what, s3.endpoint)
     s3.forget()
     row = ROWS[name]

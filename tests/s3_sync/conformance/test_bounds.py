@@ -1,6 +1,4 @@
-"""
-Whatever a server sends, the client ends the request with a reason and holds little memory.
-"""
+"""Whatever a server sends, the client ends the request with little memory."""
 
 import pytest
 
@@ -15,14 +13,12 @@ ENDLESS_BYTES = 64 << 20
 What a server sends at most of what has no end.
 """
 
-# What a client may hold at once beside a whole listing.
+# The memory that a client may take in addition to a whole listing.
 GROWTH_LIMIT_KIB = 8 << 10
 
 
 def endless(start: bytes, repeated: bytes) -> Fault:
-    """
-    Send the same again and again, until the client has gone.
-    """
+    """Send the same bytes repeatedly until the client disconnects."""
     piece = repeated * ((64 << 10) // len(repeated))
 
     def fault(exchange: Exchange) -> None:
@@ -35,9 +31,7 @@ def endless(start: bytes, repeated: bytes) -> Fault:
 
 
 def numbered(start: bytes) -> Fault:
-    """
-    Headers, or trailers, of ever new names.
-    """
+    """Send headers or trailers, each with a new name."""
 
     def fault(exchange: Exchange) -> None:
         exchange.send_bytes(start)
@@ -69,7 +63,7 @@ WITHOUT_END = {
 
 
 @pytest.mark.parametrize("part", WITHOUT_END)
-def test_what_has_no_end_is_refused_and_takes_no_memory(
+def test_endless_answers_are_refused_with_little_memory(
     s3: FakeS3, reader: Reader, part: str
 ) -> None:
     s3.inject(WITHOUT_END[part])
@@ -81,9 +75,7 @@ def test_what_has_no_end_is_refused_and_takes_no_memory(
 
 
 @pytest.mark.parametrize("status", [200, 403])
-def test_a_body_that_is_kept_takes_no_more_memory_than_its_limit(
-    s3: FakeS3, reader: Reader, status: int
-) -> None:
+def test_the_memory_for_a_kept_body_is_limited(s3: FakeS3, reader: Reader, status: int) -> None:
     head = CHUNKED.replace(b"200", b"%d" % status)
     s3.inject(endless(head, b"%x\r\n%b\r\n" % (1000, b"x" * 1000)))
 
@@ -94,10 +86,8 @@ def test_a_body_that_is_kept_takes_no_more_memory_than_its_limit(
 
 
 @pytest.mark.parametrize("what", ["list", "get"])
-def test_a_body_in_tiny_pieces_takes_no_more_memory_than_in_one(
-    s3: FakeS3, reader: Reader, what: str
-) -> None:
-    """As a list of pieces it takes twenty times as much."""
+def test_a_body_in_tiny_chunks_takes_little_memory(s3: FakeS3, reader: Reader, what: str) -> None:
+    """As a list of pieces it would take twenty times as much memory."""
     chunk = b"2\r\nxx\r\n"
 
     def fault(exchange: Exchange) -> None:

@@ -1,7 +1,7 @@
 """
-The client before servers that it must not trust: nothing is asked of them.
+The client with servers that it must not trust: it sends them no request.
 
-The bundle is rotated in tests/s3_sync/s3/test_tls.py.
+For the rotation of the CA bundle, see tests/s3_sync/s3/test_tls.py.
 """
 
 import ssl
@@ -30,7 +30,7 @@ def serving(tls: ssl.SSLContext | None, host: str = "127.0.0.1") -> Iterator[Fak
 
 @contextmanager
 def closing_at_once() -> Iterator[int]:
-    """A port where each connection is accepted and closed."""
+    """Yield a port where each connection is accepted and closed."""
     with ThreadingTCPServer(("127.0.0.1", 0), BaseRequestHandler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield server.server_address[1]
@@ -47,7 +47,7 @@ ROWS = {
 
 @pytest.mark.parametrize("what", ["list", "get"])
 @pytest.mark.parametrize("name", ROWS)
-def test_a_certificate_is_taken_as_its_row_says(
+def test_accepts_or_refuses_each_certificate_as_specified(
     tmp_path: Path, reader: Reader, name: str, what: str
 ) -> None:
     days, host, said = ROWS[name]
@@ -60,7 +60,7 @@ def test_a_certificate_is_taken_as_its_row_says(
         assert (0 if said else 2) == len(server.requests)
 
 
-def test_a_certificate_of_a_stranger_is_refused(tmp_path: Path, reader: Reader) -> None:
+def test_refuses_a_certificate_of_an_unknown_authority(tmp_path: Path, reader: Reader) -> None:
     context, _ = self_signed(tmp_path / "stranger", NAME)
     _, bundle = self_signed(tmp_path / "trusted", "other.example")
     with serving(context) as server:
@@ -70,15 +70,16 @@ def test_a_certificate_of_a_stranger_is_refused(tmp_path: Path, reader: Reader) 
         assert [] == server.requests
 
 
-def test_a_server_without_tls_is_refused(tmp_path: Path, reader: Reader) -> None:
+def test_refuses_a_server_without_tls(tmp_path: Path, reader: Reader) -> None:
     _, bundle = self_signed(tmp_path, NAME)
     with serving(None) as server:
         report = reader.read("list", server.endpoint.replace("http", "https"), bundle)
 
         assert "tls_failed" == report.reason, report
+        assert [] == server.requests
 
 
-def test_a_handshake_that_is_cut_off_is_a_failed_connection(tmp_path: Path, reader: Reader) -> None:
+def test_an_interrupted_handshake_is_a_failed_connection(tmp_path: Path, reader: Reader) -> None:
     _, bundle = self_signed(tmp_path, NAME)
     with closing_at_once() as port:
         report = reader.read("list", f"https://127.0.0.1:{port}", bundle)

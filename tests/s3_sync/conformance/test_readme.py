@@ -1,4 +1,4 @@
-"""The tests and tables that README.md names exist."""
+"""README.md lists existing tests, and all files and tables."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 TABLE = (HERE / "README.md").read_text()
 
 
-def test_every_test_that_is_named_exists() -> None:
+def test_every_listed_test_exists() -> None:
     named = re.findall(r"\]\(([^)]+\.py)\): ((?:`\w+`(?:, )?)+)", TABLE)
 
     for path, names in named:
@@ -20,7 +20,7 @@ def test_every_test_that_is_named_exists() -> None:
     assert len(named) > 15
 
 
-def test_every_file_and_every_table_is_named() -> None:
+def test_every_file_and_table_is_listed() -> None:
     tables = {
         name for name, value in vars(rows).items() if isinstance(value, dict) and name[0].isupper()
     }

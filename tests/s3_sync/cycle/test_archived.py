@@ -1,4 +1,4 @@
-"""What was archived can be read no more; a file of it that is on disk stays good."""
+"""Archived objects cannot be downloaded, but their published files stay valid."""
 
 import itertools
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ each = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(la
 
 
 def begin(s3: FakeS3, process: Process, layout: Mapping[str, str]) -> None:
-    """Publish two files, and archive one of the objects."""
+    """Publish two files, then archive one of the objects."""
     s3.put_all(BOTH)
     process.run(dict(layout))
     archive(s3, "b.py")
@@ -31,7 +31,7 @@ def archive(s3: FakeS3, path: str) -> None:
 
 
 @each
-def test_its_file_stays_as_long_as_its_key(process: Process, layout: dict[str, str]) -> None:
+def test_archived_objects_keep_their_files(process: Process, layout: dict[str, str]) -> None:
     begin(process.s3, process, layout)
     process.s3.put("c.py", b"v = 1\n")
     assert "changed" == process.cycle().result
@@ -47,7 +47,7 @@ def test_its_file_stays_as_long_as_its_key(process: Process, layout: dict[str, s
 
 
 @each
-def test_what_others_did_to_its_file_cannot_be_undone_and_is_no_failure(
+def test_a_removed_file_of_an_archived_object_does_not_fail_the_cycle(
     process: Process, layout: dict[str, str]
 ) -> None:
     begin(process.s3, process, layout)
@@ -61,7 +61,7 @@ def test_what_others_did_to_its_file_cannot_be_undone_and_is_no_failure(
     assert {"a.py": b"v = 1\n"} == process.shown
 
 
-def test_what_is_back_is_read_again(process: Process) -> None:
+def test_downloads_an_object_that_is_no_longer_archived(process: Process) -> None:
     begin(process.s3, process, {})
     process.cycle()
     process.s3.put("b.py", b"v = 2\n")
@@ -70,7 +70,7 @@ def test_what_is_back_is_read_again(process: Process) -> None:
     assert BOTH | {"b.py": b"v = 2\n"} == process.shown
 
 
-def test_a_bucket_of_which_most_is_archived_is_no_mass_deletion(process: Process) -> None:
+def test_archiving_most_of_a_bucket_is_not_a_mass_deletion(process: Process) -> None:
     *most, one = (f"{number:02}.py" for number in range(30))
     process.s3.put_each([*most, one], b"v = 1\n")
     process.run({})
@@ -81,7 +81,7 @@ def test_a_bucket_of_which_most_is_archived_is_no_mass_deletion(process: Process
     assert 30 == len(process.shown)
 
 
-def test_a_listing_that_lost_it_once_deletes_nothing(process: Process) -> None:
+def test_keeps_the_file_of_an_archived_object_missing_from_one_listing(process: Process) -> None:
     begin(process.s3, process, {})
     process.cycle()
     process.s3.delete("b.py")
@@ -97,7 +97,7 @@ def test_a_listing_that_lost_it_once_deletes_nothing(process: Process) -> None:
     assert BOTH == process.shown
 
 
-def test_a_dry_run_does_not_plan_its_deletion(process: Process, log: Log) -> None:
+def test_a_dry_run_plans_no_deletion_of_an_archived_object(process: Process, log: Log) -> None:
     begin(process.s3, process, {})
     process.restart({"S3_SYNC_DRY_RUN": "true"})
     process.cycle()
@@ -105,7 +105,7 @@ def test_a_dry_run_does_not_plan_its_deletion(process: Process, log: Log) -> Non
     assert [[]] == [event["delete"] for event in log.events("plan_made")]
 
 
-def test_no_snapshot_changes_because_an_object_is_archived_or_gone(process: Process) -> None:
+def test_archiving_or_deleting_an_object_changes_no_older_snapshot(process: Process) -> None:
     process.s3.put("a.py", b"v = 1\n")
     process.run(SNAPSHOT)
     alone = (process.folder / "current").resolve()

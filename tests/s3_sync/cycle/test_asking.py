@@ -1,4 +1,4 @@
-"""Older releases, cycle by cycle: a cycle that was abandoned, a folder that others change."""
+"""Requested older releases: abandoned cycles, and folders that other processes change."""
 
 import os
 import shutil
@@ -30,14 +30,14 @@ def layout_of(stage: Stage) -> Snapshot:
 
 
 def wanted(stage: Stage) -> dict[str, Managed]:
-    """The same files as are shown."""
+    """Return the published files."""
     shown = layout_of(stage).shown
     assert shown is not None
     return dict(shown.managed.files)
 
 
-def test_two_threads_that_bring_one_revision_do_not_meet(stage: Stage) -> None:
-    """The first was abandoned: what it removes on its way out is its own."""
+def test_two_downloads_of_one_revision_use_separate_folders(stage: Stage) -> None:
+    """An abandoned cycle removes only its own folder when it ends."""
     layout = layout_of(stage)
     with layout.aside(REVISION, wanted(stage), Fence()) as second:
         with layout.aside(REVISION, wanted(stage), Fence()) as first:
@@ -50,7 +50,7 @@ def test_two_threads_that_bring_one_revision_do_not_meet(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("deed", ["removed", "changed"])
-def test_a_folder_that_was_changed_becomes_no_version(stage: Stage, deed: str) -> None:
+def test_a_folder_changed_during_the_download_is_not_kept(stage: Stage, deed: str) -> None:
     layout = layout_of(stage)
     with layout.aside(REVISION, wanted(stage), Fence()) as target:
         path = Path(target.path, "one.py")
@@ -63,7 +63,7 @@ def test_a_folder_that_was_changed_becomes_no_version(stage: Stage, deed: str) -
     assert not layout.has(REVISION) and 0 == layout.asked_count
 
 
-def test_an_abandoned_cycle_keeps_nothing_and_leaves_nothing(stage: Stage) -> None:
+def test_an_abandoned_cycle_leaves_no_snapshot(stage: Stage) -> None:
     fence = Fence()
     layout = layout_of(stage)
     with layout.aside(REVISION, wanted(stage), fence) as target:
@@ -86,7 +86,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_version_that_is_not_whole_any_more_is_brought_again(stage: Stage, damage: str) -> None:
+def test_a_damaged_requested_release_is_downloaded_again(stage: Stage, damage: str) -> None:
     layout, folder = layout_of(stage), stage.state / "snapshots" / REVISION
     for is_damaged in (False, True):
         if is_damaged:

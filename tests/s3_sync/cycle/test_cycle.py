@@ -1,4 +1,4 @@
-"""Whole cycles against a scripted S3: what a gate, a layout and a neighbor do to each other."""
+"""Whole cycles against a scripted S3: gates, layouts, damage and other processes combined."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ whole = pytest.mark.parametrize("layout", [GATE, SNAPSHOT | GATE], ids=["in-plac
 
 
 @pytest.mark.parametrize("layout", [GATE, SNAPSHOT], ids=["gate in place", "snapshot"])
-def test_what_cannot_be_put_back_is_a_failure_with_its_reason(
+def test_a_failed_repair_fails_the_cycle_with_its_reason(
     process: Process, layout: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process.s3.put("a.py", b"a = 1\n")
@@ -54,7 +54,7 @@ def test_what_cannot_be_put_back_is_a_failure_with_its_reason(
 # --- the gate
 
 
-def test_nothing_is_deleted_before_the_source_has_been_read(process: Process) -> None:
+def test_an_empty_source_deletes_no_foreign_files(process: Process) -> None:
     (process.folder / "theirs.py").write_bytes(b"x = 1\n")
     process.start({**GATE, "S3_SYNC_DELETE": "all"})
 
@@ -62,11 +62,11 @@ def test_nothing_is_deleted_before_the_source_has_been_read(process: Process) ->
     assert {"theirs.py": b"x = 1\n"} == process.shown
 
 
-def test_nothing_is_deleted_for_a_revision_that_is_refused(process: Process) -> None:
+def test_a_refused_revision_deletes_nothing(process: Process) -> None:
     everything = {**GATE, "S3_SYNC_DELETE": "all"}
     process.s3.put("a.py", b"a = 1\n")
     process.run(everything)
-    (process.folder / ".s3-sync/managed").unlink()  # so that no file is ours
+    (process.folder / ".s3-sync/managed").unlink()  # all files count as foreign now
     process.s3.put("a.py", BROKEN)
     process.restart(everything)
 
@@ -75,10 +75,10 @@ def test_nothing_is_deleted_for_a_revision_that_is_refused(process: Process) -> 
 
 
 @whole
-def test_whoever_asks_while_the_source_is_down_is_answered_once_it_is_back(
+def test_sighup_during_an_outage_repeats_the_gate_check_after_it(
     process: Process, layout: dict[str, str], tmp_path: Path
 ) -> None:
-    """A command that failed by itself has been fixed; S3 fails in the cycle that SIGHUP starts."""
+    """The gate command is fixed, but S3 fails in the cycle that SIGHUP triggers."""
     fixed = tmp_path / "fixed"
     fixed.touch()
     command = f"sh -c 'test -e {fixed}'"
@@ -96,7 +96,7 @@ def test_whoever_asks_while_the_source_is_down_is_answered_once_it_is_back(
     assert {"a.py": b"a = 2\n"} == process.shown
 
 
-def test_what_is_foreign_goes_once_a_revision_is_accepted(process: Process) -> None:
+def test_deletes_foreign_files_once_a_revision_is_accepted(process: Process) -> None:
     (process.folder / "theirs.py").write_bytes(b"x = 1\n")
     process.s3.put("a.py", b"a = 1\n")
     process.start({**GATE, "S3_SYNC_DELETE": "all"})
@@ -106,7 +106,7 @@ def test_what_is_foreign_goes_once_a_revision_is_accepted(process: Process) -> N
 
 
 @whole
-def test_what_blocks_a_file_hides_it_from_no_gate(process: Process, layout: dict[str, str]) -> None:
+def test_the_gate_checks_blocked_files(process: Process, layout: dict[str, str]) -> None:
     process.s3.put("a.py", b"a = 1\n")
     process.run(layout)
     (tree,) = {"tree", "staged"} & {path.name for path in (process.folder / ".s3-sync").iterdir()}
@@ -119,7 +119,7 @@ def test_what_blocks_a_file_hides_it_from_no_gate(process: Process, layout: dict
     assert {"a.py": b"a = 1\n"} == process.shown
 
 
-def test_an_accepted_revision_that_was_cut_short_is_shown_whole_before_the_next_is_refused(
+def test_completes_an_interrupted_revision_although_the_next_is_refused(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
@@ -147,7 +147,7 @@ def test_an_accepted_revision_that_was_cut_short_is_shown_whole_before_the_next_
 
 
 @whole
-def test_a_command_that_writes_to_what_it_judges_is_undone(
+def test_undoes_edits_by_a_gate_command(
     process: Process, tmp_path: Path, layout: dict[str, str]
 ) -> None:
     meddles = "grep -q v2 a.py || exit 0\nchmod u+w a.py b.py; echo '#' >> b.py; exit 1"
@@ -157,17 +157,17 @@ def test_a_command_that_writes_to_what_it_judges_is_undone(
     process.s3.put("a.py", b"v2\n")
 
     assert "refused" == process.cycle().result
-    assert not process.is_ready  # noticed at once, whatever the turn of the file in the scan
+    assert not process.is_ready  # noticed in the same cycle, wherever the scan is
     assert "refused" == process.cycle().result
     assert {"a.py": b"v1\n", "b.py": b"v1\n"} == process.shown
 
 
-# --- what is kept
+# --- kept files
 
 
 @pytest.mark.parametrize("layout", [GATE, SNAPSHOT], ids=["in-place", "snapshot"])
 @pytest.mark.parametrize("lost", ["folder", "file"])
-def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
+def test_delete_none_keeps_files_when_the_working_copy_is_lost(
     process: Process, layout: dict[str, str], lost: str
 ) -> None:
     process.s3.put_each(("a.py", "k.py"), b"v = 1\n")
@@ -190,7 +190,7 @@ def test_without_deletions_nothing_goes_when_the_working_copy_is_lost(
     assert layout is SNAPSHOT or before["k.py"] == (process.folder / "k.py").stat().st_ino
 
 
-def test_without_deletions_an_edited_file_outlives_the_switch_to_a_gate(process: Process) -> None:
+def test_delete_none_keeps_an_edited_file_when_a_gate_is_switched_on(process: Process) -> None:
     process.s3.put_each(("a.py", "k.py"), b"v = 1\n")
     process.run({"S3_SYNC_DELETE": "none"})
     process.s3.delete("k.py")
@@ -202,12 +202,10 @@ def test_without_deletions_an_edited_file_outlives_the_switch_to_a_gate(process:
     assert {"a.py": b"v = 1\n", "k.py": b"mine\n"} == process.shown
 
 
-def test_damage_that_is_part_of_a_change_waits_for_its_rest_and_is_no_failure(
-    process: Process,
-) -> None:
+def test_damage_to_a_settling_file_does_not_fail_the_cycle(process: Process) -> None:
     process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     process.start({"S3_SYNC_SETTLE": "1h"})
-    for name in "abc":  # at rest for an hour, by its own clock
+    for name in "abc":  # same content, new dates
         process.s3.put(f"{name}.py", b"v = 1\n")
     process.restart({})
     process.cycle()
@@ -218,14 +216,14 @@ def test_damage_that_is_part_of_a_change_waits_for_its_rest_and_is_no_failure(
         (process.folder / f"{name}.py").write_bytes(b"edited\n")
 
     assert {"settling"} == {process.cycle().result for _ in range(5)}
-    assert b"v = 1\n" == process.shown["b.py"]  # it is not part of the change
+    assert b"v = 1\n" == process.shown["b.py"]  # not part of the change, so it is repaired
 
 
-def test_a_removed_mark_of_a_partial_release_blocks_nothing(process: Process) -> None:
+def test_is_ready_after_the_mark_of_a_partial_release_is_removed(process: Process) -> None:
     process.s3.put("a.py", b"a = 1\n")
     process.run({})
     mark = process.folder / ".s3-sync/publishing"
-    mark.touch()  # as a kill leaves it
+    mark.touch()  # as after a kill
     process.s3.inject(error(403, "AccessDenied"), is_list)
     process.restart({})
     process.fail()
@@ -238,8 +236,8 @@ def test_a_removed_mark_of_a_partial_release_blocks_nothing(process: Process) ->
 
 
 @pytest.mark.parametrize("verify", ["auto", "lenient"])
-def test_a_store_whose_etags_are_no_md5s(process: Process, verify: str) -> None:
-    """Some stores encrypt, or make up ETags, without saying so; some only for some objects."""
+def test_syncs_from_a_store_whose_etags_are_not_md5(process: Process, verify: str) -> None:
+    """Some stores encrypt or invent ETags without saying so, some only for some objects."""
     if verify == "lenient":
         process.s3.put("true.py", b"its ETag is its MD5")
     for number in range(3):
@@ -255,21 +253,21 @@ def test_a_store_whose_etags_are_no_md5s(process: Process, verify: str) -> None:
     assert 3 == process.metric("s3_sync_unverified_files")
 
 
-def test_what_was_taken_in_doubt_and_is_gone_is_brought_no_more(process: Process) -> None:
+def test_does_not_reload_an_unverified_file_that_was_deleted(process: Process) -> None:
     process.s3.put("odd.py", b"v = 1\n", etag=f"{1:032x}")
     process.run({})
     process.s3.delete("odd.py")
     process.s3.put("true.py", b"its ETag is its MD5")
     process.cycle()
 
-    assert process.cycle() is process.cycle()  # it rests
+    assert process.cycle() is process.cycle()  # nothing left to do
 
 
 # --- descriptors
 
 
 def full_for(*lists: str) -> Callable[[pytest.MonkeyPatch, Path], None]:
-    """A volume without room for these lists; without names: for any."""
+    """Return a fault: the volume has no room for these lists, or for any if none is given."""
 
     def spoil(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
         write = managed_module.write_file  # type: ignore[attr-defined]
@@ -300,7 +298,7 @@ def block(_: pytest.MonkeyPatch, folder: Path) -> None:
         pytest.param(SNAPSHOT, block, id="snapshot, link blocked"),
     ],
 )
-def test_failing_cycles_leave_no_descriptor_and_no_file_behind(
+def test_failing_cycles_leak_no_descriptors_or_files(
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
     layout: dict[str, str],
@@ -324,7 +322,7 @@ def test_failing_cycles_leave_no_descriptor_and_no_file_behind(
     assert files_after == files_before
 
 
-def test_a_link_that_is_blocked_from_the_start_costs_no_descriptor(
+def test_a_link_blocked_from_the_start_leaks_no_descriptors(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process.s3.put("a.py", b"a = 1\n")

@@ -42,11 +42,11 @@ def is_held(
     ("managed", "left", "held"),
     [(100, 20, False), (100, 19, True), (25, 5, False), (25, 4, True), (21, 1, False)],
 )
-def test_more_than_the_share_and_more_than_a_handful(managed: int, left: int, held: bool) -> None:
+def test_holds_over_20_deletions_above_the_share(managed: int, left: int, held: bool) -> None:
     assert held == is_held(brake(Clock()), many(left), many(managed))
 
 
-def test_it_is_held_for_a_time_and_then_done(log: Log) -> None:
+def test_applies_the_deletion_after_the_hold_time(log: Log) -> None:
     clock = Clock()
     one = brake(clock)
     for _ in range(3):
@@ -59,7 +59,7 @@ def test_it_is_held_for_a_time_and_then_done(log: Log) -> None:
     ]
 
 
-def test_a_good_listing_in_between_starts_the_time_over() -> None:
+def test_a_complete_listing_restarts_the_hold_time() -> None:
     clock = Clock()
     one = brake(clock)
     assert is_held(one, many(1), many(100))
@@ -70,33 +70,33 @@ def test_a_good_listing_in_between_starts_the_time_over() -> None:
     assert is_held(one, many(1), many(100))
 
 
-def test_a_person_who_asks_ends_it() -> None:
+def test_sighup_ends_an_existing_hold() -> None:
     one = brake(Clock())
 
-    assert is_held(one, many(1), many(100), asked=True)  # who asked could not know of it
+    assert is_held(one, many(1), many(100), asked=True)  # SIGHUP came before the hold
     assert not is_held(one, many(1), many(100), asked=True)
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_leave_is_for_what_was_held_and_not_for_the_next_mass_deletion(asked: bool) -> None:
+def test_an_approved_deletion_does_not_cover_the_next_one(asked: bool) -> None:
     clock = Clock()
     one = brake(clock)
     assert is_held(one, many(100), many(1000))
     clock.seconds += 0 if asked else HOLD_SECONDS
     assert not is_held(one, many(100), many(1000), asked=asked)
 
-    assert not is_held(one, many(99), many(600))  # a part of it has gone, then S3 failed
+    assert not is_held(one, many(99), many(600))  # some of the files were deleted, then S3 failed
     assert is_held(one, many(5), many(99))
     clock.seconds += HOLD_SECONDS - 1
     assert is_held(one, many(5), many(99))
 
 
 @pytest.mark.parametrize("settings", [{"S3_SYNC_MAX_DELETE": "100%"}, {"S3_SYNC_DELETE": "none"}])
-def test_it_can_be_off(settings: dict[str, str]) -> None:
+def test_the_brake_can_be_switched_off(settings: dict[str, str]) -> None:
     assert not is_held(brake(Clock(), **settings), {}, many(100))
 
 
-def test_what_has_moved_has_not_vanished() -> None:
+def test_moved_files_have_not_vanished() -> None:
     managed = files("team/a.py", "team/b.py", "team/c.py")
     moved = {path.replace("team", "teams"): entry for path, entry in managed.items()}
     del moved["teams/c.py"]
@@ -104,15 +104,14 @@ def test_what_has_moved_has_not_vanished() -> None:
     assert ["team/c.py"] == vanished(moved, managed)
 
 
-def test_a_file_that_was_there_before_is_no_move() -> None:
-    """Copies of one file: its content is still there, and it has vanished all the same."""
+def test_an_existing_copy_is_not_a_move() -> None:
     same = Entry("x", "one etag", 0)
 
     assert ["a.py"] == vanished({"b.py": same}, {"a.py": same, "b.py": same})
 
 
-def test_a_copy_with_another_etag_has_moved_where_name_and_size_are_the_same() -> None:
-    """An encrypted object has another ETag wherever it is copied to."""
+def test_same_name_and_size_with_another_etag_is_a_move() -> None:
+    """A copy of an encrypted object has another ETag."""
     managed = {f"team/{name}.py": Entry("x", f"etag of {name}", len(name)) for name in ("a", "bb")}
     moved = {
         "teams/a.py": Entry("x", "one more", 1),
@@ -123,7 +122,7 @@ def test_a_copy_with_another_etag_has_moved_where_name_and_size_are_the_same() -
 
 
 @pytest.mark.parametrize("size", [lambda _: 7, lambda number: number], ids=["one size", "sizes"])
-def test_another_project_with_the_same_names_has_not_moved_there(
+def test_another_project_with_the_same_names_is_not_a_move(
     size: Callable[[int], int],
 ) -> None:
     managed = {f"team{n}/dag.py": Entry("x", f"ours {n}", size(n)) for n in range(100)}
@@ -132,7 +131,7 @@ def test_another_project_with_the_same_names_has_not_moved_there(
     assert 99 <= len(vanished(others, managed))
 
 
-def test_a_folder_of_encrypted_objects_that_got_another_name_has_moved() -> None:
+def test_a_renamed_folder_of_encrypted_objects_is_a_move() -> None:
     managed = {f"a/{n % 3}/{n}.py": Entry("x", f"ours {n}", 7) for n in range(30)}
     managed["a/__init__.py"] = managed["a/1/__init__.py"] = Entry("x", "empty", 0)
     moved = {
@@ -143,8 +142,8 @@ def test_a_folder_of_encrypted_objects_that_got_another_name_has_moved() -> None
     assert [] == vanished(moved, managed)
 
 
-def test_one_new_file_is_the_new_place_of_one_that_is_gone() -> None:
-    """Many files with the same content, such as empty ones."""
+def test_one_new_file_accounts_for_only_one_vanished_file() -> None:
+    """Many files have the same content, such as empty ones."""
     managed = {f"{number}/__init__.py": Entry("x", "one etag", 0) for number in range(3)}
 
     assert 2 == len(vanished({"new/__init__.py": Entry("x", "one etag", 0)}, managed))
@@ -154,7 +153,7 @@ def test_one_new_file_is_the_new_place_of_one_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
-def test_damage_is_healed_while_a_deletion_is_held_after_a_restart_too(
+def test_repairs_damage_after_a_restart_while_a_deletion_is_held(
     process: Process, layout: dict[str, str]
 ) -> None:
     process.s3.put_each(THIRTY, b"v = 1\n")
@@ -172,9 +171,7 @@ def test_damage_is_healed_while_a_deletion_is_held_after_a_restart_too(
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_nothing_of_a_wiped_prefix_is_seen_until_a_person_asks(
-    process: Process, layout: str
-) -> None:
+def test_keeps_files_of_a_wiped_prefix_until_sighup(process: Process, layout: str) -> None:
     process.s3.put_each(THIRTY, b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": layout})
     before = process.shown
@@ -186,17 +183,17 @@ def test_nothing_of_a_wiped_prefix_is_seen_until_a_person_asks(
     assert "held" == outcome.result
     assert outcome.problem and "deletion_held" == outcome.problem.reason
     assert before == process.shown and process.is_ready
-    (process.folder / "00.py").unlink(missing_ok=True)  # damage is healed all the same
+    (process.folder / "00.py").unlink(missing_ok=True)  # damage is still repaired
     assert "held" == process.cycle().result
     assert "changed" == process.cycle(is_asked_for=True).result
     assert {"README.md": b"gone\n"} == process.shown
 
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
-def test_another_prefix_on_the_volume_of_an_earlier_one_is_no_slip(
+def test_changing_the_prefix_is_not_a_mass_deletion(
     process: Process, layout: dict[str, str]
 ) -> None:
-    """Held, it would not be ready; a startup probe would end it, and the time start over."""
+    """A hold would fail the startup probe, whose restart would begin the hold time again."""
     for number in range(30):
         process.s3.put(f"old/{number:02}.py", b"v = 1\n")
         process.s3.put(f"new/{number:02}.sql", b"select 2;\n")
@@ -208,7 +205,7 @@ def test_another_prefix_on_the_volume_of_an_earlier_one_is_no_slip(
     assert process.is_ready, process.problem
 
 
-def test_what_was_held_is_not_held_any_more_once_the_volume_is_wiped(process: Process) -> None:
+def test_a_hold_ends_when_the_state_folder_is_removed(process: Process) -> None:
     process.s3.put_each(THIRTY, b"v = 1\n")
     process.run({})
     process.s3.delete(*THIRTY[1:])
@@ -221,8 +218,8 @@ def test_what_was_held_is_not_held_any_more_once_the_volume_is_wiped(process: Pr
     assert 0 == process.metric("s3_sync_held_deletions")
 
 
-def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(process: Process) -> None:
-    """Whoever asked while S3 failed cannot have seen what is listed now; a gate is asked again."""
+def test_sighup_in_a_failed_cycle_does_not_approve_a_deletion(process: Process) -> None:
+    """SIGHUP during the failure cannot approve a listing that was not yet read."""
     process.s3.put_each(THIRTY, b"v = 1\n")
     process.run({"S3_SYNC_GATE": "syntax"})
     before = process.shown
@@ -237,10 +234,10 @@ def test_leave_that_a_failed_cycle_had_lets_no_later_one_delete(process: Process
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_a_folder_that_was_renamed_to_where_nothing_may_be_read_stays(
+def test_keeps_files_of_a_folder_moved_to_an_unreadable_prefix(
     process: Process, layout: str
 ) -> None:
-    """A prefix that the role may not read: the files are listed there, and would all be gone."""
+    """The role can list the new prefix but not read it: all files would be deleted."""
 
     def is_new(request: Request) -> bool:
         return is_get()(request) and "/new/" in request.path
@@ -255,7 +252,7 @@ def test_a_folder_that_was_renamed_to_where_nothing_may_be_read_stays(
     process.s3.inject(error(403, "AccessDenied"), is_new)
 
     process.cycle()
-    for _ in range(5):  # those that failed rest after some cycles
+    for _ in range(5):  # failed objects are not retried in each cycle
         assert "partial" == process.cycle().result
         assert before == process.shown
     process.s3.heal()

@@ -1,4 +1,4 @@
-"""Cycles behind a gate: what is asked, how often, and what is shown meanwhile."""
+"""Cycles with a gate: how often it checks, and which revision is published meanwhile."""
 
 import shlex
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ layouts = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "sn
 
 
 def swap(s3: FakeS3, files: Mapping[str, bytes]) -> None:
-    """Let the bucket hold these files, and nothing else."""
+    """Replace the content of the bucket with these files."""
     s3.objects.clear()
     s3.put_all(files)
 
@@ -46,7 +46,7 @@ def by_command(command: object) -> dict[str, str]:
 
 
 def checks(process: Process) -> tuple[float, float, float]:
-    """How many revisions were accepted, how many refused, and whether the newest is."""
+    """Return the number of accepted and refused revisions, and whether the newest is refused."""
     accepted, refused = (
         process.metric("sidecar_gate_checks_total", result=result) or 0.0
         for result in ("accepted", "refused")
@@ -54,7 +54,7 @@ def checks(process: Process) -> tuple[float, float, float]:
     return accepted, refused, process.metric("sidecar_gate_refused") or 0.0
 
 
-# --- refused, and what stays
+# --- refused revisions
 
 
 @layouts
@@ -75,7 +75,7 @@ def test_deletion_in_a_refused_revision_is_not_applied_even_after_a_restart(
     assert FIXED == process.shown
 
 
-def test_return_to_what_is_published_ends_the_refusal(s3: FakeS3, process: Process) -> None:
+def test_returning_to_the_published_revision_ends_the_refusal(s3: FakeS3, process: Process) -> None:
     process.run(SNAPSHOT | GATE)
     swap(s3, BROKEN)
     process.cycle()
@@ -88,7 +88,7 @@ def test_return_to_what_is_published_ends_the_refusal(s3: FakeS3, process: Proce
     assert GOOD == process.shown
 
 
-def test_a_command_that_names_no_file_leaves_nothing_to_fall_back_to(
+def test_publishes_nothing_when_the_first_revision_is_refused(
     process: Process, tmp_path: Path
 ) -> None:
     command = counting(tmp_path / "gate", "echo no; exit 1")
@@ -119,7 +119,7 @@ def test_damage_is_fixed_while_the_newest_revision_is_refused(
 
 
 @layouts
-def test_what_is_refused_is_downloaded_once_whatever_is_deleted(
+def test_downloads_a_refused_revision_only_once(
     s3: FakeS3, process: Process, layout: dict[str, str]
 ) -> None:
     process.run(layout | GATE | {"S3_SYNC_DELETE": "all"})
@@ -135,7 +135,7 @@ def test_what_is_refused_is_downloaded_once_whatever_is_deleted(
 
 
 @layouts
-def test_each_revision_is_asked_about_once_and_a_refused_one_when_a_person_asks(
+def test_checks_accepted_revisions_once_and_refused_ones_at_each_sighup(
     s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path, log: Log
 ) -> None:
     command = counting(
@@ -160,7 +160,7 @@ def test_each_revision_is_asked_about_once_and_a_refused_one_when_a_person_asks(
 
 
 @layouts
-def test_command_that_was_killed_once_refuses_nothing(
+def test_a_killed_gate_command_is_not_a_refusal(
     s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path
 ) -> None:
     spared = tmp_path / "spared"
@@ -177,7 +177,7 @@ def test_command_that_was_killed_once_refuses_nothing(
 
 
 @layouts
-def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again_when_a_person_asks(
+def test_sighup_repeats_a_check_whose_command_failed(
     s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path
 ) -> None:
     works = tmp_path / "works"
@@ -196,7 +196,7 @@ def test_what_a_command_refused_by_a_failure_of_its_own_is_asked_again_when_a_pe
     assert FIXED == process.shown
 
 
-def test_program_that_is_gone_is_a_failure_and_no_verdict(
+def test_a_missing_gate_command_fails_the_cycle_and_refuses_nothing(
     s3: FakeS3, process: Process, tmp_path: Path
 ) -> None:
     command = counting(tmp_path / "check", "exit 0")
@@ -217,7 +217,7 @@ def test_program_that_is_gone_is_a_failure_and_no_verdict(
 @pytest.mark.parametrize(
     "deed", ["touch made.py", "rm -f sales.py", "echo x >> sales.py", "rm *.*"]
 )
-def test_command_that_meddles_with_the_files_publishes_nothing_but_the_bucket(
+def test_publishes_only_bucket_content_when_the_command_edits_files(
     s3: FakeS3, process: Process, deed: str, layout: dict[str, str], tmp_path: Path
 ) -> None:
     command = counting(tmp_path / "check", f"chmod -R u+w .; {deed}\nexit 0")
@@ -226,7 +226,7 @@ def test_command_that_meddles_with_the_files_publishes_nothing_but_the_bucket(
         swap(s3, files)
         for _ in range(4):
             process.cycle(is_asked_for=True)
-            # What is edited through a hard link is edited everywhere, until the next cycle.
+            # An edit through a hard link changes all links until the next cycle.
             assert process.shown in ({}, GOOD, FIXED) or "echo" in deed
         assert files == process.shown
 
@@ -236,7 +236,7 @@ def test_command_that_meddles_with_the_files_publishes_nothing_but_the_bucket(
 
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
-    """Releases beside a listing, in an empty bucket."""
+    """Releases in an otherwise empty bucket."""
     s3.objects.clear()
     return Shelf(s3)
 
@@ -250,7 +250,7 @@ FOLLOW = {"KEY_PATH": "dags", **RELEASE}
 
 @layouts
 @pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
-def test_a_pin_is_obeyed_and_called_a_pin(
+def test_a_refused_pinned_revision_has_no_fallback(
     shelf: Shelf, process: Process, layout: dict[str, str], is_new: bool, log: Log
 ) -> None:
     shelf.publish(release(1))
@@ -272,7 +272,7 @@ def test_a_pin_is_obeyed_and_called_a_pin(
 
 
 @layouts
-def test_what_a_fallback_shows_is_repaired_though_the_newest_was_offered_again(
+def test_repairs_damage_to_a_published_fallback(
     shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     shelf.publish(release(1))
@@ -290,10 +290,10 @@ def test_what_a_fallback_shows_is_repaired_though_the_newest_was_offered_again(
 
 @pytest.mark.parametrize("crash", ["exit 1", "kill -9 $$"])
 @pytest.mark.parametrize("source", ["release", "listing"])
-def test_a_check_that_failed_once_about_what_is_left_is_made_again(
+def test_repeats_a_failed_check_of_the_fallback(
     s3: FakeS3, shelf: Shelf, process: Process, tmp_path: Path, source: str, crash: str
 ) -> None:
-    """The newest is really refused; of what could be shown instead there is no verdict at first."""
+    """The newest revision is bad; the check of the fallback fails at first."""
     works = tmp_path / "works"
     command = script(
         tmp_path / "check",
@@ -317,7 +317,7 @@ def test_a_check_that_failed_once_about_what_is_left_is_made_again(
     assert good.keys() <= process.shown.keys()
 
 
-def test_after_a_rollback_nothing_comes_back_that_was_left(shelf: Shelf, process: Process) -> None:
+def test_a_fallback_is_never_a_release_that_was_rolled_back(shelf: Shelf, process: Process) -> None:
     shelf.publish(release(3))
     refused = shelf.publish(release(4, broken=True))
     shelf.publish(release(5))
@@ -328,10 +328,10 @@ def test_after_a_rollback_nothing_comes_back_that_was_left(shelf: Shelf, process
     assert release(3) == process.shown
 
 
-def test_a_gate_that_cannot_decide_gives_way_after_three_times(
+def test_publishes_a_fallback_after_three_undecided_checks(
     shelf: Shelf, process: Process, tmp_path: Path, log: Log
 ) -> None:
-    """The newest release makes the check die; the one before does not."""
+    """The newest release kills the check; the one before does not."""
     command = tmp_path / "gate"
     script(command, "grep -q 2 a.py && kill -9 $$\nexit 0")
     shelf.publish(release(1))
@@ -349,7 +349,7 @@ def test_a_gate_that_cannot_decide_gives_way_after_three_times(
 # --- on and off
 
 
-def test_gate_is_switched_on_and_off_without_a_download(s3: FakeS3, process: Process) -> None:
+def test_switching_the_gate_on_or_off_downloads_nothing(s3: FakeS3, process: Process) -> None:
     process.run({})
     (process.folder / "foreign.txt").write_bytes(b"theirs")
     files = dict(GOOD)

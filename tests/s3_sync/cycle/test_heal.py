@@ -1,4 +1,4 @@
-"""What a failed cycle has forgotten; of what is damaged meanwhile: test_snapshot_healing.py."""
+"""Files that a failed cycle forgot; for damaged files, see test_snapshot_healing.py."""
 
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
@@ -9,8 +9,8 @@ SETTINGS = {"S3_SYNC_DELETE": "none", "S3_SYNC_SETTLE": "1s"}
 FILES = [f"{number}.py" for number in range(12)]
 
 
-def test_what_a_failed_cycle_has_forgotten_may_be_listed_again(process: Process) -> None:
-    """Its key and its file were gone; then S3 failed before the disk was looked at again."""
+def test_downloads_a_relisted_file_that_a_failed_cycle_forgot(process: Process) -> None:
+    """Its key and file were gone, and S3 failed before the disk was inspected again."""
     process.s3.put_each(FILES, b"v = 1\n")
     process.start(SETTINGS)
     wait_until(lambda: process.cycle().result != "settling", "it is published")

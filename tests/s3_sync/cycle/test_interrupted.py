@@ -1,4 +1,4 @@
-"""In place, files are replaced one by one: a change that does not come to its end is a part."""
+"""In place, files are replaced one by one: an interrupted change is partial."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def new_files(process: Process) -> int:
 
 @pytest.fixture
 def one(s3: FakeS3, process: Process) -> Process:
-    """A sidecar that has published the first version; there is a second."""
+    """A sidecar that has published version 1 while the bucket contains version 2."""
     put(s3, 1)
     process.run({})
     put(s3, 2)
@@ -38,7 +38,7 @@ def one(s3: FakeS3, process: Process) -> Process:
 
 
 def after(count: int, match: Match) -> Match:
-    """All that match, but the first of them."""
+    """Return a match that skips the first `count` matching requests."""
     left = [count]
 
     def is_later(request: Request) -> bool:
@@ -49,12 +49,12 @@ def after(count: int, match: Match) -> Match:
 
 
 def interrupt(s3: FakeS3, process: Process) -> None:
-    """Let S3 fail for all after some objects."""
+    """Run a cycle in which S3 fails after some objects."""
     s3.inject(error(500, "InternalError"), after(READ, is_get()))
     process.fail()
 
 
-def test_a_change_that_S3_interrupts_is_partial_and_reported(s3: FakeS3, one: Process) -> None:
+def test_a_change_interrupted_by_s3_is_partial_and_reported(s3: FakeS3, one: Process) -> None:
     interrupt(s3, one)
 
     lacking = FILES - new_files(one)
@@ -65,11 +65,11 @@ def test_a_change_that_S3_interrupts_is_partial_and_reported(s3: FakeS3, one: Pr
         assert 1 == one.metric("s3_sync_partial")
         assert ("", lacking) == (record(one)["revision"], record(one)["lacking"])
         one.restart({})
-        s3.inject(error(500, "InternalError"))  # and cannot even be listed now
+        s3.inject(error(500, "InternalError"))  # now listing fails, too
         one.fail()
 
 
-def test_the_cycle_that_ends_it_tells_of_all_that_has_changed(s3: FakeS3, one: Process) -> None:
+def test_the_completing_cycle_reports_the_whole_change(s3: FakeS3, one: Process) -> None:
     interrupt(s3, one)
     s3.heal()
     s3.put("new.py", b"")
@@ -89,7 +89,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_process_that_is_killed_leaves_a_part(
+def test_a_killed_process_leaves_a_partial_state(
     one: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish, left = Target.publish, [READ]
@@ -102,7 +102,7 @@ def test_a_process_that_is_killed_leaves_a_part(
 
     with monkeypatch.context() as patch:
         patch.setattr(Target, "publish", killed)
-        patch.setattr(Target, "end_cycle", killed)  # nor does it come to its last words
+        patch.setattr(Target, "end_cycle", killed)  # nor can it record the end of the cycle
         with pytest.raises(Killed):
             one.cycle()
     one.stop()
@@ -116,7 +116,7 @@ def test_a_process_that_is_killed_leaves_a_part(
     assert one.readiness.shortfall
 
 
-def test_where_nothing_was_replaced_the_name_stays(s3: FakeS3, one: Process) -> None:
+def test_keeps_the_revision_when_no_file_was_replaced(s3: FakeS3, one: Process) -> None:
     before, revision = record(one), one.revision
     s3.inject(error(500, "InternalError"), is_get())
 
@@ -125,7 +125,7 @@ def test_where_nothing_was_replaced_the_name_stays(s3: FakeS3, one: Process) -> 
     assert (before, revision, "") == (record(one), one.revision, one.readiness.shortfall)
 
 
-def test_one_file_is_replaced_in_one_step_and_needs_no_note(
+def test_a_change_of_one_file_is_never_recorded_as_partial(
     s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(s3, 1)

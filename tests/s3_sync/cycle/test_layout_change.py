@@ -1,6 +1,4 @@
-"""
-A volume whose layout is changed: both stay whole, and what the other one left goes in the end.
-"""
+"""Layout changes on one volume: the old layout stays intact until the new one replaces it."""
 
 import itertools
 import os
@@ -36,7 +34,7 @@ def bucket_of_a() -> Iterator[SwappingS3]:
 
 
 def only(way: Mapping[str, str], target: Path) -> list[str]:
-    """What another layout has left, and should not have."""
+    """Return the leftovers of another layout."""
     if way["S3_SYNC_LAYOUT"] == "snapshot":
         theirs = {path.partition("/")[0] for path in FOREIGN}
         leftovers = snapshot_leftovers(target)
@@ -48,23 +46,20 @@ def only(way: Mapping[str, str], target: Path) -> list[str]:
     return left + (["current"] if os.path.lexists(target / "current") else [])
 
 
-def test_nothing_of_the_other_layout_is_left_and_nothing_of_others_is_lost(
+def test_every_change_removes_the_old_layout_and_keeps_foreign_files(
     s3: SwappingS3, process: Process
 ) -> None:
-    """
-    From each way to each other, on one volume, each killed while it showed something; now and then
-    the bucket has changed meanwhile.
-    """
+    """Each layout is killed with files published; some changes coincide with a new revision."""
     target = process.folder
     process.run(KEYS | TOUR[0])
     for path, content in FOREIGN.items():
         (target / path).parent.mkdir(exist_ok=True)
         (target / path).write_bytes(content)
     for number, (before, after) in enumerate(itertools.pairwise(TOUR)):
-        files = (B, LATE, A)[number % 3]  # LATE: as it was
+        files = (B, LATE, A)[number % 3]  # LATE: no new revision
         s3.swap(files)
         if before["S3_SYNC_LAYOUT"] == "in-place":
-            (target / ".s3-sync/publishing").touch()  # as a kill leaves it
+            (target / ".s3-sync/publishing").touch()  # as after a kill
         process.restart(KEYS | after)
         process.cycle()
         step = f"{number}: {before} -> {after}"
@@ -78,7 +73,7 @@ def test_nothing_of_the_other_layout_is_left_and_nothing_of_others_is_lost(
         assert LATE == without_foreign(consumed(target)), step
 
 
-def test_the_tour_comes_by_everywhere() -> None:
+def test_the_tour_covers_every_layout_change() -> None:
     assert 12 == len({(id(before), id(after)) for before, after in itertools.pairwise(TOUR)})
 
 
@@ -87,7 +82,7 @@ def without_foreign(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("before", "after"), [(IN_PLACE, SNAPSHOT), (SNAPSHOT, IN_PLACE)])
-def test_old_layout_stays_until_the_new_one_has_most_of_it(
+def test_keeps_the_old_layout_until_most_new_files_are_readable(
     before: dict[str, str], after: dict[str, str], s3: SwappingS3, process: Process
 ) -> None:
     process.run(KEYS | before)

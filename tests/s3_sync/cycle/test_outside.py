@@ -1,4 +1,4 @@
-"""What is said of a folder that another process writes, that nobody can write, or that is gone."""
+"""Readiness when another process holds the lock, or the folder cannot be locked or is gone."""
 
 import shutil
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def bucket(s3: FakeS3) -> None:
 
 @pytest.fixture
 def other(s3: FakeS3, process: Process) -> Iterator[Process]:
-    """Another sidecar on the same folder."""
+    """A second sidecar on the same folder."""
     other = Process(s3, process.folder)
     yield other
     other.stop()
@@ -73,10 +73,10 @@ def test_a_standby_reports_that_another_source_or_layout_is_published(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_start_that_cannot_open_the_lock_looks_at_the_files(
+def test_inspects_the_files_when_the_lock_cannot_be_opened(
     process: Process, layout: dict[str, str]
 ) -> None:
-    """As on a volume that is mounted read-only, which only root could arrange."""
+    """Simulate a read-only mount, which only root could set up."""
     process.run(KEYS | layout)
     process.stop()
     lock = process.folder / ".s3-sync/lock"
@@ -93,8 +93,8 @@ def test_a_start_that_cannot_open_the_lock_looks_at_the_files(
 
 
 @pytest.mark.parametrize("name", ["a.py", "b/c.py"])
-def test_a_start_misses_the_file_that_was_published_last_too(process: Process, name: str) -> None:
-    """The list forgets its last line where that file is not there: it may never have come."""
+def test_notices_at_start_that_the_last_published_file_is_gone(process: Process, name: str) -> None:
+    """The list drops its last line if the file is missing: it may never have been written."""
     process.run(KEYS)
     process.stop()
     (process.folder / name).unlink()
@@ -117,9 +117,7 @@ GONE = {
 
 
 @pytest.mark.parametrize("instead", GONE)
-def test_a_folder_that_is_gone_and_cannot_be_made_is_not_ready(
-    process: Process, instead: str
-) -> None:
+def test_is_not_ready_when_the_folder_cannot_be_created(process: Process, instead: str) -> None:
     process.run(KEYS)
     assert process.is_ready
     shutil.rmtree(process.folder)
@@ -133,9 +131,7 @@ def test_a_folder_that_is_gone_and_cannot_be_made_is_not_ready(
 
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])
-def test_a_poll_of_releases_sees_that_the_volume_was_emptied(
-    process: Process, layout: dict[str, str]
-) -> None:
+def test_a_release_poll_notices_an_emptied_volume(process: Process, layout: dict[str, str]) -> None:
     Shelf(process.s3).publish({"a.py": b"v = 1\n", "b.py": b"v = 1\n"})
     process.run(KEYS | RELEASE | layout)
     process.cycle()
@@ -148,4 +144,4 @@ def test_a_poll_of_releases_sees_that_the_volume_was_emptied(
     assert not process.glance()
     process.s3.inject(error(500, "InternalError"))
     process.fail()
-    assert bool(layout) is process.is_ready  # behind snapshots there is another name of each file
+    assert bool(layout) is process.is_ready  # snapshots keep a second link to each file

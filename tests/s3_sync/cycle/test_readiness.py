@@ -49,7 +49,7 @@ def cases() -> list[ParameterSet]:
 
 
 class World:
-    """A bucket, a volume, and the processes that use it, one after the other."""
+    """A bucket, a volume, and the processes that use it one after another."""
 
     def __init__(self, s3: FakeS3, process: Process, settings: dict[str, str]) -> None:
         self.s3 = s3
@@ -76,7 +76,7 @@ class World:
         self.process.stop()
 
     def gate_by(self, body: str, folder: Path) -> None:
-        """Set a script as the command of the gate."""
+        """Use a script as the gate command."""
         command = script(folder / "gate", body)
         self.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
 
@@ -205,7 +205,9 @@ def complete(world: World) -> None:
 
 
 @pytest.mark.parametrize(("row", "layout"), cases())
-def test_each_row_of_the_table(row: list[str], layout: str, s3: FakeS3, process: Process) -> None:
+def test_every_row_of_the_table_holds(
+    row: list[str], layout: str, s3: FakeS3, process: Process
+) -> None:
     source, before, now, ready, published, revision, one_shot = row
     world = World(s3, process, LAYOUTS[layout] | (RELEASE if source == "release" else {}))
     BEFORE[before](world)

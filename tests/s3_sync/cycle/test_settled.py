@@ -1,4 +1,4 @@
-"""Whole cycles with `S3_SYNC_SETTLE`, where nothing has to be waited for; pure: listing/."""
+"""Whole cycles with `S3_SYNC_SETTLE`; unit tests: listing/test_settle.py."""
 
 from collections.abc import Iterator
 
@@ -24,13 +24,13 @@ def quiet_bucket() -> Iterator[SwappingS3]:
         yield s3
 
 
-def test_bucket_that_has_been_quiet_is_not_waited_for_at_the_first_start(process: Process) -> None:
+def test_first_start_does_not_wait_for_a_quiet_bucket(process: Process) -> None:
     assert "changed" == process.run(SETTLE | SNAPSHOT).result
     assert OLD == process.shown
 
 
 @pytest.mark.parametrize("ahead_seconds", [2 * HOUR, -2 * HOUR])
-def test_first_start_goes_by_the_clock_of_the_bucket(
+def test_first_start_uses_the_clock_of_the_bucket(
     ahead_seconds: float, s3: SwappingS3, process: Process
 ) -> None:
     s3.ahead_seconds = ahead_seconds
@@ -47,9 +47,7 @@ def test_first_start_goes_by_the_clock_of_the_bucket(
     assert OLD == process.shown
 
 
-def test_restart_does_not_take_half_an_upload_for_an_old_bucket(
-    s3: SwappingS3, process: Process
-) -> None:
+def test_restart_waits_for_an_upload_in_progress(s3: SwappingS3, process: Process) -> None:
     process.run(SETTLE)
     s3.swap(NEW)
     process.restart(SETTLE)
@@ -62,7 +60,7 @@ def test_restart_does_not_take_half_an_upload_for_an_old_bucket(
     assert OLD == process.shown
 
 
-def test_what_never_settles_is_reported(s3: SwappingS3, process: Process) -> None:
+def test_reports_a_source_that_never_settles(s3: SwappingS3, process: Process) -> None:
     process.run(SETTLE)
     s3.put("dags/new.log", b"")
     assert None is process.cycle().problem
@@ -75,9 +73,7 @@ def test_what_never_settles_is_reported(s3: SwappingS3, process: Process) -> Non
     assert "'new.log'" in problem.message and process.is_ready
 
 
-def test_a_deletion_is_waited_for_though_nothing_new_was_written(
-    s3: SwappingS3, process: Process
-) -> None:
+def test_a_deletion_waits_for_the_settle_time(s3: SwappingS3, process: Process) -> None:
     process.run(SETTLE)
     s3.delete("dags/file1.py")
 

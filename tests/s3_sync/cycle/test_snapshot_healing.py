@@ -1,4 +1,4 @@
-"""What others do to snapshots is repaired, and leads nowhere."""
+"""Damage to snapshots is repaired, and planted symlinks are never followed."""
 
 import contextlib
 import os
@@ -30,11 +30,11 @@ from tests.support.snapshots import (
 __all__ = ["bucket_of_a"]
 
 
-# --- healing
+# --- repairs
 
 
 def point(path: str) -> Callable[[Path], None]:
-    """Let `current` point elsewhere."""
+    """Return a damage that points `current` elsewhere."""
 
     def damage(target: Path) -> None:
         (target / "current").unlink()
@@ -44,7 +44,7 @@ def point(path: str) -> Callable[[Path], None]:
 
 
 def remove(path: str) -> Callable[[Path], None]:
-    """Remove a file, link or folder."""
+    """Return a damage that removes a file, link or folder."""
 
     def damage(target: Path) -> None:
         place = target / path
@@ -57,7 +57,7 @@ def remove(path: str) -> Callable[[Path], None]:
 
 
 def in_place_of(path: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Remove, and put something else there."""
+    """Return a damage that replaces a path with something else."""
 
     def damage(target: Path) -> None:
         remove(path)(target)
@@ -67,7 +67,7 @@ def in_place_of(path: str, make: Callable[[Path], object]) -> Callable[[Path], N
 
 
 def move_away(path: str) -> Callable[[Path], object]:
-    """Move a folder out of the target."""
+    """Return a damage that moves a folder out of the target."""
 
     def damage(target: Path) -> None:
         moved = target.parent / "moved"
@@ -82,7 +82,7 @@ def remove_snapshot(target: Path) -> None:
 
 
 def old_snapshot(target: Path) -> None:
-    """Let `current` point to the snapshot before."""
+    """Point `current` to the previous snapshot."""
     (older,) = snapshots(target) - {current(target)}
     point(f".s3-sync/snapshots/{older}")(target)
 
@@ -146,7 +146,7 @@ REPAIRED: dict[str, Damage] = {
 
 
 class Steady:
-    """A process that shows B and has A as an old snapshot."""
+    """A process that publishes B and has A as an old snapshot."""
 
     def __init__(self, s3: SwappingS3, process: Process) -> None:
         self.s3 = s3
@@ -157,19 +157,19 @@ class Steady:
         s3.forget()
 
     def until_shown(self, files: dict[str, bytes]) -> None:
-        """Let the bucket hold these files, and run cycles until `current` shows exactly them."""
+        """Swap the bucket to these files, and run cycles until `current` contains exactly them."""
         self.s3.swap(files)
         for _ in range(10):
             with contextlib.suppress(SidecarError):
                 self.process.cycle()
-            with contextlib.suppress(AssertionError, OSError):  # nothing, or a link not ours
+            with contextlib.suppress(AssertionError, OSError):  # the link is missing or damaged
                 if shown(self.target) == files:
                     return
         assert shown(self.target) == files
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """S3 is down meanwhile."""
+        """Stop S3 for the duration of the block."""
         self.s3.stop()
         try:
             yield
@@ -177,7 +177,7 @@ class Steady:
             self.s3.start()
 
     def fail(self) -> None:
-        """Run a cycle that fails for the outage alone: B is shown, and ready."""
+        """Run a cycle that fails only because of the outage: B is published, and ready."""
         assert "endpoint_unreachable" == self.process.fail().reason
         assert B == shown(self.target)
         assert self.process.is_ready
@@ -185,7 +185,7 @@ class Steady:
 
 @pytest.fixture
 def steady(s3: SwappingS3, process: Process) -> Steady:
-    """A process that shows B and has A as an old snapshot."""
+    """A process that publishes B and has A as an old snapshot."""
     return Steady(s3, process)
 
 
@@ -216,10 +216,8 @@ def test_damage_is_repaired(damage: str, steady: Steady) -> None:
 
 
 @pytest.mark.parametrize("damage", sorted(OFFLINE.keys() - {"link to the old one"}))
-def test_damage_of_the_night_is_repaired_at_the_start_while_s3_is_down(
-    damage: str, steady: Steady
-) -> None:
-    """But a link to the old snapshot may be what a kill left."""
+def test_damage_while_stopped_is_repaired_at_start_without_s3(damage: str, steady: Steady) -> None:
+    """A link to the old snapshot is excluded: a kill may have left it."""
     steady.process.stop()
     with steady.outage():
         OFFLINE[damage](steady.target)
@@ -228,7 +226,7 @@ def test_damage_of_the_night_is_repaired_at_the_start_while_s3_is_down(
 
 
 @pytest.mark.parametrize("damage", OFFLINE | REPAIRED | EDITED)
-def test_any_damage_of_the_night_is_repaired_at_the_start(damage: str, steady: Steady) -> None:
+def test_damage_while_stopped_is_repaired_at_start(damage: str, steady: Steady) -> None:
     steady.process.stop()
     (OFFLINE | REPAIRED | EDITED)[damage](steady.target)
     steady.process.start(SETTINGS)
@@ -239,7 +237,7 @@ def test_any_damage_of_the_night_is_repaired_at_the_start(damage: str, steady: S
     assert steady.process.is_ready
 
 
-def test_folder_with_files_where_the_link_belongs_is_named_and_left_alone(process: Process) -> None:
+def test_reports_and_keeps_a_folder_that_blocks_the_link(process: Process) -> None:
     current_folder = process.folder / "current"
     current_folder.mkdir()
     (current_folder / "theirs.py").write_bytes(b"theirs")
@@ -255,7 +253,7 @@ def test_folder_with_files_where_the_link_belongs_is_named_and_left_alone(proces
     assert A == shown(process.folder)
 
 
-# --- neighbors
+# --- planted symlinks
 
 PLANTED = (
     ".s3-sync/tree",
@@ -284,7 +282,7 @@ CHANGES = {
 
 
 def plant(planted: str, target: Path, destination: Path) -> None:
-    """Put a symlink where one of our own things belongs."""
+    """Replace one of the sidecar's own files or folders with a symlink."""
     place = target / planted.format(revision=current(target))
     with contextlib.suppress(FileNotFoundError):
         remove("")(place)
@@ -292,7 +290,7 @@ def plant(planted: str, target: Path, destination: Path) -> None:
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-def test_planted_symlink_leads_nowhere(planted: str, steady: Steady, tmp_path: Path) -> None:
+def test_planted_symlink_is_never_followed(planted: str, steady: Steady, tmp_path: Path) -> None:
     outside = Outside(tmp_path / "outside")
     steady.until_shown(OBJECTS)
     plant(planted, steady.target, outside.folder)
@@ -308,7 +306,7 @@ def test_planted_symlink_leads_nowhere(planted: str, steady: Steady, tmp_path: P
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("planted", PLANTED)
-def test_symlink_planted_in_the_night_leads_nowhere(
+def test_symlink_planted_while_stopped_is_never_followed(
     planted: str, change: str, steady: Steady, tmp_path: Path
 ) -> None:
     outside = Outside(tmp_path / "outside")
@@ -324,7 +322,7 @@ def test_symlink_planted_in_the_night_leads_nowhere(
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("swapped", ["tree/a", "tree", "snapshots", "snapshots/{revision}"])
-def test_folder_of_ours_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
+def test_state_folder_swapped_for_a_symlink_is_never_followed(
     swapped: str, counts: Counts, steady: Steady, tmp_path: Path
 ) -> None:
     outside = Outside(tmp_path / "outside")
@@ -336,7 +334,7 @@ def test_folder_of_ours_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
         with swapping(place, outside.folder):
             steady.s3.swap(files)
             for _ in range(2):
-                with contextlib.suppress(SidecarError):  # it may meet it in none of its shapes
+                with contextlib.suppress(SidecarError):  # the folder may be missing
                     steady.process.cycle()
         outside.assert_untouched()
     for aside in hidden.rglob("*.aside"):

@@ -1,4 +1,4 @@
-"""Whole cycles in the snapshot layout: what a change costs, what is deleted."""
+"""Whole cycles in the snapshot layout: downloads and deletions."""
 
 import pytest
 
@@ -21,13 +21,13 @@ __all__ = ["bucket_of_a"]
 
 
 def downloads(s3: SwappingS3) -> list[str]:
-    """The paths of the GETs since the last look."""
+    """Return the paths of the GETs since the last call."""
     paths = [request.path.partition("/dags/")[2] for request in s3.seen(is_get())]
     s3.forget()
     return paths
 
 
-def test_change_of_one_file_among_many_costs_one_download_and_touches_no_other(
+def test_downloads_only_changed_files_and_touches_no_others(
     s3: SwappingS3, process: Process
 ) -> None:
     many = {f"pkg{number % 7}/file{number}.py": b"# %d" % number for number in range(400)}
@@ -51,7 +51,7 @@ def test_change_of_one_file_among_many_costs_one_download_and_touches_no_other(
     assert [] == snapshot_leftovers(process.folder)
 
 
-def test_old_snapshots_stay_by_number(s3: SwappingS3, process: Process) -> None:
+def test_retain_count_limits_the_old_snapshots(s3: SwappingS3, process: Process) -> None:
     retain = {"S3_SYNC_RETAIN_COUNT": "2", "S3_SYNC_RETAIN_FOR": "0", "S3_SYNC_FSYNC": "true"}
     process.run(SETTINGS | retain)
     target = process.folder
@@ -69,17 +69,17 @@ def test_old_snapshots_stay_by_number(s3: SwappingS3, process: Process) -> None:
     assert [] == snapshot_leftovers(target)
 
 
-def test_one_object_that_cannot_be_read_holds_back_itself(s3: SwappingS3, process: Process) -> None:
+def test_an_unreadable_object_holds_back_only_itself(s3: SwappingS3, process: Process) -> None:
     process.run(SETTINGS)
     s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/c.py"))
     s3.swap(B)
     process.cycle()
-    assert A == shown(process.folder)  # it may be the source that fails
+    assert A == shown(process.folder)  # the whole source may be failing
     for _ in range(5):
         ended = process.cycle()
         assert "partial" == ended.result
         assert ended.problem and "access_denied_get" == ended.problem.reason
-        assert B | {"pkg/c.py": A["pkg/c.py"]} == shown(process.folder)  # as it was before
+        assert B | {"pkg/c.py": A["pkg/c.py"]} == shown(process.folder)  # the old version
         assert process.is_ready
         assert current(process.folder).startswith("partial-")
     s3.heal()
@@ -90,7 +90,7 @@ def test_one_object_that_cannot_be_read_holds_back_itself(s3: SwappingS3, proces
 
 
 @pytest.mark.parametrize("delete", ["none", "all"])
-def test_what_is_deleted(delete: str, s3: SwappingS3, process: Process) -> None:
+def test_deletes_what_the_setting_allows(delete: str, s3: SwappingS3, process: Process) -> None:
     settings = {**SETTINGS, "S3_SYNC_DELETE": delete}
     process.run(settings)
     target = process.folder
@@ -111,9 +111,7 @@ def test_what_is_deleted(delete: str, s3: SwappingS3, process: Process) -> None:
     assert B | kept == shown(target)
 
 
-def test_empty_listing_and_deletions_change_nothing_until_they_may(
-    s3: SwappingS3, process: Process
-) -> None:
+def test_an_empty_listing_deletes_nothing_until_allowed(s3: SwappingS3, process: Process) -> None:
     process.run(SETTINGS)
     s3.swap({})
 

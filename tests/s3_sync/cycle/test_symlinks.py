@@ -26,7 +26,7 @@ OBJECTS = {
 
 
 class Outside:
-    """A folder beside the target, full of what a deceived daemon would overwrite or delete."""
+    """A folder beside the target with files that a deceived daemon would overwrite or delete."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,13 +47,13 @@ class Outside:
         return state
 
     def assert_untouched(self) -> None:
-        """Check that nothing came, went or changed."""
+        """Check that no file was added, removed or changed."""
         assert self._before == self._state()
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Outside:
-    """What must not change."""
+    """A folder that must not change."""
     return Outside(tmp_path / "outside")
 
 
@@ -65,7 +65,7 @@ def s3(s3: FakeS3) -> FakeS3:
 
 
 def flaws(s3: FakeS3, target: Path) -> list[str]:
-    """How the target differs from the bucket."""
+    """Return the differences between target and bucket."""
     return difference(expected(s3).files, read_tree(target))
 
 
@@ -74,7 +74,7 @@ def expected(s3: FakeS3) -> Expectation:
 
 
 def _replace_by_link(path: Path, destination: Path) -> None:
-    """Put a symlink where a file or folder was, which goes."""
+    """Replace a file or folder with a symlink."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -142,7 +142,7 @@ def test_symlink_at_or_above_a_file_is_replaced_and_never_followed(
             process.start({})
         process.cycle()
         if (target / planted).is_symlink():
-            # A link that no key needs any more is foreign, and stays.
+            # A link at a path that no key needs is foreign, and stays.
             assert change == "delete"
             (target / planted).unlink()
 
@@ -153,7 +153,7 @@ def test_symlink_at_or_above_a_file_is_replaced_and_never_followed(
             process.cycle()
 
 
-def test_symlink_to_the_moved_folder_itself_is_replaced(
+def test_symlink_to_a_moved_folder_is_replaced(
     s3: FakeS3, process: Process, tmp_path: Path
 ) -> None:
     target, moved = process.folder, tmp_path / "moved"
@@ -171,7 +171,7 @@ def test_symlink_to_the_moved_folder_itself_is_replaced(
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_symlink_in_place_of_our_own_files_before_the_first_start_is_never_followed(
+def test_symlink_in_place_of_a_state_file_at_first_start_is_never_followed(
     name: str, s3: FakeS3, process: Process, outside: Outside
 ) -> None:
     place = process.folder / ".s3-sync" / name
@@ -186,7 +186,7 @@ def test_symlink_in_place_of_our_own_files_before_the_first_start_is_never_follo
 
 
 @pytest.mark.parametrize("when", ["before a restart", "while running"])
-def test_symlink_in_place_of_our_own_files_is_never_followed(
+def test_symlink_in_place_of_a_state_file_is_never_followed(
     when: str, s3: FakeS3, process: Process, outside: Outside
 ) -> None:
     process.run({})
@@ -205,7 +205,7 @@ def test_symlink_in_place_of_our_own_files_is_never_followed(
         assert [] == flaws(s3, process.folder), name
 
 
-def test_target_may_be_a_symlink_itself(s3: FakeS3, process: Process, tmp_path: Path) -> None:
+def test_target_may_be_a_symlink(s3: FakeS3, process: Process, tmp_path: Path) -> None:
     (tmp_path / "target").symlink_to(process.folder)
     process.run({"DEST_PATH": str(tmp_path / "target")})
 
@@ -229,7 +229,7 @@ def test_hostile_keys_stay_in_the_bucket(
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("swapped", ["a", "a/b", "z"])
-def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
+def test_folder_swapped_for_a_symlink_is_never_followed(
     swapped: str, s3: FakeS3, process: Process, outside: Outside, counts: Counts
 ) -> None:
     target = process.folder
@@ -242,7 +242,7 @@ def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
                 elif not number % 2:
                     s3.put(key, b"%d of " % number + key.encode())
             s3.put("stays.py", b"%d" % number)
-            with suppress(SidecarError):  # it may meet the folder in none of its shapes
+            with suppress(SidecarError):  # the folder may be missing
                 process.cycle()
         outside.assert_untouched()
     s3.put_all(OBJECTS)
@@ -257,7 +257,7 @@ def test_folder_that_turns_into_a_symlink_at_any_moment_leads_nowhere(
 
 @contextmanager
 def swapping(place: Path, outside: Path) -> Iterator[None]:
-    """Let a process swap a folder for a symlink and back, as fast as it can."""
+    """Swap a folder for a symlink and back in another process, as fast as possible."""
     program = [sys.executable, "-c", SWAPPER, str(place), str(outside)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -1,4 +1,4 @@
-"""What cannot be read: named once, tried again and again, never given up."""
+"""Unreadable files: each is logged once and retried with backoff, without a limit."""
 
 import itertools
 import re
@@ -34,7 +34,7 @@ class Cycles:
     def run(
         self, wanted: Iterable[str], failing: Iterable[str], *, etag: str = "e", asked: bool = False
     ) -> set[str]:
-        """Run one; return what was tried of it."""
+        """Run one cycle; return the files that were tried."""
         entries = {path: Entry(path, etag, 1) for path in wanted}
         self.unread.look(entries, is_asked_for=asked)
         resting = self.unread.resting()
@@ -49,9 +49,7 @@ def cycles() -> Cycles:
     return Cycles()
 
 
-def test_a_failure_is_tried_in_each_cycle_at_first_and_then_less_and_less_often(
-    cycles: Cycles,
-) -> None:
+def test_failures_are_retried_each_cycle_at_first_then_with_backoff(cycles: Cycles) -> None:
     tries = [bool(cycles.run("a", "a")) for _ in range(200)]
 
     assert all(tries[: EAGER_TRIES + 1])
@@ -60,7 +58,7 @@ def test_a_failure_is_tried_in_each_cycle_at_first_and_then_less_and_less_often(
     assert {"a"} == cycles.unread.errors.keys()
 
 
-def test_a_failure_may_last_for_weeks(cycles: Cycles) -> None:
+def test_backoff_does_not_overflow_after_many_failures(cycles: Cycles) -> None:
     for _ in range(3_000):
         cycles.run("a", "a")
         cycles.clock.seconds += LONGEST_REST_SECONDS
@@ -68,8 +66,8 @@ def test_a_failure_may_last_for_weeks(cycles: Cycles) -> None:
     assert {"a"} == cycles.unread.errors.keys()
 
 
-def test_nothing_rests_where_the_volume_is_another(cycles: Cycles) -> None:
-    """It may have failed there for the volume's sake: its folder was moved away meanwhile."""
+def test_retries_all_files_on_a_new_volume(cycles: Cycles) -> None:
+    """A failure may be due to the old volume, such as a folder that was moved away."""
     assert any(not cycles.run("ab", "ab") for _ in range(1_000)), "both rest, some time"
     cycles.unread.start_over()
 
@@ -77,7 +75,7 @@ def test_nothing_rests_where_the_volume_is_another(cycles: Cycles) -> None:
 
 
 @pytest.mark.parametrize("what", ["changed", "asked for", "another can be read", "gone"])
-def test_what_is_news_is_tried_at_once(cycles: Cycles, what: str) -> None:
+def test_a_change_makes_failed_files_due(cycles: Cycles, what: str) -> None:
     for _ in range(8):
         cycles.run("ab", "ab")
     cycles.clock.seconds -= 10
@@ -99,14 +97,14 @@ def test_what_is_news_is_tried_at_once(cycles: Cycles, what: str) -> None:
     assert {} == cycles.unread.errors
 
 
-def test_each_is_named_once_until_it_recovers(cycles: Cycles, log: Log) -> None:
+def test_logs_each_file_once_until_it_recovers(cycles: Cycles, log: Log) -> None:
     for failing in ("ab", "ab", "b", "ab"):
         cycles.run("ab", failing, asked=True)
 
     assert ["a", "b", "a"] == [event["path"] for event in log.events("object_unread")]
 
 
-def test_of_very_many_only_the_first_are_named(cycles: Cycles, log: Log) -> None:
+def test_logs_only_the_first_of_many_files(cycles: Cycles, log: Log) -> None:
     paths = [f"{number:04}" for number in range(3 * NAMED_FILES)]
     for _ in range(5):
         cycles.run(paths, paths, asked=True)
@@ -114,7 +112,7 @@ def test_of_very_many_only_the_first_are_named(cycles: Cycles, log: Log) -> None
     assert NAMED_FILES == len(log.events("object_unread"))
 
 
-def test_counts_go_back_to_zero(cycles: Cycles) -> None:
+def test_the_metric_returns_to_zero_after_recovery(cycles: Cycles) -> None:
     def shown() -> float | None:
         cycles.unread.show()
         return cycles.metrics.registry.get_sample_value(
@@ -127,7 +125,7 @@ def test_counts_go_back_to_zero(cycles: Cycles) -> None:
     assert 0 == shown()
 
 
-def test_many_are_explained_by_what_most_of_them_have() -> None:
+def test_explains_many_failures_by_the_most_frequent_reason() -> None:
     rare = ObjectError("rare", "just this one")
 
     found = explain({"a": rare, "b": DENIED, "c": DENIED}, "abcd")
@@ -137,7 +135,7 @@ def test_many_are_explained_by_what_most_of_them_have() -> None:
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
-def test_in_whatever_order_answers_come_the_words_are_the_same(
+def test_messages_do_not_depend_on_the_order_of_failures(
     cycles: Cycles, order: tuple[str, ...], log: Log
 ) -> None:
     errors = {path: ObjectError(f"reason-{path}", f"no {path}") for path in order}
@@ -152,11 +150,10 @@ def test_in_whatever_order_answers_come_the_words_are_the_same(
 # --- whole cycles
 
 
-# With snapshots and gates the others wait for what failed just now, once.
+# With snapshots and gates, a new failure holds back the other files for one cycle.
 CYCLES = 2
 LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
-# What a store or a proxy may say of one object alone, for good: one that it cannot read, one that
-# it takes for a virus, one with a name that it changes.
+# Permanent answers of a store or proxy about one object: unreadable, taken for a virus, renamed.
 OF_ONE_OBJECT = {
     "access_denied_get": error(403, "AccessDenied"),
     "throttled": error(503, "SlowDown"),
@@ -168,7 +165,7 @@ OF_ONE_OBJECT = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("reason", OF_ONE_OBJECT)
-def test_what_befalls_one_object_holds_back_nothing_else(
+def test_an_unreadable_object_holds_back_no_others(
     process: Process, reason: str, layout: dict[str, str]
 ) -> None:
     process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
@@ -186,10 +183,10 @@ def test_what_befalls_one_object_holds_back_nothing_else(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_object_without_an_etag_holds_back_nothing_else(
+def test_an_object_without_an_etag_holds_back_no_others(
     process: Process, layout: dict[str, str]
 ) -> None:
-    """As of a file that was put past the gateway into the folder of a store."""
+    """Some stores list files without ETag that were put into their folder directly."""
     process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
     process.run(layout)
     process.s3.put("b.py", b"v = 2\n", etag="")
@@ -203,9 +200,7 @@ def test_an_object_without_an_etag_holds_back_nothing_else(
     assert dict.fromkeys(("b.py", "d.py"), "etag_missing") == process.details["unread"]
 
 
-def test_an_object_whose_name_the_listing_cannot_say_holds_back_nothing_else(
-    process: Process,
-) -> None:
+def test_a_key_that_xml_cannot_represent_holds_back_no_others(process: Process) -> None:
     process.s3.url_encoded = False
     process.s3.put_each(("a\x01.py", "b.py"), b"v = 1\n")
 
@@ -215,10 +210,10 @@ def test_an_object_whose_name_the_listing_cannot_say_holds_back_nothing_else(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_many_objects_that_the_store_cannot_read_hold_back_nothing_else(
+def test_many_unreadable_objects_hold_back_no_others(
     process: Process, layout: dict[str, str]
 ) -> None:
-    """Side by side they look like an endpoint that fails, but only once."""
+    """Together they look like a failing endpoint, but only once."""
     bad = [f"bad{number}.py" for number in range(2 * FAILURE_STREAK - 2)]
     process.s3.put_each(["a.py", "b.py", *bad], b"v = 1\n")
     process.run(layout)
@@ -238,7 +233,7 @@ def test_many_objects_that_the_store_cannot_read_hold_back_nothing_else(
     assert process.cycle(is_asked_for=True).is_success
 
 
-def test_the_version_before_stays_where_the_new_one_cannot_be_read(process: Process) -> None:
+def test_keeps_the_old_version_while_the_new_one_is_unreadable(process: Process) -> None:
     process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
     process.s3.put_each(("a.py", "b.py"), b"v = 2\n")
@@ -253,7 +248,7 @@ def test_the_version_before_stays_where_the_new_one_cannot_be_read(process: Proc
     assert "" == process.readiness.shortfall != process.revision
 
 
-def test_what_is_back_to_the_version_that_is_there_is_lacking_no_more(process: Process) -> None:
+def test_reverting_an_unreadable_object_ends_the_partial_state(process: Process) -> None:
     process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({})
     process.s3.put("a.py", b"v = 2\n")
@@ -265,8 +260,7 @@ def test_what_is_back_to_the_version_that_is_there_is_lacking_no_more(process: P
     assert "" == process.readiness.shortfall != process.revision
 
 
-def test_an_upload_in_progress_shows_none_of_it(process: Process) -> None:
-    """What was read of it may belong to another state than what changed meanwhile."""
+def test_publishes_nothing_while_an_upload_is_in_progress(process: Process) -> None:
     process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
     process.s3.put_each(("a.py", "b.py"), b"v = 2\n")
@@ -278,10 +272,9 @@ def test_an_upload_in_progress_shows_none_of_it(process: Process) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 @pytest.mark.parametrize("denied", ["[a-c]", "[bc]"])
-def test_a_policy_that_goes_while_a_cycle_runs_takes_and_mixes_nothing(
+def test_permissions_revoked_during_a_cycle_delete_and_mix_nothing(
     process: Process, layout: dict[str, str], denied: str
 ) -> None:
-    """The listing came; of what it names all, or the rest, does not."""
     process.s3.put_each(("a.py", "b.py", "o.py"), b"v = 1\n")
     process.run(layout)
     before = process.shown
@@ -301,7 +294,7 @@ def test_a_policy_that_goes_while_a_cycle_runs_takes_and_mixes_nothing(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_the_first_publish_lacks_is_not_waited_for_after_it(
+def test_does_not_wait_for_files_missing_since_the_first_publish(
     process: Process, layout: dict[str, str]
 ) -> None:
     process.s3.put_each(("a.py", "b.py", "c.py"), b"v = 1\n")
@@ -313,7 +306,7 @@ def test_what_the_first_publish_lacks_is_not_waited_for_after_it(
 
 
 @pytest.mark.parametrize("layout", [{"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
-def test_objects_that_take_turns_in_changing_hold_back_nothing_else(
+def test_objects_that_change_in_turn_hold_back_no_others(
     process: Process, layout: dict[str, str]
 ) -> None:
     process.s3.put_each(("a.py", "busy0.py", "busy1.py"), b"v = 1\n")
@@ -328,9 +321,9 @@ def test_objects_that_take_turns_in_changing_hold_back_nothing_else(
     assert b"v = 2\n" == process.shown["a.py"]
 
 
-def test_a_part_has_no_version_that_nothing_else_in_it_belongs_to(process: Process) -> None:
-    """One that an earlier cycle has read, and that was never shown."""
-    test_an_upload_in_progress_shows_none_of_it(process)
+def test_an_unreadable_file_reverts_to_its_published_version(process: Process) -> None:
+    """The version that an earlier cycle downloaded was never published."""
+    test_publishes_nothing_while_an_upload_is_in_progress(process)
     process.s3.put_each(("a.py", "b.py"), b"v = 4\n")
     process.s3.inject(error(403, "AccessDenied"), is_get("a.py"))
 
@@ -338,9 +331,7 @@ def test_a_part_has_no_version_that_nothing_else_in_it_belongs_to(process: Proce
     assert {"a.py": b"v = 1\n", "b.py": b"v = 4\n"} == process.shown
 
 
-def test_a_part_has_no_new_file_of_an_earlier_cycle_that_cannot_be_read_now(
-    process: Process,
-) -> None:
+def test_a_partial_state_omits_a_new_file_that_became_unreadable(process: Process) -> None:
     process.s3.put("a.py", b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
     process.s3.put_each(("a.py", "c.py"), b"v = 2\n")
@@ -353,7 +344,7 @@ def test_a_part_has_no_new_file_of_an_earlier_cycle_that_cannot_be_read_now(
     assert {"a.py": b"v = 4\n"} == process.shown
 
 
-def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(process: Process) -> None:
+def test_a_key_missing_from_only_one_of_two_listings_is_not_deleted(process: Process) -> None:
     process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({})
     process.s3.delete("a.py")
@@ -373,10 +364,9 @@ def test_a_key_that_only_one_of_two_listings_lacks_is_not_deleted(process: Proce
 
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
-def test_beside_an_object_that_changes_all_the_time_each_change_is_shown_at_once(
+def test_publishes_changes_beside_an_object_that_keeps_changing(
     process: Process, layout: dict[str, str]
 ) -> None:
-    """Also where something changes in every cycle, so that no two listings are the same."""
     contents = itertools.count(1)
     process.s3.put_each(("a.py", "busy.py"), b"v = 0\n")
     process.s3.inject(

@@ -1,4 +1,4 @@
-"""Worlds of good and bad objects, at random: what a bad one may hold back is itself."""
+"""Random worlds of good and bad objects: a bad object holds back only itself."""
 
 import itertools
 import json
@@ -24,14 +24,13 @@ LAYOUTS = [
     for layout in ("in-place", "snapshot")
     for gate in ({}, {"S3_SYNC_GATE": "syntax"})
 ]
-# Of each kind of object, the reason that it is counted by; those that are fine, or never files,
-# have none.
+# The reason that each kind of object is counted under; fine and archived objects have none.
 REASONS = {
     "fine": "", "denied": "access_denied_get", "vanishing": "object_changing",
     "rewritten": "object_changing", "corrupt": "object_corrupt", "archived": "",
 }  # fmt: skip
 ROUNDS = 4
-# Its ETag tells what those of this store are, and a listing is never empty.
+# Its ETag proves that this store's ETags are MD5s, and it keeps the listing from being empty.
 SURE = "sure.py"
 THEIRS = {"theirs.py": b"of another owner\n", "a/theirs.txt": b"beside ours\n"}
 
@@ -42,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @dataclass(frozen=True)
 class Version:
-    """What an object was at one moment; an ETag of many parts verifies nothing."""
+    """An object at one moment; the ETag of a multipart upload verifies nothing."""
 
     body: bytes
     is_verified: bool = True
@@ -50,13 +49,13 @@ class Version:
 
 class World:
     """
-    A bucket in which random things happen, and a model of the volume.
+    A bucket with random events, and a model of the volume.
 
     Attributes:
-        kinds: Of each path, what is the matter with it.
-        fine: The last good version of those that are fine.
-        shown: What is published, by path.
-        deeds: What was done, in words: the message of a failure.
+        kinds: The kind of each path; see `REASONS`.
+        fine: The current version of each fine object.
+        shown: The published versions, by path.
+        deeds: A log of the events, printed if the test fails.
     """
 
     def __init__(self, s3: FakeS3, seed: int) -> None:
@@ -73,7 +72,7 @@ class World:
         s3.inject(self._answer)
 
     def put(self, path: str, kind: str) -> None:
-        """Write an object of that kind, new or again."""
+        """Create or overwrite an object of a kind."""
         self.deeds.append(f"{path} is {kind}")
         version = Version(self._content(), path == SURE or self.chance.random() < 0.7)
         etag = None if version.is_verified or kind != "fine" else f"{len(self.deeds):032x}-2"
@@ -91,7 +90,7 @@ class World:
         self.fine.pop(path, None)
 
     def turn(self) -> None:
-        """Let something happen to some objects, but not to most of them at once."""
+        """Change some objects, but not most of them at once."""
         for number in range(self.chance.randint(1, 6)):
             self.put(f"{self.chance.choice('abc')}/{len(self.deeds)}{number}.py", self._kind())
         others = sorted(self.kinds.keys() - {SURE})
@@ -102,7 +101,7 @@ class World:
                 self.put(path, self._kind())
 
     def follow(self) -> None:
-        """Bring the model of the volume up to date, as three cycles do."""
+        """Bring the model of the volume up to date, as three cycles would."""
         lacking = self.lacking
         self.is_ready = self.is_ready or 2 * len(lacking) <= len(lacking) + len(self.fine)
         if self.is_ready:
@@ -115,7 +114,7 @@ class World:
 
     @property
     def kept(self) -> set[str]:
-        """What cannot be read, and is not gone either."""
+        """Paths that cannot be read but still exist."""
         return self.lacking.keys() | self.archived
 
     @property
@@ -131,7 +130,7 @@ class World:
         return b"x = 1%06d\n" % next(self._contents)
 
     def _answer(self, exchange: Exchange) -> None:
-        """Answer as the kind of the object wants it."""
+        """Answer according to the kind of the object."""
         path = exchange.request.path.partition(f"/{self.s3.bucket}/")[2]
         kind = self.kinds.get(path, "fine")
         if self.is_down:
@@ -157,10 +156,10 @@ def world(s3: FakeS3, seed: int) -> Iterator[World]:
     try:
         yield world
     finally:
-        print(f"seed {seed}:", *world.deeds, sep="\n  ")  # pytest shows it where the test fails
+        print(f"seed {seed}:", *world.deeds, sep="\n  ")  # pytest shows it if the test fails
 
 
-def test_every_fine_object_is_published_and_every_deleted_one_goes(
+def test_publishes_fine_objects_and_removes_deleted_ones(
     seed: int, world: World, process: Process
 ) -> None:
     settings = LAYOUTS[seed % len(LAYOUTS)]
@@ -191,7 +190,7 @@ def test_every_fine_object_is_published_and_every_deleted_one_goes(
 
 
 def plant(folder: Path) -> dict[str, bytes]:
-    """Put files of another owner beside ours, with a date of their own."""
+    """Create foreign files with a date of their own beside the managed ones."""
     for path, body in THEIRS.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(body)
@@ -206,7 +205,7 @@ def run(process: Process, cycles: int) -> None:
 
 
 def looks(folder: Path, shown: dict[str, Version]) -> dict[tuple[str, bytes], int]:
-    """When each file that is shown was written, by path and content."""
+    """Return the modification time of each published file, by path and content."""
     top = folder / "current" if (folder / "current").is_symlink() else folder
     return {(path, was.body): os.stat(top / path).st_mtime_ns for path, was in shown.items()}
 
@@ -214,13 +213,13 @@ def looks(folder: Path, shown: dict[str, Version]) -> dict[tuple[str, bytes], in
 def unchanged(
     before: dict[tuple[str, bytes], int], shown: dict[str, Version]
 ) -> set[tuple[tuple[str, bytes], int]]:
-    """What is shown still as it was, so that nothing had to touch it."""
+    """Return the entries of files whose content is still published unchanged."""
     now = {(path, version.body) for path, version in shown.items()}
     return {(what, at) for what, at in before.items() if what in now}
 
 
 def agree(world: World, process: Process, theirs: dict[str, bytes]) -> None:
-    """All that is said agrees with what is there, and both with the model."""
+    """Check that status, metrics, record and files agree with the model."""
     lacking = world.lacking
     assert world.is_ready == process.is_ready, process.problem
     assert lacking == process.details.get("unread", {})

@@ -1,4 +1,4 @@
-"""The fixtures of these tests."""
+"""Fixtures of the layout tests."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -11,26 +11,26 @@ from tests.s3_sync.stage import SNAPSHOT, Begin, Stage
 
 @pytest.fixture
 def begin(folder: Path) -> Iterator[Begin]:
-    """Begins with a layout, and ends with the test."""
+    """A function that opens a volume with a layout; the test's end closes it."""
     with ExitStack() as stages:
         yield lambda **environ: stages.enter_context(closing(Stage(folder, **environ)))
 
 
 @pytest.fixture
 def stage(begin: Begin) -> Stage:
-    """A volume on which nothing has been published."""
+    """A volume without a published revision."""
     return begin(**SNAPSHOT)
 
 
 @pytest.fixture
 def one(stage: Stage) -> Stage:
-    """The same with the revision r1."""
+    """The same volume with revision r1 published."""
     stage.publish("r1", a="one", d__b="one")
     return stage
 
 
 @pytest.fixture
 def two(one: Stage) -> Stage:
-    """The same with the revision r2 after it."""
+    """The same volume with revision r2 published after r1."""
     one.publish("r2", a="two", c="two")
     return one

@@ -1,4 +1,4 @@
-"""Revisions of two files, and what keeps one of them from its name."""
+"""Two revisions, and a fault that keeps one of their files from being renamed."""
 
 import errno
 import os
@@ -15,14 +15,14 @@ TWO = {"a.py": "two", "d/b.py": "one", "c.py": "two"}
 
 
 def links(stage: Stage, path: str, *revisions: str) -> bool:
-    """Whether a file of the tree and of these snapshots is one and the same."""
+    """Whether the tree and these snapshots share a file through hard links."""
     places = [stage.state / "snapshots" / revision / path for revision in revisions]
     return all(place.samefile(stage.state / "tree" / path) for place in places)
 
 
 @contextmanager
 def refusing_a_name() -> Iterator[None]:
-    """No file can get the name a.py."""
+    """Make each rename to a.py fail until the end of the block."""
     rename = os.rename
 
     def refuse(source: str, target: str, **fds: int) -> None:

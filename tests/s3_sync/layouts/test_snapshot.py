@@ -20,12 +20,12 @@ from tests.support.descriptors import held
 # --- publishing
 
 
-def test_a_snapshot_costs_names_and_no_data(two: Stage) -> None:
+def test_snapshots_share_unchanged_files(two: Stage) -> None:
     assert links(two, "d/b.py", "r1", "r2")
     assert links(two, "a.py", "r2") and not links(two, "a.py", "r1")
 
 
-def test_a_revoked_fence_shows_nothing(one: Stage, revoked: Fence) -> None:
+def test_a_revoked_fence_publishes_nothing(one: Stage, revoked: Fence) -> None:
     one.put(a="two")
 
     with pytest.raises(CycleAbandoned):
@@ -38,7 +38,7 @@ def test_a_revoked_fence_shows_nothing(one: Stage, revoked: Fence) -> None:
 
 
 @pytest.mark.usefixtures("no_links")
-def test_copies_where_there_can_be_no_links(folder: Path, begin: Begin) -> None:
+def test_copies_files_if_hard_links_are_not_supported(folder: Path, begin: Begin) -> None:
     stage = begin(**SNAPSHOT)
     stage.publish("r1", a="one", d__b="one")
 
@@ -51,7 +51,7 @@ def test_copies_where_there_can_be_no_links(folder: Path, begin: Begin) -> None:
 
 
 @pytest.mark.parametrize("fsync", ["true", "false"])
-def test_all_is_flushed_before_it_is_shown(
+def test_flushes_files_before_it_swaps_the_link(
     folder: Path, begin: Begin, fsync: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
@@ -66,15 +66,15 @@ def test_all_is_flushed_before_it_is_shown(
     monkeypatch.setattr(os, "fsync", note)
     stage.layout.publish("r1", Fence())
 
-    # The folder d, the snapshot, its list and the store before it; the link itself after it.
+    # Before the swap: folder d, the snapshot, its list and the store; after it: the link.
     assert (4, 1) == (seen.count(False), seen.count(True)) if fsync == "true" else not seen
 
 
 # --- the next process
 
 
-def test_what_was_killed_before_the_link_is_not_shown_and_used_later(one: Stage) -> None:
-    """Killed between the snapshot and the link."""
+def test_a_snapshot_without_a_link_is_not_published_but_reused(one: Stage) -> None:
+    """The process was killed between the snapshot and the link."""
     one.publish("r2", a="two")
     (one.folder / "current").unlink()
     (one.folder / "current").symlink_to(".s3-sync/snapshots/r1")
@@ -86,7 +86,7 @@ def test_what_was_killed_before_the_link_is_not_shown_and_used_later(one: Stage)
     assert {"a.py": "two", "d/b.py": "one"} == one.current()
 
 
-def test_what_was_killed_half_way_is_swept(one: Stage) -> None:
+def test_removes_an_unfinished_snapshot_at_start(one: Stage) -> None:
     left = one.state / "snapshots/.r2.12345"
     shutil.copytree(one.state / "tree", left)
 
@@ -98,7 +98,7 @@ def test_what_was_killed_half_way_is_swept(one: Stage) -> None:
 @pytest.mark.parametrize(
     "published", ["", "r9", ".r1.7", "../tree", "r1/../../tree", "r1/../../../..", "r1\0"]
 )
-def test_a_record_of_what_is_not_there_counts_as_none(one: Stage, published: str) -> None:
+def test_ignores_a_record_of_a_missing_snapshot(one: Stage, published: str) -> None:
     (one.folder / "current").unlink()
     one.published = published
 
@@ -109,8 +109,8 @@ def test_a_record_of_what_is_not_there_counts_as_none(one: Stage, published: str
     assert ONE == one.current()
 
 
-def test_what_the_link_shows_wins_over_the_record(two: Stage) -> None:
-    """Killed between the link and the record."""
+def test_the_link_wins_over_the_record(two: Stage) -> None:
+    """The process was killed between the link and the record."""
     two.published = "r1"
 
     two.begin()
@@ -120,7 +120,7 @@ def test_what_the_link_shows_wins_over_the_record(two: Stage) -> None:
 
 @pytest.mark.parametrize("name", ["tree", "snapshots"])
 @pytest.mark.parametrize("is_recreated", [True, False])
-def test_is_not_current_after_a_folder_of_ours_was_removed(
+def test_is_not_current_after_a_state_folder_was_removed(
     one: Stage, name: str, is_recreated: bool
 ) -> None:
     assert one.layout.is_current()
@@ -131,7 +131,7 @@ def test_is_not_current_after_a_folder_of_ours_was_removed(
     assert not one.layout.is_current()
 
 
-def test_closing_leaves_no_descriptor(folder: Path) -> None:
+def test_closing_leaks_no_descriptors(folder: Path) -> None:
     before = held(folder)
     stage = Stage(folder, **SNAPSHOT)
     for revision in ("r1", "r2", "r1", "r3"):
@@ -145,7 +145,7 @@ def test_closing_leaves_no_descriptor(folder: Path) -> None:
     assert before == held(folder)
 
 
-def test_a_layout_that_cannot_be_opened_leaves_no_descriptor(folder: Path) -> None:
+def test_a_layout_that_cannot_be_opened_leaks_no_descriptors(folder: Path) -> None:
     stage = Stage(folder, **SNAPSHOT)
     stage.publish("r1", a="one")
     stage.close()
@@ -166,7 +166,7 @@ def test_a_layout_that_cannot_be_opened_leaves_no_descriptor(folder: Path) -> No
 
 
 def age(stage: Stage, revision: str, seconds: float) -> None:
-    """Let a snapshot have been replaced that long ago."""
+    """Date a snapshot as if it had been replaced that long ago."""
     at = time.time() - seconds
     os.utime(stage.state / "snapshots" / revision, (at, at))
 
@@ -176,7 +176,7 @@ def age(stage: Stage, revision: str, seconds: float) -> None:
     [Path.unlink, lambda link: (link.unlink(), link.symlink_to(".s3-sync/snapshots/r1"))],
     ids=["removed", "older"],
 )
-def test_what_is_published_is_never_pruned_whatever_the_link_shows(
+def test_never_prunes_the_published_snapshot(
     folder: Path, begin: Begin, harm: Callable[[Path], object]
 ) -> None:
     """A cycle prunes before it repairs."""
@@ -194,7 +194,7 @@ def test_what_is_published_is_never_pruned_whatever_the_link_shows(
     assert {"a.py": "two"} == stage.current()
 
 
-def test_a_volume_that_cannot_be_pruned_is_no_failure(
+def test_a_failed_prune_does_not_fail_the_cycle(
     two: Stage, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def listdir(_: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""Snapshots that were damaged, or that are back."""
+"""Snapshots that are damaged, or published again."""
 
 import os
 import shutil
@@ -28,10 +28,10 @@ from tests.s3_sync.stage import Stage, files_of
     ids=["removed", "time", "link", "folder", "file"],
 )
 @pytest.mark.parametrize("is_back", [False, True], ids=["new", "back"])
-def test_a_torn_tree_is_not_shown(
+def test_a_torn_tree_is_not_published(
     one: Stage, harm: Callable[[Path], object], is_back: bool
 ) -> None:
-    """Change a file between the look at it and the publish."""
+    """A file changes between its inspection and the publish."""
     if is_back:
         one.publish("r2", d__b="two")
         one.publish("r1", d__b="one")
@@ -47,10 +47,10 @@ def test_a_torn_tree_is_not_shown(
     assert not [name for name in one.snapshots if name.startswith(".")]
 
 
-# --- a revision that is back
+# --- a revision that returns
 
 
-def test_a_revision_that_is_back_is_used_again(two: Stage) -> None:
+def test_a_returning_revision_reuses_its_snapshot(two: Stage) -> None:
     before = (two.state / "snapshots/r1").stat().st_ino
     two.put(a="one")
     two.drop("c.py")
@@ -63,7 +63,7 @@ def test_a_revision_that_is_back_is_used_again(two: Stage) -> None:
     assert set() == two.damaged()
 
 
-def test_a_revision_that_is_back_is_new_to_whoever_compares_times(two: Stage) -> None:
+def test_a_returning_revision_gets_newer_file_times(two: Stage) -> None:
     """Python's bytecode cache and Airflow's file processor compare whole seconds and sizes."""
     times = [int((two.folder / "current/a.py").stat().st_mtime)]
     for revision, content in (("r1", "one"), ("r2", "two"), ("r1", "one")):
@@ -73,7 +73,7 @@ def test_a_revision_that_is_back_is_new_to_whoever_compares_times(two: Stage) ->
     assert times == sorted(set(times))
 
 
-def test_damage_to_a_revision_that_is_back_is_repaired(two: Stage) -> None:
+def test_damage_to_a_returning_revision_is_repaired(two: Stage) -> None:
     two.publish("r3", z="last")
     two.publish("r4", a="six")
     place = two.state / "snapshots/r3"
@@ -86,8 +86,8 @@ def test_damage_to_a_revision_that_is_back_is_repaired(two: Stage) -> None:
     assert TWO | {"z.py": "last"} == two.current() and set() == two.damaged()
 
 
-def test_files_whose_keys_were_kept_then_go_from_a_revision_that_is_back(two: Stage) -> None:
-    """What S3_SYNC_DELETE=none keeps is in no listing, and so in no revision's name."""
+def test_a_returning_revision_loses_files_kept_only_by_delete_none(two: Stage) -> None:
+    """Files that S3_SYNC_DELETE=none keeps are not part of the revision's name."""
     two.drop("c.py", "d/b.py")
 
     two.publish("r1", a="one")
@@ -95,8 +95,8 @@ def test_files_whose_keys_were_kept_then_go_from_a_revision_that_is_back(two: St
     assert {"a.py": "one"} == two.current() and two.layout.shows("r1")
 
 
-def test_a_removal_that_a_kill_cut_short_is_made_by_the_next_process(two: Stage) -> None:
-    """The line is written before the file is removed."""
+def test_the_next_process_completes_an_interrupted_removal(two: Stage) -> None:
+    """The journal line is written before the file is removed."""
     for journal, path in (("snapshots/r1.managed", "d/b.py"), ("tree.managed", "c.py")):
         with (two.state / journal).open("a") as lines:
             lines.write(f'["{path}"]\n')
@@ -108,7 +108,7 @@ def test_a_removal_that_a_kill_cut_short_is_made_by_the_next_process(two: Stage)
     assert {"a.py": "one"} == two.current() == files_of(two.state / "tree")
 
 
-def test_a_revision_that_cannot_be_renewed_is_not_shown(two: Stage) -> None:
+def test_a_revision_that_cannot_be_renewed_is_not_published(two: Stage) -> None:
     two.put(a="one")
     two.drop("c.py")
     with refusing_a_name():
@@ -120,7 +120,7 @@ def test_a_revision_that_cannot_be_renewed_is_not_shown(two: Stage) -> None:
     assert ONE == two.current()
 
 
-def test_a_revision_whose_list_was_lost_is_used_again(two: Stage) -> None:
+def test_reuses_a_snapshot_whose_list_was_lost(two: Stage) -> None:
     (two.state / "snapshots/r1.managed").unlink()
     two.put(a="one")
     two.drop("c.py")
@@ -130,8 +130,8 @@ def test_a_revision_whose_list_was_lost_is_used_again(two: Stage) -> None:
     assert ONE == two.current() and set() == two.damaged()
 
 
-def test_a_snapshot_that_cannot_be_reused_is_not_published(two: Stage) -> None:
-    """Someone put files of their own where a file of ours must be."""
+def test_a_snapshot_blocked_by_foreign_files_is_not_published(two: Stage) -> None:
+    """Another process put files at the path of a managed file."""
     place = two.state / "snapshots/r1/a.py"
     place.unlink()
     place.mkdir()
@@ -149,7 +149,7 @@ def test_a_snapshot_that_cannot_be_reused_is_not_published(two: Stage) -> None:
 # --- repairing
 
 
-def test_a_file_that_is_newer_in_the_tree_is_not_mixed_in(one: Stage) -> None:
+def test_repair_does_not_mix_in_a_newer_file_of_the_tree(one: Stage) -> None:
     one.put(a="two")
     (one.folder / "current/a.py").unlink()
 
@@ -159,8 +159,8 @@ def test_a_file_that_is_newer_in_the_tree_is_not_mixed_in(one: Stage) -> None:
     assert {"a.py": "two", "d/b.py": "one"} == one.current()
 
 
-def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_newer_tree(one: Stage) -> None:
-    """A tree between two revisions is neither."""
+def test_does_not_recreate_a_lost_snapshot_from_a_newer_tree(one: Stage) -> None:
+    """A tree between two revisions matches neither."""
     one.put(a="two")
     shutil.rmtree((one.folder / "current").resolve())
 
@@ -172,7 +172,7 @@ def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_newer_tree(one: Stage)
     assert TWO == one.current() and set() == one.damaged()
 
 
-def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_torn_tree(one: Stage) -> None:
+def test_does_not_recreate_a_lost_snapshot_from_a_torn_tree(one: Stage) -> None:
     shutil.rmtree((one.folder / "current").resolve())
     (one.state / "tree/a.py").unlink()
 
@@ -184,8 +184,8 @@ def test_a_snapshot_whose_folder_is_gone_is_not_made_of_a_torn_tree(one: Stage) 
     assert ONE == one.current()
 
 
-def test_a_record_of_a_revision_that_can_be_no_name_counts_as_missing(two: Stage) -> None:
-    """Who can write to the volume can write the record, too."""
+def test_ignores_a_record_that_is_not_a_valid_file_name(two: Stage) -> None:
+    """Anyone who can write to the volume can also write the record."""
     shutil.rmtree((two.folder / "current").resolve())
     two.published = "\ud800"
 

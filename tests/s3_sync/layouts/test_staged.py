@@ -1,4 +1,4 @@
-"""Files that were staged together and then get their names, one after the other."""
+"""Files that are staged together and then renamed to their paths one by one."""
 
 import os
 import time
@@ -30,7 +30,7 @@ def put(target: Target, *files: Staged) -> None:
             target.put(one, way, Fence(), nothing)
 
 
-def test_files_get_their_names_in_whatever_order(target: Target, folder: Path) -> None:
+def test_publishes_staged_files_in_any_order(target: Target, folder: Path) -> None:
     paths = ["d/e/b.py", "a.py", "d/a.py", "d/e/a.py", "c.py"]
     put(target, *(stage(target, path, path.encode()) for path in paths))
 
@@ -48,9 +48,7 @@ def test_a_successor_is_dated_in_a_later_second(target: Target, folder: Path) ->
     assert (folder / "a.py").stat().st_mtime_ns // SECOND_NS > before // SECOND_NS
 
 
-def test_what_has_waited_for_others_is_dated_when_it_is_published(
-    target: Target, folder: Path
-) -> None:
+def test_a_staged_file_is_dated_when_it_is_published(target: Target, folder: Path) -> None:
     one = stage(target, "a.py")
     long_ago = one.managed.mtime_ns - 60 * SECOND_NS
     os.utime(folder / ".s3-sync/staging" / one.name, ns=(long_ago, long_ago))
@@ -61,7 +59,7 @@ def test_what_has_waited_for_others_is_dated_when_it_is_published(
     assert set() == target.damaged(iter(["a.py"]))
 
 
-def test_symlinks_on_the_way_are_replaced_and_not_followed(
+def test_symlinks_on_the_path_are_replaced_and_not_followed(
     target: Target, folder: Path, outside: Path, log: Log
 ) -> None:
     (folder / "d").symlink_to(outside)
@@ -74,9 +72,7 @@ def test_symlinks_on_the_way_are_replaced_and_not_followed(
     assert {"a.py", "d"} == {event["path"] for event in log.events("symlink_replaced")}
 
 
-def test_what_is_in_the_way_stops_only_what_it_is_in_the_way_of(
-    target: Target, folder: Path
-) -> None:
+def test_a_foreign_file_blocks_only_the_paths_below_it(target: Target, folder: Path) -> None:
     (folder / "d").write_bytes(b"foreign")
     blocked, free = stage(target, "d/a.py"), stage(target, "e/a.py")
     with target.along(nothing) as way:
@@ -89,26 +85,24 @@ def test_what_is_in_the_way_stops_only_what_it_is_in_the_way_of(
     assert [] == staged(folder)
 
 
-def test_nothing_gets_its_name_under_a_revoked_fence(
-    target: Target, folder: Path, revoked: Fence
-) -> None:
+def test_a_revoked_fence_publishes_nothing(target: Target, folder: Path, revoked: Fence) -> None:
     one = stage(target, "d/a.py")
     with target.along(nothing) as way, pytest.raises(CycleAbandoned):
         target.put(one, way, revoked, nothing)
     target.staging.drop(one)
-    target.staging.drop(one)  # gone already
+    target.staging.drop(one)  # already dropped: no effect
 
     assert [".s3-sync"] == os.listdir(folder)
     assert [] == staged(folder)
 
 
 @pytest.mark.parametrize("path", ["../a.py", "d/../../a.py", "d/..", "."])
-def test_no_way_leads_out_of_the_target(target: Target, path: str) -> None:
+def test_paths_outside_the_target_are_refused(target: Target, path: str) -> None:
     with target.along(nothing) as way, pytest.raises(ValueError, match="not a path below"):
         way(path)
 
 
-def test_the_way_closes_what_it_has_opened(target: Target) -> None:
+def test_closes_all_opened_folders(target: Target) -> None:
     before = held(target.path)
     put(target, *(stage(target, f"d{n}/e/a.py") for n in range(5)))
 

@@ -1,4 +1,4 @@
-"""Answers of ListObjectsV2, and a lister that reads them."""
+"""Responses to ListObjectsV2, and a lister that reads them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def page(
 
 
 class Server:
-    """Answers with given pages, by token."""
+    """Responds with given pages, by token."""
 
     def __init__(self, *pages: bytes) -> None:
         self.pages: dict[str | None, bytes] = dict(zip([None, *"abcdefgh"], pages, strict=False))
@@ -90,7 +90,7 @@ def read(*pages: bytes, **changes: Any) -> Listing:
 
 
 def refused(*pages: bytes, **changes: Any) -> str:
-    """The message of the error for pages that must be refused."""
+    """Return the error message for pages that must be refused."""
     error = raised(SourceError, read, *pages, **changes)
     assert error.reason == "listing_invalid"
     assert "Nothing was changed." in error.advice

@@ -1,4 +1,4 @@
-"""Carrying out plans, on a bucket and a target."""
+"""Applies plans to a target, with objects of a scripted bucket."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support.fake_s3 import FakeS3, is_get
 
 
 class Cycle:
-    """One cycle's publishing: a bucket, a target, and what is told to the applier."""
+    """The publishing part of one cycle: a bucket, a target, and the applier's order."""
 
     def __init__(self, s3: FakeS3, target: Target, fence: Fence) -> None:
         self.s3 = s3
@@ -28,7 +28,7 @@ class Cycle:
         self.trust = Trust("auto", is_aws=False)
 
     def listed(self, *more: str) -> dict[str, Entry]:
-        """The objects of the bucket, and some that are listed and not there."""
+        """Return the entries of the bucket's objects, and some that are listed but missing."""
         found = {
             path: Entry(path, stored.etag, len(stored.body), "dags/")
             for key, stored in self.s3.objects.items()

@@ -1,4 +1,4 @@
-"""What the tests of the listing share."""
+"""Fixtures of the listing tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Carrying out a plan, with objects that fail."""
+"""Applying a plan, also with objects that fail."""
 
 import asyncio
 import os
@@ -24,13 +24,19 @@ from tests.support.faults import first, hang, reset
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
-# --- what goes well
+
+def publish_and_remove(cycle: Cycle, path: str) -> None:
+    """Publish one file, and then remove it from the bucket: the next plan may delete it."""
+    cycle.s3.put(f"dags/{path}", b"x")
+    cycle.apply()
+    cycle.s3.delete(f"dags/{path}")
+
+
+# --- success
 
 
 def test_publishes_and_then_deletes(cycle: Cycle, folder: Path) -> None:
-    cycle.s3.put("dags/old.py", b"old")
-    cycle.apply()
-    cycle.s3.delete("dags/old.py")
+    publish_and_remove(cycle, "old.py")
     cycle.s3.put("dags/a.py", b"a")
     cycle.s3.put("dags/d/b.py", b"bb")
 
@@ -42,12 +48,12 @@ def test_publishes_and_then_deletes(cycle: Cycle, folder: Path) -> None:
     assert {"a.py", "d/b.py"} == cycle.target.managed.files.keys()
 
 
-def test_an_empty_plan_asks_for_nothing(cycle: Cycle) -> None:
+def test_an_empty_plan_sends_no_request(cycle: Cycle) -> None:
     assert CycleResult() == cycle.apply(publish=[])
     assert [] == cycle.gets()
 
 
-def test_a_few_connections_do_it_in_the_order_of_the_plan(cycle: Cycle, folder: Path) -> None:
+def test_a_few_connections_download_in_the_order_of_the_plan(cycle: Cycle, folder: Path) -> None:
     for number in range(60):
         cycle.s3.put(f"dags/{number:02}.py", b"x" * number)
 
@@ -58,14 +64,12 @@ def test_a_few_connections_do_it_in_the_order_of_the_plan(cycle: Cycle, folder: 
     for request in cycle.s3.seen(is_get()):
         by_connection.setdefault(request.connection, []).append(request.path)
     assert len(by_connection) <= CONNECTIONS
-    for paths in by_connection.values():  # one that is slow to open may be late with its first
+    for paths in by_connection.values():  # a slow connection may start late
         assert sorted(paths, reverse=True) == paths
 
 
 @pytest.mark.parametrize("is_damaged", [True, False])
-def test_what_is_there_already_is_not_downloaded(
-    cycle: Cycle, folder: Path, is_damaged: bool
-) -> None:
+def test_does_not_download_files_that_exist(cycle: Cycle, folder: Path, is_damaged: bool) -> None:
     cycle.s3.put("dags/a.py", b"same")
     (folder / "a.py").write_bytes(b"same")
     os.chmod(folder / "a.py", 0o644)
@@ -77,10 +81,10 @@ def test_what_is_there_already_is_not_downloaded(
     assert ["a.py"] == list(cycle.target.managed.files)
 
 
-def test_in_a_bare_folder_nothing_is_looked_for(
+def test_inspects_no_files_in_an_empty_folder(
     cycle: Cycle, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is another question whether another process has put a file there meanwhile."""
+    """Once the folder is not empty, an existing file is inspected and adopted."""
     looks: list[str] = []
     holds = cycle.target.holds
     monkeypatch.setattr(
@@ -98,7 +102,7 @@ def test_in_a_bare_folder_nothing_is_looked_for(
     assert ["b.py"] == looks
 
 
-def test_an_etag_that_is_no_md5_needs_the_download(cycle: Cycle, folder: Path) -> None:
+def test_an_etag_that_is_not_an_md5_requires_a_download(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/a.py", b"same", etag="0123-2")
     (folder / "a.py").write_bytes(b"same")
     os.chmod(folder / "a.py", 0o644)
@@ -115,9 +119,8 @@ def test_an_etag_that_is_no_md5_needs_the_download(cycle: Cycle, folder: Path) -
 
 
 @pytest.mark.parametrize("how", ["vanished", "changed", "changed, If-Match ignored"])
-def test_what_changes_meanwhile_is_left_for_the_next_cycle(
-    cycle: Cycle, folder: Path, how: str
-) -> None:
+def test_an_object_changed_meanwhile_fails_alone(cycle: Cycle, folder: Path, how: str) -> None:
+    publish_and_remove(cycle, "old.py")
     cycle.s3.put("dags/a.py", b"one")
     cycle.s3.put("dags/b.py", b"b")
     wanted = cycle.listed()
@@ -127,19 +130,15 @@ def test_what_changes_meanwhile_is_left_for_the_next_cycle(
         cycle.s3.put("dags/a.py", b"two")
         cycle.s3.honors_if_match = how == "changed"
 
-    result = cycle.apply(wanted=wanted, delete=["x"])
+    result = cycle.apply(wanted=wanted, delete=["old.py"])
 
     assert {"a.py": "object_changing"} == {path: e.reason for path, e in result.failed.items()}
     assert {"b.py": b"b"} == tree(folder)
     assert [] == staged(folder)
 
 
-def test_something_in_the_way_is_no_failure_and_is_not_downloaded_again(
-    cycle: Cycle, folder: Path
-) -> None:
-    cycle.s3.put("dags/old.py", b"old")
-    cycle.apply()
-    cycle.s3.delete("dags/old.py")
+def test_a_blocked_file_is_not_a_failure_and_is_downloaded_once(cycle: Cycle, folder: Path) -> None:
+    publish_and_remove(cycle, "old.py")
     cycle.s3.put("dags/d/a.py", b"a")
     (folder / "d").write_bytes(b"foreign")
 
@@ -166,10 +165,10 @@ def test_a_path_that_the_file_system_refuses_fails_alone(cycle: Cycle, folder: P
     assert [] == staged(folder)
 
 
-# --- when it ends
+# --- failures that end the cycle
 
 
-def test_a_streak_of_failures_is_the_endpoints(cycle: Cycle) -> None:
+def test_a_streak_of_failures_counts_as_an_endpoint_failure(cycle: Cycle) -> None:
     cycle.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
     cycle.s3.inject(reset(), is_get())
 
@@ -180,21 +179,21 @@ def test_a_streak_of_failures_is_the_endpoints(cycle: Cycle) -> None:
     assert cycle.result.published == 0
 
 
-def test_what_failed_before_ends_nothing_and_is_not_all_tried(cycle: Cycle, folder: Path) -> None:
-    """One after the other they could take all the time that a cycle has."""
+def test_files_that_failed_before_do_not_end_the_cycle(cycle: Cycle, folder: Path) -> None:
+    """Retrying all of them could take the whole cycle, so only some are tried."""
     names = [f"{number:02}.py" for number in range(3 * CONNECTIONS)]
     cycle.s3.put_each((f"dags/{name}" for name in names), b"x")
     cycle.s3.inject(error(500, "InternalError"), is_get())
     before = {name: WireError("request_timeout", name) for name in names}
 
-    result = cycle.apply(before=before, delete=["x"])
+    result = cycle.apply(before=before)
 
     assert set(names) == result.failed.keys()
     assert FAILURE_STREAK <= len(set(cycle.gets())) < FAILURE_STREAK + CONNECTIONS
     assert {"server_error", "request_timeout"} == {one.reason for one in result.failed.values()}
 
 
-def test_fewer_failures_than_a_streak_end_nothing(cycle: Cycle, folder: Path) -> None:
+def test_fewer_failures_than_a_streak_do_not_end_the_cycle(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put_each((f"dags/{number:02}.py" for number in range(20)), b"x")
     for number in range(FAILURE_STREAK - 1):
         cycle.s3.inject(error(500, "InternalError"), is_get(f"dags/{number:02}.py"))
@@ -205,25 +204,28 @@ def test_fewer_failures_than_a_streak_end_nothing(cycle: Cycle, folder: Path) ->
     assert 20 - len(result.failed) == len(tree(folder))
 
 
-def test_a_failure_of_the_source_ends_it_at_once(cycle: Cycle) -> None:
+def test_a_failure_of_the_source_ends_the_cycle_immediately(cycle: Cycle, folder: Path) -> None:
+    publish_and_remove(cycle, "old.py")
     cycle.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
     cycle.s3.inject(error(404, "NoSuchBucket"), is_get())
 
-    found = raised(SourceError, cycle.apply, delete=["x"])
+    found = raised(SourceError, cycle.apply, delete=["old.py"])
 
     assert "bucket_not_found" == found.reason
-    assert len(cycle.gets()) <= CONNECTIONS
+    assert len(cycle.gets()) <= 1 + CONNECTIONS
     assert {} == cycle.result.failed
+    assert {"old.py": b"x"} == tree(folder)
 
 
-def test_a_revoked_fence_ends_it_and_nothing_shows(cycle: Cycle, folder: Path) -> None:
+def test_a_revoked_fence_publishes_nothing(cycle: Cycle, folder: Path) -> None:
+    publish_and_remove(cycle, "old.py")
     cycle.s3.put("dags/a.py", b"a")
     cycle.s3.inject(first(cycle.fence.revoke), is_get())
 
     with pytest.raises(CycleAbandoned):
-        cycle.apply(delete=["x"])
+        cycle.apply(delete=["old.py"])
 
-    assert {} == tree(folder)
+    assert {"old.py": b"x"} == tree(folder)
     assert [] == staged(folder)
 
 

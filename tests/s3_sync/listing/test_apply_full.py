@@ -1,4 +1,4 @@
-"""Carrying out a plan on a full volume."""
+"""Applying a plan on a full volume."""
 
 import errno
 import os
@@ -80,12 +80,12 @@ def test_a_full_volume_with_nothing_to_delete_ends_the_cycle(full: Cycle, folder
     assert {"old.py": b"old"} == tree(folder)
 
 
-# --- one that is larger than all that is free
+# --- an object larger than the free space
 
 
 @pytest.fixture
 def small(full: Cycle) -> FullTarget:
-    """The target of a cycle whose volume has room for all but large objects."""
+    """The target of a cycle whose volume has room for all objects except large ones."""
     target = full.target
     assert isinstance(target, FullTarget)
     target.room, target.free = 10, LARGE_BYTES
@@ -107,7 +107,7 @@ def test_an_object_that_does_not_fit_does_not_hold_back_others(
     assert "a.bin" not in full.gets(), "it is not downloaded for nothing"
 
 
-def test_what_is_deleted_makes_room_for_it(
+def test_deletions_make_room_for_a_large_object(
     full: Cycle, small: FullTarget, folder: Path, log: Log
 ) -> None:
     full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 3))
@@ -118,7 +118,7 @@ def test_what_is_deleted_makes_room_for_it(
     assert 1 == len(log.events("target_full"))
 
 
-def test_what_is_deleted_does_not_always_make_room_enough(
+def test_a_large_object_fails_if_deletions_free_too_little(
     full: Cycle, small: FullTarget, folder: Path
 ) -> None:
     full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 4))
@@ -130,9 +130,7 @@ def test_what_is_deleted_does_not_always_make_room_enough(
     assert {"a.bin"} == result.failed.keys() and 1 == result.deleted
 
 
-def test_what_failed_for_another_reason_is_not_tried_again_for_that(
-    full: Cycle, small: FullTarget
-) -> None:
+def test_freed_space_retries_no_files_that_failed_otherwise(full: Cycle, small: FullTarget) -> None:
     full.s3.put("dags/a.bin", bytes(LARGE_BYTES + 3))
     full.s3.put("dags/b.py", b"b")
     full.s3.inject(error(403, "AccessDenied"), is_get("b.py"))

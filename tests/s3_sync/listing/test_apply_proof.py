@@ -1,4 +1,4 @@
-"""What must agree with the bytes of an object, and when they contradict."""
+"""Whether an ETag must match the downloaded bytes, and what happens if it does not."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.fake_s3 import is_get
 from tests.support.faults import flip_first_bit, replace_body
 
 
-def test_what_is_altered_on_the_way_is_not_published(cycle: Cycle, folder: Path) -> None:
+def test_an_object_altered_in_transit_is_not_published(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/a.py", b"good")
     bodies = iter([b"bad1", b"bad2"])
     cycle.s3.inject(replace_body(lambda _: next(bodies)), is_get())
@@ -24,7 +24,7 @@ def test_what_is_altered_on_the_way_is_not_published(cycle: Cycle, folder: Path)
     assert "two downloads differ" in result.failed["a.py"].message
 
 
-def test_what_was_altered_once_is_loaded_again(cycle: Cycle, folder: Path, log: Log) -> None:
+def test_an_object_altered_once_is_downloaded_again(cycle: Cycle, folder: Path, log: Log) -> None:
     cycle.s3.put("dags/a.py", b"good")
     cycle.s3.inject(replace_body(flip_first_bit), is_get(), times=1)
 
@@ -35,7 +35,7 @@ def test_what_was_altered_once_is_loaded_again(cycle: Cycle, folder: Path, log: 
     assert [] == log.events("etag_not_md5")
 
 
-def test_a_store_whose_etags_only_look_like_md5_is_asked_twice_once(
+def test_only_the_first_fake_md5_costs_a_second_download(
     cycle: Cycle, folder: Path, log: Log
 ) -> None:
     cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
@@ -61,8 +61,8 @@ def test_bytes_that_contradict_a_proven_md5_are_refused(cycle: Cycle, folder: Pa
     assert {"a.py": b"a"} == tree(folder)
 
 
-def test_what_comes_first_and_contradicts_waits_for_what_proves(cycle: Cycle, folder: Path) -> None:
-    """Also where the one that proves comes last, and is the only one."""
+def test_contradicting_objects_wait_until_another_proves_etags(cycle: Cycle, folder: Path) -> None:
+    """The proof may be a single object that arrives last."""
     cycle.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x", etag="a" * 32)
     cycle.s3.put("dags/z.py", b"z")
 
@@ -72,8 +72,8 @@ def test_what_comes_first_and_contradicts_waits_for_what_proves(cycle: Cycle, fo
     assert {"object_corrupt"} == {error.reason for error in result.failed.values()}
 
 
-def test_a_file_on_disk_proves_what_etags_are(cycle: Cycle, folder: Path) -> None:
-    """The next process has seen no download yet."""
+def test_a_verified_file_on_disk_proves_that_etags_are_md5(cycle: Cycle, folder: Path) -> None:
+    """A new process has not downloaded anything yet."""
     cycle.s3.put("dags/a.py", b"a")
     cycle.apply()
     cycle.trust = Trust("auto", is_aws=False)
@@ -82,7 +82,7 @@ def test_a_file_on_disk_proves_what_etags_are(cycle: Cycle, folder: Path) -> Non
     assert ["b.py"] == list(cycle.apply(publish=["b.py"]).failed)
 
 
-def test_a_file_that_nothing_has_verified_proves_nothing(cycle: Cycle, folder: Path) -> None:
+def test_an_unverified_file_on_disk_proves_nothing(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
     cycle.apply()
     cycle.trust = Trust("auto", is_aws=False)
@@ -93,9 +93,7 @@ def test_a_file_that_nothing_has_verified_proves_nothing(cycle: Cycle, folder: P
     assert {"a.py", "b.py"} == cycle.target.managed.unverified
 
 
-def test_what_was_taken_in_doubt_is_suspect_once_the_store_has_proven_its_etags(
-    cycle: Cycle,
-) -> None:
+def test_unverified_files_become_suspects_once_etags_are_proven(cycle: Cycle) -> None:
     cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
     cycle.apply()
     assert () == cycle.trust.suspects()
@@ -110,7 +108,9 @@ def test_what_was_taken_in_doubt_is_suspect_once_the_store_has_proven_its_etags(
 
 
 @pytest.mark.parametrize("verify", ["strict", "lenient"])
-def test_the_setting_decides_without_a_proof(cycle: Cycle, folder: Path, verify: str) -> None:
+def test_the_setting_decides_if_nothing_proves_etags(
+    cycle: Cycle, folder: Path, verify: str
+) -> None:
     cycle.trust = Trust(verify, is_aws=False)
     cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
 
@@ -121,15 +121,15 @@ def test_the_setting_decides_without_a_proof(cycle: Cycle, folder: Path, verify:
     assert (verify == "lenient") == ("a.py" in cycle.target.managed.unverified)
 
 
-def test_aws_needs_no_proof(cycle: Cycle) -> None:
+def test_aws_etags_need_no_proof(cycle: Cycle) -> None:
     cycle.trust = Trust("auto", is_aws=True)
     cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
 
     assert ["a.py"] == list(cycle.apply().failed)
 
 
-def test_an_empty_object_proves_nothing_of_a_store(cycle: Cycle) -> None:
-    """Gateways that invent ETags know the MD5 of nothing."""
+def test_an_empty_object_proves_nothing_about_etags(cycle: Cycle) -> None:
+    """Even gateways that invent ETags use the MD5 of empty content."""
     cycle.s3.put("dags/a.py", b"", etag=hashlib.md5(b"").hexdigest())
 
     cycle.apply()

@@ -16,7 +16,7 @@ from tests.support.loopback import Answer, Exchange
 
 BATCH = 100
 CHECKSUMS = ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
-# Its ETag proves what those of this store are.
+# Its ETag proves that this store's ETags are MD5s.
 SURE = "sure.py"
 
 
@@ -38,20 +38,20 @@ def pad(body: bytes, chance: random.Random) -> bytes:
 
 
 def swap(body: bytes, chance: random.Random) -> bytes:
-    """Two pieces of it in each other's place."""
+    """Swap the two parts of a body."""
     place = chance.randrange(1, len(body)) if len(body) > 1 else 0
     return body[place:] + body[:place]
 
 
 def blank(body: bytes, chance: random.Random) -> bytes:
-    """A hole, as of a disk."""
+    """Replace a range with zeros, as a disk error may."""
     begin = chance.randrange(len(body))
     end = chance.randint(begin + 1, len(body))
     return body[:begin] + bytes(end - begin) + body[end:]
 
 
 def other(body: bytes, chance: random.Random) -> bytes:
-    """Something else of the same length."""
+    """Return random bytes of the same length."""
     return chance.randbytes(len(body))
 
 
@@ -61,12 +61,12 @@ WAYS: tuple[Callable[[bytes, random.Random], bytes], ...] = (flip, cut, pad, swa
 @dataclass(frozen=True)
 class Case:
     """
-    One object and what becomes of it on its way.
+    One object, and how it is altered in transit.
 
     Args:
-        old: What is published of it; None where nothing is.
-        checksum: Promised in a header; empty where the ETag is an MD5 instead.
-        way: How its bytes are altered; None where its checksum is.
+        old: The published content; None if there is none.
+        checksum: The checksum in a header; empty if the ETag is an MD5 instead.
+        way: How its bytes are altered; None if the checksum is altered instead.
     """
 
     path: str
@@ -82,7 +82,7 @@ class Case:
         return {f"x-amz-checksum-{self.checksum}": header_value(self.checksum, self.body)}
 
     def altered(self, answer: Answer, chance: random.Random) -> Answer:
-        """An answer that contradicts the promise, and is well framed."""
+        """Return a well-framed response whose body contradicts its checksum."""
         body = answer.body
         if self.way is not None:
             while body == answer.body:
@@ -95,7 +95,7 @@ class Case:
 
 
 def make_case(number: int, chance: random.Random) -> Case:
-    # One of many is too big for memory; CRCs of the tests are slow, so it has an MD5.
+    # One percent are too big for memory; they have an MD5 because the tests' CRCs are slow.
     is_big = chance.random() < 0.01
     size = MEMORY_BYTES + chance.randint(1, 5000) if is_big else chance.randint(1, 400)
     checksum = "" if is_big or chance.random() < 0.4 else chance.choice(CHECKSUMS)
@@ -108,7 +108,7 @@ def make_case(number: int, chance: random.Random) -> Case:
     )
 
 
-def test_what_contradicts_is_never_visible_and_what_is_right_comes_afterwards(
+def test_corrupt_objects_are_never_published_and_good_ones_are_afterwards(
     seed: int, cycle: Cycle, folder: Path
 ) -> None:
     chance = random.Random(seed)

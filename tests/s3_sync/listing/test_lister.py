@@ -1,4 +1,4 @@
-"""Page after page to one listing, again and again."""
+"""Reading all pages of a listing, repeatedly."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from tests.s3_sync.listing.answers import Server, contents, lister, page, read, 
 # --- pages
 
 
-def test_pages_are_followed_by_their_tokens() -> None:
+def test_follows_the_continuation_tokens() -> None:
     server = Server(
         page(contents("dags/1"), token="a"),
         page(contents("dags/2"), token="b"),
@@ -36,25 +36,25 @@ def test_a_token_is_unescaped() -> None:
     assert set(asyncio.run(lister(server).read()).wanted) == {"a"}
 
 
-def test_a_page_without_keys_in_the_middle_is_no_end() -> None:
+def test_a_page_without_keys_does_not_end_the_listing() -> None:
     assert set(read(page(token="a"), page(contents("dags/x"))).wanted) == {"x"}
 
 
 def two_pages() -> tuple[Server, Lister, Listing]:
-    """Two pages, who reads them, and what was read of them first."""
+    """Return a server with two pages, a lister, and the first listing."""
     server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
     reader = lister(server)
     return server, reader, asyncio.run(reader.read())
 
 
-def test_an_unchanged_listing_is_the_very_same_object() -> None:
+def test_an_unchanged_listing_returns_the_same_object() -> None:
     server, reader, before = two_pages()
 
     assert before is asyncio.run(reader.read())
     assert server.asked == [None, "a", None, "a"]
 
 
-def test_other_tokens_for_the_same_page_are_no_change() -> None:
+def test_other_tokens_for_the_same_page_are_not_a_change() -> None:
     """S3's tokens differ from call to call."""
     server, reader, before = two_pages()
 
@@ -63,10 +63,7 @@ def test_other_tokens_for_the_same_page_are_no_change() -> None:
     assert asyncio.run(reader.read()) is before
 
 
-def test_a_page_that_did_not_change_is_not_parsed_again() -> None:
-    """
-    The second page is a different document; the first one's entries are the very same objects.
-    """
+def test_an_unchanged_page_is_not_parsed_again() -> None:
     server, reader, before = two_pages()
 
     server.pages["a"] = page(contents("dags/2", size="6"))
@@ -81,7 +78,7 @@ def test_a_page_that_did_not_change_is_not_parsed_again() -> None:
     "change",
     [{"size": "6"}, {"etag": "ffffffffffffffffffffffffffffffff"}, {"storage_class": "GLACIER"}],
 )
-def test_every_change_of_an_object_is_noticed(change: Mapping[str, Any]) -> None:
+def test_notices_every_change_of_an_object(change: Mapping[str, Any]) -> None:
     server = Server(page(contents("dags/1"), contents("dags/2")))
     reader = lister(server)
     before = asyncio.run(reader.read())
@@ -93,7 +90,7 @@ def test_every_change_of_an_object_is_noticed(change: Mapping[str, Any]) -> None
     assert after.revision != before.revision
 
 
-def test_a_failure_between_does_not_forget_what_was_read() -> None:
+def test_a_failed_listing_does_not_discard_the_previous_one() -> None:
     server = Server(page(contents("dags/1")))
     reader = lister(server)
     before = asyncio.run(reader.read())
@@ -110,7 +107,7 @@ def test_a_failure_between_does_not_forget_what_was_read() -> None:
 
 
 @given(st.lists(st.integers(1, 999), unique=True, min_size=1, max_size=30), st.randoms())
-def test_the_revision_does_not_depend_on_where_pages_break(
+def test_the_revision_does_not_depend_on_page_breaks(
     numbers: list[int], draw: random.Random
 ) -> None:
     found = [contents(f"dags/{n}", size=n) for n in sorted(map(str, numbers))]
@@ -122,7 +119,7 @@ def test_the_revision_does_not_depend_on_where_pages_break(
     assert whole == split
 
 
-def test_the_revision_is_a_short_name_for_what_is_wanted() -> None:
+def test_the_revision_identifies_the_wanted_files() -> None:
     first = read(page(contents("dags/a"), contents("dags/b")))
     same = read(
         page(contents("dags/a", storage_class="X"), contents("dags/b"), contents("dags/c/"))
@@ -138,8 +135,8 @@ def test_the_revision_is_a_short_name_for_what_is_wanted() -> None:
 # --- releases
 
 
-def test_releases_under_the_prefix_are_no_files() -> None:
-    """Airflow loads each zip file that it finds: a bundle is all DAGs of a release."""
+def test_releases_under_the_prefix_are_skipped() -> None:
+    """Airflow loads every zip file that it finds, and a bundle contains all DAGs of a release."""
     own = [contents("dags/a.py"), contents("dags/b.py")]
     bundle = contents(f"dags/{bundle_key('a' * 64)}")
     pointers = [contents("dags/current.json", size=size) for size in ("1", "2")]
@@ -150,20 +147,22 @@ def test_releases_under_the_prefix_are_no_files() -> None:
     assert [alone.wanted] * 2 == [found.wanted for found in mixed]
     assert {f"dags/{bundle_key('a' * 64)}", "dags/current.json"} == set(mixed[0].skipped)
     assert {"release"} == set(mixed[0].skipped.values())
-    assert {alone.revision} == {found.revision for found in mixed}  # whatever is published there
+    assert {alone.revision} == {
+        found.revision for found in mixed
+    }  # publishing a release does not change it
 
 
-def test_a_file_that_is_called_as_the_pointer_is_one_where_no_release_is() -> None:
+def test_current_json_is_a_file_if_there_is_no_release() -> None:
     found = read(page(contents("dags/a.py"), contents("dags/current.json")))
 
     assert {"a.py", "current.json"} == set(found.wanted)
 
 
-# --- the echo of the token
+# --- the echoed token
 
 
 @pytest.mark.parametrize("echo", ["a", " a ", None])
-def test_a_page_that_repeats_the_token_or_says_nothing_is_believed(echo: str | None) -> None:
+def test_accepts_a_page_that_echoes_the_token_or_no_token(echo: str | None) -> None:
     found = read(page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo))
 
     assert {"1", "2"} == set(found.wanted)
@@ -172,7 +171,7 @@ def test_a_page_that_repeats_the_token_or_says_nothing_is_believed(echo: str | N
 @pytest.mark.parametrize(
     ("token", "echo"), [("x&amp;y==", "x&amp;y=="), ("x/y==", "x%2Fy%3D%3D"), ("x+y", "x%2By")]
 )
-def test_the_echo_may_be_escaped_or_encoded(token: str, echo: str) -> None:
+def test_the_echoed_token_may_be_escaped_or_encoded(token: str, echo: str) -> None:
     server = Server(page(contents("dags/1"), token=token))
     server.pages[token.replace("&amp;", "&")] = page(contents("dags/2"), echo=echo)
 
@@ -180,18 +179,18 @@ def test_the_echo_may_be_escaped_or_encoded(token: str, echo: str) -> None:
 
 
 @pytest.mark.parametrize("echo", ["b", "A", "aa"])
-def test_a_page_with_another_token_than_requested_is_refused(echo: str) -> None:
+def test_refuses_a_page_with_another_token_than_requested(echo: str) -> None:
     assert "a different page than the requested one" in refused(
         page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo)
     )
 
 
-def test_a_later_page_in_place_of_the_first_is_refused() -> None:
+def test_refuses_a_later_page_instead_of_the_first() -> None:
     assert "a different page than the requested one" in refused(page(contents("dags/9"), echo="a"))
 
 
-def test_a_known_page_is_refused_when_another_was_requested() -> None:
-    """What is remembered by its bytes is not parsed again, but still looked at."""
+def test_refuses_a_known_page_if_another_was_requested() -> None:
+    """A page with known bytes is not parsed again, but its token is still compared."""
     server = Server(
         page(contents("dags/1"), token="a"),
         page(contents("dags/2"), token="b", echo="a"),
@@ -208,10 +207,10 @@ def test_a_known_page_is_refused_when_another_was_requested() -> None:
     assert asyncio.run(reader.read()) is before
 
 
-# --- when it was written
+# --- modification times
 
 
-def test_the_newest_object_of_all_pages_is_known() -> None:
+def test_finds_the_newest_object_of_all_pages() -> None:
     found = read(
         page(contents("dags/1", written="2026-01-02T03:04:05.000Z"),
              contents("dags/2", written="2026-01-02T03:04:05.001Z"), token="a"),
@@ -221,20 +220,20 @@ def test_the_newest_object_of_all_pages_is_known() -> None:
     assert "2026-01-02T03:04:05.001Z" == found.newest
 
 
-def test_the_newest_object_may_be_one_that_becomes_no_file() -> None:
-    """Whoever uploads a folder may still be at it, whatever of it is wanted."""
+def test_the_newest_object_may_be_a_folder_marker() -> None:
+    """The upload of a folder may still be in progress, whichever objects are wanted."""
     found = read(page(contents("dags/1"), contents("dags/x/", written="2027-01-01T00:00:00.000Z")))
 
     assert "2027-01-01T00:00:00.000Z" == found.newest
 
 
-def test_a_store_without_times_has_no_newest() -> None:
+def test_a_listing_without_times_has_no_newest_object() -> None:
     assert "" == read(page(contents("dags/1", order=("Key", "ETag", "Size")))).newest
     assert "" == read(page()).newest
 
 
-def test_a_key_of_another_prefix_is_refused() -> None:
-    """Nothing may make `dags-old/` part of `dags/`."""
+def test_refuses_a_key_with_another_prefix() -> None:
+    """`dags-old/` must not be taken for a part of `dags/`."""
     for key in ("dags-old/a", "other", "DAGS/a"):
         assert f"the key {key!r} is not under the prefix" in refused(page(contents(key)))
 
@@ -246,11 +245,11 @@ def test_a_key_of_another_prefix_is_refused() -> None:
      b"<Error><Code>InternalError</Code></Error>", b"\0\1\2", b"\xff\xfe"],
     ids=["empty", "html", "json", "cut", "open", "error", "control", "binary"],
 )  # fmt: skip
-def test_what_is_no_listing_is_refused(body: bytes) -> None:
+def test_refuses_a_response_that_is_not_a_listing(body: bytes) -> None:
     refused(body)
 
 
-def test_entities_do_not_explode() -> None:
+def test_refuses_exponential_entities() -> None:
     levels = "".join(
         f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12)
     )  # the "billion laughs"
@@ -269,7 +268,7 @@ def test_entities_do_not_explode() -> None:
      {"size": "9" * 5000}, {"etag": "a b"}, {"etag": "a&#13;&#10;x-injected: 1"}, {"etag": "日本"},
      {"etag": "&quot;&quot;"}, {"order": ("Key", "ETag")}, {"order": ("Key", "Size")}],
 )  # fmt: skip
-def test_an_entry_without_etag_or_size_is_a_file_that_cannot_be_asked_for(
+def test_an_entry_without_valid_etag_or_size_has_neither(
     change: Mapping[str, Any],
 ) -> None:
     wanted = read(page(contents("dags/a", **change), contents("dags/b"))).wanted
@@ -278,12 +277,12 @@ def test_an_entry_without_etag_or_size_is_a_file_that_cannot_be_asked_for(
     assert "" != wanted["b"].etag
 
 
-def test_an_entry_without_key_is_refused() -> None:
+def test_refuses_an_entry_without_a_key() -> None:
     refused(page(contents("dags/a", order=("ETag", "Size"))))
 
 
-def test_keys_that_look_like_tokens_hide_none() -> None:
-    """Of a store that does not encode them."""
+def test_keys_that_look_like_tokens_are_listed() -> None:
+    """The store does not encode keys."""
     keys = [f"dags/{number:02}ContinuationToken>" for number in range(20)]
     server = Server(page(*(contents(key) for key in keys), token="a", first=True))
     server.pages["a"] = page(contents("dags/x"), echo="a")

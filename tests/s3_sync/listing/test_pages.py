@@ -1,4 +1,4 @@
-"""Pages of XML → one listing, or an error; never half of the truth."""
+"""XML pages become one complete listing, or an error."""
 
 from collections.abc import Sequence
 from urllib.parse import quote_plus
@@ -20,7 +20,7 @@ def test_reads_key_etag_and_size() -> None:
     assert listing.skipped == {}
 
 
-def test_the_whole_bucket_has_no_prefix() -> None:
+def test_reads_the_whole_bucket_without_a_prefix() -> None:
     assert {"dags/a.py", "b.py"} == set(
         read(page(contents("dags/a.py"), contents("b.py")), prefix="").wanted
     )
@@ -50,7 +50,7 @@ def test_quotes_around_an_etag_do_not_matter(etag: str) -> None:
     assert read(page(contents("dags/a.py", etag=etag))).wanted["a.py"].etag == ETAG
 
 
-def test_what_else_an_entry_has_does_not_matter() -> None:
+def test_other_elements_of_an_entry_do_not_matter() -> None:
     more = (
         "<Owner><ID>Key</ID><DisplayName>x</DisplayName></Owner><Type>Normal</Type>"
         "<ChecksumAlgorithm>CRC32</ChecksumAlgorithm><RestoreStatus><Size>9</Size></RestoreStatus>"
@@ -63,7 +63,7 @@ ODD = ["a b", "a+b", "a%b", "a%2Fb", "a&b<c>", "ü/日本", "e\u0301", "a'b\"c",
 
 
 @pytest.mark.parametrize("path", [*ODD, "new\nline", "tab\there", "\x01control"])
-def test_keys_that_are_percent_encoded(path: str) -> None:
+def test_decodes_percent_encoded_keys(path: str) -> None:
     key = quote_plus(f"dags/{path}", safe="/")
 
     listing = read(page(contents(key), encoding="url"))
@@ -72,13 +72,13 @@ def test_keys_that_are_percent_encoded(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ODD)
-def test_keys_of_servers_that_ignore_the_encoding(path: str) -> None:
+def test_reads_keys_that_are_not_encoded(path: str) -> None:
     listing = read(page(contents(escape(f"dags/{path}"))))
 
     assert listing.wanted == {path: Entry(path, ETAG, 5, "dags/")}
 
 
-def test_a_key_that_is_no_utf_8_is_skipped_and_not_taken_for_another() -> None:
+def test_skips_a_key_that_is_not_utf_8() -> None:
     listing = read(page(contents("dags/caf%E9.py"), contents("dags/ok.py"), encoding="url"))
 
     assert set(listing.wanted) == {"ok.py"}
@@ -88,8 +88,8 @@ def test_a_key_that_is_no_utf_8_is_skipped_and_not_taken_for_another() -> None:
 @pytest.mark.parametrize(
     "written", ["\x01", "\x1f", "\x0b", "&#x1;", "&#x1F;", "&#0;", "&#31;", "&#012;", "&#x00E;"]
 )
-def test_a_name_that_xml_cannot_say_costs_no_other(written: str) -> None:
-    """From a store that does not encode names."""
+def test_a_key_that_xml_cannot_represent_hides_no_others(written: str) -> None:
+    """The store does not encode keys."""
     body = page(contents("dags/aCONTROLb"), contents("dags/c&#9;&#10;&#xD;&#32;d"))
 
     found = read(body.replace(b"CONTROL", written.encode()))
@@ -97,7 +97,7 @@ def test_a_name_that_xml_cannot_say_costs_no_other(written: str) -> None:
     assert {"a\ufffdb", "c\t\n\r d"} == set(found.wanted)
 
 
-def test_folder_markers_and_the_prefix_itself_are_no_files() -> None:
+def test_folder_markers_and_the_prefix_itself_are_not_files() -> None:
     listing = read(
         page(contents("dags/", size="0"), contents("dags/sub/"), contents("dags/sub/a.py"))
     )
@@ -109,7 +109,7 @@ def test_markers_without_an_etag_do_not_matter() -> None:
     assert set(read(page(contents("dags/sub/", etag=""), contents("dags/a"))).wanted) == {"a"}
 
 
-def test_the_filter_sees_the_relative_path() -> None:
+def test_the_filter_receives_the_relative_path() -> None:
     pages = page(contents("dags/a.py"), contents("dags/b.sql"))
 
     listing = read(pages, is_wanted=lambda path: path == "a.py")
@@ -117,7 +117,7 @@ def test_the_filter_sees_the_relative_path() -> None:
     assert (set(listing.wanted), listing.skipped) == ({"a.py"}, {})
 
 
-def test_what_cannot_become_a_file_is_skipped_with_its_reason() -> None:
+def test_skips_keys_that_cannot_become_files_with_a_reason() -> None:
     listing = read(
         page(
             contents("dags/../up.py"),
@@ -144,7 +144,7 @@ def test_what_cannot_become_a_file_is_skipped_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize("is_split", [False, True])
-def test_of_a_file_and_a_folder_of_one_name_the_folder_wins(is_split: bool) -> None:
+def test_a_folder_wins_over_a_file_of_the_same_name(is_split: bool) -> None:
     found = [contents("dags/a"), contents("dags/a/b"), contents("dags/a/b/c"), contents("dags/ab")]
     pages = [page(*found[:1], token="a"), page(*found[1:])] if is_split else [page(*found)]
 

@@ -1,4 +1,4 @@
-"""When an upload in progress has settled."""
+"""Detecting that an upload in progress has settled."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def files(*names: str) -> dict[str, Entry]:
 
 
 def answered(settle: Settle, revision: str, published: str = "r1", quiet: float = 0.0) -> bool:
-    """An answer with one file that is like the revision, and one that never changes."""
+    """Report a listing with one file named like the revision, and one that never changes."""
     is_published = revision == published
     return settle.is_settled(
         files(revision, "same"), is_published=is_published, quiet_seconds=quiet
@@ -29,13 +29,13 @@ def asked(settle: Settle, revision: str, *, published: str = "r1", quiet: float 
     return answered(settle, revision, published, quiet)
 
 
-def test_nothing_waits_where_it_is_off(clock: Clock) -> None:
+def test_nothing_waits_if_settling_is_off(clock: Clock) -> None:
     settle = Settle(0, clock)
 
     assert asked(settle, "r2") and asked(settle, "r3") and asked(settle, "r4", published="")
 
 
-def test_a_change_waits_until_it_has_stayed_the_same_for_long_enough(
+def test_a_change_waits_until_it_is_stable_for_the_settle_time(
     settle: Settle, clock: Clock
 ) -> None:
     assert not asked(settle, "r2")
@@ -45,23 +45,21 @@ def test_a_change_waits_until_it_has_stayed_the_same_for_long_enough(
     assert asked(settle, "r2")
 
 
-def test_every_further_change_starts_the_wait_over(settle: Settle, clock: Clock) -> None:
+def test_every_further_change_restarts_the_wait(settle: Settle, clock: Clock) -> None:
     for number in range(2, 10):
         assert not asked(settle, f"r{number}")
         clock.seconds += 29
-    assert not asked(settle, "r2")  # also one that was seen before
+    assert not asked(settle, "r2")  # even back to a known state
     clock.seconds += 30
     assert asked(settle, "r2")
 
 
-def test_what_is_published_is_always_settled(settle: Settle, clock: Clock) -> None:
+def test_the_published_revision_is_always_settled(settle: Settle, clock: Clock) -> None:
     assert asked(settle, "r1")
 
 
-def test_a_change_that_comes_again_after_the_published_one_starts_the_wait_over(
-    settle: Settle, clock: Clock
-) -> None:
-    """Half an upload, taken back, and begun again."""
+def test_a_change_reverted_and_repeated_restarts_the_wait(settle: Settle, clock: Clock) -> None:
+    """An upload is interrupted, reverted, and started again."""
     assert not asked(settle, "r2")
     clock.seconds += 29
     assert asked(settle, "r1")
@@ -71,13 +69,11 @@ def test_a_change_that_comes_again_after_the_published_one_starts_the_wait_over(
     assert asked(settle, "r2")
 
 
-def test_a_bucket_that_has_been_quiet_is_published_at_once_where_nothing_is(settle: Settle) -> None:
+def test_the_first_publish_does_not_wait_for_a_quiet_bucket(settle: Settle) -> None:
     assert asked(settle, "r2", published="", quiet=30)
 
 
-def test_a_bucket_that_is_being_filled_is_waited_for_where_nothing_is_published(
-    settle: Settle, clock: Clock
-) -> None:
+def test_the_first_publish_waits_for_an_upload_in_progress(settle: Settle, clock: Clock) -> None:
     assert not asked(settle, "r2", published="", quiet=20)
     clock.seconds += 9
     assert not asked(settle, "r2", published="", quiet=29)
@@ -85,9 +81,8 @@ def test_a_bucket_that_is_being_filled_is_waited_for_where_nothing_is_published(
     assert asked(settle, "r2", published="", quiet=30)
 
 
-def test_the_time_that_a_listing_takes_is_no_rest(settle: Settle, clock: Clock) -> None:
-    """What it shows may be as old as its question; what the first one showed is as new as its
-    answer."""
+def test_the_duration_of_a_listing_does_not_count_as_rest(settle: Settle, clock: Clock) -> None:
+    """A listing may be as old as its request, and the first one as new as its response."""
     assert not asked(settle, "r2")
     clock.seconds += 1
     settle.ask()
@@ -98,22 +93,24 @@ def test_the_time_that_a_listing_takes_is_no_rest(settle: Settle, clock: Clock) 
     assert asked(settle, "r2")
 
 
-def test_a_slow_first_listing_has_not_rested_while_it_came(settle: Settle, clock: Clock) -> None:
+def test_a_slow_first_listing_does_not_count_as_rest(settle: Settle, clock: Clock) -> None:
     settle.ask()
     clock.seconds += 20
 
     assert not answered(settle, "r2", "", 40)
 
 
-def test_once_settled_it_stays_so_until_it_is_published(settle: Settle, clock: Clock) -> None:
-    """The publish may fail, and is tried again."""
+def test_a_settled_revision_stays_settled_until_it_is_published(
+    settle: Settle, clock: Clock
+) -> None:
+    """The publish may fail and be retried."""
     asked(settle, "r2")
     clock.seconds += 30
 
     assert asked(settle, "r2") and asked(settle, "r2")
 
 
-def test_the_first_change_after_a_long_time_waits_too(settle: Settle, clock: Clock) -> None:
+def test_the_first_change_after_a_long_time_also_waits(settle: Settle, clock: Clock) -> None:
     asked(settle, "r2")
     clock.seconds += 30
     assert asked(settle, "r2")
@@ -124,14 +121,14 @@ def test_the_first_change_after_a_long_time_waits_too(settle: Settle, clock: Clo
 
 
 def busy(settle: Settle, clock: Clock, *more: str) -> bool:
-    """A listing 10 seconds after the last one, with a file that has changed again."""
+    """Report a listing 10 seconds after the last one, with a file that changed again."""
     clock.seconds += 10
     settle.ask()
     wanted = {**files(*more), "busy": Entry("busy", f"{clock.seconds}", 1)}
     return settle.is_settled(wanted, is_published=False, quiet_seconds=0)
 
 
-def test_what_changes_all_the_time_is_waited_for_as_long_as_an_upload_could_take(
+def test_an_object_that_keeps_changing_delays_only_for_a_limited_time(
     settle: Settle, clock: Clock
 ) -> None:
     ends = [busy(settle, clock, "a") for _ in range(BUSY_TIMES * 3 + 5)]
@@ -140,7 +137,7 @@ def test_what_changes_all_the_time_is_waited_for_as_long_as_an_upload_could_take
     assert all(ends[BUSY_TIMES * 3 + 1 :])
 
 
-def test_what_changes_beside_it_is_still_waited_for_and_no_longer(
+def test_other_changes_beside_a_busy_object_wait_the_usual_time(
     settle: Settle, clock: Clock
 ) -> None:
     while not busy(settle, clock, "a"):
@@ -150,8 +147,8 @@ def test_what_changes_beside_it_is_still_waited_for_and_no_longer(
     assert not busy(settle, clock, "a", "b", "c")
 
 
-def test_new_keys_without_end_are_waited_for_and_named(settle: Settle, clock: Clock) -> None:
-    """They could be one upload, and so could the logs of something that never ends."""
+def test_endless_new_keys_are_waited_for_and_reported(settle: Settle, clock: Clock) -> None:
+    """They could be one long upload, or logs of a process that never ends."""
     names: list[str] = []
     for number in range(BUSY_TIMES * 3 + 1):
         assert "" == settle.disturber
@@ -167,7 +164,7 @@ def test_new_keys_without_end_are_waited_for_and_named(settle: Settle, clock: Cl
     assert "" == settle.disturber
 
 
-def test_what_has_rested_once_is_busy_no_more(settle: Settle, clock: Clock) -> None:
+def test_an_object_that_rested_once_is_no_longer_busy(settle: Settle, clock: Clock) -> None:
     while not busy(settle, clock):
         pass
     asked(settle, "r2")

@@ -1,4 +1,4 @@
-"""Tests of the bundle: an ordinary zip, the same bytes each time, cut by offsets alone."""
+"""The bundle of a release: a valid zip, reproducible bytes, offsets that locate its files."""
 
 import hashlib
 import io
@@ -30,20 +30,20 @@ CONTENTS = [
 
 
 def bundle_of(contents: list[FileContent]) -> tuple[bytes, list[File]]:
-    """A bundle and its rows."""
+    """Return a bundle and its rows."""
     out = io.BytesIO()
     rows = write_bundle(contents, out)
     return out.getvalue(), rows
 
 
 def cut(bundle: bytes, row: File) -> bytes:
-    """Take a file out as a reader does: by its row alone."""
+    """Extract a file as a reader does, from its row alone."""
     data = bundle[row.offset : row.offset + row.stored_bytes]
     assert len(data) == row.stored_bytes <= row.size_bytes
     return data if row.stored_bytes == row.size_bytes else zlib.decompress(data, -15)
 
 
-def test_every_file_is_cut_by_its_row() -> None:
+def test_each_row_locates_the_bytes_of_its_file() -> None:
     bundle, rows = bundle_of(CONTENTS)
 
     for content, row in zip(CONTENTS, rows, strict=True):
@@ -53,7 +53,7 @@ def test_every_file_is_cut_by_its_row() -> None:
 
 
 @given(st.lists(st.binary(max_size=400), max_size=6))
-def test_any_content_is_cut_by_its_row(bodies: list[bytes]) -> None:
+def test_any_file_content_round_trips_through_a_bundle(bodies: list[bytes]) -> None:
     contents = [FileContent(f"{number}", body) for number, body in enumerate(bodies)]
 
     bundle, rows = bundle_of(contents)
@@ -61,7 +61,7 @@ def test_any_content_is_cut_by_its_row(bodies: list[bytes]) -> None:
     assert bodies == [cut(bundle, row) for row in rows]
 
 
-def test_it_is_an_ordinary_zip() -> None:
+def test_a_bundle_is_a_valid_zip_with_one_date_and_the_file_modes() -> None:
     bundle, _ = bundle_of(CONTENTS)
 
     with zipfile.ZipFile(io.BytesIO(bundle)) as found:
@@ -73,8 +73,8 @@ def test_it_is_an_ordinary_zip() -> None:
     assert (stat.S_IFREG | 0o755, stat.S_IFREG | 0o644) == (modes["a.py"], modes["empty"])
 
 
-def test_the_bytes_depend_on_the_content_alone() -> None:
-    """Not on the process, the clock, the locale, the umask or the order of a set."""
+def test_the_bytes_of_a_bundle_depend_only_on_the_content() -> None:
+    """Not on the process, the time zone, the locale, the umask or the order of a set."""
     script = (
         "import hashlib, io; from tests.s3_sync.publisher.test_bundle import CONTENTS, bundle_of;"
         "print(hashlib.sha256(bundle_of(CONTENTS)[0]).hexdigest())"
@@ -98,7 +98,7 @@ def test_the_bytes_depend_on_the_content_alone() -> None:
     assert hashlib.sha256(bundle_of(CONTENTS)[0]).hexdigest() == other.stdout.strip()
 
 
-def test_what_deflate_does_not_make_smaller_is_stored() -> None:
+def test_stores_content_that_deflate_cannot_shrink() -> None:
     _, rows = bundle_of(CONTENTS)
     by_path = {row.path: row for row in rows}
 
@@ -107,7 +107,7 @@ def test_what_deflate_does_not_make_smaller_is_stored() -> None:
     assert by_path["empty"].stored_bytes == 0
 
 
-def test_what_a_reader_would_take_for_a_bomb_is_stored() -> None:
+def test_stores_content_that_readers_would_refuse_as_a_zip_bomb() -> None:
     for size in (100, 1_000, 10_000, 100_000, 3 << 20):
         for body in (bytes(size), b"ab" * (size // 2), b"select 1;\n" * (size // 10)):
             bundle, [row] = bundle_of([FileContent("x", body)])
@@ -115,7 +115,7 @@ def test_what_a_reader_would_take_for_a_bomb_is_stored() -> None:
             assert body == cut(bundle, row)
 
 
-def test_a_zip_of_more_files_than_the_old_format_counts(request: pytest.FixtureRequest) -> None:
+def test_a_bundle_of_70000_files_is_a_valid_zip(request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
         pytest.skip("takes 5 s: runs with make test-full")
     contents = [FileContent(f"{number:06d}", b"") for number in range(70_000)]

@@ -1,4 +1,4 @@
-"""What differs between two contents."""
+"""Comparing the files of two releases."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ contents = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(["1", "2"]
 
 
 @given(contents, contents)
-def test_what_changes_makes_one_of_the_other(before: dict[str, str], after: dict[str, str]) -> None:
+def test_changes_turn_before_into_after(before: dict[str, str], after: dict[str, str]) -> None:
     changes = compare(before, after)
 
     made = {path: text for path, text in before.items() if path not in changes.removed}
@@ -20,7 +20,7 @@ def test_what_changes_makes_one_of_the_other(before: dict[str, str], after: dict
     assert not set(changes.added) & before.keys()
 
 
-def test_few_are_named_and_the_rest_counted() -> None:
+def test_lists_changes_up_to_the_limit_and_counts_the_rest() -> None:
     changes = Changes(("a", "b"), ("c",), ("d",))
 
     assert "2 added, 1 changed, 1 removed" == str(changes)

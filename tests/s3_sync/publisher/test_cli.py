@@ -1,4 +1,4 @@
-"""What the command line stands for, and what is said of it."""
+"""Parsing the command line, and its errors."""
 
 import pytest
 
@@ -18,20 +18,20 @@ ARN = "arn:aws:s3:eu-central-1:123456789012:accesspoint"
         (f"s3://{ARN}:ours/team/dags", f"{ARN}:ours", "team/dags"),
     ],
 )
-def test_a_url_names_bucket_and_prefix(url: str, bucket: str, prefix: str) -> None:
+def test_reads_bucket_and_prefix_from_a_url(url: str, bucket: str, prefix: str) -> None:
     for words in (["publish", "folder", url], ["rollback", url]):
         place = _place(read_arguments(words))
         assert {"AWS_BUCKET": bucket, "KEY_PATH": prefix} == place
 
 
-def test_of_revision_and_url_either_may_come_first() -> None:
+def test_accepts_revision_and_url_in_either_order() -> None:
     for words in ("rollback abc s3://b/p", "rollback s3://b/p abc"):
         arguments = read_arguments(words.split())
         assert {"AWS_BUCKET": "b", "KEY_PATH": "p"} == _place(arguments)
         assert "abc" == arguments.revision
 
 
-def test_an_error_names_the_option_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_show_the_option_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     words = "publish . s3://dags-of-us/p --sign-key /nowhere --gate-timeout soon"
 
     assert 2 == run(read_arguments(words.split()), {"S3_SYNC_MAX_KEYS": "many"})
@@ -58,7 +58,7 @@ def test_an_error_names_the_option_that_was_given(capsys: pytest.CaptureFixture[
         ("publish dags --what s3://b/p", None),
     ],
 )
-def test_options_may_stand_anywhere(words: str, expected: dict[str, object] | None) -> None:
+def test_accepts_options_at_any_position(words: str, expected: dict[str, object] | None) -> None:
     if expected is None:
         with pytest.raises(SystemExit):
             read_arguments(words.split())

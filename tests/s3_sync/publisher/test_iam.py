@@ -1,6 +1,4 @@
-"""
-The IAM policies of releases allow what each command asks S3 for, and nothing that none asks for.
-"""
+"""The IAM policies of releases allow exactly the requests of each command."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -37,7 +35,7 @@ ACTIONS = {
 
 
 def asked_for(request: Request) -> Asked:
-    """Return action, resource and listed prefix of a request."""
+    """Return the action, resource and listed prefix of a request."""
     if is_list(request):
         return "s3:ListBucket", BUCKET_ARN, request.query["prefix"]
     key = request.path.split("/", 2)[2]
@@ -88,7 +86,7 @@ def prune_all(bucket: Bucket) -> None:
 
 
 def read(bucket: Bucket) -> None:
-    """Ask for what the reference says that a reader asks for."""
+    """Read one object of each kind that a reader requests, as the reference describes."""
     bucket.publish({"a.py": b""})
     bucket.server.forget()
     keys = [key.removeprefix(PREFIX) for key in bucket.bodies()]
@@ -104,12 +102,12 @@ def read(bucket: Bucket) -> None:
         ("s3-sync-release.json", read),
     ],
 )
-def test_a_policy_allows_what_is_asked_and_has_nothing_that_is_not(
+def test_each_policy_allows_exactly_the_requests_of_its_command(
     bucket: Bucket, name: str, act: Callable[[Bucket], None]
 ) -> None:
     bucket.server.inject(forbid_missing)
     act(bucket)
-    # After a 403 botocore asks for the region of the bucket; its refusal is no matter.
+    # Without botocore's requests for the bucket's region after a 403, which may be refused.
     requests = [r for r in bucket.server.requests if is_list(r) or r.path.count("/") > 1]
     asked = {asked_for(request) for request in requests}
     allowed = [part for statement in statements(name) for part in parts(statement)]

@@ -1,4 +1,4 @@
-"""Tests of bundles that go up in parts, and of what a publish that failed has brought up."""
+"""Large bundles: multipart uploads, and bundles that a failed publish has uploaded."""
 
 import random
 from datetime import timedelta
@@ -30,12 +30,12 @@ PARTS = 6
 
 @pytest.fixture
 def large(bucket: Bucket) -> Bucket:
-    """A bucket whose publisher takes more than 1,000 bytes for large."""
+    """A bucket whose publisher uploads bundles of more than 1,000 bytes in parts."""
     bucket.store.part_bytes = 1_000
     return bucket
 
 
-def test_a_large_bundle_goes_up_in_parts(large: Bucket) -> None:
+def test_uploads_a_large_bundle_in_parts(large: Bucket) -> None:
     large.publish(LARGE)
 
     assert LARGE == large.current()
@@ -43,14 +43,14 @@ def test_a_large_bundle_goes_up_in_parts(large: Bucket) -> None:
     assert {} == large.server.uploads
 
 
-def test_a_small_one_goes_up_at_once(large: Bucket) -> None:
+def test_uploads_a_small_bundle_with_one_request(large: Bucket) -> None:
     large.publish(SMALL)
 
     assert SMALL == large.current()
     assert [] == large.server.seen(is_begin)
 
 
-def test_a_lost_connection_costs_one_part(large: Bucket) -> None:
+def test_a_lost_connection_repeats_only_one_part(large: Bucket) -> None:
     large.server.inject(reset(), lambda request: request.query.get("partNumber") == "3", times=1)
 
     large.publish(LARGE)
@@ -59,7 +59,7 @@ def test_a_lost_connection_costs_one_part(large: Bucket) -> None:
     assert PARTS + 1 == len(large.server.seen(is_part))
 
 
-def test_a_lost_answer_to_the_last_step_is_no_failure(large: Bucket) -> None:
+def test_publish_succeeds_if_the_response_to_the_completion_is_lost(large: Bucket) -> None:
     large.server.inject(lose_answer, is_completion, times=1)
 
     large.publish(LARGE)
@@ -68,8 +68,8 @@ def test_a_lost_answer_to_the_last_step_is_no_failure(large: Bucket) -> None:
     assert 2 == len(large.server.seen(is_completion))
 
 
-def test_an_upload_that_others_end_is_a_failure(large: Bucket) -> None:
-    """By a rule of the bucket, for one; the damaged bundle in its place is as long."""
+def test_publish_fails_if_its_upload_is_aborted_from_outside(large: Bucket) -> None:
+    """A lifecycle rule may abort it; the damaged bundle under its key has the same size."""
     large.publish_all(LARGE, SMALL)
     large.server.put(BUNDLE, bytes(len(large.bodies()[BUNDLE])))
     ended = error(404, "NoSuchUpload")
@@ -80,7 +80,7 @@ def test_an_upload_that_others_end_is_a_failure(large: Bucket) -> None:
     assert SMALL == read_release(large.bodies())
 
 
-def test_what_is_up_of_a_bundle_that_is_refused_is_dropped(large: Bucket) -> None:
+def test_aborts_the_upload_if_a_part_is_refused(large: Bucket) -> None:
     large.publish(SMALL)
     refused = error(403, "AccessDenied")
     large.server.inject(refused, lambda request: request.query.get("partNumber") == "3")
@@ -92,7 +92,7 @@ def test_what_is_up_of_a_bundle_that_is_refused_is_dropped(large: Bucket) -> Non
     assert SMALL == large.current()
 
 
-def test_what_may_not_be_dropped_stays_unseen(large: Bucket) -> None:
+def test_an_upload_that_cannot_be_aborted_leaves_no_object(large: Bucket) -> None:
     large.server.inject(error(403, "AccessDenied"), is_completion)
     large.server.inject(error(403, "AccessDenied"), lambda request: request.method == "DELETE")
 
@@ -103,7 +103,7 @@ def test_what_may_not_be_dropped_stays_unseen(large: Bucket) -> None:
 
 
 def publish_but_the_manifest(bucket: Bucket) -> None:
-    """Publish, and fail when only the bundle is up."""
+    """Publish, but fail after the bundle was uploaded."""
     bucket.server.inject(error(403, "AccessDenied"), is_write(".manifest"))
     failure(bucket.publish, LARGE)
     bucket.server.heal()
@@ -111,7 +111,7 @@ def publish_but_the_manifest(bucket: Bucket) -> None:
     assert [BUNDLE] == list(bucket.bodies())
 
 
-def test_a_large_bundle_that_is_up_is_not_uploaded_again(large: Bucket) -> None:
+def test_does_not_upload_a_large_bundle_that_already_exists(large: Bucket) -> None:
     publish_but_the_manifest(large)
 
     assert "published" == large.publish(LARGE).result
@@ -121,8 +121,8 @@ def test_a_large_bundle_that_is_up_is_not_uploaded_again(large: Bucket) -> None:
 
 
 @pytest.mark.parametrize("state", ["damaged", "cut off", "old"])
-def test_one_that_cannot_be_relied_on_is_uploaded_again(large: Bucket, state: str) -> None:
-    """An old one may be what a prune removes at this moment."""
+def test_uploads_a_large_bundle_again_if_it_is_damaged_or_old(large: Bucket, state: str) -> None:
+    """A prune may be about to remove an old bundle."""
     publish_but_the_manifest(large)
     stored = large.server.objects[BUNDLE]
     body, at = stored.body, stored.last_modified
@@ -139,8 +139,8 @@ def test_one_that_cannot_be_relied_on_is_uploaded_again(large: Bucket, state: st
     assert PREFIX + POINTER_KEY in large.bodies()
 
 
-def test_one_that_is_found_there_while_its_release_is_pruned_stays(large: Bucket) -> None:
-    """The prune has deleted the manifest, and is at the first of the bundles."""
+def test_prune_keeps_a_bundle_that_a_publish_reuses_meanwhile(large: Bucket) -> None:
+    """The publish runs after the prune deleted the manifests, before it deletes bundles."""
     loose = f"{PREFIX}{bundle_key(ABSENT)}"
     large.server.put(loose, b"", at=AT - timedelta(days=2))
     for files in (LARGE, {"b.py": b""}, SMALL):

@@ -1,4 +1,4 @@
-"""Tests of promoting: the same release in another place, or an error."""
+"""Promotion: makes the same release current in another place, or fails."""
 
 import tempfile
 from collections.abc import Callable
@@ -29,7 +29,7 @@ WHO = Origin(by="grace", ci_url="https://ci/7")
 
 
 class Places:
-    """`dev/` and what is published to it, and the bucket that it is promoted to."""
+    """The source `dev/`, and the target of the promotion: the prefix of the bucket."""
 
     def __init__(self, prd: Bucket) -> None:
         self.prd = prd
@@ -69,7 +69,7 @@ def places(bucket: Bucket) -> Places:
     return Places(bucket)
 
 
-def test_the_same_bytes_become_current(places: Places) -> None:
+def test_promoting_copies_manifest_and_bundle_byte_for_byte(places: Places) -> None:
     release = places.put(make_release(A, executable={"run.sh"}, origin=ORIGIN))
 
     done = places.promote()
@@ -88,7 +88,7 @@ def test_the_same_bytes_become_current(places: Places) -> None:
     assert [(release.revision, A)] == places.judged
 
 
-def test_over_another_release_it_tells_what_changes_and_can_be_rolled_back(places: Places) -> None:
+def test_promoting_over_a_release_reports_changes_and_keeps_history(places: Places) -> None:
     before = places.prd.publish(A)
     places.put(make_release(B))
 
@@ -104,7 +104,7 @@ def test_over_another_release_it_tells_what_changes_and_can_be_rolled_back(place
     assert previous is not None and before.revision == previous.revision
 
 
-def test_dags_that_come_and_go_are_listed_by_what_airflow_said_of_both(places: Places) -> None:
+def test_reports_the_dags_that_a_promotion_adds_and_removes(places: Places) -> None:
     places.prd.passed = Passed(CHECKED, ())
     places.prd.publish(A)
     checked = CHECKED._replace(dag_ids=("sales",))
@@ -117,7 +117,7 @@ def test_dags_that_come_and_go_are_listed_by_what_airflow_said_of_both(places: P
     assert checked == done.manifest.head.checked
 
 
-def test_any_release_that_is_there_can_be_promoted_by_its_first_digits(places: Places) -> None:
+def test_promotes_an_older_release_by_its_first_digits(places: Places) -> None:
     old = places.put(make_release(A))
     places.put(make_release(B))
 
@@ -125,7 +125,7 @@ def test_any_release_that_is_there_can_be_promoted_by_its_first_digits(places: P
     assert A == places.prd.current()
 
 
-def test_what_is_there_already_stays_untouched(places: Places) -> None:
+def test_promoting_the_current_release_writes_nothing(places: Places) -> None:
     places.put(make_release(A))
     places.promote()
     places.prd.server.forget()
@@ -143,7 +143,7 @@ def test_a_dry_run_writes_nothing(places: Places) -> None:
     assert 1 == len(places.judged)
 
 
-def test_what_the_gate_refuses_is_not_uploaded(places: Places) -> None:
+def test_writes_nothing_if_the_gate_refuses_the_release(places: Places) -> None:
     def refuse() -> None:
         raise FolderError("revision_refused", "a.py:1: no")
 
@@ -158,7 +158,7 @@ def test_what_the_gate_refuses_is_not_uploaded(places: Places) -> None:
 
 
 def spoilt(change: Callable[[bytes], bytes]) -> Callable[[Places, Release], None]:
-    """Alter the data of a bundle, of which all else says so."""
+    """Alter a bundle, and store it with a manifest that has its new digest."""
 
     def spoil(places: Places, release: Release) -> None:
         rows = release.manifest.locate(release.manifest.files.values())
@@ -168,7 +168,7 @@ def spoilt(change: Callable[[bytes], bytes]) -> Callable[[Places, Release], None
 
 
 def under_its_name(change: Callable[[bytes], bytes]) -> Callable[[Places, Release], None]:
-    """Replace the honest bundle by another one."""
+    """Store an altered bundle under the name of the original one."""
 
     def spoil(places: Places, release: Release) -> None:
         key = bundle_key(release.manifest.head.bundle_sha256)
@@ -178,7 +178,7 @@ def under_its_name(change: Callable[[bytes], bytes]) -> Callable[[Places, Releas
 
 
 def longer(places: Places, release: Release) -> None:
-    """Something behind the end of a stream, of which all else says so: no pod takes that."""
+    """Put a byte after the end of a stream into its row: pods refuse such a file."""
     one = make_release({"a.py": A["a.py"]})
     (row,) = one.manifest.locate(one.manifest.files.values())
     places.put(seal([row._replace(stored_bytes=row.stored_bytes + 1)], one.bundle_bytes))
@@ -204,7 +204,7 @@ def without(name: Callable[[Release], str]) -> Callable[[Places, Release], None]
     ],
     ids=["no pointer", "no manifest", "no bundle", "other bytes", "zeros", "more", "other zip"],
 )
-def test_what_is_not_what_it_says_is_not_promoted(
+def test_does_not_promote_an_incomplete_or_corrupt_release(
     places: Places, spoil: Callable[[Places, Release], None], reason: str
 ) -> None:
     places.prd.publish(B)
@@ -218,7 +218,7 @@ def test_what_is_not_what_it_says_is_not_promoted(
     assert B == places.prd.current()
 
 
-def test_without_room_for_the_bundle_nothing_is_promoted(
+def test_promotes_nothing_without_a_temporary_folder(
     places: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     release = places.put(make_release(A))
@@ -235,7 +235,7 @@ def test_without_room_for_the_bundle_nothing_is_promoted(
     assert [] == places.prd.writes()
 
 
-def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(places: Places) -> None:
+def test_promote_requires_a_revision_after_an_old_pointer_was_restored(places: Places) -> None:
     old = places.put(make_release(A))
     later = old.pointer.turn.since + timedelta(minutes=6)
     places.prd.server.put(f"dev/{POINTER_KEY}", old.pointer_bytes, at=later)
@@ -249,7 +249,7 @@ def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(places: Pl
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format": 3}'])
-def test_what_is_no_pointer_in_the_target_is_left_alone_unless_it_is_to_be_repaired(
+def test_promote_replaces_an_invalid_target_pointer_only_with_repair(
     places: Places, content: bytes
 ) -> None:
     places.put(make_release(A))
@@ -261,8 +261,8 @@ def test_what_is_no_pointer_in_the_target_is_left_alone_unless_it_is_to_be_repai
     assert A == places.prd.current()
 
 
-def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Places) -> None:
-    """There may be several for one content, with different verdicts."""
+def test_promotes_only_the_manifest_that_the_source_pointer_names(places: Places) -> None:
+    """One content may have several manifests, with different verdicts."""
     release = places.put(make_release(A))
     digest = digest_of_manifest(release.manifest_bytes)
     pointer = serialize_pointer(release.pointer._replace(manifest_sha256=digest))
@@ -279,7 +279,7 @@ def test_the_manifest_must_be_the_one_that_the_sources_pointer_names(places: Pla
     assert "promoted" == places.promote().result
 
 
-def test_another_publisher_at_the_same_moment_wins(places: Places) -> None:
+def test_promote_fails_if_another_publisher_was_faster(places: Places) -> None:
     places.prd.publish(A)
     places.put(make_release(B))
     places.verdict = lambda: places.prd.put(make_release({"c.py": b""}))
@@ -288,7 +288,7 @@ def test_another_publisher_at_the_same_moment_wins(places: Places) -> None:
     assert {"c.py": b""} == places.prd.current()
 
 
-def test_a_bundle_that_was_damaged_in_the_target_is_replaced(places: Places) -> None:
+def test_replaces_a_damaged_bundle_in_the_target(places: Places) -> None:
     release = places.put(make_release(A))
     places.prd.put(make_release(A))
     key = PREFIX + bundle_key(release.manifest.head.bundle_sha256)

@@ -1,4 +1,4 @@
-"""Tests of pruning: which releases go, in which order, and what a publish beside it finds."""
+"""Pruning: which releases it removes, in which order, and beside which other commands."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ DAY = 86_400.0
 
 
 def releases(bucket: Bucket, count: int, *, days_old: float = 100) -> list[Release]:
-    """Publish a number of releases, a day apart; the last is current. Oldest first."""
+    """Publish releases a day apart, the last one current; return them, oldest first."""
     made: list[Release] = []
     for number in range(count):
         history = [release.revision for release in reversed(made)][:20]
@@ -39,7 +39,7 @@ def releases(bucket: Bucket, count: int, *, days_old: float = 100) -> list[Relea
 
 
 def age(bucket: Bucket, release: Release, days: float) -> None:
-    """Let a release be so old; what points to it was written when it says."""
+    """Backdate the objects of a release, except the pointer, whose date must match its content."""
     for name in release.objects():
         if name == POINTER_KEY:
             continue
@@ -60,7 +60,7 @@ def left(bucket: Bucket) -> set[str]:
     return {entry.revision for entry in list_releases(bucket.store)}
 
 
-def test_old_releases_go_with_their_bundles(bucket: Bucket) -> None:
+def test_removes_old_releases_and_their_bundles(bucket: Bucket) -> None:
     made = releases(bucket, 5)
 
     done = run(bucket, count=3)
@@ -72,13 +72,13 @@ def test_old_releases_go_with_their_bundles(bucket: Bucket) -> None:
     assert 3 * 2 + 1 == len(bucket.server.objects)
 
 
-def test_young_releases_stay_however_many(bucket: Bucket) -> None:
+def test_keeps_all_recent_releases(bucket: Bucket) -> None:
     releases(bucket, 5, days_old=0)
 
     assert () == run(bucket, count=0, days=30).removed
 
 
-def test_what_is_current_and_what_was_before_it_stay_however_old(bucket: Bucket) -> None:
+def test_keeps_the_current_and_the_previous_release_at_any_age(bucket: Bucket) -> None:
     made = releases(bucket, 4)
 
     run(bucket, count=0, days=0)
@@ -86,7 +86,7 @@ def test_what_is_current_and_what_was_before_it_stay_however_old(bucket: Bucket)
     assert {made[3].revision, made[2].revision} == left(bucket)
 
 
-def test_after_a_roll_back_what_is_current_stays_and_not_the_newest(bucket: Bucket) -> None:
+def test_after_a_rollback_keeps_current_and_previous_not_the_newest(bucket: Bucket) -> None:
     made = releases(bucket, 4)
     since = made[1].pointer.turn.since
     bucket.server.put(PREFIX + POINTER_KEY, made[1].pointer_bytes, at=since)
@@ -96,8 +96,8 @@ def test_after_a_roll_back_what_is_current_stays_and_not_the_newest(bucket: Buck
     assert {made[1].revision, made[0].revision} == left(bucket)
 
 
-def test_what_was_current_a_moment_ago_stays_however_old_it_is(bucket: Bucket) -> None:
-    """Age counts from when it was left: a task pod may still be pinned to it."""
+def test_keeps_an_old_release_that_was_current_recently(bucket: Bucket) -> None:
+    """Age counts from the replacement: a task pod may still be pinned to the release."""
     old = releases(bucket, 3)[0]
     roll_back(bucket.store, old.revision, Origin(), is_dry=False)
     for number in range(3):
@@ -111,8 +111,8 @@ def test_what_was_current_a_moment_ago_stays_however_old_it_is(bucket: Bucket) -
     assert not [key for key in bucket.bodies() if old.revision in key]
 
 
-def test_what_is_left_while_it_is_pruned_stays(bucket: Bucket) -> None:
-    """The pointer was read before the swing, and the marks after it, or the other way round."""
+def test_keeps_releases_that_are_replaced_during_the_prune(bucket: Bucket) -> None:
+    """The prune reads the pointer before these rollbacks, and the marks again after them."""
     made = releases(bucket, 4)
     swing = first(
         lambda: [
@@ -124,11 +124,10 @@ def test_what_is_left_while_it_is_pruned_stays(bucket: Bucket) -> None:
 
     run(bucket, count=0, days=1)
 
-    # The first had been deleted when the swings began, and none of them found it.
     assert {one.revision for one in made[1:]} <= left(bucket)
 
 
-def test_beside_an_old_pointer_that_was_put_back_nothing_is_removed(bucket: Bucket) -> None:
+def test_removes_nothing_after_an_old_pointer_was_restored(bucket: Bucket) -> None:
     made = releases(bucket, 5)
     bucket.put_back(made[1].pointer_bytes)
 
@@ -138,8 +137,8 @@ def test_beside_an_old_pointer_that_was_put_back_nothing_is_removed(bucket: Buck
     assert {release.revision for release in made} == left(bucket)
 
 
-def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
-    """A runner whose clock is a year ahead prunes no more than any other."""
+def test_measures_age_by_the_clock_of_s3(bucket: Bucket) -> None:
+    """A runner whose clock is a year ahead must not prune more."""
     made = releases(bucket, 5, days_old=2)
     ahead = (datetime.now(UTC) + timedelta(days=365)).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
@@ -149,14 +148,14 @@ def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
 
     run(bucket, count=0, days=30)
     assert 5 == len(left(bucket))
-    bucket.store = Store(bucket.settings)  # it knows no time yet, and asks for it first
+    bucket.store = Store(bucket.settings)  # a new store first asks S3 for the time
     bucket.server.inject(late, is_list)
     run(bucket, count=0, days=30)
     assert {made[4].revision, made[3].revision} == left(bucket)
 
 
 @pytest.mark.parametrize("text", ["{0}\n\n{1}\r\n", "{0:.12}\n{1:.20}"])
-def test_revisions_that_a_file_names_stay(bucket: Bucket, tmp_path: Path, text: str) -> None:
+def test_keeps_the_revisions_listed_in_a_file(bucket: Bucket, tmp_path: Path, text: str) -> None:
     made = releases(bucket, 5)
     path = tmp_path / "keep"
     path.write_text(text.format(made[0].revision, made[1].revision))
@@ -166,19 +165,19 @@ def test_revisions_that_a_file_names_stay(bucket: Bucket, tmp_path: Path, text: 
     assert {made[n].revision for n in (0, 1, 3, 4)} == left(bucket)
 
 
-def test_a_file_that_is_not_there_removes_nothing(bucket: Bucket) -> None:
+def test_a_missing_keep_from_file_is_an_error(bucket: Bucket) -> None:
     assert "--keep-from" in failure(read_names, "/nonexistent/file").message
 
 
-def test_a_list_that_names_nothing_is_refused(tmp_path: Path) -> None:
-    """More likely, the query that wrote it has failed than that no release is needed."""
+def test_an_empty_keep_from_file_is_an_error(tmp_path: Path) -> None:
+    """It is more likely that the query that wrote it failed than that no release is needed."""
     path = tmp_path / "in-use"
     path.write_text("\n  \n")
 
     assert "contains no release" in failure(read_names, str(path)).message
 
 
-def test_a_dry_run_tells_the_same_and_deletes_nothing(bucket: Bucket) -> None:
+def test_a_dry_run_reports_the_same_and_deletes_nothing(bucket: Bucket) -> None:
     releases(bucket, 5)
     before = bucket.bodies()
 
@@ -190,7 +189,7 @@ def test_a_dry_run_tells_the_same_and_deletes_nothing(bucket: Bucket) -> None:
     assert (planned.bundles, planned.freed_bytes) == (done.bundles, done.freed_bytes)
 
 
-def test_a_manifest_goes_before_its_bundle(bucket: Bucket) -> None:
+def test_deletes_manifests_before_bundles(bucket: Bucket) -> None:
     releases(bucket, 5)
     bucket.server.on_write = lambda: check_every_release(bucket.bodies())
 
@@ -200,7 +199,7 @@ def test_a_manifest_goes_before_its_bundle(bucket: Bucket) -> None:
     assert ["manifest"] * 3 + ["zip"] * 3 == gone
 
 
-def test_killed_half_way_the_next_prune_goes_on(bucket: Bucket) -> None:
+def test_removes_bundles_that_a_killed_prune_left(bucket: Bucket) -> None:
     made = releases(bucket, 5)
     for release in made[:3]:
         bucket.server.delete(PREFIX + manifest_key(release.revision))
@@ -211,7 +210,7 @@ def test_killed_half_way_the_next_prune_goes_on(bucket: Bucket) -> None:
     assert 3 == done.bundles
 
 
-def test_a_bundle_of_a_publish_that_is_under_way_stays(bucket: Bucket) -> None:
+def test_keeps_the_bundle_of_a_publish_in_progress(bucket: Bucket) -> None:
     releases(bucket, 2)
     other = make_release({"new.py": b""})
     bucket.server.put(PREFIX + bundle_key(other.manifest.head.bundle_sha256), other.bundle_bytes)
@@ -219,7 +218,7 @@ def test_a_bundle_of_a_publish_that_is_under_way_stays(bucket: Bucket) -> None:
     assert 0 == run(bucket, count=0, days=0).bundles
 
 
-def test_bundles_stay_while_a_release_does_not_say_which_is_its_own(bucket: Bucket) -> None:
+def test_keeps_loose_bundles_while_a_remaining_manifest_is_invalid(bucket: Bucket) -> None:
     made = releases(bucket, 3)
     bucket.server.delete(PREFIX + manifest_key(made[0].revision))
     bucket.server.put(PREFIX + manifest_key(ABSENT), b"{}")
@@ -229,7 +228,7 @@ def test_bundles_stay_while_a_release_does_not_say_which_is_its_own(bucket: Buck
     assert 0 == done.bundles
 
 
-def test_what_is_not_ours_stays(bucket: Bucket) -> None:
+def test_keeps_objects_that_are_not_part_of_a_release(bucket: Bucket) -> None:
     releases(bucket, 5)
     others = {
         f"{PREFIX}notes.txt": b"",
@@ -249,7 +248,7 @@ def test_an_empty_bucket_has_nothing_to_prune(bucket: Bucket) -> None:
     assert Pruned((), (), 0, 0) == run(bucket)
 
 
-def test_without_a_pointer_nothing_is_removed(bucket: Bucket) -> None:
+def test_removes_nothing_without_a_pointer(bucket: Bucket) -> None:
     made = releases(bucket, 3)
     bucket.server.delete(PREFIX + POINTER_KEY)
 
@@ -257,7 +256,7 @@ def test_without_a_pointer_nothing_is_removed(bucket: Bucket) -> None:
     assert {release.revision for release in made} == left(bucket)
 
 
-def test_a_release_that_comes_into_use_while_it_is_pruned_is_put_back(bucket: Bucket) -> None:
+def test_restores_a_release_that_becomes_current_during_the_prune(bucket: Bucket) -> None:
     made = releases(bucket, 5)
 
     def point(exchange: Exchange) -> None:
@@ -273,7 +272,7 @@ def test_a_release_that_comes_into_use_while_it_is_pruned_is_put_back(bucket: Bu
     assert made[0].revision in left(bucket)
 
 
-def test_a_bundle_that_is_written_again_while_it_is_pruned_stays(bucket: Bucket) -> None:
+def test_keeps_a_bundle_that_is_uploaded_again_during_the_prune(bucket: Bucket) -> None:
     made = releases(bucket, 5)
     bundle = PREFIX + bundle_key(made[0].manifest.head.bundle_sha256)
     again = first(lambda: bucket.server.put(bundle, made[0].bundle_bytes))
@@ -285,7 +284,7 @@ def test_a_bundle_that_is_written_again_while_it_is_pruned_stays(bucket: Bucket)
     assert 2 == done.bundles
 
 
-def test_long_listings_are_read_to_the_end(bucket: Bucket) -> None:
+def test_reads_all_pages_of_long_listings(bucket: Bucket) -> None:
     bucket.server.page_size = 2
     releases(bucket, 7)
 
@@ -299,7 +298,7 @@ entries = st.lists(
 
 
 @given(entries, st.sets(st.integers(0, 50)), st.integers(0, 12), st.floats(0, 100))
-def test_what_goes_is_neither_spared_nor_new_nor_young(
+def test_chooses_old_releases_that_are_neither_spared_nor_among_the_last(
     found: list[tuple[int, float]], spared: set[int], keep_count: int, keep_days: float
 ) -> None:
     newest_first = sorted(found, key=lambda pair: pair[1])

@@ -1,6 +1,6 @@
 """
-Whatever others do at whichever request of a prune: what was current lately, is pinned, listed or
-led to by a rollback is there afterwards, all of it.
+A prune keeps every release that was current recently, is pinned or listed, or is the target of a
+rollback, complete, whatever other commands do between its requests.
 """
 
 import random
@@ -40,10 +40,10 @@ HOUR = 3_600
 
 class DatedS3(WritableS3):
     """
-    A server whose clock goes when it is told to.
+    A server with a manual clock.
 
     Attributes:
-        turns: What was current from when on, oldest first.
+        turns: The revisions that became current, each with its time, oldest first.
     """
 
     def __init__(self) -> None:
@@ -68,16 +68,14 @@ class DatedS3(WritableS3):
                 self.turns.append((self.now, revision))
 
     def current_since(self, then: datetime) -> set[str]:
-        """What was current at some moment after that."""
+        """Return the revisions that were current at any time after `then`."""
         ends = [since for since, _ in self.turns[1:]] + [datetime.max.replace(tzinfo=UTC)]
         turns = zip(self.turns, ends, strict=True)
         return {revision for (_, revision), end in turns if end > then}
 
 
 class World:
-    """
-    A bucket with people who publish, roll back and pin, as dice have it.
-    """
+    """A bucket, and random publishes, rollbacks and pins."""
 
     def __init__(self, bucket: Bucket, server: DatedS3, seed: int) -> None:
         self.bucket = bucket
@@ -87,7 +85,7 @@ class World:
         self.backs = 0
 
     def act(self, *, is_meanwhile: bool = False) -> None:
-        """One deed of one person, from its beginning to its end."""
+        """Run one random command, from its beginning to its end."""
         deeds = [self.publish, self.back, self.pin, self.wait, self.visit]
         with suppress(SidecarError):
             self.dice.choice([*deeds, *[self.visit] * 4 * is_meanwhile])()
@@ -100,7 +98,7 @@ class World:
         self.backs += 1
 
     def visit(self) -> None:
-        """Make any release current, for a moment."""
+        """Make a random release current, and replace it with two publishes."""
         revision = self.dice.choice(self.there())
         roll_back(self.bucket.store, revision, Origin(), is_dry=False)
         self.publish()
@@ -119,22 +117,22 @@ class World:
         self.server.now += timedelta(seconds=self.dice.randrange(1, 80_000))
 
     def previous(self) -> set[str]:
-        """Where a rollback leads."""
+        """Return the revision that a rollback would make current, if any."""
         stored = self.server.objects.get(PREFIX + POINTER_KEY)
         turn = parse_pointer(stored.body).previous if stored else None
         return {turn.revision} if turn else set()
 
     def there(self) -> list[str]:
-        """The releases that are there."""
+        """Return the revisions of the existing releases."""
         keys = [key.rpartition("/")[2] for key in self.bucket.bodies() if key.endswith(".manifest")]
         return sorted(key.removesuffix(".manifest") for key in keys)
 
     def interrupt(self, *numbers: int) -> None:
         """
-        Let deeds happen before these requests of what comes next.
+        Run random commands before the requests with these numbers.
 
-        Not between the last look at a bundle and its deletion: that window is known, and why a
-        prune belongs in the same queue as the publishes.
+        Not between the last check of a bundle and its deletion: that gap is known, and the reason
+        why a prune belongs in the same queue as the publishes.
         """
         left, seen, is_acting = sorted(numbers), 0, False
 
@@ -163,7 +161,7 @@ class World:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DatedS3]:
-    """An empty bucket, and the environment that leads there."""
+    """An empty bucket; the environment points to it."""
     with DatedS3() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -171,7 +169,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DatedS3]:
 
 
 @pytest.mark.timeout(3_600)
-def test_what_is_in_use_is_never_pruned(server: DatedS3, tmp_path: Path, counts: Counts) -> None:
+def test_never_prunes_a_release_in_use(server: DatedS3, tmp_path: Path, counts: Counts) -> None:
     given = {"AWS_BUCKET": server.bucket, "KEY_PATH": PREFIX, "DEST_PATH": "/nowhere"}
     bucket = Bucket(server, tmp_path / "dags", load_settings(given)[0])
     removed = backs = 0
@@ -188,7 +186,7 @@ def test_what_is_in_use_is_never_pruned(server: DatedS3, tmp_path: Path, counts:
 
 
 def prune_once(world: World, folder: Path) -> int:
-    """Let people do some things, prune while they do more, and see what is there."""
+    """Run commands, prune during more commands, and check that all releases in use exist."""
     dice = world.dice
     for _ in range(dice.randrange(1, 4)):
         world.act()
@@ -200,7 +198,7 @@ def prune_once(world: World, folder: Path) -> int:
     names = folder / "keep"
     names.write_text("".join(f"{revision[:12]}\n" for revision in listed))
     keep = [resolve(world.bucket.store, name) for name in read_names(str(names))]
-    store = Store(world.bucket.settings)  # it knows no time yet, and asks for it first
+    store = Store(world.bucket.settings)  # a new store first asks S3 for the time
     world.interrupt(dice.randrange(2, 20), dice.randrange(2, 30))
 
     done = prune(store, keep, dice.randrange(3), keep_for, is_dry=False)
@@ -211,7 +209,7 @@ def prune_once(world: World, folder: Path) -> int:
     came = {revision for _, revision in world.server.turns[turns:]}
     if not came:
         spared |= previous
-    spared &= there | came  # an earlier prune may have kept less
+    spared &= there | came  # an earlier prune may have kept fewer releases
     for revision in spared:
         found = Reader(Place("", "")).pinned(world.objects(), revision)
         assert CONTENTS[revision] == {path: body for path, (body, _) in found.tree.items()}

@@ -1,4 +1,4 @@
-"""Tests of a publish: its writes, untouched objects, and concurrent publishers."""
+"""Publishing: written and untouched objects, repairs, and concurrent publishers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ from tests.support.signing import Key
 from tests.support.writable_s3 import is_write
 
 
-def test_the_first_publish_is_current(bucket: Bucket) -> None:
+def test_the_first_publish_becomes_current(bucket: Bucket) -> None:
     outcome = bucket.publish(A)
 
     assert ("published", None, True) == (outcome.result, outcome.before, outcome.is_guarded)
@@ -34,7 +34,7 @@ def test_the_first_publish_is_current(bucket: Bucket) -> None:
     assert [outcome.revision] == bucket.judged
 
 
-def test_a_second_one_takes_its_place_and_remembers_it(bucket: Bucket) -> None:
+def test_each_publish_replaces_the_current_release_and_extends_the_history(bucket: Bucket) -> None:
     first = bucket.publish(A)
     second = bucket.publish(B)
     third = bucket.publish(C)
@@ -44,7 +44,7 @@ def test_a_second_one_takes_its_place_and_remembers_it(bucket: Bucket) -> None:
     assert third.before is not None and third.before.revision == second.revision
 
 
-def test_unchanged_content_is_no_release(bucket: Bucket) -> None:
+def test_unchanged_content_creates_no_release(bucket: Bucket) -> None:
     first = bucket.publish(A)
     bucket.server.forget()
 
@@ -55,7 +55,7 @@ def test_unchanged_content_is_no_release(bucket: Bucket) -> None:
     assert [first.revision] == bucket.judged
 
 
-def test_content_that_comes_back_is_the_release_that_is_there(bucket: Bucket) -> None:
+def test_publishing_earlier_content_reuses_its_release(bucket: Bucket) -> None:
     first = bucket.publish(A)
     bucket.publish(B)
     manifest = bucket.bodies()[PREFIX + manifest_key(first.revision)]
@@ -70,7 +70,7 @@ def test_content_that_comes_back_is_the_release_that_is_there(bucket: Bucket) ->
     assert 2 == len(bucket.history())
 
 
-def test_the_publishers_facts_are_in_pointer_and_manifest(bucket: Bucket) -> None:
+def test_the_pointer_contains_origin_and_time_of_the_publish(bucket: Bucket) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
 
     done = bucket.publish(A)
@@ -82,7 +82,7 @@ def test_the_publishers_facts_are_in_pointer_and_manifest(bucket: Bucket) -> Non
     assert before <= pointer.turn.since <= datetime.now(UTC)
 
 
-def test_what_airflow_said_is_in_the_manifest_and_not_in_the_revision(bucket: Bucket) -> None:
+def test_the_airflow_check_is_in_the_manifest_and_not_in_the_revision(bucket: Bucket) -> None:
     unchecked = bucket.publish(A, is_dry=True).revision
     bucket.passed = Passed(CHECKED, ())
 
@@ -92,7 +92,7 @@ def test_what_airflow_said_is_in_the_manifest_and_not_in_the_revision(bucket: Bu
     assert (unchecked, CHECKED) == (revision, manifest.head.checked)
 
 
-def test_dags_that_come_and_go_are_listed_where_airflow_named_those_of_both(bucket: Bucket) -> None:
+def test_lists_added_and_removed_dags_if_both_releases_were_checked(bucket: Bucket) -> None:
     bucket.passed = Passed(CHECKED, ())
     first = bucket.publish(A)
     bucket.passed = Passed(CHECKED._replace(dag_ids=("sales", "stock")), ())
@@ -105,7 +105,7 @@ def test_dags_that_come_and_go_are_listed_where_airflow_named_those_of_both(buck
     assert (None, None) == (first.dags, third.dags)
 
 
-def test_other_files_under_the_prefix_are_reported_at_the_first_publish(bucket: Bucket) -> None:
+def test_the_first_publish_reports_other_files_under_the_prefix(bucket: Bucket) -> None:
     bucket.server.put("dags-old/a.py", b"")
     assert "" == bucket.publish(A, is_dry=True).stranger
     bucket.server.put(f"{PREFIX}old.py", b"")
@@ -116,7 +116,7 @@ def test_other_files_under_the_prefix_are_reported_at_the_first_publish(bucket: 
     assert B == bucket.current()
 
 
-def test_nothing_is_written_by_a_dry_run(bucket: Bucket) -> None:
+def test_a_dry_run_writes_nothing(bucket: Bucket) -> None:
     outcome = bucket.publish(A, is_dry=True)
 
     assert "planned" == outcome.result
@@ -124,7 +124,7 @@ def test_nothing_is_written_by_a_dry_run(bucket: Bucket) -> None:
     assert [outcome.revision] == bucket.judged
 
 
-def test_what_the_gate_refuses_is_not_uploaded(bucket: Bucket) -> None:
+def test_writes_nothing_if_the_gate_refuses_the_folder(bucket: Bucket) -> None:
     def refuse() -> None:
         raise FolderError("revision_refused", "a.py:1: no")
 
@@ -139,7 +139,7 @@ def test_what_the_gate_refuses_is_not_uploaded(bucket: Bucket) -> None:
     assert A == bucket.current()
 
 
-def test_a_folder_that_changes_meanwhile_is_not_uploaded(bucket: Bucket) -> None:
+def test_writes_nothing_if_the_folder_changes_meanwhile(bucket: Bucket) -> None:
     bucket.publish(A)
     bucket.server.forget()
     bucket.judge = (bucket.folder / "late.py").touch
@@ -150,7 +150,7 @@ def test_a_folder_that_changes_meanwhile_is_not_uploaded(bucket: Bucket) -> None
 
 
 @pytest.mark.parametrize("part", ["manifest", "bundle", "both"])
-def test_a_current_release_that_lost_a_part_is_repaired(bucket: Bucket, part: str) -> None:
+def test_repairs_a_current_release_with_missing_objects(bucket: Bucket, part: str) -> None:
     bucket.publish(B)
     revision = bucket.publish(A).revision
     manifest = PREFIX + manifest_key(revision)
@@ -167,7 +167,7 @@ def test_a_current_release_that_lost_a_part_is_repaired(bucket: Bucket, part: st
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{}", b"\0" * 100])
-def test_an_invalid_manifest_is_replaced(bucket: Bucket, garbage: bytes) -> None:
+def test_replaces_an_invalid_manifest(bucket: Bucket, garbage: bytes) -> None:
     revision = make_release(A).revision
     bucket.server.put(PREFIX + manifest_key(revision), garbage)
 
@@ -181,7 +181,7 @@ def test_an_invalid_manifest_is_replaced(bucket: Bucket, garbage: bytes) -> None
     [lambda body: body[:-1], lambda body: body[:9] + bytes([body[9] ^ 1]) + body[10:]],
     ids=["short", "other bytes"],
 )
-def test_a_damaged_bundle_is_replaced(
+def test_replaces_a_damaged_bundle(
     bucket: Bucket, damage: Callable[[bytes], bytes], is_current: bool
 ) -> None:
     release = bucket.put(make_release(A))
@@ -198,7 +198,7 @@ def test_a_damaged_bundle_is_replaced(
     "content", [b"", b"{}", b'{"format": 3}', b"my own file"], ids=["empty", "other", "new", "own"]
 )
 @pytest.mark.parametrize("key", [None, Key()], ids=["unsigned", "signed"])
-def test_what_is_no_pointer_is_left_alone_unless_it_is_to_be_repaired(
+def test_publish_replaces_an_invalid_pointer_only_with_repair(
     bucket: Bucket, log: Log, content: bytes, key: Key | None
 ) -> None:
     if key is not None:
@@ -221,7 +221,7 @@ def test_what_is_no_pointer_is_left_alone_unless_it_is_to_be_repaired(
     assert 1 == len(log.events("pointer_untrusted"))
 
 
-def test_a_repair_that_meets_a_publish_at_the_same_moment_loses(bucket: Bucket) -> None:
+def test_a_repair_fails_if_a_publish_was_faster(bucket: Bucket) -> None:
     bucket.server.put(PREFIX + POINTER_KEY, b"{}")
     bucket.judge = lambda: bucket.put(make_release(B))
 
@@ -231,7 +231,7 @@ def test_a_repair_that_meets_a_publish_at_the_same_moment_loses(bucket: Bucket) 
     assert B == bucket.current()
 
 
-def test_what_spoils_the_pointer_during_a_publish_stays_for_its_owner(bucket: Bucket) -> None:
+def test_publish_leaves_a_pointer_that_was_corrupted_meanwhile(bucket: Bucket) -> None:
     bucket.publish(B)
     bucket.judge = lambda: bucket.server.put(PREFIX + POINTER_KEY, b"{}")
 
@@ -241,14 +241,14 @@ def test_what_spoils_the_pointer_during_a_publish_stays_for_its_owner(bucket: Bu
     assert b"{}" == bucket.bodies()[PREFIX + POINTER_KEY]
 
 
-# A pointer that was put back
+# Old pointers that were restored
 
 
 @pytest.mark.parametrize("key", [None, Key()], ids=["unsigned", "signed"])
-def test_the_content_of_an_old_pointer_that_was_put_back_is_not_unchanged(
+def test_publishing_the_content_of_a_restored_old_pointer_writes_a_new_one(
     bucket: Bucket, log: Log, key: Key | None
 ) -> None:
-    """Pods have seen newer pointers: they accept it again only with a higher sequence."""
+    """Pods have seen newer pointers: they accept the release only with a higher sequence."""
     if key is not None:
         bucket.store.signer, bucket.store.keys = key.signer, key.signer.keys
     bucket.publish_all(C, A)
@@ -265,9 +265,7 @@ def test_the_content_of_an_old_pointer_that_was_put_back_is_not_unchanged(
     assert "an old pointer was restored" in warned["error"]
 
 
-def test_what_follows_an_old_pointer_that_was_put_back_warns_of_it(
-    bucket: Bucket, log: Log
-) -> None:
+def test_publishing_over_a_restored_old_pointer_logs_a_warning(bucket: Bucket, log: Log) -> None:
     bucket.publish(A)
     old = bucket.bodies()[PREFIX + POINTER_KEY]
     bucket.publish(B)
@@ -280,14 +278,14 @@ def test_what_follows_an_old_pointer_that_was_put_back_warns_of_it(
     assert "unchanged" == bucket.publish(C).result
 
 
-def test_what_comes_back_by_a_publish_is_no_old_pointer(bucket: Bucket, log: Log) -> None:
+def test_publishing_earlier_content_does_not_count_as_a_replay(bucket: Bucket, log: Log) -> None:
     bucket.publish_all(A, B, A)
 
     assert "unchanged" == bucket.publish(A).result
     assert [] == log.events("release_replayed")
 
 
-# Others at the same moment
+# Concurrent commands
 
 
 def test_the_second_publisher_fails_and_changes_nothing(bucket: Bucket) -> None:
@@ -306,7 +304,7 @@ def test_the_second_publisher_fails_and_changes_nothing(bucket: Bucket) -> None:
     assert B == bucket.current()
 
 
-def test_a_pointer_that_is_deleted_meanwhile_is_a_conflict(bucket: Bucket) -> None:
+def test_publish_fails_if_the_pointer_is_deleted_meanwhile(bucket: Bucket) -> None:
     bucket.publish(A)
     bucket.judge = lambda: bucket.server.delete(PREFIX + POINTER_KEY)
 
@@ -314,7 +312,7 @@ def test_a_pointer_that_is_deleted_meanwhile_is_a_conflict(bucket: Bucket) -> No
         bucket.publish(B)
 
 
-def test_two_who_publish_the_same_have_both_published_it(bucket: Bucket, tmp_path: Path) -> None:
+def test_two_publishers_of_the_same_content_both_succeed(bucket: Bucket, tmp_path: Path) -> None:
     bucket.publish(B)
     other = Bucket(bucket.server, tmp_path / "other", bucket.settings)
     bucket.judge = lambda: other.publish(A)
@@ -325,7 +323,7 @@ def test_two_who_publish_the_same_have_both_published_it(bucket: Bucket, tmp_pat
     assert A == bucket.current()
 
 
-def test_an_old_pointer_of_the_same_release_is_not_what_was_published(bucket: Bucket) -> None:
+def test_publish_fails_if_an_old_pointer_is_restored_meanwhile(bucket: Bucket) -> None:
     bucket.publish(A)
     old = bucket.bodies()[PREFIX + POINTER_KEY]
     bucket.publish(B)
@@ -337,9 +335,8 @@ def test_an_old_pointer_of_the_same_release_is_not_what_was_published(bucket: Bu
     assert "replaced by an older pointer to the same release" in found.message
 
 
-def test_a_repair_replaces_a_pointer_that_pods_refuse_though_its_content_is_the_same(
-    bucket: Bucket,
-) -> None:
+def test_a_repair_of_unchanged_content_writes_a_higher_sequence(bucket: Bucket) -> None:
+    """Pods may refuse the pointer because they have seen a higher sequence."""
     bucket.publish(A)
     before = bucket.pointer()
 
@@ -350,7 +347,7 @@ def test_a_repair_replaces_a_pointer_that_pods_refuse_though_its_content_is_the_
     assert before.turn.sequence < after.turn.sequence and before.history == after.history
 
 
-def test_a_server_that_leaves_the_zone_out_of_its_dates_means_utc(bucket: Bucket) -> None:
+def test_reads_dates_without_a_zone_as_utc(bucket: Bucket) -> None:
     def naive(exchange: Exchange) -> None:
         answer = exchange.good()
         dates = {
@@ -366,8 +363,8 @@ def test_a_server_that_leaves_the_zone_out_of_its_dates_means_utc(bucket: Bucket
     assert "unchanged" == bucket.publish(A).result
 
 
-def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
-    """The clocks of runners may be off by minutes, and differ from each other."""
+def test_dates_the_pointer_by_the_clock_of_s3(bucket: Bucket) -> None:
+    """The clocks of runners may be wrong by minutes, and differ from each other."""
 
     def dated(exchange: Exchange) -> None:
         answer = exchange.good()
@@ -383,10 +380,10 @@ def test_the_clock_is_that_of_s3(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("conditions", ["obeyed", "ignored"])
-def test_a_release_that_is_pruned_meanwhile_is_put_back(
+def test_restores_its_release_if_it_is_pruned_meanwhile(
     bucket: Bucket, conditions: Literal["obeyed", "ignored"]
 ) -> None:
-    """It exists when the publish first looks, and is gone when the pointer names it."""
+    """It exists at the first check of the publish, and is gone when the pointer names it."""
     bucket.server.conditions = conditions
     old = bucket.put(make_release(A))
     before = bucket.put(make_release(B))
@@ -403,7 +400,7 @@ def test_a_release_that_is_pruned_meanwhile_is_put_back(
     assert (before.revision,) == bucket.history()
 
 
-def test_a_prune_that_never_ends_is_reported(bucket: Bucket) -> None:
+def test_publish_fails_if_its_bundle_is_pruned_again_and_again(bucket: Bucket) -> None:
     def prune(exchange: Exchange) -> None:
         exchange.send(exchange.good())
         for key in [key for key in bucket.bodies() if key.endswith(".zip")]:

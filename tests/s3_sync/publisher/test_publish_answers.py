@@ -1,4 +1,4 @@
-"""Publishes and what the store answers: lost, half, odd, refused and unconditional answers."""
+"""Publishing with lost, truncated, unexpected or refused responses of the store."""
 
 import tempfile
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tests.support.releases import make_release
 from tests.support.writable_s3 import forbid_missing, is_write, lose_answer
 
 
-def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
+def test_publish_succeeds_if_the_responses_to_its_writes_are_lost(bucket: Bucket) -> None:
     bucket.publish(A)
     for end in (".zip", ".json", POINTER_KEY):
         bucket.server.inject(lose_answer, is_write(end), times=1)
@@ -30,7 +30,7 @@ def test_a_lost_answer_is_no_conflict(bucket: Bucket) -> None:
     assert 1 == len(bucket.history())
 
 
-def test_without_a_temporary_folder_nothing_is_published(
+def test_publishes_nothing_without_a_temporary_folder(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
@@ -40,7 +40,7 @@ def test_without_a_temporary_folder_nothing_is_published(
 
 
 @pytest.mark.parametrize("name", [POINTER_KEY, ".manifest"])
-def test_half_an_answer_is_not_taken_for_the_whole_object(bucket: Bucket, name: str) -> None:
+def test_fails_and_changes_nothing_on_a_truncated_response(bucket: Bucket, name: str) -> None:
     bucket.publish(A)
     before = bucket.bodies()
     bucket.server.inject(truncate(20), lambda request: request.path.endswith(name))
@@ -49,8 +49,8 @@ def test_half_an_answer_is_not_taken_for_the_whole_object(bucket: Bucket, name: 
     assert before == bucket.bodies()
 
 
-def test_an_answer_that_s3_does_not_give_is_a_named_error(bucket: Bucket) -> None:
-    """A proxy, or a store that is not quite S3."""
+def test_reports_an_unknown_error_code_with_its_message(bucket: Bucket) -> None:
+    """A proxy or an S3-compatible store may return it."""
     bucket.server.inject(error(404, "Odd", "Not here"), is_write())
 
     found = failure(bucket.publish, A)
@@ -60,7 +60,7 @@ def test_an_answer_that_s3_does_not_give_is_a_named_error(bucket: Bucket) -> Non
     assert "Not here" in found.message and found.advice
 
 
-def test_to_delete_what_is_not_there_is_fine_whatever_a_store_says(bucket: Bucket) -> None:
+def test_deleting_a_missing_object_succeeds_even_if_the_store_returns_404(bucket: Bucket) -> None:
     bucket.server.inject(error(404, "NoSuchKey"), is_write())
 
     bucket.store.delete("pins/1")
@@ -68,7 +68,7 @@ def test_to_delete_what_is_not_there_is_fine_whatever_a_store_says(bucket: Bucke
     assert 1 == len(bucket.server.seen(is_write()))
 
 
-def test_a_conflict_of_requests_is_tried_again(bucket: Bucket) -> None:
+def test_retries_after_a_conditional_request_conflict(bucket: Bucket) -> None:
     for end in (".json", POINTER_KEY):
         fault = error(409, "ConditionalRequestConflict", "Please retry")
         bucket.server.inject(fault, is_write(end), times=2)
@@ -77,7 +77,7 @@ def test_a_conflict_of_requests_is_tried_again(bucket: Bucket) -> None:
     assert A == bucket.current()
 
 
-def test_a_server_that_stumbles_is_asked_again(bucket: Bucket) -> None:
+def test_retries_after_a_server_error(bucket: Bucket) -> None:
     bucket.server.inject(error(503, "SlowDown"), times=2)
     bucket.server.inject(error(500, "InternalError"), is_write(".zip"), times=1)
 
@@ -86,7 +86,7 @@ def test_a_server_that_stumbles_is_asked_again(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("conditions", ["ignored", "refused"])
-def test_without_conditional_writes_it_is_published_and_told(
+def test_publishes_without_conditional_writes_and_reports_it(
     bucket: Bucket, conditions: str
 ) -> None:
     bucket.server.conditions = conditions  # type: ignore[assignment]
@@ -99,7 +99,7 @@ def test_without_conditional_writes_it_is_published_and_told(
 
 @pytest.mark.parametrize("conditions", ["obeyed", "ignored", "refused"])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_the_second_publisher_fails_where_it_can_be_seen(
+def test_the_second_publisher_fails_with_and_without_conditional_writes(
     bucket: Bucket, conditions: str, is_first: bool
 ) -> None:
     bucket.server.conditions = conditions  # type: ignore[assignment]
@@ -131,9 +131,7 @@ def test_without_conditional_writes_the_overwritten_publisher_fails(bucket: Buck
 
 
 @pytest.mark.parametrize("end", [".zip", ".json", POINTER_KEY])
-def test_a_write_that_is_not_allowed_is_reported_with_action_resource_and_identity(
-    bucket: Bucket, end: str
-) -> None:
+def test_reports_action_resource_and_identity_of_a_denied_write(bucket: Bucket, end: str) -> None:
     bucket.publish(A)
     arn = f"arn:aws:s3:::{bucket.server.bucket}/{PREFIX}x"
     denied = access_denied("s3:PutObject", arn, "arn:aws:iam::1:user/ci")
@@ -147,9 +145,7 @@ def test_a_write_that_is_not_allowed_is_reported_with_action_resource_and_identi
     assert A == read_release(bucket.bodies())
 
 
-def test_a_missing_object_that_looks_forbidden_is_looked_for_in_the_listing(
-    bucket: Bucket,
-) -> None:
+def test_looks_for_an_object_in_the_listing_if_s3_returns_403(bucket: Bucket) -> None:
     bucket.server.inject(forbid_missing)
 
     bucket.publish(A)
@@ -159,7 +155,7 @@ def test_a_missing_object_that_looks_forbidden_is_looked_for_in_the_listing(
     assert B == bucket.current()
 
 
-def test_a_pointer_that_may_not_be_read_is_no_first_publish(bucket: Bucket) -> None:
+def test_a_denied_read_of_the_pointer_does_not_count_as_first_publish(bucket: Bucket) -> None:
     bucket.publish(A)
     bucket.server.inject(error(403, "AccessDenied"), is_get(PREFIX + POINTER_KEY))
 
@@ -167,7 +163,7 @@ def test_a_pointer_that_may_not_be_read_is_no_first_publish(bucket: Bucket) -> N
     assert A == bucket.current()
 
 
-def test_an_unknown_access_key_is_named(bucket: Bucket) -> None:
+def test_reports_an_unknown_access_key_without_its_secret(bucket: Bucket) -> None:
     bucket.server.inject(error(403, "InvalidAccessKeyId", "It does not exist."))
 
     found = failure(bucket.publish, A)
@@ -176,9 +172,7 @@ def test_an_unknown_access_key_is_named(bucket: Bucket) -> None:
     assert bucket.server.environment()["AWS_SECRET_ACCESS_KEY"] not in str(found)
 
 
-def test_a_publisher_pays_where_the_bucket_wants_it_of_others(
-    bucket: Bucket, tmp_path: Path
-) -> None:
+def test_sends_the_requester_pays_header_with_every_request(bucket: Bucket, tmp_path: Path) -> None:
     settings = replace(bucket.settings, bucket_access="requester-pays")
 
     Bucket(bucket.server, tmp_path / "theirs", settings).publish(A)
@@ -188,10 +182,10 @@ def test_a_publisher_pays_where_the_bucket_wants_it_of_others(
 
 
 @pytest.mark.parametrize("has_keys", [True, False])
-def test_a_public_bucket_is_read_by_nobody(
+def test_reads_a_public_bucket_without_credentials(
     bucket: Bucket, tmp_path: Path, has_keys: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys that are there for something else go nowhere."""
+    """Keys that exist for another purpose are not used."""
     bucket.publish(A)
     before = len(bucket.server.requests)
     if not has_keys:

@@ -1,4 +1,4 @@
-"""Tests of the reports for people."""
+"""Reports for people: sizes, times and tables."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -24,11 +24,11 @@ AT = datetime(2026, 11, 20, 15, tzinfo=UTC)
         (3 << 29, "1536.0 MiB"),
     ],
 )
-def test_sizes(size_bytes: int, text: str) -> None:
+def test_formats_sizes_in_binary_units(size_bytes: int, text: str) -> None:
     assert text == size_text(size_bytes)
 
 
-def test_times_are_utc() -> None:
+def test_formats_times_in_utc() -> None:
     assert "2026-11-20T15:00:00Z" == time_text(AT.astimezone(timezone(timedelta(hours=9))))
 
 
@@ -36,7 +36,7 @@ def test_columns_are_aligned() -> None:
     assert ["a   b", "cc  d", "e"] == table([("a", "b"), ("cc", "d"), ("e", "")])
 
 
-def test_a_table_of_releases() -> None:
+def test_the_table_of_releases_shows_states_origins_and_checks() -> None:
     pointer = make_release({"a": b""}, history=("b" * 64, "c" * 64)).pointer
     origin = Origin("ada", "1" * 40 + "-dirty", "main", "Ada", "Subject " * 20 + "\nmore")
     checked = Checked("3.3.2", AT, 1_042, ("sales",))
@@ -65,7 +65,7 @@ def test_a_table_of_releases() -> None:
     assert [["current"], ["previous", "pinned"], []] == states
 
 
-def test_no_releases_are_reported() -> None:
+def test_reports_that_there_are_no_releases_yet() -> None:
     report = releases_report("s3://b/p/", [], 0, None, set())
 
     assert ["s3://b/p/ has no releases yet."] == report.lines

@@ -1,4 +1,4 @@
-"""Tests of a rollback: the chosen release, and the history."""
+"""Rollback: the chosen release, the history, and concurrent commands."""
 
 import time
 from argparse import Namespace
@@ -42,9 +42,7 @@ def back(
 
 
 def go_back_twice(bucket: Bucket) -> None:
-    """
-    Publish A, B and C, and go back to A in two steps.
-    """
+    """Publish A, B and C, and roll back to A in two steps."""
     bucket.publish_all(A, B, C)
 
     back(bucket)
@@ -53,7 +51,7 @@ def go_back_twice(bucket: Bucket) -> None:
     assert A == bucket.current()
 
 
-def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
+def test_each_rollback_goes_one_release_further_back(bucket: Bucket) -> None:
     go_back_twice(bucket)
 
     assert ["B", "C", "B", "A"] == bucket.spelled(A=A, B=B, C=C)
@@ -61,7 +59,7 @@ def test_each_roll_back_goes_one_further_back(bucket: Bucket) -> None:
     assert "history_empty" == found.reason and "no release before" in found.message
 
 
-def test_a_release_that_was_current_twice_is_gone_back_to_twice(bucket: Bucket) -> None:
+def test_rolls_back_through_a_release_that_was_current_twice(bucket: Bucket) -> None:
     bucket.publish_all(A, B, A)
 
     back(bucket)
@@ -72,7 +70,7 @@ def test_a_release_that_was_current_twice_is_gone_back_to_twice(bucket: Bucket) 
     assert "history_empty" == failure(back, bucket).reason
 
 
-def test_a_roll_back_by_name_leaves_all_newer_ones_behind(bucket: Bucket) -> None:
+def test_a_rollback_to_a_revision_leaves_all_newer_releases_behind(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     bucket.publish_all(B, C)
 
@@ -82,8 +80,8 @@ def test_a_roll_back_by_name_leaves_all_newer_ones_behind(bucket: Bucket) -> Non
     assert "history_empty" == failure(back, bucket).reason
 
 
-def test_a_roll_back_behind_a_full_history_leaves_all_of_it(bucket: Bucket) -> None:
-    """A pod whose gate refuses it must not fall back to a release that was left."""
+def test_a_rollback_beyond_the_history_limit_leaves_no_earlier_release(bucket: Bucket) -> None:
+    """A pod whose gate refuses it must not fall back to a release that was rolled back."""
     oldest = bucket.publish({"a.py": b"a = 0\n"}).revision
     for number in range(1, HISTORY_LIMIT + 2):
         bucket.publish({"a.py": b"a = %d\n" % number})
@@ -95,7 +93,7 @@ def test_a_roll_back_behind_a_full_history_leaves_all_of_it(bucket: Bucket) -> N
     assert "history_empty" == failure(back, bucket).reason
 
 
-def test_a_roll_back_behind_a_history_that_was_lost_leaves_all_of_it(bucket: Bucket) -> None:
+def test_a_rollback_beyond_a_lost_history_leaves_no_earlier_release(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     bucket.server.delete(PREFIX + POINTER_KEY)
     bucket.publish_all(B, C)
@@ -106,10 +104,10 @@ def test_a_roll_back_behind_a_history_that_was_lost_leaves_all_of_it(bucket: Buc
     assert "history_empty" == failure(back, bucket).reason
 
 
-# --- where there is no pointer that could be gone back from
+# --- without a valid pointer
 
 
-def test_a_release_that_is_named_needs_no_pointer(bucket: Bucket) -> None:
+def test_rolls_back_to_a_revision_without_a_pointer(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     bucket.publish(B)
     sequence = bucket.pointer().turn.sequence
@@ -123,7 +121,7 @@ def test_a_release_that_is_named_needs_no_pointer(bucket: Bucket) -> None:
     assert sequence <= done.after.turn.sequence and () == done.after.history
 
 
-def test_what_is_no_pointer_is_replaced_where_that_is_asked_for(bucket: Bucket, log: Log) -> None:
+def test_rollback_replaces_an_invalid_pointer_only_with_repair(bucket: Bucket, log: Log) -> None:
     first = bucket.publish(A).revision
     bucket.publish(B)
     bucket.server.put(PREFIX + POINTER_KEY, b"{}")
@@ -137,7 +135,7 @@ def test_what_is_no_pointer_is_replaced_where_that_is_asked_for(bucket: Bucket, 
     assert 1 == len(log.events("pointer_untrusted"))
 
 
-def test_a_repair_makes_a_pointer_of_a_higher_sequence(bucket: Bucket) -> None:
+def test_a_repair_writes_a_higher_sequence_and_keeps_the_history(bucket: Bucket) -> None:
     revision = bucket.publish(A).revision
 
     done = back(bucket, revision, repairs=True)
@@ -147,10 +145,7 @@ def test_a_repair_makes_a_pointer_of_a_higher_sequence(bucket: Bucket) -> None:
     assert done.before.history == done.after.history
 
 
-# ---
-
-
-def test_a_roll_back_is_undone_by_name(bucket: Bucket) -> None:
+def test_a_rollback_to_the_newer_revision_undoes_a_rollback(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     second = bucket.publish(B).revision
     back(bucket)
@@ -161,7 +156,7 @@ def test_a_roll_back_is_undone_by_name(bucket: Bucket) -> None:
     assert first == back(bucket).after.revision
 
 
-def test_publishing_after_a_roll_back_remembers_what_was_current(bucket: Bucket) -> None:
+def test_publishing_after_a_rollback_extends_the_history(bucket: Bucket) -> None:
     bucket.publish_all(A, B)
     back(bucket)
 
@@ -173,7 +168,7 @@ def test_publishing_after_a_roll_back_remembers_what_was_current(bucket: Bucket)
     assert "history_empty" == failure(back, bucket).reason
 
 
-def test_the_pointer_says_who_rolled_back_and_what_the_release_is(bucket: Bucket) -> None:
+def test_the_pointer_records_who_rolled_back_and_the_origin_of_the_release(bucket: Bucket) -> None:
     bucket.publish_all(A, B)
 
     origin = back(bucket).after.origin
@@ -182,7 +177,7 @@ def test_the_pointer_says_who_rolled_back_and_what_the_release_is(bucket: Bucket
 
 
 def put_back_first(bucket: Bucket, minutes: float = 60) -> str:
-    """Publish three, and restore the pointer of the second; return its revision."""
+    """Publish A, B and C, and restore the pointer of B; return its revision."""
     bucket.publish(A)
     revision = bucket.publish(B).revision
     old = bucket.bodies()[PREFIX + POINTER_KEY]
@@ -192,7 +187,7 @@ def put_back_first(bucket: Bucket, minutes: float = 60) -> str:
 
 
 @pytest.mark.parametrize("minutes", [1.1, 60])
-def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(
+def test_rollback_requires_a_revision_after_an_old_pointer_was_restored(
     bucket: Bucket, log: Log, minutes: float
 ) -> None:
     put_back_first(bucket, minutes)
@@ -209,9 +204,7 @@ def test_where_an_old_pointer_was_put_back_the_revision_must_be_named(
     assert 1 == len(log.events("release_replayed"))
 
 
-def test_a_pointer_that_took_long_to_be_written_does_not_pass_for_an_old_one(
-    bucket: Bucket, log: Log
-) -> None:
+def test_a_slowly_written_pointer_does_not_count_as_restored(bucket: Bucket, log: Log) -> None:
     def delay(exchange: Exchange) -> None:
         answer, key = exchange.good(), PREFIX + POINTER_KEY
         at = datetime.now(UTC) + timedelta(minutes=10)
@@ -233,10 +226,10 @@ def test_a_pointer_that_took_long_to_be_written_does_not_pass_for_an_old_one(
     assert [] == log.events("release_replayed")
 
 
-def test_where_answers_and_objects_are_dated_by_two_clocks_no_pointer_passes_for_an_old_one(
+def test_no_pointer_counts_as_restored_if_responses_use_another_clock(
     bucket: Bucket, log: Log
 ) -> None:
-    """For example behind a proxy that dates responses itself."""
+    """For example, a proxy dates responses with its own clock."""
 
     def date() -> None:
         now = datetime.now(UTC)
@@ -253,9 +246,7 @@ def test_where_answers_and_objects_are_dated_by_two_clocks_no_pointer_passes_for
     prune(bucket.store, [], 0, 0, is_dry=True)
 
 
-def test_an_old_pointer_that_was_put_back_gets_a_higher_sequence_by_its_name(
-    bucket: Bucket,
-) -> None:
+def test_a_rollback_to_a_restored_release_writes_a_higher_sequence(bucket: Bucket) -> None:
     revision = put_back_first(bucket)
 
     done = back(bucket, revision)
@@ -266,7 +257,7 @@ def test_an_old_pointer_that_was_put_back_gets_a_higher_sequence_by_its_name(
     assert done.after.previous == done.before.previous is not None
 
 
-def test_what_is_current_already_stays_untouched(bucket: Bucket) -> None:
+def test_a_rollback_to_the_current_release_writes_nothing(bucket: Bucket) -> None:
     revision = bucket.publish(A).revision
     bucket.server.forget()
 
@@ -287,7 +278,7 @@ def test_a_dry_run_writes_nothing(bucket: Bucket) -> None:
     assert [] == bucket.writes()
 
 
-def test_a_release_before_that_was_pruned_is_reported(bucket: Bucket) -> None:
+def test_fails_if_the_previous_release_was_pruned(bucket: Bucket) -> None:
     first = bucket.publish(A)
     bucket.publish(B)
     bucket.server.delete(PREFIX + manifest_key(first.revision))
@@ -299,7 +290,7 @@ def test_a_release_before_that_was_pruned_is_reported(bucket: Bucket) -> None:
     assert B == bucket.current()
 
 
-def test_a_revision_that_is_not_there_is_reported(bucket: Bucket) -> None:
+def test_fails_if_the_revision_does_not_exist(bucket: Bucket) -> None:
     bucket.publish(A)
 
     found = failure(back, bucket, ABSENT)
@@ -308,7 +299,7 @@ def test_a_revision_that_is_not_there_is_reported(bucket: Bucket) -> None:
     assert A == bucket.current()
 
 
-def test_a_repair_of_what_was_rolled_back_to_forgets_nothing(bucket: Bucket) -> None:
+def test_a_repair_after_a_rollback_keeps_the_history(bucket: Bucket) -> None:
     bucket.publish_all(A, B, C)
     back(bucket)
     bucket.server.delete(PREFIX + bundle_key(make_release(B).manifest.head.bundle_sha256))
@@ -330,7 +321,7 @@ def test_a_repair_of_what_was_rolled_back_to_forgets_nothing(bucket: Bucket) -> 
         ("{0}", ""),
     ],
 )
-def test_a_revision_is_known_by_its_first_digits_where_no_other_begins_so(
+def test_finds_a_revision_by_its_first_digits_if_they_are_unique(
     bucket: Bucket, text: str, said: str
 ) -> None:
     revision = bucket.publish(A).revision
@@ -346,7 +337,7 @@ def test_a_revision_is_known_by_its_first_digits_where_no_other_begins_so(
         assert revision == resolve(bucket.store, name)
 
 
-def test_a_release_that_is_not_whole_is_refused(bucket: Bucket) -> None:
+def test_refuses_an_incomplete_release(bucket: Bucket) -> None:
     old = bucket.publish(A).revision
     bucket.publish(B)
     bucket.server.delete(PREFIX + bundle_key(make_release(A).manifest.head.bundle_sha256))
@@ -358,7 +349,7 @@ def test_a_release_that_is_not_whole_is_refused(bucket: Bucket) -> None:
     assert B == read_release(bucket.bodies())
 
 
-def test_a_manifest_under_anothers_name_is_refused(bucket: Bucket) -> None:
+def test_refuses_a_manifest_stored_under_another_revision(bucket: Bucket) -> None:
     other = bucket.put(make_release(B))
     bucket.publish(A)
     bucket.server.put(PREFIX + manifest_key(ABSENT), other.manifest_bytes)
@@ -367,9 +358,9 @@ def test_a_manifest_under_anothers_name_is_refused(bucket: Bucket) -> None:
         back(bucket, ABSENT)
 
 
-def test_a_publish_at_the_same_moment_wins_and_the_rollback_fails(bucket: Bucket) -> None:
+def test_a_rollback_fails_if_a_publish_was_faster(bucket: Bucket) -> None:
     bucket.publish_all(A, B)
-    # After the pointer was read: with the answer about the bundle.
+    # The request for the bundle follows the read of the pointer.
     bucket.server.inject(
         lambda exchange: (bucket.put(make_release(C)), exchange.send(exchange.good()))[1],
         lambda request: request.method == "HEAD",
@@ -382,9 +373,7 @@ def test_a_publish_at_the_same_moment_wins_and_the_rollback_fails(bucket: Bucket
     assert C == bucket.current()
 
 
-def test_what_a_prune_deletes_and_is_killed_before_it_puts_it_back_is_put_back(
-    bucket: Bucket,
-) -> None:
+def test_restores_a_manifest_that_a_killed_prune_deleted(bucket: Bucket) -> None:
     key = PREFIX + manifest_key(bucket.publish(A).revision)
     bucket.publish(B)
     delete = first(lambda: bucket.server.delete(key))
@@ -395,15 +384,15 @@ def test_what_a_prune_deletes_and_is_killed_before_it_puts_it_back_is_put_back(
     assert A == bucket.current()
 
 
-# How many requests they make.
+# How many requests each command makes.
 COMMANDS = {"rollback": 10, "pin": 5}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_is_pruned_at_the_same_moment_is_kept_or_reported_missing(
+def test_keeps_or_reports_missing_a_release_that_is_pruned_meanwhile(
     bucket: Bucket, command: str, request: pytest.FixtureRequest
 ) -> None:
-    """The prune pauses before one of its requests until the command, started first, has ended."""
+    """The command starts first; the prune pauses before one of its requests until it ends."""
     step = 1 if request.config.getoption("--full") else 7
     results = set()
     for number, pause in list(product(range(2, COMMANDS[command] + 1), range(6, 24)))[::step]:
@@ -424,9 +413,7 @@ def test_what_is_pruned_at_the_same_moment_is_kept_or_reported_missing(
 def is_done_beside_a_prune(
     bucket: Bucket, command: str, revision: str, number: int, pause: int
 ) -> bool:
-    """
-    Start a command; at one of its requests, run a prune up to one of its own; finish both.
-    """
+    """Return whether a command succeeds with a prune that starts and pauses at these requests."""
     is_done = is_paused = False
     seen, paused, ended = 0, Event(), Event()
 

@@ -1,4 +1,4 @@
-"""Publishers that sign: what they sign and trust, and the state after a kill."""
+"""Publishers that sign: signatures, trusted keys, and the state after each write."""
 
 import time
 from collections.abc import Mapping
@@ -56,10 +56,10 @@ def manifest_in(bucket: Bucket, revision: str) -> bytes:
 
 def read(bodies: Mapping[str, bytes], keys: Keys = BOTH) -> tuple[str, str]:
     """
-    Read the current release like a pod with trusted keys; return who signed pointer and manifest.
+    Read the current release like a pod with trusted keys; return the keys of pointer and manifest.
 
     Raises:
-        Untrusted: It would be refused.
+        Untrusted: A pod would refuse it.
     """
     data = bodies[PREFIX + POINTER_KEY]
     by = signer_of_pointer(data, "dags-bucket", PREFIX, keys)
@@ -73,7 +73,7 @@ def read(bodies: Mapping[str, bytes], keys: Keys = BOTH) -> tuple[str, str]:
 
 
 def watch(bucket: Bucket) -> list[str]:
-    """Return the result for a pod after each write: the revision, or why it is refused."""
+    """Return a list that collects the result for a pod after each write: revision or error."""
     found: list[str] = []
 
     def look() -> None:
@@ -90,7 +90,7 @@ def watch(bucket: Bucket) -> list[str]:
 # --- publish
 
 
-def test_pointer_and_manifest_are_signed(signed: Bucket) -> None:
+def test_publish_signs_pointer_and_manifest(signed: Bucket) -> None:
     began = int(time.time())
     first = signed.publish(A)
     assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
@@ -104,7 +104,7 @@ def test_pointer_and_manifest_are_signed(signed: Bucket) -> None:
     assert "unchanged" == signed.publish(B).result
 
 
-def test_the_first_signature_leaves_what_nobody_signed_behind(bucket: Bucket, log: Log) -> None:
+def test_the_first_signed_publish_drops_the_unsigned_history(bucket: Bucket, log: Log) -> None:
     bucket.publish(B)
     unsigned = bucket.publish(A)
     sign_with(bucket, KEY)
@@ -120,8 +120,8 @@ def test_the_first_signature_leaves_what_nobody_signed_behind(bucket: Bucket, lo
 
 
 @pytest.mark.parametrize("deed", ["publish", "rollback"])
-def test_what_follows_an_old_pointer_is_not_taken_for_one(signed: Bucket, deed: str) -> None:
-    """A publisher keeps no state, but pods have seen the pointers after the old one."""
+def test_writes_a_higher_sequence_after_a_restored_pointer(signed: Bucket, deed: str) -> None:
+    """A publisher keeps no state, but pods have seen the pointers that followed the old one."""
     signed.publish_all(B, A)
     pointer = signed.pointer()
     turns = [turn._replace(sequence=n) for n, turn in zip((2, 1), pointer.turns(), strict=True)]
@@ -138,7 +138,7 @@ def test_what_follows_an_old_pointer_is_not_taken_for_one(signed: Bucket, deed: 
     assert began <= signed.pointer().turn.sequence
 
 
-def test_a_pointer_that_was_deleted_is_followed_by_a_higher_one(signed: Bucket) -> None:
+def test_writes_a_higher_sequence_after_the_pointer_was_deleted(signed: Bucket) -> None:
     signed.publish(A)
     signed.server.delete(PREFIX + POINTER_KEY)
     began = int(time.time())
@@ -148,7 +148,7 @@ def test_a_pointer_that_was_deleted_is_followed_by_a_higher_one(signed: Bucket) 
     assert began <= signed.pointer().turn.sequence
 
 
-def test_an_old_manifest_that_was_put_back_is_not_what_is_current(signed: Bucket) -> None:
+def test_replaces_an_old_manifest_that_was_restored(signed: Bucket) -> None:
     revision = signed.publish(A).revision
     data = manifest_in(signed, revision)
     old = sign_manifest(data.replace(b'"created_by": "ada"', b'"created_by": "bob"'), KEY.signer)
@@ -160,7 +160,7 @@ def test_an_old_manifest_that_was_put_back_is_not_what_is_current(signed: Bucket
     assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
 
 
-def test_a_forged_verdict_is_not_signed(signed: Bucket) -> None:
+def test_does_not_sign_a_forged_verdict(signed: Bucket) -> None:
     forged = make_release(A, checked=CHECKED._replace(dags=99))
     signed.put(forged)
     signed.passed = Passed(CHECKED, ())
@@ -172,7 +172,7 @@ def test_a_forged_verdict_is_not_signed(signed: Bucket) -> None:
     assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
 
 
-def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
+def test_does_not_sign_a_forged_history(signed: Bucket, log: Log) -> None:
     signed.publish(A)
     evil = make_release({"a.py": b"evil = 1\n"}, signer=THIEF.signer)
     pointer = signed.pointer()
@@ -193,7 +193,7 @@ def test_a_forged_history_is_not_signed(signed: Bucket, log: Log) -> None:
 
 
 @pytest.mark.parametrize("deed", ["publish", "rollback", "promote"])
-def test_a_publisher_without_a_key_says_that_the_signature_is_gone(
+def test_warns_once_if_a_publisher_without_a_key_drops_the_signature(
     signed: Bucket, log: Log, deed: str
 ) -> None:
     places = Places(signed)
@@ -209,10 +209,10 @@ def test_a_publisher_without_a_key_says_that_the_signature_is_gone(
     assert 1 == len(log.events("signature_dropped"))
 
 
-# --- rotation, and what a kill leaves
+# --- key rotation, and the state after each write
 
 
-def test_what_is_current_is_signed_by_the_next_key_without_a_gap(signed: Bucket) -> None:
+def test_signs_the_current_release_with_the_next_key_without_a_gap(signed: Bucket) -> None:
     first = signed.publish(B)
     second = signed.publish(A)
     before = split_manifest(manifest_in(signed, second.revision))
@@ -232,7 +232,7 @@ def test_what_is_current_is_signed_by_the_next_key_without_a_gap(signed: Bucket)
     assert "unchanged" == signed.publish(A).result
 
 
-def test_after_each_write_of_a_publish_the_old_or_the_new_is_signed(signed: Bucket) -> None:
+def test_the_current_release_is_trusted_after_each_write_of_a_publish(signed: Bucket) -> None:
     old = signed.publish(A).revision
     found = watch(signed)
 
@@ -243,7 +243,7 @@ def test_after_each_write_of_a_publish_the_old_or_the_new_is_signed(signed: Buck
     assert found.index(new) >= 3, "the pointer comes last"
 
 
-def test_a_publisher_that_does_not_know_the_old_key_begins_again(signed: Bucket) -> None:
+def test_a_publisher_that_does_not_trust_the_old_key_drops_the_history(signed: Bucket) -> None:
     signed.publish(B)
     revision = signed.publish(A).revision
     sign_with(signed, OTHER)
@@ -261,7 +261,7 @@ def back(bucket: Bucket, revision: str | None = None) -> Rollback:
     return roll_back(bucket.store, revision, WHO, is_dry=False)
 
 
-def test_a_roll_back_is_signed(signed: Bucket) -> None:
+def test_rollback_signs_the_pointer(signed: Bucket) -> None:
     first = signed.publish(A).revision
     signed.publish(B)
     found = watch(signed)
@@ -273,7 +273,7 @@ def test_a_roll_back_is_signed(signed: Bucket) -> None:
     assert not any("refused" in said or " " in said for said in found)
 
 
-def test_there_is_no_way_back_to_what_is_not_trusted(bucket: Bucket) -> None:
+def test_refuses_a_rollback_to_an_untrusted_release(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     sign_with(bucket, KEY)
     current = bucket.publish(B).revision
@@ -286,9 +286,7 @@ def test_there_is_no_way_back_to_what_is_not_trusted(bucket: Bucket) -> None:
     assert "release_untrusted" == failure(find_release, bucket.store, first).reason
 
 
-def test_a_pointer_that_is_not_trusted_is_replaced_by_one_to_what_is_named(
-    signed: Bucket, log: Log
-) -> None:
+def test_a_rollback_to_a_revision_replaces_an_untrusted_pointer(signed: Bucket, log: Log) -> None:
     revision = signed.publish(A).revision
     signed.put(make_release(B))
 
@@ -298,7 +296,7 @@ def test_a_pointer_that_is_not_trusted_is_replaced_by_one_to_what_is_named(
     assert 1 == len(log.events("pointer_untrusted"))
 
 
-def test_a_forged_pointer_at_the_same_moment_is_a_conflict(signed: Bucket) -> None:
+def test_publish_fails_if_an_unsigned_pointer_is_written_meanwhile(signed: Bucket) -> None:
     signed.publish(A)
     signed.judge = lambda: signed.put(make_release(B))
 
@@ -312,7 +310,7 @@ def test_a_forged_pointer_at_the_same_moment_is_a_conflict(signed: Bucket) -> No
 
 
 class Places:
-    """`dev/`, where one key signs, and the bucket's own prefix, where another does."""
+    """`dev/`, signed with one key, and the prefix of the bucket, signed with another."""
 
     def __init__(self, prd: Bucket) -> None:
         self.prd = prd
@@ -334,7 +332,7 @@ def places(bucket: Bucket) -> Places:
     return Places(bucket)
 
 
-def test_a_promotion_keeps_the_manifests_signature_and_signs_the_pointer(places: Places) -> None:
+def test_promote_keeps_the_signature_of_the_manifest_and_signs_the_pointer(places: Places) -> None:
     revision = places.dev.publish(A).revision
     places.promote()
     found = watch(places.prd)
@@ -352,7 +350,7 @@ def test_a_promotion_keeps_the_manifests_signature_and_signs_the_pointer(places:
 
 
 @pytest.mark.parametrize("part", ["pointer", "manifest"])
-def test_what_is_not_trusted_is_not_promoted(places: Places, part: str) -> None:
+def test_does_not_promote_an_untrusted_release(places: Places, part: str) -> None:
     revision = places.dev.publish(A).revision
     key = {"pointer": POINTER_KEY, "manifest": manifest_key(revision)}[part]
     stored = places.prd.bodies()[f"dev/{key}"]
@@ -365,7 +363,7 @@ def test_what_is_not_trusted_is_not_promoted(places: Places, part: str) -> None:
     assert PREFIX + POINTER_KEY not in places.prd.bodies()
 
 
-def test_a_manifest_in_the_target_that_is_not_trusted_is_replaced(places: Places) -> None:
+def test_promote_replaces_an_untrusted_manifest_in_the_target(places: Places) -> None:
     revision = places.dev.publish(A).revision
     forged = make_release(A, checked=CHECKED)
     for name, body in forged.objects().items():

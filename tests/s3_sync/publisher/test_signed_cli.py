@@ -27,7 +27,7 @@ Run = Callable[..., Ran]
 def run(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
-    """Runs a command in this process, to save the second that its imports take."""
+    """A function that runs a command in this process, which saves a second of imports."""
     monkeypatch.setenv("AWS_BUCKET", bucket.server.bucket)
     monkeypatch.setenv("KEY_PATH", PREFIX)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -43,7 +43,7 @@ def run(
         signal.signal(number, handler)
 
 
-def test_the_commands_sign_and_verify_and_say_so(
+def test_commands_sign_and_verify_and_report_it(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def succeed(*arguments: str | Path) -> Any:
@@ -92,9 +92,7 @@ def test_the_commands_sign_and_verify_and_say_so(
 
 
 @pytest.mark.parametrize("name", ["current", "previous"])
-def test_a_turn_that_does_not_exist_is_reported_with_advice(
-    run: Run, bucket: Bucket, name: str
-) -> None:
+def test_diff_reports_a_missing_current_or_previous(run: Run, bucket: Bucket, name: str) -> None:
     if name == "previous":
         bucket.publish(A)
 
@@ -104,9 +102,7 @@ def test_a_turn_that_does_not_exist_is_reported_with_advice(
     assert "`s3-sync releases`" in said.facts()["advice"]
 
 
-def test_releases_are_listed_beside_a_pointer_that_is_not_one_or_was_put_back(
-    run: Run, bucket: Bucket
-) -> None:
+def test_lists_releases_despite_an_invalid_or_restored_pointer(run: Run, bucket: Bucket) -> None:
     revision = bucket.publish(A).revision
     pointer = bucket.bodies()[PREFIX + POINTER_KEY]
     assert (None, None) == itemgetter("refused", "replayed")(run("releases", *JSON).facts())
@@ -141,7 +137,7 @@ def test_releases_are_listed_beside_a_pointer_that_is_not_one_or_was_put_back(
         (["releases", "--trusted-keys", "nowhere"], "cannot be read"),
     ],
 )  # fmt: skip
-def test_keys_that_cannot_be_meant_are_one_clear_error(
+def test_refuses_unusable_key_options_with_one_error(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     KEY.write_private(tmp_path / "key.pem")
@@ -158,10 +154,10 @@ def test_keys_that_cannot_be_meant_are_one_clear_error(
 
 
 @pytest.mark.parametrize("option", ["--sign-key", "--trusted-keys"])
-def test_a_key_that_is_given_instead_of_its_file_is_not_shown(
+def test_does_not_show_a_key_that_is_given_instead_of_its_file(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    """The CI variable should have been a file."""
+    """A CI variable that should be a file contains the key itself."""
     KEY.write_private(tmp_path / "key.pem")
     pem = (tmp_path / "key.pem").read_text()
     write_files(tmp_path / "dags", A)

@@ -1,4 +1,4 @@
-"""The changes of the turns of a history."""
+"""The changes that each turn of the history made."""
 
 from s3_sync.publisher.airflow.check import Passed
 from s3_sync.publisher.catalog import read_current
@@ -19,7 +19,7 @@ def turns_of(bucket: Bucket) -> list[TurnChanges]:
     return list(changes_of_turns(bucket.store, current.pointer))
 
 
-def test_each_turn_tells_what_it_changed_newest_first(bucket: Bucket) -> None:
+def test_reports_the_changes_of_each_turn_newest_first(bucket: Bucket) -> None:
     bucket.passed = Passed(CHECKED, ())
     first = bucket.publish(A).revision
     bucket.passed = Passed(CHECKED._replace(dag_ids=("sales",)), ())
@@ -39,7 +39,7 @@ def test_each_turn_tells_what_it_changed_newest_first(bucket: Bucket) -> None:
     assert 4 == len(bucket.server.requests), "the pointer, and a manifest for each turn"
 
 
-def test_what_was_pruned_is_not_made_up(bucket: Bucket) -> None:
+def test_the_changes_of_a_pruned_release_are_unknown(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     bucket.publish(B)
     bucket.server.delete(PREFIX + manifest_key(first))
@@ -50,7 +50,7 @@ def test_what_was_pruned_is_not_made_up(bucket: Bucket) -> None:
     assert "unknown: a release is gone" in str(turn)
 
 
-def test_the_first_release_has_changed_nothing(bucket: Bucket) -> None:
+def test_the_first_release_has_no_changes(bucket: Bucket) -> None:
     bucket.publish(A)
 
     assert [] == turns_of(bucket)

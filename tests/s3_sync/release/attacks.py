@@ -1,6 +1,4 @@
-"""
-What whoever can write to a bucket can do there, and two sidecars on it: one that trusts a key.
-"""
+"""Attacks by a writer to the bucket, on two sidecars: one with trusted keys, one without."""
 
 import hashlib
 import json
@@ -41,13 +39,13 @@ Objects = dict[str, bytes | None]
 @dataclass(frozen=True)
 class Scene:
     """
-    What there is when an attack begins.
+    The state when an attack begins.
 
     Args:
-        old: The pointer before the good one, as it was.
-        good: The release that is current, and shown.
-        next: What the honest publisher makes current next.
-        files: Of the next one.
+        old: The pointer before the good one.
+        good: The release that is current and published.
+        next: The release that the honest publisher makes current next.
+        files: The files of `next`.
     """
 
     old: bytes
@@ -56,9 +54,7 @@ class Scene:
     files: Mapping[str, bytes]
 
     def objects(self, **instead: bytes | None) -> Objects:
-        """
-        Return the objects of the next release, some of them replaced, the pointer last.
-        """
+        """Return the objects of the next release, some of them replaced, the pointer last."""
         found = {"bundle": self.next.bundle_bytes, "manifest": self.next.manifest_bytes}
         found["pointer"] = self.next.pointer_bytes
         names = {
@@ -75,14 +71,12 @@ Attack = Callable[[Scene], Objects]
 def signed(
     pointer: Pointer, key: Key = HONEST, bucket: str = BUCKET, prefix: str = PREFIX
 ) -> bytes:
-    """Sign a pointer, for this place unless told otherwise."""
+    """Sign a pointer, by default with the honest key and for this place."""
     return sign_pointer(serialize_pointer(pointer), bucket, prefix, key.signer)
 
 
 def named(path: str) -> Attack:
-    """
-    Make a release current whose file has this name, all of it signed by the honest key.
-    """
+    """Make a release with a file of this name current, completely signed with the honest key."""
 
     def attack(scene: Scene) -> Objects:
         release = make_release({path: b"evil = 1\n"}, signer=HONEST.signer)
@@ -100,9 +94,9 @@ class Stage:
     Attributes:
         old: The pointer before the good one.
         good: The release that is current.
-        files: Of the good release.
-        trusting: The sidecar that has keys.
-        plain: The one that has none.
+        files: The files of the good release.
+        trusting: The sidecar with trusted keys.
+        plain: The sidecar without keys.
     """
 
     def __init__(self, s3: FakeS3, trusting: Process, plain: Process) -> None:
@@ -122,23 +116,18 @@ class Stage:
                 self.s3.delete(f"{PREFIX}{name}")
 
     def scene(self, more: int = 0) -> Scene:
-        """
-        Args:
-            more: How many more files the next release has.
-        """
+        """Return the state for an attack; the next release has `more` additional files."""
         return Scene(self.old, self.good, *self._make(self.good.pointer, more))
 
     def publish(self) -> None:
-        """Publish as if nothing had happened."""
+        """End all faults, and publish the next good release."""
         self.s3.heal()
         self.old = self.good.pointer_bytes
         self.good, self.files = self._make(self.good.pointer)
         self.put(dict(self.good.objects()))
 
     def _make(self, old: Pointer | None, more: int = 0) -> tuple[Release, dict[str, bytes]]:
-        """
-        Make what the honest publisher publishes.
-        """
+        """Create the next release of the honest publisher, and its files."""
         files = {name: new_content() for name in ("a.py", LAST, "z.py")}
         files |= {"pkg/b.py": new_content() * 9}
         files |= {f"many/{number}.py": new_content() for number in range(more)}
@@ -153,22 +142,22 @@ class Stage:
         return self.trusting, self.plain
 
     def sync(self) -> list[str]:
-        """Let both run a cycle; return the revision or the reason of each, the trusting first."""
+        """Run a cycle of each sidecar; return revisions or reasons, the trusting one first."""
         return [_end_of(sidecar) for sidecar in self.sidecars]
 
     def assert_refused(self, sidecar: Process, ended: str, reason: str) -> None:
-        """Assert that a sidecar has taken nothing of what is there, for this reason."""
+        """Assert that a sidecar failed for this reason, and that the good release stays."""
         assert reason == ended
         assert self.files == sidecar.shown
         assert sidecar.is_ready
 
     def assert_both_refuse(self, trusting: str, plain: str = "") -> None:
         """
-        Assert that both refuse what is there, and take the next good release.
+        Assert that both sidecars refuse the objects, and publish the next good release.
 
         Args:
-            trusting: The reason of the one that has keys.
-            plain: That of the other; empty: the same.
+            trusting: The reason of the sidecar with keys.
+            plain: The reason of the other one; empty: the same.
         """
         reasons = (trusting, plain or trusting)
         try:
@@ -178,7 +167,7 @@ class Stage:
             self.recover()
 
     def recover(self) -> None:
-        """Publish as if nothing had happened, and assert that both take it."""
+        """Publish the next good release, and assert that both sidecars publish it."""
         self.publish()
         assert [self.good.revision] * 2 == self.sync()
         for sidecar in self.sidecars:
@@ -198,7 +187,7 @@ def _end_of(sidecar: Process) -> str:
 def staged(home: Path) -> Iterator[Stage]:
     """Start both sidecars on a good release."""
     keys = write_keys(home / "keys", HONEST)
-    # A hundred attacks share the volume: what each leaves there would cost the next ones.
+    # A hundred attacks share the volume: retained snapshots would slow down the later ones.
     settings = {"KEY_PATH": PREFIX, **RELEASE, "S3_SYNC_LAYOUT": "snapshot"}
     settings["S3_SYNC_RETAIN_FOR"] = "0"
     with FakeS3() as s3, pytest.MonkeyPatch.context() as patch:
@@ -218,9 +207,7 @@ def staged(home: Path) -> Iterator[Stage]:
 
 
 def assert_consistent(sidecar: Process) -> None:
-    """
-    Assert that what is shown is what its revision names.
-    """
+    """Assert that the published files match their recorded revision."""
     record = json.loads((sidecar.folder / ".s3-sync/published.json").read_text())
     shown = sorted(sidecar.shown.items())
     digests = ((path, hashlib.sha256(body).hexdigest(), False) for path, body in shown)

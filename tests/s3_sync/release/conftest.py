@@ -1,4 +1,4 @@
-"""The fixtures of these tests."""
+"""Fixtures of the tests of releases."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Examples of releases, and how to spoil them."""
+"""Example releases, and ways to corrupt them."""
 
 import json
 import zlib
@@ -25,7 +25,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 
 
 def manifest_facts() -> Facts:
-    """The first line of a manifest."""
+    """Return the first line of a manifest, parsed."""
     facts: Facts = json.loads(RELEASE.manifest_bytes.partition(b"\n")[0])
     return facts
 
@@ -40,10 +40,10 @@ def chunk(text: bytes) -> bytes:
 
 def manifest_of(rows: Rows, *, ends: Sequence[int] | None = None, **facts: object) -> bytes:
     """
-    A manifest of any rows, of which nothing contradicts the rest.
+    Return a manifest of any rows that is consistent in itself.
 
     Args:
-        ends: Where its chunks end, instead of where they should.
+        ends: The ends of its chunks, instead of the correct ones.
     """
     blobs: list[bytes] = []
     entries: list[tuple[str, int, int]] = []
@@ -62,7 +62,7 @@ def manifest_of(rows: Rows, *, ends: Sequence[int] | None = None, **facts: objec
 
 
 def lines_and_chunks() -> tuple[Facts, Facts, bytes]:
-    """The parts of a manifest."""
+    """Return the two lines of a manifest, parsed, and its chunks."""
     data, at = RELEASE.manifest_bytes, parse_head(RELEASE.manifest_bytes)[1]
     first, second = data[:at].splitlines()
     return json.loads(first), json.loads(second), data[at:]

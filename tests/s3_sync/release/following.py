@@ -1,4 +1,4 @@
-"""What the tests of the source `release` follow, and how."""
+"""Releases, settings and helpers for tests of the source `release`."""
 
 import os
 from dataclasses import replace
@@ -10,7 +10,7 @@ from tests.support.loopback import Exchange
 from tests.support.shelf import RELEASE
 
 FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
-# Their manifest is read by ranges.
+# Enough files for a manifest that is read in ranges.
 MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(700)}
 PINNED = {"KEY_PATH": "dags", **RELEASE}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
@@ -31,7 +31,7 @@ def times(process: Process) -> dict[str, int]:
 
 
 def whole(exchange: Exchange) -> None:
-    """A server that knows no ranges."""
+    """Answer like a server that ignores the Range header."""
     headers = {name: text for name, text in exchange.request.headers.items() if name != "range"}
     exchange.request = replace(exchange.request, headers=headers)
     exchange.send(exchange.good())

@@ -1,7 +1,7 @@
 """
-Reads releases as docs/reference/release-format.md says, and as nothing else does.
+A second reader of releases, written from docs/reference/release-format.md alone.
 
-It imports nothing of s3-sync, so the two agree only where the page says what both do.
+It imports nothing from s3-sync, so both readers agree only if the page is correct and complete.
 """
 
 import base64
@@ -27,32 +27,24 @@ _KIB, _MIB = 1 << 10, 1 << 20
 
 
 class Refused(Exception):
-    """
-    Something about a release is not as the page says.
-    """
+    """The release does not conform to the page."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """
-    Where a pointer holds: a bucket, and a prefix with its slash.
-    """
+    """The place where a pointer is valid: a bucket, and a prefix with its slash."""
 
     bucket: str
     prefix: str
 
     def signed(self, pointer: bytes) -> bytes:
-        """
-        What a pointer's signature covers.
-        """
+        """Return the bytes that the signature of a pointer covers."""
         return _joined("s3-sync pointer", self.bucket, self.prefix, pointer)
 
 
 @dataclass(frozen=True)
 class Release:
-    """
-    What a reader knows of a release; of a pinned one there is neither sequence nor history.
-    """
+    """A release as a reader sees it; a pinned one has neither sequence nor history."""
 
     tree: Tree
     revision: str
@@ -63,9 +55,7 @@ class Release:
 
 @dataclass
 class Reader:
-    """
-    Takes what one of its `keys`, 32 bytes each, has signed; without keys it skips signatures.
-    """
+    """Accepts releases signed with one of its `keys`, 32 bytes each; without keys, any release."""
 
     place: Place
     keys: Sequence[bytes] = ()
@@ -74,10 +64,10 @@ class Reader:
 
     def current(self, objects: Mapping[str, bytes]) -> Release:
         """
-        The release that the pointer names.
+        Return the release that the pointer names.
 
         Raises:
-            Refused: It is not shown.
+            Refused: A reader must not use it.
         """
         text = _object(objects, "current.json", 64 * _KIB)
         body, signature = _without_signature(text, text.rfind(b"\n", 0, -1) + 1)
@@ -99,10 +89,10 @@ class Reader:
 
     def pinned(self, objects: Mapping[str, bytes], revision: str) -> Release:
         """
-        The release of this id, whatever is current.
+        Return the release with this id, current or not.
 
         Raises:
-            Refused: It is not shown.
+            Refused: A reader must not use it.
         """
         return self._release(objects, revision)[0]
 
@@ -159,9 +149,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class _Head:
-    """
-    What a manifest has before its chunks, and what that says of them.
-    """
+    """The lines of a manifest before its chunks, and the chunks that they list."""
 
     lines: bytes
     signature: bytes | None

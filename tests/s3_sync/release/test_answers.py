@@ -1,4 +1,4 @@
-"""What a server, a proxy or a network makes of each of a release's three objects."""
+"""Faults of server, proxy and network, for each of the three objects of a release."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -57,7 +57,7 @@ ONCE: Mapping[str, Fault] = {
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[FakeS3]:
-    """One server for all of them, as one sidecar goes through all of it; no retry waits."""
+    """One server for all tests, because one sidecar runs through them; retries do not wait."""
     with FakeS3() as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(random, "uniform", lambda least, most: least)
         for name, value in server.environment().items():
@@ -80,7 +80,7 @@ def process(s3: FakeS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
 
 @pytest.fixture
 def behind(s3: FakeS3, shelf: Shelf, process: Process) -> Process:
-    """A process that has the release before the current one."""
+    """A process that has published the release before the current one."""
     s3.heal()
     shelf.publish(OLD)
     process.cycle()
@@ -91,7 +91,7 @@ def behind(s3: FakeS3, shelf: Shelf, process: Process) -> Process:
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", SPOILT)
-def test_the_last_good_release_stays_and_the_next_good_answer_is_taken(
+def test_keeps_the_last_good_release_until_the_next_good_response(
     s3: FakeS3, behind: Process, name: str, part: str
 ) -> None:
     reason, fault = SPOILT[name]
@@ -108,7 +108,7 @@ def test_the_last_good_release_stays_and_the_next_good_answer_is_taken(
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", ONCE)
-def test_a_single_odd_answer_is_no_failure(
+def test_a_single_unusual_response_does_not_fail_the_cycle(
     s3: FakeS3, behind: Process, name: str, part: str
 ) -> None:
     s3.inject(ONCE[name], PARTS[part], times=1)
@@ -118,20 +118,20 @@ def test_a_single_odd_answer_is_no_failure(
 
 
 def shifted(exchange: Exchange) -> None:
-    """Send another range than the one that was asked for, and say so."""
+    """Answer with the Content-Range of another range than the requested one."""
     answer = exchange.good()
     other = {"Content-Range": f"bytes 1-{len(answer.body)}/9999999"}
     exchange.send(replace(answer, headers={**answer.headers, **other}))
 
 
-def test_a_part_of_a_bundle_that_nobody_asked_for_is_not_taken(s3: FakeS3, behind: Process) -> None:
+def test_refuses_a_range_of_the_bundle_that_was_not_requested(s3: FakeS3, behind: Process) -> None:
     s3.inject(shifted, PARTS["bundle"])
 
     assert "bundle_corrupt" == behind.fail().reason
     assert OLD == behind.shown
 
 
-def test_a_server_without_ranges_is_understood(s3: FakeS3, behind: Process) -> None:
+def test_reads_the_bundle_from_a_server_without_ranges(s3: FakeS3, behind: Process) -> None:
     s3.inject(whole, PARTS["bundle"])
     behind.cycle()
 

@@ -1,6 +1,4 @@
-"""
-Answers of S3, or of whoever stands between, that are not what was asked for.
-"""
+"""Responses, of S3 or of a proxy, that do not match the request."""
 
 import gzip
 from collections.abc import Iterator
@@ -23,23 +21,23 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def other(body: bytes) -> bytes:
-    """Other bytes, as many."""
+    """Return different bytes of the same length."""
     return bytes(byte ^ 1 for byte in body)
 
 
 def with_header(name: str, value: str) -> Fault:
-    """The right bytes, of which something else is said."""
+    """Send the correct bytes with another value of a header."""
     return altered(lambda answer: replace(answer, headers={**answer.headers, name: value}))
 
 
 def as_a_whole(answer: Answer) -> Answer:
-    """A part, with the status and headers of a whole."""
+    """Give a partial response the status and headers of a complete one."""
     headers = {name: text for name, text in answer.headers.items() if name != "Content-Range"}
     return replace(answer, status=200, headers=headers)
 
 
 def zipped(answer: Answer) -> Answer:
-    """A body that is compressed, though nobody wanted that."""
+    """Compress the body, although the request did not ask for it."""
     headers = {**answer.headers, "Content-Encoding": "gzip"}
     return replace(answer, headers=headers, body=gzip.compress(answer.body))
 
@@ -52,7 +50,7 @@ UNSIGNED = ("release_untrusted", "release_invalid")
 INVALID = ("release_invalid", "release_invalid")
 CORRUPT = ("bundle_corrupt", "bundle_corrupt")
 REFUSED = ("redirect_refused", "redirect_refused")
-# By the reasons of whoever has keys and of whoever has none.
+# The reasons with and without keys, the fault, and the requests that it applies to.
 ANSWERS: dict[str, tuple[tuple[str, str], Fault, Match]] = {
     "a pointer that is compressed": (UNSIGNED, altered(zipped), is_pointer),
     "a pointer that is cut off": (UNSIGNED, replace_body(lambda body: body[:-9]), is_pointer),
@@ -66,7 +64,7 @@ ANSWERS: dict[str, tuple[tuple[str, str], Fault, Match]] = {
     "a part as a whole": (CORRUPT, altered(as_a_whole), is_bundle),
     "a part that ends too early": (CORRUPT, replace_body(lambda body: body[:-9]), is_bundle),
 }
-# Where the manifest is so long that only its head and its new chunks are asked for.
+# For a manifest so long that only its head and its new chunks are requested.
 PARTS: dict[str, tuple[tuple[str, str], Fault, Match]] = {
     "other bytes of a manifest": (UNSIGNED, replace_body(other), is_manifest),
     "other chunks": (
@@ -79,7 +77,7 @@ PARTS: dict[str, tuple[tuple[str, str], Fault, Match]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_that_nobody_asked_for_is_refused(stage: Stage, name: str) -> None:
+def test_refuses_a_response_that_does_not_match_the_request(stage: Stage, name: str) -> None:
     reasons, fault, match = ANSWERS[name]
     stage.put(stage.scene().objects())
     stage.s3.inject(fault, match)
@@ -88,7 +86,7 @@ def test_an_answer_that_nobody_asked_for_is_refused(stage: Stage, name: str) -> 
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_of_a_manifest_that_nobody_asked_for_is_refused(stage: Stage, name: str) -> None:
+def test_refuses_a_forged_part_of_a_manifest(stage: Stage, name: str) -> None:
     reasons, fault, match = PARTS[name]
     stage.put(stage.scene(more=400).objects())
     stage.s3.forget()
@@ -97,8 +95,8 @@ def test_a_part_of_a_manifest_that_nobody_asked_for_is_refused(stage: Stage, nam
     stage.assert_both_refuse(*reasons)
 
 
-def test_objects_that_are_replaced_between_two_requests_are_refused(stage: Stage) -> None:
-    """Once the manifest was read, the bundle is another of the same length."""
+def test_refuses_a_bundle_that_is_replaced_after_the_manifest_was_read(stage: Stage) -> None:
+    """The other bundle has the same length."""
     scene = stage.scene()
     stage.put(scene.objects())
     spoil = scene.objects(bundle=other(scene.next.bundle_bytes))

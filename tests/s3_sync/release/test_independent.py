@@ -1,4 +1,4 @@
-"""What s3-sync publishes: its sidecar shows it, and whoever knows the page can read it."""
+"""Published releases, as the sidecar and a second implementation of the format read them."""
 
 import random
 import stat
@@ -18,7 +18,7 @@ from tests.support.shelf import RELEASE
 from tests.support.signing import Key, write_keys
 
 PLACE = Place("dags-bucket", PREFIX)
-# So many that the list of chunks has several.
+# Enough files for a manifest of several chunks.
 FILES = 200
 NAMES = (
     "é", "e\u0301", "ß", "SS", "ﬁ", "😀", "\U0010ffff", "\ufffd", "\u2028", "\u202e", "\ufeff",
@@ -32,7 +32,7 @@ seeds = pytest.mark.parametrize("seed", range(2))
 
 
 def tree_of(chance: random.Random, files: int) -> Tree:
-    """Files of all sizes that deflate well, not at all, or too well, below names of all kinds."""
+    """Return files that deflate well, not at all, or too well, with names of all kinds."""
     tree = {}
     for number in range(files):
         folders = chance.choices(NAMES, k=chance.choice((0, 1, 1, 2, 5)))
@@ -44,7 +44,7 @@ def tree_of(chance: random.Random, files: int) -> Tree:
 
 
 def altered(tree: Tree, chance: random.Random) -> Tree:
-    """The next release: of a few files there is more, less, another mode or another content."""
+    """Return the next release: one file is removed, one added, one has another mode."""
     few = {path: tree[path] for path in chance.sample(sorted(tree), 5)}
     gone, new, turned, *_ = few
     rest = {path: file for path, file in tree.items() if path != gone}
@@ -67,7 +67,7 @@ def relative(bucket: Bucket) -> Mapping[str, bytes]:
 
 @signed
 @seeds
-def test_what_is_published_can_be_read_by_whoever_knows_the_page(
+def test_an_independent_reader_and_the_sidecar_read_the_same_release(
     bucket: Bucket, tmp_path: Path, key: Key | None, seed: int
 ) -> None:
     chance = random.Random(seed)

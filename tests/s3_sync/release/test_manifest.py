@@ -57,12 +57,12 @@ def known_of(manifest: Manifest) -> dict[Entry, Chunk]:
     return {chunk.entry: chunk for chunk in manifest.chunks}
 
 
-def test_a_manifest_is_read_as_it_was_written() -> None:
+def test_a_manifest_round_trips() -> None:
     assert parse_manifest(RELEASE.manifest_bytes) == RELEASE.manifest
 
 
 @given(st.dictionaries(names, st.binary(max_size=50), min_size=1, max_size=5), st.data())
-def test_any_release_of_files_survives_the_way_to_bytes_and_back(
+def test_any_release_round_trips_unless_its_paths_clash(
     files: dict[str, bytes], data: st.DataObject
 ) -> None:
     files = {path: body for path, body in files.items() if refusal_of(path, 0) is None}
@@ -81,10 +81,10 @@ def test_any_release_of_files_survives_the_way_to_bytes_and_back(
     assert parse_pointer(release.pointer_bytes) == release.pointer
 
 
-# --- the name of a content
+# --- revisions
 
 
-def test_a_revision_is_content_paths_and_executable_bits_alone() -> None:
+def test_a_revision_depends_on_content_paths_and_executable_bits() -> None:
     one, two = ("a", "0" * 64, False), ("b", "1" * 64, False)
     others = [("c", "1" * 64, False), ("b", "2" * 64, False), ("b", "1" * 64, True)]
 
@@ -94,7 +94,7 @@ def test_a_revision_is_content_paths_and_executable_bits_alone() -> None:
     assert 4 == len({revision, *(revision_of([one, other]) for other in others)})
 
 
-def test_a_revision_is_what_the_reference_says() -> None:
+def test_a_revision_is_computed_as_the_reference_documents() -> None:
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
     # printf '%s\n' $(printf '%s x a.py\0%s - b.py\0' $digest $digest | sha256sum | cut -c1-64) |
@@ -114,7 +114,7 @@ def test_a_chunk_ends_where_the_crc_of_a_path_is_divisible_by_64() -> None:
     assert 5 < len(ends) < 50
 
 
-# --- what a reader that knows the release before has to read
+# --- reading only the chunks that the previous release does not have
 
 
 def read_news(before: Release, after: Release) -> tuple[Manifest, int]:
@@ -136,7 +136,9 @@ def read_news(before: Release, after: Release) -> tuple[Manifest, int]:
     ],
     ids=["changed", "added", "removed", "first"],
 )
-def test_one_file_costs_little_of_the_manifest(change: Callable[[dict[str, bytes]], None]) -> None:
+def test_one_change_reads_little_of_the_manifest(
+    change: Callable[[dict[str, bytes]], None],
+) -> None:
     files = dict(MANY)
     change(files)
     before, after = make_release(MANY), make_release(files)
@@ -147,7 +149,7 @@ def test_one_file_costs_little_of_the_manifest(change: Callable[[dict[str, bytes
     assert read_bytes < len(after.manifest_bytes) / 2
 
 
-def test_a_release_that_has_only_lost_chunks_needs_none() -> None:
+def test_reads_no_chunks_if_chunks_were_only_removed() -> None:
     ends = chunk_ends(sorted(MANY))
     files = {path: MANY[path] for path in sorted(MANY)[: ends[3]]}
     before, after = make_release(MANY), make_release(files)
@@ -160,7 +162,7 @@ FEW = dict(sorted(MANY.items())[:250])
 
 @settings(max_examples=20)
 @given(st.lists(st.sets(st.sampled_from(sorted(FEW)), max_size=3), max_size=3))
-def test_each_step_reads_what_a_whole_manifest_says(steps: list[set[str]]) -> None:
+def test_reading_only_new_chunks_gives_the_whole_manifest(steps: list[set[str]]) -> None:
     before = make_release(FEW)
     known = before.manifest
     files = dict(FEW)
@@ -171,7 +173,7 @@ def test_each_step_reads_what_a_whole_manifest_says(steps: list[set[str]]) -> No
         assert parse_manifest(after.manifest_bytes) == known
 
 
-def test_a_clash_between_what_is_known_and_what_is_new_is_found() -> None:
+def test_detects_path_clashes_between_known_and_new_chunks() -> None:
     before = make_release({f"x{n}/a.py": b"" for n in range(300)})
     for path, is_folder in (("x7", True), ("x7/a.py/b", False)):
         after = make_release({**{f"x{n}/a.py": b"" for n in range(300)}, path: b""})
@@ -180,7 +182,7 @@ def test_a_clash_between_what_is_known_and_what_is_new_is_found() -> None:
         assert is_folder == (path == "x7")
 
 
-def test_files_are_located_in_the_whole_bundle() -> None:
+def test_locates_every_file_in_the_bundle() -> None:
     release = make_release(MANY)
 
     for file in release.manifest.locate(release.manifest.files.values()):
@@ -188,7 +190,7 @@ def test_files_are_located_in_the_whole_bundle() -> None:
         assert MANY[file.path] == data
 
 
-# --- tables
+# --- facts
 
 GOOD_AIRFLOW = {
     "version": "3.3.2",
@@ -198,7 +200,7 @@ GOOD_AIRFLOW = {
 }
 
 
-def test_the_first_line_is_enough_for_a_table() -> None:
+def test_the_longest_facts_fit_within_the_limit_of_the_first_line() -> None:
     long = Origin(*["😀" * TEXT_LIMIT_CHARACTERS] * 6)
     ids = tuple(f"dag_{n:019}" for n in range(DAG_IDS_LIMIT_BYTES // 28))
     checked = Checked("3.3.2" * TEXT_LIMIT_CHARACTERS, AT, len(ids), ids)
@@ -211,7 +213,7 @@ def test_the_first_line_is_enough_for_a_table() -> None:
     assert 1_000 == found.files
 
 
-def test_too_many_ids_of_dags_are_left_out_and_their_number_stays() -> None:
+def test_omits_too_many_dag_ids_and_keeps_their_number() -> None:
     ids = tuple(f"dag_{n}" for n in range(DAG_IDS_LIMIT_BYTES // 5))
     head = replace(make_release(MANY).manifest.head, checked=Checked("3.3.2", AT, len(ids), ids))
 
@@ -227,7 +229,7 @@ def test_too_many_ids_of_dags_are_left_out_and_their_number_stays() -> None:
         {**GOOD_AIRFLOW, "checked_at": "soon"}, {**GOOD_AIRFLOW, "files_lacking": None},
     ],
 )  # fmt: skip
-def test_what_is_odd_of_airflow_is_left_out(odd: object) -> None:
+def test_ignores_invalid_facts_of_the_airflow_check(odd: object) -> None:
     facts, chunks, blobs = lines_and_chunks()
     facts["airflow"] = odd
 
@@ -235,7 +237,7 @@ def test_what_is_odd_of_airflow_is_left_out(odd: object) -> None:
 
 
 @pytest.mark.parametrize("ids", ["a", [1], {"a": 1}, None])
-def test_odd_ids_of_dags_are_left_out(ids: object) -> None:
+def test_ignores_invalid_dag_ids(ids: object) -> None:
     facts, chunks, blobs = lines_and_chunks()
     facts["airflow"] = {**GOOD_AIRFLOW, "dag_ids": ids}
 
@@ -245,12 +247,12 @@ def test_odd_ids_of_dags_are_left_out(ids: object) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[\n", b'{"format": 2}\n', b"\xff\n", b" " * 50_000])
-def test_an_invalid_head_is_refused(data: bytes) -> None:
+def test_refuses_an_invalid_first_line(data: bytes) -> None:
     with pytest.raises(Invalid):
         parse_facts(data)
 
 
-# --- what is refused
+# --- refusals
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_an_invalid_head_is_refused(data: bytes) -> None:
     ],
     ids=["one line", "half a line", "too long"],
 )
-def test_what_is_no_manifest_is_named(data: bytes, problem: str) -> None:
+def test_refuses_an_incomplete_or_oversized_manifest(data: bytes, problem: str) -> None:
     with pytest.raises(Invalid, match=problem):
         parse_manifest(data)
 
@@ -286,7 +288,7 @@ BAD_DIGESTS = (None, "", "0" * 63, "A" * 64, "\u0660" * 64, "../../other/bundle"
         with_("totals", {"files": 1, "size_bytes": -1}),
     ],
 )
-def test_facts_that_are_wrong_are_refused(spoil: Callable[[Facts], object]) -> None:
+def test_refuses_invalid_facts(spoil: Callable[[Facts], object]) -> None:
     facts, chunks, blobs = lines_and_chunks()
     spoil(facts)
 
@@ -305,7 +307,7 @@ E0 = lines_and_chunks()[1]["chunks"][0]
         [E0, E0], [["0" * 64, *E0[1:]]],
     ],
 )  # fmt: skip
-def test_a_wrong_list_of_chunks_is_refused(listed: object) -> None:
+def test_refuses_an_invalid_list_of_chunks(listed: object) -> None:
     facts, _, blobs = lines_and_chunks()
     for second in ({"chunks": listed}, listed):
         with pytest.raises(Invalid):
@@ -313,7 +315,7 @@ def test_a_wrong_list_of_chunks_is_refused(listed: object) -> None:
 
 
 @pytest.mark.parametrize("stored_bytes", [0, -1, MANIFEST_LIMIT_BYTES + 1])
-def test_a_chunk_that_would_not_fit_is_not_asked_for(stored_bytes: int) -> None:
+def test_refuses_an_impossible_chunk_size(stored_bytes: int) -> None:
     facts, _, blobs = lines_and_chunks()
 
     with pytest.raises(Invalid, match="the size of a chunk"):
@@ -329,7 +331,7 @@ def test_a_chunk_that_would_not_fit_is_not_asked_for(stored_bytes: int) -> None:
         (lambda blobs: blobs[:-1] + bytes([blobs[-1] ^ 1]), "inflated"),
     ],
 )
-def test_chunks_that_cannot_be_cut_are_refused(
+def test_refuses_truncated_or_corrupt_chunks(
     change: Callable[[bytes], bytes], problem: str
 ) -> None:
     facts, chunks, blobs = lines_and_chunks()
@@ -351,7 +353,7 @@ def test_chunks_that_cannot_be_cut_are_refused(
     ],
     ids=["object", "empty", "no rows", "bytes", "NaN", "UTF-16", "bomb"],
 )
-def test_a_wrong_chunk_is_refused(text: bytes, problem: str) -> None:
+def test_refuses_a_chunk_with_invalid_content(text: bytes, problem: str) -> None:
     facts, _, _ = lines_and_chunks()
     blob = chunk(text)
     listed = [[E0[0], len(blob), E0[2]]]
@@ -375,7 +377,7 @@ ONE = File("b", 5, 10, "0" * 64, "0644", 31)
         ({"bundled_bytes": 37}, [ONE], "takes 36 bytes of the bundle"),
     ],
 )
-def test_a_chunk_that_is_not_as_the_list_says_is_refused(
+def test_refuses_a_chunk_that_contradicts_the_list(
     said: dict[str, Any], files: list[File], problem: str
 ) -> None:
     honest, _ = make_chunk([ONE])
@@ -386,22 +388,20 @@ def test_a_chunk_that_is_not_as_the_list_says_is_refused(
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0"])
-def test_a_chunk_that_does_not_end_where_it_should_is_refused(
-    change: Callable[[bytes], bytes],
-) -> None:
+def test_refuses_a_chunk_with_missing_or_extra_bytes(change: Callable[[bytes], bytes]) -> None:
     with pytest.raises(Invalid, match="does not end where it should"):
         inflate(change(make_chunk([ONE])[1]), 1_000)
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 1, 99])
-def test_a_chunk_is_inflated_as_far_as_there_is_room(limit_bytes: int) -> None:
+def test_inflates_a_chunk_only_up_to_the_limit(limit_bytes: int) -> None:
     data = zlib.compress(bytes(100))
 
     assert "too long" in str(raised(Invalid, inflate, data, limit_bytes))
     assert bytes(100) == inflate(data, 100)
 
 
-def test_a_chunk_that_would_fill_the_memory_is_refused_before_it_is_parsed() -> None:
+def test_refuses_a_huge_chunk_without_filling_the_memory() -> None:
     facts, _, _ = lines_and_chunks()
     facts["revision"] = revision_of_chunks([E0[0]])
     blob = zlib.compress(bytes(256 << 20), 1)
@@ -418,7 +418,7 @@ def test_a_chunk_that_would_fill_the_memory_is_refused_before_it_is_parsed() -> 
 ROWS: list[list[Any]] = [[f"f{n:03}", 0, 0, "0" * 64, "0644"] for n in range(200)]
 
 
-def test_chunks_that_end_elsewhere_are_refused() -> None:
+def test_refuses_chunks_that_end_at_other_names() -> None:
     """Otherwise one content could have many revisions."""
     good = chunk_ends([row[0] for row in ROWS])
     assert 200 == len(parse_manifest(manifest_of(ROWS)).files)
@@ -427,7 +427,7 @@ def test_chunks_that_end_elsewhere_are_refused() -> None:
             parse_manifest(manifest_of(ROWS, ends=ends))
 
 
-def test_a_name_that_is_twice_in_an_object_is_refused() -> None:
+def test_refuses_a_duplicate_name_in_a_json_object() -> None:
     first, rest = RELEASE.manifest_bytes.split(b"\n", 1)
     twice = first[:-1] + b', "format": 2}'
 
@@ -435,14 +435,14 @@ def test_a_name_that_is_twice_in_an_object_is_refused() -> None:
         parse_manifest(twice + b"\n" + rest)
 
 
-def test_fields_that_a_reader_does_not_know_are_ignored() -> None:
+def test_ignores_unknown_fields() -> None:
     facts, chunks, blobs = lines_and_chunks()
     data = line(facts | {"new": [1]}) + line(chunks | {"new": {}}) + blobs
 
     assert RELEASE.manifest == parse_manifest(data)
 
 
-def test_every_file_is_in_order_across_chunks() -> None:
+def test_files_are_sorted_across_chunks() -> None:
     manifest = make_release(MANY).manifest
 
     assert list(manifest.files) == sorted(MANY)

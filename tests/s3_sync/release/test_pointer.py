@@ -1,4 +1,4 @@
-"""The pointer of a release, from and to bytes."""
+"""Parsing and serializing the pointer of a release."""
 
 import json
 from collections.abc import Callable
@@ -30,11 +30,11 @@ def pointer_facts() -> Facts:
     return facts
 
 
-def test_a_pointer_is_read_as_it_was_written() -> None:
+def test_a_pointer_round_trips() -> None:
     assert parse_pointer(RELEASE.pointer_bytes) == RELEASE.pointer
 
 
-def test_texts_are_cut_and_history_is_short() -> None:
+def test_shortens_long_texts_and_the_history() -> None:
     origin = Origin(*["😀" * 2_000] * 6)
     turns = tuple(Turn(ABSENT, n, AT) for n in range(50, 0, -1))
     turn = RELEASE.pointer.turn._replace(sequence=51)
@@ -48,7 +48,7 @@ def test_texts_are_cut_and_history_is_short() -> None:
     assert "😀" * TEXT_LIMIT_CHARACTERS == found.origin.message == found.origin.by
 
 
-def test_what_is_odd_for_people_only_is_left_out() -> None:
+def test_ignores_invalid_values_that_are_only_informative() -> None:
     facts = pointer_facts() | {"git": "none", "ci_url": 3, "published_by": None, "new": {"a": 1}}
 
     assert Origin() == parse_pointer(json.dumps(facts).encode()).origin
@@ -76,7 +76,7 @@ def test_what_is_odd_for_people_only_is_left_out() -> None:
         *(with_("history", [TURN | bad]) for bad in ({"since": ""}, {"revision": ABSENT[1:]})),
     ],
 )
-def test_what_is_no_pointer_is_refused(spoil: Callable[[Facts], object]) -> None:
+def test_refuses_an_invalid_pointer(spoil: Callable[[Facts], object]) -> None:
     facts = pointer_facts()
     spoil(facts)
 
@@ -92,14 +92,14 @@ def test_what_is_no_pointer_is_refused(spoil: Callable[[Facts], object]) -> None
     ids=["empty", "null", "list", "half", "bytes", "deep", "long number", "too long", "UTF-16",
          "twice", "mark"],
 )  # fmt: skip
-def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+def test_refuses_data_that_is_not_a_json_object(data: bytes) -> None:
     for parse in (parse_pointer, parse_manifest):
         with pytest.raises(Invalid):
             parse(data)
 
 
 def pointer_of(*turns: tuple[int, str, int]) -> Pointer:
-    """A pointer with turns of sequence, release and what it restores, newest first."""
+    """Return a pointer with turns of sequence, release and restored sequence, newest first."""
     first, *others = (Turn(name, n, AT, restores) for n, name, restores in turns)
     return RELEASE.pointer._replace(turn=first, history=tuple(others))
 
@@ -117,7 +117,7 @@ def pointer_of(*turns: tuple[int, str, int]) -> Pointer:
         ([(9, "X", 0), (8, "C", 0)], "C"),
     ],
 )
-def test_a_roll_back_never_leads_to_what_was_just_left(
+def test_a_rollback_never_leads_to_the_release_that_was_just_left(
     turns: list[tuple[int, str, int]], previous: str | None
 ) -> None:
     found = pointer_of(*turns).previous

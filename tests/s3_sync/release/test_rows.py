@@ -1,4 +1,4 @@
-"""The rows of a manifest: paths that must not be written are refused."""
+"""Reading the rows of a manifest, and refusing unsafe or inconsistent ones."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,7 +30,7 @@ def read(*rows: File, target_bytes: int = 0) -> tuple[File, ...]:
     return read_rows([list(row[:5]) for row in rows], target_bytes)[0]
 
 
-def test_the_row_of_these_tests_is_fine() -> None:
+def test_accepts_a_valid_row() -> None:
     assert (ROW,) == read(ROW)
     assert {"b": ROW} == parse_manifest(manifest_of([list(ROW[:5])])).files
 
@@ -49,7 +49,7 @@ UNSAFE = [
     "\0",
 ]
 LONG = ["x" * 256, "/".join(["x" * 200] * 25), "ü" * 128]
-# Ends a chunk, so that what follows is in another one.
+# Ends a chunk, so that the next path is in another one.
 LAST = next(path for path in (f"m{number}" for number in count()) if ends_chunk(path))
 CLASHES = [["a", "a/b"], ["a", "a-b", "a/b"], ["a", "a/b/c/d/e"], ["x/a", "x/a/b/c"]]
 NO_SHA256 = ["0" * 63, "0" * 63 + "G", "0" * 63 + "A", " " + "0" * 63, "é" * 64]
@@ -72,7 +72,7 @@ NO_SHA256 = ["0" * 63, "0" * 63 + "G", "0" * 63 + "A", " " + "0" * 63, "é" * 64
         *(({"mode": mode}, "mode") for mode in ("0777", "4755")),
     ],
 )
-def test_a_row_that_must_not_be_written_is_refused(changes: dict[str, Any], problem: str) -> None:
+def test_refuses_an_unsafe_or_inconsistent_row(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(Invalid, match=problem):
         read(ROW._replace(**changes))
 
@@ -84,7 +84,9 @@ def test_a_row_that_must_not_be_written_is_refused(changes: dict[str, Any], prob
         ("path", "\ud800", "unsafe_path"),
     ],
 )
-def test_a_row_without_a_text_is_refused(name: str, value: object, problem: str) -> None:
+def test_refuses_a_row_whose_text_is_not_a_valid_string(
+    name: str, value: object, problem: str
+) -> None:
     row: list[Any] = list(ROW[:5])
     row[File._fields.index(name)] = value
 
@@ -93,7 +95,7 @@ def test_a_row_without_a_text_is_refused(name: str, value: object, problem: str)
 
 
 @pytest.mark.parametrize("row", [[], ["b"], list(ROW), {"path": "b"}, "b"])
-def test_what_is_no_row_is_refused(row: object) -> None:
+def test_refuses_data_that_is_not_a_row(row: object) -> None:
     with pytest.raises(Invalid, match="not rows"):
         read_rows([list(ROW[:5]), row], 0)
 
@@ -105,15 +107,15 @@ def test_what_is_no_row_is_refused(row: object) -> None:
         *((paths, "both a file and a folder") for paths in CLASHES),
     ],
 )
-def test_paths_that_do_not_go_together_are_refused(paths: Sequence[str], problem: str) -> None:
-    """Even in different chunks, as happens to x/a and x/a/b one time in 64."""
+def test_refuses_unsorted_duplicate_or_clashing_paths(paths: Sequence[str], problem: str) -> None:
+    """Even if they are in different chunks, as x/a and x/a/b are in one case of 64."""
     rows = [list(ROW._replace(path=path)[:5]) for path in paths]
 
     with pytest.raises(Invalid, match=problem):
         parse_manifest(manifest_of(rows))
 
 
-def test_too_many_bytes_in_all_are_refused() -> None:
+def test_refuses_a_release_whose_total_size_is_too_large() -> None:
     size = FILE_LIMIT_BYTES
     rows = [[f"{n:02d}", size, size, "0" * 64, "0644"] for n in range(TOTAL_LIMIT_BYTES // size)]
     assert len(rows) == len(parse_manifest(manifest_of(rows)).files)
@@ -122,7 +124,7 @@ def test_too_many_bytes_in_all_are_refused() -> None:
         parse_manifest(manifest_of([*rows, ["99", 1, 1, "0" * 64, "0644"]]))
 
 
-def test_too_many_files_are_refused(request: pytest.FixtureRequest) -> None:
+def test_refuses_too_many_files(request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
         pytest.skip("takes 5 s: runs with make test-full")
     rows = [[f"{n:06d}", 0, 0, "0" * 64, "0644"] for n in range(FILES_LIMIT + 1)]
@@ -132,7 +134,7 @@ def test_too_many_files_are_refused(request: pytest.FixtureRequest) -> None:
         parse_manifest(manifest_of(rows))
 
 
-def test_a_path_that_is_too_long_for_this_target_only_is_refused_there() -> None:
+def test_refuses_a_path_that_is_too_long_for_the_target() -> None:
     row = ROW._replace(path="/".join(["x" * 200] * 19))
 
     read(row, target_bytes=100)
@@ -141,7 +143,7 @@ def test_a_path_that_is_too_long_for_this_target_only_is_refused_there() -> None
 
 
 @given(st.lists(st.one_of(names, st.sampled_from([".", "..", "", ".s3-sync"])), max_size=4))
-def test_a_path_is_refused_exactly_where_a_key_would_be(parts: list[str]) -> None:
+def test_refuses_exactly_the_paths_that_are_refused_as_keys(parts: list[str]) -> None:
     path = "/".join(parts)
 
     with pytest.raises(Invalid) if refusal_of(path, 0) else nullcontext():

@@ -59,8 +59,8 @@ def pointer_of(shelf: Shelf) -> bytes:
 # --- the format, as a second implementation reads it
 
 
-def test_signatures_are_as_the_reference_says(s3: FakeS3, shelf: Shelf) -> None:
-    """docs/reference/release-format.md, by hand."""
+def test_signatures_match_the_reference(s3: FakeS3, shelf: Shelf) -> None:
+    """Verified by hand, as docs/reference/release-format.md describes."""
     release = shelf.publish(FILES)
     public = KEY.signer.keys.by_id[KEY.key_id]
 
@@ -78,10 +78,10 @@ def test_signatures_are_as_the_reference_says(s3: FakeS3, shelf: Shelf) -> None:
     assert digest == json.loads(body)["manifest"]["sha256"]
 
 
-# --- what costs how much
+# --- requests and bytes
 
 
-def test_a_signed_release_costs_no_request_more(
+def test_a_signed_release_needs_no_additional_request(
     s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     shelf.publish(MANY)
@@ -99,7 +99,7 @@ def test_a_signed_release_costs_no_request_more(
     assert 1 == len(s3.seen())
 
 
-def test_of_a_long_manifest_what_is_read_of_it_is_verified(
+def test_verifies_the_head_of_a_manifest_that_is_read_in_ranges(
     s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     shelf.publish(MANY)
@@ -115,7 +115,7 @@ def test_of_a_long_manifest_what_is_read_of_it_is_verified(
     assert "changed" == process.cycle().result
 
 
-def test_a_manifest_is_read_as_far_as_its_signed_pointer_says(
+def test_reads_a_manifest_only_up_to_the_size_in_its_signed_pointer(
     s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     """A writer to the bucket cannot make pods read objects that do not fit into memory."""
@@ -131,10 +131,10 @@ def test_a_manifest_is_read_as_far_as_its_signed_pointer_says(
     assert "changed" == process.cycle().result
 
 
-# --- who has to be trusted
+# --- trusted keys
 
 
-def test_the_error_names_the_object_and_who_signed_it(
+def test_the_error_shows_the_object_and_the_key_that_signed_it(
     shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     shelf.signer = OTHER.signer
@@ -152,10 +152,10 @@ def test_the_error_names_the_object_and_who_signed_it(
     assert not process.is_ready
 
 
-def test_a_release_may_be_signed_by_one_key_and_made_current_by_another(
+def test_accepts_manifest_and_pointer_signed_with_different_keys(
     shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
 ) -> None:
-    """As a promotion does."""
+    """A promotion creates such a release."""
     write_keys(keys, KEY, OTHER)
     shelf.publish(FILES, signer=OTHER.signer)
 
@@ -164,7 +164,7 @@ def test_a_release_may_be_signed_by_one_key_and_made_current_by_another(
     assert isinstance(release, dict) and OTHER.key_id == release["signed_by"]
 
 
-def test_the_status_tells_a_signature_that_nobody_verified(shelf: Shelf, process: Process) -> None:
+def test_the_status_marks_a_signature_that_was_not_verified(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
     process.run(FOLLOWING)
     signed = process.details["release"]
@@ -179,7 +179,7 @@ def test_the_status_tells_a_signature_that_nobody_verified(shelf: Shelf, process
     assert not (process.folder / ".s3-sync/seen.json").exists()
 
 
-def test_a_key_that_is_added_makes_good_what_was_refused(
+def test_accepts_a_refused_release_after_its_key_was_added(
     shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
 ) -> None:
     shelf.publish({"a.py": b"a = 1\n"})
@@ -198,7 +198,7 @@ def test_a_key_that_is_added_makes_good_what_was_refused(
 
 
 @pytest.mark.parametrize("pin", [False, True], ids=["pointer", "pin"])
-def test_a_key_that_is_removed_refuses_what_is_shown_and_it_stays(
+def test_keeps_the_published_files_after_their_key_was_removed(
     shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path, pin: bool
 ) -> None:
     release = shelf.publish(FILES)
@@ -215,7 +215,7 @@ def test_a_key_that_is_removed_refuses_what_is_shown_and_it_stays(
     assert process.glance()
 
 
-def test_keys_that_are_spoiled_later_fail_the_cycle_and_trust_nobody(
+def test_cycles_fail_while_there_is_no_trusted_key(
     shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
 ) -> None:
     shelf.publish({"a.py": b"a = 1\n"})
@@ -234,10 +234,10 @@ def test_keys_that_are_spoiled_later_fail_the_cycle_and_trust_nobody(
     assert "release_untrusted" == process.fail().reason
 
 
-# --- whatever else reads a release
+# --- pins, fallbacks and dry runs
 
 
-def test_a_pin_is_verified_by_its_manifest(
+def test_verifies_the_manifest_of_a_pinned_release(
     shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     release = shelf.publish(FILES)
@@ -254,7 +254,7 @@ def test_a_pin_is_verified_by_its_manifest(
     assert not (process.folder / ".s3-sync/seen.json").exists()
 
 
-def test_a_fallback_is_one_that_is_signed(
+def test_falls_back_only_to_a_signed_release(
     shelf: Shelf, process: Process, trusting: dict[str, str], log: Log
 ) -> None:
     oldest = shelf.publish({"a.py": b"a = 1\n"})
@@ -270,7 +270,7 @@ def test_a_fallback_is_one_that_is_signed(
     assert oldest.revision == fallback["name"]
 
 
-def test_a_rehearsal_refuses_too_and_remembers_nothing(
+def test_a_dry_run_refuses_an_old_pointer_and_records_nothing(
     shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     shelf.publish({"a.py": b"a = 1\n"})
@@ -289,10 +289,10 @@ def test_a_rehearsal_refuses_too_and_remembers_nothing(
     assert "release_replayed" == process.fail().reason
 
 
-# --- what is remembered
+# --- remembered turns
 
 
-def test_an_old_pointer_is_refused_also_after_a_restart(
+def test_refuses_an_old_pointer_even_after_a_restart(
     shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     shelf.publish({"a.py": b"a = 1\n"})
@@ -314,7 +314,7 @@ def test_an_old_pointer_is_refused_also_after_a_restart(
     assert "changed" == process.cycle().result
 
 
-def test_it_is_remembered_though_nothing_of_it_could_be_shown(
+def test_remembers_a_pointer_whose_release_could_not_be_read(
     shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     shelf.publish({"a.py": b"a = 1\n"})
@@ -329,7 +329,7 @@ def test_it_is_remembered_though_nothing_of_it_could_be_shown(
     assert "release_replayed" == process.fail().reason
 
 
-def test_another_place_on_the_same_volume_has_its_own_memory(
+def test_remembers_the_turns_of_each_prefix_separately(
     s3: FakeS3, shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     for number in range(3):
@@ -346,7 +346,7 @@ def test_another_place_on_the_same_volume_has_its_own_memory(
     assert {"s3://dags-bucket/dags/", "s3://dags-bucket/dev/"} == set(seen(process))
 
 
-def test_a_key_that_is_no_longer_trusted_takes_its_turns_along(
+def test_forgets_the_turns_of_a_key_that_is_no_longer_trusted(
     shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
 ) -> None:
     """A thief may have signed the highest possible sequence."""
@@ -384,7 +384,7 @@ def test_a_key_that_is_no_longer_trusted_takes_its_turns_along(
         ).replace("ZEROS", "0" * 64),
     ],
 )
-def test_a_memory_that_is_damaged_is_one_that_was_lost(
+def test_treats_a_damaged_file_of_seen_turns_as_missing(
     shelf: Shelf, process: Process, trusting: dict[str, str], content: str
 ) -> None:
     shelf.publish({"a.py": b"a = 1\n"})
@@ -397,7 +397,7 @@ def test_a_memory_that_is_damaged_is_one_that_was_lost(
     assert release.revision == seen(process)["s3://dags-bucket/dags/"][KEY.key_id]["revision"]
 
 
-def test_a_process_does_not_forget_what_a_neighbor_removes(
+def test_remembers_turns_even_if_another_process_deletes_the_file(
     shelf: Shelf, process: Process, trusting: dict[str, str]
 ) -> None:
     shelf.publish({"a.py": b"a = 1\n"})

@@ -1,9 +1,9 @@
 """
-Whoever can write to the bucket tries to have other DAGs run: with trusted keys nothing comes of
-it, and without them nothing that contradicts itself is shown.
+A writer to the bucket tries to publish other DAGs: with trusted keys every attack fails; without
+keys no files are published that contradict their revision.
 
-One attack for each way to be refused. What is signed, byte by byte: test_signed.py; objects
-that are cut off: test_source_refusals.py.
+One attack for each way to be refused. test_signed.py tests the signed bytes, and
+test_source_refusals.py truncated objects.
 """
 
 import base64
@@ -36,17 +36,17 @@ from tests.s3_sync.release.attacks import (
 from tests.support.releases import make_release
 from tests.support.shelf import PREFIX
 
-# What no publisher has made, but has every name and digest right.
+# Not from the honest publisher, but with correct names and digests.
 EVIL = make_release({"a.py": b"evil = 1\n"}, origin=ORIGIN._replace(by="mallory"))
 EVIL_OBJECTS: Objects = {name: one for name, one in EVIL.objects().items() if name != POINTER_KEY}
-# Of the curve: a signature to whose second half it is added says the same.
+# The order of the curve: S plus the order satisfies the same equation as S.
 ORDER = 2**252 + 27742317777372353535851937790883648493
 
 Change = Callable[[bytes], bytes]
 
 
 def evil_pointer(scene: Scene) -> Pointer:
-    """The pointer that a thief wants: all is right, except for its author."""
+    """Return the pointer that an attacker wants: correct, except for its author."""
     honest = scene.next.pointer
     digest = digest_of_manifest(EVIL.manifest_bytes)
     turn = honest.turn._replace(revision=EVIL.revision)
@@ -54,13 +54,13 @@ def evil_pointer(scene: Scene) -> Pointer:
 
 
 def evil(make: Callable[[Pointer], bytes], manifest: bytes = EVIL.manifest_bytes) -> Attack:
-    """Make something evil current, by a pointer that is made so."""
+    """Make the evil release current, with a pointer that `make` serializes."""
     objects = EVIL_OBJECTS | {manifest_key(EVIL.revision): manifest}
     return lambda scene: objects | {POINTER_KEY: make(evil_pointer(scene))}
 
 
 def beside(join: Callable[[bytes, bytes], bytes]) -> Attack:
-    """Put something evil before or behind what is signed."""
+    """Join an evil pointer and a signed one."""
     return lambda scene: (
         EVIL_OBJECTS
         | {POINTER_KEY: join(serialize_pointer(evil_pointer(scene)), scene.next.pointer_bytes)}
@@ -81,7 +81,7 @@ def signed_part(data: bytes) -> bytes:
 
 
 def told(name: str, value: object) -> Attack:
-    """Let an honest pointer say something else, and keep its signature."""
+    """Change a value in an honest pointer, and keep its signature."""
 
     def alter(data: bytes) -> bytes:
         body, signature = split_pointer(data)
@@ -92,7 +92,7 @@ def told(name: str, value: object) -> Attack:
 
 
 def respelled(change: Callable[[str], str]) -> Attack:
-    """Let an honest pointer have its signature spelled otherwise."""
+    """Change the text of an honest pointer's signature."""
     return pointer(lambda data: signed_part(data) + signature_line(change(signature_of(data))))
 
 
@@ -112,7 +112,7 @@ def plus_the_order(signature: bytes) -> bytes:
 
 
 def elsewhere(bucket: str, prefix: str) -> Attack:
-    """Take a pointer that the honest key has signed for another place."""
+    """Use a pointer that the honest key signed for another place."""
     return lambda scene: scene.objects(
         pointer=signed(scene.next.pointer, bucket=bucket, prefix=prefix)
     )
@@ -124,7 +124,7 @@ def manifest(change: Change) -> Attack:
 
 
 def line(change: Callable[[Facts], object]) -> Attack:
-    """Alter what its first line says, and keep its signature."""
+    """Change the first line of an honest manifest, and keep its signature."""
 
     def alter(data: bytes) -> bytes:
         first, _, rest = data.partition(b"\n")
@@ -140,7 +140,7 @@ def said(name: str, value: object) -> Attack:
 
 
 def resigned(line: bytes) -> Change:
-    """Give a manifest another signature, or none."""
+    """Replace or remove the signature of a manifest."""
 
     def alter(data: bytes) -> bytes:
         lines, _, at = split_manifest(data)
@@ -156,13 +156,13 @@ def other_bundle(scene: Scene) -> Objects:
 
 
 def older(scene: Scene) -> Objects:
-    """Put back what the honest publisher once said of the same content."""
+    """Restore an older manifest that the honest publisher signed for the same content."""
     old = make_release(scene.files, origin=ORIGIN._replace(by="before"), signer=HONEST.signer)
     return scene.objects(manifest=old.manifest_bytes)
 
 
 def fork(scene: Scene) -> Objects:
-    """Two publishes at once on a server without conditions: both are signed, one was seen."""
+    """Sign a second pointer with the current sequence, as concurrent publishes can do."""
     turn = scene.next.pointer.turn._replace(sequence=scene.good.pointer.turn.sequence)
     return scene.objects(pointer=signed(scene.next.pointer._replace(turn=turn, history=())))
 
@@ -265,16 +265,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_who_can_write_to_the_bucket_cannot_have_other_dags_run(stage: Stage, name: str) -> None:
-    """
-    With keys the last good release stays, whatever is tried, and the next good one is taken.
-    """
+def test_trusted_keys_defeat_attacks_by_a_writer_to_the_bucket(stage: Stage, name: str) -> None:
+    """The last good release stays, and the next good one is published."""
     reason, attack = ATTACKS[name]
     stage.put(attack(stage.scene()))
     ended, _ = stage.sync()
     try:
         stage.assert_refused(stage.trusting, ended, reason)
-        # Without keys, content that contradicts its id is not shown either.
+        # Without keys, files that contradict their revision are not published either.
         assert_consistent(stage.plain)
     finally:
         stage.recover()

@@ -1,4 +1,4 @@
-"""Whole cycles of the source `release` against a scripted S3: what comes, and how."""
+"""Whole cycles of the source `release` against a scripted S3."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ from tests.support.releases import ABSENT, AT, make_release, seal
 from tests.support.shelf import Shelf, is_bundle, is_manifest
 
 
-def test_the_status_says_which_airflow_has_loaded_the_release() -> None:
+def test_the_status_shows_which_airflow_checked_the_release() -> None:
     checked = Checked("3.3.2", AT, 2, ("orders", "sales"), files_lacking=1)
     releases = [make_release(FILES), make_release(FILES, checked=checked)]
 
@@ -38,11 +38,11 @@ def test_the_status_says_which_airflow_has_loaded_the_release() -> None:
     assert unchecked | {"checked_by": said} == shown
 
 
-# --- what comes, and how
+# --- publishing releases
 
 
 @layouts
-def test_a_release_appears_and_then_what_the_next_one_changes(
+def test_publishes_a_release_and_then_only_the_changes_of_the_next(
     s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     first = shelf.publish(FILES)
@@ -65,7 +65,7 @@ def test_a_release_appears_and_then_what_the_next_one_changes(
 
 
 @layouts
-def test_the_executable_bit_is_content_too(
+def test_publishes_a_change_of_the_executable_bit(
     shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     root = process.folder / "current" if layout == SNAPSHOT else process.folder
@@ -84,7 +84,7 @@ def test_the_executable_bit_is_content_too(
     assert "unchanged" == process.cycle().result
 
 
-def test_a_lost_connection_is_gone_on_with_at_the_first_file_that_is_missing(
+def test_resumes_at_the_first_missing_file_after_a_lost_connection(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     files = {name: os.urandom(400) for name in ("a", "b", "c")}
@@ -99,7 +99,7 @@ def test_a_lost_connection_is_gone_on_with_at_the_first_file_that_is_missing(
 
 
 @pytest.mark.parametrize("files", [FILES, MANY], ids=["read whole", "read by ranges"])
-def test_the_page_follows_another_manifest_of_the_same_content(
+def test_the_status_shows_a_new_manifest_of_unchanged_content(
     s3: FakeS3, shelf: Shelf, process: Process, files: dict[str, bytes]
 ) -> None:
     first = shelf.publish(files)
@@ -119,10 +119,10 @@ def test_the_page_follows_another_manifest_of_the_same_content(
     assert 2 == len(s3.seen()), "the pointer, and the manifest or its head"
 
 
-def test_a_release_costs_as_many_requests_and_bytes_as_is_promised(
+def test_a_release_costs_no_more_requests_and_bytes_than_promised(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
-    """Cold 4 requests at most; one changed file 4, and 50 KB; a poll one."""
+    """At most 4 requests at first; 4 and 50 KB for one changed file; 1 for a poll."""
     sent: list[int] = []
     s3.inject(altered(lambda answer: sent.append(len(answer.body)) or answer))
     files = {f"team{n % 9}/dag_{n:05}.py": os.urandom(40) for n in range(1_000)}
@@ -142,7 +142,7 @@ def test_a_release_costs_as_many_requests_and_bytes_as_is_promised(
 
 
 @layouts
-def test_of_a_long_manifest_only_what_is_new_is_read(
+def test_reads_only_the_new_chunks_of_a_long_manifest(
     s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     shelf.publish(MANY)
@@ -167,13 +167,13 @@ def test_of_a_long_manifest_only_what_is_new_is_read(
 
 
 def _damage(process: Process, layout: dict[str, str], path: str) -> None:
-    """Empty a file of a chunk that no longer came."""
+    """Empty a file whose chunk was not read again, except in snapshots."""
     if layout != SNAPSHOT:
         (process.folder / path).write_bytes(b"")
 
 
 @pytest.mark.parametrize("wrong", ["head_bytes", "manifest_bytes", "ranges", "replaced"])
-def test_where_the_parts_of_a_manifest_do_not_fit_all_of_it_is_read(
+def test_reads_the_whole_manifest_if_its_parts_do_not_match(
     s3: FakeS3, shelf: Shelf, process: Process, wrong: str
 ) -> None:
     shelf.publish(MANY)
@@ -195,9 +195,7 @@ def test_where_the_parts_of_a_manifest_do_not_fit_all_of_it_is_read(
     assert files == process.shown
 
 
-def test_a_long_manifest_that_was_cut_off_is_named_and_not_the_bundle(
-    shelf: Shelf, process: Process
-) -> None:
+def test_reports_a_truncated_manifest_instead_of_the_bundle(shelf: Shelf, process: Process) -> None:
     shelf.publish(MANY)
     process.run(PINNED)
     release = shelf.publish({**MANY, "team3/dag_0003.py": b"other\n"})
@@ -211,7 +209,7 @@ def test_a_long_manifest_that_was_cut_off_is_named_and_not_the_bundle(
     assert MANY == process.shown
 
 
-def test_an_old_pointer_that_is_put_back_is_followed_with_a_warning(
+def test_follows_a_restored_old_pointer_with_a_warning(
     shelf: Shelf, process: Process, log: Log
 ) -> None:
     first = shelf.publish({"a.py": b"a = 1\n"})
@@ -235,11 +233,11 @@ def test_an_old_pointer_that_is_put_back_is_followed_with_a_warning(
     )
 
 
-# --- from one source to the other
+# --- switching between listing and release
 
 
 @layouts
-def test_files_of_a_listing_are_taken_over_and_so_is_the_way_back(
+def test_changing_between_listing_and_release_downloads_nothing(
     s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     s3.put_all(FILES, "loose/")
@@ -260,7 +258,7 @@ def test_files_of_a_listing_are_taken_over_and_so_is_the_way_back(
     assert before == (times(process) if layout != SNAPSHOT else {})
 
 
-def test_the_record_of_another_kind_or_pin_counts_as_none(
+def test_is_not_ready_with_the_record_of_another_source_or_pin(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     release = shelf.publish(FILES)
@@ -283,7 +281,7 @@ def test_the_record_of_another_kind_or_pin_counts_as_none(
 
 
 @layouts
-def test_a_pin_is_kept_to_and_asks_nothing_more(
+def test_keeps_a_pinned_release_without_further_requests(
     s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     old = shelf.publish({"a.py": b"a = 1\n"})
@@ -297,7 +295,7 @@ def test_a_pin_is_kept_to_and_asks_nothing_more(
     assert {"a.py": b"a = 1\n"} == process.shown
 
 
-def test_a_pinned_release_that_is_not_there_is_named(shelf: Shelf, process: Process) -> None:
+def test_reports_a_pinned_release_that_does_not_exist(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
     process.start(PINNED | {"S3_SYNC_REVISION": ABSENT})
     error = process.fail()
@@ -307,8 +305,8 @@ def test_a_pinned_release_that_is_not_there_is_named(shelf: Shelf, process: Proc
     assert "pruned" in error.advice
 
 
-def test_a_pin_takes_no_other_release_under_its_name(shelf: Shelf, process: Process) -> None:
-    """No pointer says which SHA-256 the manifest has: only its revision tells."""
+def test_a_pin_refuses_the_manifest_of_another_release(shelf: Shelf, process: Process) -> None:
+    """No pointer contains the SHA-256 of the manifest: only the revision identifies it."""
     wanted, other = shelf.publish(FILES), make_release({"other.py": b"other\n"})
     shelf.store(other)
     shelf.put(manifest_key(wanted.revision), other.manifest_bytes)
@@ -321,7 +319,7 @@ def test_a_pin_takes_no_other_release_under_its_name(shelf: Shelf, process: Proc
 
 
 @layouts
-def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_from(
+def test_recovers_if_a_pinned_release_is_published_with_another_bundle(
     s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     release = shelf.publish(FILES)
@@ -329,7 +327,7 @@ def test_a_pinned_release_that_is_published_with_another_bundle_is_recovered_fro
     s3.delete(f"dags/{bundle_key(release.manifest.head.bundle_sha256)}")
     assert "release_missing" == process.fail().reason
 
-    # Another zlib makes other bytes of the same content; so does a byte behind the zip.
+    # Another zlib creates other bytes for the same content; so does a byte after the zip.
     body = release.bundle_bytes + b"\0"
     manifest = release.manifest
     other = seal(manifest.locate(manifest.files.values()), body)

@@ -1,4 +1,4 @@
-"""What the disk does to a release that comes: half of it there, full, blocked, damaged."""
+"""Releases and the disk: partial releases, a full disk, blocked paths, deleted files."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from tests.support.shelf import Shelf, is_manifest
 
 
 @pytest.mark.parametrize("path", ["pkg0/m3.py", "z_last.py"])
-def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_the_next_cycle(
+def test_a_partial_release_in_place_is_not_ready_until_a_cycle_completes_it(
     shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     shelf.publish({"old.py": b"old\n", path: b"before\n"})
@@ -32,13 +32,13 @@ def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_t
     with monkeypatch.context() as patch:
         patch.setattr(Target, "put", fail_at)
         assert "target_denied" == process.fail().reason
-    assert {"old.py", path} <= process.shown.keys()  # nothing is deleted before all is there
+    assert {"old.py", path} <= process.shown.keys()  # deleted only once all files are in place
     assert (False, "only some files of a release are in place") == (
         process.is_ready,
         process.problem,
     )
     process.restart(PINNED)
-    process.s3.inject(reset(), times=3)  # the cycle takes over the target, and finds no S3
+    process.s3.inject(reset(), times=3)  # the cycle opens the target, then S3 fails
     assert "connection_lost" == process.fail().reason
     assert not process.is_ready
 
@@ -48,7 +48,9 @@ def test_in_place_a_release_that_is_half_there_is_not_ready_and_is_finished_by_t
     assert [] == staged(process)
 
 
-def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Process) -> None:
+def test_removes_a_publishing_note_that_a_killed_process_left(
+    shelf: Shelf, process: Process
+) -> None:
     shelf.publish(FILES)
     process.run(PINNED)
     note = process.folder / ".s3-sync/publishing"
@@ -60,10 +62,10 @@ def test_a_note_that_outlived_its_release_is_removed(shelf: Shelf, process: Proc
     assert not note.exists()
 
 
-def test_what_was_shown_without_a_record_does_not_stand_for_the_pin(
+def test_files_published_without_a_record_do_not_satisfy_the_pin(
     shelf: Shelf, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process without the pin was killed between showing and recording it."""
+    """A process without the pin was killed between publishing and recording a release."""
     first = shelf.publish({"a.py": b"a = 1\n"})
     pinned = PINNED | SNAPSHOT | {"S3_SYNC_REVISION": first.revision}
     process.run(pinned)
@@ -107,9 +109,7 @@ def test_a_full_disk_changes_nothing(
     assert "changed" == process.cycle().result
 
 
-def test_what_blocks_a_path_is_named_and_the_rest_is_published(
-    shelf: Shelf, process: Process
-) -> None:
+def test_skips_blocked_paths_and_publishes_the_rest(shelf: Shelf, process: Process) -> None:
     blocking = process.folder / "pkg1"
     blocking.write_bytes(b"foreign")
     shelf.publish(FILES)
@@ -126,7 +126,7 @@ def test_what_blocks_a_path_is_named_and_the_rest_is_published(
 
 
 @layouts
-def test_where_one_file_is_damaged_all_are_looked_at(
+def test_one_cycle_restores_all_deleted_files(
     shelf: Shelf, process: Process, layout: dict[str, str]
 ) -> None:
     files = {f"m{n:04}.py": b"x = 1\n" for n in range(700)}

@@ -1,4 +1,4 @@
-"""Glances of the source `release`: one small request, instead of a cycle; and rehearsals."""
+"""Glances of the source `release`, one small request instead of a cycle; and dry runs."""
 
 import os
 
@@ -13,7 +13,7 @@ from tests.support.loopback import Fault
 from tests.support.shelf import Shelf, is_bundle, is_manifest, is_pointer
 
 
-def test_a_glance_is_one_small_request_until_something_is_new(
+def test_a_glance_costs_one_small_request_until_something_changes(
     shelf: Shelf, process: Process
 ) -> None:
     shelf.publish(FILES)
@@ -34,7 +34,7 @@ def test_a_glance_is_one_small_request_until_something_is_new(
     assert 1 == len(process.s3.seen(is_manifest))
 
 
-def test_a_glance_that_gets_no_good_answer_leaves_the_reason_to_a_cycle(
+def test_a_failed_glance_leaves_the_reason_to_the_next_cycle(
     shelf: Shelf, process: Process
 ) -> None:
     shelf.publish(FILES)
@@ -49,7 +49,9 @@ def test_a_glance_that_gets_no_good_answer_leaves_the_reason_to_a_cycle(
     assert process.glance()
 
 
-def test_a_glance_after_a_bad_release_sees_the_next_one(shelf: Shelf, process: Process) -> None:
+def test_a_glance_after_an_invalid_release_detects_the_next_one(
+    shelf: Shelf, process: Process
+) -> None:
     good = shelf.publish({"a.py": b"good = 1\n"})
     process.run(PINNED)
     bad = shelf.publish(FILES)
@@ -68,10 +70,10 @@ DENIED = access_denied("s3:ListBucket", "arn:aws:s3:::dags-bucket", "arn:aws:iam
 
 
 @pytest.mark.parametrize("missing", [None, DENIED], ids=["404", "403"])
-def test_a_glance_before_the_first_release_sees_it(
+def test_a_glance_detects_the_first_release(
     shelf: Shelf, process: Process, missing: Fault | None
 ) -> None:
-    """So who publishes it waits for no backoff."""
+    """Otherwise the first release would wait for the backoff."""
     if missing is not None:
         process.s3.inject(missing, is_pointer)
     process.start(PINNED)
@@ -88,7 +90,7 @@ def test_a_glance_before_the_first_release_sees_it(
     assert process.glance()
 
 
-def test_a_glance_after_the_pointer_went_sees_it_again(shelf: Shelf, process: Process) -> None:
+def test_a_glance_detects_that_the_pointer_was_deleted(shelf: Shelf, process: Process) -> None:
     release = shelf.publish(FILES)
     process.run(PINNED)
     shelf.remove(POINTER_KEY)
@@ -105,12 +107,10 @@ def test_a_glance_after_the_pointer_went_sees_it_again(shelf: Shelf, process: Pr
     assert "unchanged" == process.cycle().result
 
 
-def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(
+def test_a_failure_waits_for_its_backoff_if_glances_are_unreliable(
     shelf: Shelf, process: Process
 ) -> None:
-    """
-    Else each glance would ask for a cycle that fails again, endlessly, as if there were no backoff.
-    """
+    """Otherwise each glance would trigger another failing cycle, without any backoff."""
     good = shelf.publish({"a.py": b"good = 1\n"})
     process.run(PINNED)
     bad = shelf.publish(FILES)
@@ -129,7 +129,7 @@ def test_a_failure_is_waited_out_where_a_glance_cannot_tell_news(
     assert process.can_wait_for_news and process.glance()
 
 
-def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> None:
+def test_with_delete_all_a_glance_leads_to_a_cycle(shelf: Shelf, process: Process) -> None:
     shelf.publish(FILES)
     process.run(PINNED | {"S3_SYNC_DELETE": "all"})
     (process.folder / "theirs.py").write_bytes(b"x")
@@ -139,7 +139,7 @@ def test_with_delete_all_there_is_no_glance(shelf: Shelf, process: Process) -> N
     assert FILES == process.shown
 
 
-def test_a_rehearsal_plans_and_changes_nothing(shelf: Shelf, process: Process, log: Log) -> None:
+def test_a_dry_run_plans_and_changes_nothing(shelf: Shelf, process: Process, log: Log) -> None:
     release = shelf.publish(FILES)
     process.start(PINNED | {"S3_SYNC_DRY_RUN": "true"})
     for _ in range(2):

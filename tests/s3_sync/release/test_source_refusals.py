@@ -1,4 +1,4 @@
-"""Parts of a release are missing, wrong or denied: how a cycle ends then."""
+"""Cycles with a release whose parts are missing, wrong or denied."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def _current(shelf: Shelf) -> Release:
 
 
 def _swapped(s3: FakeS3, shelf: Shelf) -> None:
-    """The manifest of one release under the name of another."""
+    """Store the manifest of another release under the name of the current one."""
     shelf.put(_manifest(shelf), make_release({"other.py": b"other\n"}).manifest_bytes)
 
 
@@ -64,7 +64,7 @@ SABOTAGE: dict[str, tuple[Callable[[FakeS3, Shelf], None], str, str]] = {
 }
 
 
-def test_an_empty_file_that_should_not_be_one_leaves_nothing_behind(
+def test_refuses_a_wrong_empty_file_and_leaves_no_staged_or_open_file(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     digest = "0" * 64
@@ -82,7 +82,7 @@ def test_an_empty_file_that_should_not_be_one_leaves_nothing_behind(
 
 @layouts
 @pytest.mark.parametrize("name", SABOTAGE)
-def test_what_is_missing_or_wrong_changes_nothing_and_is_recovered_from(
+def test_a_missing_or_wrong_part_changes_nothing_until_it_is_restored(
     s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str], name: str
 ) -> None:
     sabotage, reason, said = SABOTAGE[name]
@@ -109,7 +109,7 @@ def test_what_is_missing_or_wrong_changes_nothing_and_is_recovered_from(
 
 
 @pytest.mark.parametrize("prefix", ["dags", "R&D + dags"])
-def test_a_denied_pointer_names_the_action(s3: FakeS3, process: Process, prefix: str) -> None:
+def test_reports_the_action_of_a_denied_pointer(s3: FakeS3, process: Process, prefix: str) -> None:
     s3.put(f"{prefix}/{POINTER_KEY}", b"")
     arn = f"arn:aws:s3:::dags-bucket/{prefix}/current.json"
     s3.inject(access_denied("s3:GetObject", arn, "arn:aws:iam::1:role/dags"), is_get(POINTER_KEY))
@@ -124,7 +124,7 @@ def test_a_denied_pointer_names_the_action(s3: FakeS3, process: Process, prefix:
     ("may_list", "reason"), [(True, "release_missing"), (False, "access_denied_get")]
 )
 @pytest.mark.parametrize("beside", [(), (".bak", ".d/current.json")], ids=["alone", "with others"])
-def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
+def test_recognizes_a_missing_pointer_behind_a_403_if_listing_is_allowed(
     s3: FakeS3, process: Process, may_list: bool, reason: str, beside: tuple[str, ...]
 ) -> None:
     s3.put_each((f"dags/{POINTER_KEY}{end}" for end in beside), b"")
@@ -136,7 +136,7 @@ def test_a_403_for_what_is_not_there_is_seen_through_where_one_may_list(
     assert reason == process.fail().reason
 
 
-def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
+def test_recovers_from_a_corrupted_download_in_the_next_cycle(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     shelf.publish(FILES)
@@ -149,10 +149,10 @@ def test_a_bundle_that_goes_wrong_on_its_way_is_no_news_for_the_next_cycle(
     assert FILES == process.shown
 
 
-def test_s3_itself_says_that_it_is_not_there_to_whoever_may_not_list(
+def test_a_denied_list_action_means_that_the_pointer_is_missing(
     s3: FakeS3, process: Process
 ) -> None:
-    """It names the action that would tell, and not s3:GetObject, which is allowed."""
+    """S3 reports the denied s3:ListBucket, and not s3:GetObject, which is allowed."""
     arn, identity = "arn:aws:s3:::dags-bucket", "arn:aws:iam::1:role/dags"
     s3.inject(access_denied("s3:ListBucket", arn, identity), is_pointer)
     s3.inject(access_denied("s3:ListBucket", arn, identity), is_list)

@@ -1,4 +1,4 @@
-"""Cutting files out of a bundle: whatever comes, each file is whole and right, or refused."""
+"""Extracting files from a bundle: each is complete and correct, or refused."""
 
 import io
 import os
@@ -29,7 +29,7 @@ RELEASE = make_release(FILES, executable={"a/two.py"})
 
 
 def rows(release: Release, *paths: str) -> list[File]:
-    """Files, all without paths, with their offsets in the bundle."""
+    """Return files with their offsets in the bundle; without paths, all files."""
     files = release.manifest.files
     return release.manifest.locate(files[path] for path in (paths or files))
 
@@ -48,7 +48,7 @@ def unpack(row: File, data: bytes, target: Target) -> None:
 
 
 class Knife:
-    """A cutter, and what came out of it."""
+    """A cutter, and the files that it has staged."""
 
     def __init__(self, target: Target, *paths: str, release: Release = RELEASE) -> None:
         self.staged: list[Staged] = []
@@ -56,14 +56,14 @@ class Knife:
         self.cutter = Cutter(rows(release, *paths), len(self.body), target, self.staged.append)
 
     def begin(self, first: int | None = None) -> int:
-        """Answer as S3 does, or with all from a place on; return that place."""
+        """Begin a response at the requested offset, or at another one; return the offset."""
         start = int(self.cutter.headers()["range"].split("=")[1].split("-")[0])
         start = start if first is None else first
         self.cutter.check({"content-range": f"bytes {start}-9/{len(self.body)}"})
         return start
 
     def cut(self, body: bytes) -> None:
-        """Take from a bundle what is asked for, to its end."""
+        """Pass a bundle to the cutter, from the requested offset to the end."""
         self.cutter.write(body[self.begin() :])
         self.cutter.finish()
 
@@ -81,7 +81,7 @@ def knife(target: Target) -> Iterator[Knife]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=12))
-def test_files_are_whole_in_whatever_pieces_they_come(target: Target, sizes: list[int]) -> None:
+def test_extracts_files_from_pieces_of_any_size(target: Target, sizes: list[int]) -> None:
     knife = Knife(target)
     at, turn = knife.begin(), 0
     while at < len(knife.body):
@@ -93,9 +93,8 @@ def test_files_are_whole_in_whatever_pieces_they_come(target: Target, sizes: lis
     assert FILES == knife.contents(target)
 
 
-def test_a_server_without_ranges_sends_all_and_what_is_not_wanted_is_passed_over(
-    target: Target,
-) -> None:
+def test_extracts_the_requested_files_from_a_complete_bundle(target: Target) -> None:
+    """A server without ranges sends all files."""
     knife = Knife(target, "a/two.py", "c.py")
     knife.cutter.check({"content-length": str(len(knife.body))})
     knife.cutter.write(knife.body)
@@ -105,7 +104,7 @@ def test_a_server_without_ranges_sends_all_and_what_is_not_wanted_is_passed_over
     assert [0o755, 0o644] == [one.managed.mode & 0o777 for one in knife.staged]
 
 
-def test_after_a_lost_connection_it_goes_on_with_the_file_that_was_not_whole(
+def test_resumes_at_the_incomplete_file_after_a_lost_connection(
     knife: Knife, target: Target
 ) -> None:
     start = knife.begin()
@@ -119,7 +118,7 @@ def test_after_a_lost_connection_it_goes_on_with_the_file_that_was_not_whole(
     assert FILES == knife.contents(target)
 
 
-def test_a_connection_lost_behind_the_last_file_is_no_loss(knife: Knife, target: Target) -> None:
+def test_a_connection_lost_after_the_last_file_is_harmless(knife: Knife, target: Target) -> None:
     start = knife.begin()
     knife.cutter.write(knife.body[start:])
     knife.cutter.restart()
@@ -130,7 +129,7 @@ def test_a_connection_lost_behind_the_last_file_is_no_loss(knife: Knife, target:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, len(RELEASE.bundle_bytes) - 1), bit=st.integers(0, 7))
-def test_a_flipped_bit_is_noticed_or_harmless(target: Target, place: int, bit: int) -> None:
+def test_a_flipped_bit_never_yields_a_wrong_file(target: Target, place: int, bit: int) -> None:
     knife = Knife(target)
     body = bytearray(knife.body)
     body[place] ^= 1 << bit
@@ -144,7 +143,7 @@ def test_a_flipped_bit_is_noticed_or_harmless(target: Target, place: int, bit: i
     assert found == {path: FILES[path] for path in found}
 
 
-def test_names_and_kinds_that_the_zip_itself_states_mean_nothing(target: Target) -> None:
+def test_ignores_names_and_file_types_in_the_directory_of_the_zip(target: Target) -> None:
     knife = Knife(target)
     body = bytearray(knife.body)
     with zipfile.ZipFile(io.BytesIO(knife.body)) as archive:
@@ -158,7 +157,7 @@ def test_names_and_kinds_that_the_zip_itself_states_mean_nothing(target: Target)
     assert FILES == knife.contents(target)
 
 
-def test_a_bundle_that_ends_early_is_refused(knife: Knife) -> None:
+def test_refuses_a_bundle_that_ends_early(knife: Knife) -> None:
     start = knife.begin()
     knife.cutter.write(knife.body[start : row("c.py").offset])
 
@@ -174,7 +173,7 @@ def test_a_bundle_that_ends_early_is_refused(knife: Knife) -> None:
         {"content-range": f"bytes 2000-3000/{len(RELEASE.bundle_bytes)}"},
     ],
 )
-def test_another_bundle_or_another_part_is_refused(knife: Knife, headers: dict[str, str]) -> None:
+def test_refuses_another_bundle_or_another_range(knife: Knife, headers: dict[str, str]) -> None:
     error = raised(ObjectError, knife.cutter.check, headers)
 
     assert "bundle_corrupt" == error.reason
@@ -188,7 +187,7 @@ def test_another_bundle_or_another_part_is_refused(knife: Knife, headers: dict[s
         ({"size_bytes": 241}, "240 bytes, not 241"),
     ],
 )
-def test_a_file_is_held_against_its_row(
+def test_refuses_a_file_that_contradicts_its_row(
     target: Target, changes: dict[str, object], why: str
 ) -> None:
     file = row("a/one.py")._replace(**changes)  # type: ignore[arg-type]
@@ -198,7 +197,7 @@ def test_a_file_is_held_against_its_row(
     assert [] == os.listdir(f"{target.path}/.s3-sync/staging")
 
 
-def test_what_does_not_end_where_it_should_is_refused(target: Target) -> None:
+def test_refuses_a_stream_with_missing_or_extra_bytes(target: Target) -> None:
     file = row("a/one.py")
     data = RELEASE.bundle_bytes[file.offset : file.offset + file.stored_bytes]
     for piece in (data[:-1], data + b"\0"):
@@ -206,7 +205,7 @@ def test_what_does_not_end_where_it_should_is_refused(target: Target) -> None:
             unpack(file, piece, target)
 
 
-def test_a_bomb_is_stopped_at_its_stated_size(target: Target) -> None:
+def test_stops_a_zip_bomb_at_its_declared_size(target: Target) -> None:
     file = row("c.py")
     body = RELEASE.bundle_bytes[file.offset : file.offset + file.stored_bytes]
 

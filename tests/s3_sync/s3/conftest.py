@@ -1,4 +1,4 @@
-"""The fixtures of the tests of connections."""
+"""Fixtures for the tests of connections."""
 
 import ssl
 from pathlib import Path

@@ -1,8 +1,7 @@
 """
-One HTTP/1.1 connection without a network.
+An HTTP/1.1 connection without a network.
 
-The transport is in memory and the loop's clock jumps to the next timer, so that half a minute of
-silence takes none.
+The transport is in memory, and the loop's clock jumps to the next timer: 30 s of silence take none.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Jumps(selectors.DefaultSelector):
-    """Waits by moving the clock of its loop."""
+    """A selector that advances its clock instead of waiting."""
 
     now = 1000.0
 
@@ -38,7 +37,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 
 class Cable(asyncio.Transport):
-    """A transport in memory."""
+    """An in-memory transport."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class Cable(asyncio.Transport):
 
 
 class Line:
-    """A connection, and the server's end of it."""
+    """A connection, and the server at its other end."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -72,7 +71,7 @@ class Line:
         seconds: float = 100.0,
         pause: float = 0.001,
     ) -> Answer:
-        """Send a request, and answer it with pieces; None closes the connection."""
+        """Send a request and deliver the pieces of its response; None closes the connection."""
 
         def hear(piece: bytes | None) -> None:
             if piece is None:
@@ -94,7 +93,7 @@ def run(scene: Callable[[Line], Awaitable[Any]]) -> Any:
 
 
 def scene(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Make a test that gets a line run on a loop of its own."""
+    """Turn an async test that takes a line into one that runs on its own event loop."""
 
     def play(**given: Any) -> None:
         run(lambda line: test(line, **given))
@@ -111,7 +110,7 @@ def ask(*pieces: bytes | None, **options: Any) -> Answer:
 
 
 def refusal_of(*pieces: bytes | None, **options: Any) -> WireError:
-    """Return the error of an exchange; whatever it is, the connection is not used again."""
+    """Return the error of an exchange, after checking that it ended the connection."""
 
     async def scene(line: Line) -> WireError:
         with pytest.raises(WireError) as caught:

@@ -1,4 +1,4 @@
-"""A scripted server for connections of the pool, and scenes that are played with it."""
+"""A scripted server for the connections of a pool, and scenes that use it."""
 
 import asyncio
 import ssl
@@ -20,11 +20,11 @@ _NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def NO_CA() -> ssl.SSLContext:
-    """Trust nobody; it is made at once."""
+    """Return a context that trusts no certificate, without creating one per call."""
     return _NOBODY
 
 
-# What a stand-in does instead of sending.
+# Actions of a stand-in other than sending bytes.
 CLOSE = "close"
 TLS = "tls"
 
@@ -37,9 +37,9 @@ def ok(body: bytes = b"hello", status: bytes = b"200 OK") -> bytes:
 
 class StandIn:
     """
-    A server on loopback with a script for each of its connections: one step a request.
+    A loopback server with a script for each connection: one step per request.
 
-    After its last step a connection stays open and silent.
+    After its last step, a connection stays open and silent.
     """
 
     def __init__(self, *scripts: Sequence[Step], tls: ssl.SSLContext | None = None) -> None:
@@ -104,7 +104,7 @@ def run(
     tls: ssl.SSLContext | None = None,
     **patience: float,
 ) -> Any:
-    """Play a scene with a pool that leads to the server."""
+    """Play a scene with a pool that connects to the server."""
 
     async def play() -> Any:
         async with asyncio.timeout(10), listening(server, tls=tls):

@@ -1,4 +1,4 @@
-"""Our endpoint rules against botocore's: the same bucket, the same URL."""
+"""Endpoint rules: a bucket has the same URL as in botocore."""
 
 import itertools
 import os
@@ -39,11 +39,11 @@ def session() -> botocore.session.Session:
 
 
 class Refused(Exception):
-    """Botocore does not know such an endpoint."""
+    """Botocore has no such endpoint."""
 
 
 class Botocore:
-    """A client of botocore that sends nothing, and tells where it would have sent it."""
+    """A botocore client that sends nothing, and returns the URL that it would use."""
 
     def __init__(self, session: botocore.session.Session, settings: AwsConfig) -> None:
         s3: Any = {"us_east_1_regional_endpoint": "regional"}
@@ -74,7 +74,7 @@ class Botocore:
         return AWSResponse(request.url, 404, HTTPHeaders(), None)
 
     def get(self, bucket: str, key: str) -> tuple[str, str]:
-        """The URL and the signing region of a GET."""
+        """Return the URL and the signing region of a GET."""
         with suppress(Exception):  # the answer has no body
             self._client.get_object(Bucket=bucket, Key=key)
         if not self._sent:
@@ -98,15 +98,13 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_buckets_are_where_botocore_has_them(
-    session: botocore.session.Session, region: str
-) -> None:
+def test_bucket_urls_equal_botocores(session: botocore.session.Session, region: str) -> None:
     compared = 0
     kinds = itertools.product([False, True], [False, True], [None, "path", "virtual"])
     for use_fips, use_dualstack, style in kinds:
         options = {"use_fips": use_fips, "use_dualstack": use_dualstack, "addressing_style": style}
         settings = config(region=region, **options)
-        with suppress(Refused):  # FIPS or dual-stack that a partition has not
+        with suppress(Refused):  # the partition has no FIPS or dual-stack endpoint
             theirs = Botocore(session, settings)
             for bucket in BUCKETS:
                 assert theirs.get(bucket, KEY) == our_url(bucket, settings), settings
@@ -120,7 +118,7 @@ def test_buckets_are_where_botocore_has_them(
      ("aws-us-gov", "us-gov-east-1")],
 )  # fmt: skip
 @pytest.mark.parametrize("separator", ["/", ":"])
-def test_access_points_are_where_botocore_has_them(
+def test_access_point_urls_equal_botocores(
     session: botocore.session.Session, partition: str, region: str, separator: str
 ) -> None:
     point = POINT.format(partition, region, separator)
@@ -133,7 +131,7 @@ def test_access_points_are_where_botocore_has_them(
     assert compared >= 2
 
 
-def test_an_access_point_is_in_the_region_of_its_arn() -> None:
+def test_an_access_point_uses_the_region_of_its_arn() -> None:
     address = locate(POINT.format("aws", "eu-west-3", "/"), config(region="us-east-1"))
 
     assert address.region == "eu-west-3"
@@ -157,17 +155,17 @@ def test_an_access_point_is_in_the_region_of_its_arn() -> None:
             "https://bucket.vpce-0123-abcd.s3.eu-central-1.vpce.amazonaws.com",
         )
         for style in (None, "path", "virtual")
-        if not (style == "virtual" and "[" in endpoint)  # an address has no sub-domains
+        if not (style == "virtual" and "[" in endpoint)  # an IP address has no subdomains
     ],
 )
-def test_custom_endpoints_are_used_as_botocore_uses_them(
+def test_custom_endpoint_urls_equal_botocores(
     session: botocore.session.Session, endpoint: str, style: str | None
 ) -> None:
     settings = config(endpoint_url=endpoint, addressing_style=style, region="eu-central-1")
     theirs = Botocore(session, settings)
     for bucket in ("a-bucket", "my.dotted.bucket"):
         if style == "virtual" and "127.0.0.1" in endpoint and "." in bucket:
-            continue  # botocore asks my.dotted.bucket.127.0.0.1, which nobody can resolve
+            continue  # botocore uses my.dotted.bucket.127.0.0.1, which does not resolve
         expected, region = theirs.get(bucket, KEY)
         ours, our_region = our_url(bucket, settings)
 
@@ -176,7 +174,7 @@ def test_custom_endpoints_are_used_as_botocore_uses_them(
 
 
 def _plain(url: str) -> tuple[str, str | None, int, str]:
-    """A URL without the differences that do not matter: a port that is the scheme's own."""
+    """Return the parts of a URL, with the default port of its scheme if it has none."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, parts.hostname, port, parts.path
@@ -190,7 +188,7 @@ def _plain(url: str) -> tuple[str, str | None, int, str]:
         ("eu-north-1", "x-1", "eu-north-1"),
     ],
 )
-def test_where_s3_says_the_bucket_is_wins(
+def test_the_region_that_s3_reports_overrides_the_configured_one(
     found: str | None, configured: str | None, region: str
 ) -> None:
     address = locate("a-bucket", config(region=configured), found)
@@ -199,7 +197,7 @@ def test_where_s3_says_the_bucket_is_wins(
     assert address.origin.host == f"a-bucket.s3.{region}.amazonaws.com"
 
 
-def test_a_region_found_later_does_not_move_a_custom_endpoint() -> None:
+def test_a_region_found_later_does_not_change_a_custom_endpoint() -> None:
     settings = config(endpoint_url="http://minio:9000")
 
     assert locate("a-bucket", settings, "eu-north-1").origin == locate("a-bucket", settings).origin
@@ -208,14 +206,14 @@ def test_a_region_found_later_does_not_move_a_custom_endpoint() -> None:
 
 @pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x",
                                  "http://min…o:9000", "http://x/a…b", "http://x/a b"])  # fmt: skip
-def test_an_endpoint_of_a_profile_that_is_no_url_is_named(url: str) -> None:
+def test_an_invalid_endpoint_url_of_a_profile_is_reported(url: str) -> None:
     error = raised(SourceError, locate, "a-bucket", config(endpoint_url=url))
 
     assert error.reason == "endpoint_invalid"
     assert "endpoint_url" in error.advice
 
 
-def test_the_bucket_itself_has_a_path_too() -> None:
+def test_the_bucket_itself_has_a_path() -> None:
     assert locate("a-bucket", config()).path_of("") == "/"
     assert locate("my.dotted.bucket", config()).path_of("") == "/my.dotted.bucket/"
 
@@ -255,7 +253,7 @@ def proxy_of(
         ({"HTTP_PROXY": PROXY, "NO_PROXY": "127.0.0.1,localhost"}, "http://127.0.0.1:9", None),
     ],
 )
-def test_proxies_are_decided_for_the_very_host(
+def test_selects_the_proxy_by_scheme_and_host(
     monkeypatch: pytest.MonkeyPatch,
     environ: dict[str, str],
     endpoint: str | None,
@@ -264,7 +262,7 @@ def test_proxies_are_decided_for_the_very_host(
     assert proxy_of(monkeypatch, environ, endpoint_url=endpoint) == proxy
 
 
-def test_proxies_are_those_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_rules_equal_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
     from botocore.utils import get_environ_proxies
 
     lists = ["", HOST, ".amazonaws.com", "s3.amazonaws.com", "*", "eu-central-1.amazonaws.com",
@@ -285,13 +283,11 @@ def test_proxies_are_those_of_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
      (HttpOrigin("https", "h", 80), "h:80"), (HttpOrigin("http", "h", 443), "h:443"),
      (HttpOrigin("http", "::1", 9000), "[::1]:9000"), (HttpOrigin("http", "::1", 80), "[::1]")],
 )  # fmt: skip
-def test_the_host_header_has_the_port_where_it_is_not_the_schemes_own(
-    origin: HttpOrigin, header: str
-) -> None:
+def test_the_host_header_includes_only_a_nonstandard_port(origin: HttpOrigin, header: str) -> None:
     assert origin.host_header == header
 
 
-# --- proxies that we do not speak
+# --- unsupported proxies
 
 
 @pytest.mark.parametrize(
@@ -313,7 +309,7 @@ def test_the_host_header_has_the_port_where_it_is_not_the_schemes_own(
         ({"HTTPS_PROXY": "proxy.example:3128"}, None, ""),
     ],
 )  # fmt: skip
-def test_a_proxy_that_would_be_used_and_cannot_is_refused(
+def test_refuses_an_unsupported_proxy_only_if_it_would_be_used(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], endpoint: str | None, refused: str
 ) -> None:
     for name, value in environ.items():

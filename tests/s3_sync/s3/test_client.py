@@ -1,4 +1,4 @@
-"""Asking S3: what is sent, what is sent again, and to whom."""
+"""Requests to S3: their contents, retries, credentials, regions and endpoints."""
 
 import asyncio
 from collections import Counter
@@ -31,7 +31,7 @@ def s3(s3: FakeS3) -> FakeS3:
 
 
 class Body:
-    """What came, one list for each attempt."""
+    """The received chunks, one list per attempt."""
 
     def __init__(self) -> None:
         self.attempts: list[list[bytes]] = []
@@ -70,10 +70,10 @@ def failure(
     return raised(SidecarError, play, s3, scene, chain, patience=patience)
 
 
-# --- what is sent
+# --- requests
 
 
-def test_asks_for_a_page_of_the_prefix(s3: FakeS3) -> None:
+def test_requests_one_page_of_the_prefix(s3: FakeS3) -> None:
     counts: list[Operation] = []
     s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
 
@@ -88,7 +88,7 @@ def test_asks_for_a_page_of_the_prefix(s3: FakeS3) -> None:
     assert ["list"] == counts
 
 
-def test_follows_a_token_as_it_is(s3: FakeS3) -> None:
+def test_sends_the_continuation_token_unchanged(s3: FakeS3) -> None:
     token = "1/+=&? ü%20"
     s3.inject(answer_with(Answer(200, {}, b"page")))
 
@@ -97,7 +97,7 @@ def test_follows_a_token_as_it_is(s3: FakeS3) -> None:
     assert token == s3.requests[0].query["continuation-token"]
 
 
-def test_gets_the_object_that_was_listed_and_no_other(s3: FakeS3) -> None:
+def test_gets_the_listed_version_of_an_object(s3: FakeS3) -> None:
     counts: list[Operation] = []
     body = Body()
     s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
@@ -116,7 +116,7 @@ def test_gets_the_object_that_was_listed_and_no_other(s3: FakeS3) -> None:
     assert ["get"] == counts
 
 
-def test_who_pays_is_said_and_signed_in_every_request_where_that_is_asked_for(s3: FakeS3) -> None:
+def test_sends_and_signs_the_requester_pays_header_only_if_configured(s3: FakeS3) -> None:
     s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
 
     async def scene(client: S3Client) -> None:
@@ -133,7 +133,7 @@ def test_who_pays_is_said_and_signed_in_every_request_where_that_is_asked_for(s3
     assert all("x-amz-request-payer" in one.headers["authorization"] for one in s3.requests)
 
 
-def test_an_anonymous_reader_signs_nothing(s3: FakeS3) -> None:
+def test_anonymous_requests_are_not_signed(s3: FakeS3) -> None:
     async def scene(client: S3Client) -> None:
         await client.list_page(None)
         await get(client)
@@ -147,14 +147,14 @@ def test_an_anonymous_reader_signs_nothing(s3: FakeS3) -> None:
 # --- objects that change
 
 
-def test_a_changed_object_has_moved(s3: FakeS3) -> None:
+def test_a_changed_object_raises_object_moved(s3: FakeS3) -> None:
     for honors in (True, False):
         s3.honors_if_match = honors
         with pytest.raises(ObjectMoved):
             play(s3, lambda client: get(client, etag="0" * 32))
 
 
-def test_a_vanished_object_has_moved_and_is_asked_for_once(s3: FakeS3) -> None:
+def test_a_missing_object_raises_object_moved_without_a_retry(s3: FakeS3) -> None:
     s3.objects.clear()
 
     with pytest.raises(ObjectMoved):
@@ -164,8 +164,8 @@ def test_a_vanished_object_has_moved_and_is_asked_for_once(s3: FakeS3) -> None:
 
 
 @pytest.mark.parametrize("said", ["Fri, 20 Nov 2026 12:00:00 GMT", "yesterday", ""])
-def test_when_a_listing_was_answered_is_the_servers_to_say(s3: FakeS3, said: str) -> None:
-    """Our own clock may be wrong; an object does not tell."""
+def test_listed_at_is_the_date_header_of_the_last_listing(s3: FakeS3, said: str) -> None:
+    """The local clock may be wrong. Responses to other requests do not count."""
 
     async def scene(client: S3Client) -> list[str]:
         seen = [client.listed_at]
@@ -182,7 +182,7 @@ def test_when_a_listing_was_answered_is_the_servers_to_say(s3: FakeS3, said: str
 @pytest.mark.parametrize(
     "etag", ['W/"5d41402abc4b2a76b9719d911017c592"', "5d41402abc4b2a76b9719d911017c592"]
 )
-def test_the_dress_of_an_etag_does_not_matter(s3: FakeS3, etag: str) -> None:
+def test_accepts_weak_and_unquoted_etags(s3: FakeS3, etag: str) -> None:
     s3.inject(with_headers(ETag=etag))
     body = Body()
 
@@ -191,7 +191,7 @@ def test_the_dress_of_an_etag_does_not_matter(s3: FakeS3, etag: str) -> None:
     assert b"hello" == body.whole
 
 
-# --- what is sent again
+# --- retries
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_the_dress_of_an_etag_does_not_matter(s3: FakeS3, etag: str) -> None:
      error(400, "RequestTimeout", "Your socket connection was not used in time.")],
     ids=["throttled", "failed", "gateway", "reset", "truncated", "timeout"],
 )  # fmt: skip
-def test_what_passes_by_itself_is_tried_again(s3: FakeS3, fault: Any) -> None:
+def test_retries_transient_failures(s3: FakeS3, fault: Any) -> None:
     s3.inject(fault, times=ATTEMPTS - 1)
     body = Body()
     counts: list[Operation] = []
@@ -214,14 +214,14 @@ def test_what_passes_by_itself_is_tried_again(s3: FakeS3, fault: Any) -> None:
 @pytest.mark.parametrize(
     ("scene", "reason"), [(get, "access_denied_get"), (list_all, "access_denied_list")]
 )
-def test_what_is_denied_is_asked_once(s3: FakeS3, scene: Any, reason: str) -> None:
+def test_does_not_retry_a_denied_request(s3: FakeS3, scene: Any, reason: str) -> None:
     s3.inject(error(403, "AccessDenied"))
 
     assert reason == failure(s3, scene).reason
     assert 1 == len(s3.requests)
 
 
-def test_silence_is_not_waited_for_three_times(s3: FakeS3) -> None:
+def test_does_not_retry_after_a_timeout(s3: FakeS3) -> None:
     patience = AT_ONCE._replace(answer_seconds=0.05)
     s3.inject(lambda exchange: exchange.hang())
 
@@ -232,13 +232,13 @@ def test_silence_is_not_waited_for_three_times(s3: FakeS3) -> None:
         s3.release()
 
 
-def test_a_body_may_take_as_long_as_it_is_big(s3: FakeS3) -> None:
+def test_the_time_limit_grows_with_the_size_of_the_body(s3: FakeS3) -> None:
     patience = AT_ONCE._replace(answer_seconds=0.0, slowest_bytes_per_second=0.5)
 
     play(s3, get, patience=patience)
 
 
-def test_what_a_receiver_raises_is_raised(s3: FakeS3) -> None:
+def test_an_exception_of_the_receiver_propagates_without_a_retry(s3: FakeS3) -> None:
     class Full(Body):
         def write(self, chunk: bytes) -> None:
             raise OSError(28, "No space left on device")
@@ -249,11 +249,11 @@ def test_what_a_receiver_raises_is_raised(s3: FakeS3) -> None:
     assert 1 == len(s3.requests)
 
 
-# --- credentials that were rotated
+# --- rotated credentials
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken"])
-def test_rotated_credentials_are_fetched_and_the_request_sent_again(s3: FakeS3, code: str) -> None:
+def test_fetches_rotated_credentials_and_repeats_the_request(s3: FakeS3, code: str) -> None:
     chain = Given(config_of(s3), OLD, NEW)
     s3.inject(error(403, code), lambda request: key_of(request) == "AKIDOLD")
 
@@ -264,7 +264,7 @@ def test_rotated_credentials_are_fetched_and_the_request_sent_again(s3: FakeS3, 
     assert 1 == chain.forgotten
 
 
-def test_requests_at_once_fetch_them_once(s3: FakeS3) -> None:
+def test_concurrent_requests_fetch_rotated_credentials_once(s3: FakeS3) -> None:
     chain = Given(config_of(s3), OLD, NEW, GIVEN)
     s3.inject(error(400, "ExpiredToken"), lambda request: key_of(request) == "AKIDOLD")
 
@@ -276,7 +276,7 @@ def test_requests_at_once_fetch_them_once(s3: FakeS3) -> None:
     assert 1 == chain.forgotten
 
 
-def test_credentials_that_stay_refused_are_named(s3: FakeS3) -> None:
+def test_reports_the_access_key_if_the_new_credentials_are_refused(s3: FakeS3) -> None:
     chain = Given(config_of(s3), OLD, NEW)
     s3.inject(error(400, "ExpiredToken", "The provided token has expired."))
 
@@ -288,7 +288,7 @@ def test_credentials_that_stay_refused_are_named(s3: FakeS3) -> None:
     assert (2, 0) == (len(s3.requests), chain.asked_who)
 
 
-def test_STS_is_asked_who_was_denied_if_S3_does_not_report_it(s3: FakeS3) -> None:
+def test_asks_sts_for_the_denied_identity_only_if_s3_does_not_report_it(s3: FakeS3) -> None:
     chain = Given(config_of(s3))
     s3.inject(error(403, "AccessDenied", "Access Denied"), times=1)
     assert (
@@ -301,11 +301,11 @@ def test_STS_is_asked_who_was_denied_if_S3_does_not_report_it(s3: FakeS3) -> Non
     assert 1 == chain.asked_who
 
 
-# --- buckets elsewhere
+# --- buckets in other regions
 
 
 @pytest.mark.parametrize("answer", ["moved", "redirect", "malformed"])
-def test_a_bucket_elsewhere_is_asked_with_its_region_from_then_on(s3: FakeS3, answer: str) -> None:
+def test_keeps_using_the_region_that_s3_reports_for_the_bucket(s3: FakeS3, answer: str) -> None:
     s3.region, s3.region_answer = "eu-central-1", answer  # type: ignore[assignment]
     chain = Given(config_of(s3, region="us-east-1"))
 
@@ -320,9 +320,7 @@ def test_a_bucket_elsewhere_is_asked_with_its_region_from_then_on(s3: FakeS3, an
     assert ["us-east-1", *["eu-central-1"] * 3] == [region_of(one) for one in s3.requests]
 
 
-def test_a_bucket_that_moves_between_list_and_downloads_is_followed_by_all_of_them(
-    s3: FakeS3,
-) -> None:
+def test_concurrent_downloads_follow_a_bucket_to_its_new_region(s3: FakeS3) -> None:
     async def scene(client: S3Client) -> None:
         await client.list_page(None)
         s3.region, s3.region_answer = "eu-central-1", "moved"
@@ -337,7 +335,7 @@ def test_a_bucket_that_moves_between_list_and_downloads_is_followed_by_all_of_th
 # --- from cycle to cycle
 
 
-def test_another_endpoint_is_followed_at_the_next_cycle(s3: FakeS3) -> None:
+def test_uses_another_endpoint_from_the_next_cycle_on(s3: FakeS3) -> None:
     with FakeS3() as other:
         chain = Given(config_of(s3))
 
@@ -354,7 +352,7 @@ def test_another_endpoint_is_followed_at_the_next_cycle(s3: FakeS3) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
-def test_a_bundle_that_cannot_be_read_is_named(
+def test_an_unreadable_ca_bundle_is_reported_with_its_path(
     s3: FakeS3, tmp_path: Any, content: str | None
 ) -> None:
     bundle = tmp_path / "ca.pem"
@@ -370,7 +368,7 @@ def test_a_bundle_that_cannot_be_read_is_named(
     assert str(bundle) in found.message
 
 
-def test_the_kind_of_an_error_says_what_fails(s3: FakeS3) -> None:
+def test_error_classes_distinguish_source_object_and_connection(s3: FakeS3) -> None:
     s3.inject(error(403, "AccessDenied"))
 
     with pytest.raises(SourceError):

@@ -1,4 +1,4 @@
-"""The one request of a poll: what counts as unmodified, and what becomes of the connection."""
+"""The request of a poll: which responses mean unmodified, and when its connection is reused."""
 
 import time
 from collections.abc import Iterator
@@ -51,9 +51,7 @@ def connections(s3: FakeS3) -> int:
     return len({request.connection for request in s3.seen()})
 
 
-def test_one_connection_is_kept_until_an_answer_has_a_body(
-    s3: FakeS3, poll: PollConnection
-) -> None:
+def test_keeps_one_connection_until_a_response_has_a_body(s3: FakeS3, poll: PollConnection) -> None:
     for _ in range(3):
         assert b"304" == poll.status(head())
     assert 1 == connections(s3)
@@ -64,7 +62,7 @@ def test_one_connection_is_kept_until_an_answer_has_a_body(
 
 
 @pytest.mark.parametrize("fault", [close_after(), close_silently()])
-def test_a_kept_connection_that_was_closed_is_replaced(
+def test_replaces_a_kept_connection_that_the_server_closed(
     s3: FakeS3, poll: PollConnection, fault: Fault
 ) -> None:
     s3.inject(fault, times=1)
@@ -74,7 +72,7 @@ def test_a_kept_connection_that_was_closed_is_replaced(
     assert 2 == connections(s3)
 
 
-def test_one_that_was_idle_for_long_is_not_tried(s3: FakeS3) -> None:
+def test_does_not_reuse_a_connection_after_a_long_idle_time(s3: FakeS3) -> None:
     poll = PollConnection(HttpOrigin("http", "localhost", s3.port), None, keep_seconds=-1.0)
 
     assert b"304" == poll.status(head())
@@ -87,7 +85,7 @@ def test_one_that_was_idle_for_long_is_not_tried(s3: FakeS3) -> None:
     [reset(), raw(b""), raw(b"HTTP/1.1 304 Not Modified\r\n"),
      raw(b"HTTP/1.1 304 Not Modified\r\n\r\nmore"), raw(b"x" * 70_000)],
 )  # fmt: skip
-def test_half_an_answer_has_no_status(s3: FakeS3, poll: PollConnection, fault: Fault) -> None:
+def test_an_invalid_response_has_no_status(s3: FakeS3, poll: PollConnection, fault: Fault) -> None:
     s3.inject(fault)
 
     assert b"" == poll.status(head())
@@ -100,7 +98,7 @@ def test_half_an_answer_has_no_status(s3: FakeS3, poll: PollConnection, fault: F
     [(error(503, "SlowDown"), b"503"), (error(403, "ExpiredToken"), b"403"),
      (error(404, "NoSuchKey"), b"404"), (raw(b"HTTP/1.1 103 Early Hints\r\n\r\n"), b"103")],
 )  # fmt: skip
-def test_after_any_other_status_the_connection_is_not_used_again(
+def test_the_next_poll_succeeds_after_any_other_status(
     s3: FakeS3, poll: PollConnection, fault: Fault, status: bytes
 ) -> None:
     s3.inject(fault)
@@ -112,13 +110,13 @@ def test_after_any_other_status_the_connection_is_not_used_again(
 
 def pieces_without_end(exchange: Exchange) -> None:
     exchange.send_bytes(b"HTTP/1.1 304 Not Modified\r\n")
-    while True:  # until the client has gone
+    while True:  # until the client disconnects
         exchange.send_bytes(b"a: b\r\n")
         exchange.pause(0.05)
 
 
 @pytest.mark.parametrize("fault", [hang(), pieces_without_end], ids=["silent", "slow"])
-def test_a_server_that_does_not_end_its_answer_is_not_waited_for(s3: FakeS3, fault: Fault) -> None:
+def test_times_out_when_the_response_does_not_end(s3: FakeS3, fault: Fault) -> None:
     s3.inject(fault)
     poll = poll_of(s3, seconds=0.2)
 
@@ -126,12 +124,12 @@ def test_a_server_that_does_not_end_its_answer_is_not_waited_for(s3: FakeS3, fau
     s3.release()
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_an_unreachable_server_has_no_status() -> None:
     for host in ("127.0.0.1", "a" * 70 + ".invalid"):
         assert b"" == PollConnection(HttpOrigin("http", host, 1), None).status(head())
 
 
-def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
+def test_sends_no_request_to_an_untrusted_server(tmp_path: Path) -> None:
     server, bundle = self_signed(tmp_path, "localhost")
     trusting = Trust(config(ca_bundle=str(bundle)))
     with FakeS3(tls=server) as s3:
@@ -144,13 +142,11 @@ def test_who_is_not_trusted_is_not_asked(tmp_path: Path) -> None:
         friend.close()
 
 
-# --- signed, by the client
+# --- signatures of the client
 
 
-def test_a_signature_is_used_again_for_a_minute(
-    s3: FakeS3, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A poll that goes on for hours is signed again: S3 refuses a signature after 15 minutes."""
+def test_reuses_a_signature_for_a_minute(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls that go on for hours are signed again: S3 refuses a signature after 15 minutes."""
     counts: list[str] = []
     monkeypatch.setattr(client_module, "sign", counting(counts))
 
@@ -178,7 +174,7 @@ def counting(calls: list[str]) -> object:
     return count
 
 
-def test_through_a_proxy_it_cannot_be_told(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_has_still_is_false_behind_a_proxy(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "")
 
@@ -189,7 +185,7 @@ def test_through_a_proxy_it_cannot_be_told(s3: FakeS3, monkeypatch: pytest.Monke
     assert [] == s3.seen()
 
 
-def test_before_the_first_cycle_it_cannot_be_told(s3: FakeS3) -> None:
+def test_has_still_is_false_before_the_first_cycle(s3: FakeS3) -> None:
     client = S3Client(s3.bucket, "dags/", Given(config_of(s3)), lambda _: None)
 
     assert not client.has_still("pointer", KEY, '"abc"')

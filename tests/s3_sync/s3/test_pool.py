@@ -28,10 +28,10 @@ from tests.s3_sync.s3.stand_in import (
 )
 from tests.support.program import own_port
 
-# --- keeping
+# --- kept connections
 
 
-def test_sends_line_and_headers_and_returns_the_answer() -> None:
+def test_sends_the_request_head_and_returns_the_response() -> None:
     server = StandIn([[ok()]])
 
     answer: Answer = run(server, lambda pool: pool.get("/a%20b?x=1", HEADERS, None, 5.0))
@@ -54,7 +54,7 @@ def test_one_connection_serves_many_requests() -> None:
     assert (1, 3) == (server.connections, len(server.heads))
 
 
-def test_requests_at_once_have_a_connection_each_and_share_them_later() -> None:
+def test_concurrent_requests_open_a_connection_each_and_reuse_them() -> None:
     server = StandIn(*[[[ok()]] * 2] * 3)
 
     async def scene(pool: Pool) -> None:
@@ -66,15 +66,15 @@ def test_requests_at_once_have_a_connection_each_and_share_them_later() -> None:
     assert (3, 6) == (server.connections, len(server.heads))
 
 
-def test_a_kept_connection_that_the_server_drops_is_replaced_unseen() -> None:
-    """The request was not seen: it is sent again, once for each connection that is stale."""
+def test_repeats_a_request_when_the_server_drops_a_kept_connection() -> None:
+    """The server did not see the request, so it is sent again, once per stale connection."""
     server = StandIn([[ok(b"1")], [CLOSE]], [[ok(b"2")]])
 
     assert [b"1", b"2"] == run(server, get_twice)
     assert 2 == server.connections
 
 
-def test_all_kept_connections_may_be_stale() -> None:
+def test_replaces_kept_connections_even_if_all_are_stale() -> None:
     stale: Sequence[Step] = [[ok(b"old")], [CLOSE]]
     server = StandIn(stale, stale, stale, [[ok(b"new")]])
 
@@ -87,7 +87,7 @@ def test_all_kept_connections_may_be_stale() -> None:
     assert 4 == server.connections
 
 
-def test_half_an_answer_on_a_kept_connection_is_not_asked_again() -> None:
+def test_does_not_repeat_a_request_after_half_a_response() -> None:
     server = StandIn([[ok()], [ok()[:-1], CLOSE]], [[ok()]])
 
     async def scene(pool: Pool) -> WireError:
@@ -108,15 +108,15 @@ def test_half_an_answer_on_a_kept_connection_is_not_asked_again() -> None:
     ],
     ids=["close", "two answers", "ends with the connection", "closed after it"],
 )
-def test_a_connection_that_cannot_be_kept_is_not_used_again(first: Step) -> None:
+def test_does_not_reuse_a_connection_that_cannot_be_kept(first: Step) -> None:
     server = StandIn([first, [ok(b"first again")]], [[ok(b"second")]])
 
     assert b"second" == run(server, get_twice)[1]
     assert 2 == server.connections
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used_again() -> None:
-    """NAT gateways forget it without a word."""
+def test_does_not_reuse_a_connection_after_a_long_idle_time() -> None:
+    """NAT gateways drop idle connections silently."""
     assert PATIENCE.keep_seconds < 60
     server = StandIn([[ok()], [ok()]], [[ok()]])
 
@@ -125,7 +125,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again() -> None:
     assert 2 == server.connections
 
 
-def test_a_closed_pool_drops_its_connections_and_makes_new_ones() -> None:
+def test_a_closed_pool_drops_its_connections_and_opens_new_ones() -> None:
     server = StandIn([[ok()], [ok()]], [[ok()]])
 
     async def scene(pool: Pool) -> None:
@@ -141,7 +141,7 @@ def test_a_closed_pool_drops_its_connections_and_makes_new_ones() -> None:
 # --- connecting
 
 
-def test_a_port_where_nobody_listens() -> None:
+def test_reports_a_refused_connection() -> None:
     port = own_port()
 
     error = run(StandIn(), failure, lambda _: HttpOrigin("http", "127.0.0.1", port))
@@ -150,7 +150,7 @@ def test_a_port_where_nobody_listens() -> None:
     assert f"cannot connect to 127.0.0.1:{port}: Connection refused" == error.message
 
 
-def test_a_server_that_does_not_accept_in_time() -> None:
+def test_times_out_when_the_server_does_not_accept_a_connection() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())
 
@@ -162,14 +162,14 @@ def test_a_server_that_does_not_accept_in_time() -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
-def test_an_invalid_name(host: str) -> None:
+def test_reports_an_invalid_host_name_as_unresolved(host: str) -> None:
     error = run(StandIn(), failure, lambda _: HttpOrigin("http", host, 80))
 
     assert "name_unresolved" == error.reason
 
 
 def resolving(resolve: Callable[[], Awaitable[list[Any]]], then: Scene) -> Scene:
-    """The same scene where names are resolved like this."""
+    """Return the scene with a replaced name resolution."""
 
     async def scene(pool: Pool) -> Any:
         loop = asyncio.get_running_loop()
@@ -183,7 +183,7 @@ def by_name(_: int) -> HttpOrigin:
     return HttpOrigin("http", "minio.example", 9000)
 
 
-def test_a_name_that_nobody_knows() -> None:
+def test_reports_an_unknown_host_name_as_unresolved() -> None:
     async def resolve() -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -193,7 +193,7 @@ def test_a_name_that_nobody_knows() -> None:
     assert "minio.example:9000 cannot be resolved: Name or service not known" in error.message
 
 
-def test_a_silent_name_server_is_not_waited_for() -> None:
+def test_times_out_when_the_name_server_is_silent() -> None:
     async def resolve() -> list[Any]:
         await asyncio.Event().wait()
         return []
@@ -204,8 +204,8 @@ def test_a_silent_name_server_is_not_waited_for() -> None:
     assert "the name server does not respond" in error.message
 
 
-def test_the_second_address_is_tried_when_the_first_refuses() -> None:
-    """`localhost` is often ::1 first."""
+def test_tries_the_second_address_when_the_first_refuses() -> None:
+    """`localhost` often resolves to ::1 first."""
     server = StandIn([[ok()]])
 
     async def resolve() -> list[Any]:
@@ -215,17 +215,17 @@ def test_the_second_address_is_tried_when_the_first_refuses() -> None:
     assert b"hello" == run(server, resolving(resolve, get), by_name).body
 
 
-def test_no_name_server_is_asked_about_an_address() -> None:
+def test_connects_to_an_ip_address_without_name_resolution() -> None:
     async def resolve() -> list[Any]:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     assert b"hello" == run(StandIn([[ok()]]), resolving(resolve, get)).body
 
 
-# --- TLS (certificates that are refused: conformance/test_handshakes.py)
+# --- TLS (for refused certificates, see conformance/test_handshakes.py)
 
 
-def test_speaks_tls(certificate: tuple[ssl.SSLContext, Path]) -> None:
+def test_reuses_one_connection_for_https_requests(certificate: tuple[ssl.SSLContext, Path]) -> None:
     server = StandIn([[ok()], [ok()]])
 
     found = run(server, get_twice, https, trusting(certificate[1]), certificate[0])
@@ -234,10 +234,10 @@ def test_speaks_tls(certificate: tuple[ssl.SSLContext, Path]) -> None:
     assert 1 == server.connections
 
 
-def test_certificates_that_change_in_a_handshake_are_tried_at_once(
+def test_repeats_the_handshake_if_the_bundle_changed_during_it(
     certificate: tuple[ssl.SSLContext, Path],
 ) -> None:
-    """A bundle that was replaced a moment too late costs no cycle."""
+    """A bundle that is replaced a moment too late does not fail a cycle."""
     bundles = iter([NO_CA, trusting(certificate[1])])
     server = StandIn([[ok()]])
 
@@ -250,7 +250,7 @@ def test_certificates_that_change_in_a_handshake_are_tried_at_once(
     assert 1 == server.connections, "the handshake that failed is no connection"
 
 
-def test_certificates_that_stay_the_same_are_tried_once(
+def test_does_not_repeat_the_handshake_if_the_bundle_is_unchanged(
     certificate: tuple[ssl.SSLContext, Path],
 ) -> None:
     asked: list[None] = []

@@ -39,7 +39,7 @@ def through(scheme: str, user: str = "", form: str = "http://{}127.0.0.1:{}") ->
 
 
 @pytest.mark.parametrize("form", ["http://{}127.0.0.1:{}", "http://{}127.0.0.1:{}/"])
-def test_plain_http_is_asked_of_the_proxy_in_absolute_form(form: str) -> None:
+def test_sends_plain_http_to_the_proxy_in_absolute_form(form: str) -> None:
     server = StandIn([[ok()], [ok()]])
 
     async def scene(pool: Pool) -> Answer:
@@ -56,7 +56,7 @@ def test_plain_http_is_asked_of_the_proxy_in_absolute_form(form: str) -> None:
     assert 1 == server.connections
 
 
-def test_the_absolute_form_has_the_port_where_it_is_odd() -> None:
+def test_the_absolute_form_includes_a_nonstandard_port() -> None:
     server = StandIn([[ok()]])
 
     run(server, get, lambda port: HttpOrigin("http", "minio", 9000, f"http://127.0.0.1:{port}"))
@@ -64,7 +64,7 @@ def test_the_absolute_form_has_the_port_where_it_is_odd() -> None:
     assert server.heads[0].startswith(b"GET http://minio:9000/key HTTP/1.1\r\n")
 
 
-def test_https_goes_through_a_tunnel(certificate: tuple[ssl.SSLContext, Path]) -> None:
+def test_sends_https_through_a_connect_tunnel(certificate: tuple[ssl.SSLContext, Path]) -> None:
     server = StandIn([[CONNECTED, TLS], [ok(b"1")], [ok(b"2")]], tls=certificate[0])
 
     assert [b"1", b"2"] == run(server, get_twice, through("https"), trusting(certificate[1]))
@@ -73,7 +73,7 @@ def test_https_goes_through_a_tunnel(certificate: tuple[ssl.SSLContext, Path]) -
     assert first.startswith(b"GET /key HTTP/1.1\r\nhost: bucket.example\r\n")
 
 
-def test_the_password_is_for_the_proxy_alone(certificate: tuple[ssl.SSLContext, Path]) -> None:
+def test_sends_the_password_only_to_the_proxy(certificate: tuple[ssl.SSLContext, Path]) -> None:
     plain = StandIn([[ok()]])
     run(plain, get, through("http", LOGIN))
     tunnel = StandIn([[CONNECTED, TLS], [ok()]], tls=certificate[0])
@@ -97,7 +97,7 @@ def test_the_password_is_for_the_proxy_alone(certificate: tuple[ssl.SSLContext, 
     ],
     ids=range(9),
 )
-def test_a_proxy_that_gives_no_tunnel_is_named_without_its_password(refusal: Step) -> None:
+def test_a_refused_tunnel_is_reported_without_the_password(refusal: Step) -> None:
     error = run(StandIn([refusal]), failure, through("https", LOGIN), NO_CA)
 
     assert "proxy_refused" == error.reason
@@ -111,7 +111,7 @@ def test_a_proxy_that_gives_no_tunnel_is_named_without_its_password(refusal: Ste
     [("", "requires user and password"), (LOGIN, "rejects the user and password in its URL")],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_wants_a_login_says_so_and_never_s3(scheme: str, user: str, said: str) -> None:
+def test_a_407_response_is_attributed_to_the_proxy(scheme: str, user: str, said: str) -> None:
     refusal = ok(b"<html>Squid</html>", b"407 Proxy Authentication Required")
     server = StandIn([[refusal]])
 
@@ -123,14 +123,14 @@ def test_a_proxy_that_wants_a_login_says_so_and_never_s3(scheme: str, user: str,
     assert "p%40ss" not in error.message and "S3" not in error.message
 
 
-def test_an_unconfigured_proxy_may_require_a_login() -> None:
+def test_a_407_response_is_attributed_to_a_proxy_even_if_none_is_configured() -> None:
     error = run(StandIn([[ok(b"", b"407 x")]]), failure)
 
     assert "proxy_refused" == error.reason
     assert "a proxy on the way to 127.0.0.1 requires user and password" in error.message
 
 
-def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:
+def test_an_unreachable_proxy_is_reported_without_its_login() -> None:
     for proxy, reason in (
         (f"http://{LOGIN}@127.0.0.1:{own_port()}", "endpoint_unreachable"),
         (f"http://{LOGIN}@a..b:3128", "name_unresolved"),
@@ -149,7 +149,7 @@ def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:
      "http://[::1", f"socks5://{LOGIN}@127.0.0.1:1080"],
 )  # fmt: skip
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_of_a_kind_that_we_do_not_speak_is_refused(scheme: str, proxy: str) -> None:
+def test_refuses_unsupported_and_malformed_proxy_urls(scheme: str, proxy: str) -> None:
     error = run(StandIn(), failure, lambda _: HttpOrigin(scheme, "b.example", 443, proxy))
 
     assert "proxy_refused" == error.reason
@@ -157,7 +157,7 @@ def test_a_proxy_of_a_kind_that_we_do_not_speak_is_refused(scheme: str, proxy: s
     assert "p%40ss" not in error.message
 
 
-def test_a_silent_proxy_is_not_waited_for() -> None:
+def test_times_out_when_the_proxy_is_silent() -> None:
     error = run(StandIn([[]]), failure, through("https"), NO_CA, connect_seconds=0.05)
 
     assert "request_timeout" == error.reason

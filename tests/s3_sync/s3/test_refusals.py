@@ -1,4 +1,4 @@
-"""What an answer of S3 that is not a success means."""
+"""The meaning of S3's error responses."""
 
 from typing import Any
 from xml.sax.saxutils import escape
@@ -46,7 +46,7 @@ def reason_of(request: Request, found: Answer) -> str:
     return error.reason if isinstance(error, SidecarError) else "moved"
 
 
-# --- reading the document
+# --- the error document
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_reads_code_and_message_in_any_order(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>no", b"\xff\xfe", b"<Code>", b"{}", b"<" * 200_000])
-def test_never_fails_on_what_is_no_document(body: bytes) -> None:
+def test_an_invalid_error_document_has_no_code(body: bytes) -> None:
     refusal = read_refusal(Answer(503, {}, body))
 
     assert (refusal.code, refusal.message, refusal.region) == ("", "", "")
 
 
-def test_the_region_comes_from_the_header_or_the_document() -> None:
+def test_reads_the_region_from_the_header_or_the_document() -> None:
     document = b"<Error><Code>X</Code><Region>eu-west-1</Region></Error>"
 
     assert read_refusal(Answer(400, {}, document)).region == "eu-west-1"
@@ -83,18 +83,18 @@ def test_the_region_comes_from_the_header_or_the_document() -> None:
     "region",
     ["evil.example/", "eu-west-1.evil.example", "x@y", "EU", "a b", "eu\r\nHost: x", "x" * 33, "#"],
 )
-def test_an_invalid_region_is_not_believed(region: str) -> None:
-    """It would become part of a host name that gets a signed request."""
+def test_ignores_an_invalid_region(region: str) -> None:
+    """It would become part of the host name of a signed request."""
     document = f"<Error><Region>{escape(region)}</Region></Error>".encode()
 
     assert read_refusal(Answer(400, {"x-amz-bucket-region": region}, b"")).region == ""
     assert read_refusal(Answer(400, {}, document)).region == ""
 
 
-# --- what was asked
+# --- ARNs
 
 
-def test_partitions_are_those_of_botocore() -> None:
+def test_partitions_of_arns_equal_botocores() -> None:
     import botocore.session
 
     session = botocore.session.Session()
@@ -104,7 +104,7 @@ def test_partitions_are_those_of_botocore() -> None:
             assert found == f"arn:{partition}:s3:::b-1", region
 
 
-def test_the_arn_of_an_access_point_is_its_own() -> None:
+def test_an_access_point_keeps_its_own_arn() -> None:
     assert Request("list", POINT, "dags/", "dags/", "eu-central-1").arn == POINT
     assert Request("get", POINT, "dags/a", "dags/", "eu-central-1").arn == f"{POINT}/object/dags/a"
     assert Request("get", POINT, "dags/a", "dags/", "eu-central-1").folder_arn == (
@@ -112,7 +112,7 @@ def test_the_arn_of_an_access_point_is_its_own() -> None:
     )
 
 
-# --- denied
+# --- denials
 
 
 def denied_message(action: str, resource: str | None, quotes: str = '"') -> str:
@@ -148,7 +148,7 @@ def denied_message(action: str, resource: str | None, quotes: str = '"') -> str:
     ],
 )
 @pytest.mark.parametrize("says", ["all", "nothing"])
-def test_a_denial_names_action_resource_and_identity(
+def test_a_denial_reports_action_resource_and_identity(
     request_: Request,
     kind: type[S3Error],
     reason: str,
@@ -169,7 +169,7 @@ def test_a_denial_names_action_resource_and_identity(
     assert error.permission == Permission(action, scope)
 
 
-def test_what_s3_says_of_the_identity_wins() -> None:
+def test_prefers_the_identity_that_s3_reports() -> None:
     found = answer(403, "AccessDenied", denied_message("s3:ListBucket", None))
 
     error = explained(LIST, found, "arn:aws:iam::1:user/other")
@@ -190,14 +190,14 @@ def test_an_unknown_identity_is_reported_as_unknown() -> None:
     ("action", "reason"),
     [
         ("s3:GetObjectVersion", "access_denied_get"),
-        # S3 says so of an object that is not there, to whoever may not list.
+        # S3 reports this for a missing object if the caller may not list the bucket.
         ("s3:ListBucket", "access_denied_list"),
         ("kms:Decrypt", "access_denied_kms"),
         ("kms:GenerateDataKey", "access_denied_kms"),
         ("s3express:CreateSession", "access_denied_get"),
     ],
 )
-def test_another_action_than_ours_is_the_one_that_is_named(action: str, reason: str) -> None:
+def test_a_denial_reports_the_action_that_s3_denied(action: str, reason: str) -> None:
     error = explained(GET, answer(403, "AccessDenied", denied_message(action, None)))
 
     assert isinstance(error, S3Error)
@@ -217,7 +217,7 @@ def test_another_action_than_ours_is_the_one_that_is_named(action: str, reason: 
         ),
     ],
 )
-def test_a_denial_of_kms_names_the_key_and_its_policy(message: str, arn: str) -> None:
+def test_a_kms_denial_reports_the_key_and_its_policy(message: str, arn: str) -> None:
     error = explained(GET, answer(403, "AccessDenied", message), ROLE)
 
     assert isinstance(error, ObjectError)
@@ -227,7 +227,7 @@ def test_a_denial_of_kms_names_the_key_and_its_policy(message: str, arn: str) ->
     assert error.permission == Permission("kms:Decrypt", arn)
 
 
-# --- all others
+# --- other failures
 
 
 ANSWERS: dict[tuple[str, str], list[Answer]] = {
@@ -257,7 +257,7 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
     ("reasons", "found"),
     [(reasons, found) for reasons, answers in ANSWERS.items() for found in answers],
 )
-def test_every_answer_has_a_reason_for_a_list_and_for_a_get(
+def test_every_response_has_a_reason_for_a_list_and_for_a_get(
     reasons: tuple[str, str], found: Answer
 ) -> None:
     assert reasons == (reason_of(LIST, found), reason_of(GET, found))
@@ -265,7 +265,7 @@ def test_every_answer_has_a_reason_for_a_list_and_for_a_get(
         assert isinstance(error, ObjectMoved) or error.advice
 
 
-def test_failures_of_one_object_are_told_from_those_of_the_source() -> None:
+def test_distinguishes_failures_of_one_object_from_those_of_the_source() -> None:
     of_one = [answer(500), answer(400, "X"), answer(403), answer(403, "InvalidObjectState")]
     by_what_was_asked = [answer(503), answer(301), answer(403, "SignatureDoesNotMatch")]
     of_all = [answer(400, "ExpiredToken"), answer(404, "NoSuchBucket")]
@@ -276,7 +276,7 @@ def test_failures_of_one_object_are_told_from_those_of_the_source() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(STALE_CREDENTIALS))
-def test_rejected_credentials_are_named_by_their_access_key(code: str) -> None:
+def test_rejected_credentials_are_reported_with_their_access_key(code: str) -> None:
     error = explained(LIST, answer(400, code, "old"), "the access key AKIA1")
 
     assert isinstance(error, SourceError)
@@ -284,14 +284,14 @@ def test_rejected_credentials_are_named_by_their_access_key(code: str) -> None:
     assert f"400 {code} old" in error.message
 
 
-def test_what_s3_said_is_quoted() -> None:
+def test_an_error_quotes_the_response_of_s3() -> None:
     for status, code in ((500, "InternalError"), (400, "Odd"), (503, "SlowDown"), (403, "Denied")):
         error = explained(GET, answer(status, code, "because & so"), ROLE)
         assert isinstance(error, SidecarError)
         assert f"({status} {code} because & so)" in error.message
 
 
-def test_a_redirect_says_where_it_would_have_led() -> None:
+def test_a_refused_redirect_reports_its_destination() -> None:
     error = explained(LIST, answer(307, location="http://portal.example/login"))
 
     assert isinstance(error, SidecarError)
@@ -299,7 +299,7 @@ def test_a_redirect_says_where_it_would_have_led() -> None:
     assert "credentials are never sent to another host" in error.message
 
 
-def test_every_refusal_has_advice_or_says_it_all() -> None:
+def test_every_refusal_has_advice() -> None:
     for status, code in ((403, ""), (301, ""), (503, ""), (404, "NoSuchBucket"), (403, "KMS.X")):
         error: Any = explained(LIST, answer(status, code))
         assert error.advice, code
@@ -316,7 +316,7 @@ def test_every_refusal_has_advice_or_says_it_all() -> None:
         (500, "", False),
     ],
 )
-def test_a_denial_is_a_403_that_has_no_better_reason(status: int, code: str, denied: bool) -> None:
+def test_a_denial_is_a_403_without_a_specific_reason(status: int, code: str, denied: bool) -> None:
     found = answer(status, code)
 
     assert is_denied(found, read_refusal(found)) is denied

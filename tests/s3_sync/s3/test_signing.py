@@ -1,4 +1,4 @@
-"""Our signature against botocore's, over keys and queries that break naive signers."""
+"""Signatures equal botocore's, even for keys and queries that break naive signers."""
 
 import random
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ KEYS = [*ODD_KEYS, *generated_keys(300)]
 def botocore_headers(
     token: str | None, host: str, key: str, query: dict[str, str], headers: dict[str, str]
 ) -> dict[str, str]:
-    """What botocore sends for the same request."""
+    """Return the headers that botocore sends for the same request."""
     scheme = "http" if ":9000" in host else "https"
     url = f"{scheme}://{host}/bucket/{encode_key(key)}"
     request = AWSRequest("GET", url, headers=headers, params=query)
@@ -60,7 +60,7 @@ def our_headers(
 
 @pytest.mark.parametrize("token", [None, "session/token+=="], ids=["keys", "session"])
 @pytest.mark.parametrize("host", HOSTS)
-def test_equals_botocore_for_odd_keys_and_queries(host: str, token: str | None) -> None:
+def test_signs_unusual_keys_and_queries_as_botocore_does(host: str, token: str | None) -> None:
     for key in KEYS:
         for query in ({}, {"list-type": "2", "prefix": key, "start-after": key, "empty": ""}):
             headers = {"x-amz-checksum-mode": "ENABLED"} if len(key) % 2 else {}
@@ -75,7 +75,7 @@ def test_equals_botocore_for_odd_keys_and_queries(host: str, token: str | None) 
             assert theirs["x-amz-date"] == ours["x-amz-date"]
 
 
-def test_keeps_the_headers_that_it_does_not_sign() -> None:
+def test_keeps_headers_that_are_not_signed() -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     conditional = {"if-match": '"etag"', "range": "bytes=0-9"}
 
@@ -85,7 +85,7 @@ def test_keeps_the_headers_that_it_does_not_sign() -> None:
     assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date," in signed["authorization"]
 
 
-def test_signs_with_the_day_of_the_request_after_midnight() -> None:
+def test_signs_with_the_new_date_after_midnight() -> None:
     before = our_headers(None, "h", "k", {}, {}, datetime(2026, 1, 2, 23, 59, 59, tzinfo=UTC))
     after = our_headers(None, "h", "k", {}, {}, datetime(2026, 1, 3, 0, 0, 0, tzinfo=UTC))
 
@@ -93,7 +93,7 @@ def test_signs_with_the_day_of_the_request_after_midnight() -> None:
     assert "/20260103/" in after["authorization"]
 
 
-def test_an_anonymous_request_has_no_signature_and_all_else() -> None:
+def test_an_anonymous_request_keeps_its_headers_and_has_no_signature() -> None:
     headers = {"if-match": '"e"', "x-amz-checksum-mode": "ENABLED"}
 
     found = sign(ANONYMOUS, "eu-central-1", "bucket.example", "/a", "", headers)

@@ -1,4 +1,4 @@
-"""Whose certificates are trusted, while the bundle is rotated."""
+"""The trusted certificates while the CA bundle is rotated."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ def by_rename(bundle: Path, content: bytes) -> None:
 
 
 def as_a_config_map(bundle: Path, content: bytes) -> None:
-    """As the kubelet does: the file is a link into ..data, a link to a folder of each version."""
+    """Replace it as the kubelet does: the file links into ..data, a link to a version's folder."""
     version = bundle.parent / f"..{len(list(bundle.parent.iterdir()))}"
     version.mkdir()
     (version / bundle.name).write_bytes(content)
@@ -43,14 +43,14 @@ def as_a_config_map(bundle: Path, content: bytes) -> None:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A path in a folder of its own, where there is nothing yet."""
+    """The path of a bundle that does not exist yet, in its own folder."""
     folder = tmp_path / "mounted"
     folder.mkdir()
     return folder / "ca.pem"
 
 
 class Server:
-    """An S3 whose certificate changes; each is its own authority."""
+    """An S3 server that can switch from one self-signed certificate to another."""
 
     def __init__(self, folder: Path) -> None:
         self.context, self.old = self_signed(folder / "old", "old.example")
@@ -59,7 +59,7 @@ class Server:
         self.s3 = FakeS3(tls=self.context)
 
     def renew(self) -> None:
-        """Show the new certificate from the next handshake on."""
+        """Present the new certificate from the next handshake on."""
         self.context.load_cert_chain(self.new, self._renewed / "key.pem")
 
 
@@ -71,7 +71,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def rotated(server: Server, bundle: Path, *steps: Callable[[], object]) -> list[str]:
-    """Run a cycle, and one after each step, on new connections; return the reasons of failures."""
+    """Run a cycle, then one after each step, on new connections; return each failure's reason."""
 
     async def scene(client: S3Client) -> list[str]:
         ended = []
@@ -92,7 +92,7 @@ def rotated(server: Server, bundle: Path, *steps: Callable[[], object]) -> list[
 
 
 @pytest.mark.parametrize("replace", [in_place, by_rename, as_a_config_map])
-def test_no_cycle_fails_where_the_old_and_the_new_overlap(
+def test_no_cycle_fails_if_the_bundle_holds_both_cas_during_the_rotation(
     server: Server, bundle: Path, replace: Replace
 ) -> None:
     old, new = server.old.read_bytes(), server.new.read_bytes()
@@ -110,7 +110,7 @@ def test_no_cycle_fails_where_the_old_and_the_new_overlap(
 
 
 @pytest.mark.parametrize("replace", [in_place, by_rename, as_a_config_map])
-def test_the_next_cycle_succeeds_where_they_do_not_overlap(
+def test_recovers_in_the_next_cycle_if_the_bundle_is_replaced_too_late(
     server: Server, bundle: Path, replace: Replace
 ) -> None:
     replace(bundle, server.old.read_bytes())
@@ -120,7 +120,7 @@ def test_the_next_cycle_succeeds_where_they_do_not_overlap(
     assert ["", "tls_failed", ""] == ended
 
 
-def test_open_connections_are_kept(server: Server, bundle: Path) -> None:
+def test_a_changed_bundle_keeps_open_connections(server: Server, bundle: Path) -> None:
     bundle.write_bytes(server.old.read_bytes())
 
     async def scene(client: S3Client) -> None:
@@ -135,7 +135,7 @@ def test_open_connections_are_kept(server: Server, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [b"", b"-----BEGIN CERTIFICATE-----\nMIIB", None])
-def test_a_bundle_that_is_half_written_changes_nothing(
+def test_keeps_the_old_cas_while_the_bundle_is_missing_or_half_written(
     server: Server, bundle: Path, broken: bytes | None, log: Log
 ) -> None:
     both = server.old.read_bytes() + server.new.read_bytes()
@@ -156,7 +156,7 @@ def test_a_bundle_that_is_half_written_changes_nothing(
     assert ("info", str(bundle)) == (reloaded["level"], reloaded["path"])
 
 
-def test_polls_take_it_over_too(server: Server, bundle: Path) -> None:
+def test_polls_reload_a_changed_bundle(server: Server, bundle: Path) -> None:
     key = "dags/current.json"
     server.s3.put(key, b"{}", etag="abc")
     bundle.write_bytes(server.old.read_bytes())
@@ -176,7 +176,7 @@ def test_polls_take_it_over_too(server: Server, bundle: Path) -> None:
     assert [True, False, True] == play(server.s3, scene, chain)
 
 
-def test_the_store_of_the_system_is_looked_at_too(
+def test_reloads_the_system_store_when_it_changes(
     server: Server, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
@@ -189,7 +189,7 @@ def test_the_store_of_the_system_is_looked_at_too(
     assert (1, 2) == (len(before.get_ca_certs()), len(trust.context().get_ca_certs()))
 
 
-def test_the_bundle_that_cannot_be_read_is_named_without_a_setting_too(
+def test_an_unreadable_fallback_bundle_is_reported_with_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -201,14 +201,14 @@ def test_the_bundle_that_cannot_be_read_is_named_without_a_setting_too(
     assert f"the CA bundle {fallback} cannot be read: No such file" in failed.message
 
 
-def test_what_has_not_changed_is_read_once(server: Server) -> None:
+def test_reads_an_unchanged_bundle_once(server: Server) -> None:
     for given in (config(ca_bundle=str(server.old)), config()):
         trust = Trust(given)
 
         assert trust.context() is trust.context()
 
 
-def test_another_bundle_in_the_profile_is_taken_over(server: Server) -> None:
+def test_uses_the_new_bundle_when_the_profile_names_another(server: Server) -> None:
     chain = Given(config_of(server.s3, ca_bundle=str(server.old)))
 
     async def scene(client: S3Client) -> None:
@@ -223,10 +223,10 @@ def test_another_bundle_in_the_profile_is_taken_over(server: Server) -> None:
     assert 2 == len(server.s3.requests)
 
 
-def test_a_bundle_that_was_never_good_fails_each_cycle_until_it_is(
+def test_each_cycle_fails_until_a_newly_configured_bundle_is_readable(
     server: Server, bundle: Path
 ) -> None:
-    """A cycle whose bundle cannot be read must not leave the address of the last one behind."""
+    """A cycle whose bundle is unreadable must not keep the address of the previous cycle."""
     chain = Given(config_of(server.s3, ca_bundle=str(server.old)))
 
     async def scene(client: S3Client) -> None:

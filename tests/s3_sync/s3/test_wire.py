@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection, against servers that do what servers do."""
+"""One HTTP/1.1 connection, with well-behaved and misbehaving servers."""
 
 import asyncio
 from collections.abc import Iterable
@@ -31,11 +31,11 @@ def pieces_of(data: bytes, breaks: Iterable[int]) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-# --- whole answers
+# --- complete responses
 
 
 @scene
-async def test_sends_the_head_as_it_is(line: Line) -> None:
+async def test_sends_the_request_head_unchanged(line: Line) -> None:
     await line.ask(OK)
 
     assert [REQUEST] == line.cable.sent
@@ -43,14 +43,14 @@ async def test_sends_the_head_as_it_is(line: Line) -> None:
 
 @pytest.mark.parametrize("data", [OK, CHUNKED], ids=["length", "chunked"])
 @given(breaks=st.lists(st.integers(0, 200), max_size=12))
-def test_an_answer_is_the_same_however_it_is_broken_up(data: bytes, breaks: list[int]) -> None:
+def test_parses_a_response_however_it_is_split(data: bytes, breaks: list[int]) -> None:
     answer = ask(*pieces_of(data, breaks))
 
     assert (200, b"hello", '"e"') == (answer.status, answer.body, answer.headers["etag"])
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"206 Partial Content"])
-def test_the_body_goes_to_the_sink(status: bytes) -> None:
+def test_writes_the_body_of_a_success_to_the_sink(status: bytes) -> None:
     chunks: list[bytes] = []
 
     answer = ask(*pieces_of(CHUNKED.replace(b"200 OK", status), [80]), sink=chunks.append)
@@ -60,7 +60,7 @@ def test_the_body_goes_to_the_sink(status: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", [b"400 x", b"403 x", b"404 x", b"412 x", b"500 x", b"301 x"])
-def test_the_body_of_a_refusal_never_goes_to_the_sink(status: bytes) -> None:
+def test_never_writes_the_body_of_an_error_to_the_sink(status: bytes) -> None:
     chunks: list[bytes] = []
 
     answer = ask(OK.replace(b"200 OK", status), sink=chunks.append)
@@ -70,7 +70,7 @@ def test_the_body_of_a_refusal_never_goes_to_the_sink(status: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-def test_an_answer_that_has_no_body_needs_no_length(status: bytes) -> None:
+def test_a_response_without_a_body_needs_no_content_length(status: bytes) -> None:
     async def scene(line: Line) -> Answer:
         answer = await line.ask(b"HTTP/1.1 " + status + b"\r\n\r\n")
         assert line.connection.is_usable
@@ -83,13 +83,13 @@ def test_an_answer_that_has_no_body_needs_no_length(status: bytes) -> None:
 
 
 @scene
-async def test_a_connection_is_used_again(line: Line) -> None:
+async def test_reuses_a_connection(line: Line) -> None:
     for data in (OK, CHUNKED, OK.replace(b"200", b"404"), OK):
         assert b"hello" == (await line.ask(data)).body
         assert line.connection.is_usable
 
 
-def test_long_heads_do_not_add_up() -> None:
+def test_framing_limit_applies_to_each_response() -> None:
     head = b"HTTP/1.1 200 OK\r\na: " + b"b" * (FRAMING_LIMIT_BYTES - 1000) + b"\r\n"
 
     async def scene(line: Line) -> None:
@@ -104,7 +104,7 @@ def test_long_heads_do_not_add_up() -> None:
     [OK.replace(b"ETag", b"Connection: close\r\nETag"), OK.replace(b"HTTP/1.1", b"HTTP/1.0")],
 )
 @scene
-async def test_a_server_may_ask_for_the_end(line: Line, data: bytes) -> None:
+async def test_does_not_reuse_a_connection_after_close_or_http_1_0(line: Line, data: bytes) -> None:
     assert b"hello" == (await line.ask(data)).body
 
     assert not line.connection.is_usable
@@ -115,7 +115,7 @@ async def test_a_server_may_ask_for_the_end(line: Line, data: bytes) -> None:
     "second", [OK.replace(b"200", b"404"), OK, b"HTTP/1.1 103 x\r\n\r\n", b"x"]
 )
 @scene
-async def test_what_nobody_asked_for_ends_the_connection_and_changes_no_answer(
+async def test_unrequested_data_ends_the_connection_and_keeps_the_response(
     line: Line, second: bytes, together: bool
 ) -> None:
     answer = await line.ask(OK + second if together else OK)
@@ -129,7 +129,7 @@ async def test_what_nobody_asked_for_ends_the_connection_and_changes_no_answer(
 
 
 @scene
-async def test_a_kept_connection_that_is_closed_without_an_answer_is_stale(line: Line) -> None:
+async def test_a_reused_connection_that_closes_before_a_response_is_stale(line: Line) -> None:
     await line.ask(OK)
 
     with pytest.raises(StaleConnection):
@@ -138,7 +138,7 @@ async def test_a_kept_connection_that_is_closed_without_an_answer_is_stale(line:
 
 
 @scene
-async def test_a_kept_connection_that_was_closed_meanwhile_is_stale(line: Line) -> None:
+async def test_a_closing_connection_is_stale_without_waiting(line: Line) -> None:
     await line.ask(OK)
     line.cable.abort()
     begin = line.loop.time()
@@ -149,8 +149,8 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_stale(line: Line) 
 
 
 @scene
-async def test_a_kept_connection_that_stays_silent_is_stale(line: Line) -> None:
-    """A firewall forgot it, and drops its packets."""
+async def test_a_reused_connection_that_stays_silent_is_stale(line: Line) -> None:
+    """A firewall that forgot the connection drops its packets."""
     await line.ask(OK)
     begin = line.loop.time()
 
@@ -160,7 +160,7 @@ async def test_a_kept_connection_that_stays_silent_is_stale(line: Line) -> None:
 
 
 @scene
-async def test_a_kept_connection_that_has_begun_to_answer_is_not_stale(line: Line) -> None:
+async def test_a_reused_connection_that_ends_during_a_response_is_not_stale(line: Line) -> None:
     await line.ask(OK)
 
     with pytest.raises(WireError, match="during its response"):
@@ -168,26 +168,26 @@ async def test_a_kept_connection_that_has_begun_to_answer_is_not_stale(line: Lin
 
 
 @scene
-async def test_closing_while_idle_is_noticed(line: Line) -> None:
+async def test_a_connection_closed_while_idle_is_not_usable(line: Line) -> None:
     await line.ask(OK)
     line.connection.connection_lost(None)
 
     assert not line.connection.is_usable
 
 
-# --- answers that are not whole, or have no end (what is not HTTP: conformance/rows.py)
+# --- truncated and endless responses (for invalid HTTP, see conformance/rows.py)
 
 
 @pytest.mark.parametrize("status", [b"403 x", b"404 x", b"500 x", b"503 x"])
 @scene
-async def test_a_refusal_may_end_with_the_connection(line: Line, status: bytes) -> None:
+async def test_an_error_body_may_end_with_the_connection(line: Line, status: bytes) -> None:
     answer = await line.ask(b"HTTP/1.1 " + status + b"\r\n\r\n<Co", b"de>", None)
 
     assert (int(status[:3]), b"<Code>") == (answer.status, answer.body)
     assert not line.connection.is_usable
 
 
-def test_a_refusal_that_is_cut_off_is_no_answer() -> None:
+def test_an_error_body_that_ends_with_a_reset_is_a_lost_connection() -> None:
     error = refusal_of(
         b"HTTP/1.1 404 x\r\n\r\n<Co", None, lost=ConnectionResetError(104, "reset by peer")
     )
@@ -198,7 +198,7 @@ def test_a_refusal_that_is_cut_off_is_no_answer() -> None:
 
 @pytest.mark.parametrize("data", [OK, CHUNKED], ids=["length", "chunked"])
 @given(data_st=st.data())
-def test_a_truncated_answer_is_never_an_answer(data: bytes, data_st: st.DataObject) -> None:
+def test_a_truncated_response_is_a_lost_connection(data: bytes, data_st: st.DataObject) -> None:
     kept = data_st.draw(st.integers(0, len(data) - 1))
 
     error = refusal_of(*([data[:kept]] if kept else []), None)
@@ -210,7 +210,7 @@ def test_a_truncated_answer_is_never_an_answer(data: bytes, data_st: st.DataObje
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def test_small_chunks_are_no_answer_without_end() -> None:
+def test_framing_of_small_chunks_may_exceed_the_limit_in_total() -> None:
     chunk = b"1;x\r\nh\r\n"
     times = 2 * FRAMING_LIMIT_BYTES // len(chunk)
 
@@ -219,7 +219,7 @@ def test_small_chunks_are_no_answer_without_end() -> None:
     assert b"h" * 100 * (times // 100 + 1) == answer.body
 
 
-def test_more_headers_than_anyone_sends_are_refused() -> None:
+def test_refuses_more_headers_than_the_limit() -> None:
     def headers(number: int) -> bytes:
         lines = b"".join(b"a%d:\r\n" % one for one in range(number))
         return b"HTTP/1.1 204 x\r\n" + lines + b"\r\n"
@@ -229,14 +229,14 @@ def test_more_headers_than_anyone_sends_are_refused() -> None:
     assert ("server_error", True) == (error.reason, str(HEADERS_LIMIT) in error.message)
 
 
-def test_a_trailer_is_no_header() -> None:
-    """What was checked before the body came is not taken back after it."""
+def test_a_trailer_does_not_replace_a_header() -> None:
+    """The headers are checked before the body arrives."""
     answer = ask(CHUNKED.replace(b"Trailer: x", b"ETag: other"))
 
     assert '"e"' == answer.headers["etag"]
 
 
-def test_a_sink_has_no_limit() -> None:
+def test_a_body_for_a_sink_has_no_size_limit() -> None:
     taken = 0
 
     def take(piece: bytes) -> None:
@@ -250,7 +250,7 @@ def test_a_sink_has_no_limit() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), ValueError("odd")])
-def test_what_a_sink_raises_is_raised_and_the_connection_dropped(error: Exception) -> None:
+def test_an_exception_of_the_sink_propagates_and_drops_the_connection(error: Exception) -> None:
     def refuse(_: bytes) -> None:
         raise error
 
@@ -264,12 +264,12 @@ def test_what_a_sink_raises_is_raised_and_the_connection_dropped(error: Exceptio
     run(scene)
 
 
-# --- time
+# --- time limits
 
 
 @pytest.mark.parametrize("begun", [b"", OK[:20], OK[:-1]])
 @scene
-async def test_a_silent_server_is_not_waited_for(line: Line, begun: bytes) -> None:
+async def test_times_out_when_the_server_is_silent(line: Line, begun: bytes) -> None:
     begin = line.loop.time()
     with pytest.raises(WireError, match=r"no data for 30 s") as caught:
         await line.ask(begun, seconds=500) if begun else await line.ask(seconds=500)
@@ -279,7 +279,7 @@ async def test_a_silent_server_is_not_waited_for(line: Line, begun: bytes) -> No
     assert line.cable.is_cut
 
 
-def test_a_slow_server_is_waited_for_until_the_limit() -> None:
+def test_waits_for_a_slow_server_up_to_the_time_limit() -> None:
     pieces = [OK[at : at + 1] for at in range(len(OK))]
     pause = IDLE_SECONDS - 1
     needed = len(pieces) * pause
@@ -298,7 +298,7 @@ def test_a_slow_server_is_waited_for_until_the_limit() -> None:
 
 
 @scene
-async def test_a_limit_shorter_than_the_silence_is_kept(line: Line) -> None:
+async def test_a_time_limit_below_the_idle_limit_applies(line: Line) -> None:
     begin = line.loop.time()
     with pytest.raises(WireError):
         await line.ask(seconds=2)
@@ -307,7 +307,7 @@ async def test_a_limit_shorter_than_the_silence_is_kept(line: Line) -> None:
 
 
 @scene
-async def test_a_limit_shorter_than_that_of_the_request_before_is_kept(line: Line) -> None:
+async def test_a_time_limit_below_that_of_the_previous_request_applies(line: Line) -> None:
     await line.ask(OK, seconds=500)
     begin = line.loop.time()
     with pytest.raises(StaleConnection):
@@ -317,9 +317,7 @@ async def test_a_limit_shorter_than_that_of_the_request_before_is_kept(line: Lin
 
 
 @scene
-async def test_a_connection_that_is_idle_for_longer_than_any_limit_is_as_good_as_before(
-    line: Line,
-) -> None:
+async def test_idle_time_before_a_request_does_not_count_toward_its_limits(line: Line) -> None:
     await line.ask(OK)
     await asyncio.sleep(2 * IDLE_SECONDS)
 
@@ -327,7 +325,7 @@ async def test_a_connection_that_is_idle_for_longer_than_any_limit_is_as_good_as
 
 
 @scene
-async def test_the_time_of_one_request_is_not_taken_from_the_next(line: Line) -> None:
+async def test_each_request_has_its_own_time_limit(line: Line) -> None:
     for _ in range(5):
         await line.ask(b"", OK, pause=20, seconds=45)
 
@@ -346,7 +344,7 @@ async def test_a_canceled_request_drops_the_connection(line: Line) -> None:
     line.connection.connection_lost(None)
 
 
-# --- words
+# --- advice
 
 
 def test_every_reason_has_its_advice() -> None:

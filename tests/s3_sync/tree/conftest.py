@@ -1,4 +1,4 @@
-"""The fixtures of these tests."""
+"""Fixtures for the tests of the tree."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.s3_sync.tree.handling import put
 
 @pytest.fixture
 def tree(volume: Volume) -> Iterator[Target]:
-    """A part that is no consumer's business, with one file."""
+    """A part that consumers do not read, with one file."""
     tree = Target(volume, file_mode=0o644, part=TREE)
     put(tree, "a/b.py")
     yield tree

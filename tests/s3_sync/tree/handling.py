@@ -1,4 +1,4 @@
-"""How these tests handle a target."""
+"""Functions that fill, open and damage a target."""
 
 import hashlib
 import os
@@ -67,7 +67,7 @@ def link_file(place: Path) -> None:
 
 
 def link_folder(place: Path) -> None:
-    """The file itself stays the same, inode, time and all."""
+    """Replace the folder with a link to it; the file keeps its inode and its times."""
     place.parent.rename(place.parent.with_name("moved"))
     place.parent.symlink_to("moved")
 

@@ -20,7 +20,7 @@ def test_a_changed_file_gets_a_later_second(folder: Path, target: Target) -> Non
     assert seconds == sorted(set(seconds))
 
 
-def test_a_file_that_returns_within_a_second_gets_a_later_one(folder: Path, target: Target) -> None:
+def test_a_file_republished_within_a_second_gets_a_later_one(folder: Path, target: Target) -> None:
     put(target, "a.py", b"one")
     first = (folder / "a.py").stat().st_mtime_ns // SECOND_NS
     target.delete("a.py", Fence())
@@ -31,9 +31,7 @@ def test_a_file_that_returns_within_a_second_gets_a_later_one(folder: Path, targ
     assert (folder / "a.py").stat().st_mtime_ns // SECOND_NS > first
 
 
-def test_a_foreign_file_of_the_future_is_followed_by_a_later_second(
-    folder: Path, target: Target
-) -> None:
+def test_replacing_a_file_from_the_future_uses_a_later_second(folder: Path, target: Target) -> None:
     (folder / "a.py").write_bytes(b"x")
     future = int(time.time()) + 5000
     os.utime(folder / "a.py", (future, future))

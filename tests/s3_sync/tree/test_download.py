@@ -1,4 +1,4 @@
-"""One object on its way, and the proofs that it is whole."""
+"""The download of one object, and the proofs that it is complete."""
 
 import base64
 import hashlib
@@ -44,7 +44,7 @@ def open_staging(tmp_path: Path, opened: list[Staging]) -> Iterator[Callable[[],
 
 @pytest.fixture
 def download(open_staging: Callable[[], Staging]) -> Download:
-    """A whole download of BODY."""
+    """A complete download of BODY."""
     whole = Download("dags/a.py", len(BODY), open_staging)
     whole.write(BODY)
     return whole
@@ -63,7 +63,7 @@ def raise_unused() -> Staging:
     raise AssertionError("small bodies stay in memory")
 
 
-# --- where the body is
+# --- memory and staging
 
 
 def test_a_small_body_stays_in_memory(
@@ -78,7 +78,7 @@ def test_a_small_body_stays_in_memory(
     assert download.size_bytes == MEMORY_BYTES
 
 
-def test_a_big_body_goes_to_staging_whole_and_in_order(
+def test_a_large_body_is_staged_completely_and_in_order(
     open_staging: Callable[[], Staging], opened: list[Staging]
 ) -> None:
     chunks = [os.urandom(300_000) for _ in range(11)]
@@ -96,9 +96,7 @@ def test_a_big_body_goes_to_staging_whole_and_in_order(
     assert os.fstat(opened[0].fd).st_size == len(body)
 
 
-def test_memory_is_let_go_when_the_body_goes_to_staging(
-    open_staging: Callable[[], Staging],
-) -> None:
+def test_frees_memory_when_the_body_is_staged(open_staging: Callable[[], Staging]) -> None:
     download = Download("k", 2 * MEMORY_BYTES, open_staging)
     for _ in range(8):
         download.write(b"x" * (MEMORY_BYTES // 4))
@@ -107,10 +105,9 @@ def test_memory_is_let_go_when_the_body_goes_to_staging(
 
 
 @pytest.mark.parametrize("first_bytes", [10, MEMORY_BYTES + 10])
-def test_a_new_attempt_forgets_the_first(
+def test_a_restart_discards_the_first_attempt(
     open_staging: Callable[[], Staging], opened: list[Staging], first_bytes: int
 ) -> None:
-    """A second body is never a mix of two, whether the first was long or short."""
     for body in (b"y" * 5, os.urandom(MEMORY_BYTES + 5)):
         download = Download("k", 2 * MEMORY_BYTES, open_staging)
         download.write(b"x" * first_bytes)
@@ -124,9 +121,7 @@ def test_a_new_attempt_forgets_the_first(
         assert len(opened) - opened_before <= 1
 
 
-def test_an_endless_response_does_not_fill_the_disk(
-    open_staging: Callable[[], Staging],
-) -> None:
+def test_refuses_bytes_beyond_the_listed_size(open_staging: Callable[[], Staging]) -> None:
     download = Download("dags/a.py", 5, open_staging)
     download.write(b"12345")
 
@@ -135,7 +130,7 @@ def test_an_endless_response_does_not_fill_the_disk(
     assert found.reason == "object_corrupt" and "more than the 5 bytes listed" in found.message
 
 
-def test_a_full_disk_is_reported() -> None:
+def test_a_full_disk_raises_oserror() -> None:
     def open_full() -> Staging:
         return Staging(os.open("/dev/full", os.O_RDWR), "full")
 
@@ -148,7 +143,7 @@ def test_a_full_disk_is_reported() -> None:
     download.staging.close()
 
 
-def test_a_staging_file_is_closed_once(open_staging: Callable[[], Staging]) -> None:
+def test_a_second_close_spares_a_reused_descriptor(open_staging: Callable[[], Staging]) -> None:
     staging = open_staging()
     fd = staging.fd
     staging.close()
@@ -161,7 +156,7 @@ def test_a_staging_file_is_closed_once(open_staging: Callable[[], Staging]) -> N
     os.close(another)
 
 
-# --- the proofs
+# --- proofs
 
 
 def proof(download: Download, headers: dict[str, str], etag: str, *, is_aws: bool = True) -> Proof:
@@ -170,17 +165,13 @@ def proof(download: Download, headers: dict[str, str], etag: str, *, is_aws: boo
     return found
 
 
-def test_an_etag_proves_a_body_if_it_is_its_md5_and_does_not_only_look_like_it(
-    download: Download,
-) -> None:
+def test_an_md5_etag_proves_or_contradicts_the_body(download: Download) -> None:
     assert proof(download, {}, MD5) is Proof.MD5
     assert proof(download, {}, OTHER) is Proof.CONTRADICTED
 
 
 @pytest.mark.parametrize("length", [len(BODY) - 1, len(BODY) + 1, 0])
-def test_a_wrong_length_is_refused_whatever_else_fits(
-    open_staging: Callable[[], Staging], length: int
-) -> None:
+def test_refuses_a_body_of_wrong_length(open_staging: Callable[[], Staging], length: int) -> None:
     download = Download("dags/a.py", max(length, len(BODY)), open_staging)
     download.write(BODY[:length] if length < len(BODY) else BODY)
     if length <= len(BODY):
@@ -193,7 +184,7 @@ def test_a_wrong_length_is_refused_whatever_else_fits(
 
 
 @pytest.mark.parametrize("name", CHECKSUMS)
-def test_a_checksum_proves_it(download: Download, name: str) -> None:
+def test_a_checksum_proves_the_body(download: Download, name: str) -> None:
     headers = {f"x-amz-checksum-{name}": CHECKSUMS[name], "x-amz-checksum-type": "FULL_OBJECT"}
 
     assert proof(download, headers, OTHER) is Proof.CHECKSUM
@@ -201,7 +192,7 @@ def test_a_checksum_proves_it(download: Download, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKSUMS)
-def test_a_wrong_checksum_is_refused_though_the_md5_fits(download: Download, name: str) -> None:
+def test_refuses_a_wrong_checksum_even_if_the_md5_matches(download: Download, name: str) -> None:
     wrong = base64_of(b"\0" * len(base64.b64decode(CHECKSUMS[name])))
 
     found = failure(proof, download, {f"x-amz-checksum-{name}": wrong}, MD5)
@@ -212,10 +203,10 @@ def test_a_wrong_checksum_is_refused_though_the_md5_fits(download: Download, nam
 @pytest.mark.parametrize(
     ("name", "check"), [("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")]
 )
-def test_crcs_are_those_of_the_catalog(
+def test_crcs_equal_the_check_values_of_the_catalog(
     open_staging: Callable[[], Staging], name: str, check: str
 ) -> None:
-    """The check value is that of nine digits: https://reveng.sourceforge.io/crc-catalogue/"""
+    """The check value is the CRC of nine digits: https://reveng.sourceforge.io/crc-catalogue/"""
     download = Download("k", 9, open_staging)
     download.write(b"12345")
     download.write(b"6789")
@@ -227,7 +218,7 @@ def test_crcs_are_those_of_the_catalog(
 
 @pytest.mark.parametrize("name", ["crc32", "crc32c", "crc64nvme"])
 @given(pieces=st.lists(st.binary(max_size=200), max_size=5))
-def test_a_crc_is_the_same_in_whatever_pieces_a_body_comes(name: str, pieces: list[bytes]) -> None:
+def test_a_crc_does_not_depend_on_how_the_body_is_split(name: str, pieces: list[bytes]) -> None:
     body = b"".join(pieces)
     download = Download("k", len(body), raise_unused)
     for piece in pieces:
@@ -237,7 +228,7 @@ def test_a_crc_is_the_same_in_whatever_pieces_a_body_comes(name: str, pieces: li
     assert proof(download, said, OTHER) is Proof.CHECKSUM
 
 
-def test_a_store_that_sends_no_odd_checksum_costs_no_library() -> None:
+def test_imports_the_crc_library_only_if_a_checksum_needs_it() -> None:
     program = (
         "import sys\n"
         "from s3_sync.tree.download import Download\n"
@@ -251,7 +242,7 @@ def test_a_store_that_sends_no_odd_checksum_costs_no_library() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_all_checksums_are_looked_at(download: Download) -> None:
+def test_verifies_every_checksum_of_the_response(download: Download) -> None:
     names = {"crc32": "crc32", "sha256": "sha1"}
     headers = {f"x-amz-checksum-{name}": CHECKSUMS[other] for name, other in names.items()}
 
@@ -269,7 +260,7 @@ def test_all_checksums_are_looked_at(download: Download) -> None:
     ],
     ids=["parts", "composite", "parts of another kind", "unknown", "empty"],
 )
-def test_checksums_that_cannot_be_recomputed_neither_prove_nor_refuse(
+def test_ignores_checksums_that_cannot_be_recomputed(
     download: Download, headers: dict[str, str]
 ) -> None:
     assert proof(download, headers, MD5) is Proof.MD5
@@ -277,7 +268,7 @@ def test_checksums_that_cannot_be_recomputed_neither_prove_nor_refuse(
     assert proof(download, headers, "multipart-2") is Proof.NONE
 
 
-def test_a_big_body_is_proven_in_staging(open_staging: Callable[[], Staging]) -> None:
+def test_proves_a_staged_body(open_staging: Callable[[], Staging]) -> None:
     body = os.urandom(2 * MEMORY_BYTES + 1)
     download = Download("k", len(body), open_staging)
     download.write(body)
@@ -287,7 +278,7 @@ def test_a_big_body_is_proven_in_staging(open_staging: Callable[[], Staging]) ->
     assert proof(download, {}, hashlib.md5(body).hexdigest()) is Proof.MD5
 
 
-def test_an_empty_body_is_proven(open_staging: Callable[[], Staging]) -> None:
+def test_proves_an_empty_body(open_staging: Callable[[], Staging]) -> None:
     download = Download("k", 0, open_staging)
 
     assert proof(download, {}, hashlib.md5(b"").hexdigest()) is Proof.MD5
@@ -308,7 +299,9 @@ def test_an_empty_body_is_proven(open_staging: Callable[[], Staging]) -> None:
         (MD5, {"x-amz-storage-class": "EXPRESS_ONEZONE"}),
     ],
 )
-def test_etags_that_are_no_md5(download: Download, etag: str, headers: dict[str, str]) -> None:
+def test_an_etag_that_is_not_an_md5_proves_nothing(
+    download: Download, etag: str, headers: dict[str, str]
+) -> None:
     assert not is_md5(etag, headers, is_aws=True)
     assert proof(download, headers, etag.replace(MD5[0], "0")) is Proof.NONE
 
@@ -317,11 +310,11 @@ def test_etags_that_are_no_md5(download: Download, etag: str, headers: dict[str,
     "headers",
     [{}, {"x-amz-server-side-encryption": "AES256"}, {"x-amz-storage-class": "GLACIER_IR"}],
 )
-def test_etags_that_are_an_md5(headers: dict[str, str]) -> None:
+def test_recognizes_an_etag_that_is_an_md5(headers: dict[str, str]) -> None:
     assert is_md5(MD5, headers, is_aws=True)
 
 
-def test_elsewhere_the_etag_of_what_is_encrypted_may_be_anything(download: Download) -> None:
+def test_ignores_the_etag_of_an_encrypted_object_outside_aws(download: Download) -> None:
     headers = {"x-amz-server-side-encryption": "AES256"}
 
     assert proof(download, headers, OTHER, is_aws=False) is Proof.NONE

@@ -1,4 +1,4 @@
-"""The list of what is ours, on volumes where anything may have happened."""
+"""The list of managed files, after kills, on a full disk, and with any kind of damage."""
 
 import json
 import os
@@ -20,7 +20,7 @@ Begin = Callable[..., ManagedList]
 
 
 class Box:
-    """A target with its state folder, and the list in it."""
+    """A target with its state folder and the lists in it."""
 
     def __init__(self, folder: Path, *, is_new: bool = True) -> None:
         self.folder = folder
@@ -32,16 +32,16 @@ class Box:
         self._lists: list[ManagedList] = []
 
     def begin(self, *, fsync: bool = False, **changes: Any) -> ManagedList:
-        """Read the list and keep it open, as a process does that starts."""
+        """Read the list and keep it open, as a process does at its start."""
         self._lists.append(ManagedList(self.state_fd, self.root_fd, fsync=fsync, **changes))
         return self._lists[-1]
 
     def load(self) -> dict[str, Managed]:
-        """What the next process would read."""
+        """Return the files that the next process would read."""
         return load_managed(self.state_fd, self.root_fd)[0]
 
     def put(self, path: str, content: bytes = b"x") -> Managed:
-        """Make a file, as a rename would, and return what describes it."""
+        """Create a file, as a rename would, and return its record."""
         place = self.folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
@@ -50,7 +50,7 @@ class Box:
         return Managed(etag, s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode)
 
     def has(self, *paths: str) -> ManagedList:
-        """Begin, and publish these files."""
+        """Begin a list, and publish these files."""
         files = self.begin()
         for path in paths:
             files.add(path, self.put(path))
@@ -74,11 +74,11 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 
 def gone(inode: int) -> Managed:
-    """A record of a file that is not on disk."""
+    """Return the record of a file that is not on disk."""
     return Managed("etag", 1, 1, inode, 0o100644)
 
 
-# --- the usual course
+# --- normal operation
 
 
 def test_a_new_list_is_empty_and_has_a_header(box: Box) -> None:
@@ -87,7 +87,7 @@ def test_a_new_list_is_empty_and_has_a_header(box: Box) -> None:
 
 
 @pytest.mark.parametrize("fsync", [False, True])
-def test_what_was_added_and_removed_is_there_after_a_restart(box: Box, fsync: bool) -> None:
+def test_additions_and_removals_survive_a_restart(box: Box, fsync: bool) -> None:
     files = box.begin(fsync=fsync)
     for path in ("a.py", "b/ü c.py", 'b/"quoted"\n'):
         files.add(path, box.put(path))
@@ -100,7 +100,7 @@ def test_what_was_added_and_removed_is_there_after_a_restart(box: Box, fsync: bo
     assert files.files["a.py"].etag == "etag-of-second"
 
 
-def test_a_start_rewrites_the_list_to_one_line_a_file(box: Box) -> None:
+def test_a_start_compacts_the_list_to_one_line_per_file(box: Box) -> None:
     files = box.begin()
     for _ in range(5):
         files.add("a.py", box.put("a.py"))
@@ -111,7 +111,7 @@ def test_a_start_rewrites_the_list_to_one_line_a_file(box: Box) -> None:
     assert len(box.lines()) == 2
 
 
-def test_lists_of_different_names_do_not_mix(box: Box) -> None:
+def test_lists_with_different_names_are_separate(box: Box) -> None:
     one, other = box.begin(), box.begin(name="other.managed")
     one.add("a.py", box.put("a.py"))
     other.add("b.py", box.put("b.py"))
@@ -121,7 +121,7 @@ def test_lists_of_different_names_do_not_mix(box: Box) -> None:
 
 
 @pytest.mark.parametrize("paths", [["b.py"], []])
-def test_a_list_that_is_given_replaces_what_was_written(box: Box, paths: list[str]) -> None:
+def test_given_files_replace_the_list_on_disk(box: Box, paths: list[str]) -> None:
     box.has("a.py")
     given = {path: box.put(path) for path in paths}
 
@@ -132,7 +132,7 @@ def test_a_list_that_is_given_replaces_what_was_written(box: Box, paths: list[st
     assert {*paths, "c.py"} == set(box.load())
 
 
-def test_removing_what_is_not_ours_writes_nothing(box: Box) -> None:
+def test_removing_an_unlisted_file_writes_nothing(box: Box) -> None:
     files = box.begin()
     before = box.journal.read_bytes()
 
@@ -141,7 +141,7 @@ def test_removing_what_is_not_ours_writes_nothing(box: Box) -> None:
     assert box.journal.read_bytes() == before
 
 
-def test_long_lists_are_compacted_but_not_for_a_handful(box: Box) -> None:
+def test_compacts_the_list_only_after_many_changes(box: Box) -> None:
     files = box.begin()
     held = box.put("a.py")
     for _ in range(SLACK_LINES // 2):
@@ -159,7 +159,7 @@ def test_long_lists_are_compacted_but_not_for_a_handful(box: Box) -> None:
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
-def test_a_list_that_was_removed_or_replaced_comes_back(box: Box, is_replaced: bool) -> None:
+def test_rewrites_a_list_that_was_removed_or_replaced(box: Box, is_replaced: bool) -> None:
     files = box.has("a.py")
     box.journal.unlink()
     if is_replaced:
@@ -170,10 +170,10 @@ def test_a_list_that_was_removed_or_replaced_comes_back(box: Box, is_replaced: b
     assert set(box.load()) == {"a.py"}
 
 
-# --- killed
+# --- kills
 
 
-def test_half_a_line_at_the_end_is_dropped(box: Box, log: Log) -> None:
+def test_ignores_half_a_line_at_the_end(box: Box, log: Log) -> None:
     box.has("a.py", "b.py")
     whole = box.journal.read_bytes()
     last = whole.rstrip(b"\n").rpartition(b"\n")[2]
@@ -184,14 +184,14 @@ def test_half_a_line_at_the_end_is_dropped(box: Box, log: Log) -> None:
     assert log.events("managed_list_damaged") == []
 
 
-def test_a_line_without_its_newline_is_half_a_line(box: Box) -> None:
+def test_ignores_a_last_line_without_a_newline(box: Box) -> None:
     box.has("a.py")
     box.journal.write_bytes(box.journal.read_bytes().rstrip(b"\n"))
 
     assert box.load() == {}
 
 
-def test_the_next_process_goes_on_after_half_a_line(box: Box) -> None:
+def test_the_next_process_continues_after_half_a_line(box: Box) -> None:
     box.has("a.py")
     with box.journal.open("ab") as journal:
         journal.write(b'["b.py","et')
@@ -202,13 +202,13 @@ def test_the_next_process_goes_on_after_half_a_line(box: Box) -> None:
     assert set(box.load()) == {"a.py", "c.py"}
 
 
-def test_killed_before_the_rename_of_a_new_file(box: Box) -> None:
+def test_does_not_list_a_new_file_if_killed_before_its_rename(box: Box) -> None:
     box.has("a.py").add("new.py", gone(1))
 
     assert set(box.load()) == {"a.py"}
 
 
-def test_killed_before_the_rename_of_a_changed_file(box: Box) -> None:
+def test_keeps_the_old_record_if_killed_before_the_rename_of_a_change(box: Box) -> None:
     files = box.has("a.py")
     first = files.files["a.py"]
     files.add("a.py", first._replace(etag="second", inode=first.inode + 1_000_000))
@@ -216,7 +216,7 @@ def test_killed_before_the_rename_of_a_changed_file(box: Box) -> None:
     assert box.load() == {"a.py": first}
 
 
-def test_killed_after_the_rename(box: Box) -> None:
+def test_lists_the_new_record_if_killed_after_the_rename(box: Box) -> None:
     files = box.begin()
     files.add("a.py", gone(1))
     second = box.put("a.py")
@@ -225,7 +225,7 @@ def test_killed_after_the_rename(box: Box) -> None:
     assert box.load() == {"a.py": second}
 
 
-def test_killed_before_the_removal_of_a_file(box: Box) -> None:
+def test_keeps_a_file_listed_if_killed_before_its_removal(box: Box) -> None:
     files = box.has("a.py")
     held = files.files["a.py"]
     files.remove("a.py")
@@ -233,10 +233,8 @@ def test_killed_before_the_removal_of_a_file(box: Box) -> None:
     assert box.load() == {"a.py": held}
 
 
-def test_killed_before_the_removal_of_a_file_on_a_volume_that_is_copied_then(
-    box: Box, tmp_path: Path
-) -> None:
-    """The copy has other inodes; as a file of nobody it would stay forever."""
+def test_keeps_a_file_listed_in_a_copy_if_killed_before_removal(box: Box, tmp_path: Path) -> None:
+    """The copy has other inodes; a file that is not listed would stay forever."""
     files = box.has("a.py", "b.py")
     files.remove("b.py")
     shutil.copytree(box.folder, tmp_path / "copy")
@@ -247,7 +245,7 @@ def test_killed_before_the_removal_of_a_file_on_a_volume_that_is_copied_then(
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
-def test_killed_after_the_removal_of_a_file_nothing_in_its_place_is_ours(
+def test_does_not_list_a_file_or_its_replacement_if_killed_after_removal(
     box: Box, is_replaced: bool
 ) -> None:
     box.has("a.py").remove("a.py")
@@ -258,7 +256,7 @@ def test_killed_after_the_removal_of_a_file_nothing_in_its_place_is_ours(
     assert box.load() == {}
 
 
-def test_killed_where_nobody_else_has_files(box: Box) -> None:
+def test_keeps_the_file_of_the_last_line_if_the_folder_is_not_shared(box: Box) -> None:
     files = box.has("a.py")
     held = files.files["a.py"]
     files.remove("a.py")
@@ -268,8 +266,8 @@ def test_killed_where_nobody_else_has_files(box: Box) -> None:
     assert {"new.py"} == set(load_managed(box.state_fd, box.root_fd, is_shared=False)[0])
 
 
-def test_only_the_last_line_may_be_untrue(box: Box) -> None:
-    """A file that was removed is missing, and still ours to restore."""
+def test_keeps_a_missing_file_listed_unless_its_line_is_the_last(box: Box) -> None:
+    """Another process removed it, so it must be restored."""
     files = box.begin()
     files.add("lost.py", gone(1))
     files.add("a.py", box.put("a.py"))
@@ -296,7 +294,7 @@ def test_a_full_disk_leaves_no_half_line(box: Box, room_bytes: int) -> None:
     assert set(box.load()) == {"a.py", "c.py"}
 
 
-def test_a_removal_on_a_full_disk_is_written_down_when_there_is_room(box: Box) -> None:
+def test_writes_a_removal_on_a_full_disk_once_space_is_available(box: Box) -> None:
     files = box.has("a.py", "b.py")
     with full_disk(box.journal.stat().st_size):
         files.remove("a.py")
@@ -308,8 +306,8 @@ def test_a_removal_on_a_full_disk_is_written_down_when_there_is_room(box: Box) -
     assert set(box.load()) == {"b.py"}
 
 
-def test_what_could_not_be_removed_is_ours_though_that_cannot_be_written_down(box: Box) -> None:
-    """A volume that fails refuses both."""
+def test_a_failed_removal_keeps_a_file_listed_even_on_a_full_disk(box: Box) -> None:
+    """A failing volume refuses both the removal and the line."""
     files = box.has("a.py", "b.py")
     held = files.files["b.py"]
     with full_disk(box.journal.stat().st_size):
@@ -322,16 +320,16 @@ def test_what_could_not_be_removed_is_ours_though_that_cannot_be_written_down(bo
     assert {"a.py", "b.py"} == set(box.load())
 
 
-# --- damaged, hostile
+# --- damaged and hostile lists
 
 
-def test_a_missing_list_is_an_empty_one(box: Box, log: Log) -> None:
+def test_a_missing_list_is_empty(box: Box, log: Log) -> None:
     assert box.load() == {}
     assert log.events() == []
 
 
 @pytest.mark.parametrize("kind", ["symlink", "dangling", "pipe", "socket"])
-def test_what_is_no_file_in_its_place_is_replaced_and_not_followed(box: Box, kind: str) -> None:
+def test_replaces_a_list_that_is_a_link_pipe_or_socket(box: Box, kind: str) -> None:
     victim = box.folder / "victim"
     victim.write_text(json.dumps(HEADER) + '\n["stolen.py","e",1,1,1,1]\n')
     before = victim.read_bytes()
@@ -369,12 +367,8 @@ GOOD = '["a.py","e",1,1,1,1]'
      '["","e",1,1,1,1]', '["b//c","e",1,1,1,1]', '[".s3-sync/lock","e",1,1,1,1]',
      '["b\\u0000c","e",1,1,1,1]', '["\\ud800","e",1,1,1,1]', "[" * 100_000, "\xff\xfe"],
 )  # fmt: skip
-def test_a_line_that_is_not_ours_ends_the_reading_and_is_reported(
-    box: Box, log: Log, line: str
-) -> None:
-    """
-    What comes before it is kept; what comes after it counts as foreign, and is adopted if equal.
-    """
+def test_stops_at_an_invalid_line_and_reports_it(box: Box, log: Log, line: str) -> None:
+    """The files listed after it count as foreign, and are adopted if they are equal."""
     text = f"{json.dumps(HEADER)}\n{GOOD}\n{line}\n{GOOD.replace('a.py', 'c.py')}\n"
     box.journal.write_bytes(text.encode("latin-1"))
 
@@ -383,7 +377,7 @@ def test_a_line_that_is_not_ours_ends_the_reading_and_is_reported(
     assert [(3, "warning")] == [(event["line"], event["level"]) for event in damaged]
 
 
-def test_a_list_that_was_made_huge_takes_no_memory(box: Box, log: Log) -> None:
+def test_does_not_read_a_huge_list_into_memory(box: Box, log: Log) -> None:
     box.journal.write_text(f"{json.dumps(HEADER)}\n{GOOD}\n")
     os.truncate(box.journal, 1 << 40)
 
@@ -395,9 +389,7 @@ OTHER_HEADERS = ["", GOOD, '["s3-sync managed files", 2]', '["another list", 1]'
 
 
 @pytest.mark.parametrize("text", ["", *(f"{first}\n{GOOD}\n" for first in OTHER_HEADERS)])
-def test_a_list_that_is_empty_or_has_another_header_is_not_ours(
-    box: Box, log: Log, text: str
-) -> None:
+def test_ignores_a_list_that_is_empty_or_has_another_header(box: Box, log: Log, text: str) -> None:
     box.journal.write_text(text)
 
     assert box.load() == {}
@@ -406,11 +398,7 @@ def test_a_list_that_is_empty_or_has_another_header_is_not_ours(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_damage_loses_lines_and_nothing_else(box: Box, data: st.DataObject) -> None:
-    """
-    Whatever bytes are changed, what is read is a part of what could have been written, or fresh
-    facts for a path that is inside the target.
-    """
+def test_random_damage_yields_only_valid_paths_and_records(box: Box, data: st.DataObject) -> None:
     rows = [[f"dir/{n}.py", f"etag{n}", n, n, n, n] for n in range(5)]
     text = bytearray("".join(f"{json.dumps(line)}\n" for line in [HEADER, *rows]).encode())
     for _ in range(data.draw(st.integers(1, 4))):
@@ -429,7 +417,7 @@ def test_any_damage_loses_lines_and_nothing_else(box: Box, data: st.DataObject) 
 # --- Managed
 
 
-def test_a_file_matches_until_it_is_touched(box: Box) -> None:
+def test_a_record_matches_only_the_same_size_mtime_inode_and_mode(box: Box) -> None:
     held = box.put("a.py")
     place = box.folder / "a.py"
 
@@ -443,10 +431,10 @@ def test_a_file_matches_until_it_is_touched(box: Box) -> None:
         assert not changed.matches(place.stat())
 
 
-# --- the same file under another name
+# --- copies and links
 
 
-def test_a_copy_with_the_same_facts_is_known_by_its_own_inode(box: Box) -> None:
+def test_recognizes_a_copy_and_records_its_inode(box: Box) -> None:
     held = box.put("a.py")
     shutil.copy2(box.folder / "a.py", box.folder / "b.py")
     found = (box.folder / "b.py").stat()
@@ -455,8 +443,8 @@ def test_a_copy_with_the_same_facts_is_known_by_its_own_inode(box: Box) -> None:
     assert not held.matches(found)
 
 
-def test_a_link_to_another_file_is_not_the_same_whatever_it_says(box: Box) -> None:
-    """A copy has one name; what has two and another inode was put there by another process."""
+def test_does_not_recognize_a_copy_that_has_two_links(box: Box) -> None:
+    """A copy has one link; another process created a file with two links and another inode."""
     held = box.put("a.py")
     shutil.copy2(box.folder / "a.py", box.folder / "b.py")
     os.link(box.folder / "b.py", box.folder / "c.py")

@@ -1,4 +1,4 @@
-"""The parts of `.s3-sync`, and a target that is only read."""
+"""The parts of `.s3-sync`, and reading a target without changing it."""
 
 from pathlib import Path
 
@@ -21,9 +21,7 @@ from tests.s3_sync.tree.handling import BODY, damaged, opened, put, staged
         ("snapshots/r1", f"{RESERVED}/snapshots/r1", "snapshots/r1.managed"),
     ],
 )
-def test_a_part_has_its_files_and_its_list(
-    folder: Path, part: str, place: str, journal: str
-) -> None:
+def test_a_part_has_its_folder_and_list(folder: Path, part: str, place: str, journal: str) -> None:
     with opened(folder, part=part) as target:
         put(target, "a/b.py")
         assert str(folder / place) == target.path.rstrip("/")
@@ -35,22 +33,22 @@ def test_a_part_has_its_files_and_its_list(
         assert {"a/b.py"} == set(successor.managed.files) and set() == damaged(successor)
 
 
-def test_parts_do_not_see_each_other(target: Target, tree: Target) -> None:
+def test_parts_do_not_list_each_others_files(target: Target, tree: Target) -> None:
     put(target, "c.py")
 
     assert ({"c.py"}, {"a/b.py"}) == (set(target.managed.files), set(tree.managed.files))
     assert ([], []) == (target.foreign(), tree.foreign())
 
 
-# --- without touching it
+# --- reading only
 
 
-def test_a_missing_target_has_no_files_and_stays_missing(folder: Path) -> None:
+def test_reading_a_missing_target_does_not_create_it(folder: Path) -> None:
     assert ({}, []) == read_target(str(folder), "", with_foreign=True)
     assert not folder.exists()
 
 
-def test_a_target_is_read_without_touching_it(folder: Path, target: Target) -> None:
+def test_reading_a_target_does_not_change_it(folder: Path, target: Target) -> None:
     put(target, "a.py")
     staging = target.staging.open()
     (folder / "foreign").write_bytes(b"x")

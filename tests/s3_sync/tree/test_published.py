@@ -1,4 +1,4 @@
-"""What is published, told from the record of any process."""
+"""The published state, as read from the record of any process."""
 
 import json
 import os
@@ -29,7 +29,7 @@ BAD_VALUES = [
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A `.s3-sync` of a predecessor."""
+    """The `.s3-sync` of an earlier process."""
     state = tmp_path / "state"
     state.mkdir()
     return state
@@ -37,7 +37,7 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def good(state: Path) -> Path:
-    """The same with a good record."""
+    """The `.s3-sync` of an earlier process, with a valid record."""
     (state / NAME).write_text(json.dumps(GOOD))
     return state
 
@@ -52,10 +52,10 @@ def read(state: Path, layout: str = "in-place") -> Published:
     return published
 
 
-def test_where_signatures_are_demanded_only_what_was_signed_counts(
+def test_ignores_an_unsigned_record_if_signatures_are_required(
     volume: Volume, folder: Path, good: Path
 ) -> None:
-    """It may be anybody's, from before there were keys."""
+    """Without keys, anyone who can write to the bucket could have published its files."""
     fd = os.open(good, os.O_RDONLY)
     strict = Published(SOURCE, "in-place", is_signed=True)
     strict.read(fd)
@@ -68,18 +68,18 @@ def test_where_signatures_are_demanded_only_what_was_signed_counts(
     again.read(fd)
     os.close(fd)
     assert again.readiness(()).ready
-    assert read(folder / ".s3-sync").readiness(()).ready  # and without keys anything does
+    assert read(folder / ".s3-sync").readiness(()).ready  # without keys, any record counts
 
 
-def test_nothing_is_published_at_first() -> None:
+def test_is_not_ready_before_the_first_publish() -> None:
     readiness = Published(SOURCE, "in-place").readiness(())
 
     assert not readiness.ready
     assert "nothing of this source is published yet" == readiness.problem
 
 
-def test_what_was_recorded_is_there_after_a_restart(volume: Volume, folder: Path) -> None:
-    before = time.time() - 0.001  # it is rounded
+def test_a_record_survives_a_restart(volume: Volume, folder: Path) -> None:
+    before = time.time() - 0.001  # the record is rounded
     published = Published(SOURCE, "in-place")
     changes = {"added": 1, "changed": 0, "deleted": 2}
     published.record(volume, Fence(), changes, name="r7", aim="r7", files=3)
@@ -109,7 +109,7 @@ def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
     assert "the gate refused r7" in readiness.shortfall
 
 
-def test_what_a_record_speaks_of_can_be_voided(volume: Volume, folder: Path) -> None:
+def test_a_voided_record_is_not_ready_even_after_a_restart(volume: Volume, folder: Path) -> None:
     published = Published(SOURCE, "in-place")
     published.record(volume, Fence(), {}, name="r7", aim="r7", files=3)
 
@@ -122,7 +122,7 @@ def test_what_a_record_speaks_of_can_be_voided(volume: Volume, folder: Path) -> 
 @pytest.mark.parametrize(
     ("strict", "counts"), [({}, True), ({"pin": "r7"}, False), ({"is_signed": True}, False)]
 )
-def test_what_is_shown_without_a_record_counts_where_nothing_is_demanded_of_it(
+def test_corrects_the_record_unless_a_pin_or_signatures_are_required(
     volume: Volume, strict: dict[str, Any], counts: bool
 ) -> None:
     published = Published(SOURCE, "in-place", **strict)
@@ -159,9 +159,7 @@ def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path, revoked: 
     ],
     ids=range(23),
 )
-def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
-    state: Path, content: bytes
-) -> None:
+def test_ignores_a_record_that_is_damaged_or_of_another_source(state: Path, content: bytes) -> None:
     (state / NAME).write_bytes(content)
 
     published = read(state)
@@ -170,8 +168,8 @@ def test_a_record_that_is_damaged_or_of_another_source_counts_as_none(
     assert not published.readiness(()).ready
 
 
-def test_takes_over_a_record_of_0_1(state: Path) -> None:
-    """It had complete revisions on record, and no other."""
+def test_accepts_a_record_of_version_0_1(state: Path) -> None:
+    """Version 0.1 recorded complete revisions only."""
     names = ("revision", "published_at", "files", "source", "kind", "layout")
     (state / NAME).write_text(json.dumps({name: GOOD[name] for name in names}))
 
@@ -183,7 +181,7 @@ def test_takes_over_a_record_of_0_1(state: Path) -> None:
     )  # fmt: skip
 
 
-def test_what_was_published_with_other_filters_is_a_part(volume: Volume) -> None:
+def test_a_state_published_with_other_filters_is_partial(volume: Volume) -> None:
     before = Published(SOURCE, "in-place", filters=(("*.py",), ()))
     before.record(volume, Fence(), {}, name="r7", aim="r7", files=3)
     now = Published(SOURCE, "in-place", filters=((), ()))
@@ -208,10 +206,10 @@ def test_what_was_published_with_other_filters_is_a_part(volume: Volume) -> None
         (7, "snapshot", False),
     ],
 )
-def test_the_record_of_another_layout_counts_as_none(
+def test_ignores_a_record_of_another_layout(
     state: Path, written: object, layout: str, counts: bool
 ) -> None:
-    """What it speaks of is not where our consumers look."""
+    """Its files are not where the consumers of this layout look."""
     (state / NAME).write_text(json.dumps(GOOD | {"layout": written}))
 
     published = read(state, layout)
@@ -221,8 +219,8 @@ def test_the_record_of_another_layout_counts_as_none(
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])
-def test_an_invalid_time_never_stops_the_process(state: Path, number: str) -> None:
-    """Whoever can write to the volume can write this; readiness is shown and computed with."""
+def test_tolerates_an_invalid_publish_time(state: Path, number: str) -> None:
+    """Anyone who can write to the volume can write this time, which is shown and computed with."""
     (state / NAME).write_text(json.dumps(GOOD).replace("1700000000.5", number))
 
     readiness = read(state).readiness(())
@@ -231,7 +229,7 @@ def test_an_invalid_time_never_stops_the_process(state: Path, number: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "symlink", "fifo"])
-def test_what_is_no_file_counts_as_none(state: Path, kind: str) -> None:
+def test_ignores_a_record_that_is_missing_or_not_a_regular_file(state: Path, kind: str) -> None:
     if kind == "folder":
         (state / NAME).mkdir()
     elif kind == "symlink":
@@ -243,7 +241,7 @@ def test_what_is_no_file_counts_as_none(state: Path, kind: str) -> None:
     assert not read(state).readiness(()).ready
 
 
-def test_a_record_that_is_gone_is_forgotten(good: Path) -> None:
+def test_forgets_a_record_that_was_removed(good: Path) -> None:
     published = read(good)
     assert published.readiness(()).ready
     (good / NAME).unlink()
@@ -255,7 +253,7 @@ def test_a_record_that_is_gone_is_forgotten(good: Path) -> None:
     assert not published.readiness(()).ready
 
 
-def test_damaged_files_are_a_reason_not_to_be_ready(good: Path) -> None:
+def test_is_not_ready_while_files_are_damaged(good: Path) -> None:
     readiness = read(good).readiness({"a.py", "b.py"})
 
     assert not readiness.ready
@@ -264,7 +262,7 @@ def test_damaged_files_are_a_reason_not_to_be_ready(good: Path) -> None:
 
 
 @pytest.mark.parametrize("damaged", [(), {"a.py"}])
-def test_what_consumers_cannot_see_is_not_ready_and_says_why(good: Path, damaged: set[str]) -> None:
+def test_is_not_ready_while_files_are_invisible_to_consumers(good: Path, damaged: set[str]) -> None:
     readiness = read(good).readiness(damaged, "the link is gone")
 
     assert not readiness.ready

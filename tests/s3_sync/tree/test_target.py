@@ -1,4 +1,4 @@
-"""Every effect on the target folder, and none outside it."""
+"""Every change to the target folder, and none outside it."""
 
 import os
 import stat
@@ -28,7 +28,7 @@ from tests.support.descriptors import held
 # --- opening
 
 
-def test_a_target_that_cannot_be_opened_leaves_no_descriptor(folder: Path, volume: Volume) -> None:
+def test_a_target_that_cannot_be_opened_leaks_no_descriptor(folder: Path, volume: Volume) -> None:
     (folder / RESERVED / "above").mkdir()
     (folder / RESERVED / "above/tree").write_bytes(b"a file, not a folder")
     before = held(folder)
@@ -43,7 +43,7 @@ def test_a_target_that_cannot_be_opened_leaves_no_descriptor(folder: Path, volum
 # --- publishing
 
 
-def test_publishes_the_content_and_remembers_it(folder: Path, target: Target) -> None:
+def test_publishes_a_file_and_records_it(folder: Path, target: Target) -> None:
     assert put(target, "a/b/c.py")
 
     assert BODY == (folder / "a/b/c.py").read_bytes()
@@ -54,7 +54,7 @@ def test_publishes_the_content_and_remembers_it(folder: Path, target: Target) ->
     assert set() == damaged(target)
 
 
-def test_replaces_a_file_as_a_whole(folder: Path, target: Target) -> None:
+def test_replaces_a_file_atomically(folder: Path, target: Target) -> None:
     put(target, "a.py", b"old")
     with (folder / "a.py").open("rb") as reader:
         put(target, "a.py", b"new and longer")
@@ -64,7 +64,7 @@ def test_replaces_a_file_as_a_whole(folder: Path, target: Target) -> None:
 
 
 @pytest.mark.parametrize("fsync", [True, False])
-def test_a_big_file_goes_from_staging_to_its_place(folder: Path, fsync: bool) -> None:
+def test_publishes_a_large_file_from_staging(folder: Path, fsync: bool) -> None:
     body = b"x" * (MEMORY_BYTES + 1)
     with opened(folder, file_mode=0o640, fsync=fsync) as target:
         download = download_of(target, body)
@@ -79,12 +79,10 @@ def test_a_big_file_goes_from_staging_to_its_place(folder: Path, fsync: bool) ->
 
 
 @pytest.mark.parametrize("fsync", [True, False])
-def test_a_file_is_on_record_before_it_is_renamed_and_flushed_around_it(
+def test_records_a_file_before_its_rename_and_flushes_it_if_configured(
     folder: Path, fsync: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A kill between record and rename leaves a line too many, not a file that belongs to nobody.
-    """
+    """A kill between record and rename leaves an extra line, not an unlisted file."""
     steps: list[str] = []
     flush, rename = os.fsync, os.rename
 
@@ -109,9 +107,7 @@ def test_a_file_is_on_record_before_it_is_renamed_and_flushed_around_it(
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o755])
 @pytest.mark.parametrize("mask", [0o000, 0o077])
-def test_files_have_the_mode_of_the_settings_under_any_umask(
-    folder: Path, mode: int, mask: int
-) -> None:
+def test_files_have_the_configured_mode_under_any_umask(folder: Path, mode: int, mask: int) -> None:
     before = os.umask(mask)
     try:
         with opened(folder, file_mode=mode) as target:
@@ -122,9 +118,7 @@ def test_files_have_the_mode_of_the_settings_under_any_umask(
     assert mode == stat.S_IMODE((folder / "a.py").stat().st_mode)
 
 
-def test_a_file_that_has_the_content_already_is_kept_with_its_time(
-    folder: Path, target: Target
-) -> None:
+def test_keeps_a_file_with_the_same_content_and_its_mtime(folder: Path, target: Target) -> None:
     (folder / "a.py").write_bytes(BODY)
     os.chmod(folder / "a.py", 0o644)
     os.utime(folder / "a.py", (1_000_000_000, 1_000_000_000))
@@ -138,7 +132,7 @@ def test_a_file_that_has_the_content_already_is_kept_with_its_time(
 
 
 @pytest.mark.parametrize("difference", ["content", "size", "mode", "link to the same", "fifo"])
-def test_a_foreign_file_at_the_place_of_a_key_is_replaced(
+def test_replaces_a_foreign_file_at_the_path_of_a_key(
     folder: Path, target: Target, outside: Path, difference: str
 ) -> None:
     place = folder / "a.py"
@@ -159,9 +153,7 @@ def test_a_foreign_file_at_the_place_of_a_key_is_replaced(
     assert set() == damaged(target)
 
 
-def test_nothing_is_published_under_a_revoked_fence(
-    folder: Path, target: Target, revoked: Fence
-) -> None:
+def test_a_revoked_fence_changes_nothing(folder: Path, target: Target, revoked: Fence) -> None:
     put(target, "old.py")
     (folder / "same.py").write_bytes(BODY)
     os.chmod(folder / "same.py", 0o644)
@@ -184,7 +176,7 @@ def test_nothing_is_published_under_a_revoked_fence(
     assert [] == staged(folder)
 
 
-def test_a_failed_rename_leaves_the_old_file_and_its_record(folder: Path, target: Target) -> None:
+def test_a_failed_rename_keeps_the_old_file_and_its_record(folder: Path, target: Target) -> None:
     put(target, "a.py", b"old")
     before = target.managed.files["a.py"]
     download = download_of(target)
@@ -201,7 +193,7 @@ def test_a_failed_rename_leaves_the_old_file_and_its_record(folder: Path, target
 # --- deleting
 
 
-def test_deletes_a_file_and_the_folders_that_it_leaves_empty(folder: Path, target: Target) -> None:
+def test_deletes_a_file_and_the_folders_left_empty(folder: Path, target: Target) -> None:
     put(target, "a/b/c.py")
     put(target, "a/d.py")
 
@@ -214,7 +206,7 @@ def test_deletes_a_file_and_the_folders_that_it_leaves_empty(folder: Path, targe
 
 
 @pytest.mark.parametrize("instead", ["nothing", "folder", "no parent", "parent is a file"])
-def test_a_file_that_is_gone_already_is_struck_from_the_list(
+def test_deleting_a_missing_file_removes_it_from_the_list(
     folder: Path, target: Target, instead: str
 ) -> None:
     put(target, "a/b.py")
@@ -233,7 +225,7 @@ def test_a_file_that_is_gone_already_is_struck_from_the_list(
     assert (folder / "a").is_file() == (instead == "parent is a file")
 
 
-def test_what_is_forgotten_stays_on_disk(folder: Path, target: Target) -> None:
+def test_a_forgotten_file_stays_on_disk(folder: Path, target: Target) -> None:
     put(target, "a.py")
 
     target.forget("a.py", Fence())

@@ -1,4 +1,4 @@
-"""What a look at the target finds: files that are ours, damaged, foreign, in the way."""
+"""Inspecting the target: managed, damaged, foreign and blocking files."""
 
 import os
 from collections.abc import Callable
@@ -21,10 +21,10 @@ from tests.s3_sync.tree.handling import (
     staged,
 )
 
-# --- what is in the way
+# --- blocked paths
 
 
-def test_a_foreign_file_where_a_folder_must_be_blocks(folder: Path, target: Target) -> None:
+def test_a_foreign_file_in_place_of_a_folder_blocks_a_publish(folder: Path, target: Target) -> None:
     (folder / "d").write_bytes(b"foreign")
 
     with pytest.raises(Blocked):
@@ -36,9 +36,7 @@ def test_a_foreign_file_where_a_folder_must_be_blocks(folder: Path, target: Targ
     assert target.is_blocked("d/a.py", nothing)
 
 
-def test_our_own_file_makes_way_for_a_folder_and_a_folder_for_a_file(
-    folder: Path, target: Target
-) -> None:
+def test_managed_files_and_folders_replace_each_other(folder: Path, target: Target) -> None:
     for path in ("d", "d/a.py", "d"):
         assert put(target, path)
 
@@ -46,10 +44,10 @@ def test_our_own_file_makes_way_for_a_folder_and_a_folder_for_a_file(
         assert [path] == list(target.managed.files)
 
 
-# --- looking
+# --- inspecting
 
 
-def test_is_bare_until_something_is_in_it(folder: Path, target: Target) -> None:
+def test_is_bare_until_it_contains_an_entry(folder: Path, target: Target) -> None:
     assert (folder / ".s3-sync").is_dir()
     assert target.is_bare()
 
@@ -58,7 +56,7 @@ def test_is_bare_until_something_is_in_it(folder: Path, target: Target) -> None:
     assert not target.is_bare()
 
 
-def test_holds_what_has_the_content_the_size_and_the_mode(folder: Path, target: Target) -> None:
+def test_holds_a_file_with_the_expected_content_size_and_mode(folder: Path, target: Target) -> None:
     (folder / "a.py").write_bytes(BODY)
     os.chmod(folder / "a.py", 0o644)
     (folder / "d").mkdir()
@@ -72,7 +70,7 @@ def test_holds_what_has_the_content_the_size_and_the_mode(folder: Path, target: 
     assert not target.holds("a.py", entry_of("a.py"))
 
 
-def test_holds_nothing_behind_a_symlink(folder: Path, target: Target, outside: Path) -> None:
+def test_does_not_hold_a_file_behind_a_symlink(folder: Path, target: Target, outside: Path) -> None:
     (outside / "b.py").write_bytes(BODY)
     os.chmod(outside / "b.py", 0o644)
     (folder / "d").symlink_to(outside)
@@ -100,7 +98,7 @@ def test_holds_nothing_behind_a_symlink(folder: Path, target: Target, outside: P
     ids=["removed", "mode", "cut", "time", "folder gone", "edit", "link", "folder linked",
          "upper folder linked", "replaced", "folder"],
 )  # fmt: skip
-def test_a_change_to_a_file_is_damage(
+def test_any_change_to_a_published_file_is_damage(
     folder: Path, target: Target, harm: Callable[[Path], object]
 ) -> None:
     put(target, "a/b/c.py")
@@ -112,7 +110,7 @@ def test_a_change_to_a_file_is_damage(
     assert {"a/b/c.py"} == damaged(target)
 
 
-def test_reading_a_file_is_no_damage(folder: Path, target: Target) -> None:
+def test_reading_or_hard_linking_a_file_is_not_damage(folder: Path, target: Target) -> None:
     put(target, "a.py")
     (folder / "a.py").read_bytes()
     os.link(folder / "a.py", folder / "linked.py")
@@ -120,14 +118,14 @@ def test_reading_a_file_is_no_damage(folder: Path, target: Target) -> None:
     assert set() == damaged(target)
 
 
-def test_only_managed_files_are_damaged(folder: Path, target: Target) -> None:
+def test_only_managed_files_count_as_damaged(folder: Path, target: Target) -> None:
     put(target, "a.py")
     (folder / "foreign").write_bytes(b"x")
 
     assert set() == target.damaged(iter(["foreign", "a.py", "missing"]))
 
 
-def test_foreign_are_files_and_links_and_neither_bytecode_nor_ours(
+def test_foreign_files_exclude_managed_files_bytecode_and_system_files(
     folder: Path, target: Target, outside: Path
 ) -> None:
     put(target, "a/b.py")

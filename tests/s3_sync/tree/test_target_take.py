@@ -23,7 +23,7 @@ from tests.s3_sync.tree.handling import (
 )
 
 
-def test_a_file_is_taken_as_a_hard_link(folder: Path, target: Target, tree: Target) -> None:
+def test_takes_a_file_as_a_hard_link(folder: Path, target: Target, tree: Target) -> None:
     target.take("a/b.py", tree, Fence(), nothing)
 
     assert os.path.samefile(folder / "a/b.py", folder / RESERVED / TREE / "a/b.py")
@@ -32,10 +32,10 @@ def test_a_file_is_taken_as_a_hard_link(folder: Path, target: Target, tree: Targ
     assert [] == staged(folder)
 
 
-def test_a_file_that_is_there_already_as_the_same_link_is_taken_without_a_trace(
+def test_taking_a_file_twice_leaves_nothing_in_staging(
     folder: Path, target: Target, tree: Target
 ) -> None:
-    """Renaming a link over another to the same file does nothing, and leaves both."""
+    """Renaming a link over another link to the same file does nothing, and leaves both."""
     target.take("a/b.py", tree, Fence(), nothing)
 
     target.take("a/b.py", tree, Fence(), nothing)
@@ -45,9 +45,7 @@ def test_a_file_that_is_there_already_as_the_same_link_is_taken_without_a_trace(
 
 
 @pytest.mark.usefixtures("no_links")
-def test_a_file_is_copied_where_there_can_be_no_link(
-    folder: Path, target: Target, tree: Target
-) -> None:
+def test_copies_a_file_if_hard_links_fail(folder: Path, target: Target, tree: Target) -> None:
     target.take("a/b.py", tree, Fence(), nothing)
 
     copy, original = folder / "a/b.py", folder / RESERVED / TREE / "a/b.py"
@@ -71,7 +69,7 @@ def test_a_file_is_copied_where_there_can_be_no_link(
     ],
     ids=["removed", "edit", "link", "folder linked", "replaced", "mode", "folder gone"],
 )
-def test_a_changed_file_is_not_taken(
+def test_does_not_take_a_changed_file(
     folder: Path, target: Target, tree: Target, harm: Callable[[Path], object]
 ) -> None:
     harm(folder / RESERVED / TREE / "a/b.py")
@@ -83,7 +81,7 @@ def test_a_changed_file_is_not_taken(
     assert {} == target.managed.files and [] == staged(folder)
 
 
-def test_taking_is_blocked_by_what_is_not_ours(folder: Path, target: Target, tree: Target) -> None:
+def test_a_foreign_file_blocks_taking(folder: Path, target: Target, tree: Target) -> None:
     (folder / "a").write_bytes(b"foreign")
 
     with pytest.raises(Blocked):
@@ -93,7 +91,7 @@ def test_taking_is_blocked_by_what_is_not_ours(folder: Path, target: Target, tre
     assert {} == target.managed.files and [] == staged(folder)
 
 
-def test_nothing_is_taken_under_a_revoked_fence(
+def test_takes_nothing_under_a_revoked_fence(
     folder: Path, target: Target, tree: Target, revoked: Fence
 ) -> None:
     with pytest.raises(CycleAbandoned):

@@ -1,4 +1,4 @@
-"""The way to a path, whatever others have put on it."""
+"""The walk to a path, whatever other processes put in its way."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from tests.support.descriptors import held
 
 
 class Ground:
-    """A target with a walk over it, and the list that says what is ours."""
+    """A target with a walk over it, and its list of managed files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,14 +42,14 @@ class Ground:
             self.managed.add(path, Managed("etag", 1, 1, place.stat().st_ino, 1))
 
     def publish(self, path: str, *wanted: str) -> None:
-        """Do at a path what a publish does."""
+        """Publish a file at a path."""
         with self.walk.to(path, making_way=wanted.__contains__) as (folder, name):
             self.walk.make_way(path, folder, name, wanted.__contains__)
             (self.folder / "staged").write_bytes(b"new")
             os.rename("staged", name, src_dir_fd=self.root, dst_dir_fd=folder)
 
     def tree(self) -> dict[str, bytes]:
-        """All that is in the target, without our own folder."""
+        """Return all entries of the target except `.s3-sync`, with their contents."""
         found = {}
         for folder, folders, files in os.walk(self.folder):
             folders[:] = [name for name in folders if name != ".s3-sync"]
@@ -79,7 +79,7 @@ def wants_nothing(_: str) -> bool:
 
 
 @pytest.mark.parametrize("above", ["a/b/", ""])
-def test_leads_to_the_folder_and_the_last_name(ground: Ground, above: str) -> None:
+def test_yields_the_open_folder_and_the_last_name(ground: Ground, above: str) -> None:
     ground.make(f"{above}c")
 
     with ground.walk.to(f"{above}c") as (fd, name):
@@ -89,7 +89,7 @@ def test_leads_to_the_folder_and_the_last_name(ground: Ground, above: str) -> No
 
 
 @pytest.mark.parametrize(("made", "error"), [("", FileNotFoundError), ("a/b", NotADirectoryError)])
-def test_a_walk_that_may_change_nothing_ends_where_the_folders_end(
+def test_a_read_only_walk_fails_at_a_missing_folder_or_a_file(
     ground: Ground, made: str, error: type[OSError]
 ) -> None:
     if made:
@@ -102,7 +102,7 @@ def test_a_walk_that_may_change_nothing_ends_where_the_folders_end(
     assert before == ground.tree()
 
 
-def test_a_walk_ends_at_a_symlink(ground: Ground, tmp_path: Path) -> None:
+def test_a_read_only_walk_fails_at_a_symlink(ground: Ground, tmp_path: Path) -> None:
     ground.make("real/b/c")
     (ground.folder / "a").symlink_to("real")
 
@@ -110,14 +110,14 @@ def test_a_walk_ends_at_a_symlink(ground: Ground, tmp_path: Path) -> None:
         pass
 
 
-def test_makes_the_folders_that_are_missing(ground: Ground) -> None:
+def test_creates_missing_folders(ground: Ground) -> None:
     with ground.walk.to("a/b/c", making_way=wants_nothing):
         pass
 
     assert {"a": b"/", "a/b": b"/"} == ground.tree()
 
 
-def test_a_folder_that_is_swapped_after_the_walk_does_not_lead_us_out(
+def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
     ground: Ground, tmp_path: Path
 ) -> None:
     ground.make("a/b")
@@ -132,7 +132,7 @@ def test_a_folder_that_is_swapped_after_the_walk_does_not_lead_us_out(
     assert (ground.folder / "moved/c").exists()
 
 
-def test_no_walk_leaves_a_descriptor_open(ground: Ground) -> None:
+def test_a_walk_leaves_no_descriptor_open(ground: Ground) -> None:
     ground.make("a/b/c")
     ground.make("foreign")
     before = held(ground.folder)
@@ -146,10 +146,10 @@ def test_no_walk_leaves_a_descriptor_open(ground: Ground) -> None:
     assert before == held(ground.folder)
 
 
-# --- folders that are real
+# --- real folders
 
 
-def test_a_folder_is_real_unless_it_or_one_above_it_is_a_symlink(ground: Ground) -> None:
+def test_a_folder_is_real_unless_it_or_a_parent_is_a_symlink(ground: Ground) -> None:
     ground.make("a/b/c/d")
     (ground.folder / "link").symlink_to("a")
     (ground.folder / "a/b/link").symlink_to("c")
@@ -164,7 +164,7 @@ def test_a_folder_is_real_unless_it_or_one_above_it_is_a_symlink(ground: Ground)
     assert ["", "a", "a/b/c"] == [folder for folder, is_real in found.items() if is_real]
 
 
-def test_what_is_known_of_a_folder_is_not_asked_again(ground: Ground) -> None:
+def test_does_not_check_a_known_folder_again(ground: Ground) -> None:
     root, known = os.open(ground.folder, os.O_PATH), {"": True, "gone": True}
 
     assert is_real_folder("gone", root, known)
@@ -173,10 +173,10 @@ def test_what_is_known_of_a_folder_is_not_asked_again(ground: Ground) -> None:
     os.close(root)
 
 
-# --- making way
+# --- replacing existing entries
 
 
-def test_a_folder_of_ours_goes_with_its_bytecode_and_empty_folders(ground: Ground) -> None:
+def test_replaces_a_managed_folder_with_its_bytecode_and_empty_folders(ground: Ground) -> None:
     ground.make("d/a.py", ours=True)
     ground.make("d/e/f/b.py", ours=True)
     ground.make("d/e/__pycache__/b.pyc")
@@ -191,7 +191,7 @@ def test_a_folder_of_ours_goes_with_its_bytecode_and_empty_folders(ground: Groun
 @pytest.mark.parametrize(
     "foreign", ["d/x", "d/e/x", "d/__pycache__.py", "d/e/link", "d/e/linked folder"]
 )
-def test_one_foreign_thing_keeps_the_whole_folder(ground: Ground, foreign: str) -> None:
+def test_one_foreign_entry_keeps_the_whole_folder(ground: Ground, foreign: str) -> None:
     ground.make("d/a.py", ours=True)
     ground.make("d/e/b.py", ours=True)
     if "link" in foreign:
@@ -207,8 +207,8 @@ def test_one_foreign_thing_keeps_the_whole_folder(ground: Ground, foreign: str) 
     assert managed == ground.managed.files
 
 
-def test_a_file_that_is_wanted_keeps_its_folder(ground: Ground) -> None:
-    """Only where a listing has both is this so; the folder wins there, and we are never asked."""
+def test_a_wanted_file_keeps_its_folder(ground: Ground) -> None:
+    """If a listing contains `d` and `d/b.py`, the folder wins, and nothing is published at `d`."""
     ground.make("d/a.py", ours=True)
     ground.make("d/b.py", ours=True)
 
@@ -220,7 +220,7 @@ def test_a_file_that_is_wanted_keeps_its_folder(ground: Ground) -> None:
 
 @pytest.mark.parametrize("is_wanted", [True, False])
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_a_file_makes_way_for_a_folder_if_it_is_ours_and_its_key_is_gone(
+def test_a_folder_replaces_a_file_only_if_it_is_managed_and_not_wanted(
     ground: Ground, is_ours: bool, is_wanted: bool
 ) -> None:
     ground.make("d", ours=is_ours)
@@ -237,7 +237,7 @@ def test_a_file_makes_way_for_a_folder_if_it_is_ours_and_its_key_is_gone(
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder of nobody"])
-def test_what_else_may_be_at_the_place_of_a_file(ground: Ground, kind: str) -> None:
+def test_a_file_replaces_a_fifo_or_an_empty_folder(ground: Ground, kind: str) -> None:
     if kind == "fifo":
         os.mkfifo(ground.folder / "d")
     else:
@@ -248,7 +248,7 @@ def test_what_else_may_be_at_the_place_of_a_file(ground: Ground, kind: str) -> N
     assert {"d": b"new"} == ground.tree()
 
 
-def test_symlinks_make_way_wherever_they_point(ground: Ground, tmp_path: Path, log: Log) -> None:
+def test_replaces_a_symlink_wherever_it_points(ground: Ground, tmp_path: Path, log: Log) -> None:
     (tmp_path / "outside/e").mkdir(parents=True)
     for target in (str(tmp_path / "outside"), ".s3-sync", "nowhere", "d", "..", "."):
         (ground.folder / "d").symlink_to(target)
@@ -260,7 +260,7 @@ def test_symlinks_make_way_wherever_they_point(ground: Ground, tmp_path: Path, l
     assert 6 == len(log.events("symlink_replaced"))
 
 
-# --- whether it will be blocked
+# --- predicting a blocked path
 
 
 ACTORS = st.sampled_from(["ours", "ours and wanted", "foreign", "folder", "link", "bytecode"])
@@ -274,7 +274,7 @@ SETUPS = st.lists(st.tuples(PLACES, ACTORS), max_size=6)
 @example(setup=[("a/b/c", "bytecode"), ("a/x", "ours")], path="a")
 @example(setup=[("a/b", "link")], path="a")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-def test_asking_changes_nothing_and_foretells_what_a_publish_meets(
+def test_is_blocked_changes_nothing_and_predicts_the_result_of_a_publish(
     tmp_path: Path, setup: list[tuple[str, str]], path: str
 ) -> None:
     folder = tmp_path / "asked"
@@ -327,7 +327,7 @@ def _has_a_file_above(folder: Path, place: str) -> bool:
 # --- empty folders
 
 
-def test_empty_folders_go_up_to_the_first_that_is_not(ground: Ground) -> None:
+def test_removes_empty_folders_up_to_the_first_nonempty_one(ground: Ground) -> None:
     ground.make("a/keep")
     (ground.folder / "a/b/c").mkdir(parents=True)
 
@@ -336,9 +336,7 @@ def test_empty_folders_go_up_to_the_first_that_is_not(ground: Ground) -> None:
     assert {"a": b"/", "a/keep": b"a/keep"} == ground.tree()
 
 
-def test_a_symlink_to_an_empty_folder_is_not_an_empty_folder(
-    ground: Ground, tmp_path: Path
-) -> None:
+def test_does_not_remove_empty_folders_behind_a_symlink(ground: Ground, tmp_path: Path) -> None:
     (tmp_path / "outside/b").mkdir(parents=True)
     (ground.folder / "a").symlink_to(tmp_path / "outside")
 
@@ -348,7 +346,7 @@ def test_a_symlink_to_an_empty_folder_is_not_an_empty_folder(
     assert (ground.folder / "a").is_symlink()
 
 
-def test_a_removal_that_fails_leaves_the_record(ground: Ground) -> None:
+def test_a_failed_removal_keeps_the_record(ground: Ground) -> None:
     ground.make("a/b", ours=True)
     held = ground.managed.files["a/b"]
     (ground.folder / "a/b").unlink()

@@ -1,6 +1,4 @@
-"""
-A live Airflow 3 over what a real sidecar publishes.
-"""
+"""A live Airflow 3 on the volume of a real sidecar."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,10 +13,7 @@ CELERY = ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--withou
 
 
 def settings_for(home: Path, url: str, executor: Executor) -> dict[str, str]:
-    """
-    What Airflow's components get besides their own: everybody is an admin, a task whose worker was
-    killed is soon missed, and Celery's messages go through the database.
-    """
+    """Return settings: admin rights, fast detection of dead workers, Celery on the database."""
     return {
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
         "AIRFLOW__CORE__AUTH_MANAGER": (
@@ -43,9 +38,7 @@ def settings_for(home: Path, url: str, executor: Executor) -> dict[str, str]:
 
 
 class Live(Runs):
-    """
-    Its processes, and its runs.
-    """
+    """The processes of an Airflow, and its runs."""
 
     def __init__(self, components: Components, database: Database, notes: Notes) -> None:
         super().__init__(components.endpoint, database, notes)
@@ -53,15 +46,11 @@ class Live(Runs):
 
     @property
     def worker(self) -> str:
-        """
-        The process that runs its tasks.
-        """
+        """The process that runs the tasks."""
         return CELERY[0] if CELERY[0] in self.components.processes else "scheduler"
 
     def start(self) -> None:
-        """
-        Start all components, and wait for the API.
-        """
+        """Start all components, and wait for the API."""
         self.components.start()
         self.components.wait_until_answers()
 
@@ -69,9 +58,7 @@ class Live(Runs):
 def open_live(
     airflow: Airflow, database: Database, home: Path, link: Path, notes: Notes, executor: Executor
 ) -> Live:
-    """
-    An Airflow over a volume, not started.
-    """
+    """Return an Airflow that reads a volume; it is not started."""
     settings = settings_for(home, database.url, executor)
     more = [CELERY] if executor == "CeleryExecutor" else []
     components = Components(airflow, database.url, home / "airflow", link, settings, more)

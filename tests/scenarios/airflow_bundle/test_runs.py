@@ -26,13 +26,13 @@ RETRIES = {"default_args": "{'retries': 3}"}
 
 
 def settings(prefix: str) -> dict[str, str | None]:
-    """The volume keeps nothing that is not in use or asked for."""
+    """Return settings that keep only the current version, those in use, and one requested."""
     told = {"RETAIN_COUNT": "0", "RETAIN_FOR": "0", "KEEP_ASKED": "1"}
     return {f"{prefix}_{name}": value for name, value in told.items()}
 
 
 class Releases:
-    """Versions are releases, from s3-sync."""
+    """A source whose versions are releases, from s3-sync."""
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         s3 = stack.enter_context(FakeS3())
@@ -40,8 +40,8 @@ class Releases:
         target, told = home / "dags", settings("S3_SYNC") | {"S3_SYNC_LAYOUT": "snapshot"}
         self.store, self.link = target / STORE, target / "current"
         self.shelf.publish({"none.py": b""})
-        # `follow` asks for each later cycle. With nothing published one would fail first; its retry
-        # could prune what a run uses between two of its tasks, which is asked for then, and stays.
+        # Only `follow` triggers later cycles. Without a release, the first cycle would fail; its
+        # retry could prune a version between two tasks of a run, which would request and keep it.
         self.daemon = stack.enter_context(release_daemon(s3, target, told)).until_synced()
 
     def publish(self, files: Mapping[str, bytes]) -> str:
@@ -49,12 +49,12 @@ class Releases:
         return self.shelf.publish(files).revision
 
     def show(self, version: str) -> str:
-        """Publish an older version again; return its name now."""
+        """Publish an older version again; return the name that it has now."""
         self.shelf.point_to(self.shelf.releases[version])
         return version
 
     def follow(self) -> None:
-        """Wait until the volume shows what is current."""
+        """Wait until the volume has the current version."""
         self.daemon.sync()
         self.daemon.until_synced()
 
@@ -65,7 +65,7 @@ class Releases:
 
 
 class Commits:
-    """Versions are commits, from git-sync-wrapper."""
+    """A source whose versions are commits, from git-sync-wrapper."""
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         self.site = stack.enter_context(git_site(home))
@@ -73,25 +73,25 @@ class Commits:
         self.wrapper = self.site.describe(**settings("GIT_SYNC_WRAPPER"))
 
     def publish(self, files: Mapping[str, bytes]) -> str:
-        """As :meth:`Releases.publish`."""
+        """Commit a version; return its hash."""
         return self.site.repository.commit(files, whole=True)
 
     def show(self, version: str) -> str:
-        """As :meth:`Releases.show`: a revert, which is another commit."""
+        """Commit the files of an older version again; return the hash of that revert."""
         repository = self.site.repository
         words = ("commit-tree", f"{version}^{{tree}}", "-p", repository.head(), "-m", "revert")
         repository.set_branch("main", commit := repository.git(*words))
         return commit
 
     def follow(self) -> None:
-        """As :meth:`Releases.follow`."""
+        """Wait until the wrapper publishes the head."""
         if not self.wrapper.is_running():
             self.wrapper.start()
         self.site.wait_until_shown(self.site.repository.head(), self.wrapper, 120)
         self.wrapper.until_synced().sync()
 
     def restart(self) -> None:
-        """As :meth:`Releases.restart`."""
+        """Kill the wrapper, and start it again."""
         self.wrapper.kill()
         self.follow()
 
@@ -107,26 +107,26 @@ class World:
 
     @property
     def releases(self) -> Releases:
-        """The source, where it is S3."""
+        """The source, which must be S3."""
         assert isinstance(self.source, Releases)
         return self.source
 
     def publish(self, mark: str, **options: str) -> str:
-        """Publish a version of a DAG with these options, and wait until Airflow has it."""
+        """Publish a version of a DAG with these options, and wait until Airflow has parsed it."""
         version = self.source.publish(self.live.notes.files_of(mark, **options))
         self.source.follow()
         self.live.wait_for_version(version)
-        # What was read before may have got the new version.
+        # The new version may be recorded for files that were parsed before.
         self.live.wait_for_description(mark)
         return version
 
     def end(self, run: str) -> None:
-        """Let a run go to its end, which is a success."""
+        """Let a run finish, and check that it succeeds."""
         self.live.notes.let_go(run)
         assert "success" == self.live.wait_for(run, "success", "failed"), run
 
     def is_pruned(self, version: str) -> bool:
-        """Whether a cycle leaves no copy of a version on the volume."""
+        """Run a cycle; return whether the volume has no copy of a version."""
         self.source.follow()
         return not (self.source.store / version).exists()
 
@@ -167,8 +167,8 @@ on_releases = pytest.mark.parametrize("world", [RELEASES], indirect=True, ids=["
 
 
 @pytest.mark.parametrize("world", [RELEASES, COMMITS], indirect=True, ids=["releases", "commits"])
-def test_a_run_ends_on_the_code_that_it_began_with(world: World) -> None:
-    """Publish, run, publish in between; clear a task of the old run; roll back."""
+def test_a_run_finishes_with_the_code_it_started_with(world: World) -> None:
+    """Publish during a run, clear a task of the old run, and roll back."""
     live = world.live
     old = world.publish("A")
     run = live.begin()
@@ -197,7 +197,7 @@ def test_a_run_ends_on_the_code_that_it_began_with(world: World) -> None:
 
 
 @on_releases
-def test_a_dag_without_bundle_versioning_follows_what_is_current(world: World) -> None:
+def test_a_dag_without_bundle_versioning_runs_the_current_version(world: World) -> None:
     world.publish("before", disable_bundle_versioning="True")
     run = world.live.begin()
     world.publish("after", disable_bundle_versioning="True")
@@ -209,8 +209,8 @@ def test_a_dag_without_bundle_versioning_follows_what_is_current(world: World) -
 
 
 @on_releases
-def test_the_documented_query_names_what_s3_must_keep(world: World) -> None:
-    """Whatever a run can be cleared to, and what Airflow parsed last."""
+def test_the_documented_query_lists_the_versions_that_s3_must_keep(world: World) -> None:
+    """These are the versions of runs that can be cleared, and the version parsed last."""
     old = world.publish("of a run")
     run = world.live.begin()
     world.end(run)
@@ -224,7 +224,7 @@ def test_the_documented_query_names_what_s3_must_keep(world: World) -> None:
 
 
 @on_releases
-def test_a_version_that_is_gone_fails_the_task_and_runs_nothing_else(world: World) -> None:
+def test_a_missing_version_fails_the_task_and_runs_no_other_code(world: World) -> None:
     live, shelf = world.live, world.releases.shelf
     old = world.publish("pruned")
     run = live.begin()
@@ -250,10 +250,10 @@ def test_a_version_that_is_gone_fails_the_task_and_runs_nothing_else(world: Worl
     indirect=True,
     ids=["releases", "commits", "celery"],
 )
-def test_whatever_happens_in_between_each_task_runs_its_version(
+def test_each_task_runs_its_version_despite_publishes_and_kills(
     world: World, counts: Counts
 ) -> None:
-    """Publishes, rollbacks, kills of sidecar, dag-processor and worker, while runs run."""
+    """Publishes, rollbacks, and kills of sidecar, dag-processor and worker during runs."""
     live, source, random = world.live, world.source, Random(20)
     current = world.publish("0", **RETRIES)
     known = {current: "0"}
@@ -281,8 +281,8 @@ def test_whatever_happens_in_between_each_task_runs_its_version(
 
 
 @on_releases
-def test_a_callback_of_the_dag_processor_is_of_the_version_of_its_run(world: World) -> None:
-    """The last test: afterwards Airflow 3.3 reads the file again without a pause."""
+def test_a_dag_processor_callback_runs_the_version_of_its_run(world: World) -> None:
+    """Must be the last test: after it, Airflow 3.3 parses the file continuously."""
     world.publish("calling", on_success_callback="called")
     run = world.live.begin()
     world.publish("silent")

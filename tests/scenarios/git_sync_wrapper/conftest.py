@@ -1,6 +1,4 @@
-"""
-The fixtures of the git-sync-wrapper scenarios.
-"""
+"""Fixtures for the git-sync-wrapper scenarios."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +10,13 @@ from tests.support.git_sync import GitSite, git_site, skip_without_git_sync
 
 @pytest.fixture(autouse=True)
 def needs_git_sync() -> None:
-    """Skip where git-sync, or git's server, is missing."""
+    """Skip if git-sync, or git's server, is missing."""
     skip_without_git_sync()
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[GitSite]:
-    """A remote with one repository and one commit, revision 1; and an empty volume."""
+    """A remote with one repository and one commit (revision 1), and an empty volume."""
     with git_site(tmp_path) as site:
         site.commit_revision(1)
         yield site

@@ -1,6 +1,4 @@
-"""
-What goes wrong around git-sync, for tests of it alone and of the wrapper.
-"""
+"""Failures around git-sync, for the tests of git-sync alone and of the wrapper."""
 
 import os
 from collections.abc import Callable
@@ -23,22 +21,22 @@ def after(seconds: float) -> Callable[[Exchange], None]:
 
 
 def tmp_link(root: Path) -> None:
-    """What a kill between two system calls leaves beside the link."""
+    """Create the temporary link that a kill between two system calls leaves beside the link."""
     os.symlink("nowhere", root / "tmp-link")
 
 
 def head_lock(root: Path) -> None:
-    """What a killed `git reset` leaves."""
+    """Create the lock that a killed `git reset` leaves."""
     (root / ".git/HEAD.lock").touch()
 
 
 def shallow_lock(root: Path) -> None:
-    """What a killed `git fetch` leaves."""
+    """Create the lock that a killed `git fetch` leaves."""
     (root / ".git/shallow.lock").touch()
 
 
 def index_lock(root: Path) -> None:
-    """What a killed checkout leaves, in every worktree."""
+    """Create the lock that a killed checkout leaves, in every worktree."""
     for worktree in (root / ".git/worktrees").iterdir():
         (worktree / "index.lock").touch()
 
@@ -51,7 +49,7 @@ def damage_link(root: Path) -> None:
 
 
 def corrupt(root: Path) -> None:
-    for folder, _, names in os.walk(root / ".git/objects"):  # in which git may be at work
+    for folder, _, names in os.walk(root / ".git/objects"):  # git may remove files here
         for path in (Path(folder, name) for name in names):
             with suppress(FileNotFoundError):
                 path.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Older commits that a consumer asks for: what it gets, who decides, and what stays."""
+"""Requests for older commits: which are served, which are refused, and which are kept."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from tests.support.scripts import script
 from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
-# The volume keeps nothing that is not in use or asked for.
+# The volume keeps only commits that are in use or were requested.
 KEEPS_NONE = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0"}
 COMMON = {f"common{n}.py": f'x = "{os.urandom(10_000).hex()}"\n'.encode() for n in range(5)}
 BLOCK_BYTES = 4096
@@ -26,13 +26,13 @@ MISSING, UNAVAILABLE = (404, "commit_missing"), 503
 
 
 def files_of(number: int) -> dict[str, bytes]:
-    """A commit of which one file is its own."""
+    """Return the files of a commit; only `own.py` differs between commits."""
     return {**COMMON, "own.py": f"number = {number}\n".encode() * 200}
 
 
 @pytest.fixture
 def commits(here: GitSite) -> list[str]:
-    """Six commits, the last of them the head."""
+    """Six commits; the last one is the head."""
     return [here.repository.commit(files_of(number), whole=True) for number in range(6)]
 
 
@@ -45,7 +45,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def refusal(store: Path, commit: str) -> tuple[int, str]:
-    """What is said in the end of a commit that is not given."""
+    """Wait until a commit is refused for good; return the status and the reason."""
     last: list[tuple[int, str]] = []
 
     def is_final() -> bool:
@@ -57,7 +57,9 @@ def refusal(store: Path, commit: str) -> tuple[int, str]:
     return last[0]
 
 
-def test_an_older_commit_comes_beside_what_is_shown(here: GitSite, commits: list[str]) -> None:
+def test_serves_an_older_commit_without_changing_the_published_one(
+    here: GitSite, commits: list[str]
+) -> None:
     wrapper = begin(here)
     times = {path.name: path.stat().st_mtime_ns for path in here.link.glob("*.py")}
 
@@ -75,8 +77,8 @@ def test_an_older_commit_comes_beside_what_is_shown(here: GitSite, commits: list
     assert files_of(6) == here.files()
 
 
-def test_only_commits_of_the_ref_are_given(here: GitSite, commits: list[str]) -> None:
-    """The server gives any commit by its hash, as forges give those of every fork."""
+def test_serves_only_commits_in_the_history_of_the_ref(here: GitSite, commits: list[str]) -> None:
+    """The server serves any commit by its hash, as forges do for the commits of every fork."""
     fork = here.repository.commit({"evil.py": "x"}, branch="fork", onto=commits[2])
     other = here.repository.commit({"evil.py": "y"}, branch="other", onto="")
     begin(here)
@@ -89,7 +91,9 @@ def test_only_commits_of_the_ref_are_given(here: GitSite, commits: list[str]) ->
     assert {commits[2], commits[5]} == kept(here.store)
 
 
-def test_a_forced_push_takes_commits_out_of_history(here: GitSite, commits: list[str]) -> None:
+def test_refuses_commits_that_a_force_push_removed_unless_already_kept(
+    here: GitSite, commits: list[str]
+) -> None:
     wrapper = begin(here)
     asked(here.store, commits[1])
     head = here.repository.commit({"new.py": "x = 1\n"}, onto=commits[0], whole=True)
@@ -100,7 +104,7 @@ def test_a_forced_push_takes_commits_out_of_history(here: GitSite, commits: list
     asked(here.store, commits[0])
 
 
-def test_what_the_gate_refuses_is_not_given_though_it_is_of_the_ref(
+def test_does_not_serve_a_commit_of_the_ref_that_the_gate_refused(
     here: GitSite, commits: list[str]
 ) -> None:
     wrapper = begin(here, GIT_SYNC_WRAPPER_GATE="syntax")
@@ -112,7 +116,9 @@ def test_what_the_gate_refuses_is_not_given_though_it_is_of_the_ref(
     assert {commits[4], commits[5]} == kept(here.store)
 
 
-def test_an_outage_is_the_answer_and_its_end_too(here: GitSite, commits: list[str]) -> None:
+def test_requests_fail_during_an_outage_and_succeed_after_it(
+    here: GitSite, commits: list[str]
+) -> None:
     wrapper = begin(here)
     here.server.inject(lambda exchange: exchange.send(Answer(503)), is_pack)
     assert (UNAVAILABLE, "server_error") == refusal(here.store, commits[0])
@@ -120,7 +126,7 @@ def test_an_outage_is_the_answer_and_its_end_too(here: GitSite, commits: list[st
     asked(here.store, commits[0])
 
     here.server.stop()
-    ask(here.store, f"/revisions/{commits[1]}")  # before anybody knows of the outage
+    ask(here.store, f"/revisions/{commits[1]}")  # before the wrapper notices the outage
     wrapper.wait_for_event("cycle_failed")
     assert (UNAVAILABLE, "asked_in_outage") == refusal(here.store, commits[1])
     assert 200 == ask(here.store, f"/revisions/{commits[0]}")[0]
@@ -129,10 +135,10 @@ def test_an_outage_is_the_answer_and_its_end_too(here: GitSite, commits: list[st
     asked(here.store, commits[1])
 
 
-def test_what_is_shown_is_repaired_without_the_remote_after_a_question(
+def test_repairs_the_published_commit_offline_after_a_request(
     here: GitSite, commits: list[str]
 ) -> None:
-    """git-sync's checkout is that of the shown commit again."""
+    """After the request, git-sync's checkout is restored to the published commit."""
     wrapper = begin(here)
     asked(here.store, commits[1])
     shared = here.store / commits[1] / "common1.py"
@@ -146,8 +152,10 @@ def test_what_is_shown_is_repaired_without_the_remote_after_a_question(
     assert COMMON["common1.py"] == shared.read_bytes()
 
 
-def test_the_checkout_of_what_is_shown_is_tried_again(here: GitSite, commits: list[str]) -> None:
-    """Else what is shown could not be repaired without the remote any more."""
+def test_retries_a_failed_checkout_of_the_published_commit(
+    here: GitSite, commits: list[str]
+) -> None:
+    """Without that checkout, the published commit could not be repaired offline."""
     wrapper = begin(here)
     candidate = here.root / ".git-sync/candidate"
 
@@ -155,10 +163,10 @@ def test_the_checkout_of_what_is_shown_is_tried_again(here: GitSite, commits: li
         return is_pack(request) and commits[5].encode() in request.body.partition(b"have")[0]
 
     asked(here.store, commits[1])
-    wrapper.sync()  # the one before has ended
+    wrapper.sync()  # so that the cycle before it has ended
     assert commits[5] == candidate.readlink().name
     here.server.inject(lambda exchange: exchange.send(Answer(503)), is_of_shown)
-    shutil.rmtree(here.root / ".git-sync")  # so that the shown one must be fetched again
+    shutil.rmtree(here.root / ".git-sync")  # so that the published commit must be fetched again
     asked(here.store, commits[2])
     wrapper.wait_for_event("checkout_failed", revision=commits[5])
     assert commits[2] == candidate.readlink().name
@@ -169,7 +177,7 @@ def test_the_checkout_of_what_is_shown_is_tried_again(here: GitSite, commits: li
     assert commits[5] == candidate.readlink().name
 
 
-def test_what_a_hook_kept_from_being_shown_is_not_given_and_older_ones_are(
+def test_serves_older_commits_but_not_one_that_failed_its_pre_publish_hook(
     here: GitSite, commits: list[str]
 ) -> None:
     refusing = here.folder / "refusing"
@@ -186,7 +194,7 @@ def test_what_a_hook_kept_from_being_shown_is_not_given_and_older_ones_are(
     here.wait_until_shown(new, wrapper)
 
 
-def test_what_a_hook_has_not_decided_about_yet_is_not_given(
+def test_does_not_serve_a_commit_while_its_pre_publish_hook_runs(
     here: GitSite, commits: list[str]
 ) -> None:
     began, may_end = here.folder / "began", here.folder / "may_end"
@@ -206,7 +214,7 @@ def test_what_a_hook_has_not_decided_about_yet_is_not_given(
     assert 200 == ask(here.store, f"/revisions/{new}")[0]
 
 
-def test_the_hash_of_a_tag_is_no_version(here: GitSite, commits: list[str]) -> None:
+def test_refuses_the_hash_of_an_annotated_tag_object(here: GitSite, commits: list[str]) -> None:
     here.repository.tag("v1", commits[5], "annotated")
     wrapper = here.wrapper(GITSYNC_REF="v1", **KEEPS_NONE)
     here.wait_until_shown(commits[5], wrapper)
@@ -216,7 +224,9 @@ def test_the_hash_of_a_tag_is_no_version(here: GitSite, commits: list[str]) -> N
     assert {commits[1], commits[5]} == kept(here.store)
 
 
-def test_another_repository_has_other_versions(here: GitSite, commits: list[str]) -> None:
+def test_switching_repositories_drops_the_kept_commits_of_the_old_one(
+    here: GitSite, commits: list[str]
+) -> None:
     wrapper = begin(here)
     asked(here.store, commits[1])
     wrapper.kill()
@@ -233,12 +243,14 @@ def test_another_repository_has_other_versions(here: GitSite, commits: list[str]
     "limit",
     [
         {"GIT_SYNC_WRAPPER_KEEP_ASKED": "2"},
-        # One file of each, and its pointer to the repository: what they share does not count.
+        # Two commits: each has one file of its own and `.git`; shared files do not count.
         {"GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES": str(4 * BLOCK_BYTES)},
     ],
     ids=["number", "bytes"],
 )
-def test_those_used_last_stay(here: GitSite, commits: list[str], limit: dict[str, str]) -> None:
+def test_keeps_the_most_recently_used_requested_commits(
+    here: GitSite, commits: list[str], limit: dict[str, str]
+) -> None:
     wrapper = begin(here, **limit)
     for commit in commits[:4]:
         asked(here.store, commit)
@@ -248,7 +260,9 @@ def test_those_used_last_stay(here: GitSite, commits: list[str], limit: dict[str
     assert {*commits[2:4], commits[5]} == kept(here.store)
 
 
-def test_a_kill_forgets_nothing_and_leaves_nothing(here: GitSite, commits: list[str]) -> None:
+def test_a_restart_after_a_kill_keeps_requested_commits_and_cleans_up(
+    here: GitSite, commits: list[str]
+) -> None:
     wrapper = begin(here)
     asked(here.store, commits[2])
     wrapper.kill()
@@ -265,7 +279,7 @@ def test_a_kill_forgets_nothing_and_leaves_nothing(here: GitSite, commits: list[
 
 
 @pytest.mark.parametrize("url", ["http", "password"])
-def test_the_history_has_no_secret_and_no_files(
+def test_the_history_contains_no_password_and_no_file_contents(
     here: GitSite, commits: list[str], url: str
 ) -> None:
     here.server.accept(("bob", "geheim-123"))
@@ -277,14 +291,14 @@ def test_the_history_has_no_secret_and_no_files(
     inside = [path for path in (here.store / ".history").rglob("*") if path.is_file()]
     assert inside
     assert not any(b"geheim" in path.read_bytes() for path in inside)
-    assert sum(path.stat().st_size for path in inside) < 20_000  # of 100 kB a commit
+    assert sum(path.stat().st_size for path in inside) < 20_000  # a commit has 100 kB
 
 
 @pytest.mark.parametrize("lacking", ["allowAnySHA1InWant", "allowFilter"])
-def test_servers_that_lack_something_give_older_commits_too(
+def test_serves_older_commits_from_servers_that_lack_a_git_feature(
     here: GitSite, commits: list[str], lacking: str
 ) -> None:
-    """A commit by its hash, which only the old protocol lets a server refuse; or commits alone."""
+    """The server refuses commits by hash (possible only in the old protocol) or has no filters."""
     here.repository.git("config", f"uploadpack.{lacking}", "false")
     begin(here, GITSYNC_GIT_CONFIG="protocol.version:0")
 
@@ -293,7 +307,7 @@ def test_servers_that_lack_something_give_older_commits_too(
         assert files_of(number) == files_in(here.store / commits[number])
 
 
-def test_submodules_come_as_they_were(here: GitSite) -> None:
+def test_an_older_commit_has_its_submodules_at_their_old_commits(here: GitSite) -> None:
     inner = here.server.repository("inner.git")
     old = inner.commit({"inner.py": "x = 1\n"})
     first = here.repository.commit_submodule("inner", here.server.url("inner.git"), old)
@@ -307,7 +321,7 @@ def test_submodules_come_as_they_were(here: GitSite) -> None:
     assert b"x = 2\n" == (here.link / "inner/inner.py").read_bytes()
 
 
-def test_who_stands_by_answers_only_once_it_holds_the_volume(
+def test_a_standby_serves_requests_only_after_it_takes_over(
     here: GitSite, commits: list[str]
 ) -> None:
     holder = begin(here)
@@ -323,8 +337,8 @@ def test_who_stands_by_answers_only_once_it_holds_the_volume(
     waiting.wait_for_event("revision_brought", revision=commits[1])
 
 
-def test_what_was_asked_for_makes_way_for_a_new_commit_on_a_full_volume(tmp_path: Path) -> None:
-    """Else a pod would follow nothing any more, for the sake of a cache."""
+def test_drops_requested_commits_to_publish_a_new_commit_on_a_full_volume(tmp_path: Path) -> None:
+    """Otherwise a cache would stop the pod from following its ref."""
     with git_site(tmp_path) as site, small_volume(site.folder / "root", "12m"):
         made = [
             site.repository.commit({"data.bin": os.urandom(1_500_000)}, whole=True)
@@ -341,7 +355,9 @@ def test_what_was_asked_for_makes_way_for_a_new_commit_on_a_full_volume(tmp_path
         wrapper.kill()
 
 
-def test_a_restart_in_an_outage_says_so_to_whoever_asks(here: GitSite, commits: list[str]) -> None:
+def test_requests_report_the_outage_after_a_restart_during_it(
+    here: GitSite, commits: list[str]
+) -> None:
     begin(here).kill()
     here.server.stop()
     wrapper = here.wrapper(**KEEPS_NONE)
@@ -363,10 +379,8 @@ def test_a_damaged_history_is_fetched_again(here: GitSite, commits: list[str]) -
     assert files_of(1) == files_in(here.store / commits[1])
 
 
-def test_a_history_with_all_files_makes_way_for_a_new_commit_on_a_full_volume(
-    tmp_path: Path,
-) -> None:
-    """From a server that knows no filters."""
+def test_drops_an_unfiltered_history_to_publish_on_a_full_volume(tmp_path: Path) -> None:
+    """A server without filters sends a history with all files."""
     with git_site(tmp_path) as site, small_volume(site.folder / "root", "16m"):
         site.repository.git("config", "uploadpack.allowFilter", "false")
         first = site.repository.commit({"a.py": "x = 1\n"})
@@ -381,8 +395,10 @@ def test_a_history_with_all_files_makes_way_for_a_new_commit_on_a_full_volume(
         wrapper.kill()
 
 
-def test_a_history_that_takes_too_long_leaves_nothing(here: GitSite, commits: list[str]) -> None:
-    """A server without filters sends all files, and a killed git leaves what has come of them."""
+def test_a_history_fetch_that_times_out_leaves_no_temporary_packs(
+    here: GitSite, commits: list[str]
+) -> None:
+    """A server without filters sends all files, and a killed git leaves a partial pack."""
 
     def stall(exchange: Exchange) -> None:
         answer = exchange.good()

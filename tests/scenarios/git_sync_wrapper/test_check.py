@@ -1,6 +1,4 @@
-"""
-`git-sync-wrapper check` says what is wrong before a pod does, and publishes nothing.
-"""
+"""`git-sync-wrapper check` reports problems before a pod does, and publishes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ def check(here: GitSite, *arguments: str, code: int = 0, **settings: str | None)
     return process.log()
 
 
-def test_flags_of_git_sync_count(here: GitSite) -> None:
+def test_check_accepts_the_flags_of_git_sync(here: GitSite) -> None:
     commit = here.commit_revision(2, branch="other")
 
     said = check(here, "--ref", "other", "--link=elsewhere")
@@ -30,7 +28,7 @@ def test_flags_of_git_sync_count(here: GitSite) -> None:
     assert f"{here.root}/elsewhere" in said
 
 
-def test_a_fallback_is_told_from_the_newest_commit(here: GitSite) -> None:
+def test_check_distinguishes_a_fallback_from_the_newest_commit(here: GitSite) -> None:
     accepted = here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     refused = here.repository.commit({"dag.py": "def\n"})
     settings = {
@@ -47,7 +45,7 @@ def test_a_fallback_is_told_from_the_newest_commit(here: GitSite) -> None:
     assert f"revision_refused: the gate refuses revision {refused}: dag.py:1" in said
 
 
-def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: GitSite) -> None:
+def test_check_reports_the_published_commit_and_the_running_lock_holder(here: GitSite) -> None:
     wrapper = here.publish()
     before = sorted(os.listdir(here.root))
 
@@ -60,8 +58,8 @@ def test_beside_a_running_wrapper_it_says_what_is_shown_and_who_keeps_it(here: G
 
 
 @pytest.mark.parametrize("page", ["true", "false"])
-def test_a_hook_that_fails_is_named_until_it_succeeds(here: GitSite, page: str) -> None:
-    """The files are good, so it is ready."""
+def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite, page: str) -> None:
+    """The wrapper is ready because the files are good."""
     good = here.folder / "good"
     settings = {
         "GITSYNC_EXECHOOK_COMMAND": script(here.folder / "hook", f"test -e {good} || exit 3"),
@@ -81,9 +79,9 @@ def test_a_hook_that_fails_is_named_until_it_succeeds(here: GitSite, page: str) 
     check(here, code=0, **settings)
 
 
-def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -> None:
+def test_a_stopped_check_exits_with_143_and_leaves_nothing_behind(here: GitSite) -> None:
     judged = here.folder / "judged"
-    # By then the check waits for it: a signal while it is being started would leave it behind.
+    # After the sleep the check waits for the gate: a signal during its start would orphan it.
     command = script(here.folder / "command", f"sleep 1; touch {judged}; exec sleep 600")
     process = here.wrapper(
         "check", GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command
@@ -95,7 +93,7 @@ def test_a_check_that_is_stopped_is_not_well_and_leaves_nothing(here: GitSite) -
     wait_until(lambda: not here.gits_alive(), "nothing is left", 60)
 
 
-def test_a_rehearsal_on_an_empty_volume_makes_nothing(here: GitSite) -> None:
+def test_a_dry_run_on_an_empty_volume_creates_nothing(here: GitSite) -> None:
     here.root.mkdir()
     wrapper = here.wrapper(
         GIT_SYNC_WRAPPER_DRY_RUN="true",

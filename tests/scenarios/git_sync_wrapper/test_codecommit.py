@@ -1,6 +1,4 @@
-"""
-CodeCommit by its own host name, through a proxy that leads to a server on loopback.
-"""
+"""CodeCommit under its real host name, through a proxy to a server on loopback."""
 
 from pathlib import Path
 
@@ -13,13 +11,8 @@ from tests.support.git_sync import git_site
 HOST = "git-codecommit.eu-central-1.amazonaws.com"
 
 
-def test_a_repository_of_codecommit_needs_no_setting_and_check_names_who_signs(
-    tmp_path: Path,
-) -> None:
-    """
-    Only a signature of the session opens it; the region comes from the host, not from the
-    environment of a pod with IRSA.
-    """
+def test_codecommit_needs_no_setting_and_check_reports_the_signing_identity(tmp_path: Path) -> None:
+    """Only the session's signature is accepted; the region is the host's, not the IRSA pod's."""
     context, authority = self_signed(tmp_path / "tls", HOST)
     token = tmp_path / "token"
     token.write_text("web identity")

@@ -1,7 +1,4 @@
-"""
-Who wrote the shown commit, when, what about and what it changed: on page, log and record, and
-nothing that others wrote steers a terminal or a browser.
-"""
+"""Author, time, subject and changes of the published commit, on page, in log and record."""
 
 import json
 from typing import Any
@@ -10,11 +7,11 @@ from tests.support.git_sync import GitSite
 
 
 def record(here: GitSite) -> Any:
-    """What `published.json` says."""
+    """Return the contents of `published.json`."""
     return json.loads((here.root / ".snapshots/published.json").read_bytes())
 
 
-def test_page_log_and_record_say_who_when_what_about_and_what_changed(here: GitSite) -> None:
+def test_page_log_and_record_report_author_time_subject_and_changes(here: GitSite) -> None:
     here.repository.commit({"old.py": "1", "a.py": "1"}, whole=True, author="Ada", message="Begin")
     wrapper = here.publish()
     assert "Ada" == wrapper.wait_for_event("commit_published")["author"]
@@ -30,7 +27,7 @@ def test_page_log_and_record_say_who_when_what_about_and_what_changed(here: GitS
     assert found["committed_at"].startswith("2023-11-14T22:13:")
     said = wrapper.wait_for_event("commit_published", revision=commit)
     assert {"author": "김민지", "files_added": 1, **paths}.items() <= said.items()
-    # From the record: after a restart and beside a holder, too, without git and the remote.
+    # From the record: beside a lock holder, new processes need neither git nor the remote.
     here.server.stop()
     for process in (wrapper, here.wrapper(), here.wrapper(GITSYNC_ONE_TIME="false")):
         process.wait_until_ready()

@@ -1,6 +1,4 @@
-"""
-Credentials that change while it runs: no sync fails, although the old ones cease to work at once.
-"""
+"""Credentials change at run time: no sync fails, although old ones immediately become invalid."""
 
 import json
 from collections.abc import Callable
@@ -25,8 +23,8 @@ EXTERNAL_SECRETS = SNIPPETS / "secrets/external-secrets.yaml"
 NATIVE = SNIPPETS / "git-sync-wrapper.native.yaml"
 
 
-def test_no_sync_fails_while_askpass_rotates_and_takes_its_time(here: GitSite) -> None:
-    """git-sync itself gives it one second."""
+def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> None:
+    """git-sync itself waits one second for an answer."""
     here.server.refusal = 403
     with AskpassServer("", "") as askpass:
 
@@ -38,12 +36,10 @@ def test_no_sync_fails_while_askpass_rotates_and_takes_its_time(here: GitSite) -
         follow(here, rotate, 2, GITSYNC_ASKPASS_URL=askpass.endpoint)
 
 
-def test_no_sync_fails_while_sts_hands_out_new_sessions_and_old_ones_get_403(
+def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
     here: GitSite, counts: Counts
 ) -> None:
-    """
-    Harder than AWS, where a session stays good until it expires: here it ends with the next one.
-    """
+    """On AWS a session stays valid until it expires; here it ends with the next one."""
     here.server.refusal = 403
     token = here.folder / "token"
     token.write_text("web identity")
@@ -69,7 +65,7 @@ def secrets_manager(moto: MotoServer) -> Any:
 
 
 class Mounted:
-    """A Secret that External Secrets makes of an object of ours, as the kubelet mounts it."""
+    """A Secret of an ExternalSecret in charts-snippets, mounted as the kubelet does."""
 
     def __init__(self, folder: Path, name: str, client: Any) -> None:
         objects = yaml.safe_load_all(EXTERNAL_SECRETS.read_text())
@@ -84,7 +80,7 @@ class Mounted:
         self._client = client
 
     def refresh(self) -> None:
-        """All files change in one step, by a link."""
+        """Replace all files in one step, by swapping a link."""
         said = self._client.get_secret_value(SecretId=self.remote)["SecretString"]
         made = self.folder / f"..{len(list(self.folder.iterdir()))}"
         made.mkdir()
@@ -97,10 +93,10 @@ class Mounted:
         (self.folder / "..new").rename(self.folder / "..data")
 
 
-def test_no_sync_fails_while_external_secrets_follow_secrets_manager(
+def test_no_sync_fails_while_external_secrets_syncs_rotated_secrets(
     here: GitSite, moto: MotoServer
 ) -> None:
-    """The objects of charts-snippets, with the files that the snippet names."""
+    """It uses the objects of charts-snippets and the file names in the snippet."""
     client = secrets_manager(moto)
     mounted = Mounted(here.folder / "git-credentials", "git-credentials", client)
     client.create_secret(Name=mounted.remote, SecretString="{}")
@@ -124,7 +120,9 @@ def test_no_sync_fails_while_external_secrets_follow_secrets_manager(
     client.delete_secret(SecretId=mounted.remote, ForceDeleteWithoutRecovery=True)
 
 
-def test_no_sync_fails_while_a_secret_is_rotated(here: GitSite, moto: MotoServer) -> None:
+def test_no_sync_fails_while_secrets_manager_rotates_the_secret(
+    here: GitSite, moto: MotoServer
+) -> None:
     client = secrets_manager(moto)
     name = f"airflow/git-{here.folder.parent.name}"
     client.create_secret(Name=name, SecretString="{}")
@@ -151,7 +149,7 @@ def test_no_sync_fails_while_a_secret_is_rotated(here: GitSite, moto: MotoServer
 def follow(
     here: GitSite, rotate: Callable[[int], None], times: int, **settings: str | None
 ) -> None:
-    """Rotate credentials and commit, so often; each commit must come, and no cycle may fail."""
+    """Rotate and commit `times` times; check that each commit arrives and that no cycle fails."""
     rotate(1)
     wrapper = here.publish(**settings)
     for number in range(2, 2 + times):
@@ -161,10 +159,10 @@ def follow(
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
 
 
-def test_submodules_of_other_servers_get_their_own_credentials(
+def test_submodules_on_other_servers_use_their_own_credentials(
     here: GitSite, tmp_path: Path
 ) -> None:
-    """Two servers on loopback differ by their port."""
+    """The two servers on loopback differ only in their port."""
     with GitServer(tmp_path / "other") as other:
         library = other.repository("library.git")
         commit = library.commit({"library.py": "x = 1\n"})

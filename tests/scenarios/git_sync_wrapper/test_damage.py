@@ -1,7 +1,4 @@
-"""
-What is shown is looked at, and repaired: whoever can write to the volume, or a node that loses
-power, may damage it.
-"""
+"""The wrapper detects and repairs files that another writer or a power loss has damaged."""
 
 import os
 import shutil
@@ -20,20 +17,20 @@ FILES: dict[str, str | bytes] = {"a.py": "a = 1\n", "pkg/deep/b.py": "b = 1\n", 
 
 
 def empty_tree(tree: Path) -> None:
-    """What `rm -rf repo/*` leaves."""
+    """Empty the tree, as `rm -rf repo/*` does."""
     for path in tree.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def truncate(tree: Path) -> None:
-    """What a power loss leaves of files that nobody has flushed."""
+    """Empty all modules, as a power loss does with files that were not flushed."""
     for path in tree.rglob("*.py"):
         if not path.is_symlink():
             path.write_text("")
 
 
 def edit_unseen(tree: Path) -> None:
-    """Another content of the same size and age."""
+    """Replace the content of a file, but keep its size and modification time."""
     path = tree / "pkg/deep/b.py"
     before = path.stat()
     path.write_text("b = 2\n")
@@ -58,7 +55,7 @@ SPOILS = [empty_tree, truncate, edit_unseen, lock_up, put_something_else]
 
 
 def contents(tree: Path) -> dict[str, str]:
-    """What is in a tree, without git's own, in words."""
+    """Return the mode and content, or link target, of each file except git's own."""
     return {
         str(path.relative_to(tree)): f"-> {os.readlink(path)}"
         if path.is_symlink()
@@ -74,7 +71,7 @@ def commit_files(here: GitSite, **changed: str) -> str:
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_damage_is_repaired_at_a_signal_in_all_commits_that_have_it_though_the_remote_is_down(
+def test_a_signal_repairs_damage_in_all_affected_commits_while_offline(
     here: GitSite, spoil: Spoil
 ) -> None:
     commit_files(here, **{"new.py": "old\n"})
@@ -92,7 +89,7 @@ def test_damage_is_repaired_at_a_signal_in_all_commits_that_have_it_though_the_r
     assert wrapper.find_events("damage_found") and wrapper.find_events("damage_repaired")
 
 
-def test_damage_is_found_by_a_poll(here: GitSite) -> None:
+def test_a_poll_finds_and_repairs_damage(here: GitSite) -> None:
     commit_files(here)
     here.publish(GITSYNC_PERIOD="50ms")
     before = contents(here.link.resolve())
@@ -102,10 +99,10 @@ def test_damage_is_found_by_a_poll(here: GitSite) -> None:
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
-def test_damage_is_found_at_the_start_and_what_is_whole_stays_as_it_is(
+def test_a_start_repairs_damage_and_leaves_intact_files_alone(
     here: GitSite, *, is_listed: bool
 ) -> None:
-    """Without its list, as an older version has published it, by what git has."""
+    """Older versions published no file list; then git's objects are the reference."""
     commit_files(here)
     here.publish().kill()
     tree = here.link.resolve()
@@ -121,7 +118,7 @@ def test_damage_is_found_at_the_start_and_what_is_whole_stays_as_it_is(
     assert (before, time) == (contents(tree), (tree / "a.py").stat().st_mtime_ns)
 
 
-def test_damage_that_needs_the_remote_is_not_ready_until_that_is_back(here: GitSite) -> None:
+def test_is_unready_until_the_remote_can_repair_the_damage(here: GitSite) -> None:
     commit_files(here)
     wrapper = here.publish()
     tree = here.link.resolve()
@@ -140,8 +137,8 @@ def test_damage_that_needs_the_remote_is_not_ready_until_that_is_back(here: GitS
 
 
 @pytest.mark.parametrize("gives", ["any commit", "the heads of branches"])
-def test_damage_is_repaired_while_the_newest_commit_is_refused(here: GitSite, gives: str) -> None:
-    """Its checkout is gone, as git-sync has checked out what is refused."""
+def test_repairs_damage_while_the_newest_commit_is_refused(here: GitSite, gives: str) -> None:
+    """git-sync has checked out the refused commit instead of the published one."""
     commit_files(here)
     settings = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
     if gives != "any commit":
@@ -161,10 +158,8 @@ def test_damage_is_repaired_while_the_newest_commit_is_refused(here: GitSite, gi
     assert 200 == wrapper.get("/readyz").status
 
 
-def test_a_submodule_that_was_not_checked_out_again_is_fetched_for_a_repair(here: GitSite) -> None:
-    """
-    git-sync's repository was lost, and the wrapper killed before the submodule came again.
-    """
+def test_fetches_a_missing_submodule_to_repair_its_files(here: GitSite) -> None:
+    """git-sync's repository was lost, and a kill came before the submodule was fetched again."""
     library = here.server.repository("library.git")
     commit = library.commit({"lib.py": "lib = 1\n"})
     here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
@@ -186,8 +181,8 @@ def test_a_submodule_that_was_not_checked_out_again_is_fetched_for_a_repair(here
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
 
 
-def test_what_is_not_known_to_be_whole_is_not_ready(here: GitSite) -> None:
-    """Neither a list nor a repository tells what was shown, and the remote is down."""
+def test_is_unready_while_the_published_files_cannot_be_verified(here: GitSite) -> None:
+    """The file list is missing, the repository is corrupt, and the remote is down."""
     commit_files(here)
     here.publish().kill()
     tree = here.link.resolve()
@@ -207,10 +202,8 @@ def test_what_is_not_known_to_be_whole_is_not_ready(here: GitSite) -> None:
     assert before == contents(tree)
 
 
-def test_beside_a_holder_nothing_is_ready_or_done_before_the_holder_has_repaired_it(
-    here: GitSite,
-) -> None:
-    """With its own look far away: on the volume of many pods each of them looks for itself."""
+def test_standby_and_one_shot_wait_until_the_lock_holder_repairs_damage(here: GitSite) -> None:
+    """On a shared volume each pod inspects for itself; the next poll of the holder is far away."""
     commit_files(here)
     holder = here.publish(GITSYNC_PERIOD="1h")
     before = contents(here.link.resolve())
@@ -230,8 +223,8 @@ def test_beside_a_holder_nothing_is_ready_or_done_before_the_holder_has_repaired
     assert [] == second.find_events("damage_repaired")
 
 
-def test_a_second_wrapper_looks_when_it_takes_over(here: GitSite) -> None:
-    """It does not believe what the first one knew, nor what it saw at its own start."""
+def test_a_standby_inspects_the_files_when_it_takes_over(here: GitSite) -> None:
+    """It trusts neither the lock holder nor its own inspection at its start."""
     commit_files(here)
     first = here.publish(GITSYNC_PERIOD="1h")
     before = contents(here.link.resolve())

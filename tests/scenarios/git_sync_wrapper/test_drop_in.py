@@ -1,6 +1,4 @@
-"""
-What consumers, hooks and the chart expect of git-sync, from the wrapper in its place.
-"""
+"""The wrapper does what consumers, hooks and the chart expect of git-sync."""
 
 import json
 import re
@@ -22,7 +20,7 @@ CHART_RUN = {"GITSYNC_PERIOD": None, "GITSYNC_MAX_FAILURES": None}
 
 
 class Hooked(LoopbackServer):
-    """What a webhook calls."""
+    """The receiver of a webhook."""
 
     def good_answer(self, request: Request) -> Answer:
         return Answer(200)
@@ -31,8 +29,8 @@ class Hooked(LoopbackServer):
         return [request.headers["gitsync-hash"] for request in self.seen()]
 
 
-def test_hooks_come_after_the_link_has_turned_and_at_every_start(here: GitSite) -> None:
-    """As git-sync: the first sync of a process is one, also when nothing is new."""
+def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -> None:
+    """As with git-sync, the first sync of a process runs the hooks even if nothing is new."""
     log = here.folder / "log"
     told = f'echo "$GITSYNC_HASH $(pwd -P) $(readlink {here.link})" >> {log}'
     command = script(here.folder / "hook", told)
@@ -65,7 +63,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_one_shot_waits_for_a_remote_that_comes_up(here: GitSite) -> None:
+def test_a_one_shot_waits_until_the_remote_is_reachable(here: GitSite) -> None:
     here.server.stop()
     wrapper = here.wrapper(GIT_SYNC_WRAPPER_ONE_SHOT="true")
     wrapper.wait_for_event("cycle_failed")
@@ -75,7 +73,7 @@ def test_one_shot_waits_for_a_remote_that_comes_up(here: GitSite) -> None:
     assert here.repository.head() == here.shown()
 
 
-def test_port_and_error_file_tell_what_git_sync_tells(here: GitSite) -> None:
+def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None:
     address, file = ("127.0.0.1", own_port()), here.root / "error.json"
     here.server.inject(answer_with(Answer(503)))
     wrapper = here.wrapper(
@@ -98,7 +96,7 @@ def test_port_and_error_file_tell_what_git_sync_tells(here: GitSite) -> None:
     assert re.search(r"^git_fetch_count_total [1-9]", metrics, re.MULTILINE)
 
 
-def test_sync_on_signal_is_a_cycle_now(here: GitSite) -> None:
+def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
     wrapper = here.publish(GITSYNC_PERIOD="1h", GITSYNC_SYNC_ON_SIGNAL="SIGUSR1")
     commit = here.commit_revision(2)
     wrapper.send_signal(signal.SIGUSR1)
@@ -106,7 +104,7 @@ def test_sync_on_signal_is_a_cycle_now(here: GitSite) -> None:
     here.wait_until_shown(commit, wrapper)
 
 
-def test_environment_of_the_chart_as_init_and_as_sidecar(here: GitSite) -> None:
+def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: GitSite) -> None:
     here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
     init = here.wrapper(**CHART_RUN | chart_environment(here, init=True, credentials=CREDENTIALS))
     assert 0 == init.wait_for_exit().code, init.log()
@@ -120,7 +118,7 @@ def test_environment_of_the_chart_as_init_and_as_sidecar(here: GitSite) -> None:
     assert 0 == sidecar.terminate().code
 
 
-def test_ssh_with_a_key_that_lost_its_last_newline_and_known_hosts_that_come_later(
+def test_ssh_works_without_a_final_newline_in_the_key_and_with_late_known_hosts(
     here: GitSite, tmp_path: Path
 ) -> None:
     skip_without_sshd()
@@ -148,7 +146,7 @@ def test_ssh_with_a_key_that_lost_its_last_newline_and_known_hosts_that_come_lat
         wrapper.kill()
 
 
-def test_plain_file_url_whose_head_is_the_default(here: GitSite) -> None:
+def test_follows_head_of_a_file_url_by_default(here: GitSite) -> None:
     url = Repository(here.repository.folder).url
     wrapper = here.wrapper(GITSYNC_REPO=url, GITSYNC_REF=None)
 
@@ -156,7 +154,7 @@ def test_plain_file_url_whose_head_is_the_default(here: GitSite) -> None:
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
 
-def test_passthrough_is_git_sync(here: GitSite) -> None:
+def test_passthrough_mode_runs_plain_git_sync(here: GitSite) -> None:
     here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
     settings = chart_environment(here, credentials=CREDENTIALS)
     wrapper = here.wrapper(**CHART_RUN | settings | {"GIT_SYNC_WRAPPER_MODE": "passthrough"})

@@ -1,7 +1,4 @@
-"""
-A gate stops a change, never a pod: on a volume where nothing was published, the newest commit that
-it accepts is.
-"""
+"""A gate stops a change, never a pod: an empty volume gets the newest accepted commit."""
 
 import json
 import random
@@ -29,14 +26,12 @@ def bad(here: GitSite, number: int = 1) -> str:
 
 
 def record(here: GitSite) -> str:
-    """What `published.json` says, which is written right after the link has turned."""
+    """Return the fallback in `published.json`, which is written right after the link is swapped."""
     file = here.root / ".snapshots/published.json"
     return str(json.loads(file.read_text())["fallback"]) if file.exists() else "not yet"
 
 
-def test_the_newest_parent_that_is_accepted_is_shown_until_a_good_commit_comes(
-    here: GitSite,
-) -> None:
+def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(here: GitSite) -> None:
     good(here)
     accepted = good(here, 2)
     bad(here)
@@ -61,7 +56,7 @@ def test_the_newest_parent_that_is_accepted_is_shown_until_a_good_commit_comes(
     )
 
 
-def test_after_a_restart_it_still_is_a_fallback_and_is_judged_no_further(here: GitSite) -> None:
+def test_a_restart_keeps_the_fallback_without_searching_again(here: GitSite) -> None:
     accepted = good(here)
     refused = bad(here)
     first = here.wrapper(**GATE)
@@ -79,7 +74,7 @@ def test_after_a_restart_it_still_is_a_fallback_and_is_judged_no_further(here: G
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])
-def test_kills_at_any_moment_of_a_first_start_change_nothing_of_that(
+def test_kills_during_a_first_start_never_publish_a_refused_commit(
     here: GitSite, mode: dict[str, str], counts: Counts
 ) -> None:
     good(here)
@@ -104,7 +99,7 @@ def test_kills_at_any_moment_of_a_first_start_change_nothing_of_that(
 
 
 @pytest.mark.parametrize("kind", ["hash", "tag"])
-def test_what_a_ref_pins_is_obeyed(here: GitSite, kind: str) -> None:
+def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
     good(here)
     pinned = bad(here)
     here.repository.tag("v1", pinned, "annotated")
@@ -118,8 +113,8 @@ def test_what_a_ref_pins_is_obeyed(here: GitSite, kind: str) -> None:
     assert ("", 503) == (here.shown(), wrapper.get("/readyz").status)
 
 
-def test_a_refused_pin_does_not_pass_off_another_commit_as_itself(here: GitSite) -> None:
-    """The volume shows a commit of before the pin."""
+def test_a_refused_pin_is_unready_while_another_commit_is_published(here: GitSite) -> None:
+    """The published commit is older than the pin."""
     before = good(here)
     assert 0 == here.wrapper("--one-time", **GATE).wait_for_exit().code
     pinned = bad(here)
@@ -132,7 +127,7 @@ def test_a_refused_pin_does_not_pass_off_another_commit_as_itself(here: GitSite)
     assert (before, 503) == (here.shown(), wrapper.get("/readyz").status)
 
 
-def test_a_tag_that_moves_to_a_refused_commit_leaves_the_last_good_one_ready(
+def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     here: GitSite,
 ) -> None:
     before = good(here)
@@ -147,7 +142,7 @@ def test_a_tag_that_moves_to_a_refused_commit_leaves_the_last_good_one_ready(
 
 
 @pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])
-def test_no_verdict_three_times_counts_as_refused(
+def test_a_gate_without_a_verdict_three_times_counts_as_refused(
     here: GitSite, tmp_path: Path, mode: dict[str, str]
 ) -> None:
     check = script(tmp_path / "check", "grep -q def dag.py || exit 0\nkill -KILL $$")
@@ -166,9 +161,7 @@ def test_no_verdict_three_times_counts_as_refused(
     here.wait_until_shown(good(here, 2), wrapper)
 
 
-def test_from_a_server_that_gives_no_commit_by_its_hash_the_history_is_fetched(
-    here: GitSite,
-) -> None:
+def test_fetches_the_history_if_the_server_refuses_commits_by_hash(here: GitSite) -> None:
     accepted = good(here)
     for number in range(3):
         bad(here, number)

@@ -1,6 +1,4 @@
-"""
-A GitHub App: git-sync gets the tokens, git and the poll use them, and old ones may cease to work.
-"""
+"""A GitHub App: git-sync requests tokens, git and the poll use them, and old ones are refused."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from tests.support.loopback import Answer, LoopbackServer, Request
 
 
 class GitHubApi(LoopbackServer):
-    """Hands out installation tokens; only the newest is good."""
+    """An API that issues installation tokens; only the newest is valid."""
 
     tokens = 0
 
@@ -32,7 +30,7 @@ class GitHubApi(LoopbackServer):
 
 @pytest.fixture
 def app(here: GitSite) -> Iterator[GitHubApi]:
-    """An app whose key is in the pod, and whose newest token alone opens the repository."""
+    """An app whose key is in the pod; only its newest token gives access to the repository."""
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -54,17 +52,17 @@ def settings(here: GitSite, api: GitHubApi) -> dict[str, str | None]:
     }
 
 
-def test_tokens_may_be_replaced_at_any_time(here: GitSite, app: GitHubApi) -> None:
+def test_no_sync_fails_when_a_token_becomes_invalid(here: GitSite, app: GitHubApi) -> None:
     wrapper = here.publish(**settings(here, app))
     for number in range(2, 5):
-        app.tokens += 1  # the one that git-sync has ceases to work
+        app.tokens += 1  # git-sync's token becomes invalid
         here.wait_until_shown(here.commit_revision(number), wrapper)
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
     assert app.token not in wrapper.log()
 
 
-def test_check_tries_a_sync_that_nobody_sees(here: GitSite, app: GitHubApi) -> None:
+def test_check_tries_a_sync_without_creating_the_root(here: GitSite, app: GitHubApi) -> None:
     checked = here.wrapper("check", **settings(here, app))
 
     assert 0 == checked.wait_for_exit(120).code, checked.log()

@@ -1,7 +1,4 @@
-"""
-Who may commit, and nothing else: no code runs beside Airflow, no file outside is shown, no password
-goes to a server of theirs.
-"""
+"""A hostile committer runs no code beside Airflow, reads no other files, and gets no password."""
 
 import signal
 import subprocess
@@ -16,11 +13,13 @@ from tests.support.git_sync import GitSite
 
 @pytest.fixture
 def witness(here: GitSite) -> Path:
-    """A file that appears when something of the repository runs."""
+    """A file that appears if anything in the repository is executed."""
     return here.folder / "witness"
 
 
-def test_nothing_of_a_repository_runs(here: GitSite, witness: Path) -> None:
+def test_executes_no_hooks_filters_or_modules_from_the_repository(
+    here: GitSite, witness: Path
+) -> None:
     shell = f"#!/bin/sh\ntouch {witness}\n"
     python = f"open({str(witness)!r}, 'w')\n"
     scripts = [".githooks/post-checkout", "hooks/post-checkout", "hooks/post-merge"]
@@ -44,7 +43,7 @@ def test_nothing_of_a_repository_runs(here: GitSite, witness: Path) -> None:
 
 
 @pytest.mark.parametrize("transport", ["ext::sh -c touch% {witness}", "file://{folder}/library"])
-def test_submodule_that_is_a_command_or_a_folder_is_refused(
+def test_refuses_a_submodule_whose_url_is_a_command_or_a_local_folder(
     here: GitSite, witness: Path, transport: str
 ) -> None:
     wrapper = here.publish()
@@ -57,7 +56,7 @@ def test_submodule_that_is_a_command_or_a_folder_is_refused(
     assert not witness.exists()
 
 
-def test_submodule_of_a_foreign_server_is_asked_without_our_password(
+def test_sends_no_password_to_the_server_of_a_foreign_submodule(
     here: GitSite, tmp_path: Path
 ) -> None:
     here.server.accept(("deploy", "password"))
@@ -74,8 +73,8 @@ def test_submodule_of_a_foreign_server_is_asked_without_our_password(
         assert {None} == {request.headers.get("authorization") for request in foreign.requests}
 
 
-def test_symlink_that_leads_out_stays_a_symlink_and_its_target_is_not_told(here: GitSite) -> None:
-    """Whoever follows it does so in a container of its own, and sees that container's files."""
+def test_keeps_a_symlink_out_of_the_repository_and_never_shows_its_target(here: GitSite) -> None:
+    """A reader follows the link in its own container, so it sees that container's files."""
     secret = here.folder / "secret"
     secret.write_text("the secret itself (\n")
     files = {"dag.py": "x = 1\n", "leak.py": str(secret)}
@@ -88,15 +87,13 @@ def test_symlink_that_leads_out_stays_a_symlink_and_its_target_is_not_told(here:
 
 @pytest.fixture
 def deep(here: GitSite) -> Iterator[str]:
-    """
-    Deeper than Python goes by itself: pytest cannot remove it.
-    """
+    """A path deeper than Python recurses by default; pytest cannot remove it."""
     yield "d/" * 1100
     here.close()
     subprocess.run(["rm", "-r", here.root], check=True)
 
 
-def test_folders_as_deep_as_git_checks_them_out(here: GitSite, deep: str) -> None:
+def test_publishes_repairs_and_prunes_folders_1100_levels_deep(here: GitSite, deep: str) -> None:
     here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     retention = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax", **retention)

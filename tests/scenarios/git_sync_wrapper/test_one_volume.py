@@ -1,6 +1,4 @@
-"""
-One volume for all pods: one writer, others that stand by, one-shots beside them, rolling updates.
-"""
+"""One volume for all pods: one writer, standbys, one-shots beside them, and rolling updates."""
 
 import os
 import random
@@ -21,7 +19,7 @@ ONE_SHOT = {"GITSYNC_ONE_TIME": "true"}
 
 
 @pytest.mark.timeout(3_600)
-def test_readers_meet_whole_trees_while_pods_come_and_go(here: GitSite, counts: Counts) -> None:
+def test_readers_see_only_whole_trees_while_pods_restart(here: GitSite, counts: Counts) -> None:
     chance = random.Random(11)
     settings = {
         "GIT_SYNC_WRAPPER_RETAIN_COUNT": "1",
@@ -36,7 +34,7 @@ def test_readers_meet_whole_trees_while_pods_come_and_go(here: GitSite, counts: 
                 number += 1
                 newest = here.commit_revision(number, **({"onto": ""} if number % 3 else {}))
                 one_shot = here.wrapper(**settings, **ONE_SHOT)
-                pod.kill()  # one of them holds the volume
+                pod.kill()  # one of the pods is the lock holder
                 if chance.random() < 0.3:
                     shutil.rmtree(here.root / ".git-sync", ignore_errors=True)
                 pod.start()
@@ -48,8 +46,7 @@ def test_readers_meet_whole_trees_while_pods_come_and_go(here: GitSite, counts: 
     assert seen["changes"] >= PODS
 
 
-def test_a_rolling_update_goes_from_ready_to_ready(here: GitSite) -> None:
-    """The new pod is ready beside the old one, which then ends; and the next commit arrives."""
+def test_a_rolling_update_is_ready_throughout_and_publishes_the_next_commit(here: GitSite) -> None:
     old = here.publish()
     for number in (2, 3, 4):
         new = here.wrapper()
@@ -60,8 +57,8 @@ def test_a_rolling_update_goes_from_ready_to_ready(here: GitSite) -> None:
         old = new
 
 
-def test_without_hard_links_commits_are_copies_and_all_else_is_as_ever(here: GitSite) -> None:
-    """Of files, and of symlinks, which are the commit's as well."""
+def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(here: GitSite) -> None:
+    """Symlinks are copied and repaired as well: they are part of the commit."""
     modes = {"link.py": "120000", "folder": "120000", "run.sh": "100755"}
     files: dict[str, str | bytes | None] = {
         "a.py": "a = 1\n",

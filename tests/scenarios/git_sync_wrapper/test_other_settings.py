@@ -1,6 +1,4 @@
-"""
-A restart with another repository, ref or pin, on a volume that shows what was asked for before.
-"""
+"""A restart with another repository, ref or pin, on a volume with the earlier commit."""
 
 import json
 
@@ -18,8 +16,8 @@ def restart(here: GitSite, **settings: str) -> SidecarProcess:
 
 
 @pytest.mark.parametrize("kind", ["pin", "branch"])
-def test_what_is_applied_at_once_is_ready_once(here: GitSite, kind: str) -> None:
-    """No answer calls the old commit good, and what is ready stays so."""
+def test_becomes_ready_only_with_the_commit_of_the_new_ref(here: GitSite, kind: str) -> None:
+    """No answer reports the old commit as good, and readiness is not lost again."""
     first = here.repository.head()
     here.repository.git("branch", "release", first)
     old = here.commit_revision(2)
@@ -40,10 +38,8 @@ def test_what_is_applied_at_once_is_ready_once(here: GitSite, kind: str) -> None
     assert statuses == sorted(statuses, reverse=True), answers
 
 
-def test_of_another_repository_the_newest_accepted_commit_is_shown_and_a_one_shot_takes_it(
-    here: GitSite,
-) -> None:
-    """A gate stops no pod: there is nothing of this repository yet."""
+def test_publishes_the_newest_accepted_commit_of_another_repository(here: GitSite) -> None:
+    """The gate stops no pod, because nothing of this repository is published yet."""
     here.publish().terminate()
     other = here.server.repository("other.git")
     accepted = other.commit({"dag.py": "x = 1\n"}, whole=True)

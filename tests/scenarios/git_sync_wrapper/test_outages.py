@@ -1,6 +1,4 @@
-"""
-The outages of git-sync, through the wrapper: what it does alone does not happen here.
-"""
+"""The wrapper survives the situations that break git-sync alone."""
 
 import os
 from collections.abc import Callable
@@ -24,21 +22,21 @@ from tests.support.waiting import wait_until
 
 
 def private_root(here: GitSite) -> Path:
-    """The repository that git-sync has under the wrapper."""
+    """Return the root of the git-sync that the wrapper runs."""
     return here.root / ".git-sync"
 
 
 def used_bytes(folder: Path) -> int:
-    """What all that is below a folder takes up; a file with several names counts once."""
+    """Return the disk usage below a folder; a file with several names counts once."""
     found = [path.lstat() for path in folder.rglob("*")]
     return sum({status.st_ino: status.st_blocks * 512 for status in found}.values())
 
 
 @pytest.mark.parametrize("spoil", [shallow_lock, corrupt])
-def test_dags_stay_when_git_sync_would_wipe_them_and_the_remote_is_down(
+def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
     here: GitSite, spoil: Callable[[Path], None]
 ) -> None:
-    """No failure ends it either: something is published, though this process did not do it."""
+    """No failure ends the wrapper either, because an earlier process has published a commit."""
     here.publish().kill()
     spoil(private_root(here))
     before = here.shown()
@@ -54,10 +52,10 @@ def test_dags_stay_when_git_sync_would_wipe_them_and_the_remote_is_down(
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
 
-def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
+def test_keeps_foreign_files_in_the_root(here: GitSite) -> None:
     (here.root / "lost+found").mkdir(parents=True)
     (here.root / "notes.txt").write_text("mine")
-    (here.root / "tmp-link").symlink_to("nowhere")  # of whoever was there before
+    (here.root / "tmp-link").symlink_to("nowhere")  # from an earlier writer
 
     wrapper = here.publish()
     here.wait_until_shown(here.commit_revision(2), wrapper)
@@ -70,7 +68,9 @@ def test_foreign_files_in_the_root_stay(here: GitSite) -> None:
     ("when", "spoil"),
     [("before a start", tmp_link), ("while it runs", index_lock), ("while it runs", damage_link)],
 )
-def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when: str) -> None:
+def test_recovers_from_leftovers_without_a_fresh_clone(
+    here: GitSite, spoil: Callable[[Path], None], when: str
+) -> None:
     wrapper = here.publish()
     if when == "before a start":
         wrapper.kill()
@@ -78,8 +78,8 @@ def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when
     repository = (private_root(here) / ".git").stat().st_ino
     if when == "before a start":
         wrapper.start()
-        wrapper.wait_until_synced()  # a SIGHUP before its first cycle asks for nothing more
-    # git-sync is run for the commit that it has, and for the next one.
+        wrapper.wait_until_synced()  # a SIGHUP before the first cycle triggers no other
+    # git-sync runs for the commit that it already has, and then for the next one.
     assert "cycle_finished" == wrapper.sync()["event"], wrapper.log()
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
@@ -87,8 +87,8 @@ def test_leftover_is_repaired(here: GitSite, spoil: Callable[[Path], None], when
     assert repository == (private_root(here) / ".git").stat().st_ino, "it was not thrown away"
 
 
-def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
-    """The migration: the same volume, another image; the link never shows nothing."""
+def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
+    """A migration: the same volume, another image; the link stays valid meanwhile."""
     plain = here.plain()
     here.wait_until_shown(here.repository.head(), plain)
     plain.kill()
@@ -103,7 +103,7 @@ def test_root_of_plain_git_sync_is_taken_over(here: GitSite) -> None:
     here.wait_until_shown(commit, wrapper)
 
 
-def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> None:
+def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) -> None:
     with small_volume(here.root, "4m"):
         wrapper = here.publish()
         before = here.shown()
@@ -119,15 +119,15 @@ def test_full_disk_heals_as_soon_as_the_repository_has_shrunk(here: GitSite) -> 
 
 @pytest.fixture
 def a_megabyte(request: pytest.FixtureRequest) -> int:
-    """In bytes; without `--full` a fourth of it will do where only proportions count."""
+    """A megabyte in bytes; without `--full` a quarter of it, because only proportions matter."""
     return 1_000_000 if request.config.getoption("--full") else 250_000
 
 
 @pytest.mark.timeout(3_600)
-def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(
+def test_publishes_every_commit_on_a_volume_that_fits_only_a_few(
     here: GitSite, counts: Counts, a_megabyte: int
 ) -> None:
-    """Each of them is new as a whole: 8 MB to fetch, 8 MB to check out, and nothing shared."""
+    """Commits share no files: each needs 8 MB to fetch and 8 MB to check out."""
     with small_volume(here.root, str(60 * a_megabyte)):
         wrapper = here.publish()
         for _ in range(counts.commits):
@@ -139,7 +139,9 @@ def test_every_commit_arrives_on_a_volume_that_holds_a_few_of_them(
     assert wrapper.find_events("snapshot_dropped")
 
 
-def test_commits_cost_what_has_changed_in_disk_and_times(here: GitSite, a_megabyte: int) -> None:
+def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
+    here: GitSite, a_megabyte: int
+) -> None:
     files = {f"pkg{number % 20}/m{number}.py": f"m = {number}\n" for number in range(1_000)}
     data = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(16)}
     here.repository.commit({**files, **data}, whole=True)
@@ -147,7 +149,7 @@ def test_commits_cost_what_has_changed_in_disk_and_times(here: GitSite, a_megaby
     for number in range(10):
         commit = here.repository.commit({"pkg1/m1.py": f"m = -{number}\n"})
         here.wait_until_shown(commit, wrapper)
-        if number == 0:  # from now on with the checkouts of two commits, as git-sync keeps them
+        if number == 0:  # from now on, git-sync keeps the checkouts of two commits
             before = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
             used = used_bytes(here.root)
 
@@ -156,11 +158,11 @@ def test_commits_cost_what_has_changed_in_disk_and_times(here: GitSite, a_megaby
     kept = here.root / ".snapshots"
     assert 11 == len([path for path in kept.iterdir() if path.is_dir()])
     assert used_bytes(kept) - used_bytes(here.link.resolve()) < 2_000_000
-    # Names, what git keeps of each commit, and not even once what has not changed.
+    # Directory entries and git objects, but no second copy of unchanged files.
     assert used_bytes(here.root) - used < 4_000_000
 
 
-def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
+def test_refuses_a_commit_whose_symlinked_module_has_a_syntax_error(here: GitSite) -> None:
     here.repository.commit({"dag.py": "x = 1\n", "dag.txt": "x = 1\n"}, whole=True)
     here.repository.commit({"linked.py": "dag.txt"}, modes={"linked.py": "120000"})
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
@@ -172,7 +174,7 @@ def test_a_commit_that_is_broken_through_a_link_is_held(here: GitSite) -> None:
     assert before == here.shown()
 
 
-def test_sigterm_in_the_midst_of_a_fetch_leaves_nothing_behind(here: GitSite) -> None:
+def test_sigterm_during_a_fetch_leaves_no_git_process(here: GitSite) -> None:
     here.server.inject(hang(), is_pack)
     wrapper = here.wrapper()
     here.server.wait_for(is_pack)
@@ -183,7 +185,7 @@ def test_sigterm_in_the_midst_of_a_fetch_leaves_nothing_behind(here: GitSite) ->
     wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)
 
 
-def test_sigkill_in_the_midst_of_a_fetch_leaves_nothing_that_hinders(here: GitSite) -> None:
+def test_recovers_from_sigkill_during_a_fetch(here: GitSite) -> None:
     here.repository.commit({"big.bin": os.urandom(300_000)})
     here.server.inject(hang(after=200_000), is_pack, times=1)
     wrapper = here.wrapper()
@@ -195,7 +197,7 @@ def test_sigkill_in_the_midst_of_a_fetch_leaves_nothing_that_hinders(here: GitSi
     here.wait_until_shown(here.repository.head(), wrapper)
 
 
-def test_hash_as_ref_is_published_and_a_signal_is_heard(here: GitSite) -> None:
+def test_publishes_a_hash_as_ref_and_still_reacts_to_sighup(here: GitSite) -> None:
     commit = here.repository.head()
     here.commit_revision(2)
     wrapper = here.wrapper(GITSYNC_REF=commit)

@@ -1,8 +1,4 @@
-"""
-Runs git-sync's own end-to-end suite with the wrapper instead of git-sync.
-
-`GIT_SYNC_SUITE` is the folder of its unmodified `test_e2e.sh`.
-"""
+"""git-sync's own suite, the unmodified `test_e2e.sh` in GIT_SYNC_SUITE, run with the wrapper."""
 
 import json
 import os
@@ -21,14 +17,14 @@ SUITE = Path(os.environ.get("GIT_SYNC_SUITE", "/nonexistent"))
 REPOSITORY = Path(__file__).parents[3]
 PAGE = REPOSITORY / "docs/reference/git-sync-own-tests.md"
 IMAGE = "e2e/wrapper"
-# It needs the internet.
+# This case needs the internet.
 LEFT_OUT = {"github_https"}
 SETTINGS = {
     "GIT_SYNC_WRAPPER_GIT_SYNC": "/git-sync",
     "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-# The longest wait of the suite, in seconds; its own 3 are too short for a busy machine.
+# The suite's longest wait, in seconds; its default of 3 is too short on a busy machine.
 MAXWAIT = "20"
 
 
@@ -43,7 +39,7 @@ def differing() -> set[str]:
 
 
 def run_suite(folder: Path, mode: str, chosen: set[str]) -> dict[str, str]:
-    """Run all cases, or some; return what became of each."""
+    """Run all cases or the chosen ones; return the result of each."""
     folder.mkdir()
     programs, state, suite = folder / "bin", folder / "containers", folder / "suite"
     for made in (programs, state):
@@ -82,7 +78,7 @@ def run_suite(folder: Path, mode: str, chosen: set[str]) -> dict[str, str]:
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("mode", ["passthrough", "protect"])
 @pytest.mark.usefixtures("only_in_full")
-def test_all_cases_pass_but_for_those_that_the_documentation_names(
+def test_all_cases_pass_except_those_that_the_documentation_lists(
     tmp_path: Path, mode: str
 ) -> None:
     if os.getuid() != 0 or not (SUITE / "test_e2e.sh").is_file():
@@ -91,7 +87,7 @@ def test_all_cases_pass_but_for_those_that_the_documentation_names(
     named = differing() if mode == "protect" else set()
     results = run_suite(tmp_path / "all", mode, set())
     failed = {name for name, result in results.items() if result == "FAIL"}
-    if again := failed - named:  # it waits for 3 seconds here and there: a busy machine takes more
+    if again := failed - named:  # some cases wait only 3 s: too short on a busy machine
         results |= run_suite(tmp_path / "again", mode, again)
 
     assert len(results) > 80

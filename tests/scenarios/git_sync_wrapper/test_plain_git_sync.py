@@ -1,8 +1,8 @@
 """
-The outages of git-sync itself, one test each: what the wrapper is for.
+Outages of git-sync itself, one test each: the reasons for the wrapper.
 
-`test_outages` has the same situations through the wrapper. Nothing of ours runs here, so these run
-with `--full` only: they say whether the reasons for the wrapper still hold for a new git-sync.
+`test_outages` has the same situations with the wrapper. The wrapper does not run here, so these run
+with `--full` only: they show whether those reasons still hold for a new git-sync.
 """
 
 import os
@@ -39,19 +39,19 @@ def only_with_full(request: pytest.FixtureRequest) -> None:
 
 
 def started(here: GitSite, *arguments: str, **settings: str | None) -> PlainGitSync:
-    """git-sync, once it shows the head of the branch."""
+    """Start git-sync; return it once it publishes the head of the branch."""
     process = here.plain(*arguments, **settings)
     here.wait_until_shown(here.repository.head(), process)
     return process
 
 
 def fails_again_and_again(process: PlainGitSync, times: int = 3) -> None:
-    """Wait until a number of further syncs have failed."""
+    """Wait until `times` more syncs have failed."""
     enough = process.failures() + times
     wait_until(lambda: process.failures() >= enough, f"{times} failures:\n{process.log()}", 30)
 
 
-def test_rotated_username_fails_every_sync_where_old_credentials_get_403(here: GitSite) -> None:
+def test_a_rotated_username_fails_every_sync_when_old_credentials_get_403(here: GitSite) -> None:
     here.server.accept(("user-1", "password-1"))
     here.server.refusal = 403
     with AskpassServer("user-1", "password-1") as askpass:
@@ -77,8 +77,8 @@ def test_lock_or_damage_wipes_the_dags_while_the_remote_is_down(
 
 
 @pytest.mark.parametrize("spoil", [tmp_link, head_lock, damage_link, index_lock])
-def test_leftover_stops_it(here: GitSite, spoil: Callable[[Path], None]) -> None:
-    """For good, but the lock of a killed checkout: that one until the next commit."""
+def test_a_leftover_stops_all_syncs(here: GitSite, spoil: Callable[[Path], None]) -> None:
+    """The lock of a killed checkout does so until the next commit, the others permanently."""
     started(here).kill()
     spoil(here.root)
     if spoil is not index_lock:
@@ -89,7 +89,7 @@ def test_leftover_stops_it(here: GitSite, spoil: Callable[[Path], None]) -> None
     assert spoil is index_lock or here.shown() != here.repository.head()
 
 
-def test_full_disk_is_never_freed_although_the_repository_shrank(here: GitSite) -> None:
+def test_a_full_disk_stays_full_after_the_repository_shrinks(here: GitSite) -> None:
     with small_volume(here.root, "4m"):
         process = started(here)
         here.repository.commit({"big.bin": os.urandom(3_000_000)})
@@ -100,10 +100,10 @@ def test_full_disk_is_never_freed_although_the_repository_shrank(here: GitSite) 
         process.kill()
 
 
-def test_broken_commit_is_shown_and_foreign_files_removed_and_one_failure_ends_it(
+def test_publishes_broken_code_removes_foreign_files_and_exits_on_one_failure(
     here: GitSite,
 ) -> None:
-    """A failing hook stops nothing; with the defaults of the chart one failed sync does."""
+    """A failing hook stops nothing; with the chart's defaults, one failed sync ends git-sync."""
     (here.root / "lost+found").mkdir(parents=True)
     process = started(here, GITSYNC_EXECHOOK_COMMAND="/bin/false", GITSYNC_MAX_FAILURES="0")
     assert not (here.root / "lost+found").exists()
@@ -125,7 +125,7 @@ def test_health_stays_good_while_every_sync_fails(here: GitSite) -> None:
     assert "timestamp" not in ask(address, "/metrics").body
 
 
-def test_tree_that_is_being_read_is_removed(here: GitSite) -> None:
+def test_removes_the_old_tree_while_readers_may_use_it(here: GitSite) -> None:
     process = started(here)
     resolved = here.link.resolve()
     here.wait_until_shown(here.commit_revision(2), process)
@@ -141,7 +141,7 @@ def test_askpass_that_takes_longer_than_a_second_fails_the_sync(here: GitSite) -
         fails_again_and_again(process, 1)
 
 
-def test_sigterm_leaves_git_behind(here: GitSite) -> None:
+def test_sigterm_leaves_a_git_process_running(here: GitSite) -> None:
     here.server.inject(hang(), is_pack)
     process = here.plain()
     here.server.wait_for(is_pack)
@@ -152,7 +152,7 @@ def test_sigterm_leaves_git_behind(here: GitSite) -> None:
     assert [line for line in here.gits_alive() if " fetch " in line]
 
 
-def test_hash_as_ref_sleeps_forever_whatever_the_signal(here: GitSite) -> None:
+def test_a_hash_as_ref_sleeps_forever_and_ignores_signals(here: GitSite) -> None:
     process = here.plain(GITSYNC_REF=here.repository.head(), GITSYNC_SYNC_ON_SIGNAL="SIGHUP")
     process.wait_for_message("no further sync needed")
     here.server.forget()
@@ -162,7 +162,7 @@ def test_hash_as_ref_sleeps_forever_whatever_the_signal(here: GitSite) -> None:
         here.server.wait_for(timeout=1)
 
 
-def test_second_one_on_the_same_root_wipes_it_under_the_first(here: GitSite) -> None:
+def test_a_second_git_sync_wipes_a_root_that_the_first_one_uses(here: GitSite) -> None:
     started(here).kill()
     here.repository.commit({"big.bin": os.urandom(300_000)})
     here.server.inject(hang(after=200_000), is_pack, times=1)

@@ -1,8 +1,4 @@
-"""
-The power goes around the flip: what the link shows is whole afterwards, the old or the new.
-
-Nothing of a process is left then, and of the files what the disk had.
-"""
+"""Power cuts around the link swap: the disk then has a whole commit, the old or the new one."""
 
 import os
 import random
@@ -26,7 +22,7 @@ LONGEST_PAUSE_SECONDS = 0.06
 
 
 def revision(root: Path) -> int:
-    """The revision that a root shows, all of it."""
+    """Return the revision that a root publishes, after reading all of it."""
     return read_revision(os.path.realpath(root / "repo", strict=True))
 
 
@@ -35,7 +31,7 @@ def wait_for_revision(number: int, root: Path) -> None:
 
 
 def commit_journal(volume: Path) -> None:
-    """What ext4 does by itself within five seconds: names reach the disk, without contents."""
+    """Write names without contents to the disk, as ext4 does on its own within five seconds."""
     with (volume / "other").open("w") as file:
         os.fsync(file.fileno())
 
@@ -44,7 +40,7 @@ def commit_journal(volume: Path) -> None:
 def after_power_cut(
     here: GitSite, folder: Path, wrapper: SidecarProcess, **settings: str
 ) -> Iterator[tuple[Path, SidecarProcess]]:
-    """Yield what the disk has of the root, and what is to start on it, which is killed."""
+    """Yield the root as the disk has it, and a wrapper for it; stop that wrapper at the end."""
     with power_cut(wrapper, folder) as left:
         root = left / "root"
         after = here.describe(GITSYNC_ROOT=str(root), **settings)
@@ -55,11 +51,11 @@ def after_power_cut(
             raise
         finally:
             if after.is_running():
-                after.terminate()  # with every git, or the disk stays in use
+                after.terminate()  # with every git; otherwise the disk stays in use
 
 
 @pytest.mark.timeout(3_600)
-def test_a_power_cut_at_any_moment_around_the_flip_leaves_a_whole_commit(
+def test_a_power_cut_around_the_link_swap_leaves_a_whole_commit(
     counts: Counts, tmp_path: Path, here: GitSite
 ) -> None:
     chance = random.Random(5)
@@ -73,7 +69,7 @@ def test_a_power_cut_at_any_moment_around_the_flip_leaves_a_whole_commit(
             hooked.unlink(missing_ok=True)
             here.commit_revision(number)
             wait_until(hooked.exists, "the link is about to turn")
-            # The one place where time itself is what is tested.
+            # A sleep is correct here: the moment of the cut is what is tested.
             time.sleep(chance.uniform(0, LONGEST_PAUSE_SECONDS))
             if chance.random() < 0.5:
                 commit_journal(volume)
@@ -86,7 +82,7 @@ def test_a_power_cut_at_any_moment_around_the_flip_leaves_a_whole_commit(
             wait_for_revision(number, root)
 
 
-def test_unflushed_a_power_cut_may_empty_what_is_shown_which_is_never_ready(
+def test_without_fsync_a_power_cut_can_lose_files_but_never_reports_ready(
     tmp_path: Path, here: GitSite
 ) -> None:
     with disk(tmp_path, DISK_MIB) as volume:

@@ -1,6 +1,4 @@
-"""
-The wrapper as a process: whoever it runs as, whenever it is stopped, whatever its settings.
-"""
+"""The wrapper as a process: its user, its exit at any moment, its memory and its file modes."""
 
 import random
 import shutil
@@ -22,14 +20,14 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can reach; git-sync may lie where only its owner can."""
+    """A folder that every user can reach; git-sync's own may be private to its owner."""
     folder = Path(tempfile.mkdtemp(prefix="git-site-"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
 
 
-def test_any_user_with_group_zero_without_a_home(open_folder: Path) -> None:
+def test_runs_as_any_user_in_group_0_without_a_home(open_folder: Path) -> None:
     with git_site(open_folder, Path(shutil.copy(GIT_SYNC, open_folder))) as site:
         site.root.mkdir(mode=0o2775)
         site.root.chmod(0o2775)
@@ -45,7 +43,7 @@ def test_any_user_with_group_zero_without_a_home(open_folder: Path) -> None:
         assert 0 == wrapper.terminate().code
 
 
-def test_volume_that_cannot_be_written_is_named(open_folder: Path) -> None:
+def test_reports_a_volume_that_is_not_writable(open_folder: Path) -> None:
     with git_site(open_folder, Path(shutil.copy(GIT_SYNC, open_folder))) as site:
         site.root.mkdir(mode=0o755)
         site.tmp.chmod(0o1777)
@@ -59,9 +57,7 @@ def test_volume_that_cannot_be_written_is_named(open_folder: Path) -> None:
 
 
 def wait_for_moment(here: GitSite, wrapper: SidecarProcess, number: int) -> None:
-    """
-    Wait until that many different git commands have been seen at work, or a cycle is over.
-    """
+    """Wait until more than `number` different git commands have run, or a cycle has finished."""
     seen: set[str] = set()
 
     def has_come() -> bool:
@@ -71,7 +67,7 @@ def wait_for_moment(here: GitSite, wrapper: SidecarProcess, number: int) -> None
     wait_until(has_come, "the moment", step_seconds=0.001)
 
 
-def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(
+def test_sigterm_at_any_moment_exits_with_0_and_leaves_no_process(
     here: GitSite, counts: Counts
 ) -> None:
     chance = random.Random(3)
@@ -89,7 +85,7 @@ def test_sigterm_at_any_moment_ends_in_zero_and_leaves_no_process(
     here.wait_until_shown(here.repository.head(), wrapper)
 
 
-def test_git_sync_that_hangs_ends_with_its_timeout(here: GitSite) -> None:
+def test_a_hanging_git_sync_fails_the_cycle_after_its_timeout(here: GitSite) -> None:
     body = '[ "$1" != fetch ] || exec sleep 600\nexec git "$@"'
     wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="1s")
 
@@ -98,7 +94,7 @@ def test_git_sync_that_hangs_ends_with_its_timeout(here: GitSite) -> None:
     assert "sync_timeout" == event["reason"], wrapper.log()
 
 
-def test_nothing_new_starts_no_process_and_takes_little_memory(here: GitSite) -> None:
+def test_polls_without_changes_start_no_process_and_need_little_memory(here: GitSite) -> None:
     wrapper = here.publish(GITSYNC_PERIOD="100ms")
     wrapper.wait_for_event("cycle_finished", after=len(wrapper.events))
     before = children_so_far(wrapper.pid)

@@ -1,7 +1,4 @@
-"""
-Readers at full speed while everything happens that happens to git-sync: there is always a tree, and
-it is always one whole commit.
-"""
+"""Readers at full speed find one whole commit whatever fails around git-sync."""
 
 import os
 import random
@@ -34,7 +31,7 @@ SETTINGS = {
 
 
 class Trouble:
-    """A remote, a wrapper and a volume to which things happen."""
+    """A remote, a wrapper and a volume, with methods that disturb them."""
 
     def __init__(self, here: GitSite, chance: random.Random) -> None:
         self.here = here
@@ -50,13 +47,13 @@ class Trouble:
         self.here.wait_until_shown(commit, self.wrapper, 60)
 
     def hurried_commits(self) -> None:
-        """Several, faster than any period."""
+        """Commit three times, faster than any period."""
         for _ in range(3):
             self.number += 1
             self.here.commit_revision(self.number)
 
     def bad_commit(self) -> None:
-        """One that the gate refuses."""
+        """Commit a revision that the gate refuses."""
         self.number += 1
         seen = len(self.wrapper.events)
         files = {**make_revision(self.number), "BROKEN": b""}
@@ -82,20 +79,20 @@ class Trouble:
 
     def kill_of_the_wrapper(self) -> None:
         self.hurried_commits()
-        # The one place where time itself is what is tested.
+        # A random moment: time itself is what is tested here.
         self.here.server.wait_for(count=len(self.here.server.requests) + self.chance.randrange(4))
         self.wrapper.kill()
         self.wrapper.start()
 
     def stale_locks(self) -> None:
-        """Locks and a temporary link that nobody holds."""
+        """Leave locks and a temporary link without an owner."""
         for leave in (head_lock, shallow_lock, tmp_link):
             with suppress(OSError):
                 leave(self.private)
         self.commit()
 
     def wiped_root(self) -> None:
-        """All that git-sync has is gone, or damaged."""
+        """Delete or damage everything that git-sync has."""
         if self.chance.random() < 0.5:
             shutil.rmtree(self.private, ignore_errors=True)
         else:
@@ -103,7 +100,7 @@ class Trouble:
         self.commit()
 
     def unreachable_remote(self) -> None:
-        """Nobody listens; or answers are broken, or never come."""
+        """Stop the server, or let it return errors or truncated answers."""
         seen = len(self.wrapper.events)
         if self.chance.random() < 0.5:
             self.here.server.stop()
@@ -117,14 +114,16 @@ class Trouble:
         self.here.server.heal()
 
     def hanging_remote(self) -> None:
-        """A pack that stops in its midst, and the wrapper is killed."""
+        """Let one answer stop after 100 bytes."""
         self.here.server.inject(hang(after=100), times=1)
         self.hurried_commits()
         self.here.server.heal()
 
 
 @pytest.mark.timeout(3_600)
-def test_there_is_always_a_whole_tree_whatever_happens(here: GitSite, counts: Counts) -> None:
+def test_readers_always_see_a_whole_tree_during_random_failures(
+    here: GitSite, counts: Counts
+) -> None:
     chance = random.Random(os.environ.get("SEED", "7"))
     trouble = Trouble(here, chance)
     kinds: list[Callable[[], None]] = [

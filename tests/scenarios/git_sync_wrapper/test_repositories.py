@@ -1,6 +1,4 @@
-"""
-Repositories that are not as most: SHA-256, a submodule that vanished, 50,000 files.
-"""
+"""Unusual repositories: SHA-256, a submodule that disappeared, 50,000 files."""
 
 import shutil
 
@@ -10,8 +8,8 @@ from tests.support.git_repository import Repository
 from tests.support.git_sync import GitSite
 
 
-def test_a_repository_of_sha_256_is_followed_and_repaired(here: GitSite) -> None:
-    """With the variable by which git-sync itself makes a clone of that kind."""
+def test_follows_and_repairs_a_sha_256_repository(here: GitSite) -> None:
+    """GIT_DEFAULT_HASH makes git-sync itself create such a clone."""
     folder = here.repository.folder
     shutil.rmtree(folder)
     repository = Repository(folder, object_format="sha256")
@@ -29,7 +27,7 @@ def test_a_repository_of_sha_256_is_followed_and_repaired(here: GitSite) -> None
     assert second == wrapper.wait_until_ready().json()["revision"]
 
 
-def test_a_submodule_that_vanished_leaves_the_last_commit_and_is_named(here: GitSite) -> None:
+def test_keeps_the_last_commit_and_reports_a_submodule_that_disappeared(here: GitSite) -> None:
     library = here.server.repository("library.git")
     commit = library.commit({"lib.py": "lib = 1\n"})
     here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
@@ -52,8 +50,8 @@ def test_a_submodule_that_vanished_leaves_the_last_commit_and_is_named(here: Git
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_submodules_come_and_go_with_the_commits(here: GitSite, *, sparse: bool) -> None:
-    """Also where what names them is not checked out, and where nothing names one: git refuses."""
+def test_adds_and_removes_submodules_with_the_commits(here: GitSite, *, sparse: bool) -> None:
+    """Even if `.gitmodules` is not checked out. If it lacks a submodule, git refuses the commit."""
     library = here.server.repository("library.git")
     commit = library.commit({"lib.py": "lib = 1\n"})
     first = here.repository.commit({"a.py": "a = 1\n"}, whole=True)

@@ -1,6 +1,4 @@
-"""
-A password leaves the wrapper for the server, and for nowhere else.
-"""
+"""The wrapper sends a password to the server and writes it nowhere else."""
 
 import base64
 import json
@@ -29,7 +27,7 @@ FORMS = {
 
 
 def recorder(here: GitSite) -> str:
-    """A git that writes down its arguments, its limit for cores, and its configuration."""
+    """Create a git that records its arguments, its core size limit and its configuration."""
     out = here.folder / "recorded"
     out.mkdir()
     return script(
@@ -42,13 +40,13 @@ def recorder(here: GitSite) -> str:
 
 
 def said(wrapper: SidecarProcess) -> str:
-    """All that it says."""
+    """Return all that the wrapper reports: events, stray lines and pages."""
     pages = "".join(wrapper.get(path).body for path in ("/", "/status", "/readyz", "/metrics"))
     return json.dumps(wrapper.events) + "\n".join(wrapper.stray_lines) + pages
 
 
 def written(here: GitSite) -> dict[str, str]:
-    """All files of the volume, of HOME and of TMPDIR."""
+    """Return all files of the volume, HOME and TMPDIR, but not the mounted secret."""
     paths = (
         path for path in here.folder.rglob("*") if path.is_file() and "secret" not in path.parts
     )
@@ -106,7 +104,7 @@ def test_password_is_in_no_command_line_of_the_wrapper_and_its_children(here: Gi
     assert [] == [line for line in lines if leaks(line)]
 
 
-def test_token_in_the_query_of_the_repository_is_not_shown(here: GitSite) -> None:
+def test_hides_a_token_in_the_query_of_the_repository_url(here: GitSite) -> None:
     wrapper = here.wrapper(
         GITSYNC_REPO=f"{here.server.url()}?user=a&token={PASSWORD}",
         GITSYNC_LINK=None,

@@ -1,6 +1,4 @@
-"""
-Several repositories on one volume: the containers of the documentation, as they are.
-"""
+"""Several repositories on one volume, with the containers of the documentation."""
 
 import re
 from pathlib import Path
@@ -18,7 +16,7 @@ RETAIN_SECONDS = 4
 
 
 def containers(page: str) -> list[dict[str, Any]]:
-    """The containers of the values on a page."""
+    """Return the containers of the values on a page."""
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     values = yaml.safe_load(block)
     assert "/git/dags" == values["config"]["core"]["dags_folder"]
@@ -27,7 +25,7 @@ def containers(page: str) -> list[dict[str, Any]]:
 
 
 class Team:
-    """A team with a repository, and the container that shows it."""
+    """A team's repository, and the wrapper that publishes it."""
 
     def __init__(self, here: GitSite, container: dict[str, Any]) -> None:
         self.given = {item["name"]: item["value"] for item in container["env"]}
@@ -71,7 +69,7 @@ def teams(here: GitSite) -> list[Team]:
     return found
 
 
-def test_what_happens_to_one_repository_leaves_the_others_as_they_are(
+def test_failures_of_one_repository_do_not_affect_the_others(
     teams: list[Team], here: GitSite
 ) -> None:
     platform, finance, sales = teams

@@ -1,6 +1,4 @@
-"""
-Only commits that a known person has signed are shown: the recipe of the documentation, as it is.
-"""
+"""The documented recipe publishes only commits that are signed with a known key."""
 
 import re
 import shutil
@@ -18,9 +16,7 @@ SIGNERS = "/etc/git-signers/allowed_signers"
 
 
 class Signer:
-    """
-    A person with an SSH key, who signs commits.
-    """
+    """A person who signs commits with an SSH key."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.key = folder / name
@@ -32,15 +28,11 @@ class Signer:
 
     @property
     def line(self) -> str:
-        """
-        The line for the file of allowed signers.
-        """
+        """The line for the file of allowed signers."""
         return f'{self.mail} namespaces="git" {self.key.with_suffix(".pub").read_text()}'
 
     def sign(self, repository: Repository, commit: str) -> str:
-        """
-        Replace the head of the branch by the same commit, signed; return its hash.
-        """
+        """Replace the head of the branch with a signed copy of the commit; return its hash."""
         parents = repository.git("show", "--no-patch", "--format=%P", commit).split()
         signed = repository.git(
             *("-c", "gpg.format=ssh", "-c", f"user.signingkey={self.key}"),
@@ -53,9 +45,7 @@ class Signer:
 
 @pytest.fixture
 def command(tmp_path: Path) -> str:
-    """
-    The gate's command, as the documentation has it, with the file of allowed signers here.
-    """
+    """The gate's command from the documentation, with the path of the test's allowed signers."""
     if shutil.which("ssh-keygen") is None:
         pytest.skip("signing needs ssh-keygen")
     (found,) = re.findall(r"GATE_COMMAND\n +value: (git .+)", RECIPE.read_text())
@@ -63,7 +53,7 @@ def command(tmp_path: Path) -> str:
     return str(found).replace(SIGNERS, str(tmp_path / "allowed_signers"))
 
 
-def test_only_what_is_signed_by_a_known_key_is_shown(
+def test_publishes_only_commits_signed_with_a_known_key(
     here: GitSite, command: str, tmp_path: Path
 ) -> None:
     ada, eve = Signer(tmp_path, "ada"), Signer(tmp_path, "eve")
@@ -75,11 +65,11 @@ def test_only_what_is_signed_by_a_known_key_is_shown(
 
     unsigned = here.repository.commit({"dag.py": "x = 2\n"})
     assert unsigned == wrapper.wait_for_event("revision_refused")["revision"]
-    # It is there without a signature for a moment, and may be refused for that before.
+    # The commit is unsigned for a moment, so the gate may refuse that copy first.
     by_eve = eve.sign(here.repository, here.repository.commit({"dag.py": "x = 3\n"}))
     wrapper.wait_for_event("revision_refused", revision=by_eve)
     assert first == here.shown()
 
-    signers.write_text(ada.line + eve.line)  # a ConfigMap that changes
+    signers.write_text(ada.line + eve.line)  # as an updated ConfigMap
     wrapper.sighup()
     wait_until(lambda: here.shown() == by_eve, "now her key is known")

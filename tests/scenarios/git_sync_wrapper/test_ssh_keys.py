@@ -1,6 +1,4 @@
-"""
-SSH keys as Secrets bring them: damaged, readable by others, and replaced while it runs.
-"""
+"""SSH keys from Secrets: damaged, readable by others, and replaced at run time."""
 
 from pathlib import Path
 
@@ -51,7 +49,7 @@ def test_no_sync_fails_while_damaged_keys_are_replaced(here: GitSite, tmp_path: 
     ],
     ids=["key", "no key"],
 )
-def test_check_names_the_key(
+def test_check_reports_the_ssh_key_or_that_it_is_missing(
     here: GitSite, tmp_path: Path, is_there: bool, code: int, said: str
 ) -> None:
     skip_without_sshd()

@@ -1,6 +1,4 @@
-"""
-Fixtures of the kerberos scenarios: one KDC a module, one principal and one folder a test.
-"""
+"""Fixtures of the kerberos scenarios: a KDC per module, a principal and a folder per test."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -13,14 +11,14 @@ from tests.support.kdc_proxy import KdcProxy
 from tests.support.site import Site, site
 
 MakeSite = Callable[[str], Site]
-"""A site whose tickets live as long as the argument says."""
+"""Creates a site whose tickets have the given lifetime."""
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
 def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
-    """One KDC for all tests of a module; `running_kdc` heals what a test did to it."""
+    """One KDC for all tests of a module; `running_kdc` restores it after a test."""
     skip_without_kdc()
     with Kdc(tmp_path_factory.mktemp("kdc")) as kdc:
         yield kdc
@@ -28,7 +26,7 @@ def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
 
 @pytest.fixture
 def running_kdc(kdc: Kdc) -> Iterator[Kdc]:
-    """The module's KDC, answering and with the right clock at the end of each test."""
+    """The KDC of the module, restarted with the correct clock after the test."""
     yield kdc
     kdc.stop()
     kdc.start()
@@ -42,7 +40,7 @@ def proxy(kdc: Kdc) -> Iterator[KdcProxy]:
 
 @pytest.fixture
 def make_site(kdc: Kdc) -> Iterator[MakeSite]:
-    """Makes sites, and ends at the end of the test what they started."""
+    """A function that creates sites; they stop their processes when the test ends."""
     with ExitStack() as stack:
         yield lambda life: stack.enter_context(site(kdc, f"airflow{next(_numbers)}", life))
 

@@ -1,6 +1,4 @@
-"""
-Active Directory, by Samba's domain controller: salts, new passwords, lockouts.
-"""
+"""Active Directory, provided by Samba's domain controller: salts, new passwords, lockouts."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ def domain(
 
 
 class Account:
-    """
-    One account, its keytab, and a folder for the ticket.
-    """
+    """One account, its keytab, and a folder for the ticket."""
 
     def __init__(self, domain: DomainController, folder: Path) -> None:
         self.domain = domain
@@ -64,7 +60,7 @@ class Account:
         return SidecarProcess(KERBEROS_SIDECAR, settings, self.folder / "home")
 
     def fail_to_log_in(self) -> str:
-        """Another client uses a wrong password."""
+        """Log in with a wrong password, as another client; return the error output."""
         wrong = keytab_of_password(
             self.folder / "wrong", f"{self.name}@{self.domain.realm}", "Wrong.1", "", self.config
         )
@@ -77,8 +73,8 @@ def account(domain: DomainController, tmp_path: Path) -> Account:
     return Account(domain, tmp_path)
 
 
-def test_an_account_gets_its_ticket_and_one_for_a_service(account: Account) -> None:
-    """The ticket has the account's groups, and does not fit into a datagram."""
+def test_acquires_a_ticket_that_obtains_a_service_ticket(account: Account) -> None:
+    """The ticket contains the account's groups and does not fit into a datagram."""
     service = f"HTTP/{account.name}.ad.test"
     account.domain.tool("spn", "add", service, account.name)
 
@@ -89,8 +85,8 @@ def test_an_account_gets_its_ticket_and_one_for_a_service(account: Account) -> N
     assert (0, True) == (done.returncode, "kvno = " in done.stdout), done.stderr
 
 
-def test_a_keytab_of_a_password_needs_the_salt_of_the_account(account: Account) -> None:
-    """The salt is made from the name that the account had when its password was set."""
+def test_a_keytab_made_from_a_password_requires_the_salt_of_the_account(account: Account) -> None:
+    """Active Directory derives the salt from the account name at the last password change."""
     realm, new = account.domain.realm, f"new-{account.name}"
     account.domain.tool("user", "rename", account.name, f"--upn={new}@{realm.lower()}")
     principal = f"{new}@{realm}"
@@ -109,7 +105,7 @@ def test_a_keytab_of_a_password_needs_the_salt_of_the_account(account: Account) 
     assert f"Default principal: {principal}" in checked
 
 
-def test_a_new_password_is_named_and_a_new_keytab_taken_at_once(account: Account) -> None:
+def test_reports_a_changed_password_and_uses_the_new_keytab(account: Account) -> None:
     with account.sidecar() as daemon:
         daemon.wait_until_ready(60)
         kvno = daemon.status()["details"][str(account.ccache)]["kvno"]
@@ -129,7 +125,7 @@ def test_a_new_password_is_named_and_a_new_keytab_taken_at_once(account: Account
 
 
 def test_an_old_keytab_never_locks_the_account(account: Account) -> None:
-    """Whatever happens to the pod; and a lock that another client caused is named."""
+    """Restarts and SIGHUPs do not lock it; a lock that another client caused is reported."""
     account.domain.tool("user", "setpassword", account.name, "--newpassword=Other.Word2")
     for _ in range(3):
         with account.sidecar() as daemon:

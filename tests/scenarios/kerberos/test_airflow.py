@@ -1,6 +1,4 @@
-"""
-Which ccache Airflow itself uses, and what the check for consumers says of it.
-"""
+"""The ccache that Airflow itself uses, and the documented check for consumers."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def service(site: Site) -> str:
 
 
 def consumer(site: Site, spn: str, **more: str) -> dict[str, str]:
-    """The variables of a container of Airflow, where it has no ccache unless more say so."""
+    """Return the variables of an Airflow container; KRB5CCNAME points to no ccache by default."""
     return {
         "PATH": f"{site.folder}/bin:{PATH}",
         "HOME": str(site.folder / "tmp"),
@@ -42,10 +40,10 @@ def consumer(site: Site, spn: str, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("version", ["2.11", "3"])
-def test_with_its_security_on_airflow_reads_the_ccache_of_its_configuration(
+def test_airflow_with_kerberos_security_uses_its_configured_ccache(
     here: Site, version: Version, request: pytest.FixtureRequest
 ) -> None:
-    """As the migration guide says, whatever `KRB5CCNAME` the container has."""
+    """The migration guide promises so, whatever `KRB5CCNAME` the container has."""
     if version != "2.11" and not request.config.getoption("--full"):
         pytest.skip("other versions of Airflow run with make test-full")
     airflow = Airflow.install_or_skip(version)
@@ -69,7 +67,7 @@ def test_with_its_security_on_airflow_reads_the_ccache_of_its_configuration(
 
 
 def script() -> str:
-    """What the page has run in the consumer's container."""
+    """Return the script that the page runs in the consumer's container."""
     (found,) = re.findall(r"<<'CHECK'\n(.*?)^CHECK$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     return str(found)
 
@@ -87,7 +85,7 @@ def check(environment: dict[str, str]) -> tuple[int, str]:
 
 
 def configure_airflow(site: Site, security: str = "", ccache: str = "") -> None:
-    """An `airflow` that knows two values of its configuration, and warns as the real one does."""
+    """Write an `airflow` that returns two settings and prints a warning, as the real one does."""
     program = site.folder / "bin" / "airflow"
     program.parent.mkdir(exist_ok=True)
     program.write_text(
@@ -100,7 +98,7 @@ def configure_airflow(site: Site, security: str = "", ccache: str = "") -> None:
     program.chmod(0o755)
 
 
-def test_the_check_for_consumers_names_the_ccache_and_gets_a_service_ticket(here: Site) -> None:
+def test_consumer_check_shows_the_ccache_and_obtains_a_service_ticket(here: Site) -> None:
     here.publish()
     spn = service(here)
     configure_airflow(here, "kerberos", str(here.ccache))
@@ -116,7 +114,7 @@ def test_the_check_for_consumers_names_the_ccache_and_gets_a_service_ticket(here
     assert f"Airflow uses FILE:{here.ccache}\n" in said
 
 
-def test_the_check_for_consumers_tells_what_is_wrong_in_words_of_its_own(here: Site) -> None:
+def test_consumer_check_fails_with_a_distinct_message_for_each_fault(here: Site) -> None:
     daemon = here.publish(KERBEROS_CCACHE_MODE="0600", KERBEROS_TICKET_LIFETIME="1h")
     configure_airflow(here)
     spn = service(here)
@@ -143,9 +141,9 @@ def test_the_check_for_consumers_tells_what_is_wrong_in_words_of_its_own(here: S
 
 def ended(content: bytes) -> bytes:
     """
-    The same ccache, whose ticket ended in 2001: the end is after two other times.
+    Return the ccache with a ticket that expired in 2001.
 
-    It is an hour later, less what the KDC took to answer.
+    The end time follows two equal times; it is an hour later, minus the KDC's response time.
     """
     (times,) = {
         match.start()
@@ -156,7 +154,7 @@ def ended(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("version", ["2.11", "3"])
-def test_the_check_for_consumers_reads_the_configuration_of_a_real_airflow(
+def test_consumer_check_reads_the_configuration_of_a_real_airflow(
     here: Site, version: Version, only_in_full: None
 ) -> None:
     airflow = Airflow.install_or_skip(version)

@@ -1,6 +1,4 @@
-"""
-`kerberos-sidecar check` says what is wrong before a pod does.
-"""
+"""`kerberos-sidecar check` reports faults before a pod starts."""
 
 import os
 
@@ -14,7 +12,7 @@ def check(site: Site, *arguments: str, **settings: str | None) -> tuple[int, str
     return daemon.wait_for_exit(90).code, daemon.log()
 
 
-def test_a_consumer_that_may_not_read_is_named_and_nothing_is_published(here: Site) -> None:
+def test_reports_a_consumer_that_cannot_read_the_ccache_and_publishes_nothing(here: Site) -> None:
     before = os.listdir(here.ccache.parent)
 
     code, said = check(here)
@@ -28,7 +26,7 @@ def test_a_consumer_that_may_not_read_is_named_and_nothing_is_published(here: Si
     assert before == os.listdir(here.ccache.parent)
 
 
-def test_a_kdc_that_hangs_does_not_hang_it(here: Site, running_kdc: Kdc) -> None:
+def test_fails_instead_of_hanging_when_the_kdc_hangs(here: Site, running_kdc: Kdc) -> None:
     running_kdc.hang()
 
     code, said = check(here, KERBEROS_TIMEOUT="3s")
@@ -37,7 +35,7 @@ def test_a_kdc_that_hangs_does_not_hang_it(here: Site, running_kdc: Kdc) -> None
     assert "KDC" in said
 
 
-def test_beside_a_daemon_it_says_that_it_has_published(here: Site) -> None:
+def test_reports_that_the_running_daemon_has_published(here: Site) -> None:
     settings = {
         "KERBEROS_HTTP_BIND": f"127.0.0.1:{own_port()}",
         "KERBEROS_STATUS_PAGE": "false",

@@ -1,6 +1,4 @@
-"""
-Programs that use the ticket: curl, and Spark with Hadoop's own client as the page about Java says.
-"""
+"""Programs that use the ticket: curl, and Spark with Hadoop's client as documented for Java."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from tests.support.web_hdfs import WebHdfs
 PAGE = (Path(__file__).parents[3] / "docs/how-to/use-the-ticket-from-java.md").read_text()
 TICKETS = 5
 LIFE = "20s"
-# So that tickets of seconds can be tried: Hadoop waits a minute between two log-ins.
+# Hadoop waits a minute between two logins by default, longer than these tickets live.
 OFTEN = (
     "<property><name>hadoop.kerberos.min.seconds.before.relogin</name><value>1</value></property>"
 )
@@ -33,7 +31,7 @@ OFTEN = (
 
 @pytest.fixture(scope="module")
 def hdfs(kdc: Kdc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebHdfs]:
-    """A service that knows its own keytab and no KDC."""
+    """A service that has its own keytab and contacts no KDC."""
     keytab = tmp_path_factory.mktemp("hdfs") / "keytab"
     kdc.write_keytab(keytab, kdc.add_principal("HTTP/localhost"))
     with WebHdfs(keytab) as hdfs:
@@ -45,7 +43,7 @@ def consumer(site: Site) -> dict[str, str]:
 
 
 def block(kind: str, first: str) -> str:
-    """The block of the page that has a word in its first line."""
+    """Return the block of the page whose first line contains a word."""
     blocks = re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     (found,) = (one for one in blocks if first in one.partition("\n")[0])
     return str(found)
@@ -53,14 +51,14 @@ def block(kind: str, first: str) -> str:
 
 @contextmanager
 def reading(site: Site, hdfs: WebHdfs, core_site: str) -> Iterator[list[str]]:
-    """Spark set up as the page says, with the paths of this site, once it has read the file."""
+    """Run Spark as the page says, with the paths of this site; enter after its first read."""
     jaas = site.folder / "jaas.conf"
     jaas.write_text(block("text", "com.sun.security.jgss.initiate"))
     options = block("text", "-Djava.security.krb5.conf")
     options = options.replace("/etc/krb5/krb5.conf", str(site.config))
     options = options.replace("/opt/airflow/jaas.conf", str(jaas))
     environment = consumer(site) | {"JAVA_TOOL_OPTIONS": " ".join(options.split())}
-    # A new client for each reading, so that each needs the ticket: its tokens live longer.
+    # A new client for each read: a cached one would use its delegation token, not the ticket.
     each = "spark.hadoop.fs.webhdfs.impl.disable.cache=true"
     submitted = spark(
         site.folder,
@@ -82,16 +80,16 @@ def failures(said: list[str]) -> list[str]:
 
 
 def tickets(said: list[str]) -> set[str]:
-    """With which tickets, by their ends, it has read both lines of the file."""
+    """Return the end times of the tickets with which Spark read both lines of the file."""
     found = (re.fullmatch(r"ticket (\S+) rows 2\n", line) for line in said)
     return {match[1] for match in found if match}
 
 
 @pytest.mark.timeout(900)
-def test_spark_takes_each_new_ticket_with_the_line_of_the_page(
+def test_spark_with_the_documented_core_site_uses_each_new_ticket(
     make_site: MakeSite, hdfs: WebHdfs, only_in_full: None
 ) -> None:
-    """Hadoop renews at 80 % of a ticket's life, the sidecar at half of it."""
+    """Hadoop logs in again at 80 % of a ticket's life; the sidecar replaces it at half of it."""
     site = make_site(LIFE)
 
     with reading(site, hdfs, block("xml", "<property>")) as said:
@@ -102,10 +100,10 @@ def test_spark_takes_each_new_ticket_with_the_line_of_the_page(
 
 
 @pytest.mark.timeout(900)
-def test_without_that_line_its_ticket_ends_beside_a_fresh_one(
+def test_spark_without_the_kinit_command_property_keeps_an_expired_ticket(
     make_site: MakeSite, hdfs: WebHdfs, only_in_full: None
 ) -> None:
-    """The test above would prove nothing if Hadoop took new tickets in any case."""
+    """The test above would prove nothing if Hadoop always used new tickets."""
     site = make_site("60s")  # time for Spark to start
     properties = re.findall(r"<property>.*?</property>", block("xml", "<property>"), re.DOTALL)
     others = [one for one in properties if "kinit.command" not in one]
@@ -118,7 +116,7 @@ def test_without_that_line_its_ticket_ends_beside_a_fresh_one(
     assert site.is_valid()
 
 
-def test_curl_is_let_in(here: Site, hdfs: WebHdfs) -> None:
+def test_curl_authenticates_with_the_ticket(here: Site, hdfs: WebHdfs) -> None:
     curl = shutil.which("curl")
     if curl is None:
         pytest.skip("this machine has no curl: make setup-test as root")

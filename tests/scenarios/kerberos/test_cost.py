@@ -1,6 +1,4 @@
-"""
-What it costs to have it: memory, processes, quiet.
-"""
+"""The resources that the sidecar uses: CPU, memory, processes, system calls."""
 
 import shutil
 from pathlib import Path
@@ -19,8 +17,8 @@ CALLS_A_SECOND = 3
 UNCHANGED = 'sidecar_cycles_total{result="unchanged",sidecar="kerberos"}'
 
 
-def test_many_tickets_cost_no_process_descriptor_thread_or_memory(here: Site) -> None:
-    """From the start of the process to the first ticket: 0.2 s of CPU (2026-11)."""
+def test_many_tickets_leak_no_process_descriptor_thread_or_memory(here: Site) -> None:
+    """The CPU time from the start of the process to the first ticket is 0.2 s (2026-11)."""
     daemon = here.publish()
     assert cpu_seconds(daemon.pid) <= FIRST_TICKET_SECONDS
     here.refresh(daemon)
@@ -44,11 +42,11 @@ def test_many_tickets_cost_no_process_descriptor_thread_or_memory(here: Site) ->
     assert daemon.rss_mib() <= RSS_MIB
 
 
-def test_a_quiet_sidecar_asks_nobody_says_nothing_and_makes_few_system_calls(here: Site) -> None:
+def test_an_idle_sidecar_sends_and_logs_nothing_and_makes_few_system_calls(here: Site) -> None:
     """
-    Cycles and looks included: 1.7 a second (2026-11); 21 where each second had a cycle.
+    With cycles and inspections 1.7 calls a second (2026-11); with a cycle every second 21.
 
-    On a busy machine threads wait for each other, which are calls, too: the bench has the promise.
+    Threads that wait for each other on a busy machine add calls; the benchmark proves the promise.
     """
     if shutil.which("strace") is None:
         pytest.skip("needs strace")

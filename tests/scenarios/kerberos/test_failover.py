@@ -1,6 +1,4 @@
-"""
-One KDC that answers is enough, whatever the others do, on each MIT Kerberos that Debian has.
-"""
+"""One KDC that answers is enough, whatever the others do, with every MIT Kerberos of Debian."""
 
 from __future__ import annotations
 
@@ -28,18 +26,18 @@ HOST = "kdc.example.test"
 
 @pytest.fixture(params=["udp", "tcp"])
 def limit(request: pytest.FixtureRequest) -> str:
-    """`udp_preference_limit` for that transport to come first."""
+    """The `udp_preference_limit` that makes libkrb5 prefer this transport."""
     return "1465" if request.param == "udp" else "1"
 
 
 @contextmanager
 def others(count: int, kind: str, kdc: Kdc) -> Iterator[tuple[list[str], list[KdcProxy]]]:
     """
-    Addresses of KDCs of no use, and what counts their requests.
+    Start KDCs that fail; yield their addresses, and the proxies that count requests.
 
     Args:
-        kind: `dead` refuses, `silent` takes everything and says nothing, `slow` takes seconds for
-            each answer, `mixed` are all of them.
+        kind: `dead` refuses connections, `silent` accepts requests and never answers, `slow` takes
+            seconds for each answer, `mixed` alternates between them.
     """
     kinds = ["dead", "silent", "slow"] if kind == "mixed" else [kind]
     with ExitStack() as stack:
@@ -55,8 +53,8 @@ def others(count: int, kind: str, kdc: Kdc) -> Iterator[tuple[list[str], list[Kd
         yield addresses, proxies
 
 
-def test_five_kdcs_that_hang_are_no_matter_when_the_sixth_answers(here: Site, limit: str) -> None:
-    """libkrb5 gets no ticket past three that accept a connection and stay silent (MIT 1.20)."""
+def test_acquires_a_ticket_from_the_sixth_kdc_when_five_others_hang(here: Site, limit: str) -> None:
+    """libkrb5 (MIT 1.20) fails behind three KDCs that accept a connection and stay silent."""
     with others(MOST - 1, "silent", here.kdc) as (addresses, silent):
         here.configure((*addresses, here.kdc.address), udp_preference_limit=limit)
 
@@ -84,9 +82,7 @@ def up(daemon: SidecarProcess, site: Site, kdc: str) -> float | None:
 
 @dataclass(frozen=True)
 class World:
-    """
-    One KDC that answers, perhaps by TCP alone, behind others.
-    """
+    """A KDC that answers, possibly only over TCP, behind others that fail."""
 
     count: int
     kind: str
@@ -106,15 +102,15 @@ WORLDS = [
 
 
 @pytest.mark.timeout(1_200)
-@pytest.mark.usefixtures("only_in_full")  # before those packages are unpacked
+@pytest.mark.usefixtures("only_in_full")  # skips before packages are unpacked
 @pytest.mark.parametrize("libraries", [SYSTEM, "trixie", "sid"], indirect=True)
-def test_each_mit_kerberos_gets_a_ticket_in_time_in_each_world(
+def test_every_mit_kerberos_version_fails_over_to_the_last_kdc_in_time(
     make_site: MakeSite,
     running_kdc: Kdc,
     limit: str,
     libraries: Libraries,
 ) -> None:
-    """Side by side, as nearly all of it is waiting; the time is what the sidecar says of it."""
+    """All sidecars run at once, because they mostly wait; each logs how long it took."""
     took: dict[World, float] = {}
     with ExitStack() as stack:
         daemons: dict[World, SidecarProcess] = {}
@@ -143,7 +139,7 @@ def libraries(request: pytest.FixtureRequest) -> Libraries:
 
 @pytest.fixture
 def named(here: Site, running_kdc: Kdc) -> Iterator[Callable[..., NameServer]]:
-    """Have DNS name KDCs by their ports, on a host that nobody else knows, and krb5.conf none."""
+    """A function that serves KDCs by port from DNS, on a made-up host; krb5.conf lists none."""
     text = here.config.read_text().replace("dns_lookup_kdc = false", "dns_lookup_kdc = true")
     here.config.write_text(text.replace(f"kdc = {here.kdc.address}", ""))
     with ExitStack() as stack:
@@ -168,10 +164,10 @@ def by_dns(site: Site, server: NameServer, **settings: str) -> SidecarProcess:
 
 
 @pytest.mark.parametrize("outage", ["silent", "refuse"])
-def test_kdcs_that_only_dns_names_are_asked_like_those_of_krb5_conf(
+def test_fails_over_among_kdcs_from_dns_and_survives_a_dns_outage(
     here: Site, named: Callable[..., NameServer], outage: Behavior
 ) -> None:
-    """libkrb5 gives one of them 27 s; and the last answer of DNS outlives its outage."""
+    """libkrb5 waits 27 s for one of them; the last DNS answer stays in use during an outage."""
     with others(2, "silent", here.kdc) as (addresses, silent):
         ports = [int(address.rpartition(":")[2]) for address in addresses]
         server = named(*ports, here.kdc.port)
@@ -186,7 +182,7 @@ def test_kdcs_that_only_dns_names_are_asked_like_those_of_krb5_conf(
         assert "ticket_acquired" == here.refresh(daemon, 60)["event"]
 
 
-def test_a_name_server_that_is_silent_is_named_and_no_matter_later(
+def test_reports_a_silent_name_server_and_recovers_when_it_answers(
     here: Site, named: Callable[..., NameServer]
 ) -> None:
     server = named(here.kdc.port)
@@ -201,7 +197,7 @@ def test_a_name_server_that_is_silent_is_named_and_no_matter_later(
     daemon.wait_until_ready(60)
 
 
-def test_a_realm_that_dns_does_not_know_is_named(
+def test_reports_a_realm_that_dns_does_not_know(
     here: Site, named: Callable[..., NameServer]
 ) -> None:
     assert "realm_unknown" == failure(by_dns(here, named()))["reason"]

@@ -1,6 +1,4 @@
-"""
-Every fault of keytab, account and clock has its own name, at start and with a ticket there.
-"""
+"""Each fault of keytab, account or clock has its own reason, before and after a ticket."""
 
 import os
 import shutil
@@ -24,7 +22,7 @@ def truncate(site: Site) -> None:
 
 
 def make_stale(site: Site) -> None:
-    """The KDC has newer keys than our keytab."""
+    """Let the KDC create newer keys than those in the keytab."""
     site.kdc.write_keytab(site.folder / "elsewhere", site.principal)
 
 
@@ -67,7 +65,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
         lambda site: site.kdc.kadmin(f"delprinc -force {site.principal}"),
     ),
     "krb5.conf broken": ("config_invalid", configure(lambda _: "[libdefaults\n")),
-    "krb5.conf of no section": ("realm_unknown", configure(lambda _: "nonsense")),  # it is borne
+    "krb5.conf of no section": ("realm_unknown", configure(lambda _: "nonsense")),  # still parses
     "krb5.conf without the realm": (
         "realm_unknown",
         configure(lambda text: text.partition("[realms]")[0]),
@@ -86,7 +84,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
 @pytest.mark.parametrize(
     "name", ["keytab missing", "garbage", "stale kvno", "deleted", "krb5.conf broken"]
 )
-def test_fault_at_start_is_named_and_fixed_without_a_restart(here: Site, name: str) -> None:
+def test_reports_a_fault_at_start_and_recovers_without_a_restart(here: Site, name: str) -> None:
     reason, fault = FAULTS[name]
     fault(here)
     daemon = here.start()
@@ -101,7 +99,7 @@ def test_fault_at_start_is_named_and_fixed_without_a_restart(here: Site, name: s
     assert [] == daemon.stray_lines
 
 
-def test_each_fault_later_is_named_and_fixed_and_the_ticket_stays(here: Site) -> None:
+def test_keeps_the_ticket_during_each_later_fault_and_recovers(here: Site) -> None:
     daemon = here.publish()
     for reason, fault in FAULTS.values():
         seen = len(daemon.events)
@@ -127,7 +125,7 @@ def assert_named(
 
 
 def fix(site: Site) -> None:
-    """A krb5.conf and a principal in order, and a good keytab."""
+    """Restore a valid krb5.conf, principal and keytab."""
     site.configure()
     if site.keytab.is_dir():
         site.keytab.rmdir()
@@ -140,7 +138,7 @@ def fix(site: Site) -> None:
     os.replace(fresh, site.keytab)
 
 
-def test_a_keytab_that_may_not_be_read_is_found_and_named_with_the_user(here: Site) -> None:
+def test_reports_an_unreadable_keytab_with_the_uid_that_cannot_read_it(here: Site) -> None:
     (here.keytab.parent / "krb5.conf").write_bytes(here.config.read_bytes())
     here.ccache.parent.chmod(0o777)
     program = here.as_user(50000)
@@ -158,10 +156,8 @@ def test_a_keytab_that_may_not_be_read_is_found_and_named_with_the_user(here: Si
     daemon.wait_until_ready(60)
 
 
-def test_a_wrong_clock_is_measured_and_still_gets_a_ticket(here: Site, running_kdc: Kdc) -> None:
-    """
-    libkrb5 follows the KDC's clock (kdc_timesync); services that do not would refuse the ticket.
-    """
+def test_measures_the_clock_offset_and_acquires_a_ticket(here: Site, running_kdc: Kdc) -> None:
+    """libkrb5 adopts the KDC's clock (kdc_timesync); other services would reject the ticket."""
     running_kdc.stop()
     running_kdc.start(clock_offset_seconds=600)
 
@@ -172,10 +168,10 @@ def test_a_wrong_clock_is_measured_and_still_gets_a_ticket(here: Site, running_k
     assert daemon.get("/readyz").status == 200
 
 
-def test_readiness_ends_when_the_ticket_does_by_the_clock_of_the_kdc(
+def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(
     make_site: MakeSite, running_kdc: Kdc
 ) -> None:
-    """Ahead by ten minutes, the KDC writes an end that lies ten minutes too late for our clock."""
+    """The KDC's clock is ten minutes ahead, and so is the end time that it writes."""
     site = make_site("8s")
     running_kdc.stop()
     running_kdc.start(clock_offset_seconds=600)

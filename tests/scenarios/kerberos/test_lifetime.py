@@ -1,6 +1,4 @@
-"""
-When a new ticket is acquired: half of its life, INTERVAL, SIGHUP; and a one-shot's end.
-"""
+"""When a new ticket is acquired: at half of its life and on SIGHUP; when a one-shot exits."""
 
 import subprocess
 import time
@@ -34,7 +32,7 @@ def test_short_tickets_are_replaced_at_half_their_life(make_site: MakeSite) -> N
     assert daemon.get("/readyz").status == 200
 
 
-def test_a_log_that_nobody_reads_costs_no_ticket(make_site: MakeSite) -> None:
+def test_a_blocked_stdout_delays_neither_tickets_nor_sigterm(make_site: MakeSite) -> None:
     site = make_site("8s")
     daemon = site.sidecar()
     daemon.home.mkdir(parents=True)
@@ -62,7 +60,7 @@ def test_a_log_that_nobody_reads_costs_no_ticket(make_site: MakeSite) -> None:
     assert seconds < 3
 
 
-def test_a_restart_is_ready_at_once_and_sighup_takes_a_ticket_now(here: Site) -> None:
+def test_is_ready_after_a_restart_and_acquires_a_new_ticket_on_sighup(here: Site) -> None:
     here.publish().terminate()
     daemon = here.start()
     daemon.wait_until_ready(60)
@@ -77,7 +75,7 @@ def test_a_restart_is_ready_at_once_and_sighup_takes_a_ticket_now(here: Site) ->
     assert issued + 1 == here.kdc.requests()
 
 
-def test_the_published_ccache_is_a_plain_one_that_only_the_group_may_read(here: Site) -> None:
+def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(here: Site) -> None:
     service = here.kdc.add_principal(f"{SERVICE}{here.principal.partition('@')[0]}")
     keytab = here.kdc.write_keytab(here.folder / "service.keytab", service)
     here.publish()
@@ -92,7 +90,7 @@ def test_the_published_ccache_is_a_plain_one_that_only_the_group_may_read(here: 
     assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), done.stderr
 
 
-def test_a_one_shot_ends_with_its_first_ticket_and_binds_no_port(here: Site) -> None:
+def test_a_one_shot_exits_after_its_first_ticket_and_binds_no_port(here: Site) -> None:
     daemon = here.start(KERBEROS_ONE_SHOT="true")
 
     assert 0 == daemon.wait_for_exit().code, daemon.log()

@@ -1,6 +1,4 @@
-"""
-A keytab that is older than the key never locks the account, by a KDC that would.
-"""
+"""A stale keytab never locks the account, although the KDC enforces a lockout policy."""
 
 from __future__ import annotations
 
@@ -22,13 +20,13 @@ from tests.support.site import Site, failure
 from tests.support.waiting import wait_until
 
 MOST_FAILURES = 5
-# Windows of seconds instead of half an hour: a KDC's clock cannot be hurried, but its policy can.
+# Seconds instead of half an hour: the policy can be shortened, the KDC's clock not sped up.
 WINDOW_SECONDS = 3
 
 
 @contextmanager
 def policy(kdc: Kdc, site: Site) -> Iterator[None]:
-    """Five wrong keys within the window lock the account until an administrator unlocks it."""
+    """Lock the account, until an administrator unlocks it, after five wrong keys in a window."""
     name = site.principal.partition("@")[0]
     limits = f"-maxfailure {MOST_FAILURES} -failurecountinterval {WINDOW_SECONDS}s"
     kdc.kadmin(f"addpol {limits} -lockoutduration 0 {name}")
@@ -38,7 +36,7 @@ def policy(kdc: Kdc, site: Site) -> Iterator[None]:
 
 
 def refusals(kdc: Kdc, site: Site) -> list[float]:
-    """When the KDC refused a key, Unix times."""
+    """Return the Unix times at which the KDC refused a key."""
     lines = (kdc.folder / "kdc.log").read_text(errors="replace").splitlines()
     year = time.localtime().tm_year
     found = [line for line in lines if f"PREAUTH_FAILED: {site.principal}" in line]
@@ -55,17 +53,17 @@ def is_locked(kdc: Kdc, site: Site) -> bool:
 
 
 def make_stale(site: Site) -> None:
-    """The key is another one, and may be set back."""
+    """Change the key; setting the first password again restores it."""
     site.kdc.kadmin(f"cpw -pw first {site.principal}")
     site.keytab.unlink()
     site.kdc.copy_keys(site.keytab, site.principal)
     site.kdc.kadmin(f"cpw -pw second {site.principal}")
 
 
-def test_a_wrong_key_is_counted_once_however_slow_the_kdcs_are(
+def test_a_wrong_key_costs_one_failed_attempt_when_all_kdcs_are_slow(
     here: Site, running_kdc: Kdc
 ) -> None:
-    """Each of them tells the others: a key that is sent to five of them locks at once."""
+    """KDCs share their count: a wrong key sent to five of them would lock the account."""
     with policy(running_kdc, here), ExitStack() as stack:
         slow = [stack.enter_context(KdcProxy(running_kdc.port)) for _ in range(MOST_FAILURES)]
         for one in slow:
@@ -80,14 +78,13 @@ def test_a_wrong_key_is_counted_once_however_slow_the_kdcs_are(
 
 
 @pytest.mark.timeout(1_200)
-def test_a_day_with_a_stale_keytab_and_restarts_never_locks(
+def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
     make_site: MakeSite, running_kdc: Kdc, counts: Counts
 ) -> None:
     """
-    At most two tries in a window, whatever happens to the container; a new keytab is tried at
-    once, and one that the KDC accepts again is found to be so.
-
-    The third pair of tries comes one window after the second: a KDC that still counts those locks.
+    At most two attempts fall into a window, however often the container restarts. A KDC that still
+    counts the second pair when the third comes, one window later, would lock the account. A new
+    keytab is tried immediately, and an old one is used again once the KDC accepts it again.
     """
     site, chance = make_site("1d"), random.Random(5)
     with policy(running_kdc, site):
@@ -105,7 +102,7 @@ def test_a_day_with_a_stale_keytab_and_restarts_never_locks(
         found = refusals(running_kdc, site)
         print(f"{len(found)} tries in {counts.lockout_windows} windows")
         assert not is_locked(running_kdc, site)
-        # The KDC's log has whole seconds.
+        # The KDC logs whole seconds.
         spans = [third - first for first, third in zip(found, found[2:], strict=False)]
         assert min(spans) >= WINDOW_SECONDS - 1
 
@@ -123,8 +120,8 @@ def test_a_day_with_a_stale_keytab_and_restarts_never_locks(
         assert not is_locked(running_kdc, site)
 
 
-def test_the_policy_of_these_tests_locks(here: Site, running_kdc: Kdc) -> None:
-    """They would prove nothing otherwise."""
+def test_repeated_kinit_with_a_stale_keytab_locks_the_account(here: Site, running_kdc: Kdc) -> None:
+    """The tests above would prove nothing if this policy did not lock the account."""
     with policy(running_kdc, here):
         make_stale(here)
         environment = {"PATH": os.environ["PATH"], "KRB5_CONFIG": str(here.config)}

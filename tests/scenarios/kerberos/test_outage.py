@@ -1,6 +1,4 @@
-"""
-The KDC is down, silent or talks nonsense: the last ticket stays, and the cause is named.
-"""
+"""The KDC is down or hangs: the last ticket stays, and the reason is reported."""
 
 import os
 import time
@@ -14,7 +12,7 @@ from tests.support.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
 
 
-def test_waits_for_a_kdc_that_is_down_at_start_and_keeps_the_ticket_later(
+def test_waits_for_a_kdc_that_is_down_and_keeps_the_ticket_in_a_later_outage(
     here: Site, running_kdc: Kdc
 ) -> None:
     running_kdc.stop()
@@ -58,7 +56,7 @@ def test_is_ready_until_the_ticket_expires_and_again_when_the_kdc_is_back(
     wait_until(lambda: daemon.get("/readyz").status == 503, "/readyz tells the end")
 
     assert time.time() >= int(expiry)
-    # klist reads time(), which lags behind the clock of the daemon by up to one tick of the kernel.
+    # klist reads time(), which lags behind the daemon's clock by up to one kernel tick.
     wait_until(lambda: not site.is_valid(), "klist tells the end", 2)
     assert daemon.get("/healthz").status == 200
     assert daemon.get("/readyz").json()["reason"] == "kdc_unreachable"
@@ -67,12 +65,10 @@ def test_is_ready_until_the_ticket_expires_and_again_when_the_kdc_is_back(
     assert site.is_valid()
 
 
-def test_a_kdc_that_is_back_before_the_end_costs_no_valid_ticket(
+def test_replaces_the_ticket_in_time_when_the_kdc_recovers_before_expiry(
     make_site: MakeSite, running_kdc: Kdc
 ) -> None:
-    """
-    However often it failed before: the wait for the next try goes by what is left of the ticket.
-    """
+    """The remaining life of the ticket limits the backoff, whatever the number of failures."""
     site = make_site("12s")
     daemon = site.publish()
     expiry = site.expiry()
@@ -88,10 +84,10 @@ def test_a_kdc_that_is_back_before_the_end_costs_no_valid_ticket(
     assert time.time() < expiry
 
 
-def test_a_one_shot_is_done_with_a_valid_ticket_while_the_kdc_is_down(
+def test_a_one_shot_succeeds_with_a_valid_ticket_while_the_kdc_is_down(
     here: Site, running_kdc: Kdc
 ) -> None:
-    """An init container beside a ccache that another pod keeps fresh must not stop this one."""
+    """An init container must not block its pod when another pod keeps the ccache fresh."""
     here.publish().kill()
     before = here.ccache.read_bytes()
     running_kdc.stop()
@@ -105,7 +101,7 @@ def test_a_one_shot_is_done_with_a_valid_ticket_while_the_kdc_is_down(
 
 
 @pytest.mark.parametrize("spoil", ["another's", "closed", "none"])
-def test_a_one_shot_needs_the_kdc_where_consumers_have_no_ticket_of_use(
+def test_a_one_shot_fails_without_a_kdc_when_no_usable_ticket_exists(
     here: Site, running_kdc: Kdc, spoil: str
 ) -> None:
     here.publish().kill()
@@ -127,7 +123,7 @@ def test_a_one_shot_needs_the_kdc_where_consumers_have_no_ticket_of_use(
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_health_answers_and_sigterm_leaves_nothing_while_the_kdc_hangs(
+def test_answers_probes_and_exits_cleanly_on_sigterm_while_the_kdc_hangs(
     here: Site, proxy: KdcProxy, transport: str
 ) -> None:
     here.configure(proxy.address, udp_preference_limit="1" if transport == "tcp" else "1465")
@@ -147,10 +143,10 @@ def test_health_answers_and_sigterm_leaves_nothing_while_the_kdc_hangs(
     assert [] == os.listdir(here.folder / "tmp")
 
 
-def test_a_hung_kdc_is_named_and_its_answer_after_two_deadlines_published_by_the_next_cycle(
+def test_reports_a_hung_kdc_and_publishes_its_late_answer_in_the_next_cycle(
     here: Site, running_kdc: Kdc
 ) -> None:
-    """Nobody asks again for what is on its way; and no abandoned cycle publishes."""
+    """A pending request is not repeated, and an abandoned cycle does not publish."""
     daemon = here.publish(KERBEROS_TIMEOUT="1s")
     before, issued = here.ccache.read_bytes(), running_kdc.requests()
     running_kdc.hang()

@@ -1,6 +1,4 @@
-"""
-Several principals, one sidecar: a ccache for each, and none stops another.
-"""
+"""Several principals in one sidecar, and two principals that contest one ccache."""
 
 import json
 import stat
@@ -20,7 +18,7 @@ def second(here: Site) -> str:
 
 
 def both(here: Site, second: str) -> dict[str, str | None]:
-    """The settings of a sidecar for both."""
+    """Return the settings of one sidecar for both principals."""
     entries = [
         {"principal": here.principal, "keytab": str(here.keytab), "ccache": str(here.ccache)},
         {
@@ -38,7 +36,7 @@ def both(here: Site, second: str) -> dict[str, str | None]:
     }
 
 
-def test_each_principal_has_its_ccache_mode_and_pace(here: Site, second: str) -> None:
+def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site, second: str) -> None:
     daemon = here.publish(**both(here, second))
     other = here.ccache.parent / "second"
 
@@ -56,7 +54,7 @@ def test_each_principal_has_its_ccache_mode_and_pace(here: Site, second: str) ->
     assert ["second"] == here.leftovers()
 
 
-def test_two_sidecars_with_two_principals_on_one_ccache_are_named_and_do_not_fight(
+def test_a_ccache_contested_by_two_principals_stays_with_its_first_owner(
     here: Site,
 ) -> None:
     other = here.kdc.add_principal(f"other-{here.principal.partition('@')[0]}")

@@ -1,6 +1,4 @@
-"""
-Readers never fail, whatever the writers do; and what they do leaves the ccache as it was.
-"""
+"""Readers never fail, whatever the writers do, and never change the ccache."""
 
 import time
 from collections import Counter
@@ -19,17 +17,17 @@ KINDS: tuple[Kind, ...] = ("klist", "acquire", "context", "java")
 
 @pytest.fixture(scope="module")
 def service(kdc: Kdc) -> str:
-    """A service that readers get tickets for."""
+    """A service for which readers obtain tickets."""
     return kdc.add_principal("HTTP/consumer.example.test")
 
 
 def kinds() -> tuple[Kind, ...]:
-    """All readers that this machine can run."""
+    """Return the kinds of readers that this machine can run."""
     return KINDS if HAS_JAVA else KINDS[:-1]
 
 
 def assert_all_well(found: list[Reader]) -> Counter[Kind]:
-    """No read failed; how often each reader did read."""
+    """Assert that no read failed; return the number of reads per kind."""
     for reader in found:
         reader.stop()
         print(f"{reader.kind}: {reader.reads} reads, {reader.failed} failed")
@@ -39,10 +37,10 @@ def assert_all_well(found: list[Reader]) -> Counter[Kind]:
 
 
 @pytest.mark.timeout(3_600)
-def test_no_read_fails_while_two_replace_the_ccache_every_second(
+def test_no_read_fails_while_two_sidecars_replace_the_ccache_every_second(
     make_site: MakeSite, service: str, counts: Counts
 ) -> None:
-    """Sixteen-second tickets, so that many are read past half of their life, too."""
+    """With tickets of 16 s many reads fall into the second half of a life."""
     site = make_site("16s")
     site.ccache.parent.chmod(0o2770)
     daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(2)]
@@ -65,12 +63,10 @@ def test_no_read_fails_while_two_replace_the_ccache_every_second(
     assert [] == site.leftovers()
 
 
-def test_no_read_fails_until_the_very_end_of_a_ticket(
+def test_no_read_fails_when_the_kdc_recovers_shortly_before_expiry(
     make_site: MakeSite, running_kdc: Kdc, service: str
 ) -> None:
-    """
-    The KDC is away from half-life until shortly before the end: one ticket is read all the time.
-    """
+    """The KDC is down until 3 s before the expiry; readers use the same ticket all that time."""
     site = make_site("9s")
     daemon = site.publish()
     expiry, size = site.expiry(), site.ccache.stat().st_size
@@ -87,8 +83,8 @@ def test_no_read_fails_until_the_very_end_of_a_ticket(
     assert daemon.get("/readyz").status == 200
 
 
-def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
-    """libkrb5 rewrites a `refresh_time` at each acquire past half-life; ours has none."""
+def test_readers_with_write_access_add_nothing_to_the_ccache_past_half_life(here: Site) -> None:
+    """libkrb5 rewrites `refresh_time` at each acquire past half-life; this ccache has none."""
     site = here
     site.configure(ticket_lifetime="100s")
     site.publish()
@@ -109,8 +105,8 @@ def test_readers_that_may_write_add_nothing_past_half_life(here: Site) -> None:
     assert size == site.ccache.stat().st_size
 
 
-def test_a_reader_of_another_group_is_refused(here: Site) -> None:
-    """The test above would prove nothing if anybody might read."""
+def test_a_reader_in_another_group_cannot_read_the_ccache(here: Site) -> None:
+    """The tests above would prove less if every user could read the ccache."""
     here.ccache.parent.chmod(0o755)
     here.publish()
 

@@ -1,6 +1,4 @@
-"""
-No key and no ticket leaves the process, but into the ccache.
-"""
+"""Keys never leave the process, and tickets only through the ccache."""
 
 import base64
 import json
@@ -22,7 +20,7 @@ def keys_of(site: Site) -> list[bytes]:
 
 
 def assert_silent(daemon: SidecarProcess, keys: list[bytes]) -> None:
-    """What it said has none of the keys, raw, in hex, in base64 or as Python shows bytes."""
+    """Assert that log and HTTP answers have no key in hex, in base64 or as Python's bytes."""
     said = daemon.log() + json.dumps(daemon.events) + "\n".join(daemon.stray_lines)
     if daemon.is_running():
         said += "".join(daemon.get(path).body for path in ("/", "/status", "/readyz", "/metrics"))
@@ -38,7 +36,7 @@ def assert_silent(daemon: SidecarProcess, keys: list[bytes]) -> None:
         assert [] == [form for form in forms if form in said]
 
 
-def test_keys_are_never_shown_whatever_goes_wrong(here: Site, proxy: KdcProxy) -> None:
+def test_keys_never_appear_in_logs_or_http_answers_on_failures(here: Site, proxy: KdcProxy) -> None:
     keys = keys_of(here)
     content = here.keytab.read_bytes()
     here.configure(proxy.address)
@@ -68,8 +66,8 @@ def test_keys_are_never_shown_whatever_goes_wrong(here: Site, proxy: KdcProxy) -
     assert_silent(daemon, keys)
 
 
-def test_a_neighbor_of_the_same_uid_reads_nothing_through_proc(here: Site) -> None:
-    """As containers of one pod with `shareProcessNamespace`, which see the others' `/proc/PID`."""
+def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc(here: Site) -> None:
+    """Containers of a pod with `shareProcessNamespace` see each other's `/proc/PID`."""
     here.ccache.parent.chmod(0o777)
     daemon = here.start(program=here.as_user(50000))
     daemon.wait_until_ready()
@@ -81,8 +79,8 @@ def test_a_neighbor_of_the_same_uid_reads_nothing_through_proc(here: Site) -> No
         assert b"Permission denied" in said.stderr
 
 
-def test_a_container_whose_limit_for_cores_is_nothing_already_starts(here: Site) -> None:
-    """Only root may raise a hard limit."""
+def test_starts_when_the_core_size_limit_is_already_zero(here: Site) -> None:
+    """Only root can raise a hard limit."""
     here.ccache.parent.chmod(0o777)
     daemon = here.sidecar(program=here.as_user(50000))
     daemon.wrapper = ("prlimit", "--core=0:0")
@@ -91,8 +89,8 @@ def test_a_container_whose_limit_for_cores_is_nothing_already_starts(here: Site)
         daemon.wait_until_ready()
 
 
-def test_nothing_is_written_but_the_ccache_and_a_crash_leaves_no_core(here: Site) -> None:
-    """Not to /tmp, not to HOME, not beside the keytab: a read-only root is enough."""
+def test_writes_only_the_ccache_and_disables_core_dumps(here: Site) -> None:
+    """It writes nothing to /tmp, HOME or the keytab's folder: a read-only root is enough."""
     daemon = here.publish()
     here.refresh(daemon)
 
@@ -101,12 +99,12 @@ def test_nothing_is_written_but_the_ccache_and_a_crash_leaves_no_core(here: Site
     assert ["airflow.keytab"] == [path.name for path in here.keytab.parent.iterdir()]
     assert [] == here.leftovers()
     limits = Path(f"/proc/{daemon.pid}/limits").read_text()
-    # 1 holds also where the kernel pipes cores to a program; no page fits into it.
+    # A limit of 1 byte also holds if the kernel pipes cores to a program; no page fits into it.
     assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
 
 
-def test_the_environment_of_libkrb5_changes_nothing(here: Site) -> None:
-    """What a pod may carry for its consumers is not for the sidecar."""
+def test_ignores_the_environment_variables_of_libkrb5(here: Site) -> None:
+    """A pod may set these variables for its consumers."""
     trace = here.folder / "tmp" / "trace"
     daemon = here.publish(
         KRB5CCNAME="KCM:",

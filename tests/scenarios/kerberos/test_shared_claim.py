@@ -1,8 +1,8 @@
 """
-One ccache for several instances, on file systems that can do less than a disk.
+One ccache for several sidecars, on file systems with fewer features than a local disk.
 
-The kernel's NFS client needs a server and a kernel that has it; FUSE shows the same limits
-everywhere: no hard links, no change of group, all users mapped to one, nothing for inotify.
+NFS would require a server and a kernel with a client. FUSE imposes the same limits everywhere:
+no hard links, no change of group, all users mapped to one, no inotify events.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONSUMER = ["setpriv", "--reuid=50001", "--regid=0", "--clear-groups"]
 
 @contextmanager
 def sftp(behind: Path, mounted: Path) -> Iterator[None]:
-    """Without hard links; a rename replaces, as everywhere."""
+    """Mount a folder over SFTP, without hard links; a rename replaces the target as usual."""
     server = subprocess.Popen(
         [str(SFTP_SERVER), "-u", "0000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -42,7 +42,7 @@ def sftp(behind: Path, mounted: Path) -> Iterator[None]:
 
 @contextmanager
 def access_point(behind: Path, mounted: Path) -> Iterator[None]:
-    """Everybody is one user and group there, as at an access point of EFS."""
+    """Mount a folder where everyone is one user and group, as at an EFS access point."""
     maps = ["--force-user=50000", "--force-group=0", "--create-for-user=0", "--create-for-group=0"]
     denied = ["--chown-deny", "--chgrp-deny", "-o", "attr_timeout=0,entry_timeout=0"]
     command = ["bindfs", "-f", *maps, *denied, str(behind), str(mounted)]
@@ -71,7 +71,7 @@ MOUNTS: dict[str, Callable[[Path, Path], AbstractContextManager[None]]] = {
 
 @pytest.fixture(params=MOUNTS)
 def shared(make_site: MakeSite, request: pytest.FixtureRequest) -> Iterator[Site]:
-    """A site whose ccache is on such a file system."""
+    """A site whose ccache is on one of these file systems."""
     if os.geteuid() != 0 or shutil.which(request.param, path=PATH) is None:
         pytest.skip(f"a shared file system needs root and {request.param}: make test-full as root")
     site = make_site("1d")
@@ -86,10 +86,10 @@ def shared(make_site: MakeSite, request: pytest.FixtureRequest) -> Iterator[Site
 
 def is_read_by_a_consumer(site: Site) -> bool:
     """
-    Whether a consumer reads a ticket; where it finds no file at all, it looks again.
+    Whether a consumer reads a ticket; a missing file is tried again, up to five times in all.
 
-    bindfs opens what was looked up by its path, and finds nothing beside a rename over it: of
-    11,912 plain opens beside a loop of renames 1,527 failed so (bindfs 1.14, 2026-11).
+    An open on bindfs can miss a file that a rename replaces at that moment: 1,527 of 11,912 plain
+    opens failed this way beside a loop of renames (bindfs 1.14, 2026-11).
     """
     for _ in range(5):
         done = run_client([*CONSUMER, "klist"], site.config, site.ccache)
@@ -98,8 +98,8 @@ def is_read_by_a_consumer(site: Site) -> bool:
     return done.returncode == 0
 
 
-def test_these_file_systems_do_less_than_a_disk(shared: Site) -> None:
-    """The tests below would prove nothing otherwise."""
+def test_these_file_systems_reject_hard_links_or_group_changes(shared: Site) -> None:
+    """The tests below would prove nothing on a file system without these limits."""
     path = shared.ccache.parent / "probe"
     path.touch()
     failed = []
@@ -116,7 +116,7 @@ def test_these_file_systems_do_less_than_a_disk(shared: Site) -> None:
     assert failed
 
 
-def test_consumers_read_whole_tickets_while_two_write(shared: Site) -> None:
+def test_consumers_read_complete_tickets_while_two_sidecars_write(shared: Site) -> None:
     daemons = [shared.publish(INTERVAL="1s", KERBEROS_JITTER="0") for _ in range(2)]
     inodes, unread = set[int](), 0
 
@@ -138,8 +138,8 @@ def test_consumers_read_whole_tickets_while_two_write(shared: Site) -> None:
     assert [] == shared.leftovers()
 
 
-def test_a_ccache_that_another_client_removes_comes_back(shared: Site) -> None:
-    """The kernel tells nothing of it: it is looked for every ten seconds."""
+def test_restores_a_ccache_that_another_client_removed(shared: Site) -> None:
+    """The kernel reports no event, so the sidecar checks every ten seconds."""
     shared.publish()
     behind = shared.folder / "behind" / shared.ccache.name
 

@@ -1,6 +1,4 @@
-"""
-A principal for each DAG: the hook of the documentation, in real Airflow's KubernetesExecutor.
-"""
+"""A principal for each DAG: the documented hook in the KubernetesExecutor of a real Airflow."""
 
 import re
 import textwrap
@@ -23,7 +21,7 @@ SALES, FINANCE, DEFAULT = (
 
 
 def hook(ids: str = "sales*") -> str:
-    """The hook of the page, with other DAGs for the principal of sales."""
+    """Return the hook of the page, with another pattern for the DAGs of the principal sales."""
     (found,) = re.findall(
         r"^    ```python\n(.*?)^    ```", PAGE.read_text(), re.DOTALL | re.MULTILINE
     )
@@ -34,11 +32,11 @@ def hook(ids: str = "sales*") -> str:
 @dataclass(frozen=True)
 class Task(Given):
     """
-    A task of the DAG `sales`, in a pod with kerberos.
+    A task of the DAG `sales`, in a pod with the kerberos sidecar.
 
     Args:
-        base: Added to its own container.
-        volume: Added to its volumes.
+        base: Fields to add to the task's container.
+        volume: A volume to add to the pod.
     """
 
     published: str | None = None
@@ -62,7 +60,7 @@ STOLEN = {
 
 
 def keytab_of(pod: Pod) -> str:
-    """The Secret that is mounted for the sidecar."""
+    """Return the name of the Secret that the pod mounts for the sidecar."""
     (found,) = (one for one in pod["spec"]["volumes"] if one["name"] == "krb5-keytab")
     return str(found["secret"]["secretName"])
 
@@ -80,7 +78,7 @@ def airflow(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_a_task_gets_the_keytab_of_its_dag_alone(airflow: str, tmp_path: Path) -> None:
+def test_a_task_gets_only_the_keytab_of_its_dag(airflow: str, tmp_path: Path) -> None:
     made = create(airflow, tmp_path, [Task()], hook=hook())
 
     (pod,) = made.pods
@@ -88,7 +86,7 @@ def test_a_task_gets_the_keytab_of_its_dag_alone(airflow: str, tmp_path: Path) -
     assert DEFAULT not in str(pod) and FINANCE not in str(pod)
 
 
-def test_a_dag_that_no_line_fits_keeps_what_the_template_names(
+def test_a_dag_without_a_matching_pattern_keeps_the_keytab_of_the_template(
     airflow: str, tmp_path: Path
 ) -> None:
     made = create(airflow, tmp_path, [Task()], hook=hook("sale"))
@@ -98,7 +96,7 @@ def test_a_dag_that_no_line_fits_keeps_what_the_template_names(
 
 
 @pytest.mark.parametrize("way", STOLEN)
-def test_a_task_that_asks_for_anothers_keytab_does_not_start(
+def test_a_task_that_references_another_keytab_secret_does_not_start(
     airflow: str, way: str, tmp_path: Path
 ) -> None:
     other = DEFAULT if way == "default" else FINANCE

@@ -1,6 +1,4 @@
-"""
-The ccache's volume is full, closed, gone or read-only: the last ccache stays, whole.
-"""
+"""The volume of the ccache is full, read-only or not writable; consumers damage the ccache."""
 
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ RSS_MIB = 48
 
 @pytest.fixture
 def small(here: Site) -> Iterator[Path]:
-    """The ccache's folder as a volume of 64 KiB."""
+    """The folder of the ccache, mounted as a volume of 64 KiB."""
     folder = here.ccache.parent
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True
@@ -37,7 +35,7 @@ def fill(folder: Path) -> Path:
     return filler
 
 
-def test_a_full_volume_keeps_the_last_ccache(here: Site, small: Path) -> None:
+def test_keeps_the_last_ccache_when_the_volume_is_full(here: Site, small: Path) -> None:
     daemon = here.publish()
     before = here.ccache.read_bytes()
     filler = fill(small)
@@ -55,7 +53,7 @@ def test_a_full_volume_keeps_the_last_ccache(here: Site, small: Path) -> None:
     assert before != here.ccache.read_bytes()
 
 
-def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: Path) -> None:
+def test_keeps_the_last_ccache_when_the_volume_turns_read_only(here: Site, small: Path) -> None:
     daemon = here.publish()
     before = here.ccache.read_bytes()
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
@@ -67,7 +65,7 @@ def test_a_volume_that_turns_read_only_keeps_the_last_ccache(here: Site, small: 
     assert_tells(daemon, "ccache_denied", ready=True)
 
 
-def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
+def test_reports_a_folder_of_another_user_with_the_uid_that_cannot_write(here: Site) -> None:
     here.ccache.parent.chmod(0o755)
     daemon = here.start(program=here.as_user(50000))
 
@@ -80,7 +78,7 @@ def test_a_folder_of_another_user_is_named_with_the_user(here: Site) -> None:
     daemon.wait_until_ready(30)
 
 
-def test_whatever_a_consumer_makes_of_the_ccache_is_healed(here: Site) -> None:
+def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) -> None:
     daemon = here.publish()
     for sabotage in SABOTAGE.values():
         here.ccache.unlink()

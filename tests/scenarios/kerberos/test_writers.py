@@ -1,6 +1,4 @@
-"""
-Several sidecars on one ccache, and sidecars that are killed.
-"""
+"""Two sidecars on one ccache, and a sidecar that is killed."""
 
 import random
 import time
@@ -13,8 +11,8 @@ from tests.support.site import Site
 from tests.support.waiting import wait_until
 
 
-def test_two_sidecars_with_different_uids_both_write(make_site: MakeSite) -> None:
-    """Into a folder of their group, as `fsGroup` makes it: one renames over the other's file."""
+def test_two_sidecars_with_different_uids_write_one_ccache(make_site: MakeSite) -> None:
+    """In a folder of their group, as `fsGroup` sets it, each renames over the other's file."""
     site = make_site("1d")
     site.ccache.parent.chmod(0o2770)
     daemons = [site.start(program=site.as_user(uid), INTERVAL="1s") for uid in (50000, 60000)]
@@ -42,7 +40,7 @@ def test_two_sidecars_with_different_uids_both_write(make_site: MakeSite) -> Non
 
 @pytest.mark.timeout(3_600)
 def test_sigkill_at_any_moment_leaves_a_valid_ccache(here: Site, counts: Counts) -> None:
-    """SIGHUPs keep it publishing, so that the kills fall into every step of a cycle."""
+    """SIGHUPs make it publish continually, so that the kills hit every step of a cycle."""
     chance = random.Random(11)
     replaced = set()
     daemon = here.sidecar()

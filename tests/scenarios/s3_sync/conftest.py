@@ -1,6 +1,4 @@
-"""
-Fixtures of the s3-sync scenarios: a scripted S3 server, a target, daemons that end with the test.
-"""
+"""Fixtures of the s3-sync scenarios: servers, a target, daemons that end with the test."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +18,7 @@ from tests.support.servers import MotoServer, S3Server
 
 
 class StartDaemon(Protocol):
-    """What the fixture `start` gives: starts a daemon, which is killed at the end of the test."""
+    """The value of the fixture `start`: starts a daemon, which is killed when the test ends."""
 
     def __call__(
         self,
@@ -36,7 +34,7 @@ class StartDaemon(Protocol):
 
 @pytest.fixture(params=["moto", "rclone", "minio", "versitygw"])
 def server(request: pytest.FixtureRequest) -> S3Server:
-    """Each real server in turn; those that must be built with `--full` alone."""
+    """Each real server in turn; MinIO and versitygw only with `--full`."""
     if request.param in ("minio", "versitygw"):
         request.getfixturevalue("only_in_full")
     server: S3Server = request.getfixturevalue(request.param)
@@ -45,7 +43,7 @@ def server(request: pytest.FixtureRequest) -> S3Server:
 
 @pytest.fixture(params=["rclone", "moto"])
 def fast_server(request: pytest.FixtureRequest) -> S3Server:
-    """Rclone, which serves many at once; with `--full` moto, too."""
+    """Rclone, which serves many clients at once; with `--full` also moto."""
     if request.param == "moto":
         request.getfixturevalue("only_in_full")
     server: S3Server = request.getfixturevalue(request.param)
@@ -54,7 +52,7 @@ def fast_server(request: pytest.FixtureRequest) -> S3Server:
 
 @pytest.fixture
 def s3() -> Iterator[FakeS3]:
-    """A scripted server with a few files under `dags/`."""
+    """A scripted S3 server with a few files under `dags/`."""
     with FakeS3() as server:
         fill(server)
         yield server
@@ -68,7 +66,7 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(s3: FakeS3, target: Path) -> Iterator[StartDaemon]:
-    """Starts daemons, on the test's own server and target unless told otherwise."""
+    """A function that starts daemons, by default on the test's own server and target."""
     daemons: list[Daemon] = []
 
     def start_one(
@@ -99,7 +97,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def synced(one: Running) -> Iterator[Running]:
-    """That daemon, in step with its bucket before and after each test."""
+    """The daemon of the module; after each test it must complete a cycle without faults."""
     yield one
     one.recover()
 
@@ -127,7 +125,7 @@ def irsa(sts: FakeSts, token_file: Path) -> Settings:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user reaches, which those of pytest are not."""
+    """A folder that every user can reach, unlike the temporary folders of pytest."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         path.chmod(0o777)
@@ -136,18 +134,18 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[ForkServer]:
-    """Forks publishers behind their imports."""
+    """A server that forks publishers after their imports."""
     with ForkServer() as server:
         yield server
 
 
 @pytest.fixture
 def place(server: S3Server, tmp_path: Path, forks: ForkServer) -> Place:
-    """A bucket of each server in turn."""
+    """A bucket on each server in turn."""
     return Place(server, tmp_path, forks)
 
 
 @pytest.fixture
 def on_moto(moto: MotoServer, tmp_path: Path, forks: ForkServer) -> Place:
-    """A bucket of the server that is in this process."""
+    """A bucket on the server that runs in this process."""
     return Place(moto, tmp_path, forks)

@@ -1,4 +1,4 @@
-"""DAG folders for a real Airflow of any version: broken in many ways, and good in many ways."""
+"""DAG folders for a real Airflow of any version: many kinds of broken and of good files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START = datetime(2026, 1, 1)
 """
 
 
-# Airflow 2 lets a DAG file ask its database.
+# Airflow 2 allows a DAG file to query its database.
 ORM = b"""from airflow import DAG
 from airflow.models import DagModel
 from airflow.utils.session import create_session
@@ -41,7 +41,7 @@ with create_session() as session:
 
 
 def head_for(version: str) -> str:
-    """Return how a DAG file begins for one version of Airflow."""
+    """Return the imports of a DAG file for one version of Airflow."""
     return (OF_2 if version.startswith("2") else OF_3) + BOTH
 
 
@@ -62,12 +62,12 @@ def one_dag(head: str, dag_id: str) -> bytes:
 @dataclass(frozen=True)
 class Broken:
     """
-    One way to be broken, at a path of its own.
+    One kind of broken file.
 
     Args:
-        says: A part of what is said of it.
-        lacks: What is missing, where another Airflow may have it.
-        is_shown: Whether Airflow, which loads each file alone, has an import error for it.
+        says: A part of the reported problem.
+        lacks: The missing object, if another Airflow may have it.
+        is_shown: Whether Airflow, which loads each file alone, stores an import error for it.
     """
 
     body: bytes
@@ -78,7 +78,7 @@ class Broken:
 
 
 def broken_files(head: str) -> dict[str, Broken]:
-    """Return by path what is broken; `good_beside` goes with it."""
+    """Return the broken files by path; they require the files of `good_beside`."""
     of_3 = {"orm.py": Broken(ORM, 4, "Direct database access via the ORM is not allowed")}
     return (of_3 if head.startswith(OF_3) else {}) | {
         "syntax.py": Broken(b"# airflow\nwith DAG(:\n", 2, "SyntaxError: "),
@@ -159,10 +159,10 @@ def broken_files(head: str) -> dict[str, Broken]:
         ),
         "slow.py": Broken(
             b"from airflow import DAG\nimport time\ntime.sleep(600)\n",
-            ANY,  # wherever it is by then
+            ANY,  # the line at which the timeout interrupts it
             "DagBag import timeout for slow.py after 0.5s",
         ),
-        # Airflow 2 loses the process, and has neither the DAGs nor an import error.
+        # Airflow 2 loses the process, and stores neither DAGs nor an import error.
         "exits.py": Broken(
             b"from airflow import DAG\nraise SystemExit(1)\n",
             2,
@@ -187,18 +187,18 @@ def broken_files(head: str) -> dict[str, Broken]:
 
 
 def good_beside(head: str) -> dict[str, bytes]:
-    """Return what Airflow does not show as broken."""
+    """Return files that Airflow does not report as broken."""
     of_2 = {} if head.startswith(OF_3) else {"orm.py": ORM}
     return of_2 | {
         "first.py": one_dag(head, "twice"),
-        # A name of the standard library: this file is loaded by its path, and imported by no one.
+        # Named like a standard module: Airflow loads this file by its path, and nothing imports it.
         "random.py": one_dag(head, "random") + b"of_ours = 1\n",
         "lib/rates.py": b"def rate(n):\n    return 1 / n\n",
-        # What no one loads: neither a word of Airflow, nor asked for.
+        # Never loaded: the first lacks the word "airflow", the second is ignored.
         "notes.py": b"this is not Python (\n",
         "ignored.py": b"raise RuntimeError('a DAG for Airflow')\n",
-        ".airflowignore": b"ignored*\n",  # in both syntaxes
-        # A template is rendered when its task runs.
+        ".airflowignore": b"ignored*\n",  # valid in both syntaxes
+        # A template is only rendered when its task runs.
         "template.py": dag_file(
             head,
             """
@@ -224,7 +224,7 @@ def good_beside(head: str) -> dict[str, bytes]:
     }
 
 
-# In `airflow_local_settings`: so that one file is too slow on the slowest machine, and no other is.
+# The content of `airflow_local_settings`: `slow.py` times out on every machine, no other file does.
 LOCAL_SETTINGS = b"""
 def get_dagbag_import_timeout(dag_file_path):
     return 0.5 if dag_file_path.endswith("/slow.py") else 600.0
@@ -294,7 +294,7 @@ def _decorated(head: str, dag_id: str, options: str, body: str) -> dict[str, byt
 
 
 def _from_a_list(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    """A factory that reads a file beside it, as many have it."""
+    """Return a DAG factory that reads a JSON file beside it, a common pattern."""
     text = f"""
 import json
 from pathlib import Path
@@ -307,7 +307,7 @@ for number in json.loads(Path(__file__).with_name("which.json").read_text()):
 
 
 def _with_a_library(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    """A library of the same name as that of other folders, found beside the file."""
+    """Return a DAG with a library beside it, whose name other folders use too."""
     text = "import sys, os\nsys.path.insert(0, os.path.dirname(__file__))\nimport helpers\n"
     text += f"with DAG(helpers.DAG_ID, {options}):\n{textwrap.indent(body, '    ')}\n"
     return {
@@ -323,7 +323,7 @@ def _in_latin_1(head: str, dag_id: str, options: str, body: str) -> dict[str, by
 
 
 def _zipped(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    """A packaged DAG, with a module of its own; its name is its own, too, in one process."""
+    """Return a packaged DAG; its module has a unique name, because one process may load all."""
     name = f"packed_{dag_id}"
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as packed:
@@ -344,9 +344,7 @@ SHAPES: tuple[Callable[[str, str, str, str], dict[str, bytes]], ...] = (
 
 
 def good_folder(head: str, number: int) -> Mapping[str, bytes]:
-    """
-    Return a folder that Airflow loads; each number below 1,680 is another one.
-    """
+    """Return a folder that Airflow can load; each number below 1,680 gives a different one."""
     rest, shape = divmod(number, len(SHAPES))
     schedule = SCHEDULES[rest % len(SCHEDULES)]
     body = textwrap.dedent(BODIES[rest % len(BODIES)])

@@ -1,4 +1,4 @@
-"""Histories of a bucket and of its target: random, from a seed, and known to the last byte."""
+"""Random histories of a bucket and its target, reproducible from a seed, with known content."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from tests.support.servers import S3Server
 
 MULTIPART_MINIMUM = 5 << 20
 FOREIGN_TIME = 1_500_000_000
-"""Modification time of every file that others put into the target, in Unix seconds."""
+"""Modification time of the files that other processes own in the target, in Unix seconds."""
 
 NAMES = (
     "a.py",
@@ -53,7 +53,7 @@ NAMES = (
     ".s3-sync",
     "x" * 255,
 )
-"""Names that may become files."""
+"""Names that are valid as files."""
 
 NAMES_OF_NO_FILE = ("", ".", "..", "y" * 256, "\u00e9" * 128)
 """Components of keys that must be skipped."""
@@ -61,9 +61,9 @@ NAMES_OF_NO_FILE = ("", ".", "..", "y" * 256, "\u00e9" * 128)
 
 class Bucket:
     """
-    One bucket, and what is in it as far as our own requests tell.
+    A bucket and its expected content, derived from the accepted requests.
 
-    Refused requests leave no trace in `objects`: what a server cannot hold is not in its history.
+    `objects` omits rejected requests, because some servers cannot store every key.
     """
 
     def __init__(self, server: S3Server, key_path: str = "") -> None:
@@ -74,7 +74,7 @@ class Bucket:
         self._client = server.client()
 
     def put(self, key: str, content: bytes) -> None:
-        """Upload an object, if the server holds such keys."""
+        """Upload an object, if the server can store its key."""
         if self.takes(key):
             with self._unless_refused():
                 self._client.put_object(Bucket=self.name, Key=key, Body=content)
@@ -86,8 +86,8 @@ class Bucket:
             self.put(key, content)
 
     def put_in_parts(self, key: str, content: bytes) -> None:
-        """Upload an object as a multipart upload, so that its ETag is no MD5."""
-        # Moto answers with XML that no parser takes when a control character is in the key.
+        """Upload an object in parts, so that its ETag is not an MD5."""
+        # Moto answers with invalid XML if the key contains a control character.
         if not self.takes(key) or not key.isprintable():
             return
         with self._unless_refused():
@@ -118,7 +118,7 @@ class Bucket:
         del self.objects[key]
 
     def takes(self, key: str) -> bool:
-        """Whether the server holds such a key beside those that are there."""
+        """Whether the server can store this key beside the existing ones."""
         if len(key.encode()) > 1024 or not self.server.takes(key):
             return False
         if self.server.takes_any_key:
@@ -133,7 +133,7 @@ class Bucket:
         )
 
     def assert_known(self) -> None:
-        """Check that the server lists exactly what our requests made."""
+        """Assert that the server lists exactly the expected objects."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         listed = {
             entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])
@@ -143,11 +143,11 @@ class Bucket:
 
 class History:
     """
-    Random deeds to a bucket and to a target, all from one seed.
+    Random changes to a bucket and to a target, all from one seed.
 
     Attributes:
-        foreign: Relative path → content of the files that others put into the target.
-        deeds: What was done, in words: the message of a failure.
+        foreign: Relative path → content of the files in the target that other processes own.
+        deeds: The changes in words, for the message of a failure.
     """
 
     def __init__(self, bucket: Bucket, target: Path, seed: int) -> None:
@@ -157,16 +157,16 @@ class History:
         self.deeds: list[str] = []
         self._random = random.Random(seed)
         self._number = 0
-        # A key that stays: an empty listing is another story (`source_empty`).
+        # A key that always exists: an empty listing would fail with `source_empty`.
         self._anchor = self.key("anchor.txt")
         bucket.put(self._anchor, b"stays")
 
     def key(self, path: str) -> str:
-        """The key of a path below KEY_PATH."""
+        """Return the key of a path below KEY_PATH."""
         return f"{self.bucket.key_path}/{path}" if self.bucket.key_path else path
 
     def step(self, deeds: int) -> None:
-        """Do a few things at random; the target is touched only after a complete cycle."""
+        """Make random changes to the bucket and, between complete cycles, to the target."""
         kinds: dict[Callable[[], None], int] = {
             self._put_new: 30,
             self._overwrite: 20,
@@ -185,7 +185,7 @@ class History:
         }
         self.deeds.append("--- step")
         chosen = self._random.choices(list(kinds), weights=list(kinds.values()), k=deeds)
-        # Last, so that nobody edits a file whose key goes away in the same step.
+        # Tamper last, so that no edited file loses its key in the same step.
         for kind in sorted(chosen, key=lambda kind: kind == self._tamper):
             kind()
         self.bucket.assert_known()
@@ -265,7 +265,7 @@ class History:
         self._put(self.key(self._path()) + "/", b"")
 
     def _put_beside(self) -> None:
-        """Put what a careless prefix would take: `dags-old/x` beside `dags/`."""
+        """Put a key that a prefix without a slash would match: `dags-old/x` beside `dags/`."""
         if self.bucket.key_path:
             self._put(f"{self.bucket.key_path}-old/{self._path()}", self._content())
 
@@ -278,7 +278,7 @@ class History:
             self.bucket.put_in_parts(key, self._content(MULTIPART_MINIMUM + 12_345))
 
     def _published(self) -> list[str]:
-        """The paths of keys that are files in the target now."""
+        """Return the paths of keys that are published as files now."""
         paths = [key.removeprefix(self.key("")) for key in self.bucket.objects]
         return [
             path
@@ -290,7 +290,7 @@ class History:
         ]
 
     def _plant_foreign(self) -> None:
-        """Put a foreign file where no file of ours is, was, or lies below."""
+        """Put a foreign file at a free path that no key uses or contains."""
         if not self.target.is_dir():
             return
         roots = [""] + [os.path.dirname(path) for path in self._published()]
@@ -315,11 +315,11 @@ class History:
             self._did("remove foreign", path)
             (self.target / path).unlink()
             del self.foreign[path]
-            with contextlib.suppress(OSError):  # until one is not empty
+            with contextlib.suppress(OSError):  # up to the first folder that is not empty
                 os.removedirs((self.target / path).parent)
 
     def _tamper(self) -> None:
-        """Edit, truncate, remove or make a link of a published file."""
+        """Edit, truncate, remove or replace a published file, or make it a link."""
         keys = self.bucket.objects
         published = [
             path
@@ -347,7 +347,7 @@ class History:
 
 
 def _is_plain_file(path: Path) -> bool:
-    """Whether a path is a file and no link leads to it."""
+    """Whether a path is a file and contains no link."""
     try:
         return path.is_file() and path.resolve() == path.absolute()
     except (OSError, RuntimeError):
@@ -359,7 +359,7 @@ def _has_path(key: str, path: str) -> bool:
 
 
 def _places(key: str) -> list[str]:
-    """A key and every folder above it."""
+    """Return a key and every folder above it."""
     parts = key.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 

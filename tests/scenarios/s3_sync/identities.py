@@ -1,4 +1,4 @@
-"""Where credentials come from, scripted."""
+"""Scripted sources of credentials, and a search for leaked secrets."""
 
 import itertools
 from pathlib import Path
@@ -15,18 +15,18 @@ numbers = itertools.count(100)
 
 
 def accept(s3: FakeS3, credentials: SessionCredentials) -> None:
-    """Let S3 check signatures, and know these credentials and no others."""
+    """Let S3 check signatures, and accept only these credentials."""
     s3.identities = {credentials.access_key: credentials.identity()}
 
 
 def children(pid: int) -> list[int]:
-    """The live children of a process, of all its threads."""
+    """Return the live children of all threads of a process."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for listed in lists for child in listed.read_text().split()]
 
 
 def assert_hides(daemon: Daemon, *secrets: str) -> None:
-    """No secret is in the log, in an HTTP answer, or in a command line."""
+    """Assert that no log, HTTP answer or command line contains a secret."""
     shown = [daemon.log()]
     shown += [daemon.get(path).body for path in ("/", "/status", "/readyz", "/healthz", "/metrics")]
     for pid in (daemon.pid, *children(daemon.pid)):

@@ -1,6 +1,4 @@
-"""
-A bucket of a real server, and the command line of whoever publishes to it.
-"""
+"""A bucket on a real server, and a publisher's command line."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
 
 
 class Place:
-    """One bucket of a real server, and a person who publishes to it."""
+    """A bucket on a real server, and a user who publishes to it."""
 
     def __init__(self, server: S3Server, folder: Path, forks: ForkServer) -> None:
         self.server = server
@@ -37,7 +35,7 @@ class Place:
         return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
 
     def publisher_with(self, **settings: str) -> Publishing:
-        """The same person with more variables."""
+        """Return a publisher of the same user with more variables."""
         return Publishing(self.server, self.bucket, self.home, settings, self._forks)
 
     def put(self, name: str, body: bytes) -> None:
@@ -51,7 +49,7 @@ class Place:
         }
 
     def current(self) -> dict[str, bytes]:
-        """The files of what is current, all of it verified."""
+        """Verify every release; return the files of the current one."""
         bodies = self.bodies()
         check_every_release(bodies)
         return read_release(bodies)

@@ -1,9 +1,9 @@
 """
-Sealed content: a file that says whether it is whole; and a process that reads such files.
+Sealed files, which prove their own integrity, and a process that reads them.
 
 A sealed file begins with one line, `<path> <version> <length of the rest> <sha256 of the rest>`.
-As a program, `python sealed.py TARGET`, it reads files of a target at full speed until its
-standard input closes, and then prints what it saw as one line of JSON.
+The program, `python sealed.py TARGET`, reads files of a target at full speed until its standard
+input closes, and then prints its observations as one line of JSON.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def seal(path: str, version: int, payload: bytes) -> bytes:
 
 
 def flaw_of(content: bytes, path: str) -> str | None:
-    """Return what is wrong with a file's content, or None."""
+    """Return the flaw of a file's content, or None."""
     header, newline, payload = content.partition(b"\n")
     words = header.split(b" ")
     if not newline or len(words) != 4:
@@ -41,15 +41,15 @@ def flaw_of(content: bytes, path: str) -> str | None:
 
 @dataclass
 class Observations:
-    """What one reader saw."""
+    """The observations of one reader."""
 
     reads: int = 0
     versions: int = 0
-    """How often a file had another version than when it was read before."""
+    """How often a file had another version than at its previous read."""
     missing: int = 0
-    """How often a file of `moving/` was gone when it was opened."""
+    """How often a file was missing when it was opened."""
     lost: list[str] = field(default_factory=list)
-    """Files of `staying/`, whose keys never go away, that were not there."""
+    """Files of `staying/` that were missing, although their keys are never deleted."""
     flaws: list[str] = field(default_factory=list)
 
 
@@ -78,7 +78,7 @@ def _paths(folder: Path, target: Path) -> list[str]:
 
 
 def _read(target: Path, path: str, seen: Observations, versions: dict[str, bytes]) -> None:
-    """Read one file block by block, as a slow reader would, and judge it."""
+    """Read one file block by block, as a slow reader does, and record flaws."""
     blocks = []
     try:
         with open(target / path, "rb", buffering=0) as file:

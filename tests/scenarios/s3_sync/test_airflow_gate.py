@@ -1,4 +1,4 @@
-"""The gate `airflow`: a real Airflow loads what would be released."""
+"""The gate `airflow`: a real Airflow loads the files before they are released."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ from tests.support.servers import MotoServer
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One Airflow; with `--full` all of them. The first test installs it, which takes minutes."""
+    """Use one Airflow, all with `--full`. The first test installs it, which takes minutes."""
     if "airflow" in metafunc.fixturenames:
         is_full = metafunc.config.getoption("--full")
         versions = get_args(Version) if is_full else ("2.11",)
@@ -52,7 +52,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 class Gate:
-    """What judges folders, in this process; the Airflow is real."""
+    """The gate, run in this process with a real Airflow."""
 
     def __init__(self, airflow: InstalledAirflow, home: Path) -> None:
         self.airflow = airflow
@@ -63,10 +63,11 @@ class Gate:
         self._settings = load_settings(given | {"S3_SYNC_GATE_ENV": names})[0]
 
     def load(self, files: Mapping[str, bytes], *allowed: str) -> Passed:
-        """Load a folder that has these files.
+        """
+        Load a folder with these files.
 
         Raises:
-            Refused: Something of it is broken.
+            Refused: A file is broken.
         """
 
         def write(folder: str) -> list[str]:
@@ -88,11 +89,11 @@ def gate(airflow: InstalledAirflow, tmp_path: Path) -> Gate:
     return Gate(airflow, tmp_path / "airflow")
 
 
-def test_each_kind_of_broken_file_is_refused_and_told_and_no_other_file(
+def test_refuses_and_reports_each_broken_file_and_no_other(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_files(gate.home / "config", {"airflow_local_settings.py": LOCAL_SETTINGS})
-    # In the DAG folder, as with git-sync and a repository of both; relative to it.
+    # Relative to the DAG folder, as if git-sync provided DAGs and plugins from one repository.
     monkeypatch.setenv("AIRFLOW__CORE__PLUGINS_FOLDER", "plugins")
     expected = broken_files(gate.head)
     files = good_beside(gate.head) | {path: broken.body for path, broken in expected.items()}
@@ -106,7 +107,7 @@ def test_each_kind_of_broken_file_is_refused_and_told_and_no_other_file(
     assert 'File "fails_in_lib.py", line 3, in <module>' in found["fails_in_lib.py"].tail[0]
 
 
-def test_airflows_own_dag_processor_shows_the_same_files(
+def test_airflows_dag_processor_reports_the_same_files(
     gate: Gate, postgres: Postgres, tmp_path: Path, only_in_full: None
 ) -> None:
     expected = broken_files(gate.head)
@@ -134,8 +135,8 @@ def test_airflows_own_dag_processor_shows_the_same_files(
     assert {path for path, broken in expected.items() if broken.is_shown} - lost == shown
 
 
-def test_good_folders_pass(gate: Gate, counts: Counts) -> None:
-    """They lie beside each other: each file is loaded in a process of its own all the same."""
+def test_accepts_good_folders(gate: Gate, counts: Counts) -> None:
+    """Many folders in one release do not conflict: each file loads in its own process."""
     numbers = range(counts.good_folders)
     folders = {f"folder_{number}": good_folder(gate.head, number) for number in numbers}
     files = {f"{name}/{path}": body for name in folders for path, body in folders[name].items()}
@@ -147,13 +148,13 @@ def test_good_folders_pass(gate: Gate, counts: Counts) -> None:
     assert ((), 0) == (passed.allowed, passed.checked.files_lacking)
 
 
-def test_a_good_folder_passes_alone(gate: Gate, counts: Counts, only_in_full: None) -> None:
+def test_accepts_each_good_folder_alone(gate: Gate, counts: Counts, only_in_full: None) -> None:
     for number in range(0, counts.good_folders, 23):
         assert gate.load(good_folder(gate.head, number)).checked.dags in (1, 3)
 
 
-def test_airflows_own_examples_pass(gate: Gate) -> None:
-    """All that their imports allow; the plugins that they need are in the user's AIRFLOW_HOME."""
+def test_accepts_airflows_own_example_dags(gate: Gate) -> None:
+    """Their packages may be missing; the user's AIRFLOW_HOME has the plugins that they need."""
     [examples] = gate.airflow.folder.glob("lib/python*/site-packages/airflow/example_dags")
     plugins = [p.stem for p in (examples / "plugins").glob("*.py") if "listener" not in p.stem]
     text = "".join(f"from airflow.example_dags.plugins.{name} import *\n" for name in plugins)
@@ -170,10 +171,10 @@ def test_airflows_own_examples_pass(gate: Gate) -> None:
     assert [] == [str(one) for one in passed.allowed if not one.lacks.startswith("package:")]
 
 
-def test_the_users_database_and_variables_are_not_touched(
+def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(
     airflow: InstalledAirflow, moto: MotoServer, tmp_path: Path
 ) -> None:
-    """By the command itself: what a DAG file sees, and what is left in the user's AIRFLOW_HOME."""
+    """Runs the command itself, with a DAG file that records its environment."""
     seen = tmp_path / "seen"
     spy = f"import os\nopen({str(seen)!r}, 'w').write('\\n'.join(sorted(os.environ)))\n".encode()
     home = write_files(tmp_path / "home/airflow", {"airflow.cfg": b"[core]\nexecutor = Nonsense\n"})

@@ -1,4 +1,4 @@
-"""Airflow's walk over its DAG folder finds each DAG exactly once, and nothing of ours."""
+"""Airflow's walk over its DAG folder finds each DAG once, and no file of s3-sync."""
 
 import io
 import json
@@ -23,7 +23,7 @@ DAGS = {
         "sales",
         "pkg/orders",
         "pkg/deep/down/stock",
-        # names of ours, which are the user's here
+        # names that s3-sync uses in its own folder
         "tree/forest",
         "snapshots/photo",
         "staging/stage",
@@ -52,7 +52,7 @@ print(json.dumps([walk(folder) for folder in sys.argv[1:]]))
 
 
 def archive() -> bytes:
-    """A zip archive with a DAG."""
+    """Return a zip archive with a DAG."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as zipped:
         zipped.writestr("inside.py", DAG % b"inside")
@@ -65,7 +65,7 @@ PATHS = {*DAGS, "packed.zip"}
 
 @dataclass(frozen=True)
 class Volume:
-    """A target after several revisions, and where consumers find the DAGs."""
+    """A target after several revisions, and the DAG folder of its consumers."""
 
     target: Path
     folder: Path
@@ -73,7 +73,7 @@ class Volume:
 
 @pytest.fixture(scope="module", params=["in-place", "snapshot"])
 def layout(request: pytest.FixtureRequest) -> str:
-    """Either layout."""
+    """Each layout in turn."""
     return str(request.param)
 
 
@@ -81,7 +81,7 @@ def layout(request: pytest.FixtureRequest) -> str:
 def volume(
     layout: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Volume:
-    """A target with old snapshots, and behind a gate with a revision that was refused."""
+    """A target with old snapshots; with a gate also with a refused revision."""
     target = tmp_path_factory.mktemp("volume") / "dags"
     settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_GATE": request.param}
     with SwappingS3() as s3:
@@ -103,7 +103,7 @@ def volume(
 
 @contextmanager
 def without_our_ignore_file(target: Path) -> Iterator[None]:
-    """Move `.s3-sync/.airflowignore` away for a moment."""
+    """Move `.s3-sync/.airflowignore` away temporarily."""
     place, aside = target / ".s3-sync/.airflowignore", target / ".s3-sync/lock.aside"
     place.rename(aside)
     try:
@@ -113,7 +113,7 @@ def without_our_ignore_file(target: Path) -> Iterator[None]:
 
 
 def refuse(daemon: Daemon, s3: SwappingS3) -> None:
-    """Let the gate refuse a revision with one more DAG."""
+    """Let the gate refuse a revision with an additional DAG."""
     s3.swap(FILES | {"sales.py": b"airflow dag (\n", "pkg/more.py": DAG % b"more"})
     daemon.sync()
     assert daemon.find_events("revision_refused")
@@ -130,7 +130,7 @@ def airflow(request: pytest.FixtureRequest) -> Airflow:
 
 
 def walk(airflow: Airflow, syntax: str, home: Path, *folders: Path) -> list[list[str] | str]:
-    """What the walk over each folder finds, or why it does not come to an end."""
+    """Return the files that the walk finds in each folder, or the error that ends it."""
     said = subprocess.run(
         [airflow.bin / "python", "-c", WALK, *folders],
         env=airflow.environment(None, home) | {"AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX": syntax},
@@ -144,15 +144,15 @@ def walk(airflow: Airflow, syntax: str, home: Path, *folders: Path) -> list[list
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("syntax", ["regexp", "glob"])
-def test_each_dag_is_found_once(
+def test_airflow_finds_each_dag_exactly_once(
     airflow: Airflow, volume: Volume, syntax: str, tmp_path: Path
 ) -> None:
     """
-    In the DAG folder, and in the target itself, where people may set it; Airflow 2 has the first
-    syntax of `.airflowignore` by default, Airflow 3 the second.
+    Users may set the DAG folder or the target itself. For `.airflowignore` Airflow 2 uses the first
+    syntax by default, Airflow 3 the second.
 
-    Without our own file the walk goes wrong, but in place and without a gate, where nothing of ours
-    looks like a DAG: this is the one that can fail.
+    Without the `.airflowignore` of s3-sync the walk goes wrong if `.s3-sync` has Python files; in
+    place and without a gate it has none.
     """
     would_mislead = any((volume.target / ".s3-sync").rglob("*.py"))
 

@@ -1,4 +1,4 @@
-"""Older releases that a consumer asks for: what it gets, what it costs, and what stays."""
+"""Older releases that a consumer requests: answers, cost and retention."""
 
 import fcntl
 import os
@@ -35,7 +35,7 @@ Begin = Callable[..., Daemon]
 
 
 def files_of(number: int) -> dict[str, bytes]:
-    """A release of which one file is its own."""
+    """Return the files of a release, of which only `own.py` differs."""
     return {**COMMON, "own.py": f"number = {number}\n".encode() * 200, "pkg/empty.py": b""}
 
 
@@ -47,7 +47,7 @@ def shelf(s3: FakeS3) -> Shelf:
 
 @pytest.fixture
 def releases(shelf: Shelf) -> list[Release]:
-    """Six releases, the last of them current."""
+    """Six releases; the last one is current."""
     return [shelf.publish(files_of(number)) for number in range(6)]
 
 
@@ -63,7 +63,7 @@ def store(target: Path) -> Path:
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Use a version as a task does."""
+    """Lock a version as a task does."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(opened, fcntl.LOCK_SH)
@@ -72,10 +72,10 @@ def in_use(folder: Path) -> Iterator[None]:
         os.close(opened)
 
 
-def test_an_older_release_comes_beside_what_is_shown(
+def test_provides_a_requested_release_beside_the_published_one(
     s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[Release]
 ) -> None:
-    """It costs the manifest and what is different, and changes nothing for anybody else."""
+    """It downloads only the manifest and the differences; `current` stays unchanged."""
     daemon = begin()
     shown = (target / "current").readlink()
     s3.forget()
@@ -95,7 +95,7 @@ def test_an_older_release_comes_beside_what_is_shown(
     assert os.path.samestat(shared, (target / "current/common1.py").stat())
 
 
-def test_with_trusted_keys_a_version_that_nobody_has_signed_is_not_brought(
+def test_rejects_a_requested_release_without_a_trusted_signature(
     shelf: Shelf, start: StartDaemon, store: Path, tmp_path: Path
 ) -> None:
     key = Key()
@@ -111,10 +111,10 @@ def test_with_trusted_keys_a_version_that_nobody_has_signed_is_not_brought(
     assert (200, {"name": old.revision}) == asked(store, old.revision)
 
 
-def test_with_trusted_keys_a_version_that_is_here_is_given_once_it_is_verified(
+def test_verifies_releases_already_on_the_volume_before_providing_them(
     s3: FakeS3, shelf: Shelf, start: StartDaemon, store: Path, tmp_path: Path
 ) -> None:
-    """The volume is from before the keys, when whoever could write there could publish."""
+    """The volume predates the keys: at that time any writer to the bucket could publish."""
     key, other = Key(), Key()
     shelf.signer = key.signer
     old, forged, first = (shelf.publish(files_of(number)) for number in range(3))
@@ -143,7 +143,7 @@ def test_with_trusted_keys_a_version_that_is_here_is_given_once_it_is_verified(
     assert (503, "release_untrusted") == (status, answer["reason"])
 
 
-def test_a_version_that_was_pruned_is_gone(store: Path, begin: Begin) -> None:
+def test_reports_a_requested_release_that_does_not_exist(store: Path, begin: Begin) -> None:
     begin()
 
     status, said = asked(store, "a" * 64, lambda status: status != 202)
@@ -151,7 +151,7 @@ def test_a_version_that_was_pruned_is_gone(store: Path, begin: Begin) -> None:
     assert (404, "release_missing") == (status, said["reason"])
 
 
-def test_a_source_that_fails_is_the_answer_and_its_recovery_too(
+def test_reports_a_source_failure_and_provides_the_release_after_recovery(
     s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
 ) -> None:
     daemon = begin()
@@ -172,7 +172,7 @@ def test_a_source_that_fails_is_the_answer_and_its_recovery_too(
     [{"S3_SYNC_KEEP_ASKED": "2"}, {"S3_SYNC_KEEP_ASKED_BYTES": str(2 * BLOCK_BYTES + 10)}],
     ids=["by their number", "by what they do not share"],
 )
-def test_those_used_last_stay(
+def test_keeps_the_most_recently_used_requested_releases(
     store: Path, begin: Begin, releases: list[Release], limit: dict[str, str]
 ) -> None:
     daemon = begin(**limit)
@@ -184,10 +184,10 @@ def test_those_used_last_stay(
     assert {release.revision for release in (*releases[2:4], releases[5])} == kept(store)
 
 
-def test_what_does_not_fit_beside_what_is_in_use_is_refused(
+def test_rejects_a_request_that_does_not_fit_beside_releases_in_use(
     store: Path, begin: Begin, releases: list[Release]
 ) -> None:
-    """Nothing is downloaded for it, and it comes once there is room."""
+    """It is provided once the other release is no longer in use."""
     begin(S3_SYNC_KEEP_ASKED_BYTES=str(BLOCK_BYTES))
     asked(store, releases[0].revision)
     with in_use(store / releases[0].revision):
@@ -199,7 +199,7 @@ def test_what_does_not_fit_beside_what_is_in_use_is_refused(
     assert {releases[n].revision for n in (1, 5)} == kept(store)
 
 
-def test_while_cycles_fail_a_question_asks_nothing_of_the_source(
+def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
     s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
 ) -> None:
     daemon = begin()
@@ -218,7 +218,7 @@ def test_while_cycles_fail_a_question_asks_nothing_of_the_source(
 
 
 @pytest.mark.parametrize("deed", ["removed", "replaced"])
-def test_a_socket_that_was_lost_is_made_again(
+def test_recreates_a_removed_or_replaced_socket(
     store: Path, begin: Begin, releases: list[Release], deed: str
 ) -> None:
     daemon = begin()
@@ -230,7 +230,7 @@ def test_a_socket_that_was_lost_is_made_again(
     asked(store, releases[0].revision)
 
 
-def test_a_version_in_use_stays_and_goes_afterwards(
+def test_keeps_a_release_in_use_and_prunes_it_afterwards(
     store: Path, begin: Begin, releases: list[Release]
 ) -> None:
     daemon = begin(S3_SYNC_KEEP_ASKED="1")
@@ -248,7 +248,7 @@ def test_a_version_in_use_stays_and_goes_afterwards(
     assert {releases[n].revision for n in (1, 5)} == kept(store)
 
 
-def test_what_was_shown_stays_while_it_is_in_use(
+def test_keeps_a_previously_published_release_while_it_is_in_use(
     shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release]
 ) -> None:
     daemon = begin()
@@ -263,10 +263,10 @@ def test_what_was_shown_stays_while_it_is_in_use(
 
 
 @pytest.mark.parametrize("number", [0, 5])
-def test_a_version_that_was_asked_for_is_shown_again(
+def test_publishes_a_release_that_was_requested_before(
     shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release], number: int
 ) -> None:
-    """A rollback to it, or the current one: it is one snapshot, whole under either."""
+    """The release of a rollback, or the current one, is the snapshot that was requested."""
     daemon = begin()
     asked(store, releases[0].revision)
     asked(store, releases[number].revision)
@@ -277,7 +277,7 @@ def test_a_version_that_was_asked_for_is_shown_again(
     assert [] == daemon.find_events("cycle_failed")
 
 
-def test_it_is_brought_again_after_a_kill_in_between(
+def test_provides_a_requested_release_after_a_kill_during_its_download(
     s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[Release]
 ) -> None:
     daemon = begin()
@@ -296,7 +296,9 @@ def test_it_is_brought_again_after_a_kill_in_between(
     assert [] == [name for name in os.listdir(store) if name.startswith(".")]
 
 
-def test_a_restart_forgets_nothing(store: Path, begin: Begin, releases: list[Release]) -> None:
+def test_keeps_requested_releases_across_a_restart(
+    store: Path, begin: Begin, releases: list[Release]
+) -> None:
     daemon = begin()
     asked(store, releases[2].revision)
     daemon.kill()
@@ -309,7 +311,7 @@ def test_a_restart_forgets_nothing(store: Path, begin: Begin, releases: list[Rel
     assert 200 == ask(store, f"/revisions/{releases[2].revision}")[0]
 
 
-def test_a_wiped_volume_has_a_new_socket(
+def test_recreates_the_socket_after_the_volume_is_wiped(
     target: Path, store: Path, begin: Begin, releases: list[Release]
 ) -> None:
     daemon = begin()
@@ -319,7 +321,7 @@ def test_a_wiped_volume_has_a_new_socket(
     assert 200 == asked(store, releases[3].revision)[0]
 
 
-def test_any_user_may_ask_and_none_but_ours_may_replace_the_socket(
+def test_any_user_can_connect_but_only_owner_and_group_can_replace_the_socket(
     store: Path, begin: Begin
 ) -> None:
     begin()
@@ -328,10 +330,10 @@ def test_any_user_may_ask_and_none_but_ours_may_replace_the_socket(
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["a new one", "another that is asked for"])
-def test_what_was_asked_for_makes_way_on_a_full_volume(
+def test_drops_requested_releases_to_make_room_on_a_full_volume(
     shelf: Shelf, start: StartDaemon, tmp_path: Path, is_new: bool
 ) -> None:
-    """Else a pod would follow nothing any more, for the sake of a cache."""
+    """Otherwise a cache would stop the pod from following its source."""
 
     def publish() -> Release:
         return shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(24)})
@@ -354,10 +356,10 @@ def test_what_was_asked_for_makes_way_on_a_full_volume(
         daemon.kill()
 
 
-def test_a_volume_that_stays_full_is_the_answer(
+def test_answers_a_request_with_an_error_while_the_volume_stays_full(
     shelf: Shelf, start: StartDaemon, tmp_path: Path
 ) -> None:
-    """And not that it is on its way, for as long as nobody makes room."""
+    """A 202 would promise a release that cannot arrive until there is room."""
     old, _ = (shelf.publish({"a.py": f"{number}\n".encode()}) for number in range(2))
     with small_volume(tmp_path / "small", "1m") as volume:
         daemon = start(SETTINGS, target=volume / "dags").until_synced()

@@ -1,4 +1,4 @@
-"""An object that is rewritten all the time delays nothing but itself."""
+"""An object that is rewritten constantly delays only itself."""
 
 import itertools
 import threading
@@ -24,7 +24,7 @@ BUSY = "busy.py"
 
 @contextmanager
 def rewritten(s3: FakeS3) -> Iterator[list[bytes]]:
-    """Rewrite an object all the time; all that was ever written."""
+    """Rewrite an object constantly; yield all contents that were written."""
     written = [b"# busy 0\n"]
     s3.put(f"dags/{BUSY}", written[0])
     is_over = threading.Event()
@@ -46,14 +46,14 @@ def rewritten(s3: FakeS3) -> Iterator[list[bytes]]:
 
 
 def slow(exchange: Exchange) -> None:
-    """A listing that is older than the object when it arrives."""
+    """Delay a listing, so that it is older than the object when it arrives."""
     answer = exchange.good()
     exchange.pause(LIST_SECONDS)
     exchange.send(answer)
 
 
 def wait_for_three_cycles(daemon: Daemon) -> None:
-    """Wait for the end of the one that is on its way and of two more, however they end."""
+    """Wait for the end of the current cycle and of two more, failed or not."""
 
     def count() -> float:
         samples = daemon.metrics().items()
@@ -74,7 +74,7 @@ def wait_for_three_cycles(daemon: Daemon) -> None:
     ],
     ids=lambda settings: "-".join(settings.values()),
 )
-def test_others_come_and_go_meanwhile(
+def test_syncs_other_objects_while_one_object_is_rewritten_constantly(
     settings: dict[str, str], counts: Counts, s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
     s3.inject(slow, is_list)
@@ -88,7 +88,7 @@ def test_others_come_and_go_meanwhile(
             path, body = f"other/{number % 4}.py", b"# other %d\n" % number
             s3.put(f"dags/{path}", body)
             others[path] = body
-            if number % 4 == 3:  # and one goes
+            if number % 4 == 3:  # also delete one
                 gone = f"other/{(number + 2) % 4}.py"
                 s3.delete(f"dags/{gone}")
                 del others[gone]
@@ -108,7 +108,7 @@ def test_others_come_and_go_meanwhile(
 
 
 def shown(target: Path, written: list[bytes]) -> dict[str, bytes]:
-    """What consumers find beside the busy one, which is missing or one of its versions."""
+    """Return the other files; assert that the busy one is missing or one of its versions."""
     found = consumed(target)
     assert found.pop(BUSY, written[0]) in written
     return found

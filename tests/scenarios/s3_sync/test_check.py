@@ -1,7 +1,7 @@
 """
-`s3-sync check` as a process: beside a daemon, and where who is asked stays silent.
+`s3-sync check` as a process, beside a daemon and with silent servers.
 
-What it tries and says of the rest is in tests/s3_sync/test_check.py.
+tests/s3_sync/test_check.py tests its individual steps.
 """
 
 import signal
@@ -24,9 +24,7 @@ BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 
 
 class Check(Protocol):
-    """
-    What the fixture `check` gives: runs `s3-sync check` to its end, and returns all that it said.
-    """
+    """The value of the fixture `check`: runs `s3-sync check` and returns its output."""
 
     def __call__(
         self,
@@ -38,7 +36,7 @@ class Check(Protocol):
 
 @pytest.fixture
 def check(start: StartDaemon) -> Check:
-    """Runs a check that must end with a code."""
+    """A function that runs a check, which must exit with the given code."""
 
     def run(
         code: int, settings: Mapping[str, str | None] | None = None, timeout_seconds: float = 30
@@ -54,7 +52,7 @@ def check(start: StartDaemon) -> Check:
     return run
 
 
-def test_a_good_set_up_is_ok(check: Check, target: Path) -> None:
+def test_succeeds_with_working_settings_and_publishes_nothing(check: Check, target: Path) -> None:
     with FakeSts() as sts:
         said = check(0, {"AWS_ENDPOINT_URL_STS": sts.endpoint})
 
@@ -65,7 +63,7 @@ def test_a_good_set_up_is_ok(check: Check, target: Path) -> None:
 
 @pytest.fixture
 def port() -> dict[str, str]:
-    """A port that a daemon and its check agree on."""
+    """A fixed port, which a daemon and its check share."""
     return {"S3_SYNC_HTTP_BIND": f"127.0.0.1:{own_port()}"}
 
 
@@ -79,7 +77,7 @@ def test_works_beside_a_running_daemon(
     assert daemon.sync()["event"] == "cycle_finished"
 
 
-def test_what_the_daemon_lacks_is_named(
+def test_reports_files_that_the_daemon_is_missing(
     check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
 ) -> None:
     s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/b.py"))
@@ -93,7 +91,7 @@ def test_what_the_daemon_lacks_is_named(
 
 
 @pytest.mark.parametrize("page", ["true", "false"])
-def test_a_revision_that_the_gate_refuses_is_named(
+def test_reports_a_revision_that_the_gate_refuses(
     check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str], page: str
 ) -> None:
     settings = {**port, "S3_SYNC_GATE": "syntax", "S3_SYNC_STATUS_PAGE": page}
@@ -104,7 +102,7 @@ def test_a_revision_that_the_gate_refuses_is_named(
     assert "revision_refused" in check(3, settings)
 
 
-def test_a_daemon_that_hangs_is_no_good_set_up(
+def test_fails_when_the_daemon_hangs(
     check: Check, start: StartDaemon, port: dict[str, str]
 ) -> None:
     daemon = start(port).until_synced()
@@ -115,14 +113,14 @@ def test_a_daemon_that_hangs_is_no_good_set_up(
         daemon.send_signal(signal.SIGCONT)
 
 
-def test_a_daemon_at_an_unknown_port_is_named(check: Check, start: StartDaemon) -> None:
+def test_reports_a_running_daemon_that_uses_another_port(check: Check, start: StartDaemon) -> None:
     start().until_synced()
 
     assert "holds the lock of the target but does not answer" in check(0)
 
 
-def test_a_check_that_is_stopped_is_no_good_set_up(start: StartDaemon) -> None:
-    """Nor does it wait for a server that does not answer."""
+def test_sigterm_stops_a_waiting_check_with_exit_code_143(start: StartDaemon) -> None:
+    """It ends although a server has not answered."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         settings = NO_KEYS | {
@@ -140,15 +138,15 @@ def test_a_check_that_is_stopped_is_no_good_set_up(start: StartDaemon) -> None:
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_a_silent_endpoint_is_given_up(check: Check) -> None:
+def test_fails_when_the_endpoint_does_not_answer(check: Check) -> None:
     with dead_endpoint() as endpoint:
         said = check(3, {"AWS_ENDPOINT_URL": endpoint}, 60)
 
     assert endpoint.removeprefix("http://") in said
 
 
-def test_a_silent_metadata_service_does_not_hang_it(check: Check) -> None:
-    """IMDS behind a hop limit of 1."""
+def test_does_not_hang_when_the_metadata_service_is_silent(check: Check) -> None:
+    """A hop limit of 1 makes IMDS silent in a pod."""
     with dead_endpoint() as endpoint:
         metadata = {
             "AWS_EC2_METADATA_DISABLED": None,

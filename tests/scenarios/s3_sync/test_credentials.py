@@ -1,4 +1,4 @@
-"""Where credentials come from, how they are renewed, and that nobody ever sees them."""
+"""Sources of credentials and their rotation; no log or answer reveals a secret."""
 
 from pathlib import Path
 
@@ -30,10 +30,10 @@ def rotate(s3: FakeS3, source: CredentialSource, refusal: str) -> None:
 
 
 @pytest.mark.parametrize("keys", [{}, NO_KEYS], ids=["with keys", "without"])
-def test_a_public_bucket_is_read_by_nobody(
+def test_reads_a_public_bucket_without_credentials(
     s3: FakeS3, target: Path, start: StartDaemon, keys: Settings
 ) -> None:
-    """Keys that are there for Airflow go nowhere."""
+    """AWS keys that the pod has for Airflow are not used."""
     daemon = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}).until_synced()
     checked = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}, arguments=("check",))
 
@@ -47,7 +47,7 @@ OLD, NEW = ("AKIAOLD", "old-secret-of-the-profile"), ("AKIANEW", "new-secret-of-
 
 
 def write_profile(path: Path, access_key: str, secret_key: str) -> None:
-    """Replace a shared credentials file as the kubelet and people do: by rename."""
+    """Replace a shared credentials file through a rename, as the kubelet does."""
     text = f"[etl]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
     path.with_suffix(".new").write_text(text)
     path.with_suffix(".new").rename(path)
@@ -55,14 +55,14 @@ def write_profile(path: Path, access_key: str, secret_key: str) -> None:
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Settings:
-    """The settings of a daemon whose credentials file has the old keys."""
+    """The settings of a daemon whose credentials file contains the old keys."""
     file = tmp_path / "credentials"
     write_profile(file, *OLD)
     return NO_KEYS | {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_PROFILE": "etl"}
 
 
 @pytest.mark.parametrize("refusal", ["InvalidAccessKeyId", "ExpiredToken"])
-def test_a_profile_rotated_while_running_is_read_again(
+def test_rereads_a_profile_that_was_rotated_while_running(
     s3: FakeS3, start: StartDaemon, tmp_path: Path, profile: Settings, refusal: str
 ) -> None:
     s3.identities = {OLD[0]: Identity(OLD[1])}
@@ -79,7 +79,9 @@ def test_a_profile_rotated_while_running_is_read_again(
     assert_hides(daemon, OLD[1], NEW[1])
 
 
-def test_irsa(s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, irsa: Settings) -> None:
+def test_syncs_with_irsa_and_hides_its_secrets(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, irsa: Settings
+) -> None:
     accept(s3, sts.credentials)
     daemon = start(irsa).until_synced()
 
@@ -94,7 +96,7 @@ def test_irsa(s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, irsa: 
 
 
 @pytest.mark.parametrize("refusal", ["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"])
-def test_credentials_that_s3_calls_expired_are_fetched_again_within_the_cycle(
+def test_fetches_new_credentials_within_the_cycle_when_s3_rejects_the_old(
     s3: FakeS3, start: StartDaemon, sts: FakeSts, token_file: Path, refusal: str, irsa: Settings
 ) -> None:
     accept(s3, sts.credentials)
@@ -112,7 +114,9 @@ def test_credentials_that_s3_calls_expired_are_fetched_again_within_the_cycle(
     assert daemon.find_events("cycle_failed") == []
 
 
-def test_pod_identity(s3: FakeS3, target: Path, start: StartDaemon, token_file: Path) -> None:
+def test_syncs_with_pod_identity_and_follows_its_rotation(
+    s3: FakeS3, target: Path, start: StartDaemon, token_file: Path
+) -> None:
     with FakePodIdentity(authorization="service-account-token-1") as agent:
         accept(s3, agent.credentials)
         daemon = start({**NO_KEYS, **agent.environment(token_file)}).until_synced()
@@ -128,7 +132,7 @@ def test_pod_identity(s3: FakeS3, target: Path, start: StartDaemon, token_file: 
         assert agent.requests[-1].headers["authorization"] == "service-account-token-2"
 
 
-def test_the_role_of_the_instance(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_syncs_with_the_instance_role(s3: FakeS3, target: Path, start: StartDaemon) -> None:
     with FakeImds() as imds:
         accept(s3, imds.credentials)
         settings = NO_KEYS | {"AWS_EC2_METADATA_DISABLED": None} | imds.environment()
@@ -138,7 +142,7 @@ def test_the_role_of_the_instance(s3: FakeS3, target: Path, start: StartDaemon) 
         assert_hides(daemon, imds.credentials.secret_key, imds.credentials.token)
 
 
-def test_no_credentials_at_all_is_explained(s3: FakeS3, start: StartDaemon) -> None:
+def test_explains_missing_credentials(s3: FakeS3, start: StartDaemon) -> None:
     daemon = start(NO_KEYS)
 
     failed = daemon.wait_for_event("cycle_failed")

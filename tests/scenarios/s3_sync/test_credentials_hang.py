@@ -1,6 +1,4 @@
-"""
-Services of credentials that are silent, and children that hang: nothing stalls, nothing is left.
-"""
+"""Silent credential services: the daemon does not stall, and no child process is left."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from tests.support.loopback import dead_endpoint
 from tests.support.waiting import wait_until
 
 
-def test_secrets_are_hidden_while_the_child_asks(
+def test_hides_the_token_while_a_child_requests_credentials(
     start: StartDaemon, sts: FakeSts, irsa: Settings
 ) -> None:
     sts.inject(hang())
@@ -35,7 +33,7 @@ def silent_sts(irsa: Settings) -> Iterator[Settings]:
 
 
 def wait_for_child(daemon: Daemon) -> Path:
-    """Wait until a child asks for credentials; return its folder in /proc."""
+    """Wait for the child that requests credentials; return its folder in /proc."""
     wait_until(lambda: children(daemon.pid), "the child asks")
     return Path(f"/proc/{children(daemon.pid)[0]}")
 
@@ -53,7 +51,7 @@ def test_a_silent_sts_never_stalls_the_daemon(start: StartDaemon, silent_sts: Se
     assert daemon.get("/healthz").status == 200
 
 
-def test_sigterm_while_sts_is_silent_ends_at_once_and_leaves_no_child(
+def test_sigterm_exits_cleanly_and_leaves_no_child_while_sts_is_silent(
     start: StartDaemon, silent_sts: Settings
 ) -> None:
     daemon = start(silent_sts)

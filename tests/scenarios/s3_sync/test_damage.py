@@ -1,4 +1,4 @@
-"""What others do to files in place is healed: many of them, and while S3 is down."""
+"""An edit of a published file is repaired, even among a thousand files."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.support.fake_s3 import FakeS3
 IDLE_RSS_MIB = 48
 
 
-def test_a_thousand_files_cost_little_memory_and_are_healed_in_ten_cycles(
+def test_uses_little_memory_and_repairs_an_edit_among_a_thousand_files(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
     for number in range(1000):

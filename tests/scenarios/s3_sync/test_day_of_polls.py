@@ -1,8 +1,8 @@
 """
 A day of polling, as fast as the daemon can: nothing grows.
 
-8,640 polls are a day at an INTERVAL of ten seconds. Each poll here follows the one before at once;
-now and then the bucket changes, S3 fails, and someone looks at the HTTP endpoint, as in a day.
+8,640 polls are a day at an INTERVAL of ten seconds; here one follows the other without a pause.
+Now and then the bucket changes, S3 fails, and a client reads the HTTP endpoint.
 """
 
 import os
@@ -27,7 +27,7 @@ PATHS = ("/healthz", "/readyz", "/metrics", "/status", "/")
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_day_of_polling_leaves_nothing_behind(
+def test_memory_descriptors_and_disk_usage_stay_flat_over_a_day_of_polling(
     rclone: RcloneServer, tmp_path: Path, counts: Counts, layout: str
 ) -> None:
     vitals: list[Vitals] = []
@@ -61,13 +61,13 @@ def test_a_day_of_polling_leaves_nothing_behind(
 
 
 def polls_of(scene: Scene) -> int:
-    """How many cycles have ended, good or bad."""
+    """Return how many cycles have ended, failed or not."""
     samples = scene.daemon.metrics().items()
     return round(sum(v for name, v in samples if name.startswith("sidecar_cycles_total")))
 
 
 def change(scene: Scene) -> None:
-    """Change one object, and let another come or go."""
+    """Change one object, and create or delete another."""
     scene.put("a.py", new_content())
     if "coming/and/going.py" in scene.wanted:
         scene.delete("coming/and/going.py")
@@ -76,7 +76,7 @@ def change(scene: Scene) -> None:
 
 
 def disk_of(target: Path) -> tuple[int, int]:
-    """How many files and folders there are, and their bytes; links counted once."""
+    """Return the number of files and folders and their bytes; hard links count once."""
     found = {}
     for here, _, names in os.walk(target):
         for path in [here, *(os.path.join(here, name) for name in names)]:

@@ -1,4 +1,4 @@
-"""Generated histories: after every cycle the target equals a model of the bucket."""
+"""Generated histories, compared with a model of the bucket, and with `aws s3 sync`."""
 
 import random
 import subprocess
@@ -26,7 +26,7 @@ def test_tree_equals_the_model_after_every_cycle(
 
 
 def _run_history(server: S3Server, folder: Path, seed: int) -> None:
-    """One history from its seed: some deeds, a cycle, a comparison; now and then a restart."""
+    """Repeat changes, a cycle (sometimes a restart) and a comparison, all from one seed."""
     choice = random.Random(seed)
     target = folder / "target"
     folder.mkdir()
@@ -65,7 +65,7 @@ def _end(daemon: Daemon, ending: str, history: History) -> None:
 
 
 def _compare(daemon: Daemon, history: History) -> None:
-    """Assert that the target holds what the model says, and nothing else."""
+    """Assert that the target equals the model and has nothing else."""
     expectation = expect(history.bucket.objects, history.bucket.key_path, history.foreign)
     history.foreign = {path: history.foreign[path] for path in expectation.foreign}
     wanted = expectation.files | history.foreign
@@ -87,9 +87,7 @@ def _skipped_by_reason(daemon: Daemon) -> dict[str, int]:
     }
 
 
-def test_aws_s3_sync_misses_a_same_size_edit_and_we_do_not(
-    moto: MotoServer, tmp_path: Path
-) -> None:
+def test_notices_a_same_size_edit_that_aws_s3_sync_misses(moto: MotoServer, tmp_path: Path) -> None:
     bucket = Bucket(moto)
     bucket.put("dag.py", b"x = 1\n")
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
@@ -104,7 +102,7 @@ def test_aws_s3_sync_misses_a_same_size_edit_and_we_do_not(
     assert b"x = 2\n" == (ours / "dag.py").read_bytes()
 
 
-def test_aws_s3_sync_empties_the_folder_for_a_mistyped_prefix_and_we_do_not(
+def test_keeps_the_files_for_a_mistyped_prefix_where_aws_s3_sync_deletes_them(
     moto: MotoServer, tmp_path: Path
 ) -> None:
     bucket = Bucket(moto)
@@ -123,7 +121,7 @@ def test_aws_s3_sync_empties_the_folder_for_a_mistyped_prefix_and_we_do_not(
     assert {"dag.py": b"x = 1\n"} == read_tree(ours)
 
 
-def test_folder_filled_by_aws_s3_sync_is_taken_over_without_a_download(
+def test_adopts_a_folder_filled_by_aws_s3_sync_without_downloading(
     server: S3Server, tmp_path: Path
 ) -> None:
     bucket = Bucket(server, "dags")

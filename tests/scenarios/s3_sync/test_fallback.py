@@ -1,4 +1,4 @@
-"""A gate stops a change, never a pod: what a new pod gets while the newest revision is refused."""
+"""A gate stops a change, never a pod: a new pod gets a fallback for a refused revision."""
 
 import os
 import random
@@ -44,7 +44,7 @@ def layout(request: pytest.FixtureRequest) -> dict[str, str]:
 def kill_at_random(
     daemon: Daemon, target: Path, counts: Counts, *revisions: Mapping[str, bytes]
 ) -> None:
-    """Kill the daemon at random moments of its start; in snapshots each look finds all or none."""
+    """Kill the daemon at random moments; assert that a snapshot is complete or absent."""
     chance = random.Random(7)
     for _ in range(counts.kills // 2):
         time.sleep(chance.uniform(0.2, 1.2))
@@ -54,7 +54,7 @@ def kill_at_random(
         daemon.start()
 
 
-def test_a_new_pod_gets_the_newest_release_that_is_accepted(
+def test_a_new_pod_gets_the_newest_accepted_release(
     s3: FakeS3, start: StartDaemon, target: Path, counts: Counts, layout: dict[str, str]
 ) -> None:
     shelf = Shelf(s3)
@@ -79,7 +79,7 @@ def test_a_new_pod_gets_the_newest_release_that_is_accepted(
     assert daemon.get("/readyz").json()["shortfall"] is None
 
 
-def test_a_new_pod_gets_everything_but_the_refused_files_of_a_listing(
+def test_a_new_pod_gets_all_files_of_a_listing_except_the_refused_ones(
     s3: FakeS3, start: StartDaemon, target: Path, counts: Counts, layout: dict[str, str]
 ) -> None:
     s3.objects.clear()
@@ -98,7 +98,7 @@ def test_a_new_pod_gets_everything_but_the_refused_files_of_a_listing(
 
 
 @pytest.mark.parametrize("source", ["release", "listing"])
-def test_a_one_shot_succeeds_with_a_fallback_whatever_killed_those_before(
+def test_a_one_shot_succeeds_with_a_fallback_after_earlier_ones_were_killed(
     s3: FakeS3,
     start: StartDaemon,
     target: Path,
@@ -106,7 +106,7 @@ def test_a_one_shot_succeeds_with_a_fallback_whatever_killed_those_before(
     layout: dict[str, str],
     source: str,
 ) -> None:
-    """Each task pod is a new pod."""
+    """Each task pod is a new pod, which needs its init container to succeed."""
     accepted = revision(1)
     if source == "release":
         shelf = Shelf(s3)
@@ -125,10 +125,10 @@ def test_a_one_shot_succeeds_with_a_fallback_whatever_killed_those_before(
 
 
 @pytest.mark.timeout(3_600)
-def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
+def test_readers_see_only_complete_accepted_releases(
     s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path, counts: Counts
 ) -> None:
-    """A reader would not call a refused release whole."""
+    """Refused releases contain a file that the readers report as a flaw."""
     check = script(tmp_path / "check", "test ! -e no.py || { echo no.py:1: no; exit 1; }")
     gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": check}
     layout = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_RETAIN_FOR": "10s"}
@@ -157,7 +157,7 @@ def test_readers_meet_whole_releases_that_were_accepted_and_no_others(
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
-def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
+def test_a_one_shot_succeeds_with_a_fallback_when_the_gate_crashes(
     s3: FakeS3,
     start: StartDaemon,
     target: Path,
@@ -165,8 +165,8 @@ def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
     layout: dict[str, str],
     is_new: bool,
 ) -> None:
-    """It has what passed, the release before, and a task waits for it."""
-    # A release with a 2 makes it die, and any other does not.
+    """The previous release passed the gate, and a task waits for the init container."""
+    # The gate crashes only on the release whose files contain a 2.
     dying = script(tmp_path / "gate", "grep -q 2 pkg0/m0.py && kill -9 $$\nexit 0")
     gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": dying}
     settings = {**RELEASE, **layout, **gate, "S3_SYNC_ONE_SHOT": "true"}
@@ -182,7 +182,7 @@ def test_a_one_shot_succeeds_though_the_gate_cannot_decide(
 
 @pytest.fixture
 def groups_folder(open_folder: Path) -> Path:
-    """A folder of root, in which its group may write."""
+    """A folder of root that its group can write to."""
     target = open_folder / "dags"
     target.mkdir()
     target.chmod(0o775)
@@ -191,7 +191,7 @@ def groups_folder(open_folder: Path) -> Path:
 
 @pytest.fixture
 def start_as_user(groups_folder: Path, start: StartDaemon) -> Callable[[str], Daemon]:
-    """Starts daemons with a gate on that folder, for a source; they end before it goes."""
+    """A function that starts gated daemons on that folder as another user, for a source."""
     return lambda source: start(
         {**GATE, "S3_SYNC_SOURCE": source},
         target=groups_folder,
@@ -201,7 +201,7 @@ def start_as_user(groups_folder: Path, start: StartDaemon) -> Callable[[str], Da
 
 
 @pytest.mark.parametrize("source", ["release", "listing"])
-def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
+def test_a_partial_accepted_revision_does_not_admit_a_refused_one(
     s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path, source: str
 ) -> None:
     """A file of an accepted revision cannot be written; the next revision is broken."""
@@ -223,14 +223,14 @@ def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
     offer({**accepted, "a.py": BROKEN})
 
     daemon.wait_for_event("revision_refused")
-    if source == "release":  # the accepted one is tried again, as a fallback
+    if source == "release":  # the accepted one is retried as a fallback
         daemon.wait_for_event("cycle_failed", reason="target_denied", after=len(daemon.events))
     else:
         wait_for_cycles(daemon, "refused", 3)
     assert {"a.py": accepted["a.py"]} == consumed(groups_folder)
-    assert 503 == daemon.get("/readyz").status  # a part of a revision is in place
+    assert 503 == daemon.get("/readyz").status  # a partial revision is published
     shutil.chown(groups_folder / "pkg", 50000, 0)
-    daemon.sighup()  # the next try may be a minute away
+    daemon.sighup()  # the backoff may be a minute
     if source == "release":
         wait_until(lambda: consumed(groups_folder) == accepted, "all of it")
         wait_until(lambda: daemon.get("/readyz").status == 200, "a whole revision again")
@@ -240,10 +240,10 @@ def test_a_part_that_was_accepted_lets_nothing_through_that_was_not(
 
 
 @pytest.mark.parametrize("source", ["release", "listing"])
-def test_going_back_to_what_is_in_place_ends_a_part(
+def test_rolling_back_to_the_published_revision_ends_the_partial_state(
     s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path, source: str
 ) -> None:
-    """Nothing of a release could be written, and it is taken back."""
+    """A release that could not be written at all is rolled back."""
     (groups_folder / "pkg").mkdir(mode=0o755)  # root's
     shelf = Shelf(s3)
     s3.objects.clear()
@@ -267,7 +267,7 @@ def test_going_back_to_what_is_in_place_ends_a_part(
 def shown_in_part(
     s3: FakeS3, start_as_user: Callable[[str], Daemon], groups_folder: Path
 ) -> tuple[Daemon, dict[str, bytes]]:
-    """A daemon that can write one file of a release alone, and what all of it is."""
+    """A daemon that could write only one file of a release, and all files of the release."""
     shelf = Shelf(s3)
     shelf.publish({"a.py": b"V = 1\n"})
     daemon = start_as_user("release")
@@ -279,7 +279,7 @@ def shown_in_part(
     return daemon, files
 
 
-def test_a_mark_that_others_removed_does_not_keep_a_part_from_being_completed(
+def test_completes_a_partial_release_after_its_marker_file_was_removed(
     shown_in_part: tuple[Daemon, dict[str, bytes]], groups_folder: Path
 ) -> None:
     daemon, files = shown_in_part
@@ -291,7 +291,7 @@ def test_a_mark_that_others_removed_does_not_keep_a_part_from_being_completed(
     assert files == consumed(groups_folder)
 
 
-def test_a_part_whose_rest_was_damaged_is_downloaded_again(
+def test_completes_a_partial_release_after_a_staged_file_was_damaged(
     shown_in_part: tuple[Daemon, dict[str, bytes]], groups_folder: Path
 ) -> None:
     daemon, files = shown_in_part

@@ -1,7 +1,7 @@
 """
-The gate: a revision that it refuses is never seen, and is named; the last good one stays.
+The gate reports a refused revision and keeps the last good one, tested with whole processes.
 
-Here the whole process and what it starts; cycle by cycle in tests/s3_sync/cycle/test_gated.py.
+tests/s3_sync/cycle/test_gated.py tests it cycle by cycle.
 """
 
 import json
@@ -37,7 +37,7 @@ BROKEN = GOOD | {BROKEN_NAME: b"one = 1\ntwo = (2\nthree = 3\n", "new.py": b"NEW
 del BROKEN["pkg/old.py"]
 FIXED = BROKEN | {BROKEN_NAME: b"one = 1\ntwo = (2)\nthree = 3\n"}
 NAP = 1_000_000 + os.getpid()
-"""Seconds that a hanging command sleeps; the number tells its process from all others."""
+"""Seconds that a hanging command sleeps; the number identifies its process."""
 
 
 @pytest.fixture
@@ -48,18 +48,18 @@ def s3() -> Iterator[SwappingS3]:
 
 
 def gate_in(layout: str) -> dict[str, str]:
-    """The settings of a gate that compiles."""
+    """Return the settings of the syntax gate."""
     return {"S3_SYNC_LAYOUT": layout, "S3_SYNC_GATE": "syntax"}
 
 
 @pytest.fixture(params=["in-place", "snapshot"])
 def gated(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Either layout, with the gate that compiles."""
+    """The settings of the syntax gate, in each layout."""
     return gate_in(request.param)
 
 
 def by_command(*words: object, layout: str = "snapshot") -> dict[str, str]:
-    """The settings of a gate that runs a command."""
+    """Return the settings of a gate that runs a command."""
     return {
         "S3_SYNC_LAYOUT": layout,
         "S3_SYNC_GATE": "command",
@@ -69,7 +69,7 @@ def by_command(*words: object, layout: str = "snapshot") -> dict[str, str]:
 
 
 def checks(daemon: Daemon) -> tuple[float, float, float]:
-    """How many revisions were accepted, how many refused, and whether the newest is."""
+    """Return how many revisions were accepted and refused, and whether the newest is refused."""
     return (
         count_of(daemon, "sidecar_gate_checks_total", result="accepted"),
         count_of(daemon, "sidecar_gate_checks_total", result="refused"),
@@ -78,7 +78,7 @@ def checks(daemon: Daemon) -> tuple[float, float, float]:
 
 
 def napping() -> list[int]:
-    """The processes of hanging commands."""
+    """Return the processes of hanging commands."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -92,7 +92,7 @@ def napping() -> list[int]:
 
 @pytest.fixture
 def no_nap_is_left() -> Iterator[None]:
-    """End the hanging commands that a test leaves, and fail it."""
+    """A check that fails a test which leaves hanging commands, and kills them."""
     yield
     left = napping()
     for pid in left:
@@ -103,7 +103,7 @@ def no_nap_is_left() -> Iterator[None]:
 # --- refused, named, fixed
 
 
-def test_broken_dag_is_refused_and_named_until_it_is_fixed(
+def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     gated: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
     daemon = start(gated, interval="0.2").until_synced()
@@ -167,7 +167,7 @@ with open({report!r}, "a") as file:
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_command_sees_the_whole_candidate_and_what_is_new_in_it(
+def test_command_receives_the_complete_candidate_and_its_changed_paths(
     layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
 ) -> None:
     report = tmp_path / "report"
@@ -183,7 +183,7 @@ def test_command_sees_the_whole_candidate_and_what_is_new_in_it(
     revision = daemon.sync()["revision"]
     first, second = [json.loads(line) for line in report.read_text().splitlines()]
     assert ["two words", "$HOME", "*"] == first["arguments"]
-    # The interpreter's own (PEP 538), where no locale is given.
+    # The interpreter sets LC_CTYPE itself if no locale is given (PEP 538).
     assert {"GATE_FOLDER", "GATE_REVISION", "HOME", "PATH", "PYTHONDONTWRITEBYTECODE", "TEAM"} == (
         set(first["variables"]) - {"LC_CTYPE"}
     )
@@ -197,7 +197,7 @@ def test_command_sees_the_whole_candidate_and_what_is_new_in_it(
 
 
 @pytest.mark.usefixtures("no_nap_is_left")
-def test_sigterm_during_a_hanging_command_ends_all_at_once(start: StartDaemon) -> None:
+def test_sigterm_ends_a_hanging_command_and_all_its_processes(start: StartDaemon) -> None:
     hanging = f"sleep {NAP} & trap '' TERM INT; sleep {NAP}; sleep {NAP}"
     daemon = start(by_command("sh", "-c", hanging))
     wait_until(lambda: len(napping()) == 2, "the command hangs")
@@ -211,7 +211,7 @@ def test_sigterm_during_a_hanging_command_ends_all_at_once(start: StartDaemon) -
 
 @pytest.mark.usefixtures("no_nap_is_left")
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])
-def test_kill_during_a_check_leaves_nothing_half_done(
+def test_sigkill_during_a_check_leaves_no_partial_state(
     layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
 ) -> None:
     hangs = tmp_path / "hangs"
@@ -223,7 +223,7 @@ def test_kill_during_a_check_leaves_nothing_half_done(
     wait_until(napping, "the command hangs")
     daemon.kill()
     assert GOOD == consumed(target)
-    for pid in napping():  # nobody is left who could have
+    for pid in napping():  # the killed daemon cannot end them
         os.kill(pid, signal.SIGKILL)
     hangs.unlink()
     daemon.start().wait_until_synced()

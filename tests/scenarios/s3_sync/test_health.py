@@ -1,4 +1,4 @@
-"""The HTTP side: probes, metrics, the status page, and what strangers can do with them."""
+"""The metrics of a running daemon."""
 
 from collections.abc import Iterator
 
@@ -23,14 +23,14 @@ OWN_METRICS = {
 
 @pytest.fixture(scope="module")
 def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One daemon for all that only asks."""
+    """One daemon for all tests, with a hostile key in its bucket."""
     with running(tmp_path_factory.mktemp("health") / "dags") as one:
         one.s3.put(f"dags/{HOSTILE}/../x", b"hostile")
         one.daemon.sync()
         yield one
 
 
-def test_metrics_have_the_documented_names_types_and_label(synced: Running) -> None:
+def test_metrics_have_the_documented_names_types_and_labels(synced: Running) -> None:
     answer = synced.daemon.get("/metrics")
 
     families = {family.name: family for family in text_string_to_metric_families(answer.body)}
@@ -47,7 +47,7 @@ def test_metrics_have_the_documented_names_types_and_label(synced: Running) -> N
         assert labels <= allowed, family.name
 
 
-def test_metrics_count_what_happened(synced: Running) -> None:
+def test_metrics_count_published_healed_deleted_and_skipped_files(synced: Running) -> None:
     before = synced.daemon.metrics()
     synced.s3.put("dags/new.py", b"12345")
     synced.s3.put("dags//double", b"x")

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the next start makes everything right."""
+"""SIGKILL at random moments: the next start repairs the target."""
 
 import json
 import random
@@ -23,11 +23,11 @@ SIZES = (0, 100, 3_000, 30_000, 200_000)
 
 class Rounds:
     """
-    A bucket and a target that go through rounds of change, SIGKILL, check, restart, check.
+    A bucket and a target in rounds of change, SIGKILL, check, restart, check.
 
     Attributes:
-        kills: How many there were.
-        half_done: How many of them came when a part of the changes was on disk, and a part not.
+        kills: The number of kills so far.
+        half_done: The number of kills that left the changes partial on disk.
     """
 
     def __init__(self, server: S3Server, target: Path, seed: int) -> None:
@@ -38,14 +38,14 @@ class Rounds:
         self._random = random.Random(seed)
         self._foreign: dict[str, bytes] = {}
         self._versions: dict[str, set[bytes]] = {}
-        # When the first cycle of a process is half done, as far as the kills so far tell.
+        # Estimated from the kills: when the first cycle of a process is half done.
         self._half_seconds = 0.3
         for number in range(FILES):
             self._put(f"pkg{number % 6}/file{number}.py")
         self._daemon = Daemon(server, self.bucket.name, target)
 
     def run(self, kills: int) -> None:
-        """Kill so often, in the first cycle of a process or in a later one."""
+        """Kill that many times, in the first cycle of a process or in a later one."""
         old: dict[str, bytes] = {}
         with self._daemon as daemon:
             while self.kills < kills:
@@ -59,7 +59,7 @@ class Rounds:
                     self._wait_for_journal(progress)
                     self._kill(old)
                 else:
-                    # The one place where time itself is what is tested.
+                    # A random sleep is the only way to choose a random moment.
                     time.sleep(self._half_seconds * self._random.uniform(0, 2))
                     tried = self._kill(old)
                     self._half_seconds *= {"too early": 1.2, "too late": 1 / 1.2}.get(tried, 1)
@@ -74,16 +74,12 @@ class Rounds:
         return (self.target / ".s3-sync/managed").stat().st_size
 
     def _last_in_journal(self) -> str:
-        """The path that the daemon was about to publish or to delete when it was killed."""
+        """Return the path that the daemon was publishing or deleting when it was killed."""
         lines = (self.target / ".s3-sync/managed").read_bytes().split(b"\n")[:-1]
         return str(json.loads(lines[-1])[0]) if lines else ""
 
     def _wait_for_journal(self, size_bytes: int) -> None:
-        """
-        Wait until the list of managed files, to which every publish appends, is so long.
-
-        Returns at the end of the cycle too.
-        """
+        """Wait until the journal of managed files has this size, or the cycle ends."""
         ended = len(self._daemon.find_events("cycle_finished"))
         wait_until(
             lambda: (
@@ -95,14 +91,14 @@ class Rounds:
         )
 
     def _kill(self, old: dict[str, bytes]) -> str:
-        """Kill, judge the wreck, and return whether it was a good moment."""
+        """Kill, check the target, and return when in the cycle the kill came."""
         self._daemon.kill()
         self.kills += 1
         now = read_tree(self.target)
         new = expect(self.bucket.objects, foreign=self._foreign).files | self._foreign
         self.half_done += now not in (old, new)
 
-        if old.keys() - new.keys() - now.keys():  # a deletion has begun: nothing else is left
+        if old.keys() - new.keys() - now.keys():  # deletions come last
             assert new.items() <= now.items()
         assert self._foreign.items() <= now.items()
         for path, content in now.items():
@@ -112,7 +108,7 @@ class Rounds:
         return "too early" if now == old else "too late" if now == new else "half done"
 
     def _check(self) -> None:
-        """Assert that the target holds what the model says, and nothing else."""
+        """Assert that the target equals the model and has nothing else."""
         wanted = expect(self.bucket.objects, foreign=self._foreign).files | self._foreign
 
         assert [] == difference(wanted, read_tree(self.target)), self._daemon.log()
@@ -126,12 +122,12 @@ class Rounds:
         versions = self._versions.setdefault(path, set())
         versions.add(content)
         self.bucket.put(path, content)
-        if path in self._foreign:  # which the key replaces
+        if path in self._foreign:  # the key replaces it
             versions.add(self._foreign.pop(path))
 
     def _delete(self, path: str) -> None:
         self.bucket.delete(path)
-        # Never replaced, because no cycle came to it: again a file that no key wants.
+        # No cycle has replaced it yet: without the key it is a foreign file again.
         place = self.target / path
         if place.exists() and place.read_bytes().startswith(FOREIGN):
             self._foreign[path] = place.read_bytes()
@@ -146,9 +142,9 @@ class Rounds:
 
     def _plant_where_files_are_missing(self) -> None:
         """
-        Put foreign files where the daemon was about to put, or had deleted, its own.
+        Put foreign files at paths that the daemon was about to publish or has deleted.
 
-        Those whose key exists lose it, so that nothing but a mistaken memory could take them.
+        Their keys are deleted, so that only a wrong journal could make the daemon remove them.
         """
         missing = [path for path in sorted(self._versions) if not (self.target / path).exists()]
         chosen = set(self._random.sample(missing, min(3, len(missing))))
@@ -158,15 +154,13 @@ class Rounds:
             self._foreign[path] = FOREIGN + path.encode()
             (self.target / path).parent.mkdir(parents=True, exist_ok=True)
             (self.target / path).write_bytes(self._foreign[path])
-        # Now and then they go, and their places are free again.
+        # Remove some again, so that their paths are free.
         for path in self._random.sample(sorted(self._foreign), len(self._foreign) // 4):
             (self.target / path).unlink()
             del self._foreign[path]
 
     def _delete_what_was_just_published(self, old: dict[str, bytes]) -> None:
-        """
-        Delete the keys of the files that came last, and of some others that the cycle brought.
-        """
+        """Delete the keys of the last files that the cycle published, and of some others."""
         fresh = [
             path
             for path, content in read_tree(self.target).items()

@@ -1,6 +1,6 @@
 """
-Names in Hangul, composed (NFC, as most systems write them) and decomposed (NFD, as macOS does):
-two names, each as it is, from the repository to the page of the pod, whatever the locale.
+Names in Hangul, composed (NFC, as most systems write them) and decomposed (NFD, as macOS does),
+are two names, unchanged from the repository to the status page, whatever the locale.
 """
 
 import json
@@ -25,7 +25,7 @@ SUBJECT = "월말 매출을 더한다"
 
 
 @pytest.mark.parametrize("locale", ["C.UTF-8", "POSIX"])
-def test_names_are_shown_as_they_are_from_the_repository_to_the_page(
+def test_korean_names_stay_unchanged_from_the_repository_to_the_status_page(
     tmp_path: Path, locale: str
 ) -> None:
     repository = Repository(tmp_path / "dags.git", "기능/매출")

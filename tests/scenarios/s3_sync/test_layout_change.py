@@ -1,6 +1,4 @@
-"""
-A volume whose layout is changed, by a rollout and among kills; see tests/s3_sync, too.
-"""
+"""A volume whose layout changes while the daemon is killed; tests/s3_sync has the single steps."""
 
 import random
 import time
@@ -26,7 +24,7 @@ __all__ = ["bucket_of_a"]
 
 
 @pytest.mark.timeout(3_600)
-def test_change_of_the_layout_survives_kills_at_any_moment(
+def test_a_layout_change_survives_sigkill_at_any_moment(
     counts: Counts, s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
     chance = random.Random(11)
@@ -41,7 +39,7 @@ def test_change_of_the_layout_survives_kills_at_any_moment(
         daemon.environment |= way
         daemon.start()
         daemon.wait_for_event("target_acquired", 60)
-        # The one place where time itself is what is tested.
+        # A random sleep is the only way to choose a random moment.
         time.sleep(chance.uniform(0, 0.1))
         if number % 3 == 0:
             daemon.wait_until_synced()

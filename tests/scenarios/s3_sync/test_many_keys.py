@@ -1,4 +1,4 @@
-"""What very many keys cost in memory, and that there is a limit with a name."""
+"""The memory that very many keys need, and the limit for their number."""
 
 import hashlib
 from functools import cache
@@ -16,14 +16,14 @@ PAGE_KEYS = 1000
 # 96 MiB at 100,000 keys.
 BASE_MIB = 40
 MIB_PER_THOUSAND = 0.56
-# What the values of charts-snippets allow.
+# The memory limit of the values in charts-snippets.
 LIMIT_MIB = 192
 BODY = b"from airflow.sdk import DAG\n"
 HEADERS = {"ETag": f'"{hashlib.md5(BODY).hexdigest()}"'}
 
 
 class LongS3(FakeS3):
-    """A bucket of very many objects, all with the same content; their names are computed."""
+    """A bucket of very many objects with computed names and the same content."""
 
     def __init__(self, keys: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class LongS3(FakeS3):
         self._list = cache(self._listing_from)
 
     def good_answer(self, request: Request) -> Answer:
-        """One page, or one object."""
+        """Return a page of the listing, or an object."""
         if is_list(request):
             return self._list(int(request.query.get("continuation-token", "0")))
         return Answer(200, HEADERS, BODY)
@@ -55,14 +55,14 @@ class LongS3(FakeS3):
 
 
 def peak_mib(daemon: Daemon) -> float:
-    """The most memory that the process ever had in MiB (VmHWM)."""
+    """Return the peak memory of the process in MiB (VmHWM)."""
     status = Path(f"/proc/{daemon.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 @pytest.mark.timeout(1_800)
-def test_memory_grows_by_less_than_a_kilobyte_a_file(counts: Counts, start: StartDaemon) -> None:
-    """At its peak, in the first cycle; at `debug` the log names each file, which takes more."""
+def test_memory_grows_by_less_than_a_kilobyte_per_file(counts: Counts, start: StartDaemon) -> None:
+    """The peak is in the first cycle; level `debug` needs more, because it logs each file."""
     count = counts.many_keys
     with LongS3(count) as s3:
         daemon = start({"S3_SYNC_LOG_LEVEL": "info", "S3_SYNC_FSYNC": "false"}, s3=s3)
@@ -74,7 +74,7 @@ def test_memory_grows_by_less_than_a_kilobyte_a_file(counts: Counts, start: Star
 
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("pages_more", [1, 10_000], ids=["one key more", "millions more"])
-def test_one_key_too_many_is_an_error_with_a_name_and_no_oom_kill(
+def test_reports_too_many_keys_without_exceeding_the_memory_limit(
     request: pytest.FixtureRequest, start: StartDaemon, pages_more: int
 ) -> None:
     is_full = request.config.getoption("--full")

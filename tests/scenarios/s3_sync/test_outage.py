@@ -1,4 +1,4 @@
-"""S3 is down, says no, or has too much to do: the last good files stay, and the cause is named."""
+"""S3 is down, refuses or throttles: the last good files stay, and the reason is reported."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ NO = {
 
 
 def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
-    """Readiness, status page, log and metrics name the reason; liveness does not mind."""
+    """Assert that readiness, status page and metrics report the reason; liveness stays 200."""
     readiness = daemon.get("/readyz")
     assert readiness.status == (200 if ready else 503)
     assert readiness.json()["ready"] is ready
@@ -38,7 +38,7 @@ def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
     assert status["cycles"][0]["reason"] == reason or status["cycles"][-1]["reason"] == reason
     assert reason in daemon.get("/").body
     labels, metrics = f'{{reason="{reason}",sidecar="s3-sync"}}', daemon.metrics()
-    if metrics.get(f"s3_sync_unread_objects{labels}"):  # one object fails, and not the cycle
+    if metrics.get(f"s3_sync_unread_objects{labels}"):  # an object fails, not the cycle
         assert metrics[f"s3_sync_unread_objects{labels}"] == 1
         assert metrics['s3_sync_partial{sidecar="s3-sync"}'] == 1
     else:
@@ -49,7 +49,7 @@ def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
 
 @pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
 @pytest.mark.parametrize("name", NO)
-def test_keeps_last_good_files_and_names_the_reason(
+def test_keeps_the_last_good_files_and_reports_the_reason(
     synced: Running, name: str, match: Match
 ) -> None:
     reason = name.partition("-")[0]
@@ -75,7 +75,7 @@ def test_keeps_last_good_files_and_names_the_reason(
     assert synced.daemon.status()["consecutive_failures"] == 0
 
 
-def test_waits_for_an_s3_that_is_down_at_start(s3: FakeS3, start: StartDaemon) -> None:
+def test_waits_at_start_until_s3_is_reachable(s3: FakeS3, start: StartDaemon) -> None:
     s3.stop()
     daemon = start()
 
@@ -91,7 +91,7 @@ def test_waits_for_an_s3_that_is_down_at_start(s3: FakeS3, start: StartDaemon) -
     assert daemon.get("/readyz").status == 200
 
 
-def test_outlives_an_outage_later(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_keeps_the_files_during_an_outage(s3: FakeS3, target: Path, start: StartDaemon) -> None:
     daemon = start(interval="0.2").until_synced()
     s3.stop()
 

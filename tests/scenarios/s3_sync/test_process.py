@@ -1,4 +1,4 @@
-"""The life of the process: signals, one-shot, limits, restarts, and what it does to the target."""
+"""The life of the process: signals, one-shots, deadlines, restarts, locks and permissions."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_an_idle_daemon_at_once(start: StartDaemon, number: signal.Signals) -> None:
+def test_a_signal_stops_an_idle_daemon_cleanly(start: StartDaemon, number: signal.Signals) -> None:
     daemon = start().until_synced()
     daemon.send_signal(number)
 
@@ -29,7 +29,7 @@ def test_a_signal_ends_an_idle_daemon_at_once(start: StartDaemon, number: signal
 
 
 @pytest.mark.parametrize("after", [None, 0, 5])
-def test_sigterm_ends_a_hanging_download_at_once(
+def test_sigterm_stops_the_daemon_during_a_hanging_download(
     s3: FakeS3, target: Path, start: StartDaemon, after: int | None
 ) -> None:
     daemon = start().until_synced()
@@ -47,7 +47,7 @@ def test_sigterm_ends_a_hanging_download_at_once(
     assert daemon.stray_lines == []
 
 
-def test_sigterm_ends_a_hanging_listing_at_once(s3: FakeS3, start: StartDaemon) -> None:
+def test_sigterm_stops_the_daemon_during_a_hanging_listing(s3: FakeS3, start: StartDaemon) -> None:
     s3.inject(hang(), is_list)
     daemon = start()
     s3.wait_for(is_list)
@@ -57,7 +57,7 @@ def test_sigterm_ends_a_hanging_listing_at_once(s3: FakeS3, start: StartDaemon) 
     assert end.code == 0
 
 
-def test_a_one_shot_publishes_and_ends(target: Path, start: StartDaemon) -> None:
+def test_a_one_shot_publishes_exits_and_binds_no_port(target: Path, start: StartDaemon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         daemon = start({"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_HTTP_BIND": address})
@@ -70,7 +70,7 @@ def test_a_one_shot_publishes_and_ends(target: Path, start: StartDaemon) -> None
     assert daemon.stray_lines == []
 
 
-def test_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: StartDaemon) -> None:
+def test_a_restart_is_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: StartDaemon) -> None:
     start().until_synced().terminate()
     s3.inject(hang())
 
@@ -80,7 +80,7 @@ def test_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: StartDaemon) -> N
     assert second.find_events("cycle_finished") == []
 
 
-def test_a_dry_run_changes_nothing_and_says_what_it_would(
+def test_a_dry_run_logs_its_plan_and_changes_nothing(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
     target.mkdir()
@@ -95,7 +95,7 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would(
     assert set(planned["publish"]) == set(FILES)
 
 
-def test_a_hanging_cycle_is_abandoned_and_never_publishes_afterwards(
+def test_an_abandoned_cycle_never_publishes_afterwards(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
     daemon = start({"S3_SYNC_TIMEOUT": "1s"}).until_synced()
@@ -117,7 +117,7 @@ def test_a_hanging_cycle_is_abandoned_and_never_publishes_afterwards(
     assert daemon.get("/healthz").status == 200
 
 
-def test_many_abandoned_cycles_leave_neither_threads_nor_connections(
+def test_abandoned_cycles_leak_neither_threads_nor_connections(
     s3: FakeS3, start: StartDaemon
 ) -> None:
     daemon = start({"S3_SYNC_TIMEOUT": "1s"}, interval="0.2").until_synced()
@@ -136,12 +136,12 @@ def test_many_abandoned_cycles_leave_neither_threads_nor_connections(
 
 
 def resources(pid: int) -> tuple[int, int]:
-    """Threads and open files of a process."""
+    """Return the number of threads and of open files of a process."""
     return tuple(len(os.listdir(f"/proc/{pid}/{name}")) for name in ("task", "fd"))  # type: ignore[return-value]
 
 
-def test_folders_and_lock_belong_to_the_group_whatever_the_umask(s3: FakeS3, target: Path) -> None:
-    """Another user of the group goes on where this one stopped."""
+def test_folders_and_lock_are_group_writable_whatever_the_umask(s3: FakeS3, target: Path) -> None:
+    """Another user of the group must be able to continue."""
     daemon = daemon_for(s3, target)
     daemon.wrapper = ("/bin/sh", "-c", 'umask 077; exec "$0" "$@"')
     with daemon:
@@ -152,7 +152,7 @@ def test_folders_and_lock_belong_to_the_group_whatever_the_umask(s3: FakeS3, tar
     assert 0o664 == stat.S_IMODE((target / ".s3-sync/lock").stat().st_mode)
 
 
-def test_two_daemons_on_one_target_take_turns(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_a_standby_waits_and_takes_over(s3: FakeS3, target: Path, start: StartDaemon) -> None:
     first = start().until_synced()
     second = start(interval="0.5")
 
@@ -168,7 +168,7 @@ def test_two_daemons_on_one_target_take_turns(s3: FakeS3, target: Path, start: S
     wait_until((target / "new.py").exists, "the second one publishes")
 
 
-def test_a_one_shot_waits_for_the_target(start: StartDaemon) -> None:
+def test_a_one_shot_waits_for_the_lock_of_the_target(start: StartDaemon) -> None:
     first = start().until_synced()
     second = start({"S3_SYNC_ONE_SHOT": "true"}, interval="0.5")
     second.wait_for_event("target_waiting")
@@ -179,7 +179,7 @@ def test_a_one_shot_waits_for_the_target(start: StartDaemon) -> None:
     assert second.wait_for_exit(15).code == 0
 
 
-def test_a_one_shot_gives_up_waiting_for_the_target(start: StartDaemon) -> None:
+def test_a_one_shot_gives_up_waiting_for_the_lock_at_its_deadline(start: StartDaemon) -> None:
     start().wait_until_synced()
     settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": "2s"}
     second = start(settings, interval="0.5")
@@ -187,7 +187,7 @@ def test_a_one_shot_gives_up_waiting_for_the_target(start: StartDaemon) -> None:
     assert second.wait_for_exit(15).code == 3
 
 
-def test_a_one_shot_dry_run_ends(target: Path, start: StartDaemon) -> None:
+def test_a_one_shot_dry_run_exits_and_creates_nothing(target: Path, start: StartDaemon) -> None:
     settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_DRY_RUN": "true"}
 
     assert start(settings).wait_for_exit(15).code == 0

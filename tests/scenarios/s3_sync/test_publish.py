@@ -1,6 +1,4 @@
-"""
-The publisher's commands as processes, against real servers: with conditional writes and without.
-"""
+"""The publisher's commands on real servers, with and without conditional writes."""
 
 import contextlib
 import json
@@ -20,8 +18,7 @@ from tests.support.publishing import (
 from tests.support.waiting import wait_until
 
 
-def test_the_life_of_releases(place: Place) -> None:
-    """Publish, publish again, list, go back, pin, prune: on every server."""
+def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> None:
     guarded = place.server.honors_conditions
     first = place.publish(A)
     again = place.publish(A)
@@ -65,7 +62,7 @@ def test_the_life_of_releases(place: Place) -> None:
     assert {"e.py": b""} == place.current()
 
 
-def test_a_release_is_promoted_as_it_is(place: Place) -> None:
+def test_promotes_a_release_unchanged(place: Place) -> None:
     first = place.publish(A)["revision"]
     prd = Publishing(place.server, place.bucket, place.home, {"KEY_PATH": "prd"})
     url = f"s3://{place.bucket}/prd"
@@ -90,7 +87,7 @@ def test_a_release_is_promoted_as_it_is(place: Place) -> None:
     assert 3 == said.code and "nobody" in said.err
 
 
-def test_what_differs_is_listed(on_moto: Place) -> None:
+def test_lists_the_differences_between_releases(on_moto: Place) -> None:
     on_moto.publish(A)
     first = on_moto.publisher.run("diff", "previous", "current")
     assert 3 == first.code and "has no previous release" in first.err
@@ -111,7 +108,7 @@ def test_what_differs_is_listed(on_moto: Place) -> None:
     assert 2 == wrong.code and "'v7' is not a revision" in wrong.err
 
 
-def test_what_people_see(place: Place) -> None:
+def test_prints_a_readable_summary_of_a_publish(place: Place) -> None:
     write_files(place.dags, {**A, ".git/config": b"", "__pycache__/a.pyc": b""})
 
     ran = place.publisher.run("publish", place.dags)
@@ -126,7 +123,7 @@ def test_what_people_see(place: Place) -> None:
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
 
 
-def test_an_output_that_knows_no_such_letters_is_no_failure(on_moto: Place) -> None:
+def test_publishes_when_stdout_cannot_encode_a_file_name(on_moto: Place) -> None:
     write_files(on_moto.dags, {"a.py": b"", "\u00dcbung~": b""})
 
     publisher = on_moto.publisher_with(PYTHONIOENCODING="ascii")
@@ -136,7 +133,7 @@ def test_an_output_that_knows_no_such_letters_is_no_failure(on_moto: Place) -> N
     assert "\\xdcbung~" in ran.out and "Published" in ran.out
 
 
-def test_an_output_that_is_full_does_not_hide_what_was_done(on_moto: Place) -> None:
+def test_reports_the_publish_on_stderr_when_stdout_is_full(on_moto: Place) -> None:
     write_files(on_moto.dags, A)
 
     with open("/dev/full", "w") as full:
@@ -147,7 +144,7 @@ def test_an_output_that_is_full_does_not_hide_what_was_done(on_moto: Place) -> N
     assert A == on_moto.current()
 
 
-def test_an_output_that_nobody_reads_is_no_failure(on_moto: Place) -> None:
+def test_publishes_when_stdout_is_a_closed_pipe(on_moto: Place) -> None:
     write_files(on_moto.dags, A)
     read, write = os.pipe()
     os.close(read)
@@ -159,11 +156,8 @@ def test_an_output_that_nobody_reads_is_no_failure(on_moto: Place) -> None:
     assert A == on_moto.current()
 
 
-def test_publishers_at_once_leave_a_complete_release_and_losers_fail(place: Place) -> None:
-    """
-    If conditions are not obeyed, or not atomically, several may believe that they won; the
-    current release is whole nevertheless.
-    """
+def test_concurrent_publishers_leave_a_complete_release_and_losers_fail(place: Place) -> None:
+    """On servers without (atomic) conditional writes several publishers may report success."""
     place.publish({"before.py": b""})
     folders = [
         write_files(place.dags.with_name(f"dags-{number}"), {"a.py": b"%d" % number})
@@ -198,7 +192,7 @@ def commit(folder: Path, message: str) -> str:
     return found.stdout.strip()
 
 
-def test_hostile_names_and_messages_do_not_steer_a_terminal(on_moto: Place) -> None:
+def test_escapes_control_characters_in_names_and_messages(on_moto: Place) -> None:
     on_moto.publish(A, "--message", "\x1b]0;owned\x07 red \u202e")
     (on_moto.dags / "bad\x1b[31m").symlink_to("/etc/passwd")
 
@@ -209,14 +203,14 @@ def test_hostile_names_and_messages_do_not_steer_a_terminal(on_moto: Place) -> N
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", listed + refused)
 
 
-def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Place) -> None:
+def test_shows_progress_on_a_terminal_and_clears_it_at_the_end(on_moto: Place) -> None:
     write_files(on_moto.dags, {f"{number}.py": b"print()\n" * number for number in range(30)})
     ours, theirs = pty.openpty()
 
     ran = on_moto.publisher.run("publish", on_moto.dags, "--output", "json", stderr=theirs)
     os.close(theirs)
     shown = ""
-    with contextlib.suppress(OSError):  # the other side is closed: all is read
+    with contextlib.suppress(OSError):  # the other end is closed: everything was read
         while block := os.read(ours, 1 << 16):
             shown += block.decode()
     os.close(ours)
@@ -224,6 +218,3 @@ def test_progress_is_shown_on_a_terminal_only_and_is_gone_at_the_end(on_moto: Pl
     assert "published" == ran.facts()["result"]
     assert "Reading files: 30 of 30" in shown and "Uploading" in shown
     assert shown.endswith("\r\x1b[K")
-
-
-# What is wrong with what was typed, or with the folder: exit code 2, nothing uploaded.

@@ -1,6 +1,4 @@
-"""
-The input, output and verdicts of a publish's gate; as processes, against a real server.
-"""
+"""The input, output and verdicts of the gate of `publish`, with a real server."""
 
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from tests.support.publishing import (
 from tests.support.scripts import script
 
 
-def test_the_gate_names_every_broken_file_and_uploads_nothing(on_moto: Place) -> None:
+def test_reports_every_broken_file_and_uploads_nothing(on_moto: Place) -> None:
     on_moto.publish(A)
     before = on_moto.bodies()
 
@@ -25,7 +23,7 @@ def test_the_gate_names_every_broken_file_and_uploads_nothing(on_moto: Place) ->
     assert before == on_moto.bodies()
 
 
-def test_a_command_as_gate_sees_what_would_be_released_and_nothing_else(
+def test_gate_command_sees_only_the_files_that_would_be_released(
     on_moto: Place, tmp_path: Path
 ) -> None:
     write_files(on_moto.dags, {**A, ".git/config": b"", "b.pyc": b""})
@@ -46,7 +44,7 @@ def test_a_command_as_gate_sees_what_would_be_released_and_nothing_else(
     assert [] == list(on_moto.home.glob("s3-sync-*"))
 
 
-# An Airflow that finds in each file a DAG of its name, `no.py` broken, and dies of `kill.py`.
+# A fake Airflow: each file has a DAG of its name, `no.py` is broken, `kill.py` crashes it.
 AIRFLOW = b"""#!/bin/sh
 exec >"$2/answers"
 echo '{"airflow": "3.3.2"}'
@@ -63,12 +61,12 @@ echo '{"done": 1}'
 
 @pytest.fixture
 def airflow(on_moto: Place, tmp_path: Path) -> Publishing:
-    """A publisher with the Python of an Airflow on its PATH."""
+    """A publisher with the Python of the fake Airflow on its PATH."""
     (write_files(tmp_path / "bin", {"python": AIRFLOW}) / "python").chmod(0o755)
     return on_moto.publisher_with(PATH=f"{tmp_path}/bin:/usr/bin:/bin")
 
 
-def test_what_airflow_said_is_printed_kept_and_compared(
+def test_prints_stores_and_compares_the_dags_that_airflow_found(
     on_moto: Place, airflow: Publishing
 ) -> None:
     gate = ("--gate", "airflow")
@@ -93,7 +91,7 @@ def test_what_airflow_said_is_printed_kept_and_compared(
     assert ("promoted", 2) == (promoted["result"], promoted["airflow"]["dags"])
 
 
-def test_what_airflow_refuses_is_not_uploaded_unless_it_may_be_missing(
+def test_airflow_gate_refuses_a_missing_package_unless_it_is_allowed(
     on_moto: Place, airflow: Publishing
 ) -> None:
     write_files(on_moto.dags, {"no.py": b"", "a.py": b""})
@@ -118,7 +116,7 @@ def test_what_airflow_refuses_is_not_uploaded_unless_it_may_be_missing(
 
 
 @pytest.mark.parametrize("link", [True, False])
-def test_a_folder_that_is_no_release_never_comes_to_airflow(
+def test_rejects_an_invalid_folder_before_airflow_runs(
     on_moto: Place, airflow: Publishing, link: bool
 ) -> None:
     write_files(on_moto.dags, {})

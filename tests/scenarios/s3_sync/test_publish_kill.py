@@ -1,7 +1,4 @@
-"""
-Publishers that are killed, or not alone: what is current is whole at every moment, and the next
-publish repairs.
-"""
+"""Publishers that are killed: the current release is always complete, and can be replaced."""
 
 import contextlib
 import random
@@ -19,15 +16,14 @@ from tests.support.releases import make_release
 from tests.support.waiting import wait_until
 from tests.support.writable_s3 import WritableS3
 
-# Requests of one publish over another: pointer, two manifests; bundle, manifest, probe, mark,
-# pointer; two that verify. A test counts them.
+# A kill follows fewer than this many requests; the first test lists those of a publish.
 REQUESTS = 10
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
 
 
 class Bucket(WritableS3):
-    """A bucket that is looked at after every write."""
+    """A bucket that checks all its releases after every write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,10 +79,10 @@ def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_killed_at_random_moments_readers_see_one_release_or_the_other(
+def test_a_publisher_killed_at_random_leaves_the_old_or_the_new_release(
     bucket: Bucket, tmp_path: Path, counts: Counts
 ) -> None:
-    """What test_publish_stop does at each request, at any moment between and within them."""
+    """test_publish_stop kills at each request; this test also between and within requests."""
     publisher = publishing(bucket, tmp_path)
     dice = random.Random(5)
     codes = []
@@ -108,7 +104,7 @@ def test_killed_at_random_moments_readers_see_one_release_or_the_other(
 def kill_after(
     process: subprocess.Popen[str], bucket: Bucket, requests: int, seconds: float
 ) -> None:
-    """Kill a process that long after it has made this many requests; it may have ended by then."""
+    """Kill a process some seconds after a number of requests, unless it has ended before."""
 
     def is_time() -> bool:
         return len(bucket.requests) >= requests or process.poll() is not None
@@ -121,7 +117,7 @@ def kill_after(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_a_code_that_is_not_success(
+def test_a_signal_stops_a_publish_with_a_failure_code(
     bucket: Bucket, tmp_path: Path, number: signal.Signals
 ) -> None:
     publisher = publishing(bucket, tmp_path)

@@ -1,6 +1,4 @@
-"""
-Wrong arguments, unreadable and missing files are reported, and nothing is written.
-"""
+"""Wrong arguments, unreadable files and missing servers are reported; nothing is written."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +18,7 @@ from tests.support.users import as_user
 
 @pytest.fixture
 def refused(on_moto: Place) -> Iterator[Place]:
-    """A bucket with a release, and its folder; the bucket must be unchanged at the end."""
+    """A bucket with a release, and its folder; at the end the bucket must be unchanged."""
     write_files(on_moto.dags, A)
     for name, body in make_release(A, at=datetime.now(UTC)).objects().items():
         on_moto.put(name, body)
@@ -63,7 +61,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["prune-releases", "--keep", "x"], ["'x'"]),
     ],
 )
-def test_what_was_typed_wrong_is_reported(
+def test_reports_wrong_arguments_and_writes_nothing(
     refused: Place, arguments: list[str], names: list[str]
 ) -> None:
     given = {"folder": refused.dags.parent, "dags": refused.dags, "bucket": refused.bucket}
@@ -75,7 +73,7 @@ def test_what_was_typed_wrong_is_reported(
     assert all(name in ran.err for name in names), ran.err
 
 
-def test_a_dry_run_of_every_command_writes_nothing(refused: Place) -> None:
+def test_dry_runs_of_writing_commands_write_nothing(refused: Place) -> None:
     publisher = refused.publisher_with(S3_SYNC_DRY_RUN="1")
     revision = make_release(A).revision
 
@@ -92,7 +90,7 @@ def test_a_dry_run_of_every_command_writes_nothing(refused: Place) -> None:
     assert ["planned", "planned", "unchanged", "planned"] == results
 
 
-def test_a_bad_folder_is_reported_before_s3_is_asked(on_moto: Place) -> None:
+def test_reports_a_missing_folder_before_any_request(on_moto: Place) -> None:
     publisher = on_moto.publisher_with(AWS_ENDPOINT_URL=f"http://127.0.0.1:{own_port()}")
 
     ran = publisher.run("publish", on_moto.dags / "nowhere")
@@ -110,7 +108,7 @@ def test_a_bad_folder_is_reported_before_s3_is_asked(on_moto: Place) -> None:
     ],
     ids=["files", "a folder that can be listed and not entered", "the folder itself"],
 )
-def test_everything_unreadable_is_named(
+def test_reports_every_unreadable_file_or_folder(
     refused: Place, open_folder: Path, modes: dict[str, int], said: list[str]
 ) -> None:
     write_files(open_folder / "dags", A | {"sub/b.py": b""})
@@ -126,9 +124,6 @@ def test_everything_unreadable_is_named(
     assert "Traceback" not in ran.err
 
 
-# What S3 refuses: exit code 3.
-
-
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -138,7 +133,7 @@ def test_everything_unreadable_is_named(
         ({"AWS_PROFILE": "nobody"}, "credentials_missing"),
     ],
 )
-def test_a_server_that_cannot_be_asked_is_reported(
+def test_reports_an_unreachable_server_or_missing_credentials(
     on_moto: Place, settings: dict[str, str], reason: str
 ) -> None:
     if settings.get("AWS_ENDPOINT_URL") == "closed":

@@ -1,6 +1,7 @@
 """
-Every command that writes releases, stopped at each of its requests: it is never told as success,
-nothing is lost, and the same command makes it good.
+Commands that write releases, stopped at each of their requests.
+
+They never report success, lose nothing, and complete the work when they run again.
 """
 
 import itertools
@@ -33,9 +34,7 @@ SIGNALS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class Deed:
-    """
-    A command, what is there before it, and what is current before and after.
-    """
+    """A command, and the current release before and after it."""
 
     arguments: Callable[[Bucket, Path], list[str]]
     before: dict[str, bytes]
@@ -60,9 +59,7 @@ DEEDS = {
 
 
 class Scene:
-    """
-    A bucket where all is ready for one command, again and again.
-    """
+    """A bucket that is restored before each run of a command."""
 
     def __init__(self, bucket: Bucket, server: ForkServer, deed: Deed, folder: Path) -> None:
         self.bucket = bucket
@@ -93,7 +90,7 @@ class Scene:
         Run the command, and stop it at a request.
 
         Args:
-            is_done: Whether the server has done what is asked, and the answer is what is lost.
+            is_done: Whether the server executes that request; the answer is lost in either case.
         """
         began = threading.Event()
 
@@ -115,7 +112,7 @@ class Scene:
 
 @pytest.fixture
 def bucket() -> Iterator[Bucket]:
-    """A bucket that is looked at after every write."""
+    """A bucket in which every write must leave the complete old or new release current."""
     with Bucket() as bucket:
         yield bucket
         assert [] == bucket.problems
@@ -123,7 +120,7 @@ def bucket() -> Iterator[Bucket]:
 
 
 @pytest.mark.parametrize("name", DEEDS)
-def test_stopped_at_any_request_nothing_is_lost_and_the_same_command_makes_it_good(
+def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
     bucket: Bucket, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
 ) -> None:
     deed = DEEDS[name]

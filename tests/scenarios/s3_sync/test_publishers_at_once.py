@@ -1,7 +1,4 @@
-"""
-Several publishers at once, whose requests come in the order that dice choose: whoever reports that
-it published has.
-"""
+"""Concurrent publishers, whose requests are served in a random order."""
 
 import json
 import random
@@ -35,11 +32,11 @@ PUBLISHERS = [f"AKIAPUBLISHER000000{number}" for number in range(4)]
 
 class Turnstile:
     """
-    A server that answers one request at a time: once all who run wait, the dice choose one.
+    A server that answers one request at a time, chosen at random once all publishers wait.
 
     Attributes:
         turns: The revisions that were current, oldest first.
-        seen: What each has found current when it looked last, by access key.
+        seen: The revision that each publisher last read from the pointer, by access key.
     """
 
     def __init__(self, server: WritableS3, seed: int) -> None:
@@ -52,7 +49,7 @@ class Turnstile:
         server.inject(self._wait)
 
     def run(self, processes: Mapping[str, subprocess.Popen[str]]) -> None:
-        """Let all come to their end."""
+        """Answer requests until all publishers have ended."""
         while running := self._when_all_wait(processes):
             self._waiting.pop(self._dice.choice(running)).set()
         self.server.heal()
@@ -89,15 +86,15 @@ def server() -> Iterator[WritableS3]:
 
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("conditions", ["obeyed", "ignored", "refused"])
-def test_whoever_reports_that_it_published_has(
+def test_a_publisher_that_reports_success_has_published(
     server: WritableS3,
     conditions: Literal["obeyed", "ignored", "refused"],
     tmp_path: Path,
     counts: Counts,
 ) -> None:
     """
-    Where conditions are obeyed nobody replaces what they have not seen. Elsewhere a publisher can
-    learn of another only where it looks: what it reports was current, if only for a moment.
+    With conditional writes a publisher only replaces a pointer that it has read. Without them it
+    may miss another publisher, but the release that it reports was current at least briefly.
     """
     server.conditions = conditions
     first = Publishing(server, server.bucket, tmp_path)
@@ -131,7 +128,7 @@ def test_whoever_reports_that_it_published_has(
 
 
 def publish_at_once(turnstile: Turnstile, folder: Path, seed: int) -> dict[str, Any]:
-    """Let all publish a folder of their own; return what each reports, by access key."""
+    """Let all publish different folders; return their reports by access key."""
     processes = {}
     for name in PUBLISHERS:
         home = folder / name

@@ -1,4 +1,4 @@
-"""Readers at full speed while the bucket changes: every file is whole, none is lost."""
+"""Readers at full speed while the bucket changes: every file is complete, none is missing."""
 
 import random
 from pathlib import Path
@@ -18,7 +18,7 @@ SIZES = (0, 100, 5_000, 5_000, 50_000, 300_000)
 
 
 @pytest.mark.timeout(3_600)
-def test_readers_never_see_a_partial_a_mixed_or_a_lost_file(
+def test_readers_never_see_a_partial_mixed_or_missing_file(
     server: S3Server, counts: Counts, tmp_path: Path
 ) -> None:
     chance = random.Random(7)
@@ -52,7 +52,7 @@ def _put(bucket: Bucket, chance: random.Random, path: str, size: int | None = No
 
 
 def _change(bucket: Bucket, chance: random.Random) -> None:
-    """Overwrite some files, same size and another, and let others come and go."""
+    """Overwrite some files, with the same or another size, and create and delete others."""
     for _ in range(8):
         path = chance.choice(sorted(bucket.objects))
         same_size = len(bucket.objects[path].partition(b"\n")[2])

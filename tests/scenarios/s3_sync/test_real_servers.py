@@ -1,4 +1,4 @@
-"""What real servers decide: ETags, checksums, encryption, order, spelling; one bucket of it all."""
+"""Differences between real servers: ETags, checksums, encryption, order and spelling of keys."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.servers import S3Server
 from tests.support.target_model import difference, expect, read_tree
 
 PART_BYTES = 5 << 20
-# Both spellings of one name, what percent-encoding could break, and what sorts by bytes alone.
+# Both Unicode forms of names, names that percent-encoding could break, and orders by bytes.
 NAMES = (
     "caf\u00e9.py",
     "cafe\u0301.py",
@@ -29,14 +29,14 @@ NAMES = (
     "A.py",
     "a.py",
 )
-# What some stores refuse, and others call otherwise.
+# Some servers reject these names, others rename them.
 ODD_NAMES = ("a//b.py", "./dot.py", "x/../up.py", "new\nline.py", "tab\t.py", "back\\slash.py")
 CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
 MANY = 1_100
 
 
 class Filled:
-    """A bucket, and what is in it as far as the server took it."""
+    """A bucket, and the files that the server accepted."""
 
     def __init__(self, server: S3Server) -> None:
         self.name = server.new_bucket("real")
@@ -49,7 +49,7 @@ class Filled:
         try:
             self._client.put_object(Body=body, **key, **options)
             self.files[path] = body
-        except ClientError:  # not every store has every checksum, or any way to encrypt
+        except ClientError:  # not every server supports every checksum and encryption
             self.refused.append(path)
 
     def put_in_parts(self, path: str, body: bytes) -> None:
@@ -69,7 +69,7 @@ class Filled:
         self.files[new] = self.files[old]
 
     def listed(self) -> dict[str, bytes]:
-        """What the server itself says that there is."""
+        """Return all objects that the server lists."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         keys = [item["Key"] for page in pages for item in page["Contents"]]
         return {
@@ -83,10 +83,10 @@ class Filled:
 
 @pytest.fixture
 def filled(server: S3Server) -> Filled:
-    """Every kind of object that the server takes."""
+    """A bucket with every kind of object that the server accepts."""
     bucket = Filled(server)
     for name in NAMES:
-        if server.name != "rclone" or is_normalized("NFC", name):  # it has one spelling for both
+        if server.name != "rclone" or is_normalized("NFC", name):  # rclone stores both forms as one
             bucket.put(name, name.encode())
     for name in CHECKSUMS:
         body = f"# {name}\n".encode()
@@ -101,7 +101,7 @@ def filled(server: S3Server) -> Filled:
     return bucket
 
 
-def test_all_that_a_store_takes_arrives_and_is_followed(
+def test_syncs_every_kind_of_object_that_a_server_accepts(
     server: S3Server, filled: Filled, tmp_path: Path
 ) -> None:
     with Daemon(server, filled.name, tmp_path / "dags", "dags") as daemon:
@@ -119,8 +119,8 @@ def test_all_that_a_store_takes_arrives_and_is_followed(
         assert [] == daemon.stray_lines
 
 
-def test_what_a_store_makes_of_odd_names_is_what_comes(server: S3Server, tmp_path: Path) -> None:
-    """Nothing but what it lists, each at its own place, or named as skipped."""
+def test_syncs_or_skips_unusual_names_as_they_are_listed(server: S3Server, tmp_path: Path) -> None:
+    """Each listed key is published at its path or reported as skipped, and nothing else exists."""
     bucket = Filled(server)
     bucket.put("a.py", b"a = 1\n")
     for name in ODD_NAMES:
@@ -134,10 +134,10 @@ def test_what_a_store_makes_of_odd_names_is_what_comes(server: S3Server, tmp_pat
         assert daemon.status()["revision"]
 
 
-def test_a_top_folder_that_is_renamed_there_is_no_mass_deletion(
+def test_does_not_treat_a_renamed_top_folder_as_a_mass_deletion(
     server: S3Server, tmp_path: Path
 ) -> None:
-    """Also of encrypted objects, whose copies have other ETags."""
+    """The copies of encrypted objects have different ETags."""
     bucket = Filled(server)
     for number in range(24):
         bucket.put(f"old/{number}.py", b"v = %d\n" % number, ServerSideEncryption="aws:kms")
@@ -153,10 +153,10 @@ def test_a_top_folder_that_is_renamed_there_is_no_mass_deletion(
         assert [] == difference(bucket.files, read_tree(daemon.target))
 
 
-def test_pages_are_in_the_order_that_the_server_has(
+def test_syncs_listings_in_the_order_of_each_server(
     only_in_full: None, server: S3Server, tmp_path: Path
 ) -> None:
-    """Folders beside files whose names sort between: `a-b`, `a/`, `a0`."""
+    """Servers sort folders and files differently: `a-b`, `a/`, `a0`."""
     bucket = Filled(server)
     for number in range(MANY // 3):
         for path in (f"a{number}/b.py", f"a{number}-b.py", f"a{number}0.py"):

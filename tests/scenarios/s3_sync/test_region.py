@@ -1,4 +1,4 @@
-"""A bucket in another region than the configured one works, and costs one request more."""
+"""A bucket in another region than the configured one works, at the cost of one extra request."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ Aws = tuple[FakeS3, FakeProxy, Settings]
     [("moved", True), ("redirect", True), ("malformed", True), ("malformed", False)],
     ids=["301", "307", "400", "400 with the region in the document only"],
 )
-def test_signs_for_the_region_that_s3_names(
+def test_signs_for_the_region_that_s3_reports(
     s3: FakeS3, start: StartDaemon, answer: Redirection, header: bool
 ) -> None:
     s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
@@ -45,7 +45,7 @@ def test_signs_for_the_region_that_s3_names(
 
 @pytest.fixture
 def aws(tmp_path: Path) -> Iterator[Aws]:
-    """S3 in eu-west-1 under the names that it has at AWS, behind a proxy."""
+    """S3 in eu-west-1, behind a proxy, with the host names that AWS uses."""
     kinds = ("s3.dualstack", "s3-fips", "s3-accesspoint", "s3")
     hosts = ["s3.us-east-1", *(f"{kind}.eu-west-1" for kind in kinds)]
     names = [f"{start}{host}.amazonaws.com" for host in hosts for start in ("", "*.")]
@@ -62,7 +62,7 @@ def aws(tmp_path: Path) -> Iterator[Aws]:
 
 
 @pytest.mark.parametrize("answer", ["moved", "redirect", "malformed"])
-def test_another_region_of_aws_is_reached_at_its_own_host(
+def test_reaches_a_bucket_in_another_aws_region_at_its_regional_host(
     aws: Aws,
     start: StartDaemon,
     answer: Redirection,

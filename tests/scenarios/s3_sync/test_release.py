@@ -1,4 +1,4 @@
-"""The source `release` from outside: what it asks, what it keeps, what it does with pins."""
+"""The source `release` as a process: its requests, and pins."""
 
 import json
 import os
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
 
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
-    """A shelf with one release on the scripted server."""
+    """A shelf with one release, on the scripted server."""
     s3.objects.clear()
     shelf = Shelf(s3)
     shelf.publish(FILES, executable={"run.sh"})
@@ -40,12 +40,12 @@ def shelf(s3: FakeS3) -> Shelf:
 
 @pytest.fixture
 def begin(start: StartDaemon, layout: str) -> Begin:
-    """Starts daemons that read releases, with more settings."""
+    """A function that starts daemons that read releases, with additional settings."""
     return lambda **more: start(RELEASE | {"S3_SYNC_LAYOUT": layout} | more)
 
 
 def parts(requests: list[Request]) -> dict[str, int]:
-    """How often each of the three objects was asked for."""
+    """Return how often each of the three objects was requested."""
     matches = {"pointer": is_pointer, "manifest": is_manifest, "bundle": is_bundle}
     found = {part: sum(map(match, requests)) for part, match in matches.items()}
     assert sum(found.values()) == len(requests), requests
@@ -53,15 +53,15 @@ def parts(requests: list[Request]) -> dict[str, int]:
 
 
 def record(target: Path) -> dict[str, object]:
-    """What is on record as published."""
+    """Return the record of the published revision."""
     found: dict[str, object] = json.loads((target / ".s3-sync/published.json").read_text())
     return found
 
 
-# --- requests: docs/explanation/what-polling-costs.md has the same numbers
+# --- requests: docs/explanation/what-polling-costs.md states the same numbers
 
 
-def test_empty_volume_costs_three_requests_and_a_poll_one(
+def test_an_empty_volume_costs_three_requests_and_each_poll_one(
     s3: FakeS3, shelf: Shelf, target: Path, begin: Begin
 ) -> None:
     daemon = begin().until_synced()
@@ -79,7 +79,7 @@ def test_empty_volume_costs_three_requests_and_a_poll_one(
 # --- pins
 
 
-def test_one_shot_fetches_the_pinned_release_though_another_is_current(
+def test_a_one_shot_downloads_the_pinned_release_instead_of_the_current_one(
     s3: FakeS3, shelf: Shelf, target: Path, begin: Begin
 ) -> None:
     first = next(iter(shelf.releases))

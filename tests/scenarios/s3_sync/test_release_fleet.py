@@ -1,7 +1,4 @@
-"""
-A fleet of daemons and one-shots while releases and rollbacks happen and daemons are killed:
-whatever a consumer reads, at any moment, is all of one release.
-"""
+"""A fleet of daemons and one-shots during releases, rollbacks and kills: readers see no mix."""
 
 import random
 from contextlib import ExitStack
@@ -19,23 +16,23 @@ from tests.support.waiting import wait_until
 
 MOST_TURNS = 20
 KILLS = 2
-# How many polls the server of the test can answer beside all else.
+# The polls that the test server can answer beside all other requests.
 POLLS_PER_SECOND = 24
 SETTINGS = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_JITTER": "0", "S3_SYNC_RETAIN_FOR": "1h"}
 
 
 def shown(daemon: Daemon) -> int:
     """
-    Read all that a daemon shows, and return which release it is.
+    Read all files that a daemon publishes, and return the number of their release.
 
     Raises:
-        Flaw: It is not all of one.
+        Flaw: The files are not one complete release.
     """
     return read_revision(str((daemon.target / "current").resolve()))
 
 
 @pytest.mark.timeout(3_600)
-def test_no_consumer_of_a_fleet_sees_a_mix(counts: Counts, tmp_path: Path) -> None:
+def test_no_consumer_of_a_fleet_sees_a_mixed_release(counts: Counts, tmp_path: Path) -> None:
     chance = random.Random(11)
     with FakeS3() as s3, ExitStack() as stack:
         shelf = Shelf(s3)

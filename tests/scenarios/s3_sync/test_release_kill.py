@@ -1,7 +1,4 @@
-"""
-SIGKILL at random moments while releases change: only complete ones are seen, and the next start
-makes everything right.
-"""
+"""SIGKILL at random moments while releases change: nothing partial is ever seen."""
 
 import random
 import threading
@@ -31,11 +28,11 @@ SETTINGS = {
 }
 MODULES = 150
 EITHER = {"either", "either/inside.py"}
-"""A file that becomes a folder, and back: what is in the way must go first."""
+"""A file that becomes a folder and back: whatever blocks the new path is removed first."""
 
 
 def make_files(number: int) -> dict[str, bytes]:
-    """The files of a release: every third is as it was; some come and go; one is a folder too."""
+    """Return the files of a release; some come and go, one turns into a folder and back."""
     chance = random.Random(number)
     paths = [f"pkg{count % 7}/module{count}.py" for count in range(MODULES)]
     paths += [f"moving{chance.randrange(4)}/deep/down/file.py", f"odd{number % 2}.py"]
@@ -48,9 +45,9 @@ class Lives:
     A daemon that is killed again and again while releases change.
 
     Attributes:
-        kills: How many there were.
-        half_done: How many came when consumers saw a part of the changes, and a part not.
-        too_early: How many came before anything was seen of them.
+        kills: The number of kills so far.
+        half_done: The number of kills that left a partial release in the target.
+        too_early: The number of kills before any change was visible.
     """
 
     def __init__(self, layout: str, target: Path, s3: FakeS3, seed: int) -> None:
@@ -65,11 +62,11 @@ class Lives:
         self._now = self._next()
         settings = {**SETTINGS, "S3_SYNC_LAYOUT": layout}
         self.daemon = release_daemon(s3, target, settings, interval="0.1")
-        # When a cycle that publishes is half done after its signal, and after a start.
+        # Estimated seconds until a publishing cycle is half done, after SIGHUP and after a start.
         self._half_seconds = {"later": 0.03, "first": 0.35}
 
     def _next(self) -> dict[str, bytes]:
-        """Publish another release, or go back to an earlier one."""
+        """Publish another release, or roll back to an earlier one."""
         if self._chance.random() < 0.2 and len(self._shelf.releases) > 1:
             revision = self._chance.choice(sorted(self._shelf.releases))
             release = self._shelf.releases[revision]
@@ -84,7 +81,7 @@ class Lives:
         return files
 
     def run(self, kills: int) -> None:
-        """Live so often."""
+        """Kill the daemon that many times."""
         with self.daemon:
             self._settle()
             while self.kills < kills:
@@ -96,7 +93,7 @@ class Lives:
                     self.daemon.start()
                 else:
                     self.daemon.sighup()
-                # The one place where time itself is what is tested.
+                # A random sleep is the only way to choose a random moment.
                 time.sleep(self._half_seconds[kind] * self._chance.uniform(0, 2))
                 self.daemon.kill()
                 self.kills += 1
@@ -109,9 +106,7 @@ class Lives:
 
     @contextmanager
     def watched(self) -> Iterator[list[str]]:
-        """
-        Read all files again and again meanwhile; what is not a whole file of a release is listed.
-        """
+        """Read all files repeatedly; yield the paths of files that were not complete."""
         flaws: list[str] = []
         ended = threading.Event()
 
@@ -137,39 +132,39 @@ class Lives:
         self._half_seconds[kind] = min(1.5, max(0.002, self._half_seconds[kind] * factor))
 
     def see(self) -> dict[str, bytes]:
-        """What a consumer finds."""
+        """Return the files that a consumer finds."""
         if self.layout == "snapshot":
             try:
                 return shown(self.target)
-            except FileNotFoundError:  # pruned under our eyes: the next look
+            except FileNotFoundError:  # pruned while being read
                 return {}
         return published(self.target)
 
     def _judge(self, before: Mapping[str, bytes], *, is_whole: bool) -> str:
         """
-        Look at the wreck.
+        Check the target after a kill; return whether it shows the old, the new or half a release.
 
         Args:
-            is_whole: All of the release before was seen, when the next one came.
+            is_whole: Whether the previous release was complete before the change.
         """
         seen = self.see()
         if seen in (before, self._now):
             self.too_early += seen == before
             return "new" if seen == self._now else "old"
-        if self.layout == "snapshot":  # a release from before, complete; not the last two
+        if self.layout == "snapshot":  # an earlier release, complete
             assert read_revision(str((self.target / "current").resolve())) >= 0
             return "old"
         self.half_done += 1
         for path, body in seen.items():
             assert body in self._contents[path], f"half a file: {path}"
         gone = before.keys() - self._now.keys() - seen.keys() - EITHER
-        if is_whole and gone:  # deletions come last, but for what is in the way of a new file
+        if is_whole and gone:  # deletions come last, except of a path that a new file needs
             assert self._now.items() <= seen.items(), gone
         return "half"
 
 
 @pytest.mark.timeout(3_600)
-def test_snapshot_readers_see_complete_releases_only_whenever_the_daemon_is_killed(
+def test_snapshot_readers_see_only_complete_releases_despite_sigkill(
     counts: Counts, tmp_path: Path
 ) -> None:
     seen: dict[str, Any] = {}
@@ -191,9 +186,7 @@ def test_snapshot_readers_see_complete_releases_only_whenever_the_daemon_is_kill
 
 
 @pytest.mark.timeout(3_600)
-def test_in_place_every_file_is_of_one_release_whenever_the_daemon_is_killed(
-    counts: Counts, tmp_path: Path
-) -> None:
+def test_in_place_every_file_is_complete_despite_sigkill(counts: Counts, tmp_path: Path) -> None:
     with FakeS3() as s3:
         lives = Lives("in-place", tmp_path / "dags", s3, seed=6)
         with lives.watched() as flaws:
@@ -206,7 +199,7 @@ def test_in_place_every_file_is_of_one_release_whenever_the_daemon_is_killed(
 
 
 def wait_until_swept(daemon: Daemon) -> None:
-    """Start once more, and succeed: a start sweeps what the last kill left."""
+    """Start once more: a start removes the leftovers of the last kill."""
     with daemon:
         daemon.wait_until_synced()
         assert 0 == daemon.terminate().code

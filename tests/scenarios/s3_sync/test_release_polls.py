@@ -1,4 +1,4 @@
-"""Polls between cycles: what goes wrong with one is a failed cycle soon, and fixed soon."""
+"""Polls between cycles: a poll that fails becomes a failed cycle, and recovers quickly."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,25 +24,25 @@ OFTEN = {"S3_SYNC_JITTER": "0", "S3_SYNC_TIMEOUT": "2s"}
 
 @dataclass(frozen=True)
 class Polling:
-    """A daemon that polls five times a second, and gives up a cycle after two seconds."""
+    """A daemon that polls five times a second and abandons a cycle after two seconds."""
 
     s3: FakeS3
     shelf: Shelf
     daemon: Daemon
 
     def publish(self) -> dict[str, bytes]:
-        """Publish a release that no cycle has seen; return its files."""
+        """Publish a new release; return its files."""
         files = {"a.py": new_content(), "pkg/same.py": b"same = 1\n"}
         self.shelf.publish(files)
         return files
 
     def wait_for_polls(self, count: int = 3) -> None:
-        """Wait until that many more polls have come."""
+        """Wait for that many more polls."""
         self.s3.forget()
         self.s3.wait_for(is_pointer, count=count, timeout=30)
 
     def wait_until_seen(self, wanted: dict[str, bytes]) -> None:
-        """Wait until these files are published and nothing is wrong."""
+        """Wait until these files are published and no reason is reported."""
         wait_until(lambda: published(self.daemon.target) == wanted, "the release is there", 60)
         wait_until(
             lambda: self.daemon.get("/readyz").json()["reason"] is None, "no reason is left", 60
@@ -64,11 +64,11 @@ def polling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polling]:
 
 
 @pytest.mark.parametrize("fault", [hang(), drip(1, 0.2)], ids=["silence", "drip"])
-def test_silence_ends_with_a_deadline(polling: Polling, fault: Fault) -> None:
+def test_a_silent_or_slow_poll_fails_at_the_cycle_timeout(polling: Polling, fault: Fault) -> None:
     polling.wait_for_polls()
     seen = len(polling.daemon.events)
     polling.s3.inject(fault, is_pointer)
-    wanted = polling.publish()  # an answer 304 has no body that could drip
+    wanted = polling.publish()  # a 304 response has no body that could drip
 
     polling.daemon.wait_for_event("cycle_failed", 30, seen, reason="cycle_timeout")
 
@@ -77,7 +77,7 @@ def test_silence_ends_with_a_deadline(polling: Polling, fault: Fault) -> None:
     polling.wait_until_seen(wanted)
 
 
-def test_a_rollback_from_a_bad_release_does_not_wait_for_the_next_try(polling: Polling) -> None:
+def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(polling: Polling) -> None:
     before, good = published(polling.daemon.target), polling.shelf.current
     assert good is not None
     polling.s3.inject(replace_body(lambda _: b"{}"), is_manifest)
@@ -100,7 +100,7 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_next_try(polling: P
     polling.s3.heal()
 
 
-def test_every_poll_is_one_request_and_the_connection_is_kept(polling: Polling) -> None:
+def test_each_poll_is_one_request_and_reuses_the_connection(polling: Polling) -> None:
     polling.wait_until_seen(polling.publish())
     polling.wait_for_polls()
     polling.wait_for_polls(20)
@@ -110,7 +110,7 @@ def test_every_poll_is_one_request_and_the_connection_is_kept(polling: Polling) 
     assert len({request.connection for request in requests}) <= 2
 
 
-def test_sigterm_ends_it_in_the_middle_of_a_silent_poll(polling: Polling) -> None:
+def test_sigterm_stops_the_daemon_during_a_silent_poll(polling: Polling) -> None:
     polling.wait_for_polls()
     polling.s3.inject(hang(), is_pointer)
     polling.wait_for_polls(1)

@@ -1,4 +1,4 @@
-"""The environment of the process: accepted and refused settings, and the errors."""
+"""The environment and arguments of the process: accepted and rejected settings."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.support.scripted import FILES, daemon_for, published
 
 
 def rejected(daemon: Daemon) -> dict[str, Event]:
-    """Wait for a daemon to refuse its settings; return the refused ones, by name."""
+    """Wait for a daemon to reject its settings; return the rejected ones by name."""
     end = daemon.wait_for_exit(15)
     assert end.code == 2, daemon.log()
     assert daemon.stray_lines == []
@@ -20,8 +20,8 @@ def rejected(daemon: Daemon) -> dict[str, Event]:
     return {line["setting"]: line for line in lines}
 
 
-def test_the_published_example_and_nothing_else(s3: FakeS3, target: Path) -> None:
-    """Four names, endpoint, credentials; the address only because tests stay on loopback."""
+def test_the_published_example_works_without_other_settings(s3: FakeS3, target: Path) -> None:
+    """Four names, endpoint and credentials; the bind address only keeps tests on loopback."""
     daemon = daemon_for(s3, target)
     daemon.environment = {
         "AWS_BUCKET": s3.bucket,
@@ -42,7 +42,7 @@ def test_the_published_example_and_nothing_else(s3: FakeS3, target: Path) -> Non
         assert daemon.stray_lines == []
 
 
-def test_a_proxy_that_we_do_not_speak_is_refused_at_start(s3: FakeS3, start: StartDaemon) -> None:
+def test_rejects_an_unsupported_proxy_scheme_at_start(s3: FakeS3, start: StartDaemon) -> None:
     proxy = {"HTTP_PROXY": "https://user:s3cr3t@proxy.example:3128", "NO_PROXY": ""}
 
     daemon = start(proxy)
@@ -63,11 +63,11 @@ def test_version_and_help_need_no_settings(start: StartDaemon, arguments: tuple[
 
 
 @pytest.mark.parametrize("arguments", [("--nonsense",), ("synch",), ("check", "extra")])
-def test_wrong_arguments_are_exit_2(start: StartDaemon, arguments: tuple[str, ...]) -> None:
+def test_wrong_arguments_exit_with_code_2(start: StartDaemon, arguments: tuple[str, ...]) -> None:
     assert start(arguments=arguments).wait_for_exit(15).code == 2
 
 
-def test_a_private_key_has_no_place_in_a_pod(start: StartDaemon) -> None:
+def test_reports_a_signing_key_as_unused_in_the_daemon(start: StartDaemon) -> None:
     daemon = start({"S3_SYNC_SIGN_KEY": "/nowhere/key.pem"}).until_synced()
 
     assert ["S3_SYNC_SIGN_KEY"] == [e["setting"] for e in daemon.find_events("setting_unused")]

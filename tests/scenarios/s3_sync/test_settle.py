@@ -1,7 +1,7 @@
 """
-`S3_SYNC_SETTLE` in real time: half an upload is never published, and nobody waits in vain.
+`S3_SYNC_SETTLE` in real time: a partial upload is never published.
 
-What needs no waiting is in tests/s3_sync/cycle/test_settled.py.
+tests/s3_sync/cycle/test_settled.py has the tests that need no waiting.
 """
 
 import time
@@ -30,23 +30,21 @@ __all__ = ["quiet_bucket"]
     ids=lambda layout: "-".join(layout.values()),
 )
 def layout(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The ways to publish."""
+    """The settings of each layout, and of a gate."""
     return request.param  # type: ignore[no-any-return]
 
 
 def settled(layout: Mapping[str, str], settle: str) -> dict[str, str]:
-    """The settings of a daemon that waits for uploads to end."""
+    """Return the settings of a daemon that waits for uploads to end."""
     return {**layout, "S3_SYNC_SETTLE": settle, "S3_SYNC_JITTER": "0"}
 
 
 def slowly(s3: SwappingS3, steps: list[Callable[[], object]], target: Path) -> float:
     """
-    Do the steps with pauses shorter than the time to settle; check that nothing is seen of them.
+    Do the steps with pauses shorter than S3_SYNC_SETTLE; assert that none of them is published.
 
-    Starts over where the machine was too busy to keep the pauses short.
-
-    Returns:
-        When the last one was done.
+    Starts over if the machine was too busy to keep the pauses short. Returns the monotonic time of
+    the last step, in seconds.
     """
     for _ in range(10):
         before = time.monotonic()
@@ -65,10 +63,10 @@ def slowly(s3: SwappingS3, steps: list[Callable[[], object]], target: Path) -> f
     raise AssertionError("the machine is too busy for this test")
 
 
-def test_half_an_upload_is_never_published(
+def test_a_partial_upload_is_never_published(
     layout: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
-    """New, changed and deleted files, one by one."""
+    """Files are created, changed and deleted one by one."""
     settings = settled(layout, f"{SETTLE_SECONDS}s")
     daemon = start(settings, interval="0.1").until_synced()
     uploads = [lambda path=path: s3.put(f"dags/{path}", NEW[path]) for path in NEW]

@@ -1,4 +1,4 @@
-"""Signals that arrive at an awkward moment or in an awkward thread."""
+"""Signals that arrive during the start or in another thread."""
 
 import ctypes
 import os
@@ -14,9 +14,7 @@ from tests.support.servers import MotoServer
 SYS_TGKILL = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
 
 
-def test_signal_is_heard_whichever_thread_the_kernel_gives_it_to(
-    moto: MotoServer, tmp_path: Path
-) -> None:
+def test_handles_a_signal_delivered_to_another_thread(moto: MotoServer, tmp_path: Path) -> None:
     bucket = Bucket(moto)
     bucket.put("a.py", b"a")
     with Daemon(moto, bucket.name, tmp_path / "target") as daemon:
@@ -30,7 +28,7 @@ def test_signal_is_heard_whichever_thread_the_kernel_gives_it_to(
         assert 0 == daemon.wait_for_exit(5).code
 
 
-def test_sigterm_at_any_moment_of_the_start_ends_in_zero(moto: MotoServer, tmp_path: Path) -> None:
+def test_sigterm_at_any_moment_of_the_start_exits_with_0(moto: MotoServer, tmp_path: Path) -> None:
     bucket = Bucket(moto)
     bucket.put("a.py", b"a")
     chance = random.Random(5)
@@ -38,7 +36,7 @@ def test_sigterm_at_any_moment_of_the_start_ends_in_zero(moto: MotoServer, tmp_p
     for _ in range(12):
         with Daemon(moto, bucket.name, tmp_path / "target") as daemon:
             daemon.wait_for_event("sidecar_started")
-            # The one place where time itself is what is tested.
+            # A random sleep is the only way to choose a random moment.
             time.sleep(chance.choice((0, 0.002, chance.uniform(0, 0.2))))
             ends.append(daemon.terminate())
 
@@ -46,8 +44,6 @@ def test_sigterm_at_any_moment_of_the_start_ends_in_zero(moto: MotoServer, tmp_p
 
 
 def _signal_another_thread(pid: int, number: signal.Signals) -> None:
-    """
-    Send a signal to a thread that is not the main one; the kernel does so when that one is busy.
-    """
+    """Signal a thread other than the main one, as the kernel does when the main one is busy."""
     threads = [int(name) for name in os.listdir(f"/proc/{pid}/task") if int(name) != pid]
     assert 0 == ctypes.CDLL(None).syscall(SYS_TGKILL, pid, threads[0], int(number))

@@ -1,4 +1,4 @@
-"""The snapshot layout as a process: stand-by, one-shots, full volumes."""
+"""The snapshot layout as a process: a standby, and a full volume."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 __all__ = ["bucket_of_a"]
 
 
-def test_second_daemon_stands_by_ready_and_takes_over(s3: SwappingS3, start: StartDaemon) -> None:
+def test_ready_standby_takes_over_from_a_killed_daemon(s3: SwappingS3, start: StartDaemon) -> None:
     first = start(SNAPSHOT).until_synced()
     second = start(SNAPSHOT, interval="0.2")
     second.wait_for_event("target_waiting")
@@ -39,7 +39,7 @@ def test_second_daemon_stands_by_ready_and_takes_over(s3: SwappingS3, start: Sta
     assert [] == snapshot_leftovers(first.target)
 
 
-def test_full_volume_keeps_the_revision_whole_and_recovers(
+def test_keeps_the_complete_revision_on_a_full_volume_and_recovers(
     s3: SwappingS3, tmp_path: Path, start: StartDaemon
 ) -> None:
     with small_volume(tmp_path / "volume", "1m") as volume:

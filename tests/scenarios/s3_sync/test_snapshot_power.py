@@ -1,7 +1,7 @@
 """
-The power goes at any moment: with `S3_SYNC_FSYNC` what `current` shows is whole afterwards.
+A power cut at any moment: with `S3_SYNC_FSYNC` the revision at `current` is complete afterwards.
 
-A file system on a loop device: what its image holds at a moment is what a power cut would leave.
+The image of a file system on a loop device contains what a power cut would leave.
 """
 
 import os
@@ -19,7 +19,7 @@ from tests.support.volumes import disk, power_cut
 
 
 @pytest.mark.timeout(3_600)
-def test_power_cut_at_any_moment_leaves_a_whole_revision(
+def test_a_power_cut_at_any_moment_leaves_a_complete_revision(
     counts: Counts, tmp_path: Path, start: StartDaemon
 ) -> None:
     chance = random.Random(3)
@@ -28,7 +28,7 @@ def test_power_cut_at_any_moment_leaves_a_whole_revision(
         daemon = start(settings, s3=s3, target=volume / "dags").until_synced()
         least = 0
         for number in range(1, counts.kills // 2 + 1):
-            # Two cycles in a row that an upload disturbs show a part, and say so.
+            # Two cycles in a row that an upload disturbs publish a partial revision, and report it.
             wait_until_shown(daemon, make_revision(number - 1))
             s3.swap(make_revision(number))
             if chance.random() < 0.3:
@@ -36,7 +36,7 @@ def test_power_cut_at_any_moment_leaves_a_whole_revision(
                 least = number
             else:
                 daemon.sighup()
-                # The one place where time itself is what is tested.
+                # A random sleep is the only way to choose a random moment.
                 time.sleep(chance.uniform(0, 0.06))
             with power_cut(daemon, tmp_path) as left:
                 shown = read_revision(os.path.realpath(left / "dags/current", strict=True))

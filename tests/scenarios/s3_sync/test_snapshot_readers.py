@@ -1,6 +1,4 @@
-"""
-Readers at full speed while revisions change as fast as they can: each tree is one whole revision.
-"""
+"""Readers at full speed while revisions change quickly: each tree is one complete revision."""
 
 import random
 import time
@@ -39,7 +37,7 @@ SETTLE_SECONDS = 1.5
 
 
 class Churn:
-    """A bucket that changes in one step, again and again; now and then a revision comes back."""
+    """A bucket whose revision changes atomically, sometimes back to an earlier one."""
 
     def __init__(self, s3: SwappingS3, chance: random.Random) -> None:
         self._s3 = s3
@@ -48,7 +46,7 @@ class Churn:
         self.number = 0
 
     def turn(self) -> None:
-        """Change all files."""
+        """Replace all files."""
         self.number += 1
         is_back = self._chance.random() < 0.2
         self._last = [self._last[1], self._last[0] if is_back else self.number]
@@ -56,9 +54,9 @@ class Churn:
 
     def live(self, daemon: Daemon, publishes: int) -> None:
         """
-        Change until the daemon has published so often; many of the changes come in mid-cycle.
+        Change the bucket, often in the middle of a cycle, until the daemon has published enough.
 
-        Never two in a row: what changes within three cycles is shown in part, as is promised.
+        Never in two cycles in a row: as documented, such changes would be published as partial.
         """
         daemon.wait_for_event("target_acquired", 60)
         began = len(daemon.find_events("cycle_finished", result="changed"))
@@ -70,14 +68,14 @@ class Churn:
             is_mid_cycle = not is_mid_cycle and self._chance.random() < 0.8
             if is_mid_cycle:
                 daemon.sighup()
-                # The one place where time itself is what is tested.
+                # A random sleep is the only way to choose a random moment.
                 time.sleep(self._chance.uniform(0, 0.1))
             else:
                 daemon.sync()
 
 
 @pytest.mark.timeout(3_600)
-def test_no_tree_is_ever_mixed_while_revisions_change_and_the_daemon_is_killed(
+def test_no_tree_is_mixed_while_revisions_change_and_the_daemon_is_killed(
     counts: Counts, tmp_path: Path
 ) -> None:
     chance = random.Random(4)
@@ -119,12 +117,10 @@ def test_no_tree_is_ever_mixed_while_revisions_change_and_the_daemon_is_killed(
 
 
 @pytest.mark.timeout(3_600)
-def test_no_tree_is_ever_mixed_while_someone_uploads_file_by_file(
+def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
     fast_server: S3Server, counts: Counts, tmp_path: Path
 ) -> None:
-    """
-    A revision is uploaded object by object and then rests; the next begins once it may be seen.
-    """
+    """Each revision is uploaded object by object, then rests long enough to be published."""
     chance = random.Random(9)
     target = tmp_path / "target"
     bucket = Bucket(fast_server)
@@ -140,7 +136,7 @@ def test_no_tree_is_ever_mixed_while_someone_uploads_file_by_file(
                 last = make_revision(number)
                 uploads += 1
                 broken += upload(bucket, last, chance) > SETTLE_SECONDS * 0.9
-                # Around the moment when the daemon lists for the last time, and downloads.
+                # Until about the moment at which the daemon lists for the last time and downloads.
                 time.sleep(SETTLE_SECONDS + chance.uniform(0, 0.4))
                 if number % 4 == 0:
                     daemon.kill()
@@ -156,9 +152,7 @@ def test_no_tree_is_ever_mixed_while_someone_uploads_file_by_file(
 
 
 def upload(bucket: Bucket, files: Mapping[str, bytes], chance: random.Random) -> float:
-    """
-    Make a bucket hold these files and nothing else; return the longest pause between two steps.
-    """
+    """Replace the content of a bucket; return the longest pause between two steps in seconds."""
     gap_seconds, before = 0.0, time.monotonic()
     deletions = [path for path in bucket.objects if path not in files]
     for path in [*deletions, *files]:
@@ -172,7 +166,7 @@ def upload(bucket: Bucket, files: Mapping[str, bytes], chance: random.Random) ->
     return gap_seconds
 
 
-def test_reader_that_keeps_a_resolved_path_finds_it_for_as_long_as_it_is_retained(
+def test_a_resolved_snapshot_path_stays_for_the_retention_period(
     tmp_path: Path,
 ) -> None:
     target = tmp_path / "dags"

@@ -1,7 +1,7 @@
 """
-Scheduler and task on one release: what the KubernetesExecutor makes of the pod_mutation_hook.
+The scheduler and its tasks use one release: the pod_mutation_hook in the KubernetesExecutor.
 
-Real Airflow, its real executor and Kubernetes client; only the API server is a stand-in.
+Airflow, its executor and its Kubernetes client are real; only the API server is a fake.
 """
 
 import json
@@ -49,7 +49,7 @@ AS_IT_IS = "as it is"
 
 
 class KubernetesApi(LoopbackServer):
-    """An API server that takes every pod as it is."""
+    """An API server that accepts every pod unchanged."""
 
     def good_answer(self, request: Request) -> Answer:
         return Answer(201, {"Content-Type": "application/json"}, request.body)
@@ -62,14 +62,13 @@ class KubernetesApi(LoopbackServer):
 @dataclass(frozen=True)
 class Given:
     """
-    One task to start: what the scheduler's s3-sync has published, and the pod template.
+    A task to start: the scheduler's published release, and the pod template.
 
     Args:
-        published: Content of published.json; None: there is none; AS_IT_IS: what the s3-sync beside
-            the scheduler has written.
-        settings: Variables of the template's s3-sync that differ; None leaves one out.
-        name: Of the template's init container.
-        override: Labels that the task sets by its own `pod_override`.
+        published: The content of published.json; None: no file; AS_IT_IS: what s3-sync wrote.
+        settings: Variables of the template's s3-sync that differ; None removes a variable.
+        name: The name of the template's init container.
+        override: Labels that the task sets in its own `pod_override`.
     """
 
     published: str | None = json.dumps(PUBLISHED)
@@ -80,7 +79,7 @@ class Given:
     record: str = "dags/.s3-sync/published.json"
 
     def template(self) -> Pod:
-        """Return the pod template, as the chart makes it of `workers.kubernetes`."""
+        """Return the pod template that the chart renders from `workers.kubernetes`."""
         values = load(self.snippet)["workers"]["kubernetes"]
         (container,) = values["extraInitContainers"]
         container["name"] = self.name
@@ -108,7 +107,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Created:
-    """What became of the tasks."""
+    """The created pods, and the log of the executor."""
 
     pods: list[Pod]
     log: str
@@ -119,7 +118,7 @@ def create(version: str, folder: Path, cases: list[Given], *, hook: str | None =
     Let the KubernetesExecutor start tasks.
 
     Args:
-        hook: The airflow_local_settings.py; None: the snippet.
+        hook: The content of airflow_local_settings.py; None: the snippet.
     """
     airflow = Airflow.install_or_skip(version)  # type: ignore[arg-type]
     settings = folder / "airflow/config/airflow_local_settings.py"
@@ -166,20 +165,20 @@ def _kubeconfig(endpoint: str) -> dict[str, Any]:
 
 
 def variables_of(pod: Pod) -> dict[str, str]:
-    """The variables of the pod's init container."""
+    """Return the variables of the pod's init container."""
     (container,) = pod["spec"]["initContainers"]
     return {one["name"]: one["value"] for one in container["env"]}
 
 
 def of_commits(**differing: Any) -> Given:
-    """As :class:`Given`, of git-sync-wrapper."""
+    """Return a task whose pod uses git-sync-wrapper."""
     told = {"published": json.dumps(COMMITTED), "name": "git-sync-wrapper"} | differing
     return Given(
         snippet="git-sync-wrapper.init.yaml", record="git/.snapshots/published.json", **told
     )
 
 
-# The pods that get the commit, and those that do not, with what the log says of it.
+# Pods that the hook pins to the commit, and pods that it skips, with the message in the log.
 PINNED_COMMITS = {
     "commit": of_commits(),
     "commit of a URL with a login": of_commits(
@@ -203,7 +202,7 @@ LEFT_COMMITS = {
     ),
 }
 
-# The pods that get the release, and those that do not, with what the log says of it.
+# Pods that the hook pins to the release, and pods that it skips, with the message in the log.
 PINNED = {
     "release": Given(),
     "release in the whole bucket": Given(
@@ -246,7 +245,7 @@ LEFT = {
 def created(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """The pods of all cases, from one process of Airflow."""
+    """The pods of all cases, created in one process of Airflow."""
     if request.param != "2.11" and not request.config.getoption("--full"):
         pytest.skip("other versions of Airflow run with make test-full")
     left = {name: given for name, (given, _) in (LEFT | LEFT_COMMITS).items()}
@@ -260,12 +259,10 @@ def created(
     return {"pods": dict(zip(cases, made.pods, strict=True)), "log": made.log, "cases": cases}
 
 
-def test_task_runs_the_release_that_the_scheduler_has_though_a_newer_one_is_current(
+def test_a_task_runs_the_schedulers_release_although_a_newer_one_is_current(
     s3: FakeS3, tmp_path: Path
 ) -> None:
-    """
-    All of the way: s3-sync beside the scheduler, the hook, the executor, s3-sync in the task pod.
-    """
+    """Runs s3-sync beside the scheduler, the hook, the executor, and s3-sync in the task pod."""
     shelf = Shelf(s3)
     first = shelf.publish({"sales.py": b"the release of the scheduler"})
     source = {"AWS_BUCKET": s3.bucket, "KEY_PATH": "dags"}
@@ -285,7 +282,7 @@ def test_task_runs_the_release_that_the_scheduler_has_though_a_newer_one_is_curr
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_task_pod_gets_the_release_of_the_scheduler_and_no_other_change(
+def test_hook_pins_the_schedulers_release_and_changes_nothing_else(
     created: dict[str, Any], name: str
 ) -> None:
     pod = created["pods"][name]
@@ -300,7 +297,7 @@ def test_task_pod_gets_the_release_of_the_scheduler_and_no_other_change(
 
 
 @pytest.mark.parametrize("name", PINNED_COMMITS)
-def test_task_pod_gets_the_commit_of_the_scheduler(created: dict[str, Any], name: str) -> None:
+def test_hook_pins_the_commit_and_changes_nothing_else(created: dict[str, Any], name: str) -> None:
     before = {one["name"]: one for one in _environment(created["cases"][name].template())}
     after = {one["name"]: one for one in _environment(created["pods"][name])}
 
@@ -314,7 +311,7 @@ def _environment(pod: Pod) -> list[dict[str, Any]]:
     return found
 
 
-def test_pinned_pod_is_sound_for_kubernetes(created: dict[str, Any]) -> None:
+def test_a_pinned_pod_is_valid_for_kubernetes(created: dict[str, Any]) -> None:
     pod = created["pods"]["release"]
 
     assert [] == strict_complaints(pod)
@@ -322,7 +319,9 @@ def test_pinned_pod_is_sound_for_kubernetes(created: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", [*LEFT, *LEFT_COMMITS])
-def test_pod_is_left_as_it_is_and_the_log_says_why(created: dict[str, Any], name: str) -> None:
+def test_hook_skips_an_unmatched_pod_and_logs_the_reason(
+    created: dict[str, Any], name: str
+) -> None:
     given, reason = (LEFT | LEFT_COMMITS)[name]
     pod = created["pods"][name]
 
@@ -330,7 +329,7 @@ def test_pod_is_left_as_it_is_and_the_log_says_why(created: dict[str, Any], name
     assert reason in created["log"]
 
 
-def test_pin_of_the_template_wins(created: dict[str, Any]) -> None:
+def test_a_pin_in_the_template_takes_precedence(created: dict[str, Any]) -> None:
     variables = variables_of(created["pods"]["pinned by its template"])
 
     assert "by hand" == variables["S3_SYNC_REVISION"]
@@ -338,32 +337,30 @@ def test_pin_of_the_template_wins(created: dict[str, Any]) -> None:
     assert "f" * 40 == commit
 
 
-def test_pod_without_our_container_is_left_alone(created: dict[str, Any]) -> None:
+def test_hook_does_not_pin_a_pod_without_the_sidecar(created: dict[str, Any]) -> None:
     assert "S3_SYNC_REVISION" not in variables_of(created["pods"]["another init container"])
 
 
-def test_hook_takes_none_of_airflows_own_names() -> None:
-    """
-    Airflow overwrites its settings by every public name of the file, unless `__all__` says which.
-    """
+def test_hook_file_exports_only_pod_mutation_hook() -> None:
+    """Without `__all__`, every public name of the file would overwrite an Airflow setting."""
     names: dict[str, Any] = {"__name__": "airflow_local_settings"}
     exec(compile(HOOK.read_text(), HOOK, "exec"), names)
 
     assert ["pod_mutation_hook"] == names["__all__"]
 
 
-def test_hook_passes_the_charts_templating_unchanged() -> None:
+def test_hook_file_contains_no_template_syntax() -> None:
     assert "{{" not in HOOK.read_text()
 
 
-def test_hook_lets_a_pod_without_a_specification_pass() -> None:
+def test_hook_accepts_a_pod_without_a_spec() -> None:
     names: dict[str, Any] = {"__name__": "airflow_local_settings"}
     exec(compile(HOOK.read_text(), HOOK, "exec"), names)
 
     names["pod_mutation_hook"](object())
 
 
-def test_everything_needed_is_in_the_standard_library_but_the_pods_own_classes() -> None:
+def test_hook_imports_only_the_standard_library_and_kubernetes_client() -> None:
     imports = re.findall(r"^\s*(?:from|import) ([\w.]+)", HOOK.read_text(), re.MULTILINE)
 
     assert {"__future__", "json", "logging", "os", "pathlib", "re", "typing"} == set(imports) - {

@@ -1,7 +1,7 @@
 """
-The volume is full, read-only or another user's: what was published stays, the cause is named.
+The volume is full, read-only or another user's: published files stay, the reason is reported.
 
-Small volumes of their own need root; elsewhere these tests are skipped.
+Mounting a small volume requires root; otherwise these tests are skipped.
 """
 
 import os
@@ -31,7 +31,7 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("size", [800_000, 5 * MIB], ids=["held in memory", "staged on disk"])
-def test_a_full_volume_keeps_what_is_published_and_recovers(
+def test_keeps_published_files_on_a_full_volume_and_recovers(
     s3: FakeS3, volume: Path, start: StartDaemon, size: int
 ) -> None:
     daemon = start(target=volume / "dags").until_synced()
@@ -56,7 +56,7 @@ def test_a_full_volume_keeps_what_is_published_and_recovers(
     assert published(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
 
 
-def test_a_volume_without_a_free_byte_is_survived(
+def test_survives_a_volume_without_a_free_byte(
     s3: FakeS3, volume: Path, start: StartDaemon
 ) -> None:
     """Not even the list of managed files can grow."""
@@ -78,7 +78,7 @@ def test_a_volume_without_a_free_byte_is_survived(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
-def test_an_object_larger_than_the_volume_keeps_nobody_from_starting(
+def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
     s3: FakeS3, volume: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
     s3.put("dags/big.bin", os.urandom(2 * MIB))
@@ -95,7 +95,7 @@ def test_an_object_larger_than_the_volume_keeps_nobody_from_starting(
     assert whole(volume / "dags")["a.py"] == b"changed"
 
 
-def test_a_volume_that_turns_read_only_is_named_and_recovers(
+def test_reports_a_read_only_volume_and_recovers(
     s3: FakeS3, volume: Path, start: StartDaemon
 ) -> None:
     daemon = start(target=volume / "dags").until_synced()
@@ -116,7 +116,7 @@ def test_a_volume_that_turns_read_only_is_named_and_recovers(
 
 @pytest.fixture
 def as_nobody(open_folder: Path, start: StartDaemon) -> Callable[..., Daemon]:
-    """Starts daemons as uid 50000, gid 0, on a folder of root with the given mode."""
+    """A function that starts a daemon as uid 50000, gid 0, on root's folder with a mode."""
 
     def start_one(mode: int, arguments: tuple[str, ...] = ()) -> Daemon:
         target = open_folder / "dags"
@@ -127,7 +127,7 @@ def as_nobody(open_folder: Path, start: StartDaemon) -> Callable[..., Daemon]:
     return start_one
 
 
-def test_another_user_publishes_into_a_folder_of_its_group(
+def test_publishes_as_another_user_into_a_folder_of_its_group(
     s3: FakeS3, as_nobody: Callable[..., Daemon]
 ) -> None:
     daemon = as_nobody(0o775).until_synced()
@@ -138,7 +138,7 @@ def test_another_user_publishes_into_a_folder_of_its_group(
     assert daemon.sync()["files_deleted"] == 1
 
 
-def test_a_folder_of_another_user_is_named_with_the_user(as_nobody: Callable[..., Daemon]) -> None:
+def test_reports_the_uid_that_cannot_write_to_the_folder(as_nobody: Callable[..., Daemon]) -> None:
     daemon = as_nobody(0o755)
 
     failed = daemon.wait_for_event("cycle_failed")

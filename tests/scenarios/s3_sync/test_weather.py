@@ -1,8 +1,8 @@
 """
-In any weather: the last good files stay, the cause is named, and all is well again afterwards.
+Faults of the machine that last for hours: disk and clock.
 
-What a machine can do to a daemon for hours on end; what a network and a server can do to an answer
-is in tests/s3_sync/conformance and, to a whole daemon, in test_outage.py and test_wire.py.
+Faults of the network and the server are in tests/s3_sync/conformance and, with a whole daemon, in
+test_outage.py and test_wire.py.
 """
 
 import os
@@ -38,12 +38,12 @@ SKEWED = error(403, "RequestTimeTooSkewed", "The difference is too large.")
 @dataclass(frozen=True)
 class Storm:
     """
-    Something that goes wrong until it ends.
+    A fault that begins and ends on request.
 
     Args:
-        reason: its name in the log, in `/readyz` and in the metrics.
-        settings: of the daemon, from the folder of the test.
-        volume: makes the volume that the target lies on, in that folder.
+        reason: The reason in the log, in `/readyz` and in the metrics.
+        settings: Returns the settings of the daemon for the test's folder.
+        volume: Creates the volume of the target in that folder.
     """
 
     reason: str
@@ -54,7 +54,7 @@ class Storm:
 
 
 def take_inodes(scene: Scene) -> None:
-    """Make empty files until there is no inode left."""
+    """Create empty files until no inode is left."""
     (scene.place / "many").mkdir()
     for number in count():
         try:
@@ -64,13 +64,13 @@ def take_inodes(scene: Scene) -> None:
 
 
 def fail_disk(scene: Scene) -> None:
-    """Let the file system find an error: it turns read-only under all who have files open."""
+    """Let the file system detect an error and turn read-only, even for open files."""
     os.sync()
     assert mount("-o", "remount,abort", str(scene.place))
 
 
 def replace_disk(scene: Scene) -> None:
-    """Mount a good volume with the same files over the one that failed, in one step."""
+    """Mount a good volume with the same files over the failed one, in one step."""
     fresh = scene.place.parent / "fresh"
     fresh.mkdir()
     assert mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", str(fresh))
@@ -80,7 +80,7 @@ def replace_disk(scene: Scene) -> None:
 
 
 def clock(offset: str) -> Storm:
-    """The clock jumps, and S3 refuses what is dated more than 15 minutes off."""
+    """Return a clock jump, during which S3 rejects dates more than 15 minutes off."""
 
     def begin(scene: Scene) -> None:
         scene.proxy.inject(SKEWED, is_skewed)
@@ -113,7 +113,7 @@ def proxy(rclone: RcloneServer) -> Iterator[FaultProxy]:
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", STORMS)
-def test_the_last_good_files_stay_the_cause_is_named_and_nothing_grows(
+def test_keeps_the_files_reports_the_cause_and_leaks_nothing_during_a_fault(
     name: str, layout: str, rclone: RcloneServer, proxy: FaultProxy, counts: Counts, tmp_path: Path
 ) -> None:
     storm = STORMS[name]
@@ -132,7 +132,7 @@ def test_the_last_good_files_stay_the_cause_is_named_and_nothing_grows(
                 vitals.append(Vitals.of(pid))
 
             assert_named(scene, storm.reason)
-            # A few threads are asyncio's own, for names to resolve, and come one by one.
+            # asyncio adds a few threads to resolve names, one at a time.
             assert is_flat([v.descriptors for v in vitals], slack=3)
             assert is_flat([v.threads for v in vitals], slack=3)
             assert is_flat([v.memory_kib for v in vitals], slack=1024)
@@ -147,7 +147,7 @@ def test_the_last_good_files_stay_the_cause_is_named_and_nothing_grows(
 
 
 def assert_named(scene: Scene, reason: str) -> None:
-    """It is alive, ready with what it has, and names the reason wherever one may look."""
+    """Assert that the daemon is alive and ready, and reports the reason everywhere."""
     daemon = scene.daemon
     ready, metrics = daemon.get("/readyz"), daemon.metrics()
     assert (200, True, reason) == (ready.status, ready.json()["ready"], ready.json()["reason"])

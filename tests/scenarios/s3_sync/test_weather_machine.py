@@ -1,4 +1,4 @@
-"""Another user on a persistent volume, and a clock that jumps."""
+"""Other users on a persistent volume, and a clock that jumps."""
 
 import os
 import stat
@@ -20,15 +20,15 @@ pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
 
 @pytest.fixture
 def proxy(moto: MotoServer) -> Iterator[FaultProxy]:
-    """A proxy before moto, which does not mind the date of a request."""
+    """A proxy in front of moto, which ignores the date of a request."""
     with FaultProxy(moto) as proxy:
         yield proxy
 
 
-def test_each_user_of_the_group_goes_on_where_the_last_one_stopped(
+def test_each_new_user_of_the_group_continues_without_downloading_again(
     moto: MotoServer, proxy: FaultProxy, tmp_path: Path, layout: str
 ) -> None:
-    """As on OpenShift, which gives a namespace new users: the group is always 0."""
+    """OpenShift assigns each namespace other users; the group is always 0."""
     scene = Scene(moto, proxy, layout, tmp_path)
     target = scene.daemon.target
     target.mkdir()
@@ -53,13 +53,12 @@ def test_each_user_of_the_group_goes_on_where_the_last_one_stopped(
             assert daemon.terminate().code == 0
 
 
-def test_what_kubernetes_does_to_a_volume_for_an_fs_group_is_borne(
+def test_tolerates_the_changes_that_kubernetes_makes_for_an_fs_group(
     moto: MotoServer, proxy: FaultProxy, tmp_path: Path, layout: str
 ) -> None:
     """
-    Each time a pod gets the volume: the group for everything, `g+rw` for files, `g+s` for folders.
-
-    `SetVolumeOwnership` in pkg/volume/volume_linux.go of Kubernetes.
+    Each time a pod mounts the volume, Kubernetes sets the group, `g+rw` for files and `g+s` for
+    folders: `SetVolumeOwnership` in pkg/volume/volume_linux.go.
     """
     scene = Scene(moto, proxy, layout, tmp_path)
     target = str(scene.daemon.target)
@@ -84,12 +83,10 @@ def test_what_kubernetes_does_to_a_volume_for_an_fs_group_is_borne(
             assert modes == {0o444 if layout == "snapshot" else 0o644}
 
 
-def test_polls_go_on_however_the_clock_jumps(
+def test_keeps_polling_when_the_clock_jumps(
     moto: MotoServer, proxy: FaultProxy, tmp_path: Path, layout: str
 ) -> None:
-    """
-    Forwards, back before all that was published, and home; each change is later than the last.
-    """
+    """Forward, back before everything published, and home; modification times only grow."""
     retention = {"S3_SYNC_RETAIN_FOR": "1s", "S3_SYNC_RETAIN_COUNT": "1"}
     settings = clock_settings(tmp_path) | retention
     scene = Scene(moto, proxy, layout, tmp_path, settings, interval="0.2")
@@ -112,22 +109,22 @@ def test_polls_go_on_however_the_clock_jumps(
 
 
 def folder_of(scene: Scene) -> Path:
-    """Where the files are that a consumer reads."""
+    """Return the folder that a consumer reads."""
     target = scene.daemon.target
     return (target / "current").resolve() if scene.layout == "snapshot" else target
 
 
 def snapshots_of(scene: Scene) -> list[Path]:
-    """The snapshots that are kept, the current one too."""
+    """Return all snapshots, including the current one."""
     snapshots = scene.daemon.target / ".s3-sync" / "snapshots"
     return [path for path in snapshots.glob("*") if path.is_dir()]
 
 
 def files_of(scene: Scene) -> list[Path]:
-    """Those files."""
+    """Return the paths of the files that a consumer reads."""
     return [folder_of(scene) / path for path in scene.visible]
 
 
 def mtime_of(scene: Scene) -> int:
-    """The whole second of the modification of `a.py`."""
+    """Return the modification time of `a.py` in whole seconds."""
     return int(os.stat(folder_of(scene) / "a.py").st_mtime)

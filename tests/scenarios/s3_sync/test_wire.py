@@ -1,8 +1,7 @@
 """
-What a broken network, a broken server or a proxy can do to an answer: never half a file.
+Broken answers, silent servers, redirects and bad certificates: nothing wrong is published.
 
-Here the whole daemon, one case of each kind; all cases of the client are the rows of
-tests/s3_sync/conformance.
+One case of each kind with a whole daemon; tests/s3_sync/conformance has all cases of the client.
 """
 
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ HTML = b"<!doctype html><html><body>Please log in to the hotel network.</body></
 
 
 @pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
-def test_a_broken_answer_changes_nothing(synced: Running, match: Match) -> None:
+def test_a_truncated_response_changes_nothing(synced: Running, match: Match) -> None:
     failed = synced.withstand(truncate(after=3), match)
 
     assert failed["reason"] == "connection_lost", failed
@@ -44,23 +43,23 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     [(is_list, None), (is_get("dags/a.py"), 3)],
     ids=["before a listing", "in a body"],
 )
-def test_a_silent_server_fails_the_cycle_in_time(
+def test_a_silent_server_fails_the_cycle_at_its_timeout(
     impatient: Running, match: Match, after: int | None
 ) -> None:
     assert impatient.withstand(hang(after), match)["reason"] == "cycle_timeout"
 
 
 class Elsewhere(LoopbackServer):
-    """Another host, which would like to have the credentials."""
+    """Another host, which must not receive the credentials."""
 
     def good_answer(self, request: Request) -> Answer:
-        """Whatever was asked for."""
+        """Return a page for every request."""
         return Answer(200, {}, HTML)
 
 
 @pytest.mark.parametrize("status", [301, 307])
 @pytest.mark.parametrize("match", [is_list, is_get()], ids=["list", "get"])
-def test_a_redirect_to_another_host_is_refused_and_nothing_arrives_there(
+def test_does_not_follow_a_redirect_to_another_host(
     synced: Running, status: int, match: Match
 ) -> None:
     with Elsewhere() as elsewhere:
@@ -78,7 +77,7 @@ def test_a_redirect_to_another_host_is_refused_and_nothing_arrives_there(
     [("127.0.0.1", {}), ("localhost", {"AWS_CA_BUNDLE": "{bundle}"})],
     ids=["untrusted", "for another name"],
 )
-def test_a_bad_certificate_is_named(
+def test_reports_an_invalid_certificate(
     start: StartDaemon, tmp_path: Path, host: str, settings: dict[str, str]
 ) -> None:
     context, bundle = self_signed(tmp_path / "tls", "s3.example")

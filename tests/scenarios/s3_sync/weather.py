@@ -1,6 +1,4 @@
-"""
-Hostile weather: a daemon behind a proxy on a real server, what it holds, its user and its clock.
-"""
+"""A daemon behind a fault proxy, its resource usage, its user and its clock."""
 
 import os
 import shutil
@@ -23,11 +21,11 @@ LAYOUTS = ("in-place", "snapshot")
 
 class Scene:
     """
-    A real S3 server, a fault proxy before it, a daemon, and all that was ever in the bucket.
+    A real S3 server behind a fault proxy, a daemon, and the history of the bucket.
 
     Attributes:
-        wanted: what is in the bucket now, by path in the target.
-        contents: all that ever was there, by path.
+        wanted: The content of the bucket now, by path in the target.
+        contents: All contents that each path ever had.
     """
 
     def __init__(
@@ -55,18 +53,18 @@ class Scene:
             self.put(f"kept/{number:02}.py", new_content())
 
     def put(self, path: str, body: bytes) -> None:
-        """Store an object, past the proxy."""
+        """Store an object, bypassing the proxy."""
         self.contents.setdefault(path, set()).add(body)
         self.wanted[path] = body
         self._client.put_object(Bucket=self._bucket, Key=f"dags/{path}", Body=body)
 
     def delete(self, path: str) -> None:
-        """Remove an object, past the proxy."""
+        """Remove an object, bypassing the proxy."""
         del self.wanted[path]
         self._client.delete_object(Bucket=self._bucket, Key=f"dags/{path}")
 
     def change(self) -> None:
-        """Change, add and delete: more than a full volume has room for after the deletion."""
+        """Change, add and delete files; the new ones do not fit on a full volume."""
         self.put("a.py", new_content())
         self.delete("pkg/b.py")
         for number in range(4):
@@ -74,17 +72,17 @@ class Scene:
 
     @property
     def visible(self) -> dict[str, bytes]:
-        """What a consumer finds now; one that resolves `current` once, in the snapshot layout."""
+        """The files that a consumer finds now, after resolving `current` once."""
         if self.layout == "snapshot":
             return published((self.daemon.target / "current").resolve())
         return published(self.daemon.target)
 
     def wounds(self, before: Mapping[str, bytes]) -> list[str]:
         """
-        What consumers should never see.
+        Return the damage that consumers see: torn and lost files.
 
         Args:
-            before: what was published last without trouble.
+            before: The files that were published before the fault.
         """
         visible = self.visible
         torn = [p for p, body in visible.items() if body not in self.contents.get(p, ())]
@@ -93,31 +91,30 @@ class Scene:
 
     def begin(self) -> None:
         """
-        Wait for the first good cycle; on a busy machine one may fail before.
+        Wait for the first successful cycle; on a busy machine others may fail before.
 
-        Nothing is sent: a signal that comes late is another cycle in the storm.
+        Sends no signal, because a late one would trigger another cycle during the fault.
         """
         self.daemon.wait_for_event("cycle_finished", 120)
 
     def cycle(self) -> Event:
-        """Run a cycle, and return the line of its end."""
+        """Run a cycle; return the log line of its end."""
         after = len(self.daemon.events)
         self.daemon.sighup()
         ended = self.daemon.wait_for_event(("cycle_finished", "cycle_failed"), 60, after)
-        self.proxy.release()  # what still hangs there is nobody's any more
+        self.proxy.release()  # requests that still hang there are abandoned
         self.proxy.forget()
         return ended
 
     def is_in_step(self) -> bool:
-        """Run a cycle; whether it is good, and all is as in the bucket."""
+        """Run a cycle; return whether it succeeded and the files equal the bucket."""
         return self.cycle()["event"] == "cycle_finished" and self.visible == self.wanted
 
 
 @dataclass(frozen=True)
 class Vitals:
     """
-    What a process holds: open descriptors, threads, KiB of anonymous memory; and the most KiB of
-    memory that it ever had.
+    The resources of a process: open descriptors, threads, anonymous memory and peak memory in KiB.
     """
 
     descriptors: int
@@ -127,7 +124,7 @@ class Vitals:
 
     @classmethod
     def of(cls, pid: int) -> "Vitals":
-        """Look at a process."""
+        """Measure a process."""
         status = Path(f"/proc/{pid}/status").read_text()
         facts = dict(line.split(":", 1) for line in status.splitlines())
         memory_kib, peak_kib = (int(facts[name].split()[0]) for name in ("RssAnon", "VmHWM"))
@@ -135,7 +132,7 @@ class Vitals:
 
 
 def leftovers(target: Path) -> list[str]:
-    """Files in staging, and temporary ones anywhere in `.s3-sync`."""
+    """Return files in staging, and temporary files anywhere in `.s3-sync`."""
     own = target / ".s3-sync"
     found = (Path(here, name) for here, _, names in os.walk(own) for name in names)
     paths = [path.relative_to(own) for path in found]
@@ -143,17 +140,13 @@ def leftovers(target: Path) -> list[str]:
 
 
 def is_flat(values: list[int], slack: int) -> bool:
-    """
-    Whether the second half of a voyage has no more than the first, in the median, but for `slack`.
-    """
+    """Whether the median of the second half exceeds that of the first by at most `slack`."""
     half = len(values) // 2
     return median(values[half:]) <= median(values[:half]) + slack
 
 
 def as_user(uid: int, gid: int) -> tuple[str, ...]:
-    """
-    A command that runs another as this user, who may read everything: Python may be in root's home.
-    """
+    """Return a prefix that runs a command as this user, who can read Python in root's home."""
     setpriv = shutil.which("setpriv")
     if os.getuid() != 0 or setpriv is None:
         pytest.skip("another user needs root")
@@ -163,9 +156,7 @@ def as_user(uid: int, gid: int) -> tuple[str, ...]:
 
 
 def clock_settings(folder: Path) -> dict[str, str]:
-    """
-    The settings of a daemon whose clock is set by `set_clock`; its monotonic clock is the real one.
-    """
+    """Return settings that let `set_clock` set a daemon's clock, except the monotonic one."""
     set_clock(folder, "+0")
     return {
         "LD_PRELOAD": str(libfaketime()),
@@ -178,10 +169,10 @@ def clock_settings(folder: Path) -> dict[str, str]:
 
 def set_clock(folder: Path, offset: str) -> None:
     """
-    Set the clock, at once.
+    Set the clock atomically.
 
     Args:
-        offset: from the true time, such as `+2d` or `-56y`.
+        offset: The offset from the true time, such as `+2d` or `-56y`.
     """
     following = folder / "clock.new"
     following.write_text(f"{offset}\n")

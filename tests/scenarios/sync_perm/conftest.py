@@ -1,6 +1,4 @@
-"""
-Fixtures of the sync-perm scenarios: real Airflow, real databases, supervisors that end.
-"""
+"""Fixtures for the sync-perm scenarios: real Airflow, real databases, and supervisors."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,12 +25,12 @@ from tests.support.sync_perm import SyncPerm
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
-# The first one installs Airflow, which takes minutes; every wait of a test has its own end.
+# The first test installs Airflow, which takes minutes; every wait in a test has its own limit.
 INSTALLS = pytest.mark.timeout(1_800)
 
 
 def on_airflow(*versions: Version) -> Callable[[Test], Test]:
-    """Run a test on other versions than 2.11 alone; with `--full` on all of them."""
+    """Run a test on these versions with `--full`; without it on 2.11, if that is one of them."""
 
     def mark(test: Test) -> Test:
         test.versions = versions  # type: ignore[attr-defined]
@@ -42,7 +40,7 @@ def on_airflow(*versions: Version) -> Callable[[Test], Test]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test its versions of Airflow: without `--full` 2.11 only."""
+    """Parametrize each test with its versions of Airflow; without `--full` only 2.11."""
     if "airflow" in metafunc.fixturenames and "kind" not in metafunc.fixturenames:
         versions = getattr(metafunc.function, "versions", ("2.11",))
         marks = [INSTALLS]
@@ -57,20 +55,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def airflow(request: pytest.FixtureRequest) -> Airflow:
-    """One Airflow; which one is up to `on_airflow`."""
+    """An Airflow of the version that `on_airflow` selects."""
     return Airflow.install_or_skip(request.param)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One PostgreSQL for the whole run; a test that stops it takes one of its own."""
+    """One PostgreSQL for the whole run; a test that stops its server uses its own."""
     skip_without_postgres()
     yield from run_server(Postgres())
 
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
-    """PgBouncer in transaction mode before that PostgreSQL."""
+    """PgBouncer in transaction mode in front of that PostgreSQL."""
     skip_without("pgbouncer")
     yield from run_server(PgBouncer(postgres))
 
@@ -92,7 +90,7 @@ def mysql() -> Iterator[MySql]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """HOME of Airflow's own processes; AIRFLOW_HOME is in it."""
+    """HOME of Airflow's own processes; it contains AIRFLOW_HOME."""
     return tmp_path / "home"
 
 
@@ -125,19 +123,19 @@ StartSyncPerm = Callable[..., SyncPerm]
 
 @pytest.fixture
 def start(airflow: Airflow, tmp_path: Path) -> Iterator[StartSyncPerm]:
-    """Starts supervisors beside a real Airflow."""
+    """A function that starts supervisors beside a real Airflow."""
     yield from starting(airflow, tmp_path)
 
 
 @pytest.fixture
 def standin(tmp_path: Path) -> StandIn:
-    """What stands in for Airflow."""
+    """The stand-in for Airflow."""
     return StandIn.make(tmp_path / "site")
 
 
 @pytest.fixture
 def unsynced(postgres: Postgres) -> Database:
-    """A database in which a role lacks what every role has."""
+    """A database in which a role lacks the permission that every role has."""
     database = small(postgres)
     add_role(database, "team")
     return database
@@ -145,12 +143,12 @@ def unsynced(postgres: Postgres) -> Database:
 
 @pytest.fixture
 def begin(standin: StandIn, tmp_path: Path) -> Iterator[StartSyncPerm]:
-    """Starts supervisors beside that."""
+    """A function that starts supervisors beside the stand-in."""
     yield from starting(standin, tmp_path)
 
 
 def starting(airflow: Airflow, folder: Path) -> Iterator[StartSyncPerm]:
-    """Yield what starts, and kill at the end what still runs; none may have said the password."""
+    """Yield a start function; at the end, kill all, and check that no log has the password."""
     started: list[SyncPerm] = []
 
     def start_one(

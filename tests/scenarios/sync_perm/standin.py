@@ -1,6 +1,4 @@
-"""
-A stand-in for Airflow, where a test is about what happens around it: 0.1 s of CPU, not 5.
-"""
+"""A stand-in for Airflow, for tests of the code around it: it needs 0.1 s of CPU instead of 5."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,13 @@ with psycopg2.connect(os.environ["{CONN}"]) as database:
         " ab_role WHERE id > 5 AND id NOT IN (SELECT role_id FROM ab_permission_view_role)"
     )
 """
-# Its command line says when the script has been read, and another one may be put in its place.
+# Its command line shows when the script has been read, and so when it can be replaced.
 FOREVER = """
 import os, sys
 sleep = "import time; time.sleep(3600)"
 os.execv(sys.executable, [sys.executable, "-c", sleep, *sys.argv, "asleep"])
 """
-# What SQLite's types are on PostgreSQL.
+# SQLite types → PostgreSQL types.
 TYPES = {
     "INTEGER": "SERIAL",
     "BLOB": "BYTEA",
@@ -44,27 +42,20 @@ INSERT INTO ab_permission_view_role (permission_view_id, role_id) VALUES (1, 1)
 
 @dataclass(frozen=True)
 class StandIn(Airflow):
-    """
-    A command that gives roles the website, or does as told; where it says what roles must have,
-    that is little.
-    """
+    """An Airflow with few permissions; its command grants the website, or runs a given script."""
 
     site: Site
 
     @classmethod
     def make(cls, folder: Path) -> "StandIn":
-        """
-        Make it in a new folder.
-        """
+        """Create it in a new folder."""
         site = Site(folder)
         site.add_python()
         site.write(WEBSITE)
         return cls("2.11", folder, site)
 
     def environment(self, url: str | None, home: Path) -> dict[str, str]:
-        """
-        The variables of an Airflow component, and where its packages are.
-        """
+        """Return the variables of an Airflow component, with the path of its packages."""
         return {
             **super().environment(url, home),
             "PYTHONPATH": str(self.site.packages),
@@ -73,9 +64,7 @@ class StandIn(Airflow):
 
 
 def small(server: Postgres) -> Database:
-    """
-    Make a metadata database of the tables that sync-perm reads, in which nothing differs.
-    """
+    """Create a metadata database with the tables that sync-perm reads, in which nothing differs."""
     database = server.new_database()
     schema = SCHEMA
     for ours, theirs in TYPES.items():
@@ -85,7 +74,5 @@ def small(server: Postgres) -> Database:
 
 
 def is_synced(database: Database) -> bool:
-    """
-    Whether the role `team` has the website.
-    """
+    """Whether the role `team` has the website."""
     return ("team", "can_read") in grants_on(database, "Website")

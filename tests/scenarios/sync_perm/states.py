@@ -1,6 +1,4 @@
-"""
-Random DAGs, roles and damage to permission tables: what the differential test begins with.
-"""
+"""Random DAGs, roles and damage to permission tables, for the differential test."""
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,11 +25,11 @@ DAG_IDS = (
     "Admin",
 )
 CUSTOM_ROLES = ("team_a", "team_b", "Équipe d'été", "100%", "team_a ", "admin")
-# Names that MySQL and MariaDB take for one another, as the database and as DAGs spell them.
+# Role names that MySQL and MariaDB treat as equal: as in the database → as in DAGs.
 MIXED_ROLES = {"Team_A": "team_a", "DATA-eng": "Data-Eng", "Équipe d'été": "equipe D'ETE"}
-# `DAG:Sales_Daily` is the permission of the DAG `sales_daily`, too, where they are one name.
+# If the two names are equal, `DAG:Sales_Daily` is also the permission of `sales_daily`.
 MIXED_DAG_IDS = tuple(dag_id for dag_id in DAG_IDS if dag_id != "Sales_Daily")
-# They know no permissions on runs. Airflow 2.10.0 serializes access control as if they did, and its
+# These have no permissions on runs. Airflow 2.10.0 serializes access control as if it had, and its
 # own command then refuses each DAG that grants anything.
 ONLY_ON_DAGS = ("2.7", "2.9", "2.10")
 GRANTS_NOTHING = ("2.10",)
@@ -41,7 +39,7 @@ ACTIONS = ("can_read", "can_edit", "can_delete")
 
 @dataclass
 class World:
-    """What a test knows of its database: the DAGs as they were written last."""
+    """The test's record of its database: the roles, and the DAGs as last written."""
 
     version: Version
     random: random.Random
@@ -51,7 +49,7 @@ class World:
     dags: dict[str, AccessControl] = field(default_factory=dict)
 
     def new_dags(self, count: int) -> dict[str, AccessControl]:
-        """Return some DAGs, new or changed, whose roles all exist."""
+        """Return some new or changed DAGs; the roles that they name all exist."""
         ids = self.random.sample(self.dag_ids, min(count, len(self.dag_ids)))
         ids += [f"dag_{self.random.randrange(40)}" for _ in range(count - len(ids))]
         made = {dag_id: self._access_control() for dag_id in ids}
@@ -80,13 +78,13 @@ class World:
 
 
 def add_all_roles(database: Metadata, world: World) -> None:
-    """Create the roles that DAGs may name."""
+    """Create the roles that DAGs can name."""
     for role in world.roles:
         permissions.add_role(database, role)
 
 
 def damage(database: Metadata, world: World, times: int) -> list[str]:
-    """Do as people, restores and races do; say what was done, for the message of a failure."""
+    """Change rows as people, restores and races do; return a description for failure messages."""
     done = []
     for _ in range(times):
         name, deed = world.random.choice(DEEDS)

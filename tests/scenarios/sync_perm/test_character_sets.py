@@ -1,6 +1,4 @@
-"""
-Names of roles that a metadata database cannot hold: they alone are refused.
-"""
+"""Role names that a metadata database cannot store: only these are refused."""
 
 import re
 from contextlib import closing
@@ -22,7 +20,7 @@ from tests.support.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
 
 PAGE = ROOT / "docs/how-to/find-out-what-is-wrong.md"
-SURROGATE = "a\ud800"  # as JSON may say it; no encoding has it
+SURROGATE = "a\ud800"  # valid in JSON, but in no encoding
 ROLES = "roles:\n  plain: {dags: [{id: Übung, permissions: [can_read]}]}\n  데이터팀: {}\n"
 TABLES = """
 CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name VARCHAR(64));
@@ -36,7 +34,7 @@ INSERT INTO ab_role VALUES (1, 'Viewer')
 
 @pytest.fixture(params=["postgres", "mariadb", "mysql"])
 def latin1(request: pytest.FixtureRequest) -> Database:
-    """A database without the letters of most languages."""
+    """A database whose encoding lacks the letters of most languages."""
     running: Postgres | MariaDb = request.getfixturevalue(request.param)
     if isinstance(running, MariaDb):
         made = running.new_database("latin1_swedish_ci")
@@ -57,9 +55,7 @@ def read(url: str, *names: str) -> Tables:
         return reader.read(connection, dags=False, names=names)
 
 
-def test_a_name_that_the_database_cannot_hold_is_told_from_one_that_is_not_there(
-    latin1: Database,
-) -> None:
+def test_distinguishes_names_that_do_not_fit_from_missing_names(latin1: Database) -> None:
     found = read(latin1.url, "데이터팀", SURROGATE, "Übung", "Viewer")
 
     assert {"데이터팀", SURROGATE} == found.unfit
@@ -67,14 +63,14 @@ def test_a_name_that_the_database_cannot_hold_is_told_from_one_that_is_not_there
     assert {"Viewer"} == found.roles
 
 
-def test_postgresql_holds_no_nul(postgres: Postgres) -> None:
+def test_postgresql_cannot_store_a_nul_in_a_name(postgres: Postgres) -> None:
     database = with_tables(postgres.new_database())
 
     assert {"a\0b"} == read(database.url, "a\0b", "데이터팀", "team 🚀").unfit
 
 
 @pytest.mark.parametrize("collation", ["utf8mb3_general_ci", "utf8mb4_general_ci"])
-def test_a_connection_of_three_bytes_a_letter_holds_no_more(
+def test_a_utf8mb3_connection_cannot_store_four_byte_characters(
     mariadb: MariaDb, collation: str
 ) -> None:
     database = with_tables(mariadb.new_database(collation))
@@ -86,7 +82,7 @@ def test_a_connection_of_three_bytes_a_letter_holds_no_more(
     assert not found.aliases
 
 
-def test_a_connection_that_cannot_say_the_name_of_a_view_is_no_matter_of_roles(
+def test_a_view_name_outside_the_client_encoding_fails_as_database_failed(
     postgres: Postgres,
 ) -> None:
     database = with_tables(postgres.new_database())
@@ -99,7 +95,7 @@ def test_a_connection_that_cannot_say_the_name_of_a_view_is_no_matter_of_roles(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_the_documented_conversion_lets_every_name_in(
+def test_the_documented_conversion_makes_all_names_fit(
     airflow: Airflow, mariadb: MariaDb, home: Path, tmp_path: Path, start: StartSyncPerm
 ) -> None:
     database = mariadb.new_database("latin1_swedish_ci")

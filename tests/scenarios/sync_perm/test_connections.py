@@ -1,6 +1,4 @@
-"""
-Where the connection comes from: each form that Airflow takes, and a clear error for any other.
-"""
+"""The sources and forms of the connection that Airflow accepts, and the rights it needs."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ RESULTS = ("permission", "view_menu", "permission_view", "permission_view_role")
 
 
 def assert_works(daemon: SyncPerm, database: Database) -> None:
-    """The supervisor reads it, and so does the pass that it starts."""
+    """Check that the supervisor, and the pass that it starts, use the connection."""
     add_role(database, "team")
 
     wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
@@ -36,7 +34,7 @@ def assert_works(daemon: SyncPerm, database: Database) -> None:
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "2.7")
-def test_published_example_with_the_old_name_of_the_connection(
+def test_published_example_works_with_the_old_connection_variable(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
     daemon = start(None, {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": database.url, "INTERVAL": "1"})
@@ -45,10 +43,10 @@ def test_published_example_with_the_old_name_of_the_connection(
 
 
 @on_airflow("3")
-def test_published_example_on_airflow_3(
+def test_published_example_works_on_airflow_3(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
-    """Nothing reaches an extra container, so nothing says which auth manager Airflow has."""
+    """An extra container receives no settings, so the auth manager is unknown and assumed."""
     connection = {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": database.url}
 
     daemon = start(None, {**connection, "AIRFLOW__CORE__AUTH_MANAGER": None, "INTERVAL": "1"})
@@ -58,7 +56,7 @@ def test_published_example_on_airflow_3(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_airflow_cfg_names_the_connection_with_every_odd_character(
+def test_airflow_cfg_connection_can_contain_special_characters(
     airflow: Airflow, postgres: Postgres, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
     password = "p@ss/w:rd%#?&= ü+$"
@@ -80,7 +78,7 @@ def test_airflow_cfg_names_the_connection_with_every_odd_character(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_command_prints_the_connection_to_pgbouncer_in_an_old_scheme(
+def test_connection_command_works_with_pgbouncer_and_the_old_scheme(
     airflow: Airflow,
     database: Database,
     pgbouncer: PgBouncer,
@@ -98,13 +96,13 @@ def test_command_prints_the_connection_to_pgbouncer_in_an_old_scheme(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_mysql_ends_as_airflow_would_have_it(
+def test_permissions_on_mariadb_match_a_full_sync_by_airflow(
     airflow: Airflow, mariadb: MariaDb, home: Path, start: StartSyncPerm
 ) -> None:
     database = mariadb.new_database()
     airflow.run(database, home, "airflow", "db", "migrate")
     dags: dict[str, Any] = {"Übung": {"Viewer": ["can_edit"]}, "free": None, "none": {}}
-    dags["folded"] = {"equipe": ["can_read"]}  # which the collation takes for Équipe
+    dags["folded"] = {"equipe": ["can_read"]}  # which equals Équipe in the collation
     airflow.write_dags(database, home, dags)
     add_role(database, "Équipe")
     daemon = start(database).until_good()
@@ -126,7 +124,7 @@ def _advisory_locks(database: Database) -> list[Any]:
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
-def test_least_rights_that_the_readme_names_are_enough(
+def test_the_least_privileges_in_the_readme_are_sufficient(
     airflow: Airflow, postgres: Postgres, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
     airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
@@ -143,7 +141,7 @@ def test_least_rights_that_the_readme_names_are_enough(
     add_role(database, "team")
 
     wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
-    if not airflow.is_3:  # where only roles are synced
+    if not airflow.is_3:  # Airflow 3 syncs only roles
         wait_until(lambda: grants_on(database, "DAG:a"), "ok", PASS_SECONDS)
     daemon.wait_until_good()
     database.query(f"DROP OWNED BY {user}")

@@ -1,6 +1,4 @@
-"""
-Databases that are down, empty, closed or gone: each its own reason, and recovery by itself.
-"""
+"""Database failures: each has its own reason, and sync-perm recovers on its own."""
 
 import signal
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from tests.support.permissions import add_role
 from tests.support.sync_perm import PASS_SECONDS, SyncPerm, is_alive
 from tests.support.waiting import wait_until
 
-# Long enough for some retries of a supervisor that asks every half second.
+# Enough for some retries of a supervisor that polls every half second.
 SECONDS = 150.0
 
 
@@ -26,7 +24,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
-    """One line a failure, with advice; alive; nothing spawned, no traceback."""
+    """Check for failures of one line with advice: no traceback, no pass, and healthz answers."""
     failed = daemon.wait_for_event("cycle_failed", SECONDS, reason=reason)
     wait_until(
         lambda: len(daemon.find_events("cycle_failed", reason=reason)) >= 2, "again", SECONDS
@@ -48,7 +46,7 @@ def assert_recovers(daemon: SyncPerm) -> None:
     wait_until(lambda: daemon.status()["last_error"] is None, "no error any more", SECONDS)
 
 
-def test_database_that_is_down_at_the_start_and_again_later(
+def test_recovers_when_the_database_is_down_at_the_start_and_later(
     own_postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     database = small(own_postgres)
@@ -71,7 +69,7 @@ def test_database_that_is_down_at_the_start_and_again_later(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_database_that_hangs_is_reported_and_health_answers(
+def test_reports_a_hanging_database_while_healthz_answers(
     own_postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     database = small(own_postgres)
@@ -94,14 +92,14 @@ def test_database_that_hangs_is_reported_and_health_answers(
 
 
 def signal_server(server: Postgres, backend: int, number: signal.Signals) -> None:
-    """Signal the server and one of its backends, so that neither old nor new connections answer."""
+    """Signal the server and one backend, so that neither old nor new connections respond."""
     import os
 
     server.send_signal(number)
     os.kill(backend, number)
 
 
-def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
+def test_reports_a_missing_and_then_an_unmigrated_database_and_recovers(
     postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     database = small(postgres)
@@ -122,10 +120,10 @@ def test_database_that_does_not_exist_yet_and_then_is_not_migrated(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_database_that_only_reads_is_named_and_nothing_is_started(
+def test_reports_a_read_only_database_and_starts_no_pass(
     postgres: Postgres, unsynced: Database, begin: StartSyncPerm
 ) -> None:
-    """As after a failover, when the name still leads to the old primary."""
+    """As after a failover, when the host name still points to the old primary."""
     server = Database(postgres, "postgres")
     server.query(f"ALTER DATABASE {unsynced.name} SET default_transaction_read_only = on")
 
@@ -139,7 +137,7 @@ def test_database_that_only_reads_is_named_and_nothing_is_started(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_database_that_restarts_in_the_middle_of_a_pass(
+def test_recovers_when_the_database_restarts_during_a_pass(
     standin: StandIn, own_postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     standin.site.write(FOREVER)
@@ -161,7 +159,7 @@ def test_database_that_restarts_in_the_middle_of_a_pass(
     assert [] == daemon.stray_lines
 
 
-def test_wrong_password_and_account_that_may_not_read(
+def test_reports_a_wrong_password_and_then_missing_read_rights(
     postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     database = small(postgres)
@@ -184,7 +182,7 @@ def test_wrong_password_and_account_that_may_not_read(
     ("host", "reason"),
     [("no-such-host.invalid", "database_unreachable"), ("127.0.0.1", "database_tls_failed")],
 )
-def test_host_that_does_not_exist_or_wants_no_tls(
+def test_reports_an_unknown_host_and_a_server_without_tls(
     postgres: Postgres, begin: StartSyncPerm, host: str, reason: str
 ) -> None:
     url = f"postgresql://airflow:Hidden-Pa55@{host}:{postgres.port}/postgres?sslmode=require"

@@ -1,6 +1,4 @@
-"""
-The tables end as Airflow's own `sync-perm` would leave them, whatever they looked like before.
-"""
+"""Whatever the tables contain, they end as Airflow's own `sync-perm` would leave them."""
 
 import random
 from pathlib import Path
@@ -22,17 +20,14 @@ from tests.support.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
 DULL = ("http_request", "airflow_said")
-
-# What SYNC_PERM_INCLUDE_DAGS says, as arguments of `airflow sync-perm`.
+# SYNC_PERM_INCLUDE_DAGS → arguments of `airflow sync-perm`.
 ARGUMENTS = {"true": ("--include-dags",), "false": ()}
-
-
-# Histories on PostgreSQL are as many as the run asks for; those on others are so many of them.
+# How many histories to run on databases other than PostgreSQL.
 ON_OTHERS = 2
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give the test of histories its cells of the matrix; those of roles only need fewer."""
+    """Parametrize the histories by version and database; fewer of them sync roles only."""
     if "history" in metafunc.fixturenames:
         number = counts_of(metafunc.config).permission_histories
         cells: list[tuple[Version, Kind]] = [("2.11", "postgres")]
@@ -49,7 +44,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def expected(airflow: Airflow, copy: Metadata, home: Path, arguments: tuple[str, ...]) -> Contents:
-    """Return what Airflow itself makes of a copy."""
+    """Return the contents of a copy after Airflow's own sync."""
     airflow.run(copy, home, "airflow", "sync-perm", *arguments)
     return contents(copy)
 
@@ -57,12 +52,7 @@ def expected(airflow: Airflow, copy: Metadata, home: Path, arguments: tuple[str,
 def wait_for_contents(
     database: Metadata, wanted: Contents, story: list[str], daemon: SyncPerm
 ) -> None:
-    """
-    Wait until the tables say what is wanted.
-
-    Raises:
-        AssertionError: They do not in time; the message is what was done and what differs.
-    """
+    """Wait for the wanted contents; an AssertionError lists the changes and the differences."""
     try:
         wait_until(lambda: contents(database) == wanted, "equal", PASS_SECONDS, step_seconds=0.25)
     except AssertionError:
@@ -75,7 +65,7 @@ def wait_for_contents(
         raise AssertionError("\n".join([*story, "", *differences, "", *events])) from None
 
 
-def test_random_histories_end_as_airflow_would_have_it(
+def test_random_histories_end_as_airflows_own_sync_would_leave_them(
     airflow: Airflow,
     kind: Kind,
     metadata: Metadata,

@@ -1,7 +1,4 @@
-"""
-Every row of Airflow's permission tables, damaged in every way: it is fixed, or nothing is called
-good.
-"""
+"""Damage to any row of Airflow's permission tables: none that Airflow would repair is missed."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +22,7 @@ from tests.support.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
 from tests.sync_perm.given import Sqlite
 
-# Table → its columns that say something, and what each refers to.
+# Table → its columns with a meaning, and the table that each refers to.
 TABLES: Mapping[str, Mapping[str, str]] = {
     "ab_permission_view_role": {
         "permission_view_id": "ab_permission_view",
@@ -36,7 +33,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "ab_permission": {"name": ""},
     "ab_view_menu": {"name": ""},
 }
-# In which all grants are lost, one after the other.
+# All grants are deleted in this many parts, one after the other.
 PARTS = 3
 OTHERS = [version for version in EVERY_VERSION if version != "2.11"]
 DAGS: Mapping[str, AccessControl] = {
@@ -47,7 +44,7 @@ DAGS: Mapping[str, AccessControl] = {
 
 
 class Damage(NamedTuple):
-    """What someone does to one row."""
+    """A change of one row, as SQL."""
 
     table: str
     number: int
@@ -56,7 +53,7 @@ class Damage(NamedTuple):
 
 @pytest.fixture
 def whole(airflow: Airflow, database: Database, home: Path) -> Database:
-    """A database that Airflow would leave as it is."""
+    """A database that a full sync by Airflow would not change."""
     add_role(database, "team")
     grants_nothing = airflow.version in GRANTS_NOTHING
     airflow.write_dags(database, home, dict.fromkeys(DAGS) if grants_nothing else DAGS)
@@ -65,7 +62,7 @@ def whole(airflow: Airflow, database: Database, home: Path) -> Database:
 
 
 def every_damage(mirror: Sqlite) -> Iterator[Damage]:
-    """Delete each row, and change each of its columns: to nothing, another row, another name."""
+    """Delete each row, and set each of its columns to NULL, another row, or another name."""
     for table, columns in TABLES.items():
         for (number,) in mirror.rows(f"SELECT id FROM {table}"):
             yield Damage(table, number, f"DELETE FROM {table} WHERE id = {number}")
@@ -81,7 +78,7 @@ def every_damage(mirror: Sqlite) -> Iterator[Damage]:
 
 @pytest.fixture
 def mirror(whole: Database, tmp_path: Path) -> Sqlite:
-    """The same rows where one look takes milliseconds, and nothing refuses damage."""
+    """The same rows in SQLite, which takes milliseconds to read and refuses no damage."""
     copy = Sqlite(tmp_path / "mirror.sqlite")
     for table, columns in TABLES.items():
         names = ", ".join(["id", *columns])
@@ -99,7 +96,7 @@ def mirror(whole: Database, tmp_path: Path) -> Sqlite:
 
 @pytest.fixture
 def comparison(airflow: Airflow, whole: Database, home: Path, tmp_path: Path) -> Comparison:
-    """One that has read what this Airflow defines."""
+    """A comparison that knows the permissions that this Airflow defines."""
     config = AirflowConfig(airflow.environment(whole.url, home))
     found = find_installation(str(airflow.bin / "airflow"), config)
     made = Comparison(found, include_dags=True)
@@ -112,7 +109,7 @@ def comparison(airflow: Airflow, whole: Database, home: Path, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", *OTHERS)
-def test_no_damage_that_airflow_would_repair_is_called_good(
+def test_detects_all_damage_that_airflow_would_repair(
     airflow: Airflow, whole: Database, mirror: Sqlite, comparison: Comparison, home: Path
 ) -> None:
     ((team,),) = mirror.rows("SELECT id FROM ab_role WHERE name = 'team'")
@@ -129,7 +126,7 @@ def test_no_damage_that_airflow_would_repair_is_called_good(
             unseen.append(damage)
         look = comparison.look(reader)
         if not look.shown:
-            # A role that people made is gone: Airflow cannot know it either, and the DAG is named.
+            # A custom role is gone: Airflow cannot restore it either, and the DAG is reported.
             (called_good if not look.failing else named).append(damage)
         marks = ", ".join("?" * len(row))
         mirror.run(f"INSERT OR REPLACE INTO {damage.table} VALUES ({marks})", *row)
@@ -138,7 +135,7 @@ def test_no_damage_that_airflow_would_repair_is_called_good(
     assert [] == unseen
     named_rows = [] if airflow.version in GRANTS_NOTHING else [("ab_role", team)]
     assert named_rows == sorted({(damage.table, damage.number) for damage in named})
-    # What is called good all the same, Airflow leaves as it is, too.
+    # A full sync by Airflow does not repair the damage that was called good.
     for damage in called_good:
         whole.query(f"SET session_replication_role = replica; {damage.sql}")
     damaged = contents(whole)
@@ -148,9 +145,7 @@ def test_no_damage_that_airflow_would_repair_is_called_good(
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", *OTHERS)
-def test_every_grant_that_is_lost_comes_back(
-    airflow: Airflow, whole: Database, start: StartSyncPerm
-) -> None:
+def test_restores_every_lost_grant(airflow: Airflow, whole: Database, start: StartSyncPerm) -> None:
     wanted = contents(whole)
     daemon = start(whole, {"SYNC_PERM_INCLUDE_DAGS": "true"}).until_good()
     for part in range(PARTS):

@@ -1,6 +1,4 @@
-"""
-What the sidecar is for: late roles, lost grants; and what it leaves alone.
-"""
+"""The purpose of the sidecar: late roles and lost grants; and the rows that it leaves alone."""
 
 import time
 from pathlib import Path
@@ -28,12 +26,12 @@ RSS_MIB = 44.0
 
 
 @on_airflow("2.11", "2.7")
-def test_dag_that_names_a_missing_role_stops_no_other_and_is_granted_once_the_role_is_created(
+def test_a_dag_with_a_missing_role_blocks_no_other_and_is_granted_later(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
     dags = {"late": {"team_late": ["can_read", "can_edit"]}, "c_good": {"Viewer": ["can_edit"]}}
     dags |= {"a_broken": {"nobody_has_it": ["can_read"]}, "b_odd": {"Viewer": ["can_fly"]}}
-    for _ in range(2):  # the second parse finds nothing new, and says nothing of the role any more
+    for _ in range(2):  # the second parse finds no change, so it no longer reports the role
         airflow.write_dags(database, home, dags, parsed=True)
     daemon = start(database)
     daemon.wait_for_event("dag_failed", PASS_SECONDS, dag="late", reason="role_missing")
@@ -67,13 +65,10 @@ def test_dag_that_names_a_missing_role_stops_no_other_and_is_granted_once_the_ro
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_what_was_removed_left_by_a_race_or_given_by_hand_is_repaired(
+def test_repairs_lost_grants_race_leftovers_and_manual_grants(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
-    """
-    Grants by hand stay where a DAG has no access control, and go where it has. No pass leaves a
-    row in Airflow's audit log.
-    """
+    """Manual grants stay only on DAGs without access control. No pass writes to the audit log."""
     dags: dict[str, AccessControl] = {f"kept_{n}": {"Viewer": ["can_edit"]} for n in range(30)}
     dags |= {"free": None, "ruled": {"Op": ["can_read"]}}
     airflow.write_dags(database, home, dags, parsed=True)
@@ -104,13 +99,13 @@ def test_what_was_removed_left_by_a_race_or_given_by_hand_is_repaired(
 
 
 @on_airflow("2.11", "3", "2.7")
-def test_nothing_is_written_and_nothing_started_while_nothing_changes(
+def test_writes_nothing_and_starts_no_process_while_nothing_changes(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
     airflow.write_dags(database, home, {"a": None, "b": {"Viewer": ["can_edit"]}}, parsed=True)
     add_role(database, "team")
     grant(database, "team", "can_read", "Website")
-    grant(database, "Viewer", "menu_access", "Admin")  # more than Airflow gives it
+    grant(database, "Viewer", "menu_access", "Admin")  # more than Airflow grants it
     before, rows = contents(database), log_rows(database)
     written = _tuples_written(database)
 
@@ -125,7 +120,7 @@ def test_nothing_is_written_and_nothing_started_while_nothing_changes(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_a_foe_that_edits_every_two_seconds_costs_a_tenth_of_a_core_at_most(
+def test_another_writer_every_two_seconds_costs_at_most_a_tenth_of_a_core(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
     daemon = start(database).until_good()
@@ -143,7 +138,7 @@ def test_a_foe_that_edits_every_two_seconds_costs_a_tenth_of_a_core_at_most(
 
 
 def _tuples_written(database: Database) -> int:
-    """Count what has been written to any of this database's tables."""
+    """Count the rows that have been written to all tables of this database."""
     database.query("SELECT pg_stat_force_next_flush()")
     ((written,),) = database.query(
         "SELECT SUM(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"

@@ -1,6 +1,4 @@
-"""
-Ids as they are after years: the poll multiplies them.
-"""
+"""Large ids, as after years of use: the poll multiplies them."""
 
 from contextlib import closing
 
@@ -22,7 +20,7 @@ INSERT INTO ab_permission_view_role VALUES (1, {GREATEST}, {GREATEST}), (2, {GRE
 
 
 @pytest.mark.parametrize("server", ["postgres", "mariadb", "mysql"])
-def test_the_poll_takes_the_greatest_ids_and_sees_what_changes(
+def test_the_poll_detects_changes_with_the_largest_ids(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     running: Postgres | MariaDb = request.getfixturevalue(server)

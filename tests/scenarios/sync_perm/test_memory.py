@@ -1,6 +1,4 @@
-"""
-What a roles file for a large installation takes of memory.
-"""
+"""The memory that a roles file for a large installation needs."""
 
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from tests.support.databases import Postgres
 from tests.support.sync_perm import PASS_SECONDS
 
 DAGS, ROLES = 1_000, 50
-# As Airflow fills them: a role for each team, which may read the DAGs of its folder.
+# As Airflow fills the tables: one role per team, which can read the DAGs in its folder.
 ROWS = f"""
 INSERT INTO ab_role (name) SELECT 'team-' || n FROM generate_series(1, {ROLES}) n;
 INSERT INTO ab_permission (name) VALUES ('can_edit'), ('can_delete'), ('can_create');
@@ -32,10 +30,10 @@ INSERT INTO ab_permission_view_role (permission_view_id, role_id)
     JOIN dag d ON v.name = 'DAG:' || d.dag_id
     JOIN ab_role r ON r.name LIKE 'team-%' AND d.fileloc LIKE '/dags/' || r.name || '/%'
 """
-MOST_MIB = 45.5  # one less in the image, which has no rich for structlog to import
+MOST_MIB = 45.5  # 1 MiB less in the image, where structlog has no rich to import
 
 
-def test_a_thousand_dags_and_fifty_roles(
+def test_memory_stays_bounded_with_a_thousand_dags_and_fifty_roles(
     postgres: Postgres, tmp_path: Path, begin: StartSyncPerm
 ) -> None:
     database = small(postgres)

@@ -1,6 +1,4 @@
-"""
-Many supervisors on one database: one pass at a time, and nothing lost; others do not wait.
-"""
+"""Many supervisors: one pass at a time per database and schema, and no lost grants."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +25,7 @@ PAIRS = 10
 
 @pytest.fixture
 def fresh(airflow: Airflow, postgres: Postgres, home: Path) -> Database:
-    """A database that was migrated, with DAGs in it and no permission at all."""
+    """A migrated database with DAGs and without any permission."""
     database = airflow.new_postgres(postgres, home, "migrated")
     airflow.write_dags(database, home, DAGS)
     return database
@@ -35,14 +33,14 @@ def fresh(airflow: Airflow, postgres: Postgres, home: Path) -> Database:
 
 @pytest.fixture
 def wanted(airflow: Airflow, postgres: Postgres, home: Path, fresh: Database) -> Contents:
-    """What one run of Airflow alone makes of it."""
+    """The contents of a copy after a single full sync by Airflow."""
     copy = Database(postgres, postgres.new_database(fresh.name).name)
     airflow.full_sync(copy, home)
     return contents(copy)
 
 
 def overlapping(supervisors: Sequence[SyncPerm]) -> list[str]:
-    """Name the passes that began before the one before them had ended."""
+    """Return the passes that began before the previous one had ended."""
     spans = []
     for number, supervisor in enumerate(supervisors):
         begun = ""
@@ -56,7 +54,7 @@ def overlapping(supervisors: Sequence[SyncPerm]) -> list[str]:
 
 
 @pytest.mark.parametrize("server", ["postgres", "mariadb"])
-def test_each_schema_of_each_database_has_a_lock_of_its_own(
+def test_each_schema_of_each_database_has_its_own_lock(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     running: Postgres | MariaDb = request.getfixturevalue(server)
@@ -73,7 +71,7 @@ def test_each_schema_of_each_database_has_a_lock_of_its_own(
 
 @pytest.fixture(params=["postgres", "pgbouncer", "mariadb", "mysql"])
 def address(request: pytest.FixtureRequest) -> Address:
-    """An empty database of each kind."""
+    """The address of an empty database, for each kind of server."""
     running: Postgres | PgBouncer | MariaDb = request.getfixturevalue(request.param)
     if isinstance(running, PgBouncer):
         database = Database(running, running.postgres.new_database().name)
@@ -82,8 +80,8 @@ def address(request: pytest.FixtureRequest) -> Address:
     return parse_url("TEST", database.url, "")
 
 
-def test_a_holder_that_falls_silent_loses_the_lock(address: Address) -> None:
-    """What the server sees of a node that lost its power: a connection on which nothing comes."""
+def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(address: Address) -> None:
+    """To the server, a node that loses power is an open connection without traffic."""
     with PassLock(address, idle_seconds=1) as silent:
         assert silent.try_acquire()
 
@@ -95,8 +93,8 @@ def test_a_holder_that_falls_silent_loses_the_lock(address: Address) -> None:
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_a_pass_of_many_times_the_limit_keeps_the_lock(address: Address) -> None:
-    """As a pass of ten minutes does with the limit that is shipped."""
+def test_a_pass_much_longer_than_the_idle_limit_keeps_the_lock(address: Address) -> None:
+    """A pass of ten minutes does so with the default limit."""
     limit_seconds, checks = 5, 0
     with PassLock(address, idle_seconds=limit_seconds) as lock, PassLock(address) as other:
         assert lock.try_acquire()
@@ -114,7 +112,7 @@ def test_a_pass_of_many_times_the_limit_keeps_the_lock(address: Address) -> None
     assert checks > 14
 
 
-def test_whoever_runs_a_pass_asks_so_often_that_the_lock_stays(postgres: Postgres) -> None:
+def test_checking_the_lock_keeps_its_connection_active(postgres: Postgres) -> None:
     database = postgres.new_database()
     with PassLock(parse_url("TEST", database.url, "")) as lock:
         assert lock.try_acquire()
@@ -132,14 +130,14 @@ def test_whoever_runs_a_pass_asks_so_often_that_the_lock_stays(postgres: Postgre
         wait_until(lambda: asked_at() != first, "it asks again")
 
 
-def test_a_pass_that_is_cut_off_ends_before_its_lock_is_free() -> None:
+def test_a_pass_that_is_cut_off_ends_before_its_lock_expires() -> None:
     longest = max(postgresql.ANSWER_SECONDS, mysql.ANSWER_SECONDS) + CHECK_SECONDS
 
     assert longest < IDLE_SECONDS < 60
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_pairs_that_start_at_once_leave_what_one_run_leaves(
+def test_twenty_supervisors_started_together_match_the_result_of_one_run(
     fresh: Database, wanted: Contents, start: StartSyncPerm
 ) -> None:
     supervisors = [start(fresh) for _ in range(2 * PAIRS)]

@@ -1,6 +1,4 @@
-"""
-Airflow that is gone, hangs, dies or fails: each its own reason, no storm, nothing left behind.
-"""
+"""Passes that fail, hang or are killed: each has its own reason and leaves no process behind."""
 
 import os
 import signal
@@ -23,7 +21,7 @@ from tests.support.waiting import wait_until
 
 
 def wait_for_child(daemon: SyncPerm) -> list[int]:
-    """Wait until the pass is FOREVER, and asleep; return its process and their children."""
+    """Wait until the FOREVER script of the pass sleeps; return its process and its children."""
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     children = wait_until(daemon.children, "its process", PASS_SECONDS)
     asleep = "airflow sync-perm asleep"
@@ -32,7 +30,7 @@ def wait_for_child(daemon: SyncPerm) -> list[int]:
 
 
 def assert_one_line_each(daemon: SyncPerm, reason: str) -> None:
-    """A short failure with advice, no traceback, and not more passes than the backoff allows."""
+    """Check for one short failure with advice, and no more passes than the backoff allows."""
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason=reason)
 
     assert failed["advice"]
@@ -43,10 +41,10 @@ def assert_one_line_each(daemon: SyncPerm, reason: str) -> None:
     assert 200 == daemon.get("/healthz").status
 
 
-def test_secrets_of_others_are_not_quoted(
+def test_masks_secrets_in_the_errors_of_a_pass(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
-    """Nor is the password of the database, in the last line or in the many before it."""
+    """The database's password is masked in the last line and in the many before it."""
     broker, key = "r3dis-p4ss", "f3rnet-k3y"
     body = f"""
 import os, sys
@@ -75,7 +73,7 @@ sys.exit(f"kombu.exceptions.OperationalError: {{url}} does not take {{key}} of {
     assert not any(secret in text for secret in (broker, key, PASSWORD) for text in shown)
 
 
-def test_cli_that_hangs_is_killed_with_all_its_children(
+def test_a_hanging_cli_is_killed_with_all_its_children(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     body = """
@@ -95,7 +93,7 @@ time.sleep(3600)
     wait_until(lambda: not any(map(is_alive, children)), "all of them are gone")
 
 
-def test_pass_that_is_killed_and_whose_arguments_show_no_password(
+def test_reports_a_killed_pass_and_shows_no_password_in_its_arguments(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     standin.site.write(FOREVER)
@@ -113,7 +111,7 @@ def test_pass_that_is_killed_and_whose_arguments_show_no_password(
     assert not any(PASSWORD in text for text in [*shown, str(daemon.events)])
 
 
-def test_pass_ends_when_its_lock_is_lost(
+def test_a_pass_ends_when_it_loses_its_lock(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     standin.site.write(FOREVER)
@@ -133,14 +131,14 @@ def test_pass_ends_when_its_lock_is_lost(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_a_node_that_is_gone_does_not_keep_the_lock(
+def test_a_frozen_node_loses_the_lock_to_another_supervisor(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     standin.site.write(FOREVER)
     gone = begin(unsynced)
     children = wait_for_child(gone)
     frozen = [gone.pid, *children]
-    signal_all(frozen, signal.SIGSTOP)  # its connections stay, and nothing comes on them
+    signal_all(frozen, signal.SIGSTOP)  # its connections stay open without traffic
     standin.site.write(WEBSITE)
     other = begin(unsynced)
     other.wait_for_event("lock_waiting", PASS_SECONDS)
@@ -172,7 +170,7 @@ def test_a_pass_ends_with_its_supervisor(
 
 @pytest.mark.usefixtures("only_in_full")
 @pytest.mark.parametrize("settings", [{}, {"SYNC_PERM_TARGETED": "false"}], ids=["script", "cli"])
-def test_what_airflow_says_comes_as_json_lines(
+def test_logs_airflow_output_as_json_lines_and_empties_its_scratch_folder(
     airflow: Airflow, database: Database, start: StartSyncPerm, settings: dict[str, str]
 ) -> None:
     add_role(database, "team")

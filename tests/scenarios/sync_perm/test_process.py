@@ -1,6 +1,4 @@
-"""
-The supervisor as a process: small, one-shot, read-only root, signals; and `sync-perm check`.
-"""
+"""The supervisor as a process: one-shots and read-only homes; and `sync-perm check`."""
 
 import os
 import subprocess
@@ -16,7 +14,7 @@ from tests.support.permissions import add_role, contents
 from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
 
 
-def test_one_shot_runs_one_pass_and_ends(unsynced: Database, begin: StartSyncPerm) -> None:
+def test_a_one_shot_runs_one_pass_and_exits(unsynced: Database, begin: StartSyncPerm) -> None:
     daemon = begin(unsynced, {"SYNC_PERM_ONE_SHOT": "true"})
 
     ended = daemon.wait_for_exit(PASS_SECONDS)
@@ -27,7 +25,7 @@ def test_one_shot_runs_one_pass_and_ends(unsynced: Database, begin: StartSyncPer
     assert is_synced(unsynced)
 
 
-def test_one_shot_with_grants_missing_gives_up(
+def test_a_one_shot_gives_up_at_its_deadline_while_grants_are_missing(
     unsynced: Database, standin: StandIn, begin: StartSyncPerm
 ) -> None:
     standin.site.write("")  # an Airflow that changes nothing
@@ -43,14 +41,14 @@ def test_one_shot_with_grants_missing_gives_up(
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
-def test_home_and_airflow_home_that_cannot_be_written(
+def test_runs_with_read_only_home_and_airflow_home(
     airflow: Airflow, database: Database, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     daemon = SyncPerm(airflow, database.url, home)
     airflow_home = home / "airflow"
     airflow_home.mkdir()
-    if os.getuid() == 0:  # without its capabilities, root may do as little as anyone
+    if os.getuid() == 0:  # root without its capabilities is an ordinary user
         daemon.program = Path("/usr/bin/setpriv")
         daemon.arguments = ("--bounding-set=-all", "--inh-caps=-all", str(SYNC_PERM))
     add_role(database, "team")
@@ -67,7 +65,7 @@ def test_home_and_airflow_home_that_cannot_be_written(
 
 
 @on_airflow("2.11", "3", "2.7")
-def test_check_says_what_is_there_and_whether_the_sidecar_is_needed(
+def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     airflow: Airflow, database: Database, tmp_path: Path
 ) -> None:
     add_role(database, "team")
@@ -90,7 +88,7 @@ def test_check_says_what_is_there_and_whether_the_sidecar_is_needed(
     ],
     ids=["no connection", "refused"],
 )
-def test_check_fails_with_the_reason(
+def test_check_fails_and_reports_the_reason(
     airflow: Airflow, tmp_path: Path, url: str | None, code: int, word: str
 ) -> None:
     done = check(airflow, url, tmp_path)

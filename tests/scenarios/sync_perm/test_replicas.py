@@ -1,6 +1,4 @@
-"""
-Databases that only read, for all or for some: what decides is whether this account may write.
-"""
+"""Read-only databases: sync-perm reports one only if its own account cannot write."""
 
 from contextlib import closing
 
@@ -16,7 +14,7 @@ TABLE = "CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name VARCHAR(64))"
 
 
 @pytest.mark.parametrize("server", ["mariadb", "mysql"])
-def test_on_a_replica_only_some_accounts_may_write(
+def test_a_read_only_replica_is_reported_only_for_unprivileged_accounts(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     running: MariaDb = request.getfixturevalue(server)
@@ -40,7 +38,7 @@ def test_on_a_replica_only_some_accounts_may_write(
         connection.try_write()
 
 
-def test_an_account_that_may_only_read_is_reported(postgres: Postgres) -> None:
+def test_an_account_without_write_access_is_reported(postgres: Postgres) -> None:
     database = postgres.new_database()
     database.query(TABLE)
     database.query("CREATE ROLE reader LOGIN PASSWORD 'Pa55'")

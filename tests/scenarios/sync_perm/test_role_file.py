@@ -1,6 +1,4 @@
-"""
-Roles as code, beside a real Airflow: what the file names is there, and nothing else has changed.
-"""
+"""Roles as code beside a real Airflow: the permissions of the file exist; nothing else changes."""
 
 import json
 import subprocess
@@ -41,7 +39,7 @@ roles:
         permissions: [can_read, can_edit, can_create on DAG Runs]
       - {id: ruled, permissions: [can_edit]}
 """
-# What each DAG's file and tags are; `ruled` has access control of its own.
+# Each DAG's file and tags; `ruled` has its own access control.
 PLACES = {
     "a1": ("team-a/one.py",),
     "a2": ("team-a/deep/two.py", "public"),
@@ -59,12 +57,12 @@ WANTED = {
     "DAG:a2": {("team-a", "can_read"), ("team-a", "can_edit"), ("reader", "can_read")},
     "DAG:b1": {("team-a", "can_read"), ("reader", "can_read")},
     "DAG:b2": set(),
-    "DAG:ruled": {("team-a", "can_read")},  # its own words
+    "DAG:ruled": {("team-a", "can_read")},  # its access control
 }
 
 
 def ours(database: Metadata, resource: str) -> set[tuple[str, str]]:
-    """Return what roles of the file may do on a resource."""
+    """Return the grants of the file's roles on a resource."""
     return {row for row in grants_on(database, resource) if row[0] in ("reader", "team-a")}
 
 
@@ -73,7 +71,7 @@ def given(database: Metadata) -> dict[str, set[tuple[str, str]]]:
 
 
 def write(file: Path, text: str) -> None:
-    """Replace the file as a ConfigMap is replaced."""
+    """Replace the file in one step, as the kubelet updates a ConfigMap."""
     new = file.with_suffix(".new")
     new.write_text(text)
     new.rename(file)
@@ -90,7 +88,7 @@ def file(tmp_path: Path) -> Path:
 def template(
     airflow: Airflow, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Database]:
-    """A database with the DAGs, whose parser could not grant what it had no role for."""
+    """A database with parsed DAGs; the parser could not grant anything to missing roles."""
     home = tmp_path_factory.mktemp("home")
     made = airflow.new_postgres(postgres, home)
     add_role(made, "team-a")
@@ -101,7 +99,7 @@ def template(
 
 @pytest.fixture
 def filled(template: Database, postgres: Postgres) -> Iterator[Database]:
-    """A copy of it."""
+    """A copy of the template."""
     copy = postgres.new_database(template.name)
     yield copy
     postgres.drop(copy)
@@ -130,13 +128,13 @@ def command(
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
-def test_what_the_file_names_is_granted_once_and_comes_back(
+def test_grants_the_permissions_of_the_file_and_restores_lost_ones(
     airflow: Airflow, filled: Database, home: Path, file: Path, start: StartSyncPerm
 ) -> None:
     settings = {"SYNC_PERM_ROLES": str(file)}
     daemon = start(filled, settings)
     wanted = WANTED
-    if airflow.version == "2.7":  # where one DAG has no runs of its own to grant
+    if airflow.version == "2.7":  # which has no permissions on the runs of one DAG
         refused = daemon.wait_for_event("roles_file_refused", PASS_SECONDS)
         assert "'can_create on DAG Runs' must be on one of DAGs" == refused["error"]
         write(file, FILE.replace(", can_create on DAG Runs", ""))
@@ -155,7 +153,7 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
     again = start(filled, settings).until_good()
     assert ([], written) == (again.find_events("pass_started"), _tuples_written(filled))
 
-    # A grant that was removed in the UI comes back; one that was added is left.
+    # A grant that was removed in the UI is restored; an added one is kept.
     revoke(filled, "reader", "can_read", "DAG:b1")
     grant(filled, "reader", "can_edit", "DAG:b2")
     again.wait_for_event("roles_file_differed", PASS_SECONDS, differences=1)
@@ -164,14 +162,14 @@ def test_what_the_file_names_is_granted_once_and_comes_back(
         contents(filled), whole
     )
 
-    # A new DAG in the folder of the team.
+    # A new DAG in the team's folder.
     airflow.write_dags(filled, home, {"a3": None}, parsed=True, places={"a3": ("team-a/3.py",)})
     wait_until(lambda: ours(filled, "DAG:a3") == WANTED["DAG:a1"], "granted", PASS_SECONDS)
 
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3")
-def test_diff_says_what_the_daemon_then_does_and_writes_nothing(
+def test_diff_predicts_the_changes_of_the_daemon_and_writes_nothing(
     airflow: Airflow, filled: Database, file: Path, tmp_path: Path, start: StartSyncPerm
 ) -> None:
     before, written = contents(filled), _tuples_written(filled)
@@ -200,7 +198,7 @@ def test_diff_says_what_the_daemon_then_does_and_writes_nothing(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_check_names_a_wrong_file(
+def test_check_reports_an_invalid_roles_file(
     airflow: Airflow, filled: Database, file: Path, tmp_path: Path
 ) -> None:
     file.write_text(FILE.replace("on Connections", "on Konnections"))
@@ -213,7 +211,7 @@ def test_check_names_a_wrong_file(
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3")
-def test_two_sidecars_at_once_give_what_one_gives(
+def test_two_sidecars_together_grant_the_same_as_one(
     airflow: Airflow, filled: Database, file: Path, start: StartSyncPerm
 ) -> None:
     supervisors = [start(filled, {"SYNC_PERM_ROLES": str(file)}) for _ in range(2)]
@@ -228,7 +226,7 @@ def test_two_sidecars_at_once_give_what_one_gives(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_on_mariadb_a_name_is_what_its_collation_takes_it_for(
+def test_mariadb_role_names_match_by_its_collation(
     airflow: Airflow, mariadb: MariaDb, home: Path, file: Path, start: StartSyncPerm
 ) -> None:
     database = mariadb.new_database()
@@ -249,7 +247,7 @@ def test_on_mariadb_a_name_is_what_its_collation_takes_it_for(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_on_sqlite_it_is_the_same(
+def test_grants_the_permissions_of_the_file_on_sqlite(
     airflow: Airflow, tmp_path: Path, home: Path, file: Path, start: StartSyncPerm
 ) -> None:
     database = airflow.new_sqlite(tmp_path / "metadata.sqlite", home)

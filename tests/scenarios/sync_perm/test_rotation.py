@@ -1,6 +1,4 @@
-"""
-Passwords that rotate, as IAM's tokens do every 15 minutes: each pass gets in by the newest.
-"""
+"""Rotating passwords, like IAM tokens every 15 minutes: each pass logs in with the newest."""
 
 from pathlib import Path
 
@@ -18,7 +16,7 @@ CONN_CMD = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD"
 
 
 class Tokens:
-    """Logins that live for one rotation, and the file from which a command prints the newest."""
+    """Logins that are valid for one rotation; a command prints the newest from a file."""
 
     def __init__(self, database: Database, folder: Path, options: str = "") -> None:
         self._database = database
@@ -29,7 +27,7 @@ class Tokens:
         self.rotate()
 
     def rotate(self) -> None:
-        """Let a new token in, and print it from now on."""
+        """Create a new token, and print it from now on."""
         self._number += 1
         user, password = f"iam_{self._number}", f"Token-{self._number}-of-the-suite"
         if isinstance(self._database.server, Postgres):
@@ -44,7 +42,7 @@ class Tokens:
         new.rename(self._file)
 
     def refuse_the_old(self) -> None:
-        """Let no token in but the newest; who is in stays in, as with IAM."""
+        """Refuse logins with the previous token; as with IAM, open connections stay open."""
         old = f"iam_{self._number - 1}"
         if isinstance(self._database.server, Postgres):
             self._database.query(f"ALTER ROLE {old} NOLOGIN")
@@ -61,7 +59,7 @@ def assert_no_pass_fails(
         tokens.refuse_the_old()
         seen = len(daemon.events)
         add_role(database, f"team {number}")
-        daemon.wait_for_pass(seen)  # to its end: Airflow connects more than once
+        daemon.wait_for_pass(seen)  # to its end, because Airflow connects more than once
 
         assert (f"team {number}", "can_read") in grants_on(database, "Website")
     passes = [event["result"] for event in daemon.find_events("pass_finished")]
@@ -72,7 +70,7 @@ def assert_no_pass_fails(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_postgresql(
+def test_no_pass_fails_while_postgresql_passwords_rotate(
     airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm, counts: Counts
 ) -> None:
     tokens = Tokens(database, tmp_path)
@@ -82,7 +80,7 @@ def test_postgresql(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_mysql_with_its_own_login_over_tls(
+def test_no_pass_fails_while_mysql_passwords_rotate_over_tls(
     airflow: Airflow,
     mysql: MySql,
     home: Path,
@@ -91,7 +89,7 @@ def test_mysql_with_its_own_login_over_tls(
     counts: Counts,
 ) -> None:
     database = airflow.new_mysql(mysql, home)
-    # What MySQL makes itself names no host, and PyMySQL asks for one where it has an authority.
+    # MySQL's own certificate names no host, and PyMySQL checks the name if it has an authority.
     options = f"?ssl_ca={mysql.certificate}&ssl_check_hostname=false"
     tokens = Tokens(database, tmp_path, options)
     daemon = start(None, {CONN_CMD: tokens.command})
@@ -100,7 +98,7 @@ def test_mysql_with_its_own_login_over_tls(
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_mysql_lets_in_whom_it_has_not_seen_since_its_start_without_tls(
+def test_first_mysql_login_after_a_restart_works_without_tls(
     airflow: Airflow, mysql: MySql, home: Path, start: StartSyncPerm
 ) -> None:
     database = airflow.new_mysql(mysql, home)
@@ -110,7 +108,7 @@ def test_mysql_lets_in_whom_it_has_not_seen_since_its_start_without_tls(
         None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": mysql.url(database.name, "cold", "Pa55")}
     )
     daemon.wait_until_good()
-    mysql.stop()  # and with it what it remembers
+    mysql.stop()  # which clears its cache of logins
     mysql.start()
     add_role(database, "team")
 

@@ -1,6 +1,4 @@
-"""
-Nothing is called good that was not read: what default roles must have is known before it is ready.
-"""
+"""Before sync-perm is ready, it has read the permissions that default roles must have."""
 
 import json
 from pathlib import Path
@@ -22,7 +20,7 @@ from tests.support.permissions import (
 
 
 def synced(airflow: Airflow, postgres: Postgres, database: Database, folder: Path) -> Contents:
-    """Return what `airflow sync-perm` makes of a copy."""
+    """Return the contents of a copy after `airflow sync-perm`."""
     copy = copy_postgres(postgres, database, folder)
     airflow.run(copy, folder / "copy", "airflow", "sync-perm")
     made = contents(copy)
@@ -31,12 +29,12 @@ def synced(airflow: Airflow, postgres: Postgres, database: Database, folder: Pat
 
 
 @on_airflow("2.11", "3", "2.7")
-def test_what_was_lost_before_the_start_is_back_before_it_is_ready(
+def test_restores_permissions_lost_before_the_start_before_it_is_ready(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
     whole = contents(database)
     revoke(database, "Viewer", "can_read", "DAGs")
-    for role in ("User", "Op"):  # what no lesser role shows
+    for role in ("User", "Op"):  # which no lower role has either
         revoke(database, role, "can_create", "DAG Runs")
     delete_permission(database, "menu_access", "Docs")
 
@@ -47,7 +45,7 @@ def test_what_was_lost_before_the_start_is_back_before_it_is_ready(
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3", "2.7")
-def test_the_whole_command_leaves_a_default_role_with_more_than_airflow_gives_it_alone(
+def test_cli_mode_keeps_extra_grants_of_a_default_role(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
     grant(database, "Viewer", "menu_access", "Admin")
@@ -60,7 +58,7 @@ def test_the_whole_command_leaves_a_default_role_with_more_than_airflow_gives_it
 
 
 @pytest.mark.usefixtures("only_in_full")
-def test_an_upgraded_database_gets_what_the_new_airflow_gives(
+def test_an_upgraded_database_receives_the_permissions_of_the_new_airflow(
     airflow: Airflow,
     postgres: Postgres,
     home: Path,
@@ -80,7 +78,7 @@ def test_an_upgraded_database_gets_what_the_new_airflow_gives(
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("3")
-def test_roles_of_the_configuration_are_created(
+def test_creates_the_roles_in_the_airflow_configuration(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
     roles = {"auditor": [{"action": "can_read", "resource": "Audit Logs"}]}

@@ -26,9 +26,7 @@ def refusal(site: Site, command: str = "airflow", **environ: str) -> str:
     return str(raised(SettingsError, find, site, command, **environ))
 
 
-def test_finds_airflow_and_the_permissions_of_the_image_without_importing_it(
-    tmp_path: Path,
-) -> None:
+def test_finds_airflow_and_its_permissions_without_importing_it(tmp_path: Path) -> None:
     site = Site(
         tmp_path, permissions=PERMISSIONS.replace('"can_delete"', '"can_delete", "can_archive"')
     )
@@ -49,15 +47,13 @@ def test_old_airflow_has_one_kind_of_dag_permissions(tmp_path: Path) -> None:
     assert {"DAGs": KINDS["DAGs"]} == found.resources
 
 
-def test_fab_before_1_3_knows_no_permissions_on_runs_though_airflow_does(tmp_path: Path) -> None:
+def test_fab_before_1_3_has_no_dag_run_permissions_although_airflow_does(tmp_path: Path) -> None:
     found = find(Site(tmp_path, "2.10.0", "1.2.2"))
 
     assert {"DAGs": KINDS["DAGs"]} == found.resources
 
 
-def test_airflow_3_has_its_permissions_in_the_provider_and_airflow_cfg_counts(
-    tmp_path: Path,
-) -> None:
+def test_reads_airflow_3_permissions_from_the_provider_and_airflow_cfg(tmp_path: Path) -> None:
     site = Site(tmp_path, "3.3.2", "3.10.2")
     (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")
 
@@ -75,14 +71,14 @@ def test_airflow_3_has_its_permissions_in_the_provider_and_airflow_cfg_counts(
         f"#!/bin/sh\n'''exec' {sys.executable} \"$0\" \"$@\"\n' '''",
     ],
 )
-def test_the_first_line_names_the_python(tmp_path: Path, shebang: str) -> None:
+def test_takes_python_from_the_shebang_of_the_command(tmp_path: Path, shebang: str) -> None:
     site = Site(tmp_path)
     site.write("", shebang)
 
     assert sys.executable == find(site).python
 
 
-def test_env_is_followed_but_not_into_our_own_environment(tmp_path: Path) -> None:
+def test_follows_env_but_skips_the_sidecars_own_environment(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.write("", "#!/usr/bin/env python3")
     (site.command.parent / "python3").symlink_to(sys.executable)
@@ -101,7 +97,7 @@ def test_a_missing_command_is_a_settings_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shebang", ["#!/bin/sh", "", f"#!{sys.executable}"])
-def test_a_command_that_is_no_airflow_is_a_settings_error(tmp_path: Path, shebang: str) -> None:
+def test_a_command_that_is_not_airflow_is_a_settings_error(tmp_path: Path, shebang: str) -> None:
     site = Site(tmp_path)
     site.write("", shebang)
 
@@ -121,7 +117,7 @@ def test_a_command_that_is_no_airflow_is_a_settings_error(tmp_path: Path, sheban
         ("2.7.3", "", "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager", ""),
     ],
 )
-def test_takes_fabs_auth_manager_and_gives_it_to_airflow_3_where_nothing_else_sets_it(
+def test_accepts_fabs_auth_manager_and_sets_it_for_airflow_3_if_unset(
     tmp_path: Path, version: str, fab: str, manager: str, told: str
 ) -> None:
     found = find(Site(tmp_path, version, fab), **{MANAGER: manager})
@@ -129,7 +125,7 @@ def test_takes_fabs_auth_manager_and_gives_it_to_airflow_3_where_nothing_else_se
     assert (version, told) == (found.version, found.auth_manager)
 
 
-def test_takes_a_class_derived_from_fabs_and_only_such_whatever_its_name(tmp_path: Path) -> None:
+def test_accepts_only_subclasses_of_fabs_auth_manager_whatever_their_name(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.add_python()
     module = site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
@@ -149,7 +145,7 @@ def test_takes_a_class_derived_from_fabs_and_only_such_whatever_its_name(tmp_pat
     assert [] == list(site.folder.rglob("airflow.cfg"))
 
 
-def test_a_class_that_cannot_be_found_is_said_and_may_be_vouched_for(tmp_path: Path) -> None:
+def test_refuses_an_unknown_class_unless_the_user_vouches_for_it(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.add_python()
     environ = {MANAGER: "acme.Okta"}
@@ -199,12 +195,12 @@ def test_refuses_other_auth_managers(
         ("unknown", "1", False),
     ],
 )
-def test_knows_where_targeted_passes_were_tried(version: str, fab: str, is_known: bool) -> None:
+def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool) -> None:
     found = Installation("", "", version, fab, "", {})
 
     assert is_known == found.is_known
 
 
-def test_dags_are_included_where_nothing_else_does_it() -> None:
+def test_includes_dags_by_default_for_airflow_2_but_not_for_airflow_3() -> None:
     assert (True, False) == (AIRFLOW_2.includes_dags("auto"), AIRFLOW_3.includes_dags("auto"))
     assert (False, True) == (AIRFLOW_2.includes_dags("false"), AIRFLOW_3.includes_dags("true"))

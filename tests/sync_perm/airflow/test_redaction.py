@@ -1,5 +1,5 @@
 """
-Text of Airflow's processes is shown without what the environment and airflow.cfg keep secret.
+Hiding the secrets of the environment and airflow.cfg in the output of Airflow's processes.
 """
 
 import json
@@ -35,9 +35,7 @@ def redaction(folder: Path, url: str = URL, cfg: str = "", **environ: str) -> Re
     ],
     ids=["of the database", "alone", "no user", "several", "driver", "port", "mail"],
 )
-def test_passwords_in_urls_are_hidden_whoever_they_are_of(
-    tmp_path: Path, text: str, shown: str
-) -> None:
+def test_hides_passwords_in_all_urls(tmp_path: Path, text: str, shown: str) -> None:
     assert shown == redaction(tmp_path).hide(text)
 
 
@@ -59,7 +57,7 @@ CONN = json.dumps({"conn_type": "http", "password": "pw-of-json", "host": "publi
         ("TLS_PRIVATE_KEY", "-----BEGIN\nMIIEvgIBADAN\n", "MIIEvgIBADAN"),
     ],
 )
-def test_values_that_are_secret_by_their_name_are_hidden(
+def test_hides_values_of_variables_with_secret_names(
     tmp_path: Path, name: str, value: str, secret: str
 ) -> None:
     hide = redaction(tmp_path, **{name: value}).hide
@@ -67,13 +65,13 @@ def test_values_that_are_secret_by_their_name_are_hidden(
     assert "is *** and public-host" == hide(f"is {secret} and public-host")
 
 
-def test_options_of_airflow_cfg_are_hidden_as_variables_are(tmp_path: Path) -> None:
+def test_hides_secret_options_of_airflow_cfg(tmp_path: Path) -> None:
     cfg = "[core]\nfernet_key = of-the-file\n[celery]\nresult_backend = a://u:in-the-url@h\n"
 
     assert "*** ***" == redaction(tmp_path, cfg=cfg).hide("of-the-file in-the-url")
 
 
-def test_what_is_short_or_public_is_shown(tmp_path: Path) -> None:
+def test_shows_short_and_public_values(tmp_path: Path) -> None:
     environ = {
         "AIRFLOW__CELERY__BROKER_URL": "redis://airflow:airflow@h",
         "AIRFLOW__CORE__FERNET_KEY": "",

@@ -1,5 +1,5 @@
 """
-What Airflow's process finds around it.
+The environment and the folders of Airflow's process.
 """
 
 import tempfile
@@ -27,9 +27,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def test_airflow_writes_only_into_its_own_folder_and_gets_no_path_that_does_not_exist(
-    home: Path, tmp_path: Path
-) -> None:
+def test_airflow_gets_its_own_folder_and_no_missing_path(home: Path, tmp_path: Path) -> None:
     found = around(home, tmp_path)
 
     for name in ("HOME", "TMPDIR", "AIRFLOW_HOME", "AIRFLOW__LOGGING__BASE_LOG_FOLDER"):
@@ -39,7 +37,7 @@ def test_airflow_writes_only_into_its_own_folder_and_gets_no_path_that_does_not_
     assert (tmp_path / "logs").is_dir()
 
 
-def test_the_real_configuration_is_used(home: Path, tmp_path: Path) -> None:
+def test_uses_the_existing_configuration_files(home: Path, tmp_path: Path) -> None:
     (home / "airflow.cfg").write_text("[core]\nplugins_folder = /elsewhere\n")
     (home / "webserver_config.py").touch()
     (home / "plugins").mkdir()
@@ -49,7 +47,7 @@ def test_the_real_configuration_is_used(home: Path, tmp_path: Path) -> None:
     assert str(home / "airflow.cfg") == found["AIRFLOW_CONFIG"]
     assert str(home / "webserver_config.py") == found["AIRFLOW__WEBSERVER__CONFIG_FILE"]
     assert "/mine.py" == found["AIRFLOW__FAB__CONFIG_FILE"]
-    assert "AIRFLOW__CORE__PLUGINS_FOLDER" not in found  # airflow.cfg says it
+    assert "AIRFLOW__CORE__PLUGINS_FOLDER" not in found  # airflow.cfg sets it
 
 
 def test_modules_beside_the_configuration_can_be_imported(home: Path, tmp_path: Path) -> None:
@@ -57,21 +55,19 @@ def test_modules_beside_the_configuration_can_be_imported(home: Path, tmp_path: 
         (home / name).mkdir()
     (home / "config" / "log_config.py").touch()
 
-    for _ in range(2):  # each pass
+    for _ in range(2):  # once per pass
         found = around(home, tmp_path)
 
     assert (Path(found["AIRFLOW_HOME"]) / "config" / "log_config.py").exists()
     assert str(home / "dags") == found["AIRFLOW__CORE__DAGS_FOLDER"]
 
 
-def test_a_users_packages_are_found_though_home_is_another(home: Path, tmp_path: Path) -> None:
+def test_finds_the_users_packages_although_home_differs(home: Path, tmp_path: Path) -> None:
     assert "/home/someone/.local" == around(home, tmp_path)["PYTHONUSERBASE"]
     assert "/set" == around(home, tmp_path, PYTHONUSERBASE="/set")["PYTHONUSERBASE"]
 
 
-def test_our_own_settings_stay_here_and_the_url_has_the_form_that_every_version_reads(
-    home: Path, tmp_path: Path
-) -> None:
+def test_omits_own_settings_and_normalizes_the_database_url(home: Path, tmp_path: Path) -> None:
     given = {"SYNC_PERM_LOG_LEVEL": "debug", "PLUGIN_SETTING": "kept"}
     found = around(home, tmp_path, AIRFLOW__CORE__SQL_ALCHEMY_CONN="postgres://u:p@h/d", **given)
 
@@ -79,16 +75,14 @@ def test_our_own_settings_stay_here_and_the_url_has_the_form_that_every_version_
     assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
 
 
-def test_no_writable_folder_is_a_settings_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requires_a_writable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
 
     with pytest.raises(SettingsError, match="mount an emptyDir at /tmp"), own_folder():
         pass
 
 
-def test_the_folder_goes_with_the_process_or_its_successor(
+def test_removes_its_own_folder_and_those_of_killed_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

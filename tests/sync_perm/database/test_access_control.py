@@ -31,7 +31,7 @@ def text(value: Any, key: str = "_access_control") -> str:
         (None, None),
     ],
 )
-def test_reads_what_airflow_writes(value: Any, expected: Any) -> None:
+def test_reads_every_form_that_airflow_writes(value: Any, expected: Any) -> None:
     assert expected == read_access_control(text(value), None)
     assert expected == read_access_control(text(value, "access_control"), None)
 
@@ -42,7 +42,7 @@ def test_reads_compressed_dags() -> None:
     assert {"a": {"can_read"}} == read_access_control(None, blob)
 
 
-def test_a_dag_without_one_is_not_parsed() -> None:
+def test_does_not_parse_a_dag_without_access_control() -> None:
     assert None is read_access_control("{ no json", None)
 
 

@@ -1,5 +1,5 @@
 """
-Finding the URL, and parsing it.
+Finding and parsing the database URL.
 """
 
 import threading
@@ -29,7 +29,7 @@ def parse(url: str) -> Address:
     return parse_url("TEST", url, "")
 
 
-def test_the_published_example(tmp_path: Path) -> None:
+def test_reads_the_published_example(tmp_path: Path) -> None:
     found = source(tmp_path, **{CORE: URL})
 
     address = found.read()
@@ -40,7 +40,7 @@ def test_the_published_example(tmp_path: Path) -> None:
     assert {"sslmode": "require"} == address.options
 
 
-def test_airflows_order_of_places(tmp_path: Path) -> None:
+def test_looks_for_the_url_in_airflows_order(tmp_path: Path) -> None:
     places = {DATABASE: "sqlite:////1", f"{DATABASE}_CMD": "echo sqlite:////2"}
     places |= {CORE: "sqlite:////3", f"{CORE}_CMD": "echo sqlite:////4"}
     text = "[database]\nsql_alchemy_conn = sqlite:////5\n[core]\nsql_alchemy_conn = sqlite:////6\n"
@@ -55,7 +55,7 @@ def test_airflows_order_of_places(tmp_path: Path) -> None:
     assert ["/1", "/2", "/3", "/4", "/5", "/6"] == found
 
 
-def test_a_command_runs_at_each_reading(tmp_path: Path) -> None:
+def test_runs_the_connection_command_at_each_read(tmp_path: Path) -> None:
     words = tmp_path / "words"
     found = source(tmp_path, **{f"{DATABASE}_CMD": f"cat {words}"})
     read = []
@@ -76,9 +76,7 @@ def test_a_command_runs_at_each_reading(tmp_path: Path) -> None:
         ("echo 'unbalanced", "cannot be run"),
     ],
 )
-def test_a_command_that_fails_is_named_without_its_words(
-    tmp_path: Path, command: str, why: str
-) -> None:
+def test_reports_a_failed_command_without_its_text(tmp_path: Path, command: str, why: str) -> None:
     error = raised(SidecarError, source(tmp_path, **{f"{CORE}_CMD": command}).read)
 
     assert "connection_command_failed" == error.reason
@@ -86,7 +84,7 @@ def test_a_command_that_fails_is_named_without_its_words(
     assert "s3cret" not in error.message
 
 
-def test_no_connection_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_connection_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"{DATABASE}='' is missing"):
         source(tmp_path)
 
@@ -99,12 +97,12 @@ def test_no_connection_is_an_error(tmp_path: Path) -> None:
         ("[database]\nsql_alchemy_conn_secret = path\n", {}),
     ],
 )
-def test_a_secrets_backend_is_refused(tmp_path: Path, text: str, environ: dict[str, str]) -> None:
+def test_refuses_a_secrets_backend(tmp_path: Path, text: str, environ: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="needs Airflow's secrets backend"):
         source(tmp_path, text, **environ)
 
 
-def test_a_command_ends_with_the_cycle_that_reads_it(tmp_path: Path) -> None:
+def test_kills_the_connection_command_when_its_cycle_is_abandoned(tmp_path: Path) -> None:
     fence = Fence()
     started = tmp_path / "started"
     command = f"sh -c 'echo $$ > {started}; sleep 600'"
@@ -135,7 +133,7 @@ def test_a_command_ends_with_the_cycle_that_reads_it(tmp_path: Path) -> None:
         ("sqlite://", "must have an absolute path"),
     ],
 )
-def test_a_wrong_url_is_refused_without_its_text(url: str, why: str) -> None:
+def test_refuses_an_invalid_url_without_quoting_it(url: str, why: str) -> None:
     error = raised(SettingsError, parse, url)
 
     assert why in str(error)
@@ -153,11 +151,11 @@ def test_a_wrong_url_is_refused_without_its_text(url: str, why: str) -> None:
         ("sqlite:////opt/airflow/airflow.db", ("sqlite", "", None, "/opt/airflow/airflow.db")),
     ],
 )
-def test_urls_as_sqlalchemy_reads_them(url: str, expected: tuple[object, ...]) -> None:
+def test_parses_urls_as_sqlalchemy_does(url: str, expected: tuple[object, ...]) -> None:
     found = parse(url)
 
     assert expected == (found.dialect, found.host, found.port, found.database)
-    assert not found.url.startswith("postgres:")  # SQLAlchemy takes it no more
+    assert not found.url.startswith("postgres:")  # SQLAlchemy no longer accepts it
     assert found.url.removeprefix("postgresql") == url.removeprefix("postgres").removeprefix("ql")
 
 
@@ -171,15 +169,13 @@ def test_urls_as_sqlalchemy_reads_them(url: str, expected: tuple[object, ...]) -
         ("host=fd00::1", "fd00::1", None),
     ],
 )
-def test_several_hosts_reach_the_driver_as_sqlalchemy_gives_them(
-    query: str, hosts: str, ports: str | None
-) -> None:
+def test_passes_several_hosts_like_sqlalchemy(query: str, hosts: str, ports: str | None) -> None:
     given = postgresql.parameters(parse(f"postgresql://u:p@/d?{query}&sslmode=require"))
 
     assert (hosts, ports, "require") == (given["host"], given.get("port"), given["sslmode"])
 
 
-def test_the_password_shows_nowhere() -> None:
+def test_never_shows_the_password() -> None:
     address = parse(URL)
 
     for shown in (str(address), repr(address), repr(Source("X", URL, False, ""))):
@@ -214,5 +210,5 @@ def test_the_password_shows_nowhere() -> None:
         "like a public name: in URLs only",
     ],
 )
-def test_text_is_redacted(url: str, text: str, redacted: str) -> None:
+def test_redacts_the_password_in_text(url: str, text: str, redacted: str) -> None:
     assert redacted == parse(url).redact(text)

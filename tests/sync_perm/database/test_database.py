@@ -1,5 +1,5 @@
 """
-Connections, and the reasons of their failures.
+Database connections, and the reasons for their failures.
 """
 
 import os
@@ -55,7 +55,7 @@ def reason_of(url: str) -> str:
         ("FATAL:  sorry, too many clients already", "database_failed"),
     ],
 )
-def test_reasons_of_postgresql(words: str, reason: str) -> None:
+def test_each_postgresql_error_has_its_reason(words: str, reason: str) -> None:
     assert reason == postgresql.explain(psycopg2.OperationalError(words))
 
 
@@ -77,7 +77,7 @@ def test_reasons_of_postgresql(words: str, reason: str) -> None:
         (pymysql.OperationalError(1205, "Lock wait timeout"), "database_failed"),
     ],
 )
-def test_reasons_of_mysql(error: Exception, reason: str) -> None:
+def test_each_mysql_error_has_its_reason(error: Exception, reason: str) -> None:
     assert reason == mysql.explain(error)
 
 
@@ -88,27 +88,27 @@ def test_every_reason_has_advice() -> None:
     assert set() == reasons - ADVICE.keys()
 
 
-def test_a_missing_sqlite_file_is_not_made(tmp_path: Path) -> None:
+def test_does_not_create_a_missing_sqlite_file(tmp_path: Path) -> None:
     path = tmp_path / "none.db"
 
     assert "database_missing" == reason_of(f"sqlite:///{path}")
     assert not path.exists()
 
 
-def test_an_empty_database_is_not_migrated(tmp_path: Path) -> None:
+def test_reports_a_database_without_airflows_tables_as_not_migrated(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "empty.db").execute("CREATE TABLE t (i)")
 
     assert "database_not_migrated" == reason_of(f"sqlite:///{tmp_path}/empty.db")
 
 
 @pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
-def test_nobody_listens(dialect: str) -> None:
+def test_reports_a_closed_port_as_unreachable(dialect: str) -> None:
     url = f"{dialect}://airflow:s3cret@127.0.0.1:{own_port()}/meta"
 
     assert "database_unreachable" == reason_of(url)
 
 
-def test_the_lines_of_libpq_are_told_apart() -> None:
+def test_separates_the_lines_of_a_libpq_error() -> None:
     address = parse_url("TEST", f"postgresql://a:b@127.0.0.1:{own_port()}/meta", "")
 
     error = raised(SidecarError, lambda: Database(address))
@@ -134,7 +134,7 @@ def test_the_lines_of_libpq_are_told_apart() -> None:
         ("mysql+pymysql", "ssl_ca={ca}&ssl_check_hostname=false", (True, False)),
     ],
 )
-def test_tls_of_mysql_is_what_airflow_asks_for(
+def test_mysql_tls_follows_the_options_of_airflows_url(
     tmp_path: Path, scheme: str, options: str, asked: tuple[bool, bool] | None
 ) -> None:
     _, authority = self_signed(tmp_path, "db.example")
@@ -145,12 +145,12 @@ def test_tls_of_mysql_is_what_airflow_asks_for(
     assert asked == (context and (context.verify_mode == ssl.CERT_REQUIRED, context.check_hostname))
 
 
-def test_sqlite_is_never_written(database: Database) -> None:
+def test_opens_sqlite_read_only(database: Database) -> None:
     with pytest.raises(SidecarError, match="readonly"):
         database.rows("DELETE FROM ab_role")
 
 
-def test_names_of_tables_carry_the_schema(sqlite: Sqlite) -> None:
+def test_table_names_include_the_quoted_schema(sqlite: Sqlite) -> None:
     address = parse_url("TEST", sqlite.address.url, "main")
 
     assert '"main".ab_role' == Database(address).table("ab_role")
@@ -160,7 +160,7 @@ def test_names_of_tables_carry_the_schema(sqlite: Sqlite) -> None:
     assert ('"', "`") == (postgresql.QUOTE, mysql.QUOTE)
 
 
-def test_one_lock_for_all(sqlite: Sqlite) -> None:
+def test_only_one_holder_gets_the_lock_at_a_time(sqlite: Sqlite) -> None:
     with PassLock(sqlite.address) as one, PassLock(sqlite.address) as another:
         assert one.try_acquire()
         assert not another.try_acquire()
@@ -188,7 +188,7 @@ def plain_user() -> Iterator[None]:
         os.seteuid(before)
 
 
-def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:
+def test_reports_a_folder_that_cannot_be_read(folder: Path) -> None:
     sqlite = Sqlite(folder / "airflow.db")
     folder.chmod(0o311)
     with plain_user(), PassLock(sqlite.address) as lock:
@@ -198,7 +198,7 @@ def test_a_folder_that_may_not_be_read_is_named(folder: Path) -> None:
     assert f"this user cannot read {folder}" in error.message
 
 
-def test_a_lock_that_was_given_back_leaves_our_view_of_sqlite_alone(sqlite: Sqlite) -> None:
+def test_sqlite_reads_stay_current_after_the_lock_is_released(sqlite: Sqlite) -> None:
     """
     Closing any descriptor of the file releases SQLite's own POSIX locks on it. The next process
     then believes that it is the last, removes the write-ahead log, and we would read the old log.

@@ -1,5 +1,5 @@
 """
-The poll.
+Polling the tables with a fingerprint.
 """
 
 import pytest
@@ -39,18 +39,18 @@ def test_is_the_same_while_nothing_changes(filled: Sqlite, database: Database) -
         "UPDATE ab_permission_view_role SET role_id = 2 WHERE id = 1",
         "INSERT OR REPLACE INTO ab_permission_view_role VALUES (2, 1, 2)",  # under the same id
         "UPDATE ab_permission_view SET permission_id = NULL WHERE id = 1",
-        "UPDATE ab_permission_view SET view_menu_id = 3 - view_menu_id",  # they change places
+        "UPDATE ab_permission_view SET view_menu_id = 3 - view_menu_id",  # swaps the two
         "UPDATE ab_permission_view_role SET role_id = 3 - role_id",
         "UPDATE ab_permission SET name = 'three' WHERE id = 1",
         "UPDATE ab_view_menu SET name = CASE name WHEN 'one' THEN 'two' ELSE 'one' END",
         "DELETE FROM ab_view_menu WHERE id = 2",
         "INSERT INTO ab_permission_view VALUES (3, 1, 3)",
         "UPDATE serialized_dag SET dag_hash = '2', last_updated = '2024-05-02 10:00:00.123'",
-        # by a parser whose clock is behind
+        # by a parser whose clock is slow
         "UPDATE serialized_dag SET last_updated = '2024-05-01 09:00:00.002' WHERE dag_id = 'a'",
     ],
 )
-def test_sees_every_kind_of_change(filled: Sqlite, database: Database, deed: str) -> None:
+def test_detects_every_kind_of_change(filled: Sqlite, database: Database, deed: str) -> None:
     before = poll(database)
 
     filled.run(deed)
@@ -59,7 +59,7 @@ def test_sees_every_kind_of_change(filled: Sqlite, database: Database, deed: str
     assert before.revision != poll(database).revision
 
 
-def test_sums_of_the_greatest_ids_fit(filled: Sqlite, database: Database) -> None:
+def test_sums_of_the_largest_ids_do_not_overflow(filled: Sqlite, database: Database) -> None:
     for table in ("ab_permission", "ab_view_menu"):
         filled.run(f"DELETE FROM {table}")
         for number in range(10):
@@ -71,7 +71,7 @@ def test_sums_of_the_greatest_ids_fit(filled: Sqlite, database: Database) -> Non
     assert before != poll(database)
 
 
-def test_dags_that_are_left_out_are_no_change(filled: Sqlite, database: Database) -> None:
+def test_ignores_dags_that_are_left_out(filled: Sqlite, database: Database) -> None:
     before = poll(database, include_dags=False)
 
     filled.run("UPDATE serialized_dag SET last_updated = '2025-01-01 00:00:00'")
@@ -79,14 +79,14 @@ def test_dags_that_are_left_out_are_no_change(filled: Sqlite, database: Database
     assert before == poll(database, include_dags=False)
 
 
-def test_the_revision_of_a_file_is_part_of_it(filled: Sqlite, database: Database) -> None:
+def test_includes_the_revision_of_the_roles_file(filled: Sqlite, database: Database) -> None:
     plain = poll(database)
 
     assert plain.beside("1") == plain.beside("1")
     assert 3 == len({plain, plain.beside("1"), plain.beside("2")})
 
 
-def test_sees_a_file_that_moves_where_paths_count(filled: Sqlite, database: Database) -> None:
+def test_detects_moved_files_only_in_the_path_column(filled: Sqlite, database: Database) -> None:
     def poll_paths(column: str) -> Fingerprint:
         return read_fingerprint(database, include_dags=True, path_column=column)
 

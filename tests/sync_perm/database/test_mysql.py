@@ -1,5 +1,5 @@
 """
-MySQL 8 as it lets in a user whom it has not seen since its start, without TLS.
+Login to MySQL 8 without TLS, as a user whose password the server has not cached.
 """
 
 import socket
@@ -18,7 +18,7 @@ from sync_perm.database.database import Database
 
 PLUGIN = b"caching_sha2_password"
 NONCE = bytes(range(1, 21))
-# Of https://dev.mysql.com/doc/dev/mysql-server/latest/group__group__cs__capabilities__flags.html:
+# From https://dev.mysql.com/doc/dev/mysql-server/latest/group__group__cs__capabilities__flags.html:
 # CONNECT_WITH_DB, PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH
 CAPABILITIES = 0x8 | 0x200 | 0x8000 | 0x80000
 OK = b"\x00\x00\x00\x02\x00\x00\x00"  # autocommit
@@ -39,7 +39,7 @@ GREETING = (
 
 
 class ColdServer:
-    """A server that has the user's password in no cache, and asks for it, encrypted by its key."""
+    """A server that has not cached the user's password, and requests it encrypted with its key."""
 
     def __init__(self) -> None:
         self.given = b""
@@ -78,8 +78,8 @@ class ColdServer:
             mixed = self._key.decrypt(receive(), oaep)
             self.given = bytes(a ^ b for a, b in zip(mixed, cycle(NONCE), strict=False))
             send(6, OK)
-            with suppress(ConnectionError):  # who closes need not read the last answer
-                while receive():  # what it sets; then its farewell, and nothing
+            with suppress(ConnectionError):  # a client may close before it reads the last answer
+                while receive():  # session settings, COM_QUIT, then the end
                     send(1, OK)
 
 
@@ -90,7 +90,7 @@ def server() -> Iterator[ColdServer]:
     started.close()
 
 
-def test_a_password_reaches_a_server_that_does_not_know_it_yet(server: ColdServer) -> None:
+def test_sends_the_password_to_a_server_that_has_not_cached_it(server: ColdServer) -> None:
     url = f"mysql://airflow:s3cret@127.0.0.1:{server.port}/airflow"
 
     Database(parse_url("TEST", url, "")).close()

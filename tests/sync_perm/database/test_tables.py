@@ -16,7 +16,7 @@ def reader(*, has_versions: bool = False, dags_folder: str = "") -> Reader:
     return Reader(has_versions=has_versions, dags_folder=dags_folder)
 
 
-def test_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database) -> None:
+def test_reads_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database) -> None:
     sqlite.run("INSERT INTO ab_role VALUES (1, 'Viewer'), (2, 'team')")
     sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
     sqlite.run("INSERT INTO ab_view_menu VALUES (1, 'Jobs'), (2, 'DAG:d')")
@@ -32,8 +32,8 @@ def test_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database
     assert 3 == found.broken
 
 
-def test_a_name_is_in_memory_once(sqlite: Sqlite, database: Database) -> None:
-    """Once a row they were megabytes at 1,000 DAGs."""
+def test_keeps_each_name_in_memory_once(sqlite: Sqlite, database: Database) -> None:
+    """Stored once per row, names took megabytes with 1,000 DAGs."""
     sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
     for number in range(1, 4):
         sqlite.run("INSERT INTO ab_view_menu VALUES (?, ?)", number, f"DAG:{number}")
@@ -45,9 +45,7 @@ def test_a_name_is_in_memory_once(sqlite: Sqlite, database: Database) -> None:
     assert 1 == len({id(action) for action, _ in found.permissions})
 
 
-def test_a_role_is_found_as_the_collation_of_the_database_finds_it(
-    sqlite: Sqlite, database: Database
-) -> None:
+def test_finds_roles_with_the_collation_of_the_database(sqlite: Sqlite, database: Database) -> None:
     sqlite.run("DROP TABLE ab_role")
     sqlite.run("CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE)")
     sqlite.run("INSERT INTO ab_role VALUES (1, 'Data-Eng'), (2, 'team')")
@@ -59,12 +57,12 @@ def test_a_role_is_found_as_the_collation_of_the_database_finds_it(
     assert {"data-eng": "Data-Eng", "TEAM": "team"} == found.aliases
 
 
-def test_only_dags_that_changed_are_read_again(sqlite: Sqlite, database: Database) -> None:
+def test_reads_only_changed_dags_again(sqlite: Sqlite, database: Database) -> None:
     one = reader()
     sqlite.serialize("a", "1", {"team": SET})
     sqlite.serialize("b", "1")
     first = one.read(database, dags=True)
-    sqlite.serialize("b", "1", {"unseen": SET})  # the hash tells, and it is the same
+    sqlite.serialize("b", "1", {"unseen": SET})  # unnoticed, because the hash is the same
     sqlite.run("UPDATE serialized_dag SET dag_hash = '2', data = '{}' WHERE dag_id = 'a'")
     sqlite.serialize("c", "1")
 
@@ -77,14 +75,14 @@ def test_only_dags_that_changed_are_read_again(sqlite: Sqlite, database: Databas
     assert {} == one.read(database, dags=True).dags
 
 
-def test_the_newest_version_counts(sqlite: Sqlite, database: Database) -> None:
+def test_reads_the_newest_version_of_a_dag(sqlite: Sqlite, database: Database) -> None:
     sqlite.serialize("a", "new", {"team": SET}, at="2026-02-01")
     sqlite.serialize("a", "old", {"other": SET}, at="2026-01-01")
 
     assert {"a": {"team": {"can_read"}}} == reader(has_versions=True).read(database, dags=True).dags
 
 
-def test_compressed_and_unknown_forms(sqlite: Sqlite, database: Database) -> None:
+def test_reads_compressed_dags_and_marks_unknown_forms(sqlite: Sqlite, database: Database) -> None:
     sqlite.serialize("a", "1", {"__type": "datetime", "__var": 1})
     sqlite.serialize("b", "1")
     blob = zlib.compress(b'{"dag": {"_access_control": {"team": ["can_read"]}}}')
@@ -98,7 +96,7 @@ def test_compressed_and_unknown_forms(sqlite: Sqlite, database: Database) -> Non
     assert {"team": ["can_read"]} == found["b"]
 
 
-def test_many_dags_are_read_in_batches(sqlite: Sqlite, database: Database) -> None:
+def test_reads_many_dags_in_batches(sqlite: Sqlite, database: Database) -> None:
     names = [f"dag {number}" for number in range(2 * BATCH + 1)]
     for name in names:
         sqlite.serialize(name, "1", {"team": SET})
@@ -108,15 +106,13 @@ def test_many_dags_are_read_in_batches(sqlite: Sqlite, database: Database) -> No
     ).dags
 
 
-def test_dags_that_are_left_out_are_not_even_looked_at(sqlite: Sqlite, database: Database) -> None:
+def test_does_not_read_dags_that_are_left_out(sqlite: Sqlite, database: Database) -> None:
     sqlite.run("DROP TABLE serialized_dag")
 
     assert {} == reader().read(database, dags=False).dags
 
 
-def test_places_of_airflow_2_are_below_the_folder_of_the_row_or_of_the_configuration(
-    sqlite: Sqlite, database: Database
-) -> None:
+def test_airflow_2_paths_are_relative_to_a_dags_folder(sqlite: Sqlite, database: Database) -> None:
     for dag_id, path, folder in (
         ("processor", "/repo/tests/dags/a/x.py", "/repo/tests/dags"),
         ("slash", "/repo/x.py", "/repo/"),
@@ -140,9 +136,7 @@ def test_places_of_airflow_2_are_below_the_folder_of_the_row_or_of_the_configura
     } == found
 
 
-def test_places_of_airflow_3_are_below_the_root_of_the_bundle(
-    sqlite: Sqlite, database: Database
-) -> None:
+def test_airflow_3_paths_are_relative_to_the_bundle(sqlite: Sqlite, database: Database) -> None:
     sqlite.run("INSERT INTO dag VALUES ('a', '/wrong', '/', 'team/x.py'), ('b', '/w', '/', NULL)")
 
     found = reader(has_versions=True).read(database, dags=True, places=True).places
@@ -150,7 +144,7 @@ def test_places_of_airflow_3_are_below_the_root_of_the_bundle(
     assert {"a": Place("team/x.py", ()), "b": Place("", ())} == found
 
 
-def test_a_name_that_cannot_even_be_sent_is_unfit_alone(sqlite: Sqlite, database: Database) -> None:
+def test_only_a_name_that_cannot_be_encoded_is_unfit(sqlite: Sqlite, database: Database) -> None:
     names = ["other", "a\ud800", "a\0b"]
 
     assert {"a\ud800"} == reader().read(database, dags=False, names=names).unfit

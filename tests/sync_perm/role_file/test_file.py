@@ -18,7 +18,7 @@ def reason(file: RoleFile) -> str | None:
 
 
 def said(file: RoleFile) -> list[str]:
-    """Read the file, judge it on its own, and return the events."""
+    """Read the file, check it without the tables, and return the events."""
     with capture_logs() as logs:
         file.refresh()
         if file.document:
@@ -26,7 +26,7 @@ def said(file: RoleFile) -> list[str]:
     return [line["event"] for line in logs]
 
 
-def test_is_read_again_when_its_content_has_changed_whatever_its_time(tmp_path: Path) -> None:
+def test_reads_changed_content_again_whatever_the_modification_time(tmp_path: Path) -> None:
     path = tmp_path / "roles.yaml"
     path.write_text("roles: {a: {}}")
     os.utime(path, (0, 0))
@@ -45,7 +45,7 @@ def test_is_read_again_when_its_content_has_changed_whatever_its_time(tmp_path: 
     assert ["b"] == list(file.document.roles)
 
 
-def test_each_mistake_is_logged_once_and_named_until_it_is_fixed(tmp_path: Path) -> None:
+def test_logs_each_mistake_once_and_reports_it_until_it_is_fixed(tmp_path: Path) -> None:
     path = tmp_path / "roles.yaml"
     path.write_text("roles:\n  a: {from: x}\n  b: {dags: y}\n")
     file = RoleFile(str(path), KINDS)
@@ -62,7 +62,7 @@ def test_each_mistake_is_logged_once_and_named_until_it_is_fixed(tmp_path: Path)
     assert (None, 0) == (reason(file), len(file.mistakes))
 
 
-def test_many_mistakes_are_counted_not_all_quoted(tmp_path: Path) -> None:
+def test_counts_many_mistakes_instead_of_quoting_all(tmp_path: Path) -> None:
     file = RoleFile(str(tmp_path / "roles.yaml"), KINDS)
 
     file.judge(tuple(Mistake(Where(line, "roles.a"), "is wrong") for line in range(9)))
@@ -73,7 +73,7 @@ def test_many_mistakes_are_counted_not_all_quoted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, b"#" * (MAX_BYTES + 1)], ids=["gone", "too large"])
-def test_what_cannot_be_read_is_named_once(tmp_path: Path, text: bytes | None) -> None:
+def test_logs_an_unreadable_file_once(tmp_path: Path, text: bytes | None) -> None:
     path = tmp_path / "roles.yaml"
     path.write_text("roles: {}")
     file = RoleFile(str(path), KINDS)

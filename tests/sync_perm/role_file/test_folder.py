@@ -22,7 +22,7 @@ from tests.support.raising import raised
         ("a/**/b/**", {"a/b/x", "a/c/d/b/e/x"}, {"a/x", "ab/x"}),
     ],
 )
-def test_what_fits(glob: str, fits: set[str], not_these: set[str]) -> None:
+def test_a_glob_matches_only_expected_paths(glob: str, fits: set[str], not_these: set[str]) -> None:
     check_glob(glob)
 
     assert fits == {path for path in fits | not_these if matcher(glob)(path)}
@@ -42,5 +42,5 @@ def test_what_fits(glob: str, fits: set[str], not_these: set[str]) -> None:
         ("**.py", "whole path segment"),
     ],
 )
-def test_what_would_never_fit_is_refused(glob: str, word: str) -> None:
+def test_refuses_a_glob_that_could_never_match(glob: str, word: str) -> None:
     assert word in str(raised(ValueError, check_glob, glob))

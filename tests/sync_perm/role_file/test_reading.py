@@ -19,7 +19,7 @@ def mistakes(text: str) -> list[str]:
     return [str(mistake) for mistake in read(text).mistakes]
 
 
-def test_a_whole_file() -> None:
+def test_parses_a_complete_file() -> None:
     found = read("""\
         roles:
           auditor:
@@ -58,7 +58,7 @@ def test_a_whole_file() -> None:
 
 
 @pytest.mark.parametrize("text", ["roles: {}", "roles:\n  quiet: {}\n"])
-def test_a_file_may_say_little(text: str) -> None:
+def test_accepts_a_file_without_roles_and_a_role_without_keys(text: str) -> None:
     assert () == read(text).mistakes
 
 
@@ -80,7 +80,7 @@ allowed are can_delete, can_edit, can_read
 """
 
 
-def test_all_mistakes_are_named_at_once_each_with_its_line_and_key() -> None:
+def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
     assert ALL.splitlines() == mistakes("""\
         rolls: {}
         roles:
@@ -129,20 +129,20 @@ def test_all_mistakes_are_named_at_once_each_with_its_line_and_key() -> None:
         ("[" * 5_000, "(file): is not YAML: "),
     ],
 )
-def test_each_mistake(text: str, expected: str) -> None:
+def test_reports_each_kind_of_mistake(text: str, expected: str) -> None:
     found = parse(text.encode(), KINDS)
 
     assert [] == [one for one in found.mistakes if expected not in str(one)]
     assert found.mistakes or expected == ""
 
 
-def test_what_is_no_text_is_named_by_its_line() -> None:
+def test_reports_the_line_that_is_not_utf_8() -> None:
     assert ["2: (file): is not UTF-8"] == [
         str(mistake) for mistake in parse(b"roles: {}\n# \xff", KINDS).mistakes
     ]
 
 
-def test_a_circle_is_named_once() -> None:
+def test_reports_circular_roles_once() -> None:
     found = mistakes("""\
         roles:
           a: {from: [b]}
@@ -154,13 +154,13 @@ def test_a_circle_is_named_once() -> None:
     assert ["4: roles.c.from[0]: is circular: 'a' from 'b' from 'c' from 'a'"] == found
 
 
-def test_roles_may_come_from_each_other_in_a_long_row() -> None:
+def test_accepts_an_inheritance_chain_of_thousands_of_roles() -> None:
     rows = [f"  r{number}: {{from: [r{number + 1}]}}\n" for number in range(5_000)]
 
     assert [] == mistakes(f"roles:\n{''.join(rows)}  r5000: {{}}\n")
 
 
-def test_a_role_may_be_reached_on_two_ways() -> None:
+def test_accepts_a_role_that_is_inherited_in_two_ways() -> None:
     assert [] == mistakes("""\
         roles:
           top: {from: [left, right]}
@@ -170,7 +170,7 @@ def test_a_role_may_be_reached_on_two_ways() -> None:
     """)
 
 
-def test_anchors_that_repeat_without_end_are_refused() -> None:
+def test_refuses_anchors_that_expand_to_too_many_values() -> None:
     first = f"{{id: a, permissions: &p [{', '.join(100 * ['can_read'])}]}}"
     dags = ", ".join([first, *(19 * ["{id: a, permissions: *p}"])])
     text = f"roles:\n  a: {{dags: &d [{dags}]}}\n"
@@ -182,14 +182,14 @@ def test_anchors_that_repeat_without_end_are_refused() -> None:
     assert f"more than {MAX_VALUES:,} values" in found
 
 
-def test_what_steers_a_terminal_is_shown_as_a_number() -> None:
+def test_escapes_terminal_control_characters_in_messages() -> None:
     (found,) = mistakes('roles: {a: {permissions: ["\\e[2J"]}}')
 
     assert "\\x1b[2J" in found
     assert "\x1b" not in found
 
 
-def test_a_file_that_is_read_while_it_is_written_gives_no_other_dag_to_anyone() -> None:
+def test_a_truncated_file_never_grants_more_on_dags_than_the_whole_file() -> None:
     text = dedent("""\
         roles:
           auditor:

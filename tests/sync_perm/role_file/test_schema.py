@@ -1,5 +1,5 @@
 """
-The published schema and the documented files say what the code says.
+The published schema and the documented files agree with the code.
 """
 
 import json
@@ -23,7 +23,7 @@ def is_valid(value: Any) -> bool:
     return bool(jsonschema.Draft202012Validator(SCHEMA).is_valid(value))
 
 
-def test_the_files_of_the_how_to_are_right() -> None:
+def test_the_example_files_in_the_how_to_are_valid() -> None:
     in_the_values = yaml.safe_load(BLOCKS[1])["extraConfigMaps"]["airflow-roles"]["data"]
 
     for text in (BLOCKS[0], yaml.safe_load(in_the_values)["roles.yaml"]):

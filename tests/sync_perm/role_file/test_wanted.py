@@ -53,7 +53,7 @@ def rows(text: str, found: Tables) -> set[tuple[Any, ...]]:
     return {(item.kind, *item.row) for item in wanted(text, found).items()}
 
 
-def test_a_new_role_comes_with_all_that_it_needs() -> None:
+def test_a_new_role_gets_its_permissions_and_the_website_permission() -> None:
     assert {
         ("file_role", "team"),
         ("file_grant", "team", "can_read", "Website"),
@@ -61,7 +61,7 @@ def test_a_new_role_comes_with_all_that_it_needs() -> None:
     } == rows("roles: {team: {permissions: [can_edit on Pools]}}", metadata())
 
 
-def test_the_website_of_a_role_that_is_there_is_airflows_own_affair() -> None:
+def test_leaves_the_website_permission_of_an_existing_role_to_airflow() -> None:
     found = replace(metadata(), grants={"team": set()})
 
     assert set() == rows("roles: {team: {}}", found)
@@ -70,7 +70,7 @@ def test_the_website_of_a_role_that_is_there_is_airflows_own_affair() -> None:
     )
 
 
-def test_a_role_has_what_the_roles_it_comes_from_have() -> None:
+def test_a_role_inherits_from_its_bases_recursively() -> None:
     text = """\
         roles:
           base: {permissions: [can_edit on Pools], dags: [{id: a, permissions: [can_edit]}]}
@@ -88,7 +88,7 @@ def test_a_role_has_what_the_roles_it_comes_from_have() -> None:
     } == of_top
 
 
-def test_a_base_is_what_airflow_defines_not_what_the_ui_made_of_it() -> None:
+def test_inherits_a_base_as_airflow_defines_it_not_as_the_ui_changed_it() -> None:
     widened = metadata(roles=["team"], grants=[("Viewer", "can_edit", "Pools")])
 
     assert {("file_grant", "team", "can_read", "Jobs")} == rows(
@@ -96,7 +96,7 @@ def test_a_base_is_what_airflow_defines_not_what_the_ui_made_of_it() -> None:
     )
 
 
-def test_dags_by_id_tag_and_folder() -> None:
+def test_selects_dags_by_id_tag_and_folder() -> None:
     text = """\
         roles:
           team:
@@ -118,7 +118,7 @@ def test_dags_by_id_tag_and_folder() -> None:
     assert [] == found.idle
 
 
-def test_what_is_there_is_not_wanted_again() -> None:
+def test_does_not_ask_for_existing_grants_again() -> None:
     dags = "dags: [{id: a, permissions: [can_read]}]"
     text = f"roles: {{team: {{permissions: [can_edit on Pools], {dags}}}}}"
     grants = [("team", "can_edit", "Pools"), ("team", "can_read", "DAG:a")]
@@ -126,7 +126,7 @@ def test_what_is_there_is_not_wanted_again() -> None:
     assert set() == rows(text, metadata(roles=["team"], grants=grants))
 
 
-def test_access_control_of_a_dag_decides_whatever_it_says() -> None:
+def test_access_control_of_a_dag_overrules_the_file() -> None:
     """At each parse, Airflow revokes every grant that access_control does not list."""
     text = "roles: {team: {dags: [{folder: '**', permissions: [can_read]}]}}"
     dags = {"a": {"team": {"can_edit"}}, "b": {}, "nowhere": None}
@@ -137,7 +137,7 @@ def test_access_control_of_a_dag_decides_whatever_it_says() -> None:
     assert ["a", "b"] == found.overruled
 
 
-def test_a_selection_that_no_dag_fits_is_named() -> None:
+def test_reports_a_selection_that_matches_no_dag() -> None:
     text = "roles: {team: {dags: [{folder: tem-a/**, permissions: [can_read]}]}}"
 
     (idle,) = wanted(text, metadata(roles=["team"])).idle
@@ -145,13 +145,13 @@ def test_a_selection_that_no_dag_fits_is_named() -> None:
     assert ("folder", "tem-a/**", 1) == (idle.by, idle.value, idle.where.line)
 
 
-def test_a_dag_that_is_called_like_all_dags_is_left_alone() -> None:
+def test_leaves_a_dag_named_dags_alone() -> None:
     text = "roles: {team: {dags: [{id: DAGs, permissions: [can_read]}]}}"
 
     assert set() == rows(text, metadata({"DAGs": None}, roles=["team"]))
 
 
-def test_a_role_that_the_database_spells_otherwise_is_the_same() -> None:
+def test_recognizes_a_role_that_the_database_spells_differently() -> None:
     found = replace(metadata(roles=["Team"]), aliases={"team": "Team"})
 
     assert {("file_grant", "Team", "can_edit", "Pools")} == rows(
@@ -159,13 +159,13 @@ def test_a_role_that_the_database_spells_otherwise_is_the_same() -> None:
     )
 
 
-def test_what_is_beyond_the_file_is_a_matter_of_its_roles_and_of_unknown_ones() -> None:
+def test_the_surplus_lists_unknown_roles_and_extra_grants_of_file_roles() -> None:
     text = "roles: {team: {dags: [{folder: team-a/**, permissions: [can_read]}]}}"
     grants = [
         ("team", "can_read", "DAG:a"),
         ("team", "can_edit", "DAG:a"),
         ("team", "can_edit", "Pools"),
-        ("team", "can_read", "DAG:ruled"),  # its access control is right, or Airflow's to revoke
+        ("team", "can_read", "DAG:ruled"),  # its access_control decides
         ("other", "can_edit", "Pools"),
         ("Viewer", "can_edit", "Pools"),
     ]
@@ -180,7 +180,7 @@ def test_what_is_beyond_the_file_is_a_matter_of_its_roles_and_of_unknown_ones() 
     )
 
 
-def test_what_this_airflow_does_not_have_is_a_mistake() -> None:
+def test_a_permission_that_this_airflow_does_not_have_is_a_mistake() -> None:
     text = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on Pools]"
 
     (found,) = find_mistakes(document(text), metadata(), DEFINITION)
@@ -190,7 +190,7 @@ def test_what_this_airflow_does_not_have_is_a_mistake() -> None:
     assert () == find_mistakes(document(text), metadata(), None)
 
 
-def test_a_name_that_the_database_takes_for_a_default_role_is_a_mistake() -> None:
+def test_a_name_that_the_database_equates_with_a_default_role_is_a_mistake() -> None:
     found = replace(metadata(), aliases={"Ádmin": "Admin"})
 
     (mistake,) = find_mistakes(document("roles: {Ádmin: {}}"), found, None)

@@ -1,4 +1,4 @@
-"""Tests of reading Airflow's tracebacks, as Airflow 2 and 3 write them."""
+"""Reading the answers of the runner, with tracebacks of Airflow 2 and 3."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def read(folder: Path, *said: Any) -> Answer:
 
 
 def broken(folder: Path, text: str, path: str = "{}/sales.py") -> Broken:
-    """What one traceback says; `{}` is the folder."""
+    """Return the problem that a traceback reports; `{}` is the folder."""
     errors = {path.format(folder): text.replace("{}", str(folder))}
     said = {"file": f"{folder}/sales.py", "dags": [], "errors": errors}
     [found] = read(folder, said).broken
@@ -39,7 +39,7 @@ def raised(error: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["{}/sales.py", "sales.py"])
-def test_place_problem_and_the_last_lines_from_the_folders_on(folder: Path, path: str) -> None:
+def test_finds_place_problem_and_last_lines_of_a_traceback(folder: Path, path: str) -> None:
     text = raised("ZeroDivisionError: division by zero")
 
     found = broken(folder, text, path)
@@ -48,7 +48,7 @@ def test_place_problem_and_the_last_lines_from_the_folders_on(folder: Path, path
     assert Broken("sales.py", 7, "ZeroDivisionError: division by zero", "", tail) == found
 
 
-def test_a_fault_in_a_library_of_the_folder_is_named_beside_the_file(folder: Path) -> None:
+def test_an_error_in_a_library_of_the_folder_shows_both_places(folder: Path) -> None:
     text = raised(
         '  File "{}/lib/rates.py", line 2, in rate\n    return 1 / n\nZeroDivisionError: n'
     )
@@ -62,7 +62,7 @@ def test_a_fault_in_a_library_of_the_folder_is_named_beside_the_file(folder: Pat
     )
 
 
-def test_a_fault_in_a_package_has_the_line_that_led_there(folder: Path) -> None:
+def test_an_error_in_a_package_shows_the_line_that_called_it(folder: Path) -> None:
     frame = '  File "/usr/lib/pandas/io.py", line 99, in read\n    raise ValueError(\n'
 
     found = broken(folder, raised(f"{frame}ValueError: two\nlines"))
@@ -70,7 +70,7 @@ def test_a_fault_in_a_package_has_the_line_that_led_there(folder: Path) -> None:
     assert ("sales.py", 7, "ValueError: two lines") == (found.path, found.line, found.problem)
 
 
-def test_a_syntax_error_has_its_line(folder: Path) -> None:
+def test_a_syntax_error_shows_its_line(folder: Path) -> None:
     text = f'{LOADER}  File "{{}}/sales.py", line 3\n    def (:\n        ^\nSyntaxError: invalid\n'
 
     found = broken(folder, text)
@@ -79,13 +79,13 @@ def test_a_syntax_error_has_its_line(folder: Path) -> None:
     assert '  File "sales.py", line 3' == found.tail[0]
 
 
-def test_an_error_without_a_traceback_stays_as_it_is(folder: Path) -> None:
+def test_keeps_an_error_without_a_traceback_unchanged(folder: Path) -> None:
     found = broken(folder, "AirflowDagCycleException: Cycle detected")
 
     assert Broken("sales.py", None, "AirflowDagCycleException: Cycle detected") == found
 
 
-def test_many_lines_are_cut(folder: Path) -> None:
+def test_shortens_long_tracebacks_and_messages(folder: Path) -> None:
     frames = "".join(f'  File "{{}}/sales.py", line {n}, in f\n    f()\n' for n in range(1, 90))
 
     found = broken(folder, f"{LOADER}{frames}RecursionError: {'deep ' * 999}")
@@ -110,7 +110,7 @@ def test_many_lines_are_cut(folder: Path) -> None:
         ("airflow.E: The conn_id `prd_db` isn't defined", "connection:prd_db"),
         ("airflow.E: CONNECTION_NOT_FOUND: Connection prd_db not found", "connection:prd_db"),
         ("KeyError: 'sales_rate'", ""),
-        # What is there in every Airflow, and what only sounds alike.
+        # Modules of Python or of Airflow itself, and errors that only look similar.
         ("ModuleNotFoundError: No module named 'json.decodr'", ""),
         ("ModuleNotFoundError: No module named 'airflow.operators.bash_operator'", ""),
         (
@@ -121,11 +121,11 @@ def test_many_lines_are_cut(folder: Path) -> None:
         ("RuntimeError: Connection pool not found", ""),
     ],
 )
-def test_what_is_missing_is_told_apart(folder: Path, error: str, lacks: str) -> None:
+def test_finds_missing_package_variable_or_connection(folder: Path, error: str, lacks: str) -> None:
     assert lacks == broken(folder, raised(error)).lacks
 
 
-def test_a_broken_plugin_counts_where_it_is_part_of_the_folder(folder: Path) -> None:
+def test_reports_only_broken_plugins_of_the_folder(folder: Path) -> None:
     errors = {
         "plugins/p.py": "No module named 'pandas'",
         "/opt/airflow/plugins/q.py": "theirs",
@@ -141,7 +141,7 @@ def test_a_broken_plugin_counts_where_it_is_part_of_the_folder(folder: Path) -> 
     )
 
 
-def test_dags_are_known_by_their_ids_and_one_in_two_files_is_broken(folder: Path) -> None:
+def test_lists_dags_by_id_and_reports_an_id_in_two_files(folder: Path) -> None:
     said = [
         {"file": f"{folder}/{path}", "dags": dags, "errors": {}}
         for path, dags in {"a.py": ["x", "y"], "b.py": ["y"], "c.py": []}.items()
@@ -158,9 +158,7 @@ def test_dags_are_known_by_their_ids_and_one_in_two_files_is_broken(folder: Path
     assert [Broken("b.py", None, "the DAG 'y' is also in a.py")] == found.broken
 
 
-def test_a_file_that_ends_its_process_is_broken_and_one_that_was_killed_or_not_loaded_is_not(
-    folder: Path,
-) -> None:
+def test_a_file_that_exits_is_broken_and_a_killed_load_is_undecided(folder: Path) -> None:
     ended = read(folder, {"file": f"{folder}/sales.py", "ended": 0})
     killed = read(folder, {"file": f"{folder}/sales.py", "ended": -9})
     failed = read(folder, {"file": f"{folder}/sales.py", "failed": "TypeError: no bag"})
@@ -171,7 +169,7 @@ def test_a_file_that_ends_its_process_is_broken_and_one_that_was_killed_or_not_l
     assert ([], "loading sales.py failed: TypeError: no bag") == (failed.broken, failed.trouble)
 
 
-def test_an_answer_that_was_cut_off_is_not_whole(folder: Path) -> None:
+def test_a_truncated_answer_is_incomplete(folder: Path) -> None:
     lines = ['{"airflow": "3.3.2"}', '{"file": "a.py", "da', '{"done": 1}']
 
     found = read_answer(lines, str(folder))

@@ -1,4 +1,4 @@
-"""Tests of the check with Airflow: the result of each answer, from a fake Python."""
+"""The check with Airflow: the result for each answer of a fake Python."""
 
 import ast
 import json
@@ -27,7 +27,7 @@ Ask = Callable[..., Passed]
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    """Judges a folder by a program that says what it is told to."""
+    """A function that checks a folder with a program that returns the given answers."""
 
     def ask_one(
         *said: Any, then: str = "", allowed: tuple[str, ...] = (), timeout: str = "60"
@@ -54,7 +54,7 @@ def loaded(path: str, *dags: str, errors: dict[str, str] | None = None) -> dict[
     return {"file": path, "dags": dags, "errors": errors or {}}
 
 
-def test_what_is_accepted_has_its_dags_in_order(ask: Ask) -> None:
+def test_an_accepted_folder_lists_its_dags_in_order(ask: Ask) -> None:
     passed = ask(*WHOLE[:2], loaded("sales.py", "b", "a"), loaded("lib.py", "c"), WHOLE[2])
 
     checked = passed.checked
@@ -68,7 +68,7 @@ def test_what_is_accepted_has_its_dags_in_order(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("allowed", ["package:pandas", "package:p*", "package:*"])
-def test_what_may_be_missing_is_named_and_the_ids_are_left_out(ask: Ask, allowed: str) -> None:
+def test_lists_allowed_missing_packages_and_omits_the_dag_ids(ask: Ask, allowed: str) -> None:
     said = (*WHOLE, loaded("sales.py", errors=PANDAS), loaded("lib.py", "c"))
 
     passed = ask(*said, allowed=("variable:*", allowed))
@@ -78,7 +78,7 @@ def test_what_may_be_missing_is_named_and_the_ids_are_left_out(ask: Ask, allowed
 
 
 @pytest.mark.parametrize("allowed", [(), ("package:numpy",), ("package:panda",), ("variable:*",)])
-def test_what_may_not_be_missing_is_refused_and_the_way_out_named(
+def test_refuses_missing_packages_and_shows_how_to_allow_them(
     ask: Ask, allowed: tuple[str, ...]
 ) -> None:
     error = raised(Refused, ask, *WHOLE, loaded("sales.py", errors=PANDAS), allowed=allowed)
@@ -91,7 +91,7 @@ def test_what_may_not_be_missing_is_refused_and_the_way_out_named(
     assert 2 == error.exit_code
 
 
-def test_of_many_problems_the_first_are_listed_and_the_others_counted(ask: Ask) -> None:
+def test_lists_the_first_of_many_problems_and_counts_the_rest(ask: Ask) -> None:
     error = raised(
         Refused, ask, *WHOLE, *(loaded(f"{n}.py", errors={f"{n}.py": "no"}) for n in range(30))
     )
@@ -101,7 +101,7 @@ def test_of_many_problems_the_first_are_listed_and_the_others_counted(ask: Ask) 
     assert "--gate-allow" not in error.advice
 
 
-def test_without_an_airflow_the_setting_is_named(ask: Ask) -> None:
+def test_a_python_without_airflow_is_a_settings_error(ask: Ask) -> None:
     error = failure(ask, {"missing": "No module named 'airflow'"})
 
     assert isinstance(error, SettingsError)
@@ -122,7 +122,7 @@ def test_without_an_airflow_the_setting_is_named(ask: Ask) -> None:
         (WHOLE, "exec sleep 600", "the check of 2 files took longer than 1 s"),
     ],
 )
-def test_what_came_to_no_end_is_no_verdict(
+def test_a_check_that_fails_or_does_not_finish_is_undecided(
     ask: Ask, said: tuple[Any, ...], then: str, problem: str
 ) -> None:
     timeout = "1" if "sleep" in then else "60"
@@ -135,9 +135,7 @@ def test_what_came_to_no_end_is_no_verdict(
     assert not isinstance(error, SettingsError) and type(error) is SidecarError
 
 
-def test_of_the_users_airflow_home_the_plugins_and_the_local_settings_are_there(
-    ask: Ask, tmp_path: Path
-) -> None:
+def test_uses_only_config_and_plugins_of_the_users_airflow_home(ask: Ask, tmp_path: Path) -> None:
     home = tmp_path / "airflow"
     write_files(home, {"plugins/p.py": b"", "config/s.py": b"", "airflow.cfg": b"", "logs/l": b""})
 
@@ -146,7 +144,7 @@ def test_of_the_users_airflow_home_the_plugins_and_the_local_settings_are_there(
     assert ["answers", "config", "plugins"] == (tmp_path / "home").read_text().split()
 
 
-def test_python_is_looked_for_on_path_and_its_link_is_not_followed(tmp_path: Path) -> None:
+def test_finds_python_on_path_and_keeps_its_symlink(tmp_path: Path) -> None:
     """The link to Python identifies a virtual environment."""
     (tmp_path / "python").symlink_to("/bin/sh")
     environ = {"PATH": str(tmp_path), "AIRFLOW_HOME": "/opt/airflow"}
@@ -158,7 +156,7 @@ def test_python_is_looked_for_on_path_and_its_link_is_not_followed(tmp_path: Pat
 
 
 @pytest.mark.parametrize("given", [None, "nonsense", "/nowhere/python"])
-def test_a_python_that_is_not_there_is_an_error_that_names_the_setting(given: str | None) -> None:
+def test_a_missing_python_is_a_settings_error(given: str | None) -> None:
     error = failure(find_airflow, given, [], {"PATH": "/nowhere"})
 
     assert isinstance(error, SettingsError)
@@ -166,12 +164,12 @@ def test_a_python_that_is_not_there_is_an_error_that_names_the_setting(given: st
 
 
 @pytest.mark.parametrize("text", ["pandas", "package:", ":pandas", "module:pandas", "*"])
-def test_a_pattern_names_what_is_missing(text: str) -> None:
+def test_a_pattern_requires_a_known_kind_and_a_name(text: str) -> None:
     with pytest.raises(ValueError, match="KIND of package, variable, connection"):
         pattern(text)
 
 
-def test_the_program_is_for_the_oldest_python_of_an_airflow_2() -> None:
+def test_the_runner_parses_as_python_3_8_and_imports_no_s3_sync() -> None:
     tree = ast.parse(RUNNER.read_text(), feature_version=(3, 8))
 
     imported = {

@@ -1,6 +1,4 @@
-"""
-Tests of reading a folder: included and excluded files, and the errors that are reported.
-"""
+"""Reading a folder: included and excluded files, errors, and concurrent changes."""
 
 import os
 import socket
@@ -18,7 +16,7 @@ from tests.s3_sync.failing import failure
 
 
 def look_at(folder: Path, *exclude: str) -> Look:
-    """Look at a folder with these rules."""
+    """Look at a folder with these exclusion rules."""
     return look(str(folder), Ignore(str(folder), exclude))
 
 
@@ -41,7 +39,7 @@ def refusal(folder: Path) -> SidecarError:
     return error
 
 
-def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+def test_sorts_files_by_the_bytes_of_their_paths(tmp_path: Path) -> None:
     fill(tmp_path, "b.py", "a/z.py", "a-b.py", "a.py", "\u00fc.py", "\U0001f600.py", "\uffee.py")
 
     seen = look_at(tmp_path)
@@ -52,14 +50,14 @@ def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     assert sum(len(path.encode()) for path in paths(seen)) == seen.size_bytes
 
 
-def test_odd_names_are_names(tmp_path: Path) -> None:
+def test_accepts_unusual_file_names(tmp_path: Path) -> None:
     names = ["new\nline", "Q3 report (final).sql", "a\\b", "%2e%2e", "-rf", "*", "...", "nu\u0308"]
     fill(tmp_path, *names)
 
     assert sorted(names) == paths(look_at(tmp_path))
 
 
-def test_only_the_owners_right_to_execute_counts(tmp_path: Path) -> None:
+def test_only_the_execute_bit_of_the_owner_counts(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b", "c")
     (tmp_path / "a").chmod(0o700)
     (tmp_path / "b").chmod(0o677)
@@ -68,7 +66,7 @@ def test_only_the_owners_right_to_execute_counts(tmp_path: Path) -> None:
     assert [True, False, False] == [file.is_executable for file in look_at(tmp_path).files]
 
 
-def test_what_tools_leave_behind_stays_out_and_is_reported(tmp_path: Path) -> None:
+def test_leaves_out_files_of_tools_and_reports_them(tmp_path: Path) -> None:
     kept = [".airflowignore", ".gitignore", "a.py", "sub/b.py"]
     left = [".DS_Store", ".a.py.swp", ".git/", ".venv/", "a.pyc", "a.py~", "sub/.git"]
     fill(tmp_path, *kept, *(f"{name}x" if name.endswith("/") else name for name in left))
@@ -80,9 +78,7 @@ def test_what_tools_leave_behind_stays_out_and_is_reported(tmp_path: Path) -> No
     assert [*left, "sub/__pycache__/"] == list(seen.left_out)
 
 
-def test_rules_of_the_folder_and_of_the_command_line_mean_what_gitignore_means(
-    tmp_path: Path,
-) -> None:
+def test_ignore_rules_of_folder_and_command_line_work_like_gitignore(tmp_path: Path) -> None:
     fill(tmp_path, "a.md", "keep.md", "docs/a.txt", "docs/deep/b.txt", "tests/t.py", "x/tests/t.py")
     rules = "# a comment\n\n*.md\n!keep.md\n/tests/\ndocs/**/b.txt\n"
     (tmp_path / ".s3-sync-ignore").write_text(rules)
@@ -93,14 +89,14 @@ def test_rules_of_the_folder_and_of_the_command_line_mean_what_gitignore_means(
     assert ".s3-sync-ignore" in seen.left_out
 
 
-def test_a_rule_can_take_back_what_is_left_out_by_default(tmp_path: Path) -> None:
+def test_a_rule_can_include_files_that_are_left_out_by_default(tmp_path: Path) -> None:
     fill(tmp_path, "a.pyc", "b.py")
 
     assert ["a.pyc", "b.py"] == paths(look_at(tmp_path, "!*.pyc"))
 
 
 @pytest.mark.parametrize("content", [b"a\xff\n", b"ok\n!\n", b"ends in a backslash\\\n"])
-def test_an_invalid_rule_is_named(tmp_path: Path, content: bytes) -> None:
+def test_reports_the_file_of_an_invalid_ignore_rule(tmp_path: Path, content: bytes) -> None:
     fill(tmp_path, "a.py")
     (tmp_path / ".s3-sync-ignore").write_bytes(content)
 
@@ -110,7 +106,7 @@ def test_an_invalid_rule_is_named(tmp_path: Path, content: bytes) -> None:
     assert ".s3-sync-ignore" in error.message
 
 
-def test_symlinks_become_what_they_lead_to(tmp_path: Path) -> None:
+def test_symlinks_become_copies_of_their_targets(tmp_path: Path) -> None:
     fill(tmp_path, "common/a.py", "b.py")
     (tmp_path / "link.py").symlink_to("b.py")
     (tmp_path / "absolute.py").symlink_to(tmp_path / "common" / "a.py")
@@ -123,7 +119,7 @@ def test_symlinks_become_what_they_lead_to(tmp_path: Path) -> None:
     assert b"b.py" == bodies["link.py"] and b"common/a.py" == bodies["team/a.py"]
 
 
-def test_the_folder_itself_may_be_a_symlink(tmp_path: Path) -> None:
+def test_the_folder_itself_can_be_a_symlink(tmp_path: Path) -> None:
     fill(tmp_path / "real", "a.py", "b.py")
     (tmp_path / "real" / "c.py").symlink_to(tmp_path / "real" / "a.py")
     (tmp_path / "dags").symlink_to("real")
@@ -131,7 +127,7 @@ def test_the_folder_itself_may_be_a_symlink(tmp_path: Path) -> None:
     assert ["a.py", "b.py", "c.py"] == paths(look_at(tmp_path / "dags"))
 
 
-def test_a_symlink_that_is_left_out_may_lead_anywhere(tmp_path: Path) -> None:
+def test_an_excluded_symlink_can_point_anywhere(tmp_path: Path) -> None:
     fill(tmp_path, "a.py")
     (tmp_path / ".venv").symlink_to("/usr")
     (tmp_path / "b~").symlink_to("/etc/passwd")
@@ -173,7 +169,7 @@ def latin_1(folder: Path) -> None:
         (latin_1, "name_refused", ["UTF-8"]),
     ],
 )
-def test_what_cannot_be_released_is_named(
+def test_refuses_links_special_files_and_names_that_cannot_be_released(
     tmp_path: Path, make: Callable[[Path], object], reason: str, names: list[str]
 ) -> None:
     fill(tmp_path, "a.py", "sub/b.py")
@@ -186,14 +182,14 @@ def test_what_cannot_be_released_is_named(
     assert ".s3-sync-ignore" in error.advice
 
 
-def test_a_symlink_to_a_neighbor_with_a_similar_name_leads_out(tmp_path: Path) -> None:
+def test_refuses_a_symlink_to_a_neighbor_with_a_similar_name(tmp_path: Path) -> None:
     fill(tmp_path, "dags/a.py", "dags-secret/b.py")
     (tmp_path / "dags" / "link.py").symlink_to("../dags-secret/b.py")
 
     assert "link_leads_out" == refusal(tmp_path / "dags").reason
 
 
-def test_all_that_cannot_be_released_is_named_at_once(tmp_path: Path) -> None:
+def test_lists_the_first_problems_of_a_folder_and_counts_the_rest(tmp_path: Path) -> None:
     for number in range(NAMED + 3):
         (tmp_path / f"link-{number:02d}").symlink_to("/etc/passwd")
 
@@ -203,7 +199,7 @@ def test_all_that_cannot_be_released_is_named_at_once(tmp_path: Path) -> None:
     assert message.endswith("3 more")
 
 
-def test_what_is_not_a_folder_is_named(tmp_path: Path) -> None:
+def test_refuses_a_path_that_is_not_a_folder(tmp_path: Path) -> None:
     fill(tmp_path, "file")
 
     for path in (tmp_path / "nowhere", tmp_path / "file"):
@@ -211,7 +207,7 @@ def test_what_is_not_a_folder_is_named(tmp_path: Path) -> None:
         assert ("folder_missing", f"{path} is not a folder") == (error.reason, error.message)
 
 
-def test_a_folder_without_a_file_is_refused(tmp_path: Path) -> None:
+def test_refuses_a_folder_without_files(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     fill(tmp_path, ".git/config")
 
@@ -221,7 +217,7 @@ def test_a_folder_without_a_file_is_refused(tmp_path: Path) -> None:
     assert "1 left out" in error.message
 
 
-def test_a_file_that_is_too_large_is_named(tmp_path: Path) -> None:
+def test_refuses_a_file_that_is_too_large(tmp_path: Path) -> None:
     fill(tmp_path, "a.py")
     with open(tmp_path / "big.bin", "wb") as file:
         file.truncate((256 << 20) + 1)
@@ -232,7 +228,7 @@ def test_a_file_that_is_too_large_is_named(tmp_path: Path) -> None:
     assert "'big.bin' has 257 MiB; the limit is 256" in error.message
 
 
-def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
+def test_refuses_a_folder_that_is_too_large(tmp_path: Path) -> None:
     for number in range(9):
         with open(tmp_path / f"{number}", "wb") as file:
             file.truncate(256 << 20)
@@ -243,10 +239,8 @@ def test_a_folder_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert "2304 MiB" in error.message and "2048" in error.message
 
 
-def test_names_that_no_manifest_has_room_for_are_refused_before_anything_is_read(
-    tmp_path: Path,
-) -> None:
-    """Six bytes for each letter that is not ASCII; links to one folder multiply its 85 files."""
+def test_refuses_names_that_exceed_the_manifest_limit(tmp_path: Path) -> None:
+    """Each non-ASCII letter takes six bytes; links to one folder multiply its 85 files."""
     deep = tmp_path.joinpath("dags", *["ü" * 127] * 13)
     fill(deep, *(f"first/{number}" for number in range(85)))
     for number in range(84):
@@ -259,8 +253,8 @@ def test_names_that_no_manifest_has_room_for_are_refused_before_anything_is_read
     assert error.message.endswith("take 69 MiB of a manifest; the limit is 64")
 
 
-def test_folders_that_link_to_one_another_are_refused(tmp_path: Path) -> None:
-    """Twenty of them have a million paths, without a single file."""
+def test_refuses_folders_that_link_to_each_other(tmp_path: Path) -> None:
+    """Twenty of them make a million paths, without a single file."""
     for number in range(20):
         (tmp_path / f"{number}").mkdir()
         for name in ("a", "b"):
@@ -273,7 +267,7 @@ def test_folders_that_link_to_one_another_are_refused(tmp_path: Path) -> None:
     assert "more than 10000 paths lead through folder symlinks" in error.message
 
 
-def test_too_many_files_are_refused(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_refuses_too_many_files(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
         pytest.skip("takes a minute: runs with make test-full")
     for number in range(FILES_LIMIT + 1):
@@ -296,7 +290,7 @@ Change = Callable[[Path], object]
         lambda f: (f / "sub/b.py").write_text("longer than before"),
     ],
 )
-def test_a_change_between_two_looks_is_noticed(tmp_path: Path, change: Change) -> None:
+def test_detects_a_change_between_two_looks(tmp_path: Path, change: Change) -> None:
     fill(tmp_path, "a.py", "sub/b.py")
     before = look_at(tmp_path)
     check_same(before, look_at(tmp_path))
@@ -306,7 +300,7 @@ def test_a_change_between_two_looks_is_noticed(tmp_path: Path, change: Change) -
     assert "folder_changing" == failure(check_same, before, look_at(tmp_path)).reason
 
 
-def test_a_same_size_change_with_its_old_time_is_noticed(tmp_path: Path) -> None:
+def test_detects_a_change_that_keeps_size_and_modification_time(tmp_path: Path) -> None:
     fill(tmp_path, "a.py")
     before = look_at(tmp_path)
     found = (tmp_path / "a.py").stat()
@@ -325,7 +319,7 @@ def test_a_same_size_change_with_its_old_time_is_noticed(tmp_path: Path) -> None
         lambda f: (f / "a.py").write_text("longer than before"),
     ],
 )
-def test_a_change_before_a_file_is_bundled_is_noticed(tmp_path: Path, change: Change) -> None:
+def test_detects_a_change_before_a_file_is_bundled(tmp_path: Path, change: Change) -> None:
     fill(tmp_path, "a.py", "b.py")
     seen = look_at(tmp_path)
     digests = digests_of(seen.files, print)
@@ -337,7 +331,7 @@ def test_a_change_before_a_file_is_bundled_is_noticed(tmp_path: Path, change: Ch
     assert "a.py" in error.message
 
 
-def test_a_file_that_vanishes_before_it_is_read_is_a_change(tmp_path: Path) -> None:
+def test_a_file_that_vanishes_before_it_is_read_counts_as_a_change(tmp_path: Path) -> None:
     fill(tmp_path, "a.py", "b.py")
     seen = look_at(tmp_path)
     (tmp_path / "b.py").unlink()

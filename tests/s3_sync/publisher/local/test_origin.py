@@ -1,4 +1,4 @@
-"""Tests of what is known of a folder: from git, and from the variables of a CI."""
+"""The origin of a folder: from git, and from the variables of a CI."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.support.publishing import GITHUB
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git as Ada; return what it says."""
+    """Run git as Ada; return its output."""
     identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
     found = subprocess.run(
         ["git", "-C", folder, *identity, "-c", "commit.gpgsign=false", *arguments],
@@ -26,7 +26,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The folder of DAGs in a checkout."""
+    """The DAG folder of a git checkout."""
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "a.py").touch()
     (tmp_path / "README.md").touch()
@@ -36,18 +36,18 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path / "dags"
 
 
-def test_git_says_commit_author_and_subject(checkout: Path) -> None:
+def test_reads_commit_author_and_subject_from_git(checkout: Path) -> None:
     origin = find_origin(str(checkout), {"GITHUB_ACTOR": "grace"})
 
     head = git(checkout, "rev-parse", "HEAD")
     assert Origin("grace", head, "", "Ada <ada@example.com>", "Sales by country") == origin
 
 
-def test_git_wins_over_the_commit_that_a_ci_names(checkout: Path) -> None:
+def test_git_takes_precedence_over_the_commit_of_a_ci(checkout: Path) -> None:
     assert git(checkout, "rev-parse", "HEAD") == find_origin(str(checkout), GITHUB).commit
 
 
-def test_an_altered_file_of_the_folder_is_reported_and_one_beside_it_is_not(checkout: Path) -> None:
+def test_the_commit_is_dirty_only_if_tracked_files_of_the_folder_changed(checkout: Path) -> None:
     (checkout.parent / "README.md").write_text("altered")
     (checkout / "built.py").touch()
     assert not find_origin(str(checkout), {}).commit.endswith("-dirty")
@@ -57,18 +57,18 @@ def test_an_altered_file_of_the_folder_is_reported_and_one_beside_it_is_not(chec
     assert f"{git(checkout, 'rev-parse', 'HEAD')}-dirty" == find_origin(str(checkout), {}).commit
 
 
-def test_without_git_the_ci_says_what_it_knows(tmp_path: Path) -> None:
+def test_without_git_reads_the_origin_from_the_ci(tmp_path: Path) -> None:
     origin = find_origin(str(tmp_path), GITHUB)
 
     url = "https://github.example.com/team/dags/actions/runs/7"
     assert Origin("ada", "1" * 40, "main", "", "", url) == origin
 
 
-def test_what_is_not_a_folder_has_no_origin_and_no_error(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_commit_and_raises_no_error(tmp_path: Path) -> None:
     assert "" == find_origin(str(tmp_path / "nowhere"), {}).commit
 
 
-def test_where_no_ci_says_so_user_and_machine_are_named() -> None:
+def test_without_a_ci_the_publisher_is_user_and_machine() -> None:
     assert "@" in find_publisher({})
     assert "" == find_ci_url({})
 
