@@ -337,21 +337,24 @@ def test_a_standby_serves_requests_only_after_it_takes_over(
     waiting.wait_for_event("revision_brought", revision=commits[1])
 
 
-def test_drops_requested_commits_to_publish_a_new_commit_on_a_full_volume(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "least"), [("12m", 1), ("16m", 4)])
+def test_on_a_small_volume_serves_requests_and_drops_them_for_a_new_commit(
+    tmp_path: Path, size: str, least: int
+) -> None:
     """Otherwise a cache would stop the pod from following its ref."""
-    with git_site(tmp_path) as site, small_volume(site.folder / "root", "12m"):
-        made = [
-            site.repository.commit({"data.bin": os.urandom(1_500_000)}, whole=True)
-            for _ in range(4)
-        ]
+    with git_site(tmp_path) as site, small_volume(site.folder / "root", size):
+        files = ({"data.bin": os.urandom(1_500_000)} for _ in range(4))
+        made = [site.repository.commit(one, whole=True) for one in files]
         wrapper = begin(site)
         store = site.root / ".snapshots"
         for commit in made[:3]:
-            asked(store, commit, lambda status: status != 202)
+            assert 200 == asked(store, commit, lambda status: status != 202)[0]
+        assert least <= len(kept(store))
 
         for _ in range(4):
             new = site.repository.commit({"data.bin": os.urandom(1_500_000)}, whole=True)
             site.wait_until_shown(new, wrapper, 60)
+        assert not kept(store) & {*made}
         wrapper.kill()
 
 

@@ -12,7 +12,7 @@ import time
 
 from git_sync_wrapper.asking.history import History
 from git_sync_wrapper.context import Context
-from git_sync_wrapper.engine.heal import throw_away
+from git_sync_wrapper.engine.heal import remove_stale, throw_away
 from git_sync_wrapper.fallback import check_out
 from git_sync_wrapper.published.volume import Volume
 from sidecar_runtime.asking.answers import Answers
@@ -124,6 +124,8 @@ class Asking:
         Add one commit to the volume; leftovers of a crash half-way are removed at the next start.
         """
         started, engine = time.monotonic(), self._context.engine
+        if volume.lacking_bytes() > 0:
+            remove_stale(engine.root)
         if volume.lacking_bytes() > 0:
             volume.drop_asked(fence)
         if volume.lacking_bytes() > 0:
