@@ -13,12 +13,13 @@ from sidecar_runtime.settings import CommonSettings, describe
 
 class _Parser(argparse.ArgumentParser):
     """
-    Adds a hint to errors, because most of them are settings that are passed as options.
+    Adds a hint to errors: most options that no parser knows are settings.
     """
 
     def error(self, message: str) -> NoReturn:
-        program = self.prog.split()[0]
-        hint = f"Settings are environment variables, not options. Run {program} --help for a list."
+        hint = f"Run {self.prog} --help for a list."
+        if " " not in self.prog:  # a command rejects only its own arguments
+            hint = f"Settings are environment variables, not options. {hint}"
         super().error(f"{message}\n{hint}")
 
 

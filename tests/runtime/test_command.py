@@ -41,6 +41,19 @@ def test_an_option_is_rejected_with_a_hint_at_environment_variables(
     assert capsys.readouterr().err.endswith(hint)
 
 
+def test_a_wrong_argument_of_a_command_is_rejected_with_a_hint_at_its_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = some_parser()
+    parser.add_subparsers().add_parser("prune").add_argument("--keep", type=int)
+
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["prune", "--keep", "soon"])
+
+    said = "invalid int value: 'soon'\nRun some-sidecar prune --help for a list.\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
 def some_parser() -> ArgumentParser:
     return make_parser(
         "some-sidecar",
