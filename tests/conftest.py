@@ -56,7 +56,7 @@ def _count(moderate: int, *, full: int) -> int:
 @dataclass(frozen=True)
 class Counts:
     """
-    How often tests repeat what they prove: moderate counts, and those with `--full`.
+    How often tests repeat their steps: moderate counts by default, full counts with `--full`.
     """
 
     histories: int = _count(2, full=120)
@@ -66,54 +66,51 @@ class Counts:
     kills: int = _count(8, full=220)
     """SIGKILLs at random moments of a cycle."""
     power_cuts: int = _count(2, full=50)
-    """Moments around the turn of a link at which the power goes."""
+    """Power cuts at random moments around the swap of a link."""
     ticket_reads: int = _count(2_500, full=120_000)
     """Reads of a ccache while sidecars replace it."""
     lockout_windows: int = _count(4, full=48)
-    """Windows of a KDC's lockout policy that an old keytab lives through."""
+    """Windows of a KDC's lockout policy during which a stale keytab is in use."""
     symlink_swaps: int = _count(4, full=150)
     """Rounds of a process that swaps folders for symlinks while cycles run."""
     faulty_cycles: int = _count(5, full=1_000)
-    """Cycles in a row that each kind of fault spoils."""
+    """Consecutive cycles that fail with each kind of fault."""
     polls: int = _count(150, full=8_640)
-    """Cycles of a day that goes by as fast as the daemon can."""
+    """Cycles of a simulated day, which run as fast as the daemon can."""
     fleet: int = _count(5, full=200)
     """Daemons that read one bucket while they are killed, and as many one-shots."""
     permission_histories: int = _count(1, full=12)
-    """Random histories of DAGs, roles and grants, each held against Airflow's own sync-perm."""
+    """Random histories of DAGs, roles and grants, each compared with Airflow's own sync-perm."""
     permission_steps: int = _count(2, full=3)
-    """How often each of them changes DAGs and is held against it."""
+    """Changes of the DAGs in each of these histories, each followed by a comparison."""
     keys: int = _count(11, full=1)
-    """Misspell every n-th key of a values file, to see that it is noticed."""
+    """Misspell every n-th key of a values file, which must be reported."""
     commits: int = _count(8, full=200)
-    """Commits that follow one another on a small volume."""
+    """Consecutive commits on a small volume."""
     tree_reads: int = _count(1_000, full=20_000)
-    """Trees that are read while all kinds of trouble happen to git-sync."""
+    """Complete reads of the published tree while git-sync suffers random faults."""
     credential_rotations: int = _count(2, full=20)
-    """New sessions of AWS, each of which ends the one before."""
+    """New AWS sessions, each of which ends the previous one."""
     worlds: int = _count(6, full=300)
     """Random buckets of good and bad objects."""
     corruptions: int = _count(100, full=10_000)
-    """Downloads whose bytes contradict what was promised of them, each in a random way."""
+    """Downloads that are corrupted at random, so that they contradict their digest."""
     busy_seconds: int = _count(4, full=600)
-    """How long an object is rewritten all the time, while others come and go."""
+    """Seconds for which one object is rewritten constantly while others are added and deleted."""
     many_keys: int = _count(4_000, full=100_000)
-    """Objects under one prefix, for the memory that they take."""
+    """Objects under one prefix, to measure the memory that they need."""
     versions: int = _count(12, full=50)
-    """DAG versions that are asked for at once."""
+    """DAG versions that are requested at once."""
     version_calls: int = _count(200, full=2_000)
-    """Processes of Airflow, as good as, that ask for one of them."""
+    """Simulated Airflow processes, each of which requests one of these versions."""
     stops: int = _count(1, full=4)
-    """Ways in which a publisher is stopped at each of its requests."""
+    """Combinations of signal and moment that stop a publisher at each of its requests."""
     good_folders: int = _count(48, full=200)
-    """
-    DAG folders that Airflow loads as the gate of one publish: 48 have each shape of a folder with
-    each body, schedule and set of options.
-    """
+    """DAG folders in one release for the Airflow gate; 48 cover each shape with each content."""
     runs: int = _count(1, full=100)
-    """Runs of a live Airflow, with something done to it in each."""
+    """DAG runs in a live Airflow, each with a publish, a rollback or a restart meanwhile."""
     overwrites: int = _count(12, full=150)
-    """Releases that are published under the eyes of pods."""
+    """Releases that are published while pods read the files."""
 
 
 MODERATE = Counts()
@@ -122,7 +119,7 @@ FULL = Counts(**{one.name: one.metadata["full"] for one in fields(Counts)})
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--full", action="store_true", help="the counts that the contract is proved with"
+        "--full", action="store_true", help="repeat kills, histories and reads at full counts"
     )
 
 
@@ -182,7 +179,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if isinstance(report.longrepr, tuple)
     )
     if left_out:
-        terminalreporter.section("left out: how many, why, how to have them")
+        terminalreporter.section("skipped tests: their number, the reason, how to run them")
     for reason, number in left_out.most_common():
         terminalreporter.write_line(f"{number:5}  {reason}")
 

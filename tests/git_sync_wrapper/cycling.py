@@ -6,6 +6,7 @@ A shell script stands in for git-sync, and `Remote` for the poll; everything els
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from git_sync_wrapper.context import Context, Past
@@ -27,7 +28,7 @@ from tests.support.raising import raised
 from tests.support.scripts import script
 
 ONE, TWO, THREE, FOUR = "1" * 40, "2" * 40, "3" * 40, "4" * 40
-DOWN = SidecarError("remote_unreachable", "nobody there", "look")
+DOWN = SidecarError("remote_unreachable", "connection refused", "look")
 # Checks out the commit that the file `source` names, with dag.py; fails without that file.
 SCRIPT = """
 echo run >> {folder}/runs
@@ -51,10 +52,12 @@ class Remote:
         self._source = source
         self.newer = ""
         self.error: Exception | None = None
+        self.on_poll: Callable[[], object] = lambda: None
         self.polls = 0
 
     def commit(self, fence: Fence) -> str:
         self.polls += 1
+        self.on_poll()
         if self.error:
             raise self.error
         return self.newer or self._source.read_text()

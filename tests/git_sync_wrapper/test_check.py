@@ -123,7 +123,7 @@ BAD: dict[str, tuple[str, str, Callable[[Site], dict[str, str]]]] = {
         "repository_not_found",
         lambda site: {"GITSYNC_REPO": site.server.url("gone.git")},
     ),
-    "nobody there": (
+    "connection refused": (
         "remote",
         "remote_unreachable",
         lambda _: {"GITSYNC_REPO": f"http://127.0.0.1:{own_port()}/dags.git"},

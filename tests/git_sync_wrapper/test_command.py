@@ -61,24 +61,22 @@ def test_refuses_a_link_at_a_reserved_path(tmp_path: Path, link: str) -> None:
         _check_link(options)
 
 
-def test_warns_about_overridden_and_unused_settings(log: Log) -> None:
+def test_warns_about_overridden_and_unused_settings_and_hides_arguments(log: Log) -> None:
     environ = {
         "GITSYNC_REF": "new",
         "GIT_SYNC_BRANCH": "old",
         "GITSYNC_HTTP_BIND": ":1234",
         "GITSYNC_HTTP_PPROF": "true",
     }
-    _, options = read(**environ)
 
-    _warn(options)
+    _warn(read_options(["--one-time", "hunter2"], REPO | environ))
 
     assert [
         ("setting_overridden", "GIT_SYNC_BRANCH", "GITSYNC_REF"),
+        ("setting_unused", "arguments", 1),
         ("setting_unused", "--http-pprof", None),
-    ] == [
-        (event["event"], event["setting"], event.get("instead") or event.get("by"))
-        for event in log.events()
-    ]
+    ] == [(e["event"], e["setting"], e.get("by", e.get("count"))) for e in log.events()]
+    assert "hunter2" not in str(log.events()), "an argument may be a password"
 
 
 def run(argument: str, code: int = 0, **environ: str) -> str:

@@ -30,12 +30,16 @@ def test_publishes_the_first_commit_then_only_polls_unless_triggered(start: Star
 def test_asks_an_askpass_service_once_per_cycle_for_poll_and_sync(start: Start) -> None:
     """If every second answer were wrong, each sync could receive a wrong one."""
     with AskpassServer("deploy", "secret") as service:
-        wrapper = start(GITSYNC_ASKPASS_URL=service.endpoint)
+        wrapper, polled = start(GITSYNC_ASKPASS_URL=service.endpoint), list[str]()
+        wrapper.remote.on_poll = lambda: polled.append(wrapper.access.who(Fence()))
+        program, synced = wrapper.folder / "git-sync", wrapper.folder / "synced"
+        login = f'echo "url=$GITSYNC_REPO" | git credential fill | grep username >> {synced}\n'
+        program.write_text(program.read_text() + login)
         for name in (ONE, TWO):
             wrapper.follow(name)
-            asked = [wrapper.access.who(Fence()) for _ in ("poll", "sync")]
 
-            assert ["user deploy, from GITSYNC_ASKPASS_URL"] * 2 == asked
+        assert ["user deploy, from GITSYNC_ASKPASS_URL"] * 2 == polled
+        assert "username=deploy\n" * 2 == synced.read_text()
         assert 2 == len(service.requests)
 
 

@@ -93,7 +93,7 @@ def test_a_one_shot_on_an_empty_volume_polls_only_to_explain_a_failure(start: St
     assert "changed" == wrapper.cycle().result
     assert (1, ONE) == (wrapper.remote.polls, wrapper.shown())
     assert "unchanged" == wrapper.cycle().result
-    assert 2 == wrapper.remote.polls, "now there is something to compare"
+    assert 2 == wrapper.remote.polls, "now a published commit can be compared"
 
 
 def test_an_abandoned_cycle_does_not_count_as_a_failure(start: Start, revoked: Fence) -> None:
@@ -123,8 +123,8 @@ def test_git_sync_repairs_damage_that_git_cannot(start: Start, log: Log) -> None
     wrapper.remote.error = DOWN
     source = wrapper.folder / "source"
     source.rename(wrapper.folder / "away")
-    asked = wrapper.session.cycle
-    assert isinstance(raised(SidecarError, asked, Fence(is_asked_for=True)), SidecarError)
+    asked = Fence(is_asked_for=True)
+    assert "name_unresolved" == raised(SidecarError, wrapper.session.cycle, asked).reason
     assert not wrapper.context.status.readiness.ready
     assert not wrapper.session.glance()
 

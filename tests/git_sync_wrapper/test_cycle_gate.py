@@ -165,7 +165,7 @@ def test_never_publishes_a_commit_that_the_pre_publish_hook_refuses(start: Start
     assert not (wrapper.root / "repo").exists()
 
 
-@pytest.mark.parametrize("again", ["the hook refuses", "it is taken back"])
+@pytest.mark.parametrize("again", ["the hook refuses", "the commit is reverted"])
 def test_removes_a_commit_whose_cycle_was_abandoned_in_the_pre_publish_hook(
     start: Start, tmp_path: Path, again: str
 ) -> None:
@@ -186,7 +186,7 @@ def test_removes_a_commit_whose_cycle_was_abandoned_in_the_pre_publish_hook(
     with pytest.raises(CycleAbandoned):
         wrapper.session.cycle(fence)
     revoking.join()
-    assert {ONE, TWO} == wrapper.kept(), "its place may be a successor's"
+    assert {ONE, TWO} == wrapper.kept(), "another thread may be publishing it now"
 
     if again == "the hook refuses":
         assert "pre_publish_hook_failed" == wrapper.failure().reason

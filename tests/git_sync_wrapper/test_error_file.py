@@ -10,7 +10,7 @@ from git_sync_wrapper.error_file import ErrorFile
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 
-DOWN = SidecarError("remote_unreachable", "nobody there", "look")
+DOWN = SidecarError("remote_unreachable", "connection refused", "look")
 
 
 def test_writes_a_failure_in_git_syncs_format(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_writes_a_failure_in_git_syncs_format(tmp_path: Path) -> None:
 
     ErrorFile(str(path)).write(DOWN, 3)
 
-    expected = {"Msg": "remote_unreachable", "Err": "nobody there", "Args": {"failCount": 3}}
+    expected = {"Msg": DOWN.reason, "Err": "connection refused", "Args": {"failCount": 3}}
     assert expected == json.loads(path.read_text())
 
 

@@ -4,14 +4,15 @@ Readiness after a restart, if the published commit does not match the settings.
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start, Wrapper
+from tests.support.scripts import script
 
 REPO = "https://git.example.com/dags.git"
 PINS_TWO = f"{{link}} shows {ONE}, but GITSYNC_REF pins {TWO}"
@@ -116,7 +117,7 @@ def test_the_first_successful_cycle_clears_the_difference(start: Start, world: W
     assert (True, "") == (run(wrapper).ready, run(wrapper).shortfall)
     runs = wrapper.runs()
     wrapper.cycle()
-    assert runs == wrapper.runs(), "it is on record"
+    assert runs == wrapper.runs(), "the published commit is recorded with the new settings"
     wrapper.stop()
     again = start(**world.now)
     again.remote.error = DOWN
@@ -146,15 +147,16 @@ def test_a_standby_with_new_settings_is_ready_for_a_rolling_update(start: Start,
     assert (TWO, "") == (run(second).revision, run(second).shortfall)
 
 
-def test_a_one_shot_does_not_accept_a_commit_of_another_repository(start: Start) -> None:
-    """Not even if the gate refuses the new commit."""
+def test_a_one_shot_does_not_accept_a_commit_of_another_repository(
+    start: Start, tmp_path: Path
+) -> None:
+    """Not even if the gate refuses the new commit, which here has no parent."""
     world = WORLDS["another repository"]
-    one_shot = {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_GATE": "syntax"}
+    git = script(tmp_path / "git", '[ "$1" != cat-file ] || exec echo; exec git "$@"')
+    one_shot = {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_GATE": "syntax", "GITSYNC_GIT": git}
     wrapper = restarted(start, world._replace(now={**world.now, **one_shot}), is_down=False)
     wrapper.commit(TWO, "def\n")
 
-    try:
-        outcome = wrapper.session.cycle(Fence())
-    except SidecarError:
-        return
-    assert not outcome.is_success and not outcome.is_enough
+    outcome = wrapper.cycle()
+
+    assert ("refused", "", False) == (outcome.result, outcome.revision, outcome.is_enough)

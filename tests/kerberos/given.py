@@ -14,7 +14,7 @@ import pytest
 
 STARTS_AT = 1_700_000_000
 KEY = bytes(range(200, 232))
-"""What no error, log or status may show."""
+"""The key that no error, log or status may show."""
 
 
 @contextmanager
@@ -118,7 +118,7 @@ SABOTAGE: dict[str, Callable[[Path], object]] = {
     "link to the keytab": lambda path: path.symlink_to("../keytab/airflow.keytab"),
     "link to itself": lambda path: path.symlink_to(path),
 }
-"""What a consumer that may write can make of a ccache, once it has removed it."""
+"""The objects that a consumer with write access can put in place of a ccache."""
 
 
 def _credential(

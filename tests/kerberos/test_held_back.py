@@ -16,7 +16,7 @@ from tests.support.raising import raised
 
 
 def test_keeps_the_ticket_and_reports_stale_keys_until_they_are_replaced(
-    box: Box, kdc: Kdc, keytab: Path, log: Log
+    box: Box, kdc: Kdc, keytab: Path
 ) -> None:
     box.cycle()
     content = box.ccache.read_bytes()
@@ -33,7 +33,7 @@ def test_keeps_the_ticket_and_reports_stale_keys_until_they_are_replaced(
 
 
 def test_tries_wrong_keys_twice_across_restarts_and_new_keys_immediately(
-    start: Start, kdc: Kdc, keytab: Path, log: Log
+    start: Start, kdc: Kdc, keytab: Path
 ) -> None:
     kdc.kadmin("modprinc +requires_preauth airflow")
     kdc.kadmin("cpw -randkey airflow")

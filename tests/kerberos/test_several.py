@@ -57,7 +57,7 @@ def test_logs_a_failure_again_after_another_process_had_fixed_it(
 
 
 def test_a_silent_realm_does_not_delay_another_principal(
-    start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path, log: Log
+    start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, krb5_config: Path
 ) -> None:
     """
     The cycle is abandoned because one KDC is silent. Meanwhile, the other principal gets its

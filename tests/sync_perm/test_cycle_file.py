@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar_runtime.health import Outcome
 from sync_perm.cycle import Session
+from sync_perm.database.lock import PassLock
 from tests.sync_perm.given import AIRFLOW_3, Sqlite
 from tests.sync_perm.sidecar import Sidecar, failure, run
 from tests.sync_perm.site import MANAGER
@@ -78,11 +78,8 @@ def test_creates_a_role_of_the_file_in_one_pass_and_does_not_repeat_it(one: With
         first = run(session)
         second = run(session)
 
-    assert ("changed", 1, "unchanged") == (
-        first.result,
-        first.counts["grants_added"],
-        second.result,
-    )
+    added = first.counts["grants_added"]
+    assert ("changed", 1, "unchanged") == (first.result, added, second.result)
     assert ([WEBSITE], {("file", "success"): 1}) == (one.ours(), one.counted())
     (said,) = (line for line in logs if line["event"] == "roles_file_differed")
     assert ["file_role", "", ("team",)] in said["rows"]
@@ -135,12 +132,9 @@ def test_an_invalid_file_changes_nothing_and_is_reported_until_fixed(
     assert (True, True) == (ready.ready, str(one.file) in ready.shortfall)
     assert 1.0 == one.mistakes()
     one.file.write_text(FILE)
-    assert ("changed", None) == _told(run(session))
+    fixed = run(session)
+    assert ("changed", None) == (fixed.result, fixed.problem)
     assert ("", 0.0) == (one.sidecar.readiness().shortfall, one.mistakes())
-
-
-def _told(outcome: Outcome) -> tuple[str, object]:
-    return outcome.result, outcome.problem
 
 
 def test_an_invalid_file_does_not_delay_airflows_own_permissions(one: WithFile) -> None:
@@ -235,18 +229,32 @@ def test_grants_dags_of_the_file_even_if_the_parser_syncs_dag_permissions(one: W
     assert ["ruled"] == one.sidecar.details()["roles_file_overruled"]
 
 
-def test_grants_a_dag_that_moves_into_the_selected_folder(one: WithFile) -> None:
+def test_is_not_ready_until_a_dag_that_moves_into_the_folder_is_granted(one: WithFile) -> None:
     """Airflow 3 does not serialize a DAG again when its file moves."""
     session = with_dags(one)
     run(session)
 
     one.sqlite.run("UPDATE dag SET relative_fileloc = 'team-a/b.py' WHERE dag_id = 'b'")
+    with PassLock(one.sqlite.address) as other:
+        assert other.try_acquire()
+        run(session)
 
-    assert "changed" == run(session).result
+    pending = ["team: can_create on DAG Run:b", "team: can_read on DAG:b"]
+    assert pending == one.sidecar.details()["pending_roles_file"]
+    assert not one.sidecar.readiness().ready
+    assert ("changed", True) == (run(session).result, one.sidecar.readiness().ready)
     assert ("team", "can_read", "DAG:b") in one.ours()
 
 
-def test_does_not_import_yaml_without_a_file() -> None:
-    program = "import sys, sync_perm.command; sys.exit('yaml' in sys.modules)"
+WITHOUT_FILE = """
+import sync_perm.command, sys
+from tests.sync_perm.sidecar import Path, Sidecar, Sqlite
+Sidecar(Path(sys.argv[1]), Sqlite(f"{sys.argv[1]}/airflow.db")).running()
+sys.exit("yaml" in sys.modules)
+"""
 
-    assert 0 == subprocess.run([sys.executable, "-c", program], check=False).returncode
+
+def test_does_not_import_yaml_without_a_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_FILE, str(tmp_path)]
+
+    assert 0 == subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode

@@ -48,9 +48,9 @@ class Site:
                 self.pass_if_due()
             self.clock.seconds += FOE_SECONDS
 
-    def lose(self, item: Item) -> None:
+    def lose(self, item: Item, *, is_fresh: bool = False) -> None:
         self.missing.add(item)
-        self.history.notice(frozenset({str(item.row[0])}), is_fresh=False)
+        self.history.notice(frozenset({str(item.row[0])}), is_fresh=is_fresh)
 
     def pass_if_due(self) -> None:
         items = frozenset(self.missing)
@@ -110,10 +110,12 @@ def test_fixes_the_last_damage_within_minutes_after_constant_edits_end() -> None
     assert (passes + 1, set()) == (len(site.began), site.missing)
 
 
-def test_new_roles_that_appear_one_after_another_do_not_wait() -> None:
+@pytest.mark.parametrize("role", ["role {}", "Viewer"], ids=["roles", "DAGs"])
+def test_new_roles_and_dags_that_appear_one_after_another_do_not_wait(role: str) -> None:
     site = Site(None)
     for number in range(20):
-        site.lose(Item("role_grant", "", (f"role {number}", "can_read", "Website")))
+        item = Item("role_grant", "", (role.format(number), "can_read", f"DAG:{number}"))
+        site.lose(item, is_fresh=role == "Viewer")
         site.run(2 * FOE_SECONDS + PASS_SECONDS)
 
     assert 20 == len(site.began)

@@ -144,7 +144,7 @@ def test_passes_settings_only_in_the_environment_under_new_names(site: Site, fen
         (["gitlink"], ["--submodules=off"], [["off"]]),
         ([""], ["--sparse-checkout-file=/sparse"], [[""]]),
     ],
-    ids=["none", "they come and go", "nobody can tell", "not wanted", "a sparse checkout"],
+    ids=["none", "added and removed", "index missing", "switched off", "sparse checkout"],
 )
 def test_updates_submodules_only_for_a_commit_that_may_have_some(
     site: Site, fence: Fence, indexes: list[str], arguments: list[str], said: list[list[str]]
@@ -207,7 +207,7 @@ def test_passes_git_config_to_git_and_not_to_git_sync(site: Site, fence: Fence) 
         ("g.h", "2"),
     ] == told[1:7]
     assert ["credential.helper", "credential.useHttpPath"] == [key for key, _ in told[7:-1]]
-    assert ("d.e", "f") == told[-1], "the last wins"
+    assert ("d.e", "f") == told[-1], "git uses the last value"
 
 
 @pytest.mark.parametrize(

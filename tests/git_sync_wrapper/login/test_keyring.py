@@ -119,7 +119,6 @@ def test_stores_no_approved_credential_without_a_github_app() -> None:
             },
             "GIT_SYNC_WRAPPER_USERNAME_FILE",
         ),
-        (REPO, {"GIT_SYNC_WRAPPER_USERNAME_FILE": "/u"}, "GIT_SYNC_WRAPPER_USERNAME_FILE"),
         (REPO, {"GITSYNC_ASKPASS_URL": "ftp://x"}, "GITSYNC_ASKPASS_URL"),
         (
             REPO,
@@ -135,12 +134,15 @@ def test_reports_contradicting_settings(repo: str, variables: dict[str, str], se
     assert all(problem.problem for problem in error.problems)
 
 
-def test_a_username_file_requires_a_password_or_a_password_file() -> None:
+def test_a_username_file_requires_a_password_a_password_file_or_a_secret() -> None:
     variables = {"GIT_SYNC_WRAPPER_USERNAME_FILE": "/u"}
 
-    keyring(**variables, GITSYNC_PASSWORD="p")  # is accepted
+    keyring(**variables, GITSYNC_PASSWORD="p")
+    keyring(**variables, GITSYNC_PASSWORD_FILE="/p")
+    keyring(**variables, **{CREDENTIALS: "secrets-manager:x"})
     (problem,) = raised(SettingsError, keyring, **variables).problems
-    assert "needs GITSYNC_PASSWORD or --password-file" == problem.problem
+    needs = "needs GITSYNC_PASSWORD or --password-file"
+    assert ("GIT_SYNC_WRAPPER_USERNAME_FILE", "/u", needs) == problem
 
 
 def test_hides_the_secret_in_a_contradiction() -> None:

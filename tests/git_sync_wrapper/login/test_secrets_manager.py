@@ -105,7 +105,7 @@ def test_quotes_the_message_of_aws_for_a_refusal(service: FakeSecretsManager) ->
     assert ARN in error.message and "can't find it" in error.message
 
 
-def test_reports_missing_aws_credentials_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_missing_aws_credentials_with_advice() -> None:
     error = error_of(manager())
 
     assert ("credentials_missing", True) == (error.reason, "IRSA" in error.advice)

@@ -130,9 +130,9 @@ def test_a_server_restart_between_polls_is_not_a_failure(server: GitServer, poll
     ("place", "reason", "said"),
     [
         (f"127.0.0.1:{own_port()}", "remote_unreachable", "Connection refused"),
-        ("nobody.invalid", "name_unresolved", "nobody.invalid"),
+        ("no-such-host.invalid", "name_unresolved", "no-such-host.invalid"),
     ],
-    ids=["nobody listens", "no such name"],
+    ids=["connection refused", "no such name"],
 )
 def test_reports_an_unreachable_server_and_an_unknown_host(
     poll: Poll, place: str, reason: str, said: str

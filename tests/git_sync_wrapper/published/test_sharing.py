@@ -87,7 +87,7 @@ def test_ignores_the_rights_that_a_mount_with_fsgroup_adds(site: Site) -> None:
         site.write(name, b"1", b"1", mode)
         (site.shown / name).chmod(mode | 0o660)
     (site.checkout / "other.sh").chmod(0o644)
-    assert set() == site.share(), "someone else's, or those of --group-write"
+    assert set() == site.share(), "without setgid, a user or --group-write may have set these modes"
 
     site.shown.chmod(0o2775)
 

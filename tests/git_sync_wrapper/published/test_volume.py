@@ -118,10 +118,10 @@ def test_a_commit_can_be_requested_only_once_it_was_published(site: Site, root: 
 
     assert site.volume.has(ONE)
     site.add()
-    assert site.volume.has(ONE), "it was shown before"
+    assert site.volume.has(ONE), "it was published before"
 
 
-def test_files_are_hard_links_and_git_finds_its_repository(site: Site) -> None:
+def test_files_are_hard_links_and_the_git_file_leads_to_the_repository(site: Site) -> None:
     site.add()
 
     assert (site.worktree / "dags/a.py").samefile(site.snapshot / "dags/a.py")
@@ -178,7 +178,7 @@ def test_reads_a_list_once_and_again_after_another_process_wrote_it(
     monkeypatch.setattr(contents, "read", count)
     for _ in range(2):
         assert [] == site.volume.look(ONE, is_holder=True)
-    assert [] == read, "it has written it itself"
+    assert [] == read, "this process wrote the list itself"
 
     (site.worktree / "more.py").write_text("")
     of_another.add()
@@ -499,7 +499,7 @@ def test_flushes_new_files_before_the_swap_unless_fsync_is_off(
     assert {"a.py", "b.py", "dags", ".snapshots"} <= {name for name, to in first if not to}
     new = {name for name, to in flushed if to == f".snapshots/{ONE}"}
     assert {"b.py", "dags", ".snapshots", f".{TWO}{LIST}.new", f".{RECORD}.new"} <= new
-    assert "a.py" not in new, "it is the same file, and on disk"
+    assert "a.py" not in new, "a shared file is on disk already"
 
 
 def test_a_repair_keeps_the_age_of_older_commits(site: Site) -> None:

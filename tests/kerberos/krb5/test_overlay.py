@@ -8,12 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kerberos_sidecar.krb5.overlay import (
-    check_config,
-    lay_over,
-    leave_name_servers_soon,
-    overlay,
-)
+from kerberos_sidecar.krb5.overlay import check_config, lay_over, leave_name_servers_soon, overlay
 from kerberos_sidecar.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 

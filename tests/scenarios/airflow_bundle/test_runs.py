@@ -59,7 +59,6 @@ class Releases:
         self.daemon.until_synced()
 
     def restart(self) -> None:
-        """Kill the sidecar, and start it again."""
         self.daemon.kill()
         self.daemon.start().until_synced()
 
@@ -91,7 +90,6 @@ class Commits:
         self.wrapper.until_synced().sync()
 
     def restart(self) -> None:
-        """Kill the wrapper, and start it again."""
         self.wrapper.kill()
         self.follow()
 

@@ -1,14 +1,9 @@
 """Author, time, subject and changes of the published commit, on page, in log and record."""
 
 import json
-from typing import Any
 
+from tests.support.daemon import SidecarProcess
 from tests.support.git_sync import GitSite
-
-
-def record(here: GitSite) -> Any:
-    """Return the contents of `published.json`."""
-    return json.loads((here.root / ".snapshots/published.json").read_bytes())
 
 
 def test_page_log_and_record_report_author_time_subject_and_changes(here: GitSite) -> None:
@@ -22,18 +17,23 @@ def test_page_log_and_record_report_author_time_subject_and_changes(here: GitSit
 
     told = {"author": "김민지", "subject": "보고서 추가", "added": 1, "changed": 1, "deleted": 1}
     paths = {"added": ["new.py"], "changed": ["a.py"], "deleted": ["old.py"]}
-    found = record(here)
+    found = json.loads((here.root / ".snapshots/published.json").read_bytes())
     assert told.items() <= found.items() and paths == found["paths"]
     assert found["committed_at"].startswith("2023-11-14T22:13:")
     said = wrapper.wait_for_event("commit_published", revision=commit)
     assert {"author": "김민지", "files_added": 1, **paths}.items() <= said.items()
-    # From the record: beside a lock holder, new processes need neither git nor the remote.
-    here.server.stop()
-    for process in (wrapper, here.wrapper(), here.wrapper(GITSYNC_ONE_TIME="false")):
+
+    def check(process: SidecarProcess) -> None:
         process.wait_until_ready()
         details = process.status()["details"]
-        assert ("김민지", "보고서 추가") == (
-            details["commit"]["author"],
-            details["commit"]["subject"],
-        )
+        shown = details["commit"]
+        assert ("김민지", "보고서 추가") == (shown["author"], shown["subject"])
         assert {kind: f"1: {path}" for kind, (path,) in paths.items()} == details["last_change"]
+
+    check(wrapper)
+    # From the record: after a restart and beside a lock holder, git and remote are not needed.
+    here.server.stop()
+    wrapper.kill()
+    check(wrapper.start())
+    check(here.wrapper())
+    check(here.wrapper(GITSYNC_ONE_TIME="false"))

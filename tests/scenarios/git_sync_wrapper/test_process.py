@@ -78,7 +78,7 @@ def test_sigterm_at_any_moment_exits_with_0_and_leaves_no_process(
         wrapper.wait_for_event("sidecar_started")
         wait_for_moment(here, wrapper, chance.randrange(20))
         ends.append(wrapper.terminate().code)
-        wait_until(lambda: not here.gits_alive(), f"nothing is left: {here.gits_alive()}", 60)
+        wait_until(lambda: not here.gits_alive(), "no process is left", 60)
 
     assert {0} == set(ends)
     wrapper = here.wrapper()

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from tests.scenarios.git_sync_wrapper.situations import corrupt, head_lock, shal
 from tests.support.daemon import SidecarProcess
 from tests.support.faults import answer_with, hang, truncate
 from tests.support.git_sync import GitSite
-from tests.support.loopback import Answer
+from tests.support.loopback import Answer, Exchange
 from tests.support.reading import Readers
 from tests.support.revisions import make_revision
 
@@ -85,7 +86,6 @@ class Trouble:
         self.wrapper.start()
 
     def stale_locks(self) -> None:
-        """Leave locks and a temporary link without an owner."""
         for leave in (head_lock, shallow_lock, tmp_link):
             with suppress(OSError):
                 leave(self.private)
@@ -114,8 +114,15 @@ class Trouble:
         self.here.server.heal()
 
     def hanging_remote(self) -> None:
-        """Let one answer stop after 100 bytes."""
-        self.here.server.inject(hang(after=100), times=1)
+        """Let one answer stop after 100 bytes, and commit meanwhile."""
+        hung = threading.Event()
+
+        def stop_halfway(exchange: Exchange) -> None:
+            hung.set()
+            hang(after=100)(exchange)
+
+        self.here.server.inject(stop_halfway, times=1)
+        assert hung.wait(60)
         self.hurried_commits()
         self.here.server.heal()
 

@@ -63,7 +63,7 @@ def test_airflow_with_kerberos_security_uses_its_configured_ccache(
     assert (0, True) == (done.returncode, "kvno = " in done.stdout), done.stderr
 
     environment["AIRFLOW__CORE__SECURITY"] = ""
-    assert "/nonexistent/ccache" in run().stderr, "it proves that main() sets it"
+    assert "/nonexistent/ccache" in run().stderr, "main() sets it only with this setting"
 
 
 def script() -> str:

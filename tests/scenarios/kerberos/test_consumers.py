@@ -93,7 +93,7 @@ def test_spark_with_the_documented_core_site_uses_each_new_ticket(
     site = make_site(LIFE)
 
     with reading(site, hdfs, block("xml", "<property>")) as said:
-        wait_until(lambda: len(tickets(said)) > TICKETS, "five tickets more", 600)
+        wait_until(lambda: len(tickets(said)) > TICKETS, "five more tickets", 600)
 
         assert [] == failures(said)
     assert site.principal == hdfs.guests[-1]
@@ -110,7 +110,7 @@ def test_spark_without_the_kinit_command_property_keeps_an_expired_ticket(
     assert len(others) == len(properties) - 1
 
     with reading(site, hdfs, "".join(others)) as said:
-        wait_until(lambda: failures(said), "its ticket has ended", 600)
+        wait_until(lambda: failures(said), "its ticket has expired", 600)
 
     assert 1 == len(tickets(said))
     assert site.is_valid()

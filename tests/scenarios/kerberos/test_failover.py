@@ -62,7 +62,7 @@ def test_acquires_a_ticket_from_the_sixth_kdc_when_five_others_hang(here: Site, 
 
         assert 1 == len(daemon.find_events("ticket_acquired"))
         here.refresh(daemon)
-        assert all(one.requests == 1 for one in silent), "who answered is asked first"
+        assert all(one.requests == 1 for one in silent), "the KDC that answered is not asked first"
         expected = [*[0.0] * (MOST - 1), 1.0]
         everyone = (*addresses, here.kdc.address)
         wait_until(

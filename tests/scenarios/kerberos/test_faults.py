@@ -112,7 +112,7 @@ def test_keeps_the_ticket_during_each_later_fault_and_recovers(here: Site) -> No
         assert reason == here.refresh(daemon)["reason"]
         assert before == here.ccache.read_bytes()
         fix(here)
-        wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "fixed", 60)
+        wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it recovers", 60)
 
 
 def assert_named(
@@ -180,4 +180,4 @@ def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(
     running_kdc.stop()
 
     assert site.expiry() > time.time() + 500
-    wait_until(lambda: daemon.get("/readyz").status == 503, "readiness ends in time", 60)
+    wait_until(lambda: daemon.get("/readyz").status == 503, "readiness ends at the expiry", 60)

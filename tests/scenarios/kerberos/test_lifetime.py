@@ -47,7 +47,7 @@ def test_a_blocked_stdout_delays_neither_tickets_nor_sigterm(make_site: MakeSite
             pipe.fill()
             for _ in range(2):
                 before = site.ccache.stat().st_ctime
-                wait_until(lambda: site.ccache.stat().st_ctime > before, "another one", 30)  # noqa: B023
+                wait_until(lambda: site.ccache.stat().st_ctime > before, "a new ticket", 30)  # noqa: B023
                 assert site.is_valid()
             began = time.monotonic()
             process.terminate()

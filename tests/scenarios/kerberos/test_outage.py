@@ -53,11 +53,11 @@ def test_is_ready_until_the_ticket_expires_and_again_when_the_kdc_is_back(
     while time.time() < expiry - 1:
         assert daemon.get("/readyz").status == 200
         time.sleep(0.1)
-    wait_until(lambda: daemon.get("/readyz").status == 503, "/readyz tells the end")
+    wait_until(lambda: daemon.get("/readyz").status == 503, "/readyz reports the expiry")
 
     assert time.time() >= int(expiry)
     # klist reads time(), which lags behind the daemon's clock by up to one kernel tick.
-    wait_until(lambda: not site.is_valid(), "klist tells the end", 2)
+    wait_until(lambda: not site.is_valid(), "klist reports the expiry", 2)
     assert daemon.get("/healthz").status == 200
     assert daemon.get("/readyz").json()["reason"] == "kdc_unreachable"
     running_kdc.start()
@@ -75,7 +75,7 @@ def test_replaces_the_ticket_in_time_when_the_kdc_recovers_before_expiry(
     running_kdc.stop()
     for _ in range(8):
         assert "kdc_unreachable" == site.refresh(daemon)["reason"]
-    wait_until(lambda: time.time() > expiry - 5, "the ticket is near its end", 20)
+    wait_until(lambda: time.time() > expiry - 5, "the ticket is about to expire", 20)
     running_kdc.start()
 
     wait_until(lambda: site.expiry() > expiry or not site.is_valid(), "a new ticket", 20)
@@ -137,7 +137,7 @@ def test_answers_probes_and_exits_cleanly_on_sigterm_while_the_kdc_hangs(
     ended = daemon.terminate()
 
     assert ({200}, 0) == (health, ended.code)
-    assert [] == daemon.find_events("cycle_failed"), "it no longer hung"
+    assert [] == daemon.find_events("cycle_failed"), "the request no longer hangs"
     assert before == here.ccache.read_bytes()
     assert [] == here.leftovers()
     assert [] == os.listdir(here.folder / "tmp")
@@ -162,7 +162,7 @@ def test_reports_a_hung_kdc_and_publishes_its_late_answer_in_the_next_cycle(
     finished = daemon.wait_for_event("cycle_finished", after=after, result="changed")
 
     assert before != here.ccache.read_bytes()
-    assert 1 == finished["tickets_acquired"], "none that an abandoned cycle has published"
-    assert running_kdc.requests() <= issued + 2, "one request, by UDP and by TCP"
+    assert 1 == finished["tickets_acquired"], "an abandoned cycle published a ticket"
+    assert running_kdc.requests() <= issued + 2, "more than one request over UDP and TCP"
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
     assert daemon.get("/healthz").status == 200

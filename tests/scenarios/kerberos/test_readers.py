@@ -73,7 +73,7 @@ def test_no_read_fails_when_the_kdc_recovers_shortly_before_expiry(
     running_kdc.stop()
     offline: tuple[Kind, ...] = ("klist", "acquire")
     with readers(site.folder / "bin", site.ccache, site.config, offline, service) as found:
-        wait_until(lambda: time.time() > expiry - 3, "the end is near", 20)
+        wait_until(lambda: time.time() > expiry - 3, "the ticket is about to expire", 20)
         assert site.ccache.stat().st_size == size
         running_kdc.start()
         wait_until(lambda: site.expiry() > expiry, "a new ticket in time", 10)

@@ -49,7 +49,7 @@ def test_keeps_the_last_ccache_when_the_volume_is_full(here: Site, small: Path) 
     assert_tells(daemon, "ccache_full", ready=True)
     assert [] == here.leftovers("filler")
     filler.unlink()
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it heals", 20)
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "the reason is cleared", 20)
     assert before != here.ccache.read_bytes()
 
 

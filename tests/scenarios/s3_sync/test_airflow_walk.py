@@ -117,7 +117,7 @@ def refuse(daemon: Daemon, s3: SwappingS3) -> None:
     s3.swap(FILES | {"sales.py": b"airflow dag (\n", "pkg/more.py": DAG % b"more"})
     daemon.sync()
     assert daemon.find_events("revision_refused")
-    assert not list((daemon.target / ".s3-sync").glob("*/pkg/more.py")), "it was taken back"
+    assert not list((daemon.target / ".s3-sync").glob("*/pkg/more.py")), "they are removed"
 
 
 @pytest.fixture(scope="module", params=["2.11", "3"])

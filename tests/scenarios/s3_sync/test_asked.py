@@ -14,7 +14,7 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.asking import STORE, ask, asked, kept
 from tests.support.daemon import Daemon
 from tests.support.fake_s3 import FakeS3, error
-from tests.support.releases import Release, make_release
+from tests.support.releases import ABSENT, Release, make_release
 from tests.support.scripted import published
 from tests.support.shelf import RELEASE, Shelf, is_bundle, is_manifest
 from tests.support.signing import Key, write_keys
@@ -144,11 +144,14 @@ def test_verifies_releases_already_on_the_volume_before_providing_them(
 
 
 def test_reports_a_requested_release_that_does_not_exist(store: Path, begin: Begin) -> None:
-    begin()
+    daemon = begin()
 
-    status, said = asked(store, "a" * 64, lambda status: status != 202)
+    status, said = asked(store, ABSENT, lambda status: status != 202)
 
-    assert (404, "release_missing") == (status, said["reason"])
+    assert (404, True) == (status, f"releases/{ABSENT}.manifest does not exist" in said["error"])
+    event = daemon.wait_for_event("revision_not_brought", revision=ABSENT)
+    assert "release_missing" == said["reason"] == event["reason"]
+    assert "prune-releases --keep-from" in event["advice"]
 
 
 def test_reports_a_source_failure_and_provides_the_release_after_recovery(

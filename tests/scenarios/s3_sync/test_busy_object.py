@@ -102,8 +102,8 @@ def test_syncs_other_objects_while_one_object_is_rewritten_constantly(
                 break
     assert number >= 1
 
-    wait_until(lambda: consumed(target).get(BUSY) == written[-1], "the last that was written", 60)
-    wait_until(lambda: daemon.status()["revision"], "all of it", 60)
+    wait_until(lambda: consumed(target).get(BUSY) == written[-1], "the last body is published", 60)
+    wait_until(lambda: daemon.status()["revision"], "the revision is complete", 60)
     assert [] == daemon.stray_lines
 
 

@@ -134,7 +134,7 @@ def test_sigterm_stops_a_waiting_check_with_exit_code_143(start: StartDaemon) ->
             asked.settimeout(30)
             assert asked.recv(1 << 16)
             assert 143 == daemon.terminate().code
-            assert not asked.recv(1), "who asked is still there"
+            assert not asked.recv(1), "the connection is still open"
 
 
 @pytest.mark.usefixtures("only_in_full")

@@ -98,7 +98,7 @@ def test_notices_a_same_size_edit_that_aws_s3_sync_misses(moto: MotoServer, tmp_
         _aws_s3_sync(moto, bucket.name, theirs)
         daemon.sync()
 
-    assert b"x = 1\n" == (theirs / "dag.py").read_bytes(), "aws s3 sync has learned it"
+    assert b"x = 1\n" == (theirs / "dag.py").read_bytes(), "aws s3 sync now detects this change"
     assert b"x = 2\n" == (ours / "dag.py").read_bytes()
 
 

@@ -67,7 +67,7 @@ def test_a_new_pod_gets_the_newest_accepted_release(
     kill_at_random(daemon, target, counts, revision(2))
 
     daemon.wait_until_ready()
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "a reason")
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "refused")
     ready = daemon.get("/readyz").json()
     assert (good.revision, True) == (ready["revision"], ready["ready"])
     assert bad.revision in ready["shortfall"]
@@ -93,8 +93,8 @@ def test_a_new_pod_gets_all_files_of_a_listing_except_the_refused_ones(
     assert rest == consumed(target)
     assert "fallback" in daemon.get("/readyz").json()["shortfall"]
     s3.put("dags/pkg0/m0.py", b"V = 1\n")
-    wait_until(lambda: consumed(target) == revision(1), "the file that was fixed")
-    wait_until(lambda: daemon.get("/readyz").json()["shortfall"] is None, "nothing is lacking")
+    wait_until(lambda: consumed(target) == revision(1), "the fixed file is published")
+    wait_until(lambda: daemon.get("/readyz").json()["shortfall"] is None, "no file is missing")
 
 
 @pytest.mark.parametrize("source", ["release", "listing"])
@@ -232,11 +232,11 @@ def test_a_partial_accepted_revision_does_not_admit_a_refused_one(
     shutil.chown(groups_folder / "pkg", 50000, 0)
     daemon.sighup()  # the backoff may be a minute
     if source == "release":
-        wait_until(lambda: consumed(groups_folder) == accepted, "all of it")
-        wait_until(lambda: daemon.get("/readyz").status == 200, "a whole revision again")
+        wait_until(lambda: consumed(groups_folder) == accepted, "the revision is complete")
+        wait_until(lambda: daemon.get("/readyz").status == 200, "the revision is complete again")
     offer(accepted | {"a.py": b"V = 3\n"})
-    wait_until(lambda: consumed(groups_folder) == accepted | {"a.py": b"V = 3\n"}, "the next one")
-    wait_until(lambda: daemon.get("/readyz").status == 200, "all of the next one")
+    wait_until(lambda: consumed(groups_folder) == accepted | {"a.py": b"V = 3\n"}, "its files")
+    wait_until(lambda: daemon.get("/readyz").status == 200, "the next revision is complete")
 
 
 @pytest.mark.parametrize("source", ["release", "listing"])
@@ -258,7 +258,7 @@ def test_rolling_back_to_the_published_revision_ends_the_partial_state(
     s3.delete("dags/pkg/x.py")
     daemon.sighup()
 
-    wait_until(lambda: daemon.get("/readyz").status == 200, "all of it is in place")
+    wait_until(lambda: daemon.get("/readyz").status == 200, "the earlier revision is complete")
     daemon.kill()
     daemon.start().wait_until_ready()
 
@@ -287,7 +287,7 @@ def test_completes_a_partial_release_after_its_marker_file_was_removed(
     shutil.chown(groups_folder / "pkg", 50000, 0)
     daemon.sighup()
 
-    wait_until(lambda: daemon.get("/readyz").status == 200, "all of it")
+    wait_until(lambda: daemon.get("/readyz").status == 200, "the revision is complete")
     assert files == consumed(groups_folder)
 
 

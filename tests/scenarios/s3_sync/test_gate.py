@@ -139,7 +139,7 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     assert 1 == len(daemon.find_events("revision_refused"))
     assert [] == daemon.find_events("cycle_failed")
     s3.swap(FIXED)
-    wait_until(lambda: consumed(target) == FIXED, "the fixed revision")
+    wait_until(lambda: consumed(target) == FIXED, "the fixed revision is published")
     wait_until(lambda: checks(daemon) == (2, 1, 0), "the gate rests")
     assert daemon.get("/readyz").json()["reason"] is None
     assert "refused" not in daemon.status()["details"]
@@ -205,7 +205,7 @@ def test_sigterm_ends_a_hanging_command_and_all_its_processes(start: StartDaemon
     ended = daemon.terminate()
 
     assert 0 == ended.code
-    wait_until(lambda: not napping(), "all of it is gone", 5)
+    wait_until(lambda: not napping(), "all its processes are gone", 5)
     assert {} == consumed(daemon.target)
 
 

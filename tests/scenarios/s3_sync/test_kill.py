@@ -102,7 +102,7 @@ class Rounds:
             assert new.items() <= now.items()
         assert self._foreign.items() <= now.items()
         for path, content in now.items():
-            assert path in self._foreign or content in self._versions[path], f"half: {path}"
+            assert path in self._foreign or content in self._versions[path], f"partial file: {path}"
         if old == new:
             return "nothing to do"
         return "too early" if now == old else "too late" if now == new else "half done"

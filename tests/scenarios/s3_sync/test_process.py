@@ -108,7 +108,7 @@ def test_an_abandoned_cycle_never_publishes_afterwards(
     assert failed["reason"] == "cycle_timeout"
     assert published(target) == FILES
     s3.put("dags/a.py", b"newest")
-    wait_until(lambda: (target / "a.py").read_bytes() == b"newest", "the newest is there")
+    wait_until(lambda: (target / "a.py").read_bytes() == b"newest", "the newest file is published")
     s3.release()
     for _ in range(3):
         daemon.sync()

@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import subprocess
-from pathlib import Path
 
 from tests.scenarios.s3_sync.place import BROKEN, A, B, Place
 from tests.support.publishing import (
@@ -48,7 +47,7 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
     prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
     assert [] == place.publisher.succeed(*prune)["removed"]
     place.publisher.succeed("unpin", second["revision"])
-    assert [] == place.publisher.succeed(*prune)["removed"], "what came into use stays for a day"
+    assert [] == place.publisher.succeed(*prune)["removed"], "what was in use stays for a day"
     fourth, fifth = place.publish({"d.py": b""}), place.publish({"e.py": b""})
     old, removed = {first["revision"], third["revision"]}, set[str]()
 
@@ -56,7 +55,7 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
         removed.update(place.publisher.succeed(*prune)["removed"])
         return removed == old
 
-    wait_until(is_pruned, "what was left before this second is removed")
+    wait_until(is_pruned, "unused releases are removed")
     left = {entry["revision"] for entry in place.publisher.succeed("releases")["releases"]}
     assert {facts["revision"] for facts in (second, fourth, fifth)} == left
     assert {"e.py": b""} == place.current()
@@ -176,20 +175,6 @@ def test_concurrent_publishers_leave_a_complete_release_and_losers_fail(place: P
         if code:
             assert (3, "publish_conflict") == (code, told["reason"])
             assert "meanwhile" in told["error"]
-
-
-def commit(folder: Path, message: str) -> str:
-    """Commit everything in a folder; return the commit."""
-    git = [
-        *("git", "-C", str(folder), "-c", "user.name=Ada", "-c", "user.email=ada@example.com"),
-        *("-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"),
-    ]
-    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", message]):
-        subprocess.run(
-            [*git, *arguments], check=True, env={"PATH": os.environ["PATH"], "HOME": "/"}
-        )
-    found = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    return found.stdout.strip()
 
 
 def test_escapes_control_characters_in_names_and_messages(on_moto: Place) -> None:

@@ -6,22 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync.release.names import pin_key
 from tests.scenarios.s3_sync.place import A, B, Place
 from tests.support.daemon import S3_SYNC
 from tests.support.program import own_port
-from tests.support.publishing import (
-    write_files,
-)
+from tests.support.publishing import write_files
 from tests.support.releases import make_release
 from tests.support.users import as_user
+
+PINNED = make_release({"pinned.py": b""})
 
 
 @pytest.fixture
 def refused(on_moto: Place) -> Iterator[Place]:
-    """A bucket with a release, and its folder; at the end the bucket must be unchanged."""
+    """A bucket with two releases, one pinned, and a folder; the bucket must stay unchanged."""
     write_files(on_moto.dags, A)
-    for name, body in make_release(A, at=datetime.now(UTC)).objects().items():
-        on_moto.put(name, body)
+    for release in (PINNED, make_release(A, at=datetime.now(UTC))):
+        for name, body in release.objects().items():
+            on_moto.put(name, body)
+    on_moto.put(pin_key(PINNED.revision), b"{}")
     before = on_moto.bodies()
     yield on_moto
     assert before == on_moto.bodies()
@@ -57,7 +60,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["pin", "0123456789ab"], ["no release 0123456789ab"]),
         (["unpin", "0123456789ab"], ["no pinned release 0123456789ab"]),
         (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
-        (["prune-releases", "--keep-for", "soon"], ["'soon'", "30s, 5m"][:1]),
+        (["prune-releases", "--keep-for", "soon"], ["'soon'", "such as 10, 10s, 5m"]),
         (["prune-releases", "--keep", "x"], ["'x'"]),
     ],
 )
@@ -75,19 +78,22 @@ def test_reports_wrong_arguments_and_writes_nothing(
 
 def test_dry_runs_of_writing_commands_write_nothing(refused: Place) -> None:
     publisher = refused.publisher_with(S3_SYNC_DRY_RUN="1")
-    revision = make_release(A).revision
+    current = make_release(A).revision
 
     results = [
         publisher.succeed(*arguments)["result"]
         for arguments in (
             ("publish", write_files(refused.dags, B)),
-            ("pin", revision),
-            ("unpin", revision),
+            ("promote", publisher.url, f"s3://{refused.bucket}/prd"),
+            ("rollback", PINNED.revision),
+            ("pin", current),
+            ("unpin", PINNED.revision),
+            ("unpin", current),
             ("prune-releases",),
         )
     ]
 
-    assert ["planned", "planned", "unchanged", "planned"] == results
+    assert [*["planned"] * 5, "unchanged", "planned"] == results
 
 
 def test_reports_a_missing_folder_before_any_request(on_moto: Place) -> None:

@@ -156,7 +156,7 @@ class Lives:
             return "old"
         self.half_done += 1
         for path, body in seen.items():
-            assert body in self._contents[path], f"half a file: {path}"
+            assert body in self._contents[path], f"partial file: {path}"
         gone = before.keys() - self._now.keys() - seen.keys() - EITHER
         if is_whole and gone:  # deletions come last, except of a path that a new file needs
             assert self._now.items() <= seen.items(), gone

@@ -59,7 +59,7 @@ def slowly(s3: SwappingS3, steps: list[Callable[[], object]], target: Path) -> f
         else:
             return before
         s3.swap(OLD)
-        wait_until(lambda: consumed(target) == OLD, "it is as it was")
+        wait_until(lambda: consumed(target) == OLD, "the old files are published again")
     raise AssertionError("the machine is too busy for this test")
 
 

@@ -118,11 +118,11 @@ def test_reports_a_read_only_volume_and_recovers(
 def as_nobody(open_folder: Path, start: StartDaemon) -> Callable[..., Daemon]:
     """A function that starts a daemon as uid 50000, gid 0, on root's folder with a mode."""
 
-    def start_one(mode: int, arguments: tuple[str, ...] = ()) -> Daemon:
+    def start_one(mode: int) -> Daemon:
         target = open_folder / "dags"
         target.mkdir()
         target.chmod(mode)
-        return start(target=target, arguments=arguments, wrapper=as_user(50000, 0))
+        return start(target=target, wrapper=as_user(50000, 0))
 
     return start_one
 

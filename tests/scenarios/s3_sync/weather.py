@@ -114,21 +114,20 @@ class Scene:
 @dataclass(frozen=True)
 class Vitals:
     """
-    The resources of a process: open descriptors, threads, anonymous memory and peak memory in KiB.
+    The resources of a process: open descriptors, threads and anonymous memory in KiB.
     """
 
     descriptors: int
     threads: int
     memory_kib: int
-    peak_kib: int
 
     @classmethod
     def of(cls, pid: int) -> "Vitals":
         """Measure a process."""
         status = Path(f"/proc/{pid}/status").read_text()
         facts = dict(line.split(":", 1) for line in status.splitlines())
-        memory_kib, peak_kib = (int(facts[name].split()[0]) for name in ("RssAnon", "VmHWM"))
-        return cls(len(os.listdir(f"/proc/{pid}/fd")), int(facts["Threads"]), memory_kib, peak_kib)
+        memory_kib = int(facts["RssAnon"].split()[0])
+        return cls(len(os.listdir(f"/proc/{pid}/fd")), int(facts["Threads"]), memory_kib)
 
 
 def leftovers(target: Path) -> list[str]:

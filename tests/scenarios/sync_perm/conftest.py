@@ -118,7 +118,7 @@ def metadata(
 
 
 StartSyncPerm = Callable[..., SyncPerm]
-"""Its arguments: the database, and settings."""
+"""Starts a supervisor; receives a database and optional settings."""
 
 
 @pytest.fixture

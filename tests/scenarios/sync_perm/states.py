@@ -44,7 +44,7 @@ class World:
     version: Version
     random: random.Random
     roles: Mapping[str, str] = field(default_factory=lambda: {role: role for role in CUSTOM_ROLES})
-    """The roles as the database spells them → as DAGs do."""
+    """The spelling of each role in the database → its spelling in DAGs."""
     dag_ids: Sequence[str] = DAG_IDS
     dags: dict[str, AccessControl] = field(default_factory=dict)
 

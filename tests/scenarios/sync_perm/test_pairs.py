@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -130,7 +129,7 @@ def test_checking_the_lock_keeps_its_connection_active(postgres: Postgres) -> No
         wait_until(lambda: asked_at() != first, "it asks again")
 
 
-def test_a_pass_that_is_cut_off_ends_before_its_lock_expires() -> None:
+def test_the_limits_of_a_query_and_a_lock_check_fit_into_the_idle_limit() -> None:
     longest = max(postgresql.ANSWER_SECONDS, mysql.ANSWER_SECONDS) + CHECK_SECONDS
 
     assert longest < IDLE_SECONDS < 60
@@ -163,12 +162,8 @@ def test_two_supervisors_behind_pgbouncer_take_turns(
     for supervisor in supervisors:  # both want a full pass at the same moment
         supervisor.sighup()
     for supervisor in supervisors:
-        wait_until(partial(_passes, supervisor), "its pass", PASS_SECONDS)
+        supervisor.wait_for_pass(reason="asked")
 
     assert [] == difference(contents(fresh), wanted)
     assert 0 == null_rows(fresh)
     assert [] == overlapping(supervisors)
-
-
-def _passes(supervisor: SyncPerm) -> list[object]:
-    return list(supervisor.find_events("pass_finished"))

@@ -10,13 +10,7 @@ from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_sync
 from tests.support.airflow import Airflow
 from tests.support.databases import PASSWORD, Database
 from tests.support.permissions import add_role
-from tests.support.sync_perm import (
-    PASS_SECONDS,
-    SyncPerm,
-    command_line,
-    is_alive,
-    signal_all,
-)
+from tests.support.sync_perm import PASS_SECONDS, SyncPerm, command_line, is_alive, signal_all
 from tests.support.waiting import wait_until
 
 

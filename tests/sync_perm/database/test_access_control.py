@@ -3,7 +3,6 @@ The access control of a serialized DAG.
 """
 
 import json
-import zlib
 from typing import Any
 
 import pytest
@@ -34,12 +33,6 @@ def text(value: Any, key: str = "_access_control") -> str:
 def test_reads_every_form_that_airflow_writes(value: Any, expected: Any) -> None:
     assert expected == read_access_control(text(value), None)
     assert expected == read_access_control(text(value, "access_control"), None)
-
-
-def test_reads_compressed_dags() -> None:
-    blob = zlib.compress(text({"a": SET}).encode())
-
-    assert {"a": {"can_read"}} == read_access_control(None, blob)
 
 
 def test_does_not_parse_a_dag_without_access_control() -> None:

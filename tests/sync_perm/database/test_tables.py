@@ -101,9 +101,13 @@ def test_reads_many_dags_in_batches(sqlite: Sqlite, database: Database) -> None:
     for name in names:
         sqlite.serialize(name, "1", {"team": SET})
 
-    assert {name: {"team": {"can_read"}} for name in names} == reader().read(
-        database, dags=True
-    ).dags
+    queries: list[str] = []
+    database._connection.set_trace_callback(queries.append)
+
+    found = reader().read(database, dags=True).dags
+
+    assert {name: {"team": {"can_read"}} for name in names} == found
+    assert [BATCH, BATCH, 1] == [q.count("'dag ") for q in queries if "data_compressed" in q]
 
 
 def test_does_not_read_dags_that_are_left_out(sqlite: Sqlite, database: Database) -> None:

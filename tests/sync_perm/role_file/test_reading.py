@@ -57,7 +57,9 @@ def test_parses_a_complete_file() -> None:
     ) == team.selections
 
 
-@pytest.mark.parametrize("text", ["roles: {}", "roles:\n  quiet: {}\n"])
+@pytest.mark.parametrize(
+    "text", ["roles: {}", "roles:\n  quiet: {}\n", "roles: !!python/object:os.system {}"]
+)
 def test_accepts_a_file_without_roles_and_a_role_without_keys(text: str) -> None:
     assert () == read(text).mistakes
 
@@ -125,7 +127,6 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
         ("roles: {a: {}\n", "2: (file): is not YAML: did not find expected ',' or '}'"),
         ("roles: {}\n---\nroles: {}\n", "2: (file): is not YAML: but found another document"),
         ("roles: \x07", "1: (file): is not YAML: "),
-        ("roles: !!python/object:os.system {}", ""),
         ("[" * 5_000, "(file): is not YAML: "),
     ],
 )
@@ -133,7 +134,7 @@ def test_reports_each_kind_of_mistake(text: str, expected: str) -> None:
     found = parse(text.encode(), KINDS)
 
     assert [] == [one for one in found.mistakes if expected not in str(one)]
-    assert found.mistakes or expected == ""
+    assert found.mistakes
 
 
 def test_reports_the_line_that_is_not_utf_8() -> None:
