@@ -23,7 +23,7 @@ DOCKERFILES = sorted(ROOT.glob("sidecars/*/Dockerfile"))
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", PAGE))))
 def test_every_named_test_exists(name: str) -> None:
-    assert re.search(rf"^def {name}\(", TESTS, re.MULTILINE)
+    assert re.search(rf"^(?:async )?def {name}\(", TESTS, re.MULTILINE)
 
 
 def test_every_defense_names_its_test() -> None:

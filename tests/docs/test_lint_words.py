@@ -40,6 +40,7 @@ BAD = {
     "Whether the link leads there, be there what may.": "be there what may",
     "one newline is nothing to speak of": "nothing to speak of",
     "it answers as no web server does": "as no web server does",
+    "pages that were not whole": "were not whole",
 }
 GOOD = [
     "return None if ticket is None else ticket",

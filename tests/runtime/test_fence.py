@@ -2,6 +2,7 @@
 The token that guards every publish.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -54,6 +55,15 @@ def publish() -> Iterator[Callable[[Fence], Publish]]:
         yield begin
 
 
+def start(target: Callable[[], object], until: str) -> threading.Thread:
+    """Start a thread, and wait until it runs a function with this name."""
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    frames = sys._current_frames
+    wait_until(lambda: frames()[thread.ident or 0].f_code.co_name == until, f"it is in {until}")
+    return thread
+
+
 def test_a_failed_publish_does_not_block_the_next_one(fence: Fence) -> None:
     with pytest.raises(OSError, match="full"), fence:
         raise OSError("full")
@@ -104,8 +114,7 @@ def test_a_publish_that_waited_for_another_is_abandoned_after_revoke(
         except CycleAbandoned:
             came.append("abandoned")
 
-    thread = threading.Thread(target=second)
-    thread.start()
+    thread = start(second, until="__enter__")
     fence.revoke()
     in_flight.end()
     thread.join(10)
@@ -157,7 +166,7 @@ def test_revoke_ends_a_wait(fence: Fence) -> None:
             fence.wait(3_600)
         ended.set()
 
-    threading.Thread(target=sleep, daemon=True).start()
+    start(sleep, until="wait")
     fence.revoke()
 
     assert ended.wait(10)

@@ -3,7 +3,7 @@ The heartbeat, the past cycles and the last error.
 """
 
 import threading
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -100,7 +100,7 @@ def test_a_refused_revision_is_shown_but_not_counted_as_a_failure(health: Health
     assert health.last_error is None
 
 
-@pytest.mark.parametrize("result", ["changed", "unchanged", "waiting", "settling", "refused"])
+@pytest.mark.parametrize("result", get_args(Result))
 def test_only_changed_and_unchanged_cycles_are_successes(result: Any) -> None:
     assert Outcome(result).is_success is (result in ("changed", "unchanged"))
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from sidecar_runtime import log_handler, logs
+from sidecar_runtime import logs
 from sidecar_runtime.log_handler import KEPT_BYTES, WAIT_SECONDS
 from tests.runtime.recording import handlers_kept
 from tests.support.pipes import UnreadPipe, unread_pipe
@@ -32,10 +33,11 @@ def earlier_handlers() -> Iterator[None]:
 @pytest.fixture(params=["a pipe of ours", "a pipe of another user"])
 def pipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[UnreadPipe]:
     """An unread pipe to which the log is written."""
-    if request.param != "a pipe of ours":  # such a pipe cannot be reopened
-        monkeypatch.setattr(log_handler, "_unblocked", lambda descriptor: descriptor)
     with unread_pipe() as pipe:
-        begin(pipe.writer)
+        with monkeypatch.context() as patch:
+            if request.param != "a pipe of ours":  # such a pipe cannot be reopened
+                patch.setattr(os, "open", Mock(side_effect=PermissionError))
+            begin(pipe.writer)
         yield pipe
 
 

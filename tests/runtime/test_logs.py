@@ -116,7 +116,7 @@ def test_logs_values_that_json_does_not_support(stream: io.StringIO) -> None:
 
     line = lines(stream)[0]
     assert "module 'os'" in str(line["path"])
-    assert line["odd"] == "caf\udce9"
+    assert ("\ufffd", "caf\udce9", "{1, 2}") == (line["raw"], line["odd"], line["items"])
 
 
 def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:

@@ -166,12 +166,14 @@ def test_flushes_all_output_before_it_exits() -> None:
     assert (0, 100_000) == (process.returncode, len(out))
 
 
-def test_exits_with_0_or_1_if_its_output_pipe_closes() -> None:
-    with start("sys.stdin.close(); print('x' * 10); return 0", bufsize=0) as process:
+def test_exits_with_code_1_if_its_last_output_cannot_be_written() -> None:
+    with start("sys.stdin.read(); print('x'); return 0", stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
+        process.stdout = None
+        process.communicate(timeout=30)
 
-        assert process.wait(30) in (0, 1)
+    assert 1 == process.returncode
 
 
 # --- run_daemon
@@ -198,14 +200,11 @@ def test_without_glances_a_cycle_runs_each_interval() -> None:
     )
 
     assert code == 3
-    ends = [
-        datetime.fromisoformat(line["timestamp"]).timestamp()
-        for line in lines
-        if line["event"].startswith("cycle_")
-    ]
+    times = [line["timestamp"] for line in lines if line["event"].startswith("cycle_")]
+    ends = [datetime.fromisoformat(time).timestamp() for time in times]
     assert 4 == len(ends)
-    # A loaded machine can delay a cycle, but none starts early.
-    assert 1.9 > min(later - end for end, later in pairwise(ends))
+    gaps = [later - end for end, later in pairwise(ends)]
+    assert min(gaps) < 1.9 and sum(gaps) > 1  # a loaded machine can delay a cycle
 
 
 def test_a_one_shot_logs_start_and_stop_and_binds_no_port() -> None:

@@ -112,11 +112,8 @@ def test_readiness_has_the_problem_and_the_last_error(health: Health, problem: s
 
     facts = json.loads(body)
     assert (not problem, problem or None) == (ready, facts["problem"])
-    assert ("throttled", "slow down", "Ask less.") == (
-        facts["reason"],
-        facts["error"],
-        facts["advice"],
-    )
+    said = tuple(facts[name] for name in ("reason", "error", "advice"))
+    assert ("throttled", "slow down", "Ask less.") == said
 
 
 def test_readiness_contains_an_identity_instead_of_source_and_target(health: Health) -> None:

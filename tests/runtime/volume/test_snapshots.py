@@ -53,16 +53,6 @@ def test_adds_no_snapshot_under_a_revoked_fence(shelf: Shelf, revoked: Fence) ->
     assert set() == shelf.names()
 
 
-def test_a_leftover_copy_with_the_same_process_id_does_no_harm(shelf: Shelf) -> None:
-    left = shelf.store / f".r1.{os.getpid()}"
-    left.mkdir()
-    (left / "old").write_text("x")
-
-    shelf.make("r1")
-
-    assert ["a.py"] == os.listdir(shelf.link)
-
-
 @pytest.mark.parametrize("kind", ["link", "dangling", "file", "empty folder"])
 def test_replaces_anything_planted_at_the_name_of_a_snapshot(
     shelf: Shelf, tmp_path: Path, kind: str
@@ -166,8 +156,7 @@ def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.Monke
         monkeypatch.setattr(os, name, looking(name))
     snapshots.show("r1", Fence())
 
-    assert {"r1", "r2"} == set(seen) and seen == sorted(seen, reverse=True)
-    assert "r1" == seen[-1] == seen[-1] and 1 == seen.count("r1")
+    assert "r1" == seen.pop() and {"r2"} == set(seen)
 
 
 def test_shows_no_snapshot_under_a_revoked_fence(shelf: Shelf, revoked: Fence) -> None:

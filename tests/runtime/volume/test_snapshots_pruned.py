@@ -257,12 +257,18 @@ def test_sweep_removes_only_leftovers_of_a_crash(shelf: Shelf, tmp_path: Path) -
     assert tmp_path.exists() and "r2" == snapshots.current()
 
 
-def test_remove_all_removes_the_link_and_all_snapshots(shelf: Shelf) -> None:
+def test_remove_all_removes_first_the_link_then_all_snapshots(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshots = shelf.make("r1", "r2")
     (shelf.store / "r1.managed").write_text("x")
+    shown: list[bool] = []
+    rmdir, is_shown = os.rmdir, shelf.link.is_symlink
+    monkeypatch.setattr(os, "rmdir", lambda *a, **k: (shown.append(is_shown()), rmdir(*a, **k)))
 
     snapshots.remove_all()
 
+    assert [False, False] == shown
     assert set() == shelf.names() and not os.path.lexists(shelf.link)
 
 

@@ -103,14 +103,14 @@ ODD_BUT_WHOLE = {
     ),
     "HTTP/1.0, closed": Row(closed_after(sent_as(SIZED.replace(b"HTTP/1.1", b"HTTP/1.0"))), WHOLE),
     "Connection: close": Row(close_after(), WHOLE),
-    "closed without a word": Row(close_silently(), WHOLE),
-    "a second answer behind it": Row(
+    "closed silently": Row(close_silently(), WHOLE),
+    "a second answer after it": Row(
         sent_as(SIZED, after=OK + b"Content-Length: 4\r\n\r\nevil"), WHOLE
     ),
     "408 behind it, closed": Row(
         closed_after(sent_as(SIZED, after=b"HTTP/1.1 408 x\r\nContent-Length: 0\r\n\r\n")), WHOLE
     ),
-    "rubbish behind it": Row(sent_as(SIZED, after=b"\x00\xff" * 100), WHOLE),
+    "garbage after it": Row(sent_as(SIZED, after=b"\x00\xff" * 100), WHOLE),
     "no reason phrase": Row(sent_as(SIZED.replace(b"200 OK", b"200 ")), WHOLE),
     "header names in capitals, tabs around values": Row(
         sent_as(OK + b"CONTENT-LENGTH:\t SIZE \t\r\n\r\n"), WHOLE
@@ -119,7 +119,7 @@ ODD_BUT_WHOLE = {
         sent_as(OK + b"X: caf\xe9\r\nContent-Length: SIZE\r\n\r\n"), WHOLE
     ),
     "an ETag with blanks around it": Row(padded_etag, WHOLE),
-    "a content encoding that nobody asked for": Row(with_headers(Content_Encoding="gzip"), WHOLE),
+    "an unrequested content encoding": Row(with_headers(Content_Encoding="gzip"), WHOLE),
 }
 
 # --- broken
@@ -130,7 +130,7 @@ BROKEN = {
     "reset in the body": Row(reset(after=3), "connection_lost", 3),
     "truncated in the head": Row(raw(OK[:-4]), "connection_lost", 3),
     "truncated in the body": Row(truncate(after=3), "connection_lost", 3),
-    "a length of more than comes": Row(wrong_length(5), "connection_lost", 3),
+    "a length larger than the body": Row(wrong_length(5), "connection_lost", 3),
     "no last chunk": Row(chunked(end=False), "connection_lost", 3),
     "truncated in a trailer": Row(
         closed_after(sent_as(CHUNKS, one_chunk(), b"0\r\nX: ")), "connection_lost", 3
@@ -154,7 +154,7 @@ BROKEN = {
         sent_as(OK + b"X-Caf\xe9: x\r\nContent-Length: SIZE\r\n\r\n"), "server_error", 3
     ),
     "a header without a colon": Row(sent_as(OK + b"hello\r\n\r\n"), "server_error", 3),
-    "a status that is no number": Row(raw(b"HTTP/1.1 abc OK\r\n\r\n"), "server_error", 3),
+    "a status that is not a number": Row(raw(b"HTTP/1.1 abc OK\r\n\r\n"), "server_error", 3),
     "a greeting of a mail server": Row(raw(b"220 mail.example ESMTP\r\n"), "server_error", 3),
     "a login page without a head": Row(raw(b"<html>\r\n\r\n"), "server_error", 3),
     "TLS, where HTTP is asked for": Row(raw(b"\x15\x03\x01\x00\x02\x02\x28"), "server_error", 3),
@@ -183,12 +183,8 @@ REFUSED = {
     "a signature that does not match": Row(
         status(403, "SignatureDoesNotMatch"), "credentials_invalid"
     ),
-    "a key that is unknown, the next one too": Row(
-        status(403, "InvalidAccessKeyId"), "credentials_invalid", 2
-    ),
-    "a session that has ended, the next one too": Row(
-        status(400, "ExpiredToken"), "credentials_expired", 2
-    ),
+    "an unknown key, twice": Row(status(403, "InvalidAccessKeyId"), "credentials_invalid", 2),
+    "an expired session, twice": Row(status(400, "ExpiredToken"), "credentials_expired", 2),
     "407, from a proxy that nobody configured": Row(
         answer_with(Answer(407, {}, b"<html>")), "proxy_refused"
     ),
@@ -196,9 +192,9 @@ REFUSED = {
     "503": Row(status(503, "SlowDown"), "throttled", 3),
     "500": Row(status(500, "InternalError"), "server_error", 3),
     "408": Row(status(408, "RequestTimeout"), "connection_lost", 3),
-    "a bucket that is not there": Row(status(404, "NoSuchBucket"), "bucket_not_found"),
+    "a missing bucket": Row(status(404, "NoSuchBucket"), "bucket_not_found"),
     "400 from the region that was asked": Row(
         status(400, "InvalidArgument", x_amz_bucket_region="us-east-1"), "client_error"
     ),
-    "an error that is no document": Row(answer_with(Answer(400, {}, b"\xff<")), "client_error"),
+    "an error that is not XML": Row(answer_with(Answer(400, {}, b"\xff<")), "client_error"),
 }

@@ -1,13 +1,15 @@
 """Whole cycles with `S3_SYNC_SETTLE`; unit tests: listing/test_settle.py."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
-from s3_sync.listing.settle import Settle
+from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
 from tests.support.fake_s3 import is_get
 from tests.support.snapshots import SwappingS3
+from tests.support.waiting import wait_until
 
 OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}
 NEW = {f"file{number}.py": b"# new %d\n" % number for number in range(2, 7)}
@@ -61,16 +63,18 @@ def test_restart_waits_for_an_upload_in_progress(s3: SwappingS3, process: Proces
 
 
 def test_reports_a_source_that_never_settles(s3: SwappingS3, process: Process) -> None:
-    process.run(SETTLE)
-    s3.put("dags/new.log", b"")
-    assert None is process.cycle().problem
-    settle: Settle = process._running._source._settle  # type: ignore[attr-defined]
-    settle.disturber = "new.log"
+    process.run(SETTLE | {"S3_SYNC_SETTLE": "100ms"})
+    numbers = itertools.count()
 
-    problem = process.cycle().problem
+    def look() -> SidecarError | None:
+        s3.put(f"dags/{next(numbers)}.log", b"")
+        return process.cycle().problem
+
+    assert None is look()
+    problem = wait_until(look, "a report", step_seconds=0)
 
     assert problem is not None and "source_unsettled" == problem.reason
-    assert "'new.log'" in problem.message and process.is_ready
+    assert f"'{next(numbers) - 1}.log'" in problem.message and process.is_ready
 
 
 def test_a_deletion_waits_for_the_settle_time(s3: SwappingS3, process: Process) -> None:

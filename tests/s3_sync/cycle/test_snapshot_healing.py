@@ -106,7 +106,7 @@ OFFLINE: dict[str, Damage] = {
     "link to the tree": point(".s3-sync/tree"),
     "link to the old one": old_snapshot,
     "link absolute": lambda target: point(os.path.realpath(target / "current"))(target),
-    "file for the link": in_place_of("current", lambda path: path.write_bytes(b"file")),
+    "file in place of the link": in_place_of("current", lambda path: path.write_bytes(b"file")),
     "empty folder for the link": in_place_of("current", lambda path: path.mkdir()),
     "snapshot removed": remove_snapshot,
 }
@@ -132,7 +132,7 @@ REPAIRED: dict[str, Damage] = {
     "lists damaged": own_lists,
     "list of the tree removed": remove(".s3-sync/tree.managed"),
     "record removed": remove(".s3-sync/published.json"),
-    "all of ours removed": remove(".s3-sync"),
+    ".s3-sync removed": remove(".s3-sync"),
     "everything removed": lambda target: [remove(".s3-sync")(target), remove("current")(target)],
     "target removed": shutil.rmtree,
     "target moved away": move_away(""),

@@ -111,13 +111,9 @@ def test_deletes_what_the_setting_allows(delete: str, s3: SwappingS3, process: P
     assert B | kept == shown(target)
 
 
-def test_an_empty_listing_deletes_nothing_until_allowed(s3: SwappingS3, process: Process) -> None:
-    process.run(SETTINGS)
+def test_allow_empty_publishes_an_empty_snapshot(s3: SwappingS3, process: Process) -> None:
+    process.run({**SETTINGS, "S3_SYNC_ALLOW_EMPTY": "true"})
     s3.swap({})
-
-    assert "source_empty" == process.fail().reason
-    assert A == shown(process.folder)
-    process.restart({**SETTINGS, "S3_SYNC_ALLOW_EMPTY": "true"})
     process.cycle()
     assert {} == shown(process.folder)
     s3.swap(A)

@@ -93,6 +93,7 @@ def test_a_change_makes_failed_files_due(cycles: Cycles, what: str) -> None:
         case "gone":
             cycles.run("b", "b")
             assert "a" not in cycles.unread.errors
+            assert {"a"} == cycles.run("ab", "b")
             return
     assert {} == cycles.unread.errors
 
@@ -260,13 +261,18 @@ def test_reverting_an_unreadable_object_ends_the_partial_state(process: Process)
     assert "" == process.readiness.shortfall != process.revision
 
 
-def test_publishes_nothing_while_an_upload_is_in_progress(process: Process) -> None:
+def change_both_during_a_cycle(process: Process) -> None:
+    """Publish two files; then the second cycle meets an upload that is still in progress."""
     process.s3.put_each(("a.py", "b.py"), b"v = 1\n")
     process.run({"S3_SYNC_LAYOUT": "snapshot"})
     process.s3.put_each(("a.py", "b.py"), b"v = 2\n")
     process.s3.inject(first(lambda: process.s3.put("b.py", b"v = 3\n")), is_get("b.py"), times=1)
-
     assert "settling" == process.cycle().result
+
+
+def test_publishes_nothing_while_an_upload_is_in_progress(process: Process) -> None:
+    change_both_during_a_cycle(process)
+
     assert {"a.py": b"v = 1\n", "b.py": b"v = 1\n"} == process.shown
 
 
@@ -323,7 +329,7 @@ def test_objects_that_change_in_turn_hold_back_no_others(
 
 def test_an_unreadable_file_reverts_to_its_published_version(process: Process) -> None:
     """The version that an earlier cycle downloaded was never published."""
-    test_publishes_nothing_while_an_upload_is_in_progress(process)
+    change_both_during_a_cycle(process)
     process.s3.put_each(("a.py", "b.py"), b"v = 4\n")
     process.s3.inject(error(403, "AccessDenied"), is_get("a.py"))
 

@@ -232,6 +232,9 @@ def test_a_listing_without_times_has_no_newest_object() -> None:
     assert "" == read(page()).newest
 
 
+# --- unexpected keys and responses
+
+
 def test_refuses_a_key_with_another_prefix() -> None:
     """`dags-old/` must not be taken for a part of `dags/`."""
     for key in ("dags-old/a", "other", "DAGS/a"):

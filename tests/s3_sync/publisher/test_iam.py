@@ -1,6 +1,7 @@
 """The IAM policies of releases allow exactly the requests of each command."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -8,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from s3_sync.publisher.cli import read_arguments, run
 from s3_sync.publisher.prune import prune
-from s3_sync.publisher.rollback import roll_back
-from s3_sync.release.facts import Origin
 from s3_sync.release.names import BUNDLE_FOLDER, MANIFEST_FOLDER, POINTER_KEY
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
@@ -63,10 +63,15 @@ def allows(part: tuple[str, str, str], asked: Asked) -> bool:
     return all(fnmatchcase(found, pattern) for found, pattern in zip(asked, part, strict=True))
 
 
+def command(bucket: Bucket, *words: str) -> None:
+    assert 0 == run(read_arguments([*words, f"s3://{bucket.server.bucket}/{PREFIX}"]), os.environ)
+
+
 def publish(bucket: Bucket) -> None:
     bucket.publish({"a.py": b""})
     bucket.publish({"b.py": b""})
-    roll_back(bucket.store, None, Origin(), is_dry=False)
+    command(bucket, "rollback")
+    command(bucket, "pin", bucket.pointer().revision)
     bucket.store.part_bytes = 50
     bucket.publish({"c.py": b""})
     bucket.server.heal()
@@ -80,7 +85,8 @@ def prune_all(bucket: Bucket) -> None:
     point = first(lambda: bucket.server.put(PREFIX + POINTER_KEY, pointer, at=since))
     bucket.server.inject(point, is_write(".manifest"), times=1)
     prune(bucket.store, (), 0, 0, is_dry=False)
-    bucket.store.delete(f"pins/{ABSENT}")  # unpin
+    bucket.server.put(f"{PREFIX}pins/{ABSENT}", b"")
+    command(bucket, "unpin", ABSENT)
     bucket.server.put(f"{PREFIX}left/{ABSENT}", b"")
     prune(bucket.store, (), 0, 0, is_dry=False)
 

@@ -70,16 +70,16 @@ def test_publishing_earlier_content_reuses_its_release(bucket: Bucket) -> None:
     assert 2 == len(bucket.history())
 
 
-def test_the_pointer_contains_origin_and_time_of_the_publish(bucket: Bucket) -> None:
+def test_pointer_and_manifest_contain_the_origin_and_the_pointer_its_time(bucket: Bucket) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
 
     done = bucket.publish(A)
 
     [bundle] = [body for key, body in bucket.bodies().items() if key.endswith(".zip")]
     assert len(bundle) == done.bundle_bytes
-    pointer = bucket.pointer()
-    assert ORIGIN == pointer.origin
-    assert before <= pointer.turn.since <= datetime.now(UTC)
+    manifest = parse_manifest(bucket.bodies()[PREFIX + manifest_key(done.revision)])
+    assert ORIGIN == bucket.pointer().origin == manifest.head.origin
+    assert before <= bucket.pointer().turn.since <= datetime.now(UTC)
 
 
 def test_the_airflow_check_is_in_the_manifest_and_not_in_the_revision(bucket: Bucket) -> None:

@@ -33,7 +33,7 @@ LAST = next(path for path in (f"m{n}.py" for n in count()) if ends_chunk(path))
 
 Facts = dict[str, Any]
 Objects = dict[str, bytes | None]
-"""By name below the prefix, in the order in which they are put; None: deleted."""
+"""Content by name below the prefix, in upload order; None deletes the object."""
 
 
 @dataclass(frozen=True)

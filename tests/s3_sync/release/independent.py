@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Tree = Mapping[str, tuple[bytes, str]]
-"""Paths, each with its bytes and its mode, 0644 or 0755."""
+"""The content and mode (0644 or 0755) of each file, by path."""
 
 _SIGNATURE = re.compile(rb'\{"signature": "([!#-\[\]-~]{1,8000})"\}\n')
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -60,7 +60,7 @@ class Reader:
     place: Place
     keys: Sequence[bytes] = ()
     seen: dict[bytes, tuple[int, str]] = field(default_factory=dict)
-    """The sequence and revision of the last pointer of each key."""
+    """The sequence and revision of the last accepted pointer, by key."""
 
     def current(self, objects: Mapping[str, bytes]) -> Release:
         """

@@ -44,13 +44,12 @@ def tree_of(chance: random.Random, files: int) -> Tree:
 
 
 def altered(tree: Tree, chance: random.Random) -> Tree:
-    """Return the next release: one file is removed, one added, one has another mode."""
-    few = {path: tree[path] for path in chance.sample(sorted(tree), 5)}
-    gone, new, turned, *_ = few
+    """Return the next release: one file is removed, one added, one edited, one has another mode."""
+    gone, new, edited, turned = chance.sample(sorted(tree), 4)
     rest = {path: file for path, file in tree.items() if path != gone}
-    content, mode = few[turned]
-    more = {turned: (content, "0755" if mode == "0644" else "0644"), f"{new}.new": few[new]}
-    return {**rest, **more}
+    content, mode = tree[turned]
+    more = {turned: (content, "0755" if mode == "0644" else "0644"), f"{new}.new": tree[new]}
+    return {**rest, **more, edited: (b"edited", tree[edited][1])}
 
 
 def bytes_of(tree: Tree) -> dict[str, bytes]:

@@ -175,11 +175,10 @@ def test_reading_only_new_chunks_gives_the_whole_manifest(steps: list[set[str]])
 
 def test_detects_path_clashes_between_known_and_new_chunks() -> None:
     before = make_release({f"x{n}/a.py": b"" for n in range(300)})
-    for path, is_folder in (("x7", True), ("x7/a.py/b", False)):
+    for path in ("x7", "x7/a.py/b"):
         after = make_release({**{f"x{n}/a.py": b"" for n in range(300)}, path: b""})
         with pytest.raises(Invalid, match="both a file and a folder"):
             read_news(before, after)
-        assert is_folder == (path == "x7")
 
 
 def test_locates_every_file_in_the_bundle() -> None:

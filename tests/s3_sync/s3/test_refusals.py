@@ -1,6 +1,5 @@
 """The meaning of S3's error responses."""
 
-from typing import Any
 from xml.sax.saxutils import escape
 
 import pytest
@@ -24,6 +23,7 @@ from sidecar_runtime.errors import SidecarError
 LIST = Request("list", "a-bucket", "dags/", "dags/", "eu-central-1")
 GET = Request("get", "a-bucket", "dags/pkg/a.py", "dags/", "eu-central-1")
 WRITES_AND_GET: tuple[Operation, ...] = ("get", "put", "delete")
+BUCKET_ARN = "arn:aws:s3:::a-bucket"
 POINT = "arn:aws:s3:eu-central-1:123456789012:accesspoint/dags"
 ROLE = "arn:aws:sts::123456789012:assumed-role/airflow/pod"
 KEY_ARN = "arn:aws:kms:eu-central-1:123456789012:key/1234"
@@ -126,22 +126,15 @@ def denied_message(action: str, resource: str | None, quotes: str = '"') -> str:
 @pytest.mark.parametrize(
     ("request_", "kind", "reason", "action", "arn", "scope"),
     [
-        (
-            LIST,
-            SourceError,
-            "access_denied_list",
-            "s3:ListBucket",
-            "arn:aws:s3:::a-bucket",
-            "arn:aws:s3:::a-bucket",
-        ),
+        (LIST, SourceError, "access_denied_list", "s3:ListBucket", BUCKET_ARN, BUCKET_ARN),
         *(
             (
                 GET._replace(operation=operation),
                 ObjectError,
                 f"access_denied_{operation}",
                 f"s3:{operation.title()}Object",
-                "arn:aws:s3:::a-bucket/dags/pkg/a.py",
-                "arn:aws:s3:::a-bucket/dags/*",
+                f"{BUCKET_ARN}/dags/pkg/a.py",
+                f"{BUCKET_ARN}/dags/*",
             )
             for operation in WRITES_AND_GET
         ),
@@ -249,7 +242,11 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
     ("server_error",) * 2: [answer(500, "InternalError"), answer(502), answer(504)],
     ("redirect_refused",) * 2: [answer(301, "PermanentRedirect"), *map(answer, (307, 302, 304))],
     ("client_error",) * 2: [answer(400, "InvalidArgument"), answer(405)],
-    ("access_denied_list", "access_denied_get"): [answer(403), answer(403, "AllAccessDisabled")],
+    ("access_denied_list", "access_denied_get"): [
+        answer(403),
+        answer(403, "AllAccessDisabled"),
+        answer(403, "KMS.X"),
+    ],
 }
 
 
@@ -297,12 +294,6 @@ def test_a_refused_redirect_reports_its_destination() -> None:
     assert isinstance(error, SidecarError)
     assert "'http://portal.example/login'" in error.message
     assert "credentials are never sent to another host" in error.message
-
-
-def test_every_refusal_has_advice() -> None:
-    for status, code in ((403, ""), (301, ""), (503, ""), (404, "NoSuchBucket"), (403, "KMS.X")):
-        error: Any = explained(LIST, answer(status, code))
-        assert error.advice, code
 
 
 @pytest.mark.parametrize(

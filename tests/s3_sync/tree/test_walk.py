@@ -102,7 +102,7 @@ def test_a_read_only_walk_fails_at_a_missing_folder_or_a_file(
     assert before == ground.tree()
 
 
-def test_a_read_only_walk_fails_at_a_symlink(ground: Ground, tmp_path: Path) -> None:
+def test_a_read_only_walk_fails_at_a_symlink(ground: Ground) -> None:
     ground.make("real/b/c")
     (ground.folder / "a").symlink_to("real")
 

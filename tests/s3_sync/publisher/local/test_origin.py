@@ -1,6 +1,7 @@
 """The origin of a folder: from git, and from the variables of a CI."""
 
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -68,9 +69,14 @@ def test_a_missing_folder_has_no_commit_and_raises_no_error(tmp_path: Path) -> N
     assert "" == find_origin(str(tmp_path / "nowhere"), {}).commit
 
 
-def test_without_a_ci_the_publisher_is_user_and_machine() -> None:
-    assert "@" in find_publisher({})
+def test_without_a_ci_the_publisher_is_user_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "grace")
+    assert f"grace@{platform.node()}" == find_publisher({})
     assert "" == find_ci_url({})
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 1 << 30)  # without a name
+    assert platform.node() == find_publisher({})
 
 
 def test_empty_variables_count_as_unset() -> None:
