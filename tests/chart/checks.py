@@ -1,7 +1,7 @@
 """
-What every snippet must satisfy; each check returns complaints, and none when all is well.
+Checks for snippets; each returns its complaints, none if the snippet is correct.
 
-What differs between the sidecars is in `tests.chart.sidecars`.
+`tests.chart.sidecars` contains the rules of each sidecar.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.chart.kubernetes import strict_complaints
 from tests.chart.pods import restricted_rules
 from tests.chart.sidecars import CHART_VOLUMES, SIDECARS, Values, environment
 
-# In the chart's schema, and in its values only as a comment.
+# Keys of the chart's schema that its values file contains only as comments.
 WITHOUT_DEFAULT = {"$.dags.gitSync.credentialsSecret", "$.dags.gitSync.emptyDirConfig"}
 
 CHART = Path(os.environ.get("AIRFLOW_CHART") or "/nonexistent").absolute()
@@ -35,8 +35,8 @@ needs_chart = pytest.mark.skipif(
     not (CHART / "values.schema.json").is_file(), reason=HOW_TO_GET_THE_CHART
 )
 
-# Options of Airflow that the chart does not set, and annotations that its own values lack: what
-# is not here is taken for a slip.
+# Airflow options that the chart does not set, and annotations that its values lack. The checks
+# report any other name as unknown.
 AIRFLOW_OPTIONS = {
     "api": {"base_url"},  # Airflow 3
     "dag_processor": {"refresh_interval"},  # Airflow 3
@@ -57,7 +57,7 @@ ANNOTATIONS = {
     ),
 }
 
-# Labels that the chart, Kubernetes or we set.
+# Labels that the chart, Kubernetes or the snippets set.
 LABELS = {
     "app.kubernetes.io/name",
     "component",
@@ -71,7 +71,7 @@ LABELS = {
 @functools.cache
 def chart_values() -> Values:
     """
-    Return what a user may set: the chart's defaults, options of Airflow, and our own block.
+    Return all keys that a user may set: the chart's defaults, Airflow options and `sidecars`.
     """
     defaults: Values = yaml.safe_load((CHART / "values.yaml").read_text())
     for section, options in AIRFLOW_OPTIONS.items():
@@ -81,23 +81,20 @@ def chart_values() -> Values:
 
 @functools.cache
 def chart_schema() -> Values:
-    """
-    Return the chart's schema of values.
-    """
     schema: Values = json.loads((CHART / "values.schema.json").read_text())
     return schema
 
 
 def chart_complaints(values: Values) -> list[str]:
     """
-    Name what the chart does not have, or has otherwise.
+    Report unknown keys, and values that the chart's schema refuses.
     """
     return [*unknown_keys(values), *schema_complaints(values)]
 
 
 def schema_complaints(values: Values) -> list[str]:
     """
-    Hold the merged values against the chart's own schema, as `helm install` does.
+    Validate the merged values against the chart's schema, as `helm install` does.
     """
     errors = Draft7Validator(chart_schema()).iter_errors(files.merged(chart_values(), values))
     return [f"{error.json_path}: {error.message}" for error in errors]
@@ -105,9 +102,9 @@ def schema_complaints(values: Values) -> list[str]:
 
 def unknown_keys(values: Values, defaults: Values | None = None, path: str = "$") -> list[str]:
     """
-    Name the keys that the chart does not have: its schema lets most of them pass unread.
+    Report keys that the chart does not read; its schema accepts most of them.
 
-    A map that is empty by default takes any key.
+    A map that is empty by default accepts any key.
     """
     found = []
     defaults = chart_values() if defaults is None else defaults
@@ -123,7 +120,7 @@ def unknown_keys(values: Values, defaults: Values | None = None, path: str = "$"
 
 def components(values: Values, path: str = "$") -> Iterator[tuple[str, Values]]:
     """
-    Yield every part of the values that brings containers, with its path.
+    Yield every component of the values that adds containers, with its path.
     """
     if "extraContainers" in values or "extraInitContainers" in values:
         yield path, values
@@ -134,14 +131,14 @@ def components(values: Values, path: str = "$") -> Iterator[tuple[str, Values]]:
 
 def containers(component: Values) -> list[Values]:
     """
-    Return the containers that a component is given, init containers first.
+    Return the containers that a component adds, init containers first.
     """
     return [*component.get("extraInitContainers", []), *component.get("extraContainers", [])]
 
 
 def kubernetes_complaints(values: Values) -> list[str]:
     """
-    Build the pod that the chart would make of each component, and validate it strictly.
+    Validate, strictly, the pod that the chart would create for each component.
     """
     found = []
     for path, component in components(values):
@@ -168,7 +165,7 @@ def kubernetes_complaints(values: Values) -> list[str]:
 
 def resource_complaints(values: Values, path: str = "$") -> list[str]:
     """
-    Name what is requested or limited and is neither CPU nor memory: Kubernetes takes any name.
+    Report resources other than CPU, memory and storage: Kubernetes accepts any name.
     """
     found = []
     for key, value in values.items():
@@ -176,14 +173,14 @@ def resource_complaints(values: Values, path: str = "$") -> list[str]:
         for part in (one for one in parts if isinstance(one, dict)):
             if key in ("requests", "limits", "capacity"):
                 unknown = part.keys() - {"cpu", "memory", "storage"}
-                found += [f"{path}.{key}.{name} is no resource" for name in sorted(unknown)]
+                found += [f"{path}.{key}.{name} is not a resource" for name in sorted(unknown)]
             found += resource_complaints(part, f"{path}.{key}")
     return found
 
 
 def label_complaints(thing: object, key: str = "") -> Iterator[str]:
     """
-    Name labels that nobody sets, and annotations that nobody reads.
+    Report unknown labels and annotations.
     """
     if isinstance(thing, list):
         for one in thing:
@@ -200,8 +197,7 @@ def label_complaints(thing: object, key: str = "") -> Iterator[str]:
 
 def environment_complaints(values: Values) -> list[str]:
     """
-    Name the variables that neither the sidecar nor its libraries read, those left out, and what
-    the sidecar itself says to those that are set.
+    Report unknown variables, missing variables, and values that the sidecar itself refuses.
     """
     found = []
     for path, component in components(values):
@@ -209,7 +205,7 @@ def environment_complaints(values: Values) -> list[str]:
             sidecar = SIDECARS[container["name"]]
             names = {variable["name"] for variable in container.get("env", [])}
             unknown, missing = names - sidecar.variables, sidecar.needed - names
-            found += [f"{path}: {name} is read by nobody" for name in sorted(unknown)]
+            found += [f"{path}: {name} is unknown to the sidecar" for name in sorted(unknown)]
             found += [f"{path}: {name} is missing" for name in sorted(missing)]
             try:
                 sidecar.load(environment(container))
@@ -222,7 +218,7 @@ def environment_complaints(values: Values) -> list[str]:
 
 def answers(container: Values) -> bool:
     """
-    Whether tasks can ask it for older releases, or commits.
+    Whether tasks can request older releases or commits from a container.
     """
     given = environment(container)
     kind = (given.get("S3_SYNC_SOURCE"), given.get("S3_SYNC_LAYOUT"))
@@ -233,11 +229,11 @@ def answers(container: Values) -> bool:
 
 def probe_complaints(values: Values) -> list[str]:
     """
-    Check that probes ask our port for the right thing, and that only daemons have any.
+    Check that only daemons have probes, with the sidecar's port and the right paths.
 
-    Startup: a native sidecar holds Airflow back until it is ready; an ordinary one must not. One in
-    a task pod that answers need not: with DAG versions the task itself waits, and for its own only.
-    Liveness never asks for readiness, and readiness is never asked of a pod.
+    The startup probe of a native sidecar requires readiness, so that Airflow waits. In a task pod,
+    a sidecar with DAG versions may omit it, because the task waits for its own version. Ordinary
+    sidecars and liveness probes never require readiness; no container has a readiness probe.
     """
     found = []
     for path, component in components(values):
@@ -259,15 +255,15 @@ def probe_complaints(values: Values) -> list[str]:
             for kind, probe in probes.items():
                 get = probe.get("httpGet", {})
                 if get.get("path") != wanted.get(kind):
-                    found.append(f"{path}: {kind} asks for {get.get('path')}")
+                    found.append(f"{path}: {kind} requests {get.get('path')}")
                 if named.get(get.get("port"), get.get("port")) != port:
-                    found.append(f"{path}: {kind} asks port {get.get('port')}")
+                    found.append(f"{path}: {kind} uses port {get.get('port')}")
     return found
 
 
 def one_shot_complaints(values: Values) -> list[str]:
     """
-    Check that an init container ends, and that no other one does.
+    Check that plain init containers are one-shot, and no other containers.
     """
     found = []
     for path, component in components(values):
@@ -282,7 +278,7 @@ def one_shot_complaints(values: Values) -> list[str]:
 
 def security_complaints(values: Values) -> list[str]:
     """
-    Check what the PodSecurity level `restricted` asks of a container, a read-only root, limits.
+    Check containers for the level `restricted`, a read-only root, resources and an image tag.
     """
     found = []
     for path, component in components(values):
@@ -300,8 +296,7 @@ def security_complaints(values: Values) -> list[str]:
 
 def volume_complaints(values: Values) -> list[str]:
     """
-    Check that every emptyDir is bounded, every mount has its volume, and what the sidecar and
-    Airflow see of them.
+    Check that emptyDirs have a size limit and mounts a volume, and run the sidecar's own check.
     """
     found = []
     for path, component in components(values):
@@ -324,7 +319,7 @@ def volume_complaints(values: Values) -> list[str]:
 
 def layout_complaints(values: Values) -> list[str]:
     """
-    Check that Airflow looks where the layouts of its pods show their files.
+    Check that `dags_folder` is where the layout of each pod publishes its files.
     """
     folders = {
         f"{one['DEST_PATH']}/current" if one.get("S3_SYNC_LAYOUT") == "snapshot" else None
@@ -338,7 +333,7 @@ def layout_complaints(values: Values) -> list[str]:
     return [f"dags_folder is {looks}, not {sorted(map(str, folders))}"]
 
 
-# What says where a sidecar has its DAGs from.
+# The variables that define the source of a sidecar's DAGs.
 SOURCES = {
     "s3-sync": ("AWS_BUCKET", "KEY_PATH", "S3_SYNC_SOURCE"),
     "git-sync-wrapper": ("GITSYNC_REPO", "GITSYNC_REF"),
@@ -347,7 +342,7 @@ SOURCES = {
 
 def bringers(values: Values) -> Iterator[tuple[str, Values]]:
     """
-    Yield the containers that bring DAGs, each with the path of its component.
+    Yield the containers that download DAGs, each with the path of its component.
     """
     for path, component in components(values):
         yield from ((path, one) for one in containers(component) if one["name"] in SOURCES)
@@ -355,7 +350,7 @@ def bringers(values: Values) -> Iterator[tuple[str, Values]]:
 
 def source_complaints(values: Values) -> list[str]:
     """
-    Check that all pods have their DAGs from the same place.
+    Check that all pods download their DAGs from the same source.
     """
     found = []
     for name, variables in SOURCES.items():
@@ -380,7 +375,7 @@ BUNDLE_ARGUMENTS = {
 
 def bundle_complaints(values: Values) -> list[str]:
     """
-    Check that every component can import the bundle, from a ConfigMap, and knows its arguments.
+    Check the bundle's arguments, and that its module is mounted from a ConfigMap on PYTHONPATH.
     """
     bundles = values.get("dagProcessor", {}).get("dagBundleConfigList")
     if bundles is None:
@@ -388,9 +383,9 @@ def bundle_complaints(values: Values) -> list[str]:
     found = []
     for one in bundles:
         if one.keys() != {"name", "classpath", "kwargs"} or one["classpath"] != BUNDLE:
-            found.append(f"not the bundle: {one}")
+            found.append(f"the bundle is {one}")
         elif not {"path", "refresh_interval"} <= one["kwargs"].keys() <= BUNDLE_ARGUMENTS:
-            found.append(f"arguments of the bundle: {one['kwargs']}")
+            found.append(f"the arguments of the bundle are {one['kwargs']}")
     paths = [one.get("value") for one in values.get("env", ()) if one.get("name") == "PYTHONPATH"]
     mounts = values.get("volumeMounts", ())
     mounted = {one.get("mountPath"): one.get("name") for one in mounts if one.get("readOnly")}
@@ -400,13 +395,13 @@ def bundle_complaints(values: Values) -> list[str]:
         if one.get("configMap", {}).get("name") == "airflow-sidecar-bundle"
     }
     if len(paths) != 1 or mounted.get(paths[0]) not in maps or len(mounts) != len(mounted):
-        found.append("the module of the bundle is not mounted read-only where PYTHONPATH says")
+        found.append("the module of the bundle is not mounted read-only on PYTHONPATH")
     return found
 
 
 def link_of(container: Values) -> str:
     """
-    Return the link by which a container shows its DAGs with DAG versions.
+    Return the link through which a container publishes its DAGs with DAG versions.
     """
     given = environment(container)
     if container["name"] == "s3-sync":
@@ -416,8 +411,8 @@ def link_of(container: Values) -> str:
 
 def version_complaints(values: Values) -> list[str]:
     """
-    Check that the bundle looks where the sidecars show DAGs and where `dags_folder` is, that each
-    sidecar answers it, and that its address is one of a version.
+    Check that the bundle reads the link and the `dags_folder`, that each sidecar serves its
+    requests, and that its URL template contains only the version.
     """
     bundles = values.get("dagProcessor", {}).get("dagBundleConfigList") or ()
     looks = values.get("config", {}).get("core", {}).get("dags_folder")
@@ -427,13 +422,13 @@ def version_complaints(values: Values) -> list[str]:
         path, template = given.get("path"), given.get("view_url_template", "https://{version}")
         fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
         if links != [path]:
-            found.append(f"path of the bundle is {path}, not {links}")
+            found.append(f"the path of the bundle is {path}, not {links}")
         if f"{path}/{given.get('subdir', '')}".rstrip("/") != looks:
-            found.append(f"path and subdir of the bundle are not dags_folder, {looks}: {given}")
+            found.append(f"path and subdir of the bundle are not the dags_folder {looks}: {given}")
         if fields != {"version"} or not template.startswith(("https://", "http://")):
-            found.append(f"view_url_template is not the address of a version: {template}")
+            found.append(f"view_url_template is not a URL with the version: {template}")
         found += [
-            f"{component}: {one['name']} does not answer the bundle"
+            f"{component}: {one['name']} does not accept requests of the bundle"
             for component, one in bringers(values)
             if not answers(one)
         ]
@@ -442,7 +437,7 @@ def version_complaints(values: Values) -> list[str]:
 
 def complaints(values: Values) -> list[str]:
     """
-    Run every check that needs no chart: those of the form first, as the others build on it.
+    Run the checks that need no chart; those that assume a valid form run only if it is valid.
     """
     values, found = files.referred(values)
     found += [

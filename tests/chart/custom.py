@@ -1,8 +1,8 @@
 """
-The kinds of operators that snippets use, as far as they use them.
+Schemas of the custom resources in the snippets, limited to the fields that the snippets use.
 
 Written from the operators' reference: External Secrets 0.16+ (external-secrets.io/v1), the VPC
-resource controller (vpcresources.k8s.aws/v1beta1). What is not here, a snippet may not have.
+resource controller (vpcresources.k8s.aws/v1beta1). Snippets must not use any other field.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DURATION: Schema = {"type": "string", "pattern": r"^(\d+(ms|s|m|h))+$"}
 
 def record(required: dict[str, Schema], **optional: Schema) -> Schema:
     """
-    A map with these keys and no others.
+    Return the schema of a map with these keys and no others.
     """
     return {
         "type": "object",
@@ -30,14 +30,14 @@ def record(required: dict[str, Schema], **optional: Schema) -> Schema:
 
 def every(item: Schema) -> Schema:
     """
-    A list with at least one.
+    Return the schema of a list with at least one item.
     """
     return {"type": "array", "items": item, "minItems": 1}
 
 
 def kind(api_version: str, name: str, spec: Schema) -> tuple[tuple[str, str], Schema]:
     """
-    A kind of object, which has a name and a spec.
+    Return the API version, the name and the schema of a kind of object.
     """
     head = {"apiVersion": {"const": api_version}, "kind": {"const": name}}
     metadata = record({"name": TEXT}, namespace=TEXT, labels=TEXTS, annotations=TEXTS)

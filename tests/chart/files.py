@@ -1,5 +1,5 @@
 """
-Values: the files of charts-snippets, which of them go together, and what `make values` prints.
+Values: the files of charts-snippets, their valid combinations, and the output of `make values`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tests.chart import printed
 from tests.chart.sidecars import SIDECARS, Values
 
 SNIPPETS = snippets.SNIPPETS
-# One sidecar each.
+# Files with one sidecar each.
 BLOCKS = tuple(f"{name}.{kind}.yaml" for name, one in SIDECARS.items() for kind in one.snippets)
 WHOLE = "values.yaml"
 OVERLAID = ((WHOLE,), (WHOLE, "values-airflow-2.yaml"), (WHOLE, "values-git-sync.yaml"))
-# The parts of our own block that a deployment may leave unused, each as a whole.
+# The sections of `sidecars` that a deployment may leave unused, but only as a whole.
 SECTIONS = {"s3Sync", "kerberos", "syncPerm"}
-# Values files that are more than one sidecar, with what is passed to Helm before them.
+# The other values files, each with the stacks of files that Helm must receive before it.
 BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     WHOLE: ((),),
     "values-airflow-2.yaml": ((WHOLE,),),
@@ -38,7 +38,7 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 FILES = (*BLOCKS, *BEFORE)
 VALUES = (*FILES, *printed.DOZEN)
-# Kubernetes objects, one or more to a file.
+# Files with one or more Kubernetes objects.
 OBJECTS = (
     "network/network-policy.yaml",
     "network/security-group-policy.yaml",
@@ -50,7 +50,7 @@ OBJECTS = (
     "secrets/external-secrets.yaml",
 )
 PATCHES = ("network/aws-node.yaml",)
-# Checked by tests of their own.
+# Folders that other tests check.
 ELSEWHERE = ("ci", "kustomize", "monitoring")
 
 _REFERENCE = re.compile(r"\{\{ \.Values\.([\w.]+) \}\}")
@@ -59,7 +59,7 @@ _REFERENCE = re.compile(r"\{\{ \.Values\.([\w.]+) \}\}")
 @functools.cache
 def text(name: str) -> str:
     """
-    Return what is in a file, or what a command prints.
+    Return the content of a file, or the output of a command.
     """
     if name in printed.ALL:
         return snippets.values(printed.ALL[name])
@@ -68,7 +68,7 @@ def text(name: str) -> str:
 
 def load(name: str) -> Values:
     """
-    Return the values of a file or a command, without those that go before it.
+    Return the values of a file or a command, without the files that precede it.
     """
     values: Values = pickle.loads(_parsed(name))
     return values
@@ -76,20 +76,26 @@ def load(name: str) -> Values:
 
 @functools.cache
 def _parsed(name: str) -> bytes:
-    # Each caller may change its own copy, for a twentieth of what parsing takes.
+    # Callers may change their copies; unpickling one takes a twentieth of the time of parsing.
     return pickle.dumps(yaml.load(text(name), yaml.CSafeLoader))
 
 
+def task_pods() -> list[Values]:
+    """
+    Return the values of task pods, from each values file that has some.
+    """
+    found = [load(name).get("workers", {}).get("kubernetes") for name in VALUES]
+    assert any(found)
+    return [one for one in found if one]
+
+
 def load_objects(name: str) -> list[Values]:
-    """
-    Return the objects of a file.
-    """
     return [one for one in yaml.load_all((SNIPPETS / name).read_text(), yaml.CSafeLoader) if one]
 
 
 def ours(node: Any, seen: set[int] | None = None) -> Iterator[Values]:
     """
-    Yield our containers, wherever they are; each once, however many aliases lead there.
+    Yield each sidecar container of nested values once, even if several aliases refer to it.
     """
     seen = set() if seen is None else seen
     if not isinstance(node, (dict, list)) or id(node) in seen:
@@ -103,14 +109,14 @@ def ours(node: Any, seen: set[int] | None = None) -> Iterator[Values]:
 
 def named(holder: list[Values], name: str) -> Values:
     """
-    Return the one of a name.
+    Return the item with this name.
     """
     return next(one for one in holder if one["name"] == name)
 
 
 def merged(defaults: Values, values: Values) -> Values:
     """
-    Return the values as Helm merges them: maps key by key, lists and all else as a whole.
+    Merge values as Helm does: maps key by key, lists and all other values as a whole.
     """
     result = dict(defaults)
     for key, value in values.items():
@@ -122,7 +128,7 @@ def merged(defaults: Values, values: Values) -> Values:
 
 def stacks(name: str, values: Values) -> Iterator[Values]:
     """
-    Yield the values of a file merged with those that go before it, for each way to use it.
+    Yield the values of a file merged with each stack of files that may precede it.
     """
     for before in BEFORE.get(name, ((),)):
         result: Values = {}
@@ -133,11 +139,11 @@ def stacks(name: str, values: Values) -> Iterator[Values]:
 
 def referred(values: Values) -> tuple[Values, list[str]]:
     """
-    Put in what `{{ .Values.… }}` refers to, as far as the values themselves have it.
+    Replace each `{{ .Values.… }}` with its value, if the values contain it.
 
     Returns:
-        The values, and complaints: references to nothing below `sidecars`, and the parts
-        of `sidecars` that nothing refers to.
+        The values, and complaints: references to missing keys of `sidecars`, and keys of
+        `sidecars` without a reference.
     """
     values = copy.deepcopy(values)
     used: set[str] = set()

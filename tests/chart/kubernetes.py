@@ -1,5 +1,5 @@
 """
-Objects held strictly against the schemas of Kubernetes, and of the operators that we know.
+Strict validation of objects against the schemas of Kubernetes and of some operators.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from referencing import Registry, Resource
 from tests.chart.custom import CUSTOM
 from tests.chart.sidecars import Values
 
-# The oldest with native sidecars, and a recent one.
+# The oldest version with native sidecars, and a recent one.
 VERSIONS = ("1.29", "1.34")
 
 
 @functools.cache
 def _validator(kind: str, api_version: str, version: str) -> Draft202012Validator | None:
     """
-    The validator of a kind that Kubernetes has; None for others.
+    Return the validator of a Kubernetes kind; None for other kinds.
 
-    kubernetes-validate's own function reads its files, of some megabytes, at each call.
+    The function of kubernetes-validate reads several megabytes of files at each call.
     """
     group, _, number = api_version.rpartition("/")
     name = "-".join(filter(None, [kind.lower(), group.partition(".")[0], number]))
@@ -49,12 +49,12 @@ def _definitions(folder: str, version: str) -> Any:
 
 def strict_complaints(thing: Values) -> list[str]:
     """
-    Name the fields of an object that its schema does not have, or has otherwise.
+    Report fields of an object that its schema does not define, or whose values it refuses.
     """
     return [*_strict_complaints(json.dumps(thing))]
 
 
-@functools.cache  # values have most of their pods in common
+@functools.cache  # most pods occur in several values files
 def _strict_complaints(text: str) -> tuple[str, ...]:
     thing = json.loads(text)
     kind, api_version = str(thing.get("kind")), str(thing.get("apiVersion"))
@@ -65,10 +65,10 @@ def _strict_complaints(text: str) -> tuple[str, ...]:
     found: list[str] = []
     for version in VERSIONS:
         if found:
-            break  # what one of them refuses costs no look at the next
+            break  # one refusal is enough
         known = _validator(kind, api_version, version)
         if known is None:
-            return (f"{api_version} {kind}, with {sorted(thing)}: nobody knows that",)
+            return (f"unknown kind: {api_version} {kind}, with {sorted(thing)}",)
         found += [
             f"{error.json_path}: Kubernetes {version}: {error.message}"
             for error in known.iter_errors(thing)

@@ -1,5 +1,5 @@
 """
-The components of charts-snippets/kustomize, on what the chart renders, by the real kustomize.
+Builds the components of charts-snippets/kustomize on the rendered chart with the real kustomize.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from tests.chart.sidecars import Values
 KUSTOMIZE = shutil.which("kustomize")
 HOW_TO_BUILD = "components need kustomize 5.8 or later on PATH: scripts/go-tool kustomize"
 PAGE = files.SNIPPETS.parent / "docs/how-to/when-chart-2-removes-kerberos-and-git-sync.md"
-# As the page has them: the chart's values, and what a user writes beside the components.
+# The YAML blocks of the page: values for the chart, and the user's kustomization.
 VALUES, KUSTOMIZATION = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
 COMPONENTS: tuple[str, ...] = tuple(yaml.safe_load(KUSTOMIZATION)["components"])
-# What stands for the page's values among the names of values.
+# The name that stands for the page's values in a list of values files.
 THE_PAGES = "when-chart-2-removes-kerberos-and-git-sync.md"
 
 
 def is_there() -> bool:
     """
-    Whether components can be built; an older kustomize has not learned all that they use.
+    Whether components can be built; kustomize before 5.8 lacks features that they use.
     """
     if KUSTOMIZE is None:
         return False
@@ -38,12 +38,12 @@ def is_there() -> bool:
 
 def written(folder: Path, rendered: str, components: Sequence[str]) -> Path:
     """
-    Write what a user has beside the components, with only some of them; return the folder.
+    Write a user's kustomization with these components to a new subfolder, and return it.
 
     Args:
-        folder: Where it goes, a new folder in it.
-        rendered: What `helm template` printed.
-        components: As the page names them.
+        folder: The parent; its krb5.conf is used if it has one.
+        rendered: The output of `helm template`.
+        components: Their paths, as on the page.
     """
     place = folder / "kustomize"
     shutil.rmtree(place, ignore_errors=True)
@@ -53,14 +53,14 @@ def written(folder: Path, rendered: str, components: Sequence[str]) -> Path:
     given = krb5_conf.read_bytes() if krb5_conf.exists() else start.content("krb5.conf")
     (place / "krb5.conf").write_bytes(given)
     said = {**yaml.safe_load(KUSTOMIZATION), "components": [*components]}
-    del said["namespace"]  # `helm template` has named another one
+    del said["namespace"]  # `helm template` has already set one
     (place / "kustomization.yaml").write_text(yaml.safe_dump(said))
     return place
 
 
 def build(folder: Path) -> tuple[list[Values], str]:
     """
-    Run the real kustomize; return the objects, and what it complains about.
+    Run kustomize; return the objects and its error output.
     """
     assert KUSTOMIZE
     done = subprocess.run([KUSTOMIZE, "build", str(folder)], capture_output=True, text=True)

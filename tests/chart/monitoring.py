@@ -1,5 +1,5 @@
 """
-What the files in charts-snippets/monitoring must satisfy; each check returns complaints.
+Schemas and checks for the files in charts-snippets/monitoring.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.chart.sidecars import SIDECARS, Values
 MONITORING = SNIPPETS / "monitoring"
 YAML_FILES = sorted(path.name for path in MONITORING.glob("*.yaml"))
 DASHBOARD = MONITORING / "grafana-dashboard.json"
-# Of git-sync-wrapper, which is drop-in for a container that declares no port.
+# The port of git-sync-wrapper; as a drop-in, it runs in a container that declares no port.
 GIT_SYNC_PORT = 9814
 FOREIGN_METRICS = {
     "up",
@@ -79,9 +79,6 @@ _COMPONENT = record({"podAnnotations": _ANNOTATIONS})
 
 
 def _operators(name: str, spec: Schema) -> Schema:
-    """
-    A kind of the Prometheus Operator.
-    """
     head = {"apiVersion": {"const": "monitoring.coreos.com/v1"}, "kind": {"const": name}}
     return record({**head, "metadata": _METADATA, "spec": spec})
 
@@ -110,16 +107,13 @@ SCHEMAS: Mapping[str, Schema] = {
 
 
 def load(name: str) -> Values:
-    """
-    Return what a file says.
-    """
     said: Values = yaml.safe_load((MONITORING / name).read_text())
     return said
 
 
 def complaints(name: str, said: Values) -> list[str]:
     """
-    Name the fields of a file that its reader does not have, or has otherwise.
+    Report fields of a file that its schema does not define, or whose values it refuses.
     """
     errors = Draft202012Validator(SCHEMAS[name]).iter_errors(said)
     return [f"{name}: {error.json_path}: {error.message}" for error in errors]
@@ -127,7 +121,7 @@ def complaints(name: str, said: Values) -> list[str]:
 
 def known_metrics() -> set[str]:
     """
-    The metrics of our sidecars, as a query names them, and the few of others that we use.
+    Return the sidecars' metrics, with the names that queries use, and the foreign metrics.
     """
     tables = "".join(metrics(sidecar) for sidecar in DOCUMENTED)
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", tables, re.MULTILINE)
@@ -139,7 +133,7 @@ def known_metrics() -> set[str]:
 
 def named_metrics(expression: str) -> set[str]:
     """
-    The metrics that an expression names.
+    Return the metrics in an expression.
     """
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(by|on|group_left)\s*\([^)]*\)", " ", expression)
     return {
@@ -160,7 +154,7 @@ def queries(dashboard: Values) -> Iterator[tuple[str, str]]:
 
 def renamed(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """
-    Yield copies of nested maps and lists in which one key has another name, with its path.
+    Yield the path of each key with a copy of the maps and lists in which that key is renamed.
     """
     if isinstance(node, dict):
         for key, value in node.items():

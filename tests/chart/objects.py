@@ -1,5 +1,5 @@
 """
-What every Kubernetes object in a snippet must satisfy; each check returns complaints.
+Checks for the Kubernetes objects in snippets; each returns its complaints.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.chart import checks
 from tests.chart.kubernetes import strict_complaints
 from tests.chart.sidecars import SIDECARS, Values
 
-# The settings of the VPC CNI, and the containers that read them.
+# The settings of the VPC CNI, by the container that reads them.
 # https://github.com/aws/amazon-vpc-cni-k8s#cni-configuration-variables
 CNI = {
     "aws-vpc-cni-init": {"DISABLE_TCP_EARLY_DEMUX": {"true"}},
@@ -21,7 +21,7 @@ CNI = {
         "POD_SECURITY_GROUP_ENFORCING_MODE": {"strict", "standard"},
     },
 }
-# The keys that a Secret of this name must have, and who wants them.
+# The keys that each Secret must have, and what requires them.
 WANTED_KEYS = {
     "git-credentials": {  # the chart's dags.gitSync.credentialsSecret
         "GIT_SYNC_USERNAME",
@@ -49,14 +49,14 @@ def complaints(thing: Values) -> list[str]:
         *checks.label_complaints(thing),
         *checks.resource_complaints(thing),
     ]
-    if not found:  # the rest builds on a sound form
+    if not found:  # the other checks assume a valid form
         found += [*_pod_complaints(thing), *_secret_complaints(thing)]
     return [f"{name}: {complaint}" for complaint in found]
 
 
 def patch_complaints(patch: Values) -> list[str]:
     """
-    Check a patch of the DaemonSet aws-node: the containers and variables are those that it has.
+    Check that a patch of the DaemonSet aws-node sets exactly the expected variables.
     """
     daemon_set = {
         "apiVersion": "apps/v1",
@@ -69,12 +69,15 @@ def patch_complaints(patch: Values) -> list[str]:
         return found
     pod = patch["spec"]["template"]["spec"]
     given = {
-        one["name"]: {variable["name"]: variable.get("value", "") for variable in one["env"]}
-        for one in [*pod["initContainers"], *pod["containers"]]
+        one["name"]: {
+            variable["name"]: variable.get("value", "") for variable in one.get("env", [])
+        }
+        for one in [*pod.get("initContainers", []), *pod["containers"]]
     }
-    wrong = {name for name, variables in given.items() if variables.keys() != CNI[name].keys()}
+    names = given.keys() | CNI.keys()
+    wrong = {one for one in names if one not in CNI or CNI[one].keys() != given.get(one, {}).keys()}
     return [
-        *(f"{name} has {sorted(given[name])}" for name in sorted(wrong)),
+        *(f"{name} has {sorted(given.get(name, ()))}" for name in sorted(wrong)),
         *(
             f"{variable}={value}"
             for name in given.keys() - wrong
@@ -86,7 +89,7 @@ def patch_complaints(patch: Values) -> list[str]:
 
 def _pod_complaints(thing: Values) -> list[str]:
     """
-    Hold our containers against the checks of values: a pod is a component with its containers.
+    Run the checks for values on a pod, treated as a component with its containers.
     """
     spec = thing["spec"] if thing["kind"] in ("Deployment", "Pod") else None
     if spec is None:
@@ -109,7 +112,7 @@ def _pod_complaints(thing: Values) -> list[str]:
     ]
     mounted = {mount["name"] for one in containers for mount in one.get("volumeMounts", [])}
     volumes = {volume["name"] for volume in pod.get("volumes", [])}
-    found += [f"nobody mounts {name}" for name in sorted(volumes - mounted)]
+    found += [f"{name} is not mounted" for name in sorted(volumes - mounted)]
     if others:
         found += [*checks.volume_complaints(values), *checks.one_shot_complaints(values)]
     return found
@@ -117,7 +120,7 @@ def _pod_complaints(thing: Values) -> list[str]:
 
 def _secret_complaints(thing: Values) -> Iterator[str]:
     """
-    Check that the Secret gets the keys that its readers want, each from one place.
+    Check that an ExternalSecret creates the required keys, each from one source.
     """
     if thing["kind"] != "ExternalSecret":
         return
@@ -128,17 +131,17 @@ def _secret_complaints(thing: Values) -> Iterator[str]:
     if made != wanted:
         yield f"keys are {sorted(made)}, not {sorted(wanted)}"
     if target["name"] != thing["metadata"]["name"]:
-        yield "the Secret has another name"
+        yield "the names of the ExternalSecret and its Secret differ"
     if ("sourceRef" in str(spec.get("dataFrom"))) == ("secretStoreRef" in spec):
-        yield "neither secretStoreRef nor a generator, or both"
+        yield "needs either secretStoreRef or a generator"
     if bool(template) != ("dataFrom" in spec) or ("data" in spec) == ("dataFrom" in spec):
-        yield "either data, or dataFrom with a template"
+        yield "needs either data, or dataFrom with a template"
     for one in spec.get("data", []):
         if (
             one["remoteRef"].get("decodingStrategy") == "Auto"
             and one["secretKey"] != "airflow.keytab"
         ):
-            yield f"{one['secretKey']} may look like base64 without being it"
+            yield f"{one['secretKey']} may look like base64, but is not encoded"
     yield from _json_complaints(
         template.get(".dockerconfigjson", '{"auths": {"x": {"auth": "x"}}}')
     )
@@ -146,12 +149,12 @@ def _secret_complaints(thing: Values) -> Iterator[str]:
 
 def _json_complaints(template: str) -> Iterator[str]:
     """
-    Check that a template makes what a kubelet reads of `.dockerconfigjson`.
+    Check that a template renders to a `.dockerconfigjson` that a kubelet can read.
     """
     try:
         document = json.loads(re.sub(r"\{\{ .*? \}\}", "x", template))
     except ValueError as error:
-        yield f"is not JSON: {error}"
+        yield f".dockerconfigjson is not JSON: {error}"
     else:
         if document != {"auths": {"x": {"auth": "x"}}}:
-            yield f"is not a docker configuration: {document}"
+            yield f".dockerconfigjson is not a docker configuration: {document}"

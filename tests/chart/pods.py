@@ -1,5 +1,5 @@
 """
-What every pod must satisfy once it is whole: as the chart renders it, or as an object has it.
+Checks for complete pods, from the rendered chart or from an object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def containers(pod: Values) -> list[Values]:
 
 def kinds(pod: Values) -> dict[str, str]:
     """
-    Return our containers of a pod, each with how it runs: extra, init or native.
+    Return the sidecars of a pod, each with its kind: extra, init or native.
     """
     found = {one["name"]: "extra" for one in pod["containers"] if one["name"] in SIDECARS}
     for one in pod.get("initContainers") or []:
@@ -41,10 +41,9 @@ def kinds(pod: Values) -> dict[str, str]:
 
 def restricted_rules(container: Values, outer: Values) -> dict[str, bool]:
     """
-    Say which rules of the PodSecurity level `restricted` a container keeps.
+    Return whether a container meets each rule of the PodSecurity level `restricted`.
 
     Args:
-        container: The container.
         outer: The security context of its pod.
     """
     inner = container.get("securityContext") or {}
@@ -61,7 +60,7 @@ def restricted_rules(container: Values, outer: Values) -> dict[str, bool]:
 
 def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator[str]:
     """
-    Hold the containers (or only some, by name) against the PodSecurity level `restricted`.
+    Check a pod against the PodSecurity level `restricted`; `only` limits the containers.
     """
     outer = pod.get("securityContext") or {}
     for container in containers(pod):
@@ -79,7 +78,7 @@ def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator
 
 def volume_complaints(pod: Values) -> Iterator[str]:
     """
-    Check that no name is there twice, every mount has its volume, and no two the same path.
+    Check for duplicate names, duplicate mount paths, and mounts without a volume.
     """
     names = [volume["name"] for volume in pod.get("volumes") or []]
     yield from (f"volume {name} twice" for name in {one for one in names if names.count(one) > 1})
@@ -95,12 +94,12 @@ def volume_complaints(pod: Values) -> Iterator[str]:
             yield f"{container['name']}: {name} twice"
     everybody = [container["name"] for container in containers(pod)]
     if len(everybody) > len(set(everybody)):
-        yield f"containers are {everybody}"
+        yield f"duplicate container names: {everybody}"
 
 
 def keytab_complaints(pod: Values) -> Iterator[str]:
     """
-    Check that kerberos alone sees the keytab, whole, and cannot write to it.
+    Check that only kerberos mounts the keytab, read-only and without a subPath.
     """
     secrets = {
         volume["name"]
@@ -110,16 +109,16 @@ def keytab_complaints(pod: Values) -> Iterator[str]:
     for container in containers(pod):
         mounts = [one for one in container.get("volumeMounts") or [] if one["name"] in secrets]
         if mounts and container["name"] != "kerberos":
-            yield f"{container['name']} sees the keytab"
+            yield f"{container['name']} mounts the keytab"
         if container["name"] == "kerberos" and [("/etc/keytab", True, False)] != [
             (one["mountPath"], one.get("readOnly"), "subPath" in one) for one in mounts
         ]:
-            yield "kerberos does not see the keytab as it should"
+            yield "kerberos does not mount the keytab read-only, as a whole, on /etc/keytab"
 
 
 def sharing_complaints(pod: Values) -> Iterator[str]:
     """
-    Check that what one of our containers writes, Airflow's reads, read-only, on the same path.
+    Check that Airflow mounts every volume that a sidecar writes, read-only, on the same path.
     """
     airflow = next(one for one in pod["containers"] if one["name"] not in SIDECARS)
     sees = {
@@ -134,4 +133,4 @@ def sharing_complaints(pod: Values) -> Iterator[str]:
             if mount.get("readOnly") or mount["mountPath"] == "/tmp":
                 continue
             if sees.get(place) is not True:
-                yield f"{airflow['name']} does not read {place}, or may write there"
+                yield f"{airflow['name']} does not mount {place} read-only"

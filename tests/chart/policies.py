@@ -1,7 +1,7 @@
 """
-What an IAM policy decides, by the rules of AWS for the parts that our policies use.
+Evaluates IAM policies by the rules of AWS, limited to the elements that our policies use.
 
-A request is allowed when a statement allows it and none denies it.
+A request is allowed if a statement allows it and no statement denies it.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
@@ -22,7 +22,7 @@ _STATEMENT = {"Sid", "Effect", "Action", "Resource", "Principal", "Condition"}
 @dataclass(frozen=True)
 class Ask:
     """
-    One request: the action, what it is for, and the condition keys that AWS knows of it.
+    A request: the action, its resource or principal, and the condition keys that AWS sets.
     """
 
     action: str
@@ -32,16 +32,13 @@ class Ask:
 
 
 def load(name: str) -> Values:
-    """
-    Return a policy.
-    """
     policy: Values = json.loads((SNIPPETS / "iam" / name).read_text())
     return policy
 
 
 def allows(policy: Values, ask: Ask) -> bool:
     """
-    Say whether a policy allows a request.
+    Return whether a policy allows a request.
     """
     effects = {one["Effect"] for one in policy["Statement"] if _applies(one, ask)}
     return effects == {"Allow"}
@@ -54,7 +51,7 @@ def _applies(statement: Values, ask: Ask) -> bool:
             return False
     elif not any(_like(one, ask.resource) for one in _texts(statement["Resource"])):
         return False
-    # Names of actions are the same in any case; resources are not.
+    # AWS ignores case in actions, but not in resources.
     is_meant = any(_like(one.lower(), ask.action.lower()) for one in _texts(statement["Action"]))
     return is_meant and all(
         _holds(operator, _texts(wanted), ask.context.get(key))
@@ -80,7 +77,7 @@ def _texts(value: str | Sequence[str]) -> Sequence[str]:
 
 def form_complaints(policy: Values) -> Iterator[str]:
     """
-    Name what AWS would refuse, and what is wider than it looks.
+    Report elements that AWS would refuse, and permissions that are wider than they look.
     """
     yield from sorted(policy.keys() ^ {"Version", "Statement"})
     if policy.get("Version") != "2012-10-17":
@@ -92,11 +89,11 @@ def form_complaints(policy: Values) -> Iterator[str]:
         yield from sorted(statement.keys() - _STATEMENT)
         yield from sorted({"Sid", "Effect", "Action"} - statement.keys())
         if ("Resource" in statement) == ("Principal" in statement):
-            yield f"{statement.get('Sid')}: either Resource or Principal"
+            yield f"{statement.get('Sid')} needs either Resource or Principal"
         for action in _texts(statement.get("Action", [])):
             if not re.fullmatch(r"[a-z0-9]+:[A-Z][A-Za-z]+", action):
-                yield f"{action} is no action, or many"
+                yield f"{action} is not exactly one action"
         for resource in _texts(statement.get("Resource", [])):
             if resource == "*" and statement.get("Action") != "ecr:GetAuthorizationToken":
-                yield f"{statement.get('Sid')}: any resource"
+                yield f"{statement.get('Sid')} allows any resource"
         yield from sorted(statement.get("Condition", {}).keys() - {"StringEquals", "StringLike"})

@@ -1,5 +1,5 @@
 """
-What `make values` prints: every combination of its words, and a dozen that have all pairs of them.
+Every combination of words for `make values`, and a dozen that cover every pair of words.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def command(choice: Choice) -> str:
 
 def kinds(choice: Choice) -> dict[str, dict[str, str]]:
     """
-    Return which pods must have which of our containers, and as what.
+    Return the sidecars that each pod must have, with their kinds.
     """
     dags = "git-sync-wrapper" if choice["SOURCE"] == "git" else "s3-sync"
     tickets = {"kerberos": "native"} if choice["KERBEROS"] else {}
@@ -49,7 +49,7 @@ def pairs(choice: Choice) -> set[tuple[tuple[str, str], ...]]:
 
 def _dozen() -> dict[str, Choice]:
     """
-    Take the combination with most pairs that are not there yet, until all are.
+    Add the combination with the most uncovered pairs until every pair is covered.
     """
     found = {}
     left = set().union(*map(pairs, ALL.values()))

@@ -1,5 +1,5 @@
 """
-The official chart's own `helm template`; needs `helm` and the whole chart.
+Renders the official chart with `helm template`; needs `helm` and the whole chart.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tests.chart.sidecars import Values
 
 HELM = shutil.which("helm")
 CAN_RENDER = HELM is not None and (checks.CHART / "templates").is_dir()
-# What people with Airflow 2.8 have.
+# The chart of users with Airflow 2.8.
 OLD_CHART = Path(os.environ.get("OLD_AIRFLOW_CHART") or "/nonexistent").absolute()
 HOW_TO_RENDER = (
     "rendering needs helm on PATH, and the whole chart in AIRFLOW_CHART: "
     "helm pull apache-airflow/airflow --version 1.22.0 --untar"
 )
-# What helm reads, and renders nothing of.
+# Files of the chart that helm reads but never renders.
 DOCUMENTS = {"RELEASE_NOTES.rst", "dockerfiles", "docs", "newsfragments"}
-# The subchart for trials: production has a database of its own. It is most of the rendering.
+# This subchart is only for trials, and takes most of the rendering time.
 WITHOUT_SUBCHART = "postgresql.enabled=false"
 
 
@@ -36,11 +36,9 @@ def render(
     chart: Path = checks.CHART,
 ) -> list[Values]:
     """
-    Return the objects that a chart makes of values, and of settings such as `a=b`.
+    Render a chart with values files, `make values` commands, and settings such as `a=b`.
 
-    Values are files, or what a command prints; components of Kustomize patch what comes of them.
-
-    The release is called airflow.
+    Components of Kustomize among the names patch the rendered objects. The release is `airflow`.
     """
     components = [name for name in names if name in kustomize.COMPONENTS]
     arguments = [_argument(home, name) for name in names if name not in components]
@@ -54,7 +52,7 @@ def render(
             *arguments,
             f"--set={WITHOUT_SUBCHART}",
         ],
-        # Without collecting garbage it takes half the CPU, and 400 MiB.
+        # Without garbage collection, helm takes half the CPU and 400 MiB.
         env={"PATH": os.environ["PATH"], "HOME": str(home), "GOGC": "off"},
         capture_output=True,
         text=True,
@@ -67,7 +65,7 @@ def render(
         built, complaints = kustomize.build(place)
         assert built, f"kustomize: {complaints}"
         return built
-    # In C, as it is a tenth of the CPU that Python takes.
+    # The C loader takes a tenth of the CPU of the Python loader.
     found = yaml.load_all(done.stdout, yaml.CSafeLoader)
     return [manifest for manifest in found if manifest]
 
@@ -92,7 +90,7 @@ def _argument(home: Path, name: str) -> str:
 
 def pods(manifests: list[Values]) -> Iterator[Values]:
     """
-    Yield the pods, with their metadata, that objects make; the task pods' template too.
+    Yield the pods that objects create, including the template of task pods, with metadata.
     """
     for manifest in manifests:
         if manifest["kind"] in ("Deployment", "StatefulSet", "Job"):
@@ -105,7 +103,7 @@ def pods(manifests: list[Values]) -> Iterator[Values]:
 
 def _volumes(manifest: Values, pod: Values) -> list[Values]:
     """
-    Return the volumes of a pod, with those that a StatefulSet adds.
+    Return the volumes of a pod, including the claims that a StatefulSet adds.
     """
     claims = manifest["spec"].get("volumeClaimTemplates") or []
     names = [one["metadata"]["name"] for one in claims]
@@ -115,7 +113,7 @@ def _volumes(manifest: Values, pod: Values) -> list[Values]:
 
 def component(pod: Values) -> str:
     """
-    Return which part of Airflow a pod is; Celery's workers and task pods have one label.
+    Return the component of a pod; Celery workers and task pods have the same label.
     """
     if any(one["name"] == "base" for one in pod["spec"]["containers"]):
         return "task pod"

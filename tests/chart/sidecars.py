@@ -1,5 +1,5 @@
 """
-What the checks of snippets must know about each sidecar.
+Facts about each sidecar that the checks of snippets need.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from sidecar_runtime.settings import CommonSettings, names_of, specs_of
 Values = dict[str, Any]
 
 DAGS_FOLDER = "/opt/airflow/dags"
-# Where a pod of the KubernetesPodOperator has what is no DAG.
+# Where a pod of the KubernetesPodOperator keeps files that are not DAGs.
 PROJECT = "/project"
 CONNECTIONS = frozenset({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"})
 # The chart's own volume with airflow.cfg, which names the auth manager.
 CONFIG = ("{{ .Values.airflowHome }}/airflow.cfg", "config")
-# What `kerberos.enabled` and the components bring (chart 1.22.0).
-# `[kerberos] ccache` of its airflow.cfg, which Airflow makes KRB5CCNAME where `[core] security` is
-# kerberos (`airflow.__main__.main`): `kerberos.ccacheMountPath` and `ccacheFileName`.
+# `kerberos.ccacheMountPath` and `ccacheFileName` of chart 1.22.0. Airflow sets KRB5CCNAME to this
+# path if `[core] security` is kerberos (`airflow.__main__.main`).
 CHART_CCACHE = "/var/kerberos-ccache/cache"
+# The volumes of the chart's components and of `kerberos.enabled`.
 CHART_VOLUMES = {"config", "dags", "logs", "kerberos-keytab", "kerberos-ccache"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Charted:
     """
-    One sidecar in the chart; its containers are named as its folder is.
+    One sidecar in the chart; its containers have the name of its folder.
 
     Args:
-        snippets: The kinds of snippet that there are of it.
+        snippets: The kinds of its snippets.
         foreign: Variables of its libraries that a snippet may set.
         wanted: Variables that a snippet must set, besides the required settings.
-        volume_complaints: What is wrong with the volumes of a component and of a container in it.
-        read_more: Reads what its library does, of the settings and the variables.
-        image: What its image sets, as it can be here.
+        volume_complaints: Checks the volumes of a component and of a container in it.
+        read_more: Reads the variables of its library, given the settings.
+        image: Variables of its image, with values that are valid on this machine.
     """
 
     settings: type[CommonSettings]
@@ -63,14 +63,14 @@ class Charted:
     @functools.cached_property
     def variables(self) -> frozenset[str]:
         """
-        Everything that anyone reads.
+        All variables that the sidecar, its libraries or its status page read.
         """
         return names_of(self.settings, self.prefix) | self.foreign() | POD
 
     @functools.cached_property
     def needed(self) -> frozenset[str]:
         """
-        All that a snippet must set.
+        All variables that a snippet must set.
         """
         specs = specs_of(self.settings, self.prefix).values()
         return self.wanted | {spec.variable for spec in specs if spec.required}
@@ -80,9 +80,9 @@ class Charted:
         Read the variables as the sidecar does at start.
 
         Raises:
-            SettingsError: It would refuse them.
+            SettingsError: The sidecar would refuse them.
         """
-        # The image's Python knows newer grammars than that of the tests may.
+        # The image's Python may know newer grammars than the Python that runs the tests.
         newest = sys.version_info[:2]
         too_new = {
             name: ".".join(map(str, newest))
@@ -96,7 +96,7 @@ class Charted:
     @functools.cached_property
     def port(self) -> int:
         """
-        The default of its HTTP_BIND.
+        The default port of its HTTP_BIND.
         """
         default = specs_of(self.settings, self.prefix)["http_bind"].default or ""
         return int(default.rpartition(":")[2])
@@ -104,14 +104,14 @@ class Charted:
     @property
     def one_shot(self) -> str:
         """
-        The variable that makes it end.
+        The variable that makes it one-shot.
         """
         return f"{self.prefix}ONE_SHOT"
 
 
 def grammars(environ: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     """
-    Return the grammars that a gate is to know, as far as they are versions of Python 3.
+    Return the Python 3 grammars that the GATE_GRAMMAR variables require, by variable.
     """
     matches = {
         name: re.fullmatch(r"3\.(\d+)", value)
@@ -122,9 +122,6 @@ def grammars(environ: Mapping[str, str]) -> dict[str, tuple[int, int]]:
 
 
 def _image_python() -> tuple[int, int]:
-    """
-    Return the version of Python that the images with a gate have.
-    """
     dockerfile = Path(__file__).parents[2] / "sidecars" / "s3-sync" / "Dockerfile"
     match = re.search(r"^ARG BASE_IMAGE=python:3\.(\d+)-", dockerfile.read_text(), re.MULTILINE)
     assert match, dockerfile
@@ -132,13 +129,13 @@ def _image_python() -> tuple[int, int]:
 
 
 POD = {"POD_NAME", "POD_NAMESPACE", "NODE_NAME"}
-"""What each status page says of its pod."""
+"""The variables that every status page shows."""
 IMAGE_PYTHON = _image_python()
 
 
 def botocore_names() -> frozenset[str]:
     """
-    What botocore takes from the environment; some of it is not in its own table.
+    Return the variables that botocore reads; its own table lacks some of them.
     """
     more = {
         "AWS_ACCESS_KEY_ID",
@@ -156,7 +153,7 @@ def botocore_names() -> frozenset[str]:
 
 def mounts(holder: Values, key: str, *, read_only: bool) -> set[tuple[str, str]]:
     """
-    Path and volume of what is mounted read-only, or of what is mounted to write.
+    Return the path and volume of each read-only mount, or of each writable mount.
     """
     return {
         (mount["mountPath"], mount["name"])
@@ -167,15 +164,14 @@ def mounts(holder: Values, key: str, *, read_only: bool) -> set[tuple[str, str]]
 
 def environment(holder: Values) -> dict[str, str]:
     """
-    The variables of a container or a component; from a Secret comes a word.
+    Return the variables of a container or component, with `secret` for values from elsewhere.
     """
     return {variable["name"]: variable.get("value", "secret") for variable in holder.get("env", [])}
 
 
 def dags_complaints(component: Values, container: Values) -> list[str]:
     """
-    Check that the sidecar writes and Airflow, or a task, reads one folder, in a volume not called
-    `dags`.
+    Check that Airflow or a task reads what the sidecar writes, and that no volume is named `dags`.
     """
     volumes = {volume["name"] for volume in component.get("extraVolumes", [])}
     reads = mounts(component, "extraVolumeMounts", read_only=True)
@@ -183,70 +179,66 @@ def dags_complaints(component: Values, container: Values) -> list[str]:
     target = environment(container).get("DEST_PATH")
     found = []
     if "dags" in volumes:
-        found.append("the chart has a volume dags of its own")
+        found.append("a volume has the name of the chart volume dags")
     if target not in (DAGS_FOLDER, PROJECT) or {path for path, _ in writes} != {target}:
         found.append("DEST_PATH is not the mounted DAG folder")
     if not writes <= reads or not {name for _, name in reads} <= volumes:
-        found.append("Airflow does not read what the sidecar writes")
+        found.append("Airflow does not mount the DAG folder read-only")
     return found
 
 
 def airflow_complaints(component: Values, container: Values) -> list[str]:
     """
-    Check that the sidecar gets Airflow's connection and configuration, and a `/tmp` to write.
+    Check that the sidecar has Airflow's connection and configuration, and a writable `/tmp`.
     """
     volumes = {volume["name"] for volume in component.get("extraVolumes", [])}
     sources = [v.get("valueFrom") for v in container.get("env", []) if v["name"] in CONNECTIONS]
     secret = {"name": '{{ include "airflow_metadata_secret" . }}', "key": "connection"}
     found = []
     if sources != [{"secretKeyRef": secret}]:
-        found.append("the connection is not the chart's own Secret")
+        found.append("the connection does not come from the chart's Secret")
     if CONFIG not in mounts(container, "volumeMounts", read_only=True):
         found.append("airflow.cfg is not mounted read-only")
     writes = mounts(container, "volumeMounts", read_only=False)
     if {path for path, _ in writes} != {"/tmp"} or not {name for _, name in writes} <= volumes:
-        found.append("/tmp is not the one place to write")
+        found.append("/tmp is not the only writable mount")
     return found
 
 
 def ticket_complaints(component: Values, container: Values) -> list[str]:
     """
-    Check that the keytab is the sidecar's alone, and the ccache written by it, read by Airflow.
+    Check that only the sidecar mounts the keytab, and that Airflow reads the sidecar's ccache.
     """
     volumes = {volume["name"]: volume for volume in component.get("extraVolumes", [])}
     airflow, ours = environment(component), environment(container)
+    ccache, krb5_conf = ours.get("KERBEROS_CCACHE", ""), ours.get("KRB5_CONFIG")
     reads = mounts(component, "extraVolumeMounts", read_only=True)
+    may_write = mounts(component, "extraVolumeMounts", read_only=False)
     private = mounts(container, "volumeMounts", read_only=True)
     (written,) = mounts(container, "volumeMounts", read_only=False) or {("", "")}
+    medium = volumes.get(written[1], {}).get("emptyDir", {}).get("medium")
     keytabs = {name for name, volume in volumes.items() if "secret" in volume}
+    sees = bool({("/etc/keytab", name) for name in keytabs} & private)
     all_mounts = [*component.get("extraVolumeMounts", []), *container.get("volumeMounts", [])]
     rules = {
-        "Airflow sees the keytab": not {
-            mount["name"] for mount in component.get("extraVolumeMounts", [])
-        }
-        & keytabs,
-        "the sidecar sees no keytab": bool({("/etc/keytab", name) for name in keytabs} & private),
-        "a subPath never sees a new keytab": not any("subPath" in mount for mount in all_mounts),
-        "the ccache is not on the written volume": ours.get("KERBEROS_CCACHE", "").startswith(
-            f"{written[0]}/"
-        ),
-        "Airflow does not read what the sidecar writes": written in reads
-        and mounts(component, "extraVolumeMounts", read_only=False) == set(),
-        "tickets lie on a disk": volumes.get(written[1], {}).get("emptyDir", {}).get("medium")
-        == "Memory",
-        "KRB5CCNAME is not the ccache": airflow.get("KRB5CCNAME")
-        == f"FILE:{ours.get('KERBEROS_CCACHE')}",
-        "airflow.cfg names another ccache": ours.get("KERBEROS_CCACHE") == CHART_CCACHE,
-        "KRB5_CONFIG differs": airflow.get("KRB5_CONFIG") == ours.get("KRB5_CONFIG") is not None,
-        "krb5.conf is not mounted for both": len({path for path, _ in reads & private}) == 1,
-        "a volume has a name of the chart's": not volumes.keys() & CHART_VOLUMES,
+        "Airflow mounts the keytab": not {name for _, name in reads | may_write} & keytabs,
+        "the sidecar does not mount the keytab": sees,
+        "a subPath never shows a new keytab": not any("subPath" in mount for mount in all_mounts),
+        "the ccache is not on the writable volume": ccache.startswith(f"{written[0]}/"),
+        "Airflow does not mount the ccache read-only": written in reads and not may_write,
+        "the ccache volume is not in memory": medium == "Memory",
+        "KRB5CCNAME is not the ccache": airflow.get("KRB5CCNAME") == f"FILE:{ccache}",
+        "KERBEROS_CCACHE is not the ccache in airflow.cfg": ccache == CHART_CCACHE,
+        "KRB5_CONFIG differs": airflow.get("KRB5_CONFIG") == krb5_conf is not None,
+        "the two krb5.conf differ": len({path for path, _ in reads & private}) == 1,
+        "a volume has the name of a chart volume": not volumes.keys() & CHART_VOLUMES,
     }
     return [complaint for complaint, holds in rules.items() if not holds]
 
 
 def commits_complaints(component: Values, container: Values) -> list[str]:
     """
-    Check that the sidecar writes and Airflow reads one root, that both sides of the link lie in it.
+    Check that Airflow reads the root that the sidecar writes, and does not see the password.
     """
     volumes = {volume["name"]: volume for volume in component.get("extraVolumes", [])}
     ours = environment(container)
@@ -257,17 +249,17 @@ def commits_complaints(component: Values, container: Values) -> list[str]:
     private = [path for path, name in mounts(container, "volumeMounts", read_only=True)]
     files = [ours.get("GITSYNC_PASSWORD_FILE"), ours.get("GIT_SYNC_WRAPPER_USERNAME_FILE")]
     rules = {
-        "the chart has a volume dags of its own": "dags" not in volumes,
-        "GITSYNC_ROOT is not the mount that one writes and the other reads": {
+        "a volume has the name of the chart volume dags": "dags" not in volumes,
+        "GITSYNC_ROOT is not the folder that the sidecar writes and Airflow reads": {
             path for path, _ in reads & writes
         }
         == {ours.get("GITSYNC_ROOT")},
-        "/tmp cannot be written": "/tmp" in {path for path, _ in writes},
-        "a subPath shows nothing after the next commit": not any(
+        "/tmp is not writable": "/tmp" in {path for path, _ in writes},
+        "a mount with a subPath never shows the next commit": not any(
             "subPath" in mount for mount in component.get("extraVolumeMounts", [])
         ),
-        "Airflow sees the password": not secrets & seen,
-        "the password is not in the Secret that is mounted": all(
+        "Airflow mounts the password": not secrets & seen,
+        "the password file is not in a mounted Secret": all(
             file is not None and file.rpartition("/")[0] in private for file in files
         ),
     }

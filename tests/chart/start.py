@@ -1,10 +1,10 @@
 """
-Our containers as processes: the real program, with exactly the environment that its pod gives it.
+Runs sidecar containers as processes: the real program with exactly the environment of its pod.
 
-A process gets a file system and a network of its own, so that nothing in its environment need
-change: the file system is this machine's, read-only, with the container's mounts in it; the
-network is empty. So the first cycle of a container that is right fails at what lies outside of the
-pod, and that of one that is wrong earlier, or it never begins.
+Each process has its own file system and network, so its environment needs no change. The file
+system is this machine's, read-only, with the container's mounts; the network is empty. The first
+cycle of a correct container therefore fails at something outside the pod; a wrong container fails
+earlier, or never starts a cycle.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tests.support.git_sync import GIT_SYNC
 from tests.support.signing import Key
 from tests.sync_perm.site import Site
 
-# How the first cycle of a container that is right ends where there is no network.
+# The possible reasons when the first cycle of a correct container fails without a network.
 OUTSIDE = {
     "s3-sync": {"credentials_missing", "name_unresolved"},
     "git-sync-wrapper": {"credentials_missing", "name_unresolved"},
     "kerberos": {"kdc_unreachable"},
     "sync-perm": {"database_unreachable"},
 }
-# What users put under the keys of their Secrets and ConfigMaps.
+# Content of users' Secrets and ConfigMaps, by key.
 CONTENT = {
     "ci-2026-11.pem": Key().public_pem,
     "airflow.keytab": keytab(entry()),
@@ -53,14 +53,14 @@ ROOT = Path(__file__).parents[2]
 
 def content(key: str) -> bytes:
     """
-    Return what a user has under a key: a word, where any will do.
+    Return a user's content for a key; `secret` if any content will do.
     """
     return CONTENT.get(key, b"secret")
 
 
 def sidecar_of(container: Values) -> str | None:
     """
-    Return which of our images a container has; None for those of others.
+    Return the sidecar whose image a container runs; None for other images.
     """
     name = str(container["image"]).rpartition("/")[2].partition(":")[0]
     return name if name in SIDECARS else None
@@ -68,7 +68,7 @@ def sidecar_of(container: Values) -> str | None:
 
 def environment_of(container: Values) -> dict[str, str]:
     """
-    Return all variables of a container, with what its Secrets have.
+    Return all variables of a container, including those from its Secrets.
     """
     given = {
         key: content(key).decode()
@@ -90,7 +90,7 @@ def environment_of(container: Values) -> dict[str, str]:
 
 def identity_of(container: Values) -> str:
     """
-    Return what makes the start of one container equal to that of another.
+    Return a key that is equal for containers that start in the same way.
     """
     parts = (sidecar_of(container), environment_of(container), container.get("volumeMounts"))
     return json.dumps(parts, sort_keys=True)
@@ -109,9 +109,9 @@ class Started(SidecarProcess):
 
         Args:
             pod: The specification of its pod.
-            container: The container, one that `skip_reason` says nothing of.
-            maps: The data of the ConfigMaps that there are, by name.
-            folder: The one of `skip_reason`; what the process is given goes into one of its own.
+            container: A container for which `skip_reason` is empty.
+            maps: The data of the existing ConfigMaps, by name.
+            folder: The folder given to `skip_reason`; the process uses a new subfolder.
         """
         home = Path(tempfile.mkdtemp(dir=folder))
         self.sidecar = str(sidecar_of(container))
@@ -133,7 +133,7 @@ class Started(SidecarProcess):
 
     def complaints(self) -> list[str]:
         """
-        Run it until its first cycle has ended; return what shows that it was started wrongly.
+        Run the process until its first cycle ends; return the signs of a wrong configuration.
         """
         with self:
             try:
@@ -142,7 +142,7 @@ class Started(SidecarProcess):
                 return [str(error)]
             unknown = [one["setting"] for one in self.find_events("setting_unknown")]
             self.terminate()
-        found = [f"{name} is read by nobody" for name in unknown]
+        found = [f"{name} is unknown to the sidecar" for name in unknown]
         if failed["reason"] not in OUTSIDE[self.sidecar]:
             found.append(f"{failed['reason']}: {failed['error']}")
         return found
@@ -151,7 +151,7 @@ class Started(SidecarProcess):
 @functools.cache
 def alone() -> tuple[str, ...]:
     """
-    Return what runs a program without a network, in a file system that it may change.
+    Return the command that runs a program with an empty network and mounts of its own.
     """
     user = () if os.getuid() == 0 else ("--user", "--map-root-user")
     return ("unshare", *user, "--mount", "--net", "--propagation", "private")
@@ -159,16 +159,15 @@ def alone() -> tuple[str, ...]:
 
 def skip_reason(container: Values, folder: Path) -> str:
     """
-    Why a container cannot be started here; empty when it can.
+    Return the reason why a container cannot be started here; empty if it can.
 
     Args:
-        container: The container.
-        folder: Where a Python goes that has to be made first; the same one for all.
+        folder: Where a newer Python is installed if needed; the same for all calls.
     """
     if sidecar_of(container) == "git-sync-wrapper" and not GIT_SYNC.is_file():
         return "needs git-sync 4: set GIT_SYNC_BIN"
     if not _has_namespaces():
-        return "a container as a process needs root, or namespaces that everybody may make"
+        return "running a container as a process needs root, or user namespaces"
     least = _grammar(container)
     if least > sys.version_info[:2] and newer_python(least, folder) is None:
         return f"the grammar of a gate needs Python 3.{least[1]} or newer, and an index of packages"
@@ -189,21 +188,21 @@ def _grammar(container: Values) -> tuple[int, int]:
 @functools.cache
 def newer_python(least: tuple[int, int], folder: Path) -> Path | None:
     """
-    Make an environment as in the images, of a Python that knows a grammar which ours does not.
+    Install an environment as in the images, with a Python that knows a newer grammar.
 
     Args:
         least: The grammar.
-        folder: Where it goes.
+        folder: Where to install it.
 
     Returns:
-        Its interpreter; None where there is no such Python, or nothing can be installed.
+        Its interpreter; None if there is no such Python or the installation fails.
     """
     home = folder / f"python3.{least[1]}"
     uv, python = str(ROOT / "scripts/uv"), home / "bin/python"
     minors = range(least[1], least[1] + 5)
     versions = sorted((Path.home() / ".pyenv/versions").glob("3.*/bin/python3"))
     for program in (*(f"python3.{minor}" for minor in minors), *map(str, versions)):
-        # A pyenv shim is on PATH for versions that are not selected: only running it tells.
+        # pyenv has shims on PATH even for versions that are not selected: run the program.
         fits = f"import sys; sys.exit(sys.version_info < {least})"
         tried = [program, "-c", fits]
         if shutil.which(program) and not subprocess.run(tried, capture_output=True).returncode:
@@ -226,9 +225,9 @@ def newer_python(least: tuple[int, int], folder: Path) -> Path | None:
 
 def _mounts(pod: Values, container: Values, maps: Mapping[str, Any], home: Path) -> Iterator[str]:
     """
-    Yield the commands that make the file system of a container.
+    Yield the commands that create the file system of a container.
 
-    Each mount lies on a layer over the deepest folder that this machine has on its way.
+    Each mount lies in an overlay on the deepest existing folder of its path.
     """
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     mounts = container.get("volumeMounts") or []
@@ -260,7 +259,7 @@ def _existing(path: Path) -> Path:
 
 def _fill(folder: Path, volume: Values, maps: Mapping[str, Any]) -> None:
     """
-    Write what a volume has when its pod starts.
+    Write the initial content of a volume.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if "configMap" in volume and volume["configMap"]["name"] in maps:

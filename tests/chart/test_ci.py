@@ -1,5 +1,5 @@
 """
-The pipelines pass their checks, and the checks catch what they are for.
+The CI pipelines pass their checks, and the checks detect mistakes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OWN = sorted(lint_ci.OWN_WORKFLOWS.iterdir())
 
 def schema_complaints(path: Path) -> str:
     """
-    What GitHub's schema of workflows says of a file.
+    Validate a file against GitHub's workflow schema; return the errors.
     """
     program = Path(sys.executable).with_name("check-jsonschema")
     done = subprocess.run(
@@ -30,28 +30,28 @@ def schema_complaints(path: Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def test_jenkinsfile_is_sound() -> None:
+def test_jenkinsfile_passes_every_check() -> None:
     assert [] == lint_ci.jenkinsfile_complaints(JENKINSFILE)
 
 
-def test_workflow_is_sound() -> None:
+def test_example_workflow_passes_the_schema_and_every_check() -> None:
     assert "" == schema_complaints(lint_ci.CI / "github-actions.yaml")
     assert [] == lint_ci.workflow_complaints(WORKFLOW)
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
-def test_own_workflow_is_sound(path: Path) -> None:
+def test_own_workflow_passes_the_schema_and_every_check(path: Path) -> None:
     assert "" == schema_complaints(path)
     assert [] == lint_ci.workflow_complaints(path.read_text())
 
 
-def test_own_workflow_runs_what_must_hold_before_a_change_lands() -> None:
+def test_own_workflow_ends_with_the_ci_run_script() -> None:
     (job,) = yaml.safe_load((lint_ci.OWN_WORKFLOWS / "ci.yaml").read_text())["jobs"].values()
 
     assert ".ci/run" == job["steps"][-1]["run"]
 
 
-def test_every_file_is_checked_and_opens_with_three_lines_of_comment() -> None:
+def test_every_pipeline_file_is_known_and_starts_with_a_three_line_comment() -> None:
     assert {"Jenkinsfile", "github-actions.yaml", "publisher.Dockerfile"} == {
         path.name for path in lint_ci.CI.iterdir()
     }
@@ -63,7 +63,7 @@ def test_every_file_is_checked_and_opens_with_three_lines_of_comment() -> None:
         assert not fourth.startswith(mark)
 
 
-def test_both_check_build_test_and_push() -> None:
+def test_both_pipelines_run_the_same_make_targets_in_order() -> None:
     for text in (JENKINSFILE, WORKFLOW):
         targets = re.findall(r"\bmake ([a-z-]+)", text)
         assert ["lint", "test", "image-test", "sbom", "push"] == targets
@@ -73,7 +73,7 @@ WORDS = [*lint_ci.SECTIONS, *set().union(*lint_ci.STATEMENTS.values())]
 
 
 @pytest.mark.parametrize("word", sorted(WORDS))
-def test_a_word_of_jenkins_that_is_misspelled_is_caught(word: str) -> None:
+def test_detects_a_misspelled_jenkins_keyword(word: str) -> None:
     mutant = re.sub(rf"^([^/\n]*)\b{word}(?=[ (])", rf"\1{word}x", JENKINSFILE, flags=re.MULTILINE)
 
     assert mutant != JENKINSFILE
@@ -93,7 +93,7 @@ def test_a_word_of_jenkins_that_is_misspelled_is_caught(word: str) -> None:
         ("kubectl apply --namespace", "kubectl apply --namespace $("),
     ],
 )
-def test_a_mistake_in_the_jenkinsfile_is_caught(old: str, new: str) -> None:
+def test_detects_a_mistake_in_the_jenkinsfile(old: str, new: str) -> None:
     assert old in JENKINSFILE
 
     assert lint_ci.jenkinsfile_complaints(JENKINSFILE.replace(old, new))
@@ -110,7 +110,7 @@ def test_a_mistake_in_the_jenkinsfile_is_caught(old: str, new: str) -> None:
         ("persist-credentials:", "persist_credentials:"),
     ],
 )
-def test_a_mistake_in_the_workflow_is_caught(old: str, new: str) -> None:
+def test_detects_a_mistake_in_the_workflow(old: str, new: str) -> None:
     assert old in WORKFLOW
 
     assert lint_ci.workflow_complaints(WORKFLOW.replace(old, new))

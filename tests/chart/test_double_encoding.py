@@ -19,10 +19,12 @@ DOCKER = b'{"auths": {"registry.example.com": {"auth": "eDp5"}}}'
 NOISE = base64.urlsafe_b64encode(bytes(range(190, 222)))
 
 
-def search(text: str) -> tuple[int, list[str]]:
-    done = subprocess.run(
-        [sys.executable, SCRIPT], input=text, capture_output=True, text=True, check=False
-    )
+def search(text: str, says: str = "") -> tuple[int, list[str]]:
+    """
+    Run the script; assert its standard error, and return its exit code and output.
+    """
+    done = subprocess.run([sys.executable, SCRIPT], input=text, capture_output=True, text=True)
+    assert says == done.stderr
     return done.returncode, done.stdout.splitlines()
 
 
@@ -45,7 +47,7 @@ def secret(key: str, value: bytes) -> dict[str, object]:
         ("fernet-key", base64.b64encode(NOISE)),
     ],
 )
-def test_names_what_was_encoded_twice_and_shows_no_value(key: str, value: bytes) -> None:
+def test_reports_a_value_that_was_encoded_twice_without_showing_it(key: str, value: bytes) -> None:
     code, lines = search(json.dumps(secret(key, value)))
 
     assert (1, [f"airflow/s: {key} is base64 text: encoded twice"]) == (code, lines)
@@ -64,24 +66,24 @@ def test_names_what_was_encoded_twice_and_shows_no_value(key: str, value: bytes)
         ("empty", b""),
     ],
 )
-def test_says_nothing_of_what_was_encoded_once(key: str, value: bytes) -> None:
+def test_accepts_values_that_were_encoded_once(key: str, value: bytes) -> None:
     assert (0, []) == search(json.dumps(secret(key, value)))
 
 
-def test_names_a_line_break_that_nobody_typed() -> None:
+def test_reports_a_trailing_line_break_in_a_one_line_value() -> None:
     code, (line,) = search(json.dumps(secret("GITSYNC_PASSWORD", b"s3cret!\n")))
 
     assert 1 == code
     assert line.startswith("airflow/s: GITSYNC_PASSWORD is one line and ends with a line break")
 
 
-def test_names_a_docker_configuration_that_no_kubelet_can_read() -> None:
+def test_reports_a_docker_configuration_without_auths() -> None:
     code, lines = search(json.dumps(secret(".dockerconfigjson", b'{"auth": {}}')))
 
     assert (1, ['airflow/s: .dockerconfigjson is not JSON with "auths"']) == (code, lines)
 
 
-def test_goes_through_a_list_of_secrets() -> None:
+def test_checks_every_secret_in_a_list() -> None:
     twice = secret("a", base64.b64encode(b"something readable"))
     document = {"kind": "List", "items": [secret("a", b"fine"), twice, {**twice, "data": None}]}
 
@@ -89,5 +91,5 @@ def test_goes_through_a_list_of_secrets() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"kind": "Secret"}'])
-def test_says_what_it_expects(text: str) -> None:
-    assert (2, []) == search(text)
+def test_exits_with_2_when_the_input_is_not_a_secret(text: str) -> None:
+    assert (2, []) == search(text, "expected the output of: kubectl get secrets -o json\n")

@@ -1,5 +1,5 @@
 """
-What the snippets of git-sync-wrapper promise beyond those of all, and the drop-in for the chart's.
+Checks for the git-sync-wrapper snippets only, including the drop-in for the chart's git-sync.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ON_THEIR_OWN = ["git-sync-wrapper.extra.yaml", "git-sync-wrapper.native.yaml"]
 
 
 @pytest.mark.parametrize("name", [*ON_THEIR_OWN, "git-sync-wrapper.init.yaml"])
-def test_airflow_looks_below_the_link(name: str) -> None:
+def test_dags_folder_is_below_the_published_link(name: str) -> None:
     values = files.load(name)
     folder = values["config"]["core"]["dags_folder"]
     for _, component in checks.components(values):
@@ -34,7 +34,7 @@ def test_airflow_looks_below_the_link(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WITHIN_THE_CHART)
-def test_drop_in_changes_the_image_and_sets_known_variables(name: str) -> None:
+def test_drop_in_replaces_the_image_and_sets_only_known_variables(name: str) -> None:
     values = files.load(name)
     git_sync = values["dags"]["gitSync"]
     known = VARIABLES | names_of(Settings, PREFIX)
@@ -46,18 +46,19 @@ def test_drop_in_changes_the_image_and_sets_known_variables(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WITHIN_THE_CHART)
-def test_drop_in_may_do_nothing_but_write_its_volume_and_a_tmp(name: str) -> None:
+def test_drop_in_meets_restricted_with_a_read_only_root_and_a_tmp_volume(name: str) -> None:
     values = files.load(name)
     git_sync = values["dags"]["gitSync"]
-    mounts = {mount["mountPath"]: mount["name"] for mount in git_sync["extraVolumeMounts"]}
+    (mount,) = git_sync["extraVolumeMounts"]
     may = git_sync["securityContexts"]["container"]
 
     assert may["readOnlyRootFilesystem"] is True
     assert all(restricted_rules({"securityContext": may}, {}).values())
-    assert mounts["/tmp"] in {volume["name"] for volume in values["volumes"]}
+    assert {"mountPath": "/tmp", "name": mount["name"]} == mount
+    assert files.named(values["volumes"], mount["name"])["emptyDir"]["sizeLimit"]
 
 
-def test_codecommit_needs_a_role_and_no_secret() -> None:
+def test_codecommit_uses_a_role_instead_of_a_secret() -> None:
     values = files.load("git-sync-wrapper.codecommit.yaml")
     accounts = [values[name]["serviceAccount"] for name in ("dagProcessor", "triggerer")] + [
         values["workers"][name]["serviceAccount"] for name in ("celery", "kubernetes")
@@ -79,10 +80,10 @@ def test_codecommit_needs_a_role_and_no_secret() -> None:
         ),
     ],
 )
-def test_one_volume_is_written_by_one_pod_and_read_by_all(
+def test_shared_volume_has_the_expected_writers_and_read_only_readers(
     tmp_path: Path, executor: str, writers: dict[str, list[str]]
 ) -> None:
-    """The values of the documentation, as they are."""
+    """Render the values of the how-to, with each executor."""
     (block,) = re.findall(r"```yaml\n(.*?)```", ONE_VOLUME.read_text(), re.DOTALL)
     values = tmp_path / "values.yaml"
     values.write_text(yaml.safe_dump(yaml.safe_load(block) | {"executor": executor}))

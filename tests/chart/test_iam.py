@@ -1,5 +1,5 @@
 """
-The policies allow what is done with them, and nothing near it.
+The IAM policies allow the requests that their users need, and refuse similar ones.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def by_pod(action: str, namespace: str, cluster: str = "my-cluster") -> Ask:
     return Ask(action, context=context, principal=POD_IDENTITY)
 
 
-# What each is for, and what is near it and must be refused.
+# For each policy: the requests that it must allow, and similar ones that it must refuse.
 CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
     "codecommit.json": (
         [Ask("codecommit:GitPull", f"{CODE}:airflow-dags")],
@@ -198,12 +198,12 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
 }
 
 
-def test_every_policy_has_its_cases() -> None:
+def test_every_policy_has_test_cases() -> None:
     assert sorted(CASES) == NAMES
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_policy_allows_what_it_is_for_and_nothing_near_it(name: str) -> None:
+def test_policy_allows_needed_requests_and_refuses_similar_ones(name: str) -> None:
     policy = load(name)
     needed, refused = CASES[name]
 
@@ -214,7 +214,7 @@ def test_policy_allows_what_it_is_for_and_nothing_near_it(name: str) -> None:
 
 def without_one_thing(policy: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
     """
-    Yield copies of a policy in which one key has another name, or one action is missing.
+    Yield copies of a policy in which one key is renamed, or one action is missing.
     """
     for position, (_, key) in enumerate(keys(policy)):
         changed = copy.deepcopy(policy)
@@ -229,7 +229,7 @@ def without_one_thing(policy: dict[str, object]) -> Iterator[tuple[str, dict[str
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_in_a_policy_can_be_left_out_or_misspelled(name: str) -> None:
+def test_detects_a_misspelled_key_or_a_missing_action_in_a_policy(name: str) -> None:
     needed, refused = CASES[name]
 
     for what, policy in without_one_thing(load(name)):
@@ -240,7 +240,7 @@ def test_nothing_in_a_policy_can_be_left_out_or_misspelled(name: str) -> None:
         ), what
 
 
-def test_policies_are_for_the_bucket_and_the_folders_of_the_values() -> None:
+def test_policies_match_the_bucket_and_the_prefixes_of_the_values() -> None:
     values, _ = files.referred(files.load(WHOLE))
     (container,) = (
         one for one in values["dagProcessor"]["extraInitContainers"] if one["name"] == "s3-sync"
@@ -253,7 +253,7 @@ def test_policies_are_for_the_bucket_and_the_folders_of_the_values() -> None:
     assert f"s3://{settings['AWS_BUCKET']}/logs" == logs
 
 
-def test_external_secrets_may_read_what_its_objects_ask_for() -> None:
+def test_external_secrets_policy_allows_every_secret_that_its_objects_read() -> None:
     asked = {
         remote["key"]
         for one in files.load_objects("secrets/external-secrets.yaml")

@@ -1,5 +1,5 @@
 """
-The policies for S3 against a server that asks IAM about every request, and checks signatures.
+The S3 policies on a server that enforces IAM and verifies signatures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Environments = dict[str, dict[str, str]]
 @pytest.fixture(scope="module")
 def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
     """
-    A user for each policy, and for that of s3-sync without one of its statements.
+    A user for each policy, and for the policy of s3-sync without each of its statements.
     """
     policy = policies.load("s3-sync.json")
     with MotoWithIam(tmp_path_factory.mktemp("iam")) as moto:
@@ -49,7 +49,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
 
 def s3_sync(user: dict[str, str], folder: Path, *arguments: str, **settings: str) -> str:
     """
-    Run s3-sync to its end; return what it says, and how it ended.
+    Run s3-sync until it exits; return its output and exit code.
     """
     done = subprocess.run(
         [S3_SYNC, *arguments],
@@ -70,7 +70,7 @@ def s3_sync(user: dict[str, str], folder: Path, *arguments: str, **settings: str
     return f"{done.stdout}{done.stderr}exit code {done.returncode}"
 
 
-def test_policy_is_enough_for_s3_sync(users: Environments, tmp_path: Path) -> None:
+def test_policy_permissions_are_sufficient_for_s3_sync(users: Environments, tmp_path: Path) -> None:
     said = s3_sync(users["s3-sync.json"], tmp_path, S3_SYNC_ONE_SHOT="true")
 
     assert said.endswith("exit code 0"), said
@@ -78,7 +78,7 @@ def test_policy_is_enough_for_s3_sync(users: Environments, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("action", ["s3:ListBucket", "s3:GetObject"])
-def test_check_names_the_statement_that_is_missing(
+def test_check_reports_the_missing_policy_statement(
     users: Environments, tmp_path: Path, action: str
 ) -> None:
     said = s3_sync(users[f"without {action}"], tmp_path, "check")
@@ -88,7 +88,7 @@ def test_check_names_the_statement_that_is_missing(
     assert 1 == said.count("FAIL")
 
 
-def test_another_folder_is_not_for_s3_sync(users: Environments, tmp_path: Path) -> None:
+def test_check_fails_for_a_prefix_outside_the_policy(users: Environments, tmp_path: Path) -> None:
     said = s3_sync(users["s3-sync.json"], tmp_path, "check", KEY_PATH="dags-old")
 
     assert said.endswith("exit code 3"), said
@@ -99,7 +99,7 @@ def test_another_folder_is_not_for_s3_sync(users: Environments, tmp_path: Path) 
     ("name", "prefix", "other"),
     [("s3-sync-publish.json", "dags-releases", "logs"), ("remote-logs.json", "logs", "dags")],
 )
-def test_writers_write_below_their_own_prefix_and_delete_nothing(
+def test_writers_can_write_only_below_their_prefix_and_cannot_delete(
     users: Environments, name: str, prefix: str, other: str
 ) -> None:
     user = users[name]

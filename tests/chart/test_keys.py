@@ -1,5 +1,5 @@
 """
-A slip in any key of any file is noticed, and the complaint names it.
+A misspelled key in any file causes a complaint that names the key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.conftest import Counts
 
 def keys(node: Any, seen: set[int] | None = None) -> Iterator[tuple[Values, str]]:
     """
-    Yield every map and key once, however many aliases lead there.
+    Yield every map and key once, even if several aliases refer to it.
     """
     seen = set() if seen is None else seen
     if isinstance(node, (dict, list)) and id(node) not in seen:
@@ -32,9 +32,9 @@ def unnoticed(
     everything: Any, complaints: Callable[[], Iterable[str]], step: int
 ) -> Iterator[tuple[str, list[str]]]:
     """
-    Misspell every n-th key in turn; yield those that no complaint names.
+    Misspell every n-th key in turn; yield the keys that no complaint names.
 
-    Complaints are asked for until one names it: the costly ones come last.
+    The checks stop at the first complaint that names the key: the costly ones run last.
     """
     for holder, key in list(keys(everything))[::step]:
         before = list(holder.items())
@@ -51,7 +51,7 @@ def unnoticed(
 
 @checks.needs_chart
 @pytest.mark.parametrize("name", VALUES)
-def test_slip_in_a_key_of_values_is_named(name: str, counts: Counts) -> None:
+def test_reports_a_misspelled_key_in_values(name: str, counts: Counts) -> None:
     values = files.load(name)
 
     def complaints() -> Iterator[str]:
@@ -65,19 +65,19 @@ def test_slip_in_a_key_of_values_is_named(name: str, counts: Counts) -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_slip_in_a_key_of_an_object_is_named(name: str, counts: Counts) -> None:
+def test_reports_a_misspelled_key_in_an_object(name: str, counts: Counts) -> None:
     for thing in files.load_objects(name):
 
         def complaints(thing: Values = thing) -> list[str]:
             return objects.complaints(thing)
 
         assert [] == complaints()
-        if thing["kind"] != "ConfigMap":  # its keys are names of files
+        if thing["kind"] != "ConfigMap":  # its keys are file names
             assert [] == list(unnoticed(thing, complaints, 1))
 
 
 @pytest.mark.parametrize("name", PATCHES)
-def test_slip_in_a_key_of_a_patch_is_named(name: str) -> None:
+def test_reports_a_misspelled_key_in_a_patch(name: str) -> None:
     patch = files.load(name)
 
     def complaints() -> list[str]:

@@ -1,5 +1,5 @@
 """
-The components of charts-snippets/kustomize change what they say, and nothing else.
+The components of charts-snippets/kustomize change only the intended objects.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHANGED = {
     ("Deployment", "airflow-dag-processor"),
     ("StatefulSet", "airflow-triggerer"),
 }
-# What the components change, and the scheduler.
+# The objects that the components change, and the scheduler.
 PLACES = {"airflow-scheduler", *(name for _, name in CHANGED)}
 
 needs_kustomize = pytest.mark.skipif(
@@ -38,7 +38,7 @@ needs_kustomize = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Values]:
     """
-    What the chart makes of the page's values.
+    The chart rendered with the page's values.
     """
     return render(tmp_path_factory.mktemp("rendered"), (EXECUTOR, kustomize.THE_PAGES))
 
@@ -46,20 +46,20 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Values]:
 @pytest.fixture
 def place(rendered: list[Values], tmp_path: Path) -> Path:
     """
-    A folder with everything that the page says, and of the chart what the components change.
+    A folder with the files of the page, and the chart's objects that the components change.
     """
     changed = [one for one in rendered if _identity(one) in CHANGED]
     return kustomize.written(tmp_path, yaml.safe_dump_all(changed), kustomize.COMPONENTS)
 
 
-def test_the_page_names_every_component() -> None:
+def test_page_lists_every_component() -> None:
     found = {str(path.parent.relative_to(FOLDER.parent)) for path in FOLDER.rglob("pod.yaml")}
 
     assert found == {*kustomize.COMPONENTS}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_has_the_form_of_the_charts_own_overlays(name: str) -> None:
+def test_component_has_the_layout_of_the_charts_own_overlays(name: str) -> None:
     status = yaml.safe_load((FOLDER / name / "STATUS.yaml").read_text())
 
     assert {"status", "chart-version", "last-verified", "verify"} == status.keys()
@@ -72,7 +72,7 @@ def test_it_has_the_form_of_the_charts_own_overlays(name: str) -> None:
 
 
 @needs_kustomize
-def test_only_pods_that_are_named_are_changed(rendered: list[Values], tmp_path: Path) -> None:
+def test_components_change_only_intended_objects(rendered: list[Values], tmp_path: Path) -> None:
     text = yaml.safe_dump_all(rendered)
     built, complaints = kustomize.build(kustomize.written(tmp_path, text, kustomize.COMPONENTS))
     before, after = ({_identity(one): one for one in many} for many in (rendered, built))
@@ -97,7 +97,7 @@ def test_only_pods_that_are_named_are_changed(rendered: list[Values], tmp_path: 
         ("CeleryExecutor\\,KubernetesExecutor", False),
     ],
 )
-def test_a_scheduler_that_may_run_tasks_has_both(
+def test_scheduler_gets_both_sidecars_only_if_it_can_run_tasks(
     executor: str, has_it: bool, tmp_path: Path
 ) -> None:
     rendered = render(tmp_path, (f"executor={executor}", kustomize.THE_PAGES))
@@ -111,23 +111,20 @@ def test_a_scheduler_that_may_run_tasks_has_both(
 
 
 @needs_kustomize
-def test_both_come_together_in_any_order(rendered: list[Values], tmp_path: Path) -> None:
+def test_component_order_does_not_affect_sidecars(rendered: list[Values], tmp_path: Path) -> None:
     text = yaml.safe_dump_all(rendered)
-    found = [
-        {
-            name: pods.kinds(pod["spec"])
-            for pod in pods_of(kustomize.build(kustomize.written(tmp_path, text, order))[0])
-            if (name := pod["metadata"]["labels"]["component"])
-        }
-        for order in (kustomize.COMPONENTS, kustomize.COMPONENTS[::-1])
-    ]
+    found = []
+    for order in (kustomize.COMPONENTS, kustomize.COMPONENTS[::-1]):
+        built, complaints = kustomize.build(kustomize.written(tmp_path, text, order))
+        assert "" == complaints
+        found.append({component(pod): pods.kinds(pod["spec"]) for pod in pods_of(built)})
 
     assert found[0] == found[1]
 
 
 @needs_kustomize
 @pytest.mark.parametrize("value", ["image", "bucket", "prefix", "principal"])
-def test_a_value_that_is_missing_is_named(value: str, place: Path) -> None:
+def test_build_fails_and_reports_a_missing_value(value: str, place: Path) -> None:
     path = place / "kustomization.yaml"
     said = yaml.safe_load(path.read_text())
     for one in said["configMapGenerator"]:
@@ -142,7 +139,7 @@ def test_a_value_that_is_missing_is_named(value: str, place: Path) -> None:
 
 
 @needs_kustomize
-def test_task_pods_without_a_place_end_the_build(tmp_path: Path) -> None:
+def test_build_fails_if_task_pods_have_no_init_containers_to_replace(tmp_path: Path) -> None:
     rendered = render(tmp_path, (EXECUTOR,))
 
     built, complaints = kustomize.build(
@@ -154,9 +151,10 @@ def test_task_pods_without_a_place_end_the_build(tmp_path: Path) -> None:
 
 
 @needs_kustomize
-def test_without_a_fault_nothing_is_noticed(place: Path) -> None:
-    built, _ = kustomize.build(place)
+def test_built_objects_pass_every_check(place: Path) -> None:
+    built, complaints = kustomize.build(place)
 
+    assert "" == complaints
     assert [] == [*_complaints(built)]
 
 
@@ -166,7 +164,7 @@ def _identity(one: Values) -> tuple[str, str]:
 
 def _said(one: Values) -> str:
     """
-    An object without what kustomize writes otherwise: an empty list or map is left out.
+    Return an object as JSON without its empty values, which kustomize writes differently.
     """
 
     def kept(node: object) -> object:

@@ -1,5 +1,5 @@
 """
-What charts-snippets/monitoring says to Prometheus and Grafana, by a real Prometheus.
+The files of charts-snippets/monitoring, checked with a real Prometheus.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ SHARES = Path(__file__).with_name("slo.yaml")
 
 
 @pytest.mark.parametrize("name", YAML_FILES)
-def test_file_has_what_its_reader_knows_and_nothing_else(name: str) -> None:
+def test_file_matches_the_schema_of_its_reader(name: str) -> None:
     assert [] == complaints(name, load(name))
 
 
 @pytest.mark.parametrize("name", YAML_FILES)
-def test_every_key_that_is_misspelled_is_caught(name: str) -> None:
+def test_detects_every_misspelled_key(name: str) -> None:
     mutants = list(monitoring.renamed(load(name)))
 
     assert mutants
     assert [] == [path for path, mutant in mutants if not complaints(name, mutant)]
 
 
-def test_every_file_is_checked() -> None:
+def test_every_file_has_a_schema() -> None:
     assert sorted(monitoring.SCHEMAS) == YAML_FILES
 
 
@@ -50,9 +50,6 @@ def test_every_file_is_checked() -> None:
 
 
 def rules() -> list[Values]:
-    """
-    The alerts.
-    """
     (group,) = load("prometheus-rule.yaml")["spec"]["groups"]
     found: list[Values] = group["rules"]
     return found
@@ -60,7 +57,7 @@ def rules() -> list[Values]:
 
 def broken_promises(alerts: list[Values], folder: Path) -> str:
     """
-    What promtool says when the alerts are held against their tests, which leave out the runbook.
+    Run the alerts' promtool tests, which omit the runbook; return promtool's errors.
     """
     alerts = copy.deepcopy(alerts)
     for rule in alerts:
@@ -71,13 +68,13 @@ def broken_promises(alerts: list[Values], folder: Path) -> str:
     return promtool("test", "rules", "alerts.yaml", folder=folder)
 
 
-def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(tmp_path: Path) -> None:
+def test_alerts_pass_their_promtool_tests(tmp_path: Path) -> None:
     skip_without_prometheus()
 
     assert "" == broken_promises(rules(), tmp_path)
 
 
-def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None:
+def test_every_alert_has_a_firing_and_a_silent_promtool_test() -> None:
     tests = yaml.safe_load(ALERTS.read_text())["tests"]
     held = [one for test in tests for one in test["alert_rule_test"]]
     names = sorted(rule["alert"] for rule in rules())
@@ -86,13 +83,13 @@ def test_every_alert_has_a_test_that_it_fires_and_one_that_it_does_not() -> None
     assert names == sorted({one["alertname"] for one in held if "exp_alerts" not in one})
 
 
-def test_readme_names_every_alert() -> None:
+def test_readme_lists_every_alert_in_order() -> None:
     table = (monitoring.MONITORING / "README.md").read_text()
 
     assert [rule["alert"] for rule in rules()] == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 
 
-def test_every_alert_leads_to_a_section_that_says_what_to_do() -> None:
+def test_every_alert_links_to_a_runbook_section_with_harm_look_and_do() -> None:
     page = (ROOT / "docs/how-to/run-in-production.md").read_text()
     sections = re.findall(r"^### (\w+)\n\n(.+?)(?=\n#)", page, re.MULTILINE | re.DOTALL)
     linked = [rule["annotations"]["runbook_url"].partition("/how-to/")[2] for rule in rules()]
@@ -106,7 +103,7 @@ def test_every_alert_leads_to_a_section_that_says_what_to_do() -> None:
     ]
 
 
-def test_every_expression_names_metrics_and_only_such_as_exist(dashboard: Values) -> None:
+def test_every_expression_uses_only_existing_metrics(dashboard: Values) -> None:
     shares = load("slo-rule.yaml")["spec"]["groups"][0]["rules"]
     told = [(rule.get("alert"), rule["expr"]) for rule in (*rules(), *shares)]
     named = [
@@ -118,13 +115,10 @@ def test_every_expression_names_metrics_and_only_such_as_exist(dashboard: Values
     assert [] == [one for one in named if one[1] - monitoring.known_metrics()]
 
 
-# Shares
+# Objectives
 
 
-def test_shares_are_what_the_page_promises(tmp_path: Path) -> None:
-    """
-    What is asked over 30 days is on the page; what comes out is in `slo.yaml`.
-    """
+def test_objective_queries_of_the_page_return_the_expected_shares(tmp_path: Path) -> None:
     skip_without_prometheus()
     page = (ROOT / "docs/how-to/run-in-production.md").read_text()
     asked = re.findall(r"^avg_over_time\(\S+\)$", page, re.MULTILINE)
@@ -137,7 +131,7 @@ def test_shares_are_what_the_page_promises(tmp_path: Path) -> None:
     assert "" == promtool("test", "rules", SHARES.name, folder=tmp_path)
 
 
-def test_objectives_allow_what_the_page_says() -> None:
+def test_allowed_time_on_the_page_matches_each_objective() -> None:
     page = (ROOT / "docs/how-to/run-in-production.md").read_text()
     rows = re.findall(r"\| ([\d.]+) % \| (?:(\d+) h )?(\d+) min \|$", page, re.MULTILINE)
 
@@ -152,14 +146,11 @@ def test_objectives_allow_what_the_page_says() -> None:
 
 @pytest.fixture(scope="module")
 def dashboard() -> Values:
-    """
-    The dashboard.
-    """
     found: Values = json.loads(DASHBOARD.read_text())
     return found
 
 
-def test_dashboard_shows_every_metric_of_a_sidecar(dashboard: Values) -> None:
+def test_dashboard_shows_every_sidecar_metric_except_the_listed_ones(dashboard: Values) -> None:
     shown = set().union(
         *(monitoring.named_metrics(expr) for _, expr in monitoring.queries(dashboard))
     )
@@ -175,17 +166,17 @@ def test_dashboard_shows_every_metric_of_a_sidecar(dashboard: Values) -> None:
     assert left_out == monitoring.known_metrics() - monitoring.FOREIGN_METRICS - shown
 
 
-def test_dashboard_asks_the_data_source_that_was_chosen(dashboard: Values) -> None:
+def test_dashboard_queries_the_selected_data_source(dashboard: Values) -> None:
     asked = [panel["datasource"] for panel in dashboard["panels"] if panel["type"] != "row"]
     asked += [target["datasource"] for p in dashboard["panels"] for target in p.get("targets", [])]
     asked += [v["datasource"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
 
     assert [{"type": "prometheus", "uid": "${datasource}"}] * len(asked) == asked
     assert "datasource" == dashboard["templating"]["list"][0]["type"]
-    assert "__inputs" not in dashboard  # it would not load from a ConfigMap
+    assert "__inputs" not in dashboard  # Grafana would not load it from a ConfigMap
 
 
-def test_dashboard_has_a_row_for_each_sidecar_and_panels_that_do_not_overlap(
+def test_dashboard_has_a_row_for_each_sidecar_and_no_overlapping_panels(
     dashboard: Values,
 ) -> None:
     rows = " ".join(panel["title"] for panel in dashboard["panels"] if panel["type"] == "row")
@@ -206,12 +197,12 @@ def test_dashboard_has_a_row_for_each_sidecar_and_panels_that_do_not_overlap(
 
 def registries() -> list[CollectorRegistry]:
     """
-    A registry like each daemon's, in which every metric has at least one series.
+    Return each daemon's registry, in which every metric has at least one series.
     """
     found = []
     for sidecar in DOCUMENTED:
         registry = sidecar.metrics("1.2.3", "abc").registry
-        # No public way leads to families that have no series yet.
+        # Families without series have no public accessor.
         for family in registry._collector_to_names:
             names = getattr(family, "_labelnames", ())
             if names and not family._metrics:  # type: ignore[attr-defined]
@@ -223,7 +214,7 @@ def registries() -> list[CollectorRegistry]:
 
 class Page(LoopbackServer):
     """
-    The metrics of a registry.
+    A server that returns the metrics of a registry.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -231,13 +222,11 @@ class Page(LoopbackServer):
         self._text = generate_latest(registry)
 
     def good_answer(self, request: Request) -> Answer:
-        # Prometheus 3 insists on the type.
+        # Prometheus 3 requires the content type.
         return Answer(200, {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}, self._text)
 
 
-def test_every_panel_shows_something_where_all_sidecars_run(
-    dashboard: Values, tmp_path: Path
-) -> None:
+def test_every_panel_shows_data_when_all_sidecars_run(dashboard: Values, tmp_path: Path) -> None:
     skip_without_prometheus()
     with ExitStack() as stack:
         pages = [stack.enter_context(Page(registry)) for registry in registries()]
@@ -268,7 +257,7 @@ def test_every_panel_shows_something_where_all_sidecars_run(
 
 def _filled(expression: str) -> str:
     """
-    Put values in for the variables of the dashboard, and look at times that were long ago.
+    Replace the dashboard's variables, and drop conditions that exclude a timestamp of zero.
     """
     filled = expression.replace("$namespace", "airflow").replace("$pod", ".*")
     return (

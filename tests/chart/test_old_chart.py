@@ -1,5 +1,5 @@
 """
-What charts 1.13.1 and 1.22.0 make of the published example, and of lists with templates.
+Charts 1.13.1 and 1.22.0 with the published example, and with templates in lists.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PUBLISHED, CORRECTED = _BLOCKS[2:]
 @pytest.fixture(autouse=True)
 def needs(chart: str) -> None:
     """
-    Skip a chart that is not there.
+    Skip the test if its chart is missing.
     """
     if not CAN_RENDER:
         pytest.skip(HOW_TO_RENDER)
@@ -38,7 +38,7 @@ def needs(chart: str) -> None:
 
 def ours(folder: Path, values: str, chart: str, *settings: str) -> Iterator[tuple[str, Values]]:
     """
-    Yield the pods that have a sidecar of ours, with their components.
+    Yield the component and specification of each pod with a sidecar.
     """
     path = folder / "values.yaml"
     path.write_text(values)
@@ -49,14 +49,14 @@ def ours(folder: Path, values: str, chart: str, *settings: str) -> Iterator[tupl
 
 def flaws(folder: Path, values: str, chart: str, *settings: str) -> dict[str, list[str]]:
     """
-    Return why the API server would refuse each pod.
+    Return the reasons why the API server would refuse each pod.
     """
     found = ours(folder, values, chart, *settings)
     return {name: list(pods.volume_complaints(spec)) for name, spec in found}
 
 
 @each_chart
-def test_published_example_has_mounts_without_a_volume(chart: str, tmp_path: Path) -> None:
+def test_published_example_mounts_a_volume_that_does_not_exist(chart: str, tmp_path: Path) -> None:
     assert {
         "scheduler": ["s3-sync: no volume dags"],
         "webserver": ["sync-perm: no volume dags"],
@@ -64,7 +64,7 @@ def test_published_example_has_mounts_without_a_volume(chart: str, tmp_path: Pat
 
 
 @each_chart
-def test_a_claim_is_not_enough_as_it_is_not_in_the_webserver(chart: str, tmp_path: Path) -> None:
+def test_dags_claim_adds_no_volume_to_the_webserver(chart: str, tmp_path: Path) -> None:
     claim = "dags.persistence.enabled=true"
 
     assert {"scheduler": [], "webserver": ["sync-perm: no volume dags"]} == flaws(
@@ -73,13 +73,13 @@ def test_a_claim_is_not_enough_as_it_is_not_in_the_webserver(chart: str, tmp_pat
 
 
 @each_chart
-def test_corrected_example_is_sound(chart: str, tmp_path: Path) -> None:
+def test_corrected_example_has_every_volume_and_valid_variables(chart: str, tmp_path: Path) -> None:
     assert {"scheduler": [], "webserver": []} == flaws(tmp_path, CORRECTED, chart, AIRFLOW_2)
     assert [] == checks.environment_complaints(yaml.safe_load(CORRECTED))
 
 
 @pytest.mark.parametrize("chart", ["1.22.0"])
-def test_on_airflow_3_they_belong_elsewhere(chart: str, tmp_path: Path) -> None:
+def test_corrected_example_needs_other_components_on_airflow_3(chart: str, tmp_path: Path) -> None:
     moved = CORRECTED.replace("scheduler:", "dagProcessor:").replace("webserver:", "apiServer:")
 
     assert {"scheduler": ["s3-sync: no volume dags"]} == flaws(
@@ -89,7 +89,7 @@ def test_on_airflow_3_they_belong_elsewhere(chart: str, tmp_path: Path) -> None:
 
 
 @each_chart
-def test_lists_are_templates_from_1_14_on(chart: str, tmp_path: Path) -> None:
+def test_only_the_newer_chart_renders_templates_in_lists(chart: str, tmp_path: Path) -> None:
     values = files.text("sync-perm.extra.yaml")
     ((_, spec),) = ours(tmp_path, values, chart, AIRFLOW_2)
 
@@ -97,7 +97,7 @@ def test_lists_are_templates_from_1_14_on(chart: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chart", ["1.13.1"])
-def test_what_the_readme_says_to_write_on_1_13_is_what_the_templates_are(
+def test_text_that_the_readme_gives_for_1_13_equals_the_rendered_templates(
     chart: str, tmp_path: Path
 ) -> None:
     values = files.text("sync-perm.extra.yaml")

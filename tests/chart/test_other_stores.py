@@ -1,5 +1,5 @@
 """
-What the how-to says of other S3 stores is enough for s3-sync: endpoint, region and keys.
+The how-to's settings for other S3 stores are sufficient: endpoint, region and keys.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-What the real KubernetesPodOperator makes of the pod templates.
+The pods that the real KubernetesPodOperator creates from the pod templates.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KUBECONFIG = {
 }
 
 
-# The first one installs Airflow, which takes minutes.
+# The first test installs Airflow, which takes minutes.
 pytestmark = pytest.mark.timeout(1_800)
 
 
@@ -37,7 +37,7 @@ def made(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Values]:
     """
-    The pods that the operator of one Airflow asks Kubernetes for, by template.
+    The pods that the operator of one Airflow version creates, by template.
     """
     templates = (TICKET, PROJECT)
     airflow = Airflow.install_or_skip(request.param)
@@ -76,7 +76,7 @@ def test_operator_keeps_the_sidecar(
 
 
 @pytest.mark.parametrize("template", [TICKET, PROJECT])
-def test_operator_fills_in_base_and_keeps_its_variables(
+def test_operator_fills_in_the_base_container_and_keeps_its_variables(
     made: dict[str, Values], template: str
 ) -> None:
     (given,) = files.load_objects(template)
@@ -88,7 +88,7 @@ def test_operator_fills_in_base_and_keeps_its_variables(
 
 
 @pytest.mark.parametrize("template", [TICKET, PROJECT])
-def test_pod_of_the_operator_is_sound(made: dict[str, Values], template: str) -> None:
+def test_pod_of_the_operator_passes_every_check(made: dict[str, Values], template: str) -> None:
     pod = made[template]
     whole = {**pod, "metadata": {"name": pod["metadata"]["name"]}}
 

@@ -1,5 +1,5 @@
 """
-The published examples: what is wrong with them, and that what stands beside them is right.
+The published examples have known mistakes, and their corrections are valid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SYNC_PERM = "published-sync-perm.md"
 
 def blocks(name: str) -> list[Values]:
     """
-    The first two of a page: as published and corrected; of sync-perm for Airflow 2 and 3.
+    Return the first two blocks of a page: published and corrected, or for Airflow 2 and 3.
     """
     text = (SNIPPETS / name).read_text()
     return [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[:2]]
@@ -33,20 +33,20 @@ RIGHT = [
 
 
 @pytest.mark.parametrize("values", RIGHT)
-def test_what_is_right_is_sound_for_kubernetes_and_for_the_sidecars(values: Values) -> None:
+def test_corrected_examples_are_valid_for_kubernetes_and_the_sidecars(values: Values) -> None:
     assert [] == checks.kubernetes_complaints(values)
     assert [] == checks.environment_complaints(values)
 
 
 @checks.needs_chart
 @pytest.mark.parametrize("values", RIGHT)
-def test_what_is_right_has_keys_of_the_chart(values: Values) -> None:
+def test_corrected_examples_use_only_keys_of_the_chart(values: Values) -> None:
     assert [] == checks.chart_complaints(values)
 
 
 @checks.needs_chart
 @pytest.mark.parametrize("name", [S3_SYNC, KERBEROS])
-def test_what_was_published_has_keys_that_the_chart_lacks(name: str) -> None:
+def test_published_examples_have_unknown_keys_that_the_schema_accepts(name: str) -> None:
     published, _ = blocks(name)
 
     assert {"$.worker", "$.extraVolumes", "$.extraVolumeMounts"} == {
@@ -55,7 +55,7 @@ def test_what_was_published_has_keys_that_the_chart_lacks(name: str) -> None:
     assert [] == checks.schema_complaints(published)
 
 
-def test_the_published_kerberos_shows_the_keytab_to_airflow_and_its_correction_does_not() -> None:
+def test_corrected_kerberos_example_no_longer_mounts_the_keytab_in_airflow() -> None:
     published, corrected = blocks(KERBEROS)
     celery = corrected["workers"]["celery"]
 
@@ -63,5 +63,5 @@ def test_the_published_kerberos_shows_the_keytab_to_airflow_and_its_correction_d
     assert ["krb5-ccache"] == [one["name"] for one in celery["extraVolumeMounts"]]
 
 
-def test_sync_perm_is_beside_the_webserver_of_airflow_2_and_the_api_server_of_airflow_3() -> None:
+def test_sync_perm_examples_are_for_the_webserver_and_the_api_server() -> None:
     assert [{"webserver"}, {"apiServer"}] == [values.keys() for values in blocks(SYNC_PERM)]

@@ -1,5 +1,5 @@
 """
-`make quickstart`, with programs that only write down how they were called.
+`make quickstart` with fake programs that record their calls.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 @dataclass
 class Programs:
     """
-    What the script calls, in its own folder; each call is a line of `calls`.
+    Fakes of the programs that the script calls; each call is a line of the file `calls`.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Programs:
 
     def run(self, current: str, **variables: str) -> tuple[int, list[str], str]:
         """
-        Run the script; return its exit code, the calls, and what it says of errors.
+        Run the script; return its exit code, the calls, and its standard error.
         """
         calls = self.folder / "calls"
         calls.write_text("")
@@ -54,13 +54,10 @@ class Programs:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Programs:
-    """
-    The programs.
-    """
     return Programs(tmp_path)
 
 
-def test_installs_the_chart_on_the_current_cluster_of_kind(programs: Programs) -> None:
+def test_installs_the_chart_on_the_current_kind_cluster(programs: Programs) -> None:
     code, calls, said = programs.run("kind-trial")
 
     assert 0 == code, said
@@ -76,7 +73,7 @@ def test_installs_the_chart_on_the_current_cluster_of_kind(programs: Programs) -
     )
 
 
-def test_touches_no_other_cluster_that_is_not_named(programs: Programs) -> None:
+def test_refuses_a_current_cluster_that_is_not_kind(programs: Programs) -> None:
     production = "arn:aws:eks:eu-central-1:111122223333:cluster/prd"
 
     code, calls, said = programs.run(production)
@@ -86,7 +83,7 @@ def test_touches_no_other_cluster_that_is_not_named(programs: Programs) -> None:
     assert ["kubectl config current-context"] == calls
 
 
-def test_takes_a_cluster_that_is_named_and_what_loads_images_there(programs: Programs) -> None:
+def test_uses_the_given_context_image_loader_and_chart(programs: Programs) -> None:
     chosen = {"CONTEXT": "dev", "LOAD_IMAGE": "kind load elsewhere", "AIRFLOW_CHART": "/chart"}
 
     code, calls, said = programs.run("kind-trial", **chosen)

@@ -1,5 +1,5 @@
 """
-What the official chart makes of the snippets; needs `helm` and the whole chart.
+The snippets rendered by the official chart; needs `helm` and the whole chart.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ del WHOLE_2["api-server"]
 GIT_3: Kinds = {"triggerer": TICKETS, "api-server": PERMISSIONS, "task pod": TICKETS}
 GIT_2: Kinds = {"triggerer": TICKETS, "webserver": PERMISSIONS, "task pod": TICKETS}
 
-# One sidecar alone, on the chart as it is.
+# The pods of one sidecar alone, with the chart's defaults.
 READERS = ("dag-processor", "triggerer", "worker")
 READERS_AS_PODS = ("dag-processor", "triggerer", "task pod")
 AS_PODS, AS_CELERY = "executor=KubernetesExecutor", "executor=CeleryExecutor"
@@ -114,7 +114,7 @@ EXPECTED: dict[tuple[str, ...], Kinds] = {
     ("s3-sync.native.yaml", "examples/shared-ticket.yaml"): dict.fromkeys(READERS, DAGS),
 }
 
-# Where Airflow looks when it is not s3-sync that brings the DAGs.
+# `dags_folder`, if the DAGs do not come from s3-sync.
 FOLDERS = {
     "examples/git-sync-deployment.yaml": "/opt/airflow/dags/current",
     "git-sync-wrapper.chart.yaml": "/opt/airflow/dags/repo/dags",
@@ -125,7 +125,7 @@ FOLDERS = {
     "values-git-sync.yaml": "/opt/airflow/dags/repo/dags",
 }
 
-# The page's values, and which of its components.
+# The page's values with some of its components.
 _S3, _S3_TASKS, _TICKETS, _TICKETS_TASKS = kustomize.COMPONENTS
 BUILT: dict[tuple[str, ...], Kinds] = {
     (AS_CELERY, kustomize.THE_PAGES, _S3, _TICKETS): {
@@ -160,7 +160,7 @@ DAILY = [names for names in EXPECTED if names[0] not in printed.ALL or names[0] 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
-    Give a test each stack: with `--full` all that `make values` prints, else a dozen of it.
+    Parametrize `stack`: with every output of `make values` if `--full`, otherwise with a dozen.
     """
     if "stack" in metafunc.fixturenames:
         is_full = metafunc.config.getoption("--full")
@@ -183,7 +183,7 @@ def test_each_sidecar_is_in_the_right_pods(stack: tuple[str, ...]) -> None:
     assert EXPECTED[stack] == {name: kinds for name, kinds in found.items() if kinds}
 
 
-def test_kubernetes_takes_every_object(stack: tuple[str, ...]) -> None:
+def test_every_object_matches_the_kubernetes_schemas(stack: tuple[str, ...]) -> None:
     for manifest in rendered(stack):
         assert [] == strict_complaints(manifest)
     for pod in whole_pods(stack):
@@ -191,7 +191,7 @@ def test_kubernetes_takes_every_object(stack: tuple[str, ...]) -> None:
             assert [] == strict_complaints({"apiVersion": "v1", "kind": "Pod", **pod})
 
 
-def test_pods_are_sound(stack: tuple[str, ...]) -> None:
+def test_pods_pass_volume_keytab_security_and_sharing_checks(stack: tuple[str, ...]) -> None:
     for pod in whole_pods(stack):
         spec = pod["spec"]
         assert [] == [
@@ -202,7 +202,7 @@ def test_pods_are_sound(stack: tuple[str, ...]) -> None:
         ]
 
 
-def test_sidecars_get_what_they_read_and_are_asked_on_their_ports(stack: tuple[str, ...]) -> None:
+def test_sidecars_have_valid_variables_probes_and_security_contexts(stack: tuple[str, ...]) -> None:
     for pod in whole_pods(stack):
         spec = pod["spec"]
         ours = pods.kinds(spec)
@@ -233,7 +233,7 @@ _started: dict[str, list[str]] = {}
 
 def started(names: tuple[str, ...], pod: Values, container: Values, folder: Path) -> list[str]:
     """
-    Start a container as a process, or one that is equal to it; return what is wrong.
+    Start a container as a process, once for equal containers; return its complaints.
     """
     identity = start.identity_of(container)
     if identity not in _started:
@@ -246,7 +246,7 @@ def started(names: tuple[str, ...], pod: Values, container: Values, folder: Path
     return _started[identity]
 
 
-def test_each_sidecar_starts_and_lacks_nothing_but_the_network(
+def test_each_sidecar_starts_and_fails_only_for_lack_of_a_network(
     stack: tuple[str, ...], folder: Path
 ) -> None:
     left_out = set()
@@ -266,27 +266,27 @@ def _variable(container: Values, name: str) -> Values:
 
 
 PLANTED: dict[str, tuple[tuple[str, ...], str, Callable[[Values], object]]] = {
-    "a variable misspelled": (
+    "a misspelled variable": (
         ("s3-sync.extra.yaml",),
         "AWS_BUCKET",
         lambda one: _variable(one, "AWS_BUCKET").update(name="AWS_BUKET"),
     ),
-    "a bad value": (
+    "an invalid value": (
         ("values.yaml", "values-prd.yaml"),
         "S3_SYNC_SOURCE",
         lambda one: _variable(one, "S3_SYNC_SOURCE").update(value="releases"),
     ),
-    "a volume for something else": (
+    "a ccache outside of the mounted volume": (
         ("kerberos.native.yaml",),
         "ccache_",
         lambda one: _variable(one, "KERBEROS_CCACHE").update(value="/var/ccache/krb5cc"),
     ),
-    "the variable of an older Airflow, misspelled": (
+    "a misspelled variable of an older Airflow": (
         ("sync-perm.extra.yaml",),
         "SQL_ALCHEMY_CONN",
         lambda one: one["env"][0].update(name="AIRFLOW__CORE__SQLALCHEMY_CONN"),
     ),
-    "another root": (
+    "a root that is not mounted": (
         ("git-sync-wrapper.extra.yaml",),
         "target_",
         lambda one: _variable(one, "GITSYNC_ROOT").update(value="/gits"),
@@ -295,7 +295,7 @@ PLANTED: dict[str, tuple[tuple[str, ...], str, Callable[[Values], object]]] = {
 
 
 @pytest.mark.parametrize(("names", "says", "plant"), PLANTED.values(), ids=PLANTED.keys())
-def test_a_fault_of_a_snippet_keeps_its_sidecar_from_starting(
+def test_starting_a_sidecar_reveals_a_planted_fault(
     names: tuple[str, ...], says: str, plant: Callable[[Values], object], folder: Path
 ) -> None:
     spec, container = next(
@@ -313,7 +313,7 @@ def test_a_fault_of_a_snippet_keeps_its_sidecar_from_starting(
     assert says in complaint
 
 
-def test_airflow_looks_where_its_files_are(stack: tuple[str, ...]) -> None:
+def test_dags_folder_is_where_the_dags_are_published(stack: tuple[str, ...]) -> None:
     (config,) = (
         one["data"]["airflow.cfg"]
         for one in rendered(stack)
@@ -337,7 +337,7 @@ def test_airflow_looks_where_its_files_are(stack: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("names", [n for n in EXPECTED if set(n) & IN_THE_CHART], ids=" ".join)
-def test_the_charts_git_sync_is_ours_in_every_pod(names: tuple[str, ...]) -> None:
+def test_drop_in_replaces_the_charts_git_sync_in_every_pod(names: tuple[str, ...]) -> None:
     found = [
         container
         for pod in whole_pods(names)
@@ -357,7 +357,7 @@ def test_the_charts_git_sync_is_ours_in_every_pod(names: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize("executor", ["CeleryExecutor", "KubernetesExecutor"])
-def test_shared_ticket_is_where_tasks_run(executor: str) -> None:
+def test_shared_ticket_is_mounted_where_tasks_run(executor: str) -> None:
     names = (f"executor={executor}", "s3-sync.native.yaml", "examples/shared-ticket.yaml")
     found = {component(pod): pod["spec"] for pod in whole_pods(names)}
 
@@ -371,7 +371,7 @@ def test_shared_ticket_is_where_tasks_run(executor: str) -> None:
         assert [] == list(pods.volume_complaints(found[name]))
 
 
-def test_task_pods_end_with_their_task(stack: tuple[str, ...]) -> None:
+def test_task_pods_have_only_the_base_container_and_never_restart(stack: tuple[str, ...]) -> None:
     for pod in whole_pods(stack):
         if component(pod) == "task pod":
             assert "Never" == pod["spec"]["restartPolicy"]
@@ -406,7 +406,7 @@ LOAD_BALANCER, KDC, DATABASE, S3 = "10.0.5.7", "10.0.10.5", "10.0.20.5", "52.219
 
 
 @pytest.mark.parametrize("names", [n for n in EXPECTED if n[0] == files.WHOLE], ids=" ".join)
-def test_whole_deployment_may_say_what_it_must_and_no_more(names: tuple[str, ...]) -> None:
+def test_network_policies_allow_only_required_connections(names: tuple[str, ...]) -> None:
     policies = [one for one in rendered(names) if one["kind"] == "NetworkPolicy"]
     policies += files.load_objects("network/network-policy.yaml")
     found = {component(pod): Pod(pod["metadata"]["labels"]) for pod in whole_pods(names)}
@@ -448,7 +448,7 @@ def _admits(policies: list[Values], direction: str, traffic: Traffic) -> bool:
     return admits(policies, traffic[0], direction, *traffic[1:])
 
 
-def test_pods_that_read_the_bucket_have_the_role(stack: tuple[str, ...]) -> None:
+def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: tuple[str, ...]) -> None:
     annotations = {
         one["metadata"]["name"]: one["metadata"].get("annotations") or {}
         for one in rendered(stack)

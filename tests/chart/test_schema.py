@@ -1,5 +1,5 @@
 """
-Snippets against the official chart's own schema and values; needs AIRFLOW_CHART.
+Snippets validated against the official chart's schema and values; needs AIRFLOW_CHART.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def test_values_validate_against_the_chart(name: str) -> None:
         assert [] == checks.chart_complaints(values)
 
 
-def test_values_for_airflow_in_the_readme_are_keys_of_the_chart() -> None:
+def test_airflow_values_in_the_readme_match_the_chart_schema() -> None:
     text = (SNIPPETS / "README.md").read_text()
     (values,) = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
 
@@ -30,8 +30,8 @@ def test_values_for_airflow_in_the_readme_are_keys_of_the_chart() -> None:
     assert {"config"} == values.keys()
 
 
-def test_airflow_cfg_of_the_chart_names_the_ccache_of_the_snippets() -> None:
-    """Airflow sets KRB5CCNAME to it where `[core] security` is kerberos, over the variable."""
+def test_snippets_use_the_ccache_path_of_the_charts_airflow_cfg() -> None:
+    """If `[core] security` is kerberos, Airflow overwrites KRB5CCNAME with this path."""
     values = checks.chart_values()["kerberos"]
 
     assert CHART_CCACHE == f"{values['ccacheMountPath']}/{values['ccacheFileName']}"

@@ -1,5 +1,5 @@
 """
-What Prometheus scrapes by charts-snippets/monitoring, by a real Prometheus.
+A real Prometheus scrapes with the configurations of charts-snippets/monitoring.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.support.waiting import wait_until
 PORTS = {f"{name.removesuffix('-wrapper')}-http": one.port for name, one in SIDECARS.items()}
 
 Container = tuple[str, str | None, int | None]
-"""Its name, and the name and number of a port, if it declares one."""
+"""The name of the container, and the name and number of its port (None: no port)."""
 
 
 def pods() -> dict[str, list[Container]]:
     """
-    Pods as they come from the snippets: container, and each port that it declares.
+    Return the pods of the snippets: each container with the port that it declares.
     """
     s3_sync, kerberos, sync_perm = (
         (name, f"{name}-http", PORTS[f"{name}-http"])
@@ -55,7 +55,7 @@ EXPECTED = {
 
 def discovered(phase: str = "Running") -> list[Values]:
     """
-    What Prometheus' discovery of the role `pod` gives: one target for a port, or for none.
+    Return targets as Prometheus discovers pods: one per port, or one without a port.
 
     https://prometheus.io/docs/prometheus/latest/configuration/configuration/#pod
     """
@@ -79,7 +79,7 @@ def discovered(phase: str = "Running") -> list[Values]:
 
 def scrape_jobs() -> list[Values]:
     """
-    The jobs of the plain configuration, with pods that are given to them.
+    Return the jobs of the plain configuration, with static targets instead of discovery.
     """
     jobs = load("scrape-config.yaml")["scrape_configs"]
     for job in jobs:
@@ -90,7 +90,7 @@ def scrape_jobs() -> list[Values]:
 
 def operator_jobs() -> list[Values]:
     """
-    The jobs that the Prometheus Operator makes of the PodMonitor, as far as we use it.
+    Return the jobs that the Prometheus Operator generates from the fields of our PodMonitor.
 
     pkg/prometheus/promcfg.go: generatePodMonitorConfig (0.86).
     """
@@ -130,7 +130,7 @@ def operator_jobs() -> list[Values]:
     return jobs
 
 
-def test_every_sidecar_is_scraped_once_and_nothing_else(tmp_path: Path) -> None:
+def test_prometheus_scrapes_every_sidecar_once_and_nothing_else(tmp_path: Path) -> None:
     skip_without_prometheus()
     ways = {"plain": scrape_jobs(), "operator": operator_jobs()}
     for way, jobs in ways.items():
@@ -153,7 +153,7 @@ def test_every_sidecar_is_scraped_once_and_nothing_else(tmp_path: Path) -> None:
     assert {"airflow"} == {target["labels"]["namespace"] for target in targets}
 
 
-def test_ports_are_those_of_the_values_and_of_the_sidecars() -> None:
+def test_scraped_ports_match_the_values_and_the_sidecars() -> None:
     declared = {
         (port["name"], port["containerPort"])
         for name in BLOCKS
@@ -162,9 +162,7 @@ def test_ports_are_those_of_the_values_and_of_the_sidecars() -> None:
     endpoints = load("pod-monitor.yaml")["spec"]["podMetricsEndpoints"]
 
     assert PORTS == dict(declared)
-    assert {*PORTS, "git-sync-http"} == {
-        endpoint["port"] for endpoint in endpoints if "port" in endpoint
-    }
+    assert PORTS.keys() == {endpoint["port"] for endpoint in endpoints if "port" in endpoint}
 
 
 def _ports(node: Any) -> Iterator[Values]:
@@ -177,11 +175,11 @@ def _ports(node: Any) -> Iterator[Values]:
 
 
 @checks.needs_chart
-def test_annotations_are_keys_of_the_chart() -> None:
+def test_pod_annotations_use_only_keys_of_the_chart() -> None:
     assert [] == checks.chart_complaints(load("pod-annotations.yaml"))
 
 
-def test_rendered_pods_have_the_annotations_and_a_git_sync_without_port(tmp_path: Path) -> None:
+def test_rendered_pods_have_annotations_and_git_sync_declares_no_port(tmp_path: Path) -> None:
     if not CAN_RENDER:
         pytest.skip(HOW_TO_RENDER)
     git_sync = ("dags.gitSync.enabled=true", "dags.gitSync.repo=https://example.com/dags.git")

@@ -1,5 +1,5 @@
 """
-Every snippet pastes as it is; and every check catches what it is for.
+Every snippet is valid as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.chart import checks, files, printed
 from tests.chart.files import ELSEWHERE, FILES, OBJECTS, PATCHES, SNIPPETS, VALUES, ours
 from tests.chart.sidecars import environment
 
-# Kustomize's, and those of monitoring.
+# Files whose content other tests check.
 OTHERS = [
     str(path.relative_to(SNIPPETS))
     for folder in ("kustomize", "monitoring")
@@ -22,13 +22,13 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("name", [*FILES, *printed.ALL])
-def test_values_are_sound_for_kubernetes_and_for_the_sidecars(name: str) -> None:
+def test_values_are_valid_for_kubernetes_and_the_sidecars(name: str) -> None:
     for values in files.stacks(name, files.load(name)):
         assert [] == checks.complaints(values)
 
 
 @pytest.mark.parametrize("name", [*VALUES, *OBJECTS, *PATCHES, *OTHERS])
-def test_file_opens_with_three_lines_of_comment(name: str) -> None:
+def test_file_starts_with_a_three_line_comment(name: str) -> None:
     first, second, third, fourth = files.text(name).splitlines()[:4]
 
     assert first.startswith("# For: ")
@@ -45,7 +45,7 @@ def test_every_file_is_checked() -> None:
     }
 
 
-def test_version_of_a_release_leads_to_its_manifest_in_the_console() -> None:
+def test_view_url_points_to_the_manifest_of_the_release_in_the_s3_console() -> None:
     values = files.load("s3-sync.versions.yaml")
     (bundle,) = values["dagProcessor"]["dagBundleConfigList"]
 
@@ -56,14 +56,11 @@ def test_version_of_a_release_leads_to_its_manifest_in_the_console() -> None:
         assert f"{page}?prefix={key}" == bundle["kwargs"]["view_url_template"]
 
 
-def test_no_resident_sidecar_is_an_ordinary_container_of_a_task_pod() -> None:
-    for name in VALUES:
-        task_pod = files.load(name).get("workers", {}).get("kubernetes", {})
-
-        assert "extraContainers" not in task_pod
+def test_values_add_no_ordinary_container_to_task_pods() -> None:
+    assert [] == [one for one in files.task_pods() if "extraContainers" in one]
 
 
-def test_sync_perm_is_the_same_beside_the_webserver_and_the_api_server() -> None:
+def test_sync_perm_is_identical_for_the_webserver_and_the_api_server() -> None:
     values = files.load("sync-perm.extra.yaml")
 
     assert values.keys() == {"webserver", "apiServer"}

@@ -1,5 +1,5 @@
 """
-What `make values` prints, for each combination of its words; rendered: `test_render.py`.
+The output of `make values` for each combination of words; `test_render.py` renders it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,9 @@ ROOT = Path(__file__).parents[2]
 each_choice = pytest.mark.parametrize("name", ALL)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """
-    Give what takes long each choice with `--full`, else the dozen that has each pair of words.
-    """
-    if "checked" in metafunc.fixturenames:
-        metafunc.parametrize("checked", ALL if metafunc.config.getoption("--full") else DOZEN)
-
-
 def make(*words: str) -> subprocess.CompletedProcess[str]:
     """
-    Print values as `make values` does.
+    Run the script of `make values`.
     """
     return subprocess.run(
         [sys.executable, "-m", "scripts.snippets", "values", *words],
@@ -43,12 +35,12 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_files_are_what_their_source_makes() -> None:
+def test_generated_files_match_their_source() -> None:
     for path, text in snippets.files().items():
         assert text == path.read_text(), f"{path}: run `make snippets`"
 
 
-def test_a_container_of_ours_is_nowhere_but_in_the_source() -> None:
+def test_sidecar_containers_appear_only_in_generated_files() -> None:
     written = {
         path
         for path in files.SNIPPETS.rglob("*.y*ml")
@@ -62,7 +54,7 @@ def test_a_container_of_ours_is_nowhere_but_in_the_source() -> None:
     assert written >= by_the_chart
 
 
-def test_the_dozen_has_every_pair_of_words() -> None:
+def test_dozen_covers_every_pair_of_words() -> None:
     every = set().union(*map(pairs, ALL.values()))
 
     assert every == set().union(*map(pairs, DOZEN.values()))
@@ -71,7 +63,7 @@ def test_the_dozen_has_every_pair_of_words() -> None:
 
 
 @pytest.mark.parametrize("name", DOZEN)
-def test_values_are_tidy(name: str) -> None:
+def test_printed_values_pass_yamllint_and_use_every_anchor(name: str) -> None:
     text = files.text(name)
     config = YamlLintConfig((ROOT / ".yamllint").read_text())
     anchors, aliases = (
@@ -83,7 +75,7 @@ def test_values_are_tidy(name: str) -> None:
 
 
 @each_choice
-def test_values_have_nothing_that_this_deployment_does_not_need(name: str) -> None:
+def test_printed_values_contain_only_keys_that_the_deployment_needs(name: str) -> None:
     choice, values = ALL[name], files.load(name)
     executor, source, is_pods = choice["EXECUTOR"], choice["SOURCE"], "Kubernetes" in name
 
@@ -112,7 +104,7 @@ def test_values_have_nothing_that_this_deployment_does_not_need(name: str) -> No
 
 
 @each_choice
-def test_the_comment_of_a_pod_says_for_what_it_waits(name: str) -> None:
+def test_comment_of_a_component_states_what_its_pods_wait_for(name: str) -> None:
     text, values = files.text(name), files.load(name)
     place = "git" if ALL[name]["SOURCE"] == "git" else "S3"
     for path, component in checks.components(values):
@@ -128,7 +120,7 @@ def test_the_comment_of_a_pod_says_for_what_it_waits(name: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["listing", "release", "git"])
-def test_dev_and_prd_differ_in_names_times_and_gate(source: str) -> None:
+def test_dev_and_prd_differ_only_in_names_times_and_gate(source: str) -> None:
     choice = {**next(iter(ALL.values())), "SOURCE": source, "EXECUTOR": "KubernetesExecutor"}
     dev, prd = (snippets.values({**choice, "ENV": env}).splitlines() for env in ("dev", "prd"))
     different = {line.strip() for line in {*dev} ^ {*prd} if not line.startswith("#")}
@@ -141,7 +133,7 @@ def test_dev_and_prd_differ_in_names_times_and_gate(source: str) -> None:
     }
 
 
-def test_a_command_prints_values_and_nothing_else() -> None:
+def test_command_prints_only_the_values() -> None:
     choice = {"AIRFLOW": "3", "EXECUTOR": "LocalExecutor", "SOURCE": "git", "ENV": "dev"}
 
     done = make(*(f"{name}={word}" for name, word in choice.items()))
@@ -165,7 +157,7 @@ def test_a_command_prints_values_and_nothing_else() -> None:
         ("SYNC_PERM=0", "SYNC_PERM=0: write 1, or omit it"),
     ],
 )
-def test_a_wrong_word_is_one_error_that_names_what_is_allowed(word: str, says: str) -> None:
+def test_a_wrong_word_causes_one_error_that_lists_the_allowed_words(word: str, says: str) -> None:
     words = ["AIRFLOW=3", "EXECUTOR=LocalExecutor", "SOURCE=listing", "ENV=dev"]
     words = [one for one in words if one.partition("=")[0] != word.partition("=")[0]]
 
@@ -174,7 +166,7 @@ def test_a_wrong_word_is_one_error_that_names_what_is_allowed(word: str, says: s
     assert (2, "", f"{says}\n") == (done.returncode, done.stdout, done.stderr)
 
 
-def test_make_hands_every_word_on() -> None:
+def test_make_passes_every_word_to_the_script() -> None:
     done = subprocess.run(
         [
             "make",
@@ -192,7 +184,7 @@ def test_make_hands_every_word_on() -> None:
     assert [f"'{name}=x'" for name in snippets.CHOICES] == done.stdout.split(" values ")[1].split()
 
 
-def test_every_choice_changes_what_is_printed() -> None:
+def test_every_combination_prints_different_values() -> None:
     def printed(choice: Choice) -> str:
         return "\n".join(one for one in snippets.values(choice).splitlines() if "#" not in one)
 

@@ -1,6 +1,5 @@
 """
-`make verify-aws` against moto, which asks IAM about every request: what it reports, and that
-nothing is left.
+`make verify-aws` with moto, which enforces IAM: its report, and the removal of all resources.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ PROGRAMS = {
 
 class Eks(LoopbackServer):
     """
-    A cluster, and who issues its tokens; moto with IAM refuses requests to EKS.
+    An EKS API with one cluster and its issuer; moto with IAM refuses requests to EKS.
     """
 
     def __init__(self, **identity: object) -> None:
@@ -55,7 +54,7 @@ class Eks(LoopbackServer):
 
 class Account:
     """
-    An account with one bucket, and programs beside it.
+    An account with one bucket, and a folder of fake programs.
     """
 
     def __init__(self, owner: dict[str, str], user: dict[str, str], programs: Path) -> None:
@@ -73,7 +72,7 @@ class Account:
 
     def verify(self, **settings: str) -> subprocess.CompletedProcess[str]:
         """
-        Run the command to its end.
+        Run the command until it exits.
         """
         return subprocess.run(
             [sys.executable, ROOT / "scripts/verify_aws.py"],
@@ -91,7 +90,7 @@ class Account:
 
     def has(self) -> dict[str, list[str]]:
         """
-        What is in the account, as the one who may see all.
+        Return the resources of the account, read with all permissions.
         """
 
         def aws(service: str) -> Any:
@@ -124,7 +123,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoWithIam]:
 @pytest.fixture(scope="module")
 def session(moto: MotoWithIam) -> SessionCredentials:
     """
-    Of a role that may do all.
+    Credentials of a role with all permissions.
     """
     iam, sts = moto.aws("iam"), moto.aws("sts")
     role = iam.create_role(RoleName="sandbox", AssumeRolePolicyDocument=json.dumps(ALL))["Role"]
@@ -138,7 +137,7 @@ def session(moto: MotoWithIam) -> SessionCredentials:
 @pytest.fixture(scope="module")
 def users(moto: MotoWithIam, session: SessionCredentials) -> dict[str, dict[str, str]]:
     """
-    One who may do all, and one who may remove no role.
+    A user with all permissions, and one that must not delete roles.
     """
     deny = {"Effect": "Deny", "Action": "iam:DeleteRole", "Resource": "*"}
     s3 = moto.aws("s3")
@@ -164,14 +163,11 @@ def account(users: dict[str, dict[str, str]], tmp_path: Path, request: Any) -> A
 
 
 def results(report: str) -> dict[str, str]:
-    """
-    Return the result of each step.
-    """
     rows = [line.split("|") for line in report.splitlines() if line.startswith("|")]
     return {row[1].strip(): row[2].strip() for row in rows[2:]}
 
 
-def test_every_step_is_taken_and_nothing_is_left(account: Account) -> None:
+def test_runs_every_step_and_removes_all_resources(account: Account) -> None:
     done = account.verify()
 
     assert {
@@ -191,9 +187,9 @@ def test_every_step_is_taken_and_nothing_is_left(account: Account) -> None:
 
 
 @pytest.mark.parametrize(("step", "number"), [("make", "INT"), ("git", "TERM")])
-def test_a_signal_in_a_step_leaves_nothing(account: Account, step: str, number: str) -> None:
+def test_removes_all_resources_after_a_signal(account: Account, step: str, number: str) -> None:
     (account.programs / step).rename(account.programs / "real")
-    # Others run git, too: the stand-in does nothing for them.
+    # Other commands run git too: then the fake git fails, and no signal is sent.
     account.add(
         step,
         f'#!/bin/sh\n"$(dirname "$0")/real" "$@" || exit\nkill -{number} $PPID\nexec sleep 99\n',
@@ -207,11 +203,11 @@ def test_a_signal_in_a_step_leaves_nothing(account: Account, step: str, number: 
 
 
 @pytest.mark.parametrize("account", ["keeper"], indirect=True)
-def test_what_fails_and_what_is_left_are_named_and_the_rest_is_done(account: Account) -> None:
+def test_reports_failed_steps_and_leftovers_and_runs_the_other_steps(account: Account) -> None:
     account.add("kubectl", "#!/bin/sh\n")
     account.add("make", "#!/bin/sh\necho no such thing >&2\nexit 3\n")
 
-    with Eks() as eks:  # one that is being made
+    with Eks() as eks:  # a cluster that is still being created
         done = account.verify(**eks.settings())
 
     found = results(done.stdout)
@@ -225,7 +221,7 @@ def test_what_fails_and_what_is_left_are_named_and_the_rest_is_done(account: Acc
     assert {**account.before, "roles": sorted([role, *account.before["roles"]])} == account.has()
 
 
-def test_the_token_of_a_pod_is_tried_and_not_the_role_of_the_profile(
+def test_irsa_step_uses_the_token_of_a_pod_not_the_role_of_the_profile(
     account: Account, session: SessionCredentials
 ) -> None:
     profiles = account.programs / "profiles"
@@ -257,7 +253,7 @@ source_profile = user
     assert account.before == account.has()
 
 
-def test_after_a_mistyped_bucket_and_without_git_nothing_is_left(account: Account) -> None:
+def test_removes_all_resources_with_a_mistyped_bucket_and_without_git(account: Account) -> None:
     (account.programs / "git").unlink()
 
     done = account.verify(BUCKET="my-airflow-bukcet", PATH=str(account.programs))
@@ -282,7 +278,7 @@ def test_after_a_mistyped_bucket_and_without_git_nothing_is_left(account: Accoun
         ({"AWS_PROFILE": "mistyped"}, "mistyped"),
     ],
 )
-def test_a_setting_that_is_wrong_is_named(
+def test_reports_a_wrong_setting_and_exits_with_2(
     account: Account, settings: dict[str, str], says: str
 ) -> None:
     done = account.verify(**settings)

@@ -1,5 +1,5 @@
 """
-The files agree with each other: what one names, another makes, and nothing has drifted apart.
+The files agree with each other: a name that one file uses is defined in another.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from tests.chart import checks, files, objects, pods, start
-from tests.chart.files import OBJECTS, VALUES, WHOLE
+from tests.chart.files import OBJECTS, WHOLE
 from tests.chart.sidecars import SIDECARS, Values, environment
 
-# git-sync-wrapper's, beside those of the sidecars that have values here.
-PORTS = {9814, *(one.port for one in SIDECARS.values())}
+PORTS = {one.port for one in SIDECARS.values()}
 
 
 @pytest.mark.parametrize("name", [one for one in OBJECTS if one.startswith("objects/")])
-def test_sidecar_of_an_object_starts_and_lacks_nothing_but_the_network(
+def test_sidecar_of_an_object_starts_and_fails_only_for_lack_of_a_network(
     name: str, tmp_path: Path
 ) -> None:
     pod = files.load_objects(name)[0]["spec"]
@@ -38,7 +37,7 @@ def leaves(values: Values, path: str = "") -> set[str]:
     return found
 
 
-def test_dev_and_prd_differ_where_they_must_and_nowhere_else() -> None:
+def test_dev_and_prd_set_the_same_expected_keys() -> None:
     dev, prd = leaves(files.load("values-dev.yaml")), leaves(files.load("values-prd.yaml"))
 
     assert dev == prd
@@ -65,7 +64,7 @@ def test_dev_and_prd_differ_where_they_must_and_nowhere_else() -> None:
 
 def secrets_named(node: Any) -> Iterator[str]:
     """
-    Yield the names of Secrets that values refer to.
+    Yield the names of the Secrets that values reference.
     """
     if isinstance(node, list):
         for one in node:
@@ -80,7 +79,7 @@ def secrets_named(node: Any) -> Iterator[str]:
                 yield from secrets_named(value)
 
 
-def test_every_secret_that_the_deployment_names_is_made() -> None:
+def test_external_secrets_create_every_secret_that_the_values_reference() -> None:
     made = {
         one["spec"]["target"]["name"]
         for one in files.load_objects("secrets/external-secrets.yaml")
@@ -92,14 +91,14 @@ def test_every_secret_that_the_deployment_names_is_made() -> None:
     assert made == {*secrets_named(values), "git-credentials"} == objects.WANTED_KEYS.keys()
 
 
-def test_no_password_of_the_chart_is_left() -> None:
+def test_values_disable_the_chart_parts_that_have_default_passwords() -> None:
     values = files.load(WHOLE)
 
     assert {"enabled": False} == values["createUserJob"]
     assert {"enabled": False} == values["postgresql"]
 
 
-def test_prometheus_may_ask_each_sidecar_and_nobody_else() -> None:
+def test_only_prometheus_may_connect_to_the_sidecar_ports() -> None:
     ingress, _ = files.load_objects("network/network-policy.yaml")
     (rule,) = ingress["spec"]["ingress"]
 
@@ -111,7 +110,7 @@ def test_prometheus_may_ask_each_sidecar_and_nobody_else() -> None:
     ] == (rule["from"])
 
 
-def test_everything_that_a_sidecar_must_reach_may_be_reached() -> None:
+def test_egress_allows_exactly_the_ports_that_pods_need() -> None:
     _, egress = files.load_objects("network/network-policy.yaml")
     allowed = {
         (port["protocol"], port["port"])
@@ -120,7 +119,7 @@ def test_everything_that_a_sidecar_must_reach_may_be_reached() -> None:
     }
 
     assert allowed == {
-        *(("UDP", 53), ("TCP", 53)),  # names
+        *(("UDP", 53), ("TCP", 53)),  # DNS
         ("TCP", 443),  # S3, STS, git, the API server of Kubernetes
         ("TCP", 80),  # EKS Pod Identity's agent
         *(("UDP", 88), ("TCP", 88)),  # KDC
@@ -131,7 +130,7 @@ def test_everything_that_a_sidecar_must_reach_may_be_reached() -> None:
     assert all(rule["to"] for rule in egress["spec"]["egress"])
 
 
-def test_metadata_service_cannot_be_reached() -> None:
+def test_egress_blocks_the_instance_metadata_service() -> None:
     _, egress = files.load_objects("network/network-policy.yaml")
     blocks = [
         to["ipBlock"] for rule in egress["spec"]["egress"] for to in rule["to"] if "ipBlock" in to
@@ -143,7 +142,7 @@ def test_metadata_service_cannot_be_reached() -> None:
     ]
 
 
-def test_instances_read_the_ticket_where_the_one_kerberos_writes_it() -> None:
+def test_airflow_reads_the_shared_ticket_where_kerberos_writes_it() -> None:
     deployment, *others = files.load_objects("objects/shared-ticket.yaml")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -169,7 +168,7 @@ def test_instances_read_the_ticket_where_the_one_kerberos_writes_it() -> None:
     )
 
 
-def test_airflow_reads_the_claim_that_git_sync_fills() -> None:
+def test_airflow_mounts_the_claim_that_git_sync_fills() -> None:
     deployment, volume, claim = files.load_objects("objects/git-sync-deployment.yaml")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -196,14 +195,14 @@ def test_airflow_reads_the_claim_that_git_sync_fills() -> None:
     assert {"name": reads["name"], "mountPath": "/opt/airflow/dags", "readOnly": True} == mount
 
 
-def test_no_instance_that_reads_a_shared_ticket_sees_a_keytab() -> None:
+def test_values_for_a_shared_ticket_contain_no_keytab() -> None:
     values = files.load("examples/shared-ticket.yaml")
 
     assert "keytab" not in str(values)
     assert [] == list(files.ours(values))
 
 
-def test_pod_of_the_operator_ends_when_its_task_does() -> None:
+def test_operator_pod_has_one_container_and_only_native_sidecars() -> None:
     (pod,) = files.load_objects("objects/pod-template.yaml")
 
     assert "Never" == pod["spec"]["restartPolicy"]
@@ -211,8 +210,13 @@ def test_pod_of_the_operator_ends_when_its_task_does() -> None:
     assert ["Always"] == [one["restartPolicy"] for one in pod["spec"]["initContainers"]]
 
 
-def test_task_pods_take_no_gate_as_one_bad_dag_would_hold_up_all_tasks() -> None:
-    for name in VALUES:
-        task_pod = files.load(name).get("workers", {}).get("kubernetes", {})
-        for container in checks.containers(task_pod):
-            assert not {one for one in environment(container) if one.endswith("_GATE")}
+def test_task_pods_have_no_gate_because_one_bad_dag_would_block_all_tasks() -> None:
+    variables = {
+        name
+        for pod in files.task_pods()
+        for one in checks.containers(pod)
+        for name in environment(one)
+    }
+
+    assert "S3_SYNC_SOURCE" in variables
+    assert set() == {name for name in variables if name.endswith("_GATE")}

@@ -1,7 +1,7 @@
 """
-What NetworkPolicies let through, by the rules of Kubernetes for the parts that ours use.
+Evaluates NetworkPolicies by the rules of Kubernetes, limited to the fields that ours use.
 
-A pod that no policy of a direction selects is open in it; else some rule must admit the traffic.
+A pod is open in a direction if no policy selects it there; otherwise, a rule must admit traffic.
 https://kubernetes.io/docs/concepts/services-networking/network-policies/
 """
 
@@ -28,14 +28,14 @@ class Pod:
 
 Peer = Pod | str
 Traffic = tuple[Pod, Peer, tuple[str, int]]
-"""A pod, or an address outside of the cluster."""
+"""A pod, its peer (another pod or an IP address), and the protocol and port."""
 
 
 def admits(
     policies: Sequence[Values], pod: Pod, direction: str, peer: Peer, port: tuple[str, int]
 ) -> bool:
     """
-    Say whether a pod may be asked by a peer (Ingress), or may ask it (Egress), on a port.
+    Return whether a peer may connect to a pod (Ingress), or a pod to a peer (Egress).
     """
     selecting = [
         one["spec"]

@@ -1,5 +1,5 @@
 """
-A cluster, what is outside of it, and one deployment for each environment.
+Fixtures: the servers outside the cluster, and one deployment for each environment.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ BUCKETS = {"dev": "my-airflow-bucket-dev", "prd": "my-airflow-bucket-prd"}
 NAMES = ("git-sync-wrapper", "s3-sync", "kerberos", "sync-perm", "reader")
 SERVICE = "HTTP/consumer"
 NEEDED = {
-    "KUBECONFIG": "names a cluster: one of kind, of EKS, any",
-    "CLUSTER_HOST": "is the address by which pods reach this machine",
+    "KUBECONFIG": "selects a cluster (kind, EKS or any other)",
+    "CLUSTER_HOST": "is the address at which pods reach this machine",
 }
 
 
 def missing() -> str:
     """
-    What is missing for tests on a cluster, in one line; empty when all is there.
+    Return what is missing for tests on a cluster, in one line; empty if nothing is missing.
     """
     names = [f"{name}, which {what}" for name, what in NEEDED.items() if name not in os.environ]
     if not os.environ.get("LOAD_IMAGE") and not os.environ.get("REGISTRY"):
-        names.append("LOAD_IMAGE, a command that takes an archive of an image into the cluster")
+        names.append(
+            "LOAD_IMAGE, a command that loads an image archive into the cluster, or REGISTRY"
+        )
     names += [name for name in ("kubectl",) if shutil.which(name) is None]
     names += [] if rendering.CAN_RENDER else [rendering.HOW_TO_RENDER]
     names += realm.MISSING
@@ -48,7 +50,7 @@ def missing() -> str:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """
-    Images, S3 and a KDC; ends the run where there is no cluster.
+    Images, S3 and a KDC; without a cluster the test run ends.
     """
     if lacks := missing():
         pytest.exit(lacks, returncode=2)
@@ -67,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="session")
 def run() -> str:
     """
-    What the namespaces of this run have in their names.
+    A random word in the names of all namespaces of this run.
     """
     return uuid.uuid4().hex[:6]
 
@@ -75,7 +77,7 @@ def run() -> str:
 @pytest.fixture(scope="session")
 def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, World]]:
     """
-    The world with revision 1 in a git repository and in a bucket; by whether that has releases.
+    The world with revision 1 in git and in a bucket, by whether the bucket contains releases.
     """
     with GitServer(tmp_path_factory.mktemp("git"), host=os.environ["CLUSTER_HOST"]) as git:
         git.repository().commit({f"dags/{path}": text for path, text in revision(1).items()})
@@ -85,7 +87,7 @@ def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             world.s3.client().create_bucket(Bucket=bucket)
             write(world, bucket, 1)
             found[has_releases] = dataclasses.replace(world, bucket=bucket, repository=git.url())
-        # Of values-dev.yaml and values-prd.yaml.
+        # The buckets of values-dev.yaml and values-prd.yaml.
         upload(world, BUCKETS["dev"], 1)
         publish(world, BUCKETS["prd"], 1)
         yield found
@@ -94,7 +96,7 @@ def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="session")
 def dev(world: World, run: str) -> Iterator[Stack]:
     """
-    Development: revision 1 of what is listed in the bucket.
+    The dev deployment with revision 1, as files in the bucket.
     """
     upload(world, BUCKETS["dev"], 1)
     with stack(world, f"dev-{run}", DEV) as found:
@@ -104,7 +106,7 @@ def dev(world: World, run: str) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def prd(world: World, run: str) -> Iterator[Stack]:
     """
-    Production: revision 1 as a release.
+    The prd deployment with revision 1, as a release.
     """
     publish(world, BUCKETS["prd"], 1)
     with stack(world, f"prd-{run}", PRD) as found:
@@ -114,7 +116,7 @@ def prd(world: World, run: str) -> Iterator[Stack]:
 @pytest.fixture(scope="session", params=["dev", "prd"])
 def environment(request: pytest.FixtureRequest) -> Stack:
     """
-    Each environment.
+    The dev deployment, then the prd deployment.
     """
     found: Stack = request.getfixturevalue(request.param)
     return found

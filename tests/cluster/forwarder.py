@@ -1,5 +1,5 @@
 """
-An address of this machine that leads elsewhere, for pods of a cluster without Services.
+Forwards an address of this machine to another one, for pods of a cluster without Services.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Address = tuple[str, int]
 
 class Forwarder(Serving):
     """
-    Leads TCP connections to CLUSTER_HOST on to another address.
+    Forwards TCP connections from CLUSTER_HOST to another address.
 
     Attributes:
-        target: That address; None: nobody is there yet, and connections end at once.
+        target: The other address; while it is None, connections are closed immediately.
     """
 
     def __init__(self, target: Address | None = None) -> None:
@@ -30,7 +30,7 @@ class Forwarder(Serving):
     @property
     def address(self) -> Address:
         """
-        Where it listens.
+        The host and port on which it listens.
         """
         host, port = self._server.server_address[:2]
         return str(host), int(port)
@@ -38,7 +38,7 @@ class Forwarder(Serving):
     @property
     def endpoint(self) -> str:
         """
-        The same as a URL.
+        The address as a URL.
         """
         host, port = self.address
         return f"http://{host}:{port}"

@@ -1,5 +1,5 @@
 """
-The images that the pods run: built from this commit, and given to the cluster.
+Builds the images of the pods from this commit, and loads them into the cluster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ S3_SERVER = "VERSITYGW_BIN"
 @dataclass(frozen=True)
 class Images:
     """
-    Where the cluster has the images: `REGISTRY/NAME:TAG`, all of one tag.
+    The names of the images in the cluster: `REGISTRY/NAME:TAG`, all with one tag.
     """
 
     registry: str
@@ -31,13 +31,13 @@ class Images:
 
     def name(self, image: str) -> str:
         """
-        Return the whole name of one of them.
+        Return the full name of an image.
         """
         return f"{self.registry}/{image}:{self.tag}"
 
     def settings(self) -> tuple[str, ...]:
         """
-        Return what a user writes into the values: for our images, and for Airflow's.
+        Return the settings that a user writes for the images of the sidecars and of Airflow.
         """
         names = ("gitSync", "s3Sync", "kerberos", "syncPerm")
         ours = [f"sidecars.{name}.tag={self.tag}" for name in names]
@@ -48,11 +48,11 @@ class Images:
 
 def provide(folder: Path, names: Sequence[str]) -> Images:
     """
-    Build what is not built yet, and let LOAD_IMAGE take it; without that the cluster pulls.
+    Build missing images and load them with LOAD_IMAGE; with REGISTRY, the cluster pulls them.
 
     Args:
-        folder: For the archives.
-        names: Of images.
+        folder: Where the archives are stored.
+        names: The images to provide.
     """
     tag = _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2]
     if registry := os.environ.get("REGISTRY"):
@@ -72,14 +72,11 @@ def provide(folder: Path, names: Sequence[str]) -> Images:
 
 def provide_airflow(folder: Path) -> str:
     """
-    Build a real Airflow 3 where it is not built yet, and let LOAD_IMAGE take it; return its name.
+    Build a real Airflow 3 if it is missing, load it with LOAD_IMAGE, and return its name.
 
-    Without LOAD_IMAGE the cluster pulls the official image.
-
-    Args:
-        folder: For the archive.
+    With REGISTRY, the cluster pulls the official image.
     """
-    if os.environ.get("REGISTRY"):  # make exports an empty one
+    if os.environ.get("REGISTRY"):  # make exports an empty variable
         return OFFICIAL
     image = _run("tests/images/airflow-base", "3", _base())
     if image not in _in_the_cluster():
@@ -89,13 +86,9 @@ def provide_airflow(folder: Path) -> str:
 
 def provide_s3_server(folder: Path) -> str | None:
     """
-    Build an image of the S3 server that VERSITYGW_BIN names, and let LOAD_IMAGE take it.
+    Build an image of the S3 server in VERSITYGW_BIN, load it with LOAD_IMAGE, and return its name.
 
-    Args:
-        folder: For the archive.
-
-    Returns:
-        Its name; None: the cluster pulls the official one.
+    Return None if the cluster pulls the official image.
     """
     program = os.environ.get(S3_SERVER)
     if program is None or os.environ.get("REGISTRY"):
@@ -121,7 +114,7 @@ def _build(tool: str, name: str, tag: str) -> None:
     image = f"localhost/{name}:{tag}"
     if name != "reader":
         built = _run("scripts/build-image", name, TAG=tag)
-        if tool == "docker":  # the others call it so by themselves
+        if tool == "docker":  # podman and buildah add `localhost/` themselves
             _run(tool, "tag", built, image)
         return
     _build_here(tool, image, "reader.Dockerfile", HERE)
@@ -134,7 +127,7 @@ def _build_here(tool: str, image: str, file: str, context: Path) -> None:
 
 def _is_as_committed(name: str) -> bool:
     """
-    Whether the tag says what is in the image; it says nothing of the reader.
+    Whether the tag identifies the content of the image; for the reader it never does.
     """
     if name == "reader":
         return False

@@ -1,5 +1,5 @@
 """
-One namespace of a cluster, by the real `kubectl`.
+One namespace of a cluster, through the real `kubectl`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 240.0
-"""How long anything may take: the machine may be busy."""
+"""The longest wait for any condition, on a busy machine."""
 
 
 def kubectl(*arguments: str, given: str | None = None) -> str:
@@ -37,7 +37,7 @@ def kubectl(*arguments: str, given: str | None = None) -> str:
 @dataclass(frozen=True)
 class Container:
     """
-    One container as its pod's status has it.
+    The status of one container of a pod.
     """
 
     status: Values
@@ -56,7 +56,7 @@ class Container:
     @property
     def exit_code(self) -> int | None:
         """
-        With which it ended; None while it runs.
+        The code with which it exited; None while it runs.
         """
         code: int | None = self.status["state"].get("terminated", {}).get("exitCode")
         return code
@@ -65,7 +65,7 @@ class Container:
 @dataclass(frozen=True)
 class Pod:
     """
-    One pod, as it was when it was asked for.
+    One pod at the time of the query.
     """
 
     namespace: Namespace
@@ -88,7 +88,7 @@ class Pod:
     @property
     def containers(self) -> dict[str, Container]:
         """
-        All containers that have a status, init containers as well, by name.
+        All containers that have a status, including init containers, by name.
         """
         status = self.manifest["status"]
         keys = ("initContainerStatuses", "containerStatuses")
@@ -96,7 +96,7 @@ class Pod:
 
     def again(self) -> Pod:
         """
-        The same pod, as it is now.
+        Return the same pod in its current state.
         """
         return Pod(
             self.namespace, json.loads(self.namespace.run("get", "pod", self.name, "-ojson"))
@@ -110,20 +110,20 @@ class Pod:
 
     def log(self, container: str) -> list[Any]:
         """
-        The lines of a container's log that are JSON.
+        Return the JSON lines of a container's log.
         """
         text = self.namespace.run("logs", self.name, f"--container={container}")
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
     def text(self, container: str) -> str:
         """
-        The whole log of a container, or why there is none yet.
+        Return the whole log of a container, or the reason why it has none.
         """
         return self.namespace.attempt("logs", self.name, f"--container={container}")
 
     def story(self) -> str:
         """
-        What explains a failure: the containers that are not well, and their last words.
+        Describe the containers that restarted or are not ready, with the ends of their logs.
         """
         told = [f"{self.name}:"]
         for name, one in self.containers.items():
@@ -138,20 +138,20 @@ class Pod:
 @dataclass(frozen=True)
 class Namespace:
     """
-    A namespace that takes only pods of one PodSecurity level.
+    A namespace that enforces one PodSecurity level.
     """
 
     name: str
 
     def run(self, *arguments: str, given: str | None = None) -> str:
         """
-        Run one command of kubectl here.
+        Run kubectl in the namespace and return its output.
         """
         return kubectl(f"--namespace={self.name}", *arguments, given=given)
 
     def attempt(self, *arguments: str) -> str:
         """
-        Run one command of kubectl here; return what it says, whether it fails or not.
+        Run kubectl in the namespace; return its output, or the error if it fails.
         """
         try:
             return self.run(*arguments)
@@ -160,14 +160,14 @@ class Namespace:
 
     def create(self, objects: Sequence[Values]) -> None:
         """
-        Make these objects, in this order.
+        Create the objects in this order.
         """
         together = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.run("create", "--filename=-", given=json.dumps(together))
 
     def pods(self, selector: str = "tier=airflow") -> list[Pod]:
         """
-        The pods that are not being deleted.
+        Return the pods that are not being deleted.
         """
         found = json.loads(self.run("get", "pods", f"--selector={selector}", "--output=json"))
         return [
@@ -176,11 +176,10 @@ class Namespace:
 
     def wait_for_ready(self, number: int, selector: str = "tier=airflow") -> list[Pod]:
         """
-        Wait until this many pods are there, all ready, and return them.
+        Wait until there are exactly this many pods and all are ready; return them.
 
         Raises:
-            AssertionError: There are not, or one was restarted, as nothing is meant to be; says
-                what each of the others does instead.
+            AssertionError: Not in time, or one restarted; describes the pods that are not ready.
         """
 
         def ready() -> list[Pod]:
@@ -193,10 +192,10 @@ class Namespace:
 
     def wait_until(self, condition: Callable[[], T], what: str) -> T:
         """
-        Return the first true value of a condition.
+        Wait for a condition; return its first true value.
 
         Raises:
-            AssertionError: It was not true in time; tells what the pods do that are not ready.
+            AssertionError: It was not true in time; describes the pods that are not ready.
         """
         try:
             return wait_until(condition, what, PATIENCE_SECONDS, step_seconds=0.5)
@@ -211,10 +210,10 @@ class Namespace:
 @contextmanager
 def namespace(name: str, level: str = "restricted") -> Iterator[Namespace]:
     """
-    Make a namespace, and delete it with all that is in it.
+    Create a namespace, and finally delete it with its contents.
 
     Args:
-        level: The PodSecurity level that its pods must have.
+        level: The PodSecurity level that it enforces.
     """
     label = "pod-security.kubernetes.io/enforce"
     kubectl("create", "namespace", name)
@@ -227,7 +226,7 @@ def namespace(name: str, level: str = "restricted") -> Iterator[Namespace]:
 
 class Followed:
     """
-    The log of a container while a `with` statement runs, and to the end of the container.
+    Follows the log of a container during a `with` statement.
     """
 
     def __init__(self, pod: Pod, container: str) -> None:
@@ -244,7 +243,7 @@ class Followed:
 
     def to_the_end(self) -> list[Any]:
         """
-        Wait for the end of the container; return all its lines.
+        Wait until the container ends; return the JSON lines of its log.
         """
         output, _ = self._process.communicate(timeout=PATIENCE_SECONDS)
         return [json.loads(line) for line in output.splitlines() if line.startswith("{")]

@@ -1,5 +1,5 @@
 """
-A real Airflow on the cluster, and what is outside of it.
+A real Airflow on the cluster, and the servers outside it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.publishing import EXAMPLES_PREFIX, Publishing, write_files
 from tests.support.servers import MotoServer
 
 BUCKET = "my-airflow-bucket"
-"""As in the snippet."""
+"""The bucket name in s3-sync.versions.yaml."""
 VALUES = ("s3-sync.versions.yaml", str(Path(__file__).with_name("airflow.yaml")))
 API_PORT = 8080
 
@@ -37,9 +37,9 @@ class Live(Runs):
 
     Args:
         place: The namespace.
-        s3: What its pods take for S3.
-        publisher: Publishes releases there.
-        folder: For what is published.
+        s3: The proxy that its pods use as S3.
+        publisher: Publishes releases to S3 without the proxy.
+        folder: Where the files to publish are written.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Live(Runs):
     @contextmanager
     def without_s3(self) -> Iterator[None]:
         """
-        S3 refuses connections meanwhile; whoever publishes still reaches it.
+        Refuse S3 connections from pods meanwhile; the publisher still reaches S3.
         """
         self.s3.stop()
         try:
@@ -80,12 +80,12 @@ class Live(Runs):
 @contextmanager
 def live(airflow: str, ours: Images, folder: Path, name: str) -> Iterator[Live]:
     """
-    Install Airflow with DAG versions and a first release, and wait until its API answers.
+    Install Airflow with DAG versions and a first release, and wait until its API server is ready.
 
     Args:
-        airflow: An image.
+        airflow: The image of Airflow.
         ours: The image of s3-sync.
-        name: Of the namespace.
+        name: The namespace.
     """
     host = os.environ["CLUSTER_HOST"]
     with ExitStack() as stack:
@@ -109,7 +109,7 @@ def live(airflow: str, ours: Images, folder: Path, name: str) -> Iterator[Live]:
         objects = [module(), *_substituted(rendered, site)]
         later = [one for one in objects if one["kind"] in ("Deployment", "StatefulSet")]
         place.create([one for one in objects if one not in later])
-        # Otherwise each pod runs an Airflow that waits for this, and gives up after a minute.
+        # Otherwise Airflow in each pod waits for the migration and gives up after a minute.
         done = ("wait", "--for=condition=complete", f"--timeout={PATIENCE_SECONDS}s")
         place.run(*done, "job/airflow-run-airflow-migrations")
         place.create(later)
@@ -120,7 +120,7 @@ def live(airflow: str, ours: Images, folder: Path, name: str) -> Iterator[Live]:
 
 def _of_here(image: str, database: Database, api: Forwarder) -> Values:
     """
-    Return the values that differ from one run of the tests to the next.
+    Return the values that differ between test runs.
     """
     repository, _, tag = image.rpartition(":")
     server = database.server
@@ -141,7 +141,7 @@ def _of_here(image: str, database: Database, api: Forwarder) -> Values:
 
 def _substituted(rendered: list[Values], site: Site) -> list[Values]:
     """
-    Substitute what must be, in the template of task pods too.
+    Apply the substitutions, including to the template of task pods.
     """
     (holder,) = (one for one in rendered if TASK_POD in (one.get("data") or {}))
     task = yaml.safe_load(holder["data"][TASK_POD])
@@ -152,7 +152,7 @@ def _substituted(rendered: list[Values], site: Site) -> list[Values]:
 
 def _kubernetes() -> Address:
     """
-    Return where this machine reaches the API server of Kubernetes.
+    Return the address at which this machine reaches the API server of Kubernetes.
     """
     server = "--output=jsonpath={.clusters[0].cluster.server}"
     url = urlsplit(kubectl("config", "view", "--minify", server))

@@ -1,4 +1,4 @@
-# What the pods run instead of Airflow, and the programs that ask for tickets there. Context: this folder.
+# Runs in the pods instead of Airflow, with the programs that request tickets. Context: this folder.
 ARG BASE_IMAGE=python:3.13-slim-trixie
 FROM ${BASE_IMAGE}
 # hadolint ignore=DL3008

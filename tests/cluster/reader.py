@@ -1,13 +1,13 @@
 """
-What runs in the pods instead of Airflow: it reads DAG files where airflow.cfg says that they are.
+Runs in the pods instead of Airflow: reads the DAG files in the `dags_folder` of airflow.cfg.
 
     reader.py idle     does nothing
-    reader.py watch    reads the whole folder again and again, and prints what it sees
-    reader.py read     prints what it sees, once
+    reader.py watch    reads the whole folder repeatedly, and prints each change of the result
+    reader.py read     reads the whole folder once, and prints the result
 
-Each file begins with one line, `# <revision> <number of files of it> <path>`, so that a reader
-notices half a file, and files of two revisions. What is seen is printed as a line of JSON: the
-number of the `revision`, or the `flaw`. All end on SIGTERM with code 0, as Airflow does.
+Each file begins with the line `# <revision> <number of its files> <path>`, so that the reader
+detects truncated files and files of two revisions. A result is a line of JSON: the number of the
+`revision`, or the `flaw`. Like Airflow, `idle` and `watch` exit with code 0 on SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import signal
 import sys
 
 PAUSE_SECONDS = 0.05
-"""Between two passes over the folder, so that other processes get the processor too."""
+"""The pause between two passes, which leaves CPU time for other processes."""
 END = {signal.SIGTERM}
 
 
@@ -32,12 +32,12 @@ def mark(number: int, files: int, path: str) -> bytes:
 
 def look() -> dict[str, int | str]:
     """
-    Read all files of the DAG folder; return their revision, or what is wrong with them.
+    Read all files of the DAG folder; return their revision or the flaw.
     """
     config = configparser.ConfigParser(interpolation=None)
     config.read(os.path.join(os.environ["AIRFLOW_HOME"], "airflow.cfg"))
     try:
-        # Once for a whole pass, as the DAG processor does: it keeps the path of a listing.
+        # Resolved once per pass, as in the DAG processor, which keeps the paths of a listing.
         folder = os.path.realpath(config["core"]["dags_folder"], strict=True)
         found = [read(os.path.join(here, name), folder) for here, name in walk(folder)]
     except (OSError, ValueError) as error:
@@ -49,7 +49,7 @@ def look() -> dict[str, int | str]:
 
 def walk(folder: str) -> list[tuple[str, str]]:
     """
-    Return all files below a folder that Airflow would look at: where they are, and their names.
+    Return the folder and name of each file below a folder that Airflow would read.
     """
     found = [(here, name) for here, _, names in os.walk(folder) for name in names]
     return [(here, name) for here, name in found if name.endswith(".py")]
@@ -57,10 +57,10 @@ def walk(folder: str) -> list[tuple[str, str]]:
 
 def read(path: str, folder: str) -> tuple[int, int]:
     """
-    Return of which revision a file is, and how many files that has.
+    Return the revision of a file and the number of files in that revision.
 
     Raises:
-        ValueError: The file is not whole, or another one's.
+        ValueError: The file is truncated or belongs to another path.
     """
     with open(path, "rb") as file:
         content = file.read()
@@ -72,7 +72,7 @@ def read(path: str, folder: str) -> tuple[int, int]:
 
 def watch() -> None:
     """
-    Print each thing that is seen once, as long as it is seen, until SIGTERM.
+    Print each result that differs from the previous one, until SIGTERM.
     """
     last: dict[str, int | str] = {}
     while not signal.sigtimedwait(END, PAUSE_SECONDS):
@@ -83,7 +83,7 @@ def watch() -> None:
 
 
 if __name__ == "__main__":
-    # Blocked and waited for: process 1 of a container gets it too, and no line is cut by it.
+    # SIGTERM is blocked and waited for: this also works as process 1, and never cuts a line.
     signal.pthread_sigmask(signal.SIG_BLOCK, END)
     match sys.argv[1]:
         case "read":

@@ -1,5 +1,5 @@
 """
-One deployment of the chart in a namespace, with all that its users have beside it.
+One deployment of the chart in a namespace, with the objects that users add to it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ PRINCIPAL = "airflow"
 @dataclass(frozen=True)
 class World:
     """
-    What is outside of the cluster.
+    The images, servers and keys outside the cluster.
 
     Args:
-        key: What releases are signed with.
-        bucket: The one for files that name `my-airflow-bucket`.
-        repository: The address of a git repository with DAGs, where there is one.
-        endpoint: Where S3 is for the pods, if it is not `s3`.
+        key: Signs releases.
+        bucket: Replaces the bucket `my-airflow-bucket` of values files.
+        repository: The URL of a git repository with DAGs, if there is one.
+        endpoint: The S3 endpoint of the pods, if it is not that of `s3`.
     """
 
     images: Images
@@ -60,7 +60,7 @@ class Stack:
     """
     Args:
         rendered: The objects as the chart renders them.
-        objects: The same after the substitutions.
+        objects: The objects after the substitutions.
     """
 
     namespace: Namespace
@@ -70,13 +70,13 @@ class Stack:
     @property
     def workloads(self) -> int:
         """
-        How many pods there are.
+        The number of pods.
         """
         return sum(_replicas(one) for one in self.objects)
 
     def pods(self) -> dict[str, list[Pod]]:
         """
-        All pods, by the component that they are; once they are ready, and none was restarted.
+        Wait until all pods are ready without a restart; return them by component.
         """
         found: dict[str, list[Pod]] = {}
         for pod in self.namespace.wait_for_ready(self.workloads):
@@ -85,7 +85,7 @@ class Stack:
 
     def consumers(self) -> list[tuple[Pod, str]]:
         """
-        The containers of Airflow's that read DAGs, each with its pod.
+        Return the containers of Airflow that read DAGs, each with its pod.
         """
         return [
             (pod, container["name"])
@@ -97,7 +97,7 @@ class Stack:
 
     def start_task(self, name: str) -> Pod:
         """
-        Start another task pod.
+        Start another task pod and wait until it is ready.
         """
         (task,) = copy.deepcopy([one for one in self.objects if one["kind"] == "Pod"])
         task["metadata"]["name"] = name
@@ -115,7 +115,7 @@ def _replicas(one: Values) -> int:
 
 def revision(number: int) -> dict[str, bytes]:
     """
-    Return the files of a revision of the DAG folder; each says which one it is of.
+    Return the files of a revision of the DAG folder; each contains the revision's number.
     """
     paths = [f"team{count % 3}/dag{count}.py" for count in range(12)]
     return {path: mark(number, len(paths), path) for path in paths}
@@ -123,7 +123,7 @@ def revision(number: int) -> dict[str, bytes]:
 
 def upload(world: World, bucket: str, number: int) -> None:
     """
-    Write a revision into a bucket, file by file.
+    Upload a revision to a bucket, file by file.
     """
     for path, content in revision(number).items():
         world.s3.client().put_object(Bucket=bucket, Key=f"dags/{path}", Body=content)
@@ -142,7 +142,7 @@ def publish(world: World, bucket: str, number: int) -> None:
 
 def of_the_user(world: World) -> Iterator[Values]:
     """
-    Yield the Secrets and the ConfigMaps that are there before the chart is installed.
+    Yield the Secrets and ConfigMaps that users create before they install the chart.
     """
     keytab = world.folder / "airflow.keytab"
     contents = {"airflow.keytab": keytab.read_bytes(), ".dockerconfigjson": b'{"auths": {}}'}
@@ -161,7 +161,7 @@ def of_the_user(world: World) -> Iterator[Values]:
 
 def module() -> Values:
     """
-    Return the ConfigMap with the module of the bundle.
+    Return the ConfigMap with the module of the DAG bundle.
     """
     path = MODULE / "airflow_sidecar_bundle.py"
     data = {path.name: path.read_text()}
@@ -182,14 +182,12 @@ def stack(
     level: str = "restricted",
 ) -> Iterator[Stack]:
     """
-    Install what values files make of the chart; the pods need not be ready yet.
+    Install the chart with values files, without waiting until the pods are ready.
 
     Args:
-        world: What is outside.
-        name: Of the namespace.
-        values: The files, as Helm takes them.
-        only: The components that are wanted; None: all.
-        chart: The chart.
+        name: The namespace.
+        values: The values files and settings, in Helm's order.
+        only: The components to install; None for all.
         level: The PodSecurity level of the namespace.
     """
     rendered = render(world.folder, (*world.images.settings(), *values), name, chart)
@@ -217,7 +215,7 @@ def _component_of(one: Values) -> str | None:
 
 def ours(objects: list[Values]) -> Mapping[tuple[str, str], Values]:
     """
-    Return our containers, by component and name.
+    Return the sidecar containers, by component and name.
     """
     return {
         (str(_component_of(one)), container["name"]): container
@@ -231,6 +229,6 @@ def ours(objects: list[Values]) -> Mapping[tuple[str, str], Values]:
 
 def seen_by(pod: Pod, container: str) -> str:
     """
-    Return what Airflow would find in its DAG folder now.
+    Return what the reader finds in the DAG folder of a container.
     """
     return pod.execute(container, "python3", "/reader.py", "read").strip()

@@ -1,9 +1,9 @@
 """
-All that is changed of what the chart renders, before the cluster gets it: one table for pods in
-which a reader runs instead of Airflow, one for a real Airflow.
+All changes to the rendered objects before they are created: one table for pods with a reader
+instead of Airflow, and one for a real Airflow.
 
-Nothing else is: our containers keep their variables, probes, resources, mounts and security
-contexts; a variable is added where it is the cloud that adds it.
+Nothing else changes. The sidecars keep their probes, resources and security contexts; variables
+and mounts are only added, except for the addresses of the bucket and of the git repository.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from tests.support.servers import REGION
 
 ROLE = "eks.amazonaws.com/role-arn"
 TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
-# The chart's template for task pods, as an object of its own.
+# The key of the chart's ConfigMap with the template of task pods.
 TASK_POD = "pod_template_file.yaml"
-# The certificates of all API servers have this name.
+# The certificate of every API server contains this name.
 KUBERNETES = "kubernetes.default.svc"
-# Of files to paste.
+# The bucket of files to paste.
 BUCKET = "my-airflow-bucket"
 
 
 @dataclass(frozen=True)
 class Site:
     """
-    What is around the cluster.
+    The images and addresses that the substitutions use.
 
     Args:
-        airflow_image: What runs as Airflow, or instead of it.
-        our_image: The image of a sidecar, by its name.
-        bucket: The one that is there instead of `my-airflow-bucket`; None: that one is.
-        repository: The address of a git repository with the DAGs; None: there is none.
-        kubernetes: Where pods reach the API server of Kubernetes; None: where it says itself.
+        airflow_image: The image that runs as Airflow, or instead of it.
+        our_image: Returns the image of a sidecar, by its name.
+        bucket: Replaces `my-airflow-bucket`; None keeps that name.
+        repository: The URL of a git repository with the DAGs, if there is one.
+        kubernetes: Where pods reach the API server of Kubernetes, if not at its own address.
     """
 
     s3_endpoint: str
@@ -51,8 +51,8 @@ class Site:
 class Substitution:
     """
     Args:
-        what: What is there instead, and why.
-        change: Changes the objects in place; the task pod is one of them.
+        what: The change and its reason.
+        change: Changes the objects, including the task pod, in place.
     """
 
     what: str
@@ -72,7 +72,7 @@ def specs(objects: list[Values]) -> Iterator[Values]:
 
 def leave_out_airflow_alone(objects: list[Values], _: Site) -> None:
     """
-    Leave out jobs, and pods that have none of our containers.
+    Remove jobs, and workloads without a sidecar.
     """
     objects[:] = [
         one
@@ -84,7 +84,7 @@ def leave_out_airflow_alone(objects: list[Values], _: Site) -> None:
 
 def fill_in_the_task_pod(objects: list[Values], site: Site) -> None:
     """
-    Name the task pod and its image.
+    Set the name and the image of the task pod.
     """
     for one in objects:
         if one["kind"] == "Pod":
@@ -95,7 +95,7 @@ def fill_in_the_task_pod(objects: list[Values], site: Site) -> None:
 
 def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
     """
-    Let each container of Airflow's read DAGs, where it has a DAG folder and airflow.cfg.
+    Run the reader instead of Airflow; it watches if a DAG folder and airflow.cfg are mounted.
     """
     for spec in specs(objects):
         for container in pods.containers(spec):
@@ -113,7 +113,7 @@ def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
 
 def give_the_role(objects: list[Values], _: Site) -> None:
     """
-    Add to each container what EKS's webhook adds for a service account with a role.
+    Add the token and variables that EKS's webhook adds for a service account with a role.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook
     """
@@ -144,7 +144,7 @@ def give_the_role(objects: list[Values], _: Site) -> None:
 
 def lead_to_the_server(objects: list[Values], site: Site) -> None:
     """
-    Tell s3-sync where AWS is.
+    Set AWS_ENDPOINT_URL of s3-sync to the tests' server.
     """
     for spec in specs(objects):
         for container in pods.containers(spec):
@@ -154,7 +154,7 @@ def lead_to_the_server(objects: list[Values], site: Site) -> None:
 
 def take_our_images(objects: list[Values], site: Site) -> None:
     """
-    Name the images of this commit.
+    Set the images of the sidecars to those of this commit.
     """
     for spec in specs(objects):
         for container in pods.containers(spec):
@@ -164,7 +164,7 @@ def take_our_images(objects: list[Values], site: Site) -> None:
 
 def lead_to_the_dags(objects: list[Values], site: Site) -> None:
     """
-    Tell s3-sync and git-sync where the DAGs are, in files to paste.
+    Replace the bucket and the git repository of files to paste.
     """
     for spec in specs(objects):
         for container in pods.containers(spec):
@@ -177,8 +177,7 @@ def lead_to_the_dags(objects: list[Values], site: Site) -> None:
 
 def bring_the_claims(objects: list[Values], _: Site) -> None:
     """
-    Give a pod a folder of its own where it has a claim that the chart does not make, or that its
-    StatefulSet would make.
+    Replace claims of StatefulSets, and claims that the chart does not create, with emptyDirs.
     """
     for one in objects:
         for claim in one.get("spec", {}).pop("volumeClaimTemplates", None) or []:
@@ -195,7 +194,7 @@ def bring_the_claims(objects: list[Values], _: Site) -> None:
 
 def ask_only_whether_it_is_ready(objects: list[Values], _: Site) -> None:
     """
-    Leave Airflow the one probe that kills nothing.
+    Remove liveness and startup probes, so that no probe kills Airflow.
     """
     for spec in specs(objects):
         for container in spec["containers"]:
@@ -205,7 +204,7 @@ def ask_only_whether_it_is_ready(objects: list[Values], _: Site) -> None:
 
 def lead_to_kubernetes(objects: list[Values], site: Site) -> None:
     """
-    Tell Airflow where the API server is, by a name that its certificate has.
+    Set the address of the API server, under a name in its certificate.
     """
     assert site.kubernetes is not None
     host, port = site.kubernetes
@@ -224,52 +223,52 @@ def _add_variables(container: Values, **variables: str) -> None:
 
 _IN_BOTH = (
     Substitution(
-        "Our images are those of this commit: the files say to change them.",
+        "The sidecars use images of this commit: the values files tell users to change them.",
         take_our_images,
     ),
     Substitution(
-        "Pods of a service account with a role have its token and variables: on EKS a webhook "
-        "adds them.",
+        "Pods of a service account with a role receive its token and variables, which a webhook "
+        "adds on EKS.",
         give_the_role,
     ),
     Substitution(
-        "AWS_ENDPOINT_URL leads s3-sync to the tests' own server: there is no AWS.",
+        "AWS_ENDPOINT_URL of s3-sync is the tests' own server, because AWS is not available.",
         lead_to_the_server,
     ),
 )
 WITHOUT_AIRFLOW = (
     Substitution(
-        "No jobs, and no pods without a sidecar of ours: they would only run Airflow.",
+        "Jobs, and pods without a sidecar, are removed: they would only run Airflow.",
         leave_out_airflow_alone,
     ),
     Substitution(
-        "A task pod has a name and Airflow's image: the KubernetesExecutor fills them in.",
+        "The task pod receives a name and Airflow's image, as from the KubernetesExecutor.",
         fill_in_the_task_pod,
     ),
     Substitution(
-        "Airflow's containers read files (reader.py): it is the sidecars that are tried, and "
-        "Airflow's own probes would ask Airflow.",
+        "Airflow's containers run reader.py without probes: the tests are about the sidecars, and "
+        "the probes would need Airflow.",
         read_instead_of_airflow,
     ),
     Substitution(
-        "Bucket and git repository are those of the tests: the files to paste say to change them.",
+        "Bucket and git repository are those of the tests: users replace them with their own.",
         lead_to_the_dags,
     ),
     Substitution(
-        "A claim that the user brings, or that is a pod's own, is an emptyDir: the cluster may "
-        "provision nothing, and only the pod that writes it reads it.",
+        "A claim of the user or of a StatefulSet becomes an emptyDir: the cluster may be unable to "
+        "provision volumes, and only one pod uses each claim.",
         bring_the_claims,
     ),
     *_IN_BOTH,
 )
 WITH_AIRFLOW = (
     Substitution(
-        "Airflow has no probes that end it: on a busy machine it takes longer than they allow, and "
-        "some of them start another Airflow each minute.",
+        "Airflow has no liveness or startup probes: on a busy machine it needs longer than they "
+        "allow, and some of them start another Airflow process each minute.",
         ask_only_whether_it_is_ready,
     ),
     Substitution(
-        "The API server of Kubernetes is reached by way of this machine, under its own name: the "
+        "Pods reach the API server of Kubernetes through this machine, under its own name: the "
         "cluster may have neither Services nor DNS.",
         lead_to_kubernetes,
     ),
@@ -279,7 +278,7 @@ WITH_AIRFLOW = (
 
 def substitute(table: tuple[Substitution, ...], objects: list[Values], site: Site) -> list[Values]:
     """
-    Apply a whole table; the objects are changed in place.
+    Apply a table to the objects in place, and return them.
     """
     for one in table:
         one.change(objects, site)

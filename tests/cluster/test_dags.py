@@ -1,5 +1,5 @@
 """
-What is in S3 is what Airflow finds in its folder.
+Airflow's containers see the DAGs that are in S3.
 """
 
 from __future__ import annotations
@@ -14,32 +14,25 @@ from tests.cluster.stack import Stack, World, publish, seen_by, upload
 READERS = ["base", "dag-processor", "scheduler", "triggerer"]
 
 
-def test_dags_are_visible_to_every_consumer(environment: Stack) -> None:
-    consumers = environment.consumers()
-
-    assert READERS == sorted({name for _, name in consumers})
-    (late,) = (one for one in consumers if one[1] == "scheduler")  # starts without them
-    for pod, name in consumers:
-        if pod is not late[0]:
-            assert '{"revision": 1}' == seen_by(pod, name), pod.story()
-    assert environment.namespace.wait_until(
-        lambda: '{"revision": 1}' == seen_by(*late), "the scheduler sees revision 1"
-    )
-
-
 @pytest.mark.parametrize(("name", "write"), [("dev", upload), ("prd", publish)])
-def test_a_change_arrives_in_every_pod_that_follows(
+def test_every_consumer_sees_the_dags_and_their_changes_except_running_task_pods(
     name: str,
     write: Callable[[World, str, int], None],
     world: World,
     request: pytest.FixtureRequest,
 ) -> None:
-    """
-    A task pod keeps the DAGs that it was started with.
-    """
     place: Stack = request.getfixturevalue(name)
     consumers = place.consumers()
     following = [one for one in consumers if one[1] != "base"]
+
+    assert READERS == sorted({name for _, name in consumers})
+    (late,) = (one for one in consumers if one[1] == "scheduler")  # starts without DAGs
+    for pod, container in consumers:
+        if pod is not late[0]:
+            assert '{"revision": 1}' == seen_by(pod, container), pod.story()
+    assert place.namespace.wait_until(
+        lambda: '{"revision": 1}' == seen_by(*late), "the scheduler sees revision 1"
+    )
 
     write(world, BUCKETS[name], 2)
 

@@ -1,5 +1,5 @@
 """
-Pods end when they should, and soon.
+Pods end promptly.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from tests.cluster.kubectl import Pod
 from tests.cluster.stack import Stack
 
 GRACE_SECONDS = 10
-"""The chart gives a dag-processor 60, and a task pod 600."""
+"""Shorter than the chart's grace periods: 60 for a dag-processor, 600 for a task pod."""
 HOLD = "tests.example.com/hold"
 
 
 def hold(pod: Pod, *finalizers: str) -> None:
     """
-    Keep the object of a pod when its containers have ended, to see how they did.
+    Set the finalizers of a pod, which keep its object after its containers have ended.
     """
     patch = json.dumps({"metadata": {"finalizers": [*finalizers]}})
     pod.namespace.run("patch", "pod", pod.name, "--type=merge", f"--patch={patch}")
@@ -27,7 +27,7 @@ def hold(pod: Pod, *finalizers: str) -> None:
 @pytest.mark.parametrize("component", ["dag-processor", "triggerer", "api-server", "task pod"])
 def test_a_deleted_pod_ends_within_seconds(dev: Stack, component: str) -> None:
     """
-    Each container heeds SIGTERM: none is killed, although the time of grace is a short one.
+    Every container exits on SIGTERM: none is killed, although the grace period is short.
     """
     pod = dev.start_task("deleted") if component == "task pod" else dev.pods()[component][0]
     hold(pod, HOLD)
@@ -48,9 +48,6 @@ def test_a_deleted_pod_ends_within_seconds(dev: Stack, component: str) -> None:
 
 
 def test_a_task_pod_ends_with_its_task(dev: Stack) -> None:
-    """
-    The sidecar that runs beside the task does not keep the pod.
-    """
     pod = dev.start_task("finished")
 
     pod.execute("base", "sh", "-c", "kill -TERM 1")

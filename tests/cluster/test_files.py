@@ -1,5 +1,5 @@
 """
-Every file of values starts, the components of Kustomize and the published example, too.
+Every values file, the components of Kustomize and the published example start.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.cluster.substitutions import ROLE
 YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))
 AS_PODS = test_render.AS_PODS
 RELEASES = ("s3-sync.release.yaml", "s3-sync.signed.yaml", "s3-sync.versions.yaml")
-# Which files are started together, of all that are rendered; `test_pods.py` starts values-dev.yaml
-# and values-prd.yaml on values.yaml alone.
+# The stacks that are started, of all that are rendered. `test_pods.py` starts values.yaml with
+# values-dev.yaml or values-prd.yaml alone.
 STARTED: tuple[tuple[str, ...], ...] = (
     ("s3-sync.extra.yaml",),
     ("s3-sync.snapshot.yaml",),
@@ -42,7 +42,7 @@ STARTED: tuple[tuple[str, ...], ...] = (
     ("values.yaml", "values-prd.yaml", "examples/fargate.yaml"),
     *test_render.BUILT,
 )
-# They need what only AWS has, a claim of EFS, CodeCommit, or are started by test_quickstart.py.
+# These files need an EFS claim or CodeCommit, or test_quickstart.py starts them.
 ELSEWHERE = {
     "examples/git-sync-deployment.yaml",
     "examples/shared-ticket.yaml",
@@ -51,24 +51,21 @@ ELSEWHERE = {
 }
 
 
-def test_every_file_is_among_them() -> None:
+def test_every_values_file_is_started_or_listed_as_an_exception() -> None:
     started = {name for names in STARTED for name in names}
 
     assert {*files.FILES} == started & {*files.FILES} | ELSEWHERE
 
 
 @pytest.mark.parametrize("names", STARTED, ids=" ".join)
-def test_files_start_and_bring_what_they_say(
+def test_pods_become_ready_with_their_sidecars_dags_and_tickets(
     names: tuple[str, ...], outside: dict[bool, World], run: str
 ) -> None:
-    """
-    Each pod has its sidecars and becomes ready without a restart; DAGs and tickets are there.
-    """
     if names in test_render.BUILT and not kustomize.is_there():
         pytest.skip(kustomize.HOW_TO_BUILD)
     world = outside[bool({*names} & {*RELEASES})]
     users = () if files.WHOLE in names else (YOUR_VALUES,)
-    # Each pod of Fargate's asks for a node of its own: the one node has room for one.
+    # Each Fargate pod requests a node of its own, and the one node here has room for one.
     only = frozenset({"dag-processor"}) if "examples/fargate.yaml" in names else None
     name = f"files-{STARTED.index(names)}-{run}"
     with stack(world, name, (*users, *names), only) as place:
@@ -84,17 +81,16 @@ def test_files_start_and_bring_what_they_say(
         for some in found.values():
             _see_tickets(some)
         _verify(place, names)
-        place.pods()  # none was restarted since
+        place.pods()  # no pod has restarted since
 
 
 @pytest.mark.parametrize("version", ["1.13.1", "1.22.0"])
-def test_the_published_example_starts_in_its_right_place(
+def test_corrected_published_example_starts(
     version: str, outside: dict[bool, World], run: str, tmp_path: Path
 ) -> None:
     """
-    As the page corrects it, which is the smallest correction: not for the level `restricted`.
-
-    Its role is that of the service account, as nodes have none here.
+    The page's correction is minimal and does not meet the level `restricted`. The service account
+    has the role, because nodes have none here.
     """
     values, role = tmp_path / "values.yaml", tmp_path / "role.yaml"
     values.write_text(test_old_chart.CORRECTED)
@@ -109,7 +105,7 @@ def test_the_published_example_starts_in_its_right_place(
     with stack(outside[False], name, names, chart=chart, level="baseline") as place:
         assert {"scheduler", "webserver"} == place.pods().keys()
         _see_dags(place)
-        place.pods()  # none was restarted since
+        place.pods()  # no pod has restarted since
 
 
 def _see_dags(place: Stack) -> None:
@@ -138,7 +134,7 @@ def _see_tickets(some: list[Pod]) -> None:
 
 def _verify(place: Stack, names: tuple[str, ...]) -> None:
     """
-    Wait for what the components say of themselves, as the chart does for its own overlays.
+    Wait for the resources in each STATUS.yaml, as the chart does for its own overlays.
     """
     for name in names:
         status = files.SNIPPETS / name / "STATUS.yaml"
@@ -147,7 +143,7 @@ def _verify(place: Stack, names: tuple[str, ...]) -> None:
             for one in verify["resources"]:
                 kind, resource = one["kind"], f"airflow-{one['name']}"
                 if (kind, resource) == ("StatefulSet", "airflow-triggerer"):
-                    kind = "Deployment"  # as your-values.yaml has no claims
+                    kind = "Deployment"  # because your-values.yaml disables claims
                 if one.get("ready"):
                     timeout = f"--timeout={PATIENCE_SECONDS}s"
                     place.namespace.run("rollout", "status", f"{kind}/{resource}", timeout)

@@ -1,5 +1,5 @@
 """
-S3 does not answer when a pod starts.
+S3 is down when a pod starts.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from tests.cluster.stack import World, seen_by, stack, upload
 from tests.support.servers import MotoServer
 
 
-def test_a_pod_waits_for_s3_and_becomes_ready_by_itself(world: World, run: str) -> None:
-    """
-    Airflow is not started without DAGs, and nothing is restarted.
-    """
+def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(world: World, run: str) -> None:
     upload(world, BUCKETS["dev"], 3)
     later = MotoServer(os.environ["CLUSTER_HOST"])
     later.start()

@@ -1,5 +1,5 @@
 """
-Each pod becomes ready, with the right sidecars in it.
+Every pod becomes ready with the right sidecars.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def test_every_pod_becomes_ready_with_its_sidecars_without_a_restart(environment
     assert SIDECARS == {name: pods.kinds(some[0].spec) for name, some in found.items()}
 
 
-def test_containers_of_ours_are_what_the_chart_renders(environment: Stack) -> None:
+def test_sidecar_containers_are_applied_as_the_chart_renders_them(environment: Stack) -> None:
     rendered, applied = ours(environment.rendered), ours(environment.objects)
 
     assert rendered.keys() == applied.keys()

@@ -1,5 +1,5 @@
 """
-What `make values` prints starts: a dozen combinations, which have every pair of words.
+Pods start with a dozen outputs of `make values`, which cover every pair of its words.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))
 
 
 @pytest.mark.parametrize("name", DOZEN)
-def test_what_make_values_prints_starts_and_shows_its_dags(
+def test_printed_values_start_and_show_their_dags(
     name: str, outside: dict[bool, World], run: str
 ) -> None:
     choice = DOZEN[name]
@@ -39,4 +39,4 @@ def test_what_make_values_prints_starts_and_shows_its_dags(
             return {'{"revision": 1}'} == {seen_by(*one) for one in consumers}
 
         assert place.namespace.wait_until(all_see, "every pod sees revision 1")
-        place.pods()  # none was restarted since
+        place.pods()  # no pod has restarted since

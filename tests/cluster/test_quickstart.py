@@ -1,5 +1,5 @@
 """
-The tutorial for kind: its S3 server, its first release, a change.
+The tutorial for kind: its S3 server, its first release and a change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CURRENT = "/opt/airflow/dags/current/hello.py"
 @pytest.fixture
 def server(world: World, run: str, tmp_path: Path) -> Iterator[tuple[Namespace, list[Values]]]:
     """
-    What `s3.yaml` has, but for its job, in a namespace of its own; and the job with its DAG.
+    A namespace with the S3 server of `s3.yaml`, and the other objects: the job and its DAG.
     """
     objects = list(yaml.safe_load_all((FILES / "s3.yaml").read_text()))
     started = [one for one in objects if one["kind"] in ("Service", "Deployment")]
@@ -39,9 +39,9 @@ def server(world: World, run: str, tmp_path: Path) -> Iterator[tuple[Namespace, 
 
 def publish(place: Namespace, objects: list[Values], image: str, endpoint: str, word: str) -> None:
     """
-    Run the job of the file, once more, with a DAG that says another word.
+    Run the job of `s3.yaml` with a DAG that prints another word.
 
-    The cluster may have neither Services nor DNS, so it gets the address of the pod.
+    The job uses the pod's address, because the cluster may have neither Services nor DNS.
     """
     text = yaml.safe_dump_all(objects).replace("http://s3:7070", endpoint)
     again = list(yaml.safe_load_all(text.replace("first-dags", f"dags-{word}")))
@@ -55,7 +55,7 @@ def publish(place: Namespace, objects: list[Values], image: str, endpoint: str, 
     place.run("wait", "--for=condition=complete", "--timeout=300s", f"job/publish-{word}")
 
 
-def test_the_first_release_and_a_change_arrive_in_the_pods_that_read_dags(
+def test_first_release_and_a_change_reach_every_pod_that_reads_dags(
     world: World, run: str, server: tuple[Namespace, list[Values]]
 ) -> None:
     place, publishing = server
@@ -65,7 +65,7 @@ def test_the_first_release_and_a_change_arrive_in_the_pods_that_read_dags(
     publish(place, publishing, image, endpoint, "hello")
     outside = dataclasses.replace(world, endpoint=endpoint)
     values = ("quickstart/values.yaml",)
-    # kind enforces no level, and Airflow itself needs a security context for `restricted`.
+    # kind enforces no level; for `restricted`, Airflow itself would need a security context.
     with stack(outside, f"quickstart-{run}", values, level="baseline") as airflow:
         pods = airflow.pods()
         assert {"scheduler", "dag-processor"} == set(pods)
@@ -76,7 +76,7 @@ def test_the_first_release_and_a_change_arrive_in_the_pods_that_read_dags(
 
 def said(airflow: Stack) -> set[str]:
     """
-    What the DAG prints, in every container that would run it.
+    Return what the DAG prints, for all containers that would run it.
     """
     return {
         pod.execute(name, "grep", "-o", "print.*", CURRENT).strip()

@@ -1,5 +1,5 @@
 """
-The reader itself: it would notice.
+The reader detects broken DAG folders.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def seen(folder: Path) -> dict[str, int | str]:
     return found
 
 
-def test_a_whole_revision_is_named(folder: Path) -> None:
+def test_reports_the_number_of_a_complete_revision(folder: Path) -> None:
     assert {"revision": 7} == seen(folder)
 
 
@@ -45,7 +45,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_a_broken_folder_is_a_flaw(folder: Path, fault: Callable[[Path], object]) -> None:
+def test_reports_a_broken_folder_as_a_flaw(folder: Path, fault: Callable[[Path], object]) -> None:
     fault(folder / "team0/dag0.py")
 
     assert ["flaw"] == list(seen(folder))

@@ -1,5 +1,5 @@
 """
-Pods come and go, while Airflow reads and releases are published.
+Pods start and end while releases are published and read.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ NAME = f"deployment/airflow-{CONTAINER}"
 OFTEN = "sidecars: {s3Sync: {interval: 1s}}"
 
 
-def test_no_pod_ever_sees_a_broken_file(
+def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
     world: World, run: str, counts: Counts, tmp_path: Path
 ) -> None:
     """
-    Every tree that is read is one whole release: in the pods of a rollout, old and new, and in
-    one whose node is gone, so that its containers are killed at once.
+    The forced deletion stands for a lost node: it kills the containers immediately.
     """
     first, last = 10, 10 + counts.overwrites
     publish(world, BUCKETS["prd"], first)

@@ -24,7 +24,7 @@ def airflow(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run: str
 ) -> Iterator[Live]:
     """
-    Airflow, with a DAG that is not paused.
+    An Airflow whose DAG is not paused.
     """
     if not request.config.getoption("--full"):
         pytest.skip("a real Airflow takes minutes: make test-cluster FULL=1")
@@ -39,7 +39,7 @@ def airflow(
 
 def published(airflow: Live, mark: str) -> str:
     """
-    Publish a release, and wait until Airflow has it; return its version.
+    Publish a release, wait until Airflow has it, and return its version.
     """
     version = airflow.publish(mark)
     airflow.wait_for_version(version)
@@ -48,7 +48,7 @@ def published(airflow: Live, mark: str) -> str:
 
 def finish(airflow: Live, run: str) -> list[tuple[str, str]]:
     """
-    Let a run go to its end, which is a success; return what its tasks ran.
+    Let a run finish successfully; return the release that each task ran.
     """
     airflow.notes.let_go(run)
     assert "success" == airflow.wait_for(run, "success", "failed"), run
@@ -74,15 +74,12 @@ def task_pod(airflow: Live, run: str, task: str, attempt: int = 1) -> Pod:
 
 def all_of(mark: str) -> list[tuple[str, str]]:
     """
-    What the tasks of a run say that ran one release.
+    Return the notes of a run whose tasks all ran one release.
     """
     return [(task, mark) for task in TASKS]
 
 
-def test_a_run_ends_on_the_code_that_it_began_with(airflow: Live) -> None:
-    """
-    Publish, run, publish in between; clear a task of the old run; roll back.
-    """
+def test_a_run_keeps_its_version_through_a_publish_a_clear_and_a_rollback(airflow: Live) -> None:
     old = published(airflow, "A")
     run = airflow.begin()
     new = published(airflow, "B")
@@ -103,7 +100,7 @@ def test_a_run_ends_on_the_code_that_it_began_with(airflow: Live) -> None:
     assert all_of("A") == finish(airflow, airflow.begin())
 
 
-def test_a_version_that_is_gone_fails_the_task_and_its_log_says_why(airflow: Live) -> None:
+def test_a_deleted_version_fails_the_task_and_its_log_states_why(airflow: Live) -> None:
     old = published(airflow, "pruned")
     run = airflow.begin()
     finish(airflow, run)
@@ -120,9 +117,9 @@ def test_a_version_that_is_gone_fails_the_task_and_its_log_says_why(airflow: Liv
     assert f"version {old} of bundle 'dags' is gone: s3://{BUCKET}" in log
 
 
-def test_a_task_waits_for_s3_and_no_longer_than_it_says(airflow: Live) -> None:
+def test_a_task_waits_for_s3_until_its_time_limit(airflow: Live) -> None:
     """
-    S3 comes back too late for the first attempt, and in time for the second.
+    S3 returns too late for the first attempt, and in time for the second.
     """
     published(airflow, "outage")
     run = airflow.trigger()
@@ -141,7 +138,7 @@ def test_a_task_waits_for_s3_and_no_longer_than_it_says(airflow: Live) -> None:
     assert all_of("outage") == finish(airflow, run)
 
 
-def test_no_task_pod_outlives_its_task(airflow: Live) -> None:
+def test_task_pods_end_with_their_tasks(airflow: Live) -> None:
     run = airflow.begin()
     finish(airflow, run)
 
@@ -162,13 +159,13 @@ def _end_pods(component: str) -> Callable[[Live, str], object]:
 
 def _end_sidecar(airflow: Live, run: str) -> object:
     """
-    End s3-sync beside the task that runs; the kubelet starts it again.
+    Stop s3-sync beside the running task; the kubelet restarts it.
     """
     end = "import os, signal; os.kill(1, signal.SIGTERM)"
     return task_pod(airflow, run, TASKS[0]).execute("s3-sync", "python3", "-c", end)
 
 
-# What happens while the first task of a run runs, one after the other.
+# The disruptions during the first task of a run: one per run, in turn.
 MEANWHILE: tuple[Callable[[Live, str], object], ...] = (
     lambda *_: None,
     _end_pods("dag-processor"),
@@ -177,10 +174,7 @@ MEANWHILE: tuple[Callable[[Live, str], object], ...] = (
 )
 
 
-def test_every_run_has_one_version_whatever_happens_meanwhile(airflow: Live) -> None:
-    """
-    Releases, every third a rollback, and the ends of what has to do with them.
-    """
+def test_every_run_uses_one_version_while_pods_restart_and_releases_change(airflow: Live) -> None:
     mark, versions = "0", {"0": published(airflow, "0")}
     for number in range(1, RUNS + 1):
         run = airflow.begin()

@@ -1,5 +1,5 @@
 """
-Tickets are where tasks run; that the keytab is not, `tests/chart/test_render.py` holds.
+Tickets are available where tasks run; `tests/chart/test_render.py` checks the keytab.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CONSUMERS = {"triggerer": "triggerer", "task pod": "base"}
 
 
 @pytest.mark.parametrize("component", CONSUMERS)
-def test_airflow_gets_a_service_ticket_with_what_it_finds(
+def test_airflow_obtains_a_service_ticket_with_the_mounted_ccache(
     environment: Stack, component: str
 ) -> None:
     (pod,) = environment.pods()[component]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def image() -> Image:
     """
-    The image that IMAGE names; `make image-test/NAME` builds it and sets that.
+    The image that IMAGE names; `make image-test/NAME` builds it and sets the variable.
     """
     if "IMAGE" not in os.environ:
         pytest.skip("IMAGE names no image to test: use make image-test/NAME")

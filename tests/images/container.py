@@ -1,5 +1,5 @@
 """
-One image as a test sees it: what it says about itself, and hardened containers of it.
+An image under test: its metadata, and hardened containers of it.
 """
 
 import json
@@ -17,7 +17,7 @@ import pytest
 from tests.support.daemon import Daemon, SidecarProcess
 from tests.support.servers import S3Server
 
-# What /etc/subuid gives to each user, with Debian's default.
+# The number of UIDs for each user in Debian's default /etc/subuid.
 ROOTLESS_UIDS = 65_536
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host")
 
@@ -33,14 +33,14 @@ class Image:
 
     def inspect(self) -> dict[str, Any]:
         """
-        What the tool knows about the image.
+        Return the tool's description of the image.
         """
         described: list[dict[str, Any]] = json.loads(self.run_tool("image", "inspect", self.name))
         return described[0]
 
     def labels(self) -> dict[str, str]:
         """
-        Its labels of the standard, by their last part (`title`, `base.name`).
+        Return the OCI labels by the last part of their names (`title`, `base.name`).
         """
         found = self.inspect()["Config"]["Labels"].items()
         return {name.removeprefix("org.opencontainers.image."): text for name, text in found}
@@ -48,7 +48,7 @@ class Image:
     @property
     def over_base_bytes(self) -> int:
         """
-        By how much it is larger than its base.
+        The size that the image adds to its base.
         """
         base = Image(self.tool, self.labels()["base.name"])
         size: int = self.inspect()["Size"] - base.inspect()["Size"]
@@ -59,7 +59,7 @@ class Image:
         Run a hardened container to its end and return what it wrote to both outputs.
 
         Raises:
-            AssertionError: It exited with another code than 0.
+            AssertionError: The exit code is not 0.
         """
         instead = [] if entrypoint is None else [f"--entrypoint={entrypoint}"]
         return self.run_tool(
@@ -69,13 +69,13 @@ class Image:
     @property
     def is_rootless(self) -> bool:
         """
-        Whether its containers have UIDs of their own, as those of podman without root.
+        Whether its containers have mapped UIDs, as with podman without root.
         """
         return self.tool == "podman" and os.getuid() != 0
 
     def owner(self, path: Path) -> tuple[int, int]:
         """
-        UID and GID of a file, as its containers see them.
+        Return the UID and GID of a file, as containers see them.
         """
         inside = ["podman", "unshare"] if self.is_rootless else []
         said = subprocess.check_output([*inside, "stat", "--format=%u %g", path], text=True)
@@ -84,7 +84,7 @@ class Image:
 
     def hardening(self, user: str) -> list[str]:
         """
-        The options that match the strictest pod: not even `/tmp` is writable.
+        Return the options that match the strictest pod: not even `/tmp` is writable.
         """
         if self.is_rootless and int(user.split(":")[0]) >= ROOTLESS_UIDS:
             pytest.skip(f"podman has no UID {user.split(':')[0]} without root: run it as root")
@@ -110,7 +110,7 @@ class Container(SidecarProcess):
     """
     A sidecar in a hardened container, with its files mounted at the same paths.
 
-    The tool's client stands for the process: it hands on output, signals and the exit code.
+    The tool's client represents the process: it passes on output, signals and the exit code.
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class Container(SidecarProcess):
 
         Args:
             image: What to run.
-            environment: All that it gets; `None` leaves a variable out.
+            environment: All its variables; `None` omits one.
             home: A folder for the client.
-            writable: Folders that are mounted; made writable for everyone, as an emptyDir is.
-            readable: Files and folders that are mounted read-only.
+            writable: Folders to mount, made writable for everyone, like an emptyDir.
+            readable: Files and folders to mount read-only.
             user: The UID and GID.
         """
         super().__init__(Path(image.tool), environment, home)
@@ -145,7 +145,7 @@ class Container(SidecarProcess):
 
     def start(self) -> Self:
         """
-        Start the container and return at once.
+        Start the container and return immediately.
         """
         ours = (pair for pair in self.environment.items() if pair[0] not in ("HOME", "PATH"))
         command = [self._image.tool, "--log-level=error", "run", "--rm", f"--name={self._name}"]
@@ -171,7 +171,7 @@ class Container(SidecarProcess):
 
     def complaints(self) -> list[str]:
         """
-        What a log without trouble lacks: warnings, errors, and lines that are not JSON.
+        Return the warnings, the errors, and the log lines that are not JSON.
         """
         calm = ("debug", "info")
         loud = [json.dumps(event) for event in self.events if event.get("level") not in calm]
@@ -180,7 +180,7 @@ class Container(SidecarProcess):
 
 class S3Container(Container):
     """
-    The image of s3-sync with its target.
+    A container of s3-sync with its target.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class S3Container(Container):
             bucket: AWS_BUCKET.
             target: DEST_PATH.
             user: The UID and GID.
-            settings: More variables.
+            settings: Additional variables.
         """
         daemon = Daemon(server, bucket, target, settings=settings)
         super().__init__(image, {**daemon.environment}, daemon.home, [target], user=user)

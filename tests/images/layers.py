@@ -1,5 +1,5 @@
 """
-What lies in the layers that an image adds to its base.
+The files in the layers that an image adds to its base.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Entry:
 
 def own_entries(image: Image, folder: Path) -> Iterator[Entry]:
     """
-    Yield every file of the layers that are not the base's.
+    Yield every file and link in the layers above the base.
 
     Args:
-        folder: Where the image lies meanwhile.
+        folder: Where the archive of the image is stored meanwhile.
     """
     labels = image.inspect()["Config"]["Labels"]
     base = Image(image.tool, labels["org.opencontainers.image.base.name"])

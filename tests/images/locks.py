@@ -1,5 +1,5 @@
 """
-What an image holds of Python, against what its lock names.
+Compares the Python packages of an image with its lock.
 """
 
 import re
@@ -13,7 +13,7 @@ WINDOWS_ONLY = {"tzdata"}
 
 def assert_are_locked(sidecar: str, distributions: Iterable[str]) -> None:
     """
-    These are the sidecar, the runtime, and what the lock names, and nothing else.
+    Assert that the packages are exactly the sidecar, the runtime and those of the lock.
     """
     lock = (ROOT / f"requirements/{sidecar}.txt").read_text()
     locked = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)) - WINDOWS_ONLY

@@ -1,5 +1,5 @@
 """
-The image of git-sync-wrapper: what is in it, and that it takes the place of git-sync's, hardened.
+The image of git-sync-wrapper: its contents, and that it replaces git-sync's image, hardened.
 """
 
 import json
@@ -36,7 +36,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def contents(image: Image) -> dict[str, Any]:
     """
-    What a process inside the image finds there.
+    The programs and files that a process finds in the image.
     """
     found: dict[str, Any] = json.loads(image.run("-c", LIST_CONTENTS, entrypoint="python"))
     return found
@@ -56,10 +56,10 @@ def container(
     image: Image, here: GitSite, user: str = CHART, *, tmp: bool = True, **settings: str | None
 ) -> Container:
     """
-    A hardened container of the chart: another root than /git, as the tests look at it.
+    Return a hardened container as in the chart, but with a root that the tests can read.
 
     Args:
-        tmp: Whether something that can be written is mounted on /tmp.
+        tmp: Whether a writable file system is mounted on /tmp.
     """
     environment = {
         **chart_environment(here),
@@ -75,7 +75,7 @@ def container(
 
 def test_git_is_new_enough_for_the_next_git_sync(contents: dict[str, Any]) -> None:
     """
-    It asks for `git config list`, which came with git 2.46.
+    The next git-sync runs `git config list`, which git 2.46 introduced.
     """
     version = re.search(r"(\d+)\.(\d+)", contents["git"])
 
@@ -83,18 +83,18 @@ def test_git_is_new_enough_for_the_next_git_sync(contents: dict[str, Any]) -> No
     assert (int(version[1]), int(version[2])) >= (2, 46)
 
 
-def test_holds_what_it_runs(contents: dict[str, Any]) -> None:
+def test_contains_git_sync_ssh_and_their_user(contents: dict[str, Any]) -> None:
     assert contents["git-sync"].startswith("v4.")
     assert contents["ssh"].startswith("OpenSSH")
     assert "git-sync:x:65533:0:" in contents["passwd"]
 
 
-def test_perl_is_gone_and_apt_does_not_miss_it(contents: dict[str, Any]) -> None:
+def test_perl_is_removed_without_unmet_dependencies(contents: dict[str, Any]) -> None:
     assert [] == contents["perl"]
     assert "" == contents["unmet"]
 
 
-def test_submodules_need_no_perl(image: Image, here: GitSite) -> None:
+def test_submodules_work_without_perl(image: Image, here: GitSite) -> None:
     library = here.server.repository("library.git")
     commit = library.commit({"lib.py": "lib = 1\n"})
     here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
@@ -109,7 +109,9 @@ def test_submodules_need_no_perl(image: Image, here: GitSite) -> None:
 
 @pytest.mark.parametrize("user", [CHART, ARBITRARY], ids=["chart", "arbitrary"])
 @pytest.mark.parametrize("tmp", [True, False], ids=["tmp", "no tmp"])
-def test_follows_a_branch_hardened(image: Image, here: GitSite, user: str, tmp: bool) -> None:
+def test_follows_a_branch_in_a_hardened_container(
+    image: Image, here: GitSite, user: str, tmp: bool
+) -> None:
     with container(image, here, user, tmp=tmp) as running:
         here.wait_until_shown(here.repository.head(), running, 60)
         here.wait_until_shown(here.commit_revision(2), running, 60)
@@ -121,7 +123,7 @@ def test_follows_a_branch_hardened(image: Image, here: GitSite, user: str, tmp: 
     assert here.shown() == here.repository.head()
 
 
-def test_init_container_of_the_chart(image: Image, here: GitSite) -> None:
+def test_init_container_of_the_chart_publishes_and_exits(image: Image, here: GitSite) -> None:
     here.server.accept(("deploy", "password"))
     credentials = {"USERNAME": "deploy", "PASSWORD": "password"}
     settings = chart_environment(here, init=True, credentials=credentials)
@@ -134,7 +136,7 @@ def test_init_container_of_the_chart(image: Image, here: GitSite) -> None:
 @pytest.mark.parametrize("user", [CHART, ARBITRARY], ids=["chart", "arbitrary"])
 def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, user: str) -> None:
     """
-    ssh needs an entry in /etc/passwd for whoever runs it.
+    ssh requires an entry in /etc/passwd for the user that runs it.
     """
     skip_without_sshd()
     with SshServer(tmp_path / "ssh") as ssh:
@@ -158,7 +160,7 @@ def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, use
             here.wait_until_shown(here.repository.head(), running, 60)
 
 
-def test_passthrough_is_git_sync_as_it_is(image: Image, here: GitSite) -> None:
+def test_passthrough_runs_git_sync_unchanged(image: Image, here: GitSite) -> None:
     with container(image, here, GIT_SYNC_WRAPPER_MODE="passthrough") as running:
         wait_until(lambda: here.shown() == here.repository.head(), "it is shown", 60)
 

@@ -1,5 +1,5 @@
 """
-The image of the kerberos sidecar: that it works hardened against a real KDC.
+The image of the kerberos sidecar works in a hardened container with a real KDC.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 @pytest.fixture(scope="module")
 def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
     """
-    A KDC on loopback, which containers share.
+    A KDC on loopback, which all containers use.
     """
     skip_without_kdc()
     with Kdc(tmp_path_factory.mktemp("kdc")) as kdc:
@@ -27,7 +27,7 @@ def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
 
 class Pod:
     """
-    The files of one container: keytab and krb5.conf to read, the ccache's folder to write.
+    The files of one container: keytab and krb5.conf, read-only, and a writable ccache folder.
     """
 
     def __init__(self, kdc: Kdc, folder: Path) -> None:
@@ -65,7 +65,7 @@ def pod(kdc: Kdc, tmp_path: Path) -> Pod:
 
 
 @pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
-def test_keeps_a_ticket_fresh_hardened(image: Image, pod: Pod, user: str) -> None:
+def test_keeps_a_ticket_fresh_in_a_hardened_container(image: Image, pod: Pod, user: str) -> None:
     with pod.container(image, user, INTERVAL="1s") as container:
         container.wait_until_ready()
         assert pod.is_valid()
@@ -85,7 +85,7 @@ def test_keeps_a_ticket_fresh_hardened(image: Image, pod: Pod, user: str) -> Non
     assert [] == container.complaints()
 
 
-def test_one_shot_publishes_and_ends(image: Image, pod: Pod) -> None:
+def test_one_shot_publishes_a_ticket_and_exits(image: Image, pod: Pod) -> None:
     with pod.container(image, KERBEROS_ONE_SHOT="true") as container:
         ended = container.wait_for_exit()
 
@@ -95,7 +95,7 @@ def test_one_shot_publishes_and_ends(image: Image, pod: Pod) -> None:
     assert [] == container.complaints()
 
 
-def test_idles_in_little_memory(image: Image, pod: Pod) -> None:
+def test_uses_at_most_40_mib_of_memory_when_idle(image: Image, pod: Pod) -> None:
     with pod.container(image) as container:
         container.wait_until_ready()
 

@@ -1,10 +1,9 @@
 """
-The pipelines of charts-snippets/ci do what they say: each step is taken from its file and run.
+Runs the steps of the pipelines in charts-snippets/ci, read from their files.
 
-`make push`, `podman` and `git` are the real ones, to a registry as ECR has it; the image is the
-tiny one of `make push`. What the repository's own CI runs (lint, tests, bills of materials) and
-Kubernetes are stand-ins that write down how they were called. What Jenkins and GitHub do
-themselves cannot be run here: stages, conditions, credentials, actions.
+`make push`, `podman` and `git` are real, with a registry like ECR and the tiny image of
+`test_push.py`. Lint, tests, bills of materials and Kubernetes are fakes that record their calls.
+Only Jenkins and GitHub can run stages, conditions, credentials and actions: those are not tested.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tests.support.registry import Registry
 
 pytestmark = [
     test_push.pytestmark,
-    pytest.mark.parametrize("project", ["podman"], indirect=True),  # which both pipelines name
+    pytest.mark.parametrize("project", ["podman"], indirect=True),  # both pipelines use it
 ]
 ecr, project = test_push.ecr, test_push.project
 protected, registry = test_push.protected, test_push.registry
@@ -53,8 +52,8 @@ esac
 class Pipeline:
     """
     Args:
-        shell: What its CI runs a step with.
-        variables: Those of the file.
+        shell: The command that runs a step in its CI.
+        variables: The variables in the file.
         steps: The scripts, in order.
     """
 
@@ -82,7 +81,7 @@ def github() -> Pipeline:
 @pytest.fixture
 def calls(project: Project, registry: Registry, tmp_path: Path) -> Path:
     """
-    Where the stand-ins write their calls; they are on PATH.
+    The file in which the fakes on PATH record their calls.
     """
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -100,7 +99,7 @@ def calls(project: Project, registry: Registry, tmp_path: Path) -> Path:
 
 def run(pipeline: Pipeline, project: Project, calls: Path) -> None:
     """
-    Run every step; each begins where the one before has left the folder.
+    Run every step in turn, in the same folder.
     """
     path = f"{calls.with_name('bin')}:{test_push.ROOT}/.venv/bin"
     workspace = calls.with_name("workspace")
@@ -108,7 +107,7 @@ def run(pipeline: Pipeline, project: Project, calls: Path) -> None:
         name: text.replace("${WORKSPACE_TMP}", str(workspace))
         for name, text in pipeline.variables.items()
     } | {
-        # What the files say to change.
+        # The values that the files ask users to change.
         "REGISTRY": f"{ECR}/{pipeline.shell[0]}",
         "AIRFLOW_IMAGE": project.variables["BASE_IMAGE"],
         "CALLS": str(calls),
@@ -121,7 +120,7 @@ def run(pipeline: Pipeline, project: Project, calls: Path) -> None:
 
 
 @pytest.mark.parametrize("pipeline", [jenkins(), github()], ids=["jenkins", "github"])
-def test_pipeline_checks_then_pushes_what_was_committed(
+def test_pipeline_runs_the_checks_and_then_pushes_the_commit(
     pipeline: Pipeline, ecr: Project, calls: Path, protected: Registry
 ) -> None:
     run(pipeline, ecr, calls)
@@ -133,14 +132,14 @@ def test_pipeline_checks_then_pushes_what_was_committed(
         assert [tag] == protected.tags(f"{pipeline.shell[0]}/{name}")
 
 
-def test_jenkins_gives_the_cluster_the_login_and_keeps_none(ecr: Project, calls: Path) -> None:
+def test_jenkins_stores_the_login_in_the_cluster_only(ecr: Project, calls: Path) -> None:
     run(jenkins(), ecr, calls)
 
     assert [ECR] == [*json.loads(calls.with_name("calls.applied").read_text())["auths"]]
     assert [] == [*calls.with_name("workspace").iterdir()]
 
 
-def test_a_step_that_fails_ends_the_pipeline_before_the_push(ecr: Project, calls: Path) -> None:
+def test_a_failed_step_stops_the_pipeline_before_the_push(ecr: Project, calls: Path) -> None:
     (calls.with_name("bin") / "make").write_text(
         '#!/bin/sh\necho "$*" >>"$CALLS"\n[ $1 != test ]\n'
     )

@@ -1,7 +1,7 @@
 """
-`make push`: to a plain registry, and to ECR (moto) with a real registry behind its host name.
+`make push` to a plain registry, and to ECR: moto, and a real registry behind ECR's host name.
 
-The image is a sidecar of one file in a copy of the repository, as what is pushed does not matter.
+The content of the image does not matter: it is a sidecar with one file in a copy of the repository.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 @dataclass(frozen=True)
 class Done:
     """
-    How a command ended.
+    The result of a command.
     """
 
     code: int
@@ -57,7 +57,7 @@ class Project:
 
     def run(self, *command: str, **variables: str) -> Done:
         """
-        Run a command in the copy, with nothing of this machine's settings.
+        Run a command in the copy, without this machine's settings for registries and storage.
         """
         base = {
             "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
@@ -98,7 +98,7 @@ class Project:
 
 def works(tool: str) -> bool:
     """
-    Whether this container tool can be used here.
+    Whether this container tool works on this machine.
     """
     return shutil.which(tool) is not None and (
         subprocess.run([tool, "info"], capture_output=True).returncode == 0
@@ -107,7 +107,7 @@ def works(tool: str) -> bool:
 
 def path_with(tool: str) -> str:
     """
-    PATH with a Go tool: this machine's, or the one that `scripts/go-tool` has built before.
+    Return a PATH with a Go tool: an installed one, or the one that `scripts/go-tool` has built.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "airflow-sidecars"
     path = os.pathsep.join([os.environ["PATH"], *map(str, cache.glob(f"{tool}-*"))])
@@ -119,7 +119,7 @@ def path_with(tool: str) -> str:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """
-    A registry without TLS and password.
+    A registry without TLS or a password.
     """
     with Registry(tmp_path_factory.mktemp("registry") / "plain") as registry:
         yield registry
@@ -175,7 +175,7 @@ def project(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) 
 
 def complaint(done: Done) -> str:
     """
-    The error of a command that must fail without a word on standard output.
+    Return the standard error of a command that must fail.
     """
     assert 0 != done.code
     return done.err
@@ -237,7 +237,7 @@ def test_pushes_both_architectures_under_one_tag(project: Project, registry: Reg
 @pytest.fixture
 def keys(project: Project, tmp_path: Path) -> Path:
     """
-    A pair of keys, `cosign.key` with a password and `cosign.pub`, for the project's cosign.
+    The folder of a key pair for cosign: `cosign.key`, with a password, and `cosign.pub`.
     """
     project.variables |= {"COSIGN_PASSWORD": "open sesame", "PATH": path_with("cosign")}
     project.succeed("cosign", "generate-key-pair", f"--output-key-prefix={tmp_path}/cosign")
@@ -245,16 +245,13 @@ def keys(project: Project, tmp_path: Path) -> Path:
 
 
 def is_signed(project: Project, keys: Path, image: str) -> Done:
-    """
-    What cosign says of an image's signature.
-    """
     return project.run(
         "cosign", "verify", "--insecure-ignore-tlog", f"--key={keys}/cosign.pub", image
     )
 
 
 @pytest.mark.parametrize("platforms", ["", PLATFORMS], ids=["one", "both"])
-def test_signs_what_it_pushed(
+def test_signs_every_pushed_manifest(
     project: Project, registry: Registry, keys: Path, platforms: str
 ) -> None:
     project.commit()
@@ -272,7 +269,7 @@ def test_signs_what_it_pushed(
         assert 0 == done.code, done.err
 
 
-def test_signs_nothing_that_was_not_asked_for(
+def test_pushes_an_unsigned_image_without_a_sign_key(
     project: Project, registry: Registry, keys: Path
 ) -> None:
     project.commit()
@@ -283,7 +280,7 @@ def test_signs_nothing_that_was_not_asked_for(
     assert "no signatures found" in complaint(is_signed(project, keys, f"{target}/tiny:1"))
 
 
-def test_pins_base_images_by_the_digests_that_their_tags_have(
+def test_pins_base_images_to_the_current_digests_of_their_tags(
     project: Project, registry: Registry
 ) -> None:
     project.variables["PATH"] = path_with("crane")
@@ -305,9 +302,7 @@ def test_pins_base_images_by_the_digests_that_their_tags_have(
     assert f"{base.removesuffix(':1')}@{digest}" in described
 
 
-def test_pins_nothing_where_a_registry_does_not_answer(
-    project: Project, registry: Registry
-) -> None:
+def test_pins_nothing_when_a_registry_does_not_answer(project: Project, registry: Registry) -> None:
     project.variables["PATH"] = path_with("crane")
     dockerfile = project.folder / "sidecars/tiny/Dockerfile"
     base = project.variables["BASE_IMAGE"]
@@ -321,20 +316,21 @@ def test_pins_nothing_where_a_registry_does_not_answer(
     assert text == dockerfile.read_text()
 
 
-def test_pushes_nothing_that_is_not_committed(project: Project, registry: Registry) -> None:
+def test_refuses_to_push_uncommitted_changes(project: Project, registry: Registry) -> None:
     project.commit()
     (project.folder / "sidecars/tiny/content").write_text("changed\n")
 
     refused = project.run("make", "push/tiny", f"REGISTRY={registry.address}/dirty/{project.tool}")
 
     assert "there are uncommitted changes" in complaint(refused)
+    assert [] == registry.tags(f"dirty/{project.tool}/tiny")
 
 
-def test_needs_a_registry(project: Project) -> None:
+def test_push_requires_a_registry(project: Project) -> None:
     assert "REGISTRY is not set" in complaint(project.run("make", "push/tiny"))
 
 
-def test_a_registry_that_is_away_is_no_missing_tag(project: Project) -> None:
+def test_an_unreachable_registry_is_not_taken_for_a_missing_tag(project: Project) -> None:
     project.commit()
 
     refused = project.run("make", "push/tiny", "REGISTRY=127.0.0.1:9")
@@ -342,12 +338,12 @@ def test_a_registry_that_is_away_is_no_missing_tag(project: Project) -> None:
     assert "Cannot determine whether 127.0.0.1:9/tiny:" in complaint(refused)
 
 
-NEW = {  # what docker says of a tag that is not there
+NEW = {  # docker's errors for a missing tag
     "manifest for IMAGE not found: manifest unknown: Requested image not found",
     'failed to resolve reference "IMAGE": IMAGE: not found',  # with containerd's image store
 }
 UNCLEAR = {
-    # The tag is there, for other machines than this one.
+    # The tag exists, but only for other architectures.
     "no matching manifest for linux/arm64 in the manifest list entries: no match: not found",
     'failed to resolve reference "IMAGE": failed to do request: Head "x": EOF',
     'failed to resolve reference "IMAGE": dial tcp: lookup x: no such host',
@@ -356,7 +352,7 @@ UNCLEAR = {
 }
 
 
-def test_understands_what_docker_says_of_a_new_tag(project: Project, tmp_path: Path) -> None:
+def test_recognizes_the_docker_errors_for_a_new_tag(project: Project, tmp_path: Path) -> None:
     project.commit()
     image = "registry.example.com/tiny:1"
     docker, calls = tmp_path / "bin" / "docker", tmp_path / "calls"
@@ -420,19 +416,15 @@ def repositories(moto: MotoServer) -> Any:
     )
 
 
-def test_ecr_without_login_refuses(ecr: Project, protected: Registry) -> None:
-    done = ecr.run(ecr.tool, "pull", f"{ECR}/tiny:1")
-
-    assert "unauthorized" in complaint(done) or "authentication" in done.err
-
-
-def test_logs_in_to_ecr_and_makes_the_repository_and_never_shows_the_password(
+def test_ecr_push_logs_in_creates_the_repository_and_never_shows_the_password(
     ecr: Project, protected: Registry, repositories: Any
 ) -> None:
     name = f"new/{ecr.tool}/tiny"
+    refused = ecr.run(ecr.tool, "pull", f"{ECR}/{name}:0.1.0")
 
     said = ecr.run("make", "push", f"REGISTRY={ECR}/new/{ecr.tool}", "TAG=0.1.0")
 
+    assert "unauthorized" in complaint(refused) or "authentication" in refused.err
     assert 0 == said.code, said.err
     assert PASSWORD not in said.out + said.err
     (made,) = repositories.describe_repositories(repositoryNames=[name])["repositories"]
@@ -441,7 +433,7 @@ def test_logs_in_to_ecr_and_makes_the_repository_and_never_shows_the_password(
     assert ["0.1.0"] == protected.tags(name)
 
 
-def test_ecr_keeps_a_tag_and_a_repository_that_are_there(
+def test_ecr_push_keeps_an_existing_repository_and_tag(
     ecr: Project, protected: Registry, repositories: Any
 ) -> None:
     name = f"old/{ecr.tool}/tiny"
@@ -458,7 +450,7 @@ def test_ecr_keeps_a_tag_and_a_repository_that_are_there(
     assert digest == protected.manifest(name, "0.1.0")[0]
 
 
-def test_an_error_of_ecr_is_shown_and_nothing_is_pushed(ecr: Project) -> None:
+def test_an_ecr_error_fails_the_push_and_is_shown(ecr: Project) -> None:
     refused = ecr.run(
         "make", "push/tiny", f"REGISTRY={ECR}/bad", "AWS_ENDPOINT_URL_ECR=http://127.0.0.1:9"
     )
@@ -466,7 +458,7 @@ def test_an_error_of_ecr_is_shown_and_nothing_is_pushed(ecr: Project) -> None:
     assert "127.0.0.1:9" in complaint(refused)
 
 
-def test_every_sidecar_can_be_pushed() -> None:
+def test_make_push_covers_every_sidecar() -> None:
     folders = sorted(path.parent.name for path in ROOT.glob("sidecars/*/Dockerfile"))
 
     listed = subprocess.run(

@@ -1,5 +1,5 @@
 """
-The image of s3-sync: its botocore, and that it works hardened against a real S3 server.
+The image of s3-sync: its botocore, and that it works hardened with a real S3 server.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ print(json.dumps([known, re.findall(client, source)]))
 @pytest.fixture
 def bucket(rclone: RcloneServer) -> str:
     """
-    A bucket with two DAG files under `team/dags/`, and one beside it.
+    A bucket with two DAG files under `team/dags/`, and one file elsewhere.
     """
     name = rclone.new_bucket("image")
     for key in ("team/dags/sales.py", "team/dags/lib/rates.py", "team/other.py"):
@@ -37,9 +37,9 @@ def bucket(rclone: RcloneServer) -> str:
 
 def tree(folder: Path) -> dict[str, str]:
     """
-    The published files: relative path → content.
+    Return the published files: relative path → content.
 
-    The daemon may remove folders and files meanwhile: what vanishes is not there.
+    Files that the daemon removes meanwhile are omitted.
     """
     found = {}
     for here, _, names in os.walk(folder):
@@ -52,8 +52,8 @@ def tree(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_knows_every_service_that_is_asked_for_credentials(image: Image) -> None:
-    """Whatever botocore's ways to them create a client of, and S3."""
+def test_botocore_contains_only_s3_and_the_credential_services(image: Image) -> None:
+    """Botocore's credential and token providers create clients of these services."""
     said = image.run("-c", LIST_SERVICES, entrypoint="python")
 
     known, asked = json.loads(said)
@@ -61,7 +61,7 @@ def test_knows_every_service_that_is_asked_for_credentials(image: Image) -> None
 
 
 @pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
-def test_follows_the_bucket_hardened(
+def test_follows_the_bucket_in_a_hardened_container(
     image: Image, rclone: RcloneServer, bucket: str, tmp_path: Path, user: str
 ) -> None:
     client, target = rclone.client(), tmp_path / "dags"
@@ -88,7 +88,7 @@ def test_follows_the_bucket_hardened(
     assert [] == container.complaints()
 
 
-def test_one_shot_publishes_and_ends(
+def test_one_shot_publishes_the_files_and_exits(
     image: Image, rclone: RcloneServer, bucket: str, tmp_path: Path
 ) -> None:
     target = tmp_path / "dags"

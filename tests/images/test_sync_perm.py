@@ -1,5 +1,5 @@
 """
-The image of sync-perm: an Airflow image, unchanged but for one folder, that works hardened.
+The image of sync-perm: an Airflow image with one additional folder, which works hardened.
 """
 
 import json
@@ -23,7 +23,7 @@ print(json.dumps([sys.prefix, *sorted(d.name for d in importlib.metadata.distrib
 @pytest.fixture(scope="module")
 def migrated(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    A metadata database that the image's own Airflow made.
+    A metadata database that the image's own Airflow created.
     """
     folder = tmp_path_factory.mktemp("migrated")
     folder.chmod(0o777)
@@ -45,7 +45,7 @@ def migrated(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def metadata(migrated: Path, tmp_path: Path) -> Path:
     """
-    A copy of it that every user may write, in a folder of its own.
+    A copy of the database that every user may write, in a separate folder.
     """
     folder = tmp_path / "metadata"
     folder.mkdir()
@@ -56,7 +56,7 @@ def metadata(migrated: Path, tmp_path: Path) -> Path:
 
 def container(image: Image, metadata: Path, user: str = "50000:0", **settings: str) -> Container:
     """
-    The published example: one variable.
+    Return a container with the connection variable of the published example.
     """
     scratch = metadata.parent.with_name("scratch")
     environment = {
@@ -73,7 +73,7 @@ def container(image: Image, metadata: Path, user: str = "50000:0", **settings: s
 
 def roles_with_website(metadata: Path) -> set[str]:
     """
-    The roles that may see Airflow's pages.
+    Return the roles that may see Airflow's pages.
     """
     with sqlite3.connect(metadata) as database:
         rows = database.execute(
@@ -91,7 +91,7 @@ def add_role(metadata: Path) -> None:
         database.execute("INSERT INTO ab_role (name) VALUES ('team')")
 
 
-def test_nothing_of_airflow_is_changed(image: Image) -> None:
+def test_airflow_packages_are_those_of_the_base_image(image: Image) -> None:
     base = Image(
         image.tool, image.inspect()["Config"]["Labels"]["org.opencontainers.image.base.name"]
     )
@@ -103,7 +103,7 @@ def test_nothing_of_airflow_is_changed(image: Image) -> None:
 
 
 @pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
-def test_syncs_hardened(image: Image, metadata: Path, user: str) -> None:
+def test_syncs_permissions_in_a_hardened_container(image: Image, metadata: Path, user: str) -> None:
     with container(image, metadata, user) as daemon:
         daemon.wait_until_ready(PASS_SECONDS)
         defaults = {"Admin", "Viewer", "User", "Op"}
@@ -122,7 +122,7 @@ def test_syncs_hardened(image: Image, metadata: Path, user: str) -> None:
     assert [] == list(metadata.parent.with_name("scratch").iterdir())
 
 
-def test_one_shot_syncs_and_ends(image: Image, metadata: Path) -> None:
+def test_one_shot_syncs_permissions_and_exits(image: Image, metadata: Path) -> None:
     add_role(metadata)
 
     with container(image, metadata, SYNC_PERM_ONE_SHOT="true") as daemon:

@@ -1,1 +1,1 @@
-"""Shared test support: real S3 servers, the real daemon as a process, waiting with a deadline."""
+"""Shared test support: servers, sidecars as processes, waiting with a deadline."""

@@ -1,5 +1,5 @@
 """
-Real Airflow: its CLI, its metadata database, and DAGs in that database.
+A real Airflow: its CLI, its metadata database, and the DAGs in that database.
 """
 
 import json
@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 CLI_SECONDS = 1_800.0
 
 Version = Literal["2.7", "2.9", "2.10", "2.11", "3.0", "3.2", "3", "next"]
-"""Each is a dependency group of pyproject.toml; `next` is newer than the versions we support."""
+"""A dependency group of pyproject.toml; `next` is newer than the supported versions."""
 EVERY_VERSION: tuple[Version, ...] = get_args(Version)
 Kind = Literal["postgres", "mariadb", "mysql", "sqlite"]
-"""Also the names of the fixtures of the servers."""
+"""A kind of database; for a server also the name of its fixture."""
 DATABASES: Mapping[Version, tuple[Kind, ...]] = {
     "2.7": ("postgres", "sqlite"),
     "2.9": ("postgres", "sqlite"),
@@ -66,7 +66,7 @@ class SqliteDatabase:
 
 class AirflowIsMissing(Exception):
     """
-    This Airflow cannot be installed here; the text is one line.
+    This Airflow cannot be installed on this machine; the message is one line.
     """
 
 
@@ -85,7 +85,7 @@ class Airflow:
         Return the environment of a version; create it if it does not exist.
 
         Raises:
-            AirflowIsMissing: The machine has no suitable Python.
+            AirflowIsMissing: The machine has no Python that this version supports.
         """
         done = subprocess.run(
             [ROOT / "scripts" / "airflow-environment", version],
@@ -101,7 +101,7 @@ class Airflow:
     @classmethod
     def install_or_skip(cls, version: Version) -> Self:
         """
-        Return it as :meth:`install` does, or skip the test, or all tests of a fixture.
+        Call :meth:`install`; skip the test, or all tests of the fixture, if Airflow is missing.
         """
         try:
             return cls.install(version)
@@ -110,9 +110,6 @@ class Airflow:
 
     @property
     def is_3(self) -> bool:
-        """
-        Whether it is an Airflow 3.
-        """
         return not self.version.startswith("2.")
 
     @property
@@ -124,10 +121,10 @@ class Airflow:
 
     def environment(self, url: str | None, home: Path) -> dict[str, str]:
         """
-        Return the variables of an Airflow component.
+        Return the environment variables of an Airflow component.
 
         Args:
-            url: The metadata database; `None` omits the connection.
+            url: The URL of the metadata database; `None` omits the variable.
             home: HOME; AIRFLOW_HOME is a folder in it.
         """
         variables = {
@@ -171,7 +168,7 @@ class Airflow:
 
     def full_sync(self, database: Metadata, home: Path) -> None:
         """
-        Run `airflow sync-perm --include-dags`, with which every result is compared.
+        Run `airflow sync-perm --include-dags`: the reference for every result.
         """
         self.run(database, home, "airflow", "sync-perm", "--include-dags")
 
@@ -185,11 +182,11 @@ class Airflow:
         places: Mapping[str, Sequence[str]] = {},
     ) -> None:
         """
-        Write DAGs as the DAG processor does.
+        Write DAGs to the database as the DAG processor does.
 
         Args:
             dags: The access_control of each DAG; sets are passed as lists.
-            parsed: Whether to write their permissions too, as after a parse.
+            parsed: Whether to write their permissions too, as a parse does.
             places: DAG → the path of its file below the DAG folder, and its tags.
         """
         given = json.dumps({"dags": dags, "parsed": parsed, "places": places})
@@ -198,7 +195,7 @@ class Airflow:
 
     def new_sqlite(self, path: Path, home: Path) -> SqliteDatabase:
         """
-        Create an SQLite metadata database.
+        Create an SQLite metadata database, as a copy of one that Airflow created.
         """
         cached = self.folder / "synced.sqlite"
         if not cached.exists():
@@ -212,8 +209,8 @@ class Airflow:
         """
         Create a PostgreSQL metadata database.
 
-        The first database of each state and server is loaded from a dump beside the environment
-        (created once, by Airflow itself); later ones are copies of the first.
+        Airflow creates a template of each state once, dumped into the environment's folder. Each
+        server loads the dump; every database is a copy of the template.
         """
         template = f"template_{self.version.replace('.', '_')}_{state}"
         known = Database(server, "postgres").query("SELECT datname FROM pg_database")
@@ -223,7 +220,7 @@ class Airflow:
 
     def new_mysql(self, server: MariaDb, home: Path) -> Database:
         """
-        Create a MySQL or MariaDB metadata database; Airflow creates the first one of a server.
+        Create a MySQL or MariaDB metadata database, as a copy of one that Airflow created.
         """
         template = f"template_{self.version.replace('.', '_')}"
         made = Database(server, template)
@@ -255,7 +252,7 @@ class Airflow:
 
 def copy_postgres(server: Postgres, database: Database, folder: Path) -> Database:
     """
-    Copy a database to which other processes are connected.
+    Copy a PostgreSQL database while other processes are connected to it.
 
     Args:
         folder: The folder for the temporary dump.
@@ -270,10 +267,10 @@ def copy_postgres(server: Postgres, database: Database, folder: Path) -> Databas
 
 def copy_of(database: Metadata, folder: Path) -> Metadata:
     """
-    Copy a database of any kind to which other processes are connected.
+    Copy a database of any kind while other processes are connected to it.
 
     Args:
-        folder: The folder for a file.
+        folder: The folder for an SQLite copy or a temporary dump.
     """
     if isinstance(database, SqliteDatabase):
         copy = SqliteDatabase(folder / f"copy_{database.path.name}")

@@ -1,5 +1,5 @@
 """
-Runs of a live Airflow 3, and the code that their tasks ran.
+Runs of a DAG on a live Airflow 3, and which version of the code each task executed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ with DAG("marked", schedule=None, description=MARK{options}):
 
 class Notes(LoopbackServer):
     """
-    Receives notes of the tasks; answers the first task of a run only when the run is released.
+    Receives notes from tasks; blocks the first task of each run until the run is released.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -75,9 +75,6 @@ class Notes(LoopbackServer):
         self._may_go: dict[str, threading.Event] = {}
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Answer, immediately or when the run is released.
-        """
         line = json.loads(request.body)
         if line["task"] == TASKS[0]:
             self._event(line["run"]).wait()
@@ -85,13 +82,13 @@ class Notes(LoopbackServer):
 
     def let_go(self, run: str) -> None:
         """
-        Let the first task of a run finish, now or when it starts.
+        Release the first task of a run, now or as soon as it starts.
         """
         self._event(run).set()
 
     def of(self, run: str) -> list[tuple[str, str]]:
         """
-        Return the notes of a run's tasks: their names, and the marks of all the code that they ran.
+        Return a run's notes: each task's name, and the marks of all the code that it executed.
         """
         lines = [json.loads(request.body) for request in self.seen()]
         return [
@@ -102,10 +99,10 @@ class Notes(LoopbackServer):
 
     def files_of(self, mark: str, **options: str) -> dict[str, bytes]:
         """
-        Return a release in which every file has the same mark.
+        Return the files of a release, all with the same mark.
 
         Args:
-            options: More arguments of the DAG, as source text.
+            options: More arguments of the DAG, as source code.
         """
         more = "".join(f", {name}={value}" for name, value in options.items())
         return {
@@ -120,7 +117,7 @@ class Notes(LoopbackServer):
 
 class Runs:
     """
-    The API of an Airflow in which every user is an admin, its metadata, and its tasks' notes.
+    An Airflow in which every user is an admin: its API, its metadata, and its tasks' notes.
     """
 
     def __init__(self, endpoint: str, database: Database, notes: Notes) -> None:
@@ -132,7 +129,7 @@ class Runs:
 
     def wait_for_version(self, version: str) -> None:
         """
-        Wait until Airflow's newest version of the DAG is this version of the bundle.
+        Wait until Airflow's newest version of the DAG is from this version of the bundle.
         """
         sql = (
             "SELECT bundle_version FROM dag_version WHERE dag_id = %s"
@@ -146,7 +143,7 @@ class Runs:
 
     def wait_for_description(self, description: str) -> None:
         """
-        Wait until the DAG has a description, which means that Airflow has read it.
+        Wait until the DAG has this description, which means that Airflow has parsed its file.
         """
 
         def is_there() -> bool:
@@ -155,14 +152,11 @@ class Runs:
         wait_until(is_there, f"the description {description}", PATIENCE_SECONDS, 0.2)
 
     def unpause(self) -> None:
-        """
-        Unpause the DAG.
-        """
         self.ask("PATCH", f"/dags/{DAG_ID}", {"is_paused": False})
 
     def trigger(self) -> str:
         """
-        Trigger a run; return its id.
+        Trigger a run and return its id.
         """
         return str(
             self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})["dag_run_id"]
@@ -170,7 +164,7 @@ class Runs:
 
     def begin(self) -> str:
         """
-        Trigger a run, and wait until its first task runs.
+        Trigger a run, wait until its first task runs, and return its id.
         """
         run = self.trigger()
         self.wait_for_note(run, TASKS[0])
@@ -178,20 +172,17 @@ class Runs:
 
     def clear(self, run: str, *tasks: str) -> None:
         """
-        Clear some tasks of a run, so that they run again.
+        Clear tasks of a run, so that they run again.
         """
         body = {"dry_run": False, "dag_run_id": run, "task_ids": list(tasks), "only_failed": False}
         self.ask("POST", f"/dags/{DAG_ID}/clearTaskInstances", body)
 
     def state_of(self, run: str) -> str:
-        """
-        Return the state of a run.
-        """
         return str(self.ask("GET", f"/dags/{DAG_ID}/dagRuns/{run}")["state"])
 
     def wait_for(self, run: str, *states: str) -> str:
         """
-        Wait until a run ends; return its state.
+        Wait until a run is in one of these states; return its state.
         """
         wait_until(lambda: self.state_of(run) in states, f"{run}: {states}", PATIENCE_SECONDS, 0.2)
         return self.state_of(run)
@@ -213,7 +204,7 @@ class Runs:
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """
-        Return the API's answer.
+        Send a request to the API and return its answer.
         """
         if not self._token:
             self._token = self._send("GET", "/auth/token", None, {})["access_token"]
@@ -233,7 +224,7 @@ class Runs:
                 with self._opener.open(question, timeout=PATIENCE_SECONDS) as answer:
                     answers.append(json.load(answer))
             except HTTPError as error:
-                if error.code < 500:  # higher codes are temporary: it is busy
+                if error.code < 500:  # 5xx is temporary: Airflow is busy
                     said = error.read().decode(errors="replace")
                     raise AssertionError(f"{method} {path}: {error.code} {said}") from None
             return bool(answers)

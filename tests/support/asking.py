@@ -21,14 +21,14 @@ def ask(folder: Path, question: str, method: str = "GET") -> tuple[int, dict[str
     Send a request to the socket in a folder; return the status and the answer.
 
     Raises:
-        OSError: There is no answer.
+        OSError: The sidecar does not answer.
     """
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     client = socket.socket(socket.AF_UNIX)
     try:
         client.settimeout(PATIENCE_SECONDS)
         client.connect(f"/proc/self/fd/{opened}/ask.sock")
-        # Written by hand, because no client library would send some of these requests.
+        # Built by hand, because client libraries refuse to send some of these requests.
         client.sendall(f"{method} {question} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
         answer = HTTPResponse(client)
         answer.begin()
@@ -50,12 +50,15 @@ def asked(
         last[:] = [ask(folder, f"/revisions/{revision}")]
         return until(last[0][0])
 
-    wait_until(answers, f"an answer about {revision}: {last}")
+    try:
+        wait_until(answers, f"an answer about {revision}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {last}") from None
     return last[0]
 
 
 def kept(store: Path) -> set[str]:
     """
-    Return the names of the versions on a volume.
+    Return the names of the versions in a store.
     """
     return {path.name for path in store.iterdir() if path.is_dir() and path.name[0] != "."}

@@ -26,7 +26,7 @@ import pytest
 
 PATIENCE_SECONDS = 120.0
 LANDMARKS = {"banner", "complementary", "contentinfo", "main", "navigation", "region", "search"}
-# Without these flags it contacts its vendor's hosts at every start; tests have no such network.
+# Some of these keep Chromium from contacting its vendor at every start; tests cannot reach it.
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -40,7 +40,7 @@ _FLAGS = (
     "--disable-lcd-text",
     "--remote-debugging-pipe",
 )
-# The text with the lowest contrast: (lighter + 0.05) / (darker + 0.05), as WCAG 2 defines it.
+# The lowest contrast of any text: (lighter + 0.05) / (darker + 0.05), as WCAG 2 defines it.
 _LOWEST_CONTRAST = """
 (() => {
   const parts = (color) => color.match(/[\\d.]+/g).map(Number);
@@ -59,7 +59,7 @@ _LOWEST_CONTRAST = """
   }));
 })()
 """
-# Decodes a PNG (base64, for %s) to pixels: red, green, blue, alpha; base64 again.
+# Decodes a PNG (in base64, replaces %s) to RGBA pixels, also in base64.
 _PIXELS = """
 (async () => {
   const bytes = Uint8Array.from(atob('%s'), (char) => char.charCodeAt(0));
@@ -123,7 +123,7 @@ class Browser:
     def __enter__(self) -> Self:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # It reads from descriptor 3 and writes to 4; the shell sets them up.
+        # Chromium reads from descriptor 3 and writes to 4; the shell sets them up.
         exchange = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         profile = f"--user-data-dir={self._folder / 'profile'}"
         self._process = subprocess.Popen(
@@ -145,7 +145,7 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._out)  # it ends when its pipe is closed
+        os.close(self._out)  # Chromium exits when its pipe is closed
         try:
             self._process.wait(PATIENCE_SECONDS)
         finally:
@@ -209,7 +209,7 @@ class Browser:
 
     def picture(self, to: Path) -> None:
         """
-        Save a screenshot of the whole open page, with scripts allowed, as a small PNG.
+        Save the whole open page as a small PNG; the page must be allowed to run scripts.
         """
         size = self._call("Page.getLayoutMetrics")["cssContentSize"]
         shot = self._call(
@@ -261,7 +261,7 @@ class Browser:
 
 def _small_png(pixels: bytes, width: int) -> bytes:
     """
-    Return pixels as a PNG with 16 shades per color and at most 256 colors: sufficient for text.
+    Encode pixels as a PNG with 16 shades per color and at most 256 colors, enough for text.
     """
     shades = bytes(round(value / 17) * 17 for value in range(256))
     colors = array("I", pixels.translate(shades))

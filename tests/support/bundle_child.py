@@ -1,7 +1,8 @@
 """
-Holds bundles, and runs the command in each line of standard input; run by Airflow's Python.
+Runs a command on a DAG bundle for each line of standard input; run by Airflow's Python.
 
-A line is JSON: `{"do": ..., "name": ..., ...}`; so is the answer, with `value` or `error`.
+A command is a line of JSON: `{"do": ..., "name": ..., ...}`. So is its answer, with `value` or
+`error`.
 """
 
 import gc
@@ -27,7 +28,7 @@ PYTHON_PATH = list(sys.path)
 
 def do(what: str, name: str, **given: Any) -> Any:
     """
-    Run a command on the bundle with a name.
+    Run a command on the bundle with this name; return its result.
     """
     match what:
         case "new":
@@ -38,7 +39,8 @@ def do(what: str, name: str, **given: Any) -> Any:
             return None
         case "drop":
             del BUNDLES[name]
-            return gc.collect() and None
+            gc.collect()
+            return None
         case "version":
             version = BUNDLES[name].get_current_version()
             return getattr(version, "version", version)
@@ -70,7 +72,7 @@ def do(what: str, name: str, **given: Any) -> Any:
 
 def cost(call: Any, times: int) -> list[float]:
     """
-    Return the average CPU and wall milliseconds of a call.
+    Return the average CPU and wall-clock milliseconds of a call.
     """
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(times):
@@ -83,7 +85,7 @@ def cost(call: Any, times: int) -> list[float]:
 
 def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
     """
-    Initialize bundles of many versions at once; return the problems.
+    Initialize bundles of these versions concurrently, a thread per call; return the problems.
     """
     wrong: list[str] = []
 
@@ -110,7 +112,7 @@ def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
 
 def clean_up(name: str, version: str) -> bool:
     """
-    Let Airflow remove an unused version, as its scheduler does.
+    Remove an unused version as Airflow's scheduler does; return whether it is untracked.
     """
     with BundleVersionLock(name, version):
         pass
@@ -122,7 +124,7 @@ def clean_up(name: str, version: str) -> bool:
 
 def main() -> None:
     """
-    Serve until standard input ends.
+    Answer commands until standard input ends.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Airflow logs to standard output
@@ -130,7 +132,7 @@ def main() -> None:
         command = json.loads(line)
         try:
             answer = {"value": do(command.pop("do"), command.pop("name"), **command)}
-        except Exception as error:  # noqa: BLE001 - the test judges
+        except Exception as error:  # noqa: BLE001 - the test decides
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 

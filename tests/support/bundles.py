@@ -1,5 +1,5 @@
 """
-A process of Airflow with bundles: ours, created as Airflow creates it.
+A process of Airflow with our DAG bundles, created as Airflow creates them.
 """
 
 import json
@@ -17,13 +17,13 @@ MODULE = ROOT / "airflow-bundle"
 
 class BundleFailed(Exception):
     """
-    An exception of a bundle: its class name and text.
+    An exception that a bundle raised: its class name and text.
     """
 
 
 class Bundles:
     """
-    A running process with bundles by name.
+    A running process that holds bundles by name.
     """
 
     def __init__(self, child: Dialogue) -> None:
@@ -31,7 +31,7 @@ class Bundles:
 
     def do(self, what: str, name: str = "dags", **given: Any) -> Any:
         """
-        Run a command on the bundle with a name; see `bundle_child.do`.
+        Run a command on the bundle with this name; see `bundle_child.do`.
 
         Raises:
             BundleFailed: The bundle raised an exception.
@@ -58,10 +58,10 @@ def running_bundles(
     wrapper: Sequence[str] = (),
 ) -> Iterator[Bundles]:
     """
-    Run a process of an Airflow with our module on its path.
+    Run a process with an Airflow's Python and with our module on its path.
 
     Args:
-        wrapper: A program, with its arguments, that runs it.
+        wrapper: A program, with its arguments, that runs the process.
     """
     home.mkdir(parents=True, exist_ok=True)
     program: list[str | Path] = [*wrapper, airflow.bin / "python", "-P", CHILD]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 def main() -> None:
     """
-    Read until standard input ends; the first reads finish before it is checked.
+    Read in batches until standard input ends, checked after each batch.
     """
     kind, *service = sys.argv[1:]
     readers: dict[str, Callable[..., Callable[[], object]]] = {
@@ -40,14 +40,14 @@ def main() -> None:
 
 def klist() -> Callable[[], object]:
     """
-    Do what probes and shell scripts do: check that the ticket is valid.
+    Return a read that checks the ticket, as probes and shell scripts do.
     """
     return lambda: subprocess.run(["klist", "-s"], check=True, capture_output=True)
 
 
 def acquire() -> Callable[[], object]:
     """
-    Do what every GSSAPI client does first: open and parse the ccache, and check its expiry.
+    Return a read that every GSSAPI client does first: parse the ccache and check its expiry.
     """
     import gssapi
 
@@ -61,7 +61,7 @@ def acquire() -> Callable[[], object]:
 
 def context(service: str) -> Callable[[], object]:
     """
-    Do what a client of Hive, HDFS or a web service does: create a token for that service.
+    Return a read that creates a token for a service, as clients of Hive, HDFS or the web do.
     """
     import gssapi
 

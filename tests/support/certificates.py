@@ -19,7 +19,7 @@ def self_signed(
     folder: Path, *names: str, days: tuple[int, int] = (-1, 1)
 ) -> tuple[ssl.SSLContext, Path]:
     """
-    Create a certificate for 127.0.0.1 and DNS names (also wildcards) that is its own authority.
+    Create a self-signed CA certificate for 127.0.0.1 and DNS names, which may be wildcards.
 
     Args:
         days: Start and end of its validity, in days from now.

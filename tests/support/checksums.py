@@ -1,5 +1,5 @@
 """
-The checksums of S3, computed without the library that the product uses.
+S3's checksums, computed without the library that the product uses.
 """
 
 import base64
@@ -12,7 +12,7 @@ _CRCS = {"crc32c": (4, 0x82F63B78), "crc64nvme": (8, 0x9A6C9329AC4BC9B5)}
 
 def digest(name: str, body: bytes) -> bytes:
     """
-    Return a checksum by the name in its header: `x-amz-checksum-NAME`.
+    Return the checksum with the name in its header, `x-amz-checksum-NAME`.
     """
     if name == "crc32":
         return zlib.crc32(body).to_bytes(4, "big")
@@ -23,14 +23,14 @@ def digest(name: str, body: bytes) -> bytes:
 
 def header_value(name: str, body: bytes) -> str:
     """
-    Return the value of the header.
+    Return the value of that header.
     """
     return base64.b64encode(digest(name, body)).decode()
 
 
 def _crc(body: bytes, size_bytes: int, polynomial: int) -> bytes:
     """
-    Compute it bit by bit, as in the definition; slow.
+    Compute a CRC bit by bit, as it is defined; slow.
     """
     value = ones = (1 << 8 * size_bytes) - 1
     for byte in body:

@@ -1,6 +1,5 @@
 """
-A clock that tests control, and cleanup of what libfaketime leaves when a process with a fake
-clock is killed.
+A clock that tests control, and libfaketime, which fakes the clock of a process.
 """
 
 from pathlib import Path
@@ -12,7 +11,7 @@ SHARED = Path("/dev/shm")
 
 class Clock:
     """
-    A monotonic clock that moves only when told to; the machine has been up for a while.
+    A monotonic clock that only the test moves; the machine has been up for a while.
     """
 
     seconds = 1000.0
@@ -23,7 +22,7 @@ class Clock:
 
 def libfaketime() -> Path:
     """
-    Return the library that gives a process a fake clock; skips if it is not installed.
+    Return the library that fakes the clock of a process; skip if it is not installed.
     """
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     if not found:
@@ -33,10 +32,10 @@ def libfaketime() -> Path:
 
 def forget_clock(pid: int) -> None:
     """
-    Remove the shared memory of an ended process, if there is any.
+    Remove the shared memory that libfaketime leaves when its process is killed.
 
-    Otherwise a later process with the same id could not start with a fake clock: libfaketime
-    creates its semaphore with O_EXCL.
+    Otherwise a later process with the same id cannot start with a fake clock: libfaketime creates
+    its semaphore with O_EXCL.
     """
     for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
         (SHARED / name).unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 """
-CodeCommit's check of a signature, written from AWS's description and not from our signer.
+CodeCommit's check of a signature, implemented from AWS's documentation, not from our signer.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ def judge(
     """
     Return a function that accepts or refuses a username and a password for a path.
 
-    accepted: The valid credentials; all others are refused.
-        accepted: The credentials that are good now; all others are not.
+    Args:
+        accepted: Returns the valid credentials; all others are refused.
         host: The host as in the client's URL, without the port.
         region: The region of the repository.
     """

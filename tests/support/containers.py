@@ -1,11 +1,11 @@
 """
 A `docker` for git-sync's own end-to-end suite, implemented with namespaces; runs as root.
 
-As a program, `python containers.py run|ps|inspect|kill|pause|unpause …`, it is that `docker`. A
-container has its own root on top of this machine's, and its own processes; its address is a
-loopback address, so the suite itself needs a network namespace. CONTAINERS names the folder with
-the state of the containers; its `images.json` maps images to programs:
-`{image: {"command": […], "env": {…}, "mounts": {path: path there}}}`.
+`python containers.py run|ps|inspect|kill|pause|unpause …` acts as that `docker`. A container has
+its own processes, and its own root on top of this machine's. Its address is a loopback address, so
+the suite needs a network namespace. CONTAINERS is the folder with the state of the containers; its
+`images.json` maps images to programs:
+`{image: {"command": […], "env": {…}, "mounts": {path: path inside}}}`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _address(name: str) -> str:
 
 def _listens(address: str, port: int) -> bool:
     """
-    Whether a server listens, without connecting to it: it counts connections.
+    Whether a server listens; does not connect to it, because the server counts connections.
     """
     here = f"{socket.inet_aton(address)[::-1].hex().upper()}:{port:04X} 00000000:0000 0A"
     return here in Path("/proc/net/tcp").read_text()
@@ -133,7 +133,7 @@ def _alive(state: Path) -> list[str]:
 
 def _first(path: Path) -> int:
     """
-    Return the first process of a container; 0 if it has ended or not yet started.
+    Return the id of a container's first process; 0 if it has ended or not started yet.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
         outer = path.read_text()
@@ -167,7 +167,7 @@ def _enter(plan: dict[str, Any]) -> None:
     _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(root))
     _bind_all("/", root, but=("etc", "tmp", "run", "root", "proc", "var", "git"))
     (root / "root").mkdir()
-    _bind_all("/root", root / "root")  # other users may enter it here
+    _bind_all("/root", root / "root")  # unlike the machine's /root, other users can enter it
     for name in ("tmp", "run", "var/log", "home/test"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
@@ -227,7 +227,7 @@ def _mount(*arguments: str) -> None:
 
 def _serve_git(address: str) -> None:
     """
-    Serve git over HTTP for the users in `/etc/htpasswd`.
+    Serve git over HTTP for the user in `/etc/htpasswd`, by default `testuser:testpass`.
     """
     file = Path("/etc/htpasswd")
     user, password = "testuser", ""
@@ -287,7 +287,7 @@ def _serve_git(address: str) -> None:
 
 def _serve_words(address: str, port: str, command: str) -> None:
     """
-    Answer each request with the output of a shell command, and log it in `/var/log/hits`.
+    Answer each request with a shell command's output; log the time in `/var/log/hits`.
     """
 
     class Handler(socketserver.StreamRequestHandler):

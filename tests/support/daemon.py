@@ -31,7 +31,7 @@ Settings = dict[str, str | None]
 @dataclass(frozen=True)
 class Exit:
     """
-    The end of a daemon.
+    The end of a process.
     """
 
     code: int
@@ -51,7 +51,7 @@ class Answer:
 
     def json(self) -> Any:
         """
-        The body as JSON.
+        Return the body, parsed as JSON.
         """
         return json.loads(self.body)
 
@@ -74,8 +74,8 @@ class SidecarProcess:
     """
     A sidecar with its own environment; a `with` statement starts it.
 
-    Leaving the `with` statement always kills it if it still runs. `start` may be called again
-    after the process has ended: the log starts over.
+    Leaving the `with` statement kills it if it still runs. After the process has ended, `start`
+    can be called again: the log starts over.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class SidecarProcess:
 
         Args:
             program: The console script, or a script that runs it as another user.
-            environment: All variables besides PATH and HOME; `None` removes a variable.
+            environment: All variables in addition to PATH and HOME; `None` removes a variable.
             home: HOME; created if missing.
             arguments: The command line, for example `("check",)`.
         """
@@ -156,21 +156,15 @@ class SidecarProcess:
 
     @property
     def pid(self) -> int:
-        """
-        The process id.
-        """
         assert self._process is not None
         return self._process.pid
 
     def is_running(self) -> bool:
-        """
-        Whether the process is running.
-        """
         return self._process is not None and self._process.poll() is None
 
     def log(self) -> str:
         """
-        Return the complete output of the process, for failure messages.
+        Return the last 60 events and the last 60 stray lines, for failure messages.
         """
         lines = [json.dumps(event, ensure_ascii=False) for event in self.events]
         return "\n".join([*lines[-60:], *self.stray_lines[-60:]])
@@ -198,7 +192,7 @@ class SidecarProcess:
             match: Values that the line must contain.
 
         Raises:
-            AssertionError: No such line in time, or the process ended without it.
+            AssertionError: No such line arrived in time, or the process ended without it.
         """
         deadline = time.monotonic() + timeout_seconds
         with self._news:
@@ -221,7 +215,7 @@ class SidecarProcess:
 
     def until_synced(self) -> Self:
         """
-        Return this process once its first cycle is complete; used after `start`.
+        Wait for the first complete cycle and return this process: `sidecar.start().until_synced()`.
         """
         self.wait_until_synced()
         return self
@@ -236,7 +230,7 @@ class SidecarProcess:
         event: Event = {}
         seen = len(self.events)
         self.sighup()
-        # A cycle that is already running ends between the first two events.
+        # If a cycle is already running, it ends between the first two events.
         for step in ("signal_received", "cycle_started", ("cycle_finished", "cycle_failed")):
             event = self.wait_for_event(step, timeout_seconds, after=seen)
             seen = self.events.index(event, seen) + 1
@@ -258,7 +252,7 @@ class SidecarProcess:
 
     def status(self) -> Any:
         """
-        Return the answer of `/status`.
+        Return the parsed answer of `/status`.
         """
         return self.get("/status").json()
 
@@ -275,7 +269,7 @@ class SidecarProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """
-        Send a signal, unless the process has ended: its id may belong to another one by now.
+        Send a signal unless the process has ended: another process may have its id by now.
         """
         if self.is_running():
             os.kill(self.pid, number)
@@ -298,7 +292,7 @@ class SidecarProcess:
         Wait for the end of the process and for the last line of its log.
 
         Raises:
-            AssertionError: It still runs.
+            AssertionError: The process still runs.
         """
         assert self._process is not None
         began = time.monotonic()
@@ -314,7 +308,7 @@ class SidecarProcess:
 
     def kill(self) -> None:
         """
-        Kill it with SIGKILL and wait, unless it has already ended.
+        Kill the process with SIGKILL, unless it has ended, and wait for its end.
         """
         if self._process is not None:
             self._process.kill()
@@ -325,7 +319,7 @@ class SidecarProcess:
 
     def rss_mib(self) -> float:
         """
-        The resident memory of the process in MiB (VmRSS).
+        Return the resident memory of the process in MiB (VmRSS).
         """
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):

@@ -38,7 +38,7 @@ _numbers = itertools.count(1)
 
 def find_program(name: str) -> str | None:
     """
-    Return the path of a server program, which Debian often installs outside of PATH.
+    Return the path of a server program, also outside of PATH, where Debian installs many.
     """
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", ""), "/usr/sbin"])
@@ -47,8 +47,7 @@ def find_program(name: str) -> str | None:
 
 def find_mysql() -> str | None:
     """
-    Return the path of MySQL's own server, or `MYSQLD_BIN`; MariaDB has a program with the same
-    name.
+    Return the path of MySQL's `mysqld`, or MYSQLD_BIN; None if it is MariaDB's.
     """
     path = os.environ.get("MYSQLD_BIN") or find_program("mysqld")
     if path is None:
@@ -59,7 +58,7 @@ def find_mysql() -> str | None:
 
 def missing_programs(*names: str) -> str:
     """
-    Return in one line which of these programs are missing; empty if none are.
+    Return the reason to skip, which lists the missing programs; empty if none is missing.
     """
     missing = [name for name in names if find_program(name) is None]
     return f"needs {', '.join(missing)}: make setup-test as root" if missing else ""
@@ -82,10 +81,7 @@ def skip_without_postgres() -> None:
 
 class Server(ABC):
     """
-    A server on a port of loopback; `stop` followed by `start` is an outage that keeps all data.
-
-    Args:
-        host: Its address.
+    A server on a loopback port; `stop` followed by `start` is an outage that keeps all data.
     """
 
     scheme: str
@@ -105,18 +101,18 @@ class Server(ABC):
     @abstractmethod
     def command(self) -> list[str]:
         """
-        Return the program and its arguments; it stays in the foreground.
+        Return the command that runs the server in the foreground.
         """
 
     @abstractmethod
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
         """
-        Return a DB-API connection in autocommit.
+        Return a DB-API connection in autocommit mode.
         """
 
     def start(self) -> None:
         """
-        Start, and return when the server accepts connections.
+        Start the server, and wait until it accepts connections.
         """
         self._process = start_server(
             self.command(),
@@ -134,7 +130,7 @@ class Server(ABC):
 
     def stop(self) -> None:
         """
-        End the server and its connections immediately, unless it is stopped already.
+        End the server and its connections immediately, unless it is already stopped.
         """
         if self._process is not None:
             self.send_signal(self.end_signal)
@@ -201,7 +197,7 @@ class Postgres(Server):
     """
     PostgreSQL without protection against power cuts; `USER` owns every database.
 
-    Anyone who reaches it may try the password.
+    Clients from any address can log in with the password.
     """
 
     scheme = "postgresql"
@@ -228,9 +224,6 @@ class Postgres(Server):
             rules.write("host all all all scram-sha-256\n")
 
     def command(self) -> list[str]:
-        """
-        Return the program and its arguments; it stays in the foreground.
-        """
         options = {
             "listen_addresses": self.host,
             "unix_socket_directories": "",
@@ -247,9 +240,6 @@ class Postgres(Server):
         ]
 
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
-        """
-        Return a DB-API connection in autocommit.
-        """
         connection = psycopg2.connect(
             host=self.host, port=self.port, dbname=database, user=user, password=password
         )
@@ -258,7 +248,7 @@ class Postgres(Server):
 
     def new_database(self, template: str = "template0") -> Database:
         """
-        Create a database with a unique name, as a copy of another one.
+        Create a database with a unique name, as a copy of a template.
         """
         name = f"airflow_{next(_numbers)}"
         Database(self, "postgres").query(f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -266,7 +256,7 @@ class Postgres(Server):
 
     def drop(self, database: Database) -> None:
         """
-        Drop a database, even if there are connections to it.
+        Drop a database, even if clients are connected to it.
         """
         Database(self, "postgres").query(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
 
@@ -300,15 +290,9 @@ class PgBouncer(Server):
         )
 
     def command(self) -> list[str]:
-        """
-        Return the program and its arguments; it stays in the foreground.
-        """
         return [str(find_program("pgbouncer")), "--quiet", str(self.folder / "pgbouncer.ini")]
 
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
-        """
-        Return a DB-API connection in autocommit.
-        """
         return Postgres.connect(self, database, user, password)  # type: ignore[arg-type]
 
 
@@ -348,9 +332,6 @@ class MariaDb(Server):
         ]
 
     def command(self) -> list[str]:
-        """
-        Return the program and its arguments; it stays in the foreground.
-        """
         return [
             *(str(find_program("mariadbd")), "--no-defaults", f"--datadir={self.folder}/data"),
             *self.options(),
@@ -369,9 +350,6 @@ class MariaDb(Server):
         ]
 
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
-        """
-        Return a DB-API connection in autocommit.
-        """
         return pymysql.connect(
             host="127.0.0.1",
             port=self.port,
@@ -391,7 +369,7 @@ class MariaDb(Server):
 
     def copy(self, database: Database, name: str = "") -> Database:
         """
-        Copy a database to which other processes are connected, without its foreign keys.
+        Copy a database, without its foreign keys, while other processes are connected to it.
 
         Args:
             name: The name of the copy; empty for a unique one.
@@ -409,24 +387,18 @@ class MariaDb(Server):
 
 class MySql(MariaDb):
     """
-    MySQL itself, 8 or later, with its default authentication and certificates.
+    MySQL itself, version 8 or later, with its default authentication and certificates.
     """
 
     login = "WITH caching_sha2_password"
 
     def install_command(self) -> list[str]:
-        """
-        Return the command that creates the data folder.
-        """
         return [
             *(str(find_mysql()), "--no-defaults", "--initialize-insecure"),
             f"--datadir={self.folder}/data",
         ]
 
     def command(self) -> list[str]:
-        """
-        Return the program and its arguments; it stays in the foreground.
-        """
         return [
             *(str(find_mysql()), "--no-defaults", f"--datadir={self.folder}/data"),
             *(*self.options(), "--mysqlx=OFF", "--skip-log-bin", "--secure-file-priv=NULL"),
@@ -435,14 +407,14 @@ class MySql(MariaDb):
     @property
     def certificate(self) -> Path:
         """
-        The CA certificate.
+        The server's CA certificate.
         """
         return self.folder / "data/ca.pem"
 
 
 def run_server(server: Server) -> Iterator[Any]:
     """
-    Implement a fixture: run the server during the tests.
+    Implement a fixture that runs a server during the tests.
     """
     with server:
         yield server

@@ -1,5 +1,5 @@
 """
-The open descriptors of a test process, ignoring those of its other threads (mostly servers).
+The open descriptors of the test process, selected by target: server threads have their own.
 """
 
 import os
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 def held(prefix: object) -> list[str]:
     """
-    Return the open descriptors whose target starts with a prefix: a folder, or `pipe:`.
+    Return the targets of open descriptors that start with a prefix: a folder, or `pipe:`.
     """
     found = []
     for name in os.listdir("/proc/self/fd"):

@@ -1,5 +1,5 @@
 """
-A program that answers each line of its standard input with a line.
+A program that answers each line of its standard input with one line.
 """
 
 import subprocess
@@ -19,17 +19,14 @@ class Dialogue:
 
     @property
     def pid(self) -> int:
-        """
-        Its process id.
-        """
         return self._process.pid
 
     def ask(self, line: str) -> str:
         """
-        Return its answer to a line.
+        Send a line and return the program's answer.
 
         Raises:
-            RuntimeError: It does not answer; the text is the end of its log.
+            RuntimeError: The program ended without an answer; the text is the end of its log.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(line + "\n")
@@ -45,7 +42,7 @@ def dialogue(
     program: Sequence[str | Path], environment: Mapping[str, str], log: Path
 ) -> Iterator[Dialogue]:
     """
-    Start a program; it is killed at the end.
+    Run a program during a `with` statement, and kill it at the end.
 
     Args:
         environment: Its complete environment.

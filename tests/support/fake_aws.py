@@ -2,7 +2,7 @@
 Fakes of the AWS credential services.
 
 Each is a recording `LoopbackServer`, so the same faults can make it fail, hang or disconnect.
-`issue` sets the credentials that they issue next.
+`issue` sets the credentials that it issues next.
 """
 
 import json
@@ -32,7 +32,7 @@ class SessionCredentials:
 
     def identity(self, refusal: str | None = None) -> Identity:
         """
-        Return the identity with which a `FakeS3` accepts them, or refuses them with that code.
+        Return the identity with which a `FakeS3` accepts them, or refuses them with this code.
         """
         return Identity(self.secret_key, self.token, refusal)
 
@@ -75,13 +75,10 @@ class CredentialSource(LoopbackServer):
 
 class FakeSts(CredentialSource):
     """
-    AssumeRole, AssumeRoleWithWebIdentity and GetCallerIdentity; AWS_ENDPOINT_URL_STS points at it.
+    STS: AssumeRole, AssumeRoleWithWebIdentity, GetCallerIdentity; for AWS_ENDPOINT_URL_STS.
     """
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Return the answer of STS.
-        """
         action = sts_action(request)
         if action in ("AssumeRole", "AssumeRoleWithWebIdentity"):
             return _sts_answer(action, _assumed_role(self.credentials))
@@ -118,9 +115,6 @@ class FakePodIdentity(CredentialSource):
         self.authorization = authorization
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Return the answer of the agent.
-        """
         if self.authorization not in (None, request.headers.get("authorization")):
             return Answer(403, {}, b'{"message": "not your token"}')
         return _json_answer(self._as_json())
@@ -145,9 +139,6 @@ class FakeImds(CredentialSource):
     _ROLE_PATH = "/latest/meta-data/iam/security-credentials/"
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Return the answer of the metadata service.
-        """
         if request.method == "PUT" and request.path == "/latest/api/token":
             ttl = {"x-aws-ec2-metadata-token-ttl-seconds": "21600"}
             return Answer(200, ttl, b"imds-session-token")
@@ -161,7 +152,7 @@ class FakeImds(CredentialSource):
 
     def environment(self) -> dict[str, str]:
         """
-        Return the variables that point at this server instead of 169.254.169.254.
+        Return the variables that select this server instead of 169.254.169.254.
         """
         return {
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.endpoint,

@@ -1,5 +1,5 @@
 """
-A program that replaces the Python interpreter, so that a test sets the output of a child process.
+A program that replaces the Python interpreter, so that a test sets a child process's output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.support.scripts import script
 
 class FakeChild:
     """
-    Prints an output set by the test, and counts its runs. Use its `program` as `sys.executable`.
+    Prints the output that the test sets, and records its runs; use `program` as `sys.executable`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -21,14 +21,14 @@ class FakeChild:
 
     def does(self, *lines: str) -> None:
         """
-        Run these shell lines.
+        Make the program run these shell lines.
         """
         calls = self._folder / "calls"
         script(self.program, "\n".join([f'echo "$*" >> {calls}', *lines]))
 
     def says(self, answer: object) -> None:
         """
-        Answer with a JSON document.
+        Make the program print a JSON document.
         """
         (self._folder / "answer").write_text(json.dumps(answer))
         self.does(f"cat {self._folder / 'answer'}")
@@ -36,7 +36,7 @@ class FakeChild:
     @property
     def calls(self) -> list[str]:
         """
-        Return the arguments of each run.
+        The arguments of each run.
         """
         calls = self._folder / "calls"
         return calls.read_text().splitlines() if calls.exists() else []

@@ -1,5 +1,5 @@
 """
-A fake HTTPS proxy, which makes AWS's real host names usable on loopback.
+A fake HTTPS proxy, with which tests use AWS's real host names on loopback.
 """
 
 import contextlib
@@ -12,10 +12,9 @@ from tests.support.serving import Serving
 
 class FakeProxy(Serving):
     """
-    An HTTPS proxy that connects every CONNECT to one local server, regardless of the host.
+    An HTTPS proxy that connects every CONNECT to the same local server, whatever its host.
 
-    With a `FakeS3` behind it that has a certificate for `*.amazonaws.com`, the real host names of
-    AWS can be tested on loopback.
+    For AWS's host names, that server is a `FakeS3` with a certificate for `*.amazonaws.com`.
 
     Attributes:
         asked: `host:port` of every CONNECT.
@@ -62,7 +61,7 @@ class _Tunnel(BaseRequestHandler):
 
 def pump(left: socket.socket, right: socket.socket) -> None:
     """
-    Copy in both directions until one side closes.
+    Copy data in both directions until one side closes.
     """
     other = {left: right, right: left}
     while True:

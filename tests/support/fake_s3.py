@@ -1,10 +1,10 @@
 """
-A scripted S3 server: a dict of objects, and every odd answer that S3-like stores can give.
+A scripted S3 server: a dict of objects, and every unusual answer of S3-compatible stores.
 
 It answers ListObjectsV2, GetObject, HeadObject and HeadBucket for one bucket, path style or
 virtual-hosted. Attributes of `FakeS3` set the format of answers (page size, order of elements,
-quoting); failures are injected as a `Fault` (`tests.support.faults` has those of any HTTP server,
-this module those of S3). Every request is recorded.
+quoting); failures are injected as a `Fault` (those of any HTTP server are in
+`tests.support.faults`, those of S3 in this module). Every request is recorded.
 
     with FakeS3() as s3:
         s3.put("dags/a.py", b"print()")
@@ -74,18 +74,18 @@ class FakeS3(LoopbackServer):
     Attributes:
         objects: key → object; changed by `put` and `delete`.
         identities: access key → its identity. If not empty, signatures are checked.
-        page_size: keys per page of a listing, at most what the client asks for.
-        url_encoded: obey `encoding-type=url`, as S3 does; gofakes3 and others ignore it.
-        quoted_etags: listings have ETags in quotes; those of rclone do not.
+        page_size: keys per page of a listing, if the client's `max-keys` is not smaller.
+        url_encoded: obey `encoding-type=url`, as S3 does; gofakes3 and other servers ignore it.
+        quoted_etags: listings have ETags in quotes; rclone's listings do not.
         contents_order: order of the elements of `Contents`; servers differ.
         contents_first: `Contents` come before the listing's own elements.
         with_owner: `Contents` have a nested `Owner`, as with Ceph.
         key_count_error: added to `KeyCount`; None = the listing has no `KeyCount`.
         duplicate_pages: every page appears twice, with different tokens.
         withhold_token: a truncated page has no `NextContinuationToken`.
-        honors_if_match: answer 412; gofakes3 and rclone ignore the header.
+        honors_if_match: answer 412 if it does not match; gofakes3 and rclone ignore it.
         region_answer: answer to a request signed for another region; None = ignore the region.
-        region_header: that answer has `x-amz-bucket-region`; stores other than AWS omit it.
+        region_header: the region answer has `x-amz-bucket-region`; stores other than AWS omit it.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class FakeS3(LoopbackServer):
 
     def environment(self) -> dict[str, str]:
         """
-        Return the variables that point any AWS tool only at this server.
+        Return the variables that make any AWS tool use only this server.
         """
         return environment_for(self.endpoint, self.region)
 
@@ -161,7 +161,7 @@ class FakeS3(LoopbackServer):
 
     def put_all(self, bodies: Mapping[str, bytes], prefix: str = "", **stored: Any) -> None:
         """
-        Store objects, each by its key below a prefix.
+        Store objects, each under its key below a prefix.
 
         Args:
             stored: options as for `put`.
@@ -170,16 +170,10 @@ class FakeS3(LoopbackServer):
             self.put(prefix + key, body, **stored)
 
     def delete(self, *keys: str) -> None:
-        """
-        Remove objects.
-        """
         for key in keys:
             del self.objects[key]
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Return the answer of S3.
-        """
         bucket, key = self._address(request)
         refusal = (
             signature_problem(request, self.identities)
@@ -289,7 +283,7 @@ class FakeS3(LoopbackServer):
 
 def environment_for(endpoint: str, region: str) -> dict[str, str]:
     """
-    Return the variables that point any AWS tool only at a server with our keys.
+    Return the variables that make any AWS tool use only one server, with our keys.
     """
     return {
         "AWS_ENDPOINT_URL": endpoint,
@@ -309,10 +303,7 @@ def is_list(request: Request) -> bool:
 
 def is_get(key: str | None = None) -> Match:
     """
-    Match GETs of an object.
-
-    Args:
-        key: None = any.
+    Match GETs of an object; without a key, of any object.
     """
 
     def match(request: Request) -> bool:
@@ -352,7 +343,7 @@ def access_denied(action: str, resource: str, identity: str) -> Fault:
 
 def redirect(location: str, status: int = 307) -> Fault:
     """
-    Redirect the client.
+    Redirect the client to another address.
     """
     return error(status, "TemporaryRedirect", headers={"Location": location}, Endpoint="elsewhere")
 

@@ -1,9 +1,9 @@
 """
 A proxy between s3-sync and a real S3 server, which corrupts answers on demand.
 
-It forwards every request and answer unchanged. Faults are injected as into any
-`LoopbackServer`: those of `tests.support.faults` and `tests.support.fake_s3`; `is_skewed` matches
-requests whose date is off.
+It forwards requests and answers unchanged, except for `page_size`. Faults are injected as into
+any `LoopbackServer`: those of `tests.support.faults` and `tests.support.fake_s3`. `is_skewed`
+matches requests whose date S3 would refuse.
 
     with FaultProxy(moto) as proxy:
         proxy.page_size = 7
@@ -42,7 +42,6 @@ class FaultProxy(LoopbackServer):
         host: the address to listen on.
 
     Attributes:
-        upstream: the server behind it.
         page_size: maximum keys per page of a listing: `max-keys` is changed, and the request is
             signed again; None = unchanged.
     """
@@ -54,14 +53,11 @@ class FaultProxy(LoopbackServer):
 
     def environment(self) -> dict[str, str]:
         """
-        Return the variables that point any AWS tool only at this proxy.
+        Return the variables that make any AWS tool use only this proxy.
         """
         return {**self.upstream.environment(), "AWS_ENDPOINT_URL": self.endpoint}
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Return the answer of the server.
-        """
         if self.page_size is not None and is_list(request):
             request = self._sign(request, {**request.query, "max-keys": str(self.page_size)})
         with closing(HTTPConnection("127.0.0.1", self.upstream.port, timeout=30)) as upstream:

@@ -12,7 +12,7 @@ from tests.support.loopback import Answer, Exchange, Fault, framed
 
 def answer_with(answer: Answer) -> Fault:
     """
-    Send this answer instead.
+    Send this answer instead of the good one.
     """
     return lambda exchange: exchange.send(answer)
 
@@ -57,7 +57,7 @@ def reset(after: int | None = None) -> Fault:
 
 def truncate(after: int) -> Fault:
     """
-    Announce the full length, but close the connection regularly after `after` bytes.
+    Announce the full length, but close the connection normally after `after` bytes.
     """
     return _break_off(after, Exchange.close)
 
@@ -141,7 +141,7 @@ def unframed() -> Fault:
 
 def chunked(size: int = 7, *, end: bool = True) -> Fault:
     """
-    Answer with Transfer-Encoding: chunked; without `end` close before the last chunk.
+    Answer with Transfer-Encoding: chunked; without `end`, close before the last chunk.
     """
 
     def fault(exchange: Exchange) -> None:
@@ -160,7 +160,7 @@ def chunked(size: int = 7, *, end: bool = True) -> Fault:
 
 def drip(size: int, pause_seconds: float) -> Fault:
     """
-    Send the body in small pieces with pauses, until released.
+    Send the body in small pieces, with pauses until the server is released.
     """
 
     def fault(exchange: Exchange) -> None:

@@ -1,7 +1,7 @@
 """
-Commands of s3-sync in processes that are forked after its imports, one after the other.
+Commands of s3-sync in processes that are forked after the imports, one after the other.
 
-Imports take most of the time of a short command, so a hundred commands take only seconds.
+Imports take most of the time of a short command; forked, a hundred commands take only seconds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Forked:
 
     def wait(self) -> int:
         """
-        Return its exit code, or minus the signal that killed it.
+        Wait until the command ends; return its exit code, or minus the signal that killed it.
         """
         return int(self.answers.readline())
 
@@ -102,7 +102,7 @@ def _serve() -> None:
 
 def _read_models() -> None:
     """
-    Let botocore read its model of S3 once for all commands: 70 ms of CPU.
+    Load botocore's model of S3 once for all commands, which saves 70 ms of CPU in each.
     """
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     botocore.session.Session().create_client("s3", region_name="us-east-1")

@@ -35,7 +35,7 @@ class Repository:
         Create the repository, without a commit.
 
         Args:
-            folder: Its folder, whose name servers use (`dags.git`).
+            folder: Its folder; servers use the folder's name (`dags.git`).
             branch: The branch that its HEAD points to.
             object_format: `sha1` or `sha256`.
         """
@@ -82,7 +82,7 @@ class Repository:
             files: Changes relative to the parent.
             branch: The branch; created without a parent if missing.
             message: The commit message.
-            onto: Another parent than the branch's head: a force push. An empty string: no parent.
+            onto: A parent other than the branch's head, as in a force push; empty: no parent.
             modes: Path → git's mode, if it is not 100644 (`120000` is a symlink).
             author: The name of the author; git allows no `<` or `>` in it.
             whole: Whether the files are the complete tree.
@@ -144,13 +144,13 @@ class Repository:
 
     def set_branch(self, branch: str, commit: str) -> None:
         """
-        Create or move a branch, forwards or not.
+        Create or move a branch, even to a commit that is not a descendant.
         """
         self.git("update-ref", f"refs/heads/{branch}", commit)
 
     def delete_branch(self, branch: str) -> None:
         """
-        Delete a branch, even that of HEAD.
+        Delete a branch, even the one that HEAD points to.
         """
         self.git("update-ref", "-d", f"refs/heads/{branch}")
 

@@ -34,7 +34,7 @@ class GitServer(LoopbackServer):
         self, folder: Path, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
     ) -> None:
         """
-        Describe a server that accepts all requests.
+        Describe a server that requires no credentials.
 
         Args:
             folder: The folder with the repositories.
@@ -127,7 +127,7 @@ def credentials_of(request: Request) -> tuple[str, str] | None:
 
 def skip_reason() -> str:
     """
-    Return why no server can run on this machine; empty if one can.
+    Return why this machine cannot run a git server; empty if it can.
     """
     has_git = shutil.which("git") is not None and os.access(HTTP_BACKEND, os.X_OK)
     return (

@@ -1,5 +1,5 @@
 """
-git-sync as a process, alone and in the wrapper, with a remote and a volume.
+git-sync as a process, with and without the wrapper, with a remote and a volume.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class PlainGitSync(SidecarProcess):
 @dataclass
 class GitSite:
     """
-    The site of a test: a remote with one repository, a volume, and processes that end with it.
+    A remote with one repository, a volume, and processes that `close` kills.
     """
 
     server: GitServer
@@ -162,7 +162,7 @@ class GitSite:
 
     def publish(self, **settings: str | None) -> SidecarProcess:
         """
-        Start a wrapper and wait until it shows the head of the branch.
+        Start a wrapper and wait until it publishes the head of the branch.
         """
         wrapper = self.wrapper(**settings)
         self.wait_until_shown(self.repository.head(), wrapper)
@@ -170,7 +170,7 @@ class GitSite:
 
     def commit_revision(self, number: int, **options: Any) -> str:
         """
-        Commit a revision whose every file contains its number, and return the hash.
+        Commit a revision whose files all contain its number, and return the hash.
         """
         return self.repository.commit(make_revision(number), whole=True, **options)
 
@@ -219,7 +219,7 @@ class GitSite:
 
     def kill_engine(self) -> None:
         """
-        Kill git-sync and every git below it with SIGKILL, but not the wrapper.
+        Send SIGKILL to git-sync and every git below it, but not to the wrapper.
         """
         wrappers = {process.pid for process in self.processes if process.is_running()}
         for pid, line in commands().items():
@@ -236,7 +236,7 @@ class GitSite:
 
     def close(self) -> None:
         """
-        Kill remaining processes and orphans.
+        Kill the remaining processes, including orphans, and remove TMPDIR.
         """
         for process in self.processes:
             process.kill()
@@ -250,7 +250,7 @@ class GitSite:
 @contextmanager
 def git_site(folder: Path, engine: Path = GIT_SYNC, **options: Any) -> Iterator[GitSite]:
     """
-    Provide a remote without commits and an empty volume; all processes end at the end.
+    Provide a remote without commits and an empty volume; kill all processes at the end.
 
     Args:
         folder: The folder for both.
@@ -268,7 +268,7 @@ def git_site(folder: Path, engine: Path = GIT_SYNC, **options: Any) -> Iterator[
 
 def commands() -> dict[int, str]:
     """
-    Return the processes of this machine with their command lines, except this one and its readers.
+    Return this machine's processes and command lines, except this process and its readers.
     """
     found = {}
     for name in os.listdir("/proc"):
@@ -299,10 +299,10 @@ def chart_environment(
     site: GitSite, *, init: bool = False, credentials: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """
-    Return the variables of the official chart 1.22 for its git-sync container, in both spellings.
+    Return git-sync's variables in the official chart 1.22, in both spellings.
 
     Args:
-        site: Provides remote and volume instead of the chart's paths.
+        site: Provides the remote and the volume instead of the chart's paths.
         init: Whether it is the init container.
         credentials: Username and password, as in `dags.gitSync.credentialsSecret`.
     """

@@ -36,7 +36,7 @@ MISSING = [
 
 def skip_without_kdc() -> None:
     """
-    Skip if the KDC or gssapi is missing; for the top of a module or a fixture.
+    Skip a module, or a fixture's tests, if the KDC or gssapi is missing.
     """
     if find_spec("gssapi") is None:
         pytest.skip("gssapi is not compiled: make setup-test as root", allow_module_level=True)
@@ -51,7 +51,7 @@ class Kdc:
     """
     A realm with one KDC on one address, UDP and TCP; a `with` statement starts it.
 
-    `stop` followed by `start` is an outage: the same port, the same principals.
+    `stop` followed by `start` is an outage that keeps port and principals.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Kdc:
     @property
     def environment(self) -> dict[str, str]:
         """
-        Return the environment of the KDC's own programs.
+        The environment of the KDC's own programs.
         """
         return {
             "PATH": PATH,
@@ -103,7 +103,7 @@ class Kdc:
         Start the KDC; the first time, create the realm.
 
         Args:
-            clock_offset_seconds: How far its clock is ahead of ours, with libfaketime.
+            clock_offset_seconds: How far libfaketime sets its clock ahead of the machine's.
         """
         if not self.port:
             self.port = own_port(self.host, udp=True)
@@ -124,7 +124,7 @@ class Kdc:
 
     def stop(self) -> None:
         """
-        Stop the KDC; connections are refused immediately.
+        Kill the KDC; from now on, connections are refused.
         """
         if self._process is not None:
             self._process.kill()
@@ -226,7 +226,7 @@ class Kdc:
 
     def requests(self, kind: str = "AS_REQ", client: str = "") -> int:
         """
-        Return how many requests of a kind (`AS_REQ`, `TGS_REQ`) it has granted so far.
+        Return how many requests of a kind (`AS_REQ`, `TGS_REQ`) the KDC has granted so far.
 
         Args:
             client: Count only this principal; empty: all.
@@ -270,7 +270,7 @@ def run_client(
     command: list[str], config: Path, ccache: str | Path = "/nonexistent", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """
-    Run `kinit`, `klist` and similar programs with their own environment.
+    Run `kinit`, `klist` or a similar program with only these variables.
     """
     return subprocess.run(
         command,
@@ -284,7 +284,7 @@ def run_client(
 
 def expiry_of(ccache: Path, config: Path) -> float:
     """
-    Return the expiry of the TGT in a ccache according to `klist`: Unix time.
+    Return when the TGT in a ccache expires according to `klist`, as Unix time.
     """
     done = run_client(["klist", "-C"], config, ccache, TZ="UTC", LC_ALL="C")
     found = re.search(r"^\S+ \S+  (\S+ \S+)  krbtgt/", done.stdout, re.MULTILINE)

@@ -24,10 +24,10 @@ SLOW_SECONDS = 4.0
 
 class KdcProxy:
     """
-    One port on 127.0.0.1, UDP and TCP; `behavior` may change at any time.
+    One port on 127.0.0.1, UDP and TCP; `behavior` can change at any time.
 
-    `relay tcp` drops datagrams, `slow` answers after some seconds, `silent` accepts requests and
-    keeps connections open, `reset` closes them (and drops datagrams), `garbage` answers with bytes
+    `relay tcp` drops datagrams, `slow` answers after SLOW_SECONDS, `silent` accepts requests and
+    keeps connections open, `reset` resets them (and drops datagrams), `garbage` answers with bytes
     that are not Kerberos, `too long` redirects UDP clients to TCP.
     """
 
@@ -78,7 +78,7 @@ class KdcProxy:
             with suppress(OSError):
                 data, client = self._udp.recvfrom(65536)
                 if not data:
-                    continue  # it was shut down
+                    continue  # the socket was shut down
                 self.requests += 1
                 if self.behavior == "garbage":
                     self._udp.sendto(GARBAGE, client)

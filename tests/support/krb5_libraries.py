@@ -1,5 +1,5 @@
 """
-MIT's libraries in other versions than this machine's, used with the same interpreter.
+Other versions of MIT's libraries than this machine's, used with the same interpreter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Libraries:
     The libkrb5 of a Debian release, with the C library that it needs.
 
     Args:
-        folder: The folder with them; empty for the machine's own.
+        folder: The folder with both; empty for the machine's own.
     """
 
     suite: str
@@ -35,7 +35,7 @@ class Libraries:
     @classmethod
     def find_or_skip(cls, suite: str) -> Self:
         """
-        Return those of a Debian suite, unpacked if necessary, or those of the system.
+        Return the libraries of a Debian suite, unpacked if necessary, or the machine's own.
         """
         if suite == SYSTEM:
             return cls(suite, "")
@@ -53,7 +53,7 @@ class Libraries:
     @property
     def version(self) -> str:
         """
-        Return the version that libkrb5 reports: `1.22.1`.
+        The version in libkrb5's brand string: `1.22.1`.
         """
         code = 'import ctypes; ctypes.CDLL("libkrb5.so.3"); print(open("/proc/self/maps").read())'
         done = subprocess.run(
@@ -65,13 +65,13 @@ class Libraries:
 
     def run(self, daemon: SidecarProcess) -> None:
         """
-        Let a sidecar use them when it is started.
+        Make a sidecar use these libraries when it is started.
         """
         daemon.wrapper = self._python() if self.folder else ()
 
     def are_used_by(self, pid: int) -> bool:
         """
-        Whether a process has loaded them, and no others.
+        Whether a process has loaded these libraries, and no others.
         """
         maps = Path(f"/proc/{pid}/maps").read_text()
         loaded = set(re.findall(r"/\S*libkrb5\.so\S*", maps))
@@ -80,5 +80,5 @@ class Libraries:
     def _python(self) -> tuple[str, ...]:
         if not self.folder:
             return (sys.executable,)
-        # A newer C library runs programs that were built for an older one.
+        # This works because a newer C library runs programs that were built for an older one.
         return (f"{self.folder}/{LOADER}", "--library-path", self.folder, sys.executable)

@@ -2,9 +2,8 @@
 A recording HTTP server on 127.0.0.1 that misbehaves on demand.
 
 It is the base of the fakes of S3 and of the AWS credential services. A fake computes the good
-`Answer` to a `Request`; a `Fault` decides what is sent instead (`tests.support.faults` has
-many). Faults can be injected from the test's thread at any time, and apply to matching requests
-until `heal()`.
+`Answer` to a `Request`; a `Fault` decides what is sent instead (`tests.support.faults` has many).
+The test can inject faults at any time; they apply to matching requests until `heal()`.
 """
 
 from __future__ import annotations
@@ -13,10 +12,12 @@ import contextlib
 import socket
 import ssl
 import struct
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.client import responses
+from http.client import HTTPException, responses
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any, Self, cast
@@ -52,7 +53,7 @@ class Request:
     @property
     def raw_path(self) -> str:
         """
-        The path as sent, without the origin at the start of a request to a proxy.
+        The path as sent, without the origin (scheme and host) that clients send to a proxy.
         """
         path = self.target.partition("?")[0]
         return path if path.startswith("/") else "/" + path.split("/", 3)[3]
@@ -68,7 +69,7 @@ class Request:
     @property
     def form(self) -> dict[str, str]:
         """
-        The body of a form POST.
+        The fields of a form POST.
         """
         return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
 
@@ -104,8 +105,9 @@ class LoopbackServer:
     """
     Base of the fakes, which implement only `good_answer`.
 
-    Started by `start` or by a `with` statement; `stop` followed by `start` is an outage on the
-    same port. Each connection has a thread; `stop` abandons threads that hang.
+    Started by `start` or by a `with` statement, whose end asserts that the fake had no `bugs`.
+    `stop` followed by `start` is an outage on the same port. Each connection has a thread; `stop`
+    abandons threads that hang.
 
     Args:
         tls: serve HTTPS with this context; None = plain HTTP.
@@ -114,6 +116,7 @@ class LoopbackServer:
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.requests: list[Request] = []
+        self.bugs: list[str] = []
         self.port = 0
         self._host = host
         self._tls = tls
@@ -122,7 +125,7 @@ class LoopbackServer:
         self._released = threading.Event()
         self._connections = 0
         self._http: _Server | None = None
-        # From the first start to the end, even while the server is stopped.
+        # Reserves the port from the first start to the end, even while the server is stopped.
         self._kept: socket.socket | None = None
 
     @property
@@ -141,10 +144,11 @@ class LoopbackServer:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
+        assert [] == self.bugs
 
     def start(self) -> None:
         """
-        Start to answer; a later start uses the same port.
+        Start answering; a later start uses the same port.
         """
         if self._kept is None:
             self._kept = keep_port(self._host, self.port)
@@ -166,7 +170,7 @@ class LoopbackServer:
 
     def good_answer(self, request: Request) -> Answer:
         """
-        Return the answer of a healthy service; called for each request, so it reflects the state.
+        Return a healthy service's answer, computed for each request from the current state.
         """
         raise NotImplementedError
 
@@ -345,8 +349,10 @@ class _Server(ThreadingTCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """
-        Ignore clients that disconnect.
+        Record an error of the fake; clients and upstream servers that disconnect are not errors.
         """
+        if not isinstance(sys.exception(), (OSError, HTTPException)):
+            self.fake.bugs.append(traceback.format_exc())
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -26,9 +26,6 @@ class MotoWithIam(ProgramServer):
     name = "moto with IAM"
 
     def command(self) -> list[str]:
-        """
-        The program and its arguments.
-        """
         program = Path(sys.executable).parent / "moto_server"
         return [str(program), "--host=127.0.0.1", f"--port={self.port}"]
 

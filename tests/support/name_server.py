@@ -1,5 +1,5 @@
 """
-A name server on loopback with records defined by a test.
+A DNS server on loopback with records defined by a test.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ PRIVATELY = ("unshare", "--mount", "--propagation", "private")
 @cache
 def may_mount() -> bool:
     """
-    Whether processes here can create mounts; root in a container may not.
+    Whether processes on this machine can create mounts; root in a container often cannot.
     """
     return subprocess.run([*PRIVATELY, "true"], capture_output=True, check=False).returncode == 0
 
 
 class NameServer:
     """
-    Answers over UDP on port 53 of its own address.
+    A DNS server over UDP on port 53 of its own address.
 
     Args:
         records: Data by name, without the trailing dot, and type.
 
     Attributes:
-        behavior: May change at any time; `refuse` answers REFUSED, `silent` accepts questions but
+        behavior: Can change at any time; `refuse` answers REFUSED, `silent` accepts questions but
             does not answer.
         questions: The number of questions so far.
     """
@@ -60,7 +60,7 @@ class NameServer:
             except PermissionError:
                 pytest.skip("a name server needs root")
             except OSError as error:
-                if error.errno != errno.EADDRINUSE:  # used by another process in the same network
+                if error.errno != errno.EADDRINUSE:  # another process uses this address
                     raise
         else:
             pytest.skip("a name server needs port 53 of an address of loopback")
@@ -74,8 +74,7 @@ class NameServer:
 
     def asked_by(self, folder: Path) -> tuple[str, ...]:
         """
-        Return the command prefix with which a program asks only this server, through its own
-        resolv.conf.
+        Return a command prefix that gives a program a resolv.conf with only this server.
         """
         if not may_mount():
             pytest.skip("a resolv.conf of a test's own needs CAP_SYS_ADMIN")
@@ -90,7 +89,7 @@ class NameServer:
             while True:
                 question, client = self._socket.recvfrom(4096)
                 if not question:
-                    return  # it was shut down
+                    return  # the socket was shut down
                 self.questions += 1
                 if self.behavior != "silent":
                     self._socket.sendto(self._answer(question), client)

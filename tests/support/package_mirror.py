@@ -1,5 +1,5 @@
 """
-A mirror of this machine's package index that requires a password, as inside companies.
+A mirror of this machine's package index that requires a password, as in companies.
 """
 
 from __future__ import annotations

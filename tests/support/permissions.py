@@ -1,5 +1,5 @@
 """
-The content of the permission tables of a metadata database, and edits as users make them.
+The content of a metadata database's permission tables, and edits as users make them.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ import pymysql
 Row = tuple[Any, ...]
 Contents = dict[str, list[Row]]
 
-# The errors of a statement that a sidecar has overtaken.
+# Errors of a statement when a sidecar changes the same rows first.
 _OUTRUN = (psycopg2.IntegrityError, pymysql.IntegrityError)
 
 _PERMISSIONS = """
@@ -53,7 +53,7 @@ class Metadata(Protocol):
 
 def contents(database: Metadata) -> Contents:
     """
-    Return the content of the permission tables, sorted, without ids; duplicates and NULLs show.
+    Return the sorted rows of the permission tables without ids, but with duplicates and NULLs.
     """
     return {
         name: sorted(database.query(sql), key=lambda row: tuple(map(str, row)))
@@ -63,7 +63,7 @@ def contents(database: Metadata) -> Contents:
 
 def difference(ours: Contents, theirs: Contents) -> list[str]:
     """
-    Return how two results differ; empty if they are equal, row for row.
+    Return the rows that our result lacks or has in excess; empty if the results are equal.
     """
     found = []
     for name, rows in theirs.items():
@@ -87,7 +87,7 @@ def grants_on(database: Metadata, resource: str) -> set[tuple[str, str]]:
 
 def null_rows(database: Metadata) -> int:
     """
-    Count the permissions without action or resource, which two concurrent runs leave behind.
+    Count permissions without action or resource, which two concurrent runs of Airflow leave.
     """
     (row,) = database.query(
         "SELECT COUNT(*) FROM ab_permission_view"
@@ -143,7 +143,7 @@ def add_user(database: Metadata, name: str, password_hash: str) -> None:
 
 def add_member(database: Metadata, name: str, role: str) -> None:
     """
-    Give a user a role.
+    Assign a role to a user.
     """
     database.query(
         "INSERT INTO ab_user_role (id, user_id, role_id) VALUES (%s,"
@@ -154,7 +154,7 @@ def add_member(database: Metadata, name: str, role: str) -> None:
 
 def permission_id(database: Metadata, action: str, resource: str) -> int:
     """
-    Return the id of a permission that exists.
+    Return the id of an existing permission.
     """
     ((found,),) = database.query(
         f"SELECT pv.id {_PERMISSIONS} WHERE p.name = %s AND v.name = %s", (action, resource)
@@ -182,7 +182,7 @@ def grant(database: Metadata, role: str, action: str, resource: str) -> None:
 
 def revoke(database: Metadata, role: str, action: str, resource: str) -> None:
     """
-    Revoke a permission of a role, as the web UI does.
+    Revoke a role's permission, as the web UI does.
     """
     database.query(
         "DELETE FROM ab_permission_view_role WHERE permission_view_id = %s"

@@ -1,5 +1,5 @@
 """
-A pipe without a reader, such as that of a log driver that hangs.
+A log pipe that is not read, as when a log driver hangs.
 """
 
 import os
@@ -23,7 +23,7 @@ class UnreadPipe:
         """
         Write empty lines until the pipe is full.
         """
-        # Opened again: the flags of the existing descriptor affect the logging process, too.
+        # Opened again, because O_NONBLOCK on this descriptor would affect the logging process.
         writer = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
         try:
             for size in (PAGE_BYTES, 1):
@@ -37,7 +37,7 @@ class UnreadPipe:
 
     def drain(self) -> str:
         """
-        Read its current content.
+        Read and return the current content.
         """
         read = b""
         try:
@@ -48,9 +48,6 @@ class UnreadPipe:
         return read.decode()
 
     def close_reader(self) -> None:
-        """
-        Close the reading end.
-        """
         os.close(self.reader)
         self.reader = -1
 

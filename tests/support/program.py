@@ -1,5 +1,5 @@
 """
-Servers that are programs, each on its own port.
+Servers that are separate programs, each on its own port.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def keep_port(host: str, port: int = 0) -> socket.socket:
     """
     Return a socket that reserves a port; nothing listens there yet.
 
-    A server that is given the number can use it, even after an outage: servers set SO_REUSEADDR.
+    Servers set SO_REUSEADDR, so they can still use the port, even after an outage.
 
     Args:
         port: 0 = choose a free port.
@@ -36,10 +36,10 @@ def own_port(host: str = "127.0.0.1", *, udp: bool = False) -> int:
     """
     Return a port that is reserved until this process ends.
 
-    Connections are refused until a program that is given the number listens there.
+    Connections are refused until a server listens there.
 
     Args:
-        udp: Whether it must be free for datagrams, too, at this moment.
+        udp: Whether it must also be free for UDP at this moment.
     """
     while True:
         kept = keep_port(host)
@@ -68,7 +68,7 @@ def start_server(
         options: Options of `subprocess.Popen`.
 
     Raises:
-        AssertionError: It does not answer, or has ended; the text is the end of its log.
+        AssertionError: It does not answer in time, or has ended (with the end of its log).
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -100,7 +100,7 @@ def listens(host: str, port: int) -> bool:
     Whether a server accepts connections.
 
     Raises:
-        OSError: No server does.
+        OSError: The connection fails.
     """
     socket.create_connection((host, port), timeout=1).close()
     return True

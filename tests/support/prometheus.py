@@ -31,7 +31,7 @@ def skip_without_prometheus() -> None:
 
 def promtool(*arguments: str, folder: Path) -> str:
     """
-    Run promtool in a folder; return its complaints, empty if there are none.
+    Run promtool in a folder; return its output if it fails, else an empty string.
     """
     done = subprocess.run(
         ["promtool", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
@@ -41,7 +41,7 @@ def promtool(*arguments: str, folder: Path) -> str:
 
 class Prometheus:
     """
-    A Prometheus with its own configuration, started by `with`.
+    A Prometheus with its own configuration; a `with` statement starts it.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
@@ -68,9 +68,6 @@ class Prometheus:
         self._process.wait()
 
     def targets(self) -> list[Json]:
-        """
-        Return its scrape targets.
-        """
         found: list[Json] = _get(self._port, "targets?state=active")["activeTargets"]
         return found
 

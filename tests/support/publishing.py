@@ -54,7 +54,7 @@ class Ran:
 
     def facts(self) -> Any:
         """
-        The answer of `--output json`.
+        Return the parsed output of `--output json`.
         """
         assert self.out.count("\n") == 1, self.out
         return json.loads(self.out)
@@ -65,9 +65,8 @@ class Publishing:
     The command line of a user who publishes to a bucket.
 
     Args:
-        settings: More variables; `None` removes one.
-        forks: Runs complete commands as forks after the imports; without it, each is a new
-            process.
+        settings: More variables.
+        forks: Runs commands as forks after the imports; None = each is a new process.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class Publishing:
 
     def succeed(self, *arguments: str | Path) -> Any:
         """
-        Run a command that must succeed; return its facts.
+        Run a command that must succeed; return its parsed output.
         """
         ran = self.run(*arguments, "--output", "json")
         assert ran.code == 0, ran
@@ -153,19 +152,19 @@ def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
         objects: The objects of the bucket, by full key.
 
     Raises:
-        AssertionError: The current release is incomplete.
+        AssertionError: The release is incomplete.
     """
     pointer = parse_pointer(objects[PREFIX + POINTER_KEY])
     data = objects[PREFIX + manifest_key(pointer.revision)]
     assert (len(data), parse_head(data)[1]) == (pointer.manifest_bytes, pointer.head_bytes)
     manifest = parse_manifest(data)
     assert manifest.revision == pointer.revision
-    return read_bundle(manifest, objects)
+    return _read_bundle(manifest, objects)
 
 
-def read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, bytes]:
+def _read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, bytes]:
     """
-    Return the files of a release.
+    Return the files of a release; assert that sizes and digests are correct.
     """
     head = manifest.head
     bundle = objects[PREFIX + bundle_key(head.bundle_sha256)]
@@ -191,6 +190,6 @@ def check_every_release(objects: Mapping[str, bytes]) -> None:
         if key.startswith(PREFIX + MANIFEST_FOLDER):
             manifest = parse_manifest(data)
             assert key == PREFIX + manifest_key(manifest.revision)
-            read_bundle(manifest, objects)
+            _read_bundle(manifest, objects)
     if PREFIX + POINTER_KEY in objects:
         read_release(objects)

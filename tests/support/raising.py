@@ -1,4 +1,4 @@
-"""Errors that a test expects, as values."""
+"""Expected exceptions, as values."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -11,7 +11,7 @@ P = ParamSpec("P")
 
 def raised(kind: type[E], act: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> E:
     """
-    Return the error of this type that a call raises.
+    Call a function, and return the exception of this type that it must raise.
     """
     with pytest.raises(kind) as caught:
         act(*args, **kwargs)

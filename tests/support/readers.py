@@ -40,7 +40,7 @@ class Reader:
 
     def stop(self) -> None:
         """
-        Let it finish its read and report its results.
+        Let the process finish its read and report its results.
         """
         output, errors = self.process.communicate("stop", timeout=60)
         assert 0 == self.process.returncode, errors
@@ -61,14 +61,14 @@ def readers(
     **environment: str,
 ) -> Iterator[list[Reader]]:
     """
-    Run readers, each from its first read on; remaining readers are killed at the end.
+    Run readers, all ready at the start; kill those that still run at the end.
 
     Args:
-        folder: The folder for their scripts; all users can reach it.
+        folder: The folder for their scripts; all users must be able to reach it.
         ccache: The ccache that they read.
         config: Their krb5.conf.
         kinds: One reader for each.
-        service: The principal for which `context` and `java` get a ticket.
+        service: The principal for which `context` and `java` request a ticket.
         another_user: Whether they run as a user that can only read the ccache, through its group.
         environment: More variables.
     """

@@ -27,7 +27,7 @@ class Readers:
         Args:
             place: The path that they read; for `tests.support.revisions`, a link.
             more: Arguments; for that program, how long a snapshot is retained, in seconds.
-            program: A program that finally prints its counts and lists as one line of JSON.
+            program: A program that prints its counts and lists as one line of JSON at the end.
         """
         self._processes = [
             subprocess.Popen(
@@ -42,7 +42,7 @@ class Readers:
 
     def stop(self) -> dict[str, Any]:
         """
-        Let them finish their trees, and return the sum of their results.
+        Let the readers finish their current trees; return the sum of their results.
         """
         total: dict[str, Any] = {}
         for process in self._processes:
@@ -51,9 +51,6 @@ class Readers:
         return total
 
     def kill(self) -> None:
-        """
-        Kill them immediately.
-        """
         for process in self._processes:
             process.kill()
             process.wait()
@@ -64,7 +61,7 @@ def reading(
     total: dict[str, Any], place: Path, *more: object, program: str = revisions.__file__
 ) -> Iterator[None]:
     """
-    Run readers meanwhile, and add their results to the total.
+    Run readers during a `with` statement, and add their results to the total.
     """
     readers = Readers(place, *more, program=program)
     try:

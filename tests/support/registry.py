@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.error import HTTPError
 
 from tests.support.certificates import self_signed
 from tests.support.program import own_port, start_server
@@ -30,7 +31,7 @@ KINDS_OF_MANIFEST = (
 
 class Registry:
     """
-    `docker-registry` (Debian's package of the CNCF's distribution), started by `with`.
+    `docker-registry` (Debian's package of the CNCF's distribution), started by a `with` statement.
 
     Attributes:
         certificate: The certificate that clients of a protected registry must trust.
@@ -58,9 +59,6 @@ class Registry:
 
     @property
     def address(self) -> str:
-        """
-        Host and port.
-        """
         return f"127.0.0.1:{self.port}"
 
     def __exit__(self, *_: object) -> None:
@@ -69,12 +67,14 @@ class Registry:
 
     def tags(self, repository: str) -> list[str]:
         """
-        Return the tags of a repository.
-
-        Raises:
-            urllib.error.HTTPError: The repository does not exist.
+        Return the tags of a repository; none if it does not exist.
         """
-        found: list[str] = json.loads(self._get(f"/v2/{repository}/tags/list")[1])["tags"]
+        try:
+            found: list[str] = json.loads(self._get(f"/v2/{repository}/tags/list")[1])["tags"]
+        except HTTPError as error:
+            if error.code != 404:
+                raise
+            return []
         return found
 
     def manifest(self, repository: str, reference: str) -> tuple[str, dict[str, Any]]:

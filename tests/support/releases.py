@@ -62,10 +62,10 @@ def make_release(
     signer: Signer | None = None,
 ) -> Release:
     """
-    Create the release of some files.
+    Create a release of these files.
 
     Args:
-        signer: Signs the manifest. The pointer depends on its prefix, and is signed when stored.
+        signer: Signs the manifest, but not the pointer, whose signature depends on the prefix.
     """
     contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()

@@ -1,10 +1,9 @@
 """
-Revisions whose files all contain their revision, and a process that reads whole revisions.
+Revisions whose files all contain the revision, and a process that reads whole revisions.
 
-Each file starts with a line `<revision> <number of its files> <path>`.
-As a program, `python revisions.py LINK RETAIN_SECONDS`, it repeatedly resolves the link and reads
-all files below it until its standard input closes. Then it prints its results as one line of
-JSON.
+Each file starts with a line `<revision> <number of the revision's files> <path>`.
+`python revisions.py LINK RETAIN_SECONDS` repeatedly resolves the link and reads all files below
+it until standard input closes. Then it prints its results as one line of JSON.
 """
 
 import json
@@ -25,7 +24,7 @@ PAUSE_SECONDS = 0.001
 
 def make_revision(number: int) -> dict[str, bytes]:
     """
-    Return the files of a revision: new content; some paths appear, vanish or become folders.
+    Return the files of a revision; between revisions, paths appear, vanish, become folders.
     """
     chance = random.Random(number)
     paths = [f"pkg{count % 3}/module{count}.py" for count in range(8)]
@@ -99,7 +98,7 @@ def read_revision(folder: str) -> int:
 
 def observe(link: Path, retain_seconds: float) -> Seen:
     """
-    Read trees through a link, and some of them again shortly before they may be pruned.
+    Read trees through a link, and some of them again shortly before they can be pruned.
     """
     seen = Seen()
     held: deque[tuple[float, str, int]] = deque()

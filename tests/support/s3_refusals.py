@@ -1,5 +1,5 @@
 """
-S3's refusals: error documents, and requests that are not signed by a known identity.
+S3's refusals: error documents, and the check that a known identity signed a request.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ def signature_problem(request: Request, identities: Mapping[str, Identity]) -> A
 
 def _signature(request: Request, secret_key: str) -> str:
     """
-    Compute Signature Version 4 of a received request, from the AWS General Reference.
+    Compute Signature Version 4 of a received request, as in the AWS General Reference.
     """
     authorization = request.headers["authorization"]
     scope = re.findall(r"Credential=[^/]+/([^,\s]+)", authorization)[0]

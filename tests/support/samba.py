@@ -59,7 +59,7 @@ class DomainController:
         self._run(
             ["samba-tool", "domain", "provision", *names, f"--targetdir={self.folder}", *given]
         )
-        # The options above apply only to the provisioning.
+        # `--option` applies only to the provisioning; the server reads smb.conf.
         lines = [f"\t{name} = {value}\n" for name, value in options.items()]
         text = self._config.read_text()
         for name in options:
@@ -88,7 +88,7 @@ class DomainController:
 
     def export_keytab(self, path: Path, account: str) -> Path:
         """
-        Write the current keys of an account.
+        Write the current keys of an account to a keytab.
         """
         path.unlink(missing_ok=True)
         principal = f"--principal={account}@{self.realm}"
@@ -99,7 +99,7 @@ class DomainController:
 
     def wrong_passwords(self, account: str) -> int:
         """
-        Return the account's current number of wrong passwords.
+        Return how many wrong passwords are currently counted for an account.
         """
         found = re.search(r"^badPwdCount: (\d+)$", self.tool("user", "show", account), re.MULTILINE)
         return int(found[1]) if found else 0

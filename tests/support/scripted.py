@@ -1,5 +1,5 @@
 """
-A daemon on a scripted S3 server, with which the behavior scenarios start.
+A daemon with a scripted S3 server, the starting point of the behavior scenarios.
 """
 
 import itertools
@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 
 def new_content() -> bytes:
     """
-    Return content that was never used before, always of the same size.
+    Return new content at each call, always of the same size.
     """
     return f"content number {next(_numbers):08d}\n".encode()
 
@@ -45,7 +45,7 @@ def daemon_for(
     settings: Mapping[str, str | None] | None = None,
 ) -> Daemon:
     """
-    Return a daemon that reads from a scripted server, not started.
+    Describe a daemon that reads from a scripted server, without starting it.
     """
     environment = {**s3.environment(), **(settings or {})}
     return Daemon(None, s3.bucket, target, "dags", interval, environment, arguments)
@@ -56,7 +56,7 @@ def published(target: Path) -> dict[str, bytes]:
     Return the files of a target, without the daemon's own.
     """
     found = {}
-    for here, _, names in os.walk(target):  # unlike rglob, tolerates that files vanish meanwhile
+    for here, _, names in os.walk(target):  # unlike rglob, tolerates files that vanish
         for name in names:
             path = Path(here, name)
             if ".s3-sync" not in path.relative_to(target).parts:
@@ -107,7 +107,7 @@ class Running:
 
     def withstand(self, fault: Fault, match: Match | None = None) -> Event:
         """
-        Change `a.py` behind a fault: nothing may be published until it ends, and then everything.
+        Assert that a change during a fault is published only after the fault, and then completely.
 
         Returns:
             The log line with the reason.
@@ -124,7 +124,7 @@ class Running:
 
     def recover(self) -> Event:
         """
-        Remove all faults and dialects, and run a cycle that must succeed; return its line.
+        Remove all faults and deviations, and run a cycle that must succeed; return its line.
         """
         after = len(self.daemon.events)
         self.s3.heal()
@@ -136,7 +136,7 @@ class Running:
 @contextmanager
 def running(target: Path, settings: Mapping[str, str | None] | None = None) -> Iterator[Running]:
     """
-    Run a daemon with a scripted server; after the first cycle only SIGHUP triggers cycles.
+    Run a daemon with a scripted server; after the first cycle, only SIGHUP triggers cycles.
     """
     with FakeS3() as s3:
         fill(s3)

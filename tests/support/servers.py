@@ -67,14 +67,14 @@ class S3Server(ABC):
 
     def takes(self, key: str) -> bool:
         """
-        Whether it lists this key unchanged.
+        Whether it accepts this key and lists it unchanged.
         """
         return True
 
     @abstractmethod
     def start(self) -> None:
         """
-        Start to answer; a later start uses the same port.
+        Start answering; a later start uses the same port.
         """
 
     @abstractmethod
@@ -99,13 +99,13 @@ class S3Server(ABC):
 
     def environment(self) -> dict[str, str]:
         """
-        The variables that point any AWS tool only at this server.
+        Return the variables that make any AWS tool use only this server.
         """
         return environment_for(self.endpoint, self.region)
 
     def client(self) -> Any:
         """
-        The shared boto3 S3 client for this server, because each client costs 0.1 s of CPU.
+        Return this server's shared boto3 S3 client; a new one costs 0.1 s of CPU.
         """
         if self._client is None:
             session = boto3.session.Session(
@@ -115,8 +115,8 @@ class S3Server(ABC):
             )
             config = Config(
                 s3={"addressing_style": "path"},
-                # Not the machine's proxies; and reading the environment, which pytest changes
-                # from test to test, would be a race in a thread.
+                # Do not use the machine's proxies. Reading them from the environment in a thread
+                # would also race with pytest, which changes it for each test.
                 proxies={},
                 retries={"max_attempts": 1},
                 connect_timeout=5,
@@ -127,10 +127,7 @@ class S3Server(ABC):
 
     def new_bucket(self, stem: str = "bucket") -> str:
         """
-        Create a bucket with a unique name.
-
-        Returns:
-            Its name: `<stem>-<number>`.
+        Create a bucket with a unique name, `<stem>-<number>`, and return the name.
         """
         bucket = f"{stem}-{next(_numbers)}"
         self.client().create_bucket(Bucket=bucket)
@@ -142,7 +139,7 @@ class MotoServer(S3Server):
     Moto in this process, in threads; signatures are not checked.
 
     All servers of a process share one set of objects, which exists until the process ends: use
-    `new_bucket`. Refuses newlines in keys, and closes the connection after every answer.
+    `new_bucket`. Closes the connection after every answer.
     """
 
     name = "moto"
@@ -152,18 +149,15 @@ class MotoServer(S3Server):
         super().__init__(host)
         self._server: ThreadedMotoServer | None = None
 
+    def takes(self, key: str) -> bool:
+        return "\n" not in key
+
     def start(self) -> None:
-        """
-        Start to answer; a later start uses the same port.
-        """
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = ThreadedMotoServer(self.host, self.port, verbose=False)
         self._server.start()
 
     def stop(self) -> None:
-        """
-        Stop answering: connections are refused.
-        """
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -185,7 +179,7 @@ class ProgramServer(S3Server):
     @abstractmethod
     def command(self) -> list[str]:
         """
-        The program and its arguments.
+        Return the program and its arguments.
         """
 
     def answers(self) -> bool:
@@ -195,17 +189,11 @@ class ProgramServer(S3Server):
         return listens(self.host, self.port)
 
     def start(self) -> None:
-        """
-        Start to answer; a later start uses the same port.
-        """
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder)}
         log = self.folder / f"{self.name}.log"
         self._process = start_server(self.command(), log, self.answers, environment)
 
     def stop(self) -> None:
-        """
-        Stop answering: connections are refused.
-        """
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -224,9 +212,6 @@ class RcloneServer(ProgramServer):
     honors_conditions = False
 
     def command(self) -> list[str]:
-        """
-        The program and its arguments.
-        """
         return [
             str(Path(sys.executable).parent / "rclone"),
             "serve",
@@ -254,7 +239,7 @@ class BuiltServer(ProgramServer):
 
     def answers(self) -> bool:
         """
-        Whether it answers other than with 503, which MinIO sends before it is ready.
+        Whether it lists buckets: before it is ready, MinIO answers with 503.
         """
         try:
             self.client().list_buckets()
@@ -274,15 +259,12 @@ class VersityServer(BuiltServer):
     def takes(self, key: str) -> bool:
         """
         Return False for characters that XML 1.0 lacks, which it lists under other names, and for
-        names near its disk's limit: its temporary names are longer, and it corrupts overwrites.
+        names near its disk's limit: its temporary names are longer, and overwrites corrupt objects.
         """
         is_long = any(len(part.encode()) > NAME_BYTES for part in key.split("/"))
         return not is_long and not NOT_IN_XML.search(key)
 
     def command(self) -> list[str]:
-        """
-        The program and its arguments.
-        """
         objects, facts = self.folder / "objects", self.folder / "facts"
         for folder in (objects, facts):
             folder.mkdir(exist_ok=True)
@@ -301,9 +283,6 @@ class MinioServer(BuiltServer):
     refusals = frozenset({"XMinioInvalidObjectName"})
 
     def command(self) -> list[str]:
-        """
-        The program and its arguments.
-        """
         objects = self.folder / "objects"
         objects.mkdir(exist_ok=True)
         key = base64.b64encode(bytes(32)).decode()

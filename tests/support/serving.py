@@ -1,5 +1,5 @@
 """
-A server of the standard library that runs in a thread for the length of a block.
+A server of the standard library that runs in a thread during a `with` statement.
 """
 
 import threading
@@ -9,7 +9,7 @@ from typing import Self
 
 class Serving:
     """
-    What serves with `_server`, which its constructor makes.
+    Base of servers: runs the `_server` that the constructor of a subclass creates.
     """
 
     _server: TCPServer

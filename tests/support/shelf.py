@@ -1,6 +1,5 @@
 """
-A shelf of releases in a bucket, filled object by object: publishes, rollbacks, and states that
-no publisher creates.
+A shelf of releases, filled object by object, even to states that no publisher creates.
 """
 
 from collections.abc import Mapping
@@ -40,10 +39,7 @@ class Shelf:
 
     def put(self, name: str, body: bytes) -> None:
         """
-        Store an object unchanged.
-
-        Args:
-            name: Relative to the prefix.
+        Store an object unchanged; its name is relative to the prefix.
         """
         self._s3.put(f"{PREFIX}{name}", body)
 
@@ -55,7 +51,7 @@ class Shelf:
 
     def store(self, release: Release) -> None:
         """
-        Store bundle and manifest, but do not make the release current.
+        Store bundle and manifest without making the release current.
         """
         for name, body in release.objects().items():
             if name != POINTER_KEY:
@@ -107,7 +103,7 @@ def release_daemon(
     interval: str = "1h",
 ) -> Daemon:
     """
-    Return a daemon that reads releases from a scripted server, not started.
+    Describe a daemon that reads releases from a scripted server, without starting it.
     """
     return daemon_for(s3, target, interval=interval, settings={**RELEASE, **(settings or {})})
 

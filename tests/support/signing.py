@@ -51,8 +51,8 @@ class Key:
 
 def write_keys(folder: Path, *keys: Key) -> Path:
     """
-    Make a folder contain exactly these public keys, like the volume of a ConfigMap: as links
-    into `..data`, which is itself a link that is swapped.
+    Make a folder contain exactly these public keys, like a ConfigMap volume: as links into
+    `..data`, which is itself a link that is swapped.
     """
     folder.mkdir(exist_ok=True)
     number = len(list(folder.glob("..[0-9]*")))

@@ -24,7 +24,7 @@ SERVICE = "HTTP/consumer"
 @dataclass
 class Site:
     """
-    The site of a test: a realm of the module's KDC, and its own files.
+    A principal in the realm of the module's KDC, the files of a test, and its sidecars.
     """
 
     kdc: Kdc
@@ -48,9 +48,6 @@ class Site:
 
     @property
     def config(self) -> Path:
-        """
-        The krb5.conf.
-        """
         return self.folder / "krb5.conf"
 
     def settings(self, **settings: str | None) -> dict[str, str | None]:
@@ -92,7 +89,7 @@ class Site:
 
     def as_user(self, uid: int) -> Path:
         """
-        Return a script that runs the sidecar as another user of the group, with read access.
+        Return a script that runs the sidecar as another user, with read access through group 0.
         """
         self.keytab.chmod(0o640)
         self.config.chmod(0o644)
@@ -108,9 +105,6 @@ class Site:
         return daemon
 
     def configure(self, kdcs: str | tuple[str, ...] | None = None, **libdefaults: str) -> None:
-        """
-        Write krb5.conf again.
-        """
         self.kdc.client_config(self.config, kdcs, libdefaults)
 
     def is_valid(self, ccache: Path | None = None) -> bool:
@@ -121,13 +115,13 @@ class Site:
 
     def expiry(self) -> float:
         """
-        Return the expiry of the published TGT: Unix time.
+        Return when the published TGT expires, as Unix time.
         """
         return expiry_of(self.ccache, self.config)
 
     def leftovers(self, *expected: str) -> list[str]:
         """
-        Return the entries of the ccache folder that are not ccaches.
+        Return unexpected entries of the ccache folder.
         """
         names = os.listdir(self.ccache.parent)
         return sorted(set(names) - {self.ccache.name, *expected})
@@ -163,7 +157,7 @@ class Site:
 
 def failure(daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.0) -> Event:
     """
-    Wait for the next failed cycle.
+    Wait for the next failed cycle and return its line.
     """
     return daemon.wait_for_event("cycle_failed", timeout_seconds, after=after)
 
@@ -171,7 +165,7 @@ def failure(daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.
 @contextmanager
 def site(kdc: Kdc, principal: str, life: str = "1d", renew_life: str = "0") -> Iterator[Site]:
     """
-    Create a site in a folder that every user can reach; end all its processes afterwards.
+    Create a site in a folder that every user can reach; kill its processes at the end.
     """
     folder = Path(tempfile.mkdtemp(prefix="kerberos-", dir="/tmp"))
     folder.chmod(0o755)

@@ -1,6 +1,5 @@
 """
-Shared support for tests of the snapshot layout: a bucket that changes in one step, readers, and
-checks of `.s3-sync`.
+Support for tests of the snapshot layout: a bucket that changes in one step, and checks.
 """
 
 import hashlib
@@ -41,10 +40,10 @@ OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging", "tre
 
 class SwappingS3(FakeS3):
     """
-    A bucket whose objects all change at once, between two answers; its answers are dated.
+    A bucket whose objects all change in one step, between two answers, which are dated.
 
     Attributes:
-        ahead_seconds: how far its clock is ahead of ours.
+        ahead_seconds: how far its clock is ahead of the machine's.
     """
 
     def __init__(self, files: Mapping[str, bytes] | None = None, age_seconds: float = 0.0) -> None:
@@ -82,7 +81,7 @@ class SwappingS3(FakeS3):
 
 @pytest.fixture(name="s3")
 def bucket_of_a() -> Iterator[SwappingS3]:
-    """Provide a bucket with revision A."""
+    """A bucket with revision A."""
     with SwappingS3(A) as s3:
         yield s3
 
@@ -95,7 +94,7 @@ def snapshots(target: Path) -> set[str]:
 
 def current(target: Path) -> str:
     """
-    Return the revision that `current` shows.
+    Return the revision that `current` points to.
 
     Raises:
         AssertionError: It is not a link of s3-sync.
@@ -152,7 +151,7 @@ def count_of(daemon: Daemon, name: str, **labels: str) -> float:
 
 
 def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
-    """Wait for a number of further cycles with this result."""
+    """Wait until this many more cycles have ended with this result."""
     name = "sidecar_cycles_total"
     before = count_of(daemon, name, result=result)
     wait_until(
@@ -163,7 +162,7 @@ def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
 def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 10) -> None:
     """Run cycles until `current` shows exactly these files."""
     for _ in range(cycles):
-        with suppress(AssertionError, OSError):  # nothing is shown, or a foreign link
+        with suppress(AssertionError, OSError):  # `current` is missing or a foreign link
             if shown(daemon.target) == files:
                 return
         daemon.sync()

@@ -24,13 +24,13 @@ REQUIREMENT = (
     "pyspark==4.1.4"
     " --hash=sha256:bcbd5e18690cf79d438e97210ad06fb8d451a251bb77becc2b0418868d2acd73\n"
 )
-# nobody: Hadoop looks up the name of its user, which must be in /etc/passwd.
+# The user nobody: Hadoop needs a user that is in /etc/passwd.
 CONSUMER_UID, GROUP = 65534, 0
 
 
 def spark_or_skip() -> Path:
     """
-    Return `spark-submit`, installed if missing: 450 MB, with Hadoop's jars.
+    Return `spark-submit`; install it if it is missing (450 MB, with Hadoop's jars).
     """
     if shutil.which("java") is None:
         pytest.skip("Spark needs java: make setup-test as root")
@@ -90,7 +90,7 @@ def spark(
     try:
         yield said
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # both Java and Python
+        os.killpg(process.pid, signal.SIGKILL)  # ends both Java and Python
         process.communicate()
         thread.join()
         print("".join(said))

@@ -65,7 +65,7 @@ class SshServer:
 
     def url(self, repository: Path) -> str:
         """
-        Return the URL of a repository, for the only user who can log in: that of the tests.
+        Return the URL of a repository, for the only user who can log in: the user of the tests.
         """
         user = pwd.getpwuid(os.getuid()).pw_name
         return f"ssh://{user}@127.0.0.1:{self.port}{repository}"
@@ -96,12 +96,12 @@ class SshServer:
 
     def start(self) -> None:
         """
-        Start to listen; a later start uses the same port.
+        Start listening; a later start uses the same port.
         """
         assert SSHD is not None
         self.port = self.port or own_port()
         if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # the folder to which it chroots
+            Path("/run/sshd").mkdir(exist_ok=True)  # as root, sshd chroots to this folder
         config = self.folder / "sshd_config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\n"

@@ -62,20 +62,20 @@ class SyncPerm(SidecarProcess):
 
     def until_good(self) -> Self:
         """
-        Return this process once the permissions are known to be correct; used after `start`.
+        Wait until the permissions are known to be correct, and return this process.
         """
         self.wait_until_good()
         return self
 
     def wait_for_pass(self, after: int = 0, **match: Any) -> Event:
         """
-        Wait for the end of a pass.
+        Wait for the end of a pass and return its line.
         """
         return self.wait_for_event("pass_finished", PASS_SECONDS, after, **match)
 
     def sample(self, name: str, **labels: str) -> float:
         """
-        Return a sample of `/metrics`, by its labels other than `sidecar`.
+        Return a sample of `/metrics` with these labels and `sidecar`.
         """
         shown = {"sidecar": "sync-perm", **labels}
         inside = ",".join(f'{key}="{shown[key]}"' for key in sorted(shown))
@@ -89,7 +89,7 @@ class SyncPerm(SidecarProcess):
 
     def children(self) -> list[int]:
         """
-        Return all descendants of the supervisor.
+        Return all current descendants of the supervisor.
         """
         return descendants_of(self.pid)
 
@@ -108,7 +108,7 @@ def descendants_of(pid: int) -> list[int]:
 
 def command_line(pid: int) -> str:
     """
-    Return a process's arguments; empty if it has ended.
+    Return the arguments of a process; empty if it has ended.
     """
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()

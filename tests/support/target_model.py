@@ -12,7 +12,7 @@ BYTECODE = "__pycache__"
 
 @dataclass(frozen=True)
 class Expectation:
-    """The files that come from the bucket, and the keys that cannot become a file."""
+    """The files that come from the bucket, and the keys that cannot become files."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     """Relative path → content."""
@@ -23,7 +23,6 @@ class Expectation:
     that became a file."""
 
     def skipped_by_reason(self) -> dict[str, int]:
-        """Return the number of keys by reason."""
         reasons = list(self.skipped.values())
         return {reason: reasons.count(reason) for reason in set(reasons)}
 
@@ -37,8 +36,8 @@ def expect(
     Args:
         objects: Key → content, the whole bucket.
         key_path: KEY_PATH without slashes around it.
-        foreign: Relative paths of the files that other processes put into the target, and whose
-            content is not that of any key.
+        foreign: Relative paths of files that other processes put into the target; their content
+            differs from that of every key.
     """
     prefix = f"{key_path}/" if key_path else ""
     wanted, skipped = {}, {}
@@ -95,7 +94,7 @@ def read_tree(target: Path) -> dict[str, bytes]:
     Return the files of a target except s3-sync's own: relative path → content.
 
     Raises:
-        AssertionError: Something is neither file nor folder: a symlink, a socket.
+        AssertionError: An entry is neither file nor folder: a symlink, a socket.
     """
     tree = {}
     for folder, folders, names in os.walk(target):
@@ -138,8 +137,7 @@ def difference(expected: Mapping[str, bytes], actual: Mapping[str, bytes]) -> li
 
 def leftovers(target: Path) -> list[str]:
     """
-    Return entries of `.s3-sync` that should not exist after a complete cycle: staged downloads,
-    temporary files.
+    Return unexpected entries of `.s3-sync` after a complete cycle, such as staged downloads.
     """
     ours = {"lock", "managed", "staging", "published.json", ".airflowignore"}
     hidden = target / RESERVED

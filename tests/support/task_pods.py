@@ -3,8 +3,7 @@ Creates task pods as the scheduler's KubernetesExecutor does; run by Airflow's o
 
 Standard input is JSON, a list of pods to create in order:
 {"template": path of a pod template, "files": {path: content or null}, "override": labels or null}.
-`files` are written (null: removed) before the pod is created. The pods go to the Kubernetes API of
-KUBECONFIG. The executor's watchers, processes that wait for pods to end, are not started.
+`files` are written (null: removed) before the pod is created in the Kubernetes API of KUBECONFIG.
 """
 
 import json
@@ -25,7 +24,7 @@ from kubernetes.client import V1ObjectMeta, V1Pod
 
 class WithoutWatchers(AirflowKubernetesScheduler):  # type: ignore[misc]
     """
-    The part of the executor that creates pods.
+    The executor without its watchers, the processes that wait for pods to end.
     """
 
     def _make_kube_watchers(self) -> dict[str, object]:

@@ -1,5 +1,5 @@
 """
-The scripted servers against the standard clients of the real ones: boto3 and botocore.
+The scripted servers work with the real servers' standard clients: boto3 and botocore.
 """
 
 from collections.abc import Iterator
@@ -32,23 +32,23 @@ ODD_KEYS = (
 @pytest.fixture
 def s3() -> Iterator[FakeS3]:
     """
-    Provide a server that checks signatures.
+    A server that checks signatures.
     """
     with FakeS3() as server:
         server.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
         yield server
 
 
-def client(s3: FakeS3, secret_key: str = SECRET_KEY) -> Any:
+def client(s3: FakeS3, secret_key: str = SECRET_KEY, attempts: int = 1) -> Any:
     """
-    Return a boto3 client without retries.
+    Return a boto3 client, by default without retries.
     """
     session = boto3.session.Session(ACCESS_KEY, secret_key, None, "us-east-1")
-    config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+    config = Config(retries={"total_max_attempts": attempts}, s3={"addressing_style": "path"})
     return session.client("s3", endpoint_url=s3.endpoint, config=config)
 
 
-def test_boto3_lists_and_reads_odd_keys_page_by_page(s3: FakeS3) -> None:
+def test_boto3_lists_in_pages_and_reads_unusual_keys(s3: FakeS3) -> None:
     for key in ODD_KEYS:
         s3.put(f"dags/{key}", key.encode())
     s3.page_size = 3
@@ -64,7 +64,7 @@ def test_boto3_lists_and_reads_odd_keys_page_by_page(s3: FakeS3) -> None:
         assert body == key.encode()
 
 
-def test_boto3_gets_ranges_conditions_and_refusals(s3: FakeS3) -> None:
+def test_boto3_reads_a_range_and_receives_the_error_codes_of_s3(s3: FakeS3) -> None:
     s3.put("k", b"0123456789")
     boto = client(s3)
 
@@ -81,22 +81,27 @@ def test_boto3_gets_ranges_conditions_and_refusals(s3: FakeS3) -> None:
     assert refused(client(s3, secret_key="wrong")) == "SignatureDoesNotMatch"
 
 
-def test_boto3_follows_the_region(s3: FakeS3) -> None:
+def test_boto3_retries_in_the_region_that_the_error_contains(s3: FakeS3) -> None:
     s3.region, s3.region_answer = "eu-west-1", "malformed"
     s3.put("k", b"v")
 
     assert client(s3).get_object(Bucket=s3.bucket, Key="k")["Body"].read() == b"v"
 
 
-@pytest.mark.parametrize("fault", [chunked(), close_silently()])
-def test_boto3_accepts_odd_but_good_answers(s3: FakeS3, fault: Any) -> None:
+@pytest.mark.parametrize(("fault", "connections"), [(chunked(), 1), (close_silently(), 2)])
+def test_boto3_accepts_chunked_answers_and_closed_connections(
+    s3: FakeS3, fault: Any, connections: int
+) -> None:
     s3.put("k", b"0123456789")
     s3.inject(fault, is_get("k"))
+    boto = client(s3, attempts=2)  # the second request may meet a connection that is closing
 
-    assert client(s3).get_object(Bucket=s3.bucket, Key="k")["Body"].read() == b"0123456789"
+    for _ in range(2):
+        assert boto.get_object(Bucket=s3.bucket, Key="k")["Body"].read() == b"0123456789"
+    assert connections == len({request.connection for request in s3.seen(is_get("k"))})
 
 
-def test_botocore_gets_credentials_from_the_fakes(
+def test_botocore_obtains_credentials_from_each_fake_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token_file = tmp_path / "token"
@@ -126,7 +131,7 @@ def test_botocore_gets_credentials_from_the_fakes(
             assert source.credentials.token == frozen.token
 
 
-def test_boto3_asks_the_fake_who_it_is() -> None:
+def test_boto3_gets_the_caller_identity_from_fake_sts() -> None:
     session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, None, "us-east-1")
     with FakeSts() as sts:
         client = session.client("sts", endpoint_url=sts.endpoint)

@@ -1,5 +1,5 @@
 """
-Programs as another user, even if the interpreter is in a home that this user cannot enter.
+Programs that run as another user, even if that user cannot enter the interpreter's home.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     """
     Write a script that runs a program as another user, without capabilities or other groups.
 
-    If a closed folder (`/root`) hides Python and this repository, they are made reachable in a
-    mount namespace of the process, so that nothing else changes.
+    If Python or this repository is in a closed folder (`/root`), a mount namespace of the process
+    makes it reachable without changing anything else.
 
     Args:
         folder: The folder for the script; the user must be able to reach it.
@@ -31,7 +31,7 @@ def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     if os.getuid() != 0:
         pytest.skip("another user needs root")
     script = folder / f"{program.name}-as-{uid}"
-    if script.exists():  # a shell may be reading it at this moment
+    if script.exists():  # kept, because a shell may be reading it
         return script
     folder.mkdir(parents=True, exist_ok=True)
     drop = f"exec setpriv --reuid={uid} --regid={gid} --clear-groups --inh-caps=-all"

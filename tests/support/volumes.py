@@ -1,5 +1,5 @@
 """
-Separate volumes: small ones that can be filled up, and disks that lose power.
+Volumes: small ones that fill up, disks that lose power, file systems without hard links.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 @contextlib.contextmanager
 def small_volume(path: Path, size: str) -> Iterator[Path]:
     """
-    Mount a volume of a given size (`4m`, and more options of tmpfs); skips if that is not allowed.
+    Mount a tmpfs of a given size (`4m`, and more options); skip if that is not allowed.
     """
     path.mkdir(parents=True)
     if os.getuid() != 0 or not mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)):
@@ -52,8 +52,7 @@ def full_disk(room_bytes: int) -> Iterator[None]:
 @contextlib.contextmanager
 def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
     """
-    Mount `folder/volume`, with a journal, on a loop device of `folder/image`; skips if that is not
-    allowed.
+    Mount `folder/image`, ext4 with a journal, at `folder/volume`; skip if that is not allowed.
     """
     path, image = folder / "volume", folder / "image"
     path.mkdir()
@@ -77,8 +76,8 @@ def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
 @contextlib.contextmanager
 def without_hard_links(path: Path) -> Iterator[Path]:
     """
-    Mount a file system without hard links, like some network file systems, with FUSE over a child
-    process of the SFTP server; skips if that is not allowed.
+    Mount a file system without hard links, like some network file systems: FUSE over a child
+    process of the SFTP server. Skip if that is not allowed.
     """
     there = path.with_name(f"{path.name}-there")
     there.mkdir()
@@ -111,9 +110,9 @@ def power_cut(writer: SidecarProcess, folder: Path) -> Iterator[Path]:
     """
     Mount a copy of the content of a :func:`disk`, taken while its writer is stopped.
 
-    The image's content at any moment is the state after a power cut.
+    At any moment, the image's content is the state after a power cut.
     """
-    # Another test's mount namespace may still hold an earlier copy, and its loop device.
+    # A new name: another test's mount namespace may still use an earlier copy's loop device.
     copy, path = Path(tempfile.mkdtemp(dir=folder), "copy"), folder / "after"
     path.mkdir(exist_ok=True)
     writer.send_signal(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline: the only place in the tests that sleeps."""
+"""Waits for a condition with a deadline; tests use this instead of `sleep`."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0
-"""A generous limit for something that takes a second, because ten others may use the CPU."""
+"""A generous limit for conditions that take a second, because ten tests may share the CPU."""
 
 
 def wait_until(
@@ -24,7 +24,7 @@ def wait_until(
         what: The condition in words, for the failure message.
         timeout_seconds: How long to wait.
         step_seconds: The pause between two calls. `None`: it grows with the wait, because each call
-            takes CPU time from the process under test: a request or a query costs milliseconds.
+            (a request, a query) takes milliseconds of CPU from the process under test.
 
     Raises:
         AssertionError: The condition did not become true in time.

@@ -34,7 +34,7 @@ _ANSWERS = {
     "GETFILEBLOCKLOCATIONS": {"BlockLocations": {"BlockLocation": []}},
 }
 _KIND = b"WEBHDFS delegation"
-# A token of an empty name and password, of this kind, for no service.
+# A token of this kind, with an empty name, password and service.
 _TOKEN = (
     base64.urlsafe_b64encode(b"\0\0" + bytes([len(_KIND)]) + _KIND + b"\0").decode().rstrip("=")
 )
@@ -42,7 +42,7 @@ _TOKEN = (
 
 class WebHdfs(Warehouse):
     """
-    Issues a token for a ticket, and returns the file for a token.
+    Issues a token for a ticket, and serves the file for a token.
     """
 
     @property

@@ -20,8 +20,8 @@ class WritableS3(FakeS3):
     A writable bucket.
 
     Attributes:
-        conditions: The handling of `If-Match` and `If-None-Match` on a PUT: obeyed; `ignored`, as
-            by `rclone serve s3`; `refused` with 501, as by S3 before 2024.
+        conditions: How a PUT handles `If-Match` and `If-None-Match`: `obeyed`; `ignored`, as in
+            `rclone serve s3`; `refused` with 501, as in S3 before 2024.
         on_write: Called after every write, before its answer.
         uploads: The stored parts of incomplete multipart uploads, by upload and part.
     """
@@ -34,9 +34,6 @@ class WritableS3(FakeS3):
         self._writing = threading.RLock()
 
     def good_answer(self, request: Request) -> Answer:
-        """
-        Return the answer of S3.
-        """
         if request.method not in ("PUT", "POST", "DELETE"):
             return super().good_answer(request)
         bucket, key = self._address(request)
@@ -140,7 +137,7 @@ def lose_answer(exchange: Exchange) -> None:
 
 def forbid_missing(exchange: Exchange) -> None:
     """
-    Answer as S3 does to an identity that is not allowed to list the bucket.
+    Answer 403 instead of 404, as S3 does to an identity that may not list the bucket.
     """
     answer = exchange.good()
     if answer.status == 404:

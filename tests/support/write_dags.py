@@ -3,8 +3,8 @@ Writes DAGs into Airflow's metadata database as its DAG processor does; run by A
 
 Standard input is JSON: {"parsed": bool, "dags": {DAG id: access_control or null},
 "places": {DAG id: [path below the DAG folder, tag, ...]}}.
-With "parsed", their permissions are written too, as after a parse of their files; without it, only
-their serialized forms are written, as if every permission had been lost.
+With "parsed", their permissions are also written, as after a parse of their files. Without it,
+only their serialized forms are written, as if every permission had been lost.
 """
 
 import inspect
@@ -24,7 +24,7 @@ IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
 
 def access_control_of(given: Any) -> Any:
     """
-    Turn JSON's lists into the sets that Airflow requires.
+    Convert JSON's lists into the sets that Airflow requires.
     """
     if isinstance(given, dict):
         return {key: access_control_of(value) for key, value in given.items()}

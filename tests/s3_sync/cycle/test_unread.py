@@ -93,7 +93,7 @@ def test_a_change_makes_failed_files_due(cycles: Cycles, what: str) -> None:
         case "gone":
             cycles.run("b", "b")
             assert "a" not in cycles.unread.errors
-            assert {"a"} == cycles.run("ab", "b")
+            assert "a" in cycles.run("ab", "b")  # b may be due as well
             return
     assert {} == cycles.unread.errors
 
