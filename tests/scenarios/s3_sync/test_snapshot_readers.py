@@ -90,18 +90,21 @@ def test_no_tree_is_mixed_while_revisions_change_and_the_daemon_is_killed(
             daemon.wait_until_synced()
             while lives < counts.kills // 4 or seen["trees"] < trees:
                 with reading(seen, target / "current", RETAIN_SECONDS):
-                    churn.live(daemon, 8)
-                    churn.turn()
-                    daemon.sighup()
-                    time.sleep(chance.uniform(0, 0.1))
-                    daemon.kill()
-                    lives += 1
-                    published += len(daemon.find_events("cycle_finished", result="changed"))
-                    assert [] == daemon.stray_lines
-                    failures = daemon.find_events("cycle_failed")
-                    assert [] == failures
-                    daemon.start()
-                    churn.live(daemon, 2)
+                    # Long enough for the readers to return to a replaced snapshot.
+                    deadline = time.monotonic() + RETAIN_SECONDS
+                    while time.monotonic() < deadline:
+                        churn.live(daemon, 8)
+                        churn.turn()
+                        daemon.sighup()
+                        time.sleep(chance.uniform(0, 0.1))
+                        daemon.kill()
+                        lives += 1
+                        published += len(daemon.find_events("cycle_finished", result="changed"))
+                        assert [] == daemon.stray_lines
+                        failures = daemon.find_events("cycle_failed")
+                        assert [] == failures
+                        daemon.start()
+                        churn.live(daemon, 2)
             churn.turn()
             wait_until_shown(daemon, s3.files())
             assert 0 == daemon.terminate().code
@@ -111,7 +114,7 @@ def test_no_tree_is_mixed_while_revisions_change_and_the_daemon_is_killed(
     assert 0 == seen["gone"]
     assert seen["changes"] >= 4 * lives, "the readers were too slow to see a change"
     assert seen["late"] < seen["trees"] / 10
-    assert lives < 10 or seen["kept"] > 0
+    assert seen["kept"] > 0
     assert [] == snapshot_leftovers(target)
     assert current(target) in snapshots(target)
 
