@@ -1,5 +1,5 @@
 """
-Makes untrusted text safe to display.
+Makes values readable, and untrusted text safe to display.
 """
 
 from __future__ import annotations
@@ -13,3 +13,10 @@ def printable(text: str) -> str:
     bidirectional control character could reorder the text next to it.
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    Return a number with its noun: ``1 file``, ``2 files``.
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -24,6 +24,7 @@ from sidecar_runtime.gate.checks import Check, Finding, Undecided, command_check
 from sidecar_runtime.gate.settings import GateSettings
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.printable import counted
 
 NAMED_FINDINGS = 20
 VERDICTS = 100
@@ -220,8 +221,9 @@ class Gate:
                 is_head_kept=self._check.is_head_kept,
             )
         except child.DeadlinePassed:
+            files = counted(len(paths), "file")
             raise Undecided(
-                f"the check of {len(paths)} files took longer than {self._timeout_seconds:g} s",
+                f"the check of {files} took longer than {self._timeout_seconds:g} s",
                 "Raise the GATE_TIMEOUT setting or the container's CPU limit.",
             ) from None
         except OSError as error:

@@ -13,6 +13,7 @@ from git_sync_wrapper.published.commit import NAMED_PATHS
 from git_sync_wrapper.published.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.printable import counted
 
 log = get_logger("inspection")
 
@@ -86,7 +87,8 @@ class Inspection:
             named = damaged[:NAMED_PATHS]
             if self.is_whole:  # once
                 log.warning("damage_found", revision=commit, files=len(damaged), paths=named)
-            problem = f"{len(damaged)} files of {commit} are damaged or missing, such as {named[0]}"
+            files = counted(len(damaged), "file")
+            problem = f"damaged or missing in {commit}: {files}, such as {named[0]}"
         self.is_whole = False
         if damaged is None and not is_holder:
             self._context.status.damage("", doubt=problem)

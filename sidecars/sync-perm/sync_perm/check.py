@@ -12,6 +12,7 @@ from sidecar_runtime import child
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.printable import counted
 from sync_perm.airflow.installation import Installation
 from sync_perm.airflow.passes import COMMAND_SECONDS, AirflowPasses
 from sync_perm.airflow.redaction import Redaction
@@ -124,7 +125,7 @@ class _Checks:
             say("??", "roles", f"{said}: {error.message}")
         else:
             comparison.define(empty)
-            say("ok", "roles", f"this Airflow defines {empty.grant_count} grants")
+            say("ok", "roles", f"this Airflow defines {counted(empty.grant_count, 'grant')}")
 
     def permissions(self, airflow: Installation, address: Address) -> bool:
         """
@@ -147,11 +148,12 @@ class _Checks:
         except SidecarError as error:
             return fail("tables", error)
         tables = look.tables
-        say("ok", "tables", f"{len(tables.roles)} roles, {tables.grant_count} grants are readable")
+        roles, grants = counted(len(tables.roles), "role"), counted(tables.grant_count, "grant")
+        say("ok", "tables", f"can be read: {roles}, {grants}")
         say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
         kinds = Counter(item.kind for item in look.items if include_dags or not item.dag_id)
-        counted = ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))
-        say("ok", "differences", counted or "none")
+        differences = ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))
+        say("ok", "differences", differences or "none")
         for dag_id, failure in sorted(look.failing.items()) if include_dags else ():
             say("??", f"DAG {dag_id}", f"{failure.reason}: {failure.text}")
         need = "yes: Airflow does not apply the roles file" if file else _need(airflow, look)
@@ -159,7 +161,7 @@ class _Checks:
         if file and file.problem:
             return fail("roles file", file.problem)
         if file and file.document:
-            say("ok", "roles file", f"{file.path}: {len(file.document.roles)} roles")
+            say("ok", "roles file", f"{file.path}: {counted(len(file.document.roles), 'role')}")
         return True
 
 

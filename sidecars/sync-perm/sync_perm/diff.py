@@ -11,7 +11,7 @@ from typing import Any
 
 from sidecar_runtime.errors import EXIT_DONE, EXIT_SETTINGS, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.printable import printable
+from sidecar_runtime.printable import counted, printable
 from sync_perm.airflow.passes import COMMAND_SECONDS, AirflowPasses
 from sync_perm.comparison import Comparison, Look
 from sync_perm.database.connection import Source
@@ -126,7 +126,7 @@ def _lines(look: Look, facts: dict[str, Any]) -> Iterator[str]:
     for name, text in _LINES.items():
         yield from (f"{text.format(**row)} ({row['asked_by']})" for row in facts[name])
     if look.tables.broken:
-        yield f"- {look.tables.broken} permissions without action or resource (airflow)"
+        yield f"- {counted(look.tables.broken, 'permission')} without action or resource (airflow)"
     if not look.items:
         yield "nothing differs"
     for dag_id, text in facts["failing_dags"].items():

@@ -35,7 +35,7 @@ def test_a_check_that_takes_too_long_is_undecided_not_refused(
     undecided = raised(Undecided, door.judge, changed=["a.py"])
 
     assert "gate_undecided" == undecided.reason
-    assert "the check of 1 files took longer than 0.5 s" == undecided.message
+    assert "the check of 1 file took longer than 0.5 s" == undecided.message
     assert "GATE_TIMEOUT" in undecided.advice
     assert (1, 0) == (door.checks("undecided"), door.checks("refused"))
     assert [] == log.events("revision_refused")

@@ -2,6 +2,7 @@
 Atomic writes, safe reads, and the lock that allows one publisher at a time.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -397,3 +398,16 @@ def test_find_holder_returns_the_holder_and_creates_no_file(tmp_path: Path, fold
 
     lock.release()
     assert find_holder("lock", str(tmp_path)) == {}
+
+
+def test_find_holder_changes_nothing_and_is_no_holder_to_another_caller(
+    tmp_path: Path, folder: int
+) -> None:
+    """Two `check` at once would each report the other as a daemon that does not answer."""
+    (tmp_path / "lock").write_text('{"host": "the-last-holder"}')
+    with (tmp_path / "lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+
+        assert find_holder("lock", str(tmp_path)) == {}
+
+    assert '{"host": "the-last-holder"}' == (tmp_path / "lock").read_text()

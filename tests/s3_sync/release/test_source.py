@@ -33,7 +33,7 @@ def test_the_status_shows_which_airflow_checked_the_release() -> None:
 
     unchecked, shown = (InForce(one.manifest).facts["release"] for one in releases)
 
-    said = "Airflow 3.3.2 at 2026-11-20T15:00:00Z: 2 DAGs, 1 files not loaded"
+    said = "Airflow 3.3.2 at 2026-11-20T15:00:00Z: 2 DAGs, 1 file not loaded"
     assert isinstance(unchecked, dict) and isinstance(shown, dict)
     assert unchecked | {"checked_by": said} == shown
 

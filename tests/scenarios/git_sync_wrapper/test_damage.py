@@ -129,7 +129,7 @@ def test_is_unready_until_the_remote_can_repair_the_damage(here: GitSite) -> Non
     wrapper.sync()
 
     assert 503 == wrapper.get("/readyz").status
-    assert f"of {tree.name} are damaged or missing, such as" in wrapper.status()["problem"]
+    assert f"damaged or missing in {tree.name}: " in wrapper.status()["problem"]
 
     here.server.start()
     wrapper.wait_until_ready()

@@ -112,7 +112,7 @@ def test_airflow_gate_refuses_a_missing_package_unless_it_is_allowed(
     allowed = airflow.run(*publish, "--gate-allow", "package:pan*")
     assert allowed.code == 0, allowed
     assert "  allowed: package:pandas is missing, no.py: No module named 'pandas'" in allowed.out
-    assert "1 DAGs, 1 files not loaded" in allowed.out
+    assert "1 DAG, 1 file not loaded" in allowed.out
 
 
 @pytest.mark.parametrize("link", [True, False])

@@ -53,6 +53,7 @@ from s3_sync.release.names import PIN_FOLDER, POINTER_KEY, pin_key
 from s3_sync.revision import short
 from s3_sync.settings import Settings
 from s3_sync.signature import NO_KEYS, Trust
+from sidecar_runtime.printable import counted
 
 NAMED_LEFT_OUT = 10
 UNGUARDED = (
@@ -162,7 +163,7 @@ def _publish_lines(outcome: Outcome, store: Store, settings: Settings) -> list[s
         more = ", …" if len(seen.left_out) > NAMED_LEFT_OUT else ""
         names = ", ".join(seen.left_out[:NAMED_LEFT_OUT])
         lines.append(f"Left out: {len(seen.left_out)} ({names}{more})")
-    size = f"{len(seen.files)} files, {size_text(seen.size_bytes)}"
+    size = f"{counted(len(seen.files), 'file')}, {size_text(seen.size_bytes)}"
     if outcome.result == "unchanged":
         return [
             *lines,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from s3_sync.release.rows import FILES_LIMIT, Invalid
 from s3_sync.revision import is_revision
+from sidecar_runtime.printable import counted
 
 FORMAT = 2
 # The rows need a third of this; the rest is for names.
@@ -63,8 +64,10 @@ class Checked(NamedTuple):
     files_lacking: int = 0
 
     def __str__(self) -> str:
-        lacking = f", {self.files_lacking} files not loaded" if self.files_lacking else ""
-        return f"Airflow {self.airflow} at {time_text(self.at)}: {self.dags} DAGs{lacking}"
+        dags = counted(self.dags, "DAG")
+        if self.files_lacking:
+            dags += f", {counted(self.files_lacking, 'file')} not loaded"
+        return f"Airflow {self.airflow} at {time_text(self.at)}: {dags}"
 
 
 def check_marks(data: bytes) -> None:
