@@ -55,10 +55,10 @@ def by_pod(action: str, namespace: str, cluster: str = "my-cluster") -> Ask:
 # For each policy: the requests that it must allow, and similar ones that it must refuse.
 CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
     "codecommit.json": (
-        [Ask("codecommit:GitPull", f"{CODE}:airflow-dags")],
+        [Ask("codecommit:GitPull", f"{CODE}:dags")],
         [
-            Ask("codecommit:GitPull", f"{CODE}:airflow-dags-old"),
-            Ask("codecommit:GitPush", f"{CODE}:airflow-dags"),
+            Ask("codecommit:GitPull", f"{CODE}:dags-old"),
+            Ask("codecommit:GitPush", f"{CODE}:dags"),
         ],
     ),
     "ecr-pull.json": (

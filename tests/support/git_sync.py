@@ -296,7 +296,11 @@ def _environment_of(pid: int, name: str) -> str:
 
 
 def chart_environment(
-    site: GitSite, *, init: bool = False, credentials: Mapping[str, str] | None = None
+    site: GitSite,
+    *,
+    init: bool = False,
+    ref: str = "",
+    credentials: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """
     Return git-sync's variables in the official chart 1.22, in both spellings.
@@ -304,13 +308,14 @@ def chart_environment(
     Args:
         site: Provides the remote and the volume instead of the chart's paths.
         init: Whether it is the init container.
+        ref: `dags.gitSync.ref`; empty: the branch, as in `dags.gitSync.branch`.
         credentials: Username and password, as in `dags.gitSync.credentialsSecret`.
     """
     branch = site.repository.branch
     values = {
         "GIT_SYNC_REV": "HEAD",
         "GIT_SYNC_BRANCH": branch,
-        "GITSYNC_REF": branch,
+        "GITSYNC_REF": ref or branch,
         "GIT_SYNC_DEST": "repo",
         "GITSYNC_LINK": "repo",
         "GITSYNC_PERIOD": "1s",

@@ -91,6 +91,28 @@ def test_a_new_name_overrides_an_old_one_which_is_reported(
     assert ((loser, next(iter(environ))),) == options.overridden
 
 
+@pytest.mark.parametrize(
+    ("ref", "branch", "rev", "expected"),
+    [
+        # dags.gitSync.branch alone, as most values have it; git-sync follows it too
+        ("v2-2-stable", "main", "HEAD", "main"),
+        ("main", "v2-2-stable", "HEAD", "main"),
+        ("v2-2-stable", "v2-2-stable", "v1", "v1"),
+        ("v2-2-stable", "v2-2-stable", "HEAD", "v2-2-stable"),
+    ],
+)
+def test_a_default_of_the_chart_overrides_nothing(
+    ref: str, branch: str, rev: str, expected: str
+) -> None:
+    options = read(GITSYNC_REF=ref, GIT_SYNC_BRANCH=branch, GIT_SYNC_REV=rev)
+
+    assert (expected, ()) == (options.ref, options.overridden)
+
+
+def test_a_flag_with_the_default_of_the_chart_overrides_the_environment() -> None:
+    assert "v2-2-stable" == read("--ref=v2-2-stable", GIT_SYNC_BRANCH="main").ref
+
+
 def test_the_command_line_overrides_the_environment() -> None:
     options = read("--ref", "cli", "-v3", "--one-time", "--wait=2", GITSYNC_REF="env")
 

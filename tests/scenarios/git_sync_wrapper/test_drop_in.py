@@ -106,7 +106,8 @@ def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
 
 def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: GitSite) -> None:
     here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
-    init = here.wrapper(**CHART_RUN | chart_environment(here, init=True, credentials=CREDENTIALS))
+    only_branch = chart_environment(here, init=True, ref="v2-2-stable", credentials=CREDENTIALS)
+    init = here.wrapper(**CHART_RUN | only_branch)
     assert 0 == init.wait_for_exit().code, init.log()
     assert here.repository.head() == here.shown()
 

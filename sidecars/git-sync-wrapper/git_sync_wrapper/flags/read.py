@@ -2,7 +2,8 @@
 Read flags and variables, and decide which of several names for one setting wins.
 
 In git-sync 4 an old name overrides the new one (kubernetes/git-sync, since 4.4); here the new name
-wins. As in git-sync, a flag on the command line overrides every variable. Empty counts as unset.
+wins, unless only the official chart's default sets it. As in git-sync, a flag on the command line
+overrides every variable. Empty counts as unset.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _USERINFO = re.compile(r"(?<=//).*@")
 # The query of a URL, which may contain a token.
 _QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 HIDDEN_FLAG = "__env__"
+# What `dags.gitSync.branch` and `.ref` are if their user sets neither (official chart, from 1.13.1
+# to 1.22.0 at least); the chart always sets both variables.
+CHART_REF = "v2-2-stable"
 
 
 @dataclass(slots=True)
@@ -78,6 +82,8 @@ def read_flags(arguments: Sequence[str], environ: Mapping[str, str]) -> FlagValu
     line = _read_line(arguments, given)
     for flag in FLAGS:
         found = list(_candidates(flag, line, environ, given))
+        if flag.name == "ref":
+            found = [item for item in found if not _is_chart_default(*item)] or found[:1]
         if not found:
             continue
         origin, winner = found[0]
@@ -92,6 +98,10 @@ def read_flags(arguments: Sequence[str], environ: Mapping[str, str]) -> FlagValu
         given.texts[flag.name] = winner
         given.origins[flag.name] = origin
     return given
+
+
+def _is_chart_default(origin: str, value: str) -> bool:
+    return not origin.startswith("-") and value == CHART_REF
 
 
 def _parse(flag: Flag, given: str) -> Any:
