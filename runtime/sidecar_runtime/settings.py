@@ -19,7 +19,7 @@ from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration
 
-T = TypeVar("T")
+T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
 
 # Variables that Kubernetes injects for every Service (`<NAME>_SERVICE_HOST`, …):
@@ -88,7 +88,12 @@ def setting(
 class CommonSettings:
     """
     The settings of every sidecar; the settings class of a sidecar inherits from it.
+
+    Args:
+        variable_prefix: The prefix of the variables that were read, for messages that name one.
     """
+
+    variable_prefix: str = ""
 
     interval_seconds: float = setting(
         "INTERVAL",
@@ -284,7 +289,7 @@ def load(
             problems.append(Problem(spec.variable, spec.show(text), str(error)))
     if problems:
         raise SettingsError(problems, unknown)
-    settings = cls(**values)
+    settings = cls(variable_prefix=prefix, **values)
     if problems := check(settings):
         raise SettingsError(problems, unknown)
     return settings, unknown

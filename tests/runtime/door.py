@@ -3,6 +3,7 @@ A gate that runs a real program on a folder.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Check, Finding, command_check, syntax_check
 from sidecar_runtime.gate.gate import Gate, GateMetrics, RevisionRefused
+from sidecar_runtime.gate.settings import GateSettings
 from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import load
 from tests.support.clocks import Clock
 from tests.support.waiting import wait_until
 
@@ -27,9 +30,11 @@ class Door:
         self.folder = folder
         self.clock = Clock()
         self.metrics = Metrics("box", "1", "r")
-        self.gate = Gate(
-            check, timeout_seconds, GateMetrics(self.metrics), variables, clock=self.clock
+        environ = {"X_HTTP_BIND": ":0", "X_GATE_ENV": " ".join(variables)}
+        settings = replace(
+            load(GateSettings, "X_", environ, instead={})[0], gate_timeout_seconds=timeout_seconds
         )
+        self.gate = Gate(check, settings, GateMetrics(self.metrics), clock=self.clock)
         self.fence = Fence()
 
     def judge(self, revision: str = "r1", changed: Sequence[str] = ()) -> RevisionRefused | None:

@@ -71,7 +71,7 @@ def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") ->
         check = command_check(settings.gate_command)
     else:
         check = syntax_check(settings.gate_grammar or syntax.NEWEST)
-    return Gate(check, settings.gate_timeout_seconds, metrics, settings.gate_env, pin=pin)
+    return Gate(check, settings, metrics, pin=pin)
 
 
 class RevisionRefused(SidecarError):
@@ -123,22 +123,24 @@ class Gate:
     def __init__(
         self,
         check: Check,
-        timeout_seconds: float,
+        settings: GateSettings,
         metrics: GateMetrics,
-        variables: Sequence[str] = (),
         *,
+        variables: Sequence[str] = (),
         pin: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
-            variables: Names of variables that the check inherits besides :data:`INHERITED`.
+            variables: Names of variables that the check inherits besides those in the settings and
+                in :data:`INHERITED`.
             pin: As in :func:`make_gate`.
         """
         self._check = check
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = settings.gate_timeout_seconds
+        self._timeout_name = f"{settings.variable_prefix}GATE_TIMEOUT"
         self._metrics = metrics
-        self._variables = (*INHERITED, *variables)
+        self._variables = (*INHERITED, *settings.gate_env, *variables)
         self._pin = pin
         self._clock = clock
         self._verdicts: dict[str, _Verdict] = {}
@@ -224,7 +226,7 @@ class Gate:
             files = counted(len(paths), "file")
             raise Undecided(
                 f"the check of {files} took longer than {self._timeout_seconds:g} s",
-                "Raise the GATE_TIMEOUT setting or the container's CPU limit.",
+                f"Raise {self._timeout_name} or the container's CPU limit.",
             ) from None
         except OSError as error:
             raise Undecided(

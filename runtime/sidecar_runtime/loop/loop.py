@@ -80,7 +80,7 @@ class Loop:
         self._health = health
         self._duration = metrics.duration
         self._pace = pace
-        self._record = Record(health, metrics, settings.interval_seconds, pace.backoff)
+        self._record = Record(health, metrics, settings, pace.backoff)
         self._events: Events[str | signal.Signals | Finished] = Events()
         self._worker: Worker | None = None
         self._stuck: list[Worker] = []
@@ -251,13 +251,13 @@ class Loop:
         """
         assert self._worker is not None and self._worker.fence is not None
         self._worker.fence.revoke()
-        seconds = self._settings.timeout_seconds
+        limit, seconds = f"{self._settings.variable_prefix}TIMEOUT", self._settings.timeout_seconds
         return self._settle(
             self._worker.fence.blame
             or SidecarError(
                 "cycle_timeout",
-                f"the cycle took longer than TIMEOUT ({seconds:g} s) and was abandoned",
-                "Find out what it waits on (network or volume), or raise TIMEOUT.",
+                f"the cycle took longer than {limit} ({seconds:g} s) and was abandoned",
+                f"Find out what it waits on (network or volume), or raise {limit}.",
             )
         )
 

@@ -12,6 +12,7 @@ from sidecar_runtime.health import Health, LastError, Outcome, PastCycle
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.loop.backoff import Backoff
 from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import CommonSettings
 
 log = get_logger("sidecar")
 _STANDARD_LOG = logging.getLogger("sidecar")
@@ -23,11 +24,11 @@ class Record:
     """
 
     def __init__(
-        self, health: Health, metrics: Metrics, interval_seconds: float, backoff: Backoff
+        self, health: Health, metrics: Metrics, settings: CommonSettings, backoff: Backoff
     ) -> None:
         self._health = health
         self._metrics = metrics
-        self._interval_seconds = interval_seconds
+        self._settings = settings
         self._backoff = backoff
         self._unchanged = metrics.cycles("unchanged")
 
@@ -39,7 +40,7 @@ class Record:
         self._metrics.duration.observe(seconds)
         self._health.beat()
         self._health.glance()
-        self._health.expect_cycle(self._interval_seconds)
+        self._health.expect_cycle(self._settings.interval_seconds)
         self._unchanged.inc()
         self._metrics.last_success.set_to_current_time()
 
@@ -100,7 +101,7 @@ class Record:
         self._metrics.cycles("error").inc()
         self._metrics.failures(last.reason).inc()
         self._metrics.consecutive_failures.set(failures)
-        wait_seconds = self._backoff.seconds(failures, self._interval_seconds)
+        wait_seconds = self._backoff.seconds(failures, self._settings.interval_seconds)
         if isinstance(error, SidecarError) and error.retry_within_seconds is not None:
             wait_seconds = min(wait_seconds, error.retry_within_seconds)
         is_known = isinstance(error, SidecarError)
@@ -131,7 +132,9 @@ class Record:
             holder = cycles[0].counts.get("holder", "unknown")
             otherwise = f"another process held the lock until the deadline: {holder}"
         if cycles and cycles[0].result == "settling":
-            otherwise = "the source kept changing: lower SETTLE or raise ONE_SHOT_DEADLINE"
+            prefix = self._settings.variable_prefix
+            limits = f"lower {prefix}SETTLE or raise {prefix}ONE_SHOT_DEADLINE"
+            otherwise = f"the source kept changing: {limits}"
         return GaveUp(reason, otherwise)
 
 

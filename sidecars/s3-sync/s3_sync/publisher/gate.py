@@ -74,8 +74,7 @@ def judge(
         if airflow is not None:
             with scratch("airflow") as place:
                 check = AirflowCheck(airflow, folder, place)
-                names = (*VARIABLES, *settings.gate_env)
-                gate = Gate(check.check(), settings.gate_timeout_seconds, metrics, names)
+                gate = Gate(check.check(), settings, metrics, variables=VARIABLES)
                 if _ask(gate, revision, folder, write):
                     raise Refused(check.refused)
                 return check.passed()
