@@ -45,10 +45,14 @@ def test_own_workflow_passes_the_schema_and_every_check(path: Path) -> None:
     assert [] == lint_ci.workflow_complaints(path.read_text())
 
 
-def test_own_workflow_ends_with_the_ci_run_script() -> None:
+def test_own_workflow_gets_git_sync_and_charts_and_ends_with_the_ci_run_script() -> None:
     (job,) = yaml.safe_load((lint_ci.OWN_WORKFLOWS / "ci.yaml").read_text())["jobs"].values()
+    *before, last = [step["run"] for step in job["steps"] if "run" in step]
 
-    assert ".ci/run" == job["steps"][-1]["run"]
+    assert ".ci/run" == last
+    assert ["GIT_SYNC_BIN", "AIRFLOW_CHART", "OLD_AIRFLOW_CHART"] == re.findall(
+        r'echo "(\w+)=\$RUNNER_TEMP/', "".join(before)
+    )
 
 
 def test_every_pipeline_file_is_known_and_starts_with_a_three_line_comment() -> None:
