@@ -88,7 +88,6 @@ EXPECTED = {
         variables=frozenset({"HOME=/tmp", "GIT_SYNC_WRAPPER_GIT_SYNC=/git-sync"}),
         over_base_bytes=150_000_000,  # most of it is git, ssh and git-sync
         modules=("git_sync_wrapper.command",),
-        unwanted=(*BUILDERS, "pip3.13"),
     ),
     "kerberos": Expected(
         entrypoint=("kerberos-sidecar",),
