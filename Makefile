@@ -91,7 +91,7 @@ lint: setup types ## run all static checks: code, types, imports, YAML, shell, D
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
-	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile) charts-snippets/ci/publisher.Dockerfile
+	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile) charts-snippets/ci/publisher.Dockerfile tests/*/*.Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/python scripts/lint_ci.py
 	$(BIN)/python scripts/lint_words.py
@@ -221,6 +221,6 @@ snippets: setup ## regenerate the files in charts-snippets from charts-snippets/
 	$(BIN)/python -m scripts.snippets
 
 .PHONY: clean
-clean: ## remove .venv, .airflow, .spark, .site, dist and every cache
-	rm -rf .venv .airflow .spark .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove .venv, .airflow, .krb5, .spark, .site, dist and every cache
+	rm -rf .venv .airflow .krb5 .spark .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,6 +18,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 _BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 # Every keytab begins with two bytes: 5 and the format version.
@@ -58,7 +59,7 @@ def _has_registries(value: bytes) -> bool:
         return False
 
 
-def lines(document: dict) -> Iterator[str]:
+def lines(document: dict[str, Any]) -> Iterator[str]:
     """
     Yield a line for each problem in a Secret or a list of Secrets.
 
