@@ -103,6 +103,29 @@ def test_every_alert_links_to_a_runbook_section_with_harm_look_and_do() -> None:
     ]
 
 
+def explained_codes(text: str) -> dict[str, str]:
+    """
+    Return the exit codes that a text explains, each with its explanation.
+    """
+    return dict(re.findall(r"\b(\d+): (.+?)(?=\W+\d+: |$)", text, re.DOTALL))
+
+
+def test_crash_loop_alert_and_its_runbook_explain_every_exit_code() -> None:
+    table = (ROOT / "docs/reference/exit-codes.md").read_text()
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    _, _, section = page.partition("### AirflowSidecarCrashLoops\n")
+    runbook = explained_codes(section.partition("\n#")[0])
+    (alert,) = (rule for rule in rules() if rule["alert"] == "AirflowSidecarCrashLoops")
+    description = explained_codes(alert["annotations"]["description"])
+    meanings = dict(re.findall(r"^\| (\d) \| (.+?) \|", table, re.MULTILINE))
+
+    assert {*meanings, "137"} == runbook.keys() == description.keys()
+    for code, meaning in meanings.items():
+        is_special = "git-sync-wrapper" in meaning
+        assert is_special == ("git-sync-wrapper" in runbook[code]), code
+        assert is_special == ("git-sync-wrapper" in description[code]), code
+
+
 def test_every_expression_uses_only_existing_metrics(dashboard: Values) -> None:
     shares = load("slo-rule.yaml")["spec"]["groups"][0]["rules"]
     told = [(rule.get("alert"), rule["expr"]) for rule in (*rules(), *shares)]
