@@ -126,6 +126,25 @@ def test_crash_loop_alert_and_its_runbook_explain_every_exit_code() -> None:
         assert is_special == ("git-sync-wrapper" in description[code]), code
 
 
+def comments(name: str) -> str:
+    lines = (monitoring.MONITORING / name).read_text().splitlines()
+    return " ".join(line.strip(" #") for line in lines if line.strip().startswith("#"))
+
+
+def test_header_and_readme_name_every_age_that_depends_on_the_interval() -> None:
+    readme = (monitoring.MONITORING / "README.md").read_text()
+    ages = [
+        (rule["alert"], age)
+        for rule in rules()
+        for age in re.findall(r"time\(\) - .+ > (\d+)$", rule["expr"], re.MULTILINE)
+    ]
+
+    assert ages
+    for alert, age in ages:
+        assert f"the {age} in {alert}" in comments("prometheus-rule.yaml")
+        assert f"the {age} in `{alert}`" in readme
+
+
 def test_every_expression_uses_only_existing_metrics(dashboard: Values) -> None:
     shares = load("slo-rule.yaml")["spec"]["groups"][0]["rules"]
     told = [(rule.get("alert"), rule["expr"]) for rule in (*rules(), *shares)]
