@@ -145,6 +145,16 @@ def test_header_and_readme_name_every_age_that_depends_on_the_interval() -> None
         assert f"the {age} in `{alert}`" in readme
 
 
+def test_annotations_and_readme_name_the_alerts_that_need_the_label_container() -> None:
+    readme = (monitoring.MONITORING / "README.md").read_text()
+    (hint,) = re.findall(r"^- \*\*Use annotations\*\*.*$", readme, re.MULTILINE)
+    needed = {rule["alert"] for rule in rules() if "container=~" in rule["expr"]}
+
+    assert {"AirflowSidecarCrashLoops", "AirflowSidecarDown"} == needed
+    for text in (comments("pod-annotations.yaml"), hint):
+        assert needed == set(re.findall(r"Airflow\w+", text))
+
+
 def test_every_expression_uses_only_existing_metrics(dashboard: Values) -> None:
     shares = load("slo-rule.yaml")["spec"]["groups"][0]["rules"]
     told = [(rule.get("alert"), rule["expr"]) for rule in (*rules(), *shares)]
