@@ -144,6 +144,7 @@ def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path)
         said = check(3, {"DEST_PATH": str(volume / "dags")})
 
     assert "target_full: 3.0 MiB needed" in said
+    assert "the node's disk" in said
 
 
 TERSE = error(403, "AccessDenied", "Access Denied")

@@ -138,7 +138,7 @@ def test_diagnoses_a_full_volume(s3: FakeS3, tmp_path: Path, stack: ExitStack) -
     volume = stack.enter_context(small_volume(tmp_path / "volume", "1m"))
     s3.put("dags/model.bin", bytes(3 << 20))
 
-    diagnose(s3_sync(s3, volume / "dags"), "target_full", f"{volume}/dags", "sizeLimit")
+    diagnose(s3_sync(s3, volume / "dags"), "target_full", f"{volume}/dags", "the node's disk")
 
 
 @pytest.fixture

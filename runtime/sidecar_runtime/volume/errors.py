@@ -14,7 +14,11 @@ from sidecar_runtime.errors import SidecarError
 FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 DENIED_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
-FULL_ADVICE = "Enlarge the volume (emptyDir: sizeLimit). The published files are unchanged."
+# A sizeLimit makes only a volume in memory full: on disk, the kubelet evicts the pod instead.
+FULL_ADVICE = (
+    "Free space on the node's disk or enlarge the claim; for a volume in memory, raise its "
+    "sizeLimit. The published files are unchanged."
+)
 DENIED_ADVICE = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
 LINK_ADVICE = "Move it away, and mount nothing at this path: consumers mount its parent folder."
 

@@ -33,7 +33,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.trial import try_gate
 from sidecar_runtime.volume.check import try_folder
-from sidecar_runtime.volume.errors import TargetError, explain_os_error
+from sidecar_runtime.volume.errors import FULL_ADVICE, TargetError, explain_os_error
 from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 
@@ -132,7 +132,7 @@ class _Checks:
             return True
         needed, left = (f"{size / (1 << 20):.1f} MiB" for size in (needed_bytes, free))
         say("FAIL", "target", f"target_full: {needed} needed, {left} free on {path}")
-        say("", "", "Enlarge the volume (sizeLimit of an emptyDir, or the claim).")
+        say("", "", FULL_ADVICE)
         return False
 
     async def _permissions(self) -> bool:

@@ -14,8 +14,8 @@ from sidecar_runtime.volume.errors import TargetError, explain_os_error, explain
 @pytest.mark.parametrize(
     ("number", "reason", "advice"),
     [
-        (errno.ENOSPC, "target_full", "sizeLimit"),
-        (errno.EDQUOT, "target_full", "sizeLimit"),
+        (errno.ENOSPC, "target_full", "the node's disk"),
+        (errno.EDQUOT, "target_full", "the node's disk"),
         (errno.EACCES, "target_denied", "fsGroup"),
         (errno.EPERM, "target_denied", "fsGroup"),
         (errno.EROFS, "target_denied", "writable"),
@@ -61,13 +61,13 @@ def test_distinguishes_a_volume_without_free_inodes_from_a_full_one(
     assert "target_full" == error.reason
     assert error.message.endswith("(no free inodes)") is is_named
     assert ("more inodes" in error.advice) is is_named
-    assert ("sizeLimit" in error.advice) is not is_named
+    assert ("the node's disk" in error.advice) is not is_named
 
 
 def test_explains_a_full_volume_that_no_longer_exists(tmp_path: Path) -> None:
     error = explain_os_error(FULL, "cannot write", str(tmp_path / "gone"))
 
-    assert "sizeLimit" in error.advice
+    assert "the node's disk" in error.advice
 
 
 def test_explained_converts_only_file_system_errors(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
 
     assert failed["reason"] == "target_full", failed
     assert str(volume) in failed["error"]
-    assert "sizeLimit" in failed["advice"]
+    assert "the node's disk" in failed["advice"]
     files = published(volume / "dags")
     assert "big.bin" not in files
     assert files["pkg/b.py"] == FILES["pkg/b.py"]
