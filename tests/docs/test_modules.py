@@ -1,7 +1,8 @@
 """
-The README of the runtime lists its modules, and folders stay small enough to read.
+The README of the runtime lists its modules, folders stay small, and names have one meaning.
 """
 
+import ast
 from collections import Counter
 
 from tests.docs.code import ROOT, RUNTIME
@@ -26,3 +27,16 @@ def test_no_product_folder_has_too_many_modules() -> None:
 
     assert len(found) > 30
     assert {} == {folder: count for folder, count in found.items() if count > MOST_MODULES}
+
+
+def test_a_package_has_one_class_of_each_name() -> None:
+    """Private classes may share a name: nothing outside of their module uses it."""
+    for package in (*(ROOT / "sidecars").glob("*/*/"), RUNTIME):
+        names = Counter(
+            node.name
+            for path in package.rglob("*.py")
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        )
+
+        assert [] == [name for name, count in names.items() if count > 1], package

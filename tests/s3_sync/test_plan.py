@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from s3_sync.listing.entries import Entry
 from s3_sync.plan import Plan, make_plan
-from s3_sync.tree.managed import Managed
+from s3_sync.tree.journal import Managed
 
 PATHS = st.sampled_from(["a", "b", "c/d", "c/e", "f/g/h"])
 ETAGS = st.sampled_from(["one", "two"])

@@ -110,15 +110,15 @@ class Settings(GateSettings):
         "RETAIN_BYTES",
         byte_size,
         text="The most space that older commits may take on the volume, not counting files that "
-        "the published commit shares. Above it, the oldest commit is removed before RETAIN_FOR "
-        "has passed. Unset: no limit.",
+        "the published commit shares. Above it, the oldest commit is removed before "
+        "GIT_SYNC_WRAPPER_RETAIN_FOR has passed. Unset: no limit.",
     )
     keep_asked: int = setting(
         "KEEP_ASKED",
         count,
         default="20",
         text="How many older commits to keep that pods requested (DAG versions of Airflow 3), in "
-        "addition to RETAIN_COUNT. 0: pods cannot request commits.",
+        "addition to GIT_SYNC_WRAPPER_RETAIN_COUNT. 0: pods cannot request commits.",
     )
     keep_asked_bytes: int = setting(
         "KEEP_ASKED_BYTES",

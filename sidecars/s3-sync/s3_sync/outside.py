@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from s3_sync.settings import Settings
 from s3_sync.tree.damage import Scan, damaged
-from s3_sync.tree.managed import Managed, load_managed
+from s3_sync.tree.journal import Managed, load_managed
 from s3_sync.tree.parts import list_name, read_part
 from s3_sync.tree.published import Published
 from s3_sync.tree.volume import LINK, PUBLISHING, SNAPSHOTS, SNAPSHOTS_PATH, is_there

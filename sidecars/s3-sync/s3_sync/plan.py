@@ -9,7 +9,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from s3_sync.digest import Content
-from s3_sync.tree.managed import Managed
+from s3_sync.tree.journal import Managed
 
 
 class Plan(NamedTuple):

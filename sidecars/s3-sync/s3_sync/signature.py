@@ -238,7 +238,7 @@ class Signer:
         return f"{ALGORITHM}:{self.key_id}:{base64.b64encode(self._key.sign(message)).decode()}"
 
 
-class Trust(NamedTuple):
+class PublisherKeys(NamedTuple):
     """
     The keys that a publisher trusts and signs with; without keys everything is trusted.
     """
@@ -248,7 +248,7 @@ class Trust(NamedTuple):
 
 
 # Trusts everything and signs nothing.
-NO_KEYS = Trust()
+NO_KEYS = PublisherKeys()
 
 
 def read_signer(path: str) -> Signer:

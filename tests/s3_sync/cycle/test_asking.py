@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from s3_sync.layouts.snapshot import Snapshot
-from s3_sync.tree.managed import Managed
+from s3_sync.tree.journal import Managed
 from s3_sync.tree.target import Torn
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.stage import SNAPSHOT, Stage

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from s3_sync.tree import managed as managed_module
+from s3_sync.tree import journal
 from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.failing import failure
@@ -269,14 +269,14 @@ def full_for(*lists: str) -> Callable[[pytest.MonkeyPatch, Path], None]:
     """Return a fault: the volume has no room for these lists, or for any if none is given."""
 
     def spoil(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
-        write = managed_module.write_file  # type: ignore[attr-defined]
+        write = journal.write_file  # type: ignore[attr-defined]
 
         def write_file(name: str, *others: Any, **more: Any) -> None:
             if not lists or name in lists:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write(name, *others, **more)
 
-        monkeypatch.setattr(managed_module, "write_file", write_file)
+        monkeypatch.setattr(journal, "write_file", write_file)
 
     return spoil
 

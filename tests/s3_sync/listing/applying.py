@@ -5,7 +5,7 @@ from pathlib import Path
 
 from s3_sync.listing.apply import ListingApplier
 from s3_sync.listing.entries import Entry, Listing
-from s3_sync.listing.trust import Trust
+from s3_sync.listing.trust import EtagTrust
 from s3_sync.plan import Plan
 from s3_sync.result import CycleResult
 from s3_sync.s3.client import S3Client
@@ -25,7 +25,7 @@ class Cycle:
         self.target = target
         self.fence = fence
         self.result = CycleResult()
-        self.trust = Trust("auto", is_aws=False)
+        self.trust = EtagTrust("auto", is_aws=False)
 
     def listed(self, *more: str) -> dict[str, Entry]:
         """Return the entries of the bucket's objects, and some that are listed but missing."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.listing.trust import Trust
+from s3_sync.listing.trust import EtagTrust
 from tests.runtime.recording import Log
 from tests.s3_sync.listing.applying import Cycle, tree
 from tests.support.fake_s3 import is_get
@@ -76,7 +76,7 @@ def test_a_verified_file_on_disk_proves_that_etags_are_md5(cycle: Cycle, folder:
     """A new process has not downloaded anything yet."""
     cycle.s3.put("dags/a.py", b"a")
     cycle.apply()
-    cycle.trust = Trust("auto", is_aws=False)
+    cycle.trust = EtagTrust("auto", is_aws=False)
     cycle.s3.put("dags/b.py", b"b", etag="b" * 32)
 
     assert ["b.py"] == list(cycle.apply(publish=["b.py"]).failed)
@@ -85,7 +85,7 @@ def test_a_verified_file_on_disk_proves_that_etags_are_md5(cycle: Cycle, folder:
 def test_an_unverified_file_on_disk_proves_nothing(cycle: Cycle, folder: Path) -> None:
     cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
     cycle.apply()
-    cycle.trust = Trust("auto", is_aws=False)
+    cycle.trust = EtagTrust("auto", is_aws=False)
     cycle.s3.put("dags/b.py", b"b", etag="b" * 32)
     cycle.apply(publish=["b.py"])
 
@@ -111,7 +111,7 @@ def test_unverified_files_become_suspects_once_etags_are_proven(cycle: Cycle) ->
 def test_the_setting_decides_if_nothing_proves_etags(
     cycle: Cycle, folder: Path, verify: str
 ) -> None:
-    cycle.trust = Trust(verify, is_aws=False)
+    cycle.trust = EtagTrust(verify, is_aws=False)
     cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
 
     result = cycle.apply()
@@ -122,7 +122,7 @@ def test_the_setting_decides_if_nothing_proves_etags(
 
 
 def test_aws_etags_need_no_proof(cycle: Cycle) -> None:
-    cycle.trust = Trust("auto", is_aws=True)
+    cycle.trust = EtagTrust("auto", is_aws=True)
     cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
 
     assert ["a.py"] == list(cycle.apply().failed)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.publisher.changes import Changes, compare
+from s3_sync.publisher.changes import ReleaseChanges, compare
 
 contents = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(["1", "2"]))
 
@@ -21,7 +21,7 @@ def test_changes_turn_before_into_after(before: dict[str, str], after: dict[str,
 
 
 def test_lists_changes_up_to_the_limit_and_counts_the_rest() -> None:
-    changes = Changes(("a", "b"), ("c",), ("d",))
+    changes = ReleaseChanges(("a", "b"), ("c",), ("d",))
 
     assert "2 added, 1 changed, 1 removed" == str(changes)
     assert ["  + a", "  + b", "  ~ c", "  - d"] == changes.lines()

@@ -24,7 +24,7 @@ from s3_sync.release.signed import (
     signer_of_pointer,
 )
 from s3_sync.settings import load_settings
-from s3_sync.signature import Keys, Trust, Untrusted
+from s3_sync.signature import Keys, PublisherKeys, Untrusted
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import CHECKED, A, B, Bucket
 from tests.s3_sync.failing import failure
@@ -318,7 +318,7 @@ class Places:
         self.dev = Bucket(prd.server, prd.folder, settings)
         sign_with(self.dev, OTHER)
         sign_with(prd, KEY, BOTH)
-        self.source = Store(settings, trust=Trust(BOTH))
+        self.source = Store(settings, trust=PublisherKeys(BOTH))
 
     def promote(self) -> Promotion:
         return promote(

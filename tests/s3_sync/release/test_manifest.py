@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3_sync.keys import refusal_of
-from s3_sync.release.chunk import Chunk, Entry, inflate, make_chunk, read_chunk
+from s3_sync.release.chunk import Chunk, ChunkEntry, inflate, make_chunk, read_chunk
 from s3_sync.release.facts import (
     DAG_IDS_LIMIT_BYTES,
     MARKS_LIMIT,
@@ -53,7 +53,7 @@ from tests.support.releases import ABSENT, AT, Release, make_release
 MANY = {f"team{n % 7}/dag_{n:04}.py": b"%d" % n for n in range(1_000)}
 
 
-def known_of(manifest: Manifest) -> dict[Entry, Chunk]:
+def known_of(manifest: Manifest) -> dict[ChunkEntry, Chunk]:
     return {chunk.entry: chunk for chunk in manifest.chunks}
 
 

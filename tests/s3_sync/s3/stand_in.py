@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from s3_sync.s3.pool import Patience, Pool, TlsContext
-from s3_sync.s3.tls import Trust
+from s3_sync.s3.tls import CaBundle
 from s3_sync.s3.wire import Answer, HttpOrigin, WireError
 from tests.s3_sync.given import config
 
@@ -134,7 +134,7 @@ async def failure(pool: Pool) -> WireError:
 
 
 def trusting(file: Path) -> TlsContext:
-    return Trust(config(ca_bundle=str(file))).context
+    return CaBundle(config(ca_bundle=str(file))).context
 
 
 def https(port: int) -> HttpOrigin:

@@ -10,7 +10,7 @@ from s3_sync.s3 import client as client_module
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.poll import SECONDS, PollConnection
 from s3_sync.s3.pool import TlsContext
-from s3_sync.s3.tls import Trust
+from s3_sync.s3.tls import CaBundle
 from s3_sync.s3.wire import HttpOrigin
 from tests.s3_sync.given import Given, config, config_of, play
 from tests.support.certificates import self_signed
@@ -131,10 +131,10 @@ def test_an_unreachable_server_has_no_status() -> None:
 
 def test_sends_no_request_to_an_untrusted_server(tmp_path: Path) -> None:
     server, bundle = self_signed(tmp_path, "localhost")
-    trusting = Trust(config(ca_bundle=str(bundle)))
+    trusting = CaBundle(config(ca_bundle=str(bundle)))
     with FakeS3(tls=server) as s3:
         s3.put(KEY, BODY, etag="abc")
-        stranger, friend = poll_of(s3, Trust(config()).context), poll_of(s3, trusting.context)
+        stranger, friend = poll_of(s3, CaBundle(config()).context), poll_of(s3, trusting.context)
 
         assert b"" == stranger.status(head())
         assert [] == s3.seen()

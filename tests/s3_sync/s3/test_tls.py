@@ -7,7 +7,7 @@ import pytest
 
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError
-from s3_sync.s3.tls import Trust
+from s3_sync.s3.tls import CaBundle
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
@@ -181,7 +181,7 @@ def test_reloads_the_system_store_when_it_changes(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     bundle.write_bytes(server.old.read_bytes())
-    trust = Trust(config())
+    trust = CaBundle(config())
     before = trust.context()
 
     bundle.write_bytes(server.old.read_bytes() + server.new.read_bytes())
@@ -196,14 +196,14 @@ def test_an_unreadable_fallback_bundle_is_reported_with_its_path(
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     fallback = str(tmp_path / "cacert.pem")
 
-    failed = raised(SourceError, Trust, config(ca_fallback=fallback))
+    failed = raised(SourceError, CaBundle, config(ca_fallback=fallback))
 
     assert f"the CA bundle {fallback} cannot be read: No such file" in failed.message
 
 
 def test_reads_an_unchanged_bundle_once(server: Server) -> None:
     for given in (config(ca_bundle=str(server.old)), config()):
-        trust = Trust(given)
+        trust = CaBundle(given)
 
         assert trust.context() is trust.context()
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from s3_sync.tree.damage import is_real_folder
-from s3_sync.tree.managed import Managed, ManagedList
+from s3_sync.tree.journal import Managed, ManagedList
 from s3_sync.tree.walk import Blocked, Walk
 from tests.runtime.recording import Log
 from tests.support.descriptors import held

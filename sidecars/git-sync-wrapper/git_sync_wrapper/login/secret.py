@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from git_sync_wrapper.login.credential import CredentialError
-from git_sync_wrapper.login.repair import Repaired, repair_password
+from git_sync_wrapper.login.secret_repair import Repaired, repair_password
 from sidecar_runtime.logs import get_logger
 
 LIMIT_BYTES = 1 << 20

@@ -9,8 +9,8 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from git_sync_wrapper.login.repair import Repaired, repair_key, repair_known_hosts
 from git_sync_wrapper.login.secret import Cleaner, read_file
+from git_sync_wrapper.login.secret_repair import Repaired, repair_key, repair_known_hosts
 from sidecar_runtime.volume.files import write_file
 
 PINNED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "known_hosts")

@@ -18,7 +18,7 @@ from s3_sync.result import Changes, CycleResult
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
 from s3_sync.source import Order, Source, State
-from s3_sync.tree.managed import Managed
+from s3_sync.tree.journal import Managed
 from s3_sync.tree.published import UNFINISHED
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from s3_sync.tree.managed import NAME as MANAGED
+from s3_sync.tree.journal import NAME as MANAGED
 from s3_sync.tree.parts import list_name
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import (

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from s3_sync.plan import Plan, make_plan
 from s3_sync.result import CycleResult
-from s3_sync.tree.managed import Managed
+from s3_sync.tree.journal import Managed
 from s3_sync.tree.target import Target, Torn
 from s3_sync.tree.walk import Blocked
 from sidecar_runtime.fence import Fence

@@ -16,8 +16,8 @@ from s3_sync.plan import Plan
 from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
 from s3_sync.tree.damage import damaged
-from s3_sync.tree.managed import NAME as MANAGED
-from s3_sync.tree.managed import Managed, load_managed
+from s3_sync.tree.journal import NAME as MANAGED
+from s3_sync.tree.journal import Managed, load_managed
 from s3_sync.tree.parts import list_name
 from s3_sync.tree.target import Target, Torn
 from s3_sync.tree.volume import (

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from s3_sync.digest import is_sha256, looks_like_md5
 from s3_sync.listing.entries import Entry
-from s3_sync.listing.trust import Trust, contradiction
+from s3_sync.listing.trust import EtagTrust, contradiction
 from s3_sync.result import OF_THE_ENDPOINT
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved
@@ -37,7 +37,7 @@ class ListingApplier:
     Carries out one order.
     """
 
-    def __init__(self, client: S3Client, order: Order[Entry], trust: Trust) -> None:
+    def __init__(self, client: S3Client, order: Order[Entry], trust: EtagTrust) -> None:
         self._client = client
         self._order = order
         self._trust = trust

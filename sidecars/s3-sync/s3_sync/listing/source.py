@@ -13,7 +13,7 @@ from s3_sync.listing.apply import ListingApplier
 from s3_sync.listing.entries import Entry, Listing
 from s3_sync.listing.lister import Lister
 from s3_sync.listing.settle import Settle
-from s3_sync.listing.trust import Trust
+from s3_sync.listing.trust import EtagTrust
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError
 from s3_sync.settings import Settings
@@ -68,12 +68,12 @@ class ListingSource:
         self._lister = open_lister(settings, client)
         self._settle = Settle(settings.settle_seconds)
         self._newest = ""
-        self._trust: Trust | None = None
+        self._trust: EtagTrust | None = None
 
     async def look(self, fence: Fence) -> Listing:
         self._client.begin_cycle(fence)
         if self._trust is None:
-            self._trust = Trust(self._settings.verify, is_aws=self._client.is_aws)
+            self._trust = EtagTrust(self._settings.verify, is_aws=self._client.is_aws)
         self._settle.ask()
         listing = await self._lister.read()
         if not listing.wanted and not self._settings.allow_empty:

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from s3_sync.s3.refusals import ObjectError
 
 
-class Trust:
+class EtagTrust:
     """
     Tracks whether the ETags of one store are MD5s.
 

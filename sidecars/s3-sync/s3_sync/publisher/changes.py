@@ -16,7 +16,7 @@ NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ReleaseChanges:
     """
     Sorted paths, by kind of change.
     """
@@ -46,18 +46,18 @@ class Changes:
         return ", ".join(f"{len(paths)} {name}" for name, paths in counts)
 
 
-def compare(before: Mapping[str, str], after: Mapping[str, str]) -> Changes:
+def compare(before: Mapping[str, str], after: Mapping[str, str]) -> ReleaseChanges:
     """
     Compare two contents: a fingerprint for each path.
     """
-    return Changes(
+    return ReleaseChanges(
         tuple(sorted(after.keys() - before.keys())),
         tuple(path for path in sorted(after) if path in before and before[path] != after[path]),
         tuple(sorted(before.keys() - after.keys())),
     )
 
 
-def compare_dags(before: Checked | None, after: Checked | None) -> Changes | None:
+def compare_dags(before: Checked | None, after: Checked | None) -> ReleaseChanges | None:
     """
     Compare the DAG ids; None unless those of both releases are known.
     """

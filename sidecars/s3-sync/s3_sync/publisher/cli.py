@@ -17,7 +17,7 @@ from s3_sync.publisher.airflow.check import Airflow, find_airflow, pattern
 from s3_sync.publisher.gate import Refused
 from s3_sync.publisher.progress import Progress
 from s3_sync.settings import PREFIX, Settings, load_settings, read_trusted_keys
-from s3_sync.signature import Trust, read_signer
+from s3_sync.signature import PublisherKeys, read_signer
 from sidecar_runtime import logs
 from sidecar_runtime.command import make_parser
 from sidecar_runtime.entry import end_on_signals
@@ -303,7 +303,7 @@ def _by_options(error: SettingsError, arguments: argparse.Namespace) -> Settings
     return SettingsError(problems, error.unknown)
 
 
-def _trust(settings: Settings, command: str) -> Trust:
+def _trust(settings: Settings, command: str) -> PublisherKeys:
     """
     Return the keys that a command trusts and signs with; by default it trusts its own key.
 
@@ -315,7 +315,7 @@ def _trust(settings: Settings, command: str) -> Trust:
         if command in SIGNING and command != "promote" and settings.trusted_keys:
             problem = "requires --sign-key: pods with these keys refuse an unsigned release"
             raise SettingsError([Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, problem)])
-        return Trust(keys)
+        return PublisherKeys(keys)
     try:
         signer = read_signer(settings.sign_key)
         if keys is not None and signer.key_id not in keys.by_id:
@@ -324,7 +324,7 @@ def _trust(settings: Settings, command: str) -> Trust:
             raise ValueError("requires --trusted-keys: the release keeps its original signature")
     except ValueError as error:
         raise SettingsError([Problem("S3_SYNC_SIGN_KEY", settings.sign_key, str(error))]) from None
-    return Trust(keys or signer.keys, signer)
+    return PublisherKeys(keys or signer.keys, signer)
 
 
 def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:

@@ -28,7 +28,7 @@ from s3_sync.publisher.catalog import (
 )
 from s3_sync.publisher.changes import (
     NAMED,
-    Changes,
+    ReleaseChanges,
     compare,
     compare_dags,
     content_of,
@@ -52,7 +52,7 @@ from s3_sync.release.facts import Checked, Origin, checked_facts, time_text
 from s3_sync.release.names import PIN_FOLDER, POINTER_KEY, pin_key
 from s3_sync.revision import short
 from s3_sync.settings import Settings
-from s3_sync.signature import NO_KEYS, Trust
+from s3_sync.signature import NO_KEYS, PublisherKeys
 from sidecar_runtime.printable import counted
 
 NAMED_LEFT_OUT = 10
@@ -72,7 +72,7 @@ def run(
     arguments: argparse.Namespace,
     environ: Mapping[str, str],
     progress: Progress,
-    trust: Trust = NO_KEYS,
+    trust: PublisherKeys = NO_KEYS,
     source: Settings | None = None,
     airflow: Airflow | None = None,
 ) -> Report:
@@ -93,7 +93,7 @@ def run(
     is_dry = settings.dry_run or getattr(arguments, "dry_run", False)
     if arguments.command == "promote":
         assert source is not None
-        here = Store(source, arguments.source_profile, Trust(trust.keys))
+        here = Store(source, arguments.source_profile, PublisherKeys(trust.keys))
         there = Store(settings, arguments.profile, trust if trust.signer else NO_KEYS)
         return _promote(here, there, settings, airflow, arguments, environ, progress, is_dry=is_dry)
     store = Store(settings, trust=trust)
@@ -122,7 +122,7 @@ def run(
 
 def _publish(
     settings: Settings,
-    trust: Trust,
+    trust: PublisherKeys,
     airflow: Airflow | None,
     arguments: argparse.Namespace,
     ignore: Ignore,
@@ -218,7 +218,7 @@ def _passed_lines(passed: Passed) -> list[str]:
     return lines
 
 
-def _dag_lines(dags: Changes | None, limit: int = 0) -> list[str]:
+def _dag_lines(dags: ReleaseChanges | None, limit: int = 0) -> list[str]:
     if not dags:
         return []
     return [f"DAGs: {len(dags.added)} added, {len(dags.removed)} removed", *dags.lines(limit)]

@@ -26,13 +26,13 @@ from s3_sync.publisher.catalog import (
     resolve,
     untrusted,
 )
-from s3_sync.publisher.changes import Changes, compare, compare_dags, content_of
+from s3_sync.publisher.changes import ReleaseChanges, compare, compare_dags, content_of
 from s3_sync.publisher.local.folder import write_copy
 from s3_sync.publisher.local.scratch import scratch, temporary_failed
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Judge
 from s3_sync.publisher.store import Store
-from s3_sync.release.content import Content
+from s3_sync.release.content import IncomingContent
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Head, Manifest
 from s3_sync.release.names import bundle_key, manifest_key
@@ -60,8 +60,8 @@ class Promotion:
     result: str
     manifest: Manifest
     before: Pointer | None
-    changes: Changes
-    dags: Changes | None
+    changes: ReleaseChanges
+    dags: ReleaseChanges | None
     passed: Passed | None = None
     is_guarded: bool | None = None
 
@@ -208,7 +208,7 @@ class Fetched:
         """
         for file in self._manifest.locate(self._manifest.files.values()):
             data = bytearray()
-            content = Content(file, data.extend)
+            content = IncomingContent(file, data.extend)
             try:
                 content.write(os.pread(bundle, file.stored_bytes, file.offset))
                 content.finish()

@@ -22,7 +22,7 @@ from s3_sync.publisher.catalog import (
     read_replaceable,
 )
 from s3_sync.publisher.changes import (
-    Changes,
+    ReleaseChanges,
     compare,
     compare_dags,
     content_of,
@@ -64,8 +64,8 @@ class Outcome:
     revision: str
     before: Pointer | None
     seen: Look
-    changes: Changes
-    dags: Changes | None = None
+    changes: ReleaseChanges
+    dags: ReleaseChanges | None = None
     passed: Passed | None = None
     bundle_bytes: int = 0
     is_guarded: bool | None = None

@@ -30,7 +30,7 @@ from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation, Refusal, Request, S3Error, explain, is_denied
 from s3_sync.s3.wire import ADVICE, Answer
 from s3_sync.settings import Settings
-from s3_sync.signature import NO_KEYS, Trust
+from s3_sync.signature import NO_KEYS, PublisherKeys
 from sidecar_runtime.aws.chain import whoami
 from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
@@ -115,7 +115,9 @@ class Store:
         SidecarError: From every method, if S3 refuses or cannot be reached.
     """
 
-    def __init__(self, settings: Settings, profile: str = "", trust: Trust = NO_KEYS) -> None:
+    def __init__(
+        self, settings: Settings, profile: str = "", trust: PublisherKeys = NO_KEYS
+    ) -> None:
         """
         Args:
             profile: The section of the AWS configuration to use instead of AWS_PROFILE.

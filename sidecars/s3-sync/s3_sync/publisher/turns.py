@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from s3_sync.publisher.catalog import read_manifest
-from s3_sync.publisher.changes import Changes, compare, compare_dags, content_of
+from s3_sync.publisher.changes import ReleaseChanges, compare, compare_dags, content_of
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import time_text
 from s3_sync.release.pointer import Pointer, Turn
@@ -30,8 +30,8 @@ class TurnChanges:
 
     turn: Turn
     before: Turn
-    files: Changes | None
-    dags: Changes | None
+    files: ReleaseChanges | None
+    dags: ReleaseChanges | None
 
     def facts(self) -> dict[str, Any]:
         return {

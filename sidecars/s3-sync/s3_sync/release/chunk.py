@@ -19,7 +19,7 @@ LEVEL = 6
 _ROW_BYTES = len(f'[, , , "{"0" * 64}", "0644"],\n')
 
 
-class Entry(NamedTuple):
+class ChunkEntry(NamedTuple):
     """
     The entry of a chunk in the head of a manifest.
 
@@ -45,7 +45,7 @@ class Chunk:
         size_bytes: The total size of the files.
     """
 
-    entry: Entry
+    entry: ChunkEntry
     files: tuple[File, ...] = field(repr=False)
     folders: frozenset[str] = field(repr=False)
     size_bytes: int
@@ -67,7 +67,7 @@ def make_chunk(files: Sequence[File]) -> tuple[Chunk, bytes]:
         for path, stored, size, sha256, mode, _ in files
     )
     data = zlib.compress(f"[{rows}]\n".encode(), LEVEL)
-    entry = Entry(_digest(files), len(data), files[-1].offset + files[-1].stored_bytes)
+    entry = ChunkEntry(_digest(files), len(data), files[-1].offset + files[-1].stored_bytes)
     return _chunk(entry, tuple(files)), data
 
 
@@ -88,7 +88,7 @@ def inflate(data: bytes, limit_bytes: int) -> bytes:
     return text
 
 
-def read_chunk(entry: Entry, text: bytes, target_bytes: int) -> Chunk:
+def read_chunk(entry: ChunkEntry, text: bytes, target_bytes: int) -> Chunk:
     """
     Read the rows of a chunk; afterwards its files are safe to write below a target.
 
@@ -111,7 +111,7 @@ def read_chunk(entry: Entry, text: bytes, target_bytes: int) -> Chunk:
     return _chunk(entry, files)
 
 
-def _chunk(entry: Entry, files: tuple[File, ...]) -> Chunk:
+def _chunk(entry: ChunkEntry, files: tuple[File, ...]) -> Chunk:
     folders = frozenset(folders_of(file.path for file in files))
     return Chunk(entry, files, folders, sum(file.size_bytes for file in files))
 

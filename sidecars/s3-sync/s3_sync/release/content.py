@@ -27,7 +27,7 @@ def bundle_corrupt(message: str) -> ObjectError:
     )
 
 
-class Content:
+class IncomingContent:
     """
     The incoming content of one file.
 

@@ -15,7 +15,7 @@ from itertools import accumulate, chain, pairwise
 from operator import itemgetter
 from typing import Any
 
-from s3_sync.release.chunk import Chunk, Entry, inflate, make_chunk, read_chunk
+from s3_sync.release.chunk import Chunk, ChunkEntry, inflate, make_chunk, read_chunk
 from s3_sync.release.facts import (
     FORMAT,
     TEXT_LIMIT_CHARACTERS,
@@ -82,7 +82,7 @@ class Head:
     size_bytes: int
     checked: Checked | None = field(default=None, repr=False)
     signed_by: str = ""
-    chunks: tuple[Entry, ...] = field(default=(), repr=False)
+    chunks: tuple[ChunkEntry, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def parse_head(data: bytes) -> tuple[Head, int]:
     return replace(head, chunks=chunks, signed_by=signer_named(signature)), end
 
 
-def _read_entry(row: Any) -> Entry:
+def _read_entry(row: Any) -> ChunkEntry:
     if type(row) is not list or list(map(type, row)) != [str, int, int]:
         raise Invalid("a chunk is not a digest and two sizes")
     digest, stored_bytes, bundled_bytes = row
@@ -243,10 +243,10 @@ def _read_entry(row: Any) -> Entry:
         raise Invalid("the digest of a chunk is not 64 hexadecimal digits")
     check_size("the size of a chunk", stored_bytes, MANIFEST_LIMIT_BYTES)
     check_size("the size of a chunk in the bundle", bundled_bytes, 2 * TOTAL_LIMIT_BYTES)
-    return Entry(digest, stored_bytes, bundled_bytes)
+    return ChunkEntry(digest, stored_bytes, bundled_bytes)
 
 
-def missing_part(head: Head, known: Mapping[Entry, Chunk]) -> tuple[int, int]:
+def missing_part(head: Head, known: Mapping[ChunkEntry, Chunk]) -> tuple[int, int]:
     """
     Return the range after the head that contains all unknown chunks; 0, 0 if there are none.
     """
@@ -258,7 +258,7 @@ def missing_part(head: Head, known: Mapping[Entry, Chunk]) -> tuple[int, int]:
 
 
 def read_manifest(
-    head: Head, data: bytes, known: Mapping[Entry, Chunk], target_bytes: int
+    head: Head, data: bytes, known: Mapping[ChunkEntry, Chunk], target_bytes: int
 ) -> Manifest:
     """
     Read the chunks of a manifest; afterwards all its files are safe to write below a target.

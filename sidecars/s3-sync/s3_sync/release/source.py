@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from s3_sync.release.apply import ReleaseApplier
-from s3_sync.release.chunk import Chunk, Entry
+from s3_sync.release.chunk import Chunk, ChunkEntry
 from s3_sync.release.facts import time_text
 from s3_sync.release.manifest import (
     MANIFEST_LIMIT_BYTES,
@@ -376,7 +376,7 @@ class ReleaseSource:
         Read those parts of a manifest that the previous release does not have.
         """
         key = manifest_key(pointer.revision)
-        known: dict[Entry, Chunk] = {chunk.entry: chunk for chunk in before.manifest.chunks}
+        known: dict[ChunkEntry, Chunk] = {chunk.entry: chunk for chunk in before.manifest.chunks}
         try:
             head_part, etag = await self._objects.read_part(key, 0, pointer.head_bytes, {})
             _check_signed(head_part, keys, pointer)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from s3_sync.release.content import Content, bundle_corrupt
+from s3_sync.release.content import IncomingContent, bundle_corrupt
 from s3_sync.release.rows import File
 from s3_sync.tree.staging import Staged, Staging
 from s3_sync.tree.target import Target
@@ -132,7 +132,7 @@ class Unpacking:
         self._file = file
         self._target = target
         self._staging: Staging = target.staging.open()
-        self._content = Content(file, partial(write_all, self._staging.fd))
+        self._content = IncomingContent(file, partial(write_all, self._staging.fd))
         self.write = self._content.write
 
     def finish(self) -> Staged:

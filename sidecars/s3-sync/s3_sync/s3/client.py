@@ -29,7 +29,7 @@ from s3_sync.s3.refusals import (
     read_refusal,
 )
 from s3_sync.s3.signing import encode_query, sign
-from s3_sync.s3.tls import Trust
+from s3_sync.s3.tls import CaBundle
 from s3_sync.s3.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
@@ -346,7 +346,7 @@ class S3Client:
         address = locate(self._bucket, config, bucket_region)
         is_known = self._address is not None and self._address.origin == address.origin
         if not is_known or config != self._config:
-            context = Trust(config).context if address.origin.scheme == "https" else None
+            context = CaBundle(config).context if address.origin.scheme == "https" else None
             self.close()
             self._pool = Pool(address.origin, context, self._patience)
             self._poll = None if address.origin.proxy else PollConnection(address.origin, context)

@@ -14,7 +14,7 @@ from sidecar_runtime.logs import get_logger
 log = get_logger("tls")
 
 
-class Trust:
+class CaBundle:
     """
     Trusts the CA bundle of the settings, else the system's store, else botocore's bundle.
 

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from s3_sync.tree.managed import Managed
+from s3_sync.tree.journal import Managed
 
 
 class Scan:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 
-from s3_sync.tree.managed import ManagedList
+from s3_sync.tree.journal import ManagedList
 
 SECOND_NS = 1_000_000_000
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from s3_sync.keys import RESERVED
-from s3_sync.tree.managed import NAME as MANAGED
-from s3_sync.tree.managed import Managed, load_managed
+from s3_sync.tree.journal import NAME as MANAGED
+from s3_sync.tree.journal import Managed, load_managed
 from s3_sync.tree.volume import FOLDER_FLAGS, Volume, foreign_files, open_own_folder
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
-from s3_sync.tree.managed import Managed
+from s3_sync.tree.journal import Managed
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from s3_sync.tree.managed import Managed
+from s3_sync.tree.journal import Managed
 from s3_sync.tree.volume import set_mode
 from sidecar_runtime.volume.files import write_all
 

@@ -16,7 +16,7 @@ from s3_sync.keys import RESERVED
 from s3_sync.tree.damage import damaged
 from s3_sync.tree.dates import SECOND_NS, Dates
 from s3_sync.tree.download import Download
-from s3_sync.tree.managed import Managed, ManagedList
+from s3_sync.tree.journal import Managed, ManagedList
 from s3_sync.tree.parts import list_name, open_part
 from s3_sync.tree.staging import Staged, Staging, StagingFolder, staging_name
 from s3_sync.tree.volume import Volume, foreign_files, free_bytes, read_blocks, sync_folder

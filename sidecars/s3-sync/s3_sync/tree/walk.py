@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from s3_sync.tree.managed import ManagedList
+from s3_sync.tree.journal import ManagedList
 from s3_sync.tree.volume import BYTECODE, FOLDER_FLAGS, is_link
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.trees import FOLDER_MODE

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from s3_sync.publisher.airflow.answer import Answer, Broken, read_answer
+from s3_sync.publisher.airflow.answer import Broken, LoadAnswer, read_answer
 from tests.support.publishing import write_files
 
 LOADER = """Traceback (most recent call last):
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     return write_files(tmp_path / "dags", dict.fromkeys(files, b""))
 
 
-def read(folder: Path, *said: Any) -> Answer:
+def read(folder: Path, *said: Any) -> LoadAnswer:
     return read_answer([json.dumps(one) for one in said], str(folder))
 
 

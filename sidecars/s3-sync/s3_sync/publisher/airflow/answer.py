@@ -55,7 +55,7 @@ class Broken(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LoadAnswer:
     """
     The complete answer.
 
@@ -74,7 +74,7 @@ class Answer:
     broken: list[Broken]
 
 
-def read_answer(lines: Iterable[str], folder: str) -> Answer:
+def read_answer(lines: Iterable[str], folder: str) -> LoadAnswer:
     """
     Read the answer; its last line may be incomplete.
 
@@ -112,7 +112,7 @@ def read_answer(lines: Iterable[str], folder: str) -> Answer:
     for dag, (first, *others) in dags.items():
         text = f"the DAG {dag!r} is also in {first}"
         broken.extend(Broken(name, None, text) for name in others)
-    return Answer(
+    return LoadAnswer(
         facts.get("missing", ""), facts.get("airflow", ""), "done" in facts, trouble, dags, broken
     )
 

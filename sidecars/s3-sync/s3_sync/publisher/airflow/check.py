@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from s3_sync.publisher.airflow.answer import LACKS, Answer, Broken, read_answer
+from s3_sync.publisher.airflow.answer import LACKS, Broken, LoadAnswer, read_answer
 from s3_sync.release.facts import Checked
 from sidecar_runtime.child import ending
 from sidecar_runtime.errors import Problem, SettingsError
@@ -103,7 +103,7 @@ class AirflowCheck:
         self._airflow = airflow
         self._folder = folder
         self._place = place
-        self._answer: Answer | None = None
+        self._answer: LoadAnswer | None = None
         self._allowed: tuple[Broken, ...] = ()
         self.refused: list[Broken] = []
         for name in HOME_FOLDERS:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3_sync.tree.managed import HEADER, NAME, SLACK_LINES, Managed, ManagedList, load_managed
+from s3_sync.tree.journal import HEADER, NAME, SLACK_LINES, Managed, ManagedList, load_managed
 from tests.runtime.recording import Log
 from tests.support.volumes import full_disk
 

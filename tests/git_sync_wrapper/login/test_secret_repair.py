@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.login.repair import Repaired, repair_key, repair_known_hosts, repair_password
+from git_sync_wrapper.login.secret_repair import (
+    Repaired,
+    repair_key,
+    repair_known_hosts,
+    repair_password,
+)
 
 TOKEN = "ghp_0123456789abcdefghijABCDEFGHIJ012345"
 KNOWN = (
