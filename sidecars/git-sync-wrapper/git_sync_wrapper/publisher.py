@@ -210,5 +210,5 @@ class Publisher:
             raise GitSyncExitError(
                 "hook_failed",
                 f"{commit} is published, but {problem}",
-                "A one-shot succeeds only if its hooks do: check the hook's output.",
+                "A one-shot succeeds only if its hooks do: check the hook's output in the log.",
             )

@@ -5,6 +5,7 @@ The hooks that run after a publish.
 import os
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from git_sync_wrapper.flags.options import read_options
 from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
-from git_sync_wrapper.hooks.runners import HookRunner, Hooks
+from git_sync_wrapper.hooks.runners import HookRunner, Hooks, PrePublishError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
 from tests.support.loopback import Answer, LoopbackServer, Request
@@ -97,6 +98,25 @@ def test_reports_why_a_command_failed(
 
     with pytest.raises(HookFailed, match=problem):
         hook.run(ONE, fence)
+
+
+@pytest.mark.parametrize(
+    "flood", ["yes and more | head -n 500000", "head -c 64000000 /dev/zero"], ids=["lines", "line"]
+)
+@pytest.mark.parametrize("stream", [1, 2])
+def test_keeps_only_the_end_of_the_output_of_a_command(
+    tmp_path: Path, fence: Fence, flood: str, stream: int
+) -> None:
+    hook = exechook(tmp_path, f"({flood}; echo; echo the end) >&{stream}; exit 3")
+    tracemalloc.start()
+    try:
+        error = raised(HookFailed, hook.run, ONE, fence)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert str(error).endswith("the end")
+    assert most_bytes < 8 << 20
 
 
 def test_retries_a_failed_hook_until_it_succeeds(
@@ -220,13 +240,29 @@ def test_reports_failures_until_success_without_the_output_of_commands(
         ours.stop()
 
 
-def test_a_one_shot_waits_and_returns_errors(tmp_path: Path, counted: Counted, log: Log) -> None:
-    ours = hooks(tmp_path, counted, "--exechook-command=/bin/false")
+def test_a_one_shot_waits_and_returns_errors_without_the_output(
+    tmp_path: Path, counted: Counted, log: Log
+) -> None:
+    command = script(tmp_path / "hook", "echo s3cret; exit 3")
+    ours = hooks(tmp_path, counted, f"--exechook-command={command}")
 
     problem = ours.announce_once(ONE, Fence())
 
-    assert problem.startswith("exechook: it ended with exit code 1")
+    assert f"exechook failed for {ONE}: it ended with exit code 3" == problem
     assert [("exechook", "error")] == counted.ends
+    assert "s3cret" in log.events("hook_failed")[0]["error"]
+
+
+def test_reports_a_failed_pre_publish_hook_without_its_output(
+    tmp_path: Path, counted: Counted, log: Log
+) -> None:
+    command = script(tmp_path / "hook", "echo s3cret; exit 3")
+    ours = hooks(tmp_path, counted, f"--pre-publish-exechook-command={command}")
+
+    error = raised(PrePublishError, ours.prepublish, ONE, Fence())
+
+    assert f"pre-publish-exechook failed for {ONE}: it ended with exit code 3" == error.message
+    assert "s3cret" in log.events("hook_failed")[0]["error"]
 
 
 def test_stop_ends_the_threads_of_all_hooks(tmp_path: Path, counted: Counted) -> None:

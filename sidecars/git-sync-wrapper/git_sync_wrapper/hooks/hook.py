@@ -55,7 +55,12 @@ class Exechook:
             HookFailed: It cannot be started, fails, or takes too long.
             CycleAbandoned: The fence was revoked.
         """
-        said: list[str] = []
+        output = ""
+
+        def hear(line: str) -> None:
+            nonlocal output
+            output = f"{output}\n{line}"[-SAID_CHARACTERS:]
+
         try:
             ended = child.run(
                 [self.command],
@@ -63,8 +68,8 @@ class Exechook:
                 os.path.join(self.store, commit),
                 fence=fence,
                 deadline_seconds=self.timeout_seconds,
-                out=said.append,
-                err=said.append,
+                out=hear,
+                err=hear,
             )
         except child.DeadlinePassed:
             raise HookFailed(f"it did not end within {self.timeout_seconds:g} s") from None
@@ -72,7 +77,7 @@ class Exechook:
             raise HookFailed(f"it cannot be started: {error.strerror}") from None
         if fence.is_revoked:
             raise CycleAbandoned
-        output = "\n".join(said)[-SAID_CHARACTERS:]
+        output = output.strip()
         if ended.code != 0:
             raise HookFailed(f"it ended with {child.ending(ended.code)}", output)
         log.debug("hook_said", hook=self.name, output=output)
@@ -100,6 +105,7 @@ class Webhook:
 
         Raises:
             HookFailed: The server did not answer, or with another status.
+            CycleAbandoned: The fence was revoked.
         """
         from git_sync_wrapper.http.request import send  # noqa: PLC0415 - 3 MiB, seldom needed
 

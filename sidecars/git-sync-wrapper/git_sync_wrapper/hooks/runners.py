@@ -75,7 +75,10 @@ class HookRunner:
 
     def run_once(self, commit: str, fence: Fence) -> str:
         """
-        Run the hook once, in this thread; return the error, or an empty text.
+        Run the hook once, in this thread; return :attr:`problem`.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
         """
         try:
             self.hook.run(commit, fence)
@@ -83,10 +86,10 @@ class HookRunner:
             self.problem = f"{self.hook.name} failed for {commit}: {error.why}"
             self._count(self.hook.name, "error")
             log.error("hook_failed", hook=self.hook.name, revision=commit, error=str(error))
-            return str(error)
-        self.problem = ""
-        self._count(self.hook.name, "success")
-        return ""
+        else:
+            self.problem = ""
+            self._count(self.hook.name, "success")
+        return self.problem
 
     def _work(self) -> None:
         done = ""
@@ -146,13 +149,15 @@ class Hooks:
 
         Raises:
             PrePublishError: The hook failed: do not publish the commit; a later cycle retries.
+            CycleAbandoned: The fence was revoked.
         """
         for runner in self._before:
             if problem := runner.run_once(commit, fence):
                 raise PrePublishError(
                     "pre_publish_hook_failed",
-                    f"{runner.hook.name} for {commit}: {problem}",
-                    "Check the hook's output. The last good commit stays; the hook is retried.",
+                    problem,
+                    "Check the hook's output in the log. The last good commit stays; the hook is "
+                    "retried.",
                 )
 
     def announce(self, commit: str) -> None:
@@ -166,10 +171,13 @@ class Hooks:
     def announce_once(self, commit: str, fence: Fence) -> str:
         """
         Touch the file, and run each hook once in this thread; return the errors, if any.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
         """
         self._touch()
-        problems = [(runner.hook.name, runner.run_once(commit, fence)) for runner in self._runners]
-        return "; ".join(f"{name}: {problem}" for name, problem in problems if problem)
+        problems = [runner.run_once(commit, fence) for runner in self._runners]
+        return "; ".join(filter(None, problems))
 
     def _touch(self) -> None:
         if not self._touch_file:
