@@ -40,6 +40,30 @@ SAID = {
     "out_of_memory": "Run(git fetch): signal: killed",
 }
 
+# Of curl with GnuTLS, as in Debian, and with OpenSSL.
+CUT = (
+    "gnutls_handshake() failed: The TLS connection was non-properly terminated.",
+    "gnutls_handshake() failed: Error in the pull function.",
+    "GnuTLS, handshake failed: The TLS connection was non-properly terminated.",
+    "GnuTLS, handshake failed: Error in the push function.",
+    "GnuTLS recv error (-110): The TLS connection was non-properly terminated.",
+    "GnuTLS recv error (-54): Error in the pull function.",
+    "OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to x:443",
+    "OpenSSL SSL_connect: SSL_ERROR_ZERO_RETURN in connection to x:443",
+    "OpenSSL SSL_read: SSL_ERROR_SYSCALL, errno 104",
+    "OpenSSL SSL_read: error:0A000126:SSL routines::unexpected eof while reading, errno 0",
+    "TLS connect error: error:0A000126:SSL routines::unexpected eof while reading",
+)
+NO_TLS = (
+    "gnutls_handshake() failed: An unexpected TLS packet was received.",
+    "gnutls_handshake() failed: Handshake failed",
+    "GnuTLS, handshake failed: Handshake failed",
+    "OpenSSL/3.0.19: error:0A00010B:SSL routines::wrong version number",
+    "TLS connect error: error:0A000410:SSL routines::ssl/tls alert handshake failure",
+    "OpenSSL SSL_connect: SSL_ERROR_SSL in connection to x:443",
+    "server certificate verification failed. CAfile: none CRLfile: none",
+)
+
 
 @pytest.mark.parametrize(
     ("reason", "said"),
@@ -50,6 +74,9 @@ SAID = {
         # The consequence, early EOF, would suggest another cause.
         ("out_of_memory", "error: index-pack died of signal 9\nfatal: early EOF"),
         ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: remove nothing
+        # A cut connection says nothing about the certificate.
+        *(("server_error", said) for said in CUT),
+        *(("tls_failed", said) for said in NO_TLS),
         # git-sync's own messages, about its files and its requests for a GitHub App.
         ("target_full", "mkdir /git/.git-sync/.worktrees: no space left on device"),
         ("target_denied", "open /git/.git-sync/x: read-only file system"),

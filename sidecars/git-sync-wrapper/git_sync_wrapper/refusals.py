@@ -21,6 +21,11 @@ SAID_CHARACTERS = 700
 _STDERR = re.compile(r', stderr: ("(?:[^"\\]|\\.)*")')
 _LINE_END = re.compile(r"[\n\r]")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
+# Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has cut.
+_CUT = (
+    r"non-properly terminated|Error in the (pull|push) function|unexpected eof while reading"
+    r"|SSL_ERROR_(SYSCALL|ZERO_RETURN)"
+)
 
 
 class Refusal(NamedTuple):
@@ -77,8 +82,8 @@ REFUSALS = {
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
     ),
     "tls_failed": Refusal(
-        r"SSL certificate problem|certificate verif|gnutls_handshake|SSL_ERROR|unable to get local"
-        r" issuer|x509: ",
+        r"SSL certificate problem|certificate verif|unable to get local issuer|x509: |SSL_ERROR_SSL"
+        rf"|(gnutls(_|, )handshake|SSL routines)(?!.{{,60}}({_CUT}))",
         "If a company CA signs the traffic, set GIT_SSL_CAINFO to its bundle.",
     ),
     "remote_unreachable": Refusal(
@@ -113,7 +118,7 @@ REFUSALS = {
     ),
     "server_error": Refusal(
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
-        r"|Connection reset|Broken pipe|Empty reply from server",
+        rf"|Connection reset|Broken pipe|Empty reply from server|{_CUT}",
         "The git server failed. The request is retried; if it keeps failing, check the server.",
     ),
     "sync_timeout": Refusal(

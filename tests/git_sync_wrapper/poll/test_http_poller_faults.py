@@ -4,6 +4,7 @@ Polls of a failing server: each fault has a reason, and every wait has a limit.
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import pytest
@@ -138,6 +139,36 @@ def test_reports_an_unreachable_server_and_an_unknown_host(
     poll: Poll, place: str, reason: str, said: str
 ) -> None:
     error = error_of(poll(f"http://{place}/dags.git"))
+
+    assert (reason, True) == (error.reason, said in error.message)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason", "said"),
+    [
+        (b"", "remote_unreachable", "connection to 127.0.0.1 failed: it was cut"),
+        (b"\x15\x03\x03\x00\x02\x01\x00", "remote_unreachable", "it was cut"),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "tls_failed", "HANDSHAKE_FAILURE"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "tls_failed", "WRONG_VERSION_NUMBER"),
+    ],
+    ids=["cut", "close_notify", "alert", "no TLS"],
+)
+def test_distinguishes_a_cut_connection_from_a_failed_handshake(
+    poll: Poll, sent: bytes, reason: str, said: str
+) -> None:
+    """A load balancer without a healthy backend accepts connections and closes them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65536)  # the ClientHello
+                peer.sendall(sent)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        error = error_of(poll(f"https://127.0.0.1:{server.getsockname()[1]}/dags.git"))
+        thread.join()
 
     assert (reason, True) == (error.reason, said in error.message)
 

@@ -166,6 +166,9 @@ class Remote:
                 return RemoteError("name_unresolved", f"the name {name} does not resolve")
             case FileNotFoundError():
                 return RemoteError("tls_failed", f"{self._way.ca_file} does not exist")
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                said = f"connection to {host} failed: it was cut"
+                return RemoteError("remote_unreachable", said)
             case ssl.SSLError():
                 what = getattr(error, "verify_message", "") or error.reason or str(error)
                 return RemoteError("tls_failed", f"TLS with {host} failed: {what}")
