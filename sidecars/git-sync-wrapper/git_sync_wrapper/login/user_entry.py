@@ -14,10 +14,9 @@ from sidecar_runtime.volume.files import write_file
 
 LIBRARY = "libnss_wrapper.so"
 LIBRARIES = f"/usr/lib/*/{LIBRARY}"
-USERS = "/etc/passwd"
 
 
-def user_entry(folder: str, libraries: str = LIBRARIES, passwd: str = USERS) -> dict[str, str]:
+def user_entry(folder: str, libraries: str = LIBRARIES) -> dict[str, str]:
     """
     Return the variables that give git's children an entry; empty if our UID already has one.
 
@@ -38,7 +37,7 @@ def user_entry(folder: str, libraries: str = LIBRARIES, passwd: str = USERS) -> 
         return {}
     path = os.path.join(folder, "passwd")
     if not os.path.exists(path):
-        with open(passwd, "rb") as file:
+        with open("/etc/passwd", "rb") as file:
             entries = file.read()
         home = os.environ.get("HOME", "/tmp")  # noqa: S108 - the image's value
         own = f"git-sync:x:{os.getuid()}:{os.getgid()}::{home}:/usr/sbin/nologin\n"

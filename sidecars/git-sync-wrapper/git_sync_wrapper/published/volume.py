@@ -130,7 +130,8 @@ class Volume:
             first inspection reads them.
 
     Raises:
-        SidecarError: From every method: the volume failed; the published commit stays.
+        SidecarError: From every method: the volume failed. The link leads to the same commit as
+            before, or possibly to the one that :meth:`show` or :meth:`turn_back` was called with.
     """
 
     def __init__(
@@ -469,6 +470,11 @@ class Volume:
     ) -> None:
         """
         Publish a snapshot: write the record, and swap the link.
+
+        A failure half-way leaves the old link, possibly with the record of the new commit, whose
+        snapshot then counts as published; or the new link, if only the flush to disk failed: a
+        crash of the node may undo that swap. If something else was in place of the link, it may
+        be moved aside already.
         """
         with explained(f"cannot swap the link {self._options.link}"):
             self._move_aside()
