@@ -56,7 +56,8 @@ class Snapshots:
         fsync: Flush directory entries to disk before the link shows them, and the link itself.
 
     Raises:
-        OSError: From every method; the snapshot that the link shows is unchanged.
+        OSError: From every method. The link shows what it showed before, except after
+            :meth:`remove_all`, and after a :meth:`show` that could not flush its swap to disk.
     """
 
     root: int
@@ -105,6 +106,10 @@ class Snapshots:
         Args:
             revision: A name that begins with a dot is private to the caller, until the next start.
             fill: Writes all files into the open folder.
+
+        Raises:
+            ValueError: The revision is not a file name.
+            CycleAbandoned: The fence was revoked; the temporary folder is removed.
         """
         if not is_name(revision.removeprefix(".")):  # checked earlier; this is the last safeguard
             raise ValueError(f"not the name of a snapshot: {revision!r}")
@@ -133,6 +138,7 @@ class Snapshots:
 
         Raises:
             SidecarError: ``link_blocked``: the path of the link is occupied.
+            CycleAbandoned: The fence was revoked; the link is unchanged.
         """
         temporary = aside_name(self.link)
         if self.fsync:

@@ -30,6 +30,9 @@ def remove_tree(name: str, folder: int) -> None:
     Remove a file or a whole folder in an open folder, if it exists.
 
     Content that cannot be removed (a bytecode folder of another user) stays and is logged.
+
+    Raises:
+        OSError: A file cannot be removed.
     """
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)

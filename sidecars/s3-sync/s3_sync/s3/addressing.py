@@ -48,6 +48,9 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
 
     Args:
         bucket_region: The bucket's region as S3 reported it; default: the configured region.
+
+    Raises:
+        SourceError: ``region_invalid``.
     """
     region = bucket_region or config.region or DEFAULT_REGION
     if not REGION.fullmatch(region):

@@ -25,6 +25,9 @@ def list_name(part: str) -> str:
 def open_part(part: str, volume: Volume, stack: ExitStack) -> tuple[int, int]:
     """
     Open a part; return the folder that contains its list, and the part itself.
+
+    Raises:
+        OSError: A folder of the path cannot be created or opened.
     """
     above, folder = volume.state, volume.root if not part else volume.state
     for name in part.split("/") if part else ():
