@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,29 @@ def test_acquires_a_ticket_for_a_changed_keytab(box: Box, kdc: Kdc, keytab: Path
 
     assert ["start", "keytab_changed"] == causes(log)
     assert before is not None and before + 1 == box.sample("kerberos_keytab_kvno")
+
+
+def test_acquires_exactly_one_ticket_with_the_new_offset_after_the_clock_was_set(
+    box: Box, kdc: Kdc, log: Log
+) -> None:
+    """With the old offset, consumers would send services a time that is ten minutes ahead."""
+    kdc.stop()
+    kdc.start(clock_offset_seconds=600)
+    try:
+        box.cycle()
+    finally:
+        kdc.stop()
+        kdc.start()
+    assert 600 == pytest.approx(box.sample("kerberos_clock_offset_seconds"), abs=5)
+    (slot,) = box.sidecar._slots
+    assert slot.last is not None
+    slot.last = replace(slot.last, zero_at=slot.last.zero_at - 600)
+
+    results = [box.cycle().result, box.cycle().result]
+
+    assert ["changed", "unchanged"] == results
+    assert ["start", "clock_set"] == causes(log)
+    assert 0 == pytest.approx(box.sample("kerberos_clock_offset_seconds"), abs=5)
 
 
 def test_does_not_publish_a_late_ticket_that_ends_before_the_published_one(

@@ -4,6 +4,8 @@ Readiness of the ccaches on the volume, and the watch for changed ccaches and ke
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.plan import Acquired
 from kerberos_sidecar.settings import load_settings
 from kerberos_sidecar.sidecar import POLL_SECONDS, KerberosSidecar
+from kerberos_sidecar.slot import Slot
 from tests.kerberos.box import Box, Start
 from tests.kerberos.given import SABOTAGE, ccache, entry, keytab, tgt
 from tests.runtime.recording import Log
@@ -37,7 +40,8 @@ def sidecar(tmp_path: Path) -> KerberosSidecar:
     sidecar = KerberosSidecar(settings, KerberosMetrics("1", "r"))
     (slot,) = sidecar._slots
     ticket = read_ticket((tmp_path / "cc").read_bytes())
-    slot.last = Acquired(ticket, time.monotonic(), slot.source.stamp(), POLL, "interval")
+    at = time.monotonic()
+    slot.last = Acquired(ticket, at, slot.source.stamp(), POLL, "interval", time.time() - at)
     return sidecar
 
 
@@ -82,10 +86,22 @@ def test_a_ccache_lost_before_the_first_check_triggers_a_cycle(
     assert woken.acquire(timeout=10)
 
 
+def lose_ccache(slot: Slot) -> None:
+    Path(slot.entry.ccache).unlink()
+
+
+def set_clock(slot: Slot) -> None:
+    assert slot.last is not None
+    slot.last = replace(slot.last, zero_at=slot.last.zero_at - 600)
+
+
+@pytest.mark.parametrize("change", [lose_ccache, set_clock])
 def test_the_next_check_notices_changes_that_inotify_misses(
-    sidecar: KerberosSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sidecar: KerberosSidecar,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Slot], None],
 ) -> None:
-    """As on a network file system, or when all inotify watches are in use."""
+    """As on a network file system, when all inotify watches are in use, or of the clock."""
     passed = threading.Semaphore(0)
     waited: list[float] = []
 
@@ -96,7 +112,7 @@ def test_the_next_check_notices_changes_that_inotify_misses(
     monkeypatch.setattr(Folders, "wait", wait)
     woken = threading.Semaphore(0)
     sidecar.watch(woken.release)
-    (tmp_path / "cc").unlink()
+    change(sidecar._slots[0])
     assert not woken.acquire(timeout=0.1)
 
     passed.release()

@@ -26,6 +26,7 @@ class Attempt:
 
     Attributes:
         began_at: Seconds of the monotonic clock.
+        zero_at: The Unix time at which the monotonic clock was 0, by the clock at the start.
         seconds: The duration of a finished request.
         result: The ccache or the failure; ``None`` while the request runs.
         is_late: Whether the cycle that started it was abandoned.
@@ -45,6 +46,7 @@ class Attempt:
         self.stamp = stamp
         self.cause: Cause = cause
         self.began_at = time.monotonic()
+        self.zero_at = time.time() - self.began_at
         self.seconds = 0.0
         self.result: bytes | BaseException | None = None
         self.is_late = False

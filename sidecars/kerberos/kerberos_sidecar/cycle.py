@@ -333,7 +333,9 @@ class Session:
         wait_seconds, next_cause = wait_after(
             ticket, time.time(), settings.interval_seconds, settings.jitter_seconds, random.random()
         )
-        slot.last = Acquired(ticket, time.monotonic(), attempt.stamp, wait_seconds, next_cause)
+        slot.last = Acquired(
+            ticket, time.monotonic(), attempt.stamp, wait_seconds, next_cause, attempt.zero_at
+        )
         slot.principal = ticket.principal
         slot.is_asked_for = False
         slot.recover()

@@ -14,8 +14,19 @@ from kerberos_sidecar.formats.principal import Principal
 from kerberos_sidecar.source import Stamp
 
 Cause = Literal[
-    "start", "missing", "damaged", "taken", "keytab_changed", "asked", "half_life", "interval"
+    "start",
+    "missing",
+    "damaged",
+    "taken",
+    "keytab_changed",
+    "asked",
+    "clock_set",
+    "half_life",
+    "interval",
 ]
+
+# How far the clock may be set without a new ticket: services tolerate five minutes in total.
+CLOCK_STEP_SECONDS = 60.0
 
 # Keeps a fleet whose tickets expire together from flooding the KDCs in the last seconds.
 RETRY_FLOOR_SECONDS = 1.0
@@ -76,6 +87,7 @@ class Acquired:
         at: Seconds of the monotonic clock.
         keytab: The stamp of the keytab then.
         wait_seconds: The time from `at` until a new ticket is due; `cause` is why.
+        zero_at: The Unix time at which the monotonic clock was 0, by the clock at the request.
     """
 
     ticket: Ticket
@@ -83,6 +95,7 @@ class Acquired:
     keytab: Stamp
     wait_seconds: float
     cause: Cause
+    zero_at: float
 
 
 def wait_after(
@@ -127,10 +140,14 @@ def cause_of(
         return "asked"
     if keytab != last.keytab:
         return "keytab_changed"
+    # Consumers add the offset in the ccache to our clock, but it was measured before the clock was
+    # set. A suspended machine looks the same, because its monotonic clock stops.
+    if abs(now - at - last.zero_at) > CLOCK_STEP_SECONDS:
+        return "clock_set"
     if at - last.at >= last.wait_seconds:
         return last.cause
-    # Another process published a shorter ticket, or our clock was set. Halve the life that was left
-    # at its publication: with a slow KDC clock, half of a ticket's full life may already be over.
+    # Another process published a shorter ticket. Halve the life that was left at its publication:
+    # with a slow KDC clock, half of a ticket's full life may already be over.
     if now >= (found.published_at + found.ticket.ends_at) / 2:
         return "half_life"
     return None
