@@ -2,12 +2,16 @@
 The state that a comparison keeps between two looks.
 """
 
+from pathlib import Path
+
 from sync_perm.comparison import HELD_SECONDS, Comparison, Look
 from sync_perm.database.database import Database
 from sync_perm.metrics import PermMetrics
+from sync_perm.role_file.document import Mistake, Where
+from sync_perm.role_file.file import RoleFile
 from sync_perm.status import Status
 from tests.support.clocks import Clock
-from tests.sync_perm.given import AIRFLOW_2, Sqlite
+from tests.sync_perm.given import AIRFLOW_2, KINDS, Sqlite
 
 
 def wants_pass(comparison: Comparison, look: Look) -> bool:
@@ -54,3 +58,23 @@ def test_dags_that_passes_did_not_fix_are_a_shortfall(sqlite: Sqlite, database: 
     )
     status.show_differences(frozenset(), {}, "r", is_defined=True)
     assert (True, "") == (status.readiness.ready, status.readiness.shortfall)
+
+
+def test_a_role_name_that_the_database_cannot_store_holds_back_only_its_role(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "roles.yaml"
+    path.write_text("roles:\n  fits: {}\n  데이터: {}\n")
+    file = RoleFile(str(path), KINDS)
+    file.refresh()
+    status = Status(PermMetrics("0", "0"))
+
+    file.judge((), frozenset({"데이터"}))
+    status.show_file(file, None)
+    status.confirm("r")
+    assert status.readiness.shortfall.startswith(f"{path}:3: roles.데이터: ")
+
+    file.judge((Mistake(Where(2, "roles.fits"), "is wrong"),))
+    status.show_file(file, None)
+    status.confirm("r")
+    assert status.readiness.shortfall.startswith(f"the roles file is ignored: {path}:2: ")

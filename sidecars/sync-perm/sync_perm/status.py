@@ -97,8 +97,9 @@ class Status:
         if file is None:
             return
         self._metrics.mistakes.set(len(file.mistakes))
-        problem = file.problem
-        self._file_shortfall = f"the roles file is ignored: {problem}" if problem else ""
+        self._file_shortfall = str(file.problem or "")
+        if file.problem and file.problem.reason != "role_name_unfit":
+            self._file_shortfall = f"the roles file is ignored: {file.problem}"
         idle = [f"{one.where.key}: {one.by} {one.value}" for one in wanted.idle] if wanted else []
         self._show(
             roles_file=file.path,

@@ -132,7 +132,7 @@ class Asking:
             raise SidecarError(
                 "asked_too_much",
                 f"the volume has no room for {commit} next to the commits that are in use",
-                "Raise the size of the volume (emptyDir: sizeLimit).",
+                "Free space on the node's disk or enlarge the claim.",
             )
         try:
             self._check_out(commit, fence)
