@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from botocore.httpsession import get_cert_path
 LIFETIME_SECONDS = 90
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ValidationError"}
+# From the Pod Identity agent; botocore has its status only in a text. 408 and 429 may pass.
+_AGENT_REFUSED = re.compile(r"Received non 200 response 4(?!08|29)\d\d ")
 
 
 def resolve(session: botocore.session.Session) -> dict[str, Any]:
@@ -113,6 +116,10 @@ def classify(error: Exception) -> str:
             if code in _DENIED:
                 return "credentials_denied"
             return "credentials_expired" if "Expired" in code else "credentials_unavailable"
+        case botocore.exceptions.CredentialRetrievalError() if _AGENT_REFUSED.search(str(error)):
+            return "credentials_denied"
+        case botocore.exceptions.SSLError():
+            return "tls_failed"
         case (
             botocore.exceptions.ProfileNotFound()
             | botocore.exceptions.PartialCredentialsError()

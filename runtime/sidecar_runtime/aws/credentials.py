@@ -37,11 +37,14 @@ ADVICE = {
     "credentials_invalid": "A Secret created with `echo` ends with a newline: use `echo -n` or "
     "`kubectl create secret --from-literal`. Editors and chat tools replace characters: copy the "
     "keys from their origin.",
-    "credentials_denied": "STS refused the role. Check its trust policy: the OIDC provider of this "
-    "cluster, the namespace and the name of the service account.",
+    "credentials_denied": "STS or the Pod Identity agent refused the role. With IRSA, check its "
+    "trust policy: the OIDC provider of this cluster, the namespace and the name of the service "
+    "account. With EKS Pod Identity, check the association of the service account, and that the "
+    "trust policy allows sts:AssumeRole and sts:TagSession for pods.eks.amazonaws.com.",
     "credentials_expired": "Renew the token or session that the credentials are derived from.",
-    "credentials_unavailable": "The credential service (STS, the Pod Identity agent or IMDS) did "
-    "not answer. Check the network path to it; in pods, IMDS needs a hop limit of 2.",
+    "credentials_unavailable": "Read the quoted error. If STS, the Pod Identity agent or IMDS did "
+    "not answer, check the network path to it; in pods, IMDS needs a hop limit of 2.",
+    "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
 }
 
 # The environment variables that botocore reads.

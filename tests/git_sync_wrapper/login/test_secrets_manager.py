@@ -5,6 +5,7 @@ Some tests run the real child against a fake server; the others replace the chil
 """
 
 import json
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from git_sync_wrapper.login.secrets_manager import SecretsManager
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
+from tests.support.certificates import self_signed
+from tests.support.fake_aws import FakeSts, sts_error
 from tests.support.fake_child import FakeChild
+from tests.support.faults import hang
 from tests.support.loopback import Answer, LoopbackServer, Request
 from tests.support.raising import raised
 
@@ -30,8 +34,8 @@ PAIR = json.dumps({"username": "deploy", "password": "s3cr3t"})
 class FakeSecretsManager(LoopbackServer):
     """A fake GetSecretValue; AWS_ENDPOINT_URL_SECRETS_MANAGER points to it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         self.says: dict[str, Any] = {"SecretString": PAIR}
         self.refuses: tuple[str, str] | None = None
 
@@ -61,12 +65,12 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeChild:
 
 
 def manager(
-    secret: str = ARN, username: str = "", stage: str = "AWSCURRENT", fresh_seconds: float = -1.0
+    secret: str = ARN, username: str = "", stage: str = "AWSCURRENT", **seconds: float
 ) -> SecretsManager:
     """Make a provider that by default reads the secret at each use."""
     cleaner = Cleaner()
     given = Secret("GITSYNC_USERNAME", cleaner, username) if username else None
-    return SecretsManager(secret, stage, REPO, given, cleaner, fresh_seconds)
+    return SecretsManager(secret, stage, REPO, given, cleaner, **{"fresh_seconds": -1.0} | seconds)
 
 
 def error_of(provider: SecretsManager) -> SidecarError:
@@ -109,6 +113,74 @@ def test_reports_missing_aws_credentials_with_advice() -> None:
     error = error_of(manager())
 
     assert ("credentials_missing", True) == (error.reason, "IRSA" in error.advice)
+
+
+def test_a_name_without_a_region_needs_one(
+    service: FakeSecretsManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_REGION")
+
+    error = error_of(manager("airflow/git"))
+
+    assert "region_missing" == error.reason
+    assert "airflow/git" in error.message
+    assert "AWS_REGION" in error.advice
+
+
+def test_an_unreachable_service_is_named(service: FakeSecretsManager) -> None:
+    service.stop()
+
+    error = error_of(manager())
+
+    assert "secret_unavailable" == error.reason
+    assert service.endpoint in error.message
+    assert "VPC" in error.advice
+
+
+def test_a_silent_service_is_named(service: FakeSecretsManager) -> None:
+    service.inject(hang())
+
+    error = error_of(manager(answer_seconds=0.2))
+
+    assert "secret_unavailable" == error.reason
+    assert "no answer within 0.2 s" in error.message
+
+
+def test_reports_a_certificate_that_is_not_trusted(
+    aws: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, authority = self_signed(tmp_path, "localhost")
+    with FakeSecretsManager(tls=context) as service:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", service.endpoint)
+
+        error = error_of(manager())
+        assert ("tls_failed", True) == (error.reason, "AWS_CA_BUNDLE" in error.advice)
+
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(authority))
+        assert Credential("deploy", "s3cr3t") == manager().credential(REPO, Fence())
+
+
+@pytest.fixture
+def sts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSts]:
+    """An STS that the real child asks with the token of a service account."""
+    (tmp_path / "token").write_text("token")
+    with FakeSts() as sts:
+        for name, value in sts.environment(tmp_path / "token").items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        yield sts
+
+
+def test_a_refusal_by_sts_is_not_one_of_the_secret(sts: FakeSts) -> None:
+    sts.inject(sts_error(403, "AccessDenied"))
+
+    assert "credentials_denied" == error_of(manager()).reason
+
+
+def test_an_unreachable_sts_is_not_the_secrets_service(sts: FakeSts) -> None:
+    sts.stop()
+
+    assert "credentials_unavailable" == error_of(manager()).reason
 
 
 # --- formats of a secret

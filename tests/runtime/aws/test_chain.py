@@ -13,6 +13,11 @@ def said_by_sts(code: str) -> exceptions.ClientError:
     return exceptions.ClientError({"Error": {"Code": code}}, "AssumeRoleWithWebIdentity")
 
 
+def said_by_the_agent(status: int) -> exceptions.CredentialRetrievalError:
+    said = f"Received non 200 response {status} from container metadata: no"
+    return exceptions.CredentialRetrievalError(provider="container-role", error_msg=said)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -33,6 +38,13 @@ def said_by_sts(code: str) -> exceptions.ClientError:
             exceptions.CredentialRetrievalError(provider="x", error_msg="y"),
             "credentials_unavailable",
         ),
+        (said_by_the_agent(400), "credentials_denied"),
+        (said_by_the_agent(403), "credentials_denied"),
+        (said_by_the_agent(404), "credentials_denied"),
+        (said_by_the_agent(408), "credentials_unavailable"),
+        (said_by_the_agent(429), "credentials_unavailable"),
+        (said_by_the_agent(500), "credentials_unavailable"),
+        (exceptions.SSLError(endpoint_url="x", error=OSError("y")), "tls_failed"),
         (exceptions.EndpointConnectionError(endpoint_url="x"), "credentials_unavailable"),
         (exceptions.ConnectTimeoutError(endpoint_url="x"), "credentials_unavailable"),
         (FileNotFoundError(2, "no token file"), "credentials_unavailable"),

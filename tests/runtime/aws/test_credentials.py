@@ -27,6 +27,7 @@ from tests.runtime.door import is_alive
 from tests.runtime.recording import Log
 from tests.support.clocks import Clock
 from tests.support.descriptors import held
+from tests.support.fake_aws import FakePodIdentity
 from tests.support.raising import raised
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -165,6 +166,21 @@ def test_reports_missing_credentials(
 
     assert "credentials_missing" == error.reason
     assert said in error.message
+
+
+def test_a_refusal_by_the_pod_identity_agent_is_no_silence(
+    environ: Callable[..., None], tmp_path: Path
+) -> None:
+    """botocore has the status only in the text of its error."""
+    (tmp_path / "token").write_text("token")
+    with FakePodIdentity(authorization="another") as agent:
+        environ(**agent.environment(tmp_path / "token"))
+
+        error = error_of(Chain())
+
+    assert "credentials_denied" == error.reason
+    assert "not your token" in error.message
+    assert "sts:TagSession" in error.advice
 
 
 @pytest.mark.parametrize("name", ["AccessKeyId", "SessionToken"])

@@ -19,6 +19,8 @@ from sidecar_runtime.logs import get_logger
 
 CHILD = "git_sync_wrapper.login.secret_child"
 READ_SECONDS = 20.0
+# Within that; the rest is for the AWS credentials.
+ANSWER_SECONDS = 12.0
 # One sync asks once for each submodule; a rotation is noticed by the poll before it.
 FRESH_SECONDS = 2.0
 USERNAME_KEYS = ("username", "GITSYNC_USERNAME", "GIT_SYNC_USERNAME")
@@ -45,6 +47,7 @@ class SecretsManager:
         username: Secret | None,
         cleaner: Cleaner,
         fresh_seconds: float = FRESH_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._secret = secret
         self._stage = stage
@@ -52,6 +55,7 @@ class SecretsManager:
         self._username = username
         self._cleaner = cleaner
         self._fresh_seconds = fresh_seconds
+        self._answer_seconds = answer_seconds
         self._chain = Chain()  # for our identity in errors
         self._lock = threading.Lock()
         self._kept: Credential | None = None
@@ -88,7 +92,8 @@ class SecretsManager:
 
     def _read(self, fence: Fence) -> str:
         region = region_of_arn(self._secret) or ""
-        answer = ask_child(CHILD, [self._secret, self._stage, region], READ_SECONDS, fence)
+        arguments = [self._secret, self._stage, region, f"{self._answer_seconds:g}"]
+        answer = ask_child(CHILD, arguments, READ_SECONDS, fence)
         if refused := answer.get("refused"):
             raise self._explain(refused["code"], refused["message"], fence)
         return str(answer["text"])
@@ -162,11 +167,18 @@ class SecretsManager:
                     f"the secret {self._secret} cannot be read ({said})",
                     "If it is scheduled for deletion, restore it.",
                 )
+            case "NoRegion":
+                return CredentialError(
+                    "region_missing",
+                    f"no region is known for the secret {self._secret}",
+                    "Set AWS_REGION, or use the ARN of the secret.",
+                )
             case _:
                 return CredentialError(
                     "secret_unavailable",
                     f"Secrets Manager does not return {self._secret} ({said})",
-                    "Retried; if it keeps failing, check the quoted error.",
+                    "Retried; if it keeps failing, check the quoted error. A VPC without internet "
+                    "needs an endpoint for secretsmanager.",
                 )
         who = self._chain.identity(fence) or UNKNOWN_IDENTITY
         return CredentialError(
