@@ -153,7 +153,7 @@ def test_recovers_when_the_database_restarts_during_a_pass(
     standin.site.write(WEBSITE)
     own_postgres.start()
 
-    assert failed["reason"] in ("lock_lost", "database_unreachable")
+    assert failed["reason"] in ("lock_lost", "database_lost", "database_unreachable")
     wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)
     assert_recovers(daemon)
     assert [] == daemon.stray_lines

@@ -3,13 +3,15 @@ Database connections, and the reasons for their failures.
 """
 
 import os
+import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg2
@@ -26,7 +28,10 @@ from tests.support.program import own_port
 from tests.support.raising import raised
 from tests.sync_perm.given import Sqlite
 
-CERTIFICATE = "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"
+AT = 'connection to server at "pg-ssl.example.com" (10.0.0.1), port 5432 failed:'
+EOF = ssl.SSLEOFError(
+    8, "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol"
+)
 
 
 def reason_of(url: str) -> str:
@@ -35,6 +40,13 @@ def reason_of(url: str) -> str:
     assert "s3cret" not in str(error)
     assert error.advice == ADVICE[error.reason]
     return error.reason
+
+
+def by_pymysql(code: int, cause: OSError) -> pymysql.OperationalError:
+    """Return the error that PyMySQL raises for one of the socket."""
+    error = pymysql.OperationalError(code, f"MySQL server on 'db-SSL' ({cause!r})")
+    error.__context__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -53,6 +65,22 @@ def reason_of(url: str) -> str:
         ("no answer in 30 s", "database_unreachable"),
         ("FATAL:  the database system is starting up", "database_unreachable"),
         ("FATAL:  sorry, too many clients already", "database_failed"),
+        (f"{AT} Connection refused", "database_unreachable"),
+        (f"{AT} FATAL:  sorry, too many clients already", "database_failed"),
+        (f"{AT} SSL SYSCALL error: EOF detected", "database_lost"),
+        (f"{AT} SSL error: certificate verify failed", "database_tls_failed"),
+        (f"{AT} server does not support SSL, but SSL was required", "database_tls_failed"),
+        ('could not open certificate file "/x": No such file or directory', "database_tls_failed"),
+        ('could not translate host name "tls.example" to address', "database_unreachable"),
+        ("server closed the connection unexpectedly", "database_lost"),
+        ("could not receive data from server: Connection timed out", "database_lost"),
+        ("could not receive data from server: SSL error: bad length", "database_lost"),
+        ("could not send data to server: Broken pipe", "database_lost"),
+        ("SSL connection has been closed unexpectedly", "database_lost"),
+        ("SSL SYSCALL error: EOF detected", "database_lost"),
+        ("SSL SYSCALL error: Connection reset by peer", "database_lost"),
+        ("SSL error: unexpected eof while reading", "database_lost"),
+        ("FATAL:  terminating connection due to administrator command", "database_lost"),
     ],
 )
 def test_each_postgresql_error_has_its_reason(words: str, reason: str) -> None:
@@ -67,8 +95,17 @@ def test_each_postgresql_error_has_its_reason(words: str, reason: str) -> None:
         (pymysql.ProgrammingError(1146, "no such table"), "database_not_migrated"),
         (pymysql.OperationalError(1142, "SELECT command denied"), "database_read_denied"),
         (pymysql.OperationalError(2003, "Can't connect"), "database_unreachable"),
-        (pymysql.OperationalError(2003, CERTIFICATE), "database_tls_failed"),
+        (by_pymysql(2003, ConnectionRefusedError(111, "refused")), "database_unreachable"),
+        (by_pymysql(2003, ssl.SSLCertVerificationError(1, "self-signed")), "database_tls_failed"),
+        (by_pymysql(2003, EOF), "database_unreachable"),
+        (by_pymysql(2006, EOF), "database_lost"),
+        (by_pymysql(2013, EOF), "database_lost"),
+        (by_pymysql(2013, ssl.SSLZeroReturnError(6, "closed (EOF)")), "database_lost"),
+        (by_pymysql(2013, ConnectionResetError(104, "reset")), "database_lost"),
+        (by_pymysql(2013, ssl.SSLError(1, "[SSL: ALERT] no certificate")), "database_tls_failed"),
         (pymysql.OperationalError(2013, "Lost connection"), "database_lost"),
+        (pymysql.OperationalError(1045, "Access denied for user 'SSL'"), "database_denied"),
+        (pymysql.OperationalError(2026, "SSL is required"), "database_tls_failed"),
         (pymysql.OperationalError(1036, "Table is read only"), "database_read_only"),
         (pymysql.OperationalError(1836, "Running in read-only mode"), "database_read_only"),
         (pymysql.InterfaceError(0, ""), "database_lost"),
@@ -106,6 +143,24 @@ def test_reports_a_closed_port_as_unreachable(dialect: str) -> None:
     url = f"{dialect}://airflow:s3cret@127.0.0.1:{own_port()}/meta"
 
     assert "database_unreachable" == reason_of(url)
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+def test_a_server_that_hangs_up_during_the_login_is_unreachable(dialect: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            connection.shutdown(socket.SHUT_WR)
+            with connection, suppress(OSError):
+                connection.recv(1)  # not earlier, or the client gets a reset
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        reason = reason_of(f"{dialect}://airflow:s3cret@127.0.0.1:{listener.getsockname()[1]}/meta")
+        thread.join()
+
+    assert "database_unreachable" == reason
 
 
 def test_separates_the_lines_of_a_libpq_error() -> None:

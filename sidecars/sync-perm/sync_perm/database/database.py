@@ -43,7 +43,7 @@ class Driver(Protocol):
 
     def explain(self, error: Exception) -> str:
         """
-        Return the reason for an error of the driver.
+        Return the reason for an error of the driver; ``database_lost`` also for a failed connect.
         """
 
     def try_lock(self, connection: Any, address: Address, idle_seconds: int) -> bool:
@@ -82,6 +82,7 @@ class Database:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.driver = load_driver(address)
+        self._connection: Any = None
         with self._explained():
             self._connection = self.driver.connect(address)
 
@@ -145,6 +146,8 @@ class Database:
             yield
         except self.driver.ERRORS as error:
             reason = self.driver.explain(error)
+            if reason == "database_lost" and self._connection is None:
+                reason = "database_unreachable"
             lines = str(error.args[-1] if error.args else error).splitlines()
             said = [" ".join(line.split()) for line in lines if line.strip("^ \t")]  # ^: libpq's
             message = f"{self.address}: {self.address.redact('; '.join(said))}"

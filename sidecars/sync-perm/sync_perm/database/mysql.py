@@ -50,6 +50,8 @@ REASONS_BY_CODE = {
     0: "database_lost",  # PyMySQL, for a connection that is already closed
 }
 _TRUE = ("true", "1", "yes")
+# With TLS, the end of a connection; this says nothing about certificates or options.
+_ENDED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 def connect(address: Address) -> Any:
@@ -107,11 +109,13 @@ def tls(address: Address) -> ssl.SSLContext | None:
 
 
 def explain(error: Exception) -> str:
-    code = error.args[0] if error.args else None
-    if isinstance(error, ssl.SSLError) or "SSL" in str(error) or "certificate" in str(error):
-        return "database_tls_failed"
     if isinstance(error, FileNotFoundError):  # ssl_ca
         return "database_tls_failed"
+    # PyMySQL raises its own errors in place of the socket's.
+    for cause in (error, error.__context__):
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _ENDED):
+            return "database_tls_failed"
+    code = error.args[0] if error.args else None
     return (
         REASONS_BY_CODE.get(code, "database_failed") if isinstance(code, int) else "database_failed"
     )

@@ -4,6 +4,7 @@ The driver for PostgreSQL, also behind PgBouncer: no prepared statements, no ses
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
@@ -45,11 +46,14 @@ REASONS_BY_WORDS = (
     ("database_denied", ("authentication failed", "pg_hba.conf", "no password supplied")),
     ("database_denied", ("no such user", "not permitted to log in", "authentication method")),
     ("database_missing", ("no such database",)),
+    ("database_lost", ("terminating connection", "closed the connection", "has been closed")),
+    ("database_lost", ("could not receive data", "could not send data", "connection reset")),
+    # With TLS, libpq mentions SSL when a connection breaks.
+    ("database_lost", ("ssl syscall", "unexpected eof")),
     ("database_tls_failed", ("ssl", "certificate", "tls")),
     ("database_unreachable", ("could not translate", "name resolution", "refused", "no answer")),
     ("database_unreachable", ("timeout", "timed out", "no route", "unreachable", "no such file")),
-    ("database_unreachable", ("starting up", "shutting down", "closed the connection")),
-    ("database_unreachable", ("could not connect", "connection reset", "recovery")),
+    ("database_unreachable", ("starting up", "shutting down", "could not connect", "recovery")),
 )
 
 
@@ -91,7 +95,7 @@ def explain(error: Exception) -> str:
     for prefix, reason in REASONS_BY_CODE.items():
         if code.startswith(prefix):
             return reason
-    words = str(error).lower()
+    words = re.sub('"[^"]*"', '""', str(error).lower())  # without names, such as ssl.example.com
     if 'database "' in words and "does not exist" in words:
         return "database_missing"
     if 'role "' in words and "does not exist" in words:
