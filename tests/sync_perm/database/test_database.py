@@ -2,6 +2,7 @@
 Database connections, and the reasons for their failures.
 """
 
+import errno
 import os
 import socket
 import sqlite3
@@ -24,6 +25,7 @@ from sync_perm.database.connection import parse_url
 from sync_perm.database.database import ADVICE, Database
 from sync_perm.database.lock import PassLock
 from tests.support.certificates import self_signed
+from tests.support.descriptors import held
 from tests.support.program import own_port
 from tests.support.raising import raised
 from tests.sync_perm.given import Sqlite
@@ -251,6 +253,23 @@ def test_reports_a_folder_that_cannot_be_read(folder: Path) -> None:
 
     assert "database_read_denied" == error.reason
     assert f"this user cannot read {folder}" in error.message
+
+
+def test_a_file_system_without_locks_leaves_no_open_descriptor(
+    sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_: int, __: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    folder = Path(sqlite.path).parent
+    with PassLock(sqlite.address) as lock:
+        before = held(folder)
+
+        error = raised(SidecarError, lock.try_acquire)
+
+        assert ("database_failed", True) == (error.reason, "No locks" in error.message)
+        assert before == held(folder)
 
 
 def test_sqlite_reads_stay_current_after_the_lock_is_released(sqlite: Sqlite) -> None:

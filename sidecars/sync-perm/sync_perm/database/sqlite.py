@@ -8,7 +8,6 @@ import fcntl
 import os
 import sqlite3
 import zlib
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -73,15 +72,22 @@ def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
 
     The file itself cannot be locked: closing any descriptor of it releases SQLite's own POSIX locks
     on it, and our other connection would then read an outdated write-ahead log.
+
+    Raises:
+        PermissionError: This user cannot read the folder.
+        OSError: The folder does not exist, or its file system has no locks.
     """
     folder = os.path.dirname(os.path.realpath(address.database))
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError as error:
         raise PermissionError(f"this user cannot read {folder}, which must be locked") from error
-    with suppress(BlockingIOError):
+    try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        connection.lock_fd = fd
-        return True
-    os.close(fd)
-    return False
+    except OSError as error:
+        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            return False
+        raise
+    connection.lock_fd = fd
+    return True
