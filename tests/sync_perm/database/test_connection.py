@@ -3,6 +3,7 @@ Finding and parsing the database URL.
 """
 
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,19 @@ def test_reports_a_failed_command_without_its_text(tmp_path: Path, command: str,
     assert "connection_command_failed" == error.reason
     assert why in error.message
     assert "s3cret" not in error.message
+
+
+def test_keeps_little_of_a_commands_endless_output(tmp_path: Path) -> None:
+    chatty = source(tmp_path, **{f"{CORE}_CMD": "seq 500000"})
+    tracemalloc.start()
+    try:
+        error = raised(SidecarError, chatty.read)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert "printed text that is not a URL" in error.message
+    assert peak_bytes < 4 << 20
 
 
 def test_a_missing_connection_is_a_settings_error(tmp_path: Path) -> None:

@@ -108,15 +108,20 @@ class Source:
         """
         if not self.is_command:
             return parse_url(self.setting, self.text, self.schema)
+        said: list[str] = []
+
+        def keep(line: str) -> None:
+            if line and len(said) < 2:  # the output may be endless, but a URL is one line
+                said.append(line)
+
         try:
-            said: list[str] = []
             ended = child.run(
                 shlex.split(self.text),
                 os.environ,
                 os.getcwd(),
                 fence=fence or Fence(),
                 deadline_seconds=COMMAND_SECONDS,
-                out=said.append,
+                out=keep,
                 err=lambda _: None,
             )
             if ended.code == 0:
