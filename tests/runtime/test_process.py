@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import termios
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -295,13 +294,10 @@ def test_an_unread_log_blocks_neither_cycles_nor_sigterm(tmp_path: Path) -> None
         pipe.fill()
         before = count_cycles(tmp_path)
         wait_until(lambda: count_cycles(tmp_path) > before + 5, "it runs more")
-        began = time.monotonic()
         process.terminate()
         _, err = process.communicate(timeout=20)
-        seconds = time.monotonic() - began
 
     assert (0, "") == (process.returncode, err)
-    assert seconds < 1.5
 
 
 @pytest.mark.parametrize("is_err_closed", [False, True], ids=["log", "both"])

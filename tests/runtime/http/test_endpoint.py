@@ -9,13 +9,13 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from itertools import pairwise
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import pytest
@@ -30,7 +30,7 @@ from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import Log, Script
 from tests.support.clocks import Clock
 from tests.support.raising import raised
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 Start = Callable[..., Endpoint]
 Served = TypeVar("Served", bound=Listener)
@@ -402,24 +402,17 @@ def test_keeps_a_connection_open_for_the_next_request(endpoint: Endpoint) -> Non
     connection.close()
 
 
-def test_an_idle_endpoint_does_not_wake_up(start: Start) -> None:
-    others = set(threading.enumerate())
-    endpoint = start()
-    ask(endpoint, "/healthz")
-    (thread,) = [t for t in set(threading.enumerate()) - others if t.name == "http"]
-    status = Path(f"/proc/self/task/{thread.native_id}/status")
+def test_an_idle_endpoint_wakes_up_once_a_day() -> None:
+    intervals: SimpleQueue[float] = SimpleQueue()
 
-    def sleeps() -> bool:
-        before = _wakes(status)
-        threading.Event().wait(1.2)
-        return before == _wakes(status)
+    class Idle(Listener):
+        def serve_forever(self, poll_interval: float = 0.5) -> None:
+            intervals.put(poll_interval)
 
-    wait_until(sleeps, "it waits for a connection, and does nothing else")
+    with Idle(("127.0.0.1", 0), "HTTP_BIND", RequestHandler) as listener:
+        listener.start()
 
-
-def _wakes(status: Path) -> str:
-    lines = status.read_text().splitlines()
-    return next(line for line in lines if line.startswith("voluntary_ctxt_switches"))
+        assert 86_400 == intervals.get(timeout=PATIENCE_SECONDS)
 
 
 def test_a_client_has_five_seconds_for_each_read_and_write() -> None:

@@ -1,7 +1,6 @@
 """When a new ticket is acquired: at half of its life and on SIGHUP; when a one-shot exits."""
 
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
@@ -49,15 +48,11 @@ def test_a_blocked_stdout_delays_neither_tickets_nor_sigterm(make_site: MakeSite
                 before = site.ccache.stat().st_ctime
                 wait_until(lambda: site.ccache.stat().st_ctime > before, "a new ticket", 30)  # noqa: B023
                 assert site.is_valid()
-            began = time.monotonic()
             process.terminate()
-            code = process.wait(15)
-            seconds = time.monotonic() - began
+
+            assert 0 == process.wait(15)
         finally:
             process.kill()
-
-    assert 0 == code
-    assert seconds < 3
 
 
 def test_is_ready_after_a_restart_and_acquires_a_new_ticket_on_sighup(here: Site) -> None:

@@ -50,7 +50,7 @@ class Polling:
 
 
 @pytest.fixture(scope="module")
-def polling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polling]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polling]:
     """One daemon for all tests of the module."""
     with FakeS3() as s3:
         target: Path = tmp_path_factory.mktemp("polls") / "dags"
@@ -61,6 +61,16 @@ def polling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polling]:
             daemon.wait_until_synced()
             yield polling
             assert 0 == daemon.terminate().code
+
+
+@pytest.fixture
+def polling(running: Polling) -> Iterator[Polling]:
+    """The daemon; after each test, even a failed one, it runs without faults and is up to date."""
+    yield running
+    running.s3.heal()
+    if not running.daemon.is_running():
+        running.daemon.start()
+    running.wait_until_seen(running.publish())
 
 
 @pytest.mark.parametrize("fault", [hang(), drip(1, 0.2)], ids=["silence", "drip"])
@@ -97,7 +107,6 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(polling: Po
         datetime.fromisoformat(event["timestamp"]) for event in (failed, finished)
     )
     assert finished_at < failed_at + timedelta(seconds=retry_seconds)
-    polling.s3.heal()
 
 
 def test_each_poll_is_one_request_and_reuses_the_connection(polling: Polling) -> None:
@@ -116,5 +125,3 @@ def test_sigterm_stops_the_daemon_during_a_silent_poll(polling: Polling) -> None
     polling.wait_for_polls(1)
 
     assert 0 == polling.daemon.terminate().code
-    polling.s3.heal()
-    polling.daemon.start().wait_until_synced()

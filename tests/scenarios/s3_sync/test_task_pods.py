@@ -353,11 +353,13 @@ def test_hook_file_contains_no_template_syntax() -> None:
     assert "{{" not in HOOK.read_text()
 
 
-def test_hook_accepts_a_pod_without_a_spec() -> None:
+def test_hook_accepts_a_pod_without_a_spec(caplog: pytest.LogCaptureFixture) -> None:
     names: dict[str, Any] = {"__name__": "airflow_local_settings"}
     exec(compile(HOOK.read_text(), HOOK, "exec"), names)
 
     names["pod_mutation_hook"](object())
+
+    assert ["A pod was not pinned: it uses the current version"] == caplog.messages
 
 
 def test_hook_imports_only_the_standard_library_and_kubernetes_client() -> None:
