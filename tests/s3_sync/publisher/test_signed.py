@@ -15,7 +15,7 @@ from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import parse_manifest, split_manifest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import parse_pointer, serialize_pointer
+from s3_sync.release.pointer import Pointer, parse_pointer, serialize_pointer
 from s3_sync.release.signed import (
     check_named,
     sign_manifest,
@@ -32,6 +32,7 @@ from tests.support.publishing import PREFIX
 from tests.support.raising import raised
 from tests.support.releases import make_release
 from tests.support.signing import Key
+from tests.support.waiting import wait_until
 
 KEY, OTHER, THIEF = Key(), Key(), Key()
 BOTH = Keys({**KEY.signer.keys.by_id, **OTHER.signer.keys.by_id})
@@ -87,6 +88,11 @@ def watch(bucket: Bucket) -> list[str]:
     return found
 
 
+def wait_for_a_later_second(pointer: Pointer) -> None:
+    """Only then the time, from which a sequence is made, is higher than that of this pointer."""
+    wait_until(lambda: int(time.time()) > pointer.turn.sequence, "a later second")
+
+
 # --- publish
 
 
@@ -128,24 +134,25 @@ def test_writes_a_higher_sequence_after_a_restored_pointer(signed: Bucket, deed:
     old = serialize_pointer(pointer._replace(turn=turns[0], history=tuple(turns[1:])))
     put_back = sign_pointer(old, "dags-bucket", PREFIX, KEY.signer)
     signed.server.put(PREFIX + POINTER_KEY, put_back)
-    began = int(time.time())
+    wait_for_a_later_second(pointer)
 
     if deed == "publish":
         signed.publish(B)
     else:
         back(signed)
 
-    assert began <= signed.pointer().turn.sequence
+    assert pointer.turn.sequence < signed.pointer().turn.sequence
 
 
 def test_writes_a_higher_sequence_after_the_pointer_was_deleted(signed: Bucket) -> None:
     signed.publish(A)
+    pointer = signed.pointer()
     signed.server.delete(PREFIX + POINTER_KEY)
-    began = int(time.time())
+    wait_for_a_later_second(pointer)
 
     signed.publish(B)
 
-    assert began <= signed.pointer().turn.sequence
+    assert pointer.turn.sequence < signed.pointer().turn.sequence
 
 
 def test_replaces_an_old_manifest_that_was_restored(signed: Bucket) -> None:

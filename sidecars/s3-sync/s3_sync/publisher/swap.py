@@ -45,8 +45,9 @@ def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, 
     """
     Return the new turn and its history; a repair of the current release keeps the history.
 
-    Its sequence is the time, or the previous sequence plus one if that is higher: more than any
-    that pods remember, even if an old pointer was restored or the pointer is missing.
+    Its sequence is the time in seconds, or the previous sequence plus one if that is higher: more
+    than any that pods remember, even if an old pointer was restored or the pointer is missing,
+    unless the last publish was in the same second.
 
     Args:
         old: The previous pointer, if its history can be continued.
