@@ -20,7 +20,7 @@ AIRFLOW_2, AIRFLOW_3 = "airflowVersion=2.11.2", "airflowVersion=3.2.2"
 CHARTS = {"1.13.1": OLD_CHART, "1.22.0": checks.CHART}
 each_chart = pytest.mark.parametrize("chart", CHARTS)
 _BLOCKS = re.findall(
-    r"```yaml\n(.*?)```", (files.SNIPPETS / "published-example.md").read_text(), re.DOTALL
+    r"```yaml\n(.*?)```", (files.SNIPPETS / "published-example-s3-sync.md").read_text(), re.DOTALL
 )
 PUBLISHED, CORRECTED = _BLOCKS[2:]
 

@@ -13,8 +13,8 @@ from tests.chart import checks
 from tests.chart.files import SNIPPETS
 from tests.chart.sidecars import Values
 
-S3_SYNC, KERBEROS = "published-example.md", "published-example-kerberos.md"
-SYNC_PERM = "published-sync-perm.md"
+S3_SYNC, KERBEROS = "published-example-s3-sync.md", "published-example-kerberos.md"
+SYNC_PERM = "published-example-sync-perm.md"
 
 
 def blocks(name: str) -> list[Values]:

@@ -27,8 +27,6 @@ def reason_of(error: Exception) -> str:
     Return the reason that the daemon has for the same failure.
     """
     match error:
-        case exceptions.SSLError():
-            return "tls_failed"
         case exceptions.ProxyConnectionError():
             return "proxy_refused"
         case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():
