@@ -15,10 +15,10 @@ from s3_sync.publisher.catalog import (
     incomplete,
     read_release,
 )
+from s3_sync.publisher.pointer_swap import announce, find_ours, next_turn, swap_pointer
 from s3_sync.publisher.progress import Progress, Watched
 from s3_sync.publisher.prune import UPLOAD_SECONDS
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store, UploadEnded
-from s3_sync.publisher.swap import announce, find_ours, next_turn, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Head, Manifest
 from s3_sync.release.names import bundle_key, manifest_key

@@ -38,6 +38,7 @@ from s3_sync.publisher.gate import judge
 from s3_sync.publisher.local.folder import digests_of, look
 from s3_sync.publisher.local.ignore import Ignore
 from s3_sync.publisher.local.origin import find_ci_url, find_origin, find_publisher
+from s3_sync.publisher.pointer_swap import announce
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.promote import promote
 from s3_sync.publisher.prune import prune, read_names
@@ -45,7 +46,6 @@ from s3_sync.publisher.publish import Outcome, Publisher
 from s3_sync.publisher.report import Report, size_text
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
-from s3_sync.publisher.swap import announce
 from s3_sync.publisher.table import releases_report
 from s3_sync.publisher.turns import changes_of_turns
 from s3_sync.release.facts import Checked, Origin, checked_facts, time_text

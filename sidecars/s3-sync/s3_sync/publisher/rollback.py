@@ -19,8 +19,8 @@ from s3_sync.publisher.catalog import (
     unknown,
     untrusted,
 )
+from s3_sync.publisher.pointer_swap import announce, next_turn, swap_pointer
 from s3_sync.publisher.store import Store
-from s3_sync.publisher.swap import announce, next_turn, swap_pointer
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, manifest_key
 from s3_sync.release.pointer import Pointer, Turn
