@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart import checks, files, kustomize, pods, test_old_chart, test_render
+from tests.chart import checks, files, kustomize, pods, test_old_chart
 from tests.chart.rendering import OLD_CHART
+from tests.chart.stacks import AS_PODS, BUILT, EXPECTED
 from tests.cluster.conftest import SERVICE
 from tests.cluster.kubectl import PATIENCE_SECONDS, Pod
 from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, seen_by, stack
 from tests.cluster.substitutions import ROLE
 
 YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))
-AS_PODS = test_render.AS_PODS
 RELEASES = ("s3-sync.release.yaml", "s3-sync.signed.yaml", "s3-sync.versions.yaml")
 # The stacks that are started, of all that are rendered. `test_pods.py` starts values.yaml with
 # values-dev.yaml or values-prd.yaml alone.
@@ -40,7 +40,7 @@ STARTED: tuple[tuple[str, ...], ...] = (
     ("values.yaml", "values-airflow-2.yaml", "values-dev.yaml"),
     ("values.yaml", "values-git-sync.yaml", "values-prd.yaml"),
     ("values.yaml", "values-prd.yaml", "examples/fargate.yaml"),
-    *test_render.BUILT,
+    *BUILT,
 )
 # These files need an EFS claim or CodeCommit, or test_quickstart.py starts them.
 ELSEWHERE = {
@@ -61,7 +61,7 @@ def test_every_values_file_is_started_or_listed_as_an_exception() -> None:
 def test_pods_become_ready_with_their_sidecars_dags_and_tickets(
     names: tuple[str, ...], outside: dict[bool, World], run: str
 ) -> None:
-    if names in test_render.BUILT and not kustomize.is_there():
+    if names in BUILT and not kustomize.is_there():
         pytest.skip(kustomize.HOW_TO_BUILD)
     world = outside[bool({*names} & {*RELEASES})]
     users = () if files.WHOLE in names else (YOUR_VALUES,)
@@ -72,9 +72,7 @@ def test_pods_become_ready_with_their_sidecars_dags_and_tickets(
         found = place.pods()
         kinds = {name: pods.kinds(some[0].spec) for name, some in found.items()}
         expected = {
-            one: some
-            for one, some in test_render.EXPECTED[names].items()
-            if only is None or one in only
+            one: some for one, some in EXPECTED[names].items() if only is None or one in only
         }
         assert expected == {one: some for one, some in kinds.items() if some}
         _see_dags(place)
