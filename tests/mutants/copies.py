@@ -23,6 +23,8 @@ from tests.mutants.faults import ROOT, Fault
 
 TEST_TIMEOUT_SECONDS = 120
 STAGE_TIMEOUT_SECONDS = 3600
+# For each process: a fault can fill the memory of the machine, and then other tests fail.
+MEMORY_LIMIT_BYTES = 4 << 30
 OURS = ("git_sync_wrapper", "kerberos_sidecar", "s3_sync", "sidecar_runtime", "sync_perm")
 
 
@@ -102,7 +104,8 @@ class Copy:
         Returns:
             The test that failed, or pytest's exit code; empty if all passed.
         """
-        pytest = [str(self.root / ".venv/bin/python"), "-m", "pytest", "-x", "-q", "-rfE"]
+        limited = ["prlimit", f"--data={MEMORY_LIMIT_BYTES}"]
+        pytest = [*limited, str(self.root / ".venv/bin/python"), "-m", "pytest", "-x", "-q", "-rfE"]
         options = ["-p", "no:cacheprovider", f"--timeout={TEST_TIMEOUT_SECONDS}", "--tb=no"]
         process = subprocess.Popen(
             [*pytest, *options, *tests],
