@@ -13,8 +13,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -39,9 +37,9 @@ def read_secret(session: botocore.session.Session) -> dict[str, Any]:
     except exceptions.NoRegionError as error:
         return _refused("NoRegion", str(error))
     resolve(session)  # raises the errors of the credentials: the later ones are the secret's
+    _give_up_after(float(seconds))
     try:
-        with _limited(seconds):
-            found = client.get_secret_value(SecretId=name, VersionStage=stage)
+        found = client.get_secret_value(SecretId=name, VersionStage=stage)
     except exceptions.ClientError as error:
         said = error.response.get("Error", {})
         return _refused(said.get("Code", ""), said.get("Message", ""))
@@ -54,23 +52,19 @@ def read_secret(session: botocore.session.Session) -> dict[str, Any]:
     return {"text": found["SecretBinary"].decode("utf-8", "surrogateescape")}
 
 
-@contextmanager
-def _limited(seconds: str) -> Iterator[None]:
+def _give_up_after(seconds: float) -> None:
     """
-    End this process with an answer after this time: botocore limits only each address and attempt.
+    End this process with an answer after this time, unless it ends earlier: botocore limits only
+    each address and attempt.
     """
 
     def give_up(*_: object) -> None:
-        json.dump(_refused("Timeout", f"no answer within {seconds} s"), sys.stdout)
+        json.dump(_refused("Timeout", f"no answer within {seconds:g} s"), sys.stdout)
         sys.stdout.flush()
         os._exit(0)
 
     signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, float(seconds))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _refused(code: str, message: str) -> dict[str, Any]:
