@@ -33,7 +33,7 @@ from bench.s3_peers import airflow_with_bundle
 from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
 from tests.support.daemon import Daemon
 from tests.support.dialogue import Dialogue, dialogue
-from tests.support.git_server import GitServer
+from tests.support.git.git_server import GitServer
 
 CHILD = Path(__file__).with_name("versions_child.py")
 MODULE = Path(__file__).parents[1] / "airflow-bundle"

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from tests.support.git_sync import GitSite
+from tests.support.git.git_sync import GitSite
 from tests.support.reading import Readers
 from tests.support.revisions import make_revision
 

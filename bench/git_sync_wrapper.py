@@ -22,8 +22,8 @@ from bench.pages import git_sync_wrapper_page
 from bench.pages.git_sync_wrapper_page import OURS, PEER, Poll, Results
 from bench.pages.page import deliver
 from bench.pages.report import version_of
-from tests.support.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
-from tests.support.loopback import Request
+from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
+from tests.support.http.loopback import Request
 
 
 def main(arguments: Sequence[str]) -> None:

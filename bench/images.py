@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.budgets import Outcome, at_most
 from tests.images.container import Image
-from tests.support.airflow import ROOT
+from tests.support.airflow.installed import ROOT
 
 SECONDS = 600.0
 """The limit for a build; a build whose base cannot be pulled never ends."""

@@ -25,10 +25,10 @@ from bench.measure import Cost, cpu_seconds, during, least, median, system_calls
 from bench.pages.page import Plot, Section, deliver
 from bench.pages.report import machine, seconds, table, times, version_of
 from tests.support.daemon import SidecarProcess
-from tests.support.kdc import MISSING, Kdc
-from tests.support.kdc_proxy import KdcProxy
-from tests.support.readers import Kind, readers
-from tests.support.site import KERBEROS_SIDECAR, SERVICE, Site, site
+from tests.support.kerberos.kdc import MISSING, Kdc
+from tests.support.kerberos.kdc_proxy import KdcProxy
+from tests.support.kerberos.readers import Kind, readers
+from tests.support.kerberos.site import KERBEROS_SIDECAR, SERVICE, Site, site
 from tests.support.waiting import wait_until
 
 READERS: tuple[Kind, ...] = ("klist", "acquire", "context")

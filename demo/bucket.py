@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from tests.support.servers import MotoServer
+from tests.support.aws.servers import MotoServer
 
 
 class Bucket:

@@ -16,10 +16,10 @@ from demo import console, script
 from demo.console import say
 from demo.daemon import Daemon
 from demo.script import Result, Step, check
-from tests.support.git_repository import Repository
-from tests.support.git_server import GitServer
-from tests.support.git_sync import GIT_SYNC, skip_reason
-from tests.support.loopback import Request
+from tests.support.git.git_repository import Repository
+from tests.support.git.git_server import GitServer
+from tests.support.git.git_sync import GIT_SYNC, skip_reason
+from tests.support.http.loopback import Request
 
 PROGRAM = "git-sync-wrapper"
 USER = "airflow"

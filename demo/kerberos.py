@@ -21,7 +21,7 @@ from demo import console, script
 from demo.console import say
 from demo.daemon import Daemon
 from demo.script import Result, Step, check
-from tests.support.kdc import MISSING, Kdc
+from tests.support.kerberos.kdc import MISSING, Kdc
 
 PRINCIPAL = "airflow@EXAMPLE.TEST"
 SERVICE = "HTTP/warehouse.example.test@EXAMPLE.TEST"

@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.airflow import Airflow
+from tests.support.airflow.databases import Postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.sync_perm import SyncPerm
+from tests.support.aws.fake_s3 import FakeS3
 from tests.support.browser import Browser
 from tests.support.daemon import VENV_BIN, SidecarProcess
-from tests.support.databases import Postgres
-from tests.support.fake_s3 import FakeS3
-from tests.support.git_sync import GIT_SYNC, git_site
-from tests.support.kdc import Kdc
-from tests.support.releases import ORIGIN
-from tests.support.shelf import Shelf, release_daemon
-from tests.support.site import site
-from tests.support.sync_perm import SyncPerm
+from tests.support.git.git_sync import GIT_SYNC, git_site
+from tests.support.kerberos.kdc import Kdc
+from tests.support.kerberos.site import site
+from tests.support.s3_sync.releases import ORIGIN
+from tests.support.s3_sync.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -17,11 +17,16 @@ from soak.post import Post
 from soak.readers import Reader, holding
 from soak.station import Missing, Station
 from soak.volume import volume
-from tests.scenarios.git_sync_wrapper.situations import corrupt, head_lock, shallow_lock, tmp_link
-from tests.support.git_server import GitServer
-from tests.support.git_sync import GitSite, skip_reason
+from tests.scenarios.git_sync_wrapper.git_sync.situations import (
+    corrupt,
+    head_lock,
+    shallow_lock,
+    tmp_link,
+)
+from tests.support.airflow.sync_perm import descendants_of, signal_all
+from tests.support.git.git_server import GitServer
+from tests.support.git.git_sync import GitSite, skip_reason
 from tests.support.revisions import make_revision
-from tests.support.sync_perm import descendants_of, signal_all
 
 RETAIN_SECONDS = 15
 USER = "airflow"

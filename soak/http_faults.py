@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 
 from soak.station import Fault
-from tests.support.faults import answer_with, drip, hang, reset, truncate
-from tests.support.loopback import Answer, LoopbackServer
-from tests.support.loopback import Fault as Spoil
+from tests.support.http.faults import answer_with, drip, hang, reset, truncate
+from tests.support.http.loopback import Answer, LoopbackServer
+from tests.support.http.loopback import Fault as Spoil
 
 SPOILS: Mapping[str, Spoil] = {
     "answers 500": answer_with(Answer(500)),

@@ -18,9 +18,9 @@ from soak.post import Post
 from soak.readers import Reader, holding
 from soak.station import Missing, Station
 from soak.volume import volume
-from tests.support.kdc import MISSING, PATH, Kdc, expiry_of, run_client
-from tests.support.kdc_proxy import Behavior, KdcProxy
-from tests.support.site import site
+from tests.support.kerberos.kdc import MISSING, PATH, Kdc, expiry_of, run_client
+from tests.support.kerberos.kdc_proxy import Behavior, KdcProxy
+from tests.support.kerberos.site import site
 
 LIFE_SECONDS = 180
 SETTINGS = {"KERBEROS_LOG_LEVEL": "info", "KERBEROS_TIMEOUT": "10s"}

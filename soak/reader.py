@@ -22,8 +22,8 @@ from typing import Any
 
 import psycopg2
 
-from tests.support import ccache_reader
-from tests.support.permissions import grants_on
+from tests.support.airflow.permissions import grants_on
+from tests.support.kerberos import ccache_reader
 from tests.support.revisions import Flaw, make_revision, read_revision
 
 REPORT_SECONDS = 1.0

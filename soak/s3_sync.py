@@ -18,16 +18,16 @@ from soak.post import Post
 from soak.readers import Reader, holding
 from soak.station import Station
 from soak.volume import volume
-from tests.scenarios.s3_sync.weather import leftovers
+from tests.scenarios.s3_sync.machine.weather import leftovers
+from tests.support.aws.fake_s3 import FakeS3, access_denied, is_get
+from tests.support.aws.s3_refusals import Identity
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import FakeS3, access_denied, is_get
-from tests.support.faults import replace_body
-from tests.support.loopback import Match
-from tests.support.releases import make_release
+from tests.support.http.faults import replace_body
+from tests.support.http.loopback import Match
 from tests.support.revisions import make_revision
-from tests.support.s3_refusals import Identity
-from tests.support.shelf import Shelf
-from tests.support.snapshots import SwappingS3, consumed, snapshot_leftovers
+from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.shelf import Shelf
+from tests.support.s3_sync.snapshots import SwappingS3, consumed, snapshot_leftovers
 
 RETAIN_SECONDS = 15
 SETTINGS = {

@@ -18,10 +18,15 @@ import psycopg2
 from soak.post import Post
 from soak.readers import Reader
 from soak.station import Missing, Station
-from tests.support import permissions
-from tests.support.airflow import AccessControl, Airflow, AirflowIsMissing, copy_postgres
-from tests.support.databases import Postgres, missing_programs
-from tests.support.sync_perm import SyncPerm, descendants_of, signal_all
+from tests.support.airflow import permissions
+from tests.support.airflow.databases import Postgres, missing_programs
+from tests.support.airflow.installed import (
+    AccessControl,
+    Airflow,
+    AirflowIsMissing,
+    copy_postgres,
+)
+from tests.support.airflow.sync_perm import SyncPerm, descendants_of, signal_all
 
 ROLES = ("team_a", "team_b", "Équipe d'été", "100%")
 DEFAULT_ROLES = ("Viewer", "User", "Op")

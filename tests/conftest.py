@@ -39,8 +39,8 @@ structlog.configure = _configure_uncached  # type: ignore[assignment]
 
 pytest.register_assert_rewrite("tests.support", "tests.scenarios.s3_sync.histories")
 
-from tests.support.airflow import EVERY_VERSION  # noqa: E402
-from tests.support.servers import (  # noqa: E402
+from tests.support.airflow.installed import EVERY_VERSION  # noqa: E402
+from tests.support.aws.servers import (  # noqa: E402
     MinioServer,
     MotoServer,
     RcloneServer,

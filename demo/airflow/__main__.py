@@ -20,9 +20,9 @@ from demo.airflow.components import PARSE_SECONDS, Components
 from demo.airflow.person import Person
 from demo.airflow.stage import LINK, Stage
 from demo.bucket import Bucket
-from tests.support.airflow import Airflow, AirflowIsMissing, Version
-from tests.support.databases import Postgres, missing_programs
-from tests.support.permissions import add_user
+from tests.support.airflow.databases import Postgres, missing_programs
+from tests.support.airflow.installed import Airflow, AirflowIsMissing, Version
+from tests.support.airflow.permissions import add_user
 
 VERSIONS: tuple[Version, ...] = ("3", "2.11")
 PASSWORD = "only this demo knows it"

@@ -14,9 +14,9 @@ from typing import Self
 from urllib.request import ProxyHandler, build_opener
 
 from demo.daemon import Daemon, StepFailed
-from tests.support.airflow import ROOT, Airflow, Version
+from tests.support.airflow.installed import ROOT, Airflow, Version
+from tests.support.airflow.sync_perm import descendants_of, signal_all
 from tests.support.program import own_port
-from tests.support.sync_perm import descendants_of, signal_all
 
 PATIENCE_SECONDS = 300.0
 """The longest wait for Airflow: the machine may be small and busy."""

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tests.support.sync_perm import descendants_of, signal_all
+from tests.support.airflow.sync_perm import descendants_of, signal_all
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 

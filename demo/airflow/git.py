@@ -12,9 +12,9 @@ from demo.console import say
 from demo.git_sync_wrapper import settings_for
 from demo.s3_sync import files_in
 from demo.script import Result, check
-from tests.support.git_repository import Repository
-from tests.support.git_server import GitServer
-from tests.support.git_sync import skip_reason
+from tests.support.git.git_repository import Repository
+from tests.support.git.git_server import GitServer
+from tests.support.git.git_sync import skip_reason
 
 PROGRAM = "git-sync-wrapper"
 THIRD = "orders from git"

@@ -15,7 +15,7 @@ from demo.console import say
 from demo.daemon import Daemon
 from demo.releases import run_s3_sync, wait_for_release
 from demo.script import Result, check
-from tests.support.permissions import (
+from tests.support.airflow.permissions import (
     add_member,
     add_role,
     grant,
@@ -23,7 +23,7 @@ from tests.support.permissions import (
     log_rows,
     revoke,
 )
-from tests.support.sync_perm import cpu_seconds
+from tests.support.airflow.sync_perm import cpu_seconds
 from tests.support.waiting import wait_until
 
 PROGRAM = "sync-perm"

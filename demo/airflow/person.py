@@ -12,7 +12,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from demo.airflow.components import API
 from demo.daemon import StepFailed
-from tests.support.airflow import Version
+from tests.support.airflow.installed import Version
 
 
 class Person:

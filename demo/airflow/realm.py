@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo import kerberos
-from tests.support.kdc import Kdc
+from tests.support.kerberos.kdc import Kdc
 
 if TYPE_CHECKING:
     from demo.airflow.warehouse import Warehouse

@@ -17,9 +17,9 @@ from demo.airflow.person import Person
 from demo.airflow.realm import Realm
 from demo.bucket import Bucket
 from demo.daemon import Daemon
-from tests.support.airflow import Airflow
-from tests.support.databases import Database, Postgres
-from tests.support.git_repository import Repository
+from tests.support.airflow.databases import Database, Postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.git.git_repository import Repository
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from demo.airflow.stage import Stage
 from demo.console import say
 from demo.releases import run_s3_sync, wait_for_release
 from demo.script import Result, check
-from tests.support.permissions import grant
+from tests.support.airflow.permissions import grant
 
 DAG_ID = "month_end"
 EDITIONS = ("first edition", "second edition")

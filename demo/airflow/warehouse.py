@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gssapi
 
-from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.http.loopback import Answer, LoopbackServer, Request
 
 
 class Warehouse(LoopbackServer):

@@ -15,17 +15,17 @@ import pytest
 from flit_core import buildapi
 
 from tests.conftest import Counts
-from tests.support.airflow import Airflow, Version
-from tests.support.asking import STORE, asked
-from tests.support.bundles import MODULE, BundleFailed, Bundles, running_bundles
+from tests.support.airflow.asking import STORE, asked
+from tests.support.airflow.bundles import MODULE, BundleFailed, Bundles, running_bundles
+from tests.support.airflow.installed import Airflow, Version
+from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import FakeS3, error
-from tests.support.git_sync import git_site, skip_without_git_sync
+from tests.support.git.git_sync import git_site, skip_without_git_sync
+from tests.support.machine.users import as_user
 from tests.support.raising import raised
-from tests.support.releases import Release
-from tests.support.scripted import published
-from tests.support.shelf import Shelf, is_bundle, is_manifest, release_daemon
-from tests.support.users import as_user
+from tests.support.s3_sync.releases import Release
+from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest, release_daemon
 from tests.support.waiting import wait_until
 
 SETTINGS: dict[str, str | None] = {

@@ -14,7 +14,7 @@ from bench.kerberos_failover import World, failover_table
 from bench.measure import run
 from bench.pages.report import PAGE
 from tests.docs.code import ROOT
-from tests.support.git_sync import skip_without_git_sync
+from tests.support.git.git_sync import skip_without_git_sync
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 

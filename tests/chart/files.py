@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from scripts import snippets
-from tests.chart import printed
-from tests.chart.sidecars import SIDECARS, Values
+from tests.chart.rendered import printed
+from tests.chart.rules.sidecars import SIDECARS, Values
 
 SNIPPETS = snippets.SNIPPETS
 # Files with one sidecar each.

@@ -13,10 +13,11 @@ import yaml
 from git_sync_wrapper.flags.table import VARIABLES
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.settings import names_of
-from tests.chart import checks, files
-from tests.chart.pods import restricted_rules
-from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, pods, render
-from tests.chart.sidecars import environment
+from tests.chart import files
+from tests.chart.rendered.rendering import CAN_RENDER, HOW_TO_RENDER, pods, render
+from tests.chart.rules import checks
+from tests.chart.rules.pods import restricted_rules
+from tests.chart.rules.sidecars import environment
 
 ONE_VOLUME = Path(__file__).parents[2] / "docs/how-to/share-one-volume-between-all-pods.md"
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.chart import checks, files, objects
+from tests.chart import files
 from tests.chart.files import OBJECTS, PATCHES, VALUES
-from tests.chart.sidecars import Values
+from tests.chart.rules import checks, objects
+from tests.chart.rules.sidecars import Values
 from tests.conftest import Counts
 
 

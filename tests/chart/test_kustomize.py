@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart import checks, files, kustomize, pods
-from tests.chart.kubernetes import strict_complaints
-from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
-from tests.chart.rendering import pods as pods_of
-from tests.chart.sidecars import CHART_VOLUMES, SIDECARS, Values
+from tests.chart import files
+from tests.chart.rendered import kustomize
+from tests.chart.rendered.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
+from tests.chart.rendered.rendering import pods as pods_of
+from tests.chart.rules import checks, pods
+from tests.chart.rules.kubernetes import strict_complaints
+from tests.chart.rules.sidecars import CHART_VOLUMES, SIDECARS, Values
 
 FOLDER = files.SNIPPETS / "kustomize"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/STATUS.yaml"))

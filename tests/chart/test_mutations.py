@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chart import checks, files
+from tests.chart import files
 from tests.chart.files import named
-from tests.chart.sidecars import Values
+from tests.chart.rules import checks
+from tests.chart.rules.sidecars import Values
 
 Mutation = Callable[[Values, Values], object]
 """Plants a mistake in a component or in its sidecar container."""

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart import checks, files, pods
-from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, OLD_CHART, component, render
-from tests.chart.rendering import pods as pods_of
-from tests.chart.sidecars import Values
+from tests.chart import files
+from tests.chart.rendered.rendering import CAN_RENDER, HOW_TO_RENDER, OLD_CHART, component, render
+from tests.chart.rendered.rendering import pods as pods_of
+from tests.chart.rules import checks, pods
+from tests.chart.rules.sidecars import Values
 
 AIRFLOW_2, AIRFLOW_3 = "airflowVersion=2.11.2", "airflowVersion=3.2.2"
 CHARTS = {"1.13.1": OLD_CHART, "1.22.0": checks.CHART}

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart import checks, files
-from tests.chart.sidecars import environment
-from tests.support.servers import RcloneServer
+from tests.chart import files
+from tests.chart.rules import checks
+from tests.chart.rules.sidecars import environment
+from tests.support.aws.servers import RcloneServer
 
 S3_SYNC = str(Path(sys.executable).parent / "s3-sync")
 HOW_TO = files.SNIPPETS.parent / "docs/how-to/take-dags-from-another-s3-store.md"

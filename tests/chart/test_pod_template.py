@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart import files, objects, pods
-from tests.chart.kubernetes import strict_complaints
-from tests.chart.sidecars import Values, environment
-from tests.support.airflow import Airflow
+from tests.chart import files
+from tests.chart.rules import objects, pods
+from tests.chart.rules.kubernetes import strict_complaints
+from tests.chart.rules.sidecars import Values, environment
+from tests.support.airflow.installed import Airflow
 
 TICKET, PROJECT = "objects/pod-template.yaml", "objects/pod-template-project.yaml"
-MAKE = Path(__file__).parents[1] / "support" / "operator_pod.py"
+MAKE = Path(__file__).parents[1] / "support/airflow/operator_pod.py"
 KUBECONFIG = {
     "apiVersion": "v1",
     "kind": "Config",

@@ -9,9 +9,9 @@ import re
 import pytest
 import yaml
 
-from tests.chart import checks
 from tests.chart.files import SNIPPETS
-from tests.chart.sidecars import Values
+from tests.chart.rules import checks
+from tests.chart.rules.sidecars import Values
 
 S3_SYNC, KERBEROS = "published-example-s3-sync.md", "published-example-kerberos.md"
 SYNC_PERM = "published-example-sync-perm.md"

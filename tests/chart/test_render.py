@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart import checks, files, pods, start
-from tests.chart.kubernetes import strict_complaints
-from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
-from tests.chart.rendering import pods as pods_of
-from tests.chart.sidecars import SIDECARS, Values, environment
-from tests.chart.stacks import DAILY, EXPECTED, FOLDERS, IN_THE_CHART
-from tests.chart.traffic import Pod, Traffic, admits
+from tests.chart import files
+from tests.chart.rendered import start
+from tests.chart.rendered.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
+from tests.chart.rendered.rendering import pods as pods_of
+from tests.chart.rendered.stacks import DAILY, EXPECTED, FOLDERS, IN_THE_CHART
+from tests.chart.rules import checks, pods
+from tests.chart.rules.kubernetes import strict_complaints
+from tests.chart.rules.sidecars import SIDECARS, Values, environment
+from tests.chart.rules.traffic import Pod, Traffic, admits
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)

@@ -9,9 +9,11 @@ import re
 import pytest
 import yaml
 
-from tests.chart import checks, files, printed
+from tests.chart import files
 from tests.chart.files import FILES, SNIPPETS
-from tests.chart.sidecars import CHART_CCACHE
+from tests.chart.rendered import printed
+from tests.chart.rules import checks
+from tests.chart.rules.sidecars import CHART_CCACHE
 
 pytestmark = checks.needs_chart
 

@@ -9,9 +9,11 @@ import re
 import pytest
 
 from s3_sync.release.names import manifest_key
-from tests.chart import checks, files, printed
+from tests.chart import files
 from tests.chart.files import ELSEWHERE, FILES, OBJECTS, PATCHES, SNIPPETS, VALUES, ours
-from tests.chart.sidecars import environment
+from tests.chart.rendered import printed
+from tests.chart.rules import checks
+from tests.chart.rules.sidecars import environment
 
 # Files whose content other tests check.
 OTHERS = [

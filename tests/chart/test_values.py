@@ -15,8 +15,9 @@ from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 from scripts import snippets
-from tests.chart import checks, files
-from tests.chart.printed import ALL, DOZEN, Choice, pairs
+from tests.chart import files
+from tests.chart.rendered.printed import ALL, DOZEN, Choice, pairs
+from tests.chart.rules import checks
 
 ROOT = Path(__file__).parents[2]
 each_choice = pytest.mark.parametrize("name", ALL)

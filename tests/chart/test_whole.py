@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.chart import checks, files, objects, pods, start
+from tests.chart import files
 from tests.chart.files import OBJECTS, WHOLE
-from tests.chart.sidecars import SIDECARS, Values, environment
+from tests.chart.rendered import start
+from tests.chart.rules import checks, objects, pods
+from tests.chart.rules.sidecars import SIDECARS, Values, environment
 
 PORTS = {one.port for one in SIDECARS.values()}
 

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chart import rendering
+from tests.chart.rendered import rendering
 from tests.cluster import images
 from tests.cluster.kubectl import kubectl
 from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, publish, revision, stack, upload
-from tests.support import kdc as realm
-from tests.support.git_server import GitServer
-from tests.support.kdc import Kdc
-from tests.support.servers import MotoServer
-from tests.support.signing import Key
+from tests.support.aws.servers import MotoServer
+from tests.support.git.git_server import GitServer
+from tests.support.kerberos import kdc as realm
+from tests.support.kerberos.kdc import Kdc
+from tests.support.s3_sync.signing import Key
 
 DEV, PRD = ("values.yaml", "values-dev.yaml"), ("values.yaml", "values-prd.yaml")
 BUCKETS = {"dev": "my-airflow-bucket-dev", "prd": "my-airflow-bucket-prd"}

@@ -9,8 +9,8 @@ import os
 import socket
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
-from tests.support.fake_proxy import pump
-from tests.support.serving import Serving
+from tests.support.http.fake_proxy import pump
+from tests.support.http.serving import Serving
 
 Address = tuple[str, int]
 

@@ -12,18 +12,18 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from tests.chart.rendering import render
-from tests.chart.sidecars import Values
+from tests.chart.rendered.rendering import render
+from tests.chart.rules.sidecars import Values
 from tests.cluster.forwarder import Address, Forwarder
 from tests.cluster.images import Images
 from tests.cluster.kubectl import PATIENCE_SECONDS, Namespace, kubectl, namespace
 from tests.cluster.stack import module
 from tests.cluster.substitutions import TASK_POD, WITH_AIRFLOW, Site, substitute
-from tests.support.airflow_runs import Notes, Runs
-from tests.support.databases import PASSWORD, USER, Database, Postgres
-from tests.support.fault_proxy import FaultProxy
-from tests.support.publishing import EXAMPLES_PREFIX, Publishing, write_files
-from tests.support.servers import MotoServer
+from tests.support.airflow.databases import PASSWORD, USER, Database, Postgres
+from tests.support.airflow.runs import Notes, Runs
+from tests.support.aws.fault_proxy import FaultProxy
+from tests.support.aws.servers import MotoServer
+from tests.support.s3_sync.publishing import EXAMPLES_PREFIX, Publishing, write_files
 
 BUCKET = "my-airflow-bucket"
 """The bucket name in s3-sync.versions.yaml."""

@@ -14,20 +14,21 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart import checks, start
-from tests.chart import pods as shapes
-from tests.chart.objects import WANTED_KEYS
-from tests.chart.rendering import component, render
-from tests.chart.sidecars import Values
+from tests.chart.rendered import start
+from tests.chart.rendered.rendering import component, render
+from tests.chart.rules import checks
+from tests.chart.rules import pods as shapes
+from tests.chart.rules.objects import WANTED_KEYS
+from tests.chart.rules.sidecars import Values
 from tests.cluster.images import Images
 from tests.cluster.kubectl import Namespace, Pod, namespace
 from tests.cluster.reader import mark
 from tests.cluster.substitutions import TASK_POD, WITHOUT_AIRFLOW, Site, substitute
-from tests.support.bundles import MODULE
-from tests.support.kdc import Kdc
-from tests.support.publishing import EXAMPLES_PREFIX, Publishing, write_files
-from tests.support.servers import S3Server
-from tests.support.signing import Key
+from tests.support.airflow.bundles import MODULE
+from tests.support.aws.servers import S3Server
+from tests.support.kerberos.kdc import Kdc
+from tests.support.s3_sync.publishing import EXAMPLES_PREFIX, Publishing, write_files
+from tests.support.s3_sync.signing import Key
 
 REALM = "EXAMPLE.COM"
 PRINCIPAL = "airflow"

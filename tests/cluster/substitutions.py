@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.chart import pods
-from tests.chart.sidecars import DAGS_FOLDER, Values
-from tests.chart.start import sidecar_of
-from tests.support.servers import REGION
+from tests.chart.rendered.start import sidecar_of
+from tests.chart.rules import pods
+from tests.chart.rules.sidecars import DAGS_FOLDER, Values
+from tests.support.aws.servers import REGION
 
 ROLE = "eks.amazonaws.com/role-arn"
 TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount"

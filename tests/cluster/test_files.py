@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart import checks, files, kustomize, pods, test_old_chart
-from tests.chart.rendering import OLD_CHART
-from tests.chart.stacks import AS_PODS, BUILT, EXPECTED
+from tests.chart import files, test_old_chart
+from tests.chart.rendered import kustomize
+from tests.chart.rendered.rendering import OLD_CHART
+from tests.chart.rendered.stacks import AS_PODS, BUILT, EXPECTED
+from tests.chart.rules import checks, pods
 from tests.cluster.conftest import SERVICE
 from tests.cluster.kubectl import PATIENCE_SECONDS, Pod
 from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, seen_by, stack

@@ -9,7 +9,7 @@ import os
 
 from tests.cluster.conftest import BUCKETS, DEV
 from tests.cluster.stack import World, seen_by, stack, upload
-from tests.support.servers import MotoServer
+from tests.support.aws.servers import MotoServer
 
 
 def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(world: World, run: str) -> None:

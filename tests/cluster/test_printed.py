@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart import pods
-from tests.chart.printed import DOZEN, kinds
+from tests.chart.rendered.printed import DOZEN, kinds
+from tests.chart.rules import pods
 from tests.cluster.stack import World, seen_by, stack
 
 YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))

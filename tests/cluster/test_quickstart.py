@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from scripts.snippets import SNIPPETS
-from tests.chart.sidecars import Values
+from tests.chart.rules.sidecars import Values
 from tests.cluster import images
 from tests.cluster.kubectl import Namespace, namespace
 from tests.cluster.stack import Stack, World, stack

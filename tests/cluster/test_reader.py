@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster import reader
 from tests.cluster.stack import revision
-from tests.support.publishing import write_files
+from tests.support.s3_sync.publishing import write_files
 
 
 @pytest.fixture

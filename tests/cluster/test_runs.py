@@ -12,8 +12,8 @@ from s3_sync.release.names import manifest_key
 from tests.cluster import images
 from tests.cluster.kubectl import Pod
 from tests.cluster.live import BUCKET, Live, live
-from tests.support.airflow_runs import TASKS
-from tests.support.publishing import EXAMPLES_PREFIX
+from tests.support.airflow.runs import TASKS
+from tests.support.s3_sync.publishing import EXAMPLES_PREFIX
 
 pytestmark = pytest.mark.timeout(3_600)
 RUNS = 10

@@ -21,9 +21,9 @@ import pytest
 
 from demo.airflow import realm
 from demo.airflow.descendants import PR_SET_CHILD_SUBREAPER
-from tests.support.databases import skip_without_postgres
-from tests.support.git_sync import skip_reason
-from tests.support.sync_perm import descendants_of, signal_all
+from tests.support.airflow.databases import skip_without_postgres
+from tests.support.airflow.sync_perm import descendants_of, signal_all
+from tests.support.git.git_sync import skip_reason
 
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "demo.airflow"]

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from demo.kerberos import missing
-from tests.support.git_sync import GIT_SYNC, skip_reason
+from tests.support.git.git_sync import GIT_SYNC, skip_reason
 from tests.support.program import own_port
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,10 @@ from typing import get_args
 
 import pytest
 
-from tests.chart import kubernetes, rendering
+from tests.chart.rendered import rendering
+from tests.chart.rules import kubernetes
 from tests.docs.code import ROOT
-from tests.support.airflow import DATABASES, Kind
+from tests.support.airflow.installed import DATABASES, Kind
 
 PAGE = (ROOT / "docs/reference/support.md").read_text()
 # Cells that make no claim.

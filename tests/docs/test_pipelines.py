@@ -20,9 +20,15 @@ import yaml
 
 from scripts import lint_ci
 from tests.docs.code import ROOT
+from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import VENV_BIN
-from tests.support.publishing import EXAMPLES_PREFIX, GITHUB, PREFIX, read_release, write_files
-from tests.support.writable_s3 import WritableS3
+from tests.support.s3_sync.publishing import (
+    EXAMPLES_PREFIX,
+    GITHUB,
+    PREFIX,
+    read_release,
+    write_files,
+)
 
 PAGE = (ROOT / "docs/how-to/publish-releases-from-ci.md").read_text()
 # The Python of the image: its Airflow finds one DAG in any folder.

@@ -10,6 +10,11 @@ SUPPORT = ROOT / "tests" / "support"
 
 
 def test_every_module_is_in_the_readme_once() -> None:
-    modules = sorted(path.name for path in SUPPORT.glob("*.py") if path.name != "__init__.py")
+    modules = sorted(
+        str(path.relative_to(SUPPORT))
+        for path in SUPPORT.rglob("*.py")
+        if path.name != "__init__.py"
+    )
 
-    assert modules == sorted(re.findall(r"\]\((\w+\.py)\)", (SUPPORT / "README.md").read_text()))
+    listed = re.findall(r"\]\(([\w/]+\.py)\)", (SUPPORT / "README.md").read_text())
+    assert modules == sorted(listed)

@@ -17,10 +17,11 @@ import pytest
 import yaml
 from botocore.config import Config
 
-from tests.chart import checks, files
+from tests.chart import files
+from tests.chart.rules import checks
 from tests.docs.code import ROOT
+from tests.support.aws.servers import MotoServer
 from tests.support.daemon import S3_SYNC, VENV_BIN, SidecarProcess
-from tests.support.servers import MotoServer
 from tests.support.waiting import wait_until
 
 TUTORIAL = (ROOT / "docs/tutorial/from-an-empty-registry.md").read_text()

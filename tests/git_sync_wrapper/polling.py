@@ -14,9 +14,9 @@ from git_sync_wrapper.poll.http_poller import HttpPoller, make_poller
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.access import given, make_access
-from tests.support import faults
-from tests.support.git_server import GitServer
-from tests.support.loopback import Answer, Exchange
+from tests.support.git.git_server import GitServer
+from tests.support.http import faults
+from tests.support.http.loopback import Answer, Exchange
 from tests.support.raising import raised
 
 Poll = Callable[..., HttpPoller]

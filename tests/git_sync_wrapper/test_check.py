@@ -12,7 +12,7 @@ import pytest
 
 from git_sync_wrapper import check
 from tests.git_sync_wrapper.access import given
-from tests.support.git_server import GitServer, skip_reason
+from tests.support.git.git_server import GitServer, skip_reason
 from tests.support.program import own_port
 from tests.support.scripts import script
 

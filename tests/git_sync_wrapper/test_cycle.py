@@ -9,7 +9,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start
 from tests.runtime.recording import Log
-from tests.support.askpass import AskpassServer
+from tests.support.git.askpass import AskpassServer
 
 
 def test_publishes_the_first_commit_then_only_polls_unless_triggered(start: Start) -> None:

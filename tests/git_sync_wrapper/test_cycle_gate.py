@@ -17,7 +17,7 @@ from sidecar_runtime.gate.gate import LONGEST_REST_SECONDS
 from sidecar_runtime.health import Outcome
 from tests.git_sync_wrapper.cycling import DOWN, ONE, THREE, TWO, Start
 from tests.runtime.recording import Log
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 from tests.support.scripts import script
 from tests.support.waiting import wait_until

@@ -10,8 +10,8 @@ import pytest
 from sidecar_runtime.health import Outcome
 from tests.git_sync_wrapper.cycling import FOUR, ONE, THREE, TWO, Start
 from tests.runtime.recording import Log
+from tests.support.machine.volumes import small_volume
 from tests.support.scripts import script
-from tests.support.volumes import small_volume
 
 
 def test_keeps_an_older_commit_as_long_as_git_sync_would(start: Start) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon, SidecarProcess
-from tests.support.servers import S3Server
 
 # The number of UIDs for each user in Debian's default /etc/subuid.
 ROOTLESS_UIDS = 65_536

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.images.container import Container, Image
-from tests.support.git_sync import GitSite, chart_environment, git_site
-from tests.support.ssh_server import SshServer, skip_without_sshd
+from tests.support.git.git_sync import GitSite, chart_environment, git_site
+from tests.support.git.ssh_server import SshServer, skip_without_sshd
 from tests.support.waiting import wait_until
 
 CHART, ARBITRARY = "65533:0", "1000710000:0"

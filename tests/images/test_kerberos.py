@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.images.container import Container, Image
-from tests.support.kdc import Kdc, run_client, skip_without_kdc
+from tests.support.kerberos.kdc import Kdc, run_client, skip_without_kdc
 from tests.support.waiting import wait_until
 
 

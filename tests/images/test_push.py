@@ -17,10 +17,10 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.support.fake_proxy import FakeProxy
-from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY
+from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY
+from tests.support.aws.servers import MotoServer
+from tests.support.http.fake_proxy import FakeProxy
 from tests.support.registry import ACCOUNT, PASSWORD, Registry
-from tests.support.servers import MotoServer
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"

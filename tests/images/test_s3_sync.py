@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.images.container import Image, S3Container
-from tests.support.servers import RcloneServer
+from tests.support.aws.servers import RcloneServer
 from tests.support.waiting import wait_until
 
 LIST_SERVICES = r"""

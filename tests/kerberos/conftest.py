@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.runtime.recording import Log, fence, log
-from tests.support.kdc import Kdc, skip_without_kdc
+from tests.support.kerberos.kdc import Kdc, skip_without_kdc
 
 if TYPE_CHECKING:
     from tests.kerberos.box import Box, Start

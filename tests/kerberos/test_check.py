@@ -14,7 +14,7 @@ pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as
 from kerberos_sidecar import check
 from kerberos_sidecar.access import Consumer
 from kerberos_sidecar.settings import load_settings
-from tests.support.kdc import Kdc
+from tests.support.kerberos.kdc import Kdc
 
 ROOT = Consumer(0, 0)
 Run = Callable[..., tuple[int, str]]

@@ -20,7 +20,7 @@ from sidecar_runtime.health import Outcome
 from tests.kerberos.box import ANOTHERS, Box, Start, causes
 from tests.kerberos.given import SABOTAGE, ccache, config, tgt
 from tests.runtime.recording import Log
-from tests.support.kdc import REALM, Kdc, expiry_of
+from tests.support.kerberos.kdc import REALM, Kdc, expiry_of
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 

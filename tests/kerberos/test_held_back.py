@@ -11,7 +11,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.kerberos.box import ANOTHERS, Box, Start
 from tests.runtime.recording import Log
-from tests.support.kdc import Kdc
+from tests.support.kerberos.kdc import Kdc
 from tests.support.raising import raised
 
 

@@ -11,7 +11,7 @@ from kerberos_sidecar.formats.ccache import read_ticket
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.kerberos.box import Start
 from tests.runtime.recording import Log
-from tests.support.kdc import Kdc
+from tests.support.kerberos.kdc import Kdc
 from tests.support.waiting import wait_until
 
 

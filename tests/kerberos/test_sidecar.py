@@ -22,7 +22,7 @@ from kerberos_sidecar.slot import Slot
 from tests.kerberos.box import Box, Start
 from tests.kerberos.given import SABOTAGE, ccache, entry, keytab, tgt
 from tests.runtime.recording import Log
-from tests.support.kdc import REALM
+from tests.support.kerberos.kdc import REALM
 from tests.support.waiting import wait_until
 
 POLL = 3600.0

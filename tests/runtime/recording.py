@@ -15,7 +15,7 @@ from sidecar_runtime import logs
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.settings import CommonSettings, load
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 
 Event = dict[str, Any]
 Step = Outcome | BaseException | Callable[[Fence], Outcome]

@@ -16,8 +16,8 @@ from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import Log
 from tests.runtime.sidecars import ABOUT, Sidecar
-from tests.support.clocks import Clock
-from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.http.loopback import Answer, LoopbackServer, Request
+from tests.support.machine.clocks import Clock
 from tests.support.program import own_port
 
 HERE = {"pid": 7, "host": socket.gethostname()}

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from sidecar_runtime.health import PAST_CYCLES, QUIET, Health, LastError, Outcome, PastCycle, Result
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 
 ERROR = LastError("access_denied", "may not", "allow it", 5.0)
 

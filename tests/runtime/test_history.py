@@ -5,7 +5,7 @@ The history of the last hours: the worst result of each span of five minutes.
 import pytest
 
 from sidecar_runtime.history import SPAN_SECONDS, SPANS, History
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from sidecar_runtime import logs
 from sidecar_runtime.log_handler import KEPT_BYTES, WAIT_SECONDS
 from tests.runtime.recording import handlers_kept
-from tests.support.pipes import UnreadPipe, unread_pipe
+from tests.support.machine.pipes import UnreadPipe, unread_pipe
 
 ONE_WAIT = pytest.approx([WAIT_SECONDS * 1000])
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.support.pipes import unread_pipe
+from tests.support.machine.pipes import unread_pipe
 from tests.support.waiting import wait_until
 
 # A Linux pipe holds 64 KiB, and a log line is shorter than a page.

@@ -15,9 +15,9 @@ from s3_sync.release.facts import Checked, Origin
 from s3_sync.release.names import POINTER_KEY
 from s3_sync.release.pointer import Pointer, parse_pointer
 from s3_sync.settings import Settings
-from tests.support.publishing import PREFIX, check_every_release, read_release, write_files
-from tests.support.releases import AT, Release, make_release
-from tests.support.writable_s3 import WritableS3, is_write
+from tests.support.aws.writable_s3 import WritableS3, is_write
+from tests.support.s3_sync.publishing import PREFIX, check_every_release, read_release, write_files
+from tests.support.s3_sync.releases import AT, Release, make_release
 
 ORIGIN = Origin(by="ada", commit="0" * 40, message="Sales by country")
 CHECKED = Checked("3.3.2", AT, 2, ("orders", "sales"))

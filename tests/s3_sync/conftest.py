@@ -15,9 +15,9 @@ from s3_sync.tree.volume import Volume
 from tests.runtime.recording import clock, fence, log, revoked
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3
-from tests.support.publishing import PREFIX
-from tests.support.writable_s3 import WritableS3
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.aws.writable_s3 import WritableS3
+from tests.support.s3_sync.publishing import PREFIX
 
 __all__ = ["clock", "fence", "log", "revoked"]
 

@@ -9,7 +9,7 @@ from s3_sync.s3.pool import PATIENCE, Patience
 from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
 from sidecar_runtime.fence import Fence
-from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
+from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
 
 GIVEN = Credentials(ACCESS_KEY, SECRET_KEY)
 AT_ONCE = PATIENCE._replace(retry_seconds=0.0)

@@ -13,9 +13,9 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from tests.s3_sync.failing import failure
 from tests.s3_sync.given import AT_ONCE, Given, config_of
-from tests.support.descriptors import held
-from tests.support.fake_s3 import FakeS3
-from tests.support.scripted import published
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.machine.descriptors import held
+from tests.support.s3_sync.scripted import published
 
 
 class Process:

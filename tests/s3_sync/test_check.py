@@ -10,12 +10,12 @@ from s3_sync.release.names import bundle_key
 from s3_sync.settings import load_settings
 from tests.s3_sync.given import Given, config_of
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
-from tests.support.scripted import fill, published
+from tests.support.aws.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
+from tests.support.machine.volumes import small_volume
+from tests.support.s3_sync.scripted import fill, published
+from tests.support.s3_sync.shelf import Shelf, is_bundle
+from tests.support.s3_sync.signing import Key, write_keys
 from tests.support.scripts import script
-from tests.support.shelf import Shelf, is_bundle
-from tests.support.signing import Key, write_keys
-from tests.support.volumes import small_volume
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"

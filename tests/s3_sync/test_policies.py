@@ -3,8 +3,8 @@
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3
-from tests.support.scripted import FILES, fill
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.s3_sync.scripted import FILES, fill
 
 DAGS = {"KEY_PATH": "dags"}
 

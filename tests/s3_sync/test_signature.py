@@ -26,7 +26,7 @@ from s3_sync.settings import load_settings, read_trusted_keys
 from s3_sync.signature import KeyFolder, Keys, Untrusted, read_keys, read_signer
 from sidecar_runtime.errors import SettingsError
 from tests.support.raising import raised
-from tests.support.signing import Key, write_keys
+from tests.support.s3_sync.signing import Key, write_keys
 
 KEY, OTHER = Key(), Key()
 MESSAGE = b"a message"

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.airflow import Airflow
+from tests.support.airflow.databases import Postgres, skip_without_postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.sync_perm import SyncPerm
+from tests.support.aws.fake_aws import IDENTITY_ARN
+from tests.support.aws.fake_s3 import FakeS3, access_denied, is_get, is_list
 from tests.support.daemon import SidecarProcess
-from tests.support.databases import Postgres, skip_without_postgres
-from tests.support.fake_aws import IDENTITY_ARN
-from tests.support.fake_s3 import FakeS3, access_denied, is_get, is_list
-from tests.support.git_sync import git_site, skip_without_git_sync
-from tests.support.kdc import Kdc, skip_without_kdc
-from tests.support.loopback import Match
+from tests.support.git.git_sync import git_site, skip_without_git_sync
+from tests.support.http.loopback import Match
+from tests.support.kerberos.kdc import Kdc, skip_without_kdc
+from tests.support.kerberos.site import Site, site
+from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
-from tests.support.scripted import daemon_for, fill
-from tests.support.site import Site, site
-from tests.support.sync_perm import SyncPerm
-from tests.support.volumes import small_volume
+from tests.support.s3_sync.scripted import daemon_for, fill
 from tests.support.waiting import wait_until
 
 Make = Callable[..., SidecarProcess]

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.airflow import Airflow
+from tests.support.airflow.databases import Postgres, skip_without_postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.sync_perm import SyncPerm
+from tests.support.aws.fake_s3 import FakeS3
 from tests.support.browser import Browser, Seen, skip_without_browser
 from tests.support.daemon import SidecarProcess
-from tests.support.databases import Postgres, skip_without_postgres
-from tests.support.fake_s3 import FakeS3
-from tests.support.git_sync import git_site, skip_without_git_sync
-from tests.support.kdc import Kdc, skip_without_kdc
-from tests.support.releases import ORIGIN
-from tests.support.scripted import daemon_for
-from tests.support.shelf import Shelf, release_daemon
-from tests.support.site import site
-from tests.support.snapshots import SwappingS3
-from tests.support.sync_perm import SyncPerm
+from tests.support.git.git_sync import git_site, skip_without_git_sync
+from tests.support.kerberos.kdc import Kdc, skip_without_kdc
+from tests.support.kerberos.site import site
+from tests.support.s3_sync.releases import ORIGIN
+from tests.support.s3_sync.scripted import daemon_for
+from tests.support.s3_sync.shelf import Shelf, release_daemon
+from tests.support.s3_sync.snapshots import SwappingS3
 from tests.support.waiting import wait_until
 
 GOOD = {"sales.py": b"VALUE = 1\n"}

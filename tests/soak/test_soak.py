@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_sync import skip_without_git_sync
+from tests.support.git.git_sync import skip_without_git_sync
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

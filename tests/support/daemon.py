@@ -16,8 +16,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.clocks import forget_clock
-from tests.support.servers import S3Server
+from tests.support.aws.servers import S3Server
+from tests.support.machine.clocks import forget_clock
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 VENV_BIN = Path(sys.executable).parent

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from pip._internal.models.index import PyPI
 
-from tests.support.serving import Serving
+from tests.support.http.serving import Serving
 
 USER = "builder"
 

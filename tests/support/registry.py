@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.error import HTTPError
 
-from tests.support.certificates import self_signed
+from tests.support.http.certificates import self_signed
 from tests.support.program import own_port, start_server
 
 ACCOUNT = "123456789012"

@@ -10,7 +10,7 @@ from sync_perm.metrics import PermMetrics
 from sync_perm.role_file.document import Mistake, Where
 from sync_perm.role_file.file import RoleFile
 from sync_perm.status import Status
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 from tests.sync_perm.given import AIRFLOW_2, KINDS, Sqlite
 
 

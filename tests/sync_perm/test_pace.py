@@ -10,7 +10,7 @@ import pytest
 
 from sync_perm.difference import Item
 from sync_perm.pace import Pace, PassHistory
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 
 PASS_SECONDS = 4.0
 FOE_SECONDS = 2.0

@@ -20,7 +20,7 @@ from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support import scripts
-from tests.support.git_repository import Repository
+from tests.support.git.git_repository import Repository
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 

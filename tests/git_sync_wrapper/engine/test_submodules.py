@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.engine.submodules import may_have_submodules
-from tests.support.git_repository import Repository
+from tests.support.git.git_repository import Repository
 
 
 def checked_out(folder: Path, *, submodule: bool, configs: list[str]) -> str:

@@ -17,7 +17,7 @@ from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
 from git_sync_wrapper.hooks.runners import HookRunner, Hooks, PrePublishError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
-from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.raising import raised
 from tests.support.scripts import script
 from tests.support.waiting import wait_until

@@ -10,9 +10,9 @@ from git_sync_wrapper.login.askpass import Askpass
 from git_sync_wrapper.login.credential import Credential, Wanted
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.support import faults
-from tests.support.askpass import AskpassServer
-from tests.support.loopback import Answer
+from tests.support.git.askpass import AskpassServer
+from tests.support.http import faults
+from tests.support.http.loopback import Answer
 from tests.support.raising import raised
 
 wanted = Wanted.by_url

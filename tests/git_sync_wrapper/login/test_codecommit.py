@@ -12,8 +12,8 @@ from git_sync_wrapper.login.codecommit import CodeCommit
 from git_sync_wrapper.login.credential import Wanted
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.support.codecommit import judge
-from tests.support.fake_aws import (
+from tests.support.aws.codecommit import judge
+from tests.support.aws.fake_aws import (
     IDENTITY_ARN,
     FakePodIdentity,
     FakeSts,

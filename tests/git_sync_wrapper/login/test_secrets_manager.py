@@ -18,11 +18,11 @@ from git_sync_wrapper.login.secrets_manager import SecretsManager
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
-from tests.support.certificates import self_signed
-from tests.support.fake_aws import FakeSts, sts_error
-from tests.support.fake_child import FakeChild
-from tests.support.faults import hang
-from tests.support.loopback import Answer, LoopbackServer, Request
+from tests.support.aws.fake_aws import FakeSts, sts_error
+from tests.support.aws.fake_child import FakeChild
+from tests.support.http.certificates import self_signed
+from tests.support.http.faults import hang
+from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.raising import raised
 
 REPO = Wanted.by_url("https://git.example.com/dags.git")

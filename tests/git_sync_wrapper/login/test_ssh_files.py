@@ -12,8 +12,8 @@ from git_sync_wrapper.login.secret import Cleaner
 from git_sync_wrapper.login.ssh_files import PINNED, SshFiles
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
+from tests.support.git.ssh_server import SshServer, skip_without_sshd
 from tests.support.raising import raised
-from tests.support.ssh_server import SshServer, skip_without_sshd
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 KNOWN = f"git.example.com ssh-ed25519 {KEY}\n"

@@ -10,8 +10,8 @@ import pytest
 
 from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.polling import Poll
-from tests.support.git_server import GitServer, skip_reason
-from tests.support.loopback import Exchange
+from tests.support.git.git_server import GitServer, skip_reason
+from tests.support.http.loopback import Exchange
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 

@@ -17,9 +17,9 @@ from git_sync_wrapper.login.credential import Credential
 from git_sync_wrapper.poll.http_poller import HttpPoller
 from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.polling import Poll, error_of
-from tests.support import faults
-from tests.support.git_server import GitServer, skip_reason
-from tests.support.loopback import Answer
+from tests.support.git.git_server import GitServer, skip_reason
+from tests.support.http import faults
+from tests.support.http.loopback import Answer
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 

@@ -14,9 +14,9 @@ from git_sync_wrapper.poll.http_poller import HttpPoller
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.git_sync_wrapper.polling import Poll, error_of, redirect
-from tests.support import faults
-from tests.support.git_server import GitServer, skip_reason
-from tests.support.loopback import Answer, Fault, dead_endpoint
+from tests.support.git.git_server import GitServer, skip_reason
+from tests.support.http import faults
+from tests.support.http.loopback import Answer, Fault, dead_endpoint
 from tests.support.program import own_port
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())

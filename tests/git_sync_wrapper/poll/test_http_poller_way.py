@@ -13,11 +13,11 @@ from git_sync_wrapper.poll.http_poller import make_poller
 from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.access import given, make_access
 from tests.git_sync_wrapper.polling import Poll, error_of, redirect
-from tests.support import faults
-from tests.support.certificates import self_signed
-from tests.support.fake_proxy import FakeProxy
-from tests.support.git_server import GitServer, skip_reason
-from tests.support.loopback import Answer, Exchange, Fault
+from tests.support.git.git_server import GitServer, skip_reason
+from tests.support.http import faults
+from tests.support.http.certificates import self_signed
+from tests.support.http.fake_proxy import FakeProxy
+from tests.support.http.loopback import Answer, Exchange, Fault
 
 pytestmark = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
 

@@ -15,7 +15,7 @@ from git_sync_wrapper.poll.ls_remote_poller import LsRemote
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.git_sync_wrapper.access import make_access
-from tests.support.git_repository import Repository
+from tests.support.git.git_repository import Repository
 from tests.support.raising import raised
 from tests.support.scripts import script
 

@@ -14,7 +14,7 @@ from sidecar_runtime.fence import Fence
 from tests.git_sync_wrapper.access import given, make_access
 from tests.git_sync_wrapper.polling import redirect
 from tests.runtime.recording import Log
-from tests.support.git_server import GitServer
+from tests.support.git.git_server import GitServer
 from tests.support.raising import raised
 
 ADVERT = "/dags.git/info/refs?service=git-upload-pack"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.published.commit import NAMED_PATHS, CommitFacts, describe, read_record
-from tests.support.git_repository import Repository
+from tests.support.git.git_repository import Repository
 
 
 @pytest.fixture

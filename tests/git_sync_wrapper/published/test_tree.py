@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.published.tree import changed_files, links_to, opened, walk
-from tests.support.git_repository import Files, Repository
+from tests.support.git.git_repository import Files, Repository
 
 ONE = "1" * 40
 

@@ -18,8 +18,8 @@ from kerberos_sidecar.krb5.library import Request
 from kerberos_sidecar.krb5.overlay import overlay
 from kerberos_sidecar.settings import load_settings
 from sidecar_runtime.errors import SidecarError
-from tests.support.kdc import Kdc, run_client
-from tests.support.kdc_proxy import KdcProxy
+from tests.support.kerberos.kdc import Kdc, run_client
+from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.raising import raised
 
 SHORT = Patience(next_seconds=0.1, favorite_seconds=0.2, last_seconds=0.3)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.name_server import SRV, URI, A, Behavior, NameServer, srv, uri
+from tests.support.kerberos.name_server import SRV, URI, A, Behavior, NameServer, srv, uri
 
 REALM = "EXAMPLE.TEST"
 UDP, TCP, NAMED = f"_kerberos._udp.{REALM}", f"_kerberos._tcp.{REALM}", f"_kerberos.{REALM}"

@@ -15,7 +15,7 @@ from kerberos_sidecar.formats.principal import parse_principal
 from kerberos_sidecar.krb5.verify import verify
 from sidecar_runtime.errors import SidecarError
 from tests.kerberos.given import ccache, tgt
-from tests.support.kdc import Kdc
+from tests.support.kerberos.kdc import Kdc
 from tests.support.raising import raised
 
 AIRFLOW = parse_principal("airflow@EXAMPLE.COM")

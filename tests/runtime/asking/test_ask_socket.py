@@ -9,7 +9,7 @@ import pytest
 
 from sidecar_runtime.asking.ask_socket import NAME, AskSocket
 from sidecar_runtime.errors import SidecarError
-from tests.support.asking import ask
+from tests.support.airflow.asking import ask
 
 THERE, AWAY, GONE, FAILED = ("a" * 64, "b" * 40, "c" * 64, "d" * 64)
 ANSWERS = {

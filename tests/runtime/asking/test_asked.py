@@ -4,7 +4,7 @@ import pytest
 
 from sidecar_runtime.asking.asked import FAILED_SECONDS, MOST, Asked
 from sidecar_runtime.errors import SidecarError
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 
 FAILURE = SidecarError("release_missing", "there is none")
 

@@ -4,7 +4,7 @@ A program that replaces the interpreter that runs the credential chain.
 
 from typing import Any
 
-from tests.support.fake_child import FakeChild
+from tests.support.aws.fake_child import FakeChild
 
 FOUND = {
     "access_key": "AKID",

@@ -23,11 +23,11 @@ from sidecar_runtime.aws.credentials import (
 )
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.aws.fake_chain import CONFIG, FakeChain
-from tests.runtime.door import is_alive
+from tests.runtime.gate.door import is_alive
 from tests.runtime.recording import Log
-from tests.support.clocks import Clock
-from tests.support.descriptors import held
-from tests.support.fake_aws import FakePodIdentity
+from tests.support.aws.fake_aws import FakePodIdentity
+from tests.support.machine.clocks import Clock
+from tests.support.machine.descriptors import held
 from tests.support.raising import raised
 from tests.support.scripts import script
 from tests.support.waiting import wait_until

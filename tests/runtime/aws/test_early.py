@@ -16,8 +16,8 @@ from sidecar_runtime.aws import early
 from sidecar_runtime.aws.credentials import ANONYMOUS, Chain, CredentialsError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.aws.fake_chain import CONFIG, FakeChain
-from tests.runtime.door import is_alive, pid_in
-from tests.support.descriptors import held
+from tests.runtime.gate.door import is_alive, pid_in
+from tests.support.machine.descriptors import held
 from tests.support.raising import raised
 from tests.support.scripts import script
 from tests.support.waiting import wait_until

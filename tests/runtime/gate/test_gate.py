@@ -19,7 +19,7 @@ from sidecar_runtime.gate.gate import (
 )
 from sidecar_runtime.gate.settings import command_line
 from sidecar_runtime.gate.syntax import NEWEST
-from tests.runtime.door import Knock
+from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log
 from tests.support.raising import raised
 

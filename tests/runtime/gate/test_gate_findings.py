@@ -10,7 +10,7 @@ import pytest
 
 from sidecar_runtime.child import KEPT_BYTES
 from sidecar_runtime.gate.checks import PROBLEM_CHARACTERS, Finding
-from tests.runtime.door import Knock
+from tests.runtime.gate.door import Knock
 
 
 def said_by(knock: Knock, text: str, *files: str, code: int = 1) -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.gate.checks import Check, Undecided
-from tests.runtime.door import Knock
+from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log
 from tests.support.raising import raised
 

@@ -9,7 +9,7 @@ import pytest
 from sidecar_runtime.gate.checks import Check, Finding, Undecided
 from sidecar_runtime.gate.gate import NAMED_FINDINGS
 from sidecar_runtime.gate.syntax import NEWEST
-from tests.runtime.door import Knock
+from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log
 from tests.support.raising import raised
 

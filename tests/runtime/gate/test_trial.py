@@ -10,7 +10,7 @@ import pytest
 from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.gate.syntax import NEWEST
 from sidecar_runtime.gate.trial import try_gate
-from tests.runtime.door import Knock
+from tests.runtime.gate.door import Knock
 
 
 @pytest.mark.parametrize(

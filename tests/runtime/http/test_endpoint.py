@@ -28,7 +28,7 @@ from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY
 from sidecar_runtime.http.status import About
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import Log, Script
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 

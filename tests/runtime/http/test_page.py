@@ -20,7 +20,7 @@ from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY, STYLE, page
 from sidecar_runtime.http.status import About, status
 from sidecar_runtime.sidecar import Names
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 
 HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
 

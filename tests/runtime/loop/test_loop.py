@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.loop.loop import Pace
-from tests.runtime.looping import DENIED, Run, run
+from tests.runtime.loop.looping import DENIED, Run, run
 from tests.runtime.recording import CHANGED, UNCHANGED, Log, Script, ScriptSession, settings_of
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.health import Outcome
-from tests.runtime.looping import (
+from tests.runtime.loop.looping import (
     DENIED,
     QUICK,
     REFUSAL,

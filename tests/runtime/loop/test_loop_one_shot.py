@@ -10,7 +10,7 @@ import pytest
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
-from tests.runtime.looping import DENIED, REFUSED, SETTLING, run, waits
+from tests.runtime.loop.looping import DENIED, REFUSED, SETTLING, run, waits
 from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log
 from tests.support.raising import raised
 

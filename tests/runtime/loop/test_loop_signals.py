@@ -12,7 +12,15 @@ from sidecar_runtime.errors import EXIT_DONE
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.loop.loop import Loop
-from tests.runtime.looping import DENIED, PATIENCE_SECONDS, failing_for, hear, run, send, when_idle
+from tests.runtime.loop.looping import (
+    DENIED,
+    PATIENCE_SECONDS,
+    failing_for,
+    hear,
+    run,
+    send,
+    when_idle,
+)
 from tests.runtime.recording import CHANGED, UNCHANGED, Log
 from tests.support.waiting import wait_until
 

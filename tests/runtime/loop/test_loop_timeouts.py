@@ -14,7 +14,7 @@ from sidecar_runtime.errors import EXIT_DONE, SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.loop.loop import STUCK_THREADS
-from tests.runtime.looping import (
+from tests.runtime.loop.looping import (
     DENIED,
     PATIENCE_SECONDS,
     QUICK,
@@ -24,7 +24,7 @@ from tests.runtime.looping import (
     waits,
 )
 from tests.runtime.recording import CHANGED, UNCHANGED, Log
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 from tests.support.waiting import wait_until
 
 

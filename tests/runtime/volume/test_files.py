@@ -19,8 +19,8 @@ import pytest
 
 from sidecar_runtime.volume.files import FACTS_BYTES, read_file, write_all, write_file
 from sidecar_runtime.volume.lock import TargetLock, find_holder, read_holder
-from tests.support.descriptors import held
-from tests.support.volumes import full_disk
+from tests.support.machine.descriptors import held
+from tests.support.machine.volumes import full_disk
 from tests.support.waiting import wait_until
 
 OLD, NEW = b"old content", b"new content, which is longer"

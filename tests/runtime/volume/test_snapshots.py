@@ -12,7 +12,7 @@ import pytest
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.runtime.snapshot_store import STORE, Shelf, filling
+from tests.runtime.volume.snapshot_store import STORE, Shelf, filling
 from tests.support.raising import raised
 
 # --- add

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sidecar_runtime.volume.trees import link_file, link_tree
-from tests.support.descriptors import held
+from tests.support.machine.descriptors import held
 
 ODD = [
     "a b.py",

@@ -14,7 +14,7 @@ from sidecar_runtime.volume import snapshots as module
 from sidecar_runtime.volume.snapshots import ASKED
 from sidecar_runtime.volume.trees import remove_tree
 from tests.runtime.recording import Log
-from tests.runtime.snapshot_store import STORE, Shelf, filling, pruned
+from tests.runtime.volume.snapshot_store import STORE, Shelf, filling, pruned
 
 YEAR_SECONDS = 365 * 86400
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.s3_sync.conformance.reader import BODY, KEY, Reader, reading
-from tests.support.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3
 
 
 @pytest.fixture(scope="module")

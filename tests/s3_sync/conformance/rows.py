@@ -7,8 +7,8 @@ If possible, the answer is the good one, sent in another way.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tests.support.fake_s3 import error, redirect
-from tests.support.faults import (
+from tests.support.aws.fake_s3 import error, redirect
+from tests.support.http.faults import (
     answer_with,
     chunked,
     close_after,
@@ -21,7 +21,7 @@ from tests.support.faults import (
     with_headers,
     wrong_length,
 )
-from tests.support.loopback import Answer, Exchange, Fault
+from tests.support.http.loopback import Answer, Exchange, Fault
 
 WHOLE = ""
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.s3_sync.conformance.reader import Reader
 from tests.s3_sync.conformance.rows import BROKEN, ODD_BUT_WHOLE, REFUSED, WHOLE
-from tests.support.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3
 
 ROWS = ODD_BUT_WHOLE | BROKEN | REFUSED
 

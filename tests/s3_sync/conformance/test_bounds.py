@@ -4,8 +4,8 @@ import pytest
 
 from s3_sync.s3.wire import BODY_LIMIT_BYTES
 from tests.s3_sync.conformance.reader import Reader
-from tests.support.fake_s3 import FakeS3
-from tests.support.loopback import Exchange, Fault
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.http.loopback import Exchange, Fault
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 ENDLESS_BYTES = 64 << 20

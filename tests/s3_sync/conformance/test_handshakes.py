@@ -15,8 +15,8 @@ import pytest
 
 from tests.s3_sync.conformance.reader import BODY, KEY, Reader
 from tests.s3_sync.conformance.test_answers import GROWTH_LIMIT_KIB
-from tests.support.certificates import self_signed
-from tests.support.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.http.certificates import self_signed
 
 NAME = "s3.example"
 

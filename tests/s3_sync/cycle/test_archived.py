@@ -7,9 +7,9 @@ import pytest
 
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, is_list
-from tests.support.faults import first
-from tests.support.scripted import published
+from tests.support.aws.fake_s3 import FakeS3, is_list
+from tests.support.http.faults import first
+from tests.support.s3_sync.scripted import published
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 GATE = {"S3_SYNC_GATE": "syntax"}

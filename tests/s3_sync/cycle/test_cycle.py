@@ -14,7 +14,7 @@ from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import error, is_get, is_list
+from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.scripts import script
 
 GATE = {"S3_SYNC_GATE": "syntax"}

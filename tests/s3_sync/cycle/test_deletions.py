@@ -11,9 +11,9 @@ from s3_sync.settings import load_settings
 from tests.runtime.recording import Log
 from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
-from tests.support.clocks import Clock
-from tests.support.fake_s3 import error, is_get, is_list
-from tests.support.loopback import Request
+from tests.support.aws.fake_s3 import error, is_get, is_list
+from tests.support.http.loopback import Request
+from tests.support.machine.clocks import Clock
 
 HOLD_SECONDS = 900
 THIRTY = [f"{number:02}.py" for number in range(30)]

@@ -8,9 +8,9 @@ import pytest
 
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, is_get
+from tests.support.aws.fake_s3 import FakeS3, is_get
+from tests.support.s3_sync.shelf import RELEASE, Shelf
 from tests.support.scripts import counting, runs, script
-from tests.support.shelf import RELEASE, Shelf
 
 GOOD = {
     "sales.py": b"VALUE = 1\n",

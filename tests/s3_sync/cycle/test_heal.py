@@ -2,7 +2,7 @@
 
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import error, is_get
+from tests.support.aws.fake_s3 import error, is_get
 from tests.support.waiting import wait_until
 
 SETTINGS = {"S3_SYNC_DELETE": "none", "S3_SYNC_SETTLE": "1s"}

@@ -8,8 +8,8 @@ import pytest
 from s3_sync.tree.published import NAME, Published
 from s3_sync.tree.target import Target
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, error, is_get
-from tests.support.loopback import Match, Request
+from tests.support.aws.fake_s3 import FakeS3, error, is_get
+from tests.support.http.loopback import Match, Request
 
 FILES = 40
 READ = 12

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import error, is_get
-from tests.support.scripted import published
-from tests.support.snapshots import SwappingS3, consumed, shown, snapshot_leftovers
+from tests.support.aws.fake_s3 import error, is_get
+from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.snapshots import SwappingS3, consumed, shown, snapshot_leftovers
 
 KEYS = {"KEY_PATH": "dags"}
 IN_PLACE = {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "off"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, error
-from tests.support.shelf import RELEASE, Shelf
+from tests.support.aws.fake_s3 import FakeS3, error
+from tests.support.s3_sync.shelf import RELEASE, Shelf
 
 LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
 KEYS = {"KEY_PATH": "dags"}

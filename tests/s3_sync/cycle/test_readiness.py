@@ -11,11 +11,11 @@ from _pytest.mark import ParameterSet
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Outcome
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, error, is_get, is_list
-from tests.support.faults import first
-from tests.support.loopback import Fault
+from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.http.faults import first
+from tests.support.http.loopback import Fault
+from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle
 from tests.support.scripts import script
-from tests.support.shelf import RELEASE, Shelf, is_bundle
 
 DOCS = Path(__file__).parents[3] / "docs"
 SYNTAX = {"S3_SYNC_GATE": "syntax"}

@@ -7,8 +7,8 @@ import pytest
 
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import is_get
-from tests.support.snapshots import SwappingS3
+from tests.support.aws.fake_s3 import is_get
+from tests.support.s3_sync.snapshots import SwappingS3
 from tests.support.waiting import wait_until
 
 OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}

@@ -13,8 +13,8 @@ from sidecar_runtime.errors import SidecarError
 from tests.conftest import Counts
 from tests.s3_sync.cycle.test_symlinks import OBJECTS, Outside, swapping
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import is_get
-from tests.support.snapshots import (
+from tests.support.aws.fake_s3 import is_get
+from tests.support.s3_sync.snapshots import (
     SETTINGS,
     A,
     B,

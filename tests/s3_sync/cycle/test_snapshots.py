@@ -3,8 +3,8 @@
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import error, is_get
-from tests.support.snapshots import (
+from tests.support.aws.fake_s3 import error, is_get
+from tests.support.s3_sync.snapshots import (
     SETTINGS,
     A,
     B,

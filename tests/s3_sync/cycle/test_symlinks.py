@@ -13,8 +13,8 @@ from sidecar_runtime.errors import SidecarError
 from tests.conftest import Counts
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3
-from tests.support.target_model import Expectation, difference, expect, read_tree
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.s3_sync.target_model import Expectation, difference, expect, read_tree
 
 OBJECTS = {
     "top.py": b"top",

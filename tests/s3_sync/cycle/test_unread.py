@@ -16,9 +16,9 @@ from s3_sync.status import Status
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
-from tests.support.clocks import Clock
-from tests.support.fake_s3 import error, is_get, is_list, redirect
-from tests.support.faults import first
+from tests.support.aws.fake_s3 import error, is_get, is_list, redirect
+from tests.support.http.faults import first
+from tests.support.machine.clocks import Clock
 
 DENIED = ObjectError("denied", "may not", "allow it")
 

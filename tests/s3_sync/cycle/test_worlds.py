@@ -15,9 +15,9 @@ import pytest
 from sidecar_runtime.errors import SidecarError
 from tests.conftest import counts_of
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3, access_denied, error
-from tests.support.faults import flip_first_bit, replace_body
-from tests.support.loopback import Exchange
+from tests.support.aws.fake_s3 import FakeS3, access_denied, error
+from tests.support.http.faults import flip_first_bit, replace_body
+from tests.support.http.loopback import Exchange
 
 LAYOUTS = [
     {"S3_SYNC_LAYOUT": layout, **gate}

@@ -18,7 +18,7 @@ from tests.s3_sync.stage import (
     Stage,
     files_of,
 )
-from tests.support.descriptors import held
+from tests.support.machine.descriptors import held
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
 from tests.s3_sync.layouts.revisions import ONE, TWO, links
 from tests.s3_sync.stage import SNAPSHOT, Begin, Stage, files_of, settings_of
-from tests.support.descriptors import held
+from tests.support.machine.descriptors import held
 
 # --- publishing
 

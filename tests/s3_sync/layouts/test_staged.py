@@ -15,7 +15,7 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.volume.files import write_all
 from tests.runtime.recording import Log
 from tests.s3_sync.tree.handling import nothing, staged
-from tests.support.descriptors import held
+from tests.support.machine.descriptors import held
 
 
 def stage(target: Target, path: str, body: bytes = b"new", mode: str = "0644") -> Staged:

@@ -14,7 +14,7 @@ from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import play
-from tests.support.fake_s3 import FakeS3, is_get
+from tests.support.aws.fake_s3 import FakeS3, is_get
 
 
 class Cycle:

@@ -5,7 +5,7 @@ import pytest
 from s3_sync.tree.target import Target
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.listing.applying import Cycle
-from tests.support.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from sidecar_runtime.fence import CycleAbandoned
 from tests.s3_sync.given import play
 from tests.s3_sync.listing.applying import Cycle, tree
 from tests.s3_sync.tree.handling import staged
-from tests.support.fake_s3 import error, is_get
-from tests.support.faults import first, hang, reset
+from tests.support.aws.fake_s3 import error, is_get
+from tests.support.http.faults import first, hang, reset
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 

@@ -14,7 +14,7 @@ from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
 from tests.s3_sync.listing.applying import Cycle, tree
-from tests.support.fake_s3 import FakeS3, error, is_get
+from tests.support.aws.fake_s3 import FakeS3, error, is_get
 
 
 class FullTarget(Target):

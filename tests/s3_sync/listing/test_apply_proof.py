@@ -8,8 +8,8 @@ import pytest
 from s3_sync.listing.trust import EtagTrust
 from tests.runtime.recording import Log
 from tests.s3_sync.listing.applying import Cycle, tree
-from tests.support.fake_s3 import is_get
-from tests.support.faults import flip_first_bit, replace_body
+from tests.support.aws.fake_s3 import is_get
+from tests.support.http.faults import flip_first_bit, replace_body
 
 
 def test_an_object_altered_in_transit_is_not_published(cycle: Cycle, folder: Path) -> None:

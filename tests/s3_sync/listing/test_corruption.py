@@ -10,9 +10,9 @@ import pytest
 from s3_sync.tree.download import MEMORY_BYTES
 from tests.conftest import counts_of
 from tests.s3_sync.listing.applying import Cycle, tree
-from tests.support.checksums import header_value
-from tests.support.fake_s3 import is_get
-from tests.support.loopback import Answer, Exchange
+from tests.support.aws.checksums import header_value
+from tests.support.aws.fake_s3 import is_get
+from tests.support.http.loopback import Answer, Exchange
 
 BATCH = 100
 CHECKSUMS = ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")

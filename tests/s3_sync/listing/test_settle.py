@@ -4,7 +4,7 @@ import pytest
 
 from s3_sync.listing.entries import Entry
 from s3_sync.listing.settle import BUSY_TIMES, Settle
-from tests.support.clocks import Clock
+from tests.support.machine.clocks import Clock
 
 
 @pytest.fixture

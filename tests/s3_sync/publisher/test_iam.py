@@ -15,12 +15,12 @@ from s3_sync.release.names import BUNDLE_FOLDER, MANIFEST_FOLDER, POINTER_KEY
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
 from tests.s3_sync.publisher.test_prune import releases
-from tests.support.fake_s3 import error, is_list
-from tests.support.faults import first
-from tests.support.loopback import Request
-from tests.support.publishing import EXAMPLES_PREFIX, PREFIX
-from tests.support.releases import ABSENT
-from tests.support.writable_s3 import forbid_missing, is_completion, is_write
+from tests.support.aws.fake_s3 import error, is_list
+from tests.support.aws.writable_s3 import forbid_missing, is_completion, is_write
+from tests.support.http.faults import first
+from tests.support.http.loopback import Request
+from tests.support.s3_sync.publishing import EXAMPLES_PREFIX, PREFIX
+from tests.support.s3_sync.releases import ABSENT
 
 IAM = Path(__file__).parents[3] / "charts-snippets" / "iam"
 BUCKET_ARN = "arn:aws:s3:::my-airflow-bucket"

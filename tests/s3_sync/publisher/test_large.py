@@ -9,17 +9,17 @@ from s3_sync.publisher.prune import UPLOAD_SECONDS, prune
 from s3_sync.release.names import POINTER_KEY, bundle_key
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
-from tests.support.fake_s3 import error
-from tests.support.faults import first, reset
-from tests.support.publishing import PREFIX, read_release
-from tests.support.releases import ABSENT, AT, make_release
-from tests.support.writable_s3 import (
+from tests.support.aws.fake_s3 import error
+from tests.support.aws.writable_s3 import (
     is_begin,
     is_completion,
     is_part,
     is_write,
     lose_answer,
 )
+from tests.support.http.faults import first, reset
+from tests.support.s3_sync.publishing import PREFIX, read_release
+from tests.support.s3_sync.releases import ABSENT, AT, make_release
 
 NOISE = random.Random(5).randbytes(5_000)
 LARGE = {"a.py": b"a = 1\n", "model.bin": NOISE}

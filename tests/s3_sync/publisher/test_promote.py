@@ -19,9 +19,9 @@ from s3_sync.release.signed import digest_of_manifest
 from s3_sync.settings import load_settings
 from tests.s3_sync.bucket import CHECKED, ORIGIN, Bucket
 from tests.s3_sync.failing import failure
-from tests.support.publishing import PREFIX
-from tests.support.releases import AT, Release, make_release, seal
-from tests.support.writable_s3 import is_write
+from tests.support.aws.writable_s3 import is_write
+from tests.support.s3_sync.publishing import PREFIX
+from tests.support.s3_sync.releases import AT, Release, make_release, seal
 
 A = {"a.py": b"a = 1\n" * 50, "run.sh": b"#!/bin/sh\n", "empty.py": b""}
 B = {"a.py": b"a = 2\n" * 50, "new.py": b"", "run.sh": b"#!/bin/sh\n"}

@@ -16,12 +16,12 @@ from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.failing import failure
-from tests.support.fake_s3 import is_list
-from tests.support.faults import first
-from tests.support.loopback import Exchange
-from tests.support.publishing import PREFIX, check_every_release
-from tests.support.releases import ABSENT, Release, make_release
-from tests.support.writable_s3 import is_write
+from tests.support.aws.fake_s3 import is_list
+from tests.support.aws.writable_s3 import is_write
+from tests.support.http.faults import first
+from tests.support.http.loopback import Exchange
+from tests.support.s3_sync.publishing import PREFIX, check_every_release
+from tests.support.s3_sync.releases import ABSENT, Release, make_release
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 DAY = 86_400.0

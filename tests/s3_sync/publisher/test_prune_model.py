@@ -26,11 +26,11 @@ from sidecar_runtime.errors import SidecarError
 from tests.conftest import Counts
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.release.independent import Place, Reader
-from tests.support.faults import first
-from tests.support.loopback import Answer, Request
-from tests.support.publishing import PREFIX
-from tests.support.releases import make_release
-from tests.support.writable_s3 import WritableS3
+from tests.support.aws.writable_s3 import WritableS3
+from tests.support.http.faults import first
+from tests.support.http.loopback import Answer, Request
+from tests.support.s3_sync.publishing import PREFIX
+from tests.support.s3_sync.releases import make_release
 
 FOLDERS = [{f"{name}.py": name.encode() * 50, "all.py": b"all\n"} for name in "abcdefg"]
 CONTENTS = {make_release(files).revision: files for files in FOLDERS}

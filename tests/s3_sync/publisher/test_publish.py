@@ -18,11 +18,11 @@ from s3_sync.release.pointer import parse_pointer, serialize_pointer
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import CHECKED, ORIGIN, A, B, Bucket, C
 from tests.s3_sync.failing import failure
-from tests.support.loopback import Exchange
-from tests.support.publishing import PREFIX
-from tests.support.releases import make_release
-from tests.support.signing import Key
-from tests.support.writable_s3 import is_write
+from tests.support.aws.writable_s3 import is_write
+from tests.support.http.loopback import Exchange
+from tests.support.s3_sync.publishing import PREFIX
+from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.signing import Key
 
 
 def test_the_first_publish_becomes_current(bucket: Bucket) -> None:

@@ -10,12 +10,12 @@ from s3_sync.publisher.catalog import ReleaseError
 from s3_sync.release.names import POINTER_KEY
 from tests.s3_sync.bucket import A, B, Bucket, C
 from tests.s3_sync.failing import failure
-from tests.support.fake_s3 import access_denied, error, is_get
-from tests.support.faults import truncate
-from tests.support.loopback import Exchange
-from tests.support.publishing import PREFIX, read_release
-from tests.support.releases import make_release
-from tests.support.writable_s3 import forbid_missing, is_write, lose_answer
+from tests.support.aws.fake_s3 import access_denied, error, is_get
+from tests.support.aws.writable_s3 import forbid_missing, is_write, lose_answer
+from tests.support.http.faults import truncate
+from tests.support.http.loopback import Exchange
+from tests.support.s3_sync.publishing import PREFIX, read_release
+from tests.support.s3_sync.releases import make_release
 
 
 def test_publish_succeeds_if_the_responses_to_its_writes_are_lost(bucket: Bucket) -> None:

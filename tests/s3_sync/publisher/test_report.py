@@ -9,7 +9,7 @@ from s3_sync.publisher.report import size_text, table
 from s3_sync.publisher.table import releases_report
 from s3_sync.release.facts import Checked, Origin, time_text
 from s3_sync.release.manifest import Head
-from tests.support.releases import make_release
+from tests.support.s3_sync.releases import make_release
 
 AT = datetime(2026, 11, 20, 15, tzinfo=UTC)
 

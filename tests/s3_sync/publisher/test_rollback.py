@@ -24,12 +24,12 @@ from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import ORIGIN, Bucket
 from tests.s3_sync.failing import failure
-from tests.support.faults import first
-from tests.support.loopback import Exchange
-from tests.support.publishing import PREFIX, read_release
-from tests.support.releases import ABSENT, AT, make_release
+from tests.support.aws.writable_s3 import is_write
+from tests.support.http.faults import first
+from tests.support.http.loopback import Exchange
+from tests.support.s3_sync.publishing import PREFIX, read_release
+from tests.support.s3_sync.releases import ABSENT, AT, make_release
 from tests.support.waiting import wait_until
-from tests.support.writable_s3 import is_write
 
 A, B, C = ({name: name.encode()} for name in ("a.py", "b.py", "c.py"))
 WHO = Origin(by="grace", ci_url="https://ci/7")

@@ -28,10 +28,10 @@ from s3_sync.signature import Keys, PublisherKeys, Untrusted
 from tests.runtime.recording import Log
 from tests.s3_sync.bucket import CHECKED, A, B, Bucket
 from tests.s3_sync.failing import failure
-from tests.support.publishing import PREFIX
 from tests.support.raising import raised
-from tests.support.releases import make_release
-from tests.support.signing import Key
+from tests.support.s3_sync.publishing import PREFIX
+from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.signing import Key
 from tests.support.waiting import wait_until
 
 KEY, OTHER, THIEF = Key(), Key(), Key()

@@ -12,8 +12,8 @@ from s3_sync import command
 from s3_sync.release.names import POINTER_KEY
 from tests.runtime.recording import handlers_kept
 from tests.s3_sync.bucket import Bucket
-from tests.support.publishing import PREFIX, Ran, write_files
-from tests.support.signing import Key, write_keys
+from tests.support.s3_sync.publishing import PREFIX, Ran, write_files
+from tests.support.s3_sync.signing import Key, write_keys
 
 A = {"a.py": b"print('a')\n", "sql/a.sql": b"select 1;\n" * 40}
 B = {"a.py": b"print('b')\n", "c.py": b""}

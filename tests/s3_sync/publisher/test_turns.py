@@ -7,7 +7,7 @@ from s3_sync.publisher.turns import TurnChanges, changes_of_turns
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import manifest_key
 from tests.s3_sync.bucket import CHECKED, Bucket
-from tests.support.publishing import PREFIX
+from tests.support.s3_sync.publishing import PREFIX
 
 A = {"a.py": b"a = 1\n", "b.py": b"b = 1\n"}
 B = {"a.py": b"a = 2\n", "c.py": b"c = 1\n"}

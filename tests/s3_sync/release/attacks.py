@@ -18,11 +18,11 @@ from s3_sync.release.signed import sign_pointer
 from s3_sync.revision import ends_chunk, revision_of
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
-from tests.support.fake_s3 import FakeS3
-from tests.support.releases import AT, Release, make_release
-from tests.support.scripted import new_content
-from tests.support.shelf import PREFIX, RELEASE
-from tests.support.signing import Key, write_keys
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.s3_sync.releases import AT, Release, make_release
+from tests.support.s3_sync.scripted import new_content
+from tests.support.s3_sync.shelf import PREFIX, RELEASE
+from tests.support.s3_sync.signing import Key, write_keys
 
 BUCKET = "dags-bucket"
 ORIGIN = Origin(by="ci", commit="1" * 40, message="Honest", ci_url="https://ci.example.com/1")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.fake_s3 import FakeS3
-from tests.support.shelf import Shelf
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.s3_sync.shelf import Shelf
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from s3_sync.release.manifest import parse_head
 from s3_sync.release.rows import offsets_of
 from s3_sync.revision import chunk_digest, chunk_ends, revision_of_chunks
-from tests.support.releases import ABSENT, make_release
+from tests.support.s3_sync.releases import ABSENT, make_release
 
 RELEASE = make_release(
     {"a.py": b"print()\n", "sql/b.sql": b"select 1;\n" * 99, "ü/empty": b""},

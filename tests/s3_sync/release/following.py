@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.support.loopback import Exchange
-from tests.support.shelf import RELEASE
+from tests.support.http.loopback import Exchange
+from tests.support.s3_sync.shelf import RELEASE
 
 FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} | {"empty.py": b""}
 # Enough files for a manifest that is read in ranges.

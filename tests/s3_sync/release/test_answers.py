@@ -8,8 +8,8 @@ import pytest
 
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import whole
-from tests.support.fake_s3 import FakeS3, access_denied, error, redirect
-from tests.support.faults import (
+from tests.support.aws.fake_s3 import FakeS3, access_denied, error, redirect
+from tests.support.http.faults import (
     chunked,
     close_after,
     close_silently,
@@ -19,9 +19,9 @@ from tests.support.faults import (
     unframed,
     wrong_length,
 )
-from tests.support.loopback import Exchange, Fault
+from tests.support.http.loopback import Exchange, Fault
 from tests.support.program import own_port
-from tests.support.shelf import PARTS, RELEASE, Shelf
+from tests.support.s3_sync.shelf import PARTS, RELEASE, Shelf
 
 OLD = {"a.py": b"old = 1\n", "gone.py": b"gone = 1\n"}
 NEW = {"a.py": b"new = 1\n" * 20, "pkg/b.py": b"b = 1\n" * 50, "empty.py": b""}

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from tests.s3_sync.release.attacks import Stage, staged
-from tests.support.fake_s3 import redirect
-from tests.support.faults import altered, first, replace_body
-from tests.support.loopback import Answer, Fault, Match, Request
+from tests.support.aws.fake_s3 import redirect
+from tests.support.http.faults import altered, first, replace_body
+from tests.support.http.loopback import Answer, Fault, Match, Request
 from tests.support.program import own_port
-from tests.support.shelf import is_bundle, is_manifest, is_pointer
+from tests.support.s3_sync.shelf import is_bundle, is_manifest, is_pointer
 
 
 @pytest.fixture(scope="module")

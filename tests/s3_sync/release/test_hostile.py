@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from s3_sync.release.manifest import parse_facts, parse_head, parse_manifest
 from s3_sync.release.pointer import parse_pointer
 from s3_sync.release.rows import Invalid
-from tests.support.releases import make_release
+from tests.support.s3_sync.releases import make_release
 
 HONEST = make_release({"a.py": b"a = 1\n" * 40, "empty.py": b"", "pkg/b.py": b"b = 1\n" * 7})
 DOCUMENTS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {

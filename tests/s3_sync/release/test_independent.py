@@ -13,9 +13,9 @@ from s3_sync.release.facts import Origin
 from tests.s3_sync.bucket import CHECKED, Bucket
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.independent import Place, Reader, Release, Tree
-from tests.support.publishing import PREFIX
-from tests.support.shelf import RELEASE
-from tests.support.signing import Key, write_keys
+from tests.support.s3_sync.publishing import PREFIX
+from tests.support.s3_sync.shelf import RELEASE
+from tests.support.s3_sync.signing import Key, write_keys
 
 PLACE = Place("dags-bucket", PREFIX)
 # Enough files for a manifest of several chunks.

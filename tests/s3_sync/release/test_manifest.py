@@ -48,7 +48,7 @@ from tests.s3_sync.release.examples import (
     without,
 )
 from tests.support.raising import raised
-from tests.support.releases import ABSENT, AT, Release, make_release
+from tests.support.s3_sync.releases import ABSENT, AT, Release, make_release
 
 MANY = {f"team{n % 7}/dag_{n:04}.py": b"%d" % n for n in range(1_000)}
 

@@ -17,7 +17,7 @@ from s3_sync.release.pointer import (
 )
 from s3_sync.release.rows import Invalid
 from tests.s3_sync.release.examples import BAD_FACTS, RELEASE, Facts, with_, without
-from tests.support.releases import ABSENT, AT
+from tests.support.s3_sync.releases import ABSENT, AT
 
 TURN = {"revision": ABSENT, "sequence": 1, "since": "2026-11-20T15:00:00Z"}
 BAD_HISTORIES: list[object] = [["x"], [[ABSENT]], [{}], [ABSENT], None]

@@ -15,10 +15,10 @@ from s3_sync.release.source import SLACK_BYTES
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import MANY
-from tests.support.fake_s3 import FakeS3
-from tests.support.releases import AT, make_release
-from tests.support.shelf import PREFIX, RELEASE, Shelf, is_manifest, is_pointer
-from tests.support.signing import Key, write_keys
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.s3_sync.releases import AT, make_release
+from tests.support.s3_sync.shelf import PREFIX, RELEASE, Shelf, is_manifest, is_pointer
+from tests.support.s3_sync.signing import Key, write_keys
 
 FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)}
 KEY, OTHER = Key(), Key()

@@ -33,8 +33,8 @@ from tests.s3_sync.release.attacks import (
     signed,
     staged,
 )
-from tests.support.releases import make_release
-from tests.support.shelf import PREFIX
+from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.shelf import PREFIX
 
 # Not from the honest publisher, but with correct names and digests.
 EVIL = make_release({"a.py": b"evil = 1\n"}, origin=ORIGIN._replace(by="mallory"))

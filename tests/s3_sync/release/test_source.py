@@ -21,10 +21,10 @@ from tests.s3_sync.release.following import (
     times,
     whole,
 )
-from tests.support.fake_s3 import FakeS3, error, is_list
-from tests.support.faults import altered, reset
-from tests.support.releases import ABSENT, AT, make_release, seal
-from tests.support.shelf import Shelf, is_bundle, is_manifest
+from tests.support.aws.fake_s3 import FakeS3, error, is_list
+from tests.support.http.faults import altered, reset
+from tests.support.s3_sync.releases import ABSENT, AT, make_release, seal
+from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest
 
 
 def test_the_status_shows_which_airflow_checked_the_release() -> None:

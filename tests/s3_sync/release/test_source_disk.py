@@ -11,8 +11,8 @@ from s3_sync.tree.staging import Staged
 from s3_sync.tree.target import Target
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import FILES, PINNED, SNAPSHOT, layouts, staged
-from tests.support.faults import reset
-from tests.support.shelf import Shelf, is_manifest
+from tests.support.http.faults import reset
+from tests.support.s3_sync.shelf import Shelf, is_manifest
 
 
 @pytest.mark.parametrize("path", ["pkg0/m3.py", "z_last.py"])

@@ -8,9 +8,9 @@ from s3_sync.release.names import POINTER_KEY, manifest_key
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import FILES, PINNED
-from tests.support.fake_s3 import access_denied, error
-from tests.support.loopback import Fault
-from tests.support.shelf import Shelf, is_bundle, is_manifest, is_pointer
+from tests.support.aws.fake_s3 import access_denied, error
+from tests.support.http.loopback import Fault
+from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest, is_pointer
 
 
 def test_a_glance_costs_one_small_request_until_something_changes(

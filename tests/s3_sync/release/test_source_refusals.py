@@ -8,10 +8,10 @@ from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.rows import File
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import FILES, PINNED, layouts, staged
-from tests.support.fake_s3 import FakeS3, access_denied, error, is_get, is_list
-from tests.support.faults import replace_body
-from tests.support.releases import Release, make_release, seal
-from tests.support.shelf import Shelf, is_bundle, is_pointer
+from tests.support.aws.fake_s3 import FakeS3, access_denied, error, is_get, is_list
+from tests.support.http.faults import replace_body
+from tests.support.s3_sync.releases import Release, make_release, seal
+from tests.support.s3_sync.shelf import Shelf, is_bundle, is_pointer
 
 
 def _current(shelf: Shelf) -> Release:

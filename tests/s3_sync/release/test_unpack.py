@@ -17,7 +17,7 @@ from s3_sync.s3.refusals import ObjectError
 from s3_sync.tree.staging import Staged
 from s3_sync.tree.target import Target
 from tests.support.raising import raised
-from tests.support.releases import Release, make_release
+from tests.support.s3_sync.releases import Release, make_release
 
 FILES = {
     "a/one.py": b"x = 1\n" * 40,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.certificates import self_signed
+from tests.support.http.certificates import self_signed
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import AT_ONCE, GIVEN, Given, config_of, play
-from tests.support.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error, is_list
-from tests.support.faults import answer_with, reset, truncate, with_headers
-from tests.support.loopback import Answer, Request
+from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error, is_list
+from tests.support.aws.s3_refusals import Identity
+from tests.support.http.faults import answer_with, reset, truncate, with_headers
+from tests.support.http.loopback import Answer, Request
 from tests.support.raising import raised
-from tests.support.s3_refusals import Identity
 
 OLD = Credentials("AKIDOLD", "old-secret", "old-token")
 NEW = Credentials("AKIDNEW", "new-secret", "new-token")

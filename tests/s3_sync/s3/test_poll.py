@@ -13,10 +13,10 @@ from s3_sync.s3.pool import TlsContext
 from s3_sync.s3.tls import CaBundle
 from s3_sync.s3.wire import HttpOrigin
 from tests.s3_sync.given import Given, config, config_of, play
-from tests.support.certificates import self_signed
-from tests.support.fake_s3 import FakeS3, error
-from tests.support.faults import close_after, close_silently, hang, raw, reset
-from tests.support.loopback import Exchange, Fault
+from tests.support.aws.fake_s3 import FakeS3, error
+from tests.support.http.certificates import self_signed
+from tests.support.http.faults import close_after, close_silently, hang, raw, reset
+from tests.support.http.loopback import Exchange, Fault
 
 BODY = b"{}"
 KEY = "dags/current.json"

@@ -12,8 +12,8 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
 from tests.s3_sync.given import Given, config, config_of, play
-from tests.support.certificates import self_signed
-from tests.support.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.http.certificates import self_signed
 from tests.support.raising import raised
 
 Replace = Callable[[Path, bytes], None]

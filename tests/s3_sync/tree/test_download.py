@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from s3_sync.tree.download import MEMORY_BYTES, Download, Proof, is_md5
 from s3_sync.tree.staging import Staging
 from tests.s3_sync.failing import failure
-from tests.support.checksums import digest, header_value
+from tests.support.aws.checksums import digest, header_value
 
 BODY = b"print('hello')\n"
 MD5 = hashlib.md5(BODY).hexdigest()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from s3_sync.tree.journal import HEADER, NAME, SLACK_LINES, Managed, ManagedList, load_managed
 from tests.runtime.recording import Log
-from tests.support.volumes import full_disk
+from tests.support.machine.volumes import full_disk
 
 Begin = Callable[..., ManagedList]
 

@@ -23,7 +23,7 @@ from tests.s3_sync.tree.handling import (
     put,
     staged,
 )
-from tests.support.descriptors import held
+from tests.support.machine.descriptors import held
 
 # --- opening
 

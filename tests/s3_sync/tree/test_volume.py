@@ -23,7 +23,7 @@ from s3_sync.tree.volume import (
 )
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
-from tests.support.descriptors import held
+from tests.support.machine.descriptors import held
 
 
 def reopen(folder: Path) -> None:

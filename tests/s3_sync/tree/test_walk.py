@@ -15,7 +15,7 @@ from s3_sync.tree.damage import is_real_folder
 from s3_sync.tree.journal import Managed, ManagedList
 from s3_sync.tree.walk import Blocked, Walk
 from tests.runtime.recording import Log
-from tests.support.descriptors import held
+from tests.support.machine.descriptors import held
 
 
 class Ground:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from demo.airflow.components import Components
-from tests.support.airflow import Airflow
-from tests.support.airflow_runs import Notes, Runs
-from tests.support.databases import Database
+from tests.support.airflow.databases import Database
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.runs import Notes, Runs
 
 Executor = Literal["LocalExecutor", "CeleryExecutor"]
 CELERY = ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip")

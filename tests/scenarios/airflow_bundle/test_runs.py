@@ -11,13 +11,13 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.airflow_bundle.live import Live, open_live
-from tests.support.airflow import ROOT, Airflow
-from tests.support.airflow_runs import TASKS, Notes
-from tests.support.asking import STORE
-from tests.support.databases import Postgres, skip_without_postgres
-from tests.support.fake_s3 import FakeS3
-from tests.support.git_sync import git_site, skip_without_git_sync
-from tests.support.shelf import Shelf, release_daemon
+from tests.support.airflow.asking import STORE
+from tests.support.airflow.databases import Postgres, skip_without_postgres
+from tests.support.airflow.installed import ROOT, Airflow
+from tests.support.airflow.runs import TASKS, Notes
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.git.git_sync import git_site, skip_without_git_sync
+from tests.support.s3_sync.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(7_200)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_sync import GitSite, git_site, skip_without_git_sync
+from tests.support.git.git_sync import GitSite, git_site, skip_without_git_sync
 
 
 @pytest.fixture(autouse=True)

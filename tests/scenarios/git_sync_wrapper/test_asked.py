@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.git_sync_wrapper.situations import is_pack
-from tests.support.asking import ask, asked, kept
+from tests.scenarios.git_sync_wrapper.git_sync.situations import is_pack
+from tests.support.airflow.asking import ask, asked, kept
 from tests.support.daemon import SidecarProcess
-from tests.support.git_sync import GitSite, git_site
-from tests.support.loopback import Answer, Exchange, Request
-from tests.support.scripted import published
+from tests.support.git.git_sync import GitSite, git_site
+from tests.support.http.loopback import Answer, Exchange, Request
+from tests.support.machine.volumes import small_volume
+from tests.support.s3_sync.scripted import published
 from tests.support.scripts import script
-from tests.support.volumes import small_volume
 from tests.support.waiting import wait_until
 
 # The volume keeps only commits that are in use or were requested.

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.support.git_sync import GitSite
+from tests.support.git.git_sync import GitSite
 from tests.support.program import own_port
 from tests.support.scripts import script
 from tests.support.waiting import wait_until

@@ -3,7 +3,7 @@
 import json
 
 from tests.support.daemon import SidecarProcess
-from tests.support.git_sync import GitSite
+from tests.support.git.git_sync import GitSite
 
 
 def test_page_log_and_record_report_author_time_subject_and_changes(here: GitSite) -> None:

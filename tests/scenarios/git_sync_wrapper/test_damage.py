@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.git_sync_wrapper.situations import corrupt
-from tests.support.git_sync import GitSite
+from tests.scenarios.git_sync_wrapper.git_sync.situations import corrupt
+from tests.support.git.git_sync import GitSite
 from tests.support.waiting import wait_until
 
 Spoil = Callable[[Path], None]

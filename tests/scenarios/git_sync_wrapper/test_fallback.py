@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.support.git_sync import GitSite
+from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_server import GitServer
-from tests.support.git_sync import GitSite
+from tests.support.git.git_server import GitServer
+from tests.support.git.git_sync import GitSite
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Counts
-from tests.support.git_sync import GitSite
+from tests.support.git.git_sync import GitSite
+from tests.support.machine.volumes import without_hard_links
 from tests.support.reading import reading
-from tests.support.volumes import without_hard_links
 from tests.support.waiting import wait_until
 
 RETAIN_SECONDS = 4

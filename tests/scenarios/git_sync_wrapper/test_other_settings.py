@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.support.daemon import SidecarProcess
-from tests.support.git_sync import GitSite
+from tests.support.git.git_sync import GitSite
 from tests.support.waiting import wait_until
 
 

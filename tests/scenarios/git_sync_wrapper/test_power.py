@@ -11,10 +11,10 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.daemon import SidecarProcess
-from tests.support.git_sync import GitSite
+from tests.support.git.git_sync import GitSite
+from tests.support.machine.volumes import disk, power_cut
 from tests.support.revisions import Flaw, read_revision
 from tests.support.scripts import script
-from tests.support.volumes import disk, power_cut
 from tests.support.waiting import wait_until
 
 DISK_MIB = 32

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.support.children import children_so_far
 from tests.support.daemon import SidecarProcess
-from tests.support.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
+from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
+from tests.support.machine.children import children_so_far
+from tests.support.machine.users import as_user
 from tests.support.scripts import script
-from tests.support.users import as_user
 from tests.support.waiting import wait_until
 
 

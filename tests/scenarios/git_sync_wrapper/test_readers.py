@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.git_sync_wrapper.situations import corrupt, head_lock, shallow_lock, tmp_link
+from tests.scenarios.git_sync_wrapper.git_sync.situations import (
+    corrupt,
+    head_lock,
+    shallow_lock,
+    tmp_link,
+)
 from tests.support.daemon import SidecarProcess
-from tests.support.faults import answer_with, hang, truncate
-from tests.support.git_sync import GitSite
-from tests.support.loopback import Answer, Exchange
+from tests.support.git.git_sync import GitSite
+from tests.support.http.faults import answer_with, hang, truncate
+from tests.support.http.loopback import Answer, Exchange
 from tests.support.reading import Readers
 from tests.support.revisions import make_revision
 

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from tests.support.git_repository import Repository
-from tests.support.git_sync import GitSite
+from tests.support.git.git_repository import Repository
+from tests.support.git.git_sync import GitSite
 
 
 def test_follows_and_repairs_a_sha_256_repository(here: GitSite) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.git_sync import GitSite
+from tests.support.git.git_sync import GitSite
 from tests.support.revisions import make_revision
 from tests.support.waiting import wait_until
 

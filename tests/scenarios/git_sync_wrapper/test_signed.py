@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_repository import Repository
-from tests.support.git_sync import GitSite
+from tests.support.git.git_repository import Repository
+from tests.support.git.git_sync import GitSite
 from tests.support.waiting import wait_until
 
 RECIPE = Path(__file__).parents[3] / "docs/how-to/show-only-signed-commits.md"

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.kdc import Kdc, skip_without_kdc
-from tests.support.kdc_proxy import KdcProxy
-from tests.support.site import Site, site
+from tests.support.kerberos.kdc import Kdc, skip_without_kdc
+from tests.support.kerberos.kdc_proxy import KdcProxy
+from tests.support.kerberos.site import Site, site
 
 MakeSite = Callable[[str], Site]
 """Creates a site whose tickets have the given lifetime."""

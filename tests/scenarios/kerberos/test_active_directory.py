@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import SidecarProcess
-from tests.support.kdc import run_client
-from tests.support.samba import DomainController, keytab_of_password
-from tests.support.site import KERBEROS_SIDECAR, failure
+from tests.support.kerberos.kdc import run_client
+from tests.support.kerberos.samba import DomainController, keytab_of_password
+from tests.support.kerberos.site import KERBEROS_SIDECAR, failure
 
 PASSWORD = "Secret.Word1"
 THRESHOLD = 5

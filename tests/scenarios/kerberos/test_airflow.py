@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.airflow import Airflow, Version
-from tests.support.kdc import PATH
-from tests.support.site import SERVICE, Site
+from tests.support.airflow.installed import Airflow, Version
+from tests.support.kerberos.kdc import PATH
+from tests.support.kerberos.site import SERVICE, Site
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/find-out-why-there-is-no-ticket.md"
 RUN_MAIN = """

@@ -2,9 +2,9 @@
 
 import os
 
-from tests.support.kdc import Kdc
+from tests.support.kerberos.kdc import Kdc
+from tests.support.kerberos.site import Site
 from tests.support.program import own_port
-from tests.support.site import Site
 
 
 def check(site: Site, *arguments: str, **settings: str | None) -> tuple[int, str]:

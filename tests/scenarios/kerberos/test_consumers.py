@@ -14,11 +14,11 @@ import pytest
 pytest.importorskip("gssapi", reason="gssapi is not compiled: make setup-test as root")
 
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kdc import PATH, Kdc
-from tests.support.site import Site
-from tests.support.spark import spark
+from tests.support.kerberos.kdc import PATH, Kdc
+from tests.support.kerberos.site import Site
+from tests.support.kerberos.spark import spark
+from tests.support.kerberos.web_hdfs import WebHdfs
 from tests.support.waiting import wait_until
-from tests.support.web_hdfs import WebHdfs
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/use-the-ticket-from-java.md").read_text()
 TICKETS = 5

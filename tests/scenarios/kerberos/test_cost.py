@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench.measure import cpu_seconds, system_calls
-from tests.support.children import children_so_far
-from tests.support.site import Site
+from tests.support.kerberos.site import Site
+from tests.support.machine.children import children_so_far
 from tests.support.waiting import wait_until
 
 RSS_MIB = 40

@@ -11,12 +11,12 @@ import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.daemon import SidecarProcess
-from tests.support.kdc import Kdc
-from tests.support.kdc_proxy import KdcProxy
-from tests.support.krb5_libraries import SYSTEM, Libraries
-from tests.support.name_server import SRV, A, Behavior, NameServer, srv
+from tests.support.kerberos.kdc import Kdc
+from tests.support.kerberos.kdc_proxy import KdcProxy
+from tests.support.kerberos.krb5_libraries import SYSTEM, Libraries
+from tests.support.kerberos.name_server import SRV, A, Behavior, NameServer, srv
+from tests.support.kerberos.site import Site, failure
 from tests.support.program import own_port
-from tests.support.site import Site, failure
 from tests.support.waiting import wait_until
 
 PROMISED_SECONDS = 15

@@ -9,8 +9,8 @@ import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.daemon import SidecarProcess
-from tests.support.kdc import Kdc
-from tests.support.site import Site, assert_tells, failure
+from tests.support.kerberos.kdc import Kdc
+from tests.support.kerberos.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
 
 Fault = Callable[[Site], object]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kdc import Kdc, run_client
-from tests.support.pipes import unread_pipe
-from tests.support.site import SERVICE, Site
+from tests.support.kerberos.kdc import Kdc, run_client
+from tests.support.kerberos.site import SERVICE, Site
+from tests.support.machine.pipes import unread_pipe
 from tests.support.waiting import wait_until
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kdc import Kdc
-from tests.support.kdc_proxy import KdcProxy
-from tests.support.site import Site, failure
+from tests.support.kerberos.kdc import Kdc
+from tests.support.kerberos.kdc_proxy import KdcProxy
+from tests.support.kerberos.site import Site, failure
 from tests.support.waiting import wait_until
 
 MOST_FAILURES = 5

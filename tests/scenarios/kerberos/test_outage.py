@@ -6,9 +6,9 @@ import time
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kdc import Kdc
-from tests.support.kdc_proxy import KdcProxy
-from tests.support.site import Site, assert_tells, failure
+from tests.support.kerberos.kdc import Kdc
+from tests.support.kerberos.kdc_proxy import KdcProxy
+from tests.support.kerberos.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
 
 

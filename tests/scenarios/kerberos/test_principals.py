@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from tests.support.kdc import run_client
-from tests.support.site import Site
+from tests.support.kerberos.kdc import run_client
+from tests.support.kerberos.site import Site
 from tests.support.waiting import wait_until
 
 

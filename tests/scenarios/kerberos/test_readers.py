@@ -7,9 +7,9 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kdc import Kdc, run_client
-from tests.support.readers import HAS_JAVA, Kind, Reader, readers
-from tests.support.site import Site
+from tests.support.kerberos.kdc import Kdc, run_client
+from tests.support.kerberos.readers import HAS_JAVA, Kind, Reader, readers
+from tests.support.kerberos.site import Site
 from tests.support.waiting import wait_until
 
 KINDS: tuple[Kind, ...] = ("klist", "acquire", "context", "java")

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 from tests.support.daemon import SidecarProcess
-from tests.support.kdc import run_client
-from tests.support.kdc_proxy import KdcProxy
-from tests.support.site import Site, failure
+from tests.support.kerberos.kdc import run_client
+from tests.support.kerberos.kdc_proxy import KdcProxy
+from tests.support.kerberos.site import Site, failure
 
 
 def keys_of(site: Site) -> list[bytes]:

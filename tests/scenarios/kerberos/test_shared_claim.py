@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kdc import PATH, run_client
-from tests.support.site import Site
+from tests.support.kerberos.kdc import PATH, run_client
+from tests.support.kerberos.site import Site
 from tests.support.waiting import wait_until
 
 SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")

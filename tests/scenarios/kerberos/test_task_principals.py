@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.chart.files import load
-from tests.scenarios.s3_sync.test_task_pods import Given, Pod, create
+from tests.scenarios.s3_sync.airflow.test_task_pods import Given, Pod, create
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/give-each-dag-its-own-principal.md"
 SALES, FINANCE, DEFAULT = (

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.site import Site
+from tests.support.kerberos.site import Site
 from tests.support.waiting import wait_until
 
 

@@ -7,14 +7,14 @@ from typing import Protocol
 
 import pytest
 
-from tests.scenarios.s3_sync.identities import NO_KEYS
-from tests.scenarios.s3_sync.place import Place
+from tests.scenarios.s3_sync.publish.place import Place
+from tests.scenarios.s3_sync.s3.identities import NO_KEYS
+from tests.support.aws.fake_aws import FakeSts
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.aws.servers import MotoServer, S3Server
 from tests.support.daemon import Daemon, Settings
-from tests.support.fake_aws import FakeSts
-from tests.support.fake_s3 import FakeS3
-from tests.support.forked import ForkServer
-from tests.support.scripted import Running, daemon_for, fill, running
-from tests.support.servers import MotoServer, S3Server
+from tests.support.s3_sync.forked import ForkServer
+from tests.support.s3_sync.scripted import Running, daemon_for, fill, running
 
 
 class StartDaemon(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from tests.support.servers import S3Server
+from tests.support.aws.servers import S3Server
 
 MULTIPART_MINIMUM = 5 << 20
 FOREIGN_TIME = 1_500_000_000

@@ -11,10 +11,10 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.aws.fake_s3 import FakeS3, is_list
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import FakeS3, is_list
-from tests.support.loopback import Exchange
-from tests.support.snapshots import consumed
+from tests.support.http.loopback import Exchange
+from tests.support.s3_sync.snapshots import consumed
 from tests.support.waiting import wait_until
 
 REWRITE_SECONDS = 0.25

@@ -13,12 +13,12 @@ from typing import Protocol
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.identities import NO_KEYS
-from tests.support.fake_aws import IDENTITY_ARN, FakeSts
-from tests.support.fake_s3 import SECRET_KEY, FakeS3, error, is_get
-from tests.support.loopback import dead_endpoint
+from tests.scenarios.s3_sync.s3.identities import NO_KEYS
+from tests.support.aws.fake_aws import IDENTITY_ARN, FakeSts
+from tests.support.aws.fake_s3 import SECRET_KEY, FakeS3, error, is_get
+from tests.support.http.loopback import dead_endpoint
 from tests.support.program import own_port
-from tests.support.scripted import published
+from tests.support.s3_sync.scripted import published
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 

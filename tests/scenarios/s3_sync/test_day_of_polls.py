@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.s3_sync.weather import LAYOUTS, Scene, Vitals, is_flat, leftovers
-from tests.support.fake_s3 import error, is_list
-from tests.support.fault_proxy import FaultProxy
-from tests.support.scripted import new_content
-from tests.support.servers import RcloneServer
+from tests.scenarios.s3_sync.machine.weather import LAYOUTS, Scene, Vitals, is_flat, leftovers
+from tests.support.aws.fake_s3 import error, is_list
+from tests.support.aws.fault_proxy import FaultProxy
+from tests.support.aws.servers import RcloneServer
+from tests.support.s3_sync.scripted import new_content
 
 CHANGE_EVERY = 25
 FAIL_EVERY = 60

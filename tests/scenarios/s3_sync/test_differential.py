@@ -8,9 +8,15 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.histories import FOREIGN_TIME, Bucket, History
+from tests.support.aws.servers import MotoServer, S3Server
 from tests.support.daemon import VENV_BIN, Daemon
-from tests.support.servers import MotoServer, S3Server
-from tests.support.target_model import difference, empty_folders, expect, leftovers, read_tree
+from tests.support.s3_sync.target_model import (
+    difference,
+    empty_folders,
+    expect,
+    leftovers,
+    read_tree,
+)
 
 KEY_PATHS = ("", "dags", "team a/d\u00e4gs", "a+b/100%")
 STEPS = 10

@@ -12,14 +12,14 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.weather import as_user
+from tests.scenarios.s3_sync.machine.weather import as_user
+from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import FakeS3
 from tests.support.reading import reading
 from tests.support.revisions import make_revision
+from tests.support.s3_sync.shelf import RELEASE, Shelf
+from tests.support.s3_sync.snapshots import consumed, wait_for_cycles
 from tests.support.scripts import script
-from tests.support.shelf import RELEASE, Shelf
-from tests.support.snapshots import consumed, wait_for_cycles
 from tests.support.waiting import wait_until
 
 GATE = {"S3_SYNC_GATE": "syntax"}

@@ -16,14 +16,14 @@ import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.daemon import Daemon
-from tests.support.scripts import counting, runs
-from tests.support.snapshots import (
+from tests.support.s3_sync.snapshots import (
     SwappingS3,
     consumed,
     count_of,
     snapshot_leftovers,
     wait_for_cycles,
 )
+from tests.support.scripts import counting, runs
 from tests.support.waiting import wait_until
 
 GOOD = {

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.git_repository import Repository
-from tests.support.publishing import Publishing, write_files
-from tests.support.scripted import published
-from tests.support.shelf import release_daemon
-from tests.support.writable_s3 import WritableS3
+from tests.support.aws.writable_s3 import WritableS3
+from tests.support.git.git_repository import Repository
+from tests.support.s3_sync.publishing import Publishing, write_files
+from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.shelf import release_daemon
 
 COMPOSED = unicodedata.normalize("NFC", "매출_보고서.py")
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)

@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.aws.fake_s3 import FakeS3, is_list
 from tests.support.daemon import Daemon
-from tests.support.fake_s3 import FakeS3, is_list
-from tests.support.loopback import Answer, Request
+from tests.support.http.loopback import Answer, Request
 
 PAGE_KEYS = 1000
 # 96 MiB at 100,000 keys.

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.fake_s3 import FakeS3, is_get, is_list
-from tests.support.faults import hang
-from tests.support.scripted import FILES, daemon_for, published, staged
+from tests.support.aws.fake_s3 import FakeS3, is_get, is_list
+from tests.support.http.faults import hang
+from tests.support.s3_sync.scripted import FILES, daemon_for, published, staged
 from tests.support.waiting import wait_until
 
 

@@ -9,10 +9,10 @@ import pytest
 from tests.conftest import Counts
 from tests.scenarios.s3_sync import sealed
 from tests.scenarios.s3_sync.histories import Bucket
+from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon
 from tests.support.reading import reading
-from tests.support.servers import S3Server
-from tests.support.target_model import difference, expect, read_tree
+from tests.support.s3_sync.target_model import difference, expect, read_tree
 
 SIZES = (0, 100, 5_000, 5_000, 50_000, 300_000)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.aws.fake_s3 import FakeS3, is_list
 from tests.support.daemon import Daemon, Event
-from tests.support.fake_s3 import FakeS3, is_list
-from tests.support.scripted import FILES, daemon_for, published
+from tests.support.s3_sync.scripted import FILES, daemon_for, published
 
 
 def rejected(daemon: Daemon) -> dict[str, Event]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.s3_sync.cycle.test_settled import NEW, OLD, quiet_bucket
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.snapshots import SwappingS3, consumed, count_of
+from tests.support.s3_sync.snapshots import SwappingS3, consumed, count_of
 from tests.support.waiting import wait_until
 
 SETTLE_SECONDS = 1.0

@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.scenarios.sync_perm.standin import StandIn, small
-from tests.support.airflow import Airflow, Kind, Version
-from tests.support.databases import (
+from tests.support.airflow.databases import (
     PASSWORD,
     Database,
     MariaDb,
@@ -20,8 +19,9 @@ from tests.support.databases import (
     skip_without,
     skip_without_postgres,
 )
-from tests.support.permissions import Metadata, add_role
-from tests.support.sync_perm import SyncPerm
+from tests.support.airflow.installed import Airflow, Kind, Version
+from tests.support.airflow.permissions import Metadata, add_role
+from tests.support.airflow.sync_perm import SyncPerm
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 

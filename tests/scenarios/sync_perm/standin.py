@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.airflow import Airflow
-from tests.support.databases import Database, Postgres
-from tests.support.permissions import grants_on
+from tests.support.airflow.databases import Database, Postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import grants_on
 from tests.sync_perm.given import SCHEMA
 from tests.sync_perm.site import Site
 

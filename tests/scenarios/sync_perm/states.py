@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from tests.support import permissions
-from tests.support.airflow import AccessControl, Version
-from tests.support.permissions import Metadata
+from tests.support.airflow import permissions
+from tests.support.airflow.installed import AccessControl, Version
+from tests.support.airflow.permissions import Metadata
 
 DAG_IDS = (
     "sales_daily",

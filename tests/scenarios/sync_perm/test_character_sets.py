@@ -12,11 +12,11 @@ from sync_perm.database.database import Database as Connection
 from sync_perm.database.tables import Reader, Tables
 from tests.docs.code import ROOT
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.support.airflow import Airflow
-from tests.support.databases import Database, MariaDb, Postgres
-from tests.support.permissions import contents, difference, grants_on
+from tests.support.airflow.databases import Database, MariaDb, Postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import contents, difference, grants_on
+from tests.support.airflow.sync_perm import PASS_SECONDS
 from tests.support.raising import raised
-from tests.support.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
 
 PAGE = ROOT / "docs/how-to/find-out-what-is-wrong.md"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.support.airflow import Airflow
-from tests.support.databases import Database, MariaDb, PgBouncer, Postgres
-from tests.support.permissions import (
+from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import (
     add_null_row,
     add_role,
     contents,
@@ -16,7 +16,7 @@ from tests.support.permissions import (
     grants_on,
     null_rows,
 )
-from tests.support.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
 CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"

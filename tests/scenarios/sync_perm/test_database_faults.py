@@ -7,9 +7,9 @@ import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced, small
-from tests.support.databases import Database, Postgres, skip_without_postgres
-from tests.support.permissions import add_role
-from tests.support.sync_perm import PASS_SECONDS, SyncPerm, is_alive
+from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
+from tests.support.airflow.permissions import add_role
+from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm, is_alive
 from tests.support.waiting import wait_until
 
 # Enough for some retries of a supervisor that polls every half second.

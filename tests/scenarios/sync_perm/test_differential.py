@@ -14,9 +14,9 @@ from tests.scenarios.sync_perm.states import (
     add_all_roles,
     damage,
 )
-from tests.support.airflow import DATABASES, Airflow, Kind, Version, copy_of
-from tests.support.permissions import Contents, Metadata, contents, difference
-from tests.support.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.airflow.installed import DATABASES, Airflow, Kind, Version, copy_of
+from tests.support.airflow.permissions import Contents, Metadata, contents, difference
+from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
 DULL = ("http_request", "airflow_said")

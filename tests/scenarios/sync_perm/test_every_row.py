@@ -15,10 +15,10 @@ from sync_perm.database.connection import parse_url
 from sync_perm.database.database import Database as Reader
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.states import GRANTS_NOTHING
-from tests.support.airflow import EVERY_VERSION, AccessControl, Airflow
-from tests.support.databases import Database
-from tests.support.permissions import add_role, contents, difference
-from tests.support.sync_perm import PASS_SECONDS
+from tests.support.airflow.databases import Database
+from tests.support.airflow.installed import EVERY_VERSION, AccessControl, Airflow
+from tests.support.airflow.permissions import add_role, contents, difference
+from tests.support.airflow.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
 from tests.sync_perm.given import Sqlite
 

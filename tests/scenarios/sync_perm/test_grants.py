@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.support.airflow import AccessControl, Airflow
-from tests.support.databases import Database
-from tests.support.permissions import (
+from tests.support.airflow.databases import Database
+from tests.support.airflow.installed import AccessControl, Airflow
+from tests.support.airflow.permissions import (
     add_null_row,
     add_role,
     contents,
@@ -19,7 +19,7 @@ from tests.support.permissions import (
     null_rows,
     revoke,
 )
-from tests.support.sync_perm import PASS_SECONDS, cpu_seconds
+from tests.support.airflow.sync_perm import PASS_SECONDS, cpu_seconds
 from tests.support.waiting import wait_until
 
 RSS_MIB = 44.0

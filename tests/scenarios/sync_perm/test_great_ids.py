@@ -8,7 +8,7 @@ from sync_perm.database.connection import parse_url
 from sync_perm.database.database import Database as Connection
 from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
 from tests.scenarios.sync_perm.test_character_sets import TABLES
-from tests.support.databases import MariaDb, Postgres
+from tests.support.airflow.databases import MariaDb, Postgres
 
 GREATEST = 2**31 - 1
 ROWS = f"""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import small
-from tests.support.databases import Postgres
-from tests.support.sync_perm import PASS_SECONDS
+from tests.support.airflow.databases import Postgres
+from tests.support.airflow.sync_perm import PASS_SECONDS
 
 DAGS, ROLES = 1_000, 50
 # As Airflow fills the tables: one role per team, which can read the DAGs in its folder.

@@ -12,10 +12,10 @@ from sync_perm.database import mysql, postgresql
 from sync_perm.database.connection import Address, parse_url
 from sync_perm.database.lock import CHECK_SECONDS, IDLE_SECONDS, PassLock
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.support.airflow import Airflow
-from tests.support.databases import Database, MariaDb, PgBouncer, Postgres
-from tests.support.permissions import Contents, contents, difference, null_rows
-from tests.support.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import Contents, contents, difference, null_rows
+from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
 DAGS = {f"dag_{number}": {"Viewer": ["can_edit"]} for number in range(12)}

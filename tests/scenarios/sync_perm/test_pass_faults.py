@@ -7,10 +7,16 @@ import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced
-from tests.support.airflow import Airflow
-from tests.support.databases import PASSWORD, Database
-from tests.support.permissions import add_role
-from tests.support.sync_perm import PASS_SECONDS, SyncPerm, command_line, is_alive, signal_all
+from tests.support.airflow.databases import PASSWORD, Database
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import add_role
+from tests.support.airflow.sync_perm import (
+    PASS_SECONDS,
+    SyncPerm,
+    command_line,
+    is_alive,
+    signal_all,
+)
 from tests.support.waiting import wait_until
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.standin import StandIn, is_synced
-from tests.support.airflow import Airflow
-from tests.support.databases import PASSWORD, Database
-from tests.support.permissions import add_role, contents
-from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
+from tests.support.airflow.databases import PASSWORD, Database
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import add_role, contents
+from tests.support.airflow.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
 
 
 def test_a_one_shot_runs_one_pass_and_exits(unsynced: Database, begin: StartSyncPerm) -> None:

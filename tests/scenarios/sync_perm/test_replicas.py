@@ -7,7 +7,7 @@ import pytest
 from sidecar_runtime.errors import SidecarError
 from sync_perm.database.connection import parse_url
 from sync_perm.database.database import Database as Connection
-from tests.support.databases import MariaDb, Postgres
+from tests.support.airflow.databases import MariaDb, Postgres
 from tests.support.raising import raised
 
 TABLE = "CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name VARCHAR(64))"

@@ -10,9 +10,9 @@ import pytest
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.test_grants import _tuples_written
 from tests.scenarios.sync_perm.test_pairs import overlapping
-from tests.support.airflow import Airflow
-from tests.support.databases import Database, MariaDb, Postgres
-from tests.support.permissions import (
+from tests.support.airflow.databases import Database, MariaDb, Postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import (
     Contents,
     Metadata,
     add_role,
@@ -23,7 +23,7 @@ from tests.support.permissions import (
     null_rows,
     revoke,
 )
-from tests.support.sync_perm import PASS_SECONDS, SYNC_PERM
+from tests.support.airflow.sync_perm import PASS_SECONDS, SYNC_PERM
 from tests.support.waiting import wait_until
 
 FILE = """\

@@ -6,10 +6,10 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.support.airflow import Airflow
-from tests.support.databases import Database, MySql, Postgres
-from tests.support.permissions import add_role, grants_on
-from tests.support.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.airflow.databases import Database, MySql, Postgres
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import add_role, grants_on
+from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
 CONN_CMD = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD"

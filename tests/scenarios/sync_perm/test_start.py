@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.support.airflow import Airflow, copy_postgres
-from tests.support.databases import Database, Postgres
-from tests.support.permissions import (
+from tests.support.airflow.databases import Database, Postgres
+from tests.support.airflow.installed import Airflow, copy_postgres
+from tests.support.airflow.permissions import (
     Contents,
     contents,
     delete_permission,

@@ -24,8 +24,8 @@ from sync_perm.database import mysql, postgresql
 from sync_perm.database.connection import parse_url
 from sync_perm.database.database import ADVICE, Database
 from sync_perm.database.lock import PassLock
-from tests.support.certificates import self_signed
-from tests.support.descriptors import held
+from tests.support.http.certificates import self_signed
+from tests.support.machine.descriptors import held
 from tests.support.program import own_port
 from tests.support.raising import raised
 from tests.sync_perm.given import Sqlite

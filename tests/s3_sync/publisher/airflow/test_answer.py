@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s3_sync.publisher.airflow.answer import Broken, LoadAnswer, read_answer
-from tests.support.publishing import write_files
+from tests.support.s3_sync.publishing import write_files
 
 LOADER = """Traceback (most recent call last):
   File "/opt/airflow/models/dagbag.py", line 387, in parse

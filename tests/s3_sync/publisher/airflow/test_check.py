@@ -14,8 +14,8 @@ from s3_sync.publisher.gate import Refused, judge
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SettingsError, SidecarError
 from tests.s3_sync.failing import failure
-from tests.support.publishing import write_files
 from tests.support.raising import raised
+from tests.support.s3_sync.publishing import write_files
 from tests.support.scripts import script
 
 FILES = {"sales.py": b"", "lib.py": b""}

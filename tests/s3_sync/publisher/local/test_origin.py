@@ -9,7 +9,7 @@ import pytest
 
 from s3_sync.publisher.local.origin import find_ci_url, find_origin, find_publisher
 from s3_sync.release.facts import Origin
-from tests.support.publishing import GITHUB
+from tests.support.s3_sync.publishing import GITHUB
 
 
 def git(folder: Path, *arguments: str) -> str:

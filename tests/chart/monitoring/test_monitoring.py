@@ -1,0 +1,317 @@
+"""
+The files of charts-snippets/monitoring, checked with a real Prometheus.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from docs.__main__ import ROOT
+from docs.sidecars import SIDECARS as DOCUMENTED
+from tests.chart.monitoring import monitoring
+from tests.chart.monitoring.monitoring import DASHBOARD, YAML_FILES, complaints, load
+from tests.chart.rules.sidecars import Values
+from tests.support.http.loopback import Answer, LoopbackServer, Request
+from tests.support.prometheus import Prometheus, promtool, skip_without_prometheus
+from tests.support.waiting import wait_until
+
+ALERTS = Path(__file__).with_name("alerts.yaml")
+SHARES = Path(__file__).with_name("slo.yaml")
+
+
+@pytest.mark.parametrize("name", YAML_FILES)
+def test_file_matches_the_schema_of_its_reader(name: str) -> None:
+    assert [] == complaints(name, load(name))
+
+
+@pytest.mark.parametrize("name", YAML_FILES)
+def test_detects_every_misspelled_key(name: str) -> None:
+    mutants = list(monitoring.renamed(load(name)))
+
+    assert mutants
+    assert [] == [path for path, mutant in mutants if not complaints(name, mutant)]
+
+
+def test_every_file_has_a_schema() -> None:
+    assert sorted(monitoring.SCHEMAS) == YAML_FILES
+
+
+# Alerts
+
+
+def rules() -> list[Values]:
+    (group,) = load("prometheus-rule.yaml")["spec"]["groups"]
+    found: list[Values] = group["rules"]
+    return found
+
+
+def broken_promises(alerts: list[Values], folder: Path) -> str:
+    """
+    Run the alerts' promtool tests, which omit the runbook; return promtool's errors.
+    """
+    alerts = copy.deepcopy(alerts)
+    for rule in alerts:
+        rule["annotations"].pop("runbook_url")
+    group = {"name": "airflow-sidecars", "rules": alerts}
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+    shutil.copy(ALERTS, folder)
+    return promtool("test", "rules", "alerts.yaml", folder=folder)
+
+
+def test_alerts_pass_their_promtool_tests(tmp_path: Path) -> None:
+    skip_without_prometheus()
+
+    assert "" == broken_promises(rules(), tmp_path)
+
+
+def test_every_alert_has_a_firing_and_a_silent_promtool_test() -> None:
+    tests = yaml.safe_load(ALERTS.read_text())["tests"]
+    held = [one for test in tests for one in test["alert_rule_test"]]
+    names = sorted(rule["alert"] for rule in rules())
+
+    assert names == sorted({one["alertname"] for one in held if "exp_alerts" in one})
+    assert names == sorted({one["alertname"] for one in held if "exp_alerts" not in one})
+
+
+def test_readme_lists_every_alert_in_order() -> None:
+    table = (monitoring.MONITORING / "README.md").read_text()
+
+    assert [rule["alert"] for rule in rules()] == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+
+
+def test_every_alert_links_to_a_runbook_section_with_harm_look_and_do() -> None:
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    sections = re.findall(r"^### (\w+)\n\n(.+?)(?=\n#)", page, re.MULTILINE | re.DOTALL)
+    linked = [rule["annotations"]["runbook_url"].partition("/how-to/")[2] for rule in rules()]
+
+    assert [rule["alert"] for rule in rules()] == [name for name, _ in sections]
+    assert linked == [f"run-in-production.md#{name.lower()}" for name, _ in sections]
+    assert [] == [
+        name
+        for name, text in sections
+        if not all(f"**{word}**" in text.lower() for word in ("harm", "look", "do"))
+    ]
+
+
+def explained_codes(text: str) -> dict[str, str]:
+    """
+    Return the exit codes that a text explains, each with its explanation.
+    """
+    return dict(re.findall(r"\b(\d+): (.+?)(?=\W+\d+: |$)", text, re.DOTALL))
+
+
+def test_crash_loop_alert_and_its_runbook_explain_every_exit_code() -> None:
+    table = (ROOT / "docs/reference/exit-codes.md").read_text()
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    _, _, section = page.partition("### AirflowSidecarCrashLoops\n")
+    runbook = explained_codes(section.partition("\n#")[0])
+    (alert,) = (rule for rule in rules() if rule["alert"] == "AirflowSidecarCrashLoops")
+    description = explained_codes(alert["annotations"]["description"])
+    meanings = dict(re.findall(r"^\| (\d) \| (.+?) \|", table, re.MULTILINE))
+
+    assert {*meanings, "137"} == runbook.keys() == description.keys()
+    for code, meaning in meanings.items():
+        is_special = "git-sync-wrapper" in meaning
+        assert is_special == ("git-sync-wrapper" in runbook[code]), code
+        assert is_special == ("git-sync-wrapper" in description[code]), code
+
+
+def comments(name: str) -> str:
+    lines = (monitoring.MONITORING / name).read_text().splitlines()
+    return " ".join(line.strip(" #") for line in lines if line.strip().startswith("#"))
+
+
+def test_header_and_readme_name_every_age_that_depends_on_the_interval() -> None:
+    readme = (monitoring.MONITORING / "README.md").read_text()
+    ages = [
+        (rule["alert"], age)
+        for rule in rules()
+        for age in re.findall(r"time\(\) - .+ > (\d+)$", rule["expr"], re.MULTILINE)
+    ]
+
+    assert ages
+    for alert, age in ages:
+        assert f"the {age} in {alert}" in comments("prometheus-rule.yaml")
+        assert f"the {age} in `{alert}`" in readme
+
+
+def test_annotations_and_readme_name_the_alerts_that_need_the_label_container() -> None:
+    readme = (monitoring.MONITORING / "README.md").read_text()
+    (hint,) = re.findall(r"^- \*\*Use annotations\*\*.*$", readme, re.MULTILINE)
+    needed = {rule["alert"] for rule in rules() if "container=~" in rule["expr"]}
+
+    assert {"AirflowSidecarCrashLoops", "AirflowSidecarDown"} == needed
+    for text in (comments("pod-annotations.yaml"), hint):
+        assert needed == set(re.findall(r"Airflow\w+", text))
+
+
+def test_every_expression_uses_only_existing_metrics(dashboard: Values) -> None:
+    shares = load("slo-rule.yaml")["spec"]["groups"][0]["rules"]
+    told = [(rule.get("alert"), rule["expr"]) for rule in (*rules(), *shares)]
+    named = [
+        (title, monitoring.named_metrics(expr))
+        for title, expr in (*told, *monitoring.queries(dashboard))
+    ]
+
+    assert all(found for _, found in named)
+    assert [] == [one for one in named if one[1] - monitoring.known_metrics()]
+
+
+# Objectives
+
+
+def test_objective_queries_of_the_page_return_the_expected_shares(tmp_path: Path) -> None:
+    skip_without_prometheus()
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    asked = re.findall(r"^avg_over_time\(\S+\)$", page, re.MULTILINE)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(load("slo-rule.yaml")["spec"]))
+    shutil.copy(SHARES, tmp_path)
+
+    tests = yaml.safe_load(SHARES.read_text())["tests"]
+    tried = [one["expr"] for test in tests for one in test["promql_expr_test"]]
+    assert sorted(asked) == sorted(tried)
+    assert "" == promtool("test", "rules", SHARES.name, folder=tmp_path)
+
+
+def test_allowed_time_on_the_page_matches_each_objective() -> None:
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    rows = re.findall(r"\| ([\d.]+) % \| (?:(\d+) h )?(\d+) min \|$", page, re.MULTILINE)
+
+    assert 4 == len(rows)
+    for percent, hours, minutes in rows:
+        allowed = (100 - float(percent)) / 100 * 30 * 24 * 60
+        assert int(hours or 0) * 60 + int(minutes) == int(allowed + 1e-6)
+
+
+# The dashboard
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Values:
+    found: Values = json.loads(DASHBOARD.read_text())
+    return found
+
+
+def test_dashboard_shows_every_sidecar_metric_except_the_listed_ones(dashboard: Values) -> None:
+    shown = set().union(
+        *(monitoring.named_metrics(expr) for _, expr in monitoring.queries(dashboard))
+    )
+    left_out = {
+        "process_max_fds",
+        "process_open_fds",
+        "process_virtual_memory_bytes",
+        "kerberos_kdc_asked_timestamp_seconds",
+        "kerberos_ticket_lifetime_seconds",
+        "sync_perm_lock_waits_total",
+    }
+
+    assert left_out == monitoring.known_metrics() - monitoring.FOREIGN_METRICS - shown
+
+
+def test_dashboard_queries_the_selected_data_source(dashboard: Values) -> None:
+    asked = [panel["datasource"] for panel in dashboard["panels"] if panel["type"] != "row"]
+    asked += [target["datasource"] for p in dashboard["panels"] for target in p.get("targets", [])]
+    asked += [v["datasource"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+
+    assert [{"type": "prometheus", "uid": "${datasource}"}] * len(asked) == asked
+    assert "datasource" == dashboard["templating"]["list"][0]["type"]
+    assert "__inputs" not in dashboard  # Grafana would not load it from a ConfigMap
+
+
+def test_dashboard_has_a_row_for_each_sidecar_and_no_overlapping_panels(
+    dashboard: Values,
+) -> None:
+    rows = " ".join(panel["title"] for panel in dashboard["panels"] if panel["type"] == "row")
+    spots = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in dashboard["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    numbers = [panel["id"] for panel in dashboard["panels"]]
+
+    for name in ("s3-sync", "git-sync-wrapper", "kerberos", "sync-perm"):
+        assert name in rows
+    assert len(spots) == len(set(spots))
+    assert max(x for x, _ in spots) < 24
+    assert len(numbers) == len(set(numbers))
+
+
+def registries() -> list[CollectorRegistry]:
+    """
+    Return each daemon's registry, in which every metric has at least one series.
+    """
+    found = []
+    for sidecar in DOCUMENTED:
+        registry = sidecar.metrics("1.2.3", "abc").registry
+        # Families without series have no public accessor.
+        for family in registry._collector_to_names:
+            names = getattr(family, "_labelnames", ())
+            if names and not family._metrics:  # type: ignore[attr-defined]
+                values = [sidecar.name if name == "sidecar" else f"a {name}" for name in names]
+                family.labels(*values)  # type: ignore[attr-defined]
+        found.append(registry)
+    return found
+
+
+class Page(LoopbackServer):
+    """
+    A server that returns the metrics of a registry.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._text = generate_latest(registry)
+
+    def good_answer(self, request: Request) -> Answer:
+        # Prometheus 3 requires the content type.
+        return Answer(200, {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}, self._text)
+
+
+def test_every_panel_shows_data_when_all_sidecars_run(dashboard: Values, tmp_path: Path) -> None:
+    skip_without_prometheus()
+    with ExitStack() as stack:
+        pages = [stack.enter_context(Page(registry)) for registry in registries()]
+        job = {
+            "job_name": "airflow-sidecars",
+            "scrape_interval": "250ms",
+            "static_configs": [
+                {
+                    "targets": [f"127.0.0.1:{page.port}"],
+                    "labels": {"namespace": "airflow", "pod": f"pod-{number}"},
+                }
+                for number, page in enumerate(pages)
+            ],
+        }
+        prometheus = stack.enter_context(Prometheus(tmp_path, {"scrape_configs": [job]}))
+        wait_until(
+            lambda: len(prometheus.query("count_over_time(up[1m]) >= 3")) == len(pages),
+            "three scrapes of each",
+        )
+        empty = [
+            f"{title}: {query}"
+            for title, expr in monitoring.queries(dashboard)
+            if not prometheus.query(query := _filled(expr))
+        ]
+
+    assert [] == empty
+
+
+def _filled(expression: str) -> str:
+    """
+    Replace the dashboard's variables, and drop conditions that exclude a timestamp of zero.
+    """
+    filled = expression.replace("$namespace", "airflow").replace("$pod", ".*")
+    return (
+        filled.replace("$__rate_interval", "1m").replace(" < 1e8", "").replace(" > 0", " > -1e12")
+    )

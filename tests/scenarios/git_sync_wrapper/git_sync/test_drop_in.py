@@ -1,0 +1,168 @@
+"""The wrapper does what consumers, hooks and the chart expect of git-sync."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+from tests.support.daemon import ask
+from tests.support.git.git_repository import Repository
+from tests.support.git.git_sync import GitSite, chart_environment
+from tests.support.git.ssh_server import SshServer, skip_without_sshd
+from tests.support.http.faults import answer_with
+from tests.support.http.loopback import Answer, LoopbackServer, Request
+from tests.support.program import own_port
+from tests.support.scripts import script
+from tests.support.waiting import wait_until
+
+CREDENTIALS = {"USERNAME": "deploy", "PASSWORD": "a %/+=&#'\" ü password"}
+CHART_RUN = {"GITSYNC_PERIOD": None, "GITSYNC_MAX_FAILURES": None}
+
+
+class Hooked(LoopbackServer):
+    """The receiver of a webhook."""
+
+    def good_answer(self, request: Request) -> Answer:
+        return Answer(200)
+
+    def hashes(self) -> list[str]:
+        return [request.headers["gitsync-hash"] for request in self.seen()]
+
+
+def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -> None:
+    """As with git-sync, the first sync of a process runs the hooks even if nothing is new."""
+    log = here.folder / "log"
+    told = f'echo "$GITSYNC_HASH $(pwd -P) $(readlink {here.link})" >> {log}'
+    command = script(here.folder / "hook", told)
+    with Hooked() as hooked:
+        settings = {
+            "GITSYNC_EXECHOOK_COMMAND": command,
+            "GITSYNC_WEBHOOK_URL": hooked.endpoint,
+            "GITSYNC_TOUCH_FILE": "touched",
+        }
+        wrapper = here.publish(**settings)
+        hooked.wait_for(count=1)
+        first, second = here.repository.head(), here.commit_revision(2)
+        here.wait_until_shown(second, wrapper)
+        hooked.wait_for(count=2)
+        wait_until(lambda: len(_lines(log)) >= 2, f"two hooks:\n{wrapper.log()}")
+        wrapper.kill()
+        wrapper.start()
+        hooked.wait_for(count=3)
+        lines = wait_until(lambda: _lines(log) if len(_lines(log)) >= 3 else [], wrapper.log())
+
+        assert [first, second, second] == hooked.hashes()
+    assert [first, second, second] == [line.split()[0] for line in lines]
+    for line in lines:
+        commit, folder, link = line.split()
+        assert commit in folder and commit in link
+    assert (here.root / "touched").is_file()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_a_one_shot_waits_until_the_remote_is_reachable(here: GitSite) -> None:
+    here.server.stop()
+    wrapper = here.wrapper(GIT_SYNC_WRAPPER_ONE_SHOT="true")
+    wrapper.wait_for_event("cycle_failed")
+    here.server.start()
+
+    assert 0 == wrapper.wait_for_exit().code
+    assert here.repository.head() == here.shown()
+
+
+def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None:
+    address, file = ("127.0.0.1", own_port()), here.root / "error.json"
+    here.server.inject(answer_with(Answer(503)))
+    wrapper = here.wrapper(
+        GITSYNC_HTTP_BIND=f"127.0.0.1:{address[1]}",
+        GITSYNC_HTTP_METRICS="true",
+        GITSYNC_ERROR_FILE="error.json",
+    )
+    wrapper.wait_for_event("cycle_failed")
+    assert 503 == ask(address, "/").status
+    assert 503 == ask(address, "/any/path").status
+    wait_until(file.exists, f"an error file:\n{wrapper.log()}")
+    assert {"Msg", "Err", "Args"} <= set(json.loads(file.read_text()))
+    here.server.heal()
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+    wait_until(lambda: not file.exists(), f"no error file:\n{wrapper.log()}")
+    wait_until(lambda: ask(address, "/").status == 200, "the port says ready")
+    metrics = ask(address, "/metrics").body
+    assert re.search(r'^git_sync_count_total\{status="success"\} 1$', metrics, re.MULTILINE)
+    assert re.search(r"^git_fetch_count_total [1-9]", metrics, re.MULTILINE)
+
+
+def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
+    wrapper = here.publish(GITSYNC_PERIOD="1h", GITSYNC_SYNC_ON_SIGNAL="SIGUSR1")
+    commit = here.commit_revision(2)
+    wrapper.send_signal(signal.SIGUSR1)
+
+    here.wait_until_shown(commit, wrapper)
+
+
+def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: GitSite) -> None:
+    here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
+    only_branch = chart_environment(here, init=True, ref="v2-2-stable", credentials=CREDENTIALS)
+    init = here.wrapper(**CHART_RUN | only_branch)
+    assert 0 == init.wait_for_exit().code, init.log()
+    assert here.repository.head() == here.shown()
+
+    sidecar = here.wrapper(**CHART_RUN | chart_environment(here, credentials=CREDENTIALS))
+    here.server.inject(answer_with(Answer(502)), times=4)
+    commit = here.commit_revision(2)
+
+    here.wait_until_shown(commit, sidecar)
+    assert 0 == sidecar.terminate().code
+
+
+def test_ssh_works_without_a_final_newline_in_the_key_and_with_late_known_hosts(
+    here: GitSite, tmp_path: Path
+) -> None:
+    skip_without_sshd()
+    with SshServer(tmp_path / "ssh") as ssh:
+        secret = here.folder / "secret"
+        secret.mkdir()
+        (secret / "ssh").write_text(ssh.client_key.read_text().rstrip("\n"))
+        (secret / "ssh").chmod(0o400)
+        known = secret / "known_hosts"
+        known.write_text("other.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==\n")
+        wrapper = here.wrapper(
+            GITSYNC_REPO=ssh.url(here.repository.folder),
+            GITSYNC_SSH_KEY_FILE=str(secret / "ssh"),
+            GITSYNC_SSH_KNOWN_HOSTS="true",
+            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known),
+        )
+        assert "host_key_unknown" == wrapper.wait_for_event("cycle_failed", 60)["reason"]
+        known.write_text(ssh.known_hosts)
+
+        here.wait_until_shown(here.repository.head(), wrapper)
+        ssh.stop()
+        assert wrapper.wait_for_event("cycle_failed", 60, reason="remote_unreachable")
+        ssh.start()
+        here.wait_until_shown(here.commit_revision(3), wrapper)
+        wrapper.kill()
+
+
+def test_follows_head_of_a_file_url_by_default(here: GitSite) -> None:
+    url = Repository(here.repository.folder).url
+    wrapper = here.wrapper(GITSYNC_REPO=url, GITSYNC_REF=None)
+
+    here.wait_until_shown(here.repository.head(), wrapper)
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+
+
+def test_passthrough_mode_runs_plain_git_sync(here: GitSite) -> None:
+    here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
+    settings = chart_environment(here, credentials=CREDENTIALS)
+    wrapper = here.wrapper(**CHART_RUN | settings | {"GIT_SYNC_WRAPPER_MODE": "passthrough"})
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+    assert (here.root / ".worktrees").is_dir()
+    assert not (here.root / ".snapshots").exists()
+
+    here.server.inject(answer_with(Answer(502)))
+    assert 1 == wrapper.wait_for_exit().code

@@ -1,0 +1,210 @@
+"""The wrapper survives the situations that break git-sync alone."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.git_sync_wrapper.git_sync.situations import (
+    corrupt,
+    damage_link,
+    index_lock,
+    is_pack,
+    shallow_lock,
+    tmp_link,
+)
+from tests.support.git.git_sync import GitSite
+from tests.support.http.faults import hang
+from tests.support.machine.volumes import small_volume
+from tests.support.waiting import wait_until
+
+
+def private_root(here: GitSite) -> Path:
+    """Return the root of the git-sync that the wrapper runs."""
+    return here.root / ".git-sync"
+
+
+def used_bytes(folder: Path) -> int:
+    """Return the disk usage below a folder; a file with several names counts once."""
+    found = [path.lstat() for path in folder.rglob("*")]
+    return sum({status.st_ino: status.st_blocks * 512 for status in found}.values())
+
+
+@pytest.mark.parametrize("spoil", [shallow_lock, corrupt])
+def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
+    here: GitSite, spoil: Callable[[Path], None]
+) -> None:
+    """No failure ends the wrapper either, because an earlier process has published a commit."""
+    here.publish().kill()
+    spoil(private_root(here))
+    before = here.shown()
+    here.server.stop()
+    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0")
+    for _ in range(2):
+        wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
+
+    assert before == here.shown()
+    assert 200 == wrapper.get("/readyz").status
+
+    here.server.start()
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+
+
+def test_keeps_foreign_files_in_the_root(here: GitSite) -> None:
+    (here.root / "lost+found").mkdir(parents=True)
+    (here.root / "notes.txt").write_text("mine")
+    (here.root / "tmp-link").symlink_to("nowhere")  # from an earlier writer
+
+    wrapper = here.publish()
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+
+    assert (here.root / "lost+found").is_dir()
+    assert "mine" == (here.root / "notes.txt").read_text()
+    assert Path("nowhere") == (here.root / "tmp-link").readlink()
+
+
+@pytest.mark.parametrize(
+    ("when", "spoil"),
+    [("before a start", tmp_link), ("while it runs", index_lock), ("while it runs", damage_link)],
+)
+def test_recovers_from_leftovers_without_a_fresh_clone(
+    here: GitSite, spoil: Callable[[Path], None], when: str
+) -> None:
+    wrapper = here.publish()
+    if when == "before a start":
+        wrapper.kill()
+    spoil(private_root(here))
+    repository = (private_root(here) / ".git").stat().st_ino
+    if when == "before a start":
+        wrapper.start()
+        wrapper.wait_until_synced()  # a SIGHUP before the first cycle triggers no other
+    # git-sync runs for the commit that it already has, and then for the next one.
+    assert "cycle_finished" == wrapper.sync()["event"], wrapper.log()
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+    assert repository == (private_root(here) / ".git").stat().st_ino, "it was not thrown away"
+
+
+def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
+    """A migration: the same volume, another image; the link stays valid meanwhile."""
+    plain = here.plain()
+    here.wait_until_shown(here.repository.head(), plain)
+    plain.kill()
+    here.server.stop()
+    wrapper = here.wrapper()
+    wrapper.wait_for_event("cycle_failed")
+
+    assert here.repository.head() == here.shown()
+
+    here.server.start()
+    commit = here.commit_revision(2)
+    here.wait_until_shown(commit, wrapper)
+
+
+def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) -> None:
+    with small_volume(here.root, "4m"):
+        wrapper = here.publish()
+        before = here.shown()
+        here.repository.commit({"big.bin": os.urandom(3_000_000)})
+        failed = wrapper.wait_for_event("cycle_failed")
+        assert before == here.shown()
+        assert "target_full" == failed["reason"], wrapper.log()
+        commit = here.repository.commit({"big.bin": None})
+
+        here.wait_until_shown(commit, wrapper)
+        wrapper.kill()
+
+
+@pytest.fixture
+def a_megabyte(request: pytest.FixtureRequest) -> int:
+    """A megabyte in bytes; without `--full` a quarter of it, because only proportions matter."""
+    return 1_000_000 if request.config.getoption("--full") else 250_000
+
+
+@pytest.mark.timeout(3_600)
+def test_publishes_every_commit_on_a_volume_that_fits_only_a_few(
+    here: GitSite, counts: Counts, a_megabyte: int
+) -> None:
+    """Commits share no files: each needs 8 MB to fetch and 8 MB to check out."""
+    with small_volume(here.root, str(60 * a_megabyte)):
+        wrapper = here.publish()
+        for _ in range(counts.commits):
+            files = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(8)}
+            here.wait_until_shown(here.repository.commit(files), wrapper, 120)
+        wrapper.kill()
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+    assert wrapper.find_events("snapshot_dropped")
+
+
+def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
+    here: GitSite, a_megabyte: int
+) -> None:
+    files = {f"pkg{number % 20}/m{number}.py": f"m = {number}\n" for number in range(1_000)}
+    data = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(16)}
+    here.repository.commit({**files, **data}, whole=True)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_RETAIN_COUNT="10")
+    for number in range(10):
+        commit = here.repository.commit({"pkg1/m1.py": f"m = -{number}\n"})
+        here.wait_until_shown(commit, wrapper)
+        if number == 0:  # from now on, git-sync keeps the checkouts of two commits
+            before = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
+            used = used_bytes(here.root)
+
+    after = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
+    assert [here.link / "pkg1/m1.py"] == [path for path in before if before[path] != after[path]]
+    kept = here.root / ".snapshots"
+    assert 11 == len([path for path in kept.iterdir() if path.is_dir()])
+    assert used_bytes(kept) - used_bytes(here.link.resolve()) < 2_000_000
+    # Directory entries and git objects, but no second copy of unchanged files.
+    assert used_bytes(here.root) - used < 4_000_000
+
+
+def test_refuses_a_commit_whose_symlinked_module_has_a_syntax_error(here: GitSite) -> None:
+    here.repository.commit({"dag.py": "x = 1\n", "dag.txt": "x = 1\n"}, whole=True)
+    here.repository.commit({"linked.py": "dag.txt"}, modes={"linked.py": "120000"})
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+    before = here.shown()
+
+    here.repository.commit({"dag.txt": "def ("})
+
+    assert "linked.py" == wrapper.wait_for_event("revision_refused")["path"]
+    assert before == here.shown()
+
+
+def test_sigterm_during_a_fetch_leaves_no_git_process(here: GitSite) -> None:
+    here.server.inject(hang(), is_pack)
+    wrapper = here.wrapper()
+    here.server.wait_for(is_pack)
+
+    end = wrapper.terminate()
+
+    assert 0 == end.code
+    wait_until(lambda: not here.gits_alive(), "no process is left", 60)
+
+
+def test_recovers_from_sigkill_during_a_fetch(here: GitSite) -> None:
+    here.repository.commit({"big.bin": os.urandom(300_000)})
+    here.server.inject(hang(after=200_000), is_pack, times=1)
+    wrapper = here.wrapper()
+    wait_until((private_root(here) / ".git/shallow.lock").exists, "it is in the midst")
+    wrapper.kill()
+    here.server.release()
+    wrapper.start()
+
+    here.wait_until_shown(here.repository.head(), wrapper)
+
+
+def test_publishes_a_hash_as_ref_and_still_reacts_to_sighup(here: GitSite) -> None:
+    commit = here.repository.head()
+    here.commit_revision(2)
+    wrapper = here.wrapper(GITSYNC_REF=commit)
+    here.wait_until_shown(commit, wrapper)
+
+    event = wrapper.sync()
+
+    assert "cycle_finished" == event["event"]
+    assert 0 == wrapper.terminate().code

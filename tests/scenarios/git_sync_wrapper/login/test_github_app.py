@@ -1,0 +1,71 @@
+"""A GitHub App: git-sync requests tokens, git and the poll use them, and old ones are refused."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.support.git.git_sync import GitSite
+from tests.support.http.loopback import Answer, LoopbackServer, Request
+
+
+class GitHubApi(LoopbackServer):
+    """An API that issues installation tokens; only the newest is valid."""
+
+    tokens = 0
+
+    def good_answer(self, request: Request) -> Answer:
+        self.tokens += 1
+        ends_at = datetime.now(UTC) + timedelta(hours=1)
+        answer = {"token": self.token, "expires_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"}
+        return Answer(201, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
+    @property
+    def token(self) -> str:
+        return f"ghs_{self.tokens:020}"
+
+
+@pytest.fixture
+def app(here: GitSite) -> Iterator[GitHubApi]:
+    """An app whose key is in the pod; only its newest token gives access to the repository."""
+    key = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    (here.folder / "key.pem").write_bytes(key)
+    here.server.refusal = 403
+    with GitHubApi() as api:
+        here.server.judge = lambda username, password, path: password == api.token
+        yield api
+
+
+def settings(here: GitSite, api: GitHubApi) -> dict[str, str | None]:
+    return {
+        "GITSYNC_GITHUB_BASE_URL": f"{api.endpoint}/",
+        "GITSYNC_GITHUB_APP_CLIENT_ID": "Iv1.0123456789abcdef",
+        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "7",
+        "GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE": str(here.folder / "key.pem"),
+    }
+
+
+def test_no_sync_fails_when_a_token_becomes_invalid(here: GitSite, app: GitHubApi) -> None:
+    wrapper = here.publish(**settings(here, app))
+    for number in range(2, 5):
+        app.tokens += 1  # git-sync's token becomes invalid
+        here.wait_until_shown(here.commit_revision(number), wrapper)
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+    assert app.token not in wrapper.log()
+
+
+def test_check_tries_a_sync_without_creating_the_root(here: GitSite, app: GitHubApi) -> None:
+    checked = here.wrapper("check", **settings(here, app))
+
+    assert 0 == checked.wait_for_exit(120).code, checked.log()
+    assert f"is {here.repository.head()}" in checked.log()
+    assert app.token not in checked.log()
+    assert not here.root.exists()

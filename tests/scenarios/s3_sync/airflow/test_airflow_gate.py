@@ -1,0 +1,210 @@
+"""The gate `airflow`: a real Airflow loads the files before they are released."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from s3_sync.publisher.airflow.answer import Broken as Refusal
+from s3_sync.publisher.airflow.check import Airflow, Passed
+from s3_sync.publisher.gate import Refused, judge
+from s3_sync.settings import load_settings
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.airflow.dag_folders import (
+    LOCAL_SETTINGS,
+    broken_files,
+    good_beside,
+    good_folder,
+    head_for,
+    one_dag,
+)
+from tests.support.airflow.databases import Postgres, run_server, skip_without_postgres
+from tests.support.airflow.installed import Airflow as InstalledAirflow
+from tests.support.airflow.installed import Version
+from tests.support.aws.servers import MotoServer
+from tests.support.raising import raised
+from tests.support.s3_sync.publishing import Publishing, write_files
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Use one Airflow, all with `--full`. The first test installs it, which takes minutes."""
+    if "airflow" in metafunc.fixturenames:
+        is_full = metafunc.config.getoption("--full")
+        versions = get_args(Version) if is_full else ("2.11",)
+        params = [pytest.param(one, marks=pytest.mark.timeout(1_800)) for one in versions]
+        metafunc.parametrize("airflow", params, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def airflow(request: pytest.FixtureRequest) -> InstalledAirflow:
+    """A real Airflow."""
+    return InstalledAirflow.install_or_skip(request.param)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A database for Airflow's own DAG processor."""
+    skip_without_postgres()
+    yield from run_server(Postgres())
+
+
+class Gate:
+    """The gate, run in this process with a real Airflow."""
+
+    def __init__(self, airflow: InstalledAirflow, home: Path) -> None:
+        self.airflow = airflow
+        self.home = home
+        self.head = head_for(airflow.version)
+        given = {"AWS_BUCKET": "bucket", "DEST_PATH": "/nowhere", "S3_SYNC_GATE_TIMEOUT": "20m"}
+        names = "AIRFLOW__CORE__PLUGINS_FOLDER"
+        self._settings = load_settings(given | {"S3_SYNC_GATE_ENV": names})[0]
+
+    def load(self, files: Mapping[str, bytes], *allowed: str) -> Passed:
+        """
+        Load a folder with these files.
+
+        Raises:
+            Refused: A file is broken.
+        """
+
+        def write(folder: str) -> list[str]:
+            write_files(Path(folder), files)
+            return list(files)
+
+        python = str(self.airflow.bin / "python")
+        meant = Airflow(python, str(self.home), allowed)
+        passed = judge(self._settings, meant, "0" * 64, write)
+        assert passed is not None
+        return passed
+
+    def refusals(self, files: Mapping[str, bytes]) -> Sequence[Refusal]:
+        return raised(Refused, self.load, files).broken
+
+
+@pytest.fixture
+def gate(airflow: InstalledAirflow, tmp_path: Path) -> Gate:
+    return Gate(airflow, tmp_path / "airflow")
+
+
+def test_refuses_and_reports_each_broken_file_and_no_other(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(gate.home / "config", {"airflow_local_settings.py": LOCAL_SETTINGS})
+    # Relative to the DAG folder, as if git-sync provided DAGs and plugins from one repository.
+    monkeypatch.setenv("AIRFLOW__CORE__PLUGINS_FOLDER", "plugins")
+    expected = broken_files(gate.head)
+    files = good_beside(gate.head) | {path: broken.body for path, broken in expected.items()}
+
+    found = {refusal.path: refusal for refusal in gate.refusals(files)}
+
+    assert expected.keys() == found.keys()
+    for path, broken in expected.items():
+        assert broken.says in found[path].problem
+        assert (broken.line, broken.lacks) == (found[path].line, found[path].lacks)
+    assert 'File "fails_in_lib.py", line 3, in <module>' in found["fails_in_lib.py"].tail[0]
+
+
+def test_airflows_dag_processor_reports_the_same_files(
+    gate: Gate, postgres: Postgres, tmp_path: Path, only_in_full: None
+) -> None:
+    expected = broken_files(gate.head)
+    files = good_beside(gate.head) | {path: broken.body for path, broken in expected.items()}
+    folder = write_files(tmp_path / "dags", files)
+    home = tmp_path / "home"
+    write_files(home / "airflow/config", {"airflow_local_settings.py": LOCAL_SETTINGS})
+    database = gate.airflow.new_postgres(postgres, home, "migrated")
+
+    subprocess.run(
+        [gate.airflow.bin / "airflow", "dag-processor", "--num-runs", "1"],
+        env=gate.airflow.environment(database.url, home)
+        | {
+            "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
+            "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR": "True",
+        },
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+    rows = database.query("SELECT filename FROM import_error")
+    shown = {os.path.relpath(os.path.join(folder, name), folder) for (name,) in rows}
+    # Airflow 2.9 and 2.10.0 do not catch their own timeout, which ends the process.
+    lost = {"slow.py"} if gate.airflow.version in ("2.9", "2.10") else set()
+    assert {path for path, broken in expected.items() if broken.is_shown} - lost == shown
+
+
+def test_accepts_good_folders(gate: Gate, counts: Counts) -> None:
+    """Many folders in one release do not conflict: each file loads in its own process."""
+    numbers = range(counts.good_folders)
+    folders = {f"folder_{number}": good_folder(gate.head, number) for number in numbers}
+    files = {f"{name}/{path}": body for name in folders for path, body in folders[name].items()}
+
+    passed = gate.load(files)
+
+    factories = sum("factory.py" in folder for folder in folders.values())
+    assert len(folders) + 2 * factories == passed.checked.dags == len(passed.checked.dag_ids)
+    assert ((), 0) == (passed.allowed, passed.checked.files_lacking)
+
+
+def test_accepts_each_good_folder_alone(gate: Gate, counts: Counts, only_in_full: None) -> None:
+    for number in range(0, counts.good_folders, 23):
+        assert gate.load(good_folder(gate.head, number)).checked.dags in (1, 3)
+
+
+def test_accepts_airflows_own_example_dags(gate: Gate) -> None:
+    """Their packages may be missing; the user's AIRFLOW_HOME has the plugins that they need."""
+    [examples] = gate.airflow.folder.glob("lib/python*/site-packages/airflow/example_dags")
+    plugins = [p.stem for p in (examples / "plugins").glob("*.py") if "listener" not in p.stem]
+    text = "".join(f"from airflow.example_dags.plugins.{name} import *\n" for name in plugins)
+    write_files(gate.home / "plugins", {"examples.py": text.encode()})
+    files = {
+        str(path.relative_to(examples)): path.read_bytes()
+        for path in examples.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and path.parent.name != "plugins"
+    }
+
+    passed = gate.load(files, "package:*")
+
+    assert passed.checked.dags > 40
+    assert [] == [str(one) for one in passed.allowed if not one.lacks.startswith("package:")]
+
+
+def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(
+    airflow: InstalledAirflow, moto: MotoServer, tmp_path: Path
+) -> None:
+    """Runs the command itself, with a DAG file that records its environment."""
+    seen = tmp_path / "seen"
+    spy = f"import os\nopen({str(seen)!r}, 'w').write('\\n'.join(sorted(os.environ)))\n".encode()
+    home = write_files(tmp_path / "home/airflow", {"airflow.cfg": b"[core]\nexecutor = Nonsense\n"})
+    publisher = Publishing(
+        moto,
+        moto.new_bucket("airflow"),
+        tmp_path / "home",
+        {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "AIRFLOW_VAR_SALES_RATE": "7",
+            "AIRFLOW_VAR_SECRET": "7",
+            "S3_SYNC_GATE_ENV": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN,AIRFLOW_VAR_SALES_RATE",
+        },
+    )
+    reads = b"from airflow.models import Variable\nVariable.get('sales_rate')\n"
+    folder = write_files(
+        tmp_path / "dags", {"sales.py": one_dag(head_for(airflow.version), "sales") + spy + reads}
+    )
+    arguments = ("--gate", "airflow", "--airflow-python", airflow.bin / "python")
+
+    facts = publisher.succeed("publish", folder, *arguments)
+
+    names = {name for name in seen.read_text().split() if not name.startswith("AIRFLOW__CORE__")}
+    own = {"AIRFLOW_HOME", "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED", "_AIRFLOW_PROCESS_CONTEXT"}
+    given = {"PATH", "HOME", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW_VAR_SALES_RATE"}
+    gate = {"GATE_FOLDER", "GATE_REVISION", "PYTHONDONTWRITEBYTECODE"}
+    assert own | given | gate <= names
+    assert not {"AIRFLOW_VAR_SECRET", "AIRFLOW_VAR_OTHER"} & names
+    assert [] == [name for name in names if name.startswith(("AWS_", "S3_SYNC_"))]
+    assert ["airflow.cfg"] == os.listdir(home)
+    assert (["sales"], 1) == (facts["airflow"]["dag_ids"], facts["airflow"]["dags"])
+    assert [] == list((tmp_path / "home").glob("s3-sync-*"))

@@ -1,0 +1,370 @@
+"""
+The scheduler and its tasks use one release: the pod_mutation_hook in the KubernetesExecutor.
+
+Airflow, its executor and its Kubernetes client are real; only the API server is a fake.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.files import SNIPPETS, load
+from tests.chart.rules.kubernetes import strict_complaints
+from tests.support.airflow.installed import Airflow
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.daemon import Daemon
+from tests.support.http.loopback import Answer, LoopbackServer, Request
+from tests.support.s3_sync.shelf import Shelf, release_daemon
+from tests.support.s3_sync.snapshots import shown
+
+HOOK = SNIPPETS / "airflow_local_settings.py"
+CREATE = Path(__file__).parents[3] / "support/airflow/task_pods.py"
+REVISION = "0123456789abcdef" * 4
+PUBLISHED = {
+    "revision": REVISION,
+    "published_at": 1_700_000_000.0,
+    "files": 3,
+    "source": "s3://my-airflow-bucket/dags-releases/",
+    "kind": "release",
+    "layout": "snapshot",
+}
+
+COMMIT = "0123456789" * 4
+COMMITTED = {
+    "revision": COMMIT,
+    "repo": "https://git.example.com/data-team/dags.git",
+    "ref": "main",
+}
+
+Pod = dict[str, Any]
+
+AS_IT_IS = "as it is"
+
+
+class KubernetesApi(LoopbackServer):
+    """An API server that accepts every pod unchanged."""
+
+    def good_answer(self, request: Request) -> Answer:
+        return Answer(201, {"Content-Type": "application/json"}, request.body)
+
+    @property
+    def pods(self) -> list[Pod]:
+        return [json.loads(request.body) for request in self.seen(lambda r: r.method == "POST")]
+
+
+@dataclass(frozen=True)
+class Given:
+    """
+    A task to start: the scheduler's published release, and the pod template.
+
+    Args:
+        published: The content of published.json; None: no file; AS_IT_IS: what s3-sync wrote.
+        settings: Variables of the template's s3-sync that differ; None removes a variable.
+        name: The name of the template's init container.
+        override: Labels that the task sets in its own `pod_override`.
+    """
+
+    published: str | None = json.dumps(PUBLISHED)
+    settings: Mapping[str, str | None] = field(default_factory=dict)
+    name: str = "s3-sync"
+    override: Mapping[str, str] | None = None
+    snippet: str = "s3-sync.release.yaml"
+    record: str = "dags/.s3-sync/published.json"
+
+    def template(self) -> Pod:
+        """Return the pod template that the chart renders from `workers.kubernetes`."""
+        values = load(self.snippet)["workers"]["kubernetes"]
+        (container,) = values["extraInitContainers"]
+        container["name"] = self.name
+        variables = {one["name"]: one["value"] for one in container["env"]} | dict(self.settings)
+        container["env"] = [
+            {"name": name, "value": value} for name, value in variables.items() if value is not None
+        ]
+        base = {
+            "name": "base",
+            "image": "apache/airflow:3.2.2",
+            "volumeMounts": values.get("extraVolumeMounts", []),
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "placeholder-name"},
+            "spec": {
+                "initContainers": [container],
+                "containers": [base],
+                "volumes": values["extraVolumes"],
+                "restartPolicy": "Never",
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Created:
+    """The created pods, and the log of the executor."""
+
+    pods: list[Pod]
+    log: str
+
+
+def create(version: str, folder: Path, cases: list[Given], *, hook: str | None = None) -> Created:
+    """
+    Let the KubernetesExecutor start tasks.
+
+    Args:
+        hook: The content of airflow_local_settings.py; None: the snippet.
+    """
+    airflow = Airflow.install_or_skip(version)  # type: ignore[arg-type]
+    settings = folder / "airflow/config/airflow_local_settings.py"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(HOOK.read_text() if hook is None else hook)
+    wanted = []
+    for number, given in enumerate(cases):
+        template = folder / f"template{number}.yaml"
+        template.write_text(yaml.safe_dump(given.template()))
+        record = folder / given.record
+        record.parent.mkdir(parents=True, exist_ok=True)
+        files = {} if given.published is AS_IT_IS else {str(record): given.published}
+        wanted.append({"template": str(template), "files": files, "override": given.override})
+    with KubernetesApi() as api:
+        kubeconfig = folder / "kubeconfig"
+        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(api.endpoint)))
+        done = subprocess.run(
+            [airflow.bin / "python", "-P", CREATE],
+            env={
+                **airflow.environment(None, folder),
+                "DEST_PATH": str(folder / "dags"),
+                "GITSYNC_ROOT": str(folder / "git"),
+                "KUBECONFIG": str(kubeconfig),
+            },
+            input=json.dumps(wanted),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert 0 == done.returncode, done.stdout + done.stderr
+        return Created(api.pods, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr))
+
+
+def _kubeconfig(endpoint: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": {"server": endpoint}}],
+        "users": [{"name": "test", "user": {}}],
+    }
+
+
+def variables_of(pod: Pod) -> dict[str, str]:
+    """Return the variables of the pod's init container."""
+    (container,) = pod["spec"]["initContainers"]
+    return {one["name"]: one["value"] for one in container["env"]}
+
+
+def of_commits(**differing: Any) -> Given:
+    """Return a task whose pod uses git-sync-wrapper."""
+    told = {"published": json.dumps(COMMITTED), "name": "git-sync-wrapper"} | differing
+    return Given(
+        snippet="git-sync-wrapper.init.yaml", record="git/.snapshots/published.json", **told
+    )
+
+
+# Pods that the hook pins to the commit, and pods that it skips, with the message in the log.
+PINNED_COMMITS = {
+    "commit": of_commits(),
+    "commit of a URL with a login": of_commits(
+        settings={"GITSYNC_REPO": "https://me:token@git.example.com/data-team/dags.git"}
+    ),
+}
+LEFT_COMMITS = {
+    "no commit published": (of_commits(published=None), "nothing is published in"),
+    "no commit": (
+        of_commits(published=json.dumps(COMMITTED | {"revision": "main"})),
+        "does not publish a commit",
+    ),
+    "no branch": (of_commits(settings={"GITSYNC_REF": None}), "its env has no GITSYNC_REF"),
+    "another branch": (
+        of_commits(settings={"GITSYNC_REF": "dev"}),
+        "it reads dev of https://git.example.com/data-team/dags.git, but the scheduler main",
+    ),
+    "another repository": (
+        of_commits(settings={"GITSYNC_REPO": "https://git.example.com/other.git"}),
+        "it reads main of https://git.example.com/other.git, but the scheduler main",
+    ),
+}
+
+# Pods that the hook pins to the release, and pods that it skips, with the message in the log.
+PINNED = {
+    "release": Given(),
+    "release in the whole bucket": Given(
+        json.dumps(PUBLISHED | {"source": "s3://my-airflow-bucket/"}), {"KEY_PATH": None}
+    ),
+    "prefix with slashes": Given(settings={"KEY_PATH": "/dags-releases/"}),
+    "task with a pod of its own": Given(override={"team": "sales"}),
+}
+LEFT = {
+    "nothing published": (Given(None), "nothing is published in"),
+    "a listing": (Given(json.dumps(PUBLISHED | {"kind": "listing"})), "does not publish a release"),
+    "a record of an older s3-sync": (Given(json.dumps({"revision": "x"})), "KeyError"),
+    "half a record": (Given(json.dumps(PUBLISHED)[:40]), "JSONDecodeError"),
+    "an empty record": (Given(""), "JSONDecodeError"),
+    "bytes": (Given("\udc80\udc81"), "UnicodeDecodeError"),
+    "a list": (Given("[]"), "TypeError"),
+    "a null": (Given("null"), "TypeError"),
+    "deep nesting": (Given("[" * 100_000), "RecursionError"),
+    "no revision": (Given(json.dumps(PUBLISHED | {"revision": ""})), "does not publish a release"),
+    "a revision that is a number": (Given(json.dumps(PUBLISHED | {"revision": 7})), "not publish"),
+    "another prefix": (
+        Given(settings={"KEY_PATH": "team-b/dags"}),
+        (
+            "it reads s3://my-airflow-bucket/team-b/dags, "
+            "but the scheduler reads s3://my-airflow-bucket/dags-releases/"
+        ),
+    ),
+    "another bucket": (
+        Given(settings={"AWS_BUCKET": "other"}),
+        "it reads s3://other/dags-releases",
+    ),
+    "a task pod that lists": (
+        Given(settings={"S3_SYNC_SOURCE": None}),
+        "S3_SYNC_SOURCE of its init container s3-sync is not release",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=["2.11", "3"])
+def created(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The pods of all cases, created in one process of Airflow."""
+    if request.param != "2.11" and not request.config.getoption("--full"):
+        pytest.skip("other versions of Airflow run with make test-full")
+    left = {name: given for name, (given, _) in (LEFT | LEFT_COMMITS).items()}
+    cases = {**PINNED, **PINNED_COMMITS, **left}
+    cases["a commit by its template"] = of_commits(settings={"GITSYNC_REF": "f" * 40})
+    cases["pinned by its template"] = Given(settings={"S3_SYNC_REVISION": "by hand"})
+    cases["another init container"] = Given(name="wait-for-database")
+    folder = tmp_path_factory.mktemp("tasks")
+    made = create(request.param, folder, list(cases.values()))
+    assert len(cases) == len(made.pods), made.log
+    return {"pods": dict(zip(cases, made.pods, strict=True)), "log": made.log, "cases": cases}
+
+
+def test_a_task_runs_the_schedulers_release_although_a_newer_one_is_current(
+    s3: FakeS3, tmp_path: Path
+) -> None:
+    """Runs s3-sync beside the scheduler, the hook, the executor, and s3-sync in the task pod."""
+    shelf = Shelf(s3)
+    first = shelf.publish({"sales.py": b"the release of the scheduler"})
+    source = {"AWS_BUCKET": s3.bucket, "KEY_PATH": "dags"}
+    with release_daemon(s3, tmp_path / "dags", {"S3_SYNC_LAYOUT": "snapshot"}) as scheduler:
+        scheduler.wait_until_synced()
+        shelf.publish({"sales.py": b"what CI has just published"})
+        made = create("2.11", tmp_path, [Given(AS_IT_IS, source)])
+    variables = variables_of(made.pods[0])
+    task = Daemon(None, "", tmp_path / "task/dags", settings={**variables, **s3.environment()})
+    task.environment |= {"DEST_PATH": str(task.target), "PATH": "/usr/bin:/bin"}
+
+    with task:
+        assert 0 == task.wait_for_exit().code
+
+    assert first.revision == variables["S3_SYNC_REVISION"]
+    assert {"sales.py": b"the release of the scheduler"} == shown(task.target)
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_hook_pins_the_schedulers_release_and_changes_nothing_else(
+    created: dict[str, Any], name: str
+) -> None:
+    pod = created["pods"][name]
+    given = created["cases"][name].template()
+
+    assert REVISION == variables_of(pod).pop("S3_SYNC_REVISION")
+
+    pod["spec"]["initContainers"][0]["env"].pop()
+
+    assert given["spec"]["initContainers"] == pod["spec"]["initContainers"]
+    assert given["spec"]["volumes"] == pod["spec"]["volumes"]
+
+
+@pytest.mark.parametrize("name", PINNED_COMMITS)
+def test_hook_pins_the_commit_and_changes_nothing_else(created: dict[str, Any], name: str) -> None:
+    before = {one["name"]: one for one in _environment(created["cases"][name].template())}
+    after = {one["name"]: one for one in _environment(created["pods"][name])}
+
+    assert {"name": "GITSYNC_REF", "value": COMMIT} == after.pop("GITSYNC_REF")
+    assert before.pop("GITSYNC_REF") and before == after
+
+
+def _environment(pod: Pod) -> list[dict[str, Any]]:
+    (container,) = pod["spec"]["initContainers"]
+    found: list[dict[str, Any]] = container["env"]
+    return found
+
+
+def test_a_pinned_pod_is_valid_for_kubernetes(created: dict[str, Any]) -> None:
+    pod = created["pods"]["release"]
+
+    assert [] == strict_complaints(pod)
+    assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
+
+
+@pytest.mark.parametrize("name", [*LEFT, *LEFT_COMMITS])
+def test_hook_skips_an_unmatched_pod_and_logs_the_reason(
+    created: dict[str, Any], name: str
+) -> None:
+    given, reason = (LEFT | LEFT_COMMITS)[name]
+    pod = created["pods"][name]
+
+    assert given.template()["spec"]["initContainers"] == pod["spec"]["initContainers"]
+    assert reason in created["log"]
+
+
+def test_a_pin_in_the_template_takes_precedence(created: dict[str, Any]) -> None:
+    variables = variables_of(created["pods"]["pinned by its template"])
+
+    assert "by hand" == variables["S3_SYNC_REVISION"]
+    commit = variables_of(created["pods"]["a commit by its template"])["GITSYNC_REF"]
+    assert "f" * 40 == commit
+
+
+def test_hook_does_not_pin_a_pod_without_the_sidecar(created: dict[str, Any]) -> None:
+    assert "S3_SYNC_REVISION" not in variables_of(created["pods"]["another init container"])
+
+
+def test_hook_file_exports_only_pod_mutation_hook() -> None:
+    """Without `__all__`, every public name of the file would overwrite an Airflow setting."""
+    names: dict[str, Any] = {"__name__": "airflow_local_settings"}
+    exec(compile(HOOK.read_text(), HOOK, "exec"), names)
+
+    assert ["pod_mutation_hook"] == names["__all__"]
+
+
+def test_hook_file_contains_no_template_syntax() -> None:
+    assert "{{" not in HOOK.read_text()
+
+
+def test_hook_accepts_a_pod_without_a_spec(caplog: pytest.LogCaptureFixture) -> None:
+    names: dict[str, Any] = {"__name__": "airflow_local_settings"}
+    exec(compile(HOOK.read_text(), HOOK, "exec"), names)
+
+    names["pod_mutation_hook"](object())
+
+    assert ["A pod was not pinned: it uses the current version"] == caplog.messages
+
+
+def test_hook_imports_only_the_standard_library_and_kubernetes_client() -> None:
+    imports = re.findall(r"^\s*(?:from|import) ([\w.]+)", HOOK.read_text(), re.MULTILINE)
+
+    assert {"__future__", "json", "logging", "os", "pathlib", "re", "typing"} == set(imports) - {
+        "kubernetes.client"
+    }

@@ -1,0 +1,153 @@
+"""
+The volume is full, read-only or another user's: published files stay, the reason is reported.
+
+Mounting a small volume requires root; otherwise these tests are skipped.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.machine.weather import as_user
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.daemon import Daemon
+from tests.support.machine.volumes import fill_up, mount, small_volume
+from tests.support.s3_sync.scripted import FILES, published, staged
+from tests.support.s3_sync.snapshots import SNAPSHOT, shown
+from tests.support.waiting import wait_until
+
+MIB = 1 << 20
+LAYOUTS = [{}, SNAPSHOT, {"S3_SYNC_GATE": "syntax"}]
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of 1 MiB."""
+    with small_volume(tmp_path / "volume", "1m") as path:
+        yield path
+
+
+@pytest.mark.parametrize("size", [800_000, 5 * MIB], ids=["held in memory", "staged on disk"])
+def test_keeps_published_files_on_a_full_volume_and_recovers(
+    s3: FakeS3, volume: Path, start: StartDaemon, size: int
+) -> None:
+    daemon = start(target=volume / "dags").until_synced()
+    (volume / "foreign.bin").write_bytes(bytes(MIB // 2))
+    s3.put("dags/a.py", b"changed, but there is no room for all")
+    s3.put("dags/big.bin", os.urandom(size))
+
+    failed = daemon.sync()
+
+    assert failed["reason"] == "target_full", failed
+    assert str(volume) in failed["error"]
+    assert "the node's disk" in failed["advice"]
+    files = published(volume / "dags")
+    assert "big.bin" not in files
+    assert files["pkg/b.py"] == FILES["pkg/b.py"]
+    assert files["a.py"] in (FILES["a.py"], s3.objects["dags/a.py"].body)
+    assert staged(volume / "dags") == []
+    assert daemon.get("/readyz").status == 200
+    assert daemon.get("/readyz").json()["reason"] == "target_full"
+    s3.delete("dags/big.bin")
+    assert daemon.sync()["event"] == "cycle_finished"
+    assert published(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
+
+
+def test_survives_a_volume_without_a_free_byte(
+    s3: FakeS3, volume: Path, start: StartDaemon
+) -> None:
+    """Not even the list of managed files can grow."""
+    daemon = start(target=volume / "dags").until_synced()
+    fill_up(volume / "foreign.bin")
+    names = (f"a_file_with_a_long_name_{number:050d}.py" for number in range(60))
+    s3.put_each((f"dags/many/{name}" for name in names), b"x" * 100)
+
+    assert daemon.sync()["reason"] == "target_full"
+
+    assert published(volume / "dags").items() >= FILES.items()
+    assert daemon.get("/healthz").status == 200
+    (volume / "foreign.bin").unlink()
+    ended = daemon.sync()
+    assert ended["event"] == "cycle_finished", ended
+    assert len(published(volume / "dags")) == len(FILES) + 60
+    daemon.terminate()
+    assert daemon.start().wait_until_synced()["result"] == "unchanged"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
+def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
+    s3: FakeS3, volume: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    s3.put("dags/big.bin", os.urandom(2 * MIB))
+    daemon = start(layout, target=volume / "dags")
+    whole = shown if layout == SNAPSHOT else published
+
+    daemon.wait_for_event("cycle_finished", result="partial", reason="target_full")
+    wait_until(lambda: daemon.sync() and daemon.get("/readyz").status == 200, "it is ready")
+
+    assert whole(volume / "dags") == FILES
+    assert daemon.get("/readyz").json()["shortfall"].startswith("1 file is missing")
+    s3.put("dags/a.py", b"changed")
+    daemon.sync()
+    assert whole(volume / "dags")["a.py"] == b"changed"
+
+
+def test_reports_a_read_only_volume_and_recovers(
+    s3: FakeS3, volume: Path, start: StartDaemon
+) -> None:
+    daemon = start(target=volume / "dags").until_synced()
+    assert daemon.terminate().code == 0
+    assert mount("-o", "remount,ro", str(volume))
+    s3.put("dags/a.py", b"changed")
+
+    daemon.start()
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "target_denied"
+    assert failed["advice"]
+    assert published(volume / "dags") == FILES
+    assert mount("-o", "remount,rw", str(volume))
+    assert daemon.sync()["event"] == "cycle_finished"
+    assert published(volume / "dags")["a.py"] == b"changed"
+
+
+@pytest.fixture
+def as_nobody(open_folder: Path, start: StartDaemon) -> Callable[..., Daemon]:
+    """A function that starts a daemon as uid 50000, gid 0, on root's folder with a mode."""
+
+    def start_one(mode: int) -> Daemon:
+        target = open_folder / "dags"
+        target.mkdir()
+        target.chmod(mode)
+        return start(target=target, wrapper=as_user(50000, 0))
+
+    return start_one
+
+
+def test_publishes_as_another_user_into_a_folder_of_its_group(
+    s3: FakeS3, as_nobody: Callable[..., Daemon]
+) -> None:
+    daemon = as_nobody(0o775).until_synced()
+
+    assert published(daemon.target) == FILES
+    assert (daemon.target / "a.py").stat().st_uid == 50000
+    s3.delete("dags/pkg/b.py")
+    assert daemon.sync()["files_deleted"] == 1
+
+
+def test_reports_the_uid_that_cannot_write_to_the_folder(as_nobody: Callable[..., Daemon]) -> None:
+    daemon = as_nobody(0o755)
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "target_denied"
+    assert str(daemon.target) in failed["error"]
+    assert "50000" in failed["error"]
+    assert "fsGroup" in failed["advice"]
+    assert daemon.get("/healthz").status == 200
+    daemon.target.chmod(0o775)
+    ended = daemon.sync()
+    assert ended["event"] == "cycle_finished", ended

@@ -1,0 +1,55 @@
+"""A bucket on a real server, and a publisher's command line."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.support.aws.servers import S3Server
+from tests.support.s3_sync.forked import ForkServer
+from tests.support.s3_sync.publishing import (
+    PREFIX,
+    Publishing,
+    check_every_release,
+    read_release,
+    write_files,
+)
+
+A = {"a.py": b"print('a')\n", "sql/Q3 report (final).sql": b"select 1;\n" * 40, "empty": b""}
+B = {"a.py": b"print('b')\n", "docs/\u00dcberblick.md": b"# \xc3\x9c\n"}
+BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
+
+
+class Place:
+    """A bucket on a real server, and a user who publishes to it."""
+
+    def __init__(self, server: S3Server, folder: Path, forks: ForkServer) -> None:
+        self.server = server
+        self._forks = forks
+        self.bucket = server.new_bucket("releases")
+        self.home = folder / "home"
+        self.dags = folder / "dags"
+        self.publisher = self.publisher_with()
+        self._client: Any = server.client()
+
+    def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
+        """Publish a folder with these files; return the facts."""
+        return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
+
+    def publisher_with(self, **settings: str) -> Publishing:
+        """Return a publisher of the same user with more variables."""
+        return Publishing(self.server, self.bucket, self.home, settings, self._forks)
+
+    def put(self, name: str, body: bytes) -> None:
+        self._client.put_object(Bucket=self.bucket, Key=PREFIX + name, Body=body)
+
+    def bodies(self) -> dict[str, bytes]:
+        found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        return {
+            item["Key"]: self._client.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read()
+            for item in found
+        }
+
+    def current(self) -> dict[str, bytes]:
+        """Verify every release; return the files of the current one."""
+        bodies = self.bodies()
+        check_every_release(bodies)
+        return read_release(bodies)

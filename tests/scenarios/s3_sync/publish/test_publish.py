@@ -1,0 +1,205 @@
+"""The publisher's commands on real servers, with and without conditional writes."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import subprocess
+
+from tests.scenarios.s3_sync.publish.place import BROKEN, A, B, Place
+from tests.support.s3_sync.publishing import (
+    PREFIX,
+    Publishing,
+    read_release,
+    write_files,
+)
+from tests.support.waiting import wait_until
+
+
+def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> None:
+    guarded = place.server.honors_conditions
+    first = place.publish(A)
+    again = place.publish(A)
+    second = place.publish(B, "--message", "Second")
+
+    assert ("published", "unchanged", "published") == tuple(
+        facts["result"] for facts in (first, again, second)
+    )
+    assert [guarded, None, guarded] == [f["conditional_writes"] for f in (first, again, second)]
+    assert first["revision"] == again["revision"] == second["previous"]
+    assert (len(A), sum(map(len, A.values()))) == (first["files"], first["size_bytes"])
+    assert B == place.current()
+
+    listed = place.publisher.succeed("releases")
+    assert second["revision"] == listed["current"]
+    states = {entry["revision"]: entry["state"] for entry in listed["releases"]}
+    assert {second["revision"]: ["current"], first["revision"]: ["previous"]} == states
+    [newest] = [e for e in listed["releases"] if e["revision"] == second["revision"]]
+    assert (len(B), "Second") == (newest["files"], newest["origin"]["message"])
+
+    back = place.publisher.succeed("rollback")
+    assert ("rolled_back", first["revision"]) == (back["result"], back["revision"])
+    assert A == place.current()
+
+    third = place.publish({"c.py": b""})
+    place.publisher.succeed("pin", second["revision"])
+    prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
+    assert [] == place.publisher.succeed(*prune)["removed"]
+    place.publisher.succeed("unpin", second["revision"])
+    assert [] == place.publisher.succeed(*prune)["removed"], "what was in use stays for a day"
+    fourth, fifth = place.publish({"d.py": b""}), place.publish({"e.py": b""})
+    old, removed = {first["revision"], third["revision"]}, set[str]()
+
+    def is_pruned() -> bool:
+        removed.update(place.publisher.succeed(*prune)["removed"])
+        return removed == old
+
+    wait_until(is_pruned, "unused releases are removed")
+    left = {entry["revision"] for entry in place.publisher.succeed("releases")["releases"]}
+    assert {facts["revision"] for facts in (second, fourth, fifth)} == left
+    assert {"e.py": b""} == place.current()
+
+
+def test_promotes_a_release_unchanged(place: Place) -> None:
+    first = place.publish(A)["revision"]
+    prd = Publishing(place.server, place.bucket, place.home, {"KEY_PATH": "prd"})
+    url = f"s3://{place.bucket}/prd"
+
+    assert "promoted" == prd.succeed("promote", place.publisher.url, url)["result"]
+    second = place.publish(B)["revision"]
+    broken = place.publish(BROKEN)["revision"]
+
+    refused = prd.run("promote", place.publisher.url, url, "--gate", "syntax")
+    assert 2 == refused.code and "a.py" in refused.err
+    answer = prd.succeed("promote", place.publisher.url, url, "--gate", "syntax", second[:12])
+    assert (second, first) == (answer["revision"], answer["previous"])
+    assert {"added": ["docs/\u00dcberblick.md"], "changed": ["a.py"]} == {
+        name: answer["changes"][name] for name in ("added", "changed")
+    }
+    assert broken == place.publisher.succeed("releases")["releases"][0]["revision"]
+    bodies = {key: body for key, body in place.bodies().items() if key.startswith("prd/")}
+    assert B == read_release(
+        {PREFIX + key.removeprefix("prd/"): body for key, body in bodies.items()}
+    )
+    said = prd.run("promote", place.publisher.url, url, "--profile", "nobody")
+    assert 3 == said.code and "nobody" in said.err
+
+
+def test_lists_the_differences_between_releases(on_moto: Place) -> None:
+    on_moto.publish(A)
+    first = on_moto.publisher.run("diff", "previous", "current")
+    assert 3 == first.code and "has no previous release" in first.err
+    after = on_moto.publish(B)["revision"]
+    said = on_moto.publisher.run("diff", "previous", after[:12])
+
+    assert (0, ["1 added, 1 changed, 2 removed"]) == (
+        said.code,
+        said.out.splitlines()[0].split(": ")[1:],
+    )
+    assert ["  + docs/\u00dcberblick.md", "  ~ a.py"] == said.out.splitlines()[1:3]
+    listed = on_moto.publisher.run("releases", "--changes").out
+    assert f"→ {after[:12]}: 1 added, 1 changed, 2 removed\n  + docs/" in listed
+    assert after == on_moto.publisher.succeed("releases", "--changes")["changes"][0]["revision"]
+    same = on_moto.publisher.succeed("diff", "current", f"{on_moto.dags}/")
+    assert {"added": [], "changed": [], "removed": []} == same["changes"]
+    wrong = on_moto.publisher.run("diff", "current", "v7")
+    assert 2 == wrong.code and "'v7' is not a revision" in wrong.err
+
+
+def test_prints_a_readable_summary_of_a_publish(place: Place) -> None:
+    write_files(place.dags, {**A, ".git/config": b"", "__pycache__/a.pyc": b""})
+
+    ran = place.publisher.run("publish", place.dags)
+
+    lines = ran.out.splitlines()
+    assert (0, "") == (ran.code, ran.err)
+    assert "Left out: 2 (.git/, __pycache__/)" == lines[0]
+    assert "the gate is off" in lines[1]
+    assert ("no conditional writes" in ran.out) == (not place.server.honors_conditions)
+    assert lines[-1].startswith("Published ") and "3 files" in lines[-1]
+    table = place.publisher.run("releases").out.splitlines()
+    assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
+
+
+def test_publishes_when_stdout_cannot_encode_a_file_name(on_moto: Place) -> None:
+    write_files(on_moto.dags, {"a.py": b"", "\u00dcbung~": b""})
+
+    publisher = on_moto.publisher_with(PYTHONIOENCODING="ascii")
+    ran = publisher.run("publish", on_moto.dags, stdout=subprocess.PIPE)
+
+    assert (0, "") == (ran.code, ran.err)
+    assert "\\xdcbung~" in ran.out and "Published" in ran.out
+
+
+def test_reports_the_publish_on_stderr_when_stdout_is_full(on_moto: Place) -> None:
+    write_files(on_moto.dags, A)
+
+    with open("/dev/full", "w") as full:
+        ran = on_moto.publisher.run("publish", on_moto.dags, stdout=full)
+
+    assert 0 == ran.code
+    assert "No space left on device" in ran.err and "Published" in ran.err
+    assert A == on_moto.current()
+
+
+def test_publishes_when_stdout_is_a_closed_pipe(on_moto: Place) -> None:
+    write_files(on_moto.dags, A)
+    read, write = os.pipe()
+    os.close(read)
+
+    with os.fdopen(write, "w") as broken:
+        ran = on_moto.publisher.run("publish", on_moto.dags, stdout=broken)
+
+    assert (0, "") == (ran.code, ran.err)
+    assert A == on_moto.current()
+
+
+def test_concurrent_publishers_leave_a_complete_release_and_losers_fail(place: Place) -> None:
+    """On servers without (atomic) conditional writes several publishers may report success."""
+    place.publish({"before.py": b""})
+    folders = [
+        write_files(place.dags.with_name(f"dags-{number}"), {"a.py": b"%d" % number})
+        for number in range(3)
+    ]
+
+    processes = [place.publisher.start("publish", folder, "--output", "json") for folder in folders]
+    answers = [process.communicate(timeout=120) for process in processes]
+
+    codes = [process.returncode for process in processes]
+    facts = [json.loads(out) for out, _ in answers]
+    winners = [number for number, code in enumerate(codes) if code == 0]
+    assert winners, answers
+    assert place.current() in [{"a.py": b"%d" % number} for number in winners]
+    for code, told in zip(codes, facts, strict=True):
+        if code:
+            assert (3, "publish_conflict") == (code, told["reason"])
+            assert "meanwhile" in told["error"]
+
+
+def test_escapes_control_characters_in_names_and_messages(on_moto: Place) -> None:
+    on_moto.publish(A, "--message", "\x1b]0;owned\x07 red \u202e")
+    (on_moto.dags / "bad\x1b[31m").symlink_to("/etc/passwd")
+
+    listed = on_moto.publisher.run("releases").out
+    refused = on_moto.publisher.run("publish", on_moto.dags).err
+
+    assert "owned" in listed and "bad" in refused
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", listed + refused)
+
+
+def test_shows_progress_on_a_terminal_and_clears_it_at_the_end(on_moto: Place) -> None:
+    write_files(on_moto.dags, {f"{number}.py": b"print()\n" * number for number in range(30)})
+    ours, theirs = pty.openpty()
+
+    ran = on_moto.publisher.run("publish", on_moto.dags, "--output", "json", stderr=theirs)
+    os.close(theirs)
+    shown = ""
+    with contextlib.suppress(OSError):  # the other end is closed: everything was read
+        while block := os.read(ours, 1 << 16):
+            shown += block.decode()
+    os.close(ours)
+
+    assert "published" == ran.facts()["result"]
+    assert "Reading files: 30 of 30" in shown and "Uploading" in shown
+    assert shown.endswith("\r\x1b[K")

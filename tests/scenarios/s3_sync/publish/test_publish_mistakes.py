@@ -1,0 +1,154 @@
+"""Wrong arguments, unreadable files and missing servers are reported; nothing is written."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from s3_sync.release.names import pin_key
+from tests.scenarios.s3_sync.publish.place import A, B, Place
+from tests.support.daemon import S3_SYNC
+from tests.support.machine.users import as_user
+from tests.support.program import own_port
+from tests.support.s3_sync.publishing import write_files
+from tests.support.s3_sync.releases import make_release
+
+PINNED = make_release({"pinned.py": b""})
+
+
+@pytest.fixture
+def refused(on_moto: Place) -> Iterator[Place]:
+    """A bucket with two releases, one pinned, and a folder; the bucket must stay unchanged."""
+    write_files(on_moto.dags, A)
+    for release in (PINNED, make_release(A, at=datetime.now(UTC))):
+        for name, body in release.objects().items():
+            on_moto.put(name, body)
+    on_moto.put(pin_key(PINNED.revision), b"{}")
+    before = on_moto.bodies()
+    yield on_moto
+    assert before == on_moto.bodies()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["publish", "{folder}/nowhere"], ["/nowhere is not a folder"]),
+        (["publish", "{dags}", "bucket/prefix"], ["'bucket/prefix'", "s3://BUCKET/PREFIX"]),
+        (["publish", "{dags}", "s3://"], ["AWS_BUCKET", "s3://BUCKET/PREFIX"]),
+        (["publish", "{dags}", "--exclude", "!"], ["--exclude", "'!'"]),
+        (["publish", "{dags}", "--gate", "command"], ["S3_SYNC_GATE_COMMAND"]),
+        (
+            ["publish", "{dags}", "--gate", "airflow", "--airflow-python", "/nowhere"],
+            ["--airflow-python='/nowhere'", "is not an executable program"],
+        ),
+        (
+            ["publish", "{dags}", "--airflow-python", "/bin/sh", "--gate-allow", "package:x"],
+            ["--airflow-python='/bin/sh'", "--gate-allow='package:x'", "requires --gate airflow"],
+        ),
+        (
+            ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "x"],
+            ["'x' is not KIND:NAME", "package, variable, connection"],
+        ),
+        (["publish", "{dags}", "--gate", "syntax", "--gate-timeout", "x"], ["--gate-timeout='x'"]),
+        (["publish"], ["DIR"]),
+        (["publish", ""], ["the name of the folder is empty"]),
+        (["rollback", ""], ["'' is not a revision"]),
+        (["promote", "s3://{bucket}/dags", "s3://{bucket}/prd", ""], ["'' is not a revision"]),
+        (["rollback", "0123456789ab"], ["0123456789ab", "s3-sync releases"]),
+        (["rollback", "HEAD~1"], ["'HEAD~1'", "64 hexadecimal digits"]),
+        (["pin", "0123456789ab"], ["no release 0123456789ab"]),
+        (["unpin", "0123456789ab"], ["no pinned release 0123456789ab"]),
+        (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
+        (["prune-releases", "--keep-for", "soon"], ["'soon'", "such as 10, 10s, 5m"]),
+        (["prune-releases", "--keep", "x"], ["'x'"]),
+    ],
+)
+def test_reports_wrong_arguments_and_writes_nothing(
+    refused: Place, arguments: list[str], names: list[str]
+) -> None:
+    given = {"folder": refused.dags.parent, "dags": refused.dags, "bucket": refused.bucket}
+    filled = [text.format(**given) for text in arguments]
+
+    ran = refused.publisher.run(*filled)
+
+    assert (2, "") == (ran.code, ran.out), ran
+    assert all(name in ran.err for name in names), ran.err
+
+
+def test_dry_runs_of_writing_commands_write_nothing(refused: Place) -> None:
+    publisher = refused.publisher_with(S3_SYNC_DRY_RUN="1")
+    current = make_release(A).revision
+
+    results = [
+        publisher.succeed(*arguments)["result"]
+        for arguments in (
+            ("publish", write_files(refused.dags, B)),
+            ("promote", publisher.url, f"s3://{refused.bucket}/prd"),
+            ("rollback", PINNED.revision),
+            ("pin", current),
+            ("unpin", PINNED.revision),
+            ("unpin", current),
+            ("prune-releases",),
+        )
+    ]
+
+    assert [*["planned"] * 5, "unchanged", "planned"] == results
+
+
+def test_reports_a_missing_folder_before_any_request(on_moto: Place) -> None:
+    publisher = on_moto.publisher_with(AWS_ENDPOINT_URL=f"http://127.0.0.1:{own_port()}")
+
+    ran = publisher.run("publish", on_moto.dags / "nowhere")
+
+    assert (2, "") == (ran.code, ran.out), ran
+    assert "nowhere is not a folder" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ({"a.py": 0, "empty": 0}, ["cannot read 'a.py': Permission denied", "'empty'"]),
+        ({"sub": 0o644}, ["cannot read 'sub/b.py': Permission denied"]),
+        ({"": 0}, ["dags': Permission denied"]),
+    ],
+    ids=["files", "a folder that can be listed and not entered", "the folder itself"],
+)
+def test_reports_every_unreadable_file_or_folder(
+    refused: Place, open_folder: Path, modes: dict[str, int], said: list[str]
+) -> None:
+    write_files(open_folder / "dags", A | {"sub/b.py": b""})
+    for name, mode in modes.items():
+        (open_folder / "dags" / name).chmod(mode)
+    program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
+    publisher = refused.publisher_with(HOME="/", TMPDIR="/tmp")
+
+    ran = publisher.run("publish", open_folder / "dags", program=program)
+
+    assert (2, "") == (ran.code, ran.out), ran
+    assert all(part in ran.err for part in said), ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"AWS_ENDPOINT_URL": "closed"}, "endpoint_unreachable"),
+        ({"AWS_ENDPOINT_URL": "http://no-such-host.invalid"}, "name_unresolved"),
+        ({"AWS_ACCESS_KEY_ID": ""}, "credentials_missing"),
+        ({"AWS_PROFILE": "nobody"}, "credentials_missing"),
+    ],
+)
+def test_reports_an_unreachable_server_or_missing_credentials(
+    on_moto: Place, settings: dict[str, str], reason: str
+) -> None:
+    if settings.get("AWS_ENDPOINT_URL") == "closed":
+        settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{own_port()}"}
+    publisher = on_moto.publisher_with(
+        AWS_CONFIG_FILE="/dev/null", AWS_MAX_ATTEMPTS="1", **settings
+    )
+
+    ran = publisher.run("publish", write_files(on_moto.dags, A), "--output", "json")
+
+    assert (3, reason) == (ran.code, ran.facts()["reason"]), ran
+    assert ran.err.count("\n") <= 2 and "Traceback" not in ran.err

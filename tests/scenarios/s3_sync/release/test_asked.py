@@ -1,0 +1,377 @@
+"""Older releases that a consumer requests: answers, cost and retention."""
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from s3_sync.release.names import manifest_key
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.airflow.asking import STORE, ask, asked, kept
+from tests.support.aws.fake_s3 import FakeS3, error
+from tests.support.daemon import Daemon
+from tests.support.machine.volumes import small_volume
+from tests.support.s3_sync.releases import ABSENT, Release, make_release
+from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle, is_manifest
+from tests.support.s3_sync.signing import Key, write_keys
+from tests.support.s3_sync.snapshots import consumed
+from tests.support.waiting import wait_until
+
+SETTINGS = {
+    **RELEASE,
+    "S3_SYNC_LAYOUT": "snapshot",
+    "S3_SYNC_RETAIN_COUNT": "0",
+    "S3_SYNC_RETAIN_FOR": "0",
+}
+BLOCK_BYTES = 4096
+COMMON = {f"common{number}.py": os.urandom(20_000) for number in range(20)}
+
+Begin = Callable[..., Daemon]
+
+
+def files_of(number: int) -> dict[str, bytes]:
+    """Return the files of a release, of which only `own.py` differs."""
+    return {**COMMON, "own.py": f"number = {number}\n".encode() * 200, "pkg/empty.py": b""}
+
+
+@pytest.fixture
+def shelf(s3: FakeS3) -> Shelf:
+    s3.objects.clear()
+    return Shelf(s3)
+
+
+@pytest.fixture
+def releases(shelf: Shelf) -> list[Release]:
+    """Six releases; the last one is current."""
+    return [shelf.publish(files_of(number)) for number in range(6)]
+
+
+@pytest.fixture
+def begin(start: StartDaemon, releases: list[Release]) -> Begin:
+    return lambda **more: start(SETTINGS | more).until_synced()
+
+
+@pytest.fixture
+def store(target: Path) -> Path:
+    return target / STORE
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Lock a version as a task does."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(opened)
+
+
+def test_provides_a_requested_release_beside_the_published_one(
+    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    """It downloads only the manifest and the differences; `current` stays unchanged."""
+    daemon = begin()
+    shown = (target / "current").readlink()
+    s3.forget()
+
+    assert (200, {"name": releases[1].revision}) == asked(store, releases[1].revision)
+
+    assert files_of(1) == published(store / releases[1].revision)
+    assert shown == (target / "current").readlink() and files_of(5) == consumed(target)
+    assert 1 == sum(map(is_manifest, s3.requests)) == sum(map(is_bundle, s3.requests))
+    event = daemon.wait_for_event("revision_brought", revision=releases[1].revision)
+    assert 0 < event["downloaded_bytes"] < 2_000  # of 400 KB
+    kept = 'sidecar_asked_snapshots{sidecar="s3-sync"}'
+    wait_until(lambda: 1 == daemon.metrics()[kept], "the cycle that brought it ends")
+    brought = 'sidecar_asked_revisions_total{result="brought",sidecar="s3-sync"}'
+    assert 1 == daemon.metrics()[brought]
+    shared = (store / releases[1].revision / "common1.py").stat()
+    assert os.path.samestat(shared, (target / "current/common1.py").stat())
+
+
+def test_rejects_a_requested_release_without_a_trusted_signature(
+    shelf: Shelf, start: StartDaemon, store: Path, tmp_path: Path
+) -> None:
+    key = Key()
+    shelf.signer = key.signer
+    old, forged, _ = (shelf.publish(files_of(number)) for number in range(3))
+    shelf.put(manifest_key(forged.revision), make_release(files_of(1)).manifest_bytes)
+    keys = str(write_keys(tmp_path / "keys", key))
+    start(SETTINGS | {"S3_SYNC_TRUSTED_KEYS": keys}).until_synced()
+
+    status, answer = asked(store, forged.revision, lambda status: status == 503)
+
+    assert (503, "release_untrusted") == (status, answer["reason"])
+    assert (200, {"name": old.revision}) == asked(store, old.revision)
+
+
+def test_verifies_releases_already_on_the_volume_before_providing_them(
+    s3: FakeS3, shelf: Shelf, start: StartDaemon, store: Path, tmp_path: Path
+) -> None:
+    """The volume predates the keys: at that time any writer to the bucket could publish."""
+    key, other = Key(), Key()
+    shelf.signer = key.signer
+    old, forged, first = (shelf.publish(files_of(number)) for number in range(3))
+    shelf.put(manifest_key(forged.revision), make_release(files_of(1)).manifest_bytes)
+    before = start(SETTINGS).until_synced()
+    for release in (old, forged):
+        asked(store, release.revision)
+    before.kill()
+    keys = write_keys(tmp_path / "keys", key, other)
+    daemon = start(SETTINGS | {"S3_SYNC_TRUSTED_KEYS": str(keys)}).until_synced()
+    assert {old.revision, forged.revision, first.revision} == kept(store)
+    s3.forget()
+
+    assert 202 == ask(store, f"/revisions/{forged.revision}")[0]
+    status, answer = asked(store, forged.revision, lambda status: status == 503)
+    assert (503, "release_untrusted") == (status, answer["reason"])
+    assert 200 == ask(store, f"/revisions/{first.revision}")[0]
+    assert 200 == asked(store, old.revision)[0]
+    assert [] == s3.seen(is_bundle)
+
+    write_keys(keys, other)
+    shelf.signer = other.signer
+    shelf.publish(files_of(3))
+    daemon.sync()
+    status, answer = asked(store, old.revision, lambda status: status == 503)
+    assert (503, "release_untrusted") == (status, answer["reason"])
+
+
+def test_reports_a_requested_release_that_does_not_exist(store: Path, begin: Begin) -> None:
+    daemon = begin()
+
+    status, said = asked(store, ABSENT, lambda status: status != 202)
+
+    assert (404, True) == (status, f"releases/{ABSENT}.manifest does not exist" in said["error"])
+    event = daemon.wait_for_event("revision_not_brought", revision=ABSENT)
+    assert "release_missing" == said["reason"] == event["reason"]
+    assert "prune-releases --keep-from" in event["advice"]
+
+
+def test_reports_a_source_failure_and_provides_the_release_after_recovery(
+    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    s3.inject(error(503, "SlowDown"), is_bundle)
+
+    status, said = asked(store, releases[0].revision, lambda status: status != 202)
+    event = daemon.wait_for_event("revision_not_brought")
+    assert (503, "throttled") == (status, said["reason"]) == (503, event["reason"])
+    assert daemon.get("/readyz").status == 200 and files_of(5) == consumed(store.parents[1])
+
+    s3.heal()
+    asked(store, releases[0].revision)
+    assert files_of(0) == published(store / releases[0].revision)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"S3_SYNC_KEEP_ASKED": "2"}, {"S3_SYNC_KEEP_ASKED_BYTES": str(2 * BLOCK_BYTES + 10)}],
+    ids=["by their number", "by what they do not share"],
+)
+def test_keeps_the_most_recently_used_requested_releases(
+    store: Path, begin: Begin, releases: list[Release], limit: dict[str, str]
+) -> None:
+    daemon = begin(**limit)
+    for release in releases[:4]:
+        asked(store, release.revision)
+
+    daemon.sync()
+
+    assert {release.revision for release in (*releases[2:4], releases[5])} == kept(store)
+
+
+def test_rejects_a_request_that_does_not_fit_beside_releases_in_use(
+    store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    """It is provided once the other release is no longer in use."""
+    begin(S3_SYNC_KEEP_ASKED_BYTES=str(BLOCK_BYTES))
+    asked(store, releases[0].revision)
+    with in_use(store / releases[0].revision):
+        status, said = asked(store, releases[1].revision, lambda status: status != 202)
+        assert (503, "asked_too_much") == (status, said["reason"])
+        assert {releases[n].revision for n in (0, 5)} == kept(store)
+
+    asked(store, releases[1].revision)
+    assert {releases[n].revision for n in (1, 5)} == kept(store)
+
+
+def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
+    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    s3.inject(error(503, "SlowDown"))
+    daemon.sighup()
+    daemon.wait_for_event("cycle_failed")
+    s3.forget()
+
+    status, said = asked(store, releases[0].revision, lambda status: status != 202)
+
+    assert (503, "asked_in_outage") == (status, said["reason"])
+    assert not any(map(is_manifest, s3.requests))
+    s3.heal()
+    daemon.sync()
+    asked(store, releases[0].revision)
+
+
+@pytest.mark.parametrize("deed", ["removed", "replaced"])
+def test_recreates_a_removed_or_replaced_socket(
+    store: Path, begin: Begin, releases: list[Release], deed: str
+) -> None:
+    daemon = begin()
+    (store / "ask.sock").unlink()
+    if deed == "replaced":
+        (store / "ask.sock").write_text("not a socket")
+    daemon.sync()
+
+    asked(store, releases[0].revision)
+
+
+def test_keeps_a_release_in_use_and_prunes_it_afterwards(
+    store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin(S3_SYNC_KEEP_ASKED="1")
+    asked(store, releases[0].revision)
+    with in_use(store / releases[0].revision):
+        for release in releases[1:4]:
+            asked(store, release.revision)
+        daemon.sync()
+        stay = kept(store)
+        assert {releases[n].revision for n in (0, 5)} <= stay
+        assert not stay & {releases[n].revision for n in (1, 2)}
+
+    asked(store, releases[1].revision)
+    daemon.sync()
+    assert {releases[n].revision for n in (1, 5)} == kept(store)
+
+
+def test_keeps_a_previously_published_release_while_it_is_in_use(
+    shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    with in_use(target / "current"):
+        for number in (6, 7):
+            shelf.publish(files_of(number))
+            daemon.sync()
+        assert files_of(5) == published(store / releases[5].revision)
+
+    daemon.sync()
+    assert {(target / "current").readlink().name} == kept(store)
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_publishes_a_release_that_was_requested_before(
+    shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release], number: int
+) -> None:
+    """The release of a rollback, or the current one, is the snapshot that was requested."""
+    daemon = begin()
+    asked(store, releases[0].revision)
+    asked(store, releases[number].revision)
+    shelf.point_to(releases[number])
+    daemon.sync()
+
+    assert files_of(number) == consumed(target) == published(store / releases[number].revision)
+    assert [] == daemon.find_events("cycle_failed")
+
+
+def test_provides_a_requested_release_after_a_kill_during_its_download(
+    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    s3.inject(error(503, "SlowDown"), is_bundle)
+    asked(store, releases[0].revision, lambda status: status != 202)
+    daemon.kill()
+    (store / f".{releases[0].revision}").mkdir(exist_ok=True)
+    (store / f".{releases[0].revision}/half.py").write_bytes(b"half")
+    s3.heal()
+
+    begin()
+
+    assert releases[0].revision not in kept(store)
+    assert 200 == asked(store, releases[0].revision)[0]
+    assert files_of(0) == published(store / releases[0].revision)
+    assert [] == [name for name in os.listdir(store) if name.startswith(".")]
+
+
+def test_keeps_requested_releases_across_a_restart(
+    store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    asked(store, releases[2].revision)
+    daemon.kill()
+    with pytest.raises(OSError, match="refused"):
+        ask(store, f"/revisions/{releases[2].revision}")
+
+    daemon = begin()
+    daemon.sync()
+    assert {releases[2].revision, releases[5].revision} == kept(store)
+    assert 200 == ask(store, f"/revisions/{releases[2].revision}")[0]
+
+
+def test_recreates_the_socket_after_the_volume_is_wiped(
+    target: Path, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin()
+    subprocess.run(["rm", "-r", target], check=True)
+    daemon.sync()
+
+    assert 200 == asked(store, releases[3].revision)[0]
+
+
+def test_any_user_can_connect_but_only_owner_and_group_can_replace_the_socket(
+    store: Path, begin: Begin
+) -> None:
+    begin()
+    assert 0o666 == (store / "ask.sock").stat().st_mode & 0o777
+    assert 0o775 == store.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["a new one", "another that is asked for"])
+def test_drops_requested_releases_to_make_room_on_a_full_volume(
+    shelf: Shelf, start: StartDaemon, tmp_path: Path, is_new: bool
+) -> None:
+    """Otherwise a cache would stop the pod from following its source."""
+
+    def publish() -> Release:
+        return shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(24)})
+
+    made = [publish() for _ in range(4)]
+    with small_volume(tmp_path / "small", "3m") as volume:
+        store, link = volume / "dags" / STORE, volume / "dags/current"
+        daemon = start(SETTINGS, target=volume / "dags").until_synced()
+        for release in made[:2]:
+            asked(store, release.revision)
+
+        if is_new:
+            new = publish()
+            daemon.sighup()
+            wait_until(lambda: link.readlink().name == new.revision, "it is shown", 60)
+        else:
+            asked(store, made[2].revision)
+
+        assert daemon.find_events("asked_dropped")
+        daemon.kill()
+
+
+def test_answers_a_request_with_an_error_while_the_volume_stays_full(
+    shelf: Shelf, start: StartDaemon, tmp_path: Path
+) -> None:
+    """A 202 would promise a release that cannot arrive until there is room."""
+    old, _ = (shelf.publish({"a.py": f"{number}\n".encode()}) for number in range(2))
+    with small_volume(tmp_path / "small", "1m") as volume:
+        daemon = start(SETTINGS, target=volume / "dags").until_synced()
+        shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(60)})
+        daemon.sighup()
+        daemon.wait_for_event("cycle_failed", reason="target_full")
+
+        store = volume / "dags" / STORE
+        status, said = asked(store, old.revision, lambda status: status not in (200, 202))
+
+        assert (503, "asked_in_outage") == (status, said["reason"])
+        daemon.kill()

@@ -1,0 +1,91 @@
+"""The source `release` as a process: its requests, and pins."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.machine.weather import LAYOUTS
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.daemon import Daemon
+from tests.support.http.loopback import Request
+from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
+from tests.support.s3_sync.snapshots import consumed
+
+FILES = {
+    "a.py": b"print('a')\n" * 90,
+    "pkg/b.py": b"print('b')\n" * 300,
+    "pkg/deep/c.sql": b"select 1;\n" * 10,
+    "pkg/empty.py": b"",
+    "run.sh": b"#!/bin/sh\nexit 0\n",
+    "z.bin": os.urandom(5_000),
+}
+
+Begin = Callable[..., Daemon]
+
+pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@pytest.fixture
+def shelf(s3: FakeS3) -> Shelf:
+    """A shelf with one release, on the scripted server."""
+    s3.objects.clear()
+    shelf = Shelf(s3)
+    shelf.publish(FILES, executable={"run.sh"})
+    return shelf
+
+
+@pytest.fixture
+def begin(start: StartDaemon, layout: str) -> Begin:
+    """A function that starts daemons that read releases, with additional settings."""
+    return lambda **more: start(RELEASE | {"S3_SYNC_LAYOUT": layout} | more)
+
+
+def parts(requests: list[Request]) -> dict[str, int]:
+    """Return how often each of the three objects was requested."""
+    matches = {"pointer": is_pointer, "manifest": is_manifest, "bundle": is_bundle}
+    found = {part: sum(map(match, requests)) for part, match in matches.items()}
+    assert sum(found.values()) == len(requests), requests
+    return found
+
+
+def record(target: Path) -> dict[str, object]:
+    """Return the record of the published revision."""
+    found: dict[str, object] = json.loads((target / ".s3-sync/published.json").read_text())
+    return found
+
+
+# --- requests: docs/explanation/what-polling-costs.md states the same numbers
+
+
+def test_an_empty_volume_costs_three_requests_and_each_poll_one(
+    s3: FakeS3, shelf: Shelf, target: Path, begin: Begin
+) -> None:
+    daemon = begin().until_synced()
+    assert {"pointer": 1, "manifest": 1, "bundle": 1} == parts(s3.requests)
+
+    s3.forget()
+    for _ in range(10):
+        assert "unchanged" == daemon.sync()["result"]
+
+    assert {"pointer": 10, "manifest": 0, "bundle": 0} == parts(s3.requests)
+    assert all("if-none-match" in request.headers for request in s3.requests)
+    assert FILES == consumed(target)
+
+
+# --- pins
+
+
+def test_a_one_shot_downloads_the_pinned_release_instead_of_the_current_one(
+    s3: FakeS3, shelf: Shelf, target: Path, begin: Begin
+) -> None:
+    first = next(iter(shelf.releases))
+    shelf.publish({"a.py": b"another\n"})
+    assert 0 == begin(S3_SYNC_REVISION=first, S3_SYNC_ONE_SHOT="true").wait_for_exit().code
+
+    assert {"pointer": 0, "manifest": 1, "bundle": 1} == parts(s3.requests)
+    assert FILES == consumed(target)
+    assert (first, "release") == (record(target)["revision"], record(target)["kind"])

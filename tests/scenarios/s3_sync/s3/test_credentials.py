@@ -1,0 +1,155 @@
+"""Sources of credentials and their rotation; no log or answer reveals a secret."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.s3.identities import ASSUME, NO_KEYS, accept, assert_hides, numbers
+from tests.support.aws.fake_aws import (
+    ROLE_ARN,
+    CredentialSource,
+    FakeImds,
+    FakePodIdentity,
+    FakeSts,
+    session_credentials,
+)
+from tests.support.aws.fake_s3 import (
+    FakeS3,
+)
+from tests.support.aws.s3_refusals import Identity, signed_by
+from tests.support.daemon import Settings
+from tests.support.s3_sync.scripted import FILES, published
+
+
+def rotate(s3: FakeS3, source: CredentialSource, refusal: str) -> None:
+    """Hand out new credentials, and let S3 refuse the old ones."""
+    old, new = source.credentials, session_credentials(next(numbers), 3600)
+    source.issue(new)
+    s3.identities = {old.access_key: old.identity(refusal), new.access_key: new.identity()}
+
+
+@pytest.mark.parametrize("keys", [{}, NO_KEYS], ids=["with keys", "without"])
+def test_reads_a_public_bucket_without_credentials(
+    s3: FakeS3, target: Path, start: StartDaemon, keys: Settings
+) -> None:
+    """AWS keys that the pod has for Airflow are not used."""
+    daemon = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}).until_synced()
+    checked = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}, arguments=("check",))
+
+    assert 0 == checked.wait_for_exit(20).code
+    assert published(target) == FILES
+    assert daemon.find_events("credentials_kept") == []
+    assert {None} == {signed_by(request) for request in s3.requests}
+
+
+OLD, NEW = ("AKIAOLD", "old-secret-of-the-profile"), ("AKIANEW", "new-secret-of-the-profile")
+
+
+def write_profile(path: Path, access_key: str, secret_key: str) -> None:
+    """Replace a shared credentials file through a rename, as the kubelet does."""
+    text = f"[etl]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Settings:
+    """The settings of a daemon whose credentials file contains the old keys."""
+    file = tmp_path / "credentials"
+    write_profile(file, *OLD)
+    return NO_KEYS | {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_PROFILE": "etl"}
+
+
+@pytest.mark.parametrize("refusal", ["InvalidAccessKeyId", "ExpiredToken"])
+def test_rereads_a_profile_that_was_rotated_while_running(
+    s3: FakeS3, start: StartDaemon, tmp_path: Path, profile: Settings, refusal: str
+) -> None:
+    s3.identities = {OLD[0]: Identity(OLD[1])}
+    daemon = start(profile).until_synced()
+    write_profile(tmp_path / "credentials", *NEW)
+    s3.identities = {OLD[0]: Identity(OLD[1], refusal=refusal), NEW[0]: Identity(NEW[1])}
+    s3.put("dags/a.py", b"after the rotation")
+
+    ended = daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert published(daemon.target)["a.py"] == b"after the rotation"
+    assert signed_by(s3.requests[-1]) == NEW[0]
+    assert_hides(daemon, OLD[1], NEW[1])
+
+
+def test_syncs_with_irsa_and_hides_its_secrets(
+    s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, irsa: Settings
+) -> None:
+    accept(s3, sts.credentials)
+    daemon = start(irsa).until_synced()
+
+    assert published(target) == FILES
+    assert len(sts.seen(ASSUME)) == 1
+    call = sts.seen(ASSUME)[0].form
+    assert call["RoleArn"] == ROLE_ARN
+    assert call["WebIdentityToken"] == "service-account-token-1"
+    secrets = (sts.credentials.secret_key, sts.credentials.token, "service-account-token-1")
+    assert_hides(daemon, *secrets)
+    assert len(sts.seen(ASSUME)) == 1
+
+
+@pytest.mark.parametrize("refusal", ["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"])
+def test_fetches_new_credentials_within_the_cycle_when_s3_rejects_the_old(
+    s3: FakeS3, start: StartDaemon, sts: FakeSts, token_file: Path, refusal: str, irsa: Settings
+) -> None:
+    accept(s3, sts.credentials)
+    daemon = start(irsa).until_synced()
+    rotate(s3, sts, refusal)
+    token_file.write_text("service-account-token-2")
+    s3.put("dags/a.py", b"after the rotation")
+
+    ended = daemon.sync()
+
+    assert ended["event"] == "cycle_finished", ended
+    assert published(daemon.target)["a.py"] == b"after the rotation"
+    assert len(sts.seen(ASSUME)) == 2
+    assert sts.seen(ASSUME)[1].form["WebIdentityToken"] == "service-account-token-2"
+    assert daemon.find_events("cycle_failed") == []
+
+
+def test_syncs_with_pod_identity_and_follows_its_rotation(
+    s3: FakeS3, target: Path, start: StartDaemon, token_file: Path
+) -> None:
+    with FakePodIdentity(authorization="service-account-token-1") as agent:
+        accept(s3, agent.credentials)
+        daemon = start({**NO_KEYS, **agent.environment(token_file)}).until_synced()
+        assert published(target) == FILES
+        secrets = (agent.credentials.secret_key, agent.credentials.token, token_file.read_text())
+        assert_hides(daemon, *secrets)
+
+        agent.authorization = "service-account-token-2"
+        token_file.write_text("service-account-token-2")
+        rotate(s3, agent, "ExpiredToken")
+
+        assert daemon.sync()["event"] == "cycle_finished"
+        assert agent.requests[-1].headers["authorization"] == "service-account-token-2"
+
+
+def test_syncs_with_the_instance_role(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    with FakeImds() as imds:
+        accept(s3, imds.credentials)
+        settings = NO_KEYS | {"AWS_EC2_METADATA_DISABLED": None} | imds.environment()
+        daemon = start(settings).until_synced()
+
+        assert published(target) == FILES
+        assert_hides(daemon, imds.credentials.secret_key, imds.credentials.token)
+
+
+def test_explains_missing_credentials(s3: FakeS3, start: StartDaemon) -> None:
+    daemon = start(NO_KEYS)
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "credentials_missing"
+    assert "IRSA" in failed["advice"]
+    assert "AWS_ACCESS_KEY_ID" in failed["advice"]
+    assert daemon.get("/readyz").status == 503
+    assert daemon.get("/healthz").status == 200
+    assert s3.requests == []

@@ -1,0 +1,106 @@
+"""S3 is down, refuses or throttles: the last good files stay, and the reason is reported."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.daemon import Daemon
+from tests.support.http.loopback import Match
+from tests.support.s3_sync.scripted import FILES, Running, published
+from tests.support.waiting import wait_until
+
+NO = {
+    "access_denied_list": error(403, "AccessDenied", "Access Denied"),
+    "credentials_invalid": error(403, "InvalidAccessKeyId", "no such key"),
+    "credentials_invalid-signature": error(403, "SignatureDoesNotMatch", "wrong signature"),
+    "credentials_expired": error(400, "ExpiredToken", "The provided token has expired."),
+    "clock_skew": error(403, "RequestTimeTooSkewed", "The difference is too large."),
+    "bucket_not_found": error(404, "NoSuchBucket", "The specified bucket does not exist"),
+    "server_error": error(500, "InternalError", "We encountered an internal error."),
+    "throttled": error(503, "SlowDown", "Please reduce your request rate."),
+    "throttled-429": error(429, "TooManyRequests", "Please reduce your request rate."),
+    "client_error": error(400, "InvalidRequest", "The request is odd."),
+}
+
+
+def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
+    """Assert that readiness, status page and metrics report the reason; liveness stays 200."""
+    readiness = daemon.get("/readyz")
+    assert readiness.status == (200 if ready else 503)
+    assert readiness.json()["ready"] is ready
+    assert readiness.json()["reason"] == reason
+    assert readiness.json()["error"]
+    status = daemon.status()
+    assert status["last_error"]["reason"] == reason
+    assert status["last_error"]["error"]
+    assert status["cycles"][0]["reason"] == reason or status["cycles"][-1]["reason"] == reason
+    assert reason in daemon.get("/").body
+    labels, metrics = f'{{reason="{reason}",sidecar="s3-sync"}}', daemon.metrics()
+    if metrics.get(f"s3_sync_unread_objects{labels}"):  # an object fails, not the cycle
+        assert metrics[f"s3_sync_unread_objects{labels}"] == 1
+        assert metrics['s3_sync_partial{sidecar="s3-sync"}'] == 1
+    else:
+        assert metrics[f"sidecar_failures_total{labels}"] >= 1
+        assert status["consecutive_failures"] >= 1
+    assert daemon.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
+@pytest.mark.parametrize("name", NO)
+def test_keeps_the_last_good_files_and_reports_the_reason(
+    synced: Running, name: str, match: Match
+) -> None:
+    reason = name.partition("-")[0]
+    if reason == "access_denied_list" and match is not is_list:
+        reason = "access_denied_get"
+    before = synced.published
+    synced.s3.put("dags/a.py", f"print({name!r}, {match!r})".encode())
+    synced.s3.inject(NO[name], match)
+
+    failed = synced.fail()
+
+    assert failed["reason"] == reason
+    assert failed["error"]
+    assert failed["advice"]
+    assert (failed["event"] == "cycle_failed") == ("retry_in_seconds" in failed)
+    assert before == synced.published
+    assert_tells(synced.daemon, reason, ready=True)
+    synced.recover()
+    assert synced.expect() == synced.published
+    readiness = synced.daemon.get("/readyz").json()
+    assert readiness["reason"] is None
+    assert synced.daemon.status()["last_error"] is None
+    assert synced.daemon.status()["consecutive_failures"] == 0
+
+
+def test_waits_at_start_until_s3_is_reachable(s3: FakeS3, start: StartDaemon) -> None:
+    s3.stop()
+    daemon = start()
+
+    failed = daemon.wait_for_event("cycle_failed")
+
+    assert failed["reason"] == "endpoint_unreachable"
+    assert s3.endpoint.removeprefix("http://") in failed["error"]
+    assert failed["advice"]
+    assert_tells(daemon, "endpoint_unreachable", ready=False)
+    s3.start()
+    daemon.wait_until_synced()
+    assert published(daemon.target) == FILES
+    assert daemon.get("/readyz").status == 200
+
+
+def test_keeps_the_files_during_an_outage(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+    daemon = start(interval="0.2").until_synced()
+    s3.stop()
+
+    daemon.wait_for_event("cycle_failed", reason="endpoint_unreachable")
+
+    assert published(target) == FILES
+    assert_tells(daemon, "endpoint_unreachable", ready=True)
+    s3.put("dags/new.py", b"new")
+    s3.start()
+    wait_until((target / "new.py").exists, "the new file is there")
+    assert published(target) == {**FILES, "new.py": b"new"}
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")

@@ -1,0 +1,90 @@
+"""
+Broken answers, silent servers, redirects and bad certificates: nothing wrong is published.
+
+One case of each kind with a whole daemon; tests/s3_sync/conformance has all cases of the client.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.aws.fake_s3 import FakeS3, is_get, is_list, redirect
+from tests.support.http.certificates import self_signed
+from tests.support.http.faults import (
+    hang,
+    truncate,
+)
+from tests.support.http.loopback import Answer, LoopbackServer, Match, Request
+from tests.support.s3_sync.scripted import Running, running
+
+HTML = b"<!doctype html><html><body>Please log in to the hotel network.</body></html>"
+
+
+@pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
+def test_a_truncated_response_changes_nothing(synced: Running, match: Match) -> None:
+    failed = synced.withstand(truncate(after=3), match)
+
+    assert failed["reason"] == "connection_lost", failed
+    assert failed["error"]
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A daemon that abandons a cycle after a second."""
+    settings = {"S3_SYNC_TIMEOUT": "1s"}
+    with running(tmp_path_factory.mktemp("impatient") / "dags", settings) as one:
+        yield one
+
+
+@pytest.mark.parametrize(
+    ("match", "after"),
+    [(is_list, None), (is_get("dags/a.py"), 3)],
+    ids=["before a listing", "in a body"],
+)
+def test_a_silent_server_fails_the_cycle_at_its_timeout(
+    impatient: Running, match: Match, after: int | None
+) -> None:
+    assert impatient.withstand(hang(after), match)["reason"] == "cycle_timeout"
+
+
+class Elsewhere(LoopbackServer):
+    """Another host, which must not receive the credentials."""
+
+    def good_answer(self, request: Request) -> Answer:
+        """Return a page for every request."""
+        return Answer(200, {}, HTML)
+
+
+@pytest.mark.parametrize("status", [301, 307])
+@pytest.mark.parametrize("match", [is_list, is_get()], ids=["list", "get"])
+def test_does_not_follow_a_redirect_to_another_host(
+    synced: Running, status: int, match: Match
+) -> None:
+    with Elsewhere() as elsewhere:
+        there = redirect(f"{elsewhere.endpoint}/dags-bucket/dags/a.py", status)
+
+        failed = synced.withstand(there, match)
+
+        assert failed["reason"] == "redirect_refused"
+        assert elsewhere.endpoint.removeprefix("http://") in failed["error"]
+        assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    ("host", "settings"),
+    [("127.0.0.1", {}), ("localhost", {"AWS_CA_BUNDLE": "{bundle}"})],
+    ids=["untrusted", "for another name"],
+)
+def test_reports_an_invalid_certificate(
+    start: StartDaemon, tmp_path: Path, host: str, settings: dict[str, str]
+) -> None:
+    context, bundle = self_signed(tmp_path / "tls", "s3.example")
+    given = {name: value.format(bundle=bundle) for name, value in settings.items()}
+    with FakeS3(tls=context, host=host) as s3:
+        failed = start(given, s3=s3).wait_for_event("cycle_failed")
+
+        assert failed["reason"] == "tls_failed"
+        assert "AWS_CA_BUNDLE" in failed["advice"]
+        assert s3.requests == []

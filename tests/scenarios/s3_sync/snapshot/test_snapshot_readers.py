@@ -1,0 +1,195 @@
+"""Readers at full speed while revisions change quickly: each tree is one complete revision."""
+
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.histories import Bucket
+from tests.support.aws.servers import S3Server
+from tests.support.daemon import Daemon
+from tests.support.reading import reading
+from tests.support.revisions import make_revision
+from tests.support.s3_sync.scripted import daemon_for
+from tests.support.s3_sync.snapshots import (
+    SNAPSHOT,
+    SwappingS3,
+    current,
+    shown,
+    snapshot_leftovers,
+    snapshots,
+    wait_until_shown,
+)
+from tests.support.waiting import wait_until
+
+RETAIN_SECONDS = 4
+SETTINGS = {
+    **SNAPSHOT,
+    "S3_SYNC_RETAIN_COUNT": "1",
+    "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
+    "S3_SYNC_JITTER": "0",
+}
+SETTLE_SECONDS = 1.5
+
+
+class Churn:
+    """A bucket whose revision changes atomically, sometimes back to an earlier one."""
+
+    def __init__(self, s3: SwappingS3, chance: random.Random) -> None:
+        self._s3 = s3
+        self._chance = chance
+        self._last = [0, 0]
+        self.number = 0
+
+    def turn(self) -> None:
+        """Replace all files."""
+        self.number += 1
+        is_back = self._chance.random() < 0.2
+        self._last = [self._last[1], self._last[0] if is_back else self.number]
+        self._s3.swap(make_revision(self._last[1]))
+
+    def live(self, daemon: Daemon, publishes: int) -> None:
+        """
+        Change the bucket, often in the middle of a cycle, until the daemon has published enough.
+
+        Never in two cycles in a row: as documented, such changes would be published as partial.
+        """
+        daemon.wait_for_event("target_acquired", 60)
+        began = len(daemon.find_events("cycle_finished", result="changed"))
+        deadline = time.monotonic() + 60
+        is_mid_cycle = False
+        while len(daemon.find_events("cycle_finished", result="changed")) - began < publishes:
+            assert time.monotonic() < deadline, daemon.log()
+            self.turn()
+            is_mid_cycle = not is_mid_cycle and self._chance.random() < 0.8
+            if is_mid_cycle:
+                daemon.sighup()
+                # A random sleep is the only way to choose a random moment.
+                time.sleep(self._chance.uniform(0, 0.1))
+            else:
+                daemon.sync()
+
+
+@pytest.mark.timeout(3_600)
+def test_no_tree_is_mixed_while_revisions_change_and_the_daemon_is_killed(
+    counts: Counts, tmp_path: Path
+) -> None:
+    chance = random.Random(4)
+    target = tmp_path / "dags"
+    trees = counts.reads // 20
+    lives = published = 0
+    seen: dict[str, Any] = {"trees": 0}
+    with SwappingS3() as s3:
+        churn = Churn(s3, chance)
+        churn.turn()
+        with daemon_for(s3, target, interval="0.1", settings=SETTINGS) as daemon:
+            daemon.wait_until_synced()
+            while lives < counts.kills // 4 or seen["trees"] < trees:
+                with reading(seen, target / "current", RETAIN_SECONDS):
+                    # Long enough for the readers to return to a replaced snapshot.
+                    deadline = time.monotonic() + RETAIN_SECONDS
+                    while time.monotonic() < deadline:
+                        churn.live(daemon, 8)
+                        churn.turn()
+                        daemon.sighup()
+                        time.sleep(chance.uniform(0, 0.1))
+                        daemon.kill()
+                        lives += 1
+                        published += len(daemon.find_events("cycle_finished", result="changed"))
+                        assert [] == daemon.stray_lines
+                        failures = daemon.find_events("cycle_failed")
+                        assert [] == failures
+                        daemon.start()
+                        churn.live(daemon, 2)
+            churn.turn()
+            wait_until_shown(daemon, s3.files())
+            assert 0 == daemon.terminate().code
+    print(f"{lives} kills, {churn.number} revisions, {published} published", seen)
+
+    assert [] == seen["flaws"]
+    assert 0 == seen["gone"]
+    assert seen["changes"] >= 4 * lives, "the readers were too slow to see a change"
+    assert seen["late"] < seen["trees"] / 10
+    assert seen["kept"] > 0
+    assert [] == snapshot_leftovers(target)
+    assert current(target) in snapshots(target)
+
+
+@pytest.mark.timeout(3_600)
+def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
+    fast_server: S3Server, counts: Counts, tmp_path: Path
+) -> None:
+    """Each revision is uploaded object by object, then rests long enough to be published."""
+    chance = random.Random(9)
+    target = tmp_path / "target"
+    bucket = Bucket(fast_server)
+    settings = {**SETTINGS, "S3_SYNC_SETTLE": f"{SETTLE_SECONDS}s"}
+    last = make_revision(0)
+    upload(bucket, last, chance)
+    uploads = broken = 0
+    seen: dict[str, Any] = {}
+    with Daemon(fast_server, bucket.name, target, interval="0.1", settings=settings) as daemon:
+        daemon.wait_until_synced(60)
+        with reading(seen, target / "current", RETAIN_SECONDS):
+            for number in range(1, counts.kills // 4 + 1):
+                last = make_revision(number)
+                uploads += 1
+                broken += upload(bucket, last, chance) > SETTLE_SECONDS * 0.9
+                # Until about the moment at which the daemon lists for the last time and downloads.
+                time.sleep(SETTLE_SECONDS + chance.uniform(0, 0.4))
+                if number % 4 == 0:
+                    daemon.kill()
+                    daemon.start()
+            wait_until(lambda: shown(target) == last, "the last revision", 60)
+    print(f"{fast_server.name}: {uploads} uploads, {broken} too slow", seen)
+
+    assert broken or [] == seen["flaws"]
+    assert 0 == seen["gone"]
+    assert broken <= uploads / 2
+    assert seen["changes"] >= 2
+    assert [] == snapshot_leftovers(target)
+
+
+def upload(bucket: Bucket, files: Mapping[str, bytes], chance: random.Random) -> float:
+    """Replace the content of a bucket; return the longest pause between two steps in seconds."""
+    gap_seconds, before = 0.0, time.monotonic()
+    deletions = [path for path in bucket.objects if path not in files]
+    for path in [*deletions, *files]:
+        if path in files:
+            bucket.put(path, files[path])
+        else:
+            bucket.delete(path)
+        now = time.monotonic()
+        gap_seconds, before = max(gap_seconds, now - before), now
+        time.sleep(chance.choice((0, 0.02, 0.1)))
+    return gap_seconds
+
+
+def test_a_resolved_snapshot_path_stays_for_the_retention_period(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "dags"
+    settings = {**SETTINGS, "S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "3s"}
+    with (
+        SwappingS3(make_revision(1)) as s3,
+        daemon_for(s3, target, interval="0.1", settings=settings) as daemon,
+    ):
+        daemon.wait_until_synced()
+        first = target / ".s3-sync/snapshots" / current(target)
+        content = shown(target)
+        resolved_at = time.monotonic()
+        for number in (2, 3, 4):
+            s3.swap(make_revision(number))
+            wait_until_shown(daemon, make_revision(number))
+        while first.exists():
+            age_seconds = time.monotonic() - resolved_at
+            assert age_seconds < 30
+        while len(snapshots(target)) > 1:
+            assert time.monotonic() - resolved_at < 30
+
+    assert age_seconds > 2.9
+    assert content == make_revision(1)

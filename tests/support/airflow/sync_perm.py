@@ -1,0 +1,145 @@
+"""
+The real `sync-perm` beside a real Airflow.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.airflow.installed import Airflow
+from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+
+SYNC_PERM = VENV_BIN / "sync-perm"
+POLL_SECONDS = 0.5
+PASS_SECONDS = 240.0
+"""The longest wait for a pass: the machine may be busy."""
+
+
+class SyncPerm(SidecarProcess):
+    """
+    A supervisor with its own environment; a `with` statement starts it.
+    """
+
+    def __init__(
+        self,
+        airflow: Airflow,
+        url: str | None,
+        home: Path,
+        settings: Mapping[str, str | None] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """
+        Describe a supervisor without starting it.
+
+        Args:
+            airflow: The Airflow whose `airflow` is on PATH.
+            url: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN; `None` omits it.
+            home: HOME, with AIRFLOW_HOME in it; TMPDIR is another folder in it.
+            settings: More variables; `None` removes a variable that is set here.
+            arguments: The command line, for example `("check",)`.
+        """
+        self.scratch = home / "tmp"
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        environment: dict[str, str | None] = {
+            **airflow.environment(url, home),
+            "TMPDIR": str(self.scratch),
+            "INTERVAL": str(POLL_SECONDS),
+            "SYNC_PERM_HTTP_BIND": "127.0.0.1:0",
+            "SYNC_PERM_LOG_LEVEL": "debug",
+            **(settings or {}),
+        }
+        super().__init__(SYNC_PERM, environment, home, arguments)
+
+    def wait_until_good(self, timeout_seconds: float = PASS_SECONDS) -> Any:
+        """
+        Wait until `/readyz` reports that the permissions are known to be correct.
+        """
+        return self.wait_until_ready(timeout_seconds).json()
+
+    def until_good(self) -> Self:
+        """
+        Wait until the permissions are known to be correct, and return this process.
+        """
+        self.wait_until_good()
+        return self
+
+    def wait_for_pass(self, after: int = 0, **match: Any) -> Event:
+        """
+        Wait for the end of a pass and return its line.
+        """
+        return self.wait_for_event("pass_finished", PASS_SECONDS, after, **match)
+
+    def sample(self, name: str, **labels: str) -> float:
+        """
+        Return a sample of `/metrics` with these labels and `sidecar`.
+        """
+        shown = {"sidecar": "sync-perm", **labels}
+        inside = ",".join(f'{key}="{shown[key]}"' for key in sorted(shown))
+        return self.metrics()[f"{name}{{{inside}}}"]
+
+    def quiet_polls(self) -> float:
+        """
+        Return the number of cycles that found nothing to do.
+        """
+        return self.sample("sidecar_cycles_total", result="unchanged")
+
+    def children(self) -> list[int]:
+        """
+        Return all current descendants of the supervisor.
+        """
+        return descendants_of(self.pid)
+
+
+def descendants_of(pid: int) -> list[int]:
+    """
+    Return all current descendants of a process.
+    """
+    found: list[int] = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants_of(child)]
+    return found
+
+
+def command_line(pid: int) -> str:
+    """
+    Return the arguments of a process; empty if it has ended.
+    """
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return ""
+
+
+def is_alive(pid: int) -> bool:
+    """
+    Whether a process exists and is not a zombie.
+    """
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def cpu_seconds(pid: int) -> float:
+    """
+    Return the user and system seconds of a process and its ended children.
+
+    The resolution is a nanosecond for the process, and a tick (10 ms) for the children.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    of_children = sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+    # Linux numbers the CPU clocks of processes this way: clock_getcpuclockid(3).
+    return time.clock_gettime((~pid << 3) | 2) + of_children
+
+
+def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    """
+    Send a signal to processes, some of which may have ended.
+    """
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -1,0 +1,398 @@
+"""
+A scripted S3 server: a dict of objects, and every unusual answer of S3-compatible stores.
+
+It answers ListObjectsV2, GetObject, HeadObject and HeadBucket for one bucket, path style or
+virtual-hosted. Attributes of `FakeS3` set the format of answers (page size, order of elements,
+quoting); failures are injected as a `Fault` (those of any HTTP server are in
+`tests.support.http.faults`, those of S3 in this module). Every request is recorded.
+
+    with FakeS3() as s3:
+        s3.put("dags/a.py", b"print()")
+        s3.inject(error(403, "AccessDenied"), is_get("dags/a.py"), times=1)
+"""
+
+import base64
+import hashlib
+import re
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime, formatdate
+from typing import Any, Literal
+from urllib.parse import quote_plus, unquote
+
+from tests.support.aws.s3_refusals import (
+    Identity,
+    element,
+    error_answer,
+    signature_problem,
+    signed_region,
+)
+from tests.support.http.faults import answer_with
+from tests.support.http.loopback import Answer, Fault, LoopbackServer, Match, Request
+
+ACCESS_KEY = "AKIATESTSUITE0000001"
+SECRET_KEY = "a-secret-of-the-test-suite-0001"
+
+_CONTENTS = ("Key", "LastModified", "ETag", "Size", "StorageClass")
+_RESULT = (
+    "Name",
+    "Prefix",
+    "KeyCount",
+    "MaxKeys",
+    "EncodingType",
+    "IsTruncated",
+    "Token",
+    "Contents",
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """
+    An object.
+
+    Args:
+        etag: without quotes.
+        headers: more headers of its GET answers: checksums, server-side encryption.
+        listed_size: its size in listings; None = the real size.
+    """
+
+    body: bytes
+    etag: str
+    last_modified: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
+    storage_class: str = "STANDARD"
+    listed_size: int | None = None
+
+
+class FakeS3(LoopbackServer):
+    """
+    A bucket on loopback.
+
+    Attributes:
+        objects: key → object; changed by `put` and `delete`.
+        identities: access key → its identity. If not empty, signatures are checked.
+        page_size: keys per page of a listing, if the client's `max-keys` is not smaller.
+        url_encoded: obey `encoding-type=url`, as S3 does; gofakes3 and other servers ignore it.
+        quoted_etags: listings have ETags in quotes; rclone's listings do not.
+        contents_order: order of the elements of `Contents`; servers differ.
+        contents_first: `Contents` come before the listing's own elements.
+        with_owner: `Contents` have a nested `Owner`, as with Ceph.
+        key_count_error: added to `KeyCount`; None = the listing has no `KeyCount`.
+        duplicate_pages: every page appears twice, with different tokens.
+        withhold_token: a truncated page has no `NextContinuationToken`.
+        honors_if_match: answer 412 if it does not match; gofakes3 and rclone ignore it.
+        region_answer: answer to a request signed for another region; None = ignore the region.
+        region_header: the region answer has `x-amz-bucket-region`; stores other than AWS omit it.
+    """
+
+    def __init__(
+        self,
+        bucket: str = "dags-bucket",
+        *,
+        region: str = "us-east-1",
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        super().__init__(tls=tls, host=host)
+        self.bucket = bucket
+        self.region = region
+        self.objects: dict[str, Stored] = {}
+        self.identities: dict[str, Identity] = {}
+        self.speak_as_s3()
+
+    def speak_as_s3(self) -> None:
+        """
+        Set all attributes to the behavior of S3 itself.
+        """
+        self.page_size = 1000
+        self.url_encoded = True
+        self.quoted_etags = True
+        self.contents_order: tuple[str, ...] = _CONTENTS
+        self.contents_first = False
+        self.with_owner = False
+        self.key_count_error: int | None = 0
+        self.duplicate_pages = False
+        self.withhold_token = False
+        self.honors_if_match = True
+        self.region_header = True
+        self.region_answer: Literal["moved", "redirect", "malformed"] | None = None
+
+    def environment(self) -> dict[str, str]:
+        """
+        Return the variables that make any AWS tool use only this server.
+        """
+        return environment_for(self.endpoint, self.region)
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        etag: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        storage_class: str = "STANDARD",
+        listed_size: int | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """
+        Store an object.
+
+        Args:
+            etag: None = the MD5 of the body.
+            at: when it was written; None = now.
+        """
+        etag = hashlib.md5(body).hexdigest() if etag is None else etag
+        self.objects[key] = Stored(
+            body, etag, at or datetime.now(UTC), headers or {}, storage_class, listed_size
+        )
+
+    def put_each(self, keys: Iterable[str], body: bytes, **stored: Any) -> None:
+        """
+        Store objects with the same content.
+
+        Args:
+            stored: options as for `put`.
+        """
+        for key in keys:
+            self.put(key, body, **stored)
+
+    def put_all(self, bodies: Mapping[str, bytes], prefix: str = "", **stored: Any) -> None:
+        """
+        Store objects, each under its key below a prefix.
+
+        Args:
+            stored: options as for `put`.
+        """
+        for key, body in bodies.items():
+            self.put(prefix + key, body, **stored)
+
+    def delete(self, *keys: str) -> None:
+        for key in keys:
+            del self.objects[key]
+
+    def good_answer(self, request: Request) -> Answer:
+        bucket, key = self._address(request)
+        refusal = (
+            signature_problem(request, self.identities)
+            or self._other_region(request)
+            or (None if bucket == self.bucket else _no_such_bucket(bucket))
+        )
+        if refusal is not None:
+            return refusal
+        if request.method not in ("GET", "HEAD"):
+            return error_answer(405, "MethodNotAllowed")
+        if key:
+            return self._object(request, key)
+        if request.method == "HEAD":
+            return Answer(200, {"x-amz-bucket-region": self.region})
+        return self._listing(request)
+
+    def _address(self, request: Request) -> tuple[str, str]:
+        host = request.headers.get("host", "")
+        if host.startswith(f"{self.bucket}."):
+            return self.bucket, unquote(request.raw_path[1:])
+        bucket, _, key = request.raw_path[1:].partition("/")
+        return bucket, unquote(key)
+
+    def _other_region(self, request: Request) -> Answer | None:
+        if self.region_answer is None or signed_region(request) == self.region:
+            return None
+        headers = {"x-amz-bucket-region": self.region} if self.region_header else {}
+        if self.region_answer == "moved":
+            return error_answer(301, "PermanentRedirect", headers=headers, Endpoint="s3.example")
+        if self.region_answer == "redirect":
+            headers["Location"] = "http://dags-bucket.s3.example/"
+            return error_answer(307, "TemporaryRedirect", headers=headers, Endpoint="s3.example")
+        message = "The authorization header is malformed; the region is wrong"
+        return error_answer(
+            400, "AuthorizationHeaderMalformed", message, headers=headers, Region=self.region
+        )
+
+    def _object(self, request: Request, key: str) -> Answer:
+        stored = self.objects.get(key)
+        if stored is None:
+            return error_answer(404, "NoSuchKey", "The specified key does not exist.", Key=key)
+        wanted = request.headers.get("if-match", "").strip('"')
+        if self.honors_if_match and wanted and wanted != stored.etag:
+            return error_answer(412, "PreconditionFailed", Condition="If-Match")
+        headers = _object_headers(stored, request)
+        if request.headers.get("if-none-match", "").strip('"') == stored.etag:
+            return Answer(304, {"ETag": headers["ETag"]})
+        if "range" in request.headers:
+            return _ranged(stored.body, request.headers["range"], headers)
+        return Answer(200, headers, stored.body)
+
+    def _listing(self, request: Request) -> Answer:
+        query = request.query
+        if query.get("list-type") != "2":
+            return error_answer(501, "NotImplemented", "only ListObjectsV2")
+        prefix = query.get("prefix", "")
+        after, repeats = _read_token(query.get("continuation-token", ""))
+        after = after or query.get("start-after", "")
+        keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
+        page = keys[: min(self.page_size, int(query.get("max-keys", 1000)))]
+        truncated = len(page) < len(keys)
+        token = _write_token(page[-1], 0) if truncated else ""
+        if self.duplicate_pages and truncated and not repeats:
+            token = _write_token(after, 1)
+        return Answer(200, {"Content-Type": "application/xml"}, self._page(query, page, token))
+
+    def _page(self, query: Mapping[str, str], page: list[str], token: str) -> bytes:
+        encoded = self.url_encoded and query.get("encoding-type") == "url"
+        elements = {
+            "Name": element("Name", self.bucket),
+            "Prefix": element("Prefix", _encode(query.get("prefix", ""), encoded)),
+            "MaxKeys": element("MaxKeys", query.get("max-keys", "1000")),
+            "EncodingType": element("EncodingType", "url") if encoded else "",
+            "IsTruncated": element("IsTruncated", "true" if token else "false"),
+            "Token": "",
+            "KeyCount": "",
+            "Contents": "".join(self._contents(key, encoded) for key in page),
+        }
+        if token and not self.withhold_token:
+            elements["Token"] = element("NextContinuationToken", token)
+        if self.key_count_error is not None:
+            elements["KeyCount"] = element("KeyCount", str(len(page) + self.key_count_error))
+        order = sorted(_RESULT, key="Contents".__ne__) if self.contents_first else _RESULT
+        inner = "".join(elements[name] for name in order)
+        namespace = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"<ListBucketResult {namespace}>{inner}</ListBucketResult>"
+        ).encode()
+
+    def _contents(self, key: str, encoded: bool) -> str:
+        stored = self.objects[key]
+        size = len(stored.body) if stored.listed_size is None else stored.listed_size
+        values = {
+            "Key": _encode(key, encoded),
+            "LastModified": stored.last_modified.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+            "ETag": f'"{stored.etag}"' if self.quoted_etags else stored.etag,
+            "Size": str(size),
+            "StorageClass": stored.storage_class,
+        }
+        elements = [element(name, values[name]) for name in self.contents_order]
+        if self.with_owner:
+            owner = element("ID", "owner-id") + element("DisplayName", "owner")
+            elements.insert(1, f"<Owner>{owner}</Owner>")
+        return f"<Contents>{''.join(elements)}</Contents>"
+
+
+def environment_for(endpoint: str, region: str) -> dict[str, str]:
+    """
+    Return the variables that make any AWS tool use only one server, with our keys.
+    """
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def is_list(request: Request) -> bool:
+    """
+    Match listings.
+    """
+    return "list-type" in request.query
+
+
+def is_get(key: str | None = None) -> Match:
+    """
+    Match GETs of an object; without a key, of any object.
+    """
+
+    def match(request: Request) -> bool:
+        object_request = request.method == "GET" and not is_list(request)
+        return object_request and (key is None or request.path.endswith(f"/{key}"))
+
+    return match
+
+
+def error(
+    status: int,
+    code: str,
+    message: str = "",
+    *,
+    headers: Mapping[str, str] | None = None,
+    **elements: str,
+) -> Fault:
+    """
+    Answer with an S3 error document.
+
+    Args:
+        elements: more elements of the document, such as `Region` or `Resource`.
+    """
+    return answer_with(error_answer(status, code, message, headers=headers, **elements))
+
+
+def access_denied(action: str, resource: str, identity: str) -> Fault:
+    """
+    Answer 403 as S3 does since 2024 within one account: with identity, action and resource.
+    """
+    message = (
+        f"User: {identity} is not authorized to perform: {action} on resource: "
+        f'"{resource}" because no identity-based policy allows the {action} action'
+    )
+    return error(403, "AccessDenied", message)
+
+
+def redirect(location: str, status: int = 307) -> Fault:
+    """
+    Redirect the client to another address.
+    """
+    return error(status, "TemporaryRedirect", headers={"Location": location}, Endpoint="elsewhere")
+
+
+def _no_such_bucket(bucket: str) -> Answer:
+    message = "The specified bucket does not exist"
+    return error_answer(404, "NoSuchBucket", message, BucketName=bucket)
+
+
+def _object_headers(stored: Stored, request: Request) -> dict[str, str]:
+    """
+    Return the headers of a GET; checksums only if the client requests them, as S3 does.
+    """
+    asked = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+    return {
+        "ETag": f'"{stored.etag}"',
+        "Last-Modified": format_datetime(stored.last_modified, usegmt=True),
+        "Accept-Ranges": "bytes",
+        "Content-Type": "binary/octet-stream",
+        "Date": formatdate(usegmt=True),
+        **{
+            name: value
+            for name, value in stored.headers.items()
+            if asked or not name.lower().startswith("x-amz-checksum-")
+        },
+    }
+
+
+def _ranged(body: bytes, text: str, headers: dict[str, str]) -> Answer:
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
+    start = int(found[1]) if found else len(body)
+    if found is None or start >= len(body):
+        return error_answer(416, "InvalidRange")
+    end = min(int(found[2]) if found[2] else len(body), len(body) - 1)
+    headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
+    return Answer(206, headers, body[start : end + 1])
+
+
+def _encode(key: str, encoded: bool) -> str:
+    """
+    Encode a key as `encoding-type=url` does: a space as `+`, slashes unchanged.
+    """
+    return quote_plus(key, safe="/") if encoded else key
+
+
+def _write_token(after: str, repeats: int) -> str:
+    return base64.b64encode(f"{repeats}{after}".encode()).decode()
+
+
+def _read_token(token: str) -> tuple[str, int]:
+    text = base64.b64decode(token).decode() if token else "0"
+    return text[1:], int(text[0])

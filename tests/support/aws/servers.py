@@ -1,0 +1,302 @@
+"""
+Real S3 servers on loopback, each with its own peculiarities.
+
+`MotoServer` is pure Python, runs in the test's process, accepts almost any key and honors If-Match.
+`RcloneServer` is one Go process, checks signatures, and is strict about keys.
+`MinioServer` and `VersityServer` are used in companies; `scripts/s3-servers` builds them.
+"""
+
+import base64
+import itertools
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from moto.server import ThreadedMotoServer
+
+from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, environment_for
+from tests.support.program import listens, own_port, start_server
+
+NAME_BYTES = 200
+NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+REGION = "us-east-1"
+
+_numbers = itertools.count(1)
+
+
+class S3Server(ABC):
+    """
+    An S3 server on one address, started by `start` or by a `with` statement.
+
+    `stop` followed by `start` is an outage: the same endpoint answers again, with the same
+    objects unless they were only in memory.
+    """
+
+    name: str
+    honors_conditions = True
+    """
+    Whether a PUT can be conditional.
+    """
+    takes_any_key = False
+    """
+    Whether it accepts keys that are impossible as paths on a disk.
+    """
+    refusals: frozenset[str] = frozenset()
+    """
+    The error codes for keys that its own disk cannot store.
+    """
+    access_key = ACCESS_KEY
+    secret_key = SECRET_KEY
+    region = REGION
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
+        self.port = own_port(host)
+        self._client: Any = None
+
+    def takes(self, key: str) -> bool:
+        """
+        Whether it accepts this key and lists it unchanged.
+        """
+        return True
+
+    @abstractmethod
+    def start(self) -> None:
+        """
+        Start answering; a later start uses the same port.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """
+        Stop answering: connections are refused.
+        """
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def endpoint(self) -> str:
+        """
+        The URL for AWS_ENDPOINT_URL.
+        """
+        return f"http://{self.host}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """
+        Return the variables that make any AWS tool use only this server.
+        """
+        return environment_for(self.endpoint, self.region)
+
+    def client(self) -> Any:
+        """
+        Return this server's shared boto3 S3 client; a new one costs 0.1 s of CPU.
+        """
+        if self._client is None:
+            session = boto3.session.Session(
+                aws_access_key_id=self.access_key,
+                aws_secret_access_key=self.secret_key,
+                region_name=self.region,
+            )
+            config = Config(
+                s3={"addressing_style": "path"},
+                # Do not use the machine's proxies. Reading them from the environment in a thread
+                # would also race with pytest, which changes it for each test.
+                proxies={},
+                retries={"max_attempts": 1},
+                connect_timeout=5,
+                read_timeout=30,
+            )
+            self._client = session.client("s3", endpoint_url=self.endpoint, config=config)
+        return self._client
+
+    def new_bucket(self, stem: str = "bucket") -> str:
+        """
+        Create a bucket with a unique name, `<stem>-<number>`, and return the name.
+        """
+        bucket = f"{stem}-{next(_numbers)}"
+        self.client().create_bucket(Bucket=bucket)
+        return bucket
+
+
+class MotoServer(S3Server):
+    """
+    Moto in this process, in threads; signatures are not checked.
+
+    All servers of a process share one set of objects, which exists until the process ends: use
+    `new_bucket`. Closes the connection after every answer.
+    """
+
+    name = "moto"
+    takes_any_key = True
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__(host)
+        self._server: ThreadedMotoServer | None = None
+
+    def takes(self, key: str) -> bool:
+        return "\n" not in key
+
+    def start(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._server = ThreadedMotoServer(self.host, self.port, verbose=False)
+        self._server.start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+
+class ProgramServer(S3Server):
+    """
+    A server that is a separate program.
+
+    Args:
+        folder: The folder for its log, and for its objects if it stores them on disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """
+        Return the program and its arguments.
+        """
+
+    def answers(self) -> bool:
+        """
+        Whether it answers; may raise OSError while it does not.
+        """
+        return listens(self.host, self.port)
+
+    def start(self) -> None:
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder)}
+        log = self.folder / f"{self.name}.log"
+        self._process = start_server(self.command(), log, self.answers, environment)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class RcloneServer(ProgramServer):
+    """
+    `rclone serve s3` in memory, which checks signatures; `stop` deletes the objects.
+
+    Merges NFD names into NFC, drops the slash of folder markers, returns ETags without quotes,
+    ignores If-Match; refuses `//`, `..`, and a key that is both file and folder.
+    """
+
+    name = "rclone"
+    honors_conditions = False
+
+    def command(self) -> list[str]:
+        return [
+            str(Path(sys.executable).parent / "rclone"),
+            "serve",
+            "s3",
+            f"--addr={self.host}:{self.port}",
+            f"--auth-key={self.access_key},{self.secret_key}",
+            "--config=",
+            ":memory:",
+        ]
+
+
+class BuiltServer(ProgramServer):
+    """
+    A server that must be built first; otherwise the test is skipped.
+    """
+
+    variable: str
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        found = os.environ.get(self.variable) or shutil.which(self.name)
+        if not found:
+            pytest.skip(f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go')
+        self.program = found
+
+    def answers(self) -> bool:
+        """
+        Whether it lists buckets: before it is ready, MinIO answers with 503.
+        """
+        try:
+            self.client().list_buckets()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+
+class VersityServer(BuiltServer):
+    """
+    versitygw on a folder; each file is an object.
+    """
+
+    name = "versitygw"
+    variable = "VERSITYGW_BIN"
+
+    def takes(self, key: str) -> bool:
+        """
+        Return False for characters that XML 1.0 lacks, which it lists under other names, and for
+        names near its disk's limit: its temporary names are longer, and overwrites corrupt objects.
+        """
+        is_long = any(len(part.encode()) > NAME_BYTES for part in key.split("/"))
+        return not is_long and not NOT_IN_XML.search(key)
+
+    def command(self) -> list[str]:
+        objects, facts = self.folder / "objects", self.folder / "facts"
+        for folder in (objects, facts):
+            folder.mkdir(exist_ok=True)
+        keys = [f"--access={self.access_key}", f"--secret={self.secret_key}"]
+        where = ["posix", f"--sidecar={facts}", str(objects)]
+        return [self.program, f"--port={self.host}:{self.port}", *keys, "--quiet", *where]
+
+
+class MinioServer(BuiltServer):
+    """
+    MinIO on a folder, with a key for encrypted objects.
+    """
+
+    name = "minio"
+    variable = "MINIO_BIN"
+    refusals = frozenset({"XMinioInvalidObjectName"})
+
+    def command(self) -> list[str]:
+        objects = self.folder / "objects"
+        objects.mkdir(exist_ok=True)
+        key = base64.b64encode(bytes(32)).decode()
+        return [
+            "env",
+            f"MINIO_ROOT_USER={self.access_key}",
+            f"MINIO_ROOT_PASSWORD={self.secret_key}",
+            f"MINIO_KMS_SECRET_KEY=tests:{key}",
+            "MINIO_UPDATE=off",
+            f"HOME={self.folder}",
+            self.program,
+            "server",
+            "--quiet",
+            f"--address={self.host}:{self.port}",
+            "--console-address=127.0.0.1:0",
+            str(objects),
+        ]

@@ -1,0 +1,330 @@
+"""
+git-sync as a process, with and without the wrapper, with a remote and a volume.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import revisions
+from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+from tests.support.git import git_server
+from tests.support.git.git_repository import Repository
+from tests.support.git.git_server import GitServer
+from tests.support.revisions import make_revision
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
+
+WRAPPER = VENV_BIN / "git-sync-wrapper"
+GIT_SYNC = Path(os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync") or "/git-sync")
+
+
+def skip_reason() -> str:
+    """
+    Return why git-sync cannot run against a server on this machine; empty if it can.
+    """
+    if not GIT_SYNC.is_file():
+        return "needs git-sync 4: set GIT_SYNC_BIN"
+    return git_server.skip_reason()
+
+
+def skip_without_git_sync() -> None:
+    """
+    Skip if git-sync cannot run against a server.
+    """
+    if reason := skip_reason():
+        pytest.skip(reason)
+
+
+class PlainGitSync(SidecarProcess):
+    """
+    git-sync without the wrapper; `events` are its own JSON lines.
+    """
+
+    def wait_for_message(self, text: str) -> Event:
+        """
+        Return the first line whose message or error contains this text.
+        """
+
+        def found() -> Event | None:
+            for event in list(self.events):
+                if text in f"{event.get('msg')} {event.get('error')}":
+                    return event
+            assert self.is_running(), f"ended without {text!r}:\n{self.log()}"
+            return None
+
+        event = wait_until(found, text)
+        assert event is not None
+        return event
+
+    def failures(self) -> int:
+        """
+        Return the number of failed syncs so far.
+        """
+        return len([event for event in list(self.events) if "failCount" in event])
+
+
+@dataclass
+class GitSite:
+    """
+    A remote with one repository, a volume, and processes that `close` kills.
+    """
+
+    server: GitServer
+    folder: Path
+    engine: Path = GIT_SYNC
+    processes: list[SidecarProcess] = field(default_factory=list)
+    tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="git-")))
+    """TMPDIR; short, because the path of a socket must be short."""
+
+    @property
+    def repository(self) -> Repository:
+        """
+        The synced repository, empty at first.
+        """
+        return self.server.repository()
+
+    @property
+    def root(self) -> Path:
+        """
+        GITSYNC_ROOT.
+        """
+        return self.folder / "root"
+
+    @property
+    def store(self) -> Path:
+        """
+        The folder of the commits that the wrapper keeps.
+        """
+        return self.root / ".snapshots"
+
+    @property
+    def link(self) -> Path:
+        """
+        The link that consumers read.
+        """
+        return self.root / "repo"
+
+    def environment(self) -> dict[str, str | None]:
+        """
+        Return the variables for both plain git-sync and the wrapper: short periods, long timeouts.
+        """
+        self.tmp.mkdir(exist_ok=True)
+        return {
+            "GITSYNC_REPO": self.server.url(),
+            "GITSYNC_REF": self.repository.branch,
+            "GITSYNC_ROOT": str(self.root),
+            "GITSYNC_LINK": "repo",
+            "GITSYNC_PERIOD": "200ms",
+            "GITSYNC_MAX_FAILURES": "-1",
+            "TMPDIR": str(self.tmp),
+        }
+
+    def plain(self, *arguments: str, **settings: str | None) -> PlainGitSync:
+        """
+        Start git-sync without the wrapper.
+        """
+        home = self.folder / "home"
+        process = PlainGitSync(self.engine, self.environment() | settings, home, arguments)
+        self.processes.append(process)
+        return process.start()
+
+    def describe(self, *arguments: str, **settings: str | None) -> SidecarProcess:
+        """
+        Describe a wrapper without starting it; it is killed at the end of the test.
+        """
+        environment: dict[str, str | None] = {
+            **self.environment(),
+            "GIT_SYNC_WRAPPER_GIT_SYNC": str(self.engine),
+            "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
+            "GIT_SYNC_WRAPPER_LOG_LEVEL": "debug",
+            "GIT_SYNC_WRAPPER_JITTER": "0",
+        }
+        home = self.folder / "home"
+        wrapper = SidecarProcess(WRAPPER, environment | settings, home, arguments)
+        self.processes.append(wrapper)
+        return wrapper
+
+    def wrapper(self, *arguments: str, **settings: str | None) -> SidecarProcess:
+        """
+        Start a wrapper.
+        """
+        return self.describe(*arguments, **settings).start()
+
+    def publish(self, **settings: str | None) -> SidecarProcess:
+        """
+        Start a wrapper and wait until it publishes the head of the branch.
+        """
+        wrapper = self.wrapper(**settings)
+        self.wait_until_shown(self.repository.head(), wrapper)
+        return wrapper
+
+    def commit_revision(self, number: int, **options: Any) -> str:
+        """
+        Commit a revision whose files all contain its number, and return the hash.
+        """
+        return self.repository.commit(make_revision(number), whole=True, **options)
+
+    def shown(self) -> str:
+        """
+        Return the hash of the commit that consumers see, from the folder's name; empty if none.
+        """
+        with suppress(OSError):
+            return Path(os.readlink(self.link)).name if self.link.is_dir() else ""
+        return ""
+
+    def files(self) -> dict[str, bytes]:
+        """
+        Return the files that consumers find through the link, without `.git`.
+        """
+        root = self.link.resolve(strict=True)
+        found = (path for path in root.rglob("*") if path.is_file())
+        files = {str(path.relative_to(root)): path.read_bytes() for path in found}
+        return {path: content for path, content in files.items() if path != ".git"}
+
+    def wait_until_shown(
+        self,
+        commit: str,
+        process: SidecarProcess | None = None,
+        timeout_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """
+        Wait until consumers see a commit.
+        """
+
+        def is_shown() -> bool:
+            assert process is None or process.is_running() or self.shown() == commit, "it ended"
+            return self.shown() == commit
+
+        try:
+            wait_until(is_shown, f"{commit} is shown", timeout_seconds)
+        except AssertionError as error:
+            log = process.log()[-3000:] if process else ""
+            raise AssertionError(f"{error}; shown: {self.shown()}\n{log}") from None
+
+    def gits_alive(self) -> list[str]:
+        """
+        Return the command lines of all processes that work for this site.
+        """
+        return [line for pid, line in commands().items() if self._works_here(pid, line)]
+
+    def kill_engine(self) -> None:
+        """
+        Send SIGKILL to git-sync and every git below it, but not to the wrapper.
+        """
+        wrappers = {process.pid for process in self.processes if process.is_running()}
+        for pid, line in commands().items():
+            if pid not in wrappers and self._works_here(pid, line):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _works_here(self, pid: int, line: str) -> bool:
+        return (
+            str(self.folder) in line
+            or _cwd_of(pid).startswith(str(self.folder))
+            or _environment_of(pid, "HOME") == str(self.folder / "home")
+        )
+
+    def close(self) -> None:
+        """
+        Kill the remaining processes, including orphans, and remove TMPDIR.
+        """
+        for process in self.processes:
+            process.kill()
+        for pid, line in commands().items():
+            if self._works_here(pid, line):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.tmp, ignore_errors=True)
+
+
+@contextmanager
+def git_site(folder: Path, engine: Path = GIT_SYNC, **options: Any) -> Iterator[GitSite]:
+    """
+    Provide a remote without commits and an empty volume; kill all processes at the end.
+
+    Args:
+        folder: The folder for both.
+        engine: git-sync, as found by the wrapper.
+        options: Options of the server.
+    """
+    with GitServer(folder / "remote", **options) as server:
+        site = GitSite(server, folder / "pod", engine)
+        site.folder.mkdir()
+        try:
+            yield site
+        finally:
+            site.close()
+
+
+def commands() -> dict[int, str]:
+    """
+    Return this machine's processes and command lines, except this process and its readers.
+    """
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            with suppress(OSError):
+                raw = Path(f"/proc/{name}/cmdline").read_bytes()
+                line = raw.replace(b"\0", b" ").decode(errors="replace").strip()
+                if line and revisions.__file__ not in line:
+                    found[int(name)] = line
+    return found
+
+
+def _cwd_of(pid: int) -> str:
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/cwd")
+    return ""
+
+
+def _environment_of(pid: int, name: str) -> str:
+    with suppress(OSError):
+        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+        found = re.search(rf"(?:^|\0){name}=([^\0]*)", text)
+        return found[1] if found else ""
+    return ""
+
+
+def chart_environment(
+    site: GitSite,
+    *,
+    init: bool = False,
+    ref: str = "",
+    credentials: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """
+    Return git-sync's variables in the official chart 1.22, in both spellings.
+
+    Args:
+        site: Provides the remote and the volume instead of the chart's paths.
+        init: Whether it is the init container.
+        ref: `dags.gitSync.ref`; empty: the branch, as in `dags.gitSync.branch`.
+        credentials: Username and password, as in `dags.gitSync.credentialsSecret`.
+    """
+    branch = site.repository.branch
+    values = {
+        "GIT_SYNC_REV": "HEAD",
+        "GIT_SYNC_BRANCH": branch,
+        "GITSYNC_REF": ref or branch,
+        "GIT_SYNC_DEST": "repo",
+        "GITSYNC_LINK": "repo",
+        "GITSYNC_PERIOD": "1s",
+        "GIT_SYNC_MAX_SYNC_FAILURES": "0",
+        "GITSYNC_MAX_FAILURES": "0",
+    }
+    both = {"REPO": site.server.url(), "ROOT": str(site.root), "DEPTH": "1", "ADD_USER": "true"}
+    both |= {"ONE_TIME": "true"} if init else {"HTTP_BIND": "127.0.0.1:0"}
+    for name, value in {**both, **(credentials or {})}.items():
+        values[f"GIT_SYNC_{name}"] = values[f"GITSYNC_{name}"] = value
+    return values

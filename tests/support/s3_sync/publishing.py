@@ -1,0 +1,195 @@
+"""
+Publishers for tests: the real command as a process, and checks of a bucket's content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from s3_sync.release.manifest import Manifest, parse_head, parse_manifest
+from s3_sync.release.names import MANIFEST_FOLDER, POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.pointer import parse_pointer
+from tests.support.daemon import S3_SYNC, VENV_BIN
+from tests.support.s3_sync.forked import ForkServer
+
+PREFIX = "dags/"
+EXAMPLES_PREFIX = "dags-releases/"
+"""The prefix of releases in charts-snippets and the how-tos."""
+GITHUB = {
+    "GITHUB_SHA": "1" * 40,
+    "GITHUB_REF_NAME": "main",
+    "GITHUB_ACTOR": "ada",
+    "GITHUB_SERVER_URL": "https://github.example.com",
+    "GITHUB_REPOSITORY": "team/dags",
+    "GITHUB_RUN_ID": "7",
+}
+"""The environment of a GitHub job."""
+
+
+class Server(Protocol):
+    """
+    Any of the S3 servers of the suite.
+    """
+
+    def environment(self) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Ran:
+    """
+    A finished command: its exit code and output.
+    """
+
+    code: int
+    out: str
+    err: str
+
+    def facts(self) -> Any:
+        """
+        Return the parsed output of `--output json`.
+        """
+        assert self.out.count("\n") == 1, self.out
+        return json.loads(self.out)
+
+
+class Publishing:
+    """
+    The command line of a user who publishes to a bucket.
+
+    Args:
+        settings: More variables.
+        forks: Runs commands as forks after the imports; None = each is a new process.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        bucket: str,
+        home: Path,
+        settings: Mapping[str, str] | None = None,
+        forks: ForkServer | None = None,
+    ) -> None:
+        self.url = f"s3://{bucket}/{PREFIX}"
+        self._home = home
+        self._forks = forks
+        self.environment = {
+            "PATH": f"{VENV_BIN}:/usr/bin:/bin",
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "AWS_BUCKET": bucket,
+            "KEY_PATH": PREFIX,
+            **server.environment(),
+            **(settings or {}),
+        }
+
+    def start(
+        self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]
+    ) -> subprocess.Popen[str]:
+        """
+        Start a command; the caller kills it or waits for it.
+
+        Args:
+            program: The program that runs it, for example as another user.
+            streams: `stdout` and `stderr`, if they are not captured.
+        """
+        self._home.mkdir(parents=True, exist_ok=True)
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(
+            [program, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            **(pipes | streams),
+        )
+
+    def run(self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]) -> Ran:
+        """
+        Run a command until it ends.
+        """
+        if self._forks and program == S3_SYNC and not streams:
+            words = [str(argument) for argument in arguments]
+            forked = self._forks.start(words, self.environment, self._home / "said")
+            return Ran(forked.wait(), forked.out, forked.err)
+        process = self.start(*arguments, program=program, **streams)
+        out, err = process.communicate(timeout=120)
+        return Ran(process.returncode, out, err)
+
+    def succeed(self, *arguments: str | Path) -> Any:
+        """
+        Run a command that must succeed; return its parsed output.
+        """
+        ran = self.run(*arguments, "--output", "json")
+        assert ran.code == 0, ran
+        return ran.facts()
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """
+    Create a folder with exactly these files.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, body in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    return folder
+
+
+def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """
+    Return the files of the current release, read and verified as the reference describes.
+
+    Args:
+        objects: The objects of the bucket, by full key.
+
+    Raises:
+        AssertionError: The release is incomplete.
+    """
+    pointer = parse_pointer(objects[PREFIX + POINTER_KEY])
+    data = objects[PREFIX + manifest_key(pointer.revision)]
+    assert (len(data), parse_head(data)[1]) == (pointer.manifest_bytes, pointer.head_bytes)
+    manifest = parse_manifest(data)
+    assert manifest.revision == pointer.revision
+    return _read_bundle(manifest, objects)
+
+
+def _read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """
+    Return the files of a release; assert that sizes and digests are correct.
+    """
+    head = manifest.head
+    bundle = objects[PREFIX + bundle_key(head.bundle_sha256)]
+    assert (len(bundle), hashlib.sha256(bundle).hexdigest()) == (
+        head.bundle_bytes,
+        head.bundle_sha256,
+    )
+    files = {}
+    for row in manifest.locate(manifest.files.values()):
+        data = bundle[row.offset : row.offset + row.stored_bytes]
+        if row.stored_bytes < row.size_bytes:
+            data = zlib.decompress(data, -15)
+        assert hashlib.sha256(data).hexdigest() == row.sha256
+        files[row.path] = data
+    return files
+
+
+def check_every_release(objects: Mapping[str, bytes]) -> None:
+    """
+    Assert that the current release and every release with a manifest are complete.
+    """
+    for key, data in objects.items():
+        if key.startswith(PREFIX + MANIFEST_FOLDER):
+            manifest = parse_manifest(data)
+            assert key == PREFIX + manifest_key(manifest.revision)
+            _read_bundle(manifest, objects)
+    if PREFIX + POINTER_KEY in objects:
+        read_release(objects)

@@ -1,0 +1,145 @@
+"""
+A daemon with a scripted S3 server, the starting point of the behavior scenarios.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.aws.fake_s3 import FakeS3
+from tests.support.daemon import Daemon, Event
+from tests.support.http.loopback import Fault, Match
+
+FILES = {"a.py": b"print('a')\n", "pkg/b.py": b"print('b')\n", "pkg/empty.py": b""}
+"""
+The initial content under `dags/` in the bucket, by path in the target.
+"""
+
+
+_numbers = itertools.count(1)
+
+
+def new_content() -> bytes:
+    """
+    Return new content at each call, always of the same size.
+    """
+    return f"content number {next(_numbers):08d}\n".encode()
+
+
+def fill(s3: FakeS3) -> None:
+    """
+    Put `FILES` under `dags/`.
+    """
+    s3.put_all(FILES, "dags/")
+
+
+def daemon_for(
+    s3: FakeS3,
+    target: Path,
+    *,
+    interval: str = "1h",
+    arguments: tuple[str, ...] = (),
+    settings: Mapping[str, str | None] | None = None,
+) -> Daemon:
+    """
+    Describe a daemon that reads from a scripted server, without starting it.
+    """
+    environment = {**s3.environment(), **(settings or {})}
+    return Daemon(None, s3.bucket, target, "dags", interval, environment, arguments)
+
+
+def published(target: Path) -> dict[str, bytes]:
+    """
+    Return the files of a target, without the daemon's own.
+    """
+    found = {}
+    for here, _, names in os.walk(target):  # unlike rglob, tolerates files that vanish
+        for name in names:
+            path = Path(here, name)
+            if ".s3-sync" not in path.relative_to(target).parts:
+                with suppress(FileNotFoundError):
+                    found[str(path.relative_to(target))] = path.read_bytes()
+    return found
+
+
+def staged(target: Path) -> list[Path]:
+    """
+    Return downloads that are in progress or were left behind.
+    """
+    return [path for path in (target / ".s3-sync/staging").rglob("*") if path.is_file()]
+
+
+@dataclass(frozen=True)
+class Running:
+    """
+    A daemon that has published `FILES` from a scripted server.
+    """
+
+    s3: FakeS3
+    daemon: Daemon
+
+    @property
+    def published(self) -> dict[str, bytes]:
+        """
+        The files in the target.
+        """
+        return published(self.daemon.target)
+
+    def expect(self) -> dict[str, bytes]:
+        """
+        Return the expected content of the target: the current bucket.
+        """
+        return {
+            key.removeprefix("dags/"): stored.body
+            for key, stored in sorted(self.s3.objects.items())
+        }
+
+    def fail(self) -> Event:
+        """
+        Run a cycle that must fail or be partial; return the log line with the reason.
+        """
+        ended = self.daemon.sync()
+        assert "reason" in ended, ended
+        return ended
+
+    def withstand(self, fault: Fault, match: Match | None = None) -> Event:
+        """
+        Assert that a change during a fault is published only after the fault, and then completely.
+
+        Returns:
+            The log line with the reason.
+        """
+        before = self.published
+        self.s3.put("dags/a.py", new_content())
+        self.s3.inject(fault, match)
+        failed = self.fail()
+        assert before == self.published
+        assert 200 == self.daemon.get("/readyz").status
+        self.recover()
+        assert self.expect() == self.published
+        return failed
+
+    def recover(self) -> Event:
+        """
+        Remove all faults and deviations, and run a cycle that must succeed; return its line.
+        """
+        after = len(self.daemon.events)
+        self.s3.heal()
+        self.s3.speak_as_s3()
+        self.daemon.sighup()
+        return self.daemon.wait_for_event("cycle_finished", after=after)
+
+
+@contextmanager
+def running(target: Path, settings: Mapping[str, str | None] | None = None) -> Iterator[Running]:
+    """
+    Run a daemon with a scripted server; after the first cycle, only SIGHUP triggers cycles.
+    """
+    with FakeS3() as s3:
+        fill(s3)
+        with daemon_for(s3, target, settings=settings) as daemon:
+            daemon.wait_until_synced()
+            yield Running(s3, daemon)

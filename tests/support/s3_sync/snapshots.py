@@ -1,0 +1,175 @@
+"""
+Support for tests of the snapshot layout: a bucket that changes in one step, and checks.
+"""
+
+import hashlib
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from tests.support.aws.fake_s3 import FakeS3, Stored
+from tests.support.daemon import Daemon
+from tests.support.http.loopback import Answer, Request
+from tests.support.s3_sync.scripted import published
+from tests.support.waiting import wait_until
+
+# Two revisions that share files.
+A = {
+    "a.py": b"a of A",
+    "b.py": b"b of both",
+    "pkg/c.py": b"c of A",
+    "pkg/sub/d.py": b"d of both",
+    "only/in_a.py": b"only in A",
+}
+B = A | {"a.py": b"a of B", "pkg/c.py": b"c of B, longer", "new/in_b.py": b"only in B"}
+del B["only/in_a.py"]
+
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+SETTINGS = {"KEY_PATH": "dags", **SNAPSHOT}
+OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging", "tree", "tree.managed"}
+
+
+class SwappingS3(FakeS3):
+    """
+    A bucket whose objects all change in one step, between two answers, which are dated.
+
+    Attributes:
+        ahead_seconds: how far its clock is ahead of the machine's.
+    """
+
+    def __init__(self, files: Mapping[str, bytes] | None = None, age_seconds: float = 0.0) -> None:
+        super().__init__()
+        self.ahead_seconds = 0.0
+        self._swap = threading.Lock()
+        self.swap(files or {}, age_seconds)
+
+    def good_answer(self, request: Request) -> Answer:
+        """Return the answer of S3, computed from a single state."""
+        with self._swap:
+            answer = super().good_answer(request)
+        date = formatdate(time.time() + self.ahead_seconds, usegmt=True)
+        return replace(answer, headers={**answer.headers, "Date": date})
+
+    def swap(self, files: Mapping[str, bytes], age_seconds: float = 0.0) -> None:
+        """
+        Replace the content under `dags/` with these files.
+
+        Args:
+            age_seconds: time since they were written, on the server's clock.
+        """
+        written = datetime.now(UTC) + timedelta(seconds=self.ahead_seconds - age_seconds)
+        objects = {
+            f"dags/{path}": Stored(body, hashlib.md5(body).hexdigest(), written)
+            for path, body in files.items()
+        }
+        with self._swap:
+            self.objects = objects
+
+    def files(self) -> dict[str, bytes]:
+        """Return the current content under `dags/`."""
+        return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
+
+
+@pytest.fixture(name="s3")
+def bucket_of_a() -> Iterator[SwappingS3]:
+    """A bucket with revision A."""
+    with SwappingS3(A) as s3:
+        yield s3
+
+
+def snapshots(target: Path) -> set[str]:
+    """Return the revisions that have a snapshot."""
+    names = os.listdir(target / ".s3-sync/snapshots")
+    return {name for name in names if name[0] != "." and not name.endswith(".managed")}
+
+
+def current(target: Path) -> str:
+    """
+    Return the revision that `current` points to.
+
+    Raises:
+        AssertionError: It is not a link of s3-sync.
+    """
+    path = os.readlink(target / "current")
+    folder, _, revision = path.rpartition("/")
+    assert folder == ".s3-sync/snapshots", path
+    return revision
+
+
+def shown(target: Path) -> dict[str, bytes]:
+    """Return the files that a consumer finds through `current`; all must be regular files."""
+    root = os.path.realpath(target / "current", strict=True)
+    files = {}
+    for here, folders, names in os.walk(root):
+        for name in [*folders, *names]:
+            mode = os.lstat(os.path.join(here, name)).st_mode
+            assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), f"neither file nor folder: {name!r}"
+        for name in names:
+            path = os.path.join(here, name)
+            files[os.path.relpath(path, root)] = Path(path).read_bytes()
+    return files
+
+
+def consumed(target: Path) -> dict[str, bytes]:
+    """Return the files that a consumer finds in either layout."""
+    return shown(target) if os.path.lexists(target / "current") else published(target)
+
+
+def facts(target: Path) -> dict[str, tuple[int, int]]:
+    """Return inode and modification time in ns of each file that `current` shows."""
+    root = Path(os.path.realpath(target / "current", strict=True))
+    found = {path: (root / path).stat() for path in shown(target)}
+    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in found.items()}
+
+
+def snapshot_leftovers(target: Path) -> list[str]:
+    """Return unexpected entries of the target after a complete cycle, without foreign files."""
+    hidden = target / ".s3-sync"
+    found = [str(path) for path in hidden.iterdir() if path.name not in OURS]
+    found += [str(path) for path in (hidden / "staging").iterdir()]
+    found += [str(path) for path in target.iterdir() if path.name not in (".s3-sync", "current")]
+    kept = snapshots(target)
+    wanted = kept | {f"{name}.managed" for name in kept}
+    names = os.listdir(hidden / "snapshots")
+    return found + [name for name in names if name.startswith(".") or name not in wanted]
+
+
+def count_of(daemon: Daemon, name: str, **labels: str) -> float:
+    """Return the value of a metric; 0 if it does not exist yet."""
+    pairs = {**labels, "sidecar": "s3-sync"}.items()
+    inner = ",".join(f'{label}="{value}"' for label, value in sorted(pairs))
+    return daemon.metrics().get(f"{name}{{{inner}}}", 0.0)
+
+
+def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
+    """Wait until this many more cycles have ended with this result."""
+    name = "sidecar_cycles_total"
+    before = count_of(daemon, name, result=result)
+    wait_until(
+        lambda: count_of(daemon, name, result=result) >= before + count, f"{count} more {result}"
+    )
+
+
+def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 10) -> None:
+    """Run cycles until `current` shows exactly these files."""
+    for _ in range(cycles):
+        with suppress(AssertionError, OSError):  # `current` is missing or a foreign link
+            if shown(daemon.target) == files:
+                return
+        daemon.sync()
+    assert shown(daemon.target) == files, daemon.log()
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Edit a file in place, as root or its owner can."""
+    path.chmod(0o644)
+    path.write_bytes(content)
