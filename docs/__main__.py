@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[1]
 FILES = (
     "README.md",
     *(sidecar.readme for sidecar in SIDECARS),
-    "docs/reference/settings.md",
     "docs/reference/metrics.md",
     "docs/reference/reasons.md",
 )

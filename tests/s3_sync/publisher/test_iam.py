@@ -20,7 +20,7 @@ from tests.support.aws.writable_s3 import forbid_missing, is_completion, is_writ
 from tests.support.http.faults import first
 from tests.support.http.loopback import Request
 from tests.support.s3_sync.publishing import EXAMPLES_PREFIX, PREFIX
-from tests.support.s3_sync.releases import ABSENT
+from tests.support.s3_sync.releases import ABSENT, make_release
 
 IAM = Path(__file__).parents[3] / "charts-snippets" / "iam"
 BUCKET_ARN = "arn:aws:s3:::my-airflow-bucket"
@@ -44,8 +44,8 @@ def asked_for(request: Request) -> Asked:
     return action, f"{BUCKET_ARN}/{key}", ""
 
 
-def statements(name: str) -> list[dict[str, Any]]:
-    text = (IAM / name).read_text().replace(EXAMPLES_PREFIX, PREFIX)
+def statements(name: str, prefix: str = PREFIX) -> list[dict[str, Any]]:
+    text = (IAM / name).read_text().replace(EXAMPLES_PREFIX, prefix)
     found: list[dict[str, Any]] = json.loads(text)["Statement"]
     return found
 
@@ -61,6 +61,12 @@ def parts(statement: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def allows(part: tuple[str, str, str], asked: Asked) -> bool:
     return all(fnmatchcase(found, pattern) for found, pattern in zip(asked, part, strict=True))
+
+
+def requested(bucket: Bucket) -> set[Asked]:
+    """Without botocore's requests for the bucket's region after a 403, which may be refused."""
+    requests = [r for r in bucket.server.requests if is_list(r) or r.path.count("/") > 1]
+    return {asked_for(request) for request in requests}
 
 
 def command(bucket: Bucket, *words: str) -> None:
@@ -113,12 +119,29 @@ def test_each_policy_allows_exactly_the_requests_of_its_command(
 ) -> None:
     bucket.server.inject(forbid_missing)
     act(bucket)
-    # Without botocore's requests for the bucket's region after a 403, which may be refused.
-    requests = [r for r in bucket.server.requests if is_list(r) or r.path.count("/") > 1]
-    asked = {asked_for(request) for request in requests}
+    asked = requested(bucket)
     allowed = [part for statement in statements(name) for part in parts(statement)]
 
     refused = [one for one in asked if not any(allows(part, one) for part in allowed)]
     unused = [part for part in allowed if not any(allows(part, one) for one in asked)]
 
     assert ([], []) == (refused, unused)
+
+
+def test_promoting_reads_the_source_as_a_reader_and_writes_the_target_as_a_publisher(
+    bucket: Bucket,
+) -> None:
+    release = make_release({"a.py": b""})
+    bucket.server.put_all(release.objects(), "dev/", at=release.pointer.turn.since)
+    bucket.server.inject(forbid_missing)
+    command(bucket, "promote", f"s3://{bucket.server.bucket}/dev")
+    asked = requested(bucket)
+
+    from_dev = {one for one in asked if one[1].startswith(f"{BUCKET_ARN}/dev/")}
+    for requests, name, prefix in (
+        (from_dev, "s3-sync-release.json", "dev/"),
+        (asked - from_dev, "s3-sync-publish.json", PREFIX),
+    ):
+        allowed = [part for one in statements(name, prefix) for part in parts(one)]
+        assert requests
+        assert [] == [one for one in requests if not any(allows(part, one) for part in allowed)]
