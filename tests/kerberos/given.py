@@ -117,6 +117,7 @@ SABOTAGE: dict[str, Callable[[Path], object]] = {
     "folder": _make_folder,
     "link to the keytab": lambda path: path.symlink_to("../keytab/airflow.keytab"),
     "link to itself": lambda path: path.symlink_to(path),
+    "keytab": lambda path: path.write_bytes(keytab(entry())),
 }
 """The objects that a consumer with write access can put in place of a ccache."""
 

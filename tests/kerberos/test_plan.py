@@ -68,6 +68,7 @@ def cause(
         ({"found": SHORT, "after": 150}, "half_life"),  # after half of its own lifetime
         ({"found": BEHIND, "after": 29}, None),
         ({"found": BEHIND, "after": 30}, "half_life"),
+        ({"found": Found(TICKET, NOW - 100_000), "after": 30}, None),  # by a file server's clock
         ({"set_clock": 60}, None),
         ({"set_clock": -60}, None),
         ({"set_clock": 61}, "clock_set"),

@@ -124,13 +124,7 @@ def test_reports_an_invalid_value_with_its_setting(name: str, value: str, what: 
     assert what in found.problem
 
 
-def test_refuses_a_ccache_path_that_contains_a_keytab(tmp_path: Path) -> None:
-    (tmp_path / "k").write_bytes(keytab(entry()))
-
-    assert "holds a keytab" in problem_of(KERBEROS_CCACHE=str(tmp_path / "k")).problem
-
-
-@pytest.mark.parametrize("kind", ["large", "pipe", "folder", "link to the keytab"])
+@pytest.mark.parametrize("kind", ["large", "pipe", "folder", "link to the keytab", "keytab"])
 def test_accepts_a_ccache_path_whose_file_a_consumer_replaced(tmp_path: Path, kind: str) -> None:
     path, keytab_path = tmp_path / "cc", tmp_path / "k"
     keytab_path.write_bytes(keytab(entry()))
@@ -139,6 +133,7 @@ def test_accepts_a_ccache_path_whose_file_a_consumer_replaced(tmp_path: Path, ki
         "pipe": lambda: os.mkfifo(path),
         "folder": path.mkdir,
         "link to the keytab": lambda: path.symlink_to(keytab_path),
+        "keytab": lambda: path.write_bytes(keytab(entry())),
     }
     make[kind]()
 

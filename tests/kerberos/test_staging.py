@@ -16,7 +16,7 @@ import pytest
 from kerberos_sidecar.staging import Staging, explain_os_error
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.kerberos.given import as_nobody, open_way
+from tests.kerberos.given import as_nobody, entry, keytab, open_way
 from tests.runtime.recording import Log
 from tests.support.raising import raised
 
@@ -96,9 +96,38 @@ def test_moves_a_folder_aside_and_keeps_its_content(path: Path, fence: Fence, lo
     assert NEW == path.read_bytes()
     (aside,) = set(os.listdir(path.parent)) - {"ccache"}
     assert OLD == (path.parent / aside / "kept").read_bytes()
-    events = log.events("folder_put_aside")
+    events = log.events("put_aside")
     assert [str(path)] * 2 == [event["ccache"] for event in events]
-    assert str(path.parent / aside) == events[1]["folder"]
+    assert str(path.parent / aside) == events[1]["kept"]
+
+
+def test_moves_a_keytab_aside_and_keeps_it(path: Path, fence: Fence, log: Log) -> None:
+    """It may be the only copy, if KERBEROS_CCACHE names it by mistake."""
+    path.write_bytes(keytab(entry()))
+
+    publish(path, NEW, fence)
+
+    assert NEW == path.read_bytes()
+    (aside,) = set(os.listdir(path.parent)) - {"ccache"}
+    assert keytab(entry()) == (path.parent / aside).read_bytes()
+    assert str(path.parent / aside) == log.events("put_aside")[0]["kept"]
+
+
+def test_a_volume_that_keeps_no_modes_is_reported_before_the_kdc_is_asked(
+    path: Path, fence: Fence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CIFS mount gives all files its `file_mode`; chmod succeeds and changes nothing."""
+    path.write_bytes(OLD)
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+
+    error = raised(SidecarError, Staging(str(path), 0o640, fence).__enter__)
+
+    assert "ccache_failed" == error.reason
+    assert "mode 0600 instead of 0640" in error.message
+    assert "KERBEROS_CCACHE_MODE to 0600" in error.advice
+    assert ["ccache"] == os.listdir(path.parent)
+    publish(path, NEW, fence, 0o600)
+    assert NEW == path.read_bytes()
 
 
 def test_sets_the_group_of_the_folder(path: Path, fence: Fence) -> None:

@@ -26,6 +26,7 @@ OLDEST = (3, 7)
 NEWEST = sys.version_info[:2]
 
 _FSTRINGS_FREE = (3, 12)  # PEP 701
+_PROBLEM_CHARACTERS = 500
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -98,7 +99,9 @@ def _findings(grammar: tuple[int, int], paths: list[str]) -> Iterator[list[objec
         with open(os.open(target, _FLAGS), "rb") as file:
             found = problem_of(file.read(), grammar)
         if found is not None:
-            yield [path, *found]
+            line, problem = found
+            # A message may quote a name of any length, and the gate keeps only so much output.
+            yield [path, line, problem[:_PROBLEM_CHARACTERS]]
 
 
 def _target(link: str) -> str | None:

@@ -4,7 +4,6 @@ The command line of ``kerberos-sidecar``, and the assembly of its parts.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import sys
@@ -24,19 +23,6 @@ from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 LOOK_SECONDS = 20.0
 
 
-_PR_SET_DUMPABLE = 4
-
-
-def hide_from_neighbors() -> None:
-    """
-    Deny processes with the same uid ``/proc/PID/root``, ``mem``, ``environ``, and ptrace.
-
-    In a pod with ``shareProcessNamespace``, a consumer with our uid could read the keytab there.
-    If the kernel refuses, the sidecar runs without this protection.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
 def run() -> int:
     """
     Run the command that the arguments select; return the exit code.
@@ -54,7 +40,6 @@ def run() -> int:
     check.add_arguments(commands.add_parser("check", help=text, description=text))
     arguments = parser.parse_args(sys.argv[1:])
     forbid_core_dumps()
-    hide_from_neighbors()
     settings, unknown = load_settings(os.environ)
     lay_over(settings)
     if arguments.command == "check":

@@ -147,8 +147,9 @@ def cause_of(
     if at - last.at >= last.wait_seconds:
         return last.cause
     # Another process published a shorter ticket. Halve the life that was left at its publication:
-    # with a slow KDC clock, half of a ticket's full life may already be over.
-    if now >= (found.published_at + found.ticket.ends_at) / 2:
+    # with a slow KDC clock, half of a ticket's full life may already be over. A file server's clock
+    # decides when that was, so the rule does not apply to our own ticket.
+    if found.ticket != last.ticket and now >= (found.published_at + found.ticket.ends_at) / 2:
         return "half_life"
     return None
 

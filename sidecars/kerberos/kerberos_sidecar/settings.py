@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.entries import Entry, ccache, ccache_mode, entries
-from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, parse_keytab
 from kerberos_sidecar.formats.pasted import holds_keytab, without_keytabs
 from kerberos_sidecar.formats.principal import Principal, principal
-from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import absolute_path, allows, boolean, duration
 from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
@@ -230,8 +228,6 @@ def _check(settings: Settings) -> list[Problem]:
     for entry in settings.entries:
         if _place(entry.ccache) in keytabs:
             problems.append(Problem(name, entry.ccache, "is also the keytab"))
-        elif _is_keytab(entry.ccache):
-            problems.append(Problem(name, entry.ccache, "holds a keytab, which would be replaced"))
         elif os.path.ismount(entry.ccache):
             problems.append(Problem(name, entry.ccache, "is a mount point, not a file"))
     return problems
@@ -244,13 +240,3 @@ def _place(path: str) -> str:
     Consumers may be able to write there, and a link to the keytab must not prevent the start.
     """
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-
-
-def _is_keytab(path: str) -> bool:
-    """
-    Whether a keytab exists at the ccache's path; the first ticket would replace it.
-    """
-    try:
-        return bool(parse_keytab(read_regular(path, SIZE_LIMIT_BYTES)))
-    except (OSError, EOFError, ValueError):
-        return False

@@ -5,8 +5,8 @@ These files may exist beside a ccache ``NAME``:
 
 - ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it, which marks it
   as in use. Names are random, so writers never wait for each other.
-- ``.NAME.<random>.folder``, a folder that a consumer created at the ccache's path. It is kept
-  unless it is empty.
+- ``.NAME.<random>.kept``, a folder or a keytab that was at the ccache's path. It stays, unless it
+  is an empty folder.
 
 A killed process leaves the first unlocked; the next :class:`Staging` of any process removes it.
 """
@@ -18,9 +18,12 @@ import fcntl
 import glob
 import os
 import secrets
+import stat
 from contextlib import suppress
 from typing import Self
 
+from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, parse_keytab
+from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -29,7 +32,7 @@ from sidecar_runtime.volume.files import write_all
 # Reserved before the KDC is asked, so that a full volume costs no request.
 ROOM_BYTES = 4096
 
-NEW, ASIDE = ".new", ".folder"
+NEW, ASIDE = ".new", ".kept"
 
 log = get_logger("ccache")
 
@@ -47,7 +50,8 @@ class Staging:
         group: The group of the file; the system may refuse the folder's group.
 
     Raises:
-        SidecarError: On entering and publishing: the folder is missing, full or not writable.
+        SidecarError: On entering and publishing: the folder is missing, full or not writable. On
+            entering: the volume does not keep the mode.
     """
 
     def __init__(self, path: str, mode: int, fence: Fence) -> None:
@@ -65,6 +69,16 @@ class Staging:
         except OSError as error:
             self._discard()
             raise explain_os_error(error, self._path) from error
+        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
+        if self._mode & ~mode:  # as on CIFS; consumers could not read the ccache
+            self._discard()
+            raise SidecarError(
+                "ccache_failed",
+                f"{self._path} would have mode {mode:04o} instead of {self._mode:04o}: its volume "
+                "gives all files the same mode",
+                f"Mount the volume with file_mode={self._mode:04o}, or set KERBEROS_CCACHE_MODE to "
+                f"{self._mode & mode:04o} if consumers run with this uid.",
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,18 +106,18 @@ class Staging:
 
     def _replace(self) -> None:
         """
-        Rename the new file to the ccache's path; move a folder that a consumer created there aside.
+        Rename the new file to the ccache's path; move a folder or a keytab that is there aside.
 
-        The folder's content may be valuable, so it is kept.
+        Its content may exist nowhere else, so it is kept.
         """
-        try:
-            os.rename(self._stem + NEW, self._path)
-        except IsADirectoryError:
-            os.rename(self._path, self._stem + ASIDE)
-            os.rename(self._stem + NEW, self._path)
-            with suppress(OSError):  # not empty
-                os.rmdir(self._stem + ASIDE)
-            log.warning("folder_put_aside", ccache=self._path, folder=self._stem + ASIDE)
+        kept = self._stem + ASIDE
+        is_folder = os.path.isdir(self._path) and not os.path.islink(self._path)
+        if is_folder or _is_keytab(self._path):
+            os.rename(self._path, kept)
+            with suppress(OSError):  # not an empty folder
+                os.rmdir(kept)
+            log.warning("put_aside", ccache=self._path, kept=kept)
+        os.rename(self._stem + NEW, self._path)
 
     def _open(self) -> None:
         folder, name = os.path.split(self._path)
@@ -155,6 +169,13 @@ class Staging:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _is_keytab(path: str) -> bool:
+    try:
+        return bool(parse_keytab(read_regular(path, SIZE_LIMIT_BYTES)))
+    except (OSError, EOFError, ValueError):
+        return False
 
 
 def _open_for_lock(path: str) -> int:

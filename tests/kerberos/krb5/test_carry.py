@@ -126,7 +126,9 @@ def test_a_closed_connection_counts_as_refused(stack: ExitStack, pieces: tuple[b
     assert "refused" == raised(Unanswered, ask, [tcp(stack, *pieces)]).kind
 
 
-@pytest.mark.parametrize("size", [b"HTTP", b"\0\x10\0\1", AS_REP[:1] + b"\x02ab"])
+@pytest.mark.parametrize(
+    "size", [b"HTTP", b"\0\x10\0\1", AS_REP[:1] + b"\x02ab", b"\0\0\0\5" + bytes(100)]
+)
 def test_an_answer_with_an_implausible_length_is_garbage(stack: ExitStack, size: bytes) -> None:
     error = raised(Unanswered, ask, [tcp(stack, size)])
 

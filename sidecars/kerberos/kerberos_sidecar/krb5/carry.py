@@ -294,7 +294,7 @@ class _Call:
             return content
         self._got += content
         size = int.from_bytes(self._got[:4])
-        if len(self._got) >= 4 and size > ANSWER_LIMIT_BYTES:
+        if len(self._got) >= 4 and (size > ANSWER_LIMIT_BYTES or len(self._got) > 4 + size):
             return self._got[:1]  # too short for a Kerberos message
         if not content:
             raise OSError(errno.ECONNRESET, "the connection was closed without an answer")
