@@ -16,7 +16,7 @@ from sidecar_runtime.printable import counted
 from sync_perm.airflow.installation import Installation
 from sync_perm.airflow.passes import COMMAND_SECONDS, AirflowPasses
 from sync_perm.airflow.redaction import Redaction
-from sync_perm.airflow.surroundings import environment, own_folder
+from sync_perm.airflow.surroundings import environment, own_folder, web_config
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison, Look
 from sync_perm.database.connection import Address, Source
@@ -65,6 +65,8 @@ class _Checks:
         say("ok", "airflow", f"{found.version}{fab}, {found.command}")
         told = " (assumed: not set in the environment or airflow.cfg)" if found.auth_manager else ""
         say("ok", "auth manager", f"FAB{told}")
+        default = "Airflow's default: there is no webserver_config.py"
+        say("ok", "security", web_config(self._config) or default)
         if self._settings.targeted and not found.is_known:
             say("??", "mode", "cli: targeted passes were never tested with this version")
         else:

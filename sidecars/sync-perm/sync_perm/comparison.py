@@ -128,9 +128,13 @@ class Comparison:
         Raises:
             SidecarError: The database failed.
         """
-        needs_paths = any(selection.by == "folder" for selection in self._selections)
-        path_column = self._reader.path_column if needs_paths else ""
-        found = read_fingerprint(database, include_dags=self._needs_dags, path_column=path_column)
+        by = {selection.by for selection in self._selections}
+        found = read_fingerprint(
+            database,
+            include_dags=self._needs_dags,
+            path_column=self._reader.path_column if "folder" in by else "",
+            include_tags="tag" in by,
+        )
         return found.beside(self.file.revision) if self.file else found
 
     @property

@@ -39,6 +39,7 @@ class Team:
         self.commit()
         probe = container["startupProbe"]["httpGet"]["port"]
         assert f":{probe}" == self.given["GIT_SYNC_WRAPPER_HTTP_BIND"]
+        assert [{"name": "git-sync-http", "containerPort": probe}] == container["ports"]
         instead = {
             "GITSYNC_REPO": here.server.url(name),
             "GITSYNC_ROOT": str(self.root),

@@ -87,3 +87,21 @@ def test_creates_the_roles_in_the_airflow_configuration(
 
     assert ("auditor", "can_read") in grants_on(database, "Audit Logs")
     assert ("auditor", "can_read") in grants_on(database, "Website")
+
+
+@on_airflow("2.11", "3")
+def test_settings_for_the_real_database_do_not_keep_the_definition_from_being_read(
+    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    """The definition is read from an empty SQLite file, where these would fail."""
+    (tmp_path / "for_postgresql.py").write_text("ARGUMENTS = {'keepalives': 1}\n")
+    settings = {
+        "PYTHONPATH": str(tmp_path),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "for_postgresql.ARGUMENTS",
+        "AIRFLOW__DATABASE__SQL_ENGINE_COLLATION_FOR_IDS": "C",
+    }
+
+    daemon = start(database, settings).until_good()
+
+    assert [] == daemon.find_events("definition_unread")
+    assert daemon.find_events("definition_read")

@@ -86,6 +86,26 @@ def test_includes_the_revision_of_the_roles_file(filled: Sqlite, database: Datab
     assert 3 == len({plain, plain.beside("1"), plain.beside("2")})
 
 
+def test_detects_tags_only_if_they_matter(filled: Sqlite, database: Database) -> None:
+    """Airflow 2 commits the serialized DAG before its tags."""
+
+    def poll_tags() -> tuple[Fingerprint, Fingerprint]:
+        polls = [
+            read_fingerprint(database, include_dags=True, include_tags=one) for one in (True, False)
+        ]
+        return polls[0], polls[1]
+
+    seen = [poll_tags()]
+    for change in (
+        "INSERT INTO dag_tag (name, dag_id) VALUES ('public', 'a'), ('late', 'b')",
+        "UPDATE dag_tag SET dag_id = CASE dag_id WHEN 'a' THEN 'b' ELSE 'a' END",
+    ):
+        filled.run(change)
+        seen.append(poll_tags())
+
+    assert (3, 1) == (len({one for one, _ in seen}), len({one for _, one in seen}))
+
+
 def test_detects_moved_files_only_in_the_path_column(filled: Sqlite, database: Database) -> None:
     def poll_paths(column: str) -> Fingerprint:
         return read_fingerprint(database, include_dags=True, path_column=column)

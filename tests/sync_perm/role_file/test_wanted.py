@@ -7,6 +7,8 @@ from dataclasses import replace
 from textwrap import dedent
 from typing import Any
 
+import pytest
+
 from sync_perm.database.tables import Grant, Permission, Place, Tables
 from sync_perm.difference import DEFAULT_ROLES, WEBSITE, Definition
 from sync_perm.role_file.document import Document
@@ -51,6 +53,19 @@ def wanted(text: str, found: Tables) -> Wanted:
 
 def rows(text: str, found: Tables) -> set[tuple[Any, ...]]:
     return {(item.kind, *item.row) for item in wanted(text, found).items()}
+
+
+def test_a_mistake_of_many_roles_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lookup takes milliseconds, and an edited row causes one for each role."""
+    asked: list[str] = []
+    monkeypatch.setattr("difflib.get_close_matches", lambda word, *_: asked.append(word) or [])
+    roles = "".join(
+        f"  role-{number}:\n    permissions: [can_read on Jbs]\n" for number in range(50)
+    )
+
+    found = find_mistakes(document(f"roles:\n{roles}"), metadata(), DEFINITION)
+
+    assert (50, ["can_read on Jbs"]) == (len(found), asked)
 
 
 def test_a_new_role_gets_its_permissions_and_the_website_permission() -> None:

@@ -33,6 +33,8 @@ EMPTY = {
     name("logging", "logging_level"): "WARNING",
     name("database", "sql_alchemy_schema"): "",
     name("database", "sql_alchemy_engine_args"): "{}",
+    name("database", "sql_alchemy_connect_args"): "__main__.NO_ARGUMENTS",  # Airflow imports it
+    name("database", "sql_engine_collation_for_ids"): "",
     name("fab", "update_fab_perms"): "True",
     name("webserver", "update_fab_perms"): "True",
 }

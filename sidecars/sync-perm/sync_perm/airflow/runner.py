@@ -39,6 +39,8 @@ from typing import Any
 Answer = Callable[[dict[str, Any]], None]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
+NO_ARGUMENTS: dict[str, Any] = {}
+"""For [database] sql_alchemy_connect_args: the arguments of another database do not fit SQLite."""
 
 BUILDERS = (
     "airflow.providers.fab.auth_manager.cli_commands.utils",  # 2.9 and later

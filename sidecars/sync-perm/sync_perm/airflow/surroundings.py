@@ -137,6 +137,15 @@ def environment(
     return environ
 
 
+def web_config(config: AirflowConfig) -> str:
+    """
+    Return the path of webserver_config.py, which may name a security manager; empty without one.
+    """
+    given = (config.value(section, "config_file") for section in ("fab", "webserver"))
+    paths = (*given, f"{config.home}/webserver_config.py")
+    return next((path for path in paths if path and os.path.exists(path)), "")
+
+
 def unwritable(folder: str, error: OSError) -> SidecarError:
     """
     Return the failure for a folder of ours that is full or missing.

@@ -141,13 +141,16 @@ def find_mistakes(
     known = tables.permissions | definition.permissions if definition else frozenset()
     views = definition.permissions if definition else ()
     words = [f"{action} on {resource}" for action, resource in views]
+    guesses: dict[str, str] = {}  # each takes milliseconds, and roles repeat their mistakes
     for role in document.roles.values():
         if (other := tables.aliases.get(role.name, "")) in DEFAULT_ROLES:
             found.append(Mistake(role.where, f"the database treats this name as {other}"))
         for permission, where in role.permissions.items():
             if definition and permission not in known:
                 text = " on ".join(permission)
-                problem = f"this Airflow has no permission {text!r}{guess(text, words)}"
+                if text not in guesses:
+                    guesses[text] = guess(text, words)
+                problem = f"this Airflow has no permission {text!r}{guesses[text]}"
                 found.append(Mistake(where, problem))
     return tuple(sorted(found))
 
