@@ -86,11 +86,13 @@ def _release(_: Any, variables: dict[str, str | None]) -> str:
     kind, source, revision = _published(DEST_PATH / ".s3-sync", "kind", "source", "revision")
     if kind != "release" or not isinstance(revision, str) or not revision:
         raise _Unpinned(f"{DEST_PATH} does not publish a release; set S3_SYNC_SOURCE=release there")
-    if variables.get("S3_SYNC_SOURCE") != "release":
+    if (variables.get("S3_SYNC_SOURCE") or "").lower() != "release":
         raise _Unpinned("S3_SYNC_SOURCE of its init container s3-sync is not release")
-    bucket, prefix = variables.get("AWS_BUCKET"), variables.get("KEY_PATH") or ""
-    wanted = f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
-    if bucket and wanted != str(source).rstrip("/"):
+    bucket, prefix = variables.get("AWS_BUCKET"), variables.get("KEY_PATH", "")
+    # A value from a ConfigMap or a Secret is unknown here.
+    is_known = bool(bucket) and prefix is not None
+    wanted = f"s3://{bucket}/{(prefix or '').strip().strip('/')}".rstrip("/")
+    if is_known and wanted != str(source).rstrip("/"):
         raise _Unpinned(f"it reads {wanted}, but the scheduler reads {source}")
     return revision
 

@@ -109,7 +109,7 @@ def classify(error: Exception) -> str:
     Return the sidecar's reason for a botocore error.
     """
     match error:
-        case _ if _shows_a_header(error):
+        case _ if shows_a_header(error):
             return "credentials_invalid"
         case botocore.exceptions.ClientError():
             code = error.response.get("Error", {}).get("Code", "")
@@ -137,15 +137,18 @@ def classify(error: Exception) -> str:
             return "credentials_unavailable"
 
 
-def _shows_a_header(error: Exception) -> bool:
+def shows_a_header(error: Exception) -> bool:
+    """
+    Whether credentials are no valid header, and the error text quotes them.
+    """
     return "Invalid header value" in str(error)
 
 
-def _shown(error: Exception) -> str:
+def shown(error: Exception) -> str:
     """
     Return the error text, but not that of http.client for an invalid header: it quotes the secret.
     """
-    if _shows_a_header(error):
+    if shows_a_header(error):
         return "the credentials sent to STS contain a line break or a control character"
     return str(error)
 
@@ -163,7 +166,7 @@ def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     try:
         found = ask(botocore.session.Session())
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
-        found = {"error": {"reason": classify(error), "message": _shown(error)}}
+        found = {"error": {"reason": classify(error), "message": shown(error)}}
     json.dump(found, sys.stdout)
 
 

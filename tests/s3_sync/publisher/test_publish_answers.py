@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from s3_sync.publisher.catalog import ReleaseError
+from s3_sync.publisher.store import Store
 from s3_sync.release.names import POINTER_KEY
+from s3_sync.settings import load_settings
 from tests.s3_sync.bucket import A, B, Bucket, C
 from tests.s3_sync.failing import failure
 from tests.support.aws.fake_s3 import access_denied, error, is_get
@@ -47,6 +49,40 @@ def test_fails_and_changes_nothing_on_a_truncated_response(bucket: Bucket, name:
 
     assert "connection_lost" == failure(bucket.publish, B if name == POINTER_KEY else A).reason
     assert before == bucket.bodies()
+
+
+@pytest.mark.parametrize("name", [POINTER_KEY, ".manifest", ".zip"])
+def test_repeats_a_read_that_breaks_off(bucket: Bucket, name: str) -> None:
+    bucket.publish(A)
+    bucket.server.inject(
+        truncate(20), lambda r: r.method == "GET" and r.path.endswith(name), times=2
+    )
+
+    assert "unchanged" == bucket.publish(A).result
+
+
+LEAKS = {
+    "token": {"AWS_SESSION_TOKEN": "THESECRET\n"},
+    "key": {"AWS_ACCESS_KEY_ID": "THESECRET\n"},
+    "endpoint": {"AWS_ENDPOINT_URL": "http://user:THESECRET@127.0.0.1:9"},
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_no_error_shows_a_secret_with_a_line_break_or_of_the_endpoint(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, leak: str
+) -> None:
+    """botocore quotes them, and `echo` without -n ends a secret with a line break."""
+    for name, value in LEAKS[leak].items():
+        monkeypatch.setenv(name, value)
+    given = {"AWS_BUCKET": bucket.server.bucket, "KEY_PATH": "dags", "DEST_PATH": "/nowhere"}
+    store = Store(load_settings(given)[0])
+
+    error = failure(store.read, POINTER_KEY)
+
+    reason = "endpoint_unreachable" if leak == "endpoint" else "credentials_invalid"
+    assert reason == error.reason
+    assert "THESECRET" not in f"{error.message}{error.advice}"
 
 
 def test_reports_an_unknown_error_code_with_its_message(bucket: Bucket) -> None:

@@ -225,8 +225,13 @@ def test_a_kms_denial_reports_the_key_and_its_policy(message: str, arn: str) -> 
 
 ANSWERS: dict[tuple[str, str], list[Answer]] = {
     ("bucket_not_found",) * 2: [answer(404, "NoSuchBucket"), answer(404, "NoSuchAccessPoint")],
-    ("bucket_not_found", "moved"): [answer(404)],
-    ("moved",) * 2: [answer(404, "NoSuchKey"), answer(412, "PreconditionFailed"), answer(412)],
+    # An endpoint that already contains the bucket takes its name for a key.
+    ("bucket_not_found", "moved"): [answer(404), answer(404, "NoSuchKey")],
+    ("client_error", "moved"): [
+        answer(412, "PreconditionFailed"),
+        answer(412),
+        answer(416, "InvalidRange"),
+    ],
     ("clock_skew",) * 2: [answer(403, "RequestTimeTooSkewed")],
     ("credentials_invalid",) * 2: [
         answer(403, "SignatureDoesNotMatch"),

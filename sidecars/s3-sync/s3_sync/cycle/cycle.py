@@ -29,6 +29,16 @@ from sidecar_runtime.volume.lock import TargetLock
 if TYPE_CHECKING:
     from s3_sync.cycle.asking import Asking
 
+# Failures of the current release alone: older ones can still be downloaded.
+_OF_THE_CURRENT = {
+    "bundle_corrupt",
+    "gate_undecided",
+    "release_invalid",
+    "release_missing",
+    "release_replayed",
+    "release_untrusted",
+}
+
 
 class Session:
     """
@@ -152,7 +162,7 @@ class Session:
         except SidecarError as error:
             if asking is not None:
                 await asking.bring(fence)
-                asking.note_outage(error)
+                asking.note_outage(None if error.reason in _OF_THE_CURRENT else error)
             raise
         if asking is not None:
             await asking.bring(fence)

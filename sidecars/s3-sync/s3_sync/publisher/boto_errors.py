@@ -7,9 +7,10 @@ from __future__ import annotations
 from botocore import exceptions
 
 from s3_sync.s3.wire import WireError
-from sidecar_runtime.aws.chain import classify
+from sidecar_runtime.aws.chain import classify, shown, shows_a_header
 from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.settings import without_password
 
 
 def unreachable(error: exceptions.BotoCoreError) -> SidecarError:
@@ -18,8 +19,15 @@ def unreachable(error: exceptions.BotoCoreError) -> SidecarError:
     """
     reason = reason_of(error)
     if reason.startswith("credentials_"):
-        return CredentialsError(reason, str(error))
-    return WireError(reason, str(error))
+        return CredentialsError(reason, said(error))
+    return WireError(reason, said(error))
+
+
+def said(error: Exception) -> str:
+    """
+    Return the error text, without the secrets that botocore quotes.
+    """
+    return without_password(shown(error))
 
 
 def reason_of(error: Exception) -> str:
@@ -27,6 +35,8 @@ def reason_of(error: Exception) -> str:
     Return the reason that the daemon has for the same failure.
     """
     match error:
+        case _ if shows_a_header(error):  # an HTTPClientError, although nothing was sent
+            return classify(error)
         case exceptions.ProxyConnectionError():
             return "proxy_refused"
         case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():

@@ -25,7 +25,7 @@ import botocore.session
 from botocore import UNSIGNED, exceptions
 from botocore.config import Config
 
-from s3_sync.publisher.boto_errors import code_of, reason_of, status_of, unreachable
+from s3_sync.publisher.boto_errors import code_of, reason_of, said, status_of, unreachable
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation, Refusal, Request, S3Error, explain, is_denied
 from s3_sync.s3.wire import ADVICE, Answer
@@ -38,6 +38,9 @@ from sidecar_runtime.errors import SidecarError
 # Retries of a conditional write that S3 refused because of another write in progress (409).
 CONFLICT_TRIES = 6
 CONFLICT_SECONDS = 0.2
+
+# Requests for an object whose body breaks off.
+BODY_TRIES = 3
 
 _CONFIG = Config(
     connect_timeout=10,
@@ -139,7 +142,7 @@ class Store:
                 "s3", config=config
             )
         except (exceptions.BotoCoreError, ValueError) as error:
-            raise CredentialsError(reason_of(error), str(error)) from error
+            raise CredentialsError(reason_of(error), said(error)) from error
         self._client.meta.events.register("after-call.s3", self._note_time)
         if settings.bucket_access == "requester-pays":
             self._client.meta.events.register("before-call.s3", _pay)
@@ -221,9 +224,16 @@ class Store:
     def _unless_absent(self, key: str, take: Callable[[dict[str, str]], Taken]) -> Taken | None:
         """
         Return the result of `take` for an object; None if the object does not exist or is empty.
+
+        boto3 repeats a request only until its headers arrive; `take` is repeated if the body breaks
+        off, and must then start from the beginning.
         """
+        at = {"Bucket": self.bucket, "Key": self.prefix + key}
         try:
-            return take({"Bucket": self.bucket, "Key": self.prefix + key})
+            for _ in range(BODY_TRIES - 1):
+                with suppress(exceptions.IncompleteReadError, exceptions.ResponseStreamingError):
+                    return take(at)
+            return take(at)
         except exceptions.ClientError as error:
             if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
                 return None

@@ -197,7 +197,7 @@ def explain(
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
     match refusal.code:
-        case "NoSuchKey":
+        case "NoSuchKey" if request.operation != "list":
             return ObjectMoved()
         case "NoSuchBucket" | "NoSuchAccessPoint":
             return SourceError(
@@ -241,13 +241,11 @@ def explain(
         said = f"the server timed out on the connection ({said})"
         return ObjectError("connection_lost", said, ADVICE["connection_lost"])
     match answer.status:
-        case 412:
+        case 404 | 412 if request.operation != "list":
             return ObjectMoved()
-        case 404 if request.operation != "list":
+        case 416 if request.operation not in ("bundle", "list"):
             return ObjectMoved()
-        case 416 if request.operation != "bundle":
-            return ObjectMoved()
-        case 416:
+        case 416 if request.operation == "bundle":
             return ObjectError(
                 "bundle_corrupt",
                 f"{where} is shorter than its manifest states ({said})",
@@ -257,7 +255,7 @@ def explain(
             return SourceError(
                 "bucket_not_found",
                 f"the endpoint does not know the bucket {request.bucket} ({said})",
-                "Check AWS_BUCKET and the endpoint.",
+                "Check AWS_BUCKET and the endpoint, which must not contain the bucket.",
             )
         case 429 | 503:
             return error(

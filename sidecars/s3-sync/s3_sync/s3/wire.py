@@ -32,8 +32,7 @@ Check = Callable[[dict[str, str]], object]
 ADVICE = {
     "client_error": "Follow the quoted error. If it gives no cause, check the endpoint and any "
     "proxy in front of it.",
-    "connection_lost": "It is retried. If it persists, check for a proxy or firewall that cuts "
-    "connections.",
+    "connection_lost": "If it persists, check for a proxy or firewall that cuts connections.",
     "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
     "to S3, and HTTPS_PROXY and NO_PROXY.",
     "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
@@ -41,7 +40,7 @@ ADVICE = {
     "proxy's URL, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
     "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy) for dropped "
     "packets.",
-    "server_error": "It is retried. If it persists, check the server and any proxy in front of it.",
+    "server_error": "If it persists, check the server and any proxy in front of it.",
     "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
 }
 

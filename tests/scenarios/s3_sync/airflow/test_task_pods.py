@@ -7,7 +7,7 @@ Airflow, its executor and its Kubernetes client are real; only the API server is
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Given:
         settings: Variables of the template's s3-sync that differ; None removes a variable.
         name: The name of the template's init container.
         override: Labels that the task sets in its own `pod_override`.
+        of_maps: Variables whose values come from a ConfigMap.
     """
 
     published: str | None = json.dumps(PUBLISHED)
@@ -77,6 +78,7 @@ class Given:
     override: Mapping[str, str] | None = None
     snippet: str = "s3-sync.release.yaml"
     record: str = "dags/.s3-sync/published.json"
+    of_maps: Collection[str] = ()
 
     def template(self) -> Pod:
         """Return the pod template that the chart renders from `workers.kubernetes`."""
@@ -85,7 +87,11 @@ class Given:
         container["name"] = self.name
         variables = {one["name"]: one["value"] for one in container["env"]} | dict(self.settings)
         container["env"] = [
-            {"name": name, "value": value} for name, value in variables.items() if value is not None
+            {"name": name, "valueFrom": {"configMapKeyRef": {"name": "dags", "key": name}}}
+            if name in self.of_maps
+            else {"name": name, "value": value}
+            for name, value in variables.items()
+            if value is not None
         ]
         base = {
             "name": "base",
@@ -167,7 +173,7 @@ def _kubeconfig(endpoint: str) -> dict[str, Any]:
 def variables_of(pod: Pod) -> dict[str, str]:
     """Return the variables of the pod's init container."""
     (container,) = pod["spec"]["initContainers"]
-    return {one["name"]: one["value"] for one in container["env"]}
+    return {one["name"]: one.get("value", "") for one in container["env"]}
 
 
 def of_commits(**differing: Any) -> Given:
@@ -209,6 +215,9 @@ PINNED = {
         json.dumps(PUBLISHED | {"source": "s3://my-airflow-bucket/"}), {"KEY_PATH": None}
     ),
     "prefix with slashes": Given(settings={"KEY_PATH": "/dags-releases/"}),
+    "prefix with a blank": Given(settings={"KEY_PATH": "dags-releases "}),
+    "prefix from a ConfigMap": Given(of_maps=("KEY_PATH",)),
+    "source in capitals": Given(settings={"S3_SYNC_SOURCE": "Release"}),
     "task with a pod of its own": Given(override={"team": "sales"}),
 }
 LEFT = {

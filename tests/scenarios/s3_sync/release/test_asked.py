@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.names import manifest_key
+from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
 from tests.support.aws.fake_s3 import FakeS3, error
@@ -200,6 +200,39 @@ def test_rejects_a_request_that_does_not_fit_beside_releases_in_use(
 
     asked(store, releases[1].revision)
     assert {releases[n].revision for n in (1, 5)} == kept(store)
+
+
+DAMAGE: dict[str, Callable[[Shelf, Release], None]] = {
+    "manifest": lambda shelf, current: shelf.remove(manifest_key(current.revision)),
+    "bundle": lambda shelf, current: shelf.remove(bundle_key(current.manifest.head.bundle_sha256)),
+    "pointer": lambda shelf, _: shelf.put(POINTER_KEY, b"{}"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_new_pod_gets_an_older_release_although_the_current_one_is_damaged(
+    start: StartDaemon, shelf: Shelf, store: Path, releases: list[Release], damage: str
+) -> None:
+    DAMAGE[damage](shelf, releases[5])
+    daemon = start(SETTINGS)
+    daemon.wait_for_event("cycle_failed")
+
+    asked(store, releases[1].revision)
+
+    assert {releases[1].revision} <= kept(store)
+    assert 503 == daemon.get("/readyz").status
+
+
+def test_a_new_pod_gets_an_older_release_although_its_gate_gives_no_verdict(
+    start: StartDaemon, store: Path, releases: list[Release]
+) -> None:
+    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": "/bin/sh -c 'exit 75'"}
+    daemon = start(SETTINGS | gate)
+    daemon.wait_for_event("cycle_failed")
+
+    asked(store, releases[1].revision)
+
+    assert {releases[1].revision} <= kept(store)
 
 
 def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
