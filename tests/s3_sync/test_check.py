@@ -1,5 +1,6 @@
 """The checks and output of `s3-sync check`, in this process; for whole processes, see scenarios."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -66,6 +67,16 @@ def test_changes_nothing_in_the_target(check: Check, target: Path) -> None:
 
     assert published(target) == {"mine.py": b"mine"}
     assert [path.name for path in target.iterdir()] == ["mine.py"]
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: (path / "a").mkdir(parents=True)])
+def test_reports_what_blocks_the_link(
+    check: Check, target: Path, make: Callable[[Path], object]
+) -> None:
+    target.mkdir()
+    make(target / "current")
+
+    assert "link_blocked" in check(3, {"S3_SYNC_LAYOUT": "snapshot"})
 
 
 @pytest.mark.parametrize("filters", [{}, {"S3_SYNC_INCLUDE": "/a.py"}], ids=["none", "slipped"])

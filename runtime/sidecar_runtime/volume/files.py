@@ -65,7 +65,9 @@ def is_at(name: str, above: int, opened: int) -> bool:
     Whether a name in an open folder still refers to the file or folder that is open.
     """
     found = stat_in(name, above)
-    return found is not None and os.path.samestat(found, os.fstat(opened))
+    with suppress(OSError):  # on NFS, the open one is stale if another client removed it
+        return found is not None and os.path.samestat(found, os.fstat(opened))
+    return False
 
 
 def nearest_folder(path: str) -> str:

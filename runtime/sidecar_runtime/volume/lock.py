@@ -79,9 +79,9 @@ class TargetLock:
     def _is_current(fd: int, name: str, dir_fd: int) -> bool:
         try:
             there = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        except FileNotFoundError:
+            return os.path.samestat(os.fstat(fd), there)
+        except OSError:  # removed; on NFS, by another client
             return False
-        return os.path.samestat(os.fstat(fd), there)
 
 
 def find_holder(name: str, folder: str) -> dict[str, Any]:

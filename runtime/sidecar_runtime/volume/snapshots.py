@@ -250,7 +250,11 @@ class Snapshots:
         found = os.stat(revision, dir_fd=self.store, follow_symlinks=False)
         if found.st_mtime > now or self._is_in_use(revision):
             # It is in use, or the clock was set back: its age restarts.
-            os.utime(revision, dir_fd=self.store, follow_symlinks=False)
+            # Without times, a file server would take those of its own clock.
+            try:
+                os.utime(revision, (now, now), dir_fd=self.store, follow_symlinks=False)
+            except PermissionError:  # another user's
+                os.utime(revision, dir_fd=self.store, follow_symlinks=False)
             return True
         return now - found.st_mtime < self.retain_seconds
 

@@ -234,6 +234,9 @@ def _check_link(link: str, has_links: bool) -> bool:
     if os.path.isdir(link) and not os.path.islink(link) and os.listdir(link):
         say("FAIL", "layout", f"link_blocked: {link} is a folder that contains files; move them")
         return False
+    if os.path.isfile(link) and not os.path.islink(link):
+        say("FAIL", "layout", f"link_blocked: {link} is a file; move it")
+        return False
     say("ok", "layout", f"snapshot: Airflow's dags_folder must be {link}")
     if not has_links:
         say("??", "", "no hard links on this volume: each snapshot will be a full copy")

@@ -118,7 +118,10 @@ class Lease:
             return False
         if not self._volume.is_at_path() or layout.problem:
             return False
-        return not layout.shown.damaged(iter(self._scan.next_files(1, layout.shown.managed.files)))
+        files = layout.shown.managed.files
+        found = layout.shown.damaged(iter(self._scan.next_files(1, files)))
+        self.damaged |= found
+        return not found
 
     def look_at_all(self, layout: Layout) -> None:
         """

@@ -345,7 +345,8 @@ class Settings(GateSettings):
         "FILE_MODE",
         mode,
         default="0644",
-        text="The mode of published files; snapshots remove the write bits.",
+        text="The mode of files when they are published; snapshots remove the write bits. Files "
+        "that are already there keep theirs.",
     )
     fsync: bool = setting(
         "FSYNC",

@@ -2,6 +2,7 @@
 Atomic writes, safe reads, and the lock that allows one publisher at a time.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.volume.files import FACTS_BYTES, read_file, write_all, write_file
+from sidecar_runtime.volume.files import FACTS_BYTES, is_at, read_file, write_all, write_file
 from sidecar_runtime.volume.lock import TargetLock, find_holder, read_holder
 from tests.support.machine.descriptors import held
 from tests.support.machine.volumes import full_disk
@@ -283,6 +284,29 @@ def test_locks_a_removed_lock_file_again(tmp_path: Path, folder: int) -> None:
     assert lock.try_acquire("lock", folder)
 
     assert not TargetLock().try_acquire("lock", folder)
+
+
+def test_a_stale_handle_is_no_longer_at_its_name(
+    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS, after another client has removed what is open here."""
+    lock = TargetLock()
+    assert lock.try_acquire("lock", folder)
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").touch()
+    fstat = os.fstat
+
+    def of_nfs(fd: int) -> os.stat_result:
+        if not (found := fstat(fd)).st_nlink:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return found
+
+    with monkeypatch.context() as on_nfs:
+        on_nfs.setattr(os, "fstat", of_nfs)
+        was_there = is_at("lock", folder, lock._fd or 0)
+        is_locked = lock.try_acquire("lock", folder)
+
+    assert (False, True) == (was_there, is_locked)
 
 
 def test_the_first_to_lock_a_recreated_lock_file_is_the_holder(tmp_path: Path, folder: int) -> None:

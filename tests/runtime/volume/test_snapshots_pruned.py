@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,6 +153,23 @@ def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) 
     assert abs(time.time() - (shelf.store / "r1").stat().st_mtime) < 60
     shelf.age("r1", 601)
     assert {"r2"} == pruned(snapshots)
+
+
+def test_a_file_server_whose_clock_is_ahead_keeps_no_snapshot_indefinitely(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS sets its own time where none is given."""
+    snapshots = shelf.make("r1", "r2", retain_count=0)
+    shelf.age("r1", -60)
+    utime = os.utime
+
+    def of_server(path: str, times: tuple[float, float] | None = None, **more: Any) -> None:
+        utime(path, times or (time.time() + 60,) * 2, **more)
+
+    monkeypatch.setattr(os, "utime", of_server)
+    pruned(snapshots)
+
+    assert (shelf.store / "r1").stat().st_mtime <= time.time()
 
 
 def test_an_abandoned_cycle_prunes_nothing(shelf: Shelf, revoked: Fence) -> None:

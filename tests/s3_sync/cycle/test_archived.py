@@ -61,6 +61,21 @@ def test_a_removed_file_of_an_archived_object_does_not_fail_the_cycle(
     assert {"a.py": b"v = 1\n"} == process.shown
 
 
+@pytest.mark.parametrize("layout", [GATE, SNAPSHOT | GATE], ids=["in place", "snapshot"])
+def test_a_folder_in_place_of_an_archived_file_does_not_fail_the_cycle(
+    process: Process, layout: dict[str, str]
+) -> None:
+    begin(process.s3, process, layout)
+    process.cycle()
+    for place in process.folder.rglob("b.py"):
+        place.unlink()
+        place.mkdir()
+        (place / "theirs.txt").touch()
+    process.restart(layout)
+
+    assert process.cycle().is_success
+
+
 def test_downloads_an_object_that_is_no_longer_archived(process: Process) -> None:
     begin(process.s3, process, {})
     process.cycle()

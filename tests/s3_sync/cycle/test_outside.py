@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.support.aws.fake_s3 import FakeS3, error
+from tests.support.aws.fake_s3 import FakeS3, error, is_list
+from tests.support.http.faults import first
 from tests.support.s3_sync.shelf import RELEASE, Shelf
 
 LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
@@ -128,6 +129,62 @@ def test_is_not_ready_when_the_folder_cannot_be_created(process: Process, instea
     assert not process.is_ready
     assert f"{process.folder} cannot be read" in process.problem
     process.folder.unlink()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_new_mount_with_an_fs_group_damages_no_file(
+    process: Process, layout: dict[str, str]
+) -> None:
+    """The kubelet lets the group read and write every file of a claim."""
+    process.run(KEYS | layout)
+    process.stop()
+    for path in process.folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
+    process.s3.inject(error(500, "InternalError"))
+    process.start(KEYS | layout)
+    process.fail()
+    assert process.is_ready, process.problem
+    process.s3.heal()
+    process.s3.forget()
+
+    assert "unchanged" == process.cycle().result
+    assert [] == process.s3.seen(lambda request: not is_list(request))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_damage_is_shown_at_once_although_the_cycle_takes_long(
+    process: Process, layout: dict[str, str]
+) -> None:
+    process.run(KEYS | layout)
+    seen: list[bool] = []
+    process.s3.inject(first(lambda: seen.append(process.is_ready)), is_list)
+
+    for path in process.folder.rglob("*.py"):
+        path.unlink()
+    process.cycle()
+
+    assert [False, True] == [seen[0], process.is_ready]
+
+
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])
+def test_damage_that_a_release_poll_finds_is_repaired_by_the_next_cycle(
+    process: Process, layout: dict[str, str]
+) -> None:
+    """A cycle inspects only some of many files, and others than the polls before."""
+    Shelf(process.s3).publish({f"{number}.py": b"v = 1\n" for number in range(1_000)})
+    process.run(KEYS | RELEASE | layout)
+    process.cycle()
+    files = [files_of(process) / f"{number}.py" for number in range(1_000)]
+    while all(path.exists() for path in files) and process.glance():
+        for path in process.folder.rglob("777.py"):
+            path.unlink()
+    while process.glance():
+        pass
+
+    process.cycle()
+
+    assert files[777].exists()
 
 
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])

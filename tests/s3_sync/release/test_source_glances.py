@@ -147,3 +147,4 @@ def test_a_dry_run_plans_and_changes_nothing(shelf: Shelf, process: Process, log
     assert [] == process.s3.seen(is_bundle)
     assert [] == os.listdir(process.folder)
     assert not process.glance()
+    assert "a dry run publishes nothing" == process.problem

@@ -22,7 +22,7 @@ from s3_sync.tree.journal import Managed
 from s3_sync.tree.published import UNFINISHED
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.errors import TargetError
+from sidecar_runtime.volume.errors import FULL_ERRORS, TargetError
 
 
 class Bringer:
@@ -180,8 +180,13 @@ class Bringer:
         if not self._source.is_divisible:
             layout.begin(state.revision, fence)
         elif not self._is_begun:
+            try:
+                self._mark(layout, state, plan, fence)
+            except OSError as error:
+                if error.errno not in FULL_ERRORS or not plan.delete:
+                    raise
+                return  # deletions make room; the next change tries again
             self._is_begun = True
-            self._mark(layout, state, plan, fence)
 
     def _mark(self, layout: Layout, state: State[Any], plan: Plan, fence: Fence) -> None:
         """

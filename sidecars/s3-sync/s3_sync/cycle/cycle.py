@@ -136,6 +136,8 @@ class Session:
         try:
             layout.prune(fence)
             self._lease.look(layout)
+            if self._lease.damaged:  # a cycle may take minutes
+                self._lease.show(layout)
             return await self._reconcile(layout, fence)
         except Torn as torn:
             self._lease.torn = layout.tree.damaged(iter(layout.tree.managed.files))

@@ -15,7 +15,7 @@ from s3_sync.source import Source, State
 from s3_sync.status import Status
 from s3_sync.tree.parts import read_target
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Outcome
+from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 
@@ -31,6 +31,7 @@ class DryRun:
         self, settings: Settings, metrics: SyncMetrics, status: Status, source: Source[Any]
     ) -> None:
         self._settings = settings
+        self._status = status
         self._source = source
         self._skipped = Skipped(metrics, status)
         self._said: State[Any] | None = None
@@ -68,4 +69,5 @@ class DryRun:
             )
             self._skipped.show(state.skipped, ())
             self._said = state
+        self._status.readiness = Readiness(False, problem="a dry run publishes nothing")
         return Outcome("unchanged", state.revision)

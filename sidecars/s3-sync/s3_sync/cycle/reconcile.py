@@ -188,7 +188,8 @@ class Reconciler:
         """
         Show which keys have no file on disk, and why.
         """
-        self._skipped.show(state.skipped, map(state.key_of, blocked))
+        wanted = [path for path in blocked if path in state.wanted]
+        self._skipped.show(state.skipped, map(state.key_of, wanted))
         self._unread.show()
 
     def _is_unsettled(self, lacking: Mapping[str, SidecarError]) -> bool:

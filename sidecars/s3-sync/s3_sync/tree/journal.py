@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from s3_sync.keys import refusal_of
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import FULL_ERRORS
 from sidecar_runtime.volume.files import is_at, open_file, stat_in, write_file
 
 NAME = "managed"
@@ -28,6 +29,7 @@ LIST_MODE = 0o664
 LINE_BYTES = 16 << 10
 # The journal is rewritten when dead lines outnumber live ones by more than this.
 SLACK_LINES = 1000
+_OF_FS_GROUP = 0o660
 
 log = get_logger("managed")
 
@@ -65,8 +67,18 @@ class Managed(NamedTuple):
             and found.st_size == self.size_bytes
             # SMB stores units of 100 ns, and reports the rounded time only later.
             and found.st_mtime_ns // 1000 == self.mtime_ns // 1000
-            and found.st_mode == self.mode
+            and is_mode(found, self.mode)
         )
+
+
+def is_mode(found: os.stat_result, mode: int) -> bool:
+    """
+    Whether a file has a mode, or what the kubelet makes of it where the pod has an ``fsGroup``.
+
+    At each mount of a claim it lets the group read and write every file:
+    https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/volume/volume_linux.go
+    """
+    return found.st_mode in (mode, mode | _OF_FS_GROUP)
 
 
 class ManagedList:
@@ -101,11 +113,16 @@ class ManagedList:
         self._lines = 0
         self._is_behind = False
         self.is_lost = False
+        is_read = files is None
         if files is None:
             files, self.is_lost = load_managed(dir_fd, root_fd, name, is_shared=is_shared)
         self.files = files
         self.unverified = {path for path, managed in files.items() if not managed.is_verified}
-        self._rewrite()
+        try:
+            self._rewrite()
+        except OSError as error:
+            if error.errno not in FULL_ERRORS or not (is_read and self._reopen()):
+                raise
 
     def add(self, path: str, managed: Managed) -> None:
         """
@@ -131,17 +148,25 @@ class ManagedList:
         self.unverified.discard(path)
         if self.files.pop(path, None) is not None:
             try:
-                self._append(f"[{_quoted(path)}]\n".encode())
+                self._append(_removal(path))
             except OSError:  # a full disk, which a removal may fix: catch up once there is room
                 self._is_behind = True
 
     def compact(self) -> None:
         """
         Rewrite the journal when it has too many dead lines, or when it was removed.
+
+        On a full volume, a long journal stays: it is valid.
         """
         is_long = self._lines > 2 * len(self.files) + SLACK_LINES
-        if is_long or self._is_behind or not is_at(self._name, self._dir_fd, self._fd):
-            self._rewrite()
+        is_there = is_at(self._name, self._dir_fd, self._fd)
+        if is_long or self._is_behind or not is_there:
+            try:
+                self._rewrite()
+            except OSError as error:
+                if error.errno not in FULL_ERRORS or not is_there:
+                    raise
+                self._is_behind = True
 
     def close(self) -> None:
         os.close(self._fd)
@@ -162,6 +187,29 @@ class ManagedList:
             os.fsync(self._fd)
         self._lines += 1
 
+    def _reopen(self) -> bool:
+        """
+        Continue the journal that was read, because a full volume takes no new one; return whether
+        it exists. Its last line is removed if it was cut off or never carried out.
+        """
+        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        if self.is_lost or stat_in(self._name, self._dir_fd) is None:
+            return False
+        self._fd = os.open(self._name, flags, dir_fd=self._dir_fd)
+        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        header, *lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
+        if lines and not self._agrees(lines[-1]):
+            del lines[-1]
+        os.ftruncate(self._fd, len(header) + sum(map(len, lines)))
+        self._lines = 1 + len(lines)
+        self._is_behind = True
+        return True
+
+    def _agrees(self, line: bytes) -> bool:
+        path = json.loads(line)[0]
+        held = self.files.get(path)
+        return line == (_removal(path) if held is None else _line(path, held))
+
     def _rewrite(self) -> None:
         """
         Replace the journal with one line for each file, and keep it open for appending.
@@ -175,6 +223,10 @@ class ManagedList:
         self._fd = fd
         self._lines = len(self.files)
         self._is_behind = False
+
+
+def _removal(path: str) -> bytes:
+    return f"[{_quoted(path)}]\n".encode()
 
 
 def _line(path: str, managed: Managed) -> bytes:

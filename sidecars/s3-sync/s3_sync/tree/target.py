@@ -16,7 +16,7 @@ from s3_sync.keys import RESERVED
 from s3_sync.tree.damage import damaged
 from s3_sync.tree.dates import SECOND_NS, Dates
 from s3_sync.tree.download import Download
-from s3_sync.tree.journal import Managed, ManagedList
+from s3_sync.tree.journal import Managed, ManagedList, is_mode
 from s3_sync.tree.parts import list_name, open_part
 from s3_sync.tree.staging import Staged, Staging, StagingFolder, staging_name
 from s3_sync.tree.volume import Volume, foreign_files, free_bytes, read_blocks, sync_folder
@@ -316,7 +316,7 @@ class Target:
         """
         if found is None or found.st_size != content.size_bytes:
             return False
-        if found.st_mode != stat.S_IFREG | self._mode_of(content):
+        if not is_mode(found, stat.S_IFREG | self._mode_of(content)):
             return False
         try:
             with self._walk.to(path) as (folder, name):

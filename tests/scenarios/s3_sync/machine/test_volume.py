@@ -77,6 +77,41 @@ def test_survives_a_volume_without_a_free_byte(
     assert daemon.start().wait_until_synced()["result"] == "unchanged"
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["runs", "restarts"])
+def test_deletions_are_applied_on_a_volume_without_a_free_byte(
+    s3: FakeS3, volume: Path, start: StartDaemon, restarts: bool
+) -> None:
+    """They make room, so nothing that must be written first may hold them back."""
+    names = [f"dags/large{number}.py" for number in range(4)]
+    s3.put_each(names, b"x = 1\n" * 10_000)
+    daemon = start(target=volume / "dags").until_synced()
+    fill_up(volume / "foreign.bin")
+    if restarts:
+        daemon.kill()
+    s3.delete(*names)
+
+    if restarts:
+        daemon.start().wait_for_event("cycle_finished")
+    else:
+        assert "cycle_finished" == daemon.sync()["event"]
+
+    assert FILES == published(volume / "dags")
+    assert 200 == daemon.get("/readyz").status
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
+def test_a_restart_on_a_volume_without_a_free_byte_changes_nothing(
+    volume: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    daemon = start(layout, target=volume / "dags").until_synced()
+    fill_up(volume / "foreign.bin")
+    daemon.kill()
+    daemon.start().wait_for_event("cycle_finished")
+
+    assert "cycle_finished" == daemon.sync()["event"]
+    assert 200 == daemon.get("/readyz").status
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
 def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
     s3: FakeS3, volume: Path, start: StartDaemon, layout: dict[str, str]
