@@ -137,6 +137,7 @@ def ask(
     fence: Fence,
     deadline_seconds: float,
     is_head_kept: bool = False,
+    is_error_apart: bool = False,
 ) -> tuple[bytes, int]:
     """
     Run a program; return its standard output and error, up to a limit, and its exit code.
@@ -145,18 +146,23 @@ def ask(
         folder: Its working directory.
         question: Its standard input.
         is_head_kept: Whether to keep the beginning of a long output instead of its end.
+        is_error_apart: Whether to return the standard error only if the program fails.
 
     Raises:
         OSError: The program cannot be started.
         DeadlinePassed: It took too long.
         CycleAbandoned: The fence was revoked before the start or later.
     """
-    kept = b""
+    kept = errors = b""
 
     def keep(chunk: bytes) -> None:
         nonlocal kept
         kept += chunk
         kept = kept[:KEPT_BYTES] if is_head_kept else kept[-KEPT_BYTES:]
+
+    def keep_error(chunk: bytes) -> None:
+        nonlocal errors
+        errors = (errors + chunk)[-KEPT_BYTES:]
 
     ended = _converse(
         command,
@@ -165,11 +171,11 @@ def ask(
         fence=fence,
         deadline_seconds=deadline_seconds,
         question=question,
-        hears=[keep],
+        hears=[keep, keep_error] if is_error_apart else [keep],
     )
     if fence.is_revoked:
         raise CycleAbandoned
-    return kept, ended.code
+    return kept + (errors if ended.code else b""), ended.code
 
 
 def ending(code: int) -> str:

@@ -158,3 +158,7 @@ def test_a_glance_detects_a_new_commit_a_failed_poll_and_a_damaged_volume(start:
     (wrapper.root / "gone").rename(wrapper.root / ".snapshots")
     wrapper.commit(TWO)
     assert not wrapper.session.glance()
+
+
+def test_git_trace_and_warnings_damage_no_checkout(start: Start) -> None:
+    assert "changed" == start(GIT_TRACE="1").follow(ONE).result

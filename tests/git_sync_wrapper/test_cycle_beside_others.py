@@ -8,7 +8,7 @@ import os
 import pytest
 
 from sidecar_runtime.health import Outcome
-from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start
+from tests.git_sync_wrapper.cycling import DOWN, ONE, THREE, TWO, Start
 from tests.runtime.recording import Log
 
 
@@ -58,6 +58,24 @@ def test_a_one_shot_succeeds_if_the_lock_holder_published_a_fallback(start: Star
     second.commit(TWO)
 
     assert Outcome("unchanged", ONE) == second.cycle()
+
+
+@pytest.mark.parametrize(("ref", "ends"), [("main", True), (TWO, False)])
+def test_a_one_shot_does_not_wait_for_a_commit_that_the_lock_holders_gate_refuses(
+    start: Start, ref: str, ends: bool
+) -> None:
+    gate = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
+    first = start.published(**gate)
+    second = start(GITSYNC_ONE_TIME="true", GITSYNC_REF=ref, **gate)
+    for one in (first, second):
+        one.commit(TWO, "def\n")
+
+    assert "refused" == first.cycle().result
+    assert ("unchanged" if ends else "waiting") == second.cycle().result
+
+    first.commit(THREE, "good = 1\n")
+    first.cycle()
+    assert "refused" not in (first.root / ".snapshots/published.json").read_text()
 
 
 def test_without_a_file_list_a_standby_is_ready_and_a_one_shot_waits(start: Start) -> None:

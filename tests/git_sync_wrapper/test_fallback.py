@@ -54,6 +54,12 @@ def test_searches_only_the_20_commits_before_the_refused_one() -> None:
         search(History(), "none", refused="c19")
 
 
+def test_continues_behind_a_commit_whose_submodule_is_missing() -> None:
+    history = History(c4=SidecarError("submodule_missing", "not our ref"))
+
+    assert "c3" == search(history, "c4", "c3")
+
+
 def test_ends_the_search_at_a_commit_that_is_missing_from_the_refs_history() -> None:
     history = History(c4=SidecarError("ref_not_found", "not our ref"))
 

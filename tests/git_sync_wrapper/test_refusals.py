@@ -32,6 +32,8 @@ SAID = {
     "remote_timeout": "ssh: connect to host x port 22: Connection timed out",
     "login_missing": "fatal: could not read Username for 'https://x': terminal prompts disabled",
     "credentials_refused": "fatal: Authentication failed for 'https://x/'",
+    "submodule_missing": "remote error: upload-pack: not our ref 1111\nfatal: Fetched in submodule "
+    "path 'lib', but it did not contain 1111. Direct fetching of that commit failed.",
     "ref_not_found": "fatal: couldn't find remote ref nope",
     "repository_not_found": "remote: Not Found\nfatal: repository 'https://x/y.git/' not found",
     "server_error": "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
@@ -71,6 +73,9 @@ NO_TLS = (
         *((reason, SAID[reason]) for reason in REFUSALS),
         *(("credentials_refused", f"The requested URL returned error: {n}") for n in (401, 403)),
         ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
+        # What the server says about itself.
+        ("server_error", "remote: fatal: Out of memory, malloc failed (tried to allocate 9 bytes)"),
+        ("server_error", "remote: fatal: unable to create file: No space left on device"),
         # The consequence, early EOF, would suggest another cause.
         ("out_of_memory", "error: index-pack died of signal 9\nfatal: early EOF"),
         ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: remove nothing

@@ -19,7 +19,8 @@ _WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
 
 class ChartPort(Listener):
     """
-    Answers like git-sync: 503 on any path until a commit can be read, 200 afterwards.
+    Answers like git-sync: 503 on any path until a commit can be read, 200 from then on. The chart
+    uses this port for liveness, too, and no restart repairs a damaged commit.
 
     Args:
         is_ready: Whether a commit can be read.
@@ -30,6 +31,7 @@ class ChartPort(Listener):
         self, bind: str, is_ready: Callable[[], bool], registry: CollectorRegistry | None
     ) -> None:
         self.is_ready = is_ready
+        self.was_ready = False
         self.registry = registry
         super().__init__(address(bind), SETTING, _EndpointHandler)
 
@@ -43,7 +45,9 @@ class _EndpointHandler(RequestHandler):
             # Write whole numbers as Go does, for consumers that compare text.
             told = _WHOLE.sub(rb"\1", generate_latest(port.registry))
             self.answer(HTTPStatus.OK, told, CONTENT_TYPE_LATEST)
-        elif port.is_ready():
+            return
+        port.was_ready = port.was_ready or port.is_ready()
+        if port.was_ready:
             self.answer(HTTPStatus.OK, b"", "text/plain")
         else:
             self.answer(HTTPStatus.SERVICE_UNAVAILABLE, b"repo is not ready\n", "text/plain")

@@ -245,13 +245,14 @@ class Session:
 
     def _is_newest(self, published: Published, fence: Fence) -> bool:
         """
-        Whether the lock holder has published the remote's commit, or a fallback for it.
+        Whether the lock holder has published the remote's commit, or an older one because its gate
+        refuses that commit.
         """
         wanted, _ = self._poll(fence)
-        return bool(wanted and published.commit) and wanted in (
-            published.commit,
-            published.fallback,
-        )
+        if not wanted or not published.commit:
+            return False
+        is_refused = wanted == published.refused and not self._options.is_pinned
+        return is_refused or wanted in (published.commit, published.fallback)
 
     def _wait(self, volume: Volume) -> Outcome:
         """

@@ -52,9 +52,11 @@ def fall_back(
         try:
             is_deep = check_out(engine, commit, fence, is_deep=is_deep)
         except SidecarError as error:
-            if error.reason != "ref_not_found":
+            if error.reason not in ("ref_not_found", "submodule_missing"):
                 raise
             log.warning("fallback_unusable", revision=commit, reason=error.reason)
+            if error.reason == "submodule_missing":
+                continue
             raise NoFallback(f", and {commit} cannot be fetched: {error.message}") from None
         if judge(commit) is None:
             log.warning("gate_fallback", name=commit, refused=refused)

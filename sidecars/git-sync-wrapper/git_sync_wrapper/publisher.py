@@ -91,6 +91,7 @@ class Publisher:
                     volume.repair(published.commit, context.engine.worktree(), fence)
                 # A tag may move: then the commit that it named before is the last good one.
                 self._accept(refusal)
+                volume.refuse(commit, fence)
                 return self.refused(published)
 
             def judge(older: str) -> RevisionRefused | None:
@@ -174,14 +175,20 @@ class Publisher:
             changed += links_to(worktree, changed)
         while True:
             try:
-                return gate.judge(commit, worktree, changed, fence), None
+                refusal = gate.judge(commit, worktree, changed, fence)
             except Undecided as error:
+                with fence:
+                    fence.blame = error
                 if published.commit and not self._settings.one_shot:
                     raise
                 if silence := gate.silence(commit, error):
                     return silence, error
                 # Retry within this cycle: like git-sync, the process may exit at its first failure.
                 fence.wait(ONCE_MORE_SECONDS)
+            else:
+                with fence:
+                    fence.blame = None
+                return refusal, None
 
     def _accept(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
         """

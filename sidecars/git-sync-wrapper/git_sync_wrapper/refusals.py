@@ -66,7 +66,7 @@ REFUSALS = {
     ),
     "ssh_user_missing": Refusal(
         r"No user exists for uid",
-        "ssh needs an entry in /etc/passwd: run as UID 65533, or make the root writable.",
+        "ssh needs an entry in /etc/passwd: use the image unchanged, or run as UID 65533.",
     ),
     "ssh_key_refused": Refusal(
         r"Permission denied \(\w*publickey|Permission denied, please try again",
@@ -106,6 +106,10 @@ REFUSALS = {
         "The server refuses this user and password: check that the token has not expired and that "
         "it may read this repository.",
     ),
+    "submodule_missing": Refusal(
+        r"submodule path '.{,500}', but it did not contain",
+        "Push the submodule's commit to its server, or correct the commit that records it.",
+    ),
     "ref_not_found": Refusal(
         r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref"
         r"|unadvertised object",
@@ -118,6 +122,7 @@ REFUSALS = {
     ),
     "server_error": Refusal(
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
+        r"|(?m:^remote: .{,500}(out of memory|No space left))"
         rf"|Connection reset|Broken pipe|Empty reply from server|{_CUT}",
         "The git server failed. The request is retried; if it keeps failing, check the server.",
     ),
@@ -130,6 +135,12 @@ REFUSALS = {
         DENIED_ADVICE,
     ),
 }
+
+
+_UNREADABLE_PROXY = re.compile(r"Unsupported proxy syntax in [^\n]*")
+# Messages that git relays, and the reasons that only this machine can have.
+_OF_SERVER = re.compile(r"^remote: .*$", re.MULTILINE)
+_LOCAL = {"target_full", "out_of_memory", "target_denied"}
 
 
 def heard(report: str) -> str:
@@ -160,8 +171,9 @@ def explain(said: str, doing: str = "git-sync failed") -> SidecarError:
     Return the error for an error message.
     """
     for reason, refusal in REFUSALS.items():
-        if found := re.search(refusal.said, said, re.IGNORECASE):
-            text = f"{doing}: {_short(_line_around(found, said))}"
+        where = _OF_SERVER.sub("", said) if reason in _LOCAL else said
+        if found := re.search(refusal.said, where, re.IGNORECASE):
+            text = f"{doing}: {_short(_line_around(found, where))}"
             return SidecarError(reason, text, refusal.advice)
     return SidecarError(
         "git_sync_failed",
@@ -183,5 +195,7 @@ def _short(said: str) -> str:
     """
     Return the end of a message as one line, without user and password in URLs.
     """
-    one_line = " ".join(_USERINFO.sub("", said).split())
+    # git quotes a proxy URL that it cannot read, which may begin with a password.
+    without = _UNREADABLE_PROXY.sub("Unsupported proxy syntax", _USERINFO.sub("", said))
+    one_line = " ".join(without.split())
     return one_line[-SAID_CHARACTERS:]

@@ -17,6 +17,7 @@ from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
 from git_sync_wrapper.hooks.runners import HookRunner, Hooks, PrePublishError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
+from tests.support.http.faults import with_headers
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.raising import raised
 from tests.support.scripts import script
@@ -161,6 +162,16 @@ def test_a_webhook_sends_the_hash(fence: Fence, method: str) -> None:
         Webhook(f"{server.endpoint}/path", method, 200, 5.0, 1.0).run(ONE, fence)
 
         assert [(method, ONE)] == server.hashes
+
+
+def test_a_webhook_sends_the_login_of_its_url_and_reads_no_answer(fence: Fence) -> None:
+    with Server(200) as server:
+        server.inject(with_headers(**{"Content-Length": "9999999"}))
+        url = server.endpoint.replace("http://", "http://me:p%40ss@")
+
+        Webhook(url, "POST", 200, 5.0, 0.01).run(ONE, fence)
+
+        assert "Basic bWU6cEBzcw==" == server.requests[0].headers["authorization"]
 
 
 def test_a_webhook_checks_the_status_if_set_and_is_not_sent_once_revoked(fence: Fence) -> None:

@@ -107,6 +107,8 @@ def test_connects_directly_and_ignores_settings_of_the_transfer() -> None:
         ([("include.path", "/x")], {}),
         ([("http.proxy", "socks5://p:1080")], {}),
         ([], {"https_proxy": "socks5h://p:1080"}),
+        ([], {"https_proxy": "http://me:secret[@p:3128"}),
+        ([], {"https_proxy": "http://me:secret/x@p:3128"}),
         ([], {"GIT_CONFIG_COUNT": "1"}),
         ([], {"GIT_SSL_CERT": "/client.pem"}),
     ],

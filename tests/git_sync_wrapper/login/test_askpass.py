@@ -53,6 +53,15 @@ def test_keeps_the_answer_until_it_is_refused_and_bypasses_the_proxy(
     assert ["/git?who=dags"] * 2 == [request.target for request in service.requests]
 
 
+def test_sends_the_login_of_the_url(service: AskpassServer, fence: Fence) -> None:
+    url = service.endpoint.replace("http://", "http://me:p%40ss@")
+
+    assert Askpass(url, REPO, {}).credential(REPO, fence)
+
+    (request,) = service.requests
+    assert "Basic bWU6cEBzcw==" == request.headers["authorization"]
+
+
 def test_waits_for_a_slow_service(service: AskpassServer, ask: Ask) -> None:
     """git-sync itself waits for only one second."""
     service.inject(lambda exchange: (exchange.pause(1.3), exchange.send(exchange.good()))[1])

@@ -141,6 +141,22 @@ def test_follows_a_redirect_on_the_same_server(server: GitServer, poll: Poll) ->
     assert [head, head] == [poller.commit(Fence()) for _ in range(2)]
 
 
+def test_follows_a_repository_that_moves_between_two_polls(server: GitServer, poll: Poll) -> None:
+    """The server redirects the POST, too, which a client does not follow."""
+    head = server.repository("new.git").commit({"a.py": "1"})
+    server.repository("old.git").commit({"a.py": "1"})
+    poller = poll(server.url("old.git"))
+    poller.commit(Fence())
+
+    old = "/old.git/"
+    advert = redirect("/new.git/info/refs?service=git-upload-pack")
+    server.inject(advert, lambda r: r.method == "GET" and old in r.path)
+    service = redirect("/new.git/git-upload-pack")
+    server.inject(service, lambda r: r.method == "POST" and old in r.path)
+
+    assert head == poller.commit(Fence())
+
+
 @pytest.mark.parametrize(
     "to",
     [

@@ -138,3 +138,5 @@ def test_refuses_an_invalid_list_of_refs(body: bytes) -> None:
 def test_raises_the_error_message_of_the_server(read: object) -> None:
     with pytest.raises(ServerSays, match="access denied"):
         read(packets("ERR access denied\n", None))  # type: ignore[operator]
+    with pytest.raises(ServerSays, match="access denied"):  # JGit ends it there
+        read(packets("ERR access denied\n"))  # type: ignore[operator]

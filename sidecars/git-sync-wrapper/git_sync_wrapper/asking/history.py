@@ -26,6 +26,8 @@ from sidecar_runtime.volume.trees import remove_tree
 # A replica of the server may be behind: a commit is missing if two lookups this far apart fail.
 SURE_SECONDS = 4.0
 ABSENT = 64
+# Files of packs; above that, the history is fetched again.
+PACK_FILES = 600
 # Commits alone, a few hundred bytes each; a server without support for filters sends the files too.
 FETCH = ("fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-recurse-submodules")
 COMMITS_ALONE = "--filter=tree:0"
@@ -69,6 +71,9 @@ class History:
             raise
 
     def _require(self, commit: str, shown: str, fence: Fence) -> None:
+        with suppress(OSError):  # each fetch adds a pack, and nothing joins them
+            if len(os.listdir(os.path.join(self._path, "objects/pack"))) > PACK_FILES:
+                remove_tree(HISTORY, self._store)
         if not os.path.isdir(self._path):
             init = ("init", "--quiet", "--bare", "--template=", self._path)
             self._ask(init, os.path.dirname(self._path), fence)

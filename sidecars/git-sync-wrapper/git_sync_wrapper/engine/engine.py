@@ -227,6 +227,9 @@ class Engine:
         worktree = os.path.join(self.root, WORKTREES, commit)
         try:
             heal(self.root)
+            if not os.path.isdir(worktree):  # git-sync removes it, if the gate refuses newer ones
+                add = ["worktree", "add", "--force", "--detach", "--no-checkout", worktree, commit]
+                self._git(add, self.root, fence)
             problem = self._reset(commit, worktree, fence)
         except (OSError, child.DeadlinePassed) as error:
             problem = str(error) or "it took too long"
@@ -280,6 +283,7 @@ class Engine:
             fence=fence,
             deadline_seconds=self.options.sync_timeout_seconds,
             is_head_kept=is_head_kept,
+            is_error_apart=True,  # GIT_TRACE and warnings are no answer
         )
 
     def worktree(self) -> str:

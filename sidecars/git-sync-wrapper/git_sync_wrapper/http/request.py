@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from git_sync_wrapper.http.route import is_loopback
+from git_sync_wrapper.http.route import Way, is_loopback, take_login, tls_context
 
 
 def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: float) -> int:
@@ -21,13 +21,16 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
         OSError: No answer arrived in time, or it is not HTTP.
         ValueError: The URL is invalid.
     """
+    place, login = take_login(urlsplit(url))
     # None: the proxies of the environment.
-    proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    request = urllib.request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - http(s): the rules check it
+    proxies: dict[str, str] | None = {} if is_loopback(place.hostname or "") else None
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler(proxies),
+        urllib.request.HTTPSHandler(context=tls_context(Way())),
+    )
+    request = urllib.request.Request(place.geturl(), headers={**headers, **login}, method=method)  # noqa: S310 - http(s): the rules check it
     try:
         with opener.open(request, timeout=timeout_seconds) as answer:
-            answer.read()
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:

@@ -102,7 +102,11 @@ def _proxy_to(
     excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if not text or _is_excepted(url.hostname or "", excepted):
         return None
-    proxy = urlsplit(text if "://" in text else f"http://{text}")
+    try:
+        proxy = urlsplit(text if "://" in text else f"http://{text}")
+        _ = proxy.port
+    except ValueError:  # its text may contain a part of the password
+        raise Unheeded("the proxy URL cannot be read") from None
     if proxy.scheme != "http" or not proxy.hostname:
         raise Unheeded(f"the proxy URL begins with {proxy.scheme}://")
     return proxy
@@ -152,6 +156,17 @@ def proxy_headers(proxy: SplitResult) -> Mapping[str, str]:
     if not proxy.username:
         return {}
     return {"Proxy-Authorization": basic(unquote(proxy.username), unquote(proxy.password or ""))}
+
+
+def take_login(url: SplitResult) -> tuple[SplitResult, dict[str, str]]:
+    """
+    Return a URL without its user and password, and the header that carries them instead.
+    """
+    _, _, host = url.netloc.rpartition("@")
+    if url.username is None:
+        return url, {}
+    pair = unquote(url.username), unquote(url.password or "")
+    return url._replace(netloc=host), {"Authorization": basic(*pair)}
 
 
 def basic(username: str, password: str) -> str:

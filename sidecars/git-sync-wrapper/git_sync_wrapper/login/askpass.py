@@ -9,7 +9,7 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 from git_sync_wrapper.http.connection import Remote, RemoteError
-from git_sync_wrapper.http.route import Way, is_loopback, way_to
+from git_sync_wrapper.http.route import Way, is_loopback, take_login, way_to
 from git_sync_wrapper.login.credential import Credential, CredentialError, Wanted
 from sidecar_runtime.fence import Fence
 
@@ -53,10 +53,12 @@ class Askpass:
         self._said = None
 
     def _ask(self, fence: Fence) -> Credential:
-        target = self._url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-        with closing(Remote(self._url, self._way)) as remote:
+        place, login = take_login(self._url)
+        target = place._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        with closing(Remote(place, self._way)) as remote:
             try:
-                answer = remote.ask(remote.request("GET", target, {"Connection": "close"}), fence)
+                asked = remote.request("GET", target, {"Connection": "close", **login})
+                answer = remote.ask(asked, fence)
             except (RemoteError, ValueError) as error:
                 raise _askpass_failed(str(error)) from None
         if answer.status != 200:

@@ -100,7 +100,7 @@ class HttpPoller:
             CycleAbandoned: The fence was revoked meanwhile.
         """
         try:
-            self._look(fence)
+            self._look_where_it_is(fence)
         except ValueError as error:  # NotGit, or a URL that makes no valid request
             self._forget()
             raise RefsError(
@@ -144,6 +144,18 @@ class HttpPoller:
         self._object_format = self._seen = None
         self._url = self._given_url
         self._requests.clear()
+
+    def _look_where_it_is(self, fence: Fence) -> None:
+        """
+        Request the refs, also if the repository has moved: only a GET follows a redirect.
+        """
+        try:
+            self._look(fence)
+        except RefsError as error:
+            if error.reason != "redirect_refused" or self._object_format is None:
+                raise
+            self._forget()
+            self._look(fence)
 
     def _look(self, fence: Fence) -> None:
         """

@@ -134,8 +134,6 @@ def _lines(body: bytes) -> Iterator[str]:
     """
     Yield the text of each pkt-line, without separators (flush, delimiter).
     """
-    if not body.endswith(_FLUSH.encode()):
-        raise NotGit("it was cut off, or git did not send it")
     start = 0
     while start < len(body):
         try:
@@ -151,3 +149,5 @@ def _lines(body: bytes) -> Iterator[str]:
         if size > 4:
             yield text
         start = end
+    if not body.endswith(_FLUSH.encode()):  # JGit ends an error without one
+        raise NotGit("it was cut off, or git did not send it")

@@ -58,6 +58,7 @@ class Published(NamedTuple):
         facts: Facts about the commit for people.
         repo: The repository it was published from, for display; empty if not recorded.
         ref: The ref it was published for; empty if not recorded.
+        refused: The newer commit that the gate refuses; empty if there is none.
     """
 
     commit: str = ""
@@ -67,6 +68,7 @@ class Published(NamedTuple):
     facts: CommitFacts = CommitFacts()
     repo: str = ""
     ref: str = ""
+    refused: str = ""
 
 
 def look(options: Options) -> Published:
@@ -91,10 +93,10 @@ def _look_up(commit: str, store: int) -> Published:
     record = read_facts(RECORD, store)
     if record.get("revision") != commit:  # killed between the record and the link
         return Published(commit, published_at=found.st_mtime)
-    names = ("made_by", "fallback", "repo", "ref")
-    made_by, fallback, repo, ref = (str(record.get(name, "")) for name in names)
+    names = ("made_by", "fallback", "repo", "ref", "refused")
+    made_by, fallback, repo, ref, refused = (str(record.get(name, "")) for name in names)
     at = _moment(record.get("published_at"))
-    return Published(commit, made_by, at, fallback, read_record(record), repo, ref)
+    return Published(commit, made_by, at, fallback, read_record(record), repo, ref, refused)
 
 
 def _moment(found: object) -> float | None:
@@ -379,7 +381,8 @@ class Volume:
             except FileNotFoundError:
                 return None
             if is_holder and rows != before:
-                self._record(commit, rows)
+                with suppress(OSError):  # the list only saves reading; the next look repeats that
+                    self._record(commit, rows)
         return damaged
 
     def repair(self, commit: str, worktree: str, fence: Fence) -> None:
@@ -493,6 +496,16 @@ class Volume:
                 write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
             # Last: after a kill in between, a new volume gets the link to the recorded commit.
             self._snapshots.show(commit, fence)
+
+    def refuse(self, commit: str, fence: Fence) -> None:
+        """
+        Record that the gate refuses a newer commit, so that one-shots do not wait for it.
+        """
+        record = read_facts(RECORD, self.store)
+        if record and record.get("refused") != commit:
+            content = json.dumps({**record, "refused": commit}).encode() + b"\n"
+            with fence, suppress(OSError):  # without room, one-shots wait
+                write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
 
     def turn_back(self, commit: str, fence: Fence) -> None:
         """
