@@ -25,6 +25,7 @@ from kerberos_sidecar.source import Stamp
 
 AIRFLOW, OTHER = parse_principal("airflow@EXAMPLE.COM"), parse_principal("other@EXAMPLE.COM")
 NOW, AT = 1_700_000_000.0, 500.0
+CAPITAL = parse_principal("Airflow@EXAMPLE.COM")
 TICKET = Ticket(AIRFLOW, int(NOW), int(NOW) + 36_000, 0, (), 0.0)
 KEYTAB: Stamp = (("/k", 1, 2, 3, 4),)
 LAST = Acquired(TICKET, AT, KEYTAB, 3_600.0, "interval", NOW - AT)
@@ -61,6 +62,7 @@ def cause(
         ({"found": Found(None, NOW, "is not a version 4 ccache")}, "damaged"),
         ({"found": Found(TICKET, NOW, "has mode 0600")}, "damaged"),
         ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, "taken"),
+        ({"found": Found(replace(TICKET, principal=CAPITAL), NOW)}, None),  # as Active Directory
         ({"keytab": (("/k", 1, 2, 3, 5),)}, "keytab_changed"),
         ({"keytab": ()}, "keytab_changed"),
         ({"asked": True}, "asked"),

@@ -236,7 +236,7 @@ class Gate:
         findings = self._check.read(
             said.decode(errors="replace").replace(f"{folder}/", ""),
             code,
-            lambda path: os.path.isfile(os.path.join(folder, path)),
+            lambda path: _is_inside(path) and os.path.isfile(os.path.join(folder, path)),
         )
         return RevisionRefused(revision, findings, self._pin) if findings else None
 
@@ -279,3 +279,10 @@ def _tell(refused: RevisionRefused) -> None:
         problems=[asdict(finding) for finding in refused.findings],
         files_refused=refused.files_refused,
     )
+
+
+def _is_inside(path: str) -> bool:
+    """
+    Whether a path is one of the folder: a traceback ends in libraries, which exist elsewhere.
+    """
+    return not os.path.isabs(path) and not os.path.normpath(path).startswith("..")

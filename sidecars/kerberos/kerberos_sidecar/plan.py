@@ -134,7 +134,7 @@ def cause_of(
         return "missing"
     if found.problem or found.ticket is None:
         return "damaged"
-    if found.ticket.principal != last.ticket.principal:
+    if not found.ticket.principal.resembles(last.ticket.principal):
         return "taken"
     if is_asked_for:
         return "asked"

@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from s3_sync.tree.volume import VOLUME_ERRORS
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 
 # After this many failures in a row, without a success, the endpoint fails, not single objects.
@@ -23,6 +25,8 @@ OF_THE_ENDPOINT = {
     "redirect_refused",
     "credentials_invalid",
 }
+
+log = get_logger("result")
 
 
 @dataclass(slots=True)
@@ -167,6 +171,21 @@ class CycleResult:
         self.failed[path] = self.before[path]
         return True
 
+    def fail_to_delete(self, path: str, error: OSError, *, is_ours: bool) -> None:
+        """
+        Note a file that cannot be deleted; one of another owner is only logged, because no
+        consumer needs its absence.
+
+        Raises:
+            OSError: The volume fails as a whole; the cycle ends.
+        """
+        if error.errno in VOLUME_ERRORS:
+            raise error
+        if is_ours:
+            self.fail(path, explain_os_error(error, f"cannot delete {path!r}"))
+        else:
+            _tell_kept(path, error.strerror)
+
     def fail_on_disk(self, path: str, error: OSError) -> None:
         """
         Note a file-system error of one path.
@@ -177,3 +196,8 @@ class CycleResult:
         if error.errno in VOLUME_ERRORS:
             raise error
         self.fail(path, explain_os_error(error, f"cannot write {path!r}"))
+
+
+@lru_cache(maxsize=1000)  # each cycle tries again
+def _tell_kept(path: str, error: str) -> None:
+    log.warning("leftover_kept", name=path, error=error)

@@ -2,6 +2,7 @@
 The findings that the gate reads from the output of a command: path, line and problem.
 """
 
+import os
 import shlex
 import sys
 from typing import Any
@@ -45,6 +46,9 @@ def test_finds_path_line_and_problem(knock: Knock, line: str) -> None:
         "12:30:45 what",
         "localhost:5432 refused",
         "/usr/lib/python3/x.py:12: what",
+        f"{os.__file__}:12: what",
+        f'  File "{os.__file__}", line 12',
+        "../outside.py:12: what",
         "other.py:12: what",
         "d:12: a folder",
         "../text:12: what",

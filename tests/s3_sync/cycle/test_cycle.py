@@ -12,6 +12,7 @@ import pytest
 from s3_sync.tree import journal
 from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
 from tests.s3_sync.failing import failure
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import error, is_get, is_list
@@ -60,6 +61,30 @@ def test_an_empty_source_deletes_no_foreign_files(process: Process) -> None:
 
     assert "source_empty" == process.fail().reason
     assert {"theirs.py": b"x = 1\n"} == process.shown
+
+
+@pytest.mark.parametrize("layout", [{}, GATE, SNAPSHOT, SNAPSHOT | GATE], ids=str)
+def test_a_foreign_file_that_cannot_be_deleted_holds_nothing_back(
+    process: Process, layout: dict[str, str], monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """Such as a file that is mounted there, or in a folder of root."""
+    (process.folder / "theirs.py").write_bytes(b"x = 1\n")
+    process.s3.put("a.py", b"a = 1\n")
+    unlink = os.unlink
+
+    def busy(name: str, **more: int) -> None:
+        if os.path.basename(name) == "theirs.py":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        unlink(name, **more)
+
+    monkeypatch.setattr(os, "unlink", busy)
+
+    assert process.run(layout | {"S3_SYNC_DELETE": "all"}).is_success
+    assert process.is_ready, process.problem
+    assert process.revision
+    for _ in range(4):
+        process.cycle()
+    assert len(log.events("leftover_kept")) <= 1
 
 
 def test_a_refused_revision_deletes_nothing(process: Process) -> None:
@@ -265,15 +290,15 @@ def test_does_not_reload_an_unverified_file_that_was_deleted(process: Process) -
 # --- descriptors
 
 
-def full_for(*lists: str) -> Callable[[pytest.MonkeyPatch, Path], None]:
-    """Return a fault: the volume has no room for these lists, or for any if none is given."""
+def unwritable(*lists: str) -> Callable[[pytest.MonkeyPatch, Path], None]:
+    """Return a fault: these lists cannot be written, or none if none is given."""
 
     def spoil(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
         write = journal.write_file  # type: ignore[attr-defined]
 
         def write_file(name: str, *others: Any, **more: Any) -> None:
             if not lists or name in lists:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
             write(name, *others, **more)
 
         monkeypatch.setattr(journal, "write_file", write_file)
@@ -290,10 +315,10 @@ def block(_: pytest.MonkeyPatch, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "spoil"),
     [
-        pytest.param({}, full_for(), id="in-place, full"),
-        pytest.param(GATE, full_for(), id="gate in place, full"),
-        pytest.param(GATE, full_for("managed"), id="gate in place, full for the second list"),
-        pytest.param(SNAPSHOT, full_for(), id="snapshot, full"),
+        pytest.param({}, unwritable(), id="in-place, lists fail"),
+        pytest.param(GATE, unwritable(), id="gate in place, lists fail"),
+        pytest.param(GATE, unwritable("managed"), id="gate in place, the second list fails"),
+        pytest.param(SNAPSHOT, unwritable(), id="snapshot, lists fail"),
         pytest.param(SNAPSHOT, block, id="snapshot, link blocked"),
     ],
 )

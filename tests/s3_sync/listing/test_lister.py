@@ -54,6 +54,18 @@ def test_an_unchanged_listing_returns_the_same_object() -> None:
     assert server.asked == [None, "a", None, "a"]
 
 
+def test_a_change_that_does_not_matter_returns_the_same_object() -> None:
+    """While the gate refuses a listing, a new object would download its changes again."""
+    server, _, before = two_pages()
+    server.pages["a"] = page(contents("dags/2"), contents("dags/logs/x"))
+    with_logs = lister(server, is_wanted=lambda key: "logs" not in key)
+    first = asyncio.run(with_logs.read())
+    server.pages["a"] = page(contents("dags/2"), contents("dags/logs/y"))
+
+    assert first is asyncio.run(with_logs.read())
+    assert before.wanted == first.wanted
+
+
 def test_other_tokens_for_the_same_page_are_not_a_change() -> None:
     """S3's tokens differ from call to call."""
     server, reader, before = two_pages()

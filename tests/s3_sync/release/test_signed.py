@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from s3_sync.release.names import POINTER_KEY, manifest_key
 from s3_sync.release.pointer import Turn, serialize_pointer
 from s3_sync.release.signed import sign_pointer
-from s3_sync.release.source import SLACK_BYTES
+from s3_sync.release.source import SLACK_BYTES, ReleaseSource
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import MANY
@@ -218,8 +218,10 @@ def test_keeps_the_published_files_after_their_key_was_removed(
 def test_cycles_fail_while_there_is_no_trusted_key(
     shelf: Shelf, process: Process, trusting: dict[str, str], keys: Path
 ) -> None:
-    shelf.publish({"a.py": b"a = 1\n"})
+    release = shelf.publish({"a.py": b"a = 1\n"})
     process.run(trusting)
+    source = process._running._source
+    assert isinstance(source, ReleaseSource) and source.vouches_for(release.revision)
     write_keys(keys)
     shelf.signer = None
     shelf.publish({"a.py": b"evil = 1\n"})
@@ -230,6 +232,7 @@ def test_cycles_fail_while_there_is_no_trusted_key(
         assert str(keys) in error.message
         assert {"a.py": b"a = 1\n"} == process.shown and process.is_ready
         assert not process.can_wait_for_news
+    assert not source.vouches_for(release.revision)  # on request, either
     write_keys(keys, KEY)
     assert "release_untrusted" == process.fail().reason
 

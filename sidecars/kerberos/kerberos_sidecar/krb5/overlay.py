@@ -89,9 +89,9 @@ def check_config(settings: Settings) -> None:
     if settings.krb5_config is None:
         return  # a site may rely on DNS alone
     paths = settings.krb5_config.split(":")
-    if not any(os.path.isfile(path) and os.access(path, os.R_OK) for path in paths):
+    if not any(os.access(path, os.R_OK) for path in paths):
         raise SidecarError(
             "config_missing",
-            f"KRB5_CONFIG={settings.krb5_config} names no readable file",
+            f"KRB5_CONFIG={settings.krb5_config} names no readable file or folder",
             "Mount krb5.conf there, from a ConfigMap that this container can read.",
         )

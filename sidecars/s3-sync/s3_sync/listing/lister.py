@@ -86,9 +86,13 @@ class Lister:
         if self._listing is None or digests != self._digests:
             ordered = [pages[digest] for digest in digests]
             _check_order(ordered)
-            self._listing = _join(ordered)
+            joined, last = _join(ordered), self._listing
+            # A page may differ in a key that is not wanted, or in the time of the same content.
+            if last is None or joined != last._replace(newest=joined.newest):
+                self._listing = joined
             self._pages, self._digests = pages, digests
         self._gathered = None
+        assert self._listing is not None
         return self._listing
 
     def _known(self) -> dict[bytes, Item]:

@@ -276,6 +276,7 @@ class ReleaseSource:
         try:
             keys, is_new = self._key_folder.read()
         except ValueError as error:
+            self._verified.clear()
             raise SourceError(
                 "trusted_keys_invalid",
                 f"S3_SYNC_TRUSTED_KEYS={self._settings.trusted_keys} {error}",
