@@ -158,6 +158,26 @@ def test_repairs_damage_while_the_newest_commit_is_refused(here: GitSite, gives:
     assert 200 == wrapper.get("/readyz").status
 
 
+def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> None:
+    """git-sync removes the checkout of the published commit when it makes those of newer ones."""
+    commit_files(here)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+    before = contents(here.link.resolve())
+    checkout = next(here.root.glob(f".git-sync/.worktrees/{here.shown()}"))
+    for number in range(2):
+        refused = commit_files(here, **{"bad.py": f"x = = {number}\n"})
+        wrapper.sync()
+        wrapper.wait_for_event("revision_refused", revision=refused)
+    shutil.rmtree(checkout)
+    here.server.stop()
+    empty_tree(here.link.resolve())
+
+    wrapper.sync()
+
+    assert before == contents(here.link.resolve()), wrapper.log()
+    assert 200 == wrapper.get("/readyz").status
+
+
 def test_fetches_a_missing_submodule_to_repair_its_files(here: GitSite) -> None:
     """git-sync's repository was lost, and a kill came before the submodule was fetched again."""
     library = here.server.repository("library.git")
