@@ -244,6 +244,8 @@ class Lease:
         if not layout.problem:  # otherwise the files belong to another revision, or are incomplete
             self.published.count(len(shown))
         self._scan.start_over()
+        if layout.shown is not None:
+            layout.shown.take_back_modes()
         self.damaged = layout.shown.damaged(iter(shown)) if layout.shown else set()
         if layout.is_atomic and layout.shown and self._settings.delete == "none":
             # Published files whose key is gone exist nowhere else.

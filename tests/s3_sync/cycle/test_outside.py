@@ -150,6 +150,8 @@ def test_a_new_mount_with_an_fs_group_damages_no_file(
 
     assert "unchanged" == process.cycle().result
     assert [] == process.s3.seen(lambda request: not is_list(request))
+    modes = {path.stat().st_mode & 0o777 for path in files_of(process).rglob("*.py")}
+    assert {0o444 if "S3_SYNC_LAYOUT" in layout else 0o644} == modes
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

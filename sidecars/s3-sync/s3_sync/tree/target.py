@@ -99,6 +99,23 @@ class Target:
         """
         return damaged(self.managed.files, paths, self.folder)
 
+    def take_back_modes(self) -> None:
+        """
+        Take back what a mount with an ``fsGroup`` has added to the modes, if the first file shows
+        that and as far as the files are this user's.
+        """
+        for path, held in self.managed.files.items():
+            with suppress(OSError):
+                found = os.lstat(path, dir_fd=self.folder)
+                if found.st_mode == held.mode:
+                    return  # a mount changes all files or none
+                fd = os.open(path, _OLD_FILE, dir_fd=self.folder)
+                try:
+                    if held.matches(os.fstat(fd)):
+                        os.fchmod(fd, stat.S_IMODE(held.mode))
+                finally:
+                    os.close(fd)
+
     def is_bare(self) -> bool:
         """
         Whether the folder is empty except for `.s3-sync`.
