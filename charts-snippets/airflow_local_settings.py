@@ -89,10 +89,12 @@ def _release(_: Any, variables: dict[str, str | None]) -> str:
     if (variables.get("S3_SYNC_SOURCE") or "").lower() != "release":
         raise _Unpinned("S3_SYNC_SOURCE of its init container s3-sync is not release")
     bucket, prefix = variables.get("AWS_BUCKET"), variables.get("KEY_PATH", "")
-    # A value from a ConfigMap or a Secret is unknown here.
-    is_known = bool(bucket) and prefix is not None
-    wanted = f"s3://{bucket}/{(prefix or '').strip().strip('/')}".rstrip("/")
-    if is_known and wanted != str(source).rstrip("/"):
+    wanted, known = f"s3://{bucket}", str(source).rstrip("/")
+    if prefix is None:  # from a ConfigMap or a Secret, so it is unknown here, as a bucket may be
+        known = "/".join(known.split("/")[:3])
+    elif prefix := prefix.strip().strip("/"):
+        wanted += f"/{prefix}"
+    if bucket and wanted != known:
         raise _Unpinned(f"it reads {wanted}, but the scheduler reads {source}")
     return revision
 

@@ -149,7 +149,7 @@ def shown(error: Exception) -> str:
     Return the error text, but not that of http.client for an invalid header: it quotes the secret.
     """
     if shows_a_header(error):
-        return "the credentials sent to STS contain a line break or a control character"
+        return "the credentials contain a line break or a control character"
     return str(error)
 
 

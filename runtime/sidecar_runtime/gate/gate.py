@@ -285,4 +285,4 @@ def _is_inside(path: str) -> bool:
     """
     Whether a path is one of the folder: a traceback ends in libraries, which exist elsewhere.
     """
-    return not os.path.isabs(path) and not os.path.normpath(path).startswith("..")
+    return not os.path.isabs(path) and os.path.normpath(path).split("/")[0] != ".."

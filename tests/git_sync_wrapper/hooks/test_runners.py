@@ -17,7 +17,7 @@ from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
 from git_sync_wrapper.hooks.runners import HookRunner, Hooks, PrePublishError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
-from tests.support.http.faults import with_headers
+from tests.support.http.faults import answer_with, with_headers
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.raising import raised
 from tests.support.scripts import script
@@ -172,6 +172,17 @@ def test_a_webhook_sends_the_login_of_its_url_and_reads_no_answer(fence: Fence) 
         Webhook(url, "POST", 200, 5.0, 0.01).run(ONE, fence)
 
         assert "Basic bWU6cEBzcw==" == server.requests[0].headers["authorization"]
+
+
+def test_a_webhook_sends_no_login_to_the_target_of_a_redirect(fence: Fence) -> None:
+    with Server(200) as other, Server(200) as server:
+        server.inject(answer_with(Answer(302, {"Location": other.endpoint})))
+        url = server.endpoint.replace("http://", "http://me:secret@")
+
+        Webhook(url, "GET", 200, 5.0, 0.01).run(ONE, fence)
+
+        assert "authorization" in server.requests[0].headers
+        assert "authorization" not in other.requests[0].headers
 
 
 def test_a_webhook_checks_the_status_if_set_and_is_not_sent_once_revoked(fence: Fence) -> None:

@@ -87,6 +87,7 @@ BOTH = ["d/a.py", "b.py"]
     ("text", "files", "expected"),
     [
         ("a b.py:1: what: ever\n", ["a b.py"], [("a b.py", 1, "what: ever")]),
+        ("..a.py:1: what\n", ["..a.py"], [("..a.py", 1, "what")]),
         (
             "b.py:9: one\nnoise\na.py:1: two\nb.py:9: one\n",
             ["a.py", "b.py"],
@@ -102,6 +103,7 @@ BOTH = ["d/a.py", "b.py"]
     ],
     ids=[
         "a name and a problem with blanks and colons",
+        "a name that begins with two dots",
         "in the order of the text",
         "a traceback leads to its last frame in the revision",
         "a traceback of the check itself has no place",

@@ -28,7 +28,9 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
         urllib.request.ProxyHandler(proxies),
         urllib.request.HTTPSHandler(context=tls_context(Way())),
     )
-    request = urllib.request.Request(place.geturl(), headers={**headers, **login}, method=method)  # noqa: S310 - http(s): the rules check it
+    request = urllib.request.Request(place.geturl(), headers=dict(headers), method=method)  # noqa: S310 - http(s): the rules check it
+    for name, value in login.items():  # not for the target of a redirect
+        request.add_unredirected_header(name, value)
     try:
         with opener.open(request, timeout=timeout_seconds) as answer:
             return int(answer.status)

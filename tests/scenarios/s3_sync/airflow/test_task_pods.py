@@ -243,6 +243,10 @@ LEFT = {
         Given(settings={"AWS_BUCKET": "other"}),
         "it reads s3://other/dags-releases",
     ),
+    "another bucket, and a prefix from a ConfigMap": (
+        Given(settings={"AWS_BUCKET": "other"}, of_maps=("KEY_PATH",)),
+        "it reads s3://other, but the scheduler reads",
+    ),
     "a task pod that lists": (
         Given(settings={"S3_SYNC_SOURCE": None}),
         "S3_SYNC_SOURCE of its init container s3-sync is not release",
