@@ -33,11 +33,12 @@ def resources(node: Any) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
-def test_the_page_states_the_memory_of_the_snippet_and_default_port(sidecar: Documented) -> None:
-    values = yaml.safe_load((ROOT / sidecar.snippet).read_text())
+def test_the_page_states_the_memory_of_the_snippets_and_default_port(sidecar: Documented) -> None:
+    snippets = sorted((ROOT / "charts-snippets").glob(f"{sidecar.name}.*.yaml"))
+    stated = {found for path in snippets for found in resources(yaml.safe_load(path.read_text()))}
     row = re.search(rf"^\| {sidecar.name} \| (\w+), (\w+) \|", PAGE, re.MULTILINE)
     port = str(specs_of(sidecar.settings, sidecar.prefix)["http_bind"].default).removeprefix(":")
 
     assert row
-    assert {(row[1], row[2])} == set(resources(values))
+    assert {(row[1], row[2])} == stated
     assert f"{port} for {sidecar.name}" in PAGE

@@ -137,11 +137,32 @@ EVENTS = (ROOT / "docs/reference/events.md").read_text()
 
 LABELS = {
     ("result", "sidecar_cycles_total"): get_args(Result),
+    ("result", "sidecar_asked_revisions_total"): ("brought", "failed"),
     ("result", "sidecar_gate_checks_total"): ("accepted", "refused", "undecided"),
+    ("result", "git_sync_wrapper_polls_total"): ("same", "new", "error"),
+    ("result", "git_sync_wrapper_runs_total"): ("success", "error"),
     ("operation", "s3_sync_requests_total"): OPERATIONS,
     ("kind", "sync_perm_differences"): KINDS,
     ("reason", "sync_perm_passes_total"): PASS_REASONS,
+    ("result", "sync_perm_passes_total"): ("success", "error"),
 }
+
+
+@each_sidecar
+def test_the_values_of_each_label_of_ours_are_documented(sidecar: Documented) -> None:
+    text = (ROOT / "docs/reference/metrics.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| \w+ \| (.+?) \|", metrics(sidecar), re.MULTILINE)
+    ours = {
+        (label, name)
+        for name, labels in rows
+        for label in re.findall(r"`(\w+)`", labels)
+        if label in ("kind", "operation", "reason", "result")
+    }
+
+    missing = {one for one in ours if "| `{}` of `{}` |".format(*one) not in text}
+
+    assert ours
+    assert set() == missing
 
 
 @pytest.mark.parametrize("label", LABELS, ids="-".join)
