@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from s3_sync.tree.volume import VOLUME_ERRORS
 from sidecar_runtime.errors import SidecarError
@@ -16,6 +15,7 @@ from sidecar_runtime.volume.errors import explain_os_error
 
 # After this many failures in a row, without a success, the endpoint fails, not single objects.
 FAILURE_STREAK = 8
+NAMED_FILES = 50
 # Endpoint failures that may hit a single request; other connection failures end the cycle at once.
 OF_THE_ENDPOINT = {
     "request_timeout",
@@ -25,6 +25,9 @@ OF_THE_ENDPOINT = {
     "redirect_refused",
     "credentials_invalid",
 }
+
+# Foreign files that the log has named: each cycle tries again to delete them.
+_named: set[str] = set()
 
 log = get_logger("result")
 
@@ -184,7 +187,7 @@ class CycleResult:
         if is_ours:
             self.fail(path, explain_os_error(error, f"cannot delete {path!r}"))
         else:
-            _tell_kept(path, error.strerror)
+            _tell_kept(path, error)
 
     def fail_on_disk(self, path: str, error: OSError) -> None:
         """
@@ -198,6 +201,9 @@ class CycleResult:
         self.fail(path, explain_os_error(error, f"cannot write {path!r}"))
 
 
-@lru_cache(maxsize=1000)  # each cycle tries again
-def _tell_kept(path: str, error: str) -> None:
-    log.warning("leftover_kept", name=path, error=error)
+def _tell_kept(path: str, error: OSError) -> None:
+    if path in _named or len(_named) > NAMED_FILES:
+        return
+    _named.add(path)
+    name = path if len(_named) <= NAMED_FILES else f"more than {NAMED_FILES} files"
+    log.warning("leftover_kept", name=name, error=error.strerror)

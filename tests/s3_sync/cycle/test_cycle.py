@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from s3_sync import result
 from s3_sync.tree import journal
 from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
@@ -70,6 +71,7 @@ def test_a_foreign_file_that_cannot_be_deleted_holds_nothing_back(
     """Such as a file that is mounted there, or in a folder of root."""
     (process.folder / "theirs.py").write_bytes(b"x = 1\n")
     process.s3.put("a.py", b"a = 1\n")
+    monkeypatch.setattr(result, "_named", set())
     unlink = os.unlink
 
     def busy(name: str, **more: int) -> None:
@@ -82,9 +84,40 @@ def test_a_foreign_file_that_cannot_be_deleted_holds_nothing_back(
     assert process.run(layout | {"S3_SYNC_DELETE": "all"}).is_success
     assert process.is_ready, process.problem
     assert process.revision
+    out = (process.folder / "current").resolve() if "S3_SYNC_LAYOUT" in layout else process.folder
+    (out / "out").mkdir()
+    (out / "out/theirs.py").write_bytes(b"x = 1\n")
+    process.s3.put("a.py", b"a = 2\n")
+    for _ in range(4):
+        assert process.cycle().is_success
+    assert b"a = 2\n" == process.shown["a.py"]
+    assert process.is_ready, process.problem
+    kept = [event["name"] for event in log.events("leftover_kept")]
+    assert "out/theirs.py" in kept and sorted(set(kept)) == sorted(kept)
+
+
+def test_of_many_files_that_cannot_be_deleted_only_the_first_are_logged(
+    process: Process, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    for number in range(1001):
+        (process.folder / f"{number}.theirs").touch()
+    process.s3.put("a.py", b"a = 1\n")
+    monkeypatch.setattr(result, "_named", set())
+    unlink = os.unlink
+
+    def deny(name: str, **more: int) -> None:
+        if name.endswith(".theirs"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(name, **more)
+
+    monkeypatch.setattr(os, "unlink", deny)
+    process.run({"S3_SYNC_DELETE": "all"})
     for _ in range(4):
         process.cycle()
-    assert len(log.events("leftover_kept")) <= 1
+
+    *named, last = [event["name"] for event in log.events("leftover_kept")]
+    assert 50 == len(set(named)) == len(named)
+    assert "more than 50 files" == last
 
 
 def test_a_refused_revision_deletes_nothing(process: Process) -> None:

@@ -122,8 +122,11 @@ class Snapshot:
         result = repair(self.tree, self.shown, damaged, fence)
         if self._delete == "all":  # only s3-sync writes to a snapshot, so foreign files go
             for path in self.shown.foreign():
-                if self.shown.delete(path, fence):
-                    result.delete(path)
+                try:
+                    if self.shown.delete(path, fence):
+                        result.delete(path)
+                except OSError as error:
+                    result.fail_to_delete(path, error, is_ours=False)
         result.healed += is_replaced
         if self.problem:
             self._snapshots.show(self.revision, fence)
