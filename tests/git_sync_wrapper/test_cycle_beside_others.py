@@ -78,6 +78,24 @@ def test_a_one_shot_does_not_wait_for_a_commit_that_the_lock_holders_gate_refuse
     assert "refused" not in (first.root / ".snapshots/published.json").read_text()
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_refused_commit_that_left_the_ref_is_no_longer_in_the_record(
+    start: Start, *, is_restarted: bool
+) -> None:
+    gate = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
+    wrapper = start.published(**gate)
+    wrapper.commit(TWO, "def\n")
+    assert "refused" == wrapper.cycle().result
+    if is_restarted:
+        wrapper.stop()
+        wrapper = start(**gate)
+
+    wrapper.commit(ONE)
+    wrapper.cycle()
+
+    assert "refused" not in (wrapper.root / ".snapshots/published.json").read_text()
+
+
 def test_without_a_file_list_a_standby_is_ready_and_a_one_shot_waits(start: Start) -> None:
     first = start.published()
     (first.root / f".snapshots/{ONE}.files").unlink()

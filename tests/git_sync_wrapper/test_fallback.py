@@ -58,6 +58,8 @@ def test_continues_behind_a_commit_whose_submodule_is_missing() -> None:
     history = History(c4=SidecarError("submodule_missing", "not our ref"))
 
     assert "c3" == search(history, "c4", "c3")
+    with pytest.raises(NoFallback, match="before it, of which c4 cannot be checked out: not our"):
+        search(history, "none")
 
 
 def test_ends_the_search_at_a_commit_that_is_missing_from_the_refs_history() -> None:

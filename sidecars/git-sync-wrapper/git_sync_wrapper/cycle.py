@@ -288,8 +288,8 @@ class Session:
             return True
         if self._is_refused(published):
             return self._publisher.is_due  # otherwise it would only be refused again
-        # A fallback that is now the newest commit must be published as such.
-        is_settled = published.commit and not published.fallback
+        # The record must say that nothing newer is refused any more.
+        is_settled = published.commit and not (published.fallback or published.refused)
         return not is_settled or any(find_difference(published, self._options))
 
     def _is_refused(self, published: Published) -> bool:

@@ -44,11 +44,11 @@ def fall_back(
     if engine.is_pinned:
         log.warning("fallback_unusable", revision=refused, reason="pinned")
         raise NoFallback(", which GITSYNC_REF pins")
-    commit, is_deep = refused, False
+    commit, is_deep, lacking = refused, False, ""
     for _ in range(COMMITS_BACK):
         commit = engine.parent(commit, fence)
         if not commit:
-            raise NoFallback(" and all commits before it")
+            raise NoFallback(f" and all commits before it{lacking}")
         try:
             is_deep = check_out(engine, commit, fence, is_deep=is_deep)
         except SidecarError as error:
@@ -56,12 +56,13 @@ def fall_back(
                 raise
             log.warning("fallback_unusable", revision=commit, reason=error.reason)
             if error.reason == "submodule_missing":
+                lacking = f", of which {commit} cannot be checked out: {error.message}"
                 continue
             raise NoFallback(f", and {commit} cannot be fetched: {error.message}") from None
         if judge(commit) is None:
             log.warning("gate_fallback", name=commit, refused=refused)
             return commit
-    raise NoFallback(f" and the {COMMITS_BACK} commits before it")
+    raise NoFallback(f" and the {COMMITS_BACK} commits before it{lacking}")
 
 
 def check_out(

@@ -76,13 +76,15 @@ class Publisher:
         if commit == published.commit and is_made_as_asked(published, options):
             if not is_whole:
                 volume.repair(commit, context.engine.worktree(), fence)
-            if published.fallback or find_difference(published, options).shortfall:
-                # Record that it is no longer a fallback, and that this ref has it.
+            context.engine.keep(commit, fence)
+            is_outdated = published.fallback or published.refused
+            if is_outdated or find_difference(published, options).shortfall:
+                # Record that nothing newer is refused any more, and that this ref has it.
                 volume.show(commit, made_by(options), fence, facts=published.facts)
                 context.note(volume.published())
             return self.confirm(commit, fence)
         self._asked.clear()
-        refusal, undecided = self._ask(commit, published, fence)
+        refusal, undecided = self._ask(commit, published, volume, fence)
         shown = commit
         if refusal is not None:
             if published.commit:
@@ -96,7 +98,7 @@ class Publisher:
 
             def judge(older: str) -> RevisionRefused | None:
                 nonlocal undecided
-                found, no_verdict = self._ask(older, published, fence)
+                found, no_verdict = self._ask(older, published, volume, fence)
                 undecided = undecided or no_verdict
                 return found
 
@@ -125,6 +127,7 @@ class Publisher:
             published.commit,
         )
         fallback = "" if shown == commit else commit
+        context.engine.keep(shown, fence)
         volume.show(shown, made_by(options), fence, fallback=fallback, facts=facts)
         if facts.committed_at:
             log.info(
@@ -150,7 +153,7 @@ class Publisher:
         return Outcome("refused", published.commit, problem=self.refusal, is_enough=is_enough)
 
     def _ask(
-        self, commit: str, published: Published, fence: Fence
+        self, commit: str, published: Published, volume: Volume, fence: Fence
     ) -> tuple[RevisionRefused | None, Undecided | None]:
         """
         Let the gate judge the commit that is checked out.
@@ -171,7 +174,9 @@ class Publisher:
         before = published.commit if is_made_as_asked(published, self._options) else ""
         git, environ = self._options.git, self._context.environ
         with explained(f"cannot read {worktree}"):
-            changed = changed_files(git, environ, worktree, before, commit)
+            changed = changed_files(git, environ, worktree, before, commit) if before else None
+            if changed is None:
+                changed = volume.differing(worktree, before)
             changed += links_to(worktree, changed)
         while True:
             try:

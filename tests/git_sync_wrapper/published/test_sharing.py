@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.published.sharing import ASIDE, BLOCK_BYTES, share
+from git_sync_wrapper.published.sharing import ASIDE, BLOCK_BYTES, differing, share
 from git_sync_wrapper.published.tree import opened
 
 
@@ -39,6 +39,10 @@ class Site:
 
     def is_shared(self, path: str) -> bool:
         return (self.checkout / path).lstat().st_ino == (self.shown / path).lstat().st_ino
+
+    def differing(self, *, is_first: bool = False) -> list[str]:
+        with opened(str(self.checkout)) as one, opened(str(self.shown)) as other:
+            return sorted(differing(one, None if is_first else other))
 
 
 @pytest.fixture
@@ -142,3 +146,19 @@ def test_shares_nothing_without_hard_links(site: Site, monkeypatch: pytest.Monke
 
     assert set() == site.share()
     assert not site.is_shared("same.py")
+
+
+def test_lists_the_files_that_differ_from_the_published_ones(site: Site) -> None:
+    site.write("same.py", b"1", b"1")
+    site.write("deep/down/same.py", b"1", b"1")
+    site.write("deep/other.py", b"1", b"2")
+    site.write("mode.py", b"1", b"1")
+    (site.checkout / "mode.py").chmod(0o755)
+    (site.checkout / "new").mkdir()
+    (site.checkout / "new/file.py").touch()
+    (site.checkout / "new/.git").touch()
+    (site.checkout / "link").symlink_to("deep")
+
+    changed = ["deep/other.py", "link", "mode.py", "new/file.py"]
+    assert changed == site.differing()
+    assert sorted([*changed, "same.py", "deep/down/same.py"]) == site.differing(is_first=True)

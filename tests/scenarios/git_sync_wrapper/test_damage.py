@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.git_sync_wrapper.git_sync.situations import corrupt
+from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
 from tests.support.waiting import wait_until
 
@@ -158,24 +159,74 @@ def test_repairs_damage_while_the_newest_commit_is_refused(here: GitSite, gives:
     assert 200 == wrapper.get("/readyz").status
 
 
-def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> None:
-    """git-sync removes the checkout of the published commit when it makes those of newer ones."""
-    commit_files(here)
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
-    before = contents(here.link.resolve())
-    checkout = next(here.root.glob(f".git-sync/.worktrees/{here.shown()}"))
+def forget_published(here: GitSite) -> None:
+    """
+    Remove the checkout and the unreachable objects of the published commit, as git-sync does 10 s
+    after it has fetched a newer one.
+    """
+    engine = here.root / ".git-sync"
+    shutil.rmtree(engine / ".worktrees" / here.shown())
+    for words in ("worktree prune", "reflog expire --expire=now --all", "gc --quiet --prune=now"):
+        subprocess.run(["git", "-c", "safe.directory=*", *words.split()], cwd=engine, check=True)
+
+
+def refuse_two(here: GitSite, wrapper: SidecarProcess) -> None:
     for number in range(2):
         refused = commit_files(here, **{"bad.py": f"x = = {number}\n"})
         wrapper.sync()
         wrapper.wait_for_event("revision_refused", revision=refused)
-    shutil.rmtree(checkout)
+
+
+def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> None:
+    commit_files(here)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+    tree = here.link.resolve()
+    before, pointer = contents(tree), (tree / ".git").read_text()
+    refuse_two(here, wrapper)
+    forget_published(here)
     here.server.stop()
-    empty_tree(here.link.resolve())
+    empty_tree(tree)
 
     wrapper.sync()
 
-    assert before == contents(here.link.resolve()), wrapper.log()
+    assert before == contents(tree), wrapper.log()
+    assert pointer == (tree / ".git").read_text()
     assert 200 == wrapper.get("/readyz").status
+
+
+def test_never_repairs_with_files_that_sparse_checkout_excludes(here: GitSite) -> None:
+    patterns = here.folder / "sparse"
+    patterns.write_text("/*\n!/pkg/\n")
+    commit_files(here)
+    wrapper = here.publish(
+        GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_SPARSE_CHECKOUT_FILE=str(patterns)
+    )
+    tree = here.link.resolve()
+    before = contents(tree)
+    refuse_two(here, wrapper)
+    forget_published(here)
+    (tree / "a.py").write_text("a = 666\n")
+
+    wrapper.sync()
+
+    assert "pkg/deep/b.py" not in before
+    assert before == contents(tree), wrapper.log()
+
+
+def test_a_file_that_nobody_changed_refuses_no_commit_behind_refused_ones(here: GitSite) -> None:
+    commit_files(here, **{"old.py": 'print "2"\n'})
+    here.publish().kill()
+    wrapper = here.wrapper(GIT_SYNC_WRAPPER_GATE="syntax")
+    wrapper.wait_until_ready()
+    refuse_two(here, wrapper)
+    forget_published(here)
+
+    fixed = commit_files(here, **{"old.py": 'print "2"\n', "bad.py": "x = 1\n"})
+
+    here.wait_until_shown(fixed, wrapper)
+    shutil.rmtree(here.root / ".git-sync")  # as after a volume that was full
+    better = commit_files(here, **{"old.py": 'print "2"\n', "bad.py": "x = 2\n"})
+    here.wait_until_shown(better, wrapper)
 
 
 def test_fetches_a_missing_submodule_to_repair_its_files(here: GitSite) -> None:

@@ -61,6 +61,7 @@ OF_THE_OTHER_END = ("uploadpack.", "pack.", "transfer.")
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
 NAMED_CHARACTERS = 200
+KEPT = "refs/wrapper/published"
 LOCAL_CONFIG = {"core.hooksPath": os.devnull, "safe.directory": "*"}
 
 log = get_logger("git-sync")
@@ -214,6 +215,23 @@ class Engine:
         fetched = _read(os.path.join(self.root, GIT, "FETCH_HEAD"))
         return self.options.is_pinned or "\ttag '" in fetched
 
+    def keep(self, commit: str, fence: Fence) -> None:
+        """
+        Keep the objects of the published commit. git-sync removes them after it has fetched newer
+        commits, although the gate may refuse these; then a repair, and the difference to the next
+        commit, would need the remote.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        try:
+            said, code = self._git(["update-ref", KEPT, commit], self.root, fence)
+            problem = said.decode(errors="replace").strip() if code != 0 else ""
+        except (OSError, child.DeadlinePassed) as error:
+            problem = str(error)
+        if problem:
+            log.warning("commit_not_kept", revision=commit, error=problem)
+
     def restore(self, commit: str, fence: Fence) -> str:
         """
         Check a commit out again, from git-sync's local repository alone; return the folder.
@@ -227,16 +245,33 @@ class Engine:
         worktree = os.path.join(self.root, WORKTREES, commit)
         try:
             heal(self.root)
-            if not os.path.isdir(worktree):  # git-sync removes it, if the gate refuses newer ones
-                add = ["worktree", "add", "--force", "--detach", "--no-checkout", worktree, commit]
-                self._git(add, self.root, fence)
-            problem = self._reset(commit, worktree, fence)
+            problem = self._add(commit, worktree, fence) or self._reset(commit, worktree, fence)
         except (OSError, child.DeadlinePassed) as error:
             problem = str(error) or "it took too long"
         if not problem:
             return worktree
         log.warning("restore_failed", revision=commit, error=problem)
         shutil.rmtree(worktree, ignore_errors=True)
+        return ""
+
+    def _add(self, commit: str, worktree: str, fence: Fence) -> str:
+        """
+        Create the checkout of a commit, without files, if git-sync has removed it; return git's
+        error if that fails.
+        """
+        if os.path.isdir(worktree):
+            return ""
+        if self.options.sparse_checkout_file:
+            return "its checkout is gone, and only git-sync makes a sparse one"
+        add = ["worktree", "add", "--force", "--detach", "--no-checkout", worktree, commit]
+        said, code = self._git(add, self.root, fence)
+        if code != 0:
+            return said.decode(errors="replace").strip() or child.ending(code)
+        # As git-sync does: consumers may mount the volume at another path.
+        pointer = os.path.join(worktree, GIT)
+        name = os.path.basename(_read(pointer).strip())
+        with open(pointer, "w", encoding="utf-8") as file:
+            file.write(f"gitdir: ../../{GIT}/worktrees/{name}\n")
         return ""
 
     def _reset(self, commit: str, worktree: str, fence: Fence) -> str:

@@ -67,6 +67,37 @@ def share(
             yield prefix + name, theirs
 
 
+def differing(checkout: int, shown: int | None, prefix: str = "") -> Iterator[str]:
+    """
+    Yield each file of a checkout whose content or mode differs from the published commit's.
+
+    Args:
+        shown: None if there is nothing to compare with: then every file differs.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    for entry in entries(checkout):
+        name = entry.name
+        if entry.is_dir(follow_symlinks=False):
+            with ExitStack() as stack:
+                inner, inner_shown = stack.enter_context(opened(name, checkout)), None
+                if shown is not None:
+                    with suppress(OSError):  # no such folder, or it cannot be read
+                        inner_shown = stack.enter_context(opened(name, shown))
+                yield from differing(inner, inner_shown, f"{prefix}{name}/")
+            continue
+        mine = stat_in(name, checkout)
+        theirs = stat_in(name, shown) if shown is not None else None
+        if (
+            mine is None
+            or theirs is None
+            or shown is None
+            or not _is_equal(name, checkout, mine, shown, theirs)
+        ):
+            yield prefix + name
+
+
 def restore(
     checkout: int, shown: int, older: Sequence[int], store: int, fence: Fence, prefix: str = ""
 ) -> Iterator[str]:

@@ -24,27 +24,24 @@ ATTRIBUTES = ".gitattributes"
 
 def changed_files(
     git: str, environ: Mapping[str, str], worktree: str, before: str, after: str
-) -> list[str]:
+) -> list[str] | None:
     """
     Return the files of a worktree that are new or changed since another commit.
 
-    If git cannot tell, because it no longer has the other commit, return all files.
+    None if git cannot tell: it lacks the other commit, or `.gitattributes` have changed.
 
     Raises:
         OSError: The worktree cannot be read.
     """
-    with opened(worktree) as folder:
-        every = sorted(path for path, _, _ in walk(folder))
-    if not before:
-        return every
     difference = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after)
     said = ask(git, environ, worktree, *difference)
     if said is None:
-        return every
+        return None
     names = {os.fsdecode(name) for name in said.split(b"\0") if name}
     if any(os.path.basename(name) == ATTRIBUTES for name in names):
-        return every
-    return [path for path in every if _is_in(path, names)]
+        return None
+    with opened(worktree) as folder:
+        return sorted(path for path, _, _ in walk(folder) if _is_in(path, names))
 
 
 def _is_in(path: str, names: set[str]) -> bool:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.published import contents
 from git_sync_wrapper.published.commit import NAMED_PATHS, CommitFacts, read_record
-from git_sync_wrapper.published.sharing import restore, share
+from git_sync_wrapper.published.sharing import differing, restore, share
 from git_sync_wrapper.published.tree import fill, opened, taken
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -244,6 +244,18 @@ class Volume:
                 self._replace(commit, make, fence)
             else:
                 make(commit)
+
+    def differing(self, worktree: str, commit: str) -> list[str]:
+        """
+        Return the files of a worktree that differ from a published commit's; all without a commit.
+
+        Raises:
+            OSError: Something cannot be read.
+        """
+        with ExitStack() as stack:
+            checkout = stack.enter_context(opened(worktree))
+            shown = stack.enter_context(opened(commit, self.store)) if commit else None
+            return sorted(differing(checkout, shown))
 
     def has(self, commit: str) -> bool:
         """
