@@ -2,16 +2,19 @@
 Tries that are held back: with keys that the KDC has refused, or for a contested ccache.
 """
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from kerberos_sidecar.formats.keytab import read_keytab
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.kerberos.box import ANOTHERS, Box, Start
 from tests.runtime.recording import Log
-from tests.support.kerberos.kdc import Kdc
+from tests.support.kerberos.kdc import REALM, Kdc
 from tests.support.raising import raised
 
 
@@ -87,8 +90,69 @@ def test_remembers_a_refusal_even_if_its_cycle_is_revoked_right_after_it(
     kdc.kadmin("modprinc -requires_preauth airflow")
 
 
+@pytest.mark.parametrize("folders", [("missing", "cc"), ("cc", "missing")])
+def test_counts_refusals_across_restarts_whichever_ccache_cannot_be_written(
+    start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, folders: tuple[str, str]
+) -> None:
+    kdc.kadmin("modprinc +requires_preauth airflow")
+    kdc.kadmin("cpw -randkey airflow")
+    before = refusals(kdc)
+    text = json.dumps(
+        [{"principal": "airflow", "ccache": f"{tmp_path}/{name}/{name}"} for name in folders]
+    )
+
+    for _ in range(3):
+        box = start(KERBEROS_PRINCIPALS=text, KERBEROS_CCACHE="")
+        for _ in range(3):
+            box.fails()
+
+    assert 2 == refusals(kdc) - before
+    kdc.copy_keys(keytab, "airflow")
+    box.fails()
+    assert ["cc"] == os.listdir(tmp_path / "cc"), "what was remembered is forgotten"
+    kdc.kadmin("modprinc -requires_preauth airflow")
+
+
+@pytest.mark.parametrize(
+    ("names", "most"),
+    [
+        (("airflow", f"airflow@{REALM}"), 3),
+        ((f"AIRFLOW@{REALM}", f"airflow@{REALM}"), 3),
+        (("airflow", f"airflow@{REALM}", f"AIRFLOW@{REALM}", "AIRFLOW"), 5),
+    ],
+)
+def test_several_wrong_keytabs_of_an_account_do_not_lock_it(
+    start: Start, tmp_path: Path, kdc: Kdc, keytab: Path, names: tuple[str, ...], most: int
+) -> None:
+    """Active Directory ignores case, and counts the wrong keys of all keytabs together."""
+    keytab.unlink()
+    items = []
+    if not kdc.kadmin("listprincs AIRFLOW").count(f"AIRFLOW@{REALM}"):
+        kdc.add_principal("AIRFLOW")
+    for number, name in enumerate(names):
+        path = kdc.write_keytab(tmp_path / f"keytab{number}", name)
+        items.append({"principal": name, "keytab": str(path), "ccache": f"{tmp_path}/cc/{number}"})
+    for account in ("airflow", "AIRFLOW"):
+        kdc.kadmin(f"modprinc +requires_preauth {account}")
+        kdc.kadmin(f"cpw -randkey {account}")
+    before = refusals(kdc)
+
+    for _ in range(2):
+        box = start(KERBEROS_PRINCIPALS=json.dumps(items), KERBEROS_CCACHE="")
+        assert {"keytab_stale"} == {box.fails().reason for _ in range(5)}
+
+    assert len(names) <= refusals(kdc) - before <= most
+    kdc.copy_keys(tmp_path / "keytab0", names[0])
+    os.utime(tmp_path / "keytab0")
+    box.fails()
+    assert (tmp_path / "cc" / "0").exists(), "new keys are tried at once"
+    for account in ("airflow", "AIRFLOW"):
+        kdc.kadmin(f"modprinc -requires_preauth {account}")
+
+
 def refusals(kdc: Kdc) -> int:
-    return (kdc.folder / "kdc.log").read_text().count("PREAUTH_FAILED: airflow@")
+    text = (kdc.folder / "kdc.log").read_text().lower()
+    return text.count("preauth_failed: airflow@")
 
 
 def test_retakes_a_ccache_from_another_principal_once_then_reports_it(box: Box, log: Log) -> None:

@@ -4,6 +4,7 @@ Remembering the keys that the KDC has refused.
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,38 @@ def test_counts_and_forgets_refusals_that_another_process_recorded(path: Path) -
     assert 0 == Refused(str(path), 1_800).wait_seconds("new keys", NOW + 4, None)
 
 
+def test_counts_the_refusals_of_several_keytabs_of_an_account_together(path: Path) -> None:
+    refused = Refused(str(path), 1_800)
+    tries: Counter[str] = Counter()
+    for now in range(60):
+        keys = ("one", "two", "three")[now % 3]
+        if not refused.wait_seconds(keys, NOW + now, None):
+            refused.add(keys, NOW + now)
+            tries[keys] += 1
+
+    assert {"one": 1, "two": 1, "three": 2} == tries
+    assert 0 == refused.wait_seconds("new keys", NOW + 60, None)
+    refused.add("new keys", NOW + 60)
+    assert 0 == refused.wait_seconds("new keys", NOW + 61, None)
+
+
+def test_remembers_refusals_beside_every_ccache_of_an_account(tmp_path: Path) -> None:
+    """The first folder may be missing at the next start, and the second may be a new volume."""
+    ccaches = [tmp_path / name / "ccache" for name in ("one", "two")]
+    first = Refused(str(ccaches[0]), 1_800)
+    first.beside(str(ccaches[1]))
+    ccaches[1].parent.mkdir()
+    first.add("keys", NOW)
+    ccaches[0].parent.mkdir()
+    first.add("keys", NOW + 1)
+
+    again = [Refused(str(ccache), 1_800) for ccache in ccaches]
+
+    assert [1_859] * 2 == [one.wait_seconds("keys", NOW + 2, None) for one in again]
+    first.clear()
+    assert [[], []] == [os.listdir(ccache.parent) for ccache in ccaches]
+
+
 def test_ignores_refusals_in_the_future_after_the_clock_was_set_back(path: Path) -> None:
     refused = Refused(str(path), 1_800)
     refused.add("keys", NOW + 86_400)
@@ -61,7 +94,11 @@ def test_ignores_refusals_in_the_future_after_the_clock_was_set_back(path: Path)
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[" * 9_999, b"[]", b"{}", b'{"keys": 1, "refused_at": [[]]}', b"1" * (1 << 20)],
+    [
+        *(b"", b"{", b"[" * 9_999, b"[]", b"{}", b"1" * (1 << 20)),
+        *(b'{"refused": {"keys": [%s]}}' % moment for moment in (b"[]", b'"x"', b"9" * 400)),
+        *(b'{"refused": %s}' % refused for refused in (b"[]", b'{"keys": 1}')),
+    ],
 )
 def test_ignores_invalid_content_that_a_consumer_wrote(path: Path, content: bytes) -> None:
     remembered(path).write_bytes(content)
@@ -70,7 +107,7 @@ def test_ignores_invalid_content_that_a_consumer_wrote(path: Path, content: byte
 
     assert 0 == refused.wait_seconds("keys", NOW, None)
     refused.add("keys", NOW)
-    assert {"keys": "keys", "refused_at": [NOW]} == json.loads(remembered(path).read_bytes())
+    assert {"refused": {"keys": [NOW]}} == json.loads(remembered(path).read_bytes())
 
 
 def test_remembers_refusals_in_memory_if_they_cannot_be_written(tmp_path: Path) -> None:

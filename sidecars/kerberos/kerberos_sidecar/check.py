@@ -23,7 +23,7 @@ from kerberos_sidecar.krb5.overlay import SITE_CONFIG, check_config
 from kerberos_sidecar.krb5.refusals import hung
 from kerberos_sidecar.krb5.verify import verify
 from kerberos_sidecar.published import Published
-from kerberos_sidecar.refused import Refused, keys_of
+from kerberos_sidecar.refused import Refused, keys_of, refused_of
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.source import Source
 from kerberos_sidecar.staging import Staging
@@ -56,7 +56,7 @@ def run(settings: Settings, names: Mapping[str, str], who: Consumer) -> int:
     unknown(names)
     results = [_config(settings)]
     ccaches = [entry.ccache for entry in settings.entries]
-    refused: dict[Principal, Refused] = {}
+    refused: dict[str, Refused] = {}
     for entry in settings.entries:
         source = Source(entry, settings.keytab_dir, ccaches)
         results.append(_Checks(entry, source, who, settings, refused).run())
@@ -80,7 +80,7 @@ class _Checks:
     The checks of one ccache.
 
     Args:
-        refused: Refusals by principal, because ccaches can share a principal.
+        refused: Refusals by account, because ccaches can share one.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class _Checks:
         source: Source,
         who: Consumer,
         settings: Settings,
-        refused: dict[Principal, Refused],
+        refused: dict[str, Refused],
     ) -> None:
         self._entry = entry
         self._source = source
@@ -122,9 +122,8 @@ class _Checks:
         try:
             keytab = read_keytab(self._source.find())
             principal = keytab.select(self._entry.principal)
-            if principal not in self._refused:
-                self._refused[principal] = Refused(self._entry.ccache, self._window_seconds)
-            self._refused[principal].check(keytab, principal, None)
+            refused = refused_of(self._refused, principal, self._entry.ccache, self._window_seconds)
+            refused.check(keytab, principal, None)
         except SidecarError as error:
             return fail("keytab", error)
         keys = [key for key in keytab.keys if key.principal == principal]
@@ -146,7 +145,7 @@ class _Checks:
             say("ok", "KDC", f"{text}; its clock is {offset:+.0f} s off this node's")
         except SidecarError as error:
             if error.reason == "keytab_stale":
-                self._refused[principal].add(keys_of(keytab, principal), time.time())
+                refused.add(keys_of(keytab, principal), time.time())
             return fail("KDC", error)
         return self._keys(keytab, principal, newest)
 

@@ -34,7 +34,7 @@ from kerberos_sidecar.plan import (
     retry_within,
     wait_after,
 )
-from kerberos_sidecar.refused import Refused, keys_of
+from kerberos_sidecar.refused import Refused, keys_of, refused_of
 from kerberos_sidecar.settings import Settings
 from kerberos_sidecar.slot import Slot, revision_of
 from kerberos_sidecar.source import Stamp
@@ -63,7 +63,7 @@ class Shared:
     Args:
         changed: Notified when an attempt has finished or a fence was revoked.
         kdcs: What earlier requests found out about the KDCs.
-        refused: Refusals by principal.
+        refused: Refusals by account.
         wake: Requests a cycle.
         settled: Called when attempts have finished, which changes when the next ticket is due.
         backoff: How long to wait after a failure.
@@ -72,7 +72,7 @@ class Shared:
 
     changed: Condition = field(default_factory=Condition)
     kdcs: Kdcs = field(default_factory=Kdcs)
-    refused: dict[Principal, Refused] = field(default_factory=dict)
+    refused: dict[str, Refused] = field(default_factory=dict)
     wake: Callable[[], object] = lambda: None
     settled: Callable[[], object] = lambda: None
     backoff: Backoff = field(default_factory=Backoff)
@@ -183,7 +183,7 @@ class Session:
             if slot.last is None:
                 slot.principal = principal
             self._metrics.show([slot])  # this cycle may be abandoned later
-        if any(one.attempt and one.attempt.principal == principal for one in self._slots):
+        if any(one.attempt and one.attempt.principal.resembles(principal) for one in self._slots):
             return  # one request at a time, because each wrong key counts
         check_config(self._settings)
         self._refused(slot, principal).check(keytab, principal, slot.published.look().ticket)
@@ -204,11 +204,12 @@ class Session:
             )
 
     def _refused(self, slot: Slot, principal: Principal) -> Refused:
-        if principal not in self._shared.refused:
-            self._shared.refused[principal] = Refused(
-                slot.entry.ccache, self._settings.lockout_window_seconds
-            )
-        return self._shared.refused[principal]
+        return refused_of(
+            self._shared.refused,
+            principal,
+            slot.entry.ccache,
+            self._settings.lockout_window_seconds,
+        )
 
     @staticmethod
     def _taken_by(slot: Slot, principal: Principal, cause: Cause) -> Principal | None:

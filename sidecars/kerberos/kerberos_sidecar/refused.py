@@ -1,5 +1,5 @@
 """
-Remembers, beside the ccache, which keys the KDC refused: each refusal counts toward a lockout.
+Remembers, beside the ccaches, which keys the KDC refused: each refusal counts toward a lockout.
 
 ``.NAME.refused`` outlives restarts of the container. The daemon and ``check`` share it, so that
 their tries count together. Consumers may be able to write it, so invalid content is ignored.
@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
+from typing import Self
 
 from kerberos_sidecar.formats.ccache import Ticket
 from kerberos_sidecar.formats.keytab import Keytab
@@ -22,8 +23,11 @@ from kerberos_sidecar.plan import lockout_wait
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.files import write_file
 
-_SIZE_LIMIT_BYTES = 1 << 14
-_REMEMBERED = 4
+_SIZE_LIMIT_BYTES = 1 << 16
+_REMEMBERED = 32
+
+Refusals = Counter[tuple[float, str]]
+"""The Unix time of each refusal, and the result of :func:`keys_of`."""
 
 
 def keys_of(keytab: Keytab, principal: Principal) -> str:
@@ -38,18 +42,30 @@ def keys_of(keytab: Keytab, principal: Principal) -> str:
 
 class Refused:
     """
-    The refusals of one principal; used by one cycle thread at a time.
+    The refusals of one account; used by one cycle thread at a time.
+
+    An account can have several ccaches, and several keytabs, whose wrong keys count together.
 
     Args:
-        ccache: The ccache beside which the refusals are stored.
+        ccache: A ccache beside which the refusals are stored.
         window_seconds: How long the realm's policy counts a refusal; 0 for no limit.
     """
 
     def __init__(self, ccache: str, window_seconds: float) -> None:
-        folder, name = os.path.split(ccache)
-        self._path = os.path.join(folder, f".{name}.refused")
+        self._paths: list[str] = []
         self._window_seconds = window_seconds
-        self._keys, self._at = self._read()
+        self._refusals: Refusals = Counter()
+        self.beside(ccache)
+
+    def beside(self, ccache: str) -> Self:
+        """
+        Store the refusals beside this ccache too: another one's folder may not be writable.
+        """
+        folder, name = os.path.split(ccache)
+        path = os.path.join(folder, f".{name}.refused")
+        if path not in self._paths:
+            self._paths.append(path)
+        return self
 
     def check(self, keytab: Keytab, principal: Principal, ticket: Ticket | None) -> None:
         """
@@ -73,46 +89,75 @@ class Refused:
         """
         Return after how many seconds these keys may be tried.
 
+        Refusals of other keys count only after the first of these: new keys are tried at once.
+
         Args:
             keys: The result of :func:`keys_of`.
             now: Unix time.
             ends_at: When the published ticket expires; ``None`` without one.
         """
         # The clock may have been set back.
-        at = [moment for moment in self._known(keys) if moment <= now]
-        return lockout_wait(at, now, self._window_seconds, ends_at)
+        known = [one for one in sorted(self._known().elements()) if one[0] <= now]
+        first = next((index for index, one in enumerate(known) if one[1] == keys), len(known))
+        return lockout_wait([at for at, _ in known[first:]], now, self._window_seconds, ends_at)
 
     def add(self, keys: str, now: float) -> None:
         """
         Remember that the KDC has refused these keys.
         """
-        self._keys, self._at = keys, [*self._known(keys), now][-_REMEMBERED:]
-        content = json.dumps({"keys": self._keys, "refused_at": self._at}).encode()
-        with suppress(OSError):  # on a full volume, remembered until a restart
-            write_file(self._path, content, 0o600, fsync=False)
+        self._refusals = _newest(self._known() + Counter([(now, keys)]))
+        by_keys: dict[str, list[float]] = {}
+        for at, tried in sorted(self._refusals.elements()):
+            by_keys.setdefault(tried, []).append(at)
+        content = json.dumps({"refused": by_keys}).encode()
+        for path in self._paths:
+            with suppress(OSError):  # on a full volume, remembered until a restart
+                write_file(path, content, 0o600, fsync=False)
 
     def clear(self) -> None:
         """
-        Forget all refusals, because the KDC accepted the keys.
+        Forget all refusals, because the KDC accepted a key and so counts from 0.
         """
-        self._keys, self._at = "", []
-        with suppress(OSError):
-            os.unlink(self._path)
+        self._refusals.clear()
+        for path in self._paths:
+            with suppress(OSError):
+                os.unlink(path)
 
-    def _known(self, keys: str) -> list[float]:
+    def _known(self) -> Refusals:
         """
-        Return when these keys were refused, as remembered by this and other processes.
+        Return the refusals that this and other processes remember.
         """
-        ours, theirs = (
-            Counter(at if known == keys else ())
-            for known, at in ((self._keys, self._at), self._read())
-        )
-        return sorted((ours | theirs).elements())
+        known = self._refusals
+        for path in self._paths:
+            known = known | _read(path)
+        return known
 
-    def _read(self) -> tuple[str, list[float]]:
-        try:
-            facts = json.loads(read_regular(self._path, _SIZE_LIMIT_BYTES))
-            at = sorted(float(moment) for moment in facts["refused_at"])
-            return str(facts["keys"]), at[-_REMEMBERED:]
-        except (OSError, ValueError, RecursionError, LookupError, TypeError, OverflowError):
-            return "", []
+
+def refused_of(
+    known: dict[str, Refused], principal: Principal, ccache: str, window_seconds: float
+) -> Refused:
+    """
+    Return the refusals of a principal's account, stored beside this ccache too.
+
+    Args:
+        known: Refusals by account; a new account is added.
+        window_seconds: As for :class:`Refused`.
+    """
+    account = principal.account
+    if account not in known:
+        known[account] = Refused(ccache, window_seconds)
+    return known[account].beside(ccache)
+
+
+def _newest(refusals: Refusals) -> Refusals:
+    return Counter(sorted(refusals.elements())[-_REMEMBERED:])
+
+
+def _read(path: str) -> Refusals:
+    try:
+        facts = json.loads(read_regular(path, _SIZE_LIMIT_BYTES))
+        refused = dict(facts["refused"]).items()
+        found = Counter((float(at), str(keys)) for keys, times in refused for at in times)
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, OverflowError):
+        return Counter()
+    return _newest(found)

@@ -223,15 +223,6 @@ def _check(settings: Settings) -> list[Problem]:
     paths = [entry.ccache for entry in settings.entries]
     twice = sorted({path for path in paths if paths.count(path) > 1})
     problems = [Problem(name, path, "is the ccache of more than one principal") for path in twice]
-    keytabs_of: dict[Principal, set[str | None]] = {}
-    for entry in settings.entries:
-        if entry.principal is not None:
-            keytabs_of.setdefault(entry.principal, set()).add(entry.keytab)
-    problems += [
-        Problem(name, str(principal), "has more than one keytab: wrong keys would lock its account")
-        for principal, paths in keytabs_of.items()
-        if len(paths) > 1
-    ]
     named = [entry.keytab for entry in settings.entries if entry.keytab]
     keytabs = {at for path in named for at in (_place(path), os.path.realpath(path))}
     for entry in settings.entries:

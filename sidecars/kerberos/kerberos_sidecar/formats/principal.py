@@ -46,11 +46,18 @@ class Principal:
         """
         return wanted == self or (not wanted.realm and wanted.components == self.components)
 
+    @property
+    def account(self) -> str:
+        """
+        The name without its case, which Active Directory ignores.
+        """
+        return str(self).casefold()
+
     def resembles(self, other: Principal) -> bool:
         """
         Whether both differ in case at most: Active Directory answers in its own case.
         """
-        return str(self).casefold() == str(other).casefold()
+        return self.account == other.account
 
 
 def parse_principal(text: str) -> Principal:
