@@ -267,6 +267,20 @@ def test_a_rollback_to_the_current_release_writes_nothing(bucket: Bucket) -> Non
     assert [] == bucket.writes()
 
 
+@pytest.mark.parametrize("part", ["bundle", "manifest"])
+def test_a_rollback_to_an_incomplete_current_release_fails(bucket: Bucket, part: str) -> None:
+    release = make_release(A)
+    bucket.publish(A)
+    bundle = bundle_key(release.manifest.head.bundle_sha256)
+    key = {"bundle": bundle, "manifest": manifest_key(release.revision)}[part]
+    bucket.server.delete(PREFIX + key)
+
+    found = failure(back, bucket, release.revision)
+
+    expected = {"bundle": "release_incomplete", "manifest": "release_unknown"}[part]
+    assert expected == found.reason
+
+
 def test_a_dry_run_writes_nothing(bucket: Bucket) -> None:
     first = bucket.publish(A).revision
     bucket.publish(B)

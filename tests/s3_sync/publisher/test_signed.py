@@ -211,7 +211,8 @@ def test_warns_once_if_a_publisher_without_a_key_drops_the_signature(
      "promote": places.promote}[deed]()  # fmt: skip
 
     (warned,) = log.events("signature_dropped")
-    assert "--sign-key" in warned["advice"]
+    current = signed.pointer().revision[:12]
+    assert f"`s3-sync rollback {current} --sign-key FILE`" in warned["advice"]
     signed.publish(A)
     assert 1 == len(log.events("signature_dropped"))
 
@@ -300,6 +301,26 @@ def test_a_rollback_to_a_revision_replaces_an_untrusted_pointer(signed: Bucket, 
 
     assert ((), (KEY.key_id, KEY.key_id)) == (after.history, read(signed.bodies()))
     assert 1 == len(log.events("pointer_untrusted"))
+
+
+@pytest.mark.parametrize("signer", [None, OTHER], ids=["unsigned", "another key"])
+def test_a_rollback_to_the_current_release_signs_its_pointer(
+    signed: Bucket, signer: Key | None
+) -> None:
+    """The advice after a rollback without the key, or with one that pods do not trust."""
+    first, second = signed.publish(A).revision, signed.publish(B).revision
+    signed.store.signer, signed.store.keys = signer.signer if signer else None, None
+    back(signed, first)
+    sign_with(signed, KEY, BOTH)
+
+    back(signed, first)
+
+    assert (KEY.key_id, KEY.key_id) == read(signed.bodies())
+    assert first == signed.pointer().revision
+    assert ((second, first) if signer else ()) == signed.history()
+    signed.server.forget()
+    back(signed, first)
+    assert [] == signed.writes()
 
 
 def test_publish_fails_if_an_unsigned_pointer_is_written_meanwhile(signed: Bucket) -> None:

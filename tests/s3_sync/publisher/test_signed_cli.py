@@ -121,6 +121,15 @@ def test_lists_releases_despite_an_invalid_or_restored_pointer(run: Run, bucket:
     assert A == bucket.current()
 
 
+def test_a_repair_of_the_current_release_suggests_no_undo(run: Run, bucket: Bucket) -> None:
+    revision = bucket.publish(A).revision
+
+    said = run("rollback", revision, "--repair").out
+
+    assert f" back to {revision[:12]}" in said
+    assert "undo" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

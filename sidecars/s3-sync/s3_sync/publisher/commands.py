@@ -380,6 +380,7 @@ def _rollback(
     verb = "Would roll" if is_dry else "Rolled"
     origin = done.after.origin
     what = ", ".join(part for part in (origin.commit[:12], origin.message) if part)
+    before = None if before == after else before  # the same release with a new pointer
     left = f"from {before} " if before else ""
     lines.append(f"{verb} {store.url} back {left}to {after}{what and f' ({what})'}")
     lines += _signed_lines(store) if result == "rolled_back" else []

@@ -88,7 +88,7 @@ def swap_pointer(
         ReleaseError: ``publish_conflict``: another publisher made another release current.
     """
     is_guarded = _has_conditions(store, pointer.revision, manifest, before)
-    _warn(store, before)
+    _warn(store, before, pointer)
     old = before.pointer if before else None
     if old is not None and old.revision != pointer.revision:
         # Before the swap: after a kill in between, the release merely counts as used a bit longer.
@@ -147,7 +147,7 @@ def find_ours(store: Store, pointer: Pointer, before: Current | None) -> Current
     return now
 
 
-def _warn(store: Store, before: Current | None) -> None:
+def _warn(store: Store, before: Current | None, ours: Pointer) -> None:
     """
     Warn about a replaced pointer that was restored or untrusted, and about a dropped signature.
     """
@@ -171,7 +171,8 @@ def _warn(store: Store, before: Current | None) -> None:
         log.warning(
             "signature_dropped",
             advice="The previous pointer was signed, the new one is not: pods with "
-            "S3_SYNC_TRUSTED_KEYS refuse it. Run the command again with --sign-key.",
+            "S3_SYNC_TRUSTED_KEYS refuse it. Publish or promote again with --sign-key; after a "
+            f"rollback, run `s3-sync rollback {short(ours.revision)} --sign-key FILE`.",
         )
 
 

@@ -63,8 +63,11 @@ def roll_back(
     else:
         restored = next((t for t in old.history if t.revision == revision), None) if old else None
     target = revision or (restored.revision if restored else "")
-    if before and old and target == old.revision and not before.replayed and not repairs:
-        return Rollback(old, old, None)
+    is_there = before and old and target == old.revision
+    if before and old and is_there and not before.replayed and not repairs:
+        is_signed = store.needs_no_signature(before.signed_by)
+        if is_signed and find_shown(store, old):
+            return Rollback(old, old, None)
     kept = read_release(store, target)
     if kept is None and revision is None:
         raise ReleaseError(
