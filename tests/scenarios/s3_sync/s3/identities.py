@@ -1,6 +1,7 @@
 """Scripted sources of credentials, and a search for leaked secrets."""
 
 import itertools
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.aws.fake_aws import SessionCredentials, is_action
@@ -21,8 +22,11 @@ def accept(s3: FakeS3, credentials: SessionCredentials) -> None:
 
 def children(pid: int) -> list[int]:
     """Return the live children of all threads of a process."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for listed in lists for child in listed.read_text().split()]
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # that thread has ended
+            found += map(int, listed.read_text().split())
+    return found
 
 
 def assert_hides(daemon: Daemon, *secrets: str) -> None:
@@ -30,6 +34,7 @@ def assert_hides(daemon: Daemon, *secrets: str) -> None:
     shown = [daemon.log()]
     shown += [daemon.get(path).body for path in ("/", "/status", "/readyz", "/healthz", "/metrics")]
     for pid in (daemon.pid, *children(daemon.pid)):
-        shown.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+        with suppress(FileNotFoundError, ProcessLookupError):  # a child that has ended
+            shown.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
     for secret in secrets:
         assert not [text for text in shown if secret in text], secret
