@@ -2,10 +2,13 @@
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from subprocess import run
 
 import pytest
 
+from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, is_get
@@ -287,6 +290,61 @@ def test_repairs_damage_to_a_published_fallback(
         process.cycle()
     assert release(1) == process.shown
     assert process.is_ready
+
+
+EDIT = "chmod u+w {0}; echo x >> {0}"
+DAMAGE = {
+    "an edit through the hard link": EDIT,
+    "a loss of both copies": "rm {0}; cd {1}; rm */{0}",
+}
+
+
+@layouts
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("source", "verdict"),
+    [("release", "exit 1"), ("listing", "exit 1"), ("release", "kill -9 $$")],
+    ids=["release", "listing", "no verdict"],
+)
+def test_damage_that_only_a_refused_version_could_fix_leads_to_the_fallback_of_a_new_volume(
+    s3: FakeS3,
+    shelf: Shelf,
+    process: Process,
+    tmp_path: Path,
+    layout: dict[str, str],
+    source: str,
+    damage: str,
+    verdict: str,
+) -> None:
+    checks = f"grep -qs bad a.py && {{ echo a.py:1: no; {verdict}; }}\nexit 0"
+    command = script(tmp_path / "gate", checks)
+    settings = FOLLOW | layout | by_command(command) | {"S3_SYNC_SOURCE": source}
+    one, two = {"a.py": b"one\n", "b.py": b"one\n"}, {"a.py": b"bad\n", "b.py": b"two\n"}
+    shelf.publish(one)
+    s3.put_all(one, "dags/")
+    process.run(settings)
+    shelf.publish(two)
+    s3.put_all(two, "dags/")
+    state = process.folder / ".s3-sync"
+    shown = process.folder / ("current" if layout else "")
+    run(["sh", "-c", DAMAGE[damage].format("a.py", state)], cwd=shown, check=True)
+    new = Process(s3, tmp_path / "new")
+    new.start(settings)
+
+    for _ in range(4):
+        for each in (process, new):
+            with suppress(SidecarError):  # the check has no verdict
+                each.cycle()
+    new.stop()
+
+    assert new.is_ready and process.is_ready, process.problem
+    assert new.shown == process.shown
+    assert new.revision == process.revision
+    fixed = {"a.py": b"three\n", "b.py": b"two\n"}
+    shelf.publish(fixed)
+    s3.put_all(fixed, "dags/")
+    process.cycle()
+    assert fixed == process.shown and process.readiness.shortfall == ""
 
 
 @pytest.mark.parametrize("crash", ["exit 1", "kill -9 $$"])

@@ -156,6 +156,13 @@ def files_removed(world: World, *, with_list: bool) -> None:
             shutil.rmtree(folder / ".s3-sync" / name, ignore_errors=True)
 
 
+def one_removed(world: World) -> None:
+    """Remove a file and all hard links to it."""
+    all_published(world)
+    for place in world.process.folder.rglob("b.py"):
+        place.unlink()
+
+
 def earlier_accepted(world: World) -> None:
     world.earlier = world.publish(5)
     world.publish(6, broken=True)
@@ -168,6 +175,7 @@ BEFORE: dict[str, Callable[[World], object]] = {
     "complete": all_published,
     "complete, 30 files": many_published,
     "partial": partly_published,
+    "complete, then one file removed": one_removed,
     "complete, then its files removed": lambda world: files_removed(world, with_list=False),
     "complete, then its files and its list removed": lambda world: files_removed(
         world, with_list=True

@@ -1,8 +1,9 @@
 """
 Decides what is published of a state: all of it, the readable files, or a fallback.
 
-A gate stops a change, never a pod: if nothing is published yet and the gate refuses the newest
-state, the newest state that it accepts is published instead, until it accepts a newer one.
+A gate stops a change, never a pod: if nothing is published yet, or only the newest state could
+repair what is, and the gate refuses that state, the newest state that it accepts is published
+instead, until it accepts a newer one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.publish import revert, take_back
 from s3_sync.lease import Lease
 from s3_sync.result import CycleResult
+from s3_sync.s3.refusals import UNREADABLE
 from s3_sync.source import Source, State
 from s3_sync.tree.published import partial_name
 from s3_sync.tree.target import Target, Torn
@@ -110,16 +112,26 @@ class Offering:
         offer = Offer(name_of(state, lacking, layout.tree), lacking)
         self._asked.clear()
         self._no_verdict = None
+        is_good = self._is_good  # before the gate's command edits files: the next cycle fixes them
         offer.refusal = self._ask(layout, offer, fence)
         if offer.refusal is not None:
             # A partial release in place is completed like a fallback; S3 lists no earlier state.
             is_whole = self._source.is_divisible or not layout.problem
-            if self._lease.published.at is not None and is_whole:
+            if not (is_good and is_whole):
+                offer = await self._fall_back(layout, state, offer, fence)
+            if offer.fallback:
+                offer.result.add(self._lease.repair(layout, fence))
+            elif self._lease.published.at is not None and is_whole:
                 take_back(layout.shown, layout.tree, fence)  # the tree repairs the published files
                 self._lease.look_again(layout)
-                return offer
-            offer = await self._fall_back(layout, state, offer, fence)
         return self._show(layout, offer, fence)
+
+    @property
+    def _is_good(self) -> bool:
+        """
+        Whether the published files may stay: damage that is left now needs another state.
+        """
+        return self._lease.published.at is not None and not self._lease.damaged
 
     def _show(self, layout: Layout, offer: Offer, fence: Fence) -> Offer:
         """
@@ -128,7 +140,7 @@ class Offering:
         is_accepted = offer.refusal is None or bool(offer.fallback)
         if is_accepted and not self._lease.torn:
             if not layout.shows(offer.name):
-                offer.result = layout.publish(offer.name, fence)
+                offer.result.add(layout.publish(offer.name, fence))
             offer.is_shown = not offer.result.failed
         return offer
 
@@ -149,7 +161,7 @@ class Offering:
         try:
             return self._gate.judge(offer.name, layout.tree.path, changed, fence)
         except Undecided as error:
-            has_time = self._lease.published.at is not None and not self._one_shot
+            has_time = self._is_good and not self._one_shot
             silence = self._gate.silence(offer.name, error)
             if has_time or silence is None:
                 raise
@@ -206,18 +218,26 @@ class Offering:
     async def _earlier(self, layout: Layout, offer: Offer, fence: Fence) -> Offer | None:
         """
         Bring the newest earlier state that the gate accepts; None if there is none.
+
+        Raises:
+            SidecarError: There is none, and S3 refuses to read one of them.
         """
+        unread = None
         async for state in self._source.earlier(fence):
             try:
                 result = await self._bring(layout, state, fence)
             except SidecarError as error:
-                if not error.reason.startswith(("release_", "bundle_")):
+                if error.reason in UNREADABLE:
+                    unread = unread or error
+                elif not error.reason.startswith(("release_", "bundle_")):
                     raise
                 log.warning("fallback_unusable", revision=state.revision, reason=error.reason)
                 continue
             rest = Offer(state.revision, {})
             if not result.failed and self._ask(layout, rest, fence) is None:
                 return rest
+        if unread is not None:
+            raise unread
         return None
 
 
