@@ -37,6 +37,12 @@ with sqlite3.connect(path) as db:
         "(SELECT role_id FROM ab_permission_view_role)"
     )
 """
+# Kills Airflow while it writes the definition.
+UNREAD = """
+import os
+if "/empty/" in os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]:
+    os.kill(os.getpid(), 9)
+"""
 CONN = "AIRFLOW__CORE__SQL_ALCHEMY_CONN"
 CONN_CMD = f"{CONN}_CMD"
 

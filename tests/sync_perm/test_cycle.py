@@ -4,13 +4,14 @@ When a pass runs, and when it does not.
 
 import threading
 
+import pytest
 from structlog.testing import capture_logs
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sync_perm.database.lock import PassLock
 from sync_perm.pace import Pace
 from tests.support.waiting import wait_until
-from tests.sync_perm.sidecar import CONN_CMD, FIX, Sidecar, run
+from tests.sync_perm.sidecar import CONN_CMD, FIX, UNREAD, Sidecar, run
 
 
 def test_runs_no_pass_while_nothing_differs(one: Sidecar) -> None:
@@ -38,6 +39,25 @@ def test_restores_a_default_roles_lost_permission_before_it_is_ready(one: Sideca
     assert ("unchanged", 1) == (run(session).result, one.passes)
 
 
+@pytest.mark.parametrize("settings", [{"SYNC_PERM_ONE_SHOT": "true"}, {}], ids=["hook", "SIGHUP"])
+def test_a_requested_pass_that_leaves_out_rows_is_not_believed(
+    one: Sidecar, settings: dict[str, str]
+) -> None:
+    """FAB 1 logs an error for each row that it cannot write, and succeeds."""
+    one.reads_definition = True
+    one.site.add_python(granted="'Admin', 'Viewer'")
+    one.site.write(FIX.split("with sqlite3")[0])
+    session = one.begin(**settings)
+
+    ends = [run(session, is_asked=not settings) for _ in range(2)]
+
+    problems = {(end.result, end.problem and end.problem.reason) for end in ends}
+    assert {("partial", "permissions_differ")} == problems
+    assert not one.sidecar.readiness().ready
+    one.site.write(FIX.replace("'team'", "'Viewer'"))
+    assert ("changed", True) == (run(session, is_asked=True).result, one.sidecar.readiness().ready)
+
+
 def test_runs_a_pass_before_it_is_ready_if_the_definition_is_unreadable(one: Sidecar) -> None:
     one.reads_definition = True
     one.site.add_python("raise ImportError('moved')\n")
@@ -55,6 +75,26 @@ def test_runs_a_pass_before_it_is_ready_if_the_definition_is_unreadable(one: Sid
     assert one.sidecar.readiness().ready
     one.sqlite.run("DELETE FROM ab_permission_view_role")  # rows lost later are noticed
     assert "changed" == run(session).result
+
+
+@pytest.mark.parametrize(
+    ("program", "result"), [(UNREAD, "partial"), ("raise ImportError('moved')\n", "unchanged")]
+)
+def test_a_one_shot_waits_for_a_definition_unless_it_can_never_be_read(
+    one: Sidecar, program: str, result: str
+) -> None:
+    one.reads_definition = True
+    one.site.add_python(program)
+    session = one.begin(SYNC_PERM_ONE_SHOT="true")
+
+    end = run(session)
+    ready = one.sidecar.readiness()
+    one.site.add_python()
+
+    assert (result, True) == (end.result, ready.ready)
+    assert "could not be read, so it was not compared" in ready.shortfall
+    wait_until(lambda: run(session).is_success, "it is done")
+    assert {("asked", "success"): 1} == one.counted()
 
 
 def test_reads_the_definition_again_after_an_abandoned_cycle(one: Sidecar) -> None:

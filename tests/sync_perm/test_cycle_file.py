@@ -16,8 +16,9 @@ from structlog.testing import capture_logs
 
 from sync_perm.cycle import Session
 from sync_perm.database.lock import PassLock
+from tests.support.waiting import wait_until
 from tests.sync_perm.given import AIRFLOW_3, Sqlite
-from tests.sync_perm.sidecar import Sidecar, failure, run
+from tests.sync_perm.sidecar import UNREAD, Sidecar, failure, run
 from tests.sync_perm.site import MANAGER
 
 FILE = """\
@@ -195,6 +196,42 @@ def test_a_one_shot_inherits_from_a_base_as_airflow_defines_it(one: WithFile) ->
     run(one.begin(SYNC_PERM_ONE_SHOT="true"))
 
     assert ([WEBSITE], {("asked", "success"): 1}) == (one.ours(), one.counted())
+
+
+def test_a_base_is_not_inherited_from_the_tables_while_its_definition_is_unread(
+    one: WithFile,
+) -> None:
+    one.reads_definition = True
+    one.sqlite.run("INSERT INTO ab_permission VALUES (90, 'can_edit')")
+    one.sqlite.run("INSERT INTO ab_permission_view VALUES (90, 90, 1)")
+    one.sqlite.run("INSERT INTO ab_permission_view_role VALUES (90, 90, 3), (91, 90, 1)")  # widened
+    one.site.add_python(UNREAD)
+    session = one.begin()
+
+    first = run(session)
+    shortfall = one.sidecar.readiness().shortfall
+    one.site.add_python()
+
+    assert ("partial", "pass_killed") == (first.result, first.problem and first.problem.reason)
+    assert "no role of the file inherits it: Airflow was killed by signal 9" in shortfall
+    wait_until(lambda: run(session).problem is None, "it is read")
+    assert ([WEBSITE], "") == (one.ours(), one.sidecar.readiness().shortfall)
+
+
+def test_a_file_that_inherits_a_base_stays_partial_if_its_definition_can_never_be_read(
+    one: WithFile,
+) -> None:
+    one.reads_definition = True
+    one.site.add_python("raise ImportError('moved')\n")
+    session = one.begin(SYNC_PERM_ONE_SHOT="true")
+
+    with capture_logs() as logs:
+        inheriting = [run(session) for _ in range(3)]
+    one.file.write_text("roles: {team: {}}")
+
+    assert ["partial"] * 3 == [end.result for end in inheriting]
+    assert 1 == len([line for line in logs if line["event"] == "definition_unread"])
+    assert run(session).is_success
 
 
 DAG_ROWS: Mapping[str, tuple[Any, ...]] = {

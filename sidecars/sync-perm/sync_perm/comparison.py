@@ -13,7 +13,7 @@ from sync_perm.airflow.installation import Installation
 from sync_perm.database.database import Database
 from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
 from sync_perm.database.tables import Grants, Reader, Tables
-from sync_perm.difference import Definition, Failure, Item, compare, define
+from sync_perm.difference import DEFAULT_ROLES, Definition, Failure, Item, compare, define
 from sync_perm.plan import Pass, make_plan
 from sync_perm.role_file.document import Selection
 from sync_perm.role_file.file import RoleFile
@@ -79,7 +79,7 @@ class Comparison:
     Attributes:
         include_dags: Whether DAG permissions should be as Airflow would leave them.
         fresh: The DAGs that were serialized again between the last two looks.
-        wants_definition: Whether no attempt was made yet to read this Airflow's definition.
+        wants_definition: Whether this Airflow's definition has not been read yet.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class Comparison:
         self.file = file
         self._kinds = installation.resources
         self._reader = Reader(has_versions=installation.release[0] >= 3, dags_folder=dags_folder)
+        # Until this Airflow's definition is read, it is derived from the tables after a pass.
         self.wants_definition = True
         self._definition: Definition | None = None
-        self._is_read = False
         self._was_written = False
         self.fresh: frozenset[str] = frozenset()
         self._said: Mapping[str, str] = {}
@@ -120,6 +120,14 @@ class Comparison:
         Return what is wrong with the roles file; None without a mistake or without a file.
         """
         return self.file.problem if self.file else None
+
+    @property
+    def is_inherited(self) -> bool:
+        """
+        Whether a role of the file inherits from one of Airflow's own.
+        """
+        roles = self.file.document.roles if self.file and self.file.document else {}
+        return any(not role.bases.keys().isdisjoint(DEFAULT_ROLES) for role in roles.values())
 
     def fingerprint(self, database: Database) -> Fingerprint:
         """
@@ -149,17 +157,12 @@ class Comparison:
     def _needs_places(self) -> bool:
         return any(selection.by != "id" for selection in self._selections)
 
-    def define(self, empty: Tables | None) -> None:
+    def define(self, empty: Tables) -> None:
         """
-        Derive the definition from the rows that Airflow has written into an empty database.
-
-        Args:
-            empty: None if Airflow failed: then the definition is the result of its passes.
+        Take the definition from the rows that Airflow has written into an empty database.
         """
-        self.wants_definition = False
-        if empty is not None:
-            self._definition = define(empty, self._kinds)
-            self._is_read = True
+        self._definition = define(empty, self._kinds)
+        self.wants_definition = self._was_written = False
 
     def look(self, database: Database) -> Look:
         """
@@ -201,7 +204,10 @@ class Comparison:
         self.file.judge(mistakes, tables.unfit)
         if self._definition is None or mistakes:
             return None
-        return Wanted(self.file.document, tables, self._kinds, self._definition)
+        known = self._definition
+        if self.wants_definition:  # the tables may grant a base more than this Airflow defines
+            known = replace(known, grants={})
+        return Wanted(self.file.document, tables, self._kinds, known)
 
     def plan(self, look: Look, *, is_asked: bool) -> Pass | None:
         """
@@ -219,7 +225,7 @@ class Comparison:
         Remember which DAGs a pass could not sync, and why.
         """
         self._said = failed
-        self._was_written = work.roles and not self._is_read
+        self._was_written = work.roles and self.wants_definition
 
     def keep(self, items: frozenset[Item], look: Look) -> Look:
         """

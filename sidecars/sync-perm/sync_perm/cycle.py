@@ -13,7 +13,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow.passes import AirflowPasses
+from sync_perm.airflow.passes import AirflowPasses, Misfit
 from sync_perm.comparison import Comparison, Look
 from sync_perm.database.connection import Source
 from sync_perm.database.database import Database
@@ -30,6 +30,12 @@ from sync_perm.status import Status
 PASSES = 2
 # A pass is stopped a little before the cycle would be abandoned, so that it can report the cause.
 PASS_SHARE = 0.9
+# Of that time, reading the definition leaves the rest to a pass.
+DEFINITION_SHARE = 0.5
+UNREAD = (
+    "what this Airflow grants to its own roles could not be read, so it was not compared, and no "
+    "role of the file inherits it"
+)
 # How many rows a log line lists, and how many in a dry run, whose purpose is that list.
 NAMED_ROWS = 20
 PLANNED_ROWS = 200
@@ -114,6 +120,7 @@ class Session:
             fingerprint != self._seen
             or self._history.wants_full
             or self._comparison.wants_retry
+            or self._may_define
             or time.monotonic() >= self._affordable_at
             or time.monotonic() - self._read_at > self._history.pace.resync_seconds
         )
@@ -141,27 +148,34 @@ class Session:
             look.shown, look.failing, self._revision, is_defined=look.is_defined
         )
 
+    @property
+    def _may_define(self) -> bool:
+        is_due = time.monotonic() >= self._history.define_at
+        return self._comparison.wants_definition and is_due
+
     def _define(self, database: Database, fence: Fence) -> None:
         """
-        Read the roles' definition, once. If that fails, the first pass writes it.
+        Read the roles' definition. Until that succeeds, the result of a pass replaces it.
 
         Raises:
             CycleAbandoned: The fence was revoked; the next cycle reads the definition.
         """
-        empty = None
+        seconds = self._seconds_left() * DEFINITION_SHARE
         try:
-            empty = self._passes.write_empty(database.address, fence, self._seconds_left())
+            empty = self._passes.write_empty(database.address, fence, seconds)
         except SidecarError as error:
             log.warning("definition_unread", reason=error.reason, error=error.message)
+            unread = SidecarError(error.reason, f"{UNREAD}: {error.message}", error.advice)
+            self._history.note_unread(unread, is_final=isinstance(error, Misfit))
         else:
             cpu_seconds = round(self._passes.last_cpu_seconds, 3)
             log.info("definition_read", grants=empty.grant_count, cpu_seconds=cpu_seconds)
-        self._comparison.define(empty)
+            self._comparison.define(empty)
+            self._history.unread = None
+        self._status.show_unread(self._history.unread)
 
     def _reconcile(self, database: Database, fence: Fence) -> Outcome:
-        # A full pass writes the definition without it, but a roles file needs it first.
-        is_of_use = self._comparison.file or not self._history.wants_full
-        if self._comparison.wants_definition and is_of_use:
+        if self._may_define:
             self._define(database, fence)
         look = self._look(database, fence)
         work = self._plan(look)
@@ -332,7 +346,7 @@ class Session:
         problem = self._comparison.file_problem
         if result in ("settling", "waiting"):
             return Outcome(result, self._revision, counts, problem)
-        problem = problem or self._find_missing()
+        problem = problem or self._find_missing() or self._find_unread()
         if problem is None:
             return Outcome(result, self._revision, counts)
         return Outcome("partial", self._revision, counts if result == "changed" else {}, problem)
@@ -350,6 +364,14 @@ class Session:
             "Look for difference_kept or pass_postponed in the log: another process writes these "
             "rows, or Airflow does not write them.",
         )
+
+    def _find_unread(self) -> SidecarError | None:
+        """
+        Return why the definition is unread; None if it will never be read, and the file does not
+        need it: otherwise a one-shot would never end.
+        """
+        is_final = self._history.define_at == float("inf")
+        return None if is_final and not self._comparison.is_inherited else self._history.unread
 
 
 def _rows(items: Iterable[Item], limit: int) -> list[list[object]]:

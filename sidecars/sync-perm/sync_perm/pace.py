@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sidecar_runtime.errors import SidecarError
 from sync_perm.difference import Item
 
-# A failed pass is retried after 10, 20, 40, … seconds, up to this limit.
+# What has failed is retried after 10, 20, 40, … seconds, up to this limit.
 MAX_PAUSE_SECONDS = 300.0
 # Rows wait at most this long, or as long as the CPU of the last pass takes to be paid back.
 MAX_WAIT_SECONDS = 900.0
@@ -78,6 +78,12 @@ class PassHistory:
     """The roles when nothing differed last, or at the end of the last pass."""
     has_news: bool = True
     """Whether DAGs or roles were added since."""
+    unread: SidecarError | None = None
+    """Why the roles' definition could not be read."""
+    unread_times: int = 0
+    """How often in a row."""
+    define_at: float = float("-inf")
+    """The time before which it is not read again."""
     clock: Callable[[], float] = time.monotonic
 
     @property
@@ -85,7 +91,22 @@ class PassHistory:
         """
         Return the time before which no pass starts.
         """
-        return self.ended_at + min(MAX_PAUSE_SECONDS, self.pace.quiet_seconds * 2.0**self.failures)
+        return self.ended_at + self._pause(self.failures)
+
+    def _pause(self, failures: int) -> float:
+        return min(MAX_PAUSE_SECONDS, self.pace.quiet_seconds * 2.0**failures)
+
+    def note_unread(self, error: SidecarError, *, is_final: bool) -> None:
+        """
+        Record that the roles' definition could not be read.
+
+        Args:
+            is_final: Whether another attempt would fail for the same cause.
+        """
+        self.unread = error
+        self.unread_times += 1
+        pause = float("inf") if is_final else self._pause(self.unread_times)
+        self.define_at = self.clock() + pause
 
     def affordable_at(self, items: frozenset[Item]) -> float:
         """

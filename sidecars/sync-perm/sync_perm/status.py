@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from heapq import nsmallest
 
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.sidecar import Names
@@ -32,8 +33,8 @@ class Status:
         self._metrics = metrics
         self._details = details
         self._named: dict[str, Failure] = {}
-        # The problems of the roles file, and of the DAGs.
-        self._file_shortfall = self._dag_shortfall = ""
+        # The problems of the definition, of the roles file, and of the DAGs.
+        self._unread_shortfall = self._file_shortfall = self._dag_shortfall = ""
         self.readiness = Readiness(False, problem="the permissions have not been compared yet")
         self.details: dict[str, object] = details
 
@@ -87,6 +88,12 @@ class Status:
             ),
         )
 
+    def show_unread(self, problem: SidecarError | None) -> None:
+        """
+        Show why the roles' definition could not be read; None if it was read.
+        """
+        self._unread_shortfall = str(problem or "")
+
     def show_file(self, file: RoleFile | None, wanted: Wanted | None) -> None:
         """
         Show the state of the roles file.
@@ -112,7 +119,8 @@ class Status:
         """
         Record that the permissions are correct now.
         """
-        shortfall = "; ".join(filter(None, (self._file_shortfall, self._dag_shortfall)))
+        shortfalls = (self._unread_shortfall, self._file_shortfall, self._dag_shortfall)
+        shortfall = "; ".join(filter(None, shortfalls))
         self.readiness = Readiness(True, revision, published_at=time.time(), shortfall=shortfall)
         self._metrics.known_good.set_to_current_time()
 
