@@ -29,7 +29,7 @@ from s3_sync.release.rows import File, Invalid
 from s3_sync.release.seen import Seen
 from s3_sync.release.signed import check_named, signer_of_manifest, signer_of_pointer
 from s3_sync.s3.client import Receiver, S3Client
-from s3_sync.s3.refusals import ObjectMoved, SourceError
+from s3_sync.s3.refusals import UNREADABLE, ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import KeyFolder, Keys, Untrusted
 from s3_sync.source import Order, State
@@ -215,10 +215,13 @@ class ReleaseSource:
         """
         Yield the releases before the current one, except those that a rollback has left; nothing
         if a release is pinned, because a pin must not be replaced.
+
+        Raises:
+            ObjectError: S3 refuses to read one of them, and no other one was sufficient.
         """
         if self._settings.revision or self._pointer is None:
             return
-        keys, seen = self._keys(), {self._pointer.revision}
+        keys, seen, unread = self._keys(), {self._pointer.revision}, None
         for turn in self._pointer.earlier():
             if turn.revision in seen:
                 continue
@@ -228,6 +231,13 @@ class ReleaseSource:
             except SourceError as error:
                 if error.reason not in OF_ONE_RELEASE:
                     raise
+            except ObjectError as error:
+                if error.reason not in UNREADABLE:
+                    raise
+                log.warning("fallback_unusable", revision=turn.revision, reason=error.reason)
+                unread = unread or error
+        if unread is not None:
+            raise unread
 
     @property
     def was_reached(self) -> bool:

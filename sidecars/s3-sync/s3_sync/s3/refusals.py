@@ -33,6 +33,16 @@ DENIALS = {
     "kms:": "access_denied_kms",
 }
 
+# S3 refuses to read this object, and may serve others. An object that is missing is denied for
+# s3:ListBucket to an identity that may not list.
+UNREADABLE = {
+    "access_denied_get",
+    "access_denied_kms",
+    "access_denied_list",
+    "kms_key_unusable",
+    "object_archived",
+}
+
 # Codes after which the credentials are fetched again once: they were rotated or have expired.
 STALE_CREDENTIALS = {
     "ExpiredToken": "credentials_expired",
