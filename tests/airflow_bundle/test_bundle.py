@@ -26,6 +26,7 @@ from tests.support.raising import raised
 from tests.support.s3_sync.releases import Release
 from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest, release_daemon
+from tests.support.s3_sync.snapshots import overwrite
 from tests.support.waiting import wait_until
 
 SETTINGS: dict[str, str | None] = {
@@ -263,6 +264,25 @@ def test_a_version_on_the_volume_needs_no_sidecar(
         path = bundles.initialize(path=link, version=releases[number].revision)
         assert files_of(number) == published(path)
     assert files_of(3) == published(bundles.initialize(path=link))
+
+
+def test_a_version_damaged_on_a_kept_volume_is_fetched_again(
+    bundles: Bundles,
+    start: Callable[..., Daemon],
+    releases: list[Release],
+    target: Path,
+    link: str,
+) -> None:
+    """Such as an empty file after a power loss with S3_SYNC_FSYNC=false."""
+    version = releases[0].revision
+    daemon = start().until_synced()
+    bundles.initialize(path=link, version=version)
+    bundles.initialize(path=link)
+    daemon.kill()
+    overwrite(target / STORE / version / "mark.py", b"")
+    start().until_synced()
+
+    assert files_of(0) == published(bundles.initialize(path=link, version=version))
 
 
 def test_without_a_sidecar_waits_for_a_missing_version_and_reports_why(

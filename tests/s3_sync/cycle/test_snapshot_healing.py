@@ -1,6 +1,7 @@
 """Damage to snapshots is repaired, and planted symlinks are never followed."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,9 +12,11 @@ import pytest
 
 from sidecar_runtime.errors import SidecarError
 from tests.conftest import Counts
+from tests.runtime.recording import Log
 from tests.s3_sync.cycle.test_symlinks import OBJECTS, Outside, swapping
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import is_get
+from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.snapshots import (
     SETTINGS,
     A,
@@ -235,6 +238,124 @@ def test_damage_while_stopped_is_repaired_at_start(damage: str, steady: Steady) 
 
     assert B == shown(steady.target)
     assert steady.process.is_ready
+
+
+# --- older snapshots
+
+C = B | {"b.py": b"b of C", "pkg/sub/d.py": b"d of C"}
+
+SHARED: dict[str, Damage] = {
+    "edited": lambda target: overwrite(target / "current/b.py", b"b of evil"),
+    "truncated": lambda target: overwrite(target / "current/pkg/sub/d.py", b""),
+    "mode changed": lambda target: (target / "current/b.py").chmod(0o777),
+}
+
+"""What is done to a file of the current snapshot, and so to the older one that shares it."""
+
+OWN: dict[str, Damage] = {
+    "emptied": lambda older: overwrite(older / "a.py", b""),
+    "removed": lambda older: (older / "only/in_a.py").unlink(),
+    "replaced": in_place_of("pkg/c.py", lambda path: path.write_bytes(b"x")),
+    "list removed": lambda older: Path(f"{older}.managed").unlink(),
+    "list damaged": lambda older: Path(f"{older}.managed").write_bytes(b"nonsense"),
+    "all files removed": lambda older: (shutil.rmtree(older), older.mkdir()),
+}
+
+"""What is done to an older snapshot alone."""
+
+
+def older(target: Path) -> Path:
+    (name,) = snapshots(target) - {current(target)}
+    return target / ".s3-sync/snapshots" / name
+
+
+def all_shown(target: Path) -> list[dict[str, bytes]]:
+    store = target / ".s3-sync/snapshots"
+    return [published(store / name) for name in sorted(snapshots(target))]
+
+
+@pytest.mark.parametrize("files", [B, C], ids=["same", "new revision"])
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
+@pytest.mark.parametrize("damage", SHARED)
+def test_damage_to_the_current_snapshot_stays_in_no_older_one(
+    damage: str, is_running: bool, files: dict[str, bytes], steady: Steady
+) -> None:
+    place = older(steady.target)
+    if not is_running:
+        steady.process.stop()
+    SHARED[damage](steady.target)
+    steady.s3.swap(files)
+    if not is_running:
+        steady.process.start(SETTINGS)
+    steady.process.cycle()
+    steady.process.cycle()
+
+    assert files == shown(steady.target)
+    assert all(found in (A, B, C) for found in all_shown(steady.target))
+    assert all(not path.stat().st_mode & 0o222 for path in place.rglob("*.py"))
+    if is_running and files == B:
+        assert A == published(place)
+
+
+def test_an_older_snapshot_is_repaired_from_the_current_one(steady: Steady) -> None:
+    place = older(steady.target)
+    steady.process.stop()
+    (place / "b.py").unlink()
+    shutil.rmtree(place / "pkg/sub")
+    steady.process.start(SETTINGS)
+    with steady.outage():
+        steady.fail()
+
+    assert A == published(place)
+
+
+@pytest.mark.parametrize("damage", OWN)
+def test_a_damaged_older_snapshot_is_removed_at_start(
+    damage: str, steady: Steady, log: Log
+) -> None:
+    place = older(steady.target)
+    steady.process.stop()
+    OWN[damage](place)
+    steady.process.start(SETTINGS)
+    with steady.outage():
+        steady.fail()
+
+    assert not place.exists()
+    (event,) = log.events("snapshot_damaged")
+    assert (place.name, True) == (event["revision"], event["is_removed"])
+    steady.until_shown(A)
+    assert [] == snapshot_leftovers(steady.target)
+
+
+def test_a_damaged_older_snapshot_in_use_is_removed_afterwards(steady: Steady, log: Log) -> None:
+    place = older(steady.target)
+    steady.process.stop()
+    overwrite(place / "a.py", b"")
+    reader = os.open(place, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    steady.process.start(SETTINGS)
+    for _ in range(3):
+        steady.process.cycle()
+    assert place.exists()
+    os.close(reader)
+    steady.process.cycle()
+
+    assert not place.exists()
+    assert [False] == [event["is_removed"] for event in log.events("snapshot_damaged")]
+
+
+def test_intact_older_snapshots_stay_at_start(s3: SwappingS3, process: Process, log: Log) -> None:
+    settings = SETTINGS | {"S3_SYNC_ALLOW_EMPTY": "true"}
+    process.run(settings)
+    for files in ({}, B):
+        s3.swap(files)
+        process.cycle()
+    process.restart(settings)
+    process.cycle()
+
+    assert 3 == len(all_shown(process.folder))
+    assert all(files in all_shown(process.folder) for files in ({}, A, B))
+    assert [] == log.events("snapshot_damaged")
 
 
 def test_reports_and_keeps_a_folder_that_blocks_the_link(process: Process) -> None:

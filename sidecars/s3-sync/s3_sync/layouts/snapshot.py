@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from s3_sync.digest import Content
 from s3_sync.layouts.leftovers import clear_in_place
@@ -60,6 +60,8 @@ class Snapshot:
         self._delete = settings.delete
         # Hard links share their content: an edit in one snapshot would change all of them.
         self._file_mode = settings.file_mode & ~WRITE_BITS
+        # Older snapshots that may be damaged, and whether the log has named them.
+        self._doubted: dict[str, bool] = {}
         self._open_folders = ExitStack()
         with ExitStack() as stack:
             self._begin(settings, volume, published, stack)
@@ -83,6 +85,7 @@ class Snapshot:
             fsync=volume.fsync,
         )
         self._snapshots.sweep()
+        self._doubt()
         self.tree = Target(volume, file_mode=self._file_mode, part=TREE)
         stack.callback(self.tree.close)
         self.shown: Target | None = None
@@ -119,6 +122,8 @@ class Snapshot:
         is_replaced = self._replace_lost(fence)
         if self.shown is None:
             return CycleResult()
+        if damaged:  # older snapshots may share the damaged files
+            self._doubt()
         result = repair(self.tree, self.shown, damaged, fence)
         if self._delete == "all":  # only s3-sync writes to a snapshot, so foreign files go
             for path in self.shown.foreign():
@@ -163,6 +168,7 @@ class Snapshot:
                         os.unlink(name, dir_fd=self.store)
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
+        self._settle_doubts(fence)
 
     @property
     def asked_count(self) -> int:
@@ -191,7 +197,8 @@ class Snapshot:
             return False
         try:
             files, is_lost = load_managed(self.store, folder, list_name(revision), is_shared=False)
-            return bool(files) and not is_lost and not damaged(files, files, folder)
+            is_listed = not is_lost and bool(files or not os.listdir(folder))
+            return is_listed and not damaged(files, files, folder)
         finally:
             os.close(folder)
 
@@ -252,11 +259,46 @@ class Snapshot:
 
     def finish(self, fence: Fence) -> None:
         clear_in_place(self._volume, fence, may_delete=self._delete != "none")
+        self._settle_doubts(fence)
 
     def close(self) -> None:
         if self.shown is not None:
             self.shown.close()
         self._open_folders.close()
+
+    def _doubt(self) -> None:
+        self._doubted = dict.fromkeys(self._snapshots.revisions(), False) | self._doubted
+
+    def _settle_doubts(self, fence: Fence) -> None:
+        """
+        Repair older snapshots with files of the tree, and remove those that stay damaged: consumers
+        request them again, or fail instead of running other code.
+        """
+        for revision, is_named in list(self._doubted.items()):
+            try:
+                is_sound = not self.has(revision) or self.is_whole(revision)
+                if is_sound or self._heal(revision, fence):
+                    del self._doubted[revision]
+                    continue
+                self._snapshots.remove(revision, fence)
+            except OSError as error:
+                log.warning("leftover_kept", name=revision, error=error.strerror)
+            is_kept = self.has(revision)  # until no process uses it
+            if not is_named:
+                log.warning("snapshot_damaged", revision=revision, is_removed=not is_kept)
+            self._doubted[revision] = True
+
+    def _heal(self, revision: str, fence: Fence) -> bool:
+        """
+        Repair an older snapshot with files of the tree; return whether it is undamaged now.
+        """
+        try:
+            with closing(self._open(revision)) as older:
+                repair(self.tree, older, older.damaged(iter(older.managed.files)), fence)
+                is_lost = older.managed.is_lost
+        except (Torn, OSError):  # the tree is damaged as well, or the volume is full
+            return False
+        return not is_lost and self.is_whole(revision)
 
     def _replace_lost(self, fence: Fence) -> bool:
         """
