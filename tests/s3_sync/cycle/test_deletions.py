@@ -205,6 +205,30 @@ def test_changing_the_prefix_is_not_a_mass_deletion(
     assert process.is_ready, process.problem
 
 
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"S3_SYNC_INCLUDE": "old/*"}, {"S3_SYNC_INCLUDE": "new/*"}),
+        ({}, {"S3_SYNC_EXCLUDE": "old/*"}),
+    ],
+)
+def test_changing_the_filters_is_not_a_mass_deletion(
+    process: Process, layout: dict[str, str], before: dict[str, str], after: dict[str, str]
+) -> None:
+    for number in range(30):
+        process.s3.put(f"old/{number:02}.py", b"v = 1\n")
+        process.s3.put(f"new/{number:02}.sql", b"select 2;\n")
+    process.run(layout | before)
+    process.restart(layout | after)
+
+    assert "changed" == process.cycle().result
+    assert {f"new/{number:02}.sql" for number in range(30)} == process.shown.keys()
+    assert process.is_ready and process.revision
+    process.s3.delete(*(f"new/{number:02}.sql" for number in range(29)))
+    assert "held" == process.cycle().result
+
+
 def test_a_hold_ends_when_the_state_folder_is_removed(process: Process) -> None:
     process.s3.put_each(THIRTY, b"v = 1\n")
     process.run({})

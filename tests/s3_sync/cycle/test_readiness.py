@@ -126,6 +126,11 @@ def lost_most(world: World) -> None:
         world.s3.delete(f"dags/{number:02}.py")
 
 
+def filtered(world: World) -> None:
+    world.put(2)
+    world.settings |= {"S3_SYNC_INCLUDE": "[a-d].py"}
+
+
 def partly_published(world: World) -> None:
     world.put(1)
     world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=1)
@@ -191,6 +196,7 @@ NOW: dict[str, Make] = {
     "the gate refuses one of four files": lambda world, _: broken(world),
     "the gate refuses without naming a file": refused_whole,
     "has lost most of its objects": lambda world, _: lost_most(world),
+    "the filters select other files": lambda world, _: filtered(world),
     "cannot be read": lambda world, _: world.s3.inject(DENIED, is_get()),
     "its bundle is missing": lambda world, _: (
         world.publish(8),

@@ -14,6 +14,7 @@ from s3_sync.cycle.last_change import LastChange
 from s3_sync.cycle.offer import Offer, Offering, name_of
 from s3_sync.cycle.skipped import Skipped
 from s3_sync.cycle.unread import Unread, explain
+from s3_sync.keys import compile_filter
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
@@ -21,6 +22,7 @@ from s3_sync.result import CycleResult
 from s3_sync.settings import Settings
 from s3_sync.source import Source, State
 from s3_sync.status import Status
+from s3_sync.tree.journal import Managed
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
@@ -52,6 +54,7 @@ class Reconciler:
         self._skipped = Skipped(metrics, status)
         self._unread = Unread(metrics, status, settings.interval_seconds)
         self._brake = DeletionBrake(settings)
+        self._is_selected = compile_filter(settings.include, settings.exclude)
         self._bringer = Bringer(settings, metrics, lease, source, self._unread, self._brake)
         self._offering = Offering(
             gate, lease, source, self._bringer.bring, one_shot=settings.one_shot
@@ -116,16 +119,24 @@ class Reconciler:
             return Outcome("settling", published.revision, problem=self._source.unrest)
         if state is self._acted:
             return None
-        managed = layout.shown.managed.files if layout.shown is not None else {}
-        if is_first:  # the files on disk may belong to another source
-            managed = {}
-        elif state.kept:
-            managed = {path: held for path, held in managed.items() if path not in state.kept}
+        managed = self._deletable(layout, state)
         held = self._brake.judge(state.wanted, managed, is_asked_for=fence.is_asked_for)
         self._metrics.held.set(held.files if held else 0)
         if held is None:
             return None
         return Outcome("held", published.revision, problem=held, is_enough=True)
+
+    def _deletable(self, layout: Layout, state: State[Any]) -> Mapping[str, Managed]:
+        """
+        Return the published files whose keys would be missed: those that the filters select.
+        """
+        if layout.shown is None or self._lease.published.at is None:
+            return {}  # the files on disk may belong to another source
+        return {
+            path: held
+            for path, held in layout.shown.managed.files.items()
+            if path not in state.kept and self._is_selected(path)
+        }
 
     async def _act(
         self, layout: Layout, state: State[Any], done: CycleResult, fence: Fence
