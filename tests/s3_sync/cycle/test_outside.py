@@ -131,16 +131,25 @@ def test_is_not_ready_when_the_folder_cannot_be_created(process: Process, instea
     process.folder.unlink()
 
 
+def mount_with_fs_group(folder: Path) -> None:
+    """The kubelet lets the group read and write every file of a claim."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
+
+
+def assert_modes(process: Process, layout: dict[str, str]) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in files_of(process).rglob("*.py")}
+    assert {0o444 if "S3_SYNC_LAYOUT" in layout else 0o644} == modes
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_new_mount_with_an_fs_group_damages_no_file(
     process: Process, layout: dict[str, str]
 ) -> None:
-    """The kubelet lets the group read and write every file of a claim."""
     process.run(KEYS | layout)
     process.stop()
-    for path in process.folder.rglob("*"):
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
+    mount_with_fs_group(process.folder)
     process.s3.inject(error(500, "InternalError"))
     process.start(KEYS | layout)
     process.fail()
@@ -150,8 +159,24 @@ def test_a_new_mount_with_an_fs_group_damages_no_file(
 
     assert "unchanged" == process.cycle().result
     assert [] == process.s3.seen(lambda request: not is_list(request))
-    modes = {path.stat().st_mode & 0o777 for path in files_of(process).rglob("*.py")}
-    assert {0o444 if "S3_SYNC_LAYOUT" in layout else 0o644} == modes
+    assert_modes(process, layout)
+
+
+@pytest.mark.parametrize("changed", ["a.py", "b/c.py"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_modes_of_a_mount_beside_a_running_writer_are_taken_back_at_its_next_start(
+    process: Process, layout: dict[str, str], changed: str
+) -> None:
+    """Another pod mounts the claim; files published afterwards have the modes that were set."""
+    process.run(KEYS | layout)
+    mount_with_fs_group(process.folder)
+    process.s3.put(f"dags/{changed}", b"v = 2\n")
+    process.cycle()
+
+    process.restart(KEYS | layout)
+    assert "unchanged" == process.cycle().result
+
+    assert_modes(process, layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -101,14 +101,14 @@ class Target:
 
     def take_back_modes(self) -> None:
         """
-        Take back what a mount with an ``fsGroup`` has added to the modes, if the first file shows
-        that and as far as the files are this user's.
+        Take back what a mount with an ``fsGroup`` has added to the modes, as far as the files are
+        this user's.
         """
         for path, held in self.managed.files.items():
             with suppress(OSError):
                 found = os.lstat(path, dir_fd=self.folder)
                 if found.st_mode == held.mode:
-                    return  # a mount changes all files or none
+                    continue
                 fd = os.open(path, _OLD_FILE, dir_fd=self.folder)
                 try:
                     if held.matches(os.fstat(fd)):
