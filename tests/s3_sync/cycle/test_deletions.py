@@ -289,3 +289,31 @@ def test_keeps_files_of_a_folder_moved_to_an_unreadable_prefix(
     process.s3.heal()
     assert "changed" == process.cycle(is_asked_for=True).result
     assert {f"new/{number:02}.py" for number in range(30)} == process.shown.keys()
+
+
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+@pytest.mark.parametrize("lifetimes", [(1, 2), (2, 3), (3, 1, 2)])
+@pytest.mark.parametrize("unreadable", [10, 20])
+def test_restarts_lose_no_file_that_moved_to_a_partly_unreadable_prefix(
+    process: Process, layout: dict[str, str], lifetimes: tuple[int, ...], unreadable: int
+) -> None:
+    """Fewer than most files are left at their old paths when the new process first looks."""
+    old, new = ([f"{folder}/{path}" for path in THIRTY] for folder in ("old", "new"))
+    for number, path in enumerate(old):
+        process.s3.put(path, b"v = %d\n" % number)
+    process.run(layout)
+    process.s3.delete(*old)
+    for number, path in enumerate(new):
+        process.s3.put(path, b"v = %d\n" % number)
+    for path in new[:unreadable]:
+        process.s3.inject(error(403, "AccessDenied"), is_get(path))
+
+    for cycles in lifetimes:
+        for _ in range(cycles):
+            process.cycle()
+            contents = sorted(process.shown.values())
+            assert sorted(b"v = %d\n" % number for number in range(30)) == contents
+        process.restart(layout)
+    process.s3.heal()
+    process.cycle()
+    assert set(new) == process.shown.keys() and process.revision

@@ -50,6 +50,7 @@ class Bringer:
         self._brake = brake
         # New paths of moved files by old path; an old file stays while its new path is unreadable.
         self._awaited: dict[str, str] = {}
+        self._is_new = True
         # Whether files of the current plan are already visible; changes of interrupted plans.
         self._is_begun = False
         self._interrupted = Changes()
@@ -123,10 +124,14 @@ class Bringer:
         """
         Keep moved files whose new path could not be read and is not tried in this cycle.
         """
-        gone = set(plan.delete)
+        gone, published = set(plan.delete), self._lease.published
         before = {path: place for path, place in self._awaited.items() if path in gone}
-        files = layout.tree.managed.files
-        self._awaited = before | (self._brake.awaited(state.wanted, files) if gone else {})
+        # A new process does not know which moves the previous one has spared.
+        is_resumed, self._is_new = self._is_new and published.lacking > 0, False
+        if gone and layout.shown is not None and published.at is not None:
+            shown = layout.shown.managed.files
+            before |= self._brake.awaited(state.wanted, shown, is_resumed=is_resumed)
+        self._awaited = before
         if not self._awaited:
             return plan
         resting = self._unread.errors.keys() - set(plan.publish)

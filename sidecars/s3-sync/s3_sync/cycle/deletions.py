@@ -86,14 +86,22 @@ class DeletionBrake:
         return DeletionHeld(len(gone), len(managed), self._seconds)
 
     def awaited(
-        self, wanted: Mapping[str, Content], managed: Mapping[str, Content]
+        self,
+        wanted: Mapping[str, Content],
+        managed: Mapping[str, Content],
+        *,
+        is_resumed: bool = False,
     ) -> dict[str, str]:
         """
         Return the new path of each moved file if most files have moved: an old file stays until its
         new one is readable; otherwise the move could become a mass deletion.
+
+        Args:
+            managed: The published files.
+            is_resumed: Whether a part of the files may have moved already.
         """
         moves = find_moves(wanted, managed) if self._is_on else {}
-        if not self._are_most(len(moves), len(managed)):
+        if not (is_resumed or self._are_most(len(moves), len(managed))):
             return {}
         return {path: place for path, place in moves.items() if place is not None}
 
