@@ -155,6 +155,34 @@ def test_reports_circular_roles_once() -> None:
     assert ["4: roles.c.from[0]: is circular: 'a' from 'b' from 'c' from 'a'"] == found
 
 
+SAME = "some databases treat this name as {!r}"
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (["Team-A", "team-a", "team-b"], {"team-a": "Team-A"}),
+        (["muller", "müller", "mu\u0308ller"], {"müller": "muller", "mu\u0308ller": "muller"}),
+        (["straße", "STRASSE"], {"STRASSE": "straße"}),
+        (["はは", "ぱぱ"], {"ぱぱ": "はは"}),
+        (["a", "á", "b", "B"], {"á": "a", "B": "b"}),
+        (["ﬁnance", "Finance"], {"Finance": "ﬁnance"}),
+        (["데이터", "대이터", "กิน", "กีน", "team a", "team-a", "teama"], {}),
+    ],
+)
+def test_refuses_two_names_that_a_collation_may_equate(
+    names: list[str], refused: dict[str, str]
+) -> None:
+    text = "roles:\n" + "".join(f"  {name}: {{}}\n" for name in names)
+    found = parse(text.encode(), KINDS)
+
+    expected = {
+        (f"roles.{name}", f"{SAME.format(other)}; rename one of them")
+        for name, other in refused.items()
+    }
+    assert expected == {(one.where.key, one.problem) for one in found.mistakes}
+
+
 def test_accepts_an_inheritance_chain_of_thousands_of_roles() -> None:
     rows = [f"  r{number}: {{from: [r{number + 1}]}}\n" for number in range(5_000)]
 

@@ -211,3 +211,21 @@ def test_a_name_that_the_database_equates_with_a_default_role_is_a_mistake() -> 
     (mistake,) = find_mistakes(document("roles: {Ádmin: {}}"), found, None)
 
     assert "the database treats this name as Admin" == mistake.problem
+
+
+@pytest.mark.parametrize(
+    ("role", "aliases"),
+    [
+        ("soro", {"sørø": "soro"}),
+        ("Soro", {"soro": "Soro", "sørø": "Soro"}),
+    ],
+)
+def test_two_names_that_the_database_equates_are_a_mistake(
+    role: str, aliases: dict[str, str]
+) -> None:
+    """Its one role would receive the permissions of both."""
+    found = replace(metadata(roles=[role]), aliases=aliases)
+
+    (mistake,) = find_mistakes(document("roles:\n  soro: {}\n  sørø: {}"), found, None)
+
+    assert "3: roles.sørø: the database treats this name as soro" == str(mistake)

@@ -7,6 +7,7 @@ The schema is docs/reference/roles.schema.json; rules that a schema cannot expre
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -85,6 +86,7 @@ class _Reading:
         self._kinds = kinds
         self._left = MAX_VALUES
         self.mistakes: list[Mistake] = []
+        self._names: dict[str, str] = {}
 
     def empty(self) -> dict[str, Role]:
         self._refuse(Where(1, WHOLE), "is empty; write `roles: {}` for no roles")
@@ -157,6 +159,8 @@ class _Reading:
         elif role := own.get(name.casefold()):
             text = f"{role} is one of Airflow's own roles, which the file cannot change"
             self._refuse(where, f"{text}; write another with `from: [{role}]`")
+        elif (other := self._names.setdefault(_fold(name), name)) != name:
+            self._refuse(where, f"some databases treat this name as {other!r}; rename one of them")
 
     def _selection(self, node: yaml.Node, key: str) -> Selection | None:
         where = Where(_line(node), key)
@@ -281,6 +285,14 @@ def _split(text: str) -> tuple[str, str]:
     if match := _DOTTED.fullmatch(text):
         return match[2], match[1]
     raise ValueError("is not a permission such as `can_read on DAGs` or `DAGs.can_read`")
+
+
+def _fold(name: str) -> str:
+    """
+    Return a name without case and accents, which the collations of MySQL ignore.
+    """
+    letters = unicodedata.normalize("NFKD", name).casefold()
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _check_id(text: str) -> str:

@@ -142,8 +142,10 @@ def find_mistakes(
     views = definition.permissions if definition else ()
     words = [f"{action} on {resource}" for action, resource in views]
     guesses: dict[str, str] = {}  # each takes milliseconds, and roles repeat their mistakes
+    names = dict(zip(DEFAULT_ROLES, DEFAULT_ROLES, strict=True))  # by the database's spelling
     for role in document.roles.values():
-        if (other := tables.aliases.get(role.name, "")) in DEFAULT_ROLES:
+        other = names.setdefault(tables.aliases.get(role.name, role.name), role.name)
+        if other != role.name:
             found.append(Mistake(role.where, f"the database treats this name as {other}"))
         for permission, where in role.permissions.items():
             if definition and permission not in known:
