@@ -233,10 +233,15 @@ def test_keeps_a_file_listed_if_killed_before_its_removal(box: Box) -> None:
     assert box.load() == {"a.py": held}
 
 
-def test_keeps_a_file_listed_in_a_copy_if_killed_before_removal(box: Box, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", ["added", "changed", "removed"])
+def test_keeps_all_files_listed_in_a_copy(box: Box, tmp_path: Path, last: str) -> None:
     """The copy has other inodes; a file that is not listed would stay forever."""
     files = box.has("a.py", "b.py")
-    files.remove("b.py")
+    if last == "changed":
+        (box.folder / "b.py").unlink()
+        files.add("b.py", box.put("b.py"))
+    elif last == "removed":
+        files.remove("b.py")
     shutil.copytree(box.folder, tmp_path / "copy")
     copy = Box(tmp_path / "copy", is_new=False)
 

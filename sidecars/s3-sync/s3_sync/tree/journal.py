@@ -279,7 +279,12 @@ def load_managed(
             return files, True
     there = stat_in(last, root_fd) if last and root_fd is not None else None
     if last in files:
-        if is_shared and (there is None or there.st_ino != files[last].inode):
+        held = files[last]
+        is_there = there is not None and there.st_ino == held.inode
+        if there is not None and (before is None or there.st_ino != before.inode):
+            # Perhaps copied since. A different file would not match.
+            is_there = is_there or held.of(there) is not None
+        if is_shared and not is_there:
             del files[last]  # killed before the rename
             if before is not None:
                 files[last] = before
