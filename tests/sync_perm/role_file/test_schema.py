@@ -61,8 +61,9 @@ def dag(**body: Any) -> dict[str, Any]:
         ({"roles": {"team": {"dags": [{"id": "a"}]}}}, False),
         (dag(id="a", permissions=["DAGs.can_edit", "can_create on DAG Runs"]), True),
         (dag(id="a", permissions=["can_read on Jobs"]), False),
-        *[(dag(folder=one), True) for one in ("team/**", "**", "a/*.py", "x.py", "**/a/b.zip")],
+        *[(dag(folder=one), True) for one in ("team/**", "**", "a/*.py", "x.py", "*.zip/**")],
         *[(dag(folder=one), False) for one in ("/a/**", "team", "a//**", "../**", "a**", "**.py")],
+        *[(dag(folder=one), False) for one in ("a/b.zip", "*.zip", "**/?.zip")],
     ],
 )
 def test_schema_and_code_agree(value: Any, expected: bool) -> None:

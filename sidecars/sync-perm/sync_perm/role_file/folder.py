@@ -22,7 +22,8 @@ def check_glob(glob: str) -> None:
         raise ValueError("has a ** that is not a whole path segment")
     if any(segment in ("", ".", "..") for segment in segments):
         raise ValueError("has a segment that is empty, . or ..; write a path such as team-a/**")
-    if not re.search(r"[*?]|\.(py|zip)$", segments[-1]):
+    # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a folder too.
+    if not re.search(r"[*?]|\.py$", segments[-1]) or segments[-1].endswith(".zip"):
         raise ValueError(f"names a folder; to select the DAGs in it, write {glob}/**")
 
 
