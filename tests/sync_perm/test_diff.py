@@ -103,6 +103,26 @@ def test_permissions_beyond_the_file_are_listed_but_are_no_difference(
     assert printed.endswith("a prune would remove:\n  team: can_edit on Website\n")
 
 
+@pytest.mark.parametrize("more", ["", "{dags: [{id: none, permissions: [can_read]}]}"])
+def test_a_prune_would_not_remove_what_access_control_grants(
+    one: WithFile, capsys: pytest.CaptureFixture[str], more: str
+) -> None:
+    """Whether the file selects DAGs does not matter."""
+    one.file.write_text(f"roles:\n  other: {more or '{}'}\n")
+    one.sqlite.run("INSERT INTO ab_role VALUES (6, 'other')")
+    one.sqlite.run("INSERT INTO ab_view_menu VALUES (2, 'DAG:ruled'), (3, 'DAG:a')")
+    one.sqlite.run("INSERT INTO ab_permission_view VALUES (2, 1, 2), (3, 1, 3)")
+    one.sqlite.run(
+        "INSERT INTO ab_permission_view_role (permission_view_id, role_id)"
+        " VALUES (1, 6), (2, 6), (3, 6)"
+    )
+
+    facts = json.loads(told(one, capsys, is_json=True)[1])
+
+    by_hand = {"role": "other", "action": "can_read", "resource": "DAG:a"}
+    assert [by_hand] == facts["a_prune_would_remove"]["grants"]
+
+
 @pytest.mark.parametrize("is_json", [False, True])
 def test_reports_all_mistakes_of_an_invalid_file(
     one: WithFile, capsys: pytest.CaptureFixture[str], is_json: bool

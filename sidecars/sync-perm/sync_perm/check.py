@@ -153,7 +153,9 @@ class _Checks:
         roles, grants = counted(len(tables.roles), "role"), counted(tables.grant_count, "grant")
         say("ok", "tables", f"can be read: {roles}, {grants}")
         say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
-        kinds = Counter(item.kind for item in look.items if include_dags or not item.dag_id)
+        kinds = Counter(
+            item.kind for item in look.items if include_dags or item.is_of_file or not item.dag_id
+        )
         differences = ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))
         say("ok", "differences", differences or "none")
         for dag_id, failure in sorted(look.failing.items()) if include_dags else ():

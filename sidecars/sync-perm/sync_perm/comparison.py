@@ -164,9 +164,13 @@ class Comparison:
         self._definition = define(empty, self._kinds)
         self.wants_definition = self._was_written = False
 
-    def look(self, database: Database) -> Look:
+    def look(self, database: Database, *, dags: bool = False) -> Look:
         """
         Read the tables and compare.
+
+        Args:
+            dags: Whether to read the access control of DAGs even if no difference depends on it,
+                for :meth:`Wanted.surplus`.
 
         Raises:
             SidecarError: The database failed.
@@ -174,7 +178,7 @@ class Comparison:
         document = self.file.document if self.file else None
         tables = self._reader.read(
             database,
-            dags=self._needs_dags,
+            dags=dags or self._needs_dags,
             places=self._needs_places,
             names=document.roles if document else (),
         )

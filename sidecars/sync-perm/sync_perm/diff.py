@@ -77,7 +77,7 @@ def _look(comparison: Comparison, passes: AirflowPasses, source: Source) -> Look
     database = Database(source.read())
     try:
         comparison.define(passes.write_empty(database.address, Fence(), COMMAND_SECONDS))
-        return comparison.look(database)
+        return comparison.look(database, dags=comparison.file is not None)
     finally:
         database.close()
 
