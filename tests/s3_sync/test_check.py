@@ -79,6 +79,24 @@ def test_reports_what_blocks_the_link(
     assert "link_blocked" in check(3, {"S3_SYNC_LAYOUT": "snapshot"})
 
 
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_reports_no_block_where_the_daemon_restores_the_link(
+    check: Check, s3: FakeS3, target: Path, make: Callable[[Path], object]
+) -> None:
+    layout = {"S3_SYNC_LAYOUT": "snapshot"}
+    process = Process(s3, target)
+    process.run(layout | {"KEY_PATH": "dags"})
+    process.stop()
+    (target / "current").unlink()
+    make(target / "current")
+
+    assert "link_blocked" not in check(0, layout)
+
+    process.run(layout | {"KEY_PATH": "dags"})
+    assert process.is_ready
+    process.stop()
+
+
 @pytest.mark.parametrize("filters", [{}, {"S3_SYNC_INCLUDE": "/a.py"}], ids=["none", "slipped"])
 def test_reports_an_empty_source_like_the_daemon(
     check: Check, s3: FakeS3, tmp_path: Path, filters: dict[str, str]

@@ -24,7 +24,7 @@ from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
-from s3_sync.tree.volume import LINK, STAGING, free_bytes
+from s3_sync.tree.volume import LINK, SNAPSHOTS_PATH, STAGING, free_bytes
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
@@ -36,6 +36,7 @@ from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import FULL_ADVICE, TargetError, explain_os_error
 from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
+from sidecar_runtime.volume.snapshots import is_name
 
 SAMPLE_FOLDERS = 20
 
@@ -95,7 +96,7 @@ class _Checks:
             return _fail("target", error)
         if not self._has_room():
             return False
-        return self._settings.layout != "snapshot" or _check_link(f"{path}/{LINK}", has_links)
+        return self._settings.layout != "snapshot" or _check_link(path, has_links)
 
     def gate(self) -> bool:
         """
@@ -227,20 +228,32 @@ class _Nowhere:
         pass
 
 
-def _check_link(link: str, has_links: bool) -> bool:
+def _check_link(path: str, has_links: bool) -> bool:
     """
     Whether the snapshot layout can create its link.
     """
+    link = f"{path}/{LINK}"
     if os.path.isdir(link) and not os.path.islink(link) and os.listdir(link):
         say("FAIL", "layout", f"link_blocked: {link} is a folder that contains files; move them")
         return False
-    if os.path.isfile(link) and not os.path.islink(link):
+    if os.path.isfile(link) and not os.path.islink(link) and not _has_snapshots(path):
         say("FAIL", "layout", f"link_blocked: {link} is a file; move it")
         return False
     say("ok", "layout", f"snapshot: Airflow's dags_folder must be {link}")
     if not has_links:
         say("??", "", "no hard links on this volume: each snapshot will be a full copy")
     return True
+
+
+def _has_snapshots(path: str) -> bool:
+    """
+    Whether a snapshot exists: the link was published then, and a file in its place is replaced.
+    """
+    try:
+        with os.scandir(f"{path}/{SNAPSHOTS_PATH}") as found:
+            return any(is_name(one.name) and one.is_dir(follow_symlinks=False) for one in found)
+    except OSError:
+        return False
 
 
 def _fail(name: str, error: SidecarError) -> bool:
