@@ -194,6 +194,20 @@ def test_damage_is_shown_at_once_although_the_cycle_takes_long(
     assert [False, True] == [seen[0], process.is_ready]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_damage_that_is_repaired_at_once_is_not_shown_for_the_whole_cycle(
+    process: Process, layout: dict[str, str]
+) -> None:
+    process.run(KEYS | layout)
+    seen: list[bool] = []
+    process.s3.inject(first(lambda: seen.append(process.is_ready)), is_list)
+
+    (files_of(process) / "a.py").unlink()
+    process.cycle()
+
+    assert [True] == seen[:1]
+
+
 @pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])
 def test_damage_that_a_release_poll_finds_is_repaired_by_the_next_cycle(
     process: Process, layout: dict[str, str]

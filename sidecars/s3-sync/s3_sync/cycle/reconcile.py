@@ -99,6 +99,8 @@ class Reconciler:
         self._is_done = False
         self._had_waited, self._has_waited = self._has_waited, False
         repaired = self._lease.repair(layout, fence)
+        if repaired.healed:  # the rest of the cycle may take minutes
+            self._lease.show(layout)
         state = await self._source.look(fence)
         self._unread.look(state.wanted, is_asked_for=fence.is_asked_for)
         wait = self._wait(layout, state, fence)
