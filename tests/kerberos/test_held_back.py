@@ -13,6 +13,7 @@ from kerberos_sidecar.formats.keytab import read_keytab
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.kerberos.box import ANOTHERS, Box, Start
+from tests.kerberos.given import ccache, tgt
 from tests.runtime.recording import Log
 from tests.support.kerberos.kdc import REALM, Kdc
 from tests.support.raising import raised
@@ -168,6 +169,24 @@ def test_retakes_a_ccache_from_another_principal_once_then_reports_it(box: Box, 
     assert ANOTHERS == box.ccache.read_bytes()
     taken = log.events("ccache_taken")
     assert [("other@EXAMPLE.COM", "warning")] == [(e["owner"], e["level"]) for e in taken]
+
+
+def test_retakes_a_closed_ccache_once_then_waits_while_its_ticket_is_valid(
+    box: Box, log: Log
+) -> None:
+    """As two sidecars of one principal publish it, which differ in group or mode."""
+    for _ in range(2):
+        box.cycle()
+        box.ccache.chmod(0o600)
+
+    error = box.fails()
+
+    assert "ccache_contested" == error.reason
+    owner = f"uid {os.getuid()} with group {box.ccache.stat().st_gid}"
+    assert f"belongs to {owner} again" in error.message
+    assert [owner] == [event["owner"] for event in log.events("ccache_taken")]
+    box.ccache.write_bytes(ccache(tgt(1, realm=REALM), realm=REALM))
+    assert "changed" == box.cycle(Fence(is_asked_for=True)).result, "nobody can use an expired one"
 
 
 def test_a_taken_ccache_is_not_contested_before_it_is_retaken(box: Box, kdc: Kdc, log: Log) -> None:

@@ -108,7 +108,7 @@ class _Checks:
             except SidecarError as error:
                 results.append(fail("ccache", error))
             else:
-                self._say_writable()
+                self._say_writable(staging.group)
             results.append(self._ticket())
         results.append(self._consumer())
         return all(results)
@@ -184,11 +184,13 @@ class _Checks:
         except TimeoutError:
             raise hung(principal, f" within {self._timeout_seconds:g} s") from None
 
-    def _say_writable(self) -> None:
+    def _say_writable(self, group: int) -> None:
         path = self._entry.ccache
         free = shutil.disk_usage(os.path.dirname(path)).free >> 20
         say("ok", "ccache", f"{path} is writable as uid {os.getuid()}, {free} MiB free")
-        found = Published(path, self._entry.mode).look()
+        published = Published(path, self._entry.mode)
+        published.group = group
+        found = published.look()
         if found.published_at is not None:
             problem = found.problem_at(time.time(), self._entry.principal)
             until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""

@@ -176,6 +176,11 @@ class Session:
             SidecarError: A check failed, so no KDC was asked.
             CycleAbandoned: The fence was revoked.
         """
+        with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
+            pass  # raises if the volume is full or not writable, without a request
+        with fence:
+            # First: the ccache of an earlier process counts, whatever fails next.
+            slot.published.group = staging.group
         keytab = read_keytab(slot.source.find())
         principal = keytab.select(slot.entry.principal)
         with fence:
@@ -188,8 +193,6 @@ class Session:
         check_config(self._settings)
         self._refused(slot, principal).check(keytab, principal, slot.published.look().ticket)
         self._check_contested(slot, principal, cause)
-        with Staging(slot.entry.ccache, slot.entry.mode, fence):
-            pass  # raises if the volume is full or not writable, without a request
         with fence:
             slot.attempt = Attempt(
                 principal,
@@ -212,28 +215,21 @@ class Session:
         )
 
     @staticmethod
-    def _taken_by(slot: Slot, principal: Principal, cause: Cause) -> Principal | None:
-        """
-        Return the ccache's owner if another process took it, unless our new keytab explains it.
-        """
-        ticket = slot.published.look().ticket
-        if ticket is None or ticket.principal.resembles(principal) or cause == "keytab_changed":
-            return None
-        return ticket.principal
-
-    def _check_contested(self, slot: Slot, principal: Principal, cause: Cause) -> None:
+    def _check_contested(slot: Slot, principal: Principal, cause: Cause) -> None:
         """
         Raises:
-            SidecarError: Another principal's process keeps taking the ccache.
+            SidecarError: Another process keeps taking the ccache.
         """
-        owner = self._taken_by(slot, principal, cause)
+        owner = slot.published.look().taken_by(principal, cause, time.time())
         if owner and (wait_seconds := contest_wait(slot.retaken_at, time.monotonic())):
             held_back = SidecarError(
                 "ccache_contested",
                 f"{slot.entry.ccache} belongs to {owner} again, after it was restored for "
                 f"{principal}: another process publishes there",
                 "Give each principal its own ccache (KERBEROS_CCACHE), and look for a second "
-                "sidecar or a kinit on this volume.",
+                "sidecar or a kinit on this volume. Sidecars of one principal need the same "
+                "runAsUser, runAsGroup and KERBEROS_CCACHE_MODE, or a folder with one group and "
+                "the setgid bit, as fsGroup sets them.",
             )
             held_back.retry_within_seconds = wait_seconds
             raise held_back
@@ -312,7 +308,7 @@ class Session:
             and found.ticket.ends_at >= ticket.ends_at
         ):
             return False
-        owner = self._taken_by(slot, attempt.principal, attempt.cause)
+        owner = found.taken_by(attempt.principal, attempt.cause, time.time())
         with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
             staging.publish(content)
         with fence:
@@ -321,10 +317,9 @@ class Session:
                 log.warning(
                     "ccache_taken",
                     ccache=slot.entry.ccache,
-                    owner=str(owner),
+                    owner=owner,
                     principal=str(attempt.principal),
                 )
-            slot.published.group = staging.group
             self._refused(slot, attempt.principal).clear()
             self._record(slot, attempt, ticket)
         return True

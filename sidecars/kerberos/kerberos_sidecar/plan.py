@@ -55,11 +55,13 @@ class Found:
         ticket: ``None`` if the ccache is missing or unusable.
         published_at: Unix time; ``None`` if the file cannot be found.
         problem: Why the file is invalid or unreadable for consumers; empty if it is neither.
+        holder: The uid and group of a file that only its mode or group makes unreadable.
     """
 
     ticket: Ticket | None = None
     published_at: float | None = None
     problem: str = ""
+    holder: str = ""
 
     def problem_at(self, now: float, principal: Principal | None) -> str:
         """
@@ -76,6 +78,22 @@ class Found:
         if self.ticket.ends_at <= now:
             return f"contains a ticket that expired {now - self.ticket.ends_at:.0f} s ago"
         return ""
+
+    def taken_by(self, principal: Principal, cause: Cause, now: float) -> str:
+        """
+        Return who else publishes there: another principal, or a uid whose file consumers cannot
+        read; empty if it is nobody, or if our new keytab explains another principal.
+
+        Args:
+            principal: The principal whose ticket is due.
+            cause: Why it is due.
+            now: Unix time.
+        """
+        ticket = self.ticket
+        if ticket and not ticket.principal.resembles(principal):
+            return "" if cause == "keytab_changed" else str(ticket.principal)
+        is_in_use = cause == "damaged" and (ticket is None or ticket.ends_at > now)
+        return self.holder if is_in_use else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +227,7 @@ def lockout_wait(
 
 def contest_wait(retaken_at: Sequence[float], at: float) -> float:
     """
-    Return the seconds until a ccache that another principal's process took may be retaken.
+    Return the seconds until a ccache that another process took may be retaken.
 
     The first time it is retaken at once: that was probably a ``kinit``. The pauses after that slow
     down two sidecars that take it from each other indefinitely.

@@ -21,7 +21,7 @@ class Published:
         mode: The bits that consumers need; a file without them, such as a ``kinit``'s 0600, is bad.
 
     Attributes:
-        group: The group of the file that we published, if the system refused the folder's group.
+        group: The group of the files that we create there: the system may refuse the folder's.
     """
 
     def __init__(self, path: str, mode: int) -> None:
@@ -66,13 +66,17 @@ class Published:
         return f"is in {folder} (mode {mode:04o}), which its group cannot enter"
 
     def _read(self, found: os.stat_result, group: int) -> Found:
+        holder = f"uid {found.st_uid} with group {found.st_gid}"
         try:
             ticket = read_ticket(read_regular(self._path, SIZE_LIMIT_BYTES))
         except OSError as error:
-            return Found(None, found.st_mtime, f"cannot be read ({error.strerror})")
+            problem = f"cannot be read ({error.strerror})"
+            is_closed = isinstance(error, PermissionError)
+            return Found(None, found.st_mtime, problem, holder if is_closed else "")
         except ValueError as error:
             return Found(None, found.st_mtime, str(error))
-        return Found(ticket, found.st_mtime, self._closed(found, group))
+        problem = self._closed(found, group)
+        return Found(ticket, found.st_mtime, problem, holder if problem else "")
 
     def _closed(self, found: os.stat_result, group: int) -> str:
         """

@@ -31,7 +31,7 @@ class Slot:
         error: Why the last try failed; ``None`` after a success.
         failed: The last failure as the plan needs it; ``None`` after a success.
         failures: The number of consecutive failures.
-        retaken_at: When the ccache was retaken from another principal; monotonic seconds.
+        retaken_at: When the ccache was retaken from another process; monotonic seconds.
         logged: The reason of the failure that was logged last; empty without a failure.
     """
 

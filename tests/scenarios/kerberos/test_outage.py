@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -98,6 +99,39 @@ def test_a_one_shot_succeeds_with_a_valid_ticket_while_the_kdc_is_down(
     (kept,) = daemon.find_events("ticket_kept")
     assert ("kdc_unreachable", "warning") == (kept["reason"], kept["level"])
     assert before == here.ccache.read_bytes()
+
+
+AWAY: dict[str, Callable[[Site, Kdc], object]] = {
+    "kdc_unreachable": lambda site, kdc: kdc.stop(),
+    "keytab_missing": lambda site, kdc: site.keytab.unlink(),
+    "config_missing": lambda site, kdc: site.config.unlink(),
+    "keytab_stale": lambda site, kdc: kdc.kadmin(f"cpw -randkey {site.principal}"),
+}
+
+
+@pytest.mark.parametrize("reason", AWAY)
+def test_a_restart_stays_ready_if_the_system_refused_the_folders_group(
+    here: Site, running_kdc: Kdc, reason: str
+) -> None:
+    """As in an emptyDir without fsGroup, or on an EFS access point, which maps ids."""
+    here.ccache.parent.chmod(0o777)
+    user = here.as_user(1001, 1001)
+    daemon = here.publish(program=user)
+    assert 1001 == here.ccache.stat().st_gid != here.ccache.parent.stat().st_gid
+    daemon.kill()
+    AWAY[reason](here, running_kdc)
+
+    for _ in range(3):  # the third start asks no KDC for keys that it refused twice
+        with here.sidecar(program=user) as daemon:
+            failure(daemon)
+            assert_tells(daemon, reason, ready=True)
+    if reason == "kdc_unreachable":
+        daemon = here.start(program=user, KERBEROS_ONE_SHOT="true")
+        assert 0 == daemon.wait_for_exit().code
+        assert 1 == len(daemon.find_events("ticket_kept"))
+    check = here.start("check", program=user)
+    check.wait_for_exit()
+    assert f"ok    {'':14} it is valid until" in check.log()
 
 
 @pytest.mark.parametrize("spoil", ["another's", "closed", "none"])

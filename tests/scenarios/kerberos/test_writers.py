@@ -38,6 +38,31 @@ def test_two_sidecars_with_different_uids_write_one_ccache(make_site: MakeSite) 
     assert [] == site.leftovers()
 
 
+@pytest.mark.parametrize(
+    ("users", "mode"),
+    [(((1001, 1001), (1001, 1002)), "0640"), (((1001, 1001), (1002, 1001)), "0600")],
+    ids=["groups", "uids"],
+)
+def test_two_sidecars_that_cannot_share_a_folder_do_not_flood_the_kdc(
+    here: Site, users: tuple[tuple[int, int], ...], mode: str
+) -> None:
+    """Such as two pods on one volume: each needs a file that the other's consumers cannot read."""
+    here.ccache.parent.chmod(0o777)
+    daemons = [here.start(program=here.as_user(*user), KERBEROS_CCACHE_MODE=mode) for user in users]
+
+    wait_until(lambda: any(one.find_events("cycle_failed") for one in daemons), "one gives way")
+    time.sleep(3)
+
+    failed = [event for one in daemons for event in one.find_events("cycle_failed")]
+    assert {"ccache_contested"} == {event["reason"] for event in failed}
+    assert "belongs to uid 100" in failed[0]["error"]
+    assert "runAsGroup" in failed[0]["advice"]
+    tickets = sum(len(one.find_events("ticket_acquired")) for one in daemons)
+    assert tickets <= 4, "at the start, and once more each"
+    taken = sum(len(one.find_events("ccache_taken")) for one in daemons)
+    assert 1 <= taken <= 2
+
+
 @pytest.mark.timeout(3_600)
 def test_sigkill_at_any_moment_leaves_a_valid_ccache(here: Site, counts: Counts) -> None:
     """SIGHUPs make it publish continually, so that the kills hit every step of a cycle."""

@@ -87,20 +87,20 @@ class Site:
         """
         return self.sidecar(*arguments, program=program, **settings).start()
 
-    def as_user(self, uid: int) -> Path:
+    def as_user(self, uid: int, gid: int = 0) -> Path:
         """
-        Return a script that runs the sidecar as another user, with read access through group 0.
+        Return a script that runs the sidecar as another user, which can read the keytab.
         """
-        self.keytab.chmod(0o640)
+        self.keytab.chmod(0o644 if gid else 0o640)
         self.config.chmod(0o644)
         (self.folder / "tmp").chmod(0o777)
-        return as_user(self.folder / "bin", KERBEROS_SIDECAR, uid, 0)
+        return as_user(self.folder / f"bin-{gid}", KERBEROS_SIDECAR, uid, gid)
 
-    def publish(self, **settings: str | None) -> SidecarProcess:
+    def publish(self, program: Path | str | None = None, **settings: str | None) -> SidecarProcess:
         """
         Start a sidecar and wait for its first ticket.
         """
-        daemon = self.start(**settings)
+        daemon = self.start(program=program, **settings)
         daemon.wait_until_synced()
         return daemon
 
