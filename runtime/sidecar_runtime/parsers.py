@@ -27,6 +27,20 @@ def allows(words: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
     return mark
 
 
+def utf_8(text: str) -> str:
+    """
+    Return the text; any setting may be shown, and no answer can contain half a character.
+
+    Raises:
+        ValueError: It contains one, from a byte in the environment or an escape in JSON.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
+    return text
+
+
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 
 

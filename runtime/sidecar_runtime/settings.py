@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration
+from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration, utf_8
 
 T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
@@ -284,7 +284,7 @@ def load(
             values[field] = None
             continue
         try:
-            values[field] = spec.parse(text)
+            values[field] = spec.parse(utf_8(text))
         except ValueError as error:
             problems.append(Problem(spec.variable, spec.show(text), str(error)))
     if problems:

@@ -104,6 +104,7 @@ def test_accepts_a_ccache_path_with_or_without_the_file_prefix(text: str) -> Non
         ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),
         ("KERBEROS_PRINCIPAL", "a@b@c", "is not a principal such as airflow@EXAMPLE.COM"),
         ("KERBEROS_CCACHE", "/proc", "is a mount point, not a file"),
+        ("KERBEROS_CCACHE", "/cc/\udcff", "is not UTF-8"),
         ("KERBEROS_CCACHE", "/etc/keytab/k", "is also the keytab"),
         *(
             ("KERBEROS_CCACHE", f"{kind}:/x", f"is a {kind.upper()} ccache, which other cont")
@@ -198,6 +199,8 @@ def test_listed_principals_inherit_omitted_values_from_the_settings() -> None:
         (several({"principal": "a@R", "ccache": "/c", "cache": ""}), "'cache' is not one of"),
         (several({"principal": "a@R", "ccache": 1}), "item 1: ccache 1 is not a JSON string"),
         (several({"principal": "a b", "ccache": "/c"}), "item 1: principal 'a b' is not a"),
+        (several({"principal": "a@R", "ccache": "/c\ud800"}), r"item 1: ccache '/c\ud800' is not"),
+        (several({"principal": "a\udcff@R", "ccache": "/c"}), r"'a\udcff@R' is not UTF-8"),
         (several({"principal": "a@R", "ccache": "DIR:/c"}), "item 1: ccache 'DIR:/c' is a DIR"),
         (several({"principal": "a@R", "ccache": "/c", "mode": "420"}), "item 1: mode '420' is"),
         (several({"principal": "a@R", "ccache": "/c", "mode": "0666"}), "'0666' grants more"),

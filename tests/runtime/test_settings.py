@@ -77,6 +77,11 @@ def test_an_empty_required_variable_is_missing() -> None:
     assert [Problem("BOX", "", "is missing: a name")] == problems_of(BOX="")
 
 
+def test_refuses_a_value_that_is_not_utf_8() -> None:
+    """Such a byte becomes half a character, which no answer of the endpoint could contain."""
+    assert [Problem("BOX", "/a\udcff", "is not UTF-8")] == problems_of(BOX=os.fsdecode(b"/a\xff"))
+
+
 def test_strips_whitespace_around_a_value() -> None:
     assert read(BOX=" a-box\n").box == "a-box"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.formats.principal import Principal, principal
-from sidecar_runtime.parsers import absolute_path, allows, mode
+from sidecar_runtime.parsers import absolute_path, allows, mode, utf_8
 
 
 @allows("an absolute path, with or without FILE:")
@@ -94,7 +94,7 @@ def _entry(number: int, item: object) -> Mapping[str, Any]:
         try:
             if not isinstance(value, str):
                 raise ValueError("is not a JSON string")
-            read[key] = _PARSERS[key](value)
+            read[key] = _PARSERS[key](utf_8(value))
         except ValueError as error:
             problems.append(f"item {number}: {key} {value!r} {error}")
     if problems:
