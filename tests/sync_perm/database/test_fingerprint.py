@@ -2,6 +2,8 @@
 Polling the tables with a fingerprint.
 """
 
+import zlib
+
 import pytest
 
 from sync_perm.database.database import Database
@@ -104,6 +106,17 @@ def test_detects_tags_only_if_they_matter(filled: Sqlite, database: Database) ->
         seen.append(poll_tags())
 
     assert (3, 1) == (len({one for one, _ in seen}), len({one for _, one in seen}))
+
+
+def test_detects_tags_whose_numbers_are_large(filled: Sqlite, database: Database) -> None:
+    """The product of two checksums can exceed 64 bits."""
+    assert all(zlib.crc32(name) > 3_600_000_000 for name in (b"tag-2", b"tag-6", b"dag-3"))
+    filled.run("INSERT INTO dag_tag (name, dag_id) VALUES ('tag-2', 'dag-3')")
+    before = read_fingerprint(database, include_dags=True, include_tags=True)
+
+    filled.run("UPDATE dag_tag SET name = 'tag-6'")
+
+    assert before != read_fingerprint(database, include_dags=True, include_tags=True)
 
 
 def test_detects_moved_files_only_in_the_path_column(filled: Sqlite, database: Database) -> None:

@@ -16,7 +16,8 @@ from sync_perm.database.connection import Address
 PLACEHOLDER = "?"
 TEXT = "{}"
 NUMBER = "CRC32({})"  # a function of our own
-PRODUCT = "{} * {} % 4294967291"  # a prime, because a sum beyond 64 bits would fail
+# Modulo primes, as SQLite fails on a sum beyond 64 bits, and rounds a product beyond them.
+PRODUCT = "({} % 3037000493) * ({} % 3037000493) % 4294967291"
 TRY_WRITE = "SELECT id FROM {} WHERE 1 = 0"  # our own connection never writes
 QUOTE = '"'
 ERRORS = (sqlite3.Error, OSError, UnicodeError)
