@@ -25,6 +25,10 @@ QUOTE = '"'
 ERRORS = (psycopg2.Error, ValueError)
 MILLISECONDS = "CAST(EXTRACT(EPOCH FROM {}) * 1000 AS BIGINT)"
 
+# PostgreSQL 17's limit would end the lock during a long pass; earlier versions do not know it.
+TRANSACTION_LIMIT = "transaction_timeout"
+UNLIMITED = "SELECT set_config(%(name)s, '0', true) WHERE current_setting(%(name)s, true) <> '0'"
+
 # The limit for one connect or query: a server that never answers must not block a cycle.
 ANSWER_SECONDS = 30.0
 
@@ -114,6 +118,7 @@ def try_lock(connection: Any, address: Address, idle_seconds: int) -> bool:
     with connection.cursor() as cursor:
         milliseconds = str(idle_seconds * 1000)
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = %s", (milliseconds,))
+        cursor.execute(UNLIMITED, {"name": TRANSACTION_LIMIT})
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", _key(address.schema))
         is_ours: bool = cursor.fetchone()[0]
     if not is_ours:
