@@ -100,3 +100,15 @@ def test_a_silent_realm_does_not_delay_another_principal(
 
 def test_the_error_counts_all_failed_principals(start: Start) -> None:
     assert start({"a": "a", "b": "b"}).fails().message.endswith("; 1 more failed")
+
+
+def test_the_error_names_what_needs_a_person_before_an_outage(start: Start, kdc: Kdc) -> None:
+    box = start({"airflow": "away", "nobody": "bad"})
+    kdc.stop()
+    try:
+        error = box.fails()
+    finally:
+        kdc.start()
+
+    assert "principal_absent" == error.reason
+    assert error.message.endswith("; 1 more failed")

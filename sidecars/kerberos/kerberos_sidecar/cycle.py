@@ -105,8 +105,8 @@ class Session:
         Each principal has its own thread for its KDCs, so that a silent realm delays no other.
 
         Raises:
-            SidecarError: The first failure. The remaining principals were tried too, and every
-                published ccache stays.
+            SidecarError: The first failure, an outage last. The remaining principals were tried
+                too, and every published ccache stays.
             CycleAbandoned: The fence was revoked; running requests continue for the next cycle.
         """
         if self._settings.dry_run:
@@ -374,9 +374,11 @@ class Session:
 
     def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
         """
-        Return the first failure, with the number of further failures.
+        Return the first failure that a person must end, with the number of further failures.
+
+        An outage ends on its own, so it comes last.
         """
-        first = errors[0]
+        first = min(errors, key=lambda error: error.reason in AWAY)
         more = f"; {len(errors) - 1} more failed" if len(errors) > 1 else ""
         return self._in_time(SidecarError(first.reason, first.message + more, first.advice))
 
