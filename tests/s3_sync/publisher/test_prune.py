@@ -1,5 +1,9 @@
 """Pruning: which releases it removes, in which order, and beside which other commands."""
 
+import os
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync.publisher.catalog import CatalogEntry, list_releases, resolve
+from s3_sync.publisher.cli import read_arguments
+from s3_sync.publisher.cli import run as command
 from s3_sync.publisher.prune import Pruned, choose, prune, read_names
 from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
@@ -167,6 +173,45 @@ def test_keeps_the_revisions_listed_in_a_file(bucket: Bucket, tmp_path: Path, te
 
 def test_a_missing_keep_from_file_is_an_error() -> None:
     assert "--keep-from" in failure(read_names, "/nonexistent/file").message
+
+
+def test_a_closed_standard_input_is_an_error() -> None:
+    code = "from s3_sync.publisher.prune import read_names; read_names('-')"
+    closed = f"exec 0<&-; exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    done = subprocess.run(["sh", "-c", closed], capture_output=True, text=True)
+
+    assert "cannot read --keep-from '-'" in done.stderr
+
+
+def test_lines_of_keep_from_that_match_no_release_are_counted(
+    bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as commits, of runs from before a move from git to releases."""
+    made = releases(bucket, 5)
+    path = tmp_path / "keep"
+    path.write_text(f"{'a' * 40}\n{made[0].revision}\n{'b' * 40}\n")
+    url = f"s3://{bucket.server.bucket}/{PREFIX}"
+    words = ["prune-releases", "--keep-count", "0", "--keep-for", "0s", "--keep-from", str(path)]
+
+    assert 0 == command(read_arguments([*words, url]), os.environ)
+
+    assert "Lines of --keep-from that match no release: 2" in capsys.readouterr().out
+    assert made[0].revision in left(bucket)
+
+
+@pytest.mark.parametrize("line", ["xyz", "deadbeef/../x"])
+def test_a_line_of_keep_from_that_is_no_revision_is_an_error(
+    bucket: Bucket, tmp_path: Path, line: str
+) -> None:
+    made = releases(bucket, 3)
+    path = tmp_path / "keep"
+    path.write_text(line)
+    url = f"s3://{bucket.server.bucket}/{PREFIX}"
+
+    assert 2 == command(
+        read_arguments(["prune-releases", "--keep-from", str(path), url]), os.environ
+    )
+    assert len(made) == len(left(bucket))
 
 
 def test_an_empty_keep_from_file_is_an_error(tmp_path: Path) -> None:

@@ -400,6 +400,32 @@ def test_restores_its_release_if_it_is_pruned_meanwhile(
     assert (before.revision,) == bucket.history()
 
 
+@pytest.mark.parametrize("is_bundle_first", [False, True])
+def test_restores_its_release_if_it_is_pruned_between_its_manifest_and_its_bundle(
+    bucket: Bucket, is_bundle_first: bool
+) -> None:
+    old = bucket.put(make_release(A))
+    bucket.put(make_release(B))
+    bundle = bundle_key(old.manifest.head.bundle_sha256)
+
+    def prune(exchange: Exchange) -> None:
+        keys = [manifest_key(old.revision), bundle]
+        if not is_bundle_first:
+            exchange.send(exchange.good())
+        for key in keys:
+            bucket.server.delete(PREFIX + key)
+        if is_bundle_first:
+            exchange.send(exchange.good())
+
+    wanted = bundle if is_bundle_first else manifest_key(old.revision)
+    bucket.server.inject(
+        prune, lambda r: r.method in ("GET", "HEAD") and r.path.endswith(wanted), times=1
+    )
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
 def test_publish_fails_if_its_bundle_is_pruned_again_and_again(bucket: Bucket) -> None:
     def prune(exchange: Exchange) -> None:
         exchange.send(exchange.good())

@@ -12,6 +12,7 @@ from s3_sync.s3.refusals import (
     Permission,
     Request,
     S3Error,
+    SealedError,
     SourceError,
     explain,
     is_denied,
@@ -268,11 +269,13 @@ def test_every_response_has_a_reason_for_a_list_and_for_a_get(
 
 
 def test_distinguishes_failures_of_one_object_from_those_of_the_source() -> None:
-    of_one = [answer(500), answer(400, "X"), answer(403), answer(403, "InvalidObjectState")]
+    of_one = [answer(500), answer(400, "X"), answer(403)]
+    sealed = [answer(403, "InvalidObjectState"), answer(400, "KMS.DisabledException")]
     by_what_was_asked = [answer(503), answer(301), answer(403, "SignatureDoesNotMatch")]
     of_all = [answer(400, "ExpiredToken"), answer(404, "NoSuchBucket")]
 
     assert {ObjectError} == {type(explained(GET, found)) for found in of_one + by_what_was_asked}
+    assert {SealedError} == {type(explained(GET, found)) for found in sealed}
     assert {SourceError} == {type(explained(LIST, found)) for found in by_what_was_asked}
     assert {SourceError} == {type(explained(GET, found)) for found in of_all}
 

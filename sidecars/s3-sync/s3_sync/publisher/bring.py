@@ -135,7 +135,7 @@ def put_manifest(store: Store, revision: str, ours: Kept, kept: Kept | None) -> 
     Write a manifest, unless another publisher has just done so.
 
     Args:
-        kept: The manifest that was read there, if any.
+        kept: The manifest that is there, if any; one that was not read is replaced in any case.
 
     Returns:
         The release as it is in the bucket now.
@@ -153,6 +153,8 @@ def put_manifest(store: Store, revision: str, ours: Kept, kept: Kept | None) -> 
         store.put(key, ours.data)
     except ConditionFailed:  # another publish of the same content, or our own lost response
         there = read_release(store, revision)
+        if there is None and kept is not None:  # pruned since
+            return put_manifest(store, revision, ours, None)
         if there is None or not there.is_good:
             raise incomplete(revision) from None
         return there

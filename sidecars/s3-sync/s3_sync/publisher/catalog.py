@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from s3_sync.publisher.store import Listed, Store
@@ -35,6 +35,7 @@ from s3_sync.release.pointer import Pointer, parse_pointer
 from s3_sync.release.rows import Invalid
 from s3_sync.release.signed import digest_of_manifest, signer_of_manifest, signer_of_pointer
 from s3_sync.revision import SHORT_DIGITS, is_revision, short
+from s3_sync.s3.refusals import ObjectError, SealedError
 from s3_sync.signature import Untrusted
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
@@ -58,6 +59,12 @@ class RevisionError(SidecarError):
     """
 
     exit_code = EXIT_SETTINGS
+
+
+class Unmatched(RevisionError):
+    """
+    The given revision is valid, but no release has it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +115,11 @@ class Kept:
     The manifest of a release as it was read.
 
     Args:
+        etag: Empty if it was not read.
         is_whole: Whether it is valid and its bundle exists.
         signed_by: The key that signed it; empty if no signature is required.
         refusal: Why it is not trusted; empty if it is.
+        sealed: Why nobody can read the manifest or the bundle; None if they can be read.
     """
 
     data: bytes
@@ -119,6 +128,7 @@ class Kept:
     is_whole: bool
     signed_by: str = ""
     refusal: str = ""
+    sealed: SealedError | None = None
 
     @property
     def is_good(self) -> bool:
@@ -143,13 +153,15 @@ class CatalogEntry:
     Args:
         used_at: When it was last published or replaced, by the clock of S3; the current release
             is in use beyond that.
-        summary: The head of its manifest; None if that is missing or invalid.
+        summary: The head of its manifest; None if that is missing, invalid or unread.
+        unread: The reason why the manifest could not be read; empty if it was.
     """
 
     revision: str
     used_at: datetime
     summary: Head | None
     refusal: str = ""
+    unread: str = ""
 
 
 def untrusted(store: Store, key: str, why: str) -> ReleaseError:
@@ -179,12 +191,17 @@ def read_replaceable(store: Store, *, repairs: bool = False) -> Current | None:
     Return the pointer, trusted or not, for a command that replaces it.
 
     Args:
-        repairs: Whether to accept an object that is not a pointer.
+        repairs: Whether to accept an object that is not a pointer, or that nobody can read.
 
     Raises:
         ReleaseError: The object is not a pointer, and may be in use.
     """
-    current = read_pointer(store)
+    try:
+        current = read_pointer(store)
+    except SealedError as error:
+        if not repairs:
+            raise
+        return Current(None, b"", "", "", error.message)
     if current is not None and current.pointer is None and not repairs:
         raise ReleaseError(
             "pointer_invalid",
@@ -236,9 +253,12 @@ def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> 
     Return a release, valid or not; None if it has no manifest.
 
     Args:
-        reads_bundle: Whether to read and hash the whole bundle, not only check its size.
+        reads_bundle: Whether to read and hash the whole bundle, not only its first byte.
     """
-    stored = store.read(manifest_key(revision))
+    try:
+        stored = store.read(manifest_key(revision))
+    except SealedError as error:
+        return Kept(b"", "", None, False, sealed=error)
     if stored is None:
         return None
     try:
@@ -247,8 +267,10 @@ def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> 
         return Kept(stored.data, stored.etag, None, False)
     signer, refusal = _signer_of(store, stored.data)
     key = bundle_key(manifest.head.bundle_sha256)
-    bundle = store.look(key)
-    is_there = bundle is not None and bundle.size_bytes == manifest.head.bundle_bytes
+    try:
+        is_there = store.readable_bytes(key) == manifest.head.bundle_bytes
+    except SealedError as error:
+        return Kept(stored.data, stored.etag, manifest, False, signer, refusal, error)
     is_whole = manifest.revision == revision and is_there
     if is_whole and reads_bundle:
         is_whole = store.sha256_of(key) == manifest.head.bundle_sha256
@@ -273,7 +295,8 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
         folder: The folder of the objects whose names are revisions.
 
     Raises:
-        RevisionError: No release matches, or more than one.
+        Unmatched: No release matches.
+        RevisionError: More than one matches, or the text is not a revision.
     """
     if is_revision(text):
         return text
@@ -299,8 +322,8 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
             )
 
 
-def unknown(store: Store, text: str, what: str = "release") -> RevisionError:
-    return RevisionError(
+def unknown(store: Store, text: str, what: str = "release") -> Unmatched:
+    return Unmatched(
         "release_unknown",
         f"{store.url} has no {what} {short(text)}",
         "`s3-sync releases` lists the existing releases; old ones may have been pruned.",
@@ -309,12 +332,12 @@ def unknown(store: Store, text: str, what: str = "release") -> RevisionError:
 
 def read_manifest(store: Store, revision: str) -> Manifest | None:
     """
-    Return the manifest of a release; None if it is missing, damaged or not trusted.
+    Return the manifest of a release; None if it is missing, damaged, sealed or not trusted.
     """
-    stored = store.read(manifest_key(revision))
     try:
+        stored = store.read(manifest_key(revision))
         manifest = parse_manifest(stored.data) if stored else None
-    except Invalid:
+    except (Invalid, SealedError):
         return None
     return None if stored is None or _signer_of(store, stored.data)[1] else manifest
 
@@ -405,7 +428,10 @@ def summarise(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntr
         head_bytes, parse = 0, lambda data: parse_head(data)[0]
 
     def read(entry: CatalogEntry) -> CatalogEntry:
-        stored = store.read(manifest_key(entry.revision), head_bytes=head_bytes)
+        try:
+            stored = store.read(manifest_key(entry.revision), head_bytes=head_bytes)
+        except ObjectError as error:
+            return replace(entry, unread=error.reason)
         try:
             summary = parse(stored.data) if stored else None
         except Invalid:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from s3_sync.publisher.airflow.check import Airflow, Passed
 from s3_sync.publisher.catalog import (
     ReleaseError,
     RevisionError,
+    Unmatched,
     find_release,
     incomplete,
     list_releases,
@@ -108,8 +109,7 @@ def run(
             revision = None if given is None else resolve(store, given)
             return _rollback(store, revision, who, is_dry=is_dry, repairs=arguments.repair)
         case "prune-releases":
-            named = [*arguments.keep, *read_names(arguments.keep_from)]
-            keep = {resolve(store, name) for name in named}
+            keep = {resolve(store, name) for name in arguments.keep}
             if settings.revision:
                 keep.add(settings.revision)
             return _prune(store, keep, arguments, is_dry=is_dry)
@@ -336,7 +336,7 @@ def _content_of(
     revision = _turn_of(store, text) if is_turn else resolve(store, text)
     kept = find_release(store, revision)
     if kept.manifest is None:
-        raise incomplete(revision)
+        raise kept.sealed or incomplete(revision)
     return revision, content_of(kept.manifest), kept.manifest.head.checked
 
 
@@ -388,9 +388,13 @@ def _rollback(
     return Report(lines, facts)
 
 
-def _prune(
-    store: Store, keep: Collection[str], arguments: argparse.Namespace, *, is_dry: bool
-) -> Report:
+def _prune(store: Store, keep: set[str], arguments: argparse.Namespace, *, is_dry: bool) -> Report:
+    unmatched = 0
+    for name in read_names(arguments.keep_from):
+        try:
+            keep.add(resolve(store, name))
+        except Unmatched:  # such as a commit, of runs from before a move from git to releases
+            unmatched += 1
     done = prune(store, keep, arguments.keep_count, arguments.keep_for, is_dry=is_dry)
     facts = {
         "result": "planned" if is_dry else "pruned",
@@ -405,6 +409,8 @@ def _prune(
         f"{verb} {short(entry.revision)}, last used {time_text(entry.used_at)}"
         for entry in done.removed
     ]
+    if unmatched:
+        lines.append(f"Lines of --keep-from that match no release: {unmatched}")
     lines.append(
         f"{verb} from {store.url}: releases {len(done.removed)}, bundles {done.bundles} "
         f"({size_text(done.freed_bytes)}); releases kept: {len(done.kept)}"

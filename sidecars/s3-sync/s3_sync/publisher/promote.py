@@ -100,7 +100,7 @@ def promote(
         except (Invalid, Untrusted) as error:
             raise untrusted(source, manifest_key(revision), str(error)) from None
     if found.manifest is None or not found.is_whole:
-        raise incomplete(revision)
+        raise found.sealed or incomplete(revision)
     manifest = found.manifest
     before = read_replaceable(target, repairs=repairs)
     pointer = before.trusted if before else None

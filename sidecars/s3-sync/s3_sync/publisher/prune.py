@@ -4,7 +4,6 @@ Removes old releases, the manifest first, so that no release is ever without its
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from s3_sync.publisher.catalog import (
 )
 from s3_sync.publisher.store import Listed, Store, Stored
 from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY, bundle_key, left_key, manifest_key
+from s3_sync.s3.refusals import SealedError
 
 # No publish or rollback takes longer; a younger object may belong to one that is still running.
 UPLOAD_SECONDS = 86_400.0
@@ -124,7 +124,8 @@ def read_names(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+        # Python has no sys.stdin if the caller has closed the descriptor.
+        text = Path("/dev/stdin" if path == "-" else path).read_text()
     except (OSError, ValueError) as error:
         raise RevisionError(
             "release_unknown", f"cannot read --keep-from {path!r}: {error}"
@@ -165,8 +166,13 @@ def _remove(store: Store, going: Sequence[CatalogEntry], now: datetime) -> list[
     """
     removed: list[tuple[CatalogEntry, Stored]] = []
     for entry in going:
-        if stored := store.read(manifest_key(entry.revision)):
-            store.delete(manifest_key(entry.revision))
+        key = manifest_key(entry.revision)
+        try:
+            stored = store.read(key)
+        except SealedError:
+            stored = Stored(b"", "")  # nobody could read a copy either
+        if stored:
+            store.delete(key)
             removed.append((entry, stored))
     _, in_use, marks = _in_use(store, now)
     gone = []
@@ -176,7 +182,7 @@ def _remove(store: Store, going: Sequence[CatalogEntry], now: datetime) -> list[
         was_used = mark is not None and mark.modified_at > entry.used_at
         if revision not in in_use and not was_used:
             gone.append(entry)
-        elif store.look(key) is None:
+        elif stored.data and store.look(key) is None:
             store.put(key, stored.data)
     return gone
 

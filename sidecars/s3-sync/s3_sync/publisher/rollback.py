@@ -78,7 +78,7 @@ def roll_back(
     if kept is None:
         raise unknown(store, target)
     if not kept.is_whole or kept.manifest is None:
-        raise incomplete(target)
+        raise kept.sealed or incomplete(target)
     if kept.refusal:
         raise untrusted(store, manifest_key(target), kept.refusal)
     origin = kept.manifest.head.origin._replace(by=who.by, ci_url=who.ci_url)

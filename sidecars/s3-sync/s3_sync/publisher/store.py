@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -27,7 +27,16 @@ from botocore.config import Config
 
 from s3_sync.publisher.boto_errors import code_of, reason_of, said, status_of, unreachable
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
-from s3_sync.s3.refusals import Operation, Refusal, Request, S3Error, explain, is_denied
+from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY
+from s3_sync.s3.refusals import (
+    Operation,
+    Refusal,
+    Request,
+    S3Error,
+    SealedError,
+    explain,
+    is_denied,
+)
 from s3_sync.s3.wire import ADVICE, Answer
 from s3_sync.settings import Settings
 from s3_sync.signature import NO_KEYS, PublisherKeys
@@ -179,7 +188,7 @@ class Store:
 
     def sha256_of(self, key: str) -> str | None:
         """
-        Read an object and return its SHA-256; None if it does not exist.
+        Read an object and return its SHA-256; None if it does not exist, or nobody can read it.
         """
 
         def take(at: dict[str, str]) -> str:
@@ -188,7 +197,10 @@ class Store:
                 digest.update(chunk)
             return digest.hexdigest()
 
-        return self._unless_absent(key, take)
+        try:
+            return self._unless_absent(key, take)
+        except SealedError:
+            return None
 
     def fetch(self, key: str, path: str, tell: Callable[[int], None]) -> bool:
         """
@@ -207,6 +219,23 @@ class Store:
             return True
 
         return self._unless_absent(key, take) or False
+
+    def readable_bytes(self, key: str) -> int | None:
+        """
+        Read the first byte of an object and return its size; None if it does not exist.
+
+        HEAD also succeeds for an object that is archived, or whose KMS key is disabled.
+        """
+
+        def take(at: dict[str, str]) -> int:
+            found = self._client.get_object(**at, Range="bytes=0-0")
+            with closing(found["Body"]) as body:
+                body.read(1)
+            # A server without ranges sends the whole object.
+            size = found.get("ContentRange", "").rpartition("/")[2]
+            return int(size or found["ContentLength"])
+
+        return self._unless_absent(key, take)
 
     def look(self, key: str) -> Listed | None:
         """
@@ -239,7 +268,7 @@ class Store:
                 return None
             if status_of(error) == 416:  # a range of an empty object
                 return None
-            explained = self._explained(error, "get", key)
+            explained = self._explained(error, _part_of(key), key)
             is_denied_here = isinstance(explained, S3Error) and explained.permission is not None
             if is_denied_here and self._is_absent(key):
                 return None
@@ -450,6 +479,15 @@ def _aware(at: datetime) -> datetime:
     Return a time with a time zone: UTC if the server omits it.
     """
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _part_of(key: str) -> Operation:
+    """
+    Return which part of a release a key is.
+    """
+    if key == POINTER_KEY:
+        return "pointer"
+    return "bundle" if key.startswith(BUNDLE_FOLDER) else "manifest"
 
 
 def _kind_of(key: str) -> str:

@@ -79,7 +79,8 @@ def _row(entry: CatalogEntry, pointer: Pointer | None, pins: Collection[str]) ->
     summary = entry.summary
     if summary is None:
         unknown = [""] * 5
-        return (short(entry.revision), time_text(entry.used_at), *unknown, state, "damaged")
+        problem = entry.unread or "damaged"
+        return (short(entry.revision), time_text(entry.used_at), *unknown, state, problem)
     commit, _, dirty = summary.origin.commit.partition("-")
     return (
         short(entry.revision),

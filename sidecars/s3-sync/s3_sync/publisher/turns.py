@@ -24,7 +24,7 @@ class TurnChanges:
 
     Args:
         before: The turn that it replaced.
-        files: The changed files; None if either release no longer exists.
+        files: The changed files; None if either manifest is gone, or cannot be used.
         dags: The changed DAG ids; None unless those of both releases are known.
     """
 
@@ -45,7 +45,7 @@ class TurnChanges:
 
     def __str__(self) -> str:
         names = f"{short(self.before.revision)} → {short(self.turn.revision)}"
-        said = "unknown: a release is gone" if self.files is None else str(self.files)
+        said = "unknown: a release is gone or unreadable" if self.files is None else str(self.files)
         return f"{time_text(self.turn.since)}  {names}: {said}"
 
 

@@ -157,6 +157,12 @@ class ObjectError(S3Error):
     """
 
 
+class SealedError(ObjectError):
+    """
+    Nobody can read the object: it is archived, or its KMS key cannot be used.
+    """
+
+
 class ObjectMoved(Exception):
     """
     The object was changed or deleted since it was listed; the next cycle handles it.
@@ -202,6 +208,7 @@ def explain(
     """
     said = f"{answer.status} {refusal.code} {refusal.message}".strip()
     where = request.url
+    is_released = request.operation in ("pointer", "manifest", "bundle")
     # A failed listing concerns the whole source; a failed object may be the only one.
     error = SourceError if request.operation == "list" else ObjectError
     if is_denied(answer, refusal):
@@ -230,16 +237,19 @@ def explain(
                 "requests.",
             )
         case "InvalidObjectState":
-            return ObjectError(
+            return SealedError(
                 "object_archived",
                 f"{where} is archived ({said})",
-                "Restore it, or exclude it with S3_SYNC_EXCLUDE.",
+                "Restore it, or publish the content again with --repair."
+                if is_released
+                else "Restore it, or exclude it with S3_SYNC_EXCLUDE.",
             )
         case code if code.startswith("KMS."):
-            return ObjectError(
+            return SealedError(
                 "kms_key_unusable",
                 f"the KMS key of {where} cannot be used ({said})",
-                "Enable the key, or encrypt the object with another key.",
+                "Enable the key, or encrypt the object with another key"
+                + (": publish the content again with --repair." if is_released else "."),
             )
         case code if code in STALE_CREDENTIALS:
             return SourceError(
