@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +155,7 @@ def test_messages_do_not_depend_on_the_order_of_failures(
 # With snapshots and gates, a new failure holds back the other files for one cycle.
 CYCLES = 2
 LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
+ALL_LAYOUTS = [*LAYOUTS, {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}]
 # Permanent answers of a store or proxy about one object: unreadable, taken for a virus, renamed.
 OF_ONE_OBJECT = {
     "access_denied_get": error(403, "AccessDenied"),
@@ -386,3 +388,85 @@ def test_publishes_changes_beside_an_object_that_keeps_changing(
         process.s3.put("a.py", b"w = %d\n" % number)
         assert "partial" == process.cycle().result
         assert {"a.py": b"w = %d\n" % number} == process.shown
+
+
+# --- files on disk that do not count
+
+
+def edit(folder: Path, path: str) -> None:
+    """Append to a published file and, through the hard link, to the working copy."""
+    (folder / path).chmod(0o644)
+    with (folder / path).open("a") as file:
+        file.write("edited\n")
+
+
+def lose(folder: Path, path: str) -> None:
+    (folder / path).unlink()
+
+
+def lose_all(folder: Path, path: str) -> None:
+    """Remove a file and its hard links."""
+    above = next((above for above in folder.parents if above.name == ".s3-sync"), folder)
+    for place in above.rglob(path):
+        place.unlink()
+
+
+DAMAGE = {"an edit": edit, "a lost file": lose, "a lost file and its hard links": lose_all}
+
+
+@pytest.mark.parametrize("layout", ALL_LAYOUTS[1:])
+@pytest.mark.parametrize("delete", ["managed"])
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("is_news", [True, False], ids=["a new version", "the same version"])
+@pytest.mark.parametrize("is_restarted", [True, False], ids=["restart", "same process"])
+def test_damage_to_an_unreadable_object_holds_back_no_others(
+    process: Process,
+    layout: dict[str, str],
+    delete: str,
+    damage: str,
+    is_news: bool,
+    is_restarted: bool,
+) -> None:
+    settings = layout | {"S3_SYNC_DELETE": delete}
+    process.s3.put_each([f"{name}.py" for name in "abcd"], b"v = 1\n")
+    process.run(settings)
+    is_snapshot = (process.folder / "current").is_symlink()
+    shown = (process.folder / "current").resolve() if is_snapshot else process.folder
+    DAMAGE[damage](shown, "b.py")
+    process.s3.inject(error(403, "AccessDenied"), is_get("b.py"))
+    process.s3.put("b.py", b"v = 1\n# 2\n" if is_news else b"v = 1\n")
+    if is_restarted:
+        process.restart(settings)
+
+    for version in (2, 3):
+        process.s3.put_each(("a.py", f"e{version}.py"), b"v = %d\n" % version)
+        for _ in range(CYCLES):
+            process.cycle()
+        assert process.is_ready, process.problem
+        assert b"v = %d\n" % version == process.shown["a.py"] == process.shown[f"e{version}.py"]
+        if delete != "none":
+            assert process.shown.get("b.py") in (None, b"v = 1\n")
+        assert ("unread" in process.details) == (process.revision == "")
+    process.s3.heal()
+    process.cycle(is_asked_for=True)
+    assert process.shown["b.py"] == process.s3.objects["b.py"].body
+    assert process.is_ready and process.revision
+
+
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
+def test_damage_to_files_that_are_mostly_unreadable_deletes_none(
+    process: Process, layout: dict[str, str]
+) -> None:
+    """A new volume would not be ready either."""
+    process.s3.put_each([f"{name}.py" for name in "abcd"], b"v = 1\n")
+    process.run(layout)
+    is_snapshot = (process.folder / "current").is_symlink()
+    shown = (process.folder / "current").resolve() if is_snapshot else process.folder
+    for name in "abc":
+        edit(shown, f"{name}.py")
+    process.s3.inject(error(403, "AccessDenied"), is_get())
+    # Equal bytes would be recognized by their MD5.
+    for _ in range(3):
+        assert "access_denied_get" == process.fail().reason
+        assert set("abcd") == {path[0] for path in process.shown}
+        assert not process.is_ready

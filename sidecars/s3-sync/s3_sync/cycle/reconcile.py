@@ -192,8 +192,9 @@ class Reconciler:
                 if len(result.failed) > 1:
                     error.message += f"; {len(result.failed) - 1} more files failed"
                 raise error
-        is_first = self._lease.published.at is None
-        if is_first and len(result.lacking) * 2 > len(state.wanted):
+        # Without an earlier version, too little would be left.
+        is_bare = self._lease.published.at is None or self._lease.damaged & result.lacking.keys()
+        if is_bare and len(result.lacking) * 2 > len(state.wanted):
             self._show(state, result.blocked)
             raise explain(result.lacking, state.wanted)
 

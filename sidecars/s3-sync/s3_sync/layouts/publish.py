@@ -54,16 +54,14 @@ def revert(
     fence: Fence,
 ) -> None:
     """
-    Reset these paths of the tree to the published files; delete files that are not published.
+    Reset these paths of the tree to the published files; delete files that are not published, or
+    whose published file is damaged as well.
 
     They could not be read now, and the tree may have versions from an earlier cycle that do not
     belong to its other files.
 
     Args:
         torn: The damaged files of the tree.
-
-    Raises:
-        Torn: A published file is damaged.
     """
     ours, theirs = tree.managed.files, shown.managed.files if shown is not None else {}
     for path in paths:
@@ -71,7 +69,10 @@ def revert(
             if path in ours:
                 tree.delete(path, fence)
         elif path in torn or not _is_same(path, ours, theirs):
-            tree.take(path, shown, fence, lambda _: False)
+            try:
+                tree.take(path, shown, fence, lambda _: False)
+            except Torn:
+                tree.delete(path, fence)
 
 
 def take_back(shown: Target | None, tree: Target, fence: Fence) -> None:
