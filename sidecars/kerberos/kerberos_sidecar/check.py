@@ -94,8 +94,7 @@ class _Checks:
         self._entry = entry
         self._source = source
         self._who = who
-        self._timeout_seconds = settings.timeout_seconds
-        self._window_seconds = settings.lockout_window_seconds
+        self._settings = settings
         self._refused = refused
         self._kdcs = Kdcs()
 
@@ -122,7 +121,12 @@ class _Checks:
         try:
             keytab = read_keytab(self._source.find())
             principal = keytab.select(self._entry.principal)
-            refused = refused_of(self._refused, principal, self._entry.ccache, self._window_seconds)
+            refused = refused_of(
+                self._refused,
+                principal,
+                self._entry.ccache,
+                self._settings.lockout_window_seconds,
+            )
             refused.check(keytab, principal, None)
         except SidecarError as error:
             return fail("keytab", error)
@@ -178,11 +182,14 @@ class _Checks:
         Raises:
             SidecarError: The acquisition failed, or took longer than the timeout.
         """
-        asked = ThreadPoolExecutor(1).submit(acquire_ticket, principal, keytab, self._kdcs)
+        settings, timeout_seconds = self._settings, self._settings.timeout_seconds
+        asked = ThreadPoolExecutor(1).submit(
+            acquire_ticket, principal, keytab, settings, self._kdcs
+        )
         try:
-            return asked.result(self._timeout_seconds)
+            return asked.result(timeout_seconds)
         except TimeoutError:
-            raise hung(principal, f" within {self._timeout_seconds:g} s") from None
+            raise hung(principal, f" within {timeout_seconds:g} s") from None
 
     def _say_writable(self, group: int) -> None:
         path = self._entry.ccache

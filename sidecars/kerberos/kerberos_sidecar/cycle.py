@@ -201,7 +201,7 @@ class Session:
                 cause,
                 partial(
                     acquire_ticket,
-                    *(principal, keytab, self._shared.kdcs, self._shared.patience),
+                    *(principal, keytab, self._settings, self._shared.kdcs, self._shared.patience),
                 ),
                 lambda: self._tell(slot),
             )

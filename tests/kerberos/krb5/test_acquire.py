@@ -16,18 +16,24 @@ from kerberos_sidecar.krb5.carry import PATIENCE, Patience
 from kerberos_sidecar.krb5.kdcs import Kdcs, Way
 from kerberos_sidecar.krb5.library import Request
 from kerberos_sidecar.krb5.overlay import overlay
-from kerberos_sidecar.settings import load_settings
+from kerberos_sidecar.settings import Settings, load_settings
 from sidecar_runtime.errors import SidecarError
 from tests.support.kerberos.kdc import Kdc, run_client
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.raising import raised
 
+DEFAULTS, _ = load_settings({})
 SHORT = Patience(next_seconds=0.1, favorite_seconds=0.2, last_seconds=0.3)
 
 
-def acquire(keytab: Path, kdcs: Kdcs | None = None, patience: Patience = PATIENCE) -> bytes:
+def acquire(
+    keytab: Path,
+    kdcs: Kdcs | None = None,
+    patience: Patience = PATIENCE,
+    settings: Settings = DEFAULTS,
+) -> bytes:
     found = read_keytab(str(keytab))
-    return acquire_ticket(found.select(None), found, kdcs or Kdcs(), patience)
+    return acquire_ticket(found.select(None), found, settings, kdcs or Kdcs(), patience)
 
 
 class Allocated(ctypes.Structure):
@@ -45,7 +51,7 @@ def test_a_request_leaks_no_memory(keytab: Path, krb5_config: Path) -> None:
         used.append(mallinfo().numbers[7])
         for _ in range(100):
             with ExitStack() as stack:
-                Request(stack, "airflow@EXAMPLE.TEST", str(keytab))
+                Request(stack, "airflow@EXAMPLE.TEST", str(keytab), DEFAULTS)
 
     assert used[2] - used[1] < 100 * 40, used
 
@@ -53,13 +59,11 @@ def test_a_request_leaks_no_memory(keytab: Path, krb5_config: Path) -> None:
 def test_reads_a_ticket_as_klist_shows_it(
     kdc: Kdc, keytab: Path, krb5_config: Path, tmp_path: Path
 ) -> None:
-    krb5_config.write_text(
-        overlay(load_settings({"KERBEROS_TICKET_LIFETIME": "1h", "KERBEROS_FORWARDABLE": "yes"})[0])
-        + krb5_config.read_text().replace("[libdefaults]", "[libdefaults]\n  renew_lifetime = 2h")
-    )
+    kdc.client_config(krb5_config, libdefaults={"renew_lifetime": "2h"})
+    environ = {"KERBEROS_TICKET_LIFETIME": "1h", "KERBEROS_FORWARDABLE": "yes"}
 
     got = tmp_path / "got"
-    got.write_bytes(acquire(keytab))
+    got.write_bytes(acquire(keytab, settings=load_settings(environ)[0]))
     ticket = read_ticket(got.read_bytes())
 
     said = run_client(["klist", "-f"], krb5_config, got).stdout
@@ -73,7 +77,7 @@ RENEW, ZERO = {"renew_lifetime": "7d"}, {"KERBEROS_RENEW_LIFETIME": "0"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "site", "flags"),
+    ("environ", "site", "flags"),
     [
         ({}, RENEW, {"forwardable", "renewable"}),
         ({"KERBEROS_FORWARDABLE": "false"}, RENEW | {"forwardable": "true"}, {"renewable"}),
@@ -86,7 +90,7 @@ def test_settings_override_the_sites_ticket_flags(
     tmp_path: Path,
     krb5_config: Path,
     monkeypatch: pytest.MonkeyPatch,
-    settings: dict[str, str],
+    environ: dict[str, str],
     site: dict[str, str],
     flags: set[str],
 ) -> None:
@@ -94,13 +98,41 @@ def test_settings_override_the_sites_ticket_flags(
     kdc.add_principal(tmp_path.name, "1h", "7d")
     keytab = kdc.write_keytab(tmp_path / "keytab", tmp_path.name)
     kdc.client_config(krb5_config, libdefaults={"ticket_lifetime": "24h", **site})
+    settings, _ = load_settings(environ)
     ours = tmp_path / "ours"
-    ours.write_text(overlay(load_settings(settings)[0]))
+    ours.write_text(overlay(settings))
     monkeypatch.setenv("KRB5_CONFIG", f"{ours}:{krb5_config}")
 
-    ticket = read_ticket(acquire(keytab))
+    ticket = read_ticket(acquire(keytab, settings=settings))
 
     assert flags == {"forwardable", "renewable"} & set(ticket.flags)
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "life_seconds"),
+    [
+        ({"KERBEROS_FORWARDABLE": "false"}, {"renewable"}, 1800),
+        ({"KERBEROS_RENEW_LIFETIME": "0"}, {"forwardable"}, 1800),
+        ({"KERBEROS_TICKET_LIFETIME": "1h"}, {"forwardable", "renewable"}, 3600),
+    ],
+)
+def test_settings_override_what_the_site_sets_for_the_realm(
+    kdc: Kdc,
+    keytab: Path,
+    krb5_config: Path,
+    environ: dict[str, str],
+    flags: set[str],
+    life_seconds: int,
+) -> None:
+    """libkrb5 prefers the realm's own values, which an overlay without its name cannot replace."""
+    site = "{\n  forwardable = true\n  ticket_lifetime = 30m\n  renew_lifetime = 7d\n }"
+    kdc.client_config(krb5_config, libdefaults={kdc.realm: site})
+    settings, _ = load_settings(environ)
+
+    ticket = read_ticket(acquire(keytab, settings=settings))
+
+    assert flags == {"forwardable", "renewable"} & set(ticket.flags)
+    assert life_seconds == ticket.lifetime_seconds
 
 
 def test_quotes_the_error_message_of_libkrb5(kdc: Kdc, tmp_path: Path, krb5_config: Path) -> None:

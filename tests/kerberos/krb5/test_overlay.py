@@ -20,24 +20,12 @@ def relations(**environ: str) -> dict[str, str]:
     return dict(line.strip().split(" = ") for line in lines)
 
 
-def test_by_default_sets_only_forwardable_and_the_request_timeout() -> None:
-    assert {"forwardable": "true", "request_timeout": "54s"} == relations()
-
-
-def test_settings_become_relations_of_the_overlay() -> None:
-    found = relations(
-        KERBEROS_TICKET_LIFETIME="1h30m",
-        KERBEROS_RENEW_LIFETIME="7h",
-        KERBEROS_FORWARDABLE="FALSE",
-        KERBEROS_TIMEOUT="1s",
+def test_sets_what_a_request_has_no_option_for() -> None:
+    assert {"request_timeout": "54s"} == relations()
+    assert {"request_timeout": "54s"} == relations(KERBEROS_RENEW_LIFETIME="7h")
+    assert {"request_timeout": "1s", "kdc_default_options": "0"} == relations(
+        KERBEROS_RENEW_LIFETIME="0", KERBEROS_TIMEOUT="1s"
     )
-
-    assert {
-        "request_timeout": "1s",
-        "ticket_lifetime": "5400s",
-        "renew_lifetime": "25200s",
-        "forwardable": "false",
-    } == found
 
 
 @pytest.mark.parametrize(("site", "expected"), [("", "/etc/krb5.conf"), ("/a:/b", "/a:/b")])

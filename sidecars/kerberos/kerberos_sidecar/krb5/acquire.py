@@ -15,10 +15,15 @@ from kerberos_sidecar.krb5.kdcs import Kdcs, Way
 from kerberos_sidecar.krb5.library import Krb5Error, Message, Request
 from kerberos_sidecar.krb5.names import Undecided, addresses, kdcs_by_dns
 from kerberos_sidecar.krb5.refusals import explain, hung, spoiled, unreachable
+from kerberos_sidecar.settings import Settings
 
 
 def acquire_ticket(
-    principal: Principal, keytab: Keytab, kdcs: Kdcs, patience: Patience = PATIENCE
+    principal: Principal,
+    keytab: Keytab,
+    settings: Settings,
+    kdcs: Kdcs,
+    patience: Patience = PATIENCE,
 ) -> bytes:
     """
     Return a new ticket, as a ccache.
@@ -32,7 +37,7 @@ def acquire_ticket(
     began = time.monotonic()
     try:
         with ExitStack() as stack:
-            request = Request(stack, str(principal), keytab.path)
+            request = Request(stack, str(principal), keytab.path, settings)
             _Asking(request, kdcs, patience).run()
             return request.ccache()
     except Unanswered as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.formats.ccache import assemble
+from kerberos_sidecar.settings import Settings
 
 # A buffer for one ``krb5_creds``, which has 144 bytes on 64-bit machines (MIT 1.20).
 _CREDS_BYTES = 1024
@@ -78,12 +79,13 @@ class Request:
         stack: Frees libkrb5's memory when it closes.
         principal: The principal, with its realm.
         keytab: The path of the keytab.
+        settings: The lives and flags to request.
 
     Raises:
         Krb5Error: On creation and from every method.
     """
 
-    def __init__(self, stack: ExitStack, principal: str, keytab: str) -> None:
+    def __init__(self, stack: ExitStack, principal: str, keytab: str, settings: Settings) -> None:
         free = stack.callback
         self._context = ctypes.c_void_p()
         self._request = ctypes.c_void_p()
@@ -96,9 +98,11 @@ class Request:
         name = ctypes.c_void_p()
         self._call("krb5_parse_name", self._context, principal.encode(), ctypes.byref(name))
         free(_lib.krb5_free_principal, self._context, name)
+        options = self._options(settings)
+        free(_lib.krb5_get_init_creds_opt_free, self._context, options)  # after the request
         self._call(
             "krb5_init_creds_init",
-            *(self._context, name, None, None, 0, None, ctypes.byref(self._request)),
+            *(self._context, name, None, None, 0, options, ctypes.byref(self._request)),
         )
         free(_lib.krb5_init_creds_free, self._context, self._request)
         keys = ctypes.c_void_p()
@@ -195,6 +199,23 @@ class Request:
             ctypes.byref(microseconds),
         )
         return assemble(content, seconds.value, microseconds.value)
+
+    def _options(self, settings: Settings) -> ctypes.c_void_p:
+        """
+        Return what to request. Unlike the overlay, it overrides the realm's part of [libdefaults].
+        """
+        options = ctypes.c_void_p()
+        self._call("krb5_get_init_creds_opt_alloc", self._context, ctypes.byref(options))
+        _lib.krb5_get_init_creds_opt_set_forwardable(options, int(settings.forwardable))
+        if settings.ticket_lifetime_seconds is not None:
+            _lib.krb5_get_init_creds_opt_set_tkt_life(
+                options, int(settings.ticket_lifetime_seconds)
+            )
+        if settings.renew_lifetime_seconds is not None:
+            _lib.krb5_get_init_creds_opt_set_renew_life(
+                options, int(settings.renew_lifetime_seconds)
+            )
+        return options
 
     def _udp_bytes(self) -> int:
         limit = ctypes.c_int()

@@ -61,14 +61,8 @@ def overlay(settings: Settings) -> str:
     """
     Return the relations that override the site's, in the format of krb5.conf.
     """
-    relations: dict[str, str] = {
-        "forwardable": str(settings.forwardable).lower(),
-        "request_timeout": f"{max(1, int(settings.timeout_seconds * REQUEST_SHARE))}s",
-    }
-    if settings.ticket_lifetime_seconds is not None:
-        relations["ticket_lifetime"] = f"{int(settings.ticket_lifetime_seconds)}s"
-    if settings.renew_lifetime_seconds is not None:
-        relations["renew_lifetime"] = f"{int(settings.renew_lifetime_seconds)}s"
+    request_seconds = max(1, int(settings.timeout_seconds * REQUEST_SHARE))
+    relations = {"request_timeout": f"{request_seconds}s"}
     if settings.renew_lifetime_seconds == 0:
         # Clears RENEWABLE_OK, the only default option: with it, the KDC issues a renewable ticket
         # if its own maximum is below the requested lifetime.
