@@ -23,6 +23,8 @@ from tests.chart.rules.sidecars import CHART_VOLUMES, SIDECARS, Values
 FOLDER = files.SNIPPETS / "kustomize"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/STATUS.yaml"))
 EXECUTOR = "executor=KubernetesExecutor"
+# Adds a ConfigMap whose name also ends in -config.
+WEBSERVER = "apiServer.apiServerConfig=AUTH_TYPE"
 CHANGED = {
     ("ConfigMap", "airflow-config"),
     ("Deployment", "airflow-dag-processor"),
@@ -42,7 +44,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Values]:
     """
     The chart rendered with the page's values.
     """
-    return render(tmp_path_factory.mktemp("rendered"), (EXECUTOR, kustomize.THE_PAGES))
+    return render(tmp_path_factory.mktemp("rendered"), (EXECUTOR, WEBSERVER, kustomize.THE_PAGES))
 
 
 @pytest.fixture

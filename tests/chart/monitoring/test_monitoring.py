@@ -18,8 +18,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from docs.__main__ import ROOT
 from docs.sidecars import SIDECARS as DOCUMENTED
+from sidecar_runtime.parsers import duration
+from tests.chart import files
 from tests.chart.monitoring import monitoring
 from tests.chart.monitoring.monitoring import DASHBOARD, YAML_FILES, complaints, load
+from tests.chart.rules import checks
 from tests.chart.rules.sidecars import Values
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.prometheus import Prometheus, promtool, skip_without_prometheus
@@ -143,6 +146,21 @@ def test_header_and_readme_name_every_age_that_depends_on_the_interval() -> None
     for alert, age in ages:
         assert f"the {age} in {alert}" in comments("prometheus-rule.yaml")
         assert f"the {age} in `{alert}`" in readme
+
+
+@pytest.mark.parametrize("name", ["s3-sync.versions.yaml", "git-sync-wrapper.versions.yaml"])
+def test_every_sidecar_of_a_versions_file_polls_before_it_looks_stale(name: str) -> None:
+    """Task pods run it as well, and Prometheus scrapes them."""
+    found = [
+        str(one["value"])
+        for _, component in checks.components(files.load(name))
+        for container in checks.containers(component)
+        for one in container["env"]
+        if one["name"] in ("INTERVAL", "GITSYNC_PERIOD")
+    ]
+
+    assert len(found) > 1
+    assert max(map(duration(), found)) <= 30
 
 
 def test_annotations_and_readme_name_the_alerts_that_need_the_label_container() -> None:
