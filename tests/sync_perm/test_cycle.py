@@ -8,10 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from sync_perm.database import sqlite
 from sync_perm.database.lock import PassLock
 from sync_perm.pace import Pace
 from tests.support.waiting import wait_until
-from tests.sync_perm.sidecar import CONN_CMD, FIX, UNREAD, Sidecar, run
+from tests.sync_perm.sidecar import CONN_CMD, FIX, UNREAD, Sidecar, failure, run
 
 
 def test_runs_no_pass_while_nothing_differs(one: Sidecar) -> None:
@@ -141,9 +142,23 @@ def test_reads_the_tables_again_although_the_fingerprint_is_the_same(one: Sideca
     one.pace = Pace(resync_seconds=0.0, quiet_seconds=0.0, settle_seconds=0.0)
     session = one.running()
     one.add_role()
-    session._seen = session._fingerprint(session._open(Fence()))  # hides the change
+    session._seen = session._fingerprint(Fence())  # hides the change
 
     assert ("changed", 1) == (run(session).result, one.passes)
+
+
+def test_a_connection_that_ended_while_it_was_idle_is_opened_again(
+    one: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers, PgBouncer and networks end such connections."""
+    session = one.running()
+    monkeypatch.setattr(sqlite, "explain", lambda _: "database_lost")
+    read_at = session._read_at
+    session._open(Fence()).close()
+
+    assert ("unchanged", read_at) == (run(session).result, session._read_at)
+    one.sqlite.run("DROP TABLE ab_role")  # also the new connection fails
+    assert "database_lost" == failure(session).reason
 
 
 def test_fixes_a_late_role_with_one_pass(one: Sidecar) -> None:

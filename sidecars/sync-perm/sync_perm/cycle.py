@@ -86,14 +86,13 @@ class Session:
         if self._comparison.file:
             self._comparison.file.refresh()
         try:
-            database = self._open(fence)
-            fingerprint = self._fingerprint(database)
+            fingerprint = self._fingerprint(fence)
             if not self._is_due(fingerprint):
                 with fence:
                     if self._status.readiness.ready:
                         self._status.confirm(fingerprint.revision)
                 return self._outcome("unchanged")
-            return self._reconcile(database, fence)
+            return self._reconcile(fence)
         except BaseException:
             self.close()  # the next cycle starts with a new connection
             raise
@@ -103,6 +102,9 @@ class Session:
         Close the connection, and forget its fingerprint.
         """
         self._seen = None
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -112,8 +114,20 @@ class Session:
             self._database = Database(self._source.read(fence))
         return self._database
 
-    def _fingerprint(self, database: Database) -> Fingerprint:
-        return self._comparison.fingerprint(database)
+    def _fingerprint(self, fence: Fence) -> Fingerprint:
+        """
+        Poll the tables; reconnect if the connection was lost while it was idle.
+
+        Servers, PgBouncer and networks end such connections, so nothing is wrong.
+        """
+        if self._database is not None:
+            try:
+                return self._comparison.fingerprint(self._database)
+            except SidecarError as error:
+                if error.reason != "database_lost":
+                    raise
+                self._disconnect()
+        return self._comparison.fingerprint(self._open(fence))
 
     def _is_due(self, fingerprint: Fingerprint) -> bool:
         return (
@@ -125,7 +139,7 @@ class Session:
             or time.monotonic() - self._read_at > self._history.pace.resync_seconds
         )
 
-    def _look(self, database: Database, fence: Fence) -> Look:
+    def _look(self, fence: Fence) -> Look:
         """
         Compare the tables, and show the result.
 
@@ -134,10 +148,10 @@ class Session:
         Raises:
             CycleAbandoned: The fence was revoked, and the next cycle may have seen newer tables.
         """
-        self._seen = self._fingerprint(database)
+        self._seen = self._fingerprint(fence)
         self._read_at = time.monotonic()
         self._affordable_at = float("inf")
-        look = self._comparison.look(database)
+        look = self._comparison.look(self._open(fence))
         with fence:
             self._show(look)
         return look
@@ -153,7 +167,7 @@ class Session:
         is_due = time.monotonic() >= self._history.define_at
         return self._comparison.wants_definition and is_due
 
-    def _define(self, database: Database, fence: Fence) -> None:
+    def _define(self, fence: Fence) -> None:
         """
         Read the roles' definition. Until that succeeds, the result of a pass replaces it.
 
@@ -162,7 +176,7 @@ class Session:
         """
         seconds = self._seconds_left() * DEFINITION_SHARE
         try:
-            empty = self._passes.write_empty(database.address, fence, seconds)
+            empty = self._passes.write_empty(self._open(fence).address, fence, seconds)
         except SidecarError as error:
             log.warning("definition_unread", reason=error.reason, error=error.message)
             unread = SidecarError(error.reason, f"{UNREAD}: {error.message}", error.advice)
@@ -174,10 +188,10 @@ class Session:
             self._history.unread = None
         self._status.show_unread(self._history.unread)
 
-    def _reconcile(self, database: Database, fence: Fence) -> Outcome:
+    def _reconcile(self, fence: Fence) -> Outcome:
         if self._may_define:
-            self._define(database, fence)
-        look = self._look(database, fence)
+            self._define(fence)
+        look = self._look(fence)
         work = self._plan(look)
         if work is None:
             self._history.is_settled = True
@@ -204,7 +218,7 @@ class Session:
                 self._metrics.lock_waits.inc()
                 self._seen = None
                 return self._outcome("waiting", holder="another sync-perm")
-            return self._fix(database, lock, fence)
+            return self._fix(lock, fence)
 
     def _has_settled(self, look: Look) -> bool:
         """
@@ -238,18 +252,18 @@ class Session:
     def _plan(self, look: Look) -> Pass | None:
         return self._comparison.plan(look, is_asked=self._history.wants_full)
 
-    def _fix(self, database: Database, lock: PassLock, fence: Fence) -> Outcome:
+    def _fix(self, lock: PassLock, fence: Fence) -> Outcome:
         """
         Compare again under the lock, and run the passes that are still needed.
         """
-        before = look = self._look(database, fence)
+        before = look = self._look(fence)
         work = self._plan(look)
         stubborn = look.items
         for _ in range(PASSES):
             if work is None:
                 break
             self._run(work, look.items, lock, fence)
-            look = self._look(database, fence)
+            look = self._look(fence)
             stubborn &= look.items
             work = self._plan(look)
         if work is not None:

@@ -162,6 +162,24 @@ def test_recovers_when_the_database_restarts_during_a_pass(
     assert [] == daemon.stray_lines
 
 
+def test_a_short_idle_timeout_of_the_server_is_no_failure(
+    standin: StandIn, postgres: Postgres, begin: StartSyncPerm
+) -> None:
+    """The connection ends between two polls, and while a pass runs."""
+    standin.site.write(f"import time\ntime.sleep(2)\n{WEBSITE}")
+    database = small(postgres)
+    database.query(f"ALTER DATABASE {database.name} SET idle_session_timeout = '1s'")
+    daemon = begin(database, {"INTERVAL": "2"}).until_good()
+
+    add_role(database, "team")
+    daemon.wait_for_pass()
+    polls = daemon.quiet_polls()
+    wait_until(lambda: daemon.quiet_polls() >= polls + 2, "idle between polls", SECONDS)
+
+    assert is_synced(database)
+    assert [] == daemon.find_events("cycle_failed")
+
+
 @pytest.mark.parametrize("setting", ["transaction_timeout", "lock_timeout"])
 def test_the_lock_has_no_limit_of_the_server(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, setting: str

@@ -106,6 +106,7 @@ def test_each_postgresql_error_has_its_reason(words: str, reason: str) -> None:
         (by_pymysql(2013, ConnectionResetError(104, "reset")), "database_lost"),
         (by_pymysql(2013, ssl.SSLError(1, "[SSL: ALERT] no certificate")), "database_tls_failed"),
         (pymysql.OperationalError(2013, "Lost connection"), "database_lost"),
+        (pymysql.OperationalError(4031, "disconnected because of inactivity"), "database_lost"),
         (pymysql.OperationalError(1045, "Access denied for user 'SSL'"), "database_denied"),
         (pymysql.OperationalError(2026, "SSL is required"), "database_tls_failed"),
         (pymysql.OperationalError(1036, "Table is read only"), "database_read_only"),

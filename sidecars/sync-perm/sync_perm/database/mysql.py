@@ -47,6 +47,7 @@ REASONS_BY_CODE = {
     CR.CR_SERVER_LOST: "database_lost",
     ER.SERVER_SHUTDOWN: "database_lost",
     1927: "database_lost",  # the connection was killed
+    4031: "database_lost",  # MySQL, after wait_timeout
     0: "database_lost",  # PyMySQL, for a connection that is already closed
 }
 _TRUE = ("true", "1", "yes")
