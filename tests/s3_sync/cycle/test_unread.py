@@ -393,6 +393,38 @@ def test_publishes_changes_beside_an_object_that_keeps_changing(
 # --- files on disk that do not count
 
 
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
+@pytest.mark.parametrize("delete", ["managed", "all"])
+@pytest.mark.parametrize("lost", ["b", "bcd"])
+@pytest.mark.parametrize("how", ["unreadable", "archived"])
+def test_a_file_of_another_source_replaces_no_unreadable_object(
+    process: Process, tmp_path: Path, layout: dict[str, str], delete: str, lost: str, how: str
+) -> None:
+    """Such as a volume that is kept after KEY_PATH has changed: it becomes like a new one."""
+    settings = layout | {"S3_SYNC_DELETE": delete}
+    process.s3.put_each([f"old/{name}.py" for name in "abcde"], b"old = 1\n")
+    process.run(settings | {"KEY_PATH": "old"})
+    for name in "abcd":
+        is_lost = name in lost and how == "archived"
+        storage_class = "GLACIER" if is_lost else "STANDARD"
+        process.s3.put(f"new/{name}.py", b"new = 1\n", storage_class=storage_class)
+    if how == "unreadable":
+        for name in lost:
+            process.s3.inject(error(403, "AccessDenied"), is_get(f"new/{name}.py"))
+    process.restart(settings | {"KEY_PATH": "new"})
+    new = Process(process.s3, tmp_path / "new")
+    new.start(settings | {"KEY_PATH": "new"})
+
+    for _ in range(CYCLES):
+        for each in (process, new):
+            with suppress(SidecarError):
+                each.cycle()
+    new.stop()
+
+    assert (new.is_ready, new.revision) == (process.is_ready, process.revision), process.problem
+    assert not new.is_ready or new.shown == process.shown
+
+
 def edit(folder: Path, path: str) -> None:
     """Append to a published file and, through the hard link, to the working copy."""
     (folder / path).chmod(0o644)

@@ -81,9 +81,9 @@ class Bringer:
         plan = self._plan(layout, state, fence)
         unsure: dict[str, SidecarError] = {}
         if plan.delete:
-            gone = await self._source.still_gone(plan.delete, fence)
+            gone = {*await self._source.still_gone(plan.delete, fence), *state.kept}
             unsure = {path: _unsure(path) for path in plan.delete if path not in gone}
-            plan = plan._replace(delete=tuple(gone))
+            plan = plan._replace(delete=tuple(path for path in plan.delete if path in gone))
         plan = self._spare(layout, state, plan)
         order = self._order(layout, state, plan, fence)
         result, is_done, self._is_begun = order.result, False, False
@@ -141,13 +141,15 @@ class Bringer:
     def _plan(self, layout: Layout, state: State[Any], fence: Fence) -> Plan:
         tree, damaged = layout.tree, self._damaged(layout)
         may_delete = self._settings.delete != "none"
+        # Before the first publish, the files on disk may belong to another source.
+        kept = state.kept if self._lease.published.at is not None else ()
         for path in damaged - state.wanted.keys():
-            if path in state.kept or not may_delete:  # lost: it cannot be downloaded again
+            if path in kept or not may_delete:  # lost: it cannot be downloaded again
                 tree.forget(path, fence)
         plan = make_plan(
             state.wanted,
             tree.managed.files,
-            kept=state.kept,
+            kept=kept,
             damaged=damaged.union(self._source.suspects()),
             foreign=tree.foreign() if self._settings.delete == "all" else (),
             last=self._unread.errors,

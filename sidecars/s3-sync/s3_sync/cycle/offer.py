@@ -105,7 +105,9 @@ class Offering:
             Torn: Another process changes the tree, and the file cannot be restored.
             SidecarError, OSError, CycleAbandoned: From the layout or the source.
         """
-        revert(lacking, self._lease.torn, layout.shown, layout.tree, fence)
+        # Before the first publish, the files on disk may belong to another source.
+        shown = layout.shown if self._lease.published.at is not None else None
+        revert(lacking, self._lease.torn, shown, layout.tree, fence)
         self._lease.look_again(layout)
         for path in self._lease.torn:
             raise Torn(path)

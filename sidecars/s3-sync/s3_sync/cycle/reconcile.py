@@ -169,6 +169,7 @@ class Reconciler:
             count(self._metrics, replace(done, healed=0))  # repairs are counted already
             done.take_over(result)
         else:
+            self._give_up(layout, result, fence)
             name = name_of(state, result.lacking, layout.tree)
             offer, done = Offer(name, result.lacking, is_shown=True), result
         self._lease.look_again(layout)
@@ -197,6 +198,19 @@ class Reconciler:
         if is_bare and len(result.lacking) * 2 > len(state.wanted):
             self._show(state, result.blocked)
             raise explain(result.lacking, state.wanted)
+
+    def _give_up(self, layout: Layout, result: CycleResult, fence: Fence) -> None:
+        """
+        Remove published files that could not be read now, if they belong to another source.
+        """
+        if layout.shown is None or self._lease.published.at is not None:
+            return
+        for path in result.lacking.keys() & layout.shown.managed.files.keys():
+            if self._settings.delete == "none":
+                layout.shown.forget(path, fence)
+            elif layout.shown.delete(path, fence):
+                result.delete(path)
+                self._metrics.deleted.inc()
 
     def _show(self, state: State[Any], blocked: Collection[str]) -> None:
         """
