@@ -112,3 +112,38 @@ def test_the_error_names_what_needs_a_person_before_an_outage(start: Start, kdc:
 
     assert "principal_absent" == error.reason
     assert error.message.endswith("; 1 more failed")
+
+
+def test_a_cycle_that_waits_for_one_principal_requests_no_second_one_for_another(
+    start: Start, tmp_path: Path, keytab: Path, krb5_config: Path
+) -> None:
+    """It replaces the other's ticket itself, so that a second cycle would only fail once more."""
+    with Kdc(tmp_path / "other", "OTHER.TEST") as other:
+        hung = other.add_principal("airflow")
+        other.write_keytab(keytab, hung)
+        with krb5_config.open("a") as config:
+            config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
+        other.hang()
+        box = start({hung: "hung", "airflow@EXAMPLE.TEST": "good"})
+        good = tmp_path / "cc" / "good"
+        fence, woken = Fence(), threading.Semaphore(0)
+
+        def cycle() -> None:
+            with suppress(CycleAbandoned):
+                box.cycle(fence)
+
+        thread = threading.Thread(target=cycle)
+        thread.start()
+        wait_until(good.exists, "the first ticket of the other")
+        box.sidecar.watch(woken.release, 3600.0)
+        for _ in range(3):
+            good.unlink()
+            wait_until(good.exists, "the next, in the same cycle")
+        was_woken = woken.acquire(timeout=0.5)
+        fence.revoke()
+        thread.join()
+        good.unlink()
+
+        assert not was_woken
+        assert woken.acquire(timeout=10), "no cycle runs any more"
+        other.resume()

@@ -65,9 +65,10 @@ class Shared:
         kdcs: What earlier requests found out about the KDCs.
         refused: Refusals by account.
         wake: Requests a cycle.
-        settled: Called when attempts have finished, which changes when the next ticket is due.
+        settled: Called when a cycle has ended, which changes when the next ticket is due.
         backoff: How long to wait after a failure.
         patience: How long to wait for KDCs.
+        fence: The fence of the running cycle, or of one that was abandoned.
     """
 
     changed: Condition = field(default_factory=Condition)
@@ -77,6 +78,15 @@ class Shared:
     settled: Callable[[], object] = lambda: None
     backoff: Backoff = field(default_factory=Backoff)
     patience: Patience = PATIENCE
+    fence: Fence | None = None
+
+    @property
+    def is_looking(self) -> bool:
+        """
+        Whether a cycle runs: it checks on its own what is due.
+        """
+        fence = self.fence
+        return fence is not None and not fence.is_revoked
 
     def tell(self) -> None:
         with self.changed:
@@ -111,6 +121,20 @@ class Session:
         """
         if self._settings.dry_run:
             return self._rehearse()
+        self._shared.fence = fence
+        try:
+            return self._acquire(fence)
+        finally:
+            if self._shared.fence is fence:
+                self._shared.fence = None
+            self._shared.settled()  # what fell due meanwhile requests the next cycle
+
+    def close(self) -> None:
+        """
+        Do nothing: a session holds no resources.
+        """
+
+    def _acquire(self, fence: Fence) -> Outcome:
         if fence.is_asked_for:
             with fence:
                 for slot in self._slots:
@@ -128,17 +152,10 @@ class Session:
             self._metrics.show(self._slots)
             self._metrics.show_kdcs(self._shared.kdcs.heard)
         errors = [slot.error for slot in self._slots if slot.error is not None]
-        if acquired or errors:
-            self._shared.settled()
         if errors and not self._is_kept(errors):
             raise self._first_of(errors)
         result: Literal["changed", "unchanged"] = "changed" if acquired else "unchanged"
         return Outcome(result, revision_of(self._slots), {"tickets_acquired": acquired})
-
-    def close(self) -> None:
-        """
-        Do nothing: a session holds no resources.
-        """
 
     def _begin(self, fence: Fence) -> list[Attempt]:
         """

@@ -99,7 +99,8 @@ class KerberosSidecar:
             if stamps != seen:
                 log.info("keytab_changed")
                 folders = self._folders()
-            if stamps != seen or any(slot.is_due(stamp, at, now) for slot, stamp in slots):
+            is_due = stamps != seen or any(slot.is_due(stamp, at, now) for slot, stamp in slots)
+            if is_due and not self._shared.is_looking:
                 wake()
             seen = stamps
             next_at = [slot.next_at for slot in self._slots if slot.is_idle]
