@@ -32,7 +32,10 @@ DOWN = SidecarError("remote_unreachable", "connection refused", "look")
 # Checks out the commit that the file `source` names, with dag.py; fails without that file.
 SCRIPT = """
 echo run >> {folder}/runs
-commit=$(cat {folder}/source 2>/dev/null) || {{ echo "Could not resolve host: x"; exit 1; }}
+commit=$(cat {folder}/source 2>/dev/null) || {{
+  cat {folder}/said 2>/dev/null || echo "Could not resolve host: x"
+  exit 1
+}}
 tree="$GITSYNC_ROOT/.worktrees/$commit"
 mkdir -p "$tree" "{folder}/gits"
 git init -q --separate-git-dir "{folder}/gits/$commit" "$tree"
@@ -118,9 +121,10 @@ class Wrapper:
         self.commit(name, dag)
         return self.cycle()
 
-    def lose_remote(self) -> None:
-        """Make the remote unreachable for polls and for git-sync."""
+    def lose_remote(self, said: str = "Could not resolve host: x") -> None:
+        """Make polls fail, and git-sync with this message."""
         self.remote.error = DOWN
+        (self.folder / "said").write_text(said)
         (self.folder / "source").unlink()
 
     def cycle(self, *, is_asked_for: bool = False) -> Outcome:

@@ -101,6 +101,14 @@ def test_reports_a_pinned_commit_as_unverified(site: Site) -> None:
     assert f"only a sync can verify that it has {PINNED}" in found["remote"]
 
 
+def test_a_pinned_commit_needs_no_default_branch(site: Site) -> None:
+    site.server.repository().git("symbolic-ref", "HEAD", "refs/heads/gone")
+
+    code, found = site.check(GITSYNC_REF=PINNED)
+
+    assert 0 == code, found
+
+
 BAD: dict[str, tuple[str, str, Callable[[Site], dict[str, str]]]] = {
     "wrong password": (
         "remote",

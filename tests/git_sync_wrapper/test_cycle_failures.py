@@ -179,3 +179,23 @@ def test_recreates_an_incomplete_checkout_before_publishing(start: Start, tmp_pa
     assert ("target_failed", True) == (failure.reason, "dag.py" in failure.message)
     assert (ONE, {ONE}) == (wrapper.shown(), wrapper.kept())
     assert Outcome("changed", TWO) == wrapper.cycle()
+
+
+@pytest.mark.parametrize(
+    ("said", "polled", "reason"),
+    [
+        ("Authentication failed", "redirect_refused", "redirect_refused"),
+        ("could not read Username", "redirect_refused", "redirect_refused"),
+        ("Authentication failed", "remote_timeout", "credentials_refused"),
+        ("a new sentence of git", "remote_timeout", "remote_timeout"),
+    ],
+)
+def test_a_poll_explains_what_git_cannot_say(
+    start: Start, said: str, polled: str, reason: str
+) -> None:
+    """The login that another server asks for is not wrong."""
+    wrapper = start.published(GITSYNC_USERNAME="me", GITSYNC_PASSWORD="secret")
+    wrapper.lose_remote(said)
+    wrapper.remote.error = SidecarError(polled, "why", "look")
+
+    assert reason == wrapper.failure().reason

@@ -36,6 +36,7 @@ SAID = {
     "path 'lib', but it did not contain 1111. Direct fetching of that commit failed.",
     "ref_not_found": "fatal: couldn't find remote ref nope",
     "repository_not_found": "remote: Not Found\nfatal: repository 'https://x/y.git/' not found",
+    "throttled": "The requested URL returned error: 429",
     "server_error": "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
     "sync_timeout": 'Run(git fetch): context deadline exceeded: { stdout: "", stderr: "" }',
     "target_denied": "error: could not lock config file .git/config: Permission denied",
@@ -81,6 +82,17 @@ NO_TLS = (
         ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: remove nothing
         # A cut connection says nothing about the certificate.
         *(("server_error", said) for said in CUT),
+        ("server_error", "kex_exchange_identification: Connection closed by remote host"),
+        ("throttled", "The requested URL returned error: 503"),
+        *(
+            ("ssh_key_refused", f"git@ssh.dev.azure.com: Permission denied ({methods}).")
+            for methods in (
+                "password,publickey",
+                "gssapi-keyex,gssapi-with-mic,publickey",
+                "keyboard-interactive,publickey",
+                "password",
+            )
+        ),
         *(("tls_failed", said) for said in NO_TLS),
         # git-sync's own messages, about its files and its requests for a GitHub App.
         ("target_full", "mkdir /git/.git-sync/.worktrees: no space left on device"),

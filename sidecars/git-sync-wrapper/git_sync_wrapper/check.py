@@ -156,7 +156,9 @@ class _Checks:
         try:
             commit = self._sync() if options.is_github_app else self._ask()
         except SidecarError as error:
-            return fail("remote", error)
+            # Without a default branch, the server still has answered.
+            if not options.is_pinned or error.reason != "ref_not_found":
+                return fail("remote", error)
         finally:
             self._poller.close()
         text = f"answers in {time.monotonic() - began:.2f} s"

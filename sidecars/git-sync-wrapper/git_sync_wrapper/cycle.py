@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 log = get_logger("cycle")
 
 
+# The failures of git-sync that a failed poll explains better, and the poll's reasons; empty: any.
+# Of a GitHub App, only git-sync has the token. A login that another server asks for is not wrong.
+EXPLAINED_BY: dict[str, set[str]] = {
+    "git_sync_failed": set(),
+    "credentials_refused": {"redirect_refused"},
+    "login_missing": {"redirect_refused"},
+}
+
+
 class Session:
     """
     State of the thread that runs cycles: the open volume and the result of the last poll.
@@ -321,8 +330,10 @@ class Session:
         except SidecarError as error:
             metrics.runs("error").inc()
             metrics.git_sync.count_sync("error", time.monotonic() - started)
-            if error.reason == "git_sync_failed" and (problem := problem_of_poll()):
-                raise problem from error
+            if not self._options.is_github_app and error.reason in EXPLAINED_BY:
+                problem, reasons = problem_of_poll(), EXPLAINED_BY[error.reason]
+                if problem is not None and problem.reason in (reasons or {problem.reason}):
+                    raise problem from error
             raise
         metrics.runs("success").inc()
         return commit

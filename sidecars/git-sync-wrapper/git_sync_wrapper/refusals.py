@@ -69,7 +69,9 @@ REFUSALS = {
         "ssh needs an entry in /etc/passwd: use the image unchanged, or run as UID 65533.",
     ),
     "ssh_key_refused": Refusal(
-        r"Permission denied \(\w*publickey|Permission denied, please try again",
+        # ssh lists what the server would accept, in the server's order.
+        r"Permission denied \([a-z0-9@.,-]*(publickey|password|keyboard-interactive|gssapi)"
+        r"|Permission denied, please try again",
         "Add the public key to the server as a deploy key with read access to this repository.",
     ),
     "name_unresolved": Refusal(
@@ -120,8 +122,14 @@ REFUSALS = {
         r"|[Rr]epository not found|The project you were looking for could not be found",
         "Check GITSYNC_REPO, and check that these credentials may read the repository.",
     ),
+    "throttled": Refusal(
+        r"returned error: (429|503)",
+        "The request is retried; if it keeps failing, check the git server. For a large fleet, set "
+        "a longer period.",
+    ),
     "server_error": Refusal(
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
+        r"|Connection closed by"
         r"|(?m:^remote: .{,500}(out of memory|No space left))"
         rf"|Connection reset|Broken pipe|Empty reply from server|{_CUT}",
         "The git server failed. The request is retried; if it keeps failing, check the server.",

@@ -174,6 +174,20 @@ def test_a_webhook_sends_the_login_of_its_url_and_reads_no_answer(fence: Fence) 
         assert "Basic bWU6cEBzcw==" == server.requests[0].headers["authorization"]
 
 
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_webhook_is_repeated_at_the_target_of_a_redirect(
+    fence: Fence, status: int, method: str
+) -> None:
+    """An ingress answers so on plain http."""
+    with Server(200) as other, Server(200) as server:
+        server.inject(answer_with(Answer(status, {"Location": f"{other.endpoint}/hook"})))
+
+        Webhook(server.endpoint, method, 200, 5.0, 0.01).run(ONE, fence)
+
+        assert [(method, ONE)] == other.hashes
+
+
 def test_a_webhook_sends_no_login_to_the_target_of_a_redirect(fence: Fence) -> None:
     with Server(200) as other, Server(200) as server:
         server.inject(answer_with(Answer(302, {"Location": other.endpoint})))

@@ -8,9 +8,29 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from git_sync_wrapper.http.route import Way, is_loopback, take_login, tls_context
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """
+    Repeats a request of any method at the target of a 307 or 308, as git-sync does.
+    """
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: Any,
+        code: int,
+        msg: str,
+        headers: Any,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if code in (307, 308):
+            return urllib.request.Request(newurl, headers=req.headers, method=req.get_method())  # noqa: S310 - the handler checks it
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: float) -> int:
@@ -26,6 +46,7 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
     proxies: dict[str, str] | None = {} if is_loopback(place.hostname or "") else None
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler(proxies),
+        _Redirects(),
         urllib.request.HTTPSHandler(context=tls_context(Way())),
     )
     request = urllib.request.Request(place.geturl(), headers=dict(headers), method=method)  # noqa: S310 - http(s): the rules check it
