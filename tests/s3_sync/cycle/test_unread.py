@@ -446,8 +446,8 @@ def lose_all(folder: Path, path: str) -> None:
 DAMAGE = {"an edit": edit, "a lost file": lose, "a lost file and its hard links": lose_all}
 
 
-@pytest.mark.parametrize("layout", ALL_LAYOUTS[1:])
-@pytest.mark.parametrize("delete", ["managed"])
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
+@pytest.mark.parametrize("delete", ["managed", "none"])
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("is_news", [True, False], ids=["a new version", "the same version"])
 @pytest.mark.parametrize("is_restarted", [True, False], ids=["restart", "same process"])

@@ -165,11 +165,13 @@ class Reconciler:
                 offer = await self._offering.make(layout, state, result.lacking, fence)
             if layout.shown is not None:
                 layout.shown.end_cycle(fence)
+            if offer.is_shown and self._settings.delete == "none":
+                self._give_up(layout, offer.lacking, done, fence)  # publishing has deleted nothing
             done.add(offer.result)
             count(self._metrics, replace(done, healed=0))  # repairs are counted already
             done.take_over(result)
         else:
-            self._give_up(layout, result, fence)
+            self._give_up(layout, result.lacking, result, fence)
             name = name_of(state, result.lacking, layout.tree)
             offer, done = Offer(name, result.lacking, is_shown=True), result
         self._lease.look_again(layout)
@@ -199,13 +201,19 @@ class Reconciler:
             self._show(state, result.blocked)
             raise explain(result.lacking, state.wanted)
 
-    def _give_up(self, layout: Layout, result: CycleResult, fence: Fence) -> None:
+    def _give_up(
+        self, layout: Layout, paths: Collection[str], result: CycleResult, fence: Fence
+    ) -> None:
         """
-        Remove published files that could not be read now, if they belong to another source.
+        Remove published files that cannot be restored now, and those of another source that would
+        stand in for files that could not be read.
         """
-        if layout.shown is None or self._lease.published.at is not None:
+        if layout.shown is None:
             return
-        for path in result.lacking.keys() & layout.shown.managed.files.keys():
+        lost = layout.shown.managed.files.keys() & paths
+        if self._lease.published.at is not None:
+            lost &= self._lease.damaged
+        for path in lost:
             if self._settings.delete == "none":
                 layout.shown.forget(path, fence)
             elif layout.shown.delete(path, fence):
