@@ -14,7 +14,7 @@ from tests.support.daemon import SidecarProcess
 from tests.support.kerberos.kdc import Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.krb5_libraries import SYSTEM, Libraries
-from tests.support.kerberos.name_server import SRV, A, Behavior, NameServer, srv
+from tests.support.kerberos.name_server import SRV, URI, A, Behavior, NameServer, srv, uri
 from tests.support.kerberos.site import Site, failure
 from tests.support.program import own_port
 from tests.support.waiting import wait_until
@@ -201,3 +201,16 @@ def test_reports_a_realm_that_dns_does_not_know(
     here: Site, named: Callable[..., NameServer]
 ) -> None:
     assert "realm_unknown" == failure(by_dns(here, named()))["reason"]
+
+
+def test_asks_for_no_uri_records_if_krb5_conf_forbids_it(
+    here: Site, named: Callable[..., NameServer]
+) -> None:
+    """Such records may be for other clients; libkrb5 reads the same setting."""
+    text = here.config.read_text()
+    here.config.write_text(text.replace("[libdefaults]", "[libdefaults]\n  dns_uri_lookup = false"))
+    server = named(here.kdc.port)
+    away = uri(f"krb5srv:m:tcp:{HOST}:{own_port()}")
+    server.records[f"_kerberos.{here.kdc.realm}", URI] = [away]
+
+    by_dns(here, server).wait_until_ready(60)

@@ -100,7 +100,7 @@ class _Asking:
             Unanswered: DNS fails, and no earlier result is known.
         """
         try:
-            found = kdcs_by_dns(realm)
+            found = kdcs_by_dns(realm, takes_uris=self._request.uses_uri_records())
         except Undecided as error:
             if before := self._kdcs.found.get(realm):
                 return before

@@ -169,8 +169,20 @@ class Request:
         """
         Return whether krb5.conf allows DNS look-ups for a realm without ``kdc`` values.
         """
+        return self._is_wanted(b"dns_fallback", b"dns_lookup_kdc")
+
+    def uses_uri_records(self) -> bool:
+        """
+        Return whether krb5.conf allows URI records among them.
+        """
+        return self._is_wanted(b"dns_uri_lookup")
+
+    def _is_wanted(self, *names: bytes) -> bool:
+        """
+        Return the last of these booleans that krb5.conf contains; true if there is none.
+        """
         is_wanted = ctypes.c_int(1)
-        for name in (b"dns_fallback", b"dns_lookup_kdc"):  # the second overrides the first
+        for name in names:
             _lib.profile_get_boolean(
                 self._profile,
                 *(b"libdefaults", name, None),

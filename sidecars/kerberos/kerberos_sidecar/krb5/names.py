@@ -92,6 +92,8 @@ def kdcs_by_dns(
     realm: str,
     wait_seconds: float = LOOK_UP_SECONDS,
     chance: Callable[[float], float] = random.expovariate,
+    *,
+    takes_uris: bool = True,
 ) -> list[Way] | None:
     """
     Return the ways to the KDCs of a realm (RFC 4120, 7.2.3), best first, UDP before TCP.
@@ -100,6 +102,7 @@ def kdcs_by_dns(
 
     Args:
         chance: Draws the rank of a record from its weight; a lower rank is asked earlier.
+        takes_uris: Whether to ask for URI records.
 
     Raises:
         Undecided: DNS failed, or did not answer in time.
@@ -107,7 +110,7 @@ def kdcs_by_dns(
     ends_at = time.monotonic() + wait_seconds
     kinds: tuple[Literal["udp", "tcp"], ...] = ("udp", "tcp")
     asked = {kind: _soon(_query(f"_kerberos._{kind}.{realm}.", _SRV)) for kind in kinds}
-    uris = _soon(_query(f"_kerberos.{realm}.", _URI))
+    uris = _soon(_query(f"_kerberos.{realm}.", _URI)) if takes_uris else None
     found: list[Way] = []
     failed = False
     for kind, records in asked.items():
@@ -119,7 +122,7 @@ def kdcs_by_dns(
     with suppress(TimeoutError, OSError):
         # An answer that has already arrived counts, even if no time is left.
         most = _URI_SECONDS if found else max(0.0, ends_at - time.monotonic())
-        if named := _by_uri(uris.result(most), chance):
+        if uris is not None and (named := _by_uri(uris.result(most), chance)):
             return None if None in named else [way for way in named if way is not None]
     if failed and not found:
         raise Undecided(f"DNS did not return the KDCs of {realm}")
