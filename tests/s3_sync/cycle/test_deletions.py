@@ -229,6 +229,27 @@ def test_changing_the_filters_is_not_a_mass_deletion(
     assert "held" == process.cycle().result
 
 
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+@pytest.mark.parametrize("is_restarted", [True, False])
+def test_files_that_are_lost_on_disk_as_well_are_not_held(
+    process: Process, layout: dict[str, str], is_restarted: bool
+) -> None:
+    """Nothing can restore them, so a hold would only keep the folder from being ready."""
+    process.s3.put_each(THIRTY, b"v = 1\n")
+    process.run(layout)
+    process.s3.delete(*THIRTY[4:])
+    for path in THIRTY[5:25]:
+        for place in process.folder.rglob(path):
+            place.unlink()
+    if is_restarted:
+        process.restart(layout)
+
+    process.cycle()
+
+    assert process.is_ready, process.problem
+    assert set(THIRTY[:4]) == process.shown.keys()
+
+
 def test_a_hold_ends_when_the_state_folder_is_removed(process: Process) -> None:
     process.s3.put_each(THIRTY, b"v = 1\n")
     process.run({})

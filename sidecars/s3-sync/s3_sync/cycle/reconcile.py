@@ -130,14 +130,16 @@ class Reconciler:
 
     def _deletable(self, layout: Layout, state: State[Any]) -> Mapping[str, Managed]:
         """
-        Return the published files whose keys would be missed: those that the filters select.
+        Return the published files whose keys would be missed: those that the filters select and
+        that are not lost already.
         """
         if layout.shown is None or self._lease.published.at is None:
             return {}  # the files on disk may belong to another source
+        lost = self._lease.damaged - state.wanted.keys()
         return {
             path: held
             for path, held in layout.shown.managed.files.items()
-            if path not in state.kept and self._is_selected(path)
+            if path not in state.kept and path not in lost and self._is_selected(path)
         }
 
     async def _act(
