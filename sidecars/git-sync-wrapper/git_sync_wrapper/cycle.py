@@ -326,7 +326,7 @@ class Session:
         started = time.monotonic()
         metrics = self._context.metrics
         try:
-            commit = self._context.engine.run(fence)
+            commit = self._run_engine(fence)
         except SidecarError as error:
             metrics.runs("error").inc()
             metrics.git_sync.count_sync("error", time.monotonic() - started)
@@ -337,6 +337,24 @@ class Session:
             raise
         metrics.runs("success").inc()
         return commit
+
+    def _run_engine(self, fence: Fence) -> str:
+        """
+        Run git-sync; once more if a secret that looks like base64 was refused unchanged. A one-shot
+        ends with its first failure, and polls, which would have noticed, are not its first request.
+        """
+        engine = self._context.engine
+        access, was_decoding = engine.access, engine.access.is_decoding
+        try:
+            return engine.run(fence)
+        except SidecarError as error:
+            if error.reason != "credentials_refused" or was_decoding:
+                raise
+            if not access.is_decoding:  # git reports a 401, but no 403
+                access.refused(self._options.repo)
+            if not access.is_decoding:
+                raise
+        return engine.run(fence)
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """

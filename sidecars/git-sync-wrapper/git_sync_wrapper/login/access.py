@@ -194,6 +194,13 @@ class Access:
         """
         self._keyring.refused(Wanted.by_url(url))
 
+    @property
+    def is_decoding(self) -> bool:
+        """
+        Whether a secret is decoded because it was refused unchanged.
+        """
+        return self._cleaner.is_decoding
+
     def explain(self, url: str, fence: Fence) -> SidecarError | None:
         """
         Return a more exact error for a refusal by the server of a URL, or None.

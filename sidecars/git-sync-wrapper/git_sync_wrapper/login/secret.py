@@ -68,6 +68,13 @@ class Cleaner:
             )
         return text
 
+    @property
+    def is_decoding(self) -> bool:
+        """
+        Whether a secret is decoded because it was refused unchanged.
+        """
+        return bool(self._decoded)
+
     def refused(self, *settings: str) -> None:
         """
         Decode secrets that look like base64 from now on; the next refusal reverts this.

@@ -1,11 +1,13 @@
 """Credentials change at run time: no sync fails, although old ones immediately become invalid."""
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 import yaml
 
 from tests.conftest import Counts
@@ -177,3 +179,20 @@ def test_submodules_on_other_servers_use_their_own_credentials(
         )
 
         assert "x = 1\n" == (here.link / "library/library.py").read_text()
+
+
+@pytest.mark.parametrize("refusal", [401, 403])
+def test_a_one_shot_decodes_a_password_that_the_server_refuses(here: GitSite, refusal: int) -> None:
+    """It was encoded twice, and does not look like a token; git-sync gives up at once."""
+    here.server.accept(("deploy", "correct horse battery"))
+    here.server.refusal = refusal
+    encoded = base64.b64encode(b"correct horse battery").decode()
+    wrapper = here.wrapper(
+        GITSYNC_ONE_TIME="true",
+        GITSYNC_MAX_FAILURES="0",
+        GITSYNC_USERNAME="deploy",
+        GITSYNC_PASSWORD=encoded,
+    )
+
+    assert 0 == wrapper.wait_for_exit().code, wrapper.log()
+    assert here.shown() == here.repository.head()
