@@ -174,3 +174,16 @@ def test_pins_no_other_hosts() -> None:
     assert {*PUBLISHED, "[ssh.github.com]:443", "vs-ssh.visualstudio.com"} == {
         host for line in lines for host in line.split()[0].split(",")
     }
+
+
+def test_names_each_repaired_key_once(tmp_path: Path, key: Path, log: Log) -> None:
+    other = key.with_name("other")
+    other.write_bytes(key.read_bytes().replace(b"\n", b"\r\n"))
+    files = make(tmp_path, [key, other])
+
+    for _ in range(3):
+        files.keys()
+
+    assert [str(other)] == [
+        one["setting"].partition(", ")[2] for one in log.events("secret_repaired")
+    ]

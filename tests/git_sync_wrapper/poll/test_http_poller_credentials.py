@@ -133,3 +133,24 @@ def test_decodes_a_twice_encoded_password_after_a_refusal(server: GitServer, pol
 
     assert "credentials_refused" == error_of(poller).reason
     assert head == poller.commit(Fence())
+
+
+def test_reads_the_login_again_after_an_answer_that_is_not_from_git(
+    server: GitServer, poll: Poll, tmp_path: Path
+) -> None:
+    """A proxy answers an expired login with its own page, and not with 401."""
+    head = server.repository().commit({"a.py": "1"})
+    file = tmp_path / "password"
+    file.write_text("old")
+    server.accept(("deploy", "old"))
+    poller = poll(server.url(), GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD_FILE=str(file))
+    assert head == poller.commit(Fence())
+
+    page = faults.answer_with(Answer(200, {"Content-Type": "text/html"}, b"<p>Log in</p>"))
+    old = basic("deploy", "old")
+    server.inject(page, lambda r: r.headers.get("authorization") == old)
+    assert "not_a_git_server" == error_of(poller).reason
+    file.write_text("new")
+    server.accept(("deploy", "new"))
+
+    assert head == poller.commit(Fence())

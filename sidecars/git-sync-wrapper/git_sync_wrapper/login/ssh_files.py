@@ -40,8 +40,11 @@ class SshFiles:
             CredentialError: A key exists and cannot be read.
             OSError: Its copy cannot be written.
         """
+        setting, is_one = "GITSYNC_SSH_KEY_FILE", len(self._keys) == 1
         return [
-            self._usable("GITSYNC_SSH_KEY_FILE", path, f"key-{number}", repair_key)
+            self._usable(
+                setting if is_one else f"{setting}, {path}", path, f"key-{number}", repair_key
+            )
             for number, path in enumerate(self._keys)
         ]
 

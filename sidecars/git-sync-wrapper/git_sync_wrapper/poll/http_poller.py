@@ -103,6 +103,7 @@ class HttpPoller:
             self._look_where_it_is(fence)
         except ValueError as error:  # NotGit, or a URL that makes no valid request
             self._forget()
+            self._knows_login = False  # a proxy may answer an expired login so
             raise RefsError(
                 "not_a_git_server",
                 f"the answer for {self._shown} is not from a git server: {error}",
@@ -110,6 +111,7 @@ class HttpPoller:
             ) from None
         except pkt.ServerSays as error:
             self._forget()
+            self._knows_login = False
             raise RefsError(
                 "remote_refused",
                 f"{self._shown}: server error: {error}",
