@@ -250,6 +250,50 @@ def test_every_row_of_the_table_holds(
     assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
 
 
+def folder_in_the_way(world: World, place: Path) -> None:
+    """Replace a file by a folder with a foreign file."""
+    place.unlink()
+    place.mkdir()
+    (place / "theirs").touch()
+
+
+def lost_and_denied(world: World, place: Path) -> None:
+    """Remove a file that cannot be read again, while most others are gone from the source."""
+    place.unlink()
+    world.s3.put("dags/29.py", b"v = 1\n")
+    world.s3.inject(DENIED, is_get("dags/29.py"))
+    lost_most(world)
+
+
+@pytest.mark.parametrize("layout", ["in place", "in place, gate"])
+@pytest.mark.parametrize("change", [folder_in_the_way, lost_and_denied])
+def test_a_one_shot_does_not_succeed_while_it_is_not_ready(
+    layout: str, change: Callable[[World, Path], None], s3: FakeS3, process: Process
+) -> None:
+    world = World(s3, process, LAYOUTS[layout])
+    s3.put_each([f"dags/{number:02}.py" for number in range(30)], b"v = 1\n")
+    process.run(world.settings | {"S3_SYNC_ONE_SHOT": "true"})
+    for place in (process.folder / ".s3-sync").rglob("29.py"):
+        place.unlink()
+    change(world, process.folder / "29.py")
+
+    for _ in range(4):
+        end: Outcome | None = None
+        with suppress(SidecarError):
+            end = process.cycle()
+        assert not process.is_ready
+        assert end is None or not (end.is_success or end.is_enough)
+
+
+def test_a_one_shot_that_is_a_dry_run_ends(s3: FakeS3, process: Process) -> None:
+    World(s3, process, {}).put(1)
+
+    process.start(KEYS | {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_DRY_RUN": "true"})
+
+    assert process.cycle().is_success
+    assert not process.is_ready
+
+
 def what_is_published(process: Process, layout: str) -> str:
     """Return the state that the process reports, in the words of the table."""
     readiness = process.readiness

@@ -23,7 +23,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.volume.errors import explain_os_error
+from sidecar_runtime.volume.errors import TargetError, explain_os_error
 from sidecar_runtime.volume.lock import TargetLock
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Session:
         client: S3Client,
     ) -> None:
         self._settings = settings
+        self._status = status
         self._gate = gate
         self._lease = Lease(settings, metrics, lock, status)
         self._loop = asyncio.new_event_loop()
@@ -85,7 +86,7 @@ class Session:
             self._gate.ask_again()
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
-        outcome = self._loop.run_until_complete(task)
+        outcome = self._only_ready(self._loop.run_until_complete(task))
         self._has_failed = False
         return outcome
 
@@ -115,6 +116,24 @@ class Session:
             self._asking.close()
         self._lease.close()
         self._loop.close()
+
+    def _only_ready(self, outcome: Outcome) -> Outcome:
+        """
+        Return the outcome; with it, a one-shot ends only if the volume is ready.
+
+        Raises:
+            TargetError: It would end with success, and the volume is not ready.
+        """
+        readiness = self._status.readiness
+        if not self._settings.one_shot or self._settings.dry_run or readiness.ready:
+            return outcome
+        if outcome.is_success:
+            raise TargetError(
+                "target_failed",
+                readiness.problem,
+                "Find out what changes files in DEST_PATH, or blocks their paths.",
+            )
+        return outcome._replace(is_enough=False)
 
     async def _cycle(self, fence: Fence) -> Outcome:
         if self._settings.dry_run:
