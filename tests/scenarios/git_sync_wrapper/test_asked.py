@@ -121,7 +121,7 @@ def test_requests_fail_during_an_outage_and_succeed_after_it(
 ) -> None:
     wrapper = begin(here)
     here.server.inject(lambda exchange: exchange.send(Answer(503)), is_pack)
-    assert (UNAVAILABLE, "server_error") == refusal(here.store, commits[0])
+    assert (UNAVAILABLE, "throttled") == refusal(here.store, commits[0])
     here.server.heal()
     asked(here.store, commits[0])
 

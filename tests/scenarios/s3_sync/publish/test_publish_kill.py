@@ -35,7 +35,7 @@ REQUESTS = [
     "PUT current.json",
     "GET current.json",
     "GET releases",
-    "HEAD bundles",
+    "GET bundles",
 ]
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
