@@ -4,7 +4,8 @@ Several principals in one cycle: none delays another.
 
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kerberos_sidecar.formats.ccache import read_ticket
@@ -13,6 +14,18 @@ from tests.kerberos.box import Start
 from tests.runtime.recording import Log
 from tests.support.kerberos.kdc import Kdc
 from tests.support.waiting import wait_until
+
+
+@contextmanager
+def silent_realm(folder: Path, keytab: Path, krb5_config: Path) -> Iterator[tuple[Kdc, str]]:
+    """Start a KDC that does not answer, and add its principal to the keytab."""
+    with Kdc(folder / "other", "OTHER.TEST") as other:
+        hung = other.add_principal("airflow")
+        other.write_keytab(keytab, hung)
+        with krb5_config.open("a") as config:
+            config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
+        other.hang()
+        yield other, hung
 
 
 def test_a_failing_principal_does_not_stop_others(start: Start, tmp_path: Path, log: Log) -> None:
@@ -63,12 +76,7 @@ def test_a_silent_realm_does_not_delay_another_principal(
     The cycle is abandoned because one KDC is silent. Meanwhile, the other principal gets its
     tickets, and the status reports the hung KDC. The next cycle publishes the late ticket.
     """
-    with Kdc(tmp_path / "other", "OTHER.TEST") as other:
-        hung = other.add_principal("airflow")
-        other.write_keytab(keytab, hung)
-        with krb5_config.open("a") as config:
-            config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
-        other.hang()
+    with silent_realm(tmp_path, keytab, krb5_config) as (other, hung):
         box = start({hung: "hung", f"airflow@{kdc.realm}": "good"})
         good, late = tmp_path / "cc" / "good", tmp_path / "cc" / "hung"
         fence = Fence()
@@ -118,12 +126,7 @@ def test_a_cycle_that_waits_for_one_principal_requests_no_second_one_for_another
     start: Start, tmp_path: Path, keytab: Path, krb5_config: Path
 ) -> None:
     """It replaces the other's ticket itself, so that a second cycle would only fail once more."""
-    with Kdc(tmp_path / "other", "OTHER.TEST") as other:
-        hung = other.add_principal("airflow")
-        other.write_keytab(keytab, hung)
-        with krb5_config.open("a") as config:
-            config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
-        other.hang()
+    with silent_realm(tmp_path, keytab, krb5_config) as (other, hung):
         box = start({hung: "hung", "airflow@EXAMPLE.TEST": "good"})
         good = tmp_path / "cc" / "good"
         fence, woken = Fence(), threading.Semaphore(0)
