@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from contextlib import suppress
@@ -79,6 +80,15 @@ def nearest_folder(path: str) -> str:
     return path
 
 
+def free_bytes(place: int | str) -> float:
+    """
+    Return the free space for this process at an open folder or a path, in bytes; infinite if the
+    file system does not report it (some FUSE file systems report zero blocks in total).
+    """
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
+
+
 def write_all(fd: int, content: bytes) -> None:
     """
     Write all of the content.
@@ -102,14 +112,17 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def open_file(path: str | Path, *, dir_fd: int | None = None) -> BinaryIO:
+def open_file(path: str | Path, *, dir_fd: int | None = None, follow: bool = False) -> BinaryIO:
     """
     Open a regular file for reading; symlinks and other kinds of files (pipes) are refused.
+
+    Args:
+        follow: Whether the path may be a symlink, as a Secret's files are.
 
     Raises:
         OSError: It is missing, or not a regular file.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     fd = os.open(path, flags, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -117,7 +130,9 @@ def open_file(path: str | Path, *, dir_fd: int | None = None) -> BinaryIO:
     return open(fd, "rb")
 
 
-def read_file(path: str | Path, most_bytes: int, *, dir_fd: int | None = None) -> bytes:
+def read_file(
+    path: str | Path, most_bytes: int, *, dir_fd: int | None = None, follow: bool = False
+) -> bytes:
     """
     Read a regular file, as in :func:`open_file`.
 
@@ -128,7 +143,8 @@ def read_file(path: str | Path, most_bytes: int, *, dir_fd: int | None = None) -
     Raises:
         OSError: It is missing, too large, or not a regular file.
     """
-    with open_file(path, dir_fd=dir_fd) as file:
-        if os.fstat(file.fileno()).st_size > most_bytes:
-            raise OSError(errno.EFBIG, "too large", os.fspath(path))
+    with open_file(path, dir_fd=dir_fd, follow=follow) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        if size_bytes > most_bytes:
+            raise OSError(errno.EFBIG, f"it has {size_bytes} bytes", os.fspath(path))
         return file.read(most_bytes)

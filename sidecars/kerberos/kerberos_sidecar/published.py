@@ -9,8 +9,8 @@ import stat
 from threading import Lock
 
 from kerberos_sidecar.formats.ccache import SIZE_LIMIT_BYTES, read_ticket
-from kerberos_sidecar.formats.regular import read_regular
 from kerberos_sidecar.plan import Found
+from sidecar_runtime.volume.files import read_file
 
 
 class Published:
@@ -68,7 +68,7 @@ class Published:
     def _read(self, found: os.stat_result, group: int) -> Found:
         holder = f"uid {found.st_uid} with group {found.st_gid}"
         try:
-            ticket = read_ticket(read_regular(self._path, SIZE_LIMIT_BYTES))
+            ticket = read_ticket(read_file(self._path, SIZE_LIMIT_BYTES))
         except OSError as error:
             problem = f"cannot be read ({error.strerror})"
             is_closed = isinstance(error, PermissionError)

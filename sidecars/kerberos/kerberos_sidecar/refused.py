@@ -18,10 +18,9 @@ from kerberos_sidecar.formats.ccache import Ticket
 from kerberos_sidecar.formats.keytab import Keytab
 from kerberos_sidecar.formats.moment import iso
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.formats.regular import read_regular
 from kerberos_sidecar.plan import lockout_wait
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.volume.files import write_file
+from sidecar_runtime.volume.files import read_file, write_file
 
 _SIZE_LIMIT_BYTES = 1 << 16
 _REMEMBERED = 32
@@ -155,7 +154,7 @@ def _newest(refusals: Refusals) -> Refusals:
 
 def _read(path: str) -> Refusals:
     try:
-        facts = json.loads(read_regular(path, _SIZE_LIMIT_BYTES))
+        facts = json.loads(read_file(path, _SIZE_LIMIT_BYTES))
         refused = dict(facts["refused"]).items()
         found = Counter((float(at), str(keys)) for keys, times in refused for at in times)
     except (OSError, ValueError, RecursionError, LookupError, TypeError, OverflowError):

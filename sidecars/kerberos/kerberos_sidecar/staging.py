@@ -23,11 +23,10 @@ from contextlib import suppress
 from typing import Self
 
 from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, parse_keytab
-from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import write_all
+from sidecar_runtime.volume.files import read_file, write_all
 
 # Reserved before the KDC is asked, so that a full volume costs no request.
 ROOM_BYTES = 4096
@@ -173,7 +172,7 @@ class Staging:
 
 def _is_keytab(path: str) -> bool:
     try:
-        return bool(parse_keytab(read_regular(path, SIZE_LIMIT_BYTES)))
+        return bool(parse_keytab(read_file(path, SIZE_LIMIT_BYTES)))
     except (OSError, EOFError, ValueError):
         return False
 

@@ -18,8 +18,8 @@ from typing import Literal
 
 from kerberos_sidecar.formats.octets import Octets
 from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.formats.regular import read_regular
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.volume.files import read_file
 
 SIZE_LIMIT_BYTES = 1 << 20
 # A real entry has a few hundred bytes. A much larger length means that the file is not a keytab.
@@ -149,7 +149,7 @@ def read_content(path: str) -> bytes:
         KeytabError: The file is missing, unreadable, too large, or not a regular file.
     """
     try:
-        return read_regular(path, SIZE_LIMIT_BYTES, follow=True)
+        return read_file(path, SIZE_LIMIT_BYTES, follow=True)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise KeytabError(
