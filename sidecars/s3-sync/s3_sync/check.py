@@ -24,7 +24,7 @@ from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
-from s3_sync.tree.volume import LINK, SNAPSHOTS_PATH, STAGING, free_bytes
+from s3_sync.tree.volume import LINK, SNAPSHOTS_PATH, STAGING
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
@@ -34,7 +34,7 @@ from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.trial import try_gate
 from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import FULL_ADVICE, TargetError, explain_os_error
-from sidecar_runtime.volume.files import nearest_folder
+from sidecar_runtime.volume.files import free_bytes, nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 from sidecar_runtime.volume.snapshots import is_name
 

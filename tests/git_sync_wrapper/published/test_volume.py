@@ -545,3 +545,11 @@ def test_flushes_many_files_with_one_call_and_publishes_only_if_it_succeeds(
 
     assert [False] == shown_at_flush
     assert site.link.is_symlink() is not bool(failure)
+
+
+def test_a_volume_without_a_size_lacks_no_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.publish()
+    unsized = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: unsized)
+
+    assert site.volume.lacking_bytes() < 0

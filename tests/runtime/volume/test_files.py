@@ -5,6 +5,7 @@ Atomic writes, safe reads, and the lock that allows one publisher at a time.
 import errno
 import fcntl
 import json
+import math
 import os
 import signal
 import socket
@@ -18,7 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.volume.files import FACTS_BYTES, is_at, read_file, write_all, write_file
+from sidecar_runtime.volume.files import (
+    FACTS_BYTES,
+    free_bytes,
+    is_at,
+    read_file,
+    write_all,
+    write_file,
+)
 from sidecar_runtime.volume.lock import TargetLock, find_holder, read_holder
 from tests.support.machine.descriptors import held
 from tests.support.machine.volumes import full_disk
@@ -32,6 +40,11 @@ def folder(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
     os.close(fd)
+
+
+def test_a_file_system_without_a_size_counts_as_unlimited(tmp_path: Path) -> None:
+    assert math.inf == free_bytes("/proc")
+    assert 0 < free_bytes(str(tmp_path)) < math.inf
 
 
 # --- write_file

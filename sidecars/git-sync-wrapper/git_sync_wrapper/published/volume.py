@@ -24,7 +24,13 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import LINK_ADVICE, explained
-from sidecar_runtime.volume.files import nearest_folder, read_facts, stat_in, write_file
+from sidecar_runtime.volume.files import (
+    free_bytes,
+    nearest_folder,
+    read_facts,
+    stat_in,
+    write_file,
+)
 from sidecar_runtime.volume.snapshots import Snapshots
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
@@ -568,15 +574,14 @@ class Volume:
             self._taken[commit] = taken(commit, self.store)
         return self._taken.get(commit, array("Q"))
 
-    def lacking_bytes(self) -> int:
+    def lacking_bytes(self) -> float:
         """
         Return how much room is missing for another commit; 0 or less if there is enough. It may
         need the published commit's size for its files, and as much again for git's objects.
         """
         with explained(f"cannot read {self.root}"):
-            found = os.fstatvfs(self.store)
             shown = self._files(self._snapshots.current())
-            return 2 * sum(shown[1::2]) - found.f_bavail * found.f_frsize
+            return 2 * sum(shown[1::2]) - free_bytes(self.store)
 
     def older_bytes(self) -> int:
         """

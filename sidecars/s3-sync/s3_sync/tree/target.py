@@ -19,14 +19,15 @@ from s3_sync.tree.download import Download
 from s3_sync.tree.journal import Managed, ManagedList, is_mode
 from s3_sync.tree.parts import list_name, open_part
 from s3_sync.tree.staging import Staged, Staging, StagingFolder, staging_name
-from s3_sync.tree.volume import Volume, foreign_files, free_bytes, read_blocks, sync_folder
+from s3_sync.tree.volume import Volume, foreign_files, read_blocks, sync_folder
 from s3_sync.tree.walk import Walk, Wanted, Way
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import TargetError
-from sidecar_runtime.volume.files import stat_in
+from sidecar_runtime.volume.files import free_bytes, stat_in
 from sidecar_runtime.volume.trees import link_file
 
+NAMED_FILES = 50
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 log = get_logger("target")
@@ -63,6 +64,8 @@ class Target:
         self.path = f"{volume.path}/{RESERVED}/{part}" if part else volume.path
         self._file_mode = file_mode
         self._fsync = volume.fsync
+        # Foreign files that the log has named: each cycle tries again to delete them.
+        self._named: set[str] = set()
         self.staging = StagingFolder(volume.staging, file_mode=file_mode, fsync=volume.fsync)
         with ExitStack() as stack:
             above, self.folder = open_part(part, volume, stack)
@@ -264,6 +267,16 @@ class Target:
                 self.managed.remove(path)
             self._walk.remove_empty_folders(path)
         return is_removed
+
+    def tell_kept(self, path: str, error: OSError) -> None:
+        """
+        Log once that a foreign file cannot be deleted.
+        """
+        if path in self._named or len(self._named) > NAMED_FILES:
+            return
+        self._named.add(path)
+        name = path if len(self._named) <= NAMED_FILES else f"more than {NAMED_FILES} files"
+        log.warning("leftover_kept", name=name, error=error.strerror)
 
     def forget(self, path: str, fence: Fence) -> None:
         """

@@ -5,7 +5,6 @@ The file system below the target: opens folders without following links; fatal e
 from __future__ import annotations
 
 import errno
-import math
 import os
 import stat
 from collections.abc import Collection, Iterator
@@ -39,15 +38,6 @@ SPARED = {BYTECODE, "lost+found"}
 VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 
 log = get_logger("target")
-
-
-def free_bytes(place: int | str) -> float:
-    """
-    Return the free space for this process at an open folder or a path, in bytes; infinite if the
-    file system does not report it (some FUSE file systems report zero blocks in total).
-    """
-    found = os.statvfs(place)
-    return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
 
 
 class Volume:
