@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from s3_sync.tree.target import Target
 from s3_sync.tree.volume import VOLUME_ERRORS
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 
 # After this many failures in a row, without a success, the endpoint fails, not single objects.
 FAILURE_STREAK = 8
-NAMED_FILES = 50
 # Endpoint failures that may hit a single request; other connection failures end the cycle at once.
 OF_THE_ENDPOINT = {
     "request_timeout",
@@ -25,11 +24,6 @@ OF_THE_ENDPOINT = {
     "redirect_refused",
     "credentials_invalid",
 }
-
-# Foreign files that the log has named: each cycle tries again to delete them.
-_named: set[str] = set()
-
-log = get_logger("result")
 
 
 @dataclass(slots=True)
@@ -174,7 +168,7 @@ class CycleResult:
         self.failed[path] = self.before[path]
         return True
 
-    def fail_to_delete(self, path: str, error: OSError, *, is_ours: bool) -> None:
+    def fail_to_delete(self, path: str, error: OSError, target: Target) -> None:
         """
         Note a file that cannot be deleted; one of another owner is only logged, because no
         consumer needs its absence.
@@ -184,10 +178,10 @@ class CycleResult:
         """
         if error.errno in VOLUME_ERRORS:
             raise error
-        if is_ours:
+        if path in target.managed.files:
             self.fail(path, explain_os_error(error, f"cannot delete {path!r}"))
         else:
-            _tell_kept(path, error)
+            target.tell_kept(path, error)
 
     def fail_on_disk(self, path: str, error: OSError) -> None:
         """
@@ -199,11 +193,3 @@ class CycleResult:
         if error.errno in VOLUME_ERRORS:
             raise error
         self.fail(path, explain_os_error(error, f"cannot write {path!r}"))
-
-
-def _tell_kept(path: str, error: OSError) -> None:
-    if path in _named or len(_named) > NAMED_FILES:
-        return
-    _named.add(path)
-    name = path if len(_named) <= NAMED_FILES else f"more than {NAMED_FILES} files"
-    log.warning("leftover_kept", name=name, error=error.strerror)

@@ -95,12 +95,11 @@ class Order(Generic[C]):
         for path in self.plan.delete:
             if self.awaited.get(path) in self.result.failed:
                 continue
-            is_ours = path in self.target.managed.files
             try:
                 if self.target.delete(path, self.fence):
                     self.result.delete(path)
             except OSError as error:
-                self.result.fail_to_delete(path, error, is_ours=is_ours)
+                self.result.fail_to_delete(path, error, self.target)
 
 
 class Source(Protocol[C]):

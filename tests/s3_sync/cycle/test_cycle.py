@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from s3_sync import result
 from s3_sync.tree import journal
 from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
@@ -71,7 +70,6 @@ def test_a_foreign_file_that_cannot_be_deleted_holds_nothing_back(
     """Such as a file that is mounted there, or in a folder of root."""
     (process.folder / "theirs.py").write_bytes(b"x = 1\n")
     process.s3.put("a.py", b"a = 1\n")
-    monkeypatch.setattr(result, "_named", set())
     unlink = os.unlink
 
     def busy(name: str, **more: int) -> None:
@@ -102,7 +100,6 @@ def test_of_many_files_that_cannot_be_deleted_only_the_first_are_logged(
     for number in range(1001):
         (process.folder / f"{number}.theirs").touch()
     process.s3.put("a.py", b"a = 1\n")
-    monkeypatch.setattr(result, "_named", set())
     unlink = os.unlink
 
     def deny(name: str, **more: int) -> None:

@@ -106,10 +106,9 @@ def bring(tree: Target, shown: Target, plan: Plan, fence: Fence) -> CycleResult:
         except OSError as error:
             result.fail_on_disk(path, error)
     for path in plan.delete if not result.failed else ():
-        is_ours = path in shown.managed.files
         try:
             if shown.delete(path, fence):
                 result.delete(path)
         except OSError as error:
-            result.fail_to_delete(path, error, is_ours=is_ours)
+            result.fail_to_delete(path, error, shown)
     return result

@@ -131,7 +131,7 @@ class Snapshot:
                     if self.shown.delete(path, fence):
                         result.delete(path)
                 except OSError as error:
-                    result.fail_to_delete(path, error, is_ours=False)
+                    result.fail_to_delete(path, error, self.shown)
         result.healed += is_replaced
         if self.problem:
             self._snapshots.show(self.revision, fence)
