@@ -4,13 +4,12 @@ One cycle: poll → compare → lock → compare again → pass → compare.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from typing import Literal
 
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow.passes import AirflowPasses, Misfit
@@ -339,10 +338,7 @@ class Session:
             self._repeat_error()
         if self._comparison.fresh.intersection(work.every_dag):
             wait_seconds = max(wait_seconds, self._history.pace.quiet_seconds)
-        revoked = threading.Event()
-        fence.on_revoke(revoked.set)
-        if wait_seconds > 0 and revoked.wait(wait_seconds):
-            raise CycleAbandoned
+        fence.wait(wait_seconds)
 
     def _repeat_error(self) -> None:
         if error := self._history.last_error:
