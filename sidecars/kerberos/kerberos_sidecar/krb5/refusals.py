@@ -78,13 +78,14 @@ _KRB5 = {
         "the ccache's volume has no space for the ticket",
         "Enlarge the volume (sizeLimit). The published ccache is intact.",
     ),
-}
-for _code in (-1765328234, -1765328203, -1765328196, -1765328148, -1765328147):
-    _KRB5[_code] = (
+} | dict.fromkeys(
+    (-1765328234, -1765328203, -1765328196, -1765328148, -1765328147),
+    (
         "keytab_enctypes_unusable",
         "{keytab} has no key for {principal} with a permitted encryption type",
         "Export the keytab with AES keys, and check permitted_enctypes in krb5.conf.",
-    )
+    ),
+)
 
 REASONS = {reason for reason, _, _ in _KRB5.values()}
 
