@@ -185,7 +185,7 @@ def bind_address(text: str) -> tuple[str, int]:
     """
     Parse a listening address; an empty host means all addresses, IPv4 and IPv6.
     """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", text.strip())
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", text)
     if match is None or int(match[3]) > 65535:
         raise ValueError("is not HOST:PORT or :PORT, such as :9811 or 127.0.0.1:9811")
     return (match[1] or match[2] or ""), int(match[3])

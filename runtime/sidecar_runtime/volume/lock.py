@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from sidecar_runtime.volume.files import read_facts
+from sidecar_runtime.volume.files import is_at, read_facts
 from sidecar_runtime.volume.trees import FOLDER_FLAGS
 
 
@@ -38,7 +38,7 @@ class TargetLock:
         Raises:
             OSError: The file cannot be created or opened.
         """
-        if self._fd is not None and self._is_current(self._fd, name, dir_fd):
+        if self._fd is not None and is_at(name, dir_fd, self._fd):
             return True
         self.release()
         fd = self._open(name, dir_fd)
@@ -74,14 +74,6 @@ class TargetLock:
                 raise
         os.unlink(name, dir_fd=dir_fd)  # a symlink is never a lock file
         return os.open(name, flags, 0o664, dir_fd=dir_fd)
-
-    @staticmethod
-    def _is_current(fd: int, name: str, dir_fd: int) -> bool:
-        try:
-            there = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            return os.path.samestat(os.fstat(fd), there)
-        except OSError:  # removed; on NFS, by another client
-            return False
 
 
 def find_holder(name: str, folder: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.http.listener import Listener, RequestHandler
+from sidecar_runtime.parsers import bind_address
 
 SETTING = "GITSYNC_HTTP_BIND"
 _WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
@@ -60,7 +61,8 @@ def address(bind: str) -> tuple[str, int]:
     Raises:
         SettingsError: It is not a valid address.
     """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", bind)
-    if match is None or int(match[3]) > 65535:
-        raise SettingsError([Problem(SETTING, bind, "is not HOST:PORT or :PORT, such as :1234")])
-    return (match[1] or match[2] or ""), int(match[3])
+    try:
+        return bind_address(bind)
+    except ValueError:
+        problem = "is not HOST:PORT or :PORT, such as :1234"
+        raise SettingsError([Problem(SETTING, bind, problem)]) from None
