@@ -4,7 +4,6 @@ Downloads requested older releases beside the published one, for runs that began
 
 from __future__ import annotations
 
-import errno
 import time
 
 from s3_sync.layouts.layout import Layout
@@ -20,9 +19,7 @@ from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explain_os_error
-
-FULL = {errno.ENOSPC, errno.EDQUOT}
+from sidecar_runtime.volume.errors import FULL_ERRORS, explain_os_error
 
 log = get_logger("asked")
 
@@ -92,7 +89,7 @@ class Asking:
         Remove requested releases that are not in use if the volume is full; a new request
         downloads them again.
         """
-        if self._layout is not None and error.errno in FULL and self._layout.asked_count:
+        if self._layout is not None and error.errno in FULL_ERRORS and self._layout.asked_count:
             self._layout.drop_asked(fence)
             log.warning("asked_dropped", kept=self._layout.asked_count)
 

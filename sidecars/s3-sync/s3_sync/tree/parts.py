@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from s3_sync.keys import RESERVED
 from s3_sync.tree.journal import NAME as MANAGED
 from s3_sync.tree.journal import Managed, load_managed
-from s3_sync.tree.volume import FOLDER_FLAGS, Volume, foreign_files, open_own_folder
+from s3_sync.tree.volume import PATH_FLAGS, Volume, foreign_files, open_own_folder
 
 
 def list_name(part: str) -> str:
@@ -48,7 +48,7 @@ def read_part(path: str, part: str) -> Iterator[tuple[int, int]]:
     """
     with ExitStack() as stack:
 
-        def enter(name: str, above: int | None = None, flags: int = FOLDER_FLAGS) -> int:
+        def enter(name: str, above: int | None = None, flags: int = PATH_FLAGS) -> int:
             folder = os.open(name, flags, dir_fd=above)
             stack.callback(os.close, folder)
             return folder

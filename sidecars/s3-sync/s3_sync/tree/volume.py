@@ -14,10 +14,9 @@ from s3_sync.keys import RESERVED
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FACTS_BYTES, is_at, read_file, write_file
-from sidecar_runtime.volume.trees import FOLDER_FLAGS as READ_FOLDER
-from sidecar_runtime.volume.trees import FOLDER_MODE, remove_tree
+from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
-FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 STAGING = "staging"
 # The working copies for snapshots, and for in place behind a gate; their file modes differ.
 TREE = "tree"
@@ -204,7 +203,7 @@ def open_own_folder(name: str, parent: int) -> int:
     Only a file in place of `.s3-sync` itself stays, because it may belong to another owner.
     """
     try:
-        return os.open(name, READ_FOLDER, dir_fd=parent)
+        return os.open(name, FOLDER_FLAGS, dir_fd=parent)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -214,7 +213,7 @@ def open_own_folder(name: str, parent: int) -> int:
         log.warning("own_folder_replaced", path=name)
         os.unlink(name, dir_fd=parent)
     os.mkdir(name, FOLDER_MODE, dir_fd=parent)
-    return os.open(name, READ_FOLDER, dir_fd=parent)
+    return os.open(name, FOLDER_FLAGS, dir_fd=parent)
 
 
 def is_link(name: str, dir_fd: int) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from s3_sync.tree.journal import ManagedList
-from s3_sync.tree.volume import BYTECODE, FOLDER_FLAGS, is_link
+from s3_sync.tree.volume import BYTECODE, PATH_FLAGS, is_link
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.trees import FOLDER_MODE
 
@@ -66,12 +66,12 @@ class Walk:
         try:
             for depth, folder in enumerate(folders, 1):
                 try:
-                    inner = os.open(folder, FOLDER_FLAGS, dir_fd=fd)
+                    inner = os.open(folder, PATH_FLAGS, dir_fd=fd)
                 except (FileNotFoundError, NotADirectoryError):
                     if making_way is None:
                         raise
                     self._make_folder("/".join(folders[:depth]), folder, fd, making_way)
-                    inner = os.open(folder, FOLDER_FLAGS, dir_fd=fd)
+                    inner = os.open(folder, PATH_FLAGS, dir_fd=fd)
                 if fd != root:
                     os.close(fd)
                 fd = inner
