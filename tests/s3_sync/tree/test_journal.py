@@ -38,7 +38,7 @@ class Box:
 
     def load(self) -> dict[str, Managed]:
         """Return the files that the next process would read."""
-        return load_managed(self.state_fd, self.root_fd)[0]
+        return load_managed(self.state_fd, self.root_fd, NAME, is_shared=True)[0]
 
     def put(self, path: str, content: bytes = b"x") -> Managed:
         """Create a file, as a rename would, and return its record."""
@@ -117,7 +117,8 @@ def test_lists_with_different_names_are_separate(box: Box) -> None:
     other.add("b.py", box.put("b.py"))
 
     assert {"a.py"} == set(box.load())
-    assert {"b.py"} == set(load_managed(box.state_fd, box.root_fd, "other.managed")[0])
+    found, _ = load_managed(box.state_fd, box.root_fd, "other.managed", is_shared=True)
+    assert {"b.py"} == set(found)
 
 
 @pytest.mark.parametrize("paths", [["b.py"], []])
@@ -265,10 +266,10 @@ def test_keeps_the_file_of_the_last_line_if_the_folder_is_not_shared(box: Box) -
     files = box.has("a.py")
     held = files.files["a.py"]
     files.remove("a.py")
-    assert {"a.py": held} == load_managed(box.state_fd, box.root_fd, is_shared=False)[0]
+    assert {"a.py": held} == load_managed(box.state_fd, box.root_fd, NAME, is_shared=False)[0]
 
     files.add("new.py", gone(1))
-    assert {"new.py"} == set(load_managed(box.state_fd, box.root_fd, is_shared=False)[0])
+    assert {"new.py"} == set(load_managed(box.state_fd, box.root_fd, NAME, is_shared=False)[0])
 
 
 def test_keeps_a_missing_file_listed_unless_its_line_is_the_last(box: Box) -> None:

@@ -71,7 +71,7 @@ class Offering:
         source: Source[Any],
         bring: Bring,
         *,
-        one_shot: bool = False,
+        one_shot: bool,
     ) -> None:
         self._gate = gate
         self._one_shot = one_shot

@@ -38,7 +38,7 @@ class Draft:
         checked: Checked | None,
         path: str,
         progress: Progress,
-        signer: Signer | None = None,
+        signer: Signer | None,
     ) -> None:
         self._signer = signer
         self.revision = revision

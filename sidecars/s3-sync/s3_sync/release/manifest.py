@@ -121,7 +121,7 @@ def make_manifest(
     origin: Origin,
     sha256: str,
     bundle_bytes: int,
-    checked: Checked | None = None,
+    checked: Checked | None,
 ) -> tuple[Manifest, bytes]:
     """
     Return a manifest and its bytes.

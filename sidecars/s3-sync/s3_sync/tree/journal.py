@@ -241,7 +241,7 @@ def _line(path: str, managed: Managed) -> bytes:
 
 
 def load_managed(
-    dir_fd: int, root_fd: int | None, name: str = NAME, *, is_shared: bool = True
+    dir_fd: int, root_fd: int | None, name: str, *, is_shared: bool
 ) -> tuple[dict[str, Managed], bool]:
     """
     Read the journal; if it is missing or damaged, entries are lost, but no files on disk.

@@ -157,14 +157,12 @@ class Target:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             self.managed.add(path, _managed(content, found, is_verified=is_verified))
 
-    def stage(
-        self, path: str, content: Content, staging: Staging, *, is_verified: bool = True
-    ) -> Staged:
+    def stage(self, path: str, content: Content, staging: Staging) -> Staged:
         """
         Close a complete staging file with its final mode and time.
         """
         before = stat_in(path, self.folder)
-        return self._stage(path, content, staging, before, is_verified=is_verified)
+        return self._stage(path, content, staging, before, is_verified=True)
 
     def along(self, wanted: Wanted) -> AbstractContextManager[Way]:
         """
@@ -374,7 +372,7 @@ _mode = cache(int)
 """One int object for all files of a mode: there may be very many files."""
 
 
-def _managed(content: Content, found: os.stat_result, *, is_verified: bool = True) -> Managed:
+def _managed(content: Content, found: os.stat_result, *, is_verified: bool) -> Managed:
     same_size = content.size_bytes == found.st_size
     return Managed(
         content.etag,
