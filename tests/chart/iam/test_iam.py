@@ -108,6 +108,9 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
     ),
     "remote-logs.json": (
         [
+            # HEAD of a log before its first upload: 403 instead of 404 if listing needs a prefix,
+            # and then Airflow uploads nothing (S3RemoteLogIO.write).
+            Ask("s3:ListBucket", BUCKET),
             in_prefix("logs/dag_id=a/"),
             Ask("s3:PutObject", f"{BUCKET}/logs/dag_id=a/attempt=1.log"),
             Ask("s3:GetObject", f"{BUCKET}/logs/dag_id=a/attempt=1.log"),
@@ -115,7 +118,8 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
         [
             Ask("s3:PutObject", f"{BUCKET}/dags/a.py"),
             Ask("s3:DeleteObject", f"{BUCKET}/logs/dag_id=a/attempt=1.log"),
-            in_prefix("dags/"),
+            Ask("s3:GetObject", f"{BUCKET}/dags/a.py"),
+            in_prefix("logs/", OTHER),
         ],
     ),
     "s3-sync-publish.json": (
