@@ -75,16 +75,25 @@ def events() -> Mapping[str, Event]:
 
 def reasons(sidecar: str) -> set[str]:
     """
-    Return the reasons of a sidecar's failures: the first argument of `SomeError(reason, message)`.
+    Return the reasons of a sidecar's failures: the first argument of `SomeError(reason, message)`,
+    or of `super().__init__(reason, message)` in a class of errors.
     """
     found = {"bug"}
     for tree in used_trees(sidecar):
+        own = [call for node in ast.walk(tree) if _is_error(node) for call in _calls(node)]
         for call in _calls(tree):
             name = ast.unparse(call.func).rpartition(".")[2]
             is_error = name.endswith("Error") or name in ("GaveUp", "_give_up", "error")
+            is_error |= name == "__init__" and call in own
             if is_error and len(call.args) > 1 and (reason := _first_text(call)):
                 found.add(reason)
     return found
+
+
+def _is_error(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef) and any(
+        ast.unparse(base).endswith("Error") for base in node.bases
+    )
 
 
 def _runtime_imports(tree: ast.Module) -> set[str]:
@@ -101,7 +110,7 @@ def _runtime_module(name: str) -> Path:
     return RUNTIME / f"{name.replace('.', '/')}.py"
 
 
-def _calls(tree: ast.Module) -> Iterator[ast.Call]:
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
