@@ -98,7 +98,7 @@ def mirror(whole: Database, tmp_path: Path) -> Sqlite:
 def comparison(airflow: Airflow, whole: Database, home: Path, tmp_path: Path) -> Comparison:
     """A comparison that knows the permissions that this Airflow defines."""
     config = AirflowConfig(airflow.environment(whole.url, home))
-    found = find_installation(str(airflow.bin / "airflow"), config)
+    found = find_installation(str(airflow.bin / "airflow"), config, vouched=False)
     made = Comparison(found, include_dags=True)
     folder = tmp_path / "passes"
     folder.mkdir()

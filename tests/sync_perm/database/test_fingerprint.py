@@ -23,8 +23,16 @@ def filled(sqlite: Sqlite) -> Sqlite:
     return sqlite
 
 
-def poll(database: Database, *, include_dags: bool = True) -> Fingerprint:
-    return read_fingerprint(database, include_dags=include_dags)
+def poll(
+    database: Database,
+    *,
+    include_dags: bool = True,
+    path_column: str = "",
+    include_tags: bool = False,
+) -> Fingerprint:
+    return read_fingerprint(
+        database, include_dags=include_dags, path_column=path_column, include_tags=include_tags
+    )
 
 
 def test_is_the_same_while_nothing_changes(filled: Sqlite, database: Database) -> None:
@@ -92,10 +100,7 @@ def test_detects_tags_only_if_they_matter(filled: Sqlite, database: Database) ->
     """Airflow 2 commits the serialized DAG before its tags."""
 
     def poll_tags() -> tuple[Fingerprint, Fingerprint]:
-        polls = [
-            read_fingerprint(database, include_dags=True, include_tags=one) for one in (True, False)
-        ]
-        return polls[0], polls[1]
+        return poll(database, include_tags=True), poll(database)
 
     seen = [poll_tags()]
     for change in (
@@ -112,16 +117,16 @@ def test_detects_tags_whose_numbers_are_large(filled: Sqlite, database: Database
     """The product of two checksums can exceed 64 bits."""
     assert all(zlib.crc32(name) > 3_600_000_000 for name in (b"tag-2", b"tag-6", b"dag-3"))
     filled.run("INSERT INTO dag_tag (name, dag_id) VALUES ('tag-2', 'dag-3')")
-    before = read_fingerprint(database, include_dags=True, include_tags=True)
+    before = poll(database, include_tags=True)
 
     filled.run("UPDATE dag_tag SET name = 'tag-6'")
 
-    assert before != read_fingerprint(database, include_dags=True, include_tags=True)
+    assert before != poll(database, include_tags=True)
 
 
 def test_detects_moved_files_only_in_the_path_column(filled: Sqlite, database: Database) -> None:
     def poll_paths(column: str) -> Fingerprint:
-        return read_fingerprint(database, include_dags=True, path_column=column)
+        return poll(database, path_column=column)
 
     filled.run("INSERT INTO dag (dag_id, relative_fileloc) VALUES ('a', 'x/a.py'), ('b', NULL)")
     before = poll_paths("relative_fileloc"), poll_paths(""), poll_paths("fileloc")

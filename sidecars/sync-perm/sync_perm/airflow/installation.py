@@ -115,9 +115,7 @@ class Installation:
         return self.release[0] < 3 if choice == "auto" else choice == "true"
 
 
-def find_installation(
-    command: str, config: AirflowConfig, *, vouched: bool = False
-) -> Installation:
+def find_installation(command: str, config: AirflowConfig, *, vouched: bool) -> Installation:
     """
     Inspect the image's Airflow without importing it: 0.05 s of CPU.
 

@@ -36,7 +36,7 @@ class Fingerprint:
 
 
 def read_fingerprint(
-    database: Database, *, include_dags: bool, path_column: str = "", include_tags: bool = False
+    database: Database, *, include_dags: bool, path_column: str, include_tags: bool
 ) -> Fingerprint:
     """
     Read the fingerprint: one query, 1 ms at 1,000 DAGs on PostgreSQL.
