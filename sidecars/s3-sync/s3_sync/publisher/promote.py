@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from s3_sync.publisher.airflow.check import Passed
-from s3_sync.publisher.bring import bring
 from s3_sync.publisher.bundle import FileContent
 from s3_sync.publisher.catalog import (
     ReleaseError,
@@ -32,6 +31,7 @@ from s3_sync.publisher.local.scratch import scratch, temporary_failed
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.publish import Judge
 from s3_sync.publisher.store import Store
+from s3_sync.publisher.upload import upload
 from s3_sync.release.content import IncomingContent
 from s3_sync.release.facts import Origin
 from s3_sync.release.manifest import Head, Manifest
@@ -123,7 +123,7 @@ def promote(
         origin = manifest.head.origin._replace(
             by=who.by, ci_url=who.ci_url, promoted_from=source.url
         )
-        _, is_guarded = bring(target, parcel, kept, before, origin, progress)
+        _, is_guarded = upload(target, parcel, kept, before, origin, progress)
     return replace(planned, result="promoted", is_guarded=is_guarded)
 
 

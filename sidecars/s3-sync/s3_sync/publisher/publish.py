@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from s3_sync.publisher.airflow.check import Passed
-from s3_sync.publisher.bring import bring, put_manifest
 from s3_sync.publisher.catalog import (
     Current,
     Kept,
@@ -34,6 +33,7 @@ from s3_sync.publisher.local.ignore import Ignore
 from s3_sync.publisher.local.scratch import scratch
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.store import Store
+from s3_sync.publisher.upload import put_manifest, upload
 from s3_sync.release.facts import Origin
 from s3_sync.release.pointer import Pointer
 from s3_sync.release.signed import sign_manifest
@@ -138,7 +138,9 @@ class Publisher:
                 draft.build()
             check_same(seen, look(folder, ignore))
             kept = kept and self._signed_by_us(kept, revision)
-            kept, is_guarded = bring(self._store, draft, kept, before, self._origin, self._progress)
+            kept, is_guarded = upload(
+                self._store, draft, kept, before, self._origin, self._progress
+            )
             size = kept.manifest.head.bundle_bytes if kept.manifest else 0
             return replace(outcome, result="published", bundle_bytes=size, is_guarded=is_guarded)
 

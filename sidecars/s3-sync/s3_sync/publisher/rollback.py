@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from s3_sync.publisher.bring import pointer_to, put_manifest
 from s3_sync.publisher.catalog import (
     Current,
     ReleaseError,
@@ -21,6 +20,7 @@ from s3_sync.publisher.catalog import (
 )
 from s3_sync.publisher.pointer_swap import announce, next_turn, swap_pointer
 from s3_sync.publisher.store import Store
+from s3_sync.publisher.upload import pointer_to, put_manifest
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, manifest_key
 from s3_sync.release.pointer import Pointer, Turn

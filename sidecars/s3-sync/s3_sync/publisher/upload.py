@@ -44,7 +44,7 @@ class Parcel(Protocol):
         """
 
 
-def bring(
+def upload(
     store: Store,
     parcel: Parcel,
     kept: Kept | None,
@@ -68,7 +68,7 @@ def bring(
         SidecarError: S3 refuses, the release stays incomplete, or another publisher was faster.
     """
     for _ in range(TRIES):
-        kept = _upload(store, parcel, kept, progress)
+        kept = _upload_missing(store, parcel, kept, progress)
         if not announce(store, parcel.revision):
             kept = None
             continue
@@ -83,7 +83,7 @@ def bring(
     raise incomplete(parcel.revision)
 
 
-def _upload(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress) -> Kept:
+def _upload_missing(store: Store, parcel: Parcel, kept: Kept | None, progress: Progress) -> Kept:
     """
     Upload the bundle, then the manifest, unless the release is already complete.
 
