@@ -1,7 +1,7 @@
 """
 The bucket as a publisher sees it: whole objects, some of them written conditionally.
 
-The only module that uses boto3: a publisher runs for seconds, so botocore's retries and its
+The only module here that loads boto3: a publisher runs for seconds, so botocore's retries and its
 handling of request bodies are worth the cost of its client.
 """
 

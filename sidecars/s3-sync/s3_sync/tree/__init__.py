@@ -1,3 +1,3 @@
 """
-The synced folder and its `.s3-sync`: every change on disk happens here.
+The synced folder and its `.s3-sync` on disk: files, their list, and what is published.
 """
