@@ -32,14 +32,16 @@ exit codes: 0 stopped, or the one-shot succeeded; 2 wrong settings; 3 gave up, o
 signals: SIGHUP triggers a cycle; SIGTERM stops the process"""
 
 # A URL should not contain a password, but some do; it must not appear in an error.
-_USERINFO = re.compile(r"//.*@")
+# It may contain a bare / or @, so everything up to the last @ of the line is hidden. The group is
+# atomic: otherwise a long line with many // and no @ would take minutes.
+_USERINFO = re.compile(r"^(?>(.*?//)).*@", re.MULTILINE)
 
 
 def without_password(text: str) -> str:
     """
     Return a text without the user names and passwords of the URLs in it.
     """
-    return _USERINFO.sub("//***@", text)
+    return _USERINFO.sub(r"\1***@", text)
 
 
 class Spec(NamedTuple):

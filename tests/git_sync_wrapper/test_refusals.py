@@ -125,14 +125,14 @@ def test_quotes_an_unknown_message() -> None:
 
 def test_quotes_only_the_line_with_the_cause_and_hides_credentials() -> None:
     error = explain(
-        "Cloning\nfatal: unable to access 'https://me:hush@x/': Could not resolve host: x\nmore"
+        "Cloning\nfatal: unable to access 'https://me:hu/sh@x/': Could not resolve host: x\nmore"
     )
 
-    said = "git-sync failed: fatal: unable to access 'https://x/': Could not resolve host: x"
+    said = "git-sync failed: fatal: unable to access 'https://***@x/': Could not resolve host: x"
     assert said == error.message
 
 
-@pytest.mark.parametrize("said", ["a", "Load key ", "repository '", "Run("])
+@pytest.mark.parametrize("said", ["a", "Load key ", "repository '", "Run(", "//"])
 def test_reads_a_long_line_without_catastrophic_backtracking(said: str) -> None:
     """A pattern search blocks all other threads of the process, including `/healthz`."""
     began = time.process_time()

@@ -22,6 +22,7 @@ from sidecar_runtime.settings import (
     names_of,
     setting,
     specs_of,
+    without_password,
 )
 from tests.support.raising import raised
 
@@ -260,6 +261,32 @@ def test_changed_settings_are_shown_as_written_without_passwords() -> None:
         "BOX_SYNC_TIMEOUT": "5m",
         "BOX_SYNC_TOOL": "/bin/sh",
     } == changed_settings(WithTool, PREFIX, environ)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h/r", "https://h/r"),
+        ("https://u:p@h/r", "https://***@h/r"),
+        ("ssh://git@h/r", "ssh://***@h/r"),
+        ("//u:p@h", "//***@h"),
+        ("https://u:p/q@h/r", "https://***@h/r"),
+        ("https://u:p@q@h/r", "https://***@h/r"),
+        ("https://u:p q@h/r", "https://***@h/r"),
+        ("https://u:p@h/r@v1", "https://***@v1"),
+        ("https://h/r?mail=a@b", "https://***@b"),
+        ("git@h:r", "git@h:r"),
+        ("airflow/h@REALM", "airflow/h@REALM"),
+        ("'https://u:p@h/r/': no host h", "'https://***@h/r/': no host h"),
+        ("https://u:p@h and https://v:q@i", "https://***@i"),
+        ("https://u:p@h\nhttps://i\nhttps://v:q@j", "https://***@h\nhttps://i\nhttps://***@j"),
+    ],
+)
+def test_hides_everything_up_to_the_last_at_sign_of_a_line_with_a_url(
+    text: str, shown: str
+) -> None:
+    """It hides too much rather than a part of a password, which may contain a bare / or @."""
+    assert shown == without_password(text)
 
 
 def test_a_default_that_does_not_exist_on_this_machine_is_reported() -> None:

@@ -14,13 +14,13 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.settings import without_password
 from sidecar_runtime.volume.errors import DENIED_ADVICE, FULL_ADVICE
 
 SAID_CHARACTERS = 700
 # git-sync's errors: `Run(git fetch …): exit status 128: { stdout: "…", stderr: "fatal: …" }`.
 _STDERR = re.compile(r', stderr: ("(?:[^"\\]|\\.)*")')
 _LINE_END = re.compile(r"[\n\r]")
-_USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 # Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has cut.
 _CUT = (
     r"non-properly terminated|Error in the (pull|push) function|unexpected eof while reading"
@@ -204,6 +204,6 @@ def _short(said: str) -> str:
     Return the end of a message as one line, without user and password in URLs.
     """
     # git quotes a proxy URL that it cannot read, which may begin with a password.
-    without = _UNREADABLE_PROXY.sub("Unsupported proxy syntax", _USERINFO.sub("", said))
+    without = without_password(_UNREADABLE_PROXY.sub("Unsupported proxy syntax", said))
     one_line = " ".join(without.split())
     return one_line[-SAID_CHARACTERS:]

@@ -25,9 +25,8 @@ from git_sync_wrapper.flags.table import (
     OldFlag,
 )
 from sidecar_runtime.errors import Problem
+from sidecar_runtime.settings import without_password
 
-# User and password in the URL of a repository or webhook, even with a bare / or @ in the password.
-_USERINFO = re.compile(r"(?<=//).*@")
 # The query of a URL, which may contain a token.
 _QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 HIDDEN_FLAG = "__env__"
@@ -71,7 +70,7 @@ def shown(flag: Flag, given: str) -> str:
     """
     if flag.is_secret and given:
         return "***"
-    return _QUERY.sub(r"\1***", _USERINFO.sub("***@", given))
+    return _QUERY.sub(r"\1***", without_password(given))
 
 
 def read_flags(arguments: Sequence[str], environ: Mapping[str, str]) -> FlagValues:
