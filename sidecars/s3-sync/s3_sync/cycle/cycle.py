@@ -62,7 +62,7 @@ class Session:
         self._loop = asyncio.new_event_loop()
         self._source = open_source(settings, client)
         self._reconciler = Reconciler(settings, metrics, status, gate, self._lease, self._source)
-        self._rehearsal = DryRun(settings, metrics, status, self._source)
+        self._rehearsal = DryRun(settings, metrics, status, self._lease, self._source)
         self._asking: Asking | None = None
         if asked is not None and settings.source_kind == "release":
             from s3_sync.cycle.asking import Asking  # noqa: PLC0415 - no server in one-shots

@@ -4,16 +4,18 @@ Plans a cycle without changing anything (``S3_SYNC_DRY_RUN``).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from s3_sync.cycle.skipped import NAMED_KEYS, Skipped
 from s3_sync.layouts.open import tree_part
+from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import make_plan
 from s3_sync.settings import Settings
 from s3_sync.source import Source, State
 from s3_sync.status import Status
-from s3_sync.tree.parts import read_target
+from s3_sync.tree.parts import read_part, read_target
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
@@ -28,10 +30,16 @@ class DryRun:
     """
 
     def __init__(
-        self, settings: Settings, metrics: SyncMetrics, status: Status, source: Source[Any]
+        self,
+        settings: Settings,
+        metrics: SyncMetrics,
+        status: Status,
+        lease: Lease,
+        source: Source[Any],
     ) -> None:
         self._settings = settings
         self._status = status
+        self._published = lease.published
         self._source = source
         self._skipped = Skipped(metrics, status)
         self._said: State[Any] | None = None
@@ -49,12 +57,15 @@ class DryRun:
             managed, foreign = read_target(
                 path, tree_part(self._settings), with_foreign=self._settings.delete == "all"
             )
+            with suppress(FileNotFoundError, NotADirectoryError), read_part(path, "") as (above, _):
+                self._published.read(above)
         except OSError as error:
             raise explain_os_error(error, f"cannot read {path}") from error
         plan = make_plan(
             state.wanted,
             managed,
-            kept=state.kept,
+            # Before the first publish, the files on disk may belong to another source.
+            kept=state.kept if self._published.at is not None else (),
             foreign=foreign,
             may_delete=self._settings.delete != "none",
         )
