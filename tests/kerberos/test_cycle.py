@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from kerberos_sidecar.attempt import Attempt
 from kerberos_sidecar.formats.ccache import read_ticket
+from kerberos_sidecar.formats.keytab import read_keytab
+from kerberos_sidecar.formats.principal import Principal
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
@@ -208,14 +211,18 @@ def test_removes_the_metrics_of_a_replaced_principal(box: Box, kdc: Kdc, keytab:
     ("name", "life_seconds"), [("other", 3600), ("airflow", -60)], ids=["another's", "ended"]
 )
 def test_never_publishes_a_ticket_that_consumers_could_not_use(
-    box: Box, monkeypatch: pytest.MonkeyPatch, name: str, life_seconds: int
+    box: Box, keytab: Path, name: str, life_seconds: int
 ) -> None:
     box.cycle()
     before = box.ccache.read_bytes()
     given = ccache(
         tgt(int(time.time()) + life_seconds, name=name, realm=REALM), name=name, realm=REALM
     )
-    monkeypatch.setattr("kerberos_sidecar.cycle.acquire_ticket", lambda *_: given)
+    (slot,) = box.sidecar._slots
+    principal, stamp = Principal(("airflow",), REALM), slot.source.stamp()
+    slot.attempt = Attempt(
+        principal, read_keytab(str(keytab)), stamp, "asked", lambda: given, lambda: None
+    )
 
     error = raised(SidecarError, box.cycle, Fence(is_asked_for=True))
 

@@ -3,12 +3,16 @@ When a pass runs, and when it does not.
 """
 
 import threading
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from sync_perm.cycle import Session
 from sync_perm.database import sqlite
+from sync_perm.database.database import Driver
 from sync_perm.database.lock import PassLock
 from sync_perm.pace import Pace
 from tests.support.waiting import wait_until
@@ -147,18 +151,24 @@ def test_reads_the_tables_again_although_the_fingerprint_is_the_same(one: Sideca
     assert ("changed", 1) == (run(session).result, one.passes)
 
 
-def test_a_connection_that_ended_while_it_was_idle_is_opened_again(
-    one: Sidecar, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def end_connection(session: Session) -> None:
+    """End the open connection as a server does; SQLite has none."""
+    database = session._open(Fence())
+    lost = {**vars(sqlite), "explain": lambda _: "database_lost"}
+    database.driver = cast(Driver, SimpleNamespace(**lost))
+    database.close()
+
+
+def test_a_connection_that_ended_while_it_was_idle_is_opened_again(one: Sidecar) -> None:
     """Servers, PgBouncer and networks end such connections."""
     session = one.running()
-    monkeypatch.setattr(sqlite, "explain", lambda _: "database_lost")
     read_at = session._read_at
-    session._open(Fence()).close()
+    end_connection(session)
 
     assert ("unchanged", read_at) == (run(session).result, session._read_at)
-    one.sqlite.run("DROP TABLE ab_role")  # also the new connection fails
-    assert "database_lost" == failure(session).reason
+    end_connection(session)
+    one.sqlite.run("DROP TABLE ab_role")
+    assert "database_not_migrated" == failure(session).reason, "of the new connection"
 
 
 def test_fixes_a_late_role_with_one_pass(one: Sidecar) -> None:

@@ -2,8 +2,6 @@
 Failures of passes and comparisons, and the recovery from them.
 """
 
-import errno
-import os
 import threading
 from contextlib import suppress
 
@@ -123,18 +121,14 @@ def test_a_missing_airflow_command_has_its_own_reason(one: Sidecar) -> None:
     assert "airflow_missing" == failure(session).reason
 
 
-def test_reports_that_no_process_can_start(one: Sidecar, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-    session = one.begin()
+def test_reports_that_no_process_can_start(one: Sidecar) -> None:
+    session = one.begin(TOO_LONG="x" * (1 << 18))
     one.add_role()
-    monkeypatch.setattr("sidecar_runtime.child.subprocess.Popen", full)
 
     error = failure(session)
 
     assert "pass_failed" == error.reason
-    assert error.message.endswith("cannot be started: Resource temporarily unavailable")
+    assert error.message.endswith("cannot be started: Argument list too long")
 
 
 def test_a_temporary_folder_that_is_not_writable_has_its_own_reason(one: Sidecar) -> None:
