@@ -22,7 +22,9 @@ from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.poll.http_poller import make_poller
 from git_sync_wrapper.poll.ls_remote_poller import LsRemote
 from git_sync_wrapper.published.difference import find_difference
-from git_sync_wrapper.published.volume import LOCK, STORE, check_link, look
+from git_sync_wrapper.published.link import check_link
+from git_sync_wrapper.published.record import STORE, look
+from git_sync_wrapper.published.volume import LOCK
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown

@@ -19,8 +19,8 @@ from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.poll.polls import Polls
+from git_sync_wrapper.published.record import STORE
 from git_sync_wrapper.published.tree import ENGINE_ROOT
-from git_sync_wrapper.published.volume import STORE
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper
 from git_sync_wrapper.status import Status

@@ -14,7 +14,7 @@ from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.poll.polls import Poller
-from git_sync_wrapper.published.volume import Published
+from git_sync_wrapper.published.record import Published
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.status import Status
 from sidecar_runtime.asking.asked import Asked

@@ -12,7 +12,8 @@ from git_sync_wrapper.context import Context, GitSyncExitError
 from git_sync_wrapper.hooks.runners import PrePublishError
 from git_sync_wrapper.inspection import Inspection
 from git_sync_wrapper.published.difference import find_difference, is_elsewhere
-from git_sync_wrapper.published.volume import LOCK, Published, Volume, look
+from git_sync_wrapper.published.record import Published, look
+from git_sync_wrapper.published.volume import LOCK, Volume
 from git_sync_wrapper.publisher import Publisher
 from git_sync_wrapper.room import with_room
 from sidecar_runtime.errors import GaveUp, SidecarError

@@ -8,8 +8,9 @@ from git_sync_wrapper.context import Context, GitSyncExitError
 from git_sync_wrapper.fallback import NoFallback, check_out, fall_back
 from git_sync_wrapper.published.commit import describe
 from git_sync_wrapper.published.difference import find_difference, is_made_as_asked, made_by
+from git_sync_wrapper.published.record import Published
 from git_sync_wrapper.published.tree import changed_files, links_to
-from git_sync_wrapper.published.volume import Published, Volume
+from git_sync_wrapper.published.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Undecided

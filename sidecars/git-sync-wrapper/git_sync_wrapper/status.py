@@ -8,7 +8,7 @@ import os
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.published.difference import Difference, find_difference
-from git_sync_wrapper.published.volume import Published
+from git_sync_wrapper.published.record import Published
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.health import Readiness
 

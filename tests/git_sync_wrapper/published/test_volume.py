@@ -19,8 +19,9 @@ import pytest
 
 from git_sync_wrapper.flags.options import Options, read_options
 from git_sync_wrapper.published import contents
+from git_sync_wrapper.published.record import RECORD, Published, look
 from git_sync_wrapper.published.tree import opened, walk
-from git_sync_wrapper.published.volume import LIST, RECORD, Published, Volume, look
+from git_sync_wrapper.published.volume import LIST, Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support.raising import raised

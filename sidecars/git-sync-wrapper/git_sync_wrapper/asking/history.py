@@ -16,7 +16,8 @@ from typing import NoReturn
 
 from git_sync_wrapper.context import Context
 from git_sync_wrapper.git import surroundings
-from git_sync_wrapper.published.volume import HISTORY, STORE, Volume
+from git_sync_wrapper.published.record import STORE
+from git_sync_wrapper.published.volume import HISTORY, Volume
 from git_sync_wrapper.remote_git import RemoteGit
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError

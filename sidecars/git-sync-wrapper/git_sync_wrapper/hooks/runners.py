@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
-from git_sync_wrapper.published.volume import STORE
+from git_sync_wrapper.published.record import STORE
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.flags.rules import split_url
-from git_sync_wrapper.published.volume import Published
+from git_sync_wrapper.published.record import Published
 
 # scp's form of an ssh address: USER@HOST:PATH.
 _SCP = re.compile(r"(?:[^@/:]*@)?([^@/:]+):(?!:)(.*)", re.DOTALL)

@@ -1,42 +1,34 @@
 """
-The published state on the volume: the link, the snapshots of commits, and the record.
+The open volume: snapshots of commits, their lists, and which of them is published.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import json
-import math
 import os
-import time
 from array import array
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from typing import NamedTuple
 
 from git_sync_wrapper.flags.options import Options
-from git_sync_wrapper.published import contents
-from git_sync_wrapper.published.commit import NAMED_PATHS, CommitFacts, read_record
+from git_sync_wrapper.published import contents, record
+from git_sync_wrapper.published.commit import NAMED_PATHS, CommitFacts
+from git_sync_wrapper.published.link import check_link, exchange, move_aside
+from git_sync_wrapper.published.record import RECORD, STORE, Published
 from git_sync_wrapper.published.sharing import differing, restore, share
 from git_sync_wrapper.published.tree import fill, opened, taken
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import LINK_ADVICE, explained
+from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.files import (
     free_bytes,
-    nearest_folder,
-    read_facts,
     stat_in,
     write_file,
 )
 from sidecar_runtime.volume.snapshots import Snapshots
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
-STORE = ".snapshots"
 LOCK = "lock"
-RECORD = "published.json"
 LIST = ".files"
 UNSHOWN = ".unshown"
 """The suffix of the marker of an unpublished snapshot: the pre-publish hook may still refuse it."""
@@ -45,88 +37,8 @@ HISTORY = ".history"
 AIRFLOWIGNORE = ".airflowignore"
 # Matches any commit in both syntaxes of Airflow's ignore files: glob and regular expression.
 _ANY_COMMIT = b"[0-9a-f]*\n"
-# renameat2(2), which Python does not have.
-_RENAME_EXCHANGE = 2
-_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
 
 log = get_logger("volume")
-
-
-class Published(NamedTuple):
-    """
-    The published commit.
-
-    Args:
-        commit: Its hash; empty if nothing is published.
-        made_by: A digest of the settings that affect its files; empty if not recorded.
-        published_at: Unix time.
-        fallback: The refused commit that this one replaces; empty if this is no fallback.
-        facts: Facts about the commit for people.
-        repo: The repository it was published from, for display; empty if not recorded.
-        ref: The ref it was published for; empty if not recorded.
-        refused: The newer commit that the gate refuses; empty if there is none.
-    """
-
-    commit: str = ""
-    made_by: str = ""
-    published_at: float | None = None
-    fallback: str = ""
-    facts: CommitFacts = CommitFacts()
-    repo: str = ""
-    ref: str = ""
-    refused: str = ""
-
-
-def look(options: Options) -> Published:
-    """
-    Return the published commit, without creating, locking or keeping anything open.
-    """
-    store, commit = os.path.split(os.path.realpath(options.link))
-    if store == os.path.join(options.root, STORE):
-        with suppress(OSError), opened(store) as folder:
-            return _look_up(commit, folder)
-    return Published()
-
-
-def _look_up(commit: str, store: int) -> Published:
-    """
-    Return a snapshot with its record in the open store. The record is untrusted: whoever can write
-    to the volume can write it.
-    """
-    found = stat_in(commit, store)
-    if found is None:  # the link leads to a commit that was removed
-        return Published()
-    record = read_facts(RECORD, store)
-    if record.get("revision") != commit:  # killed between the record and the link
-        return Published(commit, published_at=found.st_mtime)
-    names = ("made_by", "fallback", "repo", "ref", "refused")
-    made_by, fallback, repo, ref, refused = (str(record.get(name, "")) for name in names)
-    at = _moment(record.get("published_at"))
-    return Published(commit, made_by, at, fallback, read_record(record), repo, ref, refused)
-
-
-def _moment(found: object) -> float | None:
-    with suppress(OverflowError):
-        if isinstance(found, int | float) and math.isfinite(found):
-            return float(found)
-    return None
-
-
-def check_link(options: Options) -> None:
-    """
-    Refuse a link on another volume than the root: snapshots are hard links, and renamed into place.
-
-    Raises:
-        SidecarError: ``link_elsewhere``.
-        OSError: One of the folders cannot be read.
-    """
-    folders = (os.path.dirname(options.link), os.path.join(options.root, STORE))
-    if len({os.stat(nearest_folder(folder)).st_dev for folder in folders}) > 1:
-        raise SidecarError(
-            "link_elsewhere",
-            f"the link {options.link} is on another volume than {options.root}",
-            "Set GITSYNC_LINK to a name, or to a path below GITSYNC_ROOT.",
-        )
 
 
 class Volume:
@@ -218,10 +130,10 @@ class Volume:
         Return the published commit, from disk.
         """
         commit = self._snapshots.current()
-        record = stat_in(RECORD, self.store)
-        by = commit, record and (record.st_ino, record.st_mtime_ns)
+        found = stat_in(RECORD, self.store)
+        by = commit, found and (found.st_ino, found.st_mtime_ns)
         if by != self._published_by:  # another process may write a new record of the same commit
-            self._published = _look_up(commit, self.store) if commit else Published()
+            self._published = record.read(commit, self.store) if commit else Published()
             self._published_by = by
         return self._published
 
@@ -229,8 +141,8 @@ class Volume:
         """
         Return the recorded commit, if its snapshot still exists.
         """
-        commit = str(read_facts(RECORD, self.store).get("revision", ""))
-        return _look_up(commit, self.store) if self._snapshots.has(commit) else Published()
+        commit = record.recorded(self.store)
+        return record.read(commit, self.store) if self._snapshots.has(commit) else Published()
 
     def add(self, commit: str, worktree: str, fence: Fence) -> None:
         """
@@ -363,7 +275,7 @@ class Volume:
         new, old, meanwhile = f".{commit}.new", f".{commit}.old", f"{commit}.again"
         make(new)
         with fence:
-            is_done = _exchange(new, commit, self.store)
+            is_done = exchange(new, commit, self.store)
         if not is_done:
             is_shown = commit == self._snapshots.current()
             if is_shown:
@@ -498,20 +410,18 @@ class Volume:
         be moved aside already.
         """
         with explained(f"cannot swap the link {self._options.link}"):
-            self._move_aside()
-            record = {
-                "revision": commit,
-                "published_at": round(time.time(), 3),
-                "repo": self._options.shown_repo,
-                "ref": self._options.ref,
-                "made_by": made_by,
-                "fallback": fallback,
-                **(facts or CommitFacts()).recorded(),
-            }
+            move_aside(self._options.link)
             with fence:
                 remove_tree(commit + UNSHOWN, self.store)
-                content = json.dumps(record).encode() + b"\n"
-                write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
+                record.write(
+                    commit,
+                    made_by,
+                    self._options,
+                    self.store,
+                    fallback=fallback,
+                    facts=facts or CommitFacts(),
+                    fsync=self._fsync,
+                )
             # Last: after a kill in between, a new volume gets the link to the recorded commit.
             self._snapshots.show(commit, fence)
 
@@ -519,18 +429,15 @@ class Volume:
         """
         Record that the gate refuses a newer commit, so that one-shots do not wait for it.
         """
-        record = read_facts(RECORD, self.store)
-        if record and record.get("refused") != commit:
-            content = json.dumps({**record, "refused": commit}).encode() + b"\n"
-            with fence, suppress(OSError):  # without room, one-shots wait
-                write_file(RECORD, content, 0o664, fsync=self._fsync, dir_fd=self.store)
+        with fence, suppress(OSError):  # without room, one-shots wait
+            record.refuse(commit, self.store, fsync=self._fsync)
 
     def turn_back(self, commit: str, fence: Fence) -> None:
         """
         Restore a removed link to the recorded commit.
         """
         with explained(f"cannot swap the link {self._options.link}"):
-            self._move_aside()
+            move_aside(self._options.link)
             self._snapshots.show(commit, fence)
 
     def prune(self, commit: str, fence: Fence) -> None:
@@ -607,26 +514,6 @@ class Volume:
             if commit != name and not self._snapshots.has(commit):
                 remove_tree(name, self.store)
 
-    def _move_aside(self) -> None:
-        """
-        Move aside a file or folder that is where the link should be; replace an empty folder.
-        """
-        link = self._options.link
-        if os.path.islink(link) or not os.path.exists(link):
-            return
-        if os.path.isdir(link) and not os.listdir(link):
-            return
-        aside = f"{link}.replaced-{int(time.time())}"
-        try:
-            os.rename(link, aside)
-        except OSError as error:
-            raise SidecarError(
-                "link_blocked",
-                f"{link} is not a link and cannot be moved aside: {error.strerror}",
-                LINK_ADVICE,
-            ) from error
-        log.warning("folder_moved_aside", folder=link, to=aside)
-
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
@@ -638,17 +525,3 @@ def _open_folder(path: str, stack: ExitStack) -> int:
     folder = os.open(path, FOLDER_FLAGS)
     stack.callback(os.close, folder)
     return folder
-
-
-def _exchange(one: str, other: str, folder: int) -> bool:
-    """
-    Exchange two folders in one step; return False if the file system cannot.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = (os.fsencode(one), os.fsencode(other))
-    if libc.renameat2(folder, names[0], folder, names[1], _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number not in _NO_EXCHANGE:
-        raise OSError(number, os.strerror(number), other)
-    return False
