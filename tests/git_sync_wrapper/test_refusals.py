@@ -132,6 +132,12 @@ def test_quotes_only_the_line_with_the_cause_and_hides_credentials() -> None:
     assert said == error.message
 
 
+def test_quotes_no_proxy_url_that_git_cannot_read() -> None:
+    error = explain("fatal: unable to access 'https://x/': Unsupported proxy syntax in 'hu/sh@p'")
+
+    assert error.message.endswith("fatal: unable to access 'https://x/': Unsupported proxy syntax")
+
+
 @pytest.mark.parametrize("said", ["a", "Load key ", "repository '", "Run(", "//"])
 def test_reads_a_long_line_without_catastrophic_backtracking(said: str) -> None:
     """A pattern search blocks all other threads of the process, including `/healthz`."""
