@@ -40,7 +40,7 @@ class SidecarError(Exception):
 
 class GaveUp(SidecarError):
     """
-    The limit of consecutive failures, or the deadline of a one-shot, was reached.
+    A failure that ends the process, such as the deadline of a one-shot.
     """
 
 

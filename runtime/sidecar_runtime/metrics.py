@@ -32,7 +32,7 @@ class Metrics:
     """
     The registry of one process and the metrics of its loop.
 
-    A sidecar adds its own metrics through the four methods, so that all of them have the label.
+    A sidecar adds its own metrics through the methods below, so that all of them have the label.
 
     Args:
         is_served: Whether the process serves /metrics. Otherwise prometheus_client is not

@@ -1,5 +1,5 @@
 """
-The life cycle of a process: settings, running daemon, exit code. Only this module ends the process.
+The life cycle of a process after its imports: settings, running daemon, exit code.
 """
 
 from __future__ import annotations

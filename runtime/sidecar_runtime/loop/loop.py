@@ -68,7 +68,7 @@ class Loop:
         settings: CommonSettings,
         health: Health,
         metrics: Metrics,
-        glances: int = 0,
+        glances: int,
         pace: Pace = Pace(),
     ) -> None:
         """

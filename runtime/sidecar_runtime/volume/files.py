@@ -112,7 +112,7 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def open_file(path: str | Path, *, dir_fd: int | None = None, follow: bool = False) -> BinaryIO:
+def open_file(path: str | Path, *, dir_fd: int | None, follow: bool = False) -> BinaryIO:
     """
     Open a regular file for reading; symlinks and other kinds of files (pipes) are refused.
 

@@ -50,7 +50,7 @@ def test_signs_with_the_identity_of_the_pod(
     with service() as aws:
         use(monkeypatch, aws.environment(token_file))
 
-        credential = CodeCommit().credential(WANTED, fence)
+        credential = CodeCommit(None).credential(WANTED, fence)
 
         accepts = judge(lambda: aws.credentials, HOST, "eu-central-1")
         assert credential is not None
@@ -67,7 +67,7 @@ def test_a_signature_expires_no_later_than_its_session(
         sts.issue(session)
         use(monkeypatch, sts.environment(token_file))
 
-        credential = CodeCommit().credential(WANTED, fence)
+        credential = CodeCommit(None).credential(WANTED, fence)
 
     assert credential is not None
     # STS returns whole seconds.
@@ -79,7 +79,7 @@ def test_asks_sts_once_and_again_after_a_refusal(
 ) -> None:
     with FakeSts() as sts:
         use(monkeypatch, sts.environment(token_file))
-        codecommit = CodeCommit()
+        codecommit = CodeCommit(None)
         names = []
         for number in (1, 2):
             sts.issue(session_credentials(number))
@@ -106,7 +106,7 @@ def test_asks_sts_once_and_again_after_a_refusal(
     ],
 )
 def test_does_not_sign_for_other_servers(url: str, fence: Fence) -> None:
-    assert None is CodeCommit().credential(Wanted.by_url(url), fence)
+    assert None is CodeCommit(None).credential(Wanted.by_url(url), fence)
 
 
 def test_signing_for_a_proxy_needs_a_region(monkeypatch: pytest.MonkeyPatch, fence: Fence) -> None:
@@ -128,7 +128,7 @@ def test_reports_the_reason_for_a_refused_role(
         use(monkeypatch, sts.environment(token_file))
         sts.inject(sts_error(403, "AccessDenied", "not your role"))
 
-        error = raised(SidecarError, CodeCommit().credential, WANTED, fence)
+        error = raised(SidecarError, CodeCommit(None).credential, WANTED, fence)
 
     assert ("credentials_denied", True) == (error.reason, "trust" in error.advice)
 
@@ -139,7 +139,7 @@ def test_explains_a_refusal_with_identity_action_and_repository(
     with FakeSts() as sts:
         use(monkeypatch, sts.environment(token_file))
 
-        error = CodeCommit().explain(WANTED, fence)
+        error = CodeCommit(None).explain(WANTED, fence)
 
     assert error is not None and "access_denied" == error.reason
     assert IDENTITY_ARN in error.message

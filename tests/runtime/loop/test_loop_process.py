@@ -27,7 +27,7 @@ from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Script, setting
 def main():
     logs.configure("debug", "json")
     settings = replace(settings_of(JITTER="0"), **changes)
-    return Loop(Script(*steps), settings, Health(), Metrics("box", "1", "r"), pace=pace).run()
+    return Loop(Script(*steps), settings, Health(), Metrics("box", "1", "r"), 0, pace).run()
 
 run_main(main, "")
 """

@@ -1,3 +1,3 @@
 """
-HTTP clients for polls of a git server and for webhooks.
+HTTP clients for polls of a git server, for webhooks and for ``--askpass-url``.
 """

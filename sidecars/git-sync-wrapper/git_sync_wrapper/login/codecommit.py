@@ -25,7 +25,7 @@ class CodeCommit:
         also: A server to sign for under any name, in the region of the environment.
     """
 
-    def __init__(self, also: Wanted | None = None) -> None:
+    def __init__(self, also: Wanted | None) -> None:
         self._also = also
         self._lock = threading.Lock()
 
