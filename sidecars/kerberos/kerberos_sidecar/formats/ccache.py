@@ -8,7 +8,6 @@ https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kerberos_sidecar.formats.octets import Octets
@@ -41,23 +40,6 @@ _FLAGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """
-    One ccache entry; times are Unix times by the KDC's clock.
-
-    Args:
-        renew_until: 0 if the ticket is not renewable.
-    """
-
-    client: Principal
-    server: Principal
-    starts_at: int
-    ends_at: int
-    renew_until: int
-    flags: int
-
-
-@dataclass(frozen=True, slots=True)
 class Ticket:
     """
     The ticket-granting ticket of a ccache; times are Unix times by this machine's clock.
@@ -86,22 +68,28 @@ def read_ticket(content: bytes) -> Ticket:
     Raises:
         ValueError: The content is not a ccache, or contains no TGT for its principal and realm.
     """
-    principal, offset_seconds, credentials = _parse(content)
-    tgt = Principal(("krbtgt", principal.realm), principal.realm)
+    if content[:2] != _MAGIC or len(content) > SIZE_LIMIT_BYTES:
+        raise ValueError("is not a version 4 ccache")
+    octets = Octets(content)
+    octets.skip(2)
     ticket: Ticket | None = None
-    for found in credentials:
-        if ticket is None and found.server == tgt and found.client == principal:
-            ticket = Ticket(
-                principal,
-                found.starts_at - round(offset_seconds),
-                found.ends_at - round(offset_seconds),
-                found.renew_until and found.renew_until - round(offset_seconds),
-                tuple(name for bit, name in _FLAGS.items() if found.flags & bit),
-                offset_seconds,
-            )
-    if ticket is not None:
-        return ticket
-    raise ValueError(f"contains no ticket-granting ticket for {principal}")
+    try:
+        offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
+        principal = _read_principal(octets)
+        if not principal.is_text:
+            raise ValueError("belongs to a principal whose name is not text")
+        if (letters := len(str(principal))) > NAME_LIMIT:
+            raise ValueError(f"belongs to a principal whose name has {letters} characters")
+        tgt = Principal(("krbtgt", principal.realm), principal.realm)
+        while octets.left:  # a consumer may have added tens of thousands of entries
+            server, found = _read_entry(octets, offset_seconds)
+            if ticket is None and server == tgt and found.principal == principal:
+                ticket = found
+    except EOFError:
+        raise ValueError("ends in the middle of an entry") from None
+    if ticket is None:
+        raise ValueError(f"contains no ticket-granting ticket for {principal}")
+    return ticket
 
 
 def assemble(entry: bytes, offset_seconds: int, offset_microseconds: int) -> bytes:
@@ -119,36 +107,6 @@ def assemble(entry: bytes, offset_seconds: int, offset_microseconds: int) -> byt
     header = struct.pack(">HHii", _TAG_OFFSET, 8, offset_seconds, offset_microseconds)
     head = _MAGIC + struct.pack(">H", len(header)) + header
     return head + entry[: octets.at] + entry
-
-
-def _parse(content: bytes) -> tuple[Principal, float, Iterator[Credential]]:
-    """
-    Return the principal, the seconds that the KDC's clock is ahead, and all entries.
-
-    The entries are read lazily, because a consumer may have added tens of thousands of them.
-    """
-    if content[:2] != _MAGIC or len(content) > SIZE_LIMIT_BYTES:
-        raise ValueError("is not a version 4 ccache")
-    octets = Octets(content)
-    octets.skip(2)
-    try:
-        offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
-        principal = _read_principal(octets)
-    except EOFError:
-        raise ValueError("ends in the middle of an entry") from None
-    if not principal.is_text:
-        raise ValueError("belongs to a principal whose name is not text")
-    if (letters := len(str(principal))) > NAME_LIMIT:
-        raise ValueError(f"belongs to a principal whose name has {letters} characters")
-    return principal, offset_seconds, _read_credentials(octets)
-
-
-def _read_credentials(octets: Octets) -> Iterator[Credential]:
-    while octets.left:
-        try:
-            yield _read_credential(octets)
-        except EOFError:
-            raise ValueError("ends in the middle of an entry") from None
 
 
 def _read_header(header: Octets) -> float:
@@ -170,7 +128,10 @@ def _read_principal(octets: Octets) -> Principal:
     return Principal(tuple(octets.counted_text(4) for _ in range(count)), realm)
 
 
-def _read_credential(octets: Octets) -> Credential:
+def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticket]:
+    """
+    Return the server of an entry, and the ticket for it.
+    """
     client = _read_principal(octets)
     server = _read_principal(octets)
     octets.skip(2)  # the encryption type of the session key
@@ -184,4 +145,12 @@ def _read_credential(octets: Octets) -> Credential:
             octets.skip(octets.integer(4))
     octets.skip(octets.integer(4))  # the ticket
     octets.skip(octets.integer(4))  # the second ticket
-    return Credential(client, server, starts_at or authenticated_at, ends_at, renew_until, flags)
+    offset = round(offset_seconds)  # times in the file are by the KDC's clock
+    return server, Ticket(
+        client,
+        (starts_at or authenticated_at) - offset,
+        ends_at - offset,
+        renew_until and renew_until - offset,
+        tuple(name for bit, name in _FLAGS.items() if flags & bit),
+        offset_seconds,
+    )
