@@ -18,7 +18,7 @@ import pytest
 
 from git_sync_wrapper.login import credential_helper
 from git_sync_wrapper.login.credential import Credential, CredentialError, Wanted
-from git_sync_wrapper.login.credential_server import CredentialServer
+from git_sync_wrapper.login.credential_server import CredentialServer, parent_folder
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.git_sync_wrapper.access import git_credential
@@ -270,3 +270,14 @@ def test_close_revokes_the_fence_of_the_current_question(temporary: Path) -> Non
 
     assert revoked.wait(20)
     thread.join(20)
+
+
+@pytest.mark.parametrize("unusable", ["nothing", "long/" * 13])
+def test_uses_another_place_if_the_first_is_unusable(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, unusable: str
+) -> None:
+    """A read-only root has no writable /tmp; a socket's path has at most 107 bytes."""
+    (temporary / "long" / ("long/" * 12)).mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(temporary / unusable))
+
+    assert str(temporary) == parent_folder((str(temporary / "neither"), str(temporary)))

@@ -18,15 +18,15 @@ from typing import NamedTuple
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.login import credential_helper
 from git_sync_wrapper.login.credential import UNKNOWN_IDENTITY, Credential, Wanted
-from git_sync_wrapper.login.credential_server import CredentialServer
+from git_sync_wrapper.login.credential_server import CredentialServer, parent_folder
 from git_sync_wrapper.login.keyring import Keyring
-from git_sync_wrapper.login.private_folder import PrivateFolder
 from git_sync_wrapper.login.secret import Cleaner
 from git_sync_wrapper.login.ssh_files import SshFiles
 from git_sync_wrapper.login.user_entry import user_entry
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.private_folder import PrivateFolder
 from sidecar_runtime.volume.files import write_file
 
 SOCKET = "credentials"
@@ -80,7 +80,7 @@ class Access:
             SidecarError: The folder cannot be created.
         """
         with _explained("cannot create a private folder for git's credential helper"):
-            self._folder = PrivateFolder()
+            self._folder = PrivateFolder("git-sync-wrapper-", parent_folder())
             self._socket = os.path.join(self._folder.path, SOCKET)
             self._server = CredentialServer(self._socket, self._keyring, self._note)
             self._server.start()

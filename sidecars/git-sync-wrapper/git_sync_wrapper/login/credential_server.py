@@ -6,9 +6,10 @@ One connection at a time: git asks its questions one after the other, and each i
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -21,8 +22,26 @@ from sidecar_runtime.logs import get_logger
 QUESTION_SECONDS = 5.0
 LIMIT_BYTES = 1 << 20
 RETRY_SECONDS = 1.0
+# The places for its folder; a container with a read-only root and nothing mounted on /tmp still has
+# /dev/shm.
+PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+# The path of a socket has at most 107 bytes: unix(7).
+LONGEST_PARENT_BYTES = 64
 
 log = get_logger("credentials")
+
+
+def parent_folder(parents: Sequence[str] = PARENTS) -> str:
+    """
+    Return a writable folder for the private folder of a socket: TMPDIR, unless it is too long for
+    the socket's path, or one of `parents`.
+    """
+    for path in (os.environ.get("TMPDIR", ""), *parents):
+        if not path or len(os.fsencode(path)) > LONGEST_PARENT_BYTES:
+            continue
+        if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return parents[0]
 
 
 class Keys(Provider, Protocol):

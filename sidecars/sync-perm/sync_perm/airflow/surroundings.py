@@ -4,67 +4,37 @@ The environment of Airflow's process: its own folders, and the real configuratio
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.private_folder import PrivateFolder
 from sync_perm.airflow.installation import Installation, outer_path
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.database.connection import Address, parse_url
-
-_PREFIX = "sync-perm-"
-_LOCK = ".lock"
 
 
 @contextmanager
 def own_folder() -> Iterator[str]:
     """
-    Yield the folder that all passes of this process share, and remove it at the end.
-
-    Folders of killed processes, which no longer hold a ``flock`` on them, are removed too.
+    Yield the private folder that all passes of this process share, and remove it at the end.
 
     Raises:
         SettingsError: No folder below TMPDIR is writable.
     """
-    with ExitStack() as stack:
-        folder = _make_folder()
-        while not _claim(folder, stack):
-            folder = _make_folder()
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield folder
-
-
-def _claim(folder: str, stack: ExitStack) -> bool:
-    """
-    Lock a new folder; return False if another process that starts at the same time removes it as a
-    leftover.
-    """
-    path = f"{folder}/{_LOCK}"
     try:
-        lock = stack.enter_context(open(path, "w"))  # noqa: SIM115
-    except FileNotFoundError:
-        return False
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return os.path.exists(path)
-
-
-def _make_folder() -> str:
-    try:
-        parent = Path(tempfile.gettempdir())
-        for leftover in parent.glob(f"{_PREFIX}*"):
-            with suppress(OSError), open(leftover / _LOCK) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover, ignore_errors=True)
-        return tempfile.mkdtemp(prefix=_PREFIX)
+        folder = PrivateFolder("sync-perm-", tempfile.gettempdir())
     except OSError:
         problem = "is not writable; mount an emptyDir at /tmp"
-        folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - tempfile tries it too
-        raise SettingsError([Problem("TMPDIR", folder, problem)]) from None
+        parent = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - tempfile tries it too
+        raise SettingsError([Problem("TMPDIR", parent, problem)]) from None
+    try:
+        yield folder.path
+    finally:
+        folder.remove()
 
 
 @contextmanager

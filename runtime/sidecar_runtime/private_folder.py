@@ -1,5 +1,5 @@
 """
-A folder that only our UID can enter, for the socket and for repaired copies of keys.
+A temporary folder that only our UID can enter, for secrets and for what belongs to this process.
 """
 
 from __future__ import annotations
@@ -9,34 +9,29 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 
-PREFIX = "git-sync-wrapper-"
-LOCK = "lock"
-# mkdtemp creates an unpredictable name there, so no other process can take it first.
-PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
-# The path of a socket has at most 107 bytes: unix(7).
-LONGEST_PARENT_BYTES = 64
+LOCK = ".lock"
 
 
 class PrivateFolder:
     """
-    A folder with mode 0700 below TMPDIR or /tmp; folders of killed processes are removed.
+    A folder with mode 0700 in `parent`; folders of killed processes, which no longer hold a
+    ``flock`` on them, are removed.
 
-    A container with a read-only root and nothing mounted on /tmp still has /dev/shm. A TMPDIR that
-    is too long for a socket is skipped.
+    Args:
+        prefix: The start of its name, and of the names of leftovers.
 
     Raises:
         OSError: It cannot be created.
     """
 
-    def __init__(self, parents: Sequence[str] = PARENTS) -> None:
-        parent = _parent(parents)
-        _sweep(parent)
+    def __init__(self, prefix: str, parent: str) -> None:
+        _sweep(prefix, parent)
         lock = None
         while lock is None:
-            self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+            # An unpredictable name, so no other process can take it first.
+            self.path = tempfile.mkdtemp(prefix=prefix, dir=parent)
             lock = claim(self.path)
         self._lock = lock
 
@@ -65,20 +60,11 @@ def claim(path: str) -> int | None:
     return None
 
 
-def _parent(parents: Sequence[str]) -> str:
-    for path in (os.environ.get("TMPDIR", ""), *parents):
-        if not path or len(os.fsencode(path)) > LONGEST_PARENT_BYTES:
-            continue
-        if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
-            return path
-    return parents[0]
-
-
-def _sweep(parent: str) -> None:
+def _sweep(prefix: str, parent: str) -> None:
     """
     Remove folders whose lock is free, because their process is gone.
     """
-    for path in glob.glob(os.path.join(glob.escape(parent), f"{PREFIX}*")):
+    for path in glob.glob(os.path.join(glob.escape(parent), f"{prefix}*")):
         with suppress(OSError):
             if os.lstat(path).st_uid != os.getuid():
                 continue
