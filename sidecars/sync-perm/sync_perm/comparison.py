@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow.installation import Installation
 from sync_perm.database.database import Database
 from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
@@ -113,13 +112,6 @@ class Comparison:
         Whether it is time to retry the rows that passes did not fix.
         """
         return bool(self._held) and self._clock() > self._held_until
-
-    @property
-    def file_problem(self) -> SidecarError | None:
-        """
-        Return what is wrong with the roles file; None without a mistake or without a file.
-        """
-        return self.file.problem if self.file else None
 
     @property
     def is_inherited(self) -> bool:

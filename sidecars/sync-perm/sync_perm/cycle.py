@@ -353,7 +353,8 @@ class Session:
         result: Literal["changed", "unchanged", "settling", "waiting"],
         **counts: int | str,
     ) -> Outcome:
-        problem = self._comparison.file_problem
+        file = self._comparison.file
+        problem = file.problem if file else None
         if result in ("settling", "waiting"):
             return Outcome(result, self._revision, counts, problem)
         problem = problem or self._find_missing() or self._find_unread()
