@@ -1,6 +1,7 @@
 """Whole cycles against a scripted S3: gates, layouts, damage and other processes combined."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,6 +51,39 @@ def test_a_failed_repair_fails_the_cycle_with_its_reason(
         assert not process.is_ready
     assert process.cycle().is_success
     assert {"a.py": b"a = 1\n"} == process.shown
+
+
+@pytest.mark.parametrize("is_new_process", [False, True], ids=["", "restarted before the repair"])
+@pytest.mark.parametrize("layout", [{}, GATE, SNAPSHOT, SNAPSHOT | GATE], ids=str)
+def test_bytes_that_are_proven_wrong_later_are_replaced_for_consumers(
+    process: Process,
+    layout: dict[str, str],
+    is_new_process: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Something alters a download twice, while it is unknown whether ETags are MD5s."""
+    good, altered = b"a = 1\n", b"a = 2\n"
+    process.s3.put("a.py", altered, etag=hashlib.md5(good).hexdigest())
+    process.run(layout)
+    assert {"a.py": altered} == process.shown
+    process.s3.put("a.py", good)
+    process.s3.put("b.py", b"b = 1\n")
+    process.cycle()
+    if is_new_process and layout:
+        with monkeypatch.context() as failing:
+            failing.setattr(Target, "take", _fail)
+            process.fail()
+        process.restart(layout)
+    process.cycle()
+
+    assert {"a.py": good, "b.py": b"b = 1\n"} == process.shown
+    assert 0 == process.metric("s3_sync_unverified_files")
+    assert process.is_ready, process.problem
+    assert {"unchanged"} == {process.cycle().result for _ in range(2)}
+
+
+def _fail(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 # --- the gate

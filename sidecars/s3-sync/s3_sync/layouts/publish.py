@@ -26,9 +26,12 @@ def difference(tree: Target, shown: Target | None, *, may_delete: bool = True) -
 def repair(tree: Target, shown: Target, damaged: Collection[str], fence: Fence) -> CycleResult:
     """
     Restore published files whose content the tree has.
+
+    That includes files whose bytes turned out to be wrong, so that the tree downloaded them again.
     """
     ours, theirs = tree.managed.files, shown.managed.files
-    same = tuple(path for path in damaged if _is_same(path, ours, theirs))
+    replaced = shown.managed.unverified - tree.managed.unverified
+    same = tuple(path for path in replaced.union(damaged) if _is_same(path, ours, theirs))
     result = bring(tree, shown, Plan(same, ()), fence)
     return CycleResult(healed=result.published, blocked=result.blocked, failed=result.failed)
 
