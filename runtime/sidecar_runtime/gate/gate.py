@@ -156,6 +156,12 @@ class Gate:
             if verdict.refusal is not None:
                 verdict.due_at = self._clock()
 
+    def forget(self, revision: str) -> None:
+        """
+        Forget the verdict about a revision.
+        """
+        self._verdicts.pop(revision, None)
+
     def is_due(self, revision: str) -> bool:
         """
         Whether a refusal of this revision is remembered, and its check should be repeated.

@@ -60,6 +60,7 @@ def test_bytes_that_are_proven_wrong_later_are_replaced_for_consumers(
     layout: dict[str, str],
     is_new_process: bool,
     monkeypatch: pytest.MonkeyPatch,
+    log: Log,
 ) -> None:
     """Something alters a download twice, while it is unknown whether ETags are MD5s."""
     good, altered = b"a = 1\n", b"a = 2\n"
@@ -73,10 +74,16 @@ def test_bytes_that_are_proven_wrong_later_are_replaced_for_consumers(
         with monkeypatch.context() as failing:
             failing.setattr(Target, "take", _fail)
             process.fail()
+        for file in process.folder.rglob("*.py"):  # also a restored volume, so all look damaged
+            content = file.read_bytes()
+            file.unlink()
+            file.write_bytes(content)
         process.restart(layout)
     process.cycle()
 
     assert {"a.py": good, "b.py": b"b = 1\n"} == process.shown
+    changed = [event.get("changed") for event in log.events("files_changed")]
+    assert is_new_process or ["a.py"] == changed[-1]
     assert 0 == process.metric("s3_sync_unverified_files")
     assert process.is_ready, process.problem
     assert {"unchanged"} == {process.cycle().result for _ in range(2)}
@@ -84,6 +91,44 @@ def test_bytes_that_are_proven_wrong_later_are_replaced_for_consumers(
 
 def _fail(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@whole
+def test_the_gate_sees_the_bytes_that_replace_wrong_ones(
+    process: Process, layout: dict[str, str], log: Log
+) -> None:
+    altered = b"x = 1\n"
+    process.s3.put("a.py", altered, etag=hashlib.md5(BROKEN).hexdigest())
+    process.run(layout)
+    process.s3.put("a.py", BROKEN)
+    process.s3.put("b.py", b"b = 1\n")
+    process.cycle()
+
+    assert "refused" == process.cycle().result
+    assert ["a.py"] == [event["path"] for event in log.events("revision_refused")]
+    process.cycle()
+    assert {"a.py": altered, "b.py": b"b = 1\n"} == process.shown
+    assert 1 == process.metric("s3_sync_unverified_files")
+
+
+@pytest.mark.parametrize("layout", [GATE, SNAPSHOT], ids=["gate in place", "snapshot"])
+def test_wrong_bytes_that_cannot_be_replaced_fail_the_cycle(
+    process: Process, layout: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.s3.put("a.py", b"a = 2\n", etag=hashlib.md5(b"a = 1\n").hexdigest())
+    process.run(layout)
+    process.s3.put("a.py", b"a = 1\n")
+    process.s3.put("b.py", b"b = 1\n")
+    process.cycle()
+
+    def deny(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as denied:
+        denied.setattr(Target, "take", deny)
+        assert {"target_denied"} == {process.fail().reason for _ in range(2)}
+    process.cycle()
+    assert b"a = 1\n" == process.shown["a.py"]
 
 
 # --- the gate

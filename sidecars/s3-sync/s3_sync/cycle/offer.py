@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s3_sync.layouts.layout import Layout
-from s3_sync.layouts.publish import revert, take_back
+from s3_sync.layouts.publish import corrected, revert, take_back
 from s3_sync.lease import Lease
 from s3_sync.result import CycleResult
 from s3_sync.s3.refusals import UNREADABLE
@@ -159,6 +159,8 @@ class Offering:
             self._gate.rest()
             return None
         self._asked.append(offer.name)
+        if layout.shown is not None and corrected(layout.tree, layout.shown):
+            self._gate.forget(offer.name)  # the verdict was about other bytes
         changed = layout.changes().publish
         try:
             return self._gate.judge(offer.name, layout.tree.path, changed, fence)

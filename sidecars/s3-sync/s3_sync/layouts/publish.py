@@ -19,19 +19,32 @@ def difference(tree: Target, shown: Target | None, *, may_delete: bool = True) -
     """
     Return the changes of the tree that are not published yet.
     """
-    held = shown.managed.files if shown is not None else {}
-    return make_plan(tree.managed.files, held, may_delete=may_delete)
+    if shown is None:
+        return make_plan(tree.managed.files, {}, may_delete=may_delete)
+    return make_plan(
+        tree.managed.files,
+        shown.managed.files,
+        damaged=corrected(tree, shown),
+        may_delete=may_delete,
+    )
+
+
+def corrected(tree: Target, shown: Target) -> set[str]:
+    """
+    Return the published files whose bytes turned out to be wrong: the tree has downloaded the same
+    version again, and verified it.
+    """
+    ours, theirs = tree.managed.files, shown.managed.files
+    suspects = shown.managed.unverified - tree.managed.unverified
+    return {path for path in suspects if _is_same(path, ours, theirs)}
 
 
 def repair(tree: Target, shown: Target, damaged: Collection[str], fence: Fence) -> CycleResult:
     """
     Restore published files whose content the tree has.
-
-    That includes files whose bytes turned out to be wrong, so that the tree downloaded them again.
     """
     ours, theirs = tree.managed.files, shown.managed.files
-    replaced = shown.managed.unverified - tree.managed.unverified
-    same = tuple(path for path in replaced.union(damaged) if _is_same(path, ours, theirs))
+    same = tuple(path for path in damaged if _is_same(path, ours, theirs))
     result = bring(tree, shown, Plan(same, ()), fence)
     return CycleResult(healed=result.published, blocked=result.blocked, failed=result.failed)
 
