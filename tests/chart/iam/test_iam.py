@@ -75,7 +75,11 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
     "ecr-push.json": (
         [
             Ask("ecr:GetAuthorizationToken"),
-            *(Ask(f"ecr:{action}", f"{REPOSITORIES}/s3-sync") for action in PULL + PUSH),
+            *(
+                Ask(f"ecr:{action}", f"{REPOSITORIES}/{name}")
+                for action in PULL + PUSH
+                for name in ("s3-sync", "dag-publisher")
+            ),
         ],
         [
             Ask("ecr:PutImage", f"{REPOSITORIES}/another"),
