@@ -130,9 +130,13 @@ def test_accepts_buckets_and_access_points(name: str) -> None:
         (ARN.replace(":s3:", ":s3-object-lambda:"), "Object Lambda access point"),
         (
             "arn:aws:s3-outposts:eu-central-1:123456789012:outpost/op-1/accesspoint/x",
-            "is not the ARN of an S3 access point",
+            "S3 on Outposts",
         ),
         ("bucket--use1-az4--x-s3", "S3 Express directory bucket"),
+        ("access-point--use1-az4--xa-s3", "S3 Express directory bucket"),
+        ("access-point-a1b2c3--ol-s3", "Object Lambda access point"),
+        ("access-point-a1b2c3--op-s3", "S3 on Outposts"),
+        ("mfzwi23gnjvgw.mrap", "multi-region access point"),
     ],
 )
 def test_refuses_unsupported_buckets_with_a_reason(name: str, what: str) -> None:

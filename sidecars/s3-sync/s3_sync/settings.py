@@ -72,6 +72,14 @@ INSTEAD |= dict.fromkeys(
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
+# Buckets, ARNs and aliases:
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_UNSUPPORTED = {
+    r"\.mrap$": "a multi-region access point",
+    r":s3-object-lambda:|--ol-s3$": "an Object Lambda access point",
+    r"--xa?-s3$": "an S3 Express directory bucket",
+    r":s3-outposts:|--op-s3$": "a bucket of S3 on Outposts",
+}
 
 
 @allows("a bucket's name, or the ARN of an access point")
@@ -84,16 +92,13 @@ def bucket(text: str) -> str:
     name = text.strip()
     if name.lower().startswith("s3://"):
         raise ValueError(f"is a URL; write {_settings_of(name)}")
+    for pattern, kind in _UNSUPPORTED.items():
+        if re.search(pattern, name):
+            raise ValueError(f"is {kind}, which s3-sync does not support")
     if name.startswith("arn:"):
-        if name.endswith(".mrap"):
-            raise ValueError("is a multi-region access point, which s3-sync does not support")
-        if ":s3-object-lambda:" in name:
-            raise ValueError("is an Object Lambda access point, which s3-sync does not support")
         if not _ACCESS_POINT.fullmatch(name):
             raise ValueError("is not the ARN of an S3 access point; write the bucket's name")
         return name
-    if re.search(r"--[a-z0-9-]+--x-s3$", name):
-        raise ValueError("is an S3 Express directory bucket, which s3-sync does not support")
     if not _BUCKET_NAME.fullmatch(name):
         characters = "letters, digits, dots, hyphens, underscores"
         raise ValueError(f"is not a valid bucket name (3 to 63 {characters})")

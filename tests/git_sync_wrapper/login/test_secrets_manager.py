@@ -296,6 +296,13 @@ def test_uses_the_last_secret_while_it_cannot_be_read_until_a_refusal(
         ),
         ("ResourceNotFoundException", "can't find", "secret_not_found", "AWS_REGION"),
         ("InvalidRequestException", "marked for deletion", "secret_not_found", "restore"),
+        (
+            "InvalidRequestException",
+            "You can't access a secret from a different AWS account if you encrypt the secret with "
+            "the default KMS service key.",
+            "kms_key_unusable",
+            "KMS key of your own",
+        ),
         ("ThrottlingException", "slow down", "secret_unavailable", "Retried"),
     ],
 )
@@ -308,7 +315,7 @@ def test_each_refusal_has_a_reason_with_advice_and_the_identity(
     error = error_of(manager())
 
     assert (reason, True) == (error.reason, advised in error.advice), error.advice
-    if reason in ("access_denied", "kms_key_unusable"):
+    if code in ("AccessDeniedException", "DecryptionFailure"):
         who = "arn:aws:sts::123456789012:assumed-role/dags/x"
         assert f"{who} is not authorized to perform" in error.message
 

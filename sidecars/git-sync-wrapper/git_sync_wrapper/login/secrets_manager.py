@@ -118,7 +118,8 @@ class SecretsManager:
             raise CredentialError(
                 "username_missing",
                 f"the secret {self._secret} contains no username",
-                f"{FORM}, or set GITSYNC_USERNAME. GitHub and GitLab accept any name with a token.",
+                f"{FORM}, or set GITSYNC_USERNAME. GitHub accepts any name with a token, and "
+                "GitLab except with a deploy token.",
             )
         origin = f"the secret {self._secret}"
         return Credential(username, self._clean("password", password), origin=origin)
@@ -160,6 +161,13 @@ class SecretsManager:
                     f"the secret {self._secret} does not exist ({said})",
                     "Check its name, AWS_REGION and the account. For a secret in another account, "
                     "set its ARN.",
+                )
+            case "InvalidRequestException" if "KMS" in message:
+                return CredentialError(
+                    "kms_key_unusable",
+                    f"the secret {self._secret} cannot be read ({said})",
+                    "Encrypt the secret with a KMS key of your own, and allow this account in the "
+                    "policies of the key and of the secret.",
                 )
             case "InvalidRequestException":
                 return CredentialError(

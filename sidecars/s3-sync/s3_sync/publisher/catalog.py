@@ -98,7 +98,8 @@ class Current:
         """
         Why it looks like an old pointer that was restored; empty if it does not.
 
-        S3 dates the object, and a writer cannot backdate it, except by deleting newer versions.
+        S3 dates the object; a writer can backdate it only by deleting newer versions, or by
+        completing a multipart upload that began at that time.
         """
         pointer, at = self.trusted, self.modified_at
         if pointer is None or at is None or at - pointer.turn.since <= WRITTEN_WITHIN:
