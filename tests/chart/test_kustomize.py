@@ -76,6 +76,17 @@ def test_component_has_the_layout_of_the_charts_own_overlays(name: str) -> None:
 
 
 @needs_kustomize
+@pytest.mark.parametrize("version", ["2.11.0", "3.2.2"])
+def test_rendering_again_changes_no_secret(version: str, tmp_path: Path) -> None:
+    first, second = (
+        [one for one in render(tmp_path, names) if one["kind"] == "Secret"]
+        for names in [(f"airflowVersion={version}", kustomize.THE_PAGES)] * 2
+    )
+
+    assert first == second
+
+
+@needs_kustomize
 def test_components_change_only_intended_objects(rendered: list[Values], tmp_path: Path) -> None:
     text = yaml.safe_dump_all(rendered)
     built, complaints = kustomize.build(kustomize.written(tmp_path, text, kustomize.COMPONENTS))
