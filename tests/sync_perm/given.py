@@ -20,8 +20,10 @@ KINDS = {
         "DAG Run:", frozenset({"can_create", "can_read", "can_delete", "menu_access"})
     ),
 }
-AIRFLOW_2 = Installation("/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", "", KINDS)
-AIRFLOW_3 = Installation("/usr/bin/airflow", "/usr/bin/python3", "3.3.2", "3.10.2", "", KINDS)
+AIRFLOW_2 = Installation(
+    "/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", "", KINDS, False
+)
+AIRFLOW_3 = Installation("/usr/bin/airflow", "/usr/bin/python3", "3.3.2", "3.10.2", "", KINDS, True)
 
 SCHEMA = """
 CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name TEXT);

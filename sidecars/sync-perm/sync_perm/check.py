@@ -179,12 +179,17 @@ def _need(airflow: Installation, look: Look) -> str:
         f"{custom} custom roles: new ones get can_read on Website only when the "
         f"{'webserver' if airflow.release[0] < 3 else 'API server'} starts"
     )
-    if airflow.release[0] >= 3:
+    if airflow.restores_dags:
         dags = "Airflow restores DAG permissions at each parse"
         return f"{'for roles only' if custom else 'hardly'}: {dags}; {roles}"
     if asking:
+        ignores = (
+            "grants nothing to a role created after its DAG"
+            if airflow.release[0] < 3
+            else "applies it only for auth managers with FabAuthManager in their names"
+        )
         return (
             f"yes: {asking} of {len(look.tables.dags)} DAGs have access_control, and Airflow "
-            f"{airflow.version} grants nothing to a role created after its DAG; {roles}"
+            f"{airflow.version} {ignores}; {roles}"
         )
     return f"{'for roles only' if custom else 'hardly'}: no DAG has access_control; {roles}"

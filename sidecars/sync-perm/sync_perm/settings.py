@@ -38,8 +38,9 @@ class Settings(CommonSettings):
         "INCLUDE_DAGS",
         choice("auto", "true", "false"),
         default="auto",
-        text="Whether to sync DAG permissions as well as roles. auto: only on Airflow 2, because "
-        "Airflow 3 syncs them at each parse.",
+        text="Whether to sync DAG permissions as well as roles. auto: unless Airflow "
+        "does so at each parse, as Airflow 3 does if the name of its auth manager contains "
+        "FabAuthManager.",
     )
     roles: str | None = setting(
         "ROLES",

@@ -196,7 +196,7 @@ def test_refuses_other_auth_managers(
     ],
 )
 def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool) -> None:
-    found = Installation("", "", version, fab, "", {})
+    found = Installation("", "", version, fab, "", {}, False)
 
     assert is_known == found.is_known
 
@@ -204,3 +204,19 @@ def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool
 def test_includes_dags_by_default_for_airflow_2_but_not_for_airflow_3() -> None:
     assert (True, False) == (AIRFLOW_2.includes_dags("auto"), AIRFLOW_3.includes_dags("auto"))
     assert (False, True) == (AIRFLOW_2.includes_dags("false"), AIRFLOW_3.includes_dags("true"))
+
+
+@pytest.mark.parametrize(
+    ("manager", "is_included"),
+    [("", False), (FAB, False), ("acme.MyFabAuthManager", False), ("acme.Okta", True)],
+)
+def test_includes_dags_by_default_if_airflow_3_does_not_know_its_auth_manager_as_fabs(
+    tmp_path: Path, manager: str, is_included: bool
+) -> None:
+    """Airflow 3 looks for the name in the setting: airflow/dag_processing/collection.py."""
+    site = Site(tmp_path, "3.3.2", "3.10.2")
+    config = AirflowConfig(site.environment(**({MANAGER: manager} if manager else {})))
+
+    found = find_installation("airflow", config, vouched=True)
+
+    assert is_included == found.includes_dags("auto")

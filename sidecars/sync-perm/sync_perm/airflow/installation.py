@@ -82,6 +82,8 @@ class Installation:
         fab: The FAB provider's version; empty if it is part of Airflow (2.7, 2.8) or missing.
         auth_manager: The auth manager to set for passes, if none is configured; else empty.
         resources: The kinds of DAG permissions, by the name that ``access_control`` uses.
+        restores_dags: Whether Airflow applies ``access_control`` at each parse. Airflow 3 does so
+            if the setting contains "FabAuthManager" (airflow/dag_processing/collection.py).
     """
 
     command: str
@@ -90,6 +92,7 @@ class Installation:
     fab: str
     auth_manager: str
     resources: Mapping[str, Resource]
+    restores_dags: bool
 
     @property
     def release(self) -> tuple[int, int]:
@@ -112,7 +115,7 @@ class Installation:
         """
         Whether to sync DAG permissions: if configured, or for auto if Airflow does not do it.
         """
-        return self.release[0] < 3 if choice == "auto" else choice == "true"
+        return not self.restores_dags if choice == "auto" else choice == "true"
 
 
 def find_installation(command: str, config: AirflowConfig, *, vouched: bool) -> Installation:
@@ -138,7 +141,7 @@ def find_installation(command: str, config: AirflowConfig, *, vouched: bool) -> 
     if (1, 0) <= _release(look["fab"]) < (1, 3):
         # Airflow 2.10 has permissions on DAG runs, but these providers do not support them.
         resources = {"DAGs": resources["DAGs"]}
-    found = Installation(path, python, look["airflow"], look["fab"], "", resources)
+    found = Installation(path, python, look["airflow"], look["fab"], "", resources, False)
     manager = config.value("core", "auth_manager") or ""
     if found.release >= (2, 9) and not found.fab:
         raise _refused(manager, "needs the FAB provider, which this image does not contain")
@@ -147,7 +150,8 @@ def find_installation(command: str, config: AirflowConfig, *, vouched: bool) -> 
     # The chart configures its own containers through airflow.cfg, which extra containers lack. If
     # this sidecar runs beside Airflow 3 without that file, assume FAB, the chart's default.
     told = FAB if not manager and found.release[0] >= 3 else ""
-    return dataclasses.replace(found, auth_manager=told)
+    restores = found.release[0] >= 3 and "FabAuthManager" in (manager or told)
+    return dataclasses.replace(found, auth_manager=told, restores_dags=restores)
 
 
 def _release(version: str) -> tuple[int, int]:
