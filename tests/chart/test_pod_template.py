@@ -5,12 +5,14 @@ The pods that the real KubernetesPodOperator creates from the pod templates.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from sidecar_runtime.parsers import duration
 from tests.chart import files
 from tests.chart.rules import objects, pods
 from tests.chart.rules.kubernetes import strict_complaints
@@ -29,7 +31,7 @@ KUBECONFIG = {
 }
 
 
-# The first test installs Airflow, which takes minutes.
+# The first test with `made` installs Airflow, which takes minutes.
 pytestmark = pytest.mark.timeout(1_800)
 
 
@@ -60,6 +62,22 @@ def made(
     lines = [one for one in done.stdout.splitlines() if one.startswith("POD ")]
     found = [json.loads(line.removeprefix("POD ")) for line in lines]
     return dict(zip(templates, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("template", "guide"), [(TICKET, "give-a-ticket"), (PROJECT, "give-a-project")]
+)
+def test_operator_waits_longer_than_the_sidecar_may_take(template: str, guide: str) -> None:
+    folder = files.SNIPPETS.parent / "docs/how-to"
+    page = (folder / f"{guide}-to-the-kubernetes-pod-operator.md").read_text()
+    stated = re.search(r"startup_timeout_seconds=(\d+),", page)
+    (container,) = files.load_objects(template)[0]["spec"]["initContainers"]
+
+    probe = container.get("startupProbe", {"periodSeconds": 0, "failureThreshold": 0})
+    deadline = environment(container).get("S3_SYNC_ONE_SHOT_DEADLINE", "0")
+    allowed = probe["periodSeconds"] * probe["failureThreshold"] + duration()(deadline)
+    assert stated
+    assert int(stated[1]) > allowed > 0
 
 
 @pytest.mark.parametrize(
