@@ -4,7 +4,9 @@ The files agree with each other: a name that one file uses is defined in another
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +204,37 @@ def test_values_for_a_shared_ticket_contain_no_keytab() -> None:
 
     assert "keytab" not in str(values)
     assert [] == list(files.ours(values))
+
+
+def clashes(values: Values, added: Values) -> Iterator[str]:
+    """
+    Yield what breaks if Helm receives `added` later: items that its lists for all components
+    replace, and items that a component repeats.
+    """
+    for kind, key in {"volumes": "name", "volumeMounts": "mountPath", "env": "name"}.items():
+        if kind not in added:
+            continue
+        new = {one[key] for one in added[kind]}
+        yield from {one[key] for one in values.get(kind, [])} - new
+        own = kind if kind == "env" else f"extra{kind[0].upper()}{kind[1:]}"
+        for _, component in checks.components(values):
+            yield from {one[key] for one in component.get(own, [])} & new
+
+
+@pytest.mark.parametrize(
+    "name", ["examples/git-sync-deployment.yaml", "examples/shared-ticket.yaml"]
+)
+def test_comment_names_every_file_that_the_lists_for_all_components_break(name: str) -> None:
+    comment = " ".join(re.findall("^# (.*)", files.text(name), re.MULTILINE)[3:])
+    named = re.findall(r"[\w.*-]+\.yaml", comment)
+    others = {one for one in files.FILES if one not in (name, "quickstart/values.yaml")}
+
+    breaks = {one for one in others if [*clashes(files.load(one), files.load(name))]}
+    assert breaks == {
+        one
+        for one in others
+        if any(fnmatchcase(one.removeprefix("examples/"), pattern) for pattern in named)
+    }
 
 
 def test_operator_pod_has_one_container_and_only_native_sidecars() -> None:
