@@ -17,7 +17,7 @@ from tests.chart import files
 from tests.chart.rendered import start
 from tests.chart.rendered.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
 from tests.chart.rendered.rendering import pods as pods_of
-from tests.chart.rendered.stacks import DAILY, EXPECTED, FOLDERS, IN_THE_CHART
+from tests.chart.rendered.stacks import AS_CELERY, DAILY, EXPECTED, FOLDERS, IN_THE_CHART
 from tests.chart.rules import checks, pods
 from tests.chart.rules.kubernetes import strict_complaints
 from tests.chart.rules.sidecars import SIDECARS, Values, environment
@@ -251,6 +251,16 @@ def test_task_pods_have_only_the_base_container_and_never_restart(stack: tuple[s
 def test_whole_deployment_passes_pod_security_restricted(names: tuple[str, ...]) -> None:
     for pod in whole_pods(names):
         assert [] == list(pods.restricted_complaints(pod["spec"])), component(pod)
+
+
+def test_only_redis_claims_a_volume_in_a_whole_deployment_with_celery() -> None:
+    claims = {
+        one["metadata"]["name"]: one["spec"]["volumeClaimTemplates"]
+        for one in rendered((AS_CELERY, files.WHOLE, "values-prd.yaml"))
+        if one["kind"] == "StatefulSet" and one["spec"].get("volumeClaimTemplates")
+    }
+
+    assert {"airflow-redis"} == claims.keys()
 
 
 @pytest.mark.parametrize(
