@@ -201,6 +201,35 @@ def test_objective_queries_of_the_page_return_the_expected_shares(tmp_path: Path
     assert "" == promtool("test", "rules", SHARES.name, folder=tmp_path)
 
 
+def test_query_of_the_page_finds_reasons_that_are_new_or_increase(tmp_path: Path) -> None:
+    skip_without_prometheus()
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    (query,) = re.findall(r"^count by .*$", page, re.MULTILINE)
+    histories = {"new": "_x20 1x40", "increases": "1+1x60", "old": "3x60"}
+    found = [
+        {"labels": f'{{namespace="airflow", sidecar="s3-sync", reason="{reason}"}}', "value": 1}
+        for reason in ("new", "increases")
+    ]
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {
+                "series": "sidecar_failures_total"
+                f'{{namespace="airflow", sidecar="s3-sync", pod="a", reason="{reason}"}}',
+                "values": values,
+            }
+            for reason, values in histories.items()
+        ],
+        "promql_expr_test": [
+            {"expr": query, "eval_time": "25m", "exp_samples": found},
+            {"expr": query, "eval_time": "45m", "exp_samples": found[1:]},
+        ],
+    }
+    (tmp_path / "query.yaml").write_text(yaml.safe_dump({"tests": [test]}))
+
+    assert "" == promtool("test", "rules", "query.yaml", folder=tmp_path)
+
+
 def test_allowed_time_on_the_page_matches_each_objective() -> None:
     page = (ROOT / "docs/how-to/run-in-production.md").read_text()
     rows = re.findall(r"\| ([\d.]+) % \| (?:(\d+) h )?(\d+) min \|$", page, re.MULTILINE)
