@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_installs_the_chart_on_the_current_kind_cluster(programs: Programs) -> N
         for call in calls
         if call.startswith("kubectl ") and "--dry-run" not in call
     )
+
+
+def test_running_it_again_publishes_again_and_replaces_the_pods(programs: Programs) -> None:
+    _, calls, _ = programs.run("kind-trial")
+
+    removed = next(i for i, call in enumerate(calls) if "delete job publish" in call)
+    assert "--ignore-not-found" in calls[removed]
+    assert "apply --filename charts-snippets/quickstart/s3.yaml" in calls[removed + 1]
+    (installed,) = (call for call in calls if call.startswith("helm "))
+    assert re.search(r"--set-string airflowPodAnnotations\.installed=\d+ ", installed)
 
 
 def test_refuses_a_current_cluster_that_is_not_kind(programs: Programs) -> None:
