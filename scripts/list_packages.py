@@ -11,6 +11,7 @@ Specification: https://cyclonedx.org/docs/1.6/json/
 import hashlib
 import json
 import os
+import platform
 import sys
 import uuid
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ def main() -> None:
     Write the document.
     """
     name, version, image, created = sys.argv[1:]
-    components = sorted([*distributions(), *packages()], key=lambda one: one["bom-ref"])
+    found = [*distributions(), *packages(), operating_system()]
+    components = sorted(found, key=lambda one: one["bom-ref"])
     digest = hashlib.sha256(json.dumps([image, components]).encode()).hexdigest()
     document = {
         "bomFormat": "CycloneDX",
@@ -96,13 +98,16 @@ def packages() -> Iterator[Component]:
     """
     if not os.path.exists(DPKG_STATUS):
         return
+    system = operating_system()
+    distro = f"{system['name']}-{system['version']}"
     with open(DPKG_STATUS, encoding="utf-8") as file:
         blocks = file.read().split("\n\n")
     for block in filter(str.strip, blocks):
         said = HeaderParser().parsestr(block.lstrip("\n"))
         if said["Status"] == "install ok installed":
             name, version = said["Package"], said["Version"]
-            url = f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={said['Architecture']}"
+            url = f"pkg:deb/debian/{quote(name)}@{quote(version)}"
+            url += f"?arch={said['Architecture']}&distro={quote(distro)}"
             yield {
                 "type": "library",
                 "bom-ref": url,
@@ -110,6 +115,15 @@ def packages() -> Iterator[Component]:
                 "version": version,
                 "purl": url,
             }
+
+
+def operating_system() -> Component:
+    """
+    Return the distribution: without it, scanners match no Debian package.
+    """
+    said = platform.freedesktop_os_release()
+    name, version = said["ID"], said.get("VERSION_ID", "")
+    return {"type": "operating-system", "bom-ref": "os", "name": name, "version": version}
 
 
 main()

@@ -58,8 +58,8 @@ NOBODY = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
-# Error codes of CodeCommit, which does not accept new customers.
-CLOSED = {"OperationNotPermittedException", "AccessDeniedException"}
+# The error code of CodeCommit for an account that it does not accept.
+CLOSED = "OperationNotPermittedException"
 
 
 class NotTried(Exception):
@@ -263,7 +263,7 @@ class Trial:
         try:
             client.create_repository(repositoryName=self.name)
         except ClientError as error:
-            if error.response["Error"]["Code"] in CLOSED:
+            if error.response["Error"]["Code"] == CLOSED:
                 raise NotTried(error.response["Error"]["Message"]) from None
             raise
         remote = f"codecommit::{self.region}://{self.name}"

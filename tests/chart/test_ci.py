@@ -67,6 +67,21 @@ def test_every_pipeline_file_is_known_and_starts_with_a_three_line_comment() -> 
         assert not fourth.startswith(mark)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [*lint_ci.CI.iterdir(), *(lint_ci.CI.parents[1] / "sidecars").glob("*/Dockerfile")],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_default_images_name_their_registry(path: Path) -> None:
+    """On Debian and Ubuntu, podman searches no registry for `apache/airflow`."""
+    images = re.findall(
+        r"\b(?:BASE|AIRFLOW|GIT_SYNC)_IMAGE ?[=:] ?'?([^\s']+)'?$", path.read_text(), re.MULTILINE
+    )
+
+    assert images
+    assert [] == [image for image in images if "." not in image.partition("/")[0]]
+
+
 def test_both_pipelines_run_the_same_make_targets_in_order() -> None:
     for text in (JENKINSFILE, WORKFLOW):
         targets = re.findall(r"\bmake ([a-z-]+)", text)

@@ -61,7 +61,7 @@ def test_the_page_lists_the_versions_that_the_tests_use() -> None:
     (git_sync,) = re.findall(r"git-sync:v([\d.]+)", dockerfile("git-sync-wrapper"))
     assert f"| git-sync {git_sync} |" in section("git")
     for name in ("git-sync-wrapper", "kerberos", "s3-sync"):
-        (python,) = re.findall(r"BASE_IMAGE=python:([\d.]+)-", dockerfile(name))
+        (python,) = re.findall(r"BASE_IMAGE=\S+/python:([\d.]+)-", dockerfile(name))
         assert f"| {python}, the version of the images |" in section("Python")
 
 

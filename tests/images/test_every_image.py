@@ -287,7 +287,8 @@ def test_bill_of_materials_is_valid_and_lists_every_locked_package(image: Image,
     text = (ROOT / done.stdout.strip()).read_text()
     said: dict[str, Any] = json.loads(text)
     references = [component["bom-ref"] for component in said["components"]]
-    packages = {component["purl"] for component in said["components"]}
+    packages = {component["purl"] for component in said["components"] if "purl" in component}
+    (system,) = [one for one in said["components"] if one["type"] == "operating-system"]
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     pins = re.findall(r"^([a-z0-9.-]+)==([^ ]+) \\$", lock, re.MULTILINE)
 
@@ -297,3 +298,7 @@ def test_bill_of_materials_is_valid_and_lists_every_locked_package(image: Image,
     assert len(references) == len(set(references))
     assert set() == {f"pkg:pypi/{pin}@{version}" for pin, version in pins} - packages
     assert any(package.startswith("pkg:deb/debian/libc6@") for package in packages)
+    of_system = f"distro={system['name']}-{system['version']}"
+    assert {package for package in packages if of_system in package} == {
+        package for package in packages if package.startswith("pkg:deb/")
+    }

@@ -123,7 +123,7 @@ def grammars(environ: Mapping[str, str]) -> dict[str, tuple[int, int]]:
 
 def _image_python() -> tuple[int, int]:
     dockerfile = Path(__file__).parents[3] / "sidecars" / "s3-sync" / "Dockerfile"
-    match = re.search(r"^ARG BASE_IMAGE=python:3\.(\d+)-", dockerfile.read_text(), re.MULTILINE)
+    match = re.search(r"^ARG BASE_IMAGE=\S+/python:3\.(\d+)-", dockerfile.read_text(), re.MULTILINE)
     assert match, dockerfile
     return (3, int(match[1]))
 

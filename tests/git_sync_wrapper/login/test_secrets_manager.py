@@ -298,8 +298,7 @@ def test_uses_the_last_secret_while_it_cannot_be_read_until_a_refusal(
         ("InvalidRequestException", "marked for deletion", "secret_not_found", "restore"),
         (
             "InvalidRequestException",
-            "You can't access a secret from a different AWS account if you encrypt the secret with "
-            "the default KMS service key.",
+            "You can't access a secret from a different AWS account with the default KMS key",
             "kms_key_unusable",
             "KMS key of your own",
         ),
