@@ -133,7 +133,8 @@ class Offering:
         """
         Whether the published files may stay: damage that is left now needs another state.
         """
-        return self._lease.published.at is not None and not self._lease.damaged
+        published = self._lease.published
+        return published.at is not None and not (self._lease.damaged or published.missing)
 
     def _show(self, layout: Layout, offer: Offer, fence: Fence) -> Offer:
         """
