@@ -19,6 +19,7 @@ from tests.runtime.recording import Log
 from tests.s3_sync.bucket import CHECKED, ORIGIN, A, B, Bucket, C
 from tests.s3_sync.failing import failure
 from tests.support.aws.writable_s3 import is_write
+from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.publishing import PREFIX
 from tests.support.s3_sync.releases import make_release
@@ -170,6 +171,16 @@ def test_repairs_a_current_release_with_missing_objects(bucket: Bucket, part: st
 def test_replaces_an_invalid_manifest(bucket: Bucket, garbage: bytes) -> None:
     revision = make_release(A).revision
     bucket.server.put(PREFIX + manifest_key(revision), garbage)
+
+    assert "published" == bucket.publish(A).result
+    assert A == bucket.current()
+
+
+def test_replaces_an_invalid_manifest_that_is_pruned_meanwhile(bucket: Bucket) -> None:
+    key = manifest_key(make_release(A).revision)
+    bucket.server.put(PREFIX + key, b"{}")
+    prune = first(lambda: bucket.server.delete(PREFIX + key))
+    bucket.server.inject(prune, is_write(key), times=1)
 
     assert "published" == bucket.publish(A).result
     assert A == bucket.current()
