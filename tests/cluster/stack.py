@@ -147,7 +147,9 @@ def of_the_user(world: World) -> Iterator[Values]:
     """
     keytab = world.folder / "airflow.keytab"
     contents = {"airflow.keytab": keytab.read_bytes(), ".dockerconfigjson": b'{"auths": {}}'}
-    for name, keys in WANTED_KEYS.items():
+    own = {name.replace("airflow-", "own-"): keys for name, keys in WANTED_KEYS.items()}
+    redis = {"own-redis-password": {"password"}, "own-broker-url": {"connection"}}
+    for name, keys in (WANTED_KEYS | own | redis).items():  # own: for the page about chart 2.0
         data = {key: contents.get(key, start.content(key)) for key in keys}
         docker = "kubernetes.io/dockerconfigjson"
         kind = {"type": docker} if name == "registry-auth" else {}
