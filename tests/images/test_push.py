@@ -21,6 +21,7 @@ from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY
 from tests.support.aws.servers import MotoServer
 from tests.support.http.fake_proxy import FakeProxy
 from tests.support.registry import ACCOUNT, PASSWORD, Registry
+from tests.support.scripts import script
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
@@ -267,6 +268,28 @@ def test_signs_every_pushed_manifest(
     for signed in [digest, *(entry["digest"] for entry in manifest.get("manifests", []))]:
         done = is_signed(project, keys, f"{image}@{signed}")
         assert 0 == done.code, done.err
+
+
+@pytest.mark.parametrize("knows", ["", "--use-signing-config --new-bundle-format"])
+def test_asks_each_cosign_for_a_private_signature(
+    project: Project, registry: Registry, tmp_path: Path, knows: str
+) -> None:
+    """A stand-in for cosign 2.0 and for cosign 3, which uses its own log unless told otherwise."""
+    (tmp_path / "bin").mkdir()
+    cosign = script(
+        tmp_path / "bin/cosign",
+        f'[ "$2" != --help ] || exec echo "--tlog-upload {knows}"\necho "$@" >{tmp_path}/asked\n',
+    )
+    project.variables["PATH"] = f"{Path(cosign).parent}:{os.environ['PATH']}"
+    project.commit()
+    where = f"REGISTRY={registry.address}/private/{project.tool}/{len(knows)}"
+
+    project.succeed("make", "push/tiny", where, "TAG=1", "SIGN_KEY=a.key")
+
+    asked = (tmp_path / "asked").read_text().split()
+    assert {f"{option}=false" for option in ["--tlog-upload", *knows.split()]} == {
+        word for word in asked if word.endswith("=false")
+    }
 
 
 def test_pushes_an_unsigned_image_without_a_sign_key(
