@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kerberos_sidecar.formats.ccache import read_ticket
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.kerberos.box import Start
+from tests.kerberos.box import Box, Start
 from tests.runtime.recording import Log
 from tests.support.kerberos.kdc import Kdc
 from tests.support.waiting import wait_until
@@ -26,6 +26,18 @@ def silent_realm(folder: Path, keytab: Path, krb5_config: Path) -> Iterator[tupl
             config.write(f"  OTHER.TEST = {{\n    kdc = {other.address}\n  }}\n")
         other.hang()
         yield other, hung
+
+
+def cycle_beside(box: Box, fence: Fence) -> threading.Thread:
+    """Start a cycle in a thread, which the fence may end."""
+
+    def cycle() -> None:
+        with suppress(CycleAbandoned):
+            box.cycle(fence)
+
+    thread = threading.Thread(target=cycle)
+    thread.start()
+    return thread
 
 
 def test_a_failing_principal_does_not_stop_others(start: Start, tmp_path: Path, log: Log) -> None:
@@ -80,13 +92,7 @@ def test_a_silent_realm_does_not_delay_another_principal(
         box = start({hung: "hung", f"airflow@{kdc.realm}": "good"})
         good, late = tmp_path / "cc" / "good", tmp_path / "cc" / "hung"
         fence = Fence()
-
-        def cycle() -> None:
-            with suppress(CycleAbandoned):
-                box.cycle(fence)
-
-        thread = threading.Thread(target=cycle)
-        thread.start()
+        thread = cycle_beside(box, fence)
         wait_until(good.exists, "the first ticket of the other")
         good.unlink()
         wait_until(good.exists, "the second, in the same cycle")
@@ -130,13 +136,7 @@ def test_a_cycle_that_waits_for_one_principal_requests_no_second_one_for_another
         box = start({hung: "hung", "airflow@EXAMPLE.TEST": "good"})
         good = tmp_path / "cc" / "good"
         fence, woken = Fence(), threading.Semaphore(0)
-
-        def cycle() -> None:
-            with suppress(CycleAbandoned):
-                box.cycle(fence)
-
-        thread = threading.Thread(target=cycle)
-        thread.start()
+        thread = cycle_beside(box, fence)
         wait_until(good.exists, "the first ticket of the other")
         box.sidecar.watch(woken.release, 3600.0)
         for _ in range(3):
