@@ -62,6 +62,8 @@ class Session:
         self._settled_at = ""
         """The commit of git-sync's last successful run; before the first, the published commit."""
         self._is_waiting = False
+        self._has_polled = False
+        """Whether the remote answered a poll in this cycle."""
         self._rehearsed = ""
 
     def cycle(self, fence: Fence) -> Outcome:
@@ -128,6 +130,7 @@ class Session:
         Run, and then add the commits that consumers requested, unless the remote fails.
         """
         asking, began = self._asking, time.monotonic()
+        self._has_polled = False
         if asking is None:
             return self._run(fence)
 
@@ -136,11 +139,12 @@ class Session:
 
         try:
             outcome = self._run(fence)
-        except (Undecided, PrePublishError):  # the gate or the hook failed; the remote works
-            bring(time.monotonic())  # the next cycle may take as long as this one
-            raise
         except SidecarError as error:
-            asking.note_outage(error)
+            # Gate, hook or checkout of the newest commit failed; older ones may be intact.
+            if self._has_polled or isinstance(error, (Undecided, PrePublishError)):
+                bring(time.monotonic())  # the next cycle may take as long as this one
+            else:
+                asking.note_outage(error)
             raise
         bring(began)
         return outcome
@@ -287,6 +291,7 @@ class Session:
             self._context.metrics.polls("error").inc()
             log.debug("poll_failed", reason=error.reason, error=error.message)
             return "", error
+        self._has_polled = True
         self._context.metrics.polls("same" if wanted == self._settled_at else "new").inc()
         return wanted, None
 

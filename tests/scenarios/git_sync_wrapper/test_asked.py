@@ -135,6 +135,22 @@ def test_requests_fail_during_an_outage_and_succeed_after_it(
     asked(here.store, commits[1])
 
 
+def test_serves_older_commits_although_the_newest_cannot_be_checked_out(
+    here: GitSite, commits: list[str]
+) -> None:
+    wrapper = begin(here)
+    missing = here.server.url("missing.git")
+    here.repository.commit_submodule("inner", missing, commits[0])
+    wrapper.wait_for_event("cycle_failed")
+
+    assert 200 == asked(here.store, commits[1])[0]
+
+    assert files_of(1) == files_in(here.store / commits[1])
+    assert commits[5] == here.shown()
+    new = here.repository.commit(files_of(6), whole=True)
+    here.wait_until_shown(new, wrapper)
+
+
 def test_repairs_the_published_commit_offline_after_a_request(
     here: GitSite, commits: list[str]
 ) -> None:

@@ -14,6 +14,7 @@ from s3_sync.lease import Lease
 from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_source
 from s3_sync.s3.client import S3Client
+from s3_sync.s3.refusals import UNREADABLE
 from s3_sync.settings import Settings
 from s3_sync.status import Status
 from s3_sync.tree.target import Torn, changed_by_others
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from s3_sync.cycle.asking import Asking
 
 # Failures of the current release alone: older ones can still be downloaded.
-_OF_THE_CURRENT = {
+_OF_THE_CURRENT = UNREADABLE | {
     "bundle_corrupt",
     "gate_undecided",
     "release_invalid",

@@ -12,7 +12,7 @@ import pytest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
-from tests.support.aws.fake_s3 import FakeS3, error
+from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.daemon import Daemon
 from tests.support.machine.volumes import small_volume
 from tests.support.s3_sync.releases import ABSENT, Release, make_release
@@ -221,6 +221,30 @@ def test_a_new_pod_gets_an_older_release_although_the_current_one_is_damaged(
 
     assert {releases[1].revision} <= kept(store)
     assert 503 == daemon.get("/readyz").status
+
+
+UNREADABLE = {
+    "archived": error(403, "InvalidObjectState"),
+    "denied": error(403, "AccessDenied"),
+    "key disabled": error(400, "KMS.DisabledException"),
+}
+
+
+@pytest.mark.parametrize("refusal", UNREADABLE)
+def test_provides_an_older_release_although_the_bundle_of_the_current_one_is_unreadable(
+    s3: FakeS3, shelf: Shelf, begin: Begin, store: Path, releases: list[Release], refusal: str
+) -> None:
+    daemon = begin()
+    new = shelf.publish(files_of(6))
+    s3.inject(UNREADABLE[refusal], is_get(bundle_key(new.manifest.head.bundle_sha256)))
+    daemon.sighup()
+    daemon.wait_for_event("cycle_failed")
+
+    asked(store, releases[1].revision)
+
+    assert {releases[1].revision, releases[5].revision} == kept(store)
+    daemon.sighup()  # the failure of the current release is still reported
+    assert daemon.wait_for_event("cycle_failed")
 
 
 def test_a_new_pod_gets_an_older_release_although_its_gate_gives_no_verdict(
