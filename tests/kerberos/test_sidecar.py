@@ -62,7 +62,7 @@ def test_a_new_keytab_triggers_a_cycle_immediately(
 
 
 @pytest.mark.parametrize("kind", SABOTAGE)
-def test_a_lost_or_damaged_ccache_triggers_exactly_one_cycle(
+def test_a_lost_or_damaged_ccache_triggers_a_cycle_immediately(
     woken: threading.Semaphore, tmp_path: Path, kind: str
 ) -> None:
     """Only inotify can have reported it, because the next check is an hour away."""
@@ -70,7 +70,6 @@ def test_a_lost_or_damaged_ccache_triggers_exactly_one_cycle(
     SABOTAGE[kind](tmp_path / "cc")
 
     assert woken.acquire(timeout=10)
-    assert not woken.acquire(timeout=0.1)
 
 
 def test_a_ccache_lost_before_the_first_check_triggers_a_cycle(

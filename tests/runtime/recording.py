@@ -5,6 +5,7 @@ Support for the tests of the runtime: the written log, and a scripted sidecar.
 import io
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from sidecar_runtime import logs
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.settings import CommonSettings, load
 from tests.support.machine.clocks import Clock
@@ -91,11 +92,15 @@ class Script:
     A sidecar whose cycles follow a script, one step each; after the last step it raises `Stop`.
 
     A step is an outcome to return, an exception to raise, or a function to call.
+
+    Attributes:
+        rests: Whether a cycle after the last step waits for its revocation instead.
     """
 
     def __init__(self, *steps: Step) -> None:
         self._steps = list(steps)
         self.cycles = 0
+        self.rests = False
         self.sessions: list[ScriptSession] = []
 
     def begin(self) -> "ScriptSession":
@@ -105,6 +110,11 @@ class Script:
 
     def step(self, fence: Fence) -> Outcome:
         """Run the next step."""
+        if not self._steps and self.rests:
+            revoked = threading.Event()
+            fence.on_revoke(revoked.set)
+            revoked.wait()
+            raise CycleAbandoned
         self.cycles += 1
         if not self._steps:
             raise Stop

@@ -73,6 +73,7 @@ class Run:
 
     def until(self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)) -> None:
         """Run until `act`, called from another thread after that many cycles, ends the loop."""
+        self.sidecar.rests = True  # the other thread may be late
         thread = when_idle(self, results, act)
         assert self() == EXIT_DONE
         thread.join()
