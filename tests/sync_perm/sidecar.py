@@ -65,6 +65,7 @@ class Sidecar:
         self.folder = folder
         self.airflow = AIRFLOW_2
         self.reads_definition = False
+        self.include_dags = False
         sqlite.run("INSERT INTO ab_permission VALUES (1, 'can_read')")
         sqlite.run("INSERT INTO ab_view_menu VALUES (1, 'Website')")
         sqlite.run("INSERT INTO ab_permission_view VALUES (1, 1, 1)")
@@ -83,7 +84,7 @@ class Sidecar:
         self.metrics = PermMetrics("0", "0")
         read = load_settings(environ)[0]
         file = RoleFile(read.roles, airflow.resources) if read.roles else None
-        comparison = Comparison(airflow, include_dags=False, file=file)
+        comparison = Comparison(airflow, include_dags=self.include_dags, file=file)
         if not self.reads_definition:
             comparison.define(tables())
         self.sidecar = SyncPerm(

@@ -93,6 +93,24 @@ def test_falls_back_to_the_command_if_the_script_does_not_fit(one: Sidecar, move
 
 
 @pytest.mark.parametrize(
+    ("parameters", "mode"), [("self, *, dag", "cli"), ("self, dag_id, access", "targeted")]
+)
+def test_falls_back_only_if_a_call_for_a_dag_does_not_fit(
+    one: Sidecar, parameters: str, mode: str
+) -> None:
+    """A TypeError in Airflow's own code may be due to that DAG alone."""
+    one.cli_because, one.include_dags = None, True
+    manager = one.site.packages / "airflow/www/security_appless.py"
+    with manager.open("a") as module:
+        module.write(f"    def sync_perm_for_dag({parameters}):\n        len(1, 2)\n")
+    one.sqlite.serialize("d", "1")
+
+    run(one.begin())
+
+    assert (mode, mode == "cli") == (one.mode[0], one.passes > 0)
+
+
+@pytest.mark.parametrize(
     ("program", "said"),
     [
         ("raise ValueError('the database is unwell')\n", "1: ValueError: the database is unwell"),
