@@ -251,6 +251,27 @@ def test_refuses_a_target_that_is_a_file(tmp_path: Path) -> None:
     assert ("DEST_PATH", "is a file, not a folder") == (problem.setting, problem.problem)
 
 
+def test_reports_a_target_that_is_a_file_together_with_other_problems(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    given = EXAMPLE | {"DEST_PATH": str(tmp_path / "file"), "S3_SYNC_LAYOUT": "snapshott"}
+
+    error = raised(SettingsError, load_settings, given)
+
+    assert ["DEST_PATH", "S3_SYNC_LAYOUT"] == [one.setting for one in error.problems]
+
+
+def test_reports_an_access_point_with_an_endpoint_together_with_other_rules() -> None:
+    given = {
+        "AWS_BUCKET": ARN,
+        "AWS_ENDPOINT_URL": "http://minio:9000",
+        "S3_SYNC_REVISION": "0" * 64,
+    }
+
+    error = raised(SettingsError, load_settings, EXAMPLE | given)
+
+    assert ["AWS_BUCKET", "S3_SYNC_REVISION"] == [one.setting for one in error.problems]
+
+
 def test_a_target_may_be_missing_or_a_folder_or_a_link_to_one(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
 

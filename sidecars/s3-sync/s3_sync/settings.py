@@ -122,6 +122,17 @@ def _settings_of(url: str) -> str:
     return f"AWS_BUCKET={bucket}{path and f' and KEY_PATH={path}'}"
 
 
+@allows("an absolute path")
+def target(text: str) -> str:
+    """
+    Read the path of the target; refuse a file.
+    """
+    path = absolute_path(text)
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError("is a file, not a folder")
+    return path
+
+
 @allows("64 hexadecimal digits, as shown by `s3-sync releases --output json`")
 def revision(text: str) -> str:
     """
@@ -192,7 +203,7 @@ class Settings(GateSettings):
     )
     dest_path: str = setting(
         "DEST_PATH",
-        absolute_path,
+        target,
         prefixed=False,
         required=True,
         text="The local folder to keep equal to the source; created if missing.",
@@ -281,9 +292,9 @@ class Settings(GateSettings):
         "MAX_DELETE",
         percent,
         default="80%",
-        text="Hold back a listing in which more than this share of the files, and more than 20 "
-        "files, have disappeared: that is usually a mistake. Moved files do not count. 100%: "
-        "never.",
+        text="Hold back a listing in which more than this share of the published files, and more "
+        "than 20 of them, have disappeared: that is usually a mistake. A removal that is spread "
+        "over several cycles is not held back. Moved files do not count. 100%: never.",
     )
     max_delete_hold_seconds: float = setting(
         "MAX_DELETE_HOLD",
@@ -414,11 +425,11 @@ def _check(settings: Settings) -> list[Problem]:
     if sys.getfilesystemencoding().lower() != "utf-8":
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
         return [Problem("LC_ALL", locale, "is not a UTF-8 locale; key names need one")]
+    problems = [*_check_source(settings), *check_gate(settings, PREFIX)]
     if settings.bucket.startswith("arn:") and (settings.endpoint_url_s3 or settings.endpoint_url):
-        return [Problem("AWS_BUCKET", settings.bucket, "is an ARN; with an endpoint, write a name")]
-    if os.path.exists(settings.dest_path) and not os.path.isdir(settings.dest_path):
-        return [Problem("DEST_PATH", settings.dest_path, "is a file, not a folder")]
-    return [*_check_source(settings), *check_gate(settings, PREFIX)]
+        needs = "is an ARN; with an endpoint, write a name"
+        problems.insert(0, Problem("AWS_BUCKET", settings.bucket, needs))
+    return problems
 
 
 def _check_source(settings: Settings) -> list[Problem]:
