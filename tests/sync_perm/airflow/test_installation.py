@@ -53,6 +53,17 @@ def test_fab_before_1_3_has_no_dag_run_permissions_although_airflow_does(tmp_pat
     assert {"DAGs": KINDS["DAGs"]} == found.resources
 
 
+@pytest.mark.parametrize("text", [None, "import airflow\n", "from .moved import *\n", "NEW = 1\n"])
+def test_assumes_the_known_dag_permissions_if_a_later_airflow_defines_them_elsewhere(
+    tmp_path: Path, text: str | None
+) -> None:
+    site = Site(tmp_path, "3.9.0", "4.0.0", text or "")
+    if text is None:
+        (site.packages / "airflow/providers/fab/www/security/permissions.py").unlink()
+
+    assert KINDS == find(site).resources
+
+
 def test_reads_airflow_3_permissions_from_the_provider_and_airflow_cfg(tmp_path: Path) -> None:
     site = Site(tmp_path, "3.3.2", "3.10.2")
     (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")

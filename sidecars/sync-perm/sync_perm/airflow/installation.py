@@ -25,6 +25,15 @@ LOOK_SECONDS = 60.0
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 FABS = (FAB, "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager")  # 2.7, 2.8
 
+# Those of Airflow 2.10 to 3.3, for a later one that defines them elsewhere: without the prefixes,
+# Admin would lack the permissions on each DAG.
+_RESOURCES = {
+    "DAGs": Resource("DAG:", frozenset({"can_read", "can_edit", "can_delete"})),
+    "DAG Runs": Resource(
+        "DAG Run:", frozenset({"can_create", "can_read", "can_delete", "menu_access"})
+    ),
+}
+
 # Importing Airflow itself would take seconds, and the module with the names of permissions does not
 # need it. The FAB provider of Airflow 3 has its own such module.
 _LOOK = """
@@ -43,10 +52,10 @@ for path in ("providers/fab/www/security/permissions.py", "security/permissions.
     for root in spec.submodule_search_locations if spec else ():
         try:
             names = names or runpy.run_path(root + "/" + path)
-        except OSError:
+        except Exception:  # the file has moved, or needs Airflow
             pass
 details = names.get("RESOURCE_DETAILS_MAP") or (
-    {"DAGs": {"prefix": "DAG:", "actions": names["DAG_ACTIONS"]}} if names else {}
+    {"DAGs": {"prefix": "DAG:", "actions": names["DAG_ACTIONS"]}} if "DAG_ACTIONS" in names else {}
 )
 print(json.dumps({
     "airflow": version("apache-airflow") or version("apache-airflow-core"),
@@ -138,6 +147,7 @@ def find_installation(command: str, config: AirflowConfig, *, vouched: bool) -> 
         problem = f"is not an Airflow command: its Python ({python or 'unknown'}) lacks Airflow"
         raise SettingsError([Problem("SYNC_PERM_AIRFLOW", path, problem)])
     resources = {k: Resource(v[0], frozenset(v[1])) for k, v in look["resources"].items()}
+    resources = resources or _RESOURCES
     if (1, 0) <= _release(look["fab"]) < (1, 3):
         # Airflow 2.10 has permissions on DAG runs, but these providers do not support them.
         resources = {"DAGs": resources["DAGs"]}
