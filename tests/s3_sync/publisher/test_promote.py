@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from s3_sync.publisher.airflow.check import Passed
+from s3_sync.publisher.cli import read_arguments
+from s3_sync.publisher.commands import run
 from s3_sync.publisher.local.folder_errors import FolderError
 from s3_sync.publisher.progress import Progress
 from s3_sync.publisher.promote import Fetched, Promotion, promote
+from s3_sync.publisher.rollback import roll_back
 from s3_sync.publisher.store import Store
 from s3_sync.release.facts import Origin
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
@@ -34,7 +37,8 @@ class Places:
     def __init__(self, prd: Bucket) -> None:
         self.prd = prd
         given = {"AWS_BUCKET": prd.server.bucket, "KEY_PATH": "dev", "DEST_PATH": "/nowhere"}
-        self.dev = Store(load_settings(given)[0])
+        self.source, _ = load_settings(given)
+        self.dev = Store(self.source)
         self.judged: list[tuple[str, dict[str, bytes]]] = []
         self.verdict: Callable[[], object] = lambda: None
 
@@ -80,12 +84,23 @@ def test_promoting_copies_manifest_and_bundle_byte_for_byte(places: Places) -> N
     for key in release.objects().keys() - {POINTER_KEY}:
         assert bodies[f"dev/{key}"] == bodies[PREFIX + key]
     origin = places.prd.pointer().origin
-    assert ("grace", ORIGIN.commit, places.dev.url) == (
-        origin.by,
-        origin.commit,
-        origin.promoted_from,
-    )
+    assert ("grace", ORIGIN.commit) == (origin.by, origin.commit)
+    assert places.dev.url == places.prd.pointer().turn.promoted_from
     assert [(release.revision, A)] == places.judged
+
+
+def test_the_history_shows_where_each_release_was_promoted_from(places: Places) -> None:
+    places.prd.publish(B)
+    promoted = places.put(make_release(A)).revision
+    places.promote()
+    places.promote(repairs=True)
+    places.prd.publish(B)
+    roll_back(places.prd.store, None, Origin(), is_dry=False)
+
+    current, *history = places.prd.pointer().turns()
+
+    assert (promoted, places.dev.url) == (current.revision, current.promoted_from)
+    assert ["", places.dev.url, ""] == [turn.promoted_from for turn in history]
 
 
 def test_promoting_over_a_release_reports_changes_and_keeps_history(places: Places) -> None:
@@ -132,6 +147,18 @@ def test_promoting_the_current_release_writes_nothing(places: Places) -> None:
 
     assert "unchanged" == places.promote().result
     assert [] == places.prd.writes()
+
+
+def test_promoting_the_current_release_again_names_no_other_as_previous(places: Places) -> None:
+    places.put(make_release(A))
+    places.promote()
+    urls = (f"s3://dags-bucket/{prefix}" for prefix in ("dev", PREFIX.rstrip("/")))
+    arguments = read_arguments(["promote", *urls, "--repair"])
+
+    report = run(places.prd.settings, arguments, {}, Progress(), source=places.source)
+
+    assert "promoted" == report.facts["result"]
+    assert not [line for line in report.lines if "Previous" in line]
 
 
 def test_a_dry_run_writes_nothing(places: Places) -> None:

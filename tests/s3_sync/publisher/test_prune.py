@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -115,6 +116,38 @@ def test_keeps_an_old_release_that_was_current_recently(bucket: Bucket) -> None:
     run(bucket, count=0, days=0)
     assert old.revision not in left(bucket)
     assert not [key for key in bucket.bodies() if old.revision in key]
+
+
+def lose(bucket: Bucket, old: bytes) -> None:
+    bucket.server.delete(PREFIX + POINTER_KEY)
+
+
+def overwrite(bucket: Bucket, old: bytes) -> None:
+    bucket.server.put(PREFIX + POINTER_KEY, b"{}")
+
+
+def restore(bucket: Bucket, old: bytes) -> None:
+    bucket.put_back(old)
+
+
+@pytest.mark.parametrize("damage", [lose, overwrite, restore])
+def test_keeps_a_release_that_was_current_until_the_pointer_was_lost(
+    bucket: Bucket, damage: Callable[[Bucket, bytes], None]
+) -> None:
+    bucket.publish({"a.py": b"0"})
+    old = bucket.bodies()[PREFIX + POINTER_KEY]
+    current = bucket.publish({"a.py": b"1"}).revision
+    for name, stored in bucket.server.objects.items():
+        if name != PREFIX + POINTER_KEY:
+            at = stored.last_modified - timedelta(days=40)
+            bucket.server.objects[name] = replace(stored, last_modified=at)
+    damage(bucket, old)
+    for number in range(2, 4):
+        bucket.publish({"a.py": b"%d" % number}, repairs=True)
+
+    run(bucket, count=0, days=1)
+
+    assert current in left(bucket)
 
 
 def test_keeps_releases_that_are_replaced_during_the_prune(bucket: Bucket) -> None:

@@ -9,6 +9,7 @@ from s3_sync.release.facts import TEXT_LIMIT_CHARACTERS, Origin
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES, parse_manifest
 from s3_sync.release.pointer import (
     HISTORY_LIMIT,
+    PLACE_LIMIT_CHARACTERS,
     POINTER_LIMIT_BYTES,
     Pointer,
     Turn,
@@ -36,8 +37,9 @@ def test_a_pointer_round_trips() -> None:
 
 def test_shortens_long_texts_and_the_history() -> None:
     origin = Origin(*["😀" * 2_000] * 6)
-    turns = tuple(Turn(ABSENT, n, AT) for n in range(50, 0, -1))
-    turn = RELEASE.pointer.turn._replace(sequence=51)
+    place = "😀" * PLACE_LIMIT_CHARACTERS
+    turns = tuple(Turn(ABSENT, n, AT, n - 1, place) for n in range(50, 0, -1))
+    turn = RELEASE.pointer.turn._replace(sequence=51, promoted_from=place * 9)
     pointer = RELEASE.pointer._replace(turn=turn, origin=origin, history=turns)
 
     data = serialize_pointer(pointer)
@@ -45,13 +47,17 @@ def test_shortens_long_texts_and_the_history() -> None:
     assert len(data) < POINTER_LIMIT_BYTES
     found = parse_pointer(data)
     assert turns[:HISTORY_LIMIT] == found.history
+    assert place == found.turn.promoted_from
     assert "😀" * TEXT_LIMIT_CHARACTERS == found.origin.message == found.origin.by
 
 
 def test_ignores_invalid_values_that_are_only_informative() -> None:
     facts = pointer_facts() | {"git": "none", "ci_url": 3, "published_by": None, "new": {"a": 1}}
+    facts["promoted_from"] = ["s3://"]
 
-    assert Origin() == parse_pointer(json.dumps(facts).encode()).origin
+    found = parse_pointer(json.dumps(facts).encode())
+
+    assert (Origin(), "") == (found.origin, found.turn.promoted_from)
 
 
 @pytest.mark.parametrize(

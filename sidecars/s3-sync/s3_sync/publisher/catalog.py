@@ -266,16 +266,17 @@ def read_release(store: Store, revision: str, *, reads_bundle: bool = False) -> 
         manifest = parse_manifest(stored.data)
     except Invalid:
         return Kept(stored.data, stored.etag, None, False)
+    if manifest.revision != revision:
+        return Kept(stored.data, stored.etag, None, False)
     signer, refusal = _signer_of(store, stored.data)
     key = bundle_key(manifest.head.bundle_sha256)
     try:
         is_there = store.readable_bytes(key) == manifest.head.bundle_bytes
     except SealedError as error:
         return Kept(stored.data, stored.etag, manifest, False, signer, refusal, error)
-    is_whole = manifest.revision == revision and is_there
-    if is_whole and reads_bundle:
-        is_whole = store.sha256_of(key) == manifest.head.bundle_sha256
-    return Kept(stored.data, stored.etag, manifest, is_whole, signer, refusal)
+    if is_there and reads_bundle:
+        is_there = store.sha256_of(key) == manifest.head.bundle_sha256
+    return Kept(stored.data, stored.etag, manifest, is_there, signer, refusal)
 
 
 def _signer_of(store: Store, manifest: bytes) -> tuple[str, str]:
@@ -340,7 +341,9 @@ def read_manifest(store: Store, revision: str) -> Manifest | None:
         manifest = parse_manifest(stored.data) if stored else None
     except (Invalid, SealedError):
         return None
-    return None if stored is None or _signer_of(store, stored.data)[1] else manifest
+    if stored is None or manifest is None or manifest.revision != revision:
+        return None
+    return None if _signer_of(store, stored.data)[1] else manifest
 
 
 def find_release(store: Store, revision: str) -> Kept:
@@ -437,11 +440,16 @@ def summarise(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntr
             summary = parse(stored.data) if stored else None
         except Invalid:
             summary = None
+        if summary and summary.revision != entry.revision:
+            summary = None  # the manifest of another release
         refusal = _signer_of(store, stored.data)[1] if stored and summary else ""
         return CatalogEntry(entry.revision, entry.used_at, summary, refusal)
 
-    with ThreadPoolExecutor(READERS) as readers:
+    readers = ThreadPoolExecutor(READERS)
+    try:
         return list(readers.map(read, entries))
+    finally:  # a signal must not wait for the other responses
+        readers.shutdown(wait=False, cancel_futures=True)
 
 
 def find_stranger(store: Store) -> str:

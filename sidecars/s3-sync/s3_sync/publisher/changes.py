@@ -61,7 +61,7 @@ def compare_dags(before: Checked | None, after: Checked | None) -> ReleaseChange
     """
     Compare the DAG ids; None unless those of both releases are known.
     """
-    if before is None or after is None or not before.dag_ids or not after.dag_ids:
+    if before is None or after is None or not (before.knows_dags and after.knows_dags):
         return None
     return compare(dict.fromkeys(before.dag_ids, ""), dict.fromkeys(after.dag_ids, ""))
 

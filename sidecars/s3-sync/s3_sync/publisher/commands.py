@@ -294,7 +294,7 @@ def _promote(
     verb = "Would promote" if done.result == "planned" else "Promoted"
     lines.append(f"{verb} {short(revision)} from {here.url} to {at}: {done.changes}")
     lines += _signed_lines(there) if done.result == "promoted" else []
-    if done.before:
+    if done.before and done.before.revision != revision:
         lines += done.changes.lines(NAMED)
         lines += _dag_lines(done.dags, NAMED)
         previous = short(done.before.revision)
@@ -419,7 +419,9 @@ def _prune(store: Store, keep: set[str], arguments: argparse.Namespace, *, is_dr
 
 
 def _pin(store: Store, revision: str, by: str, *, is_dry: bool) -> Report:
-    find_release(store, revision)
+    kept = find_release(store, revision)
+    if kept.manifest is None and kept.sealed is None:
+        raise incomplete(revision)
     facts = {"result": "planned" if is_dry else "pinned", "url": store.url, "revision": revision}
     if is_dry:
         return Report([f"Would pin {short(revision)} in {store.url}"], facts)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from s3_sync.publisher.catalog import Current, ReleaseError, read_pointer
+from s3_sync.publisher.catalog import Current, ReleaseError, read_marks, read_pointer
 from s3_sync.publisher.store import ConditionFailed, ConditionUnknown, Store
 from s3_sync.release.names import POINTER_KEY, left_key, manifest_key
 from s3_sync.release.pointer import (
@@ -41,7 +41,9 @@ def announce(store: Store, revision: str) -> bool:
     return store.look(manifest_key(revision)) is not None
 
 
-def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, tuple[Turn, ...]]:
+def next_turn(
+    old: Pointer | None, revision: str, now: datetime, promoted_from: str = ""
+) -> tuple[Turn, tuple[Turn, ...]]:
     """
     Return the new turn and its history; a repair of the current release keeps the history.
 
@@ -63,9 +65,10 @@ def next_turn(old: Pointer | None, revision: str, now: datetime) -> tuple[Turn, 
             f"{POINTER_KEY} has the highest possible sequence, {SEQUENCE_LIMIT}",
             f"s3-sync does not write it: find out who did, delete {POINTER_KEY}, and publish.",
         )
-    turn = Turn(revision, sequence, now)
+    turn = Turn(revision, sequence, now, promoted_from=promoted_from)
     if old is not None and old.revision == revision:
-        return turn._replace(restores=old.turn.restores), old.history
+        restores, promoted_from = old.turn.restores, promoted_from or old.turn.promoted_from
+        return turn._replace(restores=restores, promoted_from=promoted_from), old.history
     return turn, old.turns() if old else ()
 
 
@@ -89,10 +92,9 @@ def swap_pointer(
     """
     is_guarded = _has_conditions(store, pointer.revision, manifest, before)
     _warn(store, before, pointer)
-    old = before.pointer if before else None
-    if old is not None and old.revision != pointer.revision:
-        # Before the swap: after a kill in between, the release merely counts as used a bit longer.
-        store.put(left_key(old.revision), b"")
+    # Before the swap: after a kill in between, the release merely counts as used a bit longer.
+    for revision in _left(store, before) - {pointer.revision}:
+        store.put(left_key(revision), b"")
     _write(store, pointer, before, is_guarded=is_guarded)
     for _ in range(DATE_TRIES):
         # Without conditional writes, another publisher may overwrite ours unseen: check again.
@@ -107,6 +109,18 @@ def swap_pointer(
         pointer = pointer._replace(turn=turn, history=history)
         _write(store, pointer, before, is_guarded=is_guarded)
     return pointer, is_guarded
+
+
+def _left(store: Store, before: Current | None) -> set[str]:
+    """
+    Return the releases that may have been current until now. If the pointer was lost or restored,
+    only the marks know: that of the current release announces it, as do those of killed publishes.
+    """
+    old = before.pointer if before else None
+    left = {old.revision} if old else set()
+    if before is None or before.trusted is None or before.replayed:
+        left |= {name for name, mark in read_marks(store).items() if mark.size_bytes}
+    return left
 
 
 def _write(store: Store, pointer: Pointer, before: Current | None, *, is_guarded: bool) -> None:

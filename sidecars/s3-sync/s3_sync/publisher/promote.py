@@ -120,10 +120,8 @@ def promote(
         if is_dry:
             return planned
         kept = read_release(target, revision, reads_bundle=True)
-        origin = manifest.head.origin._replace(
-            by=who.by, ci_url=who.ci_url, promoted_from=source.url
-        )
-        _, is_guarded = upload(target, parcel, kept, before, origin, progress)
+        origin = manifest.head.origin._replace(by=who.by, ci_url=who.ci_url)
+        _, is_guarded = upload(target, parcel, kept, before, origin, progress, source.url)
     return replace(planned, result="promoted", is_guarded=is_guarded)
 
 

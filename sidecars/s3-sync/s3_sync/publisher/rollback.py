@@ -86,7 +86,8 @@ def roll_back(
     if old and target != old.revision:
         # A release that is not in the history is older than all of it: all of it was left.
         restores = restored.sequence if restored else history[-1].sequence - 1
-        turn = turn._replace(restores=restores)
+        promoted_from = restored.promoted_from if restored else ""
+        turn = turn._replace(restores=restores, promoted_from=promoted_from)
     after = pointer_to(store, turn, kept, origin, history)
     if is_dry:
         return Rollback(old, after, None)

@@ -35,6 +35,7 @@ def releases_report(
         "current": pointer.revision if pointer else None,
         "sequence": pointer.turn.sequence if pointer else None,
         "published_at": time_text(pointer.turn.since) if pointer else None,
+        "promoted_from": pointer.turn.promoted_from or None if pointer else None,
         "history": [_turn_facts(turn) for turn in pointer.history] if pointer else [],
         "releases": [_facts(entry, pointer, pins) for entry in entries],
         "older": older,
@@ -42,6 +43,8 @@ def releases_report(
     if not entries:
         return Report([f"{url} has no releases yet."], facts)
     lines = table([HEAD, *(_row(entry, pointer, pins) for entry in entries)])
+    if pointer and (place := pointer.turn.promoted_from):
+        lines.append(f"{short(pointer.revision)} was promoted from {place}")
     if older:
         lines.append(f"and {older} older releases; --limit 0 lists all")
     return Report(lines, facts)
@@ -53,6 +56,7 @@ def _turn_facts(turn: Turn) -> dict[str, Any]:
         "sequence": turn.sequence,
         "since": time_text(turn.since),
         "restores": turn.restores or None,
+        "promoted_from": turn.promoted_from or None,
     }
 
 

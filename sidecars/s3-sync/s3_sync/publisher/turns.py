@@ -39,6 +39,7 @@ class TurnChanges:
             "before": self.before.revision,
             "sequence": self.turn.sequence,
             "since": time_text(self.turn.since),
+            "promoted_from": self.turn.promoted_from or None,
             "changes": None if self.files is None else self.files.facts(),
             "dags": None if self.dags is None else self.dags.facts(),
         }
@@ -46,7 +47,8 @@ class TurnChanges:
     def __str__(self) -> str:
         names = f"{short(self.before.revision)} → {short(self.turn.revision)}"
         said = "unknown: a release is gone or unreadable" if self.files is None else str(self.files)
-        return f"{time_text(self.turn.since)}  {names}: {said}"
+        place = f", promoted from {self.turn.promoted_from}" if self.turn.promoted_from else ""
+        return f"{time_text(self.turn.since)}  {names}: {said}{place}"
 
 
 def changes_of_turns(store: Store, pointer: Pointer) -> Iterator[TurnChanges]:

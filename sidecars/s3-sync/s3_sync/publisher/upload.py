@@ -51,6 +51,7 @@ def upload(
     before: Current | None,
     origin: Origin,
     progress: Progress,
+    promoted_from: str = "",
 ) -> tuple[Kept, bool]:
     """
     Upload missing objects, swap the pointer, and verify that the release is still complete.
@@ -73,7 +74,7 @@ def upload(
             kept = None
             continue
         old = before.trusted if before else None
-        turn, history = next_turn(old, parcel.revision, store.now())
+        turn, history = next_turn(old, parcel.revision, store.now(), promoted_from)
         pointer = pointer_to(store, turn, kept, origin, history)
         pointer, is_guarded = swap_pointer(store, pointer, kept.data, before)
         if find_shown(store, pointer):

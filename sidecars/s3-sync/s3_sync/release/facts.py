@@ -34,7 +34,6 @@ class Origin(NamedTuple):
 
     Args:
         by: Who published: a person or a CI job.
-        promoted_from: The place whose release it is, as ``s3://bucket/prefix/``.
     """
 
     by: str = ""
@@ -43,7 +42,6 @@ class Origin(NamedTuple):
     author: str = ""
     message: str = ""
     ci_url: str = ""
-    promoted_from: str = ""
 
 
 class Checked(NamedTuple):
@@ -62,6 +60,13 @@ class Checked(NamedTuple):
     dags: int
     dag_ids: tuple[str, ...] = ()
     files_lacking: int = 0
+
+    @property
+    def knows_dags(self) -> bool:
+        """
+        Whether `dag_ids` has all DAG ids; they are also known if there is none.
+        """
+        return bool(self.dag_ids) or not (self.dags or self.files_lacking)
 
     def __str__(self) -> str:
         dags = counted(self.dags, "DAG")
@@ -165,12 +170,16 @@ def read_origin(facts: Mapping[str, Any], who: str) -> Origin:
     git = facts.get("git")
     names = git if isinstance(git, dict) else {}
 
-    def text(found: object) -> str:
-        return found[:TEXT_LIMIT_CHARACTERS] if isinstance(found, str) else ""
+    known = {name: read_text(names, name) for name in _GIT}
+    return Origin(by=read_text(facts, who), ci_url=read_text(facts, "ci_url"), **known)
 
-    known = {name: text(names.get(name)) for name in _GIT}
-    others = {name: text(facts.get(name)) for name in ("ci_url", "promoted_from")}
-    return Origin(by=text(facts.get(who)), **others, **known)
+
+def read_text(facts: Mapping[str, Any], name: str) -> str:
+    """
+    Read a text for people; anything else is ignored.
+    """
+    found = facts.get(name)
+    return found[:TEXT_LIMIT_CHARACTERS] if isinstance(found, str) else ""
 
 
 def time_text(at: datetime) -> str:
@@ -182,7 +191,6 @@ def origin_facts(origin: Origin) -> dict[str, Any]:
     return {
         "git": {name: text[:TEXT_LIMIT_CHARACTERS] for name, text in git.items() if text},
         "ci_url": origin.ci_url[:TEXT_LIMIT_CHARACTERS],
-        **({"promoted_from": origin.promoted_from} if origin.promoted_from else {}),
     }
 
 

@@ -19,6 +19,7 @@ from s3_sync.release.facts import (
     read_revision,
     read_sha256,
     read_size,
+    read_text,
     read_time,
     time_text,
 )
@@ -28,6 +29,8 @@ from s3_sync.signature import split_line
 
 POINTER_LIMIT_BYTES = 64 << 10
 HISTORY_LIMIT = 20
+# Of each place in the history: with the longest texts, a pointer must stay below its limit.
+PLACE_LIMIT_CHARACTERS = 90
 # The largest integer that every JSON parser keeps exactly.
 SEQUENCE_LIMIT = (1 << 53) - 1
 
@@ -40,12 +43,15 @@ class Turn(NamedTuple):
         sequence: The sequence of its pointer, higher than that of the pointer before.
         since: When it became current.
         restores: After a rollback, the sequence of the restored turn; 0 after a publish.
+        promoted_from: The place from which it was promoted, as ``s3://bucket/prefix/``; or empty.
+            For people only.
     """
 
     revision: str
     sequence: int
     since: datetime
     restores: int = 0
+    promoted_from: str = ""
 
 
 class Pointer(NamedTuple):
@@ -153,7 +159,8 @@ def _turn_facts(turn: Turn) -> dict[str, Any]:
         "sequence": turn.sequence,
         "since": time_text(turn.since),
     }
-    return facts | {"restores": turn.restores} if turn.restores else facts
+    more = {"restores": turn.restores, "promoted_from": turn.promoted_from[:PLACE_LIMIT_CHARACTERS]}
+    return facts | {name: found for name, found in more.items() if found}
 
 
 def _read_turn(facts: Any) -> Turn:
@@ -163,4 +170,5 @@ def _read_turn(facts: Any) -> Turn:
     restores = read_size(facts, "restores", sequence) if "restores" in facts else 0
     if restores == sequence:
         raise Invalid("a turn restores itself")
-    return Turn(read_revision(facts), sequence, read_time(facts, "since"), restores)
+    revision, since = read_revision(facts), read_time(facts, "since")
+    return Turn(revision, sequence, since, restores, read_text(facts, "promoted_from"))
