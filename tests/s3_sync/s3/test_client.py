@@ -249,6 +249,39 @@ def test_an_exception_of_the_receiver_propagates_without_a_retry(s3: FakeS3) -> 
     assert 1 == len(s3.requests)
 
 
+# --- a proxy that forwards plain http
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"), [(list_all, SourceError), (get, ObjectError)], ids=["list", "get"]
+)
+@pytest.mark.parametrize("user", ["", "user:hunter2@"])
+def test_a_403_that_is_not_from_s3_is_attributed_to_the_forwarding_proxy(
+    s3: FakeS3, monkeypatch: pytest.MonkeyPatch, operation: Any, kind: type[Exception], user: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://{user}127.0.0.1:{s3.port}")
+    monkeypatch.setenv("NO_PROXY", "")
+    chain = Given(config_of(s3, endpoint_url="http://minio:9000"))
+    s3.inject(answer_with(Answer(403, {"Via": "1.1 squid"}, b"<html>Access Denied</html>")))
+
+    found = failure(s3, operation, chain)
+    s3.heal()
+    s3.inject(error(403, "AccessDenied"))
+    of_s3 = failure(s3, operation, chain)
+
+    assert isinstance(found, kind)
+    assert "proxy_refused" == found.reason
+    assert f"the proxy http://127.0.0.1:{s3.port}" in found.message
+    assert "hunter2" not in found.message
+    assert of_s3.reason.startswith("access_denied_")
+
+
+def test_a_403_without_a_code_is_a_denial_if_no_proxy_forwards_requests(s3: FakeS3) -> None:
+    s3.inject(answer_with(Answer(403, {}, b"<html>Access Denied</html>")))
+
+    assert "access_denied_list" == failure(s3, list_all).reason
+
+
 # --- rotated credentials
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
 from s3_sync.s3.poll import PollConnection
-from s3_sync.s3.pool import PATIENCE, Patience, Pool, write_head
+from s3_sync.s3.pool import PATIENCE, Patience, Pool, hide_userinfo, write_head
 from s3_sync.s3.refusals import (
     PARTITIONS,
     STALE_CREDENTIALS,
@@ -246,7 +246,10 @@ class S3Client:
             self._poll.close()
 
     def _request(self, operation: Operation, key: str) -> Request:
-        return Request(operation, self._bucket, key, self._prefix, self.region)
+        assert self._address is not None
+        origin = self._address.origin
+        proxy = hide_userinfo(origin.proxy) if origin.proxy and origin.scheme == "http" else ""
+        return Request(operation, self._bucket, key, self._prefix, self.region, proxy)
 
     async def _send(
         self,

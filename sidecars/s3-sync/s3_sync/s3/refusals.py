@@ -77,6 +77,8 @@ class Request(NamedTuple):
         bucket: The bucket's name, or the ARN of an access point.
         key: The key of the object, or the prefix of the listing.
         prefix: The prefix of the synced folder.
+        proxy: The proxy that forwards the request, without its login; empty if there is none, or
+            if it only opens a tunnel.
     """
 
     operation: Operation
@@ -84,6 +86,7 @@ class Request(NamedTuple):
     key: str
     prefix: str
     region: str
+    proxy: str = ""
 
     @property
     def url(self) -> str:
@@ -211,6 +214,12 @@ def explain(
     is_released = request.operation in ("pointer", "manifest", "bundle")
     # A failed listing concerns the whole source; a failed object may be the only one.
     error = SourceError if request.operation == "list" else ObjectError
+    if answer.status == 403 and request.proxy and not refusal.code:  # S3 sends a code with each GET
+        return error(
+            "proxy_refused",
+            f"the proxy {request.proxy} refused the request for {where} ({said})",
+            ADVICE["proxy_refused"],
+        )
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
     match refusal.code:
