@@ -32,8 +32,10 @@ CREATE TABLE ab_view_menu (id INTEGER PRIMARY KEY, name TEXT);
 CREATE TABLE ab_permission_view (id INTEGER PRIMARY KEY, permission_id INT, view_menu_id INT);
 CREATE TABLE ab_permission_view_role (id INTEGER PRIMARY KEY, permission_view_id INT, role_id INT);
 CREATE TABLE serialized_dag (
-    dag_id TEXT, dag_hash TEXT, data TEXT, data_compressed BLOB, last_updated TEXT, created_at TEXT
+    dag_id TEXT, dag_hash TEXT, data TEXT, data_compressed BLOB, last_updated TEXT, created_at TEXT,
+    dag_version_id INT
 );
+CREATE TABLE dag_version (id INTEGER PRIMARY KEY, version_number INT);
 CREATE TABLE dag (dag_id TEXT, fileloc TEXT, processor_subdir TEXT, relative_fileloc TEXT);
 CREATE TABLE dag_tag (dag_id TEXT, name TEXT);
 """
@@ -91,11 +93,15 @@ class Sqlite:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql).fetchall()
 
-    def serialize(self, dag_id: str, digest: str, access: Any = None, at: str = "1") -> None:
+    def serialize(
+        self, dag_id: str, digest: str, access: Any = None, at: str = "1", version: int = 1
+    ) -> None:
         """Add a row of ``serialized_dag``, or replace the one with the same hash."""
         dag = {"dag_id": dag_id} if access is None else {"_access_control": access}
         self.run("DELETE FROM serialized_dag WHERE dag_id = ? AND dag_hash = ?", dag_id, digest)
+        self.run("INSERT INTO dag_version (version_number) VALUES (?)", version)
         self.run(
-            "INSERT INTO serialized_dag VALUES (?, ?, ?, NULL, ?, ?)",
+            "INSERT INTO serialized_dag VALUES"
+            " (?, ?, ?, NULL, ?, ?, (SELECT MAX(id) FROM dag_version))",
             *(dag_id, digest, json.dumps({"dag": dag}), at, at),
         )

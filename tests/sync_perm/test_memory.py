@@ -35,7 +35,7 @@ INSERT INTO ab_permission_view_role (permission_view_id, role_id)
     JOIN ab_role r WHERE p.permission_id = 1
     AND (v.name = 'Website' OR v.name LIKE 'DAG:%' AND r.name LIKE 'team-%');
 INSERT INTO dag SELECT 'dag-' || n, '/dags/' || n || '.py', '/dags', '' FROM numbers;
-INSERT INTO serialized_dag SELECT dag_id, dag_id, '{{"dag": {{}}}}', NULL, '1', '1' FROM dag;
+INSERT INTO serialized_dag SELECT dag_id, dag_id, '{{"dag": {{}}}}', NULL, '1', '1', NULL FROM dag;
 COMMIT
 """
 

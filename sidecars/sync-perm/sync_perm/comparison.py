@@ -93,7 +93,7 @@ class Comparison:
         self.include_dags = include_dags
         self.file = file
         self._kinds = installation.resources
-        self._reader = Reader(has_versions=installation.release[0] >= 3, dags_folder=dags_folder)
+        self._reader = Reader(release=installation.release, dags_folder=dags_folder)
         # Until this Airflow's definition is read, it is derived from the tables after a pass.
         self.wants_definition = True
         self._definition: Definition | None = None

@@ -50,7 +50,7 @@ def with_tables(database: Database) -> Database:
 
 
 def read(url: str, *names: str) -> Tables:
-    reader = Reader(has_versions=False, dags_folder="")
+    reader = Reader(release=(2, 11), dags_folder="")
     with closing(Connection(parse_url("TEST", url, ""))) as connection:
         return reader.read(connection, dags=False, names=names)
 

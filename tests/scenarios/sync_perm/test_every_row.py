@@ -84,11 +84,12 @@ def mirror(whole: Database, tmp_path: Path) -> Sqlite:
         names = ", ".join(["id", *columns])
         for row in whole.query(f"SELECT {names} FROM {table}"):
             copy.run(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", *row)
+    copy.run("INSERT INTO dag_version VALUES (1, 1)")
     for dag_id, digest, data in whole.query(
         "SELECT dag_id, dag_hash, CAST(data AS TEXT) FROM serialized_dag"
     ):
         copy.run(
-            "INSERT INTO serialized_dag VALUES (?, ?, ?, NULL, '2024-01-01', '2024-01-01')",
+            "INSERT INTO serialized_dag VALUES (?, ?, ?, NULL, '2024-01-01', '2024-01-01', 1)",
             *(dag_id, digest, data),
         )
     return copy

@@ -16,7 +16,8 @@ INSERT INTO ab_permission_view_role (permission_view_id, role_id)
     SELECT 1, id FROM ab_role WHERE id > 5;
 INSERT INTO dag SELECT 'dag-' || n, '/dags/team-' || 1 + n % {ROLES} || '/' || n || '.py', '/dags'
     FROM generate_series(1, {DAGS}) n;
-INSERT INTO serialized_dag SELECT dag_id, dag_id, '{{"dag": {{}}}}', NULL, NOW(), NOW() FROM dag;
+INSERT INTO serialized_dag
+    SELECT dag_id, dag_id, '{{"dag": {{}}}}', NULL, NOW(), NOW(), NULL FROM dag;
 INSERT INTO ab_view_menu (name)
     SELECT kind || dag_id FROM dag, (VALUES ('DAG:'), ('DAG Run:')) kinds (kind);
 INSERT INTO ab_permission_view (permission_id, view_menu_id)

@@ -4,6 +4,8 @@ Reading the tables.
 
 import zlib
 
+import pytest
+
 from sync_perm.database.access_control import Unreadable
 from sync_perm.database.database import Database
 from sync_perm.database.tables import BATCH, Place, Reader
@@ -12,8 +14,8 @@ from tests.sync_perm.given import Sqlite
 SET = {"__type": "set", "__var": ["can_read"]}
 
 
-def reader(*, has_versions: bool = False, dags_folder: str = "") -> Reader:
-    return Reader(has_versions=has_versions, dags_folder=dags_folder)
+def reader(*, release: tuple[int, int] = (2, 11), dags_folder: str = "") -> Reader:
+    return Reader(release=release, dags_folder=dags_folder)
 
 
 def test_reads_roles_permissions_and_grants_by_name(sqlite: Sqlite, database: Database) -> None:
@@ -75,11 +77,16 @@ def test_reads_only_changed_dags_again(sqlite: Sqlite, database: Database) -> No
     assert {} == one.read(database, dags=True).dags
 
 
-def test_reads_the_newest_version_of_a_dag(sqlite: Sqlite, database: Database) -> None:
-    sqlite.serialize("a", "new", {"team": SET}, at="2026-02-01")
-    sqlite.serialize("a", "old", {"other": SET}, at="2026-01-01")
+@pytest.mark.parametrize(("release", "newest"), [((3, 2), "fast"), ((3, 3), "second")])
+def test_reads_the_newest_version_of_a_dag(
+    sqlite: Sqlite, database: Database, release: tuple[int, int], newest: str
+) -> None:
+    """The clock of the parser that wrote the first one was fast."""
+    sqlite.serialize("a", "1", {"fast": SET}, at="2026-02-01", version=1)
+    sqlite.serialize("a", "3", {"second": SET}, at="2026-01-01", version=10)
+    sqlite.serialize("a", "2", {"old": SET}, at="2025-01-01", version=9)
 
-    assert {"a": {"team": {"can_read"}}} == reader(has_versions=True).read(database, dags=True).dags
+    assert {"a": {newest: {"can_read"}}} == reader(release=release).read(database, dags=True).dags
 
 
 def test_reads_compressed_dags_and_marks_unknown_forms(sqlite: Sqlite, database: Database) -> None:
@@ -143,7 +150,7 @@ def test_airflow_2_paths_are_relative_to_a_dags_folder(sqlite: Sqlite, database:
 def test_airflow_3_paths_are_relative_to_the_bundle(sqlite: Sqlite, database: Database) -> None:
     sqlite.run("INSERT INTO dag VALUES ('a', '/wrong', '/', 'team/x.py'), ('b', '/w', '/', NULL)")
 
-    found = reader(has_versions=True).read(database, dags=True, places=True).places
+    found = reader(release=(3, 2)).read(database, dags=True, places=True).places
 
     assert {"a": Place("team/x.py", ()), "b": Place("", ())} == found
 

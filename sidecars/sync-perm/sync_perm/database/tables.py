@@ -81,18 +81,19 @@ class Reader:
     Reads the tables, and caches the access control of unchanged DAGs.
 
     Args:
-        has_versions: Whether a DAG may have several rows, the newest of which counts (Airflow 3).
+        release: Of Airflow. From 3.0 on a DAG may have several rows, the newest of which counts.
         dags_folder: The folder of Airflow 2's DAGs, for DAGs whose row does not name one.
 
     Attributes:
         path_column: The column of the DAG table with the path of the file.
     """
 
-    def __init__(self, *, has_versions: bool, dags_folder: str) -> None:
-        self._has_versions = has_versions
+    def __init__(self, *, release: tuple[int, int], dags_folder: str) -> None:
+        self._has_versions = release >= (3, 0)
+        # Before 3.3 the newest one is the latest, even if the clock of its parser was fast.
+        self._has_numbers = release >= (3, 3)
         self._dags_folder = dags_folder
-        self._order = "created_at" if has_versions else "last_updated"
-        self.path_column = "relative_fileloc" if has_versions else "fileloc"
+        self.path_column = "relative_fileloc" if self._has_versions else "fileloc"
         # DAG → hash, and the access control with that hash. The mapping is replaced, never shrunk,
         # because an abandoned cycle may still be reading it.
         self._known: dict[str, tuple[str, Access]] = {}
@@ -177,9 +178,13 @@ class Reader:
         Return the access control of each DAG, and the DAGs that changed since the last look.
         """
         table = database.table("serialized_dag")
+        order, versions = "s.created_at" if self._has_versions else "s.last_updated", ""
+        if self._has_numbers:
+            order = "v.version_number"
+            versions = f" JOIN {database.table('dag_version')} v ON v.id = s.dag_version_id"
         newest: dict[str, tuple[Any, str]] = {}
         for dag_id, digest, at in database.rows(
-            f"SELECT dag_id, dag_hash, {self._order} FROM {table}"
+            f"SELECT s.dag_id, s.dag_hash, {order} FROM {table} s{versions}"
         ):
             if dag_id not in newest or newest[dag_id][0] < at:
                 newest[dag_id] = (at, digest)
