@@ -221,7 +221,8 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]
 def _check(settings: Settings) -> list[Problem]:
     name = "KERBEROS_CCACHE" if settings.principals is None else "KERBEROS_PRINCIPALS"
     paths = [entry.ccache for entry in settings.entries]
-    twice = sorted({path for path in paths if paths.count(path) > 1})
+    places = [_place(path) for path in paths]
+    twice = sorted({path for path in paths if places.count(_place(path)) > 1})
     problems = [Problem(name, path, "is the ccache of more than one principal") for path in twice]
     named = [entry.keytab for entry in settings.entries if entry.keytab]
     keytabs = {at for path in named for at in (_place(path), os.path.realpath(path))}
