@@ -1,7 +1,9 @@
 """The checks and output of `s3-sync check`, in this process; for whole processes, see scenarios."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Protocol
 
 import pytest
@@ -11,9 +13,17 @@ from s3_sync.release.names import bundle_key
 from s3_sync.settings import load_settings
 from tests.s3_sync.given import Given, config_of
 from tests.s3_sync.process import Process
-from tests.support.aws.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
+from tests.support.aws.fake_s3 import (
+    SECRET_KEY,
+    FakeS3,
+    access_denied,
+    error,
+    is_get,
+    is_list,
+    redirect,
+)
 from tests.support.machine.volumes import small_volume
-from tests.support.s3_sync.scripted import fill, published
+from tests.support.s3_sync.scripted import FILES, fill, published
 from tests.support.s3_sync.shelf import Shelf, is_bundle
 from tests.support.s3_sync.signing import Key, write_keys
 from tests.support.scripts import script
@@ -144,11 +154,49 @@ def test_reports_a_gate_command_that_cannot_be_started(
     assert published(target) == {}
 
 
-def test_tries_each_top_folder(check: Check, s3: FakeS3) -> None:
-    s3.put("dags/small.py", b"")
-    s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/empty.py"))
+def test_reads_a_byte_of_every_object(check: Check, s3: FakeS3) -> None:
+    s3.put("dags/big.bin", bytes(1 << 20))
 
-    assert "access_denied_get" in check(3)
+    assert f"{len(FILES) + 1} of {len(FILES) + 1} objects read" in check(0)
+
+    asked = {request.path: request.headers.get("range") for request in s3.seen(is_get())}
+    assert len(FILES) + 1 == len(asked)
+    assert "bytes=0-0" == asked[f"/{s3.bucket}/dags/big.bin"]
+
+
+def test_names_the_first_of_the_objects_that_cannot_be_read(check: Check, s3: FakeS3) -> None:
+    s3.put_all({f"dags/d{number:02}.py": b"x" for number in range(35 - len(FILES))})
+    for number in (5, 7, 11, 13):
+        s3.inject(error(403, "AccessDenied"), is_get(f"dags/d{number:02}.py"))
+    s3.inject(error(403, "InvalidObjectState"), is_get("dags/d17.py"))
+
+    said = check(3)
+
+    names = "dags/d05.py, dags/d07.py, dags/d11.py, …"
+    assert f"5 of 35 objects cannot be read: {names}" in said
+    assert 1 == said.count("access_denied_get: ") == said.count("object_archived: ")
+
+
+def test_shows_that_only_some_of_many_objects_were_read(
+    check: Check, s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "OBJECTS_LIMIT", 3)
+    s3.put("dags/other/a.py", b"a")
+    s3.put("dags/other/z.py", b"z")
+
+    said = check(0)
+
+    assert f"??    s3:GetObject   3 of {len(FILES) + 2} objects read" in said
+    asked = {request.path.removeprefix(f"/{s3.bucket}/dags/") for request in s3.seen(is_get())}
+    assert {"", "other", "pkg"} == {path.rpartition("/")[0] for path in asked}
+
+
+def test_does_not_ask_a_failing_endpoint_for_every_object(check: Check, s3: FakeS3) -> None:
+    s3.put_all({f"dags/d{number:03}.py": b"x" for number in range(100)})
+    s3.inject(redirect("http://portal.example/login"), is_get())
+
+    assert "redirect_refused" in check(3)
+    assert len(s3.seen(is_get())) <= 16
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -174,6 +222,50 @@ def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path)
 
     assert "target_full: 3.0 MiB needed" in said
     assert "the node's disk" in said
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "lack"),
+    [
+        ("1m", {}, "1.6 MiB needed, 1.0 MiB free"),
+        ("16m,nr_inodes=64", {}, "inodes needed"),
+        ("16m,nr_inodes=600", {"S3_SYNC_LAYOUT": "snapshot"}, "inodes needed"),
+        ("16m,nr_inodes=600", {"S3_SYNC_GATE": "syntax"}, "inodes needed"),
+        ("16m,nr_inodes=600", {}, ""),
+    ],
+    ids=["blocks", "inodes", "snapshot", "gate", "fits"],
+)
+def test_many_small_files_fit_only_where_the_daemon_can_publish_them(
+    check: Check,
+    s3: FakeS3,
+    tmp_path: Path,
+    size: str,
+    settings: dict[str, str],
+    lack: str,
+) -> None:
+    s3.put_all({f"dags/small/d{number:03}.py": b"x" for number in range(400)})
+    with small_volume(tmp_path / "volume", size) as volume:
+        given = settings | {"DEST_PATH": str(volume / "dags")}
+        said = check(3 if lack else 0, given)
+        process = Process(s3, volume / "dags")
+        process.start({"KEY_PATH": "dags", **settings})
+        if lack:
+            assert "target_full" == process.fail().reason
+        else:
+            process.cycle()
+        process.stop()
+
+    assert ("target_full: " in said) == bool(lack)
+    assert lack in said
+
+
+def test_units_of_megabytes_do_not_count_as_the_size_of_small_files(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ceph = SimpleNamespace(f_frsize=4 << 20, f_blocks=2, f_bfree=1, f_bavail=1, f_files=0)
+    monkeypatch.setattr(os, "statvfs", lambda _: ceph)
+
+    assert "4 MiB free" in check(0)
 
 
 TERSE = error(403, "AccessDenied", "Access Denied")

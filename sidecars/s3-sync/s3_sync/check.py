@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from s3_sync.digest import Content
 from s3_sync.keys import RESERVED
 from s3_sync.layouts.open import tree_part
+from s3_sync.layouts.snapshot import BLOCK_BYTES
 from s3_sync.lease import LOCK
-from s3_sync.listing.apply import changing
+from s3_sync.listing.apply import CONNECTIONS, changing
 from s3_sync.listing.entries import Entry, Listing
 from s3_sync.listing.lister import Lister
 from s3_sync.listing.source import open_lister, source_empty
@@ -21,7 +24,7 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.open_source import open_chain, open_client
 from s3_sync.plan import make_plan
 from s3_sync.release.source import ReleaseSource
-from s3_sync.s3.refusals import ObjectMoved, S3Error
+from s3_sync.s3.refusals import UNREADABLE, ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
 from s3_sync.tree.volume import LINK, SNAPSHOTS_PATH, STAGING
@@ -38,13 +41,15 @@ from sidecar_runtime.volume.files import free_bytes, nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 from sidecar_runtime.volume.snapshots import is_name
 
-SAMPLE_FOLDERS = 20
+# The most objects that a check reads, so that it takes seconds even for a large prefix.
+OBJECTS_LIMIT = 1000
+NAMED_OBJECTS = 3
 
 
 def run(settings: Settings, names: Mapping[str, str], chain: Chain | None = None) -> int:
     """
-    Print one line per check; return the exit code: 0 only if the whole source can be published,
-    and a daemon that is already running, if any, has published it.
+    Print one line per check; return the exit code: 0 only if the whole source can be published, as
+    far as it was read, and a daemon that is already running, if any, has published it.
 
     Args:
         names: Unknown variables, each with the setting that may be meant.
@@ -121,18 +126,27 @@ class _Checks:
         """
         Whether the missing and changed files fit on the volume.
         """
-        path, settings = self._settings.dest_path, self._settings
+        path, part = self._settings.dest_path, tree_part(self._settings)
         try:
-            managed, _ = read_target(path, tree_part(settings), with_foreign=False)
-            free = free_bytes(nearest_folder(path))
+            managed, _ = read_target(path, part, with_foreign=False)
+            place = nearest_folder(path)
+            free, volume = free_bytes(place), os.statvfs(place)
         except OSError as error:
             return _fail("target", explain_os_error(error, f"cannot read {path}"))
-        plan = make_plan(self._wanted, managed, may_delete=False)
-        needed_bytes = sum(self._wanted[path].size_bytes for path in plan.publish)
-        if needed_bytes < free:
+        new = make_plan(self._wanted, managed, may_delete=False).publish
+        # Some network file systems report units of megabytes, but small files take less.
+        unit = min(volume.f_frsize or 1, BLOCK_BYTES)
+        needed = sum(-(-self._wanted[path].size_bytes // unit) * unit for path in new)
+        folders = {path[:end] for path in new for end, letter in enumerate(path) if letter == "/"}
+        # With snapshots or a gate, each file has two names; on tmpfs, each takes an inode.
+        inodes = (len(new) + len(folders)) * (2 if part else 1)
+        free_inodes = volume.f_favail if volume.f_files else math.inf
+        if needed < free and inodes <= free_inodes:
             return True
-        needed, left = (f"{size / (1 << 20):.1f} MiB" for size in (needed_bytes, free))
-        say("FAIL", "target", f"target_full: {needed} needed, {left} free on {path}")
+        lack = f"{inodes} inodes needed, {free_inodes} free"
+        if needed >= free:
+            lack = f"{needed / (1 << 20):.1f} MiB needed, {free / (1 << 20):.1f} MiB free"
+        say("FAIL", "target", f"target_full: {lack} on {path}")
         say("", "", FULL_ADVICE)
         return False
 
@@ -148,7 +162,7 @@ class _Checks:
         found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
         say("ok", "s3:ListBucket", found)
         self._wanted = listing.wanted
-        return await self._read_sample(lister, listing)
+        return await self._read_objects(lister, listing)
 
     async def _release(self) -> bool:
         """
@@ -167,53 +181,62 @@ class _Checks:
         say("ok", "s3:GetObject", "pointer, manifest and bundle")
         return True
 
-    async def _read_sample(self, lister: Lister, listing: Listing) -> bool:
+    async def _read_objects(self, lister: Lister, listing: Listing) -> bool:
         """
-        Read the smallest object of each top folder: only a real read proves the permission.
+        Read a byte of each object, up to a limit: only a real read proves the permission.
         """
         failed: dict[str, SidecarError] = {}
-        sample = _sample(listing)
-        moved = await self._read(sample, failed)
+        chosen = _choose(listing)
+        moved = await self._read(chosen, failed)
         if moved:  # it may have changed after it was listed
             listed = (await lister.read()).wanted
             again = [listed[entry.path] for entry in moved if entry.path in listed]
             for entry in await self._read(again, failed):
-                failed.setdefault("object_changing", changing(entry))
-        for found in failed.values():
-            _fail("s3:GetObject", found)
-        if sample and not failed:
-            say("ok", "s3:GetObject", ", ".join(entry.key for entry in sample[:3]))
+                failed[entry.key] = changing(entry)
+        if failed:
+            keys = sorted(failed)
+            names = ", ".join(keys[:NAMED_OBJECTS]) + (", …" if len(keys) > NAMED_OBJECTS else "")
+            count = f"{len(failed)} of {len(chosen)} objects cannot be read"
+            say("FAIL", "s3:GetObject", f"{count}: {names}")
+            for found in {failed[key].reason: failed[key] for key in reversed(keys)}.values():
+                _fail("s3:GetObject", found)
+        elif chosen:
+            mark: Literal["ok", "??"] = "ok" if len(chosen) == len(listing.wanted) else "??"
+            say(mark, "s3:GetObject", f"{len(chosen)} of {len(listing.wanted)} objects read")
         return not failed
 
     async def _read(self, entries: Iterable[Entry], failed: dict[str, SidecarError]) -> list[Entry]:
         """
         Read objects; return those that differ from the listing, and add errors to `failed`.
         """
-        moved = []
-        for entry in entries:
-            try:
-                await self._client.get_object(entry.key, entry.etag, entry.size_bytes, _Nowhere())
-            except SidecarError as error:
-                failed.setdefault(error.reason, error)
-            except ObjectMoved:
-                moved.append(entry)
+        moved: list[Entry] = []
+        queue = iter(entries)
+
+        async def read_next() -> None:
+            for entry in queue:
+                try:
+                    await self._client.get_object(
+                        entry.key, entry.etag, entry.size_bytes, _Nowhere(), is_trial=True
+                    )
+                except SidecarError as error:
+                    failed[entry.key] = error
+                    if error.reason not in UNREADABLE:  # the endpoint may be failing
+                        return
+                except ObjectMoved:
+                    moved.append(entry)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONNECTIONS):
+                group.create_task(read_next())
         return moved
 
 
-def _sample(listing: Listing) -> list[Entry]:
+def _choose(listing: Listing) -> list[Entry]:
     """
-    Return the smallest object of each top folder, those without an ETag first.
+    Return the objects to read: one of each folder first, in case there are too many.
     """
-
-    def cost(entry: Entry) -> tuple[bool, int]:
-        return bool(entry.etag), entry.size_bytes
-
-    cheapest: dict[str, Entry] = {}
-    for path, entry in listing.wanted.items():
-        top = path.partition("/")[0] if "/" in path else ""
-        if top not in cheapest or cost(entry) < cost(cheapest[top]):
-            cheapest[top] = entry
-    return sorted(cheapest.values(), key=lambda entry: bool(entry.etag))[:SAMPLE_FOLDERS]
+    of_folders = {path.rpartition("/")[0]: entry for path, entry in listing.wanted.items()}
+    return list(dict.fromkeys([*of_folders.values(), *listing.wanted.values()]))[:OBJECTS_LIMIT]
 
 
 class _Nowhere:

@@ -157,13 +157,14 @@ class S3Client:
         return answer.body
 
     async def get_object(
-        self, key: str, etag: str, size_bytes: int, receiver: Receiver
+        self, key: str, etag: str, size_bytes: int, receiver: Receiver, *, is_trial: bool = False
     ) -> dict[str, str]:
         """
         Read one object into the receiver and return the headers of the response.
 
         Args:
             etag: The ETag that the object must still have, without quotes; empty is an error.
+            is_trial: Read only the first byte.
 
         Raises:
             ObjectMoved: The object was changed or deleted since it was listed.
@@ -177,6 +178,8 @@ class S3Client:
                 "exclude it with S3_SYNC_EXCLUDE.",
             )
         headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
+        if is_trial and size_bytes:  # an empty object has no range
+            headers["range"] = "bytes=0-0"
 
         def check(found: dict[str, str]) -> None:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
