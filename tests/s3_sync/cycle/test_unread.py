@@ -329,6 +329,25 @@ def test_objects_that_change_in_turn_hold_back_no_others(
     assert b"v = 2\n" == process.shown["a.py"]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_one_shot_does_not_wait_for_objects_that_change_in_turn(
+    process: Process, layout: dict[str, str]
+) -> None:
+    process.s3.put_each(("a.py", "b.py", "c.py", "busy0.py"), b"v = 1\n")
+    process.start(layout)
+    ends = []
+    for turn in range(4):
+        process.s3.put(f"busy{turn % 2}.py", b"w = %d\n" % turn)
+        process.s3.heal()
+        process.s3.inject(error(403, "AccessDenied"), is_get("b.py"))
+        process.s3.inject(error(412, "PreconditionFailed"), is_get(f"busy{turn % 2}.py"))
+        ends.append(process.cycle().is_enough)
+
+    # With snapshots and gates, every other cycle waits for the end of an upload.
+    assert [False, False, not layout, True] == ends
+    assert {"a.py", "c.py"} <= process.shown.keys()
+
+
 def test_an_unreadable_file_reverts_to_its_published_version(process: Process) -> None:
     """The version that an earlier cycle downloaded was never published."""
     change_both_during_a_cycle(process)

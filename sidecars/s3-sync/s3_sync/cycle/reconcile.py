@@ -344,8 +344,12 @@ class Reconciler:
     def _is_same(self, lacking: Mapping[str, SidecarError]) -> bool:
         """
         Whether the same files have been missing for SAME_PARTIAL_CYCLES cycles.
+
+        Objects that keep changing do not count: each cycle may miss different ones.
         """
-        same = frozenset(lacking)
+        same = frozenset(
+            path for path, error in lacking.items() if error.reason != "object_changing"
+        )
         self._same_cycles = self._same_cycles + 1 if same == self._lacking else 1
         self._lacking = same
         return self._same_cycles >= SAME_PARTIAL_CYCLES
