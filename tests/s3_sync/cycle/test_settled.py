@@ -2,12 +2,16 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
-from tests.support.aws.fake_s3 import is_get
+from tests.support.aws.fake_s3 import is_get, is_list
+from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.snapshots import SwappingS3
 from tests.support.waiting import wait_until
 
@@ -47,6 +51,24 @@ def test_first_start_uses_the_clock_of_the_bucket(
     process.restart(SETTLE)
     assert "changed" == process.cycle().result
     assert OLD == process.shown
+
+
+@pytest.mark.parametrize(("seconds", "result"), [(3_599, "settling"), (3_601, "changed")])
+def test_first_start_does_not_count_fractions_that_timestamps_lack(
+    seconds: int, result: str, s3: SwappingS3, process: Process
+) -> None:
+    """An object of the last moment of a second looks almost a second older."""
+    written = datetime(2026, 11, 25, 12, 0, 0, 999_999, UTC)
+    s3.put_all(OLD, "dags/", at=written)
+    date = format_datetime(written + timedelta(seconds=seconds - 0.5), usegmt=True)
+
+    def send(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send(replace(answer, headers={**answer.headers, "Date": date}))
+
+    s3.inject(send, is_list)
+
+    assert result == process.run(SETTLE | {"S3_SYNC_SETTLE": "3598500ms"}).result
 
 
 def test_restart_waits_for_an_upload_in_progress(s3: SwappingS3, process: Process) -> None:

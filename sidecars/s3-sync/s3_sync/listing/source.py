@@ -129,12 +129,15 @@ class ListingSource:
 
     def _quiet_seconds(self) -> float:
         """
-        Return how long no object has been written, in seconds of the source's clock.
+        Return how long no object has been written, at least, in seconds of the source's clock.
+
+        Its timestamps lack the fractions: the newest object may be almost a second younger than it
+        looks. The time of the listing can only be later than it looks.
         """
         from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 5 ms, and few wait
 
         with suppress(ValueError, TypeError):
             now = parsedate_to_datetime(self._client.listed_at)
             newest = datetime.fromisoformat(self._newest)
-            return max(0.0, (now - newest).total_seconds())
+            return max(0.0, (now - newest).total_seconds() - 1)
         return 0.0
