@@ -6,12 +6,13 @@ from pathlib import Path
 
 from sync_perm.comparison import HELD_SECONDS, Comparison, Look
 from sync_perm.database.database import Database
+from sync_perm.difference import DEFAULT_ROLES
 from sync_perm.metrics import PermMetrics
 from sync_perm.role_file.document import Mistake, Where
 from sync_perm.role_file.file import RoleFile
 from sync_perm.status import Status
 from tests.support.machine.clocks import Clock
-from tests.sync_perm.given import AIRFLOW_2, KINDS, Sqlite
+from tests.sync_perm.given import AIRFLOW_2, KINDS, Sqlite, tables
 
 
 def wants_pass(comparison: Comparison, look: Look) -> bool:
@@ -40,6 +41,21 @@ def test_an_unfixed_dag_stays_failing_during_retries(sqlite: Sqlite, database: D
         assert ["not_fixed"] == [failure.reason for failure in look.failing.values()]
     sqlite.run("DELETE FROM serialized_dag")
     assert {} == comparison.look(database).failing
+
+
+def test_finds_defined_roles_with_the_collation_of_the_database(
+    sqlite: Sqlite, database: Database
+) -> None:
+    sqlite.run("DROP TABLE ab_role")
+    sqlite.run("CREATE TABLE ab_role (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE)")
+    sqlite.run("INSERT INTO ab_role VALUES (1, 'data-eng')")
+    comparison = Comparison(AIRFLOW_2, include_dags=True)
+    comparison.define(tables(roles=["Data-Eng"]))
+
+    found = comparison.look(database)
+
+    missing = {item.row[0] for item in found.items if item.kind == "role"}
+    assert (set(DEFAULT_ROLES), {"Data-Eng": "data-eng"}) == (missing, found.tables.aliases)
 
 
 def test_dags_that_passes_did_not_fix_are_a_shortfall(sqlite: Sqlite, database: Database) -> None:

@@ -82,6 +82,18 @@ def test_a_defined_resource_must_exist_even_without_permissions() -> None:
     assert {"Index"} == define(found, KINDS).bare
 
 
+def test_a_defined_role_may_have_another_spelling_in_the_database() -> None:
+    """As with `Data-Eng` in `[fab] custom_roles`, and a role that was created in the UI."""
+    website = {"viewer": {WEBSITE}, "data-eng": {WEBSITE}}
+    grants = {role: held for role, held in tables().grants.items() if role != "Viewer"} | website
+    aliases = {"Data-Eng": "data-eng", "Viewer": "viewer"}
+    found = replace(tables(), grants=grants, aliases=aliases)
+    lost = ("can_read", "Jobs")
+    definition = Definition(frozenset({"Data-Eng", "Viewer"}), NONE, {"Viewer": {lost}})
+
+    assert {Item("role_grant", "", ("viewer", *lost))} == compare(found, KINDS, definition).items
+
+
 def test_a_missing_role_is_one_difference_without_its_grants() -> None:
     definition = Definition(frozenset({"Op"}), NONE, {"Op": {("can_read", "Jobs")}})
     found = replace(
@@ -180,6 +192,16 @@ def test_grants_to_a_role_that_the_database_spells_differently() -> None:
 
     assert {("dag_grant", "Data-Eng", "can_read", "DAG:d")} == rows(found)
     assert {} == look(found).failing
+
+
+def test_two_spellings_of_one_role_get_the_grants_of_both() -> None:
+    access = {"data-eng": {"can_read"}, "DATA-ENG": {"can_edit"}}
+    found = tables({"d": access}, roles=["Data-Eng"])
+    found = replace(found, aliases=dict.fromkeys(access, "Data-Eng"))
+
+    assert {("dag_grant", "Data-Eng", action, "DAG:d") for action in ("can_read", "can_edit")} == (
+        rows(found)
+    )
 
 
 def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:

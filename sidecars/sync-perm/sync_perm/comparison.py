@@ -168,11 +168,12 @@ class Comparison:
             SidecarError: The database failed.
         """
         document = self.file.document if self.file else None
+        defined = self._definition.roles if self._definition else ()
         tables = self._reader.read(
             database,
             dags=dags or self._needs_dags,
             places=self._needs_places,
-            names=document.roles if document else (),
+            names=(*(document.roles if document else ()), *defined),
         )
         self.fresh = tables.fresh
         if self._was_written:

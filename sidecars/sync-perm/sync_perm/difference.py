@@ -143,8 +143,7 @@ def compare(
         elif access is not None:
             there = {grant for name in resources.values() for grant in on_dags[name]}
             try:
-                named = {tables.aliases.get(role, role): asked for role, asked in access.items()}
-                wanted, failure = _wanted(named, tables.roles, kinds, resources)
+                wanted, failure = _wanted(access, tables, kinds, resources)
             except TypeError as error:  # actions that are not a collection of names
                 wanted, failure = set(), Failure("access_control_invalid", str(error))
             kept = _kept(there, access, resources)
@@ -177,7 +176,7 @@ def _compare_roles(
     if tables.broken:
         yield Item("broken", "", (tables.broken,))
     roles = definition.roles if definition else DEFAULT_ROLES
-    for role in frozenset(roles) - tables.roles:
+    for role in set(map(tables.spelled, roles)) - tables.roles:
         yield Item("role", "", (role,))
     if definition:
         known = tables.bare.union(resource for _, resource in tables.permissions)
@@ -185,8 +184,9 @@ def _compare_roles(
             yield Item("resource", "", (name,))
         for permission in definition.permissions - tables.permissions:
             yield Item("permission", "", permission)
-        for role in definition.grants.keys() & tables.roles:
-            for permission in definition.grants[role] - tables.grants[role]:
+        for name, defined in definition.grants.items():
+            role = tables.spelled(name)
+            for permission in defined - tables.grants.get(role, defined):
                 yield Item("role_grant", "", (role, *permission))
     for role in tables.roles.difference(DEFAULT_ROLES):
         if WEBSITE not in tables.grants[role]:
@@ -221,7 +221,7 @@ def _kept(there: set[Grant], access: AccessControl, resources: Mapping[str, str]
 
 def _wanted(
     access: AccessControl,
-    roles: frozenset[str],
+    tables: Tables,
     kinds: Mapping[str, Resource],
     resources: Mapping[str, str],
 ) -> tuple[set[Grant], Failure | None]:
@@ -232,7 +232,7 @@ def _wanted(
     """
     wanted: set[Grant] = set()
     for role, asked in access.items():
-        if role not in roles:
+        if tables.spelled(role) not in tables.grants:
             return wanted, Failure("role_missing", f"role {role!r} does not exist")
         by_kind = asked if isinstance(asked, dict) and len(kinds) > 1 else {"DAGs": asked}
         for name, actions in by_kind.items():
@@ -244,5 +244,5 @@ def _wanted(
                 known = ", ".join(sorted(kinds[name].actions))
                 text = f"role {role!r}: {wrong[0]!r} is not one of {known}"
                 return wanted, Failure("access_control_invalid", text)
-            wanted |= {(role, action, resources[name]) for action in actions}
+            wanted |= {(tables.spelled(role), action, resources[name]) for action in actions}
     return wanted, None

@@ -231,13 +231,16 @@ def test_mariadb_role_names_match_by_its_collation(
 ) -> None:
     database = mariadb.new_database()
     airflow.run(database, home, "airflow", "db", "migrate")
-    airflow.write_dags(database, home, DAGS | {"ruled": None}, parsed=True, places=PLACES)
+    ruled = {"team-a": ["can_read"], "TEAM-A": ["can_edit"]}
+    airflow.write_dags(database, home, DAGS | {"ruled": ruled}, parsed=True, places=PLACES)
     add_role(database, "Team-Á")
     daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
 
     daemon.wait_until_good(2 * PASS_SECONDS)
 
     assert {("Team-Á", "can_create")} == grants_on(database, "DAG Run:a1")
+    assert {("Team-Á", "can_read"), ("Team-Á", "can_edit")} == grants_on(database, "DAG:ruled")
+    assert not daemon.status()["details"].get("failing_dags")
     assert ("team-a",) not in contents(database)["roles"]
     whole = contents(database)
     write(file, "roles:\n  Ádmin: {permissions: [can_read on Connections]}\n")

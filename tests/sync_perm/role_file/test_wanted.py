@@ -186,8 +186,9 @@ def test_the_surplus_lists_unknown_roles_and_extra_grants_of_file_roles() -> Non
     ]
     dags: dict[str, Any] = {"a": None, "ruled": {}}
 
-    found = wanted(text, metadata(dags, roles=["team", "other", "auditor"], grants=grants))
-    found._definition = replace(DEFINITION, roles=DEFINITION.roles | {"auditor"})
+    database = metadata(dags, roles=["team", "other", "auditor"], grants=grants)
+    found = wanted(text, replace(database, aliases={"Auditor": "auditor"}))
+    found._definition = replace(DEFINITION, roles=DEFINITION.roles | {"Auditor"})
 
     assert (
         Surplus(("other",), (("team", "can_edit", "DAG:a"), ("team", "can_edit", "Pools")))
@@ -205,10 +206,13 @@ def test_a_permission_that_this_airflow_does_not_have_is_a_mistake() -> None:
     assert () == find_mistakes(document(text), metadata(), None)
 
 
-def test_a_name_that_the_database_equates_with_a_default_role_is_a_mistake() -> None:
-    found = replace(metadata(), aliases={"Ádmin": "Admin"})
+@pytest.mark.parametrize("aliases", [{"ádmin": "Admin"}, {"Admin": "ádmin"}])
+def test_a_name_that_the_database_equates_with_a_default_role_is_a_mistake(
+    aliases: dict[str, str],
+) -> None:
+    found = replace(metadata(), aliases=aliases)
 
-    (mistake,) = find_mistakes(document("roles: {Ádmin: {}}"), found, None)
+    (mistake,) = find_mistakes(document("roles: {ádmin: {}}"), found, None)
 
     assert "the database treats this name as Admin" == mistake.problem
 

@@ -43,7 +43,7 @@ class Tables:
     """
     Args:
         broken: The number of permissions without action or resource (AIRFLOW-5336).
-        aliases: A role's spelling in a DAG or file → in the database, whose collation equates them.
+        aliases: Another spelling of a role → the database's, whose collation equates them.
         bare: Resources without any permission; Airflow has some.
         unfit: Role names that the database cannot store.
         dags: DAG → its access control.
@@ -67,6 +67,12 @@ class Tables:
         The names of the roles.
         """
         return frozenset(self.grants)
+
+    def spelled(self, role: str) -> str:
+        """
+        Return a role's name as the database spells it.
+        """
+        return self.aliases.get(role, role)
 
     @property
     def grant_count(self) -> int:

@@ -77,7 +77,7 @@ class Wanted:
         Yield the missing rows, some possibly twice.
         """
         for name in self._document.roles:
-            role = self._tables.aliases.get(name, name)
+            role = self._tables.spelled(name)
             held = self._tables.grants.get(role)
             if held is None:
                 yield Item("file_role", "", (role,))
@@ -94,10 +94,11 @@ class Wanted:
         """
         Return the rows that the file does not define.
         """
-        names = {self._tables.aliases.get(name, name): name for name in self._document.roles}
+        names = {self._tables.spelled(name): name for name in self._document.roles}
         # Airflow's own rules remove superfluous grants on these resources.
         ruled = {by_dag[dag_id] for by_dag in self._resources.values() for dag_id in self._ruled}
-        roles = self._tables.roles - names.keys() - self._definition.roles
+        defined = map(self._tables.spelled, self._definition.roles)
+        roles = self._tables.roles - names.keys() - set(defined)
         return Surplus(
             tuple(sorted(roles.difference(DEFAULT_ROLES))),
             tuple(
@@ -142,9 +143,9 @@ def find_mistakes(
     views = definition.permissions if definition else ()
     words = [f"{action} on {resource}" for action, resource in views]
     guesses: dict[str, str] = {}  # each takes milliseconds, and roles repeat their mistakes
-    names = dict(zip(DEFAULT_ROLES, DEFAULT_ROLES, strict=True))  # by the database's spelling
+    names = {tables.spelled(role): role for role in DEFAULT_ROLES}  # by the database's spelling
     for role in document.roles.values():
-        other = names.setdefault(tables.aliases.get(role.name, role.name), role.name)
+        other = names.setdefault(tables.spelled(role.name), role.name)
         if other != role.name:
             found.append(Mistake(role.where, f"the database treats this name as {other}"))
         for permission, where in role.permissions.items():
