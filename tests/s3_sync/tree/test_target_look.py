@@ -142,3 +142,11 @@ def test_foreign_files_exclude_managed_files_bytecode_and_system_files(
     assert ["__pycache__.py", "a/link", "a/x", "d/.s3-sync/s", "dangling", "y"] == sorted(
         target.foreign()
     )
+
+
+def test_foreign_files_exclude_what_is_too_deep(deep: Path, folder: Path, target: Target) -> None:
+    (folder / "z").mkdir()
+    for path in (deep, folder / "z"):
+        (path / "y.py").touch()
+
+    assert ["deep/y.py", "z/y.py"] == sorted(target.foreign())

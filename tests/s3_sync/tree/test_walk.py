@@ -207,6 +207,12 @@ def test_one_foreign_entry_keeps_the_whole_folder(ground: Ground, foreign: str) 
     assert managed == ground.managed.files
 
 
+def test_a_foreign_folder_of_any_depth_blocks_a_path(deep: Path, ground: Ground) -> None:
+    assert ground.walk.is_blocked("deep", wants_nothing)
+    with pytest.raises(Blocked):
+        ground.publish("deep")
+
+
 def test_a_wanted_file_keeps_its_folder(ground: Ground) -> None:
     """If a listing contains `d` and `d/b.py`, the folder wins, and nothing is published at `d`."""
     ground.make("d/a.py", ours=True)

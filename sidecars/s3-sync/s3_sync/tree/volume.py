@@ -10,7 +10,7 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 
-from s3_sync.keys import RESERVED
+from s3_sync.keys import DEPTH_LIMIT, RESERVED
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FACTS_BYTES, is_at, read_file, write_file
@@ -179,7 +179,8 @@ def is_there(name: str, folder: int) -> bool:
 
 def foreign_files(root: int, managed: Collection[str]) -> list[str]:
     """
-    Return all files and links below the open target that are not managed.
+    Return all files and links below the open target that are not managed, except in folders that
+    are too deep for managed files.
     """
     found: list[str] = []
     for folder, folders, files, folder_fd in os.fwalk(dir_fd=root):
@@ -188,6 +189,8 @@ def foreign_files(root: int, managed: Collection[str]) -> list[str]:
             folders[:] = [name for name in folders if name != RESERVED]
         folders[:] = [name for name in folders if name not in SPARED]
         links = [name for name in folders if is_link(name, folder_fd)]
+        if here.count("/") >= DEPTH_LIMIT:
+            folders.clear()
         for name in [*files, *links]:
             path = os.path.normpath(os.path.join(here, name))
             # NFS renames a file to .nfs* if it is removed but still open.

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from s3_sync.keys import DEPTH_LIMIT
 from s3_sync.tree.journal import ManagedList
 from s3_sync.tree.volume import BYTECODE, PATH_FLAGS, is_link
 from sidecar_runtime.logs import get_logger
@@ -193,7 +194,7 @@ class Walk:
         Return the files to remove from a folder that is in the way.
 
         Raises:
-            Blocked: One of them is foreign.
+            Blocked: One of them is foreign, or the folder is deeper than managed files can be.
         """
         files = []
         for inner, folders, names, inner_fd in os.fwalk(name, dir_fd=folder):
@@ -205,6 +206,7 @@ class Walk:
                 if not (is_ours or is_bytecode):
                     raise Blocked
                 files.append(inside)
-            if any(is_link(inner_name, inner_fd) for inner_name in folders):
+            is_deep = here.count("/") >= DEPTH_LIMIT
+            if is_deep or any(is_link(inner_name, inner_fd) for inner_name in folders):
                 raise Blocked
         return files
