@@ -5,6 +5,8 @@ One cycle: poll, sync, publish, announce.
 import os
 from pathlib import Path
 
+import pytest
+
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start
@@ -108,8 +110,9 @@ def test_changed_settings_check_out_the_same_commit_again(start: Start) -> None:
     assert Outcome("unchanged", ONE) == second.cycle()
 
 
-def test_never_polls_if_the_ref_is_a_full_hash(start: Start) -> None:
-    wrapper = start(GITSYNC_REF=ONE)
+@pytest.mark.parametrize("ref", [ONE, TWO], ids=["commit", "annotated tag"])
+def test_never_polls_if_the_ref_is_a_full_hash(start: Start, ref: str) -> None:
+    wrapper = start(GITSYNC_REF=ref)
     wrapper.commit(ONE)
 
     assert ["changed", "unchanged"] == [wrapper.cycle().result for _ in range(2)]

@@ -39,14 +39,26 @@ def test_a_one_shot_waits_until_the_lock_holder_publishes_the_newest_commit(star
     first = start.published()
     second = start(GITSYNC_ONE_TIME="true")
     second.remote.error = DOWN
-    assert "waiting" == second.cycle().result
+    waiting = second.cycle()
+    assert ("waiting", DOWN) == (waiting.result, waiting.problem)
     second.remote.error = None
     second.commit(TWO)
-    assert "waiting" == second.cycle().result
+    waiting = second.cycle()
+    assert ("waiting", None) == (waiting.result, waiting.problem)
 
     first.cycle()
 
     assert Outcome("unchanged", TWO) == second.cycle()
+
+
+def test_a_one_shot_succeeds_if_the_lock_holder_published_the_pinned_tag(start: Start) -> None:
+    """TWO is the hash of an annotated tag, which git-sync peels to the commit ONE."""
+    start.published(GITSYNC_REF=TWO)
+    second = start(GITSYNC_ONE_TIME="true", GITSYNC_REF=TWO)
+    other = start(GITSYNC_ONE_TIME="true", GITSYNC_REF=THREE)
+
+    assert Outcome("unchanged", ONE) == second.cycle()
+    assert "waiting" == other.cycle().result
 
 
 def test_a_one_shot_succeeds_if_the_lock_holder_published_a_fallback(start: Start) -> None:

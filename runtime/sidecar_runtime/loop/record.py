@@ -69,7 +69,7 @@ class Record:
         )
         if is_change:
             self._metrics.last_publish.set_to_current_time()
-        is_partial = outcome.result in ("partial", "settling") and problem is not None
+        is_partial = outcome.result in ("partial", "settling", "waiting") and problem is not None
         is_new_problem = is_partial and problem is not before
         is_news = bool(failures) or is_change or is_new_problem
         if not is_news and not _STANDARD_LOG.isEnabledFor(logging.DEBUG):

@@ -99,9 +99,10 @@ class Session:
             return False
         self._inspection.count_poll()
         try:
+            published = volume.published()
             is_calm = (
                 volume.is_current()
-                and volume.published().commit == self._settled_at
+                and self._settled_at in (published.commit, published.ref)
                 and (
                     self._options.is_pinned
                     or self._context.poller.commit(Fence()) == self._settled_at
@@ -161,10 +162,12 @@ class Session:
             published = volume.published()
             self._inspection.look_when_due(published.commit, volume, fence, is_holder=False)
             self._context.note(published, is_holder=False)
-            is_done = self._settings.one_shot and self._inspection.is_whole
-            if is_done and self._is_newest(published, fence):
-                return self._publisher.confirm(published.commit, fence)
-            return self._wait(volume)
+            problem = None
+            if self._settings.one_shot and self._inspection.is_whole:
+                wanted, problem = self._poll(fence)
+                if self._is_newest(wanted, published):
+                    return self._publisher.confirm(published.commit, fence)
+            return self._wait(volume, problem)
         self._is_waiting = False
         published = self._restore_link(volume, fence)
         if published.commit:
@@ -257,27 +260,29 @@ class Session:
             self._settled_at = published.commit
         return published
 
-    def _is_newest(self, published: Published, fence: Fence) -> bool:
+    def _is_newest(self, wanted: str, published: Published) -> bool:
         """
         Whether the lock holder has published the remote's commit, or an older one because its gate
         refuses that commit.
         """
-        wanted, _ = self._poll(fence)
         if not wanted or not published.commit:
             return False
         is_refused = wanted == published.refused and not self._options.is_pinned
-        return is_refused or wanted in (published.commit, published.fallback)
+        return is_refused or wanted in (published.commit, published.ref, published.fallback)
 
-    def _wait(self, volume: Volume) -> Outcome:
+    def _wait(self, volume: Volume, problem: SidecarError | None) -> Outcome:
         """
         Stand by while another process holds the lock.
+
+        Args:
+            problem: Why this process cannot tell whether the published commit is the newest.
         """
         holder = read_holder(LOCK, volume.store)
         who = f"pid {holder.get('pid')} on {holder.get('host')}" if holder else "unknown"
         if not self._is_waiting:
             log.info("target_waiting", root=volume.root, holder=who)
         self._is_waiting = True
-        return Outcome("waiting", counts={"holder": who})
+        return Outcome("waiting", counts={"holder": who}, problem=problem)
 
     def _poll(self, fence: Fence) -> tuple[str, SidecarError | None]:
         """

@@ -110,14 +110,16 @@ def test_waiting_for_the_target_is_neither_success_nor_failure(log: Log) -> None
     assert len(log.events("cycle_finished")) == 1
 
 
-def test_warns_once_about_a_source_that_never_settles(log: Log) -> None:
-    unsettled = SETTLING._replace(problem=SidecarError("unsettled", "it changes", "leave it"))
-    one = run(SETTLING, unsettled, unsettled)
+@pytest.mark.parametrize("outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result)
+def test_warns_once_about_the_problem_of_a_cycle_that_waits(log: Log, outcome: Outcome) -> None:
+    waiting = outcome._replace(problem=SidecarError("unsettled", "it changes", "leave it"))
+    one = run(outcome, waiting, waiting)
 
     one.until(3)
 
     first, again = log.events("cycle_finished")
-    assert ("settling", "unsettled", "leave it") == itemgetter("result", "reason", "advice")(first)
+    said = itemgetter("result", "reason", "advice")(first)
+    assert (outcome.result, "unsettled", "leave it") == said
     assert ("warning", "debug") == (first["level"], again["level"])
 
 

@@ -45,8 +45,9 @@ def test_a_one_shot_retries_until_it_succeeds(log: Log, steps: list[Any]) -> Non
         (REFUSED, "revision_refused: the gate refuses r2: a.py:3: what", "fix it"),
         (SETTLING, f"the source kept changing: {LIMITS}", ""),
         (HELD, "another process held the lock until the deadline: pid 7 on other-pod", ""),
+        (HELD._replace(problem=DENIED), "access_denied: may not list", "allow it"),
     ],
-    ids=["failure", "refused", "settling", "waiting"],
+    ids=["failure", "refused", "settling", "waiting", "waiting, and its own poll fails"],
 )
 def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
     log: Log, end: Any, message: str, advice: str

@@ -57,6 +57,30 @@ def test_a_rolling_update_is_ready_throughout_and_publishes_the_next_commit(here
         old = new
 
 
+def test_a_one_shot_beside_a_writer_succeeds_with_the_hash_of_an_annotated_tag(
+    here: GitSite,
+) -> None:
+    here.repository.tag("v1", here.commit_revision(1), "annotated")
+    pinned = here.repository.git("rev-parse", "v1")
+    here.publish(GITSYNC_REF=pinned)
+
+    assert 0 == here.wrapper(GITSYNC_REF=pinned, **ONE_SHOT).wait_for_exit().code
+
+
+def test_a_one_shot_beside_a_writer_reports_why_its_own_poll_fails(here: GitSite) -> None:
+    here.publish()
+    here.server.stop()
+    one_shot = here.wrapper(**ONE_SHOT, GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="5s")
+
+    assert 3 == one_shot.wait_for_exit().code
+    (gave_up,) = one_shot.find_events("sidecar_gave_up")
+    assert "one_shot_deadline" == gave_up["reason"]
+    assert gave_up["error"].startswith("remote_unreachable: connection to ")
+    assert gave_up["advice"]
+    finished = one_shot.find_events("cycle_finished")
+    assert 1 == len([event for event in finished if event["level"] == "warning"])
+
+
 def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(here: GitSite) -> None:
     """Symlinks are copied and repaired as well: they are part of the commit."""
     modes = {"link.py": "120000", "folder": "120000", "run.sh": "100755"}
