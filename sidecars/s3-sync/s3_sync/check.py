@@ -193,14 +193,14 @@ class _Checks:
             again = [listed[entry.path] for entry in moved if entry.path in listed]
             for entry in await self._read(again, failed):
                 failed[entry.key] = changing(entry)
-        if failed:
-            keys = sorted(failed)
+        for reason in sorted({error.reason for error in failed.values()}):
+            keys = sorted(key for key, error in failed.items() if error.reason == reason)
             names = ", ".join(keys[:NAMED_OBJECTS]) + (", …" if len(keys) > NAMED_OBJECTS else "")
-            count = f"{len(failed)} of {len(chosen)} objects cannot be read"
-            say("FAIL", "s3:GetObject", f"{count}: {names}")
-            for found in {failed[key].reason: failed[key] for key in reversed(keys)}.values():
-                _fail("s3:GetObject", found)
-        elif chosen:
+            first = failed[keys[0]]
+            count = f"{len(keys)} of {len(chosen)} objects cannot be read"
+            first.message = f"{count} ({names}): {first.message}"
+            _fail("s3:GetObject", first)
+        if chosen and not failed:
             mark: Literal["ok", "??"] = "ok" if len(chosen) == len(listing.wanted) else "??"
             say(mark, "s3:GetObject", f"{len(chosen)} of {len(listing.wanted)} objects read")
         return not failed
