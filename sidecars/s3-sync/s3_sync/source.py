@@ -145,9 +145,9 @@ class Source(Protocol[C]):
         Return the paths that a second look does not find either.
         """
 
-    def suspects(self) -> Collection[str]:
+    def suspects(self, tree: Target) -> Collection[str]:
         """
-        Return the paths whose content is in doubt and must be downloaded again.
+        Return the paths of a tree whose content is in doubt and must be downloaded again.
         """
 
     async def bring(self, order: Order[C]) -> None:

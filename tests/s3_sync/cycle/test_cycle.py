@@ -89,6 +89,44 @@ def test_bytes_that_are_proven_wrong_later_are_replaced_for_consumers(
     assert {"unchanged"} == {process.cycle().result for _ in range(2)}
 
 
+@pytest.mark.parametrize("proof", ["a new file", "a file on disk", "strict"])
+@pytest.mark.parametrize("layout", [{}, GATE, SNAPSHOT, SNAPSHOT | GATE], ids=str)
+def test_a_new_process_replaces_wrong_bytes_of_the_one_before(
+    process: Process, layout: dict[str, str], proof: str
+) -> None:
+    good = b"a = 1\n"
+    process.s3.put("a.py", b"a = 2\n", etag=hashlib.md5(good).hexdigest())
+    if proof == "a file on disk":
+        process.s3.put("b.py", b"b = 1\n")
+    process.run(layout | ({"S3_SYNC_VERIFY": "lenient"} if proof == "a file on disk" else {}))
+    process.s3.put("a.py", good)
+    process.restart(layout | ({"S3_SYNC_VERIFY": "strict"} if proof == "strict" else {}))
+    if proof == "a new file":
+        process.s3.put("b.py", b"b = 1\n")
+        process.cycle()
+    process.cycle()
+
+    assert good == process.shown["a.py"]
+    assert 0 == process.metric("s3_sync_unverified_files")
+    assert {"unchanged"} == {process.cycle().result for _ in range(2)}
+
+
+def test_a_new_process_downloads_a_file_that_nothing_can_verify_only_once(
+    process: Process,
+) -> None:
+    """Its ETag looks like an MD5, but its encryption shows that it is none."""
+    encrypted = {"x-amz-server-side-encryption": "aws:kms"}
+    process.s3.put("a.py", b"a = 1\n", etag="a" * 32, headers=encrypted)
+    process.run({})
+    process.s3.forget()
+    process.restart({"S3_SYNC_VERIFY": "strict"})
+
+    for _ in range(3):
+        assert process.cycle().is_success
+    assert 1 == len(process.s3.seen(is_get()))
+    assert 1 == process.metric("s3_sync_unverified_files")
+
+
 def _fail(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 

@@ -107,6 +107,20 @@ def test_unverified_files_become_suspects_once_etags_are_proven(cycle: Cycle) ->
     assert set() == cycle.trust.suspects()
 
 
+@pytest.mark.parametrize("verify", ["auto", "strict"])
+def test_only_strict_doubts_the_files_of_an_earlier_process_on_aws(
+    cycle: Cycle, verify: str
+) -> None:
+    """There, no other setting has published a contradiction, so they are encrypted."""
+    cycle.s3.put("dags/a.py", b"a", etag="a" * 32)
+    cycle.s3.put("dags/b.py", b"b", etag="b" * 32 + "-2")
+    cycle.apply()
+    cycle.trust = EtagTrust(verify, is_aws=True)
+    cycle.trust.recall(cycle.target)
+
+    assert ({"a.py"} if verify == "strict" else set()) == cycle.trust.suspects()
+
+
 @pytest.mark.parametrize("verify", ["strict", "lenient"])
 def test_the_setting_decides_if_nothing_proves_etags(
     cycle: Cycle, folder: Path, verify: str

@@ -150,7 +150,7 @@ class Bringer:
             state.wanted,
             tree.managed.files,
             kept=kept,
-            damaged=damaged.union(self._source.suspects()),
+            damaged=damaged.union(self._source.suspects(tree)),
             foreign=tree.foreign() if self._settings.delete == "all" else (),
             last=self._unread.errors,
             may_delete=may_delete,

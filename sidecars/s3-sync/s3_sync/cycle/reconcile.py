@@ -258,7 +258,7 @@ class Reconciler:
             or self._lease.torn
             or self._bringer.blocked
             or self._unread.are_due
-            or self._source.suspects()
+            or self._source.suspects(layout.tree)
             or (self._settings.delete == "all" and not self._is_refused)
         )
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import heapq
 import os
 from collections.abc import Iterator, Sequence
 
@@ -24,8 +23,6 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import FULL_ERRORS, explain_os_error
 
 CONNECTIONS = 16
-# How many files on disk are compared with their ETags to find out if those are MD5s.
-WITNESSES = 3
 # From this size on, free space is checked before an object is downloaded.
 LARGE_BYTES = 64 << 10
 
@@ -94,7 +91,7 @@ class ListingApplier:
     async def _publish_all(self, publish: Sequence[str]) -> None:
         await self._each(publish)
         if self._deferred and self._trust.is_open:
-            self._ask_witnesses()
+            self._trust.ask_witnesses(self._target)
         deferred, self._deferred = self._deferred, []
         await self._each(deferred)
 
@@ -209,21 +206,6 @@ class ListingApplier:
                 raise download.corrupt(f"two downloads differ, and neither is {entry.etag}")
             log.info("etag_not_md5", key=entry.key, etag=entry.etag)
         self._trust.disprove(path)
-
-    def _ask_witnesses(self) -> None:
-        """
-        Compare some files on disk with their ETags.
-        """
-        files = self._target.managed.files
-        held = (
-            (path, managed)
-            for path, managed in files.items()
-            if managed.size_bytes and managed.is_verified and looks_like_md5(managed.etag)
-        )
-        for path, managed in heapq.nsmallest(WITNESSES, held, key=lambda item: item[1].size_bytes):
-            if self._target.holds(path, managed):
-                self._trust.prove()
-                return
 
 
 class _TooLarge(Exception):

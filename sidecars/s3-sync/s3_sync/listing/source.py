@@ -18,6 +18,7 @@ from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError
 from s3_sync.settings import Settings
 from s3_sync.source import Order, State
+from s3_sync.tree.target import Target
 from sidecar_runtime.fence import Fence
 
 
@@ -69,6 +70,7 @@ class ListingSource:
         self._settle = Settle(settings.settle_seconds)
         self._newest = ""
         self._trust: EtagTrust | None = None
+        self._recalled: Target | None = None
 
     async def look(self, fence: Fence) -> Listing:
         self._client.begin_cycle(fence)
@@ -79,7 +81,6 @@ class ListingSource:
         if not listing.wanted and not self._settings.allow_empty:
             raise source_empty(self._settings, listing)
         self._newest = listing.newest
-        self._trust.doubtful = {path for path in self._trust.doubtful if path in listing.wanted}
         return listing
 
     def is_settled(self, state: State[Entry], published: str, *, is_first: bool) -> bool:
@@ -110,11 +111,16 @@ class ListingSource:
         again = await self.look(fence)
         return [path for path in paths if path not in again.wanted and path not in again.kept]
 
-    def suspects(self) -> Collection[str]:
-        return self._trust.suspects() if self._trust else ()
+    def suspects(self, tree: Target) -> Collection[str]:
+        assert self._trust is not None
+        if tree is not self._recalled:
+            self._trust.recall(tree)
+            self._recalled = tree
+        return self._trust.suspects()
 
     async def bring(self, order: Order[Entry]) -> None:
         assert self._trust is not None
+        self._trust.doubtful.intersection_update(order.state.wanted)
         await ListingApplier(self._client, order, self._trust).apply()
 
     async def earlier(self, fence: Fence) -> AsyncIterator[State[Entry]]:

@@ -7,9 +7,15 @@ Other stores may use ETags that only look like an MD5; their responses show whic
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection
 
+from s3_sync.digest import looks_like_md5
 from s3_sync.s3.refusals import ObjectError
+from s3_sync.tree.target import Target
+
+# How many files on disk are compared with their ETags to find out if those are MD5s.
+WITNESSES = 3
 
 
 class EtagTrust:
@@ -22,7 +28,7 @@ class EtagTrust:
 
     Attributes:
         doubtful: Paths that were accepted despite a contradicting ETag, while no other object had
-            proved that this store's ETags are MD5s.
+            proved that this store's ETags are MD5s; or perhaps so, by an earlier process.
     """
 
     def __init__(self, verify: str, *, is_aws: bool) -> None:
@@ -59,6 +65,36 @@ class EtagTrust:
         if self._has_md5s is None:
             self._has_md5s = False
         self.doubtful.add(path)
+
+    def recall(self, target: Target) -> None:
+        """
+        Doubt the files that an earlier process could not verify.
+
+        On AWS only under ``strict``: otherwise no contradiction was accepted there, so the files
+        are of encrypted objects, and another download would not verify them either.
+        """
+        if self.is_aws and self._verify != "strict":
+            return
+        managed = target.managed
+        self.doubtful.update(
+            path for path in managed.unverified if looks_like_md5(managed.files[path].etag)
+        )
+        if self.doubtful and self.is_open:
+            self.ask_witnesses(target)
+
+    def ask_witnesses(self, target: Target) -> None:
+        """
+        Compare some files on disk with their ETags.
+        """
+        held = (
+            (path, managed)
+            for path, managed in target.managed.files.items()
+            if managed.size_bytes and managed.is_verified and looks_like_md5(managed.etag)
+        )
+        for path, managed in heapq.nsmallest(WITNESSES, held, key=lambda item: item[1].size_bytes):
+            if target.holds(path, managed):
+                self.prove()
+                return
 
     def suspects(self) -> Collection[str]:
         """

@@ -33,6 +33,7 @@ from s3_sync.s3.refusals import UNREADABLE, ObjectError, ObjectMoved, SourceErro
 from s3_sync.settings import Settings
 from s3_sync.signature import KeyFolder, Keys, Untrusted
 from s3_sync.source import Order, State
+from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -185,7 +186,7 @@ class ReleaseSource:
     async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
         return paths
 
-    def suspects(self) -> Collection[str]:
+    def suspects(self, tree: Target) -> Collection[str]:
         return ()
 
     async def bring(self, order: Order[File]) -> None:
