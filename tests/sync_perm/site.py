@@ -14,6 +14,12 @@ RESOURCE_DETAILS_MAP = {
     "DAG Runs": {"prefix": "DAG Run:", "actions": {"can_create", "can_read"}},
 }
 """
+CONFIGURATION = """
+class conf:
+    @staticmethod
+    def getjson(section, key, fallback):
+        return fallback
+"""
 LOADER = "def providers_configuration_loaded(function): return function\n"
 # Writes roles and permissions to an empty or existing database, as Airflow does.
 BUILDER = """
@@ -23,6 +29,9 @@ path = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite://
 db = sqlite3.connect(path, isolation_level=None)
 
 class Builder:
+    ROLE_CONFIGS = [{"role": "Admin"}]
+    auth_role_admin = "Admin"
+
     @property
     def sm(self):
         return self
@@ -151,6 +160,8 @@ class Site:
             ("__init__", ""),
             ("utils/providers_configuration_loader", LOADER),
             ("utils/session", SESSION),
+            ("plugins_manager", "import_errors = {}\n"),
+            ("configuration", CONFIGURATION),
             ("www/security_appless", MANAGER),
             ("models/serialized_dag", DAG_ROW),
             ("serialization/serialized_objects", "class BaseSerialization: ...\n"),

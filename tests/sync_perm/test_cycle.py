@@ -82,6 +82,20 @@ def test_runs_a_pass_before_it_is_ready_if_the_definition_is_unreadable(one: Sid
     assert "changed" == run(session).result
 
 
+def test_names_the_plugins_whose_views_were_not_compared(one: Sidecar) -> None:
+    """They may need the metadata database, which is not there when the definition is read."""
+    one.reads_definition = True
+    (one.site.packages / "airflow/plugins_manager.py").write_text(
+        "import_errors = {'/plugins/corp.py': 'Variable corp_title does not exist'}\n"
+    )
+    session = one.begin()
+
+    result = run(session).result
+
+    assert ("unchanged", True) == (result, one.sidecar.readiness().ready)
+    assert "not compared: /plugins/corp.py" in one.sidecar.readiness().shortfall
+
+
 @pytest.mark.parametrize(
     ("program", "result"), [(UNREAD, "partial"), ("raise ImportError('moved')\n", "unchanged")]
 )

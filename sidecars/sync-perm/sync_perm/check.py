@@ -128,6 +128,8 @@ class _Checks:
         else:
             comparison.define(empty)
             say("ok", "roles", f"this Airflow defines {counted(empty.grant_count, 'grant')}")
+            for plugin in passes.unimported:
+                say("??", "plugin", f"{plugin}: it cannot be imported, so no view is compared")
 
     def permissions(self, airflow: Installation, address: Address) -> bool:
         """

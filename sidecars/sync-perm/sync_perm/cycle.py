@@ -185,7 +185,7 @@ class Session:
             log.info("definition_read", grants=empty.grant_count, cpu_seconds=cpu_seconds)
             self._comparison.define(empty)
             self._history.unread = None
-        self._status.show_unread(self._history.unread)
+        self._status.show_unread(self._history.unread, self._passes.unimported)
 
     def _reconcile(self, fence: Fence) -> Outcome:
         if self._may_define:

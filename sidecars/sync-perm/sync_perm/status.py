@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from heapq import nsmallest
 
 from sidecar_runtime.errors import SidecarError
@@ -88,11 +88,13 @@ class Status:
             ),
         )
 
-    def show_unread(self, problem: SidecarError | None) -> None:
+    def show_unread(self, problem: SidecarError | None, plugins: Iterable[str]) -> None:
         """
-        Show why the roles' definition could not be read; None if it was read.
+        Show why the roles' definition could not be read; None if it was read without these plugins.
         """
-        self._unread_shortfall = str(problem or "")
+        names = ", ".join(plugins)
+        lacking = f"the views of plugins that could not be imported were not compared: {names}"
+        self._unread_shortfall = str(problem or (lacking if names else ""))
 
     def show_file(self, file: RoleFile | None, wanted: Wanted | None) -> None:
         """

@@ -79,14 +79,18 @@ def test_an_upgraded_database_receives_the_permissions_of_the_new_airflow(
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("3")
 def test_creates_the_roles_in_the_airflow_configuration(
-    airflow: Airflow, database: Database, start: StartSyncPerm
+    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
-    roles = {"auditor": [{"action": "can_read", "resource": "Audit Logs"}]}
+    """Also with a resource that the empty database of the definition does not have."""
+    airflow.write_dags(database, home, {"sales": None}, parsed=True)
+    resources = ("Audit Logs", "DAG:sales")
+    roles = {"auditor": [{"action": "can_read", "resource": name} for name in resources]}
 
-    start(database, {"AIRFLOW__FAB__CUSTOM_ROLES": json.dumps(roles)}).until_good()
+    daemon = start(database, {"AIRFLOW__FAB__CUSTOM_ROLES": json.dumps(roles)}).until_good()
 
-    assert ("auditor", "can_read") in grants_on(database, "Audit Logs")
-    assert ("auditor", "can_read") in grants_on(database, "Website")
+    for resource in (*resources, "Website"):
+        assert ("auditor", "can_read") in grants_on(database, resource)
+    assert [] == daemon.find_events("definition_unread")
 
 
 @on_airflow("2.11", "3")

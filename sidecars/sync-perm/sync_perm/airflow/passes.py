@@ -25,6 +25,7 @@ from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.database.connection import Address
 from sync_perm.database.lock import PassLock
 from sync_perm.database.tables import Tables, by_role
+from sync_perm.difference import DEFAULT_ROLES
 from sync_perm.plan import CliCause, Pass
 
 # Overrides settings that are meant for the real database, or that would keep Airflow from writing.
@@ -58,6 +59,7 @@ class AirflowPasses:
 
     Attributes:
         cli_because: Why passes run the full ``airflow sync-perm``; None if our script runs.
+        unimported: The plugins that could not be imported beside an empty database.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class AirflowPasses:
         self._config = config
         self._folder = folder
         self.cli_because = cli_because
+        self.unimported: list[str] = []
         self.last_cpu_seconds = 0.0
 
     def run(
@@ -105,7 +108,8 @@ class AirflowPasses:
     def write_empty(self, address: Address, fence: Fence, timeout_seconds: float) -> Tables:
         """
         Return what this Airflow writes into an empty database: its roles, including configured
-        ones, and its views, including those of plugins.
+        ones, and its views, including those of plugins. The grants are those that Airflow restores
+        later: not those of configured roles.
 
         The empty database is a temporary file. The real one is not touched, so no lock is needed.
 
@@ -120,17 +124,23 @@ class AirflowPasses:
         with empty_database(self._folder) as empty:
             environ = {**self._environment(empty), **EMPTY}
             task = {**self._task(Pass("start", True, ())), "tell": empty.database}
-            said = self._start(task, environ, address, fence, timeout_seconds, lambda: None)
+            told = self._start(task, environ, address, fence, timeout_seconds, lambda: None).told
+        self.unimported = sorted(told["unimported"])
+        completed = told["completed"].union(DEFAULT_ROLES)
         return Tables(
-            permissions=said.told["permissions"],
+            permissions=told["permissions"],
             grants=by_role(
-                said.told["roles"],
-                ((role, (action, resource)) for role, action, resource in said.told["grants"]),
+                told["roles"] | told["configured"],
+                (
+                    (role, (action, resource))
+                    for role, action, resource in told["grants"]
+                    if role in completed
+                ),
             ),
             broken=0,
             dags={},
             fresh=frozenset(),
-            bare=said.told["bare"],
+            bare=told["bare"],
         )
 
     def _environment(self, address: Address) -> Mapping[str, str]:

@@ -15,7 +15,8 @@ Standard output has one JSON object per line:
 
 - ``{"dag": id, "error": text}`` for each DAG that failed;
 - ``{"roles": [name, …], "bare": [resource without permissions, …], "permissions": [[action,
-  resource], …], "grants": [[role, action, resource], …]}`` for ``tell``;
+  resource], …], "grants": [[role, action, resource], …], "completed": [role, …], "configured":
+  [role, …], "unimported": [plugin, …]}`` for ``tell``;
 - at the end ``{"done": number of DAGs}``, or ``{"failed": {"kind", "error", "module",
   "is_misfit"}}``.
 
@@ -83,14 +84,45 @@ def first_of(modules: Sequence[str], name: str) -> Any:
     raise ImportError(f"none of {', '.join(modules)} has {name}")
 
 
-def sync_roles() -> None:
+def sync_roles(*, is_told: bool) -> dict[str, list[str]]:
     """
-    Do what ``airflow sync-perm`` does, except for its row in ``log``.
+    Do what ``airflow sync-perm`` does, except for its row in ``log``; for ``tell``, return what the
+    empty database does not show.
     """
     get_application_builder = first_of(BUILDERS, "get_application_builder")
+    configured = hide_configured_roles() if is_told else []
     with get_application_builder() as appbuilder:
+        facts = describe(appbuilder.sm, configured) if is_told else {}
         appbuilder.add_permissions(update_perms=True)
         appbuilder.sm.sync_roles()
+    return facts
+
+
+def hide_configured_roles() -> list[str]:
+    """
+    Return the roles in ``[fab] custom_roles``, and keep Airflow from creating them: it would refuse
+    resources that only the real database has, such as a DAG.
+    """
+    from airflow.configuration import conf
+
+    configured = list(conf.getjson("fab", "custom_roles", fallback={}))
+    os.environ["AIRFLOW__FAB__CUSTOM_ROLES"] = "{}"
+    return configured
+
+
+def describe(manager: Any, configured: list[str]) -> dict[str, list[str]]:
+    """
+    Return the roles whose lost grants Airflow restores, the configured roles that it creates (FAB
+    3.10 and later), and the plugins that could not be imported.
+    """
+    from airflow import plugins_manager
+
+    failed = getattr(plugins_manager, "get_import_errors", None)  # Airflow 3.2 and later
+    return {
+        "completed": [*(one["role"] for one in manager.ROLE_CONFIGS), manager.auth_role_admin],
+        "configured": configured if hasattr(manager, "create_roles_from_config") else [],
+        "unimported": list(failed() if failed else plugins_manager.import_errors),
+    }
 
 
 def sync_dags(dag_ids: list[str], answer: Answer) -> None:
@@ -153,16 +185,16 @@ def made(found: Any, name: str) -> Any:
     return found
 
 
-def tell(path: str, answer: Answer) -> None:
+def tell(path: str, facts: dict[str, list[str]], answer: Answer) -> None:
     """
-    Report what Airflow has written into an SQLite file.
+    Report what Airflow has written into an SQLite file, and these facts.
 
     The script does this because the driver would stay in the sidecar's memory.
     """
     with closing(sqlite3.connect(path)) as database:
         found = {name: database.execute(sql).fetchall() for name, sql in CONTENTS.items()}
     names = {key: [name for (name,) in found[key]] for key in ("roles", "bare")}
-    answer({**found, **names})
+    answer({**found, **names, **facts})
 
 
 def work(task: dict[str, Any], answer: Answer) -> None:
@@ -172,14 +204,13 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
     providers_configuration_loaded(lambda: None)()
-    if task["roles"]:
-        sync_roles()
+    facts = sync_roles(is_told="tell" in task) if task["roles"] else {}
     if task["dags"]:
         sync_dags(task["dags"], answer)
     if task["given"]:
         give(task["given"])
     if "tell" in task:
-        tell(task["tell"], answer)
+        tell(task["tell"], facts, answer)
     answer({"done": len(task["dags"])})
 
 
