@@ -30,12 +30,18 @@ def one(tmp_path: Path, sqlite: Sqlite) -> WithFile:
     return found
 
 
-def told(one: WithFile, capsys: pytest.CaptureFixture[str], *, is_json: bool) -> tuple[int, str]:
+def told(
+    one: WithFile,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_json: bool,
+    include_dags: bool = False,
+) -> tuple[int, str]:
     """Run the command, assert that it wrote nothing, and return its exit code and output."""
     config = AirflowConfig(one.site.environment(**{CONN: one.sqlite.address.url}))
     airflow = replace(one.airflow, command=str(one.site.command), python=sys.executable)
     file = RoleFile(str(one.file), airflow.resources)
-    comparison = Comparison(airflow, include_dags=False, file=file)
+    comparison = Comparison(airflow, include_dags=include_dags, file=file)
     passes = AirflowPasses(airflow, config, str(one.folder))
     before = one.everything()
     capsys.readouterr()
@@ -83,6 +89,24 @@ def test_prints_differences_as_json(one: WithFile, capsys: pytest.CaptureFixture
     assert [] == facts["revoke"] + facts["create_permissions"]
     assert ["ruled"] == facts["left_to_access_control"]
     assert [{"key": "roles.team.dags[1]", "line": 7, "tag": "nobody"}] == facts["selects_no_dag"]
+
+
+def test_lists_grants_of_access_control_to_a_role_that_the_file_creates(
+    one: WithFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The daemon writes them in a second pass, when the role exists."""
+    access = {"team": {"__type": "set", "__var": ["can_edit"]}}
+    one.sqlite.serialize("ruled", "2", access, version=2)
+
+    facts = json.loads(told(one, capsys, is_json=True, include_dags=True)[1])
+
+    assert {} == facts["failing_dags"]
+    assert {
+        ("can_create", "DAG Run:a", "file"),
+        ("can_read", "DAG:a", "file"),
+        ("can_read", "Website", "file"),
+        ("can_edit", "DAG:ruled", "access_control"),
+    } == {tuple(row.values())[1:] for row in facts["grant"] if row["role"] == "team"}
 
 
 def test_permissions_beyond_the_file_are_listed_but_are_no_difference(

@@ -12,7 +12,15 @@ from sync_perm.airflow.installation import Installation
 from sync_perm.database.database import Database
 from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
 from sync_perm.database.tables import Grants, Reader, Tables
-from sync_perm.difference import DEFAULT_ROLES, Definition, Failure, Item, compare, define
+from sync_perm.difference import (
+    DEFAULT_ROLES,
+    WEBSITE,
+    Definition,
+    Failure,
+    Item,
+    compare,
+    define,
+)
 from sync_perm.plan import Pass, make_plan
 from sync_perm.role_file.document import Selection
 from sync_perm.role_file.file import RoleFile
@@ -156,13 +164,14 @@ class Comparison:
         self._definition = define(empty, self._kinds)
         self.wants_definition = self._was_written = False
 
-    def look(self, database: Database, *, dags: bool = False) -> Look:
+    def look(self, database: Database, *, ahead: bool = False) -> Look:
         """
         Read the tables and compare.
 
         Args:
-            dags: Whether to read the access control of DAGs even if no difference depends on it,
-                for :meth:`Wanted.surplus`.
+            ahead: Whether to compare as if the file's new roles existed, as a second pass does, and
+                to read the access control of DAGs even if no difference depends on it, for
+                :meth:`Wanted.surplus`.
 
         Raises:
             SidecarError: The database failed.
@@ -171,7 +180,7 @@ class Comparison:
         defined = self._definition.roles if self._definition else ()
         tables = self._reader.read(
             database,
-            dags=dags or self._needs_dags,
+            dags=ahead or self._needs_dags,
             places=self._needs_places,
             names=(*(document.roles if document else ()), *defined),
         )
@@ -180,8 +189,12 @@ class Comparison:
             self._definition = define(tables, self._kinds)
             self._was_written = False
         of_airflow = tables if self.include_dags else replace(tables, dags={})
-        difference = compare(of_airflow, self._kinds, self._definition)
         wanted = self._want(tables)
+        if ahead and document and wanted:
+            created = document.roles.keys() - tables.aliases.keys() - tables.unfit
+            new = {role: {WEBSITE} for role in created}
+            of_airflow = replace(of_airflow, grants={**new, **tables.grants})
+        difference = compare(of_airflow, self._kinds, self._definition)
         items = difference.items.union(wanted.items() if wanted else ())
         if self.wants_retry:
             self._held = frozenset()

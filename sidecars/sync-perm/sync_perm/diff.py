@@ -67,7 +67,7 @@ def run(comparison: Comparison, passes: AirflowPasses, source: Source, *, is_jso
 
 def _look(comparison: Comparison, passes: AirflowPasses, source: Source) -> Look:
     """
-    Compare the tables as the daemon does after its start.
+    Compare the tables as the passes of the daemon do after its start.
 
     Raises:
         SidecarError: Airflow or the database failed.
@@ -77,7 +77,7 @@ def _look(comparison: Comparison, passes: AirflowPasses, source: Source) -> Look
     database = Database(source.read())
     try:
         comparison.define(passes.write_empty(database.address, Fence(), COMMAND_SECONDS))
-        return comparison.look(database, dags=comparison.file is not None)
+        return comparison.look(database, ahead=comparison.file is not None)
     finally:
         database.close()
 
