@@ -17,6 +17,7 @@ from tests.s3_sync.cycle.test_symlinks import OBJECTS, Outside, swapping
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import is_get
 from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.shelf import RELEASE, Shelf
 from tests.support.s3_sync.snapshots import (
     SETTINGS,
     A,
@@ -342,6 +343,31 @@ def test_a_damaged_older_snapshot_in_use_is_removed_afterwards(steady: Steady, l
 
     assert not place.exists()
     assert [False] == [event["is_removed"] for event in log.events("snapshot_damaged")]
+
+
+def test_a_release_poll_does_not_postpone_the_removal_of_a_damaged_snapshot(
+    process: Process,
+) -> None:
+    shelf = Shelf(process.s3)
+    old = shelf.publish({"a.py": b"0"}).revision
+    process.run(SETTINGS | RELEASE)
+    shelf.publish({"a.py": b"1"})
+    process.cycle()
+    process.stop()
+    place = process.folder / ".s3-sync/snapshots" / old
+    overwrite(place / "a.py", b"")
+    reader = os.open(place, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    process.start(SETTINGS | RELEASE)
+    for _ in range(2):
+        process.cycle()
+        assert not process.glance()
+
+    os.close(reader)
+    process.cycle()
+
+    assert not place.exists()
+    assert process.glance()
 
 
 def test_intact_older_snapshots_stay_at_start(s3: SwappingS3, process: Process, log: Log) -> None:

@@ -64,6 +64,7 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
+        self._is_finished = False
         # Files that the last cycle could not read; whether the cycle before the last, and the last
         # one, held back all other files because of that.
         self._unsettled: frozenset[str] = frozenset()
@@ -77,13 +78,18 @@ class Reconciler:
         """
         Whether there is nothing to do while the source does not change.
         """
-        return self._is_done and not (self._bringer.blocked or self._settings.delete == "all")
+        return (
+            self._is_done
+            and self._is_finished
+            and not (self._bringer.blocked or self._settings.delete == "all")
+        )
 
     def start_over(self) -> None:
         """
         Forget the work done on another layout.
         """
         self._acted, self._rest = None, None
+        self._is_finished = False
         self._unread.start_over()
 
     async def reconcile(self, layout: Layout, fence: Fence) -> Outcome:
@@ -258,6 +264,7 @@ class Reconciler:
             or self._lease.torn
             or self._bringer.blocked
             or self._unread.are_due
+            or not self._is_finished
             or self._source.suspects(layout.tree)
             or (self._settings.delete == "all" and not self._is_refused)
         )
@@ -298,7 +305,7 @@ class Reconciler:
                 lacking=lacking,
                 fallback=offer.fallback,
             )
-        layout.finish(fence)
+        self._is_finished = layout.finish(fence)
         self._last_change.show(offer.name, done.changes)
         self._status.show(**state.facts)
 

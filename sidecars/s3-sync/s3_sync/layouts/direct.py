@@ -54,13 +54,14 @@ class Direct:
     def prune(self, fence: Fence) -> None:
         pass
 
-    def finish(self, fence: Fence) -> None:
+    def finish(self, fence: Fence) -> bool:
         if self._is_half_shown:
             self._volume.end_showing(fence)
             self._is_half_shown = False
         with fence:
             clear_tree(STAGED, self._volume)
             clear_snapshots(self._volume)
+        return True
 
     def close(self) -> None:
         self.tree.close()

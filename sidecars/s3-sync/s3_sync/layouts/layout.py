@@ -91,9 +91,12 @@ class Layout(Protocol):
         Remove states that were replaced longer ago than they are retained.
         """
 
-    def finish(self, fence: Fence) -> None:
+    def finish(self, fence: Fence) -> bool:
         """
         Remove files of another layout from this volume, now that the published state is recorded.
+
+        Returns:
+            Whether nothing remains to be removed, such as a damaged snapshot that is in use.
         """
 
     def close(self) -> None:

@@ -257,9 +257,10 @@ class Snapshot:
         self._snapshots.keep_asked(name, revision, fence)
         remove_tree(f"{name}.old", self.store)
 
-    def finish(self, fence: Fence) -> None:
+    def finish(self, fence: Fence) -> bool:
         clear_in_place(self._volume, fence, may_delete=self._delete != "none")
         self._settle_doubts(fence)
+        return not self._doubted
 
     def close(self) -> None:
         if self.shown is not None:
@@ -286,7 +287,10 @@ class Snapshot:
             is_kept = self.has(revision)  # until no process uses it
             if not is_named:
                 log.warning("snapshot_damaged", revision=revision, is_removed=not is_kept)
-            self._doubted[revision] = True
+            if is_kept:
+                self._doubted[revision] = True
+            else:
+                del self._doubted[revision]
 
     def _heal(self, revision: str, fence: Fence) -> bool:
         """

@@ -96,9 +96,10 @@ class StagedLayout:
     def prune(self, fence: Fence) -> None:
         pass
 
-    def finish(self, fence: Fence) -> None:
+    def finish(self, fence: Fence) -> bool:
         with fence:
             clear_snapshots(self._volume)
+        return True
 
     def close(self) -> None:
         self._open.close()
