@@ -5,11 +5,13 @@ How failures affect the published commit, the process, and a one-shot.
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from git_sync_wrapper.context import GitSyncExitError
+from git_sync_wrapper.engine.engine import Engine
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
@@ -135,6 +137,38 @@ def test_git_sync_repairs_damage_that_git_cannot(start: Start, log: Log) -> None
     assert "a = 1\n" == (wrapper.root / "repo/dag.py").read_text()
     assert (True, runs + 1) == (wrapper.context.status.readiness.ready, wrapper.runs())
     assert 1 == len(log.events("damage_repaired"))
+
+
+def test_publishes_the_next_commit_although_damage_cannot_be_repaired(
+    start: Start, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = start.published()
+    (wrapper.root / "repo/dag.py").write_text("damaged")
+    monkeypatch.setattr(Engine, "restore", lambda *_: str(wrapper.folder / "removed"))
+    wrapper.commit(TWO)
+
+    outcome = wrapper.cycle()
+
+    assert ("changed", TWO) == (outcome.result, wrapper.shown())
+    assert wrapper.context.status.readiness.ready
+    assert [ONE] == [event["revision"] for event in log.events("restore_failed")]
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(290, 0), (300, 1)])
+def test_inspects_as_often_while_failures_are_a_backoff_apart(
+    start: Start, log: Log, monkeypatch: pytest.MonkeyPatch, seconds: int, found: int
+) -> None:
+    """Thirty polls, one each ten seconds."""
+    wrapper = start.published()
+    wrapper.cycle()
+    (wrapper.root / "repo/dag.py").write_text("damaged")
+    wrapper.lose_remote()
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + seconds)
+
+    wrapper.failure()
+
+    assert found == len(log.events("damage_found"))
 
 
 class NoLocks(TargetLock):

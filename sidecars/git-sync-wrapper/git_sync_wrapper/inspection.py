@@ -8,9 +8,12 @@ repository is damaged as well, git-sync runs again.
 
 from __future__ import annotations
 
+import time
+
 from git_sync_wrapper.context import Context
 from git_sync_wrapper.published.commit import NAMED_PATHS
 from git_sync_wrapper.published.volume import Volume
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.printable import counted
@@ -20,7 +23,8 @@ log = get_logger("inspection")
 
 class Inspection:
     """
-    Inspects at every n-th poll, while anything is damaged, and when this process gains the lock.
+    Inspects at every n-th poll, and as often while polls fail and are a backoff apart; while
+    anything is damaged; and when this process gains the lock.
 
     Attributes:
         is_whole: Whether the published commit was found, or repaired, to be whole.
@@ -33,7 +37,9 @@ class Inspection:
         """
         self._context = context
         self._polls = polls
+        self._seconds = polls * context.settings.interval_seconds
         self._left = 0
+        self._due_at = 0.0
         self._is_holder = False
         self.is_whole = True
 
@@ -61,18 +67,22 @@ class Inspection:
         self.count_poll()
         is_same = is_holder == self._is_holder
         self._is_holder = is_holder
-        is_early = self._left > 0 and self.is_whole and is_same and not fence.is_asked_for
-        if not commit or is_early:
+        is_early = self._left > 0 and time.monotonic() < self._due_at
+        if not commit or (is_early and self.is_whole and is_same and not fence.is_asked_for):
             return
-        self._left = self._polls
+        self._left, self._due_at = self._polls, time.monotonic() + self._seconds
         damaged = volume.look(commit, is_holder=is_holder)
         if damaged == []:
             self.note_whole()
             return
         self._note_damage(commit, damaged, is_holder=is_holder)
         if is_holder and (worktree := self._context.engine.restore(commit, fence)):
-            volume.repair(commit, worktree, fence)
-            self.note_whole()
+            try:
+                volume.repair(commit, worktree, fence)
+            except SidecarError as error:  # the cycle goes on: a newer commit may be whole
+                log.warning("restore_failed", revision=commit, error=error.message)
+            else:
+                self.note_whole()
 
     def note_whole(self) -> None:
         """

@@ -33,21 +33,28 @@ def folder(tree: Path) -> Iterator[int]:
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> Iterator[int]:
+    with opened(str(tmp_path)) as store:
+        os.fchmod(store, 0o755)
+        yield store
+
+
+@pytest.fixture
 def rows(folder: int) -> Contents:
     return contents.take(folder, {})
 
 
 def test_does_not_read_unchanged_files(
-    rows: Contents, folder: int, monkeypatch: pytest.MonkeyPatch
+    rows: Contents, folder: int, store: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert {"a.py", "deep/b.py", "link"} == rows.keys()
     monkeypatch.delattr(os, "read")
 
-    assert [] == contents.damaged(rows, folder)
+    assert [] == contents.damaged(rows, folder, store)
 
 
 def test_changed_times_and_added_rights_are_recorded_and_not_damage(
-    rows: Contents, tree: Path, folder: int
+    rows: Contents, tree: Path, folder: int, store: int
 ) -> None:
     """A mount with fsGroup, another hard link, and a restore from a backup cause these."""
     (tree / "a.py").chmod(0o664)
@@ -56,12 +63,14 @@ def test_changed_times_and_added_rights_are_recorded_and_not_damage(
     (tree / "__pycache__").mkdir()
     (tree / "__pycache__/a.pyc").touch()
 
-    assert [] == contents.damaged(rows, folder)
+    assert [] == contents.damaged(rows, folder, store)
     assert contents.take(folder, {}).keys() - rows.keys() == {"__pycache__/a.pyc"}
     assert rows["a.py"] == contents.take(folder, {})["a.py"]
 
 
-def test_reports_each_damaged_or_missing_file(rows: Contents, tree: Path, folder: int) -> None:
+def test_reports_each_damaged_or_missing_file(
+    rows: Contents, tree: Path, folder: int, store: int
+) -> None:
     before = (tree / "a.py").stat()
     (tree / "a.py").write_text("2")
     os.utime(tree / "a.py", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -69,17 +78,36 @@ def test_reports_each_damaged_or_missing_file(rows: Contents, tree: Path, folder
     (tree / "link").unlink()
     (tree / "link").symlink_to("b.py")
 
-    assert ["a.py", "deep/b.py", "link"] == contents.damaged(rows, folder)
+    assert ["a.py", "deep/b.py", "link"] == contents.damaged(rows, folder, store)
 
 
-def test_a_removed_right_is_damage(rows: Contents, tree: Path, folder: int) -> None:
+def test_a_removed_right_is_damage(rows: Contents, tree: Path, folder: int, store: int) -> None:
     (tree / "a.py").chmod(0o600)
 
-    assert ["a.py"] == contents.damaged(rows, folder)
+    assert ["a.py"] == contents.damaged(rows, folder, store)
+
+
+@pytest.mark.parametrize(("closed", "damaged"), [(".", 4), ("deep", 2), ("deep/down", 1)])
+@pytest.mark.parametrize("mode", [0o000, 0o700, 0o711])
+def test_files_in_a_closed_folder_are_damaged_if_the_store_is_open(
+    tree: Path, folder: int, store: int, closed: str, damaged: int, mode: int
+) -> None:
+    """A file system without modes closes both."""
+    (tree / "deep/down").mkdir()
+    (tree / "deep/down/c.py").touch()
+    rows = contents.take(folder, {})
+    (tree / closed).chmod(mode)
+
+    assert damaged == len(contents.damaged(rows, folder, store) or ())
+
+    (tree / closed).chmod(0o700)
+    os.fchmod(store, 0o700)
+    assert [] == contents.damaged(rows, folder, store)
+    (tree / closed).chmod(0o755)
 
 
 def test_an_inspection_reads_the_files_that_were_not_read_before(
-    rows: Contents, folder: int, monkeypatch: pytest.MonkeyPatch
+    rows: Contents, folder: int, store: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
         patched.delattr(os, "read")
@@ -87,32 +115,36 @@ def test_an_inspection_reads_the_files_that_were_not_read_before(
         assert {path: row._replace(digest="") for path, row in rows.items()} | {
             "a.py": rows["a.py"]
         } == quick
-        assert [] == contents.damaged(quick, folder, reads=False)
+        assert [] == contents.damaged(quick, folder, store, reads=False)
 
-    assert [] == contents.damaged(quick, folder)
+    assert [] == contents.damaged(quick, folder, store)
     assert rows == quick
 
 
-def test_cannot_judge_unread_files_with_new_ctime_or_added_rights(tree: Path, folder: int) -> None:
+def test_cannot_judge_unread_files_with_new_ctime_or_added_rights(
+    tree: Path, folder: int, store: int
+) -> None:
     """A mount with fsGroup and a new hard link cause these."""
     quick = contents.take(folder, {}, reads=False)
     before = quick.copy()
     os.link(tree / "a.py", tree.with_name("other"))
     (tree / "deep/b.py").chmod(0o666)
 
-    assert None is contents.damaged(quick, folder)
+    assert None is contents.damaged(quick, folder, store)
     assert before["a.py"] == quick["a.py"]
 
     (tree / "deep/b.py").write_text("2")
-    assert ["deep/b.py"] == contents.damaged(quick, folder)
+    assert ["deep/b.py"] == contents.damaged(quick, folder, store)
 
 
-def test_a_file_behind_a_symlink_counts_as_missing(rows: Contents, tree: Path, folder: int) -> None:
+def test_a_file_behind_a_symlink_counts_as_missing(
+    rows: Contents, tree: Path, folder: int, store: int
+) -> None:
     """Even though it is the same file, with the same times."""
     (tree / "deep").rename(tree.with_name("elsewhere"))
     (tree / "deep").symlink_to("../elsewhere")
 
-    assert ["deep/b.py"] == contents.damaged(rows, folder)
+    assert ["deep/b.py"] == contents.damaged(rows, folder, store)
 
 
 @pytest.mark.parametrize("path", ["../{}", "/{}", "deep/../{}", "deep//b.py", "..", ".", ""])
@@ -126,12 +158,14 @@ def test_ignores_a_list_with_unsafe_paths(tree: Path, folder: int, path: str) ->
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800"])
-def test_reports_an_impossible_name_as_missing(rows: Contents, folder: int, path: str) -> None:
+def test_reports_an_impossible_name_as_missing(
+    rows: Contents, folder: int, store: int, path: str
+) -> None:
     contents.write(rows | {path: rows["a.py"]}, "list", folder, fsync=False)
 
     listed = contents.read("list", folder)
 
-    assert listed and [path] == contents.damaged(listed, folder)
+    assert listed and [path] == contents.damaged(listed, folder, store)
 
 
 def test_a_list_round_trips_unless_it_is_too_long(folder: int) -> None:

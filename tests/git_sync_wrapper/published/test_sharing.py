@@ -11,6 +11,7 @@ import pytest
 
 from git_sync_wrapper.published.sharing import ASIDE, BLOCK_BYTES, differing, share
 from git_sync_wrapper.published.tree import opened
+from tests.support.raising import raised
 
 
 class Site:
@@ -76,6 +77,34 @@ def test_compares_a_large_file_completely(site: Site, place: int) -> None:
     site.write("other.bin", bytes(content), bytes(changed))
 
     assert {"same.bin"} == site.share()
+
+
+def spoil_last_block(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the end of a file be unreadable, as on a bad disk."""
+    read_of, inode = os.read, path.stat().st_ino
+
+    def read(fd: int, count: int) -> bytes:
+        block = read_of(fd, count)
+        if os.fstat(fd).st_ino == inode and len(block) < BLOCK_BYTES:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return block
+
+    monkeypatch.setattr(os, "read", read)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1])
+def test_a_published_file_that_cannot_be_read_differs(
+    site: Site, monkeypatch: pytest.MonkeyPatch, size_bytes: int
+) -> None:
+    site.write("bad.py", bytes(size_bytes), bytes(size_bytes))
+    site.write("good.py", b"1", b"1")
+    spoil_last_block(site.shown / "bad.py", monkeypatch)
+
+    assert ["bad.py"] == site.differing()
+    assert {"good.py"} == site.share()
+
+    spoil_last_block(site.checkout / "bad.py", monkeypatch)
+    assert errno.EIO == raised(OSError, site.share).errno
 
 
 def test_does_not_share_a_file_with_another_mode(site: Site) -> None:

@@ -7,10 +7,12 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +26,7 @@ from git_sync_wrapper.published.tree import opened, walk
 from git_sync_wrapper.published.volume import LIST, Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.runtime.recording import Log
 from tests.support.raising import raised
 
 ONE, TWO = "1" * 40, "2" * 40
@@ -238,6 +241,106 @@ def test_a_lock_holder_reads_files_that_a_one_shot_did_not(root: Path, is_holder
     assert digest()
     assert [] == site.volume.look(ONE, is_holder=is_holder)
     site.volume.close()
+
+
+@contextmanager
+def plain_user() -> Iterator[None]:
+    """Become a user without root's rights."""
+    if os.geteuid() != 0:
+        pytest.skip("a folder of another user needs root")
+    os.seteuid(65533)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_root() -> Iterator[Path]:
+    """A root of another user, in a folder that everyone can enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder, "root")
+
+
+def close_snapshot(snapshot: Path) -> None:
+    snapshot.chmod(0)
+
+
+def close_folder(snapshot: Path) -> None:
+    (snapshot / "dags").chmod(0)
+
+
+def put_folder_of_another(snapshot: Path) -> None:
+    shutil.rmtree(snapshot / "dags")
+    (snapshot / "dags").mkdir()
+    (snapshot / "dags/a.py").write_text("a = 2\n")
+
+
+def put_folder_of_another_over_file(snapshot: Path) -> None:
+    (snapshot / "dags/a.py").unlink()
+    (snapshot / "dags/a.py").mkdir()
+    (snapshot / "dags/a.py/inside").touch()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [close_snapshot, close_folder, put_folder_of_another, put_folder_of_another_over_file],
+)
+def test_replaces_a_snapshot_that_cannot_be_repaired_in_place(
+    open_root: Path, log: Log, spoil: Callable[[Path], None]
+) -> None:
+    """Each time: nobody but root can remove what it replaces."""
+    with plain_user():
+        site = Site(open_root)
+        site.publish()
+    for _ in range(2):
+        spoil(site.snapshot)
+        with plain_user():
+            assert ["dags/a.py"] == site.volume.look(ONE, is_holder=True)
+
+            site.volume.repair(ONE, str(site.worktree), Fence())
+
+            assert [] == site.volume.look(ONE, is_holder=True)
+        assert "a = 1\n" == (site.link / "dags/a.py").read_text()
+        modes = [path.stat().st_mode & 0o777 for path in (site.snapshot, site.link / "dags")]
+        assert [0o755] * 2 == modes
+    site.volume.close()
+    assert [["dags/a.py"]] * 2 == [event["paths"] for event in log.events("damage_repaired")]
+
+
+@pytest.mark.parametrize("spoil", [close_snapshot, close_folder, put_folder_of_another])
+def test_the_next_commit_needs_nothing_of_a_damaged_one(
+    open_root: Path, spoil: Callable[[Path], None]
+) -> None:
+    with plain_user():
+        site = Site(open_root)
+        site.publish()
+    spoil(site.snapshot)
+    with plain_user():
+        assert ["dags/a.py"] == site.volume.differing(str(site.worktree), ONE)
+        assert site.volume.lacking_bytes() <= 0
+
+        site.publish(TWO)
+
+        site.volume.prune(TWO, Fence())
+        site.volume.close()
+    assert "a = 1\n" == (site.link / "dags/a.py").read_text()
+
+
+@pytest.mark.parametrize("closed", [".", "dags"])
+def test_a_repair_opens_closed_folders(site: Site, log: Log, closed: str) -> None:
+    site.publish()
+    before = (site.snapshot / "dags/a.py").stat()
+    (site.snapshot / closed).chmod(0o700)
+
+    assert ["dags/a.py"] == site.volume.look(ONE, is_holder=True)
+    site.volume.repair(ONE, str(site.worktree), Fence())
+
+    assert 0o755 == stat.S_IMODE((site.snapshot / closed).stat().st_mode)
+    assert [] == site.volume.look(ONE, is_holder=True)
+    assert os.path.samestat(before, (site.snapshot / "dags/a.py").stat())
+    assert 1 == log.events("damage_repaired")[0]["files"]
 
 
 class Killed(BaseException):

@@ -42,6 +42,10 @@ def lock_up(tree: Path) -> None:
     (tree / "a.py").chmod(0)
 
 
+def lock_up_folder(tree: Path) -> None:
+    (tree / "pkg").chmod(0o700)
+
+
 def put_something_else(tree: Path) -> None:
     shutil.rmtree(tree / "pkg")
     (tree / "pkg").symlink_to("/etc")
@@ -52,17 +56,17 @@ def put_something_else(tree: Path) -> None:
     (tree / "c.py").symlink_to("elsewhere.py")
 
 
-SPOILS = [empty_tree, truncate, edit_unseen, lock_up, put_something_else]
+SPOILS = [empty_tree, truncate, edit_unseen, lock_up, lock_up_folder, put_something_else]
 
 
 def contents(tree: Path) -> dict[str, str]:
-    """Return the mode and content, or link target, of each file except git's own."""
+    """Return the mode and content, or link target, of each file and folder except git's own."""
     return {
         str(path.relative_to(tree)): f"-> {os.readlink(path)}"
         if path.is_symlink()
-        else f"{path.stat().st_mode:o} {path.read_text()}"
+        else f"{path.stat().st_mode:o} {path.read_text() if path.is_file() else ''}"
         for path in tree.rglob("*")
-        if path.name != ".git" and (path.is_symlink() or path.is_file())
+        if path.name != ".git"
     }
 
 

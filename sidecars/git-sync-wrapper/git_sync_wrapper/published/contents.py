@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
-from git_sync_wrapper.published.sharing import FILE_FLAGS, blocks_of
+from git_sync_wrapper.published.sharing import FILE_FLAGS, blocks_of, lacking_rights
 from git_sync_wrapper.published.tree import opened, walk
 from sidecar_runtime.volume.files import read_file, stat_in, write_file
 from sidecar_runtime.volume.trees import remove_tree
@@ -104,10 +104,11 @@ def flush(contents: Contents, old: Collection[str], folder: int) -> None:
             os.fsync(file)
 
 
-def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str] | None:
+def damaged(contents: Contents, folder: int, store: int, *, reads: bool = True) -> list[str] | None:
     """
-    Return the missing or damaged files of an open folder; None if that cannot be determined: a file
-    without a digest has more rights than recorded, or the same mtime and another ctime.
+    Return the missing or damaged files of an open folder, and those in folders that were closed;
+    None if that cannot be determined: a file without a digest has more rights than recorded, or the
+    same mtime and another ctime.
 
     An intact file with other times has a new row afterwards. Additional files are ignored, and so
     are added rights (`fsGroup` adds them when a volume is mounted).
@@ -119,7 +120,7 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
     is_known = True
     for above, rows in groupby(contents.items(), lambda item: item[0].rpartition("/")[0]):
         start = len(above) + 1 if above else 0
-        with _inside(above, folder) as inside:
+        with _inside(above, folder, store) as inside:
             for path, row in rows:
                 name = path[start:]
                 mode, size_bytes, mtime_ns, ctime_ns, digest = row
@@ -147,15 +148,18 @@ def damaged(contents: Contents, folder: int, *, reads: bool = True) -> list[str]
 
 
 @contextmanager
-def _inside(path: str, folder: int) -> Iterator[int]:
+def _inside(path: str, folder: int, store: int) -> Iterator[int]:
     """
-    Open a folder below an open one, without following symlinks; -1 if it cannot be opened.
+    Open a folder below an open one, without following symlinks; -1 if it cannot be opened, or a
+    folder on the way lacks rights that the store has.
     """
     with ExitStack() as stack:
         inside = folder
         try:
-            for part in path.split("/") if path else ():
+            for part in [".", *path.split("/")] if path else ["."]:
                 inside = stack.enter_context(opened(part, inside))
+                if lacking_rights(os.fstat(inside).st_mode, store):
+                    raise PermissionError
         except (OSError, ValueError):
             inside = -1
         yield inside

@@ -26,6 +26,8 @@ ASIDE = ".shared"
 # The kubelet adds these rights to each file when it mounts a volume with an fsGroup, and a setgid
 # bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
 GROUP_RIGHTS = 0o660
+# Of a folder: without these, consumers do not find the files in it.
+READING = 0o555
 
 
 def share(
@@ -102,19 +104,25 @@ def restore(
     checkout: int, shown: int, older: Sequence[int], store: int, fence: Fence, prefix: str = ""
 ) -> Iterator[str]:
     """
-    Replace the files of a snapshot that differ from a checkout, each with a new file.
+    Replace the files of a snapshot that differ from a checkout, each with a new file, and open
+    folders that were closed.
 
     Args:
         older: The open folders of snapshots that may share damaged files.
         store: As for :func:`share`.
 
     Yields:
-        Each path that was replaced.
+        Each path that was replaced or opened.
 
     Raises:
-        OSError: The disk is full, or fails.
+        OSError: The disk is full, or fails, or a folder belongs to another user.
         CycleAbandoned: The fence was revoked; each replaced file is whole.
     """
+    mode = os.fstat(shown).st_mode
+    if lacking := lacking_rights(mode, store):
+        with fence:
+            os.fchmod(shown, stat.S_IMODE(mode) | lacking)
+        yield prefix or "."
     put_pointer(checkout, shown)
     for entry in entries(checkout):
         name = entry.name
@@ -146,19 +154,38 @@ def restore(
         yield prefix + name
 
 
+def lacking_rights(mode: int, store: int) -> int:
+    """
+    Return which rights to read are missing in the mode of a snapshot's folder: those that the store
+    has, because not every file system keeps modes.
+    """
+    return os.fstat(store).st_mode & ~mode & READING
+
+
 def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.stat_result) -> bool:
     """
-    Whether a name has the same mode and content, or link target, in two open folders.
+    Whether a name has the same mode and content, or link target, in two open folders. What cannot
+    be read in the other, published one differs.
     """
     if left.st_size != right.st_size or not _is_mode(right.st_mode, left.st_mode, other):
         return False
     if stat.S_ISLNK(left.st_mode):
         return os.readlink(name, dir_fd=one) == os.readlink(name, dir_fd=other)
     try:
-        blocks = zip_longest(blocks_of(name, one), blocks_of(name, other))
+        blocks = zip_longest(blocks_of(name, one), _readable(name, other), fillvalue=b"")
         return all(mine == theirs for mine, theirs in blocks)
     except PermissionError:
         return False
+
+
+def _readable(name: str, folder: int) -> Iterator[bytes | None]:
+    """
+    Yield the blocks of a published file, then None if the rest cannot be read (a bad disk block).
+    """
+    try:
+        yield from blocks_of(name, folder)
+    except OSError:
+        yield None
 
 
 def blocks_of(name: str, folder: int) -> Iterator[bytes]:

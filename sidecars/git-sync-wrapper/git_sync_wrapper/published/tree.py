@@ -115,7 +115,7 @@ def taken(name: str, folder: int) -> array[int]:
     Return the inode of each file of a tree in an open folder, each followed by its bytes on disk.
     """
     files = array("Q")
-    with suppress(FileNotFoundError):  # removed by hand
+    with suppress(FileNotFoundError, PermissionError):  # removed, or closed, by hand
         for _, _, names, inside in os.fwalk(name, dir_fd=folder):
             for path in names:
                 found = os.stat(path, dir_fd=inside, follow_symlinks=False)

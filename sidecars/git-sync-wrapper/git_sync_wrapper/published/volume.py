@@ -25,7 +25,7 @@ from sidecar_runtime.volume.files import (
     stat_in,
     write_file,
 )
-from sidecar_runtime.volume.snapshots import Snapshots
+from sidecar_runtime.volume.snapshots import Snapshots, aside_name
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
 LOCK = "lock"
@@ -171,8 +171,10 @@ class Volume:
             OSError: Something cannot be read.
         """
         with ExitStack() as stack:
-            checkout = stack.enter_context(opened(worktree))
-            shown = stack.enter_context(opened(commit, self.store)) if commit else None
+            checkout, shown = stack.enter_context(opened(worktree)), None
+            if commit:
+                with suppress(OSError):  # it cannot be read
+                    shown = stack.enter_context(opened(commit, self.store))
             return sorted(differing(checkout, shown))
 
     def has(self, commit: str) -> bool:
@@ -272,7 +274,8 @@ class Volume:
         Replace a snapshot in one step. On a file system that cannot exchange two folders (NFS), the
         link leads to the new snapshot under another name in the meantime.
         """
-        new, old, meanwhile = f".{commit}.new", f".{commit}.old", f"{commit}.again"
+        # A new name each time: a folder of another user may remain of an earlier replacement.
+        new, old, meanwhile = aside_name(commit), f".{commit}.old", f"{commit}.again"
         make(new)
         with fence:
             is_done = exchange(new, commit, self.store)
@@ -307,9 +310,11 @@ class Volume:
         with explained(f"cannot read {commit}"):
             try:
                 with opened(commit, self.store) as folder:
-                    damaged = contents.damaged(rows, folder, reads=is_holder)
+                    damaged = contents.damaged(rows, folder, self.store, reads=is_holder)
             except FileNotFoundError:
                 return None
+            except PermissionError:  # the snapshot itself is closed
+                return sorted(rows)
             if is_holder and rows != before:
                 with suppress(OSError):  # the list only saves reading; the next look repeats that
                     self._record(commit, rows)
@@ -318,9 +323,27 @@ class Volume:
     def repair(self, commit: str, worktree: str, fence: Fence) -> None:
         """
         Repair a snapshot from a worktree, and all older snapshots that share its damaged files.
+
+        If another user's folder does not allow that, the whole snapshot is replaced.
+        """
+        replaced = set[str]()
+        with explained(f"cannot repair {commit}"):
+            try:
+                self._restore(commit, worktree, replaced, fence)
+            except (PermissionError, IsADirectoryError):
+                replaced.update(self.differing(worktree, commit))
+                make = self._maker(commit, worktree, self._share(worktree), fence)
+                self._replace(commit, make, fence)
+        if replaced:
+            named = sorted(replaced)[:NAMED_PATHS]
+            log.warning("damage_repaired", revision=commit, files=len(replaced), paths=named)
+
+    def _restore(self, commit: str, worktree: str, replaced: set[str], fence: Fence) -> None:
+        """
+        Repair a snapshot in place, and add each path that is replaced to a set.
         """
         self._taken.clear()
-        with explained(f"cannot repair {commit}"), ExitStack() as stack:
+        with ExitStack() as stack:
             checkout = stack.enter_context(opened(worktree))
             folder = stack.enter_context(opened(commit, self.store))
             older = {
@@ -329,15 +352,12 @@ class Volume:
                 if name != commit
             }
             ages = {name: os.fstat(fd).st_mtime_ns for name, fd in older.items()}
-            replaced = set(restore(checkout, folder, list(older.values()), self.store, fence))
+            replaced.update(restore(checkout, folder, list(older.values()), self.store, fence))
             for name, age in ages.items():  # a folder's mtime is the time of its replacement
                 os.utime(name, ns=(age, age), dir_fd=self.store)
             shared = self._share(worktree)
             old = {path: shared[path] for path in shared.keys() - replaced}
             self._list(commit, folder, old, reads=True)
-        if replaced:
-            named = sorted(replaced)[:NAMED_PATHS]
-            log.warning("damage_repaired", revision=commit, files=len(replaced), paths=named)
 
     def _share(self, worktree: str) -> dict[str, str]:
         """
@@ -350,7 +370,12 @@ class Volume:
         if not shown:
             return {}
         rows = self._listed(shown)
-        with opened(worktree) as checkout, opened(shown, self.store) as folder:
+        with ExitStack() as stack:
+            checkout = stack.enter_context(opened(worktree))
+            try:
+                folder = stack.enter_context(opened(shown, self.store))
+            except OSError:  # it cannot be read
+                return {}
             return {
                 path: contents.digest_of(path, found, rows)
                 for path, found in share(checkout, folder, self.store)
