@@ -66,6 +66,22 @@ def test_makes_room_before_git_sync_runs(start: Start, tmp_path: Path, log: Log)
     assert [ONE] == [event["revision"] for event in log.events("snapshot_dropped")]
 
 
+@pytest.mark.parametrize(("inodes", "kept"), [(2, {TWO, THREE}), (99, {ONE, TWO, THREE})])
+def test_makes_room_if_the_volume_lacks_inodes(
+    start: Start, monkeypatch: pytest.MonkeyPatch, inodes: int, kept: set[str]
+) -> None:
+    wrapper = start()
+    for name in (ONE, TWO):
+        wrapper.follow(name, name)
+    blocks = 1 << 20
+    found = os.statvfs_result((4096, 4096, blocks, blocks, blocks, 100, inodes, inodes, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+
+    wrapper.follow(THREE, THREE)
+
+    assert kept == wrapper.kept()
+
+
 def test_keeps_commits_whose_removal_would_free_no_room(start: Start, tmp_path: Path) -> None:
     """DAG runs that are pinned to these commits still need them."""
     with small_volume(tmp_path / "root", "9m"):

@@ -74,6 +74,10 @@ NO_TLS = (
         *((reason, SAID[reason]) for reason in REFUSALS),
         *(("credentials_refused", f"The requested URL returned error: {n}") for n in (401, 403)),
         ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
+        (
+            "target_full",
+            "unable to create directory for '.git/worktrees/1/logs/HEAD': No such file",
+        ),
         # What the server says about itself.
         ("server_error", "remote: fatal: Out of memory, malloc failed (tried to allocate 9 bytes)"),
         ("server_error", "remote: fatal: unable to create file: No space left on device"),

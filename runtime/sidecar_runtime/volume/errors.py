@@ -16,8 +16,8 @@ DENIED_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 # A sizeLimit makes only a volume in memory full: on disk, the kubelet evicts the pod instead.
 FULL_ADVICE = (
-    "Free space on the node's disk or enlarge the claim; for a volume in memory, raise its "
-    "sizeLimit. The published files are unchanged."
+    "Free space, or inodes (df -i), on the node's disk or enlarge the claim; for a volume in "
+    "memory, raise its sizeLimit. The published files are unchanged."
 )
 DENIED_ADVICE = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
 LINK_ADVICE = "Move it away, and mount nothing at this path: consumers mount its parent folder."

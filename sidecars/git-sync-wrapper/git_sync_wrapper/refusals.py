@@ -41,7 +41,8 @@ class Refusal(NamedTuple):
 REFUSALS = {
     "target_full": Refusal(
         r"No space left on device|Disk quota exceeded|unable to write (file|new index)"
-        r"|Out of diskspace",
+        # git hides the cause. It has just created files in the folder above, so no inode is left.
+        r"|Out of diskspace|unable to create directory for",
         FULL_ADVICE,
     ),
     "out_of_memory": Refusal(

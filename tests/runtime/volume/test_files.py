@@ -22,6 +22,7 @@ import pytest
 from sidecar_runtime.volume.files import (
     FACTS_BYTES,
     free_bytes,
+    free_inodes,
     is_at,
     read_file,
     write_all,
@@ -45,6 +46,8 @@ def folder(tmp_path: Path) -> Iterator[int]:
 def test_a_file_system_without_a_size_counts_as_unlimited(tmp_path: Path) -> None:
     assert math.inf == free_bytes("/proc")
     assert 0 < free_bytes(str(tmp_path)) < math.inf
+    assert math.inf == free_inodes("/proc")
+    assert 0 < free_inodes(str(tmp_path))
 
 
 # --- write_file

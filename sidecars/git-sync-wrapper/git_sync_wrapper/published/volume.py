@@ -22,6 +22,7 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.files import (
     free_bytes,
+    free_inodes,
     stat_in,
     write_file,
 )
@@ -510,10 +511,15 @@ class Volume:
         """
         Return how much room is missing for another commit; 0 or less if there is enough. It may
         need the published commit's size for its files, and as much again for git's objects.
+
+        A missing inode counts as a file of mean size; on tmpfs, each link needs one too.
         """
         with explained(f"cannot read {self.root}"):
             shown = self._files(self._snapshots.current())
-            return 2 * sum(shown[1::2]) - free_bytes(self.store)
+            files, size_bytes = len(shown) // 2, sum(shown[1::2])
+            lacking_files = 3 * files - free_inodes(self.store)
+            mean_bytes = max(1, size_bytes // max(1, files))
+            return max(2 * size_bytes - free_bytes(self.store), lacking_files * mean_bytes)
 
     def older_bytes(self) -> int:
         """

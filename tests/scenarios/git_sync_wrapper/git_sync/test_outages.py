@@ -140,6 +140,20 @@ def test_publishes_every_commit_on_a_volume_that_fits_only_a_few(
     assert wrapper.find_events("snapshot_dropped")
 
 
+def test_publishes_every_commit_on_a_volume_with_inodes_for_only_a_few(here: GitSite) -> None:
+    """Commits share no files, and a volume in memory counts each link as an inode."""
+    with small_volume(here.root, "60m,nr_inodes=900"):
+        wrapper = here.publish()
+        for number in range(8):
+            files = {f"d{number}/f{index}.py": f"f = {number}\n" for index in range(100)}
+            here.wait_until_shown(here.repository.commit(files, whole=True), wrapper, 60)
+        wrapper.kill()
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+    assert [] == wrapper.find_events("repository_thrown_away"), wrapper.log()
+    assert wrapper.find_events("snapshot_dropped")
+
+
 def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
     here: GitSite, a_megabyte: int
 ) -> None:
