@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
-from git_sync_wrapper.published.sharing import FILE_FLAGS, blocks_of, lacking_rights
+from git_sync_wrapper.published.sharing import FILE_FLAGS, blocks_of, rights_to_read
 from git_sync_wrapper.published.tree import opened, walk
 from sidecar_runtime.volume.files import read_file, stat_in, write_file
 from sidecar_runtime.volume.trees import remove_tree
@@ -118,9 +118,12 @@ def damaged(contents: Contents, folder: int, store: int, *, reads: bool = True) 
     """
     lost: list[str] = []
     is_known = True
+    rights = rights_to_read(store)
+    if rights & ~os.fstat(folder).st_mode:
+        folder = -1
     for above, rows in groupby(contents.items(), lambda item: item[0].rpartition("/")[0]):
         start = len(above) + 1 if above else 0
-        with _inside(above, folder, store) as inside:
+        with _inside(above, folder, rights) as inside:
             for path, row in rows:
                 name = path[start:]
                 mode, size_bytes, mtime_ns, ctime_ns, digest = row
@@ -148,17 +151,17 @@ def damaged(contents: Contents, folder: int, store: int, *, reads: bool = True) 
 
 
 @contextmanager
-def _inside(path: str, folder: int, store: int) -> Iterator[int]:
+def _inside(path: str, folder: int, rights: int) -> Iterator[int]:
     """
     Open a folder below an open one, without following symlinks; -1 if it cannot be opened, or a
-    folder on the way lacks rights that the store has.
+    folder on the way lacks rights.
     """
     with ExitStack() as stack:
         inside = folder
         try:
-            for part in [".", *path.split("/")] if path else ["."]:
+            for part in path.split("/") if path else ():
                 inside = stack.enter_context(opened(part, inside))
-                if lacking_rights(os.fstat(inside).st_mode, store):
+                if rights & ~os.fstat(inside).st_mode:
                     raise PermissionError
         except (OSError, ValueError):
             inside = -1

@@ -119,7 +119,7 @@ def restore(
         CycleAbandoned: The fence was revoked; each replaced file is whole.
     """
     mode = os.fstat(shown).st_mode
-    if lacking := lacking_rights(mode, store):
+    if lacking := rights_to_read(store) & ~mode:
         with fence:
             os.fchmod(shown, stat.S_IMODE(mode) | lacking)
         yield prefix or "."
@@ -154,12 +154,12 @@ def restore(
         yield prefix + name
 
 
-def lacking_rights(mode: int, store: int) -> int:
+def rights_to_read(store: int) -> int:
     """
-    Return which rights to read are missing in the mode of a snapshot's folder: those that the store
-    has, because not every file system keeps modes.
+    Return the rights that a snapshot's folders must have: those of the store to read, because not
+    every file system keeps modes.
     """
-    return os.fstat(store).st_mode & ~mode & READING
+    return os.fstat(store).st_mode & READING
 
 
 def _is_equal(name: str, one: int, left: os.stat_result, other: int, right: os.stat_result) -> bool:
