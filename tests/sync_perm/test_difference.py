@@ -113,6 +113,7 @@ def test_the_definition_excludes_single_dags_and_custom_roles() -> None:
     held = {role: defined.grants[role] for role in ("Viewer", "Admin", "Op")}
     assert {"Viewer": {WEBSITE}, "Admin": {WEBSITE}, "Op": set()} == held
     assert "team" not in defined.grants
+    assert {WEBSITE} == define(found, KINDS, ["team"]).grants["team"]
     assert NONE == compare(found, KINDS, defined).items
 
 

@@ -161,7 +161,7 @@ class Comparison:
         """
         Take the definition from the rows that Airflow has written into an empty database.
         """
-        self._definition = define(empty, self._kinds)
+        self._definition = define(empty, self._kinds, empty.roles)
         self.wants_definition = self._was_written = False
 
     def look(self, database: Database, *, ahead: bool = False) -> Look:

@@ -8,7 +8,7 @@ The rules are from `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 3.10
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -73,9 +73,10 @@ class Definition:
     The rows that this Airflow defines for every database, except permissions on single DAGs.
 
     Args:
-        roles: The default roles, and those in `[fab] custom_roles`.
+        roles: The default roles, those of the security manager, and those in `[fab] custom_roles`.
         permissions: The permissions on the views of Airflow and its plugins.
-        grants: The grants of the default roles.
+        grants: The grants that Airflow restores: of the default roles, and of those of the security
+            manager.
         bare: The views of Airflow without permissions.
     """
 
@@ -154,9 +155,14 @@ def compare(
     return Difference(frozenset(items), failing)
 
 
-def define(tables: Tables, kinds: Mapping[str, Resource]) -> Definition:
+def define(
+    tables: Tables, kinds: Mapping[str, Resource], completed: Iterable[str] = DEFAULT_ROLES
+) -> Definition:
     """
     Return the definition in tables that Airflow has just written.
+
+    Args:
+        completed: The roles whose grants there are those that Airflow restores.
     """
     prefixes = tuple(kind.prefix for kind in kinds.values())
     return Definition(
@@ -164,7 +170,7 @@ def define(tables: Tables, kinds: Mapping[str, Resource]) -> Definition:
         permissions=frozenset(p for p in tables.permissions if not p[1].startswith(prefixes)),
         grants={
             role: {p for p in tables.grants[role] if not p[1].startswith(prefixes)}
-            for role in tables.roles.intersection(DEFAULT_ROLES)
+            for role in tables.roles.intersection(completed)
         },
         bare=frozenset(name for name in tables.bare if not name.startswith(prefixes)),
     )

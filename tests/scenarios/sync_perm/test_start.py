@@ -17,6 +17,21 @@ from tests.support.airflow.permissions import (
     grants_on,
     revoke,
 )
+from tests.support.airflow.sync_perm import PASS_SECONDS
+from tests.support.waiting import wait_until
+
+MANAGER = """
+from airflow.providers.fab.auth_manager.security_manager import override
+
+class Manager(override.FabAirflowSecurityManagerOverride):
+    ROLE_CONFIGS = [
+        *override.FabAirflowSecurityManagerOverride.ROLE_CONFIGS,
+        {"role": "Auditor", "perms": [("can_read", "Audit Logs")]},
+    ]
+
+AUTH_ROLE_ADMIN = "Boss"
+SECURITY_MANAGER_CLASS = Manager
+"""
 
 
 def synced(airflow: Airflow, postgres: Postgres, database: Database, folder: Path) -> Contents:
@@ -91,6 +106,25 @@ def test_creates_the_roles_in_the_airflow_configuration(
     for resource in (*resources, "Website"):
         assert ("auditor", "can_read") in grants_on(database, resource)
     assert [] == daemon.find_events("definition_unread")
+
+
+@on_airflow("2.11", "3")
+def test_restores_lost_grants_of_the_security_managers_own_roles(
+    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    config = tmp_path / "webserver_config.py"
+    config.write_text(MANAGER)
+    sections = ("FAB", "WEBSERVER")
+    settings = {f"AIRFLOW__{section}__CONFIG_FILE": str(config) for section in sections}
+    daemon = start(database, settings).until_good()
+    whole = contents(database)
+
+    revoke(database, "Auditor", "can_read", "Audit Logs")
+    revoke(database, "Boss", "can_create", "Roles")
+    wait_until(lambda: contents(database) == whole, "both are back", PASS_SECONDS)
+
+    daemon.wait_until_good()
+    assert [] == daemon.find_events("difference_kept")
 
 
 @on_airflow("2.11", "3")
