@@ -114,7 +114,7 @@ def test_a_new_process_replaces_wrong_bytes_of_the_one_before(
 def test_a_new_process_downloads_a_file_that_nothing_can_verify_only_once(
     process: Process,
 ) -> None:
-    """Its ETag looks like an MD5, but its encryption shows that it is none."""
+    """Its ETag looks like an MD5, but its encryption shows that it is not one."""
     encrypted = {"x-amz-server-side-encryption": "aws:kms"}
     process.s3.put("a.py", b"a = 1\n", etag="a" * 32, headers=encrypted)
     process.run({})

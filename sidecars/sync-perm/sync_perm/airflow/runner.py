@@ -84,15 +84,15 @@ def first_of(modules: Sequence[str], name: str) -> Any:
     raise ImportError(f"none of {', '.join(modules)} has {name}")
 
 
-def sync_roles(*, is_told: bool) -> dict[str, list[str]]:
+def sync_roles(*, is_described: bool) -> dict[str, list[str]]:
     """
     Do what ``airflow sync-perm`` does, except for its row in ``log``; for ``tell``, return what the
     empty database does not show.
     """
     get_application_builder = first_of(BUILDERS, "get_application_builder")
-    configured = hide_configured_roles() if is_told else []
+    configured = hide_configured_roles() if is_described else []
     with get_application_builder() as appbuilder:
-        facts = describe(appbuilder.sm, configured) if is_told else {}
+        facts = describe(appbuilder.sm, configured) if is_described else {}
         appbuilder.add_permissions(update_perms=True)
         appbuilder.sm.sync_roles()
     return facts
@@ -204,7 +204,7 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
     providers_configuration_loaded(lambda: None)()
-    facts = sync_roles(is_told="tell" in task) if task["roles"] else {}
+    facts = sync_roles(is_described="tell" in task) if task["roles"] else {}
     if task["dags"]:
         sync_dags(task["dags"], answer)
     if task["given"]:
