@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -37,7 +36,7 @@ from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.trial import try_gate
 from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import FULL_ADVICE, TargetError, explain_os_error
-from sidecar_runtime.volume.files import free_bytes, nearest_folder
+from sidecar_runtime.volume.files import free_bytes, free_inodes, nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 from sidecar_runtime.volume.snapshots import is_name
 
@@ -130,20 +129,20 @@ class _Checks:
         try:
             managed, _ = read_target(path, part, with_foreign=False)
             place = nearest_folder(path)
-            free, volume = free_bytes(place), os.statvfs(place)
+            free, free_files = free_bytes(place), free_inodes(place)
+            unit = os.statvfs(place).f_frsize
         except OSError as error:
             return _fail("target", explain_os_error(error, f"cannot read {path}"))
         new = make_plan(self._wanted, managed, may_delete=False).publish
         # Some network file systems report units of megabytes, but small files take less.
-        unit = min(volume.f_frsize or 1, BLOCK_BYTES)
+        unit = min(unit or 1, BLOCK_BYTES)
         needed = sum(-(-self._wanted[path].size_bytes // unit) * unit for path in new)
         folders = {path[:end] for path in new for end, letter in enumerate(path) if letter == "/"}
         # With snapshots or a gate, each file has two names; on tmpfs, each takes an inode.
         inodes = (len(new) + len(folders)) * (2 if part else 1)
-        free_inodes = volume.f_favail if volume.f_files else math.inf
-        if needed < free and inodes <= free_inodes:
+        if needed < free and inodes <= free_files:
             return True
-        lack = f"{inodes} inodes needed, {free_inodes} free"
+        lack = f"{inodes} inodes needed, {free_files} free"
         if needed >= free:
             lack = f"{needed / (1 << 20):.1f} MiB needed, {free / (1 << 20):.1f} MiB free"
         say("FAIL", "target", f"target_full: {lack} on {path}")
