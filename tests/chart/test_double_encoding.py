@@ -16,6 +16,9 @@ from tests.chart.files import SNIPPETS
 SCRIPT = SNIPPETS / "secrets" / "find_double_encoding.py"
 KEYTAB = b"\x05\x02\x00\x00\x00\x4a\x00\x01\x00\x0bEXAMPLE.COM" + bytes(range(60))
 DOCKER = b'{"auths": {"registry.example.com": {"auth": "eDp5"}}}'
+GENERATED = base64.b64encode(
+    b"uU3gS0mYb1dRr9jJz5hQx7cVt2LkWn8P"
+)  # as by the chart: randAlphaNum 32
 NOISE = base64.urlsafe_b64encode(bytes(range(190, 222)))
 
 
@@ -45,6 +48,8 @@ def secret(key: str, value: bytes) -> dict[str, object]:
         ("airflow.keytab", base64.encodebytes(KEYTAB)),
         (".dockerconfigjson", base64.b64encode(DOCKER)),
         ("fernet-key", base64.b64encode(NOISE)),
+        ("fernet-key", base64.b64encode(GENERATED)),
+        ("GITSYNC_PASSWORD", base64.b64encode("pässwörter 암호".encode())),
     ],
 )
 def test_reports_a_value_that_was_encoded_twice_without_showing_it(key: str, value: bytes) -> None:
@@ -62,6 +67,8 @@ def test_reports_a_value_that_was_encoded_twice_without_showing_it(key: str, val
         ("airflow.keytab", KEYTAB),
         (".dockerconfigjson", DOCKER),
         ("fernet-key", NOISE),
+        ("fernet-key", GENERATED),
+        ("AIRFLOW__CORE__FERNET_KEY", GENERATED),
         ("gitSshKey", b"-----BEGIN OPENSSH PRIVATE KEY-----\nabcd\n-----END-----\n"),
         ("empty", b""),
     ],

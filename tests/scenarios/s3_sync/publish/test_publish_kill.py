@@ -18,7 +18,7 @@ from tests.support.s3_sync.publishing import (
     read_release,
     write_files,
 )
-from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.releases import AT, make_release
 from tests.support.waiting import wait_until
 
 # The requests of a publish.
@@ -66,7 +66,7 @@ class Bucket(WritableS3):
 def bucket(tmp_path: Path) -> Iterator[Bucket]:
     """A bucket where the old release is current."""
     with Bucket() as bucket:
-        bucket.put_all(make_release(OLD).objects(), "dags/")
+        bucket.put_all(make_release(OLD).objects(), "dags/", at=AT)
         yield bucket
         assert [] == bucket.problems
         assert all(files in (OLD, NEW) for files in bucket.shown)
