@@ -32,6 +32,8 @@ PIPE_BYTES = 65536
 
 Say = Callable[[str], None]
 Hear = Callable[[bytes], None]
+Spend = Callable[[float], None]
+"""Receives the CPU seconds of a process, user and system, including children it waited for."""
 Process: TypeAlias = "subprocess.Popen[bytes]"
 Move = Callable[[int], bool]
 """Moves bytes from or to a pipe; returns whether more may follow."""
@@ -49,12 +51,10 @@ class Ended(NamedTuple):
 
     Args:
         code: The exit code; if negative, the number of the signal that killed it.
-        cpu_seconds: User and system time, including children that it waited for.
     """
 
     code: int
     seconds: float
-    cpu_seconds: float
 
 
 def start(command: Sequence[str], environ: Mapping[str, str], folder: str) -> Process:
@@ -96,6 +96,7 @@ def run(
     out: Say,
     err: Say,
     watch: Callable[[], None] = lambda: None,
+    spent: Spend = lambda _: None,
     started: Callable[[], Process | None] = lambda: None,
 ) -> Ended:
     """
@@ -105,6 +106,7 @@ def run(
         folder: Its working directory.
         out: Receives each line of standard output; `err` receives standard error.
         watch: Called several times a second; an exception that it raises ends the process.
+        spent: Called when the process has ended, also if it was killed.
         started: Returns the process if it was started early.
 
     Raises:
@@ -121,6 +123,7 @@ def run(
         deadline_seconds=deadline_seconds,
         hears=[rest.add for rest in lines],
         watch=watch,
+        spent=spent,
         started=started,
     )
     for rest in lines:
@@ -216,6 +219,7 @@ def _converse(
     question: bytes | None = None,
     hears: Sequence[Hear],
     watch: Callable[[], None] = lambda: None,
+    spent: Spend = lambda _: None,
     started: Callable[[], Process | None] = lambda: None,
 ) -> Ended:
     """
@@ -257,8 +261,8 @@ def _converse(
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-    seconds = time.monotonic() - began
-    return Ended(process.returncode, seconds, usage.ru_utime + usage.ru_stime)
+        spent(usage.ru_utime + usage.ru_stime)
+    return Ended(process.returncode, time.monotonic() - began)
 
 
 def _pump(

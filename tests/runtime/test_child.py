@@ -40,6 +40,7 @@ class Listener:
         self.fence = Fence()
         self.out: list[str] = []
         self.err: list[str] = []
+        self.cpu_seconds: list[float] = []
         self.stop: Exception | None = None
 
     def run(
@@ -57,6 +58,7 @@ class Listener:
             out=self.out.append,
             err=self.err.append,
             watch=self.watch,
+            spent=self.cpu_seconds.append,
             started=started,
         )
 
@@ -79,10 +81,20 @@ def test_run_passes_on_output_lines_and_the_exit_code(one: Listener) -> None:
     assert (7, ["a", "b"], ["c"]) == (ended.code, one.out, one.err)
 
 
-def test_measures_cpu_time() -> None:
-    ended = Listener().run("import time\nwhile time.process_time() < 0.3: pass")
+def test_measures_cpu_time(one: Listener) -> None:
+    ended = one.run("import time\nwhile time.process_time() < 0.3: pass")
 
-    assert 0.25 < ended.cpu_seconds < ended.seconds + 0.1
+    (cpu_seconds,) = one.cpu_seconds
+    assert 0.25 < cpu_seconds < ended.seconds + 0.1
+
+
+def test_measures_the_cpu_time_of_a_killed_process(one: Listener) -> None:
+    one.stop = ConnectionError("lost")
+
+    with pytest.raises(ConnectionError, match="lost"):
+        one.run("while True: sum(range(10**7)); print(flush=True)")
+
+    assert [True] == [seconds > 0.05 for seconds in one.cpu_seconds]
 
 
 def test_splits_an_overlong_line_into_pieces(one: Listener) -> None:

@@ -29,16 +29,22 @@ def test_reports_a_failed_pass_and_does_not_retry_it_immediately(one: Sidecar) -
     assert {("roles", "error"): 1} == one.counted()
 
 
-def test_a_failed_pass_stays_failed_while_its_retry_is_postponed(one: Sidecar) -> None:
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("sum(range(10**6)); raise ValueError", "pass_failed"), ("while True: pass", "pass_timeout")],
+)
+def test_a_failed_pass_stays_failed_while_its_retry_is_postponed(
+    one: Sidecar, program: str, reason: str
+) -> None:
     """Reporting a success without a pass would end the alert and the backoff."""
     one.pace = Pace(0.0, 0.0, 0.0, core_share=1e-6, news_seconds=0.0)
-    one.site.write("sum(range(10**6)); raise ValueError")
-    session = one.begin()
+    one.site.write(program)
+    session = one.begin(SYNC_PERM_TIMEOUT="1")
     one.add_role()
 
     errors = [failure(session).reason for _ in range(2)]
 
-    assert (["pass_failed"] * 2, {("roles", "error"): 1}) == (errors, one.counted())
+    assert ([reason] * 2, {("roles", "error"): 1}) == (errors, one.counted())
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,7 @@ class AirflowPasses:
                 out=listener.hear,
                 err=listener.overhear,
                 watch=watch,
+                spent=self._spend,
             )
         except DeadlinePassed:
             raise SidecarError(
@@ -193,11 +194,13 @@ class AirflowPasses:
                 f"{self._installation.python} cannot be started: {error.strerror}",
                 "Check its mode, and the pod's process and memory limits.",
             ) from error
-        self.last_cpu_seconds += ended.cpu_seconds
         if fence.is_revoked:  # the revocation killed the process
             raise CycleAbandoned
         self._judge(ended, listener, is_script=not task["command"])
         return listener
+
+    def _spend(self, cpu_seconds: float) -> None:
+        self.last_cpu_seconds += cpu_seconds
 
     def _command(self, work: Pass) -> list[str]:
         """
