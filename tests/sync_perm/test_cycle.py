@@ -2,7 +2,10 @@
 When a pass runs, and when it does not.
 """
 
+import shutil
+import sqlite3
 import threading
+from contextlib import closing
 from types import SimpleNamespace
 from typing import cast
 
@@ -183,6 +186,20 @@ def test_a_connection_that_ended_while_it_was_idle_is_opened_again(one: Sidecar)
     end_connection(session)
     one.sqlite.run("DROP TABLE ab_role")
     assert "database_not_migrated" == failure(session).reason, "of the new connection"
+
+
+def test_notices_that_the_file_of_sqlite_was_replaced(one: Sidecar) -> None:
+    """An open file stays readable after another one has its name."""
+    session = one.running()
+    path, copy = one.sqlite.path, one.sqlite.path.with_suffix(".copy")
+    shutil.copy(path, copy)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as restored:
+        restored.execute("DELETE FROM ab_permission_view_role")
+    copy.rename(path)
+
+    assert ("changed", 1) == (run(session).result, one.passes)
+    path.unlink()
+    assert "database_missing" == failure(session).reason
 
 
 def test_fixes_a_late_role_with_one_pass(one: Sidecar) -> None:

@@ -20,16 +20,31 @@ NUMBER = "CRC32({})"  # a function of our own
 PRODUCT = "({} % 3037000493) * ({} % 3037000493) % 4294967291"
 TRY_WRITE = "SELECT id FROM {} WHERE 1 = 0"  # our own connection never writes
 QUOTE = '"'
+REPLACED = "the file was replaced"
 ERRORS = (sqlite3.Error, OSError, UnicodeError)
 MILLISECONDS = "CAST(ROUND(JULIANDAY({}) * 86400000) AS INTEGER)"
 
 
 class _Connection(sqlite3.Connection):
     """
-    A connection that owns the lock, so that both end together.
+    A connection that is lost if another file replaces its own.
+
+    It owns the lock, so that both end together.
     """
 
     lock_fd: int | None = None
+
+    def __init__(self, path: str) -> None:
+        self._path, self._file = path, os.stat(path)
+        # Read-only, because SQLite would create a missing file.
+        super().__init__(
+            f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        if not os.path.samestat(self._file, os.stat(self._path)):
+            raise sqlite3.OperationalError(REPLACED)
+        return super().cursor(factory)
 
     def close(self) -> None:
         super().close()
@@ -39,14 +54,7 @@ class _Connection(sqlite3.Connection):
 
 
 def connect(address: Address) -> Any:
-    # Read-only, because SQLite would create a missing file.
-    connection = sqlite3.connect(
-        f"file:{quote(address.database)}?mode=ro",
-        uri=True,
-        isolation_level=None,
-        factory=_Connection,
-        check_same_thread=False,
-    )
+    connection = _Connection(address.database)
     connection.create_function("CRC32", 1, _crc32, deterministic=True)
     return connection
 
@@ -59,6 +67,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "database_read_denied"
     words = str(error)
+    if words == REPLACED:
+        return "database_lost"
     if "unable to open" in words or isinstance(error, FileNotFoundError):
         return "database_missing"
     if "no such table" in words or "no such column" in words:
