@@ -101,6 +101,15 @@ def test_acquires_a_ticket_for_a_changed_keytab(box: Box, kdc: Kdc, keytab: Path
     assert before is not None and before + 1 == box.sample("kerberos_keytab_kvno")
 
 
+def test_the_key_version_is_zero_without_a_keytab(box: Box, keytab: Path) -> None:
+    box.cycle()
+    keytab.unlink()
+
+    assert "keytab_missing" == box.fails().reason
+    assert 0 == box.sample("kerberos_keytab_kvno")
+    assert "'kvno'" not in str(box.sidecar.details())
+
+
 def test_acquires_exactly_one_ticket_with_the_new_offset_after_the_clock_was_set(
     box: Box, kdc: Kdc, log: Log
 ) -> None:
@@ -191,6 +200,20 @@ def test_dry_run_logs_its_plan_once_and_sends_no_request(start: Start, kdc: Kdc,
     assert [{str(box.ccache): "start"}] == [e["acquire"] for e in log.events("plan_made")]
     assert before == kdc.requests()
     assert [] == os.listdir(box.ccache.parent)
+
+
+def test_dry_run_reports_unusable_keytabs_and_plans_the_rest(
+    start: Start, keytab: Path, log: Log
+) -> None:
+    """The first ticket would fail for the same cause."""
+    box = start({"airflow": "a", "absent": "b"}, KERBEROS_DRY_RUN="true")
+
+    assert "principal_absent" == box.fails().reason
+    keytab.unlink()
+    assert "keytab_missing" == box.fails().reason
+
+    folder = box.ccache.parent
+    assert [{f"{folder}/a": "start"}, {}] == [e["acquire"] for e in log.events("plan_made")]
 
 
 def test_removes_the_metrics_of_a_replaced_principal(box: Box, kdc: Kdc, keytab: Path) -> None:

@@ -198,6 +198,7 @@ class Session:
         with fence:
             # First: the ccache of an earlier process counts, whatever fails next.
             slot.published.group = staging.group
+            slot.kvno = 0
         keytab = read_keytab(slot.source.find())
         principal = keytab.select(slot.entry.principal)
         with fence:
@@ -427,9 +428,23 @@ class Session:
     def _rehearse(self) -> Outcome:
         """
         Log each new plan once: the tickets to acquire, and why (``KERBEROS_DRY_RUN``).
+
+        Raises:
+            SidecarError: The first failure of a check that needs no KDC.
         """
-        plan = [(slot.entry.ccache, due[0]) for slot in self._slots if (due := self._due(slot))]
+        plan: list[tuple[str, Cause]] = []
+        errors: list[SidecarError] = []
+        for slot in self._slots:
+            if due := self._due(slot):
+                try:
+                    read_keytab(slot.source.find()).select(slot.entry.principal)
+                    check_config(self._settings)
+                    plan.append((slot.entry.ccache, due[0]))
+                except SidecarError as error:
+                    errors.append(error)
         if plan != self._rehearsed:
             self._rehearsed = plan
             log.info("plan_made", acquire=dict(plan))
+        if errors:
+            raise errors[0]
         return Outcome("unchanged")

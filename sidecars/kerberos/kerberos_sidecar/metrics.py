@@ -41,7 +41,8 @@ class KerberosMetrics(Metrics):
             "kerberos_acquire_duration_seconds", "Time that it took to acquire the last ticket."
         )
         self._kvno = self._gauge(
-            "kerberos_keytab_kvno", "Newest version (kvno) of the principal's keys in the keytab."
+            "kerberos_keytab_kvno",
+            "Newest version (kvno) of the principal's keys in the keytab; 0 without a usable one.",
         )
         self._offset = self._gauge(
             "kerberos_clock_offset_seconds", "How far the KDC's clock is ahead of this node's."
@@ -64,6 +65,7 @@ class KerberosMetrics(Metrics):
         """
         Count a published ticket, and record the seconds that it took to acquire.
         """
+        self.last_publish.set_to_current_time()  # the cycle fails if another principal does
         labels = self._labels(slot)
         self._acquired.labels(*labels).inc()
         self._duration.labels(*labels).set(seconds)

@@ -25,7 +25,8 @@ class Slot:
     Attributes:
         principal: The configured name at first, then the keytab's, then the name in the KDC's
             ticket.
-        keytab, kvno: The file that was read last, and the newest version of the principal's keys.
+        keytab, kvno: The file that was read last, and the newest version of the principal's keys,
+            which is 0 while no keytab can be used.
         attempt: The running request for a ticket, or a finished one that no cycle has handled yet.
         is_asked_for: Whether SIGHUP requested a new ticket that has not been published yet.
         error: Why the last try failed; ``None`` after a success.
