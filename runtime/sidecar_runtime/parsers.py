@@ -167,12 +167,13 @@ def absolute_path(text: str) -> str:
 @allows("a URL such as http://minio:9000")
 def http_url(text: str) -> str:
     """
-    Parse an http or https URL.
+    Parse an http or https URL without a query.
     """
     try:
         url = urlsplit(text.strip())
         is_fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
         is_fine = is_fine and re.fullmatch(r"[!-~]+", text.strip()) is not None
+        is_fine = is_fine and not (url.query or url.fragment)
     except ValueError:
         is_fine = False
     if not is_fine:

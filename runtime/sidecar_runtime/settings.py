@@ -35,13 +35,15 @@ signals: SIGHUP triggers a cycle; SIGTERM stops the process"""
 # It may contain a bare / or @, so everything up to the last @ of the line is hidden. The group is
 # atomic: otherwise a long line with many // and no @ would take minutes.
 _USERINFO = re.compile(r"^(?>(.*?//)).*@", re.MULTILINE)
+# The same in a word without //: a forgotten scheme. In git@HOST:PATH the @ is before the colon.
+_BARE_USERINFO = re.compile(r"(?<!\S)([\"']?)[^\s/:\"']+:(?!//)\S+@")
 
 
 def without_password(text: str) -> str:
     """
     Return a text without the user names and passwords of the URLs in it.
     """
-    return _USERINFO.sub(r"\1***@", text)
+    return _USERINFO.sub(r"\1***@", _BARE_USERINFO.sub(r"\1***@", text))
 
 
 class Spec(NamedTuple):
@@ -276,6 +278,7 @@ def load(
     """
     specs = specs_of(cls, prefix)
     known = names_of(cls, prefix)
+    environ = {name: text for name, text in environ.items() if text.strip()}
     problems, unknown = _check_names(prefix, known, environ, instead)
     values: dict[str, Any] = {}
     for field, spec in specs.items():
@@ -312,7 +315,7 @@ def _check_names(
     problems: list[Problem] = []
     unknown: dict[str, str] = {}
     plain = {name.removeprefix(prefix): name for name in sorted(known)}
-    unset = {name for name in known | set(instead.values()) if not environ.get(name, "").strip()}
+    unset = (known | set(instead.values())) - environ.keys()
     spelled = {_letters(name): name for name in sorted(unset & known)}
     for name in sorted(environ):
         if name in known or _INJECTED.search(name):
@@ -327,12 +330,18 @@ def _check_names(
             problems.append(Problem(name, None, f"is not a setting; the right name is {right}"))
         elif name.startswith(prefix):
             unknown[name] = ""
-    # AWS_* is a namespace of a hundred other names.
-    others = [name for name in environ if name not in known and not name.startswith("AWS_")]
+    # Close to a setting, but without the prefix: INTERVALS, S3_SNYC_GATE. AWS_* is a namespace of a
+    # hundred other names.
+    others = [
+        name
+        for name in environ
+        if name not in known
+        and not name.startswith((prefix, "AWS_"))
+        and not _INJECTED.search(name)
+    ]
     for right in sorted(unset & known):
-        if not right.startswith(prefix):  # INTERVALL: without the prefix, but close to a setting
-            near = difflib.get_close_matches(right, others, 1, cutoff=0.9)
-            unknown |= dict.fromkeys(near, right)
+        near = difflib.get_close_matches(right, others, 1, cutoff=0.9)
+        unknown |= dict.fromkeys(near, right)
     for problem in problems:
         unknown.pop(problem.setting, None)
     return problems, unknown

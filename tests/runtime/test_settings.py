@@ -75,7 +75,15 @@ def test_an_empty_variable_counts_as_unset() -> None:
 
 
 def test_an_empty_required_variable_is_missing() -> None:
-    assert [Problem("BOX", "", "is missing: a name")] == problems_of(BOX="")
+    assert [Problem("BOX", "", "is missing: a name")] == problems_of(BOX="", BOXX=" ")
+
+
+def test_an_empty_variable_under_a_wrong_name_has_no_effect() -> None:
+    empty = {"BOX_SYNC_BOX": "", "BOX_SYNC_LAYUOT": " ", "INTERVALS": "", "BOX_SYNC_COLOR": ""}
+
+    _, unknown = load(Settings, PREFIX, GOOD | empty, instead={"BOX_SYNC_BOX": "BOX"})
+
+    assert unknown == {}
 
 
 def test_refuses_a_value_that_is_not_utf_8() -> None:
@@ -158,6 +166,39 @@ def test_a_prefixed_name_that_resembles_no_setting_is_returned_as_unknown() -> N
     _, unknown = load(Settings, PREFIX, environ, instead={})
 
     assert unknown == {"BOX_SYNC_COLOR": ""}
+
+
+@pytest.mark.parametrize(
+    ("slip", "right", "value"),
+    [
+        ("BOX_SNYC_LAYOUT", "BOX_SYNC_LAYOUT", "tree"),
+        ("BOXSYN_MAX_FAILURES", "BOX_SYNC_MAX_FAILURES", "3"),
+        ("BOX_SYC_ONE_SHOT", "BOX_SYNC_ONE_SHOT", "true"),
+        ("INTERVALS", "INTERVAL", "5s"),
+    ],
+)
+def test_warns_of_a_name_that_lacks_the_prefix_but_resembles_an_unset_setting(
+    slip: str, right: str, value: str
+) -> None:
+    for environ, expected in [({slip: value}, {slip: right}), ({slip: value, right: value}, {})]:
+        _, unknown = load(Settings, PREFIX, GOOD | environ, instead={})
+        assert expected == unknown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BOX_SYNK_LAYOUT_PORT",  # of a Service of this name
+        "BOX_SYNK_LAYOUT_SERVICE_HOST",
+        "AWS_INTERVAL",
+        "AIRFLOW__BOX_SYNC__LAYOUT",
+        "AIRFLOW__LOGGING__LOG_LEVEL",
+        "OTHER_SYNC_LAYOUT",
+        "LAYOUT",
+    ],
+)
+def test_does_not_warn_of_variables_of_other_software(name: str) -> None:
+    assert load(Settings, PREFIX, {**GOOD, name: "x"}, instead={})[1] == {}
 
 
 def test_a_typo_in_a_required_name_is_pointed_out() -> None:
@@ -275,7 +316,14 @@ def test_changed_settings_are_shown_as_written_without_passwords() -> None:
         ("https://u:p q@h/r", "https://***@h/r"),
         ("https://u:p@h/r@v1", "https://***@v1"),
         ("https://h/r?mail=a@b", "https://***@b"),
+        ("u:p@h:9", "***@h:9"),
+        ("u@v:p/q@h", "***@h"),
+        ("no host in 'u:p@h'", "no host in '***@h'"),
+        ("u:p@h and https://v:q@i", "***@h and https://***@i"),
+        ("http:/u:p@h", "***@h"),
         ("git@h:r", "git@h:r"),
+        ("git@h: denied, as a@b", "git@h: denied, as a@b"),
+        ('[{"principal":"a@REALM","ccache":"/c"}]', '[{"principal":"a@REALM","ccache":"/c"}]'),
         ("airflow/h@REALM", "airflow/h@REALM"),
         ("'https://u:p@h/r/': no host h", "'https://***@h/r/': no host h"),
         ("https://u:p@h and https://v:q@i", "https://***@i"),

@@ -221,7 +221,17 @@ def test_ignores_variables_of_other_programs(names: list[str], value: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["minio:9000", "ftp://minio", "http://", "http://x:port", "/x", "http://x…", "http://x/a b"],
+    [
+        "minio:9000",
+        "ftp://minio",
+        "http://",
+        "http://x:port",
+        "/x",
+        "http://x…",
+        "http://x/a b",
+        "http://x/?a=b",
+        "http://x#a",
+    ],
 )
 def test_an_endpoint_must_be_a_url(text: str) -> None:
     problem = problem_of(AWS_ENDPOINT_URL=text)
@@ -233,9 +243,23 @@ def test_an_endpoint_must_be_a_url(text: str) -> None:
 
 
 def test_a_password_in_an_endpoint_is_never_echoed() -> None:
-    for url in ("ftp://user:hunter2@minio", "http://user:hunt/er2@minio:port"):
+    for url in (
+        "ftp://user:hunter2@minio",
+        "http://user:hunt/er2@minio:port",
+        "user:hunter2@minio:9000",
+        "http://minio:9000/?token=hunter2",
+        "minio:9000?token=hunter2",
+    ):
         error = raised(SettingsError, load_settings, EXAMPLE | {"AWS_ENDPOINT_URL": url})
         assert "er2" not in repr(error.problems), url
+
+
+@pytest.mark.parametrize("name", ["AWS_BUCKET", "KEY_PATH"])
+def test_a_password_in_the_url_of_a_bucket_is_never_echoed(name: str) -> None:
+    problem = problem_of(**{name: "s3://user:hunt/er2@box/dags"})
+
+    assert "s3://***@box/dags" == problem.value
+    assert "is a URL; write AWS_BUCKET=***@box and KEY_PATH=dags" == problem.problem
 
 
 def test_refuses_an_access_point_with_an_endpoint() -> None:

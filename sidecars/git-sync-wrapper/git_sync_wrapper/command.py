@@ -32,7 +32,7 @@ from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
-from sidecar_runtime.settings import describe
+from sidecar_runtime.settings import describe, names_of
 from sidecar_runtime.volume.lock import TargetLock
 
 # For the gate, the snapshot and the pruning, after git-sync has used its full timeout.
@@ -94,7 +94,7 @@ def run() -> int:
         has_password=settings.credentials.kind == "secrets-manager",
     )
     _check_link(options)
-    unknown |= strangers(os.environ)
+    unknown |= strangers(os.environ, names_of(Settings, PREFIX))
     if is_check:
         from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it
 

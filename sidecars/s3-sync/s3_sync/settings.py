@@ -30,7 +30,7 @@ from sidecar_runtime.parsers import (
     mode,
     words,
 )
-from sidecar_runtime.settings import inherited, load, setting, slips
+from sidecar_runtime.settings import inherited, load, setting, slips, without_password
 
 PREFIX = "S3_SYNC_"
 
@@ -91,7 +91,7 @@ def bucket(text: str) -> str:
     """
     name = text.strip()
     if name.lower().startswith("s3://"):
-        raise ValueError(f"is a URL; write {_settings_of(name)}")
+        raise ValueError(f"is a URL; write {_settings_of(without_password(name))}")
     for pattern, kind in _UNSUPPORTED.items():
         if re.search(pattern, name):
             raise ValueError(f"is {kind}, which s3-sync does not support")
@@ -112,7 +112,7 @@ def key_path(text: str) -> str:
     """
     path = text.strip()
     if path.lower().startswith("s3://"):
-        raise ValueError(f"is a URL; write {_settings_of(path)}")
+        raise ValueError(f"is a URL; write {_settings_of(without_password(path))}")
     return path.strip("/")
 
 
@@ -173,6 +173,13 @@ def without_key(text: str) -> str:
     return "***" if is_key(text) else text
 
 
+def without_query(text: str) -> str:
+    """
+    Return a URL without user name, password and query, which may be a token.
+    """
+    return re.sub(r"[?#].*", "?***", without_password(text), flags=re.DOTALL)
+
+
 @allows("a percentage from 0% to 100%")
 def percent(text: str) -> int:
     """
@@ -213,6 +220,7 @@ class Settings(GateSettings):
         "AWS_ENDPOINT_URL",
         http_url,
         prefixed=False,
+        show=without_query,
         text="An S3-compatible store to use instead of AWS. For S3 requests only, set "
         "AWS_ENDPOINT_URL_S3.",
     )
@@ -220,6 +228,7 @@ class Settings(GateSettings):
         "AWS_ENDPOINT_URL_S3",
         http_url,
         prefixed=False,
+        show=without_query,
         text="Like AWS_ENDPOINT_URL, but for S3 requests only: STS requests still go to AWS. "
         "Overrides AWS_ENDPOINT_URL.",
     )

@@ -30,6 +30,7 @@ from sidecar_runtime.settings import without_password
 # The query of a URL, which may contain a token.
 _QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 HIDDEN_FLAG = "__env__"
+OURS = "GIT_SYNC_WRAPPER_"
 # What `dags.gitSync.branch` and `.ref` are if their user sets neither (official chart, from 1.13.1
 # to 1.22.0 at least); the chart always sets both variables.
 CHART_REF = "v2-2-stable"
@@ -190,24 +191,34 @@ def _hidden(name: str) -> str:
     return names[0] if names else name
 
 
-def strangers(environ: Mapping[str, str]) -> dict[str, str]:
+def strangers(environ: Mapping[str, str], ours: Iterable[str]) -> dict[str, str]:
     """
     Return misspelled variables of git-sync, each with the name that it resembles.
 
-    git-sync ignores them silently. A common one is ``GIT_SYNC_REF``.
+    git-sync ignores them silently. Common ones are ``GIT_SYNC_REF``, and ``GIT_SYNC_GATE`` for a
+    setting of the wrapper.
+
+    Args:
+        ours: The names of the wrapper's settings.
     """
     known = sorted(VARIABLES)
     alike = [
         name
         for name in sorted(environ.keys() - VARIABLES)
-        if name.startswith(("GITSYNC_", "GIT_SYNC_")) and not name.startswith("GIT_SYNC_WRAPPER_")
+        if name.startswith(("GITSYNC_", "GIT_SYNC_"))
+        and not name.startswith(OURS)
+        and environ[name].strip()
     ]
     if not alike:
         return {}
     import difflib  # noqa: PLC0415 - seldom needed
 
-    return {
-        name: right
-        for name in alike
-        for right in difflib.get_close_matches(name, known, 1, cutoff=0.85)
-    }
+    starts = ("GITSYNC_", "GIT_SYNC_")
+    every = {name.replace(OURS, start): name for name in ours for start in starts}
+    every |= {name: name for name in known}
+    found = {}
+    for name in alike:
+        near = difflib.get_close_matches(name, known, 1, cutoff=0.95)
+        for right in near or difflib.get_close_matches(name, sorted(every), 1, cutoff=0.85):
+            found[name] = every[right]
+    return found
