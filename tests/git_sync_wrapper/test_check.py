@@ -183,3 +183,23 @@ def test_warns_about_a_folder_in_place_of_the_link(site: Site) -> None:
 
     assert 0 == code
     assert found["link"].startswith("?? ")
+
+
+def test_says_that_a_link_of_git_sync_is_replaced(site: Site) -> None:
+    (site.root / ".worktrees/1/dags").mkdir(parents=True)
+    (site.root / "repo").symlink_to(".worktrees/1")
+
+    code, found = site.check()
+
+    text = f"ok {site.root}/repo is a link to .worktrees/1: the first commit replaces it"
+    assert (0, text) == (code, found["link"])
+
+
+def test_does_not_judge_the_link_in_passthrough_mode(site: Site) -> None:
+    (site.root / "repo/something").mkdir(parents=True)
+
+    code, found = site.check(GIT_SYNC_WRAPPER_MODE="passthrough")
+
+    assert 0 == code
+    assert found["root"].startswith("ok ")
+    assert "link" not in found

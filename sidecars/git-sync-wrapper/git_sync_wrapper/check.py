@@ -206,6 +206,8 @@ class _Checks:
         options = self._options
         try:
             has_links = try_folder("root", options.root)
+            if self._settings.mode == "passthrough":  # the link is git-sync's
+                return True
             check_link(options)
             with explained(f"cannot read {options.link}", options.link):
                 is_taken = os.path.isdir(options.link) and bool(os.listdir(options.link))
@@ -221,6 +223,9 @@ class _Checks:
             say("??", "link", text)
         elif shown.commit:
             say("ok", "link", f"{options.link} shows {shown.commit}")
+        elif os.path.islink(options.link):
+            to = os.readlink(options.link)
+            say("ok", "link", f"{options.link} is a link to {to}: the first commit replaces it")
         elif is_taken:
             say("??", "link", f"{options.link} is a folder with files: it will be moved aside")
         else:
