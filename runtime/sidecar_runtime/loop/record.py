@@ -127,15 +127,16 @@ class Record:
         """
         if error := self._health.last_error or blame:
             return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
+        prefix = self._settings.variable_prefix
+        advice = "Find out what the cycle waits on (network or volume)"
         cycles = self._health.past_cycles()
         if cycles and cycles[0].result == "waiting":
             holder = cycles[0].counts.get("holder", "unknown")
             otherwise = f"another process held the lock until the deadline: {holder}"
+            advice = "Find out why it runs for so long"
         if cycles and cycles[0].result == "settling":
-            prefix = self._settings.variable_prefix
-            limits = f"lower {prefix}SETTLE or raise {prefix}ONE_SHOT_DEADLINE"
-            otherwise = f"the source kept changing: {limits}"
-        return GaveUp(reason, otherwise)
+            otherwise, advice = "the source kept changing", f"Lower {prefix}SETTLE"
+        return GaveUp(reason, otherwise, f"{advice}, or raise {prefix}ONE_SHOT_DEADLINE.")
 
 
 def _last_error(error: Exception) -> LastError:
