@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
             so much that a person should confirm. ``refused``: the gate refuses its revision.
         revision: Short name of the source state that is now published.
         counts: Numbers of changes, by name with unit, for the log line and the status page. Empty
-            if a partial cycle changed nothing.
+            if a partial or refused cycle changed nothing.
         problem: A problem that a person should know about, although the cycle did not fail.
         is_enough: Whether a one-shot may end with a partial state.
     """
@@ -83,6 +83,14 @@ class PastCycle(NamedTuple):
     result: Result
     reason: str
     counts: Mapping[str, int | str]
+
+    @property
+    def is_publish(self) -> bool:
+        """
+        Whether the cycle published a change, possibly only readable files or a fallback.
+        """
+        is_short = self.result in ("partial", "refused")
+        return self.result == "changed" or (is_short and bool(self.counts))
 
 
 class LastError(NamedTuple):
@@ -153,7 +161,8 @@ class Health:
         with self._lock:
             self._history.note(cycle.result)
             # Repeated quiet cycles share one line, or they would push out the others.
-            if self._cycles and cycle.result == self._cycles[0].result in QUIET:
+            last = self._cycles[0] if self._cycles else None
+            if last and cycle.result == last.result in QUIET and not last.is_publish:
                 self._cycles.popleft()
             self._cycles.appendleft(cycle)
             self.last_error = error

@@ -90,6 +90,16 @@ def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) ->
     assert [(result, 2.0)] == [(one.result, one.started_at) for one in health.past_cycles()]
 
 
+@pytest.mark.parametrize("result", ["partial", "refused"])
+def test_a_cycle_that_published_something_keeps_its_line(health: Health, result: Result) -> None:
+    published = cycle(result)._replace(counts={"files_published": 3})
+    for one in (published, cycle(result), cycle(result), published, cycle(result)):
+        health.record(one, ERROR)
+
+    expected: list[object] = [{}, published.counts, published.counts]
+    assert expected == [one.counts for one in health.past_cycles()]
+
+
 def test_a_refused_revision_is_shown_but_not_counted_as_a_failure(health: Health) -> None:
     health.record(cycle("error"), ERROR)
     refusal = LastError("revision_refused", "a.py:1: what", "fix it", 6.0)

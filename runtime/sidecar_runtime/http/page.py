@@ -274,9 +274,10 @@ def _history(cycles: list[dict[str, Any]]) -> str:
             if value and key not in ("started_at", "duration_seconds", "result", "reason")
         ]
         mark = " class=bad" if cycle["reason"] else ""
+        reason = _text(cycle["reason"] or "").replace("_", "_<wbr>")
         rows.append(
             f"<tr><td>{_cell(cycle['started_at'])}<td>{cycle['duration_seconds']}"
             f"<td{mark}>{_text(cycle['result'])}"
-            f"<td>{_text(cycle['reason'] or '').replace('_', '_<wbr>') or ', '.join(counts)}"
+            f"<td>{', '.join(filter(None, [reason, *counts]))}"
         )
     return "".join(rows) + "</table>"

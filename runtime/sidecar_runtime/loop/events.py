@@ -38,6 +38,13 @@ class Events(Generic[T]):
         with suppress(OSError):  # full: the reader wakes up regardless; closed: no reader is left
             self._waker.send(b"\0")
 
+    def drop(self, event: T) -> None:
+        """
+        Remove a waiting event.
+        """
+        with suppress(ValueError):
+            self._events.remove(event)
+
     def get(self, timeout_seconds: float) -> T | None:
         """
         Return the next event, or None when the time is up.

@@ -207,6 +207,7 @@ class Loop:
         self._next_at = time.monotonic() + in_seconds
         self._health.expect_cycle(in_seconds)
         if self._schedule is not None:
+            self._events.drop("trigger")  # it fired meanwhile, for the old time
             self._schedule.move(in_seconds)
 
     def _start_now(self) -> None:
@@ -267,9 +268,9 @@ class Loop:
                 worker.fence = None
         if finished.fence.is_revoked:
             return None
-        return self._settle(finished.end)
+        return self._settle(finished.end, is_asked_for=finished.fence.is_asked_for)
 
-    def _settle(self, end: Outcome | BaseException) -> int | None:
+    def _settle(self, end: Outcome | BaseException, *, is_asked_for: bool = False) -> int | None:
         """
         Record the end of a cycle; decide when the next one starts, or that the process ends.
         """
@@ -279,7 +280,7 @@ class Loop:
         wait_seconds: float | None = None
         self._duration.observe(seconds)
         if isinstance(end, Outcome):
-            self._record.success(end, seconds)
+            self._record.success(end, seconds, is_asked_for=is_asked_for)
             if self._settings.one_shot and (end.is_success or end.is_enough):
                 return EXIT_DONE
             is_short = end.result == "partial" and self._settings.one_shot

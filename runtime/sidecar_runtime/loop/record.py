@@ -44,34 +44,30 @@ class Record:
         self._unchanged.inc()
         self._metrics.last_success.set_to_current_time()
 
-    def success(self, outcome: Outcome, seconds: float) -> None:
+    def success(self, outcome: Outcome, seconds: float, *, is_asked_for: bool) -> None:
         """
-        Record a cycle that did not fail, and its duration in seconds.
+        Record a cycle that did not fail, its duration in seconds, and whether SIGHUP triggered it.
         """
         failures = self._health.consecutive_failures
         problem = _last_error(outcome.problem) if outcome.problem else None
         before = self._health.last_error
-        if problem and before and before.message == problem.message:
-            problem = before  # keeps the time of its first occurrence
         self._metrics.cycles(outcome.result).inc()
         self._metrics.consecutive_failures.set(0)
         if outcome.is_success or outcome.result in ("partial", "waiting"):
             self._metrics.last_success.set_to_current_time()
         reason = problem.reason if problem else ""
         started = time.time() - seconds
-        self._health.record(
-            PastCycle(started, seconds, outcome.result, reason, outcome.counts), problem
-        )
-        if outcome.result in ("waiting", "settling") and problem is None:
-            return
-        is_change = outcome.result == "changed" or (
-            outcome.result == "partial" and bool(outcome.counts)
-        )
-        if is_change:
+        cycle = PastCycle(started, seconds, outcome.result, reason, outcome.counts)
+        self._health.record(cycle, problem)
+        if cycle.is_publish:
             self._metrics.last_publish.set_to_current_time()
+        is_end = bool(failures) or is_asked_for  # of what the log has begun to report
+        if outcome.result in ("waiting", "settling") and problem is None and not is_end:
+            return
         is_partial = outcome.result in ("partial", "settling", "waiting") and problem is not None
-        is_new_problem = is_partial and problem is not before
-        is_news = bool(failures) or is_change or is_new_problem
+        is_known = bool(problem and before and before.message == problem.message)
+        is_new_problem = is_partial and not is_known
+        is_news = is_end or cycle.is_publish or is_new_problem
         if not is_news and not _STANDARD_LOG.isEnabledFor(logging.DEBUG):
             return  # structlog takes 0.04 ms to discard a line (2026-11)
         why = (

@@ -66,6 +66,12 @@ def test_the_page_shows_the_facts(health: Health) -> None:
     assert "nothing" not in text
 
 
+def test_the_page_shows_what_a_partial_cycle_published(health: Health) -> None:
+    health.record(PastCycle(0.0, 0.5, "partial", "access_denied", {"files_published": 3}), None)
+
+    assert "access_denied, files published: 3" in text_of(health)
+
+
 def test_the_page_begins_with_the_error_its_age_and_the_advice(health: Health) -> None:
     at = time.time()
     for seconds_ago in (240.0, 90.0):

@@ -2,13 +2,16 @@
 The loop after failures, and after cycles that are neither a success nor a failure.
 """
 
+import signal
+import time
 from dataclasses import replace
 from operator import itemgetter
 
 import pytest
 
 from sidecar_runtime.errors import GaveUp, SidecarError
-from sidecar_runtime.health import Outcome
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import LastError, Outcome, PastCycle
 from tests.runtime.loop.looping import (
     DENIED,
     QUICK,
@@ -18,6 +21,7 @@ from tests.runtime.loop.looping import (
     failing_for,
     run,
     seconds_left,
+    send,
 )
 from tests.runtime.recording import CHANGED, WAITING, Log
 from tests.support.raising import raised
@@ -165,6 +169,62 @@ def test_logs_refused_cycles_at_debug_except_the_first_after_failures(log: Log) 
         (event["level"], event["result"], event["failures_before"])
         for event in log.events("cycle_finished")
     ]
+
+
+@pytest.mark.parametrize("outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result)
+def test_logs_the_end_of_failures_when_the_next_cycle_waits(log: Log, outcome: Outcome) -> None:
+    run(DENIED, DENIED, outcome, outcome, CHANGED, interval_seconds=0.1).until_stopped()
+
+    assert [("info", outcome.result, 2), ("info", "changed", 0)] == [
+        (event["level"], event["result"], event["failures_before"])
+        for event in log.events("cycle_finished")
+    ]
+
+
+def test_a_refused_cycle_that_published_a_fallback_is_a_publish(log: Log) -> None:
+    one = run(REFUSED._replace(counts={"files_published": 2}), interval_seconds=0.1)
+
+    one.until_stopped()
+
+    (event,) = log.events("cycle_finished")
+    assert ("info", "refused", 2) == itemgetter("level", "result", "files_published")(event)
+    stamp = "sidecar_last_publish_timestamp_seconds"
+    assert one.metrics.registry.get_sample_value(stamp, {"sidecar": "box"})
+
+
+def test_the_last_error_has_the_time_of_its_latest_occurrence(log: Log) -> None:
+    began: list[float] = []
+
+    def later(_: Fence) -> Outcome:
+        began.append(time.time())
+        return REFUSED
+
+    one = run(REFUSED, later, interval_seconds=0.1)
+
+    one.until(2)
+
+    assert one.health.last_error and one.health.failing_since
+    assert one.health.failing_since <= began[0] <= one.health.last_error.at
+
+
+def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(log: Log) -> None:
+    """It would also overwrite the time of the next cycle, which then seems overdue."""
+    one = run(DENIED, CHANGED, pace=failing_for(600))
+    record = one.health.record
+
+    def end() -> None:
+        time.sleep(0.3)
+        send(signal.SIGTERM)
+
+    def trigger(cycle: PastCycle, error: LastError | None) -> None:
+        one.loop._events.put("trigger")
+        record(cycle, error)
+
+    one.health.record = trigger  # type: ignore[method-assign]
+
+    one.until(1, end)
+
+    assert ["error"] == one.results()
 
 
 @pytest.mark.parametrize("outcome", [REFUSED, SETTLING], ids=lambda outcome: outcome.result)

@@ -21,7 +21,7 @@ from tests.runtime.loop.looping import (
     send,
     when_idle,
 )
-from tests.runtime.recording import CHANGED, UNCHANGED, Log
+from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log
 from tests.support.waiting import wait_until
 
 
@@ -93,6 +93,20 @@ def test_a_cycle_knows_whether_sighup_triggered_it(log: Log) -> None:
     run(cycle, cycle, cycle, pace=failing_for(0.5)).until_stopped()
 
     assert [False, True, False] == asked
+
+
+@pytest.mark.parametrize("outcome", [UNCHANGED, WAITING], ids=lambda outcome: outcome.result)
+def test_the_end_of_a_cycle_that_sighup_triggered_is_logged(log: Log, outcome: Outcome) -> None:
+    one = run(CHANGED, outcome)
+    thread = when_idle(one, 1, lambda: send(signal.SIGHUP))
+
+    one.until(2)
+    thread.join()
+
+    told = [(event["event"], event.get("result")) for event in log.events()]
+    started = told.index(("cycle_started", None))
+    assert ("cycle_finished", outcome.result) == told[started + 1]
+    assert "info" == log.events("cycle_finished")[-1]["level"]
 
 
 def test_wake_triggers_an_ordinary_cycle_during_a_backoff(log: Log) -> None:
