@@ -16,14 +16,21 @@ def test_a_standby_reports_the_published_commit_and_takes_over(start: Start, log
     first = start.published()
     second = start()
 
+    def last_publish() -> float:
+        return second.count("sidecar_last_publish_timestamp_seconds", sidecar="git-sync-wrapper")
+
     outcome = second.cycle()
 
     assert "waiting" == outcome.result
+    published_at = second.context.status.readiness.published_at
+    assert published_at is not None
+    assert published_at == last_publish()
     assert f"pid {os.getpid()} on" in str(outcome.counts["holder"])
     assert second.context.status.readiness.ready
     assert ONE == second.context.status.readiness.revision
     first.stop()
     assert Outcome("unchanged", ONE) == second.cycle()
+    assert published_at == last_publish()
 
 
 @pytest.mark.parametrize("ref", ["main", ONE])

@@ -49,6 +49,30 @@ def test_a_refused_commit_is_neither_published_nor_synced_again(
     assert "refused" not in wrapper.context.status.details()
 
 
+def test_publishing_a_fallback_counts_as_a_change(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = start(GIT_SYNC_WRAPPER_GATE="syntax")
+    monkeypatch.setattr(Engine, "parent", lambda *_: ONE)
+    fetch = Engine.run
+
+    def run(engine: Engine, fence: Fence, **instead: str) -> str:
+        if ref := instead.get("ref"):
+            wrapper.commit(ref)
+        found = fetch(engine, fence, **instead)
+        wrapper.commit(TWO, "def\n")
+        return found
+
+    monkeypatch.setattr(Engine, "run", run)
+    wrapper.commit(TWO, "def\n")
+
+    first, again = wrapper.cycle(), wrapper.cycle()
+
+    assert ("refused", {"commits_published": 1}) == (first.result, first.counts)
+    assert ("refused", {}) == (again.result, again.counts)
+    assert ONE == wrapper.shown()
+
+
 def test_recreates_a_checkout_removed_before_the_gate_read_it(start: Start, tmp_path: Path) -> None:
     """Any process that can write to the volume may remove git-sync's folders."""
     worktree, once = tmp_path / f"root/.git-sync/.worktrees/{TWO}", tmp_path / "once"

@@ -4,6 +4,7 @@ Several principals in one cycle: none delays another.
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,11 +44,14 @@ def cycle_beside(box: Box, fence: Fence) -> threading.Thread:
 def test_a_failing_principal_does_not_stop_others(start: Start, tmp_path: Path, log: Log) -> None:
     good, bad = tmp_path / "cc" / "good", tmp_path / "cc" / "bad"
     box = start({"nobody": "bad", "airflow": "good"})
+    began = time.time()
 
     reasons = [box.fails().reason for _ in range(3)]
 
     assert ["principal_absent"] * 3 == reasons
     assert ["good"] == os.listdir(good.parent)
+    stamp, labels = "sidecar_last_publish_timestamp_seconds", {"sidecar": "kerberos"}
+    assert (box.metrics.registry.get_sample_value(stamp, labels) or 0) >= began
     assert 0o600 == good.stat().st_mode & 0o777
     assert ["nobody"] == [event["principal"] for event in log.events("principal_failed")]
     ready = box.sidecar.readiness()

@@ -74,3 +74,4 @@ class Context(NamedTuple):
         """
         self.status.publish(published, is_holder=is_holder)
         self.metrics.gate.fallback.set(bool(published.fallback))
+        self.metrics.last_publish.set(published.published_at or 0)

@@ -144,7 +144,9 @@ class Publisher:
         self._announce(shown, fence)
         if undecided is not None and not self._settings.one_shot:
             raise undecided
-        return self.refused(volume.published()) if refusal else Outcome("changed", commit)
+        if refusal is None:
+            return Outcome("changed", commit)
+        return self.refused(volume.published())._replace(counts={"commits_published": 1})
 
     def refused(self, published: Published) -> Outcome:
         """

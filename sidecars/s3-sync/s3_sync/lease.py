@@ -188,17 +188,24 @@ class Lease:
             self._status.readiness = Readiness(False, problem="nothing is published yet")
         else:
             self._status.readiness = self.published.readiness(self.damaged, layout.problem)
-        self._metrics.managed.set(len(shown))
-        self._metrics.partial.set(self.published.lacking > 0)
-        self._metrics.gate.fallback.set(bool(self.published.fallback))
         unverified = layout.shown.managed.unverified if layout.shown else ()
-        self._metrics.unverified.set(len(unverified))
+        self._measure(len(shown), len(unverified))
         self._status.show(
             waiting_for=[],
             managed_files=len(shown),
             damaged_files=_some(self.damaged),
             unverified_files=_some(unverified),
         )
+
+    def _measure(self, files: int, unverified: int) -> None:
+        """
+        Set the metrics of the published state.
+        """
+        self._metrics.managed.set(files)
+        self._metrics.unverified.set(unverified)
+        self._metrics.partial.set(self.published.lacking > 0)
+        self._metrics.gate.fallback.set(bool(self.published.fallback))
+        self._metrics.last_publish.set(self.published.at or 0)
 
     def _acquire(self) -> Layout | None:
         if not self._is_current():
@@ -256,7 +263,6 @@ class Lease:
         log.info("target_acquired", managed_files=len(shown))
         # Files that a previous process published are ready before S3 answers.
         self.show(layout)
-        self._metrics.last_publish.set(self.published.at or 0)
         return layout
 
     def _stand_by(self, holder: Mapping[str, object]) -> None:
@@ -274,7 +280,10 @@ class Lease:
             self._holder = holder
             say = log.warning if problem else log.info
             say("target_waiting", holder=self.holder, **({"problem": problem} if problem else {}))
-        self._status.show(waiting_for=self.holder)
+        # All other details and metrics would be those of the time when this process had the lock.
+        files = self.published.files
+        self._measure(files, unverified=0)
+        self._status.details = {"waiting_for": self.holder, "managed_files": files}
 
 
 def _named(holder: Mapping[str, object]) -> str:

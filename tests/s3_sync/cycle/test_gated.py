@@ -66,7 +66,8 @@ def test_deletion_in_a_refused_revision_is_not_applied_even_after_a_restart(
 ) -> None:
     process.run(layout | GATE)
     swap(s3, BROKEN)
-    assert "refused" == process.cycle().result
+    refused = process.cycle()
+    assert ("refused", {}) == (refused.result, refused.counts)
     process.restart(layout | GATE)
     assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
 
@@ -281,9 +282,12 @@ def test_repairs_damage_to_a_published_fallback(
 ) -> None:
     shelf.publish(release(1))
     shelf.publish(release(2, broken=True))
-    process.run(FOLLOW | layout | GATE)
+    first = process.run(FOLLOW | layout | GATE)
+    assert ("refused", 2) == (first.result, first.counts["files_published"])
     assert process.is_ready
-    process.cycle()
+    stamp = process.metric("sidecar_last_publish_timestamp_seconds")
+    assert process.readiness.published_at == stamp
+    assert {} == process.cycle().counts
     (process.folder / ("current" if layout else "") / "a.py").unlink()
 
     for _ in range(2):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.s3_sync.process import Process
-from tests.support.aws.fake_s3 import FakeS3, error, is_list
+from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import first
 from tests.support.s3_sync.shelf import RELEASE, Shelf
 
@@ -48,6 +48,47 @@ def test_a_standby_is_ready_while_all_files_are_intact(
     process.cycle()
     other.cycle()
     assert other.is_ready
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_standby_shows_what_the_lock_holder_published(
+    process: Process, other: Process, layout: dict[str, str]
+) -> None:
+    process.run(KEYS | layout)
+    process.s3.inject(error(403, "AccessDenied"), is_get("dags/p.py"))
+    process.s3.put("dags/p.py", b"v = 1\n")
+    while process.cycle().result != "partial":
+        pass
+
+    other.run(KEYS | layout)
+
+    assert "1 file is missing" in other.readiness.shortfall
+    names = ("s3_sync_partial", "s3_sync_managed_files", "sidecar_last_publish_timestamp_seconds")
+    assert [1, 2, process.readiness.published_at] == [other.metric(name) for name in names]
+    assert {"waiting_for": other.details["waiting_for"], "managed_files": 2} == other.details
+
+
+def test_a_process_that_becomes_a_standby_shows_none_of_its_own_problems(
+    process: Process, other: Process
+) -> None:
+    """The folder is replaced, and another process locks the new one first."""
+    process.s3.inject(error(403, "AccessDenied"), is_get("dags/a.py"))
+    process.s3.put("dags/../odd.py", b"")
+    assert "partial" == process.run(KEYS).result
+    assert "unread" in process.details and "keys_skipped" in process.details
+    shutil.rmtree(process.folder)
+    process.s3.heal()
+    other.run(KEYS)
+
+    assert "waiting" == process.cycle().result
+
+    assert (True, "") == (process.is_ready, process.readiness.shortfall)
+    assert [0, 0, 2] == [
+        process.metric(f"s3_sync_{name}") for name in ("partial", "held_deletions", "managed_files")
+    ]
+    assert 0 == process.metric("s3_sync_unread_objects", reason="access_denied_get")
+    assert 0 == process.metric("s3_sync_skipped_keys", reason="unsafe_path")
+    assert {"waiting_for", "managed_files"} == process.details.keys()
 
 
 def test_a_standby_inspects_the_link(process: Process, other: Process) -> None:

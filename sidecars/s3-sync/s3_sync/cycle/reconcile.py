@@ -86,11 +86,13 @@ class Reconciler:
 
     def start_over(self) -> None:
         """
-        Forget the work done on another layout.
+        Forget the work done on another layout, and count none of its problems.
         """
         self._acted, self._rest = None, None
         self._is_finished = False
         self._unread.start_over()
+        self._skipped.show({}, ())
+        self._metrics.held.set(0)
 
     async def reconcile(self, layout: Layout, fence: Fence) -> Outcome:
         """
@@ -319,6 +321,7 @@ class Reconciler:
         published = self._lease.published
         if offer.undecided is not None and not (self._settings.one_shot and published.at):
             raise offer.undecided
+        is_changed = bool(done.changes or done.adopted or done.healed or done.published)
         counts: Mapping[str, int | str] = {
             "files_published": done.published,
             "files_deleted": done.deleted,
@@ -333,10 +336,9 @@ class Reconciler:
             self._rest = Outcome(
                 "refused", published.revision, problem=offer.refusal, is_enough=is_enough
             )
-            return self._rest._replace(counts=counts)
+            return self._rest._replace(counts=counts if is_changed else {})
         if not offer.is_shown:
             return Outcome("settling", published.revision, counts)
-        is_changed = bool(done.changes or done.adopted or done.healed or done.published)
         if offer.lacking:
             self._rest = Outcome(
                 "partial",

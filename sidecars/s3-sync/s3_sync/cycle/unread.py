@@ -101,10 +101,13 @@ class Unread:
 
     def start_over(self) -> None:
         """
-        Make all files due: a file that could not be written may fit on the new volume.
+        Make all files due, and count none: a file that could not be written may fit on the new
+        volume, and a standby lacks none.
         """
         for unread in self._files.values():
             unread.due_at = 0.0
+        for reason in self._shown:
+            self._metrics.unread(reason).set(0)
 
     def keep(self, paths: Collection[str]) -> None:
         """
