@@ -100,6 +100,7 @@ def run_daemon(
     Serve the HTTP endpoint and run cycles until the process should end; return the exit code.
 
     Args:
+        about: Its `settings` replace what the environment says under our names, if there are any.
         watch: Called once with a function that triggers a cycle immediately, for a sidecar that
             watches its source in its own thread.
         glances: Whether a glance of the session may replace most cycles.
@@ -113,7 +114,7 @@ def run_daemon(
     log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
     about = about._replace(
         pod=find_pod(os.environ),
-        settings=changed_settings(type(settings), prefix, os.environ),
+        settings=about.settings or changed_settings(type(settings), prefix, os.environ),
     )
     polls = polls_per_cycle(settings.interval_seconds) if glances else 1
     loop = Loop(sidecar, settings, health, metrics, polls - 1)

@@ -14,7 +14,14 @@ import pytest
 
 from kerberos_sidecar.entries import Entry, ccache
 from kerberos_sidecar.formats.principal import parse_principal
-from kerberos_sidecar.settings import CHART_NAMES, INSTEAD, PREFIX, Settings, load_settings
+from kerberos_sidecar.settings import (
+    CHART_NAMES,
+    INSTEAD,
+    PREFIX,
+    Settings,
+    changed,
+    load_settings,
+)
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.settings import names_of
 from tests.kerberos.given import entry, hole, keytab
@@ -79,6 +86,25 @@ def test_own_variables_take_precedence_over_the_charts() -> None:
 
     assert "/ours/ccache" == settings.ccache
     assert 3600.0 == read(AIRFLOW__KERBEROS__REINIT_FREQUENCY="60").interval_seconds
+
+
+def test_shows_changed_settings_under_the_names_that_were_used() -> None:
+    given = {
+        "AIRFLOW__KERBEROS__KEYTAB": "/k",
+        "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "600",
+        "AIRFLOW__KERBEROS__FORWARDABLE": "True",  # the default
+        "AIRFLOW__KERBEROS__CCACHE": "/theirs",
+        "KERBEROS_CCACHE": "/ours",
+        "KERBEROS_PRINCIPAL": " ",
+        "AIRFLOW__KERBEROS__PRINCIPAL": "airflow",
+    }
+
+    assert {
+        "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "600",
+        "AIRFLOW__KERBEROS__KEYTAB": "/k",
+        "AIRFLOW__KERBEROS__PRINCIPAL": "airflow",
+        "KERBEROS_CCACHE": "/ours",
+    } == changed(given)
 
 
 def test_an_error_names_the_variable_that_was_set() -> None:

@@ -11,7 +11,7 @@ import sys
 from kerberos_sidecar import check
 from kerberos_sidecar.krb5.overlay import lay_over
 from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, load_settings
+from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime import __version__
 from sidecar_runtime.command import make_parser
@@ -51,5 +51,6 @@ def run() -> int:
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is the time between tickets. The sidecar's watch requests a cycle when one is due.
     looking = dataclasses.replace(settings, interval_seconds=LOOK_SECONDS, jitter_seconds=None)
-    about = About("kerberos", __version__, settings.source, settings.target)
+    shown = changed(os.environ)
+    about = About("kerberos", __version__, settings.source, settings.target, settings=shown)
     return run_daemon(sidecar, looking, PREFIX, about, metrics, watch=sidecar.watch)

@@ -17,7 +17,14 @@ from kerberos_sidecar.formats.pasted import holds_keytab, without_keytabs
 from kerberos_sidecar.formats.principal import Principal, principal
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import absolute_path, allows, boolean, duration
-from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
+from sidecar_runtime.settings import (
+    CommonSettings,
+    changed_settings,
+    inherited,
+    load,
+    setting,
+    slips,
+)
 
 PREFIX = "KERBEROS_"
 
@@ -189,22 +196,17 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]
     Raises:
         SettingsError: Settings are wrong; it lists all of them, under the names the user wrote.
     """
-    given = {name: value for name, value in environ.items() if value.strip()}
-    chart = {ours: name for name, ours in CHART_NAMES.items() if name in given}
-    chart = {ours: name for ours, name in chart.items() if ours not in given}
+    given, chart = _given(environ)
     mixed = []
     if f"{PREFIX}PRINCIPALS" in given:
-        # The chart always sets its names for one principal, so they do not count as a conflict.
-        chart = {ours: name for ours, name in chart.items() if ours not in FOR_ONE}
         mixed = [
             Problem(name, given[name], "cannot be combined with KERBEROS_PRINCIPALS")
             for name in FOR_ONE
             if name in given
         ]
-    environ = {**environ, **{ours: given[name] for ours, name in chart.items()}}
     try:
         return load(
-            Settings, PREFIX, environ, instead=INSTEAD, check=lambda read: mixed + _check(read)
+            Settings, PREFIX, given, instead=INSTEAD, check=lambda read: mixed + _check(read)
         )
     except SettingsError as error:
         problems = [
@@ -216,6 +218,29 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]
             for problem in error.problems
         ]
         raise SettingsError(problems, error.unknown) from None
+
+
+def changed(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the settings that differ from the defaults, under the names the user wrote.
+    """
+    given, chart = _given(environ)
+    found = changed_settings(Settings, PREFIX, given)
+    return {chart.get(name, name): text for name, text in found.items()}
+
+
+def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """
+    Return the variables that are set, with the chart's under our names as well, and the chart's
+    names that apply, by our names.
+    """
+    given = {name: value for name, value in environ.items() if value.strip()}
+    # The chart always sets its names for one principal, so they do not conflict with a list.
+    taken = given.keys() | (FOR_ONE if f"{PREFIX}PRINCIPALS" in given else ())
+    chart = {
+        ours: name for name, ours in CHART_NAMES.items() if name in given and ours not in taken
+    }
+    return given | {ours: given[name] for ours, name in chart.items()}, chart
 
 
 def _check(settings: Settings) -> list[Problem]:

@@ -85,6 +85,15 @@ def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(here: Site)
     assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), done.stderr
 
 
+def test_the_status_shows_an_interval_under_the_charts_name(here: Site) -> None:
+    daemon = here.publish(INTERVAL=None, AIRFLOW__KERBEROS__REINIT_FREQUENCY="600")
+
+    shown = daemon.status()["settings"]
+    assert "600" == shown["AIRFLOW__KERBEROS__REINIT_FREQUENCY"]
+    assert str(here.ccache) == shown["KERBEROS_CCACHE"]
+    assert "INTERVAL" not in shown
+
+
 def test_a_one_shot_exits_after_its_first_ticket_and_binds_no_port(here: Site) -> None:
     daemon = here.start(KERBEROS_ONE_SHOT="true")
 
