@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.docs.code import ROOT, RUNTIME
 
 MOST_MODULES = 20
-MOST_LINES_OF_CODE = 27_000
+MOST_LINES_OF_CODE = 27_500
 TOPS_OF_PRODUCT = ("airflow-bundle", "runtime", "sidecars")
 TOPS = ("airflow-bundle", "bench", "demo", "docs", "runtime", "sidecars", "soak", "tests")
 
