@@ -9,6 +9,7 @@ the sidecar over a Unix socket beside the versions: Airflow needs no credentials
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -64,7 +65,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         **kwargs: The arguments of every bundle: ``name``, ``refresh_interval``, ``version``.
 
     Raises:
-        AirflowException: ``subdir`` is absolute or contains ``..``.
+        AirflowException: ``subdir`` is absolute or contains ``..``, ``wait_seconds`` is not a
+            number, or ``view_url_template`` has another field.
     """
 
     supports_versioning = True
@@ -85,6 +87,19 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 f"subdir {subdir!r} of bundle {self.name!r} is not a folder inside a version: "
                 "write it relative to the version, without .., such as dags"
             )
+        seconds: object = wait_seconds  # from JSON, so its type is unknown
+        if not isinstance(seconds, int | float) or not seconds >= 0:
+            raise AirflowException(
+                f"wait_seconds {wait_seconds!r} of bundle {self.name!r} is not a number of "
+                "seconds: write it without quotes or a unit, such as 60"
+            )
+        try:
+            (view_url_template or "").format(version="")
+        except (LookupError, ValueError, AttributeError, TypeError):
+            raise AirflowException(
+                f"view_url_template {view_url_template!r} of bundle {self.name!r} is not a URL "
+                "with only {version} in it: remove other braces"
+            ) from None
         self._view_url_template = view_url_template
         self._link = Path(path)
         self._ask = Path(ask) if ask else None
@@ -127,7 +142,13 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 # Airflow's cleanup of stale versions fails unless this folder exists.
                 (self.versions_dir / str(self.version)).mkdir(parents=True, exist_ok=True)
         else:
-            self._wait_for(lambda: self._take(self._shown()))
+            try:
+                self._wait_for(lambda: self._take(self._shown()))
+            except VersionUnavailable:
+                # The dag-processor retries. While it waits, it stops serving its other bundles, and
+                # then kills their parsers, which have exceeded their time.
+                self._wait_seconds = 0.0
+                raise
         if os.access(self._versions(), os.W_OK):
             log.warning("%s is writable here: tasks can change each other's code", self._link)
         super().initialize()
@@ -187,6 +208,11 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
             if (self._link / "current").is_symlink():
                 raise VersionUnavailable(
                     f"{self._link} is the folder of the link: write {self._link}/current"
+                ) from None
+            if error.errno == errno.EINVAL:
+                raise VersionUnavailable(
+                    f"{self._link} is not a symlink: write the path of the link to the current "
+                    "version, which the sidecar creates"
                 ) from None
             raise _NotYet(
                 f"nothing is published at {self._link} ({error.strerror}): check that the sidecar "

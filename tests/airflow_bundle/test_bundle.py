@@ -170,6 +170,18 @@ def test_reports_that_nothing_is_published(bundles: Bundles, link: str) -> None:
     assert link in said and "waited 0.5 s" in said
 
 
+def test_waits_only_once_so_that_the_dag_processor_can_serve_other_bundles(
+    bundles: Bundles, start: Callable[..., Daemon], releases: list[Release], link: str
+) -> None:
+    """It initializes the same bundle repeatedly, and parses nothing meanwhile."""
+    fails(bundles, path=link)
+    assert "(waited 0 s)" in str(raised(BundleFailed, bundles.do, "initialize"))
+
+    start().until_synced()
+    bundles.do("initialize")
+    assert releases[3].revision == bundles.do("version")
+
+
 @pytest.mark.usefixtures("daemon")
 def test_a_path_to_the_folder_of_the_link_fails_without_waiting(
     bundles: Bundles, target: Path
@@ -177,6 +189,19 @@ def test_a_path_to_the_folder_of_the_link_fails_without_waiting(
     said = fails(bundles, path=str(target))
 
     assert f"{target} is the folder of the link: write {target}/current" in said
+    assert "waited" not in said
+
+
+@pytest.mark.parametrize("version", [None, VERSION])
+def test_a_path_that_is_not_a_symlink_fails_without_waiting(
+    bundles: Bundles, target: Path, version: str | None
+) -> None:
+    folder = target / STORE / VERSION
+    folder.mkdir(parents=True)
+
+    said = fails(bundles, path=str(folder), version=version)
+
+    assert f"VersionUnavailable: {folder} is not a symlink: write the path of the link" in said
     assert "waited" not in said
 
 
@@ -205,6 +230,15 @@ def test_a_dag_folder_outside_the_version_is_refused(
     with pytest.raises(BundleFailed, match="is not a folder inside a version") as failed:
         bundles.do("new", path=link, subdir=subdir)
     assert f"subdir {subdir!r} of bundle 'dags'" in str(failed.value)
+
+
+@pytest.mark.parametrize("seconds", ["5", "5s", None, -1, float("nan")])
+def test_a_wait_time_that_is_no_number_of_seconds_is_refused(
+    bundles: Bundles, link: str, seconds: Any
+) -> None:
+    with pytest.raises(BundleFailed, match=r"^AirflowException: .* is not a number") as failed:
+        bundles.do("new", path=link, wait_seconds=seconds)
+    assert f"wait_seconds {seconds!r} of bundle 'dags'" in str(failed.value)
 
 
 @pytest.mark.parametrize("number", [None, 1])
@@ -518,6 +552,17 @@ def test_view_url_contains_the_version_if_a_template_is_set(bundles: Bundles, li
 
     bundles.do("new", path=link)
     assert [None, None] == bundles.do("view")
+
+
+@pytest.mark.parametrize("field", ["{commit}", "{}", "{version", "{version.name}", "{version[x]}"])
+def test_a_view_url_template_with_another_field_is_refused(
+    bundles: Bundles, link: str, field: str
+) -> None:
+    """Airflow 3.0 would show no run of such a bundle; later versions would show no link."""
+    template = f"https://git.example.com/{field}"
+    with pytest.raises(BundleFailed, match=r"^AirflowException: .* only \{version\}") as failed:
+        bundles.do("new", path=link, view_url_template=template)
+    assert f"view_url_template {template!r} of bundle 'dags'" in str(failed.value)
 
 
 def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
