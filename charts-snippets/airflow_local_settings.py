@@ -86,15 +86,16 @@ def _release(_: Any, variables: dict[str, str | None]) -> str:
     kind, source, revision = _published(DEST_PATH / ".s3-sync", "kind", "source", "revision")
     if kind != "release" or not isinstance(revision, str) or not revision:
         raise _Unpinned(f"{DEST_PATH} does not publish a release; set S3_SYNC_SOURCE=release there")
-    if (variables.get("S3_SYNC_SOURCE") or "").lower() != "release":
+    if (variables.get("S3_SYNC_SOURCE") or "").strip().lower() != "release":
         raise _Unpinned("S3_SYNC_SOURCE of its init container s3-sync is not release")
-    bucket, prefix = variables.get("AWS_BUCKET"), variables.get("KEY_PATH", "")
+    bucket, prefix = (variables.get("AWS_BUCKET") or "").strip(), variables.get("KEY_PATH", "")
     wanted, known = f"s3://{bucket}", str(source).rstrip("/")
     if prefix is None:  # from a ConfigMap or a Secret, so it is unknown here, as a bucket may be
-        known = "/".join(known.split("/")[:3])
-    elif prefix := prefix.strip().strip("/"):
-        wanted += f"/{prefix}"
-    if bucket and wanted != known:
+        is_same = f"{known}/".startswith(f"{wanted}/")
+    else:
+        wanted = f"{wanted}/{prefix.strip().strip('/')}".rstrip("/")
+        is_same = wanted == known
+    if bucket and not is_same:
         raise _Unpinned(f"it reads {wanted}, but the scheduler reads {source}")
     return revision
 

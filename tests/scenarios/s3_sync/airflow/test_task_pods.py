@@ -35,6 +35,7 @@ PUBLISHED = {
     "kind": "release",
     "layout": "snapshot",
 }
+ACCESS_POINT = "arn:aws:s3:eu-central-1:111122223333:accesspoint/dags"
 
 COMMIT = "0123456789" * 4
 COMMITTED = {
@@ -217,7 +218,17 @@ PINNED = {
     "prefix with slashes": Given(settings={"KEY_PATH": "/dags-releases/"}),
     "prefix with a blank": Given(settings={"KEY_PATH": "dags-releases "}),
     "prefix from a ConfigMap": Given(of_maps=("KEY_PATH",)),
-    "source in capitals": Given(settings={"S3_SYNC_SOURCE": "Release"}),
+    "access point, and a prefix from a ConfigMap": Given(
+        json.dumps(PUBLISHED | {"source": f"s3://{ACCESS_POINT}/dags-releases/"}),
+        {"AWS_BUCKET": ACCESS_POINT},
+        of_maps=("KEY_PATH",),
+    ),
+    "bucket with blanks": Given(settings={"AWS_BUCKET": " my-airflow-bucket "}),
+    "prefix with slashes and blanks": Given(settings={"KEY_PATH": " /dags-releases/ "}),
+    "prefix of blanks": Given(
+        json.dumps(PUBLISHED | {"source": "s3://my-airflow-bucket/"}), {"KEY_PATH": " "}
+    ),
+    "source in capitals with a blank": Given(settings={"S3_SYNC_SOURCE": "Release "}),
     "task with a pod of its own": Given(override={"team": "sales"}),
 }
 LEFT = {
@@ -246,6 +257,14 @@ LEFT = {
     "another bucket, and a prefix from a ConfigMap": (
         Given(settings={"AWS_BUCKET": "other"}, of_maps=("KEY_PATH",)),
         "it reads s3://other, but the scheduler reads",
+    ),
+    "another access point, and a prefix from a ConfigMap": (
+        Given(
+            json.dumps(PUBLISHED | {"source": f"s3://{ACCESS_POINT}-2/dags-releases/"}),
+            {"AWS_BUCKET": ACCESS_POINT},
+            of_maps=("KEY_PATH",),
+        ),
+        f"it reads s3://{ACCESS_POINT}, but the scheduler reads s3://{ACCESS_POINT}-2/",
     ),
     "a task pod that lists": (
         Given(settings={"S3_SYNC_SOURCE": None}),
