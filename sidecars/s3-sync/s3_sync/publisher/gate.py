@@ -11,7 +11,7 @@ from s3_sync.publisher.airflow.answer import Broken
 from s3_sync.publisher.airflow.check import VARIABLES, Airflow, AirflowCheck, Passed
 from s3_sync.publisher.local.folder_errors import NAMED, FolderError
 from s3_sync.publisher.local.scratch import scratch, temporary_failed
-from s3_sync.settings import Settings
+from s3_sync.settings import PREFIX, Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -97,8 +97,9 @@ def _ask(
     try:
         return gate.examine(revision, folder, paths, Fence())
     except Undecided as error:
+        remedy = error.remedy.replace(f"{PREFIX}GATE_TIMEOUT", "--gate-timeout")  # it overrides it
         raise SidecarError(
             "gate_undecided",
             f"the gate came to no verdict: {error.message}",
-            f"Nothing was published. {error.remedy} Then publish again.",
+            f"Nothing was published. {remedy} Then publish again.",
         ) from error

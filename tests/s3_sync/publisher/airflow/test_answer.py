@@ -98,11 +98,11 @@ def test_shortens_long_tracebacks_and_messages(folder: Path) -> None:
     [
         ("ModuleNotFoundError: No module named 'pandas'", "package:pandas"),
         ("ModuleNotFoundError: No module named 'a.b'; 'a' is no package", "package:a.b"),
-        ("ModuleNotFoundError: No module named 'lib.tables'", ""),
-        ("ModuleNotFoundError: No module named 'sales.x'", ""),
+        ("airflow.AirflowOptionalProviderFeatureException: No module named 'a'", "package:a"),
         ("ImportError: cannot import name 'x' from 'pandas'", ""),
         ("KeyError: 'Variable sales_rate does not exist'", "variable:sales_rate"),
         ("KeyError: 'Variable sales rate does not exist.'", "variable:sales rate"),
+        ('KeyError: "Variable sales\'s rate does not exist."', "variable:sales's rate"),
         (
             "airflow.E: VARIABLE_NOT_FOUND: {'message': 'Variable sales_rate not found'}",
             "variable:sales_rate",
@@ -123,6 +123,28 @@ def test_shortens_long_tracebacks_and_messages(folder: Path) -> None:
 )
 def test_finds_missing_package_variable_or_connection(folder: Path, error: str, lacks: str) -> None:
     assert lacks == broken(folder, raised(error)).lacks
+
+
+@pytest.mark.parametrize(
+    ("allowed", "lacks"),
+    [
+        ((), ""),
+        (("package:lib*", "package:*"), ""),
+        (("package:lib.tables",), "package:lib.tables"),
+    ],
+)
+def test_the_folder_lacks_modules_of_its_packages_unless_allowed_by_name(
+    folder: Path, allowed: tuple[str, ...], lacks: str
+) -> None:
+    text = "ModuleNotFoundError: No module named 'lib.tables'"
+    said = [
+        {"plugins": {"plugins/p.py": text}, "own": ["lib.tables"]},
+        {"file": "sales.py", "dags": [], "errors": {"sales.py": text}, "own": ["lib.tables"]},
+    ]
+
+    found = read_answer([json.dumps(one) for one in said], str(folder), allowed).broken
+
+    assert [lacks, lacks] == [one.lacks for one in found]
 
 
 def test_reports_only_broken_plugins_of_the_folder(folder: Path) -> None:

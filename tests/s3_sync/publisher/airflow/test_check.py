@@ -77,6 +77,17 @@ def test_lists_allowed_missing_packages_and_omits_the_dag_ids(ask: Ask, allowed:
     assert (1, (), 1) == (passed.checked.dags, passed.checked.dag_ids, passed.checked.files_lacking)
 
 
+def test_accepts_a_missing_module_of_a_package_of_the_folder_that_is_allowed_by_name(
+    ask: Ask,
+) -> None:
+    said = (*WHOLE, {**loaded("sales.py", errors=PANDAS), "own": ["pandas"]})
+
+    passed = ask(*said, allowed=("package:pandas",))
+
+    assert ["package:pandas"] == [one.lacks for one in passed.allowed]
+    assert "--gate-allow" not in raised(Refused, ask, *said, allowed=("package:*",)).advice
+
+
 @pytest.mark.parametrize("allowed", [(), ("package:numpy",), ("package:panda",), ("variable:*",)])
 def test_refuses_missing_packages_and_shows_how_to_allow_them(
     ask: Ask, allowed: tuple[str, ...]
@@ -132,6 +143,7 @@ def test_a_check_that_fails_or_does_not_finish_is_undecided(
     assert ("gate_undecided", 3) == (error.reason, error.exit_code)
     assert problem in error.message
     assert error.advice.startswith("Nothing was published. ") and "SIGHUP" not in error.advice
+    assert ("--gate-timeout" in error.advice) == ("took longer" in problem)
     assert not isinstance(error, SettingsError) and type(error) is SidecarError
 
 
@@ -142,6 +154,17 @@ def test_uses_only_config_and_plugins_of_the_users_airflow_home(ask: Ask, tmp_pa
     ask(*WHOLE)
 
     assert ["answers", "config", "plugins"] == (tmp_path / "home").read_text().split()
+
+
+def test_expands_airflow_home_as_airflow_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ci")
+    monkeypatch.setenv("NAME", "airflow")
+
+    found = find_airflow("/bin/sh", [], {"AIRFLOW_HOME": "~/$NAME"})
+
+    assert "/home/ci/airflow" == found.home
 
 
 def test_finds_python_on_path_and_keeps_its_symlink(tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def one_dag(head: str, dag_id: str) -> bytes:
     )
 
 
+def packed(files: Mapping[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+    return out.getvalue()
+
+
 @dataclass(frozen=True)
 class Broken:
     """
@@ -98,6 +106,21 @@ def broken_files(head: str) -> dict[str, Broken]:
             2,
             "ModuleNotFoundError: No module named 'lib.nothing'",
         ),
+        "team/uses.py": Broken(
+            b"from airflow import DAG\nimport os, sys\n"
+            b"sys.path.insert(0, os.path.dirname(__file__))\nimport team_lib\n",
+            4,
+            "ModuleNotFoundError: No module named 'team_lib.forgotten'",
+        ),
+        "optional.py": Broken(
+            b"from airflow import DAG\n"
+            b"from airflow.exceptions import AirflowOptionalProviderFeatureException as Optional\n"
+            b"try:\n    import airflow.providers.microsoft.azure\n"
+            b"except ImportError as error:\n    raise Optional(error)\n",
+            6,
+            "AirflowOptionalProviderFeatureException: No module named",
+            "package:airflow.providers.microsoft",
+        ),
         "fails_in_lib.py": Broken(
             b"from airflow import DAG\nfrom lib.rates import rate\nrate(0)\n",
             3,
@@ -109,6 +132,13 @@ def broken_files(head: str) -> dict[str, Broken]:
             3,
             "Variable sales_rate does not exist",
             "variable:sales_rate",
+        ),
+        "missing_quoted_variable.py": Broken(
+            b"from airflow import DAG\nfrom airflow.models import Variable\n"
+            b'Variable.get("sales\'s rate")\n',
+            3,
+            "Variable sales's rate does not exist",
+            "variable:sales's rate",
         ),
         "missing_connection.py": Broken(
             b"from airflow import DAG\nfrom airflow.hooks.base import BaseHook\n"
@@ -194,6 +224,7 @@ def good_beside(head: str) -> dict[str, bytes]:
         # Named like a standard module: Airflow loads this file by its path, and nothing imports it.
         "random.py": one_dag(head, "random") + b"of_ours = 1\n",
         "lib/rates.py": b"def rate(n):\n    return 1 / n\n",
+        "team/team_lib/__init__.py": b"from .forgotten import rate\n",
         # Never loaded: the first lacks the word "airflow", the second is ignored.
         "notes.py": b"this is not Python (\n",
         "ignored.py": b"raise RuntimeError('a DAG for Airflow')\n",
@@ -325,12 +356,11 @@ def _in_latin_1(head: str, dag_id: str, options: str, body: str) -> dict[str, by
 def _zipped(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
     """Return a packaged DAG; its module has a unique name, because one process may load all."""
     name = f"packed_{dag_id}"
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as packed:
-        for path, content in _plain(head, dag_id, options, body).items():
-            packed.writestr(f"{name}_{path}", f"import {name}_lib\n".encode() + content)
-        packed.writestr(f"{name}_lib.py", b"VALUE = 1\n")
-    return {"packed.zip": out.getvalue()}
+    modules = {
+        f"{name}_{path}": f"import {name}_lib\n".encode() + content
+        for path, content in _plain(head, dag_id, options, body).items()
+    }
+    return {"packed.zip": packed({**modules, f"{name}_lib.py": b"VALUE = 1\n"})}
 
 
 SHAPES: tuple[Callable[[str, str, str, str], dict[str, bytes]], ...] = (

@@ -20,6 +20,7 @@ from tests.scenarios.s3_sync.airflow.dag_folders import (
     good_folder,
     head_for,
     one_dag,
+    packed,
 )
 from tests.support.airflow.databases import Postgres, run_server, skip_without_postgres
 from tests.support.airflow.installed import Airflow as InstalledAirflow
@@ -27,6 +28,11 @@ from tests.support.airflow.installed import Version
 from tests.support.aws.servers import MotoServer
 from tests.support.raising import raised
 from tests.support.s3_sync.publishing import Publishing, write_files
+
+# Airflow 2 and 3.
+TIMEOUTS = tuple(
+    f"AIRFLOW__{section}__DAG_FILE_PROCESSOR_TIMEOUT" for section in ("CORE", "DAG_PROCESSOR")
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -59,7 +65,7 @@ class Gate:
         self.home = home
         self.head = head_for(airflow.version)
         given = {"AWS_BUCKET": "bucket", "DEST_PATH": "/nowhere", "S3_SYNC_GATE_TIMEOUT": "20m"}
-        names = "AIRFLOW__CORE__PLUGINS_FOLDER"
+        names = ",".join(("AIRFLOW__CORE__PLUGINS_FOLDER", *TIMEOUTS))
         self._settings = load_settings(given | {"S3_SYNC_GATE_ENV": names})[0]
 
     def load(self, files: Mapping[str, bytes], *allowed: str) -> Passed:
@@ -105,6 +111,54 @@ def test_refuses_and_reports_each_broken_file_and_no_other(
         assert broken.says in found[path].problem
         assert (broken.line, broken.lacks) == (found[path].line, found[path].lacks)
     assert 'File "fails_in_lib.py", line 3, in <module>' in found["fails_in_lib.py"].tail[0]
+
+
+def test_refuses_a_file_that_hangs_beyond_airflows_own_timeout(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in TIMEOUTS:
+        monkeypatch.setenv(name, "5")
+    hangs = b"import signal, time  # airflow DAG\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
+
+    [refusal] = gate.refusals({"hangs.py": hangs + b"time.sleep(600)\n", "notes.txt": b""})
+
+    text = "loading it takes longer than dag_file_processor_timeout, 5 s"
+    assert Refusal("hangs.py", None, text) == refusal
+
+
+def test_refuses_an_ignore_file_that_airflow_cannot_decode(gate: Gate) -> None:
+    files = {"sales.py": one_dag(gate.head, "sales"), "a/.airflowignore": b"good\n"}
+
+    [refusal] = gate.refusals({**files, ".airflowignore": "café".encode("latin-1")})
+
+    assert (".airflowignore", None) == (refusal.path, refusal.line)
+    assert refusal.problem.startswith("UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9")
+
+
+def test_refuses_a_file_that_another_file_deletes(gate: Gate) -> None:
+    deletes = b"import os  # airflow DAG\nos.remove(f'{os.path.dirname(__file__)}/sales.py')\n"
+
+    [refusal] = gate.refusals({"cleanup.py": deletes, "sales.py": one_dag(gate.head, "sales")})
+
+    text = "it no longer exists: a file of the folder deletes it when it is loaded"
+    assert Refusal("sales.py", None, text) == refusal
+
+
+def test_a_folder_named_like_a_package_can_be_allowed_by_the_exact_name(gate: Gate) -> None:
+    files = {"snowflake/load.py": b"from airflow import DAG\nimport snowflake.connector\n"}
+
+    assert [""] == [one.lacks for one in gate.refusals(files)]
+    allowed = "package:snowflake.connector"
+    assert [allowed] == [one.lacks for one in gate.load(files, allowed).allowed]
+
+
+def test_an_archive_lacks_the_modules_of_its_own_packages(gate: Gate) -> None:
+    modules = {"packed.py": b"from airflow import DAG\nimport a.b\n", "a/__init__.py": b""}
+
+    [refusal] = gate.refusals({"packed.zip": packed(modules)})
+
+    assert ("packed.zip/packed.py", "") == (refusal.path, refusal.lacks)
+    assert "ModuleNotFoundError: No module named 'a.b'" == refusal.problem
 
 
 def test_airflows_dag_processor_reports_the_same_files(

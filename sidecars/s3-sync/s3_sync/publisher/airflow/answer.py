@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,13 @@ LINE_CHARACTERS = 300
 
 # The errors of an import that may succeed in another Airflow; patterns for Airflow 2 and 3.
 LACKS = {
-    "package": re.compile(r"(?:^|ModuleNotFoundError: )No module named '([^']+)'"),
+    "package": re.compile(
+        r"(?:^|(?:ModuleNotFoundError|AirflowOptionalProviderFeatureException): )"
+        r"No module named '([^']+)'"
+    ),
     "variable": re.compile(
-        r"KeyError: 'Variable (.+?) does not exist|VARIABLE_NOT_FOUND\b.*Variable (.+?) not found"
+        r"KeyError: ['\"]Variable (.+?) does not exist"
+        r"|VARIABLE_NOT_FOUND\b.*Variable (.+?) not found"
     ),
     "connection": re.compile(
         r"The conn_id `([^`]+)` isn't defined|CONNECTION_NOT_FOUND\b.*Connection (\S+?) not found"
@@ -74,12 +78,14 @@ class LoadAnswer:
     broken: list[Broken]
 
 
-def read_answer(lines: Iterable[str], folder: str) -> LoadAnswer:
+def read_answer(lines: Iterable[str], folder: str, allowed: Collection[str] = ()) -> LoadAnswer:
     """
     Read the answer; its last line may be incomplete.
 
     Args:
         folder: The folder that was loaded.
+        allowed: Patterns of what may be missing. A folder of DAGs can be named like a package, so
+            the exact name of a module is also accepted if the folder has its package.
     """
     facts: dict[str, Any] = {}
     dags: dict[str, list[str]] = {}
@@ -91,11 +97,12 @@ def read_answer(lines: Iterable[str], folder: str) -> LoadAnswer:
         except ValueError:
             break
         facts |= said
+        own = {name for name in said.get("own", ()) if f"package:{name}" not in allowed}
         # Only plugins in the folder count: the others belong to the image.
         for path, text in said.get("plugins", {}).items():
             name = _inside(path, folder)
             if name is not None and _is_ours(name, folder):
-                broken.append(_broken(name, text, folder))
+                broken.append(_broken(name, text, folder, own))
         if "file" not in said:
             continue
         name = _inside(said["file"], folder) or said["file"]
@@ -106,7 +113,7 @@ def read_answer(lines: Iterable[str], folder: str) -> LoadAnswer:
             text = f"it ends the process that loads it, with {ending(said['ended'])}"
             broken.append(Broken(name, None, text))
         for path, text in said.get("errors", {}).items():
-            broken.append(_broken(_inside(path, folder) or name, text, folder))
+            broken.append(_broken(_inside(path, folder) or name, text, folder, own))
         for dag in said.get("dags", ()):
             dags.setdefault(dag, []).append(name)
     for dag, (first, *others) in dags.items():
@@ -126,12 +133,13 @@ def _inside(path: str, folder: str) -> str | None:
     return path.removeprefix(f"{folder}/") if path.startswith(f"{folder}/") else None
 
 
-def _broken(path: str, text: str, folder: str) -> Broken:
+def _broken(path: str, text: str, folder: str, own: Collection[str]) -> Broken:
     """
     Find the place and the cause of a problem in a traceback, or in an error without one.
 
     Args:
         path: The file that Airflow shows as broken.
+        own: Modules that the folder lacks, rather than this Airflow.
     """
     lines = [line for line in text.replace(f"{folder}/", "").splitlines() if line.strip()]
     frames = [(number, found) for number, line in enumerate(lines) if (found := _FRAME.match(line))]
@@ -141,7 +149,7 @@ def _broken(path: str, text: str, folder: str) -> Broken:
     while end < len(lines) - 1 and lines[end].startswith(" "):
         end += 1
     problem = " ".join(line.strip() for line in lines[end:])[:LINE_CHARACTERS]
-    lacks = _lacks(problem, folder)
+    lacks = _lacks(problem, own)
     if ours and ours[-1][1]["path"] != path:
         problem += f" (in {ours[-1][1]['path']}:{ours[-1][1]['line']})"
     line_number = next((int(f["line"]) for _, f in reversed(ours) if f["path"] == path), None)
@@ -153,15 +161,14 @@ def _is_ours(path: str, folder: str) -> bool:
     return not os.path.isabs(path) and os.path.isfile(os.path.join(folder, path))
 
 
-def _lacks(problem: str, folder: str) -> str:
+def _lacks(problem: str, own: Collection[str]) -> str:
     """
     Return what is missing, if this Airflow may lack it rather than the folder.
     """
     for kind, pattern in LACKS.items():
         if found := pattern.search(problem):
             name = next(filter(None, found.groups()))
-            top = os.path.join(folder, name.partition(".")[0])
-            is_ours = kind == "package" and (os.path.isdir(top) or os.path.isfile(f"{top}.py"))
+            is_ours = kind == "package" and name in own
             return "" if is_ours or _is_everywhere(kind, name) else f"{kind}:{name}"
     return ""
 

@@ -83,7 +83,9 @@ def find_airflow(given: str | None, allowed: Sequence[str], environ: Mapping[str
     if python is None:
         raise _no_airflow(given or "python", "is not an executable program")
     # It runs in another folder, where a relative path would name another file.
-    return Airflow(os.path.abspath(python), environ.get("AIRFLOW_HOME", ""), tuple(allowed))
+    program = os.path.abspath(python)
+    home = os.path.expandvars(environ.get("AIRFLOW_HOME", ""))
+    return Airflow(program, os.path.expanduser(home), tuple(allowed))
 
 
 class AirflowCheck:
@@ -137,7 +139,7 @@ class AirflowCheck:
         """
         answers = Path(self._place, "answers")
         lines = answers.read_text().splitlines() if answers.exists() else []
-        answer = self._answer = read_answer(lines, self._folder)
+        answer = self._answer = read_answer(lines, self._folder, self._airflow.allowed)
         if answer.missing:
             raise _no_airflow(self._airflow.python, f"has no Airflow: {answer.missing}")
         if code != 0 or not answer.is_whole:

@@ -9,24 +9,30 @@ the next file. One JSON object per line is written to the file ``answers`` in HO
 
 - ``{"missing": text}`` and nothing else if Airflow cannot be imported;
 - ``{"airflow": version}``;
-- ``{"plugins": {path: error}}`` with the plugins that Airflow could not load;
-- ``{"file": path, "dags": [id, …], "errors": {path: traceback or error}}`` for each file, or
+- ``{"plugins": {path: error}, "own": [module, …]}`` with the plugins that Airflow could not load;
+- ``{"file": path, "dags": [id, …], "errors": {path: traceback or error}, "own": [module, …]}`` for
+  each file, and for each ``.airflowignore`` that Airflow cannot read, or
   ``{"file": path, "ended": code}`` if it ended its process (a signal is negative), or
   ``{"file": path, "failed": error}`` if Airflow or this program failed;
 - ``{"done": number of files}`` at the end.
+
+``own`` contains the missing modules of packages that the folder has.
 
 Output of Airflow and of the files goes to the output of this program.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import json
 import os
+import re
+import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +40,7 @@ from typing import Any
 BAGS = ("airflow.dag_processing.dagbag", "airflow.models.dagbag")  # 3.1 and later; before
 SERIALIZERS = ("DagSerialization", "SerializedDAG")  # 3.2 and later; before
 BUNDLE = "dags"
+TICK_SECONDS = 0.01
 
 
 def environment(home: str, folder: str) -> dict[str, str]:
@@ -66,12 +73,27 @@ def first_of(names: Sequence[str], load: Callable[[str], Any]) -> Any:
     return load(names[-1])
 
 
+def own_modules(folder: str, errors: Iterable[str]) -> list[str]:
+    """
+    Return the modules that are missing, of packages that Python finds in the folder.
+    """
+    own = []
+    for name in re.findall(r"No module named '([^']+)'", "\n".join(errors)):
+        with suppress(Exception):  # a module or a finder of a DAG file may be incomplete
+            found = importlib.util.find_spec(name.partition(".")[0])
+            places = found and (found.submodule_search_locations or (found.origin,))
+            if places and all(str(place).startswith(f"{folder}/") for place in places):
+                own.append(name)
+    return own
+
+
 class Loader:
     """
     Loads files one by one, and serializes their DAGs, as Airflow would for its database.
     """
 
     def __init__(self, folder: str) -> None:
+        self._folder = folder
         objects = importlib.import_module("airflow.serialization.serialized_objects")
         self._serialize = first_of(SERIALIZERS, lambda name: getattr(objects, name).to_dict)
         self._bag_of = first_of(BAGS, lambda name: importlib.import_module(name).DagBag)
@@ -98,16 +120,24 @@ class Loader:
                 dags.append(dag.dag_id)
             except Exception:  # noqa: BLE001 - as Airflow does
                 errors[path] = traceback.format_exc()
-        return {"file": path, "dags": dags, "errors": errors}
+        if not os.path.isfile(path):
+            errors[path] = "it no longer exists: a file of the folder deletes it when it is loaded"
+        own = own_modules(self._folder, errors.values())
+        return {"file": path, "dags": dags, "errors": errors, "own": own}
 
 
 def load_apart(
-    loader: Loader, path: str, answers: int, answer: Callable[[dict[str, Any]], None]
+    loader: Loader,
+    path: str,
+    answers: int,
+    answer: Callable[[dict[str, Any]], None],
+    timeout_seconds: float,
 ) -> None:
     """
-    Load one file in a separate process.
+    Load one file in a separate process, which is killed after the timeout.
     """
     size_bytes = os.fstat(answers).st_size
+    until = time.monotonic() + timeout_seconds
     pid = os.fork()
     if pid == 0:
         try:
@@ -119,10 +149,21 @@ def load_apart(
             answer({"file": path, "dags": [], "errors": {path: traceback.format_exc()}})
         finally:
             os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if os.fstat(answers).st_size == size_bytes:
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    while not ended and time.monotonic() < until:
+        time.sleep(TICK_SECONDS)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if os.fstat(answers).st_size > size_bytes:
+        return
+    if ended:
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         answer({"file": path, "ended": code})
+    else:
+        text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
+        answer({"file": path, "dags": [], "errors": {path: text}})
 
 
 def make_database() -> None:
@@ -195,6 +236,19 @@ def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
     return [str(path) for path in found if path is not None]
 
 
+def undecodable_ignore_files(folder: str) -> dict[str, str]:
+    """
+    Return each ``.airflowignore`` that Airflow cannot decode, with the error.
+    """
+    errors = {}
+    for path in filter(Path.is_file, Path(folder).rglob(".airflowignore")):
+        try:
+            path.read_text()
+        except UnicodeDecodeError as error:
+            errors[str(path)] = f"{type(error).__name__}: {error}"
+    return errors
+
+
 def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]], None]) -> None:
     """
     Load all plugins and files of the folder.
@@ -210,19 +264,23 @@ def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]]
     from airflow.configuration import conf
 
     answer({"airflow": airflow.__version__})
+    section = "dag_processor"
     if airflow.__version__.startswith("2."):
+        section = "core"
         make_database()
     else:
         importlib.import_module("airflow.sdk.execution_time.supervisor")
     if folder not in sys.path:  # at the end, as in Airflow
         sys.path.append(folder)
-    answer({"plugins": plugin_errors()})
+    errors = plugin_errors()
+    answer({"plugins": errors, "own": own_modules(folder, errors.values())})
     loader = Loader(folder)
     is_safe = conf.getboolean("core", "dag_discovery_safe_mode")
     paths = sorted(dag_files(folder, is_safe=is_safe))
+    timeout_seconds = conf.getfloat(section, "dag_file_processor_timeout")
     import_first(paths)
     for path in paths:
-        load_apart(loader, path, answers, answer)
+        load_apart(loader, path, answers, answer, timeout_seconds)
     answer({"done": len(paths)})
 
 
@@ -230,13 +288,21 @@ def main() -> None:
     """
     Load the folder and write the answers.
     """
-    home = sys.argv[1]
+    home, folder = sys.argv[1], os.environ["GATE_FOLDER"]
     answers = os.open(os.path.join(home, "answers"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def answer(value: dict[str, Any]) -> None:
         os.write(answers, json.dumps(value).encode() + b"\n")
 
-    work(home, os.environ["GATE_FOLDER"], answers, answer)
+    try:
+        work(home, folder, answers, answer)
+    except UnicodeDecodeError:
+        errors = undecodable_ignore_files(folder)
+        if not errors:
+            raise
+        for path, text in errors.items():
+            answer({"file": path, "dags": [], "errors": {path: text}})
+        answer({"done": 0})
 
 
 if __name__ == "__main__":
