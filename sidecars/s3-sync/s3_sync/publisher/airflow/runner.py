@@ -30,7 +30,6 @@ import os
 import re
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -40,7 +39,6 @@ from typing import Any
 BAGS = ("airflow.dag_processing.dagbag", "airflow.models.dagbag")  # 3.1 and later; before
 SERIALIZERS = ("DagSerialization", "SerializedDAG")  # 3.2 and later; before
 BUNDLE = "dags"
-TICK_SECONDS = 0.01
 
 
 def environment(home: str, folder: str) -> dict[str, str]:
@@ -137,7 +135,7 @@ def load_apart(
     Load one file in a separate process, which is killed after the timeout.
     """
     size_bytes = os.fstat(answers).st_size
-    until = time.monotonic() + timeout_seconds
+    is_late = False
     pid = os.fork()
     if pid == 0:
         try:
@@ -149,21 +147,26 @@ def load_apart(
             answer({"file": path, "dags": [], "errors": {path: traceback.format_exc()}})
         finally:
             os._exit(0)
-    ended, status = os.waitpid(pid, os.WNOHANG)
-    while not ended and time.monotonic() < until:
-        time.sleep(TICK_SECONDS)
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    if not ended:
+
+    def kill(*_: object) -> None:
+        nonlocal is_late
+        is_late = True
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+
+    # Only while a child runs, because a child inherits the handler.
+    before = signal.signal(signal.SIGALRM, kill)
+    signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
+    _, status = os.waitpid(pid, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
     if os.fstat(answers).st_size > size_bytes:
         return
-    if ended:
-        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        answer({"file": path, "ended": code})
-    else:
+    if is_late:
         text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
         answer({"file": path, "dags": [], "errors": {path: text}})
+    else:
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        answer({"file": path, "ended": code})
 
 
 def make_database() -> None:
