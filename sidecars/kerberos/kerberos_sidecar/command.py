@@ -7,17 +7,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from kerberos_sidecar import check
 from kerberos_sidecar.krb5.overlay import lay_over
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime import __version__
-from sidecar_runtime.command import make_parser
 from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.http.status import About
 from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
+
+if TYPE_CHECKING:
+    import argparse
 
 # The time between cycles that run without a cause, as a heartbeat.
 LOOK_SECONDS = 20.0
@@ -30,19 +32,14 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keep Kerberos tickets fresh from a keytab. Default: run as a daemon."
-    example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"
-    chart = ", ".join(CHART_NAMES)
-    also = f"Airflow's own variables, for settings that are unset: {chart}"
-    parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    text = "check krb5.conf, the keytabs, the KDC and the ccaches"
-    check.add_arguments(commands.add_parser("check", help=text, description=text))
-    arguments = parser.parse_args(sys.argv[1:])
+    # The daemon starts without the commands, to take less memory.
+    arguments = _read_arguments(words) if (words := sys.argv[1:]) else None
     forbid_core_dumps()
     settings, unknown = load_settings(os.environ)
     lay_over(settings)
-    if arguments.command == "check":
+    if arguments is not None and arguments.command == "check":
+        from kerberos_sidecar import check  # noqa: PLC0415
+
         end_on_signals()
         return check.run(settings, unknown, arguments.consumer)
     begin_logs(settings, unknown)
@@ -54,3 +51,18 @@ def run() -> int:
     shown = changed(os.environ)
     about = About("kerberos", __version__, settings.source, settings.target, settings=shown)
     return run_daemon(sidecar, looking, PREFIX, about, metrics, watch=sidecar.watch)
+
+
+def _read_arguments(words: list[str]) -> argparse.Namespace:
+    from kerberos_sidecar import check  # noqa: PLC0415
+    from sidecar_runtime.command import make_parser  # noqa: PLC0415
+
+    purpose = "Keep Kerberos tickets fresh from a keytab. Default: run as a daemon."
+    example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"
+    chart = ", ".join(CHART_NAMES)
+    also = f"Airflow's own variables, for settings that are unset: {chart}"
+    parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    text = "check krb5.conf, the keytabs, the KDC and the ccaches"
+    check.add_arguments(commands.add_parser("check", help=text, description=text))
+    return parser.parse_args(words)
