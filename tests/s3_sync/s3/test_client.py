@@ -19,6 +19,7 @@ from tests.support.aws.s3_refusals import Identity
 from tests.support.http.faults import answer_with, reset, truncate, with_headers
 from tests.support.http.loopback import Answer, Request
 from tests.support.raising import raised
+from tests.support.waiting import wait_until
 
 OLD = Credentials("AKIDOLD", "old-secret", "old-token")
 NEW = Credentials("AKIDNEW", "new-secret", "new-token")
@@ -227,6 +228,7 @@ def test_does_not_retry_after_a_timeout(s3: FakeS3) -> None:
 
     try:
         assert "request_timeout" == failure(s3, list_all, patience=patience).reason
+        wait_until(lambda: bool(s3.requests), "the server reads the request")
         assert 1 == len(s3.requests)
     finally:
         s3.release()
