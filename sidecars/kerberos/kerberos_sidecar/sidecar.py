@@ -85,11 +85,11 @@ class KerberosSidecar:
         for slot in self._slots:
             self._warn(slot)
         threading.Thread(
-            target=self._watch, args=(wake, poll_seconds), name="watch", daemon=True
+            target=self._watch, args=(wake, poll_seconds, self._stamps()), name="watch", daemon=True
         ).start()
 
-    def _watch(self, wake: Callable[[], None], poll_seconds: float) -> None:
-        watched, folders, seen = self._watched, self._folders(), self._stamps()
+    def _watch(self, wake: Callable[[], None], poll_seconds: float, seen: list[Stamp]) -> None:
+        watched, folders = self._watched, self._folders()
         wait_seconds = 0.0
         while True:
             watched.wait(folders, wait_seconds)

@@ -165,7 +165,8 @@ class _Round:
                 if self._failed.kind == "garbage":
                     break
                 raise Unanswered("silent", "no answer")
-            for key, _ in self._selector.select(max(0.0, next_at - time.monotonic())):
+            wait_seconds = next_at - time.monotonic() if self._selector.get_map() else 0.0
+            for key, _ in self._selector.select(max(0.0, wait_seconds)):
                 if answer := self._advance(key.data):
                     self._tell_silent()
                     seconds = key.data.seconds
