@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
 
 # The time between cycles that run without a cause, as a heartbeat.
-LOOK_SECONDS = 20.0
+LOOK_SECONDS = 40.0
 
 
 def run() -> int:
