@@ -61,6 +61,22 @@ def test_a_new_keytab_triggers_a_cycle_immediately(
     assert log.events("keytab_changed")
 
 
+def test_a_keytab_that_changes_before_the_thread_has_begun_is_reported(
+    log: Log, sidecar: KerberosSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, woken = threading.Thread.start, threading.Semaphore(0)
+
+    def start_late(thread: threading.Thread) -> None:
+        (tmp_path / "keytab" / "k").write_bytes(keytab(entry()))
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    sidecar.watch(woken.release, POLL)
+
+    assert woken.acquire(timeout=10)
+    assert log.events("keytab_changed")
+
+
 @pytest.mark.parametrize("kind", SABOTAGE)
 def test_a_lost_or_damaged_ccache_triggers_a_cycle_immediately(
     woken: threading.Semaphore, tmp_path: Path, kind: str

@@ -3,9 +3,10 @@ Sending a message to fake KDCs until one answers; test_acquire.py uses real KDCs
 """
 
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -160,6 +161,47 @@ def test_a_host_without_address_delays_neither_the_next_kdc_nor_the_error(stack:
 
     assert (good, AS_REP) == ask([unknown, good])
     assert "refused" == raised(Unanswered, ask, [unknown]).kind
+
+
+def test_a_silent_kdc_before_a_host_without_address_has_time_to_answer(stack: ExitStack) -> None:
+    server = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+    server.bind(("127.0.0.1", 0))
+    slow = Way("127.0.0.1", server.getsockname()[1], "udp")
+    is_unknown = Event()
+
+    def serve() -> None:
+        client = server.recvfrom(65536)[1]
+        assert is_unknown.wait(30)
+        server.sendto(AS_REP, client)
+
+    Thread(target=serve, daemon=True).start()
+
+    way, answer, _ = carry(
+        b"message",
+        [slow, Way("kdc.test", 88, "tcp")],
+        Patience(next_seconds=0.1, last_seconds=30.0),
+        lambda way, *_: is_unknown.set() if way.host == "kdc.test" else None,
+        look_up,
+    )
+    assert (slow, AS_REP) == (way, answer)
+
+
+def test_a_name_whose_first_name_server_is_dead_is_resolved_by_the_second(stack: ExitStack) -> None:
+    """One way, as with udp_preference_limit = 1: DNS answers after two of its shares of time."""
+    way = tcp(stack, b"\0\0\0\5" + AS_REP)
+    came_at = time.monotonic() + 0.5
+
+    def look_up_late(host: str) -> Addresses:
+        def wait(seconds: float) -> list[Address]:
+            time.sleep(max(0.0, min(seconds, came_at - time.monotonic())))
+            if time.monotonic() < came_at:
+                raise TimeoutError
+            return [(socket.AF_INET, host)]
+
+        return wait
+
+    found = carry(b"message", [way], Patience(next_seconds=0.2), lambda *_: None, look_up_late)
+    assert (way, AS_REP) == found[:2]
 
 
 def test_a_silent_kdc_outweighs_a_host_without_address(stack: ExitStack) -> None:

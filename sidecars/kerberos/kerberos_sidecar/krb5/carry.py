@@ -150,9 +150,11 @@ class _Round:
         while self._waiting or self._selector.get_map():
             now = time.monotonic()
             if self._waiting and (now >= next_at or not self._selector.get_map()):
-                self._open(*self._waiting.popleft())
+                is_asked = self._open(*self._waiting.popleft())
                 now = time.monotonic()
-                if self._waiting:
+                if not is_asked and (self._waiting or not self._selector.get_map()):
+                    next_at = now
+                elif self._waiting:
                     share_seconds = max(0.0, all_at - now) / len(self._waiting)
                     next_at = now + (
                         alone_seconds or min(self._patience.next_seconds, share_seconds)
@@ -165,8 +167,7 @@ class _Round:
                 if self._failed.kind == "garbage":
                     break
                 raise Unanswered("silent", "no answer")
-            wait_seconds = next_at - time.monotonic() if self._selector.get_map() else 0.0
-            for key, _ in self._selector.select(max(0.0, wait_seconds)):
+            for key, _ in self._selector.select(max(0.0, next_at - time.monotonic())):
                 if answer := self._advance(key.data):
                     self._tell_silent()
                     seconds = key.data.seconds
@@ -183,11 +184,14 @@ class _Round:
             if key.data.seconds >= enough_seconds:
                 self._hear(key.data.way, "no answer", key.data.seconds)
 
-    def _open(self, way: Way, address: Address | None) -> None:
+    def _open(self, way: Way, address: Address | None) -> bool:
         """
         Start to ask a KDC; a host with several addresses is asked at one after the other.
 
         A name that is not resolved in time is moved to the end of the queue, once.
+
+        Returns:
+            Whether it, or DNS, may still answer: ``False`` if there is nothing to wait for.
         """
         try:
             if address is None:
@@ -201,8 +205,11 @@ class _Round:
                 self._waiting.append((way, None))
             else:
                 self._hear(way, "DNS does not answer", self._patience.next_seconds)
+            return bool(self._waiting)
         except OSError as error:
             self._fail(way, error.strerror or str(error), 0.0)
+            return False
+        return True
 
     def _advance(self, call: _Call) -> bytes:
         """
