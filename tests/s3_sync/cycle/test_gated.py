@@ -1,8 +1,11 @@
 """Cycles with a gate: how often it checks, and which revision is published meanwhile."""
 
+import fcntl
+import os
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from subprocess import run
 
@@ -13,6 +16,7 @@ from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.s3_sync.shelf import RELEASE, Shelf
+from tests.support.s3_sync.snapshots import overwrite
 from tests.support.scripts import counting, runs, script
 
 GOOD = {
@@ -132,6 +136,50 @@ def test_downloads_a_refused_revision_only_once(
     s3.forget()
 
     assert ["refused"] * 3 == [process.cycle().result for _ in range(3)]
+    assert [] == s3.seen(is_get())
+
+
+@layouts
+@pytest.mark.parametrize("is_release", [False, True], ids=["listing", "release"])
+def test_a_new_process_downloads_a_refused_revision_only_once(
+    s3: FakeS3, process: Process, layout: dict[str, str], is_release: bool
+) -> None:
+    settings = layout | GATE | (RELEASE | {"KEY_PATH": "dags"} if is_release else {})
+    publish = Shelf(s3).publish if is_release else partial(swap, s3)
+    publish(GOOD)
+    process.run(settings)
+    publish(BROKEN)
+    process.cycle()
+    process.restart(settings)
+    assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
+    s3.forget()
+
+    assert ["refused"] * 3 == [process.cycle().result for _ in range(3)]
+    assert all(request.path.endswith("/current.json") for request in s3.seen(is_get()))
+
+
+def test_a_damaged_snapshot_in_use_costs_no_download_while_the_newest_is_refused(
+    s3: FakeS3, process: Process
+) -> None:
+    process.run(SNAPSHOT | GATE)
+    place = process.folder / ".s3-sync/snapshots" / process.revision
+    swap(s3, GOOD | {"sales.py": b"VALUE = 9\n"})
+    process.cycle()
+    process.stop()
+    overwrite(place / "sales.py", b"")
+    reader = os.open(place, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    process.start(SNAPSHOT | GATE)
+    process.cycle()
+    swap(s3, BROKEN)
+    process.cycle()
+    s3.forget()
+
+    assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
+    assert place.exists()
+    os.close(reader)
+    process.cycle()
+    assert not place.exists()
     assert [] == s3.seen(is_get())
 
 

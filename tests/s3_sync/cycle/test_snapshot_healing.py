@@ -322,6 +322,7 @@ def test_a_damaged_older_snapshot_is_removed_at_start(
         steady.fail()
 
     assert not place.exists()
+    assert not place.with_name(f"{place.name}.managed").exists()
     (event,) = log.events("snapshot_damaged")
     assert (place.name, True) == (event["revision"], event["is_removed"])
     steady.until_shown(A)

@@ -64,7 +64,8 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
-        self._is_finished = False
+        # Whether the layout has nothing left to remove; a refused revision gives it nothing more.
+        self._is_finished = True
         # Files that the last cycle could not read; whether the cycle before the last, and the last
         # one, held back all other files because of that.
         self._unsettled: frozenset[str] = frozenset()
@@ -89,7 +90,7 @@ class Reconciler:
         Forget the work done on another layout, and count none of its problems.
         """
         self._acted, self._rest = None, None
-        self._is_finished = False
+        self._is_finished = True
         self._unread.start_over()
         self._skipped.show({}, ())
         self._metrics.held.set(0)
@@ -161,6 +162,8 @@ class Reconciler:
         """
         is_same = state is self._acted and not self._offering.is_due
         if is_same and self._rest and not (done.healed or self._is_disturbed(layout)):
+            if not self._is_finished:
+                self._is_finished = layout.finish(fence)
             return self._rest
         self._acted, self._rest = state, None
         self._has_waited = True  # stays if the endpoint fails below
@@ -266,7 +269,6 @@ class Reconciler:
             or self._lease.torn
             or self._bringer.blocked
             or self._unread.are_due
-            or not self._is_finished
             or self._source.suspects(layout.tree)
             or (self._settings.delete == "all" and not self._is_refused)
         )

@@ -282,6 +282,9 @@ class Snapshot:
                     del self._doubted[revision]
                     continue
                 self._snapshots.remove(revision, fence)
+                if not self.has(revision):
+                    with fence:
+                        remove_tree(list_name(revision), self.store)
             except OSError as error:
                 log.warning("leftover_kept", name=revision, error=error.strerror)
             is_kept = self.has(revision)  # until no process uses it
