@@ -27,9 +27,9 @@ FOREIGN_METRICS = {
     "up",
     "kube_pod_container_status_restarts_total",
     "kube_pod_init_container_status_restarts_total",
-    "kube_pod_container_status_waiting",
+    "kube_pod_container_status_waiting_reason",
     "kube_pod_deletion_timestamp",
-    "kube_pod_init_container_status_waiting",
+    "kube_pod_init_container_status_waiting_reason",
 }
 
 _LABEL: Schema = {"type": "string", "pattern": "^__meta_kubernetes_[a-z_]+$"}
