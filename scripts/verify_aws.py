@@ -3,10 +3,10 @@ Tests all features that need AWS in a real account, and prints a report to paste
 
     make verify-aws BUCKET=my-airflow-bucket
 
-All resources that it creates are named `airflow-sidecars-verify-` and eight digits: a prefix in the
-bucket, a role, an ECR repository and a CodeCommit repository. They are removed at the end, even
-after a failure or Ctrl-C; the report lists those that could not be removed. It reads no other key
-of the bucket, and changes nothing that it did not create.
+All resources that it creates are named `airflow-sidecars-verify-` and eight hexadecimal digits: a
+prefix in the bucket, a role, an ECR repository and a CodeCommit repository. They are removed at the
+end, even after a failure or Ctrl-C; the report lists those that could not be removed. It reads no
+other key of the bucket, and changes nothing that it did not create.
 
 Other settings are environment variables: those of AWS, KMS_KEY (an id or ARN; default: aws/s3), and
 for IRSA CLUSTER, and NAMESPACE and SERVICE_ACCOUNT of an existing service account.

@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 RSS_MIB = 40
 FIRST_TICKET_SECONDS = 0.6
-TRACED_SECONDS = 45
+TRACED_SECONDS = 60
 CALLS_A_SECOND = 3
 UNCHANGED = 'sidecar_cycles_total{result="unchanged",sidecar="kerberos"}'
 
@@ -44,7 +44,7 @@ def test_many_tickets_leak_no_process_descriptor_thread_or_memory(here: Site) ->
 
 def test_an_idle_sidecar_sends_and_logs_nothing_and_makes_few_system_calls(here: Site) -> None:
     """
-    With cycles and inspections 1.7 calls a second (2026-11); with a cycle every second 21.
+    With cycles and inspections 1.3 to 1.5 calls a second (2026-11); with a cycle every second 21.
 
     Threads that wait for each other on a busy machine add calls; the benchmark proves the promise.
     """

@@ -2,7 +2,8 @@
 Sends a message to the KDCs of a realm, and returns the first answer.
 
 After a second without an answer, the next KDC is asked too. Earlier requests stay open until the
-end, because a slow KDC may still answer. With any number of KDCs, the last is asked within 11 s.
+end, because a slow KDC may still answer. With any number of KDCs, the last is asked within 11 s if
+DNS answers for all of them.
 """
 
 from __future__ import annotations
