@@ -64,7 +64,8 @@ class Reconciler:
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
         self._is_done = False
-        # Whether the layout has nothing left to remove; a refused revision gives it nothing more.
+        # Whether the layout has nothing left to remove. Only the end of a publish can show that
+        # something is left, so it is true before: a refused revision has no such end.
         self._is_finished = True
         # Files that the last cycle could not read; whether the cycle before the last, and the last
         # one, held back all other files because of that.
