@@ -43,7 +43,7 @@ ADVICE = {
     "trust policy allows sts:AssumeRole and sts:TagSession for pods.eks.amazonaws.com.",
     "credentials_expired": "Renew the token or session that the credentials are derived from.",
     "credentials_unavailable": "Read the quoted error. If STS, the Pod Identity agent or IMDS did "
-    "not answer, check the network path to it; in pods, IMDS needs a hop limit of 2.",
+    "not answer, check AWS_REGION and the network path; in pods, IMDS needs a hop limit of 2.",
     "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
 }
 

@@ -76,7 +76,7 @@ def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") ->
 
 class RevisionRefused(SidecarError):
     """
-    The gate refuses the newest revision; the last good one stays published.
+    The gate refuses the newest revision; what is published stays.
 
     Args:
         pin: The setting that pins the revision, or empty: a pinned revision has no fallback.
@@ -90,7 +90,7 @@ class RevisionRefused(SidecarError):
             f"the gate refuses revision {revision}{pinned}: {findings[0]}{more}",
             f"A pinned revision has no fallback: change {pin}, or unset it."
             if pin
-            else "Fix it at the source. Until then, the last good revision stays published.",
+            else "Fix it at the source. Until then, what is published stays.",
         )
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]

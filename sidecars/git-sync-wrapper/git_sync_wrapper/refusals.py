@@ -107,7 +107,8 @@ REFUSALS = {
         r"Authentication failed|HTTP Basic: Access denied|Invalid username or"
         r"|returned error: 40[13]",
         "The server refuses this user and password: check that the token has not expired and that "
-        "it may read this repository.",
+        "it may read this repository. If they are environment variables, restart the pod after "
+        "changing the Secret.",
     ),
     "submodule_missing": Refusal(
         r"submodule path '.{,500}', but it did not contain",

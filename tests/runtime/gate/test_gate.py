@@ -111,7 +111,7 @@ def test_a_refusal_is_reported_in_log_metrics_error_and_facts(knock: Knock, log:
     assert refused is not None
     assert ("revision_refused", 3) == (refused.reason, refused.exit_code)
     assert "the gate refuses revision r7: d/a.py:12: it is broken; 2 more" == refused.message
-    assert "last good revision stays" in refused.advice
+    assert "what is published stays" in refused.advice
     assert {
         "revision": "r7",
         "files_refused": 2,

@@ -22,6 +22,7 @@ from s3_sync.s3.wire import Answer
 from sidecar_runtime.errors import SidecarError
 
 LIST = Request("list", "a-bucket", "dags/", "dags/", "eu-central-1")
+POINTER = Request("pointer", "a-bucket", "dags/current.json", "dags/", "eu-central-1")
 GET = Request("get", "a-bucket", "dags/pkg/a.py", "dags/", "eu-central-1")
 WRITES_AND_GET: tuple[Operation, ...] = ("get", "put", "delete")
 BUCKET_ARN = "arn:aws:s3:::a-bucket"
@@ -163,6 +164,16 @@ def test_a_denial_reports_action_resource_and_identity(
     assert error.permission == Permission(action, scope)
 
 
+@pytest.mark.parametrize("message", [denied_message("s3:ListBucket", BUCKET_ARN), "Access Denied"])
+def test_a_denial_without_details_may_come_from_the_bucket_of_another_account(message: str) -> None:
+    found = answer(403, "AccessDenied", message)
+
+    for request_, can_be in ((LIST, True), (POINTER, True), (GET, False)):
+        error = explained(request_, found, ROLE)
+        assert isinstance(error, S3Error)
+        assert (can_be and message == "Access Denied") == ("AWS_BUCKET for a typo" in error.advice)
+
+
 def test_prefers_the_identity_that_s3_reports() -> None:
     found = answer(403, "AccessDenied", denied_message("s3:ListBucket", None))
 
@@ -302,6 +313,17 @@ def test_a_refused_redirect_reports_its_destination() -> None:
     assert isinstance(error, SidecarError)
     assert "'http://portal.example/login'" in error.message
     assert "credentials are never sent to another host" in error.message
+
+
+def test_a_redirect_of_s3_itself_reports_the_bucket_s_region() -> None:
+    message = "The bucket you are attempting to access must be addressed using its own endpoint."
+    found = answer(301, "PermanentRedirect", message, **{"x-amz-bucket-region": "eu-central-1"})
+
+    error = explained(LIST, found)
+
+    assert isinstance(error, SidecarError)
+    assert message in error.message
+    assert "eu-central-1" in error.advice
 
 
 @pytest.mark.parametrize(

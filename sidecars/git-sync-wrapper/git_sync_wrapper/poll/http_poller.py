@@ -255,7 +255,8 @@ class HttpPoller:
                 return self._access.explain(self._shown, fence) or RefsError(
                     "credentials_refused",
                     f"{said} to {self._access.who(fence) or 'the credentials'}",
-                    "Check that the token has not expired and that it may read the repository.",
+                    "Check that the token has not expired and that it may read the repository. "
+                    "If it is an environment variable, restart the pod after changing the Secret.",
                 )
             case 404:
                 return RefsError(

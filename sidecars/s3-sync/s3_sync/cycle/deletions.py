@@ -31,8 +31,8 @@ class DeletionHeld(SidecarError):
             "deletion_held",
             f"{files} of {managed} files are missing from the source; this listing is held back "
             f"for {seconds:g} s",
-            "If this is a mistake, undo it at the source. If it is intended, wait, or send SIGHUP. "
-            "S3_SYNC_MAX_DELETE sets the limit.",
+            "If this is a mistake, undo it at the source before a pod is replaced: a new volume "
+            "holds nothing back. If it is intended, wait, or send SIGHUP.",
         )
         self.files = files
 

@@ -301,8 +301,10 @@ def explain(
                 "redirect_refused",
                 f"the endpoint redirects {where} to "
                 f"{answer.headers.get('location', 'nowhere')!r}; "
-                "credentials are never sent to another host",
-                "Check the endpoint and AWS_REGION, and check for a proxy or captive portal.",
+                f"credentials are never sent to another host ({said})",
+                f"The bucket's region is {refusal.region}: correct the endpoint."
+                if refusal.region
+                else "Check the endpoint and AWS_REGION, and check for a proxy or captive portal.",
             )
     said = f"S3 rejected the request for {where} ({said})"
     return error("client_error", said, ADVICE["client_error"])
@@ -328,12 +330,16 @@ def _explain_denied(
         if not arn.startswith("arn:aws") or ":kms:" not in arn:
             arn = scope = f"the KMS key of {request.url}"
     who = (user and user[1]) or identity or "an unknown identity (STS did not report it)"
+    # S3 shows the denied action only within the bucket's account and organization.
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/troubleshoot-403-errors.html
+    is_foreign = request.operation in ("list", "pointer") and not denied
     error = SourceError if request.operation == "list" else ObjectError
     return error(
         _denial_of(action) or _denial_of(ACTIONS[request.operation]),
         f"{who} is not allowed to perform {action} on {arn}, for {request.url} ({said})",
         f"Allow {action} on {scope} in {place}. Also check the bucket policy, the VPC endpoint "
-        "policy and SCPs for a Deny.",
+        "policy and SCPs for a Deny."
+        + (" Check AWS_BUCKET for a typo: the bucket may belong to another account." * is_foreign),
         Permission(action, scope),
     )
 
