@@ -151,7 +151,8 @@ def load_apart(
     def kill(*_: object) -> None:
         nonlocal is_late
         is_late = True
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended at the same moment
+            os.kill(pid, signal.SIGKILL)
 
     # Only while a child runs, because a child inherits the handler.
     before = signal.signal(signal.SIGALRM, kill)
