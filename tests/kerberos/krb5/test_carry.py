@@ -204,6 +204,22 @@ def test_a_name_whose_first_name_server_is_dead_is_resolved_by_the_second(stack:
     assert (way, AS_REP) == found[:2]
 
 
+@pytest.mark.parametrize("names", [1, 6])
+def test_the_error_says_that_dns_does_not_answer(names: int) -> None:
+    def look_up_in_vain(_: str) -> Addresses:
+        def wait(_: float) -> list[Address]:
+            raise TimeoutError
+
+        return wait
+
+    ways = [Way(f"kdc{number}.test", 88, "udp") for number in range(names)]
+    arguments = (b"message", ways, Patience(), lambda *_: None, look_up_in_vain)
+
+    error = raised(Unanswered, carry, *arguments)
+
+    assert ("refused", "DNS does not answer") == (error.kind, error.said)
+
+
 def test_a_silent_kdc_outweighs_a_host_without_address(stack: ExitStack) -> None:
     unknown, silent = Way("kdc.test", 88, "tcp"), Patience(last_seconds=0.1)
 

@@ -205,7 +205,7 @@ class _Round:
                 self._late.remove(way)
                 self._waiting.append((way, None))
             else:
-                self._hear(way, "DNS does not answer", self._patience.next_seconds)
+                self._fail(way, "DNS does not answer", self._patience.next_seconds)
             return bool(self._waiting)
         except OSError as error:
             self._fail(way, error.strerror or str(error), 0.0)
