@@ -51,7 +51,6 @@ _RULE = record(
         "annotations": record({"runbook_url": _RUNBOOK, "summary": TEXT, "description": TEXT}),
     },
     **{"for": DURATION},
-    keep_firing_for=DURATION,
 )
 _SHARE = record(
     {"record": {"type": "string", "pattern": "^airflow_sidecars:[a-z]+:ratio$"}, "expr": TEXT}

@@ -8,7 +8,8 @@ import copy
 import json
 import re
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -325,7 +326,11 @@ class Page(LoopbackServer):
         return Answer(200, {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}, self._text)
 
 
-def test_every_panel_shows_data_when_all_sidecars_run(dashboard: Values, tmp_path: Path) -> None:
+@contextmanager
+def scraped_sidecars(folder: Path) -> Iterator[Prometheus]:
+    """
+    Run a Prometheus that has scraped every sidecar three times.
+    """
     skip_without_prometheus()
     with ExitStack() as stack:
         pages = [stack.enter_context(Page(registry)) for registry in registries()]
@@ -340,11 +345,16 @@ def test_every_panel_shows_data_when_all_sidecars_run(dashboard: Values, tmp_pat
                 for number, page in enumerate(pages)
             ],
         }
-        prometheus = stack.enter_context(Prometheus(tmp_path, {"scrape_configs": [job]}))
+        prometheus = stack.enter_context(Prometheus(folder, {"scrape_configs": [job]}))
         wait_until(
             lambda: len(prometheus.query("count_over_time(up[1m]) >= 3")) == len(pages),
             "three scrapes of each",
         )
+        yield prometheus
+
+
+def test_every_panel_shows_data_when_all_sidecars_run(dashboard: Values, tmp_path: Path) -> None:
+    with scraped_sidecars(tmp_path) as prometheus:
         empty = [
             f"{title}: {query}"
             for title, expr in monitoring.queries(dashboard)
@@ -352,6 +362,14 @@ def test_every_panel_shows_data_when_all_sidecars_run(dashboard: Values, tmp_pat
         ]
 
     assert [] == empty
+
+
+def test_the_labels_of_every_sidecar_match_those_of_its_target(tmp_path: Path) -> None:
+    with scraped_sidecars(tmp_path) as prometheus:
+        for metric in ("sidecar_ready", "sidecar_last_success_timestamp_seconds"):
+            found = prometheus.query(f"{metric} and ignoring (sidecar) up")
+
+            assert len(DOCUMENTED) == len(found) == len(prometheus.query(metric))
 
 
 def _filled(expression: str) -> str:

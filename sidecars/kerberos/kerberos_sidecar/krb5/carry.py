@@ -138,7 +138,7 @@ class _Round:
         self._waiting: deque[tuple[Way, Address | None]] = deque((way, None) for way in ways)
         self._late = set(ways)
         self._selector = selectors.DefaultSelector()
-        self._failed = Unanswered("refused", "no KDC has an address")
+        self._failed = Unanswered("refused", "DNS does not answer")  # unless a KDC fails
 
     def close(self) -> None:
         for key in list(self._selector.get_map().values()):
@@ -205,7 +205,7 @@ class _Round:
                 self._late.remove(way)
                 self._waiting.append((way, None))
             else:
-                self._fail(way, "DNS does not answer", self._patience.next_seconds)
+                self._hear(way, "DNS does not answer", self._patience.next_seconds)
             return bool(self._waiting)
         except OSError as error:
             self._fail(way, error.strerror or str(error), 0.0)

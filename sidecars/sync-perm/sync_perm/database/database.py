@@ -58,7 +58,7 @@ ADVICE = {
     "database_unreachable": "Check the database, the network policies and the host in the URL. "
     "The sidecar recovers automatically.",
     "database_denied": "Correct user and password in the Secret, or the server's access rules. "
-    "If the URL is an environment variable, restart the pod after changing the Secret.",
+    "Then restart the pod, unless the URL comes from a command.",
     "database_missing": "Correct the database name in the URL.",
     "database_tls_failed": "Correct sslmode, sslrootcert or ssl_ca in the URL.",
     "database_not_migrated": "Run Airflow's migrations (airflow db migrate). Passes wait for them.",
