@@ -141,7 +141,10 @@ class Lease:
         if self.torn and layout.shown is not None:
             restore(self.torn - self.damaged, layout.shown, layout.tree, fence)
             self.torn = layout.tree.damaged(iter(self.torn))
+        before = layout.revision
         result = layout.repair(self.damaged - self.torn, fence)
+        if layout.revision and layout.revision != before:  # a killed publish is finished now
+            self.published.correct(layout.revision)
         self._metrics.healed.inc(result.healed)
         self.look_again(layout)
         return result

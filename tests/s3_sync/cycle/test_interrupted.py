@@ -116,6 +116,41 @@ def test_a_killed_process_leaves_a_partial_state(
     assert one.readiness.shortfall
 
 
+def test_a_killed_publish_that_a_gate_accepted_is_finished_without_s3_and_has_no_revision(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the source can tell which revision the files are."""
+    gate = {"S3_SYNC_GATE": "syntax"}
+    put(s3, 1)
+    process.run(gate)
+    put(s3, 2)
+    take, left = Target.take, [READ]
+
+    def killed(*given: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        take(*given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "take", killed)
+        with pytest.raises(Killed):
+            process.cycle()
+    assert READ == new_files(process)
+    s3.inject(error(500, "InternalError"))
+
+    process.restart(gate)
+    process.fail()
+
+    assert FILES == new_files(process)
+    assert (True, "") == (process.is_ready, process.revision)
+    assert "missing or out of date" in process.readiness.shortfall
+    s3.heal()
+    process.cycle()
+    assert (True, "") == (process.is_ready, process.readiness.shortfall)
+    assert process.revision == record(process)["revision"] != ""
+
+
 def test_keeps_the_revision_when_no_file_was_replaced(s3: FakeS3, one: Process) -> None:
     before, revision = record(one), one.revision
     s3.inject(error(500, "InternalError"), is_get())

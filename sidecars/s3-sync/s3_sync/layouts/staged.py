@@ -25,7 +25,6 @@ class StagedLayout:
     """
 
     is_atomic = True
-    revision = ""
 
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume
@@ -36,6 +35,8 @@ class StagedLayout:
             self.shown = Target(volume, file_mode=settings.file_mode)
             stack.callback(self.shown.close)
             self._open = stack.pop_all()
+        # The name of the files if a repair has published the rest of them; else empty.
+        self.revision = ""
         # The name of the accepted files if only some of them are published; else empty.
         self._half_shown = volume.half_shown()
         if not self.tree.managed.files:
@@ -66,10 +67,13 @@ class StagedLayout:
         # A tree that has changed since was not accepted; a damaged one is downloaded first.
         is_open = self._half_shown and self._half_shown == partial_name(self.tree.managed.files)
         if is_open and not self._torn():
+            name = self._half_shown
             result.add(self._show(fence))
+            self.revision = "" if self._half_shown else name
         return result
 
     def publish(self, revision: str, fence: Fence) -> CycleResult:
+        self.revision = ""
         for path in self._torn():  # the gate's command may have changed files
             raise Torn(path)
         name = partial_name(self.tree.managed.files)
