@@ -116,15 +116,16 @@ def test_a_killed_process_leaves_a_partial_state(
     assert one.readiness.shortfall
 
 
+@pytest.mark.parametrize("taken", [1, READ, FILES])
 def test_a_killed_publish_that_a_gate_accepted_is_finished_without_s3_and_has_no_revision(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
     """Only the source can tell which revision the files are."""
     gate = {"S3_SYNC_GATE": "syntax"}
     put(s3, 1)
     process.run(gate)
     put(s3, 2)
-    take, left = Target.take, [READ]
+    take, left = Target.take, [taken]
 
     def killed(*given: object) -> None:
         left[0] -= 1
@@ -132,21 +133,30 @@ def test_a_killed_publish_that_a_gate_accepted_is_finished_without_s3_and_has_no
             raise Killed
         take(*given)  # type: ignore[arg-type]
 
+    def killed_at_the_end(*_: object, **__: object) -> None:
+        raise Killed
+
     with monkeypatch.context() as patch:
         patch.setattr(Target, "take", killed)
+        patch.setattr(Published, "record", killed_at_the_end)
         with pytest.raises(Killed):
             process.cycle()
-    assert READ == new_files(process)
+    assert taken == new_files(process)
     s3.inject(error(500, "InternalError"))
 
-    process.restart(gate)
-    process.fail()
+    for _ in range(2):  # the second process finds everything finished
+        process.restart(gate)
+        process.fail()
 
-    assert FILES == new_files(process)
-    assert (True, "") == (process.is_ready, process.revision)
-    assert "missing or out of date" in process.readiness.shortfall
+        assert FILES == new_files(process)
+        assert (True, "") == (process.is_ready, process.revision)
+        assert "missing or out of date" in process.readiness.shortfall
     s3.heal()
     process.cycle()
+    assert not (process.folder / ".s3-sync/publishing").exists()
+    s3.inject(error(500, "InternalError"))
+    process.restart(gate)
+    process.fail()
     assert (True, "") == (process.is_ready, process.readiness.shortfall)
     assert process.revision == record(process)["revision"] != ""
 

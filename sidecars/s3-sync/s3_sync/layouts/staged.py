@@ -35,22 +35,24 @@ class StagedLayout:
             self.shown = Target(volume, file_mode=settings.file_mode)
             stack.callback(self.shown.close)
             self._open = stack.pop_all()
-        # The name of the files if a repair has published the rest of them; else empty.
+        # The name of the accepted files, from before the first one is published until they are
+        # recorded; else empty.
+        self._unrecorded = volume.half_shown()
+        self._is_half_shown = bool(self._unrecorded)
+        # That name, once a repair has published the rest of them.
         self.revision = ""
-        # The name of the accepted files if only some of them are published; else empty.
-        self._half_shown = volume.half_shown()
         if not self.tree.managed.files:
             restore(self.shown.managed.files, self.shown, self.tree, Fence())
 
     @property
     def problem(self) -> str:
-        return "only some files of a revision are in place" if self._half_shown else ""
+        return "only some files of a revision are in place" if self._is_half_shown else ""
 
     def is_current(self) -> bool:
         return is_at(STAGED, self._volume.state, self.tree.folder)
 
     def shows(self, revision: str) -> bool:
-        return not self._half_shown and self.changes().is_empty
+        return not self._is_half_shown and self.changes().is_empty
 
     def begin(self, revision: str, fence: Fence) -> None:
         pass
@@ -65,20 +67,19 @@ class StagedLayout:
     def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
         result = repair(self.tree, self.shown, damaged, fence)
         # A tree that has changed since was not accepted; a damaged one is downloaded first.
-        is_open = self._half_shown and self._half_shown == partial_name(self.tree.managed.files)
-        if is_open and not self._torn():
-            name = self._half_shown
+        name = self._unrecorded
+        is_same = self._is_half_shown and name == partial_name(self.tree.managed.files)
+        if is_same and not self._torn():
             result.add(self._show(fence))
-            self.revision = "" if self._half_shown else name
+            self.revision = "" if self._is_half_shown else name
         return result
 
     def publish(self, revision: str, fence: Fence) -> CycleResult:
-        self.revision = ""
         for path in self._torn():  # the gate's command may have changed files
             raise Torn(path)
-        name = partial_name(self.tree.managed.files)
-        self._volume.begin_showing(name, fence)
-        self._half_shown = name
+        self._unrecorded = partial_name(self.tree.managed.files)
+        self._volume.begin_showing(self._unrecorded, fence)
+        self._is_half_shown, self.revision = True, ""
         return self._show(fence)
 
     def _torn(self) -> set[str]:
@@ -92,15 +93,16 @@ class StagedLayout:
         Publish all files of the tree; after a failure or a kill, the next cycle continues.
         """
         result = bring(self.tree, self.shown, self.changes(), fence)
-        if not result.failed:
-            self._volume.end_showing(fence)
-            self._half_shown = ""
+        self._is_half_shown = bool(result.failed)
         return result
 
     def prune(self, fence: Fence) -> None:
         pass
 
     def finish(self, fence: Fence) -> bool:
+        if self._unrecorded and not self._is_half_shown:
+            self._volume.end_showing(fence)
+            self._unrecorded = self.revision = ""
         with fence:
             clear_snapshots(self._volume)
         return True

@@ -121,7 +121,7 @@ class Volume:
 
     def end_showing(self, fence: Fence) -> None:
         """
-        Note that all these files are in place.
+        Note that all these files are in place, and recorded.
         """
         with fence, suppress(FileNotFoundError):
             os.unlink(PUBLISHING, dir_fd=self.state)
