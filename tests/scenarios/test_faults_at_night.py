@@ -195,6 +195,7 @@ def test_diagnoses_an_expired_git_token(tmp_path: Path, stack: ExitStack) -> Non
         "credentials_refused",
         here.server.url(),
         "that the token has not expired",
+        "restart the pod after changing the Secret",
         "GITSYNC_PASSWORD",
     )
 
