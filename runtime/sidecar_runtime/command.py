@@ -5,16 +5,20 @@ The command line of the sidecars with commands; git-sync-wrapper uses that of gi
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from sidecar_runtime import __version__
+from sidecar_runtime import DOCS, __version__
 from sidecar_runtime.settings import CommonSettings, describe
 
 
 class _Parser(argparse.ArgumentParser):
     """
-    Adds a hint to errors: most options that no parser knows are settings.
+    Ends the help with the documentation, and adds a hint to errors: most options that no parser
+    knows are settings.
     """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{"epilog": f"Documentation: {DOCS}/README.md", **more})
 
     def error(self, message: str) -> NoReturn:
         hint = f"Run {self.prog} --help for a list."

@@ -65,7 +65,8 @@ class Metrics:
             buckets=DURATION_BUCKETS_SECONDS,
         ).labels(sidecar)
         self.last_success = self.gauge(
-            "sidecar_last_success_timestamp_seconds", "Unix time of the last successful cycle."
+            "sidecar_last_success_timestamp_seconds",
+            "Unix time of the last cycle without a failure.",
         )
         self.last_publish = self.gauge(
             "sidecar_last_publish_timestamp_seconds", "Unix time of the last published change."

@@ -26,9 +26,9 @@ _SPEC = "sidecar_runtime.setting"
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _INJECTED = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT(_.+)?$")
 
-_ENDS = """\
-exit codes: 0 stopped, or the one-shot succeeded; 2 wrong settings; 3 gave up, or check found a
-  problem; 1 a bug
+_ENDS = f"""\
+exit codes: 0 stopped, or the one-shot succeeded; 1 a bug; 2 wrong settings; 3 gave up, or check
+  found a problem; exceptions: {DOCS}/reference/exit-codes.md
 signals: SIGHUP triggers a cycle; SIGTERM stops the process"""
 
 # A URL should not contain a password, but some do; it must not appear in an error.

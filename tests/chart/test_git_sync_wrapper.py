@@ -38,7 +38,7 @@ def test_dags_folder_is_below_the_published_link(name: str) -> None:
 def test_drop_in_replaces_the_image_and_sets_only_known_variables(name: str) -> None:
     values = files.load(name)
     git_sync = values["dags"]["gitSync"]
-    known = VARIABLES | names_of(Settings, PREFIX)
+    known = VARIABLES | names_of(Settings, PREFIX) | {"NODE_NAME"}
 
     assert {"repository", "tag"} == values["images"]["gitSync"].keys()
     assert git_sync["branch"] == git_sync["ref"], "the chart gives both, and they must agree"

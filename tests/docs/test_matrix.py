@@ -80,3 +80,13 @@ def test_the_page_lists_the_airflows_and_databases_of_sync_perms_tests() -> None
             kind in kinds for kind in get_args(Kind)
         )
     assert wanted == shown
+
+
+def test_both_tables_list_the_same_airflows_for_sync_perm() -> None:
+    head, _, *rows = re.findall(r"^\|(.+)\|$", section("Airflow"), re.MULTILINE)
+    (row,) = (row for row in rows if row.startswith(" sync-perm |"))
+    pairs = zip(head.split("|")[1:], row.split("|")[1:], strict=True)
+    shown = [name for names, cell in pairs if "](" in cell for name in names.strip().split(", ")]
+
+    tested = re.findall(r"^\| (\d+\.\d+)\.\d+, ", section("sync-perm beside Airflow"), re.MULTILINE)
+    assert sorted(tested) == sorted(shown)

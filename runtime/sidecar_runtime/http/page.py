@@ -63,7 +63,7 @@ _COLORS = {"good": "2da44e", "trouble": "d4a72c", "bad": "cf222e"}
 _WORDS = {
     "unchanged": "no change",
     "changed": "changes published",
-    "partial": "not all of the newest published",
+    "partial": "newest revision not published completely",
     "error": "failures",
 }
 
@@ -131,11 +131,11 @@ def _state(facts: Mapping[str, Any]) -> tuple[str, str]:
         return "not ready", "bad"
     if facts["last_error"]:
         return _trouble_word(facts), "bad" if facts["consecutive_failures"] else "trouble"
-    return ("partial", "trouble") if facts["shortfall"] else ("ready", "good")
+    return ("shortfall", "trouble") if facts["shortfall"] else ("ready", "good")
 
 
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
-    trouble: dict[str, object] = {"not ready": facts["problem"], "partial": facts["shortfall"]}
+    trouble: dict[str, object] = {"not ready": facts["problem"], "shortfall": facts["shortfall"]}
     if not facts["alive"]:
         trouble["not alive"] = "No cycle has finished in time. Restart the container."
     if error := facts["last_error"]:
@@ -182,7 +182,7 @@ def _strip(last_hours: Mapping[str, Any]) -> str:
         )
     hours = SPANS * minutes // 60
     bad = sum(kind == "error" for kind in results)
-    said = f"The last {hours} hours, newest on the right: failures in {bad} of {SPANS} bars."
+    said = f"The last {hours} hours, newest on the right: failures in {bad} of {len(results)} bars."
     return (
         f"<svg viewBox='0 0 {SPANS} 8' preserveAspectRatio=none role=img aria-label='{said}'>"
         f"{''.join(bars)}</svg><p>{said}</p>"

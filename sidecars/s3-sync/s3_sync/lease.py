@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from s3_sync.layouts.layout import Layout
 from s3_sync.layouts.open import open_layout
@@ -141,10 +142,9 @@ class Lease:
         if self.torn and layout.shown is not None:
             restore(self.torn - self.damaged, layout.shown, layout.tree, fence)
             self.torn = layout.tree.damaged(iter(self.torn))
-        before = layout.revision
         result = layout.repair(self.damaged - self.torn, fence)
-        if layout.revision and layout.revision != before:  # a killed publish is finished now
-            self.published.correct(layout.revision)
+        if layout.unrecorded:
+            self._settle(layout, fence)
         self._metrics.healed.inc(result.healed)
         self.look_again(layout)
         return result
@@ -199,6 +199,17 @@ class Lease:
             damaged_files=_some(self.damaged),
             unverified_files=_some(unverified),
         )
+
+    def _settle(self, layout: Layout, fence: Fence) -> None:
+        """
+        Record a publish that has ended without its record. While the volume is full, each cycle
+        tries again: it may delete files.
+        """
+        assert self._volume is not None and layout.shown is not None
+        name, files = layout.unrecorded, len(layout.shown.managed.files)
+        with suppress(OSError):
+            self.published.settle(self._volume, fence, Changes().counts(), name=name, files=files)
+            layout.finish(fence)
 
     def _measure(self, files: int, unverified: int) -> None:
         """

@@ -266,6 +266,48 @@ def test_dashboard_shows_every_sidecar_metric_except_the_listed_ones(dashboard: 
     assert left_out == monitoring.known_metrics() - monitoring.FOREIGN_METRICS - shown
 
 
+def test_dashboard_finds_the_pods_that_have_not_got_the_newest_revision(
+    dashboard: Values, tmp_path: Path
+) -> None:
+    """A release reaches one pod, then half of them, then all but one."""
+    skip_without_prometheus()
+    (expr,) = (
+        query
+        for title, query in monitoring.queries(dashboard)
+        if title == "Pods without the newest revision"
+    )
+    expr = expr.replace("$namespace", ".*").replace("$pod", ".*")
+    labels = 'sidecar="s3-sync", namespace="airflow", pod="%s"'
+    none = labels % "none"  # has published nothing, or not all files of a revision
+    series = {f"sidecar_ready{{{none}}}": "0x9"}
+    for pod, minute in {"a": 2, "b": 4, "c": 6, "d": 9}.items():
+        mine = labels % pod
+        before, after, at = minute - 1, 9 - minute, minute * 60
+        series |= {
+            f"sidecar_ready{{{mine}}}": "1x9",
+            f"sidecar_last_publish_timestamp_seconds{{{mine}}}": f"9x{before} {at}x{after}",
+            f'sidecar_published_info{{{mine}, revision="r1"}}': f"1x{before} stale",
+            f'sidecar_published_info{{{mine}, revision="r2"}}': f"_x{minute} 1x{after}",
+        }
+
+    def told(lagging: str) -> list[Values]:
+        info = f'{{__name__="sidecar_published_info", {labels}, revision="r1"}}'
+        texts = [f"{{{none}}}", *(info % pod for pod in lagging)]
+        return [{"labels": text, "value": 1} for text in texts]
+
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": text} for name, text in series.items()],
+        "promql_expr_test": [
+            {"expr": f"({expr}) > 0", "eval_time": f"{at}m", "exp_samples": told(lagging)}
+            for at, lagging in ((1, ""), (3, "bcd"), (5, "cd"), (8, "d"), (9, ""))
+        ],
+    }
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump({"tests": [test]}))
+
+    assert "" == promtool("test", "rules", "tests.yaml", folder=tmp_path)
+
+
 def test_dashboard_queries_the_selected_data_source(dashboard: Values) -> None:
     asked = [panel["datasource"] for panel in dashboard["panels"] if panel["type"] != "row"]
     asked += [target["datasource"] for p in dashboard["panels"] for target in p.get("targets", [])]

@@ -8,9 +8,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from subprocess import run
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
@@ -46,6 +49,10 @@ def s3(s3: FakeS3) -> FakeS3:
     """A bucket with a good revision."""
     swap(s3, GOOD)
     return s3
+
+
+class Killed(Exception):
+    pass
 
 
 def by_command(command: object) -> dict[str, str]:
@@ -455,6 +462,50 @@ def test_publishes_a_fallback_after_three_undecided_checks(
     script(command, "exit 0")
     process.cycle(is_asked_for=True)
     assert release(2) == process.shown
+
+
+@pytest.mark.parametrize("verdict", ["kill -9 $$", "echo a.py:1: bad; exit 1"])
+@pytest.mark.parametrize("source", ["release", "listing"])
+def test_a_gate_that_is_switched_on_does_not_keep_half_a_publish(
+    s3: FakeS3,
+    shelf: Shelf,
+    process: Process,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    verdict: str,
+) -> None:
+    """Only some files of the newest revision are in place, and the gate does not accept it."""
+    follow = {**FOLLOW, "S3_SYNC_SOURCE": source}
+    shelf.publish(release(1))
+    s3.put_all(release(1), "dags/")
+    process.run(follow)
+    shelf.publish(release(2))
+    s3.put_all(release(2), "dags/")
+    left = [1]
+    publish = Target.publish
+
+    def killed(*given: Any, **more: Any) -> bool:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return publish(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "publish", killed)
+        patch.setattr(Target, "end_cycle", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            process.cycle()
+    command = script(tmp_path / "gate", f"grep -q 2 a.py && {{ {verdict}; }}\nexit 0")
+    process.restart(follow | by_command(command))
+
+    for _ in range(4):
+        with suppress(SidecarError):
+            process.cycle()
+
+    assert process.is_ready
+    if source == "release":
+        assert release(1) == process.shown
 
 
 # --- on and off

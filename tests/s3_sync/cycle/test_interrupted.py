@@ -1,15 +1,21 @@
 """In place, files are replaced one by one: an interrupted change is partial."""
 
+import errno
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s3_sync.tree.published import NAME, Published
 from s3_sync.tree.target import Target
+from s3_sync.tree.volume import Volume
+from sidecar_runtime.fence import Fence
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.http.loopback import Match, Request
+from tests.support.scripts import script
 
 FILES = 40
 READ = 12
@@ -116,15 +122,22 @@ def test_a_killed_process_leaves_a_partial_state(
     assert one.readiness.shortfall
 
 
-@pytest.mark.parametrize("taken", [1, READ, FILES])
-def test_a_killed_publish_that_a_gate_accepted_is_finished_without_s3_and_has_no_revision(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, taken: int
-) -> None:
-    """Only the source can tell which revision the files are."""
-    gate = {"S3_SYNC_GATE": "syntax"}
-    put(s3, 1)
-    process.run(gate)
-    put(s3, 2)
+GATE = {"S3_SYNC_GATE": "syntax"}
+
+
+def by_command(command: str) -> dict[str, str]:
+    return {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
+
+
+def kill_a_publish(process: Process, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+    """Kill a gated publish of version 2 after this many renames; S3 fails from then on."""
+    put(process.s3, 1)
+    process.run(GATE)
+    put(process.s3, 2)
+    kill_in_the_renames(process, monkeypatch, taken)
+
+
+def kill_in_the_renames(process: Process, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
     take, left = Target.take, [taken]
 
     def killed(*given: object) -> None:
@@ -142,23 +155,119 @@ def test_a_killed_publish_that_a_gate_accepted_is_finished_without_s3_and_has_no
         with pytest.raises(Killed):
             process.cycle()
     assert taken == new_files(process)
-    s3.inject(error(500, "InternalError"))
+    process.s3.inject(error(500, "InternalError"))
+
+
+@pytest.mark.parametrize("taken", [1, READ, FILES])
+def test_a_killed_publish_that_a_gate_accepted_is_finished_without_s3_and_has_no_revision(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    """Only the source can tell which revision the files are."""
+    kill_a_publish(process, monkeypatch, taken)
 
     for _ in range(2):  # the second process finds everything finished
-        process.restart(gate)
+        process.restart(GATE)
         process.fail()
 
         assert FILES == new_files(process)
         assert (True, "") == (process.is_ready, process.revision)
-        assert "missing or out of date" in process.readiness.shortfall
+        assert "its revision is unknown" in process.readiness.shortfall
+        assert "" == record(process)["revision"]
     s3.heal()
     process.cycle()
     assert not (process.folder / ".s3-sync/publishing").exists()
     s3.inject(error(500, "InternalError"))
-    process.restart(gate)
+    process.restart(GATE)
     process.fail()
     assert (True, "") == (process.is_ready, process.readiness.shortfall)
     assert process.revision == record(process)["revision"] != ""
+
+
+@pytest.mark.parametrize("then", ["refused", "undecided", "interrupted"])
+def test_a_publish_that_was_finished_stays_ready_whatever_happens_to_the_next_one(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, then: str
+) -> None:
+    """Also after another restart, for a standby, and without the gate."""
+    kill_a_publish(process, monkeypatch, READ)
+    process.restart(GATE)
+    process.fail()
+    s3.heal()
+    s3.put_each((f"{number:02}.py" for number in range(FILES)), b"v = (\n")
+    gate = GATE
+    if then == "refused":
+        assert "refused" == process.cycle().result
+    elif then == "undecided":
+        gate = by_command(script(tmp_path / "check", "kill -KILL $$"))
+        process.restart(gate)
+        assert ["gate_undecided"] * 4 == [process.fail().reason for _ in range(4)]
+    else:
+        interrupt(s3, process)
+    s3.inject(error(500, "InternalError"))
+
+    standby = Process(s3, process.folder)
+    try:
+        assert "waiting" == standby.run(gate).result
+        assert (True, "") == (standby.is_ready, standby.revision)
+        assert standby.readiness.shortfall
+    finally:
+        standby.stop()
+    for settings in (gate, {}):
+        process.restart(settings)
+        process.fail()
+        assert FILES == new_files(process)
+        assert (True, "") == (process.is_ready, process.revision)
+        assert process.readiness.shortfall
+
+
+def test_a_finished_publish_is_never_reported_as_the_earlier_source(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings return to the source that was recorded last; its files are gone."""
+    old, new = ({**GATE, "KEY_PATH": path} for path in ("old", "new"))
+    for version, path in enumerate(["old", "new"], 1):
+        keys = (f"{path}/{number:02}.py" for number in range(FILES))
+        s3.put_each(keys, b"v = %d\n" % version)
+    process.run(old)
+    process.restart(new)
+    kill_in_the_renames(process, monkeypatch, READ)
+
+    for settings in (new, old):
+        process.restart(settings)
+        process.fail()
+        assert FILES == new_files(process)
+        assert not process.is_ready
+    s3.heal()
+    process.cycle()
+    assert process.is_ready and 0 == new_files(process)
+
+
+@pytest.mark.parametrize("layout", [{}, GATE, {"S3_SYNC_LAYOUT": "snapshot"}])
+def test_a_publish_that_cannot_be_recorded_is_not_reported_as_the_revision_before(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, layout: dict[str, str]
+) -> None:
+    put(s3, 1, files=1)
+    process.run(layout)
+    before = process.revision
+    put(s3, 2, files=1)
+    write = Volume.write_state
+
+    def full(volume: Volume, name: str, content: bytes, fence: Fence) -> None:
+        if name == NAME:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(volume, name, content, fence)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Volume, "write_state", full)
+        for _ in range(2):
+            assert "target_full" == process.fail().reason
+            assert 1 == new_files(process)
+            assert (True, "") == (process.is_ready, process.readiness.shortfall)
+            assert before != process.revision
+    said = process.revision
+    process.cycle()
+
+    assert said == process.revision == record(process)["revision"]
+    assert not (process.folder / ".s3-sync/publishing").exists()
 
 
 def test_keeps_the_revision_when_no_file_was_replaced(s3: FakeS3, one: Process) -> None:

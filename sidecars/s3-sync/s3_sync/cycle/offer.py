@@ -114,27 +114,33 @@ class Offering:
         offer = Offer(name_of(state, lacking, layout.tree), lacking)
         self._asked.clear()
         self._no_verdict = None
-        is_good = self._is_good  # before the gate's command edits files: the next cycle fixes them
+        # Before the gate's command edits files: the next cycle fixes them.
+        is_good = self._is_good(layout)
         offer.refusal = self._ask(layout, offer, fence)
         if offer.refusal is not None:
-            # A partial release in place is completed like a fallback; S3 lists no earlier state.
-            is_whole = self._source.is_divisible or not layout.problem
-            if not (is_good and is_whole):
+            if not is_good:
                 offer = await self._fall_back(layout, state, offer, fence)
             if offer.fallback:
                 offer.result.add(self._lease.repair(layout, fence))
-            elif self._lease.published.at is not None and is_whole:
+            elif self._lease.published.at is not None and self._is_whole(layout):
                 take_back(layout.shown, layout.tree, fence)  # the tree repairs the published files
                 self._lease.look_again(layout)
         return self._show(layout, offer, fence)
 
-    @property
-    def _is_good(self) -> bool:
+    def _is_good(self, layout: Layout) -> bool:
         """
         Whether the published files may stay: damage that is left now needs another state.
         """
         published = self._lease.published
-        return published.at is not None and not (self._lease.damaged or published.missing)
+        is_damaged = self._lease.damaged or published.missing or not self._is_whole(layout)
+        return published.at is not None and not is_damaged
+
+    def _is_whole(self, layout: Layout) -> bool:
+        """
+        Whether no release is partially in place: it is completed like a fallback. Without a file
+        that the gate refuses, a listing may be less than what is in place.
+        """
+        return self._source.is_divisible or not layout.problem
 
     def _show(self, layout: Layout, offer: Offer, fence: Fence) -> Offer:
         """
@@ -166,7 +172,7 @@ class Offering:
         try:
             return self._gate.judge(offer.name, layout.tree.path, changed, fence)
         except Undecided as error:
-            has_time = self._is_good and not self._one_shot
+            has_time = self._is_good(layout) and not self._one_shot
             silence = self._gate.silence(offer.name, error)
             if has_time or silence is None:
                 raise

@@ -298,6 +298,7 @@ class Reconciler:
         )
         is_changed = done.published or done.adopted or done.deleted or done.healed
         is_open = published.is_filtered or published.missing or layout.problem
+        is_open = is_open or not published.is_written
         if layout.shown is not None:
             is_open = is_open or len(layout.shown.managed.files) != published.files
         if is_news or is_changed or is_open or state.revision != published.aim:

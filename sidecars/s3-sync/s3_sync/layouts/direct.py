@@ -21,7 +21,7 @@ class Direct:
     """
 
     is_atomic = False
-    revision = ""
+    revision = unrecorded = ""
 
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume

@@ -45,6 +45,12 @@ class Layout(Protocol):
         """
 
     @property
+    def unrecorded(self) -> str:
+        """
+        The partial name of published files that the record may not describe yet; empty if it does.
+        """
+
+    @property
     def is_atomic(self) -> bool:
         """
         Whether a revision is published either completely or not at all.

@@ -54,6 +54,7 @@ class Snapshot:
     """
 
     is_atomic = True
+    unrecorded = ""
 
     def __init__(self, settings: Settings, volume: Volume, published: str) -> None:
         self._volume = volume

@@ -25,6 +25,7 @@ class StagedLayout:
     """
 
     is_atomic = True
+    revision = ""
 
     def __init__(self, settings: Settings, volume: Volume) -> None:
         self._volume = volume
@@ -37,16 +38,18 @@ class StagedLayout:
             self._open = stack.pop_all()
         # The name of the accepted files, from before the first one is published until they are
         # recorded; else empty.
-        self._unrecorded = volume.half_shown()
-        self._is_half_shown = bool(self._unrecorded)
-        # That name, once a repair has published the rest of them.
-        self.revision = ""
+        self._publishing = volume.half_shown()
+        self._is_half_shown = bool(self._publishing)
         if not self.tree.managed.files:
             restore(self.shown.managed.files, self.shown, self.tree, Fence())
 
     @property
     def problem(self) -> str:
         return "only some files of a revision are in place" if self._is_half_shown else ""
+
+    @property
+    def unrecorded(self) -> str:
+        return "" if self._is_half_shown else self._publishing
 
     def is_current(self) -> bool:
         return is_at(STAGED, self._volume.state, self.tree.folder)
@@ -67,19 +70,17 @@ class StagedLayout:
     def repair(self, damaged: Collection[str], fence: Fence) -> CycleResult:
         result = repair(self.tree, self.shown, damaged, fence)
         # A tree that has changed since was not accepted; a damaged one is downloaded first.
-        name = self._unrecorded
-        is_same = self._is_half_shown and name == partial_name(self.tree.managed.files)
-        if is_same and not self._torn():
+        is_same = self._publishing == partial_name(self.tree.managed.files)
+        if self._is_half_shown and is_same and not self._torn():
             result.add(self._show(fence))
-            self.revision = "" if self._is_half_shown else name
         return result
 
     def publish(self, revision: str, fence: Fence) -> CycleResult:
         for path in self._torn():  # the gate's command may have changed files
             raise Torn(path)
-        self._unrecorded = partial_name(self.tree.managed.files)
-        self._volume.begin_showing(self._unrecorded, fence)
-        self._is_half_shown, self.revision = True, ""
+        name = partial_name(self.tree.managed.files)
+        self._volume.begin_showing(name, fence)
+        self._publishing, self._is_half_shown = name, True
         return self._show(fence)
 
     def _torn(self) -> set[str]:
@@ -100,9 +101,9 @@ class StagedLayout:
         pass
 
     def finish(self, fence: Fence) -> bool:
-        if self._unrecorded and not self._is_half_shown:
+        if self.unrecorded:
             self._volume.end_showing(fence)
-            self._unrecorded = self.revision = ""
+            self._publishing = ""
         with fence:
             clear_snapshots(self._volume)
         return True

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from s3_sync.tree.journal import Managed
 from s3_sync.tree.volume import Volume
@@ -45,6 +46,20 @@ def partial_name(files: Mapping[str, Managed]) -> str:
     return f"{PARTIAL}{digest.hexdigest()}"
 
 
+class _State(NamedTuple):
+    """
+    What `published.json` says about the files.
+    """
+
+    revision: str
+    aim: str
+    name: str
+    lacking: int
+    fallback: str
+    published_at: float | None
+    files: int
+
+
 class Published:
     """
     The record in `.s3-sync/published.json`, for one source and one layout.
@@ -66,6 +81,7 @@ class Published:
         missing: How many of these files are no longer listed.
         is_filtered: Whether the state was published with other filters.
         is_of_others: Whether the record does not match the settings here, and so does not count.
+        is_written: Whether the record on disk is this one.
     """
 
     def __init__(
@@ -140,26 +156,38 @@ class Published:
         Args:
             files: The number of published files.
             changes: The numbers of added, changed and deleted files since the previous publish.
+
+        Raises:
+            OSError: It was not written. This process knows it all the same, unless it is
+                unfinished: that is recorded before the first file changes.
         """
-        at = round(time.time(), 3)
-        revision = "" if lacking else name
-        facts = {
-            "revision": revision,
-            "aim": aim,
-            "name": name,
-            "lacking": lacking,
-            "fallback": fallback,
-            "published_at": at,
-            "files": files,
-            **changes,
-            **self._where,
-            **({"filters": self._filters} if self._filters else {}),
-        }
-        volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
-        self.revision, self.aim, self.name = revision, aim, name
-        self.lacking, self.fallback, self.at = lacking, fallback, at
-        self.files, self.missing = files, 0
-        self.is_filtered = False
+        revision, at = "" if lacking else name, round(time.time(), 3)
+        state = _State(revision, aim, name, lacking, fallback, at, files)
+        try:
+            self._write(volume, fence, state, changes)
+        except OSError:
+            if name != UNFINISHED:
+                self._know(state)
+            raise
+        self._know(state)
+
+    def settle(
+        self, volume: Volume, fence: Fence, changes: Mapping[str, int], *, name: str, files: int
+    ) -> None:
+        """
+        Record files that are completely published, but may not be recorded: by a killed process, so
+        that only the source can tell their revision, or by this one.
+
+        Raises:
+            OSError: It was not written; this process still knows it.
+        """
+        if self.is_written:
+            self.correct(name)
+            self.files, self.missing = files, 0
+        if self.at is None:
+            self.void(volume)
+        else:
+            self._write(volume, fence, self._state, changes)
 
     def count(self, files: int) -> None:
         """
@@ -209,15 +237,40 @@ class Published:
         said = []
         if self.is_filtered:
             said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
-        if self.lacking:
+        if self.lacking and not self.aim:
+            said.append("a killed process published this, so its revision is unknown")
+        elif self.lacking:
             files = "file is" if self.lacking == 1 else "files are"
             said.append(f"{self.lacking} {files} missing or out of date")
         if self.fallback:
             said.append(f"the gate refused {self.fallback}, so this is a fallback")
         return "; ".join(said)
 
+    @property
+    def _state(self) -> _State:
+        shown = self.revision, self.aim, self.name, self.lacking, self.fallback
+        return _State(*shown, self.at, self.files)
+
+    def _know(self, state: _State) -> None:
+        self.revision, self.aim, self.name, self.lacking, self.fallback, self.at, self.files = state
+        self.missing, self.is_filtered = 0, False
+
+    def _write(
+        self, volume: Volume, fence: Fence, state: _State, changes: Mapping[str, int]
+    ) -> None:
+        facts = {
+            **state._asdict(),
+            **changes,
+            **self._where,
+            **({"filters": self._filters} if self._filters else {}),
+        }
+        self.is_written = False
+        volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
+        self.is_written = True
+
     def _clear(self) -> None:
         self.revision = self.aim = self.name = self.fallback = ""
         self.lacking = self.files = self.missing = 0
         self.at = None
         self.is_of_others = self.is_filtered = False
+        self.is_written = True
