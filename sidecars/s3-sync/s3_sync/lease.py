@@ -143,10 +143,13 @@ class Lease:
             restore(self.torn - self.damaged, layout.shown, layout.tree, fence)
             self.torn = layout.tree.damaged(iter(self.torn))
         result = layout.repair(self.damaged - self.torn, fence)
-        if layout.unrecorded:
+        is_complete = bool(layout.unrecorded)
+        if is_complete:
             self._settle(layout, fence)
         self._metrics.healed.inc(result.healed)
         self.look_again(layout)
+        if is_complete:  # the rest of the cycle may take minutes
+            self.show(layout)
         return result
 
     def look_again(self, layout: Layout) -> None:
@@ -180,6 +183,7 @@ class Lease:
             files=len(layout.shown.managed.files),
             lacking=lacking,
             fallback=fallback,
+            mark=layout.unrecorded,
         )
 
     def show(self, layout: Layout) -> None:
@@ -209,7 +213,7 @@ class Lease:
         name, files = layout.unrecorded, len(layout.shown.managed.files)
         with suppress(OSError):
             self.published.settle(self._volume, fence, Changes().counts(), name=name, files=files)
-            layout.finish(fence)
+            self._volume.end_showing(fence)
 
     def _measure(self, files: int, unverified: int) -> None:
         """

@@ -5,9 +5,11 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from s3_sync.listing.source import ListingSource
 from s3_sync.tree.published import NAME, Published
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
@@ -15,6 +17,7 @@ from sidecar_runtime.fence import Fence
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.http.loopback import Match, Request
+from tests.support.s3_sync.shelf import RELEASE, Shelf
 from tests.support.scripts import script
 
 FILES = 40
@@ -154,7 +157,6 @@ def kill_in_the_renames(process: Process, monkeypatch: pytest.MonkeyPatch, taken
         patch.setattr(Published, "record", killed_at_the_end)
         with pytest.raises(Killed):
             process.cycle()
-    assert taken == new_files(process)
     process.s3.inject(error(500, "InternalError"))
 
 
@@ -164,6 +166,7 @@ def test_a_killed_publish_that_a_gate_accepted_is_finished_without_s3_and_has_no
 ) -> None:
     """Only the source can tell which revision the files are."""
     kill_a_publish(process, monkeypatch, taken)
+    assert taken == new_files(process)
 
     for _ in range(2):  # the second process finds everything finished
         process.restart(GATE)
@@ -217,6 +220,68 @@ def test_a_publish_that_was_finished_stays_ready_whatever_happens_to_the_next_on
         assert FILES == new_files(process)
         assert (True, "") == (process.is_ready, process.revision)
         assert process.readiness.shortfall
+
+
+def test_a_publish_that_was_finished_is_ready_while_s3_is_asked(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_a_publish(process, monkeypatch, READ)
+    seen = []
+    look = ListingSource.look
+
+    async def watched(source: ListingSource, fence: Fence) -> Any:
+        seen.append(process.is_ready)
+        return await look(source, fence)
+
+    monkeypatch.setattr(ListingSource, "look", watched)
+    process.restart(GATE)
+    process.fail()
+
+    assert [True] == seen
+
+
+@pytest.mark.parametrize("settings", [GATE, {**GATE, "KEY_PATH": "dags", **RELEASE}])
+def test_a_process_killed_right_after_its_record_loses_nothing(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    """Only the mark is left."""
+    release = Shelf(s3).publish({"a.py": b"v = 2\n"})
+    put(s3, 1)
+    if "S3_SYNC_SOURCE" in settings:
+        settings = settings | {"S3_SYNC_REVISION": release.revision}
+    with monkeypatch.context() as patch:
+        patch.setattr(Volume, "end_showing", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            process.run(settings)
+    before = record(process)
+    assert before["revision"]
+    s3.inject(error(500, "InternalError"))
+
+    for _ in range(2):
+        process.restart(settings)
+        process.fail()
+        assert (True, before["revision"]) == (process.is_ready, process.revision)
+        assert "" == process.readiness.shortfall
+        assert before == record(process)
+
+
+def test_another_layout_stays_until_the_new_one_is_complete(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first publish in place is killed, and the settings return to snapshots."""
+    snapshot = {"S3_SYNC_LAYOUT": "snapshot"}
+    put(process.s3, 1)
+    process.run(snapshot)
+    before = process.revision
+    process.restart(GATE)
+    kill_in_the_renames(process, monkeypatch, READ)
+    process.restart(GATE)
+    process.fail()
+
+    process.restart(snapshot)
+    process.fail()
+
+    assert (True, before) == (process.is_ready, process.revision)
 
 
 def test_a_finished_publish_is_never_reported_as_the_earlier_source(

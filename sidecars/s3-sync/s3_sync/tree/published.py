@@ -58,6 +58,7 @@ class _State(NamedTuple):
     fallback: str
     published_at: float | None
     files: int
+    mark: str
 
 
 class Published:
@@ -81,6 +82,7 @@ class Published:
         missing: How many of these files are no longer listed.
         is_filtered: Whether the state was published with other filters.
         is_of_others: Whether the record does not match the settings here, and so does not count.
+        mark: The name of the files that :meth:`Volume.begin_showing` noted for this state.
         is_written: Whether the record on disk is this one.
     """
 
@@ -132,7 +134,8 @@ class Published:
         if isinstance(at, int | float) and 0 < at < LATEST:
             self.revision, self.aim, self.name = revision, aim, name
             self.lacking, self.fallback, self.at = lacking, fallback, float(at)
-            files = facts.get("files")
+            mark, files = facts.get("mark"), facts.get("files")
+            self.mark = mark if isinstance(mark, str) else ""
             self.files = files if isinstance(files, int) else 0
             self.is_filtered = facts.get("filters", []) != self._filters
             if self.is_filtered:
@@ -149,6 +152,7 @@ class Published:
         files: int,
         lacking: int = 0,
         fallback: str = "",
+        mark: str = "",
     ) -> None:
         """
         Record the published state.
@@ -162,7 +166,7 @@ class Published:
                 unfinished: that is recorded before the first file changes.
         """
         revision, at = "" if lacking else name, round(time.time(), 3)
-        state = _State(revision, aim, name, lacking, fallback, at, files)
+        state = _State(revision, aim, name, lacking, fallback, at, files, mark)
         try:
             self._write(volume, fence, state, changes)
         except OSError:
@@ -175,18 +179,24 @@ class Published:
         self, volume: Volume, fence: Fence, changes: Mapping[str, int], *, name: str, files: int
     ) -> None:
         """
-        Record files that are completely published, but may not be recorded: by a killed process, so
-        that only the source can tell their revision, or by this one.
+        Record files that are completely published, unless they are recorded: by an interrupted
+        publish, so that only the source can tell their revision.
+
+        Args:
+            name: The name of the files that :meth:`Volume.begin_showing` noted.
 
         Raises:
             OSError: It was not written; this process still knows it.
         """
-        if self.is_written:
+        if self.mark != name:
             self.correct(name)
-            self.files, self.missing = files, 0
+            self.mark, self.files, self.missing = name, files, 0
+            self.is_written = False
         if self.at is None:
-            self.void(volume)
-        else:
+            with fence:
+                if read_facts(NAME, volume.state).get("layout") == self._where["layout"]:
+                    self.void(volume)
+        elif not self.is_written:
             self._write(volume, fence, self._state, changes)
 
     def count(self, files: int) -> None:
@@ -238,7 +248,7 @@ class Published:
         if self.is_filtered:
             said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
         if self.lacking and not self.aim:
-            said.append("a killed process published this, so its revision is unknown")
+            said.append("the publish was interrupted, so its revision is unknown")
         elif self.lacking:
             files = "file is" if self.lacking == 1 else "files are"
             said.append(f"{self.lacking} {files} missing or out of date")
@@ -249,10 +259,11 @@ class Published:
     @property
     def _state(self) -> _State:
         shown = self.revision, self.aim, self.name, self.lacking, self.fallback
-        return _State(*shown, self.at, self.files)
+        return _State(*shown, self.at, self.files, self.mark)
 
     def _know(self, state: _State) -> None:
-        self.revision, self.aim, self.name, self.lacking, self.fallback, self.at, self.files = state
+        self.revision, self.aim, self.name, self.lacking, self.fallback = state[:5]
+        self.at, self.files, self.mark = state[5:]
         self.missing, self.is_filtered = 0, False
 
     def _write(
@@ -264,12 +275,14 @@ class Published:
             **self._where,
             **({"filters": self._filters} if self._filters else {}),
         }
+        if not state.mark:
+            del facts["mark"]
         self.is_written = False
         volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
         self.is_written = True
 
     def _clear(self) -> None:
-        self.revision = self.aim = self.name = self.fallback = ""
+        self.revision = self.aim = self.name = self.fallback = self.mark = ""
         self.lacking = self.files = self.missing = 0
         self.at = None
         self.is_of_others = self.is_filtered = False
