@@ -4,21 +4,25 @@ The command line of the sidecars with commands; git-sync-wrapper uses that of gi
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, NoReturn
 
 from sidecar_runtime import DOCS, __version__
 from sidecar_runtime.settings import CommonSettings, describe
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(ArgumentParser):
     """
     Ends the help with the documentation, and adds a hint to errors: most options that no parser
     knows are settings.
     """
 
     def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **{"epilog": f"Documentation: {DOCS}/README.md", **more})
+        own: dict[str, Any] = {
+            "epilog": f"Documentation: {DOCS}/README.md",
+            "formatter_class": RawDescriptionHelpFormatter,  # the default one breaks addresses
+        }
+        super().__init__(*args, **own | more)
 
     def error(self, message: str) -> NoReturn:
         hint = f"Run {self.prog} --help for a list."
@@ -34,7 +38,7 @@ def make_parser(
     prefix: str,
     example: str,
     also: str,
-) -> argparse.ArgumentParser:
+) -> ArgumentParser:
     """
     Return a parser that supports ``--version``, and whose ``--help`` ends with the settings.
 
@@ -46,7 +50,6 @@ def make_parser(
         program,
         description=description,
         epilog=f"example:\n  {example}\n\n{describe(settings, prefix, also)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     return parser

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 
 import pytest
 
+from sidecar_runtime import DOCS
 from sidecar_runtime.command import make_parser
 from sidecar_runtime.settings import CommonSettings
 
@@ -52,6 +53,18 @@ def test_a_wrong_argument_of_a_command_is_rejected_with_a_hint_at_its_help(
 
     said = "invalid int value: 'soon'\nRun some-sidecar prune --help for a list.\n"
     assert capsys.readouterr().err.endswith(said)
+
+
+def test_the_help_of_a_command_ends_with_the_address_of_the_documentation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = some_parser()
+    parser.add_subparsers().add_parser("prune")
+
+    with pytest.raises(SystemExit, match="0"):
+        parser.parse_args(["prune", "--help"])
+
+    assert capsys.readouterr().out.endswith(f"\nDocumentation: {DOCS}/README.md\n")
 
 
 def some_parser() -> ArgumentParser:
