@@ -16,6 +16,7 @@ import pytest
 from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
+from tests.s3_sync.failing import Killed
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.s3_sync.shelf import RELEASE, Shelf
@@ -49,10 +50,6 @@ def s3(s3: FakeS3) -> FakeS3:
     """A bucket with a good revision."""
     swap(s3, GOOD)
     return s3
-
-
-class Killed(Exception):
-    pass
 
 
 def by_command(command: object) -> dict[str, str]:

@@ -14,6 +14,7 @@ from s3_sync.tree.published import NAME, Published
 from s3_sync.tree.target import Target
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
+from tests.s3_sync.failing import Killed
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.http.loopback import Match, Request
@@ -94,10 +95,6 @@ def test_the_completing_cycle_reports_the_whole_change(s3: FakeS3, one: Process)
     ]
 
 
-class Killed(Exception):
-    pass
-
-
 def test_a_killed_process_leaves_a_partial_state(
     one: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,10 +123,6 @@ def test_a_killed_process_leaves_a_partial_state(
 
 
 GATE = {"S3_SYNC_GATE": "syntax"}
-
-
-def by_command(command: str) -> dict[str, str]:
-    return {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
 
 
 def kill_a_publish(process: Process, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
@@ -200,7 +193,8 @@ def test_a_publish_that_was_finished_stays_ready_whatever_happens_to_the_next_on
     if then == "refused":
         assert "refused" == process.cycle().result
     elif then == "undecided":
-        gate = by_command(script(tmp_path / "check", "kill -KILL $$"))
+        command = script(tmp_path / "check", "kill -KILL $$")
+        gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
         process.restart(gate)
         assert ["gate_undecided"] * 4 == [process.fail().reason for _ in range(4)]
     else:
