@@ -594,7 +594,7 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
 
         wrapper.terminate()
         (site.root / ".snapshots/ask.sock").unlink()  # as on a volume that another node writes
-        site.wrapper(**keeps, GIT_SYNC_WRAPPER_KEEP_ASKED="0").wait_until_ready()
+        site.wrapper(**keeps, GIT_SYNC_WRAPPER_KEEP_REQUESTED="0").wait_until_ready()
         assert "only the versions on the volume are available" in fails(
             bundles, path=link, version=new
         )

@@ -148,12 +148,14 @@ VERSIONS: dict[str, Mutation] = {
 }
 # All pods but task pods share one container through a YAML alias, so a change affects them all.
 S3_VERSIONS: dict[str, Mutation] = {
-    "requests are disabled": lambda _, one: add_variable(one, "S3_SYNC_KEEP_ASKED", "0"),
+    "requests are disabled": lambda _, one: add_variable(one, "S3_SYNC_KEEP_REQUESTED", "0"),
     "a different prefix than task pods": lambda _, one: set_variable(one, "KEY_PATH", "other"),
     "a listing instead of releases": lambda _, one: set_variable(one, "S3_SYNC_SOURCE", "listing"),
 }
 GIT_VERSIONS: dict[str, Mutation] = {
-    "requests are disabled": lambda _, one: add_variable(one, "GIT_SYNC_WRAPPER_KEEP_ASKED", "0"),
+    "requests are disabled": lambda _, one: add_variable(
+        one, "GIT_SYNC_WRAPPER_KEEP_REQUESTED", "0"
+    ),
     "a different branch than task pods": lambda _, one: set_variable(one, "GITSYNC_REF", "other"),
     "a different repository than task pods": lambda _, one: set_variable(
         one, "GITSYNC_REPO", "https://git.example.com/other.git"

@@ -137,7 +137,7 @@ EVENTS = (ROOT / "docs/reference/events.md").read_text()
 
 LABELS = {
     ("result", "sidecar_cycles_total"): get_args(Result),
-    ("result", "sidecar_asked_revisions_total"): ("brought", "failed"),
+    ("result", "sidecar_requested_revisions_total"): ("success", "error"),
     ("result", "sidecar_gate_checks_total"): ("accepted", "refused", "undecided"),
     ("result", "git_sync_wrapper_polls_total"): ("same", "new", "error"),
     ("result", "git_sync_wrapper_runs_total"): ("success", "error"),

@@ -112,14 +112,14 @@ class Answers:
         except SidecarError as error:
             failure = error
             log.warning(
-                "revision_not_brought",
+                "requested_revision_unavailable",
                 revision=revision,
                 reason=error.reason,
                 error=error.message,
                 advice=error.advice,
             )
         self._asked.settle(revision, failure)
-        self._metrics.brought("failed" if failure else "brought").inc()
+        self._metrics.requested("error" if failure else "success").inc()
 
     def note_outage(self, error: SidecarError | None) -> None:
         """

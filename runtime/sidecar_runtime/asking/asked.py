@@ -23,11 +23,12 @@ class AskMetrics:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self.brought = metrics.counter_by(
-            "result", "sidecar_asked_revisions_total", "Requested older revisions, by result."
+        self.requested = metrics.counter_by(
+            "result", "sidecar_requested_revisions_total", "Requested older revisions, by result."
         )
         self.kept = metrics.gauge(
-            "sidecar_asked_snapshots", "Snapshots on the volume because a consumer requested them."
+            "sidecar_requested_snapshots",
+            "Snapshots on the volume because a consumer requested them.",
         )
 
 
@@ -62,11 +63,11 @@ class Asked:
             if revision in self._failures:
                 return self._failures[revision][0]
             if self.outage is not None:
-                return SidecarError("asked_in_outage", self.outage.message, self.outage.advice)
+                return SidecarError("request_in_outage", self.outage.message, self.outage.advice)
             if revision in self._waiting:
                 return None
             if len(self._waiting) >= MOST:
-                return SidecarError("asked_too_much", f"{MOST} other revisions are pending")
+                return SidecarError("request_limit", f"{MOST} other revisions are pending")
             self._waiting[revision] = None
         self.wake()
         return None

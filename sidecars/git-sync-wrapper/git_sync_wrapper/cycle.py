@@ -237,8 +237,8 @@ class Session:
                     self._settings.retain_seconds, self._options.stale_worktree_timeout_seconds
                 ),
                 retain_bytes=self._settings.retain_bytes,
-                asked_count=self._settings.keep_asked,
-                asked_bytes=self._settings.keep_asked_bytes,
+                asked_count=self._settings.keep_requested,
+                asked_bytes=self._settings.keep_requested_bytes,
                 fsync=self._settings.fsync,
                 reads=not self._settings.one_shot,
             )

@@ -113,15 +113,15 @@ class Settings(GateSettings):
         "the published commit shares. Above it, the oldest commit is removed before "
         "GIT_SYNC_WRAPPER_RETAIN_FOR has passed. Unset: no limit.",
     )
-    keep_asked: int = setting(
-        "KEEP_ASKED",
+    keep_requested: int = setting(
+        "KEEP_REQUESTED",
         count,
         default="20",
         text="How many older commits to keep that pods requested (DAG versions of Airflow 3), in "
         "addition to GIT_SYNC_WRAPPER_RETAIN_COUNT. 0: pods cannot request commits.",
     )
-    keep_asked_bytes: int = setting(
-        "KEEP_ASKED_BYTES",
+    keep_requested_bytes: int = setting(
+        "KEEP_REQUESTED_BYTES",
         byte_size,
         default="256Mi",
         text="The most space that requested commits may take on the volume, not counting files "
@@ -160,7 +160,7 @@ class Settings(GateSettings):
         """
         Whether consumers may request older commits.
         """
-        return bool(self.keep_asked) and not (self.one_shot or self.dry_run)
+        return bool(self.keep_requested) and not (self.one_shot or self.dry_run)
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:

@@ -55,7 +55,7 @@ class KerberosMetrics(Metrics):
         )
         self._asked = self.family(
             "Gauge",
-            "kerberos_kdc_asked_timestamp_seconds",
+            "kerberos_kdc_last_request_timestamp_seconds",
             "Unix time of the last request to the KDC: while one answers, the rest are not asked.",
             *_KDC_LABELS,
         )

@@ -167,7 +167,7 @@ class Lease:
         *,
         name: str,
         aim: str,
-        lacking: int = 0,
+        missing: int = 0,
         fallback: str = "",
     ) -> None:
         """
@@ -181,7 +181,7 @@ class Lease:
             name=name,
             aim=aim,
             files=len(layout.shown.managed.files),
-            lacking=lacking,
+            missing=missing,
             fallback=fallback,
             mark=layout.unrecorded,
         )
@@ -221,7 +221,7 @@ class Lease:
         """
         self._metrics.managed.set(files)
         self._metrics.unverified.set(unverified)
-        self._metrics.partial.set(self.published.lacking > 0)
+        self._metrics.partial.set(self.published.missing > 0)
         self._metrics.gate.fallback.set(bool(self.published.fallback))
         self._metrics.last_publish.set(self.published.at or 0)
 

@@ -93,7 +93,7 @@ class CycleResult:
     Args:
         blocked: Paths that are blocked by another owner's file.
         failed: The error by path.
-        lacking: Files missing or out of date in the tree, by path, with the error.
+        missing: Files missing or out of date in the tree, by path, with the error.
         before: Errors of the previous cycle: repeating one is no evidence against the endpoint.
         streaks: Endpoint-like failures in a row, by whether the path had failed before.
     """
@@ -106,7 +106,7 @@ class CycleResult:
     changes: Changes = field(default_factory=Changes)
     blocked: set[str] = field(default_factory=set)
     failed: dict[str, SidecarError] = field(default_factory=dict)
-    lacking: dict[str, SidecarError] = field(default_factory=dict)
+    missing: dict[str, SidecarError] = field(default_factory=dict)
     before: Mapping[str, SidecarError] = field(default_factory=dict)
     streaks: Counter[bool] = field(default_factory=Counter)
 

@@ -352,15 +352,15 @@ class Settings(GateSettings):
         default="10m",
         text="Keep each snapshot for at least this long after it was replaced.",
     )
-    keep_asked: int = setting(
-        "KEEP_ASKED",
+    keep_requested: int = setting(
+        "KEEP_REQUESTED",
         count,
         default="20",
         text="How many older releases to keep that pods have requested (DAG versions of Airflow "
         "3), in addition to S3_SYNC_RETAIN_COUNT. 0: serve no such requests.",
     )
-    keep_asked_bytes: int = setting(
-        "KEEP_ASKED_BYTES",
+    keep_requested_bytes: int = setting(
+        "KEEP_REQUESTED_BYTES",
         byte_size,
         default="256Mi",
         text="How much space requested releases may take on the volume, without the files they "
@@ -394,7 +394,7 @@ class Settings(GateSettings):
         Whether consumers may request older releases.
         """
         is_possible = self.source_kind == "release" and self.layout == "snapshot"
-        return is_possible and bool(self.keep_asked) and not (self.one_shot or self.dry_run)
+        return is_possible and bool(self.keep_requested) and not (self.one_shot or self.dry_run)
 
     @property
     def source(self) -> str:

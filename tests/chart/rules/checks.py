@@ -223,7 +223,7 @@ def answers(container: Values) -> bool:
     given = environment(container)
     kind = (given.get("S3_SYNC_SOURCE"), given.get("S3_SYNC_LAYOUT"))
     has_versions = kind == ("release", "snapshot") or container["name"] == "git-sync-wrapper"
-    may_be_asked = given.get(f"{SIDECARS[container['name']].prefix}KEEP_ASKED") != "0"
+    may_be_asked = given.get(f"{SIDECARS[container['name']].prefix}KEEP_REQUESTED") != "0"
     return container.get("restartPolicy") == "Always" and has_versions and may_be_asked
 
 

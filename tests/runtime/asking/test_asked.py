@@ -49,7 +49,7 @@ def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) ->
         assert asked.ask(str(number)) is None
 
     refused = asked.ask("one more")
-    assert refused is not None and "asked_too_much" == refused.reason
+    assert refused is not None and "request_limit" == refused.reason
     assert "one more" not in asked.waiting()
 
     asked.settle("0")
@@ -76,7 +76,7 @@ def test_refuses_requests_during_an_outage_and_keeps_earlier_ones_pending(
 
     for name in ("a", "before"):
         refused = asked.ask(name)
-        assert refused is not None and ("asked_in_outage", "S3 answers 503") == (
+        assert refused is not None and ("request_in_outage", "S3 answers 503") == (
             refused.reason,
             refused.message,
         )

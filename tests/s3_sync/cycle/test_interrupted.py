@@ -67,13 +67,13 @@ def interrupt(s3: FakeS3, process: Process) -> None:
 def test_a_change_interrupted_by_s3_is_partial_and_reported(s3: FakeS3, one: Process) -> None:
     interrupt(s3, one)
 
-    lacking = FILES - new_files(one)
+    missing = FILES - new_files(one)
     for _ in range(2):
-        assert 0 < lacking < FILES
+        assert 0 < missing < FILES
         assert (True, "") == (one.is_ready, one.revision)
-        assert f"{lacking} files are missing or out of date" in one.readiness.shortfall
+        assert f"{missing} files are missing or out of date" in one.readiness.shortfall
         assert 1 == one.metric("s3_sync_partial")
-        assert ("", lacking) == (record(one)["revision"], record(one)["lacking"])
+        assert ("", missing) == (record(one)["revision"], record(one)["missing"])
         one.restart({})
         s3.inject(error(500, "InternalError"))  # now listing fails, too
         one.fail()

@@ -102,20 +102,20 @@ class World:
 
     def follow(self) -> None:
         """Bring the model of the volume up to date, as three cycles would."""
-        lacking = self.lacking
-        self.is_ready = self.is_ready or 2 * len(lacking) <= len(lacking) + len(self.fine)
+        missing = self.missing
+        self.is_ready = self.is_ready or 2 * len(missing) <= len(missing) + len(self.fine)
         if self.is_ready:
             kept = {path: self.shown[path] for path in self.kept if path in self.shown}
             self.shown = self.fine | kept
 
     @property
-    def lacking(self) -> dict[str, str]:
+    def missing(self) -> dict[str, str]:
         return {path: REASONS[kind] for path, kind in self.kinds.items() if REASONS[kind]}
 
     @property
     def kept(self) -> set[str]:
         """Paths that cannot be read but still exist."""
-        return self.lacking.keys() | self.archived
+        return self.missing.keys() | self.archived
 
     @property
     def archived(self) -> set[str]:
@@ -220,12 +220,12 @@ def unchanged(
 
 def agree(world: World, process: Process, theirs: dict[str, bytes]) -> None:
     """Check that status, metrics, record and files agree with the model."""
-    lacking = world.lacking
+    missing = world.missing
     assert world.is_ready == process.is_ready, process.problem
-    assert lacking == process.details.get("unread", {})
+    assert missing == process.details.get("unread", {})
     assert dict.fromkeys(world.archived, "archived") == process.details.get("keys_skipped", {})
-    assert (world.is_ready and not lacking) == bool(process.revision)
-    counts = Counter(lacking.values())
+    assert (world.is_ready and not missing) == bool(process.revision)
+    counts = Counter(missing.values())
     for reason in {reason for reason in REASONS.values() if reason}:
         assert counts[reason] == (process.metric("s3_sync_unread_objects", reason=reason) or 0)
     skipped = process.metric("s3_sync_skipped_keys", reason="archived")
@@ -240,8 +240,8 @@ def agree(world: World, process: Process, theirs: dict[str, bytes]) -> None:
     assert sorted(unverified) == process.details.get("unverified_files", [])
     assert len(unverified) == process.metric("s3_sync_unverified_files")
     assert len(bodies) == process.metric("s3_sync_managed_files")
-    assert bool(lacking) == process.metric("s3_sync_partial")
-    assert bool(lacking) == bool(process.readiness.shortfall)
+    assert bool(missing) == process.metric("s3_sync_partial")
+    assert bool(missing) == bool(process.readiness.shortfall)
     record = json.loads((process.folder / ".s3-sync/published.json").read_bytes())
-    assert (process.revision, len(lacking)) == (record["revision"], record["lacking"])
+    assert (process.revision, len(missing)) == (record["revision"], record["missing"])
     assert len(bodies) == record["files"]

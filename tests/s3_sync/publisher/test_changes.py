@@ -24,7 +24,7 @@ def test_changes_turn_before_into_after(before: dict[str, str], after: dict[str,
 
 NO_DAGS = Checked("3.3.2", AT, 0)
 DAGS = Checked("3.3.2", AT, 2, ("orders", "sales"))
-NOT_LOADED = Checked("3.3.2", AT, 0, files_lacking=1)
+NOT_LOADED = Checked("3.3.2", AT, 0, files_not_loaded=1)
 TOO_MANY = Checked("3.3.2", AT, 9_000)
 
 

@@ -195,7 +195,7 @@ GOOD_AIRFLOW = {
     "version": "3.3.2",
     "checked_at": "2026-11-20T15:00:00Z",
     "dags": 1,
-    "files_lacking": 0,
+    "files_not_loaded": 0,
 }
 
 
@@ -225,7 +225,7 @@ def test_omits_too_many_dag_ids_and_keeps_their_number() -> None:
     "odd",
     [
         1, [], {}, {"version": "3"}, {**GOOD_AIRFLOW, "version": 3}, {**GOOD_AIRFLOW, "dags": "1"},
-        {**GOOD_AIRFLOW, "checked_at": "soon"}, {**GOOD_AIRFLOW, "files_lacking": None},
+        {**GOOD_AIRFLOW, "checked_at": "soon"}, {**GOOD_AIRFLOW, "files_not_loaded": None},
     ],
 )  # fmt: skip
 def test_ignores_invalid_facts_of_the_airflow_check(odd: object) -> None:

@@ -28,7 +28,7 @@ from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest
 
 
 def test_the_status_shows_which_airflow_checked_the_release() -> None:
-    checked = Checked("3.3.2", AT, 2, ("orders", "sales"), files_lacking=1)
+    checked = Checked("3.3.2", AT, 2, ("orders", "sales"), files_not_loaded=1)
     releases = [make_release(FILES), make_release(FILES, checked=checked)]
 
     unchecked, shown = (InForce(one.manifest).facts["release"] for one in releases)

@@ -14,16 +14,16 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 
 SOURCE = "s3://bucket/dags/"
 GOOD: dict[str, object] = {
-    "revision": "r1", "aim": "r1", "name": "r1", "lacking": 0, "fallback": "",
+    "revision": "r1", "aim": "r1", "name": "r1", "missing": 0, "fallback": "",
     "published_at": 1700000000.5, "files": 3, "added": 1, "changed": 0, "deleted": 0,
     "source": SOURCE, "kind": "listing", "layout": "in-place",
 }  # fmt: skip
 
-NEEDED = ("source", "kind", "layout", "name", "lacking", "published_at")
+NEEDED = ("source", "kind", "layout", "name", "missing", "published_at")
 BAD_VALUES = [
     ("source", "s3://bucket/other/"), ("source", "s3://bucket/dags"), ("revision", None),
-    ("revision", 1), ("published_at", "yesterday"), ("kind", "release"), ("lacking", "none"),
-    ("lacking", 1), ("name", ""),
+    ("revision", 1), ("published_at", "yesterday"), ("kind", "release"), ("missing", "none"),
+    ("missing", 1), ("name", ""),
 ]  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
     volume: Volume, folder: Path
 ) -> None:
     Published(SOURCE, "in-place").record(
-        volume, Fence(), {}, name="partial-1", aim="r7", files=3, lacking=2, fallback="r7"
+        volume, Fence(), {}, name="partial-1", aim="r7", files=3, missing=2, fallback="r7"
     )
 
     successor = read(folder / ".s3-sync")
@@ -177,7 +177,7 @@ def test_accepts_a_record_of_version_0_1(state: Path) -> None:
 
     assert published.readiness(()).ready
     assert ("r1", "r1", "r1", 0) == (
-        published.revision, published.aim, published.name, published.lacking
+        published.revision, published.aim, published.name, published.missing
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ RETRIES = {"default_args": "{'retries': 3}"}
 
 def settings(prefix: str) -> dict[str, str | None]:
     """Return settings that keep only the current version, those in use, and one requested."""
-    told = {"RETAIN_COUNT": "0", "RETAIN_FOR": "0", "KEEP_ASKED": "1"}
+    told = {"RETAIN_COUNT": "0", "RETAIN_FOR": "0", "KEEP_REQUESTED": "1"}
     return {f"{prefix}_{name}": value for name, value in told.items()}
 
 

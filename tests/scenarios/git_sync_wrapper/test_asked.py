@@ -20,8 +20,8 @@ from tests.support.waiting import wait_until
 KEEPS_NONE = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0"}
 COMMON = {f"common{n}.py": f'x = "{os.urandom(10_000).hex()}"\n'.encode() for n in range(5)}
 BLOCK_BYTES = 4096
-BROUGHT = 'sidecar_asked_revisions_total{result="brought",sidecar="git-sync-wrapper"}'
-KEPT = 'sidecar_asked_snapshots{sidecar="git-sync-wrapper"}'
+BROUGHT = 'sidecar_requested_revisions_total{result="success",sidecar="git-sync-wrapper"}'
+KEPT = 'sidecar_requested_snapshots{sidecar="git-sync-wrapper"}'
 MISSING, UNAVAILABLE = (404, "commit_missing"), 503
 
 
@@ -70,7 +70,7 @@ def test_serves_an_older_commit_without_changing_the_published_one(
     shared = (here.store / commits[1] / "common1.py").stat()
     assert os.path.samestat(shared, (here.link / "common1.py").stat())
     assert times == {path.name: path.stat().st_mtime_ns for path in here.link.glob("*.py")}
-    wrapper.wait_for_event("revision_brought", revision=commits[1])
+    wrapper.wait_for_event("requested_revision_ready", revision=commits[1])
     wait_until(lambda: 1 == wrapper.metrics()[KEPT], "one is kept")
     assert 1 == wrapper.metrics()[BROUGHT]
     here.wait_until_shown(here.repository.commit(files_of(6), whole=True), wrapper)
@@ -128,7 +128,7 @@ def test_requests_fail_during_an_outage_and_succeed_after_it(
     here.server.stop()
     ask(here.store, f"/revisions/{commits[1]}")  # before the wrapper notices the outage
     wrapper.wait_for_event("cycle_failed")
-    assert (UNAVAILABLE, "asked_in_outage") == refusal(here.store, commits[1])
+    assert (UNAVAILABLE, "request_in_outage") == refusal(here.store, commits[1])
     assert 200 == ask(here.store, f"/revisions/{commits[0]}")[0]
     assert (200, commits[5]) == (wrapper.get("/readyz").status, here.shown())
     here.server.start()
@@ -258,9 +258,9 @@ def test_switching_repositories_drops_the_kept_commits_of_the_old_one(
 @pytest.mark.parametrize(
     "limit",
     [
-        {"GIT_SYNC_WRAPPER_KEEP_ASKED": "2"},
+        {"GIT_SYNC_WRAPPER_KEEP_REQUESTED": "2"},
         # Two commits: each has one file of its own and `.git`; shared files do not count.
-        {"GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES": str(4 * BLOCK_BYTES)},
+        {"GIT_SYNC_WRAPPER_KEEP_REQUESTED_BYTES": str(4 * BLOCK_BYTES)},
     ],
     ids=["number", "bytes"],
 )
@@ -344,13 +344,13 @@ def test_a_standby_serves_requests_only_after_it_takes_over(
     waiting = here.wrapper(**KEEPS_NONE)
     waiting.wait_for_event("target_waiting")
     asked(here.store, commits[0])
-    holder.wait_for_event("revision_brought", revision=commits[0])
+    holder.wait_for_event("requested_revision_ready", revision=commits[0])
     holder.kill()
 
     wait_until((here.store / "ask.sock").is_socket, "a socket")
     waiting.sync()
     asked(here.store, commits[1])
-    waiting.wait_for_event("revision_brought", revision=commits[1])
+    waiting.wait_for_event("requested_revision_ready", revision=commits[1])
 
 
 @pytest.mark.parametrize(("size", "least"), [("12m", 1), ("16m", 4)])
@@ -382,7 +382,7 @@ def test_requests_report_the_outage_after_a_restart_during_it(
     wrapper = here.wrapper(**KEEPS_NONE)
     wrapper.wait_for_event("cycle_failed")
 
-    assert (UNAVAILABLE, "asked_in_outage") == refusal(here.store, commits[1])
+    assert (UNAVAILABLE, "request_in_outage") == refusal(here.store, commits[1])
     here.server.start()
     asked(here.store, commits[1])
 

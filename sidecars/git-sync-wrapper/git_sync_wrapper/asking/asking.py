@@ -130,7 +130,7 @@ class Asking:
             volume.drop_asked(fence)
         if volume.lacking_bytes() > 0:
             raise SidecarError(
-                "asked_too_much",
+                "request_limit",
                 f"the volume has no room for {commit} next to the commits that are in use",
                 "Free space on the node's disk or enlarge the claim.",
             )
@@ -143,4 +143,8 @@ class Asking:
             if error.reason == "target_full":
                 throw_away(engine.root)
             raise
-        log.info("revision_brought", revision=commit, seconds=round(time.monotonic() - started, 3))
+        log.info(
+            "requested_revision_ready",
+            revision=commit,
+            seconds=round(time.monotonic() - started, 3),
+        )

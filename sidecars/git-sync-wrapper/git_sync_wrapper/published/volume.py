@@ -206,7 +206,7 @@ class Volume:
             check: Raises if the worktree was not whole when it was copied.
 
         Raises:
-            SidecarError: ``asked_too_much``: requested commits that are in use leave no room.
+            SidecarError: ``request_limit``: requested commits that are in use leave no room.
         """
         with explained(f"cannot make a snapshot of {commit}"):
             shared = self._share(worktree)
@@ -217,10 +217,10 @@ class Volume:
             needed_bytes = sum(size for inode, size in own if inode not in shown)
             if not self._snapshots.make_room(needed_bytes, fence):
                 raise SidecarError(
-                    "asked_too_much",
+                    "request_limit",
                     f"commit {commit} and the snapshots in use exceed "
-                    "GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES",
-                    "Raise GIT_SYNC_WRAPPER_KEEP_ASKED_BYTES and the sizeLimit of the volume.",
+                    "GIT_SYNC_WRAPPER_KEEP_REQUESTED_BYTES",
+                    "Raise GIT_SYNC_WRAPPER_KEEP_REQUESTED_BYTES and the sizeLimit of the volume.",
                 )
             prepared = f".{commit}"
             self._maker(commit, worktree, shared, fence)(prepared)

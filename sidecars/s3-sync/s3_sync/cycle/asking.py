@@ -91,7 +91,7 @@ class Asking:
         """
         if self._layout is not None and error.errno in FULL_ERRORS and self._layout.asked_count:
             self._layout.drop_asked(fence)
-            log.warning("asked_dropped", kept=self._layout.asked_count)
+            log.warning("requested_revisions_removed", kept=self._layout.asked_count)
 
     def note_outage(self, error: SidecarError | None) -> None:
         """
@@ -125,16 +125,16 @@ class Asking:
             return
         if not layout.make_room(release.wanted, fence):
             raise SidecarError(
-                "asked_too_much",
-                f"release {revision} and the snapshots in use exceed S3_SYNC_KEEP_ASKED_BYTES",
-                "Raise S3_SYNC_KEEP_ASKED_BYTES and the sizeLimit of the volume.",
+                "request_limit",
+                f"release {revision} and the snapshots in use exceed S3_SYNC_KEEP_REQUESTED_BYTES",
+                "Raise S3_SYNC_KEEP_REQUESTED_BYTES and the sizeLimit of the volume.",
             )
         with layout.aside(revision, release.wanted, fence) as target:
             downloaded_bytes = await self._fill(target, release, fence)
             layout.keep(revision, target, fence)
         self._metrics.downloaded.inc(downloaded_bytes)
         log.info(
-            "revision_brought",
+            "requested_revision_ready",
             revision=revision,
             files=len(release.wanted),
             downloaded_bytes=downloaded_bytes,

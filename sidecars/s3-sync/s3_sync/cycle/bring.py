@@ -117,7 +117,7 @@ class Bringer:
                             self._mark(layout, state, plan, fence)
         self._lease.look_again(layout)
         if self._source.is_divisible:
-            result.lacking = {**self._unread.errors, **unsure}
+            result.missing = {**self._unread.errors, **unsure}
         return result
 
     def _spare(self, layout: Layout, state: State[Any], plan: Plan) -> Plan:
@@ -127,7 +127,7 @@ class Bringer:
         gone, published = set(plan.delete), self._lease.published
         before = {path: place for path, place in self._awaited.items() if path in gone}
         # A new process does not know which moves the previous one has spared.
-        is_resumed, self._is_new = self._is_new and published.lacking > 0, False
+        is_resumed, self._is_new = self._is_new and published.missing > 0, False
         if gone and layout.shown is not None and published.at is not None:
             shown = layout.shown.managed.files
             before |= self._brake.awaited(state.wanted, shown, is_resumed=is_resumed)
@@ -202,12 +202,12 @@ class Bringer:
         published, files = self._lease.published, layout.tree.managed.files
         if layout.is_atomic or published.at is None:
             return
-        lacking = sum(path in files for path in plan.delete) + sum(
+        missing = sum(path in files for path in plan.delete) + sum(
             not _is_held(files.get(path), state.wanted[path]) for path in plan.publish
         )
-        if lacking > 1 or (lacking and published.name == UNFINISHED):
+        if missing > 1 or (missing and published.name == UNFINISHED):
             self._lease.record(
-                layout, fence, Changes(), name=UNFINISHED, aim=state.revision, lacking=lacking
+                layout, fence, Changes(), name=UNFINISHED, aim=state.revision, missing=missing
             )
 
     def _damaged(self, layout: Layout) -> set[str]:

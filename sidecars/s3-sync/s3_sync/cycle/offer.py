@@ -38,7 +38,7 @@ class Offer:
 
     Args:
         name: The name of the revision, or of a partial state.
-        lacking: Files of the source that are missing in it, with the error.
+        missing: Files of the source that are missing in it, with the error.
         is_shown: Whether consumers see it.
         result: The changes made by publishing it.
         refusal: Why the gate refused the newest revision.
@@ -47,7 +47,7 @@ class Offer:
     """
 
     name: str
-    lacking: Mapping[str, SidecarError]
+    missing: Mapping[str, SidecarError]
     is_shown: bool = False
     result: CycleResult = field(default_factory=CycleResult)
     refusal: RevisionRefused | None = None
@@ -94,7 +94,7 @@ class Offering:
         self,
         layout: Layout,
         state: State[Any],
-        lacking: Mapping[str, SidecarError],
+        missing: Mapping[str, SidecarError],
         fence: Fence,
     ) -> Offer:
         """
@@ -107,11 +107,11 @@ class Offering:
         """
         # Before the first publish, the files on disk may belong to another source.
         shown = layout.shown if self._lease.published.at is not None else None
-        revert(lacking, self._lease.torn, shown, layout.tree, fence)
+        revert(missing, self._lease.torn, shown, layout.tree, fence)
         self._lease.look_again(layout)
         for path in self._lease.torn:
             raise Torn(path)
-        offer = Offer(name_of(state, lacking, layout.tree), lacking)
+        offer = Offer(name_of(state, missing, layout.tree), missing)
         self._asked.clear()
         self._no_verdict = None
         # Before the gate's command edits files: the next cycle fixes them.
@@ -132,7 +132,7 @@ class Offering:
         Whether the published files may stay: damage that is left now needs another state.
         """
         published = self._lease.published
-        is_damaged = self._lease.damaged or published.missing or not self._is_whole(layout)
+        is_damaged = self._lease.damaged or published.unlisted or not self._is_whole(layout)
         return published.at is not None and not is_damaged
 
     def _is_whole(self, layout: Layout) -> bool:
@@ -206,7 +206,7 @@ class Offering:
             "gate_fallback",
             name=found.name,
             refused=state.revision,
-            files_lacking=len(found.lacking),
+            files_missing=len(found.missing),
         )
         return found
 
@@ -214,15 +214,15 @@ class Offering:
         """
         Remove the files that the gate names until it accepts the rest; None if it does not.
         """
-        tree, lacking, refusal = layout.tree, dict(offer.lacking), offer.refusal
+        tree, missing, refusal = layout.tree, dict(offer.missing), offer.refusal
         while refusal is not None:
             named = refusal.paths & tree.managed.files.keys()
             for path in named:
                 tree.delete(path, fence)
-                lacking[path] = SidecarError("file_refused", f"the gate refused {path!r}")
+                missing[path] = SidecarError("file_refused", f"the gate refused {path!r}")
             if not named or not tree.managed.files:
                 return None
-            rest = Offer(partial_name(tree.managed.files), lacking)
+            rest = Offer(partial_name(tree.managed.files), missing)
             refusal = self._ask(layout, rest, fence)
         return rest
 
@@ -252,8 +252,8 @@ class Offering:
         return None
 
 
-def name_of(state: State[Any], lacking: Mapping[str, SidecarError], tree: Target) -> str:
+def name_of(state: State[Any], missing: Mapping[str, SidecarError], tree: Target) -> str:
     """
     Return the name of the tree's files of a state: the revision, or a partial name.
     """
-    return partial_name(tree.managed.files) if lacking else state.revision
+    return partial_name(tree.managed.files) if missing else state.revision

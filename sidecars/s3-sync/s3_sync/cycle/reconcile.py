@@ -72,7 +72,7 @@ class Reconciler:
         self._unsettled: frozenset[str] = frozenset()
         self._had_waited = False
         self._has_waited = False
-        self._lacking: frozenset[str] = frozenset()
+        self._missing: frozenset[str] = frozenset()
         self._same_cycles = 0
 
     @property
@@ -172,29 +172,29 @@ class Reconciler:
         self._require(state, result)
         if layout.is_atomic:
             done.add(self._lease.repair(layout, fence))
-            offer = Offer(state.revision, result.lacking)
-            if self._is_unsettled(result.lacking):
-                self._is_same(result.lacking)
+            offer = Offer(state.revision, result.missing)
+            if self._is_unsettled(result.missing):
+                self._is_same(result.missing)
             else:
-                offer = await self._offering.make(layout, state, result.lacking, fence)
+                offer = await self._offering.make(layout, state, result.missing, fence)
             if layout.shown is not None:
                 layout.shown.end_cycle(fence)
             if offer.is_shown and self._settings.delete == "none":
-                self._give_up(layout, offer.lacking, done, fence)  # publishing has deleted nothing
+                self._give_up(layout, offer.missing, done, fence)  # publishing has deleted nothing
             done.add(offer.result)
             count(self._metrics, replace(done, healed=0))  # repairs are counted already
             done.take_over(result)
         else:
-            self._give_up(layout, result.lacking, result, fence)
-            name = name_of(state, result.lacking, layout.tree)
-            offer, done = Offer(name, result.lacking, is_shown=True), result
+            self._give_up(layout, result.missing, result, fence)
+            name = name_of(state, result.missing, layout.tree)
+            offer, done = Offer(name, result.missing, is_shown=True), result
         self._lease.look_again(layout)
         self._bringer.blocked = done.blocked
         self._show(state, done.blocked)
         self._status.show(refused=offer.refusal.facts() if offer.refusal else {})
         for path, error in done.failed.items():
-            # Unreadable files are in `lacking`; other failures count if the file is still damaged.
-            if path in offer.result.failed or path in self._lease.damaged - offer.lacking.keys():
+            # Unreadable files are in `missing`; other failures count if the file is still damaged.
+            if path in offer.result.failed or path in self._lease.damaged - offer.missing.keys():
                 raise error
         self._record(layout, state, offer, done, fence)
         return self._conclude(state, offer, done)
@@ -205,15 +205,15 @@ class Reconciler:
             SidecarError: The downloaded files must not be published.
         """
         for path, error in result.failed.items():
-            if path not in result.lacking:
+            if path not in result.missing:
                 if len(result.failed) > 1:
                     error.message += f"; {len(result.failed) - 1} more files failed"
                 raise error
         # Without an earlier version, too little would be left.
-        is_bare = self._lease.published.at is None or self._lease.damaged & result.lacking.keys()
-        if is_bare and len(result.lacking) * 2 > len(state.wanted):
+        is_bare = self._lease.published.at is None or self._lease.damaged & result.missing.keys()
+        if is_bare and len(result.missing) * 2 > len(state.wanted):
             self._show(state, result.blocked)
-            raise explain(result.lacking, state.wanted)
+            raise explain(result.missing, state.wanted)
 
     def _give_up(
         self, layout: Layout, paths: Collection[str], result: CycleResult, fence: Fence
@@ -242,7 +242,7 @@ class Reconciler:
         self._skipped.show(state.skipped, map(state.key_of, wanted))
         self._unread.show()
 
-    def _is_unsettled(self, lacking: Mapping[str, SidecarError]) -> bool:
+    def _is_unsettled(self, missing: Mapping[str, SidecarError]) -> bool:
         """
         Whether the downloaded files may belong to two states: an upload, an outage or a policy
         change happened during the cycle.
@@ -251,11 +251,11 @@ class Reconciler:
         may stay missing. The first publish waits for uploads only.
         """
         before, is_first = self._unsettled, self._lease.published.at is None
-        self._unsettled = frozenset(lacking)
+        self._unsettled = frozenset(missing)
         newly = {
             path
-            for path in lacking.keys() - before
-            if lacking[path].reason == "object_changing" or not is_first
+            for path in missing.keys() - before
+            if missing[path].reason == "object_changing" or not is_first
         }
         self._has_waited = bool(newly) and not self._had_waited
         return self._has_waited
@@ -290,14 +290,14 @@ class Reconciler:
         if not offer.is_shown:
             return
         published = self._lease.published
-        lacking = len(offer.lacking)
-        is_news = (offer.name, lacking, offer.fallback) != (
+        missing = len(offer.missing)
+        is_news = (offer.name, missing, offer.fallback) != (
             published.name,
-            published.lacking,
+            published.missing,
             published.fallback,
         )
         is_changed = done.published or done.adopted or done.deleted or done.healed
-        is_open = published.is_filtered or published.missing or layout.problem
+        is_open = published.is_filtered or published.unlisted or layout.problem
         is_open = is_open or not published.is_written
         if layout.shown is not None:
             is_open = is_open or len(layout.shown.managed.files) != published.files
@@ -308,7 +308,7 @@ class Reconciler:
                 done.changes,
                 name=offer.name,
                 aim=state.revision,
-                lacking=lacking,
+                missing=missing,
                 fallback=offer.fallback,
             )
         self._is_finished = layout.finish(fence)
@@ -331,7 +331,7 @@ class Reconciler:
             "files_deleted": done.deleted,
             "files_healed": done.healed,
             "files_adopted": done.adopted,
-            "files_lacking": len(offer.lacking),
+            "files_missing": len(offer.missing),
             "keys_skipped": len(state.skipped) + len(self._bringer.blocked),
             "downloaded_bytes": done.downloaded_bytes,
         }
@@ -343,26 +343,26 @@ class Reconciler:
             return self._rest._replace(counts=counts if is_changed else {})
         if not offer.is_shown:
             return Outcome("settling", published.revision, counts)
-        if offer.lacking:
+        if offer.missing:
             self._rest = Outcome(
                 "partial",
-                problem=explain(offer.lacking, state.wanted),
-                is_enough=self._is_same(offer.lacking),
+                problem=explain(offer.missing, state.wanted),
+                is_enough=self._is_same(offer.missing),
             )
             return self._rest._replace(counts=counts if is_changed else {})
-        self._lacking, self._same_cycles = frozenset(), 0
+        self._missing, self._same_cycles = frozenset(), 0
         self._rest = Outcome("unchanged", published.revision)
         return self._rest._replace(result="changed" if is_changed else "unchanged", counts=counts)
 
-    def _is_same(self, lacking: Mapping[str, SidecarError]) -> bool:
+    def _is_same(self, missing: Mapping[str, SidecarError]) -> bool:
         """
         Whether the same files have been missing for SAME_PARTIAL_CYCLES cycles.
 
         Objects that keep changing do not count: each cycle may miss different ones.
         """
         same = frozenset(
-            path for path, error in lacking.items() if error.reason != "object_changing"
+            path for path, error in missing.items() if error.reason != "object_changing"
         )
-        self._same_cycles = self._same_cycles + 1 if same == self._lacking else 1
-        self._lacking = same
+        self._same_cycles = self._same_cycles + 1 if same == self._missing else 1
+        self._missing = same
         return self._same_cycles >= SAME_PARTIAL_CYCLES

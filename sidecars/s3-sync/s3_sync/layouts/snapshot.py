@@ -81,8 +81,8 @@ class Snapshot:
             link=LINK,
             retain_count=settings.retain_count,
             retain_seconds=settings.retain_seconds,
-            asked_count=settings.keep_asked,
-            asked_bytes=settings.keep_asked_bytes,
+            asked_count=settings.keep_requested,
+            asked_bytes=settings.keep_requested_bytes,
             fsync=volume.fsync,
         )
         self._snapshots.sweep()

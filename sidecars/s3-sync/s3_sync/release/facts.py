@@ -52,26 +52,26 @@ class Checked(NamedTuple):
         airflow: The version of Airflow.
         dags: The number of DAGs.
         dag_ids: All DAG ids, sorted; empty if there are too many, or not all are known.
-        files_lacking: How many files were not loaded for lack of something allowed to be missing.
+        files_not_loaded: How many files were not loaded, for lack of something that may be missing.
     """
 
     airflow: str
     at: datetime
     dags: int
     dag_ids: tuple[str, ...] = ()
-    files_lacking: int = 0
+    files_not_loaded: int = 0
 
     @property
     def knows_dags(self) -> bool:
         """
         Whether `dag_ids` has all DAG ids; they are also known if there is none.
         """
-        return bool(self.dag_ids) or not (self.dags or self.files_lacking)
+        return bool(self.dag_ids) or not (self.dags or self.files_not_loaded)
 
     def __str__(self) -> str:
         dags = counted(self.dags, "DAG")
-        if self.files_lacking:
-            dags += f", {counted(self.files_lacking, 'file')} not loaded"
+        if self.files_not_loaded:
+            dags += f", {counted(self.files_not_loaded, 'file')} not loaded"
         return f"Airflow {self.airflow} at {time_text(self.at)}: {dags}"
 
 
@@ -208,7 +208,7 @@ def read_checked(facts: Mapping[str, Any]) -> Checked | None:
             read_time(found, "checked_at"),
             get(found, "dags", int),
             tuple(ids) if isinstance(ids, list) and all(type(one) is str for one in ids) else (),
-            get(found, "files_lacking", int),
+            get(found, "files_not_loaded", int),
         )
     except Invalid:
         return None
@@ -220,6 +220,6 @@ def checked_facts(checked: Checked) -> dict[str, Any]:
         "version": checked.airflow[:TEXT_LIMIT_CHARACTERS],
         "checked_at": time_text(checked.at),
         "dags": checked.dags,
-        "files_lacking": checked.files_lacking,
+        "files_not_loaded": checked.files_not_loaded,
         **({"dag_ids": ids} if ids and len(json.dumps(ids)) <= DAG_IDS_LIMIT_BYTES else {}),
     }

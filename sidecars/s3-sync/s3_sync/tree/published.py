@@ -54,7 +54,7 @@ class _State(NamedTuple):
     revision: str
     aim: str
     name: str
-    lacking: int
+    missing: int
     fallback: str
     published_at: float | None
     files: int
@@ -75,11 +75,11 @@ class Published:
         revision: The source's revision if it is completely published; else empty.
         aim: The revision that should be published; differs from `revision` while partial.
         name: The name of the state, and of its snapshot.
-        lacking: The number of files missing or out of date; 0 if the state is complete.
+        missing: The number of files missing or out of date; 0 if the state is complete.
         fallback: The refused revision if a fallback is published; else empty.
         at: Unix time of the publish; None if nothing is published.
         files: The number of files after the publish.
-        missing: How many of these files are no longer listed.
+        unlisted: How many of these files are no longer listed.
         is_filtered: Whether the state was published with other filters.
         is_of_others: Whether the record does not match the settings here, and so does not count.
         mark: The name of the files that :meth:`Volume.begin_showing` noted for this state.
@@ -121,19 +121,19 @@ class Published:
         )
         if self.is_of_others or not isinstance(revision, str):
             return
-        is_of_0_1 = facts.keys().isdisjoint(("aim", "name", "lacking"))
+        is_of_0_1 = facts.keys().isdisjoint(("aim", "name", "missing"))
         if is_of_0_1 and self._where["kind"] == "listing":  # releases of 0.1 have other names
-            facts = {**facts, "aim": revision, "name": revision, "lacking": 0}
+            facts = {**facts, "aim": revision, "name": revision, "missing": 0}
         texts = [facts.get(name) for name in ("aim", "name", "fallback")]
         aim, name, fallback = (text if isinstance(text, str) else "" for text in texts)
-        lacking, at = facts.get("lacking"), facts.get("published_at")
+        missing, at = facts.get("missing"), facts.get("published_at")
         if not name:
             return
-        if not isinstance(lacking, int) or (lacking == 0) != bool(revision):
+        if not isinstance(missing, int) or (missing == 0) != bool(revision):
             return
         if isinstance(at, int | float) and 0 < at < LATEST:
             self.revision, self.aim, self.name = revision, aim, name
-            self.lacking, self.fallback, self.at = lacking, fallback, float(at)
+            self.missing, self.fallback, self.at = missing, fallback, float(at)
             mark, files = facts.get("mark"), facts.get("files")
             self.mark = mark if isinstance(mark, str) else ""
             self.files = files if isinstance(files, int) else 0
@@ -150,7 +150,7 @@ class Published:
         name: str,
         aim: str,
         files: int,
-        lacking: int = 0,
+        missing: int = 0,
         fallback: str = "",
         mark: str = "",
     ) -> None:
@@ -165,8 +165,8 @@ class Published:
             OSError: It was not written. This process knows it all the same, unless it is
                 unfinished: that is recorded before the first file changes.
         """
-        revision, at = "" if lacking else name, round(time.time(), 3)
-        state = _State(revision, aim, name, lacking, fallback, at, files, mark)
+        revision, at = "" if missing else name, round(time.time(), 3)
+        state = _State(revision, aim, name, missing, fallback, at, files, mark)
         try:
             self._write(volume, fence, state, changes)
         except OSError:
@@ -190,7 +190,7 @@ class Published:
         """
         if self.mark != name:
             self.correct(name)
-            self.mark, self.files, self.missing = name, files, 0
+            self.mark, self.files, self.unlisted = name, files, 0
             self.is_written = False
         if self.at is None:
             with fence:
@@ -203,7 +203,7 @@ class Published:
         """
         Compare the number of listed files with the record: a list may have dropped a lost file.
         """
-        self.missing = max(0, self.files - files) if self.name != UNFINISHED else 0
+        self.unlisted = max(0, self.files - files) if self.name != UNFINISHED else 0
 
     def correct(self, name: str) -> None:
         """
@@ -216,7 +216,7 @@ class Published:
             self._clear()
         if self.at is not None and name != self.name:
             self.name = name
-            self.revision, self.lacking = ("", 1) if is_partial(name) else (name, 0)
+            self.revision, self.missing = ("", 1) if is_partial(name) else (name, 0)
             self.aim = self.revision
             self.fallback, self.files = "", 0
 
@@ -234,7 +234,7 @@ class Published:
         """
         if self.at is None:
             return Readiness(False, problem="nothing of this source is published yet")
-        if (wrong := len(damaged) + self.missing) and not problem:
+        if (wrong := len(damaged) + self.unlisted) and not problem:
             files = "file is" if wrong == 1 else "files are"
             problem = f"{wrong} published {files} missing or altered on disk"
         return Readiness(not problem, self.revision, self.at, problem, self.shortfall)
@@ -247,24 +247,24 @@ class Published:
         said = []
         if self.is_filtered:
             said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
-        if self.lacking and not self.aim:
+        if self.missing and not self.aim:
             said.append("the publish was interrupted, so its revision is unknown")
-        elif self.lacking:
-            files = "file is" if self.lacking == 1 else "files are"
-            said.append(f"{self.lacking} {files} missing or out of date")
+        elif self.missing:
+            files = "file is" if self.missing == 1 else "files are"
+            said.append(f"{self.missing} {files} missing or out of date")
         if self.fallback:
             said.append(f"the gate refused {self.fallback}, so this is a fallback")
         return "; ".join(said)
 
     @property
     def _state(self) -> _State:
-        shown = self.revision, self.aim, self.name, self.lacking, self.fallback
+        shown = self.revision, self.aim, self.name, self.missing, self.fallback
         return _State(*shown, self.at, self.files, self.mark)
 
     def _know(self, state: _State) -> None:
-        self.revision, self.aim, self.name, self.lacking, self.fallback = state[:5]
+        self.revision, self.aim, self.name, self.missing, self.fallback = state[:5]
         self.at, self.files, self.mark = state[5:]
-        self.missing, self.is_filtered = 0, False
+        self.unlisted, self.is_filtered = 0, False
 
     def _write(
         self, volume: Volume, fence: Fence, state: _State, changes: Mapping[str, int]
@@ -283,7 +283,7 @@ class Published:
 
     def _clear(self) -> None:
         self.revision = self.aim = self.name = self.fallback = self.mark = ""
-        self.lacking = self.files = self.missing = 0
+        self.missing = self.files = self.unlisted = 0
         self.at = None
         self.is_of_others = self.is_filtered = False
         self.is_written = True

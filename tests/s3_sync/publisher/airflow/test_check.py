@@ -62,7 +62,7 @@ def test_an_accepted_folder_lists_its_dags_in_order(ask: Ask) -> None:
         checked.airflow,
         checked.dags,
         checked.dag_ids,
-        checked.files_lacking,
+        checked.files_not_loaded,
     )
     assert () == passed.allowed
 
@@ -74,7 +74,11 @@ def test_lists_allowed_missing_packages_and_omits_the_dag_ids(ask: Ask, allowed:
     passed = ask(*said, allowed=("variable:*", allowed))
 
     assert ["package:pandas"] == [one.lacks for one in passed.allowed]
-    assert (1, (), 1) == (passed.checked.dags, passed.checked.dag_ids, passed.checked.files_lacking)
+    assert (1, (), 1) == (
+        passed.checked.dags,
+        passed.checked.dag_ids,
+        passed.checked.files_not_loaded,
+    )
 
 
 def test_accepts_a_missing_module_of_a_package_of_the_folder_that_is_allowed_by_name(

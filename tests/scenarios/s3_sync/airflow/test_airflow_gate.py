@@ -199,7 +199,7 @@ def test_accepts_good_folders(gate: Gate, counts: Counts) -> None:
 
     factories = sum("factory.py" in folder for folder in folders.values())
     assert len(folders) + 2 * factories == passed.checked.dags == len(passed.checked.dag_ids)
-    assert ((), 0) == (passed.allowed, passed.checked.files_lacking)
+    assert ((), 0) == (passed.allowed, passed.checked.files_not_loaded)
 
 
 def test_accepts_each_good_folder_alone(gate: Gate, counts: Counts, only_in_full: None) -> None:

@@ -85,11 +85,11 @@ def test_provides_a_requested_release_beside_the_published_one(
     assert files_of(1) == published(store / releases[1].revision)
     assert shown == (target / "current").readlink() and files_of(5) == consumed(target)
     assert 1 == sum(map(is_manifest, s3.requests)) == sum(map(is_bundle, s3.requests))
-    event = daemon.wait_for_event("revision_brought", revision=releases[1].revision)
+    event = daemon.wait_for_event("requested_revision_ready", revision=releases[1].revision)
     assert 0 < event["downloaded_bytes"] < 2_000  # of 400 KB
-    kept = 'sidecar_asked_snapshots{sidecar="s3-sync"}'
+    kept = 'sidecar_requested_snapshots{sidecar="s3-sync"}'
     wait_until(lambda: 1 == daemon.metrics()[kept], "the cycle that brought it ends")
-    brought = 'sidecar_asked_revisions_total{result="brought",sidecar="s3-sync"}'
+    brought = 'sidecar_requested_revisions_total{result="success",sidecar="s3-sync"}'
     assert 1 == daemon.metrics()[brought]
     shared = (store / releases[1].revision / "common1.py").stat()
     assert os.path.samestat(shared, (target / "current/common1.py").stat())
@@ -149,7 +149,7 @@ def test_reports_a_requested_release_that_does_not_exist(store: Path, begin: Beg
     status, said = asked(store, ABSENT, lambda status: status != 202)
 
     assert (404, True) == (status, f"releases/{ABSENT}.manifest does not exist" in said["error"])
-    event = daemon.wait_for_event("revision_not_brought", revision=ABSENT)
+    event = daemon.wait_for_event("requested_revision_unavailable", revision=ABSENT)
     assert "release_missing" == said["reason"] == event["reason"]
     assert "prune-releases --keep-from" in event["advice"]
 
@@ -161,7 +161,7 @@ def test_reports_a_source_failure_and_provides_the_release_after_recovery(
     s3.inject(error(503, "SlowDown"), is_bundle)
 
     status, said = asked(store, releases[0].revision, lambda status: status != 202)
-    event = daemon.wait_for_event("revision_not_brought")
+    event = daemon.wait_for_event("requested_revision_unavailable")
     assert (503, "throttled") == (status, said["reason"]) == (503, event["reason"])
     assert daemon.get("/readyz").status == 200 and files_of(5) == consumed(store.parents[1])
 
@@ -172,7 +172,7 @@ def test_reports_a_source_failure_and_provides_the_release_after_recovery(
 
 @pytest.mark.parametrize(
     "limit",
-    [{"S3_SYNC_KEEP_ASKED": "2"}, {"S3_SYNC_KEEP_ASKED_BYTES": str(2 * BLOCK_BYTES + 10)}],
+    [{"S3_SYNC_KEEP_REQUESTED": "2"}, {"S3_SYNC_KEEP_REQUESTED_BYTES": str(2 * BLOCK_BYTES + 10)}],
     ids=["by their number", "by what they do not share"],
 )
 def test_keeps_the_most_recently_used_requested_releases(
@@ -191,11 +191,11 @@ def test_rejects_a_request_that_does_not_fit_beside_releases_in_use(
     store: Path, begin: Begin, releases: list[Release]
 ) -> None:
     """It is provided once the other release is no longer in use."""
-    begin(S3_SYNC_KEEP_ASKED_BYTES=str(BLOCK_BYTES))
+    begin(S3_SYNC_KEEP_REQUESTED_BYTES=str(BLOCK_BYTES))
     asked(store, releases[0].revision)
     with in_use(store / releases[0].revision):
         status, said = asked(store, releases[1].revision, lambda status: status != 202)
-        assert (503, "asked_too_much") == (status, said["reason"])
+        assert (503, "request_limit") == (status, said["reason"])
         assert {releases[n].revision for n in (0, 5)} == kept(store)
 
     asked(store, releases[1].revision)
@@ -270,7 +270,7 @@ def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
 
     status, said = asked(store, releases[0].revision, lambda status: status != 202)
 
-    assert (503, "asked_in_outage") == (status, said["reason"])
+    assert (503, "request_in_outage") == (status, said["reason"])
     assert not any(map(is_manifest, s3.requests))
     s3.heal()
     daemon.sync()
@@ -293,7 +293,7 @@ def test_recreates_a_removed_or_replaced_socket(
 def test_keeps_a_release_in_use_and_prunes_it_afterwards(
     store: Path, begin: Begin, releases: list[Release]
 ) -> None:
-    daemon = begin(S3_SYNC_KEEP_ASKED="1")
+    daemon = begin(S3_SYNC_KEEP_REQUESTED="1")
     asked(store, releases[0].revision)
     with in_use(store / releases[0].revision):
         for release in releases[1:4]:
@@ -412,7 +412,7 @@ def test_drops_requested_releases_to_make_room_on_a_full_volume(
         else:
             asked(store, made[2].revision)
 
-        assert daemon.find_events("asked_dropped")
+        assert daemon.find_events("requested_revisions_removed")
         daemon.kill()
 
 
@@ -430,5 +430,5 @@ def test_answers_a_request_with_an_error_while_the_volume_stays_full(
         store = volume / "dags" / STORE
         status, said = asked(store, old.revision, lambda status: status not in (200, 202))
 
-        assert (503, "asked_in_outage") == (status, said["reason"])
+        assert (503, "request_in_outage") == (status, said["reason"])
         daemon.kill()

@@ -125,9 +125,13 @@ class AirflowCheck:
         """
         assert self._answer is not None
         dags = tuple(sorted(self._answer.dags))
-        lacking = len({one.path for one in self._allowed})
+        not_loaded = len({one.path for one in self._allowed})
         checked = Checked(
-            self._answer.airflow, datetime.now(UTC), len(dags), () if lacking else dags, lacking
+            self._answer.airflow,
+            datetime.now(UTC),
+            len(dags),
+            () if not_loaded else dags,
+            not_loaded,
         )
         return Passed(checked, self._allowed)
 
