@@ -121,7 +121,7 @@ def test_makes_room_in_the_same_cycle_if_the_volume_is_full_at_the_swap(
         assert (Outcome("changed", ONE), 2) == (wrapper.cycle(), wrapper.runs())
         wrapper.stop()
 
-    assert 1 == len(log.events("repository_thrown_away"))
+    assert 1 == len(log.events("repository_removed"))
 
 
 def test_a_full_tmp_folder_removes_no_commit(

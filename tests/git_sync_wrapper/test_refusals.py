@@ -20,7 +20,7 @@ SAID = {
     "strict checking.\nHost key verification failed.",
     "ssh_key_invalid": 'Load key "/etc/git-secret/ssh": error in libcrypto\n'
     "git@github.com: Permission denied (publickey).",
-    "ssh_key_open": "WARNING: UNPROTECTED PRIVATE KEY FILE!\nPermission denied (publickey).",
+    "ssh_key_exposed": "WARNING: UNPROTECTED PRIVATE KEY FILE!\nPermission denied (publickey).",
     "ssh_user_missing": "No user exists for uid 1000",
     "ssh_key_refused": "git@github.com: Permission denied (publickey).",
     "name_unresolved": "fatal: unable to access 'https://x/': Could not resolve host: x",

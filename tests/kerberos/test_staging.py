@@ -96,7 +96,7 @@ def test_moves_a_folder_aside_and_keeps_its_content(path: Path, fence: Fence, lo
     assert NEW == path.read_bytes()
     (aside,) = set(os.listdir(path.parent)) - {"ccache"}
     assert OLD == (path.parent / aside / "kept").read_bytes()
-    events = log.events("put_aside")
+    events = log.events("moved_aside")
     assert [str(path)] * 2 == [event["ccache"] for event in events]
     assert str(path.parent / aside) == events[1]["kept"]
 
@@ -110,7 +110,7 @@ def test_moves_a_keytab_aside_and_keeps_it(path: Path, fence: Fence, log: Log) -
     assert NEW == path.read_bytes()
     (aside,) = set(os.listdir(path.parent)) - {"ccache"}
     assert keytab(entry()) == (path.parent / aside).read_bytes()
-    assert str(path.parent / aside) == log.events("put_aside")[0]["kept"]
+    assert str(path.parent / aside) == log.events("moved_aside")[0]["kept"]
 
 
 def test_a_volume_that_keeps_no_modes_is_reported_before_the_kdc_is_asked(

@@ -82,7 +82,7 @@ def test_creates_a_role_of_the_file_in_one_pass_and_does_not_repeat_it(one: With
     added = first.counts["grants_added"]
     assert ("changed", 1, "unchanged") == (first.result, added, second.result)
     assert ([WEBSITE], {("file", "success"): 1}) == (one.ours(), one.counted())
-    (said,) = (line for line in logs if line["event"] == "roles_file_differed")
+    (said,) = (line for line in logs if line["event"] == "roles_file_differs")
     assert ["file_role", "", ("team",)] in said["rows"]
     assert one.sidecar.readiness().ready
 

@@ -61,7 +61,7 @@ REFUSALS = {
         r"error in libcrypto|Load key .{,500}(invalid format|error)|incorrect passphrase",
         "The SSH key in the Secret is damaged or has a passphrase: store an intact one without it.",
     ),
-    "ssh_key_open": Refusal(
+    "ssh_key_exposed": Refusal(
         r"UNPROTECTED PRIVATE KEY FILE|bad permissions",
         "Set defaultMode 0400 in the Secret's volume: ssh refuses a key that others can read.",
     ),

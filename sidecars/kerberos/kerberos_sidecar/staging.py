@@ -115,7 +115,7 @@ class Staging:
             os.rename(self._path, kept)
             with suppress(OSError):  # not an empty folder
                 os.rmdir(kept)
-            log.warning("put_aside", ccache=self._path, kept=kept)
+            log.warning("moved_aside", ccache=self._path, kept=kept)
         os.rename(self._stem + NEW, self._path)
 
     def _open(self) -> None:

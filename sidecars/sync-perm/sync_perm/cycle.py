@@ -285,7 +285,7 @@ class Session:
         log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
         if work.given:
             rows = _rows(work.given, NAMED_ROWS)
-            log.info("roles_file_differed", differences=len(work.given), rows=rows)
+            log.info("roles_file_differs", differences=len(work.given), rows=rows)
         started = time.monotonic()
         result = "error"
         try:

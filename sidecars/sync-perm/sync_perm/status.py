@@ -107,7 +107,7 @@ class Status:
             return
         self._metrics.mistakes.set(len(file.mistakes))
         self._file_shortfall = str(file.problem or "")
-        if file.problem and file.problem.reason != "role_name_unfit":
+        if file.problem and file.problem.reason != "role_name_unsupported":
             self._file_shortfall = f"the roles file is ignored: {file.problem}"
         idle = [f"{one.where.key}: {one.by} {one.value}" for one in wanted.idle] if wanted else []
         self._show(

@@ -111,7 +111,7 @@ def test_the_documented_conversion_makes_all_names_fit(
 
     def is_said() -> bool:
         ready = daemon.get("/readyz")
-        return (503, "role_name_unfit") == (ready.status, ready.json()["reason"])
+        return (503, "role_name_unsupported") == (ready.status, ready.json()["reason"])
 
     wait_until(is_said, "readiness says it")
     assert "데이터팀" in daemon.get("/readyz").json()["error"]

@@ -49,7 +49,7 @@ def test_memory_stays_bounded_with_a_thousand_dags_and_fifty_roles(
     )
     daemon = begin(database, {"SYNC_PERM_ROLES": str(file)}).until_good()
     file.write_text(file.read_text() + "# read again\n")
-    daemon.wait_for_event("roles_file_taken", PASS_SECONDS, after=len(daemon.events))
+    daemon.wait_for_event("roles_file_accepted", PASS_SECONDS, after=len(daemon.events))
 
     assert daemon.rss_mib() <= MOST_MIB
     assert [] == daemon.find_events("pass_started")

@@ -156,7 +156,7 @@ def test_grants_the_permissions_of_the_file_and_restores_lost_ones(
     # A grant that was removed in the UI is restored; an added one is kept.
     revoke(filled, "reader", "can_read", "DAG:b1")
     grant(filled, "reader", "can_edit", "DAG:b2")
-    again.wait_for_event("roles_file_differed", PASS_SECONDS, differences=1)
+    again.wait_for_event("roles_file_differs", PASS_SECONDS, differences=1)
     wait_until(lambda: ours(filled, "DAG:b1") == WANTED["DAG:b1"], "it is back", PASS_SECONDS)
     assert ["grants: too much ('reader', 'can_edit', 'DAG:b2')"] == difference(
         contents(filled), whole

@@ -31,7 +31,7 @@ def test_reads_changed_content_again_whatever_the_modification_time(tmp_path: Pa
     path.write_text("roles: {a: {}}")
     os.utime(path, (0, 0))
     file = RoleFile(str(path), KINDS)
-    assert ["roles_file_taken"] == said(file)
+    assert ["roles_file_accepted"] == said(file)
     first, revision = file.document, file.revision
     assert [] == said(file)
     assert first is file.document
@@ -39,7 +39,7 @@ def test_reads_changed_content_again_whatever_the_modification_time(tmp_path: Pa
     path.write_text("roles: {b: {}}")
     os.utime(path, (0, 0))
 
-    assert ["roles_file_taken"] == said(file)
+    assert ["roles_file_accepted"] == said(file)
     assert revision != file.revision
     assert file.document
     assert ["b"] == list(file.document.roles)
@@ -58,7 +58,7 @@ def test_logs_each_mistake_once_and_reports_it_until_it_is_fixed(tmp_path: Path)
     assert f"{path}:2: roles.a.from: is text" in file.problem.message
     assert f"{path}:3: roles.b.dags: is text" in file.problem.message
     path.write_text("roles: {}")
-    assert ["roles_file_taken"] == said(file)
+    assert ["roles_file_accepted"] == said(file)
     assert (None, 0) == (reason(file), len(file.mistakes))
 
 
@@ -86,4 +86,4 @@ def test_logs_an_unreadable_file_once(tmp_path: Path, text: bytes | None) -> Non
     assert ("roles_file_unreadable", 1) == (reason(file), len(file.mistakes))
     assert (None, "") == (file.document, file.revision)
     path.write_text("roles: {}")
-    assert ["roles_file_taken"] == said(file)
+    assert ["roles_file_accepted"] == said(file)

@@ -56,7 +56,7 @@ def throw_away(root: str) -> None:
     """
     with explained(f"cannot clear {root}"), suppress(FileNotFoundError):
         shutil.rmtree(root)
-    log.warning("repository_thrown_away", root=root)
+    log.warning("repository_removed", root=root)
 
 
 def remove_stale(root: str) -> None:

@@ -73,7 +73,8 @@ class RoleFile:
             )
             roles = (role for name, role in self.document.roles.items() if name in unfit)
             if refused := tuple(sorted(Mistake(role.where, text) for role in roles)):
-                self._take(refused, SidecarError("role_name_unfit", self._named(refused), RENAME))
+                named = self._named(refused)
+                self._take(refused, SidecarError("role_name_unsupported", named, RENAME))
                 return
         problem = SidecarError("roles_file_invalid", self._named(mistakes), ADVICE)
         self._take(mistakes, problem if mistakes else None)
@@ -99,4 +100,4 @@ class RoleFile:
             log.warning("roles_file_refused", file=self.path, **where, error=one.problem)
         if self.document and not mistakes:
             roles = len(self.document.roles)
-            log.info("roles_file_taken", file=self.path, revision=self.revision, roles=roles)
+            log.info("roles_file_accepted", file=self.path, revision=self.revision, roles=roles)

@@ -150,7 +150,7 @@ def test_publishes_every_commit_on_a_volume_with_inodes_for_only_a_few(here: Git
         wrapper.kill()
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-    assert [] == wrapper.find_events("repository_thrown_away"), wrapper.log()
+    assert [] == wrapper.find_events("repository_removed"), wrapper.log()
     assert wrapper.find_events("snapshot_dropped")
 
 

@@ -252,13 +252,13 @@ class _FolderWalk:
             self.left_out.append(f"{path}/" if is_folder else path)
         elif is_link and not f"{real}/".startswith(f"{self.root}/"):
             said = f"{path!r:.300} is a symlink to a path outside the folder: {real!r:.300}"
-            self.problems.append(FolderError("link_leads_out", said, _LEAVE_OUT))
+            self.problems.append(FolderError("link_outside", said, _LEAVE_OUT))
         elif is_link and not os.path.exists(real):
             said = f"{path!r:.300} is a symlink to a path that does not exist: {real!r:.300}"
-            self.problems.append(FolderError("link_leads_nowhere", said, _LEAVE_OUT))
+            self.problems.append(FolderError("link_dangling", said, _LEAVE_OUT))
         elif is_folder and real in above:
             said = f"{path!r:.300} is a symlink to a parent folder of its own"
-            self.problems.append(FolderError("link_leads_round", said, _LEAVE_OUT))
+            self.problems.append(FolderError("link_loop", said, _LEAVE_OUT))
         elif is_folder:
             self.enter(real, f"{path}/", above)
         else:
