@@ -4,6 +4,9 @@ The hooks that run after a publish.
 
 import os
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -13,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.flags.options import read_options
-from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
+from git_sync_wrapper.hooks.hook import Exechook, HookFailed
 from git_sync_wrapper.hooks.runners import HookRunner, Hooks, PrePublishError
+from git_sync_wrapper.hooks.webhook import Webhook
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
+from tests.support.http.certificates import self_signed
 from tests.support.http.faults import answer_with, with_headers
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.raising import raised
@@ -66,8 +71,8 @@ def started() -> Iterator[Started]:
 class Server(LoopbackServer):
     """Answers every request with one status."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__()
+    def __init__(self, status: int, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         self._status = status
         self.hashes: list[tuple[str, str]] = []
 
@@ -186,6 +191,47 @@ def test_a_webhook_is_repeated_at_the_target_of_a_redirect(
         Webhook(server.endpoint, method, 200, 5.0, 0.01).run(ONE, fence)
 
         assert [(method, ONE)] == other.hashes
+
+
+@pytest.mark.parametrize("is_redirected", [False, True])
+def test_a_webhook_over_https_needs_an_authority_that_is_trusted(
+    tmp_path: Path, fence: Fence, monkeypatch: pytest.MonkeyPatch, is_redirected: bool
+) -> None:
+    context, authority = self_signed(tmp_path / "tls", "localhost")
+    with Server(200, tls=context) as secure, Server(200) as plain:
+        plain.inject(answer_with(Answer(307, {"Location": secure.endpoint})))
+        plain.inject(answer_with(Answer(307, {"Location": secure.endpoint})))
+        url = plain.endpoint if is_redirected else secure.endpoint
+        hook = Webhook(url, "POST", 200, 5.0, 1.0)
+
+        with pytest.raises(HookFailed, match="certificate verify failed"):
+            hook.run(ONE, fence)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        hook.run(ONE, fence)
+
+        assert [("POST", ONE)] == secure.hashes
+
+
+def test_the_first_webhook_waits_for_no_import_and_over_http_for_no_authorities() -> None:
+    """That takes 0.1 s, and a retry comes as much later than git-sync's."""
+    with Server(200) as server:
+        code = (
+            "import os, ssl, sys\n"
+            "from git_sync_wrapper.flags.options import read_options\n"
+            "from git_sync_wrapper.hooks.runners import Hooks\n"
+            "from sidecar_runtime.fence import Fence\n"
+            f"flags = ['--repo=r', '--root=/r', '--webhook-url={server.endpoint}']\n"
+            "hooks = Hooks(read_options(flags, {}), {}, print)\n"
+            "print('urllib.request' in sys.modules)\n"
+            "ssl.SSLContext = None\n"
+            f"print(hooks._runners[0].run_once('{ONE}', Fence()) or 'sent')\n"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+
+        assert ["True", "webhook success", "sent"] == said.stdout.splitlines()
+        assert [("POST", ONE)] == server.hashes
 
 
 def test_a_webhook_sends_no_login_to_the_target_of_a_redirect(fence: Fence) -> None:

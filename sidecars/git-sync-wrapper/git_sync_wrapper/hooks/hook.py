@@ -1,5 +1,5 @@
 """
-One run of a hook: a command in the folder of a commit, or a web request.
+One run of a hook that is a command, in the folder of a commit.
 """
 
 from __future__ import annotations
@@ -81,39 +81,3 @@ class Exechook:
         if ended.code != 0:
             raise HookFailed(f"it ended with {child.ending(ended.code)}", output)
         log.debug("hook_said", hook=self.name, output=output)
-
-
-@dataclass(frozen=True, slots=True)
-class Webhook:
-    """
-    A request with the commit's hash in its header ``Gitsync-Hash``.
-
-    Args:
-        success_status: The status that counts as success; 0 or less: any status.
-    """
-
-    url: str
-    method: str
-    success_status: int
-    timeout_seconds: float
-    backoff_seconds: float
-    name: str = "webhook"
-
-    def run(self, commit: str, fence: Fence) -> None:
-        """
-        Send it once.
-
-        Raises:
-            HookFailed: The server did not answer, or with another status.
-            CycleAbandoned: The fence was revoked.
-        """
-        from git_sync_wrapper.http.request import send  # noqa: PLC0415 - 3 MiB, seldom needed
-
-        if fence.is_revoked:
-            raise CycleAbandoned
-        try:
-            status = send(self.method, self.url, {"Gitsync-Hash": commit}, self.timeout_seconds)
-        except (OSError, ValueError) as error:
-            raise HookFailed("no answer", str(error)) from None
-        if self.success_status > 0 and status != self.success_status:
-            raise HookFailed(f"the answer is {status} instead of {self.success_status}")

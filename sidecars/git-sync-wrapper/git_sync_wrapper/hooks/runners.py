@@ -12,19 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
 
 from git_sync_wrapper.flags.options import Options
-from git_sync_wrapper.hooks.hook import Exechook, HookFailed, Webhook
+from git_sync_wrapper.hooks.hook import Exechook, HookFailed
 from git_sync_wrapper.published.record import STORE
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.trees import FOLDER_MODE
 
+if TYPE_CHECKING:
+    from git_sync_wrapper.hooks.webhook import Webhook
+
 log = get_logger("hooks")
 
 Count = Callable[[str, str], None]
-Hook = Exechook | Webhook
+Hook: TypeAlias = "Exechook | Webhook"
 
 
 class PrePublishError(SidecarError):
@@ -206,6 +210,8 @@ def _exechooks(name: str, options: Options, environ: Mapping[str, str]) -> list[
 def _webhooks(options: Options) -> list[Hook]:
     if not options.webhook_url:
         return []
+    from git_sync_wrapper.hooks.webhook import Webhook  # noqa: PLC0415 - seldom needed
+
     return [
         Webhook(
             options.webhook_url,

@@ -33,6 +33,18 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+class _Https(urllib.request.HTTPSHandler):
+    """
+    Reads the certificate authorities when a request needs them: over http they would delay it.
+    """
+
+    def __init__(self) -> None:
+        urllib.request.AbstractHTTPHandler.__init__(self)  # HTTPSHandler's own reads them
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(http.client.HTTPSConnection, req, context=tls_context(Way()))
+
+
 def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: float) -> int:
     """
     Send a request without a body; return the status of the answer, whatever it is.
@@ -47,7 +59,7 @@ def send(method: str, url: str, headers: Mapping[str, str], timeout_seconds: flo
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler(proxies),
         _Redirects(),
-        urllib.request.HTTPSHandler(context=tls_context(Way())),
+        _Https(),
     )
     request = urllib.request.Request(place.geturl(), headers=dict(headers), method=method)  # noqa: S310 - http(s): the rules check it
     for name, value in login.items():  # not for the target of a redirect
