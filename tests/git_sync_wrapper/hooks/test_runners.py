@@ -213,7 +213,7 @@ def test_a_webhook_over_https_needs_an_authority_that_is_trusted(
 
 
 def test_the_first_webhook_waits_for_no_import_and_over_http_for_no_authorities() -> None:
-    """That takes 0.1 s, and a retry comes as much later than git-sync's."""
+    """They take 0.1 s, and would delay a retry beyond git-sync's."""
     with Server(200) as server:
         code = (
             "import os, ssl, sys\n"
