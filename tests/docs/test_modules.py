@@ -64,6 +64,27 @@ def test_a_package_has_one_class_of_each_name() -> None:
         assert [] == [name for name, count in names.items() if count > 1], package
 
 
+def test_no_async_generator_can_be_left_open() -> None:
+    """
+    A consumer that leaves its loop early leaves one open, and the event loop closes it too late.
+    """
+    functions = [
+        (path.relative_to(ROOT), node)
+        for top in TOPS
+        for path in (ROOT / top).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.AsyncFunctionDef)
+    ]
+
+    assert len(functions) > 100
+    assert [] == [
+        f"{path}: {function.name}"
+        for path, function in functions
+        if any(isinstance(node, ast.Yield) for node in ast.walk(function))
+        and "asynccontextmanager" not in map(ast.unparse, function.decorator_list)
+    ]
+
+
 def test_the_code_of_the_product_keeps_within_its_limit() -> None:
     """Without docstrings, comments and blank lines: see decision 0032."""
     files = [path for top in TOPS_OF_PRODUCT for path in (ROOT / top).rglob("*.py")]

@@ -4,7 +4,7 @@ The interface of a source: which files should be on disk, and how to download th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -160,12 +160,12 @@ class Source(Protocol[C]):
             CycleAbandoned: The fence was revoked.
         """
 
-    def earlier(self, fence: Fence) -> AsyncIterator[State[C]]:
+    def earlier(self) -> Mapping[str, Callable[[], Awaitable[State[C]]]]:
         """
-        Yield the available states before the last one, newest first.
+        Return a reader of each state before the last one, by revision, newest first.
 
         Raises:
-            SidecarError: The source cannot be read.
+            SidecarError: None of them can be read.
         """
 
     def glance(self) -> bool:

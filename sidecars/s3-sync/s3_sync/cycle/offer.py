@@ -234,17 +234,18 @@ class Offering:
             SidecarError: There is none, and S3 refuses to read one of them.
         """
         unread = None
-        async for state in self._source.earlier(fence):
+        for revision, read in self._source.earlier().items():
             try:
+                state = await read()
                 result = await self._bring(layout, state, fence)
             except SidecarError as error:
                 if error.reason in UNREADABLE:
                     unread = unread or error
                 elif not error.reason.startswith(("release_", "bundle_")):
                     raise
-                log.warning("fallback_unusable", revision=state.revision, reason=error.reason)
+                log.warning("fallback_unusable", revision=revision, reason=error.reason)
                 continue
-            rest = Offer(state.revision, {})
+            rest = Offer(revision, {})
             if not result.failed and self._ask(layout, rest, fence) is None:
                 return rest
         if unread is not None:

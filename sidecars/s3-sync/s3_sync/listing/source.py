@@ -4,7 +4,7 @@ The source ``listing``: every object under the prefix becomes a file.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 
@@ -123,9 +123,8 @@ class ListingSource:
         self._trust.doubtful.intersection_update(order.state.wanted)
         await ListingApplier(self._client, order, self._trust).apply()
 
-    async def earlier(self, fence: Fence) -> AsyncIterator[State[Entry]]:
-        return
-        yield  # S3 lists only the current objects
+    def earlier(self) -> Mapping[str, Callable[[], Awaitable[State[Entry]]]]:
+        return {}  # S3 lists only the current objects
 
     def glance(self) -> bool:
         return False

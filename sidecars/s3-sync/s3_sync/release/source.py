@@ -7,8 +7,9 @@ release did not have, and only those files of the bundle that the target does no
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from s3_sync.release.apply import ReleaseApplier
@@ -29,7 +30,7 @@ from s3_sync.release.rows import File, Invalid
 from s3_sync.release.seen import Seen
 from s3_sync.release.signed import check_named, signer_of_manifest, signer_of_pointer
 from s3_sync.s3.client import Receiver, S3Client
-from s3_sync.s3.refusals import UNREADABLE, ObjectError, ObjectMoved, SourceError
+from s3_sync.s3.refusals import ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import KeyFolder, Keys, Untrusted
 from s3_sync.source import Order, State
@@ -46,8 +47,6 @@ OF_THE_BUNDLE = {"bundle_corrupt", "release_missing"}
 SLACK_BYTES = 64 << 10
 # A manifest up to this size, about 300 files, is read with one request.
 WHOLE_BYTES = 16 << 10
-# After these reasons, an earlier release can still be the fallback.
-OF_ONE_RELEASE = {"release_missing", "release_invalid", "release_untrusted"}
 
 
 class Release(NamedTuple):
@@ -212,33 +211,19 @@ class ReleaseSource:
         with self._bundle(self._release.manifest) as key:
             await self._client.get("bundle", key, lambda: {"range": "bytes=0-0"}, 1, receiver)
 
-    async def earlier(self, fence: Fence) -> AsyncIterator[Release]:
+    def earlier(self) -> Mapping[str, Callable[[], Awaitable[Release]]]:
         """
-        Yield the releases before the current one, except those that a rollback has left; nothing
-        if a release is pinned, because a pin must not be replaced.
+        Return a reader of each release before the current one, except those that a rollback has
+        left; none if a release is pinned, because a pin must not be replaced.
 
         Raises:
-            ObjectError: S3 refuses to read one of them, and no other one was sufficient.
+            SourceError: ``trusted_keys_invalid``: nothing can be trusted.
         """
         if self._settings.revision or self._pointer is None:
-            return
-        keys, seen, unread = self._keys(), {self._pointer.revision}, None
-        for turn in self._pointer.earlier():
-            if turn.revision in seen:
-                continue
-            seen.add(turn.revision)
-            try:
-                yield await self._read_whole(turn.revision, keys)
-            except SourceError as error:
-                if error.reason not in OF_ONE_RELEASE:
-                    raise
-            except ObjectError as error:
-                if error.reason not in UNREADABLE:
-                    raise
-                log.warning("fallback_unusable", revision=turn.revision, reason=error.reason)
-                unread = unread or error
-        if unread is not None:
-            raise unread
+            return {}
+        keys, current = self._keys(), self._pointer.revision
+        revisions = [turn.revision for turn in self._pointer.earlier() if turn.revision != current]
+        return {revision: partial(self._read_whole, revision, keys) for revision in revisions}
 
     @property
     def was_reached(self) -> bool:
