@@ -123,7 +123,7 @@ scenarios: ## run the tests of whole processes against real servers
 	$(PYTEST) tests/scenarios
 
 .PHONY: mutants
-mutants: setup ## plant faults in the code, and fail if no test notices one (SEED=1 COUNT=100 ONLY=runtime)
+mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime)
 	$(BIN)/python -m tests.mutants $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 .PHONY: soak

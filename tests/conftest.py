@@ -134,11 +134,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "moderate")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
-    Run slow files first, alternating between folders, so that some tests compute while others wait.
-    The small files then fill the end of the run in parallel.
+    In parallel runs, start with slow files, alternating between folders, so that some tests compute
+    while others wait. The small files then fill the end of the run.
     """
+    if not hasattr(config, "workerinput"):
+        return
     here = Path(__file__).parent
     slow = {"bench", "demo", "scenarios", "soak"}
     ranks: dict[Path, int] = {}

@@ -1,24 +1,29 @@
 """
-Measures the tests: draws faults with a seed, plants one at a time, and checks that a test fails.
+Measures the tests: draws faults with a seed, plants one at a time, and runs the tests that enter
+the function until one fails.
 
-A fault that no test detects has survived: it needs a test, or a reason in survivors.toml.
+A fault that no test detects has survived. The share that is killed may not fall below the baseline.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 
 from tests.mutants.copies import Copy
-from tests.mutants.faults import HERE, ROOT, Fault, draw, find_faults, planted, sources
+from tests.mutants.faults import ROOT, Fault, draw, find_faults, sources
+from tests.mutants.trace import Notes
 
-SIDE_BY_SIDE = 2
+# Tests mostly wait.
+SIDE_BY_SIDE = 4
+BASELINE = ROOT / "bench/mutants-0.2.txt"
+ALLOWED_POINTS = 3.0
 
 
 @dataclass(frozen=True)
@@ -31,77 +36,47 @@ class Outcome:
     killed_by: str
     """The test that failed, or pytest's exit code; empty for a survivor."""
     seconds: float
-
-
-def stages(file: str) -> list[list[str]]:
-    """
-    Return the stages for a file, as arguments of pytest.
-
-    First its own tests, then those of its folder, those of its package (for the runtime, those of
-    every sidecar), and last the scenarios. A stage without new tests is empty.
-    """
-    project, _, *inner = file.removeprefix("sidecars/").split("/")
-    inside = Path(*inner)
-    scenarios = sorted(path.name for path in ROOT.glob("tests/scenarios/*/") if path.name[0] != "_")
-    units = Path("tests", project.replace("-", "_"))
-    folder = units / inside.parent
-    own = sorted(ROOT.glob(f"{folder}/test_{inside.stem}*.py"))
-    users = scenarios if project == "runtime" else [units.name]
-    paths = [
-        [str(path.relative_to(ROOT)) for path in own],
-        [str(folder)],
-        [str(units), "tests/docs/test_reference.py"],
-        [f"tests/{name}" for name in users],
-        [f"tests/scenarios/{name}" for name in users],
-    ]
-    seen: set[str] = set()
-    runs = []
-    for group in paths:
-        fresh = [path for path in group if path not in seen and (ROOT / path).exists()]
-        runs.append([*fresh, *(f"--ignore={path}" for path in sorted(seen))] if fresh else [])
-        seen.update(fresh)
-    return runs
+    left_out: int
+    """How many test files enter the function and did not run, because the time was used up."""
 
 
 class Trial:
     """
-    Tries faults, two in parallel, each in its own copy of the tree.
+    Tries faults, several at once, each in its own copy of the tree.
     """
 
-    def __init__(self, most_stages: int) -> None:
-        self._most_stages = most_stages
+    def __init__(self, copies: list[Copy], notes: Notes, limit_seconds: float) -> None:
         self._copies: SimpleQueue[Copy] = SimpleQueue()
+        for copy in copies:
+            self._copies.put(copy)
+        self._notes = notes
+        self._limit_seconds = limit_seconds
         self.broken: set[str] = set()
         """Tests that also fail without a fault, and are therefore ignored."""
 
-    def try_all(self, faults: list[Fault]) -> list[Outcome]:
+    def try_one(self, fault: Fault) -> Outcome:
         """
-        Try all faults, and print a line for each result.
+        Try a fault in the next free copy, and print a line for the result.
         """
-        copies = [Copy() for _ in range(SIDE_BY_SIDE)]
-        for copy in copies:
-            self._copies.put(copy)
-        try:
-            with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-                return list(pool.map(self._try_one, faults))
-        finally:
-            for copy in copies:
-                copy.remove()
-
-    def _try_one(self, fault: Fault) -> Outcome:
         copy = self._copies.get()
         began = time.monotonic()
+        found = self._notes.tests_of(fault.file, fault.function)
+        spent = 0.0
+        chosen: list[str] = []
+        for test in found:
+            spent += self._notes.seconds[test]
+            if chosen and spent > self._limit_seconds:
+                break
+            chosen.append(test)
         try:
-            runs = stages(fault.file)[: self._most_stages]
-            killed_by = next(
-                filter(None, (self._meet(fault, copy, run) for run in runs if run)), ""
-            )
+            killed_by = self._meet(fault, copy, chosen) if chosen else ""
         finally:
             self._copies.put(copy)
-        outcome = Outcome(fault, killed_by, time.monotonic() - began)
-        verdict = f"killed by {killed_by}" if killed_by else "SURVIVED"
-        where = f"{fault.file}:{fault.number}"
-        print(f"{outcome.seconds:5.0f} s  {where}  {fault.operator}  {verdict}", flush=True)
+        seconds = time.monotonic() - began
+        outcome = Outcome(fault, killed_by, seconds, len(found) - len(chosen))
+        left_out = f" ({outcome.left_out} test files left out)" if outcome.left_out else ""
+        verdict = f"killed by {killed_by}" if killed_by else f"SURVIVED{left_out}"
+        print(f"{fault.file}:{fault.number}  {fault.operator}  {verdict}", flush=True)
         return outcome
 
     def _meet(self, fault: Fault, copy: Copy, tests: list[str]) -> str:
@@ -123,62 +98,75 @@ class Trial:
             self.broken.add(failed)
 
 
-def read_reasons(faults: list[Fault]) -> dict[tuple[str, ...], str]:
+def describe(outcomes: list[Outcome]) -> str:
     """
-    Return the reasons of survivors.toml by the key of their fault.
+    Return the report: the survivors, and last the share that was killed.
+    """
+    survivors = [one.fault for one in outcomes if not one.killed_by]
+    lines = [
+        f"\n{fault.file}:{fault.number} in {fault.function or 'the module'}\n"
+        f"  {fault.operator}: {fault.line}\n  -> {fault.new}"
+        for fault in survivors
+    ]
+    killed = len(outcomes) - len(survivors)
+    share = 100 * killed / len(outcomes)
+    return "\n".join([*lines, f"\n{killed} of {len(outcomes)} killed: {share:.1f} %"])
+
+
+def share_of(report: str) -> float:
+    """
+    Return the share at the end of a report, in percent.
 
     Raises:
-        SystemExit: The code of an entry no longer exists.
+        ValueError: There is none.
     """
-    entries = tomllib.loads((HERE / "survivors.toml").read_text()).get("survivor", [])
-    names = ("file", "function", "operator", "line")
-    reasons = {tuple(entry[name] for name in names): entry["reason"] for entry in entries}
-    stale = reasons.keys() - {fault.key for fault in faults}
-    if stale:
-        lines = "\n".join(" | ".join(key) for key in sorted(stale))
-        raise SystemExit(f"survivors.toml: remove these entries, whose code is gone:\n{lines}")
-    return reasons
+    found = re.findall(r"killed: ([\d.]+) %", report)
+    if not found:
+        raise ValueError("the report names no share")
+    return float(found[-1])
 
 
 def main() -> int:
     """
-    Run, and return the exit code: 1 if a survivor has no reason, or a test fails without a fault.
+    Run, and return the exit code: 1 if the share is more than three points below the baseline.
     """
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
     parser.add_argument("--count", type=int, default=100, help="faults to draw (default: 100)")
     parser.add_argument("--only", default="", help="only files whose path contains this text")
     parser.add_argument(
-        "--stages",
-        type=int,
-        default=5,
-        help="1: only a module's own tests, 2: also those of its folder, … 5 (default): all",
+        "--minutes",
+        type=float,
+        default=4,
+        help="run the quickest test files, up to so many minutes for each fault (default: 4)",
     )
     parser.add_argument("--list", action="store_true", help="list the faults, run no tests")
     options = parser.parse_args()
     drawable = [fault for file in sources() for fault in find_faults(file)]
-    fixed = planted()
-    reasons = read_reasons([*drawable, *fixed])
-    chosen = [f for f in drawable if options.only in f.file]
+    chosen = [fault for fault in drawable if options.only in fault.file]
     if not chosen:
         parser.error(f"--only: no path contains {options.only}; an example is {drawable[0].file}")
-    drawn = draw(chosen, options.seed, options.count)
-    faults = [*(f for f in fixed if options.only in f.file), *drawn]
+    faults = draw(chosen, options.seed, options.count)
     if options.list:
         for fault in faults:
-            print(f"{fault.file}:{fault.number}  {fault.operator}  {fault.line}  ->  {fault.new}")
+            new = " ".join(fault.new.split())
+            print(f"{fault.file}:{fault.number}  {fault.operator}  {fault.line}  ->  {new}")
         return 0
-    trial = Trial(options.stages)
-    survivors = [o.fault for o in trial.try_all(faults) if not o.killed_by]
-    failed = [fault for fault in survivors if fault.key not in reasons]
-    for fault in failed:
-        print(f"\n{fault.file}:{fault.number} in {fault.function or 'the module'}")
-        print(f"  {fault.operator}: {fault.line}\n  -> {fault.new}")
+    if sys.version_info < (3, 12):
+        parser.error("needs Python 3.12 or later for .venv: make clean setup PYTHON=python3.13")
+    with ExitStack() as stack, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        copies = [stack.enter_context(Copy()) for _ in range(SIDE_BY_SIDE)]
+        print("running all tests once, to see which functions they enter", flush=True)
+        trial = Trial(copies, copies[0].trace(), 60 * options.minutes)
+        report = describe(list(pool.map(trial.try_one, faults)))
     for name in sorted(trial.broken):
         print(f"\nalso fails without a fault: {name}")
-    killed, reasoned = len(faults) - len(survivors), len(survivors) - len(failed)
-    print(f"\n{killed} killed, {reasoned} survived with a reason, {len(failed)} failed")
-    return 1 if failed or trial.broken else 0
+    print(report)
+    if options.only or not BASELINE.exists():
+        return 0
+    baseline = share_of(BASELINE.read_text())
+    print(f"baseline ({BASELINE.relative_to(ROOT)}): {baseline} %")
+    return 1 if share_of(report) < baseline - ALLOWED_POINTS else 0
 
 
 if __name__ == "__main__":

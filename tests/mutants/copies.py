@@ -18,19 +18,23 @@ import sysconfig
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
-from tests.mutants.faults import ROOT, Fault
+from tests.mutants.faults import ROOT, Fault, tracked
+from tests.mutants.trace import Notes
 
 TEST_TIMEOUT_SECONDS = 120
-STAGE_TIMEOUT_SECONDS = 3600
+RUN_TIMEOUT_SECONDS = 3600
 # For each process: a fault can fill the memory of the machine, and then other tests fail.
 MEMORY_LIMIT_BYTES = 4 << 30
-OURS = ("git_sync_wrapper", "kerberos_sidecar", "s3_sync", "sidecar_runtime", "sync_perm")
+TRACED = "import tests.mutants.trace; tests.mutants.trace.start()"
+# Not tests of the code that faults are planted in, or they need more than this machine.
+IGNORED = ("tests/images", "tests/cluster", "tests/bench", "tests/demo", "tests/soak")
 
 
 class Copy:
     """
-    A copy of all files that git tracks or would add, in its own folder.
+    A copy of all files that git tracks or would add, in its own folder; removed with the block.
     """
 
     def __init__(self) -> None:
@@ -43,33 +47,35 @@ class Copy:
         self.root = Path(tempfile.mkdtemp(prefix="mutants-"))
         # Some tests run programs as other users.
         self.root.chmod(0o755)
-        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.check_output(listed, cwd=ROOT, text=True).split("\0"):
-            if os.path.lexists(ROOT / name) and name:
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.root / name, follow_symlinks=False)
+        for name in tracked():
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, self.root / name, follow_symlinks=False)
         self._make_environment()
         self._written = 0
 
-    def remove(self) -> None:
-        """
-        Remove the copy.
-        """
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.root)
 
     def _make_environment(self) -> None:
         venv = self.root / ".venv"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-        theirs, ours = sysconfig.get_path("purelib"), Path(sys.prefix)
-        site = venv / Path(theirs).relative_to(ours)
-        projects = [path.parent for path in self.root.glob("sidecars/*/pyproject.toml")]
-        lines = [str(path) for path in (*projects, self.root / "runtime", theirs)]
-        (site / "copy.pth").write_text("\n".join(lines) + "\n")
+        theirs, ours = Path(sysconfig.get_path("purelib")), Path(sys.prefix)
+        self._site = venv / theirs.relative_to(ours)
+        # The editable installs of this repository's projects, each a folder in a file.
+        installed = [Path(path.read_text().partition("\n")[0]) for path in theirs.glob("*.pth")]
+        projects = [
+            self.root / path.relative_to(ROOT) for path in installed if ROOT in path.parents
+        ]
+        lines = [str(path) for path in (*projects, theirs)]
+        (self._site / "copy.pth").write_text("\n".join(lines) + "\n")
         for script in Path(ours, "bin").iterdir():
             here = venv / "bin" / script.name
-            text = script.read_bytes()[:1000] if script.is_file() else b""
-            if re.search(rf"from ({'|'.join(OURS)})\.".encode(), text):
-                here.write_bytes(text.replace(str(ours).encode(), str(venv).encode(), 1))
+            text = script.read_bytes() if script.is_file() else b""
+            if text.startswith(f"#!{ours}/".encode()):
+                here.write_bytes(text.replace(bytes(ours), bytes(venv), 1))
                 here.chmod(0o755)
             elif not here.exists():
                 here.symlink_to(script)
@@ -94,6 +100,21 @@ class Copy:
         moment = 1_000_000_000 + self._written
         os.utime(path, (moment, moment))
 
+    def trace(self) -> Notes:
+        """
+        Run all tests once without a fault, and return what they enter.
+        """
+        notes = self.root / ".trace"
+        notes.mkdir()
+        notes.chmod(0o1777)
+        hook = self._site / "trace.pth"
+        hook.write_text(f"{self.root}\n{TRACED}\n")
+        ignored = [f"--ignore={name}" for name in IGNORED]
+        plugins = ["-p", "tests.mutants.trace", "--numprocesses=5", "--dist=loadfile"]
+        self._pytest([*plugins, "--no-loadscope-reorder", *ignored])
+        hook.unlink()
+        return Notes(notes)
+
     def run(self, tests: list[str]) -> str:
         """
         Run tests until the first one fails.
@@ -104,28 +125,36 @@ class Copy:
         Returns:
             The test that failed, or pytest's exit code; empty if all passed.
         """
+        code, said = self._pytest(["-x", *tests])
+        if code in (0, 5):  # 5: no tests collected
+            return ""
+        named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+        return named[1] if named else f"exit code {code}"
+
+    def _pytest(self, arguments: list[str]) -> tuple[int, str]:
+        """
+        Run pytest; return its exit code (or that of its end by a signal) and its output.
+        """
         limited = ["prlimit", f"--data={MEMORY_LIMIT_BYTES}"]
-        pytest = [*limited, str(self.root / ".venv/bin/python"), "-m", "pytest", "-x", "-q", "-rfE"]
+        pytest = [*limited, str(self.root / ".venv/bin/python"), "-m", "pytest", "-q", "-rfE"]
         options = ["-p", "no:cacheprovider", f"--timeout={TEST_TIMEOUT_SECONDS}", "--tb=no"]
         process = subprocess.Popen(
-            [*pytest, *options, *tests],
+            [*pytest, *options, *arguments],
             cwd=self.root,
             env={**os.environ, "PATH": f"{self.root}/.venv/bin:{os.environ['PATH']}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        said = ""
         try:
-            said, _ = process.communicate(timeout=STAGE_TIMEOUT_SECONDS)
+            said, _ = process.communicate(timeout=RUN_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
-            return f"{STAGE_TIMEOUT_SECONDS} s"
+            process.kill()
         finally:
             self._end_processes()
             process.wait()
-        if process.returncode in (0, 5):  # 5: no tests collected
-            return ""
-        named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
-        return named[1] if named else f"exit code {process.returncode}"
+        return process.returncode, said
 
     def _end_processes(self) -> None:
         """

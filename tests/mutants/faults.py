@@ -1,5 +1,5 @@
 """
-Faults in the product's code: syntax mutations by operators, and planted faults.
+Faults in the product's code, drawn by a seed: each is one change of its syntax.
 
 Texts are never mutated: docstrings, log lines, help and advice are for people, not for tests.
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
-import tomllib
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
-PACKAGES = ("runtime/sidecar_runtime", "sidecars/*/*_*")
+# All other Python is the product, wherever it lives.
+AROUND = ("bench", "charts-snippets", "demo", "docs", "scripts", "soak", "tests")
 
 _SWAPPED = {
     ast.Lt: ("<", "<="),
@@ -67,12 +68,21 @@ class Fault:
         return source[: self.start] + self.new.encode() + source[self.end :]
 
 
+def tracked() -> list[str]:
+    """
+    Return the files that git tracks or would add, relative to the root.
+    """
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
+    return sorted(name for name in names if name and os.path.lexists(ROOT / name))
+
+
 def sources() -> list[str]:
     """
     Return the product's source files, relative to the root.
     """
-    folders = (folder for pattern in PACKAGES for folder in ROOT.glob(pattern))
-    return sorted(str(file.relative_to(ROOT)) for at in folders for file in at.rglob("*.py"))
+    python = [name for name in tracked() if name.endswith(".py")]
+    return [name for name in python if Path(name).parts[0] not in AROUND]
 
 
 def find_faults(file: str) -> list[Fault]:
@@ -121,32 +131,6 @@ def is_python(fault: Fault) -> bool:
     except SyntaxError:
         return False
     return True
-
-
-def planted() -> list[Fault]:
-    """
-    Return the faults of planted.toml.
-
-    Raises:
-        SystemExit: The code that an entry replaces is missing or not unique.
-    """
-    faults = []
-    for entry in tomllib.loads((HERE / "planted.toml").read_text())["fault"]:
-        source = (ROOT / entry["file"]).read_bytes()
-        old = entry["old"].encode()
-        if source.count(old) != 1:
-            raise SystemExit(
-                f"planted.toml, {entry['name']!r}: its old text occurs {source.count(old)} times "
-                f"in {entry['file']} instead of once. Adapt the entry to the current code."
-            )
-        start = source.index(old)
-        number = source.count(b"\n", 0, start) + 1
-        line = source.splitlines()[number - 1].decode().strip()
-        end = start + len(old)
-        faults.append(
-            Fault(entry["file"], "", entry["name"], line, number, start, end, entry["new"])
-        )
-    return faults
 
 
 class _Finder(ast.NodeVisitor):
