@@ -35,11 +35,11 @@ def test_is_alive_while_the_heartbeat_is_younger_than_the_limit(
     health.beat()
     health.expect_beat(30)
 
-    clock.seconds += 29.9
+    clock.seconds += 29.5
     assert health.is_alive
-    clock.seconds += 0.1
+    clock.seconds += 0.5
     assert not health.is_alive
-    assert health.beat_age_seconds == pytest.approx(30)
+    assert health.beat_age_seconds == 30
 
 
 def test_only_a_heartbeat_makes_it_alive_again(health: Health, clock: Clock) -> None:
@@ -120,7 +120,7 @@ def test_the_time_to_the_next_cycle_decreases_to_zero(health: Health, clock: Clo
     health.expect_cycle(10)
 
     clock.seconds += 4
-    assert health.next_cycle_in_seconds == pytest.approx(6)
+    assert health.next_cycle_in_seconds == 6
     clock.seconds += 60
     assert health.next_cycle_in_seconds == 0
 

@@ -121,13 +121,13 @@ def when_idle(one: Run, results: int, act: Callable[[], object]) -> threading.Th
     return thread
 
 
-def seconds_left(one: Run, results: int) -> float | None:
+def seconds_left(one: Run, results: int) -> float:
     """Run a loop for that many cycles; return the seconds until the next one."""
-    left: list[float | None] = []
+    left: list[float] = []
 
     def look() -> None:
-        wait_until(lambda: (one.health.next_cycle_in_seconds or 0) > 1, "the next cycle is set")
-        left.append(one.health.next_cycle_in_seconds)
+        wait_until(lambda: one.health.next_cycle_in_seconds, "the next cycle is set")
+        left.append(one.health.next_cycle_in_seconds or 0)
         send(signal.SIGTERM)
 
     one.until(results, look)

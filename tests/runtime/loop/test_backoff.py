@@ -36,9 +36,11 @@ def test_waits_at_least_the_floor_even_if_zero_is_drawn() -> None:
 
 @given(failures=st.integers(1, 10**9), interval_seconds=st.floats(0.1, 7 * 86400))
 def test_is_always_between_the_floor_and_the_cap(failures: int, interval_seconds: float) -> None:
-    wait_seconds = Backoff().seconds(failures, interval_seconds)
+    backoff = Backoff()
 
-    assert 0.2 <= wait_seconds <= max(60, interval_seconds)
+    wait_seconds = backoff.seconds(failures, interval_seconds)
+
+    assert backoff.floor_seconds <= wait_seconds <= max(backoff.cap_seconds, interval_seconds)
 
 
 @pytest.mark.parametrize("interval_seconds", [0.2, 10.0, 3600.0])

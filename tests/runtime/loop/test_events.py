@@ -5,7 +5,6 @@ The queue on which the main thread waits.
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -13,8 +12,8 @@ import pytest
 
 from sidecar_runtime.loop.events import Events
 
-# Only a wait that missed its event takes this long.
-LONG_SECONDS = 60.0
+# A wait that missed its event exceeds the time limit of the test.
+LONG_SECONDS = 3600.0
 
 
 @pytest.fixture
@@ -41,10 +40,7 @@ def test_returns_events_in_order(events: Events[str]) -> None:
 
 
 def test_returns_none_when_the_time_is_up(events: Events[str]) -> None:
-    began = time.monotonic()
-
     assert events.get(0.05) is None
-    assert time.monotonic() - began >= 0.05
     assert events.get(0) is None
     assert events.get(-5) is None
 
@@ -52,19 +48,15 @@ def test_returns_none_when_the_time_is_up(events: Events[str]) -> None:
 def test_a_stale_wakeup_does_not_shorten_the_wait(events: Events[str]) -> None:
     events.put("a")
     assert events.get(1) == "a"
-    began = time.monotonic()
+    threading.Timer(0.1, events.put, ["late"]).start()
 
-    assert events.get(0.1) is None
-    assert time.monotonic() - began >= 0.1
+    assert events.get(LONG_SECONDS) == "late"
 
 
 def test_an_event_from_another_thread_ends_the_wait(events: Events[str]) -> None:
-    thread = threading.Timer(0.02, events.put, ["late"])
-    thread.start()
-    began = time.monotonic()
+    threading.Timer(0.02, events.put, ["late"]).start()
 
     assert events.get(LONG_SECONDS) == "late"
-    assert time.monotonic() - began < LONG_SECONDS
 
 
 def test_keeps_more_events_than_the_socket_buffer_holds(events: Events[str]) -> None:
@@ -89,7 +81,7 @@ def test_a_signal_ends_the_wait_whenever_it_arrives(events: Events[str]) -> None
 
     The sender runs when the main thread releases the interpreter, right before it waits.
     """
-    number, slowest = 0, 0.0
+    number = 0
     is_over = threading.Event()
 
     def send() -> None:
@@ -101,17 +93,13 @@ def test_a_signal_ends_the_wait_whenever_it_arrives(events: Events[str]) -> None
 
     sender = threading.Thread(target=send)
     sender.start()
-    for turn in range(1, 201):
-        began = time.monotonic()
-        number = turn
-        heard = events.get(LONG_SECONDS)
-        slowest = max(slowest, time.monotonic() - began)
-        if heard is None:
-            break
-    is_over.set()
-    sender.join()
-
-    assert slowest < LONG_SECONDS
+    try:
+        for turn in range(1, 201):
+            number = turn
+            assert events.get(LONG_SECONDS) == "hup"
+    finally:
+        is_over.set()
+        sender.join()
 
 
 def test_put_after_close_does_not_fail(events: Events[str]) -> None:

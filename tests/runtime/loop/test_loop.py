@@ -26,7 +26,7 @@ def test_cycles_run_at_the_interval(log: Log) -> None:
 
     one.until_stopped()
 
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began >= 3 * one.settings.interval_seconds
     assert (2, 2) == (one.count("changed"), one.count("unchanged"))
     assert len(one.sidecar.sessions) == 1
 

@@ -147,11 +147,15 @@ def test_hung_threads_are_limited_and_cycles_continue_once_they_return(
 
 
 def test_threads_that_return_late_do_not_accumulate(log: Log, spend: Spend) -> None:
-    def cycle_threads() -> int:
-        return sum(thread.name == "cycle" for thread in threading.enumerate())
-
-    before = cycle_threads()
     events = [threading.Event() for _ in range(6)]
+    late: list[threading.Thread] = []
+
+    def hang(event: threading.Event) -> Callable[[Fence], Outcome]:
+        def step(fence: Fence) -> Outcome:
+            late.append(threading.current_thread())
+            return hangs(spend, event)(fence)
+
+        return step
 
     def free(event: threading.Event) -> Callable[[Fence], Outcome]:
         def step(_: Fence) -> Outcome:
@@ -160,13 +164,14 @@ def test_threads_that_return_late_do_not_accumulate(log: Log, spend: Spend) -> N
 
         return step
 
-    steps = [step for event in events for step in (hangs(spend, event), free(event))]
+    steps = [step for event in events for step in (hang(event), free(event))]
     one = run(*steps, timeout_seconds=LIMIT_SECONDS, interval_seconds=0.1)
 
     one.until_stopped()
 
     assert one.count("error") == 6
-    wait_until(lambda: cycle_threads() - before <= 1, "the others have ended")
+    assert len(late) == 6
+    wait_until(lambda: not any(thread.is_alive() for thread in late), "they have ended")
     assert [False] == [
         session.is_closed for session in one.sidecar.sessions if not session.is_closed
     ]
