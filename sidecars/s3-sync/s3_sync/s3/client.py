@@ -8,14 +8,15 @@ GET); see docs/decisions/0002-data-plane.md.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from s3_sync.reasons import is_retried
 from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
-from s3_sync.s3.poll import PollConnection
-from s3_sync.s3.pool import PATIENCE, Patience, Pool, hide_userinfo, write_head
+from s3_sync.s3.pool import PATIENCE, Patience, Pool, hide_userinfo
 from s3_sync.s3.refusals import (
     PARTITIONS,
     STALE_CREDENTIALS,
@@ -39,16 +40,8 @@ from sidecar_runtime.fence import Fence
 USER_AGENT = f"s3-sync/{__version__}"
 PAGE_KEYS = 1000
 ATTEMPTS = 3
-RETRIED = {"throttled", "server_error", "connection_lost"}
 
 AWS_DOMAINS = (".amazonaws.com", *(f".{domain}" for _, _, domain in PARTITIONS))
-
-# S3 accepts a signature for 15 minutes after its time stamp.
-RESIGN_SECONDS = 60.0
-
-UNMODIFIED = (b"304",)
-# S3 answers 403 for a missing object if the caller may not list the bucket.
-MISSING = (b"404", b"403")
 
 # Returns the headers of a request before each attempt: a range resumes where the last one ended.
 Headers = Callable[[], Mapping[str, str]]
@@ -99,11 +92,6 @@ class S3Client:
         self._credentials: Credentials | None = None
         self._address: Address | None = None
         self._pool: Pool | None = None
-        self._poll: PollConnection | None = None
-        # The subject of the last poll, and its signed request.
-        self._question: object = None
-        self._head = b""
-        self._signed_at = 0.0
         self._fence = Fence()
 
     def begin_cycle(self, fence: Fence) -> None:
@@ -133,12 +121,15 @@ class S3Client:
         """
         return self._address.region if self._address else DEFAULT_REGION
 
-    async def list_page(self, token: str | None, prefix: str | None = None) -> bytes:
+    async def list_page(
+        self, token: str | None, prefix: str | None = None, delimiter: str = ""
+    ) -> bytes:
         """
         Return the raw body of one page of ListObjectsV2.
 
         Args:
             prefix: The prefix of the keys; None: the prefix of the synced folder.
+            delimiter: Where to cut keys off; empty for whole keys.
 
         Raises:
             SourceError, WireError
@@ -149,6 +140,8 @@ class S3Client:
             "max-keys": str(PAGE_KEYS),
             "prefix": self._prefix if prefix is None else prefix,
         }
+        if delimiter:
+            query["delimiter"] = delimiter
         if token is not None:
             query["continuation-token"] = token
         request = self._request("list", query["prefix"])
@@ -157,7 +150,14 @@ class S3Client:
         return answer.body
 
     async def get_object(
-        self, key: str, etag: str, size_bytes: int, receiver: Receiver, *, is_trial: bool = False
+        self,
+        key: str,
+        etag: str,
+        size_bytes: int,
+        receiver: Receiver,
+        *,
+        is_trial: bool = False,
+        until: float = math.inf,
     ) -> dict[str, str]:
         """
         Read one object into the receiver and return the headers of the response.
@@ -165,6 +165,7 @@ class S3Client:
         Args:
             etag: The ETag that the object must still have, without quotes; empty is an error.
             is_trial: Read only the first byte.
+            until: When to give up (monotonic seconds).
 
         Raises:
             ObjectMoved: The object was changed or deleted since it was listed.
@@ -185,7 +186,7 @@ class S3Client:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
                 raise ObjectMoved  # the server ignores If-Match
 
-        answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check)
+        answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check, until)
         return answer.headers
 
     async def get(
@@ -196,6 +197,7 @@ class S3Client:
         size_bytes: int,
         receiver: Receiver,
         check: Check | None = None,
+        until: float = math.inf,
     ) -> Answer:
         """
         Read an object, or a range of it, into the receiver; a conditional request may return 304.
@@ -203,6 +205,7 @@ class S3Client:
         Args:
             headers: Returns additional headers before each attempt.
             size_bytes: The expected size, which extends the time limit.
+            until: When to give up (monotonic seconds).
 
         Raises:
             ObjectMoved: The object does not exist.
@@ -211,33 +214,12 @@ class S3Client:
         request = self._request(operation, key)
         patience = self._patience
         seconds = patience.answer_seconds + size_bytes / patience.slowest_bytes_per_second
+        seconds = min(seconds, max(0.1, until - time.monotonic()))
 
         def all_headers() -> Mapping[str, str]:
             return {"accept-encoding": "identity", **headers()}
 
         return await self._send(request, {}, all_headers, receiver, seconds, check)
-
-    def has_still(self, operation: Operation, key: str, etag: str) -> bool:
-        """
-        Whether an object still has an ETag, or is still missing; sends one blocking request.
-
-        Also False if that cannot be determined, which is always so through a proxy; then
-        :meth:`get` finds the reason.
-
-        Args:
-            etag: As S3 sent it, with its quotes; empty for an object that was missing.
-        """
-        address, poll = self._address, self._poll
-        if address is None or self._credentials is None or poll is None:
-            return False
-        question = (key, etag, address, self._credentials)
-        if question != self._question or time.monotonic() - self._signed_at > RESIGN_SECONDS:
-            headers = {"accept-encoding": "identity"} | ({"if-none-match": etag} if etag else {})
-            path, signed = self._sign(self._request(operation, key), {}, headers)
-            self._question, self._signed_at = question, time.monotonic()
-            self._head = write_head(path, signed)
-        self._count(operation)
-        return poll.status(self._head) in (UNMODIFIED if etag else MISSING)
 
     def close(self) -> None:
         """
@@ -245,8 +227,6 @@ class S3Client:
         """
         if self._pool is not None:
             self._pool.close()
-        if self._poll is not None:
-            self._poll.close()
 
     def _request(self, operation: Operation, key: str) -> Request:
         assert self._address is not None
@@ -303,7 +283,7 @@ class S3Client:
                 error = explain(answer, refusal, request, self._who(answer, refusal, used))
             failures += 1
             reason = error.reason if isinstance(error, SidecarError) else ""
-            if reason not in RETRIED or failures == ATTEMPTS:
+            if not is_retried(reason) or failures == ATTEMPTS:
                 raise error
             ceiling = self._patience.retry_seconds * 2 ** (failures - 1)
             await asyncio.sleep(random.uniform(0, ceiling))
@@ -355,5 +335,4 @@ class S3Client:
             context = CaBundle(config).context if address.origin.scheme == "https" else None
             self.close()
             self._pool = Pool(address.origin, context, self._patience)
-            self._poll = None if address.origin.proxy else PollConnection(address.origin, context)
         self._config, self._address, self._bucket_region = config, address, bucket_region
