@@ -127,6 +127,7 @@ class Sync:
         asked_at = time.monotonic()
         state = without_clashes(await self._source.read(fence), self._target.fold)
         self._problems.meet(state.files, is_asked_for=fence.is_asked_for)
+        self._show(state, self._memory.blocked)
         if not self._is_settled(state, asked_at):
             await self._heal(layout, state, until, fence)
             return Outcome("settling", self._revision)
@@ -396,7 +397,7 @@ class Sync:
         Raises:
             SidecarError: The folder must not be published as the state.
         """
-        self._show(state, work)
+        self._show(state, work.blocked)
         if work.unreached:
             limit = f"{self._settings.variable_prefix}TIMEOUT"
             raise SidecarError(
@@ -686,13 +687,13 @@ class Sync:
         self._metrics.healed.inc(healed)
         return healed
 
-    def _show(self, state: State, work: Work) -> None:
+    def _show(self, state: State, blocked: Collection[str]) -> None:
         """
         Show which keys have no file on disk, and why.
         """
         prefix = "" if state.is_whole else self._settings.prefix
-        blocked = [f"{prefix}{path}" for path in sorted(work.blocked) if path in state.files]
-        self._problems.show(state.skipped, blocked)
+        keys = [f"{prefix}{path}" for path in sorted(blocked) if path in state.files]
+        self._problems.show(state.skipped, keys)
 
 
 def _clear(folder: Folder, state: State, fence: Fence) -> None:
