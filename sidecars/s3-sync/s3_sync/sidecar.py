@@ -140,7 +140,7 @@ class Session:
         layout = target.layout
         if layout is not self._layout:
             self._layout = layout
-            self._sync.start_over(layout)
+            self._sync.start_over()
             if self._serving is not None:
                 self._serving.follow(layout, fence)
         if layout is None:

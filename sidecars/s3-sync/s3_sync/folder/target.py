@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from s3_sync.digest import Content
 from s3_sync.folder.in_place import InPlace
 from s3_sync.folder.layout import Layout
 from s3_sync.folder.paths import open_own_folder, open_target, opened
-from s3_sync.folder.record import NAME, Published, Record, readiness_of
+from s3_sync.folder.record import NAME, UNFINISHED, Published, Record, readiness_of
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import Volume
 from s3_sync.keys import RESERVED
@@ -44,6 +45,7 @@ class Target:
             this source is published.
         damaged: Files of what is shown that are not as they were published.
         is_written: Whether the record on disk is the one that this process knows.
+        recorded: The files at the last record of this process.
         holder: The process that holds the lock instead, in words.
     """
 
@@ -60,6 +62,7 @@ class Target:
         self.published: Published | None = None
         self.damaged: set[str] = set()
         self.is_written = True
+        self.recorded: Mapping[str, Content] = {}
         self._scan: Iterator[str] = iter(())
         self.holder = ""
 
@@ -125,6 +128,9 @@ class Target:
         self.published, self.is_written = published, False
         self._record.write(self._volume, fence, published, changes)
         self.is_written = True
+        shown = self.layout.shown if self.layout is not None else None
+        if published.name != UNFINISHED and shown is not None:
+            self.recorded = dict(shown.files)
 
     def void(self) -> None:
         """
@@ -134,6 +140,14 @@ class Target:
         self.published = None
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=self._volume.state)
+
+    @property
+    def is_good(self) -> bool:
+        """
+        Whether what is published may stay: damage that is left now needs another state.
+        """
+        problem = self.layout is not None and self.layout.problem
+        return self.published is not None and not (self.lost or problem)
 
     @property
     def fold(self) -> Callable[[str], str] | None:
@@ -211,7 +225,8 @@ class Target:
         # Hard links share their content: an edit in one snapshot would change all of them.
         mode = settings.file_mode & ~0o222 if is_snapshot else settings.file_mode
         self._volume = volume = Volume(settings.dest_path, file_mode=mode, fsync=settings.fsync)
-        self.published = self._record.read(volume.state)
+        self.published, self.is_written = self._record.read(volume.state), True
+        self.recorded = {}
         if is_snapshot:
             name = self.published.name if self.published is not None else ""
             self.layout = SnapshotLayout(settings, volume, name)
@@ -225,6 +240,7 @@ class Target:
             elif self.layout.name:
                 self.published = self._record.of_link(self.layout.name, self.published)
             shown.take_back_modes()
+            self.recorded = dict(shown.files)
             self.damaged = shown.damaged(shown.files)
         if isinstance(self.layout, SnapshotLayout):
             self.layout.drop_damaged(Fence())
