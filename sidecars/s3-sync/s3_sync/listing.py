@@ -275,17 +275,43 @@ class _Fetching:
             what = f"cannot write {path!r} ({file.size_bytes} bytes) to {work.folder.path}"
             work.failed[path] = explain_os_error(full, what)
             return
-        is_aws = self._client.is_aws
-        must_match = self._settings.verify == "strict" or (
-            self._settings.verify == "auto" and is_aws
-        )
+        try:
+            await self._transfer(path, file, "identity")
+        except ObjectError as error:
+            if error.reason != "object_corrupt":
+                raise
+            # Some stores decompress what is stored with Content-Encoding: gzip, unless the client
+            # accepts it; then neither the length nor the digest fits.
+            await self._transfer(path, file, "gzip")
+
+    async def _transfer(self, path: str, file: Content, encoding: str) -> None:
+        """
+        Download the stored bytes of an object, verify them, and put them into place.
+
+        Raises:
+            ObjectMoved, ObjectError, WireError: The object cannot be read.
+            Blocked: A file of another owner is in the way.
+            OSError: The volume fails.
+        """
+        work, key, is_aws = self._work, self._key(path), self._client.is_aws
+        verify = self._settings.verify
+        must_match = verify == "strict" or (verify == "auto" and is_aws)
         with Download(key, file.size_bytes, work.folder.staging) as download:
             headers = await self._client.get_object(
-                key, file.etag, file.size_bytes, download, until=work.until
+                key, file.etag, file.size_bytes, download, until=work.until, encoding=encoding
             )
             work.downloaded_bytes += download.size_bytes
             staging = download.finish(headers, file.etag, must_match=must_match, is_aws=is_aws)
             work.folder.put(path, file, staging, work.fence, self._files.__contains__)
+        stored = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
+        if stored and stored != "identity":
+            log.warning(
+                "object_encoded",
+                key=key,
+                encoding=stored,
+                advice="The file has the encoded bytes, as they are stored. Upload the object "
+                "without Content-Encoding.",
+            )
 
     def _may_hold(self, path: str, file: Content) -> bool:
         """

@@ -35,6 +35,7 @@ REASONS: dict[str, Reason] = {
     # An object that is missing is denied for s3:ListBucket to an identity that may not list.
     "access_denied_list": _REFUSED,
     "access_denied_put": _CYCLE,
+    "answer_foreign": Reason("request"),
     "bucket_not_found": _CYCLE,
     "bundle_corrupt": _RELEASE,
     "client_error": _OBJECT,

@@ -158,6 +158,7 @@ class S3Client:
         *,
         is_trial: bool = False,
         until: float = math.inf,
+        encoding: str = "identity",
     ) -> dict[str, str]:
         """
         Read one object into the receiver and return the headers of the response.
@@ -166,6 +167,7 @@ class S3Client:
             etag: The ETag that the object must still have, without quotes; empty is an error.
             is_trial: Read only the first byte.
             until: When to give up (monotonic seconds).
+            encoding: The content encoding to accept.
 
         Raises:
             ObjectMoved: The object was changed or deleted since it was listed.
@@ -178,7 +180,11 @@ class S3Client:
                 "Write it again through the S3 API, not directly into the store's files, or "
                 "exclude it with S3_SYNC_EXCLUDE.",
             )
-        headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
+        headers = {
+            "if-match": f'"{etag}"',
+            "x-amz-checksum-mode": "ENABLED",
+            "accept-encoding": encoding,
+        }
         if is_trial and size_bytes:  # an empty object has no range
             headers["range"] = "bytes=0-0"
 

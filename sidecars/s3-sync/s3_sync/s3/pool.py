@@ -159,7 +159,7 @@ class Pool:
                     lambda: Connection(loop),
                     sock=sock,
                     ssl=context,
-                    server_hostname=origin.host if context else None,
+                    server_hostname=origin.name if context else None,
                 )
         except TimeoutError:
             raise WireError(
@@ -173,7 +173,11 @@ class Pool:
             ) from None
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise WireError("tls_failed", f"the TLS handshake with {where} failed: {why}") from None
+            advice = ""
+            if getattr(error, "verify_code", 0) in (62, 64):  # X509_V_ERR_*_MISMATCH
+                advice = "Use a name of the endpoint that its certificate contains."
+            said = f"the TLS handshake with {where} failed: {why}"
+            raise WireError("tls_failed", said, advice) from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None

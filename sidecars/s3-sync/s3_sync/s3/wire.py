@@ -50,8 +50,8 @@ class WireError(SidecarError):
     No complete response arrived; the state of the object is unknown.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message, ADVICE[reason])
+    def __init__(self, reason: str, message: str, advice: str = "") -> None:
+        super().__init__(reason, message, advice or ADVICE[reason])
 
 
 class StaleConnection(Exception):
@@ -71,11 +71,18 @@ class HttpOrigin(NamedTuple):
     proxy: str | None = None
 
     @property
+    def name(self) -> str:
+        """
+        The host without the dot that makes a name absolute: certificates and servers know none.
+        """
+        return self.host.rstrip(".")
+
+    @property
     def host_header(self) -> str:
         """
         The ``Host`` header; without the port if it is the scheme's default.
         """
-        shown = f"[{self.host}]" if ":" in self.host else self.host
+        shown = f"[{self.name}]" if ":" in self.name else self.name
         is_default = self.port == (443 if self.scheme == "https" else 80)
         return shown if is_default else f"{shown}:{self.port}"
 
