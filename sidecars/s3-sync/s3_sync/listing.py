@@ -269,7 +269,7 @@ class _Fetching:
             work.fail_on_disk(path, error)
 
     async def _download(self, path: str, file: Content) -> None:
-        work, key = self._work, self._key(path)
+        work = self._work
         if file.size_bytes >= LARGE_BYTES and file.size_bytes > work.folder.free_bytes():
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             what = f"cannot write {path!r} ({file.size_bytes} bytes) to {work.folder.path}"
