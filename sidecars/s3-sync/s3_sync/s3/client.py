@@ -220,12 +220,11 @@ class S3Client:
         request = self._request(operation, key)
         patience = self._patience
         seconds = patience.answer_seconds + size_bytes / patience.slowest_bytes_per_second
-        seconds = min(seconds, max(0.1, until - time.monotonic()))
 
         def all_headers() -> Mapping[str, str]:
             return {"accept-encoding": "identity", **headers()}
 
-        return await self._send(request, {}, all_headers, receiver, seconds, check)
+        return await self._send(request, {}, all_headers, receiver, seconds, check, until)
 
     def close(self) -> None:
         """
@@ -248,6 +247,7 @@ class S3Client:
         receiver: Receiver | None,
         seconds: float,
         check: Check | None = None,
+        until: float = math.inf,
     ) -> Answer:
         """
         Send a request, and retry it after transient failures (throttling, server errors, lost
@@ -266,7 +266,8 @@ class S3Client:
                 target, signed = self._sign(request, query, sent)
                 self._count(request.operation)
                 write = receiver.write if receiver is not None else None
-                answer = await self._pool.get(target, signed, write, seconds, check)
+                rest = min(seconds, max(0.1, until - time.monotonic()))
+                answer = await self._pool.get(target, signed, write, rest, check)
             except WireError as wire_error:
                 error = wire_error
             else:

@@ -9,6 +9,7 @@ import base64
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -73,18 +74,21 @@ class Pool:
         Args:
             path: Encoded path with query.
             headers: Complete and signed, with ``host``.
+            seconds: The limit from now on, whatever the number of connections.
 
         Raises:
             WireError: No complete response arrived.
         """
         head = self._head(path, headers)
+        ends_at = time.monotonic() + seconds
         while True:
             connection = self._take_idle()
             is_kept = connection is not None
             if connection is None:
                 connection = await self._connect()
             try:
-                answer = await connection.request(head, sink, seconds, check)
+                rest = ends_at - time.monotonic()
+                answer = await connection.request(head, sink, rest, check)
             except StaleConnection:
                 if is_kept:
                     self.close()  # the other kept connections are probably stale as well

@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
             seconds: The limit for the whole exchange; IDLE_SECONDS limits each silence.
 
         Raises:
-            StaleConnection: The server has closed a kept connection.
+            StaleConnection: The server has closed a kept connection, or does not respond on it.
             WireError: Timeout, reset, truncated or malformed response.
         """
         assert self._transport is not None
@@ -318,7 +318,7 @@ class Connection(asyncio.Protocol):
         if now < limit:
             self._watch_until(limit)
             return
-        if not self._has_begun and not self._is_new:
+        if not (self._has_begun or self._is_new) and now < self._ends_at:
             self._fail(StaleConnection())  # a firewall forgot the connection and drops packets
             return
         silent = now - self._heard_at
