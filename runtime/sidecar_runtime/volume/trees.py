@@ -59,7 +59,8 @@ def link_tree(
     source: int, target: int, paths: Iterable[str], *, fsync: bool
 ) -> Iterator[tuple[str, os.stat_result]]:
     """
-    Link files of an open folder into another, empty one; copy those that cannot be hard-linked.
+    Link files of an open folder into another, which has none of them; copy those that cannot be
+    hard-linked.
 
     Yields:
         Each path with the lstat result of the new file. The source may have changed since it was
@@ -98,7 +99,8 @@ def _enter(folder: str, source: int, target: int) -> tuple[int, int]:
     """
     inner_source = os.open(folder, FOLDER_FLAGS, dir_fd=source)
     try:
-        os.mkdir(folder, FOLDER_MODE, dir_fd=target)
+        with suppress(FileExistsError):
+            os.mkdir(folder, FOLDER_MODE, dir_fd=target)
         return inner_source, os.open(folder, FOLDER_FLAGS, dir_fd=target)
     except OSError:
         os.close(inner_source)

@@ -88,7 +88,7 @@ class Builder:
             OSError: The volume fails.
         """
         target, shown = self._target, layout.shown
-        folder = layout.begin(state.revision, fence)
+        folder = layout.begin()
         is_shown = folder is shown
         if not is_shown:
             _clear(folder, state, fence)
@@ -102,14 +102,14 @@ class Builder:
         work = Work(folder, fence, until, damaged, blocked=set(self.blocked))
         before = target.published
         if is_shown and before is not None and len(put) + len(gone) > 1:
-            self._mark(state, len(put) + len(gone), fence)
+            self._mark(state, len(put) + len(gone), len(folder.files) - len(gone), fence)
         try:
             await self._fetch(
                 [path for path in put if path not in resting], state, layout, work, gone
             )
         except SidecarError:
             self._note(state, put, work)
-            if before is not None and not compare(target.recorded, folder.files):
+            if is_shown and before is not None and not compare(target.recorded, folder.files):
                 target.record(before, {}, fence)
             raise
         self._note(state, put, work)
@@ -169,18 +169,27 @@ class Builder:
                 and (path in full or not is_held(work.folder.files.get(path), state.files[path]))
             ]
 
-    def _mark(self, state: State, missing: int, fence: Fence) -> None:
+    def _mark(self, state: State, missing: int, files: int, fence: Fence) -> None:
         """
         Record that consumers see neither the old nor the new state from now on. On a full volume
         the next change tries again: deletions may make room.
+
+        Args:
+            files: How many files there are at least, whatever has been changed.
         """
         published = self._target.published
         assert published is not None
         unfinished = published._replace(
-            revision="", aim=state.revision, name=UNFINISHED, missing=missing, fallback=""
+            revision="",
+            aim=state.revision,
+            name=UNFINISHED,
+            missing=missing,
+            fallback="",
+            published_at=now(),
+            files=files,
         )
         try:
-            self._target.record(unfinished._replace(published_at=now()), {}, fence)
+            self._target.record(unfinished, {}, fence)
         except OSError as error:
             if error.errno not in FULL_ERRORS:
                 raise
@@ -251,15 +260,13 @@ class Builder:
         ]
         work = Work(shown, fence, until, self._target.damaged)
         await self._source.fetch(same, state, work, self._problems.errors)
-        self.count_healed(work)
+        self.count_healed()
 
-    def count_healed(self, work: Work) -> int:
+    def count_healed(self, changed: Collection[str] = ()) -> int:
         """
-        Count the damaged files that are as they should be again.
+        Count the damaged files that are as they were again.
         """
-        before = len(self._target.damaged)
-        self._target.look_again()
-        healed = before - len(self._target.damaged) if work.damaged else 0
+        healed = len(self._target.look_again().difference(changed))
         self._metrics.healed.inc(healed)
         return healed
 

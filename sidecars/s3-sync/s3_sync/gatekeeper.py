@@ -69,13 +69,13 @@ class Gatekeeper:
         Raises:
             Undecided: There is no verdict, and the gate should be asked again first.
         """
-        gate, shown = self._gate, layout.shown
+        gate, shown, is_known = self._gate, layout.shown, self._target.published is not None
         if gate is None:
             return None
-        if build.folder is shown and self._target.published is not None:
+        if is_known and build.name == layout.name:
             gate.rest()
             return None
-        before = shown.files if shown is not None else {}
+        before = shown.files if shown is not None and is_known else {}
         changed = [path for path, held in build.folder.files.items() if before.get(path) != held]
         try:
             refusal = gate.judge(build.name, build.folder.path, changed, fence)
@@ -107,7 +107,6 @@ class Gatekeeper:
             else self._without_refused(layout, build, refusal, fence)
         )
         if rest is None:
-            layout.drop()
             raise undecided or refusal
         assert self._gate is not None
         self._gate.rest(is_refused=True)
@@ -141,9 +140,11 @@ class Gatekeeper:
         Raises:
             SidecarError: There is none, and S3 refuses to read one of them.
         """
-        assert isinstance(self._source, ReleaseSource)
+        assert isinstance(self._source, ReleaseSource) and self._gate is not None
         unread = None
         for revision in self._source.earlier():
+            if self._gate.recall(revision) is not None:
+                continue
             try:
                 state = await self._source.find(revision, fence)
                 build = await self._builder.build(layout, state, Plan((), ()), until, fence)

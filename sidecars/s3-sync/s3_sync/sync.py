@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s3_sync.brake import Brake
 from s3_sync.build import Build, Builder
@@ -44,12 +44,14 @@ class Memory:
 
     Args:
         reading: The last listing, while S3_SYNC_SETTLE is set.
-        missing: The files that the last cycle lacked, and in how many cycles in a row.
+        missing: The files that the last cycle lacked, with the error.
+        same_cycles: In how many cycles in a row the same files were missing, apart from those that
+            keep changing.
         has_waited: Whether all files waited for a newly unreadable one.
     """
 
     reading: Reading | None = None
-    missing: frozenset[str] = frozenset()
+    missing: Mapping[str, SidecarError] = field(default_factory=dict)
     same_cycles: int = 0
     has_waited: bool = False
 
@@ -239,14 +241,12 @@ class Sync:
         is_first = self._target.published is None
         newly = {
             path
-            for path in missing.keys() - memory.missing
+            for path in missing.keys() - memory.missing.keys()
             if missing[path].reason == "object_changing" or not is_first
         }
-        same = frozenset(
-            path for path, error in missing.items() if error.reason != "object_changing"
-        )
-        memory.same_cycles = memory.same_cycles + 1 if same == memory.missing else 1
-        memory.missing = frozenset(missing)
+        is_same = missing and _lasting(missing) == _lasting(memory.missing)
+        memory.same_cycles = memory.same_cycles + 1 if is_same else int(bool(missing))
+        memory.missing = missing
         is_shown = build.folder is layout.shown
         memory.has_waited = bool(newly) and not memory.has_waited and not is_shown
         return memory.has_waited
@@ -258,9 +258,7 @@ class Sync:
         Show a build and record it; return the numbers for the log.
         """
         target = self._target
-        if build.folder is not layout.shown or layout.problem:
-            layout.publish(build.name, build.folder, fence)
-            target.damaged = set()
+        layout.publish(build.name, build.folder, fence)
         folder = layout.shown
         assert folder is not None
         folder.end_cycle(fence)
@@ -268,8 +266,8 @@ class Sync:
         for path, error in build.work.failed.items():
             if path not in build.missing:
                 raise error
-        healed = self._builder.count_healed(build.work)
         changes = compare(target.recorded, folder.files, build.work.adopted)
+        healed = self._builder.count_healed(changes.changed)
         said = Published(
             "" if build.missing else build.name,
             build.fallback or build.state.revision,
@@ -326,7 +324,7 @@ class Sync:
         """
         self._status.show(refused={})
         if not plan.put:
-            self._memory.missing, self._memory.same_cycles = frozenset(), 0
+            self._memory.missing, self._memory.same_cycles = {}, 0
             return Outcome("unchanged", self._revision)
         self._memory.same_cycles += 1
         errors = self._problems.errors
@@ -349,3 +347,10 @@ class Sync:
             "keys_skipped": len(build.state.skipped) + len(work.blocked),
             "downloaded_bytes": work.downloaded_bytes,
         }
+
+
+def _lasting(missing: Mapping[str, SidecarError]) -> set[str]:
+    """
+    Return the missing files that do not just keep changing: of those, each cycle lacks others.
+    """
+    return {path for path, error in missing.items() if error.reason != "object_changing"}

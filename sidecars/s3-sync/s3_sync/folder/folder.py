@@ -71,7 +71,7 @@ class Folder:
         self.files = files
         self.journal = journal
         self.staging = staging
-        # Modification times of deleted files, which a successor must not reuse.
+        # Modification times of deleted and replaced files, which a successor must not reuse.
         self._gone: dict[str, int] = {}
 
     def close(self) -> None:
@@ -171,22 +171,19 @@ class Folder:
         found = self.staging.finish(staging, self._next_time(path), self._mode_of(content))
         held = _held(content, found, is_verified=staging.is_verified)
         with fence:
-            folder, name = self._open_parent(path, is_wanted)
-            try:
-                self._make_way(path, folder, name, is_wanted)
-                before = self.files.get(path)
-                self._list(path, held)
-                try:
-                    os.rename(staging.name, name, src_dir_fd=self.staging.fd, dst_dir_fd=folder)
-                except OSError:
-                    self._unlist(path, before)
-                    raise
-                staging.is_placed = True
-                if self.staging.fsync:
-                    sync_folder(folder)
-            finally:
-                if folder != self.fd:
-                    os.close(folder)
+            self._place(path, held, staging.name, self.staging.fd, is_wanted)
+            staging.is_placed = True
+
+    def take(self, path: str, other: Folder, fence: Fence) -> None:
+        """
+        Rename a file of another folder into place.
+
+        Raises:
+            Blocked: A file of another owner is in the way.
+            CycleAbandoned: The fence was revoked.
+        """
+        with fence, walk(other.fd, path) as (folder, name):
+            self._place(path, other.files[path], name, folder, other.files.__contains__)
 
     def delete(self, path: str, fence: Fence) -> bool:
         """
@@ -221,6 +218,13 @@ class Folder:
                 self.journal.compact(self.files)
         now = time.time_ns()
         self._gone = {path: ns for path, ns in self._gone.items() if ns > now - SECOND_NS}
+
+    def follow(self, before: Folder) -> None:
+        """
+        Give no file a time that a file of the folder before it has, or had until a moment ago.
+        """
+        self._gone |= before._gone
+        self._gone |= {path: held.mtime_ns for path, held in before.files.items()}
 
     def take_back_modes(self) -> None:
         """
@@ -260,6 +264,23 @@ class Folder:
         predecessors += [before.st_mtime_ns] if before is not None else []
         earliest = (max(predecessors) // SECOND_NS + 1) * SECOND_NS
         return max(time.time_ns(), earliest)
+
+    def _place(self, path: str, held: Held, name: str, source: int, is_wanted: IsWanted) -> None:
+        folder, last = self._open_parent(path, is_wanted)
+        try:
+            self._make_way(path, folder, last, is_wanted)
+            before = self.files.get(path)
+            self._list(path, held)
+            try:
+                os.rename(name, last, src_dir_fd=source, dst_dir_fd=folder)
+            except OSError:
+                self._unlist(path, before)
+                raise
+            if self.staging.fsync:
+                sync_folder(folder)
+        finally:
+            if folder != self.fd:
+                os.close(folder)
 
     def _list(self, path: str, held: Held) -> None:
         if self.journal is not None:

@@ -42,7 +42,7 @@ class InPlace:
     def is_current(self) -> bool:
         return True
 
-    def begin(self, name: str, fence: Fence) -> Folder:
+    def begin(self) -> Folder:
         return self._folder
 
     def link(self, paths: Collection[str], folder: Folder, fence: Fence) -> None:

@@ -54,10 +54,10 @@ class Layout(Protocol):
         Whether the open folders are still at their paths.
         """
 
-    def begin(self, name: str, fence: Fence) -> Folder:
+    def begin(self) -> Folder:
         """
-        Return the folder to bring up to date with a state: what is shown if that is already the
-        state, or if files are replaced one by one; otherwise one that nobody reads yet.
+        Return the folder to bring up to date with a state: what is shown if its files are replaced
+        one by one, else one that nobody reads yet.
         """
 
     def link(self, paths: Collection[str], folder: Folder, fence: Fence) -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.journal import read_journal
-from s3_sync.folder.paths import BYTECODE, open_own_folder, opened
+from s3_sync.folder.paths import BYTECODE, Blocked, open_own_folder, opened
 from s3_sync.folder.volume import LINK, OF_0_2, SNAPSHOTS, Volume, list_name
 from s3_sync.keys import RESERVED
 from s3_sync.settings import Settings
@@ -104,28 +104,19 @@ class SnapshotLayout:
             return False
         return self.shown is None or is_at(self.name, self.store, self.shown.fd)
 
-    def begin(self, name: str, fence: Fence) -> Folder:
+    def begin(self) -> Folder:
         """
-        Return the folder for a state: the snapshot of its name if there is one, else a new one.
-
-        A snapshot that was replaced meanwhile is used again; what differs from the current one is
-        not held, so that it gets a later time.
+        Return a folder that nobody reads, with what earlier cycles of this process brought into it.
         """
-        if self.shown is not None and name == self.name:
-            return self.shown
-        if self._build is not None and os.path.basename(self._build.path) == name:
-            return self._build
-        if self.snapshots.has(name):
-            self.drop()
-            self._build, _ = self._open(name)
-            shown = self.shown.files if self.shown is not None else {}
-            files = self._build.files
-            for path in [path for path, held in files.items() if shown.get(path) != held]:
-                self._build.delete(path, fence)
-            return self._build
-        if self._build is None or self._build.journal is not None:
-            self.drop()
+        build = self._build
+        if build is not None:
+            _purge(build)
+            if build.damaged(build.files):
+                self.drop()
+        if self._build is None:
             self._build = self.new_folder("build")
+        if self.shown is not None:
+            self._build.follow(self.shown)
         return self._build
 
     def new_folder(self, name: str) -> Folder:
@@ -172,46 +163,43 @@ class SnapshotLayout:
             return
         lost = shown.damaged(paths)
         mine = [path for path in paths if path in shown.files and path not in lost]
-        with fence:
-            for path in mine:
-                if path in folder.files:
-                    folder.delete(path, Fence())
-            found = dict(link_tree(shown.fd, folder.fd, mine, fsync=self._volume.fsync))
-        for path, there in found.items():
+        for path, there in link_tree(shown.fd, folder.fd, mine, fsync=self._volume.fsync):
             if (held := shown.files[path].of(there)) is None:
                 raise changed_by_others(path)
-            folder.files[path] = held
-            if folder.journal is not None:
-                folder.journal.add(path, held)
+            with fence:  # an abandoned cycle ends here, even if it copies files
+                folder.files[path] = held
 
     def publish(self, name: str, folder: Folder, fence: Fence) -> None:
         _purge(folder)
         for path in folder.damaged(folder.files):  # the gate's command may have changed files
             raise changed_by_others(path)
         is_first = not self.snapshots.revisions() and self.shown is None
-        if folder is not self.shown and name == self.name and self.shown is not None:
-            self.drop()  # the same files are shown already, under the same name
-            folder = self.shown
-        if folder.journal is None:
-            self._keep(name, folder, fence)
-        self.snapshots.show(name, fence, is_first=is_first)
+        folder = self._keep(name, folder, fence)
+        try:
+            self.snapshots.show(name, fence, is_first=is_first)
+        except BaseException:
+            if folder is not self.shown:
+                folder.close()
+            raise
         if self.shown is not None and self.shown is not folder:
             self.shown.close()
-        self.shown, self._build = folder, None
+        self.shown = folder
         self.is_lost = False
 
     def drop(self) -> None:
         build, self._build = self._build, None
         if build is not None:
             build.close()
-            if build.journal is None:
-                remove_tree(os.path.basename(build.path), self.store)
+            remove_tree(os.path.basename(build.path), self.store)
 
     def make_room(self, fence: Fence) -> bool:
-        requested = len(self.snapshots.asked())
-        if requested:
+        if requested := len(self.snapshots.asked()):
             self.snapshots.drop_asked(fence)
-        return len(self.snapshots.asked()) < requested or bool(self.snapshots.drop_oldest(fence))
+            kept = len(self.snapshots.asked())
+            log.warning("requested_revisions_removed", kept=kept)
+            if kept < requested:
+                return True
+        return bool(self.snapshots.drop_oldest(fence))
 
     def drop_damaged(self, fence: Fence) -> None:
         """
@@ -271,18 +259,36 @@ class SnapshotLayout:
     def _open(self, name: str) -> tuple[Folder, bool]:
         return self._volume.open_listed(name, self.store, self._path(name))
 
-    def _keep(self, name: str, folder: Folder, fence: Fence) -> None:
+    def _keep(self, name: str, build: Folder, fence: Fence) -> Folder:
         """
-        Give a built folder its name and its list; the link does not show it yet.
+        Give a build its name and its list, and return its folder; the link does not show it yet.
 
-        A snapshot of that name, which is not shown, is replaced: only a partial one can exist.
+        A snapshot of that name has the same files, and readers: what differs, because it is damaged
+        or must get a later time, is renamed into it.
         """
-        aside = os.path.basename(folder.path)
-        with fence:
-            remove_tree(name, self.store)
-            folder.journal = self._volume.list(name, self.store, folder.files, is_lost=True)
-            os.rename(aside, name, src_dir_fd=self.store, dst_dir_fd=self.store)
-        folder.path = self._path(name)
+        is_shown = name == self.name
+        if not (is_shown or self.is_whole(name)):
+            with fence:
+                remove_tree(name, self.store)
+                build.journal = self._volume.list(name, self.store, build.files, is_lost=True)
+                aside = os.path.basename(build.path)
+                os.rename(aside, name, src_dir_fd=self.store, dst_dir_fd=self.store)
+            build.path, self._build = self._path(name), None
+            return build
+        folder = self.shown if is_shown and self.shown is not None else self._open(name)[0]
+        if not is_shown:
+            _purge(folder)
+        differs = folder.damaged(folder.files)
+        differs |= {path for path, held in build.files.items() if folder.files.get(path) != held}
+        for path in folder.files.keys() - build.files.keys():
+            folder.delete(path, fence)
+        for path in differs & build.files.keys():
+            try:
+                folder.take(path, build, fence)
+            except Blocked:
+                raise changed_by_others(path) from None
+        self.drop()
+        return folder
 
     def _clear_in_place(self, fence: Fence) -> None:
         """

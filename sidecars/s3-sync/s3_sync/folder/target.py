@@ -110,12 +110,14 @@ class Target:
         new, self.damaged = found - self.damaged, self.damaged | found
         return new
 
-    def look_again(self) -> None:
+    def look_again(self) -> set[str]:
         """
-        Forget damaged files that were repaired.
+        Forget damaged files that were repaired, and return them.
         """
         shown = self.layout.shown if self.layout is not None else None
-        self.damaged = shown.damaged(self.damaged) if shown is not None else set()
+        before = self.damaged.intersection(shown.files) if shown is not None else set()
+        self.damaged = shown.damaged(before) if shown is not None else set()
+        return before - self.damaged
 
     def record(self, published: Published, changes: Mapping[str, int], fence: Fence) -> None:
         """
