@@ -68,8 +68,8 @@ def wait_for_three_cycles(daemon: Daemon) -> None:
     "settings",
     [
         {"S3_SYNC_LAYOUT": "in-place"},
-        {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "syntax"},
         {"S3_SYNC_LAYOUT": "snapshot"},
+        {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"},
         {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_SETTLE": "1s"},
     ],
     ids=lambda settings: "-".join(settings.values()),
@@ -79,7 +79,7 @@ def test_syncs_other_objects_while_one_object_is_rewritten_constantly(
 ) -> None:
     s3.inject(slow, is_list)
     with rewritten(s3) as written:
-        daemon = start({**settings, "S3_SYNC_JITTER": "0"}, interval="0.1")
+        daemon = start(settings, interval="0.1")
         daemon.address(60)
         daemon.wait_until_ready(60)
         ends_at = time.monotonic() + counts.busy_seconds

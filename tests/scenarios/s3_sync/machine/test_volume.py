@@ -16,11 +16,11 @@ from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.machine.volumes import fill_up, mount, small_volume
 from tests.support.s3_sync.scripted import FILES, published, staged
-from tests.support.s3_sync.snapshots import SNAPSHOT, shown
+from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
-LAYOUTS = [{}, SNAPSHOT, {"S3_SYNC_GATE": "syntax"}]
+LAYOUTS = [{}, SNAPSHOT, SNAPSHOT | {"S3_SYNC_GATE": "syntax"}]
 
 
 @pytest.fixture
@@ -118,16 +118,15 @@ def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
 ) -> None:
     s3.put("dags/big.bin", os.urandom(2 * MIB))
     daemon = start(layout, target=volume / "dags")
-    whole = shown if layout == SNAPSHOT else published
 
     daemon.wait_for_event("cycle_finished", result="partial", reason="target_full")
     wait_until(lambda: daemon.sync() and daemon.get("/readyz").status == 200, "it is ready")
 
-    assert whole(volume / "dags") == FILES
+    assert consumed(volume / "dags") == FILES
     assert daemon.get("/readyz").json()["shortfall"].startswith("1 file is missing")
     s3.put("dags/a.py", b"changed")
     daemon.sync()
-    assert whole(volume / "dags")["a.py"] == b"changed"
+    assert consumed(volume / "dags")["a.py"] == b"changed"
 
 
 def test_reports_a_read_only_volume_and_recovers(
@@ -171,6 +170,23 @@ def test_publishes_as_another_user_into_a_folder_of_its_group(
     assert (daemon.target / "a.py").stat().st_uid == 50000
     s3.delete("dags/pkg/b.py")
     assert daemon.sync()["files_deleted"] == 1
+
+
+def test_a_file_that_cannot_be_written_is_missing_until_its_key_is_gone(
+    s3: FakeS3, as_nobody: Callable[..., Daemon]
+) -> None:
+    daemon = as_nobody(0o775).until_synced()
+    (daemon.target / "roots").mkdir(mode=0o755)
+    s3.put_all({"roots/x.py": b"X = 1\n", "a.py": b"A = 2\n"}, "dags/")
+
+    held = daemon.sync()
+
+    assert ("partial", "target_denied") == (held["result"], held["reason"])
+    assert published(daemon.target) == FILES | {"a.py": b"A = 2\n"}
+    assert "1 file is missing" in daemon.get("/readyz").json()["shortfall"]
+    s3.delete("dags/roots/x.py")
+    daemon.sync()
+    assert daemon.get("/readyz").json()["shortfall"] is None
 
 
 def test_reports_the_uid_that_cannot_write_to_the_folder(as_nobody: Callable[..., Daemon]) -> None:
