@@ -102,7 +102,7 @@ class Builder:
         work = Work(folder, fence, until, damaged, blocked=set(self.blocked))
         before = target.published
         if is_shown and before is not None and len(put) + len(gone) > 1:
-            self._mark(state, len(put) + len(gone), len(folder.files) - len(gone), fence)
+            self._mark(state, len(put) + len(gone), len(folder.files.keys() - gone), fence)
         try:
             await self._fetch(
                 [path for path in put if path not in resting], state, layout, work, gone
