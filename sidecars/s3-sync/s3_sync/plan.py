@@ -5,7 +5,7 @@ What should be on disk ↔ what is → plan. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
@@ -95,13 +95,15 @@ def is_held(held: Content | None, file: Content) -> bool:
     return held is not None and (held.etag, held.size_bytes) == (file.etag, file.size_bytes)
 
 
-def without_clashes(state: State, fold: Callable[[str], str] | None) -> State:
+def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str = "") -> State:
     """
-    Return a state without files whose names the file system does not distinguish from another's.
-    The first one in the order of names stays; the others are skipped.
+    Return a state without files that the file system does not distinguish from another one, or
+    whose folder it does not distinguish from another name: the first one in the order of names
+    stays, the others are skipped.
 
     Args:
         fold: What the file system takes names for; None if it distinguishes all of them.
+        prefix: The prefix of all keys.
 
     Raises:
         SidecarError: ``release_invalid``: the files belong together.
@@ -109,16 +111,21 @@ def without_clashes(state: State, fold: Callable[[str], str] | None) -> State:
     if fold is None:
         return state
     first: dict[str, str] = {}
-    clashing = [path for path in sorted(state.files) if first.setdefault(fold(path), path) != path]
+    clashing: dict[str, str] = {}
+    for path in sorted(state.files):
+        for name in accumulate(path.split("/"), "{}/{}".format):
+            if (other := first.setdefault(fold(name), name)) != name:
+                clashing[path] = other
+                break
     if not clashing:
         return state
     if state.is_whole:
-        path, other = clashing[0], first[fold(clashing[0])]
+        path, other = next(iter(clashing.items()))
         raise SidecarError(
             "release_invalid",
             f"this volume does not distinguish {path!r} from {other!r}",
             "Rename one of them, or use a volume that distinguishes upper and lower case.",
         )
-    files = {path: file for path, file in state.files.items() if path not in set(clashing)}
-    skipped = {**state.skipped, **dict.fromkeys(clashing, "name_clash")}
+    files = {path: file for path, file in state.files.items() if path not in clashing}
+    skipped = {**state.skipped, **{prefix + path: "name_clash" for path in clashing}}
     return state._replace(files=files, skipped=skipped)

@@ -95,7 +95,8 @@ class Sync:
         until = time.monotonic() + READING_SHARE * self._settings.timeout_seconds
         self._inspect(layout, fence)
         asked_at = time.monotonic()
-        state = without_clashes(await self._source.read(fence), self._target.fold)
+        read = await self._source.read(fence)
+        state = without_clashes(read, self._target.fold, self._settings.prefix)
         self._problems.meet(state.files, is_asked_for=fence.is_asked_for)
         self._builder.show(state, self._builder.blocked)
         if not self._is_settled(state, asked_at):
