@@ -1,9 +1,6 @@
 """File systems that take different names for the same: one file is kept, the others are skipped."""
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ from s3_sync.folder.volume import find_folding
 from s3_sync.pages import Entry
 from s3_sync.plan import State, without_clashes
 from sidecar_runtime.errors import SidecarError
-from tests.support.waiting import wait_until
+from tests.support.machine.volumes import ignoring_case
 
 
 def state_of(*paths: str, is_whole: bool = False) -> State:
@@ -69,32 +66,10 @@ def test_linux_file_systems_distinguish_all_names(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def ignoring_case(tmp_path: Path) -> Iterator[Path]:
-    """A volume that ignores case, like SMB: FUSE over a folder; needs root."""
-    rclone = Path(sys.executable).parent / "rclone"
-    there, here = tmp_path / "there", tmp_path / "here"
-    there.mkdir()
-    here.mkdir()
-    if os.getuid() != 0 or not rclone.exists():
-        pytest.skip("a volume that ignores case needs root and rclone")
-    options = ["--vfs-case-insensitive", "--vfs-cache-mode=writes", "--config=/dev/null"]
-    options.append(f"--cache-dir={tmp_path / 'cache'}")
-    mounted = subprocess.Popen([rclone, "mount", there, here, *options], stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: here.is_mount() or mounted.poll() is not None, "it is mounted")
-        if not here.is_mount():
-            pytest.skip("a volume that ignores case needs /dev/fuse")
-        yield here
-    finally:
-        mounted.terminate()  # unmounts it
-        mounted.wait()
-        subprocess.run(["umount", "--lazy", str(here)], capture_output=True)
+def test_finds_out_that_a_volume_ignores_case(tmp_path: Path) -> None:
+    with ignoring_case(tmp_path / "volume") as volume:
+        fold = fold_in(volume)
 
-
-def test_finds_out_that_a_volume_ignores_case(ignoring_case: Path) -> None:
-    fold = fold_in(ignoring_case)
-
-    assert callable(fold)
-    assert fold("Pkg/\u00c9.py") == fold("pkg/\u00e9.py") != fold("pkg/e.py")
-    assert [] == list(ignoring_case.iterdir())
+        assert callable(fold)
+        assert fold("Pkg/\u00c9.py") == fold("pkg/\u00e9.py") != fold("pkg/e.py")
+        assert [] == list(volume.iterdir())

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import set_mode
 
 FOLDER_MODE = 0o775
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -160,7 +161,6 @@ def _copy_file(source: str, source_folder: int, target: str, target_folder: int)
     ):
         copyfileobj(original, copy)
         copy.flush()
-        with suppress(PermissionError):  # file systems without modes: SMB, some FUSE
-            os.fchmod(copy.fileno(), mode)
+        set_mode(copy.fileno(), mode)
         os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
         os.fsync(copy.fileno())  # unconditional, because copies are rare

@@ -94,14 +94,14 @@ class _Checks:
         """
         Check that the folder is writable and has room; leave nothing behind.
         """
-        path = self._settings.dest_path
+        path, is_snapshot = self._settings.dest_path, self._settings.layout == "snapshot"
         try:
-            has_links = try_folder("target", path)
+            has_links = try_folder("target", path, needs_symlinks=is_snapshot)
         except TargetError as error:
             return _fail("target", error)
         if not self._has_room():
             return False
-        return self._settings.layout != "snapshot" or _check_link(path, has_links)
+        return not is_snapshot or _check_link(path, has_links)
 
     def gate(self) -> bool:
         """

@@ -10,14 +10,12 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import set_mode
 
 # One counter for the process: an abandoned cycle must not share names with its successor.
 _NUMBERS = itertools.count()
 _PROCESS = os.getpid()
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-log = get_logger("target")
 
 
 @dataclass(slots=True)
@@ -76,7 +74,7 @@ class StagingFolder:
         os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
         found = os.fstat(staging.fd)
         if found.st_mode != mode:
-            _set_mode(staging.fd, stat.S_IMODE(mode))
+            set_mode(staging.fd, stat.S_IMODE(mode))
             found = os.fstat(staging.fd)
         if self.fsync:
             os.fsync(staging.fd)
@@ -93,13 +91,3 @@ class StagingFolder:
             if not staging.is_placed:
                 with suppress(FileNotFoundError):
                     os.unlink(staging.name, dir_fd=self.fd)
-
-
-def _set_mode(fd: int, mode: int) -> None:
-    """
-    Set the mode if the file system supports modes (SMB and some FUSE file systems do not).
-    """
-    try:
-        os.fchmod(fd, mode)
-    except OSError as error:
-        log.debug("mode_not_set", error=error.strerror)

@@ -1,9 +1,11 @@
 """
-The volume is full, read-only or another user's: published files stay, the reason is reported.
+The volume is full, read-only or another user's, or its file system lacks something: published
+files stay, the reason is reported.
 
 Mounting a small volume requires root; otherwise these tests are skipped.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,8 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.machine.weather import as_user
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
-from tests.support.machine.volumes import fill_up, mount, small_volume
+from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
+from tests.support.machine.volumes import fill_up, ignoring_case, mount, small_volume
 from tests.support.s3_sync.scripted import FILES, published, staged
 from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
@@ -202,3 +205,66 @@ def test_reports_the_uid_that_cannot_write_to_the_folder(as_nobody: Callable[...
     daemon.target.chmod(0o775)
     ended = daemon.sync()
     assert ended["event"] == "cycle_finished", ended
+
+
+# --- file systems that lack something
+
+
+@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["direct", "snapshot"])
+def test_publishes_where_modes_cannot_be_changed(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    """SMB and some FUSE file systems refuse chmod."""
+    daemon = start(layout, wrapper=refusing(errno.EPERM, *CHMOD)).until_synced()
+    assert FILES == consumed(target)
+    s3.put("dags/a.py", b"changed")
+    s3.delete("dags/pkg/b.py")
+    assert "changed" == daemon.sync()["result"]
+    daemon.terminate()
+
+    assert "unchanged" == daemon.start().wait_until_synced()["result"]
+
+    assert {"a.py": b"changed", "pkg/empty.py": b""} == consumed(target)
+    assert 200 == daemon.get("/readyz").status
+
+
+@pytest.mark.parametrize(
+    ("lacks", "code", "calls", "layout"),
+    [
+        ("flock", errno.EOPNOTSUPP, ("flock",), {}),
+        ("flock", errno.ENOLCK, ("flock",), {}),
+        ("symlinks", errno.EPERM, SYMLINK, SNAPSHOT),
+    ],
+)
+def test_names_what_the_file_system_lacks(
+    start: StartDaemon, lacks: str, code: int, calls: tuple[str, ...], layout: dict[str, str]
+) -> None:
+    wrapper = refusing(code, *calls)
+
+    failed = start(layout, wrapper=wrapper).wait_for_event("cycle_failed")
+    checked = start(layout, wrapper=wrapper, arguments=("check",))
+
+    assert 3 == checked.wait_for_exit(30).code
+    for said in (failed["error"], checked.log()):
+        assert f"its file system does not support {lacks}" in said
+    assert "target_failed" == failed["reason"]
+    assert "NFS 4" in failed["advice"]
+
+
+def test_keeps_one_of_two_keys_that_the_volume_does_not_distinguish(
+    s3: FakeS3, tmp_path: Path, start: StartDaemon
+) -> None:
+    s3.put_all({"A.py": b"A = 1\n", "Pkg/c.py": b"C = 1\n"}, "dags/")
+    with ignoring_case(tmp_path / "volume") as volume:
+        daemon = start(target=volume / "dags").until_synced()
+        daemon.sync()
+        results = {daemon.sync()["result"] for _ in range(3)}
+        kept = published(volume / "dags")
+        status, ready = daemon.status(), daemon.get("/readyz").json()
+        daemon.kill()
+
+    assert {"unchanged"} == results
+    assert {"A.py": b"A = 1\n", "Pkg/c.py": b"C = 1\n"} == kept
+    clashes = ["dags/a.py", "dags/pkg/b.py", "dags/pkg/empty.py"]
+    assert dict.fromkeys(clashes, "name_clash") == status["details"]["keys_skipped"]
+    assert (True, None) == (ready["ready"], ready["shortfall"])
