@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from s3_sync.digest import Content, is_sha256, looks_like_md5
@@ -66,8 +67,12 @@ class ListingSource:
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._settings = settings
         self._client = client
-        is_wanted = compile_filter(settings.include, settings.exclude)
-        self._reader = PageReader(settings.prefix, is_wanted, len(settings.dest_path.encode()))
+        self._filter = compile_filter(settings.include, settings.exclude)
+        # The patterns that no key has matched, by setting, until they are logged.
+        self._unused = [("S3_SYNC_INCLUDE", glob) for glob in settings.include]
+        self._unused += [("S3_SYNC_EXCLUDE", glob) for glob in settings.exclude]
+        target_bytes = len(settings.dest_path.encode())
+        self._reader = PageReader(settings.prefix, self._is_wanted, target_bytes)
         self._pages: dict[bytes, Page] = {}
         self._order: list[bytes] = []
         self._state: State | None = None
@@ -108,6 +113,7 @@ class ListingSource:
             if last is None or joined != last:
                 self._state = joined
             self._pages, self._order = pages, order
+            self._tell_unused()
         assert self._state is not None
         if not self._state.files and not self._settings.allow_empty:
             raise await self._empty(self._state)
@@ -163,6 +169,20 @@ class ListingSource:
         Drop the connections.
         """
         self._client.close()
+
+    def _is_wanted(self, path: str) -> bool:
+        if self._unused:
+            self._unused = [one for one in self._unused if not fnmatchcase(path, one[1])]
+        return self._filter(path)
+
+    def _tell_unused(self) -> None:
+        """
+        Log the patterns that match no key of a listing, once; one without keys says nothing.
+        """
+        if any(page.files or page.filtered for page in self._pages.values()):
+            for setting, glob in self._unused:
+                log.warning("pattern_unused", setting=setting, value=glob)
+            self._unused = []
 
     async def _empty(self, state: State) -> SourceError:
         """
