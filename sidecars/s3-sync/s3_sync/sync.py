@@ -323,7 +323,7 @@ class Sync:
         """
         Return the outcome of a cycle that had nothing to do.
         """
-        self._status.show(refused={})
+        self._status.show(refused={}, **state.facts)
         if not plan.put:
             self._memory.missing, self._memory.same_cycles = {}, 0
             return Outcome("unchanged", self._revision)

@@ -1,9 +1,9 @@
-"""Extracting files from a bundle: each is complete and correct, or refused."""
+"""Bringing files out of a bundle: each is complete and correct, or refused."""
 
 import io
+import math
 import os
 import zipfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,13 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from s3_sync.folder.folder import Folder
+from s3_sync.release.fetch import Cutter
 from s3_sync.release.rows import File
-from s3_sync.release.unpack import Cutter, Unpacking
 from s3_sync.s3.refusals import ObjectError
-from s3_sync.tree.staging import Staged
-from s3_sync.tree.target import Target
+from s3_sync.work import Work
+from sidecar_runtime.fence import Fence
+from tests.s3_sync.folder.handling import staged
 from tests.support.raising import raised
 from tests.support.s3_sync.releases import Release, make_release
+from tests.support.s3_sync.scripted import published
 
 FILES = {
     "a/one.py": b"x = 1\n" * 40,
@@ -38,50 +41,45 @@ def row(path: str) -> File:
     return rows(RELEASE, path)[0]
 
 
-def unpack(row: File, data: bytes, target: Target) -> None:
-    unpacking = Unpacking(row, target)
-    try:
-        unpacking.write(data)
-        unpacking.finish()
-    finally:
-        unpacking.discard()
-
-
 class Knife:
-    """A cutter, and the files that it has staged."""
+    """A cutter of the example release, which puts files into a folder."""
 
-    def __init__(self, target: Target, *paths: str, release: Release = RELEASE) -> None:
-        self.staged: list[Staged] = []
-        self.body = release.bundle_bytes
-        self.cutter = Cutter(rows(release, *paths), len(self.body), target, self.staged.append)
+    def __init__(self, target: Folder, *files: File) -> None:
+        self.body = RELEASE.bundle_bytes
+        self.work = Work(target, Fence(), math.inf)
+        self.cutter = Cutter(files or rows(RELEASE), len(self.body), self.work)
 
-    def begin(self, first: int | None = None) -> int:
-        """Begin a response at the requested offset, or at another one; return the offset."""
+    def begin(self) -> int:
+        """Begin a response at the requested offset, and return it."""
         start = int(self.cutter.headers()["range"].split("=")[1].split("-")[0])
-        start = start if first is None else first
         self.cutter.check({"content-range": f"bytes {start}-9/{len(self.body)}"})
         return start
 
     def cut(self, body: bytes) -> None:
         """Pass a bundle to the cutter, from the requested offset to the end."""
-        self.cutter.write(body[self.begin() :])
-        self.cutter.finish()
-
-    def contents(self, target: Target) -> dict[str, bytes]:
-        folder = Path(target.path, ".s3-sync/staging")
-        return {one.path: (folder / one.name).read_bytes() for one in self.staged}
+        try:
+            self.cutter.write(body[self.begin() :])
+            self.cutter.finish()
+        finally:
+            self.cutter.restart()
 
 
 @pytest.fixture
-def knife(target: Target) -> Iterator[Knife]:
-    knife = Knife(target)
-    yield knife
-    knife.cutter.restart()
+def knife(target: Folder) -> Knife:
+    return Knife(target)
+
+
+def empty(target: Folder) -> None:
+    for path in list(target.files):
+        target.delete(path, Fence())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 400), min_size=1, max_size=12))
-def test_extracts_files_from_pieces_of_any_size(target: Target, sizes: list[int]) -> None:
+def test_extracts_files_from_pieces_of_any_size(
+    target: Folder, folder: Path, sizes: list[int]
+) -> None:
+    empty(target)
     knife = Knife(target)
     at, turn = knife.begin(), 0
     while at < len(knife.body):
@@ -90,61 +88,66 @@ def test_extracts_files_from_pieces_of_any_size(target: Target, sizes: list[int]
         at, turn = at + size, turn + 1
     knife.cutter.finish()
 
-    assert FILES == knife.contents(target)
+    assert FILES == published(folder)
 
 
-def test_extracts_the_requested_files_from_a_complete_bundle(target: Target) -> None:
+def test_extracts_the_requested_files_from_a_complete_bundle(target: Folder, folder: Path) -> None:
     """A server without ranges sends all files."""
-    knife = Knife(target, "a/two.py", "c.py")
+    paths = ("a/two.py", "c.py")
+    knife = Knife(target, *rows(RELEASE, *paths))
     knife.cutter.check({"content-length": str(len(knife.body))})
     knife.cutter.write(knife.body)
     knife.cutter.finish()
 
-    assert {path: FILES[path] for path in ("a/two.py", "c.py")} == knife.contents(target)
-    assert [0o755, 0o644] == [one.managed.mode & 0o777 for one in knife.staged]
+    assert {path: FILES[path] for path in paths} == published(folder)
+    assert [0o755, 0o644] == [target.files[path].mode & 0o777 for path in paths]
 
 
-def test_resumes_at_the_incomplete_file_after_a_lost_connection(
-    knife: Knife, target: Target
-) -> None:
+def test_resumes_at_the_incomplete_file_after_a_lost_connection(knife: Knife, folder: Path) -> None:
     start = knife.begin()
     second = row("a/two.py")
     knife.cutter.write(knife.body[start : second.offset + 20])
     knife.cutter.restart()
+    assert ["a/one.py"] == list(published(folder))
+    assert ["a/two.py", "b/three.py", "c.py"] == knife.cutter.left
 
     assert second.offset == knife.begin()
     knife.cutter.write(knife.body[second.offset :])
     knife.cutter.finish()
-    assert FILES == knife.contents(target)
+
+    assert FILES == published(folder)
+    assert [] == staged(folder)
 
 
-def test_a_connection_lost_after_the_last_file_is_harmless(knife: Knife, target: Target) -> None:
+def test_a_connection_lost_after_the_last_file_is_harmless(knife: Knife, folder: Path) -> None:
     start = knife.begin()
     knife.cutter.write(knife.body[start:])
     knife.cutter.restart()
     knife.cut(knife.body)
 
-    assert FILES == knife.contents(target)
+    assert FILES == published(folder)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, len(RELEASE.bundle_bytes) - 1), bit=st.integers(0, 7))
-def test_a_flipped_bit_never_yields_a_wrong_file(target: Target, place: int, bit: int) -> None:
-    knife = Knife(target)
-    body = bytearray(knife.body)
+def test_a_flipped_bit_never_yields_a_wrong_file(
+    target: Folder, folder: Path, place: int, bit: int
+) -> None:
+    empty(target)
+    body = bytearray(RELEASE.bundle_bytes)
     body[place] ^= 1 << bit
-    start = knife.begin()
+
     with suppress(ObjectError):
-        knife.cutter.write(bytes(body[start:]))
-        knife.cutter.finish()
-    knife.cutter.restart()
+        Knife(target).cut(bytes(body))
 
-    found = knife.contents(target)
+    found = published(folder)
     assert found == {path: FILES[path] for path in found}
+    assert [] == staged(folder)
 
 
-def test_ignores_names_and_file_types_in_the_directory_of_the_zip(target: Target) -> None:
-    knife = Knife(target)
+def test_ignores_names_and_file_types_in_the_directory_of_the_zip(
+    knife: Knife, folder: Path
+) -> None:
     body = bytearray(knife.body)
     with zipfile.ZipFile(io.BytesIO(knife.body)) as archive:
         names = [entry.filename.encode() for entry in archive.infolist()]
@@ -154,15 +157,12 @@ def test_ignores_names_and_file_types_in_the_directory_of_the_zip(target: Target
         body[at : at + len(name)] = (b"../" * len(name))[: len(name)]
     knife.cut(bytes(body))
 
-    assert FILES == knife.contents(target)
+    assert FILES == published(folder)
 
 
 def test_refuses_a_bundle_that_ends_early(knife: Knife) -> None:
-    start = knife.begin()
-    knife.cutter.write(knife.body[start : row("c.py").offset])
-
     with pytest.raises(ObjectError, match=r"ends before 'c\.py'"):
-        knife.cutter.finish()
+        knife.cut(knife.body[: row("c.py").offset])
 
 
 @pytest.mark.parametrize(
@@ -188,26 +188,28 @@ def test_refuses_another_bundle_or_another_range(knife: Knife, headers: dict[str
     ],
 )
 def test_refuses_a_file_that_contradicts_its_row(
-    target: Target, changes: dict[str, object], why: str
+    target: Folder, folder: Path, changes: dict[str, object], why: str
 ) -> None:
     file = row("a/one.py")._replace(**changes)  # type: ignore[arg-type]
+
     with pytest.raises(ObjectError, match=why):
-        unpack(file, RELEASE.bundle_bytes[file.offset : file.offset + file.stored_bytes], target)
+        Knife(target, file).cut(RELEASE.bundle_bytes)
 
-    assert [] == os.listdir(f"{target.path}/.s3-sync/staging")
+    assert {} == published(folder) and [] == staged(folder)
 
 
-def test_refuses_a_stream_with_missing_or_extra_bytes(target: Target) -> None:
+@pytest.mark.parametrize("by", [-1, 1])
+def test_refuses_a_stream_with_missing_or_extra_bytes(
+    target: Folder, folder: Path, by: int
+) -> None:
     file = row("a/one.py")
-    data = RELEASE.bundle_bytes[file.offset : file.offset + file.stored_bytes]
-    for piece in (data[:-1], data + b"\0"):
-        with pytest.raises(ObjectError, match="corrupt"):
-            unpack(file, piece, target)
+
+    with pytest.raises(ObjectError, match="corrupt"):
+        Knife(target, file._replace(stored_bytes=file.stored_bytes + by)).cut(RELEASE.bundle_bytes)
+
+    assert {} == published(folder)
 
 
-def test_stops_a_zip_bomb_at_its_declared_size(target: Target) -> None:
-    file = row("c.py")
-    body = RELEASE.bundle_bytes[file.offset : file.offset + file.stored_bytes]
-
+def test_stops_a_zip_bomb_at_its_declared_size(target: Folder) -> None:
     with pytest.raises(ObjectError, match="more than 1000 bytes"):
-        unpack(file._replace(size_bytes=1_000), body, target)
+        Knife(target, row("c.py")._replace(size_bytes=1_000)).cut(RELEASE.bundle_bytes)
