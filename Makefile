@@ -14,7 +14,7 @@ SHELL_SCRIPTS := .ci/run .ci/shared tests/images/airflow-base tests/images/git-s
 prepare = @scripts/system-packages $(1); scripts/environment
 
 # Variables for the environment or the command line:
-#   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
+#   PYTHON         the interpreter behind .venv (default: 3.13, the images' own, else the first Python >= 3.11)
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
 #   OLD_AIRFLOW_CHART  the same for version 1.13.1, to render the published example
@@ -64,6 +64,11 @@ quickstart: ## install Airflow 3 with versioned DAGs on kind (CONTEXT=…: anoth
 .PHONY: test
 test: setup-test ## run the tests that need no images or cluster, with moderate counts
 	$(PYTEST) --ignore tests/images --ignore tests/cluster $(SIDE_BY_SIDE)
+
+.PHONY: test-python
+test-python: setup ## run the tests that start no processes with another Python (VERSION=3.11)
+	python=$$(scripts/find-python $(VERSION)); PYTHON=$$python scripts/environment .venv-$(VERSION)
+	$(PYTEST:$(BIN)/%=.venv-$(VERSION)/bin/%) $(SIDE_BY_SIDE) --units tests/runtime $(subst -,_,$(SIDECARS:%=tests/%))
 
 # Development
 
@@ -222,5 +227,5 @@ snippets: setup ## regenerate the files in charts-snippets from charts-snippets/
 
 .PHONY: clean
 clean: ## remove .venv, .airflow, .krb5, .spark, .site, dist and every cache
-	rm -rf .venv .airflow .krb5 .spark .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv* .airflow .krb5 .spark .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

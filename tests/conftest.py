@@ -1,5 +1,5 @@
 """
-The setup of every test: a clean environment, `--full`, `counts`, and one server of each kind.
+The setup of every test: a clean environment, `--full`, `--units`, `counts`, a server of each kind.
 """
 
 import os
@@ -46,6 +46,7 @@ from tests.support.aws.servers import (  # noqa: E402
     RcloneServer,
     VersityServer,
 )
+from tests.support.units import starts_processes  # noqa: E402
 
 
 def _count(moderate: int, *, full: int) -> int:
@@ -121,6 +122,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="repeat kills, histories and reads at full counts"
     )
+    parser.addoption(
+        "--units", action="store_true", help="run only the test files that start no processes"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -132,6 +136,14 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings.register_profile("full", settings.get_profile("moderate"), max_examples=2_000)
     settings.load_profile("full" if config.getoption("--full") else "moderate")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """
+    Ignore test files that start processes, with `--units`.
+    """
+    is_unit = not (collection_path.match("test_*.py") and starts_processes(collection_path))
+    return None if is_unit or not config.getoption("--units") else True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
