@@ -46,6 +46,7 @@ from tests.support.aws.servers import (  # noqa: E402
     RcloneServer,
     VersityServer,
 )
+from tests.support.machine.volumes import mount_in_private  # noqa: E402
 from tests.support.units import starts_processes  # noqa: E402
 
 
@@ -129,8 +130,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    Set no deadline for Hypothesis (the machine may be busy) and, with `--full`, more examples.
+    Set no deadline for Hypothesis (the machine may be busy) and, with `--full`, more examples. A
+    stopped run must leave no volume mounted: pytest cannot remove its folder two runs later.
     """
+    if not hasattr(config, "workerinput"):
+        mount_in_private()
     settings.register_profile(
         "moderate", deadline=None, database=None, print_blob=True, max_examples=50
     )
