@@ -161,7 +161,7 @@ def test_every_sidecar_of_a_versions_file_polls_before_it_looks_stale(name: str)
     ]
 
     assert len(found) > 1
-    assert max(map(duration(), found)) <= 30
+    assert max(duration()(one) for one in found) <= 30
 
 
 def test_annotations_and_readme_name_the_alerts_that_need_the_label_container() -> None:

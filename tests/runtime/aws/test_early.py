@@ -139,7 +139,7 @@ def test_every_end_of_the_process_kills_its_early_child(tmp_path: Path, end: str
 
     asked = pid_in(tmp_path / "python.pid")
     # A killed process exists a moment longer.
-    wait_until(lambda: not is_alive(asked), "what it has asked ends", 10)
+    wait_until(lambda: not is_alive(asked), "what it has asked ends")
 
 
 START = """

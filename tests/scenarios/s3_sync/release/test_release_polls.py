@@ -93,7 +93,7 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(polling: Po
     polling.s3.inject(replace_body(lambda _: b"{}"), is_manifest)
     polling.publish()
     retry_seconds = 0.0
-    while retry_seconds < 3:
+    while retry_seconds < 10:
         seen = len(polling.daemon.events)
         failed = polling.daemon.wait_for_event("cycle_failed", 60, seen)
         retry_seconds = failed["retry_in_seconds"]
