@@ -99,6 +99,7 @@ lint: setup types ## run all static checks: code, types, imports, YAML, shell, D
 	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile) charts-snippets/ci/publisher.Dockerfile tests/*/*.Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/python scripts/lint_ci.py
+	$(BIN)/python scripts/lint_figures.py
 	$(BIN)/python scripts/lint_words.py
 	$(BIN)/python -m scripts.snippets --check
 
