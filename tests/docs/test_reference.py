@@ -34,7 +34,12 @@ DOCUMENTS = sorted(
     if ".venv" not in path.parts and "dag_folder" not in path.parts
 )
 # Names that the documents mention as wrong or foreign.
-EXAMPLES_OF_WRONG_NAMES = {"S3_SYNC_LAYUOT", "S3_SYNC_SERVICE_HOST", "S3_SYNC_PORT"}
+EXAMPLES_OF_WRONG_NAMES = {
+    "S3_SYNC_BUCKET",
+    "S3_SYNC_LAYUOT",
+    "S3_SYNC_PORT",
+    "S3_SYNC_SERVICE_HOST",
+}
 # Reasons that the code reads from tables: parsing the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
     "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable", "gate_undecided"},
