@@ -4,8 +4,10 @@ Failures that are not bugs: each has an exit code, a machine-readable reason and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from sidecar_runtime.printable import printable
 
 EXIT_DONE = 0
 EXIT_BUG = 1
@@ -64,13 +66,15 @@ class SettingsError(SidecarError):
     """
     One or more settings are wrong; all of them are listed.
 
-    Args:
-        unknown: Variables that may be typos, each with the setting that may be meant, or empty.
+    Names and values come from the environment, which may contain any bytes: what is not printable
+    is escaped in the `problems`.
     """
 
     exit_code = EXIT_SETTINGS
 
-    def __init__(self, problems: list[Problem], unknown: Mapping[str, str] | None = None) -> None:
-        super().__init__("settings_rejected", "; ".join(map(str, problems)))
-        self.problems = problems
-        self.unknown = unknown or {}
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = [
+            Problem(printable(setting), value and printable(value), printable(problem))
+            for setting, value, problem in problems
+        ]
+        super().__init__("settings_rejected", "; ".join(map(str, self.problems)))

@@ -2,9 +2,6 @@
 One cycle: poll, sync, publish, announce.
 """
 
-import os
-from pathlib import Path
-
 import pytest
 
 from sidecar_runtime.fence import Fence
@@ -118,27 +115,6 @@ def test_never_polls_if_the_ref_is_a_full_hash(start: Start, ref: str) -> None:
     assert ["changed", "unchanged"] == [wrapper.cycle().result for _ in range(2)]
     assert wrapper.session.glance()
     assert 0 == wrapper.remote.polls
-
-
-def test_a_dry_run_publishes_nothing_restores_no_link_and_runs_no_hook(
-    start: Start, tmp_path: Path, log: Log
-) -> None:
-    touched = tmp_path / "touched"
-    settings = {"GIT_SYNC_WRAPPER_DRY_RUN": "true", "GITSYNC_TOUCH_FILE": str(touched)}
-    empty = start(**settings)
-    empty.follow(ONE)
-    assert (0, ONE) == (empty.runs(), log.events("plan_made")[0]["revision"])
-    assert not os.path.lexists(empty.root / "repo")
-    empty.stop()
-    first = start.published()
-    first.stop()
-
-    assert Outcome("unchanged", ONE) == start(**settings).cycle()
-    assert not touched.exists()
-    (first.root / "repo").unlink()
-    wrapper = start(**settings)
-    wrapper.cycle()
-    assert not os.path.lexists(wrapper.root / "repo")
 
 
 def test_a_glance_detects_a_new_commit_a_failed_poll_and_a_damaged_volume(start: Start) -> None:

@@ -3,7 +3,6 @@ Consecutive cycles in this thread, against a real KDC.
 """
 
 import math
-import os
 import re
 import threading
 import time
@@ -195,31 +194,6 @@ def test_a_slow_kdc_clock_yields_usable_tickets_without_constant_requests(
     finally:
         kdc.stop()
         kdc.start()
-
-
-def test_dry_run_logs_its_plan_once_and_sends_no_request(start: Start, kdc: Kdc, log: Log) -> None:
-    box, before = start(KERBEROS_DRY_RUN="true"), kdc.requests()
-
-    results = [box.cycle().result for _ in range(3)]
-
-    assert ["unchanged"] * 3 == results
-    assert [{str(box.ccache): "start"}] == [e["acquire"] for e in log.events("plan_made")]
-    assert before == kdc.requests()
-    assert [] == os.listdir(box.ccache.parent)
-
-
-def test_dry_run_reports_unusable_keytabs_and_plans_the_rest(
-    start: Start, keytab: Path, log: Log
-) -> None:
-    """The first ticket would fail for the same cause."""
-    box = start({"airflow": "a", "absent": "b"}, KERBEROS_DRY_RUN="true")
-
-    assert "principal_absent" == box.fails().reason
-    keytab.unlink()
-    assert "keytab_missing" == box.fails().reason
-
-    folder = box.ccache.parent
-    assert [{f"{folder}/a": "start"}, {}] == [e["acquire"] for e in log.events("plan_made")]
 
 
 def test_removes_the_metrics_of_a_replaced_principal(box: Box, kdc: Kdc, keytab: Path) -> None:

@@ -153,5 +153,5 @@ def settings_of(**environment: str) -> CommonSettings:
     """Return the common settings with these variables, without prefix; INTERVAL defaults to 1h."""
     environ = {"INTERVAL": environment.pop("INTERVAL", "1h"), "X_HTTP_BIND": "127.0.0.1:0"}
     environ |= {f"X_{name}": value for name, value in environment.items()}
-    settings, _ = load(CommonSettings, "X_", environ, instead={})
+    settings, _ = load(CommonSettings, "X_", environ)
     return settings

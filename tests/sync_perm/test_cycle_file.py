@@ -149,19 +149,6 @@ def test_an_invalid_file_does_not_delay_airflows_own_permissions(one: WithFile) 
     assert [WEBSITE] == one.ours()
 
 
-def test_a_dry_run_lists_the_rows_and_writes_nothing(one: WithFile) -> None:
-    session = one.begin(SYNC_PERM_DRY_RUN="true")
-    before = one.everything()
-
-    with capture_logs() as logs:
-        run(session)
-
-    (planned,) = (line for line in logs if line["event"] == "pass_planned")
-    assert (2, "file") == (planned["differences"], planned["reason"])
-    assert ["file_role", "", ("team",)] in planned["rows"]
-    assert before == one.everything()
-
-
 def test_the_script_applies_the_file_even_if_passes_use_airflows_command(one: WithFile) -> None:
     one.cli_because = "setting"
     session = one.begin()

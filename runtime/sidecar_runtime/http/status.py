@@ -4,6 +4,7 @@ The facts of the status page as JSON; :mod:`sidecar_runtime.http.page` renders t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from urllib.parse import quote
 from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, PastCycle
 from sidecar_runtime.history import SPAN_SECONDS
-from sidecar_runtime.identity import identity
 from sidecar_runtime.sidecar import Sidecar
 
 
@@ -23,7 +23,7 @@ class About(NamedTuple):
     The identity of this process: image name, version, and a description of source and target.
 
     Args:
-        pod: As in :func:`sidecar_runtime.pod.find_pod`.
+        pod: As in :func:`sidecar_runtime.app.find_pod`.
         settings: The settings that differ from the defaults, as written.
     """
 
@@ -90,6 +90,14 @@ def readiness_body(about: About, health: Health, sidecar: Sidecar) -> tuple[bool
         "identity": identity(about.sidecar, about.source),
     }
     return readiness.ready, json.dumps(body).encode() + b"\n"
+
+
+def identity(sidecar: str, source: str) -> str:
+    """
+    Return a digest by which a ``check`` recognizes the daemon of its source, for /readyz, which
+    anyone may read.
+    """
+    return hashlib.sha256(f"{sidecar} {source}".encode(errors="replace")).hexdigest()[:16]
 
 
 def _iso(moment: float | None) -> str | None:

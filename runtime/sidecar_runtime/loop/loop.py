@@ -91,8 +91,7 @@ class Loop:
         self._give_up_at = (
             time.monotonic() + settings.one_shot_deadline_seconds if settings.one_shot else None
         )
-        jitter = settings.jitter_seconds
-        self._jitter_seconds = settings.interval_seconds / 10 if jitter is None else jitter
+        self._jitter_seconds = settings.interval_seconds / 10
         self._glances = (
             Glances(glances, self._draw_interval, self._record.glance, self.wake)
             if glances

@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from git_sync_wrapper.engine.engine import Engine
@@ -41,20 +41,20 @@ PROGRAM_SECONDS = 10.0
 
 
 def run(
-    settings: Settings, names: Mapping[str, str], options: Options, environ: Mapping[str, str]
+    settings: Settings, names: Iterable[str], options: Options, environ: Mapping[str, str]
 ) -> int:
     """
     Print one line for each check; return the exit code. Nothing is published.
 
     Args:
-        names: Variables that no setting reads, each with the name that may be meant.
+        names: Variables with our prefix that no setting reads.
 
     Raises:
         SettingsError: Settings contradict each other.
     """
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
-    logs.configure("warning", settings.log_format)
+    logs.configure("warning", None)
     access = Access(settings, options, environ)
     try:
         access.start()

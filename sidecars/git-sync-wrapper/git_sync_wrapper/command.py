@@ -14,7 +14,6 @@ from git_sync_wrapper.engine import passthrough
 from git_sync_wrapper.engine.engine import GRACE_SECONDS, Engine
 from git_sync_wrapper.error_file import ErrorFile
 from git_sync_wrapper.flags.options import Options, read_options
-from git_sync_wrapper.flags.read import strangers
 from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.metrics import WrapperMetrics
@@ -25,14 +24,13 @@ from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper
 from git_sync_wrapper.status import Status
 from sidecar_runtime import __version__, logs
+from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.asking.asked import Asked
-from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
-from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
-from sidecar_runtime.settings import describe, names_of
+from sidecar_runtime.settings import describe
 from sidecar_runtime.volume.lock import TargetLock
 
 # For the gate, the snapshot and the pruning, after git-sync has used its full timeout.
@@ -76,7 +74,6 @@ def run() -> int:
     if arguments[:1] == ["--version"]:
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")
         return 0
-    forbid_core_dumps()
     is_check = arguments[:1] == ["check"]
     try:
         settings, unknown = load_settings(os.environ)
@@ -94,11 +91,9 @@ def run() -> int:
         has_password=settings.credentials.kind == "secrets-manager",
     )
     _check_link(options)
-    unknown |= strangers(os.environ, names_of(Settings, PREFIX))
     if is_check:
         from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it
 
-        end_on_signals()
         return check.run(settings, unknown, options, os.environ)
     settings = _joined(settings, options)
     begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
@@ -121,7 +116,7 @@ def _with_flags(
     try:
         read_options(arguments, environ, has_username=True, has_password=True)
     except SettingsError as other:
-        return SettingsError([*error.problems, *other.problems], error.unknown)
+        return SettingsError([*error.problems, *other.problems])
     return error
 
 
@@ -194,7 +189,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         hooks=hooks,
         metrics=metrics,
         status=status,
-        report=ErrorFile("" if settings.dry_run else options.error_file),
+        report=ErrorFile(options.error_file),
         past=Past(TargetLock()),
         asked=Asked() if settings.answers else None,
     )
@@ -211,7 +206,6 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         return run_daemon(
             sidecar,
             settings,
-            PREFIX,
             about,
             metrics,
             watch=sidecar.watch,

@@ -16,12 +16,12 @@ from git_sync_wrapper.published.record import Published, look
 from git_sync_wrapper.published.volume import LOCK, Volume
 from git_sync_wrapper.publisher import Publisher
 from git_sync_wrapper.room import with_room
+from sidecar_runtime.app import polls_per_cycle
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Undecided
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.process import polls_per_cycle
 from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.lock import read_holder
 
@@ -64,7 +64,6 @@ class Session:
         self._is_waiting = False
         self._has_polled = False
         """Whether the remote answered a poll in this cycle."""
-        self._rehearsed = ""
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -151,8 +150,6 @@ class Session:
         return outcome
 
     def _run(self, fence: Fence) -> Outcome:
-        if self._settings.dry_run:
-            return self._rehearse(fence)
         volume = self._open()
         with explained(f"cannot lock {volume.root}"):  # for example, a file system without locks
             is_holder = self._context.past.lock.try_acquire(LOCK, volume.store)
@@ -208,20 +205,6 @@ class Session:
         else:
             counters.count_noop()
         return outcome
-
-    def _rehearse(self, fence: Fence) -> Outcome:
-        """
-        Log once what would be published (``GIT_SYNC_WRAPPER_DRY_RUN``); git-sync does not run.
-        """
-        published = look(self._options)
-        self._context.note(published)
-        wanted, problem = self._poll(fence)
-        if problem is not None:
-            raise problem
-        if wanted not in (published.commit, self._rehearsed):
-            self._rehearsed = wanted
-            log.info("plan_made", revision=wanted, published=published.commit)
-        return Outcome("unchanged", published.commit)
 
     def _open(self) -> Volume:
         """

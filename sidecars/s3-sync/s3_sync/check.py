@@ -45,13 +45,13 @@ OBJECTS_LIMIT = 1000
 NAMED_OBJECTS = 3
 
 
-def run(settings: Settings, names: Mapping[str, str], chain: Chain | None = None) -> int:
+def run(settings: Settings, names: Iterable[str], chain: Chain | None = None) -> int:
     """
     Print one line per check; return the exit code: 0 only if the whole source can be published, as
     far as it was read, and a daemon that is already running, if any, has published it.
 
     Args:
-        names: Unknown variables, each with the setting that may be meant.
+        names: Variables with our prefix that are not settings.
         chain: The credential chain to use instead of the one in the settings.
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
@@ -127,7 +127,7 @@ class _Checks:
         """
         path, part = self._settings.dest_path, tree_part(self._settings)
         try:
-            managed, _ = read_target(path, part, with_foreign=False)
+            managed = read_target(path, part)
             place = nearest_folder(path)
             free, free_files = free_bytes(place), free_inodes(place)
             unit = os.statvfs(place).f_frsize

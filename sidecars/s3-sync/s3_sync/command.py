@@ -12,10 +12,9 @@ from s3_sync.s3.addressing import check_proxy
 from s3_sync.settings import PREFIX, load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__
-from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
-from sidecar_runtime.process import begin_logs, run_daemon
 
 
 def run() -> int:
@@ -40,7 +39,6 @@ def run() -> int:
     if is_check:
         from s3_sync import check  # noqa: PLC0415
 
-        end_on_signals()
         return check.run(settings, unknown)
     unused = unused_by_gate(settings, PREFIX)
     if settings.sign_key:
@@ -50,6 +48,4 @@ def run() -> int:
     metrics = SyncMetrics(__version__, revision, is_served=not settings.one_shot)
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"
-    return run_daemon(
-        sidecar, settings, PREFIX, about, metrics, watch=sidecar.watch, glances=is_release
-    )
+    return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch, glances=is_release)

@@ -52,7 +52,7 @@ def open_source(settings: Settings, client: S3Client) -> Source[Any]:
     if settings.source_kind == "release":  # import only the source that is used
         from s3_sync.release.source import ReleaseSource  # noqa: PLC0415
 
-        return ReleaseSource(settings, client, remembers=not settings.dry_run)
+        return ReleaseSource(settings, client)
     from s3_sync.listing.source import ListingSource  # noqa: PLC0415
 
     return ListingSource(settings, client)

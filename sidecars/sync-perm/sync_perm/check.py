@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import closing
 
 from sidecar_runtime import child
@@ -29,7 +29,7 @@ from sync_perm.settings import Settings
 
 def run(
     settings: Settings,
-    names: Mapping[str, str],
+    names: Iterable[str],
     config: AirflowConfig,
     airflow: Installation,
     source: Source,
@@ -38,7 +38,7 @@ def run(
     Run all checks, print a line for each, and return the exit code; write nothing.
 
     Args:
-        names: Unknown variables, each with the name that was probably meant.
+        names: Variables with our prefix that are not settings.
     """
     print("sync-perm check")
     unknown(names)

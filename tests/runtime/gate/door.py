@@ -32,7 +32,7 @@ class Door:
         self.metrics = Metrics("box", "1", "r")
         environ = {"X_HTTP_BIND": ":0", "X_GATE_ENV": " ".join(variables)}
         settings = replace(
-            load(GateSettings, "X_", environ, instead={})[0], gate_timeout_seconds=timeout_seconds
+            load(GateSettings, "X_", environ)[0], gate_timeout_seconds=timeout_seconds
         )
         self.gate = Gate(check, settings, GateMetrics(self.metrics), clock=self.clock)
         self.fence = Fence()

@@ -8,8 +8,7 @@ import pytest
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
-from sidecar_runtime.http.status import readiness_body, status
-from sidecar_runtime.identity import identity
+from sidecar_runtime.http.status import identity, readiness_body, status
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
 from tests.support.machine.clocks import Clock
 

@@ -88,7 +88,7 @@ class Run:
 
 def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:
     """Return an unstarted loop; `changes` are settings, and the interval defaults to an hour."""
-    return Run(Script(*steps), replace(settings_of(JITTER="0"), **changes), pace=pace)
+    return Run(Script(*steps), replace(settings_of(), **changes), pace=pace)
 
 
 def failing_for(seconds: float) -> Pace:

@@ -83,7 +83,7 @@ class Glancer(Script):
 
 def test_glances_count_as_cycles_and_a_change_triggers_one() -> None:
     script = Glancer(CHANGED, UNCHANGED)
-    settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
+    settings = replace(settings_of(), interval_seconds=0.1)
     glanced = Run(script, settings, glances=15)
     glanced.until_stopped()
 

@@ -15,10 +15,10 @@ from dataclasses import replace
 
 {before}
 
+from sidecar_runtime.app import run_main
 from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.loop.loop import Loop, Pace
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.process import run_main
 from sidecar_runtime import logs
 from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Script, settings_of
 
@@ -26,10 +26,10 @@ from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Script, setting
 
 def main():
     logs.configure("debug", "json")
-    settings = replace(settings_of(JITTER="0"), **changes)
+    settings = replace(settings_of(), **changes)
     return Loop(Script(*steps), settings, Health(), Metrics("box", "1", "r"), 0, pace).run()
 
-run_main(main, "")
+run_main(main)
 """
 
 

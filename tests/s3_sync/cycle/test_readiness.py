@@ -299,15 +299,6 @@ def test_a_one_shot_does_not_succeed_while_it_is_not_ready(
         assert end is None or not (end.is_success or end.is_enough)
 
 
-def test_a_one_shot_that_is_a_dry_run_ends(s3: FakeS3, process: Process) -> None:
-    World(s3, process, {}).put(1)
-
-    process.start(KEYS | {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_DRY_RUN": "true"})
-
-    assert process.cycle().is_success
-    assert not process.is_ready
-
-
 def what_is_published(process: Process, layout: str) -> str:
     """Return the state that the process reports, in the words of the table."""
     readiness = process.readiness

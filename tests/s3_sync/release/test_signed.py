@@ -237,7 +237,7 @@ def test_cycles_fail_while_there_is_no_trusted_key(
     assert "release_untrusted" == process.fail().reason
 
 
-# --- pins, fallbacks and dry runs
+# --- pins and fallbacks
 
 
 def test_verifies_the_manifest_of_a_pinned_release(
@@ -271,25 +271,6 @@ def test_falls_back_only_to_a_signed_release(
     assert {"a.py": b"a = 1\n"} == process.shown
     (fallback,) = log.events("gate_fallback")
     assert oldest.revision == fallback["name"]
-
-
-def test_a_dry_run_refuses_an_old_pointer_and_records_nothing(
-    shelf: Shelf, process: Process, trusting: dict[str, str]
-) -> None:
-    shelf.publish({"a.py": b"a = 1\n"})
-    old = pointer_of(shelf)
-    shelf.publish({"a.py": b"a = 2\n"})
-    process.run(trusting)
-    before = seen(process)
-    dry = trusting | {"S3_SYNC_DRY_RUN": "true"}
-    shelf.publish({"a.py": b"a = 3\n"})
-    process.restart(dry)
-    process.cycle()
-    assert before == seen(process)
-
-    shelf.put(POINTER_KEY, old)
-    process.restart(dry)
-    assert "release_replayed" == process.fail().reason
 
 
 # --- remembered turns

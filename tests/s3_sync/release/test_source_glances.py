@@ -1,16 +1,13 @@
-"""Glances of the source `release`, one small request instead of a cycle; and dry runs."""
-
-import os
+"""Glances of the source `release`, one small request instead of a cycle."""
 
 import pytest
 
 from s3_sync.release.names import POINTER_KEY, manifest_key
-from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.s3_sync.release.following import FILES, PINNED
 from tests.support.aws.fake_s3 import access_denied, error
 from tests.support.http.loopback import Fault
-from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest, is_pointer
+from tests.support.s3_sync.shelf import Shelf, is_manifest, is_pointer
 
 
 def test_a_glance_costs_one_small_request_until_something_changes(
@@ -133,18 +130,3 @@ def test_with_delete_all_a_glance_leads_to_a_cycle(shelf: Shelf, process: Proces
     assert not process.glance()
     process.cycle()
     assert FILES == process.shown
-
-
-def test_a_dry_run_plans_and_changes_nothing(shelf: Shelf, process: Process, log: Log) -> None:
-    release = shelf.publish(FILES)
-    process.start(PINNED | {"S3_SYNC_DRY_RUN": "true"})
-    for _ in range(2):
-        outcome = process.cycle()
-        assert ("unchanged", release.revision) == (outcome.result, outcome.revision)
-
-    (plan,) = log.events("plan_made")
-    assert (release.revision, len(FILES)) == (plan["revision"], plan["files_to_publish"])
-    assert [] == process.s3.seen(is_bundle)
-    assert [] == os.listdir(process.folder)
-    assert not process.glance()
-    assert "a dry run publishes nothing" == process.problem

@@ -44,7 +44,7 @@ def test_parts_do_not_list_each_others_files(target: Target, tree: Target) -> No
 
 
 def test_reading_a_missing_target_does_not_create_it(folder: Path) -> None:
-    assert ({}, []) == read_target(str(folder), "", with_foreign=True)
+    assert {} == read_target(str(folder), "")
     assert not folder.exists()
 
 
@@ -55,11 +55,8 @@ def test_reading_a_target_does_not_change_it(folder: Path, target: Target) -> No
     target.close()
     journal = (folder / RESERVED / "managed").read_bytes()
 
-    managed, foreign = read_target(str(folder), "", with_foreign=True)
-
-    assert (["a.py"], ["foreign"]) == (list(managed), foreign)
-    assert (managed, []) == read_target(str(folder), "", with_foreign=False)
-    assert ({}, []) == read_target(str(folder), TREE, with_foreign=True)
+    assert ["a.py"] == list(read_target(str(folder), ""))
+    assert {} == read_target(str(folder), TREE)
     assert not (folder / RESERVED / TREE).exists()
     assert [staging.name] == staged(folder)
     assert journal == (folder / RESERVED / "managed").read_bytes()

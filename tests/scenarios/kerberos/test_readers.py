@@ -43,7 +43,7 @@ def test_no_read_fails_while_two_sidecars_replace_the_ccache_every_second(
     """With tickets of 16 s many reads fall into the second half of a life."""
     site = make_site("16s")
     site.ccache.parent.chmod(0o2770)
-    daemons = [site.publish(INTERVAL="1s", KERBEROS_JITTER="0.5s") for _ in range(2)]
+    daemons = [site.publish(INTERVAL="1s") for _ in range(2)]
     sizes, inodes, reads = set[int](), set[int](), Counter[Kind]()
 
     while reads.total() < counts.ticket_reads or min(reads.values()) <= 10 or len(inodes) <= 3:

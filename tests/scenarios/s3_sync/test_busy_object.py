@@ -79,7 +79,7 @@ def test_syncs_other_objects_while_one_object_is_rewritten_constantly(
 ) -> None:
     s3.inject(slow, is_list)
     with rewritten(s3) as written:
-        daemon = start({**settings, "S3_SYNC_JITTER": "0"}, interval="0.1")
+        daemon = start(settings, interval="0.1")
         daemon.address(60)
         daemon.wait_until_ready(60)
         ends_at = time.monotonic() + counts.busy_seconds

@@ -80,21 +80,6 @@ def test_a_restart_is_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: Star
     assert second.find_events("cycle_finished") == []
 
 
-def test_a_dry_run_logs_its_plan_and_changes_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    target.mkdir()
-    (target / "foreign.py").write_text("mine")
-    daemon = start({"S3_SYNC_DRY_RUN": "true", "S3_SYNC_DELETE": "all"}).until_synced()
-
-    assert published(target) == {"foreign.py": b"mine"}
-    assert [path.name for path in target.iterdir() if path.name != ".s3-sync"] == ["foreign.py"]
-    assert s3.seen(is_get()) == []
-    planned = daemon.find_events("plan_made")[0]
-    assert planned["files_to_publish"] == len(FILES)
-    assert set(planned["publish"]) == set(FILES)
-
-
 def test_an_abandoned_cycle_never_publishes_afterwards(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
@@ -186,10 +171,3 @@ def test_a_one_shot_gives_up_waiting_for_the_lock_at_its_deadline(start: StartDa
     second = start(settings, interval="0.5")
 
     assert second.wait_for_exit().code == 3
-
-
-def test_a_one_shot_dry_run_exits_and_creates_nothing(target: Path, start: StartDaemon) -> None:
-    settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_DRY_RUN": "true"}
-
-    assert start(settings).wait_for_exit().code == 0
-    assert not target.exists()

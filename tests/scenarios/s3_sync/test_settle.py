@@ -36,7 +36,7 @@ def layout(request: pytest.FixtureRequest) -> dict[str, str]:
 
 def settled(layout: Mapping[str, str], settle: str) -> dict[str, str]:
     """Return the settings of a daemon that waits for uploads to end."""
-    return {**layout, "S3_SYNC_SETTLE": settle, "S3_SYNC_JITTER": "0"}
+    return {**layout, "S3_SYNC_SETTLE": settle}
 
 
 def slowly(s3: SwappingS3, steps: list[Callable[[], object]], target: Path) -> None:

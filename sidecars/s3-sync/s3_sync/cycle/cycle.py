@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from s3_sync.cycle.dry_run import DryRun
 from s3_sync.cycle.reconcile import Reconciler
 from s3_sync.layouts.layout import Layout
 from s3_sync.lease import Lease
@@ -63,7 +62,6 @@ class Session:
         self._loop = asyncio.new_event_loop()
         self._source = open_source(settings, client)
         self._reconciler = Reconciler(settings, metrics, status, gate, self._lease, self._source)
-        self._rehearsal = DryRun(settings, metrics, status, self._lease, self._source)
         self._asking: Asking | None = None
         if asked is not None and settings.source_kind == "release":
             from s3_sync.cycle.asking import Asking  # noqa: PLC0415 - no server in one-shots
@@ -126,7 +124,7 @@ class Session:
             TargetError: It would end with success, and the volume is not ready.
         """
         readiness = self._status.readiness
-        if not self._settings.one_shot or self._settings.dry_run or readiness.ready:
+        if not self._settings.one_shot or readiness.ready:
             return outcome
         if outcome.is_success:
             raise TargetError(
@@ -137,8 +135,6 @@ class Session:
         return outcome._replace(is_enough=False)
 
     async def _cycle(self, fence: Fence) -> Outcome:
-        if self._settings.dry_run:
-            return await self._rehearsal.run(fence)
         path = self._settings.dest_path
         try:
             with fence:  # a thread that resumes late must not touch its successor's target

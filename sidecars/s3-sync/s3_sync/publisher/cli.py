@@ -19,12 +19,10 @@ from s3_sync.publisher.progress import Progress
 from s3_sync.settings import PREFIX, Settings, load_settings, read_trusted_keys
 from s3_sync.signature import PublisherKeys, read_signer
 from sidecar_runtime import logs
-from sidecar_runtime.command import make_parser
-from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime.app import make_parser, warn_unknown
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
 from sidecar_runtime.printable import printable
-from sidecar_runtime.process import warn_unknown
 
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
@@ -209,7 +207,6 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     Run a command; return its exit code.
     """
-    end_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # printing must not fail after success
     logs.configure("warning", "console", sys.stderr)
@@ -300,7 +297,7 @@ def _by_options(error: SettingsError, arguments: argparse.Namespace) -> Settings
         if value is not None
     }
     problems = [one._replace(setting=given.get(one.setting, one.setting)) for one in error.problems]
-    return SettingsError(problems, error.unknown)
+    return SettingsError(problems)
 
 
 def _trust(settings: Settings, command: str) -> PublisherKeys:

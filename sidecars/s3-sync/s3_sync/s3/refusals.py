@@ -290,7 +290,7 @@ def explain(
             return error(
                 "throttled",
                 f"S3 throttled the request for {where} ({said})",
-                "This resolves itself. For a large fleet, raise INTERVAL or S3_SYNC_JITTER. If it "
+                "This resolves itself. For a large fleet, raise INTERVAL. If it "
                 "is always the same object, the store cannot read that object.",
             )
         case status if status >= 500:

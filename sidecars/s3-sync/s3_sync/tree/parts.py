@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from s3_sync.keys import RESERVED
 from s3_sync.tree.journal import NAME as MANAGED
 from s3_sync.tree.journal import Managed, load_managed
-from s3_sync.tree.volume import PATH_FLAGS, Volume, foreign_files, open_own_folder
+from s3_sync.tree.volume import PATH_FLAGS, Volume, open_own_folder
 
 
 def list_name(part: str) -> str:
@@ -61,18 +61,15 @@ def read_part(path: str, part: str) -> Iterator[tuple[int, int]]:
         yield above, folder
 
 
-def read_target(
-    path: str, part: str, *, with_foreign: bool
-) -> tuple[dict[str, Managed], list[str]]:
+def read_target(path: str, part: str) -> dict[str, Managed]:
     """
-    Return the managed and the foreign files of a target without changing it.
+    Return the managed files of a target without changing it.
 
     Args:
         part: See :class:`Target`.
     """
     try:
         with read_part(path, part) as (above, folder):
-            managed, _ = load_managed(above, folder, list_name(part), is_shared=not part)
-            return managed, foreign_files(folder, managed) if with_foreign else []
+            return load_managed(above, folder, list_name(part), is_shared=not part)[0]
     except (FileNotFoundError, NotADirectoryError):
-        return {}, []
+        return {}

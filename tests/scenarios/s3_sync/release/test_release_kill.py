@@ -22,7 +22,6 @@ from tests.support.waiting import wait_until
 
 RETAIN_SECONDS = 5
 SETTINGS = {
-    "S3_SYNC_JITTER": "0",
     "S3_SYNC_RETAIN_COUNT": "1",
     "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
 }

@@ -19,7 +19,7 @@ from tests.support.s3_sync.scripted import new_content, published
 from tests.support.s3_sync.shelf import Shelf, is_manifest, is_pointer, release_daemon
 from tests.support.waiting import wait_until
 
-OFTEN = {"S3_SYNC_JITTER": "0", "S3_SYNC_TIMEOUT": "2s"}
+OFTEN = {"S3_SYNC_TIMEOUT": "2s"}
 
 
 @dataclass(frozen=True)
