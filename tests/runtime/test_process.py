@@ -107,7 +107,7 @@ def test_wrong_settings_are_logged_in_the_configured_format() -> None:
     with start(body, env={"PATH": "/usr/bin:/bin", "BOX_LOG_FORMAT": " Console"}) as process:
         out, _ = process.communicate(timeout=30)
 
-    assert out.endswith("error    setting_rejected  setting=A value=x problem='is bad'\n")
+    assert "] setting_rejected " in out and out.endswith("setting=A value=x problem='is bad'\n")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from sidecar_runtime.command import make_parser
 from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
-from sidecar_runtime.printable import printable
+from sidecar_runtime.printable import json_text, printable
 from sidecar_runtime.process import warn_unknown
 
 AIRFLOW = "airflow"
@@ -235,10 +234,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if is_json:
             facts = {"result": "failed", "reason": error.reason, "error": error.message}
             problems = {"problems": list(map(asdict, refused.broken))} if refused else {}
-            sys.stdout.write(json.dumps(facts | {"advice": error.advice} | problems) + "\n")
+            sys.stdout.write(json_text(facts | {"advice": error.advice} | problems) + "\n")
         return error.exit_code
     progress.clear()
-    lines = [json.dumps(report.facts)] if is_json else map(printable, report.lines)
+    lines = [json_text(report.facts)] if is_json else map(printable, report.lines)
     _answer("".join(f"{line}\n" for line in lines))
     return EXIT_DONE
 
