@@ -110,7 +110,6 @@ def run_daemon(
     """
     raise_file_limit()
     health = Health()
-    metrics.ready.set_function(lambda: float(sidecar.readiness().ready))
     log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
     about = about._replace(
         pod=find_pod(os.environ),

@@ -76,9 +76,8 @@ def test_a_one_shot_imports_no_http_server_metrics_client_or_botocore(
     program = (
         f"import {sidecar}.command, sidecar_runtime.process\n"
         f"from {sidecar}.metrics import {metrics}\n"
-        f"metrics = {metrics}('1.2.3', 'r', is_served=False)\n"
-        "metrics.cycles('changed').inc()\n"
-        "metrics.name_published('r')"
+        f"metrics = {metrics}('1.2.3', 'r')\n"
+        "metrics.cycles('changed').inc()"
     )
     heavy = ["prometheus_client", "http.client", "botocore", "sidecar_runtime.http.page"]
 
