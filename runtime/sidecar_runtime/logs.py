@@ -141,7 +141,6 @@ def configure(
     shared: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     final: list[Processor] = [_for_programs, structlog.processors.JSONRenderer(json_text)]

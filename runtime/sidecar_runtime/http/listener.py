@@ -31,17 +31,15 @@ RETRY_SECONDS = 0.2
 
 # The kernel takes an answer of a third of this at once, even if the client does not read it.
 _SEND_BUFFER_BYTES = 1 << 20
-# No file descriptor or memory for another connection: accept(2).
-_OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _END = re.compile(rb"\n\r?\n")
-_FIRST_LINE = re.compile(r"\s*(\S+) (\S+) HTTP/1\.\d\r?\n")
-_HEADERS = (
-    f"Content-Security-Policy: {CONTENT_SECURITY_POLICY}",
-    "X-Content-Type-Options: nosniff",
-    "Cache-Control: no-store",
-    "Connection: close",
-    "Server: sidecar",
-)
+_FIRST_LINE = re.compile(rb"\s*(\S+) (\S+) HTTP/1\.\d\r?\n")
+_HEADERS = f"""\
+Content-Security-Policy: {CONTENT_SECURITY_POLICY}
+X-Content-Type-Options: nosniff
+Cache-Control: no-store
+Connection: close
+Server: sidecar
+"""
 
 log = get_logger("http")
 
@@ -60,8 +58,8 @@ class Listener:
     """
     Answers GET and HEAD requests on one socket; no request changes anything.
 
-    It holds up to ``CONNECTIONS`` connections; another one closes the oldest. A client has
-    ``CLIENT_SECONDS`` to send a request of up to ``REQUEST_BYTES``.
+    It holds up to ``CONNECTIONS`` connections without a complete request; another one closes the
+    oldest. A client has ``CLIENT_SECONDS`` to send a request of up to ``REQUEST_BYTES``.
 
     Args:
         listening: A socket that listens.
@@ -79,10 +77,11 @@ class Listener:
         self._answer = answer
         self._instant = instant
         self._selector = DefaultSelector()
-        self._connections: list[_Connection] = []
-        """Oldest first."""
-        self._requests: Queue[tuple[socket.socket, str, bool] | None] = Queue(CONNECTIONS)
+        self._clients: list[_Client] = []
+        """Those that have not sent their whole request yet, oldest first."""
+        self._requests: Queue[_Client | None] = Queue(CONNECTIONS)
         """Those that the second thread answers."""
+        self._is_closed = False
 
     @property
     def port(self) -> int:
@@ -93,14 +92,10 @@ class Listener:
         Start both threads, which end with the process or with :meth:`close`.
 
         Raises:
-            OSError: No thread can be started.
+            RuntimeError: No thread can be started.
         """
-        try:
-            for run in (self._serve, self._give_answers):
-                threading.Thread(target=run, name="http", daemon=True).start()
-        except RuntimeError as error:
-            self.close()
-            raise OSError(errno.EAGAIN, str(error)) from error
+        for run in (self._serve, self._give_answers):
+            threading.Thread(target=run, name="http", daemon=True).start()
         if self._listening.family != socket.AF_UNIX:
             host, port = self._listening.getsockname()[:2]
             log.info(
@@ -111,120 +106,114 @@ class Listener:
         """
         Accept no further connections. All of them, the socket and the threads end soon.
         """
+        self._is_closed = True
         with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the first thread
 
     def _serve(self) -> None:
         with self._listening, self._selector:
             self._listening.setblocking(False)
             self._selector.register(self._listening, EVENT_READ)
-            while self._listening.fileno() >= 0:
+            while not self._is_closed:
                 # An idle server sleeps until a client comes.
-                first = self._connections[0].ends_at if self._connections else None
-                wait = first and max(0.0, first - time.monotonic())
-                for key, _ in self._selector.select(wait):
+                first = self._clients[0].ends_at if self._clients else None
+                wait_seconds = first and max(0.0, first - time.monotonic())
+                for key, _ in self._selector.select(wait_seconds):
                     if key.data is None:
                         self._accept()
-                    elif key.data in self._connections:
+                    elif key.data in self._clients:
                         self._receive(key.data)
-                self._end_before(time.monotonic())
-            self._end_before(float("inf"))
+                self._drop_until(time.monotonic())
+            self._drop_until(float("inf"))
         self._requests.put(None)
 
-    def _end_before(self, moment: float) -> None:
-        for connection in [one for one in self._connections if one.ends_at <= moment]:
-            self._release(connection).close()
+    def _drop_until(self, moment: float) -> None:
+        while self._clients and self._clients[0].ends_at <= moment:
+            self._release(self._clients[0]).socket.close()
+
+    def _release(self, client: _Client) -> _Client:
+        self._clients.remove(client)
+        self._selector.unregister(client.socket)
+        return client
 
     def _accept(self) -> None:
         try:
-            client, _ = self._listening.accept()
-        except OSError as error:
-            if error.errno in _OUT_OF_ROOM:
-                # The connection still waits, so the next call would fail at once.
-                time.sleep(RETRY_SECONDS)
-            elif error.errno == errno.EINVAL:
-                self._listening.close()
+            client = _Client(self._listening.accept()[0])
+        except OSError:
+            # No file descriptor is free, or no memory. The client still waits.
+            time.sleep(RETRY_SECONDS)
             return
-        client.setblocking(False)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        if len(self._connections) >= CONNECTIONS:
-            self._release(self._connections[0]).close()
-        connection = _Connection(client, time.monotonic() + CLIENT_SECONDS)
-        self._connections.append(connection)
-        self._selector.register(client, EVENT_READ, connection)
+        if len(self._clients) >= CONNECTIONS:
+            self._release(self._clients[0]).socket.close()
+        self._clients.append(client)
+        self._selector.register(client.socket, EVENT_READ, client)
 
-    def _release(self, connection: _Connection) -> socket.socket:
-        self._connections.remove(connection)
-        self._selector.unregister(connection.client)
-        return connection.client
-
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, client: _Client) -> None:
         try:
-            received = connection.client.recv(REQUEST_BYTES)
+            received = client.socket.recv(REQUEST_BYTES)
         except OSError:
             received = b""
-        if not connection.is_answered:
-            connection.received += received
-        if not received or len(connection.received) > REQUEST_BYTES:
-            self._release(connection).close()
-        elif not connection.is_answered and _END.search(connection.received):
-            self._take(connection)
+        client.request += received
+        if _END.search(client.request):
+            self._take(self._release(client))
+        elif not received or len(client.request) > REQUEST_BYTES:
+            self._release(client).socket.close()
 
-    def _take(self, connection: _Connection) -> None:
+    def _take(self, client: _Client) -> None:
         """
         Answer a complete request, or pass it on to the second thread.
         """
-        found = _FIRST_LINE.match(connection.received.decode("latin-1"))
-        method, path = found.groups() if found else ("", "")
+        found = _FIRST_LINE.match(client.request)
+        method, path = (part.decode("latin-1") for part in found.groups()) if found else ("", "")
+        client.path, client.wants_body = path, method != "HEAD"
         log.debug("http_request", method=method, path=path)
-        client, has_body = connection.client, method != "HEAD"
         if method not in ("GET", "HEAD"):
             status = HTTPStatus.METHOD_NOT_ALLOWED if found else HTTPStatus.BAD_REQUEST
-            _send(client, Answer(status, b'{"error": "GET and HEAD of HTTP/1 only"}\n'))
+            client.send(Answer(status, b'{"error": "GET and HEAD of HTTP/1 only"}\n'))
         elif path.partition("?")[0] in self._instant:
-            self._give(client, path, has_body)
+            self._give_answer(client)
         else:
-            self._release(connection)
             try:
-                self._requests.put_nowait((client, path, has_body))
+                self._requests.put_nowait(client)
             except Full:  # the second thread is stuck, and the kubelet will ask again
-                client.close()
-        # What else the client sends is read and ignored: to close now might discard the answer.
-        connection.is_answered = True
+                client.socket.close()
 
     def _give_answers(self) -> None:
-        while request := self._requests.get():
-            self._give(*request)
-            request[0].close()
+        while client := self._requests.get():
+            self._give_answer(client)
 
-    def _give(self, client: socket.socket, path: str, has_body: bool) -> None:
+    def _give_answer(self, client: _Client) -> None:
         try:
-            answer = self._answer(path)
+            answer = self._answer(client.path)
         except Exception:
-            log.exception("http_answer_failed", path=path)
+            log.exception("http_answer_failed", path=client.path)
             answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error": "see the log"}\n')
-        _send(client, answer, has_body)
+        client.send(answer)
 
 
-class _Connection:
+class _Client:
     """
-    A client that has not sent its whole request yet, or has not read its answer yet.
+    A connection, for one request.
     """
 
-    def __init__(self, client: socket.socket, ends_at: float) -> None:
-        self.client = client
-        self.ends_at = ends_at
-        self.received = b""
-        self.is_answered = False
+    def __init__(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self.socket = accepted
+        self.ends_at = time.monotonic() + CLIENT_SECONDS
+        self.request = b""
+        self.path = ""
+        self.wants_body = True
 
-
-def _send(client: socket.socket, answer: Answer, has_body: bool = True) -> None:
-    status, body, content_type = answer
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}", f"Content-Type: {content_type}"]
-    lines += [f"Content-Length: {len(body)}", *_HEADERS, "\r\n"]
-    with suppress(OSError):  # the client has gone
-        client.send("\r\n".join(lines).encode() + (body if has_body else b""))
-        client.shutdown(socket.SHUT_WR)
+    def send(self, answer: Answer) -> None:
+        """
+        Send an answer, and close the connection.
+        """
+        status, body, content_type = answer
+        head = f"HTTP/1.1 {status.value} {status.phrase}\nContent-Type: {content_type}\n"
+        head += f"Content-Length: {len(body)}\n{_HEADERS}\n"
+        with self.socket, suppress(OSError):  # the client has gone
+            self.socket.send(head.replace("\n", "\r\n").encode() + body * self.wants_body)
 
 
 def listen(bind: tuple[str, int], setting: str) -> socket.socket:

@@ -23,7 +23,8 @@ from sidecar_runtime.sidecar import Names
 REFRESH_SECONDS = 30
 STYLE = (
     ":root{color-scheme:light dark}"
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;"
+    "color:CanvasText;background:Canvas}"
     "h1{font-size:1.4rem;margin:0 0 .75rem}h2{font-size:1rem;margin:2rem 0 .25rem}"
     "table{border-collapse:collapse;width:100%}"
     "th,td{text-align:left;vertical-align:top;overflow-wrap:anywhere;"
@@ -53,14 +54,6 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
 _ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
 
 
-class _Markup(str):
-    """
-    HTML markup of this module, in which all foreign text is already escaped.
-    """
-
-    __slots__ = ()
-
-
 def page(facts: Mapping[str, Any]) -> bytes:
     """
     Return the facts of :func:`status` as an HTML page without scripts.
@@ -71,11 +64,11 @@ def page(facts: Mapping[str, Any]) -> bytes:
     pod = [str(text) for text in facts["pod"].values() if text]
     state, color = _state(facts)
     marks = [
-        _mark(facts["ready"], "ready" if facts["ready"] else "not ready"),
-        _mark(facts["alive"], "alive" if facts["alive"] else "not alive"),
+        f"<span class=good>{word}</span>" if facts[word] else f"<span class=bad>not {word}</span>"
+        for word in ("ready", "alive")
     ]
     if facts["last_error"]:
-        marks.append(_mark(False, _trouble_word(facts)))
+        marks.append(f"<span class=bad>{_trouble_word(facts)}</span>")
     shown = {
         "published": [facts["revision"], facts["published_at"]],
         "source": facts["source"],
@@ -123,10 +116,11 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
         trouble["not alive"] = "No cycle has finished in time. Restart the container."
     if error := facts["last_error"]:
         failures = facts["consecutive_failures"]
-        what = f"{_link(error['docs'], error['reason'])}: {_text(error['error'])}"
-        trouble["what is wrong"] = _Markup(what)
-        trouble["since"] = [error["since"], f"{failures} failures in a row" * (failures > 1)]
-        trouble["what to do"] = error["advice"]
+        trouble |= {
+            "what is wrong": f"{error['reason']}: {error['error']}",
+            "since": [error["since"], f"{failures} failures in a row" * (failures > 1)],
+            "what to do": [error["advice"], error["docs"]],
+        }
     return trouble
 
 
@@ -137,10 +131,6 @@ def _trouble_word(facts: Mapping[str, Any]) -> str:
     if facts["consecutive_failures"] or not facts["cycles"]:
         return "failing"
     return _text(facts["cycles"][0]["result"])
-
-
-def _mark(is_good: bool, words: str) -> str:
-    return f"<span class={'good' if is_good else 'bad'}>{words}</span>"
 
 
 def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:
@@ -185,8 +175,6 @@ def _cell(value: object) -> str:
         return "<br>".join(f"{name}: {cell}" for name, cell in _pairs(value))
     if isinstance(value, list | tuple):
         return "<br>".join(filter(None, map(_cell, value)))
-    if isinstance(value, _Markup):
-        return value
     if isinstance(value, str) and _ADDRESS.fullmatch(value):
         return _link(value, value)
     return _TIME.sub(_moment, _text(value))

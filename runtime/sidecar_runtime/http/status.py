@@ -40,17 +40,13 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     readiness = sidecar.readiness()
     error = health.last_error
     return {
-        "sidecar": about.sidecar,
-        "version": about.version,
-        "pod": dict(about.pod),
+        **about._asdict(),
         "alive": health.is_alive,
         "ready": readiness.ready,
         "problem": readiness.problem or None,
         "shortfall": readiness.shortfall or None,
         "revision": readiness.revision or None,
         "published_at": _iso(readiness.published_at),
-        "source": about.source,
-        "target": about.target,
         "consecutive_failures": health.consecutive_failures,
         "last_error": error
         and {
@@ -64,7 +60,6 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "next_cycle_in_seconds": _rounded(health.next_cycle_in_seconds),
         "cycles": [_cycle(cycle) for cycle in health.past_cycles()],
         "details": sidecar.details(),
-        "settings": dict(about.settings),
     }
 
 

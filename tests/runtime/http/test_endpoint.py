@@ -443,11 +443,11 @@ def test_silent_clients_neither_block_probes_nor_exceed_the_connection_limit(
         clients = [stack.enter_context(connect(listener)) for _ in range(CONNECTIONS * 2)]
         for _ in range(5):
             assert ask(listener, path).status == 200
-        assert len(listener._connections) <= CONNECTIONS
+        assert len(listener._clients) <= CONNECTIONS
         # The oldest connection was closed.
         assert read_all(clients[0]) == b""
         stack.close()
-        wait_until(lambda: not listener._connections, "all are gone")
+        wait_until(lambda: not listener._clients, "all are gone")
 
 
 def test_a_client_that_does_not_read_delays_no_other_client(
