@@ -203,7 +203,6 @@ def run_daemon(
     """
     _raise_file_limit()
     health = Health()
-    metrics.ready.set_function(lambda: float(sidecar.readiness().ready))
     log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
     prefix = settings.variable_prefix
     about = about._replace(

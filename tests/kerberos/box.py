@@ -19,6 +19,7 @@ from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
+from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.loop.backoff import Backoff
 from tests.kerberos.given import ccache, tgt
 from tests.runtime.recording import Log
@@ -52,7 +53,7 @@ class Box:
         return raised(SidecarError, self.cycle)
 
     def sample(self, name: str, ccache: Path | None = None) -> float | None:
-        for metric in self.metrics.registry.collect():
+        for metric in registry_of(self.metrics.families).collect():
             for sample in metric.samples:
                 if sample.name == name and sample.labels["ccache"] == str(ccache or self.ccache):
                     return sample.value

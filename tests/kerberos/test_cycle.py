@@ -20,6 +20,7 @@ from kerberos_sidecar.formats.principal import Principal
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
+from sidecar_runtime.http.endpoint import registry_of
 from tests.kerberos.box import ANOTHERS, Box, Start, causes
 from tests.kerberos.given import SABOTAGE, ccache, config, tgt
 from tests.runtime.recording import Log
@@ -205,7 +206,7 @@ def test_removes_the_metrics_of_a_replaced_principal(box: Box, kdc: Kdc, keytab:
 
     box.cycle()
 
-    text = generate_latest(box.metrics.registry).decode()
+    text = generate_latest(registry_of(box.metrics.families)).decode()
     shown = re.findall(r'kerberos_ticket_expiry_timestamp_seconds{.*principal="(\w+)@', text)
     assert ["successor"] == shown
 

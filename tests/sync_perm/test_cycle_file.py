@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from sidecar_runtime.http.endpoint import registry_of
 from sync_perm.cycle import Session
 from sync_perm.database.lock import PassLock
 from tests.support.waiting import wait_until
@@ -61,7 +62,9 @@ class WithFile(Sidecar):
 
     def mistakes(self) -> float | None:
         labels = {"sidecar": "sync-perm"}
-        return self.metrics.registry.get_sample_value("sync_perm_roles_file_mistakes", labels)
+        return registry_of(self.metrics.families).get_sample_value(
+            "sync_perm_roles_file_mistakes", labels
+        )
 
 
 @pytest.fixture

@@ -246,5 +246,5 @@ class _Checks:
         """
         Check that the gate can run.
         """
-        gate = make_gate(self._settings, WrapperMetrics(__version__, "check", is_served=False).gate)
+        gate = make_gate(self._settings, WrapperMetrics(__version__, "check").gate)
         return try_gate(gate, self._settings.gate, self._access.folder, self._fence)

@@ -165,7 +165,7 @@ def _warn(options: Options) -> None:
 
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
     revision = environ.get("SIDECAR_REVISION", "unknown")
-    metrics = WrapperMetrics(__version__, revision, is_served=not settings.one_shot)
+    metrics = WrapperMetrics(__version__, revision)
     access = Access(settings, options, environ)
     status = Status(
         options,
@@ -198,8 +198,8 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     if options.http_bind and not settings.one_shot:
         from git_sync_wrapper.chart_port import ChartPort  # noqa: PLC0415 - no server in one-shots
 
-        registry = metrics.git_sync.registry if options.http_metrics else None
-        ChartPort(options.http_bind, lambda: status.readiness.ready, registry).start()
+        told = metrics.git_sync.families if options.http_metrics else None
+        ChartPort(options.http_bind, lambda: status.readiness.ready, told).start()
     access.start()
     hooks.start()
     try:

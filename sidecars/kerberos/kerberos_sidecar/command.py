@@ -41,7 +41,7 @@ def run() -> int:
         return check.run(settings, unknown, arguments.consumer)
     begin_logs(settings, unknown)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
-    metrics = KerberosMetrics(__version__, revision, is_served=not settings.one_shot)
+    metrics = KerberosMetrics(__version__, revision)
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is the time between tickets. The sidecar's watch requests a cycle when one is due.
     looking = dataclasses.replace(settings, interval_seconds=LOOK_SECONDS)

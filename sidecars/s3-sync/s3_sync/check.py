@@ -107,7 +107,7 @@ class _Checks:
         Check that the gate can run.
         """
         settings = self._settings
-        gate = make_gate(settings, SyncMetrics(__version__, "check", is_served=False).gate)
+        gate = make_gate(settings, SyncMetrics(__version__, "check").gate)
         # Hidden from an Airflow that reads the target.
         hidden = f"{settings.dest_path}/{RESERVED}/{STAGING}"
         folder = hidden if os.path.isdir(hidden) else None

@@ -45,7 +45,7 @@ def run() -> int:
         unused["S3_SYNC_SIGN_KEY"] = "only publish, promote and rollback sign"
     begin_logs(settings, unknown, unused)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
-    metrics = SyncMetrics(__version__, revision, is_served=not settings.one_shot)
+    metrics = SyncMetrics(__version__, revision)
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"
     return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch, glances=is_release)

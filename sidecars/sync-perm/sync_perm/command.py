@@ -142,7 +142,7 @@ def _serve(given: Given) -> int:
     if airflow.auth_manager:
         log.warning("auth_manager_assumed", auth_manager=airflow.auth_manager)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
-    metrics = PermMetrics(__version__, revision, is_served=not settings.one_shot)
+    metrics = PermMetrics(__version__, revision)
     target = "roles and DAG permissions" if comparison.include_dags else "roles"
     about = About("sync-perm", __version__, given.where, target)
     with own_folder() as folder:

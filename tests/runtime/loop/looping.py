@@ -15,6 +15,7 @@ import pytest
 
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
 from sidecar_runtime.health import Health, Outcome
+from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.loop.backoff import Backoff
 from sidecar_runtime.loop.loop import Loop, Pace
 from sidecar_runtime.metrics import Metrics
@@ -80,7 +81,9 @@ class Run:
 
     def count(self, result: str) -> float:
         labels = {"sidecar": "box", "result": result}
-        return self.metrics.registry.get_sample_value("sidecar_cycles_total", labels) or 0
+        return (
+            registry_of(self.metrics.families).get_sample_value("sidecar_cycles_total", labels) or 0
+        )
 
     def results(self) -> list[str]:
         return [cycle.result for cycle in reversed(self.health.past_cycles())]

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.loop.loop import Pace
 from tests.runtime.loop.looping import DENIED, Run, run
 from tests.runtime.recording import CHANGED, UNCHANGED, Log, Script, ScriptSession, settings_of
@@ -55,7 +56,7 @@ def test_metrics_distinguish_success_from_publish(log: Log) -> None:
     one.until(1)
 
     def sample(name: str) -> float | None:
-        return one.metrics.registry.get_sample_value(name, {"sidecar": "box"})
+        return registry_of(one.metrics.families).get_sample_value(name, {"sidecar": "box"})
 
     assert (sample("sidecar_last_success_timestamp_seconds") or 0) >= began
     assert sample("sidecar_last_publish_timestamp_seconds") == 0
@@ -94,4 +95,4 @@ def test_glances_count_as_cycles_and_a_change_triggers_one() -> None:
     assert 1 <= quiet <= 15
     durations = "sidecar_cycle_duration_seconds_count"
     labels = {"sidecar": "box"}
-    assert 3 + quiet == glanced.metrics.registry.get_sample_value(durations, labels)
+    assert 3 + quiet == registry_of(glanced.metrics.families).get_sample_value(durations, labels)

@@ -11,6 +11,7 @@ import pytest
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import LastError, Outcome, PastCycle
+from sidecar_runtime.http.endpoint import registry_of
 from tests.runtime.loop.looping import (
     DENIED,
     QUICK,
@@ -190,7 +191,7 @@ def test_a_refused_cycle_that_published_a_fallback_is_a_publish(log: Log) -> Non
     (event,) = log.events("cycle_finished")
     assert ("info", "refused", 2) == itemgetter("level", "result", "files_published")(event)
     stamp = "sidecar_last_publish_timestamp_seconds"
-    assert one.metrics.registry.get_sample_value(stamp, {"sidecar": "box"})
+    assert registry_of(one.metrics.families).get_sample_value(stamp, {"sidecar": "box"})
 
 
 def test_the_last_error_has_the_time_of_its_latest_occurrence(log: Log) -> None:
@@ -233,4 +234,4 @@ def test_refused_and_settling_cycles_update_no_timestamp(log: Log, outcome: Outc
 
     for name in ("success", "publish"):
         stamp = f"sidecar_last_{name}_timestamp_seconds"
-        assert 0 == one.metrics.registry.get_sample_value(stamp, {"sidecar": "box"})
+        assert 0 == registry_of(one.metrics.families).get_sample_value(stamp, {"sidecar": "box"})

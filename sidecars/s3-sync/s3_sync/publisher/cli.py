@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from sidecar_runtime import logs
 from sidecar_runtime.app import make_parser, warn_unknown
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
-from sidecar_runtime.printable import printable
+from sidecar_runtime.printable import json_text, printable
 
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
@@ -232,10 +231,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if is_json:
             facts = {"result": "failed", "reason": error.reason, "error": error.message}
             problems = {"problems": list(map(asdict, refused.broken))} if refused else {}
-            sys.stdout.write(json.dumps(facts | {"advice": error.advice} | problems) + "\n")
+            sys.stdout.write(json_text(facts | {"advice": error.advice} | problems) + "\n")
         return error.exit_code
     progress.clear()
-    lines = [json.dumps(report.facts)] if is_json else map(printable, report.lines)
+    lines = [json_text(report.facts)] if is_json else map(printable, report.lines)
     _answer("".join(f"{line}\n" for line in lines))
     return EXIT_DONE
 

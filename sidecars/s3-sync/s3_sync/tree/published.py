@@ -5,7 +5,6 @@ The published state: the record of the last complete cycle, and whether it is st
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +15,7 @@ from s3_sync.tree.journal import Managed
 from s3_sync.tree.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
+from sidecar_runtime.printable import json_text
 from sidecar_runtime.volume.files import read_facts
 
 NAME = "published.json"
@@ -278,7 +278,7 @@ class Published:
         if not state.mark:
             del facts["mark"]
         self.is_written = False
-        volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
+        volume.write_state(NAME, json_text(facts).encode() + b"\n", fence)
         self.is_written = True
 
     def _clear(self) -> None:
