@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import NoReturn
 
 from sidecar_runtime import logs
-from sidecar_runtime.aws import early
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
 from sidecar_runtime.health import Health
 from sidecar_runtime.http.status import About
@@ -172,7 +171,6 @@ def run_main(main: Callable[[], int], prefix: str) -> NoReturn:
         else:
             log.exception("sidecar_crashed")
     finally:
-        early.drop()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             try:

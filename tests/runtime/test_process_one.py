@@ -20,17 +20,13 @@ from sidecar_runtime.fence import Fence
 ORPHAN = ["/bin/sh", "-c", "sleep 600 & exec true"]
 SLOW = ["/bin/sh", "-c", "sleep 600 & exec sleep 600"]
 
-def run_child():
-    child.run(ORPHAN, os.environ, "/", fence=Fence(), deadline_seconds=60,
-              out=lambda _: None, err=lambda _: None, watch=lambda: None)
+def ask(argv, seconds):
+    child.run(child.Command(argv, os.environ, "/"), Fence(), seconds, lambda _: None)
 
-def ask(program, seconds):
-    child.ask(program, os.environ, "/", question=b"", fence=Fence(), deadline_seconds=seconds)
-
-def run_ask():
+def run():
     ask(ORPHAN, 60)
 
-def run_ask_in_vain():
+def run_in_vain():
     with suppress(child.DeadlinePassed):
         ask(SLOW, 0.3)
 
@@ -49,7 +45,7 @@ def _can_be_one() -> bool:
     return subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("run", ["run_child", "run_ask", "run_ask_in_vain"])
+@pytest.mark.parametrize("run", ["run", "run_in_vain"])
 def test_an_orphan_of_a_child_is_killed_and_reaped(run: str) -> None:
     if not _can_be_one():
         pytest.skip("a process namespace needs root, and a kernel or container that lets it")
