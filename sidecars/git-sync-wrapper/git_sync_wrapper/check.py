@@ -26,7 +26,7 @@ from git_sync_wrapper.published.link import check_link
 from git_sync_wrapper.published.record import STORE, look
 from git_sync_wrapper.published.volume import LOCK
 from git_sync_wrapper.settings import PREFIX, Settings
-from sidecar_runtime import __version__, logs
+from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -54,6 +54,8 @@ def run(
     """
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
+    for name, why in proxies.ignored(environ).items():
+        say("??", "settings", f"{name}: {why}")
     logs.configure("warning", None)
     access = Access(settings, options, environ)
     try:

@@ -23,7 +23,7 @@ from git_sync_wrapper.published.tree import ENGINE_ROOT
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper
 from git_sync_wrapper.status import Status
-from sidecar_runtime import __version__, logs
+from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.asking.asked import Asked
 from sidecar_runtime.errors import Problem, SettingsError
@@ -96,7 +96,8 @@ def run() -> int:
 
         return check.run(settings, unknown, options, os.environ)
     settings = _joined(settings, options)
-    begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
+    unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
+    begin_logs(settings, unknown, unused)
     sys.setrecursionlimit(DEEPEST_RECURSION)
     os.umask(0o002 if options.group_write else 0o022)
     _warn(options)

@@ -27,7 +27,7 @@ from s3_sync.s3.refusals import UNREADABLE, ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from s3_sync.tree.parts import read_target
 from s3_sync.tree.volume import LINK, SNAPSHOTS_PATH, STAGING
-from sidecar_runtime import __version__
+from sidecar_runtime import __version__, proxies
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
@@ -56,6 +56,8 @@ def run(settings: Settings, names: Iterable[str], chain: Chain | None = None) ->
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     unknown(names)
+    for name, why in proxies.ignored(os.environ).items():
+        say("??", "settings", f"{name}: {why}")
     checks = _Checks(settings, chain or open_chain(settings))
     return exit_code([checks.source(), checks.target(), checks.gate(), checks.daemon()])
 

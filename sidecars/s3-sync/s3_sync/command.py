@@ -11,7 +11,7 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.s3.addressing import check_proxy
 from s3_sync.settings import PREFIX, load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
-from sidecar_runtime import __version__
+from sidecar_runtime import __version__, proxies
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
@@ -40,7 +40,7 @@ def run() -> int:
         from s3_sync import check  # noqa: PLC0415
 
         return check.run(settings, unknown)
-    unused = unused_by_gate(settings, PREFIX)
+    unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
     if settings.sign_key:
         unused["S3_SYNC_SIGN_KEY"] = "only publish, promote and rollback sign"
     begin_logs(settings, unknown, unused)

@@ -83,7 +83,7 @@ def test_a_restart_is_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: Star
 def test_an_abandoned_cycle_never_publishes_afterwards(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
-    daemon = start({"S3_SYNC_TIMEOUT": "1s"}).until_synced()
+    daemon = start({"S3_SYNC_TIMEOUT": "3s"}).until_synced()
     s3.put("dags/a.py", b"stale")
     s3.inject(hang(), is_get("dags/a.py"), times=1)
     daemon.sighup()
@@ -105,10 +105,10 @@ def test_an_abandoned_cycle_never_publishes_afterwards(
 def test_abandoned_cycles_leak_neither_threads_nor_connections(
     s3: FakeS3, start: StartDaemon
 ) -> None:
-    daemon = start({"S3_SYNC_TIMEOUT": "1s"}, interval="0.2").until_synced()
+    daemon = start({"S3_SYNC_TIMEOUT": "3s"}, interval="0.2").until_synced()
     threads, files = resources(daemon.pid)
     s3.inject(hang(), is_list)
-    failed = daemon.wait_for_event("cycle_failed", consecutive_failures=3)
+    failed = daemon.wait_for_event("cycle_failed", consecutive_failures=3, timeout_seconds=90)
     abandoned = int(failed["consecutive_failures"])
     before = len(daemon.events)
     s3.heal()

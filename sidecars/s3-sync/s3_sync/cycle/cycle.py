@@ -18,7 +18,6 @@ from s3_sync.settings import Settings
 from s3_sync.status import Status
 from s3_sync.tree.target import Torn, changed_by_others
 from sidecar_runtime.asking.asked import Asked
-from sidecar_runtime.aws import early
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
@@ -147,7 +146,6 @@ class Session:
             if self._asking is not None:
                 self._asking.follow(layout, fence)
         if layout is None:
-            early.drop()  # the wait may last for days
             return Outcome("waiting", counts={"holder": self._lease.holder})
         try:
             layout.prune(fence)

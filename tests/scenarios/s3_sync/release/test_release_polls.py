@@ -19,12 +19,12 @@ from tests.support.s3_sync.scripted import new_content, published
 from tests.support.s3_sync.shelf import Shelf, is_manifest, is_pointer, release_daemon
 from tests.support.waiting import wait_until
 
-OFTEN = {"S3_SYNC_TIMEOUT": "2s"}
+OFTEN = {"S3_SYNC_TIMEOUT": "4s"}
 
 
 @dataclass(frozen=True)
 class Polling:
-    """A daemon that polls five times a second and abandons a cycle after two seconds."""
+    """A daemon that polls five times a second and abandons a cycle after four seconds."""
 
     s3: FakeS3
     shelf: Shelf

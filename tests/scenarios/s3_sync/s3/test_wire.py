@@ -32,8 +32,8 @@ def test_a_truncated_response_changes_nothing(synced: Running, match: Match) -> 
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A daemon that abandons a cycle after a second."""
-    settings = {"S3_SYNC_TIMEOUT": "1s"}
+    """A daemon that abandons a cycle after three seconds, which a start fits into."""
+    settings = {"S3_SYNC_TIMEOUT": "3s"}
     with running(tmp_path_factory.mktemp("impatient") / "dags", settings) as one:
         yield one
 
