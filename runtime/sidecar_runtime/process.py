@@ -19,15 +19,11 @@ from sidecar_runtime.aws import early
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
 from sidecar_runtime.health import Health
 from sidecar_runtime.http.status import About
-from sidecar_runtime.loop.loop import Loop
+from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.pod import find_pod
 from sidecar_runtime.settings import CommonSettings, changed_settings
 from sidecar_runtime.sidecar import Sidecar
-
-# If polls replace cycles, a full cycle runs at least this often, and at every thirtieth poll.
-CYCLE_SECONDS = 300.0
-CYCLE_POLLS = 30
 
 log = logs.get_logger("sidecar")
 
@@ -79,13 +75,6 @@ def warn_unknown(names: Mapping[str, str]) -> None:
         logs.get_logger("settings").warning("setting_unknown", setting=name, **meant)
 
 
-def polls_per_cycle(interval_seconds: float) -> int:
-    """
-    Return the number of polls per full cycle, if polls replace cycles.
-    """
-    return max(1, min(CYCLE_POLLS, int(CYCLE_SECONDS / interval_seconds)))
-
-
 def run_daemon(
     sidecar: Sidecar,
     settings: CommonSettings,
@@ -94,7 +83,6 @@ def run_daemon(
     metrics: Metrics,
     *,
     watch: Callable[[Callable[[], None]], object] = lambda wake: None,
-    glances: bool = False,
 ) -> int:
     """
     Serve the HTTP endpoint and run cycles until the process should end; return the exit code.
@@ -103,7 +91,6 @@ def run_daemon(
         about: Its `settings` replace what the environment says under our names, if there are any.
         watch: Called once with a function that triggers a cycle immediately, for a sidecar that
             watches its source in its own thread.
-        glances: Whether a glance of the session may replace most cycles.
 
     Raises:
         SidecarError: It gave up, or could not listen.
@@ -116,8 +103,7 @@ def run_daemon(
         pod=find_pod(os.environ),
         settings=about.settings or changed_settings(type(settings), prefix, os.environ),
     )
-    polls = polls_per_cycle(settings.interval_seconds) if glances else 1
-    loop = Loop(sidecar, settings, health, metrics, polls - 1)
+    loop = Loop(sidecar, settings, health, metrics)
     if not settings.one_shot:
         from sidecar_runtime.http.endpoint import Endpoint  # noqa: PLC0415 - no server in one-shots
 

@@ -17,7 +17,6 @@ from datetime import datetime
 from typing import Any
 
 from sidecar_runtime import DOCS
-from sidecar_runtime.history import SPANS
 from sidecar_runtime.printable import printable
 from sidecar_runtime.sidecar import Names
 
@@ -109,7 +108,6 @@ def page(facts: Mapping[str, Any]) -> bytes:
         f"<main><h1>{name} {' '.join(marks)}</h1>",
         _table(_trouble(facts), "trouble"),
         _table(shown),
-        _strip(facts["last_hours"]),
     ]
     if facts["details"]:
         parts += ["<h2>Details</h2>", _table(facts["details"])]
@@ -161,32 +159,6 @@ def _trouble_word(facts: Mapping[str, Any]) -> str:
 
 def _mark(is_good: bool, words: str) -> str:
     return f"<span class={'good' if is_good else 'bad'}>{words}</span>"
-
-
-def _strip(last_hours: Mapping[str, Any]) -> str:
-    """
-    Return the last hours as a bar chart, one bar for each span, the current one on the right.
-    """
-    results, minutes = last_hours["results"], round(last_hours["span_seconds"] / 60)
-    first = SPANS - len(results)
-    bars = []
-    for place in range(SPANS):
-        if place < first:
-            bars.append(f"<rect x={place} width=.8 height=8 />")
-            continue
-        kind, ago = results[place - first], (SPANS - place) * minutes
-        when = f"{ago // 60}:{ago % 60:02} h ago"
-        bars.append(
-            f"<rect class={kind} x={place} width=.8 height=8><title>{when}: {_WORDS[kind]}"
-            "</title></rect>"
-        )
-    hours = SPANS * minutes // 60
-    bad = sum(kind == "error" for kind in results)
-    said = f"The last {hours} hours, newest on the right: failures in {bad} of {len(results)} bars."
-    return (
-        f"<svg viewBox='0 0 {SPANS} 8' preserveAspectRatio=none role=img aria-label='{said}'>"
-        f"{''.join(bars)}</svg><p>{said}</p>"
-    )
 
 
 def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:

@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, PastCycle
-from sidecar_runtime.history import SPAN_SECONDS
 from sidecar_runtime.identity import identity
 from sidecar_runtime.sidecar import Sidecar
 
@@ -65,7 +64,6 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
         },
         "next_cycle_in_seconds": _rounded(health.next_cycle_in_seconds),
         "cycles": [_cycle(cycle) for cycle in health.past_cycles()],
-        "last_hours": {"span_seconds": SPAN_SECONDS, "results": health.last_hours()},
         "details": sidecar.details(),
         "settings": dict(about.settings),
     }

@@ -66,7 +66,6 @@ def test_json_has_the_documented_keys(health: Health) -> None:
                 "files": 3,
             },
         ],
-        "last_hours": {"span_seconds": 300.0, "results": ["error"]},
         "details": {},
         "settings": {"INTERVAL": "5s"},
     } == facts
