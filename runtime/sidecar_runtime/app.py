@@ -20,16 +20,13 @@ from sidecar_runtime import DOCS, __version__, logs
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
 from sidecar_runtime.health import Health
 from sidecar_runtime.http.status import About
-from sidecar_runtime.loop.loop import Loop
+from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.printable import printable
 from sidecar_runtime.settings import CommonSettings, changed_settings, describe
 from sidecar_runtime.sidecar import Sidecar
 from sidecar_runtime.signals import end_on_signals
 
-# If polls replace cycles, a full cycle runs at least this often, and at every thirtieth poll.
-CYCLE_SECONDS = 300.0
-CYCLE_POLLS = 30
 # https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
 NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
@@ -187,7 +184,6 @@ def run_daemon(
     metrics: Metrics,
     *,
     watch: Callable[[Callable[[], None]], object] = lambda wake: None,
-    glances: bool = False,
 ) -> int:
     """
     Serve the HTTP endpoint and run cycles until the process should end; return the exit code.
@@ -196,7 +192,6 @@ def run_daemon(
         about: Its `settings` replace what the environment says under our names, if there are any.
         watch: Called once with a function that triggers a cycle immediately, for a sidecar that
             watches its source in its own thread.
-        glances: Whether a glance of the session may replace most cycles.
 
     Raises:
         SidecarError: It gave up, or could not listen.
@@ -209,8 +204,7 @@ def run_daemon(
         pod=find_pod(os.environ),
         settings=about.settings or changed_settings(type(settings), prefix, os.environ),
     )
-    polls = polls_per_cycle(settings.interval_seconds) if glances else 1
-    loop = Loop(sidecar, settings, health, metrics, polls - 1)
+    loop = Loop(sidecar, settings, health, metrics)
     if not settings.one_shot:
         from sidecar_runtime.http.endpoint import Endpoint  # noqa: PLC0415 - no server in one-shots
 
@@ -227,13 +221,6 @@ def run_daemon(
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)
     return code
-
-
-def polls_per_cycle(interval_seconds: float) -> int:
-    """
-    Return the number of polls per full cycle, if polls replace cycles.
-    """
-    return max(1, min(CYCLE_POLLS, int(CYCLE_SECONDS / interval_seconds)))
 
 
 def _raise_file_limit() -> None:

@@ -78,3 +78,25 @@ class SettingsError(SidecarError):
             for setting, value, problem in problems
         ]
         super().__init__("settings_rejected", "; ".join(map(str, self.problems)))
+
+
+def explain(error: BaseException) -> SidecarError:
+    """
+    Return what a person can do about an error, whatever it is.
+    """
+    if isinstance(error, SidecarError):
+        return error
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        return SidecarError("memory_limit", said, "Raise the memory limit of this container.")
+    # What threads say, and fork().
+    if "can't start new thread" in said or isinstance(error, BlockingIOError):
+        return SidecarError(
+            "process_limit",
+            f"no thread or process can be started ({said})",
+            "A limit of processes is reached: of this pod (podPidsLimit of the kubelet), of its "
+            "user (ulimit -u) or of the node (kernel.pid_max). Find out what runs there, or raise "
+            "it.",
+        )
+    advice = "This is a bug. Please report it with the traceback from the log."
+    return SidecarError("bug", said, advice)

@@ -50,8 +50,6 @@ ln -sfn ".worktrees/$commit" "$GITSYNC_ROOT/candidate"
 class Remote:
     """Answers polls with the commit that git-sync would find, a newer one, or an error."""
 
-    is_light = True
-
     def __init__(self, source: Path) -> None:
         self._source = source
         self.newer = ""

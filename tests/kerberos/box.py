@@ -20,13 +20,11 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.http.endpoint import registry_of
-from sidecar_runtime.loop.backoff import Backoff
 from tests.kerberos.given import ccache, tgt
 from tests.runtime.recording import Log
 from tests.support.raising import raised
 
 ANOTHERS = ccache(tgt(1 << 31, name="other"), name="other")
-AT_ONCE = Backoff(floor_seconds=0.0, draw=lambda low, high: 0.0)
 
 
 class Box:
@@ -43,7 +41,7 @@ class Box:
         given = {name: value for name, value in {**given, **environ}.items() if value}
         settings, _ = load_settings(given)
         self.metrics = KerberosMetrics("1", "r")
-        self.sidecar = KerberosSidecar(settings, self.metrics, Shared(backoff=AT_ONCE))
+        self.sidecar = KerberosSidecar(settings, self.metrics, Shared(backoff=lambda *_: 0.0))
         self._session = self.sidecar.begin()
 
     def cycle(self, fence: Fence | None = None) -> Outcome:

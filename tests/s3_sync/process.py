@@ -62,13 +62,6 @@ class Process:
         self.start(settings)
         return self.cycle()
 
-    def glance(self) -> bool:
-        return self._running.glance()
-
-    @property
-    def can_wait_for_news(self) -> bool:
-        return self._running.can_wait_for_news
-
     @property
     def is_ready(self) -> bool:
         return self._sidecar.readiness().ready

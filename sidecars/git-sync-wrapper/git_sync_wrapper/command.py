@@ -204,14 +204,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     access.start()
     hooks.start()
     try:
-        return run_daemon(
-            sidecar,
-            settings,
-            about,
-            metrics,
-            watch=sidecar.watch,
-            glances=not settings.one_shot and context.poller.is_light,
-        )
+        return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)
     finally:
         hooks.stop()
         access.close()

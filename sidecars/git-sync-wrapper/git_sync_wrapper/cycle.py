@@ -45,14 +45,12 @@ class Session:
     State of the thread that runs cycles: the open volume and the result of the last poll.
     """
 
-    can_wait_for_news = False
-
     def __init__(self, context: Context) -> None:
         self._context = context
         self._settings = context.settings
         self._options = context.options
         self._publisher = Publisher(context)
-        self._inspection = Inspection(context, polls_per_cycle(self._settings.interval_seconds))
+        self._inspection = Inspection(context)
         self._asking: Asking | None = None
         if context.asked is not None:
             from git_sync_wrapper.asking.asking import Asking  # noqa: PLC0415 - no server in one-shots
@@ -88,31 +86,6 @@ class Session:
             self._context.past.failures = 0
             self._context.report.remove()
         return outcome
-
-    def glance(self) -> bool:
-        """
-        Whether the remote still has the commit that the link shows; runs no cycle.
-        """
-        volume = self._volume
-        if volume is None or not self._settled_at or not self._context.poller.is_light:
-            return False
-        self._inspection.count_poll()
-        try:
-            published = volume.published()
-            is_calm = (
-                volume.is_current()
-                and self._settled_at in (published.commit, published.ref)
-                and (
-                    self._options.is_pinned
-                    or self._context.poller.commit(Fence()) == self._settled_at
-                )
-            )
-        except (SidecarError, OSError):
-            return False  # the cycle reports why
-        if is_calm:
-            self._context.metrics.polls("same").inc()
-            self._context.metrics.git_sync.count_noop()
-        return is_calm
 
     def close(self) -> None:
         """

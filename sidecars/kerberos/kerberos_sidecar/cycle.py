@@ -43,7 +43,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.loop.backoff import Backoff
+from sidecar_runtime.loop import backoff_seconds
 
 # Reasons without an answer from a KDC: they do not show whether the principal is valid.
 AWAY = {"kdc_unreachable", "kdc_hung"}
@@ -76,7 +76,7 @@ class Shared:
     refused: dict[str, Refused] = field(default_factory=dict)
     wake: Callable[[], object] = lambda: None
     settled: Callable[[], object] = lambda: None
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Callable[[int, float], float] = backoff_seconds
     patience: Patience = PATIENCE
     fence: Fence | None = None
 
@@ -371,9 +371,9 @@ class Session:
         slot.failures += 1
         wait_seconds = error.retry_within_seconds
         if wait_seconds is None:
-            backoff_seconds = self._shared.backoff.seconds(slot.failures, RETRY_FLOOR_SECONDS)
             ticket = slot.published.look().ticket
-            wait_seconds = min(backoff_seconds, retry_within(ticket, time.time()))
+            wait_seconds = self._shared.backoff(slot.failures, RETRY_FLOOR_SECONDS)
+            wait_seconds = min(wait_seconds, retry_within(ticket, time.time()))
         slot.failed = Failed(stamp, slot.is_lost, time.monotonic() + wait_seconds)
         is_new = slot.logged != error.reason
         slot.error, slot.logged = error, error.reason

@@ -47,5 +47,5 @@ def run() -> int:
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
     metrics = SyncMetrics(__version__, revision)
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
-    sidecar, is_release = S3Sync(settings, metrics), settings.source_kind == "release"
-    return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch, glances=is_release)
+    sidecar = S3Sync(settings, metrics)
+    return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)

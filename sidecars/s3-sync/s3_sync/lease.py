@@ -28,7 +28,7 @@ from sidecar_runtime.volume.lock import TargetLock, read_holder
 LOCK = "lock"
 # Inspecting every file costs more than polling S3, so it is spread over cycles. By source: the
 # minimum number of files in a cycle, and the maximum number of cycles for all files.
-SCANS = {"listing": (500, 10), "release": (100, 6)}
+SCANS = {"listing": (500, 10), "release": (100, 30)}
 NAMED_FILES = 50
 
 log = get_logger("target")
@@ -110,19 +110,6 @@ class Lease:
         if not found <= self.damaged:  # new damage rarely hits a single file: inspect all
             found = layout.shown.damaged(iter(files))
         self.damaged |= found
-
-    def glance(self, layout: Layout) -> bool:
-        """
-        Whether the target folder and one published file, a different one each time, are intact.
-        """
-        if self._volume is None or layout.shown is None:
-            return False
-        if not self._volume.is_at_path() or layout.problem:
-            return False
-        files = layout.shown.managed.files
-        found = layout.shown.damaged(iter(self._scan.next_files(1, files)))
-        self.damaged |= found
-        return not found
 
     def look_at_all(self, layout: Layout) -> None:
         """

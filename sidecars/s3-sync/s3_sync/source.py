@@ -108,13 +108,9 @@ class Source(Protocol[C]):
 
     Attributes:
         is_divisible: Whether a partial state may be published if some files cannot be read.
-        was_reached: Whether the last look read the object that :meth:`glance` compares with.
     """
 
     is_divisible: bool
-
-    @property
-    def was_reached(self) -> bool: ...
 
     async def look(self, fence: Fence) -> State[C]:
         """
@@ -166,12 +162,6 @@ class Source(Protocol[C]):
 
         Raises:
             SidecarError: None of them can be read.
-        """
-
-    def glance(self) -> bool:
-        """
-        Whether the state is unchanged since the last look; False if that cannot be determined
-        cheaply.
         """
 
     def close(self) -> None:

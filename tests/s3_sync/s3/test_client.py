@@ -123,14 +123,13 @@ def test_sends_and_signs_the_requester_pays_header_only_if_configured(s3: FakeS3
     async def scene(client: S3Client) -> None:
         await client.list_page(None)
         await get(client)
-        client.has_still("pointer", "dags/a b+ü.py", '"x"')
 
     play(s3, scene)
     assert not any("x-amz-request-payer" in request.headers for request in s3.requests)
     s3.forget()
     play(s3, scene, pays=True)
 
-    assert ["requester"] * 3 == [one.headers["x-amz-request-payer"] for one in s3.requests]
+    assert ["requester"] * 2 == [one.headers["x-amz-request-payer"] for one in s3.requests]
     assert all("x-amz-request-payer" in one.headers["authorization"] for one in s3.requests)
 
 

@@ -69,7 +69,6 @@ class Session:
             assert isinstance(self._source, ReleaseSource)
             self._asking = Asking(settings, metrics, asked, self._source)
         self._layout: Layout | None = None
-        self._has_failed = False
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -79,31 +78,11 @@ class Session:
             SidecarError: The cycle failed; the published files stay.
             CycleAbandoned: The fence was revoked.
         """
-        self._has_failed = True
         if fence.is_asked_for and self._gate is not None:
             self._gate.ask_again()
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
-        outcome = self._only_ready(self._loop.run_until_complete(task))
-        self._has_failed = False
-        return outcome
-
-    def glance(self) -> bool:
-        """
-        Whether a cycle would find nothing new; costs one request and one file inspection.
-        """
-        if self._has_failed:
-            return self._source.glance()
-        if self._layout is None or not self._reconciler.is_at_rest:
-            return False
-        return self._lease.glance(self._layout) and self._source.glance()
-
-    @property
-    def can_wait_for_news(self) -> bool:
-        """
-        Whether the source was reached; if so, a new state of it may fix the failure.
-        """
-        return self._source.was_reached
+        return self._only_ready(self._loop.run_until_complete(task))
 
     def close(self) -> None:
         """

@@ -63,7 +63,6 @@ class Reconciler:
         # The state that was acted upon last, and the outcome of a cycle while nothing changes.
         self._acted: State[Any] | None = None
         self._rest: Outcome | None = None
-        self._is_done = False
         # Whether the layout has nothing left to remove. Only the end of a publish can show that
         # something is left, so it is true before: a refused revision has no such end.
         self._is_finished = True
@@ -74,17 +73,6 @@ class Reconciler:
         self._has_waited = False
         self._missing: frozenset[str] = frozenset()
         self._same_cycles = 0
-
-    @property
-    def is_at_rest(self) -> bool:
-        """
-        Whether there is nothing to do while the source does not change.
-        """
-        return (
-            self._is_done
-            and self._is_finished
-            and not (self._bringer.blocked or self._settings.delete == "all")
-        )
 
     def start_over(self) -> None:
         """
@@ -106,7 +94,6 @@ class Reconciler:
             OSError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
-        self._is_done = False
         self._had_waited, self._has_waited = self._has_waited, False
         repaired = self._lease.repair(layout, fence)
         if repaired.healed:  # the rest of the cycle may take minutes
@@ -115,9 +102,7 @@ class Reconciler:
         self._unread.look(state.wanted, is_asked_for=fence.is_asked_for)
         wait = self._wait(layout, state, fence)
         if wait is None:
-            outcome = await self._act(layout, state, repaired, fence)
-            self._is_done = outcome.is_success and self._rest is not None
-            return outcome
+            return await self._act(layout, state, repaired, fence)
         await self._bringer.heal(layout, state, fence)
         return wait
 

@@ -61,7 +61,6 @@ class ListingSource:
     """
 
     is_divisible = True
-    was_reached = False
 
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._settings = settings
@@ -125,9 +124,6 @@ class ListingSource:
 
     def earlier(self) -> Mapping[str, Callable[[], Awaitable[State[Entry]]]]:
         return {}  # S3 lists only the current objects
-
-    def glance(self) -> bool:
-        return False
 
     def close(self) -> None:
         self._client.close()

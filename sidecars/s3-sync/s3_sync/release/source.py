@@ -106,14 +106,8 @@ class ReleaseSource:
         self._client = client
         self._objects = Objects(settings, client)
         self._target_bytes = len(settings.dest_path.encode())
-        self._pointer_key = f"{settings.prefix}{POINTER_KEY}"
         self._pointer: Pointer | None = None
         self._pointer_etag = ""
-        # The ETag of the pointer at the last look, valid or not; empty if there was no pointer,
-        # None if the look could not determine it.
-        self._met_etag: str | None = None
-        # The ETag that the last glance found changed.
-        self._missed_etag: str | None = None
         self._release: Release | None = None
         # The pointer through which the release was read.
         self._read_by: Pointer | None = None
@@ -132,7 +126,6 @@ class ReleaseSource:
                 ``release_untrusted``, ``release_replayed``, ``trusted_keys_invalid``: it is not
                 trusted, or no key is.
         """
-        self._met_etag = None
         keys = self._keys()
         pin = self._settings.revision
         if pin and self._release is not None:
@@ -225,22 +218,6 @@ class ReleaseSource:
         revisions = [turn.revision for turn in self._pointer.earlier() if turn.revision != current]
         return {revision: partial(self._read_whole, revision, keys) for revision in revisions}
 
-    @property
-    def was_reached(self) -> bool:
-        # If a glance reported a change and there was none, glances are unreliable: a proxy is in
-        # between, or the server ignores If-None-Match. A failure then waits for its backoff.
-        return self._met_etag not in (None, self._missed_etag)
-
-    def glance(self) -> bool:
-        if self._key_folder is not None and self._key_folder.has_changed:
-            return False
-        if self._settings.revision:
-            return self._release is not None
-        etag = self._met_etag
-        is_same = etag is not None and self._client.has_still("pointer", self._pointer_key, etag)
-        self._missed_etag = None if is_same else etag
-        return is_same
-
     def close(self) -> None:
         self._client.close()
 
@@ -293,17 +270,15 @@ class ReleaseSource:
             headers = {"if-none-match": etag} if etag else {}
             found = await self._objects.read("pointer", POINTER_KEY, POINTER_LIMIT_BYTES, headers)
         except ObjectMoved:
-            self._pointer_etag = self._met_etag = ""
+            self._pointer_etag = ""
             raise self._objects.missing(
                 POINTER_KEY,
                 "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH.",
             ) from None
         if found is None and self._pointer is not None:
-            self._met_etag = etag
             return self._pointer
         self._pointer_etag = ""
         body, etag = found or (b"", "")
-        self._met_etag = etag or None
         settings = self._settings
         try:
             if keys is None:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
-from s3_sync.s3.poll import PollConnection
-from s3_sync.s3.pool import PATIENCE, Patience, Pool, hide_userinfo, write_head
+from s3_sync.s3.pool import PATIENCE, Patience, Pool, hide_userinfo
 from s3_sync.s3.refusals import (
     PARTITIONS,
     STALE_CREDENTIALS,
@@ -42,13 +40,6 @@ ATTEMPTS = 3
 RETRIED = {"throttled", "server_error", "connection_lost"}
 
 AWS_DOMAINS = (".amazonaws.com", *(f".{domain}" for _, _, domain in PARTITIONS))
-
-# S3 accepts a signature for 15 minutes after its time stamp.
-RESIGN_SECONDS = 60.0
-
-UNMODIFIED = (b"304",)
-# S3 answers 403 for a missing object if the caller may not list the bucket.
-MISSING = (b"404", b"403")
 
 # Returns the headers of a request before each attempt: a range resumes where the last one ended.
 Headers = Callable[[], Mapping[str, str]]
@@ -99,11 +90,6 @@ class S3Client:
         self._credentials: Credentials | None = None
         self._address: Address | None = None
         self._pool: Pool | None = None
-        self._poll: PollConnection | None = None
-        # The subject of the last poll, and its signed request.
-        self._question: object = None
-        self._head = b""
-        self._signed_at = 0.0
         self._fence = Fence()
 
     def begin_cycle(self, fence: Fence) -> None:
@@ -217,36 +203,12 @@ class S3Client:
 
         return await self._send(request, {}, all_headers, receiver, seconds, check)
 
-    def has_still(self, operation: Operation, key: str, etag: str) -> bool:
-        """
-        Whether an object still has an ETag, or is still missing; sends one blocking request.
-
-        Also False if that cannot be determined, which is always so through a proxy; then
-        :meth:`get` finds the reason.
-
-        Args:
-            etag: As S3 sent it, with its quotes; empty for an object that was missing.
-        """
-        address, poll = self._address, self._poll
-        if address is None or self._credentials is None or poll is None:
-            return False
-        question = (key, etag, address, self._credentials)
-        if question != self._question or time.monotonic() - self._signed_at > RESIGN_SECONDS:
-            headers = {"accept-encoding": "identity"} | ({"if-none-match": etag} if etag else {})
-            path, signed = self._sign(self._request(operation, key), {}, headers)
-            self._question, self._signed_at = question, time.monotonic()
-            self._head = write_head(path, signed)
-        self._count(operation)
-        return poll.status(self._head) in (UNMODIFIED if etag else MISSING)
-
     def close(self) -> None:
         """
         Close the connections.
         """
         if self._pool is not None:
             self._pool.close()
-        if self._poll is not None:
-            self._poll.close()
 
     def _request(self, operation: Operation, key: str) -> Request:
         assert self._address is not None
@@ -355,5 +317,4 @@ class S3Client:
             context = CaBundle(config).context if address.origin.scheme == "https" else None
             self.close()
             self._pool = Pool(address.origin, context, self._patience)
-            self._poll = None if address.origin.proxy else PollConnection(address.origin, context)
         self._config, self._address, self._bucket_region = config, address, bucket_region

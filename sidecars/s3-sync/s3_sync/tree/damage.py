@@ -35,14 +35,9 @@ class Scan:
 
     def next_slice(self, files: Collection[str]) -> list[str]:
         """
-        Return the files of one cycle.
+        Return the files of one cycle, continuing with the first after the last.
         """
-        return self.next_files(max(self._least, -(-len(files) // self._cycles)), files)
-
-    def next_files(self, count: int, files: Collection[str]) -> list[str]:
-        """
-        Return the next `count` files, continuing with the first after the last.
-        """
+        count = max(self._least, -(-len(files) // self._cycles))
         paths = list(itertools.islice(self._left, count))
         if len(paths) < count:
             self._left = iter(list(files))
