@@ -16,7 +16,6 @@ from git_sync_wrapper.published.record import Published, look
 from git_sync_wrapper.published.volume import LOCK, Volume
 from git_sync_wrapper.publisher import Publisher
 from git_sync_wrapper.room import with_room
-from sidecar_runtime.app import polls_per_cycle
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Undecided
