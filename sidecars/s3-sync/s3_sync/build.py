@@ -101,8 +101,11 @@ class Builder:
         resting = self._problems.resting
         work = Work(folder, fence, until, damaged, blocked=set(self.blocked))
         before = target.published
-        if is_shown and before is not None and len(put) + len(gone) > 1:
-            self._mark(state, len(put) + len(gone), len(folder.files.keys() - gone), fence)
+        changes = len(put) + len(gone)
+        if is_shown and before is not None and changes > 1:
+            is_told = (before.aim, before.missing) == (state.revision, changes)
+            if gone or not is_told:  # retries change nothing
+                self._mark(state, changes, len(folder.files.keys() - gone), fence)
         try:
             await self._fetch(
                 [path for path in put if path not in resting], state, layout, work, gone

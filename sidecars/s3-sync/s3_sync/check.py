@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -253,8 +254,10 @@ def _read_held(settings: Settings) -> Mapping[str, Content]:
             name = os.path.basename(os.readlink(LINK, dir_fd=root))
             with opened(SNAPSHOTS, state) as store, opened(name, store) as folder:
                 return read_journal(list_name(name), store, folder, is_shared=False)[0]
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):  # the last one: not a link
+            return {}
+        raise
 
 
 class _Nowhere:

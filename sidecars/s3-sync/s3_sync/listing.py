@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -212,7 +213,7 @@ class ListingSource:
 
     async def _neighbors(self) -> str:
         """
-        Describe the keys and folders beside an empty prefix.
+        Describe the keys and folders beside an empty prefix, those with similar names first.
         """
         above = self._settings.key_path.rpartition("/")[0]
         above = f"{above}/" if above else ""
@@ -224,7 +225,8 @@ class ListingSource:
         if not names:
             return f"nothing is below s3://{self._settings.bucket}/{above} either"
         more = ", …" if len(names) > NEIGHBORS else ""
-        return f"no key begins with it; beside it are {', '.join(names[:NEIGHBORS])}{more}"
+        first = get_close_matches(self._settings.prefix, names, NEIGHBORS, cutoff=0.0)
+        return f"no key begins with it; beside it are {', '.join(first)}{more}"
 
 
 class _Fetching:

@@ -96,7 +96,7 @@ async def _read_next(
         finally:
             cutter.restart()
             work.downloaded_bytes += cutter.received_bytes
-            work.unreached.update(cutter.left)
+        work.unreached.update(cutter.left)  # the time is up
 
 
 class Cutter:

@@ -19,6 +19,7 @@ from tests.support.daemon import Daemon
 from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
 from tests.support.machine.volumes import fill_up, ignoring_case, mount, small_volume
 from tests.support.s3_sync.scripted import FILES, published, staged
+from tests.support.s3_sync.shelf import Shelf
 from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
 
@@ -130,6 +131,37 @@ def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
     s3.put("dags/a.py", b"changed")
     daemon.sync()
     assert consumed(volume / "dags")["a.py"] == b"changed"
+
+
+@pytest.mark.parametrize("source", ["listing", "release"])
+def test_older_snapshots_never_fill_a_small_volume(
+    s3: FakeS3, tmp_path: Path, start: StartDaemon, source: str
+) -> None:
+    """8 MiB hold three states of 2 MiB: the oldest goes before its retention ends."""
+    shelf = Shelf(s3)
+    with small_volume(tmp_path / "eight", "8m") as volume:
+        bodies = [os.urandom(2 * MIB) for _ in range(7)]
+
+        def offer(body: bytes) -> None:
+            s3.put("dags/big.bin", body)
+            if source == "release":
+                shelf.publish({"big.bin": body})
+
+        s3.objects.clear()
+        offer(bodies[0])
+        settings = SNAPSHOT | {"S3_SYNC_SOURCE": source}
+        daemon = start(settings, target=volume / "dags").until_synced()
+        for number, body in enumerate(bodies[1:], 1):
+            offer(body)
+            if number == 4:
+                daemon.kill()
+                daemon.start().wait_for_event("cycle_finished", result="changed")
+            else:
+                ended = daemon.sync()
+                assert "changed" == ended.get("result"), ended
+            assert {"big.bin": body} == consumed(volume / "dags")
+            assert 200 == daemon.get("/readyz").status
+        assert [] == daemon.find_events("cycle_failed")
 
 
 def test_reports_a_read_only_volume_and_recovers(
