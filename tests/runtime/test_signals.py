@@ -113,9 +113,9 @@ def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
     program = (
         f"import {sidecar}.command, sidecar_runtime.app\n"
         f"from {sidecar}.metrics import {metrics}\n"
-        f"metrics = {metrics}('1.2.3', 'r', is_served=False)\n"
+        f"metrics = {metrics}('1.2.3', 'r')\n"
         "metrics.cycles('changed').inc()\n"
-        "metrics.name_published('r')"
+        "metrics.show_readiness(is_ready=True, revision='r')"
     )
     heavy = ["apscheduler", "prometheus_client", "http.client", "botocore"]
 

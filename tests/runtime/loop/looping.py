@@ -75,9 +75,8 @@ class Run:
 
     def count(self, result: str) -> float:
         labels = {"sidecar": "box", "result": result}
-        return (
-            registry_of(self.metrics.families).get_sample_value("sidecar_cycles_total", labels) or 0
-        )
+        registry = registry_of(self.metrics.families)
+        return registry.get_sample_value("sidecar_cycles_total", labels) or 0
 
     def results(self) -> list[str]:
         return [cycle.result for cycle in reversed(self.health.past_cycles())]

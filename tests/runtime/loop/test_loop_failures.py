@@ -34,8 +34,7 @@ from tests.support.raising import raised
 
 
 def test_a_failure_is_logged_in_one_line_with_reason_and_advice(log: Log) -> None:
-    longest = QUICK.backoff._replace(draw=lambda _, high: high)
-    one = run(DENIED, pace=replace(QUICK, backoff=longest))
+    one = run(DENIED)
 
     one.until_stopped()
 
@@ -43,7 +42,6 @@ def test_a_failure_is_logged_in_one_line_with_reason_and_advice(log: Log) -> Non
     assert len(failed) == 1
     assert {
         "level": "warning",
-        "retry_in_seconds": 0.04,
         "reason": "access_denied",
         "error": "may not list",
         "advice": "allow it",
@@ -215,7 +213,8 @@ def test_the_usual_interval_applies_again_after_a_failure(log: Log, end: Outcome
 
     left_seconds = seconds_left(one, 2)
 
-    assert left_seconds == pytest.approx(3600, abs=400)
+    interval_seconds = one.settings.interval_seconds
+    assert interval_seconds * 0.8 < left_seconds < interval_seconds * 1.2
     assert (0, None) == (one.health.consecutive_failures, one.health.last_error)
 
 
@@ -270,7 +269,8 @@ def test_a_refused_revision_is_not_a_failure_and_keeps_the_interval(log: Log) ->
 
     left_seconds = seconds_left(one, 2)
 
-    assert left_seconds == pytest.approx(3600, abs=400)
+    interval_seconds = one.settings.interval_seconds
+    assert interval_seconds * 0.8 < left_seconds < interval_seconds * 1.2
     assert 0 == one.health.consecutive_failures
     error = one.health.last_error
     assert error is not None
@@ -380,7 +380,9 @@ def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(
 def test_backoff_is_always_between_the_floor_and_the_cap(
     failures: int, interval_seconds: float
 ) -> None:
-    assert 0.2 <= backoff_seconds(failures, interval_seconds) <= max(60, interval_seconds)
+    wait = backoff_seconds(failures, interval_seconds)
+
+    assert wait == max(0.2, min(wait, max(60, interval_seconds)))
 
 
 @pytest.mark.parametrize("interval_seconds", [0.2, 10.0, 3600.0])

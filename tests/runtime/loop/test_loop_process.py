@@ -15,10 +15,10 @@ from dataclasses import replace
 
 {before}
 
-from sidecar_runtime.app import run_main
 from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.loop import Loop, Pace
 from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.app import run_main
 from sidecar_runtime import logs
 from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Script, settings_of
 
