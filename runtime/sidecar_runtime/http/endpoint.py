@@ -9,8 +9,13 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, core
-from prometheus_client import generate_latest as exposition
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    ProcessCollector,
+    core,
+    generate_latest,
+)
 from prometheus_client.registry import Collector
 
 from sidecar_runtime.health import Health
@@ -71,7 +76,7 @@ class Endpoint(Listener):
             case "/metrics":
                 ready, revision, *_ = self.sidecar.readiness()
                 self.metrics.show_readiness(is_ready=ready, revision=revision)
-                return Answer(HTTPStatus.OK, exposition(self.registry), CONTENT_TYPE_LATEST)
+                return Answer(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
             case "/" | "/status" as shown if self.show_status:
                 facts = status(self.about, self.health, self.sidecar)
                 if shown == "/status":

@@ -31,6 +31,8 @@ RETRY_SECONDS = 0.2
 
 # The kernel takes an answer of a third of this at once, even if the client does not read it.
 _SEND_BUFFER_BYTES = 1 << 20
+# No file descriptor or memory for another connection: accept(2).
+_OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _END = re.compile(rb"\n\r?\n")
 _FIRST_LINE = re.compile(rb"\s*(\S+) (\S+) HTTP/1\.\d\r?\n")
 _HEADERS = f"""\
@@ -98,9 +100,8 @@ class Listener:
             threading.Thread(target=run, name="http", daemon=True).start()
         if self._listening.family != socket.AF_UNIX:
             host, port = self._listening.getsockname()[:2]
-            log.info(
-                "http_listening", address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            )
+            shown = f"[{host}]" if ":" in host else host
+            log.info("http_listening", address=f"{shown}:{port}")
 
     def close(self) -> None:
         """
@@ -139,9 +140,9 @@ class Listener:
     def _accept(self) -> None:
         try:
             client = _Client(self._listening.accept()[0])
-        except OSError:
-            # No file descriptor is free, or no memory. The client still waits.
-            time.sleep(RETRY_SECONDS)
+        except OSError as error:
+            if error.errno in _OUT_OF_ROOM:  # the client still waits, so a retry would fail at once
+                time.sleep(RETRY_SECONDS)
             return
         if len(self._clients) >= CONNECTIONS:
             self._release(self._clients[0]).socket.close()

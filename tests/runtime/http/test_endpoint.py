@@ -192,7 +192,7 @@ def test_refuses_unknown_paths_and_methods_and_ignores_the_query(
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get"])
 def test_refuses_other_methods(endpoint: Endpoint, method: str) -> None:
     for path in ("/", "/healthz", "/sync"):
-        assert ask(endpoint, path, method, body=b"x" * 100_000).status == 405
+        assert ask(endpoint, path, method, body=b"x" * 1_000).status == 405
 
 
 def test_the_body_of_a_request_is_not_parsed_as_a_request(endpoint: Endpoint) -> None:
