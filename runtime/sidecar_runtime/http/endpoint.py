@@ -63,9 +63,9 @@ class Endpoint(Listener):
         self.show_status = show_status
         self.registry = registry_of(metrics.families)
         ProcessCollector(registry=self.registry)
-        super().__init__(listen(bind, setting), self._answer_to, instant=("/healthz",))
+        super().__init__(listen(bind, setting), self._find)
 
-    def _answer_to(self, path: str) -> Answer:
+    def _find(self, path: str) -> Answer:
         match path.partition("?")[0]:
             case "/healthz":
                 is_alive, age = self.health.is_alive, round(self.health.beat_age_seconds, 1)
