@@ -114,7 +114,5 @@ def test_never_polls_if_the_ref_is_a_full_hash(start: Start, ref: str) -> None:
     assert 0 == wrapper.remote.polls
 
 
-
-
 def test_git_trace_and_warnings_damage_no_checkout(start: Start) -> None:
     assert "changed" == start(GIT_TRACE="1").follow(ONE).result
