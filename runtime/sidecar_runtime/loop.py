@@ -418,7 +418,7 @@ class Loop:
 
     def _wait_seconds(self, outcome: Outcome, seconds: float) -> float:
         """
-        Return how long to wait after a cycle that took that many seconds and did not fail.
+        Return how long to wait after a cycle of that many seconds that did not fail.
         """
         interval = self._settings.interval_seconds
         is_part = outcome.result == "partial" and self._settings.one_shot
@@ -429,7 +429,7 @@ class Loop:
 
     def _rest(self, seconds: float, *, is_firm: bool = False) -> None:
         """
-        Be idle for that many seconds.
+        Be idle for this many seconds.
         """
         grace_seconds = self.pace.clock_grace_seconds if self._scheduler else 0.0
         self._state = idle = Idle(time.monotonic() + seconds + grace_seconds, is_firm)
