@@ -418,7 +418,7 @@ class Loop:
 
     def _wait_seconds(self, outcome: Outcome, seconds: float) -> float:
         """
-        Return how long to wait after a cycle that took so many seconds and did not fail.
+        Return how long to wait after a cycle that took these seconds and did not fail.
         """
         interval = self._settings.interval_seconds
         is_part = outcome.result == "partial" and self._settings.one_shot
@@ -429,7 +429,7 @@ class Loop:
 
     def _rest(self, seconds: float, *, is_firm: bool = False) -> None:
         """
-        Be idle for so many seconds.
+        Be idle for these seconds.
         """
         grace_seconds = self.pace.clock_grace_seconds if self._scheduler else 0.0
         self._state = idle = Idle(time.monotonic() + seconds + grace_seconds, is_firm)
@@ -462,7 +462,7 @@ class Loop:
         limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
         return GaveUp(reason, message, f"Find out what the cycle waits on, or raise {limit}.")
 
-    # --- what is told of a cycle
+    # --- the record of a cycle
 
     def _record_success(self, outcome: Outcome, seconds: float, *, is_asked_for: bool) -> None:
         """
