@@ -189,11 +189,10 @@ def start_scheduler(put: Callable[[Event], object]) -> Any | None:
     # Not in one-shots: it is a quarter of the imports in each task pod.
     from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415
 
-    executors, defaults = {"default": {"type": "debug"}}, {"misfire_grace_time": None}
-    scheduler = BackgroundScheduler(executors=executors, job_defaults=defaults, timezone=UTC)
+    scheduler = BackgroundScheduler(executors={"default": {"type": "debug"}}, timezone=UTC)
     # The loop sets each time. An interval is counted up, one by one, if the clock is set from 1970
     # to today: of this one there are few.
-    scheduler.add_job(put, "interval", ["wake"], weeks=1, id="cycle")
+    scheduler.add_job(put, "interval", ["wake"], weeks=1, id="cycle", misfire_grace_time=None)
     try:
         scheduler.start()
     except RuntimeError:
@@ -473,6 +472,8 @@ class Loop:
         problem = outcome.problem if outcome.result in ("partial", "settling", "waiting") else None
         is_new = problem is not None and (before is None or before.message != problem.message)
         is_news = is_new or cycle.is_publish or failures or is_asked_for
+        if outcome.result in ("waiting", "settling") and not is_news:
+            return  # such cycles are two seconds apart
         (log.warning if is_new else log.info if is_news else log.debug)(
             "cycle_finished",
             result=outcome.result,
