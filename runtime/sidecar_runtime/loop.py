@@ -189,11 +189,10 @@ def start_scheduler(put: Callable[[Event], object]) -> Any | None:
     # Not in one-shots: it is a quarter of the imports in each task pod.
     from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415
 
-    executors, defaults = {"default": {"type": "debug"}}, {"misfire_grace_time": None}
-    scheduler = BackgroundScheduler(executors=executors, job_defaults=defaults, timezone=UTC)
+    scheduler = BackgroundScheduler(executors={"default": {"type": "debug"}}, timezone=UTC)
     # The loop sets each time. An interval is counted up, one by one, if the clock is set from 1970
     # to today: of this one there are few.
-    scheduler.add_job(put, "interval", ["wake"], weeks=1, id="cycle")
+    scheduler.add_job(put, "interval", ["wake"], weeks=1, id="cycle", misfire_grace_time=None)
     try:
         scheduler.start()
     except RuntimeError:
@@ -418,7 +417,7 @@ class Loop:
 
     def _wait_seconds(self, outcome: Outcome, seconds: float) -> float:
         """
-        Return how long to wait after a cycle that took so many seconds and did not fail.
+        Return how long to wait after a cycle of that many seconds that did not fail.
         """
         interval = self._settings.interval_seconds
         is_part = outcome.result == "partial" and self._settings.one_shot
@@ -429,7 +428,7 @@ class Loop:
 
     def _rest(self, seconds: float, *, is_firm: bool = False) -> None:
         """
-        Be idle for so many seconds.
+        Be idle for this many seconds.
         """
         grace_seconds = self.pace.clock_grace_seconds if self._scheduler else 0.0
         self._state = idle = Idle(time.monotonic() + seconds + grace_seconds, is_firm)
@@ -462,7 +461,7 @@ class Loop:
         limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
         return GaveUp(reason, message, f"Find out what the cycle waits on, or raise {limit}.")
 
-    # --- what is told of a cycle
+    # --- how a cycle is reported
 
     def _record_success(self, outcome: Outcome, seconds: float, *, is_asked_for: bool) -> None:
         """
@@ -473,6 +472,8 @@ class Loop:
         problem = outcome.problem if outcome.result in ("partial", "settling", "waiting") else None
         is_new = problem is not None and (before is None or before.message != problem.message)
         is_news = is_new or cycle.is_publish or failures or is_asked_for
+        if outcome.result in ("waiting", "settling") and not is_news:
+            return  # such cycles are two seconds apart
         (log.warning if is_new else log.info if is_news else log.debug)(
             "cycle_finished",
             result=outcome.result,

@@ -92,6 +92,9 @@ def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
         before = [daemon.get(path).status for path in ("/healthz", "/readyz")]
         limit = ["prlimit", f"--pid={daemon.pid}", "--nproc=1"]
         subprocess.run([*NOBODY, *limit], check=True)
+        after = len(daemon.events)
+        daemon.sighup()
+        daemon.wait_for_event("cycle_failed", after=after)
 
         for _ in range(3):
             answers = [daemon.get(path) for path in ("/healthz", "/readyz")]

@@ -9,8 +9,13 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, core
-from prometheus_client import generate_latest as exposition
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    ProcessCollector,
+    core,
+    generate_latest,
+)
 from prometheus_client.registry import Collector
 
 from sidecar_runtime.health import Health
@@ -58,9 +63,9 @@ class Endpoint(Listener):
         self.show_status = show_status
         self.registry = registry_of(metrics.families)
         ProcessCollector(registry=self.registry)
-        super().__init__(listen(bind, setting), self._answer_to, instant=("/healthz",))
+        super().__init__(listen(bind, setting), self._find)
 
-    def _answer_to(self, path: str) -> Answer:
+    def _find(self, path: str) -> Answer:
         match path.partition("?")[0]:
             case "/healthz":
                 is_alive, age = self.health.is_alive, round(self.health.beat_age_seconds, 1)
@@ -71,7 +76,7 @@ class Endpoint(Listener):
             case "/metrics":
                 ready, revision, *_ = self.sidecar.readiness()
                 self.metrics.show_readiness(is_ready=ready, revision=revision)
-                return Answer(HTTPStatus.OK, exposition(self.registry), CONTENT_TYPE_LATEST)
+                return Answer(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
             case "/" | "/status" as shown if self.show_status:
                 facts = status(self.about, self.health, self.sidecar)
                 if shown == "/status":

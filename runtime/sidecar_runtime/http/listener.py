@@ -1,9 +1,9 @@
 """
-An HTTP server that answers probes despite hostile clients, hanging disks and used-up limits.
+An HTTP server that answers probes despite hostile clients and used-up limits.
 
-It has two threads from its start on, and no request needs another one: the limit of processes may
-be used up. One reads all requests and waits for no client, the other one gives the answers that may
-wait for a disk. Each connection is closed after one answer.
+One thread, started once, serves all connections and waits for none of them: the limit of processes
+may be used up, and a client may send nothing, or read nothing. Each connection is closed after one
+answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from queue import Full, Queue
 from selectors import EVENT_READ, DefaultSelector
 from typing import NamedTuple
 
@@ -31,6 +30,8 @@ RETRY_SECONDS = 0.2
 
 # The kernel takes an answer of a third of this at once, even if the client does not read it.
 _SEND_BUFFER_BYTES = 1 << 20
+# No file descriptor or memory for another connection: accept(2).
+_OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _END = re.compile(rb"\n\r?\n")
 _FIRST_LINE = re.compile(rb"\s*(\S+) (\S+) HTTP/1\.\d\r?\n")
 _HEADERS = f"""\
@@ -63,24 +64,15 @@ class Listener:
 
     Args:
         listening: A socket that listens.
-        answer: Returns the answer to a path. It may wait, and then only the answers like it do.
-        instant: The paths whose answers never wait.
+        answer: Returns the answer to a path, from memory: all other clients wait for it.
     """
 
-    def __init__(
-        self,
-        listening: socket.socket,
-        answer: Callable[[str], Answer],
-        instant: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, listening: socket.socket, answer: Callable[[str], Answer]) -> None:
         self._listening = listening
         self._answer = answer
-        self._instant = instant
         self._selector = DefaultSelector()
         self._clients: list[_Client] = []
-        """Those that have not sent their whole request yet, oldest first."""
-        self._requests: Queue[_Client | None] = Queue(CONNECTIONS)
-        """Those that the second thread answers."""
+        """Oldest first."""
         self._is_closed = False
 
     @property
@@ -89,26 +81,24 @@ class Listener:
 
     def start(self) -> None:
         """
-        Start both threads, which end with the process or with :meth:`close`.
+        Start the thread, which ends with the process or with :meth:`close`.
 
         Raises:
             RuntimeError: No thread can be started.
         """
-        for run in (self._serve, self._give_answers):
-            threading.Thread(target=run, name="http", daemon=True).start()
+        threading.Thread(target=self._serve, name="http", daemon=True).start()
         if self._listening.family != socket.AF_UNIX:
             host, port = self._listening.getsockname()[:2]
-            log.info(
-                "http_listening", address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            )
+            shown = f"[{host}]" if ":" in host else host
+            log.info("http_listening", address=f"{shown}:{port}")
 
     def close(self) -> None:
         """
-        Accept no further connections. All of them, the socket and the threads end soon.
+        Accept no further connections. All of them, the socket and the thread end soon.
         """
         self._is_closed = True
         with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the first thread
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
 
     def _serve(self) -> None:
         with self._listening, self._selector:
@@ -125,7 +115,6 @@ class Listener:
                         self._receive(key.data)
                 self._drop_until(time.monotonic())
             self._drop_until(float("inf"))
-        self._requests.put(None)
 
     def _drop_until(self, moment: float) -> None:
         while self._clients and self._clients[0].ends_at <= moment:
@@ -139,9 +128,9 @@ class Listener:
     def _accept(self) -> None:
         try:
             client = _Client(self._listening.accept()[0])
-        except OSError:
-            # No file descriptor is free, or no memory. The client still waits.
-            time.sleep(RETRY_SECONDS)
+        except OSError as error:
+            if error.errno in _OUT_OF_ROOM:  # the client still waits, so a retry would fail at once
+                time.sleep(RETRY_SECONDS)
             return
         if len(self._clients) >= CONNECTIONS:
             self._release(self._clients[0]).socket.close()
@@ -155,40 +144,23 @@ class Listener:
             received = b""
         client.request += received
         if _END.search(client.request):
-            self._take(self._release(client))
+            self._release(client).send(self._answer_to(client))
         elif not received or len(client.request) > REQUEST_BYTES:
             self._release(client).socket.close()
 
-    def _take(self, client: _Client) -> None:
-        """
-        Answer a complete request, or pass it on to the second thread.
-        """
+    def _answer_to(self, client: _Client) -> Answer:
         found = _FIRST_LINE.match(client.request)
         method, path = (part.decode("latin-1") for part in found.groups()) if found else ("", "")
-        client.path, client.wants_body = path, method != "HEAD"
         log.debug("http_request", method=method, path=path)
+        client.wants_body = method != "HEAD"
         if method not in ("GET", "HEAD"):
             status = HTTPStatus.METHOD_NOT_ALLOWED if found else HTTPStatus.BAD_REQUEST
-            client.send(Answer(status, b'{"error": "GET and HEAD of HTTP/1 only"}\n'))
-        elif path.partition("?")[0] in self._instant:
-            self._give_answer(client)
-        else:
-            try:
-                self._requests.put_nowait(client)
-            except Full:  # the second thread is stuck, and the kubelet will ask again
-                client.socket.close()
-
-    def _give_answers(self) -> None:
-        while client := self._requests.get():
-            self._give_answer(client)
-
-    def _give_answer(self, client: _Client) -> None:
+            return Answer(status, b'{"error": "GET and HEAD of HTTP/1 only"}\n')
         try:
-            answer = self._answer(client.path)
+            return self._answer(path)
         except Exception:
-            log.exception("http_answer_failed", path=client.path)
-            answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error": "see the log"}\n')
-        client.send(answer)
+            log.exception("http_answer_failed", path=path)
+            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error": "see the log"}\n')
 
 
 class _Client:
@@ -202,7 +174,6 @@ class _Client:
         self.socket = accepted
         self.ends_at = time.monotonic() + CLIENT_SECONDS
         self.request = b""
-        self.path = ""
         self.wants_body = True
 
     def send(self, answer: Answer) -> None:
@@ -234,9 +205,8 @@ def listen(bind: tuple[str, int], setting: str) -> socket.socket:
         is_dual = has_both and family == socket.AF_INET6
         return socket.create_server(address[:2], family=family, dualstack_ipv6=is_dual)
     except (OSError, UnicodeError) as error:
-        why = (isinstance(error, OSError) and error.strerror) or str(error)
-        why = why.partition(" (while attempting")[0]  # added by create_server
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        why = (getattr(error, "strerror", None) or str(error)).partition(" (while attempting")[0]
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
             why += " (another container of this pod?): set another port, or 0 for any free one"
         problem = Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")
         raise SettingsError([problem]) from error

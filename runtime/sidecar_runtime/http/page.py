@@ -62,13 +62,15 @@ def page(facts: Mapping[str, Any]) -> bytes:
     """
     name = _text(facts["sidecar"])
     pod = [str(text) for text in facts["pod"].values() if text]
-    state, color = _state(facts)
-    marks = [
-        f"<span class=good>{word}</span>" if facts[word] else f"<span class=bad>not {word}</span>"
-        for word in ("ready", "alive")
-    ]
-    if facts["last_error"]:
-        marks.append(f"<span class=bad>{_trouble_word(facts)}</span>")
+    good = [word for word in ("ready", "alive") if facts[word]]
+    bad = [f"not {word}" for word in ("alive", "ready") if not facts[word]]
+    is_failing = bool(facts["consecutive_failures"])
+    if facts["last_error"]:  # which a cycle that did not fail may have, such as a refused one
+        bad.append("failing" if is_failing else _text(facts["cycles"][0]["result"]))
+    state = [*bad, "shortfall" if facts["shortfall"] else "ready"][0]
+    color = _RED if is_failing or len(good) < 2 else _GREEN if state == "ready" else _YELLOW
+    marks = [f"<span class=good>{word}</span>" for word in good]
+    marks += [f"<span class=bad>{word}</span>" for word in bad]
     shown = {
         "published": [facts["revision"], facts["published_at"]],
         "source": facts["source"],
@@ -97,19 +99,6 @@ def page(facts: Mapping[str, Any]) -> bytes:
     return "".join(parts).encode()
 
 
-def _state(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """
-    Return the state in one or two words, and its color.
-    """
-    if not facts["alive"]:
-        return "not alive", _RED
-    if not facts["ready"]:
-        return "not ready", _RED
-    if facts["last_error"]:
-        return _trouble_word(facts), _RED if facts["consecutive_failures"] else _YELLOW
-    return ("shortfall", _YELLOW) if facts["shortfall"] else ("ready", _GREEN)
-
-
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     trouble: dict[str, object] = {"not ready": facts["problem"], "shortfall": facts["shortfall"]}
     if not facts["alive"]:
@@ -122,15 +111,6 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
             "what to do": [error["advice"], error["docs"]],
         }
     return trouble
-
-
-def _trouble_word(facts: Mapping[str, Any]) -> str:
-    """
-    Return ``failing``, or the result of the last cycle if that did not fail, such as ``refused``.
-    """
-    if facts["consecutive_failures"] or not facts["cycles"]:
-        return "failing"
-    return _text(facts["cycles"][0]["result"])
 
 
 def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -93,21 +92,16 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(polling: Po
     assert good is not None
     polling.s3.inject(replace_body(lambda _: b"{}"), is_manifest)
     polling.publish()
-    retry_seconds = 0.0
-    while retry_seconds < 10:
+    waits: list[float] = []
+    while len(waits) < 6:  # the backoff alone would be up to twelve seconds
         seen = len(polling.daemon.events)
         failed = polling.daemon.wait_for_event("cycle_failed", 60, seen)
-        retry_seconds = failed["retry_in_seconds"]
-    seen = len(polling.daemon.events)
+        waits.append(failed["retry_in_seconds"])
 
     polling.shelf.point_to(good)
     polling.wait_until_seen(before)
 
-    finished = polling.daemon.wait_for_event("cycle_finished", after=seen)
-    failed_at, finished_at = (
-        datetime.fromisoformat(event["timestamp"]) for event in (failed, finished)
-    )
-    assert finished_at < failed_at + timedelta(seconds=retry_seconds)
+    assert {0.2} == set(waits)
 
 
 def test_each_poll_is_one_request_and_reuses_the_connection(polling: Polling) -> None:
