@@ -101,11 +101,12 @@ class Builder:
         resting = self._problems.resting
         work = Work(folder, fence, until, damaged, blocked=set(self.blocked))
         before = target.published
-        changes = len(put) + len(gone)
+        ours = gone & folder.files.keys()
+        changes = len(put) + len(ours)
         if is_shown and before is not None and changes > 1:
             is_told = (before.aim, before.missing) == (state.revision, changes)
-            if gone or not is_told:  # retries change nothing
-                self._mark(state, changes, len(folder.files.keys() - gone), fence)
+            if ours or not is_told:  # retries change nothing
+                self._mark(state, changes, len(folder.files) - len(ours), fence)
         try:
             await self._fetch(
                 [path for path in put if path not in resting], state, layout, work, gone
@@ -284,10 +285,8 @@ class Builder:
 
 def _clear(folder: Folder, state: State, fence: Fence) -> None:
     """
-    Remove what is damaged, or does not belong to a state, from a folder that nobody reads.
+    Remove what does not belong to a state from a folder that nobody reads.
     """
-    for path in folder.damaged(folder.files):
-        folder.forget(path)
     stale = [
         path
         for path, held in folder.files.items()
@@ -299,21 +298,18 @@ def _clear(folder: Folder, state: State, fence: Fence) -> None:
 
 def _delete(paths: Collection[str], work: Work) -> None:
     """
-    Delete files of a folder; one of another owner that stays is only logged, because no consumer
-    needs its absence.
+    Delete files of a folder.
 
     Raises:
         OSError: The volume fails as a whole.
     """
-    for path in paths:
-        is_ours = path in work.folder.files
+    ours = [path for path in paths if path in work.folder.files]
+    for path in ours:
         try:
             work.folder.delete(path, work.fence)
         except OSError as error:
-            if is_ours:
-                work.fail_on_disk(path, error)
-            else:
-                log.warning("leftover_kept", name=path, error=error.strerror)
+            work.fail_on_disk(path, error)
+    work.folder.clear(set(paths).difference(ours), work.fence)
 
 
 def _unsure(path: str) -> ObjectError:

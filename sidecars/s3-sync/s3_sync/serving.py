@@ -100,7 +100,7 @@ class Serving:
             return False
         if revision not in self._whole and layout.is_whole(revision):
             self._whole.add(revision)
-        return revision in self._whole and layout.snapshots.has(revision)
+        return revision in self._whole and layout.has(revision)
 
     async def _bring(self, layout: SnapshotLayout, revision: str, fence: Fence) -> None:
         """

@@ -35,6 +35,7 @@ from sidecar_runtime.volume.files import free_bytes, stat_in
 from sidecar_runtime.volume.trees import FOLDER_MODE
 
 SECOND_NS = 1_000_000_000
+NAMED_FILES = 50
 
 log = get_logger("target")
 
@@ -73,6 +74,8 @@ class Folder:
         self.staging = staging
         # Modification times of deleted and replaced files, which a successor must not reuse.
         self._gone: dict[str, int] = {}
+        # Files of other owners that could not be removed.
+        self._left: set[str] = set()
 
     def close(self) -> None:
         """
@@ -201,6 +204,19 @@ class Folder:
                 self.forget(path)
             self._remove_empty_folders(path)
         return is_removed
+
+    def clear(self, paths: Iterable[str], fence: Fence) -> None:
+        """
+        Remove files of other owners. One that stays is only logged, once: no consumer needs its
+        absence.
+        """
+        for path in paths:
+            try:
+                self.delete(path, fence)
+            except OSError as error:
+                if path not in self._left and len(self._left) < NAMED_FILES:
+                    self._left.add(path)
+                    log.warning("leftover_kept", name=path, error=error.strerror)
 
     def forget(self, path: str) -> None:
         """

@@ -50,6 +50,8 @@ class SnapshotLayout:
         self.shown: Folder | None = None
         self.is_lost = False
         self._build: Folder | None = None
+        # Damaged snapshots that a process still uses.
+        self._damaged: set[str] = set()
         self._is_tidy = False
         self.store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
@@ -89,8 +91,7 @@ class SnapshotLayout:
         if shown is None:
             return
         if self._delete == "all":  # only s3-sync writes to a snapshot
-            for path in shown.foreign():
-                shown.delete(path, fence)
+            shown.clear(shown.foreign(), fence)
         if is_damaged:
             self.drop_damaged(fence)
         if self.problem:
@@ -154,6 +155,7 @@ class SnapshotLayout:
         with fence:
             if self.snapshots.has(name):  # a damaged one
                 remove_tree(name, self.store)
+                self._damaged.discard(name)
             folder.journal = self._volume.list(name, self.store, folder.files, is_lost=True)
         self.snapshots.keep_asked(aside, name, fence)
 
@@ -207,11 +209,17 @@ class SnapshotLayout:
         again, or fail instead of running other code.
         """
         for name in self.snapshots.revisions():
-            if name != self.name and not self.is_whole(name):
+            if name != self.name and name not in self._damaged and not self.is_whole(name):
                 self.snapshots.remove(name, fence)
-                log.warning(
-                    "snapshot_damaged", revision=name, is_removed=not self.snapshots.has(name)
-                )
+                is_kept = self.snapshots.has(name)
+                self._damaged |= {name} if is_kept else set()
+                log.warning("snapshot_damaged", revision=name, is_removed=not is_kept)
+
+    def has(self, name: str) -> bool:
+        """
+        Whether a snapshot exists, and is not known to be damaged.
+        """
+        return name not in self._damaged and self.snapshots.has(name)
 
     def is_whole(self, name: str) -> bool:
         """
@@ -229,6 +237,9 @@ class SnapshotLayout:
 
     def finish(self, fence: Fence) -> None:
         try:
+            for name in self._damaged:
+                self.snapshots.remove(name, fence)
+            self._damaged = {name for name in self._damaged if self.snapshots.has(name)}
             kept = self.snapshots.prune(self.name, fence)
             with fence:
                 for name in os.listdir(self.store):
@@ -270,6 +281,7 @@ class SnapshotLayout:
         if not (is_shown or self.is_whole(name)):
             with fence:
                 remove_tree(name, self.store)
+                self._damaged.discard(name)
                 build.journal = self._volume.list(name, self.store, build.files, is_lost=True)
                 aside = os.path.basename(build.path)
                 os.rename(aside, name, src_dir_fd=self.store, dst_dir_fd=self.store)

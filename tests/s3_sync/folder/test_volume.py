@@ -7,18 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync.folder.paths import is_link, open_own_folder
+from s3_sync.folder.volume import AIRFLOWIGNORE, SNAPSHOTS, STAGING, Volume
 from s3_sync.keys import RESERVED
-from s3_sync.tree.volume import (
-    AIRFLOWIGNORE,
-    SNAPSHOTS,
-    STAGED,
-    STAGING,
-    TREE,
-    Volume,
-    is_link,
-    open_folders,
-    open_own_folder,
-)
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.runtime.recording import Log
 from tests.support.machine.descriptors import held
@@ -26,7 +17,7 @@ from tests.support.machine.descriptors import held
 
 def reopen(folder: Path) -> None:
     """Open and close the volume, as a process does that starts and ends."""
-    Volume(str(folder), fsync=False).close()
+    Volume(str(folder), file_mode=0o644, fsync=False).close()
 
 
 # --- opening
@@ -42,7 +33,7 @@ def test_creates_the_target_and_its_state_folder(tmp_path: Path) -> None:
 def test_the_target_path_may_be_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    volume = Volume(str(tmp_path / "link"), fsync=False)
+    volume = Volume(str(tmp_path / "link"), file_mode=0o644, fsync=False)
 
     assert [RESERVED] == os.listdir(tmp_path / "real")
     assert volume.is_current()
@@ -77,7 +68,7 @@ def test_a_failed_open_leaks_no_descriptor(
 
     for _ in range(3):
         with pytest.raises(OSError, match="No space left"):
-            Volume(str(folder), fsync=False)
+            Volume(str(folder), file_mode=0o644, fsync=False)
 
     assert before == held(folder)
 
@@ -91,7 +82,7 @@ def test_airflowignore_lists_all_folders_of_the_state_folder(folder: Path, volum
 
     reopen(folder)
 
-    assert {STAGING, TREE, STAGED, SNAPSHOTS} == set(place.read_text().splitlines())
+    assert {STAGING, SNAPSHOTS} == set(place.read_text().splitlines())
     assert os.path.samestat(before, place.stat()), "it is not written again"
 
 
@@ -170,7 +161,7 @@ def test_flushes_state_only_if_configured(
     folder: Path, fsync: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[int] = []
-    volume = Volume(str(folder), fsync=fsync)
+    volume = Volume(str(folder), file_mode=0o644, fsync=fsync)
     monkeypatch.setattr(os, "fsync", flushed.append)
 
     volume.write_state("published.json", b"x", Fence())
@@ -180,15 +171,6 @@ def test_flushes_state_only_if_configured(
 
 
 # --- folders
-
-
-def test_opens_the_folders_and_creates_missing_ones(tmp_path: Path) -> None:
-    for _ in range(2):
-        for fd in open_folders(str(tmp_path / "a/b")):
-            assert os.get_inheritable(fd) is False
-            os.close(fd)
-
-    assert (tmp_path / "a/b/.s3-sync").is_dir()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Inspecting the target: managed, damaged, foreign and blocking files."""
+"""Looking at a folder: its files, damaged ones, and those of others."""
 
 import os
 from collections.abc import Callable
@@ -6,57 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.tree.target import Target
-from s3_sync.tree.walk import Blocked
-from tests.s3_sync.tree.handling import (
+from s3_sync.folder.folder import Folder
+from tests.s3_sync.folder.handling import (
     BODY,
     damaged,
     edit_file,
     entry_of,
     link_file,
     link_folder,
-    nothing,
     put,
     replace_file,
-    staged,
 )
 
-# --- blocked paths
 
-
-def test_a_foreign_file_in_place_of_a_folder_blocks_a_publish(folder: Path, target: Target) -> None:
-    (folder / "d").write_bytes(b"foreign")
-
-    with pytest.raises(Blocked):
-        put(target, "d/a.py")
-
-    assert b"foreign" == (folder / "d").read_bytes()
-    assert [] == staged(folder)
-    assert {} == target.managed.files
-    assert target.is_blocked("d/a.py", nothing)
-
-
-def test_managed_files_and_folders_replace_each_other(folder: Path, target: Target) -> None:
-    for path in ("d", "d/a.py", "d"):
-        assert put(target, path)
-
-        assert BODY == (folder / path).read_bytes()
-        assert [path] == list(target.managed.files)
-
-
-# --- inspecting
-
-
-def test_is_bare_until_it_contains_an_entry(folder: Path, target: Target) -> None:
-    assert (folder / ".s3-sync").is_dir()
-    assert target.is_bare()
-
-    (folder / "d").mkdir()
-
-    assert not target.is_bare()
-
-
-def test_holds_a_file_with_the_expected_content_size_and_mode(folder: Path, target: Target) -> None:
+def test_holds_a_file_with_the_expected_content_size_and_mode(folder: Path, target: Folder) -> None:
     (folder / "a.py").write_bytes(BODY)
     os.chmod(folder / "a.py", 0o644)
     (folder / "d").mkdir()
@@ -71,7 +34,7 @@ def test_holds_a_file_with_the_expected_content_size_and_mode(folder: Path, targ
         assert is_held == target.holds("a.py", entry_of("a.py"))
 
 
-def test_does_not_hold_a_file_behind_a_symlink(folder: Path, target: Target, outside: Path) -> None:
+def test_does_not_hold_a_file_behind_a_symlink(folder: Path, target: Folder, outside: Path) -> None:
     (outside / "b.py").write_bytes(BODY)
     os.chmod(outside / "b.py", 0o644)
     (folder / "d").symlink_to(outside)
@@ -100,7 +63,7 @@ def test_does_not_hold_a_file_behind_a_symlink(folder: Path, target: Target, out
          "upper folder linked", "replaced", "folder"],
 )  # fmt: skip
 def test_any_change_to_a_published_file_is_damage(
-    folder: Path, target: Target, harm: Callable[[Path], object]
+    folder: Path, target: Folder, harm: Callable[[Path], object]
 ) -> None:
     put(target, "a/b/c.py")
     put(target, "other.py")
@@ -111,7 +74,7 @@ def test_any_change_to_a_published_file_is_damage(
     assert {"a/b/c.py"} == damaged(target)
 
 
-def test_reading_or_hard_linking_a_file_is_not_damage(folder: Path, target: Target) -> None:
+def test_reading_or_hard_linking_a_file_is_not_damage(folder: Path, target: Folder) -> None:
     put(target, "a.py")
     (folder / "a.py").read_bytes()
     os.link(folder / "a.py", folder / "linked.py")
@@ -119,15 +82,15 @@ def test_reading_or_hard_linking_a_file_is_not_damage(folder: Path, target: Targ
     assert set() == damaged(target)
 
 
-def test_only_managed_files_count_as_damaged(folder: Path, target: Target) -> None:
+def test_only_our_files_count_as_damaged(folder: Path, target: Folder) -> None:
     put(target, "a.py")
     (folder / "foreign").write_bytes(b"x")
 
-    assert set() == target.damaged(iter(["foreign", "a.py", "missing"]))
+    assert set() == target.damaged(["foreign", "a.py", "missing"])
 
 
-def test_foreign_files_exclude_managed_files_bytecode_and_system_files(
-    folder: Path, target: Target, outside: Path
+def test_foreign_files_exclude_ours_bytecode_and_system_files(
+    folder: Path, target: Folder, outside: Path
 ) -> None:
     put(target, "a/b.py")
     for path in (
@@ -144,7 +107,7 @@ def test_foreign_files_exclude_managed_files_bytecode_and_system_files(
     )
 
 
-def test_foreign_files_exclude_what_is_too_deep(deep: Path, folder: Path, target: Target) -> None:
+def test_foreign_files_exclude_what_is_too_deep(deep: Path, folder: Path, target: Folder) -> None:
     (folder / "z").mkdir()
     for path in (deep, folder / "z"):
         (path / "y.py").touch()

@@ -1,4 +1,4 @@
-"""Functions that fill, open and damage a target."""
+"""Functions that fill, open and damage a folder."""
 
 import hashlib
 import os
@@ -6,51 +6,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from s3_sync.folder.folder import Folder
+from s3_sync.folder.staging import Staging
+from s3_sync.folder.volume import STAGING, Volume
 from s3_sync.keys import RESERVED
-from s3_sync.listing.entries import Entry
-from s3_sync.tree.download import Download
-from s3_sync.tree.target import Target
-from s3_sync.tree.volume import STAGING, Volume
+from s3_sync.pages import Entry
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.volume.files import write_all
 
 BODY = b"print('hello')\n"
 
 
 def entry_of(path: str, content: bytes = BODY) -> Entry:
-    return Entry(path, hashlib.md5(content).hexdigest(), len(content), "dags/")
+    return Entry(path, hashlib.md5(content).hexdigest(), len(content))
 
 
 def nothing(_: str) -> bool:
     return False
 
 
-def download_of(target: Target, content: bytes = BODY) -> Download:
-    download = Download("dags/key", len(content), target.staging.open)
-    download.write(content)
-    return download
+def staging_of(folder: Folder, content: bytes = BODY) -> Staging:
+    staging = folder.staging.open()
+    write_all(staging.fd, content)
+    return staging
 
 
-def put(target: Target, path: str, content: bytes = BODY) -> bool:
-    """Publish one file, as a cycle does."""
-    entry = entry_of(path, content)
-    return target.publish(path, entry, download_of(target, content), Fence(), nothing)
+def put(folder: Folder, path: str, content: bytes = BODY, *wanted: str) -> None:
+    """Put one file into place, as a cycle does."""
+    staging = staging_of(folder, content)
+    try:
+        folder.put(path, entry_of(path, content), staging, Fence(), wanted.__contains__)
+    finally:
+        folder.staging.discard(staging)
 
 
 def staged(folder: Path) -> list[str]:
     return os.listdir(folder / RESERVED / STAGING)
 
 
-def damaged(target: Target) -> set[str]:
-    return target.damaged(iter(list(target.managed.files)))
+def damaged(folder: Folder) -> set[str]:
+    return folder.damaged(folder.files)
 
 
 @contextmanager
-def opened(
-    folder: Path, *, file_mode: int = 0o644, fsync: bool = False, part: str = ""
-) -> Iterator[Target]:
+def opened(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) -> Iterator[Folder]:
     """Open the target as the next process does."""
-    volume = Volume(str(folder), fsync=fsync)
-    target = Target(volume, file_mode=file_mode, part=part)
+    volume = Volume(str(folder), file_mode=file_mode, fsync=fsync)
+    target, _ = volume.open_in_place()
     yield target
     target.close()
     volume.close()
