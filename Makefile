@@ -14,7 +14,7 @@ SHELL_SCRIPTS := .ci/run .ci/shared tests/images/airflow-base tests/images/git-s
 prepare = @scripts/system-packages $(1); scripts/environment
 
 # Variables for the environment or the command line:
-#   PYTHON         the interpreter behind .venv (default: the first Python >= 3.11 on PATH)
+#   PYTHON         the interpreter behind .venv (default: 3.13, the images' own, else the first Python >= 3.11)
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
 #   OLD_AIRFLOW_CHART  the same for version 1.13.1, to render the published example
@@ -65,6 +65,11 @@ quickstart: ## install Airflow 3 with versioned DAGs on kind (CONTEXT=…: anoth
 test: setup-test ## run the tests that need no images or cluster, with moderate counts
 	$(PYTEST) --ignore tests/images --ignore tests/cluster $(SIDE_BY_SIDE)
 
+.PHONY: test-python
+test-python: setup ## run the tests that start no processes with another Python (VERSION=3.11)
+	python=$$(scripts/find-python $(VERSION)); PYTHON=$$python scripts/environment .venv-$(VERSION)
+	$(PYTEST:$(BIN)/%=.venv-$(VERSION)/bin/%) $(SIDE_BY_SIDE) --units tests/runtime $(subst -,_,$(SIDECARS:%=tests/%))
+
 # Development
 
 .PHONY: setup
@@ -88,12 +93,13 @@ format: setup ## reformat the Python code and fix what ruff can fix
 lint: setup types ## run all static checks: code, types, imports, YAML, shell, Dockerfiles
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/yamllint --strict .
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 	$(BIN)/hadolint $(SIDECARS:%=sidecars/%/Dockerfile) charts-snippets/ci/publisher.Dockerfile tests/*/*.Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/python scripts/lint_ci.py
+	$(BIN)/python scripts/lint_figures.py
 	$(BIN)/python scripts/lint_words.py
 	$(BIN)/python -m scripts.snippets --check
 
@@ -222,5 +228,5 @@ snippets: setup ## regenerate the files in charts-snippets from charts-snippets/
 
 .PHONY: clean
 clean: ## remove .venv, .airflow, .krb5, .spark, .site, dist and every cache
-	rm -rf .venv .airflow .krb5 .spark .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv* .airflow .krb5 .spark .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -239,8 +239,6 @@ def wrapped(here: GitSite, **more: str) -> dict[str, str]:
     return {
         "GIT_SYNC_WRAPPER_GIT_SYNC": str(here.engine),
         "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
-        "GIT_SYNC_WRAPPER_JITTER": "0",
-        "GIT_SYNC_WRAPPER_LOG_FORMAT": "json",
         **more,
     }
 

@@ -33,7 +33,6 @@ FILES = {Place.MEMORY: [100, 1_000, 10_000], Place.DISK: [1_000], Place.TLS: [1_
 # With more files, or not in memory, a turn takes minutes.
 MANY_FILES, FEW_TURNS = 1_000, 2
 POLL_INTERVAL_SECONDS = 0.1
-# With releases, every thirtieth poll is a whole cycle.
 POLLS = 60
 LEAST_POLLS = 30
 # An inspection of the disk is spread over ten polls, but not in the first polls of a process.

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from prometheus_client import ProcessCollector
+
 from docs.sidecars import SIDECARS, Documented
 from sidecar_runtime.settings import specs_of
 
@@ -46,16 +48,15 @@ def settings(sidecar: Documented) -> str:
 
 def metrics(sidecar: Documented) -> str:
     """
-    Return the table of metrics, from a registry like the daemon's.
+    Return the table of metrics.
     """
     rows = ["| metric | type | labels besides `sidecar` | what it is |", "|---|---|---|---|"]
-    # The registry has no public API for the labels of a metric without samples.
-    for metric in sidecar.metrics("0", "0").registry._collector_to_names:
-        labels = [name for name in getattr(metric, "_labelnames", ()) if name != "sidecar"]
-        shown = ", ".join(f"`{label}`" for label in labels)
-        for family in metric.collect():
-            name = f"{family.name}_total" if family.type == "counter" else family.name
-            rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} |")
+    for found in ProcessCollector(registry=None).collect():
+        name = f"{found.name}_total" if found.type == "counter" else found.name
+        rows.append(f"| `{name}` | {found.type} |  | {found.documentation} |")
+    for family in sidecar.metrics("0", "0").families.values():
+        shown = ", ".join(f"`{label}`" for label in family.label_names)
+        rows.append(f"| `{family.name}` | {family.kind} | {shown} | {family.text} |")
     return "\n".join(rows) + "\n"
 
 

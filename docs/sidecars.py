@@ -4,7 +4,7 @@ The sidecars in the documentation, and the code that their generated parts come 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import git_sync_wrapper.metrics
@@ -26,7 +26,6 @@ class Documented:
 
     Args:
         metrics: The class of its metrics; called with a version and a revision.
-        instead: Common wrong names of settings, mapped to the right ones.
         first: The settings of the published example, with which the tables begin.
         shape: The kind of values in its README.
     """
@@ -36,7 +35,6 @@ class Documented:
     settings: type[CommonSettings]
     prefix: str
     metrics: Callable[[str, str], Metrics]
-    instead: Mapping[str, str]
     first: tuple[str, ...]
     shape: str = "native"
 
@@ -59,7 +57,6 @@ SIDECARS = (
         settings=s3_sync.settings.Settings,
         prefix=s3_sync.settings.PREFIX,
         metrics=s3_sync.metrics.SyncMetrics,
-        instead=s3_sync.settings.INSTEAD,
         first=("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL"),
     ),
     Documented(
@@ -68,7 +65,6 @@ SIDECARS = (
         settings=kerberos_sidecar.settings.Settings,
         prefix=kerberos_sidecar.settings.PREFIX,
         metrics=kerberos_sidecar.metrics.KerberosMetrics,
-        instead=kerberos_sidecar.settings.INSTEAD,
         first=("INTERVAL", "KRB5_CONFIG"),
     ),
     Documented(
@@ -77,7 +73,6 @@ SIDECARS = (
         settings=sync_perm.settings.Settings,
         prefix=sync_perm.settings.PREFIX,
         metrics=sync_perm.metrics.PermMetrics,
-        instead=sync_perm.settings.INSTEAD,
         first=("INTERVAL",),
         shape="extra",
     ),
@@ -87,7 +82,6 @@ SIDECARS = (
         settings=git_sync_wrapper.settings.Settings,
         prefix=git_sync_wrapper.settings.PREFIX,
         metrics=git_sync_wrapper.metrics.WrapperMetrics,
-        instead=git_sync_wrapper.settings.INSTEAD,
         first=(),
         shape="chart",
     ),

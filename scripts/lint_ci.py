@@ -51,6 +51,7 @@ STATEMENTS = {
 GIVEN = {"WORKSPACE_TMP"}
 INPUTS = {
     "actions/checkout": {"persist-credentials"},
+    "actions/setup-python": {"python-version"},
     "actions/upload-artifact": {"name", "path"},
     "aws-actions/configure-aws-credentials": {"role-to-assume", "aws-region"},
 }

@@ -1,5 +1,5 @@
 """
-The setup of every test: a clean environment, `--full`, `counts`, and one server of each kind.
+The setup of every test: a clean environment, `--full`, `--units`, `counts`, a server of each kind.
 """
 
 import os
@@ -46,6 +46,8 @@ from tests.support.aws.servers import (  # noqa: E402
     RcloneServer,
     VersityServer,
 )
+from tests.support.machine.volumes import mount_in_private  # noqa: E402
+from tests.support.units import starts_processes  # noqa: E402
 
 
 def _count(moderate: int, *, full: int) -> int:
@@ -121,17 +123,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="repeat kills, histories and reads at full counts"
     )
+    parser.addoption(
+        "--units", action="store_true", help="run only the test files that start no processes"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    Set no deadline for Hypothesis (the machine may be busy) and, with `--full`, more examples.
+    Set no deadline for Hypothesis (the machine may be busy) and, with `--full`, more examples. A
+    stopped run must leave no volume mounted: pytest cannot remove its folder two runs later.
     """
+    if not hasattr(config, "workerinput"):
+        mount_in_private()
     settings.register_profile(
         "moderate", deadline=None, database=None, print_blob=True, max_examples=50
     )
     settings.register_profile("full", settings.get_profile("moderate"), max_examples=2_000)
     settings.load_profile("full" if config.getoption("--full") else "moderate")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """
+    Ignore test files that start processes, with `--units`.
+    """
+    is_unit = not (collection_path.match("test_*.py") and starts_processes(collection_path))
+    return None if is_unit or not config.getoption("--units") else True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

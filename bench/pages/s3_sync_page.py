@@ -109,10 +109,7 @@ PYTHON = (
 )
 START = "Much of it is the start of Python."
 DOWNLOADS = "Each file is a separate request, which costs CPU in Python."
-REQUEST = (
-    "Two thirds of it are the one request, in a process with cold caches, and a quarter is the "
-    "poll's share of the whole cycle at every thirtieth poll."
-)
+REQUEST = "It is a whole cycle, in a process with cold caches."
 EDITED = "Its page is read again, and the 10 pages are merged and compared."
 COMPARED = "10,000 rows are compared with published files, and a sixth of the files is inspected."
 LINKED = "A snapshot of 10,000 files needs 10,000 hard links."

@@ -2,7 +2,7 @@
 Code that the sidecars share: settings, logs, metrics, health, the loop, publishing, errors.
 
 A sidecar implements its *cycle* (:class:`sidecar_runtime.sidecar.Sidecar`);
-:func:`sidecar_runtime.process.run_daemon` does the rest.
+:func:`sidecar_runtime.app.run_daemon` does the rest.
 """
 
 __version__ = "0.2.0"

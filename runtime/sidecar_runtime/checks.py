@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any, Literal
 
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
-from sidecar_runtime.identity import identity
+from sidecar_runtime.http.status import identity
 from sidecar_runtime.printable import printable
 
 ANSWER_SECONDS = 5.0
@@ -45,12 +45,12 @@ def fail(name: str, error: SidecarError) -> bool:
     return False
 
 
-def unknown(names: Mapping[str, str]) -> None:
+def unknown(names: Iterable[str]) -> None:
     """
-    Print variables that are not settings, each with the setting that was probably meant.
+    Print variables with our prefix that are not settings.
     """
-    for name, right in names.items():
-        say("??", "settings", f"{name} is not a setting{right and f'; did you mean {right}?'}")
+    for name in names:
+        say("??", "settings", f"{name} is not a setting")
 
 
 def daemon(

@@ -1,9 +1,5 @@
 """
-Runs a child process until it ends, and leaves no process of it running.
-
-:func:`run` passes on output lines, :func:`ask` writes input and keeps the output. Both start the
-child in its own session, kill its whole process group at the end, or as soon as the fence is
-revoked.
+Runs a program until it ends, and leaves no process of it running.
 """
 
 from __future__ import annotations
@@ -15,12 +11,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, NamedTuple, TypeAlias, cast
+from dataclasses import dataclass, field
+from typing import IO
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
 
 TICK_SECONDS = 0.2
-# A process closes its pipes a moment before it ends.
+# A program closes its output a moment before it ends.
 CLOSED_TICK_SECONDS = 0.01
 # A longer line is split; a report of sync-perm has tens of thousands of bytes.
 LINE_BYTES = 1 << 20
@@ -30,317 +27,166 @@ REAP_SECONDS = 1.0
 PIPE_BYTES = 65536
 """Capacity of a pipe (pipe(7)): one read returns all that an ended writer left in it."""
 
-Say = Callable[[str], None]
-Hear = Callable[[bytes], None]
-Spend = Callable[[float], None]
-"""Receives the CPU seconds of a process, user and system, including children it waited for."""
-Process: TypeAlias = "subprocess.Popen[bytes]"
-Move = Callable[[int], bool]
-"""Moves bytes from or to a pipe; returns whether more may follow."""
+Hear = Callable[[bytes], object]
+"""Receives output in pieces of any size; an empty one is the end."""
 
 
 class DeadlinePassed(Exception):
     """
-    The process did not end in time and was killed.
+    The program did not end in time and was killed.
     """
 
 
-class Ended(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Command:
     """
-    How a process ended.
+    A program to run.
 
     Args:
-        code: The exit code; if negative, the number of the signal that killed it.
-    """
-
-    code: int
-    seconds: float
-
-
-def start(command: Sequence[str], environ: Mapping[str, str], folder: str) -> Process:
-    """
-    Start a program early; a later :func:`run` takes it over, or :func:`end` kills it.
-
-    Raises:
-        OSError: The program cannot be started.
-    """
-    return subprocess.Popen(
-        command,
-        env=environ,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def end(process: Process) -> None:
-    """
-    Kill a process and its group, and reap it.
-    """
-    _kill_group(process)
-    process.wait()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
-
-
-def run(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    folder: str,
-    *,
-    fence: Fence,
-    deadline_seconds: float,
-    out: Say,
-    err: Say,
-    watch: Callable[[], None] = lambda: None,
-    spent: Spend = lambda _: None,
-    started: Callable[[], Process | None] = lambda: None,
-) -> Ended:
-    """
-    Run a program and pass on its output line by line.
-
-    Args:
+        environ: Its whole environment.
         folder: Its working directory.
-        out: Receives each line of standard output; `err` receives standard error.
-        watch: Called several times a second; an exception that it raises ends the process.
-        spent: Called when the process has ended, also if it was killed.
-        started: Returns the process if it was started early.
-
-    Raises:
-        OSError: The program cannot be started.
-        DeadlinePassed: It took too long.
-        CycleAbandoned: The fence was revoked before the start; a later revoke kills the process.
-    """
-    lines = _Lines(out), _Lines(err)
-    ended = _converse(
-        command,
-        environ,
-        folder,
-        fence=fence,
-        deadline_seconds=deadline_seconds,
-        hears=[rest.add for rest in lines],
-        watch=watch,
-        spent=spent,
-        started=started,
-    )
-    for rest in lines:
-        rest.end()
-    return ended
-
-
-def ask(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    folder: str,
-    *,
-    question: bytes,
-    fence: Fence,
-    deadline_seconds: float,
-    is_head_kept: bool = False,
-    is_error_apart: bool = False,
-) -> tuple[bytes, int]:
-    """
-    Run a program; return its standard output and error, up to a limit, and its exit code.
-
-    Args:
-        folder: Its working directory.
-        question: Its standard input.
-        is_head_kept: Whether to keep the beginning of a long output instead of its end.
-        is_error_apart: Whether to return the standard error only if the program fails.
-
-    Raises:
-        OSError: The program cannot be started.
-        DeadlinePassed: It took too long.
-        CycleAbandoned: The fence was revoked before the start or later.
-    """
-    kept = errors = b""
-
-    def keep(chunk: bytes) -> None:
-        nonlocal kept
-        kept += chunk
-        kept = kept[:KEPT_BYTES] if is_head_kept else kept[-KEPT_BYTES:]
-
-    def keep_error(chunk: bytes) -> None:
-        nonlocal errors
-        errors = (errors + chunk)[-KEPT_BYTES:]
-
-    ended = _converse(
-        command,
-        environ,
-        folder,
-        fence=fence,
-        deadline_seconds=deadline_seconds,
-        question=question,
-        hears=[keep, keep_error] if is_error_apart else [keep],
-    )
-    if fence.is_revoked:
-        raise CycleAbandoned
-    return kept + (errors if ended.code else b""), ended.code
-
-
-def ending(code: int) -> str:
-    """
-    Describe how a process ended.
-    """
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
-
-
-class _Lines:
-    """
-    Splits output into lines, and an overlong line into pieces.
+        given: Its standard input.
     """
 
-    def __init__(self, say: Say) -> None:
+    argv: Sequence[str]
+    environ: Mapping[str, str] = field(repr=False)
+    folder: str = "."
+    given: bytes = field(default=b"", repr=False)
+
+
+class Kept:
+    """
+    Keeps the end of an output, or its beginning.
+    """
+
+    def __init__(self, limit_bytes: int = KEPT_BYTES, *, is_head: bool = False) -> None:
+        self._kept = slice(limit_bytes) if is_head else slice(-limit_bytes, None)
+        self.data = b""
+
+    def __call__(self, chunk: bytes) -> None:
+        self.data = (self.data + chunk)[self._kept]
+
+    def __str__(self) -> str:
+        return self.data.decode(errors="replace").rstrip()
+
+
+class Lines:
+    """
+    Passes on each line of an output, without its end; an overlong one in pieces.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
         self._say = say
         self._rest = b""
 
-    def add(self, chunk: bytes) -> None:
+    def __call__(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > LINE_BYTES:
+        if self._rest and (not chunk or len(self._rest) > LINE_BYTES):
             lines, self._rest = [*lines, self._rest], b""
         for line in lines:
             self._say(line.decode(errors="replace").rstrip())
 
-    def end(self) -> None:
-        if self._rest:
-            self._say(self._rest.decode(errors="replace").rstrip())
 
-
-def _converse(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    folder: str,
-    *,
+def run(
+    command: Command,
     fence: Fence,
     deadline_seconds: float,
-    question: bytes | None = None,
-    hears: Sequence[Hear],
-    watch: Callable[[], None] = lambda: None,
-    spent: Spend = lambda _: None,
-    started: Callable[[], Process | None] = lambda: None,
-) -> Ended:
+    out: Hear,
+    err: Hear | None = None,
+    watch: Callable[[], object] = lambda: None,
+) -> int:
     """
-    Run a program in its own session, from its start until its whole group is reaped.
+    Run a program in its own session until it ends; return its exit code, which is negative if a
+    signal killed it. Whatever is left of its process group is killed at every end.
 
     Args:
-        question: Its standard input; None for an empty one.
-        hears: The receivers of standard output and standard error; a single one receives both.
+        err: Receives standard error; None: `out` receives it, too.
+        watch: Called several times a second; an exception that it raises ends the program.
 
     Raises:
         OSError: The program cannot be started.
         DeadlinePassed: It took too long.
-        CycleAbandoned: The fence was revoked before the start; a later revoke kills the process.
+        CycleAbandoned: The fence was revoked; then nothing is started, or the program was killed.
     """
-    began = time.monotonic()
-    with fence:
-        process = started() or subprocess.Popen(
-            command,
-            env=environ,
-            cwd=folder,
-            stdin=subprocess.DEVNULL if question is None else subprocess.PIPE,
+    until = time.monotonic() + deadline_seconds
+    with _readable(command.given) as given, fence:
+        process = subprocess.Popen(
+            command.argv,
+            env=command.environ,
+            cwd=command.folder,
+            stdin=given,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if len(hears) > 1 else subprocess.STDOUT,
+            stderr=subprocess.STDOUT if err is None else subprocess.PIPE,
             start_new_session=True,
         )
 
     def kill() -> None:
-        _kill_group(process)
+        if process.returncode is None:  # once it is reaped, its id may belong to another process
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     fence.on_revoke(kill)
     try:
-        _pump(process, question or b"", hears, began + deadline_seconds, watch)
+        _listen(process, (out, err), until, watch)
     finally:
-        _kill_group(process)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        kill()
+        process.wait()
         fence.forget(kill)
         _reap_group(process.pid)
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-        spent(usage.ru_utime + usage.ru_stime)
-    return Ended(process.returncode, time.monotonic() - began)
+        for stream in filter(None, (process.stdout, process.stderr)):
+            stream.close()
+    if fence.is_revoked:
+        raise CycleAbandoned
+    return process.returncode
 
 
-def _pump(
+def ending(code: int) -> str:
+    """
+    Describe how a program ended.
+    """
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+
+def _readable(data: bytes) -> IO[bytes]:
+    """
+    Return an open file in memory, so that the program reads as much as it likes, when it likes.
+    """
+    file = os.fdopen(os.memfd_create("input"), "w+b")
+    file.write(data)
+    file.seek(0)
+    return file
+
+
+def _listen(
     process: subprocess.Popen[bytes],
-    question: bytes,
-    hears: Sequence[Hear],
+    hears: Sequence[Hear | None],
     until: float,
-    watch: Callable[[], None],
+    watch: Callable[[], object],
 ) -> None:
     """
-    Move input and output until the process ends, even if another process still holds its pipes.
+    Pass on output until the process ends, even if another process still holds its pipes.
     """
     with selectors.DefaultSelector() as selector:
-        if process.stdin is not None:
-            os.set_blocking(process.stdin.fileno(), False)
-            selector.register(process.stdin, selectors.EVENT_WRITE, _writer(question))
-        for stream, hear in zip((process.stdout, process.stderr), hears, strict=False):
-            assert stream is not None
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ, _reader(hear))
+        for stream, hear in zip((process.stdout, process.stderr), hears, strict=True):
+            if stream is not None:
+                selector.register(stream, selectors.EVENT_READ, hear)
         has_ended = False
         while not has_ended:
-            has_ended = _has_ended(process.pid)
-            _move(selector, 0.0 if has_ended else _wait_seconds(selector, until))
+            # It is not reaped, so that its id is not reused.
+            status = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            has_ended = status is not None
+            tick = TICK_SECONDS if selector.get_map() else CLOSED_TICK_SECONDS
+            for key, _ in selector.select(0.0 if has_ended else tick):
+                chunk = os.read(key.fd, PIPE_BYTES)
+                if chunk:
+                    key.data(chunk)
+                else:
+                    selector.unregister(key.fileobj)
             watch()
             if not has_ended and time.monotonic() > until:
                 raise DeadlinePassed
-
-
-def _wait_seconds(selector: selectors.BaseSelector, until: float) -> float:
-    tick = TICK_SECONDS if selector.get_map() else CLOSED_TICK_SECONDS
-    return min(tick, max(0.0, until - time.monotonic()))
-
-
-def _move(selector: selectors.BaseSelector, timeout_seconds: float) -> None:
-    """
-    Wait for a pipe to become ready, then serve each ready pipe once: output may be endless.
-    """
-    for key, _ in selector.select(timeout_seconds):
-        with suppress(BlockingIOError):
-            if not key.data(key.fd):
-                selector.unregister(key.fileobj)
-                cast(IO[bytes], key.fileobj).close()
-
-
-def _reader(hear: Hear) -> Move:
-    def read(fd: int) -> bool:
-        chunk = os.read(fd, PIPE_BYTES)
-        hear(chunk)
-        return bool(chunk)
-
-    return read
-
-
-def _writer(question: bytes) -> Move:
-    rest = memoryview(question)
-
-    def write(fd: int) -> bool:
-        nonlocal rest
-        with suppress(BrokenPipeError):
-            rest = rest[os.write(fd, rest[:PIPE_BYTES]) :]
-            return bool(rest)
-        return False
-
-    return write
-
-
-def _has_ended(pid: int) -> bool:
-    """
-    Return whether the process has ended, without reaping it, so that its id is not reused.
-    """
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:  # once it is reaped, its id may belong to another process
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+    for hear in filter(None, hears):
+        hear(b"")
 
 
 def _reap_group(group: int) -> None:

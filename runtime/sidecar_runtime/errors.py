@@ -4,8 +4,10 @@ Failures that are not bugs: each has an exit code, a machine-readable reason and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from sidecar_runtime.printable import printable
 
 EXIT_DONE = 0
 EXIT_BUG = 1
@@ -64,13 +66,37 @@ class SettingsError(SidecarError):
     """
     One or more settings are wrong; all of them are listed.
 
-    Args:
-        unknown: Variables that may be typos, each with the setting that may be meant, or empty.
+    Names and values come from the environment, which may contain any bytes: what is not printable
+    is escaped in the `problems`.
     """
 
     exit_code = EXIT_SETTINGS
 
-    def __init__(self, problems: list[Problem], unknown: Mapping[str, str] | None = None) -> None:
-        super().__init__("settings_rejected", "; ".join(map(str, problems)))
-        self.problems = problems
-        self.unknown = unknown or {}
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = [
+            Problem(printable(setting), value and printable(value), printable(problem))
+            for setting, value, problem in problems
+        ]
+        super().__init__("settings_rejected", "; ".join(map(str, self.problems)))
+
+
+def explain(error: BaseException) -> SidecarError:
+    """
+    Return what a person can do about an error, whatever it is.
+    """
+    if isinstance(error, SidecarError):
+        return error
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        return SidecarError("memory_limit", said, "Raise the memory limit of this container.")
+    # What threads say, and fork().
+    if "can't start new thread" in said or isinstance(error, BlockingIOError):
+        return SidecarError(
+            "process_limit",
+            f"no thread or process can be started ({said})",
+            "A limit of processes is reached: of this pod (podPidsLimit of the kubelet), of its "
+            "user (ulimit -u) or of the node (kernel.pid_max). Find out what runs there, or raise "
+            "it.",
+        )
+    advice = "This is a bug. Please report it with the traceback from the log."
+    return SidecarError("bug", said, advice)

@@ -8,14 +8,11 @@ function for it.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.history import History
 
 Result = Literal[
     "changed", "unchanged", "partial", "waiting", "settling", "held", "refused", "error"
@@ -46,7 +43,7 @@ class Readiness(NamedTuple):
 
 class Outcome(NamedTuple):
     """
-    The result of a cycle; a failed cycle raises instead.
+    The result of a cycle; a failed cycle raises instead of returning ``error``.
 
     Args:
         result: ``partial``: only the readable files are published. ``waiting``: another process
@@ -59,7 +56,7 @@ class Outcome(NamedTuple):
         is_enough: Whether a one-shot may end with a partial state.
     """
 
-    result: Literal["changed", "unchanged", "partial", "waiting", "settling", "held", "refused"]
+    result: Result
     revision: str = ""
     counts: Mapping[str, int | str] = {}
     problem: SidecarError | None = None
@@ -111,12 +108,11 @@ class Health:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
         self._beat_at = clock()
         self._limit_seconds = 60.0
         self._next_cycle_at: float | None = None
-        self._cycles: deque[PastCycle] = deque(maxlen=PAST_CYCLES)
-        self._history = History(clock)
+        # Replaced, never changed: readers need no lock.
+        self._cycles: tuple[PastCycle, ...] = ()
         self.last_error: LastError | None = None
         self.failing_since: float | None = None
         """Unix time of the first failure or other problem of the current series."""
@@ -158,35 +154,18 @@ class Health:
         """
         Add a cycle to the history; a cycle that succeeded with a problem also has an `error`.
         """
-        with self._lock:
-            self._history.note(cycle.result)
-            # Repeated quiet cycles share one line, or they would push out the others.
-            last = self._cycles[0] if self._cycles else None
-            if last and cycle.result == last.result in QUIET and not last.is_publish:
-                self._cycles.popleft()
-            self._cycles.appendleft(cycle)
-            self.last_error = error
-            self.failing_since = (self.failing_since or error.at) if error else None
-            is_failure = cycle.result == "error"
-            self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
-
-    def glance(self) -> None:
-        """
-        Record a glance as an unchanged cycle in the history of the last hours only.
-        """
-        with self._lock:
-            self._history.note("unchanged")
-
-    def last_hours(self) -> list[str]:
-        """
-        Return the last hours, as in :meth:`History.recent`.
-        """
-        with self._lock:
-            return self._history.recent()
+        cycles = self._cycles
+        # Repeated quiet cycles share one line, or they would push out the others.
+        if cycles and cycle.result == cycles[0].result in QUIET and not cycles[0].is_publish:
+            cycles = cycles[1:]
+        self._cycles = (cycle, *cycles)[:PAST_CYCLES]
+        self.last_error = error
+        self.failing_since = (self.failing_since or error.at) if error else None
+        is_failure = cycle.result == "error"
+        self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
 
     def past_cycles(self) -> list[PastCycle]:
         """
         Return the past cycles, newest first.
         """
-        with self._lock:
-            return list(self._cycles)
+        return list(self._cycles)

@@ -1,5 +1,5 @@
 """
-The log stream: JSON lines on stdout, or a readable form on a terminal.
+The log stream: JSON lines on stdout, or structlog's readable form on a terminal.
 
 Records of the standard library (APScheduler, botocore, asyncio) pass through the same renderer, so
 that every line of the container is valid JSON.
@@ -8,67 +8,125 @@ that every line of the container is valid JSON.
 from __future__ import annotations
 
 import logging
+import os
+import select
+import stat
 import sys
+from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from sidecar_runtime.log_handler import DescriptorHandler
-from sidecar_runtime.printable import printable
+from sidecar_runtime.printable import json_text, printable
 
-# SGR codes of ECMA-48.
-_COLORS = {"event": "1", "debug": "2", "warning": "33", "error": "31", "critical": "31"}
+WAIT_SECONDS = 0.3
+KEPT_BYTES = 64 << 10
 
 
-def _name_event_first(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+class DescriptorHandler(logging.Handler):
     """
-    Put timestamp, level and event before the rest, for people who read raw JSON.
-    """
-    first = ("timestamp", "level", "event")
-    return {k: event[k] for k in first if k in event} | {
-        k: v for k, v in event.items() if k not in first
-    }
+    Writes to a pipe, a socket, a terminal or a file, without blocking on a slow reader.
 
-
-class ForPeople:
-    """
-    Renders an event for a terminal: what happened, why, what to do; zero values are omitted.
+    A log driver that stops reading must not stop the process. The handler waits ``WAIT_SECONDS``
+    for it, and not again until it reads, except at the end of the process. Lines that cannot be
+    written now are kept until the next line, up to ``KEPT_BYTES``; further lines are dropped and
+    counted. The same applies to a full disk and a closed pipe.
     """
 
-    def __init__(self, *, has_colors: bool) -> None:
-        self._has_colors = has_colors
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = _unblocked(descriptor)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLOUT)
+        self._is_read = True
+        self._kept = b""
+        self._dropped = 0
 
-    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> str:
-        facts = dict(event)
-        time = str(facts.pop("timestamp", ""))[11:19]
-        level, name = str(facts.pop("level", "")), printable(str(facts.pop("event", "")))
-        reason, error = facts.pop("reason", None), facts.pop("error", None)
-        advice, trace = facts.pop("advice", None), facts.pop("exception", None)
-        if "." not in facts.get("logger", ""):  # a logger of the sidecar, not of a library
-            facts.pop("logger", None)
-        why = ": ".join(printable(str(part)) for part in (reason, error) if part)
-        rest = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if value)
-        head = [time, self._colored(f"{level:<7}", level), self._colored(name, "event"), why, rest]
-        lines = ["  ".join(part for part in head if part)]
-        if advice:
-            lines.append(f"{'':8}  {'':7}  what to do: {printable(str(advice))}")
-        if trace:
-            lines += map(printable, str(trace).splitlines())
-        return "\n".join(lines)
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        except Exception:  # noqa: BLE001 - as in every handler: lose the line, not the process
+            self.handleError(record)
+            return
+        self.flush()
+        if self._kept and len(self._kept) + len(line) > KEPT_BYTES:
+            self._dropped += 1
+            return
+        self._kept += line
+        self.flush()
 
-    def _colored(self, text: str, what: str) -> str:
-        color = _COLORS.get(what) if self._has_colors else None
-        return f"\x1b[{color}m{text}\x1b[0m" if color else text
+    def flush(self) -> None:
+        with suppress(OSError):
+            while self._kept and self._is_writable():
+                # A writable pipe accepts this much without blocking, if it has no other writer.
+                written = os.write(self._descriptor, self._kept[: select.PIPE_BUF])
+                self._kept = self._kept[written:]
+        if self._dropped and not self._kept:
+            count, self._dropped = self._dropped, 0
+            get_logger("logs").warning("log_lines_dropped", lines=count)
+
+    def _is_writable(self) -> bool:
+        wait_seconds = WAIT_SECONDS if self._is_read else 0.0
+        self._is_read = bool(self._poll.poll(wait_seconds * 1000))
+        return self._is_read
+
+    def close(self) -> None:
+        self._is_read = True
+        self.flush()
+        super().close()
 
 
-def _value(value: object) -> str:
-    text = printable(str(value))
-    return repr(value) if isinstance(value, str) and " " in text else text
+def _unblocked(descriptor: int) -> int:
+    """
+    Reopen a pipe or terminal: O_NONBLOCK would otherwise affect all processes that share it.
+
+    A write to a terminal may block although it is writable. A pipe of another user, as in some
+    container runtimes, cannot be reopened and is used as it is.
+    """
+    with suppress(OSError):
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+            return os.open(f"/proc/self/fd/{descriptor}", flags)
+    return descriptor
+
+
+class _Shown(str):
+    """
+    Text that is escaped already.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{self}'"
+
+
+def _for_people(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """
+    Escape an event for a terminal, and omit what says little: zeros, the date, our own loggers.
+    """
+    trace = str(event.pop("exception", ""))
+    if "." not in event.get("logger", ""):
+        event.pop("logger", None)
+    event["timestamp"] = event["timestamp"][11:19]
+    shown: EventDict = {k: _Shown(printable(str(value))) for k, value in event.items() if value}
+    if trace:
+        shown["exception"] = "\n".join(map(printable, trace.splitlines()))
+    return shown
+
+
+def _for_programs(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """
+    Put timestamp, level and event first, for people who read raw JSON.
+    """
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event")}
+    return {**first, **event}
 
 
 def configure(
-    level: str, form: str | None, stream: TextIO | None = None, *, may_drop: bool = False
+    level: str, form: str | None = None, stream: TextIO | None = None, *, may_drop: bool = False
 ) -> None:
     """
     Send structlog and the standard library's logging to one stream.
@@ -80,39 +138,32 @@ def configure(
         may_drop: Whether to drop lines instead of blocking the process when they are not read.
     """
     out = stream if stream is not None else sys.stdout
-    use_console = form == "console" or (form is None and out.isatty())
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.UnicodeDecoder(),
     ]
-    final: list[Processor]
-    if use_console:
-        final = [structlog.processors.format_exc_info, ForPeople(has_colors=out.isatty())]
-    else:
-        final = [
-            structlog.processors.format_exc_info,
-            _name_event_first,
-            structlog.processors.JSONRenderer(),
-        ]
-    handler: logging.Handler = (
-        DescriptorHandler(out.fileno(), _report_dropped) if may_drop else logging.StreamHandler(out)
-    )
+    final: list[Processor] = [_for_programs, structlog.processors.JSONRenderer(json_text)]
+    if form == "console" or (form is None and out.isatty()):
+        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
+        final = [_for_people, renderer]
+    handler = DescriptorHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                *final,
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # APScheduler logs every trigger at INFO; the line of the cycle contains more.
-    logging.getLogger("apscheduler").setLevel(max(logging.WARNING, root.level))
-    logging.getLogger("asyncio").setLevel(max(logging.WARNING, root.level))
+    for chatty in ("apscheduler", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -123,10 +174,6 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-
-
-def _report_dropped(count: int) -> None:
-    get_logger("logs").warning("log_lines_dropped", lines=count)
 
 
 def get_logger(name: str) -> Any:

@@ -1,69 +1,108 @@
 """
 The metrics that every sidecar exports, each with the constant label ``sidecar``.
+
+They are plain numbers here: :mod:`sidecar_runtime.http.endpoint` exposes them with
+prometheus_client, which a one-shot does not import.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from bisect import bisect_left
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Counter, Gauge
+from dataclasses import dataclass, field
+from typing import Any
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-
 REVISION_CHARACTERS = 12
+_PUBLISHED = "sidecar_published_info"
 
 
-class _Unserved:
+class Series:
     """
-    A placeholder for every metric of a process without an HTTP port; it discards all values.
+    One time series; safe to use from any thread.
+
+    Attributes:
+        value: The number, or the sum of all observations of a histogram or summary.
+        counts: Its observations by bucket, each without the smaller ones; a summary has one bucket.
     """
 
-    def __getattr__(self, _: str) -> Callable[..., _Unserved]:
-        return lambda *_, **__: self
+    _lock = threading.Lock()
+
+    def __init__(self, buckets: tuple[float, ...] = ()) -> None:
+        self.value = 0.0
+        self.counts = [0] * (len(buckets) + 1)
+        self._buckets = buckets
+
+    def inc(self, amount: float = 1.0) -> None:
+        with self._lock:
+            self.value += amount
+
+    def set(self, value: float) -> None:
+        self.value = float(value)
+
+    def set_to_current_time(self) -> None:
+        self.set(time.time())
+
+    def observe(self, value: float) -> None:
+        with self._lock:
+            self.value += value
+            self.counts[bisect_left(self._buckets, value)] += 1
 
 
-UNSERVED: Any = _Unserved()
+@dataclass(frozen=True)
+class Family:
+    """
+    A metric with its series, by the values of its labels.
+
+    Args:
+        kind: ``counter``, ``gauge``, ``histogram`` or ``summary``.
+        buckets: The largest value of each bucket of a histogram, without the infinite one.
+        constant: More labels, with one value each.
+    """
+
+    kind: str
+    name: str
+    text: str
+    label_names: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    constant: dict[str, str] = field(default_factory=dict)
+    series: dict[tuple[str, ...], Series] = field(default_factory=dict)
+
+    def labels(self, *values: str) -> Series:
+        """
+        Return the series with these values; the first call creates it.
+        """
+        return self.series.setdefault(values, Series(self.buckets))
+
+    def remove(self, *values: str) -> None:
+        """
+        Remove the series with these values, if there is one.
+        """
+        self.series.pop(values, None)
 
 
 class Metrics:
     """
-    The registry of one process and the metrics of its loop.
+    The metrics of one process and of its loop, by name.
 
-    A sidecar adds its own metrics through the methods below, so that all of them have the label.
-
-    Args:
-        is_served: Whether the process serves /metrics. Otherwise prometheus_client is not
-            imported: with its HTTP server it would be a fifth of a one-shot's imports.
+    A sidecar adds its own through the methods below.
     """
 
-    def __init__(
-        self, sidecar: str, version: str, revision: str, *, is_served: bool = True
-    ) -> None:
+    def __init__(self, sidecar: str, version: str, revision: str) -> None:
         self.sidecar = sidecar
-        self.registry: CollectorRegistry = UNSERVED
-        self._published_info: Gauge | None = None
-        self._named = ""
-        self._lock = threading.Lock()
-        if is_served:
-            import prometheus_client  # noqa: PLC0415 - not in one-shots
-
-            self.registry = prometheus_client.CollectorRegistry()
-            # They would be half of the exposition, and are not needed.
-            prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-            prometheus_client.ProcessCollector(registry=self.registry)
+        self.families: dict[str, Family] = {}
         self.cycles = self.counter_by("result", "sidecar_cycles_total", "Cycles by result.")
         self.failures = self.counter_by(
             "reason", "sidecar_failures_total", "Failed cycles by reason."
         )
         self.duration = self.family(
-            "Histogram",
+            "histogram",
             "sidecar_cycle_duration_seconds",
             "Wall time of a cycle.",
             buckets=DURATION_BUCKETS_SECONDS,
-        ).labels(sidecar)
+        ).labels()
         self.last_success = self.gauge(
             "sidecar_last_success_timestamp_seconds",
             "Unix time of the last cycle without a failure.",
@@ -75,73 +114,61 @@ class Metrics:
             "sidecar_consecutive_failures", "Failed cycles since the last success."
         )
         self.ready = self.gauge("sidecar_ready", "1 while /readyz answers 200, else 0.")
-        self.family(
-            "Gauge",
-            "sidecar_build_info",
-            "Constant 1; version and revision of this build.",
-            "version",
-            "revision",
-        ).labels(sidecar, version, revision).set(1)
+        text = "Constant 1; version and revision of this build."
+        build = self.family("gauge", "sidecar_build_info", text, "version", "revision")
+        build.labels(version, revision).set(1)
 
     def publishes_revisions(self) -> None:
         """
         Add the metric for a sidecar whose published state is a revision of its source.
         """
-        self._published_info = self.family(
-            "Gauge",
-            "sidecar_published_info",
-            "Constant 1; the first 12 characters of the completely published revision.",
-            "revision",
-        )
+        text = "Constant 1; the first 12 characters of the completely published revision."
+        self.family("gauge", _PUBLISHED, text, "revision")
 
-    def name_published(self, revision: str) -> None:
+    def show_readiness(self, *, is_ready: bool, revision: str) -> None:
         """
-        Set the published revision; empty if none or a partial one is published. At most one series.
-        """
-        with self._lock:
-            before, self._named = self._named, revision[:REVISION_CHARACTERS]
-            if self._published_info is None or before == self._named:
-                return
-            if self._named:
-                self._published_info.labels(self.sidecar, self._named).set(1)
-            if before:
-                self._published_info.remove(self.sidecar, before)
+        Set what /readyz says now.
 
-    def family(self, kind: str, name: str, text: str, *labels: str, **more: Any) -> Any:
+        Args:
+            revision: The published revision; empty if there is none or only a part of one.
         """
-        Return a metric of a prometheus_client class, with the label ``sidecar`` and others.
-        """
-        if self.registry is UNSERVED:
-            return UNSERVED
-        import prometheus_client  # noqa: PLC0415 - not in one-shots
+        self.ready.set(is_ready)
+        if published := self.families.get(_PUBLISHED):
+            published.series.clear()
+            if revision:
+                published.labels(revision[:REVISION_CHARACTERS]).set(1)
 
-        of_kind = getattr(prometheus_client, kind)
-        return of_kind(name, text, ["sidecar", *labels], registry=self.registry, **more)
+    def family(self, kind: str, name: str, text: str, *labels: str, **more: Any) -> Family:
+        """
+        Add a metric with the label ``sidecar`` and others.
 
-    def counter(self, name: str, text: str) -> Counter:
+        Args:
+            more: Other arguments of :class:`Family`.
         """
-        Return a counter without additional labels.
-        """
-        found: Counter = self.family("Counter", name, text).labels(self.sidecar)
-        return found
+        constant = {"sidecar": self.sidecar}
+        self.families[name] = Family(kind, name, text, labels, constant=constant, **more)
+        return self.families[name]
 
-    def counter_by(self, label: str, name: str, text: str) -> Callable[[str], Counter]:
+    def counter(self, name: str, text: str) -> Series:
         """
-        Return a function from the value of an additional label to its counter.
+        Add a counter without additional labels.
         """
-        family = self.family("Counter", name, text, label)
-        return lambda value: family.labels(self.sidecar, value)
+        return self.family("counter", name, text).labels()
 
-    def gauge(self, name: str, text: str) -> Gauge:
+    def counter_by(self, label: str, name: str, text: str) -> Callable[[str], Series]:
         """
-        Return a gauge without additional labels.
+        Add a metric; return a function from the value of an additional label to its counter.
         """
-        found: Gauge = self.family("Gauge", name, text).labels(self.sidecar)
-        return found
+        return self.family("counter", name, text, label).labels
 
-    def gauge_by(self, label: str, name: str, text: str) -> Callable[[str], Gauge]:
+    def gauge(self, name: str, text: str) -> Series:
         """
-        Return a function from the value of an additional label to its gauge.
+        Add a gauge without additional labels.
         """
-        family = self.family("Gauge", name, text, label)
-        return lambda value: family.labels(self.sidecar, value)
+        return self.family("gauge", name, text).labels()
+
+    def gauge_by(self, label: str, name: str, text: str) -> Callable[[str], Series]:
+        """
+        Add a metric; return a function from the value of an additional label to its gauge.
+        """
+        return self.family("gauge", name, text, label).labels

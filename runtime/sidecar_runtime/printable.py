@@ -1,8 +1,15 @@
 """
-Makes values readable, and untrusted text safe to display.
+Makes values readable, and untrusted text safe to display and to encode.
 """
 
 from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# In JSON: an escaped backslash, one character as a pair of surrogates, or a lone surrogate.
+_SURROGATES = re.compile(r"\\\\|\\ud[89ab]..\\ud[c-f]..|\\(ud[89a-f]..)")
 
 
 def printable(text: str) -> str:
@@ -13,6 +20,18 @@ def printable(text: str) -> str:
     bidirectional control character could reorder the text next to it.
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def json_text(value: object, **how: Any) -> str:
+    r"""
+    Return JSON that strict readers accept: a lone surrogate, as in a file name that is not UTF-8,
+    becomes the text that :func:`printable` returns, such as ``\udce9``.
+
+    Args:
+        how: Arguments of :func:`json.dumps`.
+    """
+    text = json.dumps(value, **how)
+    return _SURROGATES.sub(lambda found: rf"\\{found[1]}" if found[1] else found[0], text)
 
 
 def counted(number: int, noun: str) -> str:

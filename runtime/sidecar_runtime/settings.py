@@ -1,8 +1,8 @@
 """
 Environment → one frozen dataclass, with all problems reported together.
 
-A setting is a dataclass field declared with :func:`setting`: its variable, parser, allowed values
-and meaning. Empty variables count as unset, because an empty Helm value becomes an empty variable.
+A setting is a dataclass field declared with :func:`setting`: its variable, parser, default and
+meaning. Empty variables count as unset, because an empty Helm value becomes an empty variable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,9 +22,12 @@ from sidecar_runtime.parsers import bind_address, boolean, choice, count, durati
 T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
 
-# Variables that Kubernetes injects for every Service (`<NAME>_SERVICE_HOST`, …):
+# Variables that Kubernetes injects for every Service (`<NAME>_SERVICE_HOST`, `<NAME>_PORT`, …):
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
-_INJECTED = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT(_.+)?$")
+_INJECTED = re.compile(r"_SERVICE_HOST$|_PORT(_|$)")
+# How alike a typo and a name are, as difflib measures it: ONESHOT and ONE_SHOT, BUCKET and
+# AWS_BUCKET, but not PATH and DEST_PATH.
+_LIKENESS = 0.75
 
 _ENDS = f"""\
 exit codes: 0 stopped, or the one-shot succeeded; 1 a bug; 2 wrong settings; 3 gave up, or check
@@ -48,32 +51,7 @@ def without_password(text: str) -> str:
 
 class Spec(NamedTuple):
     """
-    The declaration of a field; ``variable`` is the full name, or without prefix if `prefixed`.
-    """
-
-    variable: str
-    parse: Callable[[str], Any]
-    default: str | None
-    allowed: str
-    text: str
-    prefixed: bool
-    required: bool
-    show: Callable[[str], str]
-
-
-def setting(
-    variable: str,
-    parse: Callable[[str], Any],
-    *,
-    text: str,
-    default: str | None = None,
-    allowed: str = "",
-    prefixed: bool = True,
-    required: bool = False,
-    show: Callable[[str], str] = without_password,
-) -> Any:
-    """
-    Declare a field that is read from the environment.
+    The declaration of a setting.
 
     Args:
         variable: Its name, without the sidecar's prefix if `prefixed`.
@@ -83,8 +61,22 @@ def setting(
         allowed: The allowed values for the reference; by default the description of the parser.
         show: Returns the part of the text that may be displayed.
     """
-    words = allowed or getattr(parse, "allowed", "")
-    spec = Spec(variable, parse, default, words, text, prefixed, required, show)
+
+    variable: str
+    parse: Callable[[str], Any]
+    text: str
+    default: str | None = None
+    allowed: str = ""
+    prefixed: bool = True
+    required: bool = False
+    show: Callable[[str], str] = without_password
+
+
+def setting(variable: str, parse: Callable[[str], Any], **more: Any) -> Any:
+    """
+    Declare a field that is read from the environment, with the arguments of a :class:`Spec`.
+    """
+    spec = Spec(variable, parse, **{"allowed": getattr(parse, "allowed", ""), **more})
     return dataclasses.field(metadata={_SPEC: spec})
 
 
@@ -104,12 +96,8 @@ class CommonSettings:
         duration(at_least=0.1),
         default="10s",
         prefixed=False,
-        text="Time from the start of one cycle to the start of the next.",
-    )
-    jitter_seconds: float | None = setting(
-        "JITTER",
-        duration(),
-        text="Shift the start of each cycle randomly by up to this much. Unset: INTERVAL / 10.",
+        text="Time from the start of one cycle to the start of the next, shifted at random by up "
+        "to a tenth.",
     )
     timeout_seconds: float = setting(
         "TIMEOUT",
@@ -150,14 +138,6 @@ class CommonSettings:
         default="info",
         text="The lowest level that is logged. Cycles without a change are logged at debug.",
     )
-    log_format: str | None = setting(
-        "LOG_FORMAT",
-        choice("json", "console"),
-        text="The log format. Unset: console on a terminal, json elsewhere.",
-    )
-    dry_run: bool = setting(
-        "DRY_RUN", boolean, default="false", text="Plan and log, but change nothing."
-    )
 
 
 def inherited(field: str, **changes: Any) -> Any:
@@ -187,24 +167,83 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
     return dict(sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed)))
 
 
-def slips(prefix: str, meant: Mapping[str, str]) -> dict[str, str]:
-    """
-    Return common wrong names of settings, each with the right name.
-
-    Args:
-        meant: The right name to its wrong names without the prefix, separated by spaces. Wrong
-            names that are common to all sidecars are added.
-    """
-    common = {"ONE_SHOT": "ONCE", "HTTP_BIND": "BIND", "LOG_LEVEL": "LOGLEVEL"}
-    every = [*meant.items(), *((prefix + right, typed) for right, typed in common.items())]
-    return {prefix + slip: right for right, typed in every for slip in typed.split()}
-
-
 def names_of(cls: type[Any], prefix: str) -> frozenset[str]:
     """
     Return the full names of all variables that a settings class reads.
     """
     return frozenset(spec.variable for spec in specs_of(cls, prefix).values())
+
+
+def load(
+    cls: type[T],
+    prefix: str,
+    environ: Mapping[str, str],
+    *,
+    instead: Mapping[str, str] = {},
+    check: Callable[[T], list[Problem]] = lambda _: [],
+) -> tuple[T, list[str]]:
+    """
+    Read a settings class from the environment.
+
+    Args:
+        instead: Wrong names of a setting without which a start would do harm, each with the right
+            name; refused unless that is set, too.
+        check: Rules across settings; called when each setting is valid on its own.
+
+    Returns:
+        The settings, and the variables with the prefix that resemble no setting, for a warning.
+
+    Raises:
+        SettingsError: One or more settings are wrong; it lists all of them. A variable with the
+            prefix that resembles a setting is one of them.
+    """
+    specs = specs_of(cls, prefix)
+    given = {name: text.strip() for name, text in environ.items() if text.strip()}
+    problems, unknown = _check_names(names_of(cls, prefix), prefix, given, instead)
+    values: dict[str, Any] = dict.fromkeys(specs)
+    for field, spec in specs.items():
+        text = given.get(spec.variable, spec.default)
+        if text is not None:
+            try:
+                values[field] = spec.parse(utf_8(text))
+            except ValueError as error:
+                problems.append(Problem(spec.variable, spec.show(text), str(error)))
+        elif spec.required:
+            near = _nearest(spec.variable, given.keys() - names_of(cls, prefix))
+            hint = f" ({near} is set: is it a typo?)" if near else ""
+            problems.append(Problem(spec.variable, "", f"is missing: {spec.allowed}{hint}"))
+    if not problems:
+        settings = cls(variable_prefix=prefix, **values)
+        problems = check(settings)
+        if not problems:
+            return settings, unknown
+    raise SettingsError([*problems, *(Problem(name, None, "is not a setting") for name in unknown)])
+
+
+def _check_names(
+    known: Set[str], prefix: str, given: Mapping[str, str], instead: Mapping[str, str]
+) -> tuple[list[Problem], list[str]]:
+    """
+    Return a problem for each typo, and the names with the prefix that resemble no setting.
+    """
+    strangers = sorted(given.keys() - known)
+    ours = [name for name in strangers if name.startswith(prefix) and not _INJECTED.search(name)]
+    plain = {name.removeprefix(prefix): name for name in known}
+    meant = {name: plain.get(_nearest(name.removeprefix(prefix), plain), "") for name in ours}
+    meant |= {n: right for n, right in instead.items() if n in given and right not in given}
+    problems = [
+        Problem(name, None, f"is not a setting; did you mean {right}?")
+        for name, right in meant.items()
+        if right
+    ]
+    return problems, [name for name, right in meant.items() if not right]
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """
+    Return the name that resembles a typo most; empty if none does.
+    """
+    return "".join(difflib.get_close_matches(name, sorted(names), 1, _LIKENESS))
 
 
 def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -250,102 +289,3 @@ def _default(spec: Spec) -> str:
     if spec.default is None:
         return "unset"
     return f"default {spec.default}" if spec.default else "default empty"
-
-
-def load(
-    cls: type[T],
-    prefix: str,
-    environ: Mapping[str, str],
-    *,
-    instead: Mapping[str, str],
-    check: Callable[[T], list[Problem]] = lambda _: [],
-) -> tuple[T, dict[str, str]]:
-    """
-    Read a settings class from the environment.
-
-    Args:
-        instead: Common wrong names, mapped to the right ones. A wrong name without the prefix may
-            belong to other software, and is refused only if the right name is not set.
-        check: Rules across settings; called when each setting is valid on its own.
-
-    Returns:
-        The settings, and the variables that may be typos (worth a warning), each with the setting
-        that may be meant: variables with the prefix that resemble no setting, and variables
-        without it that resemble an unset setting.
-
-    Raises:
-        SettingsError: One or more settings are wrong; it lists all of them.
-    """
-    specs = specs_of(cls, prefix)
-    known = names_of(cls, prefix)
-    environ = {name: text for name, text in environ.items() if text.strip()}
-    problems, unknown = _check_names(prefix, known, environ, instead)
-    values: dict[str, Any] = {}
-    for field, spec in specs.items():
-        text = environ.get(spec.variable, "").strip() or spec.default
-        if text is None:
-            if spec.required:
-                problems.append(_missing(spec, known, environ))
-            values[field] = None
-            continue
-        try:
-            values[field] = spec.parse(utf_8(text))
-        except ValueError as error:
-            problems.append(Problem(spec.variable, spec.show(text), str(error)))
-    if problems:
-        raise SettingsError(problems, unknown)
-    settings = cls(variable_prefix=prefix, **values)
-    if problems := check(settings):
-        raise SettingsError(problems, unknown)
-    return settings, unknown
-
-
-def _missing(spec: Spec, known: frozenset[str], environ: Mapping[str, str]) -> Problem:
-    near = difflib.get_close_matches(spec.variable, sorted(set(environ) - known), 1, cutoff=0.8)
-    hint = f" ({near[0]} is set: is it a typo?)" if near else ""
-    return Problem(spec.variable, "", f"is missing: {spec.allowed}{hint}")
-
-
-def _check_names(
-    prefix: str, known: frozenset[str], environ: Mapping[str, str], instead: Mapping[str, str]
-) -> tuple[list[Problem], dict[str, str]]:
-    """
-    Find variables that look like settings but are not: clear typos (errors) and unknown names.
-    """
-    problems: list[Problem] = []
-    unknown: dict[str, str] = {}
-    plain = {name.removeprefix(prefix): name for name in sorted(known)}
-    unset = (known | set(instead.values())) - environ.keys()
-    spelled = {_letters(name): name for name in sorted(unset & known)}
-    for name in sorted(environ):
-        if name in known or _INJECTED.search(name):
-            continue
-        right = instead.get(name)
-        if name.startswith(prefix):
-            near = difflib.get_close_matches(name.removeprefix(prefix), plain, 1, cutoff=0.75)
-            right = right or (plain[near[0]] if near else None)
-        elif right not in unset:
-            right = spelled.get(_letters(name))  # KEYPATH, key_path
-        if right:
-            problems.append(Problem(name, None, f"is not a setting; the right name is {right}"))
-        elif name.startswith(prefix):
-            unknown[name] = ""
-    # Close to a setting, but without the prefix: INTERVALS, S3_SNYC_GATE. AWS_* is a namespace of a
-    # hundred other names.
-    others = [
-        name
-        for name in environ
-        if name not in known
-        and not name.startswith((prefix, "AWS_"))
-        and not _INJECTED.search(name)
-    ]
-    for right in sorted(unset & known):
-        near = difflib.get_close_matches(right, others, 1, cutoff=0.9)
-        unknown |= dict.fromkeys(near, right)
-    for problem in problems:
-        unknown.pop(problem.setting, None)
-    return problems, unknown
-
-
-def _letters(name: str) -> str:
-    return name.replace("_", "").replace("-", "").upper()

@@ -4,7 +4,7 @@ The interface that a sidecar implements; the runtime does the rest.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
@@ -34,26 +34,6 @@ class Session(Protocol):
     def close(self) -> None:
         """
         Close all resources, because the thread ends.
-        """
-
-
-@runtime_checkable
-class Glancing(Protocol):
-    """
-    A session that can detect, far more cheaply than a cycle, that a cycle would change nothing.
-    """
-
-    def glance(self) -> bool:
-        """
-        Whether nothing changed; False if that is unknown, because a cycle then reports the cause.
-
-        Never raises, and never takes longer than a few seconds.
-        """
-
-    @property
-    def can_wait_for_news(self) -> bool:
-        """
-        Whether the last cycle, which failed, would fail again until a glance finds a change.
         """
 
 

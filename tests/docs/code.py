@@ -83,9 +83,10 @@ def reasons(sidecar: str) -> set[str]:
         own = [call for node in ast.walk(tree) if _is_error(node) for call in _calls(node)]
         for call in _calls(tree):
             name = ast.unparse(call.func).rpartition(".")[2]
-            is_error = name.endswith("Error") or name in ("GaveUp", "_give_up", "error")
+            is_error = name.endswith("Error") or name in ("GaveUp", "_error", "error")
             is_error |= name == "__init__" and call in own
-            if is_error and len(call.args) > 1 and (reason := _first_text(call)):
+            is_error = (is_error and len(call.args) > 1) or name == "_gave_up"
+            if is_error and (reason := _first_text(call)):
                 found.add(reason)
     return found
 

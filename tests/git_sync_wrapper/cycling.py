@@ -23,6 +23,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.health import Outcome
+from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.volume.lock import TargetLock
 from tests.support.raising import raised
 from tests.support.scripts import script
@@ -48,8 +49,6 @@ ln -sfn ".worktrees/$commit" "$GITSYNC_ROOT/candidate"
 
 class Remote:
     """Answers polls with the commit that git-sync would find, a newer one, or an error."""
-
-    is_light = True
 
     def __init__(self, source: Path) -> None:
         self._source = source
@@ -145,7 +144,7 @@ class Wrapper:
         return {path.name for path in folder.iterdir() if path.is_dir()}
 
     def count(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(name, labels) or 0
+        return registry_of(self.metrics.families).get_sample_value(name, labels) or 0
 
     def stop(self) -> None:
         self.is_stopped = True

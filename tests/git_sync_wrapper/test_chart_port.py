@@ -17,12 +17,12 @@ class Port:
 
     def __init__(self, metrics: GitSyncMetrics | None = None) -> None:
         self.is_ready = False
-        registry = metrics.registry if metrics else None
-        self.server = ChartPort("127.0.0.1:0", lambda: self.is_ready, registry)
+        families = metrics.families if metrics else None
+        self.server = ChartPort("127.0.0.1:0", lambda: self.is_ready, families)
         self.server.start()
 
     def get(self, path: str = "/", method: str = "GET") -> tuple[int, str]:
-        answer = ask(("127.0.0.1", self.server.server_port), path, method, 10)
+        answer = ask(("127.0.0.1", self.server.port), path, method, 10)
         return answer.status, answer.body
 
 
@@ -87,4 +87,4 @@ def test_refuses_an_invalid_address(bind: str) -> None:
 
 def test_a_port_in_use_is_a_settings_error(port: Port) -> None:
     with pytest.raises(SettingsError, match="GITSYNC_HTTP_BIND"):
-        ChartPort(f"127.0.0.1:{port.server.server_port}", lambda: True, None)
+        ChartPort(f"127.0.0.1:{port.server.port}", lambda: True, None)

@@ -45,11 +45,11 @@ class Site:
         }
         repo = variables.pop("GITSYNC_REPO", self.server.url())
         read, options, environ = given(repo, **settings | variables)
-        code = check.run(read, {"GITSYNC_RFE": "GITSYNC_REF"}, options, environ)
+        code = check.run(read, ["GIT_SYNC_WRAPPER_COLOR"], options, environ)
         lines = self._said().splitlines()
         assert not any(PASSWORD in line for line in lines)
         found: dict[str, str] = {}
-        assert "GITSYNC_RFE is not a setting; did you mean GITSYNC_REF?" in lines.pop(1)
+        assert "GIT_SYNC_WRAPPER_COLOR is not a setting" in lines.pop(1)
         for line in lines[1:]:
             text = f"{line[2:7].strip()} {line[23:]}"
             if name := line[8:22].strip():

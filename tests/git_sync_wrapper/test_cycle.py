@@ -2,14 +2,11 @@
 One cycle: poll, sync, publish, announce.
 """
 
-import os
-from pathlib import Path
-
 import pytest
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
-from tests.git_sync_wrapper.cycling import DOWN, ONE, TWO, Start
+from tests.git_sync_wrapper.cycling import ONE, TWO, Start
 from tests.runtime.recording import Log
 from tests.support.git.askpass import AskpassServer
 
@@ -72,9 +69,7 @@ def test_fetches_again_if_a_fetch_was_behind_the_poll(start: Start) -> None:
     wrapper.remote.newer = TWO
 
     assert Outcome("unchanged", ONE) == wrapper.cycle()
-    assert not wrapper.session.glance()
     assert Outcome("changed", TWO) == wrapper.follow(TWO)
-    assert wrapper.session.glance()
 
 
 def test_restores_a_removed_link_without_running_git_sync(start: Start, log: Log) -> None:
@@ -116,51 +111,7 @@ def test_never_polls_if_the_ref_is_a_full_hash(start: Start, ref: str) -> None:
     wrapper.commit(ONE)
 
     assert ["changed", "unchanged"] == [wrapper.cycle().result for _ in range(2)]
-    assert wrapper.session.glance()
     assert 0 == wrapper.remote.polls
-
-
-def test_a_dry_run_publishes_nothing_restores_no_link_and_runs_no_hook(
-    start: Start, tmp_path: Path, log: Log
-) -> None:
-    touched = tmp_path / "touched"
-    settings = {"GIT_SYNC_WRAPPER_DRY_RUN": "true", "GITSYNC_TOUCH_FILE": str(touched)}
-    empty = start(**settings)
-    empty.follow(ONE)
-    assert (0, ONE) == (empty.runs(), log.events("plan_made")[0]["revision"])
-    assert not os.path.lexists(empty.root / "repo")
-    empty.stop()
-    first = start.published()
-    first.stop()
-
-    assert Outcome("unchanged", ONE) == start(**settings).cycle()
-    assert not touched.exists()
-    (first.root / "repo").unlink()
-    wrapper = start(**settings)
-    wrapper.cycle()
-    assert not os.path.lexists(wrapper.root / "repo")
-
-
-def test_a_glance_detects_a_new_commit_a_failed_poll_and_a_damaged_volume(start: Start) -> None:
-    wrapper = start()
-    wrapper.commit(ONE)
-    assert not wrapper.session.glance()
-    wrapper.cycle()
-
-    assert wrapper.session.glance()
-    assert 1 == wrapper.count("git_sync_count_total", status="noop")
-    wrapper.remote.error = DOWN
-    assert not wrapper.session.glance()
-    wrapper.remote.error = None
-    (wrapper.root / "repo").rename(wrapper.root / "other")
-    assert not wrapper.session.glance()
-    (wrapper.root / "other").rename(wrapper.root / "repo")
-    assert wrapper.session.glance()
-    (wrapper.root / ".snapshots").rename(wrapper.root / "gone")
-    assert not wrapper.session.glance()
-    (wrapper.root / "gone").rename(wrapper.root / ".snapshots")
-    wrapper.commit(TWO)
-    assert not wrapper.session.glance()
 
 
 def test_git_trace_and_warnings_damage_no_checkout(start: Start) -> None:

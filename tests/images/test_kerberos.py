@@ -93,13 +93,3 @@ def test_one_shot_publishes_a_ticket_and_exits(image: Image, pod: Pod) -> None:
     assert pod.is_valid()
     assert [] == container.find_events("http_listening")
     assert [] == container.complaints()
-
-
-def test_uses_at_most_40_mib_of_memory_when_idle(image: Image, pod: Pod) -> None:
-    with pod.container(image) as container:
-        container.wait_until_ready()
-
-        resident = container.metrics()["process_resident_memory_bytes"]
-
-    print(f"resident: {resident / 2**20:.1f} MiB")
-    assert resident <= 40 * 2**20

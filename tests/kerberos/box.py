@@ -19,13 +19,12 @@ from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.loop.backoff import Backoff
+from sidecar_runtime.http.endpoint import registry_of
 from tests.kerberos.given import ccache, tgt
 from tests.runtime.recording import Log
 from tests.support.raising import raised
 
 ANOTHERS = ccache(tgt(1 << 31, name="other"), name="other")
-AT_ONCE = Backoff(floor_seconds=0.0, draw=lambda low, high: 0.0)
 
 
 class Box:
@@ -42,7 +41,7 @@ class Box:
         given = {name: value for name, value in {**given, **environ}.items() if value}
         settings, _ = load_settings(given)
         self.metrics = KerberosMetrics("1", "r")
-        self.sidecar = KerberosSidecar(settings, self.metrics, Shared(backoff=AT_ONCE))
+        self.sidecar = KerberosSidecar(settings, self.metrics, Shared(backoff=lambda *_: 0.0))
         self._session = self.sidecar.begin()
 
     def cycle(self, fence: Fence | None = None) -> Outcome:
@@ -52,7 +51,7 @@ class Box:
         return raised(SidecarError, self.cycle)
 
     def sample(self, name: str, ccache: Path | None = None) -> float | None:
-        for metric in self.metrics.registry.collect():
+        for metric in registry_of(self.metrics.families).collect():
             for sample in metric.samples:
                 if sample.name == name and sample.labels["ccache"] == str(ccache or self.ccache):
                     return sample.value

@@ -16,7 +16,6 @@ from kerberos_sidecar.entries import Entry, ccache
 from kerberos_sidecar.formats.principal import parse_principal
 from kerberos_sidecar.settings import (
     CHART_NAMES,
-    INSTEAD,
     PREFIX,
     Settings,
     changed,
@@ -55,7 +54,7 @@ def test_accepts_the_published_example_and_an_empty_environment() -> None:
     assert "/etc/keytab" == settings.keytab_dir
     assert (Entry(None, None, "/etc/keytab/ccache", 0o640),) == settings.entries
     assert ("/etc/keytab", "/etc/keytab/ccache") == (settings.source, settings.target)
-    assert {} == unknown
+    assert [] == unknown
     settings, _ = load_settings({})  # every setting has a default
     assert (3600.0, None) == (settings.interval_seconds, settings.krb5_config)
     assert (("", 9813), 60.0) == (settings.http_bind, settings.timeout_seconds)
@@ -131,7 +130,6 @@ def test_accepts_a_ccache_path_with_or_without_the_file_prefix(text: str) -> Non
         ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),
         ("KERBEROS_PRINCIPAL", "a@b@c", "is not a principal such as airflow@EXAMPLE.COM"),
         ("KERBEROS_CCACHE", "/proc", "is a mount point, not a file"),
-        ("KERBEROS_CCACHE", "/cc/\udcff", "is not UTF-8"),
         ("KERBEROS_CCACHE", "/etc/keytab/k", "is also the keytab"),
         *(
             ("KERBEROS_CCACHE", f"{kind}:/x", f"is a {kind.upper()} ccache, which other cont")
@@ -199,7 +197,7 @@ def test_two_paths_that_lead_to_one_ccache_are_the_same_ccache(tmp_path: Path) -
 
 
 def test_a_misspelled_setting_is_an_error_but_a_service_variable_is_not() -> None:
-    assert "the right name is KERBEROS_CCACHE" in problem_of(KERBEROS_CACHE="/c").problem
+    assert "did you mean KERBEROS_CCACHE?" in problem_of(KERBEROS_CACHE="/c").problem
     read(KERBEROS_PORT="tcp://10.0.0.1:88", KERBEROS_SERVICE_HOST="10.0.0.1")
 
 
@@ -339,12 +337,5 @@ def test_never_shows_a_keytab_that_was_pasted_into_a_setting(
         assert text[start : start + 16] not in value + found.problem
 
 
-@pytest.mark.parametrize(("name", "right"), INSTEAD.items())
-def test_suggests_the_right_name_for_a_common_wrong_name(name: str, right: str) -> None:
-    assert f"is not a setting; the right name is {right}" == problem_of(**{name: "1"}).problem
-
-
-def test_every_suggested_name_is_a_setting() -> None:
-    names = names_of(Settings, PREFIX)
-
-    assert {*INSTEAD.values(), *CHART_NAMES.values()} <= names
+def test_each_of_the_charts_names_stands_for_a_setting() -> None:
+    assert {*CHART_NAMES.values()} <= names_of(Settings, PREFIX)

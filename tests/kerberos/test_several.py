@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kerberos_sidecar.formats.ccache import read_ticket
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.http.endpoint import registry_of
 from tests.kerberos.box import Box, Start
 from tests.runtime.recording import Log
 from tests.support.kerberos.kdc import Kdc
@@ -51,7 +52,7 @@ def test_a_failing_principal_does_not_stop_others(start: Start, tmp_path: Path, 
     assert ["principal_absent"] * 3 == reasons
     assert ["good"] == os.listdir(good.parent)
     stamp, labels = "sidecar_last_publish_timestamp_seconds", {"sidecar": "kerberos"}
-    assert (box.metrics.registry.get_sample_value(stamp, labels) or 0) >= began
+    assert (registry_of(box.metrics.families).get_sample_value(stamp, labels) or 0) >= began
     assert 0o600 == good.stat().st_mode & 0o777
     assert ["nobody"] == [event["principal"] for event in log.events("principal_failed")]
     ready = box.sidecar.readiness()

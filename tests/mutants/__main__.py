@@ -138,7 +138,7 @@ def main() -> int:
         "--minutes",
         type=float,
         default=4,
-        help="run the quickest test files, up to so many minutes for each fault (default: 4)",
+        help="minutes of tests for each fault, quickest files first (default: 4)",
     )
     parser.add_argument("--list", action="store_true", help="list the faults, run no tests")
     options = parser.parse_args()

@@ -5,6 +5,8 @@ Support for the tests of the runtime: the written log, and a scripted sidecar.
 import io
 import json
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,18 +85,14 @@ def clock() -> Clock:
     return Clock()
 
 
-class Stop(BaseException):
-    """Ends a loop when a cycle raises it, like any exception that is not an `Exception`."""
-
-
 class Script:
     """
-    A sidecar whose cycles follow a script, one step each; after the last step it raises `Stop`.
+    A sidecar whose cycles follow a script, one step each; after the last step it sends SIGTERM.
 
     A step is an outcome to return, an exception to raise, or a function to call.
 
     Attributes:
-        rests: Whether a cycle after the last step waits for its revocation instead.
+        rests: Whether a cycle after the last step only waits for its revocation.
     """
 
     def __init__(self, *steps: Step) -> None:
@@ -110,14 +108,15 @@ class Script:
 
     def step(self, fence: Fence) -> Outcome:
         """Run the next step."""
-        if not self._steps and self.rests:
+        if not self._steps:
             revoked = threading.Event()
             fence.on_revoke(revoked.set)
+            if not self.rests:
+                self.cycles += 1
+                os.kill(os.getpid(), signal.SIGTERM)
             revoked.wait()
             raise CycleAbandoned
         self.cycles += 1
-        if not self._steps:
-            raise Stop
         step = self._steps.pop(0)
         if isinstance(step, BaseException):
             raise step
@@ -153,5 +152,5 @@ def settings_of(**environment: str) -> CommonSettings:
     """Return the common settings with these variables, without prefix; INTERVAL defaults to 1h."""
     environ = {"INTERVAL": environment.pop("INTERVAL", "1h"), "X_HTTP_BIND": "127.0.0.1:0"}
     environ |= {f"X_{name}": value for name, value in environment.items()}
-    settings, _ = load(CommonSettings, "X_", environ, instead={})
+    settings, _ = load(CommonSettings, "X_", environ)
     return settings

@@ -91,7 +91,7 @@ def running(
     )
     endpoint.start()
     try:
-        yield "127.0.0.1", endpoint.server_port
+        yield "127.0.0.1", endpoint.port
     finally:
         endpoint.close()
 

@@ -17,7 +17,7 @@ from unittest.mock import Mock
 import pytest
 
 from sidecar_runtime import logs
-from sidecar_runtime.log_handler import KEPT_BYTES, WAIT_SECONDS
+from sidecar_runtime.logs import KEPT_BYTES, WAIT_SECONDS
 from tests.runtime.recording import handlers_kept
 from tests.support.machine.pipes import UnreadPipe, unread_pipe
 
@@ -34,7 +34,7 @@ def earlier_handlers() -> Iterator[None]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits for a reader, in milliseconds, as the handler requests them from the kernel."""
+    """The waits for a reader that were in vain, in milliseconds."""
     found: list[float] = []
     create = select.poll
 
@@ -44,9 +44,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             self.register = self._poll.register
 
         def poll(self, milliseconds: float) -> list[tuple[int, int]]:
-            if milliseconds > 0:
+            ready = self._poll.poll(milliseconds)
+            if milliseconds > 0 and not ready:
                 found.append(milliseconds)
-            return self._poll.poll(milliseconds)
+            return ready
 
     monkeypatch.setattr(select, "poll", Poll)
     return found
@@ -99,6 +100,7 @@ def test_waits_once_for_a_full_pipe_and_counts_the_dropped_lines(
 ) -> None:
     pipe.fill()
     say_much()
+    assert ONE_WAIT == waits
     text = ""
     for name in ("second", "third"):
         text += pipe.drain()
@@ -107,11 +109,20 @@ def test_waits_once_for_a_full_pipe_and_counts_the_dropped_lines(
 
     numbers = [event["number"] for event in found if event["event"] == "said"]
     dropped = 2_000 - len(numbers)
-    assert ONE_WAIT == waits
     assert list(range(len(numbers))) == numbers
     assert KEPT_BYTES / 2 < len(json.dumps(found)) < KEPT_BYTES * 2
     rest = [(event["event"], event.get("lines")) for event in found[len(numbers) :]]
-    assert [("second", None), ("log_lines_dropped", dropped), ("third", None)] == rest
+    assert [("log_lines_dropped", dropped), ("second", None), ("third", None)] == sorted(rest)
+
+
+def test_waits_again_for_a_reader_that_has_come_back(pipe: UnreadPipe, waits: list[float]) -> None:
+    for name in ("first", "second"):
+        pipe.fill()
+        log.info(name)
+        pipe.drain()
+        log.info(f"after the {name}")
+
+    assert [WAIT_SECONDS * 1000] * 2 == waits
 
 
 def test_loses_no_line_if_the_reader_pauses_briefly(pipe: UnreadPipe) -> None:

@@ -112,11 +112,11 @@ def test_the_last_configuration_applies(stream: io.StringIO) -> None:
 def test_logs_values_that_json_does_not_support(stream: io.StringIO) -> None:
     logs.configure("info", "json", stream)
 
-    logs.get_logger("box").info("shown", path=os, raw=b"\xff", odd="caf\udce9", items={1, 2})
+    logs.get_logger("box").info("shown", path=os, odd="caf\udce9", items={1, 2})
 
     line = lines(stream)[0]
     assert "module 'os'" in str(line["path"])
-    assert ("\ufffd", "caf\udce9", "{1, 2}") == (line["raw"], line["odd"], line["items"])
+    assert (r"caf\udce9", "{1, 2}") == (line["odd"], line["items"])
 
 
 def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
@@ -132,11 +132,11 @@ def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
     except ValueError:
         logs.get_logger("box").exception("box_crashed")
 
-    opened, failed, advice, found, crashed, *trace = stream.getvalue().splitlines()
-    assert re.fullmatch(r"\d\d:\d\d:\d\d  info     box_opened  size_bytes=3 path='a b'", opened)
-    assert failed.endswith("warning  box_failed  closed: it is \\u202ethere  at=1")
-    assert advice.strip() == "what to do: Open it\\x1b[2J."
-    assert found.endswith("Found keys  logger=botocore.credentials")
+    opened, failed, found, crashed, *trace = stream.getvalue().splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d \[info +\] box_opened +size_bytes=3 path='a b'", opened)
+    said = r"advice='Open it\x1b[2J.' error='it is \u202ethere' reason=closed at=1"
+    assert re.search(r"\[warning +\] box_failed +", failed) and failed.endswith(said)
+    assert re.search(r"Found keys +\[botocore.credentials\]", found)
     assert crashed.endswith("box_crashed") and "ValueError: bad\\x1b[2J" == trace[-1]
 
 

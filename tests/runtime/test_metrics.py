@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.metrics import Metrics
 
 COMMON = {
@@ -26,11 +27,11 @@ def metrics() -> Metrics:
 
 
 def exposed(metrics: Metrics) -> str:
-    return generate_latest(metrics.registry).decode()
+    return generate_latest(registry_of(metrics.families)).decode()
 
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(name, {"sidecar": "box-sync", **labels})
+    return registry_of(metrics.families).get_sample_value(name, {"sidecar": "box-sync", **labels})
 
 
 def test_exports_the_common_metrics_with_their_types(metrics: Metrics) -> None:
@@ -59,11 +60,6 @@ def test_every_sample_except_process_metrics_has_the_sidecar_label(metrics: Metr
     assert sample(metrics, "box_sync_lids_total", kind="red") == 2
     assert sample(metrics, "box_sync_open") == 3
     assert sample(metrics, "box_sync_full", kind="blue") == 4
-
-
-def test_exports_memory_and_open_files(metrics: Metrics) -> None:
-    assert "process_resident_memory_bytes" in exposed(metrics)
-    assert "process_open_fds" in exposed(metrics)
 
 
 def test_exports_no_creation_times(metrics: Metrics) -> None:
@@ -97,15 +93,15 @@ def test_the_published_revision_is_one_series_with_twelve_characters(
 ) -> None:
     metrics.publishes_revisions()
     for name in ("", "f" * 64, revision, revision):
-        metrics.name_published(name)
+        metrics.show_readiness(is_ready=True, revision=name)
     assert 1 == exposed(metrics).count("sidecar_published_info{")
     assert 1 == sample(metrics, "sidecar_published_info", revision="0123456789ab")
 
-    metrics.name_published("")
+    metrics.show_readiness(is_ready=False, revision="")
     assert 0 == exposed(metrics).count("sidecar_published_info{")
 
 
 def test_exports_no_revision_for_a_sidecar_that_publishes_none(metrics: Metrics) -> None:
-    metrics.name_published("0123456789abcdef")
+    metrics.show_readiness(is_ready=True, revision="0123456789abcdef")
 
     assert "sidecar_published_info" not in exposed(metrics)

@@ -12,6 +12,7 @@ from s3_sync.sidecar import S3Sync, Session
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.http.endpoint import registry_of
 from tests.s3_sync.failing import failure
 from tests.s3_sync.given import AT_ONCE, Given, config_of
 from tests.support.aws.fake_s3 import FakeS3
@@ -98,7 +99,9 @@ class Process:
 
     def metric(self, name: str, **labels: str) -> float | None:
         """Return a sample of the metrics; None if it does not exist."""
-        return self._metrics.registry.get_sample_value(name, {"sidecar": "s3-sync", **labels})
+        return registry_of(self._metrics.families).get_sample_value(
+            name, {"sidecar": "s3-sync", **labels}
+        )
 
     @property
     def held(self) -> list[str]:

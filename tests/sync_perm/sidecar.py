@@ -9,6 +9,7 @@ from pathlib import Path
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
+from sidecar_runtime.http.endpoint import registry_of
 from sync_perm.airflow.passes import AirflowPasses
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.comparison import Comparison
@@ -117,7 +118,9 @@ class Sidecar:
     def counted(self) -> dict[tuple[str, str], float]:
         """Return how many passes the metrics count, by reason and result."""
         (family,) = (
-            one for one in self.metrics.registry.collect() if one.name == "sync_perm_passes"
+            one
+            for one in registry_of(self.metrics.families).collect()
+            if one.name == "sync_perm_passes"
         )
         return {
             (one.labels["reason"], one.labels["result"]): one.value
@@ -128,7 +131,11 @@ class Sidecar:
     @property
     def mode(self) -> tuple[object, dict[str, float]]:
         """The mode on the status page, and its causes in the metrics."""
-        (family,) = (one for one in self.metrics.registry.collect() if one.name == "sync_perm_cli")
+        (family,) = (
+            one
+            for one in registry_of(self.metrics.families).collect()
+            if one.name == "sync_perm_cli"
+        )
         causes = {one.labels["reason"]: one.value for one in family.samples if one.value}
         return self.sidecar.details()["mode"], causes
 

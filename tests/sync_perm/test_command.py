@@ -34,7 +34,7 @@ def test_reads_settings_airflow_and_database_from_the_environment(tmp_path: Path
     )
 
     assert 7 == found.settings.interval_seconds
-    assert dict.fromkeys(strange, "") == found.unknown
+    assert list(strange) == found.unknown
     assert ("postgresql://h/d", "2.11.2") == (found.where, found.airflow.version)
 
 

@@ -235,19 +235,6 @@ def test_a_pass_uses_the_url_that_the_connection_command_prints_now(one: Sidecar
     assert ("changed", 1) == (run(session).result, one.passes)
 
 
-def test_a_requested_dry_run_is_planned_once_and_starts_no_pass(one: Sidecar) -> None:
-    session = one.begin(SYNC_PERM_DRY_RUN="true")
-
-    with capture_logs() as logs:
-        run(session, is_asked=True)
-        run(session)
-
-    assert ["asked"] == [line["reason"] for line in logs if line["event"] == "pass_planned"]
-    one.add_role()
-    assert ("unchanged", 0) == (run(session).result, one.passes)
-    assert not one.sidecar.readiness().ready
-
-
 def test_a_one_shot_always_runs_a_pass(one: Sidecar) -> None:
     assert ("unchanged", 1) == (run(one.begin(SYNC_PERM_ONE_SHOT="true")).result, one.passes)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from sidecar_runtime.http.endpoint import registry_of
 from sync_perm.cycle import Session
 from sync_perm.database.lock import PassLock
 from tests.support.waiting import wait_until
@@ -61,7 +62,9 @@ class WithFile(Sidecar):
 
     def mistakes(self) -> float | None:
         labels = {"sidecar": "sync-perm"}
-        return self.metrics.registry.get_sample_value("sync_perm_roles_file_mistakes", labels)
+        return registry_of(self.metrics.families).get_sample_value(
+            "sync_perm_roles_file_mistakes", labels
+        )
 
 
 @pytest.fixture
@@ -147,19 +150,6 @@ def test_an_invalid_file_does_not_delay_airflows_own_permissions(one: WithFile) 
 
     assert ("partial", 1) == (outcome.result, outcome.counts["grants_added"])
     assert [WEBSITE] == one.ours()
-
-
-def test_a_dry_run_lists_the_rows_and_writes_nothing(one: WithFile) -> None:
-    session = one.begin(SYNC_PERM_DRY_RUN="true")
-    before = one.everything()
-
-    with capture_logs() as logs:
-        run(session)
-
-    (planned,) = (line for line in logs if line["event"] == "pass_planned")
-    assert (2, "file") == (planned["differences"], planned["reason"])
-    assert ["file_role", "", ("team",)] in planned["rows"]
-    assert before == one.everything()
 
 
 def test_the_script_applies_the_file_even_if_passes_use_airflows_command(one: WithFile) -> None:

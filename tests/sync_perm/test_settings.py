@@ -5,9 +5,7 @@ The settings of sync-perm.
 import pytest
 
 from sidecar_runtime.errors import SettingsError
-from sidecar_runtime.settings import names_of
-from sync_perm.settings import INSTEAD, PREFIX, Settings, load_settings
-from tests.support.raising import raised
+from sync_perm.settings import load_settings
 
 
 def test_no_setting_is_required() -> None:
@@ -15,22 +13,7 @@ def test_no_setting_is_required() -> None:
 
     assert ("auto", True) == (settings.include_dags, settings.targeted)
     assert ("airflow", ("", 9812)) == (settings.airflow, settings.http_bind)
-    assert {} == unknown
-
-
-def test_suggests_the_right_name_for_a_common_wrong_name() -> None:
-    for wrong, right in INSTEAD.items():
-        error = raised(SettingsError, load_settings, {wrong: "1"})
-
-        assert [(wrong, f"is not a setting; the right name is {right}")] == [
-            (problem.setting, problem.problem) for problem in error.problems
-        ]
-
-
-def test_every_suggested_name_is_a_setting_or_airflows_own() -> None:
-    ours = names_of(Settings, PREFIX)
-
-    assert [] == [n for n in INSTEAD.values() if n not in ours and not n.startswith("AIRFLOW_")]
+    assert [] == unknown
 
 
 def test_refuses_a_value_that_is_not_a_choice() -> None:

@@ -23,11 +23,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import botocore.exceptions
 import botocore.session
+from botocore import exceptions
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.httpsession import get_cert_path
+
+from sidecar_runtime import proxies
 
 # The parent kills this process long before; this limit is for a parent that was itself killed.
 LIFETIME_SECONDS = 90
@@ -35,6 +37,28 @@ LIFETIME_SECONDS = 90
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ValidationError"}
 # From the Pod Identity agent; botocore has its status only in a text. 408 and 429 may pass.
 _AGENT_REFUSED = re.compile(r"Received non 200 response 4(?!08|29)\d\d ")
+_REASONS = {
+    exceptions.ConfigNotFound: "credentials_missing",
+    exceptions.ConfigParseError: "credentials_missing",
+    exceptions.NoCredentialsError: "credentials_missing",
+    exceptions.PartialCredentialsError: "credentials_missing",
+    exceptions.ProfileNotFound: "credentials_missing",
+    exceptions.SSLError: "tls_failed",
+    exceptions.SSOError: "credentials_expired",
+}
+
+
+def open_session(profile: str = "") -> botocore.session.Session:
+    """
+    Return a session that reads the environment as the suite does; this changes the environment.
+
+    botocore reads only AWS_DEFAULT_REGION; every newer SDK reads AWS_REGION, which the EKS webhook
+    sets. It asks even the node's metadata service through a proxy.
+    """
+    if region := os.environ.get("AWS_REGION"):
+        os.environ["AWS_DEFAULT_REGION"] = region
+    os.environ.update(proxies.for_others(os.environ))
+    return botocore.session.Session(profile=profile or None)
 
 
 def resolve(session: botocore.session.Session) -> dict[str, Any]:
@@ -48,12 +72,15 @@ def configuration(session: botocore.session.Session) -> dict[str, Any]:
     """
     Return the configuration alone, without asking any service for credentials.
     """
-    s3 = session.get_scoped_config().get("s3") or {}
+    profile = session.get_scoped_config()
+    s3 = profile.get("s3") or {}
+    has_endpoint = not session.get_config_variable("ignore_configured_endpoint_urls")
+    endpoint = ConfiguredEndpointProvider(session.full_config, profile, "s3")
     is_dual_stack = session.get_config_variable("use_dualstack_endpoint")
     return {
         "credentials": None,
         "region": session.get_config_variable("region"),
-        "endpoint_url": _endpoint_url(session),
+        "endpoint_url": endpoint.provide() if has_endpoint else None,
         # As in botocore's endpoint code; REQUESTS_CA_BUNDLE is not part of its configuration.
         "ca_bundle": session.get_config_variable("ca_bundle")
         or os.environ.get("REQUESTS_CA_BUNDLE"),
@@ -62,18 +89,6 @@ def configuration(session: botocore.session.Session) -> dict[str, Any]:
         "use_fips": bool(session.get_config_variable("use_fips_endpoint")),
         "use_dualstack": bool(is_dual_stack or s3.get("use_dualstack_endpoint") == "true"),
     }
-
-
-def _endpoint_url(session: botocore.session.Session) -> str | None:
-    if session.get_config_variable("ignore_configured_endpoint_urls"):
-        return None
-    provider = ConfiguredEndpointProvider(
-        full_config=session.full_config,
-        scoped_config=session.get_scoped_config(),
-        client_name="s3",
-    )
-    url: str | None = provider.provide()
-    return url
 
 
 def _credentials(session: botocore.session.Session) -> dict[str, Any] | None:
@@ -96,11 +111,9 @@ def whoami(session: botocore.session.Session) -> dict[str, Any]:
     """
     Ask STS for the caller identity, once and with a short timeout.
     """
-    import boto3  # noqa: PLC0415 - costs half as much as the usual answer, and is rarely needed
-
     config = Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1})
     region = session.get_config_variable("region") or "us-east-1"
-    sts = boto3.Session(botocore_session=session).client("sts", region_name=region, config=config)
+    sts: Any = session.create_client("sts", region_name=region, config=config)
     return {"arn": sts.get_caller_identity()["Arn"]}
 
 
@@ -108,33 +121,17 @@ def classify(error: Exception) -> str:
     """
     Return the sidecar's reason for a botocore error.
     """
-    match error:
-        case _ if shows_a_header(error):
-            return "credentials_invalid"
-        case botocore.exceptions.ClientError():
-            code = error.response.get("Error", {}).get("Code", "")
-            if code in _DENIED:
-                return "credentials_denied"
-            return "credentials_expired" if "Expired" in code else "credentials_unavailable"
-        case botocore.exceptions.CredentialRetrievalError() if _AGENT_REFUSED.search(str(error)):
+    if shows_a_header(error):
+        return "credentials_invalid"
+    if isinstance(error, exceptions.ClientError):
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in _DENIED:
             return "credentials_denied"
-        case botocore.exceptions.SSLError():
-            return "tls_failed"
-        case (
-            botocore.exceptions.ProfileNotFound()
-            | botocore.exceptions.PartialCredentialsError()
-            | botocore.exceptions.ConfigParseError()
-            | botocore.exceptions.ConfigNotFound()
-            | botocore.exceptions.NoCredentialsError()
-        ):
-            return "credentials_missing"
-        case (
-            botocore.exceptions.SSOTokenLoadError()
-            | botocore.exceptions.UnauthorizedSSOTokenError()
-        ):
-            return "credentials_expired"
-        case _:
-            return "credentials_unavailable"
+        return "credentials_expired" if "Expired" in code else "credentials_unavailable"
+    if _AGENT_REFUSED.search(str(error)):
+        return "credentials_denied"
+    found = (reason for kind, reason in _REASONS.items() if isinstance(error, kind))
+    return next(found, "credentials_unavailable")
 
 
 def shows_a_header(error: Exception) -> bool:
@@ -158,14 +155,9 @@ def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     Call `ask` and write its answer to standard output; an error of botocore is an answer, too.
     """
     signal.alarm(LIFETIME_SECONDS)
-    # botocore reads only AWS_DEFAULT_REGION; every newer SDK reads AWS_REGION, which the EKS
-    # webhook sets.
-    if region := os.environ.get("AWS_REGION"):
-        os.environ["AWS_DEFAULT_REGION"] = region
-    found: dict[str, Any]
     try:
-        found = ask(botocore.session.Session())
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
+        found = ask(open_session())
+    except (exceptions.BotoCoreError, exceptions.ClientError, OSError) as error:
         found = {"error": {"reason": classify(error), "message": shown(error)}}
     json.dump(found, sys.stdout)
 

@@ -8,17 +8,17 @@ fetched again. A sidecar that uses them depends on botocore, which only the chil
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import sys
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sidecar_runtime import child
-from sidecar_runtime.aws import early, environment
+from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 
 FETCH_SECONDS = 20.0
@@ -27,7 +27,10 @@ EARLY_FETCH_SECONDS = 3.0
 WHOAMI_SECONDS = 8.0
 REFRESH_BEFORE_SECONDS = 900.0
 REFRESH_RETRY_SECONDS = 30.0
-LAST_LINES = 20
+# A secret of Secrets Manager has up to 64 KiB, and takes several times as much as JSON.
+ANSWER_BYTES = 1 << 20
+
+CHAIN = "sidecar_runtime.aws.chain"
 
 ADVICE = {
     "credentials_missing": "Give the pod an identity: IRSA (annotate the service account with "
@@ -97,7 +100,11 @@ class CredentialsError(SidecarError):
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message, ADVICE.get(reason, ""))
+        advice = ADVICE.get(reason, "")
+        through = proxies.configured(os.environ)
+        if through and reason in ("credentials_missing", "credentials_unavailable"):
+            advice += f" STS is asked through the proxy ({through}), metadata services directly."
+        super().__init__(reason, message, advice)
 
 
 class Chain:
@@ -112,9 +119,8 @@ class Chain:
     def __init__(self, *, is_anonymous: bool = False, fetch_seconds: float = FETCH_SECONDS) -> None:
         self._is_anonymous = is_anonymous
         self._fetch_seconds = fetch_seconds
-        self._credentials: Credentials | None = None
-        self._config: AwsConfig | None = None
-        self._refresh_at: float | None = None
+        self._held: tuple[Credentials, AwsConfig] | None = None
+        self._expires_at = self._refresh_at = math.inf
         self._identity: str | None = None
 
     def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
@@ -126,24 +132,21 @@ class Chain:
             CycleAbandoned: The fence was revoked meanwhile.
         """
         now = time.time()
-        held = self._credentials
-        if held is None or (held.expires_at is not None and held.expires_at <= now):
-            self._credentials = None
-            self._fetch(fence, self._fetch_seconds)
-        elif self._refresh_at is not None and now >= self._refresh_at:
+        if self._held is None or now >= self._expires_at:
+            return self._fetch(fence, self._fetch_seconds)
+        if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_RETRY_SECONDS
             try:
-                self._fetch(fence, EARLY_FETCH_SECONDS)
+                return self._fetch(fence, EARLY_FETCH_SECONDS)
             except CredentialsError as error:
                 log.warning("credentials_kept", reason=error.reason, error=error.message)
-        assert self._credentials is not None and self._config is not None
-        return self._credentials, self._config
+        return self._held
 
     def forget(self) -> None:
         """
         Fetch again at the next use, because a service refused the current credentials.
         """
-        self._credentials = None
+        self._held = None
 
     def identity(self, fence: Fence) -> str | None:
         """
@@ -153,38 +156,40 @@ class Chain:
             return "an anonymous reader"
         if self._identity is None:
             try:
-                self._identity = str(
-                    ask_child(early.CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"]
-                )
+                self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
             except CredentialsError as error:
                 log.debug("identity_unknown", error=error.message)
                 self._identity = ""
         return self._identity or None
 
-    def _fetch(self, fence: Fence, seconds: float) -> None:
-        known = None if self._is_anonymous else environment.answer(os.environ)
-        answer = known or ask_child(early.CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
+    def _fetch(self, fence: Fence, seconds: float) -> tuple[Credentials, AwsConfig]:
+        answer = ask_child(CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
         found = answer.pop("credentials")
-        if self._is_anonymous:
-            self._credentials, self._config = ANONYMOUS, AwsConfig(**answer)
-            return
-        if found is None:
-            text = "botocore found no AWS credentials in any of its sources"
-            raise CredentialsError("credentials_missing", text)
-        for name, variable in _VARIABLES.items():
-            if flaw := _flaw(found[name] or ""):
-                is_ours = found["method"] == "env"
-                what = variable if is_ours else f"the {name} from {found['method']}"
-                raise CredentialsError("credentials_invalid", f"{what} contains {flaw}")
-        now = time.time()
-        self._credentials = Credentials(**found)
-        self._config = AwsConfig(**answer)
+        held = ANONYMOUS if self._is_anonymous else _checked(found)
+        self._held = held, AwsConfig(**answer)
         self._identity = None
-        self._refresh_at = None
-        if self._credentials.expires_at is not None:
-            left = self._credentials.expires_at - now
-            self._refresh_at = now + max(0.0, left - min(REFRESH_BEFORE_SECONDS, left / 2))
-        log.debug("credentials_fetched", method=self._credentials.method)
+        self._expires_at = math.inf if held.expires_at is None else held.expires_at
+        left = self._expires_at - time.time()
+        self._refresh_at = self._expires_at - min(REFRESH_BEFORE_SECONDS, left / 2)
+        log.debug("credentials_fetched", method=held.method)
+        return self._held
+
+
+def _checked(found: dict[str, Any] | None) -> Credentials:
+    """
+    Return credentials that can sign a request.
+
+    Raises:
+        CredentialsError: There are none, or they are invalid in a header.
+    """
+    if found is None:
+        text = "botocore found no AWS credentials in any of its sources"
+        raise CredentialsError("credentials_missing", text)
+    for name, variable in _VARIABLES.items():
+        if flaw := _flaw(found[name] or ""):
+            what = variable if found["method"] == "env" else f"the {name} from {found['method']}"
+            raise CredentialsError("credentials_invalid", f"{what} contains {flaw}")
+    return Credentials(**found)
 
 
 def _flaw(value: str) -> str:
@@ -208,34 +213,20 @@ def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -
         CredentialsError: It answers with an error, or not at all.
         CycleAbandoned: The fence was revoked meanwhile.
     """
-    said: list[str] = []
-    complaints: deque[str] = deque(maxlen=LAST_LINES)
-    command = early.command_of(module, arguments)
+    # -I: the process holds secrets, so the working directory and PYTHON* must not affect it.
+    argv = [sys.executable, "-I", "-m", module, *arguments]
+    said, complaints = child.Kept(ANSWER_BYTES, is_head=True), child.Kept()
     try:
-        child.run(
-            command,
-            os.environ,
-            ".",
-            fence=fence,
-            deadline_seconds=seconds,
-            out=said.append,
-            err=complaints.append,
-            started=lambda: early.take(command),
-        )
+        child.run(child.Command(argv, os.environ), fence, seconds, said, complaints)
+        answer: dict[str, Any] = json.loads(said.data)
     except child.DeadlinePassed:
         text = f"no answer within {seconds:g} s"
-        raise CredentialsError("credentials_unavailable", text) from None
     except OSError as error:  # out of memory, or the process limit is reached
         text = f"cannot start the credential chain: {error.strerror}"
-        raise CredentialsError("credentials_unavailable", text) from None
-    if fence.is_revoked:
-        raise CycleAbandoned
-    try:
-        answer: dict[str, Any] = json.loads("".join(said))
     except ValueError:
-        last = [line for line in complaints if line][-1:]
-        text = f"the credential chain failed: {''.join(last)}"
-        raise CredentialsError("credentials_unavailable", text) from None
-    if failure := answer.get("error"):
-        raise CredentialsError(failure["reason"], failure["message"])
-    return answer
+        text = f"the credential chain failed: {str(complaints).rpartition(chr(10))[2]}"
+    else:
+        if failure := answer.get("error"):
+            raise CredentialsError(failure["reason"], failure["message"])
+        return answer
+    raise CredentialsError("credentials_unavailable", text)

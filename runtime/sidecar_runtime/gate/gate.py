@@ -225,16 +225,12 @@ class Gate:
         paths = [path for path in changed if path.endswith(self._check.suffix)]
         if self._check.suffix and not paths:
             return None
+        given = b"".join(os.fsencode(path) + b"\0" for path in paths)
+        environ = self._environment(folder, revision)
+        command = child.Command(self._check.argv, environ, folder, given)
+        said = child.Kept(is_head=self._check.is_head_kept)
         try:
-            said, code = child.ask(
-                self._check.argv,
-                self._environment(folder, revision),
-                folder,
-                question=b"".join(os.fsencode(path) + b"\0" for path in paths),
-                fence=fence,
-                deadline_seconds=self._timeout_seconds,
-                is_head_kept=self._check.is_head_kept,
-            )
+            code = child.run(command, fence, self._timeout_seconds, said)
         except child.DeadlinePassed:
             files = counted(len(paths), "file")
             raise Undecided(
@@ -247,7 +243,7 @@ class Gate:
                 "Check the program in the image and the container's memory limit.",
             ) from error
         findings = self._check.read(
-            said.decode(errors="replace").replace(f"{folder}/", ""),
+            str(said).replace(f"{folder}/", ""),
             code,
             lambda path: _is_inside(path) and os.path.isfile(os.path.join(folder, path)),
         )

@@ -1,187 +1,212 @@
 """
-An HTTP server whose probes stay reachable despite hostile or misbehaving clients.
+An HTTP server that answers probes despite hostile clients and used-up limits.
+
+One thread, started once, serves all connections and waits for none of them: the limit of processes
+may be used up, and a client may send nothing, or read nothing. Each connection is closed after one
+answer.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 import socket
-import socketserver
 import threading
 import time
-from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from selectors import EVENT_READ, DefaultSelector
+from typing import NamedTuple
 
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY
 from sidecar_runtime.logs import get_logger
 
-CLIENT_TIMEOUT_SECONDS = 5.0
 CONNECTIONS = 32
-SELDOM_SECONDS = 86_400.0
+CLIENT_SECONDS = 5.0
+REQUEST_BYTES = 64 << 10
 RETRY_SECONDS = 0.2
 
+# The kernel takes an answer of a third of this at once, even if the client does not read it.
+_SEND_BUFFER_BYTES = 1 << 20
 # No file descriptor or memory for another connection: accept(2).
 _OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_END = re.compile(rb"\n\r?\n")
+_FIRST_LINE = re.compile(rb"\s*(\S+) (\S+) HTTP/1\.\d\r?\n")
+_HEADERS = f"""\
+Content-Security-Policy: {CONTENT_SECURITY_POLICY}
+X-Content-Type-Options: nosniff
+Cache-Control: no-store
+Connection: close
+Server: sidecar
+"""
 
 log = get_logger("http")
 
 
-class BoundedServer(ThreadingHTTPServer):
+class Answer(NamedTuple):
     """
-    A server that serves at most ``CONNECTIONS`` connections at a time.
+    The answer to a GET request.
     """
 
-    daemon_threads = True
-    allow_reuse_port = False
-    request_queue_size = CONNECTIONS
+    status: HTTPStatus
+    body: bytes
+    content_type: str = "application/json"
 
-    def __init__(self, address: Any, answers: type[RequestHandler]) -> None:
-        self._connections: deque[socket.socket] = deque()
-        super().__init__(address, answers)
 
-    def serve_in_thread(self, name: str) -> None:
+class Listener:
+    """
+    Answers GET and HEAD requests on one socket; no request changes anything.
+
+    It holds up to ``CONNECTIONS`` connections without a complete request; another one closes the
+    oldest. A client has ``CLIENT_SECONDS`` to send a request of up to ``REQUEST_BYTES``.
+
+    Args:
+        listening: A socket that listens.
+        answer: Returns the answer to a path, from memory: all other clients wait for it.
+    """
+
+    def __init__(self, listening: socket.socket, answer: Callable[[str], Answer]) -> None:
+        self._listening = listening
+        self._answer = answer
+        self._selector = DefaultSelector()
+        self._clients: list[_Client] = []
+        """Oldest first."""
+        self._is_closed = False
+
+    @property
+    def port(self) -> int:
+        return int(self._listening.getsockname()[1])
+
+    def start(self) -> None:
         """
-        Serve in a daemon thread.
+        Start the thread, which ends with the process or with :meth:`close`.
+
+        Raises:
+            RuntimeError: No thread can be started.
         """
-        # It ends with the process, or through an event on its socket, so it need not poll: the
-        # default of twice a second costs an idle sidecar 0.4 s of CPU an hour.
-        threading.Thread(
-            target=self.serve_forever, args=(SELDOM_SECONDS,), name=name, daemon=True
-        ).start()
+        threading.Thread(target=self._serve, name="http", daemon=True).start()
+        if self._listening.family != socket.AF_UNIX:
+            host, port = self._listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            log.info("http_listening", address=f"{shown}:{port}")
 
     def close(self) -> None:
         """
-        Stop the thread of :meth:`serve_in_thread`, and close the socket.
+        Accept no further connections. All of them, the socket and the thread end soon.
         """
+        self._is_closed = True
         with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self.shutdown()
-        self.server_close()
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
 
-    def get_request(self) -> tuple[Any, Any]:
+    def _serve(self) -> None:
+        with self._listening, self._selector:
+            self._listening.setblocking(False)
+            self._selector.register(self._listening, EVENT_READ)
+            while not self._is_closed:
+                # An idle server sleeps until a client comes.
+                first = self._clients[0].ends_at if self._clients else None
+                wait_seconds = first and max(0.0, first - time.monotonic())
+                for key, _ in self._selector.select(wait_seconds):
+                    if key.data is None:
+                        self._accept()
+                    elif key.data in self._clients:
+                        self._receive(key.data)
+                self._drop_until(time.monotonic())
+            self._drop_until(float("inf"))
+
+    def _drop_until(self, moment: float) -> None:
+        while self._clients and self._clients[0].ends_at <= moment:
+            self._release(self._clients[0]).socket.close()
+
+    def _release(self, client: _Client) -> _Client:
+        self._clients.remove(client)
+        self._selector.unregister(client.socket)
+        return client
+
+    def _accept(self) -> None:
         try:
-            return super().get_request()
+            client = _Client(self._listening.accept()[0])
         except OSError as error:
-            # The connection still waits, and the loop of socketserver, which ignores every error,
-            # would retry in a busy loop.
-            if error.errno in _OUT_OF_ROOM:
+            if error.errno in _OUT_OF_ROOM:  # the client still waits, so a retry would fail at once
                 time.sleep(RETRY_SECONDS)
-            raise
+            return
+        if len(self._clients) >= CONNECTIONS:
+            self._release(self._clients[0]).socket.close()
+        self._clients.append(client)
+        self._selector.register(client.socket, EVENT_READ, client)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        # Clients that open endless connections, or send endlessly slowly, must neither exhaust
-        # threads nor block the probes: the oldest connection is closed.
-        with suppress(IndexError, OSError):
-            if len(self._connections) >= CONNECTIONS:
-                self._connections.popleft().shutdown(socket.SHUT_RDWR)
-        self._connections.append(request)
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def _receive(self, client: _Client) -> None:
         try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with suppress(ValueError):
-                self._connections.remove(request)
+            received = client.socket.recv(REQUEST_BYTES)
+        except OSError:
+            received = b""
+        client.request += received
+        if _END.search(client.request):
+            self._release(client).send(self._answer_to(client))
+        elif not received or len(client.request) > REQUEST_BYTES:
+            self._release(client).socket.close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("http_request_failed", client=str(client_address))
+    def _answer_to(self, client: _Client) -> Answer:
+        found = _FIRST_LINE.match(client.request)
+        method, path = (part.decode("latin-1") for part in found.groups()) if found else ("", "")
+        log.debug("http_request", method=method, path=path)
+        client.wants_body = method != "HEAD"
+        if method not in ("GET", "HEAD"):
+            status = HTTPStatus.METHOD_NOT_ALLOWED if found else HTTPStatus.BAD_REQUEST
+            return Answer(status, b'{"error": "GET and HEAD of HTTP/1 only"}\n')
+        try:
+            return self._answer(path)
+        except Exception:
+            log.exception("http_answer_failed", path=path)
+            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error": "see the log"}\n')
 
 
-class Listener(BoundedServer):
+class _Client:
     """
-    A server on one address, from :meth:`start` until the process ends.
+    A connection, for one request.
+    """
+
+    def __init__(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self.socket = accepted
+        self.ends_at = time.monotonic() + CLIENT_SECONDS
+        self.request = b""
+        self.wants_body = True
+
+    def send(self, answer: Answer) -> None:
+        """
+        Send an answer, and close the connection.
+        """
+        status, body, content_type = answer
+        head = f"HTTP/1.1 {status.value} {status.phrase}\nContent-Type: {content_type}\n"
+        head += f"Content-Length: {len(body)}\n{_HEADERS}\n"
+        with self.socket, suppress(OSError):  # the client has gone
+            self.socket.send(head.replace("\n", "\r\n").encode() + body * self.wants_body)
+
+
+def listen(bind: tuple[str, int], setting: str) -> socket.socket:
+    """
+    Return a socket that listens on a host, or on all addresses of both families if it is empty.
 
     Args:
         setting: The name of the setting for `bind`, for the error.
-        answers: The handler of requests.
 
     Raises:
         SettingsError: The address cannot be bound (a port in use, an address of another host).
     """
-
-    def __init__(self, bind: tuple[str, int], setting: str, answers: type[RequestHandler]) -> None:
-        host, port = bind
-        try:
-            self._bind(host, port, answers)
-        except (OSError, UnicodeError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or str(error)
-            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-                why += " (another container of this pod?): set another port, or 0 for any free one"
-            raise SettingsError(
-                [Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")]
-            ) from error
-
-    def _bind(self, host: str, port: int, answers: type[RequestHandler]) -> None:
-        """
-        Listen on the host, or on all addresses of both families if it is empty.
-        """
-        if not host and not socket.has_dualstack_ipv6():
-            host = "0.0.0.0"  # noqa: S104 - the kernel has no IPv6; probes come from the node
-        found = socket.getaddrinfo(host or "::", port, type=socket.SOCK_STREAM)
-        self.address_family = found[0][0]
-        self._is_dual_stack = not host
-        super().__init__(found[0][4][:2], answers)
-
-    def server_bind(self) -> None:
-        if self._is_dual_stack and self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Skips HTTPServer.server_bind, which asks a name server for this host's name.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = "", self.server_address[1]
-
-    def start(self) -> None:
-        """
-        Serve in a daemon thread.
-        """
-        host, port = str(self.server_address[0]), self.server_address[1]
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.serve_in_thread("http")
-        log.info("http_listening", address=shown)
-
-
-class RequestHandler(BaseHTTPRequestHandler):
-    """
-    A handler of GET and HEAD requests only; no request changes anything.
-    """
-
-    protocol_version = "HTTP/1.1"
-    server_version = "sidecar"
-    sys_version = ""
-    timeout = CLIENT_TIMEOUT_SECONDS
-
-    def do_GET(self) -> None:
-        """
-        Answer with :meth:`answer`, which omits the body for HEAD.
-        """
-        raise NotImplementedError
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def _refuse(self) -> None:
-        self.close_connection = True
-        self.answer(HTTPStatus.METHOD_NOT_ALLOWED, b'{"error": "GET and HEAD only"}\n')
-
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
-
-    def answer(self, code: HTTPStatus, body: bytes, content_type: str = "application/json") -> None:
-        """
-        Send a complete response.
-        """
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        log.debug("http_request", line=format % args)
+    host, port = bind
+    has_both = socket.has_dualstack_ipv6()  # else the kernel has no IPv6; probes come from the node
+    name = host or ("::" if has_both else "0.0.0.0")  # noqa: S104
+    try:
+        family, *_, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
+        is_dual = has_both and family == socket.AF_INET6
+        return socket.create_server(address[:2], family=family, dualstack_ipv6=is_dual)
+    except (OSError, UnicodeError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).partition(" (while attempting")[0]
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            why += " (another container of this pod?): set another port, or 0 for any free one"
+        problem = Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")
+        raise SettingsError([problem]) from error

@@ -17,63 +17,41 @@ from datetime import datetime
 from typing import Any
 
 from sidecar_runtime import DOCS
-from sidecar_runtime.history import SPANS
 from sidecar_runtime.printable import printable
 from sidecar_runtime.sidecar import Names
 
 REFRESH_SECONDS = 30
 STYLE = (
-    ":root{color-scheme:light dark;--text:#1b1f24;--quiet:#59636e;--line:#d8dee4;--page:#fff;"
-    "--good:#116329;--bad:#a40e26;--trouble:#fff5f5;--link:#0550ae;"
-    "--unchanged:#4ac26b;--changed:#218bff;--partial:#d4a72c;--error:#cf222e}"
-    "@media(prefers-color-scheme:dark){:root{--text:#e6edf3;--quiet:#9198a1;--line:#30363d;"
-    "--page:#0d1117;--good:#56d364;--bad:#ff7b72;--trouble:#2b1113;--link:#58a6ff;"
-    "--unchanged:#238636;--changed:#388bfd;--partial:#bb8009;--error:#da3633}}"
+    ":root{color-scheme:light dark}"
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;"
-    "color:var(--text);background:var(--page)}"
+    "color:CanvasText;background:Canvas}"
     "h1{font-size:1.4rem;margin:0 0 .75rem}h2{font-size:1rem;margin:2rem 0 .25rem}"
-    "p{color:var(--quiet);margin:0 0 1rem;overflow-wrap:anywhere}a{color:var(--link)}"
     "table{border-collapse:collapse;width:100%}"
-    "th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid var(--line);"
-    "vertical-align:top;overflow-wrap:anywhere}"
+    "th,td{text-align:left;vertical-align:top;overflow-wrap:anywhere;"
+    "padding:.25rem .75rem .25rem 0;border-bottom:1px solid light-dark(#d8dee4,#30363d)}"
     "th{font-weight:600;width:12rem}"
     ".cycles th{width:auto}.cycles :not(td:last-child){overflow-wrap:normal}"
     ".settings th{width:20rem;font-weight:400}"
-    ".trouble{border-left:4px solid var(--bad);margin-bottom:1rem;background:var(--trouble)}"
-    ".trouble th,.trouble td{padding-left:.75rem;border:0}"
+    ".trouble{border-left:4px solid light-dark(#a40e26,#ff7b72);margin-bottom:1rem;"
+    "background:light-dark(#fff5f5,#2b1113)}.trouble th,.trouble td{padding-left:.75rem;border:0}"
     "span{display:inline-block;font-size:1rem;padding:0 .6rem;border:1px solid;border-radius:1rem}"
-    ".good{color:var(--good)}.bad{color:var(--bad)}h1 .bad{color:#fff;background:#a40e26}"
-    "svg{display:block;width:100%;height:1.5rem;margin-top:1.5rem}"
-    "rect{fill:var(--line)}.unchanged{fill:var(--unchanged)}.changed{fill:var(--changed)}"
-    ".partial{fill:var(--partial)}.error{fill:var(--error)}"
+    ".good{color:light-dark(#116329,#56d364)}.bad{color:light-dark(#a40e26,#ff7b72)}"
+    "h1 .bad{color:#fff;background:#a40e26}a{color:light-dark(#0550ae,#58a6ff)}"
     "@media(max-width:40rem){.cycles{font-size:.8rem}.cycles :nth-child(2){display:none}"
     "table:not(.cycles) tr{display:grid}"
     "table:not(.cycles) th{border:0;padding-bottom:0;width:auto}}"
 )
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
-# A URL and nothing else, such as that of a CI run.
-_ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_HASH}'"
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 8 8%22%3E"
     "%3Ccircle cx=%224%22 cy=%224%22 r=%224%22 fill=%22%23{color}%22/%3E%3C/svg%3E"
 )
-_COLORS = {"good": "2da44e", "trouble": "d4a72c", "bad": "cf222e"}
-_WORDS = {
-    "unchanged": "no change",
-    "changed": "changes published",
-    "partial": "newest revision not published completely",
-    "error": "failures",
-}
-
-
-class _Markup(str):
-    """
-    HTML markup of this module, in which all foreign text is already escaped.
-    """
-
-    __slots__ = ()
+_CYCLE = ("started_at", "duration_seconds", "result", "reason")
+_GREEN, _YELLOW, _RED = "2da44e", "d4a72c", "cf222e"
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
+# A URL and nothing else, such as that of a CI run.
+_ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
 
 
 def page(facts: Mapping[str, Any]) -> bytes:
@@ -84,13 +62,15 @@ def page(facts: Mapping[str, Any]) -> bytes:
     """
     name = _text(facts["sidecar"])
     pod = [str(text) for text in facts["pod"].values() if text]
-    words, color = _state(facts)
-    marks = [
-        _mark(facts["ready"], "ready" if facts["ready"] else "not ready"),
-        _mark(facts["alive"], "alive" if facts["alive"] else "not alive"),
-    ]
-    if facts["last_error"]:
-        marks.append(_mark(False, _trouble_word(facts)))
+    good = [word for word in ("ready", "alive") if facts[word]]
+    bad = [f"not {word}" for word in ("alive", "ready") if not facts[word]]
+    is_failing = bool(facts["consecutive_failures"])
+    if facts["last_error"]:  # which a cycle that did not fail may have, such as a refused one
+        bad.append("failing" if is_failing else _text(facts["cycles"][0]["result"]))
+    state = [*bad, "shortfall" if facts["shortfall"] else "ready"][0]
+    color = _RED if is_failing or len(good) < 2 else _GREEN if state == "ready" else _YELLOW
+    marks = [f"<span class=good>{word}</span>" for word in good]
+    marks += [f"<span class=bad>{word}</span>" for word in bad]
     shown = {
         "published": [facts["revision"], facts["published_at"]],
         "source": facts["source"],
@@ -99,39 +79,24 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "next_cycle_in_seconds": facts["next_cycle_in_seconds"],
         "version": facts["version"],
     }
+    sections = {
+        "Details": _table(facts["details"]),
+        "Last cycles": _history(facts["cycles"]),
+        "Settings that differ from the defaults": _table(Names(facts["settings"]), "settings"),
+    }
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width'>",
         f"<meta http-equiv=refresh content={REFRESH_SECONDS}>",
-        f"<link rel=icon href='{_ICON.format(color=_COLORS[color])}'>",
-        f"<title>{' · '.join([words, name, *map(_text, pod[:1])])}</title>",
-        f"<style>{STYLE}</style>",
-        f"<main><h1>{name} {' '.join(marks)}</h1>",
+        f"<link rel=icon href='{_ICON.format(color=color)}'>",
+        f"<title>{' · '.join([state, name, *map(_text, pod[:1])])}</title>",
+        f"<style>{STYLE}</style><main><h1>{name} {' '.join(marks)}</h1>",
         _table(_trouble(facts), "trouble"),
         _table(shown),
-        _strip(facts["last_hours"]),
+        *(f"<h2>{title}</h2>{table}" for title, table in sections.items() if table),
+        f"<h2>{_link(f'{DOCS}/README.md', 'Documentation')}</h2></main></html>\n",
     ]
-    if facts["details"]:
-        parts += ["<h2>Details</h2>", _table(facts["details"])]
-    parts += ["<h2>Last cycles</h2>", _history(facts["cycles"])]
-    if facts["settings"]:
-        parts += ["<h2>Settings that differ from the defaults</h2>"]
-        parts += [_table(Names(facts["settings"]), "settings")]
-    parts.append(f"<h2>{_link(f'{DOCS}/README.md', 'Documentation')}</h2></main></html>\n")
     return "".join(parts).encode()
-
-
-def _state(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """
-    Return the state in one or two words, and its color.
-    """
-    if not facts["alive"]:
-        return "not alive", "bad"
-    if not facts["ready"]:
-        return "not ready", "bad"
-    if facts["last_error"]:
-        return _trouble_word(facts), "bad" if facts["consecutive_failures"] else "trouble"
-    return ("shortfall", "trouble") if facts["shortfall"] else ("ready", "good")
 
 
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
@@ -141,52 +106,11 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     if error := facts["last_error"]:
         failures = facts["consecutive_failures"]
         trouble |= {
-            "what is wrong": _Markup(
-                f"{_link(error['docs'], error['reason'])}: {_text(error['error'])}"
-            ),
-            "since": [error["since"], f"{failures} failures in a row" if failures > 1 else None],
-            "what to do": error["advice"],
+            "what is wrong": f"{error['reason']}: {error['error']}",
+            "since": [error["since"], f"{failures} failures in a row" * (failures > 1)],
+            "what to do": [error["advice"], error["docs"]],
         }
     return trouble
-
-
-def _trouble_word(facts: Mapping[str, Any]) -> str:
-    """
-    Return ``failing``, or the result of the last cycle if that did not fail, such as ``refused``.
-    """
-    if facts["consecutive_failures"] or not facts["cycles"]:
-        return "failing"
-    return _text(facts["cycles"][0]["result"])
-
-
-def _mark(is_good: bool, words: str) -> str:
-    return f"<span class={'good' if is_good else 'bad'}>{words}</span>"
-
-
-def _strip(last_hours: Mapping[str, Any]) -> str:
-    """
-    Return the last hours as a bar chart, one bar for each span, the current one on the right.
-    """
-    results, minutes = last_hours["results"], round(last_hours["span_seconds"] / 60)
-    first = SPANS - len(results)
-    bars = []
-    for place in range(SPANS):
-        if place < first:
-            bars.append(f"<rect x={place} width=.8 height=8 />")
-            continue
-        kind, ago = results[place - first], (SPANS - place) * minutes
-        when = f"{ago // 60}:{ago % 60:02} h ago"
-        bars.append(
-            f"<rect class={kind} x={place} width=.8 height=8><title>{when}: {_WORDS[kind]}"
-            "</title></rect>"
-        )
-    hours = SPANS * minutes // 60
-    bad = sum(kind == "error" for kind in results)
-    said = f"The last {hours} hours, newest on the right: failures in {bad} of {len(results)} bars."
-    return (
-        f"<svg viewBox='0 0 {SPANS} 8' preserveAspectRatio=none role=img aria-label='{said}'>"
-        f"{''.join(bars)}</svg><p>{said}</p>"
-    )
 
 
 def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:
@@ -210,12 +134,11 @@ def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield _name(key), _cell(value)
 
 
-def _name(key: object) -> str:
+def _name(key: str) -> str:
     """
     Return an identifier as words; any other key of a sidecar (a path) stays as it is.
     """
-    name = str(key)
-    return _text(name.replace("_", " ") if name.isidentifier() else name)
+    return _text(key.replace("_", " ") if key.isidentifier() else key)
 
 
 def _text(value: object) -> str:
@@ -231,9 +154,7 @@ def _cell(value: object) -> str:
     if isinstance(value, Mapping):
         return "<br>".join(f"{name}: {cell}" for name, cell in _pairs(value))
     if isinstance(value, list | tuple):
-        return "<br>".join(cell for cell in map(_cell, value) if cell)
-    if isinstance(value, _Markup):
-        return value
+        return "<br>".join(filter(None, map(_cell, value)))
     if isinstance(value, str) and _ADDRESS.fullmatch(value):
         return _link(value, value)
     return _TIME.sub(_moment, _text(value))
@@ -266,18 +187,16 @@ def _distance(seconds: float) -> str:
 
 
 def _history(cycles: list[dict[str, Any]]) -> str:
-    rows = ["<table class=cycles><tr><th>started<th>seconds<th>result<th>details"]
+    rows = "<tr><th>started<th>seconds<th>result<th>details"
     for cycle in cycles:
+        started, seconds, result, reason = (cycle[key] for key in _CYCLE)
+        mark = " class=bad" if reason else ""
         counts = [
             f"{_name(key)}: {_text(value)}"
             for key, value in cycle.items()
-            if value and key not in ("started_at", "duration_seconds", "result", "reason")
+            if value and key not in _CYCLE
         ]
-        mark = " class=bad" if cycle["reason"] else ""
-        reason = _text(cycle["reason"] or "").replace("_", "_<wbr>")
-        rows.append(
-            f"<tr><td>{_cell(cycle['started_at'])}<td>{cycle['duration_seconds']}"
-            f"<td{mark}>{_text(cycle['result'])}"
-            f"<td>{', '.join(filter(None, [reason, *counts]))}"
-        )
-    return "".join(rows) + "</table>"
+        details = [_text(reason).replace("_", "_<wbr>"), *counts] if reason else counts
+        rows += f"<tr><td>{_cell(started)}<td>{seconds}<td{mark}>{_text(result)}"
+        rows += f"<td>{', '.join(details)}"
+    return f"<table class=cycles>{rows}</table>"

@@ -4,7 +4,7 @@ The facts of the status page as JSON; :mod:`sidecar_runtime.http.page` renders t
 
 from __future__ import annotations
 
-import json
+import hashlib
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,8 +13,6 @@ from urllib.parse import quote
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, PastCycle
-from sidecar_runtime.history import SPAN_SECONDS
-from sidecar_runtime.identity import identity
 from sidecar_runtime.sidecar import Sidecar
 
 
@@ -23,7 +21,7 @@ class About(NamedTuple):
     The identity of this process: image name, version, and a description of source and target.
 
     Args:
-        pod: As in :func:`sidecar_runtime.pod.find_pod`.
+        pod: As in :func:`sidecar_runtime.app.find_pod`.
         settings: The settings that differ from the defaults, as written.
     """
 
@@ -42,17 +40,13 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     readiness = sidecar.readiness()
     error = health.last_error
     return {
-        "sidecar": about.sidecar,
-        "version": about.version,
-        "pod": dict(about.pod),
+        **about._asdict(),
         "alive": health.is_alive,
         "ready": readiness.ready,
         "problem": readiness.problem or None,
         "shortfall": readiness.shortfall or None,
         "revision": readiness.revision or None,
         "published_at": _iso(readiness.published_at),
-        "source": about.source,
-        "target": about.target,
         "consecutive_failures": health.consecutive_failures,
         "last_error": error
         and {
@@ -65,20 +59,18 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
         },
         "next_cycle_in_seconds": _rounded(health.next_cycle_in_seconds),
         "cycles": [_cycle(cycle) for cycle in health.past_cycles()],
-        "last_hours": {"span_seconds": SPAN_SECONDS, "results": health.last_hours()},
         "details": sidecar.details(),
-        "settings": dict(about.settings),
     }
 
 
-def readiness_body(about: About, health: Health, sidecar: Sidecar) -> tuple[bool, bytes]:
+def readiness_facts(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
-    Return whether the sidecar is ready, and the answer of /readyz.
+    Return the answer of /readyz, ready for JSON.
     """
     readiness = sidecar.readiness()
     error = health.last_error
     published = readiness.published_at
-    body = {
+    return {
         "ready": readiness.ready,
         "revision": readiness.revision or None,
         "shortfall": readiness.shortfall or None,
@@ -89,7 +81,14 @@ def readiness_body(about: About, health: Health, sidecar: Sidecar) -> tuple[bool
         "advice": (error.advice or None) if error else None,
         "identity": identity(about.sidecar, about.source),
     }
-    return readiness.ready, json.dumps(body).encode() + b"\n"
+
+
+def identity(sidecar: str, source: str) -> str:
+    """
+    Return a digest by which a ``check`` recognizes the daemon of its source, for /readyz, which
+    anyone may read.
+    """
+    return hashlib.sha256(f"{sidecar} {source}".encode(errors="replace")).hexdigest()[:16]
 
 
 def _iso(moment: float | None) -> str | None:

@@ -5,13 +5,15 @@ git-sync's own port, for the chart's probes and for dashboards that use git-sync
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.http.listener import Listener, RequestHandler
+from sidecar_runtime.http.endpoint import registry_of
+from sidecar_runtime.http.listener import Answer, Listener, listen
+from sidecar_runtime.metrics import Family
 from sidecar_runtime.parsers import bind_address
 
 SETTING = "GITSYNC_HTTP_BIND"
@@ -25,33 +27,26 @@ class ChartPort(Listener):
 
     Args:
         is_ready: Whether a commit can be read.
-        registry: git-sync's metrics, at ``/metrics``; None if they are not enabled.
+        metrics: git-sync's metrics, at ``/metrics``; None if they are not enabled.
     """
 
     def __init__(
-        self, bind: str, is_ready: Callable[[], bool], registry: CollectorRegistry | None
+        self, bind: str, is_ready: Callable[[], bool], metrics: Mapping[str, Family] | None
     ) -> None:
-        self.is_ready = is_ready
-        self.was_ready = False
-        self.registry = registry
-        super().__init__(address(bind), SETTING, _EndpointHandler)
+        self._is_ready = is_ready
+        self._was_ready = False
+        self._registry = None if metrics is None else registry_of(metrics)
+        super().__init__(listen(address(bind), SETTING), self._find)
 
-
-class _EndpointHandler(RequestHandler):
-    server: ChartPort
-
-    def do_GET(self) -> None:
-        port = self.server
-        if port.registry is not None and self.path.partition("?")[0] == "/metrics":
+    def _find(self, path: str) -> Answer:
+        if self._registry is not None and path.partition("?")[0] == "/metrics":
             # Write whole numbers as Go does, for consumers that compare text.
-            told = _WHOLE.sub(rb"\1", generate_latest(port.registry))
-            self.answer(HTTPStatus.OK, told, CONTENT_TYPE_LATEST)
-            return
-        port.was_ready = port.was_ready or port.is_ready()
-        if port.was_ready:
-            self.answer(HTTPStatus.OK, b"", "text/plain")
-        else:
-            self.answer(HTTPStatus.SERVICE_UNAVAILABLE, b"repo is not ready\n", "text/plain")
+            told = _WHOLE.sub(rb"\1", generate_latest(self._registry))
+            return Answer(HTTPStatus.OK, told, CONTENT_TYPE_LATEST)
+        self._was_ready = self._was_ready or self._is_ready()
+        if self._was_ready:
+            return Answer(HTTPStatus.OK, b"", "text/plain")
+        return Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"repo is not ready\n", "text/plain")
 
 
 def address(bind: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from git_sync_wrapper.engine.engine import Engine
@@ -26,7 +26,7 @@ from git_sync_wrapper.published.link import check_link
 from git_sync_wrapper.published.record import STORE, look
 from git_sync_wrapper.published.volume import LOCK
 from git_sync_wrapper.settings import PREFIX, Settings
-from sidecar_runtime import __version__, logs
+from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -41,20 +41,22 @@ PROGRAM_SECONDS = 10.0
 
 
 def run(
-    settings: Settings, names: Mapping[str, str], options: Options, environ: Mapping[str, str]
+    settings: Settings, names: Iterable[str], options: Options, environ: Mapping[str, str]
 ) -> int:
     """
     Print one line for each check; return the exit code. Nothing is published.
 
     Args:
-        names: Variables that no setting reads, each with the name that may be meant.
+        names: Variables with our prefix that no setting reads.
 
     Raises:
         SettingsError: Settings contradict each other.
     """
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
-    logs.configure("warning", settings.log_format)
+    for name, why in proxies.ignored(environ).items():
+        say("??", "settings", f"{name}: {why}")
+    logs.configure("warning", None)
     access = Access(settings, options, environ)
     try:
         access.start()
@@ -246,5 +248,5 @@ class _Checks:
         """
         Check that the gate can run.
         """
-        gate = make_gate(self._settings, WrapperMetrics(__version__, "check", is_served=False).gate)
+        gate = make_gate(self._settings, WrapperMetrics(__version__, "check").gate)
         return try_gate(gate, self._settings.gate, self._access.folder, self._fence)

@@ -14,7 +14,6 @@ from git_sync_wrapper.engine import passthrough
 from git_sync_wrapper.engine.engine import GRACE_SECONDS, Engine
 from git_sync_wrapper.error_file import ErrorFile
 from git_sync_wrapper.flags.options import Options, read_options
-from git_sync_wrapper.flags.read import strangers
 from git_sync_wrapper.hooks.runners import Hooks
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.metrics import WrapperMetrics
@@ -24,15 +23,14 @@ from git_sync_wrapper.published.tree import ENGINE_ROOT
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper
 from git_sync_wrapper.status import Status
-from sidecar_runtime import __version__, logs
+from sidecar_runtime import __version__, logs, proxies
+from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.asking.asked import Asked
-from sidecar_runtime.entry import end_on_signals
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
-from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
-from sidecar_runtime.settings import describe, names_of
+from sidecar_runtime.settings import describe
 from sidecar_runtime.volume.lock import TargetLock
 
 # For the gate, the snapshot and the pruning, after git-sync has used its full timeout.
@@ -76,7 +74,6 @@ def run() -> int:
     if arguments[:1] == ["--version"]:
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")
         return 0
-    forbid_core_dumps()
     is_check = arguments[:1] == ["check"]
     try:
         settings, unknown = load_settings(os.environ)
@@ -94,14 +91,13 @@ def run() -> int:
         has_password=settings.credentials.kind == "secrets-manager",
     )
     _check_link(options)
-    unknown |= strangers(os.environ, names_of(Settings, PREFIX))
     if is_check:
         from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it
 
-        end_on_signals()
         return check.run(settings, unknown, options, os.environ)
     settings = _joined(settings, options)
-    begin_logs(settings, unknown, unused_by_gate(settings, PREFIX))
+    unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
+    begin_logs(settings, unknown, unused)
     sys.setrecursionlimit(DEEPEST_RECURSION)
     os.umask(0o002 if options.group_write else 0o022)
     _warn(options)
@@ -121,7 +117,7 @@ def _with_flags(
     try:
         read_options(arguments, environ, has_username=True, has_password=True)
     except SettingsError as other:
-        return SettingsError([*error.problems, *other.problems], error.unknown)
+        return SettingsError([*error.problems, *other.problems])
     return error
 
 
@@ -170,7 +166,7 @@ def _warn(options: Options) -> None:
 
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
     revision = environ.get("SIDECAR_REVISION", "unknown")
-    metrics = WrapperMetrics(__version__, revision, is_served=not settings.one_shot)
+    metrics = WrapperMetrics(__version__, revision)
     access = Access(settings, options, environ)
     status = Status(
         options,
@@ -194,7 +190,7 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         hooks=hooks,
         metrics=metrics,
         status=status,
-        report=ErrorFile("" if settings.dry_run else options.error_file),
+        report=ErrorFile(options.error_file),
         past=Past(TargetLock()),
         asked=Asked() if settings.answers else None,
     )
@@ -203,20 +199,12 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     if options.http_bind and not settings.one_shot:
         from git_sync_wrapper.chart_port import ChartPort  # noqa: PLC0415 - no server in one-shots
 
-        registry = metrics.git_sync.registry if options.http_metrics else None
-        ChartPort(options.http_bind, lambda: status.readiness.ready, registry).start()
+        told = metrics.git_sync.families if options.http_metrics else None
+        ChartPort(options.http_bind, lambda: status.readiness.ready, told).start()
     access.start()
     hooks.start()
     try:
-        return run_daemon(
-            sidecar,
-            settings,
-            PREFIX,
-            about,
-            metrics,
-            watch=sidecar.watch,
-            glances=not settings.one_shot and context.poller.is_light,
-        )
+        return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)
     finally:
         hooks.stop()
         access.close()

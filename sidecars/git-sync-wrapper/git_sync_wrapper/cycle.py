@@ -21,7 +21,6 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Undecided
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.process import polls_per_cycle
 from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.lock import read_holder
 
@@ -45,14 +44,12 @@ class Session:
     State of the thread that runs cycles: the open volume and the result of the last poll.
     """
 
-    can_wait_for_news = False
-
     def __init__(self, context: Context) -> None:
         self._context = context
         self._settings = context.settings
         self._options = context.options
         self._publisher = Publisher(context)
-        self._inspection = Inspection(context, polls_per_cycle(self._settings.interval_seconds))
+        self._inspection = Inspection(context)
         self._asking: Asking | None = None
         if context.asked is not None:
             from git_sync_wrapper.asking.asking import Asking  # noqa: PLC0415 - no server in one-shots
@@ -64,7 +61,6 @@ class Session:
         self._is_waiting = False
         self._has_polled = False
         """Whether the remote answered a poll in this cycle."""
-        self._rehearsed = ""
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -89,31 +85,6 @@ class Session:
             self._context.past.failures = 0
             self._context.report.remove()
         return outcome
-
-    def glance(self) -> bool:
-        """
-        Whether the remote still has the commit that the link shows; runs no cycle.
-        """
-        volume = self._volume
-        if volume is None or not self._settled_at or not self._context.poller.is_light:
-            return False
-        self._inspection.count_poll()
-        try:
-            published = volume.published()
-            is_calm = (
-                volume.is_current()
-                and self._settled_at in (published.commit, published.ref)
-                and (
-                    self._options.is_pinned
-                    or self._context.poller.commit(Fence()) == self._settled_at
-                )
-            )
-        except (SidecarError, OSError):
-            return False  # the cycle reports why
-        if is_calm:
-            self._context.metrics.polls("same").inc()
-            self._context.metrics.git_sync.count_noop()
-        return is_calm
 
     def close(self) -> None:
         """
@@ -151,8 +122,6 @@ class Session:
         return outcome
 
     def _run(self, fence: Fence) -> Outcome:
-        if self._settings.dry_run:
-            return self._rehearse(fence)
         volume = self._open()
         with explained(f"cannot lock {volume.root}"):  # for example, a file system without locks
             is_holder = self._context.past.lock.try_acquire(LOCK, volume.store)
@@ -208,20 +177,6 @@ class Session:
         else:
             counters.count_noop()
         return outcome
-
-    def _rehearse(self, fence: Fence) -> Outcome:
-        """
-        Log once what would be published (``GIT_SYNC_WRAPPER_DRY_RUN``); git-sync does not run.
-        """
-        published = look(self._options)
-        self._context.note(published)
-        wanted, problem = self._poll(fence)
-        if problem is not None:
-            raise problem
-        if wanted not in (published.commit, self._rehearsed):
-            self._rehearsed = wanted
-            log.info("plan_made", revision=wanted, published=published.commit)
-        return Outcome("unchanged", published.commit)
 
     def _open(self) -> Volume:
         """

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from git_sync_wrapper.flags.table import VARIABLES
 from git_sync_wrapper.settings import PREFIX
+from sidecar_runtime import proxies
 
 ANSWER_SECONDS = 30.0
 
@@ -42,13 +43,15 @@ def ask(
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the environment without variables for git-sync or the wrapper, which include passwords.
+    Return the environment without variables for git-sync or the wrapper, which include passwords,
+    and with our meaning of ``NO_PROXY``.
     """
-    return {
+    told = {
         name: value
         for name, value in environ.items()
         if name not in VARIABLES and not name.startswith((PREFIX, "GITSYNC_"))
     }
+    return told | proxies.for_others(told)
 
 
 def surroundings(environ: Mapping[str, str], configs: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -18,6 +18,10 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.printable import counted
 
+# Inspects at every thirtieth poll, but at least this often.
+POLLS = 30
+SECONDS = 300.0
+
 log = get_logger("inspection")
 
 
@@ -30,24 +34,15 @@ class Inspection:
         is_whole: Whether the published commit was found, or repaired, to be whole.
     """
 
-    def __init__(self, context: Context, polls: int) -> None:
-        """
-        Args:
-            polls: The number of polls from one inspection to the next.
-        """
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._polls = polls
-        self._seconds = polls * context.settings.interval_seconds
+        interval = context.settings.interval_seconds
+        self._polls = max(1, min(POLLS, int(SECONDS / interval)))
+        self._seconds = self._polls * interval
         self._left = 0
         self._due_at = 0.0
         self._is_holder = False
         self.is_whole = True
-
-    def count_poll(self) -> None:
-        """
-        Count one poll toward the next inspection.
-        """
-        self._left -= 1
 
     def look_when_due(
         self, commit: str, volume: Volume, fence: Fence, *, is_holder: bool = True
@@ -64,7 +59,7 @@ class Inspection:
             SidecarError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
-        self.count_poll()
+        self._left -= 1
         is_same = is_holder == self._is_holder
         self._is_holder = is_holder
         is_early = self._left > 0 and time.monotonic() < self._due_at

@@ -4,14 +4,9 @@ The metrics of git-sync-wrapper, and git-sync's metrics under their own names.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sidecar_runtime.asking.asked import AskMetrics
 from sidecar_runtime.gate.gate import GateMetrics
-from sidecar_runtime.metrics import UNSERVED, Metrics
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+from sidecar_runtime.metrics import Family, Metrics
 
 
 class GitSyncMetrics:
@@ -23,38 +18,27 @@ class GitSyncMetrics:
     """
 
     def __init__(self) -> None:
-        from prometheus_client import (  # noqa: PLC0415 - not in one-shots
-            CollectorRegistry,
-            Counter,
-            Summary,
+        self._durations = Family(
+            "summary", "git_sync_duration_seconds", "Duration of a sync.", ("status",)
         )
-
-        self.registry = CollectorRegistry()
-        self._durations = Summary(
-            "git_sync_duration_seconds", "Duration of a sync.", ["status"], registry=None
-        )
-        self._syncs = Counter(
+        self._syncs = Family(
+            "counter",
             "git_sync_count_total",
             "Syncs by status: success, error or noop.",
-            ["status"],
-            registry=None,
+            ("status",),
         )
-        self._fetches = Counter("git_fetch_count_total", "Fetches of a new commit.", registry=None)
-        self._hooks = Counter(
+        self._fetches = Family("counter", "git_fetch_count_total", "Fetches of a new commit.")
+        self._hooks = Family(
+            "counter",
             "git_sync_hook_run_count_total",
             "Hook runs by name and status: success or error.",
-            ["name", "status"],
-            registry=None,
+            ("name", "status"),
         )
-        self._noops = (self._syncs.labels("noop"), self._durations.labels("noop"))
-        self.add_to(self.registry)
-
-    def add_to(self, registry: CollectorRegistry) -> None:
-        """
-        Register all of them in a registry.
-        """
-        for metric in (self._durations, self._syncs, self._fetches, self._hooks):
-            registry.register(metric)
+        families = (self._durations, self._syncs, self._fetches, self._hooks)
+        self.families = {family.name: family for family in families}
+        self._fetches.labels()
+        for metric in (self._syncs, self._durations):
+            metric.labels("noop")
 
     def count_sync(self, status: str, seconds: float) -> None:
         """
@@ -67,15 +51,13 @@ class GitSyncMetrics:
         """
         Count a sync that found no new commit.
         """
-        syncs, durations = self._noops
-        syncs.inc()
-        durations.observe(0.0)
+        self.count_sync("noop", 0.0)
 
     def count_fetch(self) -> None:
         """
         Count a fetch of a new commit.
         """
-        self._fetches.inc()
+        self._fetches.labels().inc()
 
     def count_hook(self, name: str, status: str) -> None:
         """
@@ -89,15 +71,13 @@ class WrapperMetrics(Metrics):
     The metrics of every sidecar, of the gate, of git-sync and of the wrapper itself.
     """
 
-    def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
-        super().__init__("git-sync-wrapper", version, revision, is_served=is_served)
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("git-sync-wrapper", version, revision)
         self.publishes_revisions()
         self.gate = GateMetrics(self)
         self.asked = AskMetrics(self)
-        self.git_sync: GitSyncMetrics = UNSERVED
-        if is_served:
-            self.git_sync = GitSyncMetrics()
-            self.git_sync.add_to(self.registry)
+        self.git_sync = GitSyncMetrics()
+        self.families |= self.git_sync.families
         self.polls = self.counter_by(
             "result",
             "git_sync_wrapper_polls_total",

@@ -4,7 +4,6 @@ Runs git against the remote with git-sync's login and configuration, and explain
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from git_sync_wrapper.flags.options import Options
@@ -12,13 +11,10 @@ from git_sync_wrapper.git import surroundings
 from git_sync_wrapper.login.access import Access
 from git_sync_wrapper.refusals import explain
 from sidecar_runtime import child
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 
 COOKIE_FILE = "/etc/git-secret/cookie_file"
 """git-sync's path of the cookie file; no flag changes it."""
-# Limits for git's error output.
-LAST_LINES = 100
-LINE_CHARACTERS = 4000
 
 
 class RemoteGit:
@@ -55,25 +51,17 @@ class RemoteGit:
             SidecarError: git failed; its reason depends on the cause.
             CycleAbandoned: The fence was revoked.
         """
-        complaints: deque[str] = deque(maxlen=LAST_LINES)
+        complaints = child.Kept()
+        argv = [self._options.git, *words]
+        command = child.Command(argv, self._surroundings(configs), folder)
         try:
-            ended = child.run(
-                [self._options.git, *words],
-                self._surroundings(configs),
-                folder,
-                fence=fence,
-                deadline_seconds=deadline_seconds,
-                out=out,
-                err=lambda line: complaints.append(line[-LINE_CHARACTERS:]),
-            )
+            code = child.run(command, fence, deadline_seconds, child.Lines(out), complaints)
         except child.DeadlinePassed:
             raise explain("timed out", "the remote does not answer") from None
         except OSError as error:
             raise explain(str(error), "git cannot be started") from None
-        if fence.is_revoked:
-            raise CycleAbandoned
-        if ended.code != 0:
-            raise explain(self._options.hide("\n".join(complaints)), doing)
+        if code != 0:
+            raise explain(self._options.hide(str(complaints)), doing)
 
     def _surroundings(self, more: Sequence[tuple[str, str]]) -> dict[str, str]:
         """

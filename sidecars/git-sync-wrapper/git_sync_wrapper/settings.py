@@ -22,26 +22,9 @@ from sidecar_runtime.parsers import (
     count,
     duration,
 )
-from sidecar_runtime.settings import inherited, load, setting, slips
+from sidecar_runtime.settings import inherited, load, setting
 
 PREFIX = "GIT_SYNC_WRAPPER_"
-
-INSTEAD = slips(
-    PREFIX,
-    {
-        "GITSYNC_PERIOD": "INTERVAL PERIOD WAIT",
-        "GITSYNC_REPO": "REPO",
-        "GITSYNC_REF": "REF BRANCH",
-        "GITSYNC_ROOT": "ROOT",
-        "GITSYNC_LINK": "LINK",
-        "GITSYNC_USERNAME": "USERNAME",
-        "GITSYNC_PASSWORD": "PASSWORD",
-        "GITSYNC_PASSWORD_FILE": "PASSWORD_FILE",
-        "GITSYNC_ONE_TIME": "ONE_TIME",
-        "GIT_SYNC_WRAPPER_GIT_SYNC": "BINARY",
-        "GIT_SYNC_WRAPPER_RETAIN_FOR": "RETENTION",
-    },
-)
 
 
 @allows("a program: a path, or a name on PATH")
@@ -65,10 +48,6 @@ class Settings(GateSettings):
     """
 
     interval_seconds: float = 10.0
-    jitter_seconds: float | None = inherited(
-        "jitter_seconds",
-        text="Shift each poll by up to this much, at random. Unset: a tenth of git-sync's period.",
-    )
     timeout_seconds: float = inherited(
         "timeout_seconds",
         text="Abandon a cycle that takes longer: it counts as failed and never publishes. A "
@@ -160,17 +139,17 @@ class Settings(GateSettings):
         """
         Whether consumers may request older commits.
         """
-        return bool(self.keep_requested) and not (self.one_shot or self.dry_run)
+        return bool(self.keep_requested) and not self.one_shot
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
     Return the settings, and the variables with our prefix that no setting reads, as :func:`load`.
 
     Raises:
         SettingsError: One or more are invalid; it lists all of them.
     """
-    return load(Settings, PREFIX, environ, instead=INSTEAD, check=_check)
+    return load(Settings, PREFIX, environ, check=_check)
 
 
 def _check(settings: Settings) -> list[Problem]:

@@ -5,14 +5,9 @@ The entry point of ``kerberos-sidecar``.
 import ctypes
 from typing import NoReturn
 
-from sidecar_runtime.entry import enter
+from sidecar_runtime.signals import heed_signals
 
 _PR_SET_DUMPABLE = 4
-
-
-def main() -> NoReturn:
-    hide_from_neighbors()
-    enter("kerberos_sidecar.command")
 
 
 def hide_from_neighbors() -> None:
@@ -24,6 +19,18 @@ def hide_from_neighbors() -> None:
     refuses, the sidecar runs without it.
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+# Before the imports that take most of a start.
+heed_signals()
+hide_from_neighbors()
+
+from kerberos_sidecar.command import run  # noqa: E402
+from sidecar_runtime.app import run_main  # noqa: E402
+
+
+def main() -> NoReturn:
+    run_main(run)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import argparse
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(settings: Settings, names: Mapping[str, str], who: Consumer) -> int:
+def run(settings: Settings, names: Iterable[str], who: Consumer) -> int:
     """
     Run all checks, print a line for each, and return the exit code.
 
     Args:
-        names: Unknown variables, each with the name that was probably meant.
+        names: Variables with our prefix that are not settings.
     """
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
     unknown(names)

@@ -14,9 +14,8 @@ from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
 from sidecar_runtime import __version__
-from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime.app import begin_logs, make_parser, run_daemon
 from sidecar_runtime.http.status import About
-from sidecar_runtime.process import begin_logs, forbid_core_dumps, run_daemon
 
 if TYPE_CHECKING:
     import argparse
@@ -34,28 +33,25 @@ def run() -> int:
     """
     # The daemon starts without the commands, to take less memory.
     arguments = _read_arguments(words) if (words := sys.argv[1:]) else None
-    forbid_core_dumps()
     settings, unknown = load_settings(os.environ)
     lay_over(settings)
     if arguments is not None and arguments.command == "check":
         from kerberos_sidecar import check  # noqa: PLC0415
 
-        end_on_signals()
         return check.run(settings, unknown, arguments.consumer)
     begin_logs(settings, unknown)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
-    metrics = KerberosMetrics(__version__, revision, is_served=not settings.one_shot)
+    metrics = KerberosMetrics(__version__, revision)
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is the time between tickets. The sidecar's watch requests a cycle when one is due.
-    looking = dataclasses.replace(settings, interval_seconds=LOOK_SECONDS, jitter_seconds=None)
+    looking = dataclasses.replace(settings, interval_seconds=LOOK_SECONDS)
     shown = changed(os.environ)
     about = About("kerberos", __version__, settings.source, settings.target, settings=shown)
-    return run_daemon(sidecar, looking, PREFIX, about, metrics, watch=sidecar.watch)
+    return run_daemon(sidecar, looking, about, metrics, watch=sidecar.watch)
 
 
 def _read_arguments(words: list[str]) -> argparse.Namespace:
     from kerberos_sidecar import check  # noqa: PLC0415
-    from sidecar_runtime.command import make_parser  # noqa: PLC0415
 
     purpose = "Keep Kerberos tickets fresh from a keytab. Default: run as a daemon."
     example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"

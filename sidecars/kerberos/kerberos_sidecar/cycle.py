@@ -43,7 +43,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.loop.backoff import Backoff
+from sidecar_runtime.loop import backoff_seconds
 
 # Reasons without an answer from a KDC: they do not show whether the principal is valid.
 AWAY = {"kdc_unreachable", "kdc_hung"}
@@ -76,7 +76,7 @@ class Shared:
     refused: dict[str, Refused] = field(default_factory=dict)
     wake: Callable[[], object] = lambda: None
     settled: Callable[[], object] = lambda: None
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Callable[[int, float], float] = backoff_seconds
     patience: Patience = PATIENCE
     fence: Fence | None = None
 
@@ -106,7 +106,6 @@ class Session:
         self._slots = slots
         self._shared = shared
         self._began_at = 0.0
-        self._rehearsed: list[tuple[str, Cause]] = []
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -119,8 +118,6 @@ class Session:
                 too, and every published ccache stays.
             CycleAbandoned: The fence was revoked; running requests continue for the next cycle.
         """
-        if self._settings.dry_run:
-            return self._rehearse()
         self._shared.fence = fence
         try:
             return self._acquire(fence)
@@ -345,7 +342,7 @@ class Session:
     def _record(self, slot: Slot, attempt: Attempt, ticket: Ticket) -> None:
         settings = self._settings
         wait_seconds, next_cause = wait_after(
-            ticket, time.time(), settings.interval_seconds, settings.jitter_seconds, random.random()
+            ticket, time.time(), settings.interval_seconds, random.random()
         )
         slot.last = Acquired(
             ticket, time.monotonic(), attempt.stamp, wait_seconds, next_cause, attempt.zero_at
@@ -374,9 +371,9 @@ class Session:
         slot.failures += 1
         wait_seconds = error.retry_within_seconds
         if wait_seconds is None:
-            backoff_seconds = self._shared.backoff.seconds(slot.failures, RETRY_FLOOR_SECONDS)
             ticket = slot.published.look().ticket
-            wait_seconds = min(backoff_seconds, retry_within(ticket, time.time()))
+            wait_seconds = self._shared.backoff(slot.failures, RETRY_FLOOR_SECONDS)
+            wait_seconds = min(wait_seconds, retry_within(ticket, time.time()))
         slot.failed = Failed(stamp, slot.is_lost, time.monotonic() + wait_seconds)
         is_new = slot.logged != error.reason
         slot.error, slot.logged = error, error.reason
@@ -424,27 +421,3 @@ class Session:
                 "ticket_kept", reason=error.reason, error=error.message, advice=error.advice
             )
         return True
-
-    def _rehearse(self) -> Outcome:
-        """
-        Log each new plan once: the tickets to acquire, and why (``KERBEROS_DRY_RUN``).
-
-        Raises:
-            SidecarError: The first failure of a check that needs no KDC.
-        """
-        plan: list[tuple[str, Cause]] = []
-        errors: list[SidecarError] = []
-        for slot in self._slots:
-            if due := self._due(slot):
-                try:
-                    read_keytab(slot.source.find()).select(slot.entry.principal)
-                    check_config(self._settings)
-                    plan.append((slot.entry.ccache, due[0]))
-                except SidecarError as error:
-                    errors.append(error)
-        if plan != self._rehearsed:
-            self._rehearsed = plan
-            log.info("plan_made", acquire=dict(plan))
-        if errors:
-            raise errors[0]
-        return Outcome("unchanged")

@@ -5,12 +5,10 @@ The metrics of the kerberos sidecar.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from typing import Any
 
 from kerberos_sidecar.krb5.kdcs import Heard
 from kerberos_sidecar.slot import Slot
-from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.metrics import Family, Metrics
 
 _LABELS = ("principal", "ccache")
 _KDC_LABELS = ("realm", "kdc")
@@ -21,11 +19,11 @@ class KerberosMetrics(Metrics):
     The common metrics, and the sidecar's own with the principal and the ccache path as labels.
     """
 
-    def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
-        super().__init__("kerberos", version, revision, is_served=is_served)
-        self._shown: dict[str, tuple[str, str, str]] = {}
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("kerberos", version, revision)
+        self._shown: dict[str, tuple[str, str]] = {}
         self._acquired = self.family(
-            "Counter",
+            "counter",
             "kerberos_acquired_tickets_total",
             "Tickets acquired and published.",
             *_LABELS,
@@ -48,18 +46,18 @@ class KerberosMetrics(Metrics):
             "kerberos_clock_offset_seconds", "How far the KDC's clock is ahead of this node's."
         )
         self._up = self.family(
-            "Gauge",
+            "gauge",
             "kerberos_kdc_up",
             "1 if the KDC answered the last request to it; absent before the first request.",
             *_KDC_LABELS,
         )
         self._asked = self.family(
-            "Gauge",
+            "gauge",
             "kerberos_kdc_last_request_timestamp_seconds",
             "Unix time of the last request to the KDC: while one answers, the rest are not asked.",
             *_KDC_LABELS,
         )
-        self._known_kdcs: set[tuple[str, str, str]] = set()
+        self._known_kdcs: set[tuple[str, str]] = set()
 
     def record(self, slot: Slot, seconds: float) -> None:
         """
@@ -92,9 +90,7 @@ class KerberosMetrics(Metrics):
         Update the gauges of each KDC, by realm and KDC, from its last answer or failure.
         """
         shown = {
-            (self.sidecar, realm, kdc): one
-            for realm, kdcs in dict(heard).items()
-            for kdc, one in kdcs.items()
+            (realm, kdc): one for realm, kdcs in dict(heard).items() for kdc, one in kdcs.items()
         }
         for labels in self._known_kdcs - shown.keys():
             self._up.remove(*labels)
@@ -104,16 +100,15 @@ class KerberosMetrics(Metrics):
             self._up.labels(*labels).set(not one.said)
             self._asked.labels(*labels).set(one.at)
 
-    def _forget(self, labels: tuple[str, str, str]) -> None:
+    def _forget(self, labels: tuple[str, str]) -> None:
         """
         Remove the gauges of a ccache under its former principal.
         """
         for family in (self._expiry, self._lifetime, self._offset, self._kvno, self._duration):
-            with suppress(KeyError):
-                family.remove(*labels)
+            family.remove(*labels)
 
-    def _gauge(self, name: str, text: str) -> Any:
-        return self.family("Gauge", name, text, *_LABELS)
+    def _gauge(self, name: str, text: str) -> Family:
+        return self.family("gauge", name, text, *_LABELS)
 
-    def _labels(self, slot: Slot) -> tuple[str, str, str]:
-        return self.sidecar, str(slot.principal), slot.entry.ccache
+    def _labels(self, slot: Slot) -> tuple[str, str]:
+        return str(slot.principal), slot.entry.ccache

@@ -117,21 +117,19 @@ class Acquired:
 
 
 def wait_after(
-    ticket: Ticket, now: float, interval_seconds: float, jitter_seconds: float | None, draw: float
+    ticket: Ticket, now: float, interval_seconds: float, draw: float
 ) -> tuple[float, Cause]:
     """
-    Return the seconds until a new ticket is due, and the cause.
+    Return the seconds until a new ticket is due, up to a tenth earlier at random, and the cause.
 
     Args:
         now: Unix time.
-        jitter_seconds: How much earlier at most; ``None``: a tenth of the wait.
         draw: A random number from 0 to 1.
     """
     half_seconds = (ticket.ends_at - now) / 2
     wait_seconds = min(interval_seconds, half_seconds)
     cause: Cause = "interval" if interval_seconds < half_seconds else "half_life"
-    jitter = wait_seconds / 10 if jitter_seconds is None else jitter_seconds
-    return wait_seconds - draw * min(jitter, wait_seconds / 2), cause
+    return wait_seconds - draw * wait_seconds / 10, cause
 
 
 def cause_of(

@@ -23,23 +23,9 @@ from sidecar_runtime.settings import (
     inherited,
     load,
     setting,
-    slips,
 )
 
 PREFIX = "KERBEROS_"
-
-INSTEAD = slips(
-    PREFIX,
-    {
-        "INTERVAL": "INTERVAL PERIOD REINIT_FREQUENCY",
-        "KRB5_CONFIG": "CONFIG KRB5_CONFIG",
-        "KERBEROS_KEYTAB": "KEYTAB_PATH",
-        "KERBEROS_CCACHE": "CCACHE_PATH CCNAME KRB5CCNAME",
-        "KERBEROS_CCACHE_MODE": "MODE",
-        "KERBEROS_TICKET_LIFETIME": "LIFETIME",
-        "KERBEROS_ONE_SHOT": "ONE_TIME",
-    },
-)
 
 # Settings for a single principal; each item of KERBEROS_PRINCIPALS has its own value instead.
 FOR_ONE = ("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")
@@ -75,12 +61,8 @@ class Settings(CommonSettings):
         duration(at_least=1, at_most=30 * 86400.0),
         default="1h",
         prefixed=False,
-        text="Replace the ticket after this time, or at half of its life if that is sooner.",
-    )
-    jitter_seconds: float | None = inherited(
-        "jitter_seconds",
-        text="Refresh up to this much earlier, at random, so that a fleet does not refresh at "
-        "once. Unset: a tenth of the wait.",
+        text="Replace the ticket after this time, or at half of its life if that is sooner; up "
+        "to a tenth earlier, at random, so that a fleet does not refresh at once.",
     )
     timeout_seconds: float = inherited(
         "timeout_seconds",
@@ -89,10 +71,6 @@ class Settings(CommonSettings):
         "The next cycle publishes a ticket that arrives late. Six silent KDCs take 21 s.",
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9813")
-    dry_run: bool = inherited(
-        "dry_run",
-        text="Log which tickets would be acquired, but contact no KDC and change nothing.",
-    )
     krb5_config: str | None = setting(
         "KRB5_CONFIG",
         _config_paths,
@@ -189,7 +167,7 @@ class Settings(CommonSettings):
         return ", ".join(entry.ccache for entry in self.entries)
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
     Return the settings and the unknown variables, as :func:`load` does.
 
@@ -205,9 +183,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]
             if name in given
         ]
     try:
-        return load(
-            Settings, PREFIX, given, instead=INSTEAD, check=lambda read: mixed + _check(read)
-        )
+        return load(Settings, PREFIX, given, check=lambda read: mixed + _check(read))
     except SettingsError as error:
         problems = [
             Problem(
@@ -217,7 +193,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]
             )
             for problem in error.problems
         ]
-        raise SettingsError(problems, error.unknown) from None
+        raise SettingsError(problems) from None
 
 
 def changed(environ: Mapping[str, str]) -> dict[str, str]:

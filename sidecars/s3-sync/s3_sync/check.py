@@ -27,7 +27,7 @@ from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.serving import BLOCK_BYTES
 from s3_sync.settings import Settings
-from sidecar_runtime import __version__
+from sidecar_runtime import __version__, proxies
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
@@ -45,16 +45,18 @@ OBJECTS_LIMIT = 1000
 NAMED_OBJECTS = 3
 
 
-def run(settings: Settings, names: Mapping[str, str]) -> int:
+def run(settings: Settings, names: Iterable[str]) -> int:
     """
     Print one line per check; return the exit code: 0 only if the whole source can be published, as
     far as it was read, and a daemon that is already running, if any, has published it.
 
     Args:
-        names: Unknown variables, each with the setting that may be meant.
+        names: Variables with our prefix that are not settings.
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     unknown(names)
+    for name, why in proxies.ignored(os.environ).items():
+        say("??", "settings", f"{name}: {why}")
     checks = _Checks(settings)
     return exit_code([checks.source(), checks.target(), checks.gate(), checks.daemon()])
 
@@ -109,7 +111,7 @@ class _Checks:
         Check that the gate can run.
         """
         settings = self._settings
-        gate = make_gate(settings, SyncMetrics(__version__, "check", is_served=False).gate)
+        gate = make_gate(settings, SyncMetrics(__version__, "check").gate)
         # Hidden from an Airflow that reads the target.
         hidden = f"{settings.dest_path}/{RESERVED}/{STAGING}"
         folder = hidden if os.path.isdir(hidden) else None

@@ -11,11 +11,10 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.s3.addressing import check_proxy
 from s3_sync.settings import PREFIX, load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
-from sidecar_runtime import __version__
-from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime import __version__, proxies
+from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
-from sidecar_runtime.process import begin_logs, run_daemon
 
 
 def run() -> int:
@@ -40,14 +39,13 @@ def run() -> int:
     if is_check:
         from s3_sync import check  # noqa: PLC0415
 
-        end_on_signals()
         return check.run(settings, unknown)
-    unused = unused_by_gate(settings, PREFIX)
+    unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
     if settings.sign_key:
         unused["S3_SYNC_SIGN_KEY"] = "only publish, promote and rollback sign"
     begin_logs(settings, unknown, unused)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
-    metrics = SyncMetrics(__version__, revision, is_served=not settings.one_shot)
+    metrics = SyncMetrics(__version__, revision)
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar = S3Sync(settings, metrics)
-    return run_daemon(sidecar, settings, PREFIX, about, metrics, watch=sidecar.watch)
+    return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)

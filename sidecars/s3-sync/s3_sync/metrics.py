@@ -29,8 +29,8 @@ class SyncMetrics(Metrics):
     The metrics of all sidecars, and those of s3-sync.
     """
 
-    def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
-        super().__init__("s3-sync", version, revision, is_served=is_served)
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("s3-sync", version, revision)
         self.publishes_revisions()
         self.published = self.counter(
             "s3_sync_published_files_total", "Files published, new or changed."

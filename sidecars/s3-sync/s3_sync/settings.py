@@ -30,42 +30,24 @@ from sidecar_runtime.parsers import (
     mode,
     words,
 )
-from sidecar_runtime.settings import inherited, load, setting, slips, without_password
+from sidecar_runtime.settings import inherited, load, setting, without_password
 
 PREFIX = "S3_SYNC_"
 
-INSTEAD = slips(
-    PREFIX,
-    {
-        "AWS_BUCKET": "BUCKET AWS_BUCKET S3_BUCKET",
-        "KEY_PATH": "KEY KEY_PATH PREFIX",
-        "DEST_PATH": "DEST DEST_PATH TARGET",
-        "INTERVAL": "INTERVAL PERIOD",
-        "AWS_REGION": "REGION",
-        "AWS_ENDPOINT_URL_S3": "ENDPOINT ENDPOINT_URL AWS_ENDPOINT_URL",
-        "S3_SYNC_ONE_SHOT": "ONE_TIME",
-        "S3_SYNC_LAYOUT": "SNAPSHOT SNAPSHOTS",
-        "S3_SYNC_RETAIN_COUNT": "RETAIN",
-        "S3_SYNC_RETAIN_FOR": "RETENTION RETAIN_SECONDS RETAIN_MINUTES",
-        "S3_SYNC_SETTLE": "SETTLE_SECONDS",
-        "S3_SYNC_REVISION": "PIN RELEASE",
-        "S3_SYNC_TRUSTED_KEYS": "TRUSTED_KEY PUBLIC_KEY PUBLIC_KEYS VERIFY_KEY VERIFY_KEYS",
-        "S3_SYNC_SIGN_KEY": "PRIVATE_KEY SIGNING_KEY",
-        "S3_SYNC_BUCKET_ACCESS": "ANONYMOUS NO_SIGN_REQUEST REQUEST_PAYER REQUESTER_PAYS",
-        "S3_SYNC_GATE": "VALIDATE",
-        "S3_SYNC_GATE_GRAMMAR": "GRAMMAR GATE_PYTHON GATE_VERSION",
-    },
-)
-# Without KEY_PATH, s3-sync would sync the whole bucket.
-INSTEAD |= dict.fromkeys(
+# What people write for KEY_PATH: without it, s3-sync would sync the whole bucket.
+INSTEAD = dict.fromkeys(
     (
-        "KEY_PATHS",
-        "KEY_PREFIX",
         "AWS_KEY_PATH",
         "AWS_PREFIX",
+        "KEYPATH",
+        "KEY_PATHS",
+        "KEY_PREFIX",
         "S3_KEY_PATH",
         "S3_PATH",
         "S3_PREFIX",
+        "S3_SYNC_KEY",
+        "S3_SYNC_PREFIX",
+        "key_path",
     ),
     "KEY_PATH",
 )
@@ -392,7 +374,7 @@ class Settings(GateSettings):
         return f"s3://{self.bucket}/{self.prefix}"
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
     Read the settings; return them and the unknown variables, as :func:`load` does.
 

@@ -185,13 +185,6 @@ class KeyFolder:
     _keys: Keys | None = None
     _mark: Mark = field(default=())
 
-    @property
-    def has_changed(self) -> bool:
-        """
-        Whether the files have changed since they were last read.
-        """
-        return self._look() != self._mark
-
     def read(self) -> tuple[Keys, bool]:
         """
         Return the keys, and whether they were reloaded.

@@ -4,11 +4,16 @@ The entry point of ``sync-perm``.
 
 from typing import NoReturn
 
-from sidecar_runtime.entry import enter
+from sidecar_runtime.signals import heed_signals
+
+heed_signals()  # before the imports that take most of a start
+
+from sidecar_runtime.app import run_main  # noqa: E402
+from sync_perm.command import run  # noqa: E402
 
 
 def main() -> NoReturn:
-    enter("sync_perm.command")
+    run_main(run)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 
 from sidecar_runtime import child
@@ -29,7 +29,7 @@ from sync_perm.settings import Settings
 
 def run(
     settings: Settings,
-    names: Mapping[str, str],
+    names: Iterable[str],
     config: AirflowConfig,
     airflow: Installation,
     source: Source,
@@ -38,7 +38,7 @@ def run(
     Run all checks, print a line for each, and return the exit code; write nothing.
 
     Args:
-        names: Unknown variables, each with the name that was probably meant.
+        names: Variables with our prefix that are not settings.
     """
     print("sync-perm check")
     unknown(names)
@@ -89,28 +89,26 @@ class _Checks:
         """
         Ask Airflow whether the database has this version's migrations.
         """
-        said: deque[str] = deque(maxlen=1)
+        said = child.Kept()
         redaction = Redaction(self._config, address)
         try:
             with own_folder() as folder:
-                ended = child.run(
+                command = child.Command(
                     [airflow.command, "db", "check-migrations", "--migration-wait-timeout", "1"],
                     environment(airflow, self._config, address, folder),
                     folder,
-                    fence=Fence(),
-                    deadline_seconds=COMMAND_SECONDS,
-                    out=lambda _: None,
-                    err=lambda line: said.append(redaction.hide(line)),
                 )
+                code = child.run(command, Fence(), COMMAND_SECONDS, child.Kept(), said)
         except SidecarError as error:
             return fail("migrations", error)
         except (OSError, child.DeadlinePassed) as error:
             say("FAIL", "migrations", f"airflow db check-migrations: {type(error).__name__}")
             return False
-        if ended.code == 0:
+        if code == 0:
             say("ok", "migrations", "match this Airflow")
             return True
-        say("FAIL", "migrations", f"do not match this Airflow: {''.join(said)}")
+        last = redaction.hide(str(said).rpartition("\n")[2])
+        say("FAIL", "migrations", f"do not match this Airflow: {last}")
         say("", "", "Run airflow db migrate; the daemon waits until the tables exist.")
         return False
 

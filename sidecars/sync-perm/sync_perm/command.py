@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sidecar_runtime import __version__, logs
-from sidecar_runtime.command import make_parser
-from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime.app import begin_logs, make_parser, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.http.status import About
-from sidecar_runtime.process import begin_logs, run_daemon
 from sync_perm import check, diff
 from sync_perm.airflow.installation import Installation, find_installation
 from sync_perm.airflow.passes import AirflowPasses
@@ -42,11 +40,11 @@ class Given:
 
     Args:
         where: The database without its password, or the setting whose command prints its URL.
-        unknown: Unknown variables, each with the name that was probably meant.
+        unknown: Variables with our prefix that are not settings.
     """
 
     settings: Settings
-    unknown: Mapping[str, str]
+    unknown: Sequence[str]
     config: AirflowConfig
     source: Source
     where: str
@@ -88,13 +86,10 @@ def run() -> int:
     )
     arguments = parser.parse_args(sys.argv[1:])
     os.umask(0o077)  # keeps the configuration that Airflow writes private
-    if arguments.command == "check":
-        end_on_signals()
     given = read_all(os.environ)
     if arguments.command == "check":
         return check.run(given.settings, given.unknown, given.config, given.airflow, given.source)
     if arguments.command == "diff":
-        end_on_signals()
         logs.configure("error", "console", sys.stderr)  # diff prints its own findings
         with own_folder() as folder:
             passes = AirflowPasses(given.airflow, given.config, folder)
@@ -112,14 +107,12 @@ def read_all(environ: Mapping[str, str]) -> Given:
         SettingsError: Something is wrong; it lists the problems of all parts.
     """
     problems: list[Problem] = []
-    unknown: dict[str, str] = {}
 
     def attempt(read: Callable[[], T]) -> T | None:
         try:
             return read()
         except SettingsError as error:
             problems.extend(error.problems)
-            unknown.update(error.unknown)
             return None
 
     loaded = attempt(lambda: load_settings(environ))
@@ -132,7 +125,7 @@ def read_all(environ: Mapping[str, str]) -> Given:
         attempt(lambda: find_installation(command, config, vouched=vouched)) if config else None
     )
     if not (loaded and config and source and where and airflow):
-        raise SettingsError(problems, unknown)
+        raise SettingsError(problems)
     return Given(*loaded, config, source, where, airflow)
 
 
@@ -149,7 +142,7 @@ def _serve(given: Given) -> int:
     if airflow.auth_manager:
         log.warning("auth_manager_assumed", auth_manager=airflow.auth_manager)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
-    metrics = PermMetrics(__version__, revision, is_served=not settings.one_shot)
+    metrics = PermMetrics(__version__, revision)
     target = "roles and DAG permissions" if comparison.include_dags else "roles"
     about = About("sync-perm", __version__, given.where, target)
     with own_folder() as folder:
@@ -161,4 +154,4 @@ def _serve(given: Given) -> int:
             metrics,
             Status(metrics, airflow=airflow.version, database=given.where),
         )
-        return run_daemon(sidecar, settings, PREFIX, about, metrics)
+        return run_daemon(sidecar, settings, about, metrics)

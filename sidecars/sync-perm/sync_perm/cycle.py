@@ -35,9 +35,8 @@ UNREAD = (
     "what this Airflow grants to its own roles could not be read, so it was not compared, and no "
     "role of the file inherits it"
 )
-# How many rows a log line lists, and how many in a dry run, whose purpose is that list.
+# How many rows a log line lists.
 NAMED_ROWS = 20
-PLANNED_ROWS = 200
 
 log = get_logger("cycle")
 
@@ -196,12 +195,6 @@ class Session:
             self._history.is_settled = True
             self._history.settle(look.tables.roles)
             return self._outcome("unchanged")
-        if self._settings.dry_run:
-            rows = _rows(look.items, PLANNED_ROWS)
-            facts = {"reason": work.reason, "roles": work.roles, "dags": list(work.dags)}
-            log.info("pass_planned", **facts, differences=len(look.items), rows=rows)
-            self._history.wants_full = False
-            return self._outcome("unchanged")
         if work.reason != "asked":
             if not self._has_settled(look):
                 self._seen = None
@@ -242,7 +235,7 @@ class Session:
         seconds = self._affordable_at - time.monotonic()
         if seconds > 0 and history.postponed_until != self._affordable_at:
             history.postponed_until = self._affordable_at
-            rows = _rows(look.items, NAMED_ROWS)
+            rows = _rows(look.items)
             log.warning("pass_postponed", seconds=round(seconds, 1), rows=rows)
         if seconds > 0:
             self._repeat_error()
@@ -270,7 +263,7 @@ class Session:
                 look = self._comparison.keep(stubborn, look)
                 self._show(look)
             if stubborn:
-                log.warning("difference_kept", rows=_rows(stubborn, NAMED_ROWS))
+                log.warning("difference_kept", rows=_rows(stubborn))
             if look.items != stubborn:
                 self._read_at = float("-inf")  # new differences: left to the next cycle
         self._history.settle(look.tables.roles)
@@ -284,7 +277,7 @@ class Session:
         """
         log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
         if work.given:
-            rows = _rows(work.given, NAMED_ROWS)
+            rows = _rows(work.given)
             log.info("roles_file_differs", differences=len(work.given), rows=rows)
         started = time.monotonic()
         result = "error"
@@ -364,10 +357,10 @@ class Session:
 
     def _find_missing(self) -> SidecarError | None:
         """
-        Return the failure for remaining differences; None without any, and in a dry run.
+        Return the failure for remaining differences; None without any.
         """
         readiness = self._status.readiness
-        if readiness.ready or self._settings.dry_run:
+        if readiness.ready:
             return None
         return SidecarError(
             "permissions_differ",
@@ -385,5 +378,5 @@ class Session:
         return None if is_final and not self._comparison.is_inherited else self._history.unread
 
 
-def _rows(items: Iterable[Item], limit: int) -> list[list[object]]:
-    return [list(item) for item in sorted(items)[:limit]]
+def _rows(items: Iterable[Item]) -> list[list[object]]:
+    return [list(item) for item in sorted(items)[:NAMED_ROWS]]

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sidecar_runtime.errors import EXIT_DONE, EXIT_SETTINGS, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.printable import counted, printable
+from sidecar_runtime.printable import counted, json_text, printable
 from sync_perm.airflow.passes import COMMAND_SECONDS, AirflowPasses
 from sync_perm.comparison import Comparison, Look
 from sync_perm.database.connection import Source
@@ -59,7 +58,7 @@ def run(comparison: Comparison, passes: AirflowPasses, source: Source, *, is_jso
     facts = _facts(look)
     if is_json:
         result = "differs" if look.items else "equal"
-        sys.stdout.write(json.dumps({"result": result, **facts}) + "\n")
+        sys.stdout.write(json_text({"result": result, **facts}) + "\n")
     else:
         sys.stdout.write("".join(f"{printable(line)}\n" for line in _lines(look, facts)))
     return EXIT_DIFFERS if look.items else EXIT_DONE
@@ -155,5 +154,5 @@ def _show_error(error: SidecarError, file: RoleFile | None, *, is_json: bool) ->
             {"line": one.where.line, "key": one.where.key, "error": one.problem} for one in mistakes
         ]
         facts = {"reason": error.reason, "error": error.message, "advice": error.advice}
-        sys.stdout.write(json.dumps({"result": "failed", **facts, "mistakes": named}) + "\n")
+        sys.stdout.write(json_text({"result": "failed", **facts, "mistakes": named}) + "\n")
     return EXIT_SETTINGS if mistakes else error.exit_code

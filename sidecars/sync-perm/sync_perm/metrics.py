@@ -14,8 +14,8 @@ class PermMetrics(Metrics):
     The common metrics and those of sync-perm.
     """
 
-    def __init__(self, version: str, revision: str, *, is_served: bool = True) -> None:
-        super().__init__("sync-perm", version, revision, is_served=is_served)
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("sync-perm", version, revision)
         self.known_good = self.gauge(
             "sync_perm_known_good_timestamp_seconds",
             "Unix time when the permissions were last found to be correct. Alert on its age.",
@@ -44,7 +44,7 @@ class PermMetrics(Metrics):
             "1 while passes run the full `airflow sync-perm`, by reason.",
         )
         self._passes = self.family(
-            "Counter",
+            "counter",
             "sync_perm_passes_total",
             "Passes, by their reason (asked, start, roles, dags, file) and result.",
             "reason",
@@ -73,4 +73,4 @@ class PermMetrics(Metrics):
         """
         Count passes; 0 creates the sample.
         """
-        self._passes.labels(self.sidecar, reason, result).inc(number)
+        self._passes.labels(reason, result).inc(number)

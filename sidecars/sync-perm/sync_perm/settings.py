@@ -11,19 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar_runtime.parsers import absolute_path, boolean, choice
-from sidecar_runtime.settings import CommonSettings, inherited, load, setting, slips
+from sidecar_runtime.settings import CommonSettings, inherited, load, setting
 
 PREFIX = "SYNC_PERM_"
-
-INSTEAD = slips(
-    PREFIX,
-    {
-        "INTERVAL": "INTERVAL PERIOD SLEEP",
-        "SYNC_PERM_INCLUDE_DAGS": "DAGS",
-        "AIRFLOW_HOME": "AIRFLOW_HOME",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "SQL_ALCHEMY_CONN DATABASE_URL",
-    },
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +62,11 @@ class Settings(CommonSettings):
     )
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
     Return the settings and the unknown variables, as :func:`load` does.
 
     Raises:
         SettingsError: Settings are wrong; it lists all of them.
     """
-    return load(Settings, PREFIX, environ, instead=INSTEAD)
+    return load(Settings, PREFIX, environ)

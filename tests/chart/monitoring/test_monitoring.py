@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from docs.__main__ import ROOT
 from docs.sidecars import SIDECARS as DOCUMENTED
+from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.parsers import duration
 from tests.chart import files
 from tests.chart.monitoring import monitoring
@@ -161,7 +162,7 @@ def test_every_sidecar_of_a_versions_file_polls_before_it_looks_stale(name: str)
     ]
 
     assert len(found) > 1
-    assert max(map(duration(), found)) <= 30
+    assert max(duration()(one) for one in found) <= 30
 
 
 def test_annotations_and_readme_name_the_alerts_that_need_the_label_container() -> None:
@@ -343,14 +344,12 @@ def registries() -> list[CollectorRegistry]:
     """
     found = []
     for sidecar in DOCUMENTED:
-        registry = sidecar.metrics("1.2.3", "abc").registry
-        # Families without series have no public accessor.
-        for family in registry._collector_to_names:
-            names = getattr(family, "_labelnames", ())
-            if names and not family._metrics:  # type: ignore[attr-defined]
-                values = [sidecar.name if name == "sidecar" else f"a {name}" for name in names]
-                family.labels(*values)  # type: ignore[attr-defined]
-        found.append(registry)
+        families = sidecar.metrics("1.2.3", "abc").families
+        for family in families.values():
+            if not family.series:
+                family.labels(*(f"a {name}" for name in family.label_names))
+        found.append(registry_of(families))
+        ProcessCollector(registry=found[-1])
     return found
 
 

@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.flags.options import Options, read_options
-from git_sync_wrapper.flags.read import strangers
 from git_sync_wrapper.flags.table import FLAGS, VARIABLES
-from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.errors import SettingsError
-from sidecar_runtime.settings import names_of
 from tests.support.raising import raised
 
 REPO = {"GITSYNC_REPO": "https://git.example.com/team/dags.git"}
@@ -286,31 +283,6 @@ def test_resolves_the_root_and_paths_below_it(tmp_path: Path) -> None:
 
     assert f"{tmp_path}/real" == options.root
     assert (f"{tmp_path}/real/b", "/t") == (options.link, options.touch_file)
-
-
-@pytest.mark.parametrize(
-    ("slip", "right"),
-    [
-        ("GIT_SYNC_REF", "GITSYNC_REF"),
-        ("GITSYNC_CREDENTIALS", "GITSYNC_CREDENTIAL"),
-        ("GITSYNC_GATE", "GIT_SYNC_WRAPPER_GATE"),
-        ("GIT_SYNC_GATE", "GIT_SYNC_WRAPPER_GATE"),
-        ("GIT_SYNC_GAET", "GIT_SYNC_WRAPPER_GATE"),
-    ],
-)
-def test_suggests_the_right_name_for_a_variable_that_git_sync_ignores(
-    slip: str, right: str
-) -> None:
-    environ = {slip: "main", "GITSYNC_RFE": "", **REPO}
-
-    assert {slip: right} == strangers(environ, names_of(Settings, PREFIX))
-
-
-def test_does_not_warn_of_the_variables_of_a_service_named_git_sync() -> None:
-    ends = "SERVICE_HOST SERVICE_PORT SERVICE_PORT_HTTP PORT PORT_9814_TCP PORT_9814_TCP_PROTO"
-    environ = {f"GIT_SYNC_{end}": "x" for end in ends.split()}
-
-    assert {} == strangers(environ, names_of(Settings, PREFIX))
 
 
 def test_knows_the_branch_of_git_sync_3() -> None:

@@ -107,11 +107,13 @@ def test_reports_why_a_command_failed(
 
 
 @pytest.mark.parametrize(
-    "flood", ["yes and more | head -n 500000", "head -c 64000000 /dev/zero"], ids=["lines", "line"]
+    ("flood", "printed_bytes"),
+    [("yes and more | head -n 500000", 4_500_000), ("head -c 64000000 /dev/zero", 64_000_000)],
+    ids=["lines", "line"],
 )
 @pytest.mark.parametrize("stream", [1, 2])
 def test_keeps_only_the_end_of_the_output_of_a_command(
-    tmp_path: Path, fence: Fence, flood: str, stream: int
+    tmp_path: Path, fence: Fence, flood: str, printed_bytes: int, stream: int
 ) -> None:
     hook = exechook(tmp_path, f"({flood}; echo; echo the end) >&{stream}; exit 3")
     tracemalloc.start()
@@ -122,7 +124,7 @@ def test_keeps_only_the_end_of_the_output_of_a_command(
         tracemalloc.stop()
 
     assert str(error).endswith("the end")
-    assert most_bytes < 8 << 20
+    assert most_bytes < printed_bytes / 4
 
 
 def test_retries_a_failed_hook_until_it_succeeds(
@@ -296,7 +298,7 @@ def test_creates_the_touch_file_then_updates_its_time(tmp_path: Path, counted: C
 
     ours.announce(TWO)
 
-    assert file.stat().st_mtime > 1
+    assert 1 != file.stat().st_mtime
 
 
 def test_reports_failures_until_success_without_the_output_of_commands(

@@ -51,14 +51,13 @@ def test_leaves_polls_to_git_once_git_follows_a_redirect_to_another_server(
 ) -> None:
     commits = [new.repository("dags.git").commit({"a.py": "1"})]
     old.inject(redirect(f"{new.url().removesuffix('/dags.git')}{ADVERT}"))
-    assert polls.is_light
 
     found = [polls.commit(Fence())]
     asked = len(old.requests)
     commits.append(new.repository("dags.git").commit({"a.py": "2"}))
     found.append(polls.commit(Fence()))
 
-    assert (commits, False) == (found, polls.is_light)
+    assert commits == found
     assert asked + 1 == len(old.requests)  # from git alone
     (event,) = log.events("polling_left_to_git")
     assert "leads to another server" in event["why"]
@@ -69,5 +68,4 @@ def test_reports_the_redirect_if_git_fails_as_well(old: GitServer, polls: Polls,
 
     for _ in range(2):
         assert "redirect_refused" == raised(SidecarError, polls.commit, Fence()).reason
-    assert polls.is_light
     assert [] == log.events("polling_left_to_git")

@@ -13,6 +13,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.checks import Check, Finding, command_check, syntax_check
 from sidecar_runtime.gate.gate import Gate, GateMetrics, RevisionRefused
 from sidecar_runtime.gate.settings import GateSettings
+from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import load
 from tests.support.machine.clocks import Clock
@@ -32,7 +33,7 @@ class Door:
         self.metrics = Metrics("box", "1", "r")
         environ = {"X_HTTP_BIND": ":0", "X_GATE_ENV": " ".join(variables)}
         settings = replace(
-            load(GateSettings, "X_", environ, instead={})[0], gate_timeout_seconds=timeout_seconds
+            load(GateSettings, "X_", environ)[0], gate_timeout_seconds=timeout_seconds
         )
         self.gate = Gate(check, settings, GateMetrics(self.metrics), clock=self.clock)
         self.fence = Fence()
@@ -47,11 +48,16 @@ class Door:
 
     def checks(self, result: str) -> float:
         labels = {"sidecar": "box", "result": result}
-        return self.metrics.registry.get_sample_value("sidecar_gate_checks_total", labels) or 0
+        return (
+            registry_of(self.metrics.families).get_sample_value("sidecar_gate_checks_total", labels)
+            or 0
+        )
 
     @property
     def refused(self) -> float | None:
-        return self.metrics.registry.get_sample_value("sidecar_gate_refused", {"sidecar": "box"})
+        return registry_of(self.metrics.families).get_sample_value(
+            "sidecar_gate_refused", {"sidecar": "box"}
+        )
 
 
 Knock = Callable[..., Door]

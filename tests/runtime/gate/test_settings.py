@@ -32,7 +32,7 @@ class BoxSettings(GateSettings):
 
 def settings_of(**environment: str) -> BoxSettings:
     environ = {"X_HTTP_BIND": ":0"} | {f"X_{name}": value for name, value in environment.items()}
-    return load(BoxSettings, "X_", environ, instead={}, check=lambda it: check_gate(it, "X_"))[0]
+    return load(BoxSettings, "X_", environ, check=lambda it: check_gate(it, "X_"))[0]
 
 
 def problem_of(**environment: str) -> Problem:

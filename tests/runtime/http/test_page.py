@@ -15,7 +15,6 @@ import pytest
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness, Result
-from sidecar_runtime.history import SPAN_SECONDS, SPANS
 from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY, STYLE, page
 from sidecar_runtime.http.status import About, status
 from sidecar_runtime.sidecar import Names
@@ -248,22 +247,6 @@ def test_advises_a_restart_if_no_cycle_has_finished_in_time(clock: Clock) -> Non
 
     assert "<title>not alive · box-sync · box-0</title>" in html
     assert "<th>not alive<td>No cycle has finished in time. Restart the container." in html
-
-
-def test_the_last_hours_are_bars_with_the_newest_on_the_right(clock: Clock) -> None:
-    health = Health(clock)
-    for result in ("changed", "error", "unchanged"):
-        health.record(PastCycle(0.0, 0.1, result, "", {}), None)
-        clock.seconds += SPAN_SECONDS
-    health.glance()
-
-    html = page(status(ABOUT, health, READY)).decode()
-
-    bars = re.findall(r"<rect (?:class=(\w+) )?x=(\d+)", html)
-    assert [str(place) for place in range(SPANS)] == [place for _, place in bars]
-    assert ["", "changed", "error", "unchanged", "unchanged"] == [kind for kind, _ in bars[-5:]]
-    assert "<title>0:15 h ago: failures</title>" in html
-    assert "The last 6 hours, newest on the right: failures in 1 of 4 bars." in html
 
 
 def test_shows_settings_pod_and_a_link_to_the_reason(health: Health) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
-from sidecar_runtime.http.status import readiness_body, status
-from sidecar_runtime.identity import identity
+from sidecar_runtime.http.status import identity, readiness_facts, status
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
 from tests.support.machine.clocks import Clock
 
@@ -66,7 +65,6 @@ def test_json_has_the_documented_keys(health: Health) -> None:
                 "files": 3,
             },
         ],
-        "last_hours": {"span_seconds": 300.0, "results": ["error"]},
         "details": {},
         "settings": {"INTERVAL": "5s"},
     } == facts
@@ -87,10 +85,8 @@ def test_readiness_has_revision_and_age(
     monkeypatch.setattr("time.time", lambda: 4_600.0)
     sidecar = Sidecar(Readiness(is_ready, "r1", 1_000.0, "" if is_ready else "2 files missing"))
 
-    ready, body = readiness_body(ABOUT, health, sidecar)
-    facts = json.loads(body)
+    facts = readiness_facts(ABOUT, health, sidecar)
 
-    assert ready is is_ready
     assert {
         "ready": is_ready,
         "published_seconds_ago": 3_600.0,
@@ -111,18 +107,17 @@ def test_readiness_has_the_problem_and_the_last_error(health: Health, problem: s
 
     sidecar = Sidecar(Readiness(not problem, "r1", problem=problem))
 
-    ready, body = readiness_body(ABOUT, health, sidecar)
+    facts = readiness_facts(ABOUT, health, sidecar)
 
-    facts = json.loads(body)
-    assert (not problem, problem or None) == (ready, facts["problem"])
+    assert (not problem, problem or None) == (facts["ready"], facts["problem"])
     said = tuple(facts[name] for name in ("reason", "error", "advice"))
     assert ("throttled", "slow down", "Ask less.") == said
 
 
 def test_readiness_contains_an_identity_instead_of_source_and_target(health: Health) -> None:
-    _, body = readiness_body(ABOUT, health, READY)
+    body = json.dumps(readiness_facts(ABOUT, health, READY))
 
-    assert ABOUT.source not in body.decode() and ABOUT.target not in body.decode()
+    assert ABOUT.source not in body and ABOUT.target not in body
     one, *others = [(ABOUT.sidecar, ABOUT.source), ("other", ABOUT.source), (ABOUT.sidecar, "x")]
     assert identity(*one) not in [identity(*other) for other in others]
 

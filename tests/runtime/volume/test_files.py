@@ -396,7 +396,7 @@ def test_no_child_inherits_the_lock(folder: int) -> None:
         lock.release()
 
         # The kernel closes the descriptors a moment after the exec.
-        wait_until(lambda: TargetLock().try_acquire("lock", folder), "the lock is free", 5)
+        wait_until(lambda: TargetLock().try_acquire("lock", folder), "the lock is free")
         child.communicate()
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, is_list
 from tests.support.http.faults import first
@@ -110,33 +109,6 @@ def test_keeps_the_file_of_an_archived_object_missing_from_one_listing(process: 
     process.cycle()
 
     assert BOTH == process.shown
-
-
-def test_a_dry_run_plans_no_deletion_of_an_archived_object(process: Process, log: Log) -> None:
-    begin(process.s3, process, {})
-    process.restart({"S3_SYNC_DRY_RUN": "true"})
-    process.cycle()
-
-    assert [[]] == [event["delete"] for event in log.events("plan_made")]
-
-
-@pytest.mark.parametrize("delete", ["managed", "all"])
-def test_a_dry_run_plans_to_delete_the_files_of_another_prefix(
-    process: Process, log: Log, delete: str
-) -> None:
-    """Like a cycle: before its first publish, a file of an archived key is not of this source."""
-    settings = {"S3_SYNC_DELETE": delete, "KEY_PATH": "dags"}
-    process.s3.put_all(BOTH)
-    process.run({})
-    process.s3.put("dags/a.py", b"v = 1\n")
-    process.s3.put("dags/b.py", b"v = 1\n", storage_class="GLACIER")
-    process.restart(settings | {"S3_SYNC_DRY_RUN": "true"})
-    process.cycle()
-    process.restart(settings)
-    process.cycle()
-
-    assert {"a.py": b"v = 1\n"} == process.shown
-    assert [["b.py"]] == [event["delete"] for event in log.events("plan_made")]
 
 
 def test_archiving_or_deleting_an_object_changes_no_older_snapshot(process: Process) -> None:

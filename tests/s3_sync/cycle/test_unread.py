@@ -15,6 +15,7 @@ from s3_sync.result import FAILURE_STREAK
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.status import Status
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.http.endpoint import registry_of
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import error, is_get, is_list, redirect
@@ -117,7 +118,7 @@ def test_logs_only_the_first_of_many_files(cycles: Cycles, log: Log) -> None:
 def test_the_metric_returns_to_zero_after_recovery(cycles: Cycles) -> None:
     def shown() -> float | None:
         cycles.unread.show()
-        return cycles.metrics.registry.get_sample_value(
+        return registry_of(cycles.metrics.families).get_sample_value(
             "s3_sync_unread_objects", {"sidecar": "s3-sync", "reason": "denied"}
         )
 

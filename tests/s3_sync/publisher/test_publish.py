@@ -386,7 +386,7 @@ def test_dates_the_pointer_by_the_clock_of_s3(bucket: Bucket) -> None:
     bucket.publish(A)
 
     turn = bucket.pointer().turn
-    assert 0 <= turn.sequence - datetime(2031, 1, 1, tzinfo=UTC).timestamp() < 600
+    assert turn.sequence >= datetime(2031, 1, 1, tzinfo=UTC).timestamp()
     assert 2031 == turn.since.year
 
 

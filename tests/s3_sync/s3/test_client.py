@@ -123,14 +123,13 @@ def test_sends_and_signs_the_requester_pays_header_only_if_configured(s3: FakeS3
     async def scene(client: S3Client) -> None:
         await client.list_page(None)
         await get(client)
-        client.has_still("pointer", "dags/a b+ü.py", '"x"')
 
     play(s3, scene)
     assert not any("x-amz-request-payer" in request.headers for request in s3.requests)
     s3.forget()
     play(s3, scene, pays=True)
 
-    assert ["requester"] * 3 == [one.headers["x-amz-request-payer"] for one in s3.requests]
+    assert ["requester"] * 2 == [one.headers["x-amz-request-payer"] for one in s3.requests]
     assert all("x-amz-request-payer" in one.headers["authorization"] for one in s3.requests)
 
 
@@ -278,10 +277,10 @@ def test_a_403_that_is_not_from_s3_is_attributed_to_the_forwarding_proxy(
     assert of_s3.reason.startswith("access_denied_")
 
 
-def test_a_403_without_a_code_is_a_denial_if_no_proxy_forwards_requests(s3: FakeS3) -> None:
+def test_a_403_without_a_code_is_not_the_answer_of_s3(s3: FakeS3) -> None:
     s3.inject(answer_with(Answer(403, {}, b"<html>Access Denied</html>")))
 
-    assert "access_denied_list" == failure(s3, list_all).reason
+    assert "answer_foreign" == failure(s3, list_all).reason
 
 
 # --- rotated credentials

@@ -156,26 +156,6 @@ def test_keeps_the_old_cas_while_the_bundle_is_missing_or_half_written(
     assert ("info", str(bundle)) == (reloaded["level"], reloaded["path"])
 
 
-def test_polls_reload_a_changed_bundle(server: Server, bundle: Path) -> None:
-    key = "dags/current.json"
-    server.s3.put(key, b"{}", etag="abc")
-    bundle.write_bytes(server.old.read_bytes())
-
-    async def scene(client: S3Client) -> list[bool]:
-        def poll() -> bool:
-            client.close()
-            return client.has_still("pointer", key, '"abc"')
-
-        found = [poll()]
-        server.renew()
-        found.append(poll())
-        in_place(bundle, server.new.read_bytes())
-        return [*found, poll()]
-
-    chain = Given(config_of(server.s3, ca_bundle=str(bundle)))
-    assert [True, False, True] == play(server.s3, scene, chain)
-
-
 def test_reloads_the_system_store_when_it_changes(
     server: Server, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

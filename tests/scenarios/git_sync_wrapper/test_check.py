@@ -91,16 +91,3 @@ def test_a_stopped_check_exits_with_143_and_leaves_nothing_behind(here: GitSite)
     assert 143 == process.terminate().code
     assert [] == os.listdir(here.tmp)
     wait_until(lambda: not here.gits_alive(), "nothing is left", 60)
-
-
-def test_a_dry_run_on_an_empty_volume_creates_nothing(here: GitSite) -> None:
-    here.root.mkdir()
-    wrapper = here.wrapper(
-        GIT_SYNC_WRAPPER_DRY_RUN="true",
-        GIT_SYNC_WRAPPER_ONE_SHOT="true",
-        GITSYNC_ERROR_FILE="error.json",
-    )
-
-    assert 0 == wrapper.wait_for_exit(60).code, wrapper.log()
-    wrapper.wait_for_event("plan_made", revision=here.repository.head(), published="")
-    assert [] == os.listdir(here.root)

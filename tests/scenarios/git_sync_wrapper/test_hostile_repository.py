@@ -1,5 +1,6 @@
 """A hostile committer runs no code beside Airflow, reads no other files, and gets no password."""
 
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -40,6 +41,23 @@ def test_executes_no_hooks_filters_or_modules_from_the_repository(
 
     assert python == (here.link / "ast.py").read_text()
     assert not witness.exists()
+
+
+def test_a_file_name_that_is_not_utf_8_is_escaped_in_the_same_way_everywhere(here: GitSite) -> None:
+    """Strict readers of JSON refuse a whole text that contains a lone surrogate."""
+    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+    here.repository.commit({"caf\udce9.py": "two = (2\n"})
+    wrapper.wait_for_event("cycle_finished", result="refused")
+    refused = [wrapper.get(path).body for path in ("/readyz", "/status", "/")]
+    lines = json.dumps(wrapper.find_events("revision_refused"), ensure_ascii=False)
+    here.wait_until_shown(here.repository.commit({"caf\udce9.py": "two = 2\n"}), wrapper)
+    record = (here.store / "published.json").read_text()
+
+    for text in (*refused, lines, record):
+        shown = text if "<html" in text else json.dumps(json.loads(text), ensure_ascii=False)
+        assert shown.encode()
+        assert r"caf\udce9.py" in shown.replace("\\\\", "\\")
 
 
 @pytest.mark.parametrize("transport", ["ext::sh -c touch% {witness}", "file://{folder}/library"])

@@ -121,14 +121,13 @@ def test_a_hanging_git_sync_fails_the_cycle_after_its_timeout(here: GitSite) -> 
     assert "sync_timeout" == event["reason"], wrapper.log()
 
 
-def test_polls_without_changes_start_no_process_and_need_little_memory(here: GitSite) -> None:
+def test_polls_without_changes_start_no_process(here: GitSite) -> None:
     wrapper = here.publish(GITSYNC_PERIOD="100ms")
     wrapper.wait_for_event("cycle_finished", after=len(wrapper.events))
     before = children_so_far(wrapper.pid)
     here.server.forget()
     here.server.wait_for(count=20)
 
-    assert wrapper.rss_mib() < 44
     assert before == children_so_far(wrapper.pid)
     assert {b"ls-refs"} == {
         b"ls-refs" if b"ls-refs" in request.body else request.body

@@ -99,4 +99,3 @@ def test_fifty_thousand_files_are_listed_shared_and_repaired(here: GitSite) -> N
     assert "m = 3\n" == (here.link / "pkg3/m3.py").read_text()
     assert [] == wrapper.find_events("list_too_long")
     assert 200 == wrapper.get("/readyz").status
-    print(f"{wrapper.rss_mib():.0f} MiB")

@@ -19,7 +19,6 @@ from tests.support.kerberos.site import Site, failure
 from tests.support.program import own_port
 from tests.support.waiting import wait_until
 
-PROMISED_SECONDS = 15
 MOST = 6
 HOST = "kdc.example.test"
 
@@ -104,14 +103,13 @@ WORLDS = [
 @pytest.mark.timeout(1_200)
 @pytest.mark.usefixtures("only_in_full")  # skips before packages are unpacked
 @pytest.mark.parametrize("libraries", [SYSTEM, "trixie", "sid"], indirect=True)
-def test_every_mit_kerberos_version_fails_over_to_the_last_kdc_in_time(
+def test_every_mit_kerberos_version_fails_over_to_the_last_kdc_in_its_first_cycle(
     make_site: MakeSite,
     running_kdc: Kdc,
     limit: str,
     libraries: Libraries,
 ) -> None:
-    """All sidecars run at once, because they mostly wait; each logs how long it took."""
-    took: dict[World, float] = {}
+    """All sidecars run at once, because they mostly wait."""
     with ExitStack() as stack:
         daemons: dict[World, SidecarProcess] = {}
         for world in WORLDS:
@@ -124,12 +122,9 @@ def test_every_mit_kerberos_version_fails_over_to_the_last_kdc_in_time(
             libraries.run(daemon)
             daemons[world] = daemon.start()
         for world, daemon in daemons.items():
-            acquired = daemon.wait_for_event("ticket_acquired", 120)
-            took[world] = acquired["duration_seconds"]
+            ends = ("ticket_acquired", "cycle_failed")
+            assert "ticket_acquired" == daemon.wait_for_event(ends, 120)["event"], world
             assert libraries.are_used_by(daemon.pid)
-
-    print(f"{libraries.version}: longest {max(took.values()):.1f} s")
-    assert {} == {world: took for world, took in took.items() if took > PROMISED_SECONDS}
 
 
 @pytest.fixture

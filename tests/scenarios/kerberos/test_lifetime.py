@@ -23,9 +23,8 @@ def test_short_tickets_are_replaced_at_half_their_life(make_site: MakeSite) -> N
         invalid += not site.is_valid()
         return site.ccache.stat().st_ctime > first
 
-    wait_until(renewed, "the second ticket", 30)
+    wait_until(renewed, "the second ticket")
 
-    assert site.ccache.stat().st_ctime - first >= 3
     assert "half_life" == daemon.wait_for_event("ticket_acquired", cause="half_life")["cause"]
     assert 0 == invalid
     assert daemon.get("/readyz").status == 200

@@ -51,14 +51,14 @@ def test_is_ready_until_the_ticket_expires_and_again_when_the_kdc_is_back(
     expiry = site.expiry()
     running_kdc.stop()
 
-    while time.time() < expiry - 1:
-        assert daemon.get("/readyz").status == 200
+    while time.time() < expiry:
+        status = daemon.get("/readyz").status
+        assert 200 == status or time.time() >= expiry
         time.sleep(0.1)
     wait_until(lambda: daemon.get("/readyz").status == 503, "/readyz reports the expiry")
 
     assert time.time() >= int(expiry)
-    # klist reads time(), which lags behind the daemon's clock by up to one kernel tick.
-    wait_until(lambda: not site.is_valid(), "klist reports the expiry", 2)
+    wait_until(lambda: not site.is_valid(), "klist reports the expiry")
     assert daemon.get("/healthz").status == 200
     assert daemon.get("/readyz").json()["reason"] == "kdc_unreachable"
     running_kdc.start()
@@ -66,23 +66,21 @@ def test_is_ready_until_the_ticket_expires_and_again_when_the_kdc_is_back(
     assert site.is_valid()
 
 
-def test_replaces_the_ticket_in_time_when_the_kdc_recovers_before_expiry(
+def test_the_remaining_life_of_the_ticket_limits_the_backoff_after_many_failures(
     make_site: MakeSite, running_kdc: Kdc
 ) -> None:
-    """The remaining life of the ticket limits the backoff, whatever the number of failures."""
-    site = make_site("12s")
+    site = make_site("1m")
     daemon = site.publish()
     expiry = site.expiry()
     running_kdc.stop()
     for _ in range(8):
-        assert "kdc_unreachable" == site.refresh(daemon)["reason"]
-    wait_until(lambda: time.time() > expiry - 5, "the ticket is about to expire", 20)
+        asked_at = time.time()
+        failed = site.refresh(daemon)
+        assert "kdc_unreachable" == failed["reason"]
+        assert failed["retry_in_seconds"] < (expiry - asked_at) / 3
     running_kdc.start()
 
-    wait_until(lambda: site.expiry() > expiry or not site.is_valid(), "a new ticket", 20)
-
-    assert site.is_valid()
-    assert time.time() < expiry
+    wait_until(lambda: site.expiry() > expiry, "a new ticket")
 
 
 def test_a_one_shot_succeeds_with_a_valid_ticket_while_the_kdc_is_down(

@@ -45,7 +45,7 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site, second:
     assert "0640" == here.mode()
     assert 0o600 == stat.S_IMODE(other.stat().st_mode)
     first_inode, inode = here.ccache.stat().st_ino, other.stat().st_ino
-    wait_until(lambda: other.stat().st_ino != inode, "the shorter ticket is replaced", 15)
+    wait_until(lambda: other.stat().st_ino != inode, "the shorter ticket is replaced")
     assert first_inode == here.ccache.stat().st_ino
     page = daemon.get("/").body
     assert here.principal in page and second in page

@@ -114,7 +114,7 @@ def test_sshfs_rejects_hard_links_and_bindfs_group_changes(
 
 
 def test_consumers_read_complete_tickets_while_two_sidecars_write(shared: Site) -> None:
-    daemons = [shared.publish(INTERVAL="1s", KERBEROS_JITTER="0") for _ in range(2)]
+    daemons = [shared.publish(INTERVAL="1s") for _ in range(2)]
     times, unread = set[int](), 0
 
     def seen_replaced() -> bool:

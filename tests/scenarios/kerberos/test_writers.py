@@ -28,7 +28,7 @@ def test_two_sidecars_with_different_uids_write_one_ccache(make_site: MakeSite) 
 
     for daemon in daemons:
         daemon.wait_until_synced()
-    wait_until(both_wrote, "both wrote", 30)
+    wait_until(both_wrote, "both wrote")
 
     assert 0 == invalid
     assert [[], []] == [daemon.find_events("cycle_failed") for daemon in daemons]

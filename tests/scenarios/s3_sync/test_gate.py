@@ -193,7 +193,7 @@ def test_sigterm_ends_a_hanging_command_and_all_its_processes(start: StartDaemon
     ended = daemon.terminate()
 
     assert 0 == ended.code
-    wait_until(lambda: not napping(), "all its processes are gone", 5)
+    wait_until(lambda: not napping(), "all its processes are gone")
     assert {} == consumed(daemon.target)
 
 

@@ -12,7 +12,7 @@ from tests.support.s3_sync.scripted import FILES, daemon_for, published
 
 def rejected(daemon: Daemon) -> dict[str, Event]:
     """Wait for a daemon to reject its settings; return the rejected ones by name."""
-    end = daemon.wait_for_exit(15)
+    end = daemon.wait_for_exit()
     assert end.code == 2, daemon.log()
     assert daemon.stray_lines == []
     lines = daemon.find_events("setting_rejected")
@@ -81,13 +81,13 @@ def test_warns_once_of_a_pattern_that_matches_nothing(
 def test_version_and_help_need_no_settings(start: StartDaemon, arguments: tuple[str, ...]) -> None:
     daemon = start({"AWS_BUCKET": None, "DEST_PATH": None}, arguments=arguments)
 
-    assert daemon.wait_for_exit(15).code == 0
+    assert daemon.wait_for_exit().code == 0
     assert daemon.stray_lines
 
 
 @pytest.mark.parametrize("arguments", [("--nonsense",), ("synch",), ("check", "extra")])
 def test_wrong_arguments_exit_with_code_2(start: StartDaemon, arguments: tuple[str, ...]) -> None:
-    assert start(arguments=arguments).wait_for_exit(15).code == 2
+    assert start(arguments=arguments).wait_for_exit().code == 2
 
 
 def test_reports_a_signing_key_as_unused_in_the_daemon(start: StartDaemon) -> None:

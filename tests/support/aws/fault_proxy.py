@@ -92,4 +92,6 @@ def is_skewed(request: Request) -> bool:
     Match requests whose date S3 would refuse.
     """
     asked_at = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%S%z")
-    return abs(datetime.now(UTC) - asked_at) > ALLOWED_SKEW
+    now = datetime.now(UTC)
+    earliest, latest = now - ALLOWED_SKEW, now + ALLOWED_SKEW
+    return not earliest <= asked_at <= latest

@@ -104,11 +104,11 @@ class Repository:
             out.append(b"deleteall\n")
         for path, content in files.items():
             if content is None:
-                out.append(b"D %s\n" % path.encode())
+                out.append(b"D %s\n" % os.fsencode(path))
                 continue
             data = content.encode() if isinstance(content, str) else content
             mode = (modes or {}).get(path, "100644")
-            out.append(b"M %s inline %s\n" % (mode.encode(), path.encode()))
+            out.append(b"M %s inline %s\n" % (mode.encode(), os.fsencode(path)))
             out.append(b"data %d\n%s\n" % (len(data), data))
         self.git("fast-import", "--quiet", "--force", stdin=b"".join(out))
         return self.head(branch)

@@ -148,7 +148,6 @@ class GitSite:
             "GIT_SYNC_WRAPPER_GIT_SYNC": str(self.engine),
             "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
             "GIT_SYNC_WRAPPER_LOG_LEVEL": "debug",
-            "GIT_SYNC_WRAPPER_JITTER": "0",
         }
         home = self.folder / "home"
         wrapper = SidecarProcess(WRAPPER, environment | settings, home, arguments)

@@ -36,10 +36,12 @@ def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     drop = f"exec setpriv --reuid={uid} --regid={gid} --clear-groups --inh-caps=-all"
     lines = [f'{drop} {shlex.quote(str(program))} "$@"']
+    # The program may be another Python than ours, such as Airflow's.
+    trees = {Path(sys.base_prefix), ROOT, program.resolve().parents[1]}
     hidden = {
         tree: closed
-        for tree in (Path(sys.base_prefix), ROOT)
-        if (closed := _closed_ancestor(tree)) is not None
+        for tree in trees
+        if (closed := _closed_ancestor(tree)) is not None and trees.isdisjoint(tree.parents)
     }
     if hidden:
         lines = [*_show(folder, hidden), *lines]

@@ -18,10 +18,10 @@ from typing import IO, NoReturn, Self
 
 import botocore.session
 
-from sidecar_runtime.entry import enter
+from s3_sync.command import run
+from sidecar_runtime.app import run_main
 
 ROOT = Path(__file__).parents[3]
-COMMAND = "s3_sync.command"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,6 @@ class ForkServer:
 
 
 def _serve() -> None:
-    __import__(COMMAND)
     __import__("s3_sync.publisher.commands")
     _read_models()
     for line in sys.stdin:
@@ -115,7 +114,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str) -> NoRe
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if number else os.O_RDONLY
         os.dup2(os.open(path, flags), number)
     sys.argv = ["s3-sync", *arguments]
-    enter(COMMAND)
+    run_main(run)
 
 
 if __name__ == "__main__":

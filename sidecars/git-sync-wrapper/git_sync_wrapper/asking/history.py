@@ -161,19 +161,15 @@ class History:
             CycleAbandoned: The fence was revoked.
         """
         environ = surroundings(self._environ, [("safe.directory", "*")])
+        environ["GIT_NO_LAZY_FETCH"] = "1"
+        command = child.Command([self._options.git, *words], environ, folder)
+        said = child.Kept()
         try:
-            said, code = child.ask(
-                [self._options.git, *words],
-                environ | {"GIT_NO_LAZY_FETCH": "1"},
-                folder,
-                question=b"",
-                fence=fence,
-                deadline_seconds=self._deadline_seconds,
-            )
+            code = child.run(command, fence, self._deadline_seconds, said)
         except (OSError, child.DeadlinePassed) as error:
             raise _failed(str(error) or "it took too long") from None
         if code not in known:
-            raise _failed(said.decode(errors="replace").strip() or child.ending(code))
+            raise _failed(str(said) or child.ending(code))
         return code
 
 

@@ -25,7 +25,7 @@ from git_sync_wrapper.refusals import explain, heard
 from git_sync_wrapper.settings import PREFIX
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.files import nearest_folder
@@ -155,11 +155,9 @@ class Engine:
         # git-sync leaves a git configuration in its TMPDIR after each run.
         with self.access.scratch() as folder:
             report = os.path.join(folder, "error.json")
-            ended = self._call(folder, report, ears.hear, fence, instead)
-            if fence.is_revoked:
-                raise CycleAbandoned
-            if ended.code != 0:
-                raise self._explain(ended.code, self.options.hide(_read(report)), ears.last, fence)
+            code = self._call(folder, report, ears.hear, fence, instead)
+            if code != 0:
+                raise self._explain(code, self.options.hide(_read(report)), ears.last, fence)
         return self._candidate()
 
     def parent(self, commit: str, fence: Fence) -> str:
@@ -174,7 +172,7 @@ class Engine:
         """
         try:
             said, code = self._git(
-                ["cat-file", "commit", commit], self.worktree(), fence, is_head_kept=True
+                ["cat-file", "commit", commit], self.worktree(), fence, is_head=True
             )
         except (OSError, child.DeadlinePassed) as error:
             raise _no_parent(commit, str(error)) from None
@@ -297,29 +295,24 @@ class Engine:
         return ""
 
     def _git(
-        self, command: Sequence[str], worktree: str, fence: Fence, *, is_head_kept: bool = False
+        self, command: Sequence[str], worktree: str, fence: Fence, *, is_head: bool = False
     ) -> tuple[bytes, int]:
         """
         Run git in a checkout, without the remote; return its output and exit code.
 
         Args:
-            is_head_kept: As in :func:`~sidecar_runtime.child.ask`.
+            is_head: As in :class:`~sidecar_runtime.child.Kept`.
         """
         environ = surroundings(self.environ, [*self.options.configs, *LOCAL_CONFIG.items()]) | {
             "GIT_NO_LAZY_FETCH": "1",
             # A checkout without its .git file must not fall back to a repository above it.
             "GIT_CEILING_DIRECTORIES": os.path.dirname(worktree),
         }
-        return child.ask(
-            [self.options.git, *command],
-            environ,
-            worktree,
-            question=b"",
-            fence=fence,
-            deadline_seconds=self.options.sync_timeout_seconds,
-            is_head_kept=is_head_kept,
-            is_error_apart=True,  # GIT_TRACE and warnings are no answer
-        )
+        # GIT_TRACE and warnings are no answer.
+        said, complaints = child.Kept(is_head=is_head), child.Kept()
+        words = child.Command([self.options.git, *command], environ, worktree)
+        code = child.run(words, fence, self.options.sync_timeout_seconds, said, complaints)
+        return said.data + (complaints.data if code else b""), code
 
     def worktree(self) -> str:
         """
@@ -334,7 +327,7 @@ class Engine:
         hear: Callable[[str], None],
         fence: Fence,
         instead: Mapping[str, str],
-    ) -> child.Ended:
+    ) -> int:
         prepared = self.access.prepare()
         environ = {**clean(self.environ), "TMPDIR": folder, **prepared.environ}
         flags = {**self._told(prepared.flags, report), **instead}
@@ -343,15 +336,9 @@ class Engine:
                 environ[BY_NAME[name].variables[0]] = text
         environ |= configured(environ, self._configs(prepared.git_config))
         try:
-            return child.run(
-                [self.program],
-                environ,
-                ".",
-                fence=fence,
-                deadline_seconds=self.options.sync_timeout_seconds + GRACE_SECONDS,
-                out=hear,
-                err=hear,
-            )
+            command = child.Command([self.program], environ)
+            deadline_seconds = self.options.sync_timeout_seconds + GRACE_SECONDS
+            return child.run(command, fence, deadline_seconds, child.Lines(hear))
         except child.DeadlinePassed:
             raise explain("context deadline exceeded: git-sync did not end in time") from None
         except OSError as error:

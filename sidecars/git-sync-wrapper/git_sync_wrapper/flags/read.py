@@ -20,7 +20,6 @@ from git_sync_wrapper.flags.table import (
     OLD_BY_NAME,
     OLD_FLAGS,
     SWITCHES,
-    VARIABLES,
     Flag,
     OldFlag,
 )
@@ -189,36 +188,3 @@ def _hidden(name: str) -> str:
     variable = name.removeprefix(HIDDEN_FLAG)
     names = [flag.name for flag in FLAGS if flag.variables[:1] == (variable,)]
     return names[0] if names else name
-
-
-def strangers(environ: Mapping[str, str], ours: Iterable[str]) -> dict[str, str]:
-    """
-    Return misspelled variables of git-sync, each with the name that it resembles.
-
-    git-sync ignores them silently. Common ones are ``GIT_SYNC_REF``, and ``GIT_SYNC_GATE`` for a
-    setting of the wrapper.
-
-    Args:
-        ours: The names of the wrapper's settings.
-    """
-    known = sorted(VARIABLES)
-    alike = [
-        name
-        for name in sorted(environ.keys() - VARIABLES)
-        if name.startswith(("GITSYNC_", "GIT_SYNC_"))
-        and not name.startswith(OURS)
-        and environ[name].strip()
-    ]
-    if not alike:
-        return {}
-    import difflib  # noqa: PLC0415 - seldom needed
-
-    starts = ("GITSYNC_", "GIT_SYNC_")
-    every = {name.replace(OURS, start): name for name in ours for start in starts}
-    every |= {name: name for name in known}
-    found = {}
-    for name in alike:
-        near = difflib.get_close_matches(name, known, 1, cutoff=0.95)
-        for right in near or difflib.get_close_matches(name, sorted(every), 1, cutoff=0.85):
-            found[name] = every[right]
-    return found

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar_runtime import child
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 
-SAID_CHARACTERS = 2000
+SAID_BYTES = 2000
 
 log = get_logger("hooks")
 
@@ -55,29 +55,15 @@ class Exechook:
             HookFailed: It cannot be started, fails, or takes too long.
             CycleAbandoned: The fence was revoked.
         """
-        output = ""
-
-        def hear(line: str) -> None:
-            nonlocal output
-            output = f"{output}\n{line}"[-SAID_CHARACTERS:]
-
+        environ = {**self.environ, "GITSYNC_HASH": commit}
+        command = child.Command([self.command], environ, os.path.join(self.store, commit))
+        said = child.Kept(SAID_BYTES)
         try:
-            ended = child.run(
-                [self.command],
-                {**self.environ, "GITSYNC_HASH": commit},
-                os.path.join(self.store, commit),
-                fence=fence,
-                deadline_seconds=self.timeout_seconds,
-                out=hear,
-                err=hear,
-            )
+            code = child.run(command, fence, self.timeout_seconds, said)
         except child.DeadlinePassed:
             raise HookFailed(f"it did not end within {self.timeout_seconds:g} s") from None
         except OSError as error:
             raise HookFailed(f"it cannot be started: {error.strerror}") from None
-        if fence.is_revoked:
-            raise CycleAbandoned
-        output = output.strip()
-        if ended.code != 0:
-            raise HookFailed(f"it ended with {child.ending(ended.code)}", output)
-        log.debug("hook_said", hook=self.name, output=output)
+        if code != 0:
+            raise HookFailed(f"it ended with {child.ending(code)}", str(said))
+        log.debug("hook_said", hook=self.name, output=str(said))

@@ -11,11 +11,11 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from sidecar_runtime import proxies
 from sidecar_runtime.parsers import boolean
 
 _HEEDED = {"http.sslcainfo", "http.sslverify", "http.proxy", "http.extraheader"}
@@ -99,8 +99,8 @@ def _proxy_to(
     names = ["https_proxy", "HTTPS_PROXY"] if url.scheme == "https" else ["http_proxy"]
     found = next((v for n in (*names, "all_proxy", "ALL_PROXY") if (v := environ.get(n))), "")
     text = found if configured is None else configured
-    excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if not text or _is_excepted(url.hostname or "", excepted):
+    port = url.port or (443 if url.scheme == "https" else 80)
+    if not text or proxies.is_excepted(url.hostname or "", port, environ):
         return None
     try:
         proxy = urlsplit(text if "://" in text else f"http://{text}")
@@ -110,17 +110,6 @@ def _proxy_to(
     if proxy.scheme != "http" or not proxy.hostname:
         raise Unheeded(f"the proxy URL begins with {proxy.scheme}://")
     return proxy
-
-
-def _is_excepted(host: str, excepted: str) -> bool:
-    for entry in excepted.replace(",", " ").split():
-        name = entry.strip("[]").removeprefix("*").lstrip(".").partition(":")[0].lower()
-        if entry == "*" or host == name or (name and host.endswith(f".{name}")):
-            return True
-        with suppress(ValueError):
-            if ip_address(host) in ip_network(entry, strict=False):
-                return True
-    return False
 
 
 def is_loopback(host: str) -> bool:

@@ -26,12 +26,6 @@ class Poller(Protocol):
     Asks the remote which commit the ref names.
     """
 
-    @property
-    def is_light(self) -> bool:
-        """
-        Whether a poll is a request on a kept connection and starts no process.
-        """
-
     def commit(self, fence: Fence) -> str:
         """
         Return the full hash of the commit that the ref names now.
@@ -59,10 +53,6 @@ class Polls:
         self._access = access
         self._git = LsRemote(options, access, environ)
         self._is_left_to_git = False
-
-    @property
-    def is_light(self) -> bool:
-        return self._http is not None and not self._is_left_to_git
 
     def commit(self, fence: Fence) -> str:
         if self._http is None or self._is_left_to_git:

@@ -4,7 +4,6 @@ The record on the volume: which commit is published, and from where.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from git_sync_wrapper.flags.options import Options
 from git_sync_wrapper.published.commit import CommitFacts, read_record
 from git_sync_wrapper.published.tree import opened
+from sidecar_runtime.printable import json_text
 from sidecar_runtime.volume.files import read_facts, stat_in, write_file
 
 STORE = ".snapshots"
@@ -121,7 +121,7 @@ def refuse(commit: str, store: int, *, fsync: bool) -> None:
 
 
 def _write(record: dict[str, Any], store: int, *, fsync: bool) -> None:
-    content = json.dumps(record).encode() + b"\n"
+    content = json_text(record).encode() + b"\n"
     write_file(RECORD, content, 0o664, fsync=fsync, dir_fd=store)
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from s3_sync.folder.volume import Volume
 from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
+from sidecar_runtime.printable import json_text
 from sidecar_runtime.volume.files import read_facts
 
 NAME = "published.json"
@@ -173,7 +173,7 @@ class Record:
         facts |= {**changes, **self._where}
         if self._filters:
             facts["filters"] = self._filters
-        volume.write_state(NAME, json.dumps(facts).encode() + b"\n", fence)
+        volume.write_state(NAME, json_text(facts).encode() + b"\n", fence)
 
 
 def now() -> float:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,12 +18,10 @@ from s3_sync.publisher.progress import Progress
 from s3_sync.settings import PREFIX, Settings, load_settings, read_trusted_keys
 from s3_sync.signature import PublisherKeys, read_signer
 from sidecar_runtime import logs
-from sidecar_runtime.command import make_parser
-from sidecar_runtime.entry import end_on_signals
+from sidecar_runtime.app import make_parser, warn_unknown
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
 from sidecar_runtime.parsers import count, duration
-from sidecar_runtime.printable import printable
-from sidecar_runtime.process import warn_unknown
+from sidecar_runtime.printable import json_text, printable
 
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
@@ -209,7 +206,6 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     Run a command; return its exit code.
     """
-    end_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # printing must not fail after success
     logs.configure("warning", "console", sys.stderr)
@@ -235,10 +231,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if is_json:
             facts = {"result": "failed", "reason": error.reason, "error": error.message}
             problems = {"problems": list(map(asdict, refused.broken))} if refused else {}
-            sys.stdout.write(json.dumps(facts | {"advice": error.advice} | problems) + "\n")
+            sys.stdout.write(json_text(facts | {"advice": error.advice} | problems) + "\n")
         return error.exit_code
     progress.clear()
-    lines = [json.dumps(report.facts)] if is_json else map(printable, report.lines)
+    lines = [json_text(report.facts)] if is_json else map(printable, report.lines)
     _answer("".join(f"{line}\n" for line in lines))
     return EXIT_DONE
 
@@ -301,7 +297,7 @@ def _by_options(error: SettingsError, arguments: argparse.Namespace) -> Settings
         if value is not None
     }
     problems = [one._replace(setting=given.get(one.setting, one.setting)) for one in error.problems]
-    return SettingsError(problems, error.unknown)
+    return SettingsError(problems)
 
 
 def _trust(settings: Settings, command: str) -> PublisherKeys:

@@ -91,7 +91,7 @@ def run(
     if arguments.command == "publish":
         ignore = Ignore(arguments.folder, arguments.exclude)
         return _publish(settings, trust, airflow, arguments, ignore, environ, progress)
-    is_dry = settings.dry_run or getattr(arguments, "dry_run", False)
+    is_dry = getattr(arguments, "dry_run", False)
     if arguments.command == "promote":
         assert source is not None
         here = Store(source, arguments.source_profile, PublisherKeys(trust.keys))
@@ -115,9 +115,9 @@ def run(
             return _prune(store, keep, arguments, is_dry=is_dry)
         case "pin":
             by = find_publisher(environ)
-            return _pin(store, resolve(store, str(given)), by, is_dry=is_dry)
+            return _pin(store, resolve(store, str(given)), by)
         case _:
-            return _unpin(store, resolve(store, str(given), PIN_FOLDER), is_dry=is_dry)
+            return _unpin(store, resolve(store, str(given), PIN_FOLDER))
 
 
 def _publish(
@@ -134,8 +134,9 @@ def _publish(
         origin = origin._replace(message=arguments.message)
     store = Store(settings, trust=trust)
     publisher = Publisher(store, origin, partial(judge, settings, airflow), progress)
-    is_dry = settings.dry_run or arguments.dry_run
-    outcome = publisher.publish(arguments.folder, ignore, is_dry=is_dry, repairs=arguments.repair)
+    outcome = publisher.publish(
+        arguments.folder, ignore, is_dry=arguments.dry_run, repairs=arguments.repair
+    )
     facts = {
         "result": outcome.result,
         "url": settings.source,
@@ -418,13 +419,11 @@ def _prune(store: Store, keep: set[str], arguments: argparse.Namespace, *, is_dr
     return Report(lines, facts)
 
 
-def _pin(store: Store, revision: str, by: str, *, is_dry: bool) -> Report:
+def _pin(store: Store, revision: str, by: str) -> Report:
     kept = find_release(store, revision)
     if kept.manifest is None and kept.sealed is None:
         raise incomplete(revision)
-    facts = {"result": "planned" if is_dry else "pinned", "url": store.url, "revision": revision}
-    if is_dry:
-        return Report([f"Would pin {short(revision)} in {store.url}"], facts)
+    facts = {"result": "pinned", "url": store.url, "revision": revision}
     if not announce(store, revision):
         raise unknown(store, revision)
     note = {"pinned_at": time_text(datetime.now(UTC)), "pinned_by": by}
@@ -432,13 +431,11 @@ def _pin(store: Store, revision: str, by: str, *, is_dry: bool) -> Report:
     return Report([f"Pinned {revision} in {store.url}: it will not be pruned"], facts)
 
 
-def _unpin(store: Store, revision: str, *, is_dry: bool) -> Report:
-    facts = {"result": "planned" if is_dry else "unpinned", "url": store.url, "revision": revision}
+def _unpin(store: Store, revision: str) -> Report:
+    facts = {"result": "unpinned", "url": store.url, "revision": revision}
     if revision not in read_pins(store):
         return Report(
             [f"Unchanged: {short(revision)} is not pinned"], facts | {"result": "unchanged"}
         )
-    if is_dry:
-        return Report([f"Would unpin {short(revision)} in {store.url}"], facts)
     store.delete(pin_key(revision))
     return Report([f"Unpinned {short(revision)} in {store.url}"], facts)

@@ -66,7 +66,7 @@ def judge(
         FolderError: The gate refuses the files; the error lists file, line and reason.
         SidecarError: The gate came to no verdict.
     """
-    metrics = SyncMetrics(__version__, "publish", is_served=False).gate
+    metrics = SyncMetrics(__version__, "publish").gate
     gate = make_gate(settings, metrics)
     if airflow is None and gate is None:
         return None

@@ -21,7 +21,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import boto3
-import botocore.session
 from botocore import UNSIGNED, exceptions
 from botocore.config import Config
 
@@ -40,7 +39,7 @@ from s3_sync.s3.refusals import (
 from s3_sync.s3.wire import ADVICE, Answer
 from s3_sync.settings import Settings
 from s3_sync.signature import NO_KEYS, PublisherKeys
-from sidecar_runtime.aws.chain import whoami
+from sidecar_runtime.aws.chain import open_session, whoami
 from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 
@@ -138,12 +137,9 @@ class Store:
         self.part_bytes = PART_BYTES
         # The time of S3's last response, by its clock and by our monotonic clock.
         self._heard: tuple[datetime, float] | None = None
-        # botocore itself reads only AWS_DEFAULT_REGION.
-        if region := os.environ.get("AWS_REGION"):
-            os.environ["AWS_DEFAULT_REGION"] = region
         self.bucket = settings.bucket
         self.prefix = settings.prefix
-        self._session = botocore.session.Session(profile=profile or None)
+        self._session = open_session(profile)
         is_public = settings.bucket_access == "public"
         config = _CONFIG.merge(Config(signature_version=UNSIGNED)) if is_public else _CONFIG
         try:

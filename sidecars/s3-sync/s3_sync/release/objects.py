@@ -30,6 +30,7 @@ class Objects:
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._prefix = settings.prefix
         self._place = settings.source
+        self._interval_seconds = settings.interval_seconds
         self._client = client
 
     async def read_part(
@@ -92,37 +93,36 @@ class Objects:
         return not any(key in (unquote_plus(text), unescaped(text)) for text in found)
 
     def missing(self, key: str, advice: str) -> SourceError:
-        return SourceError(
-            "release_missing",
-            f"{self._place}{key} does not exist",
-            f"{advice} The published files stay.",
-        )
+        return self._error("release_missing", f"{self._place}{key} does not exist", advice)
 
     def untrusted(self, key: str, why: Untrusted) -> SourceError:
-        where = f"{self._place}{key}"
+        message = f"{self._place}{key} is refused: {why}"
         if isinstance(why, Replayed):
-            return SourceError(
+            return self._error(
                 "release_replayed",
-                f"{where} is refused: {why}",
+                message,
                 "An old pointer was restored, which could bring back a release with a known flaw. "
-                "Find out who writes there. The next `s3-sync publish` or `rollback` replaces it. "
-                "The published files stay.",
+                "Find out who writes there. The next `s3-sync publish` or `rollback` replaces it.",
             )
-        return SourceError(
+        return self._error(
             "release_untrusted",
-            f"{where} is refused: {why}",
+            message,
             "Publish with --sign-key and a trusted key, or add the missing public key to "
-            "S3_SYNC_TRUSTED_KEYS. If the keys are correct, find out who else writes there. The "
-            "published files stay.",
+            "S3_SYNC_TRUSTED_KEYS. If the keys are correct, find out who else writes there.",
         )
 
     def invalid(self, key: str, why: str) -> SourceError:
-        return SourceError(
+        return self._error(
             "release_invalid",
             f"{self._place}{key} is refused: {why}",
-            "Find out what else writes there besides s3-sync, then publish again or roll back. The "
-            "published files stay.",
+            "Find out what else writes there besides s3-sync, then publish again or roll back.",
         )
+
+    def _error(self, reason: str, message: str, advice: str) -> SourceError:
+        error = SourceError(reason, message, f"{advice} The published files stay.")
+        # The next release, or a rollback, must not wait for a backoff.
+        error.retry_within_seconds = self._interval_seconds
+        return error
 
 
 class _TooLong(Exception):

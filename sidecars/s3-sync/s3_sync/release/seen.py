@@ -35,7 +35,7 @@ class Seen:
     turns that the thief has signed.
 
     Args:
-        remembers: Whether to write turns to the volume; a rehearsal only compares.
+        remembers: Whether to write turns to the volume; a check only compares.
     """
 
     def __init__(self, settings: Settings, *, remembers: bool) -> None:

@@ -86,7 +86,6 @@ class ReleaseSource:
         self._client = client
         self._objects = Objects(settings, client)
         self._target_bytes = len(settings.dest_path.encode())
-        self._pointer_key = f"{settings.prefix}{POINTER_KEY}"
         self._pointer: Pointer | None = None
         self._pointer_etag = ""
         self._release: _Release | None = None

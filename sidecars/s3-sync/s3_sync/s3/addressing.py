@@ -18,6 +18,7 @@ from s3_sync.s3.pool import hide_userinfo, proxy_address
 from s3_sync.s3.refusals import PARTITIONS, REGION, SourceError
 from s3_sync.s3.signing import encode_key
 from s3_sync.s3.wire import HttpOrigin
+from sidecar_runtime import proxies
 from sidecar_runtime.aws.credentials import AwsConfig
 from sidecar_runtime.errors import Problem, SettingsError
 
@@ -112,19 +113,8 @@ def _host(service: str, region: str, config: AwsConfig) -> str:
 
 def _origin(scheme: str, host: str, port: int | None) -> HttpOrigin:
     number = port or (443 if scheme == "https" else 80)
-    return HttpOrigin(scheme, host, number, _proxy(scheme, f"{host}:{number}"))
-
-
-def _proxy(scheme: str, address: str) -> str | None:
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return None
-    # This also imports http.client and email.
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - not without a proxy
-
-    proxy = None if proxy_bypass(address) else getproxies().get(scheme)
-    if proxy and "//" not in proxy:  # http:// is often omitted
-        proxy = f"http://{proxy}"
-    return proxy
+    proxy = proxies.proxy_for(scheme, host, number, os.environ)
+    return HttpOrigin(scheme, host, number, proxy)
 
 
 def check_proxy(bucket: str, endpoint_url: str | None, environ: Mapping[str, str]) -> None:
@@ -148,7 +138,6 @@ def check_proxy(bucket: str, endpoint_url: str | None, environ: Mapping[str, str
     )
     origin = locate(bucket, config).origin
     if origin.proxy and proxy_address(origin.proxy) is None:
-        names = (f"{origin.scheme}_proxy", f"{origin.scheme}_proxy".upper())
-        name = next((name for name in names if environ.get(name)), names[1])
+        name = proxies.variable(f"{origin.scheme}_proxy", environ)
         allowed = "is not http://HOST:PORT, the only kind of proxy that s3-sync supports"
         raise SettingsError([Problem(name, hide_userinfo(origin.proxy), allowed)])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sidecar_runtime import child
-from sidecar_runtime.child import DeadlinePassed, Ended
+from sidecar_runtime.child import DeadlinePassed
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow.installation import Installation
 from sync_perm.airflow.redaction import Redaction
@@ -167,18 +168,12 @@ class AirflowPasses:
             file.write_text(json.dumps(task))
         except OSError as error:
             raise unwritable(self._folder, error) from None
+        argv = [self._installation.python, str(RUNNER), str(file)]
+        hears = child.Lines(listener.hear), child.Lines(listener.overhear)
+        before = _spent_seconds()
         try:
-            ended = child.run(
-                [self._installation.python, str(RUNNER), str(file)],
-                environ,
-                self._folder,
-                fence=fence,
-                deadline_seconds=timeout_seconds,
-                out=listener.hear,
-                err=listener.overhear,
-                watch=watch,
-                spent=self._spend,
-            )
+            command = child.Command(argv, environ, self._folder)
+            code = child.run(command, fence, timeout_seconds, *hears, watch)
         except DeadlinePassed:
             raise SidecarError(
                 "pass_timeout",
@@ -194,13 +189,10 @@ class AirflowPasses:
                 f"{self._installation.python} cannot be started: {error.strerror}",
                 "Check its mode, and the pod's process and memory limits.",
             ) from error
-        if fence.is_revoked:  # the revocation killed the process
-            raise CycleAbandoned
-        self._judge(ended, listener, is_script=not task["command"])
+        finally:
+            self.last_cpu_seconds += _spent_seconds() - before
+        self._judge(code, listener, is_script=not task["command"])
         return listener
-
-    def _spend(self, cpu_seconds: float) -> None:
-        self.last_cpu_seconds += cpu_seconds
 
     def _command(self, work: Pass) -> list[str]:
         """
@@ -230,31 +222,31 @@ class AirflowPasses:
             "given": given,
         }
 
-    def _judge(self, ended: Ended, listener: _Listener, *, is_script: bool) -> None:
+    def _judge(self, code: int, listener: _Listener, *, is_script: bool) -> None:
         """
         Raise the failure that the end of the process stands for, if any.
         """
         failed = listener.failed
-        if ended.code < 0:
+        if code < 0:
             raise SidecarError(
                 "pass_killed",
-                f"Airflow was killed by signal {-ended.code}{listener.last_words()}",
+                f"Airflow was killed by signal {-code}{listener.last_words()}",
                 "It usually ran out of memory. Raise the limit: Airflow alone takes 150 to 210 MB.",
             )
         module = (failed or {}).get("module") or listener.missing_module
-        if ended.code and module and module in DRIVER_MODULES:
+        if code and module and module in DRIVER_MODULES:
             raise SidecarError(
                 "driver_missing",
                 f"Airflow's Python has no module {module!r}, which the URL needs",
                 "Add the driver to your Airflow image, and rebuild sync-perm's image from it.",
             )
-        if ended.code or failed or (is_script and not listener.is_done):
+        if code or failed or (is_script and not listener.is_done):
             said = failed or {}  # an error may have no text
             what = ": ".join(said[key] for key in ("kind", "error") if key in said)
             is_misfit = is_script and failed is not None and "is_misfit" in failed
             raise (Misfit if is_misfit else SidecarError)(
                 "pass_failed",
-                f"Airflow ended with code {ended.code}"
+                f"Airflow ended with code {code}"
                 + (f": {_one_line(what)}" if what else listener.last_words()),
                 "Read Airflow's full output in the log at level debug (airflow_said).",
             )
@@ -323,6 +315,14 @@ class _Listener:
         errors = [line for line in self._last if "rror" in line and not line.startswith(" ")]
         words = [*self._last, *errors][-1:]
         return f": {_one_line(words[0])}" if words else ""
+
+
+def _spent_seconds() -> float:
+    """
+    Return the CPU time of all children that have ended, user and system.
+    """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _missing(path: str) -> SidecarError:

@@ -104,29 +104,17 @@ class Source:
         Raises:
             SettingsError: The URL is invalid, or the database is not supported.
             SidecarError: The command failed, or printed no valid URL.
-            CycleAbandoned: The fence was revoked before the start; later, that kills the command.
+            CycleAbandoned: The fence was revoked, and the command killed.
         """
         if not self.is_command:
             return parse_url(self.setting, self.text, self.schema)
-        said: list[str] = []
-
-        def keep(line: str) -> None:
-            if line and len(said) < 2:  # the output may be endless, but a URL is one line
-                said.append(line)
-
+        said = child.Kept(is_head=True)
         try:
-            ended = child.run(
-                shlex.split(self.text),
-                os.environ,
-                os.getcwd(),
-                fence=fence or Fence(),
-                deadline_seconds=COMMAND_SECONDS,
-                out=keep,
-                err=lambda _: None,
-            )
-            if ended.code == 0:
-                return parse_url(self.setting, "\n".join(said).strip(), self.schema)
-            why = f"ended with code {ended.code}"
+            command = child.Command(shlex.split(self.text), os.environ)
+            code = child.run(command, fence or Fence(), COMMAND_SECONDS, said, lambda _: None)
+            if code == 0:
+                return parse_url(self.setting, str(said).strip(), self.schema)
+            why = f"ended with code {code}"
         except child.DeadlinePassed:
             why = f"was silent for {COMMAND_SECONDS:g} s"
         except SettingsError as error:

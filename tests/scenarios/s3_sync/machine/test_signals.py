@@ -22,10 +22,10 @@ def test_handles_a_signal_delivered_to_another_thread(moto: MotoServer, tmp_path
         daemon.sync()
         seen = len(daemon.events)
         _signal_another_thread(daemon.pid, signal.SIGHUP)
-        daemon.wait_for_event("cycle_finished", after=seen, timeout_seconds=5)
+        daemon.wait_for_event("cycle_finished", after=seen)
         _signal_another_thread(daemon.pid, signal.SIGTERM)
 
-        assert 0 == daemon.wait_for_exit(5).code
+        assert 0 == daemon.wait_for_exit().code
 
 
 def test_sigterm_at_any_moment_of_the_start_exits_with_0(moto: MotoServer, tmp_path: Path) -> None:

@@ -138,10 +138,10 @@ def leftovers(target: Path) -> list[str]:
     return [str(p) for p in paths if p.parts[0] == "staging" or p.name.endswith((".part", ".new"))]
 
 
-def is_flat(values: list[int], slack: int) -> bool:
-    """Whether the median of the second half exceeds that of the first by at most `slack`."""
+def is_flat(values: list[int], times: float = 1.5) -> bool:
+    """Whether the median of the second half is at most `times` that of the first."""
     half = len(values) // 2
-    return median(values[half:]) <= median(values[:half]) + slack
+    return median(values[half:]) <= median(values[:half]) * times
 
 
 def as_user(uid: int, gid: int) -> tuple[str, ...]:

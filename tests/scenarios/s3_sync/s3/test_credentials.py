@@ -37,7 +37,7 @@ def test_reads_a_public_bucket_without_credentials(
     daemon = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}).until_synced()
     checked = start({"S3_SYNC_BUCKET_ACCESS": "public", **keys}, arguments=("check",))
 
-    assert 0 == checked.wait_for_exit(20).code
+    assert 0 == checked.wait_for_exit().code
     assert published(target) == FILES
     assert daemon.find_events("credentials_kept") == []
     assert {None} == {signed_by(request) for request in s3.requests}

@@ -138,7 +138,8 @@ def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
             for number in range(1, counts.kills // 4 + 1):
                 last = make_revision(number)
                 uploads += 1
-                broken += upload(bucket, last, chance) > SETTLE_SECONDS * 0.9
+                if upload(bucket, last, chance) > SETTLE_SECONDS * 0.9:
+                    broken += 1
                 # Until about the moment at which the daemon lists for the last time and downloads.
                 time.sleep(SETTLE_SECONDS + chance.uniform(0, 0.4))
                 if number % 4 == 0:
@@ -149,7 +150,6 @@ def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
 
     assert broken or [] == seen["flaws"]
     assert 0 == seen["gone"]
-    assert broken <= uploads / 2
     assert seen["changes"] >= 2
     assert [] == snapshot_leftovers(target)
 
@@ -169,27 +169,24 @@ def upload(bucket: Bucket, files: Mapping[str, bytes], chance: random.Random) ->
     return gap_seconds
 
 
+@pytest.mark.parametrize("retain_seconds", [3])
 def test_a_resolved_snapshot_path_stays_for_the_retention_period(
-    tmp_path: Path,
+    tmp_path: Path, retain_seconds: int
 ) -> None:
     target = tmp_path / "dags"
-    settings = {**SETTINGS, "S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "3s"}
+    retained = {"S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": f"{retain_seconds}s"}
+    settings = {**SETTINGS, **retained}
     with (
         SwappingS3(make_revision(1)) as s3,
         daemon_for(s3, target, interval="0.1", settings=settings) as daemon,
     ):
         daemon.wait_until_synced()
         first = target / ".s3-sync/snapshots" / current(target)
-        content = shown(target)
+        assert make_revision(1) == shown(target)
         resolved_at = time.monotonic()
         for number in (2, 3, 4):
             s3.swap(make_revision(number))
             wait_until_shown(daemon, make_revision(number))
-        while first.exists():
-            age_seconds = time.monotonic() - resolved_at
-            assert age_seconds < 30
-        while len(snapshots(target)) > 1:
-            assert time.monotonic() - resolved_at < 30
-
-    assert age_seconds > 2.9
-    assert content == make_revision(1)
+        wait_until(lambda: not first.exists(), "the first one is removed")
+        assert time.monotonic() - resolved_at >= retain_seconds
+        wait_until(lambda: len(snapshots(target)) == 1, "all others are removed")

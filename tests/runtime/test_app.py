@@ -1,14 +1,16 @@
 """
-How the process ends: the exit code and the log for each cause.
+The process: how it ends, its daemon, its command line, and its pod.
 """
 
 import array
 import fcntl
 import json
+import socket
 import subprocess
 import sys
 import termios
 import urllib.request
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,9 @@ from typing import IO, Any
 
 import pytest
 
+from sidecar_runtime import DOCS
+from sidecar_runtime.app import find_pod, make_parser
+from sidecar_runtime.settings import CommonSettings
 from tests.support.machine.pipes import unread_pipe
 from tests.support.waiting import wait_until
 
@@ -25,10 +30,10 @@ FULL_BYTES = 60_000
 PROGRAM = """
 import os, sys, threading, time, urllib.request
 from sidecar_runtime import logs
+from sidecar_runtime.app import begin_logs, run_daemon, run_main
 from sidecar_runtime.errors import GaveUp, Problem, SettingsError, SidecarError
-from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.process import begin_logs, run_daemon, run_main
 from sidecar_runtime.http.status import About
+from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import CHANGED, Script, settings_of
 
 ABOUT = About("box", "1.2.3", "box://source", "/target")
@@ -36,12 +41,12 @@ ABOUT = About("box", "1.2.3", "box://source", "/target")
 def daemon(*steps, watch=lambda wake: None, **environment):
     settings = settings_of(**environment)
     metrics = Metrics("box", "1.2.3", "r")
-    return run_daemon(Script(*steps), settings, "BOX_", ABOUT, metrics, watch=watch)
+    return run_daemon(Script(*steps), settings, ABOUT, metrics, watch=watch)
 
 def main():
     {body}
 
-run_main(main, "BOX_")
+run_main(main)
 """
 
 
@@ -100,14 +105,6 @@ def test_wrong_settings_are_logged_one_per_line_and_exit_with_code_2() -> None:
     ]
 
 
-def test_wrong_settings_are_logged_in_the_configured_format() -> None:
-    body = "raise SettingsError([Problem('A', 'x', 'is bad')])"
-    with start(body, env={"PATH": "/usr/bin:/bin", "BOX_LOG_FORMAT": " Console"}) as process:
-        out, _ = process.communicate(timeout=30)
-
-    assert out.endswith("error    setting_rejected  setting=A value=x problem='is bad'\n")
-
-
 @pytest.mark.parametrize(
     ("body", "code", "said"),
     [
@@ -124,7 +121,7 @@ def test_wrong_settings_are_logged_in_the_configured_format() -> None:
         (
             "return daemon(CHANGED, HTTP_BIND='192.0.2.1:1')",
             2,
-            {"setting": "BOX_HTTP_BIND", "value": "192.0.2.1:1"},
+            {"setting": "X_HTTP_BIND", "value": "192.0.2.1:1"},
         ),
     ],
     ids=["it gives up", "the loop gives up", "an address that cannot be bound"],
@@ -145,7 +142,6 @@ def test_the_last_log_line_has_the_cause_of_the_end(
         "raise ValueError('bug')",
         "raise KeyboardInterrupt",
         "raise MemoryError",
-        "return daemon(KeyboardInterrupt())",
     ],
 )
 def test_a_bug_exits_with_code_1_and_a_traceback(body: str) -> None:
@@ -191,10 +187,8 @@ def test_watch_can_trigger_a_cycle() -> None:
     ]
 
 
-def test_without_glances_a_cycle_runs_each_interval() -> None:
-    code, lines = run(
-        "return daemon(CHANGED, CHANGED, CHANGED, GaveUp('stop', ''), INTERVAL='1s', JITTER='0')"
-    )
+def test_a_cycle_runs_each_interval() -> None:
+    code, lines = run("return daemon(CHANGED, CHANGED, CHANGED, GaveUp('stop', ''), INTERVAL='1s')")
 
     assert code == 3
     assert 4 == len([line for line in lines if line["event"].startswith("cycle_")])
@@ -215,7 +209,7 @@ def test_a_one_shot_logs_start_and_stop_and_binds_no_port() -> None:
 
 def test_begin_logs_applies_the_level_and_warns_about_unknown_variables() -> None:
     code, lines = run(
-        "begin_logs(settings_of(LOG_LEVEL='warning'), {'BOX_STRANGE': ''});"
+        "begin_logs(settings_of(LOG_LEVEL='warning'), ['BOX_STRANGE']);"
         "logs.get_logger('x').info('hushed'); return 0"
     )
 
@@ -264,7 +258,7 @@ def cycle(fence):
     open("{file}", "a").write("x")
     return CHANGED
 settings = {{"INTERVAL": "0.1s", "LOG_LEVEL": "debug"}}
-begin_logs(settings_of(**settings), {{}})
+begin_logs(settings_of(**settings), [])
 return daemon(*[cycle] * 10_000, **settings)
 """
 
@@ -338,3 +332,98 @@ def test_a_command_waits_for_a_slow_reader_of_its_log() -> None:
         numbers = [json.loads(line)["n"] for line in process.stdout]
 
     assert list(range(3_000)) == numbers
+
+
+# --- the command line
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--version", "some-sidecar "),
+        ("--help", "SOME_HTTP_BIND"),
+        ("--help", "also reads: OTHER\n"),
+    ],
+)
+def test_version_and_help_work_without_settings(
+    argument: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        some_parser().parse_args([argument])
+
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--bucket", "x"], ["check", "--interval=5"]])
+def test_an_option_is_rejected_with_a_hint_at_environment_variables(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = some_parser()
+    parser.add_subparsers(metavar="COMMAND").add_parser("check")
+
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments)
+
+    hint = "Settings are environment variables, not options. Run some-sidecar --help for a list.\n"
+    assert capsys.readouterr().err.endswith(hint)
+
+
+def test_a_wrong_argument_of_a_command_is_rejected_with_a_hint_at_its_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = some_parser()
+    parser.add_subparsers().add_parser("prune").add_argument("--keep", type=int)
+
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["prune", "--keep", "soon"])
+
+    said = "invalid int value: 'soon'\nRun some-sidecar prune --help for a list.\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_the_help_of_a_command_ends_with_the_address_of_the_documentation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = some_parser()
+    parser.add_subparsers().add_parser("prune")
+
+    with pytest.raises(SystemExit, match="0"):
+        parser.parse_args(["prune", "--help"])
+
+    assert capsys.readouterr().out.endswith(f"\nDocumentation: {DOCS}/README.md\n")
+
+
+def some_parser() -> ArgumentParser:
+    return make_parser(
+        "some-sidecar",
+        "It does something.",
+        CommonSettings,
+        "SOME_",
+        "SOME=1 some-sidecar",
+        "OTHER",
+    )
+
+
+# --- the pod
+
+
+def test_uses_the_downward_api(tmp_path: Path) -> None:
+    given = {"POD_NAME": "box-0", "POD_NAMESPACE": "airflow", "NODE_NAME": "node-1"}
+
+    found = find_pod(given, str(tmp_path / "namespace"))
+    assert {"name": "box-0", "namespace": "airflow", "node": "node-1"} == found
+
+
+def test_falls_back_to_host_name_and_service_account_namespace(tmp_path: Path) -> None:
+    (tmp_path / "namespace").write_text("airflow\n")
+
+    found = find_pod({}, str(tmp_path / "namespace"))
+    assert {"name": socket.gethostname(), "namespace": "airflow", "node": ""} == found
+
+
+def test_the_namespace_is_empty_outside_kubernetes(tmp_path: Path) -> None:
+    assert "" == find_pod({}, str(tmp_path / "namespace"))["namespace"]
+
+
+def test_a_name_that_is_not_utf_8_is_escaped() -> None:
+    assert "box\\udcff" == find_pod({"POD_NAME": "box\udcff"})["name"]

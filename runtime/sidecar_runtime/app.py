@@ -1,0 +1,250 @@
+"""
+A sidecar's process after the imports: its command line, its daemon, its exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from sidecar_runtime import DOCS, __version__, logs
+from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
+from sidecar_runtime.health import Health
+from sidecar_runtime.http.status import About
+from sidecar_runtime.loop import Loop
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.printable import printable
+from sidecar_runtime.settings import CommonSettings, changed_settings, describe
+from sidecar_runtime.sidecar import Sidecar
+from sidecar_runtime.signals import end_on_signals
+
+# https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
+NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+log = logs.get_logger("sidecar")
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """
+    Run a command or a daemon, and end the process with its exit code.
+
+    Ends with ``os._exit``: a cycle's thread may be stuck in a system call (a name server, a dead
+    network file system), on which the interpreter's regular shutdown would wait or fail.
+    """
+    code = EXIT_BUG
+    try:
+        end_on_signals()
+        _forbid_core_dumps()
+        _open_missing_streams()
+        logs.configure("info", None)
+        code = main()
+    except SystemExit as end:  # a signal, or argparse
+        code = end.code if isinstance(end.code, int) else EXIT_BUG
+    except SettingsError as error:
+        for setting, value, problem in error.problems:
+            given = {} if value is None else {"value": value}
+            log.error("setting_rejected", setting=setting, **given, problem=problem)
+        code = error.exit_code
+    except SidecarError as error:
+        log.error("sidecar_gave_up", reason=error.reason, error=error.message, advice=error.advice)
+        code = error.exit_code
+    except BaseException as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            code = 128 + signal.SIGPIPE  # as in a shell: `sync-perm diff | head`
+        else:
+            log.exception("sidecar_crashed")
+    finally:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                code = code or EXIT_BUG
+        os._exit(code)
+
+
+def _forbid_core_dumps() -> None:
+    """
+    Keep keys and passwords out of core files, including those of children.
+
+    The kernel ignores a limit of 0 if ``core_pattern`` is a pipe (systemd-coredump, apport), but
+    with 1 it dumps nothing, because it assumes a crash of the pipe's own program (fs/coredump.c).
+    A hard limit of 0 stays 0, because only root can raise it.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 0 if most == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+def _open_missing_streams() -> None:
+    """
+    Open /dev/null as standard output or error if the parent process closed it.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
+
+
+def _nobody_reads() -> bool:
+    """
+    Return whether standard output is a pipe whose other end is closed.
+    """
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+# --- the command line
+
+
+class _Parser(ArgumentParser):
+    """
+    Ends the help with the documentation, and adds a hint to errors: most options that no parser
+    knows are settings.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        own: dict[str, Any] = {
+            "epilog": f"Documentation: {DOCS}/README.md",
+            "formatter_class": RawDescriptionHelpFormatter,  # the default one breaks addresses
+        }
+        super().__init__(*args, **own | more)
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"Run {self.prog} --help for a list."
+        if " " not in self.prog:  # a command rejects only its own arguments
+            hint = f"Settings are environment variables, not options. {hint}"
+        super().error(f"{message}\n{hint}")
+
+
+def make_parser(
+    program: str,
+    description: str,
+    settings: type[CommonSettings],
+    prefix: str,
+    example: str,
+    also: str,
+) -> ArgumentParser:
+    """
+    Return a parser that supports ``--version``, and whose ``--help`` ends with the settings.
+
+    Args:
+        example: An example command line.
+        also: Inputs other than the settings.
+    """
+    parser = _Parser(
+        program,
+        description=description,
+        epilog=f"example:\n  {example}\n\n{describe(settings, prefix, also)}",
+    )
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    return parser
+
+
+# --- the daemon
+
+
+def begin_logs(
+    settings: CommonSettings, unknown: Iterable[str], unused: Mapping[str, str] | None = None
+) -> None:
+    """
+    Configure logging from the settings, and warn about variables that have no effect.
+
+    Args:
+        unknown: Variables with our prefix that are not settings.
+        unused: Variables that another setting makes irrelevant, each with the explanation.
+    """
+    logs.configure(settings.log_level, None, may_drop=True)
+    warn_unknown(unknown)
+    for name, why in (unused or {}).items():
+        logs.get_logger("settings").warning("setting_unused", setting=name, why=why)
+
+
+def warn_unknown(names: Iterable[str]) -> None:
+    """
+    Log variables with our prefix that are not settings.
+    """
+    for name in names:
+        logs.get_logger("settings").warning("setting_unknown", setting=printable(name))
+
+
+def run_daemon(
+    sidecar: Sidecar,
+    settings: CommonSettings,
+    about: About,
+    metrics: Metrics,
+    *,
+    watch: Callable[[Callable[[], None]], object] = lambda wake: None,
+) -> int:
+    """
+    Serve the HTTP endpoint and run cycles until the process should end; return the exit code.
+
+    Args:
+        about: Its `settings` replace what the environment says under our names, if there are any.
+        watch: Called once with a function that triggers a cycle immediately, for a sidecar that
+            watches its source in its own thread.
+
+    Raises:
+        SidecarError: It gave up, or could not listen.
+    """
+    _raise_file_limit()
+    health = Health()
+    log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
+    prefix = settings.variable_prefix
+    about = about._replace(
+        pod=find_pod(os.environ),
+        settings=about.settings or changed_settings(type(settings), prefix, os.environ),
+    )
+    loop = Loop(sidecar, settings, health, metrics)
+    if not settings.one_shot:
+        from sidecar_runtime.http.endpoint import Endpoint  # noqa: PLC0415 - no server in one-shots
+
+        Endpoint(
+            settings.http_bind,
+            f"{prefix}HTTP_BIND",
+            about=about,
+            health=health,
+            sidecar=sidecar,
+            metrics=metrics,
+            show_status=settings.status_page,
+        ).start()
+    watch(loop.wake)
+    code = loop.run()
+    log.info("sidecar_stopped", exit_code=code)
+    return code
+
+
+def _raise_file_limit() -> None:
+    """
+    Raise the soft limit of open files, which is low for the sake of select(), to the hard limit.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def find_pod(environ: Mapping[str, str], namespace_file: str = NAMESPACE_FILE) -> dict[str, str]:
+    """
+    Return ``name``, ``namespace`` and ``node`` of this pod, each empty if unknown.
+
+    They come from ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` (downward API). Without these,
+    the name is the host name, the namespace is that of the service account, and the node unknown.
+    """
+    namespace = environ.get("POD_NAMESPACE", "")
+    if not namespace:
+        with suppress(OSError, ValueError), open(namespace_file) as file:
+            namespace = file.read().strip()
+    return {
+        "name": printable(environ.get("POD_NAME") or socket.gethostname()),
+        "namespace": printable(namespace),
+        "node": printable(environ.get("NODE_NAME", "")),
+    }

@@ -1,0 +1,528 @@
+"""
+Runs cycles: decides when the next one starts, what its end means, and when the process stops.
+
+The main thread decides (:class:`Loop`). Signal handlers, the trigger and the threads that run
+cycles only put events into its queue.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import select
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
+from typing import Any, Literal, NamedTuple
+
+from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Health, LastError, Outcome, PastCycle
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import CommonSettings
+from sidecar_runtime.sidecar import Session, Sidecar
+
+# How many cycles may ignore their revoked fence, each with its thread (stuck in a system call).
+# Then no new cycle starts, the heartbeat ages, and the liveness probe restarts the container.
+STUCK_THREADS = 3
+
+log = get_logger("sidecar")
+
+
+def backoff_seconds(failures: int, interval_seconds: float) -> float:
+    """
+    Return the seconds to wait after the given number of consecutive failures (1 or more).
+
+    Exponential: up to two seconds, or two intervals if that is less, then twice as long with each
+    failure, up to a minute, or the interval if that is longer. With full jitter (a wait drawn from
+    the whole range), which best spreads a fleet that failed together; see "Exponential Backoff And
+    Jitter", AWS Architecture Blog, 2015.
+    """
+    longest = min(max(60.0, interval_seconds), min(1.0, interval_seconds) * 2 ** min(failures, 32))
+    return max(0.2, random.uniform(0.0, longest))
+
+
+class Pace(NamedTuple):
+    """
+    The waits that are not configurable, in seconds.
+
+    Args:
+        backoff: As :func:`backoff_seconds`.
+        waiting_retry_seconds: Wait before the next cycle if another process owns the target or
+            the source is still being changed; never longer than the interval.
+        clock_grace_seconds: How late the trigger may be before the loop starts a cycle itself.
+        liveness_grace_seconds: How late the heartbeat may be beyond wait and timeout.
+        tidy_seconds: How long a cycle may clean up at the end of the process.
+    """
+
+    backoff: Callable[[int, float], float] = backoff_seconds
+    waiting_retry_seconds: float = 2.0
+    clock_grace_seconds: float = 2.0
+    liveness_grace_seconds: float = 60.0
+    tidy_seconds: float = 0.2
+
+
+# --- what the loop is doing: one of these, until a monotonic time or an event
+
+
+class Idle(NamedTuple):
+    """
+    No cycle runs; the next one starts at the latest at this time.
+
+    Args:
+        is_firm: Whether :meth:`Loop.wake` has to wait, too: the last cycle failed for a cause that
+            its sidecar does not know, so it may ask for the next one at once, again and again.
+    """
+
+    until: float
+    is_firm: bool = False
+
+
+class Running(NamedTuple):
+    """
+    A cycle runs, and is abandoned at this time.
+
+    Args:
+        again: Who asked for another cycle meanwhile; it follows at once.
+    """
+
+    until: float
+    fence: Fence
+    started_at: float
+    again: Event | None = None
+
+
+class Stuck(NamedTuple):
+    """
+    Abandoned cycles hold all threads; ends when one of them returns.
+    """
+
+    until: float = float("inf")
+
+
+class Stopped(NamedTuple):
+    """
+    The process is about to end.
+    """
+
+
+# --- what happens to it
+
+
+class Finished(NamedTuple):
+    """
+    A cycle has returned, or raised this.
+    """
+
+    fence: Fence
+    end: Outcome | BaseException
+
+
+# The scheduler puts the idle state that is over: too late, it ends no other.
+Event = Literal["wake"] | signal.Signals | Finished | Idle
+
+
+class Events:
+    """
+    The queue, read by the main thread; ``put`` is safe in signal handlers.
+
+    Not ``queue.SimpleQueue``: if a signal arrives just before its ``get`` blocks, the Python
+    handler runs only when something else ends the wait (seen once in 1,500 SIGTERMs). A socket has
+    no such gap: the C handler writes a byte (``signal.set_wakeup_fd``), and that byte ends the
+    wait.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._wake, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+
+    def put(self, event: Event) -> None:
+        """
+        Add an event and end the wait.
+        """
+        self._events.append(event)
+        with suppress(OSError):  # full: the reader wakes up regardless; closed: no reader is left
+            self._waker.send(b"\0")
+
+    def get(self, until: float) -> Event | None:
+        """
+        Return the next event, or None at this monotonic time.
+        """
+        while not self._events:
+            left = min(until - time.monotonic(), threading.TIMEOUT_MAX)
+            if left <= 0:
+                return None
+            if select.select([self._wake], [], [], left)[0]:
+                self._wake.recv(4096)
+        return self._events.popleft()
+
+    @contextmanager
+    def of_signals(self) -> Iterator[None]:
+        """
+        Turn signals into events; afterwards the queue is closed, and later events are lost.
+        """
+        with self._wake, self._waker, ExitStack() as before:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                handler = signal.signal(number, lambda n, _: self.put(signal.Signals(n)))
+                before.callback(signal.signal, number, handler)
+            fd = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+            before.callback(signal.set_wakeup_fd, fd)
+            yield
+
+
+def start_scheduler(put: Callable[[Event], object]) -> Any | None:
+    """
+    Start APScheduler, which triggers the cycles of a daemon: its job only puts an event.
+
+    The job runs in the scheduler's own thread (``debug``), because a pool is joined at exit: a job
+    that sleeps 6 s delays SIGTERM by 6 s (measured). Return None if no thread can be started: the
+    loop's own clock then does the same.
+    """
+    # Not in one-shots: it is a quarter of the imports in each task pod.
+    from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415
+
+    scheduler = BackgroundScheduler(executors={"default": {"type": "debug"}}, timezone=UTC)
+    # The loop sets each time. An interval is counted up, one by one, if the clock is set from 1970
+    # to today: of this one there are few.
+    scheduler.add_job(put, "interval", ["wake"], weeks=1, id="cycle", misfire_grace_time=None)
+    try:
+        scheduler.start()
+    except RuntimeError:
+        return None
+    return scheduler
+
+
+class Workers:
+    """
+    The daemon thread that runs cycles, one at a time, and those that have not returned from theirs.
+
+    Args:
+        report: Called in the thread at the end of a cycle.
+    """
+
+    def __init__(self, begin: Callable[[], Session], report: Callable[[Finished], object]) -> None:
+        self._begin = begin
+        self._report = report
+        self._requests: SimpleQueue[Fence | None] | None = None
+        self._last: Fence | None = None
+        self._unreturned: set[Fence] = set()
+
+    def start(self, fence: Fence) -> bool:
+        """
+        Run a cycle under this fence; return False if too many cycles have not returned.
+
+        The thread is reused. If it has not returned, it is replaced, and ends once it does.
+
+        Raises:
+            RuntimeError: No thread can be started.
+        """
+        if self._requests is not None and self._last in self._unreturned:
+            self._requests.put(None)
+            self._requests = None
+        if len(self._unreturned) >= STUCK_THREADS:
+            return False
+        if self._requests is None:
+            requests: SimpleQueue[Fence | None] = SimpleQueue()
+            threading.Thread(target=self._work, args=[requests], name="cycle", daemon=True).start()
+            self._requests = requests
+        self._last = fence
+        self._unreturned.add(fence)
+        self._requests.put(fence)
+        return True
+
+    def _work(self, requests: SimpleQueue[Fence | None]) -> None:
+        session: Session | None = None
+        while (fence := requests.get()) is not None:
+            end: Outcome | BaseException
+            try:
+                if session is None:
+                    session = self._begin()
+                end = session.cycle(fence)
+            except BaseException as error:  # noqa: BLE001 - the main thread decides
+                end = error
+            self._unreturned.discard(fence)
+            self._report(Finished(fence, end))
+            if not isinstance(end, Outcome):
+                # The traceback keeps the cycle's objects, downloads too, alive in reference cycles.
+                del end
+                gc.collect()
+        if session is not None:
+            session.close()
+
+
+# --- what decides
+
+
+class Loop:
+    """
+    Runs cycles until a signal, a limit, or the success of a one-shot.
+
+    Attributes:
+        pace: Shorter in tests.
+    """
+
+    pace = Pace()
+
+    def __init__(
+        self, sidecar: Sidecar, settings: CommonSettings, health: Health, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._health = health
+        self._metrics = metrics
+        self._events = Events()
+        self._workers = Workers(sidecar.begin, self._report)
+        self._scheduler = None if settings.one_shot else start_scheduler(self._events.put)
+        seconds = settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
+        self._give_up_at = time.monotonic() + seconds
+        self._state: Idle | Running | Stuck | Stopped = Idle(time.monotonic())
+
+    def wake(self) -> None:
+        """
+        Start a cycle now, even during a backoff; may be called from any thread.
+        """
+        self._events.put("wake")
+
+    def run(self) -> int:
+        """
+        Run until the process should end; return the exit code.
+
+        Raises:
+            GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
+        """
+        with self._events.of_signals():
+            try:
+                self._rest(0.0)
+                while not isinstance(self._state, Stopped):
+                    self._handle(self._events.get(min(self._state.until, self._give_up_at)))
+                return EXIT_DONE
+            finally:
+                self._revoke()
+                if self._scheduler is not None:
+                    self._scheduler.shutdown(wait=False)
+
+    def _report(self, finished: Finished) -> None:
+        """
+        Put the end of a cycle into the queue; called in the cycle's thread, which proves it alive.
+        """
+        self._health.beat()
+        self._events.put(finished)
+
+    def _handle(self, event: Event | None) -> None:
+        """
+        Act on one event, or on a deadline that is over.
+        """
+        if isinstance(event, signal.Signals):
+            log.info("signal_received", signal=event.name)
+        match event:
+            case signal.SIGHUP | "wake":
+                self._ask(event)
+            case signal.Signals():
+                self._revoke()
+                self._state = Stopped()
+            case Idle() if event is self._state:
+                self._start()
+            case Finished():
+                self._finish(event)
+            case None:
+                self._act_in_time()
+
+    def _ask(self, asker: Event) -> None:
+        """
+        Start a cycle now, or right after the running one.
+        """
+        state = self._state
+        if isinstance(state, Running):
+            if state.again != signal.SIGHUP:
+                self._state = state._replace(again=asker)
+        elif isinstance(state, Idle) and (asker == signal.SIGHUP or not state.is_firm):
+            self._start(is_asked_for=asker == signal.SIGHUP)
+
+    def _finish(self, finished: Finished) -> None:
+        """
+        Act on the end of a cycle, unless it was abandoned.
+        """
+        if isinstance(self._state, Stuck):
+            self._start()
+        elif isinstance(self._state, Running) and finished.fence is self._state.fence:
+            self._settle(finished.end)
+
+    def _act_in_time(self) -> None:
+        """
+        Give up, abandon a cycle that took too long, or start one, whatever the wall clock says.
+        """
+        if time.monotonic() >= self._give_up_at:
+            raise self._gave_up("one_shot_deadline")
+        if isinstance(self._state, Running):
+            self._abandon(self._state.fence)
+            return
+        if self._scheduler is not None:  # it uses the wall clock, which was set back
+            log.info("trigger_overdue")
+        self._start()
+
+    def _start(self, *, is_asked_for: bool = False) -> None:
+        """
+        Start a cycle.
+        """
+        fence, now = Fence(is_asked_for=is_asked_for), time.monotonic()
+        self._state = Running(now + self._settings.timeout_seconds, fence, now)
+        if is_asked_for:
+            log.info("cycle_started", signal="SIGHUP")
+        try:
+            if not self._workers.start(fence):
+                log.error("cycle_threads_stuck", threads=STUCK_THREADS)
+                self._state = Stuck()
+        except RuntimeError as error:
+            self._settle(error)
+
+    def _abandon(self, fence: Fence) -> None:
+        """
+        Revoke the fence of a cycle that took too long, and count the cycle as failed.
+        """
+        fence.revoke()
+        limit, seconds = f"{self._settings.variable_prefix}TIMEOUT", self._settings.timeout_seconds
+        late = f"the cycle took longer than {limit} ({seconds:g} s) and was abandoned"
+        advice = f"Find out what it waits on (network or volume), or raise {limit}."
+        self._settle(fence.blame or SidecarError("cycle_timeout", late, advice))
+
+    def _settle(self, end: Outcome | BaseException) -> None:
+        """
+        Record the end of a cycle; decide when the next one starts, or that the process ends.
+        """
+        assert isinstance(self._state, Running)
+        _, fence, started_at, again = self._state
+        seconds = time.monotonic() - started_at
+        if isinstance(end, Outcome):
+            self._record_success(end, seconds, is_asked_for=fence.is_asked_for)
+            if self._settings.one_shot and (end.is_success or end.is_enough):
+                self._state = Stopped()
+                return
+            self._rest(self._wait_seconds(end, seconds))
+        else:
+            wait_seconds = self._record_failure(end, seconds)
+            self._rest(wait_seconds, is_firm=not isinstance(end, SidecarError))
+            if isinstance(end, GaveUp):
+                raise end
+            if self._health.consecutive_failures >= self._settings.max_failures > 0:
+                raise self._gave_up("failure_limit")
+        if again is not None:
+            self._ask(again)
+
+    def _wait_seconds(self, outcome: Outcome, seconds: float) -> float:
+        """
+        Return how long to wait after a cycle of that many seconds that did not fail.
+        """
+        interval = self._settings.interval_seconds
+        is_part = outcome.result == "partial" and self._settings.one_shot
+        if is_part or outcome.result in ("waiting", "settling"):
+            return min(interval, self.pace.waiting_retry_seconds)
+        # From start to start, shifted by up to a tenth to spread a fleet; a long cycle misses some.
+        return max(0.0, interval * random.uniform(0.9, 1.1) - seconds % interval)
+
+    def _rest(self, seconds: float, *, is_firm: bool = False) -> None:
+        """
+        Be idle for this many seconds.
+        """
+        grace_seconds = self.pace.clock_grace_seconds if self._scheduler else 0.0
+        self._state = idle = Idle(time.monotonic() + seconds + grace_seconds, is_firm)
+        self._health.expect_cycle(seconds)
+        late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
+        self._health.expect_beat(seconds + late_seconds)
+        if self._scheduler is not None:
+            at = datetime.now(UTC) + timedelta(seconds=seconds)
+            self._scheduler.modify_job("cycle", next_run_time=at, args=[idle])
+
+    def _revoke(self) -> None:
+        """
+        Let a running cycle publish nothing more, and give it a moment to clean up.
+        """
+        if isinstance(self._state, Running):
+            self._state.fence.revoke()
+            time.sleep(self.pace.tidy_seconds)
+
+    def _gave_up(self, reason: str) -> GaveUp:
+        """
+        Return the error that ends the process because of this limit, with the last cause: a
+        failure, or what the running cycle is waiting out.
+        """
+        blame = self._state.fence.blame if isinstance(self._state, Running) else None
+        if error := self._health.last_error or blame:
+            return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
+        past = self._health.past_cycles()
+        last = [past[0].result, *past[0].counts.values()] if past else ["none has ended"]
+        message = f"no cycle succeeded in time: {' '.join(map(str, last))}"
+        limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
+        return GaveUp(reason, message, f"Find out what the cycle waits on, or raise {limit}.")
+
+    # --- how a cycle is reported
+
+    def _record_success(self, outcome: Outcome, seconds: float, *, is_asked_for: bool) -> None:
+        """
+        Record a cycle that did not fail: in the log if it is news.
+        """
+        failures, before = self._health.consecutive_failures, self._health.last_error
+        cycle = self._record(outcome, seconds)
+        problem = outcome.problem if outcome.result in ("partial", "settling", "waiting") else None
+        is_new = problem is not None and (before is None or before.message != problem.message)
+        is_news = is_new or cycle.is_publish or failures or is_asked_for
+        if outcome.result in ("waiting", "settling") and not is_news:
+            return  # such cycles are two seconds apart
+        (log.warning if is_new else log.info if is_news else log.debug)(
+            "cycle_finished",
+            result=outcome.result,
+            revision=outcome.revision,
+            failures_before=failures,
+            duration_seconds=round(seconds, 3),
+            **(_why(problem) if problem else {}),
+            **outcome.counts,
+        )
+
+    def _record_failure(self, error: BaseException, seconds: float) -> float:
+        """
+        Record a cycle that failed; return the seconds to wait before the next try.
+        """
+        cause = explain(error)
+        self._record(Outcome("error", problem=cause), seconds)
+        failures = self._health.consecutive_failures
+        self._metrics.failures(cause.reason).inc()
+        wait_seconds = self.pace.backoff(failures, self._settings.interval_seconds)
+        if cause.retry_within_seconds is not None:
+            wait_seconds = min(wait_seconds, cause.retry_within_seconds)
+        is_bug = cause.reason == "bug"
+        (log.error if is_bug else log.warning)(
+            "cycle_failed",
+            **_why(cause),
+            consecutive_failures=failures,
+            retry_in_seconds=round(wait_seconds, 2),
+            exc_info=error if is_bug else None,
+        )
+        return wait_seconds
+
+    def _record(self, outcome: Outcome, seconds: float) -> PastCycle:
+        """
+        Record a cycle in health and metrics.
+        """
+        now, why, metrics = time.time(), outcome.problem, self._metrics
+        error = LastError(why.reason, why.message, why.advice, now) if why else None
+        reason = why.reason if why else ""
+        cycle = PastCycle(now - seconds, seconds, outcome.result, reason, outcome.counts)
+        self._health.record(cycle, error)
+        metrics.duration.observe(seconds)
+        metrics.cycles(outcome.result).inc()
+        metrics.consecutive_failures.set(self._health.consecutive_failures)
+        if outcome.is_success or outcome.result in ("partial", "waiting"):
+            metrics.last_success.set_to_current_time()
+        if cycle.is_publish:
+            metrics.last_publish.set_to_current_time()
+        return cycle
+
+
+def _why(error: SidecarError) -> dict[str, str]:
+    return {"reason": error.reason, "error": error.message, "advice": error.advice}

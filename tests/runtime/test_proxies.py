@@ -1,0 +1,171 @@
+"""
+Which requests go through a proxy, here and in programs that are not ours.
+"""
+
+import pytest
+from botocore.utils import should_bypass_proxies
+
+from sidecar_runtime import proxies
+
+PROXY = "http://proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environ", "proxy"),
+    [
+        ("https", {}, None),
+        ("https", {"HTTPS_PROXY": PROXY}, PROXY),
+        ("https", {"https_proxy": "http://other:1", "HTTPS_PROXY": PROXY}, "http://other:1"),
+        ("https", {"https_proxy": "", "HTTPS_PROXY": PROXY}, PROXY),
+        ("https", {"HTTPS_PROXY": "user:pw@proxy.example:3128"}, "http://user:pw@proxy.example:3128"),
+        ("https", {"HTTP_PROXY": PROXY, "ALL_PROXY": PROXY}, None),
+        ("http", {"HTTP_PROXY": PROXY}, PROXY),
+        ("http", {"HTTPS_PROXY": PROXY}, None),
+        ("https", {"HTTPS_PROXY": PROXY, "NO_PROXY": "s3.example"}, None),
+        ("https", {"HTTPS_PROXY": PROXY, "no_proxy": "other", "NO_PROXY": "s3.example"}, PROXY),
+    ],
+)  # fmt: skip
+def test_the_proxy_depends_on_the_scheme_and_on_exceptions(
+    scheme: str, environ: dict[str, str], proxy: str | None
+) -> None:
+    assert proxy == proxies.proxy_for(scheme, "s3.example", 443, environ)
+
+
+COVERED = [
+    ("*", "a.example", 443),
+    ("example.com", "example.com", 443),
+    ("example.com", "git.example.com", 443),
+    (".example.com", "git.example.com", 443),
+    (".example.com", "example.com", 443),
+    ("*.example.com", "git.example.com", 443),
+    ("*.svc", "minio.team.svc", 9000),
+    ("minio", "minio", 9000),
+    ("MINIO.Svc", "minio.svc.", 9000),
+    ("minio.svc.", "minio.svc", 9000),
+    ("my_store", "my_store", 80),
+    ("other , minio.svc", "minio.svc", 9000),
+    ("other minio.svc", "minio.svc", 9000),
+    ("minio:9000", "minio", 9000),
+    (".svc:9000", "minio.svc", 9000),
+    ("10.1.2.3", "10.1.2.3", 80),
+    ("10.1.2.3:80", "10.1.2.3", 80),
+    ("10.0.0.0/8", "10.1.2.3", 80),
+    ("10.1.2.3/8", "10.9.9.9", 80),
+    ("::1", "::1", 80),
+    ("[::1]", "::1", 80),
+    ("[::1]:80", "::1", 80),
+    ("0:0:0:0:0:0:0:1", "::1", 80),
+    ("fd00::/8", "fd00:ec2::254", 80),
+]
+BESIDE = [
+    ("", "a.example", 443),
+    ("ample.com", "example.com", 443),
+    ("git.example.com", "example.com", 443),
+    ("minio:9001", "minio", 9000),
+    ("10.1.2.3:81", "10.1.2.3", 80),
+    ("10.0.0.0/8", "11.1.2.3", 80),
+    ("10.0.0.0/8", "a10.example", 80),
+    ("10.0.0.0/8", "::1", 80),
+    ("example", "10.1.2.3", 80),
+    ("other,,", "a.example", 443),
+]
+# Not one client reads these in the same way, and few of them say so.
+WRONG = [
+    "http://minio:9000",
+    "https://minio.svc/",
+    "minio/",
+    "10.0.0.0/33",
+    "10.0.0.0/",
+    "10.*",
+    "10.0.0.300",
+    "10.1",
+    "s3.*.example",
+    "*svc",
+    "minio:http",
+    "minio:",
+    "user@minio",
+    "**",
+    ".",
+]
+
+
+@pytest.mark.parametrize(
+    ("excepted", "host", "port", "is_covered"),
+    [(*case, True) for case in COVERED] + [(*case, False) for case in BESIDE],
+)
+def test_the_meaning_of_an_exception(excepted: str, host: str, port: int, is_covered: bool) -> None:
+    environ = {"NO_PROXY": excepted}
+
+    assert is_covered == proxies.is_excepted(host, port, environ)
+    assert {} == proxies.ignored(environ)
+
+
+@pytest.mark.parametrize("entry", WRONG)
+def test_an_entry_without_a_meaning_is_named(entry: str) -> None:
+    found = proxies.ignored({"no_proxy": f"minio, {entry},.svc"})
+
+    assert found["no_proxy"].endswith(f": {entry.rpartition('@')[2]}")
+    assert not proxies.is_excepted("minio2", 9000, {"no_proxy": entry})
+
+
+def test_no_password_is_shown() -> None:
+    environ = {
+        "HTTPS_PROXY": "http://user:Zm9v//s3cr3t@proxy:3128",
+        "http_proxy": "http://other:3128",
+        "NO_PROXY": "https://user:s3cr3t@minio",
+    }
+
+    shown = f"{proxies.configured(environ)} {proxies.ignored(environ)}"
+
+    assert "HTTPS_PROXY=proxy:3128, http_proxy=http://other:3128" in shown
+    assert "s3cr3t" not in shown
+
+
+# --- in programs that are not ours
+
+
+@pytest.mark.parametrize("host", proxies.METADATA)
+def test_botocore_asks_metadata_services_directly(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    netloc = f"[{host}]" if ":" in host and "[" not in host else host
+    monkeypatch.setenv("HTTP_PROXY", PROXY)
+    assert not should_bypass_proxies(f"http://{netloc}/")
+
+    for name, value in proxies.for_others({"HTTP_PROXY": PROXY}).items():
+        monkeypatch.setenv(name, value)
+
+    assert should_bypass_proxies(f"http://{netloc}/")
+    assert not should_bypass_proxies("http://sts.amazonaws.com/")
+
+
+@pytest.mark.parametrize("endpoint", ["http://10.1.2.3:8080", "http://imds.example/"])
+def test_a_metadata_service_elsewhere_is_excepted_too(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    environ = {"HTTP_PROXY": PROXY, proxies.METADATA_ENDPOINT: endpoint}
+
+    for name, value in proxies.for_others(environ).items():
+        monkeypatch.setenv(name, value)
+
+    assert should_bypass_proxies(endpoint)
+
+
+def test_other_programs_read_the_same_names() -> None:
+    """curl knows no `*.`, and neither it nor urllib a `*` among other entries."""
+    wide = {"HTTPS_PROXY": PROXY, "NO_PROXY": "minio *"}
+    given = {"https_proxy": PROXY, "no_proxy": "*.svc .Example.com,10.0.0.0/8 minio:9000"}
+
+    assert {"*"} == set(proxies.for_others(wide).values())
+    told = proxies.for_others(given)
+    assert told["NO_PROXY"] == told["no_proxy"]
+    assert ["svc", "example.com", "10.0.0.0/8", "minio:9000"] == told["no_proxy"].split(",")[:4]
+    for text in told.values():  # what we read in it is what we read before
+        for host in ("a.svc", "svc", "example.com", "10.1.2.3"):
+            assert proxies.is_excepted(host, 80, given) and proxies.is_excepted(
+                host, 80, {"NO_PROXY": text}
+            )
+
+
+def test_nothing_is_changed_where_no_proxy_is_set() -> None:
+    assert {} == proxies.for_others({"PATH": "/bin", "AWS_REGION": "eu-west-1"})
