@@ -47,13 +47,6 @@ class Plan(NamedTuple):
     put: tuple[str, ...]
     delete: tuple[str, ...]
 
-    @property
-    def is_empty(self) -> bool:
-        """
-        Whether there is nothing to do.
-        """
-        return not (self.put or self.delete)
-
 
 def make_plan(
     state: State,
