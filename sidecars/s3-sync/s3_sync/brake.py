@@ -1,6 +1,6 @@
 """
 The brake on mass deletion: a listing that lacks most files is usually a mistake, so it is held back
-long enough for somebody to notice.
+long enough for you to notice.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ class Builder:
         ours = gone & folder.files.keys()
         changes = len(put) + len(ours)
         if is_shown and before is not None and changes > 1:
-            is_told = (before.aim, before.missing) == (state.revision, changes)
-            if ours or not is_told:  # retries change nothing
+            is_known = (before.aim, before.missing) == (state.revision, changes)
+            if ours or not is_known:  # retries change nothing
                 self._mark(state, changes, len(folder.files) - len(ours), fence)
         try:
             await self._fetch(

@@ -220,7 +220,7 @@ class Folder:
 
     def forget(self, path: str) -> None:
         """
-        Remove a file from the list; the file on disk belongs to somebody else from now on.
+        Remove a file from the list; the file on disk belongs to another process from now on.
         """
         if self.files.pop(path, None) is not None and self.journal is not None:
             self.journal.remove(path)

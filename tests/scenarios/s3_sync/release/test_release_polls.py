@@ -99,6 +99,7 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(polling: Po
         waits.append(failed["retry_in_seconds"])
 
     polling.shelf.point_to(good)
+    polling.wait_until_seen(before)
 
     assert {0.2} == set(waits)
 
