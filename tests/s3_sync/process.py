@@ -37,7 +37,7 @@ class Process:
             self._session = self._sidecar.begin()
 
     def _open_client(self, settings: Settings, metrics: SyncMetrics) -> S3Client:
-        """Return a client without the child for credentials, which would take longer than a cycle."""
+        """Return a client without the child for credentials, which takes longer than a cycle."""
         return S3Client(
             settings.bucket,
             settings.prefix,

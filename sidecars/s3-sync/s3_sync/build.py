@@ -87,7 +87,7 @@ class Builder:
             SidecarError: The source fails, or too little of the state can be read.
             OSError: The volume fails.
         """
-        target, shown = self._target, layout.shown
+        target, shown, before = self._target, layout.shown, self._target.published
         folder = layout.begin()
         is_shown = folder is shown
         if not is_shown:
@@ -96,11 +96,12 @@ class Builder:
             same = [p for p, file in state.files.items() if is_held(held.get(p), file)]
             layout.link([path for path in same if path not in folder.files], folder, fence)
         gone = await self._source.confirm(plan.delete, fence) if plan.delete else set()
+        if before is None:  # files of another source stand in for no object
+            gone |= set(plan.delete).intersection(state.kept)
         damaged = target.damaged if is_shown else set()
         put = make_plan(state, folder.files, damaged=damaged, may_delete=False).put
         resting = self._problems.resting
         work = Work(folder, fence, until, damaged, blocked=set(self.blocked))
-        before = target.published
         ours = gone & folder.files.keys()
         changes = len(put) + len(ours)
         if is_shown and before is not None and changes > 1:

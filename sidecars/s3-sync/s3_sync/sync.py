@@ -112,8 +112,10 @@ class Sync:
         if self._is_done(layout, state, plan):
             layout.finish(fence)
             return self._unchanged(state, plan)
+        # A cycle that fails has waited as well.
+        has_waited, self._memory.has_waited = self._memory.has_waited, True
         build = await self._builder.build(layout, state, plan, until, fence)
-        if self._must_wait(layout, build):
+        if self._must_wait(layout, build, has_waited):
             return Outcome("settling", self._revision, self._counts(build))
         refusal = self._gatekeeper.judge(layout, build, fence)
         if refusal is not None:
@@ -232,7 +234,7 @@ class Sync:
             and not set(plan.put) - self._problems.resting
         )
 
-    def _must_wait(self, layout: Layout, build: Build) -> bool:
+    def _must_wait(self, layout: Layout, build: Build, has_waited: bool) -> bool:
         """
         Whether the files may belong to two states: an upload, an outage or a policy change happened
         during the cycle. Only where a state is shown at once; never in two cycles in a row, nor if
@@ -249,7 +251,7 @@ class Sync:
         memory.same_cycles = memory.same_cycles + 1 if is_same else int(bool(missing))
         memory.missing = missing
         is_shown = build.folder is layout.shown
-        memory.has_waited = bool(newly) and not memory.has_waited and not is_shown
+        memory.has_waited = bool(newly) and not has_waited and not is_shown
         return memory.has_waited
 
     # --- after

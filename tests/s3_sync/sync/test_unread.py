@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.cycle.unread import EAGER_TRIES, LONGEST_REST_SECONDS, NAMED_FILES, Unread, explain
-from s3_sync.listing.entries import Entry
+from s3_sync.listing import FAILURE_STREAK
 from s3_sync.metrics import SyncMetrics
-from s3_sync.result import FAILURE_STREAK
+from s3_sync.pages import Entry
+from s3_sync.problems import EAGER_TRIES, LONGEST_REST_SECONDS, NAMED, Problems, explain
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.status import Status
 from sidecar_runtime.errors import SidecarError
@@ -31,17 +31,17 @@ class Cycles:
     def __init__(self) -> None:
         self.clock = Clock()
         self.metrics = SyncMetrics("0", "r")
-        self.unread = Unread(self.metrics, Status(), 10.0, self.clock)
+        self.problems = Problems(self.metrics, Status(), 10.0, self.clock)
 
     def run(
         self, wanted: Iterable[str], failing: Iterable[str], *, etag: str = "e", asked: bool = False
     ) -> set[str]:
         """Run one cycle; return the files that were tried."""
         entries = {path: Entry(path, etag, 1) for path in wanted}
-        self.unread.look(entries, is_asked_for=asked)
-        resting = self.unread.resting()
+        self.problems.meet(entries, is_asked_for=asked)
+        resting = self.problems.resting
         tried = {path: entry for path, entry in entries.items() if path not in resting}
-        self.unread.note(tried, {path: DENIED for path in failing if path in tried})
+        self.problems.note(tried, {path: DENIED for path in failing if path in tried})
         self.clock.seconds += 10
         return set(tried)
 
@@ -57,7 +57,7 @@ def test_failures_are_retried_each_cycle_at_first_then_with_backoff(cycles: Cycl
     assert all(tries[: EAGER_TRIES + 1])
     seldom = tries[EAGER_TRIES:]
     assert 200 * 10 / LONGEST_REST_SECONDS <= sum(seldom) <= 4 * 200 * 10 / LONGEST_REST_SECONDS
-    assert {"a"} == cycles.unread.errors.keys()
+    assert {"a"} == cycles.problems.errors.keys()
 
 
 def test_backoff_does_not_overflow_after_many_failures(cycles: Cycles) -> None:
@@ -65,13 +65,13 @@ def test_backoff_does_not_overflow_after_many_failures(cycles: Cycles) -> None:
         cycles.run("a", "a")
         cycles.clock.seconds += LONGEST_REST_SECONDS
 
-    assert {"a"} == cycles.unread.errors.keys()
+    assert {"a"} == cycles.problems.errors.keys()
 
 
 def test_retries_all_files_on_a_new_volume(cycles: Cycles) -> None:
     """A failure may be due to the old volume, such as a folder that was moved away."""
     assert any(not cycles.run("ab", "ab") for _ in range(1_000)), "both rest, some time"
-    cycles.unread.start_over()
+    cycles.problems.retry_all()
 
     assert {"a", "b"} == cycles.run("ab", "ab")
 
@@ -94,10 +94,10 @@ def test_a_change_makes_failed_files_due(cycles: Cycles, what: str) -> None:
             return
         case "gone":
             cycles.run("b", "b")
-            assert "a" not in cycles.unread.errors
+            assert "a" not in cycles.problems.errors
             assert "a" in cycles.run("ab", "b")  # b may be due as well
             return
-    assert {} == cycles.unread.errors
+    assert {} == cycles.problems.errors
 
 
 def test_logs_each_file_once_until_it_recovers(cycles: Cycles, log: Log) -> None:
@@ -108,16 +108,16 @@ def test_logs_each_file_once_until_it_recovers(cycles: Cycles, log: Log) -> None
 
 
 def test_logs_only_the_first_of_many_files(cycles: Cycles, log: Log) -> None:
-    paths = [f"{number:04}" for number in range(3 * NAMED_FILES)]
+    paths = [f"{number:04}" for number in range(3 * NAMED)]
     for _ in range(5):
         cycles.run(paths, paths, asked=True)
 
-    assert NAMED_FILES == len(log.events("object_unread"))
+    assert NAMED == len(log.events("object_unread"))
 
 
 def test_the_metric_returns_to_zero_after_recovery(cycles: Cycles) -> None:
     def shown() -> float | None:
-        cycles.unread.show()
+        cycles.problems.show({}, ())
         return registry_of(cycles.metrics.families).get_sample_value(
             "s3_sync_unread_objects", {"sidecar": "s3-sync", "reason": "denied"}
         )
@@ -144,7 +144,7 @@ def test_messages_do_not_depend_on_the_order_of_failures(
     errors = {path: ObjectError(f"reason-{path}", f"no {path}") for path in order}
 
     found = explain(errors, "abcd")
-    cycles.unread.note({path: Entry(path, "e", 1) for path in order}, errors)
+    cycles.problems.note({path: Entry(path, "e", 1) for path in order}, errors)
 
     assert ("reason-a", "3 of 4 files cannot be read: no a") == (found.reason, found.message)
     assert ["a", "b", "c"] == [event["path"] for event in log.events("object_unread")]
@@ -155,7 +155,7 @@ def test_messages_do_not_depend_on_the_order_of_failures(
 
 # With snapshots and gates, a new failure holds back the other files for one cycle.
 CYCLES = 2
-LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
+LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}]
 ALL_LAYOUTS = [*LAYOUTS, {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}]
 # Permanent answers of a store or proxy about one object: unreadable, taken for a virus, renamed.
 OF_ONE_OBJECT = {
@@ -314,7 +314,7 @@ def test_does_not_wait_for_files_missing_since_the_first_publish(
     assert {"a.py", "b.py"} == process.shown.keys()
 
 
-@pytest.mark.parametrize("layout", [{"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+@pytest.mark.parametrize("layout", ALL_LAYOUTS[1:])
 def test_objects_that_change_in_turn_hold_back_no_others(
     process: Process, layout: dict[str, str]
 ) -> None:
@@ -391,7 +391,7 @@ def test_a_key_missing_from_only_one_of_two_listings_is_not_deleted(process: Pro
     assert process.cycle().is_success
 
 
-@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_publishes_changes_beside_an_object_that_keeps_changing(
     process: Process, layout: dict[str, str]
 ) -> None:

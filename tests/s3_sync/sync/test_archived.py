@@ -11,8 +11,7 @@ from tests.support.http.faults import first
 from tests.support.s3_sync.scripted import published
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
-GATE = {"S3_SYNC_GATE": "syntax"}
-LAYOUTS = [{}, {"S3_SYNC_DELETE": "all"}, SNAPSHOT, GATE, SNAPSHOT | GATE]
+LAYOUTS = [{}, {"S3_SYNC_DELETE": "all"}, SNAPSHOT, SNAPSHOT | {"S3_SYNC_GATE": "syntax"}]
 BOTH = {"a.py": b"v = 1\n", "b.py": b"v = 1\n"}
 
 each = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(layout.values()))
@@ -60,7 +59,7 @@ def test_a_removed_file_of_an_archived_object_does_not_fail_the_cycle(
     assert {"a.py": b"v = 1\n"} == process.shown
 
 
-@pytest.mark.parametrize("layout", [GATE, SNAPSHOT | GATE], ids=["in place", "snapshot"])
+@each
 def test_a_folder_in_place_of_an_archived_file_does_not_fail_the_cycle(
     process: Process, layout: dict[str, str]
 ) -> None:
