@@ -1,4 +1,4 @@
-"""Readiness when another process holds the lock, or the folder cannot be locked or is gone."""
+"""Readiness beside another process, and of a folder that cannot be locked or is gone."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,9 +9,8 @@ import pytest
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import first
-from tests.support.s3_sync.shelf import RELEASE, Shelf
 
-LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}, {"S3_SYNC_GATE": "syntax"}]
+LAYOUTS = [{}, {"S3_SYNC_LAYOUT": "snapshot"}]
 KEYS = {"KEY_PATH": "dags"}
 
 
@@ -34,20 +33,16 @@ def files_of(process: Process) -> Path:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_standby_is_ready_while_all_files_are_intact(
+def test_a_standby_is_ready_if_what_is_published_fits_its_settings(
     process: Process, other: Process, layout: dict[str, str]
 ) -> None:
     process.run(KEYS | layout)
 
     assert "waiting" == other.run(KEYS | layout).result
     assert (True, process.revision) == (other.is_ready, other.revision)
-    (files_of(process) / "b/c.py").unlink()
+    (process.folder / ".s3-sync/published.json").unlink()
     other.cycle()
     assert not other.is_ready
-    assert "1 published file is missing" in other.problem
-    process.cycle()
-    other.cycle()
-    assert other.is_ready
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -91,17 +86,6 @@ def test_a_process_that_becomes_a_standby_shows_none_of_its_own_problems(
     assert {"waiting_for", "managed_files"} == process.details.keys()
 
 
-def test_a_standby_inspects_the_link(process: Process, other: Process) -> None:
-    settings = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
-    process.run(settings)
-    other.run(settings)
-
-    (process.folder / "current").unlink()
-    other.cycle()
-
-    assert "current does not point to the published revision" == other.problem
-
-
 @pytest.mark.parametrize("change", [{"KEY_PATH": "other"}, {"S3_SYNC_LAYOUT": "snapshot"}])
 def test_a_standby_reports_that_another_source_or_layout_is_published(
     process: Process, other: Process, change: dict[str, str]
@@ -115,7 +99,7 @@ def test_a_standby_reports_that_another_source_or_layout_is_published(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_inspects_the_files_when_the_lock_cannot_be_opened(
+def test_believes_the_record_when_the_lock_cannot_be_opened(
     process: Process, layout: dict[str, str]
 ) -> None:
     """Simulate a read-only mount, which only root could set up."""
@@ -129,7 +113,7 @@ def test_inspects_the_files_when_the_lock_cannot_be_opened(
     process.fail()
     assert process.is_ready
 
-    (files_of(process) / "a.py").write_bytes(b"")
+    (process.folder / ".s3-sync/published.json").unlink()
     process.fail()
     assert not process.is_ready
 
@@ -233,49 +217,3 @@ def test_damage_is_shown_at_once_although_the_cycle_takes_long(
     process.cycle()
 
     assert [False, True] == [seen[0], process.is_ready]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS[1:])
-def test_damage_that_is_repaired_at_once_is_not_shown_for_the_whole_cycle(
-    process: Process, layout: dict[str, str]
-) -> None:
-    process.run(KEYS | layout)
-    seen: list[bool] = []
-    process.s3.inject(first(lambda: seen.append(process.is_ready)), is_list)
-
-    (files_of(process) / "a.py").unlink()
-    process.cycle()
-
-    assert [True] == seen[:1]
-
-
-@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])
-def test_damage_to_one_of_many_files_of_a_release_is_repaired_within_thirty_polls(
-    process: Process, layout: dict[str, str]
-) -> None:
-    """A cycle inspects only some of many files, and others than the one before."""
-    Shelf(process.s3).publish({f"{number}.py": b"v = 1\n" for number in range(1_000)})
-    process.run(KEYS | RELEASE | layout)
-    process.cycle()
-    lost = files_of(process) / "777.py"
-    for path in process.folder.rglob("777.py"):
-        path.unlink()
-
-    for _ in range(30):
-        process.cycle()
-
-    assert lost.exists()
-
-
-@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])
-def test_a_release_poll_notices_an_emptied_volume(process: Process, layout: dict[str, str]) -> None:
-    Shelf(process.s3).publish({"a.py": b"v = 1\n", "b.py": b"v = 1\n"})
-    process.run(KEYS | RELEASE | layout)
-    process.cycle()
-
-    for path in files_of(process).glob("*.py"):
-        path.unlink()
-
-    process.s3.inject(error(500, "InternalError"))
-    process.fail()
-    assert bool(layout) is process.is_ready  # snapshots keep a second link to each file

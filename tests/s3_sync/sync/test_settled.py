@@ -1,6 +1,5 @@
 """Whole cycles with `S3_SYNC_SETTLE`; unit tests: listing/test_settle.py."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,19 +7,16 @@ from email.utils import format_datetime
 
 import pytest
 
-from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import is_get, is_list
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.snapshots import SwappingS3
-from tests.support.waiting import wait_until
 
 OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}
 NEW = {f"file{number}.py": b"# new %d\n" % number for number in range(2, 7)}
 HOUR = 3_600.0
 SETTLE = {"KEY_PATH": "dags", "S3_SYNC_SETTLE": "1h"}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
-GATE = {"S3_SYNC_GATE": "syntax"}
 
 
 @pytest.fixture(name="s3")
@@ -84,21 +80,6 @@ def test_restart_waits_for_an_upload_in_progress(s3: SwappingS3, process: Proces
     assert OLD == process.shown
 
 
-def test_reports_a_source_that_never_settles(s3: SwappingS3, process: Process) -> None:
-    process.run(SETTLE | {"S3_SYNC_SETTLE": "100ms"})
-    numbers = itertools.count()
-
-    def look() -> SidecarError | None:
-        s3.put(f"dags/{next(numbers)}.log", b"")
-        return process.cycle().problem
-
-    assert None is look()
-    problem = wait_until(look, "a report", step_seconds=0)
-
-    assert problem is not None and "source_unsettled" == problem.reason
-    assert f"'{next(numbers) - 1}.log'" in problem.message and process.is_ready
-
-
 def test_a_deletion_waits_for_the_settle_time(s3: SwappingS3, process: Process) -> None:
     process.run(SETTLE)
     s3.delete("dags/file1.py")
@@ -107,7 +88,7 @@ def test_a_deletion_waits_for_the_settle_time(s3: SwappingS3, process: Process) 
     assert OLD == process.shown
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT, GATE], ids=["in-place", "snapshot", "gate"])
+@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
 def test_damage_is_repaired_during_an_upload(
     layout: dict[str, str], s3: SwappingS3, process: Process
 ) -> None:
