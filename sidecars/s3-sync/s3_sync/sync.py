@@ -133,7 +133,8 @@ class Sync:
         """
         self._memory = Memory()
         self._builder.blocked = frozenset()
-        self._problems.retry_all()
+        self._problems.keep(())
+        self._problems.show({}, ())
         self._metrics.held.set(0)
 
     # --- before
