@@ -98,6 +98,8 @@ class Builder:
         gone = await self._source.confirm(plan.delete, fence) if plan.delete else set()
         if before is None:  # files of another source stand in for no object
             gone |= set(plan.delete).intersection(state.kept)
+            if is_shown:
+                target.begin_first(fence)
         damaged = target.damaged if is_shown else set()
         put = make_plan(state, folder.files, damaged=damaged, may_delete=False).put
         resting = self._problems.resting

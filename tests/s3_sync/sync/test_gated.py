@@ -8,15 +8,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from subprocess import run
-from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
-from s3_sync.tree.target import Target
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
-from tests.s3_sync.failing import Killed
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.s3_sync.shelf import RELEASE, Shelf
@@ -34,9 +30,8 @@ BROKEN["notes.txt"] = b"still not Python (\n"
 del BROKEN["pkg/old.py"]
 FIXED = BROKEN | {"pkg/bad.py": b"one = 1\ntwo = (2)\nthree = 3\n"}
 
-GATE = {"S3_SYNC_GATE": "syntax"}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
-layouts = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+GATE = {"S3_SYNC_GATE": "syntax", **SNAPSHOT}
 
 
 def swap(s3: FakeS3, files: Mapping[str, bytes]) -> None:
@@ -53,7 +48,7 @@ def s3(s3: FakeS3) -> FakeS3:
 
 
 def by_command(command: object) -> dict[str, str]:
-    return {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": shlex.quote(str(command))}
+    return {**GATE, "S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": shlex.quote(str(command))}
 
 
 def checks(process: Process) -> tuple[float, float, float]:
@@ -68,15 +63,14 @@ def checks(process: Process) -> tuple[float, float, float]:
 # --- refused revisions
 
 
-@layouts
 def test_deletion_in_a_refused_revision_is_not_applied_even_after_a_restart(
-    s3: FakeS3, process: Process, layout: dict[str, str]
+    s3: FakeS3, process: Process
 ) -> None:
-    process.run(layout | GATE)
+    process.run(GATE)
     swap(s3, BROKEN)
     refused = process.cycle()
     assert ("refused", {}) == (refused.result, refused.counts)
-    process.restart(layout | GATE)
+    process.restart(GATE)
     assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
 
     assert GOOD == process.shown
@@ -88,7 +82,7 @@ def test_deletion_in_a_refused_revision_is_not_applied_even_after_a_restart(
 
 
 def test_returning_to_the_published_revision_ends_the_refusal(s3: FakeS3, process: Process) -> None:
-    process.run(SNAPSHOT | GATE)
+    process.run(GATE)
     swap(s3, BROKEN)
     process.cycle()
     assert "refused" in process.details
@@ -104,21 +98,18 @@ def test_publishes_nothing_when_the_first_revision_is_refused(
     process: Process, tmp_path: Path
 ) -> None:
     command = counting(tmp_path / "gate", "echo no; exit 1")
-    refused = process.run(SNAPSHOT | by_command(command))
+    refused = process.run(by_command(command))
 
     assert "refused" == refused.result and not refused.is_enough
     assert {} == process.shown
     assert not process.is_ready
 
 
-@layouts
-def test_damage_is_fixed_while_the_newest_revision_is_refused(
-    s3: FakeS3, process: Process, layout: dict[str, str]
-) -> None:
-    process.run(layout | GATE)
+def test_damage_is_fixed_while_the_newest_revision_is_refused(s3: FakeS3, process: Process) -> None:
+    process.run(GATE)
     swap(s3, BROKEN)
     process.cycle()
-    folder = process.folder / ("current" if layout else "")
+    folder = process.folder / "current"
     for path in ("sales.py", "notes.txt"):  # the refused revision has other notes
         (folder / path).unlink()
     (folder / "pkg/stock.py").chmod(0o644)
@@ -130,11 +121,8 @@ def test_damage_is_fixed_while_the_newest_revision_is_refused(
     assert process.is_ready
 
 
-@layouts
-def test_downloads_a_refused_revision_only_once(
-    s3: FakeS3, process: Process, layout: dict[str, str]
-) -> None:
-    process.run(layout | GATE | {"S3_SYNC_DELETE": "all"})
+def test_downloads_a_refused_revision_only_once(s3: FakeS3, process: Process) -> None:
+    process.run(GATE | {"S3_SYNC_DELETE": "all"})
     swap(s3, BROKEN)
     assert ["refused"] * 2 == [process.cycle().result for _ in range(2)]
     s3.forget()
@@ -143,12 +131,11 @@ def test_downloads_a_refused_revision_only_once(
     assert [] == s3.seen(is_get())
 
 
-@layouts
 @pytest.mark.parametrize("is_release", [False, True], ids=["listing", "release"])
 def test_a_new_process_downloads_a_refused_revision_only_once(
-    s3: FakeS3, process: Process, layout: dict[str, str], is_release: bool
+    s3: FakeS3, process: Process, is_release: bool
 ) -> None:
-    settings = layout | GATE | (RELEASE | {"KEY_PATH": "dags"} if is_release else {})
+    settings = GATE | (RELEASE | {"KEY_PATH": "dags"} if is_release else {})
     publish = Shelf(s3).publish if is_release else partial(swap, s3)
     publish(GOOD)
     process.run(settings)
@@ -165,7 +152,7 @@ def test_a_new_process_downloads_a_refused_revision_only_once(
 def test_a_damaged_snapshot_in_use_costs_no_download_while_the_newest_is_refused(
     s3: FakeS3, process: Process
 ) -> None:
-    process.run(SNAPSHOT | GATE)
+    process.run(GATE)
     place = process.folder / ".s3-sync/snapshots" / process.revision
     swap(s3, GOOD | {"sales.py": b"VALUE = 9\n"})
     process.cycle()
@@ -173,7 +160,7 @@ def test_a_damaged_snapshot_in_use_costs_no_download_while_the_newest_is_refused
     overwrite(place / "sales.py", b"")
     reader = os.open(place, os.O_RDONLY)
     fcntl.flock(reader, fcntl.LOCK_SH)
-    process.start(SNAPSHOT | GATE)
+    process.start(GATE)
     process.cycle()
     swap(s3, BROKEN)
     process.cycle()
@@ -190,14 +177,13 @@ def test_a_damaged_snapshot_in_use_costs_no_download_while_the_newest_is_refused
 # --- a command
 
 
-@layouts
 def test_checks_accepted_revisions_once_and_refused_ones_at_each_sighup(
-    s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path, log: Log
+    s3: FakeS3, process: Process, tmp_path: Path, log: Log
 ) -> None:
     command = counting(
         tmp_path / "check", "grep -q bad *.py && { echo sales.py:7: bad value; exit 4; }\nexit 0"
     )
-    process.run(layout | by_command(command))
+    process.run(by_command(command))
     bad = GOOD | {"sales.py": b"bad\n"}
     other = GOOD | {"sales.py": b"other\n"}
     assert 1 == runs(command)
@@ -215,14 +201,13 @@ def test_checks_accepted_revisions_once_and_refused_ones_at_each_sighup(
     assert other == process.shown
 
 
-@layouts
 def test_a_killed_gate_command_is_not_a_refusal(
-    s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path
+    s3: FakeS3, process: Process, tmp_path: Path
 ) -> None:
     spared = tmp_path / "spared"
     command = counting(tmp_path / "check", f"test -e {spared} || kill -KILL $$")
     spared.touch()
-    process.run(layout | by_command(command))
+    process.run(by_command(command))
     spared.unlink()
     swap(s3, FIXED)
 
@@ -232,14 +217,13 @@ def test_a_killed_gate_command_is_not_a_refusal(
     assert FIXED == process.shown
 
 
-@layouts
 def test_sighup_repeats_a_check_whose_command_failed(
-    s3: FakeS3, process: Process, layout: dict[str, str], tmp_path: Path
+    s3: FakeS3, process: Process, tmp_path: Path
 ) -> None:
     works = tmp_path / "works"
     works.touch()
     command = counting(tmp_path / "check", f"test -e {works} || {{ echo no license; exit 1; }}")
-    process.run(layout | by_command(command))
+    process.run(by_command(command))
     works.unlink()
     swap(s3, FIXED)
     refused = [process.cycle() for _ in range(3)]
@@ -256,7 +240,7 @@ def test_a_missing_gate_command_fails_the_cycle_and_refuses_nothing(
     s3: FakeS3, process: Process, tmp_path: Path
 ) -> None:
     command = counting(tmp_path / "check", "exit 0")
-    process.run(SNAPSHOT | by_command(command))
+    process.run(by_command(command))
     command.rename(tmp_path / "aside")
     swap(s3, FIXED)
 
@@ -269,15 +253,14 @@ def test_a_missing_gate_command_fails_the_cycle_and_refuses_nothing(
     assert FIXED == process.shown
 
 
-@layouts
 @pytest.mark.parametrize(
     "deed", ["touch made.py", "rm -f sales.py", "echo x >> sales.py", "rm *.*"]
 )
 def test_publishes_only_bucket_content_when_the_command_edits_files(
-    s3: FakeS3, process: Process, deed: str, layout: dict[str, str], tmp_path: Path
+    s3: FakeS3, process: Process, deed: str, tmp_path: Path
 ) -> None:
     command = counting(tmp_path / "check", f"chmod -R u+w .; {deed}\nexit 0")
-    process.start(layout | by_command(command))
+    process.start(by_command(command))
     # An edit through a hard link changes all links until the next cycle.
     edited = GOOD | {"sales.py": GOOD["sales.py"] + b"x\n"}
     for files in (GOOD, FIXED):
@@ -305,17 +288,16 @@ def release(number: int, *, broken: bool = False) -> dict[str, bytes]:
 FOLLOW = {"KEY_PATH": "dags", **RELEASE}
 
 
-@layouts
 @pytest.mark.parametrize("is_new", [True, False], ids=["new volume", "old volume"])
 def test_a_refused_pinned_revision_has_no_fallback(
-    shelf: Shelf, process: Process, layout: dict[str, str], is_new: bool, log: Log
+    shelf: Shelf, process: Process, is_new: bool, log: Log
 ) -> None:
     shelf.publish(release(1))
     bad = shelf.publish(release(2, broken=True))
     if not is_new:
-        process.run(FOLLOW | layout | GATE)
+        process.run(FOLLOW | GATE)
         assert process.is_ready
-    process.restart(FOLLOW | layout | GATE | {"S3_SYNC_REVISION": bad.revision})
+    process.restart(FOLLOW | GATE | {"S3_SYNC_REVISION": bad.revision})
 
     refused = process.cycle()
 
@@ -328,19 +310,16 @@ def test_a_refused_pinned_revision_has_no_fallback(
     assert ({} if is_new else release(1)) == process.shown
 
 
-@layouts
-def test_repairs_damage_to_a_published_fallback(
-    shelf: Shelf, process: Process, layout: dict[str, str]
-) -> None:
+def test_repairs_damage_to_a_published_fallback(shelf: Shelf, process: Process) -> None:
     shelf.publish(release(1))
     shelf.publish(release(2, broken=True))
-    first = process.run(FOLLOW | layout | GATE)
+    first = process.run(FOLLOW | GATE)
     assert ("refused", 2) == (first.result, first.counts["files_published"])
     assert process.is_ready
     stamp = process.metric("sidecar_last_publish_timestamp_seconds")
     assert process.readiness.published_at == stamp
     assert {} == process.cycle().counts
-    (process.folder / ("current" if layout else "") / "a.py").unlink()
+    (process.folder / "current/a.py").unlink()
 
     for _ in range(2):
         process.cycle()
@@ -348,14 +327,9 @@ def test_repairs_damage_to_a_published_fallback(
     assert process.is_ready
 
 
-EDIT = "chmod u+w {0}; echo x >> {0}"
-DAMAGE = {
-    "an edit through the hard link": EDIT,
-    "a loss of both copies": "rm {0}; cd {1}; rm */{0}",
-}
+DAMAGE = {"an edit": "chmod u+w {0}; echo x >> {0}", "a loss": "rm {0}"}
 
 
-@layouts
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize(
     ("source", "verdict"),
@@ -367,23 +341,21 @@ def test_damage_that_only_a_refused_version_could_fix_leads_to_the_fallback_of_a
     shelf: Shelf,
     process: Process,
     tmp_path: Path,
-    layout: dict[str, str],
     source: str,
     damage: str,
     verdict: str,
 ) -> None:
     checks = f"grep -qs bad a.py && {{ echo a.py:1: no; {verdict}; }}\nexit 0"
     command = script(tmp_path / "gate", checks)
-    settings = FOLLOW | layout | by_command(command) | {"S3_SYNC_SOURCE": source}
+    settings = FOLLOW | by_command(command) | {"S3_SYNC_SOURCE": source}
     one, two = {"a.py": b"one\n", "b.py": b"one\n"}, {"a.py": b"bad\n", "b.py": b"two\n"}
     shelf.publish(one)
     s3.put_all(one, "dags/")
     process.run(settings)
     shelf.publish(two)
     s3.put_all(two, "dags/")
-    state = process.folder / ".s3-sync"
-    shown = process.folder / ("current" if layout else "")
-    run(["sh", "-c", DAMAGE[damage].format("a.py", state)], cwd=shown, check=True)
+    shown = process.folder / "current"
+    run(["sh", "-c", DAMAGE[damage].format("a.py")], cwd=shown, check=True)
     new = Process(s3, tmp_path / "new")
     new.start(settings)
 
@@ -461,69 +433,64 @@ def test_publishes_a_fallback_after_three_undecided_checks(
     assert release(2) == process.shown
 
 
-@pytest.mark.parametrize("verdict", ["kill -9 $$", "echo a.py:1: bad; exit 1"])
-@pytest.mark.parametrize("source", ["release", "listing"])
-def test_a_gate_that_is_switched_on_does_not_keep_half_a_publish(
-    s3: FakeS3,
-    shelf: Shelf,
-    process: Process,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    source: str,
-    verdict: str,
-) -> None:
-    """Only some files of the newest revision are in place, and the gate does not accept it."""
-    follow = {**FOLLOW, "S3_SYNC_SOURCE": source}
-    shelf.publish(release(1))
-    s3.put_all(release(1), "dags/")
-    process.run(follow)
-    shelf.publish(release(2))
-    s3.put_all(release(2), "dags/")
-    left = [1]
-    publish = Target.publish
-
-    def killed(*given: Any, **more: Any) -> bool:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-        return publish(*given, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Target, "publish", killed)
-        patch.setattr(Target, "end_cycle", Mock(side_effect=Killed))
-        with pytest.raises(Killed):
-            process.cycle()
-    command = script(tmp_path / "gate", f"grep -q 2 a.py && {{ {verdict}; }}\nexit 0")
-    process.restart(follow | by_command(command))
-
-    for _ in range(4):
-        with suppress(SidecarError):
-            process.cycle()
-
-    assert process.is_ready
-    if source == "release":
-        assert release(1) == process.shown
-
-
 # --- on and off
 
 
 def test_switching_the_gate_on_or_off_downloads_nothing(s3: FakeS3, process: Process) -> None:
-    process.run({})
-    (process.folder / "foreign.txt").write_bytes(b"theirs")
+    process.run(SNAPSHOT)
     files = dict(GOOD)
     for number, gate in enumerate(["syntax", "off", "command", "syntax", "off"]):
         s3.forget()
         command = {"S3_SYNC_GATE_COMMAND": "true"} if gate == "command" else {}
-        process.restart({"S3_SYNC_GATE": gate, **command})
+        process.restart({**SNAPSHOT, "S3_SYNC_GATE": gate, **command})
         process.cycle()
         assert process.is_ready
-        assert files | {"foreign.txt": b"theirs"} == process.shown
+        assert files == process.shown
         assert [] == s3.seen(is_get())
-        assert (process.folder / ".s3-sync/staged").exists() == (gate != "off")
         files = GOOD | {"sales.py": b"VALUE = %d\n" % number}
         if number % 2:
             del files["pkg/stock.py"]
         swap(s3, files)
         process.cycle()
-        assert files | {"foreign.txt": b"theirs"} == process.shown
+        assert files == process.shown
+
+
+def test_a_gate_sees_every_file_on_a_volume_of_another_source(s3: FakeS3, process: Process) -> None:
+    """What was published there before has passed no gate."""
+    s3.put_all(BROKEN, "old/")
+    s3.put_all(BROKEN, "new/")
+    process.run(SNAPSHOT | {"KEY_PATH": "old"})
+    process.restart(GATE | {"KEY_PATH": "new"})
+    process.cycle()
+
+    without = {path: body for path, body in BROKEN.items() if path != "pkg/bad.py"}
+    assert without == process.shown
+    assert "fallback" in process.readiness.shortfall
+    process.restart(GATE | {"KEY_PATH": "new"})
+    assert "refused" == process.cycle().result
+    assert without == process.shown and process.is_ready
+
+
+@pytest.mark.parametrize("is_release", [False, True], ids=["listing", "release"])
+def test_a_new_volume_without_an_accepted_state_downloads_each_only_once(
+    s3: FakeS3, shelf: Shelf, process: Process, is_release: bool, tmp_path: Path
+) -> None:
+    command = counting(tmp_path / "gate", "echo no; exit 1")
+    settings = by_command(command)
+    if is_release:
+        settings |= FOLLOW
+        for number in range(3):
+            shelf.publish(release(number))
+    else:
+        swap(s3, GOOD)
+    process.start(settings)
+    for _ in range(2):
+        with suppress(SidecarError):
+            process.cycle()
+    s3.forget()
+
+    for _ in range(3):
+        with suppress(SidecarError):
+            process.cycle()
+        assert not process.is_ready
+    assert all(request.path.endswith("/current.json") for request in s3.seen(is_get()))

@@ -3,23 +3,19 @@
 import errno
 import json
 import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
-from s3_sync.listing.source import ListingSource
-from s3_sync.tree.published import NAME, Published
-from s3_sync.tree.target import Target
-from s3_sync.tree.volume import Volume
+from s3_sync.folder.folder import Folder
+from s3_sync.folder.record import NAME, Published, Record
+from s3_sync.folder.volume import Volume
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.failing import Killed
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.http.loopback import Match, Request
-from tests.support.s3_sync.shelf import RELEASE, Shelf
-from tests.support.scripts import script
 
 FILES = 40
 READ = 12
@@ -98,22 +94,8 @@ def test_the_completing_cycle_reports_the_whole_change(s3: FakeS3, one: Process)
 def test_a_killed_process_leaves_a_partial_state(
     one: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, left = Target.publish, [READ]
-
-    def killed(*given: object) -> bool:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-        return publish(*given)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Target, "publish", killed)
-        patch.setattr(Target, "end_cycle", killed)  # nor can it record the end of the cycle
-        with pytest.raises(Killed):
-            one.cycle()
-    one.stop()
-    one.start({})
-    one.s3.inject(error(500, "InternalError"))
+    kill(one, monkeypatch)
+    one.restart({})
 
     one.fail()
 
@@ -122,141 +104,22 @@ def test_a_killed_process_leaves_a_partial_state(
     assert one.readiness.shortfall
 
 
-GATE = {"S3_SYNC_GATE": "syntax"}
+def kill(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill a cycle after some files; S3 fails from then on."""
+    put_file, left = Folder.put, [READ]
 
-
-def kill_a_publish(process: Process, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
-    """Kill a gated publish of version 2 after this many renames; S3 fails from then on."""
-    put(process.s3, 1)
-    process.run(GATE)
-    put(process.s3, 2)
-    kill_in_the_renames(process, monkeypatch, taken)
-
-
-def kill_in_the_renames(process: Process, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
-    take, left = Target.take, [taken]
-
-    def killed(*given: object) -> None:
+    def killed(*given: Any) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise Killed
-        take(*given)  # type: ignore[arg-type]
-
-    def killed_at_the_end(*_: object, **__: object) -> None:
-        raise Killed
+        put_file(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Target, "take", killed)
-        patch.setattr(Published, "record", killed_at_the_end)
+        patch.setattr(Folder, "put", killed)
+        patch.setattr(Folder, "end_cycle", killed)  # nor can it record the end of the cycle
         with pytest.raises(Killed):
             process.cycle()
     process.s3.inject(error(500, "InternalError"))
-
-
-@pytest.mark.parametrize("taken", [1, READ, FILES])
-def test_a_killed_publish_that_a_gate_accepted_is_finished_without_s3_and_has_no_revision(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, taken: int
-) -> None:
-    """Only the source can tell which revision the files are."""
-    kill_a_publish(process, monkeypatch, taken)
-    assert taken == new_files(process)
-
-    for _ in range(2):  # the second process finds everything finished
-        process.restart(GATE)
-        process.fail()
-
-        assert FILES == new_files(process)
-        assert (True, "") == (process.is_ready, process.revision)
-        assert "its revision is unknown" in process.readiness.shortfall
-        assert "" == record(process)["revision"]
-    s3.heal()
-    process.cycle()
-    assert not (process.folder / ".s3-sync/publishing").exists()
-    s3.inject(error(500, "InternalError"))
-    process.restart(GATE)
-    process.fail()
-    assert (True, "") == (process.is_ready, process.readiness.shortfall)
-    assert process.revision == record(process)["revision"] != ""
-
-
-@pytest.mark.parametrize("then", ["refused", "undecided", "interrupted"])
-def test_a_publish_that_was_finished_stays_ready_whatever_happens_to_the_next_one(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, then: str
-) -> None:
-    """Also after another restart, for a standby, and without the gate."""
-    kill_a_publish(process, monkeypatch, READ)
-    process.restart(GATE)
-    process.fail()
-    s3.heal()
-    s3.put_each((f"{number:02}.py" for number in range(FILES)), b"v = (\n")
-    gate = GATE
-    if then == "refused":
-        assert "refused" == process.cycle().result
-    elif then == "undecided":
-        command = script(tmp_path / "check", "kill -KILL $$")
-        gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
-        process.restart(gate)
-        assert ["gate_undecided"] * 4 == [process.fail().reason for _ in range(4)]
-    else:
-        interrupt(s3, process)
-    s3.inject(error(500, "InternalError"))
-
-    standby = Process(s3, process.folder)
-    try:
-        assert "waiting" == standby.run(gate).result
-        assert (True, "") == (standby.is_ready, standby.revision)
-        assert standby.readiness.shortfall
-    finally:
-        standby.stop()
-    for settings in (gate, {}):
-        process.restart(settings)
-        process.fail()
-        assert FILES == new_files(process)
-        assert (True, "") == (process.is_ready, process.revision)
-        assert process.readiness.shortfall
-
-
-def test_a_publish_that_was_finished_is_ready_while_s3_is_asked(
-    process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kill_a_publish(process, monkeypatch, READ)
-    seen = []
-    look = ListingSource.look
-
-    async def watched(source: ListingSource, fence: Fence) -> Any:
-        seen.append(process.is_ready)
-        return await look(source, fence)
-
-    monkeypatch.setattr(ListingSource, "look", watched)
-    process.restart(GATE)
-    process.fail()
-
-    assert [True] == seen
-
-
-@pytest.mark.parametrize("settings", [GATE, {**GATE, "KEY_PATH": "dags", **RELEASE}])
-def test_a_process_killed_right_after_its_record_loses_nothing(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
-) -> None:
-    """Only the mark is left."""
-    release = Shelf(s3).publish({"a.py": b"v = 2\n"})
-    put(s3, 1)
-    if "S3_SYNC_SOURCE" in settings:
-        settings = settings | {"S3_SYNC_REVISION": release.revision}
-    with monkeypatch.context() as patch:
-        patch.setattr(Volume, "end_showing", Mock(side_effect=Killed))
-        with pytest.raises(Killed):
-            process.run(settings)
-    before = record(process)
-    assert before["revision"]
-    s3.inject(error(500, "InternalError"))
-
-    for _ in range(2):
-        process.restart(settings)
-        process.fail()
-        assert (True, before["revision"]) == (process.is_ready, process.revision)
-        assert "" == process.readiness.shortfall
-        assert before == record(process)
 
 
 def test_another_layout_stays_until_the_new_one_is_complete(
@@ -267,10 +130,11 @@ def test_another_layout_stays_until_the_new_one_is_complete(
     put(process.s3, 1)
     process.run(snapshot)
     before = process.revision
-    process.restart(GATE)
-    kill_in_the_renames(process, monkeypatch, READ)
-    process.restart(GATE)
+    process.restart({})
+    kill(process, monkeypatch)
+    process.restart({})
     process.fail()
+    assert not process.is_ready
 
     process.restart(snapshot)
     process.fail()
@@ -278,29 +142,29 @@ def test_another_layout_stays_until_the_new_one_is_complete(
     assert (True, before) == (process.is_ready, process.revision)
 
 
-def test_a_finished_publish_is_never_reported_as_the_earlier_source(
+def test_half_a_publish_is_never_reported_as_the_earlier_source(
     s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The settings return to the source that was recorded last; its files are gone."""
-    old, new = ({**GATE, "KEY_PATH": path} for path in ("old", "new"))
+    old, new = ({"KEY_PATH": path} for path in ("old", "new"))
     for version, path in enumerate(["old", "new"], 1):
         keys = (f"{path}/{number:02}.py" for number in range(FILES))
         s3.put_each(keys, b"v = %d\n" % version)
     process.run(old)
     process.restart(new)
-    kill_in_the_renames(process, monkeypatch, READ)
+    kill(process, monkeypatch)
 
     for settings in (new, old):
         process.restart(settings)
         process.fail()
-        assert FILES == new_files(process)
+        assert READ == new_files(process)
         assert not process.is_ready
     s3.heal()
     process.cycle()
     assert process.is_ready and 0 == new_files(process)
 
 
-@pytest.mark.parametrize("layout", [{}, GATE, {"S3_SYNC_LAYOUT": "snapshot"}])
+@pytest.mark.parametrize("layout", [{}, {"S3_SYNC_LAYOUT": "snapshot"}])
 def test_a_publish_that_cannot_be_recorded_is_not_reported_as_the_revision_before(
     s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, layout: dict[str, str]
 ) -> None:
@@ -326,7 +190,6 @@ def test_a_publish_that_cannot_be_recorded_is_not_reported_as_the_revision_befor
     process.cycle()
 
     assert said == process.revision == record(process)["revision"]
-    assert not (process.folder / ".s3-sync/publishing").exists()
 
 
 def test_keeps_the_revision_when_no_file_was_replaced(s3: FakeS3, one: Process) -> None:
@@ -343,14 +206,16 @@ def test_a_change_of_one_file_is_never_recorded_as_partial(
 ) -> None:
     put(s3, 1)
     process.run({})
-    names: list[object] = []
-    record_it = Published.record
+    names: list[str] = []
+    write = Record.write
 
-    def noted(*given: Any, **facts: Any) -> None:
-        names.append(facts["name"])
-        record_it(*given, **facts)
+    def noted(
+        one: Record, volume: Volume, fence: Fence, said: Published, changes: Mapping[str, int]
+    ) -> None:
+        names.append(said.name)
+        write(one, volume, fence, said, changes)
 
-    monkeypatch.setattr(Published, "record", noted)
+    monkeypatch.setattr(Record, "write", noted)
     put(s3, 2, files=1)
     process.cycle()
     assert [process.revision] == names

@@ -105,6 +105,7 @@ class Record:
     Attributes:
         is_of_others: Whether the record that was read does not match the settings here, so that it
             does not count: its files are not those that consumers need, or not where they look.
+        is_of_layout: Whether the record that was read is of the layout here.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -118,7 +119,7 @@ class Record:
         filters = [list(globs) for globs in (settings.include, settings.exclude)]
         self._filters = filters if any(filters) else []
         self._pin = settings.revision
-        self.is_of_others = False
+        self.is_of_others = self.is_of_layout = False
 
     def read(self, state: int) -> Published | None:
         """
@@ -126,6 +127,7 @@ class Record:
         """
         facts = read_facts(NAME, state)
         revision = facts.get("revision")
+        self.is_of_layout = facts.get("layout") == self._where["layout"]
         self.is_of_others = bool(facts) and (
             any(facts.get(name) != value for name, value in self._where.items())
             or bool(self._pin and revision != self._pin)

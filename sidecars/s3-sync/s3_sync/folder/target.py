@@ -143,6 +143,14 @@ class Target:
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=self._volume.state)
 
+    def begin_first(self, fence: Fence) -> None:
+        """
+        Discard the record of another source whose files are replaced one by one from now on.
+        """
+        if self._record.is_of_others and self._record.is_of_layout:
+            with fence:
+                self.void()
+
     @property
     def is_good(self) -> bool:
         """

@@ -13,11 +13,10 @@ import pytest
 from sidecar_runtime.errors import SidecarError
 from tests.conftest import Counts
 from tests.runtime.recording import Log
-from tests.s3_sync.cycle.test_symlinks import OBJECTS, Outside, swapping
 from tests.s3_sync.process import Process
-from tests.support.aws.fake_s3 import is_get
+from tests.s3_sync.sync.test_symlinks import OBJECTS, Outside, swapping
+from tests.support.aws.fake_s3 import error, is_get
 from tests.support.s3_sync.scripted import published
-from tests.support.s3_sync.shelf import RELEASE, Shelf
 from tests.support.s3_sync.snapshots import (
     SETTINGS,
     A,
@@ -25,6 +24,7 @@ from tests.support.s3_sync.snapshots import (
     SwappingS3,
     bucket_of_a,
     current,
+    facts,
     overwrite,
     shown,
     snapshot_leftovers,
@@ -99,42 +99,37 @@ def own_lists(target: Path) -> None:
 Damage = Callable[[Path], object]
 
 OFFLINE: dict[str, Damage] = {
-    "file removed": remove("current/pkg/c.py"),
-    "folder removed": remove("current/pkg"),
-    "file replaced": in_place_of("current/a.py", lambda path: path.write_bytes(b"a of B")),
-    "file is a link": in_place_of("current/a.py", lambda path: path.symlink_to("/etc/passwd")),
-    "folder is a link": in_place_of("current/pkg", lambda path: path.symlink_to("/etc")),
     "link removed": remove("current"),
     "link elsewhere": point("/etc"),
     "link to nothing": point(".s3-sync/snapshots/0123456789ab"),
-    "link to the tree": point(".s3-sync/tree"),
+    "link to the store": point(".s3-sync/snapshots"),
     "link to the old one": old_snapshot,
     "link absolute": lambda target: point(os.path.realpath(target / "current"))(target),
     "file in place of the link": in_place_of("current", lambda path: path.write_bytes(b"file")),
     "empty folder for the link": in_place_of("current", lambda path: path.mkdir()),
-    "snapshot removed": remove_snapshot,
 }
 
-"""What the copy in `.s3-sync/tree` is enough to repair."""
+"""What needs no source."""
 
-EDITED: dict[str, Damage] = {
+LOST: dict[str, Damage] = {
+    "file removed": remove("current/pkg/c.py"),
+    "folder removed": remove("current/pkg"),
+    "file replaced": in_place_of("current/a.py", lambda path: path.write_bytes(b"a of X")),
+    "file is a link": in_place_of("current/a.py", lambda path: path.symlink_to("/etc/passwd")),
+    "file is a folder": in_place_of("current/a.py", lambda path: path.mkdir()),
+    "folder is a link": in_place_of("current/pkg", lambda path: path.symlink_to("/etc")),
     "file edited": lambda target: overwrite(target / "current/a.py", b"a of X"),
     "file truncated": lambda target: overwrite(target / "current/pkg/sub/d.py", b""),
     "file appended to": lambda target: overwrite(target / "current/b.py", B["b.py"] + b"!"),
     "mode changed": lambda target: (target / "current/a.py").chmod(0o777),
 }
 
-"""What is edited in one snapshot is edited in all, and in the copy: it costs a download."""
+"""Damage to files of the current snapshot."""
 
 REPAIRED: dict[str, Damage] = {
     "snapshots removed": remove(".s3-sync/snapshots"),
-    "tree removed": remove(".s3-sync/tree"),
-    "file of the tree removed": remove(".s3-sync/tree/a.py"),
-    "both removed": lambda target: [
-        remove(f"{folder}/a.py")(target) for folder in ("current", ".s3-sync/tree")
-    ],
+    "snapshot removed": remove_snapshot,
     "lists damaged": own_lists,
-    "list of the tree removed": remove(".s3-sync/tree.managed"),
     "record removed": remove(".s3-sync/published.json"),
     ".s3-sync removed": remove(".s3-sync"),
     "everything removed": lambda target: [remove(".s3-sync")(target), remove("current")(target)],
@@ -144,7 +139,6 @@ REPAIRED: dict[str, Damage] = {
     "snapshot moved away": lambda target: move_away(f".s3-sync/snapshots/{current(target)}")(
         target
     ),
-    "tree moved away": move_away(".s3-sync/tree"),
     "staging moved away": move_away(".s3-sync/staging"),
 }
 
@@ -194,7 +188,7 @@ def steady(s3: SwappingS3, process: Process) -> Steady:
 
 
 @pytest.mark.parametrize("damage", OFFLINE)
-def test_damage_is_repaired_while_s3_is_down(damage: str, steady: Steady) -> None:
+def test_the_link_is_repaired_while_s3_is_down(damage: str, steady: Steady) -> None:
     with steady.outage():
         OFFLINE[damage](steady.target)
         steady.fail()
@@ -204,14 +198,36 @@ def test_damage_is_repaired_while_s3_is_down(damage: str, steady: Steady) -> Non
     assert [] == snapshot_leftovers(steady.target)
 
 
-@pytest.mark.parametrize("damage", REPAIRED | EDITED)
+@pytest.mark.parametrize("damage", LOST)
+def test_damage_stays_while_s3_is_down_and_costs_one_download_afterwards(
+    damage: str, steady: Steady
+) -> None:
+    before = set(facts(steady.target).values())
+    with steady.outage():
+        LOST[damage](steady.target)
+        for _ in range(2):
+            assert "endpoint_unreachable" == steady.process.fail().reason
+            assert not steady.process.is_ready
+            assert "missing or altered" in steady.process.problem
+    steady.process.cycle()
+
+    assert B == shown(steady.target)
+    assert steady.process.is_ready
+    healed = 2 if damage.startswith("folder") else 1
+    assert (
+        healed == len(steady.s3.seen(is_get())) == len(set(facts(steady.target).values()) - before)
+    )
+    assert healed == steady.process.metric("s3_sync_healed_files_total")
+    steady.until_shown(A)
+    assert [] == snapshot_leftovers(steady.target)
+
+
+@pytest.mark.parametrize("damage", REPAIRED)
 def test_damage_is_repaired(damage: str, steady: Steady) -> None:
-    (REPAIRED | EDITED)[damage](steady.target)
+    REPAIRED[damage](steady.target)
     for _ in range(2):
         with contextlib.suppress(SidecarError):  # the cycle that notices
             steady.process.cycle()
-    if damage in EDITED:
-        assert 1 == len(steady.s3.seen(is_get()))
 
     assert B == shown(steady.target)
     assert steady.process.is_ready
@@ -220,7 +236,9 @@ def test_damage_is_repaired(damage: str, steady: Steady) -> None:
 
 
 @pytest.mark.parametrize("damage", sorted(OFFLINE.keys() - {"link to the old one"}))
-def test_damage_while_stopped_is_repaired_at_start_without_s3(damage: str, steady: Steady) -> None:
+def test_a_link_damaged_while_stopped_is_repaired_at_start_without_s3(
+    damage: str, steady: Steady
+) -> None:
     """A link to the old snapshot is excluded: a kill may have left it."""
     steady.process.stop()
     with steady.outage():
@@ -229,16 +247,56 @@ def test_damage_while_stopped_is_repaired_at_start_without_s3(damage: str, stead
         steady.fail()
 
 
-@pytest.mark.parametrize("damage", OFFLINE | REPAIRED | EDITED)
+@pytest.mark.parametrize("damage", OFFLINE | REPAIRED | LOST)
 def test_damage_while_stopped_is_repaired_at_start(damage: str, steady: Steady) -> None:
     steady.process.stop()
-    (OFFLINE | REPAIRED | EDITED)[damage](steady.target)
+    (OFFLINE | REPAIRED | LOST)[damage](steady.target)
     steady.process.start(SETTINGS)
     for _ in range(2):
         steady.process.cycle()
 
     assert B == shown(steady.target)
     assert steady.process.is_ready
+
+
+def test_a_partial_snapshot_is_repaired_as_well(steady: Steady) -> None:
+    """It has no state of its name, so it is built again, and renamed into what readers see."""
+    steady.s3.swap(A)
+    steady.s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/c.py"))
+    for _ in range(2):
+        steady.process.cycle()
+    partial = current(steady.target)
+    (steady.target / "current/b.py").unlink()
+    assert "partial" == steady.process.cycle().result
+
+    assert partial == current(steady.target) and partial.startswith("partial-")
+    assert A | {"pkg/c.py": B["pkg/c.py"]} == shown(steady.target)
+    assert steady.process.is_ready
+    assert 1 == steady.process.metric("s3_sync_healed_files_total")
+
+
+def test_a_damaged_file_that_cannot_be_read_leaves_a_partial_state_also_after_a_restart(
+    steady: Steady,
+) -> None:
+    whole = current(steady.target)
+    (steady.target / "current/a.py").unlink()
+    steady.s3.inject(error(403, "AccessDenied"), is_get("dags/a.py"))
+    for _ in range(2):
+        steady.process.cycle()
+    assert current(steady.target).startswith("partial-")
+
+    steady.process.stop()
+    with steady.outage():
+        steady.process.start(SETTINGS)
+        steady.process.fail()
+
+    assert (True, "") == (steady.process.is_ready, steady.process.revision)
+    assert steady.process.readiness.shortfall
+    del (without := dict(B))["a.py"]
+    assert without == shown(steady.target)
+    steady.s3.heal()
+    steady.process.cycle()
+    assert whole == current(steady.target) and B == shown(steady.target)
 
 
 # --- older snapshots
@@ -281,7 +339,6 @@ def all_shown(target: Path) -> list[dict[str, bytes]]:
 def test_damage_to_the_current_snapshot_stays_in_no_older_one(
     damage: str, is_running: bool, files: dict[str, bytes], steady: Steady
 ) -> None:
-    place = older(steady.target)
     if not is_running:
         steady.process.stop()
     SHARED[damage](steady.target)
@@ -293,21 +350,6 @@ def test_damage_to_the_current_snapshot_stays_in_no_older_one(
 
     assert files == shown(steady.target)
     assert all(found in (A, B, C) for found in all_shown(steady.target))
-    assert all(not path.stat().st_mode & 0o222 for path in place.rglob("*.py"))
-    if is_running and files == B:
-        assert A == published(place)
-
-
-def test_an_older_snapshot_is_repaired_from_the_current_one(steady: Steady) -> None:
-    place = older(steady.target)
-    steady.process.stop()
-    (place / "b.py").unlink()
-    shutil.rmtree(place / "pkg/sub")
-    steady.process.start(SETTINGS)
-    with steady.outage():
-        steady.fail()
-
-    assert A == published(place)
 
 
 @pytest.mark.parametrize("damage", OWN)
@@ -322,7 +364,6 @@ def test_a_damaged_older_snapshot_is_removed_at_start(
         steady.fail()
 
     assert not place.exists()
-    assert not place.with_name(f"{place.name}.managed").exists()
     (event,) = log.events("snapshot_damaged")
     assert (place.name, True) == (event["revision"], event["is_removed"])
     steady.until_shown(A)
@@ -344,29 +385,6 @@ def test_a_damaged_older_snapshot_in_use_is_removed_afterwards(steady: Steady, l
 
     assert not place.exists()
     assert [False] == [event["is_removed"] for event in log.events("snapshot_damaged")]
-
-
-def test_a_release_poll_does_not_postpone_the_removal_of_a_damaged_snapshot(
-    process: Process,
-) -> None:
-    shelf = Shelf(process.s3)
-    old = shelf.publish({"a.py": b"0"}).revision
-    process.run(SETTINGS | RELEASE)
-    shelf.publish({"a.py": b"1"})
-    process.cycle()
-    process.stop()
-    place = process.folder / ".s3-sync/snapshots" / old
-    overwrite(place / "a.py", b"")
-    reader = os.open(place, os.O_RDONLY)
-    fcntl.flock(reader, fcntl.LOCK_SH)
-    process.start(SETTINGS | RELEASE)
-    for _ in range(2):
-        process.cycle()
-
-    os.close(reader)
-    process.cycle()
-
-    assert not place.exists()
 
 
 def test_intact_older_snapshots_stay_at_start(s3: SwappingS3, process: Process, log: Log) -> None:
@@ -402,11 +420,6 @@ def test_reports_and_keeps_a_folder_that_blocks_the_link(process: Process) -> No
 # --- planted symlinks
 
 PLANTED = (
-    ".s3-sync/tree",
-    ".s3-sync/tree/a",
-    ".s3-sync/tree/a/b",
-    ".s3-sync/tree/top.py",
-    ".s3-sync/tree.managed",
     ".s3-sync/snapshots",
     ".s3-sync/snapshots/{revision}",
     ".s3-sync/snapshots/{revision}.managed",
@@ -467,7 +480,7 @@ def test_symlink_planted_while_stopped_is_never_followed(
 
 
 @pytest.mark.timeout(3_600)
-@pytest.mark.parametrize("swapped", ["tree/a", "tree", "snapshots", "snapshots/{revision}"])
+@pytest.mark.parametrize("swapped", ["snapshots", "snapshots/{revision}", "snapshots/{revision}/a"])
 def test_state_folder_swapped_for_a_symlink_is_never_followed(
     swapped: str, counts: Counts, steady: Steady, tmp_path: Path
 ) -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from s3_sync.release.names import bundle_key, manifest_key
 from tests.runtime.recording import Log
-from tests.s3_sync.cycle.test_gated import FOLLOW, GATE, layouts, release, shelf
 from tests.s3_sync.process import Process
+from tests.s3_sync.sync.test_gated import FOLLOW, GATE, release, shelf
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.s3_sync.releases import Release
 from tests.support.s3_sync.shelf import Shelf
@@ -40,18 +40,16 @@ def is_missing(reason: str, part: str) -> bool:
     return (reason, part) == ("access_denied_list", "manifest")
 
 
-@layouts
 @pytest.mark.parametrize("part", ["manifest", "bundle"])
 @pytest.mark.parametrize("reason", UNREADABLE)
 def test_an_unreadable_earlier_release_is_passed_over(
-    s3: FakeS3, shelf: Shelf, process: Process, log: Log, reason: str, part: str,
-    layout: dict[str, str],
-) -> None:  # fmt: skip
+    s3: FakeS3, shelf: Shelf, process: Process, log: Log, reason: str, part: str
+) -> None:
     shelf.publish(release(1))
     refuse(s3, part, reason, shelf.publish(release(2)))
     shelf.publish(release(3, broken=True))
 
-    process.run(FOLLOW | GATE | layout)
+    process.run(FOLLOW | GATE)
 
     assert release(1) == process.shown
     assert process.is_ready
