@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from s3_sync.listing.apply import CONNECTIONS
+from s3_sync.listing import CONNECTIONS
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from soak.http_faults import http_faults
 from soak.post import Post

@@ -122,10 +122,8 @@ def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
     assert [] == loaded(program, *heavy, "sidecar_runtime.http.page", f"{sidecar}.check")
 
 
-def test_s3_sync_imports_publisher_and_sources_only_when_needed() -> None:
-    late = ["s3_sync.publisher", "s3_sync.listing.source", "s3_sync.release.source"]
-
-    assert [] == loaded("import s3_sync.command", *late)
+def test_s3_sync_imports_publisher_and_signatures_only_when_needed() -> None:
+    assert [] == loaded("import s3_sync.command", "s3_sync.publisher", "cryptography")
 
 
 def test_a_clone_imports_no_http_or_aws_code() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import botocore.session
 import pytest
 
+from s3_sync.folder.folder import Folder
+from s3_sync.folder.volume import Volume
 from s3_sync.settings import load_settings
-from s3_sync.tree.target import Target
-from s3_sync.tree.volume import Volume
 from tests.runtime.recording import clock, fence, log, revoked
 from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.process import Process
@@ -50,15 +50,15 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def volume(folder: Path) -> Iterator[Volume]:
     """An open volume."""
-    volume = Volume(str(folder), fsync=False)
+    volume = Volume(str(folder), file_mode=0o644, fsync=False)
     yield volume
     volume.close()
 
 
 @pytest.fixture
-def target(volume: Volume) -> Iterator[Target]:
+def target(volume: Volume) -> Iterator[Folder]:
     """The open target folder of the volume."""
-    target = Target(volume, file_mode=0o644)
+    target, _ = volume.open_in_place()
     yield target
     target.close()
 

@@ -1,13 +1,14 @@
 """A sidecar in this process, run cycle by cycle."""
 
-from functools import partial
 from pathlib import Path
 
-from s3_sync.cycle.cycle import Session
+import pytest
+
+from s3_sync import sidecar
 from s3_sync.metrics import SyncMetrics
-from s3_sync.open_source import open_client
-from s3_sync.settings import load_settings
-from s3_sync.sidecar import S3Sync
+from s3_sync.s3.client import S3Client
+from s3_sync.settings import Settings, load_settings
+from s3_sync.sidecar import S3Sync, Session
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
@@ -30,15 +31,25 @@ class Process:
     def start(self, settings: dict[str, str]) -> None:
         environ = {"AWS_BUCKET": self.s3.bucket, "DEST_PATH": str(self.folder), **settings}
         self._metrics = SyncMetrics("0", "r")
-        # The child process for botocore would take longer than the rest of a cycle.
-        given = partial(open_client, chain=Given(config_of(self.s3)), patience=AT_ONCE)
-        self._sidecar = S3Sync(load_settings(environ)[0], self._metrics, given)
-        self._session = self._sidecar.begin()
+        self._sidecar = S3Sync(load_settings(environ)[0], self._metrics)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sidecar, "open_client", self._open_client)
+            self._session = self._sidecar.begin()
+
+    def _open_client(self, settings: Settings, metrics: SyncMetrics) -> S3Client:
+        """Return a client without the child for credentials, which takes longer than a cycle."""
+        return S3Client(
+            settings.bucket,
+            settings.prefix,
+            Given(config_of(self.s3)),
+            lambda operation: metrics.requests[operation].inc(),
+            patience=AT_ONCE,
+        )
 
     def stop(self) -> None:
         if self._session is not None:
             self._session.close()
-            self._sidecar._lock.release()
+            self._sidecar.lock.release()
             self._session = None
 
     def restart(self, settings: dict[str, str]) -> None:

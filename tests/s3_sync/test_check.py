@@ -24,7 +24,7 @@ from tests.support.aws.fake_s3 import (
 )
 from tests.support.machine.volumes import small_volume
 from tests.support.s3_sync.scripted import FILES, fill, published
-from tests.support.s3_sync.shelf import Shelf, is_bundle
+from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle
 from tests.support.s3_sync.signing import Key, write_keys
 from tests.support.scripts import script
 
@@ -46,7 +46,12 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def check(s3: FakeS3, target: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+def check(
+    s3: FakeS3,
+    target: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Check:
     fill(s3)
     common = {"AWS_BUCKET": s3.bucket, "KEY_PATH": "dags", "DEST_PATH": str(target)}
 
@@ -54,8 +59,9 @@ def check(s3: FakeS3, target: Path, capsys: pytest.CaptureFixture[str]) -> Check
         environ = common | (settings or {})
         endpoint = environ.get("AWS_ENDPOINT_URL", s3.endpoint)
         config = config_of(s3, endpoint_url=endpoint, region=environ.get("AWS_REGION", s3.region))
+        monkeypatch.setattr(checks, "Chain", lambda **_: Given(config))
 
-        assert code == checks.run(*load_settings(environ), Given(config))
+        assert code == checks.run(*load_settings(environ))
         said = capsys.readouterr().out
         assert SECRET_KEY not in said
         return said
@@ -107,7 +113,7 @@ def test_reports_no_block_where_the_daemon_restores_the_link(
     process.stop()
 
 
-@pytest.mark.parametrize("filters", [{}, {"S3_SYNC_INCLUDE": "/a.py"}], ids=["none", "slipped"])
+@pytest.mark.parametrize("filters", [{}, {"S3_SYNC_INCLUDE": "*.pyy"}], ids=["none", "slipped"])
 def test_reports_an_empty_source_like_the_daemon(
     check: Check, s3: FakeS3, tmp_path: Path, filters: dict[str, str]
 ) -> None:
@@ -120,7 +126,12 @@ def test_reports_an_empty_source_like_the_daemon(
 
     assert "source_empty" == failed.reason
     assert f"source_empty: {failed.message} {failed.advice}" in said
-    assert bool(filters) == ("S3_SYNC_INCLUDE" in failed.advice)
+    assert bool(filters) == ("S3_SYNC_INCLUDE" in failed.message)
+
+
+def gated_by(command: str) -> dict[str, str]:
+    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
+    return {"S3_SYNC_LAYOUT": "snapshot"} | gate
 
 
 @pytest.mark.parametrize("has_daemon", [False, True])
@@ -135,7 +146,7 @@ def test_the_gate_command_runs_in_a_folder_hidden_from_airflow(
         daemon.run({"KEY_PATH": "dags"})
         daemon.stop()
 
-    check(0, {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
+    check(0, gated_by(command))
 
     folder = Path(given.read_text().strip())
     assert has_daemon == folder.is_relative_to(target)
@@ -148,7 +159,7 @@ def test_reports_a_gate_command_that_cannot_be_started(
 ) -> None:
     command = script(tmp_path / "gate", "", "/nowhere/sh")
 
-    said = check(3, {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command})
+    said = check(3, gated_by(command))
 
     assert "gate_undecided" in said and "cannot be started" in said
     assert published(target) == {}
@@ -229,11 +240,11 @@ def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path)
     [
         ("1m", {}, "1.6 MiB needed, 1.0 MiB free"),
         ("16m,nr_inodes=64", {}, "inodes needed"),
-        ("16m,nr_inodes=600", {"S3_SYNC_LAYOUT": "snapshot"}, "inodes needed"),
-        ("16m,nr_inodes=600", {"S3_SYNC_GATE": "syntax"}, "inodes needed"),
+        ("16m,nr_inodes=64", {"S3_SYNC_LAYOUT": "snapshot"}, "inodes needed"),
+        ("16m,nr_inodes=600", {"S3_SYNC_LAYOUT": "snapshot"}, ""),
         ("16m,nr_inodes=600", {}, ""),
     ],
-    ids=["blocks", "inodes", "snapshot", "gate", "fits"],
+    ids=["blocks", "inodes", "snapshot", "snapshot fits", "fits"],
 )
 def test_many_small_files_fit_only_where_the_daemon_can_publish_them(
     check: Check,
@@ -334,13 +345,11 @@ def test_accepts_a_wrong_region(check: Check, s3: FakeS3) -> None:
 
 # --- releases
 
-FROM_RELEASES = {"S3_SYNC_SOURCE": "release"}
-
 
 def test_reads_a_release_as_the_daemon_does(check: Check, s3: FakeS3, target: Path) -> None:
     release = Shelf(s3).publish({"a.py": b"a = 1\n"})
 
-    said = check(0, FROM_RELEASES)
+    said = check(0, RELEASE)
 
     assert f"{release.revision}, files: 1" in said
     assert "pointer, manifest and bundle" in said
@@ -354,7 +363,7 @@ def test_reports_the_signer_if_trusted_keys_are_set(
     key, other, shelf = Key(), Key(), Shelf(s3)
     shelf.signer = key.signer
     shelf.publish({"a.py": b"a = 1\n"})
-    given = FROM_RELEASES | {"S3_SYNC_TRUSTED_KEYS": str(write_keys(tmp_path / "keys", key))}
+    given = RELEASE | {"S3_SYNC_TRUSTED_KEYS": str(write_keys(tmp_path / "keys", key))}
 
     assert f"files: 1, signed by {key.key_id}" in check(0, given)
     write_keys(tmp_path / "keys", other)
@@ -364,7 +373,7 @@ def test_reports_the_signer_if_trusted_keys_are_set(
 
 
 def test_reports_a_prefix_without_a_release(check: Check) -> None:
-    said = check(3, FROM_RELEASES)
+    said = check(3, RELEASE)
 
     assert "release_missing" in said
     assert "dags/current.json" in said
@@ -375,9 +384,9 @@ def test_reports_a_missing_or_denied_bundle(check: Check, s3: FakeS3) -> None:
     arn = f"{BUCKET_ARN}/dags/bundles/x.zip"
     s3.inject(access_denied("s3:GetObject", arn, IDENTITY_ARN), is_bundle, times=1)
 
-    denied = check(3, FROM_RELEASES)
+    denied = check(3, RELEASE)
     s3.delete(f"dags/{bundle_key(release.manifest.head.bundle_sha256)}")
-    missing = check(3, FROM_RELEASES)
+    missing = check(3, RELEASE)
 
     assert f'"Resource": "{BUCKET_ARN}/dags/*"' in denied
     assert "release_missing" in missing

@@ -1,73 +1,73 @@
-"""Actual state ↔ wanted state → plan."""
+"""What should be on disk ↔ what is → plan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.listing.entries import Entry
-from s3_sync.plan import Plan, make_plan
-from s3_sync.tree.journal import Managed
+from s3_sync.folder.journal import Held
+from s3_sync.pages import Entry
+from s3_sync.plan import Plan, State, make_plan
 
 PATHS = st.sampled_from(["a", "b", "c/d", "c/e", "f/g/h"])
 ETAGS = st.sampled_from(["one", "two"])
 SIZES = st.integers(0, 2)
 WANTED = st.dictionaries(PATHS, st.builds(Entry, st.just("key"), ETAGS, SIZES))
-MANAGED = st.dictionaries(
-    PATHS, st.builds(Managed, ETAGS, SIZES, st.just(1), st.just(2), st.just(3))
-)
+HOLDINGS = st.dictionaries(PATHS, st.builds(Held, ETAGS, SIZES, st.just(1), st.just(2), st.just(3)))
 
 
 @dataclass
 class World:
-    """A model of a folder: files on disk, managed files, damaged files."""
+    """A model of a folder: files on disk, our files, damaged files."""
 
     disk: dict[str, object]
-    managed: dict[str, Managed]
+    held: dict[str, Held]
     damaged: set[str]
 
     @property
     def foreign(self) -> dict[str, object]:
-        return {path: what for path, what in self.disk.items() if path not in self.managed}
+        return {path: what for path, what in self.disk.items() if path not in self.held}
 
     def apply(self, plan: Plan, wanted: Mapping[str, Entry]) -> None:
-        for path in plan.publish:
+        for path in plan.put:
             self.disk[path] = entry = wanted[path]
-            self.managed[path] = Managed(entry.etag, entry.size_bytes, 1, 2, 3)
+            self.held[path] = Held(entry.etag, entry.size_bytes, 1, 2, 3)
             self.damaged.discard(path)
         for path in plan.delete:
             self.disk.pop(path, None)
-            self.managed.pop(path, None)
+            self.held.pop(path, None)
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    managed = draw(MANAGED)
-    disk: dict[str, object] = dict(managed)
-    damaged = {path for path in managed if draw(st.booleans())}
+    held = draw(HOLDINGS)
+    disk: dict[str, object] = dict(held)
+    damaged = {path for path in held if draw(st.booleans())}
     for path in damaged:
         disk[path] = "damaged"
         if draw(st.booleans()):
             del disk[path]
     foreign = draw(st.sets(st.sampled_from(["x", "c/z", "__pycache__/p", "a", "c/d"])))
-    foreign -= managed.keys()
-    return World(disk | dict.fromkeys(foreign, "foreign"), managed, damaged)
+    foreign -= held.keys()
+    return World(disk | dict.fromkeys(foreign, "foreign"), held, damaged)
 
 
-def plan_of(wanted: Mapping[str, Entry], world: World, **changes: object) -> Plan:
-    arguments = {"damaged": world.damaged, "foreign": (), "last": (), "may_delete": True}
-    return make_plan(wanted, world.managed, **(arguments | changes))  # type: ignore[arg-type]
+def plan_of(wanted: Mapping[str, Entry], world: World, **changes: Any) -> Plan:
+    arguments: dict[str, Any] = {"damaged": world.damaged, "may_delete": True}
+    state = State("r1", wanted, kept=changes.pop("kept", ()))
+    return make_plan(state, world.held, **(arguments | changes))
 
 
 @given(WANTED, worlds())
-def test_managed_files_become_the_wanted_files(wanted: dict[str, Entry], world: World) -> None:
+def test_our_files_become_the_wanted_files(wanted: dict[str, Entry], world: World) -> None:
     foreign = dict(world.foreign)
 
     world.apply(plan_of(wanted, world), wanted)
 
-    assert {path: (held.etag, held.size_bytes) for path, held in world.managed.items()} == {
+    assert {path: (held.etag, held.size_bytes) for path, held in world.held.items()} == {
         path: (entry.etag, entry.size_bytes) for path, entry in wanted.items()
     }
     assert "damaged" not in world.disk.values()
@@ -88,9 +88,9 @@ def test_a_second_plan_is_empty(wanted: dict[str, Entry], world: World) -> None:
 
 
 @given(WANTED, worlds())
-def test_never_publishes_files_that_are_up_to_date(wanted: dict[str, Entry], world: World) -> None:
-    for path in plan_of(wanted, world).publish:
-        held, entry = world.managed.get(path), wanted[path]
+def test_never_puts_files_that_are_up_to_date(wanted: dict[str, Entry], world: World) -> None:
+    for path in plan_of(wanted, world).put:
+        held, entry = world.held.get(path), wanted[path]
         is_right = held and (held.etag, held.size_bytes) == (entry.etag, entry.size_bytes)
         assert path in world.damaged or not is_right
 
@@ -100,7 +100,7 @@ def test_deletes_nothing_if_may_delete_is_false(wanted: dict[str, Entry], world:
     plan = plan_of(wanted, world, may_delete=False, foreign=["x"])
 
     assert plan.delete == ()
-    assert plan.publish == plan_of(wanted, world).publish
+    assert plan.put == plan_of(wanted, world).put
 
 
 @given(WANTED, worlds())
@@ -111,17 +111,21 @@ def test_deletes_the_given_foreign_files(wanted: dict[str, Entry], world: World)
 
 
 @given(WANTED, worlds(), st.sets(PATHS))
-def test_files_that_failed_before_come_last(
-    wanted: dict[str, Entry], world: World, last: set[str]
+def test_never_deletes_a_file_whose_object_cannot_be_read_by_anybody(
+    wanted: dict[str, Entry], world: World, kept: set[str]
 ) -> None:
-    plain = plan_of(wanted, world).publish
-    plan = plan_of(wanted, world, last=last).publish
+    """Such as an archived one."""
+    plan = plan_of(wanted, world, kept=kept, foreign=sorted(world.foreign))
 
-    assert sorted(plain, key=lambda path: path in last) == list(plan)
+    assert not kept & set(plan.delete)
+    assert set(plan_of(wanted, world, foreign=sorted(world.foreign)).delete) <= {
+        *plan.delete,
+        *kept,
+    }
 
 
-ENTRY = Entry("a", "etag", 5, "dags/")
-HELD = Managed("etag", 5, 1, 2, 3)
+ENTRY = Entry("a", "etag", 5)
+HELD = Held("etag", 5, 1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +137,7 @@ HELD = Managed("etag", 5, 1, 2, 3)
         (HELD._replace(size_bytes=6), True),
     ],
 )
-def test_only_another_etag_or_size_is_a_change(held: Managed, is_published: bool) -> None:
-    plan = make_plan({"a": ENTRY}, {"a": held}, damaged=(), foreign=(), last=(), may_delete=True)
+def test_only_another_etag_or_size_is_a_change(held: Held, is_published: bool) -> None:
+    plan = make_plan(State("r1", {"a": ENTRY}), {"a": held}, may_delete=True)
 
-    assert bool(plan.publish) is is_published
-
-
-def test_a_plan_without_actions_is_empty() -> None:
-    plans = [Plan((), ()), Plan(("a",), ()), Plan((), ("a",))]
-
-    assert [True, False, False] == [plan.is_empty for plan in plans]
+    assert bool(plan.put) is is_published

@@ -88,7 +88,9 @@ def test_refuses_invalid_values(name: str, value: str, said: str) -> None:
 
 
 def test_refuses_a_command_gate_without_a_command() -> None:
-    assert "S3_SYNC_GATE_COMMAND" == problem_of(S3_SYNC_GATE="command").setting
+    gate = problem_of(S3_SYNC_LAYOUT="snapshot", S3_SYNC_GATE="command")
+
+    assert "S3_SYNC_GATE_COMMAND" == gate.setting
 
 
 @pytest.mark.parametrize(
@@ -312,8 +314,20 @@ def test_a_key_path_keeps_unusual_characters() -> None:
 
 # --- releases
 
-RELEASES = {"S3_SYNC_SOURCE": "release"}
+RELEASES = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
 REVISION = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "given", [{"S3_SYNC_SOURCE": "release"}, {"S3_SYNC_GATE": "syntax"}], ids=str
+)
+def test_releases_and_gates_need_snapshots(given: dict[str, str]) -> None:
+    problem = problem_of(**given)
+
+    assert given == {problem.setting: problem.value}
+    assert "needs S3_SYNC_LAYOUT=snapshot" in problem.problem
+    assert f"dags_folder to {EXAMPLE['DEST_PATH']}/current" in problem.problem
+    assert read(S3_SYNC_LAYOUT="snapshot", **given).layout == "snapshot"
 
 
 def test_reads_the_settings_for_releases() -> None:

@@ -183,6 +183,7 @@ def test_settings_errors_name_the_file_and_its_problem(tmp_path: Path) -> None:
         "AWS_BUCKET": "a-bucket",
         "DEST_PATH": "/opt/dags",
         "S3_SYNC_SOURCE": "release",
+        "S3_SYNC_LAYOUT": "snapshot",
         "S3_SYNC_TRUSTED_KEYS": str(tmp_path),
     }
 
@@ -239,7 +240,7 @@ def test_refuses_invalid_private_keys(tmp_path: Path, name: str) -> None:
 
 def test_does_not_import_cryptography_without_keys() -> None:
     """The import would take memory in every pod."""
-    code = "import s3_sync.command, s3_sync.cycle.asking, sys; print('cryptography' in sys.modules)"
+    code = "import s3_sync.command, s3_sync.serving, sys; print('cryptography' in sys.modules)"
 
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 

@@ -162,6 +162,13 @@ class Gate:
         """
         self._verdicts.pop(revision, None)
 
+    def recall(self, revision: str) -> RevisionRefused | None:
+        """
+        Return the remembered refusal of a revision, unless its check should be repeated.
+        """
+        verdict = self._verdicts.get(revision)
+        return None if verdict is None or self.is_due(revision) else verdict.refusal
+
     def is_due(self, revision: str) -> bool:
         """
         Whether a refusal of this revision is remembered, and its check should be repeated.

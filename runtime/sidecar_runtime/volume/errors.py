@@ -20,6 +20,9 @@ FULL_ADVICE = (
     "memory, raise its sizeLimit. The published files are unchanged."
 )
 DENIED_ADVICE = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
+LACKING_ADVICE = (
+    "Use a volume whose file system supports it, such as an emptyDir, a block device or NFS 4."
+)
 LINK_ADVICE = "Move it away, and mount nothing at this path: consumers mount its parent folder."
 
 
@@ -38,6 +41,14 @@ def explained(what: str, path: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise explain_os_error(error, what, path) from error
+
+
+def lacking(what: str, error: OSError) -> OSError:
+    """
+    Return the error for an operation that the file system of the volume lacks.
+    """
+    said = f"its file system does not support {what} ({error.strerror})"
+    return OSError(errno.EOPNOTSUPP, said)
 
 
 def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
@@ -60,6 +71,8 @@ def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
         return TargetError("target_denied", said, DENIED_ADVICE)
     advice = "Check the volume and its node. The published files are unchanged."
+    if error.errno == errno.EOPNOTSUPP:
+        advice = LACKING_ADVICE
     if error.errno == errno.EXDEV:
         advice = "Another volume is mounted at that path, inside the target. Mount it elsewhere."
     return TargetError("target_failed", said, advice)

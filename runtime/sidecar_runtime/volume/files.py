@@ -39,7 +39,7 @@ def write_file(
     fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
     try:
         try:
-            os.fchmod(fd, mode)
+            set_mode(fd, mode)
             write_all(fd, content)
             if fsync:
                 os.fsync(fd)
@@ -49,6 +49,15 @@ def write_file(
     except OSError:
         os.unlink(temporary, dir_fd=dir_fd)
         raise
+
+
+def set_mode(fd: int, mode: int) -> None:
+    """
+    Set the mode of an open file, if the file system allows it (SMB and some FUSE file systems do
+    not). Without it, a new file has the mode that it was created with, which the umask narrows.
+    """
+    with suppress(OSError):
+        os.fchmod(fd, mode)
 
 
 def stat_in(name: str, folder: int) -> os.stat_result | None:

@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from sidecar_runtime.volume.errors import lacking
 from sidecar_runtime.volume.files import is_at, read_facts
 from sidecar_runtime.volume.trees import FOLDER_FLAGS
 
@@ -43,12 +44,13 @@ class TargetLock:
         self.release()
         fd = self._open(name, dir_fd)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            is_ours = take_flock(fd)
+        except OSError:
             os.close(fd)
-            if isinstance(error, BlockingIOError):
-                return False
             raise
+        if not is_ours:
+            os.close(fd)
+            return False
         self._fd = fd
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
         with suppress(OSError):  # a full disk: the lock is held regardless
@@ -74,6 +76,24 @@ class TargetLock:
                 raise
         os.unlink(name, dir_fd=dir_fd)  # a symlink is never a lock file
         return os.open(name, flags, 0o664, dir_fd=dir_fd)
+
+
+def take_flock(fd: int) -> bool:
+    """
+    Lock an open file exclusively until it is closed; False while another process has locked it.
+
+    Raises:
+        OSError: The file system has no ``flock``.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}:
+            raise lacking("flock", error) from None
+        raise
+    return True
 
 
 def find_holder(name: str, folder: str) -> dict[str, Any]:

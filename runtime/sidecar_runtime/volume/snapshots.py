@@ -22,7 +22,7 @@ from dataclasses import KW_ONLY, dataclass
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import LINK_ADVICE
+from sidecar_runtime.volume.errors import LINK_ADVICE, lacking
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
@@ -152,7 +152,7 @@ class Snapshots:
             with suppress(FileNotFoundError):  # it no longer counts as a requested snapshot
                 os.unlink(revision + ASKED, dir_fd=self.store)
             self._make_way(is_first=is_first)
-            os.symlink(f"{self.store_path}/{revision}", temporary, dir_fd=self.store)
+            make_symlink(f"{self.store_path}/{revision}", temporary, dir_fd=self.store)
             try:
                 os.rename(temporary, self.link, src_dir_fd=self.store, dst_dir_fd=self.root)
             except OSError:
@@ -377,6 +377,21 @@ def is_name(revision: str) -> bool:
     except UnicodeError:
         return False
     return bool(name) and not name.startswith(b".") and b"/" not in name and b"\0" not in name
+
+
+def make_symlink(path: str, name: str, *, dir_fd: int | None = None) -> None:
+    """
+    Create a symlink in a folder that this process can write to.
+
+    Raises:
+        OSError: The disk is full, or the file system has no symlinks.
+    """
+    try:
+        os.symlink(path, name, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise lacking("symlinks", error) from None
+        raise
 
 
 def _lock_alone(folder: int) -> bool:

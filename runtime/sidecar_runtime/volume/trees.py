@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import set_mode
 
 FOLDER_MODE = 0o775
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,7 +60,8 @@ def link_tree(
     source: int, target: int, paths: Iterable[str], *, fsync: bool
 ) -> Iterator[tuple[str, os.stat_result]]:
     """
-    Link files of an open folder into another, empty one; copy those that cannot be hard-linked.
+    Link files of an open folder into another, which has none of them; copy those that cannot be
+    hard-linked.
 
     Yields:
         Each path with the lstat result of the new file. The source may have changed since it was
@@ -98,7 +100,8 @@ def _enter(folder: str, source: int, target: int) -> tuple[int, int]:
     """
     inner_source = os.open(folder, FOLDER_FLAGS, dir_fd=source)
     try:
-        os.mkdir(folder, FOLDER_MODE, dir_fd=target)
+        with suppress(FileExistsError):
+            os.mkdir(folder, FOLDER_MODE, dir_fd=target)
         return inner_source, os.open(folder, FOLDER_FLAGS, dir_fd=target)
     except OSError:
         os.close(inner_source)
@@ -158,7 +161,6 @@ def _copy_file(source: str, source_folder: int, target: str, target_folder: int)
     ):
         copyfileobj(original, copy)
         copy.flush()
-        with suppress(PermissionError):  # file systems without modes: SMB, some FUSE
-            os.fchmod(copy.fileno(), mode)
+        set_mode(copy.fileno(), mode)
         os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
         os.fsync(copy.fileno())  # unconditional, because copies are rare

@@ -207,7 +207,7 @@ class _Checks:
         """
         options = self._options
         try:
-            has_links = try_folder("root", options.root)
+            has_links = try_folder("root", options.root, needs_symlinks=True)
             if self._settings.mode == "passthrough":  # the link is git-sync's
                 return True
             check_link(options)

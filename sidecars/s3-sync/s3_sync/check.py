@@ -5,28 +5,28 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from s3_sync.digest import Content
+from s3_sync.folder.journal import NAME as MANAGED
+from s3_sync.folder.journal import read_journal
+from s3_sync.folder.paths import opened
+from s3_sync.folder.target import LOCK
+from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING, list_name
 from s3_sync.keys import RESERVED
-from s3_sync.layouts.open import tree_part
-from s3_sync.layouts.snapshot import BLOCK_BYTES
-from s3_sync.lease import LOCK
-from s3_sync.listing.apply import CONNECTIONS, changing
-from s3_sync.listing.entries import Entry, Listing
-from s3_sync.listing.lister import Lister
-from s3_sync.listing.source import open_lister, source_empty
+from s3_sync.listing import CONNECTIONS, ListingSource, changing
 from s3_sync.metrics import SyncMetrics
-from s3_sync.open_source import open_chain, open_client
-from s3_sync.plan import make_plan
+from s3_sync.plan import State, make_plan
+from s3_sync.reasons import is_refusal
 from s3_sync.release.source import ReleaseSource
-from s3_sync.s3.refusals import UNREADABLE, ObjectMoved, S3Error
+from s3_sync.s3.client import S3Client
+from s3_sync.s3.refusals import ObjectMoved, S3Error
+from s3_sync.serving import BLOCK_BYTES
 from s3_sync.settings import Settings
-from s3_sync.tree.parts import read_target
-from s3_sync.tree.volume import LINK, SNAPSHOTS_PATH, STAGING
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
@@ -45,30 +45,32 @@ OBJECTS_LIMIT = 1000
 NAMED_OBJECTS = 3
 
 
-def run(settings: Settings, names: Iterable[str], chain: Chain | None = None) -> int:
+def run(settings: Settings, names: Iterable[str]) -> int:
     """
     Print one line per check; return the exit code: 0 only if the whole source can be published, as
     far as it was read, and a daemon that is already running, if any, has published it.
 
     Args:
         names: Variables with our prefix that are not settings.
-        chain: The credential chain to use instead of the one in the settings.
     """
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     unknown(names)
     for name, why in proxies.ignored(os.environ).items():
         say("??", "settings", f"{name}: {why}")
-    checks = _Checks(settings, chain or open_chain(settings))
+    checks = _Checks(settings)
     return exit_code([checks.source(), checks.target(), checks.gate(), checks.daemon()])
 
 
 class _Checks:
-    def __init__(self, settings: Settings, chain: Chain) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fence = Fence()
-        self._chain = chain
-        self._client = open_client(settings, lambda _: None, chain=self._chain)
-        self._wanted: Mapping[str, Content] = {}
+        self._chain = Chain(is_anonymous=settings.bucket_access == "public")
+        pays = settings.bucket_access == "requester-pays"
+        self._client = S3Client(
+            settings.bucket, settings.prefix, self._chain, lambda _: None, pays=pays
+        )
+        self._state = State("", {})
 
     def source(self) -> bool:
         """
@@ -95,14 +97,14 @@ class _Checks:
         """
         Check that the folder is writable and has room; leave nothing behind.
         """
-        path = self._settings.dest_path
+        path, is_snapshot = self._settings.dest_path, self._settings.layout == "snapshot"
         try:
-            has_links = try_folder("target", path)
+            has_links = try_folder("target", path, needs_symlinks=is_snapshot)
         except TargetError as error:
             return _fail("target", error)
         if not self._has_room():
             return False
-        return self._settings.layout != "snapshot" or _check_link(path, has_links)
+        return not is_snapshot or _check_link(path, has_links)
 
     def gate(self) -> bool:
         """
@@ -127,21 +129,23 @@ class _Checks:
         """
         Whether the missing and changed files fit on the volume.
         """
-        path, part = self._settings.dest_path, tree_part(self._settings)
+        path = self._settings.dest_path
         try:
-            managed = read_target(path, part)
+            held = _read_held(self._settings)
             place = nearest_folder(path)
             free, free_files = free_bytes(place), free_inodes(place)
             unit = os.statvfs(place).f_frsize
         except OSError as error:
             return _fail("target", explain_os_error(error, f"cannot read {path}"))
-        new = make_plan(self._wanted, managed, may_delete=False).publish
+        files, is_snapshot = self._state.files, self._settings.layout == "snapshot"
+        new = make_plan(self._state, held, may_delete=False).put
         # Some network file systems report units of megabytes, but small files take less.
         unit = min(unit or 1, BLOCK_BYTES)
-        needed = sum(-(-self._wanted[path].size_bytes // unit) * unit for path in new)
-        folders = {path[:end] for path in new for end, letter in enumerate(path) if letter == "/"}
-        # With snapshots or a gate, each file has two names; on tmpfs, each takes an inode.
-        inodes = (len(new) + len(folders)) * (2 if part else 1)
+        needed = sum(-(-files[path].size_bytes // unit) * unit for path in new)
+        # A snapshot has a name for every file; on tmpfs, each takes an inode.
+        names = files if is_snapshot else new
+        folders = {path[:end] for path in names for end, letter in enumerate(path) if letter == "/"}
+        inodes = len(names) + len(folders)
         if needed < free and inodes <= free_files:
             return True
         lack = f"{inodes} inodes needed, {free_files} free"
@@ -153,17 +157,14 @@ class _Checks:
 
     async def _permissions(self) -> bool:
         settings = self._settings
-        lister = open_lister(settings, self._client)
+        source = ListingSource(settings, self._client)
         try:
-            listing = await lister.read()
+            self._state = await source.read(self._fence)
         except SidecarError as error:
             return _fail("s3:ListBucket", error)
-        if not listing.wanted and not settings.allow_empty:
-            return _fail("s3:ListBucket", source_empty(settings, listing))
-        found = f"files: {len(listing.wanted)}, keys skipped: {len(listing.skipped)}"
+        found = f"files: {len(self._state.files)}, keys skipped: {len(self._state.skipped)}"
         say("ok", "s3:ListBucket", found)
-        self._wanted = listing.wanted
-        return await self._read_objects(lister, listing)
+        return await self._read_objects(source)
 
     async def _release(self) -> bool:
         """
@@ -171,60 +172,61 @@ class _Checks:
         """
         source = ReleaseSource(self._settings, self._client, remembers=False)
         try:
-            release = await source.look(self._fence)
-            self._wanted = release.wanted
-            signer = release.manifest.head.signed_by if release.is_trusted else ""
+            self._state = state = await source.read(self._fence)
+            signer = state.detail.head.signed_by if self._settings.trusted_keys else ""
             signed = f", signed by {signer}" if signer else ""
-            say("ok", "release", f"{release.revision}, files: {len(release.wanted)}{signed}")
+            say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
             await source.try_bundle(_Nowhere())
         except SidecarError as error:
             return _fail("release", error)
         say("ok", "s3:GetObject", "pointer, manifest and bundle")
         return True
 
-    async def _read_objects(self, lister: Lister, listing: Listing) -> bool:
+    async def _read_objects(self, source: ListingSource) -> bool:
         """
         Read a byte of each object, up to a limit: only a real read proves the permission.
         """
         failed: dict[str, SidecarError] = {}
-        chosen = _choose(listing)
+        chosen = _choose(self._state)
         moved = await self._read(chosen, failed)
         if moved:  # it may have changed after it was listed
-            listed = (await lister.read()).wanted
-            again = [listed[entry.path] for entry in moved if entry.path in listed]
-            for entry in await self._read(again, failed):
-                failed[entry.key] = changing(entry)
+            self._state = await source.read(self._fence)
+            again = [path for path in moved if path in self._state.files]
+            for path in await self._read(again, failed):
+                failed[path] = changing(f"{self._settings.prefix}{path}")
         for reason in sorted({error.reason for error in failed.values()}):
-            keys = sorted(key for key, error in failed.items() if error.reason == reason)
-            names = ", ".join(keys[:NAMED_OBJECTS]) + (", …" if len(keys) > NAMED_OBJECTS else "")
-            first = failed[keys[0]]
-            count = f"{len(keys)} of {len(chosen)} objects cannot be read"
+            paths = sorted(path for path, error in failed.items() if error.reason == reason)
+            keys = [f"{self._settings.prefix}{path}" for path in paths[:NAMED_OBJECTS]]
+            names = ", ".join(keys) + (", …" if len(paths) > NAMED_OBJECTS else "")
+            first = failed[paths[0]]
+            count = f"{len(paths)} of {len(chosen)} objects cannot be read"
             first.message = f"{count} ({names}): {first.message}"
             _fail("s3:GetObject", first)
         if chosen and not failed:
-            mark: Literal["ok", "??"] = "ok" if len(chosen) == len(listing.wanted) else "??"
-            say(mark, "s3:GetObject", f"{len(chosen)} of {len(listing.wanted)} objects read")
+            mark: Literal["ok", "??"] = "ok" if len(chosen) == len(self._state.files) else "??"
+            say(mark, "s3:GetObject", f"{len(chosen)} of {len(self._state.files)} objects read")
         return not failed
 
-    async def _read(self, entries: Iterable[Entry], failed: dict[str, SidecarError]) -> list[Entry]:
+    async def _read(self, paths: Iterable[str], failed: dict[str, SidecarError]) -> list[str]:
         """
         Read objects; return those that differ from the listing, and add errors to `failed`.
         """
-        moved: list[Entry] = []
-        queue = iter(entries)
+        moved: list[str] = []
+        queue = iter(paths)
 
         async def read_next() -> None:
-            for entry in queue:
+            for path in queue:
+                key, file = f"{self._settings.prefix}{path}", self._state.files[path]
                 try:
                     await self._client.get_object(
-                        entry.key, entry.etag, entry.size_bytes, _Nowhere(), is_trial=True
+                        key, file.etag, file.size_bytes, _Nowhere(), is_trial=True
                     )
                 except SidecarError as error:
-                    failed[entry.key] = error
-                    if error.reason not in UNREADABLE:  # the endpoint may be failing
+                    failed[path] = error
+                    if not is_refusal(error.reason):  # the endpoint may be failing
                         return
                 except ObjectMoved:
-                    moved.append(entry)
+                    moved.append(path)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(CONNECTIONS):
@@ -232,12 +234,30 @@ class _Checks:
         return moved
 
 
-def _choose(listing: Listing) -> list[Entry]:
+def _choose(state: State) -> list[str]:
     """
-    Return the objects to read: one of each folder first, in case there are too many.
+    Return the files to read: one of each folder first, in case there are too many.
     """
-    of_folders = {path.rpartition("/")[0]: entry for path, entry in listing.wanted.items()}
-    return list(dict.fromkeys([*of_folders.values(), *listing.wanted.values()]))[:OBJECTS_LIMIT]
+    of_folders = {path.rpartition("/")[0]: path for path in state.files}
+    return list(dict.fromkeys([*of_folders.values(), *state.files]))[:OBJECTS_LIMIT]
+
+
+def _read_held(settings: Settings) -> Mapping[str, Content]:
+    """
+    Return the files that are published, without changing anything.
+    """
+    path = settings.dest_path
+    try:
+        with opened(path) as root, opened(RESERVED, root) as state:
+            if settings.layout == "in-place":
+                return read_journal(MANAGED, state, root, is_shared=True)[0]
+            name = os.path.basename(os.readlink(LINK, dir_fd=root))
+            with opened(SNAPSHOTS, state) as store, opened(name, store) as folder:
+                return read_journal(list_name(name), store, folder, is_shared=False)[0]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):  # the last one: not a link
+            return {}
+        raise
 
 
 class _Nowhere:
@@ -274,7 +294,7 @@ def _has_snapshots(path: str) -> bool:
     Whether a snapshot exists: the link was published then, and a file in its place is replaced.
     """
     try:
-        with os.scandir(f"{path}/{SNAPSHOTS_PATH}") as found:
+        with os.scandir(f"{path}/{RESERVED}/{SNAPSHOTS}") as found:
             return any(is_name(one.name) and one.is_dir(follow_symlinks=False) for one in found)
     except OSError:
         return False

@@ -18,6 +18,7 @@ SKIP_REASONS = (
     "release",
     "archived",
     "blocked",
+    "name_clash",
 )
 # Operations that the daemon sends to S3.
 OPERATIONS: tuple[Operation, ...] = ("list", "get", "pointer", "manifest", "bundle")

@@ -285,28 +285,16 @@ class Settings(GateSettings):
         default="80%",
         text="Hold back a listing in which more than this share of the published files, and more "
         "than 20 of them, have disappeared: that is usually a mistake. A removal that is spread "
-        "over several cycles is not held back. Moved files do not count. 100%: never.",
-    )
-    max_delete_hold_seconds: float = setting(
-        "MAX_DELETE_HOLD",
-        duration(),
-        default="15m",
-        text="How long to hold back such a listing; SIGHUP applies it at once.",
-    )
-    max_keys: int = setting(
-        "MAX_KEYS",
-        count,
-        default="200000",
-        text="Fail if the prefix contains more keys: every 1,000 take about 1 MiB of memory. "
-        "0: no limit.",
+        "over several cycles is not held back. It is held for 15 minutes, or until SIGHUP. "
+        "100%: never.",
     )
     verify: str = setting(
         "VERIFY",
         choice("auto", "strict", "lenient"),
         default="auto",
-        text="Whether an ETag that looks like an MD5 must match the content. `auto`: on AWS, and "
-        "on a store whose ETags have proved to be MD5s. `strict`: always. `lenient`: never. "
-        "Checksums are always verified.",
+        text="Whether an ETag that looks like an MD5 must match the content. `auto`: on AWS. "
+        "`strict`: always. `lenient`: never. Checksums are always verified; what nothing has "
+        "verified is counted.",
     )
     allow_empty: bool = setting(
         "ALLOW_EMPTY",
@@ -416,11 +404,43 @@ def _check(settings: Settings) -> list[Problem]:
     if sys.getfilesystemencoding().lower() != "utf-8":
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
         return [Problem("LC_ALL", locale, "is not a UTF-8 locale; key names need one")]
-    problems = [*_check_source(settings), *check_gate(settings, PREFIX)]
+    problems = [*_check_layout(settings), *_check_source(settings), *_check_globs(settings)]
+    problems += check_gate(settings, PREFIX)
     if settings.bucket.startswith("arn:") and (settings.endpoint_url_s3 or settings.endpoint_url):
         needs = "is an ARN; with an endpoint, write a name"
         problems.insert(0, Problem("AWS_BUCKET", settings.bucket, needs))
     return problems
+
+
+def _check_layout(settings: Settings) -> list[Problem]:
+    """
+    Return the settings that need the snapshot layout: what belongs together is shown at once.
+    """
+    needs = (
+        "needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
+        f"{settings.dest_path}/current"
+    )
+    found = {"S3_SYNC_SOURCE": settings.source_kind, "S3_SYNC_GATE": settings.gate}
+    is_in_place = settings.layout == "in-place"
+    return [
+        Problem(name, value, needs)
+        for name, value in found.items()
+        if is_in_place and value not in ("listing", "off")
+    ]
+
+
+def _check_globs(settings: Settings) -> list[Problem]:
+    """
+    Return the patterns that can match no key.
+    """
+    found = {"S3_SYNC_INCLUDE": settings.include, "S3_SYNC_EXCLUDE": settings.exclude}
+    why = "can match no key: write it as in pkg/*, relative to KEY_PATH, without quotes"
+    return [
+        Problem(name, glob, why)
+        for name, globs in found.items()
+        for glob in globs
+        if glob.endswith("/") or glob[0] in "/'\""
+    ]
 
 
 def _check_source(settings: Settings) -> list[Problem]:

@@ -1,63 +1,163 @@
 """
-The state of s3-sync that outlives a cycle and its thread.
+The sidecar that the loop runs: what outlives a cycle and its thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
-from s3_sync.cycle.cycle import Session
+from s3_sync.folder.layout import Layout
+from s3_sync.folder.target import Target
+from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
-from s3_sync.open_source import OpenClient, open_client
+from s3_sync.reasons import is_of_current_release
+from s3_sync.release.source import ReleaseSource
+from s3_sync.s3.client import S3Client
+from s3_sync.serving import Serving
 from s3_sync.settings import PREFIX, Settings
 from s3_sync.status import Status
+from s3_sync.sync import Sync
 from sidecar_runtime.asking.asked import Asked
+from sidecar_runtime.aws.credentials import Chain
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
-from sidecar_runtime.health import Readiness
+from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.volume.errors import TargetError, explain_os_error
 from sidecar_runtime.volume.lock import TargetLock
 
 
 class S3Sync:
     """
-    The sidecar that the loop runs.
-
-    Args:
-        open_client: Creates the S3 client for one thread.
+    The sidecar, for the whole process.
     """
 
-    def __init__(
-        self, settings: Settings, metrics: SyncMetrics, open_client: OpenClient = open_client
-    ) -> None:
-        self._settings = settings
-        self._metrics = metrics
-        self._open_client = open_client
-        self._lock = TargetLock()
-        self._status = Status()
+    def __init__(self, settings: Settings, metrics: SyncMetrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.lock = TargetLock()
+        self.status = Status()
         pin = f"{PREFIX}REVISION" if settings.revision else ""
-        self._gate = make_gate(settings, metrics.gate, pin=pin)
-        self._asked = Asked() if settings.answers else None
+        self.gate = make_gate(settings, metrics.gate, pin=pin)
+        self.asked = Asked() if settings.answers else None
 
     def begin(self) -> Session:
-        requests = self._metrics.requests
-        return Session(
-            self._settings,
-            self._metrics,
-            self._lock,
-            self._status,
-            self._gate,
-            self._asked,
-            self._open_client(self._settings, lambda operation: requests[operation].inc()),
-        )
+        return Session(self)
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
         Let requests for a release trigger a cycle.
         """
-        if self._asked is not None:
-            self._asked.wake = wake
+        if self.asked is not None:
+            self.asked.wake = wake
 
     def readiness(self) -> Readiness:
-        return self._status.readiness
+        return self.status.readiness
 
     def details(self) -> dict[str, object]:
-        return self._status.details
+        return self.status.details
+
+
+def open_client(settings: Settings, metrics: SyncMetrics) -> S3Client:
+    """
+    Return the S3 client of the settings, which counts its requests.
+    """
+    return S3Client(
+        settings.bucket,
+        settings.prefix,
+        Chain(is_anonymous=settings.bucket_access == "public"),
+        lambda operation: metrics.requests[operation].inc(),
+        pays=settings.bucket_access == "requester-pays",
+    )
+
+
+class Session:
+    """
+    The state of the thread that runs cycles: event loop, connections, open target.
+    """
+
+    def __init__(self, sidecar: S3Sync) -> None:
+        settings, metrics = sidecar.settings, sidecar.metrics
+        self._sidecar = sidecar
+        self._loop = asyncio.new_event_loop()
+        self._target = Target(settings, metrics, sidecar.lock, sidecar.status)
+        client = open_client(settings, metrics)
+        self._source: ListingSource | ReleaseSource = (
+            ReleaseSource(settings, client)
+            if settings.source_kind == "release"
+            else ListingSource(settings, client)
+        )
+        self._sync = Sync(
+            settings, metrics, sidecar.status, self._target, self._source, sidecar.gate
+        )
+        self._serving: Serving | None = None
+        if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
+            self._serving = Serving(settings, metrics, sidecar.asked, self._source)
+        self._layout: Layout | None = None
+
+    def cycle(self, fence: Fence) -> Outcome:
+        """
+        Run one cycle.
+
+        Raises:
+            SidecarError: The cycle failed; the published files stay.
+            CycleAbandoned: The fence was revoked.
+        """
+        if fence.is_asked_for and self._sidecar.gate is not None:
+            self._sidecar.gate.ask_again()
+        task = self._loop.create_task(self._cycle(fence))
+        fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
+        outcome = self._loop.run_until_complete(task)
+        readiness = self._sidecar.status.readiness
+        if not self._sidecar.settings.one_shot or readiness.ready:
+            return outcome
+        if outcome.is_success:  # a one-shot ends only when the volume is ready
+            raise TargetError(
+                "target_failed",
+                readiness.problem,
+                "Find out what changes files in DEST_PATH, or blocks their paths.",
+            )
+        return outcome._replace(is_enough=False)
+
+    def close(self) -> None:
+        """
+        Close connections, files and the event loop; the lock stays with the process.
+        """
+        self._source.close()
+        if self._serving is not None:
+            self._serving.close()
+        self._target.close()
+        self._loop.close()
+
+    async def _cycle(self, fence: Fence) -> Outcome:
+        target, path = self._target, self._sidecar.settings.dest_path
+        try:
+            with fence:  # a thread that resumes late must not touch its successor's target
+                target.acquire()
+        except OSError as error:
+            raise explain_os_error(error, f"cannot open {path}", path) from error
+        layout = target.layout
+        if layout is not self._layout:
+            self._layout = layout
+            self._sync.start_over()
+            if self._serving is not None:
+                self._serving.follow(layout, fence)
+        if layout is None:
+            return Outcome("waiting", counts={"holder": target.holder})
+        failure: SidecarError | None = None
+        try:
+            return await self._sync.cycle(layout, fence)
+        except OSError as error:
+            failure = explain_os_error(error, f"cannot write to {path}", path)
+            raise failure from error
+        except SidecarError as error:
+            failure = error
+            raise
+        finally:
+            if not fence.is_revoked:
+                target.show()
+                if self._serving is not None:
+                    await self._serving.serve(fence)
+                    is_outage = failure is not None and not is_of_current_release(failure.reason)
+                    self._serving.note_outage(failure if is_outage else None)

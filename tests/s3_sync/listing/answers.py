@@ -1,12 +1,15 @@
-"""Responses to ListObjectsV2, and a lister that reads them."""
+"""Responses to ListObjectsV2, and a source that reads them."""
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
-from s3_sync.listing.entries import Listing
-from s3_sync.listing.lister import Lister
+from s3_sync.listing import ListingSource
+from s3_sync.plan import State
+from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError
+from s3_sync.settings import load_settings
+from sidecar_runtime.fence import Fence
 from tests.support.raising import raised
 
 PREFIX = "dags/"
@@ -63,35 +66,41 @@ def page(
 
 
 class Server:
-    """Responds with given pages, by token."""
+    """Responds with given pages, by token; stands for the client of a source."""
 
     def __init__(self, *pages: bytes) -> None:
         self.pages: dict[str | None, bytes] = dict(zip([None, *"abcdefgh"], pages, strict=False))
         self.asked: list[str | None] = []
+        self.listed_at = "Fri, 01 Jan 2027 00:00:10 GMT"
 
-    async def fetch(self, token: str | None) -> bytes:
+    def begin_cycle(self, fence: Fence) -> None:
+        pass
+
+    async def list_page(self, token: str | None) -> bytes:
         self.asked.append(token)
         assert len(self.asked) < 50, "it never ends"
         return self.pages[token]
 
 
-def lister(server: Server, **changes: Any) -> Lister:
-    arguments: dict[str, Any] = {
-        "prefix": PREFIX,
-        "is_wanted": lambda _: True,
-        "target_bytes": 10,
-        "max_keys": 0,
-    }
-    return Lister(server.fetch, **(arguments | changes))
+class Lister:
+    """A source that reads the listing of a server."""
+
+    def __init__(self, server: Server, **environ: str) -> None:
+        given = {"AWS_BUCKET": "bucket", "KEY_PATH": PREFIX, "DEST_PATH": "/opt/dags"}
+        settings, _ = load_settings(given | {"S3_SYNC_ALLOW_EMPTY": "true"} | environ)
+        self.source = ListingSource(settings, cast(S3Client, server))
+
+    def read(self) -> State:
+        return asyncio.run(self.source.read(Fence()))
 
 
-def read(*pages: bytes, **changes: Any) -> Listing:
-    return asyncio.run(lister(Server(*pages), **changes).read())
+def read(*pages: bytes, **environ: str) -> State:
+    return Lister(Server(*pages), **environ).read()
 
 
-def refused(*pages: bytes, **changes: Any) -> str:
+def refused(*pages: bytes, **environ: str) -> str:
     """Return the error message for pages that must be refused."""
-    error = raised(SourceError, read, *pages, **changes)
+    error = raised(SourceError, read, *pages, **environ)
     assert error.reason == "listing_invalid"
     assert "Nothing was changed." in error.advice
     return error.message

@@ -2,12 +2,12 @@
 
 import pytest
 
-from s3_sync.tree.target import Target
+from s3_sync.folder.folder import Folder
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.listing.applying import Cycle
+from tests.s3_sync.listing.fetching import Fetching
 from tests.support.aws.fake_s3 import FakeS3
 
 
 @pytest.fixture
-def cycle(s3: FakeS3, target: Target, fence: Fence) -> Cycle:
-    return Cycle(s3, target, fence)
+def fetching(s3: FakeS3, target: Folder, fence: Fence) -> Fetching:
+    return Fetching(s3, target, fence)

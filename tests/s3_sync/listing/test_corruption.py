@@ -1,4 +1,4 @@
-"""Random corruptions: bytes that contradict a proven or promised digest are never visible."""
+"""Random corruptions: bytes that contradict a digest that must match are never visible."""
 
 import random
 from collections.abc import Callable
@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.tree.download import MEMORY_BYTES
+from s3_sync.download import MEMORY_BYTES
 from tests.conftest import counts_of
-from tests.s3_sync.listing.applying import Cycle, tree
+from tests.s3_sync.listing.fetching import Fetching, reasons, tree
 from tests.support.aws.checksums import header_value
 from tests.support.aws.fake_s3 import is_get
 from tests.support.http.loopback import Answer, Exchange
 
 BATCH = 100
 CHECKSUMS = ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
-# Its ETag proves that this store's ETags are MD5s.
-SURE = "sure.py"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -109,29 +107,28 @@ def make_case(number: int, chance: random.Random) -> Case:
 
 
 def test_corrupt_objects_are_never_published_and_good_ones_are_afterwards(
-    seed: int, cycle: Cycle, folder: Path
+    seed: int, fetching: Fetching, folder: Path
 ) -> None:
+    fetching.verify = "strict"
     chance = random.Random(seed)
     cases = {case.path: case for case in (make_case(number, chance) for number in range(BATCH))}
-    cycle.s3.put(f"dags/{SURE}", b"sure")
     olds = {case.path: case.old for case in cases.values() if case.old is not None}
-    cycle.s3.put_all(olds, "dags/")
-    cycle.apply()
+    fetching.s3.put_all(olds, "dags/")
+    fetching.fetch()
     for case in cases.values():
         etag = f"{seed:030x}{case.path[:3]}-2" if case.checksum else None
-        cycle.s3.put(f"dags/{case.path}", case.body, etag=etag, headers=case.headers)
+        fetching.s3.put(f"dags/{case.path}", case.body, etag=etag, headers=case.headers)
 
     def alter(exchange: Exchange) -> None:
         path = exchange.request.path.rpartition("/")[2]
         exchange.send(cases[path].altered(exchange.good(), chance))
 
-    cycle.s3.inject(alter, is_get())
-    result = cycle.apply(publish=list(cases))
+    fetching.s3.inject(alter, is_get())
+    work = fetching.fetch(list(cases))
 
     print(f"seed {seed}")
-    assert olds | {SURE: b"sure"} == tree(folder)
-    assert cases.keys() == result.failed.keys()
-    assert {"object_corrupt"} == {error.reason for error in result.failed.values()}
-    cycle.s3.heal()
-    assert {} == cycle.apply(publish=list(cases)).failed
-    assert {case.path: case.body for case in cases.values()} | {SURE: b"sure"} == tree(folder)
+    assert olds == tree(folder)
+    assert dict.fromkeys(cases, "object_corrupt") == reasons(work)
+    fetching.s3.heal()
+    assert {} == fetching.fetch(list(cases)).failed
+    assert {case.path: case.body for case in cases.values()} == tree(folder)

@@ -1,6 +1,5 @@
 """Reading all pages of a listing, repeatedly."""
 
-import asyncio
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.listing.entries import Listing
-from s3_sync.listing.lister import Lister
+from s3_sync.plan import State
 from s3_sync.release.names import bundle_key
 from s3_sync.s3.refusals import SourceError
-from tests.s3_sync.listing.answers import Server, contents, lister, page, read, refused
+from tests.s3_sync.listing.answers import Lister, Server, contents, page, read, refused
 
 # --- pages
 
@@ -25,7 +23,7 @@ def test_follows_the_continuation_tokens() -> None:
         page(contents("dags/3")),
     )
 
-    assert ["1", "2", "3"] == list(asyncio.run(lister(server).read()).wanted)
+    assert ["1", "2", "3"] == list(Lister(server).read().files)
     assert server.asked == [None, "a", "b"]
 
 
@@ -33,24 +31,24 @@ def test_a_token_is_unescaped() -> None:
     server = Server(page(token="x&amp;y&#x2F;z=="))
     server.pages["x&y/z=="] = page(contents("dags/a"))
 
-    assert set(asyncio.run(lister(server).read()).wanted) == {"a"}
+    assert set(Lister(server).read().files) == {"a"}
 
 
 def test_a_page_without_keys_does_not_end_the_listing() -> None:
-    assert set(read(page(token="a"), page(contents("dags/x"))).wanted) == {"x"}
+    assert set(read(page(token="a"), page(contents("dags/x"))).files) == {"x"}
 
 
-def two_pages() -> tuple[Server, Lister, Listing]:
+def two_pages() -> tuple[Server, Lister, State]:
     """Return a server with two pages, a lister, and the first listing."""
     server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
-    reader = lister(server)
-    return server, reader, asyncio.run(reader.read())
+    reader = Lister(server)
+    return server, reader, reader.read()
 
 
 def test_an_unchanged_listing_returns_the_same_object() -> None:
     server, reader, before = two_pages()
 
-    assert before is asyncio.run(reader.read())
+    assert before is reader.read()
     assert server.asked == [None, "a", None, "a"]
 
 
@@ -58,12 +56,12 @@ def test_a_change_that_does_not_matter_returns_the_same_object() -> None:
     """While the gate refuses a listing, a new object would download its changes again."""
     server, _, before = two_pages()
     server.pages["a"] = page(contents("dags/2"), contents("dags/logs/x"))
-    with_logs = lister(server, is_wanted=lambda key: "logs" not in key)
-    first = asyncio.run(with_logs.read())
+    with_logs = Lister(server, S3_SYNC_EXCLUDE="logs/*")
+    first = with_logs.read()
     server.pages["a"] = page(contents("dags/2"), contents("dags/logs/y"))
 
-    assert first is asyncio.run(with_logs.read())
-    assert before.wanted == first.wanted
+    assert first is with_logs.read()
+    assert before.files == first.files
 
 
 def test_other_tokens_for_the_same_page_are_not_a_change() -> None:
@@ -72,18 +70,18 @@ def test_other_tokens_for_the_same_page_are_not_a_change() -> None:
 
     server.pages = {None: page(contents("dags/1"), token="zz"), "zz": server.pages["a"]}
 
-    assert asyncio.run(reader.read()) is before
+    assert reader.read() is before
 
 
 def test_an_unchanged_page_is_not_parsed_again() -> None:
     server, reader, before = two_pages()
 
     server.pages["a"] = page(contents("dags/2", size="6"))
-    after = asyncio.run(reader.read())
+    after = reader.read()
 
     assert after is not before
-    assert after.wanted["1"] is before.wanted["1"]
-    assert after.wanted["2"].size_bytes == 6
+    assert after.files["1"] is before.files["1"]
+    assert after.files["2"].size_bytes == 6
 
 
 @pytest.mark.parametrize(
@@ -92,27 +90,27 @@ def test_an_unchanged_page_is_not_parsed_again() -> None:
 )
 def test_notices_every_change_of_an_object(change: Mapping[str, Any]) -> None:
     server = Server(page(contents("dags/1"), contents("dags/2")))
-    reader = lister(server)
-    before = asyncio.run(reader.read())
+    reader = Lister(server)
+    before = reader.read()
 
     server.pages[None] = page(contents("dags/1", **change), contents("dags/2"))
-    after = asyncio.run(reader.read())
+    after = reader.read()
 
-    assert after.wanted != before.wanted
+    assert after.files != before.files
     assert after.revision != before.revision
 
 
 def test_a_failed_listing_does_not_discard_the_previous_one() -> None:
     server = Server(page(contents("dags/1")))
-    reader = lister(server)
-    before = asyncio.run(reader.read())
+    reader = Lister(server)
+    before = reader.read()
 
     good, server.pages[None] = server.pages[None], b"<html>"
     with pytest.raises(SourceError):
-        asyncio.run(reader.read())
+        reader.read()
     server.pages[None] = good
 
-    assert asyncio.run(reader.read()) is before
+    assert reader.read() is before
 
 
 # --- the revision
@@ -156,7 +154,7 @@ def test_releases_under_the_prefix_are_skipped() -> None:
     alone = read(page(*own))
     mixed = [read(page(own[0], own[1], bundle, token="a"), page(one)) for one in pointers]
 
-    assert [alone.wanted] * 2 == [found.wanted for found in mixed]
+    assert [alone.files] * 2 == [found.files for found in mixed]
     assert {f"dags/{bundle_key('a' * 64)}", "dags/current.json"} == set(mixed[0].skipped)
     assert {"release"} == set(mixed[0].skipped.values())
     assert {alone.revision} == {
@@ -167,7 +165,7 @@ def test_releases_under_the_prefix_are_skipped() -> None:
 def test_current_json_is_a_file_if_there_is_no_release() -> None:
     found = read(page(contents("dags/a.py"), contents("dags/current.json")))
 
-    assert {"a.py", "current.json"} == set(found.wanted)
+    assert {"a.py", "current.json"} == set(found.files)
 
 
 # --- the echoed token
@@ -177,7 +175,7 @@ def test_current_json_is_a_file_if_there_is_no_release() -> None:
 def test_accepts_a_page_that_echoes_the_token_or_no_token(echo: str | None) -> None:
     found = read(page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo))
 
-    assert {"1", "2"} == set(found.wanted)
+    assert {"1", "2"} == set(found.files)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +185,7 @@ def test_the_echoed_token_may_be_escaped_or_encoded(token: str, echo: str) -> No
     server = Server(page(contents("dags/1"), token=token))
     server.pages[token.replace("&amp;", "&")] = page(contents("dags/2"), echo=echo)
 
-    assert {"1", "2"} == set(asyncio.run(lister(server).read()).wanted)
+    assert {"1", "2"} == set(Lister(server).read().files)
 
 
 @pytest.mark.parametrize("echo", ["b", "A", "aa"])
@@ -208,40 +206,47 @@ def test_refuses_a_known_page_if_another_was_requested() -> None:
         page(contents("dags/2"), token="b", echo="a"),
         page(contents("dags/3"), echo="b"),
     )
-    reader = lister(server)
-    before = asyncio.run(reader.read())
+    reader = Lister(server)
+    before = reader.read()
 
     server.pages["a"] = server.pages["b"]
     with pytest.raises(SourceError, match="a different page"):
-        asyncio.run(reader.read())
+        reader.read()
     server.pages["a"] = page(contents("dags/2"), token="b", echo="a")
 
-    assert asyncio.run(reader.read()) is before
+    assert reader.read() is before
 
 
 # --- modification times
 
 
+def quiet_seconds(*pages: bytes) -> float:
+    """Return how long no object was written on the first of January 2027, at 00:00:10."""
+    lister = Lister(Server(*pages))
+    lister.read()
+    return lister.source.quiet_seconds()
+
+
 def test_finds_the_newest_object_of_all_pages() -> None:
-    found = read(
-        page(contents("dags/1", written="2026-01-02T03:04:05.000Z"),
-             contents("dags/2", written="2026-01-02T03:04:05.001Z"), token="a"),
-        page(contents("dags/3", written="2025-12-31T23:59:59.999Z")),
+    seconds = quiet_seconds(
+        page(contents("dags/1", written="2026-12-31T23:59:58.000Z"),
+             contents("dags/2", written="2027-01-01T00:00:02.000Z"), token="a"),
+        page(contents("dags/3", written="2026-12-31T23:59:59.999Z")),
     )  # fmt: skip
 
-    assert "2026-01-02T03:04:05.001Z" == found.newest
+    assert 8 - 1 == seconds, "timestamps lack the fraction of a second"
 
 
 def test_the_newest_object_may_be_a_folder_marker() -> None:
     """The upload of a folder may still be in progress, whichever objects are wanted."""
-    found = read(page(contents("dags/1"), contents("dags/x/", written="2027-01-01T00:00:00.000Z")))
+    marker = contents("dags/x/", written="2027-01-01T00:00:08.000Z")
 
-    assert "2027-01-01T00:00:00.000Z" == found.newest
+    assert 1 == quiet_seconds(page(contents("dags/1"), marker))
 
 
-def test_a_listing_without_times_has_no_newest_object() -> None:
-    assert "" == read(page(contents("dags/1", order=("Key", "ETag", "Size")))).newest
-    assert "" == read(page()).newest
+def test_a_listing_without_times_proves_no_quiet() -> None:
+    assert 0 == quiet_seconds(page(contents("dags/1", order=("Key", "ETag", "Size"))))
+    assert 0 == quiet_seconds(page())
 
 
 # --- unexpected keys and responses
@@ -286,7 +291,7 @@ def test_refuses_exponential_entities() -> None:
 def test_an_entry_without_valid_etag_or_size_has_neither(
     change: Mapping[str, Any],
 ) -> None:
-    wanted = read(page(contents("dags/a", **change), contents("dags/b"))).wanted
+    wanted = read(page(contents("dags/a", **change), contents("dags/b"))).files
 
     assert ("", 0) == (wanted["a"].etag, wanted["a"].size_bytes)
     assert "" != wanted["b"].etag
@@ -301,11 +306,11 @@ def test_keys_that_look_like_tokens_are_listed() -> None:
     keys = [f"dags/{number:02}ContinuationToken>" for number in range(20)]
     server = Server(page(*(contents(key) for key in keys), token="a", first=True))
     server.pages["a"] = page(contents("dags/x"), echo="a")
-    reader = lister(server)
+    reader = Lister(server)
 
-    listing = asyncio.run(reader.read())
+    listing = reader.read()
 
-    assert {key.removeprefix("dags/") for key in [*keys, "dags/x"]} == listing.wanted.keys()
+    assert {key.removeprefix("dags/") for key in [*keys, "dags/x"]} == listing.files.keys()
     server.pages["b"] = server.pages.pop("a").replace(b">a<", b">b<")
     server.pages[None] = server.pages[None].replace(b">a<", b">b<")
-    assert listing is asyncio.run(reader.read())
+    assert listing is reader.read()

@@ -15,7 +15,7 @@ def test_refuses_a_wrong_key_count(count: int) -> None:
 def test_accepts_a_page_without_a_key_count() -> None:
     body = page(contents("dags/a")).replace(b"<KeyCount>1</KeyCount>", b"")
 
-    assert set(read(body).wanted) == {"a"}
+    assert set(read(body).files) == {"a"}
 
 
 def test_refuses_a_truncated_page_without_a_token() -> None:
@@ -74,7 +74,7 @@ def test_empty_pages_and_folder_markers_keep_the_order() -> None:
         page(contents("dags/3")),
     )
 
-    assert {"1", "3"} == set(found.wanted)
+    assert {"1", "3"} == set(found.files)
 
 
 def test_an_empty_page_does_not_hide_a_wrong_order() -> None:
@@ -90,11 +90,11 @@ def test_accepts_a_store_that_does_not_sort() -> None:
         page(contents("dags/1a")),
     )
 
-    assert {"9", "8", "1", "2", "1a"} == set(found.wanted)
+    assert {"9", "8", "1", "2", "1a"} == set(found.files)
 
 
 def test_keys_are_ordered_by_their_utf_8_bytes() -> None:
     """In UTF-8 U+FF46 comes before U+1F600, in UTF-16 after it."""
     found = read(page(contents("dags/\uff46"), token="a"), page(contents("dags/\U0001f600")))
 
-    assert {"\uff46", "\U0001f600"} == set(found.wanted)
+    assert {"\uff46", "\U0001f600"} == set(found.files)

@@ -34,10 +34,10 @@ def test_accepts_revision_and_url_in_either_order() -> None:
 def test_errors_show_the_option_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     words = "publish . s3://dags-of-us/p --sign-key /nowhere --gate-timeout soon"
 
-    assert 2 == run(read_arguments(words.split()), {"S3_SYNC_MAX_KEYS": "many"})
+    assert 2 == run(read_arguments(words.split()), {"S3_SYNC_RETAIN_COUNT": "many"})
 
     said = capsys.readouterr().err
-    for name in ("--gate-timeout='soon'", "S3_SYNC_MAX_KEYS='many'"):
+    for name in ("--gate-timeout='soon'", "S3_SYNC_RETAIN_COUNT='many'"):
         assert name in said
     assert "S3_SYNC_GATE_TIMEOUT" not in said
     assert 2 == run(read_arguments(words.replace("soon", "1m").split()), {})

@@ -3,8 +3,6 @@
 import os
 from dataclasses import replace
 
-import pytest
-
 from tests.s3_sync.process import Process
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.shelf import RELEASE
@@ -13,13 +11,6 @@ FILES = {f"pkg{n % 3}/m{n}.py": f"x = {n}\n".encode() * 30 for n in range(12)} |
 # Enough files for a manifest that is read in ranges.
 MANY = {f"team{n % 9}/dag_{n:04}.py": b"x = %d\n" % n for n in range(700)}
 PINNED = {"KEY_PATH": "dags", **RELEASE}
-SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
-GATE = {"S3_SYNC_GATE": "syntax"}
-
-
-layouts = pytest.mark.parametrize(
-    "layout", [{}, GATE, SNAPSHOT], ids=["in-place", "gate", "snapshot"]
-)
 
 
 def staged(process: Process) -> list[str]:
@@ -27,7 +18,8 @@ def staged(process: Process) -> list[str]:
 
 
 def times(process: Process) -> dict[str, int]:
-    return {path: (process.folder / path).stat().st_mtime_ns for path in process.shown}
+    folder = process.folder / "current"
+    return {path: (folder / path).stat().st_mtime_ns for path in process.shown}
 
 
 def whole(exchange: Exchange) -> None:

@@ -88,7 +88,7 @@ def test_an_independent_reader_and_the_sidecar_read_the_same_release(
         turns.insert(0, (found.revision, found.sequence))
         assert ("changed", revision) == (process.cycle().result, process.revision)
         assert bytes_of(tree) == process.shown
-        modes = {path: (process.folder / path).stat().st_mode for path in tree}
+        modes = {path: (process.folder / "current" / path).stat().st_mode for path in tree}
         assert executable_of(tree) == {path for path in tree if modes[path] & stat.S_IXUSR}
         return found
 

@@ -8,45 +8,22 @@ import pytest
 
 from s3_sync.release.facts import Checked
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.source import Release as InForce
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
-from tests.s3_sync.release.following import (
-    FILES,
-    MANY,
-    PINNED,
-    SNAPSHOT,
-    layouts,
-    staged,
-    times,
-    whole,
-)
+from tests.s3_sync.release.following import FILES, MANY, PINNED, staged, times, whole
 from tests.support.aws.fake_s3 import FakeS3, error, is_list
 from tests.support.http.faults import altered, reset
 from tests.support.s3_sync.releases import ABSENT, AT, make_release, seal
 from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest
 
-
-def test_the_status_shows_which_airflow_checked_the_release() -> None:
-    checked = Checked("3.3.2", AT, 2, ("orders", "sales"), files_not_loaded=1)
-    releases = [make_release(FILES), make_release(FILES, checked=checked)]
-
-    unchecked, shown = (InForce(one.manifest).facts["release"] for one in releases)
-
-    said = "Airflow 3.3.2 at 2026-11-20T15:00:00Z: 2 DAGs, 1 file not loaded"
-    assert isinstance(unchecked, dict) and isinstance(shown, dict)
-    assert unchecked | {"checked_by": said} == shown
-
-
 # --- publishing releases
 
 
-@layouts
 def test_publishes_a_release_and_then_only_the_changes_of_the_next(
-    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+    s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     first = shelf.publish(FILES)
-    outcome = process.run(PINNED | layout)
+    outcome = process.run(PINNED)
 
     assert ("changed", first.revision) == (outcome.result, outcome.revision)
     assert FILES == process.shown
@@ -64,23 +41,17 @@ def test_publishes_a_release_and_then_only_the_changes_of_the_next(
     assert [] == staged(process)
 
 
-@layouts
-def test_publishes_a_change_of_the_executable_bit(
-    shelf: Shelf, process: Process, layout: dict[str, str]
-) -> None:
-    root = process.folder / "current" if layout == SNAPSHOT else process.folder
-
+def test_publishes_a_change_of_the_executable_bit(shelf: Shelf, process: Process) -> None:
     def mode() -> int:
-        return stat.S_IMODE((root / "run.sh").stat().st_mode)
+        return stat.S_IMODE((process.folder / "current/run.sh").stat().st_mode)
 
     shelf.publish({"run.sh": b"#!/bin/sh\n"})
-    process.run(PINNED | layout | {"S3_SYNC_FILE_MODE": "0640"})
+    process.run(PINNED | {"S3_SYNC_FILE_MODE": "0640"})
     plain = mode()
     shelf.publish({"run.sh": b"#!/bin/sh\n"}, executable={"run.sh"})
     process.cycle()
 
-    expected = (0o440, 0o550) if layout == SNAPSHOT else (0o640, 0o750)
-    assert expected == (plain, mode())
+    assert (0o440, 0o550) == (plain, mode())
     assert "unchanged" == process.cycle().result
 
 
@@ -105,7 +76,7 @@ def test_the_status_shows_a_new_manifest_of_unchanged_content(
     first = shelf.publish(files)
     process.run(PINNED)
     times_before = times(process)
-    checked = Checked("3.3.2", AT, 2, ("orders", "sales"))
+    checked = Checked("3.3.2", AT, 2, ("orders", "sales"), files_not_loaded=1)
     assert first.revision == shelf.publish(files, checked=checked).revision
     s3.forget()
 
@@ -113,7 +84,8 @@ def test_the_status_shows_a_new_manifest_of_unchanged_content(
 
     release = process.details["release"]
     assert isinstance(release, dict)
-    assert "Airflow 3.3.2 at 2026-11-20T15:00:00Z: 2 DAGs" == release["checked_by"]
+    said = "Airflow 3.3.2 at 2026-11-20T15:00:00Z: 2 DAGs, 1 file not loaded"
+    assert said == release["checked_by"]
     assert times_before == times(process)
     assert [] == s3.seen(is_bundle)
     assert 2 == len(s3.seen()), "the pointer, and the manifest or its head"
@@ -141,12 +113,11 @@ def test_a_release_costs_no_more_requests_and_bytes_than_promised(
     assert files == process.shown
 
 
-@layouts
 def test_reads_only_the_new_chunks_of_a_long_manifest(
-    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+    s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     shelf.publish(MANY)
-    process.run(PINNED | layout)
+    process.run(PINNED)
     files = {**MANY, "team3/dag_0003.py": b"other\n", "team3/new.py": b"new\n"}
     release = shelf.publish(files)
     s3.forget()
@@ -160,16 +131,10 @@ def test_reads_only_the_new_chunks_of_a_long_manifest(
     start, end = map(int, chunks.headers["range"].removeprefix("bytes=").split("-"))
     assert end - start < len(release.manifest_bytes) / 2
     assert 4 == len(s3.seen())
-    _damage(process, layout, "team0/dag_0000.py")
-    process.restart(PINNED | layout)
+    (process.folder / "current/team0/dag_0000.py").unlink()  # its chunk was not read again
+    process.restart(PINNED)
     process.cycle()
     assert files == process.shown
-
-
-def _damage(process: Process, layout: dict[str, str], path: str) -> None:
-    """Empty a file whose chunk was not read again, except in snapshots."""
-    if layout != SNAPSHOT:
-        (process.folder / path).write_bytes(b"")
 
 
 @pytest.mark.parametrize("wrong", ["head_bytes", "manifest_bytes", "ranges", "replaced"])
@@ -233,31 +198,6 @@ def test_follows_a_restored_old_pointer_with_a_warning(
     )
 
 
-# --- switching between listing and release
-
-
-@layouts
-def test_changing_between_listing_and_release_downloads_nothing(
-    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
-) -> None:
-    s3.put_all(FILES, "loose/")
-    listing = {"KEY_PATH": "loose"} | layout
-    process.run(listing)
-    before = times(process) if layout != SNAPSHOT else {}
-    release = shelf.publish(FILES)
-    process.restart(PINNED | layout)
-    s3.forget()
-
-    outcome = process.cycle()
-    assert (release.revision, 0) == (outcome.revision, outcome.counts["downloaded_bytes"])
-    assert [] == s3.seen(is_bundle)
-    process.restart(listing)
-    s3.forget()
-    assert 0 == process.cycle().counts["downloaded_bytes"]
-    assert FILES == process.shown
-    assert before == (times(process) if layout != SNAPSHOT else {})
-
-
 def test_is_not_ready_with_the_record_of_another_source_or_pin(
     s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
@@ -265,7 +205,7 @@ def test_is_not_ready_with_the_record_of_another_source_or_pin(
     process.run(PINNED)
 
     s3.inject(error(503, "SlowDown"), is_list)
-    process.restart({"KEY_PATH": "dags"})
+    process.restart({"KEY_PATH": "dags", "S3_SYNC_LAYOUT": "snapshot"})
     process.fail()
     assert not process.is_ready
     process.restart(PINNED | {"S3_SYNC_REVISION": "0" * 64})
@@ -280,13 +220,12 @@ def test_is_not_ready_with_the_record_of_another_source_or_pin(
 # --- pins
 
 
-@layouts
 def test_keeps_a_pinned_release_without_further_requests(
-    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+    s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     old = shelf.publish({"a.py": b"a = 1\n"})
     shelf.publish({"a.py": b"a = 2\n"})
-    process.run(PINNED | layout | {"S3_SYNC_REVISION": old.revision})
+    process.run(PINNED | {"S3_SYNC_REVISION": old.revision})
     s3.forget()
 
     assert ("unchanged", old.revision) == (process.cycle().result, process.cycle().revision)
@@ -317,12 +256,11 @@ def test_a_pin_refuses_the_manifest_of_another_release(shelf: Shelf, process: Pr
     assert {} == process.shown
 
 
-@layouts
 def test_recovers_if_a_pinned_release_is_published_with_another_bundle(
-    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str]
+    s3: FakeS3, shelf: Shelf, process: Process
 ) -> None:
     release = shelf.publish(FILES)
-    process.start(PINNED | layout | {"S3_SYNC_REVISION": release.revision})
+    process.start(PINNED | {"S3_SYNC_REVISION": release.revision})
     s3.delete(f"dags/{bundle_key(release.manifest.head.bundle_sha256)}")
     assert "release_missing" == process.fail().reason
 

@@ -7,7 +7,7 @@ import pytest
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.rows import File
 from tests.s3_sync.process import Process
-from tests.s3_sync.release.following import FILES, PINNED, layouts, staged
+from tests.s3_sync.release.following import FILES, PINNED, staged
 from tests.support.aws.fake_s3 import FakeS3, access_denied, error, is_get, is_list
 from tests.support.http.faults import replace_body
 from tests.support.s3_sync.releases import Release, make_release, seal
@@ -80,15 +80,14 @@ def test_refuses_a_wrong_empty_file_and_leaves_no_staged_or_open_file(
     assert before == process.held
 
 
-@layouts
 @pytest.mark.parametrize("name", SABOTAGE)
 def test_a_missing_or_wrong_part_changes_nothing_until_it_is_restored(
-    s3: FakeS3, shelf: Shelf, process: Process, layout: dict[str, str], name: str
+    s3: FakeS3, shelf: Shelf, process: Process, name: str
 ) -> None:
     sabotage, reason, said = SABOTAGE[name]
     good = {"pkg1/m1.py": b"good = 1\n", "old.py": b"old = 1\n"}
     shelf.publish(good)
-    process.run(PINNED | layout)
+    process.run(PINNED)
     shelf.publish(FILES)
     sabotage(s3, shelf)
 

@@ -277,10 +277,10 @@ def test_a_403_that_is_not_from_s3_is_attributed_to_the_forwarding_proxy(
     assert of_s3.reason.startswith("access_denied_")
 
 
-def test_a_403_without_a_code_is_a_denial_if_no_proxy_forwards_requests(s3: FakeS3) -> None:
+def test_a_403_without_a_code_is_not_the_answer_of_s3(s3: FakeS3) -> None:
     s3.inject(answer_with(Answer(403, {}, b"<html>Access Denied</html>")))
 
-    assert "access_denied_list" == failure(s3, list_all).reason
+    assert "answer_foreign" == failure(s3, list_all).reason
 
 
 # --- rotated credentials

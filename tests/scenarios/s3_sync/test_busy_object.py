@@ -68,8 +68,8 @@ def wait_for_three_cycles(daemon: Daemon) -> None:
     "settings",
     [
         {"S3_SYNC_LAYOUT": "in-place"},
-        {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "syntax"},
         {"S3_SYNC_LAYOUT": "snapshot"},
+        {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"},
         {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_SETTLE": "1s"},
     ],
     ids=lambda settings: "-".join(settings.values()),

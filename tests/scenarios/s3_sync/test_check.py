@@ -19,6 +19,7 @@ from tests.support.aws.fake_s3 import SECRET_KEY, FakeS3, error, is_get
 from tests.support.http.loopback import dead_endpoint
 from tests.support.program import own_port
 from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.snapshots import SNAPSHOT
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 
@@ -94,7 +95,7 @@ def test_reports_files_that_the_daemon_is_missing(
 def test_reports_a_revision_that_the_gate_refuses(
     check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str], page: str
 ) -> None:
-    settings = {**port, "S3_SYNC_GATE": "syntax", "S3_SYNC_STATUS_PAGE": page}
+    settings = {**port, **SNAPSHOT, "S3_SYNC_GATE": "syntax", "S3_SYNC_STATUS_PAGE": page}
     daemon = start(settings).until_synced()
     s3.put("dags/a.py", b"x = (\n")
     daemon.sync()

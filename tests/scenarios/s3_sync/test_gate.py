@@ -1,15 +1,11 @@
-"""
-The gate reports a refused revision and keeps the last good one, tested with whole processes.
-
-tests/s3_sync/cycle/test_gated.py tests it cycle by cycle.
-"""
+"""The gate reports a refused revision and keeps the last good one, tested with whole processes."""
 
 import json
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.daemon import Daemon
 from tests.support.s3_sync.snapshots import (
+    SNAPSHOT,
     SwappingS3,
     consumed,
     count_of,
@@ -47,21 +44,13 @@ def s3() -> Iterator[SwappingS3]:
         yield s3
 
 
-def gate_in(layout: str) -> dict[str, str]:
-    """Return the settings of the syntax gate."""
-    return {"S3_SYNC_LAYOUT": layout, "S3_SYNC_GATE": "syntax"}
+GATED = SNAPSHOT | {"S3_SYNC_GATE": "syntax"}
 
 
-@pytest.fixture(params=["in-place", "snapshot"])
-def gated(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The settings of the syntax gate, in each layout."""
-    return gate_in(request.param)
-
-
-def by_command(*words: object, layout: str = "snapshot") -> dict[str, str]:
+def by_command(*words: object) -> dict[str, str]:
     """Return the settings of a gate that runs a command."""
     return {
-        "S3_SYNC_LAYOUT": layout,
+        **SNAPSHOT,
         "S3_SYNC_GATE": "command",
         "S3_SYNC_GATE_COMMAND": shlex.join(map(str, words)),
         "S3_SYNC_GATE_TIMEOUT": "60s",
@@ -104,9 +93,9 @@ def no_nap_is_left() -> Iterator[None]:
 
 
 def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
-    gated: Mapping[str, str], s3: SwappingS3, target: Path, start: StartDaemon
+    s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
-    daemon = start(gated, interval="0.2").until_synced()
+    daemon = start(GATED, interval="0.2").until_synced()
     good = daemon.status()["revision"]
     s3.swap(BROKEN)
     refused = daemon.wait_for_event("revision_refused")
@@ -166,15 +155,14 @@ with open({report!r}, "a") as file:
 """
 
 
-@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
 def test_command_receives_the_complete_candidate_and_its_changed_paths(
-    layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
+    s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
 ) -> None:
     report = tmp_path / "report"
     program = tmp_path / "check me.py"
     program.write_text(REPORT.format(report=str(report)))
     odd = {"two words.py": b"# 1", "line\nbreak.py": b"# 2", "-rf.py": b"# 3"}
-    settings = by_command(sys.executable, program, "two words", "$HOME", "*", layout=layout)
+    settings = by_command(sys.executable, program, "two words", "$HOME", "*")
     settings |= {"S3_SYNC_GATE_ENV": "TEAM, NOBODY", "TEAM": "data"}
     daemon = start(settings).until_synced()
     changed = {**GOOD, "sales.py": b"VALUE = 2\n", **odd}
@@ -210,13 +198,12 @@ def test_sigterm_ends_a_hanging_command_and_all_its_processes(start: StartDaemon
 
 
 @pytest.mark.usefixtures("no_nap_is_left")
-@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
 def test_sigkill_during_a_check_leaves_no_partial_state(
-    layout: str, s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
+    s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
 ) -> None:
     hangs = tmp_path / "hangs"
     check = counting(tmp_path / "check", f"test -e {hangs} && exec sleep {NAP}\nexit 0")
-    daemon = start(by_command(check, layout=layout)).until_synced()
+    daemon = start(by_command(check)).until_synced()
     hangs.touch()
     s3.swap(FIXED)
     daemon.sighup()
@@ -230,5 +217,4 @@ def test_sigkill_during_a_check_leaves_no_partial_state(
 
     assert FIXED == consumed(target)
     assert 3 == runs(check)
-    if layout == "snapshot":
-        assert [] == snapshot_leftovers(target)
+    assert [] == snapshot_leftovers(target)

@@ -54,6 +54,29 @@ def test_rejects_an_unsupported_proxy_scheme_at_start(s3: FakeS3, start: StartDa
     assert "s3cr3t" not in daemon.log()
 
 
+@pytest.mark.parametrize("glob", ["pkg/", "/pkg/*", "'pkg/*'", '"pkg/*"'])
+@pytest.mark.parametrize("name", ["S3_SYNC_INCLUDE", "S3_SYNC_EXCLUDE"])
+def test_rejects_a_pattern_that_can_match_no_key(start: StartDaemon, name: str, glob: str) -> None:
+    lines = rejected(start({name: f"*.py, {glob}"}))
+
+    assert {name: glob} == {line["setting"]: line["value"] for line in lines.values()}
+    assert "can match no key: write it as in pkg/*" in lines[name]["problem"]
+
+
+def test_warns_once_of_a_pattern_that_matches_nothing(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.put("dags/notes.txt", b"notes")
+    patterns = {"S3_SYNC_INCLUDE": "*.py, *.sql", "S3_SYNC_EXCLUDE": "pkg, *.txt, pkg/e*"}
+    daemon = start(patterns).until_synced()
+    s3.put("dags/more.py", b"more")
+    daemon.sync()
+
+    unused = [(event["setting"], event["value"]) for event in daemon.find_events("pattern_unused")]
+    assert [("S3_SYNC_INCLUDE", "*.sql"), ("S3_SYNC_EXCLUDE", "pkg")] == unused
+    assert {"a.py", "more.py", "pkg/b.py"} == published(target).keys()
+
+
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",)])
 def test_version_and_help_need_no_settings(start: StartDaemon, arguments: tuple[str, ...]) -> None:
     daemon = start({"AWS_BUCKET": None, "DEST_PATH": None}, arguments=arguments)

@@ -1,16 +1,13 @@
 """
 `S3_SYNC_SETTLE` in real time: a partial upload is never published.
-
-tests/s3_sync/cycle/test_settled.py has the tests that need no waiting.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.s3_sync.cycle.test_settled import NEW, OLD, quiet_bucket
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.s3_sync.snapshots import SwappingS3, consumed, count_of
 from tests.support.waiting import wait_until
@@ -18,14 +15,22 @@ from tests.support.waiting import wait_until
 SETTLE_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
 
-__all__ = ["quiet_bucket"]
+OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}
+NEW = {f"file{number}.py": b"# new %d\n" % number for number in range(2, 7)}
+
+
+@pytest.fixture(name="s3")
+def quiet_bucket() -> Iterator[SwappingS3]:
+    """A bucket that has been quiet for days."""
+    with SwappingS3(OLD, age_seconds=360_000) as s3:
+        yield s3
 
 
 @pytest.fixture(
     params=[
         {"S3_SYNC_LAYOUT": "in-place"},
         {"S3_SYNC_LAYOUT": "snapshot"},
-        {"S3_SYNC_LAYOUT": "in-place", "S3_SYNC_GATE": "syntax"},
+        {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"},
     ],
     ids=lambda layout: "-".join(layout.values()),
 )

@@ -1,9 +1,9 @@
 """
 A scripted S3 server: a dict of objects, and every unusual answer of S3-compatible stores.
 
-It answers ListObjectsV2, GetObject, HeadObject and HeadBucket for one bucket, path style or
-virtual-hosted. Attributes of `FakeS3` set the format of answers (page size, order of elements,
-quoting); failures are injected as a `Fault` (those of any HTTP server are in
+It answers ListObjectsV2 (with a delimiter, too), GetObject, HeadObject and HeadBucket for one
+bucket, path style or virtual-hosted. Attributes of `FakeS3` set the format of answers (page size,
+order of elements, quoting); failures are injected as a `Fault` (those of any HTTP server are in
 `tests.support.http.faults`, those of S3 in this module). Every request is recorded.
 
     with FakeS3() as s3:
@@ -45,6 +45,7 @@ _RESULT = (
     "IsTruncated",
     "Token",
     "Contents",
+    "CommonPrefixes",
 )
 
 
@@ -233,6 +234,8 @@ class FakeS3(LoopbackServer):
         after, repeats = _read_token(query.get("continuation-token", ""))
         after = after or query.get("start-after", "")
         keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
+        if delimiter := query.get("delimiter", ""):
+            keys = sorted({_cut(key, prefix, delimiter) for key in keys})
         page = keys[: min(self.page_size, int(query.get("max-keys", 1000)))]
         truncated = len(page) < len(keys)
         token = _write_token(page[-1], 0) if truncated else ""
@@ -242,15 +245,21 @@ class FakeS3(LoopbackServer):
 
     def _page(self, query: Mapping[str, str], page: list[str], token: str) -> bytes:
         encoded = self.url_encoded and query.get("encoding-type") == "url"
+        delimiter, prefix = query.get("delimiter", ""), query.get("prefix", "")
+        cut = [key for key in page if delimiter and key.endswith(delimiter) and key != prefix]
         elements = {
             "Name": element("Name", self.bucket),
-            "Prefix": element("Prefix", _encode(query.get("prefix", ""), encoded)),
+            "Prefix": element("Prefix", _encode(prefix, encoded)),
             "MaxKeys": element("MaxKeys", query.get("max-keys", "1000")),
             "EncodingType": element("EncodingType", "url") if encoded else "",
             "IsTruncated": element("IsTruncated", "true" if token else "false"),
             "Token": "",
             "KeyCount": "",
-            "Contents": "".join(self._contents(key, encoded) for key in page),
+            "Contents": "".join(self._contents(key, encoded) for key in page if key not in cut),
+            "CommonPrefixes": "".join(
+                f"<CommonPrefixes>{element('Prefix', _encode(key, encoded))}</CommonPrefixes>"
+                for key in cut
+            ),
         }
         if token and not self.withhold_token:
             elements["Token"] = element("NextContinuationToken", token)
@@ -380,6 +389,14 @@ def _ranged(body: bytes, text: str, headers: dict[str, str]) -> Answer:
     end = min(int(found[2]) if found[2] else len(body), len(body) - 1)
     headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
     return Answer(206, headers, body[start : end + 1])
+
+
+def _cut(key: str, prefix: str, delimiter: str) -> str:
+    """
+    Return the common prefix of a key, up to the first delimiter after the prefix, or the key.
+    """
+    head, found, _ = key.removeprefix(prefix).partition(delimiter)
+    return prefix + head + found
 
 
 def _encode(key: str, encoded: bool) -> str:

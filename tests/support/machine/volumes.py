@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,31 @@ def without_hard_links(path: Path) -> Iterator[Path]:
         for process in (mounted, server):  # killing it unmounts the volume
             process.terminate()
             process.wait()
+        subprocess.run(["umount", "--lazy", str(path)], capture_output=True)
+
+
+@contextlib.contextmanager
+def ignoring_case(path: Path) -> Iterator[Path]:
+    """
+    Mount a file system that ignores case, as SMB does: FUSE over a folder. Its inodes reach 2**64.
+    Skip if that is not allowed.
+    """
+    there, rclone = path.with_name(f"{path.name}-there"), Path(sys.executable).parent / "rclone"
+    there.mkdir()
+    path.mkdir()
+    if os.getuid() != 0 or not rclone.exists():
+        pytest.skip("a volume that ignores case needs root and rclone")
+    options = ["--vfs-case-insensitive", "--vfs-cache-mode=writes", "--config=/dev/null"]
+    options.append(f"--cache-dir={path}-cache")
+    mounted = subprocess.Popen([rclone, "mount", there, path, *options], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: path.is_mount() or mounted.poll() is not None, "it is mounted")
+        if not path.is_mount():
+            pytest.skip("a volume that ignores case needs /dev/fuse")
+        yield path
+    finally:
+        mounted.terminate()  # unmounts it
+        mounted.wait()
         subprocess.run(["umount", "--lazy", str(path)], capture_output=True)
 
 

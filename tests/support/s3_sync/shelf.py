@@ -17,7 +17,7 @@ from tests.support.http.loopback import Match, Request
 from tests.support.s3_sync.releases import Release, make_release
 from tests.support.s3_sync.scripted import daemon_for
 
-RELEASE = {"S3_SYNC_SOURCE": "release"}
+RELEASE = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
 PREFIX = "dags/"
 
 

@@ -35,7 +35,7 @@ del B["only/in_a.py"]
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 SETTINGS = {"KEY_PATH": "dags", **SNAPSHOT}
-OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging", "tree", "tree.managed"}
+OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging"}
 
 
 class SwappingS3(FakeS3):

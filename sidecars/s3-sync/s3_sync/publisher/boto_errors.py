@@ -60,6 +60,11 @@ def status_of(error: exceptions.ClientError) -> int:
 
 def code_of(error: exceptions.ClientError) -> str:
     """
-    Return the error code of S3.
+    Return the error code of S3; empty if the response does not come from S3.
+
+    Without a code, botocore takes the status; the response to a HEAD never has one.
     """
-    return str(error.response.get("Error", {}).get("Code", ""))
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    if error.operation_name == "HeadObject":
+        return "AccessDenied" if code == "403" else code
+    return "" if code.isdigit() else code

@@ -260,7 +260,8 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
     Raises:
         SettingsError: A setting or an option is wrong.
     """
-    given = {**environ, "S3_SYNC_SOURCE": "release", **_place(arguments)}
+    of_release = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
+    given = {**environ, **of_release, **_place(arguments)}
     given.setdefault("DEST_PATH", "/nowhere")  # a publisher has no target
     if not given.get("AWS_BUCKET"):
         raise SettingsError(

@@ -7,14 +7,14 @@ release did not have, and only those files of the bundle that the target does no
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple
 
-from s3_sync.release.apply import ReleaseApplier
+from s3_sync.plan import State
 from s3_sync.release.chunk import Chunk, ChunkEntry
 from s3_sync.release.facts import time_text
+from s3_sync.release.fetch import fetch
 from s3_sync.release.manifest import (
     MANIFEST_LIMIT_BYTES,
     Manifest,
@@ -26,15 +26,14 @@ from s3_sync.release.manifest import (
 from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
 from s3_sync.release.objects import Objects
 from s3_sync.release.pointer import POINTER_LIMIT_BYTES, Pointer, parse_pointer
-from s3_sync.release.rows import File, Invalid
+from s3_sync.release.rows import Invalid
 from s3_sync.release.seen import Seen
 from s3_sync.release.signed import check_named, signer_of_manifest, signer_of_pointer
 from s3_sync.s3.client import Receiver, S3Client
 from s3_sync.s3.refusals import ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import KeyFolder, Keys, Untrusted
-from s3_sync.source import Order, State
-from s3_sync.tree.target import Target
+from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -49,53 +48,34 @@ SLACK_BYTES = 64 << 10
 WHOLE_BYTES = 16 << 10
 
 
-class Release(NamedTuple):
+class _Release(NamedTuple):
     """
-    The state that a manifest describes.
-
-    Args:
-        is_trusted: Whether its signature was verified.
+    A manifest, and whether its signature was verified.
     """
 
     manifest: Manifest
     is_trusted: bool = False
 
     @property
-    def revision(self) -> str:
-        return self.manifest.revision
-
-    @property
-    def wanted(self) -> Mapping[str, File]:
-        return self.manifest.files
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        return {}
-
-    @property
-    def kept(self) -> Collection[str]:
-        return ()
-
-    @property
-    def facts(self) -> Mapping[str, object]:
+    def state(self) -> State:
+        """
+        The state that the manifest describes.
+        """
         head = self.manifest.head
         origin = {name: text for name, text in head.origin._asdict().items() if text}
         checked = {"checked_by": str(head.checked)} if head.checked else {}
         signer = head.signed_by if self.is_trusted else f"{head.signed_by} (not verified)"
         signed = {"signed_by": signer} if head.signed_by else {}
         created = {"created_at": time_text(head.created_at)}
-        return {"release": {**created, **checked, **signed, **origin}}
-
-    def key_of(self, path: str) -> str:
-        return path
+        facts = {"release": {**created, **checked, **signed, **origin}}
+        files = self.manifest.files
+        return State(head.revision, files, facts=facts, is_whole=True, detail=self.manifest)
 
 
 class ReleaseSource:
     """
     The releases under a prefix.
     """
-
-    is_divisible = False
 
     def __init__(self, settings: Settings, client: S3Client, *, remembers: bool = True) -> None:
         """
@@ -108,7 +88,8 @@ class ReleaseSource:
         self._target_bytes = len(settings.dest_path.encode())
         self._pointer: Pointer | None = None
         self._pointer_etag = ""
-        self._release: Release | None = None
+        self._release: _Release | None = None
+        self._state: State | None = None
         # The pointer through which the release was read.
         self._read_by: Pointer | None = None
         path = settings.trusted_keys
@@ -117,15 +98,23 @@ class ReleaseSource:
         self._verified: set[str] = set()
         self._seen = Seen(settings, remembers=remembers)
 
-    async def look(self, fence: Fence) -> Release:
+    async def read(self, fence: Fence) -> State:
         """
-        Return the pinned release, or else the current one.
+        Return the pinned release, or else the current one; the same object while it is the same.
 
         Raises:
             SourceError: ``release_missing``, ``release_invalid``: it is missing or malformed.
                 ``release_untrusted``, ``release_replayed``, ``trusted_keys_invalid``: it is not
                 trusted, or no key is.
+            CycleAbandoned: The fence was revoked.
         """
+        before = self._release
+        release = await self._look(fence)
+        if self._state is None or release is not before:
+            self._state = release.state
+        return self._state
+
+    async def _look(self, fence: Fence) -> _Release:
         keys = self._keys()
         pin = self._settings.revision
         if pin and self._release is not None:
@@ -147,16 +136,16 @@ class ReleaseSource:
         self._read_by = pointer
         return self._release
 
-    async def find(self, revision: str, fence: Fence) -> Release:
+    async def find(self, revision: str, fence: Fence) -> State:
         """
         Return a release by its id, current or not.
 
         Raises:
-            SourceError: As from :meth:`look`, except for the pointer.
+            SourceError: As from :meth:`read`, except for the pointer.
         """
         self._client.begin_cycle(fence)
         try:
-            return await self._read_whole(revision, self._keys())
+            return (await self._read_whole(revision, self._keys())).state
         except SourceError as error:
             if error.reason == "release_missing":
                 error.advice = "It was pruned. `prune-releases --keep-from` keeps what runs need."
@@ -168,28 +157,29 @@ class ReleaseSource:
         """
         return self._key_folder is None or revision in self._verified
 
-    def is_settled(self, state: State[File], published: str, *, is_first: bool) -> bool:
-        return True
+    async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
+        """
+        Return all paths: a release says itself which files it has.
+        """
+        return set(paths)
 
-    @property
-    def unrest(self) -> None:
-        return None
+    async def fetch(
+        self, paths: Sequence[str], state: State, work: Work, before: Mapping[str, SidecarError]
+    ) -> None:
+        """
+        Bring files of a release into a folder.
 
-    async def still_gone(self, paths: Collection[str], fence: Fence) -> Collection[str]:
-        return paths
-
-    def suspects(self, tree: Target) -> Collection[str]:
-        return ()
-
-    async def bring(self, order: Order[File]) -> None:
-        release = order.state
-        assert isinstance(release, Release)  # this source yields nothing else
-        self._client.begin_cycle(order.fence)
+        Raises:
+            SidecarError: The bundle cannot be read, or does not match its manifest.
+            OSError: The volume fails.
+            CycleAbandoned: The fence was revoked.
+        """
+        self._client.begin_cycle(work.fence)
         try:
-            with self._bundle(release.manifest) as key:
-                await ReleaseApplier(self._client, order, key, release.manifest).take()
+            with self._bundle(state.detail) as key:
+                await fetch(self._client, key, state.detail, paths, work)
         except SidecarError as error:
-            if error.reason in OF_THE_BUNDLE and release is self._release:
+            if error.reason in OF_THE_BUNDLE and state is self._state:
                 self._release = None
             raise
 
@@ -204,19 +194,15 @@ class ReleaseSource:
         with self._bundle(self._release.manifest) as key:
             await self._client.get("bundle", key, lambda: {"range": "bytes=0-0"}, 1, receiver)
 
-    def earlier(self) -> Mapping[str, Callable[[], Awaitable[Release]]]:
+    def earlier(self) -> list[str]:
         """
-        Return a reader of each release before the current one, except those that a rollback has
+        Return the releases before the current one, newest first, except those that a rollback has
         left; none if a release is pinned, because a pin must not be replaced.
-
-        Raises:
-            SourceError: ``trusted_keys_invalid``: nothing can be trusted.
         """
         if self._settings.revision or self._pointer is None:
-            return {}
-        keys, current = self._keys(), self._pointer.revision
-        revisions = [turn.revision for turn in self._pointer.earlier() if turn.revision != current]
-        return {revision: partial(self._read_whole, revision, keys) for revision in revisions}
+            return []
+        current = self._pointer.revision
+        return [turn.revision for turn in self._pointer.earlier() if turn.revision != current]
 
     def close(self) -> None:
         self._client.close()
@@ -314,7 +300,7 @@ class ReleaseSource:
 
     async def _read_whole(
         self, revision: str, keys: Keys | None, pointer: Pointer | None = None
-    ) -> Release:
+    ) -> _Release:
         """
         Read a whole manifest, whose content proves its revision.
 
@@ -343,7 +329,7 @@ class ReleaseSource:
         except Untrusted as error:
             raise self._objects.untrusted(key, error) from None
 
-    async def _read_news(self, pointer: Pointer, keys: Keys | None, before: Release) -> Release:
+    async def _read_news(self, pointer: Pointer, keys: Keys | None, before: _Release) -> _Release:
         """
         Read those parts of a manifest that the previous release does not have.
         """
@@ -364,12 +350,12 @@ class ReleaseSource:
             # It was replaced meanwhile, or does not match the pointer: read all of it.
             return await self._read_whole(pointer.revision, keys, pointer)
 
-    def _checked(self, manifest: Manifest, revision: str, keys: Keys | None) -> Release:
+    def _checked(self, manifest: Manifest, revision: str, keys: Keys | None) -> _Release:
         if manifest.revision != revision:
             raise Invalid(f"it is the manifest of {manifest.revision}")
         if keys is not None:
             self._verified.add(revision)
-        return Release(manifest, keys is not None)
+        return _Release(manifest, keys is not None)
 
 
 def _check_signed(data: bytes, keys: Keys | None, pointer: Pointer | None) -> None:

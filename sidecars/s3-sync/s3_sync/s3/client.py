@@ -8,10 +8,13 @@ GET); see docs/decisions/0002-data-plane.md.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from s3_sync.reasons import is_retried
 from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
 from s3_sync.s3.pool import PATIENCE, Patience, Pool, hide_userinfo
 from s3_sync.s3.refusals import (
@@ -37,7 +40,6 @@ from sidecar_runtime.fence import Fence
 USER_AGENT = f"s3-sync/{__version__}"
 PAGE_KEYS = 1000
 ATTEMPTS = 3
-RETRIED = {"throttled", "server_error", "connection_lost"}
 
 AWS_DOMAINS = (".amazonaws.com", *(f".{domain}" for _, _, domain in PARTITIONS))
 
@@ -119,12 +121,15 @@ class S3Client:
         """
         return self._address.region if self._address else DEFAULT_REGION
 
-    async def list_page(self, token: str | None, prefix: str | None = None) -> bytes:
+    async def list_page(
+        self, token: str | None, prefix: str | None = None, delimiter: str = ""
+    ) -> bytes:
         """
         Return the raw body of one page of ListObjectsV2.
 
         Args:
             prefix: The prefix of the keys; None: the prefix of the synced folder.
+            delimiter: Where to cut keys off; empty for whole keys.
 
         Raises:
             SourceError, WireError
@@ -135,6 +140,8 @@ class S3Client:
             "max-keys": str(PAGE_KEYS),
             "prefix": self._prefix if prefix is None else prefix,
         }
+        if delimiter:
+            query["delimiter"] = delimiter
         if token is not None:
             query["continuation-token"] = token
         request = self._request("list", query["prefix"])
@@ -143,7 +150,15 @@ class S3Client:
         return answer.body
 
     async def get_object(
-        self, key: str, etag: str, size_bytes: int, receiver: Receiver, *, is_trial: bool = False
+        self,
+        key: str,
+        etag: str,
+        size_bytes: int,
+        receiver: Receiver,
+        *,
+        is_trial: bool = False,
+        until: float = math.inf,
+        encoding: str = "identity",
     ) -> dict[str, str]:
         """
         Read one object into the receiver and return the headers of the response.
@@ -151,6 +166,8 @@ class S3Client:
         Args:
             etag: The ETag that the object must still have, without quotes; empty is an error.
             is_trial: Read only the first byte.
+            until: When to give up (monotonic seconds).
+            encoding: The content encoding to accept.
 
         Raises:
             ObjectMoved: The object was changed or deleted since it was listed.
@@ -163,7 +180,11 @@ class S3Client:
                 "Write it again through the S3 API, not directly into the store's files, or "
                 "exclude it with S3_SYNC_EXCLUDE.",
             )
-        headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
+        headers = {
+            "if-match": f'"{etag}"',
+            "x-amz-checksum-mode": "ENABLED",
+            "accept-encoding": encoding,
+        }
         if is_trial and size_bytes:  # an empty object has no range
             headers["range"] = "bytes=0-0"
 
@@ -171,7 +192,7 @@ class S3Client:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
                 raise ObjectMoved  # the server ignores If-Match
 
-        answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check)
+        answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check, until)
         return answer.headers
 
     async def get(
@@ -182,6 +203,7 @@ class S3Client:
         size_bytes: int,
         receiver: Receiver,
         check: Check | None = None,
+        until: float = math.inf,
     ) -> Answer:
         """
         Read an object, or a range of it, into the receiver; a conditional request may return 304.
@@ -189,6 +211,7 @@ class S3Client:
         Args:
             headers: Returns additional headers before each attempt.
             size_bytes: The expected size, which extends the time limit.
+            until: When to give up (monotonic seconds).
 
         Raises:
             ObjectMoved: The object does not exist.
@@ -201,7 +224,7 @@ class S3Client:
         def all_headers() -> Mapping[str, str]:
             return {"accept-encoding": "identity", **headers()}
 
-        return await self._send(request, {}, all_headers, receiver, seconds, check)
+        return await self._send(request, {}, all_headers, receiver, seconds, check, until)
 
     def close(self) -> None:
         """
@@ -224,6 +247,7 @@ class S3Client:
         receiver: Receiver | None,
         seconds: float,
         check: Check | None = None,
+        until: float = math.inf,
     ) -> Answer:
         """
         Send a request, and retry it after transient failures (throttling, server errors, lost
@@ -242,7 +266,8 @@ class S3Client:
                 target, signed = self._sign(request, query, sent)
                 self._count(request.operation)
                 write = receiver.write if receiver is not None else None
-                answer = await self._pool.get(target, signed, write, seconds, check)
+                rest = min(seconds, max(0.1, until - time.monotonic()))
+                answer = await self._pool.get(target, signed, write, rest, check)
             except WireError as wire_error:
                 error = wire_error
             else:
@@ -265,7 +290,7 @@ class S3Client:
                 error = explain(answer, refusal, request, self._who(answer, refusal, used))
             failures += 1
             reason = error.reason if isinstance(error, SidecarError) else ""
-            if reason not in RETRIED or failures == ATTEMPTS:
+            if not is_retried(reason) or failures == ATTEMPTS:
                 raise error
             ceiling = self._patience.retry_seconds * 2 ** (failures - 1)
             await asyncio.sleep(random.uniform(0, ceiling))

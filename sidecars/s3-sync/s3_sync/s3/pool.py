@@ -9,6 +9,7 @@ import base64
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -73,18 +74,21 @@ class Pool:
         Args:
             path: Encoded path with query.
             headers: Complete and signed, with ``host``.
+            seconds: The limit from now on, whatever the number of connections.
 
         Raises:
             WireError: No complete response arrived.
         """
         head = self._head(path, headers)
+        ends_at = time.monotonic() + seconds
         while True:
             connection = self._take_idle()
             is_kept = connection is not None
             if connection is None:
                 connection = await self._connect()
             try:
-                answer = await connection.request(head, sink, seconds, check)
+                rest = ends_at - time.monotonic()
+                answer = await connection.request(head, sink, rest, check)
             except StaleConnection:
                 if is_kept:
                     self.close()  # the other kept connections are probably stale as well
@@ -159,7 +163,7 @@ class Pool:
                     lambda: Connection(loop),
                     sock=sock,
                     ssl=context,
-                    server_hostname=origin.host if context else None,
+                    server_hostname=origin.name if context else None,
                 )
         except TimeoutError:
             raise WireError(
@@ -173,7 +177,11 @@ class Pool:
             ) from None
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise WireError("tls_failed", f"the TLS handshake with {where} failed: {why}") from None
+            advice = ""
+            if getattr(error, "verify_code", 0) in (62, 64):  # X509_V_ERR_*_MISMATCH
+                advice = "Use a name of the endpoint that its certificate contains."
+            said = f"the TLS handshake with {where} failed: {why}"
+            raise WireError("tls_failed", said, advice) from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None

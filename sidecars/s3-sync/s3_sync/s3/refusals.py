@@ -33,16 +33,6 @@ DENIALS = {
     "kms:": "access_denied_kms",
 }
 
-# S3 refuses to read this object, and may serve others. An object that is missing is denied for
-# s3:ListBucket to an identity that may not list.
-UNREADABLE = {
-    "access_denied_get",
-    "access_denied_kms",
-    "access_denied_list",
-    "kms_key_unusable",
-    "object_archived",
-}
-
 # Codes after which the credentials are fetched again once: they were rotated or have expired.
 STALE_CREDENTIALS = {
     "ExpiredToken": "credentials_expired",
@@ -190,14 +180,9 @@ def read_refusal(answer: Answer) -> Refusal:
 
 def is_denied(answer: Answer, refusal: Refusal) -> bool:
     """
-    Whether a permission is missing, so that the error should include the identity.
+    Whether S3 says that a permission is missing, so that the error should include the identity.
     """
-    return answer.status == 403 and refusal.code not in {
-        *STALE_CREDENTIALS,
-        "SignatureDoesNotMatch",
-        "RequestTimeTooSkewed",
-        "InvalidObjectState",
-    }
+    return answer.status == 403 and refusal.code.startswith("AccessDenied")
 
 
 def explain(
@@ -214,12 +199,8 @@ def explain(
     is_released = request.operation in ("pointer", "manifest", "bundle")
     # A failed listing concerns the whole source; a failed object may be the only one.
     error = SourceError if request.operation == "list" else ObjectError
-    if answer.status == 403 and request.proxy and not refusal.code:  # S3 sends a code with each GET
-        return error(
-            "proxy_refused",
-            f"the proxy {request.proxy} refused the request for {where} ({said})",
-            ADVICE["proxy_refused"],
-        )
+    if answer.status in (403, 429, 503) and not refusal.code:  # S3 sends a code with each GET
+        return _explain_stranger(answer, request, where)
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
     match refusal.code:
@@ -286,6 +267,13 @@ def explain(
                 f"the endpoint does not know the bucket {request.bucket} ({said})",
                 "Check AWS_BUCKET and the endpoint, which must not contain the bucket.",
             )
+        case 403 if "SecondLevelDomain" in refusal.code or "VirtualHost" in refusal.code:
+            return error(
+                "client_error",
+                f"the store refuses addresses with the bucket in the path ({said})",
+                "Set addressing_style = virtual in the section s3 of the AWS profile "
+                "(AWS_CONFIG_FILE).",
+            )
         case 429 | 503:
             return error(
                 "throttled",
@@ -308,6 +296,29 @@ def explain(
             )
     said = f"S3 rejected the request for {where} ({said})"
     return error("client_error", said, ADVICE["client_error"])
+
+
+def _explain_stranger(answer: Answer, request: Request, where: str) -> SidecarError:
+    """
+    Return the error for a refusal that is not S3's: only S3's own codes are S3's verdict.
+    """
+    error = SourceError if request.operation == "list" else ObjectError
+    if request.proxy and answer.status == 403:
+        return error(
+            "proxy_refused",
+            f"the proxy {request.proxy} refused the request for {where} ({answer.status})",
+            ADVICE["proxy_refused"],
+        )
+    server = answer.headers.get("server", "")
+    kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+    by = f"the proxy {request.proxy}" if request.proxy else server or "an unnamed server"
+    reason = "answer_foreign" if answer.status == 403 else "server_error"
+    return error(
+        reason,
+        f"{where} was answered with {answer.status} by something other than S3: {by}, {kind}",
+        "Check what is in front of the endpoint: a firewall, an ingress, a proxy or a captive "
+        "portal. It is retried.",
+    )
 
 
 def _explain_denied(

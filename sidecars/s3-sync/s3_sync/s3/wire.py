@@ -50,8 +50,8 @@ class WireError(SidecarError):
     No complete response arrived; the state of the object is unknown.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message, ADVICE[reason])
+    def __init__(self, reason: str, message: str, advice: str = "") -> None:
+        super().__init__(reason, message, advice or ADVICE[reason])
 
 
 class StaleConnection(Exception):
@@ -71,11 +71,18 @@ class HttpOrigin(NamedTuple):
     proxy: str | None = None
 
     @property
+    def name(self) -> str:
+        """
+        The host without the dot that makes a name absolute: certificates and servers know none.
+        """
+        return self.host.rstrip(".")
+
+    @property
     def host_header(self) -> str:
         """
         The ``Host`` header; without the port if it is the scheme's default.
         """
-        shown = f"[{self.host}]" if ":" in self.host else self.host
+        shown = f"[{self.name}]" if ":" in self.name else self.name
         is_default = self.port == (443 if self.scheme == "https" else 80)
         return shown if is_default else f"{shown}:{self.port}"
 
@@ -140,7 +147,7 @@ class Connection(asyncio.Protocol):
             seconds: The limit for the whole exchange; IDLE_SECONDS limits each silence.
 
         Raises:
-            StaleConnection: The server has closed a kept connection.
+            StaleConnection: The server has closed a kept connection, or does not respond on it.
             WireError: Timeout, reset, truncated or malformed response.
         """
         assert self._transport is not None
@@ -311,7 +318,7 @@ class Connection(asyncio.Protocol):
         if now < limit:
             self._watch_until(limit)
             return
-        if not self._has_begun and not self._is_new:
+        if not (self._has_begun or self._is_new) and now < self._ends_at:
             self._fail(StaleConnection())  # a firewall forgot the connection and drops packets
             return
         silent = now - self._heard_at

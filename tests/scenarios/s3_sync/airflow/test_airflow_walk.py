@@ -71,19 +71,14 @@ class Volume:
     folder: Path
 
 
-@pytest.fixture(scope="module", params=["in-place", "snapshot"])
-def layout(request: pytest.FixtureRequest) -> str:
-    """Each layout in turn."""
-    return str(request.param)
-
-
-@pytest.fixture(scope="module", params=["off", "syntax"])
-def volume(
-    layout: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Volume:
+@pytest.fixture(
+    scope="module", params=[("in-place", "off"), ("snapshot", "off"), ("snapshot", "syntax")]
+)
+def volume(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Volume:
     """A target with old snapshots; with a gate also with a refused revision."""
     target = tmp_path_factory.mktemp("volume") / "dags"
-    settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_GATE": request.param}
+    layout, gate = request.param
+    settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_GATE": gate}
     with SwappingS3() as s3:
         revisions: list[Mapping[str, bytes]] = [
             FILES | {f"old{number}.py": DAG % b"old", "sales.py": DAG % b"%d" % number}
@@ -95,7 +90,7 @@ def volume(
             for files in [*revisions[1:], FILES]:
                 s3.swap(files)
                 daemon.sync()
-            if request.param == "syntax":
+            if gate == "syntax":
                 refuse(daemon, s3)
     assert layout == "in-place" or len(snapshots(target)) == 3
     return Volume(target, target / "current" if layout == "snapshot" else target)
@@ -152,7 +147,7 @@ def test_airflow_finds_each_dag_exactly_once(
     syntax by default, Airflow 3 the second.
 
     Without the `.airflowignore` of s3-sync the walk goes wrong if `.s3-sync` has Python files; in
-    place and without a gate it has none.
+    place it has none.
     """
     would_mislead = any((volume.target / ".s3-sync").rglob("*.py"))
 

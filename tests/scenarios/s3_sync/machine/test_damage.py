@@ -6,7 +6,7 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
 
 
-def test_repairs_an_edit_among_a_thousand_files_once(
+def test_repairs_an_edit_among_a_thousand_files(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
     for number in range(1000):

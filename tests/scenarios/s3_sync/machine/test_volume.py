@@ -1,9 +1,11 @@
 """
-The volume is full, read-only or another user's: published files stay, the reason is reported.
+The volume is full, read-only or another user's, or its file system lacks something: published
+files stay, the reason is reported.
 
 Mounting a small volume requires root; otherwise these tests are skipped.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +16,15 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.machine.weather import as_user
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
-from tests.support.machine.volumes import fill_up, mount, small_volume
+from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
+from tests.support.machine.volumes import fill_up, ignoring_case, mount, small_volume
 from tests.support.s3_sync.scripted import FILES, published, staged
-from tests.support.s3_sync.snapshots import SNAPSHOT, shown
+from tests.support.s3_sync.shelf import Shelf
+from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
-LAYOUTS = [{}, SNAPSHOT, {"S3_SYNC_GATE": "syntax"}]
+LAYOUTS = [{}, SNAPSHOT, SNAPSHOT | {"S3_SYNC_GATE": "syntax"}]
 
 
 @pytest.fixture
@@ -118,16 +122,46 @@ def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
 ) -> None:
     s3.put("dags/big.bin", os.urandom(2 * MIB))
     daemon = start(layout, target=volume / "dags")
-    whole = shown if layout == SNAPSHOT else published
 
     daemon.wait_for_event("cycle_finished", result="partial", reason="target_full")
     wait_until(lambda: daemon.sync() and daemon.get("/readyz").status == 200, "it is ready")
 
-    assert whole(volume / "dags") == FILES
+    assert consumed(volume / "dags") == FILES
     assert daemon.get("/readyz").json()["shortfall"].startswith("1 file is missing")
     s3.put("dags/a.py", b"changed")
     daemon.sync()
-    assert whole(volume / "dags")["a.py"] == b"changed"
+    assert consumed(volume / "dags")["a.py"] == b"changed"
+
+
+@pytest.mark.parametrize("source", ["listing", "release"])
+def test_older_snapshots_never_fill_a_small_volume(
+    s3: FakeS3, tmp_path: Path, start: StartDaemon, source: str
+) -> None:
+    """8 MiB hold three states of 2 MiB: the oldest goes before its retention ends."""
+    shelf = Shelf(s3)
+    with small_volume(tmp_path / "eight", "8m") as volume:
+        bodies = [os.urandom(2 * MIB) for _ in range(7)]
+
+        def offer(body: bytes) -> None:
+            s3.put("dags/big.bin", body)
+            if source == "release":
+                shelf.publish({"big.bin": body})
+
+        s3.objects.clear()
+        offer(bodies[0])
+        settings = SNAPSHOT | {"S3_SYNC_SOURCE": source}
+        daemon = start(settings, target=volume / "dags").until_synced()
+        for number, body in enumerate(bodies[1:], 1):
+            offer(body)
+            if number == 4:
+                daemon.kill()
+                daemon.start().wait_for_event("cycle_finished", result="changed")
+            else:
+                ended = daemon.sync()
+                assert "changed" == ended.get("result"), ended
+            assert {"big.bin": body} == consumed(volume / "dags")
+            assert 200 == daemon.get("/readyz").status
+        assert [] == daemon.find_events("cycle_failed")
 
 
 def test_reports_a_read_only_volume_and_recovers(
@@ -173,6 +207,23 @@ def test_publishes_as_another_user_into_a_folder_of_its_group(
     assert daemon.sync()["files_deleted"] == 1
 
 
+def test_a_file_that_cannot_be_written_is_missing_until_its_key_is_gone(
+    s3: FakeS3, as_nobody: Callable[..., Daemon]
+) -> None:
+    daemon = as_nobody(0o775).until_synced()
+    (daemon.target / "roots").mkdir(mode=0o755)
+    s3.put_all({"roots/x.py": b"X = 1\n", "a.py": b"A = 2\n"}, "dags/")
+
+    held = daemon.sync()
+
+    assert ("partial", "target_denied") == (held["result"], held["reason"])
+    assert published(daemon.target) == FILES | {"a.py": b"A = 2\n"}
+    assert "1 file is missing" in daemon.get("/readyz").json()["shortfall"]
+    s3.delete("dags/roots/x.py")
+    daemon.sync()
+    assert daemon.get("/readyz").json()["shortfall"] is None
+
+
 def test_reports_the_uid_that_cannot_write_to_the_folder(as_nobody: Callable[..., Daemon]) -> None:
     daemon = as_nobody(0o755)
 
@@ -186,3 +237,66 @@ def test_reports_the_uid_that_cannot_write_to_the_folder(as_nobody: Callable[...
     daemon.target.chmod(0o775)
     ended = daemon.sync()
     assert ended["event"] == "cycle_finished", ended
+
+
+# --- file systems that lack something
+
+
+@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["direct", "snapshot"])
+def test_publishes_where_modes_cannot_be_changed(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    """SMB and some FUSE file systems refuse chmod."""
+    daemon = start(layout, wrapper=refusing(errno.EPERM, *CHMOD)).until_synced()
+    assert FILES == consumed(target)
+    s3.put("dags/a.py", b"changed")
+    s3.delete("dags/pkg/b.py")
+    assert "changed" == daemon.sync()["result"]
+    daemon.terminate()
+
+    assert "unchanged" == daemon.start().wait_until_synced()["result"]
+
+    assert {"a.py": b"changed", "pkg/empty.py": b""} == consumed(target)
+    assert 200 == daemon.get("/readyz").status
+
+
+@pytest.mark.parametrize(
+    ("lacks", "code", "calls", "layout"),
+    [
+        ("flock", errno.EOPNOTSUPP, ("flock",), {}),
+        ("flock", errno.ENOLCK, ("flock",), {}),
+        ("symlinks", errno.EPERM, SYMLINK, SNAPSHOT),
+    ],
+)
+def test_names_what_the_file_system_lacks(
+    start: StartDaemon, lacks: str, code: int, calls: tuple[str, ...], layout: dict[str, str]
+) -> None:
+    wrapper = refusing(code, *calls)
+
+    failed = start(layout, wrapper=wrapper).wait_for_event("cycle_failed")
+    checked = start(layout, wrapper=wrapper, arguments=("check",))
+
+    assert 3 == checked.wait_for_exit(30).code
+    for said in (failed["error"], checked.log()):
+        assert f"its file system does not support {lacks}" in said
+    assert "target_failed" == failed["reason"]
+    assert "NFS 4" in failed["advice"]
+
+
+def test_keeps_one_of_two_keys_that_the_volume_does_not_distinguish(
+    s3: FakeS3, tmp_path: Path, start: StartDaemon
+) -> None:
+    s3.put_all({"A.py": b"A = 1\n", "Pkg/c.py": b"C = 1\n"}, "dags/")
+    with ignoring_case(tmp_path / "volume") as volume:
+        daemon = start(target=volume / "dags").until_synced()
+        daemon.sync()
+        results = {daemon.sync()["result"] for _ in range(3)}
+        kept = published(volume / "dags")
+        status, ready = daemon.status(), daemon.get("/readyz").json()
+        daemon.kill()
+
+    assert {"unchanged"} == results
+    assert {"A.py": b"A = 1\n", "Pkg/c.py": b"C = 1\n"} == kept
+    clashes = ["dags/a.py", "dags/pkg/b.py", "dags/pkg/empty.py"]
+    assert dict.fromkeys(clashes, "name_clash") == status["details"]["keys_skipped"]
+    assert (True, None) == (ready["ready"], ready["shortfall"])

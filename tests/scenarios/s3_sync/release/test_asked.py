@@ -24,7 +24,6 @@ from tests.support.waiting import wait_until
 
 SETTINGS = {
     **RELEASE,
-    "S3_SYNC_LAYOUT": "snapshot",
     "S3_SYNC_RETAIN_COUNT": "0",
     "S3_SYNC_RETAIN_FOR": "0",
 }

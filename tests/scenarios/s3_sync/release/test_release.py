@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.machine.weather import LAYOUTS
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.http.loopback import Request
@@ -26,8 +25,6 @@ FILES = {
 
 Begin = Callable[..., Daemon]
 
-pytestmark = pytest.mark.parametrize("layout", LAYOUTS)
-
 
 @pytest.fixture
 def shelf(s3: FakeS3) -> Shelf:
@@ -39,9 +36,9 @@ def shelf(s3: FakeS3) -> Shelf:
 
 
 @pytest.fixture
-def begin(start: StartDaemon, layout: str) -> Begin:
+def begin(start: StartDaemon) -> Begin:
     """A function that starts daemons that read releases, with additional settings."""
-    return lambda **more: start(RELEASE | {"S3_SYNC_LAYOUT": layout} | more)
+    return lambda **more: start(RELEASE | more)
 
 
 def parts(requests: list[Request]) -> dict[str, int]:

@@ -18,7 +18,7 @@ MOST_TURNS = 20
 KILLS = 2
 # The polls that the test server can answer beside all other requests.
 POLLS_PER_SECOND = 24
-SETTINGS = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_RETAIN_FOR": "1h"}
+SETTINGS = {"S3_SYNC_RETAIN_FOR": "1h"}
 
 
 def shown(daemon: Daemon) -> int:

@@ -1,10 +1,8 @@
 """SIGKILL at random moments while releases change: nothing partial is ever seen."""
 
 import random
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.reading import reading
 from tests.support.revisions import mark, read_revision
-from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.shelf import Shelf, release_daemon
 from tests.support.s3_sync.snapshots import shown, snapshot_leftovers
 from tests.support.waiting import wait_until
@@ -45,22 +42,18 @@ class Lives:
 
     Attributes:
         kills: The number of kills so far.
-        half_done: The number of kills that left a partial release in the target.
         too_early: The number of kills before any change was visible.
     """
 
-    def __init__(self, layout: str, target: Path, s3: FakeS3, seed: int) -> None:
-        self.kills = self.half_done = self.too_early = 0
-        self.layout = layout
+    def __init__(self, target: Path, s3: FakeS3, seed: int) -> None:
+        self.kills = self.too_early = 0
         self.target = target
         self._chance = random.Random(seed)
         self._shelf = Shelf(s3)
         self._number = 0
-        self._contents: dict[str, set[bytes]] = {}
         self._files: dict[str, dict[str, bytes]] = {}
         self._now = self._next()
-        settings = {**SETTINGS, "S3_SYNC_LAYOUT": layout}
-        self.daemon = release_daemon(s3, target, settings, interval="0.1")
+        self.daemon = release_daemon(s3, target, SETTINGS, interval="0.1")
         # Estimated seconds until a publishing cycle is half done, after SIGHUP and after a start.
         self._half_seconds = {"later": 0.03, "first": 0.35}
 
@@ -73,8 +66,6 @@ class Lives:
             return self._files[revision]
         self._number += 1
         files = make_files(self._number)
-        for path, body in files.items():
-            self._contents.setdefault(path, set()).add(body)
         revision = self._shelf.publish(files).revision
         self._files[revision] = files
         return files
@@ -84,7 +75,6 @@ class Lives:
         with self.daemon:
             self._settle()
             while self.kills < kills:
-                is_whole = self.see() == self._now
                 before, self._now = self._now, self._next()
                 kind = self._chance.choice(("later", "first"))
                 if kind == "first":
@@ -97,31 +87,11 @@ class Lives:
                 self.daemon.kill()
                 self.kills += 1
                 assert [] == self.daemon.stray_lines
-                self._adapt(kind, self._judge(before, is_whole=is_whole))
+                self._adapt(kind, self._judge(before))
                 self.daemon.start()
                 if self._chance.random() < 0.5:
                     self._settle()
             self._settle()
-
-    @contextmanager
-    def watched(self) -> Iterator[list[str]]:
-        """Read all files repeatedly; yield the paths of files that were not complete."""
-        flaws: list[str] = []
-        ended = threading.Event()
-
-        def watch() -> None:
-            while not ended.wait(0.02):
-                for path, body in published(self.target).items():
-                    if body not in self._contents.get(path, ()):
-                        flaws.append(path)
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
-            yield flaws
-        finally:
-            ended.set()
-            thread.join()
 
     def _settle(self) -> None:
         wait_until(lambda: self.see() == self._now, "the release is there", 60)
@@ -132,69 +102,39 @@ class Lives:
 
     def see(self) -> dict[str, bytes]:
         """Return the files that a consumer finds."""
-        if self.layout == "snapshot":
-            try:
-                return shown(self.target)
-            except FileNotFoundError:  # pruned while being read
-                return {}
-        return published(self.target)
+        try:
+            return shown(self.target)
+        except FileNotFoundError:  # pruned while being read
+            return {}
 
-    def _judge(self, before: Mapping[str, bytes], *, is_whole: bool) -> str:
-        """
-        Check the target after a kill; return whether it shows the old, the new or half a release.
-
-        Args:
-            is_whole: Whether the previous release was complete before the change.
-        """
+    def _judge(self, before: Mapping[str, bytes]) -> str:
+        """Check the target after a kill; return whether it shows the old or the new release."""
         seen = self.see()
         if seen in (before, self._now):
             self.too_early += seen == before
             return "new" if seen == self._now else "old"
-        if self.layout == "snapshot":  # an earlier release, complete
-            assert read_revision(str((self.target / "current").resolve())) >= 0
-            return "old"
-        self.half_done += 1
-        for path, body in seen.items():
-            assert body in self._contents[path], f"partial file: {path}"
-        gone = before.keys() - self._now.keys() - seen.keys() - EITHER
-        if is_whole and gone:  # deletions come last, except of a path that a new file needs
-            assert self._now.items() <= seen.items(), gone
-        return "half"
+        assert read_revision(str((self.target / "current").resolve())) >= 0  # an earlier one
+        return "old"
 
 
 @pytest.mark.timeout(3_600)
-def test_snapshot_readers_see_only_complete_releases_despite_sigkill(
-    counts: Counts, tmp_path: Path
-) -> None:
+def test_readers_see_only_complete_releases_despite_sigkill(counts: Counts, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
     with FakeS3() as s3:
-        lives = Lives("snapshot", tmp_path / "dags", s3, seed=5)
+        lives = Lives(tmp_path / "dags", s3, seed=5)
         with lives.daemon:
             wait_until(lambda: lives.see() != {}, "the first release", 60)
             lives.daemon.kill()
         with reading(seen, lives.target / "current", RETAIN_SECONDS):
             lives.run(max(5, counts.kills // 2))
         wait_until_swept(lives.daemon)
-    print(f"snapshot: {lives.kills} kills, {lives.too_early} too early", seen)
+    print(f"{lives.kills} kills, {lives.too_early} too early", seen)
 
     assert [] == seen["flaws"]
     assert 0 == seen["gone"]
     assert seen["changes"] >= 2
     assert lives.kills < 50 or 0 < lives.too_early < lives.kills
     assert [] == snapshot_leftovers(lives.target)
-
-
-@pytest.mark.timeout(3_600)
-def test_in_place_every_file_is_complete_despite_sigkill(counts: Counts, tmp_path: Path) -> None:
-    with FakeS3() as s3:
-        lives = Lives("in-place", tmp_path / "dags", s3, seed=6)
-        with lives.watched() as flaws:
-            lives.run(max(5, counts.kills // 2))
-    print(f"in place: {lives.kills} kills, {lives.half_done} half done, {lives.too_early} early")
-
-    assert [] == flaws
-    assert lives.kills < 50 or 0 < lives.too_early < lives.kills
-    assert lives.kills < 50 or lives.half_done >= 3
 
 
 def wait_until_swept(daemon: Daemon) -> None:

@@ -1,4 +1,4 @@
-"""Polls of a release: one that fails is a failed cycle, and recovers quickly."""
+"""Frequent polls: one that fails is a failed cycle, and the next one recovers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from tests.support.http.faults import (
     replace_body,
 )
 from tests.support.http.loopback import Fault
-from tests.support.s3_sync.scripted import new_content, published
+from tests.support.s3_sync.scripted import new_content
 from tests.support.s3_sync.shelf import Shelf, is_manifest, is_pointer, release_daemon
+from tests.support.s3_sync.snapshots import shown
 from tests.support.waiting import wait_until
 
-OFTEN = {"S3_SYNC_TIMEOUT": "4s"}
+OFTEN = {"S3_SYNC_TIMEOUT": "2s"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Polling:
 
     def wait_until_seen(self, wanted: dict[str, bytes]) -> None:
         """Wait until these files are published and no reason is reported."""
-        wait_until(lambda: published(self.daemon.target) == wanted, "the release is there", 60)
+        wait_until(lambda: shown(self.daemon.target) == wanted, "the release is there", 60)
         wait_until(
             lambda: self.daemon.get("/readyz").json()["reason"] is None, "no reason is left", 60
         )
@@ -87,7 +88,7 @@ def test_a_silent_or_slow_poll_fails_at_the_cycle_timeout(polling: Polling, faul
 
 
 def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(polling: Polling) -> None:
-    before, good = published(polling.daemon.target), polling.shelf.current
+    before, good = shown(polling.daemon.target), polling.shelf.current
     assert good is not None
     polling.s3.inject(replace_body(lambda _: b"{}"), is_manifest)
     polling.publish()

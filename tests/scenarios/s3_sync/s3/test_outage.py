@@ -9,6 +9,7 @@ from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.daemon import Daemon
 from tests.support.http.loopback import Match
 from tests.support.s3_sync.scripted import FILES, Running, published
+from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
 
 NO = {
@@ -73,6 +74,25 @@ def test_keeps_the_last_good_files_and_reports_the_reason(
     assert readiness["reason"] is None
     assert synced.daemon.status()["last_error"] is None
     assert synced.daemon.status()["consecutive_failures"] == 0
+
+
+@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+def test_retries_of_unreadable_objects_publish_nothing(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    s3.inject(error(403, "AccessDenied"), lambda request: "/dags/pkg/" in request.path)
+    s3.put("dags/c.py", b"c = 1\n")
+    s3.put("dags/d.py", b"d = 1\n")
+    daemon = start(layout).until_synced()
+    record = target / ".s3-sync/published.json"
+    before = record.read_bytes(), record.stat().st_mtime_ns
+
+    s3.forget()
+    assert ["partial"] * 3 == [daemon.sync()["result"] for _ in range(3)]
+
+    assert 6 == len(s3.seen(is_get()))
+    assert before == (record.read_bytes(), record.stat().st_mtime_ns)
+    assert {"a.py", "c.py", "d.py"} == consumed(target).keys()
 
 
 def test_waits_at_start_until_s3_is_reachable(s3: FakeS3, start: StartDaemon) -> None:

@@ -134,25 +134,6 @@ def test_syncs_or_skips_unusual_names_as_they_are_listed(server: S3Server, tmp_p
         assert daemon.status()["revision"]
 
 
-def test_does_not_treat_a_renamed_top_folder_as_a_mass_deletion(
-    server: S3Server, tmp_path: Path
-) -> None:
-    """The copies of encrypted objects have different ETags."""
-    bucket = Filled(server)
-    for number in range(24):
-        bucket.put(f"old/{number}.py", b"v = %d\n" % number, ServerSideEncryption="aws:kms")
-    if bucket.refused:
-        pytest.skip(f"{server.name} encrypts nothing")
-    with Daemon(server, bucket.name, tmp_path / "dags", "dags") as daemon:
-        daemon.wait_until_synced(60)
-        for number in range(24):
-            bucket.copy(f"old/{number}.py", f"new/{number}.py")
-            bucket.delete(f"old/{number}.py")
-
-        assert "changed" == daemon.sync()["result"]
-        assert [] == difference(bucket.files, read_tree(daemon.target))
-
-
 def test_syncs_listings_in_the_order_of_each_server(
     only_in_full: None, server: S3Server, tmp_path: Path
 ) -> None:

@@ -1,0 +1,185 @@
+"""
+`published.json`: what is published, for one source and one layout; and whether that is ready.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from s3_sync.digest import Content
+from s3_sync.folder.volume import Volume
+from s3_sync.settings import Settings
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Readiness
+from sidecar_runtime.printable import json_text
+from sidecar_runtime.volume.files import read_facts
+
+NAME = "published.json"
+# Unix time of the year 2286; later times are invalid.
+LATEST = 10_000_000_000
+# The prefix of the names of partial states.
+PARTIAL = "partial-"
+UNFINISHED = f"{PARTIAL}unfinished"
+"""The name of a change that is partially in place; never the name of a snapshot."""
+
+
+def partial_name(files: Mapping[str, Content]) -> str:
+    """
+    Return the name of a partial state; equal files have equal names.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for path, content in sorted(files.items()):
+        digest.update(f"{path}\0{content.etag}\0{content.size_bytes}\0".encode())
+    return f"{PARTIAL}{digest.hexdigest()}"
+
+
+class Published(NamedTuple):
+    """
+    What is published.
+
+    Args:
+        revision: The source's revision if it is completely published; else empty.
+        aim: The revision that should be published; differs from `revision` while partial.
+        name: The name of the state, and of its snapshot.
+        missing: The number of files missing or out of date; 0 if the state is complete.
+        fallback: The refused revision if a fallback is published; else empty.
+        published_at: Unix time of the publish.
+        files: The number of files after the publish.
+        is_filtered: Whether it was published with other filters; then it is partial.
+    """
+
+    revision: str
+    aim: str
+    name: str
+    missing: int
+    fallback: str
+    published_at: float
+    files: int
+    is_filtered: bool = False
+
+    @property
+    def shortfall(self) -> str:
+        """
+        What the state lacks, in words; empty if it is the complete newest revision.
+        """
+        said = []
+        if self.is_filtered:
+            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
+        if self.missing and not self.aim:
+            said.append("the publish was interrupted, so its revision is unknown")
+        elif self.missing:
+            files = "file is" if self.missing == 1 else "files are"
+            said.append(f"{self.missing} {files} missing or out of date")
+        if self.fallback:
+            said.append(f"the gate refused {self.fallback}, so this is a fallback")
+        return "; ".join(said)
+
+
+def readiness_of(
+    published: Published | None, lost: int | Collection[str], problem: str = ""
+) -> Readiness:
+    """
+    Return whether what is published is there and intact.
+
+    Args:
+        lost: The files known to be missing or altered on disk, or their number.
+        problem: Why consumers do not see what is published.
+    """
+    if published is None:
+        return Readiness(False, problem="nothing of this source is published yet")
+    wrong = lost if isinstance(lost, int) else len(lost)
+    if wrong and not problem:
+        files = "file is" if wrong == 1 else "files are"
+        problem = f"{wrong} published {files} missing or altered on disk"
+    revision = "" if published.is_filtered else published.revision
+    return Readiness(not problem, revision, published.published_at, problem, published.shortfall)
+
+
+class Record:
+    """
+    The record of one source and one layout on a volume.
+
+    Attributes:
+        is_of_others: Whether the record that was read does not match the settings here, so that it
+            does not count: its files are not those that consumers need, or not where they look.
+        is_of_layout: Whether the record that was read is of the layout here.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._where: dict[str, Any] = {
+            "source": settings.source,
+            "kind": settings.source_kind,
+            "layout": settings.layout,
+        }
+        if settings.trusted_keys is not None:
+            self._where["signed"] = True
+        filters = [list(globs) for globs in (settings.include, settings.exclude)]
+        self._filters = filters if any(filters) else []
+        self._pin = settings.revision
+        self.is_of_others = self.is_of_layout = False
+
+    def read(self, state: int) -> Published | None:
+        """
+        Read the record from the open `.s3-sync`; None if it is missing, malformed or of others.
+        """
+        facts = read_facts(NAME, state)
+        revision = facts.get("revision")
+        self.is_of_layout = facts.get("layout") == self._where["layout"]
+        self.is_of_others = bool(facts) and (
+            any(facts.get(name) != value for name, value in self._where.items())
+            or bool(self._pin and revision != self._pin)
+        )
+        if self.is_of_others or not isinstance(revision, str):
+            return None
+        texts = [facts.get(name) for name in ("aim", "name", "fallback")]
+        aim, name, fallback = (text if isinstance(text, str) else "" for text in texts)
+        missing, at, files = (facts.get(one) for one in ("missing", "published_at", "files"))
+        if not name or not isinstance(missing, int) or (missing == 0) != bool(revision):
+            return None
+        if not isinstance(at, int | float) or not 0 < at < LATEST:
+            return None
+        count = files if isinstance(files, int) else 0
+        is_filtered = facts.get("filters", []) != self._filters
+        return Published(revision, aim, name, missing, fallback, float(at), count, is_filtered)
+
+    def of_link(self, name: str, before: Published | None) -> Published | None:
+        """
+        Return what is published if a process was killed between swapping the link and recording
+        it. With a pin or required signatures nothing counts: that process may have had neither.
+        """
+        if before is None or before.name == name:
+            return before
+        if self._pin or "signed" in self._where:
+            return None
+        revision = "" if name.startswith(PARTIAL) else name
+        missing = 0 if revision else 1
+        return Published(revision, revision, name, missing, "", before.published_at, 0)
+
+    def write(
+        self, volume: Volume, fence: Fence, published: Published, changes: Mapping[str, int]
+    ) -> None:
+        """
+        Replace the record.
+
+        Args:
+            changes: The numbers of added, changed and deleted files since the previous publish.
+
+        Raises:
+            OSError: It was not written.
+        """
+        facts = published._asdict()
+        del facts["is_filtered"]
+        facts |= {**changes, **self._where}
+        if self._filters:
+            facts["filters"] = self._filters
+        volume.write_state(NAME, json_text(facts).encode() + b"\n", fence)
+
+
+def now() -> float:
+    """
+    Return the Unix time of a publish, in milliseconds.
+    """
+    return round(time.time(), 3)

@@ -1,3 +1,0 @@
-"""
-How files that cycles have brought up to date become visible to consumers.
-"""

@@ -1,0 +1,482 @@
+"""
+The source ``listing``: every object under the prefix becomes a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from difflib import get_close_matches
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from s3_sync.digest import Content, is_sha256, looks_like_md5
+from s3_sync.download import Download
+from s3_sync.folder.paths import Blocked
+from s3_sync.keys import POINTER, compile_filter
+from s3_sync.pages import (
+    Entry,
+    Page,
+    PageReader,
+    digest_of,
+    fingerprint_of,
+    listing_invalid,
+    names_in,
+    next_token,
+)
+from s3_sync.plan import State
+from s3_sync.reasons import concerns
+from s3_sync.s3.client import S3Client
+from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
+from s3_sync.s3.wire import WireError
+from s3_sync.settings import Settings
+from s3_sync.work import Work
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import explain_os_error
+
+CONNECTIONS = 16
+# From this size on, free space is checked before an object is downloaded.
+LARGE_BYTES = 64 << 10
+# A bound of the code: each 1,000 keys take about 1 MiB.
+KEYS_LIMIT = 200_000
+# After this many failures in a row, without a success, the endpoint fails, not single objects.
+FAILURE_STREAK = 8
+NEIGHBORS = 5
+# An object that changes for this many times the settle time is permanently busy, not an upload.
+BUSY_TIMES = 4
+
+log = get_logger("listing")
+
+
+class ListingSource:
+    """
+    Lists a prefix, and downloads its objects; belongs to one thread and its event loop.
+
+    A page whose bytes did not change since the last listing is not parsed again.
+    """
+
+    def __init__(self, settings: Settings, client: S3Client) -> None:
+        self._settings = settings
+        self._client = client
+        self._filter = compile_filter(settings.include, settings.exclude)
+        # The patterns that no key has matched, by setting, until they are logged.
+        self._unused = [("S3_SYNC_INCLUDE", glob) for glob in settings.include]
+        self._unused += [("S3_SYNC_EXCLUDE", glob) for glob in settings.exclude]
+        target_bytes = len(settings.dest_path.encode())
+        self._reader = PageReader(settings.prefix, self._is_wanted, target_bytes)
+        self._pages: dict[bytes, Page] = {}
+        self._order: list[bytes] = []
+        self._state: State | None = None
+
+    async def read(self, fence: Fence) -> State:
+        """
+        Return the listing; the same object while nothing changes.
+
+        Raises:
+            SourceError: S3 rejected the request, the response contradicts itself, or the prefix is
+                empty.
+            CycleAbandoned: The fence was revoked.
+        """
+        self._client.begin_cycle(fence)
+        pages: dict[bytes, Page] = {}
+        order: list[bytes] = []
+        token: str | None = None
+        seen: set[str] = set()
+        while True:
+            body = await self._client.list_page(token)
+            digest = digest_of(body)
+            pages[digest] = page = (
+                self._pages.get(digest) or pages.get(digest) or self._reader.read(body)
+            )
+            order.append(digest)
+            if len(order) * page.keys > KEYS_LIMIT:
+                _check_limit(pages[one].keys for one in order)
+            token = next_token(body, token)
+            if token is None:
+                break
+            if token in seen:
+                raise listing_invalid("a continuation token was repeated")
+            seen.add(token)
+        if self._state is None or order != self._order:
+            joined = _join([pages[digest] for digest in order], self._settings.prefix)
+            last = self._state
+            # A page may differ in a key that is not wanted, or in the time of the same content.
+            if last is None or joined != last:
+                self._state = joined
+            self._pages, self._order = pages, order
+            self._tell_unused()
+        assert self._state is not None
+        if not self._state.files and not self._settings.allow_empty:
+            raise await self._empty(self._state)
+        return self._state
+
+    def quiet_seconds(self) -> float:
+        """
+        Return how long no object has been written, at least, in seconds of S3's clock.
+
+        Its timestamps lack the fractions: the newest object may be almost a second younger than it
+        looks. The time of the listing can only be later than it looks.
+        """
+        newest = max((page.newest for page in self._pages.values()), default="")
+        with suppress(ValueError, TypeError):
+            now = parsedate_to_datetime(self._client.listed_at)
+            return max(0.0, (now - datetime.fromisoformat(newest)).total_seconds() - 1)
+        return 0.0
+
+    async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
+        """
+        Return the paths that a second listing lacks as well: a store or a proxy may lose a page
+        once, and a deletion is hard to undo.
+        """
+        again = await self.read(fence)
+        return {path for path in paths if path not in again.files and path not in again.kept}
+
+    async def fetch(
+        self, paths: Sequence[str], state: State, work: Work, before: Mapping[str, SidecarError]
+    ) -> None:
+        """
+        Download objects into a folder; the work notes those that fail. Files on disk that have the
+        content already are adopted.
+
+        Args:
+            before: Earlier errors by path: repeating one is no evidence against the endpoint.
+
+        Raises:
+            SidecarError: The endpoint fails as a whole.
+            OSError: The volume fails as a whole.
+            CycleAbandoned: The fence was revoked.
+        """
+        fetching = _Fetching(self._client, self._settings, state, work, before)
+        await fetching.run(paths)
+
+    def earlier(self) -> list[str]:
+        """
+        Return no revision: S3 lists only the current objects.
+        """
+        return []
+
+    def close(self) -> None:
+        """
+        Drop the connections.
+        """
+        self._client.close()
+
+    def _is_wanted(self, path: str) -> bool:
+        if self._unused:
+            self._unused = [one for one in self._unused if not fnmatchcase(path, one[1])]
+        return self._filter(path)
+
+    def _tell_unused(self) -> None:
+        """
+        Log the patterns that match no key of a listing, once; one without keys says nothing.
+        """
+        if any(page.files or page.filtered for page in self._pages.values()):
+            for setting, glob in self._unused:
+                log.warning("pattern_unused", setting=setting, value=glob)
+            self._unused = []
+
+    async def _empty(self, state: State) -> SourceError:
+        """
+        Return the error for a prefix without a file to sync, which counts what is there, and names
+        what is beside it.
+        """
+        settings = self._settings
+        skipped = Counter(state.skipped.values())
+        filtered = sum(page.filtered for page in self._pages.values())
+        said = [f"{count} skipped ({reason})" for reason, count in sorted(skipped.items())]
+        said += [f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE"] * bool(filtered)
+        if "release" in skipped:
+            return SourceError(
+                "source_empty",
+                f"{settings.source} contains published releases, but no files to sync",
+                "Set S3_SYNC_SOURCE=release to sync the releases, or set KEY_PATH to the DAG "
+                "folder. Nothing was deleted.",
+            )
+        if not said:
+            said = [await self._neighbors()]
+        return SourceError(
+            "source_empty",
+            f"{settings.source} contains no files to sync: {', '.join(said)}",
+            "Check KEY_PATH for a typo. Nothing was deleted. If the folder is meant to be empty, "
+            "set S3_SYNC_ALLOW_EMPTY=true.",
+        )
+
+    async def _neighbors(self) -> str:
+        """
+        Describe the keys and folders beside an empty prefix, those with similar names first.
+        """
+        above = self._settings.key_path.rpartition("/")[0]
+        above = f"{above}/" if above else ""
+        try:
+            body = await self._client.list_page(None, above, delimiter="/")
+        except SidecarError:
+            return "no key begins with it"
+        names = [name for name in names_in(body) if name != above]
+        if not names:
+            return f"nothing is below s3://{self._settings.bucket}/{above} either"
+        more = ", …" if len(names) > NEIGHBORS else ""
+        first = get_close_matches(self._settings.prefix, names, NEIGHBORS, cutoff=0.0)
+        return f"no key begins with it; beside it are {', '.join(first)}{more}"
+
+
+class _Fetching:
+    """
+    Downloads the objects of one plan, several at a time.
+    """
+
+    def __init__(
+        self,
+        client: S3Client,
+        settings: Settings,
+        state: State,
+        work: Work,
+        before: Mapping[str, SidecarError],
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._files = state.files
+        self._work = work
+        self._before = before
+        # Endpoint-like failures in a row, by whether the path had failed before.
+        self._streaks: Counter[bool] = Counter()
+
+    async def run(self, paths: Sequence[str]) -> None:
+        queue = iter(sorted(paths, key=self._before.__contains__))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(CONNECTIONS, len(paths))):
+                    group.create_task(self._next(queue))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def _next(self, queue: Iterator[str]) -> None:
+        for path in queue:
+            if self._streaks[True] >= FAILURE_STREAK and path in self._before:
+                self._work.failed[path] = self._before[path]
+            elif time.monotonic() >= self._work.until:
+                self._work.unreached.add(path)
+            else:
+                await self._one(path, self._files[path])
+
+    async def _one(self, path: str, file: Content) -> None:
+        work = self._work
+        try:
+            if self._may_hold(path, file) and work.folder.holds(path, file):
+                work.folder.adopt(path, file, work.fence)
+                work.adopted.add(path)
+            else:
+                await self._download(path, file)
+            self._streaks.clear()
+        except ObjectMoved:
+            self._fail(path, changing(self._key(path)))
+        except Blocked:
+            work.blocked.add(path)
+        except ObjectError as error:
+            self._fail(path, error)
+        except WireError as error:
+            if concerns(error.reason) != "request":
+                raise
+            self._fail(path, self._slow(path) if time.monotonic() >= work.until else error)
+        except OSError as error:
+            work.fail_on_disk(path, error)
+
+    async def _download(self, path: str, file: Content) -> None:
+        work = self._work
+        if file.size_bytes >= LARGE_BYTES and file.size_bytes > work.folder.free_bytes():
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            what = f"cannot write {path!r} ({file.size_bytes} bytes) to {work.folder.path}"
+            work.failed[path] = explain_os_error(full, what)
+            return
+        try:
+            await self._transfer(path, file, "identity")
+        except ObjectError as error:
+            if error.reason != "object_corrupt":
+                raise
+            # Some stores decompress what is stored with Content-Encoding: gzip, unless the client
+            # accepts it; then neither the length nor the digest fits.
+            await self._transfer(path, file, "gzip")
+
+    async def _transfer(self, path: str, file: Content, encoding: str) -> None:
+        """
+        Download the stored bytes of an object, verify them, and put them into place.
+
+        Raises:
+            ObjectMoved, ObjectError, WireError: The object cannot be read.
+            Blocked: A file of another owner is in the way.
+            OSError: The volume fails.
+        """
+        work, key, is_aws = self._work, self._key(path), self._client.is_aws
+        verify = self._settings.verify
+        must_match = verify == "strict" or (verify == "auto" and is_aws)
+        with Download(key, file.size_bytes, work.folder.staging) as download:
+            headers = await self._client.get_object(
+                key, file.etag, file.size_bytes, download, until=work.until, encoding=encoding
+            )
+            work.downloaded_bytes += download.size_bytes
+            staging = download.finish(headers, file.etag, must_match=must_match, is_aws=is_aws)
+            work.folder.put(path, file, staging, work.fence, self._files.__contains__)
+        stored = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
+        if stored and stored != "identity":
+            log.warning(
+                "object_encoded",
+                key=key,
+                encoding=stored,
+                advice="The file has the encoded bytes, as they are stored. Upload the object "
+                "without Content-Encoding.",
+            )
+
+    def _may_hold(self, path: str, file: Content) -> bool:
+        """
+        Whether the file on disk may save a download: it is unknown, damaged or from a release, and
+        an MD5 can identify it.
+        """
+        held = self._work.folder.files.get(path)
+        is_unsure = held is None or path in self._work.damaged or is_sha256(held.etag)
+        return is_unsure and looks_like_md5(file.etag)
+
+    def _key(self, path: str) -> str:
+        return f"{self._settings.prefix}{path}"
+
+    def _fail(self, path: str, error: SidecarError) -> None:
+        self._work.failed[path] = error
+        if concerns(error.reason) == "request":
+            self._streaks[path in self._before] += 1
+        if self._streaks[False] >= FAILURE_STREAK:
+            raise error
+
+    def _slow(self, path: str) -> ObjectError:
+        limit = f"{self._settings.variable_prefix}TIMEOUT"
+        return ObjectError(
+            "object_slow",
+            f"{self._key(path)!r} was not complete before the cycle's time was up",
+            f"Raise {limit} to more than its download takes, or exclude it with S3_SYNC_EXCLUDE. "
+            "All other files are published.",
+        )
+
+
+def changing(key: str) -> ObjectError:
+    """
+    Return the error for an object that no longer matches the listing.
+    """
+    return ObjectError(
+        "object_changing",
+        f"{key!r} changed or was deleted after it was listed, before it was read",
+        "This resolves itself once the writer has finished. If it persists, the store's listing "
+        "and the object have different ETags, or the key contains a control character.",
+    )
+
+
+def _check_limit(counts: Iterator[int]) -> None:
+    if sum(counts) > KEYS_LIMIT:
+        raise SourceError(
+            "too_many_keys",
+            f"the prefix contains more than {KEYS_LIMIT} keys",
+            "Set KEY_PATH to the DAG folder only. Filters do not help, because S3 lists every key.",
+        )
+
+
+def _join(pages: list[Page], prefix: str) -> State:
+    """
+    Merge pages; if a key is both a file and a folder, the file is skipped.
+
+    Raises:
+        SourceError: The pages contradict each other.
+    """
+    _check_order(pages)
+    files: dict[str, Entry] = {}
+    skipped: dict[str, str] = {}
+    folders: set[str] = set()
+    for page in pages:
+        if not files.keys().isdisjoint(page.files):
+            twice = min(files.keys() & page.files.keys())
+            raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
+        files |= page.files
+        skipped.update(page.skipped)
+        folders |= page.folders
+    for path in files.keys() & folders:
+        del files[path]
+        skipped[prefix + path] = "file_and_folder"
+    total = sum(page.fingerprint for page in pages)
+    if "release" in skipped.values() and (pointer := files.pop(POINTER, None)):
+        skipped[prefix + POINTER] = "release"  # without releases, it is an ordinary file
+        total -= fingerprint_of(*pointer)
+    kept = frozenset(path for page in pages for path in page.archived)
+    return State(f"{total % (1 << 128):032x}"[:12], files, skipped, kept)
+
+
+def _check_order(pages: list[Page]) -> None:
+    """
+    Refuse pages out of order if the store's keys are in order within every page.
+
+    S3 lists in the order of the keys' UTF-8 bytes:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ListingKeysUsingAPIs.html
+    """
+    if not all(page.is_sorted for page in pages):
+        return
+    ends = [page.ends for page in pages if page.ends]
+    for (_, last), (first, _) in itertools.pairwise(ends):
+        if first < last:
+            raise listing_invalid(f"the key {first!r} is listed after {last!r}")
+
+
+class Reading(NamedTuple):
+    """
+    A listing, for :func:`settle`.
+
+    Args:
+        asked_at: When it was requested (monotonic seconds).
+        restless: When each path that has not settled began to change, and changed last; the empty
+            path stands for a whole first listing.
+    """
+
+    files: Mapping[str, Content]
+    asked_at: float
+    restless: Mapping[str, tuple[float, float]]
+
+
+def settle(
+    before: Reading | None,
+    files: Mapping[str, Content],
+    asked_at: float,
+    now: float,
+    *,
+    seconds: float,
+    quiet_seconds: float,
+) -> Reading:
+    """
+    Compare a listing with the reading before. Pure.
+
+    A listing shows some moment between its request and its response: a change that is first seen
+    in it is known to have lasted since its response, so until the next request at least.
+
+    Args:
+        asked_at: When the listing was requested, and `now`, when it arrived (monotonic seconds).
+        seconds: How long an object must stay the same.
+        quiet_seconds: How long the bucket has been at rest according to S3, for a first reading.
+    """
+    restless = dict(before.restless) if before is not None else {"": (now - quiet_seconds,) * 2}
+    if before is not None and before.files is not files:
+        for path in {**before.files, **files}:
+            if before.files.get(path) != files.get(path):
+                restless[path] = restless.get(path, (now, now))[0], now
+    restless = {
+        path: (began, last) for path, (began, last) in restless.items() if asked_at - last < seconds
+    }
+    return Reading(files, asked_at, restless)
+
+
+def is_settled(reading: Reading, seconds: float) -> bool:
+    """
+    Whether nothing has changed for so long, apart from objects that keep changing. Pure.
+    """
+    return all(last - began >= BUSY_TIMES * seconds for began, last in reading.restless.values())

@@ -1,3 +1,0 @@
-"""
-The source ``listing``: every object under the prefix.
-"""

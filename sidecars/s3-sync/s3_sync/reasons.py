@@ -1,0 +1,112 @@
+"""
+The one table of failures: what each reason concerns.
+
+A failure of the source or the volume as a whole ends the cycle. One of a single object holds back
+only that object, and one of a release only that release: older ones can still be read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Reason(NamedTuple):
+    """
+    Args:
+        concerns: ``request``: one request, so a single object until several fail in a row.
+        is_retried: Whether the client sends the request again at once.
+        is_refusal: Whether S3 refuses to read the object, and may serve others.
+    """
+
+    concerns: Literal["cycle", "request", "object", "release"]
+    is_retried: bool = False
+    is_refusal: bool = False
+
+
+_CYCLE = Reason("cycle")
+_OBJECT = Reason("object")
+_REFUSED = Reason("object", is_refusal=True)
+_RELEASE = Reason("release")
+
+REASONS: dict[str, Reason] = {
+    "access_denied_delete": _CYCLE,
+    "access_denied_get": _REFUSED,
+    "access_denied_kms": _REFUSED,
+    # An object that is missing is denied for s3:ListBucket to an identity that may not list.
+    "access_denied_list": _REFUSED,
+    "access_denied_put": _CYCLE,
+    "answer_foreign": Reason("request"),
+    "bucket_not_found": _CYCLE,
+    "bundle_corrupt": _RELEASE,
+    "client_error": _OBJECT,
+    "clock_skew": _CYCLE,
+    "connection_lost": Reason("request", is_retried=True),
+    "credentials_denied": _CYCLE,
+    "credentials_expired": _CYCLE,
+    "credentials_invalid": Reason("request"),
+    "credentials_missing": _CYCLE,
+    "credentials_unavailable": _CYCLE,
+    "cycle_timeout": _CYCLE,
+    "deletion_held": _CYCLE,
+    "endpoint_invalid": _CYCLE,
+    "endpoint_unreachable": _CYCLE,
+    "etag_missing": _OBJECT,
+    "file_refused": _OBJECT,
+    "gate_undecided": _RELEASE,
+    "kms_key_unusable": _REFUSED,
+    "link_blocked": _CYCLE,
+    "listing_invalid": _CYCLE,
+    "name_unresolved": _CYCLE,
+    "object_archived": _REFUSED,
+    "object_changing": _OBJECT,
+    "object_corrupt": _OBJECT,
+    "object_slow": _OBJECT,
+    "proxy_refused": _CYCLE,
+    "redirect_refused": Reason("request"),
+    "region_invalid": _CYCLE,
+    "release_invalid": _RELEASE,
+    "release_missing": _RELEASE,
+    "release_replayed": _RELEASE,
+    "release_untrusted": _RELEASE,
+    "request_in_outage": _RELEASE,
+    "request_limit": _RELEASE,
+    "request_timeout": Reason("request"),
+    "revision_refused": _RELEASE,
+    "server_error": Reason("request", is_retried=True),
+    "source_empty": _CYCLE,
+    "target_denied": _CYCLE,
+    "target_failed": _CYCLE,
+    "target_full": _CYCLE,
+    "throttled": Reason("request", is_retried=True),
+    "tls_failed": _CYCLE,
+    "too_many_keys": _CYCLE,
+    "trusted_keys_invalid": _CYCLE,
+}
+
+
+def concerns(reason: str) -> str:
+    """
+    Return what a reason concerns; an unknown one ends the cycle.
+    """
+    return REASONS.get(reason, _CYCLE).concerns
+
+
+def is_refusal(reason: str) -> bool:
+    """
+    Whether S3 refuses to read one object, and may serve others.
+    """
+    return REASONS.get(reason, _CYCLE).is_refusal
+
+
+def is_retried(reason: str) -> bool:
+    """
+    Whether the client sends a request again at once.
+    """
+    return REASONS.get(reason, _CYCLE).is_retried
+
+
+def is_of_current_release(reason: str) -> bool:
+    """
+    Whether only the current release cannot be shown, so that older ones can still be read.
+    """
+    return concerns(reason) == "release" or is_refusal(reason)

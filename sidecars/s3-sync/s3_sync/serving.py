@@ -1,0 +1,150 @@
+"""
+Downloads requested older releases beside the published one, for runs that began with them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from s3_sync.folder.layout import Layout
+from s3_sync.folder.snapshots import SnapshotLayout
+from s3_sync.metrics import SyncMetrics
+from s3_sync.plan import State, is_held
+from s3_sync.release.source import ReleaseSource
+from s3_sync.settings import Settings
+from s3_sync.work import Work
+from sidecar_runtime.asking.answers import Answers
+from sidecar_runtime.asking.asked import Asked
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import explain_os_error
+
+# The allocation unit of most file systems: file sizes are rounded up to it.
+BLOCK_BYTES = 4096
+
+log = get_logger("asked")
+
+
+class Serving:
+    """
+    Answers the requests of one target's consumers in each cycle; belongs to one thread.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: SyncMetrics, asked: Asked, source: ReleaseSource
+    ) -> None:
+        self._path = settings.dest_path
+        self._metrics = metrics
+        self._source = source
+        self._answers = Answers(settings.dest_path, metrics.asked, asked)
+        self._layout: SnapshotLayout | None = None
+        # Releases inspected by this process: inspecting all files takes longer than an answer.
+        self._whole: set[str] = set()
+
+    def follow(self, layout: Layout | None, fence: Fence) -> None:
+        """
+        Answer requests for the snapshots of this layout from now on; None: for no layout.
+
+        Raises:
+            CycleAbandoned: The fence was revoked; another thread answers now.
+        """
+        self.close()
+        if isinstance(layout, SnapshotLayout):
+            self._layout = layout
+            self._answers.follow(layout.store, self._may_have, fence)
+
+    def close(self) -> None:
+        """
+        Stop answering; downloaded releases stay.
+        """
+        self._answers.close()
+        self._layout = None
+        self._whole = set()
+
+    async def serve(self, fence: Fence) -> None:
+        """
+        Download requested releases, as many as fit into a cycle; a failure is reported to the
+        consumers that wait.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        layout = self._layout
+        if layout is None:
+            return
+        self._answers.follow(layout.store, self._may_have, fence)
+        for revision in self._answers.due(fence):
+            with self._answers.answering(revision):
+                try:
+                    await self._bring(layout, revision, fence)
+                except OSError as error:
+                    layout.make_room(fence)
+                    what = f"cannot write to {self._path}"
+                    raise explain_os_error(error, what, self._path) from error
+        self._metrics.asked.kept.set(len(layout.snapshots.asked()))
+
+    def note_outage(self, error: SidecarError | None) -> None:
+        """
+        Note the error that the cycle ended with; None if older releases can be read.
+        """
+        self._answers.note_outage(error)
+
+    def _may_have(self, revision: str) -> bool:
+        """
+        Whether a release is complete on disk and verified, so that consumers may read it now.
+        """
+        layout = self._layout
+        if layout is None or not self._source.vouches_for(revision):
+            return False
+        if revision not in self._whole and layout.is_whole(revision):
+            self._whole.add(revision)
+        return revision in self._whole and layout.has(revision)
+
+    async def _bring(self, layout: SnapshotLayout, revision: str, fence: Fence) -> None:
+        """
+        Download one release beside the published one; the next start removes leftovers of a crash.
+        """
+        if self._may_have(revision):
+            return
+        started = time.monotonic()
+        state = await self._source.find(revision, fence)
+        if layout.is_whole(revision):  # from before a restart or new keys; `find` has verified it
+            return
+        self._make_room(layout, state, fence)
+        with layout.aside(revision) as folder:
+            shown = layout.shown.files if layout.shown is not None else {}
+            files = state.files
+            same = [path for path, file in files.items() if is_held(shown.get(path), file)]
+            layout.link(same, folder, fence)
+            work = Work(folder, fence, math.inf)
+            rest = [path for path in files if path not in folder.files]
+            await self._source.fetch(rest, state, work, {})
+            for error in work.failed.values():
+                raise error
+            layout.keep(revision, folder, fence)
+        self._metrics.downloaded.inc(work.downloaded_bytes)
+        log.info(
+            "requested_revision_ready",
+            revision=revision,
+            files=len(files),
+            downloaded_bytes=work.downloaded_bytes,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _make_room(self, layout: SnapshotLayout, state: State, fence: Fence) -> None:
+        """
+        Raises:
+            SidecarError: ``request_limit``: the release does not fit beside those in use.
+        """
+        shown = layout.shown.files if layout.shown is not None else {}
+        new = [file for path, file in state.files.items() if not is_held(shown.get(path), file)]
+        needed = sum(-(-file.size_bytes // BLOCK_BYTES) * BLOCK_BYTES for file in new)
+        if not layout.snapshots.make_room(needed, fence):
+            raise SidecarError(
+                "request_limit",
+                f"release {state.revision} and the snapshots in use exceed "
+                "S3_SYNC_KEEP_REQUESTED_BYTES",
+                "Raise S3_SYNC_KEEP_REQUESTED_BYTES and the sizeLimit of the volume.",
+            )

@@ -1,0 +1,83 @@
+"""Functions that fill, open and damage a folder."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s3_sync.folder.folder import Folder
+from s3_sync.folder.staging import Staging
+from s3_sync.folder.volume import STAGING, Volume
+from s3_sync.keys import RESERVED
+from s3_sync.pages import Entry
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.volume.files import write_all
+
+BODY = b"print('hello')\n"
+
+
+def entry_of(path: str, content: bytes = BODY) -> Entry:
+    return Entry(path, hashlib.md5(content).hexdigest(), len(content))
+
+
+def nothing(_: str) -> bool:
+    return False
+
+
+def staging_of(folder: Folder, content: bytes = BODY) -> Staging:
+    staging = folder.staging.open()
+    write_all(staging.fd, content)
+    return staging
+
+
+def put(folder: Folder, path: str, content: bytes = BODY, *wanted: str) -> None:
+    """Put one file into place, as a cycle does."""
+    staging = staging_of(folder, content)
+    try:
+        folder.put(path, entry_of(path, content), staging, Fence(), wanted.__contains__)
+    finally:
+        folder.staging.discard(staging)
+
+
+def staged(folder: Path) -> list[str]:
+    return os.listdir(folder / RESERVED / STAGING)
+
+
+def damaged(folder: Folder) -> set[str]:
+    return folder.damaged(folder.files)
+
+
+@contextmanager
+def opened(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) -> Iterator[Folder]:
+    """Open the target as the next process does."""
+    volume = Volume(str(folder), file_mode=file_mode, fsync=fsync)
+    target, _ = volume.open_in_place()
+    yield target
+    target.close()
+    volume.close()
+
+
+def edit_file(place: Path) -> None:
+    place.write_bytes(b"Print('hello')\n")
+    os.utime(place, ns=(1, 1))
+
+
+def link_file(place: Path) -> None:
+    place.rename(place.with_suffix(".moved"))
+    place.symlink_to(place.with_suffix(".moved").name)
+
+
+def link_folder(place: Path) -> None:
+    """Replace the folder with a link to it; the file keeps its inode and its times."""
+    place.parent.rename(place.parent.with_name("moved"))
+    place.parent.symlink_to("moved")
+
+
+def replace_file(place: Path) -> None:
+    found = place.stat()
+    copy = place.with_suffix(".copy")
+    copy.write_bytes(BODY)
+    os.chmod(copy, 0o644)
+    os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
+    copy.rename(place)

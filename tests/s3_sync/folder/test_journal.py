@@ -1,0 +1,454 @@
+"""The journal: the list of files, after kills, on a full disk, and with any kind of damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from s3_sync.folder.journal import HEADER, NAME, SLACK_LINES, Held, Journal, read_journal
+from tests.runtime.recording import Log
+from tests.support.machine.volumes import full_disk
+
+
+class Files:
+    """The files of an open folder, and their journal, as a Folder keeps both."""
+
+    def __init__(self, box: Box, name: str = NAME, *, fsync: bool = False) -> None:
+        found, self.is_lost = read_journal(name, box.state_fd, box.root_fd, is_shared=True)
+        self.files = found
+        self.journal = Journal(name, box.state_fd, found, fsync=fsync, may_keep=not self.is_lost)
+
+    def add(self, path: str, held: Held) -> None:
+        self.journal.add(path, held)
+        self.files[path] = held
+
+    def remove(self, path: str) -> None:
+        del self.files[path]
+        self.journal.remove(path)
+
+    def compact(self) -> None:
+        self.journal.compact(self.files)
+
+
+class Box:
+    """A target with its state folder and the lists in it."""
+
+    def __init__(self, folder: Path, *, is_new: bool = True) -> None:
+        self.folder = folder
+        self.state = folder / ".s3-sync"
+        self.state.mkdir(parents=True, exist_ok=not is_new)
+        self.journal = self.state / NAME
+        self.root_fd = os.open(folder, os.O_RDONLY)
+        self.state_fd = os.open(self.state, os.O_RDONLY)
+        self._lists: list[Files] = []
+
+    def begin(self, name: str = NAME, *, fsync: bool = False) -> Files:
+        """Read the list and keep it open, as a process does at its start."""
+        self._lists.append(Files(self, name, fsync=fsync))
+        return self._lists[-1]
+
+    def load(self, name: str = NAME, *, is_shared: bool = True) -> dict[str, Held]:
+        """Return the files that the next process would read."""
+        return read_journal(name, self.state_fd, self.root_fd, is_shared=is_shared)[0]
+
+    def put(self, path: str, content: bytes = b"x") -> Held:
+        """Create a file, as a rename would, and return its record."""
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        s = place.stat()
+        etag = f"etag-of-{content.decode()}"
+        return Held(etag, s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode)
+
+    def has(self, *paths: str) -> Files:
+        """Begin a list, and publish these files."""
+        files = self.begin()
+        for path in paths:
+            files.add(path, self.put(path))
+        return files
+
+    def lines(self) -> list[object]:
+        return [json.loads(line) for line in self.journal.read_text().splitlines()]
+
+    def close(self) -> None:
+        for one in self._lists:
+            one.journal.close()
+        os.close(self.root_fd)
+        os.close(self.state_fd)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    box = Box(tmp_path / "target")
+    yield box
+    box.close()
+
+
+def gone(inode: int) -> Held:
+    """Return the record of a file that is not on disk."""
+    return Held("etag", 1, 1, inode, 0o100644)
+
+
+# --- normal operation
+
+
+def test_a_new_list_is_empty_and_has_a_header(box: Box) -> None:
+    assert box.begin().files == {}
+    assert box.lines() == [HEADER]
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_additions_and_removals_survive_a_restart(box: Box, fsync: bool) -> None:
+    files = box.begin(fsync=fsync)
+    for path in ("a.py", "b/ü c.py", 'b/"quoted"\n'):
+        files.add(path, box.put(path))
+    files.add("a.py", box.put("a.py", b"second"))
+    files.remove("b/ü c.py")
+    (box.folder / "b/ü c.py").unlink()
+
+    assert box.load() == files.files
+    assert set(files.files) == {"a.py", 'b/"quoted"\n'}
+    assert files.files["a.py"].etag == "etag-of-second"
+
+
+def test_a_start_compacts_the_list_to_one_line_per_file(box: Box) -> None:
+    files = box.begin()
+    for _ in range(5):
+        files.add("a.py", box.put("a.py"))
+    assert len(box.lines()) == 6
+
+    box.begin()
+
+    assert len(box.lines()) == 2
+
+
+def test_lists_with_different_names_are_separate(box: Box) -> None:
+    one, other = box.begin(), box.begin("other.managed")
+    one.add("a.py", box.put("a.py"))
+    other.add("b.py", box.put("b.py"))
+
+    assert ({"a.py"}, {"b.py"}) == (set(box.load()), set(box.load("other.managed")))
+
+
+def test_compacts_the_list_only_after_many_changes(box: Box) -> None:
+    files = box.begin()
+    held = box.put("a.py")
+    for _ in range(SLACK_LINES // 2):
+        files.add("a.py", held)
+    files.compact()
+    assert len(box.lines()) == SLACK_LINES // 2 + 1
+
+    for _ in range(SLACK_LINES):
+        files.add("a.py", held)
+    files.compact()
+
+    assert len(box.lines()) == 2
+    files.add("b.py", box.put("b.py"))
+    assert set(box.load()) == {"a.py", "b.py"}
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_rewrites_a_list_that_was_removed_or_replaced(box: Box, is_replaced: bool) -> None:
+    files = box.has("a.py")
+    box.journal.unlink()
+    if is_replaced:
+        box.journal.write_text("[]\n")
+
+    files.compact()
+
+    assert set(box.load()) == {"a.py"}
+
+
+# --- kills
+
+
+def test_ignores_half_a_line_at_the_end(box: Box, log: Log) -> None:
+    box.has("a.py", "b.py")
+    whole = box.journal.read_bytes()
+    last = whole.rstrip(b"\n").rpartition(b"\n")[2]
+    for cut in range(1, len(last) + 1):
+        box.journal.write_bytes(whole[: -1 - cut])
+
+        assert set(box.load()) == {"a.py"}
+    assert log.events("managed_list_damaged") == []
+
+
+def test_ignores_a_last_line_without_a_newline(box: Box) -> None:
+    box.has("a.py")
+    box.journal.write_bytes(box.journal.read_bytes().rstrip(b"\n"))
+
+    assert box.load() == {}
+
+
+def test_the_next_process_continues_after_half_a_line(box: Box) -> None:
+    box.has("a.py")
+    with box.journal.open("ab") as journal:
+        journal.write(b'["b.py","et')
+
+    after = box.begin()
+    after.add("c.py", box.put("c.py"))
+
+    assert set(box.load()) == {"a.py", "c.py"}
+
+
+def test_does_not_list_a_new_file_if_killed_before_its_rename(box: Box) -> None:
+    box.has("a.py").add("new.py", gone(1))
+
+    assert set(box.load()) == {"a.py"}
+
+
+def test_keeps_the_old_record_if_killed_before_the_rename_of_a_change(box: Box) -> None:
+    files = box.has("a.py")
+    first = files.files["a.py"]
+    files.add("a.py", first._replace(etag="second", inode=first.inode + 1_000_000))
+
+    assert box.load() == {"a.py": first}
+
+
+def test_lists_the_new_record_if_killed_after_the_rename(box: Box) -> None:
+    files = box.begin()
+    files.add("a.py", gone(1))
+    second = box.put("a.py")
+    files.add("a.py", second)
+
+    assert box.load() == {"a.py": second}
+
+
+def test_keeps_a_file_listed_if_killed_before_its_removal(box: Box) -> None:
+    files = box.has("a.py")
+    held = files.files["a.py"]
+    files.remove("a.py")
+
+    assert box.load() == {"a.py": held}
+
+
+@pytest.mark.parametrize("last", ["added", "changed", "removed"])
+def test_keeps_all_files_listed_in_a_copy(box: Box, tmp_path: Path, last: str) -> None:
+    """The copy has other inodes; a file that is not listed would stay forever."""
+    files = box.has("a.py", "b.py")
+    if last == "changed":
+        (box.folder / "b.py").unlink()
+        files.add("b.py", box.put("b.py"))
+    elif last == "removed":
+        files.remove("b.py")
+    shutil.copytree(box.folder, tmp_path / "copy")
+    copy = Box(tmp_path / "copy", is_new=False)
+
+    assert {"a.py", "b.py"} == set(copy.load())
+    copy.close()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_does_not_list_a_file_or_its_replacement_if_killed_after_removal(
+    box: Box, is_replaced: bool
+) -> None:
+    box.has("a.py").remove("a.py")
+    (box.folder / "a.py").rename(box.folder / "keeps-the-inode-busy")
+    if is_replaced:
+        (box.folder / "a.py").write_text("someone else's")
+
+    assert box.load() == {}
+
+
+def test_keeps_the_file_of_the_last_line_if_the_folder_is_not_shared(box: Box) -> None:
+    files = box.has("a.py")
+    held = files.files["a.py"]
+    files.remove("a.py")
+    assert {"a.py": held} == box.load(is_shared=False)
+
+    files.add("new.py", gone(1))
+    assert {"new.py"} == set(box.load(is_shared=False))
+
+
+def test_keeps_a_missing_file_listed_unless_its_line_is_the_last(box: Box) -> None:
+    """Another process removed it, so it must be restored."""
+    files = box.begin()
+    files.add("lost.py", gone(1))
+    files.add("a.py", box.put("a.py"))
+
+    assert set(box.load()) == {"lost.py", "a.py"}
+
+
+# --- the disk is full
+
+
+@pytest.mark.parametrize("room_bytes", [0, 7])
+def test_a_full_disk_leaves_no_half_line(box: Box, room_bytes: int) -> None:
+    files = box.begin()
+    first = box.put("a.py")
+    files.add("a.py", first)
+    before = box.journal.read_bytes()
+
+    with full_disk(len(before) + room_bytes), pytest.raises(OSError, match=r"No space|too large"):
+        files.add("b.py", first)
+
+    assert box.journal.read_bytes() == before
+    assert set(files.files) == {"a.py"}
+    files.add("c.py", box.put("c.py"))
+    assert set(box.load()) == {"a.py", "c.py"}
+
+
+def test_writes_a_removal_on_a_full_disk_once_space_is_available(box: Box) -> None:
+    files = box.has("a.py", "b.py")
+    with full_disk(box.journal.stat().st_size):
+        files.remove("a.py")
+    assert set(files.files) == {"b.py"}
+
+    files.compact()
+
+    assert box.lines()[1:] == [box.lines()[1]]
+    assert set(box.load()) == {"b.py"}
+
+
+def test_a_failed_removal_keeps_a_file_listed_even_on_a_full_disk(box: Box) -> None:
+    """A failing volume refuses both the removal and the line."""
+    files = box.has("a.py", "b.py")
+    held = files.files["b.py"]
+    with full_disk(box.journal.stat().st_size):
+        files.remove("b.py")
+        files.journal.undo("b.py", held)
+    files.files["b.py"] = held
+
+    files.compact()
+
+    assert {"a.py", "b.py"} == set(box.load())
+
+
+# --- damaged and hostile lists
+
+
+def test_a_missing_list_is_empty(box: Box, log: Log) -> None:
+    assert box.load() == {}
+    assert log.events() == []
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling", "pipe", "socket"])
+def test_replaces_a_list_that_is_a_link_pipe_or_socket(box: Box, kind: str) -> None:
+    victim = box.folder / "victim"
+    victim.write_text(json.dumps(HEADER) + '\n["stolen.py","e",1,1,1,1]\n')
+    before = victim.read_bytes()
+    with socket.socket(socket.AF_UNIX) as sock:
+        match kind:
+            case "symlink":
+                box.journal.symlink_to(victim)
+            case "dangling":
+                box.journal.symlink_to(box.folder / "nowhere")
+            case "pipe":
+                os.mkfifo(box.journal)
+            case "socket":
+                sock.bind(str(box.journal))
+
+        files = box.begin()
+        files.add("a.py", box.put("a.py"))
+
+    assert set(files.files) == {"a.py"}
+    assert victim.read_bytes() == before
+    assert not (box.folder / "nowhere").exists()
+    assert box.journal.is_file() and not box.journal.is_symlink()
+
+
+GOOD = '["a.py","e",1,1,1,1]'
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "7", "null", "[]", '"text"', '["b.py",1]', '["b.py","e"]', '["b.py","e",1,1,1]',
+     '["b.py","e",1,1,1,1,1]', '["b.py",null,1,1,1,1]', '["b.py","e","1",1,1,1]',
+     '["b.py","e",true,1,1,1]', f'["b.py","e",{-(1 << 63) - 1},1,1,1]', '["b.py","e",1.5,1,1,1]',
+     '["b.py","e",1,1e400,1,1]', f'["b.py","e",1,{1 << 64},1,1]', '[7,"e",1,1,1,1]',
+     '[["b.py"],"e",1,1,1,1]', '["../victim","e",1,1,1,1]', '["../victim"]',
+     '["a/../../victim","e",1,1,1,1]', '["/etc/passwd","e",1,1,1,1]', '[".","e",1,1,1,1]',
+     '["","e",1,1,1,1]', '["b//c","e",1,1,1,1]', '[".s3-sync/lock","e",1,1,1,1]',
+     '["b\\u0000c","e",1,1,1,1]', '["\\ud800","e",1,1,1,1]', "[" * 100_000, "\xff\xfe"],
+)  # fmt: skip
+def test_stops_at_an_invalid_line_and_reports_it(box: Box, log: Log, line: str) -> None:
+    """The files listed after it count as foreign, and are adopted if they are equal."""
+    text = f"{json.dumps(HEADER)}\n{GOOD}\n{line}\n{GOOD.replace('a.py', 'c.py')}\n"
+    box.journal.write_bytes(text.encode("latin-1"))
+
+    assert set(box.load()) == {"a.py"}
+    damaged = log.events("managed_list_damaged")
+    assert [(3, "warning")] == [(event["line"], event["level"]) for event in damaged]
+
+
+def test_does_not_read_a_huge_list_into_memory(box: Box, log: Log) -> None:
+    box.journal.write_text(f"{json.dumps(HEADER)}\n{GOOD}\n")
+    os.truncate(box.journal, 1 << 40)
+
+    assert {"a.py"} == box.load().keys()
+    assert log.events("managed_list_damaged")
+
+
+OTHER_HEADERS = ["", GOOD, '["s3-sync managed files", 2]', '["another list", 1]', "{}", "\0\0\0"]
+
+
+@pytest.mark.parametrize("text", ["", *(f"{first}\n{GOOD}\n" for first in OTHER_HEADERS)])
+def test_ignores_a_list_that_is_empty_or_has_another_header(box: Box, log: Log, text: str) -> None:
+    box.journal.write_text(text)
+
+    assert box.load() == {}
+    assert log.events("managed_list_damaged")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_random_damage_yields_only_valid_paths_and_records(box: Box, data: st.DataObject) -> None:
+    rows = [[f"dir/{n}.py", f"etag{n}", n, n, n, n] for n in range(5)]
+    text = bytearray("".join(f"{json.dumps(line)}\n" for line in [HEADER, *rows]).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(text) - 1))
+        text[place] = data.draw(st.integers(0, 255))
+    box.journal.write_bytes(bytes(text[: data.draw(st.integers(0, len(text)))]))
+
+    for path, held in box.load().items():
+        joined = os.path.normpath(os.path.join("/target", path))
+        assert joined == f"/target/{path}"
+        assert isinstance(held.etag, str)
+        numbers = (held.size_bytes, held.mtime_ns, held.inode, held.mode)
+        assert all(type(number) is int for number in numbers)
+
+
+# --- one file
+
+
+def test_a_record_matches_only_the_same_size_mtime_inode_and_mode(box: Box) -> None:
+    held = box.put("a.py")
+    place = box.folder / "a.py"
+
+    assert held.matches(place.stat())
+    for changed in (
+        held._replace(size_bytes=held.size_bytes + 1),
+        held._replace(mtime_ns=held.mtime_ns + 1_000_000),
+        held._replace(inode=held.inode + 1),
+        held._replace(mode=held.mode ^ 0o100),
+    ):
+        assert not changed.matches(place.stat())
+
+
+# --- copies and links
+
+
+def test_recognizes_a_copy_and_records_its_inode(box: Box) -> None:
+    held = box.put("a.py")
+    shutil.copy2(box.folder / "a.py", box.folder / "b.py")
+    found = (box.folder / "b.py").stat()
+
+    assert held.of(found) == held._replace(inode=found.st_ino)
+    assert not held.matches(found)
+
+
+def test_does_not_recognize_a_copy_that_has_two_links(box: Box) -> None:
+    """A copy has one link; another process created a file with two links and another inode."""
+    held = box.put("a.py")
+    shutil.copy2(box.folder / "a.py", box.folder / "b.py")
+    os.link(box.folder / "b.py", box.folder / "c.py")
+
+    assert held.of((box.folder / "b.py").stat()) is None

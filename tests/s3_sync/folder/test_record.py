@@ -1,0 +1,233 @@
+"""`published.json`: what any process reads in the record of another."""
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from s3_sync.folder.record import NAME, Published, Record, readiness_of
+from s3_sync.folder.volume import Volume
+from s3_sync.settings import load_settings
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.health import Readiness
+
+SOURCE = "s3://bucket/dags/"
+R7 = Published("r7", "r7", "r7", 0, "", 1700000000.5, 3)
+GOOD: dict[str, object] = {
+    "revision": "r1", "aim": "r1", "name": "r1", "missing": 0, "fallback": "",
+    "published_at": 1700000000.5, "files": 3, "added": 1, "changed": 0, "deleted": 0,
+    "source": SOURCE, "kind": "listing", "layout": "in-place",
+}  # fmt: skip
+
+NEEDED = ("source", "kind", "layout", "name", "missing", "published_at")
+BAD_VALUES = [
+    ("source", "s3://bucket/other/"), ("source", "s3://bucket/dags"), ("revision", None),
+    ("revision", 1), ("published_at", "yesterday"), ("kind", "release"), ("missing", "none"),
+    ("missing", 1), ("name", ""),
+]  # fmt: skip
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """The `.s3-sync` of an earlier process."""
+    state = tmp_path / "state"
+    state.mkdir()
+    return state
+
+
+@pytest.fixture
+def good(state: Path) -> Path:
+    """The `.s3-sync` of an earlier process, with a valid record."""
+    (state / NAME).write_text(json.dumps(GOOD))
+    return state
+
+
+def record(**environ: str) -> Record:
+    """Return the record of a process with these settings."""
+    given = {"AWS_BUCKET": "bucket", "KEY_PATH": "dags", "DEST_PATH": "/nowhere", **environ}
+    return Record(load_settings(given)[0])
+
+
+def read(state: Path, **environ: str) -> Published | None:
+    fd = os.open(state, os.O_RDONLY)
+    try:
+        return record(**environ).read(fd)
+    finally:
+        os.close(fd)
+
+
+def readiness(
+    state: Path, lost: int | Collection[str] = (), problem: str = "", **environ: str
+) -> Readiness:
+    return readiness_of(read(state, **environ), lost, problem)
+
+
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+RELEASE = {"S3_SYNC_SOURCE": "release", **SNAPSHOT}
+PINNED = RELEASE | {"S3_SYNC_REVISION": "7" * 64}
+SIGNED = RELEASE | {"S3_SYNC_TRUSTED_KEYS": "/nowhere"}
+
+
+def test_ignores_an_unsigned_record_if_signatures_are_required(
+    volume: Volume, folder: Path
+) -> None:
+    """Without keys, anyone who can write to the bucket could have published its files."""
+    record(**RELEASE).write(volume, Fence(), R7, {})
+    assert not readiness(folder / ".s3-sync", **SIGNED).ready
+
+    record(**SIGNED).write(volume, Fence(), R7, {})
+
+    assert readiness(folder / ".s3-sync", **SIGNED).ready
+    assert readiness(folder / ".s3-sync", **RELEASE).ready  # without keys, any record counts
+
+
+def test_is_not_ready_before_the_first_publish(state: Path) -> None:
+    said = readiness(state)
+
+    assert (False, "nothing of this source is published yet") == (said.ready, said.problem)
+
+
+def test_a_record_survives_a_restart(volume: Volume, folder: Path) -> None:
+    changes = {"added": 1, "changed": 0, "deleted": 2}
+    record().write(volume, Fence(), R7, changes)
+
+    assert R7 == read(folder / ".s3-sync")
+    assert readiness(folder / ".s3-sync").ready
+    named = {"revision": "r7", "aim": "r7", "name": "r7"}
+    assert GOOD | named | changes == json.loads((folder / ".s3-sync" / NAME).read_bytes())
+
+
+def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
+    volume: Volume, folder: Path
+) -> None:
+    partial = Published("", "r7", "partial-1", 2, "r7", 1700000000.5, 3)
+    record().write(volume, Fence(), partial, {})
+
+    assert partial == read(folder / ".s3-sync")
+    said = readiness(folder / ".s3-sync")
+    assert (True, "") == (said.ready, said.revision)
+    assert "2 files are missing or out of date" in said.shortfall
+    assert "the gate refused r7" in said.shortfall
+
+
+@pytest.mark.parametrize(
+    ("environ", "counts"), [(RELEASE, True), (PINNED, False), (SIGNED, False)], ids=str
+)
+def test_the_link_counts_more_than_the_record_unless_a_pin_or_signatures_are_required(
+    environ: dict[str, str], counts: bool
+) -> None:
+    """A process was killed between both, which may have had neither."""
+    found = record(**environ).of_link("r8", R7)
+
+    assert counts == readiness_of(found, 0).ready
+    assert found is None or ("r8", "r8", "r8") == (found.revision, found.aim, found.name)
+    assert R7 == record(**environ).of_link("r7", R7)
+    assert None is record(**environ).of_link("r8", None)
+
+
+def test_a_partial_state_behind_the_link_is_partial() -> None:
+    said = readiness_of(record(**SNAPSHOT).of_link("partial-1", R7), 0)
+
+    assert (True, "") == (said.ready, said.revision)
+    assert "the publish was interrupted" in said.shortfall
+
+
+def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path, revoked: Fence) -> None:
+    with pytest.raises(CycleAbandoned):
+        record().write(volume, revoked, R7, {})
+
+    assert not (folder / ".s3-sync" / NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"r1"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        json.dumps(GOOD)[:-5].encode(),
+        *(json.dumps(GOOD | {name: value}).encode() for name, value in BAD_VALUES),
+        *(json.dumps({k: GOOD[k] for k in GOOD if k != name}).encode() for name in NEEDED),
+    ],
+    ids=range(23),
+)
+def test_ignores_a_record_that_is_damaged_or_of_another_source(state: Path, content: bytes) -> None:
+    (state / NAME).write_bytes(content)
+
+    assert None is read(state)
+
+
+def test_a_state_published_with_other_filters_is_partial(volume: Volume, folder: Path) -> None:
+    record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7, {})
+
+    said = readiness(folder / ".s3-sync")
+    assert (True, "") == (said.ready, said.revision)
+    assert "S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE" in said.shortfall
+
+    record().write(volume, Fence(), R7, {})
+    said = readiness(folder / ".s3-sync")
+    assert ("r7", "") == (said.revision, said.shortfall)
+
+
+@pytest.mark.parametrize(
+    ("written", "layout", "counts"),
+    [
+        ("in-place", "in-place", True),
+        ("snapshot", "snapshot", True),
+        ("in-place", "snapshot", False),
+        ("snapshot", "in-place", False),
+        (7, "snapshot", False),
+    ],
+)
+def test_ignores_a_record_of_another_layout(
+    state: Path, written: object, layout: str, counts: bool
+) -> None:
+    """Its files are not where the consumers of this layout look."""
+    (state / NAME).write_text(json.dumps(GOOD | {"layout": written}))
+
+    assert counts is readiness(state, S3_SYNC_LAYOUT=layout).ready
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])
+def test_tolerates_an_invalid_publish_time(state: Path, number: str) -> None:
+    """Anyone who can write to the volume can write this time, which is shown and computed with."""
+    (state / NAME).write_text(json.dumps(GOOD).replace("1700000000.5", number))
+
+    said = readiness(state)
+
+    assert said.published_at is None or 0 <= said.published_at < 1 << 40
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "symlink", "fifo"])
+def test_ignores_a_record_that_is_missing_or_not_a_regular_file(state: Path, kind: str) -> None:
+    if kind == "folder":
+        (state / NAME).mkdir()
+    elif kind == "symlink":
+        (state / "real").write_text(json.dumps(GOOD))
+        (state / NAME).symlink_to("real")
+    elif kind == "fifo":
+        os.mkfifo(state / NAME)
+
+    assert not readiness(state).ready
+
+
+def test_is_not_ready_while_files_are_damaged(good: Path) -> None:
+    said = readiness(good, {"a.py", "b.py"})
+
+    assert not said.ready
+    assert "2 published files are missing or altered on disk" == said.problem
+    assert ("r1", 1700000000.5) == (said.revision, said.published_at)
+
+
+@pytest.mark.parametrize("damaged", [(), {"a.py"}])
+def test_is_not_ready_while_files_are_invisible_to_consumers(good: Path, damaged: set[str]) -> None:
+    said = readiness(good, damaged, "the link is gone")
+
+    assert not said.ready
+    assert ("r1", "the link is gone") == (said.revision, said.problem)

@@ -1,0 +1,318 @@
+"""The way to a path, whatever other processes put there."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from s3_sync.folder.journal import Held
+from s3_sync.folder.paths import Blocked, is_real_folder, walk
+from s3_sync.folder.volume import Volume
+from tests.runtime.recording import Log
+from tests.s3_sync.folder.handling import put
+from tests.support.machine.descriptors import held
+
+
+class Ground:
+    """A target with the files of s3-sync and those of others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._volume = Volume(str(folder), file_mode=0o644, fsync=False)
+        self.root = self._volume.root
+        self.ours, _ = self._volume.open_in_place()
+
+    def close(self) -> None:
+        self.ours.close()
+        self._volume.close()
+
+    def make(self, path: str, *, ours: bool = False) -> None:
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.encode())
+        if ours:
+            self.ours.files[path] = Held("etag", 1, 1, place.stat().st_ino, 1)
+
+    def publish(self, path: str, *wanted: str) -> None:
+        """Put a file into place."""
+        put(self.ours, path, b"new", *wanted)
+
+    def tree(self) -> dict[str, bytes]:
+        """Return all entries of the target except `.s3-sync`, with their contents."""
+        found = {}
+        for folder, folders, files in os.walk(self.folder):
+            folders[:] = [name for name in folders if name != ".s3-sync"]
+            for name in [*folders, *files]:
+                place = Path(folder, name)
+                mode = place.lstat().st_mode
+                if stat.S_ISLNK(mode):
+                    content = b"-> " + os.readlink(os.fsencode(place))
+                else:
+                    content = place.read_bytes() if stat.S_ISREG(mode) else b"/"
+                found[str(place.relative_to(self.folder))] = content
+        return found
+
+
+@pytest.fixture
+def ground(folder: Path) -> Iterator[Ground]:
+    ground = Ground(folder)
+    yield ground
+    ground.close()
+
+
+# --- walking
+
+
+@pytest.mark.parametrize("above", ["a/b/", ""])
+def test_yields_the_open_folder_and_the_last_name(ground: Ground, above: str) -> None:
+    ground.make(f"{above}c")
+
+    with walk(ground.root, f"{above}c") as (fd, name):
+        assert os.path.samestat(os.fstat(fd), (ground.folder / above).stat())
+    assert "c" == name
+    os.fstat(ground.root)
+
+
+@pytest.mark.parametrize(("made", "error"), [("", FileNotFoundError), ("a/b", NotADirectoryError)])
+def test_a_read_only_walk_fails_at_a_missing_folder_or_a_file(
+    ground: Ground, made: str, error: type[OSError]
+) -> None:
+    if made:
+        ground.make(made, ours=True)
+    before = ground.tree()
+
+    with pytest.raises(error), walk(ground.root, "a/b/c"):
+        pass
+
+    assert before == ground.tree()
+
+
+def test_a_read_only_walk_fails_at_a_symlink(ground: Ground) -> None:
+    ground.make("real/b/c")
+    (ground.folder / "a").symlink_to("real")
+
+    with pytest.raises(NotADirectoryError), walk(ground.root, "a/b/c"):
+        pass
+
+
+def test_creates_missing_folders(ground: Ground) -> None:
+    ground.publish("a/b/c")
+
+    assert {"a": b"/", "a/b": b"/", "a/b/c": b"new"} == ground.tree()
+
+
+def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
+    ground: Ground, tmp_path: Path
+) -> None:
+    ground.make("a/b")
+    (tmp_path / "outside").mkdir()
+
+    with walk(ground.root, "a/c") as (fd, name):
+        (ground.folder / "a").rename(ground.folder / "moved")
+        (ground.folder / "a").symlink_to(tmp_path / "outside")
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+
+    assert [] == os.listdir(tmp_path / "outside")
+    assert (ground.folder / "moved/c").exists()
+
+
+def test_a_walk_leaves_no_descriptor_open(ground: Ground) -> None:
+    ground.make("a/b/c")
+    ground.make("foreign")
+    before = held(ground.folder)
+
+    for path in ("a/b/c", "a/x/y", "foreign/d/e", "n/e/w"):
+        with suppress(Blocked):
+            ground.publish(path)
+            assert path != "foreign/d/e"
+        with suppress(OSError), walk(ground.root, path):
+            assert path != "foreign/d/e"
+    with pytest.raises(ZeroDivisionError), walk(ground.root, "a/b/c"):
+        raise ZeroDivisionError
+
+    assert before == held(ground.folder)
+
+
+# --- real folders
+
+
+def test_a_folder_is_real_unless_it_or_a_parent_is_a_symlink(ground: Ground) -> None:
+    ground.make("a/b/c/d")
+    (ground.folder / "link").symlink_to("a")
+    (ground.folder / "a/b/link").symlink_to("c")
+    root, known = os.open(ground.folder, os.O_PATH), {"": True}
+
+    found = {
+        folder: is_real_folder(folder, root, known)
+        for folder in ("", "a", "a/b/c", "link", "link/b", "link/b/c", "a/b/link", "a/b/c/d")
+    }
+
+    os.close(root)
+    assert ["", "a", "a/b/c"] == [folder for folder, is_real in found.items() if is_real]
+
+
+def test_does_not_check_a_known_folder_again(ground: Ground) -> None:
+    root, known = os.open(ground.folder, os.O_PATH), {"": True, "gone": True}
+
+    assert is_real_folder("gone", root, known)
+    with pytest.raises(FileNotFoundError):
+        is_real_folder("missing", root, known)
+    os.close(root)
+
+
+# --- replacing existing entries
+
+
+def test_replaces_a_managed_folder_with_its_bytecode_and_empty_folders(ground: Ground) -> None:
+    ground.make("d/a.py", ours=True)
+    ground.make("d/e/f/b.py", ours=True)
+    ground.make("d/e/__pycache__/b.pyc")
+    (ground.folder / "d/empty/emptier").mkdir(parents=True)
+
+    ground.publish("d")
+
+    assert {"d": b"new"} == ground.tree()
+    assert ["d"] == list(ground.ours.files)
+
+
+@pytest.mark.parametrize(
+    "foreign", ["d/x", "d/e/x", "d/__pycache__.py", "d/e/link", "d/e/linked folder"]
+)
+def test_one_foreign_entry_keeps_the_whole_folder(ground: Ground, foreign: str) -> None:
+    ground.make("d/a.py", ours=True)
+    ground.make("d/e/b.py", ours=True)
+    if "link" in foreign:
+        (ground.folder / foreign).symlink_to("b.py" if foreign.endswith("link") else "..")
+    else:
+        ground.make(foreign)
+    before, managed = ground.tree(), dict(ground.ours.files)
+
+    with pytest.raises(Blocked):
+        ground.publish("d")
+
+    assert before == ground.tree()
+    assert managed == ground.ours.files
+
+
+def test_a_foreign_folder_of_any_depth_blocks_a_path(deep: Path, ground: Ground) -> None:
+    with pytest.raises(Blocked):
+        ground.publish("deep")
+
+
+def test_a_wanted_file_keeps_its_folder(ground: Ground) -> None:
+    """If a listing contains `d` and `d/b.py`, the folder wins, and nothing is published at `d`."""
+    ground.make("d/a.py", ours=True)
+    ground.make("d/b.py", ours=True)
+
+    with pytest.raises(Blocked):
+        ground.publish("d", "d/b.py")
+
+    assert ["d/a.py", "d/b.py"] == list(ground.ours.files)
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_folder_replaces_a_file_only_if_it_is_managed_and_not_wanted(
+    ground: Ground, is_ours: bool, is_wanted: bool
+) -> None:
+    ground.make("d", ours=is_ours)
+    wanted = ["d"] if is_wanted else []
+
+    if is_ours and not is_wanted:
+        ground.publish("d/a/b", *wanted)
+        assert {"d": b"/", "d/a": b"/", "d/a/b": b"new"} == ground.tree()
+        assert ["d/a/b"] == list(ground.ours.files)
+    else:
+        with pytest.raises(Blocked):
+            ground.publish("d/a/b", *wanted)
+        assert {"d": b"d"} == ground.tree()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder of nobody"])
+def test_a_file_replaces_a_fifo_or_an_empty_folder(ground: Ground, kind: str) -> None:
+    if kind == "fifo":
+        os.mkfifo(ground.folder / "d")
+    else:
+        (ground.folder / "d/e").mkdir(parents=True)
+
+    ground.publish("d")
+
+    assert {"d": b"new"} == ground.tree()
+
+
+def test_replaces_a_symlink_wherever_it_points(ground: Ground, tmp_path: Path, log: Log) -> None:
+    (tmp_path / "outside/e").mkdir(parents=True)
+    for target in (str(tmp_path / "outside"), ".s3-sync", "nowhere", "d", "..", "."):
+        (ground.folder / "d").symlink_to(target)
+        ground.publish("d/e/f")
+        assert {"d": b"/", "d/e": b"/", "d/e/f": b"new"} == ground.tree(), target
+        shutil.rmtree(ground.folder / "d")
+
+    assert ["e"] == os.listdir(tmp_path / "outside")
+    assert 6 == len(log.events("symlink_replaced"))
+
+
+# --- any situation
+
+
+ACTORS = st.sampled_from(["ours", "ours and wanted", "foreign", "folder", "link", "bytecode"])
+PLACES = st.sampled_from(["a", "a/b", "a/b/c", "a/x", "a/b/y", "a/b/c/z", "w"])
+SETUPS = st.lists(st.tuples(PLACES, ACTORS), max_size=6)
+
+
+@given(setup=SETUPS, path=st.sampled_from(["a", "a/b", "a/b/c"]))
+@example(setup=[("a", "ours")], path="a/b")
+@example(setup=[("a/b", "foreign")], path="a")
+@example(setup=[("a/b/c", "bytecode"), ("a/x", "ours")], path="a")
+@example(setup=[("a/b", "link")], path="a")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_a_publish_changes_nothing_or_no_foreign_file(
+    tmp_path: Path, setup: list[tuple[str, str]], path: str
+) -> None:
+    folder = tmp_path / "asked"
+    shutil.rmtree(folder, ignore_errors=True)
+    ground = Ground(folder)
+    wanted = []
+    for place, actor in setup:
+        if os.path.lexists(folder / place) or _has_a_file_above(folder, place):
+            continue
+        if actor == "folder":
+            (folder / place).mkdir(parents=True)
+        elif actor == "link":
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).symlink_to("nowhere")
+        elif actor == "bytecode":
+            ground.make(f"{place}/__pycache__/x.pyc")
+        else:
+            ground.make(place, ours=actor != "foreign")
+            wanted += [place] * (actor == "ours and wanted" and place != path)
+    before, managed = ground.tree(), dict(ground.ours.files)
+
+    try:
+        ground.publish(path, *wanted)
+    except Blocked:
+        assert managed == ground.ours.files
+        assert before.items() <= ground.tree().items(), "folders may be new"
+    else:
+        assert b"new" == ground.tree()[path]
+        for place, content in before.items():
+            is_foreign = content == place.encode() and place not in managed and place != path
+            if is_foreign and "__pycache__" not in place:
+                assert content == ground.tree()[place], "a foreign file"
+    finally:
+        ground.close()
+
+
+def _has_a_file_above(folder: Path, place: str) -> bool:
+    return any(
+        os.path.lexists(folder / above)
+        and (folder / above).is_symlink() | (folder / above).is_file()
+        for above in Path(place).parents
+        if str(above) != "."
+    )

@@ -1,0 +1,315 @@
+"""The download of one object, and the proofs that it is complete."""
+
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from s3_sync.download import MEMORY_BYTES, Download, is_md5
+from s3_sync.folder.staging import Staging, StagingFolder
+from s3_sync.s3.refusals import ObjectError
+from tests.s3_sync.failing import failure
+from tests.support.aws.checksums import digest, header_value
+
+BODY = b"print('hello')\n"
+MD5 = hashlib.md5(BODY).hexdigest()
+OTHER = "0" * 32
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Iterator[StagingFolder]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield StagingFolder(fd, 0o644, fsync=False)
+    os.close(fd)
+
+
+@pytest.fixture
+def download(staging: StagingFolder) -> Iterator[Download]:
+    """A complete download of BODY."""
+    with Download("dags/a.py", len(BODY), staging) as whole:
+        whole.write(BODY)
+        yield whole
+
+
+def base64_of(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+CHECKSUMS = {
+    name: header_value(name, BODY) for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
+}
+
+
+def content(staging: Staging) -> bytes:
+    return os.pread(staging.fd, os.fstat(staging.fd).st_size, 0)
+
+
+# --- memory and staging
+
+
+def test_a_small_body_stays_in_memory_until_it_is_verified(
+    staging: StagingFolder, tmp_path: Path
+) -> None:
+    with Download("k", MEMORY_BYTES, staging) as download:
+        download.write(b"a" * (MEMORY_BYTES - 1))
+        download.write(b"b")
+        assert [] == os.listdir(tmp_path)
+
+        found = download.finish({}, "x", must_match=True, is_aws=True)
+
+        assert b"a" * (MEMORY_BYTES - 1) + b"b" == content(found)
+        assert MEMORY_BYTES == download.size_bytes
+    assert [] == os.listdir(tmp_path)
+
+
+def test_a_large_body_is_staged_completely_and_in_order(
+    staging: StagingFolder, tmp_path: Path
+) -> None:
+    chunks = [os.urandom(300_000) for _ in range(11)]
+    body = b"".join(chunks)
+    with Download("k", len(body), staging) as download:
+        for chunk in chunks:
+            download.write(chunk)
+        assert 1 == len(os.listdir(tmp_path)) and [] == download._chunks
+
+        found = download.finish({}, hashlib.md5(body).hexdigest(), must_match=True, is_aws=True)
+
+        assert found.is_verified and body == content(found)
+
+
+@pytest.mark.parametrize("first_bytes", [10, MEMORY_BYTES + 10])
+def test_a_restart_discards_the_first_attempt(
+    staging: StagingFolder, tmp_path: Path, first_bytes: int
+) -> None:
+    for body in (b"y" * 5, os.urandom(MEMORY_BYTES + 5)):
+        with Download("k", len(body), staging) as download:
+            with suppress(ObjectError):
+                download.write(b"x" * first_bytes)
+
+            download.restart()
+            download.write(body)
+
+            assert download.size_bytes == len(body)
+            assert body == content(download.finish({}, "x", must_match=True, is_aws=True))
+            assert len(os.listdir(tmp_path)) <= 1
+
+
+def test_refuses_bytes_beyond_the_listed_size(staging: StagingFolder) -> None:
+    download = Download("dags/a.py", 5, staging)
+    download.write(b"12345")
+
+    found = failure(download.write, b"6")
+
+    assert found.reason == "object_corrupt" and "more than the 5 bytes listed" in found.message
+
+
+def test_a_full_disk_raises_oserror(
+    staging: StagingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Staging(os.open("/dev/full", os.O_RDWR), "full")
+    monkeypatch.setattr(StagingFolder, "open", lambda _: full)
+    with Download("k", 2 * MEMORY_BYTES, staging) as download:
+        download.write(b"x" * MEMORY_BYTES)
+
+        with pytest.raises(OSError, match="No space left"):
+            download.write(b"4")
+
+
+def test_a_second_close_spares_a_reused_descriptor(staging: StagingFolder) -> None:
+    one = staging.open()
+    fd = one.fd
+    one.close()
+    another = os.open("/dev/null", os.O_RDONLY)
+    assert another == fd, "the number is used again"
+
+    one.close()
+
+    os.fstat(another)
+    os.close(another)
+
+
+# --- proofs
+
+
+def is_proven(
+    download: Download,
+    headers: dict[str, str],
+    etag: str,
+    *,
+    must_match: bool = False,
+    is_aws: bool = True,
+) -> bool:
+    return download.finish(headers, etag, must_match=must_match, is_aws=is_aws).is_verified
+
+
+def is_contradicted(download: Download, headers: dict[str, str], etag: str) -> bool:
+    """Whether the ETag should be the MD5 of the body, and is not."""
+    try:
+        download.finish(headers, etag, must_match=True, is_aws=True)
+    except ObjectError as error:
+        return "its MD5 is" in error.message and "S3_SYNC_VERIFY" in error.advice
+    return False
+
+
+def test_an_md5_etag_proves_or_contradicts_the_body(download: Download) -> None:
+    assert is_proven(download, {}, MD5)
+    assert not is_proven(download, {}, OTHER)
+    assert is_contradicted(download, {}, OTHER)
+
+
+@pytest.mark.parametrize("length", [len(BODY) - 1, len(BODY) + 1, 0])
+def test_refuses_a_body_of_wrong_length(staging: StagingFolder, length: int) -> None:
+    download = Download("dags/a.py", max(length, len(BODY)), staging)
+    download.write(BODY[:length])
+
+    found = failure(is_proven, download, {"x-amz-checksum-sha256": CHECKSUMS["sha256"]}, MD5)
+
+    assert found.reason == "object_corrupt"
+    assert "bytes" in found.message and "listed" in found.message and "'dags/a.py'" in found.message
+
+
+@pytest.mark.parametrize("name", CHECKSUMS)
+def test_a_checksum_proves_the_body(download: Download, name: str) -> None:
+    headers = {f"x-amz-checksum-{name}": CHECKSUMS[name], "x-amz-checksum-type": "FULL_OBJECT"}
+
+    assert is_proven(download, headers, OTHER)
+    assert is_proven(download, headers, "multipart-2")
+
+
+@pytest.mark.parametrize("name", CHECKSUMS)
+def test_refuses_a_wrong_checksum_even_if_the_md5_matches(download: Download, name: str) -> None:
+    wrong = base64_of(b"\0" * len(base64.b64decode(CHECKSUMS[name])))
+
+    found = failure(is_proven, download, {f"x-amz-checksum-{name}": wrong}, MD5)
+
+    assert found.reason == "object_corrupt" and f"its {name} is" in found.message
+
+
+@pytest.mark.parametrize(
+    ("name", "check"), [("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")]
+)
+def test_crcs_equal_the_check_values_of_the_catalog(
+    staging: StagingFolder, name: str, check: str
+) -> None:
+    """The check value is the CRC of nine digits: https://reveng.sourceforge.io/crc-catalogue/"""
+    value = base64_of(bytes.fromhex(check))
+    with Download("k", 9, staging) as download:
+        download.write(b"12345")
+        download.write(b"6789")
+
+        assert check == digest(name, b"123456789").hex()
+        assert is_proven(download, {f"x-amz-checksum-{name}": value}, OTHER)
+
+
+@pytest.mark.parametrize("name", ["crc32", "crc32c", "crc64nvme"])
+@given(pieces=st.lists(st.binary(max_size=200), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_crc_does_not_depend_on_how_the_body_is_split(
+    staging: StagingFolder, name: str, pieces: list[bytes]
+) -> None:
+    body = b"".join(pieces)
+    with Download("k", len(body), staging) as download:
+        for piece in pieces:
+            download.write(piece)
+
+        assert is_proven(download, {f"x-amz-checksum-{name}": header_value(name, body)}, OTHER)
+
+
+def test_imports_the_crc_library_only_if_a_checksum_needs_it() -> None:
+    program = (
+        "import sys\n"
+        "from s3_sync.download import Download\n"
+        "for name, there in (('crc32', False), ('crc64nvme', True)):\n"
+        "    value = 'AAAAAA==' if name == 'crc32' else 'AAAAAAAAAAA='\n"
+        "    one, headers = Download('k', 0, None), {f'x-amz-checksum-{name}': value}\n"
+        "    assert one._has_checksum(headers)\n"
+        "    assert ('anycrc' in sys.modules) is there\n"
+    )
+
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_verifies_every_checksum_of_the_response(download: Download) -> None:
+    names = {"crc32": "crc32", "sha256": "sha1"}
+    headers = {f"x-amz-checksum-{name}": CHECKSUMS[other] for name, other in names.items()}
+
+    assert "its sha256 is" in failure(is_proven, download, headers, MD5).message
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-amz-checksum-sha256": f"{CHECKSUMS['sha1']}-3"},
+        {"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-type": "COMPOSITE"},
+        {"x-amz-checksum-crc64nvme": "AAAAAAAAAAA=-3"},
+        {"x-amz-checksum-xxhash64": "AAAAAAAAAAA="},
+        {"x-amz-checksum-sha256": ""},
+    ],
+    ids=["parts", "composite", "parts of another kind", "unknown", "empty"],
+)
+def test_ignores_checksums_that_cannot_be_recomputed(
+    download: Download, headers: dict[str, str]
+) -> None:
+    assert is_proven(download, headers, MD5)
+    assert is_contradicted(download, headers, OTHER)
+    assert not is_proven(download, headers, "multipart-2", must_match=True)
+
+
+def test_proves_a_staged_body(staging: StagingFolder) -> None:
+    body = os.urandom(2 * MEMORY_BYTES + 1)
+    headers = {"x-amz-checksum-crc32": base64_of(zlib.crc32(body).to_bytes(4, "big"))}
+    with Download("k", len(body), staging) as download:
+        download.write(body)
+
+        assert is_proven(download, headers, OTHER)
+        assert is_proven(download, {}, hashlib.md5(body).hexdigest())
+
+
+def test_proves_an_empty_body(staging: StagingFolder) -> None:
+    with Download("k", 0, staging) as download:
+        assert is_proven(download, {}, hashlib.md5(b"").hexdigest())
+        assert is_proven(download, {"x-amz-checksum-crc32": "AAAAAA=="}, OTHER)
+
+
+@pytest.mark.parametrize(
+    ("etag", "headers"),
+    [
+        (f"{MD5}-2", {}),
+        (MD5[:-1], {}),
+        (MD5.upper(), {}),
+        ("0x8DC", {}),
+        (MD5, {"x-amz-server-side-encryption": "aws:kms"}),
+        (MD5, {"x-amz-server-side-encryption": "aws:kms:dsse"}),
+        (MD5, {"x-amz-server-side-encryption-customer-algorithm": "AES256"}),
+        (MD5, {"x-amz-storage-class": "EXPRESS_ONEZONE"}),
+    ],
+)
+def test_an_etag_that_is_not_an_md5_proves_nothing(
+    download: Download, etag: str, headers: dict[str, str]
+) -> None:
+    assert not is_md5(etag, headers, is_aws=True)
+    assert not is_proven(download, headers, etag.replace(MD5[0], "0"), must_match=True)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"x-amz-server-side-encryption": "AES256"}, {"x-amz-storage-class": "GLACIER_IR"}],
+)
+def test_recognizes_an_etag_that_is_an_md5(headers: dict[str, str]) -> None:
+    assert is_md5(MD5, headers, is_aws=True)
+
+
+def test_ignores_the_etag_of_an_encrypted_object_outside_aws(download: Download) -> None:
+    headers = {"x-amz-server-side-encryption": "AES256"}
+
+    assert not is_proven(download, headers, OTHER, must_match=True, is_aws=False)
+    assert is_contradicted(download, headers, OTHER)

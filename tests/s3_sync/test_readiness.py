@@ -1,0 +1,301 @@
+"""Checks each row of the documented readiness table in every layout that allows it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.health import Outcome
+from tests.s3_sync.process import Process
+from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.http.faults import first
+from tests.support.http.loopback import Fault
+from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle
+from tests.support.scripts import script
+
+DOCS = Path(__file__).parents[2] / "docs"
+SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
+LAYOUTS = {
+    "in place": {},
+    "snapshot": SNAPSHOT,
+    "snapshot, gate": SNAPSHOT | {"S3_SYNC_GATE": "syntax"},
+}
+NAMES = "abcd"
+KEYS = {"KEY_PATH": "dags"}
+BROKEN = b"x = (\n"
+
+
+def rows() -> list[list[str]]:
+    """Return the rows of the table."""
+    text = (DOCS / "reference/readiness.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith(("| listing", "| release"))]
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return found + [
+        [source, f"{before}, not the last one", *rest]
+        for source, before, *rest in found
+        if before.endswith("one file removed")
+    ]
+
+
+def cases() -> list[ParameterSet]:
+    """Return each row with each layout that applies to it."""
+    return [
+        pytest.param(row, name, id=f"{'; '.join(row[:3])}: {name}")
+        for row in rows()
+        for name in LAYOUTS
+        if ("gate" not in row[2] or "gate" in name) and (row[0] == "listing" or "snap" in name)
+    ]
+
+
+class World:
+    """A bucket, a volume, and the processes that use it one after another."""
+
+    def __init__(self, s3: FakeS3, process: Process, settings: dict[str, str]) -> None:
+        self.s3 = s3
+        self.process = process
+        self.settings = KEYS | settings
+        self.shelf = Shelf(s3)
+        self.before = ""
+        self.earlier = ""
+
+    def put(self, version: int, names: str = NAMES) -> None:
+        for name in names:
+            self.s3.put(f"dags/{name}.py", f"v = {version}\n".encode())
+
+    def publish(self, version: int, broken: bool = False) -> str:
+        files = {f"{name}.py": f"v = {version}\n".encode() for name in NAMES}
+        return self.shelf.publish(files | ({"b.py": BROKEN} if broken else {})).revision
+
+    def sync(self, times: int = 1) -> None:
+        """Run some cycles in one process, then stop it."""
+        self.process.start(self.settings)
+        for _ in range(times):
+            self.process.cycle()
+        self.before = self.process.revision
+        self.process.stop()
+
+    def gate_by(self, body: str, folder: Path) -> None:
+        """Use a script as the gate command."""
+        command = script(folder / "gate", body)
+        self.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
+
+
+Make = Callable[[World, Path], object]
+
+
+def touched(world: World, fault: Fault, names: str) -> None:
+    world.put(2)
+    for name in names:
+        world.s3.inject(fault, is_get(f"dags/{name}.py"))
+
+
+def rewritten(world: World) -> None:
+    """Rewrite an object after each listing, before its download."""
+    world.put(2)
+    count = iter(range(100))
+
+    def write() -> None:
+        world.s3.put("dags/b.py", f"v = {next(count)}0\n".encode())
+
+    world.s3.inject(first(write), is_get("dags/b.py"))
+
+
+def vanished(world: World) -> None:
+    world.put(2)
+    world.s3.inject(error(404, "NoSuchKey"), is_get("dags/b.py"))
+
+
+def archived(world: World) -> None:
+    world.put(2)
+    world.s3.put("dags/b.py", b"v = 2\n", storage_class="GLACIER")
+
+
+def broken(world: World) -> None:
+    world.put(2)
+    world.s3.put("dags/b.py", BROKEN)
+
+
+def refused_whole(world: World, folder: Path) -> None:
+    world.put(2)
+    world.gate_by("exit 1", folder)
+
+
+def lost_most(world: World) -> None:
+    for number in range(29):
+        world.s3.delete(f"dags/{number:02}.py")
+
+
+def filtered(world: World) -> None:
+    world.put(2)
+    world.settings |= {"S3_SYNC_INCLUDE": "[a-d].py"}
+
+
+def partly_published(world: World) -> None:
+    world.put(1)
+    world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=1)
+    world.sync()
+
+
+def all_published(world: World) -> None:
+    world.put(1)
+    world.publish(1) if world.settings.get("S3_SYNC_SOURCE") else None
+    world.sync()
+
+
+def many_published(world: World) -> None:
+    for number in range(30):
+        world.s3.put(f"dags/{number:02}.py", b"v = 1\n")
+    world.sync()
+
+
+def files_removed(world: World, *, with_list: bool) -> None:
+    all_published(world)
+    folder = world.process.folder
+    for place in folder.rglob("*.py"):
+        place.unlink()
+    if with_list:
+        for place in (folder / ".s3-sync").rglob("*managed"):
+            place.unlink()
+
+
+def one_removed(world: World, order: str) -> None:
+    """
+    Remove a file and all hard links to it; whether it was published first or last, because the last
+    line of the list is believed only if its file exists.
+    """
+    if world.settings.get("S3_SYNC_SOURCE"):
+        all_published(world)
+    else:
+        for names in order.split():
+            world.put(1, names)
+            world.sync()
+    for place in world.process.folder.rglob("b.py"):
+        place.unlink()
+
+
+def earlier_accepted(world: World) -> None:
+    world.earlier = world.publish(5)
+    world.publish(6, broken=True)
+    world.publish(7, broken=True)
+
+
+DENIED = error(403, "AccessDenied")
+BEFORE: dict[str, Callable[[World], object]] = {
+    "nothing": lambda world: None,
+    "complete": all_published,
+    "complete, 30 files": many_published,
+    "partial": partly_published,
+    "complete, then one file removed": lambda world: one_removed(world, "acd b"),
+    "complete, then one file removed, not the last one": lambda world: one_removed(world, "b acd"),
+    "complete, then its files removed": lambda world: files_removed(world, with_list=False),
+    "complete, then its files and its list removed": lambda world: files_removed(
+        world, with_list=True
+    ),
+}
+NOW: dict[str, Make] = {
+    "cannot be listed": lambda world, _: world.s3.inject(DENIED, is_list),
+    "one of four objects cannot be read": lambda world, _: touched(world, DENIED, "b"),
+    "three of four objects cannot be read": lambda world, _: touched(world, DENIED, "bcd"),
+    "one of four objects keeps changing": lambda world, _: rewritten(world),
+    "one of four objects is listed but missing": lambda world, _: vanished(world),
+    "one of four objects is archived": lambda world, _: archived(world),
+    "the gate refuses one of four files": lambda world, _: broken(world),
+    "the gate refuses without naming a file": refused_whole,
+    "has lost most of its objects": lambda world, _: lost_most(world),
+    "the filters select other files": lambda world, _: filtered(world),
+    "cannot be read": lambda world, _: world.s3.inject(DENIED, is_get()),
+    "its bundle is missing": lambda world, _: (
+        world.publish(8),
+        world.s3.inject(error(404, "NoSuchKey"), is_bundle),
+    ),
+    "the gate refuses it, and accepts an earlier one": lambda world, _: earlier_accepted(world),
+    "the gate refuses it, and all earlier ones": lambda world, _: (
+        world.publish(5, broken=True),
+        world.publish(6, broken=True),
+    ),
+    "the gate refuses it, and it is pinned": lambda world, _: (
+        world.publish(5),
+        world.settings.update(S3_SYNC_REVISION=world.publish(6, broken=True)),
+    ),
+}
+
+
+def complete(world: World) -> None:
+    world.publish(2) if world.settings.get("S3_SYNC_SOURCE") else world.put(2)
+
+
+@pytest.mark.parametrize(("row", "layout"), cases())
+def test_every_row_of_the_table_holds(
+    row: list[str], layout: str, s3: FakeS3, process: Process
+) -> None:
+    source, before, now, ready, published, revision, one_shot = row
+    world = World(s3, process, LAYOUTS[layout] | (RELEASE if source == "release" else {}))
+    BEFORE[before](world)
+    if now == "is complete":
+        complete(world)
+    else:
+        NOW[now](world, process.folder.parent)
+
+    process.start(world.settings)
+    outcomes: list[Outcome | None] = []
+    for _ in range(4):
+        outcomes.append(None)
+        with suppress(SidecarError):
+            outcomes[-1] = process.cycle()
+
+    assert (ready == "yes") == process.is_ready, process.problem
+    assert published == what_is_published(process)
+    if revision in ("old", "earlier"):
+        assert {"old": world.before, "earlier": world.earlier}[revision] == process.revision != ""
+    elif revision == "new":
+        assert process.revision not in ("", world.before)
+    else:
+        assert "" == process.revision
+    ends = [end is not None and (end.is_success or end.is_enough) for end in outcomes]
+    first_end = ends.index(True) if True in ends else None
+    assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
+
+
+def folder_in_the_way(world: World, place: Path) -> None:
+    """Replace a file by a folder with a foreign file."""
+    place.unlink()
+    place.mkdir()
+    (place / "theirs").touch()
+
+
+def lost_and_denied(world: World, place: Path) -> None:
+    """Remove a file that cannot be read again, while most others are gone from the source."""
+    place.unlink()
+    world.s3.put("dags/29.py", b"v = 1\n")
+    world.s3.inject(DENIED, is_get("dags/29.py"))
+    lost_most(world)
+
+
+@pytest.mark.parametrize("change", [folder_in_the_way, lost_and_denied])
+def test_a_one_shot_does_not_succeed_while_it_is_not_ready(
+    change: Callable[[World, Path], None], s3: FakeS3, process: Process
+) -> None:
+    world = World(s3, process, {})
+    s3.put_each([f"dags/{number:02}.py" for number in range(30)], b"v = 1\n")
+    process.run(world.settings | {"S3_SYNC_ONE_SHOT": "true"})
+    change(world, process.folder / "29.py")
+
+    for _ in range(4):
+        end: Outcome | None = None
+        with suppress(SidecarError):
+            end = process.cycle()
+        assert not process.is_ready
+        assert end is None or not (end.is_success or end.is_enough)
+
+
+def what_is_published(process: Process) -> str:
+    """Return the state that the process reports, in the words of the table."""
+    readiness = process.readiness
+    if readiness.published_at is None:
+        return "nothing"
+    if "fallback" in readiness.shortfall:
+        return "a fallback"
+    return "partial" if readiness.shortfall else "complete"
