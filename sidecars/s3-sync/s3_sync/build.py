@@ -116,8 +116,12 @@ class Builder:
             )
         except SidecarError:
             self._note(state, put, work)
-            if is_shown and before is not None and not compare(target.recorded, folder.files):
-                target.record(before, {}, fence)
+            if is_shown and before is not None and changes > 1:
+                if compare(target.recorded, folder.files):
+                    left = make_plan(state, folder.files, may_delete=False).put
+                    self._mark(state, len(left) + len(ours), len(folder.files) - len(ours), fence)
+                else:
+                    target.record(before, {}, fence)
             raise
         self._note(state, put, work)
         if is_shown:

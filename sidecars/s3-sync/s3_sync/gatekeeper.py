@@ -90,15 +90,23 @@ class Gatekeeper:
             build.undecided = error
             return silence
 
+    def rest(self) -> None:
+        """
+        Note that the newest revision is the published one.
+        """
+        if self._gate is not None:
+            self._gate.rest()
+
     async def fall_back(
         self, layout: Layout, build: Build, refusal: RevisionRefused, until: float, fence: Fence
-    ) -> Build:
+    ) -> Build | None:
         """
         Return what the gate accepts instead of a refused state: the rest of a listing, or the
-        newest earlier release.
+        newest earlier release. None if there is nothing; what was built stays for the next cycle.
 
         Raises:
-            SidecarError: There is nothing.
+            Undecided: There is nothing, and no verdict.
+            SidecarError: S3 refuses to read an earlier release.
         """
         refused, undecided = build.state.revision, build.undecided
         rest = (
@@ -107,7 +115,9 @@ class Gatekeeper:
             else self._without_refused(layout, build, refusal, fence)
         )
         if rest is None:
-            raise undecided or refusal
+            if undecided is not None:
+                raise undecided
+            return None
         assert self._gate is not None
         self._gate.rest(is_refused=True)
         log.warning(

@@ -106,8 +106,10 @@ class Sync:
             await self._builder.heal(layout, state, until, fence)
             return Outcome("held", self._revision, problem=held, is_enough=True)
         refusal = self._gatekeeper.recall(state, self._problems)
-        if refusal is not None and self._target.is_good:
-            return self._refused(refusal)
+        if refusal is not None:
+            await self._builder.heal(layout, state, until, fence)
+            if self._target.is_good:
+                return self._refused(refusal)
         plan = self._plan(layout, state)
         if self._is_done(layout, state, plan):
             layout.finish(fence)
@@ -119,11 +121,14 @@ class Sync:
             return Outcome("settling", self._revision, self._counts(build))
         refusal = self._gatekeeper.judge(layout, build, fence)
         if refusal is not None:
+            await self._builder.heal(layout, state, until, fence)
             if self._target.is_good:
                 layout.drop()
                 return self._refused(refusal)
-            self._status.show(refused=refusal.facts())
-            build = await self._gatekeeper.fall_back(layout, build, refusal, until, fence)
+            rest = await self._gatekeeper.fall_back(layout, build, refusal, until, fence)
+            if rest is None:
+                return self._refused(refusal)
+            build = rest
         counts = self._publish(layout, build, fence)
         return self._conclude(build, refusal, counts)
 
@@ -263,6 +268,8 @@ class Sync:
         """
         target = self._target
         layout.publish(build.name, build.folder, fence)
+        if target.damaged:  # what was replaced is damaged now
+            layout.tidy(fence, is_damaged=True)
         folder = layout.shown
         assert folder is not None
         folder.end_cycle(fence)
@@ -326,6 +333,7 @@ class Sync:
         """
         Return the outcome of a cycle that had nothing to do.
         """
+        self._gatekeeper.rest()
         self._status.show(refused={}, **state.facts)
         if not plan.put:
             self._memory.missing, self._memory.same_cycles = {}, 0

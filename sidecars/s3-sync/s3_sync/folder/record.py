@@ -24,6 +24,7 @@ LATEST = 10_000_000_000
 PARTIAL = "partial-"
 UNFINISHED = f"{PARTIAL}unfinished"
 """The name of a change that is partially in place; never the name of a snapshot."""
+CHANGES = ("added", "changed", "deleted")
 
 
 def partial_name(files: Mapping[str, Content]) -> str:
@@ -119,6 +120,7 @@ class Record:
         filters = [list(globs) for globs in (settings.include, settings.exclude)]
         self._filters = filters if any(filters) else []
         self._pin = settings.revision
+        self._changes: Mapping[str, int] = {}
         self.is_of_others = self.is_of_layout = False
 
     def read(self, state: int) -> Published | None:
@@ -127,6 +129,7 @@ class Record:
         """
         facts = read_facts(NAME, state)
         revision = facts.get("revision")
+        self._changes = {name: facts[name] for name in CHANGES if isinstance(facts.get(name), int)}
         self.is_of_layout = facts.get("layout") == self._where["layout"]
         self.is_of_others = bool(facts) and (
             any(facts.get(name) != value for name, value in self._where.items())
@@ -165,14 +168,16 @@ class Record:
         Replace the record.
 
         Args:
-            changes: The numbers of added, changed and deleted files since the previous publish.
+            changes: The numbers of added, changed and deleted files since the previous publish;
+                without any, those of the last record stay.
 
         Raises:
             OSError: It was not written.
         """
         facts = published._asdict()
         del facts["is_filtered"]
-        facts |= {**changes, **self._where}
+        self._changes = changes or self._changes
+        facts |= {**self._changes, **self._where}
         if self._filters:
             facts["filters"] = self._filters
         volume.write_state(NAME, json_text(facts).encode() + b"\n", fence)

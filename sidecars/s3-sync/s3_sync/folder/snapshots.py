@@ -92,6 +92,9 @@ class SnapshotLayout:
             return
         if self._delete == "all":  # only s3-sync writes to a snapshot
             shown.clear(shown.foreign(), fence)
+        for name in self._damaged:
+            self.snapshots.remove(name, fence)
+        self._damaged = {name for name in self._damaged if self.snapshots.has(name)}
         if is_damaged:
             self.drop_damaged(fence)
         if self.problem:
@@ -237,9 +240,6 @@ class SnapshotLayout:
 
     def finish(self, fence: Fence) -> None:
         try:
-            for name in self._damaged:
-                self.snapshots.remove(name, fence)
-            self._damaged = {name for name in self._damaged if self.snapshots.has(name)}
             kept = self.snapshots.prune(self.name, fence)
             with fence:
                 for name in os.listdir(self.store):
