@@ -31,9 +31,10 @@ def test_python_never_runs_stale_bytecode_after_edits_of_the_same_size(
 
 def _import_answer(target: Path, bytecode: Path) -> int:
     """Import a module in a separate process, which leaves bytecode behind."""
+    where = {"PYTHONPATH": str(target), "PYTHONPYCACHEPREFIX": str(bytecode)}
     answer = subprocess.run(
         [sys.executable, "-c", "from pkg.answer import VALUE; print(VALUE)"],
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": target, "PYTHONPYCACHEPREFIX": bytecode},
+        env={"PATH": "/usr/bin:/bin", **where},
         check=True,
         capture_output=True,
         text=True,
