@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from s3_sync.folder.layout import Layout
 from s3_sync.folder.target import Target
@@ -14,7 +15,6 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.reasons import is_of_current_release
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
-from s3_sync.serving import Serving
 from s3_sync.settings import PREFIX, Settings
 from s3_sync.status import Status
 from s3_sync.sync import Sync
@@ -26,6 +26,9 @@ from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.volume.errors import TargetError, explain_os_error
 from sidecar_runtime.volume.lock import TargetLock
+
+if TYPE_CHECKING:
+    from s3_sync.serving import Serving
 
 
 class S3Sync:
@@ -93,6 +96,8 @@ class Session:
         )
         self._serving: Serving | None = None
         if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
+            from s3_sync.serving import Serving  # noqa: PLC0415 - a one-shot answers no request
+
             self._serving = Serving(settings, metrics, sidecar.asked, self._source)
         self._layout: Layout | None = None
 
