@@ -9,16 +9,15 @@ from dataclasses import dataclass
 
 from s3_sync.changes import compare
 from s3_sync.folder.folder import Folder
-from s3_sync.folder.layout import Layout
-from s3_sync.folder.record import UNFINISHED, now, partial_name
+from s3_sync.folder.record import UNFINISHED, Published, now, partial_name
 from s3_sync.folder.target import Target
 from s3_sync.listing import ListingSource
-from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import Plan, State, is_held, make_plan
 from s3_sync.problems import Problems, explain
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
+from s3_sync.status import Status
 from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -64,85 +63,77 @@ class Builder:
     def __init__(
         self,
         settings: Settings,
-        metrics: SyncMetrics,
+        status: Status,
         target: Target,
         source: ListingSource | ReleaseSource,
         problems: Problems,
     ) -> None:
         self._settings = settings
-        self._metrics = metrics
+        self._metrics = status.metrics
         self._target = target
         self._source = source
         self._problems = problems
         self.blocked: frozenset[str] = frozenset()
 
-    async def build(
-        self, layout: Layout, state: State, plan: Plan, until: float, fence: Fence
-    ) -> Build:
+    async def build(self, state: State, plan: Plan, until: float, fence: Fence) -> Build:
         """
         Bring a folder up to date with a state: links to what is shown, downloads, and the
         predecessors of files that cannot be read.
+
+        A failure in place leaves a mixture of two states, which is recorded as unfinished.
 
         Raises:
             SidecarError: The source fails, or too little of the state can be read.
             OSError: The volume fails.
         """
-        target, shown, before = self._target, layout.shown, self._target.published
-        folder = layout.begin()
-        is_shown = folder is shown
-        if not is_shown:
+        target, snapshots, before = self._target, self._target.snapshots, self._target.published
+        shown = target.shown.files if target.shown is not None else {}
+        folder = target.begin()
+        if snapshots is not None:
             _clear(folder, state, fence)
-            held = shown.files if shown is not None else {}
-            same = [p for p, file in state.files.items() if is_held(held.get(p), file)]
-            layout.link([path for path in same if path not in folder.files], folder, fence)
+            same = [path for path, file in state.files.items() if is_held(shown.get(path), file)]
+            snapshots.link([path for path in same if path not in folder.files], folder, fence)
         gone = await self._source.confirm(plan.delete, fence) if plan.delete else set()
         if before is None:  # files of another source stand in for no object
             gone |= set(plan.delete).intersection(state.kept)
-            if is_shown:
-                target.begin_first(fence)
-        damaged = target.damaged if is_shown else set()
+            target.begin_first(fence)
+        damaged = target.damage.files if snapshots is None else set()
         put = make_plan(state, folder.files, damaged=damaged, may_delete=False).put
-        resting = self._problems.resting
         work = Work(folder, fence, until, damaged, blocked=set(self.blocked))
-        ours = gone & folder.files.keys()
-        changes = len(put) + len(ours)
-        if is_shown and before is not None and changes > 1:
-            is_known = (before.aim, before.missing) == (state.revision, changes)
-            if ours or not is_known:  # retries change nothing
-                self._mark(state, changes, len(folder.files) - len(ours), fence)
+        if snapshots is None and before is not None:
+            self._mark(before, state, len(put), gone & folder.files.keys(), work)
+        resting = self._problems.resting
         try:
-            await self._fetch(
-                [path for path in put if path not in resting], state, layout, work, gone
-            )
+            await self._fetch([path for path in put if path not in resting], state, work, gone)
         except SidecarError:
             self._note(state, put, work)
-            if is_shown and before is not None and changes > 1:
-                if compare(target.recorded, folder.files):
+            if snapshots is None and before is not None:
+                if compare(target.damage.recorded, folder.files):
                     left = make_plan(state, folder.files, may_delete=False).put
-                    self._mark(state, len(left) + len(ours), len(folder.files) - len(ours), fence)
-                else:
-                    target.record(before, {}, fence)
+                    self._mark(before, state, len(left), gone & folder.files.keys(), work)
+                elif target.published != before:
+                    target.write(before, {}, fence)
             raise
         self._note(state, put, work)
-        if is_shown:
+        if snapshots is None:
             _delete(gone, work)
         unsure = {p: _unsure(p) for p in plan.delete if p not in gone and p not in state.kept}
         left = make_plan(state, folder.files, damaged=folder.damaged(damaged), may_delete=False).put
         errors = {**self._problems.errors, **work.failed}
         missing = {path: errors[path] for path in left if path in errors} | unsure
         self._require(state, missing, work)
-        await_paths = [*missing, *state.kept] if before is not None else []
-        if not is_shown:
-            if before is not None and self._settings.delete == "none" and shown is not None:
-                await_paths += shown.files.keys() - state.files.keys()
-            layout.link([p for p in await_paths if p not in folder.files], folder, fence)
-        else:
+        if snapshots is None:
             self._give_up(missing, work)
+        elif before is not None:
+            stay = [*missing, *state.kept]
+            if self._settings.delete == "none":
+                stay += shown.keys() - state.files.keys()
+            snapshots.link([path for path in stay if path not in folder.files], folder, fence)
         name = partial_name(folder.files) if missing else state.revision
         return Build(state, name, work, missing)
 
     async def _fetch(
-        self, paths: Sequence[str], state: State, layout: Layout, work: Work, gone: Collection[str]
+        self, paths: Sequence[str], state: State, work: Work, gone: Collection[str]
     ) -> None:
         """
         Fetch files; if the volume is full, make room as long as there is something to remove.
@@ -151,6 +142,7 @@ class Builder:
             SidecarError: The source fails as a whole.
             OSError: The volume fails, or is too small.
         """
+        snapshots = self._target.snapshots
         while True:
             error: OSError | None = None
             try:
@@ -162,8 +154,8 @@ class Builder:
             full = [path for path, why in work.failed.items() if why.reason == "target_full"]
             if error is None and not full:
                 return
-            has_room = layout.make_room(work.fence)
-            if not has_room and work.folder is layout.shown and gone & work.folder.files.keys():
+            has_room = snapshots is not None and snapshots.make_room(work.fence)
+            if snapshots is None and gone & work.folder.files.keys():
                 log.warning("target_full", files_to_delete=len(gone))
                 _delete(gone, work)
                 has_room = True
@@ -180,27 +172,35 @@ class Builder:
                 and (path in full or not is_held(work.folder.files.get(path), state.files[path]))
             ]
 
-    def _mark(self, state: State, missing: int, files: int, fence: Fence) -> None:
+    def _mark(
+        self, before: Published, state: State, puts: int, gone: Collection[str], work: Work
+    ) -> None:
         """
-        Record that consumers see neither the old nor the new state from now on. On a full volume
-        the next change tries again: deletions may make room.
+        Record that consumers see neither the old nor the new state from now on, if a change in
+        place takes more than one step. On a full volume the next change tries again: deletions may
+        make room.
 
         Args:
-            files: How many files there are at least, whatever has been changed.
+            before: What was published before the cycle.
+            puts: How many files are missing or out of date.
+            gone: The files to delete.
         """
-        published = self._target.published
-        assert published is not None
-        unfinished = published._replace(
+        changes = puts + len(gone)
+        if changes < 2:
+            return
+        if (before.aim, before.missing) == (state.revision, changes):  # retries change nothing
+            return
+        unfinished = before._replace(
             revision="",
             aim=state.revision,
             name=UNFINISHED,
-            missing=missing,
+            missing=changes,
             fallback="",
             published_at=now(),
-            files=files,
+            files=len(work.folder.files) - len(gone),
         )
         try:
-            self._target.record(unfinished, {}, fence)
+            self._target.write(unfinished, {}, work.fence)
         except OSError as error:
             if error.errno not in FULL_ERRORS:
                 raise
@@ -236,7 +236,7 @@ class Builder:
         if state.is_whole:
             for error in work.failed.values():
                 raise error
-        published, damaged = self._target.published, self._target.damaged
+        published, damaged = self._target.published, self._target.damage.files
         is_bare = published is None or bool(damaged & missing.keys())
         if is_bare and len(missing) * 2 > len(state.files):
             raise explain(missing, state.files)
@@ -256,20 +256,16 @@ class Builder:
             else:
                 folder.delete(path, work.fence)
 
-    async def heal(self, layout: Layout, state: State, until: float, fence: Fence) -> None:
+    async def heal(self, state: State, until: float, fence: Fence) -> None:
         """
         Restore damaged files that a waiting change does not replace.
         """
-        shown = layout.shown
-        if shown is None or not self._target.damaged:
+        shown, damaged = self._target.shown, self._target.damage.files
+        if shown is None or not damaged:
             return
-        files = state.files
-        same = [
-            path
-            for path in self._target.damaged
-            if path in files and is_held(shown.files.get(path), files[path])
-        ]
-        work = Work(shown, fence, until, self._target.damaged)
+        held, files = shown.files, state.files
+        same = [p for p in damaged if p in files and is_held(held.get(p), files[p])]
+        work = Work(shown, fence, until, damaged)
         await self._source.fetch(same, state, work, self._problems.errors)
         self.count_healed()
 
@@ -277,7 +273,9 @@ class Builder:
         """
         Count the damaged files that are as they were again.
         """
-        healed = len(self._target.look_again().difference(changed))
+        shown = self._target.shown
+        assert shown is not None
+        healed = len(self._target.damage.look_again(shown).difference(changed))
         self._metrics.healed.inc(healed)
         return healed
 

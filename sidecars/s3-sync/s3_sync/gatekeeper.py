@@ -8,8 +8,9 @@ instead, until it accepts a newer one.
 
 from __future__ import annotations
 
+import os
+
 from s3_sync.build import Build, Builder
-from s3_sync.folder.layout import Layout
 from s3_sync.folder.record import partial_name
 from s3_sync.folder.target import Target
 from s3_sync.listing import ListingSource
@@ -62,17 +63,17 @@ class Gatekeeper:
             return None
         return self._gate.recall(name)
 
-    def judge(self, layout: Layout, build: Build, fence: Fence) -> RevisionRefused | None:
+    def judge(self, build: Build, fence: Fence) -> RevisionRefused | None:
         """
         Ask the gate about a state that is not published yet; return why it is refused.
 
         Raises:
             Undecided: There is no verdict, and the gate should be asked again first.
         """
-        gate, shown, is_known = self._gate, layout.shown, self._target.published is not None
+        gate, shown, is_known = self._gate, self._target.shown, self._target.published is not None
         if gate is None:
             return None
-        if is_known and build.name == layout.name:
+        if is_known and shown is not None and build.name == os.path.basename(shown.path):
             gate.rest()
             return None
         before = shown.files if shown is not None and is_known else {}
@@ -98,7 +99,7 @@ class Gatekeeper:
             self._gate.rest()
 
     async def fall_back(
-        self, layout: Layout, build: Build, refusal: RevisionRefused, until: float, fence: Fence
+        self, build: Build, refusal: RevisionRefused, until: float, fence: Fence
     ) -> Build | None:
         """
         Return what the gate accepts instead of a refused state: the rest of a listing, or the
@@ -110,9 +111,9 @@ class Gatekeeper:
         """
         refused, undecided = build.state.revision, build.undecided
         rest = (
-            await self._earlier(layout, until, fence)
+            await self._earlier(until, fence)
             if build.state.is_whole
-            else self._without_refused(layout, build, refusal, fence)
+            else self._without_refused(build, refusal, fence)
         )
         if rest is None:
             if undecided is not None:
@@ -127,7 +128,7 @@ class Gatekeeper:
         return rest
 
     def _without_refused(
-        self, layout: Layout, build: Build, refusal: RevisionRefused | None, fence: Fence
+        self, build: Build, refusal: RevisionRefused | None, fence: Fence
     ) -> Build | None:
         """
         Remove the files that the gate names until it accepts the rest; None if it does not.
@@ -140,10 +141,10 @@ class Gatekeeper:
                 build.folder.delete(path, fence)
                 build.missing[path] = SidecarError("file_refused", f"the gate refused {path!r}")
             build.name = partial_name(build.folder.files)
-            refusal = self.judge(layout, build, fence)
+            refusal = self.judge(build, fence)
         return build
 
-    async def _earlier(self, layout: Layout, until: float, fence: Fence) -> Build | None:
+    async def _earlier(self, until: float, fence: Fence) -> Build | None:
         """
         Build the newest earlier release that the gate accepts; None if there is none.
 
@@ -157,8 +158,8 @@ class Gatekeeper:
                 continue
             try:
                 state = await self._source.find(revision, fence)
-                build = await self._builder.build(layout, state, Plan((), ()), until, fence)
-                if self.judge(layout, build, fence) is None:
+                build = await self._builder.build(state, Plan((), ()), until, fence)
+                if self.judge(build, fence) is None:
                     return build
             except Undecided:
                 raise

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from s3_sync.digest import Content
-from s3_sync.metrics import SKIP_REASONS, SyncMetrics
+from s3_sync.metrics import SKIP_REASONS
 from s3_sync.status import Status
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
@@ -50,12 +50,10 @@ class Problems:
 
     def __init__(
         self,
-        metrics: SyncMetrics,
         status: Status,
         interval_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._metrics = metrics
         self._status = status
         self._interval_seconds = interval_seconds
         self._clock = clock
@@ -131,12 +129,12 @@ class Problems:
         """
         counts = Counter(unread.error.reason for unread in self._unread.values())
         for reason in self._reasons | counts.keys():
-            self._metrics.unread(reason).set(counts[reason])
+            self._status.metrics.unread(reason).set(counts[reason])
         self._reasons |= counts.keys()
         every = {**skipped, **dict.fromkeys(blocked, "blocked")}
         by_reason = Counter(every.values())
         for reason in SKIP_REASONS:
-            self._metrics.skipped(reason).set(by_reason[reason])
+            self._status.metrics.skipped(reason).set(by_reason[reason])
         first = dict(itertools.islice(every.items(), NAMED))
         self._named_keys &= every.keys()
         for key in first.keys() - self._named_keys:

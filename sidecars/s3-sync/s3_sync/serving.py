@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import time
 
-from s3_sync.folder.layout import Layout
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import State, is_held
@@ -43,7 +42,7 @@ class Serving:
         # Releases inspected by this process: inspecting all files takes longer than an answer.
         self._whole: set[str] = set()
 
-    def follow(self, layout: Layout | None, fence: Fence) -> None:
+    def follow(self, layout: SnapshotLayout | None, fence: Fence) -> None:
         """
         Answer requests for the snapshots of this layout from now on; None: for no layout.
 
@@ -51,7 +50,7 @@ class Serving:
             CycleAbandoned: The fence was revoked; another thread answers now.
         """
         self.close()
-        if isinstance(layout, SnapshotLayout):
+        if layout is not None:
             self._layout = layout
             self._answers.follow(layout.store, self._may_have, fence)
 

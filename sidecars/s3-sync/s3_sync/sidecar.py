@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from s3_sync.folder.layout import Layout
 from s3_sync.folder.target import Target
+from s3_sync.folder.volume import Volume
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
 from s3_sync.reasons import is_of_current_release
@@ -40,7 +40,7 @@ class S3Sync:
         self.settings = settings
         self.metrics = metrics
         self.lock = TargetLock()
-        self.status = Status()
+        self.status = Status(metrics)
         pin = f"{PREFIX}REVISION" if settings.revision else ""
         self.gate = make_gate(settings, metrics.gate, pin=pin)
         self.asked = Asked() if settings.answers else None
@@ -84,22 +84,20 @@ class Session:
         settings, metrics = sidecar.settings, sidecar.metrics
         self._sidecar = sidecar
         self._loop = asyncio.new_event_loop()
-        self._target = Target(settings, metrics, sidecar.lock, sidecar.status)
+        self._target = Target(settings, sidecar.lock, sidecar.status)
         client = open_client(settings, metrics)
         self._source: ListingSource | ReleaseSource = (
             ReleaseSource(settings, client)
             if settings.source_kind == "release"
             else ListingSource(settings, client)
         )
-        self._sync = Sync(
-            settings, metrics, sidecar.status, self._target, self._source, sidecar.gate
-        )
+        self._sync = Sync(settings, sidecar.status, self._target, self._source, sidecar.gate)
         self._serving: Serving | None = None
         if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
             from s3_sync.serving import Serving  # noqa: PLC0415 - a one-shot answers no request
 
             self._serving = Serving(settings, metrics, sidecar.asked, self._source)
-        self._layout: Layout | None = None
+        self._volume: Volume | None = None
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -142,17 +140,16 @@ class Session:
                 target.acquire()
         except OSError as error:
             raise explain_os_error(error, f"cannot open {path}", path) from error
-        layout = target.layout
-        if layout is not self._layout:
-            self._layout = layout
+        if target.volume is not self._volume:
+            self._volume = target.volume
             self._sync.start_over()
             if self._serving is not None:
-                self._serving.follow(layout, fence)
-        if layout is None:
+                self._serving.follow(target.snapshots, fence)
+        if target.volume is None:
             return Outcome("waiting", counts={"holder": target.holder})
         failure: SidecarError | None = None
         try:
-            return await self._sync.cycle(layout, fence)
+            return await self._sync.cycle(fence)
         except OSError as error:
             failure = explain_os_error(error, f"cannot write to {path}", path)
             raise failure from error

@@ -1,9 +1,10 @@
 """
-The content of /readyz and the status page: written by the cycle, read by the endpoint.
+The content of /readyz, the status page and the metrics: written by the cycle, read by the endpoint.
 """
 
 from __future__ import annotations
 
+from s3_sync.metrics import SyncMetrics
 from sidecar_runtime.health import Readiness
 
 
@@ -12,7 +13,8 @@ class Status:
     The current facts; each is replaced as a whole, so threads need no lock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: SyncMetrics) -> None:
+        self.metrics = metrics
         self.readiness = Readiness(False, problem="no cycle has finished yet")
         self.details: dict[str, object] = {}
 

@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from s3_sync.brake import Brake
 from s3_sync.build import Build, Builder
 from s3_sync.changes import compare, tell
-from s3_sync.folder.layout import Layout
 from s3_sync.folder.record import Published, now
 from s3_sync.folder.target import Target
 from s3_sync.gatekeeper import Gatekeeper
 from s3_sync.keys import compile_filter
 from s3_sync.listing import ListingSource, Reading, is_settled, settle
-from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import Plan, State, make_plan, without_clashes
 from s3_sync.problems import Problems, explain
 from s3_sync.release.source import ReleaseSource
@@ -64,26 +62,24 @@ class Sync:
     def __init__(
         self,
         settings: Settings,
-        metrics: SyncMetrics,
         status: Status,
         target: Target,
         source: ListingSource | ReleaseSource,
         gate: Gate | None,
     ) -> None:
         self._settings = settings
-        self._metrics = metrics
         self._status = status
         self._target = target
         self._source = source
-        self._problems = Problems(metrics, status, settings.interval_seconds)
+        self._problems = Problems(status, settings.interval_seconds)
         self._brake = Brake(settings.max_delete_percent)
-        self._builder = Builder(settings, metrics, target, source, self._problems)
+        self._builder = Builder(settings, status, target, source, self._problems)
         self._gatekeeper = Gatekeeper(
             gate, target, source, self._builder, one_shot=settings.one_shot
         )
         self._memory = Memory()
 
-    async def cycle(self, layout: Layout, fence: Fence) -> Outcome:
+    async def cycle(self, fence: Fence) -> Outcome:
         """
         Run one cycle on a locked target.
 
@@ -92,55 +88,56 @@ class Sync:
             OSError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
+        target, builder = self._target, self._builder
         until = time.monotonic() + READING_SHARE * self._settings.timeout_seconds
-        self._inspect(layout, fence)
+        target.inspect(fence)
         asked_at = time.monotonic()
         read = await self._source.read(fence)
-        state = without_clashes(read, self._target.fold, self._settings.prefix)
+        state = without_clashes(read, target.fold, self._settings.prefix)
         self._problems.meet(state.files, is_asked_for=fence.is_asked_for)
-        self._builder.show(state, self._builder.blocked)
+        builder.show(state, builder.blocked)
         if not self._is_settled(state, asked_at):
-            await self._builder.heal(layout, state, until, fence)
+            await builder.heal(state, until, fence)
             return Outcome("settling", self._revision)
-        if (held := self._brake_on(layout, state, fence)) is not None:
-            await self._builder.heal(layout, state, until, fence)
+        if (held := self._brake_on(state, fence)) is not None:
+            await builder.heal(state, until, fence)
             return Outcome("held", self._revision, problem=held, is_enough=True)
         refusal = self._gatekeeper.recall(state, self._problems)
         if refusal is not None:
-            await self._builder.heal(layout, state, until, fence)
-            if self._target.is_good:
+            await builder.heal(state, until, fence)
+            if target.is_good:
                 return self._refused(refusal)
-        plan = self._plan(layout, state)
-        if self._is_done(layout, state, plan):
-            layout.finish(fence)
+        plan = self._plan(state)
+        if self._is_done(state, plan):
+            target.finish(fence)
             return self._unchanged(state, plan)
         # A cycle that fails has waited as well.
         has_waited, self._memory.has_waited = self._memory.has_waited, True
-        build = await self._builder.build(layout, state, plan, until, fence)
-        if self._must_wait(layout, build, has_waited):
+        build = await builder.build(state, plan, until, fence)
+        if self._must_wait(build, has_waited):
             return Outcome("settling", self._revision, self._counts(build))
-        refusal = self._gatekeeper.judge(layout, build, fence)
+        refusal = self._gatekeeper.judge(build, fence)
         if refusal is not None:
-            await self._builder.heal(layout, state, until, fence)
-            if self._target.is_good:
-                layout.drop()
+            await builder.heal(state, until, fence)
+            if target.is_good:
+                target.drop()
                 return self._refused(refusal)
-            rest = await self._gatekeeper.fall_back(layout, build, refusal, until, fence)
+            rest = await self._gatekeeper.fall_back(build, refusal, until, fence)
             if rest is None:
                 return self._refused(refusal)
             build = rest
-        counts = self._publish(layout, build, fence)
+        counts = self._publish(build, fence)
         return self._conclude(build, refusal, counts)
 
     def start_over(self) -> None:
         """
-        Begin on another volume or layout, or without one while another process has the lock.
+        Begin on another volume, or without one while another process has the lock.
         """
         self._memory = Memory()
         self._builder.blocked = frozenset()
         self._problems.keep(())
         self._problems.show({}, ())
-        self._metrics.held.set(0)
+        self._status.metrics.held.set(0)
 
     # --- before
 
@@ -148,15 +145,6 @@ class Sync:
     def _revision(self) -> str:
         published = self._target.published
         return published.revision if published is not None else ""
-
-    def _inspect(self, layout: Layout, fence: Fence) -> None:
-        """
-        Inspect a part of what is shown, and undo what needs no source.
-        """
-        damaged = self._target.inspect()
-        layout.tidy(fence, is_damaged=bool(damaged))
-        if damaged:  # a cycle may take minutes
-            self._target.show()
 
     def _is_settled(self, state: State, asked_at: float) -> bool:
         """
@@ -178,13 +166,13 @@ class Sync:
         is_acted_upon = published is not None and published.aim == state.revision
         return is_acted_upon or is_settled(reading, seconds)
 
-    def _brake_on(self, layout: Layout, state: State, fence: Fence) -> SidecarError | None:
+    def _brake_on(self, state: State, fence: Fence) -> SidecarError | None:
         """
         Return why a listing is held back; None if it may be applied.
 
         Files that are lost already, and those that the filters leave out, are not missed.
         """
-        settings, shown = self._settings, layout.shown
+        settings, shown = self._settings, self._target.shown
         if state.is_whole or settings.delete == "none" or shown is None:
             return None
         if self._target.published is None:  # the files on disk may belong to another source
@@ -197,50 +185,53 @@ class Sync:
                 for path in shown.files
                 if path not in state.files and path not in state.kept and is_selected(path)
             ]
-        lost = self._target.damaged.intersection(gone)
+        lost = self._target.damage.files.intersection(gone)
         gone = [path for path in gone if path not in lost]
         held = self._brake.judge(
             gone, len(shown.files) - len(lost), is_asked_for=fence.is_asked_for
         )
-        self._metrics.held.set(held.files if held is not None else 0)
+        self._status.metrics.held.set(held.files if held is not None else 0)
         return held
 
-    def _plan(self, layout: Layout, state: State) -> Plan:
-        shown, is_known = layout.shown, self._target.published is not None
+    def _plan(self, state: State) -> Plan:
+        target = self._target
+        shown, is_known = target.shown, target.published is not None
         may_delete = self._settings.delete != "none"
         # Before the first publish, the files on disk may belong to another source.
         kept = state.kept if is_known else ()
         if shown is None:
             return make_plan(state, {}, may_delete=False)
-        for path in self._target.damaged - state.files.keys():
+        damaged = target.damage.files
+        for path in damaged - state.files.keys():
             if path in kept or not may_delete:  # lost: it cannot be downloaded again
                 shown.forget(path)
-        self._target.damaged &= shown.files.keys()
+        damaged.intersection_update(shown.files)
+        clears = self._settings.delete == "all" and target.snapshots is None
         return make_plan(
             state._replace(kept=kept),
             shown.files,
-            damaged=self._target.damaged,
-            foreign=layout.foreign() if self._settings.delete == "all" else (),
+            damaged=damaged,
+            foreign=shown.foreign() if clears else (),
             may_delete=may_delete,
         )
 
-    def _is_done(self, layout: Layout, state: State, plan: Plan) -> bool:
+    def _is_done(self, state: State, plan: Plan) -> bool:
         """
         Whether what is published is the state as far as it can be read, and says so.
         """
-        published = self._target.published
+        target, published = self._target, self._target.published
         return (
             published is not None
-            and layout.shown is not None
-            and self._target.is_written
-            and self._target.is_good
+            and target.shown is not None
+            and target.record.is_written
+            and target.is_good
             and (published.aim, published.fallback) == (state.revision, "")
             and published.missing == len(plan.put)
             and not (plan.delete or published.is_filtered)
             and not set(plan.put) - self._problems.resting
         )
 
-    def _must_wait(self, layout: Layout, build: Build, has_waited: bool) -> bool:
+    def _must_wait(self, build: Build, has_waited: bool) -> bool:
         """
         Whether the files may belong to two states: an upload, an outage or a policy change happened
         during the cycle. Only where a state is shown at once; never in two cycles in a row, nor if
@@ -256,28 +247,29 @@ class Sync:
         is_same = missing and _lasting(missing) == _lasting(memory.missing)
         memory.same_cycles = memory.same_cycles + 1 if is_same else int(bool(missing))
         memory.missing = missing
-        is_shown = build.folder is layout.shown
+        is_shown = build.folder is self._target.shown
         memory.has_waited = bool(newly) and not has_waited and not is_shown
         return memory.has_waited
 
     # --- after
 
-    def _publish(self, layout: Layout, build: Build, fence: Fence) -> dict[str, int]:
+    def _publish(self, build: Build, fence: Fence) -> dict[str, int]:
         """
         Show a build and record it; return the numbers for the log.
         """
         target = self._target
-        layout.publish(build.name, build.folder, fence)
-        if target.damaged:  # what was replaced is damaged now
-            layout.tidy(fence, is_damaged=True)
-        folder = layout.shown
+        if target.snapshots is not None:
+            target.snapshots.publish(build.name, build.folder, fence)
+            if target.damage.files:  # what was replaced is damaged now
+                target.snapshots.tidy(fence, is_damaged=True)
+        folder = target.shown
         assert folder is not None
         folder.end_cycle(fence)
         self._builder.blocked = frozenset(build.work.blocked)
         for path, error in build.work.failed.items():
             if path not in build.missing:
                 raise error
-        changes = compare(target.recorded, folder.files, build.work.adopted)
+        changes = compare(target.damage.recorded, folder.files, build.work.adopted)
         healed = self._builder.count_healed(changes.changed)
         said = Published(
             "" if build.missing else build.name,
@@ -290,13 +282,13 @@ class Sync:
         )
         before = target.published
         is_same = before is not None and said == before._replace(published_at=said.published_at)
-        if not is_same or changes or build.work.adopted or healed or not target.is_written:
-            target.record(said, changes.counts(), fence)
+        if not is_same or changes or build.work.adopted or healed or not target.record.is_written:
+            target.write(said, changes.counts(), fence)
             tell(build.name, changes, self._status)
-        layout.finish(fence)
+        target.finish(fence)
         self._status.show(**build.state.facts)
-        self._metrics.published.inc(len(changes.added) + len(changes.changed) + healed)
-        self._metrics.deleted.inc(len(changes.deleted))
+        self._status.metrics.published.inc(len(changes.added) + len(changes.changed) + healed)
+        self._status.metrics.deleted.inc(len(changes.deleted))
         return {
             "files_published": len(changes.added) + len(changes.changed),
             "files_deleted": len(changes.deleted),

@@ -24,7 +24,6 @@ from tests.support.s3_sync.snapshots import (
     SwappingS3,
     bucket_of_a,
     current,
-    facts,
     overwrite,
     shown,
     snapshot_leftovers,

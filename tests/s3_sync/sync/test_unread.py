@@ -31,7 +31,7 @@ class Cycles:
     def __init__(self) -> None:
         self.clock = Clock()
         self.metrics = SyncMetrics("0", "r")
-        self.problems = Problems(self.metrics, Status(), 10.0, self.clock)
+        self.problems = Problems(Status(self.metrics), 10.0, self.clock)
 
     def run(
         self, wanted: Iterable[str], failing: Iterable[str], *, etag: str = "e", asked: bool = False

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
@@ -79,22 +81,19 @@ class Published(NamedTuple):
         return "; ".join(said)
 
 
-def readiness_of(
-    published: Published | None, lost: int | Collection[str], problem: str = ""
-) -> Readiness:
+def readiness_of(published: Published | None, lost: int, problem: str = "") -> Readiness:
     """
     Return whether what is published is there and intact.
 
     Args:
-        lost: The files known to be missing or altered on disk, or their number.
+        lost: How many files are known to be missing or altered on disk.
         problem: Why consumers do not see what is published.
     """
     if published is None:
         return Readiness(False, problem="nothing of this source is published yet")
-    wrong = lost if isinstance(lost, int) else len(lost)
-    if wrong and not problem:
-        files = "file is" if wrong == 1 else "files are"
-        problem = f"{wrong} published {files} missing or altered on disk"
+    if lost and not problem:
+        files = "file is" if lost == 1 else "files are"
+        problem = f"{lost} published {files} missing or altered on disk"
     revision = "" if published.is_filtered else published.revision
     return Readiness(not problem, revision, published.published_at, problem, published.shortfall)
 
@@ -104,6 +103,9 @@ class Record:
     The record of one source and one layout on a volume.
 
     Attributes:
+        published: What the record says, or would say if the volume took it; None if nothing of
+            this source is published.
+        is_written: Whether the record on disk is the one that this process knows.
         is_of_others: Whether the record that was read does not match the settings here, so that it
             does not count: its files are not those that consumers need, or not where they look.
         is_of_layout: Whether the record that was read is of the layout here.
@@ -121,12 +123,26 @@ class Record:
         self._filters = filters if any(filters) else []
         self._pin = settings.revision
         self._changes: Mapping[str, int] = {}
+        self.published: Published | None = None
+        self.is_written = True
         self.is_of_others = self.is_of_layout = False
 
-    def read(self, state: int) -> Published | None:
+    def read(self, state: int) -> None:
         """
-        Read the record from the open `.s3-sync`; None if it is missing, malformed or of others.
+        Read the record from the open `.s3-sync`; one that is missing, malformed or of others says
+        nothing.
         """
+        self.published, self.is_written = self._read(state), True
+
+    def void(self, state: int) -> None:
+        """
+        Discard the record: it is unknown which files on disk belong to it.
+        """
+        self.published = None
+        with suppress(FileNotFoundError):
+            os.unlink(NAME, dir_fd=state)
+
+    def _read(self, state: int) -> Published | None:
         facts = read_facts(NAME, state)
         revision = facts.get("revision")
         self._changes = {name: facts[name] for name in CHANGES if isinstance(facts.get(name), int)}
@@ -148,18 +164,20 @@ class Record:
         is_filtered = facts.get("filters", []) != self._filters
         return Published(revision, aim, name, missing, fallback, float(at), count, is_filtered)
 
-    def of_link(self, name: str, before: Published | None) -> Published | None:
+    def follow_link(self, name: str) -> None:
         """
-        Return what is published if a process was killed between swapping the link and recording
+        Correct what is published if a process was killed between swapping the link and recording
         it. With a pin or required signatures nothing counts: that process may have had neither.
         """
+        before = self.published
         if before is None or before.name == name:
-            return before
+            return
         if self._pin or "signed" in self._where:
-            return None
+            self.published = None
+            return
         revision = "" if name.startswith(PARTIAL) else name
         missing = 0 if revision else 1
-        return Published(revision, revision, name, missing, "", before.published_at, 0)
+        self.published = Published(revision, revision, name, missing, "", before.published_at, 0)
 
     def write(
         self, volume: Volume, fence: Fence, published: Published, changes: Mapping[str, int]
@@ -172,8 +190,9 @@ class Record:
                 without any, those of the last record stay.
 
         Raises:
-            OSError: It was not written.
+            OSError: It was not written. This process knows it all the same.
         """
+        self.published, self.is_written = published, False
         facts = published._asdict()
         del facts["is_filtered"]
         self._changes = changes or self._changes
@@ -181,6 +200,7 @@ class Record:
         if self._filters:
             facts["filters"] = self._filters
         volume.write_state(NAME, json_text(facts).encode() + b"\n", fence)
+        self.is_written = True
 
 
 def now() -> float:

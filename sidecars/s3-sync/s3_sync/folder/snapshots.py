@@ -16,13 +16,13 @@ from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.journal import read_journal
 from s3_sync.folder.paths import BYTECODE, Blocked, open_own_folder, opened
-from s3_sync.folder.volume import LINK, OF_0_2, SNAPSHOTS, Volume, list_name
+from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, list_name
 from s3_sync.keys import RESERVED
 from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import TargetError
-from sidecar_runtime.volume.files import is_at, stat_in
+from sidecar_runtime.volume.files import is_at
 from sidecar_runtime.volume.snapshots import Snapshots, aside_name
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_tree, remove_tree
 
@@ -36,6 +36,9 @@ class SnapshotLayout:
     Shows one snapshot at a time.
 
     Attributes:
+        shown: The snapshot that consumers see; None before the first publish.
+        is_lost: Whether the list of what is shown was missing or damaged, so that only the source
+            can tell what should be there.
         store: The open folder of all snapshots.
         snapshots: What is in the store.
     """
@@ -52,7 +55,6 @@ class SnapshotLayout:
         self._build: Folder | None = None
         # Damaged snapshots that a process still uses.
         self._damaged: set[str] = set()
-        self._is_tidy = False
         self.store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
             volume.root,
@@ -77,16 +79,28 @@ class SnapshotLayout:
 
     @property
     def name(self) -> str:
+        """
+        The name of what is shown; empty if that is nothing.
+        """
         return os.path.basename(self.shown.path) if self.shown is not None else ""
 
     @property
     def problem(self) -> str:
+        """
+        Why consumers do not see what is shown; empty if they do.
+        """
         if self.shown is None:
             return ""
         is_there = self.snapshots.current() == self.name
         return "" if is_there else f"{LINK} does not point to the published revision"
 
     def tidy(self, fence: Fence, *, is_damaged: bool) -> None:
+        """
+        Undo what other processes did, as far as that needs no source.
+
+        Args:
+            is_damaged: Whether files of what is shown turned out to be damaged.
+        """
         shown = self.shown
         if shown is None:
             return
@@ -100,10 +114,10 @@ class SnapshotLayout:
         if self.problem:
             self.snapshots.show(self.name, fence)
 
-    def foreign(self) -> list[str]:
-        return []
-
     def is_current(self) -> bool:
+        """
+        Whether the open folders are still at their paths.
+        """
         if not is_at(SNAPSHOTS, self._volume.state, self.store):
             return False
         return self.shown is None or is_at(self.name, self.store, self.shown.fd)
@@ -163,8 +177,11 @@ class SnapshotLayout:
         self.snapshots.keep_asked(aside, name, fence)
 
     def link(self, paths: Collection[str], folder: Folder, fence: Fence) -> None:
+        """
+        Give a folder those files of what is shown that are as they were published.
+        """
         shown = self.shown
-        if shown is None or folder is shown:
+        if shown is None:
             return
         lost = shown.damaged(paths)
         mine = [path for path in paths if path in shown.files and path not in lost]
@@ -175,6 +192,13 @@ class SnapshotLayout:
                 folder.files[path] = held
 
     def publish(self, name: str, folder: Folder, fence: Fence) -> None:
+        """
+        Show a complete folder under a name.
+
+        Raises:
+            SidecarError: ``link_blocked``; or a file of it was changed by others.
+            CycleAbandoned: The fence was revoked; consumers see what they saw before.
+        """
         _purge(folder)
         for path in folder.damaged(folder.files):  # the gate's command may have changed files
             raise changed_by_others(path)
@@ -192,12 +216,18 @@ class SnapshotLayout:
         self.is_lost = False
 
     def drop(self) -> None:
+        """
+        Remove a folder that was begun and will not be shown.
+        """
         build, self._build = self._build, None
         if build is not None:
             build.close()
             remove_tree(os.path.basename(build.path), self.store)
 
     def make_room(self, fence: Fence) -> bool:
+        """
+        Remove the oldest state that is kept for readers; False if there is none.
+        """
         if requested := len(self.snapshots.asked()):
             self.snapshots.drop_asked(fence)
             kept = len(self.snapshots.asked())
@@ -238,7 +268,10 @@ class SnapshotLayout:
         except OSError:
             return False
 
-    def finish(self, fence: Fence) -> None:
+    def prune(self, fence: Fence) -> None:
+        """
+        Remove snapshots that need not be kept, and lists without a snapshot.
+        """
         try:
             kept = self.snapshots.prune(self.name, fence)
             with fence:
@@ -247,16 +280,11 @@ class SnapshotLayout:
                         os.unlink(name, dir_fd=self.store)
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
-        if self._is_tidy:
-            return
-        with fence:
-            for name in OF_0_2:
-                remove_tree(name, self._volume.state)
-        if self._delete != "none" and stat_in(MANAGED, self._volume.state):
-            self._clear_in_place(fence)
-        self._is_tidy = True
 
     def close(self) -> None:
+        """
+        Close all open folders and files.
+        """
         self.drop()
         if self.shown is not None:
             self.shown.close()
@@ -301,20 +329,6 @@ class SnapshotLayout:
                 raise changed_by_others(path) from None
         self.drop()
         return folder
-
-    def _clear_in_place(self, fence: Fence) -> None:
-        """
-        Remove the files that were published in place; those that were altered belong to others.
-        """
-        folder, _ = self._volume.open_in_place()
-        try:
-            altered = folder.damaged(folder.files)
-            for path in folder.files.keys() - altered:
-                folder.delete(path, fence)
-        finally:
-            folder.close()
-        with fence:
-            os.unlink(MANAGED, dir_fd=self._volume.state)
 
 
 def _purge(folder: Folder) -> None:

@@ -1,5 +1,5 @@
 """
-The target of one thread: its lock, its layout, and what is published there.
+The target of one thread: its lock, what it shows, what is damaged there, and the record of it.
 """
 
 from __future__ import annotations
@@ -7,18 +7,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from s3_sync.digest import Content
-from s3_sync.folder.in_place import InPlace
-from s3_sync.folder.layout import Layout
+from s3_sync.folder.folder import Folder
 from s3_sync.folder.paths import open_own_folder, open_target, opened
-from s3_sync.folder.record import NAME, UNFINISHED, Published, Record, readiness_of
+from s3_sync.folder.record import UNFINISHED, Published, Record, readiness_of
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import Volume
 from s3_sync.keys import RESERVED
-from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import Settings
 from s3_sync.status import Status
 from sidecar_runtime.fence import Fence
@@ -35,40 +32,82 @@ NAMED_FILES = 50
 log = get_logger("target")
 
 
+class Damage:
+    """
+    Inspects what is shown, a part in each cycle.
+
+    Attributes:
+        files: Files of what is shown that are not as they were published.
+        recorded: What was shown at the last record of this process.
+    """
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self.recorded: Mapping[str, Content] = {}
+        self._scan: Iterator[str] = iter(())
+
+    def begin(self, shown: Folder | None) -> None:
+        """
+        Inspect everything that a previous process left.
+        """
+        self._scan = iter(())
+        self.recorded = dict(shown.files) if shown is not None else {}
+        self.files = shown.damaged(shown.files) if shown is not None else set()
+
+    def inspect(self, shown: Folder, least: int, cycles: int) -> bool:
+        """
+        Inspect the next part of what is shown; all of it if that finds new damage, which rarely
+        hits a single file. Return whether there is new damage.
+
+        Args:
+            least: The minimum number of files.
+            cycles: In how many parts all files are inspected at most.
+        """
+        count = max(least, -(-len(shown.files) // cycles))
+        part = list(itertools.islice(self._scan, count))
+        if len(part) < count:
+            self._scan = iter(list(shown.files))
+            part += itertools.islice(self._scan, count - len(part))
+        before = self.files
+        found = shown.damaged(part)
+        if not found <= before:
+            found = shown.damaged(shown.files)
+        self.files = before | found
+        return self.files != before
+
+    def look_again(self, shown: Folder) -> set[str]:
+        """
+        Forget damaged files that were repaired, and return them.
+        """
+        before = self.files & shown.files.keys()
+        self.files = shown.damaged(before)
+        return before - self.files
+
+
 class Target:
     """
     The target while this process may hold its lock; the lock and the status belong to the process.
 
     Attributes:
-        layout: None while another process holds the lock.
-        published: What the record says, or would say if the volume took it; None if nothing of
-            this source is published.
-        damaged: Files of what is shown that are not as they were published.
-        is_written: Whether the record on disk is the one that this process knows.
-        recorded: The files at the last record of this process.
+        volume: The open target; None while another process holds the lock.
+        snapshots: The snapshot layout; None in place.
         holder: The process that holds the lock instead, in words.
     """
 
-    def __init__(
-        self, settings: Settings, metrics: SyncMetrics, lock: TargetLock, status: Status
-    ) -> None:
+    def __init__(self, settings: Settings, lock: TargetLock, status: Status) -> None:
         self._settings = settings
-        self._metrics = metrics
         self._lock = lock
         self._status = status
-        self._record = Record(settings)
-        self._volume: Volume | None = None
-        self.layout: Layout | None = None
-        self.published: Published | None = None
-        self.damaged: set[str] = set()
-        self.is_written = True
-        self.recorded: Mapping[str, Content] = {}
-        self._scan: Iterator[str] = iter(())
+        self.record = Record(settings)
+        self.damage = Damage()
+        self.volume: Volume | None = None
+        self.snapshots: SnapshotLayout | None = None
+        self._in_place: Folder | None = None
         self.holder = ""
 
     def acquire(self) -> bool:
         """
-        Take the lock and open the layout; False while another process holds the lock.
+        Take the lock and open the target; False while another process holds the lock.
 
         Raises:
             OSError: The target cannot be opened or written; what is published still counts.
@@ -83,88 +122,102 @@ class Target:
         """
         Close all open folders and files; the process keeps the lock.
         """
-        if self.layout is not None:
-            self.layout.close()
-        if self._volume is not None:
-            self._volume.close()
-        self.layout = self._volume = None
-        self.damaged = set()
+        for part in (self._in_place, self.snapshots, self.volume):
+            if part is not None:
+                part.close()
+        self._in_place = self.snapshots = self.volume = None
+        self.damage = Damage()
 
-    def inspect(self) -> set[str]:
+    @property
+    def shown(self) -> Folder | None:
         """
-        Inspect the next part of what is shown; all of it if that finds new damage, which rarely
-        hits a single file. Return the damaged files that are new.
+        What consumers see; None before the first publish of a snapshot.
         """
-        shown = self.layout.shown if self.layout is not None else None
+        return self.snapshots.shown if self.snapshots is not None else self._in_place
+
+    @property
+    def published(self) -> Published | None:
+        """
+        What the record says; None if nothing of this source is published.
+        """
+        return self.record.published
+
+    def inspect(self, fence: Fence) -> None:
+        """
+        Inspect a part of what is shown, and undo what needs no source.
+        """
+        shown = self.shown
         if shown is None:
-            return set()
-        least, cycles = SCANS[self._settings.source_kind]
-        count = max(least, -(-len(shown.files) // cycles))
-        part = list(itertools.islice(self._scan, count))
-        if len(part) < count:
-            self._scan = iter(list(shown.files))
-            part += itertools.islice(self._scan, count - len(part))
-        found = shown.damaged(part)
-        if not found <= self.damaged:
-            found = shown.damaged(shown.files)
-        new, self.damaged = found - self.damaged, self.damaged | found
-        return new
+            return
+        has_more = self.damage.inspect(shown, *SCANS[self._settings.source_kind])
+        if self.snapshots is not None:
+            self.snapshots.tidy(fence, is_damaged=has_more)
+        if has_more:  # a cycle may take minutes
+            self.show()
 
-    def look_again(self) -> set[str]:
+    def begin(self) -> Folder:
         """
-        Forget damaged files that were repaired, and return them.
+        Return the folder to bring up to date with a state: what is shown if its files are replaced
+        one by one, else one that nobody reads yet.
         """
-        shown = self.layout.shown if self.layout is not None else None
-        before = self.damaged.intersection(shown.files) if shown is not None else set()
-        self.damaged = shown.damaged(before) if shown is not None else set()
-        return before - self.damaged
+        if self.snapshots is not None:
+            return self.snapshots.begin()
+        assert self._in_place is not None
+        return self._in_place
 
-    def record(self, published: Published, changes: Mapping[str, int], fence: Fence) -> None:
+    def drop(self) -> None:
+        """
+        Remove a folder that was begun and will not be shown.
+        """
+        if self.snapshots is not None:
+            self.snapshots.drop()
+
+    def write(self, published: Published, changes: Mapping[str, int], fence: Fence) -> None:
         """
         Record what is published.
 
         Raises:
             OSError: It was not written. This process knows it all the same.
         """
-        assert self._volume is not None
-        self.published, self.is_written = published, False
-        self._record.write(self._volume, fence, published, changes)
-        self.is_written = True
-        shown = self.layout.shown if self.layout is not None else None
-        if published.name != UNFINISHED and shown is not None:
-            self.recorded = dict(shown.files)
-
-    def void(self) -> None:
-        """
-        Discard the record: it is unknown which files on disk belong to it.
-        """
-        assert self._volume is not None
-        self.published = None
-        with suppress(FileNotFoundError):
-            os.unlink(NAME, dir_fd=self._volume.state)
+        assert self.volume is not None
+        self.record.write(self.volume, fence, published, changes)
+        if published.name != UNFINISHED and self.shown is not None:
+            self.damage.recorded = dict(self.shown.files)
 
     def begin_first(self, fence: Fence) -> None:
         """
         Discard the record of another source whose files are replaced one by one from now on.
         """
-        if self._record.is_of_others and self._record.is_of_layout:
+        if self.record.is_of_others and self.record.is_of_layout and self.volume is not None:
             with fence:
-                self.void()
+                self.record.void(self.volume.state)
 
-    @property
-    def is_good(self) -> bool:
+    def finish(self, fence: Fence) -> None:
         """
-        Whether what is published may stay: damage that is left now needs another state.
+        Remove snapshots that need not be kept, and what another layout left on this volume, now
+        that what is shown is recorded.
         """
-        problem = self.layout is not None and self.layout.problem
-        return self.published is not None and not (self.lost or problem)
+        assert self.volume is not None
+        if self.snapshots is None:
+            self.volume.remove_snapshots(fence)
+            return
+        self.snapshots.prune(fence)
+        if self._settings.delete != "none":
+            self.volume.remove_in_place(fence)
 
     @property
     def fold(self) -> Callable[[str], str] | None:
         """
         What the file system takes names for; None if it distinguishes all of them.
         """
-        return self._volume.fold if self._volume is not None else None
+        return self.volume.fold if self.volume is not None else None
+
+    @property
+    def is_good(self) -> bool:
+        """
+        Whether what is published may stay: damage that is left now needs another state.
+        """
+        return self.published is not None and not (self.lost or self._problem)
 
     @property
     def lost(self) -> int:
@@ -172,35 +225,41 @@ class Target:
         How many published files are known to be missing or altered; a lost list may have dropped
         some of them.
         """
-        shown = self.layout.shown if self.layout is not None else None
-        if shown is None or self.published is None:
+        shown, published = self.shown, self.published
+        if shown is None or published is None:
             return 0
-        return len(self.damaged) + max(0, self.published.files - len(shown.files))
+        return len(self.damage.files) + max(0, published.files - len(shown.files))
 
     def show(self) -> None:
         """
         Show readiness, metrics and status of what is published.
         """
-        layout = self.layout
-        shown = layout.shown if layout is not None else None
-        if layout is None or shown is None:
+        shown = self.shown
+        if shown is None:
             self._status.readiness = Readiness(False, problem="nothing is published yet")
         else:
-            self._status.readiness = readiness_of(self.published, self.lost, layout.problem)
+            self._status.readiness = readiness_of(self.published, self.lost, self._problem)
         files = shown.files if shown is not None else {}
         unverified = shown.unverified if shown is not None else []
         self._measure(len(files), len(unverified))
         self._status.show(
             waiting_for=[],
             managed_files=len(files),
-            damaged_files=_some(self.damaged),
+            damaged_files=_some(self.damage.files),
             unverified_files=_some(unverified),
         )
 
     # --- inside
 
+    @property
+    def _problem(self) -> str:
+        """
+        Why consumers do not see what is shown; empty if they do.
+        """
+        return self.snapshots.problem if self.snapshots is not None else ""
+
     def _acquire(self) -> bool:
-        if self._volume is None or self.layout is None or not self._is_current():
+        if self.volume is None or not self._is_current():
             self.close()
         root = open_target(self._settings.dest_path)
         try:
@@ -217,44 +276,49 @@ class Target:
             self._stand_by(holder)
             return False
         self.holder = ""
-        if self.layout is None:
+        if self.volume is None:
             self._take_over()
         return True
 
     def _is_current(self) -> bool:
-        assert self._volume is not None and self.layout is not None
-        return self._volume.is_current() and self.layout.is_current()
+        """
+        Whether the open folders are still at their paths.
+        """
+        is_there = self.volume is not None and self.volume.is_current()
+        return is_there and (self.snapshots is None or self.snapshots.is_current())
 
     def _take_over(self) -> None:
         """
-        Open the layout, and inspect everything that a previous process left. Files that it
+        Open what is shown, and inspect everything that a previous process left. Files that it
         published are ready before S3 answers.
         """
-        settings = self._settings
+        settings, record = self._settings, self.record
         is_snapshot = settings.layout == "snapshot"
         # Hard links share their content: an edit in one snapshot would change all of them.
         mode = settings.file_mode & ~0o222 if is_snapshot else settings.file_mode
-        self._volume = volume = Volume(settings.dest_path, file_mode=mode, fsync=settings.fsync)
-        self.published, self.is_written = self._record.read(volume.state), True
-        self.recorded = {}
-        if is_snapshot:
-            name = self.published.name if self.published is not None else ""
-            self.layout = SnapshotLayout(settings, volume, name)
-        else:
-            self.layout = InPlace(volume)
-        shown = self.layout.shown
+        self.volume = volume = Volume(settings.dest_path, file_mode=mode, fsync=settings.fsync)
+        record.read(volume.state)
+        name = record.published.name if record.published is not None else ""
+        try:
+            if is_snapshot:
+                self.snapshots = SnapshotLayout(settings, volume, name)
+                is_lost = self.snapshots.is_lost
+            else:
+                self._in_place, is_lost = volume.open_in_place()
+        except OSError:
+            self.close()
+            raise
+        shown = self.shown
+        if shown is not None and is_lost and name:
+            log.warning("published_unknown", name=name)
+            record.void(volume.state)
+        elif self.snapshots is not None and shown is not None:
+            record.follow_link(self.snapshots.name)
         if shown is not None:
-            if self.layout.is_lost and self.published is not None:
-                log.warning("published_unknown", name=self.published.name)
-                self.void()
-            elif self.layout.name:
-                self.published = self._record.of_link(self.layout.name, self.published)
             shown.take_back_modes()
-            self.recorded = dict(shown.files)
-            self.damaged = shown.damaged(shown.files)
-        if isinstance(self.layout, SnapshotLayout):
-            self.layout.drop_damaged(Fence())
-        self._scan = iter(())
+        self.damage.begin(shown)
+        if self.snapshots is not None:
+            self.snapshots.drop_damaged(Fence())
         log.info("target_acquired", managed_files=len(shown.files) if shown is not None else 0)
         self.show()
 
@@ -264,7 +328,7 @@ class Target:
         """
         said = f"pid {holder.get('pid')} on {holder.get('host')}"
         readiness, problem = self._look_from_outside(), ""
-        if self._record.is_of_others:
+        if self.record.is_of_others:
             problem = "it publishes a different source, layout or revision than is set here"
             readiness = Readiness(False, problem=f"{said} holds the lock: {problem}")
         self._status.readiness = readiness
@@ -284,19 +348,19 @@ class Target:
         path = self._settings.dest_path
         try:
             with opened(path) as root, opened(RESERVED, root) as state:
-                self.published = self._record.read(state)
+                self.record.read(state)
         except OSError as error:
-            self.published = None
+            self.record.published = None
             return Readiness(False, problem=f"{path} cannot be read: {error.strerror}")
         return readiness_of(self.published, 0)
 
     def _measure(self, files: int, unverified: int) -> None:
-        published = self.published
-        self._metrics.managed.set(files)
-        self._metrics.unverified.set(unverified)
-        self._metrics.partial.set(published is not None and published.missing > 0)
-        self._metrics.gate.fallback.set(published is not None and bool(published.fallback))
-        self._metrics.last_publish.set(published.published_at if published is not None else 0)
+        published, metrics = self.published, self._status.metrics
+        metrics.managed.set(files)
+        metrics.unverified.set(unverified)
+        metrics.partial.set(published is not None and published.missing > 0)
+        metrics.gate.fallback.set(published is not None and bool(published.fallback))
+        metrics.last_publish.set(published.published_at if published is not None else 0)
 
 
 def _some(paths: Iterable[str]) -> list[str]:

@@ -59,6 +59,8 @@ class Volume:
             stack.callback(os.close, staging)
             self.staging = StagingFolder(staging, file_mode, fsync)
             _sweep(staging)
+            for name in OF_0_2:
+                remove_tree(name, self.state)
             self._hide()
             self.fold = find_folding(staging)
             self._open = stack.pop_all()
@@ -120,6 +122,35 @@ class Volume:
         """
         return Journal(list_name(name), store, files, fsync=self.fsync, may_keep=not is_lost)
 
+    def remove_snapshots(self, fence: Fence) -> None:
+        """
+        Remove what the snapshot layout left, now that the files in place are published.
+        """
+        with fence:
+            is_link = _leads_to_snapshots(self.root)
+            if not is_link and stat_in(SNAPSHOTS, self.state) is None:
+                return
+            if is_link:
+                os.unlink(LINK, dir_fd=self.root)
+            remove_tree(SNAPSHOTS, self.state)
+
+    def remove_in_place(self, fence: Fence) -> None:
+        """
+        Remove the files that were published in place, now that a snapshot is; those that were
+        altered belong to others.
+        """
+        if stat_in(MANAGED, self.state) is None:
+            return
+        folder, _ = self.open_in_place()
+        try:
+            altered = folder.damaged(folder.files)
+            for path in folder.files.keys() - altered:
+                folder.delete(path, fence)
+        finally:
+            folder.close()
+        with fence:
+            os.unlink(MANAGED, dir_fd=self.state)
+
     def _hide(self) -> None:
         """
         Keep Airflow's folder walk, which includes hidden folders, out of `.s3-sync`.
@@ -131,6 +162,13 @@ class Volume:
                 return
         with suppress(OSError):
             write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=self.fsync, dir_fd=self.state)
+
+
+def _leads_to_snapshots(root: int) -> bool:
+    try:
+        return os.readlink(LINK, dir_fd=root).startswith(f"{RESERVED}/{SNAPSHOTS}/")
+    except OSError:
+        return False
 
 
 def list_name(name: str) -> str:
