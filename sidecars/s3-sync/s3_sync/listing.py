@@ -52,6 +52,8 @@ KEYS_LIMIT = 200_000
 # After this many failures in a row, without a success, the endpoint fails, not single objects.
 FAILURE_STREAK = 8
 NEIGHBORS = 5
+# An object that began in this part of a cycle had enough time: it is slow.
+LATE_SHARE = 0.1
 # An object that changes for this many times the settle time is permanently busy, not an upload.
 BUSY_TIMES = 4
 
@@ -247,10 +249,14 @@ class _Fetching:
         self._files = state.files
         self._work = work
         self._before = before
+        # Objects that begin later (monotonic seconds) go on in the next cycle if they do not end.
+        self._late_from = 0.0
         # Endpoint-like failures in a row, by whether the path had failed before.
         self._streaks: Counter[bool] = Counter()
 
     async def run(self, paths: Sequence[str]) -> None:
+        now = time.monotonic()
+        self._late_from = now + LATE_SHARE * (self._work.until - now)
         queue = iter(sorted(paths, key=self._before.__contains__))
         try:
             async with asyncio.TaskGroup() as group:
@@ -269,7 +275,7 @@ class _Fetching:
                 await self._one(path, self._files[path])
 
     async def _one(self, path: str, file: Content) -> None:
-        work = self._work
+        work, is_late = self._work, time.monotonic() > self._late_from
         try:
             if self._may_hold(path, file) and work.folder.holds(path, file):
                 work.folder.adopt(path, file, work.fence)
@@ -286,7 +292,12 @@ class _Fetching:
         except WireError as error:
             if concerns(error.reason) != "request":
                 raise
-            self._fail(path, self._slow(path) if time.monotonic() >= work.until else error)
+            if time.monotonic() < work.until:
+                self._fail(path, error)
+            elif is_late:
+                work.unreached.add(path)
+            else:
+                self._fail(path, self._slow(path))
         except OSError as error:
             work.fail_on_disk(path, error)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from s3_sync.digest import Content
 from s3_sync.metrics import SKIP_REASONS
+from s3_sync.reasons import rest_seconds
 from s3_sync.status import Status
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
@@ -149,11 +150,11 @@ class Problems:
     def _fail(self, path: str, etag: str, error: SidecarError) -> None:
         before = self._unread.get(path)
         tries = before.tries + 1 if before is not None and before.etag == etag else 1
-        rest = 0.0
+        rest = rest_seconds(error.reason)
         if tries > EAGER_TRIES:
             doublings = min(tries - EAGER_TRIES, 32)  # 2.0**1024 would overflow
-            rest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)
-            rest *= random.uniform(0.5, 1.0)
+            longest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)
+            rest = max(rest, longest * random.uniform(0.5, 1.0))
         self._unread[path] = Unread(etag, error, tries, self._clock() + rest)
         if path not in self._named and len(self._named) < NAMED:
             self._named.add(path)

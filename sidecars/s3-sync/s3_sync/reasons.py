@@ -16,11 +16,13 @@ class Reason(NamedTuple):
         concerns: ``request``: one request, so a single object until several fail in a row.
         is_retried: Whether the client sends the request again at once.
         is_refusal: Whether S3 refuses to read the object, and may serve others.
+        rest_seconds: The shortest pause before the object is tried again.
     """
 
     concerns: Literal["cycle", "request", "object", "release"]
     is_retried: bool = False
     is_refusal: bool = False
+    rest_seconds: float = 0.0
 
 
 _CYCLE = Reason("cycle")
@@ -60,7 +62,8 @@ REASONS: dict[str, Reason] = {
     "object_archived": _REFUSED,
     "object_changing": _OBJECT,
     "object_corrupt": _OBJECT,
-    "object_slow": _OBJECT,
+    # Each try takes most of a cycle, for which snapshots and deletions wait.
+    "object_slow": Reason("object", rest_seconds=3600.0),
     "proxy_refused": _CYCLE,
     "redirect_refused": Reason("request"),
     "region_invalid": _CYCLE,
@@ -110,3 +113,10 @@ def is_of_current_release(reason: str) -> bool:
     Whether only the current release cannot be shown, so that older ones can still be read.
     """
     return concerns(reason) == "release" or is_refusal(reason)
+
+
+def rest_seconds(reason: str) -> float:
+    """
+    Return the shortest pause before an object is tried again.
+    """
+    return REASONS.get(reason, _CYCLE).rest_seconds

@@ -60,6 +60,18 @@ def test_failures_are_retried_each_cycle_at_first_then_with_backoff(cycles: Cycl
     assert {"a"} == cycles.problems.errors.keys()
 
 
+def test_a_slow_file_rests_for_an_hour(cycles: Cycles) -> None:
+    """Each try takes most of a cycle."""
+    slow = ObjectError("object_slow", "slow", "wait")
+    entry = Entry("a", "e", 1)
+    cycles.problems.note({"a": entry}, {"a": slow})
+
+    cycles.clock.seconds += 3599
+    assert {"a"} == cycles.problems.resting
+    cycles.clock.seconds += 2
+    assert set() == cycles.problems.resting
+
+
 def test_backoff_does_not_overflow_after_many_failures(cycles: Cycles) -> None:
     for _ in range(3_000):
         cycles.run("a", "a")
