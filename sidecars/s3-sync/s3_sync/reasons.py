@@ -69,7 +69,6 @@ REASONS: dict[str, Reason] = {
     "release_replayed": _RELEASE,
     "release_untrusted": _RELEASE,
     "request_in_outage": _RELEASE,
-    "request_limit": _RELEASE,
     "request_timeout": Reason("request"),
     "revision_refused": _RELEASE,
     "server_error": Reason("request", is_retried=True),

@@ -5,9 +5,9 @@ Translates error responses of S3 into reasons, messages and advice.
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Literal, NamedTuple
 
-from s3_sync.s3.entities import unescaped
 from s3_sync.s3.wire import ADVICE, Answer
 from sidecar_runtime.errors import SidecarError
 
@@ -77,6 +77,13 @@ class Request(NamedTuple):
     prefix: str
     region: str
     proxy: str = ""
+
+    @property
+    def is_released(self) -> bool:
+        """
+        Whether the object belongs to a release.
+        """
+        return self.operation in ("pointer", "manifest", "bundle")
 
     @property
     def url(self) -> str:
@@ -170,7 +177,7 @@ def read_refusal(answer: Answer) -> Refusal:
 
     def find(tag: str) -> str:
         match = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        return unescaped(match[1]).strip() if match else ""
+        return unescape(match[1]).strip() if match else ""
 
     region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
     if not REGION.fullmatch(region):
@@ -195,24 +202,23 @@ def explain(
         identity: The caller according to STS, or the access key that was refused.
     """
     said = f"{answer.status} {refusal.code} {refusal.message}".strip()
-    where = request.url
-    is_released = request.operation in ("pointer", "manifest", "bundle")
+    is_list = request.operation == "list"
     # A failed listing concerns the whole source; a failed object may be the only one.
-    error = SourceError if request.operation == "list" else ObjectError
+    error = SourceError if is_list else ObjectError
     if answer.status in (403, 429, 503) and not refusal.code:  # S3 sends a code with each GET
-        return _explain_stranger(answer, request, where)
+        return _explain_stranger(answer, request)
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
+    if refusal.code in STALE_CREDENTIALS:
+        return SourceError(
+            STALE_CREDENTIALS[refusal.code],
+            f"S3 rejected {identity} ({said})",
+            "Renew the credentials at their source.",
+        )
+    if not is_list and (refusal.code == "NoSuchKey" or answer.status == 412):
+        return ObjectMoved()
+    repair = ": publish the content again with --repair." if request.is_released else "."
     match refusal.code:
-        case "NoSuchKey" if request.operation != "list":
-            return ObjectMoved()
-        case "NoSuchBucket" | "NoSuchAccessPoint":
-            return SourceError(
-                "bucket_not_found",
-                f"the bucket {request.bucket} does not exist ({said})",
-                "Check AWS_BUCKET for a typo, and check that the credentials belong to the right "
-                "account.",
-            )
         case "RequestTimeTooSkewed":
             return SourceError(
                 "clock_skew",
@@ -222,100 +228,82 @@ def explain(
         case "SignatureDoesNotMatch":
             return error(
                 "credentials_invalid",
-                f"S3 rejected the signature of the request for {where} ({said})",
+                f"S3 rejected the signature of the request for {request.url} ({said})",
                 "Check that the secret key belongs to the access key, and that no proxy alters "
                 "requests.",
             )
         case "InvalidObjectState":
             return SealedError(
                 "object_archived",
-                f"{where} is archived ({said})",
-                "Restore it, or publish the content again with --repair."
-                if is_released
-                else "Restore it, or exclude it with S3_SYNC_EXCLUDE.",
+                f"{request.url} is archived ({said})",
+                f"Restore it, or replace or exclude it{repair}",
             )
         case code if code.startswith("KMS."):
             return SealedError(
                 "kms_key_unusable",
-                f"the KMS key of {where} cannot be used ({said})",
-                "Enable the key, or encrypt the object with another key"
-                + (": publish the content again with --repair." if is_released else "."),
+                f"the KMS key of {request.url} cannot be used ({said})",
+                f"Enable the key, or encrypt the object with another key{repair}",
             )
-        case code if code in STALE_CREDENTIALS:
-            return SourceError(
-                STALE_CREDENTIALS[code],
-                f"S3 rejected {identity} ({said})",
-                "Renew the credentials at their source.",
-            )
-    if answer.status == 408 or refusal.code == "RequestTimeout":
-        said = f"the server timed out on the connection ({said})"
-        return ObjectError("connection_lost", said, ADVICE["connection_lost"])
-    match answer.status:
-        case 404 | 412 if request.operation != "list":
-            return ObjectMoved()
-        case 416 if request.operation not in ("bundle", "list"):
-            return ObjectMoved()
-        case 416 if request.operation == "bundle":
-            return ObjectError(
-                "bundle_corrupt",
-                f"{where} is shorter than its manifest states ({said})",
-                "Publish the release again. The published files stay.",
-            )
-        case 404:
-            return SourceError(
-                "bucket_not_found",
-                f"the endpoint does not know the bucket {request.bucket} ({said})",
-                "Check AWS_BUCKET and the endpoint, which must not contain the bucket.",
-            )
-        case 403 if "SecondLevelDomain" in refusal.code or "VirtualHost" in refusal.code:
+        case code if "SecondLevelDomain" in code or "VirtualHost" in code:
             return error(
                 "client_error",
                 f"the store refuses addresses with the bucket in the path ({said})",
                 "Set addressing_style = virtual in the section s3 of the AWS profile "
                 "(AWS_CONFIG_FILE).",
             )
+    is_no_bucket = refusal.code in ("NoSuchBucket", "NoSuchAccessPoint")
+    match answer.status:
+        case 404 if is_no_bucket or is_list:
+            return SourceError(
+                "bucket_not_found",
+                f"the endpoint does not know the bucket {request.bucket} ({said})",
+                "Check AWS_BUCKET for a typo, the account of the credentials, and the endpoint, "
+                "which must not contain the bucket.",
+            )
+        case 416 if request.operation == "bundle":
+            return ObjectError(
+                "bundle_corrupt",
+                f"{request.url} is shorter than its manifest states ({said})",
+                "Publish the release again. The published files stay.",
+            )
+        case 404 | 416 if not is_list:
+            return ObjectMoved()
         case 429 | 503:
             return error(
                 "throttled",
-                f"S3 throttled the request for {where} ({said})",
-                "This resolves itself. For a large fleet, raise INTERVAL. If it "
-                "is always the same object, the store cannot read that object.",
+                f"S3 throttled the request for {request.url} ({said})",
+                "This resolves itself. For a large fleet, raise INTERVAL. If it is always the same "
+                "object, the store cannot read that object.",
             )
-        case status if status >= 500:
-            said = f"S3 failed to serve {where} ({said})"
+        case status if status >= 500 or status == 408 or refusal.code == "RequestTimeout":
+            said = f"S3 failed to serve {request.url} ({said})"
             return ObjectError("server_error", said, ADVICE["server_error"])
         case status if 300 <= status < 400:
+            place = answer.headers.get("location", "nowhere")
             return error(
                 "redirect_refused",
-                f"the endpoint redirects {where} to "
-                f"{answer.headers.get('location', 'nowhere')!r}; "
-                f"credentials are never sent to another host ({said})",
-                f"The bucket's region is {refusal.region}: correct the endpoint."
-                if refusal.region
-                else "Check the endpoint and AWS_REGION, and check for a proxy or captive portal.",
+                f"the endpoint redirects {request.url} to {place!r}; credentials are never sent to "
+                f"another host ({said})",
+                "Check the endpoint and AWS_REGION: the bucket's region is "
+                f"{refusal.region or 'not reported'}. Check for a proxy or captive portal.",
             )
-    said = f"S3 rejected the request for {where} ({said})"
+    said = f"S3 rejected the request for {request.url} ({said})"
     return error("client_error", said, ADVICE["client_error"])
 
 
-def _explain_stranger(answer: Answer, request: Request, where: str) -> SidecarError:
+def _explain_stranger(answer: Answer, request: Request) -> SidecarError:
     """
     Return the error for a refusal that is not S3's: only S3's own codes are S3's verdict.
     """
     error = SourceError if request.operation == "list" else ObjectError
     if request.proxy and answer.status == 403:
-        return error(
-            "proxy_refused",
-            f"the proxy {request.proxy} refused the request for {where} ({answer.status})",
-            ADVICE["proxy_refused"],
-        )
-    server = answer.headers.get("server", "")
+        said = f"the proxy {request.proxy} refused the request for {request.url} (403)"
+        return error("proxy_refused", said, ADVICE["proxy_refused"])
     kind = answer.headers.get("content-type", "no content type").partition(";")[0]
-    by = f"the proxy {request.proxy}" if request.proxy else server or "an unnamed server"
-    reason = "answer_foreign" if answer.status == 403 else "server_error"
+    by = request.proxy or answer.headers.get("server", "") or "an unnamed server"
     return error(
-        reason,
-        f"{where} was answered with {answer.status} by something other than S3: {by}, {kind}",
+        "answer_foreign" if answer.status == 403 else "server_error",
+        f"{request.url} was answered with {answer.status} by something other than S3: {by}, {kind}",
         "Check what is in front of the endpoint: a firewall, an ingress, a proxy or a captive "
         "portal. It is retried.",
     )
@@ -326,31 +314,26 @@ def _explain_denied(
 ) -> SidecarError:
     denied = _DENIED.search(refusal.message)
     user = _USER.search(refusal.message)
-    action, arn, scope = ACTIONS[request.operation], request.arn, request.arn
-    if request.operation != "list":
-        scope = request.folder_arn
+    action, arn, scope = ACTIONS[request.operation], request.arn, request.folder_arn
     place = "the role's policy"
     if denied:
         action = denied[1]
-        # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
-        if denied[2] and (action.startswith("kms:") or action == ACTIONS["list"]):
-            arn = scope = denied[2]
     if "customer master key" in refusal.message or action.startswith("kms:"):
         action = action if action.startswith("kms:") else "kms:Decrypt"
         place += " and the key's policy"
-        if not arn.startswith("arn:aws") or ":kms:" not in arn:
-            arn = scope = f"the KMS key of {request.url}"
+        named = denied[2] if denied and ":kms:" in (denied[2] or "") else None
+        arn = scope = named or f"the KMS key of {request.url}"
+    elif denied and denied[2] and action == ACTIONS["list"]:
+        # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
+        arn = scope = denied[2]
     who = (user and user[1]) or identity or "an unknown identity (STS did not report it)"
-    # S3 shows the denied action only within the bucket's account and organization.
-    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/troubleshoot-403-errors.html
-    is_foreign = request.operation in ("list", "pointer") and not denied
     error = SourceError if request.operation == "list" else ObjectError
     return error(
         _denial_of(action) or _denial_of(ACTIONS[request.operation]),
         f"{who} is not allowed to perform {action} on {arn}, for {request.url} ({said})",
         f"Allow {action} on {scope} in {place}. Also check the bucket policy, the VPC endpoint "
-        "policy and SCPs for a Deny."
-        + (" Check AWS_BUCKET for a typo: the bucket may belong to another account." * is_foreign),
+        "policy and SCPs for a Deny, and AWS_BUCKET for a typo: the bucket may belong to another "
+        "account.",
         Permission(action, scope),
     )
 
