@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.download import MEMORY_BYTES
 from s3_sync.folder.folder import Folder
 from s3_sync.listing import CONNECTIONS, FAILURE_STREAK, LARGE_BYTES
 from s3_sync.plan import State
@@ -271,8 +270,8 @@ def test_a_revoked_fence_puts_nothing_into_place(fetching: Fetching, folder: Pat
 
 
 def test_a_canceled_download_leaves_no_staging_file(fetching: Fetching, folder: Path) -> None:
-    fetching.s3.put("dags/a.py", b"x" * (2 * MEMORY_BYTES))
-    fetching.s3.inject(hang(after=MEMORY_BYTES + MEMORY_BYTES // 2), is_get())
+    fetching.s3.put("dags/a.py", b"x" * 2_000_000)
+    fetching.s3.inject(hang(after=1_500_000), is_get())
     files = fetching.listed()
 
     async def scene(client: S3Client) -> None:
