@@ -65,7 +65,7 @@ def test_a_large_body_is_staged_completely_and_in_order(
             download.write(chunk)
         assert 1 == len(os.listdir(tmp_path))
 
-        found = download.finish({}, hashlib.md5(body).hexdigest(), must_match=True, is_aws=True)
+        found = download.finish({}, hashlib.md5(body).hexdigest(), must_match=True)
 
         assert found.is_verified and body == content(found)
 
@@ -83,7 +83,7 @@ def test_a_restart_discards_the_first_attempt(
             download.write(body)
 
             assert download.size_bytes == len(body)
-            assert body == content(download.finish({}, "x", must_match=True, is_aws=True))
+            assert body == content(download.finish({}, "x", must_match=True))
             assert len(os.listdir(tmp_path)) <= 1
 
 
@@ -127,15 +127,14 @@ def is_proven(
     etag: str,
     *,
     must_match: bool = False,
-    is_aws: bool = True,
 ) -> bool:
-    return download.finish(headers, etag, must_match=must_match, is_aws=is_aws).is_verified
+    return download.finish(headers, etag, must_match=must_match).is_verified
 
 
 def is_contradicted(download: Download, headers: dict[str, str], etag: str) -> bool:
     """Whether the ETag should be the MD5 of the body, and is not."""
     try:
-        download.finish(headers, etag, must_match=True, is_aws=True)
+        download.finish(headers, etag, must_match=True)
     except ObjectError as error:
         return "its MD5 is" in error.message and "S3_SYNC_VERIFY" in error.advice
     return False
@@ -261,13 +260,12 @@ def test_proves_an_empty_body(staging: StagingFolder) -> None:
         (MD5, {"x-amz-server-side-encryption": "aws:kms"}),
         (MD5, {"x-amz-server-side-encryption": "aws:kms:dsse"}),
         (MD5, {"x-amz-server-side-encryption-customer-algorithm": "AES256"}),
-        (MD5, {"x-amz-storage-class": "EXPRESS_ONEZONE"}),
     ],
 )
 def test_an_etag_that_is_not_an_md5_proves_nothing(
     download: Download, etag: str, headers: dict[str, str]
 ) -> None:
-    assert not is_md5(etag, headers, is_aws=True)
+    assert not is_md5(etag, headers)
     assert not is_proven(download, headers, etag.replace(MD5[0], "0"), must_match=True)
 
 
@@ -276,11 +274,4 @@ def test_an_etag_that_is_not_an_md5_proves_nothing(
     [{}, {"x-amz-server-side-encryption": "AES256"}, {"x-amz-storage-class": "GLACIER_IR"}],
 )
 def test_recognizes_an_etag_that_is_an_md5(headers: dict[str, str]) -> None:
-    assert is_md5(MD5, headers, is_aws=True)
-
-
-def test_ignores_the_etag_of_an_encrypted_object_outside_aws(download: Download) -> None:
-    headers = {"x-amz-server-side-encryption": "AES256"}
-
-    assert not is_proven(download, headers, OTHER, must_match=True, is_aws=False)
-    assert is_contradicted(download, headers, OTHER)
+    assert is_md5(MD5, headers)

@@ -1,7 +1,6 @@
 """The settings of s3-sync: valid values, and likely mistakes."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -219,30 +218,6 @@ def test_a_password_in_the_url_of_a_bucket_is_never_echoed(name: str) -> None:
 
     assert "s3://***@box/dags" == problem.value
     assert "is a URL; write AWS_BUCKET=***@box and KEY_PATH=dags" == problem.problem
-
-
-def test_refuses_a_target_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-
-    problem = problem_of(DEST_PATH=str(tmp_path / "file"))
-
-    assert ("DEST_PATH", "is a file, not a folder") == (problem.setting, problem.problem)
-
-
-def test_reports_a_target_that_is_a_file_together_with_other_problems(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    given = EXAMPLE | {"DEST_PATH": str(tmp_path / "file"), "S3_SYNC_LAYOUT": "snapshott"}
-
-    error = raised(SettingsError, load_settings, given)
-
-    assert ["DEST_PATH", "S3_SYNC_LAYOUT"] == [one.setting for one in error.problems]
-
-
-def test_a_target_may_be_missing_or_a_folder_or_a_link_to_one(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path)
-
-    for path in (tmp_path, tmp_path / "link", tmp_path / "missing/below"):
-        assert read(DEST_PATH=str(path)).dest_path == str(path)
 
 
 def test_filters_are_comma_separated_lists() -> None:

@@ -66,16 +66,13 @@ class Download:
             raise self._corrupt(f"it has more than the {self._listed_bytes} bytes listed")
         write_all(self._opened().fd, chunk)
 
-    def finish(
-        self, headers: Mapping[str, str], etag: str, *, must_match: bool, is_aws: bool
-    ) -> Staging:
+    def finish(self, headers: Mapping[str, str], etag: str, *, must_match: bool) -> Staging:
         """
         Verify the body against the size, checksums and ETag that S3 reported; return it as a
         complete staging file.
 
         Args:
             must_match: Whether an ETag that should be an MD5 must match.
-            is_aws: Whether the store is AWS, whose headers show if an ETag is an MD5.
 
         Raises:
             ObjectError: The body must not be published.
@@ -87,7 +84,7 @@ class Download:
             )
         staging = self._opened()
         staging.is_verified = self._has_checksum(headers, staging)
-        if not staging.is_verified and is_md5(etag, headers, is_aws=is_aws):
+        if not staging.is_verified and is_md5(etag, headers):
             found = md5_of(_blocks(staging))
             staging.is_verified = found == etag
             if must_match and found != etag:
@@ -129,21 +126,16 @@ class Download:
 _ETAG_ADVICE = " If this store's ETags only look like MD5s, set S3_SYNC_VERIFY=lenient."
 
 
-def is_md5(etag: str, headers: Mapping[str, str], *, is_aws: bool) -> bool:
+def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
     """
-    Whether an ETag should be the MD5 of the object.
+    Whether an ETag should be the MD5 of the object, as far as AWS's headers tell.
 
-    False for multipart uploads (their ETags contain a dash). On AWS also False for SSE-KMS, SSE-C
-    and S3 Express, whose ETags look like MD5s; on other stores for any encrypted object:
+    False for multipart uploads (their ETags contain a dash), SSE-KMS and SSE-C:
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """
-    encryption = headers.get("x-amz-server-side-encryption", "")
-    return (
-        looks_like_md5(etag)
-        and (not encryption or (is_aws and encryption == "AES256"))
-        and "x-amz-server-side-encryption-customer-algorithm" not in headers
-        and headers.get("x-amz-storage-class") != "EXPRESS_ONEZONE"
-    )
+    is_plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
+    has_own_key = "x-amz-server-side-encryption-customer-algorithm" in headers
+    return looks_like_md5(etag) and is_plain and not has_own_key
 
 
 def _blocks(staging: Staging) -> Iterator[bytes]:

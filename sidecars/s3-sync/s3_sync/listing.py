@@ -85,7 +85,12 @@ class ListingSource:
             pages[digest] = page
             keys += page.keys
             if keys > KEYS_LIMIT:
-                raise _too_many()
+                raise SourceError(
+                    "too_many_keys",
+                    f"the prefix contains more than {KEYS_LIMIT} keys",
+                    "Set KEY_PATH to the DAG folder only. Filters do not help, because S3 lists "
+                    "every key.",
+                )
             token = next_token(body, page)
             if token is None:
                 break
@@ -122,12 +127,6 @@ class ListingSource:
         """
         fetching = _Fetching(self._client, self._settings, state, work, before)
         await fetching.run(paths)
-
-    def earlier(self) -> list[str]:
-        """
-        Return no revision: S3 lists only the current objects.
-        """
-        return []
 
     def close(self) -> None:
         """
@@ -235,15 +234,14 @@ class _Fetching:
                 await self._download(path, file)
             self._streak = 0
         except ObjectMoved:
-            self._fail(path, changing(self._key(path)))
+            self._fail(path, _changing(self._key(path)))
         except Blocked:
             work.blocked.add(path)
-        except ObjectError as error:
-            self._fail(path, error)
-        except WireError as error:
-            if concerns(error.reason) != "request":
+        except (ObjectError, WireError) as error:
+            if concerns(error.reason) == "cycle":
                 raise
-            self._fail(path, self._slow(path) if time.monotonic() >= work.until else error)
+            is_slow = isinstance(error, WireError) and time.monotonic() >= work.until
+            self._fail(path, self._slow(path) if is_slow else error)
         except OSError as error:
             work.fail_on_disk(path, error)
 
@@ -272,15 +270,14 @@ class _Fetching:
             Blocked: A file of another owner is in the way.
             OSError: The volume fails.
         """
-        work, key, is_aws = self._work, self._key(path), self._client.is_aws
-        verify = self._settings.verify
-        must_match = verify == "strict" or (verify == "auto" and is_aws)
+        work, key, verify = self._work, self._key(path), self._settings.verify
+        must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
         with Download(key, file.size_bytes, work.folder.staging) as download:
             headers = await self._client.get_object(
                 key, file.etag, file.size_bytes, download, until=work.until, encoding=encoding
             )
             work.downloaded_bytes += download.size_bytes
-            staging = download.finish(headers, file.etag, must_match=must_match, is_aws=is_aws)
+            staging = download.finish(headers, file.etag, must_match=must_match)
             work.folder.put(path, file, staging, work.fence, self._files.__contains__)
         stored = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
         if stored and stored != "identity":
@@ -321,7 +318,7 @@ class _Fetching:
         )
 
 
-def changing(key: str) -> ObjectError:
+def _changing(key: str) -> ObjectError:
     """
     Return the error for an object that no longer matches the listing.
     """
@@ -330,14 +327,6 @@ def changing(key: str) -> ObjectError:
         f"{key!r} changed or was deleted after it was listed, before it was read",
         "This resolves itself once the writer has finished. If it persists, the store's listing "
         "and the object have different ETags, or the key contains a control character.",
-    )
-
-
-def _too_many() -> SourceError:
-    return SourceError(
-        "too_many_keys",
-        f"the prefix contains more than {KEYS_LIMIT} keys",
-        "Set KEY_PATH to the DAG folder only. Filters do not help, because S3 lists every key.",
     )
 
 

@@ -7,7 +7,6 @@ botocore: see :mod:`sidecar_runtime.aws.chain`.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,17 +86,6 @@ def _settings_of(url: str) -> str:
     return f"AWS_BUCKET={bucket}{path and f' and KEY_PATH={path}'}"
 
 
-@allows("an absolute path")
-def target(text: str) -> str:
-    """
-    Read the path of the target; refuse a file.
-    """
-    path = absolute_path(text)
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise ValueError("is a file, not a folder")
-    return path
-
-
 @allows("64 hexadecimal digits, as shown by `s3-sync releases --output json`")
 def revision(text: str) -> str:
     """
@@ -138,7 +126,7 @@ class Settings(GateSettings):
     )
     dest_path: str = setting(
         "DEST_PATH",
-        target,
+        absolute_path,
         prefixed=False,
         required=True,
         text="The local folder to keep equal to the source; created if missing.",

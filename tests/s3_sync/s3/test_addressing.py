@@ -208,7 +208,7 @@ def test_an_invalid_endpoint_url_of_a_profile_is_reported(url: str) -> None:
     error = raised(SourceError, locate, "a-bucket", config(endpoint_url=url))
 
     assert error.reason == "endpoint_invalid"
-    assert "endpoint_url" in error.advice
+    assert "endpoint_url" in error.message
 
 
 def test_the_bucket_itself_has_a_path() -> None:

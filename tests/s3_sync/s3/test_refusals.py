@@ -315,7 +315,7 @@ def test_a_redirect_of_s3_itself_reports_the_bucket_s_region() -> None:
 
     assert isinstance(error, SidecarError)
     assert message in error.message
-    assert "eu-central-1" in error.advice
+    assert "region eu-central-1" in error.message
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,9 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
     if not is_plain or url.scheme not in ("http", "https") or not url.hostname:
         raise SourceError(
             "endpoint_invalid",
-            "endpoint_url of the AWS profile is not an ASCII URL like http(s)://HOST[:PORT]",
-            "Fix endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
+            "AWS_ENDPOINT_URL, or endpoint_url of the AWS profile, is not an ASCII URL like "
+            "http(s)://HOST[:PORT]",
+            "Fix it there.",
         )
     base = url.path.rstrip("/")
     if config.addressing_style == "virtual":

@@ -8,7 +8,8 @@ import re
 from html import unescape
 from typing import Literal, NamedTuple
 
-from s3_sync.s3.wire import ADVICE, Answer
+from s3_sync.reasons import ADVICE, concerns
+from s3_sync.s3.wire import Answer
 from sidecar_runtime.errors import SidecarError
 
 Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
@@ -42,6 +43,7 @@ STALE_CREDENTIALS = {
     "InvalidAccessKeyId": "credentials_invalid",
 }
 
+_NO_BUCKET = ("NoSuchBucket", "NoSuchAccessPoint")
 _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
 # The region becomes part of a host name and a header.
 REGION = re.compile(r"[a-z0-9-]{1,32}")
@@ -77,13 +79,6 @@ class Request(NamedTuple):
     prefix: str
     region: str
     proxy: str = ""
-
-    @property
-    def is_released(self) -> bool:
-        """
-        Whether the object belongs to a release.
-        """
-        return self.operation in ("pointer", "manifest", "bundle")
 
     @property
     def url(self) -> str:
@@ -201,117 +196,96 @@ def explain(
     Args:
         identity: The caller according to STS, or the access key that was refused.
     """
-    said = f"{answer.status} {refusal.code} {refusal.message}".strip()
-    is_list = request.operation == "list"
-    # A failed listing concerns the whole source; a failed object may be the only one.
-    error = SourceError if is_list else ObjectError
-    if answer.status in (403, 429, 503) and not refusal.code:  # S3 sends a code with each GET
+    status, code = answer.status, refusal.code
+    said = f"{status} {code} {refusal.message}".strip()
+    if status in (403, 429, 503) and not code:  # S3 sends a code with each GET
         return _explain_stranger(answer, request)
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
-    if refusal.code in STALE_CREDENTIALS:
-        return SourceError(
-            STALE_CREDENTIALS[refusal.code],
-            f"S3 rejected {identity} ({said})",
-            "Renew the credentials at their source.",
-        )
-    if not is_list and (refusal.code == "NoSuchKey" or answer.status == 412):
+    if code in STALE_CREDENTIALS:
+        return _error(request, STALE_CREDENTIALS[code], f"S3 rejected {identity} ({said})")
+    is_gone = status in (404, 412) or (status == 416 and request.operation != "bundle")
+    if is_gone and request.operation != "list" and not code.startswith(_NO_BUCKET):
         return ObjectMoved()
-    repair = ": publish the content again with --repair." if request.is_released else "."
+    reason, what = _meaning(answer, refusal, request)
+    return _error(request, reason, f"{what} ({said})")
+
+
+def _meaning(answer: Answer, refusal: Refusal, request: Request) -> tuple[str, str]:
+    """
+    Return the reason for a response of S3 that is not a success, and the message.
+    """
+    url = request.url
     match refusal.code:
         case "RequestTimeTooSkewed":
-            return SourceError(
-                "clock_skew",
-                f"this machine's clock differs from S3's by more than S3 allows ({said})",
-                "Check the time synchronization of the node.",
-            )
+            return "clock_skew", "this machine's clock differs from S3's by more than S3 allows"
         case "SignatureDoesNotMatch":
-            return error(
-                "credentials_invalid",
-                f"S3 rejected the signature of the request for {request.url} ({said})",
-                "Check that the secret key belongs to the access key, and that no proxy alters "
-                "requests.",
-            )
+            return "credentials_invalid", f"S3 rejected the signature of the request for {url}"
         case "InvalidObjectState":
-            return SealedError(
-                "object_archived",
-                f"{request.url} is archived ({said})",
-                f"Restore it, or replace or exclude it{repair}",
-            )
+            return "object_archived", f"{url} is archived"
+        case "RequestTimeout":
+            return "server_error", f"S3 failed to serve {url}"
         case code if code.startswith("KMS."):
-            return SealedError(
-                "kms_key_unusable",
-                f"the KMS key of {request.url} cannot be used ({said})",
-                f"Enable the key, or encrypt the object with another key{repair}",
-            )
+            return "kms_key_unusable", f"the KMS key of {url} cannot be used"
         case code if "SecondLevelDomain" in code or "VirtualHost" in code:
-            return error(
-                "client_error",
-                f"the store refuses addresses with the bucket in the path ({said})",
-                "Set addressing_style = virtual in the section s3 of the AWS profile "
-                "(AWS_CONFIG_FILE).",
+            return "client_error", (
+                "the store refuses addresses with the bucket in the path: set addressing_style = "
+                "virtual in the section s3 of the AWS profile (AWS_CONFIG_FILE)"
             )
-    is_no_bucket = refusal.code in ("NoSuchBucket", "NoSuchAccessPoint")
     match answer.status:
-        case 404 if is_no_bucket or is_list:
-            return SourceError(
-                "bucket_not_found",
-                f"the endpoint does not know the bucket {request.bucket} ({said})",
-                "Check AWS_BUCKET for a typo, the account of the credentials, and the endpoint, "
-                "which must not contain the bucket.",
-            )
+        case 404:
+            return "bucket_not_found", f"the endpoint does not know the bucket {request.bucket}"
         case 416 if request.operation == "bundle":
-            return ObjectError(
-                "bundle_corrupt",
-                f"{request.url} is shorter than its manifest states ({said})",
-                "Publish the release again. The published files stay.",
-            )
-        case 404 | 416 if not is_list:
-            return ObjectMoved()
+            return "bundle_corrupt", f"{url} is shorter than its manifest states"
         case 429 | 503:
-            return error(
-                "throttled",
-                f"S3 throttled the request for {request.url} ({said})",
-                "This resolves itself. For a large fleet, raise INTERVAL. If it is always the same "
-                "object, the store cannot read that object.",
-            )
-        case status if status >= 500 or status == 408 or refusal.code == "RequestTimeout":
-            said = f"S3 failed to serve {request.url} ({said})"
-            return ObjectError("server_error", said, ADVICE["server_error"])
+            return "throttled", f"S3 throttled the request for {url}"
+        case status if status >= 500 or status == 408:
+            return "server_error", f"S3 failed to serve {url}"
         case status if 300 <= status < 400:
             place = answer.headers.get("location", "nowhere")
-            return error(
-                "redirect_refused",
-                f"the endpoint redirects {request.url} to {place!r}; credentials are never sent to "
-                f"another host ({said})",
-                "Check the endpoint and AWS_REGION: the bucket's region is "
-                f"{refusal.region or 'not reported'}. Check for a proxy or captive portal.",
+            return "redirect_refused", (
+                f"the endpoint redirects {url} to {place!r}, region "
+                f"{refusal.region or 'unknown'}; credentials are never sent to another host"
             )
-    said = f"S3 rejected the request for {request.url} ({said})"
-    return error("client_error", said, ADVICE["client_error"])
+    return "client_error", f"S3 rejected the request for {url}"
 
 
-def _explain_stranger(answer: Answer, request: Request) -> SidecarError:
+def _error(
+    request: Request,
+    reason: str,
+    message: str,
+    advice: str = "",
+    permission: Permission | None = None,
+) -> S3Error:
+    """
+    Return an error of the source if a listing failed; a failed object may be the only one.
+    """
+    kind: type[S3Error] = ObjectError
+    if reason in ("object_archived", "kms_key_unusable"):
+        kind = SealedError
+    elif request.operation == "list" or concerns(reason) == "cycle":
+        kind = SourceError
+    return kind(reason, message, advice or ADVICE[reason], permission)
+
+
+def _explain_stranger(answer: Answer, request: Request) -> S3Error:
     """
     Return the error for a refusal that is not S3's: only S3's own codes are S3's verdict.
     """
-    error = SourceError if request.operation == "list" else ObjectError
     if request.proxy and answer.status == 403:
         said = f"the proxy {request.proxy} refused the request for {request.url} (403)"
-        return error("proxy_refused", said, ADVICE["proxy_refused"])
+        return _error(request, "proxy_refused", said)
     kind = answer.headers.get("content-type", "no content type").partition(";")[0]
     by = request.proxy or answer.headers.get("server", "") or "an unnamed server"
-    return error(
+    return _error(
+        request,
         "answer_foreign" if answer.status == 403 else "server_error",
         f"{request.url} was answered with {answer.status} by something other than S3: {by}, {kind}",
-        "Check what is in front of the endpoint: a firewall, an ingress, a proxy or a captive "
-        "portal. It is retried.",
+        ADVICE["answer_foreign"],
     )
 
 
-def _explain_denied(
-    refusal: Refusal, request: Request, identity: str | None, said: str
-) -> SidecarError:
+def _explain_denied(refusal: Refusal, request: Request, identity: str | None, said: str) -> S3Error:
     denied = _DENIED.search(refusal.message)
     user = _USER.search(refusal.message)
     action, arn, scope = ACTIONS[request.operation], request.arn, request.folder_arn
@@ -327,8 +301,8 @@ def _explain_denied(
         # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
         arn = scope = denied[2]
     who = (user and user[1]) or identity or "an unknown identity (STS did not report it)"
-    error = SourceError if request.operation == "list" else ObjectError
-    return error(
+    return _error(
+        request,
         _denial_of(action) or _denial_of(ACTIONS[request.operation]),
         f"{who} is not allowed to perform {action} on {arn}, for {request.url} ({said})",
         f"Allow {action} on {scope} in {place}. Also check the bucket policy, the VPC endpoint "

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import httptools
 
+from s3_sync.reasons import ADVICE
 from sidecar_runtime.errors import SidecarError
 
 IDLE_SECONDS = 30.0
@@ -26,22 +27,6 @@ FRAMING_LIMIT_BYTES = 64 << 10
 
 Sink = Callable[[bytes], object]
 Check = Callable[[dict[str, str]], object]
-
-
-ADVICE = {
-    "client_error": "Follow the quoted error. If it gives no cause, check the endpoint and any "
-    "proxy in front of it.",
-    "connection_lost": "If it persists, check for a proxy or firewall that cuts connections.",
-    "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
-    "to S3, and HTTPS_PROXY and NO_PROXY.",
-    "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
-    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the "
-    "proxy's URL, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
-    "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy) for dropped "
-    "packets.",
-    "server_error": "If it persists, check the server and any proxy in front of it.",
-    "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
-}
 
 
 class WireError(SidecarError):
