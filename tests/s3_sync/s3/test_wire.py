@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync.s3.wire import (
-    ADVICE,
     BODY_LIMIT_BYTES,
     FRAMING_LIMIT_BYTES,
     IDLE_SECONDS,
@@ -316,11 +315,3 @@ async def test_a_canceled_request_drops_the_connection(line: Line) -> None:
     assert not line.connection.is_usable and line.cable.is_cut
     line.connection.data_received(b"o")
     line.connection.connection_lost(None)
-
-
-# --- advice
-
-
-def test_every_reason_has_its_advice() -> None:
-    for reason, advice in ADVICE.items():
-        assert advice == WireError(reason, "x").advice
