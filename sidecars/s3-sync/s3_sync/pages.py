@@ -17,6 +17,13 @@ from s3_sync.plan import State
 from s3_sync.s3.refusals import SourceError
 
 _TOKEN = re.compile(rb"<((?:Next)?ContinuationToken)>([^<]*)</\1>")
+# Characters that XML cannot represent, but that some stores write without encoding. Replacing them
+# loses one name instead of the whole page. https://www.w3.org/TR/xml/#charsets
+_CONTROLS = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|"
+    rb"&#(?:0*(?:[0-8]|1[1245-9]|2\d|3[01])|x0*(?:[0-8bcef]|1[\da-f]));",
+    re.IGNORECASE,
+)
 _SIZE = re.compile(r"[0-9]{1,18}")
 # The ETag becomes part of a request header.
 _ETAG = re.compile(r"[!#-~]+")
@@ -209,6 +216,8 @@ def _root(body: bytes) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
     except ElementTree.ParseError as error:
+        if (plain := _CONTROLS.sub("\ufffd".encode(), body)) != body:
+            return _root(plain)
         raise listing_invalid(f"it is not XML: {error}") from None
     if root.tag.startswith("{"):
         for element in root.iter():

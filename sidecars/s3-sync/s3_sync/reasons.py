@@ -29,12 +29,12 @@ _REFUSED = Reason("object", is_refusal=True)
 _RELEASE = Reason("release")
 
 REASONS: dict[str, Reason] = {
-    "access_denied_delete": _CYCLE,
+    "access_denied_delete": _OBJECT,
     "access_denied_get": _REFUSED,
     "access_denied_kms": _REFUSED,
     # An object that is missing is denied for s3:ListBucket to an identity that may not list.
     "access_denied_list": _REFUSED,
-    "access_denied_put": _CYCLE,
+    "access_denied_put": _OBJECT,
     "answer_foreign": Reason("request"),
     "bucket_not_found": _CYCLE,
     "bundle_corrupt": _RELEASE,
@@ -61,7 +61,7 @@ REASONS: dict[str, Reason] = {
     "object_changing": _OBJECT,
     "object_corrupt": _OBJECT,
     "object_slow": _OBJECT,
-    "proxy_refused": _CYCLE,
+    "proxy_refused": Reason("request"),
     "redirect_refused": Reason("request"),
     "region_invalid": _CYCLE,
     "release_invalid": _RELEASE,

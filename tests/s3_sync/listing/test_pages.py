@@ -85,6 +85,18 @@ def test_skips_a_key_that_is_not_utf_8() -> None:
     assert listing.skipped == {"dags/caf\udce9.py": "unsafe_path"}
 
 
+@pytest.mark.parametrize(
+    "written", ["\x01", "\x1f", "\x0b", "&#x1;", "&#x1F;", "&#0;", "&#31;", "&#012;", "&#x00E;"]
+)
+def test_a_key_that_xml_cannot_represent_hides_no_others(written: str) -> None:
+    """The store does not encode keys."""
+    body = page(contents("dags/aCONTROLb"), contents("dags/c&#9;&#10;&#xD;&#32;d"))
+
+    found = read(body.replace(b"CONTROL", written.encode()))
+
+    assert {"a\ufffdb", "c\t\n\r d"} == set(found.files)
+
+
 def test_folder_markers_and_the_prefix_itself_are_not_files() -> None:
     listing = read(
         page(contents("dags/", size="0"), contents("dags/sub/"), contents("dags/sub/a.py"))

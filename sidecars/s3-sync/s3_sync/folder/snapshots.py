@@ -27,8 +27,6 @@ from sidecar_runtime.volume.snapshots import Snapshots, aside_name
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_tree, remove_tree
 
 _LIST_SUFFIX = f".{MANAGED}"
-# No bound: S3_SYNC_KEEP_REQUESTED limits how many requested releases are kept.
-ASKED_BYTES = 1 << 60
 
 log = get_logger("snapshot")
 
@@ -66,7 +64,7 @@ class SnapshotLayout:
             retain_count=settings.retain_count,
             retain_seconds=settings.retain_seconds,
             asked_count=settings.keep_requested,
-            asked_bytes=ASKED_BYTES,
+            asked_bytes=1 << 62,  # limited by their number alone
             fsync=volume.fsync,
         )
         with ExitStack() as stack:
