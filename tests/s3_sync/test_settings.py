@@ -1,7 +1,6 @@
 """The settings of s3-sync: valid values, and likely mistakes."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -213,88 +212,12 @@ def test_ignores_variables_of_other_programs(names: list[str], value: str) -> No
     assert [] == load_settings(EXAMPLE | dict.fromkeys(names, value))[1]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "minio:9000",
-        "ftp://minio",
-        "http://",
-        "http://x:port",
-        "/x",
-        "http://x…",
-        "http://x/a b",
-        "http://x/?a=b",
-        "http://x#a",
-    ],
-)
-def test_an_endpoint_must_be_a_url(text: str) -> None:
-    problem = problem_of(AWS_ENDPOINT_URL=text)
-
-    assert ("AWS_ENDPOINT_URL", "is not http(s)://HOST[:PORT]") == (
-        problem.setting,
-        problem.problem,
-    )
-
-
-def test_a_password_in_an_endpoint_is_never_echoed() -> None:
-    for url in (
-        "ftp://user:hunter2@minio",
-        "http://user:hunt/er2@minio:port",
-        "user:hunter2@minio:9000",
-        "http://minio:9000/?token=hunter2",
-        "minio:9000?token=hunter2",
-    ):
-        error = raised(SettingsError, load_settings, EXAMPLE | {"AWS_ENDPOINT_URL": url})
-        assert "er2" not in repr(error.problems), url
-
-
 @pytest.mark.parametrize("name", ["AWS_BUCKET", "KEY_PATH"])
 def test_a_password_in_the_url_of_a_bucket_is_never_echoed(name: str) -> None:
     problem = problem_of(**{name: "s3://user:hunt/er2@box/dags"})
 
     assert "s3://***@box/dags" == problem.value
     assert "is a URL; write AWS_BUCKET=***@box and KEY_PATH=dags" == problem.problem
-
-
-def test_refuses_an_access_point_with_an_endpoint() -> None:
-    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        assert problem_of(AWS_BUCKET=ARN, **{name: "http://minio:9000"}).setting == "AWS_BUCKET"
-
-
-def test_refuses_a_target_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-
-    problem = problem_of(DEST_PATH=str(tmp_path / "file"))
-
-    assert ("DEST_PATH", "is a file, not a folder") == (problem.setting, problem.problem)
-
-
-def test_reports_a_target_that_is_a_file_together_with_other_problems(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    given = EXAMPLE | {"DEST_PATH": str(tmp_path / "file"), "S3_SYNC_LAYOUT": "snapshott"}
-
-    error = raised(SettingsError, load_settings, given)
-
-    assert ["DEST_PATH", "S3_SYNC_LAYOUT"] == [one.setting for one in error.problems]
-
-
-def test_reports_an_access_point_with_an_endpoint_together_with_other_rules() -> None:
-    given = {
-        "AWS_BUCKET": ARN,
-        "AWS_ENDPOINT_URL": "http://minio:9000",
-        "S3_SYNC_REVISION": "0" * 64,
-    }
-
-    error = raised(SettingsError, load_settings, EXAMPLE | given)
-
-    assert ["AWS_BUCKET", "S3_SYNC_REVISION"] == [one.setting for one in error.problems]
-
-
-def test_a_target_may_be_missing_or_a_folder_or_a_link_to_one(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path)
-
-    for path in (tmp_path, tmp_path / "link", tmp_path / "missing/below"):
-        assert read(DEST_PATH=str(path)).dest_path == str(path)
 
 
 def test_filters_are_comma_separated_lists() -> None:

@@ -8,7 +8,6 @@ import os
 import sys
 
 from s3_sync.metrics import SyncMetrics
-from s3_sync.s3.addressing import check_proxy
 from s3_sync.settings import PREFIX, load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__, proxies
@@ -34,15 +33,12 @@ def run() -> int:
         is_check = arguments.command == "check"
     os.umask(0o002)  # another uid of the same group must be able to continue on this volume
     settings, unknown = load_settings(os.environ)
-    check_proxy(settings.bucket, settings.endpoint_url_s3 or settings.endpoint_url, os.environ)
     read_trusted_keys(settings)  # a bad key fails the start; later it only fails a cycle
     if is_check:
         from s3_sync import check  # noqa: PLC0415
 
         return check.run(settings, unknown)
     unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
-    if settings.sign_key:
-        unused["S3_SYNC_SIGN_KEY"] = "only publish, promote and rollback sign"
     begin_logs(settings, unknown, unused)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
     metrics = SyncMetrics(__version__, revision)

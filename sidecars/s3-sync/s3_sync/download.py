@@ -1,5 +1,5 @@
 """
-The download of one object: kept in memory if small, else in a staging file, and verified.
+The download of one object into a staging file, verified.
 """
 
 from __future__ import annotations
@@ -8,17 +8,14 @@ import base64
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Protocol
 
 from s3_sync.digest import looks_like_md5, md5_of
 from s3_sync.folder.paths import BLOCK_BYTES
 from s3_sync.folder.staging import Staging, StagingFolder
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.volume.files import write_all
-
-MEMORY_BYTES = 1 << 20
 
 
 class Download:
@@ -27,7 +24,7 @@ class Download:
 
     Args:
         size_bytes: The listed size.
-        folder: Where a body too big for memory goes, and at last every body.
+        folder: Where the body goes.
 
     Attributes:
         size_bytes: How much was received.
@@ -37,7 +34,6 @@ class Download:
         self._key = key
         self._listed_bytes = size_bytes
         self._folder = folder
-        self._chunks: list[bytes] = []
         self._staging: Staging | None = None
         self.size_bytes = 0
 
@@ -52,7 +48,6 @@ class Download:
         """
         Discard the received bytes for a new attempt.
         """
-        self._chunks.clear()
         self.size_bytes = 0
         if self._staging is not None:
             os.ftruncate(self._staging.fd, 0)
@@ -69,23 +64,15 @@ class Download:
         self.size_bytes += len(chunk)
         if self.size_bytes > self._listed_bytes:
             raise self._corrupt(f"it has more than the {self._listed_bytes} bytes listed")
-        if self._staging is None and self.size_bytes > MEMORY_BYTES:
-            self._spill()
-        if self._staging is None:
-            self._chunks.append(chunk)
-        else:
-            write_all(self._staging.fd, chunk)
+        write_all(self._opened().fd, chunk)
 
-    def finish(
-        self, headers: Mapping[str, str], etag: str, *, must_match: bool, is_aws: bool
-    ) -> Staging:
+    def finish(self, headers: Mapping[str, str], etag: str, *, must_match: bool) -> Staging:
         """
         Verify the body against the size, checksums and ETag that S3 reported; return it as a
         complete staging file.
 
         Args:
             must_match: Whether an ETag that should be an MD5 must match.
-            is_aws: Whether the store is AWS, whose headers show if an ETag is an MD5.
 
         Raises:
             ObjectError: The body must not be published.
@@ -95,37 +82,21 @@ class Download:
             raise self._corrupt(
                 f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
             )
-        is_verified = self._has_checksum(headers)
-        if not is_verified and is_md5(etag, headers, is_aws=is_aws):
-            found = md5_of(self._blocks())
-            is_verified = found == etag
-            if must_match and not is_verified:
+        staging = self._opened()
+        staging.is_verified = self._has_checksum(headers, staging)
+        if not staging.is_verified and is_md5(etag, headers):
+            found = md5_of(_blocks(staging))
+            staging.is_verified = found == etag
+            if must_match and found != etag:
                 raise self._corrupt(f"its MD5 is {found}, but its ETag is {etag}", _ETAG_ADVICE)
+        return staging
+
+    def _opened(self) -> Staging:
         if self._staging is None:
-            self._spill()
-        assert self._staging is not None
-        self._staging.is_verified = is_verified
+            self._staging = self._folder.open()
         return self._staging
 
-    def _spill(self) -> None:
-        """
-        Move the body from memory to a staging file.
-        """
-        self._staging = self._folder.open()
-        for held in self._chunks:
-            write_all(self._staging.fd, held)
-        self._chunks.clear()
-
-    def _blocks(self) -> Iterator[bytes]:
-        if self._staging is None:
-            yield from self._chunks
-            return
-        offset = 0
-        while block := os.pread(self._staging.fd, BLOCK_BYTES, offset):
-            yield block
-            offset += len(block)
-
-    def _has_checksum(self, headers: Mapping[str, str]) -> bool:
+    def _has_checksum(self, headers: Mapping[str, str], staging: Staging) -> bool:
         """
         Whether a checksum that S3 sent matches.
 
@@ -133,14 +104,11 @@ class Download:
             ObjectError: One does not match.
         """
         is_verified = False
-        for name, start in _CHECKSUMS.items():
+        for name in CHECKSUMS:
             said = headers.get(f"x-amz-checksum-{name}", "")
             if not said or "-" in said or headers.get("x-amz-checksum-type") == "COMPOSITE":
                 continue
-            checksum = start()
-            for block in self._blocks():
-                checksum.update(block)
-            found = base64.b64encode(checksum.digest()).decode()
+            found = base64.b64encode(checksum_of(name, _blocks(staging))).decode()
             if found != said:
                 raise self._corrupt(f"its {name} is {found}, but S3 reports {said}")
             is_verified = True
@@ -158,45 +126,45 @@ class Download:
 _ETAG_ADVICE = " If this store's ETags only look like MD5s, set S3_SYNC_VERIFY=lenient."
 
 
-def is_md5(etag: str, headers: Mapping[str, str], *, is_aws: bool) -> bool:
+def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
     """
-    Whether an ETag should be the MD5 of the object.
+    Whether an ETag should be the MD5 of the object, as far as AWS's headers tell.
 
-    False for multipart uploads (their ETags contain a dash). On AWS also False for SSE-KMS, SSE-C
-    and S3 Express, whose ETags look like MD5s; on other stores for any encrypted object:
+    False for multipart uploads (their ETags contain a dash), SSE-KMS and SSE-C:
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """
-    encryption = headers.get("x-amz-server-side-encryption", "")
-    return (
-        looks_like_md5(etag)
-        and (not encryption or (is_aws and encryption == "AES256"))
-        and "x-amz-server-side-encryption-customer-algorithm" not in headers
-        and headers.get("x-amz-storage-class") != "EXPRESS_ONEZONE"
-    )
+    is_plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
+    has_own_key = "x-amz-server-side-encryption-customer-algorithm" in headers
+    return looks_like_md5(etag) and is_plain and not has_own_key
 
 
-class _Checksum(Protocol):
-    def update(self, block: bytes, /) -> None: ...
+def _blocks(staging: Staging) -> Iterator[bytes]:
+    offset = 0
+    while block := os.pread(staging.fd, BLOCK_BYTES, offset):
+        yield block
+        offset += len(block)
 
-    def digest(self) -> bytes: ...
+
+# Names of S3 → of anycrc, and their sizes in bytes; see docs/decisions/0020-crc-library.md.
+_CRCS = {"crc32": ("CRC32", 4), "crc32c": ("CRC32-ISCSI", 4), "crc64nvme": ("CRC64-NVME", 8)}
+CHECKSUMS = (*_CRCS, "sha256", "sha1")
 
 
-class _Crc:
+def checksum_of(name: str, blocks: Iterable[bytes]) -> bytes:
     """
-    Args:
-        calculate: Returns the CRC of a block, continuing from the CRC of the previous blocks.
+    Return a checksum, by its name in S3's headers.
     """
-
-    def __init__(self, calculate: Callable[[bytes, int], int], size_bytes: int) -> None:
-        self._calculate = calculate
-        self._size_bytes = size_bytes
-        self._value = 0
-
-    def update(self, block: bytes, /) -> None:
-        self._value = self._calculate(block, self._value)
-
-    def digest(self) -> bytes:
-        return self._value.to_bytes(self._size_bytes, "big")
+    if name not in _CRCS:
+        digest = hashlib.new(name, usedforsecurity=False)
+        for block in blocks:
+            digest.update(block)
+        return digest.digest()
+    model, size_bytes = _CRCS[name]
+    calculate = zlib.crc32 if name == "crc32" else _crc_of(model)
+    value = 0
+    for block in blocks:
+        value = calculate(block, value)
+    return value.to_bytes(size_bytes, "big")
 
 
 @cache
@@ -208,13 +176,3 @@ def _crc_of(model: str) -> Callable[[bytes, int], int]:
 
     calculate: Callable[[bytes, int], int] = anycrc.Model(model).calc
     return calculate
-
-
-# By S3's names; for anycrc see docs/decisions/0020-crc-library.md.
-_CHECKSUMS: dict[str, Callable[[], _Checksum]] = {
-    "crc32": lambda: _Crc(zlib.crc32, 4),
-    "crc32c": lambda: _Crc(_crc_of("CRC32-ISCSI"), 4),
-    "crc64nvme": lambda: _Crc(_crc_of("CRC64-NVME"), 8),
-    "sha256": hashlib.sha256,
-    "sha1": lambda: hashlib.sha1(usedforsecurity=False),
-}

@@ -6,32 +6,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from datetime import datetime
 from difflib import get_close_matches
-from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from s3_sync.digest import Content, is_sha256, looks_like_md5
 from s3_sync.download import Download
 from s3_sync.folder.paths import Blocked
-from s3_sync.keys import POINTER, compile_filter
-from s3_sync.pages import (
-    Entry,
-    Page,
-    PageReader,
-    digest_of,
-    fingerprint_of,
-    listing_invalid,
-    names_in,
-    next_token,
-)
+from s3_sync.keys import compile_filter
+from s3_sync.pages import Page, PageReader, digest_of, join, listing_invalid, names_in, next_token
 from s3_sync.plan import State
 from s3_sync.reasons import concerns
 from s3_sync.s3.client import S3Client
@@ -76,9 +63,9 @@ class ListingSource:
         self._unused += [("S3_SYNC_EXCLUDE", glob) for glob in settings.exclude]
         target_bytes = len(settings.dest_path.encode())
         self._reader = PageReader(settings.prefix, self._is_wanted, target_bytes)
+        # The pages of the last listing, in order, by their digests.
         self._pages: dict[bytes, Page] = {}
-        self._order: list[bytes] = []
-        self._state: State | None = None
+        self._state = State("", {})
 
     async def read(self, fence: Fence) -> State:
         """
@@ -91,49 +78,33 @@ class ListingSource:
         """
         self._client.begin_cycle(fence)
         pages: dict[bytes, Page] = {}
-        order: list[bytes] = []
         token: str | None = None
-        seen: set[str] = set()
+        keys = 0
         while True:
             body = await self._client.list_page(token)
             digest = digest_of(body)
-            pages[digest] = page = (
-                self._pages.get(digest) or pages.get(digest) or self._reader.read(body)
-            )
-            order.append(digest)
-            if len(order) * page.keys > KEYS_LIMIT:
-                _check_limit(pages[one].keys for one in order)
-            token = next_token(body, token)
+            page = self._pages.get(digest) or self._reader.read(body)
+            if page.keys and digest in pages:
+                raise listing_invalid("S3 returned the same page twice")
+            pages[digest] = page
+            keys += page.keys
+            if keys > KEYS_LIMIT:
+                raise SourceError(
+                    "too_many_keys",
+                    f"the prefix contains more than {KEYS_LIMIT} keys",
+                    "Set KEY_PATH to the DAG folder only. Filters do not help, because S3 lists "
+                    "every key.",
+                )
+            token = next_token(body, page)
             if token is None:
                 break
-            if token in seen:
-                raise listing_invalid("a continuation token was repeated")
-            seen.add(token)
-        if self._state is None or order != self._order:
-            joined = _join([pages[digest] for digest in order], self._settings.prefix)
-            last = self._state
-            # A page may differ in a key that is not wanted, or in the time of the same content.
-            if last is None or joined != last:
-                self._state = joined
-            self._pages, self._order = pages, order
+        if not self._state.revision or list(pages) != list(self._pages):
+            self._state = join(pages.values(), self._settings.prefix)
+            self._pages = pages
             self._tell_unused()
-        assert self._state is not None
         if not self._state.files and not self._settings.allow_empty:
-            raise await self._empty(self._state)
+            raise await self._empty()
         return self._state
-
-    def quiet_seconds(self) -> float:
-        """
-        Return how long no object has been written, at least, in seconds of S3's clock.
-
-        Its timestamps lack the fractions: the newest object may be almost a second younger than it
-        looks. The time of the listing can only be later than it looks.
-        """
-        newest = max((page.newest for page in self._pages.values()), default="")
-        with suppress(ValueError, TypeError):
-            now = parsedate_to_datetime(self._client.listed_at)
-            return max(0.0, (now - datetime.fromisoformat(newest)).total_seconds() - 1)
-        return 0.0
 
     async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
         """
@@ -161,12 +132,6 @@ class ListingSource:
         fetching = _Fetching(self._client, self._settings, state, work, before)
         await fetching.run(paths)
 
-    def earlier(self) -> list[str]:
-        """
-        Return no revision: S3 lists only the current objects.
-        """
-        return []
-
     def close(self) -> None:
         """
         Drop the connections.
@@ -187,30 +152,25 @@ class ListingSource:
                 log.warning("pattern_unused", setting=setting, value=glob)
             self._unused = []
 
-    async def _empty(self, state: State) -> SourceError:
+    async def _empty(self) -> SourceError:
         """
         Return the error for a prefix without a file to sync, which counts what is there, and names
         what is beside it.
         """
-        settings = self._settings
-        skipped = Counter(state.skipped.values())
+        skipped = Counter(self._state.skipped.values())
         filtered = sum(page.filtered for page in self._pages.values())
         said = [f"{count} skipped ({reason})" for reason, count in sorted(skipped.items())]
-        said += [f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE"] * bool(filtered)
+        if filtered:
+            said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
+        advice = "Check KEY_PATH for a typo."
         if "release" in skipped:
-            return SourceError(
-                "source_empty",
-                f"{settings.source} contains published releases, but no files to sync",
-                "Set S3_SYNC_SOURCE=release to sync the releases, or set KEY_PATH to the DAG "
-                "folder. Nothing was deleted.",
-            )
-        if not said:
-            said = [await self._neighbors()]
+            advice = "Set S3_SYNC_SOURCE=release to sync the releases, or check KEY_PATH."
         return SourceError(
             "source_empty",
-            f"{settings.source} contains no files to sync: {', '.join(said)}",
-            "Check KEY_PATH for a typo. Nothing was deleted. If the folder is meant to be empty, "
-            "set S3_SYNC_ALLOW_EMPTY=true.",
+            f"{self._settings.source} contains no files to sync: "
+            + (", ".join(said) or await self._neighbors()),
+            f"{advice} Nothing was deleted. If the folder is meant to be empty, set "
+            "S3_SYNC_ALLOW_EMPTY=true.",
         )
 
     async def _neighbors(self) -> str:
@@ -224,11 +184,9 @@ class ListingSource:
         except SidecarError:
             return "no key begins with it"
         names = [name for name in names_in(body) if name != above]
-        if not names:
-            return f"nothing is below s3://{self._settings.bucket}/{above} either"
-        more = ", …" if len(names) > NEIGHBORS else ""
         first = get_close_matches(self._settings.prefix, names, NEIGHBORS, cutoff=0.0)
-        return f"no key begins with it; beside it are {', '.join(first)}{more}"
+        beside = ", ".join(first) or "no others"
+        return f"no key begins with it; beside it are {beside}"
 
 
 class _Fetching:
@@ -267,12 +225,12 @@ class _Fetching:
 
     async def _next(self, queue: Iterator[str]) -> None:
         for path in queue:
-            if self._streaks[True] >= FAILURE_STREAK and path in self._before:
-                self._work.failed[path] = self._before[path]
-            elif time.monotonic() >= self._work.until:
-                self._work.unreached.add(path)
-            else:
+            if time.monotonic() < self._work.until:
                 await self._one(path, self._files[path])
+            elif path in self._before:
+                self._work.failed[path] = self._before[path]
+            else:
+                self._work.unreached.add(path)
 
     async def _one(self, path: str, file: Content) -> None:
         work, is_late = self._work, time.monotonic() > self._late_from
@@ -282,15 +240,13 @@ class _Fetching:
                 work.adopted.add(path)
             else:
                 await self._download(path, file)
-            self._streaks.clear()
+            self._streak = 0
         except ObjectMoved:
-            self._fail(path, changing(self._key(path)))
+            self._fail(path, _changing(self._key(path)))
         except Blocked:
             work.blocked.add(path)
-        except ObjectError as error:
-            self._fail(path, error)
-        except WireError as error:
-            if concerns(error.reason) != "request":
+        except (ObjectError, WireError) as error:
+            if concerns(error.reason) == "cycle":
                 raise
             if time.monotonic() < work.until:
                 self._fail(path, error)
@@ -326,15 +282,14 @@ class _Fetching:
             Blocked: A file of another owner is in the way.
             OSError: The volume fails.
         """
-        work, key, is_aws = self._work, self._key(path), self._client.is_aws
-        verify = self._settings.verify
-        must_match = verify == "strict" or (verify == "auto" and is_aws)
+        work, key, verify = self._work, self._key(path), self._settings.verify
+        must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
         with Download(key, file.size_bytes, work.folder.staging) as download:
             headers = await self._client.get_object(
                 key, file.etag, file.size_bytes, download, until=work.until, encoding=encoding
             )
             work.downloaded_bytes += download.size_bytes
-            staging = download.finish(headers, file.etag, must_match=must_match, is_aws=is_aws)
+            staging = download.finish(headers, file.etag, must_match=must_match)
             work.folder.put(path, file, staging, work.fence, self._files.__contains__)
         stored = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
         if stored and stored != "identity":
@@ -360,10 +315,10 @@ class _Fetching:
 
     def _fail(self, path: str, error: SidecarError) -> None:
         self._work.failed[path] = error
-        if concerns(error.reason) == "request":
-            self._streaks[path in self._before] += 1
-        if self._streaks[False] >= FAILURE_STREAK:
-            raise error
+        if concerns(error.reason) == "request" and path not in self._before:
+            self._streak += 1
+            if self._streak >= FAILURE_STREAK:
+                raise error
 
     def _slow(self, path: str) -> ObjectError:
         limit = f"{self._settings.variable_prefix}TIMEOUT"
@@ -375,7 +330,7 @@ class _Fetching:
         )
 
 
-def changing(key: str) -> ObjectError:
+def _changing(key: str) -> ObjectError:
     """
     Return the error for an object that no longer matches the listing.
     """
@@ -387,107 +342,23 @@ def changing(key: str) -> ObjectError:
     )
 
 
-def _check_limit(counts: Iterator[int]) -> None:
-    if sum(counts) > KEYS_LIMIT:
-        raise SourceError(
-            "too_many_keys",
-            f"the prefix contains more than {KEYS_LIMIT} keys",
-            "Set KEY_PATH to the DAG folder only. Filters do not help, because S3 lists every key.",
-        )
-
-
-def _join(pages: list[Page], prefix: str) -> State:
-    """
-    Merge pages; if a key is both a file and a folder, the file is skipped.
-
-    Raises:
-        SourceError: The pages contradict each other.
-    """
-    _check_order(pages)
-    files: dict[str, Entry] = {}
-    skipped: dict[str, str] = {}
-    folders: set[str] = set()
-    for page in pages:
-        if not files.keys().isdisjoint(page.files):
-            twice = min(files.keys() & page.files.keys())
-            raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
-        files |= page.files
-        skipped.update(page.skipped)
-        folders |= page.folders
-    for path in files.keys() & folders:
-        del files[path]
-        skipped[prefix + path] = "file_and_folder"
-    total = sum(page.fingerprint for page in pages)
-    if "release" in skipped.values() and (pointer := files.pop(POINTER, None)):
-        skipped[prefix + POINTER] = "release"  # without releases, it is an ordinary file
-        total -= fingerprint_of(*pointer)
-    kept = frozenset(path for page in pages for path in page.archived)
-    return State(f"{total % (1 << 128):032x}"[:12], files, skipped, kept)
-
-
-def _check_order(pages: list[Page]) -> None:
-    """
-    Refuse pages out of order if the store's keys are in order within every page.
-
-    S3 lists in the order of the keys' UTF-8 bytes:
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ListingKeysUsingAPIs.html
-    """
-    if not all(page.is_sorted for page in pages):
-        return
-    ends = [page.ends for page in pages if page.ends]
-    for (_, last), (first, _) in itertools.pairwise(ends):
-        if first < last:
-            raise listing_invalid(f"the key {first!r} is listed after {last!r}")
-
-
 class Reading(NamedTuple):
     """
-    A listing, for :func:`settle`.
+    A listing, and since when it has been the same (monotonic seconds).
 
-    Args:
-        asked_at: When it was requested (monotonic seconds).
-        restless: When each path that has not settled began to change, and changed last; the empty
-            path stands for a whole first listing.
+    A listing shows some moment between its request and its response: what is first seen in it has
+    lasted since its response, and lasts until the next request at least.
     """
 
-    files: Mapping[str, Content]
-    asked_at: float
-    restless: Mapping[str, tuple[float, float]]
+    revision: str
+    since: float
 
 
-def settle(
-    before: Reading | None,
-    files: Mapping[str, Content],
-    asked_at: float,
-    now: float,
-    *,
-    seconds: float,
-    quiet_seconds: float,
-) -> Reading:
+def settle(before: Reading | None, revision: str, now: float) -> Reading:
     """
     Compare a listing with the reading before. Pure.
 
-    A listing shows some moment between its request and its response: a change that is first seen
-    in it is known to have lasted since its response, so until the next request at least.
-
     Args:
-        asked_at: When the listing was requested, and `now`, when it arrived (monotonic seconds).
-        seconds: How long an object must stay the same.
-        quiet_seconds: How long the bucket has been at rest according to S3, for a first reading.
+        now: When the listing arrived (monotonic seconds).
     """
-    restless = dict(before.restless) if before is not None else {"": (now - quiet_seconds,) * 2}
-    if before is not None and before.files is not files:
-        for path in {**before.files, **files}:
-            if before.files.get(path) != files.get(path):
-                restless[path] = restless.get(path, (now, now))[0], now
-    restless = {
-        path: (began, last) for path, (began, last) in restless.items() if asked_at - last < seconds
-    }
-    return Reading(files, asked_at, restless)
-
-
-def is_settled(reading: Reading, seconds: float) -> bool:
-    """
-    Whether nothing has changed for so long, apart from objects that keep changing. Pure.
-    """
-    return all(last - began >= BUSY_TIMES * seconds for began, last in reading.restless.values())
+    return before if before is not None and before.revision == revision else Reading(revision, now)

@@ -1,23 +1,22 @@
 """
-One page of ListObjectsV2: its bytes → its files. Pure.
+Pages of ListObjectsV2: their bytes → the files of the source. Pure.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
-from s3_sync.keys import ARCHIVED_CLASSES, refusal_of
+from s3_sync.keys import ARCHIVED_CLASSES, POINTER, refusal_of
+from s3_sync.plan import State
 from s3_sync.s3.refusals import SourceError
 
-# A valid page has two of these elements.
-_TOKEN = re.compile(rb"<(Next)?ContinuationToken>([^<]*)</(?(1)Next)ContinuationToken>")
-_TRUNCATED = re.compile(rb"<IsTruncated>\s*(true|false)\s*</IsTruncated>")
+_TOKEN = re.compile(rb"<((?:Next)?ContinuationToken)>([^<]*)</\1>")
 # Characters that XML cannot represent, but that some stores write without encoding. Replacing them
 # loses one name instead of the whole page. https://www.w3.org/TR/xml/#charsets
 _CONTROLS = re.compile(
@@ -53,24 +52,18 @@ class Page(NamedTuple):
         filtered: The number of keys that the filters leave out.
         skipped: The reason why a key cannot become a file, by key.
         archived: The paths of archived objects.
-        folders: All folders that contain files.
         fingerprint: The sum of the digests of objects that have, or may have, a file on disk; it
             does not depend on page breaks.
-        newest: The latest modification time of an object, in S3's format (ISO 8601, UTC).
-        ends: The first and the last key; None if there are no keys.
-        is_sorted: Whether the keys are in the order of their UTF-8 bytes.
+        is_last: Whether no other page follows.
     """
 
     files: dict[str, Entry]
     keys: int
     filtered: int
     skipped: dict[str, str]
-    archived: tuple[str, ...]
-    folders: frozenset[str]
+    archived: list[str]
     fingerprint: int
-    newest: str
-    ends: tuple[str, str] | None
-    is_sorted: bool
+    is_last: bool
 
 
 class PageReader(NamedTuple):
@@ -94,17 +87,18 @@ class PageReader(NamedTuple):
             SourceError: The page contradicts itself.
         """
         root = _root(body)
-        is_encoded = _text(root, "EncodingType") == "url"
+        is_encoded = root.findtext("EncodingType", "").strip() == "url"
+        truncated = root.findtext("IsTruncated", "").strip()
+        if truncated not in ("true", "false"):
+            raise listing_invalid("it has no valid IsTruncated element")
         files: dict[str, Entry] = {}
         skipped: dict[str, str] = {}
         archived: list[str] = []
-        keys: list[str] = []
-        newest, filtered, fingerprint = "", 0, 0
+        keys = filtered = fingerprint = 0
         for contents in root.iter("Contents"):
+            keys += 1
             facts = {child.tag: child.text or "" for child in contents}
             key = _key(facts, is_encoded)
-            keys.append(key)
-            newest = max(newest, facts.get("LastModified", ""))
             if not key.startswith(self.prefix):
                 raise listing_invalid(f"the key {key!r} is not under the prefix")
             path = key[len(self.prefix) :]
@@ -117,25 +111,42 @@ class PageReader(NamedTuple):
             elif facts.get("StorageClass") in ARCHIVED_CLASSES:
                 skipped[key] = "archived"
                 archived.append(path)
-                fingerprint += fingerprint_of(path, facts.get("ETag", ""), "archived")
+                fingerprint += _fingerprint_of(path, facts.get("ETag", ""), "archived")
+            elif path in files:
+                raise listing_invalid(f"the key {key!r} is listed twice")
             else:
-                if path in files:
-                    raise listing_invalid(f"the key {key!r} is listed twice")
                 files[path] = entry = _entry(path, facts)
-                fingerprint += fingerprint_of(*entry)
-        _check_count(root, len(keys))
-        return Page(
-            files,
-            len(keys),
-            filtered,
-            skipped,
-            tuple(archived),
-            frozenset(_folders(files)),
-            fingerprint,
-            newest,
-            (keys[0], keys[-1]) if keys else None,
-            keys == sorted(keys),
-        )
+                fingerprint += _fingerprint_of(*entry)
+        is_last = truncated == "false"
+        return Page(files, keys, filtered, skipped, archived, fingerprint, is_last)
+
+
+def join(pages: Iterable[Page], prefix: str) -> State:
+    """
+    Merge pages; if a key is both a file and a folder, the file is skipped.
+
+    Raises:
+        SourceError: A key is listed twice.
+    """
+    files: dict[str, Entry] = {}
+    skipped: dict[str, str] = {}
+    kept: list[str] = []
+    fingerprint = 0
+    for page in pages:
+        if not files.keys().isdisjoint(page.files):
+            twice = min(files.keys() & page.files.keys())
+            raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
+        files |= page.files
+        skipped |= page.skipped
+        kept += page.archived
+        fingerprint += page.fingerprint
+    for path in files.keys() & _folders(files):
+        del files[path]
+        skipped[prefix + path] = "file_and_folder"
+    if "release" in skipped.values() and (pointer := files.pop(POINTER, None)):
+        skipped[prefix + POINTER] = "release"  # without releases, it is an ordinary file
+        fingerprint -= _fingerprint_of(*pointer)
+    return State(f"{fingerprint % (1 << 128):032x}"[:12], files, skipped, frozenset(kept))
 
 
 def listing_invalid(message: str) -> SourceError:
@@ -149,7 +160,7 @@ def listing_invalid(message: str) -> SourceError:
     )
 
 
-def fingerprint_of(path: str, etag: str, kind: int | str) -> int:
+def _fingerprint_of(path: str, etag: str, kind: int | str) -> int:
     """
     Return the digest of an object as a number.
     """
@@ -165,43 +176,33 @@ def digest_of(body: bytes) -> bytes:
     return hashlib.blake2b(_TOKEN.sub(b"", body), digest_size=16).digest()
 
 
-def next_token(body: bytes, token: str | None) -> str | None:
+def next_token(body: bytes, page: Page) -> str | None:
     """
     Return the continuation token of a page; None on the last page.
 
-    Args:
-        token: The token with which the page was requested.
-
     Raises:
-        SourceError: The page is another one than requested, or does not say whether it is the last.
+        SourceError: There should be one.
     """
-    tokens = list(_TOKEN.finditer(body))
-    echo = _plain(next((found[2] for found in tokens if not found[1]), b""))
-    if echo and token not in (echo, unquote_plus(echo)):  # not all stores echo the token
-        raise listing_invalid("S3 returned a different page than the requested one")
-    truncated = _TRUNCATED.search(body)
-    if truncated is None:
-        raise listing_invalid("it has no valid IsTruncated element")
-    if truncated[1] == b"false":
+    if page.is_last:
         return None
-    following = _plain(next((found[2] for found in tokens if found[1]), b""))
-    if not following and b"<KeyCount>" not in body and b"<Marker" in body:
+    for name, text in _TOKEN.findall(body):
+        if name.startswith(b"Next") and (token := _plain(text)):
+            return token
+    if b"<KeyCount>" not in body and b"<Marker" in body:
         raise SourceError(
             "listing_invalid",
             "the store answers ListObjectsV2 with a page of version 1, so the listing is cut off",
             "s3-sync needs a store with ListObjectsV2 (2016). Nothing was changed.",
         )
-    if not following:
-        raise listing_invalid("it is truncated but has no continuation token")
-    return following
+    raise listing_invalid("it is truncated but has no continuation token")
 
 
-def names_in(body: bytes) -> Iterator[str]:
+def names_in(body: bytes) -> list[str]:
     """
-    Yield the keys and the common prefixes of a page, as far as it can be read.
+    Return the keys and the common prefixes of a page, as far as it can be read.
     """
-    for text in re.findall(rb"<(?:Key|Prefix)>([^<]+)</", body):
-        yield unquote_plus(_plain(text), errors="replace")
+    found = re.findall(rb"<(?:Key|Prefix)>([^<]+)</", body)
+    return [unquote_plus(_plain(text), errors="replace") for text in found]
 
 
 def _plain(text: bytes) -> str:
@@ -224,10 +225,6 @@ def _root(body: bytes) -> ElementTree.Element:
     if root.tag != "ListBucketResult":
         raise listing_invalid(f"it is a {root.tag}, not a ListBucketResult")
     return root
-
-
-def _text(root: ElementTree.Element, tag: str) -> str:
-    return (root.findtext(tag) or "").strip()
 
 
 def _key(facts: dict[str, str], is_encoded: bool) -> str:
@@ -255,10 +252,3 @@ def _folders(paths: dict[str, Entry]) -> set[str]:
             folders.add(folder)
             folder = folder.rpartition("/")[0]
     return folders
-
-
-def _check_count(root: ElementTree.Element, count: int) -> None:
-    said = _text(root, "KeyCount")
-    # KeyCount covers Contents and CommonPrefixes; s3-sync never requests the latter here.
-    if said and said != str(count):
-        raise listing_invalid(f"KeyCount is {said}, but the page has {count} keys")

@@ -31,12 +31,12 @@ _REFUSED = Reason("object", is_refusal=True)
 _RELEASE = Reason("release")
 
 REASONS: dict[str, Reason] = {
-    "access_denied_delete": _CYCLE,
+    "access_denied_delete": _OBJECT,
     "access_denied_get": _REFUSED,
     "access_denied_kms": _REFUSED,
     # An object that is missing is denied for s3:ListBucket to an identity that may not list.
     "access_denied_list": _REFUSED,
-    "access_denied_put": _CYCLE,
+    "access_denied_put": _OBJECT,
     "answer_foreign": Reason("request"),
     "bucket_not_found": _CYCLE,
     "bundle_corrupt": _RELEASE,
@@ -84,6 +84,40 @@ REASONS: dict[str, Reason] = {
     "tls_failed": _CYCLE,
     "too_many_keys": _CYCLE,
     "trusted_keys_invalid": _CYCLE,
+}
+
+
+# What to do, where the same holds for each failure with this reason.
+ADVICE = {
+    "answer_foreign": "Check what is in front of the endpoint: a firewall, an ingress, a proxy or "
+    "a captive portal.",
+    "bucket_not_found": "Check AWS_BUCKET for a typo, the account of the credentials, and the "
+    "endpoint, which must not contain the bucket.",
+    "bundle_corrupt": "Publish the release again. The published files stay.",
+    "client_error": "Follow the quoted error. If it gives no cause, check the endpoint and any "
+    "proxy in front of it.",
+    "clock_skew": "Check the time synchronization of the node.",
+    "connection_lost": "If it persists, check for a proxy or firewall that cuts connections.",
+    "credentials_expired": "Renew the credentials at their source.",
+    "credentials_invalid": "Check that the access key exists, that the secret key belongs to it, "
+    "and that no proxy alters requests.",
+    "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
+    "to S3, and HTTPS_PROXY and NO_PROXY.",
+    "kms_key_unusable": "Enable the key, or encrypt the object with another key: upload it, or "
+    "publish its release, again.",
+    "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
+    "object_archived": "Restore it, or replace it: upload it, or publish its release, again. Or "
+    "exclude it with S3_SYNC_EXCLUDE.",
+    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the "
+    "proxy's URL, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
+    "redirect_refused": "Check the endpoint and AWS_REGION, and check for a proxy or captive "
+    "portal.",
+    "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy) for dropped "
+    "packets.",
+    "server_error": "If it persists, check the server and any proxy in front of it.",
+    "throttled": "This resolves itself. For a large fleet, raise INTERVAL. If it is always the "
+    "same object, the store cannot read that object.",
+    "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
 }
 
 

@@ -9,7 +9,7 @@ import time
 
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.metrics import SyncMetrics
-from s3_sync.plan import State, is_held
+from s3_sync.plan import is_held
 from s3_sync.release.source import ReleaseSource
 from s3_sync.settings import Settings
 from s3_sync.work import Work
@@ -19,9 +19,6 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
-
-# The allocation unit of most file systems: file sizes are rounded up to it.
-BLOCK_BYTES = 4096
 
 log = get_logger("asked")
 
@@ -111,7 +108,6 @@ class Serving:
         state = await self._source.find(revision, fence)
         if layout.is_whole(revision):  # from before a restart or new keys; `find` has verified it
             return
-        self._make_room(layout, state, fence)
         with layout.aside(revision) as folder:
             shown = layout.shown.files if layout.shown is not None else {}
             files = state.files
@@ -131,19 +127,3 @@ class Serving:
             downloaded_bytes=work.downloaded_bytes,
             seconds=round(time.monotonic() - started, 3),
         )
-
-    def _make_room(self, layout: SnapshotLayout, state: State, fence: Fence) -> None:
-        """
-        Raises:
-            SidecarError: ``request_limit``: the release does not fit beside those in use.
-        """
-        shown = layout.shown.files if layout.shown is not None else {}
-        new = [file for path, file in state.files.items() if not is_held(shown.get(path), file)]
-        needed = sum(-(-file.size_bytes // BLOCK_BYTES) * BLOCK_BYTES for file in new)
-        if not layout.snapshots.make_room(needed, fence):
-            raise SidecarError(
-                "request_limit",
-                f"release {state.revision} and the snapshots in use exceed "
-                "S3_SYNC_KEEP_REQUESTED_BYTES",
-                "Raise S3_SYNC_KEEP_REQUESTED_BYTES and the sizeLimit of the volume.",
-            )

@@ -7,9 +7,7 @@ botocore: see :mod:`sidecar_runtime.aws.chain`.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,11 +20,9 @@ from sidecar_runtime.parsers import (
     absolute_path,
     allows,
     boolean,
-    byte_size,
     choice,
     count,
     duration,
-    http_url,
     mode,
     words,
 )
@@ -35,22 +31,8 @@ from sidecar_runtime.settings import inherited, load, setting, without_password
 PREFIX = "S3_SYNC_"
 
 # What people write for KEY_PATH: without it, s3-sync would sync the whole bucket.
-INSTEAD = dict.fromkeys(
-    (
-        "AWS_KEY_PATH",
-        "AWS_PREFIX",
-        "KEYPATH",
-        "KEY_PATHS",
-        "KEY_PREFIX",
-        "S3_KEY_PATH",
-        "S3_PATH",
-        "S3_PREFIX",
-        "S3_SYNC_KEY",
-        "S3_SYNC_PREFIX",
-        "key_path",
-    ),
-    "KEY_PATH",
-)
+_WRONG = "AWS_KEY_PATH AWS_PREFIX KEYPATH KEY_PREFIX S3_KEY_PATH S3_PREFIX S3_SYNC_PREFIX key_path"
+INSTEAD = dict.fromkeys(_WRONG.split(), "KEY_PATH")
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
@@ -104,17 +86,6 @@ def _settings_of(url: str) -> str:
     return f"AWS_BUCKET={bucket}{path and f' and KEY_PATH={path}'}"
 
 
-@allows("an absolute path")
-def target(text: str) -> str:
-    """
-    Read the path of the target; refuse a file.
-    """
-    path = absolute_path(text)
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise ValueError("is a file, not a folder")
-    return path
-
-
 @allows("64 hexadecimal digits, as shown by `s3-sync releases --output json`")
 def revision(text: str) -> str:
     """
@@ -123,43 +94,6 @@ def revision(text: str) -> str:
     if not is_revision(text.strip()):
         raise ValueError("is not a revision (64 hexadecimal digits)")
     return text.strip()
-
-
-@allows("a path")
-def path(text: str) -> str:
-    """
-    Read an absolute or relative path.
-    """
-    if "\0" in text:
-        raise ValueError("is not a path")
-    return text
-
-
-def key_file(text: str) -> str:
-    """
-    Read the path of a key file; refuse the key itself, a likely mistake.
-    """
-    if is_key(text):
-        raise ValueError("is a key; write the path of the file that contains it")
-    return path(text)
-
-
-def is_key(text: str) -> bool:
-    return "-----BEGIN" in text or "\n" in text
-
-
-def without_key(text: str) -> str:
-    """
-    Return a key setting as it may be shown: ``***`` in place of a key.
-    """
-    return "***" if is_key(text) else text
-
-
-def without_query(text: str) -> str:
-    """
-    Return a URL without user name, password and query, which may be a token.
-    """
-    return re.sub(r"[?#].*", "?***", without_password(text), flags=re.DOTALL)
 
 
 @allows("a percentage from 0% to 100%")
@@ -192,28 +126,12 @@ class Settings(GateSettings):
     )
     dest_path: str = setting(
         "DEST_PATH",
-        target,
+        absolute_path,
         prefixed=False,
         required=True,
         text="The local folder to keep equal to the source; created if missing.",
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9811")
-    endpoint_url: str | None = setting(
-        "AWS_ENDPOINT_URL",
-        http_url,
-        prefixed=False,
-        show=without_query,
-        text="An S3-compatible store to use instead of AWS. For S3 requests only, set "
-        "AWS_ENDPOINT_URL_S3.",
-    )
-    endpoint_url_s3: str | None = setting(
-        "AWS_ENDPOINT_URL_S3",
-        http_url,
-        prefixed=False,
-        show=without_query,
-        text="Like AWS_ENDPOINT_URL, but for S3 requests only: STS requests still go to AWS. "
-        "Overrides AWS_ENDPOINT_URL.",
-    )
     layout: str = setting(
         "LAYOUT",
         choice("in-place", "snapshot"),
@@ -236,19 +154,11 @@ class Settings(GateSettings):
     )
     trusted_keys: str | None = setting(
         "TRUSTED_KEYS",
-        key_file,
-        show=without_key,
+        str,
         allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
         text="Refuse releases that are not signed with one of these keys, and pointers older than "
         "the newest that this volume has seen. Changed keys are reloaded. Unset: signatures are "
         "not required.",
-    )
-    sign_key: str | None = setting(
-        "SIGN_KEY",
-        key_file,
-        show=without_key,
-        allowed="a file with an unencrypted Ed25519 private key in PEM format",
-        text="The key with which publish, promote and rollback sign. Never mount it in a pod.",
     )
     bucket_access: str = setting(
         "BUCKET_ACCESS",
@@ -307,8 +217,8 @@ class Settings(GateSettings):
         duration(),
         default="0",
         text="Apply a changed listing only after it has stayed the same for this long, so that "
-        "half an upload is not published. Objects that keep changing do not delay it. 0: apply it "
-        "at once.",
+        "half an upload is not published. A new pod waits as well. Exclude objects that keep "
+        "changing. 0: apply it at once.",
     )
     retain_count: int = setting(
         "RETAIN_COUNT",
@@ -328,13 +238,6 @@ class Settings(GateSettings):
         default="20",
         text="How many older releases to keep that pods have requested (DAG versions of Airflow "
         "3), in addition to S3_SYNC_RETAIN_COUNT. 0: serve no such requests.",
-    )
-    keep_requested_bytes: int = setting(
-        "KEEP_REQUESTED_BYTES",
-        byte_size,
-        default="256Mi",
-        text="How much space requested releases may take on the volume, without the files they "
-        "share with the current release. The most recently used ones stay.",
     )
     file_mode: int = setting(
         "FILE_MODE",
@@ -381,7 +284,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     Raises:
         SettingsError: One or more settings are wrong; the error lists all of them.
     """
-    return load(Settings, PREFIX, environ, instead=INSTEAD, check=_check)
+    return load(Settings, PREFIX, environ, instead=INSTEAD, check=check)
 
 
 def read_trusted_keys(settings: Settings) -> Keys | None:
@@ -400,16 +303,16 @@ def read_trusted_keys(settings: Settings) -> Keys | None:
         raise SettingsError([problem]) from None
 
 
-def _check(settings: Settings) -> list[Problem]:
-    if sys.getfilesystemencoding().lower() != "utf-8":
-        locale = os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
-        return [Problem("LC_ALL", locale, "is not a UTF-8 locale; key names need one")]
-    problems = [*_check_layout(settings), *_check_source(settings), *_check_globs(settings)]
-    problems += check_gate(settings, PREFIX)
-    if settings.bucket.startswith("arn:") and (settings.endpoint_url_s3 or settings.endpoint_url):
-        needs = "is an ARN; with an endpoint, write a name"
-        problems.insert(0, Problem("AWS_BUCKET", settings.bucket, needs))
-    return problems
+def check(settings: Settings) -> list[Problem]:
+    """
+    Return the settings that are valid each on its own, but not together.
+    """
+    return [
+        *_check_layout(settings),
+        *_check_source(settings),
+        *_check_globs(settings),
+        *check_gate(settings, PREFIX),
+    ]
 
 
 def _check_layout(settings: Settings) -> list[Problem]:
@@ -448,28 +351,15 @@ def _check_source(settings: Settings) -> list[Problem]:
     Return the settings that cannot be used with the source.
     """
     if settings.source_kind == "listing":
-        only = {
-            "S3_SYNC_REVISION": settings.revision,
-            "S3_SYNC_TRUSTED_KEYS": settings.trusted_keys,
-        }
         needs = "requires S3_SYNC_SOURCE=release"
-        return [Problem(name, value, needs) for name, value in only.items() if value]
-    whole = "a release is published as a whole"
-    found = {
-        "S3_SYNC_INCLUDE": (",".join(settings.include), whole),
-        "S3_SYNC_EXCLUDE": (",".join(settings.exclude), f"{whole}; use publish --exclude"),
-        "S3_SYNC_SETTLE": (
-            f"{settings.settle_seconds:g}s" if settings.settle_seconds else "",
-            "a release is never visible before its upload is complete",
-        ),
-        "S3_SYNC_ALLOW_EMPTY": ("true" if settings.allow_empty else "", "a release is never empty"),
-        "S3_SYNC_DELETE": (
-            "none" if settings.delete == "none" else "",
-            "files of older releases would stay in the folder",
-        ),
-    }
-    return [
-        Problem(name, value, f"cannot be used with S3_SYNC_SOURCE=release: {why}")
-        for name, (value, why) in found.items()
-        if value
-    ]
+        found = {"REVISION": settings.revision, "TRUSTED_KEYS": settings.trusted_keys}
+    else:
+        needs = "cannot be used with S3_SYNC_SOURCE=release: a release is published as a whole"
+        found = {
+            "INCLUDE": ",".join(settings.include),
+            "EXCLUDE": ",".join(settings.exclude),
+            "SETTLE": f"{settings.settle_seconds:g}s" if settings.settle_seconds else "",
+            "ALLOW_EMPTY": "true" if settings.allow_empty else "",
+            "DELETE": "none" if settings.delete == "none" else "",
+        }
+    return [Problem(f"{PREFIX}{name}", value, needs) for name, value in found.items() if value]

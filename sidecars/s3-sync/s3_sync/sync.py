@@ -15,7 +15,7 @@ from s3_sync.folder.record import Published, now
 from s3_sync.folder.target import Target
 from s3_sync.gatekeeper import Gatekeeper
 from s3_sync.keys import compile_filter
-from s3_sync.listing import ListingSource, Reading, is_settled, settle
+from s3_sync.listing import ListingSource, Reading, settle
 from s3_sync.plan import Plan, State, make_plan, without_clashes
 from s3_sync.problems import Problems, explain
 from s3_sync.release.source import ReleaseSource
@@ -150,21 +150,14 @@ class Sync:
         """
         Whether a listing has stayed the same for S3_SYNC_SETTLE.
         """
-        seconds, source = self._settings.settle_seconds, self._source
-        if not seconds or not isinstance(source, ListingSource):
+        seconds = self._settings.settle_seconds
+        if not seconds:
             return True
-        published, before = self._target.published, self._memory.reading
-        quiet_seconds = source.quiet_seconds() if published is None else 0.0
-        self._memory.reading = reading = settle(
-            before,
-            state.files,
-            asked_at,
-            time.monotonic(),
-            seconds=seconds,
-            quiet_seconds=quiet_seconds,
-        )
+        reading = settle(self._memory.reading, state.revision, time.monotonic())
+        self._memory.reading = reading
+        published = self._target.published
         is_acted_upon = published is not None and published.aim == state.revision
-        return is_acted_upon or is_settled(reading, seconds)
+        return is_acted_upon or asked_at - reading.since >= seconds
 
     def _brake_on(self, state: State, fence: Fence) -> SidecarError | None:
         """

@@ -183,15 +183,15 @@ REFUSED = {
     "a signature that does not match": Row(
         status(403, "SignatureDoesNotMatch"), "credentials_invalid"
     ),
-    "an unknown key, twice": Row(status(403, "InvalidAccessKeyId"), "credentials_invalid", 2),
-    "an expired session, twice": Row(status(400, "ExpiredToken"), "credentials_expired", 2),
+    "an unknown key": Row(status(403, "InvalidAccessKeyId"), "credentials_invalid"),
+    "an expired session": Row(status(400, "ExpiredToken"), "credentials_expired"),
     "407, from a proxy that nobody configured": Row(
         answer_with(Answer(407, {}, b"<html>")), "proxy_refused"
     ),
     "429": Row(status(429, "TooManyRequests"), "throttled", 3),
     "503": Row(status(503, "SlowDown"), "throttled", 3),
     "500": Row(status(500, "InternalError"), "server_error", 3),
-    "408": Row(status(408, "RequestTimeout"), "connection_lost", 3),
+    "408": Row(status(408, "RequestTimeout"), "server_error", 3),
     "a missing bucket": Row(status(404, "NoSuchBucket"), "bucket_not_found"),
     "400 from the region that was asked": Row(
         status(400, "InvalidArgument", x_amz_bucket_region="us-east-1"), "client_error"

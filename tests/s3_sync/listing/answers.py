@@ -71,7 +71,6 @@ class Server:
     def __init__(self, *pages: bytes) -> None:
         self.pages: dict[str | None, bytes] = dict(zip([None, *"abcdefgh"], pages, strict=False))
         self.asked: list[str | None] = []
-        self.listed_at = "Fri, 01 Jan 2027 00:00:10 GMT"
 
     def begin_cycle(self, fence: Fence) -> None:
         pass

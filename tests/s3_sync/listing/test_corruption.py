@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.download import MEMORY_BYTES
 from tests.conftest import counts_of
 from tests.s3_sync.listing.fetching import Fetching, reasons, tree
 from tests.support.aws.checksums import header_value
@@ -93,9 +92,9 @@ class Case:
 
 
 def make_case(number: int, chance: random.Random) -> Case:
-    # One percent are too big for memory; they have an MD5 because the tests' CRCs are slow.
+    # One percent are big; they have an MD5 because the tests' CRCs are slow.
     is_big = chance.random() < 0.01
-    size = MEMORY_BYTES + chance.randint(1, 5000) if is_big else chance.randint(1, 400)
+    size = (1 << 20) + chance.randint(1, 5000) if is_big else chance.randint(1, 400)
     checksum = "" if is_big or chance.random() < 0.4 else chance.choice(CHECKSUMS)
     return Case(
         f"{number:03}.py",

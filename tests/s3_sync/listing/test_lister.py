@@ -52,18 +52,6 @@ def test_an_unchanged_listing_returns_the_same_object() -> None:
     assert server.asked == [None, "a", None, "a"]
 
 
-def test_a_change_that_does_not_matter_returns_the_same_object() -> None:
-    """While the gate refuses a listing, a new object would download its changes again."""
-    server, _, before = two_pages()
-    server.pages["a"] = page(contents("dags/2"), contents("dags/logs/x"))
-    with_logs = Lister(server, S3_SYNC_EXCLUDE="logs/*")
-    first = with_logs.read()
-    server.pages["a"] = page(contents("dags/2"), contents("dags/logs/y"))
-
-    assert first is with_logs.read()
-    assert before.files == first.files
-
-
 def test_other_tokens_for_the_same_page_are_not_a_change() -> None:
     """S3's tokens differ from call to call."""
     server, reader, before = two_pages()
@@ -166,87 +154,6 @@ def test_current_json_is_a_file_if_there_is_no_release() -> None:
     found = read(page(contents("dags/a.py"), contents("dags/current.json")))
 
     assert {"a.py", "current.json"} == set(found.files)
-
-
-# --- the echoed token
-
-
-@pytest.mark.parametrize("echo", ["a", " a ", None])
-def test_accepts_a_page_that_echoes_the_token_or_no_token(echo: str | None) -> None:
-    found = read(page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo))
-
-    assert {"1", "2"} == set(found.files)
-
-
-@pytest.mark.parametrize(
-    ("token", "echo"), [("x&amp;y==", "x&amp;y=="), ("x/y==", "x%2Fy%3D%3D"), ("x+y", "x%2By")]
-)
-def test_the_echoed_token_may_be_escaped_or_encoded(token: str, echo: str) -> None:
-    server = Server(page(contents("dags/1"), token=token))
-    server.pages[token.replace("&amp;", "&")] = page(contents("dags/2"), echo=echo)
-
-    assert {"1", "2"} == set(Lister(server).read().files)
-
-
-@pytest.mark.parametrize("echo", ["b", "A", "aa"])
-def test_refuses_a_page_with_another_token_than_requested(echo: str) -> None:
-    assert "a different page than the requested one" in refused(
-        page(contents("dags/1"), token="a"), page(contents("dags/2"), echo=echo)
-    )
-
-
-def test_refuses_a_later_page_instead_of_the_first() -> None:
-    assert "a different page than the requested one" in refused(page(contents("dags/9"), echo="a"))
-
-
-def test_refuses_a_known_page_if_another_was_requested() -> None:
-    """A page with known bytes is not parsed again, but its token is still compared."""
-    server = Server(
-        page(contents("dags/1"), token="a"),
-        page(contents("dags/2"), token="b", echo="a"),
-        page(contents("dags/3"), echo="b"),
-    )
-    reader = Lister(server)
-    before = reader.read()
-
-    server.pages["a"] = server.pages["b"]
-    with pytest.raises(SourceError, match="a different page"):
-        reader.read()
-    server.pages["a"] = page(contents("dags/2"), token="b", echo="a")
-
-    assert reader.read() is before
-
-
-# --- modification times
-
-
-def quiet_seconds(*pages: bytes) -> float:
-    """Return how long no object was written on the first of January 2027, at 00:00:10."""
-    lister = Lister(Server(*pages))
-    lister.read()
-    return lister.source.quiet_seconds()
-
-
-def test_finds_the_newest_object_of_all_pages() -> None:
-    seconds = quiet_seconds(
-        page(contents("dags/1", written="2026-12-31T23:59:58.000Z"),
-             contents("dags/2", written="2027-01-01T00:00:02.000Z"), token="a"),
-        page(contents("dags/3", written="2026-12-31T23:59:59.999Z")),
-    )  # fmt: skip
-
-    assert 8 - 1 == seconds, "timestamps lack the fraction of a second"
-
-
-def test_the_newest_object_may_be_a_folder_marker() -> None:
-    """The upload of a folder may still be in progress, whichever objects are wanted."""
-    marker = contents("dags/x/", written="2027-01-01T00:00:08.000Z")
-
-    assert 1 == quiet_seconds(page(contents("dags/1"), marker))
-
-
-def test_a_listing_without_times_proves_no_quiet() -> None:
-    assert 0 == quiet_seconds(page(contents("dags/1", order=("Key", "ETag", "Size"))))
-    assert 0 == quiet_seconds(page())
 
 
 # --- unexpected keys and responses

@@ -4,13 +4,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from s3_sync.s3.pool import Patience, Pool, TlsContext
-from s3_sync.s3.tls import CaBundle
+from s3_sync.s3.pool import Patience, Pool, ReadTrust
+from s3_sync.s3.tls import read_trust
 from s3_sync.s3.wire import Answer, HttpOrigin, WireError
 from tests.s3_sync.given import config
 
@@ -100,7 +101,7 @@ def run(
     server: StandIn,
     scene: Scene,
     origin: Callable[[int], HttpOrigin] | None = None,
-    context: TlsContext | None = None,
+    trust: ReadTrust = lambda: None,
     tls: ssl.SSLContext | None = None,
     **patience: float,
 ) -> Any:
@@ -109,7 +110,7 @@ def run(
     async def play() -> Any:
         async with asyncio.timeout(10), listening(server, tls=tls):
             place = origin(server.port) if origin else server.origin
-            pool = Pool(place, context, Patience(**patience))
+            pool = Pool(place, trust, Patience(**patience))
             try:
                 return await scene(pool)
             finally:
@@ -133,8 +134,8 @@ async def failure(pool: Pool) -> WireError:
     return caught.value
 
 
-def trusting(file: Path) -> TlsContext:
-    return CaBundle(config(ca_bundle=str(file))).context
+def trusting(file: Path) -> ReadTrust:
+    return partial(read_trust, config(ca_bundle=str(file)))
 
 
 def https(port: int) -> HttpOrigin:

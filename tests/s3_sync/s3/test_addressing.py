@@ -1,7 +1,6 @@
 """Endpoint rules: a bucket has the same URL as in botocore."""
 
 import itertools
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -14,11 +13,10 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
 
-from s3_sync.s3.addressing import check_proxy, locate
+from s3_sync.s3.addressing import locate
 from s3_sync.s3.refusals import SourceError
 from s3_sync.s3.wire import HttpOrigin
 from sidecar_runtime.aws.credentials import AwsConfig
-from sidecar_runtime.errors import Problem, SettingsError
 from tests.s3_sync.given import config
 from tests.support.raising import raised
 
@@ -164,8 +162,8 @@ def test_custom_endpoint_urls_equal_botocores(
     settings = config(endpoint_url=endpoint, addressing_style=style, region="eu-central-1")
     theirs = Botocore(session, settings)
     for bucket in ("a-bucket", "my.dotted.bucket"):
-        if style == "virtual" and "127.0.0.1" in endpoint and "." in bucket:
-            continue  # botocore uses my.dotted.bucket.127.0.0.1, which does not resolve
+        if style == "virtual" and ("127.0.0.1" in endpoint or "." in bucket):
+            continue  # botocore does not obey: an address has no subdomains
         expected, region = theirs.get(bucket, KEY)
         ours, our_region = our_url(bucket, settings)
 
@@ -210,7 +208,7 @@ def test_an_invalid_endpoint_url_of_a_profile_is_reported(url: str) -> None:
     error = raised(SourceError, locate, "a-bucket", config(endpoint_url=url))
 
     assert error.reason == "endpoint_invalid"
-    assert "endpoint_url" in error.advice
+    assert "endpoint_url" in error.message
 
 
 def test_the_bucket_itself_has_a_path() -> None:
@@ -285,41 +283,3 @@ def test_no_proxy_rules_equal_botocores(monkeypatch: pytest.MonkeyPatch) -> None
 )  # fmt: skip
 def test_the_host_header_includes_only_a_nonstandard_port(origin: HttpOrigin, header: str) -> None:
     assert origin.host_header == header
-
-
-# --- unsupported proxies
-
-
-@pytest.mark.parametrize(
-    ("environ", "endpoint", "refused"),
-    [
-        ({"HTTPS_PROXY": "https://u:s3cr3t@proxy.example"}, None, "HTTPS_PROXY"),
-        ({"https_proxy": "https://u:s3cr3t@proxy.example"}, None, "https_proxy"),
-        ({"https_proxy": "https://u:Zm9v//s3cr3t@proxy.example"}, None, "https_proxy"),
-        ({"HTTPS_PROXY": "socks5://proxy.example:1080"}, "https://minio:9000", "HTTPS_PROXY"),
-        ({"HTTP_PROXY": "https://proxy.example"}, "http://minio:9000", "HTTP_PROXY"),
-        ({"HTTP_PROXY": "http://proxy.example:80a"}, "http://minio:9000", "HTTP_PROXY"),
-        ({"HTTP_PROXY": "https://proxy.example"}, None, ""),
-        ({"HTTPS_PROXY": "https://proxy.example"}, "http://minio:9000", ""),
-        ({"HTTPS_PROXY": "https://proxy.example", "NO_PROXY": ".amazonaws.com"}, None, ""),
-        ({"HTTPS_PROXY": "https://p.example", "NO_PROXY": "a-bucket.s3.eu-west-1.amazonaws.com",
-          "AWS_REGION": "eu-west-1"}, None, ""),
-        ({"HTTPS_PROXY": "https://p.example", "AWS_REGION": "no region"}, None, "HTTPS_PROXY"),
-        ({"HTTPS_PROXY": PROXY}, None, ""),
-        ({"HTTPS_PROXY": "proxy.example:3128"}, None, ""),
-    ],
-)  # fmt: skip
-def test_refuses_an_unsupported_proxy_only_if_it_would_be_used(
-    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], endpoint: str | None, refused: str
-) -> None:
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    try:
-        check_proxy("a-bucket", endpoint, os.environ)
-        found: list[Problem] = []
-    except SettingsError as error:
-        found = error.problems
-
-    assert ([refused] if refused else []) == [problem.setting for problem in found]
-    assert all("http://HOST:PORT" in problem.problem for problem in found)
-    assert "s3cr3t" not in str(found)

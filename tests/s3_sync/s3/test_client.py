@@ -1,7 +1,6 @@
 """Requests to S3: their contents, retries, credentials, regions and endpoints."""
 
 import asyncio
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import AT_ONCE, GIVEN, Given, config_of, play
-from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error, is_list
+from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error
 from tests.support.aws.s3_refusals import Identity
 from tests.support.http.faults import answer_with, reset, truncate, with_headers
 from tests.support.http.loopback import Answer, Request
@@ -161,22 +160,6 @@ def test_a_missing_object_raises_object_moved_without_a_retry(s3: FakeS3) -> Non
         play(s3, get)
 
     assert 1 == len(s3.requests)
-
-
-@pytest.mark.parametrize("said", ["Fri, 20 Nov 2026 12:00:00 GMT", "yesterday", ""])
-def test_listed_at_is_the_date_header_of_the_last_listing(s3: FakeS3, said: str) -> None:
-    """The local clock may be wrong. Responses to other requests do not count."""
-
-    async def scene(client: S3Client) -> list[str]:
-        seen = [client.listed_at]
-        await list_all(client)
-        seen.append(client.listed_at)
-        await get(client)
-        return [*seen, client.listed_at]
-
-    s3.inject(with_headers(Date=said), is_list)
-
-    assert ["", said, said] == play(s3, scene)
 
 
 @pytest.mark.parametrize(
@@ -352,18 +335,6 @@ def test_keeps_using_the_region_that_s3_reports_for_the_bucket(s3: FakeS3, answe
 
     assert "eu-central-1" == play(s3, scene, chain)
     assert ["us-east-1", *["eu-central-1"] * 3] == [region_of(one) for one in s3.requests]
-
-
-def test_concurrent_downloads_follow_a_bucket_to_its_new_region(s3: FakeS3) -> None:
-    async def scene(client: S3Client) -> None:
-        await client.list_page(None)
-        s3.region, s3.region_answer = "eu-central-1", "moved"
-        await asyncio.gather(*(get(client) for _ in range(5)))
-
-    play(s3, scene)
-
-    asked = Counter(map(region_of, s3.requests))
-    assert {"us-east-1": 1 + 5, "eu-central-1": 5} == asked
 
 
 # --- from cycle to cycle

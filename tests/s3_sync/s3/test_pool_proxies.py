@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from s3_sync.s3.pool import PROXY_HEAD_LIMIT_BYTES, Pool
-from s3_sync.s3.wire import Answer, HttpOrigin
+from s3_sync.s3.wire import Answer, HttpOrigin, WireError
 from tests.s3_sync.s3.stand_in import (
     CLOSE,
     NO_CA,
@@ -23,6 +23,7 @@ from tests.s3_sync.s3.stand_in import (
     trusting,
 )
 from tests.support.program import own_port
+from tests.support.raising import raised
 
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 LOGIN = "user:p%40ss%3Aword"
@@ -106,19 +107,19 @@ def test_a_refused_tunnel_is_reported_without_the_password(refusal: Step) -> Non
     assert ("closed the connection" in error.message) == (CLOSE in refusal)
 
 
-@pytest.mark.parametrize(
-    ("user", "said"),
-    [("", "requires user and password"), (LOGIN, "rejects the user and password in its URL")],
-)
+@pytest.mark.parametrize("user", ["", LOGIN])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_407_response_is_attributed_to_the_proxy(scheme: str, user: str, said: str) -> None:
+def test_a_407_response_is_attributed_to_the_proxy(scheme: str, user: str) -> None:
     refusal = ok(b"<html>Squid</html>", b"407 Proxy Authentication Required")
     server = StandIn([[refusal]])
 
-    error = run(server, failure, through(scheme, user), NO_CA if scheme == "https" else None)
+    error = run(
+        server, failure, through(scheme, user), NO_CA if scheme == "https" else lambda: None
+    )
 
     assert "proxy_refused" == error.reason
-    assert f"the proxy http://127.0.0.1:{server.port} {said} (407 " in error.message
+    assert f"the proxy http://127.0.0.1:{server.port} answered " in error.message
+    assert "407 Proxy Authentication Required" in error.message
     assert "http://USER:PASSWORD@HOST:PORT" in error.advice
     assert "p%40ss" not in error.message and "S3" not in error.message
 
@@ -127,7 +128,7 @@ def test_a_407_response_is_attributed_to_a_proxy_even_if_none_is_configured() ->
     error = run(StandIn([[ok(b"", b"407 x")]]), failure)
 
     assert "proxy_refused" == error.reason
-    assert "a proxy on the way to 127.0.0.1 requires user and password" in error.message
+    assert "127.0.0.1" in error.message and "answered with 407" in error.message
 
 
 def test_an_unreachable_proxy_is_reported_without_its_login() -> None:
@@ -150,7 +151,7 @@ def test_an_unreachable_proxy_is_reported_without_its_login() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_refuses_unsupported_and_malformed_proxy_urls(scheme: str, proxy: str) -> None:
-    error = run(StandIn(), failure, lambda _: HttpOrigin(scheme, "b.example", 443, proxy))
+    error = raised(WireError, Pool, HttpOrigin(scheme, "b.example", 443, proxy), NO_CA)
 
     assert "proxy_refused" == error.reason
     assert "http://HOST:PORT" in error.message

@@ -7,10 +7,9 @@ import pytest
 
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError
-from s3_sync.s3.tls import CaBundle
+from s3_sync.s3.tls import read_trust
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.runtime.recording import Log
 from tests.s3_sync.given import Given, config, config_of, play
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.http.certificates import self_signed
@@ -120,55 +119,6 @@ def test_recovers_in_the_next_cycle_if_the_bundle_is_replaced_too_late(
     assert ["", "tls_failed", ""] == ended
 
 
-def test_a_changed_bundle_keeps_open_connections(server: Server, bundle: Path) -> None:
-    bundle.write_bytes(server.old.read_bytes())
-
-    async def scene(client: S3Client) -> None:
-        await client.list_page(None)
-        in_place(bundle, server.old.read_bytes() + server.new.read_bytes())
-        client.begin_cycle(Fence())
-        await client.list_page(None)
-
-    play(server.s3, scene, Given(config_of(server.s3, ca_bundle=str(bundle))))
-
-    assert 1 == len({request.connection for request in server.s3.requests})
-
-
-@pytest.mark.parametrize("broken", [b"", b"-----BEGIN CERTIFICATE-----\nMIIB", None])
-def test_keeps_the_old_cas_while_the_bundle_is_missing_or_half_written(
-    server: Server, bundle: Path, broken: bytes | None, log: Log
-) -> None:
-    both = server.old.read_bytes() + server.new.read_bytes()
-    bundle.write_bytes(server.old.read_bytes())
-
-    def write(content: bytes | None) -> None:
-        bundle.unlink() if content is None else bundle.write_bytes(content)
-
-    ended = rotated(
-        server, bundle, lambda: write(broken), lambda: None, lambda: write(both), server.renew
-    )
-
-    assert [""] * 5 == ended
-    (kept,) = log.events("ca_bundle_kept")
-    assert ("warning", "tls_failed") == (kept["level"], kept["reason"])
-    assert str(bundle) in kept["error"]
-    (reloaded,) = log.events("ca_bundle_reloaded")
-    assert ("info", str(bundle)) == (reloaded["level"], reloaded["path"])
-
-
-def test_reloads_the_system_store_when_it_changes(
-    server: Server, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    bundle.write_bytes(server.old.read_bytes())
-    trust = CaBundle(config())
-    before = trust.context()
-
-    bundle.write_bytes(server.old.read_bytes() + server.new.read_bytes())
-
-    assert (1, 2) == (len(before.get_ca_certs()), len(trust.context().get_ca_certs()))
-
-
 def test_an_unreadable_fallback_bundle_is_reported_with_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,16 +126,9 @@ def test_an_unreadable_fallback_bundle_is_reported_with_its_path(
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     fallback = str(tmp_path / "cacert.pem")
 
-    failed = raised(SourceError, CaBundle, config(ca_fallback=fallback))
+    failed = raised(SourceError, read_trust, config(ca_fallback=fallback))
 
     assert f"the CA bundle {fallback} cannot be read: No such file" in failed.message
-
-
-def test_reads_an_unchanged_bundle_once(server: Server) -> None:
-    for given in (config(ca_bundle=str(server.old)), config()):
-        trust = CaBundle(given)
-
-        assert trust.context() is trust.context()
 
 
 def test_uses_the_new_bundle_when_the_profile_names_another(server: Server) -> None:

@@ -70,7 +70,6 @@ def wait_for_three_cycles(daemon: Daemon) -> None:
         {"S3_SYNC_LAYOUT": "in-place"},
         {"S3_SYNC_LAYOUT": "snapshot"},
         {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"},
-        {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_SETTLE": "1s"},
     ],
     ids=lambda settings: "-".join(settings.values()),
 )
@@ -92,11 +91,8 @@ def test_syncs_other_objects_while_one_object_is_rewritten_constantly(
                 gone = f"other/{(number + 2) % 4}.py"
                 s3.delete(f"dags/{gone}")
                 del others[gone]
-            if "S3_SYNC_SETTLE" in settings:
-                wait_until(lambda: shown(target, written) == others, f"{others}", 60)
-            else:
-                wait_for_three_cycles(daemon)
-                assert others == shown(target, written)
+            wait_for_three_cycles(daemon)
+            assert others == shown(target, written)
             assert 200 == daemon.get("/readyz").status
             if time.monotonic() > ends_at:
                 break

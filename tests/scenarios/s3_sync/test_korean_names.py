@@ -46,8 +46,8 @@ def test_korean_names_stay_unchanged_from_the_repository_to_the_status_page(
             status = daemon.get("/status").json()
             log = json.dumps(daemon.events, ensure_ascii=False)
 
-    assert files == published(tmp_path / "dags")
-    assert 2 == len(published(tmp_path / "dags"))
+    assert files == published(tmp_path / "dags/current")
+    assert 2 == len(files)
     for text in (said.out, listed.out, log, page):
         assert all(name in text for name in NAMES), text
     for text in (listed.out, page):

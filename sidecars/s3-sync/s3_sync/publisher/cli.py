@@ -15,7 +15,8 @@ from typing import Any
 from s3_sync.publisher.airflow.check import Airflow, find_airflow, pattern
 from s3_sync.publisher.gate import Refused
 from s3_sync.publisher.progress import Progress
-from s3_sync.settings import PREFIX, Settings, load_settings, read_trusted_keys
+from s3_sync.publisher.settings import CommandSettings, load_command_settings
+from s3_sync.settings import PREFIX, Settings, read_trusted_keys
 from s3_sync.signature import PublisherKeys, read_signer
 from sidecar_runtime import logs
 from sidecar_runtime.app import make_parser, warn_unknown
@@ -253,7 +254,7 @@ def _answer(text: str) -> None:
             sys.stderr.write(f"s3-sync: standard output: {error.strerror}; this was done:\n{text}")
 
 
-def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> CommandSettings:
     """
     Return the daemon's settings, overridden by the command line.
 
@@ -282,7 +283,7 @@ def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Sett
                 option = f"--{name.replace('_', '-')}"
                 raise SettingsError([Problem(option, "", "is empty: name a file, or omit it")])
             given[f"S3_SYNC_{name.upper()}"] = file
-    settings, unknown = load_settings(given)
+    settings, unknown = load_command_settings(given)
     warn_unknown(unknown)
     return settings
 
@@ -300,7 +301,7 @@ def _by_options(error: SettingsError, arguments: argparse.Namespace) -> Settings
     return SettingsError(problems)
 
 
-def _trust(settings: Settings, command: str) -> PublisherKeys:
+def _trust(settings: CommandSettings, command: str) -> PublisherKeys:
     """
     Return the keys that a command trusts and signs with; by default it trusts its own key.
 
@@ -324,7 +325,7 @@ def _trust(settings: Settings, command: str) -> PublisherKeys:
     return PublisherKeys(keys or signer.keys, signer)
 
 
-def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> CommandSettings:
     """
     Return the settings of the source of a promotion.
     """

@@ -25,6 +25,7 @@ from botocore import UNSIGNED, exceptions
 from botocore.config import Config
 
 from s3_sync.publisher.boto_errors import code_of, reason_of, said, status_of, unreachable
+from s3_sync.reasons import ADVICE
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY
 from s3_sync.s3.refusals import (
@@ -36,7 +37,7 @@ from s3_sync.s3.refusals import (
     explain,
     is_denied,
 )
-from s3_sync.s3.wire import ADVICE, Answer
+from s3_sync.s3.wire import Answer
 from s3_sync.settings import Settings
 from s3_sync.signature import NO_KEYS, PublisherKeys
 from sidecar_runtime.aws.chain import open_session, whoami

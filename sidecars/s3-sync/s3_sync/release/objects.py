@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from html import unescape
 from urllib.parse import unquote_plus
 
 from s3_sync.release.manifest import MANIFEST_LIMIT_BYTES
 from s3_sync.release.rows import Invalid
 from s3_sync.release.seen import Replayed
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.entities import unescaped
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import Untrusted
@@ -90,7 +90,7 @@ class Objects:
             return False
         # Other keys may have it as prefix: `current.json.bak`.
         found = _KEY.findall(page.decode(errors="replace"))
-        return not any(key in (unquote_plus(text), unescaped(text)) for text in found)
+        return not any(key in (unquote_plus(text), unescape(text)) for text in found)
 
     def missing(self, key: str, advice: str) -> SourceError:
         return self._error("release_missing", f"{self._place}{key} does not exist", advice)

@@ -7,20 +7,16 @@ others by name: multi-region access points, S3 Express, Object Lambda.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from s3_sync.s3.pool import hide_userinfo, proxy_address
 from s3_sync.s3.refusals import PARTITIONS, REGION, SourceError
 from s3_sync.s3.signing import encode_key
 from s3_sync.s3.wire import HttpOrigin
 from sidecar_runtime import proxies
 from sidecar_runtime.aws.credentials import AwsConfig
-from sidecar_runtime.errors import Problem, SettingsError
 
 DEFAULT_REGION = "us-east-1"
 
@@ -51,13 +47,15 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
         bucket_region: The bucket's region as S3 reported it; default: the configured region.
 
     Raises:
-        SourceError: ``region_invalid``.
+        SourceError: ``region_invalid``, ``endpoint_invalid``.
     """
     region = bucket_region or config.region or DEFAULT_REGION
     if not REGION.fullmatch(region):
         raise SourceError("region_invalid", f"{region!r} is not a region name", "Fix AWS_REGION.")
-    style = config.addressing_style
     if bucket.startswith("arn:"):
+        if config.endpoint_url:
+            said = "AWS_BUCKET is the ARN of an access point, which only AWS has"
+            raise SourceError("endpoint_invalid", said, "Write the bucket's name, or unset it.")
         _, _, _, arn_region, account, resource = bucket.split(":", 5)
         name = re.split("[:/]", resource, maxsplit=1)[1]
         service = "s3-accesspoint-fips" if config.use_fips else "s3-accesspoint"
@@ -67,7 +65,7 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
         return _locate_custom(bucket, config, region)
     host = _host("s3-fips" if config.use_fips else "s3", region, config)
     # The wildcard certificate of virtual hosts does not match a bucket name with a dot.
-    if style != "path" and _VIRTUAL_HOST.fullmatch(bucket):
+    if config.addressing_style != "path" and _VIRTUAL_HOST.fullmatch(bucket):
         return Address(_origin("https", f"{bucket}.{host}", None), "", region)
     return Address(_origin("https", host, None), f"/{encode_key(bucket)}", region)
 
@@ -87,22 +85,14 @@ def _locate_custom(bucket: str, config: AwsConfig, region: str) -> Address:
     if not is_plain or url.scheme not in ("http", "https") or not url.hostname:
         raise SourceError(
             "endpoint_invalid",
-            "endpoint_url of the AWS profile is not an ASCII URL like http(s)://HOST[:PORT]",
-            "Fix endpoint_url in the profile, or set AWS_ENDPOINT_URL.",
+            "AWS_ENDPOINT_URL, or endpoint_url of the AWS profile, is not an ASCII URL like "
+            "http(s)://HOST[:PORT]",
+            "Fix it there.",
         )
     base = url.path.rstrip("/")
-    is_virtual = config.addressing_style == "virtual" and not _is_ip(url.hostname)
-    if is_virtual and (_VIRTUAL_HOST.fullmatch(bucket) or url.scheme == "http"):
+    if config.addressing_style == "virtual":
         return Address(_origin(url.scheme, f"{bucket}.{url.hostname}", port), base, region)
     return Address(_origin(url.scheme, url.hostname, port), f"{base}/{encode_key(bucket)}", region)
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _host(service: str, region: str, config: AwsConfig) -> str:
@@ -115,29 +105,3 @@ def _origin(scheme: str, host: str, port: int | None) -> HttpOrigin:
     number = port or (443 if scheme == "https" else 80)
     proxy = proxies.proxy_for(scheme, host, number, os.environ)
     return HttpOrigin(scheme, host, number, proxy)
-
-
-def check_proxy(bucket: str, endpoint_url: str | None, environ: Mapping[str, str]) -> None:
-    """
-    Refuse a proxy that applies to the bucket and is of an unsupported kind, such as https.
-
-    An endpoint that only an AWS profile sets is checked at the first connection.
-
-    Raises:
-        SettingsError: The proxy is not supported.
-    """
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
-    config = AwsConfig(
-        region=region if REGION.fullmatch(region) else DEFAULT_REGION,
-        endpoint_url=endpoint_url,
-        ca_bundle=None,
-        ca_fallback=None,
-        addressing_style=None,
-        use_fips=False,
-        use_dualstack=False,
-    )
-    origin = locate(bucket, config).origin
-    if origin.proxy and proxy_address(origin.proxy) is None:
-        name = proxies.variable(f"{origin.scheme}_proxy", environ)
-        allowed = "is not http://HOST:PORT, the only kind of proxy that s3-sync supports"
-        raise SettingsError([Problem(name, hide_userinfo(origin.proxy), allowed)])

@@ -12,7 +12,8 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from s3_sync.reasons import is_retried
 from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
@@ -30,7 +31,7 @@ from s3_sync.s3.refusals import (
     read_refusal,
 )
 from s3_sync.s3.signing import encode_query, sign
-from s3_sync.s3.tls import CaBundle
+from s3_sync.s3.tls import read_trust
 from s3_sync.s3.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
@@ -55,6 +56,33 @@ class Receiver(Protocol):
     def restart(self) -> None: ...
 
     def write(self, chunk: bytes) -> object: ...
+
+
+class _Want(NamedTuple):
+    """
+    How a response is received.
+
+    Args:
+        seconds: The time limit of each attempt.
+        until: When to give up (monotonic seconds).
+        receiver: Receives the body; None to return it.
+        check: Checks the headers before the body arrives.
+    """
+
+    seconds: float
+    until: float = math.inf
+    receiver: Receiver | None = None
+    check: Check | None = None
+
+
+class _Place(NamedTuple):
+    """
+    Where requests go: the configuration, and what follows from it and the bucket's region.
+    """
+
+    config: AwsConfig
+    address: Address
+    pool: Pool
 
 
 class S3Client:
@@ -85,13 +113,8 @@ class S3Client:
         self._prefix = prefix
         self._chain = chain
         self._count = count
-        # When S3 answered the last listing, from its Date header (RFC 9110).
-        self.listed_at = ""
-        self._bucket_region: str | None = None
-        self._config: AwsConfig | None = None
         self._credentials: Credentials | None = None
-        self._address: Address | None = None
-        self._pool: Pool | None = None
+        self._place: _Place | None = None
         self._fence = Fence()
 
     def begin_cycle(self, fence: Fence) -> None:
@@ -99,27 +122,29 @@ class S3Client:
         Ensure valid credentials; keep connections if the configuration has not changed.
 
         Raises:
-            CredentialsError, SettingsError, CycleAbandoned
+            SidecarError: There are no credentials, or the configuration is not usable.
+            CycleAbandoned: The fence was revoked.
         """
         self._fence = fence
         self._credentials, config = self._chain.current(fence)
-        if config != self._config or self._address is None:
-            self._relocate(config, self._bucket_region)
+        if self._place is None or config != self._place.config:
+            self._move(config, None)
 
     @property
     def is_aws(self) -> bool:
         """
         Whether the endpoint is AWS, not another store that AWS_ENDPOINT_URL sets.
         """
-        assert self._address is not None and self._config is not None
-        return not self._config.endpoint_url or self._address.origin.host.endswith(AWS_DOMAINS)
+        assert self._place is not None
+        config, address, _ = self._place
+        return not config.endpoint_url or address.origin.host.endswith(AWS_DOMAINS)
 
     @property
     def region(self) -> str:
         """
         The region for signing: the bucket's region as far as it is known.
         """
-        return self._address.region if self._address else DEFAULT_REGION
+        return self._place.address.region if self._place else DEFAULT_REGION
 
     async def list_page(
         self, token: str | None, prefix: str | None = None, delimiter: str = ""
@@ -145,8 +170,7 @@ class S3Client:
         if token is not None:
             query["continuation-token"] = token
         request = self._request("list", query["prefix"])
-        answer = await self._send(request, query, dict, None, self._patience.answer_seconds)
-        self.listed_at = answer.headers.get("date", "")
+        answer = await self._send(request, query, dict, _Want(self._patience.answer_seconds))
         return answer.body
 
     async def get_object(
@@ -156,7 +180,6 @@ class S3Client:
         size_bytes: int,
         receiver: Receiver,
         *,
-        is_trial: bool = False,
         until: float = math.inf,
         encoding: str = "identity",
     ) -> dict[str, str]:
@@ -165,7 +188,6 @@ class S3Client:
 
         Args:
             etag: The ETag that the object must still have, without quotes; empty is an error.
-            is_trial: Read only the first byte.
             until: When to give up (monotonic seconds).
             encoding: The content encoding to accept.
 
@@ -185,8 +207,6 @@ class S3Client:
             "x-amz-checksum-mode": "ENABLED",
             "accept-encoding": encoding,
         }
-        if is_trial and size_bytes:  # an empty object has no range
-            headers["range"] = "bytes=0-0"
 
         def check(found: dict[str, str]) -> None:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
@@ -224,95 +244,84 @@ class S3Client:
         def all_headers() -> Mapping[str, str]:
             return {"accept-encoding": "identity", **headers()}
 
-        return await self._send(request, {}, all_headers, receiver, seconds, check, until)
+        return await self._send(request, {}, all_headers, _Want(seconds, until, receiver, check))
 
     def close(self) -> None:
         """
         Close the connections.
         """
-        if self._pool is not None:
-            self._pool.close()
+        if self._place is not None:
+            self._place.pool.close()
 
     def _request(self, operation: Operation, key: str) -> Request:
-        assert self._address is not None
-        origin = self._address.origin
+        assert self._place is not None
+        origin = self._place.address.origin
         proxy = hide_userinfo(origin.proxy) if origin.proxy and origin.scheme == "http" else ""
         return Request(operation, self._bucket, key, self._prefix, self.region, proxy)
 
     async def _send(
-        self,
-        request: Request,
-        query: dict[str, str],
-        headers: Headers,
-        receiver: Receiver | None,
-        seconds: float,
-        check: Check | None = None,
-        until: float = math.inf,
+        self, request: Request, query: dict[str, str], headers: Headers, want: _Want
     ) -> Answer:
         """
-        Send a request, and retry it after transient failures (throttling, server errors, lost
-        connections), rotated credentials or a redirect to the bucket's region.
+        Send a request, and again after transient failures (throttling, server errors, lost
+        connections), with rotated credentials, or to the bucket's region.
         """
-        failures = 0
-        may_relocate = may_renew = True
-        while True:
-            if receiver is not None:
-                receiver.restart()
-            used, region = self._credentials, self.region
+        for attempt in range(1, ATTEMPTS + 1):
+            if want.receiver is not None:
+                want.receiver.restart()
+            used, sent = self._credentials, headers()
             error: SidecarError | ObjectMoved
             try:
-                sent = headers()
-                assert self._pool is not None
-                target, signed = self._sign(request, query, sent)
-                self._count(request.operation)
-                write = receiver.write if receiver is not None else None
-                rest = min(seconds, max(0.1, until - time.monotonic()))
-                answer = await self._pool.get(target, signed, write, rest, check)
+                answer = await self._try(request, query, sent, want)
             except WireError as wire_error:
                 error = wire_error
             else:
-                if answer.status in (200, 206):
-                    return answer
-                if answer.status == 304 and "if-none-match" in sent:
+                is_unchanged = answer.status == 304 and "if-none-match" in sent
+                if answer.status in (200, 206) or is_unchanged:
                     return answer
                 refusal = read_refusal(answer)
-                if answer.status in (301, 307, 400) and refusal.region and may_relocate:
-                    may_relocate = False
-                    if refusal.region != self.region:
-                        assert self._config is not None
-                        self._relocate(self._config, refusal.region)
-                    if refusal.region != region:  # another request may have relocated meanwhile
-                        continue
-                if refusal.code in STALE_CREDENTIALS and may_renew:
-                    may_renew = False
-                    self._renew(used)
+                if self._adapt(answer, refusal, used) and attempt < ATTEMPTS:
                     continue
                 error = explain(answer, refusal, request, self._who(answer, refusal, used))
-            failures += 1
-            reason = error.reason if isinstance(error, SidecarError) else ""
-            if not is_retried(reason) or failures == ATTEMPTS:
-                raise error
-            ceiling = self._patience.retry_seconds * 2 ** (failures - 1)
+            if attempt == ATTEMPTS or not (
+                isinstance(error, SidecarError) and is_retried(error.reason)
+            ):
+                break
+            ceiling = self._patience.retry_seconds * 2 ** (attempt - 1)
             await asyncio.sleep(random.uniform(0, ceiling))
+        raise error
 
-    def _sign(
-        self, request: Request, query: dict[str, str], headers: Mapping[str, str]
-    ) -> tuple[str, dict[str, str]]:
-        """
-        Return the path with query and all headers of a request.
-        """
-        assert self._address is not None and self._credentials is not None
-        address = self._address
+    async def _try(
+        self, request: Request, query: dict[str, str], headers: Mapping[str, str], want: _Want
+    ) -> Answer:
+        assert self._place is not None and self._credentials is not None
+        _, address, pool = self._place
+        path = address.path_of(request.key)
         if request.operation == "list":
             path = address.base_path or "/"
-        else:
-            path = address.path_of(request.key)
-        encoded = encode_query(query) if query else ""
+        encoded = encode_query(query)
         headers = {**self._own_headers, **headers}
-        signed = sign(
-            self._credentials, address.region, address.origin.host_header, path, encoded, headers
-        )
-        return (f"{path}?{encoded}" if encoded else path), signed
+        host = address.origin.host_header
+        signed = sign(self._credentials, address.region, host, path, encoded, headers)
+        self._count(request.operation)
+        seconds = min(want.seconds, max(0.1, want.until - time.monotonic()))
+        write = want.receiver.write if want.receiver is not None else None
+        target = f"{path}?{encoded}" if encoded else path
+        return await pool.get(target, signed, write, seconds, want.check)
+
+    def _adapt(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> bool:
+        """
+        Whether the request should be sent again, to the region that S3 reports for the bucket, or
+        with rotated credentials.
+        """
+        assert self._place is not None
+        if answer.status in (301, 307, 400) and refusal.region not in ("", self.region):
+            self._move(self._place.config, refusal.region)
+            return True
+        if refusal.code in STALE_CREDENTIALS and self._credentials is used:
+            self._chain.forget()
+            self._credentials, _ = self._chain.current(self._fence)
+        return refusal.code in STALE_CREDENTIALS and self._credentials != used
 
     def _who(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> str | None:
         """
@@ -324,22 +333,14 @@ class S3Client:
             return self._chain.identity(self._fence)
         return None
 
-    def _renew(self, used: Credentials | None) -> None:
+    def _move(self, config: AwsConfig, bucket_region: str | None) -> None:
         """
-        Fetch credentials again, unless another request has done so since.
-        """
-        if self._credentials is used:
-            self._chain.forget()
-            self._credentials, _ = self._chain.current(self._fence)
-
-    def _relocate(self, config: AwsConfig, bucket_region: str | None) -> None:
-        """
-        Switch to the bucket's region; the host is always derived here, never taken from S3.
+        Switch to another configuration, or to the bucket's region; the host is always derived here,
+        never taken from S3.
         """
         address = locate(self._bucket, config, bucket_region)
-        is_known = self._address is not None and self._address.origin == address.origin
-        if not is_known or config != self._config:
-            context = CaBundle(config).context if address.origin.scheme == "https" else None
-            self.close()
-            self._pool = Pool(address.origin, context, self._patience)
-        self._config, self._address, self._bucket_region = config, address, bucket_region
+        is_tls = address.origin.scheme == "https"
+        trust = partial(read_trust, config) if is_tls else lambda: None
+        pool = Pool(address.origin, trust, self._patience)
+        self.close()
+        self._place = _Place(config, address, pool)

@@ -11,12 +11,14 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, StaleConnection, WireError
+from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, WireError
 
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
+# A host's next address is tried if one has not accepted a connection by then (RFC 8305).
+NEXT_ADDRESS_SECONDS = 0.25
 
 
 class Patience(NamedTuple):
@@ -24,8 +26,7 @@ class Patience(NamedTuple):
     The time limits, in seconds.
 
     Args:
-        connect_seconds: For a connection, including TLS and a proxy's tunnel.
-        resolve_seconds: For name resolution.
+        connect_seconds: For a connection, including its name, TLS and a proxy's tunnel.
         keep_seconds: For reusing an idle connection: NAT gateways and firewalls forget it, some
             after a minute.
         answer_seconds: For a response; a larger body extends it by its size divided by
@@ -34,7 +35,6 @@ class Patience(NamedTuple):
     """
 
     connect_seconds: float = 10.0
-    resolve_seconds: float = 5.0
     keep_seconds: float = 50.0
     answer_seconds: float = 60.0
     slowest_bytes_per_second: float = 50_000.0
@@ -43,20 +43,28 @@ class Patience(NamedTuple):
 
 PATIENCE = Patience()
 
-# Returns the SSL context for the next handshake.
-TlsContext = Callable[[], ssl.SSLContext]
+# Reads the trusted certificates; returns None for an origin without TLS.
+ReadTrust = Callable[[], ssl.SSLContext | None]
 
 
 class Pool:
     """
     Keep-alive connections to one origin; :meth:`get` may run concurrently.
+
+    The trusted certificates are read again after a failed handshake: they may have been rotated.
+
+    Raises:
+        WireError: The proxy is of an unsupported kind.
+        SourceError: The trusted certificates cannot be read.
     """
 
     def __init__(
-        self, origin: HttpOrigin, context: TlsContext | None, patience: Patience = PATIENCE
+        self, origin: HttpOrigin, read_trust: ReadTrust, patience: Patience = PATIENCE
     ) -> None:
         self.origin = origin
-        self._context = context
+        self._place = _proxy_address(origin.proxy) if origin.proxy else (origin.host, origin.port)
+        self._read_trust = read_trust
+        self._context = read_trust()
         self._patience = patience
         self._idle: list[Connection] = []
 
@@ -82,23 +90,21 @@ class Pool:
         head = self._head(path, headers)
         ends_at = time.monotonic() + seconds
         while True:
-            connection = self._take_idle()
-            is_kept = connection is not None
-            if connection is None:
-                connection = await self._connect()
+            kept = self._take_idle()
+            connection = kept or await self._connect()
             try:
                 rest = ends_at - time.monotonic()
                 answer = await connection.request(head, sink, rest, check)
-            except StaleConnection:
-                if is_kept:
-                    self.close()  # the other kept connections are probably stale as well
-                    continue
-                raise WireError(
-                    "connection_lost", "the server closed a new connection without a response"
-                ) from None
+            except WireError:
+                if kept is None or kept.has_begun or time.monotonic() >= ends_at:
+                    raise
+                # The server closed it, or a firewall forgot it, and probably the others as well.
+                self.close()
+                continue
             if answer.status == 407:  # S3 never sends this status
                 connection.close()
-                raise _wants_login(self.origin)
+                said = f"{self._where} answered with 407 Proxy Authentication Required"
+                raise WireError("proxy_refused", said)
             if connection.is_usable:
                 self._idle.append(connection)
             else:
@@ -127,49 +133,42 @@ class Pool:
             headers = {**headers, **_proxy_authorization(self.origin.proxy)}
         return write_head(target, headers)
 
+    @property
+    def _where(self) -> str:
+        """
+        Where connections are opened, as errors call it.
+        """
+        origin = self.origin
+        if origin.proxy:
+            return f"the proxy {hide_userinfo(origin.proxy)}"
+        return f"{origin.host}:{origin.port}"
+
     async def _connect(self) -> Connection:
         """
-        Open a connection; retry once if the trusted certificates changed meanwhile.
+        Open a connection, through the proxy if there is one.
 
         Raises:
             WireError: The connection failed.
+            SourceError: The trusted certificates cannot be read.
         """
-        if self._context is None:
-            return await self._open(None)
-        context = self._context()
         try:
-            return await self._open(context)
+            return await self._open()
         except WireError as error:
-            newer = self._context()
-            if error.reason != "tls_failed" or newer is context:
+            if error.reason != "tls_failed":
                 raise
-            return await self._open(newer)
+            self._context = self._read_trust()
+            return await self._open()
 
-    async def _open(self, context: ssl.SSLContext | None) -> Connection:
-        """
-        Open a connection, through the proxy if there is one.
-        """
-        loop = asyncio.get_running_loop()
-        origin, patience = self.origin, self._patience
-        where = f"{origin.host}:{origin.port}"
+    async def _open(self) -> Connection:
+        origin, where, seconds = self.origin, self._where, self._patience.connect_seconds
         try:
-            async with asyncio.timeout(patience.connect_seconds):
-                if origin.proxy:
-                    where = f"the proxy {hide_userinfo(origin.proxy)}"
-                    sock = await _open_proxy(loop, origin, patience)
-                else:
-                    sock = await _open_socket(loop, origin.host, origin.port, patience)
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop),
-                    sock=sock,
-                    ssl=context,
-                    server_hostname=origin.name if context else None,
-                )
+            async with asyncio.timeout(seconds):
+                if origin.proxy and origin.scheme == "https":
+                    return await self._open_tunnel(origin.proxy)
+                return await _connect_to(self._place, Connection, self._context, origin.name)
         except TimeoutError:
-            raise WireError(
-                "request_timeout",
-                f"{where} did not accept a connection within {patience.connect_seconds:g} s",
-            ) from None
+            said = f"{where} did not accept a connection within {seconds:g} s"
+            raise WireError("request_timeout", said) from None
         except (socket.gaierror, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not a valid host name"
             raise WireError(
@@ -185,147 +184,120 @@ class Pool:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
+
+    async def _open_tunnel(self, proxy: str) -> Connection:
+        """
+        Request a tunnel from the proxy, and begin TLS in it.
+        """
+        origin, loop = self.origin, asyncio.get_running_loop()
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        target = f"{host}:{origin.port}"
+        tunnel = await _connect_to(self._place, _Tunnel)
+        try:
+            headers = {"Host": target, **_proxy_authorization(proxy)}
+            tunnel.transport.write(write_head(target, headers, "CONNECT"))
+            status = await tunnel.status
+            if status.split(" ")[1:2] != ["200"]:
+                raise WireError("proxy_refused", f"{self._where} answered CONNECT with {status}")
+            assert self._context is not None
+            connection = Connection(loop)
+            transport = await loop.start_tls(
+                tunnel.transport, connection, self._context, server_hostname=origin.name
+            )
+            assert transport is not None
+            connection.connection_made(transport)
+        except BaseException:
+            tunnel.transport.abort()
+            raise
         return connection
 
 
-def proxy_address(url: str) -> tuple[str, int] | None:
+class _Tunnel(asyncio.Protocol):
     """
-    Return host and port of a proxy; None for an unsupported kind, such as https.
+    A connection to a proxy until it has answered CONNECT.
+
+    Attributes:
+        status: The status line, or what came instead.
     """
-    try:
-        proxy = urlsplit(url)
-        host, port = proxy.hostname, proxy.port or 80
-    except ValueError:
-        return None
-    return (host, port) if host and proxy.scheme == "http" else None
+
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.status: asyncio.Future[str] = loop.create_future()
+        self._head = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data
+        is_endless = len(self._head) > PROXY_HEAD_LIMIT_BYTES
+        if (b"\r\n\r\n" in self._head or is_endless) and not self.status.done():
+            line = self._head.split(b"\r\n", 1)[0].decode("latin-1")
+            self.status.set_result("a head without an end" if is_endless else line)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.status.done():
+            self.status.set_result("nothing: it closed the connection")
 
 
-def write_head(target: str, headers: Mapping[str, str]) -> bytes:
-    """
-    Return the bytes of a GET request.
-    """
-    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+P = TypeVar("P", bound=asyncio.Protocol)
 
 
-async def _open_socket(
-    loop: asyncio.AbstractEventLoop, host: str, port: int, patience: Patience
-) -> socket.socket:
+async def _connect_to(
+    place: tuple[str, int],
+    protocol: Callable[[asyncio.AbstractEventLoop], P],
+    context: ssl.SSLContext | None = None,
+    name: str = "",
+) -> P:
     """
     Connect to the first address of a host that accepts a connection.
 
-    Raises:
-        socket.gaierror: The name server does not know the host, or does not respond.
-        OSError: No address accepts; this is the error of the last one.
-    """
-    try:
-        found = _find_numeric(host, port)
-        if not found:
-            async with asyncio.timeout(patience.resolve_seconds):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise socket.gaierror(socket.EAI_AGAIN, "the name server does not respond") from None
-    for index, (family, kind, protocol, _, address) in enumerate(found, 1):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            async with asyncio.timeout(patience.connect_seconds / len(found)):
-                await loop.sock_connect(sock, address)
-        except OSError:  # TimeoutError is one
-            sock.close()
-            if index == len(found):
-                raise
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise socket.gaierror(socket.EAI_NONAME, "it has no address")
-
-
-def _find_numeric(host: str, port: int) -> list[Any]:
-    """
-    Resolve a host that is an IP address, without a name server; return an empty list for a name.
-    """
-    try:
-        flags = socket.AI_NUMERICHOST
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    except socket.gaierror:
-        return []
-
-
-async def _open_proxy(
-    loop: asyncio.AbstractEventLoop, origin: HttpOrigin, patience: Patience
-) -> socket.socket:
-    """
-    Connect to the proxy, and for https request a tunnel.
+    Args:
+        name: The name that its certificate must have.
 
     Raises:
-        WireError: The proxy refuses, or is of an unsupported kind.
-        OSError: The proxy cannot be reached.
+        OSError, UnicodeError: The name has no address, or none of them accepts.
     """
-    assert origin.proxy is not None
-    address = proxy_address(origin.proxy)
-    if address is None:
-        shown = hide_userinfo(origin.proxy)
-        raise WireError("proxy_refused", f"the proxy {shown} is not of the form http://HOST:PORT")
-    sock = await _open_socket(loop, *address, patience)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(
+        lambda: protocol(loop),
+        *place,
+        ssl=context,
+        server_hostname=name if context else None,
+        happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
+    )
+    return connection
+
+
+def _proxy_address(url: str) -> tuple[str, int]:
+    """
+    Return host and port of a proxy.
+
+    Raises:
+        WireError: It is of an unsupported kind, such as https.
+    """
     try:
-        if origin.scheme == "https":
-            await _ask_for_tunnel(loop, sock, origin)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        proxy = urlsplit(url)
+        if proxy.hostname and proxy.scheme == "http":
+            return proxy.hostname, proxy.port or 80
+    except ValueError:
+        pass
+    said = f"the proxy {hide_userinfo(url)} is not http://HOST:PORT, the only supported kind"
+    raise WireError("proxy_refused", said)
 
 
-async def _ask_for_tunnel(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: HttpOrigin
-) -> None:
-    assert origin.proxy is not None
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    target = f"{host}:{origin.port}"
-    extra = "".join(f"{k}: {v}\r\n" for k, v in _proxy_authorization(origin.proxy).items())
-    await loop.sock_sendall(
-        sock, f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{extra}\r\n".encode("latin-1")
-    )
-    head = b""
-    # One byte at a time, because the bytes after the head belong to TLS.
-    while not head.endswith(b"\r\n\r\n"):
-        byte = await loop.sock_recv(sock, 1)
-        if not byte:
-            raise WireError("proxy_refused", "the proxy closed the connection on CONNECT")
-        if len(head) > PROXY_HEAD_LIMIT_BYTES:
-            limit = f"over {PROXY_HEAD_LIMIT_BYTES} bytes of headers"
-            raise WireError("proxy_refused", f"the proxy answered CONNECT {target} with {limit}")
-        head += byte
-    status = head.split(b"\r\n", 1)[0].decode("latin-1")
-    if status.split(" ")[1:2] == ["407"]:
-        raise _wants_login(origin)
-    if status.split(" ")[1:2] != ["200"]:
-        raise WireError("proxy_refused", f"the proxy answered CONNECT {target} with {status!r}")
-
-
-def _wants_login(origin: HttpOrigin) -> WireError:
+def write_head(target: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
     """
-    Return the error for a 407 response.
+    Return the bytes of a request.
     """
-    if origin.proxy is None:
-        who = f"a proxy on the way to {origin.host}"
-    else:
-        who = f"the proxy {hide_userinfo(origin.proxy)}"
-    is_refused = origin.proxy is not None and "@" in origin.proxy
-    what = (
-        "rejects the user and password in its URL" if is_refused else "requires user and password"
-    )
-    return WireError("proxy_refused", f"{who} {what} (407 Proxy Authentication Required)")
+    lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def _proxy_authorization(proxy: str) -> dict[str, str]:
-    try:
-        parts = urlsplit(proxy)
-    except ValueError:  # refused with a reason when connecting
-        return {}
+    parts = urlsplit(proxy)
     if parts.username is None:
         return {}
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -5,10 +5,11 @@ Translates error responses of S3 into reasons, messages and advice.
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Literal, NamedTuple
 
-from s3_sync.s3.entities import unescaped
-from s3_sync.s3.wire import ADVICE, Answer
+from s3_sync.reasons import ADVICE, concerns
+from s3_sync.s3.wire import Answer
 from sidecar_runtime.errors import SidecarError
 
 Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
@@ -42,6 +43,7 @@ STALE_CREDENTIALS = {
     "InvalidAccessKeyId": "credentials_invalid",
 }
 
+_NO_BUCKET = ("NoSuchBucket", "NoSuchAccessPoint")
 _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
 # The region becomes part of a host name and a header.
 REGION = re.compile(r"[a-z0-9-]{1,32}")
@@ -170,7 +172,7 @@ def read_refusal(answer: Answer) -> Refusal:
 
     def find(tag: str) -> str:
         match = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        return unescaped(match[1]).strip() if match else ""
+        return unescape(match[1]).strip() if match else ""
 
     region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
     if not REGION.fullmatch(region):
@@ -194,163 +196,118 @@ def explain(
     Args:
         identity: The caller according to STS, or the access key that was refused.
     """
-    said = f"{answer.status} {refusal.code} {refusal.message}".strip()
-    where = request.url
-    is_released = request.operation in ("pointer", "manifest", "bundle")
-    # A failed listing concerns the whole source; a failed object may be the only one.
-    error = SourceError if request.operation == "list" else ObjectError
-    if answer.status in (403, 429, 503) and not refusal.code:  # S3 sends a code with each GET
-        return _explain_stranger(answer, request, where)
+    status, code = answer.status, refusal.code
+    said = f"{status} {code} {refusal.message}".strip()
+    if status in (403, 429, 503) and not code:  # S3 sends a code with each GET
+        return _explain_stranger(answer, request)
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
+    if code in STALE_CREDENTIALS:
+        return _error(request, STALE_CREDENTIALS[code], f"S3 rejected {identity} ({said})")
+    is_gone = status in (404, 412) or (status == 416 and request.operation != "bundle")
+    if is_gone and request.operation != "list" and not code.startswith(_NO_BUCKET):
+        return ObjectMoved()
+    reason, what = _meaning(answer, refusal, request)
+    return _error(request, reason, f"{what} ({said})")
+
+
+def _meaning(answer: Answer, refusal: Refusal, request: Request) -> tuple[str, str]:
+    """
+    Return the reason for a response of S3 that is not a success, and the message.
+    """
+    url = request.url
     match refusal.code:
-        case "NoSuchKey" if request.operation != "list":
-            return ObjectMoved()
-        case "NoSuchBucket" | "NoSuchAccessPoint":
-            return SourceError(
-                "bucket_not_found",
-                f"the bucket {request.bucket} does not exist ({said})",
-                "Check AWS_BUCKET for a typo, and check that the credentials belong to the right "
-                "account.",
-            )
         case "RequestTimeTooSkewed":
-            return SourceError(
-                "clock_skew",
-                f"this machine's clock differs from S3's by more than S3 allows ({said})",
-                "Check the time synchronization of the node.",
-            )
+            return "clock_skew", "this machine's clock differs from S3's by more than S3 allows"
         case "SignatureDoesNotMatch":
-            return error(
-                "credentials_invalid",
-                f"S3 rejected the signature of the request for {where} ({said})",
-                "Check that the secret key belongs to the access key, and that no proxy alters "
-                "requests.",
-            )
+            return "credentials_invalid", f"S3 rejected the signature of the request for {url}"
         case "InvalidObjectState":
-            return SealedError(
-                "object_archived",
-                f"{where} is archived ({said})",
-                "Restore it, or publish the content again with --repair."
-                if is_released
-                else "Restore it, or exclude it with S3_SYNC_EXCLUDE.",
-            )
+            return "object_archived", f"{url} is archived"
+        case "RequestTimeout":
+            return "server_error", f"S3 failed to serve {url}"
         case code if code.startswith("KMS."):
-            return SealedError(
-                "kms_key_unusable",
-                f"the KMS key of {where} cannot be used ({said})",
-                "Enable the key, or encrypt the object with another key"
-                + (": publish the content again with --repair." if is_released else "."),
+            return "kms_key_unusable", f"the KMS key of {url} cannot be used"
+        case code if "SecondLevelDomain" in code or "VirtualHost" in code:
+            return "client_error", (
+                "the store refuses addresses with the bucket in the path: set addressing_style = "
+                "virtual in the section s3 of the AWS profile (AWS_CONFIG_FILE)"
             )
-        case code if code in STALE_CREDENTIALS:
-            return SourceError(
-                STALE_CREDENTIALS[code],
-                f"S3 rejected {identity} ({said})",
-                "Renew the credentials at their source.",
-            )
-    if answer.status == 408 or refusal.code == "RequestTimeout":
-        said = f"the server timed out on the connection ({said})"
-        return ObjectError("connection_lost", said, ADVICE["connection_lost"])
     match answer.status:
-        case 404 | 412 if request.operation != "list":
-            return ObjectMoved()
-        case 416 if request.operation not in ("bundle", "list"):
-            return ObjectMoved()
-        case 416 if request.operation == "bundle":
-            return ObjectError(
-                "bundle_corrupt",
-                f"{where} is shorter than its manifest states ({said})",
-                "Publish the release again. The published files stay.",
-            )
         case 404:
-            return SourceError(
-                "bucket_not_found",
-                f"the endpoint does not know the bucket {request.bucket} ({said})",
-                "Check AWS_BUCKET and the endpoint, which must not contain the bucket.",
-            )
-        case 403 if "SecondLevelDomain" in refusal.code or "VirtualHost" in refusal.code:
-            return error(
-                "client_error",
-                f"the store refuses addresses with the bucket in the path ({said})",
-                "Set addressing_style = virtual in the section s3 of the AWS profile "
-                "(AWS_CONFIG_FILE).",
-            )
+            return "bucket_not_found", f"the endpoint does not know the bucket {request.bucket}"
+        case 416 if request.operation == "bundle":
+            return "bundle_corrupt", f"{url} is shorter than its manifest states"
         case 429 | 503:
-            return error(
-                "throttled",
-                f"S3 throttled the request for {where} ({said})",
-                "This resolves itself. For a large fleet, raise INTERVAL. If it "
-                "is always the same object, the store cannot read that object.",
-            )
-        case status if status >= 500:
-            said = f"S3 failed to serve {where} ({said})"
-            return ObjectError("server_error", said, ADVICE["server_error"])
+            return "throttled", f"S3 throttled the request for {url}"
+        case status if status >= 500 or status == 408:
+            return "server_error", f"S3 failed to serve {url}"
         case status if 300 <= status < 400:
-            return error(
-                "redirect_refused",
-                f"the endpoint redirects {where} to "
-                f"{answer.headers.get('location', 'nowhere')!r}; "
-                f"credentials are never sent to another host ({said})",
-                f"The bucket's region is {refusal.region}: correct the endpoint."
-                if refusal.region
-                else "Check the endpoint and AWS_REGION, and check for a proxy or captive portal.",
+            place = answer.headers.get("location", "nowhere")
+            return "redirect_refused", (
+                f"the endpoint redirects {url} to {place!r}, region "
+                f"{refusal.region or 'unknown'}; credentials are never sent to another host"
             )
-    said = f"S3 rejected the request for {where} ({said})"
-    return error("client_error", said, ADVICE["client_error"])
+    return "client_error", f"S3 rejected the request for {url}"
 
 
-def _explain_stranger(answer: Answer, request: Request, where: str) -> SidecarError:
+def _error(
+    request: Request,
+    reason: str,
+    message: str,
+    advice: str = "",
+    permission: Permission | None = None,
+) -> S3Error:
+    """
+    Return an error of the source if a listing failed; a failed object may be the only one.
+    """
+    kind: type[S3Error] = ObjectError
+    if reason in ("object_archived", "kms_key_unusable"):
+        kind = SealedError
+    elif request.operation == "list" or concerns(reason) == "cycle":
+        kind = SourceError
+    return kind(reason, message, advice or ADVICE[reason], permission)
+
+
+def _explain_stranger(answer: Answer, request: Request) -> S3Error:
     """
     Return the error for a refusal that is not S3's: only S3's own codes are S3's verdict.
     """
-    error = SourceError if request.operation == "list" else ObjectError
     if request.proxy and answer.status == 403:
-        return error(
-            "proxy_refused",
-            f"the proxy {request.proxy} refused the request for {where} ({answer.status})",
-            ADVICE["proxy_refused"],
-        )
-    server = answer.headers.get("server", "")
+        said = f"the proxy {request.proxy} refused the request for {request.url} (403)"
+        return _error(request, "proxy_refused", said)
     kind = answer.headers.get("content-type", "no content type").partition(";")[0]
-    by = f"the proxy {request.proxy}" if request.proxy else server or "an unnamed server"
-    reason = "answer_foreign" if answer.status == 403 else "server_error"
-    return error(
-        reason,
-        f"{where} was answered with {answer.status} by something other than S3: {by}, {kind}",
-        "Check what is in front of the endpoint: a firewall, an ingress, a proxy or a captive "
-        "portal. It is retried.",
+    by = request.proxy or answer.headers.get("server", "") or "an unnamed server"
+    return _error(
+        request,
+        "answer_foreign" if answer.status == 403 else "server_error",
+        f"{request.url} was answered with {answer.status} by something other than S3: {by}, {kind}",
+        ADVICE["answer_foreign"],
     )
 
 
-def _explain_denied(
-    refusal: Refusal, request: Request, identity: str | None, said: str
-) -> SidecarError:
+def _explain_denied(refusal: Refusal, request: Request, identity: str | None, said: str) -> S3Error:
     denied = _DENIED.search(refusal.message)
     user = _USER.search(refusal.message)
-    action, arn, scope = ACTIONS[request.operation], request.arn, request.arn
-    if request.operation != "list":
-        scope = request.folder_arn
+    action, arn, scope = ACTIONS[request.operation], request.arn, request.folder_arn
     place = "the role's policy"
     if denied:
         action = denied[1]
-        # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
-        if denied[2] and (action.startswith("kms:") or action == ACTIONS["list"]):
-            arn = scope = denied[2]
     if "customer master key" in refusal.message or action.startswith("kms:"):
         action = action if action.startswith("kms:") else "kms:Decrypt"
         place += " and the key's policy"
-        if not arn.startswith("arn:aws") or ":kms:" not in arn:
-            arn = scope = f"the KMS key of {request.url}"
+        named = denied[2] if denied and ":kms:" in (denied[2] or "") else None
+        arn = scope = named or f"the KMS key of {request.url}"
+    elif denied and denied[2] and action == ACTIONS["list"]:
+        # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
+        arn = scope = denied[2]
     who = (user and user[1]) or identity or "an unknown identity (STS did not report it)"
-    # S3 shows the denied action only within the bucket's account and organization.
-    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/troubleshoot-403-errors.html
-    is_foreign = request.operation in ("list", "pointer") and not denied
-    error = SourceError if request.operation == "list" else ObjectError
-    return error(
+    return _error(
+        request,
         _denial_of(action) or _denial_of(ACTIONS[request.operation]),
         f"{who} is not allowed to perform {action} on {arn}, for {request.url} ({said})",
         f"Allow {action} on {scope} in {place}. Also check the bucket policy, the VPC endpoint "
-        "policy and SCPs for a Deny."
-        + (" Check AWS_BUCKET for a typo: the bucket may belong to another account." * is_foreign),
+        "policy and SCPs for a Deny, and AWS_BUCKET for a typo: the bucket may belong to another "
+        "account.",
         Permission(action, scope),
     )
 

@@ -1,8 +1,8 @@
 """
 AWS Signature Version 4 for GET requests without a body.
 
-Implemented here because botocore's signer takes 35 µs for a request, this module 6.5 µs. The tests
-compare both on hundreds of odd keys.
+The tests compare it with botocore's signer, which takes several times as long, on hundreds of odd
+keys.
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 """
 
@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import quote
 
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
@@ -46,49 +44,6 @@ def _signing_key(secret: str, day: str, region: str) -> bytes:
     return key
 
 
-@lru_cache(maxsize=1)
-def _stamp(seconds: int) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
-
-
-class _Form(NamedTuple):
-    """
-    The common parts of all requests of one second: the canonical request after path and query,
-    the string to sign before its digest, the ``Authorization`` header before the signature, and
-    all other headers.
-    """
-
-    canonical: str
-    text: str
-    authorization: str
-    headers: dict[str, str]
-    key: bytes
-
-
-@lru_cache(maxsize=4)
-def _form(
-    credentials: Credentials,
-    region: str,
-    host: str,
-    own: tuple[tuple[str, str], ...],
-    moment: str,
-) -> _Form:
-    amz = {**dict(own), "host": host, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": moment}
-    if credentials.token:
-        amz["x-amz-security-token"] = credentials.token
-    names = sorted(amz)
-    signed = ";".join(names)
-    scope = f"{moment[:8]}/{region}/s3/aws4_request"
-    return _Form(
-        "\n".join([*(f"{name}:{amz[name]}" for name in names), "", signed, EMPTY_SHA256]),
-        f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n",
-        f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, "
-        f"SignedHeaders={signed}, Signature=",
-        amz,
-        _signing_key(credentials.secret_key, moment[:8], region),
-    )
-
-
 def sign(
     credentials: Credentials,
     region: str,
@@ -111,9 +66,22 @@ def sign(
     """
     if credentials is ANONYMOUS:
         return {**headers, "host": host}
-    moment = _stamp(int(time.time())) if now is None else f"{now:%Y%m%dT%H%M%SZ}"
-    own = tuple((k, v) for k, v in headers.items() if k.startswith("x-amz-"))
-    form = _form(credentials, region, host, own, moment)
-    digest = hashlib.sha256(f"GET\n{path}\n{query}\n{form.canonical}".encode()).hexdigest()
-    signature = hmac.digest(form.key, f"{form.text}{digest}".encode(), "sha256").hex()
-    return {**headers, **form.headers, "authorization": f"{form.authorization}{signature}"}
+    moment = f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    amz = {name: value for name, value in headers.items() if name.startswith("x-amz-")}
+    amz |= {"host": host, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": moment}
+    if credentials.token:
+        amz["x-amz-security-token"] = credentials.token
+    names = sorted(amz)
+    signed = ";".join(names)
+    lines = [f"{name}:{amz[name]}" for name in names]
+    canonical = "\n".join(["GET", path, query, *lines, "", signed, EMPTY_SHA256])
+    scope = f"{moment[:8]}/{region}/s3/aws4_request"
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"
+    key = _signing_key(credentials.secret_key, moment[:8], region)
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    authorization = (
+        f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, "
+        f"SignedHeaders={signed}, Signature={signature}"
+    )
+    return {**headers, **amz, "authorization": authorization}

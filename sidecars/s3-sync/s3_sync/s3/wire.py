@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import httptools
 
+from s3_sync.reasons import ADVICE
 from sidecar_runtime.errors import SidecarError
 
 IDLE_SECONDS = 30.0
@@ -21,28 +22,11 @@ IDLE_SECONDS = 30.0
 # percent-encoded, has less than 5 MiB.
 BODY_LIMIT_BYTES = 32 << 20
 # Everything except the body: interim responses, headers, chunk sizes and extensions, trailers. S3
-# sends 10 KiB at most, and many short headers take twenty times their length in memory.
+# sends 10 KiB at most.
 FRAMING_LIMIT_BYTES = 64 << 10
-HEADERS_LIMIT = 1000
 
 Sink = Callable[[bytes], object]
 Check = Callable[[dict[str, str]], object]
-
-
-ADVICE = {
-    "client_error": "Follow the quoted error. If it gives no cause, check the endpoint and any "
-    "proxy in front of it.",
-    "connection_lost": "If it persists, check for a proxy or firewall that cuts connections.",
-    "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
-    "to S3, and HTTPS_PROXY and NO_PROXY.",
-    "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
-    "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the "
-    "proxy's URL, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
-    "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy) for dropped "
-    "packets.",
-    "server_error": "If it persists, check the server and any proxy in front of it.",
-    "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
-}
 
 
 class WireError(SidecarError):
@@ -52,12 +36,6 @@ class WireError(SidecarError):
 
     def __init__(self, reason: str, message: str, advice: str = "") -> None:
         super().__init__(reason, message, advice or ADVICE[reason])
-
-
-class StaleConnection(Exception):
-    """
-    The server closed a kept connection before it received the request: retry on a new one.
-    """
 
 
 class HttpOrigin(NamedTuple):
@@ -98,35 +76,64 @@ class Answer:
     body: bytes = b""
 
 
+@dataclass(slots=True)
+class _Exchange:
+    """
+    A request on a connection, until its response has ended.
+
+    Args:
+        waiter: Receives the response, or the error.
+        limit: Fires when the response is too late; it moves with each arrival.
+        ends_at: When the response is too late in any case, in the time of the event loop.
+        framing_bytes: How much arrived since the last byte of the body.
+    """
+
+    waiter: asyncio.Future[Answer]
+    limit: asyncio.Timeout
+    ends_at: float
+    sink: Sink | None
+    check: Check | None
+    answer: Answer = field(default_factory=Answer)
+    held: bytearray = field(default_factory=bytearray)
+    framing_bytes: int = 0
+
+    def fail(self, error: Exception) -> None:
+        self.held.clear()  # the error may be kept
+        if not self.waiter.done():
+            self.waiter.set_exception(error)
+
+    def end(self) -> None:
+        if not self.waiter.done():
+            self.answer.body = bytes(self.held)
+            self.waiter.set_result(self.answer)
+
+    def pass_on(self) -> None:
+        """
+        Pass the received bytes to the sink.
+        """
+        if self.sink is not None and self.held:
+            piece = bytes(self.held)
+            self.held.clear()
+            self.sink(piece)
+
+
 class Connection(asyncio.Protocol):
     """
     One connection; call :meth:`request` again only after the last response has ended.
+
+    Attributes:
+        is_usable: Whether another request may be sent.
+        has_begun: Whether something of the last response has arrived.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Answer] | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._expect(None, None)
-        self._is_new = True
+        self._exchange: _Exchange | None = None
         self._heard_at = 0.0
-        self._ends_at = 0.0
-        # One timer for many requests: it fires when the first of them could time out.
-        self._watch_handle: asyncio.TimerHandle | None = None
         self.is_usable = True
-
-    def _expect(self, sink: Sink | None, check: Check | None) -> None:
-        """
-        Prepare for the next response.
-        """
-        self._answer = Answer()
-        self._held = bytearray()
-        self._framing_bytes = 0
-        self._sink = sink
-        self._check = check
-        self._has_begun = False
-        self._ends_with_connection = False
+        self.has_begun = False
 
     @property
     def idle_seconds(self) -> float:
@@ -147,28 +154,29 @@ class Connection(asyncio.Protocol):
             seconds: The limit for the whole exchange; IDLE_SECONDS limits each silence.
 
         Raises:
-            StaleConnection: The server has closed a kept connection, or does not respond on it.
             WireError: Timeout, reset, truncated or malformed response.
         """
         assert self._transport is not None
-        if self._transport.is_closing():
-            raise StaleConnection
-        self._waiter = self._loop.create_future()
-        self._expect(sink, check)
         self._heard_at = self._loop.time()
-        self._ends_at = self._heard_at + seconds
-        self._transport.write(head)
-        self._watch_until(self._heard_at + min(IDLE_SECONDS, seconds))
-        is_complete = False
+        self.has_begun = is_complete = False
+        limit = asyncio.timeout_at(self._heard_at + min(IDLE_SECONDS, seconds))
+        ends_at = self._heard_at + seconds
+        self._exchange = _Exchange(self._loop.create_future(), limit, ends_at, sink, check)
         try:
-            answer = await self._waiter
+            async with limit:
+                self._transport.write(head)
+                answer = await self._exchange.waiter
             is_complete = True
             return answer
+        except TimeoutError:
+            if not limit.expired():  # an error of the sink
+                raise
+            is_silent = self.idle_seconds >= 1
+            why = f"no data for {self.idle_seconds:.0f} s" if is_silent else "it arrives too slowly"
+            said = f"the response was not complete in time ({why})"
+            raise WireError("request_timeout", said) from None
         finally:
-            self._waiter = None
-            self._sink = None
-            self._held.clear()
-            self._is_new = False
+            self._exchange = None
             if not is_complete:
                 self.close()
 
@@ -177,9 +185,6 @@ class Connection(asyncio.Protocol):
         Close the connection at once; after a half-read body it is unusable.
         """
         self.is_usable = False
-        if self._watch_handle is not None:
-            self._watch_handle.cancel()
-            self._watch_handle = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -190,138 +195,87 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
+        exchange = self._exchange
+        if exchange is None or exchange.waiter.done():  # nobody asked for it
             self.close()
             return
-        self._heard_at = self._loop.time()
+        self._heard_at = now = self._loop.time()
+        exchange.limit.reschedule(min(now + IDLE_SECONDS, exchange.ends_at))
+        exchange.framing_bytes += len(data)
+        error: BaseException | None = None
         try:
-            self._framing_bytes += len(data)
             self._parser.feed_data(data)
-            self._pass_on()
-            if self._framing_bytes > FRAMING_LIMIT_BYTES:
+            exchange.pass_on()
+            if exchange.framing_bytes > FRAMING_LIMIT_BYTES:
                 raise WireError(
                     "server_error",
                     f"the response has over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or "
                     "trailers without a byte of the body",
                 )
-        except httptools.HttpParserCallbackError as error:
-            self._fail(error.__context__ if isinstance(error.__context__, Exception) else error)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(WireError("server_error", f"the response is not HTTP/1.1: {error}"))
-        except Exception as error:  # noqa: BLE001 - whatever the sink raises ends the request
-            self._fail(error)
+        except httptools.HttpParserCallbackError as found:
+            error = found.__context__ or found
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as found:
+            error = WireError("server_error", f"the response is not HTTP/1.1: {found}")
+        except Exception as found:  # noqa: BLE001 - whatever the sink raises ends the request
+            error = found
+        if isinstance(error, Exception):
+            self.is_usable = False
+            exchange.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
-        if self._waiter is None or self._waiter.done():
-            return
-        if not self._has_begun and not self._is_new:
-            self._fail(StaleConnection())
-            return
-        if self._ends_with_connection and exc is None:
-            self._end()
-            return
-        part = "during" if self._has_begun else "before"
-        why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
-        self._fail(
-            WireError(
-                "connection_lost", f"the server closed the connection {part} its response{why}"
-            )
-        )
+        if self._exchange is not None:
+            part = "during" if self.has_begun else "before"
+            why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
+            said = f"the server closed the connection {part} its response{why}"
+            self._exchange.fail(WireError("connection_lost", said))
 
-    # --- httptools
+    # --- httptools, while data is received
+
+    @property
+    def _current(self) -> _Exchange:
+        assert self._exchange is not None
+        return self._exchange
 
     def on_message_begin(self) -> None:
-        if self._waiter is None or self._waiter.done():
-            self.is_usable = False
+        if self._current.waiter.done():
             raise WireError("server_error", "the server sent more than one response")
-        self._has_begun = True
+        self.has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._answer.status >= 200:  # a trailer, which is not used
-            return
-        if len(self._answer.headers) == HEADERS_LIMIT:
-            raise WireError("server_error", f"the response has over {HEADERS_LIMIT} headers")
-        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+        answer = self._current.answer
+        if answer.status < 200:  # otherwise it is a trailer, which is not used
+            answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
-        self._answer.status = status = self._parser.get_status_code()
-        headers = self._answer.headers
+        exchange = self._current
+        exchange.answer.status = status = self._parser.get_status_code()
+        headers = exchange.answer.headers
         if status < 200:  # interim, such as 103 Early Hints: the final response follows
             headers.clear()
             return
+        is_success = status in (200, 206)
         has_end = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "")
-        if not has_end and status not in (204, 304):
-            if status in (200, 206):
-                raise WireError("server_error", "the response does not declare its length")
-            self._ends_with_connection = True
-        if status not in (200, 206):
-            self._sink = None
-        elif self._check is not None:
-            self._check(headers)
+        if not has_end and is_success:
+            raise WireError("server_error", "the response does not declare its length")
+        if not has_end and status not in (204, 304):  # its text may never end
+            self.is_usable = False
+            exchange.end()
+        if not is_success:
+            exchange.sink = None
+        elif exchange.check is not None:
+            exchange.check(headers)
 
     def on_body(self, body: bytes) -> None:
-        self._framing_bytes = 0
+        exchange = self._current
+        exchange.framing_bytes = 0
         # Pieces are joined first: in a list, a piece of two bytes takes fifty.
-        self._held += body
-        if self._sink is None and len(self._held) > BODY_LIMIT_BYTES:
+        exchange.held += body
+        if exchange.sink is None and len(exchange.held) > BODY_LIMIT_BYTES:
             raise WireError("server_error", f"the response has over {BODY_LIMIT_BYTES} bytes")
 
     def on_message_complete(self) -> None:
-        if self._answer.status < 200:
-            return
-        if not self._parser.should_keep_alive():
-            self.is_usable = False
-        self._pass_on()
-        self._end()
-
-    # ---
-
-    def _pass_on(self) -> None:
-        """
-        Pass the received bytes to the sink.
-        """
-        if self._sink is not None and self._held:
-            piece = bytes(self._held)
-            self._held.clear()
-            self._sink(piece)
-
-    def _end(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._answer.body = bytes(self._held)
-            self._waiter.set_result(self._answer)
-
-    def _fail(self, error: Exception) -> None:
-        self.is_usable = False
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
-
-    def _watch_until(self, limit: float) -> None:
-        """
-        Check for a timeout at this time or earlier.
-        """
-        handle = self._watch_handle
-        if handle is None or handle.when() > limit:
-            if handle is not None:
-                handle.cancel()
-            self._watch_handle = self._loop.call_at(limit, self._watch)
-
-    def _watch(self) -> None:
-        """
-        Fail the request if its time is up; otherwise check again when it could next be.
-        """
-        self._watch_handle = None
-        if self._waiter is None:
-            return
-        now = self._loop.time()
-        limit = min(self._heard_at + IDLE_SECONDS, self._ends_at)
-        if now < limit:
-            self._watch_until(limit)
-            return
-        if not (self._has_begun or self._is_new) and now < self._ends_at:
-            self._fail(StaleConnection())  # a firewall forgot the connection and drops packets
-            return
-        silent = now - self._heard_at
-        is_slow = self._has_begun and silent < IDLE_SECONDS
-        why = "the data arrives too slowly" if is_slow else f"no data for {silent:.0f} s"
-        self._fail(WireError("request_timeout", f"the response was not complete in time ({why})"))
+        if self._current.answer.status >= 200:
+            self.is_usable = self.is_usable and self._parser.should_keep_alive()
+            self._current.pass_on()
+            self._current.end()

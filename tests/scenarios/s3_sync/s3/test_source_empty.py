@@ -20,7 +20,7 @@ from tests.support.daemon import Daemon
         (["dags/"], {}, "no key begins with it; beside it are dags/"),
         (["other.txt", "/dags/a.py"], {}, "no key begins with it; beside it are /, other.txt"),
         ([*"abcdef", "Dags/a.py"], {}, "beside it are Dags/, "),
-        ([], {}, "nothing is below s3://dags-bucket/ either"),
+        ([], {}, "no key begins with it; beside it are no others"),
     ],
 )
 def test_counts_what_is_there(
@@ -56,5 +56,5 @@ def test_names_releases_under_the_prefix_of_a_listing(s3: FakeS3, start: StartDa
 
     failed = start().wait_for_event("cycle_failed")
 
-    assert "contains published releases, but no files to sync" in failed["error"]
+    assert "contains no files to sync: 1 skipped (release)" in failed["error"]
     assert "S3_SYNC_SOURCE=release" in failed["advice"]
