@@ -17,7 +17,7 @@ from git_sync_wrapper.refusals import REFUSALS
 from kerberos_sidecar.krb5.refusals import REASONS
 from kerberos_sidecar.plan import Cause
 from s3_sync.metrics import OPERATIONS, SKIP_REASONS
-from s3_sync.s3.refusals import DENIALS, STALE_CREDENTIALS
+from s3_sync.reasons import REASONS as S3_SYNC_REASONS
 from sidecar_runtime import errors
 from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.health import Health, Result
@@ -33,23 +33,19 @@ DOCUMENTS = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")]
     if ".venv" not in path.parts and "dag_folder" not in path.parts
 )
-# Names that the documents mention as wrong or foreign.
+# Names that the documents mention as wrong, foreign, or of commands only.
 EXAMPLES_OF_WRONG_NAMES = {
     "S3_SYNC_BUCKET",
     "S3_SYNC_LAYUOT",
     "S3_SYNC_PORT",
     "S3_SYNC_SERVICE_HOST",
+    "S3_SYNC_SIGN_KEY",  # of the publisher's commands
 }
 # Reasons that the code reads from tables: parsing the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
     "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable", "gate_undecided"},
     "kerberos": REASONS,
-    "s3-sync": {
-        *DENIALS.values(),
-        *STALE_CREDENTIALS.values(),
-        *ADVICE,
-        "gate_undecided",
-    },
+    "s3-sync": {*S3_SYNC_REASONS},
     "sync-perm": {*sync_perm.database.database.ADVICE, *FAILURE_REASONS},
 }
 

@@ -96,6 +96,26 @@ def revision(text: str) -> str:
     return text.strip()
 
 
+def key_file(text: str) -> str:
+    """
+    Read the path of a key file; refuse the key itself, a likely mistake.
+    """
+    if is_key(text):
+        raise ValueError("is a key; write the path of the file that contains it")
+    return text
+
+
+def is_key(text: str) -> bool:
+    return "-----BEGIN" in text or "\n" in text
+
+
+def without_key(text: str) -> str:
+    """
+    Return a key setting as it may be shown: ``***`` in place of a key.
+    """
+    return "***" if is_key(text) else text
+
+
 @allows("a percentage from 0% to 100%")
 def percent(text: str) -> int:
     """
@@ -154,7 +174,8 @@ class Settings(GateSettings):
     )
     trusted_keys: str | None = setting(
         "TRUSTED_KEYS",
-        str,
+        key_file,
+        show=without_key,
         allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
         text="Refuse releases that are not signed with one of these keys, and pointers older than "
         "the newest that this volume has seen. Changed keys are reloaded. Unset: signatures are "

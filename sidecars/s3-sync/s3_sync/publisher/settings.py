@@ -7,28 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from s3_sync.settings import INSTEAD, PREFIX, Settings, check
+from s3_sync.settings import INSTEAD, PREFIX, Settings, check, key_file, without_key
 from sidecar_runtime.settings import load, setting
-
-
-def key_file(text: str) -> str:
-    """
-    Read the path of a key file; refuse the key itself, a likely mistake.
-    """
-    if is_key(text):
-        raise ValueError("is a key; write the path of the file that contains it")
-    return text
-
-
-def is_key(text: str) -> bool:
-    return "-----BEGIN" in text or "\n" in text
-
-
-def without_key(text: str) -> str:
-    """
-    Return a key setting as it may be shown: ``***`` in place of a key.
-    """
-    return "***" if is_key(text) else text
 
 
 @dataclass(frozen=True, kw_only=True)

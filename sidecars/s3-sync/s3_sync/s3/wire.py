@@ -199,8 +199,7 @@ class Connection(asyncio.Protocol):
         if exchange is None or exchange.waiter.done():  # nobody asked for it
             self.close()
             return
-        self._heard_at = now = self._loop.time()
-        exchange.limit.reschedule(min(now + IDLE_SECONDS, exchange.ends_at))
+        self._heard_at = self._loop.time()
         exchange.framing_bytes += len(data)
         error: BaseException | None = None
         try:
@@ -221,6 +220,8 @@ class Connection(asyncio.Protocol):
         if isinstance(error, Exception):
             self.is_usable = False
             exchange.fail(error)
+        if not exchange.waiter.done():
+            exchange.limit.reschedule(min(self._heard_at + IDLE_SECONDS, exchange.ends_at))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
