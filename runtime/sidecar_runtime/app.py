@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from sidecar_runtime import DOCS, __version__, logs
-from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
+from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain
 from sidecar_runtime.health import Health
 from sidecar_runtime.http.status import About
 from sidecar_runtime.loop import Loop
@@ -54,14 +54,15 @@ def run_main(main: Callable[[], int]) -> NoReturn:
             given = {} if value is None else {"value": value}
             log.error("setting_rejected", setting=setting, **given, problem=problem)
         code = error.exit_code
-    except SidecarError as error:
-        log.error("sidecar_gave_up", reason=error.reason, error=error.message, advice=error.advice)
-        code = error.exit_code
     except BaseException as error:
+        cause = explain(error)
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             code = 128 + signal.SIGPIPE  # as in a shell: `sync-perm diff | head`
-        else:
+        elif cause.reason == "bug":
             log.exception("sidecar_crashed")
+        else:  # what a person can act on, such as a limit of processes
+            log.error("sidecar_gave_up", **cause.log_fields())
+            code = cause.exit_code
     finally:
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
@@ -208,15 +209,8 @@ def run_daemon(
     if not settings.one_shot:
         from sidecar_runtime.http.endpoint import Endpoint  # noqa: PLC0415 - no server in one-shots
 
-        Endpoint(
-            settings.http_bind,
-            f"{prefix}HTTP_BIND",
-            about=about,
-            health=health,
-            sidecar=sidecar,
-            metrics=metrics,
-            show_status=settings.status_page,
-        ).start()
+        endpoint = Endpoint(about, health, sidecar, metrics, settings.status_page)
+        endpoint.start(settings.http_bind, f"{prefix}HTTP_BIND")
     watch(loop.wake)
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)

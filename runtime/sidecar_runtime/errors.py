@@ -39,6 +39,12 @@ class SidecarError(Exception):
         self.advice = advice
         self.retry_within_seconds: float | None = None
 
+    def log_fields(self) -> dict[str, str]:
+        """
+        Return reason, message and advice as a log line contains them.
+        """
+        return {"reason": self.reason, "error": self.message, "advice": self.advice}
+
 
 class GaveUp(SidecarError):
     """

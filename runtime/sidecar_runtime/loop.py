@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, LastError, Outcome, PastCycle
+from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
@@ -455,7 +455,7 @@ class Loop:
         blame = self._state.fence.blame if isinstance(self._state, Running) else None
         if error := self._health.last_error or blame:
             return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
-        past = self._health.past_cycles()
+        past = [cycle.outcome for cycle in self._health.past_cycles()]
         last = [past[0].result, *past[0].counts.values()] if past else ["none has ended"]
         message = f"no cycle succeeded in time: {' '.join(map(str, last))}"
         limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
@@ -468,11 +468,12 @@ class Loop:
         Record a cycle that did not fail: in the log if it is news.
         """
         failures, before = self._health.consecutive_failures, self._health.last_error
-        cycle = self._record(outcome, seconds)
-        problem = outcome.problem if outcome.result in ("partial", "settling", "waiting") else None
+        self._record(outcome, seconds)
+        is_waiting = outcome.result in ("settling", "waiting")
+        problem = outcome.problem if is_waiting or outcome.result == "partial" else None
         is_new = problem is not None and (before is None or before.message != problem.message)
-        is_news = is_new or cycle.is_publish or failures or is_asked_for
-        if outcome.result in ("waiting", "settling") and not is_news:
+        is_news = is_new or outcome.is_publish or failures or is_asked_for
+        if is_waiting and not is_news:
             return  # such cycles are two seconds apart
         (log.warning if is_new else log.info if is_news else log.debug)(
             "cycle_finished",
@@ -480,7 +481,7 @@ class Loop:
             revision=outcome.revision,
             failures_before=failures,
             duration_seconds=round(seconds, 3),
-            **(_why(problem) if problem else {}),
+            **(problem.log_fields() if problem else {}),
             **outcome.counts,
         )
 
@@ -498,31 +499,23 @@ class Loop:
         is_bug = cause.reason == "bug"
         (log.error if is_bug else log.warning)(
             "cycle_failed",
-            **_why(cause),
+            **cause.log_fields(),
             consecutive_failures=failures,
             retry_in_seconds=round(wait_seconds, 2),
             exc_info=error if is_bug else None,
         )
         return wait_seconds
 
-    def _record(self, outcome: Outcome, seconds: float) -> PastCycle:
+    def _record(self, outcome: Outcome, seconds: float) -> None:
         """
         Record a cycle in health and metrics.
         """
-        now, why, metrics = time.time(), outcome.problem, self._metrics
-        error = LastError(why.reason, why.message, why.advice, now) if why else None
-        reason = why.reason if why else ""
-        cycle = PastCycle(now - seconds, seconds, outcome.result, reason, outcome.counts)
-        self._health.record(cycle, error)
+        metrics = self._metrics
+        self._health.record(outcome, seconds)
         metrics.duration.observe(seconds)
         metrics.cycles(outcome.result).inc()
         metrics.consecutive_failures.set(self._health.consecutive_failures)
         if outcome.is_success or outcome.result in ("partial", "waiting"):
             metrics.last_success.set_to_current_time()
-        if cycle.is_publish:
+        if outcome.is_publish:
             metrics.last_publish.set_to_current_time()
-        return cycle
-
-
-def _why(error: SidecarError) -> dict[str, str]:
-    return {"reason": error.reason, "error": error.message, "advice": error.advice}

@@ -141,7 +141,6 @@ def test_the_last_log_line_has_the_cause_of_the_end(
     [
         "raise ValueError('bug')",
         "raise KeyboardInterrupt",
-        "raise MemoryError",
     ],
 )
 def test_a_bug_exits_with_code_1_and_a_traceback(body: str) -> None:

@@ -75,7 +75,7 @@ class Snapshots:
         """
         Return the revision that the link shows; empty if that is not a snapshot of this store.
         """
-        folder, _, revision = self._link_path().rpartition("/")
+        folder, _, revision = self._link().rpartition("/")
         return revision if folder == self.store_path and self.has(revision) else ""
 
     def has(self, revision: str) -> bool:
@@ -168,8 +168,9 @@ class Snapshots:
         Args:
             prepared: The folder's name, which begins with a dot.
         """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with fence:
-            self._mark(revision)
+            os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
             os.rename(prepared, revision, src_dir_fd=self.store, dst_dir_fd=self.store)
 
     def asked(self) -> list[str]:
@@ -188,16 +189,15 @@ class Snapshots:
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
         asked = [revision for revision in self.asked() if revision not in kept]
-        sizes = self._sizes(asked, kept)
-        room, spared = self.asked_bytes, []
+        spared = self._older([*kept, *asked])[: self.retain_count]
+        sizes, room_bytes = self._sizes(asked, kept), self.asked_bytes
         for revision in asked[: self.asked_count]:
-            if sizes[revision] <= room:
-                room -= sizes[revision]
+            if sizes[revision] <= room_bytes:
+                room_bytes -= sizes[revision]
                 spared.append(revision)
-        others = self._older([*kept, *asked])[: self.retain_count]
         for revision in self._older(kept):
             is_young = self._is_young(revision)
-            if is_young or revision in (*spared, *others) or not self._remove(revision, fence):
+            if is_young or revision in spared or not self.remove(revision, fence):
                 kept.append(revision)
         for name in os.listdir(self.store):
             if name.endswith(ASKED) and not self.has(name.removesuffix(ASKED)):
@@ -213,34 +213,27 @@ class Snapshots:
         kept = [revision for revision in (self.current(),) if revision]
         asked = [revision for revision in self.asked() if revision not in kept]
         sizes = self._sizes(asked, kept)
-        taken = sum(sizes.values())
+        taken = sum(sizes[revision] for revision in asked)
         while taken + needed_bytes > self.asked_bytes and asked:
-            if self._remove(oldest := asked.pop(), fence):
+            if self.remove(oldest := asked.pop(), fence):
                 taken -= sizes[oldest]
         return taken + needed_bytes <= self.asked_bytes
 
-    def _sizes(self, others: Collection[str], kept: Collection[str]) -> dict[str, int]:
+    def _sizes(self, asked: Collection[str], kept: Collection[str]) -> dict[str, int]:
         """
-        Return the bytes on disk of each snapshot, without files that `kept` or an earlier one has.
+        Return the bytes on disk of each snapshot, without files that an earlier one has.
         """
         seen: set[int] = set()
-        for revision in kept if others else ():
-            self._own_bytes(revision, seen)
-        return {revision: self._own_bytes(revision, seen) for revision in others}
-
-    def _own_bytes(self, revision: str, seen: set[int]) -> int:
-        """
-        Return the disk usage in bytes of those files of a snapshot that are not yet in `seen`.
-        """
-        total = 0
-        with suppress(FileNotFoundError):  # the snapshot that the link shows was removed by hand
-            for _, _, names, folder in os.fwalk(revision, dir_fd=self.store):
-                for name in names:
-                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                    if found.st_ino not in seen:
-                        seen.add(found.st_ino)
-                        total += found.st_blocks * 512
-        return total
+        sizes = dict.fromkeys([*kept, *asked] if asked else [], 0)
+        for revision in sizes:
+            with suppress(FileNotFoundError):  # it was removed by hand
+                for _, _, names, folder in os.fwalk(revision, dir_fd=self.store):
+                    for name in names:
+                        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                        if found.st_ino not in seen:
+                            seen.add(found.st_ino)
+                            sizes[revision] += found.st_blocks * 512
+        return sizes
 
     def _is_young(self, revision: str) -> bool:
         """
@@ -258,13 +251,6 @@ class Snapshots:
             return True
         return now - found.st_mtime < self.retain_seconds
 
-    def remove(self, revision: str, fence: Fence) -> None:
-        """
-        Remove a snapshot, unless the link shows it or it is in use.
-        """
-        if self.has(revision):
-            self._remove(revision, fence)
-
     def drop_asked(self, fence: Fence) -> None:
         """
         Remove all requested snapshots that are not in use: they can be requested again.
@@ -280,7 +266,7 @@ class Snapshots:
         """
         current = self.current()
         older = self._older([current, *self.asked()]) if current else []
-        return next((name for name in reversed(older) if self._remove(name, fence)), "")
+        return next((name for name in reversed(older) if self.remove(name, fence)), "")
 
     def _older(self, kept: Collection[str]) -> list[str]:
         return [revision for revision in self.revisions() if revision not in kept]
@@ -292,10 +278,12 @@ class Snapshots:
         finally:
             os.close(folder)
 
-    def _remove(self, revision: str, fence: Fence) -> bool:
+    def remove(self, revision: str, fence: Fence) -> bool:
         """
         Remove a snapshot, unless the link shows it or it is in use; return whether it was removed.
         """
+        if not self.has(revision):
+            return False
         gone = aside_name(revision)
         folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
         try:
@@ -310,11 +298,6 @@ class Snapshots:
             os.close(folder)
         remove_tree(gone, self.store)
         return True
-
-    def _mark(self, revision: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with suppress(FileExistsError):
-            os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
 
     def sweep(self) -> None:
         """
@@ -333,7 +316,7 @@ class Snapshots:
         for name in os.listdir(self.store):
             remove_tree(name, self.store)
 
-    def _link_path(self) -> str:
+    def _link(self) -> str:
         """
         Return the target of the link; empty if the link does not exist.
         """
@@ -346,7 +329,7 @@ class Snapshots:
         """
         Whether the link points into the store, even if its snapshot is gone.
         """
-        return self._link_path().rpartition("/")[0] == self.store_path
+        return os.path.dirname(self._link()) == self.store_path
 
     def _make_way(self, *, is_first: bool) -> None:
         """

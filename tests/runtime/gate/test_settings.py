@@ -56,7 +56,6 @@ def test_the_settings_select_the_check(environment: dict[str, str], argv: str) -
     found = make_gate(settings_of(**environment), GateMetrics(Metrics("box", "1", "r")))
 
     assert found is not None and argv in found._check.argv
-    assert 60 == found._timeout_seconds
     assert (".py" if environment["GATE"] != "command" else "") == found._check.suffix
 
 

@@ -91,7 +91,7 @@ def test_links_a_tree_with_unusual_names(pair: Pair) -> None:
     for path in ODD:
         assert (pair.source / path).samefile(pair.target / path)
         assert os.path.samestat(found[path], (pair.target / path).stat())
-    assert sorted(ODD) == list(found)
+    assert sorted(ODD) == sorted(found)
     assert before == held(pair.source.parent)
 
 
