@@ -2,12 +2,9 @@
 A sidecar's process after the imports: its command line, its daemon, its exit code.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -44,7 +41,6 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     try:
         end_on_signals()
         _forbid_core_dumps()
-        _open_missing_streams()
         logs.configure("info", None)
         code = main()
     except SystemExit as end:  # a signal, or argparse
@@ -56,7 +52,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         code = error.exit_code
     except BaseException as error:
         cause = explain(error)
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        if isinstance(error, BrokenPipeError):
             code = 128 + signal.SIGPIPE  # as in a shell: `sync-perm diff | head`
         elif cause.reason == "bug":
             log.exception("sidecar_crashed")
@@ -84,24 +80,6 @@ def _forbid_core_dumps() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     limit = 0 if most == 0 else 1
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
-
-
-def _open_missing_streams() -> None:
-    """
-    Open /dev/null as standard output or error if the parent process closed it.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
-
-
-def _nobody_reads() -> bool:
-    """
-    Return whether standard output is a pipe whose other end is closed.
-    """
-    poll = select.poll()
-    poll.register(sys.stdout, 0)
-    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 # --- the command line

@@ -2,8 +2,6 @@
 Runs a program until it ends, and leaves no process of it running.
 """
 
-from __future__ import annotations
-
 import os
 import selectors
 import signal

@@ -2,8 +2,6 @@
 Failures that are not bugs: each has an exit code, a machine-readable reason and advice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

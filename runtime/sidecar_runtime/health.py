@@ -6,8 +6,6 @@ that what consumers need is published and valid now; only the sidecar can tell, 
 function for it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple

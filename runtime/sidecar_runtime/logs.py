@@ -5,8 +5,6 @@ Records of the standard library (APScheduler, botocore, asyncio) pass through th
 that every line of the container is valid JSON.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import select

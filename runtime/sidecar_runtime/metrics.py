@@ -5,8 +5,6 @@ They are plain numbers here: :mod:`sidecar_runtime.http.endpoint` exposes them w
 prometheus_client, which a one-shot does not import.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from bisect import bisect_left

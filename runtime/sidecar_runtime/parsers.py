@@ -4,8 +4,6 @@ Parsers of settings: text to value, or a ``ValueError`` that describes the allow
 A parser's attribute ``allowed`` describes the allowed values for the reference.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

@@ -5,8 +5,6 @@ The socket is unreachable from the network and for requests forged through anoth
 and it works through a read-only mount. The answers are names, never paths.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -2,8 +2,6 @@
 The requested revisions that the volume lacks: the socket notes them, a cycle fetches them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ If a refresh fails, credentials are used until they expire; if a service refuses
 fetched again. A sidecar that uses them depends on botocore, which only the child imports.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

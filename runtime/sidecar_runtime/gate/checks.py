@@ -2,8 +2,6 @@
 The checks that a gate can run: a program, and how to parse its output.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

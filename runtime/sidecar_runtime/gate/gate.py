@@ -8,8 +8,6 @@ source is polled as usual for the revision that fixes it. Without a verdict the 
 next one repeats the check.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -53,21 +51,6 @@ class GateMetrics:
             "sidecar_gate_fallback",
             "1 while a fallback for a refused revision is published, else 0.",
         )
-
-
-def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") -> Gate | None:
-    """
-    Return the gate that the settings define; None if it is off.
-
-    Args:
-        pin: The setting that pins a revision; empty if none is pinned.
-    """
-    if settings.gate == "off":
-        return None
-    check = syntax_check(settings.gate_grammar or syntax.NEWEST)
-    if settings.gate_command is not None:
-        check = command_check(settings.gate_command)
-    return Gate(check, settings, metrics, pin=pin)
 
 
 class RevisionRefused(SidecarError):
@@ -275,3 +258,18 @@ class Gate:
             "GATE_REVISION": revision,
             "PYTHONDONTWRITEBYTECODE": "1",  # the folder is published as it is
         }
+
+
+def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") -> Gate | None:
+    """
+    Return the gate that the settings define; None if it is off.
+
+    Args:
+        pin: The setting that pins a revision; empty if none is pinned.
+    """
+    if settings.gate == "off":
+        return None
+    check = syntax_check(settings.gate_grammar or syntax.NEWEST)
+    if settings.gate_command is not None:
+        check = command_check(settings.gate_command)
+    return Gate(check, settings, metrics, pin=pin)

@@ -2,8 +2,6 @@
 The settings of a gate.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -2,8 +2,6 @@
 Serves /healthz, /readyz, /metrics and the status page on one port; makes no decisions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from itertools import accumulate

@@ -6,8 +6,6 @@ may be used up, and a client may send nothing, or read nothing. Each connection 
 answer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import re

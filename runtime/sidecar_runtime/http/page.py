@@ -5,8 +5,6 @@ All content may be hostile (object keys, commit messages), so all of it is escap
 nothing: its one style sheet is inline and allowed by its hash, and its icon is a data URL.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

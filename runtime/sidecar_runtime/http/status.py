@@ -2,8 +2,6 @@
 The facts of the status page as JSON; :mod:`sidecar_runtime.http.page` renders them as HTML.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Mapping

@@ -2,8 +2,6 @@
 Failures of the shared volume, with advice.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

@@ -2,8 +2,6 @@
 Replaces and reads files on a shared volume as a whole.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import math

@@ -2,8 +2,6 @@
 One publisher at a time on a shared volume: an exclusive ``flock``.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json
@@ -15,7 +13,9 @@ from typing import Any
 
 from sidecar_runtime.volume.errors import lacking
 from sidecar_runtime.volume.files import is_at, read_facts
-from sidecar_runtime.volume.trees import FOLDER_FLAGS
+from sidecar_runtime.volume.trees import opened
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TargetLock:
@@ -46,11 +46,11 @@ class TargetLock:
         if os.path.islink(f"/proc/self/fd/{dir_fd}/{name}"):  # a symlink is never a lock file
             os.unlink(name, dir_fd=dir_fd)
         fd = os.open(name, flags, 0o664, dir_fd=dir_fd)
-        with ExitStack() as opened:
-            opened.callback(os.close, fd)
+        with ExitStack() as stack:
+            stack.callback(os.close, fd)
             if not take_flock(fd):
                 return False
-            opened.pop_all()
+            stack.pop_all()
         self._fd = fd
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
         with suppress(OSError):  # a full disk: the lock is held regardless
@@ -92,11 +92,7 @@ def find_holder(name: str, folder: str) -> dict[str, Any]:
     To find out, it shares the lock for an instant; two callers do not mistake each other for a
     holder.
     """
-    with suppress(OSError), ExitStack() as opened:
-        above = os.open(folder, FOLDER_FLAGS)
-        opened.callback(os.close, above)
-        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=above)
-        opened.callback(os.close, fd)
+    with suppress(OSError), opened(folder) as above, opened(name, above, _READ) as fd:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

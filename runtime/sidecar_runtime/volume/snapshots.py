@@ -7,8 +7,6 @@ directory entries but no data. All operations work inside open folders and follo
 because other processes may be able to write to the volume.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import itertools
@@ -24,7 +22,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import LINK_ADVICE, lacking
 from sidecar_runtime.volume.files import stat_in
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
+from sidecar_runtime.volume.trees import FOLDER_MODE, opened, remove_tree
 
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
@@ -116,11 +114,8 @@ class Snapshots:
         name = aside_name(revision)
         os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
         try:
-            folder = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
-            try:
+            with opened(name, self.store) as folder:
                 fill(folder)
-            finally:
-                os.close(folder)
             with fence:
                 if not self.has(revision):  # whatever is not a folder is not a snapshot
                     remove_tree(revision, self.store)
@@ -241,15 +236,12 @@ class Snapshots:
         """
         now = time.time()
         found = os.stat(revision, dir_fd=self.store, follow_symlinks=False)
-        if found.st_mtime > now or self._is_in_use(revision):
-            # It is in use, or the clock was set back: its age restarts.
-            # Without times, a file server would take those of its own clock.
-            try:
-                os.utime(revision, (now, now), dir_fd=self.store, follow_symlinks=False)
-            except PermissionError:  # another user's
-                os.utime(revision, dir_fd=self.store, follow_symlinks=False)
-            return True
-        return now - found.st_mtime < self.retain_seconds
+        if found.st_mtime <= now and not self._is_in_use(revision):
+            return now - found.st_mtime < self.retain_seconds
+        # It is in use, or the clock was set back: its age restarts.
+        with suppress(PermissionError):  # another user's
+            os.utime(revision, (now, now), dir_fd=self.store, follow_symlinks=False)
+        return True
 
     def drop_asked(self, fence: Fence) -> None:
         """
@@ -272,11 +264,8 @@ class Snapshots:
         return [revision for revision in self.revisions() if revision not in kept]
 
     def _is_in_use(self, revision: str) -> bool:
-        folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
-        try:
+        with opened(revision, self.store) as folder:
             return not _lock_alone(folder)
-        finally:
-            os.close(folder)
 
     def remove(self, revision: str, fence: Fence) -> bool:
         """
@@ -285,17 +274,13 @@ class Snapshots:
         if not self.has(revision):
             return False
         gone = aside_name(revision)
-        folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
-        try:
-            with fence:
-                if revision == self.current() or not _lock_alone(folder):
-                    return False
-                # Renamed first, so that a half-removed folder can never count as a snapshot.
-                os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
-                with suppress(FileNotFoundError):
-                    os.unlink(revision + ASKED, dir_fd=self.store)
-        finally:
-            os.close(folder)
+        with opened(revision, self.store) as folder, fence:
+            if revision == self.current() or not _lock_alone(folder):
+                return False
+            # Renamed first, so that a half-removed folder can never count as a snapshot.
+            os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
+            with suppress(FileNotFoundError):
+                os.unlink(revision + ASKED, dir_fd=self.store)
         remove_tree(gone, self.store)
         return True
 

@@ -2,8 +2,6 @@
 Removes trees in open folders, or links them file by file; no symlink is followed.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -23,6 +21,18 @@ NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSY
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 log = get_logger("snapshots")
+
+
+@contextmanager
+def opened(name: str, dir_fd: int | None = None, flags: int = FOLDER_FLAGS) -> Iterator[int]:
+    """
+    Open a folder, or a file with other flags, and close it afterwards.
+    """
+    fd = os.open(name, flags, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def remove_tree(name: str, folder: int) -> None:
