@@ -50,7 +50,7 @@ class Snapshots:
         retain_seconds: Keep all snapshots that were replaced, requested or in use less than this
             long ago.
         asked_count: How many requested snapshots to keep: the most recently used ones.
-        asked_bytes: Space for requested snapshots, beyond what they share with the current one.
+        asked_bytes: Has no effect any more.
         fsync: Flush directory entries to disk before the link shows them, and the link itself.
 
     Raises:
@@ -184,12 +184,8 @@ class Snapshots:
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
         asked = [revision for revision in self.asked() if revision not in kept]
-        spared = self._older([*kept, *asked])[: self.retain_count]
-        sizes, room_bytes = self._sizes(asked, kept), self.asked_bytes
-        for revision in asked[: self.asked_count]:
-            if sizes[revision] <= room_bytes:
-                room_bytes -= sizes[revision]
-                spared.append(revision)
+        others = self._older([*kept, *asked])
+        spared = {*asked[: self.asked_count], *others[: self.retain_count]}
         for revision in self._older(kept):
             is_young = self._is_young(revision)
             if is_young or revision in spared or not self.remove(revision, fence):
@@ -201,34 +197,9 @@ class Snapshots:
 
     def make_room(self, needed_bytes: int, fence: Fence) -> bool:
         """
-        Remove requested snapshots, even young ones, until there is space for another one.
-
-        Keeps those in use and the one that the link shows; False if too little space remains.
+        Return True: requested snapshots have no limit of bytes any more.
         """
-        kept = [revision for revision in (self.current(),) if revision]
-        asked = [revision for revision in self.asked() if revision not in kept]
-        sizes = self._sizes(asked, kept)
-        taken = sum(sizes[revision] for revision in asked)
-        while taken + needed_bytes > self.asked_bytes and asked:
-            if self.remove(oldest := asked.pop(), fence):
-                taken -= sizes[oldest]
-        return taken + needed_bytes <= self.asked_bytes
-
-    def _sizes(self, asked: Collection[str], kept: Collection[str]) -> dict[str, int]:
-        """
-        Return the bytes on disk of each snapshot, without files that an earlier one has.
-        """
-        seen: set[int] = set()
-        sizes = dict.fromkeys([*kept, *asked] if asked else [], 0)
-        for revision in sizes:
-            with suppress(FileNotFoundError):  # it was removed by hand
-                for _, _, names, folder in os.fwalk(revision, dir_fd=self.store):
-                    for name in names:
-                        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                        if found.st_ino not in seen:
-                            seen.add(found.st_ino)
-                            sizes[revision] += found.st_blocks * 512
-        return sizes
+        return True
 
     def _is_young(self, revision: str) -> bool:
         """
@@ -247,7 +218,8 @@ class Snapshots:
         """
         Remove all requested snapshots that are not in use: they can be requested again.
         """
-        self.make_room(self.asked_bytes, fence)
+        for revision in self.asked():
+            self.remove(revision, fence)
 
     def drop_oldest(self, fence: Fence) -> str:
         """
