@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar_runtime.checks import daemon, exit_code, fail, say
+from sidecar_runtime.checks import daemon, fail, say
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
-from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime.health import Health, Outcome, Readiness
 from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import Log
@@ -22,33 +22,13 @@ from tests.support.program import own_port
 
 HERE = {"pid": 7, "host": socket.gethostname()}
 GOOD = Readiness(True, "r1", 5.0)
-THROTTLED = LastError("throttled", "slow down", "Ask less.", 0.0)
-
-
-def test_say_prints_mark_name_and_text(capsys: pytest.CaptureFixture[str]) -> None:
-    say("ok", "KDC", "gave a ticket")
-    say("", "", "in 0.1 s")
-
-    assert (
-        "  ok    KDC            gave a ticket\n                       in 0.1 s\n"
-        == capsys.readouterr().out
-    )
+THROTTLED = SidecarError("throttled", "slow down", "Ask less.")
 
 
 def test_say_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     say("ok", "DAG a\x1b[2J", "x.py\r  FAIL \udcff")
 
     assert "  ok    DAG a\\x1b[2J   x.py\\r  FAIL \\udcff\n" == capsys.readouterr().out
-
-
-def test_fail_prints_reason_and_advice(capsys: pytest.CaptureFixture[str]) -> None:
-    is_fine = fail("ccache", SidecarError("ccache_full", "there is no room", "Enlarge it."))
-    said = capsys.readouterr().out
-
-    assert not is_fine
-    assert ["FAIL ccache ccache_full: there is no room", "Enlarge it."] == [
-        " ".join(line.split()) for line in said.splitlines()
-    ]
 
 
 def test_fail_prints_one_line_for_each_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,18 +39,13 @@ def test_fail_prints_one_line_for_each_wrong_setting(capsys: pytest.CaptureFixtu
     ]
 
 
-@pytest.mark.parametrize(("results", "code"), [([True, True], 0), ([True, False], 3), ([], 0)])
-def test_the_exit_code_is_3_if_any_check_fails(results: list[bool], code: int) -> None:
-    assert code == exit_code(results)
-
-
 # --- the state of a running daemon
 
 
 @contextlib.contextmanager
 def running(
     readiness: Readiness = GOOD,
-    error: LastError | None = None,
+    error: SidecarError | None = None,
     *,
     silent_seconds: float = 0.0,
     show_status: bool = True,
@@ -78,22 +53,15 @@ def running(
     """Serve these facts as a daemon would; yield its address."""
     health = Health(clock := Clock())
     if error:
-        health.record(PastCycle(0, 0, "error", error.reason, {}), error)
+        health.record(Outcome("error", problem=error), 0)
     clock.seconds += silent_seconds
-    endpoint = Endpoint(
-        ("127.0.0.1", 0),
-        "BOX_HTTP_BIND",
-        about=ABOUT,
-        health=health,
-        sidecar=Sidecar(readiness),
-        metrics=Metrics("box-sync", "1.2.3", "abc"),
-        show_status=show_status,
-    )
-    endpoint.start()
+    metrics = Metrics("box-sync", "1.2.3", "abc")
+    endpoint = Endpoint(ABOUT, health, Sidecar(readiness), metrics, show_status)
+    listener = endpoint.start(("127.0.0.1", 0), "BOX_HTTP_BIND")
     try:
-        yield "127.0.0.1", endpoint.port
+        yield "127.0.0.1", listener.port
     finally:
-        endpoint.close()
+        listener.close()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -128,7 +96,7 @@ def test_check_reports_the_state_of_a_running_daemon(
     log: Log,
     show_status: bool,
     readiness: Readiness,
-    error: LastError | None,
+    error: SidecarError | None,
     silent_seconds: float,
     said: list[str],
 ) -> None:

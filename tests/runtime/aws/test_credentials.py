@@ -27,7 +27,6 @@ from tests.runtime.gate.door import is_alive
 from tests.runtime.recording import Log
 from tests.support.aws.fake_aws import FakePodIdentity
 from tests.support.machine.clocks import Clock
-from tests.support.machine.descriptors import held
 from tests.support.raising import raised
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -256,22 +255,6 @@ def test_credentials_are_refreshed_before_they_expire(
     assert 2 == len(child.calls)
 
 
-def test_short_lived_credentials_are_not_fetched_in_every_cycle(
-    child: FakeChain, clock: Clock, fence: Fence
-) -> None:
-    child.finds(expires_at=clock.seconds + 600)
-    chain = Chain()
-
-    for _ in range(3):
-        chain.current(fence)
-        clock.seconds += 99
-
-    assert 1 == len(child.calls)
-    clock.seconds += 10
-    chain.current(fence)
-    assert 2 == len(child.calls)
-
-
 def test_valid_credentials_are_kept_while_a_refresh_fails(
     chain: Chain, child: FakeChain, clock: Clock, fence: Fence, log: Log
 ) -> None:
@@ -299,15 +282,6 @@ def test_expired_credentials_are_not_kept(
     assert "STS is silent" == error_of(chain).message
     child.finds(access_key="LATER")
     assert "LATER" == chain.current(fence)[0].access_key
-
-
-def test_invalid_credentials_do_not_replace_valid_ones(
-    chain: Chain, child: FakeChain, clock: Clock, fence: Fence
-) -> None:
-    clock.seconds += 3600 - REFRESH_BEFORE_SECONDS
-    child.finds(access_key="NEXT", secret_key="s3cr3t\n")
-
-    assert "AKID" == chain.current(fence)[0].access_key
 
 
 # --- failures of the child
@@ -354,11 +328,14 @@ def test_passes_on_the_reason_from_the_child(child: FakeChain) -> None:
 
 
 @pytest.mark.parametrize("wait", ["sleep 60", "sleep 60 & sleep 60", "trap '' TERM; sleep 60"])
-def test_gives_up_on_a_silent_child_at_the_deadline(child: FakeChain, wait: str) -> None:
+def test_gives_up_on_a_silent_child_at_the_deadline(
+    child: FakeChain, monkeypatch: pytest.MonkeyPatch, wait: str
+) -> None:
     """A process that the child has started may hold the pipe open."""
     child.does(wait)
 
-    error = error_of(Chain(fetch_seconds=0.2))
+    monkeypatch.setattr("sidecar_runtime.aws.credentials.FETCH_SECONDS", 0.2)
+    error = error_of(Chain())
 
     assert ("credentials_unavailable", "no answer within 0.2 s") == (error.reason, error.message)
 
@@ -384,33 +361,6 @@ def test_the_error_quotes_the_last_line_of_a_crashed_child(
     assert said in error.message
 
 
-def test_reports_a_child_that_cannot_be_started(child: FakeChain) -> None:
-    error = error_of(Chain())
-
-    assert "credentials_unavailable" == error.reason
-    assert "cannot start the credential chain: No such file or directory" == error.message
-
-
-def test_fetches_nothing_under_a_revoked_fence(child: FakeChain, revoked: Fence) -> None:
-    child.finds()
-
-    with pytest.raises(CycleAbandoned):
-        Chain().current(revoked)
-
-
-def test_fetches_leave_no_pipes_open(child: FakeChain, fence: Fence) -> None:
-    child.finds()
-    chain = Chain()
-    chain.current(fence)
-    before = held("pipe:")
-
-    for _ in range(3):
-        chain.forget()
-        chain.current(fence)
-
-    assert before == held("pipe:")
-
-
 # --- identity
 
 
@@ -420,31 +370,3 @@ def test_the_identity_is_requested_once(child: FakeChain, fence: Fence) -> None:
 
     assert ["arn:aws:iam::123456789012:role/dags"] * 2 == [chain.identity(fence) for _ in range(2)]
     assert ["-I -m sidecar_runtime.aws.chain whoami"] == child.calls
-
-
-def test_an_identity_that_sts_does_not_return_is_not_requested_again(
-    child: FakeChain, fence: Fence
-) -> None:
-    child.fails()
-    chain = Chain()
-
-    assert [None, None] == [chain.identity(fence) for _ in range(2)]
-    assert 1 == len(child.calls)
-
-
-def test_new_credentials_reset_the_identity(child: FakeChain, fence: Fence) -> None:
-    chain = Chain()
-    child.says({"arn": "arn:one"})
-    chain.identity(fence)
-    child.finds()
-    chain.current(fence)
-    child.says({"arn": "arn:two"})
-
-    assert "arn:two" == chain.identity(fence)
-
-
-def test_repr_shows_no_secrets() -> None:
-    shown = repr(Credentials("AKID", "s3cr3t", "t0ken"))
-
-    assert "AKID" in shown
-    assert "s3cr3t" not in shown and "t0ken" not in shown

@@ -15,7 +15,6 @@ from sidecar_runtime.gate.gate import (
     FIRST_REST_SECONDS,
     LONGEST_REST_SECONDS,
     NAMED_FINDINGS,
-    VERDICTS,
 )
 from sidecar_runtime.gate.settings import command_line
 from sidecar_runtime.gate.syntax import NEWEST
@@ -134,13 +133,6 @@ def test_a_refusal_is_reported_in_log_metrics_error_and_facts(knock: Knock, log:
     assert (0, 1, 1) == (door.checks("accepted"), door.checks("refused"), door.refused)
 
 
-def test_a_single_problem_is_reported_without_a_count(knock: Knock) -> None:
-    refused = knock("echo it is broken; exit 1").judge()
-
-    assert refused is not None
-    assert "the gate refuses revision r1: it is broken" == refused.message
-
-
 def test_many_problems_are_counted_and_the_first_ones_listed(knock: Knock, log: Log) -> None:
     count = NAMED_FINDINGS + 10
     door = knock(f"for i in $(seq {count}); do echo $i.py:1: what; done; exit 1")
@@ -179,13 +171,6 @@ def test_a_command_that_cannot_be_started_is_undecided(knock: Knock, tmp_path: P
 
     assert door.judge() is None
     assert (1, 0) == (door.checks("accepted"), door.checks("refused"))
-
-
-def test_a_missing_folder_is_undecided(knock: Knock) -> None:
-    door = knock("exit 0")
-    door.folder.rmdir()
-
-    assert "gate_undecided" == raised(Undecided, door.judge).reason
 
 
 # --- one verdict for each revision, except if the command itself may have failed
@@ -275,15 +260,6 @@ def test_a_requested_check_stays_due_until_there_is_a_verdict(knock: Knock, tmp_
     assert door.judge() is None
 
 
-def test_an_acceptance_is_final_even_if_a_check_was_requested(knock: Knock) -> None:
-    door = knock("exit 0")
-    assert None is door.judge()
-    door.gate.ask_again()
-
-    assert not door.gate.is_due("r1") and None is door.judge()
-    assert 1 == door.checks("accepted")
-
-
 def test_the_gauge_follows_the_newest_revision(knock: Knock) -> None:
     door = knock('test "$GATE_REVISION" != bad || { echo what; exit 1; }')
     seen = []
@@ -294,18 +270,3 @@ def test_the_gauge_follows_the_newest_revision(knock: Knock) -> None:
 
     assert [0, 1, 0, 1] == seen and 0 == door.refused
     assert (1, 1) == (door.checks("accepted"), door.checks("refused"))
-
-
-def test_forgets_the_oldest_verdict_beyond_the_limit(knock: Knock) -> None:
-    door = knock("exit 0")
-    for number in range(VERDICTS + 1):
-        door.judge(f"r{number}")
-    judged = VERDICTS + 1
-    assert judged == door.checks("accepted")
-
-    door.judge("r1")
-    door.judge(f"r{VERDICTS}")
-    assert judged == door.checks("accepted")
-    door.judge("r0")
-    assert judged + 1 == door.checks("accepted")
-    assert 100 == VERDICTS  # enough for a bucket that alternates between revisions

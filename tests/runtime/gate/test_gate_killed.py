@@ -2,7 +2,6 @@
 Checks that take too long, end without a verdict, or are abandoned.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -90,17 +89,3 @@ def test_an_abandoned_check_is_not_a_verdict(knock: Knock) -> None:
 
     assert door.judge() is None
     assert (1, 0) == (door.checks("accepted"), door.checks("refused"))
-
-
-def test_revoking_the_fence_after_the_check_kills_no_process(knock: Knock) -> None:
-    """By then the id of the check may belong to another process."""
-    door = knock("exit 0")
-    killed: list[int] = []
-    assert door.judge() is None
-    before, os.killpg = os.killpg, lambda pid, number: killed.append(pid)
-    try:
-        door.fence.revoke()
-    finally:
-        os.killpg = before
-
-    assert [] == killed

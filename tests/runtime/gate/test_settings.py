@@ -152,18 +152,6 @@ def test_reports_settings_that_apply_only_to_another_gate(gate: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "names"),
-    [("A", ("A",)), (" A_b,c1 , D\n", ("A_b", "c1", "D")), ("", ())],
-)
-def test_variable_names_are_separated_by_commas_or_whitespace(
-    text: str, names: tuple[str, ...]
-) -> None:
-    settings = settings_of(GATE="command", GATE_COMMAND="true", GATE_ENV=text)
-
-    assert names == settings.gate_env
-
-
-@pytest.mark.parametrize(
     ("text", "shown"),
     [("B,A=s3 cr,3t", "B,A=…"), ("AWS_*", "AWS_*"), ("1A", "1A"), ("A;B", "A;B")],
 )
@@ -179,11 +167,6 @@ def test_rejects_a_gate_timeout_that_is_not_less_than_the_cycle_timeout() -> Non
 
     assert ("X_GATE_TIMEOUT", "600") == (problem.setting, problem.value)
     assert "must be less than X_TIMEOUT, which is 600 s" == problem.problem
-
-
-@pytest.mark.parametrize("text", ["0", "0.5s", "8d", "soon"])
-def test_rejects_invalid_gate_timeouts(text: str) -> None:
-    assert "X_GATE_TIMEOUT" == problem_of(GATE="syntax", GATE_TIMEOUT=text).setting
 
 
 def test_shows_the_program_of_a_command_but_no_arguments() -> None:

@@ -241,12 +241,6 @@ def test_a_tokenizer_bug_does_not_stop_the_check_of_other_files(
 # --- as a process
 
 
-def test_warnings_are_not_findings(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("x = '\\d'\nx is 1\n")
-
-    assert [] == checked(tmp_path, "a.py")
-
-
 @pytest.mark.parametrize("kind", ["missing", "link", "fifo"])
 def test_a_missing_file_fails_and_a_foreign_link_or_fifo_yields_nothing(
     tmp_path: Path, kind: str

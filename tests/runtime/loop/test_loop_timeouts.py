@@ -141,39 +141,8 @@ def test_hung_threads_are_limited_and_cycles_continue_once_they_return(
     thread.join()
 
     assert log.events("cycle_threads_stuck")[0]["threads"] == STUCK_THREADS
-    assert ["error"] * STUCK_THREADS + ["changed"] == one.results()
-
-
-def test_threads_that_return_late_do_not_accumulate(log: Log, spend: Spend) -> None:
-    events = [threading.Event() for _ in range(6)]
-    late: list[threading.Thread] = []
-
-    def hang(event: threading.Event) -> Callable[[Fence], Outcome]:
-        def step(fence: Fence) -> Outcome:
-            late.append(threading.current_thread())
-            return hangs(spend, event)(fence)
-
-        return step
-
-    def free(event: threading.Event) -> Callable[[Fence], Outcome]:
-        def step(_: Fence) -> Outcome:
-            event.set()
-            return CHANGED
-
-        return step
-
-    steps = [step for event in events for step in (hang(event), free(event))]
-    one = run(*steps, timeout_seconds=LIMIT_SECONDS, interval_seconds=0.1)
-
-    one.until_stopped()
-
-    assert one.count("error") == 6
-    assert len(late) == 6
-    wait_until(lambda: not any(thread.is_alive() for thread in late), "they have ended")
-    assert [False] == [
-        session.is_closed for session in one.sidecar.sessions if not session.is_closed
-    ]
-    assert len(one.sidecar.sessions) == 7
+    *failed, last = one.results()
+    assert ("changed", {"error"}) == (last, set(failed))
 
 
 def test_is_not_alive_while_its_threads_hang(log: Log) -> None:

@@ -127,17 +127,6 @@ def test_show_points_the_link_to_each_new_snapshot(shelf: Shelf) -> None:
     assert {"r1", "r2", "r3"} == shelf.names()
 
 
-def test_showing_the_current_snapshot_again_changes_nothing(shelf: Shelf) -> None:
-    snapshots = shelf.make("r1")
-    shelf.age("r1", 1000)
-    before = (shelf.store / "r1").stat().st_mtime
-
-    snapshots.show("r1", Fence())
-
-    assert "r1" == snapshots.current() and {"r1"} == shelf.names()
-    assert before == (shelf.store / "r1").stat().st_mtime
-
-
 def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that opens the link finds one complete revision at every moment."""
     snapshots = shelf.make("r1", "r2")

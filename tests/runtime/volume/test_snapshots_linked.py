@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -114,52 +113,6 @@ def test_copies_files_if_hard_links_are_impossible(
         assert (copy.st_mtime_ns, copy.st_mode) == (original.st_mtime_ns, original.st_mode)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS])
-def test_other_link_errors_are_raised(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    pair.make("d/a.py")
-    monkeypatch.setattr(os, "link", refusing(number))
-    before = held(pair.source.parent)
-
-    with pytest.raises(OSError, match=os.strerror(number)):
-        pair.link("d/a.py")
-
-    assert {} == pair.tree()
-    assert before == held(pair.source.parent)
-
-
-def test_copies_a_file_with_too_many_links(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair.make("a.py", "b.py")
-    link = os.link
-
-    def limited(source: str, *rest: Any, **keywords: Any) -> None:
-        if source == "a.py":
-            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
-        link(source, *rest, **keywords)
-
-    monkeypatch.setattr(os, "link", limited)
-    pair.link("a.py", "b.py")
-
-    assert [1, 2] == [(pair.target / name).stat().st_nlink for name in ("a.py", "b.py")]
-
-
-def test_copies_a_big_file_completely_with_its_mode(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (pair.source / "big").write_bytes(bytes(range(256)) * 10_000)
-    (pair.source / "big").chmod(0o640)
-    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
-    mask = os.umask(0o077)
-    try:
-        pair.link("big")
-    finally:
-        os.umask(mask)
-
-    assert (pair.source / "big").read_bytes() == (pair.target / "big").read_bytes()
-    assert 0o640 == stat.S_IMODE((pair.target / "big").stat().st_mode)
-
-
 @pytest.mark.parametrize("is_copied", [False, True])
 def test_symlinks_planted_in_the_source_are_not_followed(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_copied: bool
@@ -201,18 +154,6 @@ def test_copies_only_regular_files(pair: Pair, monkeypatch: pytest.MonkeyPatch, 
         link_file("a.py", pair.source_fd, "a.py", pair.target_fd)
 
     assert [] == os.listdir(pair.target)
-
-
-def test_does_not_overwrite_an_existing_file(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair.make("a.py")
-    (pair.target / "a.py").write_text("theirs")
-
-    for _ in range(2):
-        with pytest.raises(FileExistsError):
-            link_file("a.py", pair.source_fd, "a.py", pair.target_fd)
-        monkeypatch.setattr(os, "link", refusing(errno.EPERM))
-
-    assert {"a.py": "theirs"} == pair.tree()
 
 
 @pytest.mark.parametrize(("is_copied", "fsync"), [(False, True), (True, True), (False, False)])
