@@ -119,11 +119,6 @@ def test_wrong_settings_are_logged_one_per_line_and_exit_with_code_2() -> None:
             {"reason": "failure_limit", "error": "denied: no", "advice": "ask"},
         ),
         (
-            "XX\n    return daemon(CHANGED)",
-            3,
-            {"reason": "process_limit"},
-        ),
-        (
             "return daemon(CHANGED, HTTP_BIND='192.0.2.1:1')",
             2,
             {"setting": "X_HTTP_BIND", "value": "192.0.2.1:1"},
