@@ -18,7 +18,6 @@ from typing import IO, Any
 
 import pytest
 
-from sidecar_runtime import DOCS
 from sidecar_runtime.app import find_pod, make_parser
 from sidecar_runtime.settings import CommonSettings
 from tests.support.machine.pipes import unread_pipe
@@ -331,31 +330,6 @@ def test_an_option_is_rejected_with_a_hint_at_environment_variables(
 
     hint = "Settings are environment variables, not options. Run some-sidecar --help for a list.\n"
     assert capsys.readouterr().err.endswith(hint)
-
-
-def test_a_wrong_argument_of_a_command_is_rejected_with_a_hint_at_its_help(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    parser = some_parser()
-    parser.add_subparsers().add_parser("prune").add_argument("--keep", type=int)
-
-    with pytest.raises(SystemExit, match="2"):
-        parser.parse_args(["prune", "--keep", "soon"])
-
-    said = "invalid int value: 'soon'\nRun some-sidecar prune --help for a list.\n"
-    assert capsys.readouterr().err.endswith(said)
-
-
-def test_the_help_of_a_command_ends_with_the_address_of_the_documentation(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    parser = some_parser()
-    parser.add_subparsers().add_parser("prune")
-
-    with pytest.raises(SystemExit, match="0"):
-        parser.parse_args(["prune", "--help"])
-
-    assert capsys.readouterr().out.endswith(f"\nDocumentation: {DOCS}/README.md\n")
 
 
 def some_parser() -> ArgumentParser:

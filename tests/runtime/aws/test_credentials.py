@@ -319,14 +319,6 @@ def test_credentials_invalid_in_a_header_are_described_but_not_shown(
     assert f"the {name} from custom-process contains {flaw}" == error.message
 
 
-def test_passes_on_the_reason_from_the_child(child: FakeChain) -> None:
-    child.says({"error": {"reason": "credentials_denied", "message": "not your role"}})
-
-    error = error_of(Chain())
-
-    assert ("credentials_denied", "not your role") == (error.reason, error.message)
-
-
 @pytest.mark.parametrize("wait", ["sleep 60", "sleep 60 & sleep 60", "trap '' TERM; sleep 60"])
 def test_gives_up_on_a_silent_child_at_the_deadline(
     child: FakeChain, monkeypatch: pytest.MonkeyPatch, wait: str

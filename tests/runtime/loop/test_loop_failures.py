@@ -11,7 +11,6 @@ import pytest
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
-from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.loop import Idle, backoff_seconds
 from tests.runtime.loop.looping import (
     DENIED,
@@ -23,7 +22,6 @@ from tests.runtime.loop.looping import (
     run,
     seconds_left,
     send,
-    when_idle,
 )
 from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log
 from tests.support.raising import raised
@@ -152,16 +150,6 @@ def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know
     assert 1 == one.sidecar.cycles
 
 
-def test_sighup_ends_even_that_wait(log: Log) -> None:
-    one = run(ZeroDivisionError(), CHANGED, pace=failing_for(600))
-    thread = when_idle(one, 1, lambda: send(signal.SIGHUP))
-
-    one.until(2)
-    thread.join()
-
-    assert ["error", "changed"] == one.results()
-
-
 def test_a_session_that_could_not_begin_is_a_failure_and_is_tried_again(log: Log) -> None:
     one = run(CHANGED)
     begin, errors = one.sidecar.begin, [OSError("no more files")]
@@ -201,17 +189,6 @@ def test_backoff_grows_with_failures_and_a_success_resets_it(log: Log) -> None:
     run(DENIED, DENIED, DENIED, CHANGED, DENIED, pace=pace, interval_seconds=0.1).until_stopped()
 
     assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (1, 0.1)]
-
-
-@pytest.mark.parametrize("end", [CHANGED, Outcome("partial", "r1")], ids=["all", "a part"])
-def test_the_usual_interval_applies_again_after_a_failure(log: Log, end: Outcome) -> None:
-    one = run(DENIED, end)
-
-    left_seconds = seconds_left(one, 2)
-
-    interval_seconds = one.settings.interval_seconds
-    assert interval_seconds * 0.8 < left_seconds < interval_seconds * 1.2
-    assert (0, None) == (one.health.consecutive_failures, one.health.last_error)
 
 
 def test_gives_up_after_the_limit_of_consecutive_failures(log: Log) -> None:
@@ -262,25 +239,6 @@ def test_a_refused_revision_is_not_a_failure_and_keeps_the_interval(log: Log) ->
     assert 1 == len(log.events("cycle_failed"))
 
 
-def test_logs_refused_cycles_at_debug_except_the_first_after_failures(log: Log) -> None:
-    run(REFUSED, DENIED, REFUSED, interval_seconds=0.1).until_stopped()
-
-    assert [("debug", "refused", 0), ("info", "refused", 1)] == [
-        (event["level"], event["result"], event["failures_before"])
-        for event in log.events("cycle_finished")
-    ]
-
-
-@pytest.mark.parametrize("outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result)
-def test_logs_the_end_of_failures_when_the_next_cycle_waits(log: Log, outcome: Outcome) -> None:
-    run(DENIED, DENIED, outcome, outcome, CHANGED, interval_seconds=0.1).until_stopped()
-
-    assert [("info", outcome.result, 2), ("info", "changed", 0)] == [
-        (event["level"], event["result"], event["failures_before"])
-        for event in log.events("cycle_finished")
-    ]
-
-
 def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(log: Log) -> None:
     """It would also overwrite the time of the next cycle, which then seems overdue."""
     one = run(DENIED, CHANGED, pace=failing_for(600))
@@ -295,18 +253,6 @@ def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(log: Log
     one.until(1)
 
     assert 1 == one.sidecar.cycles
-
-
-@pytest.mark.parametrize("outcome", [REFUSED, SETTLING], ids=lambda outcome: outcome.result)
-def test_refused_and_settling_cycles_update_no_timestamp(log: Log, outcome: Outcome) -> None:
-    """Alerts use the age of the last success."""
-    one = run(outcome, interval_seconds=0.1)
-
-    one.until_stopped()
-
-    for name in ("success", "publish"):
-        stamp = f"sidecar_last_{name}_timestamp_seconds"
-        assert 0 == registry_of(one.metrics.families).get_sample_value(stamp, {"sidecar": "box"})
 
 
 # --- backoff

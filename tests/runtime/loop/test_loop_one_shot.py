@@ -62,15 +62,6 @@ def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
     assert (3, advice) == (caught.value.exit_code, caught.value.advice)
 
 
-def test_a_cycle_that_gives_up_ends_the_loop(log: Log) -> None:
-    one = run(DENIED, GaveUp("failure_limit", "too many", "look there"), CHANGED)
-
-    with pytest.raises(GaveUp, match="too many"):
-        one()
-
-    assert ["error", "error"] == one.results()
-
-
 @pytest.mark.parametrize(
     ("blame", "message", "advice"),
     [

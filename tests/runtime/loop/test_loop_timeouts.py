@@ -15,7 +15,6 @@ from tests.runtime.loop.looping import (
     DENIED,
     PATIENCE_SECONDS,
     QUICK,
-    failing_for,
     run,
     seconds_left,
     send,
@@ -92,34 +91,6 @@ def test_an_abandoned_cycle_fails_with_the_error_that_it_blames(log: Log, spend:
     failed = log.events("cycle_failed")[0]
     assert "kdc_hung" == failed["reason"]
     assert ("no answer", "ask it") == (failed["error"], failed["advice"])
-
-
-def test_an_abandoned_cycle_that_ends_soon_keeps_its_thread(log: Log, spend: Spend) -> None:
-    def obeys(fence: Fence) -> Outcome:
-        revoked = threading.Event()
-        fence.on_revoke(revoked.set)
-        spend(LIMIT_SECONDS)
-        assert revoked.wait(PATIENCE_SECONDS)
-        raise CycleAbandoned
-
-    one = run(obeys, obeys, obeys, pace=failing_for(2.0), timeout_seconds=LIMIT_SECONDS)
-
-    one.until_stopped()
-
-    assert one.count("error") == 3
-    assert log.events("cycle_threads_stuck") == []
-    assert len(one.sidecar.sessions) == 1
-
-
-def test_a_new_thread_replaces_one_that_hangs(log: Log, spend: Spend) -> None:
-    released = threading.Event()
-    one = run(hangs(spend, released), CHANGED, timeout_seconds=LIMIT_SECONDS)
-
-    one.until(2)
-    released.set()
-
-    assert ["error", "changed"] == one.results()
-    assert len(one.sidecar.sessions) == 2
 
 
 def test_hung_threads_are_limited_and_cycles_continue_once_they_return(

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.volume import snapshots as module
 from sidecar_runtime.volume.snapshots import ASKED
 from sidecar_runtime.volume.trees import remove_tree
 from tests.runtime.recording import Log
@@ -56,19 +55,6 @@ def test_keeps_the_newest_requested_snapshots(shelf: Shelf) -> None:
     assert ["a3", "a2", "a1"] == snapshots.asked()
     assert {"r2", "r1", "a3", "a2"} == pruned(snapshots)
     assert {"r2", "r1", "a3", "a2", f"a3{ASKED}", f"a2{ASKED}"} == shelf.names()
-
-
-def test_a_requested_snapshot_that_was_shown_is_kept_as_an_older_one(shelf: Shelf) -> None:
-    """A reader that resolved the link may still read it without a lock."""
-    snapshots = shelf.make("r1", retain_seconds=600.0, asked_count=1)
-    snapshots.add(".r0", filling("r0"), Fence())
-    snapshots.keep_asked(".r0", "r0", Fence())
-    for shown in ("r0", "r1"):
-        snapshots.show(shown, Fence())
-
-    assert [] == snapshots.asked()
-    assert snapshots.make_room(1, Fence())
-    assert {"r0", "r1"} == pruned(snapshots) == shelf.names()
 
 
 def test_the_age_counts_from_the_replacement_not_from_the_creation(shelf: Shelf) -> None:
@@ -145,27 +131,6 @@ def test_an_abandoned_cycle_cannot_replace_the_snapshot_of_its_successor(
     assert {"r1"} == shelf.names()
 
 
-def test_a_killed_prune_leaves_no_half_removed_snapshot(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next start sweeps the rest, which never counts as a snapshot."""
-    snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
-    shelf.age("r1", 1)
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "remove_tree", killed)
-    with pytest.raises(KeyboardInterrupt):
-        pruned(snapshots)
-    monkeypatch.undo()
-
-    assert ["r2"] == snapshots.revisions()
-    assert 2 == len(shelf.names())
-    shelf.begin().sweep()
-    assert {"r2"} == shelf.names()
-
-
 def test_a_snapshot_that_cannot_be_removed_does_not_stop_the_pruning(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
@@ -189,21 +154,6 @@ def test_a_snapshot_that_cannot_be_removed_does_not_stop_the_pruning(
     assert {"r3"} == shelf.names()
 
 
-def test_pruning_does_not_follow_symlinks(shelf: Shelf, tmp_path: Path) -> None:
-    snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/a.py").write_text("victim")
-    (shelf.store / "r1/inside").symlink_to(tmp_path / "outside")
-    (shelf.store / "linked").symlink_to(tmp_path / "outside")
-    shelf.age("r1", 1)
-
-    pruned(snapshots)
-    snapshots.sweep()
-
-    assert "victim" == (tmp_path / "outside/a.py").read_text()
-    assert {"r2", "linked"} == shelf.names()
-
-
 # --- sweep and remove
 
 
@@ -219,36 +169,6 @@ def test_sweep_removes_only_leftovers_of_a_crash(shelf: Shelf, tmp_path: Path) -
 
     assert {"r1", "r2", "r1.managed"} == shelf.names()
     assert tmp_path.exists() and "r2" == snapshots.current()
-
-
-def test_remove_all_removes_first_the_link_then_all_snapshots(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    snapshots = shelf.make("r1", "r2")
-    (shelf.store / "r1.managed").write_text("x")
-    shown: list[bool] = []
-    rmdir, is_shown = os.rmdir, shelf.link.is_symlink
-    monkeypatch.setattr(os, "rmdir", lambda *a, **k: (shown.append(is_shown()), rmdir(*a, **k)))
-
-    snapshots.remove_all()
-
-    assert [False, False] == shown
-    assert set() == shelf.names() and not os.path.lexists(shelf.link)
-
-
-@pytest.mark.parametrize("kind", ["link", "folder", "missing"])
-def test_remove_all_keeps_a_foreign_link_or_folder(shelf: Shelf, kind: str) -> None:
-    snapshots = shelf.make("r1")
-    shelf.link.unlink()
-    if kind == "link":
-        shelf.link.symlink_to("/etc")
-    elif kind == "folder":
-        shelf.link.mkdir()
-
-    snapshots.remove_all()
-
-    assert set() == shelf.names()
-    assert os.path.lexists(shelf.link) == (kind != "missing")
 
 
 def test_remove_tree_does_not_follow_links(tmp_path: Path) -> None:
