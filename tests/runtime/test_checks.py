@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar_runtime.checks import daemon, fail, say
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.checks import daemon, say
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Health, Outcome, Readiness
 from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.metrics import Metrics
@@ -31,14 +31,6 @@ def test_say_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> N
     assert "  ok    DAG a\\x1b[2J   x.py\\r  FAIL \\udcff\n" == capsys.readouterr().out
 
 
-def test_fail_prints_one_line_for_each_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    fail("airflow", SettingsError([Problem("A", "1", "is odd"), Problem("B", "", "is missing")]))
-
-    assert ["FAIL airflow A='1' is odd", "FAIL airflow B='' is missing"] == [
-        " ".join(line.split()) for line in capsys.readouterr().out.splitlines()
-    ]
-
-
 # --- the state of a running daemon
 
 
@@ -48,7 +40,6 @@ def running(
     error: SidecarError | None = None,
     *,
     silent_seconds: float = 0.0,
-    show_status: bool = True,
 ) -> Iterator[tuple[str, int]]:
     """Serve these facts as a daemon would; yield its address."""
     health = Health(clock := Clock())
@@ -56,7 +47,7 @@ def running(
         health.record(Outcome("error", problem=error), 0)
     clock.seconds += silent_seconds
     metrics = Metrics("box-sync", "1.2.3", "abc")
-    endpoint = Endpoint(ABOUT, health, Sidecar(readiness), metrics, show_status)
+    endpoint = Endpoint(ABOUT, health, Sidecar(readiness), metrics)
     listener = endpoint.start(("127.0.0.1", 0), "BOX_HTTP_BIND")
     try:
         yield "127.0.0.1", listener.port
@@ -68,7 +59,6 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("show_status", [True, False], ids=["page", "no page"])
 @pytest.mark.parametrize(
     ("readiness", "error", "silent_seconds", "said"),
     [
@@ -94,15 +84,12 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_check_reports_the_state_of_a_running_daemon(
     capsys: pytest.CaptureFixture[str],
     log: Log,
-    show_status: bool,
     readiness: Readiness,
     error: SidecarError | None,
     silent_seconds: float,
     said: list[str],
 ) -> None:
-    with running(
-        readiness, error, silent_seconds=silent_seconds, show_status=show_status
-    ) as address:
+    with running(readiness, error, silent_seconds=silent_seconds) as address:
         result = daemon("box-sync", "box://source", address, holder=HERE)
 
     assert (said[0].startswith("ok"), said) == (result, lines(capsys))

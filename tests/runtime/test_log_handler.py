@@ -112,16 +112,6 @@ def test_waits_once_for_a_full_pipe_and_counts_the_dropped_lines(
     assert [("log_lines_dropped", dropped), ("second", None), ("third", None)] == sorted(rest)
 
 
-def test_waits_again_for_a_reader_that_has_come_back(pipe: UnreadPipe, waits: list[float]) -> None:
-    for name in ("first", "second"):
-        pipe.fill()
-        log.info(name)
-        pipe.drain()
-        log.info(f"after the {name}")
-
-    assert [WAIT_SECONDS * 1000] * 2 == waits
-
-
 def test_loses_no_line_if_the_reader_pauses_briefly(pipe: UnreadPipe) -> None:
     pipe.fill()
 

@@ -28,19 +28,6 @@ def test_refuses_files_that_do_not_compile_with_their_lines(knock: Knock, log: L
     assert ("invalid syntax", 2) == (event["problem"], event["files_refused"])
 
 
-def test_a_message_of_any_length_is_shortened_and_hides_no_other_file(knock: Knock) -> None:
-    """Python quotes the whole name, and only the beginning of a long output is kept."""
-    door = knock(grammar=NEWEST)
-    name = "a" * 70_000
-    (door.folder / "long.py").write_text(f"def f({name}, {name}): pass\n")
-    (door.folder / "short.py").write_text("x = = 2\n")
-
-    long, short = door.findings(changed=["long.py", "short.py"])
-
-    assert ("long.py", 500) == (long.path, len(long.problem))
-    assert Finding("short.py", 1, "invalid syntax") == short
-
-
 def test_judges_only_new_and_changed_python_files(knock: Knock) -> None:
     door = knock(grammar=NEWEST)
     for name in ("old.py", "a.yaml", "b.pyc", "py"):
@@ -48,14 +35,6 @@ def test_judges_only_new_and_changed_python_files(knock: Knock) -> None:
 
     assert [] == door.findings(changed=["a.yaml", "b.pyc", "py"])
     assert 1 == door.checks("accepted")
-
-
-def test_uses_the_configured_grammar(knock: Knock) -> None:
-    for version, is_refused in (((3, 9), True), ((3, 10), False)):
-        door = knock(grammar=version)
-        (door.folder / "a.py").write_text("match x:\n    case 1: pass\n")
-
-        assert is_refused == bool(door.findings(changed=["a.py"]))
 
 
 @pytest.mark.parametrize("name", ["a b.py", "new\nline.py", "ü日本.py", '"quote\\.py', "-c.py"])

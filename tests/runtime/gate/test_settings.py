@@ -2,8 +2,6 @@
 The settings of a gate: the allowed values, and the check that they select.
 """
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from sidecar_runtime.gate.settings import (
     GateSettings,
     check_gate,
     command_line,
-    grammar,
     program_of,
     unused_by_gate,
 )
@@ -40,10 +37,6 @@ def problem_of(**environment: str) -> Problem:
     return problem
 
 
-def test_the_gate_is_off_by_default() -> None:
-    assert make_gate(settings_of(), GateMetrics(Metrics("box", "1", "r"))) is None
-
-
 @pytest.mark.parametrize(
     ("environment", "argv"),
     [
@@ -59,11 +52,6 @@ def test_the_settings_select_the_check(environment: dict[str, str], argv: str) -
     assert (".py" if environment["GATE"] != "command" else "") == found._check.suffix
 
 
-@pytest.mark.parametrize("text", ["3.7", " 3.8 ", f"3.{NEWEST[1]}"])
-def test_accepts_supported_python_versions_as_grammar(text: str) -> None:
-    assert (3, int(text.strip()[2:])) == grammar(text)
-
-
 @pytest.mark.parametrize(
     "text",
     ["2.7", "3", "3.6", f"3.{NEWEST[1] + 1}", "3.99", "3.100", "3.11.4", "py311", "-3.8", "4.0"],
@@ -75,22 +63,6 @@ def test_rejects_other_grammars_with_the_allowed_range(text: str) -> None:
     assert (
         f"is not a version from 3.7 to 3.{NEWEST[1]} (the sidecar's own Python)" in problem.problem
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("true", ("true",)),
-        ("sh -c 'exit 0'", ("sh", "-c", "exit 0")),
-        ('sh -c "a \\"b\\"" \\ ', ("sh", "-c", 'a "b"', " ")),
-        ("/bin/sh a;b $HOME *", ("/bin/sh", "a;b", "$HOME", "*")),
-    ],
-)
-def test_splits_a_command_as_a_shell_would(text: str, words: tuple[str, ...]) -> None:
-    program, *arguments = words
-    found = shutil.which(program)
-
-    assert found and (os.path.abspath(found), *arguments) == command_line(text)
 
 
 def test_a_relative_program_becomes_an_absolute_path(
