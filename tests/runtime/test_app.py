@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import termios
-import urllib.request
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,19 +167,6 @@ def test_watch_can_trigger_a_cycle() -> None:
     ]
 
 
-def test_a_one_shot_logs_start_and_stop_and_binds_no_port() -> None:
-    code, lines = run("return daemon(CHANGED, ONE_SHOT='true', HTTP_BIND='192.0.2.1:1')")
-
-    assert code == 0
-    assert ["sidecar_started", "cycle_finished", "sidecar_stopped"] == [
-        line["event"] for line in lines
-    ]
-    assert {"version": "1.2.3", "source": "box://source", "target": "/target"}.items() <= (
-        lines[0].items()
-    )
-    assert lines[2]["exit_code"] == 0
-
-
 def test_begin_logs_applies_the_level_and_warns_about_unknown_variables() -> None:
     code, lines = run(
         "begin_logs(settings_of(LOG_LEVEL='warning'), ['BOX_STRANGE']);"
@@ -190,26 +176,6 @@ def test_begin_logs_applies_the_level_and_warns_about_unknown_variables() -> Non
     assert code == 0
     assert [("setting_unknown", "BOX_STRANGE")] == [
         (line["event"], line["setting"]) for line in lines
-    ]
-
-
-def test_serves_http_during_the_first_cycle_and_stops_at_sigterm() -> None:
-    with start("return daemon(lambda _: time.sleep(600))", stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["event"] == "sidecar_started"
-        address = json.loads(process.stdout.readline())["address"]
-        with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
-            assert answer.status == 200
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-            assert b'sidecar_ready{sidecar="box"} 1.0' in answer.read()
-
-        process.terminate()
-        out, _ = process.communicate(timeout=20)
-
-    assert process.returncode == 0
-    assert [json.loads(line)["event"] for line in out.splitlines()] == [
-        "signal_received",
-        "sidecar_stopped",
     ]
 
 

@@ -3,7 +3,6 @@ The output of a `check` command, and its exit code.
 """
 
 import contextlib
-import json
 import socket
 from collections.abc import Iterator
 
@@ -16,7 +15,6 @@ from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import Log
 from tests.runtime.sidecars import ABOUT, Sidecar
-from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.machine.clocks import Clock
 from tests.support.program import own_port
 
@@ -95,19 +93,6 @@ def test_check_reports_the_state_of_a_running_daemon(
     assert (said[0].startswith("ok"), said) == (result, lines(capsys))
 
 
-@pytest.mark.parametrize("holder", [{}, HERE], ids=["nobody", "holder"])
-def test_check_fails_if_the_daemon_accepts_connections_but_does_not_answer(
-    capsys: pytest.CaptureFixture[str], holder: dict[str, object]
-) -> None:
-    """A stopped or hung daemon: only the kernel accepts connections."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = silent.getsockname()
-        assert not daemon("box-sync", "box://source", address, holder, patience_seconds=0.2)
-
-    said = f"FAIL daemon accepts connections at 127.0.0.1:{address[1]} but does not answer"
-    assert said == lines(capsys)[0]
-
-
 def test_check_succeeds_with_a_hint_if_the_daemon_serves_another_source(
     capsys: pytest.CaptureFixture[str], log: Log
 ) -> None:
@@ -141,18 +126,3 @@ def test_check_fails_only_if_a_reachable_lock_holder_does_not_answer(
     who = f"pid 7 on {holder.get('host')}"
     said = f"{who} holds the lock of the target but does not answer at {where}"
     assert (mark != "FAIL", [f"{mark} daemon {said}"] if mark else []) == (result, lines(capsys))
-
-
-@pytest.mark.parametrize("body", [b"hello", b"[]", json.dumps({"ready": True}).encode()])
-def test_check_ignores_an_http_server_that_is_not_a_sidecar(
-    capsys: pytest.CaptureFixture[str], body: bytes
-) -> None:
-    class Other(LoopbackServer):
-        def good_answer(self, request: Request) -> Answer:
-            return Answer(200, body=body)
-
-    with Other() as server:
-        host, port = server.endpoint.removeprefix("http://").split(":")
-        assert daemon("box-sync", "box://source", (host, int(port)))
-
-    assert [] == lines(capsys)

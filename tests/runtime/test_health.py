@@ -50,8 +50,9 @@ def test_only_a_heartbeat_makes_it_alive_again(health: Health, clock: Clock) -> 
 def test_a_success_resets_the_failures(health: Health) -> None:
     health.record(FAILED, 0.1)
     health.record(FAILED, 0.1)
-    assert health.last_error is not None
-    assert (2, "may not") == (health.consecutive_failures, health.last_error.message)
+    last = health.last_error
+    assert last is not None
+    assert (2, "may not") == (health.consecutive_failures, last.message)
 
     health.record(Outcome("unchanged"), 0.1)
     assert (0, None) == (health.consecutive_failures, health.last_error)

@@ -3,7 +3,6 @@ The log handler drops lines instead of blocking if nothing reads the log.
 """
 
 import json
-import logging
 import os
 import select
 import threading
@@ -131,18 +130,3 @@ def test_completes_a_long_line_that_did_not_fit_in_the_pipe(pipe: UnreadPipe) ->
     found = events(text + pipe.drain())
     assert ["crashed", "next", "last"] == [event["event"] for event in found]
     assert 100_000 == len(found[0]["trace"])
-
-
-def close_log() -> None:
-    logging.getLogger().handlers[0].close()
-
-
-def test_a_closed_pipe_causes_neither_delay_nor_other_output(
-    pipe: UnreadPipe, waits: list[float], capfd: pytest.CaptureFixture[str]
-) -> None:
-    pipe.close_reader()
-
-    say_much()
-    close_log()
-
-    assert ([], ("", "")) == (waits, capfd.readouterr())

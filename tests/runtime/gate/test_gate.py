@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.gate.checks import Check, Finding, Undecided, command_check
+from sidecar_runtime.gate.checks import Undecided, command_check
 from sidecar_runtime.gate.gate import (
     FIRST_REST_SECONDS,
     LONGEST_REST_SECONDS,
-    NAMED_FINDINGS,
 )
-from sidecar_runtime.gate.settings import command_line
 from sidecar_runtime.gate.syntax import NEWEST
 from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log
@@ -33,28 +31,6 @@ def test_exit_code_0_accepts_regardless_of_the_output(knock: Knock, log: Log, sc
     assert door.judge() is None
     assert (1, 0, 0) == (door.checks("accepted"), door.checks("refused"), door.refused)
     assert log.events("revision_refused") == []
-
-
-def test_a_command_receives_folder_revision_and_changed_paths(knock: Knock) -> None:
-    door = knock('pwd; echo "$GATE_FOLDER $GATE_REVISION"; od -An -c; exit 1')
-    paths = ["a b.py", "d/new\nline.txt", "ü"]
-    refused: list[str] = []
-    door.gate._check = Check(
-        door.gate._check.argv, lambda said, code, is_file: refused.append(said) or []
-    )
-
-    assert door.judge("r7", paths) is None
-
-    where, what, *bytes_ = refused[0].splitlines()
-    assert os.path.realpath(door.folder) == os.path.realpath(where)
-    assert f"{door.folder} r7" == what
-    question = b"".join(os.fsencode(path) + b"\0" for path in paths)
-    assert question == b"".join(
-        {"\\0": b"\0", "\\n": b"\n", "": b" "}.get(one)
-        or (bytes([int(one, 8)]) if len(one) == 3 else one.encode())
-        for line in bytes_
-        for one in (line[i : i + 4].strip() for i in range(0, len(line), 4))
-    )
 
 
 def test_a_command_inherits_only_known_and_named_variables(
@@ -86,13 +62,6 @@ def test_a_command_writes_no_bytecode(knock: Knock) -> None:
 
     assert door.judge() is None
     assert ["a.py"] == os.listdir(door.folder)
-
-
-def test_a_command_runs_without_a_shell(knock: Knock, tmp_path: Path) -> None:
-    door = knock()
-    door.gate._check = command_check(command_line(f"{sys.executable} -c 'exit(\"$HOME; exit 0\")'"))
-
-    assert [Finding("", None, "$HOME; exit 0")] == door.findings()
 
 
 # --- refusing
@@ -131,20 +100,6 @@ def test_a_refusal_is_reported_in_log_metrics_error_and_facts(knock: Knock, log:
         ],
     }.items() <= event.items()
     assert (0, 1, 1) == (door.checks("accepted"), door.checks("refused"), door.refused)
-
-
-def test_many_problems_are_counted_and_the_first_ones_listed(knock: Knock, log: Log) -> None:
-    count = NAMED_FINDINGS + 10
-    door = knock(f"for i in $(seq {count}); do echo $i.py:1: what; done; exit 1")
-    for number in range(1, count + 1):
-        (door.folder / f"{number}.py").write_text("x")
-
-    refused = door.judge()
-
-    assert refused is not None
-    assert NAMED_FINDINGS == len(refused.findings) and count == refused.files_refused
-    assert refused.message.endswith(f"1.py:1: what; {count - 1} more")
-    assert NAMED_FINDINGS == len(log.events("revision_refused")[0]["problems"])
 
 
 # --- not started

@@ -19,14 +19,6 @@ HELD = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
 ADVICE = "Find out what the cycle waits on, or raise X_ONE_SHOT_DEADLINE."
 
 
-def test_a_one_shot_ends_with_its_first_success(log: Log) -> None:
-    for outcome in (CHANGED, UNCHANGED):
-        one = run(outcome, one_shot=True)
-
-        assert one() == EXIT_DONE
-        assert one.sidecar.cycles == 1
-
-
 @pytest.mark.parametrize(
     "steps",
     [[DENIED, WAITING, DENIED, CHANGED], [SETTLING, REFUSED, REFUSED, UNCHANGED]],

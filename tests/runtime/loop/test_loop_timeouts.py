@@ -4,7 +4,6 @@ The loop when a cycle takes too long: the cycle is abandoned and cannot publish.
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
@@ -12,11 +11,9 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.loop import STUCK_THREADS
 from tests.runtime.loop.looping import (
-    DENIED,
     PATIENCE_SECONDS,
     QUICK,
     run,
-    seconds_left,
     send,
     waits,
 )
@@ -151,16 +148,3 @@ def test_the_first_cycle_has_its_full_timeout_and_updates_the_heartbeat(log: Log
 
     assert [True, False] == alive
     assert one.health.beat_age_seconds == 0.0
-
-
-def test_stays_alive_through_failures_and_long_intervals(log: Log) -> None:
-    later = 0.0
-    one = run(DENIED, CHANGED, interval_seconds=7200.0)
-    one.health = Health(lambda: time.monotonic() + later)
-    left_seconds = seconds_left(one, 2)
-
-    assert left_seconds is not None
-    later = left_seconds + one.settings.timeout_seconds
-    assert one.health.is_alive
-    later += QUICK.liveness_grace_seconds + 1
-    assert not one.health.is_alive

@@ -5,7 +5,6 @@ Snapshots and the link to the current one, on a real file system.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -108,46 +107,6 @@ def test_refuses_to_add_a_snapshot_with_an_invalid_name(shelf: Shelf, name: str)
 
 
 # --- show
-
-
-def test_show_points_the_link_to_each_new_snapshot(shelf: Shelf) -> None:
-    for revision in ("r1", "r2", "r3"):
-        snapshots = shelf.make(revision)
-
-        assert f"{STORE}/{revision}" == os.readlink(shelf.link)
-        assert revision == (shelf.link / "a.py").read_text() == snapshots.current()
-    assert {"r1", "r2", "r3"} == shelf.names()
-
-
-def test_the_link_is_swapped_in_one_step(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that opens the link finds one complete revision at every moment."""
-    snapshots = shelf.make("r1", "r2")
-    seen: list[str] = []
-    calls = {name: getattr(os, name) for name in ("rename", "symlink", "unlink", "utime", "rmdir")}
-
-    def looking(name: str) -> Callable[..., None]:
-        def call(*arguments: Any, **keywords: Any) -> None:
-            seen.append((shelf.link / "a.py").read_text())
-            calls[name](*arguments, **keywords)
-            seen.append((shelf.link / "a.py").read_text())
-
-        return call
-
-    for name in calls:
-        monkeypatch.setattr(os, name, looking(name))
-    snapshots.show("r1", Fence())
-
-    assert "r1" == seen.pop() and {"r2"} == set(seen)
-
-
-def test_shows_no_snapshot_under_a_revoked_fence(shelf: Shelf, revoked: Fence) -> None:
-    snapshots = shelf.make("r1")
-    snapshots.add("r2", filling("r2"), Fence())
-
-    with pytest.raises(CycleAbandoned):
-        snapshots.show("r2", revoked)
-
-    assert "r1" == snapshots.current()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.volume.trees import link_file, link_tree
+from sidecar_runtime.volume.trees import link_tree
 from tests.support.machine.descriptors import held
 
 ODD = [
@@ -140,20 +140,6 @@ def test_a_symlink_planted_in_the_target_is_not_followed(pair: Pair, tmp_path: P
         pair.link("d/a.py")
 
     assert [] == os.listdir(tmp_path / "outside")
-
-
-@pytest.mark.parametrize("kind", ["fifo", "folder", "missing"])
-def test_copies_only_regular_files(pair: Pair, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    if kind == "fifo":
-        os.mkfifo(pair.source / "a.py")
-    elif kind == "folder":
-        (pair.source / "a.py").mkdir()
-    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
-
-    with pytest.raises(OSError, match=r"not a regular file|No such file|Is a directory"):
-        link_file("a.py", pair.source_fd, "a.py", pair.target_fd)
-
-    assert [] == os.listdir(pair.target)
 
 
 @pytest.mark.parametrize(("is_copied", "fsync"), [(False, True), (True, True), (False, False)])

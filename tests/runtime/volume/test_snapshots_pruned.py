@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.snapshots import ASKED
 from sidecar_runtime.volume.trees import remove_tree
 from tests.runtime.recording import Log
@@ -82,16 +82,6 @@ def test_keeps_the_published_snapshot_regardless_of_the_link(shelf: Shelf, to: s
     assert expected == set(snapshots.prune("r3", Fence())) == shelf.names()
 
 
-def test_drop_oldest_removes_the_first_replaced_but_never_the_current(shelf: Shelf) -> None:
-    snapshots = shelf.make("r1", "r2", "r3")
-    shelf.age("r1", 20)
-    shelf.age("r2", 30)
-    shelf.age("r3", 40)
-
-    assert ["r2", "r1", ""] == [snapshots.drop_oldest(Fence()) for _ in range(3)]
-    assert {"r3"} == shelf.names()
-
-
 def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) -> None:
     """A replacement time in the future counts as now."""
     snapshots = shelf.make("r1", "r2", retain_count=0)
@@ -102,16 +92,6 @@ def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) 
     assert {"r1", "r2"} == pruned(snapshots)
     shelf.age("r1", 601)
     assert {"r2"} == pruned(snapshots)
-
-
-def test_an_abandoned_cycle_prunes_nothing(shelf: Shelf, revoked: Fence) -> None:
-    snapshots = shelf.make("r1", "r2", retain_count=0, retain_seconds=0.0)
-    shelf.age("r1", 1)
-
-    with pytest.raises(CycleAbandoned):
-        snapshots.prune("r2", revoked)
-
-    assert {"r1", "r2"} == shelf.names()
 
 
 def test_an_abandoned_cycle_cannot_replace_the_snapshot_of_its_successor(
