@@ -2,12 +2,9 @@
 A sidecar's process after the imports: its command line, its daemon, its exit code.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -17,7 +14,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from sidecar_runtime import DOCS, __version__, logs
-from sidecar_runtime.errors import EXIT_BUG, SettingsError, SidecarError
+from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain
 from sidecar_runtime.health import Health
 from sidecar_runtime.http.status import About
 from sidecar_runtime.loop import Loop
@@ -44,7 +41,6 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     try:
         end_on_signals()
         _forbid_core_dumps()
-        _open_missing_streams()
         logs.configure("info", None)
         code = main()
     except SystemExit as end:  # a signal, or argparse
@@ -54,14 +50,15 @@ def run_main(main: Callable[[], int]) -> NoReturn:
             given = {} if value is None else {"value": value}
             log.error("setting_rejected", setting=setting, **given, problem=problem)
         code = error.exit_code
-    except SidecarError as error:
-        log.error("sidecar_gave_up", reason=error.reason, error=error.message, advice=error.advice)
-        code = error.exit_code
     except BaseException as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        cause = explain(error)
+        if isinstance(error, BrokenPipeError):
             code = 128 + signal.SIGPIPE  # as in a shell: `sync-perm diff | head`
-        else:
+        elif cause.reason == "bug":
             log.exception("sidecar_crashed")
+        else:  # what a person can act on, such as a limit of processes
+            log.error("sidecar_gave_up", **cause.log_fields())
+            code = cause.exit_code
     finally:
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
@@ -83,24 +80,6 @@ def _forbid_core_dumps() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     limit = 0 if most == 0 else 1
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
-
-
-def _open_missing_streams() -> None:
-    """
-    Open /dev/null as standard output or error if the parent process closed it.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
-
-
-def _nobody_reads() -> bool:
-    """
-    Return whether standard output is a pipe whose other end is closed.
-    """
-    poll = select.poll()
-    poll.register(sys.stdout, 0)
-    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 # --- the command line
@@ -208,15 +187,8 @@ def run_daemon(
     if not settings.one_shot:
         from sidecar_runtime.http.endpoint import Endpoint  # noqa: PLC0415 - no server in one-shots
 
-        Endpoint(
-            settings.http_bind,
-            f"{prefix}HTTP_BIND",
-            about=about,
-            health=health,
-            sidecar=sidecar,
-            metrics=metrics,
-            show_status=settings.status_page,
-        ).start()
+        endpoint = Endpoint(about, health, sidecar, metrics, settings.status_page)
+        endpoint.start(settings.http_bind, f"{prefix}HTTP_BIND")
     watch(loop.wake)
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)

@@ -2,8 +2,6 @@
 The output of every ``check`` command: a line for each check, and below it how to fix a failure.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 import sys
@@ -82,44 +80,39 @@ def daemon(
         say("FAIL", "daemon", f"accepts connections at {where} but does not answer")
         say("", "", "It is stopped or hangs. Check its log, then restart it.")
         return False
-    if "identity" not in said:
-        return not holder or _miss(holder, where, has_port=port != 0)
-    if said["identity"] != identity(sidecar, source):
+    if "identity" in said:
+        if said["identity"] == identity(sidecar, source):
+            return _judge(said, life)
         say("??", "daemon", f"the process that answers at {where} serves another source")
-        return True
-    return _judge(said, life)
+    elif holder:
+        # In another pod, or with a port that only its log shows, it could not answer.
+        could = port != 0 and holder.get("host") == socket.gethostname()
+        who = f"pid {holder.get('pid')} on {holder.get('host')}"
+        text = f"{who} holds the lock of the target but does not answer at {where}"
+        say("FAIL" if could else "??", "daemon", text)
+        return not could
+    return True
 
 
 def _judge(said: Mapping[str, Any], life: Mapping[str, Any]) -> bool:
     """
     Print the answers of /readyz and /healthz; return whether the daemon is ready and alive.
     """
-    reason, lacks = said["reason"], [said["problem"], said["shortfall"]]
-    if reason:
-        say("FAIL", "daemon", f"{reason}: {said['error']}")
-        say("", "", said["advice"] or "")
-    if lack := "; ".join(filter(None, lacks)):
-        say("FAIL", "daemon", lack)
-    if is_dead := life.get("alive") is False:
-        seconds = life["heartbeat_age_seconds"]
-        say("FAIL", "daemon", f"is not alive: no cycle has finished for {seconds:.0f} s")
-        say("", "", "Restart it.")
-    if reason or lack or is_dead:
-        return False
-    say("ok", "daemon", f"has published {said['revision']}")
-    return True
-
-
-def _miss(holder: Mapping[str, Any], where: str, *, has_port: bool) -> bool:
-    """
-    Print that the lock holder does not answer. That is a failure only if it could answer: in
-    another pod, or with a port that only its log shows, it cannot.
-    """
-    could = has_port and holder.get("host") == socket.gethostname()
-    who = f"pid {holder.get('pid')} on {holder.get('host')}"
-    text = f"{who} holds the lock of the target but does not answer at {where}"
-    say("FAIL" if could else "??", "daemon", text)
-    return not could
+    found = []
+    if said["reason"]:
+        found.append((f"{said['reason']}: {said['error']}", said["advice"]))
+    if lack := "; ".join(filter(None, (said["problem"], said["shortfall"]))):
+        found.append((lack, ""))
+    if life.get("alive") is False:
+        age = life["heartbeat_age_seconds"]
+        found.append((f"is not alive: no cycle has finished for {age:.0f} s", "Restart it."))
+    for text, advice in found:
+        say("FAIL", "daemon", text)
+        if advice:
+            say("", "", advice)
+    if not found:
+        say("ok", "daemon", f"has published {said['revision']}")
+    return not found
 
 
 def _ask(host: str, port: int, path: str, patience_seconds: float) -> dict[str, Any]:

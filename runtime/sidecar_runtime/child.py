@@ -2,8 +2,6 @@
 Runs a program until it ends, and leaves no process of it running.
 """
 
-from __future__ import annotations
-
 import os
 import selectors
 import signal
@@ -125,16 +123,15 @@ def run(
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
 
-    fence.on_revoke(kill)
-    try:
-        _listen(process, (out, err), until, watch)
-    finally:
-        kill()
-        process.wait()
-        fence.forget(kill)
-        _reap_group(process.pid)
-        for stream in filter(None, (process.stdout, process.stderr)):
-            stream.close()
+    with process:  # which closes the pipes
+        fence.on_revoke(kill)
+        try:
+            _listen(process, (out, err), until, watch)
+        finally:
+            kill()
+            process.wait()
+            fence.forget(kill)
+            _reap_group(process.pid)
     if fence.is_revoked:
         raise CycleAbandoned
     return process.returncode

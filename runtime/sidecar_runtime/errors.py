@@ -2,8 +2,6 @@
 Failures that are not bugs: each has an exit code, a machine-readable reason and advice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -38,6 +36,12 @@ class SidecarError(Exception):
         self.message = message
         self.advice = advice
         self.retry_within_seconds: float | None = None
+
+    def log_fields(self) -> dict[str, str]:
+        """
+        Return reason, message and advice as a log line contains them.
+        """
+        return {"reason": self.reason, "error": self.message, "advice": self.advice}
 
 
 class GaveUp(SidecarError):

@@ -2,8 +2,6 @@
 The token that guards every publish, so that an abandoned cycle can never publish.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

@@ -6,8 +6,6 @@ that what consumers need is published and valid now; only the sidecar can tell, 
 function for it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
@@ -69,18 +67,6 @@ class Outcome(NamedTuple):
         """
         return self.result in ("changed", "unchanged")
 
-
-class PastCycle(NamedTuple):
-    """
-    One line of the history: Unix time of the start, seconds it took, result, counts.
-    """
-
-    started_at: float
-    duration_seconds: float
-    result: Result
-    reason: str
-    counts: Mapping[str, int | str]
-
     @property
     def is_publish(self) -> bool:
         """
@@ -90,15 +76,14 @@ class PastCycle(NamedTuple):
         return self.result == "changed" or (is_short and bool(self.counts))
 
 
-class LastError(NamedTuple):
+class PastCycle(NamedTuple):
     """
-    The latest failure or other problem, and its Unix time.
+    A cycle that has ended: Unix time of its start, the seconds that it took, and its outcome.
     """
 
-    reason: str
-    message: str
-    advice: str
-    at: float
+    started_at: float
+    duration_seconds: float
+    outcome: Outcome
 
 
 class Health:
@@ -113,9 +98,11 @@ class Health:
         self._next_cycle_at: float | None = None
         # Replaced, never changed: readers need no lock.
         self._cycles: tuple[PastCycle, ...] = ()
-        self.last_error: LastError | None = None
+        self.last_error: SidecarError | None = None
+        """The latest failure or other problem, until a cycle has none."""
+        self.last_error_at: float | None = None
         self.failing_since: float | None = None
-        """Unix time of the first failure or other problem of the current series."""
+        """Unix time of the first problem of the current series, as `last_error_at` of the last."""
         self.consecutive_failures = 0
 
     def beat(self) -> None:
@@ -150,18 +137,25 @@ class Health:
             return None
         return max(0.0, self._next_cycle_at - self._clock())
 
-    def record(self, cycle: PastCycle, error: LastError | None) -> None:
+    def record(self, outcome: Outcome, seconds: float) -> None:
         """
-        Add a cycle to the history; a cycle that succeeded with a problem also has an `error`.
+        Add a cycle that has just ended to the history; one that succeeded may have a problem, too.
+
+        Args:
+            seconds: How long it took.
         """
-        cycles = self._cycles
+        now, before, problem = time.time(), self._cycles, outcome.problem
+        if problem is not None:  # its traceback would keep everything that the cycle held
+            problem = SidecarError(problem.reason, problem.message, problem.advice)
+            outcome = outcome._replace(problem=problem)
         # Repeated quiet cycles share one line, or they would push out the others.
-        if cycles and cycle.result == cycles[0].result in QUIET and not cycles[0].is_publish:
-            cycles = cycles[1:]
-        self._cycles = (cycle, *cycles)[:PAST_CYCLES]
-        self.last_error = error
-        self.failing_since = (self.failing_since or error.at) if error else None
-        is_failure = cycle.result == "error"
+        last = before[0].outcome if before else Outcome("error")
+        if outcome.result == last.result in QUIET and not last.is_publish:
+            before = before[1:]
+        self._cycles = (PastCycle(now - seconds, seconds, outcome), *before)[:PAST_CYCLES]
+        self.last_error, self.last_error_at = problem, now
+        self.failing_since = (self.failing_since or now) if problem else None
+        is_failure = outcome.result == "error"
         self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
 
     def past_cycles(self) -> list[PastCycle]:

@@ -5,8 +5,6 @@ Records of the standard library (APScheduler, botocore, asyncio) pass through th
 that every line of the container is valid JSON.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import select
@@ -92,29 +90,14 @@ def _unblocked(descriptor: int) -> int:
     return descriptor
 
 
-class _Shown(str):
-    """
-    Text that is escaped already.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"'{self}'"
-
-
 def _for_people(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """
-    Escape an event for a terminal, and omit what says little: zeros, the date, our own loggers.
+    Omit what says little to people: the date, zeros. Escape the traceback as the rest is escaped.
     """
-    trace = str(event.pop("exception", ""))
-    if "." not in event.get("logger", ""):
-        event.pop("logger", None)
-    event["timestamp"] = event["timestamp"][11:19]
-    shown: EventDict = {k: _Shown(printable(str(value))) for k, value in event.items() if value}
-    if trace:
-        shown["exception"] = "\n".join(map(printable, trace.splitlines()))
-    return shown
+    first = {"timestamp": event["timestamp"][11:19]}
+    if trace := event.get("exception"):
+        first["exception"] = "\n".join(map(printable, trace.splitlines()))
+    return {name: value for name, value in event.items() if value} | first
 
 
 def _for_programs(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -145,7 +128,7 @@ def configure(
     ]
     final: list[Processor] = [_for_programs, structlog.processors.JSONRenderer(json_text)]
     if form == "console" or (form is None and out.isatty()):
-        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
+        renderer = structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True)
         final = [_for_people, renderer]
     handler = DescriptorHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
     handler.setFormatter(

@@ -5,8 +5,6 @@ The main thread decides (:class:`Loop`). Signal handlers, the trigger and the th
 cycles only put events into its queue.
 """
 
-from __future__ import annotations
-
 import gc
 import random
 import select
@@ -23,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, LastError, Outcome, PastCycle
+from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
@@ -69,7 +67,7 @@ class Pace(NamedTuple):
     tidy_seconds: float = 0.2
 
 
-# --- what the loop is doing: one of these, until a monotonic time or an event
+# --- what the loop is doing, and what happens to it
 
 
 class Idle(NamedTuple):
@@ -85,6 +83,19 @@ class Idle(NamedTuple):
     is_firm: bool = False
 
 
+class Finished(NamedTuple):
+    """
+    A cycle has returned, or raised this.
+    """
+
+    fence: Fence
+    end: Outcome | BaseException
+
+
+# The scheduler puts the idle state that is over: too late, it ends no other.
+Event = Literal["wake"] | signal.Signals | Finished | Idle
+
+
 class Running(NamedTuple):
     """
     A cycle runs, and is abandoned at this time.
@@ -97,36 +108,6 @@ class Running(NamedTuple):
     fence: Fence
     started_at: float
     again: Event | None = None
-
-
-class Stuck(NamedTuple):
-    """
-    Abandoned cycles hold all threads; ends when one of them returns.
-    """
-
-    until: float = float("inf")
-
-
-class Stopped(NamedTuple):
-    """
-    The process is about to end.
-    """
-
-
-# --- what happens to it
-
-
-class Finished(NamedTuple):
-    """
-    A cycle has returned, or raised this.
-    """
-
-    fence: Fence
-    end: Outcome | BaseException
-
-
-# The scheduler puts the idle state that is over: too late, it ends no other.
-Event = Literal["wake"] | signal.Signals | Finished | Idle
 
 
 class Events:
@@ -215,20 +196,23 @@ class Workers:
         self._last: Fence | None = None
         self._unreturned: set[Fence] = set()
 
-    def start(self, fence: Fence) -> bool:
+    def start(self, fence: Fence) -> None:
         """
-        Run a cycle under this fence; return False if too many cycles have not returned.
+        Run a cycle under this fence.
 
         The thread is reused. If it has not returned, it is replaced, and ends once it does.
 
         Raises:
             RuntimeError: No thread can be started.
+            SidecarError: Too many cycles have not returned.
         """
         if self._requests is not None and self._last in self._unreturned:
             self._requests.put(None)
             self._requests = None
         if len(self._unreturned) >= STUCK_THREADS:
-            return False
+            log.error("cycle_threads_stuck", threads=STUCK_THREADS)
+            said = f"{STUCK_THREADS} abandoned cycles have not returned"
+            raise SidecarError("cycle_timeout", said, "The liveness probe restarts the container.")
         if self._requests is None:
             requests: SimpleQueue[Fence | None] = SimpleQueue()
             threading.Thread(target=self._work, args=[requests], name="cycle", daemon=True).start()
@@ -236,7 +220,6 @@ class Workers:
         self._last = fence
         self._unreturned.add(fence)
         self._requests.put(fence)
-        return True
 
     def _work(self, requests: SimpleQueue[Fence | None]) -> None:
         session: Session | None = None
@@ -282,7 +265,8 @@ class Loop:
         self._scheduler = None if settings.one_shot else start_scheduler(self._events.put)
         seconds = settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         self._give_up_at = time.monotonic() + seconds
-        self._state: Idle | Running | Stuck | Stopped = Idle(time.monotonic())
+        self._state: Idle | Running | None = Idle(time.monotonic())
+        """None: the process is about to end."""
 
     def wake(self) -> None:
         """
@@ -300,7 +284,7 @@ class Loop:
         with self._events.of_signals():
             try:
                 self._rest(0.0)
-                while not isinstance(self._state, Stopped):
+                while self._state is not None:
                     self._handle(self._events.get(min(self._state.until, self._give_up_at)))
                 return EXIT_DONE
             finally:
@@ -326,7 +310,7 @@ class Loop:
                 self._ask(event)
             case signal.Signals():
                 self._revoke()
-                self._state = Stopped()
+                self._state = None
             case Idle() if event is self._state:
                 self._start()
             case Finished():
@@ -349,9 +333,7 @@ class Loop:
         """
         Act on the end of a cycle, unless it was abandoned.
         """
-        if isinstance(self._state, Stuck):
-            self._start()
-        elif isinstance(self._state, Running) and finished.fence is self._state.fence:
+        if isinstance(self._state, Running) and finished.fence is self._state.fence:
             self._settle(finished.end)
 
     def _act_in_time(self) -> None:
@@ -376,10 +358,8 @@ class Loop:
         if is_asked_for:
             log.info("cycle_started", signal="SIGHUP")
         try:
-            if not self._workers.start(fence):
-                log.error("cycle_threads_stuck", threads=STUCK_THREADS)
-                self._state = Stuck()
-        except RuntimeError as error:
+            self._workers.start(fence)
+        except (RuntimeError, SidecarError) as error:
             self._settle(error)
 
     def _abandon(self, fence: Fence) -> None:
@@ -402,7 +382,7 @@ class Loop:
         if isinstance(end, Outcome):
             self._record_success(end, seconds, is_asked_for=fence.is_asked_for)
             if self._settings.one_shot and (end.is_success or end.is_enough):
-                self._state = Stopped()
+                self._state = None
                 return
             self._rest(self._wait_seconds(end, seconds))
         else:
@@ -455,7 +435,7 @@ class Loop:
         blame = self._state.fence.blame if isinstance(self._state, Running) else None
         if error := self._health.last_error or blame:
             return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
-        past = self._health.past_cycles()
+        past = [cycle.outcome for cycle in self._health.past_cycles()]
         last = [past[0].result, *past[0].counts.values()] if past else ["none has ended"]
         message = f"no cycle succeeded in time: {' '.join(map(str, last))}"
         limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
@@ -468,11 +448,12 @@ class Loop:
         Record a cycle that did not fail: in the log if it is news.
         """
         failures, before = self._health.consecutive_failures, self._health.last_error
-        cycle = self._record(outcome, seconds)
-        problem = outcome.problem if outcome.result in ("partial", "settling", "waiting") else None
+        self._record(outcome, seconds)
+        is_waiting = outcome.result in ("settling", "waiting")
+        problem = outcome.problem if is_waiting or outcome.result == "partial" else None
         is_new = problem is not None and (before is None or before.message != problem.message)
-        is_news = is_new or cycle.is_publish or failures or is_asked_for
-        if outcome.result in ("waiting", "settling") and not is_news:
+        is_news = is_new or outcome.is_publish or failures or is_asked_for
+        if is_waiting and not is_news:
             return  # such cycles are two seconds apart
         (log.warning if is_new else log.info if is_news else log.debug)(
             "cycle_finished",
@@ -480,7 +461,7 @@ class Loop:
             revision=outcome.revision,
             failures_before=failures,
             duration_seconds=round(seconds, 3),
-            **(_why(problem) if problem else {}),
+            **(problem.log_fields() if problem else {}),
             **outcome.counts,
         )
 
@@ -498,31 +479,23 @@ class Loop:
         is_bug = cause.reason == "bug"
         (log.error if is_bug else log.warning)(
             "cycle_failed",
-            **_why(cause),
+            **cause.log_fields(),
             consecutive_failures=failures,
             retry_in_seconds=round(wait_seconds, 2),
             exc_info=error if is_bug else None,
         )
         return wait_seconds
 
-    def _record(self, outcome: Outcome, seconds: float) -> PastCycle:
+    def _record(self, outcome: Outcome, seconds: float) -> None:
         """
         Record a cycle in health and metrics.
         """
-        now, why, metrics = time.time(), outcome.problem, self._metrics
-        error = LastError(why.reason, why.message, why.advice, now) if why else None
-        reason = why.reason if why else ""
-        cycle = PastCycle(now - seconds, seconds, outcome.result, reason, outcome.counts)
-        self._health.record(cycle, error)
+        metrics = self._metrics
+        self._health.record(outcome, seconds)
         metrics.duration.observe(seconds)
         metrics.cycles(outcome.result).inc()
         metrics.consecutive_failures.set(self._health.consecutive_failures)
         if outcome.is_success or outcome.result in ("partial", "waiting"):
             metrics.last_success.set_to_current_time()
-        if cycle.is_publish:
+        if outcome.is_publish:
             metrics.last_publish.set_to_current_time()
-        return cycle
-
-
-def _why(error: SidecarError) -> dict[str, str]:
-    return {"reason": error.reason, "error": error.message, "advice": error.advice}

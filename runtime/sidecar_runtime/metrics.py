@@ -5,8 +5,6 @@ They are plain numbers here: :mod:`sidecar_runtime.http.endpoint` exposes them w
 prometheus_client, which a one-shot does not import.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from bisect import bisect_left
@@ -94,25 +92,20 @@ class Metrics:
         self.sidecar = sidecar
         self.families: dict[str, Family] = {}
         self.cycles = self.counter_by("result", "sidecar_cycles_total", "Cycles by result.")
-        self.failures = self.counter_by(
-            "reason", "sidecar_failures_total", "Failed cycles by reason."
-        )
+        text = "Failed cycles by reason."
+        self.failures = self.counter_by("reason", "sidecar_failures_total", text)
         self.duration = self.family(
             "histogram",
             "sidecar_cycle_duration_seconds",
             "Wall time of a cycle.",
             buckets=DURATION_BUCKETS_SECONDS,
         ).labels()
-        self.last_success = self.gauge(
-            "sidecar_last_success_timestamp_seconds",
-            "Unix time of the last cycle without a failure.",
-        )
-        self.last_publish = self.gauge(
-            "sidecar_last_publish_timestamp_seconds", "Unix time of the last published change."
-        )
-        self.consecutive_failures = self.gauge(
-            "sidecar_consecutive_failures", "Failed cycles since the last success."
-        )
+        text = "Unix time of the last cycle without a failure."
+        self.last_success = self.gauge("sidecar_last_success_timestamp_seconds", text)
+        text = "Unix time of the last published change."
+        self.last_publish = self.gauge("sidecar_last_publish_timestamp_seconds", text)
+        text = "Failed cycles since the last success."
+        self.consecutive_failures = self.gauge("sidecar_consecutive_failures", text)
         self.ready = self.gauge("sidecar_ready", "1 while /readyz answers 200, else 0.")
         text = "Constant 1; version and revision of this build."
         build = self.family("gauge", "sidecar_build_info", text, "version", "revision")

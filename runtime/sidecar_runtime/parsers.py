@@ -4,8 +4,6 @@ Parsers of settings: text to value, or a ``ValueError`` that describes the allow
 A parser's attribute ``allowed`` describes the allowed values for the reference.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable
@@ -73,17 +71,18 @@ def duration(at_least: float = 0.0, at_most: float = WEEK_SECONDS) -> Callable[[
     return parse
 
 
+TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+
+
 @allows("true or false, in any case")
 def boolean(text: str) -> bool:
     """
     Parse ``true`` or ``false`` (also ``yes``/``no``, ``on``/``off``, ``1``/``0``), in any case.
     """
     word = text.strip().lower()
-    if word in {"true", "yes", "on", "1"}:
-        return True
-    if word in {"false", "no", "off", "0"}:
-        return False
-    raise ValueError("is not true or false")
+    if word not in TRUE | FALSE:
+        raise ValueError("is not true or false")
+    return word in TRUE
 
 
 @allows("a whole number, 0 or more")

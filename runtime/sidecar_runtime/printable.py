@@ -2,8 +2,6 @@
 Makes values readable, and untrusted text safe to display and to encode.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -2,8 +2,6 @@
 A temporary folder that only our UID can enter, for secrets and for what belongs to this process.
 """
 
-from __future__ import annotations
-
 import fcntl
 import glob
 import os

@@ -12,8 +12,6 @@ A name or an address may end in ``:PORT``. As in curl and Python, a variable in 
 Sources: ``lib/noproxy.c`` of curl, ``golang.org/x/net/http/httpproxy``, ``urllib.request``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from contextlib import suppress

@@ -5,8 +5,6 @@ A setting is a dataclass field declared with :func:`setting`: its variable, pars
 meaning. Empty variables count as unset, because an empty Helm value becomes an empty variable.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import re
@@ -17,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration, utf_8
+from sidecar_runtime.parsers import FALSE, bind_address, boolean, choice, count, duration, utf_8
 
 T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
@@ -28,6 +26,8 @@ _INJECTED = re.compile(r"_SERVICE_HOST$|_PORT(_|$)")
 # How alike a typo and a name are, as difflib measures it: ONESHOT and ONE_SHOT, BUCKET and
 # AWS_BUCKET, but not PATH and DEST_PATH.
 _LIKENESS = 0.75
+
+_NO_DRY_RUN = "is not supported: cycles write. Unset it; `check` writes nothing, nor does `diff`"
 
 _ENDS = f"""\
 exit codes: 0 stopped, or the one-shot succeeded; 1 a bug; 2 wrong settings; 3 gave up, or check
@@ -226,7 +226,8 @@ def _check_names(
     """
     Return a problem for each typo, and the names with the prefix that resemble no setting.
     """
-    strangers = sorted(given.keys() - known)
+    dry = [name for name in ("DRY_RUN", f"{prefix}DRY_RUN") if name not in known]
+    strangers = sorted(given.keys() - known - set(dry))
     ours = [name for name in strangers if name.startswith(prefix) and not _INJECTED.search(name)]
     plain = {name.removeprefix(prefix): name for name in known}
     meant = {name: plain.get(_nearest(name.removeprefix(prefix), plain), "") for name in ours}
@@ -236,6 +237,9 @@ def _check_names(
         for name, right in meant.items()
         if right
     ]
+    # Ignoring it would write where a person expects that nothing is written.
+    wrong = [name for name in dry if given.get(name, "false").lower() not in FALSE]
+    problems += [Problem(name, given[name], _NO_DRY_RUN) for name in wrong]
     return problems, [name for name, right in meant.items() if not right]
 
 
@@ -253,18 +257,9 @@ def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) ->
     found = {}
     for spec in specs_of(cls, prefix).values():
         text = environ.get(spec.variable, "").strip()
-        if text and not _is_default(spec, text):
+        if text and text != spec.default:
             found[spec.variable] = spec.show(text)
     return found
-
-
-def _is_default(spec: Spec, text: str) -> bool:
-    if spec.default is None:
-        return False
-    try:
-        return bool(spec.parse(text) == spec.parse(spec.default))
-    except ValueError:  # the default is a program that this image lacks
-        return False
 
 
 def describe(cls: type[Any], prefix: str, also: str) -> str:

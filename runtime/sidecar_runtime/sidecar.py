@@ -2,8 +2,6 @@
 The interface that a sidecar implements; the runtime does the rest.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from sidecar_runtime.fence import Fence

@@ -5,8 +5,6 @@ A running loop handles them itself. This module is imported before the heavy one
 almost nothing.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import termios
-import urllib.request
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from typing import IO, Any
 
 import pytest
 
-from sidecar_runtime import DOCS
 from sidecar_runtime.app import find_pod, make_parser
 from sidecar_runtime.settings import CommonSettings
 from tests.support.machine.pipes import unread_pipe
@@ -141,7 +139,6 @@ def test_the_last_log_line_has_the_cause_of_the_end(
     [
         "raise ValueError('bug')",
         "raise KeyboardInterrupt",
-        "raise MemoryError",
     ],
 )
 def test_a_bug_exits_with_code_1_and_a_traceback(body: str) -> None:
@@ -150,23 +147,6 @@ def test_a_bug_exits_with_code_1_and_a_traceback(body: str) -> None:
     assert code == 1
     assert lines[-1]["event"] == "sidecar_crashed"
     assert "Traceback" in lines[-1]["exception"] and "in main" in lines[-1]["exception"]
-
-
-def test_flushes_all_output_before_it_exits() -> None:
-    with start("print('x' * 100_000, end=''); return 0") as process:
-        out, _ = process.communicate(timeout=30)
-
-    assert (0, 100_000) == (process.returncode, len(out))
-
-
-def test_exits_with_code_1_if_its_last_output_cannot_be_written() -> None:
-    with start("sys.stdin.read(); print('x'); return 0", stdin=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        process.stdout = None
-        process.communicate(timeout=30)
-
-    assert 1 == process.returncode
 
 
 # --- run_daemon
@@ -187,26 +167,6 @@ def test_watch_can_trigger_a_cycle() -> None:
     ]
 
 
-def test_a_cycle_runs_each_interval() -> None:
-    code, lines = run("return daemon(CHANGED, CHANGED, CHANGED, GaveUp('stop', ''), INTERVAL='1s')")
-
-    assert code == 3
-    assert 4 == len([line for line in lines if line["event"].startswith("cycle_")])
-
-
-def test_a_one_shot_logs_start_and_stop_and_binds_no_port() -> None:
-    code, lines = run("return daemon(CHANGED, ONE_SHOT='true', HTTP_BIND='192.0.2.1:1')")
-
-    assert code == 0
-    assert ["sidecar_started", "cycle_finished", "sidecar_stopped"] == [
-        line["event"] for line in lines
-    ]
-    assert {"version": "1.2.3", "source": "box://source", "target": "/target"}.items() <= (
-        lines[0].items()
-    )
-    assert lines[2]["exit_code"] == 0
-
-
 def test_begin_logs_applies_the_level_and_warns_about_unknown_variables() -> None:
     code, lines = run(
         "begin_logs(settings_of(LOG_LEVEL='warning'), ['BOX_STRANGE']);"
@@ -216,26 +176,6 @@ def test_begin_logs_applies_the_level_and_warns_about_unknown_variables() -> Non
     assert code == 0
     assert [("setting_unknown", "BOX_STRANGE")] == [
         (line["event"], line["setting"]) for line in lines
-    ]
-
-
-def test_serves_http_during_the_first_cycle_and_stops_at_sigterm() -> None:
-    with start("return daemon(lambda _: time.sleep(600))", stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["event"] == "sidecar_started"
-        address = json.loads(process.stdout.readline())["address"]
-        with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
-            assert answer.status == 200
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-            assert b'sidecar_ready{sidecar="box"} 1.0' in answer.read()
-
-        process.terminate()
-        out, _ = process.communicate(timeout=20)
-
-    assert process.returncode == 0
-    assert [json.loads(line)["event"] for line in out.splitlines()] == [
-        "signal_received",
-        "sidecar_stopped",
     ]
 
 
@@ -308,16 +248,6 @@ def test_a_daemon_runs_and_stops_normally_after_its_log_pipe_closes(
     assert not said
 
 
-def test_a_daemon_runs_without_standard_output(tmp_path: Path) -> None:
-    closed = ("/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh")
-    with start(cycles(tmp_path), *closed, stdout=None) as process:
-        wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
-        process.terminate()
-        code = process.wait(20)
-
-    assert 0 == code
-
-
 def _waiting_bytes(pipe: IO[bytes] | IO[str] | None) -> int:
     found = array.array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, found)  # type: ignore[arg-type]
@@ -368,31 +298,6 @@ def test_an_option_is_rejected_with_a_hint_at_environment_variables(
     assert capsys.readouterr().err.endswith(hint)
 
 
-def test_a_wrong_argument_of_a_command_is_rejected_with_a_hint_at_its_help(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    parser = some_parser()
-    parser.add_subparsers().add_parser("prune").add_argument("--keep", type=int)
-
-    with pytest.raises(SystemExit, match="2"):
-        parser.parse_args(["prune", "--keep", "soon"])
-
-    said = "invalid int value: 'soon'\nRun some-sidecar prune --help for a list.\n"
-    assert capsys.readouterr().err.endswith(said)
-
-
-def test_the_help_of_a_command_ends_with_the_address_of_the_documentation(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    parser = some_parser()
-    parser.add_subparsers().add_parser("prune")
-
-    with pytest.raises(SystemExit, match="0"):
-        parser.parse_args(["prune", "--help"])
-
-    assert capsys.readouterr().out.endswith(f"\nDocumentation: {DOCS}/README.md\n")
-
-
 def some_parser() -> ArgumentParser:
     return make_parser(
         "some-sidecar",
@@ -419,11 +324,3 @@ def test_falls_back_to_host_name_and_service_account_namespace(tmp_path: Path) -
 
     found = find_pod({}, str(tmp_path / "namespace"))
     assert {"name": socket.gethostname(), "namespace": "airflow", "node": ""} == found
-
-
-def test_the_namespace_is_empty_outside_kubernetes(tmp_path: Path) -> None:
-    assert "" == find_pod({}, str(tmp_path / "namespace"))["namespace"]
-
-
-def test_a_name_that_is_not_utf_8_is_escaped() -> None:
-    assert "box\\udcff" == find_pod({"POD_NAME": "box\udcff"})["name"]

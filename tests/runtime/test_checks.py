@@ -3,36 +3,24 @@ The output of a `check` command, and its exit code.
 """
 
 import contextlib
-import json
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from sidecar_runtime.checks import daemon, exit_code, fail, say
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError
-from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime.checks import daemon, say
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.health import Health, Outcome, Readiness
 from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import Log
 from tests.runtime.sidecars import ABOUT, Sidecar
-from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.machine.clocks import Clock
 from tests.support.program import own_port
 
 HERE = {"pid": 7, "host": socket.gethostname()}
 GOOD = Readiness(True, "r1", 5.0)
-THROTTLED = LastError("throttled", "slow down", "Ask less.", 0.0)
-
-
-def test_say_prints_mark_name_and_text(capsys: pytest.CaptureFixture[str]) -> None:
-    say("ok", "KDC", "gave a ticket")
-    say("", "", "in 0.1 s")
-
-    assert (
-        "  ok    KDC            gave a ticket\n                       in 0.1 s\n"
-        == capsys.readouterr().out
-    )
+THROTTLED = SidecarError("throttled", "slow down", "Ask less.")
 
 
 def test_say_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,66 +29,34 @@ def test_say_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> N
     assert "  ok    DAG a\\x1b[2J   x.py\\r  FAIL \\udcff\n" == capsys.readouterr().out
 
 
-def test_fail_prints_reason_and_advice(capsys: pytest.CaptureFixture[str]) -> None:
-    is_fine = fail("ccache", SidecarError("ccache_full", "there is no room", "Enlarge it."))
-    said = capsys.readouterr().out
-
-    assert not is_fine
-    assert ["FAIL ccache ccache_full: there is no room", "Enlarge it."] == [
-        " ".join(line.split()) for line in said.splitlines()
-    ]
-
-
-def test_fail_prints_one_line_for_each_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    fail("airflow", SettingsError([Problem("A", "1", "is odd"), Problem("B", "", "is missing")]))
-
-    assert ["FAIL airflow A='1' is odd", "FAIL airflow B='' is missing"] == [
-        " ".join(line.split()) for line in capsys.readouterr().out.splitlines()
-    ]
-
-
-@pytest.mark.parametrize(("results", "code"), [([True, True], 0), ([True, False], 3), ([], 0)])
-def test_the_exit_code_is_3_if_any_check_fails(results: list[bool], code: int) -> None:
-    assert code == exit_code(results)
-
-
 # --- the state of a running daemon
 
 
 @contextlib.contextmanager
 def running(
     readiness: Readiness = GOOD,
-    error: LastError | None = None,
+    error: SidecarError | None = None,
     *,
     silent_seconds: float = 0.0,
-    show_status: bool = True,
 ) -> Iterator[tuple[str, int]]:
     """Serve these facts as a daemon would; yield its address."""
     health = Health(clock := Clock())
     if error:
-        health.record(PastCycle(0, 0, "error", error.reason, {}), error)
+        health.record(Outcome("error", problem=error), 0)
     clock.seconds += silent_seconds
-    endpoint = Endpoint(
-        ("127.0.0.1", 0),
-        "BOX_HTTP_BIND",
-        about=ABOUT,
-        health=health,
-        sidecar=Sidecar(readiness),
-        metrics=Metrics("box-sync", "1.2.3", "abc"),
-        show_status=show_status,
-    )
-    endpoint.start()
+    metrics = Metrics("box-sync", "1.2.3", "abc")
+    endpoint = Endpoint(ABOUT, health, Sidecar(readiness), metrics)
+    listener = endpoint.start(("127.0.0.1", 0), "BOX_HTTP_BIND")
     try:
-        yield "127.0.0.1", endpoint.port
+        yield "127.0.0.1", listener.port
     finally:
-        endpoint.close()
+        listener.close()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("show_status", [True, False], ids=["page", "no page"])
 @pytest.mark.parametrize(
     ("readiness", "error", "silent_seconds", "said"),
     [
@@ -126,31 +82,15 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_check_reports_the_state_of_a_running_daemon(
     capsys: pytest.CaptureFixture[str],
     log: Log,
-    show_status: bool,
     readiness: Readiness,
-    error: LastError | None,
+    error: SidecarError | None,
     silent_seconds: float,
     said: list[str],
 ) -> None:
-    with running(
-        readiness, error, silent_seconds=silent_seconds, show_status=show_status
-    ) as address:
+    with running(readiness, error, silent_seconds=silent_seconds) as address:
         result = daemon("box-sync", "box://source", address, holder=HERE)
 
     assert (said[0].startswith("ok"), said) == (result, lines(capsys))
-
-
-@pytest.mark.parametrize("holder", [{}, HERE], ids=["nobody", "holder"])
-def test_check_fails_if_the_daemon_accepts_connections_but_does_not_answer(
-    capsys: pytest.CaptureFixture[str], holder: dict[str, object]
-) -> None:
-    """A stopped or hung daemon: only the kernel accepts connections."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = silent.getsockname()
-        assert not daemon("box-sync", "box://source", address, holder, patience_seconds=0.2)
-
-    said = f"FAIL daemon accepts connections at 127.0.0.1:{address[1]} but does not answer"
-    assert said == lines(capsys)[0]
 
 
 def test_check_succeeds_with_a_hint_if_the_daemon_serves_another_source(
@@ -186,18 +126,3 @@ def test_check_fails_only_if_a_reachable_lock_holder_does_not_answer(
     who = f"pid 7 on {holder.get('host')}"
     said = f"{who} holds the lock of the target but does not answer at {where}"
     assert (mark != "FAIL", [f"{mark} daemon {said}"] if mark else []) == (result, lines(capsys))
-
-
-@pytest.mark.parametrize("body", [b"hello", b"[]", json.dumps({"ready": True}).encode()])
-def test_check_ignores_an_http_server_that_is_not_a_sidecar(
-    capsys: pytest.CaptureFixture[str], body: bytes
-) -> None:
-    class Other(LoopbackServer):
-        def good_answer(self, request: Request) -> Answer:
-            return Answer(200, body=body)
-
-    with Other() as server:
-        host, port = server.endpoint.removeprefix("http://").split(":")
-        assert daemon("box-sync", "box://source", (host, int(port)))
-
-    assert [] == lines(capsys)

@@ -64,14 +64,6 @@ def start(target: Callable[[], object], until: str) -> threading.Thread:
     return thread
 
 
-def test_a_failed_publish_does_not_block_the_next_one(fence: Fence) -> None:
-    with pytest.raises(OSError, match="full"), fence:
-        raise OSError("full")
-
-    with fence:
-        pass
-
-
 def test_revoke_waits_for_a_publish_in_progress(
     patient: Fence, publish: Callable[[Fence], Publish]
 ) -> None:
@@ -134,15 +126,6 @@ def test_revoke_calls_back_before_it_waits(
     assert in_flight.has_ended
 
 
-def test_on_revoke_calls_back_immediately_if_already_revoked(fence: Fence) -> None:
-    told: list[str] = []
-    fence.revoke()
-
-    fence.on_revoke(lambda: told.append("late"))
-
-    assert told == ["late"]
-
-
 def test_revoke_calls_all_callbacks_except_forgotten_ones(fence: Fence) -> None:
     told: list[str] = []
 
@@ -170,9 +153,3 @@ def test_revoke_ends_a_wait(fence: Fence) -> None:
     fence.revoke()
 
     assert ended.wait(10)
-
-
-def test_a_wait_ends_when_its_time_is_up(fence: Fence) -> None:
-    fence.wait(0.001)
-
-    assert not fence.is_revoked

@@ -2,16 +2,15 @@
 The heartbeat, the past cycles and the last error.
 """
 
-import threading
-from itertools import count
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
-from sidecar_runtime.health import PAST_CYCLES, QUIET, Health, LastError, Outcome, PastCycle, Result
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.health import PAST_CYCLES, QUIET, Health, Outcome, Result
 from tests.support.machine.clocks import Clock
 
-ERROR = LastError("access_denied", "may not", "allow it", 5.0)
+FAILED = Outcome("error", problem=SidecarError("access_denied", "may not", "allow it"))
 
 
 @pytest.fixture
@@ -19,19 +18,14 @@ def health(clock: Clock) -> Health:
     return Health(clock)
 
 
-def cycle(result: Result, started_at: float = 0.0) -> PastCycle:
-    return PastCycle(started_at, 0.1, result, "", {})
-
-
-def test_is_alive_before_the_first_cycle_has_ended(health: Health) -> None:
-    assert health.is_alive
-    assert health.past_cycles() == []
-    assert health.next_cycle_in_seconds is None
+def results(health: Health) -> list[Result]:
+    return [cycle.outcome.result for cycle in health.past_cycles()]
 
 
 def test_is_alive_while_the_heartbeat_is_younger_than_the_limit(
     health: Health, clock: Clock
 ) -> None:
+    assert health.is_alive, "no cycle has ended yet"
     health.beat()
     health.expect_beat(30)
 
@@ -46,7 +40,7 @@ def test_only_a_heartbeat_makes_it_alive_again(health: Health, clock: Clock) -> 
     health.expect_beat(30)
     clock.seconds += 31
 
-    health.record(cycle("error"), ERROR)
+    health.record(FAILED, 0.1)
     health.expect_cycle(1)
     assert not health.is_alive
     health.beat()
@@ -54,108 +48,67 @@ def test_only_a_heartbeat_makes_it_alive_again(health: Health, clock: Clock) -> 
 
 
 def test_a_success_resets_the_failures(health: Health) -> None:
-    health.record(cycle("error"), ERROR)
-    health.record(cycle("error"), ERROR)
-    assert (2, ERROR) == (health.consecutive_failures, health.last_error)
+    health.record(FAILED, 0.1)
+    health.record(FAILED, 0.1)
+    last = health.last_error
+    assert last is not None
+    assert (2, "may not") == (health.consecutive_failures, last.message)
 
-    health.record(cycle("unchanged"), None)
-
+    health.record(Outcome("unchanged"), 0.1)
     assert (0, None) == (health.consecutive_failures, health.last_error)
+
+
+def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
+    try:
+        raise SidecarError("access_denied", "may not") from ValueError("why")
+    except SidecarError as error:
+        health.record(Outcome("error", problem=error), 0.1)
+
+    assert health.last_error is not None
+    assert (None, None) == (health.last_error.__traceback__, health.last_error.__cause__)
+    assert health.past_cycles()[0].outcome.problem is health.last_error
 
 
 def test_past_cycles_are_bounded_and_newest_first(health: Health) -> None:
     for number in range(PAST_CYCLES + 5):
-        health.record(cycle("changed", float(number)), None)
+        health.record(Outcome("changed", str(number)), 0.1)
 
-    past = health.past_cycles()
-    assert len(past) == PAST_CYCLES
-    assert past[0].started_at == PAST_CYCLES + 4
-    assert past[-1].started_at == 5
-
-
-def test_different_quiet_cycles_each_have_a_line(health: Health) -> None:
-    results: list[Result] = ["settling", "refused", "unchanged", "refused", "refused", "waiting"]
-    for result in results:
-        health.record(cycle(result), None)
-
-    expected = ["waiting", "refused", "unchanged", "refused", "settling"]
-    assert expected == [one.result for one in health.past_cycles()]
-
-
-@pytest.mark.parametrize("result", QUIET)
-def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
-    for number in range(3):
-        health.record(cycle(result, float(number)), None)
-
-    assert [(result, 2.0)] == [(one.result, one.started_at) for one in health.past_cycles()]
-
-
-@pytest.mark.parametrize("result", ["partial", "refused"])
-def test_a_cycle_that_published_something_keeps_its_line(health: Health, result: Result) -> None:
-    published = cycle(result)._replace(counts={"files_published": 3})
-    for one in (published, cycle(result), cycle(result), published, cycle(result)):
-        health.record(one, ERROR)
-
-    expected: list[object] = [{}, published.counts, published.counts]
-    assert expected == [one.counts for one in health.past_cycles()]
-
-
-def test_a_refused_revision_is_shown_but_not_counted_as_a_failure(health: Health) -> None:
-    health.record(cycle("error"), ERROR)
-    refusal = LastError("revision_refused", "a.py:1: what", "fix it", 6.0)
-
-    health.record(cycle("refused"), refusal)
-
-    assert (0, refusal) == (health.consecutive_failures, health.last_error)
-    health.record(cycle("changed"), None)
-    assert health.last_error is None
+    past = [cycle.outcome.revision for cycle in health.past_cycles()]
+    assert [str(number) for number in range(PAST_CYCLES + 4, 4, -1)] == past
 
 
 @pytest.mark.parametrize("result", get_args(Result))
-def test_only_changed_and_unchanged_cycles_are_successes(result: Any) -> None:
-    assert Outcome(result).is_success is (result in ("changed", "unchanged"))
+def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
+    for each in ("changed", result, result, "error", result):
+        health.record(Outcome(each), 0.1)
+
+    repeated = [result] if result in QUIET else [result, result]
+    assert [result, "error", *repeated, "changed"] == results(health)
 
 
-def test_the_time_to_the_next_cycle_decreases_to_zero(health: Health, clock: Clock) -> None:
+def test_a_quiet_cycle_that_published_keeps_its_line(health: Health) -> None:
+    for counts in ({"files_published": 1}, {}, {}):
+        health.record(Outcome("partial", counts=counts), 0.1)
+
+    assert ["partial", "partial"] == results(health)
+
+
+def test_a_problem_lasts_from_its_first_cycle_to_its_last(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([5.0, 7.0, 9.0])
+    monkeypatch.setattr("time.time", lambda: next(moments))
+    health.record(FAILED, 0.1)
+    health.record(Outcome("partial", problem=FAILED.problem), 0.1)
+    assert (5.0, 7.0) == (health.failing_since, health.last_error_at)
+    health.record(Outcome("changed"), 0.1)
+    assert health.failing_since is None
+
+
+def test_the_wait_until_the_next_cycle_is_never_negative(health: Health, clock: Clock) -> None:
+    assert health.next_cycle_in_seconds is None
     health.expect_cycle(10)
-
     clock.seconds += 4
-    assert health.next_cycle_in_seconds == 6
-    clock.seconds += 60
-    assert health.next_cycle_in_seconds == 0
-
-
-def test_past_cycles_can_be_read_while_another_thread_records(health: Health) -> None:
-    done = threading.Event()
-
-    def write() -> None:
-        for number in count():
-            health.record(cycle("changed", float(number)), None)
-            if done.is_set():
-                return
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    newest = set[float]()
-    try:
-        while len(newest) < 100:
-            starts = [one.started_at for one in health.past_cycles()]
-            assert starts == sorted(starts, reverse=True)
-            newest.update(starts[:1])
-    finally:
-        done.set()
-        writer.join()
-
-
-def test_failing_since_is_the_first_failure_until_a_success(health: Health) -> None:
-    since = []
-
-    for at in (5.0, 9.0):
-        health.record(cycle("error"), LastError("access_denied", "may not", "", at))
-        since.append(health.failing_since)
-    health.record(cycle("refused"), LastError("revision_refused", "no", "", 12.0))
-    since.append(health.failing_since)
-    health.record(cycle("unchanged"), None)
-    since.append(health.failing_since)
-
-    assert [5.0, 5.0, 5.0, None] == since
+    assert 6 == health.next_cycle_in_seconds
+    clock.seconds += 10
+    assert 0 == health.next_cycle_in_seconds

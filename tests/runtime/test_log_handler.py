@@ -3,14 +3,10 @@ The log handler drops lines instead of blocking if nothing reads the log.
 """
 
 import json
-import logging
 import os
-import pty
 import select
-import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 from unittest.mock import Mock
 
@@ -115,16 +111,6 @@ def test_waits_once_for_a_full_pipe_and_counts_the_dropped_lines(
     assert [("log_lines_dropped", dropped), ("second", None), ("third", None)] == sorted(rest)
 
 
-def test_waits_again_for_a_reader_that_has_come_back(pipe: UnreadPipe, waits: list[float]) -> None:
-    for name in ("first", "second"):
-        pipe.fill()
-        log.info(name)
-        pipe.drain()
-        log.info(f"after the {name}")
-
-    assert [WAIT_SECONDS * 1000] * 2 == waits
-
-
 def test_loses_no_line_if_the_reader_pauses_briefly(pipe: UnreadPipe) -> None:
     pipe.fill()
 
@@ -144,74 +130,3 @@ def test_completes_a_long_line_that_did_not_fit_in_the_pipe(pipe: UnreadPipe) ->
     found = events(text + pipe.drain())
     assert ["crashed", "next", "last"] == [event["event"] for event in found]
     assert 100_000 == len(found[0]["trace"])
-
-
-def test_close_waits_for_the_reader_again(pipe: UnreadPipe) -> None:
-    pipe.fill()
-    log.info("said")  # waits in vain, and is kept
-
-    text = read_soon(pipe, close_log)
-
-    assert ["said"] == names(text)
-
-
-def close_log() -> None:
-    logging.getLogger().handlers[0].close()
-
-
-def test_several_threads_wait_no_longer_than_one(pipe: UnreadPipe, waits: list[float]) -> None:
-    pipe.fill()
-    threads = [threading.Thread(target=say_much) for _ in range(4)]
-
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert ONE_WAIT == waits
-
-
-def test_a_closed_pipe_causes_neither_delay_nor_other_output(
-    pipe: UnreadPipe, waits: list[float], capfd: pytest.CaptureFixture[str]
-) -> None:
-    pipe.close_reader()
-
-    say_much()
-    close_log()
-
-    assert ([], ("", "")) == (waits, capfd.readouterr())
-
-
-def test_a_nonblocking_pipe_works_like_a_blocking_one(pipe: UnreadPipe) -> None:
-    """Another process that shares the pipe may have set O_NONBLOCK."""
-    os.set_blocking(pipe.writer, False)
-    log.error("crashed", trace="x" * 100_000)
-    text = pipe.drain()
-
-    log.info("next")
-
-    assert ["crashed", "next"] == names(text + pipe.drain())
-
-
-@pytest.mark.parametrize("kind", ["socket", "terminal"])
-def test_waits_once_for_an_unread_socket_or_terminal(kind: str, waits: list[float]) -> None:
-    with ExitStack() as stack:
-        if kind == "socket":
-            ends = [stack.enter_context(end).fileno() for end in socket.socketpair()]
-        else:
-            ends = list(pty.openpty())
-            stack.callback(lambda: [os.close(end) for end in ends])
-        begin(ends[1])
-
-        say_much()
-
-        assert ONE_WAIT == waits
-
-
-def test_a_full_disk_causes_no_other_output(capfd: pytest.CaptureFixture[str]) -> None:
-    with open("/dev/full", "w") as full:
-        begin(full.fileno())
-        say_much()
-        close_log()
-
-    assert ("", "") == capfd.readouterr()

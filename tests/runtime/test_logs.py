@@ -86,29 +86,6 @@ def test_the_level_applies_to_structlog_and_standard_loggers(stream: io.StringIO
     assert ["enough"] * 4 == [line["event"] for line in lines(stream)]
 
 
-@pytest.mark.parametrize("name", ["apscheduler.scheduler", "asyncio"])
-def test_logs_only_warnings_of_chatty_libraries(stream: io.StringIO, name: str) -> None:
-    logs.configure("debug", "json", stream)
-
-    logging.getLogger(name).info("Running job")
-    logging.getLogger(name).warning("Missed job")
-
-    assert ["Missed job"] == [line["event"] for line in lines(stream)]
-
-
-def test_the_last_configuration_applies(stream: io.StringIO) -> None:
-    early = io.StringIO()
-    log = logs.get_logger("box")
-    logs.configure("info", None, early)
-    log.info("early")
-    logs.configure("error", "json", stream)
-    log.info("not shown")
-    log.error("late")
-
-    assert ["early"] == [line["event"] for line in lines(early)]
-    assert ["late"] == [line["event"] for line in lines(stream)]
-
-
 def test_logs_values_that_json_does_not_support(stream: io.StringIO) -> None:
     logs.configure("info", "json", stream)
 
@@ -132,12 +109,14 @@ def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
     except ValueError:
         logs.get_logger("box").exception("box_crashed")
 
-    opened, failed, found, crashed, *trace = stream.getvalue().splitlines()
-    assert re.fullmatch(r"\d\d:\d\d:\d\d \[info +\] box_opened +size_bytes=3 path='a b'", opened)
-    said = r"advice='Open it\x1b[2J.' error='it is \u202ethere' reason=closed at=1"
+    text = re.sub(r"\x1b\[\d*m", "", stream.getvalue())  # the colors
+    opened, failed, found, crashed, *trace = text.splitlines()
+    said = r"\d\d:\d\d:\d\d \[info +\] box_opened +\[box\] size_bytes=3 path='a b'"
+    assert re.fullmatch(said, opened)
+    said = r"advice='Open it\x1b[2J.' error='it is \u202ethere' reason='closed' at=1"
     assert re.search(r"\[warning +\] box_failed +", failed) and failed.endswith(said)
     assert re.search(r"Found keys +\[botocore.credentials\]", found)
-    assert crashed.endswith("box_crashed") and "ValueError: bad\\x1b[2J" == trace[-1]
+    assert "box_crashed" in crashed and "ValueError: bad\\x1b[2J" == trace[-1]
 
 
 PROGRAM = """
@@ -176,11 +155,6 @@ def test_a_terminal_gets_console_format_and_a_pipe_gets_json() -> None:
 
     assert "{" not in terminal and "box_opened" in terminal
     assert [json.loads(line)["event"] for line in pipe.splitlines()] == ["box_opened", "the_end"]
-
-
-def test_the_format_can_be_forced() -> None:
-    assert json.loads(run_on_terminal("json").splitlines()[0])["event"] == "box_opened"
-    assert not run_in_pipe("console").startswith("{")
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

@@ -62,31 +62,6 @@ def test_every_sample_except_process_metrics_has_the_sidecar_label(metrics: Metr
     assert sample(metrics, "box_sync_full", kind="blue") == 4
 
 
-def test_exports_no_creation_times(metrics: Metrics) -> None:
-    metrics.cycles("changed").inc()
-    metrics.duration.observe(0.1)
-
-    assert "_created" not in exposed(metrics)
-
-
-def test_duration_buckets_range_from_milliseconds_to_minutes(metrics: Metrics) -> None:
-    for seconds in (0.004, 0.3, 20, 400):
-        metrics.duration.observe(seconds)
-
-    name = "sidecar_cycle_duration_seconds"
-    assert sample(metrics, f"{name}_bucket", le="0.005") == 1
-    assert sample(metrics, f"{name}_bucket", le="0.5") == 2
-    assert sample(metrics, f"{name}_bucket", le="300.0") == 3
-    assert sample(metrics, f"{name}_count") == 4
-
-
-def test_two_instances_in_one_process_share_nothing(metrics: Metrics) -> None:
-    other = Metrics("lid-sync", "1", "2")
-    metrics.last_success.set(5)
-
-    assert "box-sync" not in exposed(other)
-
-
 @pytest.mark.parametrize("revision", ["0123456789abcdef", "0123456789ab"])
 def test_the_published_revision_is_one_series_with_twelve_characters(
     metrics: Metrics, revision: str

@@ -165,7 +165,3 @@ def test_other_programs_read_the_same_names() -> None:
             assert proxies.is_excepted(host, 80, given) and proxies.is_excepted(
                 host, 80, {"NO_PROXY": text}
             )
-
-
-def test_nothing_is_changed_where_no_proxy_is_set() -> None:
-    assert {} == proxies.for_others({"PATH": "/bin", "AWS_REGION": "eu-west-1"})

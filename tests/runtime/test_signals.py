@@ -119,7 +119,7 @@ def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
     )
     heavy = ["apscheduler", "prometheus_client", "http.client", "botocore"]
 
-    assert [] == loaded(program, *heavy, "sidecar_runtime.http.page", f"{sidecar}.check")
+    assert [] == loaded(program, *heavy, f"{sidecar}.check")
 
 
 def test_s3_sync_imports_publisher_and_signatures_only_when_needed() -> None:

@@ -1,7 +1,7 @@
 """
 The limit of processes of a pod or a node is used up: the probes of each sidecar are still answered.
 
-The kubelet would otherwise kill a healthy container.
+The kubelet would otherwise kill a healthy container. A start says what it lacks.
 """
 
 import shutil
@@ -70,15 +70,16 @@ def sync_perm(folder: Path) -> Environment:
     return found
 
 
-@pytest.mark.parametrize(
-    ("program", "prefix", "settings"),
-    [
-        (S3_SYNC, "S3_SYNC_", s3_sync),
-        (WRAPPER, "GIT_SYNC_WRAPPER_", git_sync_wrapper),
-        (KERBEROS_SIDECAR, "KERBEROS_", kerberos),
-        (SYNC_PERM, "SYNC_PERM_", sync_perm),
-    ],
-)
+ARGUMENTS = ("program", "prefix", "settings")
+SIDECARS = [
+    (S3_SYNC, "S3_SYNC_", s3_sync),
+    (WRAPPER, "GIT_SYNC_WRAPPER_", git_sync_wrapper),
+    (KERBEROS_SIDECAR, "KERBEROS_", kerberos),
+    (SYNC_PERM, "SYNC_PERM_", sync_perm),
+]
+
+
+@pytest.mark.parametrize(ARGUMENTS, SIDECARS)
 def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
     folder: Path, program: Path, prefix: str, settings: Callable[[Path], Environment]
 ) -> None:
@@ -102,3 +103,23 @@ def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
             assert answers[1].json()["reason"]
         assert 200 == daemon.get("/metrics").status
         assert 200 == daemon.get("/").status
+
+
+@pytest.mark.parametrize(ARGUMENTS, SIDECARS[:3])  # sync-perm runs Airflow before
+def test_a_start_without_any_thread_ends_with_one_clear_error(
+    folder: Path, program: Path, prefix: str, settings: Callable[[Path], Environment]
+) -> None:
+    environment = settings(folder) | {f"{prefix}HTTP_BIND": "127.0.0.1:0", "TMPDIR": str(folder)}
+    home = folder / "home"
+    home.mkdir(mode=0o777)
+    run = as_user(folder / "bin", program, UID, 0)
+    daemon = SidecarProcess(run, environment, home)
+    daemon.wrapper = ("prlimit", "--nproc=1")  # it holds for another user than root
+    with daemon:
+        end = daemon.wait_for_exit(60)
+
+    errors = [event for event in daemon.events if event["level"] in ("warning", "error")]
+    assert ["sidecar_gave_up"] == [event["event"] for event in errors], daemon.log()
+    assert (3, "process_limit") == (end.code, errors[0]["reason"])
+    assert "podPidsLimit" in errors[0]["advice"]
+    assert [] == daemon.stray_lines

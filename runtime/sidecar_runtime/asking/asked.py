@@ -2,9 +2,6 @@
 The requested revisions that the volume lacks: the socket notes them, a cycle fetches them.
 """
 
-from __future__ import annotations
-
-import threading
 import time
 from collections.abc import Callable
 
@@ -34,7 +31,7 @@ class AskMetrics:
 
 class Asked:
     """
-    The requested revisions; safe to use from any thread.
+    The requested revisions: one thread asks, another one settles.
 
     Attributes:
         wake: Triggers a cycle.
@@ -45,7 +42,7 @@ class Asked:
         self.wake: Callable[[], None] = lambda: None
         self.outage: SidecarError | None = None
         self._clock = clock
-        self._lock = threading.Lock()
+        # Each access is one operation, which needs no lock.
         self._waiting: dict[str, None] = {}
         self._failures: dict[str, tuple[SidecarError, float]] = {}
 
@@ -53,39 +50,31 @@ class Asked:
         """
         Request a revision; return None while it is pending, or why it cannot be fetched now.
         """
-        with self._lock:
-            now = self._clock()
-            self._failures = {
-                name: (failure, until)
-                for name, (failure, until) in self._failures.items()
-                if now < until
-            }
-            if revision in self._failures:
-                return self._failures[revision][0]
-            if self.outage is not None:
-                return SidecarError("request_in_outage", self.outage.message, self.outage.advice)
-            if revision in self._waiting:
-                return None
+        failure, until = self._failures.get(revision, (None, 0.0))
+        if failure is not None and self._clock() < until:
+            return failure
+        if self.outage is not None:
+            return SidecarError("request_in_outage", self.outage.message, self.outage.advice)
+        if revision not in self._waiting:
             if len(self._waiting) >= MOST:
                 return SidecarError("request_limit", f"{MOST} other revisions are pending")
             self._waiting[revision] = None
-        self.wake()
+            self.wake()
         return None
 
     def waiting(self) -> list[str]:
         """
         Return the revisions that a cycle should fetch, in the order of the requests.
         """
-        with self._lock:
-            return list(self._waiting)
+        return list(self._waiting)
 
     def settle(self, revision: str, failure: SidecarError | None = None) -> None:
         """
         Note that a revision is on the volume, or why it could not be fetched.
         """
-        with self._lock:
-            self._waiting.pop(revision, None)
-            if failure is not None:
-                if len(self._failures) >= MOST:
-                    del self._failures[next(iter(self._failures))]
-                self._failures[revision] = failure, self._clock() + FAILED_SECONDS
+        self._failures.pop(revision, None)
+        if failure is not None:
+            if len(self._failures) >= MOST:
+                del self._failures[next(iter(self._failures))]
+            self._failures[revision] = failure, self._clock() + FAILED_SECONDS
+        self._waiting.pop(revision, None)

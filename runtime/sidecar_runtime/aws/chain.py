@@ -12,8 +12,6 @@ a process that the daemon can kill, and answers with one JSON object on standard
 - ``chain whoami``: ``{"arn": …}`` from STS.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -5,8 +5,6 @@ If a refresh fails, credentials are used until they expire; if a service refuses
 fetched again. A sidecar that uses them depends on botocore, which only the child imports.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -113,12 +111,10 @@ class Chain:
 
     Args:
         is_anonymous: Use :data:`ANONYMOUS` with the configuration; fetch no credentials.
-        fetch_seconds: Time limit for a fetch while there are no valid credentials.
     """
 
-    def __init__(self, *, is_anonymous: bool = False, fetch_seconds: float = FETCH_SECONDS) -> None:
+    def __init__(self, *, is_anonymous: bool = False) -> None:
         self._is_anonymous = is_anonymous
-        self._fetch_seconds = fetch_seconds
         self._held: tuple[Credentials, AwsConfig] | None = None
         self._expires_at = self._refresh_at = math.inf
         self._identity: str | None = None
@@ -133,7 +129,7 @@ class Chain:
         """
         now = time.time()
         if self._held is None or now >= self._expires_at:
-            return self._fetch(fence, self._fetch_seconds)
+            return self._fetch(fence, FETCH_SECONDS)
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_RETRY_SECONDS
             try:

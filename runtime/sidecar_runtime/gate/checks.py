@@ -2,8 +2,6 @@
 The checks that a gate can run: a program, and how to parse its output.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -24,8 +22,8 @@ _TRY_AGAIN = 75
 _FIRST_OF_SHELLS = 126
 
 # "dags/sales.py:12: problem", as compilers and linters write, and a frame of a Python traceback.
-_PLACE = re.compile(r"^(?P<path>[^\s:][^:]*):(?P<line>\d+)(?::\d+)?:?\s+(?P<problem>\S.*)$")
-_FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
+_PLACE = re.compile(r"^([^\s:][^:\n]*):(\d+)(?::\d+)?:?[ \t]+(\S.*)$", re.MULTILINE)
+_FRAME = re.compile(r'^[ \t]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
 
 
 class Undecided(SidecarError):
@@ -126,26 +124,15 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
             f"the gate's command ended with {ending(code)}{f': {last}' if last else ''}",
             "Check its output and the container's memory limit.",
         )
-    findings: list[Finding] = []
-    frame: re.Match[str] | None = None
-    for line in said.splitlines():
-        if (place := _PLACE.match(line)) and is_file(place["path"]):
-            findings.append(_finding(place["path"], place["line"], place["problem"]))
-        if (inner := _FRAME.match(line)) and is_file(inner["path"]):
-            frame = inner
-    if findings:
-        return findings
     problem = _last_line(said) or f"the command ended with {ending(code)}"
-    return [_finding(frame["path"], frame["line"], problem) if frame else _whole(problem)]
-
-
-def _finding(path: str, line: str, problem: str) -> Finding:
-    # A linter that runs on `.` writes `./dag.py`.
-    return Finding(os.path.normpath(path), int(line), problem.strip()[:PROBLEM_CHARACTERS])
-
-
-def _whole(problem: str) -> Finding:
-    return Finding("", None, problem[:PROBLEM_CHARACTERS])
+    places = [place.groups() for place in _PLACE.finditer(said) if is_file(place[1])]
+    frames = [(*frame.groups(), problem) for frame in _FRAME.finditer(said) if is_file(frame[1])]
+    found = [
+        # A linter that runs on `.` writes `./dag.py`.
+        Finding(os.path.normpath(path), int(line), problem.strip()[:PROBLEM_CHARACTERS])
+        for path, line, problem in places or frames[-1:]
+    ]
+    return found or [Finding("", None, problem[:PROBLEM_CHARACTERS])]
 
 
 def _last_line(said: str) -> str:

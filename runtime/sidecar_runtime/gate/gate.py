@@ -8,13 +8,10 @@ source is polled as usual for the revision that fixes it. Without a verdict the 
 next one repeats the check.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeVar
 
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
@@ -35,8 +32,6 @@ LONGEST_REST_SECONDS = 900.0
 # The only variables that a check inherits, besides those in GATE_ENV: others may be secrets.
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
-_Known = TypeVar("_Known")
-
 log = get_logger("gate")
 
 
@@ -56,22 +51,6 @@ class GateMetrics:
             "sidecar_gate_fallback",
             "1 while a fallback for a refused revision is published, else 0.",
         )
-
-
-def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") -> Gate | None:
-    """
-    Return the gate that the settings define; None if it is off.
-
-    Args:
-        pin: The setting that pins a revision; empty if none is pinned.
-    """
-    if settings.gate == "off":
-        return None
-    if settings.gate_command is not None:
-        check = command_check(settings.gate_command)
-    else:
-        check = syntax_check(settings.gate_grammar or syntax.NEWEST)
-    return Gate(check, settings, metrics, pin=pin)
 
 
 class RevisionRefused(SidecarError):
@@ -110,8 +89,18 @@ class RevisionRefused(SidecarError):
 
 @dataclass(slots=True)
 class _Verdict:
-    refusal: RevisionRefused | None
-    times: int = 1
+    """
+    What is known about a revision.
+
+    Args:
+        times: How many checks had a verdict.
+        silences: How many had none since.
+        due_at: When the check is repeated.
+    """
+
+    refusal: RevisionRefused | None = None
+    times: int = 0
+    silences: int = 0
     due_at: float = float("inf")
 
 
@@ -137,14 +126,12 @@ class Gate:
             pin: As in :func:`make_gate`.
         """
         self._check = check
-        self._timeout_seconds = settings.gate_timeout_seconds
-        self._timeout_name = f"{settings.variable_prefix}GATE_TIMEOUT"
+        self._settings = settings
         self._metrics = metrics
         self._variables = (*INHERITED, *settings.gate_env, *variables)
         self._pin = pin
         self._clock = clock
         self._verdicts: dict[str, _Verdict] = {}
-        self._undecided: dict[str, int] = {}
 
     def ask_again(self) -> None:
         """
@@ -156,31 +143,24 @@ class Gate:
             if verdict.refusal is not None:
                 verdict.due_at = self._clock()
 
-    def forget(self, revision: str) -> None:
-        """
-        Forget the verdict about a revision.
-        """
-        self._verdicts.pop(revision, None)
-
     def recall(self, revision: str) -> RevisionRefused | None:
         """
         Return the remembered refusal of a revision, unless its check should be repeated.
         """
-        verdict = self._verdicts.get(revision)
-        return None if verdict is None or self.is_due(revision) else verdict.refusal
+        verdict = self._verdicts.get(revision, _Verdict())
+        return None if self.is_due(revision) else verdict.refusal
 
     def is_due(self, revision: str) -> bool:
         """
         Whether a refusal of this revision is remembered, and its check should be repeated.
         """
-        verdict = self._verdicts.get(revision)
-        return verdict is not None and self._clock() >= verdict.due_at
+        return self._clock() >= self._verdicts.get(revision, _Verdict()).due_at
 
     def silence(self, revision: str, last: Undecided) -> RevisionRefused | None:
         """
         Return the refusal for a revision that repeatedly got no verdict; None before that.
         """
-        if self._undecided.get(revision, 0) < UNDECIDED_TIMES:
+        if self._verdicts.get(revision, _Verdict()).silences < UNDECIDED_TIMES:
             return None
         return RevisionRefused(revision, [Finding("", None, last.message)], self._pin)
 
@@ -198,17 +178,20 @@ class Gate:
             Undecided: The check reached no verdict and should be repeated.
             CycleAbandoned: The fence was revoked; the check was killed.
         """
-        if revision not in self._verdicts or self.is_due(revision):
+        verdict = self._verdicts.get(revision, _Verdict())
+        if not verdict.times or self.is_due(revision):
+            self._verdicts.pop(revision, None)
+            self._verdicts[revision] = verdict  # the newest is last
+            if len(self._verdicts) > VERDICTS:
+                del self._verdicts[next(iter(self._verdicts))]
             try:
-                refusal = self.examine(revision, folder, changed, fence)
+                self._note(verdict, self.examine(revision, folder, changed, fence))
             except Undecided:
                 self._metrics.checks("undecided").inc()
-                _keep(self._undecided, revision, self._undecided.get(revision, 0) + 1)
+                verdict.silences += 1
                 raise
-            self._note(revision, refusal)
-        refused = self._verdicts[revision].refusal
-        self._metrics.refused.set(refused is not None)
-        return refused
+        self.rest(is_refused=verdict.refusal is not None)
+        return verdict.refusal
 
     def rest(self, *, is_refused: bool = False) -> None:
         """
@@ -222,44 +205,51 @@ class Gate:
         """
         Run the check as :meth:`judge` does, but without remembering, counting or logging it.
         """
-        paths = [path for path in changed if path.endswith(self._check.suffix)]
-        if self._check.suffix and not paths:
+        check, seconds = self._check, self._settings.gate_timeout_seconds
+        paths = [path for path in changed if path.endswith(check.suffix)]
+        if check.suffix and not paths:
             return None
         given = b"".join(os.fsencode(path) + b"\0" for path in paths)
+        said = child.Kept(is_head=check.is_head_kept)
         environ = self._environment(folder, revision)
-        command = child.Command(self._check.argv, environ, folder, given)
-        said = child.Kept(is_head=self._check.is_head_kept)
+        command = child.Command(check.argv, environ, folder, given)
         try:
-            code = child.run(command, fence, self._timeout_seconds, said)
+            code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
-            files = counted(len(paths), "file")
             raise Undecided(
-                f"the check of {files} took longer than {self._timeout_seconds:g} s",
-                f"Raise {self._timeout_name} or the container's CPU limit.",
+                f"the check of {counted(len(paths), 'file')} took longer than {seconds:g} s",
+                f"Raise {self._settings.variable_prefix}GATE_TIMEOUT or the container's CPU limit.",
             ) from None
         except OSError as error:
             raise Undecided(
                 f"the gate's command cannot be started: {error}",
                 "Check the program in the image and the container's memory limit.",
             ) from error
-        findings = self._check.read(
-            str(said).replace(f"{folder}/", ""),
-            code,
-            lambda path: _is_inside(path) and os.path.isfile(os.path.join(folder, path)),
-        )
+
+        def is_file(path: str) -> bool:
+            # A traceback ends in libraries, which exist elsewhere.
+            is_inside = not os.path.isabs(path) and os.path.normpath(path).split("/")[0] != ".."
+            return is_inside and os.path.isfile(os.path.join(folder, path))
+
+        findings = check.read(str(said).replace(f"{folder}/", ""), code, is_file)
         return RevisionRefused(revision, findings, self._pin) if findings else None
 
-    def _note(self, revision: str, refusal: RevisionRefused | None) -> None:
-        before = self._verdicts.get(revision, _Verdict(None, times=0))
-        verdict = _Verdict(refusal, before.times + 1)
+    def _note(self, verdict: _Verdict, refusal: RevisionRefused | None) -> None:
+        told = verdict.refusal.findings if verdict.refusal else []
+        verdict.refusal, verdict.silences, verdict.due_at = refusal, 0, float("inf")
         if refusal is not None and not self._check.is_final:
-            rest = FIRST_REST_SECONDS * 2.0 ** min(before.times, 32)
+            rest = FIRST_REST_SECONDS * 2.0 ** min(verdict.times, 32)
             verdict.due_at = self._clock() + min(LONGEST_REST_SECONDS, rest)
-        _keep(self._verdicts, revision, verdict)
+        verdict.times += 1
         self._metrics.checks("refused" if refusal else "accepted").inc()
-        told = before.refusal.findings if before.refusal else []
         if refusal is not None and refusal.findings != told:
-            _tell(refusal)
+            log.error(
+                "revision_refused",
+                revision=refusal.revision,
+                **asdict(refusal.findings[0]),
+                problems=[asdict(finding) for finding in refusal.findings],
+                files_refused=refusal.files_refused,
+            )
 
     def _environment(self, folder: str, revision: str) -> Mapping[str, str]:
         inherited = {name: os.environ[name] for name in self._variables if name in os.environ}
@@ -270,28 +260,16 @@ class Gate:
         }
 
 
-def _keep(known: dict[str, _Known], revision: str, what: _Known) -> None:
-    known.pop(revision, None)
-    known[revision] = what
-    if len(known) > VERDICTS:
-        del known[next(iter(known))]
-
-
-def _tell(refused: RevisionRefused) -> None:
-    first = refused.findings[0]
-    log.error(
-        "revision_refused",
-        revision=refused.revision,
-        path=first.path,
-        line=first.line,
-        problem=first.problem,
-        problems=[asdict(finding) for finding in refused.findings],
-        files_refused=refused.files_refused,
-    )
-
-
-def _is_inside(path: str) -> bool:
+def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") -> Gate | None:
     """
-    Whether a path is one of the folder: a traceback ends in libraries, which exist elsewhere.
+    Return the gate that the settings define; None if it is off.
+
+    Args:
+        pin: The setting that pins a revision; empty if none is pinned.
     """
-    return not os.path.isabs(path) and os.path.normpath(path).split("/")[0] != ".."
+    if settings.gate == "off":
+        return None
+    check = syntax_check(settings.gate_grammar or syntax.NEWEST)
+    if settings.gate_command is not None:
+        check = command_check(settings.gate_command)
+    return Gate(check, settings, metrics, pin=pin)

@@ -2,11 +2,10 @@
 The settings of a gate.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 
 from sidecar_runtime.errors import Problem
@@ -33,10 +32,8 @@ def command_line(text: str) -> tuple[str, ...]:
     """
     Parse a command as a shell would split it; the program must exist.
     """
-    from shutil import which  # noqa: PLC0415 - 5 ms, and few users set a command
-
     words = shlex.split(text)
-    program = which(words[0]) if words else None
+    program = shutil.which(words[0]) if words else None
     if program is None:
         raise ValueError("does not start with an executable program of this image")
     # It runs in another folder, in which a relative name could be a file of the source.

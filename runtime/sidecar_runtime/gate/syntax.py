@@ -9,8 +9,6 @@ Links are followed, but not out of the working directory. No code of the files i
 that exhausts the compiler crashes this process and not the sidecar.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import json

@@ -2,8 +2,6 @@
 Tests whether a gate can run.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

@@ -2,18 +2,16 @@
 Serves /healthz, /readyz, /metrics and the status page on one port; makes no decisions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from itertools import accumulate
-from typing import Any
+from typing import NamedTuple
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
+    Metric,
     ProcessCollector,
-    core,
     generate_latest,
 )
 from prometheus_client.registry import Collector
@@ -26,46 +24,37 @@ from sidecar_runtime.metrics import Family, Metrics, Series
 from sidecar_runtime.printable import json_text, printable
 from sidecar_runtime.sidecar import Sidecar
 
-_FAMILIES = {
-    "counter": core.CounterMetricFamily,
-    "gauge": core.GaugeMetricFamily,
-    "histogram": core.HistogramMetricFamily,
-    "summary": core.SummaryMetricFamily,
-}
 
-
-class Endpoint(Listener):
+class Endpoint(NamedTuple):
     """
-    The HTTP server of one sidecar.
+    What a sidecar answers to HTTP requests.
 
     Args:
-        setting: The name of the setting for `bind`, for the error.
-
-    Raises:
-        SettingsError: The address cannot be bound (a port in use, an address of another host).
+        shows_status: Whether to serve the status page.
     """
 
-    def __init__(
-        self,
-        bind: tuple[str, int],
-        setting: str,
-        *,
-        about: About,
-        health: Health,
-        sidecar: Sidecar,
-        metrics: Metrics,
-        show_status: bool,
-    ) -> None:
-        self.about = about
-        self.health = health
-        self.sidecar = sidecar
-        self.metrics = metrics
-        self.show_status = show_status
-        self.registry = registry_of(metrics.families)
-        ProcessCollector(registry=self.registry)
-        super().__init__(listen(bind, setting), self._find)
+    about: About
+    health: Health
+    sidecar: Sidecar
+    metrics: Metrics
+    shows_status: bool = True
 
-    def _find(self, path: str) -> Answer:
+    def start(self, bind: tuple[str, int], setting: str) -> Listener:
+        """
+        Serve an address, as :func:`sidecar_runtime.http.listener.listen` describes it.
+
+        Raises:
+            SettingsError: The address cannot be bound.
+            RuntimeError: No thread can be started.
+        """
+        listener = Listener(listen(bind, setting), self.answer)
+        listener.start()
+        return listener
+
+    def answer(self, path: str) -> Answer:
+        """
+        Return the answer to a path, with or without a query.
+        """
         match path.partition("?")[0]:
             case "/healthz":
                 is_alive, age = self.health.is_alive, round(self.health.beat_age_seconds, 1)
@@ -76,17 +65,19 @@ class Endpoint(Listener):
             case "/metrics":
                 ready, revision, *_ = self.sidecar.readiness()
                 self.metrics.show_readiness(is_ready=ready, revision=revision)
-                return Answer(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
-            case "/" | "/status" as shown if self.show_status:
+                registry = registry_of(self.metrics.families)
+                ProcessCollector(registry=registry)
+                return Answer(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
+            case "/" if self.shows_status:
                 facts = status(self.about, self.health, self.sidecar)
-                if shown == "/status":
-                    return _json(facts, indent=2)
                 return Answer(HTTPStatus.OK, page(facts), "text/html; charset=utf-8")
+            case "/status" if self.shows_status:
+                return _json(status(self.about, self.health, self.sidecar), indent=2)
         return Answer(HTTPStatus.NOT_FOUND, b'{"error": "not found"}\n')
 
 
-def _json(facts: object, *, is_good: bool = True, **how: Any) -> Answer:
-    body = f"{json_text(facts, **how)}\n".encode()
+def _json(facts: object, *, is_good: bool = True, indent: int | None = None) -> Answer:
+    body = f"{json_text(facts, indent=indent)}\n".encode()
     return Answer(HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
 
@@ -103,22 +94,30 @@ class _Exposed(Collector):
     def __init__(self, families: Mapping[str, Family]) -> None:
         self._families = families
 
-    def collect(self) -> Iterator[core.Metric]:
+    def collect(self) -> Iterator[Metric]:
         for family in self._families.values():
+            name = family.name.removesuffix("_total")
+            exposed = Metric(name, family.text, family.kind)
             names = [*family.constant, *family.label_names]
-            exposed = _FAMILIES[family.kind](family.name, family.text, labels=names)
             for values, series in list(family.series.items()):
                 shown = map(printable, (*family.constant.values(), *values))
-                exposed.add_metric([*shown], **_figures(family, series))
+                labels = dict(zip(names, shown, strict=True))
+                for suffix, more, value in _samples(family, series):
+                    exposed.add_sample(name + suffix, labels | more, value)
             yield exposed
 
 
-def _figures(family: Family, series: Series) -> dict[str, Any]:
+def _samples(family: Family, series: Series) -> Iterator[tuple[str, dict[str, str], float]]:
     match family.kind:
-        case "histogram":
-            names = [*map(str, map(float, family.buckets)), "+Inf"]
-            buckets = list(zip(names, accumulate(series.counts), strict=True))
-            return {"buckets": buckets, "sum_value": series.value}
-        case "summary":
-            return {"count_value": sum(series.counts), "sum_value": series.value}
-    return {"value": series.value}
+        case "counter":
+            yield "_total", {}, series.value
+        case "gauge":
+            yield "", {}, series.value
+        case _:
+            limits = [*map(str, map(float, family.buckets)), "+Inf"]
+            counts = dict(zip(limits, accumulate(series.counts), strict=True))
+            if family.kind == "histogram":
+                for limit, count in counts.items():
+                    yield "_bucket", {"le": limit}, count
+            yield "_count", {}, counts["+Inf"]
+            yield "_sum", {}, series.value

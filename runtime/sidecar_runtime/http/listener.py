@@ -6,17 +6,14 @@ may be used up, and a client may send nothing, or read nothing. Each connection 
 answer.
 """
 
-from __future__ import annotations
-
+import asyncio
 import errno
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from selectors import EVENT_READ, DefaultSelector
 from typing import NamedTuple
 
 from sidecar_runtime.errors import Problem, SettingsError
@@ -25,13 +22,10 @@ from sidecar_runtime.logs import get_logger
 
 CONNECTIONS = 32
 CLIENT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
 REQUEST_BYTES = 64 << 10
 RETRY_SECONDS = 0.2
 
-# The kernel takes an answer of a third of this at once, even if the client does not read it.
-_SEND_BUFFER_BYTES = 1 << 20
-# No file descriptor or memory for another connection: accept(2).
-_OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _END = re.compile(rb"\n\r?\n")
 _FIRST_LINE = re.compile(rb"\s*(\S+) (\S+) HTTP/1\.\d\r?\n")
 _HEADERS = f"""\
@@ -59,8 +53,9 @@ class Listener:
     """
     Answers GET and HEAD requests on one socket; no request changes anything.
 
-    It holds up to ``CONNECTIONS`` connections without a complete request; another one closes the
-    oldest. A client has ``CLIENT_SECONDS`` to send a request of up to ``REQUEST_BYTES``.
+    It serves up to ``CONNECTIONS`` connections; another one closes the oldest. A client has
+    ``CLIENT_SECONDS`` to send a request of up to ``REQUEST_BYTES``, and ``ANSWER_SECONDS`` to read
+    the answer.
 
     Args:
         listening: A socket that listens.
@@ -70,10 +65,10 @@ class Listener:
     def __init__(self, listening: socket.socket, answer: Callable[[str], Answer]) -> None:
         self._listening = listening
         self._answer = answer
-        self._selector = DefaultSelector()
-        self._clients: list[_Client] = []
+        self._loop = asyncio.new_event_loop()
+        self._closed = asyncio.Event()
+        self._talks: dict[asyncio.Task[None], None] = {}
         """Oldest first."""
-        self._is_closed = False
 
     @property
     def port(self) -> int:
@@ -86,7 +81,7 @@ class Listener:
         Raises:
             RuntimeError: No thread can be started.
         """
-        threading.Thread(target=self._serve, name="http", daemon=True).start()
+        threading.Thread(target=self._run, name="http", daemon=True).start()
         if self._listening.family != socket.AF_UNIX:
             host, port = self._listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
@@ -96,95 +91,63 @@ class Listener:
         """
         Accept no further connections. All of them, the socket and the thread end soon.
         """
-        self._is_closed = True
-        with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._closed.set)
 
-    def _serve(self) -> None:
-        with self._listening, self._selector:
-            self._listening.setblocking(False)
-            self._selector.register(self._listening, EVENT_READ)
-            while not self._is_closed:
-                # An idle server sleeps until a client comes.
-                first = self._clients[0].ends_at if self._clients else None
-                wait_seconds = first and max(0.0, first - time.monotonic())
-                for key, _ in self._selector.select(wait_seconds):
-                    if key.data is None:
-                        self._accept()
-                    elif key.data in self._clients:
-                        self._receive(key.data)
-                self._drop_until(time.monotonic())
-            self._drop_until(float("inf"))
+    def _run(self) -> None:
+        with self._listening, asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
 
-    def _drop_until(self, moment: float) -> None:
-        while self._clients and self._clients[0].ends_at <= moment:
-            self._release(self._clients[0]).socket.close()
+    async def _serve(self) -> None:
+        self._listening.setblocking(False)
+        accepting = asyncio.create_task(self._accept())
+        await self._closed.wait()
+        accepting.cancel()
 
-    def _release(self, client: _Client) -> _Client:
-        self._clients.remove(client)
-        self._selector.unregister(client.socket)
-        return client
+    async def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = await self._loop.sock_accept(self._listening)
+            except OSError:  # no descriptor is free, for example; the client still waits
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if len(self._talks) >= CONNECTIONS:
+                next(iter(self._talks)).cancel()
+            talk = self._loop.create_task(self._talk(client))
+            self._talks[talk] = None
+            talk.add_done_callback(self._talks.pop)
+            await asyncio.sleep(0)  # a flood of connections must not keep earlier ones waiting
 
-    def _accept(self) -> None:
-        try:
-            client = _Client(self._listening.accept()[0])
-        except OSError as error:
-            if error.errno in _OUT_OF_ROOM:  # the client still waits, so a retry would fail at once
-                time.sleep(RETRY_SECONDS)
-            return
-        if len(self._clients) >= CONNECTIONS:
-            self._release(self._clients[0]).socket.close()
-        self._clients.append(client)
-        self._selector.register(client.socket, EVENT_READ, client)
+    async def _talk(self, client: socket.socket) -> None:
+        with client, suppress(OSError):  # the client has gone, or its time is up
+            client.setblocking(False)
+            request = b""
+            async with asyncio.timeout(CLIENT_SECONDS):
+                while not _END.search(request):
+                    received = await self._loop.sock_recv(client, REQUEST_BYTES)
+                    request += received
+                    if not received or len(request) > REQUEST_BYTES:
+                        return
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._loop.sock_sendall(client, self._answer_to(request))
 
-    def _receive(self, client: _Client) -> None:
-        try:
-            received = client.socket.recv(REQUEST_BYTES)
-        except OSError:
-            received = b""
-        client.request += received
-        if _END.search(client.request):
-            self._release(client).send(self._answer_to(client))
-        elif not received or len(client.request) > REQUEST_BYTES:
-            self._release(client).socket.close()
-
-    def _answer_to(self, client: _Client) -> Answer:
-        found = _FIRST_LINE.match(client.request)
+    def _answer_to(self, request: bytes) -> bytes:
+        found = _FIRST_LINE.match(request)
         method, path = (part.decode("latin-1") for part in found.groups()) if found else ("", "")
         log.debug("http_request", method=method, path=path)
-        client.wants_body = method != "HEAD"
         if method not in ("GET", "HEAD"):
             status = HTTPStatus.METHOD_NOT_ALLOWED if found else HTTPStatus.BAD_REQUEST
-            return Answer(status, b'{"error": "GET and HEAD of HTTP/1 only"}\n')
-        try:
-            return self._answer(path)
-        except Exception:
-            log.exception("http_answer_failed", path=path)
-            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error": "see the log"}\n')
-
-
-class _Client:
-    """
-    A connection, for one request.
-    """
-
-    def __init__(self, accepted: socket.socket) -> None:
-        accepted.setblocking(False)
-        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        self.socket = accepted
-        self.ends_at = time.monotonic() + CLIENT_SECONDS
-        self.request = b""
-        self.wants_body = True
-
-    def send(self, answer: Answer) -> None:
-        """
-        Send an answer, and close the connection.
-        """
+            answer = Answer(status, b'{"error": "GET and HEAD of HTTP/1 only"}\n')
+        else:
+            try:
+                answer = self._answer(path)
+            except Exception:
+                log.exception("http_answer_failed", path=path)
+                answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error": "see the log"}\n')
         status, body, content_type = answer
         head = f"HTTP/1.1 {status.value} {status.phrase}\nContent-Type: {content_type}\n"
         head += f"Content-Length: {len(body)}\n{_HEADERS}\n"
-        with self.socket, suppress(OSError):  # the client has gone
-            self.socket.send(head.replace("\n", "\r\n").encode() + body * self.wants_body)
+        return head.replace("\n", "\r\n").encode() + (b"" if method == "HEAD" else body)
 
 
 def listen(bind: tuple[str, int], setting: str) -> socket.socket:

@@ -5,8 +5,6 @@ All content may be hostile (object keys, commit messages), so all of it is escap
 nothing: its one style sheet is inline and allowed by its hash, and its icon is a data URL.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html
@@ -47,7 +45,6 @@ _ICON = (
     "data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 8 8%22%3E"
     "%3Ccircle cx=%224%22 cy=%224%22 r=%224%22 fill=%22%23{color}%22/%3E%3C/svg%3E"
 )
-_CYCLE = ("started_at", "duration_seconds", "result", "reason")
 _GREEN, _YELLOW, _RED = "2da44e", "d4a72c", "cf222e"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
 # A URL and nothing else, such as that of a CI run.
@@ -189,14 +186,10 @@ def _distance(seconds: float) -> str:
 def _history(cycles: list[dict[str, Any]]) -> str:
     rows = "<tr><th>started<th>seconds<th>result<th>details"
     for cycle in cycles:
-        started, seconds, result, reason = (cycle[key] for key in _CYCLE)
-        mark = " class=bad" if reason else ""
-        counts = [
-            f"{_name(key)}: {_text(value)}"
-            for key, value in cycle.items()
-            if value and key not in _CYCLE
-        ]
-        details = [_text(reason).replace("_", "_<wbr>"), *counts] if reason else counts
-        rows += f"<tr><td>{_cell(started)}<td>{seconds}<td{mark}>{_text(result)}"
+        started, seconds, result, reason, *counts = cycle.items()
+        details = [_text(reason[1]).replace("_", "_<wbr>")] if reason[1] else []
+        details += [f"{_name(name)}: {_text(count)}" for name, count in counts if count]
+        mark = " class=bad" if reason[1] else ""
+        rows += f"<tr><td>{_cell(started[1])}<td>{seconds[1]}<td{mark}>{_text(result[1])}"
         rows += f"<td>{', '.join(details)}"
     return f"<table class=cycles>{rows}</table>"

@@ -2,17 +2,16 @@
 The facts of the status page as JSON; :mod:`sidecar_runtime.http.page` renders them as HTML.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sidecar_runtime import DOCS
-from sidecar_runtime.health import Health, PastCycle
+from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.sidecar import Sidecar
 
 
@@ -37,28 +36,27 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
     Return the answer of /status, ready for JSON.
     """
-    readiness = sidecar.readiness()
+    ready, revision, published_at, problem, shortfall = sidecar.readiness()
     error = health.last_error
+    reasons = f"{DOCS}/reference/reasons.md"
     return {
         **about._asdict(),
         "alive": health.is_alive,
-        "ready": readiness.ready,
-        "problem": readiness.problem or None,
-        "shortfall": readiness.shortfall or None,
-        "revision": readiness.revision or None,
-        "published_at": _iso(readiness.published_at),
+        "ready": ready,
+        "problem": problem or None,
+        "shortfall": shortfall or None,
+        "revision": revision or None,
+        "published_at": _iso(published_at),
         "consecutive_failures": health.consecutive_failures,
         "last_error": error
-        and {
-            "reason": error.reason,
-            "error": error.message,
-            "advice": error.advice,
-            "docs": f"{DOCS}/reference/reasons.md#{quote(f'{about.sidecar}-{error.reason}')}",
+        and error.log_fields()
+        | {
+            "docs": f"{reasons}#{quote(f'{about.sidecar}-{error.reason}')}",
             "since": _iso(health.failing_since),
-            "at": _iso(error.at),
+            "at": _iso(health.last_error_at),
         },
         "next_cycle_in_seconds": _rounded(health.next_cycle_in_seconds),
-        "cycles": [_cycle(cycle) for cycle in health.past_cycles()],
+        "cycles": [_cycle(*cycle) for cycle in health.past_cycles()],
         "details": sidecar.details(),
     }
 
@@ -67,17 +65,16 @@ def readiness_facts(about: About, health: Health, sidecar: Sidecar) -> dict[str,
     """
     Return the answer of /readyz, ready for JSON.
     """
-    readiness = sidecar.readiness()
+    ready, revision, published_at, problem, shortfall = sidecar.readiness()
     error = health.last_error
-    published = readiness.published_at
     return {
-        "ready": readiness.ready,
-        "revision": readiness.revision or None,
-        "shortfall": readiness.shortfall or None,
-        "published_seconds_ago": _rounded(time.time() - published) if published else None,
-        "problem": readiness.problem or None,
+        "ready": ready,
+        "revision": revision or None,
+        "shortfall": shortfall or None,
+        "published_seconds_ago": _rounded(published_at and time.time() - published_at),
+        "problem": problem or None,
         "reason": error.reason if error else None,
-        "error": error.message if error else readiness.problem or None,
+        "error": error.message if error else problem or None,
         "advice": (error.advice or None) if error else None,
         "identity": identity(about.sidecar, about.source),
     }
@@ -92,23 +89,22 @@ def identity(sidecar: str, source: str) -> str:
 
 
 def _iso(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    try:
-        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):  # another process may have set any file time
-        return None
+    # Another process may have set the time of a file to anything.
+    with suppress(ValueError, OverflowError, OSError):
+        if moment is not None:
+            return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    return None
 
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def _cycle(cycle: PastCycle) -> dict[str, Any]:
+def _cycle(started_at: float, seconds: float, outcome: Outcome) -> dict[str, Any]:
     return {
-        "started_at": _iso(cycle.started_at),
-        "duration_seconds": round(cycle.duration_seconds, 3),
-        "result": cycle.result,
-        "reason": cycle.reason or None,
-        **cycle.counts,
+        "started_at": _iso(started_at),
+        "duration_seconds": round(seconds, 3),
+        "result": outcome.result,
+        "reason": outcome.problem.reason if outcome.problem else None,
+        **outcome.counts,
     }

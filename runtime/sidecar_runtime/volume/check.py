@@ -2,8 +2,6 @@
 Tests whether a target folder is writable or can be created, and has what a sidecar needs.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
@@ -35,11 +33,8 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
 
 def _has_links(folder: str, *, needs_symlinks: bool) -> bool:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside:
-        fd = os.open(f"{inside}/file", os.O_CREAT | os.O_WRONLY, 0o600)
-        try:
-            take_flock(fd)
-        finally:
-            os.close(fd)
+        with open(f"{inside}/file", "xb") as file:
+            take_flock(file.fileno())
         if needs_symlinks:
             make_symlink("file", f"{inside}/symlink")
         try:

@@ -2,14 +2,13 @@
 Failures of the shared volume, with advice.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.volume.files import free_inodes
 
 FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 DENIED_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -20,9 +19,16 @@ FULL_ADVICE = (
     "memory, raise its sizeLimit. The published files are unchanged."
 )
 DENIED_ADVICE = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
-LACKING_ADVICE = (
-    "Use a volume whose file system supports it, such as an emptyDir, a block device or NFS 4."
+INODES_ADVICE = (
+    "Reduce the number of files, or use a volume with more inodes. The published files are "
+    "unchanged."
 )
+OTHER_ADVICE = "Check the volume and its node. The published files are unchanged."
+_ADVICE = {
+    errno.EOPNOTSUPP: "Use a volume whose file system supports it, such as an emptyDir, a block "
+    "device or NFS 4.",
+    errno.EXDEV: "Another volume is mounted at that path, inside the target. Mount it elsewhere.",
+}
 LINK_ADVICE = "Move it away, and mount nothing at this path: consumers mount its parent folder."
 
 
@@ -61,26 +67,17 @@ def explain_os_error(error: OSError, what: str, path: str = "") -> TargetError:
     """
     said = f"{what}: {error.strerror or error}"
     if error.errno in FULL_ERRORS:
-        advice = FULL_ADVICE
-        if path and _has_no_inode(path):
-            said += " (no free inodes)"
-            advice = "Reduce the number of files, or use a volume with more inodes. The published "
-            advice += "files are unchanged."
-        return TargetError("target_full", said, advice)
+        if path and _is_out_of_inodes(path):
+            return TargetError("target_full", f"{said} (no free inodes)", INODES_ADVICE)
+        return TargetError("target_full", said, FULL_ADVICE)
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
         return TargetError("target_denied", said, DENIED_ADVICE)
-    advice = "Check the volume and its node. The published files are unchanged."
-    if error.errno == errno.EOPNOTSUPP:
-        advice = LACKING_ADVICE
-    if error.errno == errno.EXDEV:
-        advice = "Another volume is mounted at that path, inside the target. Mount it elsewhere."
+    advice = _ADVICE.get(error.errno or 0, OTHER_ADVICE)
     return TargetError("target_failed", said, advice)
 
 
-def _has_no_inode(path: str) -> bool:
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return False
-    return found.f_files > 0 and found.f_favail == 0
+def _is_out_of_inodes(path: str) -> bool:
+    with suppress(OSError):
+        return free_inodes(path) == 0
+    return False

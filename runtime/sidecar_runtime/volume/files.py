@@ -2,25 +2,23 @@
 Replaces and reads files on a shared volume as a whole.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import math
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-if TYPE_CHECKING:
-    from pathlib import Path
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+Path = str | os.PathLike[str]
 
 FACTS_BYTES = 1 << 20
 """Maximum size of a JSON file of facts; the largest lists a few dozen paths."""
 
 
 def write_file(
-    path: str | Path, content: bytes, mode: int, *, fsync: bool, dir_fd: int | None = None
+    path: Path, content: bytes, mode: int, *, fsync: bool, dir_fd: int | None = None
 ) -> None:
     """
     Replace a file as a whole: temporary file in the same directory → rename.
@@ -33,18 +31,15 @@ def write_file(
     """
     head, tail = os.path.split(os.fspath(path))
     temporary = os.path.join(head, f".{tail}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=dir_fd)
-    fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
+    fd = os.open(temporary, NEW_FILE, mode, dir_fd=dir_fd)
     try:
-        try:
+        with open(fd, "wb", buffering=0):
             set_mode(fd, mode)
             write_all(fd, content)
             if fsync:
                 os.fsync(fd)
-        finally:
-            os.close(fd)
         os.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except OSError:
         os.unlink(temporary, dir_fd=dir_fd)
@@ -130,7 +125,7 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def open_file(path: str | Path, *, dir_fd: int | None, follow: bool = False) -> BinaryIO:
+def open_file(path: Path, *, dir_fd: int | None, follow: bool = False) -> BinaryIO:
     """
     Open a regular file for reading; symlinks and other kinds of files (pipes) are refused.
 
@@ -149,7 +144,7 @@ def open_file(path: str | Path, *, dir_fd: int | None, follow: bool = False) -> 
 
 
 def read_file(
-    path: str | Path, most_bytes: int, *, dir_fd: int | None = None, follow: bool = False
+    path: Path, most_bytes: int, *, dir_fd: int | None = None, follow: bool = False
 ) -> bytes:
     """
     Read a regular file, as in :func:`open_file`.

@@ -2,20 +2,20 @@
 One publisher at a time on a shared volume: an exclusive ``flock``.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json
 import os
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from sidecar_runtime.volume.errors import lacking
 from sidecar_runtime.volume.files import is_at, read_facts
-from sidecar_runtime.volume.trees import FOLDER_FLAGS
+from sidecar_runtime.volume.trees import opened
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TargetLock:
@@ -42,15 +42,15 @@ class TargetLock:
         if self._fd is not None and is_at(name, dir_fd, self._fd):
             return True
         self.release()
-        fd = self._open(name, dir_fd)
-        try:
-            is_ours = take_flock(fd)
-        except OSError:
-            os.close(fd)
-            raise
-        if not is_ours:
-            os.close(fd)
-            return False
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        if os.path.islink(f"/proc/self/fd/{dir_fd}/{name}"):  # a symlink is never a lock file
+            os.unlink(name, dir_fd=dir_fd)
+        fd = os.open(name, flags, 0o664, dir_fd=dir_fd)
+        with ExitStack() as stack:
+            stack.callback(os.close, fd)
+            if not take_flock(fd):
+                return False
+            stack.pop_all()
         self._fd = fd
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
         with suppress(OSError):  # a full disk: the lock is held regardless
@@ -65,17 +65,6 @@ class TargetLock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-    @staticmethod
-    def _open(name: str, dir_fd: int) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            return os.open(name, flags, 0o664, dir_fd=dir_fd)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-        os.unlink(name, dir_fd=dir_fd)  # a symlink is never a lock file
-        return os.open(name, flags, 0o664, dir_fd=dir_fd)
 
 
 def take_flock(fd: int) -> bool:
@@ -103,24 +92,12 @@ def find_holder(name: str, folder: str) -> dict[str, Any]:
     To find out, it shares the lock for an instant; two callers do not mistake each other for a
     holder.
     """
-    try:
-        opened = os.open(folder, FOLDER_FLAGS)
-    except OSError:
-        return {}
-    try:
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, dir_fd=opened)
+    with suppress(OSError), opened(folder) as above, opened(name, above, _READ) as fd:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return read_holder(name, opened)
-        finally:
-            os.close(fd)
-        return {}
-    except OSError:
-        return {}
-    finally:
-        os.close(opened)
+            return read_holder(name, above)
+    return {}
 
 
 def read_holder(name: str, dir_fd: int) -> dict[str, Any]:

@@ -7,8 +7,6 @@ directory entries but no data. All operations work inside open folders and follo
 because other processes may be able to write to the volume.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import itertools
@@ -24,7 +22,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import LINK_ADVICE, lacking
 from sidecar_runtime.volume.files import stat_in
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
+from sidecar_runtime.volume.trees import FOLDER_MODE, opened, remove_tree
 
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
@@ -52,7 +50,7 @@ class Snapshots:
         retain_seconds: Keep all snapshots that were replaced, requested or in use less than this
             long ago.
         asked_count: How many requested snapshots to keep: the most recently used ones.
-        asked_bytes: Space for requested snapshots, beyond what they share with the current one.
+        asked_bytes: Has no effect any more.
         fsync: Flush directory entries to disk before the link shows them, and the link itself.
 
     Raises:
@@ -75,7 +73,7 @@ class Snapshots:
         """
         Return the revision that the link shows; empty if that is not a snapshot of this store.
         """
-        folder, _, revision = self._link_path().rpartition("/")
+        folder, _, revision = self._link().rpartition("/")
         return revision if folder == self.store_path and self.has(revision) else ""
 
     def has(self, revision: str) -> bool:
@@ -116,11 +114,8 @@ class Snapshots:
         name = aside_name(revision)
         os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
         try:
-            folder = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
-            try:
+            with opened(name, self.store) as folder:
                 fill(folder)
-            finally:
-                os.close(folder)
             with fence:
                 if not self.has(revision):  # whatever is not a folder is not a snapshot
                     remove_tree(revision, self.store)
@@ -168,8 +163,9 @@ class Snapshots:
         Args:
             prepared: The folder's name, which begins with a dot.
         """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with fence:
-            self._mark(revision)
+            os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
             os.rename(prepared, revision, src_dir_fd=self.store, dst_dir_fd=self.store)
 
     def asked(self) -> list[str]:
@@ -188,16 +184,11 @@ class Snapshots:
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
         asked = [revision for revision in self.asked() if revision not in kept]
-        sizes = self._sizes(asked, kept)
-        room, spared = self.asked_bytes, []
-        for revision in asked[: self.asked_count]:
-            if sizes[revision] <= room:
-                room -= sizes[revision]
-                spared.append(revision)
-        others = self._older([*kept, *asked])[: self.retain_count]
+        others = self._older([*kept, *asked])
+        spared = {*asked[: self.asked_count], *others[: self.retain_count]}
         for revision in self._older(kept):
             is_young = self._is_young(revision)
-            if is_young or revision in (*spared, *others) or not self._remove(revision, fence):
+            if is_young or revision in spared or not self.remove(revision, fence):
                 kept.append(revision)
         for name in os.listdir(self.store):
             if name.endswith(ASKED) and not self.has(name.removesuffix(ASKED)):
@@ -206,41 +197,9 @@ class Snapshots:
 
     def make_room(self, needed_bytes: int, fence: Fence) -> bool:
         """
-        Remove requested snapshots, even young ones, until there is space for another one.
-
-        Keeps those in use and the one that the link shows; False if too little space remains.
+        Return True: requested snapshots have no limit of bytes any more.
         """
-        kept = [revision for revision in (self.current(),) if revision]
-        asked = [revision for revision in self.asked() if revision not in kept]
-        sizes = self._sizes(asked, kept)
-        taken = sum(sizes.values())
-        while taken + needed_bytes > self.asked_bytes and asked:
-            if self._remove(oldest := asked.pop(), fence):
-                taken -= sizes[oldest]
-        return taken + needed_bytes <= self.asked_bytes
-
-    def _sizes(self, others: Collection[str], kept: Collection[str]) -> dict[str, int]:
-        """
-        Return the bytes on disk of each snapshot, without files that `kept` or an earlier one has.
-        """
-        seen: set[int] = set()
-        for revision in kept if others else ():
-            self._own_bytes(revision, seen)
-        return {revision: self._own_bytes(revision, seen) for revision in others}
-
-    def _own_bytes(self, revision: str, seen: set[int]) -> int:
-        """
-        Return the disk usage in bytes of those files of a snapshot that are not yet in `seen`.
-        """
-        total = 0
-        with suppress(FileNotFoundError):  # the snapshot that the link shows was removed by hand
-            for _, _, names, folder in os.fwalk(revision, dir_fd=self.store):
-                for name in names:
-                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                    if found.st_ino not in seen:
-                        seen.add(found.st_ino)
-                        total += found.st_blocks * 512
-        return total
+        return True
 
     def _is_young(self, revision: str) -> bool:
         """
@@ -248,28 +207,19 @@ class Snapshots:
         """
         now = time.time()
         found = os.stat(revision, dir_fd=self.store, follow_symlinks=False)
-        if found.st_mtime > now or self._is_in_use(revision):
-            # It is in use, or the clock was set back: its age restarts.
-            # Without times, a file server would take those of its own clock.
-            try:
-                os.utime(revision, (now, now), dir_fd=self.store, follow_symlinks=False)
-            except PermissionError:  # another user's
-                os.utime(revision, dir_fd=self.store, follow_symlinks=False)
-            return True
-        return now - found.st_mtime < self.retain_seconds
-
-    def remove(self, revision: str, fence: Fence) -> None:
-        """
-        Remove a snapshot, unless the link shows it or it is in use.
-        """
-        if self.has(revision):
-            self._remove(revision, fence)
+        if found.st_mtime <= now and not self._is_in_use(revision):
+            return now - found.st_mtime < self.retain_seconds
+        # It is in use, or the clock was set back: its age restarts.
+        with suppress(PermissionError):  # another user's
+            os.utime(revision, (now, now), dir_fd=self.store, follow_symlinks=False)
+        return True
 
     def drop_asked(self, fence: Fence) -> None:
         """
         Remove all requested snapshots that are not in use: they can be requested again.
         """
-        self.make_room(self.asked_bytes, fence)
+        for revision in self.asked():
+            self.remove(revision, fence)
 
     def drop_oldest(self, fence: Fence) -> str:
         """
@@ -280,41 +230,31 @@ class Snapshots:
         """
         current = self.current()
         older = self._older([current, *self.asked()]) if current else []
-        return next((name for name in reversed(older) if self._remove(name, fence)), "")
+        return next((name for name in reversed(older) if self.remove(name, fence)), "")
 
     def _older(self, kept: Collection[str]) -> list[str]:
         return [revision for revision in self.revisions() if revision not in kept]
 
     def _is_in_use(self, revision: str) -> bool:
-        folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
-        try:
+        with opened(revision, self.store) as folder:
             return not _lock_alone(folder)
-        finally:
-            os.close(folder)
 
-    def _remove(self, revision: str, fence: Fence) -> bool:
+    def remove(self, revision: str, fence: Fence) -> bool:
         """
         Remove a snapshot, unless the link shows it or it is in use; return whether it was removed.
         """
+        if not self.has(revision):
+            return False
         gone = aside_name(revision)
-        folder = os.open(revision, FOLDER_FLAGS, dir_fd=self.store)
-        try:
-            with fence:
-                if revision == self.current() or not _lock_alone(folder):
-                    return False
-                # Renamed first, so that a half-removed folder can never count as a snapshot.
-                os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
-                with suppress(FileNotFoundError):
-                    os.unlink(revision + ASKED, dir_fd=self.store)
-        finally:
-            os.close(folder)
+        with opened(revision, self.store) as folder, fence:
+            if revision == self.current() or not _lock_alone(folder):
+                return False
+            # Renamed first, so that a half-removed folder can never count as a snapshot.
+            os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
+            with suppress(FileNotFoundError):
+                os.unlink(revision + ASKED, dir_fd=self.store)
         remove_tree(gone, self.store)
         return True
-
-    def _mark(self, revision: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with suppress(FileExistsError):
-            os.close(os.open(revision + ASKED, flags, 0o664, dir_fd=self.store))
 
     def sweep(self) -> None:
         """
@@ -333,7 +273,7 @@ class Snapshots:
         for name in os.listdir(self.store):
             remove_tree(name, self.store)
 
-    def _link_path(self) -> str:
+    def _link(self) -> str:
         """
         Return the target of the link; empty if the link does not exist.
         """
@@ -346,7 +286,7 @@ class Snapshots:
         """
         Whether the link points into the store, even if its snapshot is gone.
         """
-        return self._link_path().rpartition("/")[0] == self.store_path
+        return os.path.dirname(self._link()) == self.store_path
 
     def _make_way(self, *, is_first: bool) -> None:
         """

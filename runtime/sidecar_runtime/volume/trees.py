@@ -2,18 +2,16 @@
 Removes trees in open folders, or links them file by file; no symlink is followed.
 """
 
-from __future__ import annotations
-
 import errno
 import os
+import shutil
 import stat
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import groupby
 
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import set_mode
+from sidecar_runtime.volume.files import NEW_FILE, set_mode, stat_in
 
 FOLDER_MODE = 0o775
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -21,9 +19,20 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # to the file, another mount. https://docs.kernel.org/admin-guide/sysctl/fs.html#protected-hardlinks
 NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 log = get_logger("snapshots")
+
+
+@contextmanager
+def opened(name: str, dir_fd: int | None = None, flags: int = FOLDER_FLAGS) -> Iterator[int]:
+    """
+    Open a folder, or a file with other flags, and close it afterwards.
+    """
+    fd = os.open(name, flags, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def remove_tree(name: str, folder: int) -> None:
@@ -35,25 +44,15 @@ def remove_tree(name: str, folder: int) -> None:
     Raises:
         OSError: A file cannot be removed.
     """
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
+    found = stat_in(name, folder)
+    if found is None:
         return
     if not stat.S_ISDIR(found.st_mode):
         os.unlink(name, dir_fd=folder)
         return
-
-    import shutil  # noqa: PLC0415 - 5 ms, and a start in an empty folder has nothing to remove
-
-    def keep(_: object, path: str, why: BaseException | tuple[Any, BaseException, Any]) -> None:
-        error = why[1] if isinstance(why, tuple) else why
-        if not isinstance(error, FileNotFoundError):
-            log.warning("leftover_kept", name=path, error=str(error))
-
-    if sys.version_info >= (3, 12):
-        shutil.rmtree(name, dir_fd=folder, onexc=keep)
-    else:
-        shutil.rmtree(name, dir_fd=folder, onerror=keep)
+    shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+    if stat_in(name, folder):
+        log.warning("leftover_kept", name=name)
 
 
 def link_tree(
@@ -70,52 +69,32 @@ def link_tree(
     Raises:
         OSError: A file is missing, or the disk is full; files created so far stay.
     """
-    here, inside = "", list[str]()
-    pairs = [(source, target)]
-    try:
-        # In sorted order each folder is opened only once.
-        for path in sorted(paths):
-            folder, _, name = path.rpartition("/")
-            if folder != here:
-                here, folders = folder, folder.split("/") if folder else []
-                while inside != folders[: len(inside)]:
-                    inside.pop()
-                    _close(pairs.pop(), fsync)
-                for inner in folders[len(inside) :]:
-                    pairs.append(_enter(inner, *pairs[-1]))
-                    inside.append(inner)
-            from_folder, to_folder = pairs[-1]
-            link_file(name, from_folder, name, to_folder)
-            yield path, os.stat(name, dir_fd=to_folder, follow_symlinks=False)
-    finally:
-        while len(pairs) > 1:
-            _close(pairs.pop(), fsync)
-    if fsync:
-        os.fsync(target)
+    for folder, inside in groupby(sorted(paths, key=os.path.dirname), os.path.dirname):
+        with _entered(folder, source, target, fsync=fsync) as (from_folder, to_folder):
+            for path in inside:
+                name = os.path.basename(path)
+                link_file(name, from_folder, name, to_folder)
+                yield path, os.stat(name, dir_fd=to_folder, follow_symlinks=False)
 
 
-def _enter(folder: str, source: int, target: int) -> tuple[int, int]:
+@contextmanager
+def _entered(path: str, source: int, target: int, *, fsync: bool) -> Iterator[tuple[int, int]]:
     """
-    Open a folder of the source; create and open the same folder in the target.
+    Open a folder of the source, and create and open the same folder in the target; at the end,
+    flush it and those above it.
     """
-    inner_source = os.open(folder, FOLDER_FLAGS, dir_fd=source)
-    try:
-        with suppress(FileExistsError):
-            os.mkdir(folder, FOLDER_MODE, dir_fd=target)
-        return inner_source, os.open(folder, FOLDER_FLAGS, dir_fd=target)
-    except OSError:
-        os.close(inner_source)
-        raise
-
-
-def _close(pair: tuple[int, int], fsync: bool) -> None:
-    source, target = pair
-    os.close(source)
-    try:
-        if fsync:
-            os.fsync(target)
-    finally:
-        os.close(target)
+    targets = [target]
+    with ExitStack() as opened:
+        for folder in path.split("/") if path else []:
+            source = os.open(folder, FOLDER_FLAGS, dir_fd=source)
+            opened.callback(os.close, source)
+            with suppress(FileExistsError):
+                os.mkdir(folder, FOLDER_MODE, dir_fd=targets[-1])
+            targets.append(os.open(folder, FOLDER_FLAGS, dir_fd=targets[-1]))
+            opened.callback(os.close, targets[-1])
+        yield source, targets[-1]
+        for made in reversed(targets) if fsync else ():
+            os.fsync(made)
 
 
 def link_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
@@ -128,13 +107,8 @@ def link_file(source: str, source_folder: int, target: str, target_folder: int) 
         OSError: The target exists, or the disk is full.
     """
     try:
-        os.link(
-            source,
-            target,
-            src_dir_fd=source_folder,
-            dst_dir_fd=target_folder,
-            follow_symlinks=False,
-        )
+        places = {"src_dir_fd": source_folder, "dst_dir_fd": target_folder}
+        os.link(source, target, **places, follow_symlinks=False)
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
@@ -147,20 +121,15 @@ def link_file(source: str, source_folder: int, target: str, target_folder: int) 
 
 
 def _copy_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
-    from shutil import copyfileobj  # noqa: PLC0415
-
     fd = os.open(source, _OLD_FILE, dir_fd=source_folder)
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(fd)
-        raise FileNotFoundError(errno.ENOENT, "not a regular file", source)
-    mode = stat.S_IMODE(found.st_mode)
-    with (
-        open(fd, "rb") as original,
-        open(os.open(target, _NEW_FILE, mode, dir_fd=target_folder), "wb") as copy,
-    ):
-        copyfileobj(original, copy)
-        copy.flush()
-        set_mode(copy.fileno(), mode)
-        os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
-        os.fsync(copy.fileno())  # unconditional, because copies are rare
+    with open(fd, "rb") as original:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", source)
+        mode = stat.S_IMODE(found.st_mode)
+        with open(os.open(target, NEW_FILE, mode, dir_fd=target_folder), "wb") as copy:
+            shutil.copyfileobj(original, copy)
+            copy.flush()
+            set_mode(copy.fileno(), mode)
+            os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
+            os.fsync(copy.fileno())  # unconditional, because copies are rare

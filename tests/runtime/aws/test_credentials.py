@@ -5,7 +5,6 @@ Some tests run the real child; the others replace the interpreter with a fake.
 """
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,24 +12,18 @@ import pytest
 
 from sidecar_runtime.aws.credentials import (
     ADVICE,
-    ANONYMOUS,
     REFRESH_BEFORE_SECONDS,
     REFRESH_RETRY_SECONDS,
-    AwsConfig,
     Chain,
     Credentials,
     CredentialsError,
 )
-from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.runtime.aws.fake_chain import CONFIG, FakeChain
-from tests.runtime.gate.door import is_alive
+from sidecar_runtime.fence import Fence
+from tests.runtime.aws.fake_chain import FakeChain
 from tests.runtime.recording import Log
 from tests.support.aws.fake_aws import FakePodIdentity
 from tests.support.machine.clocks import Clock
-from tests.support.machine.descriptors import held
 from tests.support.raising import raised
-from tests.support.scripts import script
-from tests.support.waiting import wait_until
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+="}
 
@@ -101,53 +94,6 @@ def test_reads_the_environment(
     assert config.ca_fallback is not None and Path(config.ca_fallback).exists()
 
 
-def test_an_anonymous_reader_reads_the_configuration_but_no_credentials(
-    environ: Callable[..., None], tmp_path: Path, fence: Fence
-) -> None:
-    asked = tmp_path / "asked"
-    (tmp_path / "config").write_text(
-        f"[default]\nregion = eu-west-1\ncredential_process = touch {asked}\n"
-    )
-    environ(AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_ENDPOINT_URL_STS="http://127.0.0.1:1")
-    chain = Chain(is_anonymous=True)
-
-    credentials, config = chain.current(fence)
-
-    assert credentials is ANONYMOUS
-    assert "eu-west-1" == config.region
-    assert "an anonymous reader" == chain.identity(fence)
-    assert not asked.exists()
-
-
-def test_reads_profiles_and_credential_processes(
-    environ: Callable[..., None], tmp_path: Path
-) -> None:
-    answer = {
-        "Version": 1,
-        "AccessKeyId": "AKIDPROCESS",
-        "SecretAccessKey": "s3cr3t",
-        "SessionToken": "token",
-        "Expiration": "2100-01-01T00:00:00Z",
-    }
-    (tmp_path / "answer").write_text(json.dumps(answer))
-    (tmp_path / "config").write_text(
-        "[profile team]\n"
-        f"credential_process = cat {tmp_path / 'answer'}\n"
-        "region = eu-west-1\n"
-        "s3 =\n  addressing_style = path\n  use_dualstack_endpoint = true\n"
-    )
-    environ(AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_PROFILE="team")
-
-    credentials, config = Chain().current(Fence())
-
-    assert (
-        Credentials("AKIDPROCESS", "s3cr3t", "token", 4_102_444_800.0, "custom-process")
-        == credentials
-    )
-    assert "eu-west-1" == config.region
-    assert ("path", True) == (config.addressing_style, config.use_dualstack)
-
-
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
@@ -199,49 +145,7 @@ def test_does_not_show_credentials_that_are_invalid_in_a_header_to_sts(
     assert "credentials_invalid" == error_of(Chain()).reason
 
 
-def test_revoking_the_fence_kills_the_child_and_its_children(
-    environ: Callable[..., None], tmp_path: Path
-) -> None:
-    pid_file = tmp_path / "pid"
-    told = f"echo $$ > {pid_file}.new\nmv {pid_file}.new {pid_file}\nexec sleep 60"
-    hangs = script(tmp_path / "hang", told)
-    (tmp_path / "config").write_text(f"[default]\ncredential_process = {hangs}\n")
-    environ(AWS_CONFIG_FILE=str(tmp_path / "config"))
-    fence = Fence()
-    ended: list[Exception] = []
-
-    def fetch() -> None:
-        try:
-            Chain().current(fence)
-        except (CycleAbandoned, CredentialsError) as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=fetch)
-    thread.start()
-    wait_until(pid_file.exists, "the credential process runs")
-    fence.revoke()
-    thread.join(10)
-
-    assert [CycleAbandoned] == [type(error) for error in ended]
-    wait_until(lambda: not is_alive(int(pid_file.read_text())), "the credential process is dead")
-
-
 # --- refresh
-
-
-def test_credentials_that_do_not_expire_are_fetched_once(
-    child: FakeChain, clock: Clock, fence: Fence
-) -> None:
-    child.finds()
-    chain = Chain()
-
-    for _ in range(3):
-        credentials, config = chain.current(fence)
-        clock.seconds += 1_000_000
-
-    assert Credentials("AKID", "s3cr3t", None, None, "env") == credentials
-    assert AwsConfig(**CONFIG) == config  # type: ignore[arg-type]
-    assert ["-I -m sidecar_runtime.aws.chain"] == child.calls
 
 
 def test_credentials_are_refreshed_before_they_expire(
@@ -253,22 +157,6 @@ def test_credentials_are_refreshed_before_they_expire(
     assert "AKID" == chain.current(fence)[0].access_key
     clock.seconds += 1
     assert "NEXT" == chain.current(fence)[0].access_key
-    assert 2 == len(child.calls)
-
-
-def test_short_lived_credentials_are_not_fetched_in_every_cycle(
-    child: FakeChain, clock: Clock, fence: Fence
-) -> None:
-    child.finds(expires_at=clock.seconds + 600)
-    chain = Chain()
-
-    for _ in range(3):
-        chain.current(fence)
-        clock.seconds += 99
-
-    assert 1 == len(child.calls)
-    clock.seconds += 10
-    chain.current(fence)
     assert 2 == len(child.calls)
 
 
@@ -299,15 +187,6 @@ def test_expired_credentials_are_not_kept(
     assert "STS is silent" == error_of(chain).message
     child.finds(access_key="LATER")
     assert "LATER" == chain.current(fence)[0].access_key
-
-
-def test_invalid_credentials_do_not_replace_valid_ones(
-    chain: Chain, child: FakeChain, clock: Clock, fence: Fence
-) -> None:
-    clock.seconds += 3600 - REFRESH_BEFORE_SECONDS
-    child.finds(access_key="NEXT", secret_key="s3cr3t\n")
-
-    assert "AKID" == chain.current(fence)[0].access_key
 
 
 # --- failures of the child
@@ -345,24 +224,6 @@ def test_credentials_invalid_in_a_header_are_described_but_not_shown(
     assert f"the {name} from custom-process contains {flaw}" == error.message
 
 
-def test_passes_on_the_reason_from_the_child(child: FakeChain) -> None:
-    child.says({"error": {"reason": "credentials_denied", "message": "not your role"}})
-
-    error = error_of(Chain())
-
-    assert ("credentials_denied", "not your role") == (error.reason, error.message)
-
-
-@pytest.mark.parametrize("wait", ["sleep 60", "sleep 60 & sleep 60", "trap '' TERM; sleep 60"])
-def test_gives_up_on_a_silent_child_at_the_deadline(child: FakeChain, wait: str) -> None:
-    """A process that the child has started may hold the pipe open."""
-    child.does(wait)
-
-    error = error_of(Chain(fetch_seconds=0.2))
-
-    assert ("credentials_unavailable", "no answer within 0.2 s") == (error.reason, error.message)
-
-
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -384,33 +245,6 @@ def test_the_error_quotes_the_last_line_of_a_crashed_child(
     assert said in error.message
 
 
-def test_reports_a_child_that_cannot_be_started(child: FakeChain) -> None:
-    error = error_of(Chain())
-
-    assert "credentials_unavailable" == error.reason
-    assert "cannot start the credential chain: No such file or directory" == error.message
-
-
-def test_fetches_nothing_under_a_revoked_fence(child: FakeChain, revoked: Fence) -> None:
-    child.finds()
-
-    with pytest.raises(CycleAbandoned):
-        Chain().current(revoked)
-
-
-def test_fetches_leave_no_pipes_open(child: FakeChain, fence: Fence) -> None:
-    child.finds()
-    chain = Chain()
-    chain.current(fence)
-    before = held("pipe:")
-
-    for _ in range(3):
-        chain.forget()
-        chain.current(fence)
-
-    assert before == held("pipe:")
-
-
 # --- identity
 
 
@@ -420,31 +254,3 @@ def test_the_identity_is_requested_once(child: FakeChain, fence: Fence) -> None:
 
     assert ["arn:aws:iam::123456789012:role/dags"] * 2 == [chain.identity(fence) for _ in range(2)]
     assert ["-I -m sidecar_runtime.aws.chain whoami"] == child.calls
-
-
-def test_an_identity_that_sts_does_not_return_is_not_requested_again(
-    child: FakeChain, fence: Fence
-) -> None:
-    child.fails()
-    chain = Chain()
-
-    assert [None, None] == [chain.identity(fence) for _ in range(2)]
-    assert 1 == len(child.calls)
-
-
-def test_new_credentials_reset_the_identity(child: FakeChain, fence: Fence) -> None:
-    chain = Chain()
-    child.says({"arn": "arn:one"})
-    chain.identity(fence)
-    child.finds()
-    chain.current(fence)
-    child.says({"arn": "arn:two"})
-
-    assert "arn:two" == chain.identity(fence)
-
-
-def test_repr_shows_no_secrets() -> None:
-    shown = repr(Credentials("AKID", "s3cr3t", "t0ken"))
-
-    assert "AKID" in shown
-    assert "s3cr3t" not in shown and "t0ken" not in shown

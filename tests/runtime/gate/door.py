@@ -17,7 +17,6 @@ from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import load
 from tests.support.machine.clocks import Clock
-from tests.support.waiting import wait_until
 
 PATIENCE_SECONDS = 30.0
 
@@ -84,8 +83,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def pid_in(file: Path) -> int:
-    """Return the process id that a script wrote to a file."""
-    return int(wait_until(lambda: file.exists() and file.read_text().strip(), f"{file} is there"))

@@ -10,14 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.gate.checks import Check, Finding, Undecided, command_check
+from sidecar_runtime.gate.checks import Undecided, command_check
 from sidecar_runtime.gate.gate import (
     FIRST_REST_SECONDS,
     LONGEST_REST_SECONDS,
-    NAMED_FINDINGS,
-    VERDICTS,
 )
-from sidecar_runtime.gate.settings import command_line
 from sidecar_runtime.gate.syntax import NEWEST
 from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log
@@ -34,28 +31,6 @@ def test_exit_code_0_accepts_regardless_of_the_output(knock: Knock, log: Log, sc
     assert door.judge() is None
     assert (1, 0, 0) == (door.checks("accepted"), door.checks("refused"), door.refused)
     assert log.events("revision_refused") == []
-
-
-def test_a_command_receives_folder_revision_and_changed_paths(knock: Knock) -> None:
-    door = knock('pwd; echo "$GATE_FOLDER $GATE_REVISION"; od -An -c; exit 1')
-    paths = ["a b.py", "d/new\nline.txt", "ü"]
-    refused: list[str] = []
-    door.gate._check = Check(
-        door.gate._check.argv, lambda said, code, is_file: refused.append(said) or []
-    )
-
-    assert door.judge("r7", paths) is None
-
-    where, what, *bytes_ = refused[0].splitlines()
-    assert os.path.realpath(door.folder) == os.path.realpath(where)
-    assert f"{door.folder} r7" == what
-    question = b"".join(os.fsencode(path) + b"\0" for path in paths)
-    assert question == b"".join(
-        {"\\0": b"\0", "\\n": b"\n", "": b" "}.get(one)
-        or (bytes([int(one, 8)]) if len(one) == 3 else one.encode())
-        for line in bytes_
-        for one in (line[i : i + 4].strip() for i in range(0, len(line), 4))
-    )
 
 
 def test_a_command_inherits_only_known_and_named_variables(
@@ -87,13 +62,6 @@ def test_a_command_writes_no_bytecode(knock: Knock) -> None:
 
     assert door.judge() is None
     assert ["a.py"] == os.listdir(door.folder)
-
-
-def test_a_command_runs_without_a_shell(knock: Knock, tmp_path: Path) -> None:
-    door = knock()
-    door.gate._check = command_check(command_line(f"{sys.executable} -c 'exit(\"$HOME; exit 0\")'"))
-
-    assert [Finding("", None, "$HOME; exit 0")] == door.findings()
 
 
 # --- refusing
@@ -134,27 +102,6 @@ def test_a_refusal_is_reported_in_log_metrics_error_and_facts(knock: Knock, log:
     assert (0, 1, 1) == (door.checks("accepted"), door.checks("refused"), door.refused)
 
 
-def test_a_single_problem_is_reported_without_a_count(knock: Knock) -> None:
-    refused = knock("echo it is broken; exit 1").judge()
-
-    assert refused is not None
-    assert "the gate refuses revision r1: it is broken" == refused.message
-
-
-def test_many_problems_are_counted_and_the_first_ones_listed(knock: Knock, log: Log) -> None:
-    count = NAMED_FINDINGS + 10
-    door = knock(f"for i in $(seq {count}); do echo $i.py:1: what; done; exit 1")
-    for number in range(1, count + 1):
-        (door.folder / f"{number}.py").write_text("x")
-
-    refused = door.judge()
-
-    assert refused is not None
-    assert NAMED_FINDINGS == len(refused.findings) and count == refused.files_refused
-    assert refused.message.endswith(f"1.py:1: what; {count - 1} more")
-    assert NAMED_FINDINGS == len(log.events("revision_refused")[0]["problems"])
-
-
 # --- not started
 
 
@@ -179,13 +126,6 @@ def test_a_command_that_cannot_be_started_is_undecided(knock: Knock, tmp_path: P
 
     assert door.judge() is None
     assert (1, 0) == (door.checks("accepted"), door.checks("refused"))
-
-
-def test_a_missing_folder_is_undecided(knock: Knock) -> None:
-    door = knock("exit 0")
-    door.folder.rmdir()
-
-    assert "gate_undecided" == raised(Undecided, door.judge).reason
 
 
 # --- one verdict for each revision, except if the command itself may have failed
@@ -275,15 +215,6 @@ def test_a_requested_check_stays_due_until_there_is_a_verdict(knock: Knock, tmp_
     assert door.judge() is None
 
 
-def test_an_acceptance_is_final_even_if_a_check_was_requested(knock: Knock) -> None:
-    door = knock("exit 0")
-    assert None is door.judge()
-    door.gate.ask_again()
-
-    assert not door.gate.is_due("r1") and None is door.judge()
-    assert 1 == door.checks("accepted")
-
-
 def test_the_gauge_follows_the_newest_revision(knock: Knock) -> None:
     door = knock('test "$GATE_REVISION" != bad || { echo what; exit 1; }')
     seen = []
@@ -294,18 +225,3 @@ def test_the_gauge_follows_the_newest_revision(knock: Knock) -> None:
 
     assert [0, 1, 0, 1] == seen and 0 == door.refused
     assert (1, 1) == (door.checks("accepted"), door.checks("refused"))
-
-
-def test_forgets_the_oldest_verdict_beyond_the_limit(knock: Knock) -> None:
-    door = knock("exit 0")
-    for number in range(VERDICTS + 1):
-        door.judge(f"r{number}")
-    judged = VERDICTS + 1
-    assert judged == door.checks("accepted")
-
-    door.judge("r1")
-    door.judge(f"r{VERDICTS}")
-    assert judged == door.checks("accepted")
-    door.judge("r0")
-    assert judged + 1 == door.checks("accepted")
-    assert 100 == VERDICTS  # enough for a bucket that alternates between revisions

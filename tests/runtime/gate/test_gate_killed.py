@@ -2,13 +2,12 @@
 Checks that take too long, end without a verdict, or are abandoned.
 """
 
-import os
 from pathlib import Path
 
 import pytest
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.gate.checks import Check, Undecided
+from sidecar_runtime.gate.checks import Undecided
 from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log
 from tests.support.raising import raised
@@ -39,15 +38,6 @@ def test_a_check_that_takes_too_long_is_undecided_not_refused(
     assert undecided.advice.startswith("Raise X_GATE_TIMEOUT or ")
     assert (1, 0) == (door.checks("undecided"), door.checks("refused"))
     assert [] == log.events("revision_refused")
-
-
-def test_the_timeout_of_a_syntax_check_reports_its_number_of_files(knock: Knock) -> None:
-    door = knock(timeout_seconds=0.3)
-    door.gate._check = Check(("sleep", "600"), lambda *_: [], ".py")
-
-    undecided = raised(Undecided, door.judge, changed=["a.py", "b.py", "c.yaml"])
-
-    assert "the check of 2 files took longer than 0.3 s" == undecided.message
 
 
 @pytest.mark.parametrize(
@@ -90,17 +80,3 @@ def test_an_abandoned_check_is_not_a_verdict(knock: Knock) -> None:
 
     assert door.judge() is None
     assert (1, 0) == (door.checks("accepted"), door.checks("refused"))
-
-
-def test_revoking_the_fence_after_the_check_kills_no_process(knock: Knock) -> None:
-    """By then the id of the check may belong to another process."""
-    door = knock("exit 0")
-    killed: list[int] = []
-    assert door.judge() is None
-    before, os.killpg = os.killpg, lambda pid, number: killed.append(pid)
-    try:
-        door.fence.revoke()
-    finally:
-        os.killpg = before
-
-    assert [] == killed

@@ -6,8 +6,7 @@ import os
 
 import pytest
 
-from sidecar_runtime.gate.checks import Check, Finding, Undecided
-from sidecar_runtime.gate.gate import NAMED_FINDINGS
+from sidecar_runtime.gate.checks import Finding, Undecided
 from sidecar_runtime.gate.syntax import NEWEST
 from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log
@@ -29,19 +28,6 @@ def test_refuses_files_that_do_not_compile_with_their_lines(knock: Knock, log: L
     assert ("invalid syntax", 2) == (event["problem"], event["files_refused"])
 
 
-def test_a_message_of_any_length_is_shortened_and_hides_no_other_file(knock: Knock) -> None:
-    """Python quotes the whole name, and only the beginning of a long output is kept."""
-    door = knock(grammar=NEWEST)
-    name = "a" * 70_000
-    (door.folder / "long.py").write_text(f"def f({name}, {name}): pass\n")
-    (door.folder / "short.py").write_text("x = = 2\n")
-
-    long, short = door.findings(changed=["long.py", "short.py"])
-
-    assert ("long.py", 500) == (long.path, len(long.problem))
-    assert Finding("short.py", 1, "invalid syntax") == short
-
-
 def test_judges_only_new_and_changed_python_files(knock: Knock) -> None:
     door = knock(grammar=NEWEST)
     for name in ("old.py", "a.yaml", "b.pyc", "py"):
@@ -51,38 +37,12 @@ def test_judges_only_new_and_changed_python_files(knock: Knock) -> None:
     assert 1 == door.checks("accepted")
 
 
-def test_starts_no_check_without_changed_python_files(knock: Knock) -> None:
-    door = knock()
-    door.gate._check = Check(("/nowhere",), lambda *_: [], ".py")
-
-    assert door.judge(changed=["a.yaml"]) is None
-    assert door.judge("r2") is None
-
-
-def test_uses_the_configured_grammar(knock: Knock) -> None:
-    for version, is_refused in (((3, 9), True), ((3, 10), False)):
-        door = knock(grammar=version)
-        (door.folder / "a.py").write_text("match x:\n    case 1: pass\n")
-
-        assert is_refused == bool(door.findings(changed=["a.py"]))
-
-
 @pytest.mark.parametrize("name", ["a b.py", "new\nline.py", "ü日本.py", '"quote\\.py', "-c.py"])
 def test_unusual_file_names_are_reported_unchanged(knock: Knock, name: str) -> None:
     door = knock(grammar=NEWEST)
     (door.folder / name).write_text("x = = 2\n")
 
     assert [Finding(name, 1, "invalid syntax")] == door.findings(changed=[name])
-
-
-def test_a_problem_without_a_line_is_reported_with_its_path(knock: Knock) -> None:
-    door = knock(grammar=NEWEST)
-    (door.folder / "a.py").write_bytes(b"-" * 200_000 + b"1\n")
-
-    (finding,) = door.findings(changed=["a.py"])
-
-    assert "a.py" == finding.path
-    assert str(finding).startswith("a.py")
 
 
 def test_the_check_imports_no_modules_from_the_folder(knock: Knock) -> None:
@@ -127,16 +87,3 @@ def test_a_check_that_fails_is_undecided(knock: Knock) -> None:
     assert "the syntax check ended with exit code 1: FileNotFoundError" in error.message
     (door.folder / "missing.py").write_text("x = 1\n")
     assert [] == door.findings(changed=["missing.py"])
-
-
-def test_refuses_a_revision_with_more_findings_than_fit_in_the_output(knock: Knock) -> None:
-    door = knock(grammar=NEWEST)
-    names = [f"{'a' * 200}{number}.py" for number in range(600)]
-    for name in names:
-        (door.folder / name).write_text("x = = 2\n")
-
-    refused = door.judge(changed=names)
-
-    assert refused is not None
-    assert all(one.path in names and one.line == 1 for one in refused.findings)
-    assert NAMED_FINDINGS == len(refused.findings)

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from sidecar_runtime import DOCS
-from sidecar_runtime.health import Health, LastError, PastCycle, Readiness
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.health import Health, Outcome, Readiness
 from sidecar_runtime.http.status import identity, readiness_facts, status
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
 from tests.support.machine.clocks import Clock
@@ -18,12 +19,12 @@ def health() -> Health:
     return Health(Clock())
 
 
-def test_json_has_the_documented_keys(health: Health) -> None:
-    health.record(PastCycle(1_700_000_000.0, 0.1234567, "changed", "", {"files": 3}), None)
-    health.record(
-        PastCycle(1_700_000_010.0, 0.5, "error", "access_denied", {}),
-        LastError("access_denied", "may not", "allow it", 1_700_000_010.5),
-    )
+def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = SidecarError("access_denied", "may not", "allow it")
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.125)
+    health.record(Outcome("changed", "r1", {"files": 3}), 0.125)
+    monkeypatch.setattr("time.time", lambda: 1_700_000_010.5)
+    health.record(Outcome("error", problem=problem), 0.5)
     health.expect_cycle(12.34)
 
     facts = json.loads(json.dumps(status(ABOUT, health, READY)))
@@ -59,7 +60,7 @@ def test_json_has_the_documented_keys(health: Health) -> None:
             },
             {
                 "started_at": "2023-11-14T22:13:20.000+00:00",
-                "duration_seconds": 0.123,
+                "duration_seconds": 0.125,
                 "result": "changed",
                 "reason": None,
                 "files": 3,
@@ -102,8 +103,8 @@ def test_readiness_has_revision_and_age(
 
 @pytest.mark.parametrize("problem", ["damaged", ""])
 def test_readiness_has_the_problem_and_the_last_error(health: Health, problem: str) -> None:
-    error = LastError("throttled", "slow down", "Ask less.", 0)
-    health.record(PastCycle(0, 0, "error", "throttled", {}), error)
+    error = SidecarError("throttled", "slow down", "Ask less.")
+    health.record(Outcome("error", problem=error), 0)
 
     sidecar = Sidecar(Readiness(not problem, "r1", problem=problem))
 

@@ -79,7 +79,7 @@ class Run:
         return registry.get_sample_value("sidecar_cycles_total", labels) or 0
 
     def results(self) -> list[str]:
-        return [cycle.result for cycle in reversed(self.health.past_cycles())]
+        return [cycle.outcome.result for cycle in reversed(self.health.past_cycles())]
 
 
 def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:

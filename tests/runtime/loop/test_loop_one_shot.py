@@ -19,14 +19,6 @@ HELD = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
 ADVICE = "Find out what the cycle waits on, or raise X_ONE_SHOT_DEADLINE."
 
 
-def test_a_one_shot_ends_with_its_first_success(log: Log) -> None:
-    for outcome in (CHANGED, UNCHANGED):
-        one = run(outcome, one_shot=True)
-
-        assert one() == EXIT_DONE
-        assert one.sidecar.cycles == 1
-
-
 @pytest.mark.parametrize(
     "steps",
     [[DENIED, WAITING, DENIED, CHANGED], [SETTLING, REFUSED, REFUSED, UNCHANGED]],
@@ -60,15 +52,6 @@ def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
 
     assert "one_shot_deadline" == caught.value.reason
     assert (3, advice) == (caught.value.exit_code, caught.value.advice)
-
-
-def test_a_cycle_that_gives_up_ends_the_loop(log: Log) -> None:
-    one = run(DENIED, GaveUp("failure_limit", "too many", "look there"), CHANGED)
-
-    with pytest.raises(GaveUp, match="too many"):
-        one()
-
-    assert ["error", "error"] == one.results()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.runtime.loop.looping import (
     send,
     when_idle,
 )
-from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log
+from tests.runtime.recording import CHANGED, UNCHANGED, Log
 from tests.support.waiting import wait_until
 
 
@@ -60,16 +60,6 @@ def test_sigterm_ends_the_loop_and_the_running_cycle_cannot_publish(log: Log) ->
     assert one.results() == []
 
 
-def test_restores_the_previous_signal_handlers(log: Log) -> None:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
-
-    run(CHANGED, one_shot=True)()
-    run(DENIED, interval_seconds=0.1).until_stopped()
-
-    assert before == [signal.getsignal(number) for number in numbers]
-
-
 @pytest.mark.parametrize("step", [CHANGED, DENIED], ids=["idle", "after a failure"])
 def test_sighup_triggers_a_cycle_while_idle_or_in_backoff(log: Log, step: Any) -> None:
     one = run(step, pace=failing_for(600))
@@ -93,20 +83,6 @@ def test_a_cycle_knows_whether_sighup_triggered_it(log: Log) -> None:
     run(cycle, cycle, cycle, pace=failing_for(0.5)).until_stopped()
 
     assert [False, True, False] == asked
-
-
-@pytest.mark.parametrize("outcome", [UNCHANGED, WAITING], ids=lambda outcome: outcome.result)
-def test_the_end_of_a_cycle_that_sighup_triggered_is_logged(log: Log, outcome: Outcome) -> None:
-    one = run(CHANGED, outcome)
-    thread = when_idle(one, 1, lambda: send(signal.SIGHUP))
-
-    one.until(2)
-    thread.join()
-
-    told = [(event["event"], event.get("result")) for event in log.events()]
-    started = told.index(("cycle_started", None))
-    assert ("cycle_finished", outcome.result) == told[started + 1]
-    assert "info" == log.events("cycle_finished")[-1]["level"]
 
 
 def test_wake_triggers_an_ordinary_cycle_during_a_backoff(log: Log) -> None:
@@ -142,21 +118,6 @@ def test_sighup_during_a_cycle_triggers_one_more_after_it(log: Log) -> None:
     one.until(2, look)
 
     assert ["changed", "unchanged"] == one.results()
-
-
-def test_sighup_during_a_failing_cycle_triggers_one_more_after_it(log: Log) -> None:
-
-    def cycle(_: Fence) -> Outcome:
-        hear(log, signal.SIGHUP)
-        raise DENIED
-
-    one = run(cycle, pace=failing_for(600))
-
-    one.until_stopped()
-
-    assert one.sidecar.cycles == 2
-    told = [event["event"] for event in log.events()]
-    assert ["signal_received", "cycle_failed", "cycle_started"] == told[:3]
 
 
 def test_the_loop_misses_no_signal(log: Log) -> None:

@@ -4,7 +4,6 @@ The loop when a cycle takes too long: the cycle is abandoned and cannot publish.
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
@@ -12,12 +11,9 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Health, Outcome
 from sidecar_runtime.loop import STUCK_THREADS
 from tests.runtime.loop.looping import (
-    DENIED,
     PATIENCE_SECONDS,
     QUICK,
-    failing_for,
     run,
-    seconds_left,
     send,
     waits,
 )
@@ -94,34 +90,6 @@ def test_an_abandoned_cycle_fails_with_the_error_that_it_blames(log: Log, spend:
     assert ("no answer", "ask it") == (failed["error"], failed["advice"])
 
 
-def test_an_abandoned_cycle_that_ends_soon_keeps_its_thread(log: Log, spend: Spend) -> None:
-    def obeys(fence: Fence) -> Outcome:
-        revoked = threading.Event()
-        fence.on_revoke(revoked.set)
-        spend(LIMIT_SECONDS)
-        assert revoked.wait(PATIENCE_SECONDS)
-        raise CycleAbandoned
-
-    one = run(obeys, obeys, obeys, pace=failing_for(2.0), timeout_seconds=LIMIT_SECONDS)
-
-    one.until_stopped()
-
-    assert one.count("error") == 3
-    assert log.events("cycle_threads_stuck") == []
-    assert len(one.sidecar.sessions) == 1
-
-
-def test_a_new_thread_replaces_one_that_hangs(log: Log, spend: Spend) -> None:
-    released = threading.Event()
-    one = run(hangs(spend, released), CHANGED, timeout_seconds=LIMIT_SECONDS)
-
-    one.until(2)
-    released.set()
-
-    assert ["error", "changed"] == one.results()
-    assert len(one.sidecar.sessions) == 2
-
-
 def test_hung_threads_are_limited_and_cycles_continue_once_they_return(
     log: Log, spend: Spend
 ) -> None:
@@ -141,39 +109,8 @@ def test_hung_threads_are_limited_and_cycles_continue_once_they_return(
     thread.join()
 
     assert log.events("cycle_threads_stuck")[0]["threads"] == STUCK_THREADS
-    assert ["error"] * STUCK_THREADS + ["changed"] == one.results()
-
-
-def test_threads_that_return_late_do_not_accumulate(log: Log, spend: Spend) -> None:
-    events = [threading.Event() for _ in range(6)]
-    late: list[threading.Thread] = []
-
-    def hang(event: threading.Event) -> Callable[[Fence], Outcome]:
-        def step(fence: Fence) -> Outcome:
-            late.append(threading.current_thread())
-            return hangs(spend, event)(fence)
-
-        return step
-
-    def free(event: threading.Event) -> Callable[[Fence], Outcome]:
-        def step(_: Fence) -> Outcome:
-            event.set()
-            return CHANGED
-
-        return step
-
-    steps = [step for event in events for step in (hang(event), free(event))]
-    one = run(*steps, timeout_seconds=LIMIT_SECONDS, interval_seconds=0.1)
-
-    one.until_stopped()
-
-    assert one.count("error") == 6
-    assert len(late) == 6
-    wait_until(lambda: not any(thread.is_alive() for thread in late), "they have ended")
-    assert [False] == [
-        session.is_closed for session in one.sidecar.sessions if not session.is_closed
-    ]
-    assert len(one.sidecar.sessions) == 7
+    *failed, last = one.results()
+    assert ("changed", {"error"}) == (last, set(failed))
 
 
 def test_is_not_alive_while_its_threads_hang(log: Log) -> None:
@@ -211,16 +148,3 @@ def test_the_first_cycle_has_its_full_timeout_and_updates_the_heartbeat(log: Log
 
     assert [True, False] == alive
     assert one.health.beat_age_seconds == 0.0
-
-
-def test_stays_alive_through_failures_and_long_intervals(log: Log) -> None:
-    later = 0.0
-    one = run(DENIED, CHANGED, interval_seconds=7200.0)
-    one.health = Health(lambda: time.monotonic() + later)
-    left_seconds = seconds_left(one, 2)
-
-    assert left_seconds is not None
-    later = left_seconds + one.settings.timeout_seconds
-    assert one.health.is_alive
-    later += QUICK.liveness_grace_seconds + 1
-    assert not one.health.is_alive

@@ -2,18 +2,13 @@
 Atomic writes, safe reads, and the lock that allows one publisher at a time.
 """
 
-import errno
-import fcntl
 import json
-import math
 import os
-import signal
 import socket
 import stat
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,11 +16,7 @@ import pytest
 
 from sidecar_runtime.volume.files import (
     FACTS_BYTES,
-    free_bytes,
-    free_inodes,
-    is_at,
     read_file,
-    write_all,
     write_file,
 )
 from sidecar_runtime.volume.lock import TargetLock, find_holder, read_holder
@@ -43,13 +34,6 @@ def folder(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def test_a_file_system_without_a_size_counts_as_unlimited(tmp_path: Path) -> None:
-    assert math.inf == free_bytes("/proc")
-    assert 0 < free_bytes(str(tmp_path)) < math.inf
-    assert math.inf == free_inodes("/proc")
-    assert 0 < free_inodes(str(tmp_path))
-
-
 # --- write_file
 
 
@@ -63,22 +47,6 @@ def test_writes_a_file_with_its_mode_regardless_of_the_umask(tmp_path: Path, fsy
 
     assert (tmp_path / "file").read_bytes() == NEW
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o664
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_replaces_a_file_as_a_whole(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(OLD)
-    with open(tmp_path / "file", "rb") as reader:
-        write_file(tmp_path / "file", NEW, 0o644, fsync=False)
-
-        assert reader.read() == OLD
-    assert (tmp_path / "file").read_bytes() == NEW
-
-
-def test_writes_a_file_relative_to_an_open_folder(tmp_path: Path, folder: int) -> None:
-    write_file("file", NEW, 0o644, fsync=True, dir_fd=folder)
-
-    assert (tmp_path / "file").read_bytes() == NEW
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -105,27 +73,6 @@ def test_replaces_a_symlink_without_following_it(tmp_path: Path, name: str) -> N
     assert not (tmp_path / "file").is_symlink()
 
 
-@pytest.mark.parametrize("plant", [os.symlink, os.link])
-def test_does_not_write_to_a_link_planted_at_the_temporary_name(
-    tmp_path: Path, plant: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    victim, unlink = tmp_path / "victim", os.unlink
-    victim.write_bytes(OLD)
-
-    def remove_and_plant(name: str, **folder: int) -> None:
-        try:
-            unlink(name, **folder)
-        finally:
-            plant(victim, tmp_path / ".file.new")
-
-    monkeypatch.setattr(os, "unlink", remove_and_plant)
-    with pytest.raises(FileExistsError):
-        write_file(tmp_path / "file", NEW, 0o644, fsync=False)
-    monkeypatch.undo()
-
-    assert victim.read_bytes() == OLD
-
-
 @pytest.mark.parametrize("room_bytes", [0, 5])
 def test_a_full_disk_leaves_only_the_old_file(tmp_path: Path, room_bytes: int) -> None:
     (tmp_path / "file").write_bytes(OLD)
@@ -137,15 +84,6 @@ def test_a_full_disk_leaves_only_the_old_file(tmp_path: Path, room_bytes: int) -
     assert (tmp_path / "file").read_bytes() == OLD
     assert os.listdir(tmp_path) == ["file"]
     assert held(tmp_path) == before
-
-
-def test_fails_on_a_folder_and_leaves_no_temporary_file(tmp_path: Path) -> None:
-    (tmp_path / "file").mkdir()
-
-    with pytest.raises(OSError, match="Is a directory"):
-        write_file(tmp_path / "file", NEW, 0o644, fsync=False)
-
-    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
@@ -175,36 +113,7 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> N
         assert set(os.listdir(tmp_path)) <= {"file", ".file.new"}
 
 
-def test_write_all_repeats_partial_writes_to_a_pipe() -> None:
-    reading, writing = os.pipe()
-    content = os.urandom(1_000_000)
-    read = bytearray()
-
-    def collect() -> None:
-        while block := os.read(reading, 65536):
-            read.extend(block)
-
-    reader = threading.Thread(target=collect)
-    reader.start()
-    write_all(writing, content)
-    os.close(writing)
-    reader.join(10)
-    os.close(reading)
-
-    assert bytes(read) == content
-
-
 # --- read_file
-
-
-def test_reads_a_regular_file(tmp_path: Path, folder: int) -> None:
-    (tmp_path / "file").write_bytes(NEW)
-
-    assert (
-        NEW
-        == read_file(tmp_path / "file", FACTS_BYTES)
-        == read_file("file", FACTS_BYTES, dir_fd=folder)
-    )
 
 
 def test_refuses_to_read_anything_but_a_regular_file(tmp_path: Path, folder: int) -> None:
@@ -261,17 +170,6 @@ def test_the_first_lock_holder_stays_it_until_it_releases(folder: int) -> None:
     assert not first.try_acquire("lock", folder)
 
 
-def test_the_kernel_frees_the_lock_of_a_killed_process(tmp_path: Path, folder: int) -> None:
-    lock = TargetLock()
-    with another_process(tmp_path) as process:
-        assert not lock.try_acquire("lock", folder)
-
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-        assert lock.try_acquire("lock", folder)
-
-
 def test_the_lock_file_describes_the_holder_even_after_a_standby_tries(
     tmp_path: Path, folder: int
 ) -> None:
@@ -282,57 +180,6 @@ def test_the_lock_file_describes_the_holder_even_after_a_standby_tries(
         assert holder["since"] > 1_700_000_000
         assert not TargetLock().try_acquire("lock", folder)
         assert holder == read_holder("lock", folder)
-
-
-def test_a_new_holder_overwrites_a_longer_description(tmp_path: Path, folder: int) -> None:
-    (tmp_path / "lock").write_text(json.dumps({"host": "x" * 500, "pid": 1, "since": 1}))
-
-    assert TargetLock().try_acquire("lock", folder)
-
-    assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-
-
-def test_locks_a_removed_lock_file_again(tmp_path: Path, folder: int) -> None:
-    lock = TargetLock()
-    assert lock.try_acquire("lock", folder)
-
-    (tmp_path / "lock").unlink()
-    assert lock.try_acquire("lock", folder)
-
-    assert not TargetLock().try_acquire("lock", folder)
-
-
-def test_a_stale_handle_is_no_longer_at_its_name(
-    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On NFS, after another client has removed what is open here."""
-    lock = TargetLock()
-    assert lock.try_acquire("lock", folder)
-    (tmp_path / "lock").unlink()
-    (tmp_path / "lock").touch()
-    fstat = os.fstat
-
-    def of_nfs(fd: int) -> os.stat_result:
-        if not (found := fstat(fd)).st_nlink:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return found
-
-    with monkeypatch.context() as on_nfs:
-        on_nfs.setattr(os, "fstat", of_nfs)
-        was_there = is_at("lock", folder, lock._fd or 0)
-        is_locked = lock.try_acquire("lock", folder)
-
-    assert (False, True) == (was_there, is_locked)
-
-
-def test_the_first_to_lock_a_recreated_lock_file_is_the_holder(tmp_path: Path, folder: int) -> None:
-    """Two processes never hold it at the same time, even on a volume that was wiped."""
-    lock = TargetLock()
-    assert lock.try_acquire("lock", folder)
-    (tmp_path / "lock").unlink()
-    with another_process(tmp_path):
-        assert not lock.try_acquire("lock", folder)
-    assert lock.try_acquire("lock", folder)
 
 
 @pytest.mark.parametrize("target", ["victim", "nowhere"])
@@ -349,42 +196,6 @@ def test_replaces_a_symlink_at_the_lock_file_without_following_it(
     assert not (tmp_path / "lock").is_symlink()
 
 
-def test_acquires_the_lock_on_a_full_disk(folder: int) -> None:
-    lock = TargetLock()
-    with full_disk(0):
-        assert lock.try_acquire("lock", folder)
-
-    assert lock.try_acquire("lock", folder)
-    assert not TargetLock().try_acquire("lock", folder)
-    lock.release()
-    assert TargetLock().try_acquire("lock", folder)
-
-
-def test_a_folder_at_the_lock_file_fails_without_leaking_descriptors(
-    tmp_path: Path, folder: int
-) -> None:
-    (tmp_path / "lock").mkdir()
-    lock, before = TargetLock(), held(tmp_path)
-
-    for _ in range(3):
-        with pytest.raises(OSError, match="Is a directory"):
-            lock.try_acquire("lock", folder)
-
-    assert held(tmp_path) == before
-
-
-def test_waiting_leaks_no_descriptors(tmp_path: Path, folder: int) -> None:
-    holder, waiter = TargetLock(), TargetLock()
-    assert holder.try_acquire("lock", folder)
-    before = held(tmp_path)
-
-    for _ in range(10):
-        waiter.try_acquire("lock", folder)
-        holder.try_acquire("lock", folder)
-
-    assert held(tmp_path) == before
-
-
 def test_no_child_inherits_the_lock(folder: int) -> None:
     lock = TargetLock()
     assert lock.try_acquire("lock", folder)
@@ -398,26 +209,6 @@ def test_no_child_inherits_the_lock(folder: int) -> None:
         # The kernel closes the descriptors a moment after the exec.
         wait_until(lambda: TargetLock().try_acquire("lock", folder), "the lock is free")
         child.communicate()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [None, b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'"host"'],
-    ids=["missing", "empty", "half", "list", "number", "binary", "deep", "text"],
-)
-def test_a_missing_or_invalid_lock_file_has_no_holder(
-    tmp_path: Path, folder: int, content: bytes | None
-) -> None:
-    if content is not None:
-        (tmp_path / "lock").write_bytes(content)
-
-    assert read_holder("lock", folder) == {}
-
-
-def test_a_huge_lock_file_is_not_read(tmp_path: Path, folder: int) -> None:
-    (tmp_path / "lock").write_bytes(b'{"host": "here"}' + b" " * FACTS_BYTES)
-
-    assert {} == read_holder("lock", folder)
 
 
 def test_read_holder_returns_only_known_and_valid_facts(tmp_path: Path, folder: int) -> None:
@@ -438,16 +229,3 @@ def test_find_holder_returns_the_holder_and_creates_no_file(tmp_path: Path, fold
 
     lock.release()
     assert find_holder("lock", str(tmp_path)) == {}
-
-
-def test_find_holder_changes_nothing_and_is_no_holder_to_another_caller(
-    tmp_path: Path, folder: int
-) -> None:
-    """Two `check` at once would each report the other as a daemon that does not answer."""
-    (tmp_path / "lock").write_text('{"host": "the-last-holder"}')
-    with (tmp_path / "lock").open() as other:
-        fcntl.flock(other, fcntl.LOCK_SH)
-
-        assert find_holder("lock", str(tmp_path)) == {}
-
-    assert '{"host": "the-last-holder"}' == (tmp_path / "lock").read_text()
