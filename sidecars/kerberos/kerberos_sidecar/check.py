@@ -6,29 +6,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import re
+import stat
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
-from kerberos_sidecar.access import Consumer, consumer, obstacle
-from kerberos_sidecar.entries import Entry
-from kerberos_sidecar.formats.keytab import Key, Keytab, read_content, read_keytab
-from kerberos_sidecar.formats.moment import iso
-from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.krb5.acquire import acquire_ticket
-from kerberos_sidecar.krb5.kdcs import Kdcs
-from kerberos_sidecar.krb5.overlay import SITE_CONFIG, check_config
-from kerberos_sidecar.krb5.refusals import hung
-from kerberos_sidecar.krb5.verify import verify
-from kerberos_sidecar.published import Published
-from kerberos_sidecar.refused import Refused, keys_of, refused_of
-from kerberos_sidecar.settings import Settings
-from kerberos_sidecar.source import Source
-from kerberos_sidecar.staging import Staging
+from kerberos_sidecar.account import Account, iso
+from kerberos_sidecar.due import window_wait
+from kerberos_sidecar.keytab import Keytab, Source
+from kerberos_sidecar.krb5_conf import check_config, check_enctypes, site_paths
+from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.publish import Refused, Staging
+from kerberos_sidecar.reasons import failure, is_refused_key
+from kerberos_sidecar.request import Request, acquire
+from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
-from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import Fence
 
 
@@ -39,183 +32,128 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--consumer",
         type=consumer,
-        default=Consumer(50000, 0),
+        default=(50000, 0),
         metavar="UID:GID",
         help="who must be able to read the ccaches (default: 50000:0, as in the chart)",
     )
 
 
-def run(settings: Settings, names: Iterable[str], who: Consumer) -> int:
+def consumer(text: str) -> tuple[int, int]:
+    """
+    Parse ``UID:GID``.
+
+    Raises:
+        ValueError: The text has another form.
+    """
+    match = re.fullmatch(r"(\d{1,10}):(\d{1,10})", text)
+    if match is None:
+        raise ValueError("is not UID:GID")
+    return int(match[1]), int(match[2])
+
+
+def run(settings: Settings, names: Iterable[str], who: tuple[int, int]) -> int:
     """
     Run all checks, print a line for each, and return the exit code.
 
     Args:
         names: Variables with our prefix that are not settings.
+        who: The uid and the group of a consumer.
     """
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
     unknown(names)
-    results = [_config(settings)]
+    try:
+        check_config(settings)
+        there = [path for path in site_paths(settings) if os.path.exists(path)]
+        say("ok" if there else "??", "krb5.conf", ":".join(there) or "none: DNS must name KDCs")
+        results = [True]
+    except SidecarError as error:
+        results = [fail("krb5.conf", error)]
     ccaches = [entry.ccache for entry in settings.entries]
-    refused: dict[str, Refused] = {}
+    refused = Refused(ccaches)
     for entry in settings.entries:
-        source = Source(entry, settings.keytab_dir, ccaches)
-        results.append(_Checks(entry, source, who, settings, refused).run())
+        source = Source(entry.keytab, settings.keytab_dir, ccaches)
+        results.append(_check(settings, Account(entry, source), refused))
+        results.append(_is_readable(entry, who))
     results.append(daemon("kerberos", settings.source, settings.http_bind))
     return exit_code(results)
 
 
-def _config(settings: Settings) -> bool:
+def _check(settings: Settings, account: Account, refused: Refused) -> bool:
+    """
+    Acquire a ticket without publishing it: only a request proves that a keytab works.
+
+    Refused keys count together with the daemon's tries, because people run `check` repeatedly.
+    """
+    entry, name = account.entry, "ccache"
     try:
-        check_config(settings)
-    except SidecarError as error:
-        return fail("krb5.conf", error)
-    site = settings.krb5_config or SITE_CONFIG
-    there = any(map(os.path.exists, site.split(":")))
-    say("ok" if there else "??", "krb5.conf", site if there else f"no {site}: DNS must name KDCs")
+        with Staging(entry.ccache, entry.mode, Fence()) as staging:
+            say("ok", name, f"{entry.ccache} is writable as uid {os.getuid()}")
+            account.published.group = staging.group
+            _say_published(account)
+            name = "keytab"
+            keytab = account.source.read()
+            principal = keytab.select(entry.principal)
+            check_enctypes(settings, keytab, principal)
+            _say_keys(keytab, principal)
+            name = "KDC"
+            _check_refused(settings, refused, keytab.stamp_of(principal), principal)
+            try:
+                request = Request(principal, keytab, settings, staging.scratch)
+                _, ticket = acquire(request, Fence())
+            except SidecarError as error:
+                if is_refused_key(error):
+                    refused.note(keytab.stamp_of(principal), time.time())
+                raise
+    except (SidecarError, OSError) as error:
+        return fail(name, explain(error))
+    offset = f"its clock is {ticket.clock_offset_seconds:+.0f} s off this node's"
+    say("ok", name, f"issued a ticket, valid until {iso(ticket.ends_at)}; {offset}")
     return True
 
 
-class _Checks:
+def _say_published(account: Account) -> None:
+    account.look()
+    found = account.found
+    if found.published_at is not None:
+        problem = found.problem_at(time.time(), account.entry.principal)
+        until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
+        say("??" if problem else "ok", "", f"it {problem or until}")
+
+
+def _say_keys(keytab: Keytab, principal: Principal) -> None:
+    newest = keytab.newest_of(principal)
+    types = ", ".join(key.enctype_name for key in newest)
+    say("ok", "keytab", f"{keytab.path}: {principal}, kvno {newest[0].kvno} ({types})")
+
+
+def _check_refused(settings: Settings, refused: Refused, keys: str, principal: Principal) -> None:
+    refused_at = refused.at(keys)
+    if refused_at is None:
+        return
+    if seconds := window_wait(refused_at, time.time(), settings.lockout_window_seconds):
+        text = f"the KDC has refused the key of {principal}; it is not tried again before "
+        raise failure("keytab_stale", text + iso(time.time() + seconds))
+
+
+def _is_readable(entry: Entry, who: tuple[int, int]) -> bool:
     """
-    The checks of one ccache.
-
-    Args:
-        refused: Refusals by account, because ccaches can share one.
+    Check whether a consumer may enter the ccache's folder and read the ccache, by their modes.
     """
-
-    def __init__(
-        self,
-        entry: Entry,
-        source: Source,
-        who: Consumer,
-        settings: Settings,
-        refused: dict[str, Refused],
-    ) -> None:
-        self._entry = entry
-        self._source = source
-        self._who = who
-        self._settings = settings
-        self._refused = refused
-        self._kdcs = Kdcs()
-
-    def run(self) -> bool:
-        results = []
-        with ExitStack() as stack:
-            staging = Staging(self._entry.ccache, self._entry.mode, Fence())
-            try:
-                stack.enter_context(staging)
-            except SidecarError as error:
-                results.append(fail("ccache", error))
-            else:
-                self._say_writable(staging.group)
-            results.append(self._ticket())
-        results.append(self._consumer())
-        return all(results)
-
-    def _ticket(self) -> bool:
-        """
-        Acquire a ticket without publishing it: only a request proves that a keytab works.
-
-        Refused keys count together with the daemon's tries, because people run `check` repeatedly.
-        """
-        try:
-            keytab = read_keytab(self._source.find())
-            principal = keytab.select(self._entry.principal)
-            refused = refused_of(
-                self._refused,
-                principal,
-                self._entry.ccache,
-                self._settings.lockout_window_seconds,
-            )
-            refused.check(keytab, principal, None)
-        except SidecarError as error:
-            return fail("keytab", error)
-        keys = [key for key in keytab.keys if key.principal == principal]
-        kvno = keytab.kvno_of(principal)
-        newest = [key for key in keys if key.kvno == kvno]
-        types = ", ".join(key.enctype_name for key in newest)
-        say("ok", "keytab", f"{keytab.path}: {principal}, kvno {kvno} ({types})")
-        if len(newest) < len(keys):
-            say("", "", f"and {len(keys) - len(newest)} older keys, which can be removed")
-        if obstacle(keytab.path, self._who) == "":
-            say("??", "", f"{self._who} could read it if it were mounted there")
-        began = time.monotonic()
-        try:
-            content = self._acquire(principal, keytab)
-            seconds = time.monotonic() - began
-            ticket = verify(content, principal)
-            offset = ticket.clock_offset_seconds
-            text = f"issued a ticket in {seconds:.2f} s, valid until {iso(ticket.ends_at)}"
-            say("ok", "KDC", f"{text}; its clock is {offset:+.0f} s off this node's")
-        except SidecarError as error:
-            if error.reason == "keytab_stale":
-                refused.add(keys_of(keytab, principal), time.time())
-            return fail("KDC", error)
-        return self._keys(keytab, principal, newest)
-
-    def _keys(self, keytab: Keytab, principal: Principal, newest: list[Key]) -> bool:
-        """
-        Try each key on its own, from a keytab in memory; return whether none is wrong.
-
-        Stop at the first wrong key, because a policy may lock the account after a few failures.
-        """
-        content = read_content(keytab.path)
-        for key in newest:
-            fd = os.memfd_create("keytab")
-            os.write(fd, content[:2] + content[key.start : key.end])
-            alone = Keytab(f"/proc/self/fd/{fd}", (key,))
-            try:
-                self._acquire(principal, alone)
-                say("ok", "key", f"{key.enctype_name}: the KDC accepts it")
-            except SidecarError as error:
-                if error.reason == "keytab_stale":
-                    return fail("key", error)
-                say("??", "key", f"{key.enctype_name}: {error.message}")
-            finally:
-                os.close(fd)
-        return True
-
-    def _acquire(self, principal: Principal, keytab: Keytab) -> bytes:
-        """
-        Acquire a ticket in a thread: in the main one, libkrb5 would block Ctrl-C for minutes.
-
-        Raises:
-            SidecarError: The acquisition failed, or took longer than the timeout.
-        """
-        settings, timeout_seconds = self._settings, self._settings.timeout_seconds
-        asked = ThreadPoolExecutor(1).submit(
-            acquire_ticket, principal, keytab, settings, self._kdcs
-        )
-        try:
-            return asked.result(timeout_seconds)
-        except TimeoutError:
-            raise hung(principal, f" within {timeout_seconds:g} s") from None
-
-    def _say_writable(self, group: int) -> None:
-        path = self._entry.ccache
-        free = shutil.disk_usage(os.path.dirname(path)).free >> 20
-        say("ok", "ccache", f"{path} is writable as uid {os.getuid()}, {free} MiB free")
-        published = Published(path, self._entry.mode)
-        published.group = group
-        found = published.look()
-        if found.published_at is not None:
-            problem = found.problem_at(time.time(), self._entry.principal)
-            until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
-            say("??" if problem else "ok", "", f"it {problem or until}")
-
-    def _consumer(self) -> bool:
-        """
-        Check whether the consumer can read the ccache, given the same permissions in its mount.
-        """
-        path = self._entry.ccache
-        try:
-            group = os.stat(os.path.dirname(path)).st_gid
-        except OSError:
-            return False  # reported above
-        found = obstacle(path, self._who, (self._entry.mode, os.getuid(), group))
-        if not found:
-            say("ok", "consumer", f"{self._who} can read it")
-            return True
-        say("FAIL", "consumer", f"{self._who} cannot read it: {found}")
-        say("", "", "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or check another --consumer.")
-        return False
+    folder = os.path.dirname(entry.ccache)
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return False  # reported above
+    file = (entry.mode, os.getuid(), found.st_gid)
+    for path, (mode, uid, gid), bit in (
+        (folder, (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid), 1),
+        (entry.ccache, file, 4),
+    ):
+        shift = 6 if uid == who[0] else 3 if gid == who[1] else 0
+        if who[0] and not mode >> shift & bit:
+            say("FAIL", "consumer", f"uid {who[0]} with group {who[1]} cannot read it: {path} has "
+                f"mode {mode:04o}, uid {uid}, group {gid}")  # fmt: skip
+            say("", "", "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or another --consumer.")
+            return False
+    say("ok", "consumer", f"uid {who[0]} with group {who[1]} can read it")
+    return True

@@ -2,21 +2,22 @@
 The settings of the kerberos sidecar, including the names that the chart's own container uses.
 
 `INTERVAL` and `KRB5_CONFIG` have no prefix because existing deployments already set them. libkrb5
-reads krb5.conf itself: see :mod:`kerberos_sidecar.krb5.overlay`.
+reads krb5.conf itself: see :mod:`kerberos_sidecar.krb5_conf`.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kerberos_sidecar.entries import Entry, ccache, ccache_mode, entries
-from kerberos_sidecar.formats.pasted import holds_keytab, without_keytabs
-from kerberos_sidecar.formats.principal import Principal, principal
+from kerberos_sidecar.principal import Principal, parse_principal
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import absolute_path, allows, boolean, duration
+from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode, utf_8
 from sidecar_runtime.settings import (
     CommonSettings,
     changed_settings,
@@ -40,14 +41,100 @@ CHART_NAMES = {
 }
 
 
-@allows("paths separated by colons")
-def _config_paths(text: str) -> str:
+@allows("an absolute path, with or without FILE:")
+def ccache(text: str) -> str:
     """
-    Read the paths of krb5.conf, in the form that libkrb5 accepts.
+    Parse the path of a FILE ccache, with or without ``FILE:``.
     """
-    if holds_keytab(text):
-        raise ValueError("is a keytab, not paths separated by colons")
-    return text
+    kind = re.match(r"([A-Za-z]\w*):", text)
+    if kind and kind[1].upper() != "FILE":
+        raise ValueError(
+            f"is a {kind[1].upper()} ccache, which other containers cannot read; "
+            "set the path of a file on a shared volume"
+        )
+    return absolute_path(text[kind.end() :] if kind else text)
+
+
+@allows('an octal mode of at most 0664, such as "0640"')
+def ccache_mode(text: str) -> int:
+    """
+    Parse the mode of a ccache; refuse modes that let any user replace the ticket.
+    """
+    value = mode(text)
+    if value & ~0o664:
+        raise ValueError("grants more than 0664, the most permissive mode that is allowed")
+    return value
+
+
+@allows("a principal such as airflow@EXAMPLE.COM")
+def principal(text: str) -> Principal:
+    """
+    Parse a principal; replace ``_HOST`` with this host's name, as Airflow does.
+    """
+    return parse_principal(text.replace("_HOST", socket.getfqdn()) if "_HOST" in text else text)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One ccache to keep fresh.
+
+    Args:
+        principal: ``None`` selects the first in the keytab.
+        keytab: Its path; ``None`` selects the only keytab in KERBEROS_KEYTAB_DIR.
+        mode: The mode of the published file.
+    """
+
+    principal: Principal | None
+    keytab: str | None
+    ccache: str
+    mode: int
+
+
+@allows('JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]')
+def entries(text: str) -> tuple[Mapping[str, Any], ...]:
+    """
+    Parse the JSON list of principals; omitted keys default to the settings for one principal.
+    """
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if not isinstance(items, list) or not items:
+        raise ValueError("is not a JSON list with at least one object")
+    read, problems = [], []
+    for number, item in enumerate(items, 1):
+        try:
+            read.append(_entry(number, item))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return tuple(read)
+
+
+_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": ccache_mode}
+
+
+def _entry(number: int, item: object) -> Mapping[str, Any]:
+    if not isinstance(item, dict):
+        raise ValueError(f"item {number} is not a JSON object")
+    if unknown := item.keys() - _PARSERS.keys():
+        name = min(map(str, unknown))
+        raise ValueError(f"item {number}: {name!r} is not one of {', '.join(_PARSERS)}")
+    if missing := {"principal", "ccache"} - item.keys():
+        raise ValueError(f"item {number}: missing {' and '.join(sorted(missing))}")
+    read, problems = {}, []
+    for key, value in item.items():
+        try:
+            if not isinstance(value, str):
+                raise ValueError("is not a JSON string")
+            read[key] = _PARSERS[key](utf_8(value))
+        except ValueError as error:
+            problems.append(f"item {number}: {key} {value!r} {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +154,15 @@ class Settings(CommonSettings):
     timeout_seconds: float = inherited(
         "timeout_seconds",
         default="60s",
-        text="A cycle that takes longer is abandoned and counted as failed, and publishes nothing. "
-        "The next cycle publishes a ticket that arrives late. Six silent KDCs take 21 s.",
+        text="The longest that a request for one ticket may take, past all KDCs of its realm. Then "
+        "it is ended, and the next principal is tried.",
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9813")
     krb5_config: str | None = setting(
         "KRB5_CONFIG",
-        _config_paths,
+        str,
         prefixed=False,
+        allowed="paths separated by colons",
         text="The site's krb5.conf. Unset: /etc/krb5.conf.",
     )
     keytab: str | None = setting(
@@ -125,7 +213,8 @@ class Settings(CommonSettings):
         duration(),
         default="30m",
         text="The time over which the realm's policy counts failures before it locks an account. "
-        "A key that the KDC refuses is tried twice, then not for this long. 0: no limit.",
+        "A key that the KDC refuses is not tried again for this long, except on SIGHUP. 0: no "
+        "limit.",
     )
     forwardable: bool = setting(
         "FORWARDABLE",
@@ -175,25 +264,18 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         SettingsError: Settings are wrong; it lists all of them, under the names the user wrote.
     """
     given, chart = _given(environ)
-    mixed = []
-    if f"{PREFIX}PRINCIPALS" in given:
-        mixed = [
-            Problem(name, given[name], "cannot be combined with KERBEROS_PRINCIPALS")
-            for name in FOR_ONE
-            if name in given
-        ]
+    is_list = f"{PREFIX}PRINCIPALS" in given
+    mixed = [
+        Problem(name, given[name], "cannot be combined with KERBEROS_PRINCIPALS")
+        for name in FOR_ONE
+        if is_list and name in given
+    ]
     try:
         return load(Settings, PREFIX, given, check=lambda read: mixed + _check(read))
     except SettingsError as error:
-        problems = [
-            Problem(
-                chart.get(problem.setting, problem.setting),
-                problem.value and without_keytabs(problem.value),
-                without_keytabs(problem.problem),
-            )
-            for problem in error.problems
-        ]
-        raise SettingsError(problems) from None
+        names = (chart.get(problem.setting, problem.setting) for problem in error.problems)
+        pairs = zip(error.problems, names, strict=True)
+        raise SettingsError([one._replace(setting=name) for one, name in pairs]) from None
 
 
 def changed(environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kerberos.given import SABOTAGE
+from tests.support.kerberos.formats import SABOTAGE
 from tests.support.kerberos.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
 

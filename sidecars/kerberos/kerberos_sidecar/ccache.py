@@ -1,5 +1,5 @@
 """
-Reads a FILE ccache, except its keys and tickets, and assembles a ccache from a single ticket.
+Reads a FILE ccache, except its keys and tickets, and reduces one to its ticket-granting ticket.
 
 The format is MIT's, version 4:
 https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
@@ -7,11 +7,9 @@ https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
-from kerberos_sidecar.formats.octets import Octets
-from kerberos_sidecar.formats.principal import Principal
+from kerberos_sidecar.principal import Octets, Principal
 
 SIZE_LIMIT_BYTES = 1 << 20
 
@@ -68,11 +66,32 @@ def read_ticket(content: bytes) -> Ticket:
     Raises:
         ValueError: The content is not a ccache, or contains no TGT for its principal and realm.
     """
+    return _read(content)[0]
+
+
+def reduce(content: bytes) -> bytes:
+    """
+    Return a ccache with nothing but the TGT.
+
+    It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers append 292 bytes
+    at each acquisition past half of the ticket's life (MIT 1.20.1, 2026-11).
+
+    Raises:
+        ValueError: As in :func:`read_ticket`.
+    """
+    _, head, tgt = _read(content)
+    return head + tgt
+
+
+def _read(content: bytes) -> tuple[Ticket, bytes, bytes]:
+    """
+    Return the TGT, the bytes before the first entry, and the bytes of the TGT's entry.
+    """
     if content[:2] != _MAGIC or len(content) > SIZE_LIMIT_BYTES:
         raise ValueError("is not a version 4 ccache")
     octets = Octets(content)
     octets.skip(2)
-    ticket: Ticket | None = None
+    found: tuple[Ticket, bytes, bytes] | None = None
     try:
         offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
         principal = _read_principal(octets)
@@ -80,33 +99,17 @@ def read_ticket(content: bytes) -> Ticket:
             raise ValueError("belongs to a principal whose name is not text")
         if (letters := len(str(principal))) > NAME_LIMIT:
             raise ValueError(f"belongs to a principal whose name has {letters} characters")
-        tgt = Principal(("krbtgt", principal.realm), principal.realm)
+        tgt, head = Principal(("krbtgt", principal.realm), principal.realm), content[: octets.at]
         while octets.left:  # a consumer may have added tens of thousands of entries
-            server, found = _read_entry(octets, offset_seconds)
-            if ticket is None and server == tgt and found.principal == principal:
-                ticket = found
+            start = octets.at
+            server, ticket = _read_entry(octets, offset_seconds)
+            if found is None and server == tgt and ticket.principal == principal:
+                found = ticket, head, content[start : octets.at]
     except EOFError:
         raise ValueError("ends in the middle of an entry") from None
-    if ticket is None:
+    if found is None:
         raise ValueError(f"contains no ticket-granting ticket for {principal}")
-    return ticket
-
-
-def assemble(entry: bytes, offset_seconds: int, offset_microseconds: int) -> bytes:
-    """
-    Return a ccache that contains one entry and belongs to that entry's client.
-
-    It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers append 292 bytes
-    at each acquisition past half of the ticket's life (MIT 1.20.1, 2026-11).
-
-    Args:
-        offset_seconds, offset_microseconds: How far the KDC's clock is ahead of ours.
-    """
-    octets = Octets(entry)
-    _read_principal(octets)
-    header = struct.pack(">HHii", _TAG_OFFSET, 8, offset_seconds, offset_microseconds)
-    head = _MAGIC + struct.pack(">H", len(header)) + header
-    return head + entry[: octets.at] + entry
+    return found
 
 
 def _read_header(header: Octets) -> float:

@@ -1,0 +1,304 @@
+"""
+Finds a keytab and reads its principals, key versions and encryption types.
+
+libkrb5 reports "No credentials cache found" for seven different faults of a keytab (MIT 1.20.1,
+2026-11), so the keytab is checked before libkrb5 reads it. The format is MIT's, versions 1 and 2:
+https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from kerberos_sidecar.principal import Octets, Principal
+from kerberos_sidecar.reasons import failure
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.volume.files import read_file
+
+SIZE_LIMIT_BYTES = 1 << 20
+# A real entry has a few hundred bytes. A much larger length means that the file is not a keytab.
+ENTRY_LIMIT_BYTES = 1 << 16
+
+# https://www.iana.org/assignments/kerberos-parameters
+ENCTYPES = {
+    1: "des-cbc-crc",
+    3: "des-cbc-md5",
+    16: "des3-cbc-sha1",
+    17: "aes128-cts-hmac-sha1-96",
+    18: "aes256-cts-hmac-sha1-96",
+    19: "aes128-cts-hmac-sha256-128",
+    20: "aes256-cts-hmac-sha384-192",
+    23: "rc4-hmac",
+    25: "camellia128-cts-cmac",
+    26: "camellia256-cts-cmac",
+}
+
+_BASE64 = re.compile(rb"\s*BQ[IE][A-Za-z0-9+/\s]+=*\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """
+    The metadata of one key in a keytab.
+
+    Args:
+        trace: A few bits of a digest of the key, to detect that the key has changed.
+    """
+
+    principal: Principal
+    kvno: int
+    enctype: int
+    trace: str = ""
+
+    @property
+    def enctype_name(self) -> str:
+        return ENCTYPES.get(self.enctype, f"enctype {self.enctype}")
+
+
+@dataclass(frozen=True, slots=True)
+class Keytab:
+    """
+    A parsed keytab, with at least one key.
+    """
+
+    path: str
+    keys: tuple[Key, ...]
+
+    def select(self, wanted: Principal | None) -> Principal:
+        """
+        Return the wanted principal with its realm, or the first principal for ``None``.
+
+        Raises:
+            SidecarError: The keytab has no key for that principal, or none in that realm.
+        """
+        principals = list(dict.fromkeys(key.principal for key in self.keys))
+        if wanted is None:
+            return principals[0]
+        for found in principals:
+            if found.is_named(wanted):
+                return found
+        shown = ", ".join(map(str, principals[:5])) + (", …" if len(principals) > 5 else "")
+        if wanted.realm and wanted.realm not in {found.realm for found in principals}:
+            text = f"{self.path} has no key for the realm {wanted.realm}, only for {shown}"
+            raise failure("realm_absent", text)
+        text = f"{self.path} has no key for {wanted}, only for {shown}"
+        raise failure("principal_absent", text)
+
+    def kvno_of(self, principal: Principal) -> int:
+        """
+        Return the newest version of a principal's keys.
+        """
+        return max(key.kvno for key in self.keys if key.principal == principal)
+
+    def newest_of(self, principal: Principal) -> list[Key]:
+        """
+        Return a principal's keys of the newest version.
+        """
+        kvno = self.kvno_of(principal)
+        return [key for key in self.keys if (key.principal, key.kvno) == (principal, kvno)]
+
+    def stamp_of(self, principal: Principal) -> str:
+        """
+        Return text that changes with a principal's keys but does not reveal them.
+        """
+        keys = {f"{k.kvno}/{k.enctype}/{k.trace}" for k in self.keys if k.principal == principal}
+        return " ".join([str(principal), *sorted(keys)])
+
+
+class Source:
+    """
+    The keytab of one entry; read again only when the file has changed.
+
+    Args:
+        path: ``None`` selects the only keytab in the folder.
+        ccaches: The sidecar's own files in that folder, which are never taken for keytabs.
+    """
+
+    def __init__(self, path: str | None, folder: str, ccaches: Iterable[str] = ()) -> None:
+        self._path = path
+        self._folder = folder
+        self._ccaches = frozenset(ccaches)
+        self._seen: tuple[object, Keytab] | None = None
+
+    def __str__(self) -> str:
+        return self._path or self._folder
+
+    def read(self) -> Keytab:
+        """
+        Return the keytab as it is now.
+
+        Raises:
+            SidecarError: It cannot be found or used; the message never contains its content.
+        """
+        path = self._path or self._find()
+        stamp = None
+        # Follows symlinks: Kubernetes updates a Secret by swapping one further up the path.
+        with suppress(OSError):
+            found = os.stat(path)
+            identity = (path, found.st_dev, found.st_ino, found.st_size)
+            stamp = (*identity, found.st_mtime_ns, found.st_ctime_ns)
+        if self._seen is None or stamp is None or self._seen[0] != stamp:
+            self._seen = None
+            self._seen = stamp, read_keytab(path)
+        return self._seen[1]
+
+    def stamp(self, wanted: Principal | None) -> str:
+        """
+        Return text that changes with the keys of a principal, or with what is wrong with them.
+        """
+        try:
+            keytab = self.read()
+            return keytab.stamp_of(keytab.select(wanted))
+        except SidecarError as error:
+            return error.message
+
+    def _find(self) -> str:
+        """
+        Return the only keytab in the folder.
+
+        The first bytes exclude krb5.conf, and another sidecar's ccache, which changes often. If no
+        file is a keytab, the error is about the files that exist.
+        """
+        names: list[str] = []
+        try:
+            names = sorted(name for name in os.listdir(self._folder) if name[0] != ".")
+        except PermissionError as error:
+            text = f"{self._folder} cannot be listed: {error.strerror}"
+            raise failure("keytab_unreadable", text) from None
+        except OSError:
+            pass  # reported below
+        paths = [os.path.join(self._folder, name) for name in names]
+        files = [path for path in paths if path not in self._ccaches and os.path.isfile(path)]
+        match list(filter(_begins_like_a_keytab, files)) or files:
+            case [path]:
+                return path
+            case []:
+                raise failure("keytab_missing", f"{self._folder} contains no keytab")
+            case keytabs:
+                shown = ", ".join(os.path.basename(path) for path in keytabs[:5])
+                text = f"{self._folder} contains {len(keytabs)} keytabs: {shown}"
+                raise failure("keytab_ambiguous", text)
+
+
+def _begins_like_a_keytab(path: str) -> bool:
+    """
+    Check the first bytes; a file that cannot be read counts as a keytab, so that it is reported.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) in (b"\x05\x02", b"\x05\x01")
+    except OSError as error:
+        return isinstance(error, PermissionError)
+
+
+def read_keytab(path: str) -> Keytab:
+    """
+    Read a keytab file; follow symlinks, because a Secret's files are symlinks.
+
+    Raises:
+        SidecarError: The file is missing, unreadable, empty, truncated, or not a keytab.
+    """
+    try:
+        content = read_file(path, SIZE_LIMIT_BYTES, follow=True)
+    except OSError as error:
+        raise _explain_unread(path, error) from None
+    refusal: SidecarError | None = None
+    keys: tuple[Key, ...] = ()
+    try:
+        keys = parse_keytab(content)
+    except EOFError:
+        text = f"{path} ends in the middle of an entry, after {len(content)} bytes"
+        refusal = failure("keytab_truncated", text)
+    except ValueError:
+        refusal = _explain_garbage(path, content)
+    if refusal is None and not keys:
+        refusal = failure("keytab_empty", f"{path} contains no key ({len(content)} bytes)")
+    if refusal is not None:
+        raise refusal
+    return Keytab(path, keys)
+
+
+def parse_keytab(content: bytes) -> tuple[Key, ...]:
+    """
+    Return the metadata of the keys in a keytab.
+
+    Raises:
+        EOFError: The content ends in the middle of an entry.
+        ValueError: The content is not a keytab.
+    """
+    if not content:
+        return ()
+    if content[:1] != b"\x05":
+        raise ValueError("is not a keytab")
+    if len(content) < 2:
+        raise EOFError
+    if content[1] not in (1, 2):
+        raise ValueError("is not a keytab")
+    # Version 1 uses the byte order of the machine that wrote it.
+    order: Literal["big", "little"] = "big" if content[1] == 2 else sys.byteorder
+    octets = Octets(content, order)
+    octets.skip(2)
+    keys = []
+    while octets.left:
+        size = octets.integer(4, signed=True)
+        if size == 0:
+            break
+        if abs(size) > ENTRY_LIMIT_BYTES:
+            raise ValueError("has an entry of an impossible size")
+        if size < 0:  # a hole left by a removed key
+            octets.skip(min(-size, octets.left))
+            continue
+        record = Octets(octets.take(size), order)
+        try:
+            keys.append(_read_key(record, content[1]))
+        except EOFError:
+            raise ValueError("has an entry that contradicts its own size") from None
+    return tuple(keys)
+
+
+def _read_key(record: Octets, version: int) -> Key:
+    count = record.integer(2) - (1 if version == 1 else 0)
+    realm = record.counted_text(2)
+    components = tuple(record.counted_text(2) for _ in range(count))
+    if version == 2:
+        record.skip(4)  # the name type
+    record.skip(4)  # when it was added
+    kvno = record.integer(1)
+    enctype = record.integer(2)
+    trace = hashlib.blake2b(record.take(record.integer(2)), digest_size=2).hexdigest()
+    if record.left >= 4:
+        kvno = record.integer(4) or kvno
+    if not components:
+        raise ValueError("has an entry without a name")
+    principal = Principal(components, realm)
+    if not principal.is_text:  # wrong lengths can make bytes of the key part of the name
+        raise ValueError("has an entry whose name is not text")
+    return Key(principal, kvno, enctype, trace)
+
+
+def _explain_unread(path: str, error: OSError) -> SidecarError:
+    if error.errno == errno.EFBIG:
+        return failure("keytab_garbage", f"{path} is not a keytab: {error.strerror}")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return failure("keytab_missing", f"the keytab {path} does not exist")
+    who = f"uid {os.getuid()} with group {os.getgid()}"
+    return failure("keytab_unreadable", f"{path} cannot be read as {who}: {error.strerror}")
+
+
+def _explain_garbage(path: str, content: bytes) -> SidecarError:
+    if _BASE64.fullmatch(content):
+        return failure(
+            "keytab_garbage",
+            f"{path} is base64 text, not a keytab",
+            "It was encoded twice: put the file itself into the Secret (kubectl create secret "
+            "generic --from-file), or its base64 under data:, not under stringData:.",
+        )
+    return failure("keytab_garbage", f"{path} is not a keytab ({len(content)} bytes)")
