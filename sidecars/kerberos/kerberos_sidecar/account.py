@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 
-from kerberos_sidecar.due import Acquired, Cause, Failed, Found, cause_of
-from kerberos_sidecar.keytab import Source
+from kerberos_sidecar.due import Acquired, Cause, Failed, Found, cause_of, iso
+from kerberos_sidecar.keytab import Keytab, find_keytab, read_keytab
 from kerberos_sidecar.principal import Principal
-from kerberos_sidecar.publish import Published
-from kerberos_sidecar.settings import Entry
+from kerberos_sidecar.publish import Refused, look
+from kerberos_sidecar.settings import Entry, Settings
+from sidecar_runtime.errors import SidecarError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,18 @@ class Account:
     """
     Attributes:
         found, stamp: The ccache and the keytab at the last look.
+        group: The group of the files that we create there.
     """
 
-    def __init__(self, entry: Entry, source: Source) -> None:
+    def __init__(self, entry: Entry, settings: Settings) -> None:
+        self._settings = settings
         self.entry = entry
-        self.source = source
-        self.published = Published(entry.ccache, entry.mode)
-        self.state = State(entry.principal, str(source))
+        self.source = entry.keytab or settings.keytab_dir
+        self.refused = Refused(entry)
+        self.state = State(entry.principal, self.source)
         self.found = Found(problem="has not been read yet")
         self.stamp = ""
+        self.group: int | None = None
 
     @property
     def name(self) -> str:
@@ -62,12 +65,44 @@ class Account:
         """
         return str(self.state.principal or f"the first principal in {self.source}")
 
+    @property
+    def realm(self) -> str:
+        return self.state.principal.realm if self.state.principal else ""
+
+    @property
+    def error(self) -> SidecarError | None:
+        """
+        Why the last try failed; ``None`` after a success.
+        """
+        return self.state.failed.error if self.state.failed else None
+
+    def ask(self) -> None:
+        """
+        Make a ticket due now.
+        """
+        failed = self.state.failed and replace(self.state.failed, retry_at=0.0)
+        self.state = replace(self.state, is_asked_for=True, failed=failed)
+
     def look(self) -> None:
         """
         Read the volume and the keytab, as far as they have changed.
         """
-        self.found = self.published.look()
-        self.stamp = self.source.stamp(self.entry.principal)
+        self.found = look(self.entry, self.group)
+        try:
+            keytab, principal = self.read_keytab()
+            self.stamp = keytab.stamp_of(principal)
+        except SidecarError as error:
+            self.stamp = error.message
+
+    def read_keytab(self) -> tuple[Keytab, Principal]:
+        """
+        Return the keytab as it is now, and the principal that it has for this entry.
+
+        Raises:
+            SidecarError: It cannot be found or used; the message never contains its content.
+        """
+        keytab = read_keytab(find_keytab(self.entry, self._settings))
+        return keytab, keytab.select(self.entry.principal)
 
     def cause(self) -> Cause | None:
         """
@@ -104,9 +139,8 @@ class Account:
         """
         Return why consumers cannot use the ccache now; empty if they can.
         """
-        principal = self.state.principal
-        problem = self.found.problem_at(time.time(), principal)
-        if not problem and (principal is None or not principal.realm):
+        problem = self.found.problem_at(time.time(), self.state.principal)
+        if not problem and not self.realm:
             problem = f"cannot be verified: its principal could not be read from {self.source}"
         return f"{self.entry.ccache} {problem}" if problem else ""
 
@@ -127,15 +161,7 @@ class Account:
         if state.last is not None:
             left_seconds = state.last.at + state.last.wait_seconds - time.monotonic()
             facts["next_ticket_in_seconds"] = round(max(0.0, left_seconds), 1)
-        if state.failed is not None:
-            error = state.failed.error
+        if (error := self.error) is not None:
             facts["last_error"] = f"{error.reason}: {error.message}"
             facts["advice"] = error.advice
         return facts
-
-
-def iso(moment: float) -> str:
-    """
-    Return a Unix time as ISO 8601 text, in UTC.
-    """
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -4,30 +4,30 @@ One cycle: for each principal, due? → keytab → child → verify → publish 
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kerberos_sidecar.account import Account, iso
-from kerberos_sidecar.ccache import Ticket
+from kerberos_sidecar.account import Account
 from kerberos_sidecar.due import (
     CONTEST_SECONDS,
     RETRY_FLOOR_SECONDS,
     Acquired,
     Cause,
     Failed,
+    iso,
     retry_within,
     wait_after,
-    window_wait,
 )
 from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.krb5_conf import check_config, check_enctypes
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.principal import Principal
-from kerberos_sidecar.publish import Refused, Staging
-from kerberos_sidecar.reasons import failure, is_outage, is_refused_key
-from kerberos_sidecar.request import Request, acquire, hung
+from kerberos_sidecar.publish import Staging
+from kerberos_sidecar.reasons import failure, is_outage
+from kerberos_sidecar.request import Request, acquire, check_refused, hung
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -42,24 +42,15 @@ log = get_logger("cycle")
 
 class Cycle:
     """
-    Acquires tickets one after the other; all that outlives a cycle is in the accounts.
-
-    Args:
-        refused: The keys that the KDC refused.
+    Acquires tickets one after the other; what outlives a cycle is in the accounts.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        metrics: KerberosMetrics,
-        accounts: Sequence[Account],
-        refused: Refused,
+        self, settings: Settings, metrics: KerberosMetrics, accounts: Sequence[Account]
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._accounts = accounts
-        self._refused = refused
-        self._began_at = 0.0
 
     def run(self, fence: Fence) -> Outcome:
         """
@@ -70,34 +61,22 @@ class Cycle:
                 too, and every published ccache stays.
             CycleAbandoned: The fence was revoked.
         """
-        self._began_at = time.time()
-        if fence.is_asked_for:
-            self._ask(fence)
+        # A refused key is tried again if SIGHUP says so, but once.
+        counts_since = time.time() if fence.is_asked_for else -math.inf
+        for account in self._accounts if fence.is_asked_for else ():
+            with fence:
+                account.ask()
         acquired, tried = 0, list[Account]()
         while (due := self._next(tried, fence)) is not None:
             tried.append(due)
-            acquired += self._try(due, fence)
+            acquired += self._try(due, counts_since, fence)
         with fence:
             self._metrics.show(self._accounts)
-        errors = [one.state.failed.error for one in self._accounts if one.state.failed]
+        errors = [one.error for one in self._accounts if one.error]
         if errors and not self._is_kept(errors):
-            first = min(errors, key=is_outage)  # an outage ends on its own
-            more = f"; {len(errors) - 1} more failed" if len(errors) > 1 else ""
-            raise self._in_time(
-                SidecarError(first.reason, first.message + more, first.advice)
-            ) from first
+            raise self._first_of(errors)
         counts = {"tickets_acquired": acquired}
         return Outcome("changed" if acquired else "unchanged", revision(self._accounts), counts)
-
-    def _ask(self, fence: Fence) -> None:
-        """
-        Make all tickets due, because of SIGHUP.
-        """
-        for account in self._accounts:
-            failed = account.state.failed
-            failed = replace(failed, retry_at=0.0) if failed else None
-            with fence:
-                account.state = replace(account.state, is_asked_for=True, failed=failed)
 
     def _next(self, tried: Sequence[Account], fence: Fence) -> Account | None:
         """
@@ -112,25 +91,19 @@ class Cycle:
                     account.state = replace(account.state, failed=None)
             elif account not in tried and not account.is_waiting():
                 due.append(account)
-        failed = [one for one in self._accounts if one.state.failed and one.state.principal]
-        silent = {
-            one.state.principal.realm
-            for one in failed
-            if one.state.principal and one.state.failed and is_outage(one.state.failed.error)
-        }
-        return min(due, key=lambda one: _realm(one) in silent, default=None)
+        silent = {one.realm for one in self._accounts if one.error and is_outage(one.error)}
+        return min(due, key=lambda one: one.realm in silent, default=None)
 
-    def _try(self, account: Account, fence: Fence) -> bool:
+    def _try(self, account: Account, counts_since: float, fence: Fence) -> bool:
         """
         Acquire and publish a ticket, or note why that failed; return whether it succeeded.
         """
-        cause, stamp = account.cause(), account.stamp
-        assert cause is not None
+        cause, stamp = account.cause() or "start", account.stamp
         try:
-            self._acquire(account, cause, fence)
+            self._acquire(account, cause, counts_since, fence)
         except CycleAbandoned:
             raise
-        except Exception as error:  # noqa: BLE001 - each failure of a principal is only its own
+        except Exception as error:  # noqa: BLE001 - the other principals are tried, whatever it is
             with fence:
                 self._note(account, explain(error), stamp)
             return False
@@ -139,131 +112,71 @@ class Cycle:
             account.look()
         return True
 
-    def _acquire(self, account: Account, cause: Cause, fence: Fence) -> None:
+    def _acquire(self, account: Account, cause: Cause, counts_since: float, fence: Fence) -> None:
         """
         Raises:
             SidecarError: No ticket was published.
             CycleAbandoned: The fence was revoked.
         """
-        entry, zero_at = account.entry, time.time() - time.monotonic()
-        # First the volume: it may be full or read-only, which no KDC needs to hear about.
-        with Staging(entry.ccache, entry.mode, fence) as staging:
+        entry, settings = account.entry, self._settings
+        # First the volume: if it is full or read-only, no KDC is asked.
+        with Staging(entry, fence) as staging:
             keytab, principal = self._read_keytab(account, staging.group, fence)
-            check_config(self._settings)
-            check_enctypes(self._settings, keytab, principal)
-            self._check_refused(account, keytab, principal, fence)
-            owner = self._check_contested(account, principal, cause)
+            check_config(settings)
+            check_enctypes(settings, keytab, principal)
+            request = Request(principal, keytab, settings, staging.scratch)
+            check_refused(request, account.refused, counts_since)
+            owner = _check_contested(account, principal, cause)
             fence.blame = self._in_time(hung(principal))
-            began, stamp = time.monotonic(), keytab.stamp_of(principal)
-            request = Request(principal, keytab, self._settings, staging.scratch)
-            try:
-                content, ticket = acquire(request, fence)
-            except SidecarError as error:
-                if is_refused_key(error):
-                    self._refused.note(stamp, time.time())
-                raise
+            began = time.monotonic()
+            zero_at = time.time() - began
+            content, ticket = acquire(request, account.refused, fence)
             seconds = time.monotonic() - began
             staging.publish(content)
         with fence:
             if owner:
-                taken = {"ccache": entry.ccache, "owner": owner, "principal": str(principal)}
-                log.warning("ccache_taken", **taken)
+                log.warning(
+                    "ccache_taken", ccache=entry.ccache, owner=owner, principal=account.name
+                )
                 account.state = replace(account.state, retaken_at=time.monotonic())
-            self._refused.clear(principal)
-            self._record(account, ticket, stamp, zero_at)
+            wait_seconds, next_cause = wait_after(
+                ticket, time.time(), settings.interval_seconds, random.random()
+            )
+            stamp = keytab.stamp_of(principal)
+            last = Acquired(ticket, time.monotonic(), stamp, wait_seconds, next_cause, zero_at)
+            account.state = replace(account.state, last=last, failed=None, is_asked_for=False)
             self._metrics.record(account, seconds)
-            self._tell(account, ticket, cause, seconds)
+        log.info(
+            "ticket_acquired",
+            principal=account.name,
+            ccache=entry.ccache,
+            cause=cause,
+            kvno=account.state.kvno,
+            ends_at=iso(ticket.ends_at),
+            lifetime_seconds=ticket.lifetime_seconds,
+            next_ticket_in_seconds=round(wait_seconds, 1),
+            duration_seconds=round(seconds, 3),
+        )
 
     def _read_keytab(self, account: Account, group: int, fence: Fence) -> tuple[Keytab, Principal]:
         """
         Read the keytab, and know from now on whose ccache is expected.
         """
         with fence:
-            account.published.group = group
-            account.state = replace(account.state, kvno=0)
-        keytab = account.source.read()
-        principal = keytab.select(account.entry.principal)
-        known = account.state.principal if account.state.last else principal
+            account.group, account.state = group, replace(account.state, kvno=0)
+        keytab, principal = account.read_keytab()
         kvno = keytab.kvno_of(principal)
         with fence:
-            account.state = replace(account.state, principal=known, keytab=keytab.path, kvno=kvno)
+            account.state = replace(
+                account.state, principal=principal, keytab=keytab.path, kvno=kvno
+            )
             self._metrics.show([account])
         account.look()  # an earlier process's ccache counts, whatever fails next
         return keytab, principal
 
-    def _check_refused(
-        self, account: Account, keytab: Keytab, principal: Principal, fence: Fence
-    ) -> None:
-        """
-        Raises:
-            SidecarError: The KDC has refused these keys, and more tries could lock the account.
-        """
-        refused_at = self._refused.at(keytab.stamp_of(principal))
-        if refused_at is None or (fence.is_asked_for and refused_at < self._began_at):
-            return
-        window_seconds = self._settings.lockout_window_seconds
-        if wait_seconds := window_wait(refused_at, time.time(), window_seconds):
-            error = failure(
-                "keytab_stale",
-                f"the KDC has refused the key of {principal} (kvno {account.state.kvno}) in "
-                f"{keytab.path}; it is not tried again before {iso(time.time() + wait_seconds)}",
-            )
-            error.retry_within_seconds = wait_seconds
-            raise error
-
-    @staticmethod
-    def _check_contested(account: Account, principal: Principal, cause: Cause) -> str:
-        """
-        Return who took the ccache; empty if nobody did.
-
-        Raises:
-            SidecarError: Another process keeps taking it.
-        """
-        owner = account.found.taken_by(principal, cause, time.time())
-        wait_seconds = account.state.retaken_at + CONTEST_SECONDS - time.monotonic()
-        if owner and wait_seconds > 0:
-            error = failure(
-                "ccache_contested",
-                f"{account.entry.ccache} belongs to {owner} again, after it was restored for "
-                f"{principal}: another process publishes there",
-            )
-            error.retry_within_seconds = wait_seconds
-            raise error
-        return owner
-
-    def _record(self, account: Account, ticket: Ticket, stamp: str, zero_at: float) -> None:
-        """
-        Note a published ticket, and when the next one is due.
-        """
-        wait_seconds, cause = wait_after(
-            ticket, time.time(), self._settings.interval_seconds, random.random()
-        )
-        account.state = replace(
-            account.state,
-            principal=ticket.principal,
-            last=Acquired(ticket, time.monotonic(), stamp, wait_seconds, cause, zero_at),
-            failed=None,
-            is_asked_for=False,
-        )
-
-    def _tell(self, account: Account, ticket: Ticket, cause: Cause, seconds: float) -> None:
-        last = account.state.last
-        assert last is not None
-        log.info(
-            "ticket_acquired",
-            principal=account.name,
-            ccache=account.entry.ccache,
-            cause=cause,
-            kvno=account.state.kvno,
-            ends_at=iso(ticket.ends_at),
-            lifetime_seconds=ticket.lifetime_seconds,
-            next_ticket_in_seconds=round(last.wait_seconds, 1),
-            duration_seconds=round(seconds, 3),
-        )
-
     def _note(self, account: Account, error: SidecarError, stamp: str) -> None:
         """
-        Note why a principal failed; with several principals, log each new reason once.
+        Note why a principal failed, and when it is tried again.
         """
         before = account.state.failed
         count = before.count + 1 if before else 1
@@ -274,16 +187,16 @@ class Cycle:
         retry_at = time.monotonic() + wait_seconds
         failed = Failed(error, count, stamp, account.is_lost, retry_at)
         account.state = replace(account.state, failed=failed)
-        is_new = before is None or before.error.reason != error.reason
-        if is_new and len(self._accounts) > 1:
-            log.warning(
-                "principal_failed",
-                principal=account.name,
-                ccache=account.entry.ccache,
-                reason=error.reason,
-                error=error.message,
-                advice=error.advice,
-            )
+
+    def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
+        """
+        Return the first failure, with what else failed. An outage ends on its own: it comes last.
+        """
+        first, *others = sorted(errors, key=is_outage)
+        more = [f"; {error.reason}: {error.message}" for error in others]
+        return self._in_time(
+            SidecarError(first.reason, first.message + "".join(more), first.advice)
+        )
 
     def _in_time(self, error: SidecarError) -> SidecarError:
         """
@@ -307,8 +220,24 @@ class Cycle:
         return True
 
 
-def _realm(account: Account) -> str:
-    return account.state.principal.realm if account.state.principal else ""
+def _check_contested(account: Account, principal: Principal, cause: Cause) -> str:
+    """
+    Return who took the ccache; empty if nobody did.
+
+    Raises:
+        SidecarError: Another process keeps taking it.
+    """
+    owner = account.found.taken_by(principal, cause, time.time())
+    wait_seconds = account.state.retaken_at + CONTEST_SECONDS - time.monotonic()
+    if owner and wait_seconds > 0:
+        error = failure(
+            "ccache_contested",
+            f"{account.entry.ccache} belongs to {owner} again, after it was restored for "
+            f"{principal}: another process publishes there",
+        )
+        error.retry_within_seconds = wait_seconds
+        raise error
+    return owner
 
 
 def revision(accounts: Sequence[Account]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from kerberos_sidecar.ccache import Ticket
@@ -214,3 +215,10 @@ def retry_within(ticket: Ticket | None, now: float) -> float:
     """
     left_seconds = ticket.ends_at - now if ticket else 0.0
     return max(RETRY_FLOOR_SECONDS, left_seconds / 4) if left_seconds > 0 else math.inf
+
+
+def iso(moment: float) -> str:
+    """
+    Return a Unix time as ISO 8601 text, in UTC.
+    """
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

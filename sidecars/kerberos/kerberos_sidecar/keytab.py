@@ -2,7 +2,7 @@
 Finds a keytab and reads its principals, key versions and encryption types.
 
 libkrb5 reports "No credentials cache found" for seven different faults of a keytab (MIT 1.20.1,
-2026-11), so the keytab is checked before libkrb5 reads it. The format is MIT's, versions 1 and 2:
+2026-11), so the keytab is checked before libkrb5 reads it. The format is MIT's, version 2:
 https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
 """
 
@@ -12,14 +12,11 @@ import errno
 import hashlib
 import os
 import re
-import sys
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 
 from kerberos_sidecar.principal import Octets, Principal
 from kerberos_sidecar.reasons import failure
+from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.files import read_file
 
@@ -113,79 +110,38 @@ class Keytab:
         return " ".join([str(principal), *sorted(keys)])
 
 
-class Source:
+def find_keytab(entry: Entry, settings: Settings) -> str:
     """
-    The keytab of one entry; read again only when the file has changed.
+    Return the path of an entry's keytab: the only one in the folder if none is named.
 
-    Args:
-        path: ``None`` selects the only keytab in the folder.
-        ccaches: The sidecar's own files in that folder, which are never taken for keytabs.
+    The first bytes exclude krb5.conf, and our ccaches, which change often. If no file is a keytab,
+    the error is about the files that exist.
+
+    Raises:
+        SidecarError: The folder contains no keytab, or several.
     """
-
-    def __init__(self, path: str | None, folder: str, ccaches: Iterable[str] = ()) -> None:
-        self._path = path
-        self._folder = folder
-        self._ccaches = frozenset(ccaches)
-        self._seen: tuple[object, Keytab] | None = None
-
-    def __str__(self) -> str:
-        return self._path or self._folder
-
-    def read(self) -> Keytab:
-        """
-        Return the keytab as it is now.
-
-        Raises:
-            SidecarError: It cannot be found or used; the message never contains its content.
-        """
-        path = self._path or self._find()
-        stamp = None
-        # Follows symlinks: Kubernetes updates a Secret by swapping one further up the path.
-        with suppress(OSError):
-            found = os.stat(path)
-            identity = (path, found.st_dev, found.st_ino, found.st_size)
-            stamp = (*identity, found.st_mtime_ns, found.st_ctime_ns)
-        if self._seen is None or stamp is None or self._seen[0] != stamp:
-            self._seen = None
-            self._seen = stamp, read_keytab(path)
-        return self._seen[1]
-
-    def stamp(self, wanted: Principal | None) -> str:
-        """
-        Return text that changes with the keys of a principal, or with what is wrong with them.
-        """
-        try:
-            keytab = self.read()
-            return keytab.stamp_of(keytab.select(wanted))
-        except SidecarError as error:
-            return error.message
-
-    def _find(self) -> str:
-        """
-        Return the only keytab in the folder.
-
-        The first bytes exclude krb5.conf, and another sidecar's ccache, which changes often. If no
-        file is a keytab, the error is about the files that exist.
-        """
-        names: list[str] = []
-        try:
-            names = sorted(name for name in os.listdir(self._folder) if name[0] != ".")
-        except PermissionError as error:
-            text = f"{self._folder} cannot be listed: {error.strerror}"
-            raise failure("keytab_unreadable", text) from None
-        except OSError:
-            pass  # reported below
-        paths = [os.path.join(self._folder, name) for name in names]
-        files = [path for path in paths if path not in self._ccaches and os.path.isfile(path)]
-        match list(filter(_begins_like_a_keytab, files)) or files:
-            case [path]:
-                return path
-            case []:
-                raise failure("keytab_missing", f"{self._folder} contains no keytab")
-            case keytabs:
-                shown = ", ".join(os.path.basename(path) for path in keytabs[:5])
-                text = f"{self._folder} contains {len(keytabs)} keytabs: {shown}"
-                raise failure("keytab_ambiguous", text)
+    if entry.keytab is not None:
+        return entry.keytab
+    folder, paths = settings.keytab_dir, list[str]()
+    ccaches = {one.ccache for one in settings.entries}
+    try:
+        paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    except PermissionError as error:
+        text = f"{folder} cannot be listed: {error.strerror}"
+        raise failure("keytab_unreadable", text) from None
+    except OSError:
+        pass  # reported below
+    files = [one for one in paths if one not in ccaches and os.path.isfile(one)]
+    files = [one for one in files if not os.path.basename(one).startswith(".")]
+    match list(filter(_begins_like_a_keytab, files)) or files:
+        case [path]:
+            return path
+        case []:
+            raise failure("keytab_missing", f"{folder} contains no keytab")
+        case keytabs:
+            shown = ", ".join(map(os.path.basename, keytabs[:5]))
+            text = f"{folder} contains {len(keytabs)} keytabs: {shown}"
+            raise failure("keytab_ambiguous", text)
 
 
 def _begins_like_a_keytab(path: str) -> bool:
@@ -194,7 +150,7 @@ def _begins_like_a_keytab(path: str) -> bool:
     """
     try:
         with open(path, "rb") as file:
-            return file.read(2) in (b"\x05\x02", b"\x05\x01")
+            return file.read(2) == b"\x05\x02"
     except OSError as error:
         return isinstance(error, PermissionError)
 
@@ -240,11 +196,9 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
         raise ValueError("is not a keytab")
     if len(content) < 2:
         raise EOFError
-    if content[1] not in (1, 2):
+    if content[1] != 2:  # nobody has written version 1 since the nineties
         raise ValueError("is not a keytab")
-    # Version 1 uses the byte order of the machine that wrote it.
-    order: Literal["big", "little"] = "big" if content[1] == 2 else sys.byteorder
-    octets = Octets(content, order)
+    octets = Octets(content)
     octets.skip(2)
     keys = []
     while octets.left:
@@ -256,21 +210,19 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
         if size < 0:  # a hole left by a removed key
             octets.skip(min(-size, octets.left))
             continue
-        record = Octets(octets.take(size), order)
+        record = Octets(octets.take(size))
         try:
-            keys.append(_read_key(record, content[1]))
+            keys.append(_read_key(record))
         except EOFError:
             raise ValueError("has an entry that contradicts its own size") from None
     return tuple(keys)
 
 
-def _read_key(record: Octets, version: int) -> Key:
-    count = record.integer(2) - (1 if version == 1 else 0)
+def _read_key(record: Octets) -> Key:
+    count = record.integer(2)
     realm = record.counted_text(2)
     components = tuple(record.counted_text(2) for _ in range(count))
-    if version == 2:
-        record.skip(4)  # the name type
-    record.skip(4)  # when it was added
+    record.skip(8)  # the name type, and when it was added
     kvno = record.integer(1)
     enctype = record.integer(2)
     trace = hashlib.blake2b(record.take(record.integer(2)), digest_size=2).hexdigest()

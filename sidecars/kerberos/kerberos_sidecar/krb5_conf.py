@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kerberos_sidecar.keytab import Keytab
+from kerberos_sidecar.keytab import ENCTYPES, Keytab
 from kerberos_sidecar.principal import Principal
-from kerberos_sidecar.reasons import failure
+from kerberos_sidecar.reasons import ENCTYPE_LIMITS, failure
 from kerberos_sidecar.settings import Settings
 
 SITE_CONFIG = "/etc/krb5.conf"
@@ -22,37 +22,15 @@ SITE_CONFIG = "/etc/krb5.conf"
 # request_timeout since 1.22.
 REQUEST_SHARE = 0.9
 
-_HOST = re.compile(r"(https://\S+|\[[0-9A-Fa-f:.%\w]+\]|[^\s:/#;\[\]{}]+)(:\d{1,5})?")
-_DURATION = re.compile(r"-?\d+|-?(\d+\s*[dhms]\s*)+|\d+(:\d\d){1,2}|\d+-\d\d(:\d\d){1,2}")
 _INCLUDED = re.compile(r"[A-Za-z0-9_-]+|[^.].*\.conf")
 
-_FAMILIES = {
-    "des": {1, 2, 3},
-    "des3": {16},
-    "aes": {17, 18, 19, 20},
-    "rc4": {23},
-    "camellia": {25, 26},
-    "default": {16, 17, 18, 19, 20, 23, 25, 26},
-}
-_ENCTYPES = _FAMILIES | {
-    "des3-cbc-sha1": {16},
-    "aes128-cts": {17},
-    "aes128-sha1": {17},
-    "aes256-cts": {18},
-    "aes256-sha1": {18},
-    "aes128-sha2": {19},
-    "aes256-sha2": {20},
-    "arcfour-hmac": {23},
-    "arcfour-hmac-md5": {23},
-    "aes128-cts-hmac-sha1-96": {17},
-    "aes256-cts-hmac-sha1-96": {18},
-    "aes128-cts-hmac-sha256-128": {19},
-    "aes256-cts-hmac-sha384-192": {20},
-    "rc4-hmac": {23},
-    "camellia128-cts": {25},
-    "camellia128-cts-cmac": {25},
-    "camellia256-cts": {26},
-    "camellia256-cts-cmac": {26},
+# Names of encryption types that are not the beginning of the full one.
+_ALIASES = {
+    "aes128-sha1": "aes128-cts-hmac-sha1",
+    "aes256-sha1": "aes256-cts-hmac-sha1",
+    "aes128-sha2": "aes128-cts-hmac-sha256",
+    "aes256-sha2": "aes256-cts-hmac-sha384",
+    "default": "",
 }
 
 
@@ -71,7 +49,7 @@ class Relation(NamedTuple):
     value: str
 
     def __str__(self) -> str:
-        text = f"{self.name} = {self.value}" if self.section else self.value
+        text = f"{self.name} = {self.value}" if self.section else f"cannot parse {self.value}"
         return f"{self.path}, line {self.line}: {text}"
 
 
@@ -83,15 +61,13 @@ def overlay(settings: Settings, realm: str) -> str:
     """
     Return the relations that override the site's, also what it sets for the realm.
     """
-    request_seconds = max(1, int(settings.timeout_seconds * REQUEST_SHARE))
-    relations = {
-        "forwardable": str(settings.forwardable).lower(),
-        "request_timeout": f"{request_seconds}s",
+    durations = {
+        "request_timeout": max(1.0, settings.timeout_seconds * REQUEST_SHARE),
+        "ticket_lifetime": settings.ticket_lifetime_seconds,
+        "renew_lifetime": settings.renew_lifetime_seconds,
     }
-    if settings.ticket_lifetime_seconds is not None:
-        relations["ticket_lifetime"] = f"{settings.ticket_lifetime_seconds:.0f}s"
-    if settings.renew_lifetime_seconds is not None:
-        relations["renew_lifetime"] = f"{settings.renew_lifetime_seconds:.0f}s"
+    relations = {name: f"{int(value)}s" for name, value in durations.items() if value is not None}
+    relations["forwardable"] = str(settings.forwardable).lower()
     if settings.renew_lifetime_seconds == 0:
         # Clears RENEWABLE_OK, the only default option: with it, the KDC issues a renewable ticket
         # if its own maximum is below the requested lifetime.
@@ -119,53 +95,41 @@ def check_enctypes(settings: Settings, keytab: Keytab, principal: Principal) -> 
     Raises:
         SidecarError: The keytab has no key that krb5.conf permits: no KDC needs to be asked.
     """
-    limits = ("permitted_enctypes", "default_tkt_enctypes")
-    for limit in limits:
-        found = [one for one in _relations(site_paths(settings)) if one.name == limit]
-        permitted = _enctypes(found[0].value) if found else set()
-        newest = keytab.newest_of(principal)
-        if permitted and not any(key.enctype in permitted for key in newest):
-            held = ", ".join(key.enctype_name for key in newest)
-            text = f"{keytab.path} has only {held} for {principal}, and {found[0]} forbids that"
-            raise failure("keytab_enctypes_unusable", text)
-
-
-def find_fault(settings: Settings, realm: str) -> str:
-    """
-    Return the first line that cannot work for a realm, and why; empty if none is known.
-
-    Meant for when libkrb5 has failed: what it accepts is never judged.
-    """
+    newest = keytab.newest_of(principal)
     for one in _relations(site_paths(settings)):
-        if why := _fault_of(one, realm):
-            return f"{one} {why}"
-    return ""
+        if one.name in ENCTYPE_LIMITS and (permitted := _enctypes(one.value)):
+            if not any(key.enctype in permitted for key in newest):
+                held = ", ".join(key.enctype_name for key in newest)
+                text = f"{keytab.path} has only {held} for {principal}, which {one} forbids"
+                raise failure("keytab_enctypes_unusable", text)
+            return  # libkrb5 takes the first
 
 
-def _fault_of(one: Relation, realm: str) -> str:
-    match one.section, one.name:
-        case (), _:
-            return "cannot be parsed"
-        case ("realms", name), ("kdc" | "primary_kdc" | "master_kdc") if name == realm:
-            found = _HOST.fullmatch(one.value)
-            if found is None:
-                return "is not a host, with or without a port; a comment needs its own line"
-            if found[2] and not 0 < int(found[2][1:]) < 65536:
-                return "has an impossible port"
-        case ("libdefaults", *_), ("ticket_lifetime" | "renew_lifetime" | "clockskew"):
-            return "" if _DURATION.fullmatch(one.value) else "is not a duration such as 10h"
-        case ("libdefaults", *_), ("permitted_enctypes" | "default_tkt_enctypes"):
-            return "" if _enctypes(one.value) else "names no known encryption type"
-    return ""
+def lines_about(settings: Settings, realm: str, *names: str) -> list[str]:
+    """
+    Return the lines that set one of these for a realm, and those that cannot be parsed.
+    """
+    return [
+        str(one)
+        for one in _relations(site_paths(settings))
+        if not one.section
+        or (one.name in names and (one.section[0] != "realms" or realm in one.section))
+    ]
 
 
 def _enctypes(text: str) -> set[int]:
+    """
+    Return what a list of encryption types and families permits, in case of doubt more.
+    """
     found: set[int] = set()
-    for word in re.split(r"[\s,]+", text.lower()):
-        if word.startswith("-"):
-            found -= _ENCTYPES.get(word[1:], set())
-        else:
-            found |= _ENCTYPES.get(word.removeprefix("+"), set())
+    for word in re.split(r"[\s,]+", text.lower().replace("arcfour", "rc4")):
+        plain = _ALIASES.get(word.lstrip("+-"), word.lstrip("+-"))
+        meant = {
+            number
+            for number, name in ENCTYPES.items()
+            if name.startswith(plain) or plain.startswith(name)
+        }
+        found = found - meant if word.startswith("-") else found | meant
     return found
 
 

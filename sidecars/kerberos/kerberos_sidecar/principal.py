@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 _ESCAPED = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\0": "\\0"}
 _UNESCAPED = {text[1]: char for char, text in _ESCAPED.items()}
@@ -88,9 +87,8 @@ class Octets:
         EOFError: From every method, if fewer bytes are left than it reads.
     """
 
-    def __init__(self, content: bytes, order: Literal["big", "little"] = "big") -> None:
+    def __init__(self, content: bytes) -> None:
         self._content = content
-        self._order: Literal["big", "little"] = order
         self.at = 0
 
     @property
@@ -110,7 +108,7 @@ class Octets:
         self.at += count
 
     def integer(self, count: int, *, signed: bool = False) -> int:
-        return int.from_bytes(self.take(count), self._order, signed=signed)
+        return int.from_bytes(self.take(count), signed=signed)
 
     def counted_text(self, width: int) -> str:
         """

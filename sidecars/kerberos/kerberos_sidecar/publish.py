@@ -6,8 +6,7 @@ These files may exist beside a ccache ``NAME``:
 - ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it, which marks
   what has the same random part as in use. Names are random, so writers never wait for each other.
 - ``.NAME.<random>.krb5`` and ``.krb5.<random>``, written by libkrb5.
-- ``.NAME.<random>.kept``, a folder or a keytab that was at the ccache's path. It stays, unless it
-  is an empty folder.
+- ``.NAME.<random>.kept``, a folder that was at the ccache's path. It stays, unless it is empty.
 - ``.NAME.refused``: which keys the KDC refused, and when.
 
 A killed process leaves the first ones unlocked; the next :class:`Staging` of any process removes
@@ -19,20 +18,18 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
-import json
+import math
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Mapping
+import time
 from contextlib import suppress
-from threading import Lock
 from typing import Self
 
 from kerberos_sidecar.ccache import SIZE_LIMIT_BYTES, read_ticket
 from kerberos_sidecar.due import Found
-from kerberos_sidecar.keytab import parse_keytab
-from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.reasons import failure
+from kerberos_sidecar.settings import Entry
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -42,80 +39,50 @@ from sidecar_runtime.volume.files import read_file, write_all, write_file
 ROOM_BYTES = 4096
 
 NEW, SCRATCH, ASIDE = ".new", ".krb5", ".kept"
-REMEMBERED = 8
+
+_REASONS = {
+    errno.ENOSPC: "ccache_full",
+    errno.EDQUOT: "ccache_full",
+    errno.EPERM: "ccache_denied",
+    errno.EACCES: "ccache_denied",
+    errno.EROFS: "ccache_denied",
+    errno.ENOENT: "ccache_missing",
+    errno.ENOTDIR: "ccache_missing",
+}
 
 log = get_logger("ccache")
 
 
-class Published:
+def look(entry: Entry, own_group: int | None) -> Found:
     """
-    The ccache at one path, as consumers see it now; thread-safe.
+    Return the state of a ccache, as consumers see it now; never raises for a bad one.
+
+    A file without the bits of the configured mode, such as a ``kinit``'s 0600, is bad.
 
     Args:
-        mode: The bits that consumers need; a file without them, such as a ``kinit``'s 0600, is bad.
-
-    Attributes:
-        group: The group of the files that we create there: the system may refuse the folder's.
+        own_group: The group of the files that we create there, if the system refuses the folder's.
     """
-
-    def __init__(self, path: str, mode: int) -> None:
-        self._path = path
-        self._mode = mode
-        self.group: int | None = None
-        # A consumer may have added ten thousand entries, which take 0.2 s: one thread reads them.
-        self._lock = Lock()
-        self._seen: tuple[tuple[int, ...], Found] | None = None
-
-    def look(self) -> Found:
-        """
-        Return the state of the ccache; never raises for a bad one.
-        """
-        try:
-            found = os.stat(self._path, follow_symlinks=False)
-            group = os.stat(os.path.dirname(self._path)).st_gid
-        except OSError as error:
-            return Found(problem=f"cannot be found ({error.strerror})")
-        stamp: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-        # A process that can write the file can also reset its modification time.
-        stamp += (found.st_ctime_ns, found.st_mode, found.st_gid, group, self.group or 0)
-        with self._lock:
-            if self._seen is None or self._seen[0] != stamp:
-                self._seen = (stamp, self._read(found, group))
-            return self._seen[1]
-
-    def closed_folder(self) -> str:
-        """
-        Return why consumers in the folder's group cannot reach the file; empty if they can.
-
-        Consumers with our uid can still read it, and so can others if the folder admits them. Which
-        ids the consumers have is unknown here, so this is a warning, not a fault of the ccache.
-        """
-        folder = os.path.dirname(self._path)
-        try:
-            mode = stat.S_IMODE(os.stat(folder).st_mode)
-        except OSError:
-            return ""  # the file does not exist either
-        if not self._mode & stat.S_IRGRP or mode & stat.S_IXGRP:
-            return ""
-        return f"is in {folder} (mode {mode:04o}), which its group cannot enter"
-
-    def _read(self, found: os.stat_result, group: int) -> Found:
-        holder = f"uid {found.st_uid} with group {found.st_gid}"
-        try:
-            ticket = read_ticket(read_file(self._path, SIZE_LIMIT_BYTES))
-        except OSError as error:
-            is_closed = isinstance(error, PermissionError)
-            problem = f"cannot be read ({error.strerror})"
-            return Found(None, found.st_mtime, problem, holder if is_closed else "")
-        except ValueError as error:
-            return Found(None, found.st_mtime, str(error))
-        mode, problem = stat.S_IMODE(found.st_mode), ""
-        if self._mode & ~mode:
-            problem = f"has mode {mode:04o} but needs at least {self._mode:04o}"
-        elif not (mode & stat.S_IROTH or not self._mode & stat.S_IRGRP):
-            if found.st_gid not in (group, self.group):
-                problem = f"has group {found.st_gid}, not its folder's group {group}"
-        return Found(ticket, found.st_mtime, problem, holder if problem else "")
+    try:
+        found = os.stat(entry.ccache, follow_symlinks=False)
+        group = os.stat(os.path.dirname(entry.ccache)).st_gid
+    except OSError as error:
+        return Found(problem=f"cannot be found ({error.strerror})")
+    holder = f"uid {found.st_uid} with group {found.st_gid}"
+    try:
+        ticket = read_ticket(read_file(entry.ccache, SIZE_LIMIT_BYTES))
+    except OSError as error:
+        is_closed = isinstance(error, PermissionError)
+        problem = f"cannot be read ({error.strerror})"
+        return Found(None, found.st_mtime, problem, holder if is_closed else "")
+    except ValueError as error:
+        return Found(None, found.st_mtime, str(error))
+    mode, problem = stat.S_IMODE(found.st_mode), ""
+    is_for_group = entry.mode & stat.S_IRGRP and not mode & stat.S_IROTH
+    if entry.mode & ~mode:
+        problem = f"has mode {mode:04o} but needs at least {entry.mode:04o}"
+    elif is_for_group and found.st_gid not in (group, own_group):
+        problem = f"has group {found.st_gid}, not its folder's group {group}"
+    return Found(ticket, found.st_mtime, problem, holder if problem else "")
 
 
 class Staging:
@@ -123,8 +90,6 @@ class Staging:
     The private file for one publish; a ``with`` statement creates and removes it.
 
     Args:
-        path: The ccache.
-        mode: The mode of the published file.
         fence: Entered for the rename.
 
     Attributes:
@@ -135,9 +100,9 @@ class Staging:
             entering: the volume does not keep the mode.
     """
 
-    def __init__(self, path: str, mode: int, fence: Fence) -> None:
-        self._path = path
-        self._mode = mode
+    def __init__(self, entry: Entry, fence: Fence) -> None:
+        self._path = entry.ccache
+        self._mode = entry.mode
         self._fence = fence
         self._fd = -1
         self._stem = ""
@@ -194,13 +159,12 @@ class Staging:
 
     def _replace(self) -> None:
         """
-        Rename the new file to the ccache's path; move a folder or a keytab that is there aside.
+        Rename the new file to the ccache's path; move a folder that is there aside.
 
         Its content may exist nowhere else, so it is kept.
         """
         kept = self._stem + ASIDE
-        is_folder = os.path.isdir(self._path) and not os.path.islink(self._path)
-        if is_folder or _is_keytab(self._path):
+        if os.path.isdir(self._path) and not os.path.islink(self._path):
             os.rename(self._path, kept)
             with suppress(OSError):  # not an empty folder
                 os.rmdir(kept)
@@ -209,16 +173,11 @@ class Staging:
 
     def _open(self) -> None:
         folder, name = os.path.split(self._path)
-        while True:
-            self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self._stem + NEW, flags, 0o600)
-            with suppress(OSError):  # without file locks, leftovers are never removed
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
-            if os.path.lexists(self._stem + NEW):  # st_nlink is not reliable everywhere
-                break
-            os.close(self._fd)  # another process swept it before we held the lock
-            self._fd = -1
+        self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self._stem + NEW, flags, 0o600)
+        with suppress(OSError):  # without file locks, leftovers are never removed
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         group = os.stat(folder).st_gid
         with suppress(OSError):  # an EFS access point refuses, and the kernel if it is not ours
             os.fchown(self._fd, -1, group)
@@ -240,8 +199,10 @@ def _sweep(ccache: str) -> None:
     """
     folder, name = (glob.escape(part) for part in os.path.split(ccache))
     for left in glob.glob(os.path.join(folder, f".{name}.*{NEW}")):
-        with suppress(OSError), open(_open_for_lock(left), "rb") as file:
-            # Raises if the file is in use or the file system has no locks: the file stays.
+        # NFS locks for writing only. Raises if the file is in use, or is another uid's, or the file
+        # system has no locks: it stays.
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with suppress(OSError), open(os.open(left, flags), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(left.removesuffix(NEW))
             log.info("leftover_removed", path=left)
@@ -256,91 +217,46 @@ def _remove(stem: str) -> None:
             os.unlink(path)
 
 
-def _is_keytab(path: str) -> bool:
-    try:
-        return bool(parse_keytab(read_file(path, SIZE_LIMIT_BYTES)))
-    except (OSError, EOFError, ValueError):
-        return False
-
-
-def _open_for_lock(path: str) -> int:
-    """
-    Open a leftover for locking: NFS needs write access, another uid's file may be read-only.
-    """
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        return os.open(path, os.O_RDWR | flags)
-    except PermissionError:
-        return os.open(path, os.O_RDONLY | flags)
-
-
 def explain_os_error(error: OSError, path: str) -> SidecarError:
     """
     Return the failure for a file system error at a ccache.
     """
-    folder, who = os.path.dirname(path), f"uid {os.getuid()} with group {os.getgid()}"
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return failure("ccache_full", f"cannot write to {folder}: {error.strerror}")
-        case errno.EPERM:
-            return failure(
-                "ccache_denied",
-                f"cannot replace {path} as {who}: {error.strerror}",
-                "Another uid owns the ccache, and its folder has the sticky bit: remove that bit "
-                "(chmod -t; mode 2770 is right for several uids).",
-            )
-        case errno.EACCES | errno.EROFS:
-            return failure("ccache_denied", f"cannot write {path} as {who}: {error.strerror}")
-        case errno.ENOENT | errno.ENOTDIR:
-            return failure("ccache_missing", f"the folder {folder} does not exist")
-    return failure("ccache_failed", f"cannot write {path}: {error.strerror}")
+    who = f"uid {os.getuid()} with group {os.getgid()}"
+    reason = _REASONS.get(error.errno or 0, "ccache_failed")
+    return failure(reason, f"cannot write {path} as {who}: {error.strerror}")
 
 
 class Refused:
     """
-    When the KDC refused which keys, remembered beside the ccaches: a restart, and the command
-    ``check``, count as much as the daemon. Consumers may be able to write these files, so invalid
+    Which keys the KDC refused last, remembered beside the ccache: a restart, and the command
+    ``check``, count as much as the daemon. Consumers may be able to write the file, so invalid
     content is ignored.
     """
 
-    def __init__(self, ccaches: Iterable[str]) -> None:
-        parts = map(os.path.split, ccaches)
-        self._paths = [os.path.join(folder, f".{name}.refused") for folder, name in parts]
-        self._known: dict[str, float] = {}
+    def __init__(self, entry: Entry) -> None:
+        folder, name = os.path.split(entry.ccache)
+        self._path = os.path.join(folder, f".{name}.refused")
 
-    def at(self, keys: str) -> float | None:
+    def at(self, keys: str) -> float:
         """
-        Return the Unix time at which these keys were refused last; ``None`` if they never were.
+        Return the Unix time at which these keys were refused; minus infinity if they were not.
         """
-        return self._merged().get(keys)
+        with suppress(OSError, ValueError):
+            at, _, refused = read_file(self._path, 1 << 16).decode().partition(" ")
+            if refused == keys:
+                return float(at)
+        return -math.inf
 
-    def note(self, keys: str, now: float) -> None:
+    def note(self, keys: str) -> None:
         """
         Remember that the KDC has refused these keys.
         """
-        self._write(self._merged() | {keys: now})
+        with suppress(OSError):  # the volume turned full or read-only meanwhile
+            write_file(self._path, f"{time.time()} {keys}".encode(), 0o600, fsync=False)
 
-    def clear(self, principal: Principal) -> None:
+    def clear(self) -> None:
         """
-        Forget the keys of a principal, because the KDC accepted one and so counts from 0.
+        Forget it, because the KDC accepted a key and so counts from 0.
         """
-        known = self._merged()
-        if any(keys.startswith(f"{principal} ") for keys in known):
-            self._write({k: at for k, at in known.items() if not k.startswith(f"{principal} ")})
-
-    def _write(self, known: Mapping[str, float]) -> None:
-        self._known = dict(sorted(known.items(), key=lambda item: item[1])[-REMEMBERED:])
-        for path in self._paths:
-            with suppress(OSError):  # on a full volume, remembered until a restart
-                if self._known:
-                    write_file(path, json.dumps(self._known).encode(), 0o600, fsync=False)
-                else:
-                    os.unlink(path)
-
-    def _merged(self) -> dict[str, float]:
-        merged = dict(self._known)
-        for path in self._paths:
-            with suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
-                for keys, at in json.loads(read_file(path, 1 << 16)).items():
-                    merged[keys] = max(float(at), merged.get(keys, 0.0))
-        return merged
+        with suppress(OSError):
+            os.unlink(self._path)

@@ -6,7 +6,7 @@ The codes are from MIT's ``krb5.h``; what libkrb5 says is quoted in each error.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 
@@ -14,48 +14,35 @@ from sidecar_runtime.errors import SidecarError
 class Reason(NamedTuple):
     """
     Args:
-        advice: What to do.
-        concerns: ``realm``: no KDC answered, so nothing is known about the principal.
-        retry: ``backoff``, or ``window``: a try counts toward a lockout of the account, so the same
-            keys are not tried again before KERBEROS_LOCKOUT_WINDOW is over.
+        is_outage: No KDC of the realm answered, so nothing is known about the principal.
+        is_counted: A try counts toward a lockout of the account, so the same keys are not tried
+            again before KERBEROS_LOCKOUT_WINDOW is over; all else is retried with backoff.
     """
 
     advice: str
-    concerns: Literal["principal", "realm"] = "principal"
-    retry: Literal["backoff", "window"] = "backoff"
+    is_outage: bool = False
+    is_counted: bool = False
 
 
-REASONS: dict[str, Reason] = {
-    "keytab_missing": Reason(
-        "Mount the keytab's Secret there, as a folder, or correct KERBEROS_KEYTAB."
-    ),
+REASONS = {
+    "keytab_missing": Reason("Mount its Secret there, as a folder, or correct KERBEROS_KEYTAB."),
     "keytab_ambiguous": Reason("Set KERBEROS_KEYTAB to one of them."),
-    "keytab_unreadable": Reason(
-        "Make it readable with the pod's fsGroup, or defaultMode: 0440 on the Secret."
-    ),
+    "keytab_unreadable": Reason("Set the pod's fsGroup, or defaultMode: 0440 on the Secret."),
     "keytab_garbage": Reason("Create the Secret from the keytab file itself, in binary."),
     "keytab_empty": Reason("Export it again with ktadd, ktpass or msktutil."),
-    "keytab_truncated": Reason(
-        "Copy it again in binary mode, and create the Secret from the whole file."
-    ),
+    "keytab_truncated": Reason("Copy it again in binary mode, and create the Secret from it."),
     "keytab_enctypes_unusable": Reason(
         "Export the keytab with AES keys, and check permitted_enctypes in krb5.conf."
     ),
     "keytab_stale": Reason(
         "The key has changed, or was created with another salt: export the keytab again, and a new "
-        "key is tried at once. ktadd without -norandkey changes the key. To protect the account "
-        "from a lockout, the same key is tried once in KERBEROS_LOCKOUT_WINDOW, and on SIGHUP.",
-        retry="window",
+        "key is tried at once. To protect the account from a lockout, the same key is tried once "
+        "in KERBEROS_LOCKOUT_WINDOW, and on SIGHUP.",
+        is_counted=True,
     ),
-    "realm_absent": Reason(
-        "Correct the realm (usually in capitals), or mount a keytab for that realm."
-    ),
-    "principal_absent": Reason(
-        "Correct KERBEROS_PRINCIPAL, or export a keytab for that principal."
-    ),
-    "principal_unknown": Reason(
-        "Check whether the account was deleted. Create the principal, or set KERBEROS_PRINCIPAL."
-    ),
+    "realm_absent": Reason("Correct the realm (usually in capitals), or mount its keytab."),
+    "principal_absent": Reason("Correct KERBEROS_PRINCIPAL, or export a keytab for it."),
+    "principal_unknown": Reason("Create it if it was deleted, or correct KERBEROS_PRINCIPAL."),
     "principal_expired": Reason("Extend the account's expiry date."),
     "principal_disabled": Reason(
         "Enable the account. If failed logins locked it, look for a client with an old keytab."
@@ -64,43 +51,38 @@ REASONS: dict[str, Reason] = {
         "Exempt the account from expiry, or change its key and export the keytab again."
     ),
     "preauth_unsupported": Reason(
-        "A keytab can only prove a key. Remove what else the account demands: a hardware token "
-        "(requires_hwauth), a smart card, a one-time password."
+        "A keytab only proves a key: remove what else the account demands, such as a hardware "
+        "token (requires_hwauth), a smart card or a one-time password."
     ),
     "kdc_unreachable": Reason(
         "Check that the KDC is up, kdc = and the port in krb5.conf, that DNS resolves the name, "
         "and network policies for UDP and TCP 88.",
-        concerns="realm",
+        is_outage=True,
     ),
     "kdc_hung": Reason(
         "Look for a firewall that drops packets to port 88, an overloaded KDC, and KDCs in "
         "krb5.conf that no longer exist.",
-        concerns="realm",
+        is_outage=True,
     ),
-    "kdc_garbage": Reason(
-        "Check kdc = and the port in krb5.conf, and look for a proxy that changes answers."
-    ),
+    "kdc_garbage": Reason("Check kdc = and the port in krb5.conf, and look for a proxy."),
     "kdc_refused": Reason("Look for the reason in the KDC's log."),
     "realm_unknown": Reason(
         "Add the realm and its kdc to krb5.conf. Check KRB5_CONFIG and the realm's capitals."
     ),
     "clock_skew": Reason(
-        "Fix the node's time synchronization. libkrb5 tolerates the skew unless krb5.conf has "
-        "kdc_timesync = 0."
+        "Fix time synchronization. libkrb5 tolerates the skew unless kdc_timesync = 0."
     ),
-    "config_missing": Reason(
-        "Mount krb5.conf there, from a ConfigMap that this container can read."
-    ),
+    "config_missing": Reason("Mount krb5.conf there, readable for this container."),
     "config_invalid": Reason("Correct the file that KRB5_CONFIG names."),
     "ticket_unusable": Reason(
-        "Run kinit -kt with the same krb5.conf, and check the ticket with klist: its name "
-        "(canonicalize, aliases), and the maximum life of the principal and of krbtgt."
+        "Compare with kinit -kt and klist: the name (canonicalize, aliases), the maximum life."
     ),
     "krb5_failed": Reason("Run kinit -kt with the same krb5.conf and KRB5_TRACE=/dev/stderr."),
     "ccache_full": Reason("Enlarge the volume (sizeLimit). The published ccache is intact."),
     "ccache_denied": Reason(
         "Set KERBEROS_CCACHE to a path on a volume that this container can write: an emptyDir with "
-        "the pod's fsGroup. A Secret's folder is always read-only."
+        "the pod's fsGroup, not a Secret's folder. If another uid owns the ccache, the folder must "
+        "not be sticky (mode 2770)."
     ),
     "ccache_missing": Reason("Mount the volume for the ccache there, or correct KERBEROS_CCACHE."),
     "ccache_failed": Reason("Check the volume and its node. The published ccache is intact."),
@@ -126,69 +108,59 @@ def is_outage(error: SidecarError) -> bool:
     """
     Whether no KDC of the realm answered.
     """
-    return error.reason in REASONS and REASONS[error.reason].concerns == "realm"
+    return error.reason in REASONS and REASONS[error.reason].is_outage
 
 
-def is_refused_key(error: SidecarError) -> bool:
+def is_counted(error: SidecarError) -> bool:
     """
     Whether another try with the same keys counts toward a lockout.
     """
-    return error.reason in REASONS and REASONS[error.reason].retry == "window"
+    return error.reason in REASONS and REASONS[error.reason].is_counted
 
 
 # libkrb5 also returns "cannot contact any KDC" for a name that DNS does not know and for a silent
 # KDC. Refusals and unknown names fail within 0.3 s; silence takes 18 to 27 s (MIT 1.20.1, 2026-11).
-NO_CONTACT, NO_ADDRESS = -1765328228, -1765328164
+NO_CONTACT = -1765328228
 SILENCE_SECONDS = 3.0
-BAD_FORMAT = -1765328248
+BAD_FORMAT, BAD_DURATION, BAD_VALUE = -1765328248, -1765328136, 22
 
-_ENCTYPES = (
-    "keytab_enctypes_unusable",
-    "{keytab} has no key for {principal} with a permitted encryption type",
-)
-_STALE = (
-    "keytab_stale",
-    "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}",
-)
+ENCTYPE_LIMITS = ("permitted_enctypes", "default_tkt_enctypes")
 
+_STALE = "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}"
+_SKEWED = "the clocks of this node and the KDC differ by more than the allowed skew"
+_NO_ENCTYPE = "{keytab} has no key for {principal} with an encryption type that is permitted"
+
+# Code → reason, and a sentence with places for names.
 CODES = {
     -1765328383: ("principal_expired", "the KDC reports that the account {principal} has expired"),
     -1765328378: ("principal_unknown", "the KDC does not know {principal}"),
-    -1765328370: (
-        "keytab_enctypes_unusable",
-        "the KDC supports none of the permitted encryption types in {keytab} for {principal}",
-    ),
-    -1765328366: (
-        "principal_disabled",
-        "the KDC reports that the account {principal} is disabled or locked",
-    ),
-    -1765328361: (
-        "password_expired",
-        "the KDC reports that the password or key of {principal} has expired",
-    ),
-    -1765328360: _STALE,
-    -1765328353: _STALE,
-    -1765328347: (
-        "clock_skew",
-        "the clocks of this node and the KDC differ by more than the allowed skew",
-    ),
-    -1765328236: (
-        "clock_skew",
-        "the time in the KDC's reply differs by more than the allowed skew",
-    ),
-    -1765328230: (
-        "realm_unknown",
-        "neither krb5.conf nor DNS names a KDC for the realm of {principal}",
-    ),
-    -1765328174: (
-        "preauth_unsupported",
-        "the KDC demands a preauthentication of {principal} that a keytab cannot give",
-    ),
+    -1765328370: ("keytab_enctypes_unusable", f"{_NO_ENCTYPE} and supported by the KDC"),
+    -1765328366: ("principal_disabled", "the account {principal} is disabled or locked"),
+    -1765328361: ("password_expired", "the password or key of {principal} has expired"),
+    -1765328360: ("keytab_stale", _STALE),
+    -1765328353: ("keytab_stale", _STALE),
+    -1765328347: ("clock_skew", _SKEWED),
+    -1765328236: ("clock_skew", _SKEWED),
+    -1765328230: ("realm_unknown", "neither krb5.conf nor DNS names a KDC for {realm}"),
+    -1765328174: ("preauth_unsupported", "the KDC demands more of {principal} than a key"),
     BAD_FORMAT: ("config_invalid", "krb5.conf cannot be parsed"),
+    BAD_DURATION: ("config_invalid", "krb5.conf has a duration that is none"),
+    BAD_VALUE: ("config_invalid", "krb5.conf has a kdc for {realm} that is no host"),
     -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
     NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),
-    NO_ADDRESS: ("kdc_unreachable", "no KDC of {realm} has an address"),
-} | dict.fromkeys((-1765328234, -1765328203, -1765328196, -1765328148, -1765328147), _ENCTYPES)
+    -1765328164: ("kdc_unreachable", "no KDC of {realm} has an address"),
+} | dict.fromkeys(
+    (-1765328234, -1765328203, -1765328196, -1765328148, -1765328147),
+    ("keytab_enctypes_unusable", _NO_ENCTYPE),
+)
+
+# Code → the relations of krb5.conf that may be its cause: libkrb5 names neither file nor line.
+LINES = {
+    BAD_DURATION: ("ticket_lifetime", "renew_lifetime", "clockskew", "request_timeout"),
+    -1765328147: ENCTYPE_LIMITS,
+    -1765328370: ENCTYPE_LIMITS,
+    **dict.fromkeys((BAD_VALUE, NO_CONTACT, -1765328164), ("kdc", "primary_kdc", "master_kdc")),
+}
 
 # Ranges of codes: from the KDC, from the ASN.1 decoder, from the krb5.conf parser.
 _FROM_KDC = range(-1765328384, -1765328256)
@@ -202,7 +174,7 @@ def meaning_of(code: int) -> tuple[str, str]:
     Return the reason for a code of libkrb5, and a sentence with places for names.
     """
     if code in _PROFILE:
-        code = BAD_FORMAT
+        return CODES[BAD_FORMAT]
     if code in CODES:
         return CODES[code]
     if code in _ASN1 or code in _ODD_ANSWERS:

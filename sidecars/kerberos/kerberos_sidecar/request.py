@@ -6,23 +6,26 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kerberos_sidecar.ccache import Ticket, read_ticket
+from kerberos_sidecar.due import iso, window_wait
 from kerberos_sidecar.keytab import Keytab
-from kerberos_sidecar.krb5_conf import find_fault, overlay, site_paths
+from kerberos_sidecar.krb5_conf import lines_about, overlay, site_paths
 from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.publish import Refused
 from kerberos_sidecar.reasons import (
+    LINES,
     NO_CONTACT,
     SILENCE_SECONDS,
     failure,
-    is_outage,
+    is_counted,
     meaning_of,
 )
 from kerberos_sidecar.settings import Settings
@@ -60,16 +63,11 @@ class Request:
     scratch: str
 
 
-def acquire(
-    request: Request, fence: Fence, watch: Callable[[], object] = lambda: None
-) -> tuple[bytes, Ticket]:
+def acquire(request: Request, refused: Refused, fence: Fence) -> tuple[bytes, Ticket]:
     """
-    Return a new ccache and the ticket in it.
+    Return a new ccache and the ticket in it; note whether the KDC refuses the key.
 
     Blocks for KERBEROS_TIMEOUT at most.
-
-    Args:
-        watch: Called several times a second.
 
     Raises:
         SidecarError: The ticket could not be acquired, or consumers could not use it.
@@ -90,7 +88,7 @@ def acquire(
     out, err = child.Kept(ANSWER_BYTES), child.Kept()
     began = time.monotonic()
     try:
-        code = child.run(command, fence, settings.timeout_seconds, out, err, watch)
+        code = child.run(command, fence, settings.timeout_seconds, out, err)
     except child.DeadlinePassed:
         raise hung(principal, f" within {settings.timeout_seconds:g} s") from None
     try:
@@ -99,7 +97,11 @@ def acquire(
         text = f"the process that asks for {principal} ended with {child.ending(code)}: {err}"
         raise failure("krb5_failed", text) from None
     if "code" in answer:
-        raise _explain(request, answer, time.monotonic() - began)
+        error = _explain(request, answer, time.monotonic() - began)
+        if is_counted(error):
+            refused.note(request.keytab.stamp_of(principal))
+        raise error
+    refused.clear()
     content = base64.b64decode(answer["ccache"])
     return content, _verify(content, principal, answer["name"], answer["lifetime_seconds"])
 
@@ -109,6 +111,27 @@ def hung(principal: Principal, after: str = "") -> SidecarError:
     Return the error if no KDC answers.
     """
     return failure("kdc_hung", f"no KDC of {principal.realm} answered{after}")
+
+
+def check_refused(request: Request, refused: Refused, since: float = -math.inf) -> None:
+    """
+    Args:
+        since: Refusals before this Unix time do not count.
+
+    Raises:
+        SidecarError: The KDC has refused these keys, and more tries could lock the account.
+    """
+    keytab, principal, now = request.keytab, request.principal, time.time()
+    refused_at = refused.at(keytab.stamp_of(principal))
+    wait_seconds = window_wait(refused_at, now, request.settings.lockout_window_seconds)
+    if refused_at >= since and wait_seconds:
+        error = failure(
+            "keytab_stale",
+            f"the KDC has refused the key of {principal} (kvno {keytab.kvno_of(principal)}) in "
+            f"{keytab.path}; it is not tried again before {iso(now + wait_seconds)}",
+        )
+        error.retry_within_seconds = wait_seconds
+        raise error
 
 
 def _explain(request: Request, answer: dict[str, Any], after_seconds: float) -> SidecarError:
@@ -133,12 +156,8 @@ def _explain(request: Request, answer: dict[str, Any], after_seconds: float) -> 
         keytab=request.keytab.path,
         kvno=request.keytab.kvno_of(principal),
     )
-    error = failure(reason, f"{text} ({said})")
-    is_local = reason in ("config_invalid", "krb5_failed", "realm_unknown") or is_outage(error)
-    if is_local or reason == "keytab_enctypes_unusable":
-        if fault := find_fault(request.settings, principal.realm):
-            return failure("config_invalid", f"{fault} ({said})")
-    return error
+    lines = lines_about(request.settings, principal.realm, *LINES.get(answer["code"], ()))
+    return failure(reason, "; ".join([f"{text} ({said})", *lines]))
 
 
 def _verify(content: bytes, principal: Principal, name: str, left_seconds: int) -> Ticket:

@@ -18,13 +18,7 @@ from typing import Any
 from kerberos_sidecar.principal import Principal, parse_principal
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode, utf_8
-from sidecar_runtime.settings import (
-    CommonSettings,
-    changed_settings,
-    inherited,
-    load,
-    setting,
-)
+from sidecar_runtime.settings import CommonSettings, changed_settings, inherited, load, setting
 
 PREFIX = "KERBEROS_"
 
@@ -86,9 +80,12 @@ class Entry:
     """
 
     principal: Principal | None
-    keytab: str | None
     ccache: str
+    keytab: str | None
     mode: int
+
+
+_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": ccache_mode}
 
 
 @allows('JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]')
@@ -100,40 +97,26 @@ def entries(text: str) -> tuple[Mapping[str, Any], ...]:
         items = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
-    if not isinstance(items, list) or not items:
-        raise ValueError("is not a JSON list with at least one object")
-    read, problems = [], []
-    for number, item in enumerate(items, 1):
-        try:
-            read.append(_entry(number, item))
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise ValueError("; ".join(problems))
-    return tuple(read)
+    is_list = isinstance(items, list) and items
+    if not is_list or not all(isinstance(item, dict) for item in items):
+        raise ValueError("is not a JSON list of objects")
+    return tuple(_entry(number, item) for number, item in enumerate(items, 1))
 
 
-_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": ccache_mode}
-
-
-def _entry(number: int, item: object) -> Mapping[str, Any]:
-    if not isinstance(item, dict):
-        raise ValueError(f"item {number} is not a JSON object")
-    if unknown := item.keys() - _PARSERS.keys():
-        name = min(map(str, unknown))
-        raise ValueError(f"item {number}: {name!r} is not one of {', '.join(_PARSERS)}")
-    if missing := {"principal", "ccache"} - item.keys():
-        raise ValueError(f"item {number}: missing {' and '.join(sorted(missing))}")
-    read, problems = {}, []
+def _entry(number: int, item: Mapping[str, object]) -> Mapping[str, Any]:
+    if unknown := sorted(item.keys() - _PARSERS.keys()):
+        known = ", ".join(_PARSERS)
+        raise ValueError(f"item {number}: {unknown[0]!r} is not one of {known}")
+    if missing := sorted({"principal", "ccache"} - item.keys()):
+        raise ValueError(f"item {number}: missing {' and '.join(missing)}")
+    read = {}
     for key, value in item.items():
         try:
             if not isinstance(value, str):
                 raise ValueError("is not a JSON string")
             read[key] = _PARSERS[key](utf_8(value))
         except ValueError as error:
-            problems.append(f"item {number}: {key} {value!r} {error}")
-    if problems:
-        raise ValueError("; ".join(problems))
+            raise ValueError(f"item {number}: {key} {value!r} {error}") from None
     return read
 
 
@@ -228,25 +211,16 @@ class Settings(CommonSettings):
         """
         The ccaches to keep fresh.
         """
-        if self.principals is None:
-            return (Entry(self.principal, self.keytab, self.ccache, self.ccache_mode),)
-        return tuple(
-            Entry(
-                item["principal"],
-                item.get("keytab", self.keytab),
-                item["ccache"],
-                item.get("mode", self.ccache_mode),
-            )
-            for item in self.principals
-        )
+        default: dict[str, Any] = {"keytab": self.keytab, "mode": self.ccache_mode}
+        one: dict[str, Any] = {"principal": self.principal, "ccache": self.ccache}
+        return tuple(Entry(**default | dict(item)) for item in self.principals or (one,))
 
     @property
     def source(self) -> str:
         """
         The keytabs, or the folders to search for them, as text.
         """
-        keytabs = dict.fromkeys(entry.keytab or self.keytab_dir for entry in self.entries)
-        return ", ".join(keytabs)
+        return ", ".join(dict.fromkeys(one.keytab or self.keytab_dir for one in self.entries))
 
     @property
     def target(self) -> str:
@@ -264,18 +238,17 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         SettingsError: Settings are wrong; it lists all of them, under the names the user wrote.
     """
     given, chart = _given(environ)
-    is_list = f"{PREFIX}PRINCIPALS" in given
+    both = [name for name in FOR_ONE if name in given and f"{PREFIX}PRINCIPALS" in given]
     mixed = [
-        Problem(name, given[name], "cannot be combined with KERBEROS_PRINCIPALS")
-        for name in FOR_ONE
-        if is_list and name in given
+        Problem(one, given[one], f"cannot be combined with {PREFIX}PRINCIPALS") for one in both
     ]
     try:
         return load(Settings, PREFIX, given, check=lambda read: mixed + _check(read))
     except SettingsError as error:
-        names = (chart.get(problem.setting, problem.setting) for problem in error.problems)
-        pairs = zip(error.problems, names, strict=True)
-        raise SettingsError([one._replace(setting=name) for one, name in pairs]) from None
+        named = [
+            one._replace(setting=chart.get(one.setting, one.setting)) for one in error.problems
+        ]
+        raise SettingsError(named) from None
 
 
 def changed(environ: Mapping[str, str]) -> dict[str, str]:
@@ -283,8 +256,8 @@ def changed(environ: Mapping[str, str]) -> dict[str, str]:
     Return the settings that differ from the defaults, under the names the user wrote.
     """
     given, chart = _given(environ)
-    found = changed_settings(Settings, PREFIX, given)
-    return {chart.get(name, name): text for name, text in found.items()}
+    found = changed_settings(Settings, PREFIX, given).items()
+    return {chart.get(name, name): text for name, text in found}
 
 
 def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -302,18 +275,18 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _check(settings: Settings) -> list[Problem]:
-    name = "KERBEROS_CCACHE" if settings.principals is None else "KERBEROS_PRINCIPALS"
-    paths = [entry.ccache for entry in settings.entries]
-    places = [_place(path) for path in paths]
-    twice = sorted({path for path in paths if places.count(_place(path)) > 1})
-    problems = [Problem(name, path, "is the ccache of more than one principal") for path in twice]
+    name = "KERBEROS_PRINCIPALS" if settings.principals else "KERBEROS_CCACHE"
+    places = [_place(entry.ccache) for entry in settings.entries]
     named = [entry.keytab for entry in settings.entries if entry.keytab]
-    keytabs = {at for path in named for at in (_place(path), os.path.realpath(path))}
-    for entry in settings.entries:
-        if _place(entry.ccache) in keytabs:
-            problems.append(Problem(name, entry.ccache, "is also the keytab"))
-        elif os.path.ismount(entry.ccache):
-            problems.append(Problem(name, entry.ccache, "is a mount point, not a file"))
+    keytabs = {*map(_place, named), *map(os.path.realpath, named)}
+    problems = []
+    for place in dict.fromkeys(places):
+        if places.count(place) > 1:
+            problems.append(Problem(name, place, "is the ccache of more than one principal"))
+        if place in keytabs:
+            problems.append(Problem(name, place, "is also the keytab"))
+        if os.path.ismount(place):
+            problems.append(Problem(name, place, "is a mount point, not a file"))
     return problems
 
 

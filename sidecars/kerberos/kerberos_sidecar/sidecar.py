@@ -11,9 +11,7 @@ from collections.abc import Callable
 
 from kerberos_sidecar.account import Account
 from kerberos_sidecar.cycle import Cycle, revision
-from kerberos_sidecar.keytab import Source
 from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.publish import Refused
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
@@ -36,13 +34,9 @@ class KerberosSidecar:
     """
 
     def __init__(self, settings: Settings, metrics: KerberosMetrics) -> None:
-        ccaches = [entry.ccache for entry in settings.entries]
         self._settings = settings
-        self._accounts = [
-            Account(entry, Source(entry.keytab, settings.keytab_dir, ccaches))
-            for entry in settings.entries
-        ]
-        self._cycle = Cycle(settings, metrics, self._accounts, Refused(ccaches))
+        self._accounts = [Account(entry, settings) for entry in settings.entries]
+        self._cycle = Cycle(settings, metrics, self._accounts)
         self._wake: Callable[[], None] = lambda: None
         self._looking: threading.Thread | None = None
         self._is_busy = False
