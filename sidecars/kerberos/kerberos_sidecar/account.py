@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from kerberos_sidecar.due import Acquired, Cause, Failed, Found, cause_of, iso
 from kerberos_sidecar.keytab import Keytab, find_keytab, read_keytab
 from kerberos_sidecar.principal import Principal
-from kerberos_sidecar.publish import Refused, look
+from kerberos_sidecar.publish import look
+from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime.errors import SidecarError
 
@@ -25,16 +26,10 @@ class State:
     What cycles leave to the next one; replaced as a whole.
 
     Args:
-        principal: The configured name at first, then the keytab's, then the name in the ticket.
-        keytab, kvno: The file that was read last, and the newest version of the principal's keys,
-            which is 0 while no keytab can be used.
         is_asked_for: Whether SIGHUP requested a new ticket that has not been published yet.
         retaken_at: When the ccache was last taken from another process; monotonic seconds.
     """
 
-    principal: Principal | None
-    keytab: str
-    kvno: int = 0
     last: Acquired | None = None
     failed: Failed | None = None
     is_asked_for: bool = False
@@ -44,30 +39,69 @@ class State:
 class Account:
     """
     Attributes:
-        found, stamp: The ccache and the keytab at the last look.
+        state: Written by cycles, behind their fence.
+        found, keytab: The ccache and the keytab at the last look; `fault` is what is wrong with the
+            keytab.
+        principal: The configured name until a keytab completes it.
         group: The group of the files that we create there.
     """
 
     def __init__(self, entry: Entry, settings: Settings) -> None:
         self._settings = settings
         self.entry = entry
-        self.source = entry.keytab or settings.keytab_dir
-        self.refused = Refused(entry)
-        self.state = State(entry.principal, self.source)
+        self.state = State()
         self.found = Found(problem="has not been read yet")
-        self.stamp = ""
+        self.keytab: Keytab | None = None
+        self.fault: SidecarError | None = None
+        self.principal = entry.principal
         self.group: int | None = None
 
+    def look(self) -> None:
+        """
+        Read the volume and the keytab; may be called in any thread.
+        """
+        self.found = look(self.entry, self.group)
+        try:
+            keytab = read_keytab(find_keytab(self.entry, self._settings))
+            self.principal = keytab.select(self.entry.principal)
+            self.keytab, self.fault = keytab, None
+        except SidecarError as error:
+            self.keytab, self.fault = None, error
+
+    def usable_keytab(self) -> tuple[Keytab, Principal]:
+        """
+        Return the keytab of the last look, and the principal that it has for this entry.
+
+        Raises:
+            SidecarError: It could not be found or used.
+        """
+        if self.keytab is None or self.principal is None:
+            raise self.fault or failure("keytab_missing", f"{self.source} has not been read yet")
+        return self.keytab, self.principal
+
     @property
-    def name(self) -> str:
+    def stamp(self) -> str:
         """
-        The principal, or a description of it before it is known.
+        Text that changes with the principal's keys, or with what is wrong with them.
         """
-        return str(self.state.principal or f"the first principal in {self.source}")
+        keytab, principal = self.keytab, self.principal
+        return keytab.stamp_of(principal) if keytab and principal else str(self.fault)
+
+    @property
+    def kvno(self) -> int:
+        """
+        The newest version of the principal's keys; 0 while no keytab can be used.
+        """
+        keytab, principal = self.keytab, self.principal
+        return keytab.kvno_of(principal) if keytab and principal else 0
+
+    @property
+    def source(self) -> str:
+        return self.entry.keytab or self._settings.keytab_dir
 
     @property
     def realm(self) -> str:
-        return self.state.principal.realm if self.state.principal else ""
+        return self.principal.realm if self.principal else ""
 
     @property
     def error(self) -> SidecarError | None:
@@ -83,27 +117,6 @@ class Account:
         failed = self.state.failed and replace(self.state.failed, retry_at=0.0)
         self.state = replace(self.state, is_asked_for=True, failed=failed)
 
-    def look(self) -> None:
-        """
-        Read the volume and the keytab, as far as they have changed.
-        """
-        self.found = look(self.entry, self.group)
-        try:
-            keytab, principal = self.read_keytab()
-            self.stamp = keytab.stamp_of(principal)
-        except SidecarError as error:
-            self.stamp = error.message
-
-    def read_keytab(self) -> tuple[Keytab, Principal]:
-        """
-        Return the keytab as it is now, and the principal that it has for this entry.
-
-        Raises:
-            SidecarError: It cannot be found or used; the message never contains its content.
-        """
-        keytab = read_keytab(find_keytab(self.entry, self._settings))
-        return keytab, keytab.select(self.entry.principal)
-
     def cause(self) -> Cause | None:
         """
         Return why a ticket is due, by the last look; ``None`` if it is not.
@@ -116,15 +129,8 @@ class Account:
         """
         Whether the last failure holds back the next try.
         """
-        failed, at = self.state.failed, time.monotonic()
-        return failed is not None and failed.holds(self.stamp, is_lost=self.is_lost, at=at)
-
-    @property
-    def is_lost(self) -> bool:
-        """
-        Whether the ccache is missing or unusable; an expired ticket alone does not count.
-        """
-        return bool(self.found.problem_at(0.0, self.state.principal))
+        failed = self.state.failed
+        return failed is not None and failed.holds(self.stamp, time.monotonic())
 
     @property
     def next_at(self) -> float:
@@ -139,7 +145,7 @@ class Account:
         """
         Return why consumers cannot use the ccache now; empty if they can.
         """
-        problem = self.found.problem_at(time.time(), self.state.principal)
+        problem = self.found.problem_at(time.time(), self.principal)
         if not problem and not self.realm:
             problem = f"cannot be verified: its principal could not be read from {self.source}"
         return f"{self.entry.ccache} {problem}" if problem else ""
@@ -148,20 +154,19 @@ class Account:
         """
         Return the facts for the status page.
         """
-        state, ticket = self.state, self.found.ticket
-        facts: dict[str, object] = {"principal": self.name, "keytab": state.keytab}
-        if state.kvno:
-            facts["kvno"] = state.kvno
+        ticket, last, error = self.found.ticket, self.state.last, self.error
+        who = str(self.principal or f"the first principal in {self.source}")
+        path = self.keytab.path if self.keytab else self.source
+        facts: dict[str, object] = {"principal": who, "keytab": path, "kvno": self.kvno}
         if ticket is not None:
             facts["ends_at"] = iso(ticket.ends_at)
-            if ticket.renew_until:
-                facts["renew_until"] = iso(ticket.renew_until)
+            facts["renew_until"] = iso(ticket.renew_until) if ticket.renew_until else None
             facts["flags"] = ", ".join(ticket.flags)
             facts["clock_offset_seconds"] = ticket.clock_offset_seconds
-        if state.last is not None:
-            left_seconds = state.last.at + state.last.wait_seconds - time.monotonic()
-            facts["next_ticket_in_seconds"] = round(max(0.0, left_seconds), 1)
-        if (error := self.error) is not None:
+        if last is not None:
+            left_seconds = max(0.0, last.at + last.wait_seconds - time.monotonic())
+            facts["next_ticket_in_seconds"] = round(left_seconds, 1)
+        if error is not None:
             facts["last_error"] = f"{error.reason}: {error.message}"
             facts["advice"] = error.advice
         return facts

@@ -72,13 +72,13 @@ def _check(settings: Settings, account: Account) -> bool:
             account.group = staging.group
             _say_published(account)
             name = "keytab"
-            keytab, principal = account.read_keytab()
+            keytab, principal = account.usable_keytab()
             check_enctypes(settings, keytab, principal)
             _say_keys(keytab, principal)
             name = "KDC"
-            request = Request(principal, keytab, settings, staging.scratch)
-            check_refused(request, account.refused)
-            _, ticket = acquire(request, account.refused, Fence())
+            request = Request(principal, keytab, settings, entry, staging.scratch)
+            check_refused(request)
+            _, ticket = acquire(request, Fence())
     except (SidecarError, OSError) as error:
         return fail(name, explain(error))
     offset = f"its clock is {ticket.clock_offset_seconds:+.0f} s off this node's"

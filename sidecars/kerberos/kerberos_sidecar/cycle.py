@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kerberos_sidecar.account import Account
+from kerberos_sidecar.account import Account, State
 from kerberos_sidecar.due import (
     CONTEST_SECONDS,
     RETRY_FLOOR_SECONDS,
@@ -21,7 +21,6 @@ from kerberos_sidecar.due import (
     retry_within,
     wait_after,
 )
-from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.krb5_conf import check_config, check_enctypes
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.principal import Principal
@@ -74,7 +73,7 @@ class Cycle:
             self._metrics.show(self._accounts)
         errors = [one.error for one in self._accounts if one.error]
         if errors and not self._is_kept(errors):
-            raise self._first_of(errors)
+            raise self._first_of(errors) from min(errors, key=is_outage)
         counts = {"tickets_acquired": acquired}
         return Outcome("changed" if acquired else "unchanged", revision(self._accounts), counts)
 
@@ -104,8 +103,10 @@ class Cycle:
         except CycleAbandoned:
             raise
         except Exception as error:  # noqa: BLE001 - the other principals are tried, whatever it is
+            known = explain(error)
+            known.__cause__ = known.__cause__ if known is error else error  # for the log
             with fence:
-                self._note(account, explain(error), stamp)
+                self._note(account, known, stamp)
             return False
         finally:
             fence.blame = None
@@ -121,58 +122,43 @@ class Cycle:
         entry, settings = account.entry, self._settings
         # First the volume: if it is full or read-only, no KDC is asked.
         with Staging(entry, fence) as staging:
-            keytab, principal = self._read_keytab(account, staging.group, fence)
+            with fence:
+                account.group = staging.group
+            account.look()  # an earlier process's ccache counts, whatever fails next
+            self._metrics.show([account])
+            keytab, principal = account.usable_keytab()
             check_config(settings)
             check_enctypes(settings, keytab, principal)
-            request = Request(principal, keytab, settings, staging.scratch)
-            check_refused(request, account.refused, counts_since)
+            request = Request(principal, keytab, settings, entry, staging.scratch)
+            check_refused(request, counts_since)
             owner = _check_contested(account, principal, cause)
             fence.blame = self._in_time(hung(principal))
-            began = time.monotonic()
-            zero_at = time.time() - began
-            content, ticket = acquire(request, account.refused, fence)
+            began, now = time.monotonic(), time.time()
+            content, ticket = acquire(request, fence)
             seconds = time.monotonic() - began
             staging.publish(content)
+        wait_seconds, next_cause = wait_after(
+            ticket, time.time(), settings.interval_seconds, random.random()
+        )
+        stamp = keytab.stamp_of(principal)
+        last = Acquired(ticket, time.monotonic(), stamp, wait_seconds, next_cause, now - began)
+        retaken_at = time.monotonic() if owner else account.state.retaken_at
         with fence:
-            if owner:
-                log.warning(
-                    "ccache_taken", ccache=entry.ccache, owner=owner, principal=account.name
-                )
-                account.state = replace(account.state, retaken_at=time.monotonic())
-            wait_seconds, next_cause = wait_after(
-                ticket, time.time(), settings.interval_seconds, random.random()
-            )
-            stamp = keytab.stamp_of(principal)
-            last = Acquired(ticket, time.monotonic(), stamp, wait_seconds, next_cause, zero_at)
-            account.state = replace(account.state, last=last, failed=None, is_asked_for=False)
-            self._metrics.record(account, seconds)
+            account.state = State(last, retaken_at=retaken_at)
+            self._metrics.record(principal, entry.ccache, seconds)
+        facts = {"principal": str(principal), "ccache": entry.ccache}
+        if owner:
+            log.warning("ccache_taken", owner=owner, **facts)
         log.info(
             "ticket_acquired",
-            principal=account.name,
-            ccache=entry.ccache,
             cause=cause,
-            kvno=account.state.kvno,
+            kvno=account.kvno,
             ends_at=iso(ticket.ends_at),
             lifetime_seconds=ticket.lifetime_seconds,
             next_ticket_in_seconds=round(wait_seconds, 1),
             duration_seconds=round(seconds, 3),
+            **facts,
         )
-
-    def _read_keytab(self, account: Account, group: int, fence: Fence) -> tuple[Keytab, Principal]:
-        """
-        Read the keytab, and know from now on whose ccache is expected.
-        """
-        with fence:
-            account.group, account.state = group, replace(account.state, kvno=0)
-        keytab, principal = account.read_keytab()
-        kvno = keytab.kvno_of(principal)
-        with fence:
-            account.state = replace(
-                account.state, principal=principal, keytab=keytab.path, kvno=kvno
-            )
-            self._metrics.show([account])
-        account.look()  # an earlier process's ccache counts, whatever fails next
-        return keytab, principal
 
     def _note(self, account: Account, error: SidecarError, stamp: str) -> None:
         """
@@ -185,8 +171,7 @@ class Cycle:
             wait_seconds = backoff_seconds(count, RETRY_FLOOR_SECONDS)
             wait_seconds = min(wait_seconds, retry_within(account.found.ticket, time.time()))
         retry_at = time.monotonic() + wait_seconds
-        failed = Failed(error, count, stamp, account.is_lost, retry_at)
-        account.state = replace(account.state, failed=failed)
+        account.state = replace(account.state, failed=Failed(error, count, stamp, retry_at))
 
     def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
         """

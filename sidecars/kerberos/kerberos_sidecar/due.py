@@ -171,21 +171,19 @@ class Failed:
     Args:
         count: How many in a row.
         keytab: The stamp of the keytab then.
-        was_lost: Whether the volume had no usable ccache then.
         retry_at: Seconds of the monotonic clock.
     """
 
     error: SidecarError
     count: int
     keytab: str
-    was_lost: bool
     retry_at: float
 
-    def holds(self, keytab: str, *, is_lost: bool, at: float) -> bool:
+    def holds(self, keytab: str, at: float) -> bool:
         """
-        Whether to keep waiting: `retry_at` is ahead, and no change justifies an earlier try.
+        Whether to keep waiting: `retry_at` is ahead, and the keytab is still the same.
         """
-        return at < self.retry_at and keytab == self.keytab and (self.was_lost or not is_lost)
+        return at < self.retry_at and keytab == self.keytab
 
 
 def window_wait(refused_at: float, now: float, window_seconds: float) -> float:

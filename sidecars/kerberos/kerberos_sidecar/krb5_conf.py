@@ -154,20 +154,17 @@ def _parse(path: str, lines: Sequence[str]) -> Iterator[Relation]:
     section: list[str] = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
-        if not text or text[0] in "#;" or (not section and text[0] != "["):
-            if found := re.match(r"include(?:dir)?\s+(/.*)", text):
-                yield from _relations([found[1]])
-            continue  # what is before the first section is a comment to libkrb5
-        if found := re.fullmatch(r"\[([^\]]+)\]\*?", text):
+        if found := re.fullmatch(r"include(?:dir)?\s+(/.*)", text):
+            yield from _relations([found[1]])
+        elif found := re.fullmatch(r"\[([^\]]+)\]\*?", text):
             section = [found[1]]
-        elif re.match(r"(include|includedir|module)\s+/", text):
-            yield from _relations([text.split(maxsplit=1)[1]])
-        elif text.startswith("}") and len(section) > 1:
+        elif not text or text[0] in "#;" or (not section and text[0] != "["):
+            pass  # what is before the first section is a comment to libkrb5
+        elif text[0] == "}" and len(section) > 1:
             section.pop()
+        elif found := re.fullmatch(r"([^\s=\[\]{}]+)\*?\s*=\s*{", text):
+            section.append(found[1])
         elif found := re.fullmatch(r"([^\s=\[\]{}]+)\*?\s*=\s*(.*)", text):
-            if found[2] == "{":
-                section.append(found[1])
-            else:
-                yield Relation(path, number, tuple(section), found[1], found[2].strip('"'))
+            yield Relation(path, number, tuple(section), found[1], found[2].strip('"'))
         else:
             yield Relation(path, number, (), "", text)

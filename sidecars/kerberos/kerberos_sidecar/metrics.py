@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kerberos_sidecar.account import Account
+from kerberos_sidecar.principal import Principal
 from sidecar_runtime.metrics import Family, Metrics
 
 _LABELS = ("principal", "ccache")
@@ -19,7 +20,6 @@ class KerberosMetrics(Metrics):
 
     def __init__(self, version: str, revision: str) -> None:
         super().__init__("kerberos", version, revision)
-        self._shown: dict[str, tuple[str, str]] = {}
         text = "Tickets acquired and published."
         self._acquired = self.family("counter", "kerberos_acquired_tickets_total", text, *_LABELS)
         self._expiry = self._gauge(
@@ -40,35 +40,31 @@ class KerberosMetrics(Metrics):
             "kerberos_clock_offset_seconds", "How far the KDC's clock is ahead of this node's."
         )
 
-    def record(self, account: Account, seconds: float) -> None:
+    def record(self, principal: Principal, ccache: str, seconds: float) -> None:
         """
         Count a published ticket, and record the seconds that it took to acquire.
         """
         self.last_publish.set_to_current_time()  # the cycle fails if another principal does
-        labels = str(account.state.principal), account.entry.ccache
-        self._acquired.labels(*labels).inc()
-        self._duration.labels(*labels).set(seconds)
+        self._acquired.labels(str(principal), ccache).inc()
+        self._duration.labels(str(principal), ccache).set(seconds)
 
     def show(self, accounts: Iterable[Account]) -> None:
         """
         Update the gauges of each ccache whose full principal is known.
         """
-        gauges = (self._expiry, self._lifetime, self._offset, self._kvno)
         for account in accounts:
-            state, ticket = account.state, account.found.ticket
-            if state.principal is None or not state.principal.realm:
+            if not account.realm:
                 continue
-            labels = str(state.principal), account.entry.ccache
-            if (before := self._shown.get(account.entry.ccache, labels)) != labels:
-                for family in (*gauges, self._duration):
-                    family.remove(*before)
-            self._shown[account.entry.ccache] = labels
-            facts = (0.0, 0.0, 0.0)
-            if ticket is not None:
-                facts = (ticket.ends_at, ticket.lifetime_seconds, ticket.clock_offset_seconds)
-            values = (*facts, state.kvno)
-            for family, value in zip(gauges, values, strict=True):
-                family.labels(*labels).set(value)
+            ticket, labels = account.found.ticket, (str(account.principal), account.entry.ccache)
+            self._expiry.labels(*labels).set(ticket.ends_at if ticket else 0)
+            self._lifetime.labels(*labels).set(ticket.lifetime_seconds if ticket else 0)
+            self._offset.labels(*labels).set(ticket.clock_offset_seconds if ticket else 0)
+            self._kvno.labels(*labels).set(account.kvno)
+            for family in (self._expiry, self._lifetime, self._offset, self._kvno, self._duration):
+                for former in [
+                    one for one in family.series if one[1] == labels[1] and one != labels
+                ]:
+                    family.remove(*former)
 
     def _gauge(self, name: str, text: str) -> Family:
         return self.family("gauge", name, text, *_LABELS)

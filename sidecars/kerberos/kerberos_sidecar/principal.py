@@ -7,8 +7,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_ESCAPED = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\0": "\\0"}
-_UNESCAPED = {text[1]: char for char, text in _ESCAPED.items()}
 _TOKEN = re.compile(r"\\(.)|([/@])|([^\\/@]+)", re.DOTALL)
 
 
@@ -64,7 +62,7 @@ def parse_principal(text: str) -> Principal:
             parts.append("")
             separators.append(separator)
         else:
-            parts[-1] += plain or _UNESCAPED.get(escaped, escaped)
+            parts[-1] += plain or escaped
         end = token.end()
     is_complete = end == len(text) and "@" not in separators[:-1] and all(parts)
     if not is_complete or re.search(r"[\s\0]", text):
@@ -75,8 +73,7 @@ def parse_principal(text: str) -> Principal:
 
 
 def _escape(text: str) -> str:
-    escaped = re.sub(r"([\\/@])", r"\\\1", text)
-    return "".join(_ESCAPED.get(char, char) for char in escaped)
+    return re.sub(r"([\\/@])", r"\\\1", text)
 
 
 class Octets:

@@ -17,7 +17,15 @@ from typing import Any
 
 from kerberos_sidecar.principal import Principal, parse_principal
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode, utf_8
+from sidecar_runtime.parsers import (
+    YEAR_SECONDS,
+    absolute_path,
+    allows,
+    boolean,
+    duration,
+    mode,
+    utf_8,
+)
 from sidecar_runtime.settings import CommonSettings, changed_settings, inherited, load, setting
 
 PREFIX = "KERBEROS_"
@@ -135,59 +143,38 @@ class Settings(CommonSettings):
         "to a tenth earlier, at random, so that a fleet does not refresh at once.",
     )
     timeout_seconds: float = inherited(
-        "timeout_seconds",
-        default="60s",
-        text="The longest that a request for one ticket may take, past all KDCs of its realm. Then "
-        "it is ended, and the next principal is tried.",
+        "timeout_seconds", default="60s", text="The longest that a request for one ticket may take."
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9813")
     krb5_config: str | None = setting(
-        "KRB5_CONFIG",
-        str,
-        prefixed=False,
-        allowed="paths separated by colons",
-        text="The site's krb5.conf. Unset: /etc/krb5.conf.",
+        "KRB5_CONFIG", str, prefixed=False, text="The site's krb5.conf. Unset: /etc/krb5.conf."
     )
     keytab: str | None = setting(
         "KEYTAB", absolute_path, text="The keytab. Unset: the only one in KERBEROS_KEYTAB_DIR."
     )
     keytab_dir: str = setting(
-        "KEYTAB_DIR",
-        absolute_path,
-        default="/etc/keytab",
-        text="The folder to search for a keytab if none is named.",
+        "KEYTAB_DIR", absolute_path, default="/etc/keytab", text="Where to search for a keytab."
     )
     principal: Principal | None = setting(
-        "PRINCIPAL",
-        principal,
-        text="The principal to acquire a ticket for. Without a realm: the keytab's realm. Unset: "
-        "the first principal in the keytab.",
+        "PRINCIPAL", principal, text="Without a realm: the keytab's. Unset: its first principal."
     )
     ccache: str = setting(
-        "CCACHE",
-        ccache,
-        default="/etc/keytab/ccache",
-        text="The ccache to publish, on a volume that consumers mount.",
+        "CCACHE", ccache, default="/etc/keytab/ccache", text="The ccache to publish."
     )
     ccache_mode: int = setting(
-        "CCACHE_MODE",
-        ccache_mode,
-        default="0640",
-        text="The file mode of published ccaches. The default lets the shared group read them.",
+        "CCACHE_MODE", ccache_mode, default="0640", text="The file mode of published ccaches."
     )
     principals: tuple[Mapping[str, Any], ...] | None = setting(
-        "PRINCIPALS",
-        entries,
-        text="Several principals, each with its own ccache, instead of a single principal.",
+        "PRINCIPALS", entries, text="Several principals, each with its own ccache, instead of one."
     )
     ticket_lifetime_seconds: float | None = setting(
         "TICKET_LIFETIME",
-        duration(at_least=1, at_most=365 * 86400.0),
+        duration(at_least=1, at_most=YEAR_SECONDS),
         text="The life to request; the KDC may grant less. Unset: the value in krb5.conf, or 24h.",
     )
     renew_lifetime_seconds: float | None = setting(
         "RENEW_LIFETIME",
-        duration(at_most=365 * 86400.0),
+        duration(at_most=YEAR_SECONDS),
         text="Request tickets that consumers can renew for this long. 0: never renewable. Unset: "
         "the value in krb5.conf; a KDC that grants a shorter life may make the ticket renewable.",
     )
@@ -195,15 +182,11 @@ class Settings(CommonSettings):
         "LOCKOUT_WINDOW",
         duration(),
         default="30m",
-        text="The time over which the realm's policy counts failures before it locks an account. "
-        "A key that the KDC refuses is not tried again for this long, except on SIGHUP. 0: no "
-        "limit.",
+        text="The time over which the realm's policy counts failures before it locks an account. A "
+        "refused key is not tried again for this long, except on SIGHUP. 0: no limit.",
     )
     forwardable: bool = setting(
-        "FORWARDABLE",
-        boolean,
-        default="true",
-        text="Whether to request forwardable tickets, as Airflow does. Overrides krb5.conf.",
+        "FORWARDABLE", boolean, default="true", text="Whether to request forwardable tickets."
     )
 
     @property

@@ -104,11 +104,12 @@ class KerberosSidecar:
         self._looking = looking
 
     def _look(self) -> None:
+        seen = [account.stamp for account in self._accounts]
         while True:
-            stamps = [account.stamp for account in self._accounts]
             for account in self._accounts:
                 account.look()
-            if stamps != [account.stamp for account in self._accounts]:
+            before, seen = seen, [account.stamp for account in self._accounts]
+            if before != seen:
                 log.info("keytab_changed")
             wait_seconds = min(one.next_at for one in self._accounts) - time.monotonic()
             if not self._is_busy and any(map(_has_news, self._accounts)):
