@@ -161,7 +161,6 @@ class Account:
         if ticket is not None:
             facts["ends_at"] = iso(ticket.ends_at)
             facts["renew_until"] = iso(ticket.renew_until) if ticket.renew_until else None
-            facts["flags"] = ", ".join(ticket.flags)
             facts["clock_offset_seconds"] = ticket.clock_offset_seconds
         if last is not None:
             left_seconds = max(0.0, last.at + last.wait_seconds - time.monotonic())

@@ -17,9 +17,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from kerberos_sidecar.ccache import reduce
-
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_STORE = {"client_keytab": "keytab", "ccache": "ccache"}
 
 
 def withdraw() -> None:
@@ -53,45 +52,33 @@ def _in_memory(content: bytes) -> str:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """
-    Acquire a ticket, and read it back as consumers do.
+    Acquire a ticket.
 
     Args:
         request: ``principal`` and ``keytab``; ``ccache``, a path beside which libkrb5 may write;
             ``overlay`` and ``site``, the contents and the paths that make up its krb5.conf.
 
     Returns:
-        ``ccache`` in base64, ``name`` and ``lifetime_seconds`` in the eyes of a consumer. Or
-        ``code`` and ``said``, libkrb5's error, ``is_ticket`` if that is about an issued ticket,
-        and ``offered``, the preauthentication that the KDC offered last.
+        ``ccache``, what libkrb5 wrote, in base64. Or ``code`` and ``said``, its error, and
+        ``offered``, the preauthentication that the KDC offered last.
     """
     os.environ["KRB5_CONFIG"] = f"{_in_memory(request['overlay'].encode())}:{request['site']}"
     trace = os.environ.setdefault("KRB5_TRACE", _in_memory(b""))
     import gssapi  # noqa: PLC0415 - after the process has withdrawn, with our krb5.conf
 
-    # With several mechanisms, each failure would take twice as long.
-    as_initiator: dict[str, Any] = {"usage": "initiate", "mechs": [gssapi.MechType.kerberos]}
-    content = b""
     try:
-        name = gssapi.Name(request["principal"], gssapi.NameType.kerberos_principal)
-        keytab, ccache = f"FILE:{request['keytab']}", f"FILE:{request['ccache']}"
-        store = {"client_keytab": keytab, "ccache": ccache}
-        gssapi.Credentials(name=name, store=store, **as_initiator)
+        gssapi.Credentials(
+            name=gssapi.Name(request["principal"], gssapi.NameType.kerberos_principal),
+            usage="initiate",
+            mechs=[gssapi.MechType.kerberos],  # with several, each failure takes twice as long
+            store={name: f"FILE:{request[key]}" for name, key in _STORE.items()},
+        )
         with open(request["ccache"], "rb") as file:
-            content = reduce(file.read())
-        # With a default client keytab, gssapi would ask a KDC.
-        store = {"client_keytab": "MEMORY:", "ccache": f"FILE:{_in_memory(content)}"}
-        read = gssapi.Credentials(store=store, **as_initiator)
-        found = {"name": str(read.name), "lifetime_seconds": read.lifetime}
-    except gssapi.exceptions.ExpiredCredentialsError:
-        found = {"name": request["principal"], "lifetime_seconds": 0}
+            return {"ccache": base64.b64encode(file.read()).decode()}
     except gssapi.exceptions.GSSError as error:
         code = (error.min_code ^ 1 << 31) - (1 << 31)
         said = str(error).rpartition(f"Minor ({error.min_code}): ")[2]
-        return {"code": code, "said": said, "is_ticket": bool(content), "offered": _offered(trace)}
-    finally:
-        with suppress(OSError):
-            os.unlink(request["ccache"])
-    return {"ccache": base64.b64encode(content).decode(), **found}
+        return {"code": code, "said": said, "offered": _offered(trace)}
 
 
 def _offered(trace: str) -> str:

@@ -19,9 +19,6 @@ NAME_LIMIT = 1024
 _MAGIC = b"\x05\x04"
 _TAG_OFFSET = 1
 
-# Bits of a ticket's flags that the status page shows: RFC 4120, section 5.3.
-_FLAGS = {0x40000000: "forwardable", 0x00800000: "renewable", 0x00200000: "pre-authenticated"}
-
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
@@ -37,7 +34,6 @@ class Ticket:
     starts_at: int
     ends_at: int
     renew_until: int
-    flags: tuple[str, ...]
     clock_offset_seconds: float
 
     @property
@@ -126,8 +122,7 @@ def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticke
     octets.skip(2)  # the encryption type of the session key
     octets.skip(octets.integer(4))
     authenticated_at, starts_at, ends_at, renew_until = (octets.integer(4) for _ in range(4))
-    octets.skip(1)
-    flags = octets.integer(4)
+    octets.skip(5)  # whether it is a session key, and flags
     for _ in range(2):  # addresses, authorization data
         for _ in range(octets.integer(4)):
             octets.skip(2)
@@ -140,6 +135,5 @@ def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticke
         (starts_at or authenticated_at) - offset,
         ends_at - offset,
         renew_until and renew_until - offset,
-        tuple(name for bit, name in _FLAGS.items() if flags & bit),
         offset_seconds,
     )

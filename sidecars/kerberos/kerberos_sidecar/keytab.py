@@ -99,8 +99,8 @@ class Keytab:
         """
         Return a principal's keys of the newest version.
         """
-        kvno = self.kvno_of(principal)
-        return [key for key in self.keys if (key.principal, key.kvno) == (principal, kvno)]
+        newest = (principal, self.kvno_of(principal))
+        return [key for key in self.keys if (key.principal, key.kvno) == newest]
 
     def stamp_of(self, principal: Principal) -> str:
         """

@@ -128,9 +128,7 @@ class Staging:
             raise failure(
                 "ccache_failed",
                 f"{self._path} would have mode {mode:04o} instead of {self._mode:04o}: its volume "
-                "gives all files the same mode",
-                f"Mount the volume with file_mode={self._mode:04o}, or set KERBEROS_CCACHE_MODE to "
-                f"{self._mode & mode:04o} if consumers run with this uid.",
+                f"gives all files the same mode (mount it with file_mode={self._mode:04o})",
             )
         return self
 

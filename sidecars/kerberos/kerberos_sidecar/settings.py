@@ -268,8 +268,6 @@ def _check(settings: Settings) -> list[Problem]:
             problems.append(Problem(name, place, "is the ccache of more than one principal"))
         if place in keytabs:
             problems.append(Problem(name, place, "is also the keytab"))
-        if os.path.ismount(place):
-            problems.append(Problem(name, place, "is a mount point, not a file"))
     return problems
 
 

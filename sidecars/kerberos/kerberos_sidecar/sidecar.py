@@ -38,7 +38,6 @@ class KerberosSidecar:
         self._accounts = [Account(entry, settings) for entry in settings.entries]
         self._cycle = Cycle(settings, metrics, self._accounts)
         self._wake: Callable[[], None] = lambda: None
-        self._looking: threading.Thread | None = None
         self._is_busy = False
         self._settled = threading.Event()
 
@@ -51,8 +50,6 @@ class KerberosSidecar:
         """
         self._is_busy = True
         try:
-            if self._looking is None and not self._settings.one_shot:
-                self._look_on()
             return self._cycle.run(fence)
         finally:
             self._is_busy = False
@@ -65,19 +62,16 @@ class KerberosSidecar:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
-        Set how a cycle is requested, and warn if readers of a ccache can also read its keytab.
+        Start to look, with a function that requests a cycle; warn if readers of a ccache can also
+        read its keytab.
         """
         self._wake = wake
         for account in self._accounts:
             keytab, ccache = account.entry.keytab, account.entry.ccache
             folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
             if os.path.realpath(os.path.dirname(ccache)) == os.path.realpath(folder):
-                log.warning(
-                    "keytab_exposed",
-                    folder=folder,
-                    ccache=ccache,
-                    advice="Use two volumes, and mount the keytab's in this container only.",
-                )
+                log.warning("keytab_exposed", folder=folder, ccache=ccache)
+        threading.Thread(target=self._look, name="look", daemon=True).start()
 
     def readiness(self) -> Readiness:
         """
@@ -93,15 +87,6 @@ class KerberosSidecar:
         Return the facts about each ccache, by path.
         """
         return {account.entry.ccache: account.details() for account in self._accounts}
-
-    def _look_on(self) -> None:
-        """
-        Raises:
-            RuntimeError: No thread can be started; the next cycle tries again.
-        """
-        looking = threading.Thread(target=self._look, name="look", daemon=True)
-        looking.start()
-        self._looking = looking
 
     def _look(self) -> None:
         seen = [account.stamp for account in self._accounts]
