@@ -12,8 +12,7 @@ import time
 from dataclasses import dataclass, replace
 
 from kerberos_sidecar.due import Acquired, Cause, Failed, Found, cause_of, iso
-from kerberos_sidecar.keytab import Keytab, find_keytab, read_keytab
-from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.keytab import Keytab, find_keytab, read_keytab, select
 from kerberos_sidecar.publish import look
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry, Settings
@@ -40,8 +39,7 @@ class Account:
     """
     Attributes:
         state: Written by cycles, behind their fence.
-        found, keytab: The ccache and the keytab at the last look; `fault` is what is wrong with the
-            keytab.
+        found, keytab: The ccache and the keytab at the last look, or what is wrong with it.
         principal: The configured name until a keytab completes it.
         group: The group of the files that we create there.
     """
@@ -51,8 +49,7 @@ class Account:
         self.entry = entry
         self.state = State()
         self.found = Found(problem="has not been read yet")
-        self.keytab: Keytab | None = None
-        self.fault: SidecarError | None = None
+        self.keytab: Keytab | SidecarError = failure("keytab_missing", "has not been read yet")
         self.principal = entry.principal
         self.group: int | None = None
 
@@ -62,38 +59,36 @@ class Account:
         """
         self.found = look(self.entry, self.group)
         try:
-            keytab = read_keytab(find_keytab(self.entry, self._settings))
-            self.principal = keytab.select(self.entry.principal)
-            self.keytab, self.fault = keytab, None
+            path = find_keytab(self.entry, self._settings)
+            self.keytab = keytab = select(path, read_keytab(path), self.entry.principal)
+            self.principal = keytab.principal
         except SidecarError as error:
-            self.keytab, self.fault = None, error
+            self.keytab = error
 
-    def usable_keytab(self) -> tuple[Keytab, Principal]:
+    def usable_keytab(self) -> Keytab:
         """
-        Return the keytab of the last look, and the principal that it has for this entry.
+        Return the keytab of the last look.
 
         Raises:
             SidecarError: It could not be found or used.
         """
-        if self.keytab is None or self.principal is None:
-            raise self.fault or failure("keytab_missing", f"{self.source} has not been read yet")
-        return self.keytab, self.principal
+        if isinstance(self.keytab, SidecarError):
+            raise self.keytab
+        return self.keytab
 
     @property
     def stamp(self) -> str:
         """
         Text that changes with the principal's keys, or with what is wrong with them.
         """
-        keytab, principal = self.keytab, self.principal
-        return keytab.stamp_of(principal) if keytab and principal else str(self.fault)
+        return str(self.keytab)
 
     @property
     def kvno(self) -> int:
         """
         The newest version of the principal's keys; 0 while no keytab can be used.
         """
-        keytab, principal = self.keytab, self.principal
-        return keytab.kvno_of(principal) if keytab and principal else 0
+        return self.keytab.kvno if isinstance(self.keytab, Keytab) else 0
 
     @property
     def source(self) -> str:
@@ -156,8 +151,7 @@ class Account:
         """
         ticket, last, error = self.found.ticket, self.state.last, self.error
         who = str(self.principal or f"the first principal in {self.source}")
-        path = self.keytab.path if self.keytab else self.source
-        facts: dict[str, object] = {"principal": who, "keytab": path, "kvno": self.kvno}
+        facts: dict[str, object] = {"principal": who, "keytab": self.source, "kvno": self.kvno}
         if ticket is not None:
             facts["ends_at"] = iso(ticket.ends_at)
             facts["renew_until"] = iso(ticket.renew_until) if ticket.renew_until else None

@@ -12,9 +12,7 @@ from collections.abc import Iterable
 
 from kerberos_sidecar.account import Account
 from kerberos_sidecar.due import iso
-from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.krb5_conf import check_config, check_enctypes, site_paths
-from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.request import Request, acquire, check_refused
 from kerberos_sidecar.settings import Entry, Settings
@@ -72,11 +70,12 @@ def _check(settings: Settings, account: Account) -> bool:
             account.group = staging.group
             _say_published(account)
             name = "keytab"
-            keytab, principal = account.usable_keytab()
-            check_enctypes(settings, keytab, principal)
-            _say_keys(keytab, principal)
+            keytab = account.usable_keytab()
+            check_enctypes(settings, keytab)
+            types = ", ".join(keytab.enctypes.values())
+            say("ok", name, f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({types})")
             name = "KDC"
-            request = Request(principal, keytab, settings, entry, staging.scratch)
+            request = Request(keytab, settings, entry, staging.scratch)
             check_refused(request)
             _, ticket = acquire(request, Fence())
     except (SidecarError, OSError) as error:
@@ -93,12 +92,6 @@ def _say_published(account: Account) -> None:
         problem = found.problem_at(time.time(), account.entry.principal)
         until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
         say("??" if problem else "ok", "", f"it {problem or until}")
-
-
-def _say_keys(keytab: Keytab, principal: Principal) -> None:
-    newest = keytab.newest_of(principal)
-    types = ", ".join(key.enctype_name for key in newest)
-    say("ok", "keytab", f"{keytab.path}: {principal}, kvno {newest[0].kvno} ({types})")
 
 
 def _is_readable(entry: Entry, who: tuple[int, int]) -> bool:

@@ -126,13 +126,13 @@ class Cycle:
                 account.group = staging.group
             account.look()  # an earlier process's ccache counts, whatever fails next
             self._metrics.show([account])
-            keytab, principal = account.usable_keytab()
+            keytab = account.usable_keytab()
             check_config(settings)
-            check_enctypes(settings, keytab, principal)
-            request = Request(principal, keytab, settings, entry, staging.scratch)
+            check_enctypes(settings, keytab)
+            request = Request(keytab, settings, entry, staging.scratch)
             check_refused(request, counts_since)
-            owner = _check_contested(account, principal, cause)
-            fence.blame = self._in_time(hung(principal))
+            owner = _check_contested(account, keytab.principal, cause)
+            fence.blame = self._in_time(hung(keytab.principal))
             began, now = time.monotonic(), time.time()
             content, ticket = acquire(request, fence)
             seconds = time.monotonic() - began
@@ -140,13 +140,14 @@ class Cycle:
         wait_seconds, next_cause = wait_after(
             ticket, time.time(), settings.interval_seconds, random.random()
         )
-        stamp = keytab.stamp_of(principal)
-        last = Acquired(ticket, time.monotonic(), stamp, wait_seconds, next_cause, now - began)
+        last = Acquired(
+            ticket, time.monotonic(), str(keytab), wait_seconds, next_cause, now - began
+        )
         retaken_at = time.monotonic() if owner else account.state.retaken_at
         with fence:
             account.state = State(last, retaken_at=retaken_at)
-            self._metrics.record(principal, entry.ccache, seconds)
-        facts = {"principal": str(principal), "ccache": entry.ccache}
+            self._metrics.record(keytab.principal, entry.ccache, seconds)
+        facts = {"principal": str(keytab.principal), "ccache": entry.ccache}
         if owner:
             log.warning("ccache_taken", owner=owner, **facts)
         log.info(

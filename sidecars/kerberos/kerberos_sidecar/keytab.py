@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerberos_sidecar.principal import Octets, Principal
@@ -55,59 +56,53 @@ class Key:
     enctype: int
     trace: str = ""
 
-    @property
-    def enctype_name(self) -> str:
-        return ENCTYPES.get(self.enctype, f"enctype {self.enctype}")
-
 
 @dataclass(frozen=True, slots=True)
 class Keytab:
     """
-    A parsed keytab, with at least one key.
+    The keys of one principal in a keytab file; its ``str`` changes with them, but reveals none.
     """
 
     path: str
+    principal: Principal
     keys: tuple[Key, ...]
 
-    def select(self, wanted: Principal | None) -> Principal:
-        """
-        Return the wanted principal with its realm, or the first principal for ``None``.
+    def __str__(self) -> str:
+        keys = {f"{key.kvno}/{key.enctype}/{key.trace}" for key in self.keys}
+        return " ".join([str(self.principal), *sorted(keys)])
 
-        Raises:
-            SidecarError: The keytab has no key for that principal, or none in that realm.
+    @property
+    def kvno(self) -> int:
         """
-        principals = list(dict.fromkeys(key.principal for key in self.keys))
-        if wanted is None:
-            return principals[0]
-        for found in principals:
-            if found.is_named(wanted):
-                return found
-        shown = ", ".join(map(str, principals[:5])) + (", …" if len(principals) > 5 else "")
-        if wanted.realm and wanted.realm not in {found.realm for found in principals}:
-            text = f"{self.path} has no key for the realm {wanted.realm}, only for {shown}"
-            raise failure("realm_absent", text)
-        text = f"{self.path} has no key for {wanted}, only for {shown}"
-        raise failure("principal_absent", text)
+        The newest version of the keys.
+        """
+        return max(key.kvno for key in self.keys)
 
-    def kvno_of(self, principal: Principal) -> int:
+    @property
+    def enctypes(self) -> dict[int, str]:
         """
-        Return the newest version of a principal's keys.
+        The encryption types of the newest keys, with their names.
         """
-        return max(key.kvno for key in self.keys if key.principal == principal)
+        types = [key.enctype for key in self.keys if key.kvno == self.kvno]
+        return {one: ENCTYPES.get(one, f"enctype {one}") for one in types}
 
-    def newest_of(self, principal: Principal) -> list[Key]:
-        """
-        Return a principal's keys of the newest version.
-        """
-        newest = (principal, self.kvno_of(principal))
-        return [key for key in self.keys if (key.principal, key.kvno) == newest]
 
-    def stamp_of(self, principal: Principal) -> str:
-        """
-        Return text that changes with a principal's keys but does not reveal them.
-        """
-        keys = {f"{k.kvno}/{k.enctype}/{k.trace}" for k in self.keys if k.principal == principal}
-        return " ".join([str(principal), *sorted(keys)])
+def select(path: str, keys: Sequence[Key], wanted: Principal | None) -> Keytab:
+    """
+    Return the keys of the wanted principal, or of the first one for ``None``.
+
+    Raises:
+        SidecarError: The keytab has no key for that principal, or none in that realm.
+    """
+    principals = list(dict.fromkeys(key.principal for key in keys))
+    for found in principals:
+        if wanted is None or found.is_named(wanted):
+            return Keytab(path, found, tuple(key for key in keys if key.principal == found))
+    shown = ", ".join(map(str, principals[:5])) + (", …" if len(principals) > 5 else "")
+    if wanted and wanted.realm and wanted.realm not in {found.realm for found in principals}:
+        text = f"{path} has no key for the realm {wanted.realm}, only for {shown}"
+        raise failure("realm_absent", text)
+    raise failure("principal_absent", f"{path} has no key for {wanted}, only for {shown}")
 
 
 def find_keytab(entry: Entry, settings: Settings) -> str:
@@ -155,9 +150,9 @@ def _begins_like_a_keytab(path: str) -> bool:
         return isinstance(error, PermissionError)
 
 
-def read_keytab(path: str) -> Keytab:
+def read_keytab(path: str) -> tuple[Key, ...]:
     """
-    Read a keytab file; follow symlinks, because a Secret's files are symlinks.
+    Return the keys in a file; follow symlinks, because a Secret's files are symlinks.
 
     Raises:
         SidecarError: The file is missing, unreadable, empty, truncated, or not a keytab.
@@ -179,7 +174,7 @@ def read_keytab(path: str) -> Keytab:
         refusal = failure("keytab_empty", f"{path} contains no key ({len(content)} bytes)")
     if refusal is not None:
         raise refusal
-    return Keytab(path, keys)
+    return keys
 
 
 def parse_keytab(content: bytes) -> tuple[Key, ...]:

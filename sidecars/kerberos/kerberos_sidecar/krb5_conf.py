@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kerberos_sidecar.keytab import ENCTYPES, Keytab
-from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.reasons import ENCTYPE_LIMITS, failure
 from kerberos_sidecar.settings import Settings
 
@@ -23,15 +22,6 @@ SITE_CONFIG = "/etc/krb5.conf"
 REQUEST_SHARE = 0.9
 
 _INCLUDED = re.compile(r"[A-Za-z0-9_-]+|[^.].*\.conf")
-
-# Names of encryption types that are not the beginning of the full one.
-_ALIASES = {
-    "aes128-sha1": "aes128-cts-hmac-sha1",
-    "aes256-sha1": "aes256-cts-hmac-sha1",
-    "aes128-sha2": "aes128-cts-hmac-sha256",
-    "aes256-sha2": "aes256-cts-hmac-sha384",
-    "default": "",
-}
 
 
 class Relation(NamedTuple):
@@ -90,18 +80,17 @@ def check_config(settings: Settings) -> None:
         raise failure("config_missing", text)
 
 
-def check_enctypes(settings: Settings, keytab: Keytab, principal: Principal) -> None:
+def check_enctypes(settings: Settings, keytab: Keytab) -> None:
     """
     Raises:
         SidecarError: The keytab has no key that krb5.conf permits: no KDC needs to be asked.
     """
-    newest = keytab.newest_of(principal)
     for one in _relations(site_paths(settings)):
-        if one.name in ENCTYPE_LIMITS and (permitted := _enctypes(one.value)):
-            if not any(key.enctype in permitted for key in newest):
-                held = ", ".join(key.enctype_name for key in newest)
-                text = f"{keytab.path} has only {held} for {principal}, which {one} forbids"
-                raise failure("keytab_enctypes_unusable", text)
+        if one.name in ENCTYPE_LIMITS:
+            if not _enctypes(one.value) & keytab.enctypes.keys():
+                held = ", ".join(keytab.enctypes.values())
+                text = f"{keytab.path} has only {held} for {keytab.principal}"
+                raise failure("keytab_enctypes_unusable", f"{text}, which is forbidden by {one}")
             return  # libkrb5 takes the first
 
 
@@ -122,14 +111,13 @@ def _enctypes(text: str) -> set[int]:
     Return what a list of encryption types and families permits, in case of doubt more.
     """
     found: set[int] = set()
-    for word in re.split(r"[\s,]+", text.lower().replace("arcfour", "rc4")):
-        plain = _ALIASES.get(word.lstrip("+-"), word.lstrip("+-"))
-        meant = {
-            number
-            for number, name in ENCTYPES.items()
-            if name.startswith(plain) or plain.startswith(name)
-        }
-        found = found - meant if word.startswith("-") else found | meant
+    for word in text.lower().replace("arcfour", "rc4").replace(",", " ").split():
+        name = word.lstrip("+-")
+        meant = {number for number, full in ENCTYPES.items() if full.startswith(name)}
+        if word.startswith("-"):
+            found -= meant
+        else:
+            found |= meant or ENCTYPES.keys()  # an alias, or DEFAULT
     return found
 
 

@@ -48,7 +48,6 @@ class Request:
             read the published ticket, too.
     """
 
-    principal: Principal
     keytab: Keytab
     settings: Settings
     entry: Entry
@@ -70,7 +69,7 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
         CycleAbandoned: The fence was revoked.
         OSError: No process can be started.
     """
-    settings, principal = request.settings, request.principal
+    settings, principal = request.settings, request.keytab.principal
     asked = {
         "principal": str(principal),
         "keytab": request.keytab.path,
@@ -95,7 +94,7 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
     if "code" in answer:
         error = _explain(request, answer, time.monotonic() - began)
         if is_counted(error):
-            request.refused.note(request.keytab.stamp_of(principal))
+            request.refused.note(str(request.keytab))
         raise error
     request.refused.clear()
     return _verify(base64.b64decode(answer["ccache"]), principal)
@@ -116,13 +115,13 @@ def check_refused(request: Request, since: float = -math.inf) -> None:
     Raises:
         SidecarError: The KDC has refused these keys, and more tries could lock the account.
     """
-    keytab, principal, now = request.keytab, request.principal, time.time()
-    refused_at = request.refused.at(keytab.stamp_of(principal))
+    keytab, now = request.keytab, time.time()
+    refused_at = request.refused.at(str(keytab))
     wait_seconds = window_wait(refused_at, now, request.settings.lockout_window_seconds)
     if refused_at >= since and wait_seconds:
         error = failure(
             "keytab_stale",
-            f"the KDC has refused the key of {principal} (kvno {keytab.kvno_of(principal)}) in "
+            f"the KDC has refused the key of {keytab.principal} (kvno {keytab.kvno}) in "
             f"{keytab.path}; it is not tried again before {iso(now + wait_seconds)}",
         )
         error.retry_within_seconds = wait_seconds
@@ -136,7 +135,7 @@ def _explain(request: Request, answer: dict[str, Any], after_seconds: float) -> 
     Args:
         after_seconds: How long the acquisition took to fail.
     """
-    principal, said = request.principal, str(answer["said"])
+    principal, said = request.keytab.principal, str(answer["said"])
     if answer["code"] == NO_CONTACT and after_seconds > SILENCE_SECONDS:
         return hung(principal, f" within {after_seconds:.0f} s")
     reason, text = meaning_of(answer["code"])
@@ -146,7 +145,7 @@ def _explain(request: Request, answer: dict[str, Any], after_seconds: float) -> 
         principal=principal,
         realm=principal.realm,
         keytab=request.keytab.path,
-        kvno=request.keytab.kvno_of(principal),
+        kvno=request.keytab.kvno,
     )
     lines = lines_about(request.settings, principal.realm, *LINES.get(answer["code"], ()))
     return failure(reason, "; ".join([f"{text} ({said})", *lines]))
