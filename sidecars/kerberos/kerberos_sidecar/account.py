@@ -77,13 +77,6 @@ class Account:
         return self.keytab
 
     @property
-    def stamp(self) -> str:
-        """
-        Text that changes with the principal's keys, or with what is wrong with them.
-        """
-        return str(self.keytab)
-
-    @property
     def kvno(self) -> int:
         """
         The newest version of the principal's keys; 0 while no keytab can be used.
@@ -118,14 +111,18 @@ class Account:
         """
         last, is_asked_for = self.state.last, self.state.is_asked_for
         at, now = time.monotonic(), time.time()
-        return cause_of(last, self.found, self.stamp, is_asked_for=is_asked_for, at=at, now=now)
+        return cause_of(
+            last, self.found, str(self.keytab), is_asked_for=is_asked_for, at=at, now=now
+        )
 
     def is_waiting(self) -> bool:
         """
         Whether the last failure holds back the next try.
         """
         failed = self.state.failed
-        return failed is not None and failed.holds(self.stamp, time.monotonic())
+        if failed is None or failed.keytab != str(self.keytab):
+            return False
+        return time.monotonic() < failed.retry_at
 
     @property
     def next_at(self) -> float:

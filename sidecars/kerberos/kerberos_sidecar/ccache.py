@@ -13,9 +13,6 @@ from kerberos_sidecar.principal import Octets, Principal
 
 SIZE_LIMIT_BYTES = 1 << 20
 
-# The longest principal name that is accepted and shown, in characters; real names have dozens.
-NAME_LIMIT = 1024
-
 _MAGIC = b"\x05\x04"
 _TAG_OFFSET = 1
 
@@ -79,8 +76,6 @@ def _read(content: bytes) -> tuple[Ticket, bytes, bytes]:
         principal = _read_principal(octets)
         if not principal.is_text:
             raise ValueError("belongs to a principal whose name is not text")
-        if (letters := len(str(principal))) > NAME_LIMIT:
-            raise ValueError(f"belongs to a principal whose name has {letters} characters")
         tgt, head = Principal(("krbtgt", principal.realm), principal.realm), content[: octets.at]
         while octets.left:  # a consumer may have added tens of thousands of entries
             start = octets.at

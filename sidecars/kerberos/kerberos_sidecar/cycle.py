@@ -97,7 +97,7 @@ class Cycle:
         """
         Acquire and publish a ticket, or note why that failed; return whether it succeeded.
         """
-        cause, stamp = account.cause() or "start", account.stamp
+        cause, stamp = account.cause() or "start", str(account.keytab)
         try:
             self._acquire(account, cause, counts_since, fence)
         except CycleAbandoned:

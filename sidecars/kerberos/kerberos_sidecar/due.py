@@ -179,12 +179,6 @@ class Failed:
     keytab: str
     retry_at: float
 
-    def holds(self, keytab: str, at: float) -> bool:
-        """
-        Whether to keep waiting: `retry_at` is ahead, and the keytab is still the same.
-        """
-        return at < self.retry_at and keytab == self.keytab
-
 
 def window_wait(refused_at: float, now: float, window_seconds: float) -> float:
     """

@@ -39,6 +39,7 @@ ENCTYPES = {
     26: "camellia256-cts-cmac",
 }
 
+_MAGIC = b"\x05\x02"
 _BASE64 = re.compile(rb"\s*BQ[IE][A-Za-z0-9+/\s]+=*\s*")
 
 
@@ -145,7 +146,7 @@ def _begins_like_a_keytab(path: str) -> bool:
     """
     try:
         with open(path, "rb") as file:
-            return file.read(2) == b"\x05\x02"
+            return file.read(2) == _MAGIC
     except OSError as error:
         return isinstance(error, PermissionError)
 
@@ -187,11 +188,9 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
     """
     if not content:
         return ()
-    if content[:1] != b"\x05":
-        raise ValueError("is not a keytab")
-    if len(content) < 2:
+    if content == _MAGIC[:1]:
         raise EOFError
-    if content[1] != 2:  # nobody has written version 1 since the nineties
+    if content[:2] != _MAGIC:  # nobody has written version 1 since the nineties
         raise ValueError("is not a keytab")
     octets = Octets(content)
     octets.skip(2)

@@ -7,6 +7,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# The longest name that is accepted and shown, in characters; real names have dozens.
+NAME_LIMIT = 1024
+
 _TOKEN = re.compile(r"\\(.)|([/@])|([^\\/@]+)", re.DOTALL)
 
 
@@ -29,10 +32,10 @@ class Principal:
     @property
     def is_text(self) -> bool:
         """
-        Whether the name is printable; bytes of a key that were misread as a name are not.
+        Whether the name is printable and short; bytes of a key that were misread are not.
         """
-        parts = (*self.components, self.realm)
-        return all(part.isprintable() and "\ufffd" not in part for part in parts)
+        name = "".join((*self.components, self.realm))
+        return name.isprintable() and "\ufffd" not in name and len(name) < NAME_LIMIT
 
     def is_named(self, wanted: Principal) -> bool:
         """

@@ -18,12 +18,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
-import math
 import os
 import secrets
 import stat
-import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from kerberos_sidecar.ccache import SIZE_LIMIT_BYTES, read_ticket
@@ -33,21 +32,19 @@ from kerberos_sidecar.settings import Entry
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import read_file, write_all, write_file
+from sidecar_runtime.volume.errors import DENIED_ERRORS, FULL_ERRORS
+from sidecar_runtime.volume.files import read_file, write_all
 
 # Reserved before the KDC is asked, so that a full volume costs no request.
 ROOM_BYTES = 4096
 
 NEW, SCRATCH, ASIDE = ".new", ".krb5", ".kept"
 
+_MISSING = {errno.ENOENT, errno.ENOTDIR}
 _REASONS = {
-    errno.ENOSPC: "ccache_full",
-    errno.EDQUOT: "ccache_full",
-    errno.EPERM: "ccache_denied",
-    errno.EACCES: "ccache_denied",
-    errno.EROFS: "ccache_denied",
-    errno.ENOENT: "ccache_missing",
-    errno.ENOTDIR: "ccache_missing",
+    **dict.fromkeys(FULL_ERRORS, "ccache_full"),
+    **dict.fromkeys(DENIED_ERRORS, "ccache_denied"),
+    **dict.fromkeys(_MISSING, "ccache_missing"),
 }
 
 log = get_logger("ccache")
@@ -117,19 +114,12 @@ class Staging:
 
     def __enter__(self) -> Self:
         try:
-            _sweep(self._path)
-            self._open()
-        except OSError as error:
+            with explained(self._path):
+                _sweep(self._path)
+                self._open()
+        except SidecarError:
             self._discard()
-            raise explain_os_error(error, self._path) from error
-        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
-        if self._mode & ~mode:  # as on CIFS; consumers could not read the ccache
-            self._discard()
-            raise failure(
-                "ccache_failed",
-                f"{self._path} would have mode {mode:04o} instead of {self._mode:04o}: its volume "
-                f"gives all files the same mode (mount it with file_mode={self._mode:04o})",
-            )
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,15 +135,13 @@ class Staging:
             SidecarError: The volume is full or fails; the old ccache is untouched.
             CycleAbandoned: The fence was revoked; the old ccache is untouched.
         """
-        try:
+        with explained(self._path):
             os.ftruncate(self._fd, 0)
             os.lseek(self._fd, 0, os.SEEK_SET)
             write_all(self._fd, content)
             os.fsync(self._fd)
             with self._fence:
                 self._replace()
-        except OSError as error:
-            raise explain_os_error(error, self._path) from error
 
     def _replace(self) -> None:
         """
@@ -181,6 +169,10 @@ class Staging:
             os.fchown(self._fd, -1, group)
         self.group = os.fstat(self._fd).st_gid
         os.fchmod(self._fd, self._mode)  # after the group: chown clears mode bits
+        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
+        if self._mode & ~mode:  # as on CIFS; consumers could not read the ccache
+            text = f"its volume gives all files mode {mode:04o}: mount it with file_mode=0640"
+            raise OSError(errno.ENOTSUP, text)
         write_all(self._fd, bytes(ROOM_BYTES))
 
     def _discard(self) -> None:
@@ -215,46 +207,15 @@ def _remove(stem: str) -> None:
             os.unlink(path)
 
 
-def explain_os_error(error: OSError, path: str) -> SidecarError:
+@contextmanager
+def explained(ccache: str) -> Iterator[None]:
     """
-    Return the failure for a file system error at a ccache.
+    Turn failures of the file system into errors with a reason.
     """
-    who = f"uid {os.getuid()} with group {os.getgid()}"
-    reason = _REASONS.get(error.errno or 0, "ccache_failed")
-    return failure(reason, f"cannot write {path} as {who}: {error.strerror}")
-
-
-class Refused:
-    """
-    Which keys the KDC refused last, remembered beside the ccache: a restart, and the command
-    ``check``, count as much as the daemon. Consumers may be able to write the file, so invalid
-    content is ignored.
-    """
-
-    def __init__(self, entry: Entry) -> None:
-        folder, name = os.path.split(entry.ccache)
-        self._path = os.path.join(folder, f".{name}.refused")
-
-    def at(self, keys: str) -> float:
-        """
-        Return the Unix time at which these keys were refused; minus infinity if they were not.
-        """
-        with suppress(OSError, ValueError):
-            at, _, refused = read_file(self._path, 1 << 16).decode().partition(" ")
-            if refused == keys:
-                return float(at)
-        return -math.inf
-
-    def note(self, keys: str) -> None:
-        """
-        Remember that the KDC has refused these keys.
-        """
-        with suppress(OSError):  # the volume turned full or read-only meanwhile
-            write_file(self._path, f"{time.time()} {keys}".encode(), 0o600, fsync=False)
-
-    def clear(self) -> None:
-        """
-        Forget it, because the KDC accepted a key and so counts from 0.
-        """
-        with suppress(OSError):
-            os.unlink(self._path)
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, "ccache_failed")
+        who = f"uid {os.getuid()} with group {os.getgid()}"
+        text = f"cannot write {ccache} as {who}: {error.strerror}"
+        raise failure(reason, text) from error

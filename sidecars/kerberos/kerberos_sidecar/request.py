@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,12 @@ from kerberos_sidecar.due import iso, window_wait
 from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.krb5_conf import lines_about, overlay, site_paths
 from kerberos_sidecar.principal import Principal
-from kerberos_sidecar.publish import Refused
 from kerberos_sidecar.reasons import LINES, NO_CONTACT, failure, is_counted, meaning_of
 from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.volume.files import read_file, write_file
 
 # libkrb5 also says "cannot contact any KDC" of a name that DNS does not know and of a silent KDC.
 # Refusals and unknown names fail within 0.3 s; silence takes 18 to 27 s (MIT 1.20.1, 2026-11).
@@ -54,8 +55,13 @@ class Request:
     scratch: str
 
     @property
-    def refused(self) -> Refused:
-        return Refused(self.entry)
+    def memory(self) -> str:
+        """
+        The file that remembers which keys the KDC refused last, and when: a restart, and the
+        command ``check``, count as much as the daemon. Consumers may be able to write it.
+        """
+        folder, name = os.path.split(self.entry.ccache)
+        return os.path.join(folder, f".{name}.refused")
 
 
 def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
@@ -94,9 +100,12 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
     if "code" in answer:
         error = _explain(request, answer, time.monotonic() - began)
         if is_counted(error):
-            request.refused.note(str(request.keytab))
+            with suppress(OSError):  # the volume turned full or read-only meanwhile
+                content = f"{time.time()} {request.keytab}".encode()
+                write_file(request.memory, content, 0o600, fsync=False)
         raise error
-    request.refused.clear()
+    with suppress(OSError):
+        os.unlink(request.memory)  # the KDC counts from 0
     return _verify(base64.b64decode(answer["ccache"]), principal)
 
 
@@ -115,8 +124,10 @@ def check_refused(request: Request, since: float = -math.inf) -> None:
     Raises:
         SidecarError: The KDC has refused these keys, and more tries could lock the account.
     """
-    keytab, now = request.keytab, time.time()
-    refused_at = request.refused.at(str(keytab))
+    keytab, now, refused_at = request.keytab, time.time(), -math.inf
+    with suppress(OSError, ValueError):
+        at, _, refused = read_file(request.memory, 1 << 16).decode().partition(" ")
+        refused_at = float(at) if refused == str(keytab) else refused_at
     wait_seconds = window_wait(refused_at, now, request.settings.lockout_window_seconds)
     if refused_at >= since and wait_seconds:
         error = failure(

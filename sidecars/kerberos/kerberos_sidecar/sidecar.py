@@ -89,13 +89,9 @@ class KerberosSidecar:
         return {account.entry.ccache: account.details() for account in self._accounts}
 
     def _look(self) -> None:
-        seen = [account.stamp for account in self._accounts]
         while True:
             for account in self._accounts:
                 account.look()
-            before, seen = seen, [account.stamp for account in self._accounts]
-            if before != seen:
-                log.info("keytab_changed")
             wait_seconds = min(one.next_at for one in self._accounts) - time.monotonic()
             if not self._is_busy and any(map(_has_news, self._accounts)):
                 self._settled.clear()

@@ -89,6 +89,5 @@ def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) ->
 
         wait_until(replace, "it is replaced")
 
-        daemon.wait_until_ready()
-
-        assert here.is_valid()
+        wait_until(here.is_valid, "it is restored")
+        wait_until(lambda: daemon.get("/readyz").status == 200, "it is ready")
