@@ -12,9 +12,8 @@ from collections.abc import Iterable
 
 from kerberos_sidecar.account import Account
 from kerberos_sidecar.due import iso
-from kerberos_sidecar.krb5_conf import check_config, check_enctypes, site_paths
 from kerberos_sidecar.publish import Staging
-from kerberos_sidecar.request import Request, acquire, check_refused
+from kerberos_sidecar.request import acquire, check_refused, prepare
 from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError, explain
@@ -44,13 +43,7 @@ def run(settings: Settings, names: Iterable[str], who: tuple[int, int]) -> int:
     """
     print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
     unknown(names)
-    try:
-        check_config(settings)
-        there = [path for path in site_paths(settings) if os.path.exists(path)]
-        say("ok" if there else "??", "krb5.conf", ":".join(there) or "none: DNS must name KDCs")
-        results = [True]
-    except SidecarError as error:
-        results = [fail("krb5.conf", error)]
+    results = []
     for entry in settings.entries:
         results += [_check(settings, Account(entry, settings)), _is_readable(entry, who)]
     results.append(daemon("kerberos", settings.source, settings.http_bind))
@@ -63,30 +56,27 @@ def _check(settings: Settings, account: Account) -> bool:
 
     Refused keys count together with the daemon's tries, because people run `check` repeatedly.
     """
-    entry, name = account.entry, "ccache"
     try:
-        with Staging(entry, Fence()) as staging:
-            say("ok", name, f"{entry.ccache} is writable as uid {os.getuid()}")
+        with Staging(account.entry, Fence()) as staging:
+            say("ok", "ccache", f"{account.entry.ccache} is writable as uid {os.getuid()}")
             account.group = staging.group
+            account.look()
             _say_published(account)
-            name = "keytab"
-            keytab = account.usable_keytab()
-            check_enctypes(settings, keytab)
-            types = ", ".join(keytab.enctypes.values())
-            say("ok", name, f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({types})")
-            name = "KDC"
-            request = Request(keytab, settings, entry, staging.scratch)
+            request = prepare(account, settings, staging)
+            keytab, types = request.keytab, ", ".join(request.keytab.enctypes.values())
+            text = f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({types})"
+            say("ok", "keytab", text)
             check_refused(request)
             _, ticket = acquire(request, Fence())
     except (SidecarError, OSError) as error:
-        return fail(name, explain(error))
+        known = explain(error)
+        return fail(known.reason.partition("_")[0], known)
     offset = f"its clock is {ticket.clock_offset_seconds:+.0f} s off this node's"
-    say("ok", name, f"issued a ticket, valid until {iso(ticket.ends_at)}; {offset}")
+    say("ok", "KDC", f"issued a ticket, valid until {iso(ticket.ends_at)}; {offset}")
     return True
 
 
 def _say_published(account: Account) -> None:
-    account.look()
     found = account.found
     if found.published_at is not None:
         problem = found.problem_at(time.time(), account.entry.principal)

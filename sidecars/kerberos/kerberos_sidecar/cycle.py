@@ -21,12 +21,11 @@ from kerberos_sidecar.due import (
     retry_within,
     wait_after,
 )
-from kerberos_sidecar.krb5_conf import check_config, check_enctypes
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.reasons import failure, is_outage
-from kerberos_sidecar.request import Request, acquire, check_refused, hung
+from kerberos_sidecar.request import acquire, check_refused, prepare
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -109,7 +108,6 @@ class Cycle:
                 self._note(account, known, stamp)
             return False
         finally:
-            fence.blame = None
             account.look()
         return True
 
@@ -122,17 +120,10 @@ class Cycle:
         entry, settings = account.entry, self._settings
         # First the volume: if it is full or read-only, no KDC is asked.
         with Staging(entry, fence) as staging:
-            with fence:
-                account.group = staging.group
-            account.look()  # an earlier process's ccache counts, whatever fails next
-            self._metrics.show([account])
-            keytab = account.usable_keytab()
-            check_config(settings)
-            check_enctypes(settings, keytab)
-            request = Request(keytab, settings, entry, staging.scratch)
+            request = prepare(account, settings, staging)
+            keytab = request.keytab
             check_refused(request, counts_since)
             owner = _check_contested(account, keytab.principal, cause)
-            fence.blame = self._in_time(hung(keytab.principal))
             began, now = time.monotonic(), time.time()
             content, ticket = acquire(request, fence)
             seconds = time.monotonic() - began
@@ -176,21 +167,15 @@ class Cycle:
 
     def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
         """
-        Return the first failure, with what else failed. An outage ends on its own: it comes last.
+        Return the first failure, with what else failed, and the time until the next principal is due.
+        An outage ends on its own: it comes last.
         """
         first, *others = sorted(errors, key=is_outage)
-        more = [f"; {error.reason}: {error.message}" for error in others]
-        return self._in_time(
-            SidecarError(first.reason, first.message + "".join(more), first.advice)
-        )
-
-    def _in_time(self, error: SidecarError) -> SidecarError:
-        """
-        Return a failure with the time until the next principal is due.
-        """
+        more = "".join(f"; {error.reason}: {error.message}" for error in others)
+        told = SidecarError(first.reason, first.message + more, first.advice)
         soonest = min(account.next_at for account in self._accounts) - time.monotonic()
-        error.retry_within_seconds = max(RETRY_LEAST_SECONDS, soonest)
-        return error
+        told.retry_within_seconds = max(RETRY_LEAST_SECONDS, soonest)
+        return told
 
     def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
         """
@@ -199,10 +184,8 @@ class Cycle:
         is_valid = not any(account.problem() for account in self._accounts)
         if not self._settings.one_shot or not is_valid or not all(map(is_outage, errors)):
             return False
-        for error in errors:
-            log.warning(
-                "ticket_kept", reason=error.reason, error=error.message, advice=error.advice
-            )
+        why = errors[0]
+        log.warning("ticket_kept", reason=why.reason, error=why.message, advice=why.advice)
         return True
 
 

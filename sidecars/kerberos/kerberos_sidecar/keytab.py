@@ -27,8 +27,6 @@ ENTRY_LIMIT_BYTES = 1 << 16
 
 # https://www.iana.org/assignments/kerberos-parameters
 ENCTYPES = {
-    1: "des-cbc-crc",
-    3: "des-cbc-md5",
     16: "des3-cbc-sha1",
     17: "aes128-cts-hmac-sha1-96",
     18: "aes256-cts-hmac-sha1-96",
@@ -40,6 +38,10 @@ ENCTYPES = {
 }
 
 _MAGIC = b"\x05\x02"
+_TWICE = (
+    "It was encoded twice: put the file itself into the Secret (kubectl create secret generic "
+    "--from-file), or its base64 under data:, not under stringData:."
+)
 _BASE64 = re.compile(rb"\s*BQ[IE][A-Za-z0-9+/\s]+=*\s*")
 
 
@@ -118,17 +120,13 @@ def find_keytab(entry: Entry, settings: Settings) -> str:
     """
     if entry.keytab is not None:
         return entry.keytab
-    folder, paths = settings.keytab_dir, list[str]()
-    ccaches = {one.ccache for one in settings.entries}
+    folder, ccaches = settings.keytab_dir, {one.ccache for one in settings.entries}
     try:
-        paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    except PermissionError as error:
-        text = f"{folder} cannot be listed: {error.strerror}"
-        raise failure("keytab_unreadable", text) from None
-    except OSError:
-        pass  # reported below
-    files = [one for one in paths if one not in ccaches and os.path.isfile(one)]
-    files = [one for one in files if not os.path.basename(one).startswith(".")]
+        names = sorted(name for name in os.listdir(folder) if name[0] != ".")
+    except OSError as error:
+        raise _explain_unread(folder, error) from None
+    paths = [os.path.join(folder, name) for name in names]
+    files = [path for path in paths if path not in ccaches and os.path.isfile(path)]
     match list(filter(_begins_like_a_keytab, files)) or files:
         case [path]:
             return path
@@ -162,19 +160,18 @@ def read_keytab(path: str) -> tuple[Key, ...]:
         content = read_file(path, SIZE_LIMIT_BYTES, follow=True)
     except OSError as error:
         raise _explain_unread(path, error) from None
-    refusal: SidecarError | None = None
-    keys: tuple[Key, ...] = ()
     try:
         keys = parse_keytab(content)
     except EOFError:
         text = f"{path} ends in the middle of an entry, after {len(content)} bytes"
-        refusal = failure("keytab_truncated", text)
-    except ValueError:
-        refusal = _explain_garbage(path, content)
-    if refusal is None and not keys:
-        refusal = failure("keytab_empty", f"{path} contains no key ({len(content)} bytes)")
-    if refusal is not None:
-        raise refusal
+        raise failure("keytab_truncated", text) from None
+    except ValueError as error:
+        if _BASE64.fullmatch(content):
+            raise failure("keytab_garbage", f"{path} is base64 text", _TWICE) from None
+        text = f"{path} {error} ({len(content)} bytes)"
+        raise failure("keytab_garbage", text) from None
+    if not keys:
+        raise failure("keytab_empty", f"{path} contains no key ({len(content)} bytes)")
     return keys
 
 
@@ -188,8 +185,6 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
     """
     if not content:
         return ()
-    if content == _MAGIC[:1]:
-        raise EOFError
     if content[:2] != _MAGIC:  # nobody has written version 1 since the nineties
         raise ValueError("is not a keytab")
     octets = Octets(content)
@@ -237,14 +232,3 @@ def _explain_unread(path: str, error: OSError) -> SidecarError:
         return failure("keytab_missing", f"the keytab {path} does not exist")
     who = f"uid {os.getuid()} with group {os.getgid()}"
     return failure("keytab_unreadable", f"{path} cannot be read as {who}: {error.strerror}")
-
-
-def _explain_garbage(path: str, content: bytes) -> SidecarError:
-    if _BASE64.fullmatch(content):
-        return failure(
-            "keytab_garbage",
-            f"{path} is base64 text, not a keytab",
-            "It was encoded twice: put the file itself into the Secret (kubectl create secret "
-            "generic --from-file), or its base64 under data:, not under stringData:.",
-        )
-    return failure("keytab_garbage", f"{path} is not a keytab ({len(content)} bytes)")

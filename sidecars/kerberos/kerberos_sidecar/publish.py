@@ -40,11 +40,10 @@ ROOM_BYTES = 4096
 
 NEW, SCRATCH, ASIDE = ".new", ".krb5", ".kept"
 
-_MISSING = {errno.ENOENT, errno.ENOTDIR}
 _REASONS = {
     **dict.fromkeys(FULL_ERRORS, "ccache_full"),
     **dict.fromkeys(DENIED_ERRORS, "ccache_denied"),
-    **dict.fromkeys(_MISSING, "ccache_missing"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "ccache_missing"),
 }
 
 log = get_logger("ccache")

@@ -96,13 +96,6 @@ def is_outage(error: SidecarError) -> bool:
     return error.reason in REASONS and REASONS[error.reason].is_outage
 
 
-def is_counted(error: SidecarError) -> bool:
-    """
-    Whether another try with the same keys counts toward a lockout.
-    """
-    return error.reason in REASONS and REASONS[error.reason].is_counted
-
-
 NO_CONTACT = -1765328228
 BAD_FORMAT, BAD_DURATION, BAD_VALUE = -1765328248, -1765328136, 22
 

@@ -15,12 +15,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from kerberos_sidecar.account import Account
 from kerberos_sidecar.ccache import Ticket, read_ticket, reduce
 from kerberos_sidecar.due import iso, window_wait
 from kerberos_sidecar.keytab import Keytab
-from kerberos_sidecar.krb5_conf import lines_about, overlay, site_paths
+from kerberos_sidecar.krb5_conf import (
+    check_config,
+    check_enctypes,
+    lines_about,
+    overlay,
+    site_paths,
+)
 from kerberos_sidecar.principal import Principal
-from kerberos_sidecar.reasons import LINES, NO_CONTACT, failure, is_counted, meaning_of
+from kerberos_sidecar.publish import Staging
+from kerberos_sidecar.reasons import LINES, NO_CONTACT, REASONS, failure, meaning_of
 from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
@@ -64,6 +72,21 @@ class Request:
         return os.path.join(folder, f".{name}.refused")
 
 
+def prepare(account: Account, settings: Settings, staging: Staging) -> Request:
+    """
+    Look again, now that it is known which group our files have, and check what needs no KDC.
+
+    Raises:
+        SidecarError: A request would be in vain.
+    """
+    account.group = staging.group
+    account.look()  # an earlier process's ccache counts, whatever fails next
+    keytab = account.usable_keytab()
+    check_config(settings)
+    check_enctypes(settings, keytab)
+    return Request(keytab, settings, account.entry, staging.scratch)
+
+
 def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
     """
     Return a new ccache and the ticket in it; note whether the KDC refuses the key.
@@ -99,7 +122,7 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
         raise failure("krb5_failed", text) from None
     if "code" in answer:
         error = _explain(request, answer, time.monotonic() - began)
-        if is_counted(error):
+        if REASONS[error.reason].is_counted:
             with suppress(OSError):  # the volume turned full or read-only meanwhile
                 content = f"{time.time()} {request.keytab}".encode()
                 write_file(request.memory, content, 0o600, fsync=False)

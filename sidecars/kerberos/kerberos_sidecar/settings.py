@@ -112,11 +112,9 @@ def entries(text: str) -> tuple[Mapping[str, Any], ...]:
 
 
 def _entry(number: int, item: Mapping[str, object]) -> Mapping[str, Any]:
-    if unknown := sorted(item.keys() - _PARSERS.keys()):
+    if not {"principal", "ccache"} <= item.keys() <= _PARSERS.keys():
         known = ", ".join(_PARSERS)
-        raise ValueError(f"item {number}: {unknown[0]!r} is not one of {known}")
-    if missing := sorted({"principal", "ccache"} - item.keys()):
-        raise ValueError(f"item {number}: missing {' and '.join(missing)}")
+        raise ValueError(f"item {number}: needs principal and ccache, and knows only {known}")
     read = {}
     for key, value in item.items():
         try:
