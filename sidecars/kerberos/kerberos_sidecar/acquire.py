@@ -18,7 +18,6 @@ from contextlib import suppress
 from typing import Any
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
-_STORE = {"client_keytab": "keytab", "ccache": "ccache"}
 
 
 def withdraw() -> None:
@@ -55,7 +54,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     Acquire a ticket.
 
     Args:
-        request: ``principal`` and ``keytab``; ``ccache``, a path beside which libkrb5 may write;
+        request: ``principal`` and ``client_keytab``, a path; ``ccache``, a path beside which libkrb5 may write;
             ``overlay`` and ``site``, the contents and the paths that make up its krb5.conf.
 
     Returns:
@@ -66,13 +65,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     trace = os.environ.setdefault("KRB5_TRACE", _in_memory(b""))
     import gssapi  # noqa: PLC0415 - after the process has withdrawn, with our krb5.conf
 
+    # With the default mechanisms, each failure takes twice as long.
+    kind, mechs = gssapi.NameType.kerberos_principal, [gssapi.MechType.kerberos]
+    store = {name: f"FILE:{request[name]}" for name in ("client_keytab", "ccache")}
     try:
-        gssapi.Credentials(
-            name=gssapi.Name(request["principal"], gssapi.NameType.kerberos_principal),
-            usage="initiate",
-            mechs=[gssapi.MechType.kerberos],  # with several, each failure takes twice as long
-            store={name: f"FILE:{request[key]}" for name, key in _STORE.items()},
-        )
+        name = gssapi.Name(request["principal"], kind)
+        gssapi.Credentials(name=name, usage="initiate", mechs=mechs, store=store)
         with open(request["ccache"], "rb") as file:
             return {"ccache": base64.b64encode(file.read()).decode()}
     except gssapi.exceptions.GSSError as error:

@@ -61,7 +61,10 @@ def _check(settings: Settings, account: Account) -> bool:
             say("ok", "ccache", f"{account.entry.ccache} is writable as uid {os.getuid()}")
             account.group = staging.group
             account.look()
-            _say_published(account)
+            if (found := account.found).published_at is not None:
+                problem = found.problem_at(time.time(), account.entry.principal)
+                until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
+                say("??" if problem else "ok", "", f"it {problem or until}")
             request = prepare(account, settings, staging)
             keytab, types = request.keytab, ", ".join(request.keytab.enctypes.values())
             text = f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({types})"
@@ -74,14 +77,6 @@ def _check(settings: Settings, account: Account) -> bool:
     offset = f"its clock is {ticket.clock_offset_seconds:+.0f} s off this node's"
     say("ok", "KDC", f"issued a ticket, valid until {iso(ticket.ends_at)}; {offset}")
     return True
-
-
-def _say_published(account: Account) -> None:
-    found = account.found
-    if found.published_at is not None:
-        problem = found.problem_at(time.time(), account.entry.principal)
-        until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
-        say("??" if problem else "ok", "", f"it {problem or until}")
 
 
 def _is_readable(entry: Entry, who: tuple[int, int]) -> bool:

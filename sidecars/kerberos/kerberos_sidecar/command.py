@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 
+from kerberos_sidecar import check
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
 from kerberos_sidecar.sidecar import KerberosSidecar
@@ -31,19 +31,14 @@ def run() -> int:
     purpose = "Keep Kerberos tickets fresh from a keytab. Default: run as a daemon."
     example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"
     also = f"Airflow's own variables, for settings that are unset: {', '.join(CHART_NAMES)}"
-    words = sys.argv[1:]
-    if words:  # the daemon starts without the commands, to take less memory
-        from kerberos_sidecar import check  # noqa: PLC0415
-
-        parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
-        commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-        text = "check krb5.conf, the keytabs, the KDC and the ccaches"
-        check.add_arguments(commands.add_parser("check", help=text, description=text))
-        arguments = parser.parse_args(words)
-        if arguments.command == "check":
-            settings, unknown = load_settings(os.environ)
-            return check.run(settings, unknown, arguments.consumer)
+    parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    text = "check krb5.conf, the keytabs, the KDC and the ccaches"
+    check.add_arguments(commands.add_parser("check", help=text, description=text))
+    arguments = parser.parse_args()
     settings, unknown = load_settings(os.environ)
+    if arguments.command == "check":
+        return check.run(settings, unknown, arguments.consumer)
     begin_logs(settings, unknown)
     metrics = KerberosMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     sidecar = KerberosSidecar(settings, metrics)

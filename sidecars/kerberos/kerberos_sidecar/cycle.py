@@ -10,17 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kerberos_sidecar import due
 from kerberos_sidecar.account import Account, State
-from kerberos_sidecar.due import (
-    CONTEST_SECONDS,
-    RETRY_FLOOR_SECONDS,
-    Acquired,
-    Cause,
-    Failed,
-    iso,
-    retry_within,
-    wait_after,
-)
+from kerberos_sidecar.due import Acquired, Cause, Failed, iso
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.publish import Staging
@@ -65,9 +57,9 @@ class Cycle:
             with fence:
                 account.ask()
         acquired, tried = 0, list[Account]()
-        while (due := self._next(tried, fence)) is not None:
-            tried.append(due)
-            acquired += self._try(due, counts_since, fence)
+        while (one := self._next(tried, fence)) is not None:
+            tried.append(one)
+            acquired += self._try(one, counts_since, fence)
         with fence:
             self._metrics.show(self._accounts)
         errors = [one.error for one in self._accounts if one.error]
@@ -81,16 +73,16 @@ class Cycle:
         Return the next principal that is due; those of a silent realm come last, so that it never
         delays the others twice in a row.
         """
-        due = []
+        ready = []
         for account in self._accounts:
             account.look()
             if account.cause() is None:  # another process has published a good one
                 with fence:
                     account.state = replace(account.state, failed=None)
             elif account not in tried and not account.is_waiting():
-                due.append(account)
+                ready.append(account)
         silent = {one.realm for one in self._accounts if one.error and is_outage(one.error)}
-        return min(due, key=lambda one: one.realm in silent, default=None)
+        return min(ready, key=lambda one: one.realm in silent, default=None)
 
     def _try(self, account: Account, counts_since: float, fence: Fence) -> bool:
         """
@@ -128,7 +120,7 @@ class Cycle:
             content, ticket = acquire(request, fence)
             seconds = time.monotonic() - began
             staging.publish(content)
-        wait_seconds, next_cause = wait_after(
+        wait_seconds, next_cause = due.wait_after(
             ticket, time.time(), settings.interval_seconds, random.random()
         )
         last = Acquired(
@@ -160,15 +152,15 @@ class Cycle:
         count = before.count + 1 if before else 1
         wait_seconds = error.retry_within_seconds
         if wait_seconds is None:
-            wait_seconds = backoff_seconds(count, RETRY_FLOOR_SECONDS)
-            wait_seconds = min(wait_seconds, retry_within(account.found.ticket, time.time()))
+            wait_seconds = backoff_seconds(count, due.RETRY_FLOOR_SECONDS)
+            wait_seconds = min(wait_seconds, due.retry_within(account.found.ticket, time.time()))
         retry_at = time.monotonic() + wait_seconds
         account.state = replace(account.state, failed=Failed(error, count, stamp, retry_at))
 
     def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
         """
-        Return the first failure, with what else failed, and the time until the next principal is due.
-        An outage ends on its own: it comes last.
+        Return the first failure, with what else failed, and when the next principal is due. An
+        outage ends on its own: it comes last.
         """
         first, *others = sorted(errors, key=is_outage)
         more = "".join(f"; {error.reason}: {error.message}" for error in others)
@@ -197,7 +189,7 @@ def _check_contested(account: Account, principal: Principal, cause: Cause) -> st
         SidecarError: Another process keeps taking it.
     """
     owner = account.found.taken_by(principal, cause, time.time())
-    wait_seconds = account.state.retaken_at + CONTEST_SECONDS - time.monotonic()
+    wait_seconds = account.state.retaken_at + due.CONTEST_SECONDS - time.monotonic()
     if owner and wait_seconds > 0:
         error = failure(
             "ccache_contested",

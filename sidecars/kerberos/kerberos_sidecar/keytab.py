@@ -33,8 +33,6 @@ ENCTYPES = {
     19: "aes128-cts-hmac-sha256-128",
     20: "aes256-cts-hmac-sha384-192",
     23: "rc4-hmac",
-    25: "camellia128-cts-cmac",
-    26: "camellia256-cts-cmac",
 }
 
 _MAGIC = b"\x05\x02"

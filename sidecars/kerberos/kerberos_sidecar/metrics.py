@@ -54,8 +54,3 @@ class KerberosMetrics(Metrics):
                 facts = [found.ends_at, found.lifetime_seconds, found.clock_offset_seconds]
             for family, value in zip(self._gauges, [*facts, account.kvno], strict=False):
                 family.labels(*labels).set(value)
-            for family in self._gauges:
-                for former in [
-                    one for one in family.series if one[1] == labels[1] and one != labels
-                ]:
-                    family.remove(*former)

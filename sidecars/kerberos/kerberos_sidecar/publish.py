@@ -97,8 +97,7 @@ class Staging:
     """
 
     def __init__(self, entry: Entry, fence: Fence) -> None:
-        self._path = entry.ccache
-        self._mode = entry.mode
+        self._path, self._mode = entry.ccache, entry.mode
         self._fence = fence
         self._fd = -1
         self._stem = ""

@@ -44,18 +44,11 @@ REASONS = {
     "principal_expired": Reason("Extend the account's expiry date."),
     "principal_disabled": Reason("Enable it; look for a client that locks it with an old keytab."),
     "password_expired": Reason("Exempt it from expiry, or change its key and export it again."),
-    "preauth_unsupported": Reason(
-        "A keytab only proves a key: let the account need no hardware, smart card or password."
-    ),
+    "preauth_unsupported": Reason("Let the account need no hardware token, card or OTP."),
     "kdc_unreachable": Reason(
-        "Check that the KDC is up, kdc = and the port in krb5.conf, that DNS resolves the name, "
-        "and network policies for UDP and TCP 88.",
-        is_outage=True,
+        "Check the KDC, kdc = in krb5.conf, DNS, and network policies (port 88).", is_outage=True
     ),
-    "kdc_hung": Reason(
-        "Look for firewalls that drop port 88, and KDCs that are overloaded or no longer exist.",
-        is_outage=True,
-    ),
+    "kdc_hung": Reason("Look for firewalls (port 88), dead and busy KDCs.", is_outage=True),
     "kdc_garbage": Reason("Check kdc = and the port in krb5.conf, and look for a proxy."),
     "kdc_refused": Reason("Look for the reason in the KDC's log."),
     "realm_unknown": Reason("Add the realm and its kdc to krb5.conf; check the realm's capitals."),
@@ -65,10 +58,7 @@ REASONS = {
     "ticket_unusable": Reason("Compare with kinit -kt: its name (aliases), clocks, maximum life."),
     "krb5_failed": Reason("Run kinit -kt with the same krb5.conf and KRB5_TRACE=/dev/stderr."),
     "ccache_full": Reason("Enlarge the volume (sizeLimit). The published ccache is intact."),
-    "ccache_denied": Reason(
-        "Put KERBEROS_CCACHE on a volume that this container can write, such as an emptyDir with "
-        "fsGroup, not a Secret. With several uids, its folder must not be sticky (mode 2770)."
-    ),
+    "ccache_denied": Reason("Put KERBEROS_CCACHE on a writable volume (fsGroup), not sticky."),
     "ccache_missing": Reason("Mount the volume for the ccache there, or correct KERBEROS_CCACHE."),
     "ccache_failed": Reason("Check the volume and its node. The published ccache is intact."),
     "ccache_contested": Reason(

@@ -15,17 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from kerberos_sidecar import krb5_conf
 from kerberos_sidecar.account import Account
 from kerberos_sidecar.ccache import Ticket, read_ticket, reduce
 from kerberos_sidecar.due import iso, window_wait
 from kerberos_sidecar.keytab import Keytab
-from kerberos_sidecar.krb5_conf import (
-    check_config,
-    check_enctypes,
-    lines_about,
-    overlay,
-    site_paths,
-)
 from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.reasons import LINES, NO_CONTACT, REASONS, failure, meaning_of
@@ -82,8 +76,8 @@ def prepare(account: Account, settings: Settings, staging: Staging) -> Request:
     account.group = staging.group
     account.look()  # an earlier process's ccache counts, whatever fails next
     keytab = account.usable_keytab()
-    check_config(settings)
-    check_enctypes(settings, keytab)
+    krb5_conf.check_config(settings)
+    krb5_conf.check_enctypes(settings, keytab)
     return Request(keytab, settings, account.entry, staging.scratch)
 
 
@@ -101,10 +95,10 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
     settings, principal = request.settings, request.keytab.principal
     asked = {
         "principal": str(principal),
-        "keytab": request.keytab.path,
+        "client_keytab": request.keytab.path,
         "ccache": request.scratch,
-        "overlay": overlay(settings, principal.realm),
-        "site": ":".join(site_paths(settings)),
+        "overlay": krb5_conf.overlay(settings, principal.realm),
+        "site": ":".join(krb5_conf.site_paths(settings)),
         "parent": os.getpid(),
     }
     environ = {name: text for name, text in os.environ.items() if _INHERITED.fullmatch(name)}
@@ -181,7 +175,7 @@ def _explain(request: Request, answer: dict[str, Any], after_seconds: float) -> 
         keytab=request.keytab.path,
         kvno=request.keytab.kvno,
     )
-    lines = lines_about(request.settings, principal.realm, *LINES.get(answer["code"], ()))
+    lines = krb5_conf.lines_about(request.settings, principal.realm, *LINES.get(answer["code"], ()))
     return failure(reason, "; ".join([f"{text} ({said})", *lines]))
 
 

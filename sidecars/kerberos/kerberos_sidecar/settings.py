@@ -17,18 +17,11 @@ from typing import Any
 
 from kerberos_sidecar.principal import Principal, parse_principal
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import (
-    YEAR_SECONDS,
-    absolute_path,
-    allows,
-    boolean,
-    duration,
-    mode,
-    utf_8,
-)
+from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode, utf_8
 from sidecar_runtime.settings import CommonSettings, changed_settings, inherited, load, setting
 
 PREFIX = "KERBEROS_"
+YEAR_SECONDS = 365 * 86400.0
 
 # Settings for a single principal; each item of KERBEROS_PRINCIPALS has its own value instead.
 FOR_ONE = ("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")
@@ -93,7 +86,12 @@ class Entry:
     mode: int
 
 
-_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": ccache_mode}
+_PARSERS = {
+    "principal": principal,
+    "keytab": absolute_path,
+    "ccache": ccache,
+    "mode": ccache_mode,
+}
 
 
 @allows('JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]')
@@ -137,8 +135,7 @@ class Settings(CommonSettings):
         duration(at_least=1, at_most=30 * 86400.0),
         default="1h",
         prefixed=False,
-        text="Replace the ticket after this time, or at half of its life if that is sooner; up "
-        "to a tenth earlier, at random, so that a fleet does not refresh at once.",
+        text="Replace the ticket after this time or at half of its life, up to a tenth earlier.",
     )
     timeout_seconds: float = inherited(
         "timeout_seconds", default="60s", text="The longest that a request for one ticket may take."
@@ -168,13 +165,12 @@ class Settings(CommonSettings):
     ticket_lifetime_seconds: float | None = setting(
         "TICKET_LIFETIME",
         duration(at_least=1, at_most=YEAR_SECONDS),
-        text="The life to request; the KDC may grant less. Unset: the value in krb5.conf, or 24h.",
+        text="The life to request; the KDC may grant less. Unset: the value in krb5.conf.",
     )
     renew_lifetime_seconds: float | None = setting(
         "RENEW_LIFETIME",
         duration(at_most=YEAR_SECONDS),
-        text="Request tickets that consumers can renew for this long. 0: never renewable. Unset: "
-        "the value in krb5.conf; a KDC that grants a shorter life may make the ticket renewable.",
+        text="How long consumers can renew tickets. 0: never. Unset: the value in krb5.conf.",
     )
     lockout_window_seconds: float = setting(
         "LOCKOUT_WINDOW",
@@ -220,9 +216,8 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
     given, chart = _given(environ)
     both = [name for name in FOR_ONE if name in given and f"{PREFIX}PRINCIPALS" in given]
-    mixed = [
-        Problem(one, given[one], f"cannot be combined with {PREFIX}PRINCIPALS") for one in both
-    ]
+    text = f"cannot be combined with {PREFIX}PRINCIPALS"
+    mixed = [Problem(name, given[name], text) for name in both]
     try:
         return load(Settings, PREFIX, given, check=lambda read: mixed + _check(read))
     except SettingsError as error:
@@ -249,9 +244,8 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     given = {name: value for name, value in environ.items() if value.strip()}
     # The chart always sets its names for one principal, so they do not conflict with a list.
     taken = given.keys() | (FOR_ONE if f"{PREFIX}PRINCIPALS" in given else ())
-    chart = {
-        ours: name for name, ours in CHART_NAMES.items() if name in given and ours not in taken
-    }
+    set_by_chart = [(ours, name) for name, ours in CHART_NAMES.items() if name in given]
+    chart = {ours: name for ours, name in set_by_chart if ours not in taken}
     return given | {ours: given[name] for ours, name in chart.items()}, chart
 
 
