@@ -54,8 +54,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     Acquire a ticket.
 
     Args:
-        request: ``principal`` and ``client_keytab``, a path; ``ccache``, a path beside which libkrb5 may write;
-            ``overlay`` and ``site``, the contents and the paths that make up its krb5.conf.
+        request: ``principal``; ``client_keytab`` and ``ccache``, paths, of which the latter does
+            not exist yet; ``overlay`` and ``site``, contents and paths that make up krb5.conf.
 
     Returns:
         ``ccache``, what libkrb5 wrote, in base64. Or ``code`` and ``said``, its error, and
