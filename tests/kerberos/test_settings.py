@@ -2,8 +2,6 @@
 Settings from existing deployments, from the chart, and with mistakes.
 """
 
-import base64
-import binascii
 import json
 import os
 from collections.abc import Callable
@@ -12,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from kerberos_sidecar.entries import Entry, ccache
-from kerberos_sidecar.formats.principal import parse_principal
+from kerberos_sidecar.principal import parse_principal
 from kerberos_sidecar.settings import (
     CHART_NAMES,
     PREFIX,
+    Entry,
     Settings,
+    ccache,
     changed,
     load_settings,
 )
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.settings import names_of
-from tests.kerberos.given import entry, hole, keytab
+from tests.support.kerberos.formats import entry, keytab
 from tests.support.raising import raised
 
 EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
@@ -52,7 +51,7 @@ def test_accepts_the_published_example_and_an_empty_environment() -> None:
 
     assert (3600.0, "/etc/krb5.conf") == (settings.interval_seconds, settings.krb5_config)
     assert "/etc/keytab" == settings.keytab_dir
-    assert (Entry(None, None, "/etc/keytab/ccache", 0o640),) == settings.entries
+    assert (Entry(None, "/etc/keytab/ccache", None, 0o640),) == settings.entries
     assert ("/etc/keytab", "/etc/keytab/ccache") == (settings.source, settings.target)
     assert [] == unknown
     settings, _ = load_settings({})  # every setting has a default
@@ -73,7 +72,7 @@ def test_accepts_the_variables_of_the_charts_kerberos_container() -> None:
     )[0]
 
     wanted = parse_principal("airflow@EXAMPLE.COM")
-    assert (Entry(wanted, "/etc/airflow.keytab", "/var/kerberos-ccache/cache", 0o640),) == (
+    assert (Entry(wanted, "/var/kerberos-ccache/cache", "/etc/airflow.keytab", 0o640),) == (
         settings.entries
     )
     assert (1800.0, False) == (settings.interval_seconds, settings.forwardable)
@@ -129,7 +128,6 @@ def test_accepts_a_ccache_path_with_or_without_the_file_prefix(text: str) -> Non
         ("INTERVAL", "0.5", "is not between 1s and"),
         ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),
         ("KERBEROS_PRINCIPAL", "a@b@c", "is not a principal such as airflow@EXAMPLE.COM"),
-        ("KERBEROS_CCACHE", "/proc", "is a mount point, not a file"),
         ("KERBEROS_CCACHE", "/etc/keytab/k", "is also the keytab"),
         *(
             ("KERBEROS_CCACHE", f"{kind}:/x", f"is a {kind.upper()} ccache, which other cont")
@@ -192,8 +190,9 @@ def test_two_paths_that_lead_to_one_ccache_are_the_same_ccache(tmp_path: Path) -
 
     found = problems_of(KERBEROS_PRINCIPALS=text)
 
-    assert paths == [problem.value for problem in found]
-    assert {"is the ccache of more than one principal"} == {problem.problem for problem in found}
+    assert [(paths[0], "is the ccache of more than one principal")] == [
+        (problem.value, problem.problem) for problem in found
+    ]
 
 
 def test_a_misspelled_setting_is_an_error_but_a_service_variable_is_not() -> None:
@@ -217,7 +216,7 @@ def test_listed_principals_inherit_omitted_values_from_the_settings() -> None:
         KERBEROS_CCACHE_MODE="0660",
     )
 
-    expected = (Entry(A, "/k/all", "/cc/a", 0o660), Entry(B, "/k/b", "/cc/b", 0o600))
+    expected = (Entry(A, "/cc/a", "/k/all", 0o660), Entry(B, "/cc/b", "/k/b", 0o600))
     assert expected == settings.entries
     assert ("/k/all, /k/b", "/cc/a, /cc/b") == (settings.source, settings.target)
 
@@ -228,11 +227,11 @@ def test_listed_principals_inherit_omitted_values_from_the_settings() -> None:
         ("a@R", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("{}", "is not a JSON list"),
-        ("[]", "is not a JSON list with at least one object"),
-        ("[1]", "item 1 is not a JSON object"),
-        (several({"principal": "a@R"}), "item 1: missing ccache"),
-        (several({}), "item 1: missing ccache and principal"),
-        (several({"principal": "a@R", "ccache": "/c", "cache": ""}), "'cache' is not one of"),
+        ("[]", "is not a JSON list of objects"),
+        ("[1]", "is not a JSON list of objects"),
+        (several({"principal": "a@R"}), "item 1: needs principal and ccache"),
+        (several({}), "item 1: needs principal and ccache"),
+        (several({"principal": "a@R", "ccache": "/c", "cache": ""}), "knows only principal, key"),
         (several({"principal": "a@R", "ccache": 1}), "item 1: ccache 1 is not a JSON string"),
         (several({"principal": "a b", "ccache": "/c"}), "item 1: principal 'a b' is not a"),
         (several({"principal": "a@R", "ccache": "/c\ud800"}), r"item 1: ccache '/c\ud800' is not"),
@@ -242,7 +241,7 @@ def test_listed_principals_inherit_omitted_values_from_the_settings() -> None:
         (several({"principal": "a@R", "ccache": "/c", "mode": "0666"}), "'0666' grants more"),
         (
             several({"principal": "a@R", "ccache": "/c"}, {"principal": "b@R"}),
-            "item 2: missing ccache",
+            "item 2: needs principal and ccache",
         ),
     ],
 )
@@ -251,17 +250,6 @@ def test_reports_each_mistake_in_the_list_of_principals(text: str, problem: str)
 
     assert "KERBEROS_PRINCIPALS" == found.setting
     assert problem in found.problem
-
-
-def test_reports_all_mistakes_in_the_list_of_principals_together() -> None:
-    text = several(
-        {"principal": "a b", "ccache": "DIR:/c"}, {"principal": "b@R"}, {"principal": 1, "mode": 2}
-    )
-
-    found = problem_of(KERBEROS_PRINCIPALS=text).problem
-
-    for part in ("item 1: principal", "item 1: ccache", "item 2: missing ccache", "item 3"):
-        assert part in found
 
 
 def test_refuses_settings_for_one_principal_beside_a_list_of_principals() -> None:
@@ -282,7 +270,7 @@ def test_accepts_the_charts_variables_beside_a_list_of_principals() -> None:
         AIRFLOW__KERBEROS__KEYTAB="/k",
     )
 
-    assert (Entry(A, "/k", "/c", 0o640),) == settings.entries
+    assert (Entry(A, "/c", "/k", 0o640),) == settings.entries
 
 
 def test_refuses_the_keytab_of_another_principal_as_a_ccache(tmp_path: Path) -> None:
@@ -293,48 +281,6 @@ def test_refuses_the_keytab_of_another_principal_as_a_ccache(tmp_path: Path) -> 
     )
 
     assert "is also the keytab" == problem_of(KERBEROS_PRINCIPALS=text).problem
-
-
-@pytest.mark.parametrize(
-    "environ",
-    [
-        {"KERBEROS_KEYTAB": "{}"},
-        {"AIRFLOW__KERBEROS__KEYTAB": "{}"},
-        {"KERBEROS_PRINCIPAL": "{}"},
-        {"KERBEROS_PRINCIPAL": "{}@EXAMPLE.COM"},
-        {"AIRFLOW__KERBEROS__PRINCIPAL": "{}"},
-        {"KRB5_CONFIG": "{}"},
-        {"KRB5_CONFIG": "/etc/krb5.conf:{}"},
-        {"KERBEROS_PRINCIPALS": '[{{"principal": "a@R", "ccache": "/c", "keytab": "{}"}}]'},
-        {"KERBEROS_PRINCIPALS": '[{{"principal": "{}", "ccache": "/c"}}]'},
-    ],
-)
-@pytest.mark.parametrize(
-    "encode",
-    [
-        base64.b64encode,
-        base64.urlsafe_b64encode,
-        lambda content: base64.b64encode(base64.b64encode(content)),
-        binascii.hexlify,
-        lambda content: binascii.hexlify(content).upper(),
-    ],
-    ids=["base64", "base64url", "base64 twice", "hex", "upper-case hex"],
-)
-@pytest.mark.parametrize(
-    "content", [keytab(entry()), keytab(entry(), version=1), keytab(hole(300), entry())]
-)
-def test_never_shows_a_keytab_that_was_pasted_into_a_setting(
-    environ: dict[str, str], encode: Callable[[bytes], bytes], content: bytes
-) -> None:
-    text = encode(content).decode()
-
-    found = problem_of(**{name: value.format(text) for name, value in environ.items()})
-
-    value = found.value or ""
-    assert "(a keytab)" in value or "//***@" in value
-    assert "is a keytab" in found.problem or "is not a" in found.problem
-    for start in range(0, len(text) - 16, 8):
-        assert text[start : start + 16] not in value + found.problem
 
 
 def test_each_of_the_charts_names_stands_for_a_setting() -> None:

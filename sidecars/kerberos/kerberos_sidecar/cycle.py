@@ -1,423 +1,209 @@
 """
-One cycle: inspect → plan → start acquiring → verify the tickets → publish.
+One cycle: for each principal, due? → keytab → child → verify → publish → note.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from threading import Condition
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
 
-from kerberos_sidecar.attempt import Attempt
-from kerberos_sidecar.formats.ccache import Ticket
-from kerberos_sidecar.formats.keytab import read_keytab
-from kerberos_sidecar.formats.moment import iso
-from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.krb5.acquire import acquire_ticket
-from kerberos_sidecar.krb5.carry import PATIENCE, Patience
-from kerberos_sidecar.krb5.kdcs import Kdcs
-from kerberos_sidecar.krb5.overlay import check_config
-from kerberos_sidecar.krb5.refusals import hung
-from kerberos_sidecar.krb5.verify import verify
+from kerberos_sidecar import due
+from kerberos_sidecar.account import Account, State
+from kerberos_sidecar.due import Acquired, Cause, Failed, iso
 from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.plan import (
-    RETRY_FLOOR_SECONDS,
-    Acquired,
-    Cause,
-    Failed,
-    cause_of,
-    contest_wait,
-    retry_within,
-    wait_after,
-)
-from kerberos_sidecar.refused import Refused, keys_of, refused_of
+from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.publish import Staging
+from kerberos_sidecar.reasons import failure, is_outage
+from kerberos_sidecar.request import acquire, check_refused, prepare
 from kerberos_sidecar.settings import Settings
-from kerberos_sidecar.slot import Slot, revision_of
-from kerberos_sidecar.source import Stamp
-from kerberos_sidecar.staging import Staging
-from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.errors import SidecarError, explain
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.loop import backoff_seconds
 
-# Reasons without an answer from a KDC: they do not show whether the principal is valid.
-AWAY = {"kdc_unreachable", "kdc_hung"}
-
-# How often to check what else is due while waiting for a KDC.
-LOOK_SECONDS = 1.0
 RETRY_LEAST_SECONDS = 0.2
 
 log = get_logger("cycle")
 
 
-@dataclass
-class Shared:
+class Cycle:
     """
-    The state that all sessions of a process share.
-
-    Args:
-        changed: Notified when an attempt has finished or a fence was revoked.
-        kdcs: What earlier requests found out about the KDCs.
-        refused: Refusals by account.
-        wake: Requests a cycle.
-        settled: Called when a cycle has ended, which changes when the next ticket is due.
-        backoff: How long to wait after a failure.
-        patience: How long to wait for KDCs.
-        fence: The fence of the running cycle, or of one that was abandoned.
-    """
-
-    changed: Condition = field(default_factory=Condition)
-    kdcs: Kdcs = field(default_factory=Kdcs)
-    refused: dict[str, Refused] = field(default_factory=dict)
-    wake: Callable[[], object] = lambda: None
-    settled: Callable[[], object] = lambda: None
-    backoff: Callable[[int, float], float] = backoff_seconds
-    patience: Patience = PATIENCE
-    fence: Fence | None = None
-
-    @property
-    def is_looking(self) -> bool:
-        """
-        Whether a cycle runs: it checks on its own what is due.
-        """
-        fence = self.fence
-        return fence is not None and not fence.is_revoked
-
-    def tell(self) -> None:
-        with self.changed:
-            self.changed.notify_all()
-
-
-class Session:
-    """
-    One session per worker thread; the state that outlives a cycle is in the slots.
+    Acquires tickets one after the other; what outlives a cycle is in the accounts.
     """
 
     def __init__(
-        self, settings: Settings, metrics: KerberosMetrics, slots: Sequence[Slot], shared: Shared
+        self, settings: Settings, metrics: KerberosMetrics, accounts: Sequence[Account]
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._slots = slots
-        self._shared = shared
-        self._began_at = 0.0
+        self._accounts = accounts
 
-    def cycle(self, fence: Fence) -> Outcome:
+    def run(self, fence: Fence) -> Outcome:
         """
-        Run one cycle: start due requests and publish their tickets until no request is running.
-
-        Each principal has its own thread for its KDCs, so that a silent realm delays no other.
+        Try each principal that is due, once.
 
         Raises:
             SidecarError: The first failure, an outage last. The remaining principals were tried
                 too, and every published ccache stays.
-            CycleAbandoned: The fence was revoked; running requests continue for the next cycle.
+            CycleAbandoned: The fence was revoked.
         """
-        self._shared.fence = fence
-        try:
-            return self._acquire(fence)
-        finally:
-            if self._shared.fence is fence:
-                self._shared.fence = None
-            self._shared.settled()  # what fell due meanwhile requests the next cycle
-
-    def close(self) -> None:
-        """
-        Do nothing: a session holds no resources.
-        """
-
-    def _acquire(self, fence: Fence) -> Outcome:
-        if fence.is_asked_for:
+        # A refused key is tried again if SIGHUP says so, but once.
+        counts_since = time.time() if fence.is_asked_for else -math.inf
+        for account in self._accounts if fence.is_asked_for else ():
             with fence:
-                for slot in self._slots:
-                    slot.is_asked_for, slot.failed = True, None
-        fence.on_revoke(self._abandon)
-        self._began_at = time.monotonic()
-        acquired = 0
-        while under_way := self._begin(fence):
-            fence.blame = self._in_time(hung(under_way[0].principal))
-            self._wait(under_way, fence)
-            with fence:
-                fence.blame = None
-            acquired += sum(self._end(slot, fence) for slot in self._slots)
+                account.ask()
+        acquired, tried = 0, list[Account]()
+        while (one := self._next(tried, fence)) is not None:
+            tried.append(one)
+            acquired += self._try(one, counts_since, fence)
         with fence:
-            self._metrics.show(self._slots)
-            self._metrics.show_kdcs(self._shared.kdcs.heard)
-        errors = [slot.error for slot in self._slots if slot.error is not None]
+            self._metrics.show(self._accounts)
+        errors = [one.error for one in self._accounts if one.error]
         if errors and not self._is_kept(errors):
-            raise self._first_of(errors)
-        result: Literal["changed", "unchanged"] = "changed" if acquired else "unchanged"
-        return Outcome(result, revision_of(self._slots), {"tickets_acquired": acquired})
+            raise self._first_of(errors) from min(errors, key=is_outage)
+        counts = {"tickets_acquired": acquired}
+        return Outcome("changed" if acquired else "unchanged", revision(self._accounts), counts)
 
-    def _begin(self, fence: Fence) -> list[Attempt]:
+    def _next(self, tried: Sequence[Account], fence: Fence) -> Account | None:
         """
-        Start the due attempts; return all attempts that are running or have just finished.
+        Return the next principal that is due; those of a silent realm come last, so that it never
+        delays the others twice in a row.
         """
-        for slot in self._slots:
-            if slot.attempt is None and (due := self._due(slot)) is not None:
-                try:
-                    self._ask(slot, *due, fence)
-                except SidecarError as error:
-                    with fence:
-                        self._note(slot, error, due[1])
-        return [slot.attempt for slot in self._slots if slot.attempt is not None]
+        ready = []
+        for account in self._accounts:
+            account.look()
+            if account.cause() is None:  # another process has published a good one
+                with fence:
+                    account.state = replace(account.state, failed=None)
+            elif account not in tried and not account.is_waiting():
+                ready.append(account)
+        silent = {one.realm for one in self._accounts if one.error and is_outage(one.error)}
+        return min(ready, key=lambda one: one.realm in silent, default=None)
 
-    def _due(self, slot: Slot) -> tuple[Cause, Stamp] | None:
+    def _try(self, account: Account, counts_since: float, fence: Fence) -> bool:
         """
-        Return why an entry is due, and the stamp of its keytab; ``None`` if it is not due.
+        Acquire and publish a ticket, or note why that failed; return whether it succeeded.
         """
-        at, now = time.monotonic(), time.time()
-        stamp, found = slot.source.stamp(), slot.published.look()
-        cause = cause_of(slot.last, found, stamp, is_asked_for=slot.is_asked_for, at=at, now=now)
-        if cause is None:
-            slot.recover()  # another process has published a good one
-            return None
-        # Uses the start of the cycle: while it waits for one entry, no other is tried repeatedly.
-        if slot.failed and slot.failed.holds(stamp, is_lost=slot.is_lost, at=self._began_at):
-            return None
-        return cause, stamp
-
-    def _ask(self, slot: Slot, cause: Cause, stamp: Stamp, fence: Fence) -> None:
-        """
-        Start acquiring a ticket, after all checks that need no KDC.
-
-        Raises:
-            SidecarError: A check failed, so no KDC was asked.
-            CycleAbandoned: The fence was revoked.
-        """
-        with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
-            pass  # raises if the volume is full or not writable, without a request
-        with fence:
-            # First: the ccache of an earlier process counts, whatever fails next.
-            slot.published.group = staging.group
-            slot.kvno = 0
-        keytab = read_keytab(slot.source.find())
-        principal = keytab.select(slot.entry.principal)
-        with fence:
-            slot.keytab, slot.kvno = keytab.path, keytab.kvno_of(principal)
-            if slot.last is None:
-                slot.principal = principal
-            self._metrics.show([slot])  # this cycle may be abandoned later
-        if any(one.attempt and one.attempt.principal.resembles(principal) for one in self._slots):
-            return  # one request at a time, because each wrong key counts
-        check_config(self._settings)
-        self._refused(slot, principal).check(keytab, principal, slot.published.look().ticket)
-        self._check_contested(slot, principal, cause)
-        with fence:
-            slot.attempt = Attempt(
-                principal,
-                keytab,
-                stamp,
-                cause,
-                partial(
-                    acquire_ticket,
-                    *(principal, keytab, self._settings, self._shared.kdcs, self._shared.patience),
-                ),
-                lambda: self._tell(slot),
-            )
-
-    def _refused(self, slot: Slot, principal: Principal) -> Refused:
-        return refused_of(
-            self._shared.refused,
-            principal,
-            slot.entry.ccache,
-            self._settings.lockout_window_seconds,
-        )
-
-    @staticmethod
-    def _check_contested(slot: Slot, principal: Principal, cause: Cause) -> None:
-        """
-        Raises:
-            SidecarError: Another process keeps taking the ccache.
-        """
-        owner = slot.published.look().taken_by(principal, cause, time.time())
-        if owner and (wait_seconds := contest_wait(slot.retaken_at, time.monotonic())):
-            held_back = SidecarError(
-                "ccache_contested",
-                f"{slot.entry.ccache} belongs to {owner} again, after it was restored for "
-                f"{principal}: another process publishes there",
-                "Give each principal its own ccache (KERBEROS_CCACHE), and look for a second "
-                "sidecar or a kinit on this volume. Sidecars of one principal need the same "
-                "runAsUser, runAsGroup and KERBEROS_CCACHE_MODE, or a folder with one group and "
-                "the setgid bit, as fsGroup sets them.",
-            )
-            held_back.retry_within_seconds = wait_seconds
-            raise held_back
-
-    def _tell(self, slot: Slot) -> None:
-        """
-        Report a finished attempt to the waiting cycle, or request a cycle if it was abandoned.
-        """
-        self._shared.tell()
-        if slot.attempt is not None and slot.attempt.is_late:
-            self._shared.wake()
-
-    def _wait(self, under_way: Sequence[Attempt], fence: Fence) -> None:
-        """
-        Wait until an attempt has finished, the fence is revoked, or another entry may be due.
-        """
-        with self._shared.changed:
-            self._shared.changed.wait_for(
-                lambda: fence.is_revoked or any(one.result is not None for one in under_way),
-                LOOK_SECONDS,
-            )
-
-    def _abandon(self) -> None:
-        """
-        Leave running attempts to the next cycle, and record that their KDCs hang.
-        """
-        for slot in self._slots:
-            if (attempt := slot.attempt) is not None:
-                slot.error = hung(attempt.principal)
-                attempt.is_late = True
-                if attempt.result is not None:
-                    self._shared.wake()
-        self._shared.tell()
-
-    def _end(self, slot: Slot, fence: Fence) -> bool:
-        """
-        Publish the result of a finished attempt; return whether a new ticket was published.
-
-        Raises:
-            CycleAbandoned: The fence was revoked; the next cycle handles the result.
-        """
-        attempt = slot.attempt
-        if attempt is None or (result := attempt.result) is None:
-            return False
-        with fence:
-            slot.attempt = None
-            if isinstance(result, SidecarError):
-                if result.reason == "keytab_stale":
-                    refused = self._refused(slot, attempt.principal)
-                    refused.add(keys_of(attempt.keytab, attempt.principal), time.time())
-                self._note(slot, result, attempt.stamp)
-                return False
-        if isinstance(result, BaseException):
-            raise result
+        cause, stamp = account.cause() or "start", str(account.keytab)
         try:
-            return self._publish(slot, attempt, result, fence)
-        except SidecarError as error:
+            self._acquire(account, cause, counts_since, fence)
+        except CycleAbandoned:
+            raise
+        except Exception as error:  # noqa: BLE001 - the other principals are tried, whatever it is
+            known = explain(error)
+            known.__cause__ = known.__cause__ if known is error else error  # for the log
             with fence:
-                self._note(slot, error, attempt.stamp)
-        return False
-
-    def _publish(self, slot: Slot, attempt: Attempt, content: bytes, fence: Fence) -> bool:
-        """
-        Publish a ticket; a late one only if it lasts longer than the published ticket.
-
-        Raises:
-            SidecarError: The ticket is not the one that was requested, or the volume fails.
-            CycleAbandoned: The fence was revoked.
-        """
-        ticket = verify(content, attempt.principal)
-        found = slot.published.look()
-        if (
-            attempt.is_late
-            and found.ticket is not None
-            and not found.problem_at(time.time(), attempt.principal)
-            and found.ticket.ends_at >= ticket.ends_at
-        ):
+                self._note(account, known, stamp)
             return False
-        owner = found.taken_by(attempt.principal, attempt.cause, time.time())
-        with Staging(slot.entry.ccache, slot.entry.mode, fence) as staging:
-            staging.publish(content)
-        with fence:
-            if owner:
-                slot.retaken_at = [*slot.retaken_at[-9:], time.monotonic()]
-                log.warning(
-                    "ccache_taken",
-                    ccache=slot.entry.ccache,
-                    owner=owner,
-                    principal=str(attempt.principal),
-                )
-            self._refused(slot, attempt.principal).clear()
-            self._record(slot, attempt, ticket)
+        finally:
+            account.look()
         return True
 
-    def _record(self, slot: Slot, attempt: Attempt, ticket: Ticket) -> None:
-        settings = self._settings
-        wait_seconds, next_cause = wait_after(
+    def _acquire(self, account: Account, cause: Cause, counts_since: float, fence: Fence) -> None:
+        """
+        Raises:
+            SidecarError: No ticket was published.
+            CycleAbandoned: The fence was revoked.
+        """
+        entry, settings = account.entry, self._settings
+        # First the volume: if it is full or read-only, no KDC is asked.
+        with Staging(entry, fence) as staging:
+            request = prepare(account, settings, staging)
+            keytab = request.keytab
+            check_refused(request, counts_since)
+            owner = _check_contested(account, keytab.principal, cause)
+            began, now = time.monotonic(), time.time()
+            content, ticket = acquire(request, fence)
+            seconds = time.monotonic() - began
+            staging.publish(content)
+        wait_seconds, next_cause = due.wait_after(
             ticket, time.time(), settings.interval_seconds, random.random()
         )
-        slot.last = Acquired(
-            ticket, time.monotonic(), attempt.stamp, wait_seconds, next_cause, attempt.zero_at
+        last = Acquired(
+            ticket, time.monotonic(), str(keytab), wait_seconds, next_cause, now - began
         )
-        slot.principal = ticket.principal
-        slot.is_asked_for = False
-        slot.recover()
-        self._metrics.record(slot, attempt.seconds)
-        self._metrics.show([slot])  # do not wait for the remaining entries
+        retaken_at = time.monotonic() if owner else account.state.retaken_at
+        with fence:
+            account.state = State(last, retaken_at=retaken_at)
+            self._metrics.record(keytab.principal, entry.ccache, seconds)
+        facts = {"principal": str(keytab.principal), "ccache": entry.ccache}
+        if owner:
+            log.warning("ccache_taken", owner=owner, **facts)
         log.info(
             "ticket_acquired",
-            principal=slot.name,
-            ccache=slot.entry.ccache,
-            cause=attempt.cause,
-            kvno=slot.kvno,
+            cause=cause,
+            kvno=account.kvno,
             ends_at=iso(ticket.ends_at),
             lifetime_seconds=ticket.lifetime_seconds,
             next_ticket_in_seconds=round(wait_seconds, 1),
-            duration_seconds=round(attempt.seconds, 3),
+            duration_seconds=round(seconds, 3),
+            **facts,
         )
 
-    def _note(self, slot: Slot, error: SidecarError, stamp: Stamp) -> None:
+    def _note(self, account: Account, error: SidecarError, stamp: str) -> None:
         """
-        Record why an entry failed; with several entries, log each new reason once.
+        Note why a principal failed, and when it is tried again.
         """
-        slot.failures += 1
+        before = account.state.failed
+        count = before.count + 1 if before else 1
         wait_seconds = error.retry_within_seconds
         if wait_seconds is None:
-            ticket = slot.published.look().ticket
-            wait_seconds = self._shared.backoff(slot.failures, RETRY_FLOOR_SECONDS)
-            wait_seconds = min(wait_seconds, retry_within(ticket, time.time()))
-        slot.failed = Failed(stamp, slot.is_lost, time.monotonic() + wait_seconds)
-        is_new = slot.logged != error.reason
-        slot.error, slot.logged = error, error.reason
-        if is_new and len(self._slots) > 1:
-            log.warning(
-                "principal_failed",
-                principal=slot.name,
-                ccache=slot.entry.ccache,
-                reason=error.reason,
-                error=error.message,
-                advice=error.advice,
-            )
+            wait_seconds = backoff_seconds(count, due.RETRY_FLOOR_SECONDS)
+            wait_seconds = min(wait_seconds, due.retry_within(account.found.ticket, time.time()))
+        retry_at = time.monotonic() + wait_seconds
+        account.state = replace(account.state, failed=Failed(error, count, stamp, retry_at))
 
     def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
         """
-        Return the first failure that a person must end, with the number of further failures.
-
-        An outage ends on its own, so it comes last.
+        Return the first failure, with what else failed, and when the next principal is due. An
+        outage ends on its own: it comes last.
         """
-        first = min(errors, key=lambda error: error.reason in AWAY)
-        more = f"; {len(errors) - 1} more failed" if len(errors) > 1 else ""
-        return self._in_time(SidecarError(first.reason, first.message + more, first.advice))
-
-    def _in_time(self, error: SidecarError) -> SidecarError:
-        """
-        Return a failure with the time until the next entry is due.
-        """
-        soonest = min(slot.next_at for slot in self._slots) - time.monotonic()
-        error.retry_within_seconds = max(RETRY_LEAST_SECONDS, soonest)
-        return error
+        first, *others = sorted(errors, key=is_outage)
+        more = "".join(f"; {error.reason}: {error.message}" for error in others)
+        told = SidecarError(first.reason, first.message + more, first.advice)
+        soonest = min(account.next_at for account in self._accounts) - time.monotonic()
+        told.retry_within_seconds = max(RETRY_LEAST_SECONDS, soonest)
+        return told
 
     def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
         """
         Whether a one-shot is done although no KDC answers, because all tickets are still valid.
         """
-        now = time.time()
-        if (
-            not self._settings.one_shot
-            or any(error.reason not in AWAY for error in errors)
-            or any(slot.problem_at(now) for slot in self._slots)
-        ):
+        is_valid = not any(account.problem() for account in self._accounts)
+        if not self._settings.one_shot or not is_valid or not all(map(is_outage, errors)):
             return False
-        for error in errors:
-            log.warning(
-                "ticket_kept", reason=error.reason, error=error.message, advice=error.advice
-            )
+        why = errors[0]
+        log.warning("ticket_kept", reason=why.reason, error=why.message, advice=why.advice)
         return True
+
+
+def _check_contested(account: Account, principal: Principal, cause: Cause) -> str:
+    """
+    Return who took the ccache; empty if nobody did.
+
+    Raises:
+        SidecarError: Another process keeps taking it.
+    """
+    owner = account.found.taken_by(principal, cause, time.time())
+    wait_seconds = account.state.retaken_at + due.CONTEST_SECONDS - time.monotonic()
+    if owner and wait_seconds > 0:
+        error = failure(
+            "ccache_contested",
+            f"{account.entry.ccache} belongs to {owner} again, after it was restored for "
+            f"{principal}: another process publishes there",
+        )
+        error.retry_within_seconds = wait_seconds
+        raise error
+    return owner
+
+
+def revision(accounts: Sequence[Account]) -> str:
+    """
+    Return when the first published ticket expires, as the name of this state.
+    """
+    ends = [account.found.ticket.ends_at for account in accounts if account.found.ticket]
+    return f"until {iso(min(ends))}" if ends else ""

@@ -2,30 +2,26 @@
 The settings of the kerberos sidecar, including the names that the chart's own container uses.
 
 `INTERVAL` and `KRB5_CONFIG` have no prefix because existing deployments already set them. libkrb5
-reads krb5.conf itself: see :mod:`kerberos_sidecar.krb5.overlay`.
+reads krb5.conf itself: see :mod:`kerberos_sidecar.krb5_conf`.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kerberos_sidecar.entries import Entry, ccache, ccache_mode, entries
-from kerberos_sidecar.formats.pasted import holds_keytab, without_keytabs
-from kerberos_sidecar.formats.principal import Principal, principal
+from kerberos_sidecar.principal import Principal, parse_principal
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import absolute_path, allows, boolean, duration
-from sidecar_runtime.settings import (
-    CommonSettings,
-    changed_settings,
-    inherited,
-    load,
-    setting,
-)
+from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode, utf_8
+from sidecar_runtime.settings import CommonSettings, changed_settings, inherited, load, setting
 
 PREFIX = "KERBEROS_"
+YEAR_SECONDS = 365 * 86400.0
 
 # Settings for a single principal; each item of KERBEROS_PRINCIPALS has its own value instead.
 FOR_ONE = ("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")
@@ -40,14 +36,92 @@ CHART_NAMES = {
 }
 
 
-@allows("paths separated by colons")
-def _config_paths(text: str) -> str:
+@allows("an absolute path, with or without FILE:")
+def ccache(text: str) -> str:
     """
-    Read the paths of krb5.conf, in the form that libkrb5 accepts.
+    Parse the path of a FILE ccache, with or without ``FILE:``.
     """
-    if holds_keytab(text):
-        raise ValueError("is a keytab, not paths separated by colons")
-    return text
+    kind = re.match(r"([A-Za-z]\w*):", text)
+    if kind and kind[1].upper() != "FILE":
+        raise ValueError(
+            f"is a {kind[1].upper()} ccache, which other containers cannot read; "
+            "set the path of a file on a shared volume"
+        )
+    return absolute_path(text[kind.end() :] if kind else text)
+
+
+@allows('an octal mode of at most 0664, such as "0640"')
+def ccache_mode(text: str) -> int:
+    """
+    Parse the mode of a ccache; refuse modes that let any user replace the ticket.
+    """
+    value = mode(text)
+    if value & ~0o664:
+        raise ValueError("grants more than 0664, the most permissive mode that is allowed")
+    return value
+
+
+@allows("a principal such as airflow@EXAMPLE.COM")
+def principal(text: str) -> Principal:
+    """
+    Parse a principal; replace ``_HOST`` with this host's name, as Airflow does.
+    """
+    return parse_principal(text.replace("_HOST", socket.getfqdn()) if "_HOST" in text else text)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One ccache to keep fresh.
+
+    Args:
+        principal: ``None`` selects the first in the keytab.
+        keytab: Its path; ``None`` selects the only keytab in KERBEROS_KEYTAB_DIR.
+        mode: The mode of the published file.
+    """
+
+    principal: Principal | None
+    ccache: str
+    keytab: str | None
+    mode: int
+
+
+_PARSERS = {
+    "principal": principal,
+    "keytab": absolute_path,
+    "ccache": ccache,
+    "mode": ccache_mode,
+}
+
+
+@allows('JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]')
+def entries(text: str) -> tuple[Mapping[str, Any], ...]:
+    """
+    Parse the JSON list of principals; omitted keys default to the settings for one principal.
+    """
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    is_list = isinstance(items, list) and items
+    if not is_list or not all(isinstance(item, dict) for item in items):
+        raise ValueError("is not a JSON list of objects")
+    return tuple(_entry(number, item) for number, item in enumerate(items, 1))
+
+
+def _entry(number: int, item: Mapping[str, object]) -> Mapping[str, Any]:
+    if not {"principal", "ccache"} <= item.keys() <= _PARSERS.keys():
+        known = ", ".join(_PARSERS)
+        raise ValueError(f"item {number}: needs principal and ccache, and knows only {known}")
+    read = {}
+    for key, value in item.items():
+        try:
+            if not isinstance(value, str):
+                raise ValueError("is not a JSON string")
+            read[key] = _PARSERS[key](utf_8(value))
+        except ValueError as error:
+            raise ValueError(f"item {number}: {key} {value!r} {error}") from None
+    return read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,77 +135,52 @@ class Settings(CommonSettings):
         duration(at_least=1, at_most=30 * 86400.0),
         default="1h",
         prefixed=False,
-        text="Replace the ticket after this time, or at half of its life if that is sooner; up "
-        "to a tenth earlier, at random, so that a fleet does not refresh at once.",
+        text="Replace the ticket after this time or at half of its life, up to a tenth earlier.",
     )
     timeout_seconds: float = inherited(
-        "timeout_seconds",
-        default="60s",
-        text="A cycle that takes longer is abandoned and counted as failed, and publishes nothing. "
-        "The next cycle publishes a ticket that arrives late. Six silent KDCs take 21 s.",
+        "timeout_seconds", default="60s", text="The longest that a request for one ticket may take."
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9813")
     krb5_config: str | None = setting(
-        "KRB5_CONFIG",
-        _config_paths,
-        prefixed=False,
-        text="The site's krb5.conf. Unset: /etc/krb5.conf.",
+        "KRB5_CONFIG", str, prefixed=False, text="The site's krb5.conf. Unset: /etc/krb5.conf."
     )
     keytab: str | None = setting(
         "KEYTAB", absolute_path, text="The keytab. Unset: the only one in KERBEROS_KEYTAB_DIR."
     )
     keytab_dir: str = setting(
-        "KEYTAB_DIR",
-        absolute_path,
-        default="/etc/keytab",
-        text="The folder to search for a keytab if none is named.",
+        "KEYTAB_DIR", absolute_path, default="/etc/keytab", text="Where to search for a keytab."
     )
     principal: Principal | None = setting(
-        "PRINCIPAL",
-        principal,
-        text="The principal to acquire a ticket for. Without a realm: the keytab's realm. Unset: "
-        "the first principal in the keytab.",
+        "PRINCIPAL", principal, text="Without a realm: the keytab's. Unset: its first principal."
     )
     ccache: str = setting(
-        "CCACHE",
-        ccache,
-        default="/etc/keytab/ccache",
-        text="The ccache to publish, on a volume that consumers mount.",
+        "CCACHE", ccache, default="/etc/keytab/ccache", text="The ccache to publish."
     )
     ccache_mode: int = setting(
-        "CCACHE_MODE",
-        ccache_mode,
-        default="0640",
-        text="The file mode of published ccaches. The default lets the shared group read them.",
+        "CCACHE_MODE", ccache_mode, default="0640", text="The file mode of published ccaches."
     )
     principals: tuple[Mapping[str, Any], ...] | None = setting(
-        "PRINCIPALS",
-        entries,
-        text="Several principals, each with its own ccache, instead of a single principal.",
+        "PRINCIPALS", entries, text="Several principals, each with its own ccache, instead of one."
     )
     ticket_lifetime_seconds: float | None = setting(
         "TICKET_LIFETIME",
-        duration(at_least=1, at_most=365 * 86400.0),
-        text="The life to request; the KDC may grant less. Unset: the value in krb5.conf, or 24h.",
+        duration(at_least=1, at_most=YEAR_SECONDS),
+        text="The life to request; the KDC may grant less. Unset: the value in krb5.conf.",
     )
     renew_lifetime_seconds: float | None = setting(
         "RENEW_LIFETIME",
-        duration(at_most=365 * 86400.0),
-        text="Request tickets that consumers can renew for this long. 0: never renewable. Unset: "
-        "the value in krb5.conf; a KDC that grants a shorter life may make the ticket renewable.",
+        duration(at_most=YEAR_SECONDS),
+        text="How long consumers can renew tickets. 0: never. Unset: the value in krb5.conf.",
     )
     lockout_window_seconds: float = setting(
         "LOCKOUT_WINDOW",
         duration(),
         default="30m",
-        text="The time over which the realm's policy counts failures before it locks an account. "
-        "A key that the KDC refuses is tried twice, then not for this long. 0: no limit.",
+        text="The time over which the realm's policy counts failures before it locks an account. A "
+        "refused key is not tried again for this long, except on SIGHUP. 0: no limit.",
     )
     forwardable: bool = setting(
-        "FORWARDABLE",
-        boolean,
-        default="true",
-        text="Whether to request forwardable tickets, as Airflow does. Overrides krb5.conf.",
+        "FORWARDABLE", boolean, default="true", text="Whether to request forwardable tickets."
     )
 
     @property
@@ -139,25 +188,16 @@ class Settings(CommonSettings):
         """
         The ccaches to keep fresh.
         """
-        if self.principals is None:
-            return (Entry(self.principal, self.keytab, self.ccache, self.ccache_mode),)
-        return tuple(
-            Entry(
-                item["principal"],
-                item.get("keytab", self.keytab),
-                item["ccache"],
-                item.get("mode", self.ccache_mode),
-            )
-            for item in self.principals
-        )
+        default: dict[str, Any] = {"keytab": self.keytab, "mode": self.ccache_mode}
+        one: dict[str, Any] = {"principal": self.principal, "ccache": self.ccache}
+        return tuple(Entry(**default | dict(item)) for item in self.principals or (one,))
 
     @property
     def source(self) -> str:
         """
         The keytabs, or the folders to search for them, as text.
         """
-        keytabs = dict.fromkeys(entry.keytab or self.keytab_dir for entry in self.entries)
-        return ", ".join(keytabs)
+        return ", ".join(dict.fromkeys(one.keytab or self.keytab_dir for one in self.entries))
 
     @property
     def target(self) -> str:
@@ -175,25 +215,16 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         SettingsError: Settings are wrong; it lists all of them, under the names the user wrote.
     """
     given, chart = _given(environ)
-    mixed = []
-    if f"{PREFIX}PRINCIPALS" in given:
-        mixed = [
-            Problem(name, given[name], "cannot be combined with KERBEROS_PRINCIPALS")
-            for name in FOR_ONE
-            if name in given
-        ]
+    both = [name for name in FOR_ONE if name in given and f"{PREFIX}PRINCIPALS" in given]
+    text = f"cannot be combined with {PREFIX}PRINCIPALS"
+    mixed = [Problem(name, given[name], text) for name in both]
     try:
         return load(Settings, PREFIX, given, check=lambda read: mixed + _check(read))
     except SettingsError as error:
-        problems = [
-            Problem(
-                chart.get(problem.setting, problem.setting),
-                problem.value and without_keytabs(problem.value),
-                without_keytabs(problem.problem),
-            )
-            for problem in error.problems
+        named = [
+            one._replace(setting=chart.get(one.setting, one.setting)) for one in error.problems
         ]
-        raise SettingsError(problems) from None
+        raise SettingsError(named) from None
 
 
 def changed(environ: Mapping[str, str]) -> dict[str, str]:
@@ -201,8 +232,8 @@ def changed(environ: Mapping[str, str]) -> dict[str, str]:
     Return the settings that differ from the defaults, under the names the user wrote.
     """
     given, chart = _given(environ)
-    found = changed_settings(Settings, PREFIX, given)
-    return {chart.get(name, name): text for name, text in found.items()}
+    found = changed_settings(Settings, PREFIX, given).items()
+    return {chart.get(name, name): text for name, text in found}
 
 
 def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -213,25 +244,22 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     given = {name: value for name, value in environ.items() if value.strip()}
     # The chart always sets its names for one principal, so they do not conflict with a list.
     taken = given.keys() | (FOR_ONE if f"{PREFIX}PRINCIPALS" in given else ())
-    chart = {
-        ours: name for name, ours in CHART_NAMES.items() if name in given and ours not in taken
-    }
+    set_by_chart = [(ours, name) for name, ours in CHART_NAMES.items() if name in given]
+    chart = {ours: name for ours, name in set_by_chart if ours not in taken}
     return given | {ours: given[name] for ours, name in chart.items()}, chart
 
 
 def _check(settings: Settings) -> list[Problem]:
-    name = "KERBEROS_CCACHE" if settings.principals is None else "KERBEROS_PRINCIPALS"
-    paths = [entry.ccache for entry in settings.entries]
-    places = [_place(path) for path in paths]
-    twice = sorted({path for path in paths if places.count(_place(path)) > 1})
-    problems = [Problem(name, path, "is the ccache of more than one principal") for path in twice]
+    name = "KERBEROS_PRINCIPALS" if settings.principals else "KERBEROS_CCACHE"
+    places = [_place(entry.ccache) for entry in settings.entries]
     named = [entry.keytab for entry in settings.entries if entry.keytab]
-    keytabs = {at for path in named for at in (_place(path), os.path.realpath(path))}
-    for entry in settings.entries:
-        if _place(entry.ccache) in keytabs:
-            problems.append(Problem(name, entry.ccache, "is also the keytab"))
-        elif os.path.ismount(entry.ccache):
-            problems.append(Problem(name, entry.ccache, "is a mount point, not a file"))
+    keytabs = {*map(_place, named), *map(os.path.realpath, named)}
+    problems = []
+    for place in dict.fromkeys(places):
+        if places.count(place) > 1:
+            problems.append(Problem(name, place, "is the ccache of more than one principal"))
+        if place in keytabs:
+            problems.append(Problem(name, place, "is also the keytab"))
     return problems
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.daemon import SidecarProcess
+from tests.support.kerberos.formats import entry, keytab
 from tests.support.kerberos.kdc import Kdc
 from tests.support.kerberos.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
@@ -70,6 +72,21 @@ FAULTS: dict[str, tuple[str, Fault]] = {
         "realm_unknown",
         configure(lambda text: text.partition("[realms]")[0]),
     ),
+    "krb5.conf with a comment behind a kdc": (
+        "config_invalid",
+        configure(lambda text: text.replace("\n  }", "  # note\n  }")),
+    ),
+    "krb5.conf with a URL as a kdc": (
+        "config_invalid",
+        configure(lambda text: text.replace("kdc = ", "kdc = http://")),
+    ),
+    "krb5.conf with a duration that is none": (
+        "config_invalid",
+        configure(
+            lambda text: text.replace("[realms]", "  ticket_lifetime = 1 fortnight\n[realms]")
+        ),
+    ),
+    "hardware token demanded": ("preauth_unsupported", modify("+requires_hwauth")),
     "krb5.conf with other types": (
         "keytab_enctypes_unusable",
         configure(
@@ -132,7 +149,7 @@ def fix(site: Site) -> None:
     name = site.principal.partition("@")[0]
     if name not in site.kdc.kadmin("listprincs").replace("@", "\n").split("\n"):
         site.kdc.add_principal(name)
-    site.kdc.kadmin(f"modprinc -expire never +allow_tix {site.principal}")
+    site.kdc.kadmin(f"modprinc -expire never +allow_tix -requires_hwauth {site.principal}")
     fresh = site.kdc.write_keytab(site.folder / "fresh", site.principal)
     site.keytab.parent.mkdir(exist_ok=True)
     os.replace(fresh, site.keytab)
@@ -154,6 +171,70 @@ def test_reports_an_unreadable_keytab_with_the_uid_that_cannot_read_it(here: Sit
     assert_tells(daemon, "keytab_unreadable", ready=False)
     here.keytab.chmod(0o640)
     daemon.wait_until_ready(60)
+
+
+QUOTED = {
+    "krb5.conf with a comment behind a kdc": "  # note",
+    "krb5.conf with a URL as a kdc": ": kdc = http://127.0.0.1:",
+    "krb5.conf with a duration that is none": ": ticket_lifetime = 1 fortnight",
+    "krb5.conf broken": "line 1: cannot parse [libdefaults",
+    "hardware token demanded": "it offers PA-",
+}
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_quotes_what_cannot_work_with_its_line_as_check_does(here: Site, name: str) -> None:
+    reason, fault = FAULTS[name]
+    fault(here)
+
+    failed = failure(here.start())
+    checked = here.start("check")
+
+    assert reason == failed["reason"]
+    assert QUOTED[name] in failed["error"]
+    assert 3 == checked.wait_for_exit(60).code
+    assert reason in checked.log() and QUOTED[name] in checked.log()
+
+
+def test_names_a_keytab_that_krb5_conf_forbids_without_asking_a_kdc(here: Site) -> None:
+    name, _, realm = here.principal.partition("@")
+    here.keytab.write_bytes(keytab(entry(name, realm, enctype=17)))
+    here.configure(permitted_enctypes="aes256-cts")
+    asked = here.kdc.requests()
+
+    failed = failure(here.start())
+    checked = here.start("check")
+
+    assert "keytab_enctypes_unusable" == failed["reason"]
+    assert "aes128-cts-hmac-sha1-96" in failed["error"]
+    assert "permitted_enctypes = aes256-cts" in failed["error"]
+    assert 3 == checked.wait_for_exit(60).code
+    assert asked == here.kdc.requests()
+
+
+def test_a_node_without_processes_is_named_and_waited_for(here: Site) -> None:
+    """The kernel limits the processes of each user, and no process of root."""
+    here.ccache.parent.chmod(0o777)
+    daemon = here.start(program=here.as_user(50000))
+    daemon.wait_until_ready(60)
+    limit(daemon, "1:")
+
+    failed = here.refresh(daemon)
+
+    assert "process_limit" == failed["reason"]
+    after = len(daemon.events)
+    again = failure(daemon, after)
+    assert (2, "warning") == (again["consecutive_failures"], again["level"])
+    assert_tells(daemon, "process_limit", ready=True)
+    assert [] == daemon.stray_lines
+    limit(daemon, "4096:")
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it recovers", 60)
+
+
+def limit(daemon: SidecarProcess, processes: str) -> None:
+    user = ["setpriv", "--reuid=50000", "--regid=0", "--clear-groups"]
+    command = [*user, "prlimit", f"--pid={daemon.pid}", f"--nproc={processes}"]
+    subprocess.run(command, check=True)
 
 
 @pytest.mark.parametrize("ahead_seconds", [600])

@@ -1,5 +1,6 @@
 """When a new ticket is acquired: at half of its life and on SIGHUP; when a one-shot exits."""
 
+import os
 import subprocess
 from collections.abc import Callable
 
@@ -67,6 +68,31 @@ def test_is_ready_after_a_restart_and_acquires_a_new_ticket_on_sighup(here: Site
     assert "asked" == acquired["cause"]
     assert before != here.ccache.read_bytes()
     assert issued + 1 == here.kdc.requests()
+
+
+def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
+    """Some agents write a Secret's files again and again."""
+    daemon = here.publish()
+    looks, issued = 0, here.kdc.requests()
+    content = here.keytab.read_bytes()
+
+    def looked() -> bool:
+        nonlocal looks
+        here.keytab.with_name("new").write_bytes(content)
+        os.replace(here.keytab.with_name("new"), here.keytab)
+        looks += 1
+        return looks > 200
+
+    wait_until(looked, "it was swapped often", 60)
+    other = here.kdc.write_keytab(here.folder / "other", here.principal)
+    after = len(daemon.events)
+    os.replace(other, here.keytab)
+
+    acquired = daemon.wait_for_event("ticket_acquired", 60, after=after)
+
+    assert "keytab_changed" == acquired["cause"]
+    assert 2 == len(daemon.find_events("ticket_acquired"))
+    assert issued < here.kdc.requests()
 
 
 def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(here: Site) -> None:

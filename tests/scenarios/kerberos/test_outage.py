@@ -175,12 +175,11 @@ def test_answers_probes_and_exits_cleanly_on_sigterm_while_the_kdc_hangs(
     assert [] == os.listdir(here.folder / "tmp")
 
 
-def test_reports_a_hung_kdc_and_publishes_its_late_answer_in_the_next_cycle(
+def test_ends_a_request_at_its_deadline_and_recovers_when_the_kdc_answers(
     here: Site, running_kdc: Kdc
 ) -> None:
-    """A pending request is not repeated, and an abandoned cycle does not publish."""
-    daemon = here.publish(KERBEROS_TIMEOUT="1s")
-    before, issued = here.ccache.read_bytes(), running_kdc.requests()
+    daemon = here.publish(KERBEROS_TIMEOUT="2s")
+    before = here.ccache.read_bytes()
     running_kdc.hang()
     for _ in range(2):
         after = len(daemon.events)
@@ -189,12 +188,10 @@ def test_reports_a_hung_kdc_and_publishes_its_late_answer_in_the_next_cycle(
         assert ("kdc_hung", True) == (failed["reason"], bool(failed["advice"]))
     assert_tells(daemon, "kdc_hung", ready=True)
     assert before == here.ccache.read_bytes()
+    assert [] == here.leftovers()
 
     running_kdc.resume()
-    finished = daemon.wait_for_event("cycle_finished", after=after, result="changed")
 
-    assert before != here.ccache.read_bytes()
-    assert 1 == finished["tickets_acquired"], "an abandoned cycle published a ticket"
-    assert running_kdc.requests() <= issued + 2, "more than one request over UDP and TCP"
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
+    assert before != here.ccache.read_bytes()
     assert daemon.get("/healthz").status == 200

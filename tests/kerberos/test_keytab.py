@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerberos_sidecar.formats.keytab import SIZE_LIMIT_BYTES, KeytabError, parse_keytab, read_keytab
-from kerberos_sidecar.formats.principal import Principal, parse_principal
-from tests.kerberos.given import KEY, as_nobody, entry, hole, keytab
+from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, parse_keytab, read_keytab, select
+from kerberos_sidecar.principal import parse_principal
+from sidecar_runtime.errors import SidecarError
+from tests.support.kerberos.formats import KEY, as_nobody, entry, hole, keytab
 from tests.support.raising import raised
 
-AIRFLOW = Principal(("airflow",), "EXAMPLE.COM")
 
-
-def refused(path: Path) -> KeytabError:
-    return raised(KeytabError, read_keytab, str(path))
+def refused(path: Path) -> SidecarError:
+    return raised(SidecarError, read_keytab, str(path))
 
 
 def write(folder: Path, content: bytes) -> Path:
@@ -33,35 +32,28 @@ def test_reads_principals_kvnos_and_enctypes(tmp_path: Path) -> None:
     content = keytab(
         entry(), hole(40), entry("HTTP/web", kvno=300, enctype=17), entry(kvno=3, long_kvno=False)
     )
+    path = str(write(tmp_path, content))
 
-    found = read_keytab(str(write(tmp_path, content)))
+    keys = read_keytab(path)
 
     assert [
-        ("airflow@EXAMPLE.COM", 2, "aes256-cts-hmac-sha1-96"),
-        ("HTTP/web@EXAMPLE.COM", 300, "aes128-cts-hmac-sha1-96"),
-        ("airflow@EXAMPLE.COM", 3, "aes256-cts-hmac-sha1-96"),
-    ] == [(str(key.principal), key.kvno, key.enctype_name) for key in found.keys]
-    assert 3 == found.kvno_of(AIRFLOW)
-    assert repr(KEY)[2:20] not in repr(found)
-    assert 1_700_000_000 == found.keys[0].added_at
+        ("airflow@EXAMPLE.COM", 2, 18),
+        ("HTTP/web@EXAMPLE.COM", 300, 17),
+        ("airflow@EXAMPLE.COM", 3, 18),
+    ] == [(str(key.principal), key.kvno, key.enctype) for key in keys]
+    found = select(path, keys, None)
+    assert (3, {18: "aes256-cts-hmac-sha1-96"}) == (found.kvno, found.enctypes)
+    assert repr(KEY)[2:20] not in repr(found) + str(found)
 
 
-def test_start_and_end_delimit_the_record_of_each_key(tmp_path: Path) -> None:
-    entries = [entry(), entry("other", kvno=7)]
-    content = keytab(*entries)
+def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
+    def text(*entries: bytes) -> str:
+        return str(select("/k", parse_keytab(keytab(*entries)), parse_principal("airflow")))
 
-    keys = parse_keytab(content)
-
-    assert entries == [content[key.start : key.end] for key in keys]
-
-
-def test_reads_format_version_1_in_native_byte_order() -> None:
-    body = struct.pack("=H", 2) + struct.pack("=H", 1) + b"R" + struct.pack("=H", 1) + b"a"
-    body += struct.pack("=I", 5) + b"\7" + struct.pack("=HH", 18, 2) + b"xy"
-
-    (key,) = parse_keytab(keytab(struct.pack("=i", len(body)) + body, version=1))
-
-    assert (Principal(("a",), "R"), 7, 18) == (key.principal, key.kvno, key.enctype)
+    assert text(entry(), entry("b")) == text(entry("c"), entry(), hole(9), entry())
+    assert text(entry()) != text(entry(kvno=3))
+    assert text(entry()) != text(entry(key=KEY[::-1]))
+    assert text(entry()) != text(entry(), entry(enctype=17))
 
 
 def test_ignores_trailing_zeros() -> None:
@@ -74,7 +66,7 @@ def test_ignores_trailing_zeros() -> None:
         (b"", "keytab_empty"),
         (b"\5\2", "keytab_empty"),
         (keytab(hole(30)), "keytab_empty"),
-        (b"\5", "keytab_truncated"),
+        (b"\5", "keytab_garbage"),
         (keytab(entry())[:-1], "keytab_truncated"),
         (keytab(entry())[:5], "keytab_truncated"),
         (keytab(entry(), entry())[:-40], "keytab_truncated"),
@@ -129,13 +121,13 @@ def test_reports_a_keytab_that_only_another_user_can_read(tmp_path: Path) -> Non
     assert "Permission denied" in error.message
 
 
-def test_selects_the_first_principal_or_the_requested_one(tmp_path: Path) -> None:
+def test_selects_the_first_principal_or_the_requested_one() -> None:
     content = keytab(entry("b"), entry("a"), entry("a", "OTHER.COM"))
-    found = read_keytab(str(write(tmp_path, content)))
+    keys = parse_keytab(content)
 
-    assert "b@EXAMPLE.COM" == str(found.select(None))
-    assert "a@EXAMPLE.COM" == str(found.select(parse_principal("a")))
-    assert "a@OTHER.COM" == str(found.select(parse_principal("a@OTHER.COM")))
+    for wanted, expected in ((None, "b@EXAMPLE.COM"), ("a", "a@EXAMPLE.COM"), ("a@OTHER.COM",) * 2):
+        name = parse_principal(wanted) if wanted else None
+        assert expected == str(select("/k", keys, name).principal)
 
 
 @pytest.mark.parametrize(
@@ -148,20 +140,20 @@ def test_selects_the_first_principal_or_the_requested_one(tmp_path: Path) -> Non
         ("a@OTHER.COM", "realm_absent"),
     ],
 )
-def test_reports_which_principals_exist_instead(tmp_path: Path, wanted: str, reason: str) -> None:
-    found = read_keytab(str(write(tmp_path, keytab(entry("a"), entry("b")))))
+def test_reports_which_principals_exist_instead(wanted: str, reason: str) -> None:
+    keys = parse_keytab(keytab(entry("a"), entry("b")))
 
-    with pytest.raises(KeytabError, match=r"a@EXAMPLE\.COM, b@EXAMPLE\.COM") as caught:
-        found.select(parse_principal(wanted))
+    with pytest.raises(SidecarError, match=r"a@EXAMPLE\.COM, b@EXAMPLE\.COM") as caught:
+        select("/k", keys, parse_principal(wanted))
 
     assert reason == caught.value.reason
 
 
-def test_the_error_for_a_keytab_with_thousands_of_keys_stays_short(tmp_path: Path) -> None:
+def test_the_error_for_a_keytab_with_thousands_of_keys_stays_short() -> None:
     content = keytab(*(entry(f"service{number}") for number in range(3000)))
-    found = read_keytab(str(write(tmp_path, content)))
+    error = raised(SidecarError, select, "/k", parse_keytab(content), parse_principal("absent"))
 
-    assert len(raised(KeytabError, found.select, parse_principal("absent")).message) < 500
+    assert len(error.message) < 500
 
 
 @given(st.data())

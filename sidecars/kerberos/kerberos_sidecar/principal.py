@@ -1,18 +1,15 @@
 """
-Principal names: their components and their realm.
+Principal names, and the reader of the binary formats that contain them; independent of libkrb5.
 """
 
 from __future__ import annotations
 
 import re
-import socket
 from dataclasses import dataclass
 
-from kerberos_sidecar.formats.pasted import holds_keytab
-from sidecar_runtime.parsers import allows
+# The longest name that is accepted and shown, in characters; real names have dozens.
+NAME_LIMIT = 1024
 
-_ESCAPED = {"\n": "\\n", "\t": "\\t", "\b": "\\b", "\0": "\\0"}
-_UNESCAPED = {text[1]: char for char, text in _ESCAPED.items()}
 _TOKEN = re.compile(r"\\(.)|([/@])|([^\\/@]+)", re.DOTALL)
 
 
@@ -35,10 +32,10 @@ class Principal:
     @property
     def is_text(self) -> bool:
         """
-        Whether the name is printable; bytes of a key that were misread as a name are not.
+        Whether the name is printable and short; bytes of a key that were misread are not.
         """
-        parts = (*self.components, self.realm)
-        return all(part.isprintable() and "\ufffd" not in part for part in parts)
+        name = "".join((*self.components, self.realm))
+        return name.isprintable() and "\ufffd" not in name and len(name) < NAME_LIMIT
 
     def is_named(self, wanted: Principal) -> bool:
         """
@@ -46,18 +43,11 @@ class Principal:
         """
         return wanted == self or (not wanted.realm and wanted.components == self.components)
 
-    @property
-    def account(self) -> str:
-        """
-        The name without its case, which Active Directory ignores.
-        """
-        return str(self).casefold()
-
     def resembles(self, other: Principal) -> bool:
         """
         Whether both differ in case at most: Active Directory answers in its own case.
         """
-        return self.account == other.account
+        return str(self).casefold() == str(other).casefold()
 
 
 def parse_principal(text: str) -> Principal:
@@ -75,7 +65,7 @@ def parse_principal(text: str) -> Principal:
             parts.append("")
             separators.append(separator)
         else:
-            parts[-1] += plain or _UNESCAPED.get(escaped, escaped)
+            parts[-1] += plain or escaped
         end = token.end()
     is_complete = end == len(text) and "@" not in separators[:-1] and all(parts)
     if not is_complete or re.search(r"[\s\0]", text):
@@ -85,19 +75,43 @@ def parse_principal(text: str) -> Principal:
     return Principal(tuple(parts))
 
 
-@allows("a principal such as airflow@EXAMPLE.COM")
-def principal(text: str) -> Principal:
+def _escape(text: str) -> str:
+    return re.sub(r"([\\/@])", r"\\\1", text)
+
+
+class Octets:
     """
-    Parse the setting; replace ``_HOST`` with this host's name, as Airflow does.
+    A byte string with a read position; keytabs and ccaches are read from front to back.
 
     Raises:
-        ValueError: The text is not a principal name.
+        EOFError: From every method, if fewer bytes are left than it reads.
     """
-    if holds_keytab(text):  # base64 is also a valid name, and would be shown
-        raise ValueError("is a keytab, not a principal such as airflow@EXAMPLE.COM")
-    return parse_principal(text.replace("_HOST", socket.getfqdn()) if "_HOST" in text else text)
 
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.at = 0
 
-def _escape(text: str) -> str:
-    escaped = re.sub(r"([\\/@])", r"\\\1", text)
-    return "".join(_ESCAPED.get(char, char) for char in escaped)
+    @property
+    def left(self) -> int:
+        return len(self._content) - self.at
+
+    def take(self, count: int) -> bytes:
+        self.skip(count)
+        return self._content[self.at - count : self.at]
+
+    def skip(self, count: int) -> None:
+        """
+        Skip bytes without copying them, so that tickets are never copied.
+        """
+        if count > self.left:
+            raise EOFError
+        self.at += count
+
+    def integer(self, count: int, *, signed: bool = False) -> int:
+        return int.from_bytes(self.take(count), signed=signed)
+
+    def counted_text(self, width: int) -> str:
+        """
+        Read text that is prefixed with its length, an integer of `width` bytes.
+        """
+        return self.take(self.integer(width)).decode(errors="replace")

@@ -1,5 +1,5 @@
 """
-Reads a FILE ccache, except its keys and tickets, and assembles a ccache from a single ticket.
+Reads a FILE ccache, except its keys and tickets, and reduces one to its ticket-granting ticket.
 
 The format is MIT's, version 4:
 https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
@@ -7,36 +7,14 @@ https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
-from kerberos_sidecar.formats.octets import Octets
-from kerberos_sidecar.formats.principal import Principal
+from kerberos_sidecar.principal import Octets, Principal
 
 SIZE_LIMIT_BYTES = 1 << 20
 
-# The longest principal name that is accepted and shown, in characters; real names have dozens.
-NAME_LIMIT = 1024
-
 _MAGIC = b"\x05\x04"
 _TAG_OFFSET = 1
-
-# Bits of a ticket's flags: RFC 4120, section 5.3.
-_FLAGS = {
-    0x40000000: "forwardable",
-    0x20000000: "forwarded",
-    0x10000000: "proxiable",
-    0x08000000: "proxy",
-    0x04000000: "may-postdate",
-    0x02000000: "postdated",
-    0x01000000: "invalid",
-    0x00800000: "renewable",
-    0x00400000: "initial",
-    0x00200000: "pre-authenticated",
-    0x00100000: "hardware-authenticated",
-    0x00040000: "ok-as-delegate",
-    0x00008000: "anonymous",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +31,6 @@ class Ticket:
     starts_at: int
     ends_at: int
     renew_until: int
-    flags: tuple[str, ...]
     clock_offset_seconds: float
 
     @property
@@ -68,45 +45,48 @@ def read_ticket(content: bytes) -> Ticket:
     Raises:
         ValueError: The content is not a ccache, or contains no TGT for its principal and realm.
     """
+    return _read(content)[0]
+
+
+def reduce(content: bytes) -> bytes:
+    """
+    Return a ccache with nothing but the TGT.
+
+    It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers append 292 bytes
+    at each acquisition past half of the ticket's life (MIT 1.20.1, 2026-11).
+
+    Raises:
+        ValueError: As in :func:`read_ticket`.
+    """
+    _, head, tgt = _read(content)
+    return head + tgt
+
+
+def _read(content: bytes) -> tuple[Ticket, bytes, bytes]:
+    """
+    Return the TGT, the bytes before the first entry, and the bytes of the TGT's entry.
+    """
     if content[:2] != _MAGIC or len(content) > SIZE_LIMIT_BYTES:
         raise ValueError("is not a version 4 ccache")
     octets = Octets(content)
     octets.skip(2)
-    ticket: Ticket | None = None
+    found: tuple[Ticket, bytes, bytes] | None = None
     try:
         offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
         principal = _read_principal(octets)
         if not principal.is_text:
             raise ValueError("belongs to a principal whose name is not text")
-        if (letters := len(str(principal))) > NAME_LIMIT:
-            raise ValueError(f"belongs to a principal whose name has {letters} characters")
-        tgt = Principal(("krbtgt", principal.realm), principal.realm)
+        tgt, head = Principal(("krbtgt", principal.realm), principal.realm), content[: octets.at]
         while octets.left:  # a consumer may have added tens of thousands of entries
-            server, found = _read_entry(octets, offset_seconds)
-            if ticket is None and server == tgt and found.principal == principal:
-                ticket = found
+            start = octets.at
+            server, ticket = _read_entry(octets, offset_seconds)
+            if found is None and server == tgt and ticket.principal == principal:
+                found = ticket, head, content[start : octets.at]
     except EOFError:
         raise ValueError("ends in the middle of an entry") from None
-    if ticket is None:
+    if found is None:
         raise ValueError(f"contains no ticket-granting ticket for {principal}")
-    return ticket
-
-
-def assemble(entry: bytes, offset_seconds: int, offset_microseconds: int) -> bytes:
-    """
-    Return a ccache that contains one entry and belongs to that entry's client.
-
-    It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers append 292 bytes
-    at each acquisition past half of the ticket's life (MIT 1.20.1, 2026-11).
-
-    Args:
-        offset_seconds, offset_microseconds: How far the KDC's clock is ahead of ours.
-    """
-    octets = Octets(entry)
-    _read_principal(octets)
-    header = struct.pack(">HHii", _TAG_OFFSET, 8, offset_seconds, offset_microseconds)
-    head = _MAGIC + struct.pack(">H", len(header)) + header
-    return head + entry[: octets.at] + entry
+    return found
 
 
 def _read_header(header: Octets) -> float:
@@ -137,8 +117,7 @@ def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticke
     octets.skip(2)  # the encryption type of the session key
     octets.skip(octets.integer(4))
     authenticated_at, starts_at, ends_at, renew_until = (octets.integer(4) for _ in range(4))
-    octets.skip(1)
-    flags = octets.integer(4)
+    octets.skip(5)  # whether it is a session key, and flags
     for _ in range(2):  # addresses, authorization data
         for _ in range(octets.integer(4)):
             octets.skip(2)
@@ -151,6 +130,5 @@ def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticke
         (starts_at or authenticated_at) - offset,
         ends_at - offset,
         renew_until and renew_until - offset,
-        tuple(name for bit, name in _FLAGS.items() if flags & bit),
         offset_seconds,
     )

@@ -5,13 +5,13 @@ Decides what is due, and why; pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
-from kerberos_sidecar.formats.ccache import Ticket
-from kerberos_sidecar.formats.principal import Principal
-from kerberos_sidecar.source import Stamp
+from kerberos_sidecar.ccache import Ticket
+from kerberos_sidecar.principal import Principal
+from sidecar_runtime.errors import SidecarError
 
 Cause = Literal[
     "start",
@@ -31,19 +31,12 @@ CLOCK_STEP_SECONDS = 60.0
 # Keeps a fleet whose tickets expire together from flooding the KDCs in the last seconds.
 RETRY_FLOOR_SECONDS = 1.0
 
-# The number of tries with the same refused keys before a pause. And the time before a ticket
-# expires, as a share of the lockout window, when one more try is worth the risk.
-TRIES = 2
-LAST_TRY_SHARE = 1 / 6
-# The margin of a pause beyond the window: a KDC uses its own clock, in whole seconds, and MIT's
-# still counts a failure that is exactly as old as its window.
-PAUSE_MORE_SHARE, PAUSE_MORE_SECONDS = 1 / 30, 2.0
+# A ccache that another process keeps taking is taken back at most this often.
+CONTEST_SECONDS = 60.0
 
-# After a ccache was retaken: the first and the longest pause before it is retaken again, and how
-# long each time counts.
-CONTEST_PAUSE_SECONDS = 15.0
-CONTEST_CAP_SECONDS = 600.0
-CONTEST_SECONDS = 3600.0
+# The margin beyond the lockout window: a KDC uses its own clock, in whole seconds, and MIT's still
+# counts a failure that is exactly as old as its window.
+WINDOW_MORE_SHARE, WINDOW_MORE_SECONDS = 1 / 30, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +103,7 @@ class Acquired:
 
     ticket: Ticket
     at: float
-    keytab: Stamp
+    keytab: str
     wait_seconds: float
     cause: Cause
     zero_at: float
@@ -133,7 +126,7 @@ def wait_after(
 
 
 def cause_of(
-    last: Acquired | None, found: Found, keytab: Stamp, *, is_asked_for: bool, at: float, now: float
+    last: Acquired | None, found: Found, keytab: str, *, is_asked_for: bool, at: float, now: float
 ) -> Cause | None:
     """
     Return why an entry is due; ``None`` if it is not.
@@ -176,68 +169,31 @@ class Failed:
     The last failure of an entry.
 
     Args:
+        count: How many in a row.
         keytab: The stamp of the keytab then.
-        was_lost: Whether the volume had no usable ccache then.
         retry_at: Seconds of the monotonic clock.
     """
 
-    keytab: Stamp
-    was_lost: bool
+    error: SidecarError
+    count: int
+    keytab: str
     retry_at: float
 
-    def holds(self, keytab: Stamp, *, is_lost: bool, at: float) -> bool:
-        """
-        Whether to keep waiting: `retry_at` is ahead, and no change justifies an earlier try.
-        """
-        return at < self.retry_at and keytab == self.keytab and (self.was_lost or not is_lost)
 
-
-def lockout_wait(
-    refused_at: Sequence[float], now: float, window_seconds: float, ends_at: float | None
-) -> float:
+def window_wait(refused_at: float, now: float, window_seconds: float) -> float:
     """
     Return the seconds until keys that the KDC has refused may be tried again.
 
-    A policy resets its count after a whole window without a failure, so tries spread over time add
-    up. Hence two tries together, then a pause slightly longer than the window. A third try is
-    allowed only when the ticket is about to expire.
+    A policy forgets failures only after a whole window without one, so tries that are closer
+    together add up, however few they are.
 
     Args:
-        refused_at: Unix times, in order, none after `now`.
-        ends_at: When the published ticket expires; ``None`` without one.
+        refused_at, now: Unix times; one that is ahead (the clock was set back) does not count.
     """
-    if not window_seconds:
+    if not window_seconds or refused_at > now:
         return 0.0
-    pause_seconds = window_seconds + max(PAUSE_MORE_SECONDS, window_seconds * PAUSE_MORE_SHARE)
-    counted = 0
-    later = now
-    for moment in reversed(refused_at):
-        if later - moment >= pause_seconds:
-            break
-        counted, later = counted + 1, moment
-    if counted < TRIES:
-        return 0.0
-    wait_seconds = refused_at[-1] + pause_seconds - now
-    if counted == TRIES and ends_at is not None and ends_at > now:
-        wait_seconds = min(wait_seconds, ends_at - window_seconds * LAST_TRY_SHARE - now)
-    return max(0.0, wait_seconds)
-
-
-def contest_wait(retaken_at: Sequence[float], at: float) -> float:
-    """
-    Return the seconds until a ccache that another process took may be retaken.
-
-    The first time it is retaken at once: that was probably a ``kinit``. The pauses after that slow
-    down two sidecars that take it from each other indefinitely.
-
-    Args:
-        retaken_at: Seconds of the monotonic clock, in order.
-    """
-    count = sum(at - moment < CONTEST_SECONDS for moment in retaken_at)
-    if not count:
-        return 0.0
-    pause_seconds = min(CONTEST_PAUSE_SECONDS * float(2 ** (count - 1)), CONTEST_CAP_SECONDS)
-    return max(0.0, retaken_at[-1] + pause_seconds - at)
+    more_seconds = max(WINDOW_MORE_SECONDS, window_seconds * WINDOW_MORE_SHARE)
+    return max(0.0, refused_at + window_seconds + more_seconds - now)
 
 
 def retry_within(ticket: Ticket | None, now: float) -> float:
@@ -251,3 +207,10 @@ def retry_within(ticket: Ticket | None, now: float) -> float:
     """
     left_seconds = ticket.ends_at - now if ticket else 0.0
     return max(RETRY_FLOOR_SECONDS, left_seconds / 4) if left_seconds > 0 else math.inf
+
+
+def iso(moment: float) -> str:
+    """
+    Return a Unix time as ISO 8601 text, in UTC.
+    """
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

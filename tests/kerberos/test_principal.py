@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerberos_sidecar.formats.principal import Principal, parse_principal, principal
+from kerberos_sidecar.principal import Principal, parse_principal
+from kerberos_sidecar.settings import principal
 
 NAMES = st.text(st.characters(blacklist_categories=["Z", "C"]), min_size=1)
 

@@ -1,0 +1,100 @@
+"""
+The child that acquires one ticket: reads a request from stdin, answers on stdout, in JSON.
+
+libkrb5 may wait for minutes for KDCs that stay silent, and nothing can interrupt it but the end of
+its process: this one is killed with its group at the deadline, and with its parent.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import json
+import os
+import re
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+
+
+def withdraw() -> None:
+    """
+    Deny processes with the same uid ``/proc/PID/root``, ``mem``, ``environ``, and ptrace.
+
+    In a pod with ``shareProcessNamespace``, a consumer with our uid could read the keytab there. It
+    still can while the interpreter starts, because every exec ends this protection. If the kernel
+    refuses, the process runs without it.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _end_with(parent: int) -> None:
+    """
+    End when the parent ends, even by SIGKILL.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before
+        sys.exit(1)
+
+
+def _in_memory(content: bytes) -> str:
+    """
+    Return the path of a new file in memory: a read-only root without ``/tmp`` is fine.
+    """
+    fd = os.memfd_create("krb5")
+    os.write(fd, content)
+    return f"/proc/self/fd/{fd}"
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """
+    Acquire a ticket.
+
+    Args:
+        request: ``principal``; ``client_keytab`` and ``ccache``, paths, of which the latter does
+            not exist yet; ``overlay`` and ``site``, contents and paths that make up krb5.conf.
+
+    Returns:
+        ``ccache``, what libkrb5 wrote, in base64. Or ``code`` and ``said``, its error, and
+        ``offered``, the preauthentication that the KDC offered last.
+    """
+    os.environ["KRB5_CONFIG"] = f"{_in_memory(request['overlay'].encode())}:{request['site']}"
+    trace = os.environ.setdefault("KRB5_TRACE", _in_memory(b""))
+    import gssapi  # noqa: PLC0415 - after the process has withdrawn, with our krb5.conf
+
+    # With the default mechanisms, each failure takes twice as long.
+    kind, mechs = gssapi.NameType.kerberos_principal, [gssapi.MechType.kerberos]
+    store = {name: f"FILE:{request[name]}" for name in ("client_keytab", "ccache")}
+    try:
+        name = gssapi.Name(request["principal"], kind)
+        gssapi.Credentials(name=name, usage="initiate", mechs=mechs, store=store)
+        with open(request["ccache"], "rb") as file:
+            return {"ccache": base64.b64encode(file.read()).decode()}
+    except gssapi.exceptions.GSSError as error:
+        code = (error.min_code ^ 1 << 31) - (1 << 31)
+        said = str(error).rpartition(f"Minor ({error.min_code}): ")[2]
+        return {"code": code, "said": said, "offered": _offered(trace)}
+
+
+def _offered(trace: str) -> str:
+    with suppress(OSError), open(trace, errors="replace") as file:
+        found = re.findall(r"Processing preauth types: (.*)", file.read(1 << 20))
+        return str(found[-1]) if found else ""
+    return ""
+
+
+def main() -> None:
+    """
+    Answer the request on stdin.
+    """
+    withdraw()
+    request = json.load(sys.stdin)
+    _end_with(request["parent"])
+    json.dump(answer(request), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

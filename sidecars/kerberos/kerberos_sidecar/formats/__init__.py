@@ -1,3 +1,0 @@
-"""
-Parsers for MIT's binary formats and principal names, independent of libkrb5.
-"""

@@ -1,0 +1,232 @@
+"""
+Finds a keytab and reads its principals, key versions and encryption types.
+
+libkrb5 reports "No credentials cache found" for seven different faults of a keytab (MIT 1.20.1,
+2026-11), so the keytab is checked before libkrb5 reads it. The format is MIT's, version 2:
+https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kerberos_sidecar.principal import Octets, Principal
+from kerberos_sidecar.reasons import failure
+from kerberos_sidecar.settings import Entry, Settings
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.volume.files import read_file
+
+SIZE_LIMIT_BYTES = 1 << 20
+# A real entry has a few hundred bytes. A much larger length means that the file is not a keytab.
+ENTRY_LIMIT_BYTES = 1 << 16
+
+# https://www.iana.org/assignments/kerberos-parameters
+ENCTYPES = {
+    16: "des3-cbc-sha1",
+    17: "aes128-cts-hmac-sha1-96",
+    18: "aes256-cts-hmac-sha1-96",
+    19: "aes128-cts-hmac-sha256-128",
+    20: "aes256-cts-hmac-sha384-192",
+    23: "rc4-hmac",
+}
+
+_MAGIC = b"\x05\x02"
+_TWICE = (
+    "It was encoded twice: put the file itself into the Secret (kubectl create secret generic "
+    "--from-file), or its base64 under data:, not under stringData:."
+)
+_BASE64 = re.compile(rb"\s*BQ[IE][A-Za-z0-9+/\s]+=*\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """
+    The metadata of one key in a keytab.
+
+    Args:
+        trace: A few bits of a digest of the key, to detect that the key has changed.
+    """
+
+    principal: Principal
+    kvno: int
+    enctype: int
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keytab:
+    """
+    The keys of one principal in a keytab file; its ``str`` changes with them, but reveals none.
+    """
+
+    path: str
+    principal: Principal
+    keys: tuple[Key, ...]
+
+    def __str__(self) -> str:
+        keys = {f"{key.kvno}/{key.enctype}/{key.trace}" for key in self.keys}
+        return " ".join([str(self.principal), *sorted(keys)])
+
+    @property
+    def kvno(self) -> int:
+        """
+        The newest version of the keys.
+        """
+        return max(key.kvno for key in self.keys)
+
+    @property
+    def enctypes(self) -> dict[int, str]:
+        """
+        The encryption types of the newest keys, with their names.
+        """
+        types = [key.enctype for key in self.keys if key.kvno == self.kvno]
+        return {one: ENCTYPES.get(one, f"enctype {one}") for one in types}
+
+
+def select(path: str, keys: Sequence[Key], wanted: Principal | None) -> Keytab:
+    """
+    Return the keys of the wanted principal, or of the first one for ``None``.
+
+    Raises:
+        SidecarError: The keytab has no key for that principal, or none in that realm.
+    """
+    principals = list(dict.fromkeys(key.principal for key in keys))
+    for found in principals:
+        if wanted is None or found.is_named(wanted):
+            return Keytab(path, found, tuple(key for key in keys if key.principal == found))
+    shown = ", ".join(map(str, principals[:5])) + (", …" if len(principals) > 5 else "")
+    if wanted and wanted.realm and wanted.realm not in {found.realm for found in principals}:
+        text = f"{path} has no key for the realm {wanted.realm}, only for {shown}"
+        raise failure("realm_absent", text)
+    raise failure("principal_absent", f"{path} has no key for {wanted}, only for {shown}")
+
+
+def find_keytab(entry: Entry, settings: Settings) -> str:
+    """
+    Return the path of an entry's keytab: the only one in the folder if none is named.
+
+    The first bytes exclude krb5.conf, and our ccaches, which change often. If no file is a keytab,
+    the error is about the files that exist.
+
+    Raises:
+        SidecarError: The folder contains no keytab, or several.
+    """
+    if entry.keytab is not None:
+        return entry.keytab
+    folder, ccaches = settings.keytab_dir, {one.ccache for one in settings.entries}
+    try:
+        names = sorted(name for name in os.listdir(folder) if name[0] != ".")
+    except OSError as error:
+        raise _explain_unread(folder, error) from None
+    paths = [os.path.join(folder, name) for name in names]
+    files = [path for path in paths if path not in ccaches and os.path.isfile(path)]
+    match list(filter(_begins_like_a_keytab, files)) or files:
+        case [path]:
+            return path
+        case []:
+            raise failure("keytab_missing", f"{folder} contains no keytab")
+        case keytabs:
+            shown = ", ".join(map(os.path.basename, keytabs[:5]))
+            text = f"{folder} contains {len(keytabs)} keytabs: {shown}"
+            raise failure("keytab_ambiguous", text)
+
+
+def _begins_like_a_keytab(path: str) -> bool:
+    """
+    Check the first bytes; a file that cannot be read counts as a keytab, so that it is reported.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == _MAGIC
+    except OSError as error:
+        return isinstance(error, PermissionError)
+
+
+def read_keytab(path: str) -> tuple[Key, ...]:
+    """
+    Return the keys in a file; follow symlinks, because a Secret's files are symlinks.
+
+    Raises:
+        SidecarError: The file is missing, unreadable, empty, truncated, or not a keytab.
+    """
+    try:
+        content = read_file(path, SIZE_LIMIT_BYTES, follow=True)
+    except OSError as error:
+        raise _explain_unread(path, error) from None
+    try:
+        keys = parse_keytab(content)
+    except EOFError:
+        text = f"{path} ends in the middle of an entry, after {len(content)} bytes"
+        raise failure("keytab_truncated", text) from None
+    except ValueError as error:
+        if _BASE64.fullmatch(content):
+            raise failure("keytab_garbage", f"{path} is base64 text", _TWICE) from None
+        text = f"{path} {error} ({len(content)} bytes)"
+        raise failure("keytab_garbage", text) from None
+    if not keys:
+        raise failure("keytab_empty", f"{path} contains no key ({len(content)} bytes)")
+    return keys
+
+
+def parse_keytab(content: bytes) -> tuple[Key, ...]:
+    """
+    Return the metadata of the keys in a keytab.
+
+    Raises:
+        EOFError: The content ends in the middle of an entry.
+        ValueError: The content is not a keytab.
+    """
+    if not content:
+        return ()
+    if content[:2] != _MAGIC:  # nobody has written version 1 since the nineties
+        raise ValueError("is not a keytab")
+    octets = Octets(content)
+    octets.skip(2)
+    keys = []
+    while octets.left:
+        size = octets.integer(4, signed=True)
+        if size == 0:
+            break
+        if abs(size) > ENTRY_LIMIT_BYTES:
+            raise ValueError("has an entry of an impossible size")
+        if size < 0:  # a hole left by a removed key
+            octets.skip(min(-size, octets.left))
+            continue
+        record = Octets(octets.take(size))
+        try:
+            keys.append(_read_key(record))
+        except EOFError:
+            raise ValueError("has an entry that contradicts its own size") from None
+    return tuple(keys)
+
+
+def _read_key(record: Octets) -> Key:
+    count = record.integer(2)
+    realm = record.counted_text(2)
+    components = tuple(record.counted_text(2) for _ in range(count))
+    record.skip(8)  # the name type, and when it was added
+    kvno = record.integer(1)
+    enctype = record.integer(2)
+    trace = hashlib.blake2b(record.take(record.integer(2)), digest_size=2).hexdigest()
+    if record.left >= 4:
+        kvno = record.integer(4) or kvno
+    if not components:
+        raise ValueError("has an entry without a name")
+    principal = Principal(components, realm)
+    if not principal.is_text:  # wrong lengths can make bytes of the key part of the name
+        raise ValueError("has an entry whose name is not text")
+    return Key(principal, kvno, enctype, trace)
+
+
+def _explain_unread(path: str, error: OSError) -> SidecarError:
+    if error.errno == errno.EFBIG:
+        return failure("keytab_garbage", f"{path} is not a keytab: {error.strerror}")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return failure("keytab_missing", f"the keytab {path} does not exist")
+    who = f"uid {os.getuid()} with group {os.getgid()}"
+    return failure("keytab_unreadable", f"{path} cannot be read as {who}: {error.strerror}")

@@ -1,3 +1,0 @@
-"""
-The interface to libkrb5: configuration, ticket requests and failures.
-"""

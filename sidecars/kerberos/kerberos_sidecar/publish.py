@@ -1,0 +1,219 @@
+"""
+Publishes a ccache, and reads the published one: a private file beside it is renamed over it.
+
+These files may exist beside a ccache ``NAME``:
+
+- ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it, which marks
+  what has the same random part as in use. Names are random, so writers never wait for each other.
+- ``.NAME.<random>.krb5`` and ``.krb5.<random>``, written by libkrb5.
+- ``.NAME.<random>.kept``, a folder that was at the ccache's path. It stays, unless it is empty.
+- ``.NAME.refused``: which keys the KDC refused, and when.
+
+A killed process leaves the first ones unlocked; the next :class:`Staging` of any process removes
+them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
+
+from kerberos_sidecar.ccache import SIZE_LIMIT_BYTES, read_ticket
+from kerberos_sidecar.due import Found
+from kerberos_sidecar.reasons import failure
+from kerberos_sidecar.settings import Entry
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import DENIED_ERRORS, FULL_ERRORS
+from sidecar_runtime.volume.files import read_file, write_all
+
+# Reserved before the KDC is asked, so that a full volume costs no request.
+ROOM_BYTES = 4096
+
+NEW, SCRATCH, ASIDE = ".new", ".krb5", ".kept"
+
+_REASONS = {
+    **dict.fromkeys(FULL_ERRORS, "ccache_full"),
+    **dict.fromkeys(DENIED_ERRORS, "ccache_denied"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "ccache_missing"),
+}
+
+log = get_logger("ccache")
+
+
+def look(entry: Entry, own_group: int | None) -> Found:
+    """
+    Return the state of a ccache, as consumers see it now; never raises for a bad one.
+
+    A file without the bits of the configured mode, such as a ``kinit``'s 0600, is bad.
+
+    Args:
+        own_group: The group of the files that we create there, if the system refuses the folder's.
+    """
+    try:
+        found = os.stat(entry.ccache, follow_symlinks=False)
+        group = os.stat(os.path.dirname(entry.ccache)).st_gid
+    except OSError as error:
+        return Found(problem=f"cannot be found ({error.strerror})")
+    holder = f"uid {found.st_uid} with group {found.st_gid}"
+    try:
+        ticket = read_ticket(read_file(entry.ccache, SIZE_LIMIT_BYTES))
+    except OSError as error:
+        is_closed = isinstance(error, PermissionError)
+        problem = f"cannot be read ({error.strerror})"
+        return Found(None, found.st_mtime, problem, holder if is_closed else "")
+    except ValueError as error:
+        return Found(None, found.st_mtime, str(error))
+    mode, problem = stat.S_IMODE(found.st_mode), ""
+    is_for_group = entry.mode & stat.S_IRGRP and not mode & stat.S_IROTH
+    if entry.mode & ~mode:
+        problem = f"has mode {mode:04o} but needs at least {entry.mode:04o}"
+    elif is_for_group and found.st_gid not in (group, own_group):
+        problem = f"has group {found.st_gid}, not its folder's group {group}"
+    return Found(ticket, found.st_mtime, problem, holder if problem else "")
+
+
+class Staging:
+    """
+    The private file for one publish; a ``with`` statement creates and removes it.
+
+    Args:
+        fence: Entered for the rename.
+
+    Attributes:
+        group: The group of the file; the system may refuse the folder's group.
+
+    Raises:
+        SidecarError: On entering and publishing: the folder is missing, full or not writable. On
+            entering: the volume does not keep the mode.
+    """
+
+    def __init__(self, entry: Entry, fence: Fence) -> None:
+        self._path, self._mode = entry.ccache, entry.mode
+        self._fence = fence
+        self._fd = -1
+        self._stem = ""
+        self.group = -1
+
+    @property
+    def scratch(self) -> str:
+        """
+        A path where libkrb5 may write; what it leaves there goes with this file.
+        """
+        return self._stem + SCRATCH
+
+    def __enter__(self) -> Self:
+        try:
+            with explained(self._path):
+                _sweep(self._path)
+                self._open()
+        except SidecarError:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._discard()
+
+    def publish(self, content: bytes) -> None:
+        """
+        Replace the ccache atomically.
+
+        A crash half-way leaves the old ccache.
+
+        Raises:
+            SidecarError: The volume is full or fails; the old ccache is untouched.
+            CycleAbandoned: The fence was revoked; the old ccache is untouched.
+        """
+        with explained(self._path):
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            write_all(self._fd, content)
+            os.fsync(self._fd)
+            with self._fence:
+                self._replace()
+
+    def _replace(self) -> None:
+        """
+        Rename the new file to the ccache's path; move a folder that is there aside.
+
+        Its content may exist nowhere else, so it is kept.
+        """
+        kept = self._stem + ASIDE
+        if os.path.isdir(self._path) and not os.path.islink(self._path):
+            os.rename(self._path, kept)
+            with suppress(OSError):  # not an empty folder
+                os.rmdir(kept)
+            log.warning("moved_aside", ccache=self._path, kept=kept)
+        os.rename(self._stem + NEW, self._path)
+
+    def _open(self) -> None:
+        folder, name = os.path.split(self._path)
+        self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self._stem + NEW, flags, 0o600)
+        with suppress(OSError):  # without file locks, leftovers are never removed
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        group = os.stat(folder).st_gid
+        with suppress(OSError):  # an EFS access point refuses, and the kernel if it is not ours
+            os.fchown(self._fd, -1, group)
+        self.group = os.fstat(self._fd).st_gid
+        os.fchmod(self._fd, self._mode)  # after the group: chown clears mode bits
+        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
+        if self._mode & ~mode:  # as on CIFS; consumers could not read the ccache
+            text = f"its volume gives all files mode {mode:04o}: mount it with file_mode=0640"
+            raise OSError(errno.ENOTSUP, text)
+        write_all(self._fd, bytes(ROOM_BYTES))
+
+    def _discard(self) -> None:
+        if self._stem:
+            _remove(self._stem)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _sweep(ccache: str) -> None:
+    """
+    Remove the files that killed processes left beside a ccache.
+    """
+    folder, name = (glob.escape(part) for part in os.path.split(ccache))
+    for left in glob.glob(os.path.join(folder, f".{name}.*{NEW}")):
+        # NFS locks for writing only. Raises if the file is in use, or is another uid's, or the file
+        # system has no locks: it stays.
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with suppress(OSError), open(os.open(left, flags), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(left.removesuffix(NEW))
+            log.info("leftover_removed", path=left)
+
+
+def _remove(stem: str) -> None:
+    """
+    Remove what libkrb5 wrote, and at last the file that marks it as in use.
+    """
+    for path in [*glob.glob(f"{glob.escape(stem)}{SCRATCH}*"), stem + NEW]:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+@contextmanager
+def explained(ccache: str) -> Iterator[None]:
+    """
+    Turn failures of the file system into errors with a reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, "ccache_failed")
+        who = f"uid {os.getuid()} with group {os.getgid()}"
+        text = f"cannot write {ccache} as {who}: {error.strerror}"
+        raise failure(reason, text) from error

@@ -1,0 +1,128 @@
+"""
+Our relations before the site's krb5.conf, and what is quoted of it.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from kerberos_sidecar.keytab import Key, Keytab
+from kerberos_sidecar.krb5_conf import check_config, check_enctypes, lines_about, overlay
+from kerberos_sidecar.principal import parse_principal
+from kerberos_sidecar.settings import Settings, load_settings
+from sidecar_runtime.errors import SidecarError
+
+AIRFLOW = parse_principal("airflow@R")
+SITE = """\
+a comment before the first section
+[libdefaults]
+  ticket_lifetime = 10 hours
+  R = {
+    renew_lifetime = "7d"
+  }
+[realms]
+  R = {
+    # the first
+    kdc = one  # of two
+    kdc = two:88
+  }
+  OTHER = {
+    kdc = three
+  }
+includedir /nonexistent
+"""
+
+
+def site(folder: Path, text: str) -> Settings:
+    path = folder / "krb5.conf"
+    path.write_text(text)
+    return load_settings({"KRB5_CONFIG": f"{folder}/missing:{path}"})[0]
+
+
+def test_the_overlay_overrides_the_site_also_in_the_part_of_the_realm() -> None:
+    environ = {"KERBEROS_RENEW_LIFETIME": "0", "KERBEROS_TICKET_LIFETIME": "7h"}
+    relations = [
+        "request_timeout = 54s",
+        "ticket_lifetime = 25200s",
+        "renew_lifetime = 0s",
+        "forwardable = true",
+        "kdc_default_options = 0",
+    ]
+
+    lines = [line.strip() for line in overlay(load_settings(environ)[0], "R").splitlines()]
+
+    assert ["[libdefaults]", *relations, "R = {", *relations, "}"] == lines
+    assert "lifetime" not in overlay(load_settings({})[0], "R")
+
+
+def test_quotes_what_a_file_says_of_a_realm_with_its_line(tmp_path: Path) -> None:
+    settings, path = site(tmp_path, SITE), tmp_path / "krb5.conf"
+
+    assert [
+        f"{path}, line 10: kdc = one  # of two",
+        f"{path}, line 11: kdc = two:88",
+    ] == lines_about(settings, "R", "kdc")
+    lives = lines_about(settings, "R", "ticket_lifetime", "renew_lifetime")
+    assert ["line 3: ticket_lifetime = 10 hours", "line 5: renew_lifetime = 7d"] == [
+        line.partition(", ")[2] for line in lives
+    ]
+    assert [] == lines_about(settings, "R")
+
+
+@pytest.mark.parametrize("line", ["[libdefaults", "rdns", "= true", "kdc { x"])
+def test_quotes_a_line_that_cannot_be_parsed(tmp_path: Path, line: str) -> None:
+    settings = site(tmp_path, f"[libdefaults]\n  rdns = false\n  {line}\n")
+
+    assert [f"{tmp_path}/krb5.conf, line 3: cannot parse {line}"] == lines_about(settings, "R")
+
+
+def test_reads_what_a_file_includes(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "one.conf").write_text("[realms]\nR = {\nkdc = here\n}\n")
+    (tmp_path / "more" / "one.rpmsave").write_text("[realms]\nR = {\nkdc = old\n}\n")
+
+    found = lines_about(site(tmp_path, f"includedir {tmp_path}/more\n"), "R", "kdc")
+
+    assert [f"{tmp_path}/more/one.conf, line 3: kdc = here"] == found
+
+
+@pytest.mark.parametrize(
+    ("permitted", "enctypes", "is_usable"),
+    [
+        ("aes256-cts", [23], False),
+        ("aes256-cts-hmac-sha1-96 aes256-cts-hmac-sha384-192", [17], False),
+        ("aes", [23], False),
+        ("DEFAULT -rc4", [23], False),
+        ("aes256-cts", [18], True),
+        ("aes", [23, 17], True),
+        ("arcfour-hmac-md5", [23], True),
+        ("rc4, aes", [23], True),
+        ("aes256-sha2", [20], True),
+        ("DEFAULT", [23], True),
+        ("what-a-later-version-knows", [23], True),
+    ],
+)
+def test_names_a_keytab_of_which_krb5_conf_permits_no_key(
+    tmp_path: Path, permitted: str, enctypes: list[int], is_usable: bool
+) -> None:
+    settings = site(tmp_path, f"[libdefaults]\n  permitted_enctypes = {permitted}\n")
+    keytab = Keytab("/k", AIRFLOW, tuple(Key(AIRFLOW, 1, enctype) for enctype in enctypes))
+
+    if is_usable:
+        check_enctypes(settings, keytab)
+    else:
+        with pytest.raises(
+            SidecarError, match=f"line 2: permitted_enctypes = {permitted}"
+        ) as error:
+            check_enctypes(settings, keytab)
+        assert "keytab_enctypes_unusable" == error.value.reason
+
+
+def test_refuses_krb5_config_if_none_of_its_files_is_readable(tmp_path: Path) -> None:
+    check_config(site(tmp_path, ""))
+    check_config(load_settings({})[0])
+    check_config(load_settings({"KRB5_CONFIG": str(tmp_path)})[0])  # libkrb5 reads its files
+    with pytest.raises(SidecarError, match="names no readable file") as caught:
+        check_config(load_settings({"KRB5_CONFIG": f"{tmp_path}/a:{tmp_path}/b"})[0])
+
+    assert "config_missing" == caught.value.reason
