@@ -4,28 +4,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 
-from git_sync_wrapper.engine.engine import Engine
-from git_sync_wrapper.flags.options import Options
-from git_sync_wrapper.git import clean
-from git_sync_wrapper.login.access import Access
-from git_sync_wrapper.login.ssh_files import PINNED
+from git_sync_wrapper.engine import Engine
+from git_sync_wrapper.git import Git
+from git_sync_wrapper.logins import PINNED_HOSTS, REFUSALS, Logins
 from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.poll.http_poller import make_poller
-from git_sync_wrapper.poll.ls_remote_poller import LsRemote
-from git_sync_wrapper.published.difference import find_difference
-from git_sync_wrapper.published.link import check_link
-from git_sync_wrapper.published.record import STORE, look
-from git_sync_wrapper.published.volume import LOCK
-from git_sync_wrapper.settings import PREFIX, Settings
+from git_sync_wrapper.options import Options
+from git_sync_wrapper.publish import LOCK, check_link
+from git_sync_wrapper.reasons import failure
+from git_sync_wrapper.record import STORE, look
+from git_sync_wrapper.settings import Settings
 from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
@@ -37,7 +30,8 @@ from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 
-PROGRAM_SECONDS = 10.0
+# The oldest git for each git-sync: from 4.8 on it runs `git config list`.
+NEEDED = (((4, 8), (2, 46)), ((4, 0), (2, 20)))
 
 
 def run(
@@ -48,108 +42,75 @@ def run(
 
     Args:
         names: Variables with our prefix that no setting reads.
-
-    Raises:
-        SettingsError: Settings contradict each other.
     """
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
     for name, why in proxies.ignored(environ).items():
         say("??", "settings", f"{name}: {why}")
     logs.configure("warning", None)
-    access = Access(settings, options, environ)
     try:
-        access.start()
+        logins = Logins(settings, options)
     except SidecarError as error:
         return exit_code([fail("private folder", error)])
     try:
-        checks = _Checks(settings, options, access, environ)
+        checks = _Checks(settings, options, logins, environ)
         results = [checks.programs(), checks.credentials(), checks.remote(), checks.root()]
         return exit_code([*results, checks.gate(), checks.daemon()])
     finally:
-        access.close()
+        logins.close()
 
 
 class _Checks:
     def __init__(
-        self, settings: Settings, options: Options, access: Access, environ: Mapping[str, str]
+        self, settings: Settings, options: Options, logins: Logins, environ: Mapping[str, str]
     ) -> None:
         self._settings = settings
         self._options = options
-        self._access = access
+        self._logins = logins
         self._environ = environ
         self._fence = Fence()
-        # For a pinned commit, only test that the server answers: it cannot look up a hash.
-        asked = dataclasses.replace(options, ref="HEAD") if options.is_pinned else options
-        self._asked = asked
-        self._http = make_poller(asked, access)
-        self._poller = self._http or LsRemote(asked, access, environ)
+        self._git = Git(options, environ, logins.folder)
+
+    def _engine(self, root: str) -> Engine:
+        return Engine(self._settings.git_sync, self._options, self._environ, self._git, root)
 
     def programs(self) -> bool:
         """
-        Check that git-sync and git can run, and print their versions.
+        Check that git-sync and git can run, and fit each other.
         """
-        git_sync = self._version("git-sync", self._settings.git_sync)
-        git = self._version("git", self._options.git)
-        if git_sync and not re.match(r"v?4\.", git_sync):
-            say("FAIL", "git-sync", f"{git_sync} is not version 4: set {PREFIX}GIT_SYNC")
-            return False
-        return bool(git_sync and git)
-
-    def _version(self, name: str, program: str) -> str:
-        try:
-            done = subprocess.run(
-                [program, "--version"],
-                env=clean(self._environ),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=PROGRAM_SECONDS,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            say("FAIL", name, f"cannot run {program}: {error}")
-            return ""
-        version = done.stdout.strip().removeprefix("git version ")
-        say("ok", name, f"{program}: {version}")
-        return version
+        said = self._engine(self._logins.folder).versions(self._fence)
+        found = re.match(r"git-sync v?(\d+)\.(\d+)\S*, git version (\d+)\.(\d+)", said)
+        if found is None:
+            return fail("programs", failure("git_sync_unusable", said))
+        numbers = [int(number) for number in found.groups()]
+        mine, git = tuple(numbers[:2]), tuple(numbers[2:])
+        for version, needed in NEEDED:
+            if mine >= version:
+                if git < needed:
+                    return fail("programs", failure("git_too_old", said))
+                say("ok", "programs", said.partition(";")[0])
+                return True
+        return fail("programs", failure("git_sync_unusable", f"{said}: git-sync 4 is needed"))
 
     def credentials(self) -> bool:
         """
         Print who logs in and with which credentials; :meth:`remote` tests them on the server.
         """
         options = self._options
-        if options.is_github_app:
-            say("ok", "credentials", "git-sync itself requests the token of the GitHub App")
-            return True
-        is_http = options.repo.startswith(("http://", "https://"))
-        if not is_http and not options.repo.startswith(("file://", "/")):
-            return self._ssh_files()
-        if is_http and self._http is None:
-            say("ok", "credentials", "git logs in, with a cookie file or your credential.helper")
-            return True
         try:
-            who = self._access.who(self._fence)
+            access = self._logins.prepare(self._fence)
+            who = self._logins.who(self._fence)
         except SidecarError as error:
             return fail("credentials", error)
-        say("ok", "credentials", who or "none: anonymous access")
-        return True
-
-    def _ssh_files(self) -> bool:
-        """
-        Print the keys and known hosts that ssh uses, repaired if necessary.
-        """
-        try:
-            flags = self._access.prepare().flags
-        except SidecarError as error:
-            return fail("ssh key", error)
-        for path in self._options.ssh_key_files:
+        if options.repo.startswith(("http://", "https://", "file://", "/")):
+            say("ok", "credentials", who or "none in the settings: anonymous, or git's own")
+            return True
+        for path in options.ssh_key_file:
             is_there = os.path.exists(path)
             say("ok" if is_there else "??", "ssh key", path if is_there else f"{path} is missing")
-        hosts = flags["ssh-known-hosts-file"]
+        is_built_in = access.for_git_sync["GITSYNC_SSH_KNOWN_HOSTS_FILE"] == PINNED_HOSTS
         built_in = "built-in keys of the large forges, because no known_hosts file is mounted"
-        say("ok", "known hosts", built_in if hosts == PINNED else str(hosts))
+        say("ok", "known hosts", built_in if is_built_in else options.ssh_known_hosts_file)
         return True
 
     def remote(self) -> bool:
@@ -158,13 +119,11 @@ class _Checks:
         """
         options, began = self._options, time.monotonic()
         try:
-            commit = self._sync() if options.is_github_app else self._ask()
+            commit = self._ask()
         except SidecarError as error:
-            # Without a default branch, the server still has answered.
+            # A server cannot look up a hash, but it has answered.
             if not options.is_pinned or error.reason != "ref_not_found":
                 return fail("remote", error)
-        finally:
-            self._poller.close()
         text = f"answers in {time.monotonic() - began:.2f} s"
         if options.is_pinned:
             say("ok", "remote", f"{text}; only a sync can verify that it has {options.ref}")
@@ -174,32 +133,20 @@ class _Checks:
 
     def _ask(self) -> str:
         """
-        Poll; if our own poll fails, ask git as well, because the daemon would let git-sync try.
+        Poll; with a GitHub App, let git-sync, which alone can request the token, fetch into a
+        temporary folder.
         """
         try:
-            return self._poller.commit(self._fence)
+            return self._git.poll(self._logins.prepare(self._fence), self._fence)
         except SidecarError as error:
-            if self._http is None:
+            if not self._options.is_github_app or error.reason not in REFUSALS:
                 raise
-            with suppress(SidecarError):
-                commit = LsRemote(self._asked, self._access, self._environ).commit(self._fence)
-                say("??", "poll", f"{error.reason}: {error.message}; git ls-remote succeeds")
-                return commit
-            raise
-
-    def _sync(self) -> str:
-        """
-        Let git-sync, which alone can request the token, fetch into a temporary folder.
-        """
         above = nearest_folder(self._options.root)
         with (
             explained(f"cannot write to {above}", above),
             tempfile.TemporaryDirectory(dir=above, prefix=".check-") as folder,
         ):
-            engine = Engine(
-                self._settings.git_sync, self._options, self._access, self._environ, root=folder
-            )
-            return engine.run(self._fence)
+            return self._engine(folder).run(self._logins, self._fence)
 
     def root(self) -> bool:
         """
@@ -208,8 +155,6 @@ class _Checks:
         options = self._options
         try:
             has_links = try_folder("root", options.root, needs_symlinks=True)
-            if self._settings.mode == "passthrough":  # the link is git-sync's
-                return True
             check_link(options)
             with explained(f"cannot read {options.link}", options.link):
                 is_taken = os.path.isdir(options.link) and bool(os.listdir(options.link))
@@ -221,10 +166,12 @@ class _Checks:
         if shown.fallback:
             instead = f"a fallback: the gate refused {shown.fallback}"
             say("??", "link", f"{options.link} shows {shown.commit}, {instead}")
-        elif shown.commit and (text := "".join(find_difference(shown, options))):
+        elif shown.commit and (text := shown.problem(options) or shown.shortfall(options)):
             say("??", "link", text)
         elif shown.commit:
             say("ok", "link", f"{options.link} shows {shown.commit}")
+            if pointers := shown.facts.get("lfs"):
+                say("??", "", f"Git LFS pointers instead of files: {', '.join(pointers)}")
         elif os.path.islink(options.link):
             to = os.readlink(options.link)
             say("ok", "link", f"{options.link} is a link to {to}: the first commit replaces it")
@@ -249,4 +196,4 @@ class _Checks:
         Check that the gate can run.
         """
         gate = make_gate(self._settings, WrapperMetrics(__version__, "check").gate)
-        return try_gate(gate, self._settings.gate, self._access.folder, self._fence)
+        return try_gate(gate, self._settings.gate, self._logins.folder, self._fence)

@@ -1,66 +1,67 @@
 """
-One cycle: lock → poll → git-sync → publish.
+One cycle: lock → inspect → poll → git-sync → snapshot → judge → publish → hooks.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from git_sync_wrapper.context import Context, GitSyncExitError
-from git_sync_wrapper.hooks.runners import PrePublishError
-from git_sync_wrapper.inspection import Inspection
-from git_sync_wrapper.published.difference import find_difference, is_elsewhere
-from git_sync_wrapper.published.record import Published, look
-from git_sync_wrapper.published.volume import LOCK, Volume
-from git_sync_wrapper.publisher import Publisher
-from git_sync_wrapper.room import with_room
+from git_sync_wrapper import publish, record
+from git_sync_wrapper.engine import GitSyncFailed
+from git_sync_wrapper.fallback import NoFallback, check_out, fall_back
+from git_sync_wrapper.logins import REFUSALS
+from git_sync_wrapper.publish import LOCK, Build, Volume
+from git_sync_wrapper.reasons import REASONS
+from git_sync_wrapper.record import NAMED_PATHS, Published
+from git_sync_wrapper.sidecar import Parts
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Undecided
-from sidecar_runtime.health import Outcome
+from sidecar_runtime.gate.checks import Finding, Undecided
+from sidecar_runtime.gate.gate import RevisionRefused
+from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explained
+from sidecar_runtime.printable import counted
+from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.lock import read_holder
 
-if TYPE_CHECKING:
-    from git_sync_wrapper.asking.asking import Asking
+# What is shown is inspected at every thirtieth poll, but at least this often.
+INSPECTED_POLLS = 30
+INSPECTED_SECONDS = 300.0
+# How long to wait before the gate judges again while nothing is published yet.
+ONCE_MORE_SECONDS = 1.0
+LFS = "is a Git LFS pointer instead of the file: git-sync fetches no LFS content"
 
 log = get_logger("cycle")
 
 
-# The failures of git-sync that a failed poll explains better, and the poll's reasons; empty: any.
-# Of a GitHub App, only git-sync has the token. A login that another server asks for is not wrong.
-EXPLAINED_BY: dict[str, set[str]] = {
-    "git_sync_failed": set(),
-    "credentials_refused": {"redirect_refused"},
-    "login_missing": {"redirect_refused"},
-}
+class GitSyncExitError(GaveUp):
+    """
+    The process exits when git-sync would, with git-sync's exit code: after too many failures before
+    the first publication, or after a failed hook of a one-shot.
+    """
+
+    exit_code = 1
 
 
 class Session:
     """
-    State of the thread that runs cycles: the open volume and the result of the last poll.
+    State of the thread that runs cycles.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._settings = context.settings
-        self._options = context.options
-        self._publisher = Publisher(context)
-        self._inspection = Inspection(context)
-        self._asking: Asking | None = None
-        if context.asked is not None:
-            from git_sync_wrapper.asking.asking import Asking  # noqa: PLC0415 - no server in one-shots
-
-            self._asking = Asking(context, context.asked)
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._volume: Volume | None = None
-        self._settled_at = ""
-        """The commit of git-sync's last successful run; before the first, the published commit."""
-        self._is_waiting = False
-        self._has_polled = False
-        """Whether the remote answered a poll in this cycle."""
+        self._arrived = ""
+        """What git-sync brought last, or what this process found published."""
+        self._refusal: RevisionRefused | None = None
+        """Why the newest commit is not published."""
+        self._why_nothing = ""
+        self._judged: list[str] = []
+        self._damage = ""
+        self._doubt = ""
+        self._inspected: tuple[float, bool] = (0.0, False)
+        """When to inspect next, and whether this process had the lock at the last time."""
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -71,106 +72,58 @@ class Session:
             GaveUp: Too many failures before the first publication, as in git-sync.
             CycleAbandoned: The fence was revoked.
         """
-        if fence.is_asked_for and self._context.gate is not None:
-            self._context.gate.ask_again()
-        self._context.engine.access.start_over()
+        past = self._parts.past
+        if fence.is_asked_for and self._parts.gate is not None:
+            self._parts.gate.ask_again()
         try:
-            outcome = self._run_and_answer(fence)
+            outcome = self._cycle(fence)
         except SidecarError as error:
             raise self._failed(error) from error
         except BaseException:
             self.close()
             raise
         if outcome.result != "waiting":
-            self._context.past.failures = 0
-            self._context.report.remove()
+            past.failures = 0
+            self._parts.hooks.clear_report()
         return outcome
 
     def close(self) -> None:
         """
-        Close the volume and all connections.
+        Close the volume.
         """
-        if self._asking is not None:
-            self._asking.close()
         if self._volume is not None:
             self._volume.close()
             self._volume = None
-        self._context.poller.close()
 
-    def _run_and_answer(self, fence: Fence) -> Outcome:
-        """
-        Run, and then add the commits that consumers requested, unless the remote fails.
-        """
-        asking, began = self._asking, time.monotonic()
-        self._has_polled = False
-        if asking is None:
-            return self._run(fence)
+    # --- the story
 
-        def bring(began: float) -> None:
-            asking.bring(fence, began=began, is_refused=self._publisher.refusal is not None)
-
-        try:
-            outcome = self._run(fence)
-        except SidecarError as error:
-            # Gate, hook or checkout of the newest commit failed; older ones may be intact.
-            if self._has_polled or isinstance(error, (Undecided, PrePublishError)):
-                bring(time.monotonic())  # the next cycle may take as long as this one
-            else:
-                asking.note_outage(error)
-            raise
-        bring(began)
-        return outcome
-
-    def _run(self, fence: Fence) -> Outcome:
-        volume = self._open()
-        with explained(f"cannot lock {volume.root}"):  # for example, a file system without locks
-            is_holder = self._context.past.lock.try_acquire(LOCK, volume.store)
-        if self._asking is not None:
-            self._asking.follow(volume if is_holder else None, fence)
-        if not is_holder:
-            published = volume.published()
-            self._inspection.look_when_due(published.commit, volume, fence, is_holder=False)
-            self._context.note(published, is_holder=False)
-            problem = None
-            if self._settings.one_shot and self._inspection.is_whole:
-                wanted, problem = self._poll(fence)
-                if self._is_newest(wanted, published):
-                    return self._publisher.confirm(published.commit, fence)
-            return self._wait(volume, problem)
-        self._is_waiting = False
-        published = self._restore_link(volume, fence)
-        if published.commit:
-            volume.prune(published.commit, fence)
-        self._inspection.look_when_due(published.commit, volume, fence)
-        self._context.note(published)
-        if is_elsewhere(published, self._options):
+    def _cycle(self, fence: Fence) -> Outcome:
+        parts = self._parts
+        volume = self._open(fence)
+        if not self._lock(volume):
+            return self._stand_by(volume, fence)
+        parts.past.waits_for = ""
+        published = self._restore(volume, fence)
+        self._show(published)
+        if published.is_elsewhere(parts.options):
             published = Published()  # nothing of this repository
-        # A one-shot on an empty volume has no commit to compare with the remote's.
-        is_all_new = self._settings.one_shot and not (self._settled_at or self._options.is_pinned)
-        wanted, problem = ("", None) if is_all_new else self._poll(fence)
-        if not self._must_run(wanted, published, fence):
+        # A one-shot on an empty volume has nothing to compare with the remote's commit.
+        is_all_new = parts.settings.one_shot and not os.path.exists(parts.engine.root)
+        wanted = "" if is_all_new else self._poll(fence)
+        if self._damage and wanted:
+            self._bring_back(volume, published, fence)
+        if not self._must_run(wanted, published):
             return self._rest(published, fence)
-        started, is_first = time.monotonic(), not self._context.past.has_synced
-
-        def problem_of_poll() -> SidecarError | None:
-            return self._poll(fence)[1] if is_all_new else problem
-
-        def bring() -> tuple[str, Outcome]:
-            commit = self._sync(fence, problem_of_poll)
-            is_whole = self._inspection.is_whole
-            return commit, self._publisher.publish(
-                commit, published, volume, fence, is_whole=is_whole
-            )
-
-        is_new = is_all_new or wanted not in ("", self._settled_at)
-        root = self._context.engine.root
-        commit, outcome = with_room(bring, root, volume, fence, is_new=is_new)
-        self._inspection.note_whole()
-        # Not the poll's result: another replica of the server may have been behind.
-        self._settled_at = self._options.ref if self._options.is_pinned else commit
-        counters = self._context.metrics.git_sync
+        started, is_first = time.monotonic(), not parts.past.has_synced
+        outcome: Outcome = publish.make_room(
+            lambda: self._bring(volume, published, fence),
+            parts.engine.throw_away,
+            volume,
+            fence,
+        )
+        counters = parts.metrics.git_sync
         if outcome.result == "changed":
-            volume.prune(commit, fence)
+            volume.prune(outcome.revision, fence)
         if outcome.result == "changed" or (is_first and outcome.is_success):
             counters.count_fetch()
             counters.count_sync("success", time.monotonic() - started)
@@ -178,163 +131,493 @@ class Session:
             counters.count_noop()
         return outcome
 
-    def _open(self) -> Volume:
+    def _bring(self, volume: Volume, published: Published, fence: Fence) -> Outcome:
+        """
+        Let git-sync bring what the ref names now, and publish it.
+        """
+        parts, started = self._parts, time.monotonic()
+        try:
+            commit = parts.engine.run(parts.logins, fence, answers=lambda: self._answers(fence))
+        except SidecarError:
+            parts.metrics.runs("error").inc()
+            parts.metrics.git_sync.count_sync("error", time.monotonic() - started)
+            raise
+        parts.metrics.runs("success").inc()
+        try:
+            outcome = self._publish(commit, volume, published, fence)
+        finally:
+            parts.engine.clear()
+        # Not the poll's answer: the ref may have moved since, or a replica was behind.
+        self._arrived = parts.options.ref if parts.options.is_pinned else commit
+        return outcome
+
+    def _publish(self, commit: str, volume: Volume, published: Published, fence: Fence) -> Outcome:
+        """
+        Publish the commit that is checked out, if the gate accepts it.
+        """
+        options = self._parts.options
+        is_same = commit == published.commit and published.is_made_as_asked(options)
+        if is_same and not self._damage:
+            if published.refused or published.shortfall(options):
+                # Record that nothing newer is refused any more, and that this ref has it.
+                volume.note(commit, published.facts, fence)
+                self._show(volume.published())
+            return self._confirm(commit, fence)
+        self._judged.clear()
+        build, refusal, undecided = self._judge(commit, volume, published, fence)
+        if refusal is not None:
+            volume.drop(build)
+            if published.commit:
+                # A tag may move: then the commit that it named before is the last good one.
+                self._accept(refusal)
+                volume.refuse(commit, fence)
+                self._show(published)
+                return self._refused(published)
+            fallback, undecided = self._fall_back(commit, undecided, volume, refusal, fence)
+            if fallback is None:
+                return self._refused(published)
+            build = fallback
+        self._turn(build, volume, published, fence, fallback=commit if refusal else "")
+        self._accept(refusal)
+        self._show(volume.published())
+        self._announce(build.commit, fence)
+        if undecided is not None and not self._parts.settings.one_shot:
+            raise undecided
+        if refusal is None:
+            return Outcome("changed", commit)
+        return self._refused(volume.published())._replace(counts={"commits_published": 1})
+
+    def _turn(
+        self, build: Build, volume: Volume, published: Published, fence: Fence, *, fallback: str
+    ) -> None:
+        """
+        Show a snapshot that is accepted, with its facts.
+        """
+        parts, commit = self._parts, build.commit
+        try:
+            parts.engine.check_whole(fence)  # after the links were made, so they are whole as well
+            parts.hooks.prepublish(commit, build.path, fence)
+            folder = parts.engine.worktree
+            facts = record.describe(parts.git, folder, commit, published.commit, fence)
+            if build.pointers:
+                facts["lfs"] = build.pointers[:NAMED_PATHS]
+                log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
+            parts.engine.keep(commit)
+            volume.show(build, facts, fence, fallback=fallback)
+        except SidecarError:
+            volume.drop(build)
+            raise
+        if "author" in facts:
+            counts = {f"files_{kind}": facts[kind] for kind in record.KINDS if kind in facts}
+            who = {"author": facts["author"], "subject": facts["subject"]}
+            log.info("commit_published", revision=commit, **who, **counts, **facts.get("paths", {}))
+        self._inspect_again()
+
+    # --- the volume
+
+    def _open(self, fence: Fence) -> Volume:
         """
         Return the open volume; one that was removed and created again is reopened.
         """
         if self._volume is not None and not self._volume.is_current():
             self.close()
         if self._volume is None:
-            self._volume = Volume(
-                self._options,
-                retain_count=self._settings.retain_count,
-                retain_seconds=max(
-                    self._settings.retain_seconds, self._options.stale_worktree_timeout_seconds
-                ),
-                retain_bytes=self._settings.retain_bytes,
-                asked_count=self._settings.keep_requested,
-                asked_bytes=self._settings.keep_requested_bytes,
-                fsync=self._settings.fsync,
-                reads=not self._settings.one_shot,
-            )
-            self._settled_at = ""
-        return self._volume
+            try:
+                self._volume = Volume(self._parts.settings, self._parts.options)
+            except SidecarError:
+                self._show(record.look(self._parts.options), is_holder=False)
+                raise
+            self._arrived = ""
+        with fence:
+            return self._volume
 
-    def _restore_link(self, volume: Volume, fence: Fence) -> Published:
+    def _lock(self, volume: Volume) -> bool:
         """
-        Return what is published, with the link restored if it was removed.
+        Whether this process has the lock. If it cannot tell, what is shown counts as for a standby.
         """
-        if not self._settled_at:
-            volume.prepare()
-        published = volume.published()
-        if not published.commit and (last := volume.recorded()).commit:
-            volume.turn_back(last.commit, fence)
-            log.warning("link_restored", revision=last.commit)
+        try:
+            return self._parts.past.lock.try_acquire(LOCK, volume.store)
+        except OSError as error:
             published = volume.published()
-        if not self._settled_at:
-            self._settled_at = published.commit
-        return published
+            self._inspect(volume, published, is_holder=False)
+            self._show(published, is_holder=False)
+            raise explain_os_error(error, f"cannot lock {volume.root}") from error
 
-    def _is_newest(self, wanted: str, published: Published) -> bool:
+    def _restore(self, volume: Volume, fence: Fence) -> Published:
         """
-        Whether the lock holder has published the remote's commit, or an older one because its gate
-        refuses that commit.
+        Return what is published, restored as far as the remote is not needed: a removed link, and
+        damaged files.
         """
-        if not wanted or not published.commit:
-            return False
-        is_refused = wanted == published.refused and not self._options.is_pinned
-        return is_refused or wanted in (published.commit, published.ref, published.fallback)
+        if self._arrived:
+            published = volume.published_or_recorded(fence)
+        else:
+            published = volume.prepare(fence)
+            self._arrived = published.commit
+        if published.commit:
+            volume.prune(published.commit, fence)
+        if self._inspect(volume, published, is_asked_for=fence.is_asked_for):
+            return published
+        engine, options = self._parts.engine, self._parts.options
+        if published.problem(options) or (published.shortfall(options) and not published.fallback):
+            return published
+        folder = self._parts.logins.folder
+        if checkout := engine.restore(published.commit, folder, fence):
+            try:
+                self._replace(checkout, volume, published, fence)
+            except SidecarError as error:  # the cycle goes on: a newer commit may be whole
+                log.warning("restore_failed", revision=published.commit, error=error.message)
+        return volume.published()
 
-    def _wait(self, volume: Volume, problem: SidecarError | None) -> Outcome:
+    def _bring_back(self, volume: Volume, published: Published, fence: Fence) -> None:
         """
-        Stand by while another process holds the lock.
+        Let git-sync check out the published commit again, because it is damaged.
+        """
+        if not published.commit or not published.is_made_as_asked(self._parts.options):
+            return
+        engine = self._parts.engine
+        try:
+            check_out(engine, self._parts.logins, published.commit, fence)
+            self._replace(engine.worktree, volume, published, fence)
+        except SidecarError as error:
+            log.warning("restore_failed", revision=published.commit, error=error.message)
 
-        Args:
-            problem: Why this process cannot tell whether the published commit is the newest.
+    def _replace(self, checkout: str, volume: Volume, published: Published, fence: Fence) -> None:
         """
+        Replace the published commit's damaged snapshot, and drop those that share its damage.
+        """
+        commit = published.commit
+        volume.drop_damaged(commit, fence)
+        build = volume.build(commit, checkout, fence)
+        volume.show(build, published.facts, fence, fallback=published.fallback)
+        if published.refused:
+            volume.refuse(published.refused, fence)
+        self._parts.engine.clear()
+        paths = build.changed[:NAMED_PATHS]
+        log.warning("damage_repaired", revision=commit, files=len(build.changed), paths=paths)
+        self._inspect_again()
+        self._show(volume.published())
+
+    def _inspect(
+        self,
+        volume: Volume,
+        published: Published,
+        *,
+        is_holder: bool = True,
+        is_asked_for: bool = False,
+    ) -> bool:
+        """
+        Inspect what is shown, if that is due; return whether it is whole.
+
+        A standby without a list of the files is ready nevertheless: an older version writes another
+        list, and a rolling update ends that version only once the standby is ready.
+        """
+        due_at, was_holder = self._inspected
+        is_early = time.monotonic() < due_at and is_holder == was_holder and not is_asked_for
+        if not published.commit or (is_early and not self._damage):
+            return not self._damage
+        interval = self._parts.settings.interval_seconds
+        seconds = min(INSPECTED_SECONDS, INSPECTED_POLLS * interval)
+        self._inspected = time.monotonic() + seconds, is_holder
+        if not is_holder:
+            volume.reload()
+        damaged = volume.damage(published.commit)
+        before, self._damage, self._doubt = self._damage, "", ""
+        if damaged is None:
+            said = f"{published.commit} cannot be checked: the list of its files is missing"
+            self._damage, self._doubt = (said, "") if is_holder else ("", said)
+        elif damaged:
+            files = counted(len(damaged), "file")
+            self._damage = (
+                f"damaged or missing in {published.commit}: {files}, such as {damaged[0]}"
+            )
+            if not before:
+                paths = damaged[:NAMED_PATHS]
+                log.warning(
+                    "damage_found", revision=published.commit, files=len(damaged), paths=paths
+                )
+        return not self._damage
+
+    def _inspect_again(self) -> None:
+        """
+        Note that what is shown is new, and whole.
+        """
+        self._damage = self._doubt = ""
+        self._inspected = 0.0, True
+
+    def _stand_by(self, volume: Volume, fence: Fence) -> Outcome:
+        """
+        Wait while another process holds the lock. A one-shot ends once the holder has published the
+        remote's commit, or an older one because its gate refuses that commit.
+        """
+        self._arrived = ""
+        published = volume.published()
+        is_whole = self._inspect(
+            volume, published, is_holder=False, is_asked_for=fence.is_asked_for
+        )
+        self._show(published, is_holder=False)
+        problem = None
+        if self._parts.settings.one_shot and is_whole and published.commit:
+            try:
+                wanted = self._poll(fence)
+            except SidecarError as error:
+                problem, wanted = error, ""
+            good = {published.commit, published.ref, published.fallback}
+            if not self._parts.options.is_pinned:
+                good.add(published.refused)
+            if wanted and wanted in good:
+                return self._confirm(published.commit, fence)
         holder = read_holder(LOCK, volume.store)
         who = f"pid {holder.get('pid')} on {holder.get('host')}" if holder else "unknown"
-        if not self._is_waiting:
+        if self._parts.past.waits_for != who:
             log.info("target_waiting", root=volume.root, holder=who)
-        self._is_waiting = True
+        self._parts.past.waits_for = who
         return Outcome("waiting", counts={"holder": who}, problem=problem)
 
-    def _poll(self, fence: Fence) -> tuple[str, SidecarError | None]:
-        """
-        Return the remote's commit; if the poll fails, an empty text and the error.
-        """
-        if self._options.is_pinned:
-            return self._options.ref, None
-        try:
-            wanted = self._context.poller.commit(fence)
-        except SidecarError as error:
-            self._context.metrics.polls("error").inc()
-            log.debug("poll_failed", reason=error.reason, error=error.message)
-            return "", error
-        self._has_polled = True
-        self._context.metrics.polls("same" if wanted == self._settled_at else "new").inc()
-        return wanted, None
+    # --- the remote
 
-    def _must_run(self, wanted: str, published: Published, fence: Fence) -> bool:
+    def _poll(self, fence: Fence) -> str:
         """
-        Return whether git-sync must run.
+        Return the remote's commit; empty if only git-sync can ask for it: of a GitHub App, it alone
+        gets a new token.
         """
-        if fence.is_asked_for or wanted != self._settled_at or not self._inspection.is_whole:
+        parts = self._parts
+        if parts.options.is_pinned:
+            return parts.options.ref
+        is_again = False
+        while True:
+            try:
+                wanted = parts.git.poll(parts.logins.prepare(fence), fence)
+            except SidecarError as error:
+                if parts.options.is_github_app and error.reason in REFUSALS:
+                    return ""
+                if not is_again and parts.logins.renew(error):
+                    is_again = True
+                    continue
+                parts.metrics.polls("error").inc()
+                raise
+            parts.metrics.polls("same" if wanted == self._arrived else "new").inc()
+            return wanted
+
+    def _answers(self, fence: Fence) -> bool:
+        """
+        Whether the remote answers, whatever it says of the ref.
+        """
+        try:
+            self._parts.git.poll(self._parts.logins.prepare(fence), fence)
+        except SidecarError as error:
+            return error.reason == "ref_not_found"
+        return True
+
+    def _must_run(self, wanted: str, published: Published) -> bool:
+        """
+        Whether git-sync must run.
+        """
+        if wanted != self._arrived or self._damage:
             return True
         if self._is_refused(published):
-            return self._publisher.is_due  # otherwise it would only be refused again
-        # The record must say that nothing newer is refused any more.
-        is_settled = published.commit and not (published.fallback or published.refused)
-        return not is_settled or any(find_difference(published, self._options))
+            gate = self._parts.gate  # otherwise it would only be refused again
+            return gate is not None and any(gate.is_due(commit) for commit in self._judged)
+        options = self._parts.options
+        return not published.commit or bool(
+            published.refused or published.problem(options) or published.shortfall(options)
+        )
 
     def _is_refused(self, published: Published) -> bool:
         """
         Whether the gate refuses the newest commit; the noted refusal may concern an older one.
         """
-        return self._publisher.refusal is not None and published.commit != self._settled_at
+        return self._refusal is not None and published.commit != self._arrived
+
+    # --- the gate
+
+    def _judge(
+        self, commit: str, volume: Volume, published: Published, fence: Fence
+    ) -> tuple[Build, RevisionRefused | None, Undecided | None]:
+        """
+        Make a snapshot of the checkout, and let the gate judge it.
+
+        While nothing is published, and in a one-shot, which must end, repeatedly missing verdicts
+        count as a refusal; it is returned with the error, so that the gate judges again later.
+
+        Raises:
+            Undecided: There is no verdict, and consumers have an older commit in the meantime.
+            CycleAbandoned: The fence was revoked.
+        """
+        build = volume.build(commit, self._parts.engine.worktree, fence)
+        gate = self._parts.gate
+        if gate is None:
+            return build, None, None
+        self._judged.append(commit)
+        while True:
+            try:
+                refusal = gate.judge(commit, build.path, build.changed, fence)
+            except Undecided as error:
+                with fence:
+                    fence.blame = error
+                if published.commit and not self._parts.settings.one_shot:
+                    volume.drop(build)
+                    raise
+                if silence := gate.silence(commit, error):
+                    return build, silence, error
+                # Retry within this cycle: like git-sync, the process may exit at its first failure.
+                fence.wait(ONCE_MORE_SECONDS)
+            except BaseException:
+                volume.drop(build)
+                raise
+            else:
+                with fence:
+                    fence.blame = None
+                return build, refusal and _with_pointers(refusal, build), None
+
+    def _fall_back(
+        self,
+        commit: str,
+        undecided: Undecided | None,
+        volume: Volume,
+        refusal: RevisionRefused,
+        fence: Fence,
+    ) -> tuple[Build | None, Undecided | None]:
+        """
+        Return the newest earlier commit that the gate accepts, and the last missing verdict.
+
+        Raises:
+            Undecided: There is none, and some commit got no verdict.
+        """
+        silences = [undecided]
+
+        def accept(older: str) -> Build | None:
+            build, refused, no_verdict = self._judge(older, volume, Published(), fence)
+            silences.append(no_verdict)
+            if refused is None:
+                return build
+            volume.drop(build)
+            return None
+
+        parts = self._parts
+        try:
+            build = fall_back(parts.engine, parts.logins, commit, accept, fence)
+        except NoFallback as why:
+            self._accept(refusal, str(why))
+            self._show(Published())
+            build = None
+        missing = next(filter(None, silences), None)
+        if build is None and missing is not None:
+            raise missing
+        return build, missing
+
+    def _accept(self, refusal: RevisionRefused | None, why_nothing: str = "") -> None:
+        """
+        Note the gate's refusal of the newest commit; None if it accepts it.
+
+        Args:
+            why_nothing: Why no fallback is published.
+        """
+        self._refusal = refusal
+        self._why_nothing = f": the gate refuses {refusal.revision}{why_nothing}" if refusal else ""
+        if self._parts.gate is not None:
+            self._parts.gate.rest(is_refused=refusal is not None)
+
+    # --- the end of a cycle
 
     def _rest(self, published: Published, fence: Fence) -> Outcome:
         """
         Finish a cycle without a new commit.
         """
-        self._context.metrics.git_sync.count_noop()
+        self._parts.metrics.git_sync.count_noop()
         if self._is_refused(published):
-            return self._publisher.refused(published)
-        return self._publisher.confirm(published.commit, fence)
+            return self._refused(published)
+        return self._confirm(published.commit, fence)
 
-    def _sync(self, fence: Fence, problem_of_poll: Callable[[], SidecarError | None]) -> str:
+    def _confirm(self, commit: str, fence: Fence) -> Outcome:
         """
-        Run git-sync; return the commit.
+        Confirm that the published commit is the remote's; the first time this counts as a change.
+        """
+        if self._refusal is not None:
+            self._accept(None)
+            self._show(self._volume.published() if self._volume else Published())
+        if not self._parts.past.has_synced:
+            self._announce(commit, fence)
+        return Outcome("unchanged", commit)
 
-        Args:
-            problem_of_poll: Returns the error of a poll, which is more exact than git's message.
+    def _refused(self, published: Published) -> Outcome:
         """
-        started = time.monotonic()
-        metrics = self._context.metrics
-        try:
-            commit = self._run_engine(fence)
-        except SidecarError as error:
-            metrics.runs("error").inc()
-            metrics.git_sync.count_sync("error", time.monotonic() - started)
-            if not self._options.is_github_app and error.reason in EXPLAINED_BY:
-                problem, reasons = problem_of_poll(), EXPLAINED_BY[error.reason]
-                if problem is not None and problem.reason in (reasons or {problem.reason}):
-                    raise problem from error
-            raise
-        metrics.runs("success").inc()
-        return commit
+        Return the outcome of a refusal; unless the ref is pinned, a one-shot may still succeed.
+        """
+        is_enough = bool(published.commit) and not self._parts.options.is_pinned
+        return Outcome("refused", published.commit, problem=self._refusal, is_enough=is_enough)
 
-    def _run_engine(self, fence: Fence) -> str:
+    def _announce(self, commit: str, fence: Fence) -> None:
         """
-        Run git-sync; once more if a secret that looks like base64 was refused unchanged. A one-shot
-        ends with its first failure, and polls, which would have noticed, are not its first request.
+        Start the hooks; a one-shot waits for them.
+
+        Raises:
+            GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        engine = self._context.engine
-        access, was_decoding = engine.access, engine.access.is_decoding
-        try:
-            return engine.run(fence)
-        except SidecarError as error:
-            if error.reason != "credentials_refused" or was_decoding:
-                raise
-            if not access.is_decoding:  # git reports a 401, but no 403
-                access.refused(self._options.repo)
-            if not access.is_decoding:
-                raise
-        return engine.run(fence)
+        self._parts.past.has_synced = True
+        hooks = self._parts.hooks
+        if not self._parts.settings.one_shot:
+            hooks.announce(commit)
+        elif problem := hooks.announce_once(commit, fence):
+            advice = REASONS["hook_failed"].advice
+            raise GitSyncExitError("hook_failed", f"{commit} is published, but {problem}", advice)
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """
         Note a failure; return the error that ends the cycle: before the first publication, the
         process exits after as many failures as git-sync would.
         """
-        context = self._context
-        context.past.failures += 1
-        context.report.write(error, context.past.failures)
-        is_published = bool(look(self._options).commit) and not self._settings.one_shot
+        past, options = self._parts.past, self._parts.options
+        past.failures += 1
+        said = error.report if isinstance(error, GitSyncFailed) else ""
+        self._parts.hooks.report(error, past.failures, said)
+        is_published = bool(past.readiness.revision) and not self._parts.settings.one_shot
         if isinstance(error, GaveUp) or is_published:
             return error
-        limit = self._options.failures_before_first
-        if 0 <= limit <= context.past.failures:
+        limit = options.init_max_failures
+        limit = options.max_failures if limit is None else limit
+        if 0 <= limit <= past.failures:
             return GitSyncExitError(error.reason, error.message, error.advice)
-        error.retry_within_seconds = self._options.init_period_seconds
+        error.retry_within_seconds = options.init_period or options.period
         return error
+
+    def _show(self, published: Published, *, is_holder: bool = True) -> None:
+        """
+        Say what /readyz and the page answer from now on.
+
+        Args:
+            is_holder: Whether this process can change what is published. A standby is ready for
+                another commit as well: a rolling update ends the holder only once it is ready.
+        """
+        past, options, refusal = self._parts.past, self._parts.options, self._refusal
+        self._parts.metrics.gate.fallback.set(bool(published.fallback))
+        self._parts.metrics.last_publish.set(published.published_at or 0)
+        refused = {"refused": refusal.facts()} if refusal is not None else {}
+        past.details = record.details(published.facts) | refused
+        if not published.commit:
+            said = f"nothing is published yet{self._why_nothing}"
+            past.readiness = Readiness(False, problem=said)
+            return
+        problem, shortfall = published.problem(options), published.shortfall(options)
+        if not is_holder:
+            problem, shortfall = "", problem or shortfall
+        if options.is_pinned and refusal is not None:
+            problem = f"the gate refuses {refusal.revision}, which GITSYNC_REF pins"
+        problem = self._damage or problem
+        pointers = [f"{path} {LFS}" for path in published.facts.get("lfs", ())[:1]]
+        shortfall = "; ".join(filter(None, (self._doubt or shortfall, *pointers)))
+        commit, at = published.commit, published.published_at
+        past.readiness = Readiness(not problem, commit, at, problem, shortfall)
+
+
+def _with_pointers(refusal: RevisionRefused, build: Build) -> RevisionRefused:
+    """
+    Return a refusal that names LFS pointers as what they are.
+    """
+    named = refusal.paths.intersection(build.pointers)
+    if not named:
+        return refusal
+    findings = [
+        Finding(found.path, None, LFS) if found.path in named else found
+        for found in refusal.findings
+    ]
+    return RevisionRefused(refusal.revision, findings)

@@ -1,22 +1,26 @@
 """
-Find the fallback for a refused commit while nothing is published yet.
+What an empty volume gets while the gate refuses the newest commit: the newest one before it that the
+gate accepts, along first parents.
 
-A gate stops a change, never a pod: the newest earlier commit that it accepts is published, until it
-accepts a newer one. git-sync fetches each candidate by its hash, like a pinned commit. If the
-server does not allow that, git-sync fetches all candidates once, with the history of the ref.
+Only consumers with nothing at all get it. git-sync fetches each candidate by its hash, like a pinned
+commit. If the server does not allow that, git-sync fetches all candidates once, with the history of
+the ref.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
-from git_sync_wrapper.engine.engine import Engine
+from git_sync_wrapper.engine import Engine
+from git_sync_wrapper.logins import Logins
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.logs import get_logger
 
 COMMITS_BACK = 20
+
+T = TypeVar("T")
 
 log = get_logger("gate")
 
@@ -29,12 +33,13 @@ class NoFallback(Exception):
 
 def fall_back(
     engine: Engine,
+    logins: Logins,
     refused: str,
-    judge: Callable[[str], RevisionRefused | None],
+    accept: Callable[[str], T | None],
     fence: Fence,
-) -> str:
+) -> T:
     """
-    Check out and return the newest first-parent ancestor of a commit that the gate accepts.
+    Check out ancestors of a commit until one is accepted; return what `accept` returns for it.
 
     Raises:
         NoFallback: There is none.
@@ -50,7 +55,7 @@ def fall_back(
         if not commit:
             raise NoFallback(f" and all commits before it{lacking}")
         try:
-            is_deep = check_out(engine, commit, fence, is_deep=is_deep)
+            is_deep = check_out(engine, logins, commit, fence, is_deep=is_deep)
         except SidecarError as error:
             if error.reason not in ("ref_not_found", "submodule_missing"):
                 raise
@@ -59,40 +64,33 @@ def fall_back(
                 lacking = f", of which {commit} cannot be checked out: {error.message}"
                 continue
             raise NoFallback(f", and {commit} cannot be fetched: {error.message}") from None
-        if judge(commit) is None:
+        if (found := accept(commit)) is not None:
             log.warning("gate_fallback", name=commit, refused=refused)
-            return commit
+            return found
     raise NoFallback(f" and the {COMMITS_BACK} commits before it{lacking}")
 
 
 def check_out(
-    engine: Engine,
-    commit: str,
-    fence: Fence,
-    *,
-    is_deep: bool = False,
-    seconds: float | None = None,
+    engine: Engine, logins: Logins, commit: str, fence: Fence, *, is_deep: bool = False
 ) -> bool:
     """
     Check out a commit of the ref's history; return whether the history had to be fetched for it.
 
     Args:
         is_deep: Whether the history was fetched already.
-        seconds: The limit for each run of git-sync; by default, from the settings.
 
     Raises:
         SidecarError: ``ref_not_found`` if the commit is not in the history; else as the engine.
     """
-    limit = {} if seconds is None else {"sync-timeout": f"{seconds:.3f}s"}
     if not is_deep:
         try:
-            engine.run(fence, ref=commit, **limit)
+            engine.run(logins, fence, ref=commit)
         except SidecarError as error:
             if error.reason != "ref_not_found":
                 raise
-            engine.run(fence, depth=str(COMMITS_BACK + 1), **limit)
+            engine.run(logins, fence, depth=str(COMMITS_BACK + 1))
         else:
             return False
     # Without a depth, git requests nothing from the server that it already has.
-    engine.run(fence, ref=commit, depth="0", **limit)
+    engine.run(logins, fence, ref=commit, depth="0")
     return True

@@ -4,7 +4,6 @@ The metrics of git-sync-wrapper, and git-sync's metrics under their own names.
 
 from __future__ import annotations
 
-from sidecar_runtime.asking.asked import AskMetrics
 from sidecar_runtime.gate.gate import GateMetrics
 from sidecar_runtime.metrics import Family, Metrics
 
@@ -75,7 +74,6 @@ class WrapperMetrics(Metrics):
         super().__init__("git-sync-wrapper", version, revision)
         self.publishes_revisions()
         self.gate = GateMetrics(self)
-        self.asked = AskMetrics(self)
         self.git_sync = GitSyncMetrics()
         self.families |= self.git_sync.families
         self.polls = self.counter_by(

@@ -1,0 +1,413 @@
+"""
+git-sync itself: one run fetches a commit, checks it out below its own root, and exits.
+
+Nobody but the wrapper reads that root. Its checkout is emptied when it has been published, so what
+stays between runs is a repository. Before a run, obstacles from which git-sync does not recover are
+removed; each stopped a plain git-sync 4.7.1 for good, or made it discard its repository: a lock file
+that a killed git left behind (kubernetes/git-sync#914), the temporary link of a killed publish, a
+link that is a folder. The caller holds the lock of the volume, and no git of ours is alive.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+
+from git_sync_wrapper.git import Git, GitFailed, configured
+from git_sync_wrapper.logins import Access, Logins
+from git_sync_wrapper.options import FULL_COMMIT, OURS, Options
+from git_sync_wrapper.reasons import explain, failure, heard, may_start_over
+from sidecar_runtime import child, proxies
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.errors import explained
+from sidecar_runtime.volume.files import nearest_folder, write_file
+
+ROOT = ".git-sync"
+"""git-sync's own root, below the root that consumers mount."""
+GIT = ".git"
+CANDIDATE = "candidate"
+WORKTREES = ".worktrees"
+FAILED = "failed"
+"""The reason of the last failure, so that one that repeats is known after a restart as well."""
+STARTED_OVER = "started over: "
+REPORT = "error.json"
+KEPT = "refs/wrapper/published"
+# In addition to --sync-timeout, for git-sync's start and clean-up.
+GRACE_SECONDS = 60.0
+LAST_LINES = 20
+# git's names for unfinished objects: gitformat-pack(5), object-file.c, and fetch's quarantine.
+_UNFINISHED = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_objdir-")
+_OF_THE_SERVER = ("uploadpack.", "pack.", "transfer.")
+_GITLINK = b"160000 "
+
+log = get_logger("git-sync")
+
+
+class GitSyncFailed(SidecarError):
+    """
+    git-sync ended with a failure.
+
+    Args:
+        report: The content of its error-file, to be copied to the user's error-file.
+    """
+
+    def __init__(self, cause: SidecarError, report: str) -> None:
+        super().__init__(cause.reason, cause.message, cause.advice)
+        self.report = report
+
+
+class Engine:
+    """
+    Runs git-sync, one run at a time.
+
+    Args:
+        program: git-sync.
+        root: Its root, a folder that is the wrapper's own.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        options: Options,
+        environ: Mapping[str, str],
+        git: Git,
+        root: str,
+        count_healed: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.root = root
+        self._program = program
+        self._options = options
+        self._environ = {
+            name: value
+            for name, value in environ.items()
+            if name not in options.taken and not name.startswith(OURS)
+        }
+        self._environ |= proxies.for_others(environ)
+        self._git = git
+        self._count_healed = count_healed
+
+    # --- a run
+
+    def run(
+        self,
+        logins: Logins,
+        fence: Fence,
+        *,
+        answers: Callable[[], bool] = lambda: False,
+        **instead: str,
+    ) -> str:
+        """
+        Sync once; return the commit that is checked out now.
+
+        Args:
+            answers: Tells whether the remote answers: then a failure that repeats may come from the
+                repository here, and one run starts over from an empty one.
+            instead: Flags of git-sync that override the settings.
+
+        Raises:
+            SidecarError: It failed, or could not be started; the reason depends on the cause.
+            CycleAbandoned: The fence was revoked; git-sync and all its git processes are gone.
+        """
+        try:
+            commit = self._run(logins, fence, instead)
+        except SidecarError as error:
+            before = self._read(FAILED)
+            if before != f"{STARTED_OVER}{error.reason}":
+                self._note(error.reason)
+            if before != error.reason or not may_start_over(error.reason) or not answers():
+                raise
+            self.throw_away()
+            try:
+                return self._run(logins, fence, instead)
+            except SidecarError as again:
+                self._note(f"{STARTED_OVER}{again.reason}")
+                raise
+        with suppress(OSError):
+            os.unlink(os.path.join(self.root, FAILED))
+        return commit
+
+    def _run(self, logins: Logins, fence: Fence, instead: Mapping[str, str]) -> str:
+        with explained(f"cannot clear {self.root}"):
+            self._heal()
+            self.clear()
+        access = logins.prepare(fence)
+        last: list[str] = []
+
+        def hear(line: str) -> None:
+            last[:] = [*last, self._log(line)][-LAST_LINES:]
+
+        # git-sync leaves a git configuration in its TMPDIR after each run.
+        with logins.scratch() as folder:
+            code = self._call(access, folder, hear, fence, instead)
+            said = self._options.hide(_read(os.path.join(folder, REPORT)))
+        if code == 0:
+            return self._candidate()
+        cause = explain(
+            heard(said) if said else "\n".join(last), f"git-sync ended with {child.ending(code)}"
+        )
+        if cause.reason == "target_full":
+            logins.check_room(nearest_folder(self.root))
+        if cause.reason == "git_too_old":
+            cause = failure(cause.reason, f"{cause.message} ({self.versions(fence)})")
+        raise GitSyncFailed(access.explain(cause, fence), said)
+
+    def _call(
+        self,
+        access: Access,
+        folder: str,
+        hear: Callable[[str], None],
+        fence: Fence,
+        instead: Mapping[str, str],
+    ) -> int:
+        options = self._options
+        configs = [*access.configs, *options.git_config, *options.git_config_add]
+        environ = {**self._environ, **access.environ, **access.for_git_sync, "TMPDIR": folder}
+        environ |= {"GITSYNC_REPO": options.repo} | configured(environ, configs)
+        # A local repository's server side reads git-sync's own configuration. Nothing else is told
+        # in this way: git-sync puts it into arguments.
+        if options.repo.startswith(("/", "file:")):
+            told = [pair for pair in options.git_config if pair[0].startswith(_OF_THE_SERVER)]
+            environ["GITSYNC_GIT_CONFIG"] = ",".join(f'"{key}":"{value}"' for key, value in told)
+        flags = {
+            "root": self.root,
+            "link": CANDIDATE,
+            "ref": options.ref,
+            "error-file": os.path.join(folder, REPORT),
+            "one-time": "true",
+        }
+        arguments = [f"--{name}={value}" for name, value in {**flags, **instead}.items()]
+        argv = [self._program, *options.arguments, *arguments]
+        try:
+            command = child.Command(argv, environ)
+            seconds = options.sync_timeout + GRACE_SECONDS
+            return child.run(command, fence, seconds, child.Lines(hear))
+        except child.DeadlinePassed:
+            raise failure("sync_timeout", "git-sync did not end in time") from None
+        except OSError as error:
+            said = f"cannot start {self._program}: {error.strerror}"
+            raise failure("git_sync_unusable", said) from None
+
+    def _log(self, line: str) -> str:
+        """
+        Log a line of git-sync; return what it says.
+        """
+        line = self._options.hide(line)
+        said: object = None
+        with suppress(ValueError):
+            said = json.loads(line)
+        message, error = line, ""
+        if isinstance(said, dict):
+            # Not the other fields: at some levels they contain configurations and password digests.
+            message, error = str(said.get("msg", "")), str(said.get("error", said.get("err", "")))
+        log.debug("git_sync_said", message=message, error=error)
+        return heard(f"{message} {error}".strip())
+
+    def _candidate(self) -> str:
+        commit = os.path.basename(self.worktree)
+        if FULL_COMMIT.fullmatch(commit) and os.path.isdir(self.worktree):
+            return commit
+        where = f"{self.root}/{CANDIDATE}"
+        said = f"git-sync succeeded, but {where} does not lead to a commit: is it git-sync 4?"
+        raise failure("git_sync_failed", said)
+
+    @property
+    def worktree(self) -> str:
+        """
+        The folder of the commit that is checked out.
+        """
+        return os.path.realpath(os.path.join(self.root, CANDIDATE))
+
+    def versions(self, fence: Fence) -> str:
+        """
+        Return the versions of git-sync and git, and the rule between them, for messages.
+        """
+        said = child.Kept(200)
+        with suppress(OSError, child.DeadlinePassed):
+            command = child.Command([self._program, "--version"], self._environ)
+            child.run(command, fence, GRACE_SECONDS, said, said)
+        git = b"unknown"
+        with suppress(GitFailed):
+            git = self._git.ask(["--version"], os.path.dirname(self.root), fence)
+        return f"git-sync {said}, {git.decode().strip()}; git-sync 4.8 needs git 2.46"
+
+    # --- what is left of a run
+
+    def clear(self) -> None:
+        """
+        Empty all checkouts, when they are published or refused. Their folders stay: git-sync
+        removes them in its next run, and only then collects garbage.
+        """
+        folder = os.path.join(self.root, WORKTREES)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for name in os.listdir(folder):
+                path = os.path.join(folder, name)
+                if os.path.islink(path) or not os.path.isdir(path) or os.listdir(path):
+                    _remove(path)
+                    os.mkdir(path)
+
+    def throw_away(self) -> None:
+        """
+        Remove git-sync's whole repository; the next run creates it again.
+
+        This frees a full volume: git-sync keeps incomplete checkouts and objects, and would fail
+        indefinitely, even once the source has shrunk.
+
+        Raises:
+            SidecarError: Something cannot be removed.
+        """
+        with explained(f"cannot clear {self.root}"):
+            _remove(self.root)
+        log.warning("repository_removed", root=self.root)
+
+    def _heal(self) -> None:
+        removed = []
+        for path in self._obstacles():
+            _remove(path)
+            removed.append(os.path.relpath(path, self.root))
+        if removed:
+            log.warning("repository_healed", removed=removed)
+        self._count_healed(len(removed))
+
+    def _obstacles(self) -> Iterator[str]:
+        if os.path.lexists(self.root) and (
+            os.path.islink(self.root) or not os.path.isdir(self.root)
+        ):
+            yield self.root
+            return
+        candidate, temporary = (os.path.join(self.root, n) for n in (CANDIDATE, "tmp-link"))
+        if os.path.lexists(candidate) and not os.path.islink(candidate):
+            yield candidate
+        if os.path.islink(temporary):
+            yield temporary
+        git = os.path.join(self.root, GIT)
+        for folder, names, files in os.walk(git):
+            if folder == os.path.join(git, "objects"):
+                yield from (os.path.join(folder, n) for n in names if n.startswith(_UNFINISHED))
+            for name in files:
+                if name.endswith(".lock") or name == "gc.pid" or name.startswith(_UNFINISHED):
+                    yield os.path.join(folder, name)
+
+    def _note(self, reason: str) -> None:
+        with suppress(OSError):
+            write_file(os.path.join(self.root, FAILED), reason.encode(), 0o644, fsync=False)
+
+    def _read(self, name: str) -> str:
+        return _read(os.path.join(self.root, name))
+
+    # --- commits that are here
+
+    @property
+    def is_pinned(self) -> bool:
+        """
+        Whether the ref is a hash, or was a tag in git-sync's last fetch.
+        """
+        return self._options.is_pinned or "\ttag '" in self._read(f"{GIT}/FETCH_HEAD")
+
+    def parent(self, commit: str, fence: Fence) -> str:
+        """
+        Return the first parent of a commit; empty if it has none.
+
+        It is read from the commit object, which names it even in a shallow clone.
+
+        Raises:
+            SidecarError: git failed; the caller should try again.
+            CycleAbandoned: The fence was revoked.
+        """
+        try:
+            said = self._git.ask(["cat-file", "commit", commit], self.root, fence)
+        except GitFailed as error:
+            said_why = f"git cannot read the parent of {commit}: {error}"
+            raise failure("git_sync_failed", said_why) from None
+        head = said.decode(errors="replace").partition("\n\n")[0]
+        found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
+        return found[1] if found else ""
+
+    def check_whole(self, fence: Fence) -> None:
+        """
+        Refuse a checkout that lacks files of its index: whoever can write to the volume may remove
+        some while git writes them, or while they are linked.
+
+        Raises:
+            SidecarError: Files are missing, or git cannot tell.
+            CycleAbandoned: The fence was revoked.
+        """
+        try:
+            said = self._git.ask(["ls-files", "--deleted", "-z"], self.worktree, fence)
+        except GitFailed as error:
+            said = str(error).encode()
+        if said:
+            lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
+            raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
+
+    def keep(self, commit: str) -> None:
+        """
+        Keep the objects of the published commit. git-sync forgets them once it has fetched newer
+        commits, although the gate may refuse these; a repair would then need the remote.
+        """
+        path = os.path.join(self.root, GIT, KEPT)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_file(path, f"{commit}\n".encode(), 0o644, fsync=False)
+        except OSError as error:
+            log.warning("commit_not_kept", revision=commit, error=error.strerror)
+
+    def restore(self, commit: str, folder: str, fence: Fence) -> str:
+        """
+        Check a commit out again, from the repository here alone; return the folder.
+
+        Empty if that is impossible: objects are missing, or only git-sync can do it (submodules, a
+        sparse checkout).
+
+        Args:
+            folder: A private folder, for git's index.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        if self._options.sparse_checkout_file:
+            return ""
+        worktree = os.path.join(self.root, WORKTREES, commit)
+        index = os.path.join(folder, "index")
+        given = {"GIT_DIR": os.path.join(self.root, GIT), "GIT_WORK_TREE": worktree}
+        try:
+            self._heal()
+            self.clear()
+            os.makedirs(worktree, exist_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(index)
+            words = ["read-tree", "--reset", "-u", commit]
+            self._git.ask(words, worktree, fence, GIT_INDEX_FILE=index, **given)
+            listed = self._git.ask(
+                ["ls-files", "--stage", "-z"], worktree, fence, GIT_INDEX_FILE=index, **given
+            )
+            problem = "it has submodules" if b"\0" + _GITLINK in b"\0" + listed else ""
+            pointer = f"gitdir: ../../{GIT}/worktrees/{commit}\n"
+            write_file(os.path.join(worktree, GIT), pointer.encode(), 0o644, fsync=False)
+        except (GitFailed, OSError) as error:
+            problem = str(error)
+        if not problem:
+            return worktree
+        log.warning("restore_failed", revision=commit, error=problem)
+        return ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)

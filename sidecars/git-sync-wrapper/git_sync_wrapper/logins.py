@@ -1,0 +1,472 @@
+"""
+How git logs in: what the settings and Secrets say now, as variables and files for one child.
+
+All of it is read again for each child, because Secrets rotate. git-sync itself puts each password
+into git's credential cache for an hour, where the oldest user name wins; so it gets no password. git
+finds them in its environment, by a credential helper for each URL.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import glob
+import os
+import pwd
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from git_sync_wrapper import codecommit, web
+from git_sync_wrapper.options import Options, split_url
+from git_sync_wrapper.reasons import failure
+from git_sync_wrapper.settings import PREFIX, Settings
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.private_folder import PrivateFolder
+from sidecar_runtime.volume.files import read_file, write_file
+
+if TYPE_CHECKING:
+    from sidecar_runtime.aws.credentials import Chain
+
+PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
+SECRET_BYTES = 1 << 20
+PROBE_BYTES = 1 << 16
+ASKPASS_SECONDS = 10.0
+REFUSALS = ("credentials_refused", "login_missing", "repository_not_found")
+"""What a server answers to a login that is wrong, or missing."""
+# ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into the file,
+# which needs a writable root; this library shows another file instead.
+LIBRARY = "libnss_wrapper.so"
+LIBRARIES = f"/usr/lib/*/{LIBRARY}"
+# The exclamation mark makes git run it in a shell. https://git-scm.com/docs/gitcredentials
+_HELPER = (
+    '!f() { test "$1" != get || '
+    'printf "username=%s\\npassword=%s\\n" "$GSW_USERNAME_{0}" "$GSW_PASSWORD_{0}"; }; f'
+)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+
+log = get_logger("secrets")
+
+
+class Sent(NamedTuple):
+    """
+    A login that git sends to a server, for messages.
+
+    Args:
+        url: The URLs that begin with this one get it.
+        who: User and source, without a secret.
+        doubt: What is suspicious about the secret.
+    """
+
+    url: str
+    who: str
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """
+    What a child gets so that its git can log in.
+
+    Args:
+        configs: git's configurations: key and value.
+        for_git, for_git_sync: Variables with the keys and known hosts of ssh.
+        git_config: The path of a configuration file without secrets.
+        chain: The AWS credentials, if they sign.
+    """
+
+    sent: list[Sent]
+    git_config: str
+    configs: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    environ: dict[str, str] = field(default_factory=dict, repr=False)
+    for_git: dict[str, str] = field(default_factory=dict)
+    for_git_sync: dict[str, str] = field(default_factory=dict)
+    chain: Chain | None = None
+
+    def explain(self, error: SidecarError, fence: Fence) -> SidecarError:
+        """
+        Return the error of a refused login with the login that was sent to that server.
+        """
+        url = re.search(r"https?://[^\s'\"]+", error.message)
+        if error.reason != "credentials_refused" or url is None:
+            return error
+        server = _server(url[0])
+        sent = next((one for one in self.sent if _server(one.url) == server), None)
+        if sent is None:
+            said = f"{error.message} (no login is set for {server})"
+            return SidecarError(error.reason, said, error.advice)
+        if self.chain is not None and sent is self.sent[-1]:
+            who = self.chain.identity(fence) or sent.who
+            return failure("access_denied", f"CodeCommit refuses {who} for {url[0]}")
+        return SidecarError(
+            error.reason,
+            f"{error.message} ({sent.who})",
+            " ".join(filter(None, (sent.doubt, error.advice))),
+        )
+
+
+class Logins:
+    """
+    The logins of the settings, and the private folder for what must be a file.
+
+    Raises:
+        SettingsError: Settings contradict each other.
+        SidecarError: The private folder cannot be created.
+    """
+
+    def __init__(self, settings: Settings, options: Options) -> None:
+        if problems := list(_contradictions(settings, options)):
+            raise SettingsError(problems)
+        self._settings = settings
+        self._options = options
+        self._found: set[tuple[str, str]] = set()
+        self._chain: Chain | None = None
+        with _explained("cannot create a private folder"):
+            self._private = PrivateFolder("git-sync-wrapper-", _temporary_folder())
+            self.folder = self._private.path
+            self._git_config = os.path.join(self.folder, "gitconfig")
+            write_file(self._git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
+
+    def close(self) -> None:
+        """
+        Remove the private folder.
+        """
+        self._private.remove()
+
+    def prepare(self, fence: Fence) -> Access:
+        """
+        Return what the next child needs; files, services and AWS are asked again.
+
+        Raises:
+            SidecarError: A secret cannot be read, or is not one.
+            CycleAbandoned: The fence was revoked.
+        """
+        access = Access([], self._git_config, [("credential.helper", "")])
+        with _explained(f"cannot write to {self.folder}"):
+            self._add_ssh(access)
+        pairs = list(self._pairs())
+        repo = self._options.repo
+        is_given = any(_server(url) == _server(repo) for url, *_ in pairs)
+        if self._options.askpass_url and not is_given:
+            pairs.append((_server(repo), *self._ask(fence), "GITSYNC_ASKPASS_URL"))
+        elif self._options.is_github_app:
+            # git-sync requests the token and lets git store it: for the polls, and the next run.
+            store = f"store --file={shlex.quote(os.path.join(self.folder, 'github-token'))}"
+            access.configs.append(("credential.helper", store))
+            access.sent.append(Sent(_server(repo), "the token of the GitHub App"))
+        _add_pairs(access, pairs)
+        if self._signs and not is_given:
+            return self._sign(access, fence)
+        return access
+
+    def renew(self, error: SidecarError) -> bool:
+        """
+        Whether another try has a new login: that of AWS, which a server refused.
+        """
+        if self._chain is None or error.reason not in ("access_denied", "login_missing"):
+            return False
+        self._chain.forget()
+        return True
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """
+        Create a temporary folder in the private one; the context manager removes it.
+
+        Raises:
+            SidecarError: It cannot be created.
+        """
+        with _explained(f"cannot create a folder in {self.folder}"):
+            folder = tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True)
+        with folder as path:
+            yield path
+
+    def check_room(self, root: str) -> None:
+        """
+        Check whether the private folder is full: git's error does not tell which file system is.
+
+        Raises:
+            SidecarError: It is, and it is not on the volume of `root`.
+        """
+        with _explained(f"cannot write to {self.folder}"):
+            if os.stat(self.folder).st_dev != os.stat(root).st_dev:
+                write_file(
+                    os.path.join(self.folder, "probe"), bytes(PROBE_BYTES), 0o600, fsync=False
+                )
+
+    def who(self, fence: Fence) -> str:
+        """
+        Return who logs in to the repository, and from where that is known; empty for nobody.
+
+        Raises:
+            SidecarError: As for :meth:`prepare`.
+        """
+        access = self.prepare(fence)
+        server = _server(self._options.repo)
+        sent = next((one for one in reversed(access.sent) if _server(one.url) == server), None)
+        if sent is None:
+            return ""
+        identity = access.chain.identity(fence) if access.chain is not None else None
+        return f"{identity}, from {sent.who.partition(', from ')[2]}" if identity else sent.who
+
+    # --- user and password
+
+    def _pairs(self) -> Iterator[tuple[str, str, str, str]]:
+        """
+        Yield URL, user, password and source of each login in the settings.
+        """
+        options, file = self._options, self._settings.username_file
+        for number, (url, user, password, path) in enumerate(options.credential, 1):
+            name = f"GITSYNC_CREDENTIAL, entry {number}"
+            yield url, user, _secret(f"{name}, password", password, path), name
+        user = _secret(f"{PREFIX}USERNAME_FILE", "", file) if file else options.username
+        if not user:
+            return
+        name = "GITSYNC_PASSWORD_FILE" if options.password_file else "GITSYNC_PASSWORD"
+        if not (options.password or options.password_file):
+            # https://TOKEN@host/…: like git-sync, log in with an empty password.
+            yield _server(options.repo), user, "", "GITSYNC_USERNAME"
+            return
+        password = _secret(name, options.password, options.password_file)
+        if codecommit.region_of(urlsplit(options.repo).netloc) and user[:4] in ("AKIA", "ASIA"):
+            raise failure("access_key_as_username", "the user for CodeCommit is an AWS access key")
+        yield _server(options.repo), user, password, name
+
+    def _ask(self, fence: Fence) -> tuple[str, str]:
+        """
+        Return user and password from the service at ``--askpass-url``.
+        """
+        with fence:
+            pass
+        try:
+            status, body = web.request("GET", self._options.askpass_url, {}, ASKPASS_SECONDS)
+        except (OSError, ValueError) as error:
+            raise failure("askpass_failed", f"no login from --askpass-url: {error}") from None
+        lines = body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
+        fields = dict(line.partition("=")[::2] for line in lines)
+        if status != 200 or not (fields.get("username") or fields.get("password")):
+            raise failure("askpass_failed", f"--askpass-url answers {status}, without a login")
+        return fields.get("username", ""), fields.get("password", "")
+
+    # --- CodeCommit
+
+    @property
+    def _signs(self) -> bool:
+        url = split_url(self._options.repo)
+        is_codecommit = url.scheme == "https" and codecommit.region_of(url.netloc) is not None
+        return is_codecommit or self._settings.credentials == "codecommit"
+
+    def _sign(self, access: Access, fence: Fence) -> Access:
+        """
+        Add the helper that signs with the pod's AWS identity; a signature lasts for minutes.
+        """
+        from sidecar_runtime.aws.credentials import Chain  # noqa: PLC0415 - only for AWS
+
+        self._chain = self._chain or Chain()
+        found, config = self._chain.current(fence)
+        server = _server(self._options.repo)
+        host = urlsplit(server).netloc
+        region = codecommit.region_of(host) or config.region
+        if region is None:
+            raise failure("region_missing", f"no region is known for {host}")
+        program = shlex.join([sys.executable, "-I", codecommit.__file__])
+        access.configs.extend(
+            [
+                (f"credential.{server}.helper", ""),
+                (f"credential.{server}.helper", f"!{program}"),
+                (f"credential.{server}.useHttpPath", "true"),
+                # CodeCommit may answer 403 without a login; then git does not ask its helper.
+                (f"http.{server}/.proactiveAuth", "basic"),
+            ]
+        )
+        access.environ.update(
+            {codecommit.KEY: found.access_key, codecommit.SECRET: found.secret_key}
+            | {codecommit.REGION: region, codecommit.TOKEN: found.token or ""}
+        )
+        access.sent.append(Sent(server, f"access key {found.access_key}, from {found.method}"))
+        return dataclasses.replace(access, chain=self._chain)
+
+    # --- ssh
+
+    def _add_ssh(self, access: Access) -> None:
+        """
+        Add keys and known hosts, as copies that ssh accepts, and an entry in /etc/passwd.
+        """
+        options = self._options
+        names = [f"GITSYNC_SSH_KEY_FILE, {path}" for path in options.ssh_key_file]
+        if len(names) == 1:
+            names = ["GITSYNC_SSH_KEY_FILE"]
+        keys = [
+            self._usable(name, path, f"key-{number}")
+            for number, (name, path) in enumerate(zip(names, options.ssh_key_file, strict=True))
+        ]
+        hosts = PINNED_HOSTS
+        if os.path.exists(options.ssh_known_hosts_file):
+            hosts = self._usable(
+                "GITSYNC_SSH_KNOWN_HOSTS_FILE", options.ssh_known_hosts_file, "known_hosts"
+            )
+        access.for_git_sync.update(
+            {"GITSYNC_SSH_KEY_FILE": ":".join(keys), "GITSYNC_SSH_KNOWN_HOSTS_FILE": hosts}
+        )
+        # As git-sync builds it.
+        command = os.environ.get("GIT_SSH_COMMAND") or "ssh"
+        command += "".join(f" -i {key}" for key in keys if key)
+        known = f"=yes -o UserKnownHostsFile={hosts}" if options.ssh_known_hosts else "=no"
+        access.for_git["GIT_SSH_COMMAND"] = f"{command} -o StrictHostKeyChecking{known}"
+        access.environ.update(self._user_entry())
+
+    def _usable(self, setting: str, path: str, name: str) -> str:
+        """
+        Return the path of a private copy with clean line ends, which ssh accepts; ssh itself reports
+        a file that is missing.
+        """
+        if not os.path.exists(path):
+            return path
+        raw = _read(setting, path)
+        text = raw.replace(b"\r\n", b"\n").strip() + b"\n"
+        if _BASE64.fullmatch(inner := text.decode(errors="replace").replace("\n", "")):
+            if b"PRIVATE KEY-----" in _decoded(inner):
+                raise failure("secret_encoded", f"{setting} contains a base64-encoded key")
+        self._tell(setting, "CR LF line ends were replaced", b"\r\n" in raw)
+        self._tell(setting, "the missing final newline was added", not raw.endswith(b"\n"))
+        copy = os.path.join(self.folder, name)
+        with suppress(OSError), open(copy, "rb") as file:
+            if file.read() == text:
+                return copy
+        write_file(copy, text, 0o600, fsync=False)
+        return copy
+
+    def _tell(self, setting: str, finding: str, is_so: bool) -> None:
+        if is_so and (setting, finding) not in self._found:
+            self._found.add((setting, finding))
+            log.warning("secret_repaired", setting=setting, finding=finding)
+
+    def _user_entry(self) -> dict[str, str]:
+        """
+        Return the variables that give ssh an entry for our UID; empty if there is one.
+        """
+        with suppress(KeyError):
+            pwd.getpwuid(os.getuid())
+            return {}
+        if not glob.glob(LIBRARIES):
+            return {}
+        path = os.path.join(self.folder, "passwd")
+        home = os.environ.get("HOME", "/tmp")  # noqa: S108 - the image's value
+        own = f"git-sync:x:{os.getuid()}:{os.getgid()}::{home}:/usr/sbin/nologin\n"
+        with open("/etc/passwd", "rb") as file:
+            write_file(path, file.read() + own.encode(), 0o600, fsync=False)
+        return {
+            "LD_PRELOAD": LIBRARY,
+            "NSS_WRAPPER_PASSWD": path,
+            "NSS_WRAPPER_GROUP": "/etc/group",
+        }
+
+
+def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
+    """
+    Add a helper for each login: for its whole server first, and then for its path, if it is the
+    better match, as in git-sync.
+    """
+    servers: set[str] = set()
+    for number, (url, user, password, origin) in sorted(
+        enumerate(pairs), key=lambda item: len(item[1][0])
+    ):
+        who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
+        doubt = f"{origin} looks encoded twice." if is_encoded(password) else ""
+        access.sent.append(Sent(url, f"{who}, from {origin}", doubt))
+        access.environ[f"GSW_USERNAME_{number}"] = user
+        access.environ[f"GSW_PASSWORD_{number}"] = password
+        helper = _HELPER.replace("{0}", str(number))
+        server = _server(url)
+        for place in dict.fromkeys((*([server] if server not in servers else []), url)):
+            access.configs.extend((f"credential.{place}.helper", text) for text in ("", helper))
+        servers.add(server)
+
+
+def is_encoded(password: str) -> bool:
+    """
+    Whether a password looks like base64 of another one; many tokens look like base64 of rubbish.
+    """
+    if not _BASE64.fullmatch(password):
+        return False
+    inner = _decoded(password)
+    return len(inner) >= 6 and all(32 <= byte < 127 for byte in inner.strip())
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+
+
+def _server(url: str) -> str:
+    """
+    Return scheme, host and port of a URL.
+    """
+    parts = split_url(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+
+
+def _secret(setting: str, value: str, path: str) -> str:
+    """
+    Return a secret from its file or setting, without line breaks around it.
+
+    Raises:
+        SidecarError: It cannot be read, is empty, or is not one line.
+    """
+    text = _read(setting, path).decode("utf-8", "surrogateescape") if path else value
+    text = text.strip("\r\n")
+    if not text:
+        raise failure("secret_empty", f"{setting} is empty")
+    if "\n" in text or "\0" in text:
+        raise failure("secret_malformed", f"{setting} has several lines, or contains a NUL byte")
+    return text
+
+
+def _read(setting: str, path: str) -> bytes:
+    try:
+        return read_file(path, SECRET_BYTES, follow=True)
+    except OSError as error:
+        said = f"{setting}: cannot read {path}: {error.strerror}"
+        raise failure("secret_unreadable", said) from None
+
+
+def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
+    has_password = bool(options.password or options.password_file)
+    file, name = settings.username_file, f"{PREFIX}USERNAME_FILE"
+    if settings.credentials == "codecommit":
+        kind = f"{PREFIX}CREDENTIALS"
+        if not options.repo.startswith(("http://", "https://")):
+            yield Problem(kind, "codecommit", "needs a repository over https")
+        if has_password or options.username or file or options.askpass_url:
+            yield Problem(kind, "codecommit", "signs requests: unset every other login")
+    if file and options.username:
+        yield Problem(name, file, "replaces GITSYNC_USERNAME: set only one of them")
+    if file and not has_password:
+        yield Problem(name, file, "needs GITSYNC_PASSWORD or GITSYNC_PASSWORD_FILE")
+    if has_password and not (options.username or file):
+        yield Problem("GITSYNC_PASSWORD", None, "needs GITSYNC_USERNAME")
+
+
+def _temporary_folder() -> str:
+    return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - PrivateFolder makes a private one
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """
+    Turn failures of the private folder's file system into an error with advice.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise failure("private_folder_failed", f"{what}: {error}") from None

@@ -1,0 +1,271 @@
+"""
+The record on the volume: which commit is published, from where, and what people want to know of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from git_sync_wrapper.git import Git, GitFailed
+from git_sync_wrapper.options import Options, split_url
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.printable import json_text, printable
+from sidecar_runtime.volume.files import read_facts, stat_in, write_file
+from sidecar_runtime.volume.trees import FOLDER_FLAGS
+
+STORE = ".snapshots"
+RECORD = "published.json"
+TEXT_CHARACTERS = 200
+NAMED_PATHS = 20
+# https://git-scm.com/docs/git-diff-tree#_raw_output_format
+_KINDS = {b"A": "added", b"D": "deleted"}
+KINDS = ("added", "changed", "deleted")
+# scp's form of an ssh address: USER@HOST:PATH.
+_SCP = re.compile(r"(?:[^@/:]*@)?([^@/:]+):(?!:)(.*)", re.DOTALL)
+
+
+class Published(NamedTuple):
+    """
+    The published commit.
+
+    Args:
+        commit: Its hash; empty if nothing is published.
+        made_by: A digest of the settings that affect its files; empty if not recorded.
+        published_at: Unix time.
+        fallback: The refused commit that this one replaces; empty if this is no fallback.
+        repo: The repository it was published from, for display; empty if not recorded.
+        ref: The ref it was published for; empty if not recorded.
+        refused: The newer commit that the gate refuses; empty if there is none.
+        facts: Author, time, subject and changes, for people.
+    """
+
+    commit: str = ""
+    made_by: str = ""
+    published_at: float | None = None
+    fallback: str = ""
+    repo: str = ""
+    ref: str = ""
+    refused: str = ""
+    facts: Mapping[str, Any] = {}
+
+    def problem(self, options: Options) -> str:
+        """
+        Return why this commit is wrong for consumers: it is not the pinned one, or is of another
+        repository; empty if it is not. Facts that are not recorded count as equal.
+        """
+        link, ref = options.link, options.ref
+        # The hash of an annotated tag pins the commit that the tag names.
+        if options.is_pinned and ref not in (self.commit, self.ref):
+            return f"{link} shows {self.commit}, but GITSYNC_REF pins {ref}"
+        if self.is_elsewhere(options):
+            shown = f"{link} shows {self.commit} of {self.repo}"
+            return f"{shown}, but GITSYNC_REPO is another repository"
+        return ""
+
+    def shortfall(self, options: Options) -> str:
+        """
+        Return why this commit is good, but not what the settings ask for now; or "".
+        """
+        if not options.is_pinned and self.ref not in ("", options.ref):
+            was = f"{self.commit} was published for the ref {self.ref}"
+            return f"{was}, but GITSYNC_REF is {options.ref}"
+        if not self.is_made_as_asked(options):
+            return f"{self.commit} was checked out with other git-sync settings"
+        if self.fallback:
+            return f"the gate refused {self.fallback}, so this is a fallback"
+        return ""
+
+    def is_elsewhere(self, options: Options) -> bool:
+        """
+        Whether it is of another repository; a pinned commit is the same in each.
+        """
+        if not self.repo or options.is_pinned:
+            return False
+        return _place(self.repo) != _place(options.repo)
+
+    def is_made_as_asked(self, options: Options) -> bool:
+        """
+        Whether it was made with the current values of the settings that affect its files.
+        """
+        return self.made_by in ("", options.made_by())
+
+
+def _place(repo: str) -> tuple[str, str]:
+    """
+    Return host and path, which identify a repository; scheme, port, user, query and ``.git`` do
+    not.
+    """
+    scp = None if "://" in repo else _SCP.fullmatch(repo)
+    url = split_url(repo)
+    host, path = scp.groups() if scp else (url.hostname or "", url.path)
+    return host.lower(), path.strip("/").removesuffix(".git")
+
+
+def look(options: Options) -> Published:
+    """
+    Return the published commit, without creating, locking or keeping anything open.
+    """
+    store, commit = os.path.split(os.path.realpath(options.link))
+    if store == os.path.join(options.root, STORE):
+        with suppress(OSError):
+            folder = os.open(store, FOLDER_FLAGS)
+            try:
+                return read(commit, folder)
+            finally:
+                os.close(folder)
+    return Published()
+
+
+def read(commit: str, store: int) -> Published:
+    """
+    Return a snapshot with its record in the open store. The record is untrusted: whoever can write
+    to the volume can write it.
+    """
+    found = stat_in(commit, store)
+    if found is None:  # the link leads to a commit that was removed
+        return Published()
+    record = read_facts(RECORD, store)
+    if record.get("revision") != commit:  # killed between the record and the link
+        return Published(commit, published_at=found.st_mtime)
+    names = ("made_by", "fallback", "repo", "ref", "refused")
+    said = {name: str(record.get(name, "")) for name in names}
+    at = record.get("published_at")
+    is_time = isinstance(at, int | float) and math.isfinite(at)
+    return Published(commit, published_at=at if is_time else None, facts=_facts(record), **said)
+
+
+def recorded(store: int) -> str:
+    """
+    Return the recorded commit of the open store, even if its snapshot does not exist; or "".
+    """
+    return str(read_facts(RECORD, store).get("revision", ""))
+
+
+def write(
+    commit: str,
+    options: Options,
+    store: int,
+    facts: Mapping[str, Any],
+    *,
+    fallback: str,
+    fsync: bool,
+) -> None:
+    """
+    Record a commit as published from now on.
+
+    Raises:
+        OSError: The record could not be written; the previous one stays.
+    """
+    record = {
+        "revision": commit,
+        "published_at": round(time.time(), 3),
+        "repo": options.hide(options.repo),
+        "ref": options.ref,
+        "made_by": options.made_by(),
+        "fallback": fallback,
+        **facts,
+    }
+    _write(record, store, fsync=fsync)
+
+
+def refuse(commit: str, store: int, *, fsync: bool) -> None:
+    """
+    Add to the record that the gate refuses a newer commit, so that one-shots do not wait for it.
+
+    Raises:
+        OSError: As for :func:`write`.
+    """
+    record = read_facts(RECORD, store)
+    if record and record.get("refused") != commit:
+        _write({**record, "refused": commit}, store, fsync=fsync)
+
+
+def _write(record: dict[str, Any], store: int, *, fsync: bool) -> None:
+    content = json_text(record).encode() + b"\n"
+    write_file(RECORD, content, 0o664, fsync=fsync, dir_fd=store)
+
+
+# --- for people
+
+
+def describe(git: Git, folder: str, commit: str, before: str, fence: Fence) -> dict[str, Any]:
+    """
+    Ask git about the commit that is checked out; empty if it cannot tell.
+
+    Args:
+        before: The commit that was published before it; empty for none.
+
+    Raises:
+        CycleAbandoned: The fence was revoked.
+    """
+    form = "--format=%an%x00%ct%x00%s"
+    try:
+        said = git.ask(["log", "-1", "--no-show-signature", form, commit], folder, fence)
+        author, at, subject = said.decode(errors="replace").rstrip("\n").split("\0")
+        time = datetime.fromtimestamp(int(at), UTC).isoformat(timespec="seconds")
+    except (GitFailed, ValueError, OverflowError, OSError):
+        return {}
+    facts: dict[str, Any] = {
+        "author": _text(author),
+        "committed_at": time,
+        "subject": _text(subject),
+    }
+    try:
+        if not before:
+            return facts
+        difference = ["diff-tree", "-r", "-z", "--name-status", "--no-renames", before, commit]
+        fields = git.ask(difference, folder, fence).split(b"\0")
+    except GitFailed:  # it no longer has the other commit
+        return facts
+    found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for kind, path in zip(fields[::2], fields[1::2], strict=False):
+        found[_KINDS.get(kind, "changed")].append(os.fsdecode(path))
+    facts |= {kind: len(paths) for kind, paths in found.items()}
+    named = {kind: [_text(path) for path in paths[:NAMED_PATHS]] for kind, paths in found.items()}
+    return facts | {"paths": {kind: paths for kind, paths in named.items() if paths}}
+
+
+def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return the facts in a record that have the right form.
+    """
+    facts: dict[str, Any] = {
+        name: _text(record[name])
+        for name in ("author", "committed_at", "subject")
+        if isinstance(record.get(name), str)
+    }
+    if isinstance(record.get("lfs"), list):
+        facts["lfs"] = [_text(str(path)) for path in record["lfs"][:NAMED_PATHS]]
+    named = record.get("paths")
+    paths = named if isinstance(named, dict) else {}
+    facts |= {kind: record[kind] for kind in KINDS if isinstance(record.get(kind), int)}
+    lists = {kind: paths[kind] for kind in KINDS if isinstance(paths.get(kind), list)}
+    kept = {
+        kind: [_text(str(path)) for path in found[:NAMED_PATHS]] for kind, found in lists.items()
+    }
+    return facts | ({"paths": kept} if kept else {})
+
+
+def details(facts: Mapping[str, Any]) -> dict[str, object]:
+    """
+    Return the facts as the status page shows them.
+    """
+    commit = {n: facts[n] for n in ("author", "committed_at", "subject") if facts.get(n)}
+    paths = facts.get("paths", {})
+    changes = {
+        kind: f"{facts[kind]}: {', '.join(paths.get(kind, ()))}"
+        for kind in KINDS
+        if facts.get(kind)
+    }
+    return {k: v for k, v in (("commit", commit), ("last_change", changes)) if v}
+
+
+def _text(found: str) -> str:
+    return printable(found)[:TEXT_CHARACTERS]
