@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 
 from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.git import Git
-from git_sync_wrapper.logins import PINNED_HOSTS, REFUSALS, Logins
+from git_sync_wrapper.logins import PINNED_HOSTS, Logins
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.publish import LOCK, check_link
-from git_sync_wrapper.reasons import failure
-from git_sync_wrapper.record import STORE, look
+from git_sync_wrapper.reasons import failure, is_refused_login
+from git_sync_wrapper.record import STORE, look, pointers
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
@@ -139,7 +139,7 @@ class _Checks:
         try:
             return self._git.poll(self._logins.prepare(self._fence), self._fence)
         except SidecarError as error:
-            if not self._options.is_github_app or error.reason not in REFUSALS:
+            if not self._options.is_github_app or not is_refused_login(error.reason):
                 raise
         above = nearest_folder(self._options.root)
         with (
@@ -170,8 +170,8 @@ class _Checks:
             say("??", "link", text)
         elif shown.commit:
             say("ok", "link", f"{options.link} shows {shown.commit}")
-            if pointers := shown.facts.get("lfs"):
-                say("??", "", f"Git LFS pointers instead of files: {', '.join(pointers)}")
+            if named := pointers(shown.facts):
+                say("??", "", f"Git LFS pointers instead of files: {', '.join(named)}")
         elif os.path.islink(options.link):
             to = os.readlink(options.link)
             say("ok", "link", f"{options.link} is a link to {to}: the first commit replaces it")

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from git_sync_wrapper import engine
 from git_sync_wrapper.cycle import Session
@@ -17,7 +18,7 @@ from git_sync_wrapper.git import Git
 from git_sync_wrapper.hooks import Hooks
 from git_sync_wrapper.logins import Logins
 from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.options import OURS, Options, read_options
+from git_sync_wrapper.options import Options, for_git_sync, read_options
 from git_sync_wrapper.record import STORE
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper, Parts, Past
@@ -134,26 +135,13 @@ def _check_usage(program: str, options: Options, environ: Mapping[str, str]) -> 
     """
     Let git-sync itself refuse what it does not understand.
     """
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name not in options.taken and not name.startswith(OURS)
-    }
-    try:
+    argv = [program, *options.arguments, "--version"]
+    with suppress(OSError):  # the first run says why it cannot be started
         said = subprocess.run(
-            [program, *options.arguments, "--version"],
-            env=kept,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=GRACE_SECONDS,
+            argv, env=for_git_sync(environ), capture_output=True, text=True, check=False
         )
-    except (OSError, subprocess.SubprocessError):
-        return  # the first run says why it cannot be started
-    lines = said.stderr.strip().splitlines()
-    if said.returncode != 0 and lines:
-        raise SettingsError([Problem("git-sync", None, f"says: {without_password(lines[0])}")])
+        if said.returncode != 0 and (line := said.stderr.strip().partition("\n")[0]):
+            raise SettingsError([Problem("git-sync", None, f"says: {without_password(line)}")])
 
 
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:

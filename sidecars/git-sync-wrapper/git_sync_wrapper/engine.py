@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access, Logins
-from git_sync_wrapper.options import FULL_COMMIT, OURS, Options
+from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import explain, failure, heard, may_start_over
 from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
@@ -49,19 +49,6 @@ _GITLINK = b"160000 "
 log = get_logger("git-sync")
 
 
-class GitSyncFailed(SidecarError):
-    """
-    git-sync ended with a failure.
-
-    Args:
-        report: The content of its error-file, to be copied to the user's error-file.
-    """
-
-    def __init__(self, cause: SidecarError, report: str) -> None:
-        super().__init__(cause.reason, cause.message, cause.advice)
-        self.report = report
-
-
 class Engine:
     """
     Runs git-sync, one run at a time.
@@ -83,12 +70,7 @@ class Engine:
         self.root = root
         self._program = program
         self._options = options
-        self._environ = {
-            name: value
-            for name, value in environ.items()
-            if name not in options.taken and not name.startswith(OURS)
-        }
-        self._environ |= proxies.for_others(environ)
+        self._environ = for_git_sync(environ) | proxies.for_others(environ)
         self._git = git
         self._count_healed = count_healed
 
@@ -155,7 +137,7 @@ class Engine:
             logins.check_room(nearest_folder(self.root))
         if cause.reason == "git_too_old":
             cause = failure(cause.reason, f"{cause.message} ({self.versions(fence)})")
-        raise GitSyncFailed(access.explain(cause, fence), said)
+        raise access.explain(cause, fence)
 
     def _call(
         self,
@@ -166,7 +148,7 @@ class Engine:
         instead: Mapping[str, str],
     ) -> int:
         options = self._options
-        configs = [*access.configs, *options.git_config, *options.git_config_add]
+        configs = [*access.configs, *options.configs]
         environ = {**self._environ, **access.environ, **access.for_git_sync, "TMPDIR": folder}
         environ |= {"GITSYNC_REPO": options.repo} | configured(environ, configs)
         # A local repository's server side reads git-sync's own configuration. Nothing else is told

@@ -68,7 +68,7 @@ class Git:
             **environ,
         }
         local = [("core.hooksPath", os.devnull), ("safe.directory", "*")]
-        configs = [*self._options.git_config, *self._options.git_config_add, *local]
+        configs = [*self._options.configs, *local]
         said = child.Kept(child.KEPT_BYTES << 8, is_head=True)
         self._run(words, folder, fence, given | configured({}, configs), said)
         return said.data
@@ -93,7 +93,7 @@ class Git:
         configs = [("core.askPass", "true"), *access.configs]
         if options.cookie_file:
             configs.append(("http.cookiefile", COOKIE_FILE))
-        configs += [*options.git_config, *options.git_config_add]
+        configs += options.configs
         # For file:// git runs its server side on this machine, which reads only this file.
         given = {"GIT_CONFIG_GLOBAL": access.git_config, **access.environ, **access.for_git}
         given |= configured(given, configs)

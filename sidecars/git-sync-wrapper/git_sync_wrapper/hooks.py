@@ -144,7 +144,7 @@ class HookRunner:
         Kill a running hook, and start no other.
         """
         self._fence.revoke()
-        self.send("")
+        self.send("")  # to end the wait
 
     def run_once(self, commit: str, fence: Fence, folder: str = "") -> str:
         """
@@ -170,7 +170,8 @@ class HookRunner:
         with suppress(CycleAbandoned):
             while not self._fence.is_revoked:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._commit != done)
+                    while self._commit == done and not self._fence.is_revoked:
+                        self._changed.wait()
                     commit = self._commit
                 if self._fence.is_revoked:
                     return
@@ -277,12 +278,9 @@ class Hooks:
 
     # --- the error-file, in git-sync's own format
 
-    def report(self, error: SidecarError, failures: int, said: str) -> None:
+    def report(self, error: SidecarError, failures: int) -> None:
         """
         Write a failure; an error while writing is only logged.
-
-        Args:
-            said: git-sync's own error-file; empty if the wrapper found the failure.
         """
         path = self._options.error_file
         if not path:
@@ -290,7 +288,7 @@ class Hooks:
         facts = {"Msg": error.reason, "Err": error.message, "Args": {"failCount": failures}}
         try:
             os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
-            write_file(path, (said or json.dumps(facts)).encode(), 0o644, fsync=False)
+            write_file(path, json.dumps(facts).encode(), 0o644, fsync=False)
         except OSError as problem:
             log.warning("error_file_failed", path=path, error=problem.strerror)
 

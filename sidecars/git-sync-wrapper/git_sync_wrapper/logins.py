@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,8 +40,6 @@ PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
 SECRET_BYTES = 1 << 20
 PROBE_BYTES = 1 << 16
 ASKPASS_SECONDS = 10.0
-REFUSALS = ("credentials_refused", "login_missing", "repository_not_found")
-"""What a server answers to a login that is wrong, or missing."""
 # ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into the file,
 # which needs a writable root; this library shows another file instead.
 LIBRARY = "libnss_wrapper.so"
@@ -167,14 +165,12 @@ class Logins:
             return self._sign(access, fence)
         return access
 
-    def renew(self, error: SidecarError) -> bool:
+    def forget(self) -> None:
         """
-        Whether another try has a new login: that of AWS, which a server refused.
+        Ask AWS again at the next use, because a server refused its login.
         """
-        if self._chain is None or error.reason not in ("access_denied", "login_missing"):
-            return False
-        self._chain.forget()
-        return True
+        if self._chain is not None:
+            self._chain.forget()
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
@@ -443,18 +439,14 @@ def _read(setting: str, path: str) -> bytes:
 def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
     has_password = bool(options.password or options.password_file)
     file, name = settings.username_file, f"{PREFIX}USERNAME_FILE"
-    if settings.credentials == "codecommit":
+    others = has_password or options.username or file or options.askpass_url
+    if settings.credentials == "codecommit" and others:
         kind = f"{PREFIX}CREDENTIALS"
-        if not options.repo.startswith(("http://", "https://")):
-            yield Problem(kind, "codecommit", "needs a repository over https")
-        if has_password or options.username or file or options.askpass_url:
-            yield Problem(kind, "codecommit", "signs requests: unset every other login")
+        yield Problem(kind, "codecommit", "signs requests: unset every other login")
     if file and options.username:
         yield Problem(name, file, "replaces GITSYNC_USERNAME: set only one of them")
-    if file and not has_password:
-        yield Problem(name, file, "needs GITSYNC_PASSWORD or GITSYNC_PASSWORD_FILE")
-    if has_password and not (options.username or file):
-        yield Problem("GITSYNC_PASSWORD", None, "needs GITSYNC_USERNAME")
+    if has_password != bool(options.username or file) and (has_password or file):
+        yield Problem("GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other")
 
 
 def _temporary_folder() -> str:

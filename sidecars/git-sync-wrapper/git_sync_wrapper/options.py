@@ -8,6 +8,7 @@ default sets it. As in git-sync, a flag overrides every variable, and empty coun
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # to 1.22.0 at least); the chart always sets both variables.
 CHART_REF = "v2-2-stable"
 HIDDEN_FLAG = "__env__"
+_FLAG = "git_sync_wrapper.flag"
 # The query of a URL may contain a token.
 _QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 _TEXT = r'"((?:\\.|[^"\\])*)"'
@@ -113,6 +115,9 @@ def _paths(text: str) -> tuple[str, ...]:
 _seconds = duration()
 
 
+# --- flags
+
+
 class Flag(NamedTuple):
     """
     A flag that the wrapper reads.
@@ -130,161 +135,82 @@ class Flag(NamedTuple):
     separator: str = ""
 
 
+def flag(default: Any, parse: Callable[[str], Any] = str, **more: Any) -> Any:
+    """
+    Declare a field that a flag sets, with git-sync's default and the arguments of a :class:`Flag`.
+    """
+    return dataclasses.field(default=default, metadata={_FLAG: Flag(parse, **more)})
+
+
 # Source: git-sync's main.go and env.go at v4.7.1 and on its main branch (2026-10).
-_PASSED = Flag(is_passed=True)
-_HOOK = {"timeout": Flag(_seconds), "backoff": Flag(_seconds)}
-FLAGS = {
-    "repo": Flag(),
-    "ref": Flag(),
-    "root": Flag(),
-    "link": Flag(),
-    "depth": _PASSED,
-    "filter": _PASSED,
-    "submodules": _PASSED,
-    "sparse-checkout-file": _PASSED,
-    "group-write": Flag(boolean, is_passed=True),
-    "git": _PASSED,
-    "git-config": Flag(configs, is_secret=True),  # it may hold http.extraHeader
-    "git-config-add": Flag(configs, is_secret=True, separator=","),
-    "period": Flag(_seconds),
-    "init-period": Flag(_seconds),
-    "sync-timeout": Flag(_seconds, is_passed=True),
-    "one-time": Flag(boolean),
-    "sync-on-signal": Flag(signal_name),
-    "max-failures": Flag(whole),
-    "init-max-failures": Flag(whole),
-    "stale-worktree-timeout": Flag(_seconds),
-    "add-user": Flag(boolean),
-    "error-file": Flag(),
-    "touch-file": Flag(),
-    "exechook-command": Flag(),
-    "pre-publish-exechook-command": Flag(),
-    "webhook-url": Flag(is_secret=True),  # some have a token in their path
-    "webhook-method": Flag(),
-    "webhook-success-status": Flag(whole),
-    **{
-        f"{hook}-{name}": flag
-        for hook in ("exechook", "pre-publish-exechook", "webhook")
-        for name, flag in _HOOK.items()
-    },
-    "username": Flag(),
-    "password": Flag(is_secret=True),
-    "password-file": Flag(),
-    "credential": Flag(logins, is_secret=True, separator=","),
-    "askpass-url": Flag(also=("GIT_ASKPASS_URL",)),
-    "ssh-key-file": Flag(_paths, also=("GIT_SSH_KEY_FILE",), separator=":"),
-    "ssh-known-hosts": Flag(boolean, True, also=("GIT_SYNC_KNOWN_HOSTS", "GIT_KNOWN_HOSTS")),
-    "ssh-known-hosts-file": Flag(also=("GIT_SSH_KNOWN_HOSTS_FILE",)),
-    "cookie-file": Flag(boolean, is_passed=True, also=("GIT_COOKIE_FILE",)),
-    "github-app-client-id": _PASSED,
-    "github-app-application-id": _PASSED,
-    "http-bind": Flag(),
-    "http-metrics": Flag(boolean),
-    "http-pprof": Flag(boolean),
-}
-
-
-def _in_seconds(text: str) -> str:
-    milliseconds = int(float(text) * 1000)
-    return f"{milliseconds}ms" if milliseconds else ""
-
-
-class Old(NamedTuple):
-    """
-    A name of git-sync 3: the flag that it sets, and how its text becomes the new one.
-    """
-
-    flag: str
-    variable: str
-    convert: Callable[[str], str] = str
-
-
-OLD = {
-    "rev": Old("ref", "GIT_SYNC_REV", lambda text: "" if text == "HEAD" else text),
-    "branch": Old("ref", "GIT_SYNC_BRANCH"),
-    "dest": Old("link", "GIT_SYNC_DEST"),
-    "wait": Old("period", "GIT_SYNC_WAIT", _in_seconds),
-    "timeout": Old("sync-timeout", "GIT_SYNC_TIMEOUT", _in_seconds),
-    "max-sync-failures": Old(
-        "max-failures", "GIT_SYNC_MAX_SYNC_FAILURES", lambda text: str(whole(text) or "")
-    ),
-    "sync-hook-command": Old("exechook-command", "GIT_SYNC_HOOK_COMMAND"),
-}
-
-
-def variables(name: str) -> tuple[str, ...]:
-    """
-    Return the variables of a flag, the one that wins first.
-    """
-    base = name.upper().replace("-", "_")
-    return (f"GITSYNC_{base}", f"GIT_SYNC_{base}", *FLAGS[name].also)
-
-
-# --- flags and variables
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options:
     """
-    What git-sync was told, with git-sync's defaults. Paths are absolute.
+    What git-sync was told, with git-sync's defaults. Paths are absolute; durations are in seconds.
 
     Args:
         arguments: The arguments that git-sync gets.
-        taken: The variables that git-sync does not get, because the wrapper acts on them.
         repo: The repository's URL, without user and password.
         max_failures: As git-sync counts them; negative: retry indefinitely.
     """
 
-    arguments: tuple[str, ...]
-    taken: frozenset[str]
-    repo: str
-    root: str
-    link: str
-    ref: str = "HEAD"
-    depth: str = ""
-    filter: str = ""
-    submodules: str = ""
-    sparse_checkout_file: str = ""
-    group_write: bool = False
-    git: str = "git"
-    git_config: tuple[tuple[str, str], ...] = ()
-    git_config_add: tuple[tuple[str, str], ...] = ()
-    period: float = 10.0
-    init_period: float | None = None
-    sync_timeout: float = 120.0
-    one_time: bool = False
-    sync_on_signal: signal.Signals | None = None
-    max_failures: int = 0
-    init_max_failures: int | None = None
-    stale_worktree_timeout: float = 0.0
-    add_user: bool = False
-    error_file: str = ""
-    touch_file: str = ""
-    exechook_command: str = ""
-    exechook_timeout: float = 30.0
-    exechook_backoff: float = 3.0
-    pre_publish_exechook_command: str = ""
-    pre_publish_exechook_timeout: float = 30.0
-    pre_publish_exechook_backoff: float = 3.0
-    webhook_url: str = ""
-    webhook_method: str = "POST"
-    webhook_success_status: int = 200
-    webhook_timeout: float = 1.0
-    webhook_backoff: float = 3.0
-    username: str = ""
-    password: str = ""
-    password_file: str = ""
-    credential: tuple[Login, ...] = ()
-    askpass_url: str = ""
-    ssh_key_file: tuple[str, ...] = ("/etc/git-secret/ssh",)
-    ssh_known_hosts: bool = True
-    ssh_known_hosts_file: str = "/etc/git-secret/known_hosts"
-    cookie_file: bool = False
-    github_app_client_id: str = ""
-    github_app_application_id: str = ""
-    http_bind: str = ""
-    http_metrics: bool = False
-    http_pprof: bool = False
+    arguments: tuple[str, ...] = ()
+
+    repo: str = flag("")
+    ref: str = flag("HEAD")
+    root: str = flag("/git")
+    link: str = flag("")
+    depth: str = flag("", is_passed=True)
+    filter: str = flag("", is_passed=True)
+    submodules: str = flag("", is_passed=True)
+    sparse_checkout_file: str = flag("", is_passed=True)
+    group_write: bool = flag(False, boolean, is_passed=True)
+    git: str = flag("git", is_passed=True)
+    # They may hold http.extraHeader.
+    git_config: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True)
+    git_config_add: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True, separator=",")
+    period: float = flag(10.0, _seconds)
+    init_period: float | None = flag(None, _seconds)
+    sync_timeout: float = flag(120.0, _seconds, is_passed=True)
+    one_time: bool = flag(False, boolean)
+    sync_on_signal: signal.Signals | None = flag(None, signal_name)
+    max_failures: int = flag(0, whole)
+    init_max_failures: int | None = flag(None, whole)
+    stale_worktree_timeout: float = flag(0.0, _seconds)
+    add_user: bool = flag(False, boolean)
+    error_file: str = flag("")
+    touch_file: str = flag("")
+    exechook_command: str = flag("")
+    exechook_timeout: float = flag(30.0, _seconds)
+    exechook_backoff: float = flag(3.0, _seconds)
+    pre_publish_exechook_command: str = flag("")
+    pre_publish_exechook_timeout: float = flag(30.0, _seconds)
+    pre_publish_exechook_backoff: float = flag(3.0, _seconds)
+    webhook_url: str = flag("", is_secret=True)  # some have a token in their path
+    webhook_method: str = flag("POST")
+    webhook_success_status: int = flag(200, whole)
+    webhook_timeout: float = flag(1.0, _seconds)
+    webhook_backoff: float = flag(3.0, _seconds)
+    username: str = flag("")
+    password: str = flag("", is_secret=True)
+    password_file: str = flag("")
+    credential: tuple[Login, ...] = flag((), logins, is_secret=True, separator=",")
+    askpass_url: str = flag("", also=("GIT_ASKPASS_URL",))
+    ssh_key_file: tuple[str, ...] = flag(
+        ("/etc/git-secret/ssh",), _paths, also=("GIT_SSH_KEY_FILE",), separator=":"
+    )
+    ssh_known_hosts: bool = flag(
+        True, boolean, is_passed=True, also=("GIT_SYNC_KNOWN_HOSTS", "GIT_KNOWN_HOSTS")
+    )
+    ssh_known_hosts_file: str = flag(
+        "/etc/git-secret/known_hosts", also=("GIT_SSH_KNOWN_HOSTS_FILE",)
+    )
+    cookie_file: bool = flag(False, boolean, is_passed=True, also=("GIT_COOKIE_FILE",))
+    github_app_client_id: str = flag("", is_passed=True)
+    github_app_application_id: str = flag("", is_passed=True)
+    http_bind: str = flag("")
+    http_metrics: bool = flag(False, boolean)
+    http_pprof: bool = flag(False, boolean)
 
     @property
     def is_pinned(self) -> bool:
@@ -299,6 +225,13 @@ class Options:
         Whether git-sync itself requests the token of a GitHub App.
         """
         return bool(self.github_app_client_id or self.github_app_application_id)
+
+    @property
+    def configs(self) -> tuple[tuple[str, str], ...]:
+        """
+        Additional git configurations: pairs of key and value; a key may have several values.
+        """
+        return (*self.git_config, *self.git_config_add)
 
     @property
     def source(self) -> str:
@@ -330,6 +263,55 @@ class Options:
         return digest.hexdigest()[:16]
 
 
+FLAGS: dict[str, Flag] = {
+    field.name.replace("_", "-"): field.metadata[_FLAG]
+    for field in dataclasses.fields(Options)
+    if _FLAG in field.metadata
+}
+
+
+def _milliseconds(text: str) -> str:
+    found = int(float(text) * 1000)
+    return f"{found}ms" if found else ""
+
+
+# The names of git-sync 3: flag, variable, flag of git-sync 4, and how its text becomes the new one.
+OLD: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
+    ("rev", "GIT_SYNC_REV", "ref", lambda text: "" if text == "HEAD" else text),
+    ("branch", "GIT_SYNC_BRANCH", "ref", str),
+    ("dest", "GIT_SYNC_DEST", "link", str),
+    ("wait", "GIT_SYNC_WAIT", "period", _milliseconds),
+    ("timeout", "GIT_SYNC_TIMEOUT", "sync-timeout", _milliseconds),
+    (
+        "max-sync-failures",
+        "GIT_SYNC_MAX_SYNC_FAILURES",
+        "max-failures",
+        lambda text: str(whole(text) or ""),
+    ),
+    ("sync-hook-command", "GIT_SYNC_HOOK_COMMAND", "exechook-command", str),
+)
+
+
+def variables(name: str) -> tuple[str, ...]:
+    """
+    Return the variables of a flag, the one that wins first.
+    """
+    base = name.upper().replace("-", "_")
+    return (f"GITSYNC_{base}", f"GIT_SYNC_{base}", *FLAGS[name].also)
+
+
+TAKEN = {v for name, one in FLAGS.items() if not one.is_passed for v in variables(name)}
+TAKEN |= {variable for _, variable, _, _ in OLD}
+"""The variables that git-sync does not get, because the wrapper acts on them."""
+
+
+def for_git_sync(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the environment that git-sync gets.
+    """
+    return {k: v for k, v in environ.items() if k not in TAKEN and not k.startswith(OURS)}
+
+
 def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
     """
     Read git-sync's flags and variables.
@@ -340,52 +322,49 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
     problems: list[Problem] = []
     line, rest = _read_line(arguments, problems)
     values: dict[str, Any] = {}
-    for name, flag in FLAGS.items():
+    for name, one in FLAGS.items():
         found = list(_candidates(name, line, environ, problems))
         if name == "ref":
-            found = [one for one in found if one[0][0] == "-" or one[1] != CHART_REF] or found[:1]
+            found = [pair for pair in found if pair[0][0] == "-" or pair[1] != CHART_REF] or found
         if found:
             origin, text = found[0]
             try:
-                values[name.replace("-", "_")] = flag.parse(text)
+                values[name.replace("-", "_")] = one.parse(text)
             except ValueError as error:
-                shown = "***" if flag.is_secret else _QUERY.sub(r"\1***", without_password(text))
+                shown = "***" if one.is_secret else _QUERY.sub(r"\1***", without_password(text))
                 problems.append(Problem(origin, shown, str(error)))
     problems += _check(values)
     if problems:
         raise SettingsError(problems)
     _take_login_from_url(values)
     _complete(values)
-    taken = {v for name, flag in FLAGS.items() if not flag.is_passed for v in variables(name)}
-    taken |= {old.variable for old in OLD.values()}
-    return Options(arguments=tuple(rest), taken=frozenset(taken), **values)
+    return Options(arguments=tuple(rest), **values)
 
 
 def _read_line(
     arguments: Sequence[str], problems: list[Problem]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """
-    Return the values of our flags, ``--flag=value`` or ``--flag value``, and all that git-sync gets.
+    Return the values of our flags, ``--flag=value`` or ``--flag value``, and what git-sync gets.
     """
     hidden = {f"{HIDDEN_FLAG}{variables(name)[0]}": name for name in FLAGS}
+    known = FLAGS.keys() | {name for name, *_ in OLD}
     found: dict[str, list[str]] = {}
     rest = []
     words = iter(arguments)
     for word in words:
         name, has_value, value = word.removeprefix("--").partition("=")
         name = hidden.get(name, name)
-        if not word.startswith("--") or name not in FLAGS.keys() | OLD.keys():
+        if not word.startswith("--") or name not in known:
             rest.append(word)
             continue
-        flag = FLAGS.get(name, Flag())
+        one = FLAGS.get(name, Flag())
         if not has_value:
-            given = "true" if flag.parse is boolean else next(words, None)
-            if given is None:
+            value = "true" if one.parse is boolean else next(words, "")
+            if not value:
                 problems.append(Problem(f"--{name}", "", "needs a value"))
-                continue
-            value = given
         found.setdefault(name, []).append(value)
-        if flag.is_passed:
+        if one.is_passed:
             rest.append(f"--{name}={value}")
     return found, rest
 
@@ -405,37 +384,34 @@ def _candidates(
             inner = (item.strip().removeprefix("[").removesuffix("]") for item in items)
             items = [f"[{','.join(filter(None, inner))}]"]
         yield f"--{name}", separator.join(items) if separator else items[-1]
-    olds = [(key, old) for key, old in OLD.items() if old.flag == name]
-    given = [(f"--{key}", line.get(key, [""])[-1], old.convert) for key, old in olds]
+    olds = [old for old in OLD if old[2] == name]
+    given = [(f"--{key}", line.get(key, [""])[-1], convert) for key, _, _, convert in olds]
     given += [(variable, environ.get(variable, ""), str) for variable in variables(name)]
-    given += [(old.variable, environ.get(old.variable, ""), old.convert) for _, old in olds]
+    given += [(variable, environ.get(variable, ""), convert) for _, variable, _, convert in olds]
     for origin, text, convert in given:
         try:
             if text and (converted := convert(text)):
                 yield origin, converted
-        except ValueError as error:
-            problems.append(Problem(origin, text, str(error)))
+        except ValueError:
+            problems.append(Problem(origin, text, "is not a number"))
 
 
 def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
     """
-    Yield what is missing or contradictory in what git-sync does not see.
+    Yield what is missing or dangerous in what git-sync does not see.
     """
     repo = values.get("repo", "")
+    url = split_url(repo)
+    is_http = url.scheme in ("http", "https")
+    # What looks like a path may be the end of a password: https://me:1234/rest@host/repo.
+    is_odd = is_http and "@" in f"{url.path}{url.query}{url.fragment}"
     if not repo:
         yield Problem("GITSYNC_REPO", "", "is missing: the repository's URL")
-    url = split_url(repo)
-    if url.scheme in ("http", "https") and "@" in f"{url.path}{url.query}{url.fragment}":
-        # What looks like a path may be the end of a password: https://me:1234/rest@host/repo.
-        yield Problem("GITSYNC_REPO", "***", "is not a valid URL: in a password write / as %2F")
-    elif url.scheme not in ("http", "https") and url.password:
-        yield Problem("GITSYNC_REPO", "***", "contains a password, which only https accepts")
-    elif "://" not in repo and re.match(r"[^/@]+:[^/@]+@", repo):
-        yield Problem("GITSYNC_REPO", "***", "is not a URL: write https://USER:PASSWORD@HOST/PATH")
+    elif is_odd or (not is_http and url.password) or re.match(r"[^/@]+:[^/@]+@", repo):
+        allowed = "is not https://USER:PASSWORD@HOST/PATH, with / as %2F and @ as %40 in a password"
+        yield Problem("GITSYNC_REPO", "***", allowed)
     if values.get("password") and values.get("password_file"):
         yield Problem("GITSYNC_PASSWORD_FILE", None, "replaces GITSYNC_PASSWORD: set only one")
-    if values.get("http_metrics") and not values.get("http_bind"):
-        yield Problem("GITSYNC_HTTP_METRICS", None, "needs GITSYNC_HTTP_BIND")
 
 
 def _take_login_from_url(values: dict[str, Any]) -> None:
@@ -457,10 +433,10 @@ def _complete(values: dict[str, Any]) -> None:
     """
     root = values["root"] = os.path.realpath(values.get("root", "/git"))
     # The query of the URL may contain a secret; the link's name is public.
-    link = values.get("link") or values["repo"].partition("?")[0].strip("/").split("/")[-1]
-    for name, path in (("link", link), *((n, values.get(n)) for n in ("touch_file", "error_file"))):
-        if path:
-            values[name] = os.path.normpath(os.path.join(root, path))
+    name = values["repo"].partition("?")[0].strip("/").split("/")[-1]
+    for field in ("link", "touch_file", "error_file"):
+        if path := values.get(field) or (name if field == "link" else ""):
+            values[field] = os.path.normpath(os.path.join(root, path))
     if FULL_COMMIT.fullmatch(commit := values.get("ref", "").lower()):
         values["ref"] = commit  # git accepts both cases, and prints lower case
 

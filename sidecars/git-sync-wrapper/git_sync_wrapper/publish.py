@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from git_sync_wrapper import engine, record, trees
 from git_sync_wrapper.options import Options
@@ -25,7 +25,6 @@ from sidecar_runtime.volume.files import (
     free_bytes,
     free_inodes,
     nearest_folder,
-    stat_in,
     write_file,
 )
 from sidecar_runtime.volume.snapshots import Snapshots, aside_name
@@ -36,6 +35,8 @@ LIST = ".files"
 AIRFLOWIGNORE = ".airflowignore"
 # Matches any commit in both syntaxes of Airflow's ignore files: glob and regular expression.
 _ANY_COMMIT = b"[0-9a-f]*\n"
+
+T = TypeVar("T")
 
 log = get_logger("volume")
 
@@ -121,23 +122,19 @@ class Volume:
         commit = self.snapshots.current()
         return record.read(commit, self.store) if commit else Published()
 
-    def prepare(self, fence: Fence) -> Published:
+    def restore(self, fence: Fence, *, is_first: bool) -> Published:
         """
-        Remove leftovers of a crash, and restore a link that was removed; return the published
-        commit. The caller holds the lock.
-        """
-        with explained(f"cannot clear {self.root}/{STORE}"):
-            with fence:
-                self.snapshots.sweep()
-            # Airflow's folder walk follows links: if it begins at the root, it must skip the store.
-            if stat_in(AIRFLOWIGNORE, self.store) is None:
-                write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
-        return self.published_or_recorded(fence)
+        Return the published commit; if the link is gone, show the recorded one again. The caller
+        holds the lock.
 
-    def published_or_recorded(self, fence: Fence) -> Published:
+        Args:
+            is_first: Whether a crash may have left something in the store.
         """
-        Return the published commit; if the link is gone, show the recorded one again.
-        """
+        if is_first:
+            with explained(f"cannot clear {self.root}/{STORE}"), fence:
+                self.snapshots.sweep()
+                # Airflow's folder walk follows links: if it begins at the root, it must skip this.
+                write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
         published = self.published()
         last = "" if published.commit else record.recorded(self.store)
         if last and self.snapshots.has(last):
@@ -146,10 +143,15 @@ class Volume:
             published = self.published()
         return published
 
-    def damage(self, commit: str) -> list[str] | None:
+    def damage(self, commit: str, *, is_fresh: bool = False) -> list[str] | None:
         """
         Return the damaged or missing files of a snapshot; None if it has no list of them.
+
+        Args:
+            is_fresh: Whether to read the list again: another process publishes on this volume.
         """
+        if is_fresh:
+            self._rows = "", None
         rows = self._listed(commit)
         if not rows:
             return None
@@ -166,12 +168,6 @@ class Volume:
         if self._rows[0] != commit:
             self._rows = commit, trees.read_rows(commit + LIST, self.store)
         return self._rows[1]
-
-    def reload(self) -> None:
-        """
-        Read lists again: another process publishes on this volume.
-        """
-        self._rows = "", None
 
     # --- a new snapshot
 
@@ -228,7 +224,7 @@ class Volume:
         """
         commit = build.commit
         with explained(f"cannot swap the link {self._options.link}"):
-            self.reload()
+            self._rows = "", None
             with fence:
                 self._take_place(build.name, commit)
                 os.rename(
@@ -348,8 +344,8 @@ class Volume:
 
 
 def make_room(
-    attempt: Callable[[], Any], throw_away: Callable[[], None], volume: Volume, fence: Fence
-) -> Any:
+    attempt: Callable[[], T], throw_away: Callable[[], None], volume: Volume, fence: Fence
+) -> T:
     """
     Check out and publish a commit with enough room; return the result of `attempt`.
 

@@ -36,6 +36,7 @@ class Reason(NamedTuple):
         advice: What to do about it.
         said: The pattern of its messages; empty if the wrapper itself finds it.
         is_local: Whether only this machine can have it, whatever a server says.
+        is_login: Whether it may come from a login that is wrong, or missing.
         is_kept: Whether git-sync's repository is kept when it repeats; otherwise it may be what is
             wrong, and one run starts from an empty one.
     """
@@ -43,6 +44,7 @@ class Reason(NamedTuple):
     advice: str
     said: str = ""
     is_local: bool = False
+    is_login: bool = False
     is_kept: bool = False
 
 
@@ -97,6 +99,7 @@ REASONS = {
         # ssh lists what the server would accept, in the server's order.
         r"Permission denied \([a-z0-9@.,-]*(publickey|password|keyboard-interactive|gssapi)"
         r"|Permission denied, please try again",
+        is_login=True,
     ),
     "name_unresolved": Reason(
         "Check the host in GITSYNC_REPO and the cluster's DNS.",
@@ -125,6 +128,7 @@ REASONS = {
         "The server requires a login: set GITSYNC_USERNAME and a password, or GITSYNC_CREDENTIAL "
         "for a submodule's server. A misspelled repository can cause the same error.",
         r"could not read (Username|Password)|terminal prompts disabled",
+        is_login=True,
     ),
     "credentials_refused": Reason(
         "The server refuses this user and password: check that the token has not expired and that "
@@ -132,6 +136,7 @@ REASONS = {
         "changing the Secret.",
         r"Authentication failed|HTTP Basic: Access denied|Invalid username or"
         r"|returned error: 40[13]",
+        is_login=True,
     ),
     "submodule_missing": Reason(
         "Push the submodule's commit to its server, or correct the commit that records it.",
@@ -146,6 +151,7 @@ REASONS = {
         "Check GITSYNC_REPO, and check that these credentials may read the repository.",
         r"repository '.{,500}' not found|does not appear to be a git repository|returned error: 404"
         r"|[Rr]epository not found|The project you were looking for could not be found",
+        is_login=True,
     ),
     "throttled": Reason(
         "The request is retried; if it keeps failing, check the git server. For a large fleet, set "
@@ -180,6 +186,7 @@ REASONS = {
         "Allow codecommit:GitPull on the repository in the policy of the role (with the "
         "repository's account, if that is another one), and check the node's clock: a signature is "
         "valid for minutes.",
+        is_login=True,
         is_kept=True,
     ),
     "access_key_as_username": Reason(
@@ -235,12 +242,19 @@ def explain(said: str, doing: str) -> SidecarError:
     """
     Return the error for what git, ssh or git-sync said.
     """
-    for reason, (_, pattern, is_local, _) in REASONS.items():
-        where = _OF_SERVER.sub("", said) if is_local else said
-        found = pattern and re.search(pattern, where, re.IGNORECASE | re.MULTILINE)
+    for reason, one in REASONS.items():
+        where = _OF_SERVER.sub("", said) if one.is_local else said
+        found = one.said and re.search(one.said, where, re.IGNORECASE | re.MULTILINE)
         if found:
             return failure(reason, f"{doing}: {_short(_line_around(found, where))}")
     return failure("git_sync_failed", f"{doing}: {_short(said) or 'no error message'}")
+
+
+def is_refused_login(reason: str) -> bool:
+    """
+    Whether a server may have refused a login, or the lack of one.
+    """
+    return reason in REASONS and REASONS[reason].is_login
 
 
 def may_start_over(reason: str) -> bool:

@@ -138,7 +138,12 @@ def read(commit: str, store: int) -> Published:
     said = {name: str(record.get(name, "")) for name in names}
     at = record.get("published_at")
     is_time = isinstance(at, int | float) and math.isfinite(at)
-    return Published(commit, published_at=at if is_time else None, facts=_facts(record), **said)
+    return Published(commit, published_at=at if is_time else None, facts=_kept(record), **said)
+
+
+def _kept(record: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("author", "committed_at", "subject", *KINDS, "paths", "lfs")
+    return {name: record[name] for name in names if name in record}
 
 
 def recorded(store: int) -> str:
@@ -232,39 +237,29 @@ def describe(git: Git, folder: str, commit: str, before: str, fence: Fence) -> d
     return facts | {"paths": {kind: paths for kind, paths in named.items() if paths}}
 
 
-def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
+def pointers(facts: Mapping[str, Any]) -> list[str]:
     """
-    Return the facts in a record that have the right form.
+    Return the published files that are pointers of Git LFS.
     """
-    facts: dict[str, Any] = {
-        name: _text(record[name])
-        for name in ("author", "committed_at", "subject")
-        if isinstance(record.get(name), str)
-    }
-    if isinstance(record.get("lfs"), list):
-        facts["lfs"] = [_text(str(path)) for path in record["lfs"][:NAMED_PATHS]]
-    named = record.get("paths")
-    paths = named if isinstance(named, dict) else {}
-    facts |= {kind: record[kind] for kind in KINDS if isinstance(record.get(kind), int)}
-    lists = {kind: paths[kind] for kind in KINDS if isinstance(paths.get(kind), list)}
-    kept = {
-        kind: [_text(str(path)) for path in found[:NAMED_PATHS]] for kind, found in lists.items()
-    }
-    return facts | ({"paths": kept} if kept else {})
+    found = facts.get("lfs")
+    return [_text(str(path)) for path in found] if isinstance(found, list) else []
 
 
 def details(facts: Mapping[str, Any]) -> dict[str, object]:
     """
-    Return the facts as the status page shows them.
+    Return the facts in a record, which is untrusted, as the status page shows them.
     """
-    commit = {n: facts[n] for n in ("author", "committed_at", "subject") if facts.get(n)}
-    paths = facts.get("paths", {})
+    commit = {
+        n: _text(str(facts[n])) for n in ("author", "committed_at", "subject") if facts.get(n)
+    }
+    named = facts.get("paths")
+    paths = named if isinstance(named, dict) else {}
     changes = {
-        kind: f"{facts[kind]}: {', '.join(paths.get(kind, ()))}"
+        kind: _text(f"{facts[kind]}: {', '.join(map(str, paths.get(kind) or ()))}")
         for kind in KINDS
         if facts.get(kind)
     }
-    return {k: v for k, v in (("commit", commit), ("last_change", changes)) if v}
+    return {name: found for name, found in (("commit", commit), ("last_change", changes)) if found}
 
 
 def _text(found: str) -> str:

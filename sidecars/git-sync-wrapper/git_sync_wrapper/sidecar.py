@@ -21,7 +21,6 @@ from sidecar_runtime.health import Readiness
 from sidecar_runtime.sidecar import Session
 from sidecar_runtime.volume.lock import TargetLock
 
-
 NOTHING = Readiness(False, problem="nothing is published yet")
 
 
