@@ -16,7 +16,7 @@ from git_sync_wrapper.logins import PINNED_HOSTS, Logins
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.publish import LOCK, check_link
-from git_sync_wrapper.reasons import failure, is_refused_login
+from git_sync_wrapper.reasons import LOGIN, failure
 from git_sync_wrapper.record import STORE, look, pointers
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime import __version__, logs, proxies
@@ -99,11 +99,13 @@ class _Checks:
         options = self._options
         try:
             access = self._logins.prepare(self._fence)
-            who = self._logins.who(self._fence)
         except SidecarError as error:
             return fail("credentials", error)
         if options.repo.startswith(("http://", "https://", "file://", "/")):
-            say("ok", "credentials", who or "none in the settings: anonymous, or git's own")
+            for sent in access.sent:
+                say("ok", "credentials", sent.who)
+            if not access.sent:
+                say("ok", "credentials", "none in the settings: anonymous, or git's own")
             return True
         for path in options.ssh_key_file:
             is_there = os.path.exists(path)
@@ -139,7 +141,7 @@ class _Checks:
         try:
             return self._git.poll(self._logins.prepare(self._fence), self._fence)
         except SidecarError as error:
-            if not self._options.is_github_app or not is_refused_login(error.reason):
+            if not self._options.is_github_app or error.reason not in LOGIN:
                 raise
         above = nearest_folder(self._options.root)
         with (
@@ -156,8 +158,7 @@ class _Checks:
         try:
             has_links = try_folder("root", options.root, needs_symlinks=True)
             check_link(options)
-            with explained(f"cannot read {options.link}", options.link):
-                is_taken = os.path.isdir(options.link) and bool(os.listdir(options.link))
+            is_taken = os.path.lexists(options.link)
         except SidecarError as error:
             return fail("root", error)
         if not has_links:
@@ -168,17 +169,11 @@ class _Checks:
             say("??", "link", f"{options.link} shows {shown.commit}, {instead}")
         elif shown.commit and (text := shown.problem(options) or shown.shortfall(options)):
             say("??", "link", text)
-        elif shown.commit:
-            say("ok", "link", f"{options.link} shows {shown.commit}")
-            if named := pointers(shown.facts):
-                say("??", "", f"Git LFS pointers instead of files: {', '.join(named)}")
-        elif os.path.islink(options.link):
-            to = os.readlink(options.link)
-            say("ok", "link", f"{options.link} is a link to {to}: the first commit replaces it")
-        elif is_taken:
-            say("??", "link", f"{options.link} is a folder with files: it will be moved aside")
         else:
-            say("ok", "link", f"{options.link} shows nothing yet")
+            other = "something else, which the first commit replaces" if is_taken else "nothing yet"
+            say("ok", "link", f"{options.link} shows {shown.commit or other}")
+        if named := pointers(shown.facts):
+            say("??", "", f"Git LFS pointers instead of files: {', '.join(named)}")
         if holder := find_holder(LOCK, os.path.join(options.root, STORE)):
             say("ok", "", f"lock holder: pid {holder.get('pid')} on {holder.get('host')}")
         return True

@@ -1,5 +1,5 @@
 """
-CodeCommit: git's credential helper that signs with AWS credentials, as ``python codecommit.py get``.
+CodeCommit: git's credential helper that signs with AWS credentials.
 
 The password is a signature of host and path, valid for minutes, so it is made at each login. The
 credentials are in the environment, as the runtime's chain has found them. The tests compare the
@@ -72,7 +72,8 @@ def main() -> None:
     host, path = asked.get("host", ""), asked.get("path", "")
     region = region_of(host) or os.environ[REGION]
     secret = password(os.environ[SECRET], host, path, region, time.time())
-    print(f"username={username(os.environ[KEY], os.environ.get(TOKEN))}\npassword={secret}")
+    user = username(os.environ[KEY], os.environ.get(TOKEN))
+    sys.stdout.write(f"username={user}\npassword={secret}\n")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 from git_sync_wrapper import engine
 from git_sync_wrapper.cycle import Session
@@ -18,7 +16,7 @@ from git_sync_wrapper.git import Git
 from git_sync_wrapper.hooks import Hooks
 from git_sync_wrapper.logins import Logins
 from git_sync_wrapper.metrics import WrapperMetrics
-from git_sync_wrapper.options import Options, for_git_sync, read_options
+from git_sync_wrapper.options import Options, read_options
 from git_sync_wrapper.record import STORE
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper, Parts, Past
@@ -28,7 +26,7 @@ from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
-from sidecar_runtime.settings import describe, without_password
+from sidecar_runtime.settings import describe
 
 # For the gate, the snapshot and the pruning, after git-sync has used its full timeout.
 AFTER_SYNC_SECONDS = 60.0
@@ -92,19 +90,9 @@ def _read(
     Raises:
         SettingsError: Some are invalid; it lists all of them.
     """
-    problems: list[Problem] = []
-    try:
-        settings, unknown = load_settings(environ)
-    except SettingsError as error:
-        problems += error.problems
-    try:
-        options = read_options(arguments, environ)
-    except SettingsError as error:
-        problems += error.problems
-    if problems:
-        raise SettingsError(problems)
+    settings, unknown = load_settings(environ)
+    options = read_options(arguments, environ)
     _check_link(options)
-    _check_usage(settings.git_sync, options, environ)
     least = options.sync_timeout + GRACE_SECONDS + AFTER_SYNC_SECONDS
     settings = dataclasses.replace(
         settings,
@@ -131,19 +119,6 @@ def _is_below(path: str, folder: str) -> bool:
     return os.path.commonpath((path, folder)) == folder
 
 
-def _check_usage(program: str, options: Options, environ: Mapping[str, str]) -> None:
-    """
-    Let git-sync itself refuse what it does not understand.
-    """
-    argv = [program, *options.arguments, "--version"]
-    with suppress(OSError):  # the first run says why it cannot be started
-        said = subprocess.run(
-            argv, env=for_git_sync(environ), capture_output=True, text=True, check=False
-        )
-        if said.returncode != 0 and (line := said.stderr.strip().partition("\n")[0]):
-            raise SettingsError([Problem("git-sync", None, f"says: {without_password(line)}")])
-
-
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
     revision = environ.get("SIDECAR_REVISION", "unknown")
     metrics = WrapperMetrics(__version__, revision)
@@ -168,7 +143,6 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
 
         told = metrics.git_sync.families if options.http_metrics else None
         ChartPort(options.http_bind, lambda: parts.past.readiness.ready, told).start()
-    parts.hooks.start()
     try:
         return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)
     finally:

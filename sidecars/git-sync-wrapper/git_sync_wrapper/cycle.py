@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 
 from git_sync_wrapper import publish, record
 from git_sync_wrapper.damage import Inspection
 from git_sync_wrapper.judge import LFS, Judge
 from git_sync_wrapper.publish import LOCK, Build, Volume
-from git_sync_wrapper.reasons import REASONS, is_refused_login
+from git_sync_wrapper.reasons import LOGIN, REASONS
 from git_sync_wrapper.record import Published
 from git_sync_wrapper.sidecar import Parts
 from sidecar_runtime.errors import GaveUp, SidecarError
@@ -42,7 +43,6 @@ class Session:
         self._parts = parts
         self._judge = Judge(parts)
         self._inspection = Inspection(parts)
-        self._volume: Volume | None = None
         self._arrived = ""
         """What git-sync brought last, or what this process found published."""
 
@@ -58,7 +58,10 @@ class Session:
         if fence.is_asked_for and self._parts.gate is not None:
             self._parts.gate.ask_again()
         try:
-            outcome = self._cycle(fence)
+            with fence:
+                pass  # a thread that resumes late must not touch its successor's volume
+            with closing(self._open()) as volume:
+                outcome = self._cycle(volume, fence)
         except SidecarError as error:
             raise self._failed(error) from error
         except BaseException:
@@ -71,17 +74,14 @@ class Session:
 
     def close(self) -> None:
         """
-        Close the volume.
+        Forget what this process found on the volume.
         """
-        if self._volume is not None:
-            self._volume.close()
-            self._volume = None
+        self._arrived = ""
 
     # --- the story
 
-    def _cycle(self, fence: Fence) -> Outcome:
+    def _cycle(self, volume: Volume, fence: Fence) -> Outcome:
         parts = self._parts
-        volume = self._open(fence)
         if not self._lock(volume):
             return self._stand_by(volume, fence)
         published = self._restore(volume, fence)
@@ -90,36 +90,34 @@ class Session:
         # A one-shot on an empty volume has nothing to compare with the remote's commit.
         is_all_new = parts.settings.one_shot and not os.path.exists(parts.engine.root)
         wanted = "" if is_all_new else self._poll(fence)
-        if wanted and published.commit:
-            self._inspection.fetch(volume, published, fence)
         if not self._must_run(wanted, published):
-            parts.metrics.git_sync.count_noop()
+            parts.metrics.git_sync.count("noop")
             if self._is_refused(published):
                 return self._refused(published)
             return self._confirm(published, fence)
         started, is_first = time.monotonic(), not parts.past.has_synced
         outcome = publish.make_room(
-            lambda: self._bring(volume, published, fence), parts.engine.throw_away, volume, fence
+            lambda: self._bring(wanted, volume, published, fence),
+            parts.engine.throw_away,
+            volume,
+            fence,
         )
         if outcome.result == "changed":
             volume.prune(outcome.revision, fence)
-        if outcome.result == "changed" or (is_first and outcome.is_success):
-            parts.metrics.git_sync.count_fetch()
-            parts.metrics.git_sync.count_sync("success", time.monotonic() - started)
-        else:
-            parts.metrics.git_sync.count_noop()
+        is_news = outcome.result == "changed" or (is_first and outcome.is_success)
+        parts.metrics.git_sync.count("success" if is_news else "noop", time.monotonic() - started)
         return outcome
 
-    def _bring(self, volume: Volume, published: Published, fence: Fence) -> Outcome:
+    def _bring(self, wanted: str, volume: Volume, published: Published, fence: Fence) -> Outcome:
         """
         Let git-sync bring what the ref names now, and publish it.
         """
         parts, started = self._parts, time.monotonic()
         try:
-            commit = parts.engine.run(parts.logins, fence, answers=lambda: self._answers(fence))
+            commit = parts.engine.run(parts.logins, fence, answers=bool(wanted))
         except SidecarError:
             parts.metrics.runs("error").inc()
-            parts.metrics.git_sync.count_sync("error", time.monotonic() - started)
+            parts.metrics.git_sync.count("error", time.monotonic() - started)
             raise
         parts.metrics.runs("success").inc()
         try:
@@ -176,7 +174,8 @@ class Session:
             parts.engine.check_whole(fence)  # after the links were made, so they are whole as well
             parts.hooks.prepublish(commit, build.path, fence)
             folder = parts.engine.worktree
-            facts = record.describe(parts.git, folder, commit, published.commit, fence)
+            facts = record.describe(parts.git, folder, commit, fence)
+            facts["changed"] = build.changed[: record.NAMED_PATHS]
             if build.pointers:
                 facts["lfs"] = build.pointers[: record.NAMED_PATHS]
                 log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
@@ -185,29 +184,16 @@ class Session:
         except SidecarError:
             volume.drop(build)
             raise
-        if "author" in facts:
-            counts = {f"files_{kind}": facts[kind] for kind in record.KINDS if kind in facts}
-            who = {"author": facts["author"], "subject": facts["subject"]}
-            log.info("commit_published", revision=commit, **who, **counts, **facts.get("paths", {}))
+        log.info("commit_published", revision=commit, files_changed=len(build.changed), **facts)
 
     # --- the volume
 
-    def _open(self, fence: Fence) -> Volume:
-        """
-        Return the open volume; one that was removed and created again is reopened.
-        """
-        with fence:
-            pass  # a thread that resumes late must not touch its successor's volume
-        if self._volume is not None and not self._volume.is_current():
-            self.close()
-        if self._volume is None:
-            self._arrived = ""
-            try:
-                self._volume = Volume(self._parts.settings, self._parts.options)
-            except SidecarError:
-                self._show(record.look(self._parts.options), is_holder=False)
-                raise
-        return self._volume
+    def _open(self) -> Volume:
+        try:
+            return Volume(self._parts.settings, self._parts.options)
+        except SidecarError:
+            self._show(record.look(self._parts.options), is_holder=False)
+            raise
 
     def _lock(self, volume: Volume) -> bool:
         """
@@ -277,7 +263,7 @@ class Session:
             try:
                 wanted = parts.git.poll(parts.logins.prepare(fence), fence)
             except SidecarError as error:
-                if not is_refused_login(error.reason):
+                if error.reason not in LOGIN:
                     raise
                 if parts.options.is_github_app:
                     return ""
@@ -288,16 +274,6 @@ class Session:
             raise
         parts.metrics.polls("same" if wanted == self._arrived else "new").inc()
         return wanted
-
-    def _answers(self, fence: Fence) -> bool:
-        """
-        Whether the remote answers, whatever it says of the ref.
-        """
-        try:
-            self._parts.git.poll(self._parts.logins.prepare(fence), fence)
-        except SidecarError as error:
-            return error.reason == "ref_not_found"
-        return True
 
     def _must_run(self, wanted: str, published: Published) -> bool:
         """

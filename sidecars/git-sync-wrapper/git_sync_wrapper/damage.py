@@ -1,6 +1,6 @@
 """
-Damage to the published files: found by comparing them with their list, and repaired by a new snapshot
-of the same commit.
+Damage to the published files: found by comparing them with their list, and repaired by a new
+snapshot of the same commit.
 
 Whoever can write to the volume may damage them, and so may a node that loses power. git-sync's
 repository on the volume usually has all that a repair needs, even if the remote is down.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 
-from git_sync_wrapper.judge import check_out
 from git_sync_wrapper.publish import Volume
 from git_sync_wrapper.record import NAMED_PATHS, Published
 from git_sync_wrapper.sidecar import Parts
@@ -77,18 +76,6 @@ class Inspection:
             folder = self._parts.logins.folder
             if checkout := self._parts.engine.restore(commit, folder, fence):
                 self._replace(checkout, volume, published, fence)
-
-    def fetch(self, volume: Volume, published: Published, fence: Fence) -> None:
-        """
-        Repair what is damaged with the help of the remote.
-        """
-        if self.problem and published.is_made_as_asked(self._parts.options):
-            try:
-                check_out(self._parts, published.commit, fence)
-            except SidecarError as error:  # the cycle goes on: a newer commit may be whole
-                log.warning("restore_failed", revision=published.commit, error=error.message)
-                return
-            self._replace(self._parts.engine.worktree, volume, published, fence)
 
     def _replace(self, checkout: str, volume: Volume, published: Published, fence: Fence) -> None:
         """

@@ -3,9 +3,10 @@ git-sync itself: one run fetches a commit, checks it out below its own root, and
 
 Nobody but the wrapper reads that root. Its checkout is emptied when it has been published, so what
 stays between runs is a repository. Before a run, obstacles from which git-sync does not recover are
-removed; each stopped a plain git-sync 4.7.1 for good, or made it discard its repository: a lock file
-that a killed git left behind (kubernetes/git-sync#914), the temporary link of a killed publish, a
-link that is a folder. The caller holds the lock of the volume, and no git of ours is alive.
+removed; each stopped a plain git-sync 4.7.1 for good, or made it discard its repository: a lock
+file that a killed git left behind (kubernetes/git-sync#914), the temporary link of a killed
+publish, a link that is a folder. The caller holds the lock of the volume, and no git of ours is
+alive.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import suppress
 from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access, Logins
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
-from git_sync_wrapper.reasons import explain, failure, heard, may_start_over
+from git_sync_wrapper.reasons import KEPT, explain, failure, heard
 from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -37,7 +38,7 @@ FAILED = "failed"
 """The reason of the last failure, so that one that repeats is known after a restart as well."""
 STARTED_OVER = "started over: "
 REPORT = "error.json"
-KEPT = "refs/wrapper/published"
+PUBLISHED = "refs/wrapper/published"
 # In addition to --sync-timeout, for git-sync's start and clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
@@ -81,15 +82,15 @@ class Engine:
         logins: Logins,
         fence: Fence,
         *,
-        answers: Callable[[], bool] = lambda: False,
+        answers: bool = False,
         **instead: str,
     ) -> str:
         """
         Sync once; return the commit that is checked out now.
 
         Args:
-            answers: Tells whether the remote answers: then a failure that repeats may come from the
-                repository here, and one run starts over from an empty one.
+            answers: Whether the remote answered just now: then a failure that repeats may come from
+                the repository here, and one run starts over from an empty one.
             instead: Flags of git-sync that override the settings.
 
         Raises:
@@ -102,7 +103,7 @@ class Engine:
             before = self._read(FAILED)
             if before != f"{STARTED_OVER}{error.reason}":
                 self._note(error.reason)
-            if before != error.reason or not may_start_over(error.reason) or not answers():
+            if before != error.reason or error.reason in KEPT or not answers:
                 raise
             self.throw_away()
             try:
@@ -116,8 +117,8 @@ class Engine:
 
     def _run(self, logins: Logins, fence: Fence, instead: Mapping[str, str]) -> str:
         with explained(f"cannot clear {self.root}"):
-            self._heal()
             self.clear()
+            self._heal()
         access = logins.prepare(fence)
         last: list[str] = []
 
@@ -137,7 +138,7 @@ class Engine:
             logins.check_room(nearest_folder(self.root))
         if cause.reason == "git_too_old":
             cause = failure(cause.reason, f"{cause.message} ({self.versions(fence)})")
-        raise access.explain(cause, fence)
+        raise access.explain(cause)
 
     def _call(
         self,
@@ -211,7 +212,8 @@ class Engine:
         """
         said = child.Kept(200)
         with suppress(OSError, child.DeadlinePassed):
-            command = child.Command([self._program, "--version"], self._environ)
+            argv = [self._program, *self._options.arguments, "--version"]
+            command = child.Command(argv, self._environ)
             child.run(command, fence, GRACE_SECONDS, said, said)
         git = b"unknown"
         with suppress(GitFailed):
@@ -225,13 +227,17 @@ class Engine:
         Empty all checkouts, when they are published or refused. Their folders stay: git-sync
         removes them in its next run, and only then collects garbage.
         """
+        if os.path.islink(self.root) or not os.path.isdir(self.root):
+            _remove(self.root)
+            return
         folder = os.path.join(self.root, WORKTREES)
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for name in os.listdir(folder):
-                path = os.path.join(folder, name)
-                if os.path.islink(path) or not os.path.isdir(path) or os.listdir(path):
-                    _remove(path)
-                    os.mkdir(path)
+        paths = [os.path.join(self.root, name) for name in (CANDIDATE, "tmp-link")]
+        if os.path.isdir(folder):
+            paths += [os.path.join(folder, name) for name in os.listdir(folder)]
+        for path in paths:
+            _remove(path)
+            if path.startswith(folder):
+                os.mkdir(path)
 
     def throw_away(self) -> None:
         """
@@ -257,16 +263,6 @@ class Engine:
         self._count_healed(len(removed))
 
     def _obstacles(self) -> Iterator[str]:
-        if os.path.lexists(self.root) and (
-            os.path.islink(self.root) or not os.path.isdir(self.root)
-        ):
-            yield self.root
-            return
-        candidate, temporary = (os.path.join(self.root, n) for n in (CANDIDATE, "tmp-link"))
-        if os.path.lexists(candidate) and not os.path.islink(candidate):
-            yield candidate
-        if os.path.islink(temporary):
-            yield temporary
         git = os.path.join(self.root, GIT)
         for folder, names, files in os.walk(git):
             if folder == os.path.join(git, "objects"):
@@ -332,7 +328,7 @@ class Engine:
         Keep the objects of the published commit. git-sync forgets them once it has fetched newer
         commits, although the gate may refuse these; a repair would then need the remote.
         """
-        path = os.path.join(self.root, GIT, KEPT)
+        path = os.path.join(self.root, GIT, PUBLISHED)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_file(path, f"{commit}\n".encode(), 0o644, fsync=False)
@@ -358,8 +354,8 @@ class Engine:
         index = os.path.join(folder, "index")
         given = {"GIT_DIR": os.path.join(self.root, GIT), "GIT_WORK_TREE": worktree}
         try:
-            self._heal()
             self.clear()
+            self._heal()
             os.makedirs(worktree, exist_ok=True)
             with suppress(FileNotFoundError):
                 os.unlink(index)

@@ -103,7 +103,7 @@ class Git:
         try:
             self._run(words, self._folder, fence, given, child.Lines(hear), POLL_SECONDS)
         except GitFailed as error:
-            raise access.explain(explain(options.hide(str(error)), doing), fence) from None
+            raise access.explain(explain(options.hide(str(error)), doing)) from None
         for name in names:
             if name in found:
                 return found[name]

@@ -2,8 +2,8 @@
 The user's actions around the swap of the link: commands, a web request, a touched file; and the
 error-file.
 
-As in git-sync, each hook runs in its own thread, for the newest commit only, and is retried until it
-succeeds. The first sync of a process counts as a change.
+As in git-sync, each hook runs in its own thread, for the newest commit only, and is retried until
+it succeeds. The first sync of a process counts as a change.
 """
 
 from __future__ import annotations
@@ -58,13 +58,15 @@ class Hook(NamedTuple):
     backoff_seconds: float
 
 
-def exechook(
-    name: str, command: str, seconds: float, backoff: float, environ: Mapping[str, str]
-) -> list[Hook]:
+def exechook(name: str, options: Options, environ: Mapping[str, str]) -> list[Hook]:
     """
     Return the hook that runs a program in the folder of the commit, with its hash in
     ``GITSYNC_HASH``; none without a command.
     """
+    command, seconds, backoff = (
+        getattr(options, f"{name.replace('-', '_')}_{what}")
+        for what in ("command", "timeout", "backoff")
+    )
 
     def run(commit: str, folder: str, fence: Fence) -> None:
         said = child.Kept(SAID_BYTES)
@@ -105,82 +107,6 @@ def webhook(options: Options) -> list[Hook]:
     return [Hook("webhook", run, options.webhook_backoff)] if options.webhook_url else []
 
 
-class HookRunner:
-    """
-    Runs one hook in a thread, for the newest commit that was sent.
-
-    Args:
-        store: The folder of all commits.
-
-    Attributes:
-        problem: The last failure, without secrets; empty once the hook has succeeded.
-    """
-
-    def __init__(self, hook: Hook, store: str, count: Callable[[str, str], None]) -> None:
-        self.problem = ""
-        self._hook = hook
-        self._store = store
-        self._count = count
-        self._fence = Fence()
-        self._changed = threading.Condition()
-        self._commit = ""
-
-    def start(self) -> None:
-        """
-        Start the thread, which waits for commits.
-        """
-        threading.Thread(target=self._work, name=self._hook.name, daemon=True).start()
-
-    def send(self, commit: str) -> None:
-        """
-        Run the hook for a commit; this replaces a commit that is still waiting.
-        """
-        with self._changed:
-            self._commit = commit
-            self._changed.notify()
-
-    def stop(self) -> None:
-        """
-        Kill a running hook, and start no other.
-        """
-        self._fence.revoke()
-        self.send("")  # to end the wait
-
-    def run_once(self, commit: str, fence: Fence, folder: str = "") -> str:
-        """
-        Run the hook once, in this thread; return :attr:`problem`.
-
-        Raises:
-            CycleAbandoned: The fence was revoked.
-        """
-        name = self._hook.name
-        try:
-            self._hook.run(commit, folder or os.path.join(self._store, commit), fence)
-        except HookFailed as error:
-            self.problem = f"{name} failed for {commit}: {error.why}"
-            self._count(name, "error")
-            log.error("hook_failed", hook=name, revision=commit, error=str(error))
-        else:
-            self.problem = ""
-            self._count(name, "success")
-        return self.problem
-
-    def _work(self) -> None:
-        done = ""
-        with suppress(CycleAbandoned):
-            while not self._fence.is_revoked:
-                with self._changed:
-                    while self._commit == done and not self._fence.is_revoked:
-                        self._changed.wait()
-                    commit = self._commit
-                if self._fence.is_revoked:
-                    return
-                if not self.run_once(commit, self._fence):
-                    done = commit
-                    continue
-                self._fence.wait(self._hook.backoff_seconds)
-
-
 class Hooks:
     """
     All hooks, the touch-file and the error-file of one wrapper.
@@ -190,46 +116,27 @@ class Hooks:
         self, options: Options, environ: Mapping[str, str], count: Callable[[str, str], None]
     ) -> None:
         self._options = options
-        self._touch_problem = ""
-        store = os.path.join(options.root, STORE)
-        after = exechook(
-            "exechook",
-            options.exechook_command,
-            options.exechook_timeout,
-            options.exechook_backoff,
-            environ,
-        )
-        before = exechook(
-            "pre-publish-exechook",
-            options.pre_publish_exechook_command,
-            options.pre_publish_exechook_timeout,
-            options.pre_publish_exechook_backoff,
-            environ,
-        )
-        self._runners = [HookRunner(hook, store, count) for hook in after + webhook(options)]
-        self._before = [HookRunner(hook, store, count) for hook in before]
+        self._count = count
+        self._problems: dict[str, str] = {}
+        """The last failure of each, without secrets; empty once it has succeeded."""
+        self._after = exechook("exechook", options, environ) + webhook(options)
+        self._before = exechook("pre-publish-exechook", options, environ)
+        self._locks = {hook.name: threading.Lock() for hook in self._after}
+        self._newest = ""
+        self._fence = Fence()
 
     @property
     def problem(self) -> str:
         """
-        The failures of the last attempts, as :attr:`HookRunner.problem`.
+        The failures of the last attempts.
         """
-        problems = [self._touch_problem, *(runner.problem for runner in self._runners)]
-        return "; ".join(filter(None, problems))
-
-    def start(self) -> None:
-        """
-        Start a thread for each hook, which waits for commits.
-        """
-        for runner in self._runners:
-            runner.start()
+        return "; ".join(filter(None, list(self._problems.values())))
 
     def stop(self) -> None:
         """
         Kill all running hooks.
         """
-        for runner in self._runners:
-            runner.stop()
+        self._fence.revoke()
 
     def prepublish(self, commit: str, folder: str, fence: Fence) -> None:
         """
@@ -239,17 +146,19 @@ class Hooks:
             SidecarError: The hook failed: do not publish the commit; a later cycle retries.
             CycleAbandoned: The fence was revoked.
         """
-        for runner in self._before:
-            if problem := runner.run_once(commit, fence, folder):
+        for hook in self._before:
+            if problem := self._run(hook, commit, folder, fence):
                 raise failure("pre_publish_hook_failed", problem)
 
     def announce(self, commit: str) -> None:
         """
-        Touch the file, and run the hooks for a commit in their threads.
+        Touch the file, and start the hooks for a commit, each in a thread that follows its
+        predecessor's.
         """
         self._touch()
-        for runner in self._runners:
-            runner.send(commit)
+        self._newest = commit
+        for hook in self._after:
+            threading.Thread(target=self._work, args=[hook, commit], daemon=True).start()
 
     def announce_once(self, commit: str, fence: Fence) -> str:
         """
@@ -259,11 +168,33 @@ class Hooks:
             CycleAbandoned: The fence was revoked.
         """
         self._touch()
-        problems = [runner.run_once(commit, fence) for runner in self._runners]
-        return "; ".join(filter(None, problems))
+        folder = self._folder(commit)
+        return "; ".join(filter(None, [self._run(h, commit, folder, fence) for h in self._after]))
+
+    def _work(self, hook: Hook, commit: str) -> None:
+        with self._locks[hook.name], suppress(CycleAbandoned):
+            while commit == self._newest:
+                if not self._run(hook, commit, self._folder(commit), self._fence):
+                    return
+                self._fence.wait(hook.backoff_seconds)
+
+    def _folder(self, commit: str) -> str:
+        return os.path.join(self._options.root, STORE, commit)
+
+    def _run(self, hook: Hook, commit: str, folder: str, fence: Fence) -> str:
+        problem = ""
+        try:
+            hook.run(commit, folder, fence)
+        except HookFailed as error:
+            problem = f"{hook.name} failed for {commit}: {error.why}"
+            log.error("hook_failed", hook=hook.name, revision=commit, error=str(error))
+        self._count(hook.name, "error" if problem else "success")
+        if hook in self._after:
+            self._problems[hook.name] = problem
+        return problem
 
     def _touch(self) -> None:
-        path = self._options.touch_file
+        path, problem = self._options.touch_file, ""
         if not path:
             return
         try:
@@ -271,10 +202,10 @@ class Hooks:
             flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
             os.close(os.open(path, flags, 0o666))
             os.utime(path, (time.time(), time.time()))
-            self._touch_problem = ""
         except OSError as error:
-            self._touch_problem = f"touch-file failed: {error.strerror}"
+            problem = f"touch-file failed: {error.strerror}"
             log.error("touch_failed", path=path, error=error.strerror)
+        self._problems["touch-file"] = problem
 
     # --- the error-file, in git-sync's own format
 

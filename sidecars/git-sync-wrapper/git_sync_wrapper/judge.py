@@ -1,9 +1,10 @@
 """
 The gate between a snapshot and the link: its verdict on the newest commit, and what an empty volume
-gets instead of a refused one: the newest commit before it that the gate accepts, along first parents.
+gets instead of a refused one: the newest commit before it that the gate accepts, along first
+parents.
 
-git-sync fetches each candidate by its hash, like a pinned commit. If the server does not allow that,
-git-sync fetches all of them once, with the history of the ref.
+git-sync fetches each candidate by its hash, like a pinned commit. If the server does not allow
+that, git-sync fetches all of them once, with the history of the ref.
 """
 
 from __future__ import annotations

@@ -2,14 +2,13 @@
 How git logs in: what the settings and Secrets say now, as variables and files for one child.
 
 All of it is read again for each child, because Secrets rotate. git-sync itself puts each password
-into git's credential cache for an hour, where the oldest user name wins; so it gets no password. git
-finds them in its environment, by a credential helper for each URL.
+into git's credential cache for an hour, where the oldest user name wins; so it gets no password.
+git finds them in its environment, by a credential helper for each URL.
 """
 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import glob
 import os
 import pwd
@@ -61,11 +60,13 @@ class Sent(NamedTuple):
     Args:
         url: The URLs that begin with this one get it.
         who: User and source, without a secret.
+        reason: What a refusal of it is.
         doubt: What is suspicious about the secret.
     """
 
     url: str
     who: str
+    reason: str = "credentials_refused"
     doubt: str = ""
 
 
@@ -78,7 +79,6 @@ class Access:
         configs: git's configurations: key and value.
         for_git, for_git_sync: Variables with the keys and known hosts of ssh.
         git_config: The path of a configuration file without secrets.
-        chain: The AWS credentials, if they sign.
     """
 
     sent: list[Sent]
@@ -87,9 +87,8 @@ class Access:
     environ: dict[str, str] = field(default_factory=dict, repr=False)
     for_git: dict[str, str] = field(default_factory=dict)
     for_git_sync: dict[str, str] = field(default_factory=dict)
-    chain: Chain | None = None
 
-    def explain(self, error: SidecarError, fence: Fence) -> SidecarError:
+    def explain(self, error: SidecarError) -> SidecarError:
         """
         Return the error of a refused login with the login that was sent to that server.
         """
@@ -101,14 +100,9 @@ class Access:
         if sent is None:
             said = f"{error.message} (no login is set for {server})"
             return SidecarError(error.reason, said, error.advice)
-        if self.chain is not None and sent is self.sent[-1]:
-            who = self.chain.identity(fence) or sent.who
-            return failure("access_denied", f"CodeCommit refuses {who} for {url[0]}")
-        return SidecarError(
-            error.reason,
-            f"{error.message} ({sent.who})",
-            " ".join(filter(None, (sent.doubt, error.advice))),
-        )
+        refused = failure(sent.reason, f"{error.message} ({sent.who})")
+        refused.advice = f"{sent.doubt}{refused.advice}"
+        return refused
 
 
 class Logins:
@@ -162,7 +156,7 @@ class Logins:
             access.sent.append(Sent(_server(repo), "the token of the GitHub App"))
         _add_pairs(access, pairs)
         if self._signs and not is_given:
-            return self._sign(access, fence)
+            self._sign(access, fence)
         return access
 
     def forget(self) -> None:
@@ -198,21 +192,6 @@ class Logins:
                     os.path.join(self.folder, "probe"), bytes(PROBE_BYTES), 0o600, fsync=False
                 )
 
-    def who(self, fence: Fence) -> str:
-        """
-        Return who logs in to the repository, and from where that is known; empty for nobody.
-
-        Raises:
-            SidecarError: As for :meth:`prepare`.
-        """
-        access = self.prepare(fence)
-        server = _server(self._options.repo)
-        sent = next((one for one in reversed(access.sent) if _server(one.url) == server), None)
-        if sent is None:
-            return ""
-        identity = access.chain.identity(fence) if access.chain is not None else None
-        return f"{identity}, from {sent.who.partition(', from ')[2]}" if identity else sent.who
-
     # --- user and password
 
     def _pairs(self) -> Iterator[tuple[str, str, str, str]]:
@@ -220,9 +199,10 @@ class Logins:
         Yield URL, user, password and source of each login in the settings.
         """
         options, file = self._options, self._settings.username_file
-        for number, (url, user, password, path) in enumerate(options.credential, 1):
+        for number, one in enumerate(options.credential, 1):
             name = f"GITSYNC_CREDENTIAL, entry {number}"
-            yield url, user, _secret(f"{name}, password", password, path), name
+            password = _secret(name, one.get("password", ""), one.get("password-file"))
+            yield one["url"], one["username"], password, name
         user = _secret(f"{PREFIX}USERNAME_FILE", "", file) if file else options.username
         if not user:
             return
@@ -260,7 +240,7 @@ class Logins:
         is_codecommit = url.scheme == "https" and codecommit.region_of(url.netloc) is not None
         return is_codecommit or self._settings.credentials == "codecommit"
 
-    def _sign(self, access: Access, fence: Fence) -> Access:
+    def _sign(self, access: Access, fence: Fence) -> None:
         """
         Add the helper that signs with the pod's AWS identity; a signature lasts for minutes.
         """
@@ -287,8 +267,8 @@ class Logins:
             {codecommit.KEY: found.access_key, codecommit.SECRET: found.secret_key}
             | {codecommit.REGION: region, codecommit.TOKEN: found.token or ""}
         )
-        access.sent.append(Sent(server, f"access key {found.access_key}, from {found.method}"))
-        return dataclasses.replace(access, chain=self._chain)
+        who = self._chain.identity(fence) or f"access key {found.access_key}"
+        access.sent.append(Sent(server, f"{who}, from {found.method}", "access_denied"))
 
     # --- ssh
 
@@ -297,12 +277,9 @@ class Logins:
         Add keys and known hosts, as copies that ssh accepts, and an entry in /etc/passwd.
         """
         options = self._options
-        names = [f"GITSYNC_SSH_KEY_FILE, {path}" for path in options.ssh_key_file]
-        if len(names) == 1:
-            names = ["GITSYNC_SSH_KEY_FILE"]
         keys = [
-            self._usable(name, path, f"key-{number}")
-            for number, (name, path) in enumerate(zip(names, options.ssh_key_file, strict=True))
+            self._usable("GITSYNC_SSH_KEY_FILE", path, f"key-{number}")
+            for number, path in enumerate(options.ssh_key_file)
         ]
         hosts = PINNED_HOSTS
         if os.path.exists(options.ssh_known_hosts_file):
@@ -321,16 +298,15 @@ class Logins:
 
     def _usable(self, setting: str, path: str, name: str) -> str:
         """
-        Return the path of a private copy with clean line ends, which ssh accepts; ssh itself reports
-        a file that is missing.
+        Return the path of a private copy with clean line ends, which ssh accepts; ssh itself
+        reports a file that is missing.
         """
         if not os.path.exists(path):
             return path
         raw = _read(setting, path)
         text = raw.replace(b"\r\n", b"\n").strip() + b"\n"
-        if _BASE64.fullmatch(inner := text.decode(errors="replace").replace("\n", "")):
-            if b"PRIVATE KEY-----" in _decoded(inner):
-                raise failure("secret_encoded", f"{setting} contains a base64-encoded key")
+        if b"PRIVATE KEY-----" in _decoded(b"".join(text.split())):
+            raise failure("secret_encoded", f"{setting} contains a base64-encoded key")
         self._tell(setting, "CR LF line ends were replaced", b"\r\n" in raw)
         self._tell(setting, "the missing final newline was added", not raw.endswith(b"\n"))
         copy = os.path.join(self.folder, name)
@@ -376,8 +352,8 @@ def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
         enumerate(pairs), key=lambda item: len(item[1][0])
     ):
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
-        doubt = f"{origin} looks encoded twice." if is_encoded(password) else ""
-        access.sent.append(Sent(url, f"{who}, from {origin}", doubt))
+        doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
+        access.sent.append(Sent(url, f"{who}, from {origin}", doubt=doubt))
         access.environ[f"GSW_USERNAME_{number}"] = user
         access.environ[f"GSW_PASSWORD_{number}"] = password
         helper = _HELPER.replace("{0}", str(number))
@@ -397,7 +373,7 @@ def is_encoded(password: str) -> bool:
     return len(inner) >= 6 and all(32 <= byte < 127 for byte in inner.strip())
 
 
-def _decoded(text: str) -> bytes:
+def _decoded(text: str | bytes) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
@@ -412,7 +388,7 @@ def _server(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
 
 
-def _secret(setting: str, value: str, path: str) -> str:
+def _secret(setting: str, value: str, path: str | None) -> str:
     """
     Return a secret from its file or setting, without line breaks around it.
 
@@ -421,10 +397,8 @@ def _secret(setting: str, value: str, path: str) -> str:
     """
     text = _read(setting, path).decode("utf-8", "surrogateescape") if path else value
     text = text.strip("\r\n")
-    if not text:
-        raise failure("secret_empty", f"{setting} is empty")
-    if "\n" in text or "\0" in text:
-        raise failure("secret_malformed", f"{setting} has several lines, or contains a NUL byte")
+    if not text or "\n" in text or "\0" in text:
+        raise failure("secret_malformed", f"{setting} is empty, has several lines or a NUL byte")
     return text
 
 

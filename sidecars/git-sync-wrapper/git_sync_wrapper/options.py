@@ -38,30 +38,18 @@ _CONFIG = re.compile(rf'(?:{_TEXT}|([^":][^:]*)):(?:{_TEXT}|((?:\\.|[^,\\])+))(?
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", ",": ","}
 
 
-class Login(NamedTuple):
-    """
-    A user and a password for the URLs that begin with this one.
-    """
-
-    url: str
-    username: str
-    password: str = ""
-    password_file: str = ""
-
-
 # --- values
 
 
-def logins(text: str) -> tuple[Login, ...]:
+def logins(text: str) -> list[dict[str, str]]:
     """
     Read the JSON of ``--credential``: an object, or a list of objects.
     """
     try:
         found = json.loads(text)
         items = found if isinstance(found, list) else [found]
-        fields = [{key.replace("-", "_"): str(item[key]) for key in item} for item in items]
-        return tuple(Login(**item) for item in fields)
-    except (ValueError, TypeError):
+        return [{"url": one["url"], "username": one["username"], **one} for one in items]
+    except (ValueError, TypeError, KeyError):
         raise ValueError("is not JSON with url, username, and password or password-file") from None
 
 
@@ -84,28 +72,15 @@ def _plain(text: str) -> str:
     return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), text)
 
 
-def whole(text: str) -> int:
-    """
-    Read a whole number.
-    """
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("is not a whole number") from None
-
-
 def signal_name(text: str) -> signal.Signals:
     """
     Read the name (``SIGHUP``, ``HUP``) or number of a signal that can trigger a sync.
     """
-    name = f"SIG{text.removeprefix('SIG')}"
-    with suppress(ValueError):
-        found = (
-            signal.Signals(int(text)) if text.isdigit() else signal.Signals.__members__.get(name)
-        )
-        if found not in (None, signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
-            return signal.Signals(found)
-    raise ValueError("is not a signal that can trigger a sync, such as SIGHUP")
+    names = {**signal.Signals.__members__, **{str(int(one)): one for one in signal.Signals}}
+    found = names.get(text) or names.get(f"SIG{text}")
+    if found in (None, signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
+        raise ValueError("is not a signal that can trigger a sync, such as SIGHUP")
+    return signal.Signals(found)
 
 
 def _paths(text: str) -> tuple[str, ...]:
@@ -173,9 +148,9 @@ class Options:
     init_period: float | None = flag(None, _seconds)
     sync_timeout: float = flag(120.0, _seconds, is_passed=True)
     one_time: bool = flag(False, boolean)
-    sync_on_signal: signal.Signals | None = flag(None, signal_name)
-    max_failures: int = flag(0, whole)
-    init_max_failures: int | None = flag(None, whole)
+    sync_on_signal: signal.Signals | None = flag(None, signal_name)  # noqa: RUF009
+    max_failures: int = flag(0, int)
+    init_max_failures: int | None = flag(None, int)
     stale_worktree_timeout: float = flag(0.0, _seconds)
     add_user: bool = flag(False, boolean)
     error_file: str = flag("")
@@ -188,13 +163,13 @@ class Options:
     pre_publish_exechook_backoff: float = flag(3.0, _seconds)
     webhook_url: str = flag("", is_secret=True)  # some have a token in their path
     webhook_method: str = flag("POST")
-    webhook_success_status: int = flag(200, whole)
+    webhook_success_status: int = flag(200, int)
     webhook_timeout: float = flag(1.0, _seconds)
     webhook_backoff: float = flag(3.0, _seconds)
     username: str = flag("")
     password: str = flag("", is_secret=True)
     password_file: str = flag("")
-    credential: tuple[Login, ...] = flag((), logins, is_secret=True, separator=",")
+    credential: Sequence[dict[str, str]] = flag((), logins, is_secret=True, separator=",")
     askpass_url: str = flag("", also=("GIT_ASKPASS_URL",))
     ssh_key_file: tuple[str, ...] = flag(
         ("/etc/git-secret/ssh",), _paths, also=("GIT_SSH_KEY_FILE",), separator=":"
@@ -286,7 +261,7 @@ OLD: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
         "max-sync-failures",
         "GIT_SYNC_MAX_SYNC_FAILURES",
         "max-failures",
-        lambda text: str(whole(text) or ""),
+        lambda text: str(int(text) or ""),
     ),
     ("sync-hook-command", "GIT_SYNC_HOOK_COMMAND", "exechook-command", str),
 )

@@ -102,17 +102,6 @@ class Volume:
         """
         self._closing.close()
 
-    def is_current(self) -> bool:
-        """
-        Whether the open folders are still the folders at their paths.
-        """
-        with suppress(OSError):
-            paths = os.path.join(self.root, STORE), os.path.dirname(self._options.link)
-            found = [os.stat(path) for path in paths]
-            mine = [os.fstat(fd) for fd in (self.store, self._above)]
-            return all(os.path.samestat(*pair) for pair in zip(found, mine, strict=True))
-        return False
-
     # --- what is shown
 
     def published(self) -> Published:

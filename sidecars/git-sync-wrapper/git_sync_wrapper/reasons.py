@@ -1,16 +1,14 @@
 """
 The one table of failures: how messages of git, ssh and git-sync tell the cause, and what to do.
 
-They report sentences, not codes. The patterns match git 2.39 to 2.47, curl 7.88 to 8.14, OpenSSH 9.2
-to 10.0, and git-sync itself, which is written in Go and reports disk errors in lower case. Any other
-message is quoted, with the reason `git_sync_failed`.
+They report sentences, not codes. The patterns match git 2.39 to 2.47, curl 7.88 to 8.14, OpenSSH
+9.2 to 10.0, and git-sync itself, which is written in Go and reports disk errors in lower case. Any
+other message is quoted, with the reason `git_sync_failed`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from contextlib import suppress
 from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
@@ -18,8 +16,6 @@ from sidecar_runtime.settings import without_password
 from sidecar_runtime.volume.errors import DENIED_ADVICE, FULL_ADVICE
 
 SAID_CHARACTERS = 700
-# git-sync's errors: `Run(git fetch …): exit status 128: { stdout: "…", stderr: "fatal: …" }`.
-_STDERR = re.compile(r', stderr: ("(?:[^"\\]|\\.)*")')
 _LINE_END = re.compile(r"[\n\r]")
 # Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has cut.
 _CUT = (
@@ -30,22 +26,12 @@ _CUT = (
 
 class Reason(NamedTuple):
     """
-    One cause.
-
-    Args:
-        advice: What to do about it.
-        said: The pattern of its messages; empty if the wrapper itself finds it.
-        is_local: Whether only this machine can have it, whatever a server says.
-        is_login: Whether it may come from a login that is wrong, or missing.
-        is_kept: Whether git-sync's repository is kept when it repeats; otherwise it may be what is
-            wrong, and one run starts from an empty one.
+    One cause: what to do about it, and the pattern of its messages; empty if the wrapper itself
+    finds it.
     """
 
     advice: str
     said: str = ""
-    is_local: bool = False
-    is_login: bool = False
-    is_kept: bool = False
 
 
 # The first match wins: an exact cause comes before messages that only follow from it.
@@ -53,26 +39,20 @@ REASONS = {
     "git_too_old": Reason(
         "Use the image unchanged, or set GITSYNC_GIT to a git that this git-sync supports.",
         r"^usage: git|not in a git directory|is not a git command|key does not contain a section",
-        is_kept=True,
     ),
     "git_sync_usage": Reason(
         "Correct the flag or variable; `git-sync-wrapper --man` describes all of them.",
         r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|FATAL: invalid)",
-        is_kept=True,
     ),
     "target_full": Reason(
         FULL_ADVICE,
         r"No space left on device|Disk quota exceeded|unable to write (file|new index)"
         # git hides the cause. It has just created files in the folder above, so no inode is left.
         r"|Out of diskspace|unable to create directory for",
-        is_local=True,
-        is_kept=True,
     ),
     "out_of_memory": Reason(
         "Raise the container's memory limit: git needs it for large repositories.",
         r"signal: killed|died of signal 9|out of memory|Cannot allocate memory",
-        is_local=True,
-        is_kept=True,
     ),
     "host_key_changed": Reason(
         "Verify the server's new key; then replace the old one in the known_hosts file.",
@@ -86,20 +66,11 @@ REASONS = {
         "The SSH key in the Secret is damaged or has a passphrase: store an intact one without it.",
         r"error in libcrypto|Load key .{,500}(invalid format|error)|incorrect passphrase",
     ),
-    "ssh_key_exposed": Reason(
-        "Set defaultMode 0400 in the Secret's volume: ssh refuses a key that others can read.",
-        r"UNPROTECTED PRIVATE KEY FILE|bad permissions",
-    ),
-    "ssh_user_missing": Reason(
-        "ssh needs an entry in /etc/passwd: use the image unchanged, or run as UID 65533.",
-        r"No user exists for uid",
-    ),
     "ssh_key_refused": Reason(
         "Add the public key to the server as a deploy key with read access to this repository.",
         # ssh lists what the server would accept, in the server's order.
         r"Permission denied \([a-z0-9@.,-]*(publickey|password|keyboard-interactive|gssapi)"
         r"|Permission denied, please try again",
-        is_login=True,
     ),
     "name_unresolved": Reason(
         "Check the host in GITSYNC_REPO and the cluster's DNS.",
@@ -128,7 +99,6 @@ REASONS = {
         "The server requires a login: set GITSYNC_USERNAME and a password, or GITSYNC_CREDENTIAL "
         "for a submodule's server. A misspelled repository can cause the same error.",
         r"could not read (Username|Password)|terminal prompts disabled",
-        is_login=True,
     ),
     "credentials_refused": Reason(
         "The server refuses this user and password: check that the token has not expired and that "
@@ -136,7 +106,6 @@ REASONS = {
         "changing the Secret.",
         r"Authentication failed|HTTP Basic: Access denied|Invalid username or"
         r"|returned error: 40[13]",
-        is_login=True,
     ),
     "submodule_missing": Reason(
         "Push the submodule's commit to its server, or correct the commit that records it.",
@@ -151,13 +120,11 @@ REASONS = {
         "Check GITSYNC_REPO, and check that these credentials may read the repository.",
         r"repository '.{,500}' not found|does not appear to be a git repository|returned error: 404"
         r"|[Rr]epository not found|The project you were looking for could not be found",
-        is_login=True,
     ),
     "throttled": Reason(
         "The request is retried; if it keeps failing, check the git server. For a large fleet, set "
         "a longer period.",
         r"returned error: (429|503)",
-        is_kept=True,
     ),
     "server_error": Reason(
         "The git server failed. The request is retried; if it keeps failing, check the server.",
@@ -165,18 +132,14 @@ REASONS = {
         r"|Connection closed by"
         r"|(?m:^remote: .{,500}(out of memory|No space left))"
         rf"|Connection reset|Broken pipe|Empty reply from server|{_CUT}",
-        is_kept=True,
     ),
     "sync_timeout": Reason(
         "For a large repository, raise GITSYNC_SYNC_TIMEOUT; otherwise check the network.",
         r"context deadline exceeded|Run\(.{,4000}\): context",
-        is_kept=True,
     ),
     "target_denied": Reason(
         DENIED_ADVICE,
         r"Permission denied|Read-only file system|Operation not permitted",
-        is_local=True,
-        is_kept=True,
     ),
     "git_sync_failed": Reason(
         "Read the quoted error; set GIT_SYNC_WRAPPER_LOG_LEVEL=debug to log all output."
@@ -186,8 +149,6 @@ REASONS = {
         "Allow codecommit:GitPull on the repository in the policy of the role (with the "
         "repository's account, if that is another one), and check the node's clock: a signature is "
         "valid for minutes.",
-        is_login=True,
-        is_kept=True,
     ),
     "access_key_as_username": Reason(
         "Use IAM's Git credentials for CodeCommit, or unset the username: then the wrapper signs "
@@ -195,8 +156,7 @@ REASONS = {
     ),
     "askpass_failed": Reason("Check the service at GITSYNC_ASKPASS_URL."),
     "git_sync_unusable": Reason(
-        "Check GIT_SYNC_WRAPPER_GIT_SYNC and the container's memory and process limits.",
-        is_kept=True,
+        "Check GIT_SYNC_WRAPPER_GIT_SYNC and the container's memory and process limits."
     ),
     "hook_failed": Reason(
         "A one-shot succeeds only if its hooks do: check the hook's output in the log."
@@ -208,23 +168,33 @@ REASONS = {
     "private_folder_failed": Reason(
         "Mount a writable /tmp with free space (an emptyDir if the root is read-only), or set "
         "TMPDIR.",
-        is_kept=True,
     ),
     "region_missing": Reason("Set AWS_REGION."),
-    "secret_empty": Reason("Store a value in the Secret that sets it."),
     "secret_encoded": Reason(
         "It was encoded twice: put the text itself into the Secret's stringData, or encode it once."
     ),
     "secret_malformed": Reason(
-        "A password or token is one line: check which key of the Secret is mounted."
+        "A password or token is one line: check the Secret, and which key of it is mounted."
     ),
     "secret_unreadable": Reason(
         "Check the mount of the Secret and the name of its key, and let the group read it."
     ),
     "target_incomplete": Reason(
-        "It is created again. If this repeats, find out which process removes its files.",
-        is_kept=True,
+        "It is created again. If this repeats, find out which process removes its files."
     ),
+}
+
+# Only this machine can have these, whatever a server says.
+LOCAL = {"target_full", "out_of_memory", "target_denied"}
+# These may come from a login that is wrong, or missing.
+LOGIN = {
+    *("login_missing", "credentials_refused", "access_denied"),
+    *("ssh_key_refused", "repository_not_found"),
+}
+# When another reason repeats, git-sync's repository may be what is wrong.
+KEPT = LOCAL | {
+    *("git_too_old", "git_sync_usage", "git_sync_unusable", "private_folder_failed"),
+    *("throttled", "server_error", "sync_timeout", "access_denied", "target_incomplete"),
 }
 
 _UNREADABLE_PROXY = re.compile(r"Unsupported proxy syntax in [^\n]*")
@@ -243,48 +213,18 @@ def explain(said: str, doing: str) -> SidecarError:
     Return the error for what git, ssh or git-sync said.
     """
     for reason, one in REASONS.items():
-        where = _OF_SERVER.sub("", said) if one.is_local else said
+        where = _OF_SERVER.sub("", said) if reason in LOCAL else said
         found = one.said and re.search(one.said, where, re.IGNORECASE | re.MULTILINE)
         if found:
             return failure(reason, f"{doing}: {_short(_line_around(found, where))}")
     return failure("git_sync_failed", f"{doing}: {_short(said) or 'no error message'}")
 
 
-def is_refused_login(reason: str) -> bool:
-    """
-    Whether a server may have refused a login, or the lack of one.
-    """
-    return reason in REASONS and REASONS[reason].is_login
-
-
-def may_start_over(reason: str) -> bool:
-    """
-    Whether git-sync's own repository may be the cause of a failure that repeats.
-    """
-    return reason in REASONS and not REASONS[reason].is_kept
-
-
 def heard(report: str) -> str:
     """
-    Return the error in git-sync's error-file or in a line of its log, with git's own output first.
+    Return an error-file or a line of git-sync's log with the line breaks of what it quotes.
     """
-    error = report
-    with suppress(ValueError):
-        fields = json.loads(report)
-        if isinstance(fields, dict):
-            error = f"{fields.get('Err', '')} {fields.get('Msg', '')}"
-    said = [_unquoted(found[1]) for found in _STDERR.finditer(error)]
-    return "\n".join([*said, _STDERR.sub("", error)])
-
-
-def _unquoted(text: str) -> str:
-    """
-    Decode a string that Go has quoted; return it unchanged if Go's escapes are not valid JSON.
-    """
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        return text
+    return re.sub(r"\\+(n|t|r)", "\n", report).replace('\\"', '"')
 
 
 def _line_around(found: re.Match[str], said: str) -> str:

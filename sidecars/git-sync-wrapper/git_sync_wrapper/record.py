@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from git_sync_wrapper.git import Git, GitFailed
-from git_sync_wrapper.options import Options, split_url
+from git_sync_wrapper.options import Options
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.printable import json_text, printable
 from sidecar_runtime.volume.files import read_facts, stat_in, write_file
@@ -24,11 +23,6 @@ STORE = ".snapshots"
 RECORD = "published.json"
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
-# https://git-scm.com/docs/git-diff-tree#_raw_output_format
-_KINDS = {b"A": "added", b"D": "deleted"}
-KINDS = ("added", "changed", "deleted")
-# scp's form of an ssh address: USER@HOST:PATH.
-_SCP = re.compile(r"(?:[^@/:]*@)?([^@/:]+):(?!:)(.*)", re.DOTALL)
 
 
 class Published(NamedTuple):
@@ -86,26 +80,13 @@ class Published(NamedTuple):
         """
         Whether it is of another repository; a pinned commit is the same in each.
         """
-        if not self.repo or options.is_pinned:
-            return False
-        return _place(self.repo) != _place(options.repo)
+        return not options.is_pinned and self.repo not in ("", options.hide(options.repo))
 
     def is_made_as_asked(self, options: Options) -> bool:
         """
         Whether it was made with the current values of the settings that affect its files.
         """
         return self.made_by in ("", options.made_by())
-
-
-def _place(repo: str) -> tuple[str, str]:
-    """
-    Return host and path, which identify a repository; scheme, port, user, query and ``.git`` do
-    not.
-    """
-    scp = None if "://" in repo else _SCP.fullmatch(repo)
-    url = split_url(repo)
-    host, path = scp.groups() if scp else (url.hostname or "", url.path)
-    return host.lower(), path.strip("/").removesuffix(".git")
 
 
 def look(options: Options) -> Published:
@@ -142,7 +123,7 @@ def read(commit: str, store: int) -> Published:
 
 
 def _kept(record: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("author", "committed_at", "subject", *KINDS, "paths", "lfs")
+    names = ("author", "committed_at", "subject", "changed", "lfs")
     return {name: record[name] for name in names if name in record}
 
 
@@ -200,12 +181,9 @@ def _write(record: dict[str, Any], store: int, *, fsync: bool) -> None:
 # --- for people
 
 
-def describe(git: Git, folder: str, commit: str, before: str, fence: Fence) -> dict[str, Any]:
+def describe(git: Git, folder: str, commit: str, fence: Fence) -> dict[str, Any]:
     """
     Ask git about the commit that is checked out; empty if it cannot tell.
-
-    Args:
-        before: The commit that was published before it; empty for none.
 
     Raises:
         CycleAbandoned: The fence was revoked.
@@ -214,27 +192,10 @@ def describe(git: Git, folder: str, commit: str, before: str, fence: Fence) -> d
     try:
         said = git.ask(["log", "-1", "--no-show-signature", form, commit], folder, fence)
         author, at, subject = said.decode(errors="replace").rstrip("\n").split("\0")
-        time = datetime.fromtimestamp(int(at), UTC).isoformat(timespec="seconds")
+        moment = datetime.fromtimestamp(int(at), UTC).isoformat(timespec="seconds")
     except (GitFailed, ValueError, OverflowError, OSError):
         return {}
-    facts: dict[str, Any] = {
-        "author": _text(author),
-        "committed_at": time,
-        "subject": _text(subject),
-    }
-    try:
-        if not before:
-            return facts
-        difference = ["diff-tree", "-r", "-z", "--name-status", "--no-renames", before, commit]
-        fields = git.ask(difference, folder, fence).split(b"\0")
-    except GitFailed:  # it no longer has the other commit
-        return facts
-    found: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for kind, path in zip(fields[::2], fields[1::2], strict=False):
-        found[_KINDS.get(kind, "changed")].append(os.fsdecode(path))
-    facts |= {kind: len(paths) for kind, paths in found.items()}
-    named = {kind: [_text(path) for path in paths[:NAMED_PATHS]] for kind, paths in found.items()}
-    return facts | {"paths": {kind: paths for kind, paths in named.items() if paths}}
+    return {"author": _text(author), "committed_at": moment, "subject": _text(subject)}
 
 
 def pointers(facts: Mapping[str, Any]) -> list[str]:
@@ -249,17 +210,12 @@ def details(facts: Mapping[str, Any]) -> dict[str, object]:
     """
     Return the facts in a record, which is untrusted, as the status page shows them.
     """
-    commit = {
-        n: _text(str(facts[n])) for n in ("author", "committed_at", "subject") if facts.get(n)
-    }
-    named = facts.get("paths")
-    paths = named if isinstance(named, dict) else {}
-    changes = {
-        kind: _text(f"{facts[kind]}: {', '.join(map(str, paths.get(kind) or ()))}")
-        for kind in KINDS
-        if facts.get(kind)
-    }
-    return {name: found for name, found in (("commit", commit), ("last_change", changes)) if found}
+    names = ("author", "committed_at", "subject")
+    commit = {name: _text(str(facts[name])) for name in names if facts.get(name)}
+    changed = facts.get("changed")
+    paths = _text(", ".join(map(str, changed))) if isinstance(changed, list) else ""
+    found = {"commit": commit, "last_change": paths}
+    return {name: shown for name, shown in found.items() if shown}
 
 
 def _text(found: str) -> str:

@@ -8,6 +8,7 @@ path may be longer than the kernel accepts.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import stat
@@ -21,7 +22,6 @@ from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_file
 
 GIT = ".git"
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-BLOCK_BYTES = 64 << 10
 FLUSHED_ONE_BY_ONE = 32
 LFS = b"version https://git-lfs.github.com/spec/"
 LIST_BYTES = 64 << 20
@@ -162,8 +162,8 @@ def sizes_of(rows: Rows) -> dict[int, int]:
 
 def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]:
     """
-    Fill an open, empty folder with links: to the file that is shown if it is equal, so that it keeps
-    its times and needs no space, or to that of the checkout.
+    Fill an open, empty folder with links: to the file that is shown if it is equal, so that it
+    keeps its times and needs no space, or to that of the checkout.
 
     Args:
         further: A folder that leads from the new folder's place to the checkout's, for the pointers
@@ -189,7 +189,7 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
             else:
                 link_file(entry.name, folder, name, new)
                 changed.append(name)
-    return changed
+    return sorted(changed)
 
 
 def _lead_further(pointer: bytes, further: str) -> bytes:
@@ -220,25 +220,14 @@ def _is_equal(name: str, folder: int, path: str, shown: int) -> bool:
     try:
         if stat.S_ISLNK(mine.st_mode):
             return os.readlink(name, dir_fd=folder) == os.readlink(path, dir_fd=shown)
-        return all(one == other for one, other in _both(name, folder, path, shown))
+        return _digest(name, folder) == _digest(path, shown)
     except OSError:  # a bad disk block, or a file that was closed
         return False
 
 
-def _both(name: str, folder: int, path: str, shown: int) -> Iterator[tuple[bytes, bytes]]:
-    mine = os.open(name, FILE_FLAGS, dir_fd=folder)
-    try:
-        theirs = os.open(path, FILE_FLAGS, dir_fd=shown)
-        try:
-            is_more = True
-            while is_more:
-                blocks = os.read(mine, BLOCK_BYTES), os.read(theirs, BLOCK_BYTES)
-                is_more = blocks != (b"", b"")
-                yield blocks
-        finally:
-            os.close(theirs)
-    finally:
-        os.close(mine)
+def _digest(name: str, folder: int) -> bytes:
+    with open(os.open(name, FILE_FLAGS, dir_fd=folder), "rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
 
 
 def lfs_pointers(top: int, rows: Rows) -> list[str]:
