@@ -11,19 +11,15 @@ from collections.abc import Mapping, Sequence
 
 from git_sync_wrapper import engine
 from git_sync_wrapper.cycle import Session
-from git_sync_wrapper.engine import GRACE_SECONDS, Engine
-from git_sync_wrapper.git import Git
-from git_sync_wrapper.hooks import Hooks
-from git_sync_wrapper.logins import Logins
+from git_sync_wrapper.engine import GRACE_SECONDS
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options, read_options
 from git_sync_wrapper.record import STORE
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
-from git_sync_wrapper.sidecar import GitSyncWrapper, Parts, Past
+from git_sync_wrapper.sidecar import GitSyncWrapper, join
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
 from sidecar_runtime.settings import describe
@@ -122,20 +118,7 @@ def _is_below(path: str, folder: str) -> bool:
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
     revision = environ.get("SIDECAR_REVISION", "unknown")
     metrics = WrapperMetrics(__version__, revision)
-    logins = Logins(settings, options)
-    git = Git(options, environ, logins.folder)
-    root = os.path.join(options.root, engine.ROOT)
-    parts = Parts(
-        settings,
-        options,
-        git,
-        Engine(settings.git_sync, options, environ, git, root, metrics.healed.inc),
-        logins,
-        make_gate(settings, metrics.gate, pin="GITSYNC_REF" if options.is_pinned else ""),
-        Hooks(options, environ, metrics.git_sync.count_hook),
-        metrics,
-        Past(),
-    )
+    parts = join(settings, options, environ, metrics)
     sidecar = GitSyncWrapper(parts, lambda: Session(parts))
     about = About("git-sync-wrapper", __version__, options.source, options.link)
     if options.http_bind and not settings.one_shot:
@@ -147,4 +130,4 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
         return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)
     finally:
         parts.hooks.stop()
-        logins.close()
+        parts.logins.close()

@@ -60,7 +60,7 @@ class Session:
         try:
             with fence:
                 pass  # a thread that resumes late must not touch its successor's volume
-            with closing(self._open()) as volume:
+            with closing(Volume(self._parts.settings, self._parts.options)) as volume:
                 outcome = self._cycle(volume, fence)
         except SidecarError as error:
             raise self._failed(error) from error
@@ -173,13 +173,11 @@ class Session:
         try:
             parts.engine.check_whole(fence)  # after the links were made, so they are whole as well
             parts.hooks.prepublish(commit, build.path, fence)
-            folder = parts.engine.worktree
-            facts = record.describe(parts.git, folder, commit, fence)
+            facts = record.describe(parts.git, parts.engine.worktree, commit, fence)
             facts["changed"] = build.changed[: record.NAMED_PATHS]
             if build.pointers:
                 facts["lfs"] = build.pointers[: record.NAMED_PATHS]
                 log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
-            parts.engine.keep(commit)
             volume.show(build, facts, fence, fallback=fallback)
         except SidecarError:
             volume.drop(build)
@@ -187,13 +185,6 @@ class Session:
         log.info("commit_published", revision=commit, files_changed=len(build.changed), **facts)
 
     # --- the volume
-
-    def _open(self) -> Volume:
-        try:
-            return Volume(self._parts.settings, self._parts.options)
-        except SidecarError:
-            self._show(record.look(self._parts.options), is_holder=False)
-            raise
 
     def _lock(self, volume: Volume) -> bool:
         """
@@ -231,8 +222,8 @@ class Session:
         """
         self._arrived, options = "", self._parts.options
         published, problem = volume.published(), None
-        asked = fence.is_asked_for
-        self._inspection.look(volume, published.commit, is_holder=False, is_asked_for=asked)
+        commit, is_asked_for = published.commit, fence.is_asked_for
+        self._inspection.look(volume, commit, is_holder=False, is_asked_for=is_asked_for)
         self._show(published, is_holder=False)
         if self._parts.settings.one_shot and published.commit and not self._inspection.problem:
             good = [published.commit, published.ref, published.fallback]
@@ -341,8 +332,8 @@ class Session:
         is_published = bool(past.readiness.revision) and not self._parts.settings.one_shot
         if isinstance(error, GaveUp) or is_published:
             return error
-        limit = options.init_max_failures
-        limit = options.max_failures if limit is None else limit
+        first = options.init_max_failures
+        limit = options.max_failures if first is None else first
         if 0 <= limit <= past.failures:
             return GitSyncExitError(error.reason, error.message, error.advice)
         error.retry_within_seconds = options.init_period or options.period

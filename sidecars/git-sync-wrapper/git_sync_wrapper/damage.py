@@ -68,26 +68,21 @@ class Inspection:
 
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
         """
-        Repair what is damaged from git-sync's repository here, without the remote.
+        Replace the published commit's damaged snapshot by one from git-sync's repository here,
+        without the remote.
         """
-        options, commit = self._parts.options, published.commit
+        options, commit, engine = self._parts.options, published.commit, self._parts.engine
         is_as_asked = published.fallback or not published.shortfall(options)
-        if self.problem and is_as_asked and not published.problem(options):
-            folder = self._parts.logins.folder
-            if checkout := self._parts.engine.restore(commit, folder, fence):
-                self._replace(checkout, volume, published, fence)
-
-    def _replace(self, checkout: str, volume: Volume, published: Published, fence: Fence) -> None:
-        """
-        Replace the published commit's snapshot, and drop older ones that share its damage.
-        """
-        commit = published.commit
+        if not self.problem or not is_as_asked or published.problem(options):
+            return
+        checkout = engine.restore(commit, self._parts.logins, fence)
+        if not checkout:
+            return
         try:
-            volume.drop_damaged(commit, fence)
             build = volume.build(commit, checkout, fence)
             volume.show(build, published.facts, fence, fallback=published.fallback)
-            self._parts.engine.clear()
-        except SidecarError as error:
+            engine.clear()
+        except SidecarError as error:  # the cycle goes on: a newer commit may be whole
             log.warning("restore_failed", revision=commit, error=error.message)
             return
         if published.refused:

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
@@ -22,6 +23,7 @@ from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access, Logins
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
+from git_sync_wrapper.record import STORE
 from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -38,14 +40,11 @@ FAILED = "failed"
 """The reason of the last failure, so that one that repeats is known after a restart as well."""
 STARTED_OVER = "started over: "
 REPORT = "error.json"
-PUBLISHED = "refs/wrapper/published"
 # In addition to --sync-timeout, for git-sync's start and clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
 # git's names for unfinished objects: gitformat-pack(5), object-file.c, and fetch's quarantine.
 _UNFINISHED = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_objdir-")
-_OF_THE_SERVER = ("uploadpack.", "pack.", "transfer.")
-_GITLINK = b"160000 "
 
 log = get_logger("git-sync")
 
@@ -69,6 +68,7 @@ class Engine:
         count_healed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.root = root
+        self._failed = os.path.join(os.path.dirname(root), STORE, FAILED)
         self._program = program
         self._options = options
         self._environ = for_git_sync(environ) | proxies.for_others(environ)
@@ -77,14 +77,7 @@ class Engine:
 
     # --- a run
 
-    def run(
-        self,
-        logins: Logins,
-        fence: Fence,
-        *,
-        answers: bool = False,
-        **instead: str,
-    ) -> str:
+    def run(self, logins: Logins, fence: Fence, *, answers: bool = False, **instead: str) -> str:
         """
         Sync once; return the commit that is checked out now.
 
@@ -100,19 +93,15 @@ class Engine:
         try:
             commit = self._run(logins, fence, instead)
         except SidecarError as error:
-            before = self._read(FAILED)
+            before = _read(self._failed)
+            if before == error.reason and error.reason not in KEPT and answers:
+                self.throw_away()
+                self._note(f"{STARTED_OVER}{error.reason}")
+                return self._run(logins, fence, instead)
             if before != f"{STARTED_OVER}{error.reason}":
                 self._note(error.reason)
-            if before != error.reason or error.reason in KEPT or not answers:
-                raise
-            self.throw_away()
-            try:
-                return self._run(logins, fence, instead)
-            except SidecarError as again:
-                self._note(f"{STARTED_OVER}{again.reason}")
-                raise
-        with suppress(OSError):
-            os.unlink(os.path.join(self.root, FAILED))
+            raise
+        self._note("")
         return commit
 
     def _run(self, logins: Logins, fence: Fence, instead: Mapping[str, str]) -> str:
@@ -126,7 +115,7 @@ class Engine:
             last[:] = [*last, self._log(line)][-LAST_LINES:]
 
         # git-sync leaves a git configuration in its TMPDIR after each run.
-        with logins.scratch() as folder:
+        with _scratch(logins.folder) as folder:
             code = self._call(access, folder, hear, fence, instead)
             said = self._options.hide(_read(os.path.join(folder, REPORT)))
         if code == 0:
@@ -152,11 +141,6 @@ class Engine:
         configs = [*access.configs, *options.configs]
         environ = {**self._environ, **access.environ, **access.for_git_sync, "TMPDIR": folder}
         environ |= {"GITSYNC_REPO": options.repo} | configured(environ, configs)
-        # A local repository's server side reads git-sync's own configuration. Nothing else is told
-        # in this way: git-sync puts it into arguments.
-        if options.repo.startswith(("/", "file:")):
-            told = [pair for pair in options.git_config if pair[0].startswith(_OF_THE_SERVER)]
-            environ["GITSYNC_GIT_CONFIG"] = ",".join(f'"{key}":"{value}"' for key, value in told)
         flags = {
             "root": self.root,
             "link": CANDIDATE,
@@ -217,7 +201,7 @@ class Engine:
             child.run(command, fence, GRACE_SECONDS, said, said)
         git = b"unknown"
         with suppress(GitFailed):
-            git = self._git.ask(["--version"], os.path.dirname(self.root), fence)
+            git = self._git.ask(["--version"], os.sep, fence)
         return f"git-sync {said}, {git.decode().strip()}; git-sync 4.8 needs git 2.46"
 
     # --- what is left of a run
@@ -272,11 +256,9 @@ class Engine:
                     yield os.path.join(folder, name)
 
     def _note(self, reason: str) -> None:
-        with suppress(OSError):
-            write_file(os.path.join(self.root, FAILED), reason.encode(), 0o644, fsync=False)
-
-    def _read(self, name: str) -> str:
-        return _read(os.path.join(self.root, name))
+        if reason != _read(self._failed):
+            with suppress(OSError):
+                write_file(self._failed, reason.encode(), 0o644, fsync=False)
 
     # --- commits that are here
 
@@ -285,7 +267,7 @@ class Engine:
         """
         Whether the ref is a hash, or was a tag in git-sync's last fetch.
         """
-        return self._options.is_pinned or "\ttag '" in self._read(f"{GIT}/FETCH_HEAD")
+        return self._options.is_pinned or "\ttag '" in _read(f"{self.root}/{GIT}/FETCH_HEAD")
 
     def parent(self, commit: str, fence: Fence) -> str:
         """
@@ -323,56 +305,40 @@ class Engine:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
             raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
 
-    def keep(self, commit: str) -> None:
-        """
-        Keep the objects of the published commit. git-sync forgets them once it has fetched newer
-        commits, although the gate may refuse these; a repair would then need the remote.
-        """
-        path = os.path.join(self.root, GIT, PUBLISHED)
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            write_file(path, f"{commit}\n".encode(), 0o644, fsync=False)
-        except OSError as error:
-            log.warning("commit_not_kept", revision=commit, error=error.strerror)
-
-    def restore(self, commit: str, folder: str, fence: Fence) -> str:
+    def restore(self, commit: str, logins: Logins, fence: Fence) -> str:
         """
         Check a commit out again, from the repository here alone; return the folder.
 
         Empty if that is impossible: objects are missing, or only git-sync can do it (submodules, a
         sparse checkout).
 
-        Args:
-            folder: A private folder, for git's index.
-
         Raises:
             CycleAbandoned: The fence was revoked.
         """
-        if self._options.sparse_checkout_file:
-            return ""
         worktree = os.path.join(self.root, WORKTREES, commit)
-        index = os.path.join(folder, "index")
         given = {"GIT_DIR": os.path.join(self.root, GIT), "GIT_WORK_TREE": worktree}
         try:
             self.clear()
             self._heal()
             os.makedirs(worktree, exist_ok=True)
-            with suppress(FileNotFoundError):
-                os.unlink(index)
-            words = ["read-tree", "--reset", "-u", commit]
-            self._git.ask(words, worktree, fence, GIT_INDEX_FILE=index, **given)
-            listed = self._git.ask(
-                ["ls-files", "--stage", "-z"], worktree, fence, GIT_INDEX_FILE=index, **given
-            )
-            problem = "it has submodules" if b"\0" + _GITLINK in b"\0" + listed else ""
+            with _scratch(logins.folder) as folder:
+                given["GIT_INDEX_FILE"] = os.path.join(folder, "index")
+                words = ["read-tree", "--reset", "-u", commit]
+                self._git.ask(words, worktree, fence, **given)
             pointer = f"gitdir: ../../{GIT}/worktrees/{commit}\n"
             write_file(os.path.join(worktree, GIT), pointer.encode(), 0o644, fsync=False)
         except (GitFailed, OSError) as error:
-            problem = str(error)
-        if not problem:
-            return worktree
-        log.warning("restore_failed", revision=commit, error=problem)
-        return ""
+            log.warning("restore_failed", revision=commit, error=str(error))
+            return ""
+        is_partial = os.path.exists(os.path.join(worktree, ".gitmodules"))
+        return "" if is_partial or self._options.sparse_checkout_file else worktree
+
+
+def _scratch(folder: str) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise failure("private_folder_failed", f"cannot write to {folder}: {error}") from None
 
 
 def _read(path: str) -> str:

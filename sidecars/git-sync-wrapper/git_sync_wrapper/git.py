@@ -14,6 +14,7 @@ from sidecar_runtime import child, proxies
 from sidecar_runtime.fence import Fence
 
 ANSWER_SECONDS = 30.0
+ANSWER_BYTES = 16 << 20
 # A remote that does not answer within this time counts as down.
 POLL_SECONDS = 60.0
 COOKIE_FILE = "/etc/git-secret/cookie_file"
@@ -69,7 +70,7 @@ class Git:
         }
         local = [("core.hooksPath", os.devnull), ("safe.directory", "*")]
         configs = [*self._options.configs, *local]
-        said = child.Kept(child.KEPT_BYTES << 8, is_head=True)
+        said = child.Kept(ANSWER_BYTES, is_head=True)
         self._run(words, folder, fence, given | configured({}, configs), said)
         return said.data
 
@@ -82,14 +83,7 @@ class Git:
             CycleAbandoned: The fence was revoked.
         """
         options = self._options
-        found: dict[str, str] = {}
-        names = [place.format(options.ref) for place in _PLACES]
-
-        def hear(line: str) -> None:  # keep only these names: a server may send endless lines
-            commit, _, name = line.partition("\t")
-            if (name := name.removesuffix(_PEELED)) in names:
-                found[name] = commit  # a peeled tag follows the tag's own line
-
+        said = child.Kept(ANSWER_BYTES, is_head=True)
         configs = [("core.askPass", "true"), *access.configs]
         if options.cookie_file:
             configs.append(("http.cookiefile", COOKIE_FILE))
@@ -101,12 +95,17 @@ class Git:
         words = ["ls-remote", "--quiet", options.repo, options.ref, f"{options.ref}{_PEELED}"]
         doing = "cannot poll the remote"
         try:
-            self._run(words, self._folder, fence, given, child.Lines(hear), POLL_SECONDS)
+            self._run(words, self._folder, fence, given, said, POLL_SECONDS)
         except GitFailed as error:
             raise access.explain(explain(options.hide(str(error)), doing)) from None
-        for name in names:
-            if name in found:
-                return found[name]
+        lines = (
+            line.partition("\t")[::2] for line in said.data.decode(errors="replace").split("\n")
+        )
+        # The line of a peeled tag follows the tag's own.
+        found = {name.removesuffix(_PEELED): commit for commit, name in lines}
+        for place in _PLACES:
+            if commit := found.get(place.format(options.ref)):
+                return commit
         raise failure("ref_not_found", f"{doing}: couldn't find remote ref {options.ref}")
 
     def _run(

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from git_sync_wrapper import web
@@ -91,9 +91,7 @@ def webhook(options: Options) -> list[Hook]:
     """
     expected = options.webhook_success_status  # 0 or less: any status
 
-    def run(commit: str, _: str, fence: Fence) -> None:
-        with fence:
-            pass
+    def run(commit: str, _: str, __: Fence) -> None:
         try:
             method, headers = options.webhook_method, {"Gitsync-Hash": commit}
             status, _body = web.request(
@@ -199,9 +197,7 @@ class Hooks:
             return
         try:
             os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-            os.close(os.open(path, flags, 0o666))
-            os.utime(path, (time.time(), time.time()))
+            Path(path).touch()
         except OSError as error:
             problem = f"touch-file failed: {error.strerror}"
             log.error("touch_failed", path=path, error=error.strerror)

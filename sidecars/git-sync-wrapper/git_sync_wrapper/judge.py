@@ -86,10 +86,11 @@ class Judge:
             return build, None
         self._judged.append(commit)
         refusal: RevisionRefused | None = None
+        paths = sorted({*build.changed, *build.links})
         try:
             while True:
                 try:
-                    refusal = gate.judge(commit, build.path, build.changed, fence)
+                    refusal = gate.judge(commit, build.path, paths, fence)
                     break
                 except Undecided as error:
                     with fence:
@@ -134,26 +135,23 @@ class Judge:
         if engine.is_pinned:
             log.warning("fallback_unusable", revision=refused, reason="pinned")
             return ", which GITSYNC_REF pins"
-        commit, is_deep, lacking = refused, False, ""
+        commit, is_deep = refused, False
         for _ in range(COMMITS_BACK):
             commit = engine.parent(commit, fence)
             if not commit:
-                return f" and all commits before it{lacking}"
+                return " and all commits before it"
             try:
                 is_deep = check_out(self._parts, commit, fence, is_deep=is_deep)
             except SidecarError as error:
                 if error.reason not in ("ref_not_found", "submodule_missing"):
                     raise
                 log.warning("fallback_unusable", revision=commit, reason=error.reason)
-                if error.reason == "ref_not_found":
-                    return f", and {commit} cannot be fetched: {error.message}"
-                lacking = f", of which {commit} cannot be checked out: {error.message}"
-                continue
+                return f", and {commit} cannot be checked out: {error.message}"
             build, refusal = self._judge(commit, volume, fence)
             if refusal is None:
                 return build
             volume.drop(build)
-        return f" and the {COMMITS_BACK} commits before it{lacking}"
+        return f" and the {COMMITS_BACK} commits before it"
 
 
 def check_out(parts: Parts, commit: str, fence: Fence, *, is_deep: bool = False) -> bool:

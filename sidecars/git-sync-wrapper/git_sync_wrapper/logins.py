@@ -122,7 +122,7 @@ class Logins:
         self._found: set[tuple[str, str]] = set()
         self._chain: Chain | None = None
         with _explained("cannot create a private folder"):
-            self._private = PrivateFolder("git-sync-wrapper-", _temporary_folder())
+            self._private = PrivateFolder("git-sync-wrapper-", tempfile.gettempdir())
             self.folder = self._private.path
             self._git_config = os.path.join(self.folder, "gitconfig")
             write_file(self._git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
@@ -148,7 +148,7 @@ class Logins:
         repo = self._options.repo
         is_given = any(_server(url) == _server(repo) for url, *_ in pairs)
         if self._options.askpass_url and not is_given:
-            pairs.append((_server(repo), *self._ask(fence), "GITSYNC_ASKPASS_URL"))
+            pairs.append((_server(repo), *self._ask(), "GITSYNC_ASKPASS_URL"))
         elif self._options.is_github_app:
             # git-sync requests the token and lets git store it: for the polls, and the next run.
             store = f"store --file={shlex.quote(os.path.join(self.folder, 'github-token'))}"
@@ -165,19 +165,6 @@ class Logins:
         """
         if self._chain is not None:
             self._chain.forget()
-
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
-        """
-        Create a temporary folder in the private one; the context manager removes it.
-
-        Raises:
-            SidecarError: It cannot be created.
-        """
-        with _explained(f"cannot create a folder in {self.folder}"):
-            folder = tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True)
-        with folder as path:
-            yield path
 
     def check_room(self, root: str) -> None:
         """
@@ -216,12 +203,10 @@ class Logins:
             raise failure("access_key_as_username", "the user for CodeCommit is an AWS access key")
         yield _server(options.repo), user, password, name
 
-    def _ask(self, fence: Fence) -> tuple[str, str]:
+    def _ask(self) -> tuple[str, str]:
         """
         Return user and password from the service at ``--askpass-url``.
         """
-        with fence:
-            pass
         try:
             status, body = web.request("GET", self._options.askpass_url, {}, ASKPASS_SECONDS)
         except (OSError, ValueError) as error:
@@ -310,9 +295,6 @@ class Logins:
         self._tell(setting, "CR LF line ends were replaced", b"\r\n" in raw)
         self._tell(setting, "the missing final newline was added", not raw.endswith(b"\n"))
         copy = os.path.join(self.folder, name)
-        with suppress(OSError), open(copy, "rb") as file:
-            if file.read() == text:
-                return copy
         write_file(copy, text, 0o600, fsync=False)
         return copy
 
@@ -344,23 +326,18 @@ class Logins:
 
 def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
     """
-    Add a helper for each login: for its whole server first, and then for its path, if it is the
-    better match, as in git-sync.
+    Add a helper for each login: for its path, and for all others of its server, as in git-sync.
     """
-    servers: set[str] = set()
-    for number, (url, user, password, origin) in sorted(
-        enumerate(pairs), key=lambda item: len(item[1][0])
-    ):
+    ordered = sorted(enumerate(pairs), key=lambda item: len(item[1][0]))  # the best match last
+    for number, (url, user, password, origin) in ordered:
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
         access.sent.append(Sent(url, f"{who}, from {origin}", doubt=doubt))
         access.environ[f"GSW_USERNAME_{number}"] = user
         access.environ[f"GSW_PASSWORD_{number}"] = password
         helper = _HELPER.replace("{0}", str(number))
-        server = _server(url)
-        for place in dict.fromkeys((*([server] if server not in servers else []), url)):
+        for place in dict.fromkeys((_server(url), url)):
             access.configs.extend((f"credential.{place}.helper", text) for text in ("", helper))
-        servers.add(server)
 
 
 def is_encoded(password: str) -> bool:
@@ -412,19 +389,12 @@ def _read(setting: str, path: str) -> bytes:
 
 def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
     has_password = bool(options.password or options.password_file)
-    file, name = settings.username_file, f"{PREFIX}USERNAME_FILE"
-    others = has_password or options.username or file or options.askpass_url
-    if settings.credentials == "codecommit" and others:
+    file = settings.username_file
+    if settings.credentials == "codecommit" and (has_password or options.username or file):
         kind = f"{PREFIX}CREDENTIALS"
         yield Problem(kind, "codecommit", "signs requests: unset every other login")
-    if file and options.username:
-        yield Problem(name, file, "replaces GITSYNC_USERNAME: set only one of them")
     if has_password != bool(options.username or file) and (has_password or file):
         yield Problem("GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other")
-
-
-def _temporary_folder() -> str:
-    return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - PrivateFolder makes a private one
 
 
 @contextmanager

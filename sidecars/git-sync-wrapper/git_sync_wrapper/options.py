@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import boolean, duration
+from sidecar_runtime.parsers import bind_address, boolean, duration
 from sidecar_runtime.settings import without_password
 
 OURS = "GIT_SYNC_WRAPPER_"
@@ -43,11 +43,11 @@ _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", ",": ","}
 
 def logins(text: str) -> list[dict[str, str]]:
     """
-    Read the JSON of ``--credential``: an object, or a list of objects.
+    Read the JSON of ``--credential``: objects and lists of objects, separated by commas.
     """
     try:
-        found = json.loads(text)
-        items = found if isinstance(found, list) else [found]
+        found = json.loads(f"[{text}]")
+        items = [item for one in found for item in (one if isinstance(one, list) else [one])]
         return [{"url": one["url"], "username": one["username"], **one} for one in items]
     except (ValueError, TypeError, KeyError):
         raise ValueError("is not JSON with url, username, and password or password-file") from None
@@ -183,7 +183,7 @@ class Options:
     cookie_file: bool = flag(False, boolean, is_passed=True, also=("GIT_COOKIE_FILE",))
     github_app_client_id: str = flag("", is_passed=True)
     github_app_application_id: str = flag("", is_passed=True)
-    http_bind: str = flag("")
+    http_bind: tuple[str, int] | None = flag(None, bind_address)
     http_metrics: bool = flag(False, boolean)
     http_pprof: bool = flag(False, boolean)
 
@@ -257,12 +257,7 @@ OLD: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
     ("dest", "GIT_SYNC_DEST", "link", str),
     ("wait", "GIT_SYNC_WAIT", "period", _milliseconds),
     ("timeout", "GIT_SYNC_TIMEOUT", "sync-timeout", _milliseconds),
-    (
-        "max-sync-failures",
-        "GIT_SYNC_MAX_SYNC_FAILURES",
-        "max-failures",
-        lambda text: str(int(text) or ""),
-    ),
+    ("max-sync-failures", "GIT_SYNC_MAX_SYNC_FAILURES", "max-failures", str),
     ("sync-hook-command", "GIT_SYNC_HOOK_COMMAND", "exechook-command", str),
 )
 
@@ -355,9 +350,6 @@ def _candidates(
     """
     separator = FLAGS[name].separator
     if items := [item for item in line.get(name, ()) if item]:
-        if name == "credential":  # objects and lists of objects become one list
-            inner = (item.strip().removeprefix("[").removesuffix("]") for item in items)
-            items = [f"[{','.join(filter(None, inner))}]"]
         yield f"--{name}", separator.join(items) if separator else items[-1]
     olds = [old for old in OLD if old[2] == name]
     given = [(f"--{key}", line.get(key, [""])[-1], convert) for key, _, _, convert in olds]
@@ -385,8 +377,6 @@ def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
     elif is_odd or (not is_http and url.password) or re.match(r"[^/@]+:[^/@]+@", repo):
         allowed = "is not https://USER:PASSWORD@HOST/PATH, with / as %2F and @ as %40 in a password"
         yield Problem("GITSYNC_REPO", "***", allowed)
-    if values.get("password") and values.get("password_file"):
-        yield Problem("GITSYNC_PASSWORD_FILE", None, "replaces GITSYNC_PASSWORD: set only one")
 
 
 def _take_login_from_url(values: dict[str, Any]) -> None:

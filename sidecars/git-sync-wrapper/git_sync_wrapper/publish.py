@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from git_sync_wrapper import engine, record, trees
 from git_sync_wrapper.options import Options
-from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.record import RECORD, STORE, Published
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime.errors import SidecarError
@@ -24,7 +23,6 @@ from sidecar_runtime.volume.errors import LINK_ADVICE, explained
 from sidecar_runtime.volume.files import (
     free_bytes,
     free_inodes,
-    nearest_folder,
     write_file,
 )
 from sidecar_runtime.volume.snapshots import Snapshots, aside_name
@@ -47,7 +45,8 @@ class Build(NamedTuple):
 
     Args:
         path: The folder, for those who judge it.
-        changed: Its files that are not those of the published commit, and links to them.
+        changed: Its files that are not those of the published commit.
+        links: All its symlinks, which may lead to changed files; empty if there are none.
         pointers: Its files that are pointers of Git LFS.
     """
 
@@ -55,6 +54,7 @@ class Build(NamedTuple):
     name: str
     path: str
     changed: list[str]
+    links: list[str]
     pointers: list[str]
 
 
@@ -79,7 +79,6 @@ class Volume:
             store = os.path.join(options.root, STORE)
             for path in (options.root, store, folder):
                 os.makedirs(path, FOLDER_MODE, exist_ok=True)
-            check_link(options)
             above = os.path.realpath(folder)
             opened = [os.open(path, FOLDER_FLAGS) for path in (store, above)]
             for fd in opened:
@@ -177,13 +176,13 @@ class Volume:
                 rows = trees.rows_of(new)
                 if self._fsync:
                     trees.flush(new, rows, changed)
-                changed += trees.links_to(path, changed, rows)
+                links = trees.links(rows) if changed else []
                 pointers = trees.lfs_pointers(new, rows)
                 trees.write_rows(rows, name + LIST, self.store, fsync=self._fsync)
             except BaseException:
                 self._drop(name)
                 raise
-        return Build(commit, name, path, changed, pointers)
+        return Build(commit, name, path, changed, links, pointers)
 
     def drop(self, build: Build) -> None:
         """
@@ -197,12 +196,7 @@ class Volume:
             remove_tree(one, self.store)
 
     def show(
-        self,
-        build: Build,
-        facts: Mapping[str, Any],
-        fence: Fence,
-        *,
-        fallback: str = "",
+        self, build: Build, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""
     ) -> None:
         """
         Publish a snapshot: rename it to its commit, write the record, and swap the link.
@@ -279,17 +273,6 @@ class Volume:
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
-    def drop_damaged(self, commit: str, fence: Fence) -> None:
-        """
-        Remove older commits that share damaged files with the published one.
-        """
-        with explained(f"cannot clear {self.root}/{STORE}"):
-            for older in self.snapshots.revisions():
-                if older != commit and self.damage(older):
-                    self.snapshots.remove(older, fence)
-                    log.warning("snapshot_dropped", revision=older, why="damaged")
-            self._remove_lists()
-
     def older_bytes(self) -> int:
         """
         Return the size of older commits, without files that the published commit shares.
@@ -365,20 +348,6 @@ def make_room(
             if not (is_first or volume.drop_oldest(fence)):
                 raise
             is_first = False
-
-
-def check_link(options: Options) -> None:
-    """
-    Refuse a link on another volume than the root: snapshots are hard links, and renamed into place.
-
-    Raises:
-        SidecarError: ``link_elsewhere``.
-        OSError: One of the folders cannot be read.
-    """
-    folders = (os.path.dirname(options.link), os.path.join(options.root, STORE))
-    if len({os.stat(nearest_folder(folder)).st_dev for folder in folders}) > 1:
-        where = f"the link {options.link} is on another volume than {options.root}"
-        raise failure("link_elsewhere", where)
 
 
 def _move_aside(link: str) -> None:

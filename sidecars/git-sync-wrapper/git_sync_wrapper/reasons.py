@@ -16,7 +16,6 @@ from sidecar_runtime.settings import without_password
 from sidecar_runtime.volume.errors import DENIED_ADVICE, FULL_ADVICE
 
 SAID_CHARACTERS = 700
-_LINE_END = re.compile(r"[\n\r]")
 # Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has cut.
 _CUT = (
     r"non-properly terminated|Error in the (pull|push) function|unexpected eof while reading"
@@ -130,7 +129,7 @@ REASONS = {
         "The git server failed. The request is retried; if it keeps failing, check the server.",
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
         r"|Connection closed by"
-        r"|(?m:^remote: .{,500}(out of memory|No space left))"
+        r"|^remote: .{,500}(out of memory|No space left)"
         rf"|Connection reset|Broken pipe|Empty reply from server|{_CUT}",
     ),
     "sync_timeout": Reason(
@@ -161,7 +160,6 @@ REASONS = {
     "hook_failed": Reason(
         "A one-shot succeeds only if its hooks do: check the hook's output in the log."
     ),
-    "link_elsewhere": Reason("Set GITSYNC_LINK to a name, or to a path below GITSYNC_ROOT."),
     "pre_publish_hook_failed": Reason(
         "Check the hook's output in the log. The last good commit stays; the hook is retried."
     ),
@@ -198,7 +196,6 @@ KEPT = LOCAL | {
 }
 
 _UNREADABLE_PROXY = re.compile(r"Unsupported proxy syntax in [^\n]*")
-_OF_SERVER = re.compile(r"^remote: .*$", re.MULTILINE)
 
 
 def failure(reason: str, message: str) -> SidecarError:
@@ -213,10 +210,10 @@ def explain(said: str, doing: str) -> SidecarError:
     Return the error for what git, ssh or git-sync said.
     """
     for reason, one in REASONS.items():
-        where = _OF_SERVER.sub("", said) if reason in LOCAL else said
-        found = one.said and re.search(one.said, where, re.IGNORECASE | re.MULTILINE)
-        if found:
-            return failure(reason, f"{doing}: {_short(_line_around(found, where))}")
+        for line in said.splitlines() if one.said else ():
+            is_relayed = reason in LOCAL and line.startswith("remote: ")
+            if not is_relayed and re.search(one.said, line, re.IGNORECASE):
+                return failure(reason, f"{doing}: {_short(line)}")
     return failure("git_sync_failed", f"{doing}: {_short(said) or 'no error message'}")
 
 
@@ -225,15 +222,6 @@ def heard(report: str) -> str:
     Return an error-file or a line of git-sync's log with the line breaks of what it quotes.
     """
     return re.sub(r"\\+(n|t|r)", "\n", report).replace('\\"', '"')
-
-
-def _line_around(found: re.Match[str], said: str) -> str:
-    """
-    Return the line that contains a match. A regex for whole lines takes minutes on a long line.
-    """
-    before = max(said.rfind(end, 0, found.start()) for end in "\n\r") + 1
-    after = _LINE_END.search(said, found.end())
-    return said[before : after.start() if after else None]
 
 
 def _short(said: str) -> str:

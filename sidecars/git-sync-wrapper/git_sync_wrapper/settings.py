@@ -4,8 +4,6 @@ The settings of git-sync-wrapper; :mod:`git_sync_wrapper.options` has git-sync's
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,7 +11,6 @@ from sidecar_runtime.gate.settings import GateSettings, check_gate
 from sidecar_runtime.parsers import (
     YEAR_SECONDS,
     absolute_path,
-    allows,
     boolean,
     byte_size,
     choice,
@@ -23,17 +20,6 @@ from sidecar_runtime.parsers import (
 from sidecar_runtime.settings import inherited, load, setting
 
 PREFIX = "GIT_SYNC_WRAPPER_"
-
-
-@allows("a program: a path, or a name on PATH")
-def program(text: str) -> str:
-    """
-    Return the absolute path of a program that is given as a path or as a name on PATH.
-    """
-    found = shutil.which(text.strip())
-    if found is None:
-        raise ValueError("is not an executable program in this image")
-    return os.path.abspath(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +45,9 @@ class Settings(GateSettings):
     )
     git_sync: str = setting(
         "GIT_SYNC",
-        program,
+        str.strip,
         default="git-sync",
+        allowed="a program: a path, or a name on PATH",
         text="The git-sync program to run, version 4. The image contains it at /git-sync.",
     )
     retain_count: int = setting(

@@ -4,11 +4,13 @@ The sidecar that the loop runs: the parts of a cycle, and what outlives its thre
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from git_sync_wrapper import engine
 from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.git import Git
 from git_sync_wrapper.hooks import Hooks
@@ -16,7 +18,7 @@ from git_sync_wrapper.logins import Logins
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.settings import Settings
-from sidecar_runtime.gate.gate import Gate
+from sidecar_runtime.gate.gate import Gate, make_gate
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.sidecar import Session
 from sidecar_runtime.volume.lock import TargetLock
@@ -60,6 +62,31 @@ class Parts(NamedTuple):
     hooks: Hooks
     metrics: WrapperMetrics
     past: Past
+
+
+def join(
+    settings: Settings, options: Options, environ: Mapping[str, str], metrics: WrapperMetrics
+) -> Parts:
+    """
+    Return the parts for these settings; their logins must be closed.
+
+    Raises:
+        SidecarError: Settings contradict each other, or the private folder cannot be created.
+    """
+    logins = Logins(settings, options)
+    git = Git(options, environ, logins.folder)
+    root = os.path.join(options.root, engine.ROOT)
+    return Parts(
+        settings,
+        options,
+        git,
+        Engine(settings.git_sync, options, environ, git, root, metrics.healed.inc),
+        logins,
+        make_gate(settings, metrics.gate, pin="GITSYNC_REF" if options.is_pinned else ""),
+        Hooks(options, environ, metrics.git_sync.count_hook),
+        metrics,
+        Past(),
+    )
 
 
 class GitSyncWrapper:

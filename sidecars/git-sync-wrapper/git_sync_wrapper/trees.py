@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
@@ -57,7 +57,7 @@ def walk(top: int) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
     paths, inner = [""], list[Iterator[str]]()
     try:
         while True:
-            entries = _entries(open_folders[-1])
+            entries = list(os.scandir(open_folders[-1]))
             yield paths[-1], open_folders[-1], entries
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
             inner.append(iter(names))
@@ -72,11 +72,6 @@ def walk(top: int) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
     finally:
         for folder in open_folders:
             os.close(folder)
-
-
-def _entries(folder: int) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        return list(found)
 
 
 # --- what is there
@@ -182,7 +177,8 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
             if entry.is_dir(follow_symlinks=False):
                 os.mkdir(name, FOLDER_MODE, dir_fd=new)
             elif entry.name == GIT:
-                pointer = _lead_further(read_file(GIT, FACTS_BYTES, dir_fd=folder), further)
+                pointer = read_file(GIT, FACTS_BYTES, dir_fd=folder)
+                pointer = pointer.replace(b"../.git/", f"../{further}/.git/".encode(), 1)
                 write_file(name, pointer, 0o644, fsync=False, dir_fd=new)
             elif shown is not None and _is_equal(entry.name, folder, name, shown):
                 link_file(name, shown, name, new)
@@ -190,20 +186,6 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
                 link_file(entry.name, folder, name, new)
                 changed.append(name)
     return sorted(changed)
-
-
-def _lead_further(pointer: bytes, further: str) -> bytes:
-    """
-    Return the content of a ``.git`` file for another place: ``gitdir: ../../.git-sync/.git/...``.
-    """
-    start = b"gitdir: "
-    path = pointer.removeprefix(start)
-    ups = 0
-    while path.startswith(b"../"):
-        path, ups = path[3:], ups + 1
-    if not pointer.startswith(start) or not ups:
-        return pointer
-    return start + b"../" * ups + further.encode() + b"/" + path
 
 
 def _is_equal(name: str, folder: int, path: str, shown: int) -> bool:
@@ -249,19 +231,11 @@ def lfs_pointers(top: int, rows: Rows) -> list[str]:
     return sorted(found)
 
 
-def links_to(top: str, paths: Collection[str], rows: Mapping[str, Row]) -> list[str]:
+def links(rows: Rows) -> list[str]:
     """
-    Return the other links of a folder that may lead to one of these changed files.
-
-    If one of these files is a link itself, return all other links: links lead through links.
+    Return all symlinks.
     """
-    named = set(paths)
-    links = {path for path, row in rows.items() if stat.S_ISLNK(row.mode)}
-    if not named & links:
-        here = os.path.realpath(top)
-        targets = {os.path.join(here, path) for path in named}
-        links = {path for path in links if os.path.realpath(os.path.join(here, path)) in targets}
-    return sorted(links - named)
+    return sorted(path for path, row in rows.items() if stat.S_ISLNK(row.mode))
 
 
 def flush(top: int, rows: Rows, changed: Collection[str]) -> None:
@@ -293,6 +267,4 @@ def exchange(one: str, other: str, folder: int) -> bool:
     Exchange two folders in one step, by renameat2(2); return False if the file system cannot.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    with suppress(AttributeError):  # an old libc
-        return bool(libc.renameat2(folder, os.fsencode(one), folder, os.fsencode(other), 2) == 0)
-    return False
+    return bool(libc.renameat2(folder, os.fsencode(one), folder, os.fsencode(other), 2) == 0)
