@@ -63,9 +63,8 @@ def run(
         if holder:
             say("ok", "", f"lock holder: pid {holder.get('pid')} on {holder.get('host')}")
         results.append(try_gate(parts.gate, settings.gate, parts.logins.folder, fence))
-        source = options.source
-        results.append(daemon("git-sync-wrapper", source, settings.http_bind, holder))
-        return exit_code(results)
+        bind = settings.http_bind
+        return exit_code([*results, daemon("git-sync-wrapper", options.source, bind, holder)])
     finally:
         parts.logins.close()
 
@@ -120,8 +119,8 @@ def check_remote(parts: Parts, environ: Mapping[str, str], fence: Fence) -> bool
         if not options.is_pinned or error.reason != "ref_not_found":
             return fail("remote", error)
         commit = "a hash, which only a sync can verify"
-    seconds = time.monotonic() - began
-    say("ok", "remote", f"answers in {seconds:.2f} s: {options.ref} is {commit}")
+    text = f"answers in {time.monotonic() - began:.2f} s: {options.ref} is {commit}"
+    say("ok", "remote", text)
     return True
 
 

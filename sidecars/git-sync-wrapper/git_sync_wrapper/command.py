@@ -60,13 +60,14 @@ def run() -> int:
     if arguments[:1] == ["--version"]:
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")
         return 0
+    if arguments[:1] == ["--man"]:
+        program = os.environ.get(f"{PREFIX}GIT_SYNC") or "git-sync"
+        os.execvp(program, [program, "--man"])  # noqa: S606 - git-sync itself
     is_check = arguments[:1] == ["check"]
     if arguments and not arguments[0].startswith("-") and not is_check:
         allowed = "is neither check nor a flag of git-sync"
         raise SettingsError([Problem("COMMAND", arguments[0], allowed)])
     settings, unknown, options = _read(arguments[is_check:], os.environ)
-    if arguments[:1] == ["--man"]:
-        os.execv(settings.git_sync, [settings.git_sync, "--man"])  # noqa: S606 - git-sync itself
     if is_check:
         from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it
 

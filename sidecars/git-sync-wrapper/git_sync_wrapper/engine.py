@@ -179,8 +179,7 @@ class Engine:
         commit = os.path.basename(self.worktree)
         if FULL_COMMIT.fullmatch(commit) and os.path.isdir(self.worktree):
             return commit
-        where = f"{self.root}/{CANDIDATE}"
-        said = f"git-sync succeeded, but {where} does not lead to a commit: is it git-sync 4?"
+        said = f"git-sync succeeded, but {self.worktree} is not a commit: is it git-sync 4?"
         raise failure("git_sync_failed", said)
 
     @property
@@ -197,8 +196,7 @@ class Engine:
         said = child.Kept(200)
         with suppress(OSError, child.DeadlinePassed):
             argv = [self._program, *self._options.arguments, "--version"]
-            command = child.Command(argv, self._environ)
-            child.run(command, fence, GRACE_SECONDS, said, said)
+            child.run(child.Command(argv, self._environ), fence, GRACE_SECONDS, said, said)
         git = b"unknown"
         with suppress(GitFailed):
             git = self._git.ask(["--version"], os.sep, fence)

@@ -118,8 +118,8 @@ class Git:
         seconds: float = ANSWER_SECONDS,
     ) -> None:
         complaints = child.Kept()
-        environ = {**self._environ, **environ}
-        command = child.Command([self._options.git, *words], environ, folder)
+        argv = [self._options.git, *words]
+        command = child.Command(argv, {**self._environ, **environ}, folder)
         try:
             limit = min(seconds, self._options.sync_timeout)
             code = child.run(command, fence, limit, out, complaints)

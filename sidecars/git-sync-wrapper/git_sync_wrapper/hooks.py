@@ -97,8 +97,10 @@ def webhook(options: Options) -> list[Hook]:
             status, _body = web.request(
                 method, options.webhook_url, headers, options.webhook_timeout
             )
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise HookFailed("no answer", str(error)) from None
+        except ValueError:  # its text would name the URL, which may contain a token
+            raise HookFailed("it is not a URL") from None
         if 0 < expected != status:
             raise HookFailed(f"the answer is {status} instead of {expected}")
 

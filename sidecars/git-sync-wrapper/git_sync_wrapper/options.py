@@ -33,6 +33,8 @@ HIDDEN_FLAG = "__env__"
 _FLAG = "git_sync_wrapper.flag"
 # The query of a URL may contain a token.
 _QUERY = re.compile(r"(?<=//)([^?]*\?).*")
+# git@host:path, a path, helper::address; any other text with an @ is a URL without https://.
+_NO_URL = re.compile(r"[^:/]+@[^/]+:|\.{0,2}/|\w+::|[^@]*$")
 _TEXT = r'"((?:\\.|[^"\\])*)"'
 _CONFIG = re.compile(rf'(?:{_TEXT}|([^":][^:]*)):(?:{_TEXT}|((?:\\.|[^,\\])+))(?:,|$)')
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", ",": ","}
@@ -323,6 +325,8 @@ def _read_line(
     rest = []
     words = iter(arguments)
     for word in words:
+        if word == "--":  # what follows are no flags, and git-sync ignores it
+            break
         name, has_value, value = word.removeprefix("--").partition("=")
         name = hidden.get(name, name)
         if not word.startswith("--") or name not in known:
@@ -368,15 +372,23 @@ def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
     Yield what is missing or dangerous in what git-sync does not see.
     """
     repo = values.get("repo", "")
-    url = split_url(repo)
-    is_http = url.scheme in ("http", "https")
-    # What looks like a path may be the end of a password: https://me:1234/rest@host/repo.
-    is_odd = is_http and "@" in f"{url.path}{url.query}{url.fragment}"
     if not repo:
         yield Problem("GITSYNC_REPO", "", "is missing: the repository's URL")
-    elif is_odd or (not is_http and url.password) or re.match(r"[^/@]+:[^/@]+@", repo):
+    elif not _is_safe(repo):
         allowed = "is not https://USER:PASSWORD@HOST/PATH, with / as %2F and @ as %40 in a password"
         yield Problem("GITSYNC_REPO", "***", allowed)
+
+
+def _is_safe(repo: str) -> bool:
+    """
+    Whether a repository cannot expose a password: git and its errors show the whole URL.
+    """
+    if "://" not in repo:
+        return _NO_URL.match(repo) is not None
+    url = split_url(repo)
+    # An apparent path may be the end of a password: https://me:1234/rest@host/repo.
+    rest = f"{url.path}{url.query}{url.fragment}"
+    return "@" not in rest if url.scheme in ("http", "https", "") else not url.password
 
 
 def _take_login_from_url(values: dict[str, Any]) -> None:

@@ -9,10 +9,12 @@ import time
 
 import pytest
 
-from git_sync_wrapper.refusals import REFUSALS, explain, heard
+from git_sync_wrapper.reasons import KEPT, LOCAL, LOGIN, REASONS, explain, heard
 from sidecar_runtime.volume.errors import explain_os_error
 
 SAID = {
+    "git_too_old": "usage: git config [<options>]",
+    "git_sync_usage": "unknown flag: --frob",
     "target_full": "fatal: write error: No space left on device",
     "host_key_changed": "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n"
     "Host key verification failed.",
@@ -20,8 +22,6 @@ SAID = {
     "strict checking.\nHost key verification failed.",
     "ssh_key_invalid": 'Load key "/etc/git-secret/ssh": error in libcrypto\n'
     "git@github.com: Permission denied (publickey).",
-    "ssh_key_exposed": "WARNING: UNPROTECTED PRIVATE KEY FILE!\nPermission denied (publickey).",
-    "ssh_user_missing": "No user exists for uid 1000",
     "ssh_key_refused": "git@github.com: Permission denied (publickey).",
     "name_unresolved": "fatal: unable to access 'https://x/': Could not resolve host: x",
     "proxy_refused": "fatal: unable to access 'https://x/': CONNECT tunnel failed, response 407",
@@ -71,7 +71,7 @@ NO_TLS = (
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        *((reason, SAID[reason]) for reason in REFUSALS),
+        *((reason, SAID[reason]) for reason, one in REASONS.items() if one.said),
         *(("credentials_refused", f"The requested URL returned error: {n}") for n in (401, 403)),
         ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
         (
@@ -108,7 +108,7 @@ NO_TLS = (
     ],
 )
 def test_maps_each_message_to_its_reason(reason: str, said: str) -> None:
-    error = explain(said)
+    error = explain(said, "git-sync failed")
 
     assert reason == error.reason
     assert error.advice
@@ -117,7 +117,7 @@ def test_maps_each_message_to_its_reason(reason: str, said: str) -> None:
 def test_volume_failures_of_git_and_of_the_wrapper_have_the_same_advice() -> None:
     for number in (errno.ENOSPC, errno.EACCES):
         own = explain_os_error(OSError(number, os.strerror(number)), "cannot write")
-        assert own.advice == explain(os.strerror(number)).advice
+        assert own.advice == explain(os.strerror(number), "git-sync failed").advice
 
 
 def test_quotes_an_unknown_message() -> None:
@@ -129,7 +129,8 @@ def test_quotes_an_unknown_message() -> None:
 
 def test_quotes_only_the_line_with_the_cause_and_hides_credentials() -> None:
     error = explain(
-        "Cloning\nfatal: unable to access 'https://me:hu/sh@x/': Could not resolve host: x\nmore"
+        "Cloning\nfatal: unable to access 'https://me:hu/sh@x/': Could not resolve host: x\nmore",
+        "git-sync failed",
     )
 
     said = "git-sync failed: fatal: unable to access 'https://***@x/': Could not resolve host: x"
@@ -137,7 +138,10 @@ def test_quotes_only_the_line_with_the_cause_and_hides_credentials() -> None:
 
 
 def test_quotes_no_proxy_url_that_git_cannot_read() -> None:
-    error = explain("fatal: unable to access 'https://x/': Unsupported proxy syntax in 'hu/sh@p'")
+    error = explain(
+        "fatal: unable to access 'https://x/': Unsupported proxy syntax in 'hu/sh@p'",
+        "git-sync failed",
+    )
 
     assert error.message.endswith("fatal: unable to access 'https://x/': Unsupported proxy syntax")
 
@@ -152,7 +156,7 @@ def test_reads_a_long_line_without_catastrophic_backtracking(said: str) -> None:
 
     def spent(length: int) -> float:
         began = time.process_time()
-        explain(said * (length // len(said)))
+        explain(said * (length // len(said)), "git-sync failed")
         return time.process_time() - began
 
     short, long = (min(spent(length) for _ in range(3)) for length in (4_000, 32_000))
@@ -170,7 +174,7 @@ def test_quotes_gits_error_from_git_syncs_report() -> None:
 
     assert (
         "git-sync failed: fatal: unable to access 'https://x/': Could not resolve host: x"
-        == explain(heard(report)).message
+        == explain(heard(report), "git-sync failed").message
     )
 
 
@@ -183,8 +187,8 @@ def test_quotes_gits_error_from_git_syncs_report() -> None:
     ],
 )
 def test_recognizes_git_syncs_own_timeout_in_any_form_of_report(report: str) -> None:
-    assert "sync_timeout" == explain(heard(report)).reason
+    assert "sync_timeout" == explain(heard(report), "git-sync failed").reason
 
 
-def test_takes_a_report_that_is_not_an_object_as_text() -> None:
-    assert "[1]" == heard("[1]")
+def test_the_sets_name_reasons_of_the_table() -> None:
+    assert REASONS.keys() >= LOCAL | LOGIN | KEPT

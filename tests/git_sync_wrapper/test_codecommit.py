@@ -15,7 +15,7 @@ import git_remote_codecommit
 import pytest
 from awscli.customizations.codecommit import CodeCommitGetCommand
 
-from git_sync_wrapper.login import sigv4
+from git_sync_wrapper import codecommit
 from sidecar_runtime.aws.credentials import Credentials
 
 CASES = 100
@@ -79,9 +79,13 @@ def moment_of(password: str) -> float:
     return calendar.timegm(time.strptime(password.partition("Z")[0], "%Y%m%dT%H%M%S"))
 
 
+def user_of(case: Case) -> str:
+    return codecommit.username(case.credentials.access_key, case.credentials.token)
+
+
 def ours(case: Case, now: float, **changes: Any) -> str:
     given = {"host": case.host, "path": case.path, "region": case.region} | changes
-    return sigv4.password(case.credentials, now=now, **given)
+    return codecommit.password(case.credentials.secret_key, now=now, **given)
 
 
 # Its newest version calls utcnow, which Python has deprecated since 3.12.
@@ -94,7 +98,7 @@ def test_signs_like_git_remote_codecommit(monkeypatch: pytest.MonkeyPatch) -> No
 
         url = git_remote_codecommit.git_url(case.repository, "v1", case.region, case.botocore)
         username = url.removeprefix("https://").partition(":")[0]
-        assert username == quote(sigv4.username(case.credentials), safe="")
+        assert username == quote(user_of(case), safe="")
 
 
 def test_signs_like_awsclis_credential_helper(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -103,12 +107,12 @@ def test_signs_like_awsclis_credential_helper(capsysbinary: pytest.CaptureFixtur
         region = command.extract_region({"host": case.host}, None)
         theirs = command.sign_request(region, f"https://{case.host}{case.path}")
 
-        assert region == sigv4.region_of(case.host)
+        assert region == codecommit.region_of(case.host)
         assert theirs == ours(case, moment_of(theirs)), case
 
         command.write_git_parameters(theirs)
         written = capsysbinary.readouterr().out.decode()
-        assert f"username={sigv4.username(case.credentials)}\npassword={theirs}\n" == written
+        assert f"username={user_of(case)}\npassword={theirs}\n" == written
 
 
 def test_the_signature_ignores_a_leading_slash_and_a_port() -> None:
@@ -136,4 +140,4 @@ def test_the_signature_ignores_a_leading_slash_and_a_port() -> None:
     ],
 )
 def test_recognizes_codecommit_hosts_and_their_regions(host: str, region: str | None) -> None:
-    assert region == sigv4.region_of(host)
+    assert region == codecommit.region_of(host)
