@@ -178,6 +178,7 @@ class Session:
             if build.pointers:
                 facts["lfs"] = build.pointers[: record.NAMED_PATHS]
                 log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
+            parts.engine.keep(commit)
             volume.show(build, facts, fence, fallback=fallback)
         except SidecarError:
             volume.drop(build)
@@ -303,8 +304,7 @@ class Session:
         """
         self._show(published)
         is_enough = bool(published.commit) and not self._parts.options.is_pinned
-        problem = self._judge.refusal
-        return Outcome("refused", published.commit, problem=problem, is_enough=is_enough)
+        return Outcome("refused", published.commit, {}, self._judge.refusal, is_enough)
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """

@@ -72,8 +72,8 @@ class Inspection:
         without the remote.
         """
         options, commit, engine = self._parts.options, published.commit, self._parts.engine
-        is_as_asked = published.fallback or not published.shortfall(options)
-        if not self.problem or not is_as_asked or published.problem(options):
+        is_other = published.shortfall(options) and not published.fallback
+        if not self.problem or is_other or published.problem(options):
             return
         checkout = engine.restore(commit, self._parts.logins, fence)
         if not checkout:

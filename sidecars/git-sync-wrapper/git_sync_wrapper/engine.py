@@ -36,6 +36,7 @@ ROOT = ".git-sync"
 GIT = ".git"
 CANDIDATE = "candidate"
 WORKTREES = ".worktrees"
+PUBLISHED = "refs/heads/published"
 FAILED = "failed"
 """The reason of the last failure, so that one that repeats is known after a restart as well."""
 STARTED_OVER = "started over: "
@@ -302,6 +303,15 @@ class Engine:
         if said:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
             raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
+
+    def keep(self, commit: str) -> None:
+        """
+        Keep the objects of the published commit. git-sync forgets them once it has fetched newer
+        commits, although the gate may refuse these; a repair would then need the remote.
+        """
+        with suppress(OSError):
+            path = os.path.join(self.root, GIT, PUBLISHED)
+            write_file(path, f"{commit}\n".encode(), 0o644, fsync=False)
 
     def restore(self, commit: str, logins: Logins, fence: Fence) -> str:
         """

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
 SECRET_BYTES = 1 << 20
-PROBE_BYTES = 1 << 16
 ASKPASS_SECONDS = 10.0
 # ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into the file,
 # which needs a writable root; this library shows another file instead.
@@ -175,9 +174,7 @@ class Logins:
         """
         with _explained(f"cannot write to {self.folder}"):
             if os.stat(self.folder).st_dev != os.stat(root).st_dev:
-                write_file(
-                    os.path.join(self.folder, "probe"), bytes(PROBE_BYTES), 0o600, fsync=False
-                )
+                write_file(os.path.join(self.folder, "probe"), bytes(1 << 16), 0o600, fsync=False)
 
     # --- user and password
 

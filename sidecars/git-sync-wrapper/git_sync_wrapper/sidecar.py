@@ -108,8 +108,8 @@ class GitSyncWrapper:
 
     def details(self) -> dict[str, object]:
         options = self._parts.options
-        facts: dict[str, object] = {"repository": options.hide(options.repo), "ref": options.ref}
-        return facts | self._parts.past.details
+        repo = options.hide(options.repo)
+        return {"repository": repo, "ref": options.ref, **self._parts.past.details}
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
