@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from tests.support.airflow.installed import Airflow, Version
 from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.daemon import Daemon
 from tests.support.git.git_sync import git_site, skip_without_git_sync
-from tests.support.machine.users import as_user
 from tests.support.raising import raised
 from tests.support.s3_sync.releases import Release
 from tests.support.s3_sync.scripted import published
@@ -566,13 +564,13 @@ def test_a_view_url_template_with_another_field_is_refused(
 
 
 def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
-    """The published one, one in use, and a requested one, unless requests are disabled."""
+    """The published one, one in use, and those that are retained; no other is ever shown."""
     skip_without_git_sync()
     with git_site(tmp_path) as site:
         link = str(site.link)
         old = site.repository.commit(files_of(0), whole=True)
         keeps = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
-        wrapper = site.publish(**keeps)
+        site.publish(**keeps)
         path = bundles.initialize(path=link)
         assert old == path.name == bundles.do("version")
 
@@ -589,66 +587,9 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
         newest = site.repository.commit(files_of(2), whole=True)
         site.wait_until_shown(newest)
         wait_until(lambda: not path.exists(), "nobody uses it any more", 30)
-        assert path == bundles.initialize(path=link, version=old)
-        assert files_of(0).items() <= published(path).items()
-
-        wrapper.terminate()
-        (site.root / ".snapshots/ask.sock").unlink()  # as on a volume that another node writes
-        site.wrapper(**keeps, GIT_SYNC_WRAPPER_KEEP_REQUESTED="0").wait_until_ready()
         assert "only the versions on the volume are available" in fails(
-            bundles, path=link, version=new
+            bundles, path=link, version=old
         )
-
-
-def test_requests_a_commit_before_the_first_publish(bundles: Bundles, tmp_path: Path) -> None:
-    """As in a task pod, where task and sidecar start together."""
-    skip_without_git_sync()
-    with git_site(tmp_path) as site:
-        commits = [site.repository.commit(files_of(number), whole=True) for number in range(2)]
-        site.server.stop()
-        site.wrapper().wait_for_event("cycle_failed")
-        said = fails(bundles, path=str(site.link), version=commits[0])
-        assert f"version {commits[0]} of bundle 'dags' is not on this volume: " in said
-        assert "nothing is published" not in said and "no sidecar" not in said
-
-        site.server.start()
-        path = bundles.initialize(path=str(site.link), version=commits[0])
-        assert files_of(0).items() <= published(path).items()
-
-
-MOUNTED = """
-mount -t tmpfs none /mnt && mkdir /mnt/dags /mnt/home && chmod 777 /mnt/home &&
-mount --bind {target} /mnt/dags && mount -o remount,ro,bind /mnt/dags && exec {python} "$@"
-"""
-
-
-@pytest.mark.parametrize("uid", [None, 65534], ids=["its own user", "run_as_user"])
-def test_a_read_only_mount_is_enough(
-    airflow: Airflow,
-    daemon: Daemon,
-    releases: list[Release],
-    target: Path,
-    tmp_path: Path,
-    uid: int | None,
-) -> None:
-    """Even for the socket, which fetches a version, and with another user's storage folder."""
-    unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
-    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
-    home, python = tmp_path / "airflow", airflow.bin / "python"
-    if uid is not None:
-        python = as_user(tmp_path / "bin", python, uid, uid)
-    script = MOUNTED.format(target=target, python=python)
-    inside = {
-        "HOME": "/mnt/home",
-        "AIRFLOW_HOME": "/mnt/home",
-        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "/mnt/of-others",
-    }
-    with running_bundles(airflow, home, inside, [*unshare, "sh", "-c", script]) as bundles:
-        path = bundles.initialize(path="/mnt/dags/current", version=releases[0].revision)
-        assert {name: body.decode() for name, body in files_of(0).items()} == bundles.do("read")
-    assert Path("/mnt/dags") in path.parents
-    assert "is writable here" not in (home / "log").read_text()
 
 
 def test_the_wheel_contains_one_module_and_requires_only_airflow(

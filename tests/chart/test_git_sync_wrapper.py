@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from git_sync_wrapper.flags.table import VARIABLES
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.settings import names_of
 from tests.chart import files
 from tests.chart.rendered.rendering import CAN_RENDER, HOW_TO_RENDER, pods, render
 from tests.chart.rules import checks
 from tests.chart.rules.pods import restricted_rules
-from tests.chart.rules.sidecars import environment
+from tests.chart.rules.sidecars import environment, git_sync_variables
 
 ONE_VOLUME = Path(__file__).parents[2] / "docs/how-to/share-one-volume-between-all-pods.md"
 
@@ -38,7 +37,7 @@ def test_dags_folder_is_below_the_published_link(name: str) -> None:
 def test_drop_in_replaces_the_image_and_sets_only_known_variables(name: str) -> None:
     values = files.load(name)
     git_sync = values["dags"]["gitSync"]
-    known = VARIABLES | names_of(Settings, PREFIX) | {"NODE_NAME"}
+    known = git_sync_variables() | names_of(Settings, PREFIX) | {"NODE_NAME"}
 
     assert {"repository", "tag"} == values["images"]["gitSync"].keys()
     assert git_sync["branch"] == git_sync["ref"], "the chart gives both, and they must agree"

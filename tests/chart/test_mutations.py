@@ -153,9 +153,6 @@ S3_VERSIONS: dict[str, Mutation] = {
     "a listing instead of releases": lambda _, one: set_variable(one, "S3_SYNC_SOURCE", "listing"),
 }
 GIT_VERSIONS: dict[str, Mutation] = {
-    "requests are disabled": lambda _, one: add_variable(
-        one, "GIT_SYNC_WRAPPER_KEEP_REQUESTED", "0"
-    ),
     "a different branch than task pods": lambda _, one: set_variable(one, "GITSYNC_REF", "other"),
     "a different repository than task pods": lambda _, one: set_variable(
         one, "GITSYNC_REPO", "https://git.example.com/other.git"

@@ -13,7 +13,7 @@ import pytest
 import sync_perm.database.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
-from git_sync_wrapper.refusals import REFUSALS
+from git_sync_wrapper.reasons import REASONS as GIT_REASONS
 from kerberos_sidecar.krb5.refusals import REASONS
 from kerberos_sidecar.plan import Cause
 from s3_sync.metrics import OPERATIONS, SKIP_REASONS
@@ -43,7 +43,7 @@ EXAMPLES_OF_WRONG_NAMES = {
 }
 # Reasons that the code reads from tables: parsing the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
-    "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable", "gate_undecided"},
+    "git-sync-wrapper": {*GIT_REASONS, *ADVICE, "gate_undecided"},
     "kerberos": REASONS,
     "s3-sync": {*S3_SYNC_REASONS},
     "sync-perm": {*sync_perm.database.database.ADVICE, *FAILURE_REASONS},

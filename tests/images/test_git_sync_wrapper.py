@@ -14,7 +14,6 @@ import pytest
 from tests.images.container import Container, Image
 from tests.support.git.git_sync import GitSite, chart_environment, git_site
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
-from tests.support.waiting import wait_until
 
 CHART, ARBITRARY = "65533:0", "1000710000:0"
 
@@ -158,11 +157,3 @@ def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, use
         running._options += [f"--volume={path}:{path}:ro" for path in (key, known_hosts)]
         with running:
             here.wait_until_shown(here.repository.head(), running, 60)
-
-
-def test_passthrough_runs_git_sync_unchanged(image: Image, here: GitSite) -> None:
-    with container(image, here, GIT_SYNC_WRAPPER_MODE="passthrough") as running:
-        wait_until(lambda: here.shown() == here.repository.head(), "it is shown", 60)
-
-        assert (here.root / ".worktrees").is_dir()
-        assert 143 == running.terminate().code

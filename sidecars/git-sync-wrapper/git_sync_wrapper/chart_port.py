@@ -10,13 +10,10 @@ from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.http.listener import Answer, Listener, listen
 from sidecar_runtime.metrics import Family
-from sidecar_runtime.parsers import bind_address
 
-SETTING = "GITSYNC_HTTP_BIND"
 _WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
 
 
@@ -31,12 +28,15 @@ class ChartPort(Listener):
     """
 
     def __init__(
-        self, bind: str, is_ready: Callable[[], bool], metrics: Mapping[str, Family] | None
+        self,
+        bind: tuple[str, int],
+        is_ready: Callable[[], bool],
+        metrics: Mapping[str, Family] | None,
     ) -> None:
         self._is_ready = is_ready
         self._was_ready = False
         self._registry = None if metrics is None else registry_of(metrics)
-        super().__init__(listen(address(bind), SETTING), self._find)
+        super().__init__(listen(bind, "GITSYNC_HTTP_BIND"), self._find)
 
     def _find(self, path: str) -> Answer:
         if self._registry is not None and path.partition("?")[0] == "/metrics":
@@ -47,17 +47,3 @@ class ChartPort(Listener):
         if self._was_ready:
             return Answer(HTTPStatus.OK, b"", "text/plain")
         return Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"repo is not ready\n", "text/plain")
-
-
-def address(bind: str) -> tuple[str, int]:
-    """
-    Parse an address in Go's form: ``:1234``, ``0.0.0.0:1234``, ``[::1]:1234``.
-
-    Raises:
-        SettingsError: It is not a valid address.
-    """
-    try:
-        return bind_address(bind)
-    except ValueError:
-        problem = "is not HOST:PORT or :PORT, such as :1234"
-        raise SettingsError([Problem(SETTING, bind, problem)]) from None

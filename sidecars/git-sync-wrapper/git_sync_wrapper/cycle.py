@@ -1,66 +1,50 @@
 """
-One cycle: lock → poll → git-sync → publish.
+One cycle: lock → inspect → poll → git-sync → snapshot → judge → publish → hooks.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import closing
 
-from git_sync_wrapper.context import Context, GitSyncExitError
-from git_sync_wrapper.hooks.runners import PrePublishError
-from git_sync_wrapper.inspection import Inspection
-from git_sync_wrapper.published.difference import find_difference, is_elsewhere
-from git_sync_wrapper.published.record import Published, look
-from git_sync_wrapper.published.volume import LOCK, Volume
-from git_sync_wrapper.publisher import Publisher
-from git_sync_wrapper.room import with_room
+from git_sync_wrapper import publish, record
+from git_sync_wrapper.damage import Inspection
+from git_sync_wrapper.judge import LFS, Judge
+from git_sync_wrapper.publish import LOCK, Build, Volume
+from git_sync_wrapper.reasons import LOGIN, REASONS
+from git_sync_wrapper.record import Published
+from git_sync_wrapper.sidecar import Parts
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Undecided
-from sidecar_runtime.health import Outcome
+from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explained
+from sidecar_runtime.volume.errors import explain_os_error
 from sidecar_runtime.volume.lock import read_holder
-
-if TYPE_CHECKING:
-    from git_sync_wrapper.asking.asking import Asking
 
 log = get_logger("cycle")
 
 
-# The failures of git-sync that a failed poll explains better, and the poll's reasons; empty: any.
-# Of a GitHub App, only git-sync has the token. A login that another server asks for is not wrong.
-EXPLAINED_BY: dict[str, set[str]] = {
-    "git_sync_failed": set(),
-    "credentials_refused": {"redirect_refused"},
-    "login_missing": {"redirect_refused"},
-}
+class GitSyncExitError(GaveUp):
+    """
+    The process exits when git-sync would, with git-sync's exit code: after too many failures before
+    the first publication, or after a failed hook of a one-shot.
+    """
+
+    exit_code = 1
 
 
 class Session:
     """
-    State of the thread that runs cycles: the open volume and the result of the last poll.
+    State of the thread that runs cycles.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._settings = context.settings
-        self._options = context.options
-        self._publisher = Publisher(context)
-        self._inspection = Inspection(context)
-        self._asking: Asking | None = None
-        if context.asked is not None:
-            from git_sync_wrapper.asking.asking import Asking  # noqa: PLC0415 - no server in one-shots
-
-            self._asking = Asking(context, context.asked)
-        self._volume: Volume | None = None
-        self._settled_at = ""
-        """The commit of git-sync's last successful run; before the first, the published commit."""
-        self._is_waiting = False
-        self._has_polled = False
-        """Whether the remote answered a poll in this cycle."""
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._judge = Judge(parts)
+        self._inspection = Inspection(parts)
+        self._arrived = ""
+        """What git-sync brought last, or what this process found published."""
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -71,270 +55,314 @@ class Session:
             GaveUp: Too many failures before the first publication, as in git-sync.
             CycleAbandoned: The fence was revoked.
         """
-        if fence.is_asked_for and self._context.gate is not None:
-            self._context.gate.ask_again()
-        self._context.engine.access.start_over()
+        if fence.is_asked_for and self._parts.gate is not None:
+            self._parts.gate.ask_again()
         try:
-            outcome = self._run_and_answer(fence)
+            with fence:
+                pass  # a thread that resumes late must not touch its successor's volume
+            with closing(Volume(self._parts.settings, self._parts.options)) as volume:
+                outcome = self._cycle(volume, fence)
         except SidecarError as error:
             raise self._failed(error) from error
         except BaseException:
             self.close()
             raise
         if outcome.result != "waiting":
-            self._context.past.failures = 0
-            self._context.report.remove()
+            self._parts.past.failures = 0
+            self._parts.hooks.clear_report()
         return outcome
 
     def close(self) -> None:
         """
-        Close the volume and all connections.
+        Forget what this process found on the volume.
         """
-        if self._asking is not None:
-            self._asking.close()
-        if self._volume is not None:
-            self._volume.close()
-            self._volume = None
-        self._context.poller.close()
+        self._arrived = ""
 
-    def _run_and_answer(self, fence: Fence) -> Outcome:
-        """
-        Run, and then add the commits that consumers requested, unless the remote fails.
-        """
-        asking, began = self._asking, time.monotonic()
-        self._has_polled = False
-        if asking is None:
-            return self._run(fence)
+    # --- the story
 
-        def bring(began: float) -> None:
-            asking.bring(fence, began=began, is_refused=self._publisher.refusal is not None)
-
-        try:
-            outcome = self._run(fence)
-        except SidecarError as error:
-            # Gate, hook or checkout of the newest commit failed; older ones may be intact.
-            if self._has_polled or isinstance(error, (Undecided, PrePublishError)):
-                bring(time.monotonic())  # the next cycle may take as long as this one
-            else:
-                asking.note_outage(error)
-            raise
-        bring(began)
-        return outcome
-
-    def _run(self, fence: Fence) -> Outcome:
-        volume = self._open()
-        with explained(f"cannot lock {volume.root}"):  # for example, a file system without locks
-            is_holder = self._context.past.lock.try_acquire(LOCK, volume.store)
-        if self._asking is not None:
-            self._asking.follow(volume if is_holder else None, fence)
-        if not is_holder:
-            published = volume.published()
-            self._inspection.look_when_due(published.commit, volume, fence, is_holder=False)
-            self._context.note(published, is_holder=False)
-            problem = None
-            if self._settings.one_shot and self._inspection.is_whole:
-                wanted, problem = self._poll(fence)
-                if self._is_newest(wanted, published):
-                    return self._publisher.confirm(published.commit, fence)
-            return self._wait(volume, problem)
-        self._is_waiting = False
-        published = self._restore_link(volume, fence)
-        if published.commit:
-            volume.prune(published.commit, fence)
-        self._inspection.look_when_due(published.commit, volume, fence)
-        self._context.note(published)
-        if is_elsewhere(published, self._options):
+    def _cycle(self, volume: Volume, fence: Fence) -> Outcome:
+        parts = self._parts
+        if not self._lock(volume):
+            return self._stand_by(volume, fence)
+        published = self._restore(volume, fence)
+        if published.is_elsewhere(parts.options):
             published = Published()  # nothing of this repository
-        # A one-shot on an empty volume has no commit to compare with the remote's.
-        is_all_new = self._settings.one_shot and not (self._settled_at or self._options.is_pinned)
-        wanted, problem = ("", None) if is_all_new else self._poll(fence)
-        if not self._must_run(wanted, published, fence):
-            return self._rest(published, fence)
-        started, is_first = time.monotonic(), not self._context.past.has_synced
-
-        def problem_of_poll() -> SidecarError | None:
-            return self._poll(fence)[1] if is_all_new else problem
-
-        def bring() -> tuple[str, Outcome]:
-            commit = self._sync(fence, problem_of_poll)
-            is_whole = self._inspection.is_whole
-            return commit, self._publisher.publish(
-                commit, published, volume, fence, is_whole=is_whole
-            )
-
-        is_new = is_all_new or wanted not in ("", self._settled_at)
-        root = self._context.engine.root
-        commit, outcome = with_room(bring, root, volume, fence, is_new=is_new)
-        self._inspection.note_whole()
-        # Not the poll's result: another replica of the server may have been behind.
-        self._settled_at = self._options.ref if self._options.is_pinned else commit
-        counters = self._context.metrics.git_sync
+        # A one-shot on an empty volume has nothing to compare with the remote's commit.
+        is_all_new = parts.settings.one_shot and not os.path.exists(parts.engine.root)
+        wanted = "" if is_all_new else self._poll(fence)
+        if not self._must_run(wanted, published):
+            parts.metrics.git_sync.count("noop")
+            if self._is_refused(published):
+                return self._refused(published)
+            return self._confirm(published, fence)
+        started, is_first = time.monotonic(), not parts.past.has_synced
+        outcome = publish.make_room(
+            lambda: self._bring(wanted, volume, published, fence),
+            parts.engine.throw_away,
+            volume,
+            fence,
+        )
         if outcome.result == "changed":
-            volume.prune(commit, fence)
-        if outcome.result == "changed" or (is_first and outcome.is_success):
-            counters.count_fetch()
-            counters.count_sync("success", time.monotonic() - started)
-        else:
-            counters.count_noop()
+            volume.prune(outcome.revision, fence)
+        is_news = outcome.result == "changed" or (is_first and outcome.is_success)
+        parts.metrics.git_sync.count("success" if is_news else "noop", time.monotonic() - started)
         return outcome
 
-    def _open(self) -> Volume:
+    def _bring(self, wanted: str, volume: Volume, published: Published, fence: Fence) -> Outcome:
         """
-        Return the open volume; one that was removed and created again is reopened.
+        Let git-sync bring what the ref names now, and publish it.
         """
-        if self._volume is not None and not self._volume.is_current():
-            self.close()
-        if self._volume is None:
-            self._volume = Volume(
-                self._options,
-                retain_count=self._settings.retain_count,
-                retain_seconds=max(
-                    self._settings.retain_seconds, self._options.stale_worktree_timeout_seconds
-                ),
-                retain_bytes=self._settings.retain_bytes,
-                asked_count=self._settings.keep_requested,
-                asked_bytes=self._settings.keep_requested_bytes,
-                fsync=self._settings.fsync,
-                reads=not self._settings.one_shot,
-            )
-            self._settled_at = ""
-        return self._volume
+        parts, started = self._parts, time.monotonic()
+        try:
+            commit = parts.engine.run(parts.logins, fence, answers=bool(wanted))
+        except SidecarError:
+            parts.metrics.runs("error").inc()
+            parts.metrics.git_sync.count("error", time.monotonic() - started)
+            raise
+        parts.metrics.runs("success").inc()
+        try:
+            outcome = self._publish(commit, volume, published, fence)
+        finally:
+            parts.engine.clear()
+        # Not the poll's answer: the ref may have moved since, or a replica was behind.
+        self._arrived = parts.options.ref if parts.options.is_pinned else commit
+        return outcome
 
-    def _restore_link(self, volume: Volume, fence: Fence) -> Published:
+    def _publish(self, commit: str, volume: Volume, published: Published, fence: Fence) -> Outcome:
         """
-        Return what is published, with the link restored if it was removed.
+        Publish the commit that is checked out, if the gate accepts it.
         """
-        if not self._settled_at:
-            volume.prepare()
-        published = volume.published()
-        if not published.commit and (last := volume.recorded()).commit:
-            volume.turn_back(last.commit, fence)
-            log.warning("link_restored", revision=last.commit)
+        options, is_one_shot = self._parts.options, self._parts.settings.one_shot
+        is_same = commit == published.commit and published.is_made_as_asked(options)
+        if is_same and not self._inspection.problem:
+            if published.refused or published.shortfall(options):
+                # Record that nothing newer is refused any more, and that this ref has it.
+                volume.note(commit, published.facts, fence)
+            return self._confirm(volume.published(), fence)
+        is_urgent = is_one_shot or not published.commit
+        build, refusal = self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
+        if refusal is not None:
+            volume.drop(build)
+            if published.commit:
+                # A tag may move: then the commit that it named before is the last good one.
+                self._judge.note(refusal)
+                volume.refuse(commit, fence)
+                return self._refused(published)
+            fallback = self._judge.fall_back(refusal, volume, fence)
+            if fallback is None:
+                return self._refused(published)
+            build = fallback
+        self._turn(build, volume, published, fence, fallback=commit if refusal else "")
+        self._judge.note(refusal)
+        self._inspection.problem = ""
+        self._show(volume.published())
+        self._announce(build.commit, fence)
+        if self._judge.undecided is not None and not is_one_shot:
+            raise self._judge.undecided
+        if refusal is None:
+            return Outcome("changed", commit)
+        return self._refused(volume.published())._replace(counts={"commits_published": 1})
+
+    def _turn(
+        self, build: Build, volume: Volume, published: Published, fence: Fence, *, fallback: str
+    ) -> None:
+        """
+        Show a snapshot that is accepted.
+        """
+        parts, commit = self._parts, build.commit
+        try:
+            parts.engine.check_whole(fence)  # after the links were made, so they are whole as well
+            parts.hooks.prepublish(commit, build.path, fence)
+            facts = record.describe(parts.git, parts.engine.worktree, commit, fence)
+            facts["changed"] = build.changed[: record.NAMED_PATHS]
+            if build.pointers:
+                facts["lfs"] = build.pointers[: record.NAMED_PATHS]
+                log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
+            parts.engine.keep(commit)
+            volume.show(build, facts, fence, fallback=fallback)
+        except SidecarError:
+            volume.drop(build)
+            raise
+        log.info("commit_published", revision=commit, files_changed=len(build.changed), **facts)
+
+    # --- the volume
+
+    def _lock(self, volume: Volume) -> bool:
+        """
+        Whether this process has the lock. If it cannot tell, it is ready as a standby is.
+        """
+        try:
+            return self._parts.past.lock.try_acquire(LOCK, volume.store)
+        except OSError as error:
             published = volume.published()
-        if not self._settled_at:
-            self._settled_at = published.commit
+            self._inspection.look(volume, published.commit, is_holder=False)
+            self._show(published, is_holder=False)
+            raise explain_os_error(error, f"cannot lock {volume.root}") from error
+
+    def _restore(self, volume: Volume, fence: Fence) -> Published:
+        """
+        Return what is published, restored as far as the remote is not needed: a removed link, and
+        damaged files.
+        """
+        self._parts.past.waits_for = ""
+        published = volume.restore(fence, is_first=not self._arrived)
+        commit = published.commit
+        if not self._arrived:
+            self._arrived = commit
+        if commit:
+            volume.prune(commit, fence)
+            self._inspection.look(volume, commit, is_asked_for=fence.is_asked_for)
+            self._inspection.repair(volume, published, fence)
+        self._show(published)
         return published
 
-    def _is_newest(self, wanted: str, published: Published) -> bool:
+    def _stand_by(self, volume: Volume, fence: Fence) -> Outcome:
         """
-        Whether the lock holder has published the remote's commit, or an older one because its gate
-        refuses that commit.
+        Wait while another process holds the lock. A one-shot ends once the holder has published the
+        remote's commit, or an older one because its gate refuses that commit.
         """
-        if not wanted or not published.commit:
-            return False
-        is_refused = wanted == published.refused and not self._options.is_pinned
-        return is_refused or wanted in (published.commit, published.ref, published.fallback)
-
-    def _wait(self, volume: Volume, problem: SidecarError | None) -> Outcome:
-        """
-        Stand by while another process holds the lock.
-
-        Args:
-            problem: Why this process cannot tell whether the published commit is the newest.
-        """
+        self._arrived, options = "", self._parts.options
+        published, problem = volume.published(), None
+        commit, is_asked_for = published.commit, fence.is_asked_for
+        self._inspection.look(volume, commit, is_holder=False, is_asked_for=is_asked_for)
+        self._show(published, is_holder=False)
+        if self._parts.settings.one_shot and published.commit and not self._inspection.problem:
+            good = [published.commit, published.ref, published.fallback]
+            good += [] if options.is_pinned else [published.refused]
+            try:
+                if self._poll(fence) in filter(None, good):
+                    return self._confirm(published, fence, is_holder=False)
+            except SidecarError as error:
+                problem = error
         holder = read_holder(LOCK, volume.store)
         who = f"pid {holder.get('pid')} on {holder.get('host')}" if holder else "unknown"
-        if not self._is_waiting:
+        if self._parts.past.waits_for != who:
             log.info("target_waiting", root=volume.root, holder=who)
-        self._is_waiting = True
+        self._parts.past.waits_for = who
         return Outcome("waiting", counts={"holder": who}, problem=problem)
 
-    def _poll(self, fence: Fence) -> tuple[str, SidecarError | None]:
-        """
-        Return the remote's commit; if the poll fails, an empty text and the error.
-        """
-        if self._options.is_pinned:
-            return self._options.ref, None
-        try:
-            wanted = self._context.poller.commit(fence)
-        except SidecarError as error:
-            self._context.metrics.polls("error").inc()
-            log.debug("poll_failed", reason=error.reason, error=error.message)
-            return "", error
-        self._has_polled = True
-        self._context.metrics.polls("same" if wanted == self._settled_at else "new").inc()
-        return wanted, None
+    # --- the remote
 
-    def _must_run(self, wanted: str, published: Published, fence: Fence) -> bool:
+    def _poll(self, fence: Fence) -> str:
         """
-        Return whether git-sync must run.
+        Return the remote's commit; empty if only git-sync can ask for it: of a GitHub App, it alone
+        gets a new token.
         """
-        if fence.is_asked_for or wanted != self._settled_at or not self._inspection.is_whole:
+        parts = self._parts
+        if parts.options.is_pinned:
+            return parts.options.ref
+        try:
+            try:
+                wanted = parts.git.poll(parts.logins.prepare(fence), fence)
+            except SidecarError as error:
+                if error.reason not in LOGIN:
+                    raise
+                if parts.options.is_github_app:
+                    return ""
+                parts.logins.forget()  # it may have been replaced meanwhile
+                wanted = parts.git.poll(parts.logins.prepare(fence), fence)
+        except SidecarError:
+            parts.metrics.polls("error").inc()
+            raise
+        parts.metrics.polls("same" if wanted == self._arrived else "new").inc()
+        return wanted
+
+    def _must_run(self, wanted: str, published: Published) -> bool:
+        """
+        Whether git-sync must run.
+        """
+        if wanted != self._arrived or self._inspection.problem:
             return True
         if self._is_refused(published):
-            return self._publisher.is_due  # otherwise it would only be refused again
-        # The record must say that nothing newer is refused any more.
-        is_settled = published.commit and not (published.fallback or published.refused)
-        return not is_settled or any(find_difference(published, self._options))
+            return self._judge.is_due  # otherwise it would only be refused again
+        options = self._parts.options
+        return not published.commit or bool(
+            published.refused or published.problem(options) or published.shortfall(options)
+        )
 
     def _is_refused(self, published: Published) -> bool:
         """
         Whether the gate refuses the newest commit; the noted refusal may concern an older one.
         """
-        return self._publisher.refusal is not None and published.commit != self._settled_at
+        return self._judge.refusal is not None and published.commit != self._arrived
 
-    def _rest(self, published: Published, fence: Fence) -> Outcome:
-        """
-        Finish a cycle without a new commit.
-        """
-        self._context.metrics.git_sync.count_noop()
-        if self._is_refused(published):
-            return self._publisher.refused(published)
-        return self._publisher.confirm(published.commit, fence)
+    # --- the end of a cycle
 
-    def _sync(self, fence: Fence, problem_of_poll: Callable[[], SidecarError | None]) -> str:
+    def _confirm(self, published: Published, fence: Fence, *, is_holder: bool = True) -> Outcome:
         """
-        Run git-sync; return the commit.
+        Confirm that the published commit is the remote's; the first time this counts as a change.
+        """
+        self._judge.note(None)
+        self._show(published, is_holder=is_holder)
+        if not self._parts.past.has_synced:
+            self._announce(published.commit, fence)
+        return Outcome("unchanged", published.commit)
 
-        Args:
-            problem_of_poll: Returns the error of a poll, which is more exact than git's message.
+    def _refused(self, published: Published) -> Outcome:
         """
-        started = time.monotonic()
-        metrics = self._context.metrics
-        try:
-            commit = self._run_engine(fence)
-        except SidecarError as error:
-            metrics.runs("error").inc()
-            metrics.git_sync.count_sync("error", time.monotonic() - started)
-            if not self._options.is_github_app and error.reason in EXPLAINED_BY:
-                problem, reasons = problem_of_poll(), EXPLAINED_BY[error.reason]
-                if problem is not None and problem.reason in (reasons or {problem.reason}):
-                    raise problem from error
-            raise
-        metrics.runs("success").inc()
-        return commit
+        Return the outcome of a refusal; unless the ref is pinned, a one-shot may still succeed.
+        """
+        self._show(published)
+        is_enough = bool(published.commit) and not self._parts.options.is_pinned
+        return Outcome("refused", published.commit, {}, self._judge.refusal, is_enough)
 
-    def _run_engine(self, fence: Fence) -> str:
+    def _announce(self, commit: str, fence: Fence) -> None:
         """
-        Run git-sync; once more if a secret that looks like base64 was refused unchanged. A one-shot
-        ends with its first failure, and polls, which would have noticed, are not its first request.
+        Start the hooks; a one-shot waits for them.
+
+        Raises:
+            GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        engine = self._context.engine
-        access, was_decoding = engine.access, engine.access.is_decoding
-        try:
-            return engine.run(fence)
-        except SidecarError as error:
-            if error.reason != "credentials_refused" or was_decoding:
-                raise
-            if not access.is_decoding:  # git reports a 401, but no 403
-                access.refused(self._options.repo)
-            if not access.is_decoding:
-                raise
-        return engine.run(fence)
+        self._parts.past.has_synced = True
+        hooks = self._parts.hooks
+        if not self._parts.settings.one_shot:
+            hooks.announce(commit)
+        elif problem := hooks.announce_once(commit, fence):
+            advice = REASONS["hook_failed"].advice
+            raise GitSyncExitError("hook_failed", f"{commit} is published, but {problem}", advice)
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """
         Note a failure; return the error that ends the cycle: before the first publication, the
         process exits after as many failures as git-sync would.
         """
-        context = self._context
-        context.past.failures += 1
-        context.report.write(error, context.past.failures)
-        is_published = bool(look(self._options).commit) and not self._settings.one_shot
+        past, options = self._parts.past, self._parts.options
+        past.failures += 1
+        self._parts.hooks.report(error, past.failures)
+        is_published = bool(past.readiness.revision) and not self._parts.settings.one_shot
         if isinstance(error, GaveUp) or is_published:
             return error
-        limit = self._options.failures_before_first
-        if 0 <= limit <= context.past.failures:
+        first = options.init_max_failures
+        limit = options.max_failures if first is None else first
+        if 0 <= limit <= past.failures:
             return GitSyncExitError(error.reason, error.message, error.advice)
-        error.retry_within_seconds = self._options.init_period_seconds
+        error.retry_within_seconds = options.init_period or options.period
         return error
+
+    def _show(self, published: Published, *, is_holder: bool = True) -> None:
+        """
+        Say what /readyz and the page answer from now on.
+
+        Args:
+            is_holder: Whether this process can change what is published. A standby is ready for
+                another commit as well: a rolling update ends the holder only once it is ready.
+        """
+        past, options, refusal = self._parts.past, self._parts.options, self._judge.refusal
+        self._parts.metrics.gate.fallback.set(bool(published.fallback))
+        self._parts.metrics.last_publish.set(published.published_at or 0)
+        refused = {"refused": refusal.facts()} if refusal is not None else {}
+        past.details = record.details(published.facts) | refused
+        if not published.commit:
+            said = f"nothing is published yet{self._judge.why_nothing}"
+            past.readiness = Readiness(False, problem=said)
+            return
+        problem, shortfall = published.problem(options), published.shortfall(options)
+        if not is_holder:
+            problem, shortfall = "", problem or shortfall
+        if options.is_pinned and refusal is not None:
+            problem = f"the gate refuses {refusal.revision}, which GITSYNC_REF pins"
+        problem = self._inspection.problem or problem
+        pointers = [f"{path} {LFS}" for path in record.pointers(published.facts)[:1]]
+        shortfall = "; ".join(filter(None, (shortfall, *pointers)))
+        commit, at = published.commit, published.published_at
+        past.readiness = Readiness(not problem, commit, at, problem, shortfall)

@@ -1,21 +1,16 @@
 """
-The settings of git-sync-wrapper; :mod:`git_sync_wrapper.flags.options` has git-sync's own.
+The settings of git-sync-wrapper; :mod:`git_sync_wrapper.options` has git-sync's own.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from git_sync_wrapper.credential_source import Source, source, stage
-from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate.settings import GateSettings, check_gate
 from sidecar_runtime.parsers import (
     YEAR_SECONDS,
     absolute_path,
-    allows,
     boolean,
     byte_size,
     choice,
@@ -25,17 +20,6 @@ from sidecar_runtime.parsers import (
 from sidecar_runtime.settings import inherited, load, setting
 
 PREFIX = "GIT_SYNC_WRAPPER_"
-
-
-@allows("a program: a path, or a name on PATH")
-def program(text: str) -> str:
-    """
-    Return the absolute path of a program that is given as a path or as a name on PATH.
-    """
-    found = shutil.which(text.strip())
-    if found is None:
-        raise ValueError("is not an executable program in this image")
-    return os.path.abspath(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +35,7 @@ class Settings(GateSettings):
     timeout_seconds: float = inherited(
         "timeout_seconds",
         text="Abandon a cycle that takes longer: it counts as failed and never publishes. A "
-        "value below twice git-sync's --sync-timeout plus three minutes is raised to that; with "
-        "--submodules=off, a value below --sync-timeout plus two minutes.",
+        "value below git-sync's --sync-timeout plus two minutes is raised to that.",
     )
     http_bind: tuple[str, int] = inherited(
         "http_bind",
@@ -60,16 +43,11 @@ class Settings(GateSettings):
         text="The address that serves /healthz, /readyz, /metrics and the status page. git-sync's "
         "own port (GITSYNC_HTTP_BIND) is served as well.",
     )
-    mode: str = setting(
-        "MODE",
-        choice("protect", "passthrough"),
-        default="protect",
-        text="protect: the wrapper keeps and publishes commits. passthrough: unchanged git-sync.",
-    )
     git_sync: str = setting(
         "GIT_SYNC",
-        program,
+        str.strip,
         default="git-sync",
+        allowed="a program: a path, or a name on PATH",
         text="The git-sync program to run, version 4. The image contains it at /git-sync.",
     )
     retain_count: int = setting(
@@ -92,20 +70,6 @@ class Settings(GateSettings):
         "the published commit shares. Above it, the oldest commit is removed before "
         "GIT_SYNC_WRAPPER_RETAIN_FOR has passed. Unset: no limit.",
     )
-    keep_requested: int = setting(
-        "KEEP_REQUESTED",
-        count,
-        default="20",
-        text="How many older commits to keep that pods requested (DAG versions of Airflow 3), in "
-        "addition to GIT_SYNC_WRAPPER_RETAIN_COUNT. 0: pods cannot request commits.",
-    )
-    keep_requested_bytes: int = setting(
-        "KEEP_REQUESTED_BYTES",
-        byte_size,
-        default="256Mi",
-        text="The most space that requested commits may take on the volume, not counting files "
-        "that the published commit shares. The most recently used commits are kept.",
-    )
     fsync: bool = setting(
         "FSYNC",
         boolean,
@@ -120,26 +84,14 @@ class Settings(GateSettings):
         absolute_path,
         text="A file with the user name, read at each login. Replaces GITSYNC_USERNAME.",
     )
-    credentials: Source = setting(
+    credentials: str = setting(
         "CREDENTIALS",
-        source,
+        choice("auto", "codecommit"),
         default="auto",
         text="How to log in to the git server. auto: with git-sync's own flags or, if they set no "
-        "login, with the pod's AWS identity for CodeCommit.",
+        "login, with the pod's AWS identity for CodeCommit. codecommit: with the pod's AWS "
+        "identity under any host name.",
     )
-    secret_stage: str = setting(
-        "SECRET_STAGE",
-        stage,
-        default="AWSCURRENT",
-        text="Which version of the secret to read from Secrets Manager.",
-    )
-
-    @property
-    def answers(self) -> bool:
-        """
-        Whether consumers may request older commits.
-        """
-        return bool(self.keep_requested) and not self.one_shot
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
@@ -149,11 +101,4 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     Raises:
         SettingsError: One or more are invalid; it lists all of them.
     """
-    return load(Settings, PREFIX, environ, check=_check)
-
-
-def _check(settings: Settings) -> list[Problem]:
-    found = check_gate(settings, PREFIX)
-    if settings.mode == "passthrough" and settings.gate != "off":
-        found.append(Problem(f"{PREFIX}GATE", settings.gate, f"needs {PREFIX}MODE=protect"))
-    return found
+    return load(Settings, PREFIX, environ, check=lambda settings: check_gate(settings, PREFIX))

@@ -15,7 +15,7 @@ from typing import Any
 
 import botocore.session
 
-import git_sync_wrapper.flags.options
+import git_sync_wrapper.options
 import git_sync_wrapper.settings
 import kerberos_sidecar.settings
 import s3_sync.settings
@@ -266,18 +266,21 @@ def commits_complaints(component: Values, container: Values) -> list[str]:
     return [complaint for complaint, holds in rules.items() if not holds]
 
 
+def git_sync_variables() -> frozenset[str]:
+    """
+    Return the variables of git-sync that the wrapper reads.
+    """
+    flags = git_sync_wrapper.options.FLAGS
+    return frozenset(name for flag in flags for name in git_sync_wrapper.options.variables(flag))
+
+
 def read_options(
     settings: git_sync_wrapper.settings.Settings, environ: Mapping[str, str]
 ) -> object:
     """
     Read the variables of git-sync, as git-sync-wrapper does at start.
     """
-    return git_sync_wrapper.flags.options.read_options(
-        [],
-        environ,
-        has_username=settings.username_file is not None,
-        has_password=settings.credentials.kind == "secrets-manager",
-    )
+    return git_sync_wrapper.options.read_options([], environ)
 
 
 SIDECARS: Mapping[str, Charted] = {
@@ -301,7 +304,7 @@ SIDECARS: Mapping[str, Charted] = {
         settings=git_sync_wrapper.settings.Settings,
         prefix=git_sync_wrapper.settings.PREFIX,
         snippets=("chart", "codecommit", "extra", "init", "native", "versions"),
-        foreign=lambda: git_sync_wrapper.flags.table.VARIABLES,
+        foreign=git_sync_variables,
         wanted=frozenset({"GITSYNC_REPO", "GITSYNC_REF", "GITSYNC_ROOT", "GITSYNC_LINK"}),
         volume_complaints=commits_complaints,
         read_more=read_options,

@@ -75,7 +75,7 @@ def test_a_one_shot_beside_a_writer_reports_why_its_own_poll_fails(here: GitSite
     assert 3 == one_shot.wait_for_exit().code
     (gave_up,) = one_shot.find_events("sidecar_gave_up")
     assert "one_shot_deadline" == gave_up["reason"]
-    assert gave_up["error"].startswith("remote_unreachable: connection to ")
+    assert gave_up["error"].startswith("remote_unreachable: cannot poll the remote: ")
     assert gave_up["advice"]
     finished = one_shot.find_events("cycle_finished")
     assert 1 == len([event for event in finished if event["level"] == "warning"])

@@ -153,16 +153,3 @@ def test_follows_head_of_a_file_url_by_default(here: GitSite) -> None:
 
     here.wait_until_shown(here.repository.head(), wrapper)
     here.wait_until_shown(here.commit_revision(2), wrapper)
-
-
-def test_passthrough_mode_runs_plain_git_sync(here: GitSite) -> None:
-    here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
-    settings = chart_environment(here, credentials=CREDENTIALS)
-    wrapper = here.wrapper(**CHART_RUN | settings | {"GIT_SYNC_WRAPPER_MODE": "passthrough"})
-    here.wait_until_shown(here.repository.head(), wrapper)
-
-    assert (here.root / ".worktrees").is_dir()
-    assert not (here.root / ".snapshots").exists()
-
-    here.server.inject(answer_with(Answer(502)))
-    assert 1 == wrapper.wait_for_exit().code

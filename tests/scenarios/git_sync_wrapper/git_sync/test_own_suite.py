@@ -15,7 +15,7 @@ from tests.support.git.git_sync import GIT_SYNC, WRAPPER
 
 SUITE = Path(os.environ.get("GIT_SYNC_SUITE", "/nonexistent"))
 REPOSITORY = Path(__file__).parents[4]
-PAGE = REPOSITORY / "docs/reference/git-sync-own-tests.md"
+PAGE = REPOSITORY / "sidecars/git-sync-wrapper/README.md"
 IMAGE = "e2e/wrapper"
 # This case needs the internet.
 LEFT_OUT = {"github_https"}
@@ -29,8 +29,8 @@ MAXWAIT = "20"
 
 
 def differing() -> set[str]:
-    """Return the cases that the documentation lists."""
-    table = PAGE.read_text().partition("## Differences")[2]
+    """Return the cases that the README lists."""
+    table = PAGE.read_text().partition("## Differences from git-sync")[2]
     return {
         case
         for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
@@ -38,7 +38,7 @@ def differing() -> set[str]:
     }
 
 
-def run_suite(folder: Path, mode: str, chosen: set[str]) -> dict[str, str]:
+def run_suite(folder: Path, chosen: set[str]) -> dict[str, str]:
     """Run all cases or the chosen ones; return the result of each."""
     folder.mkdir()
     programs, state, suite = folder / "bin", folder / "containers", folder / "suite"
@@ -46,8 +46,8 @@ def run_suite(folder: Path, mode: str, chosen: set[str]) -> dict[str, str]:
         made.mkdir()
     shutil.copytree(SUITE, suite)
     subprocess.run(["git", "init", "-q", str(suite)], check=True)
-    env = SETTINGS | {"GIT_SYNC_WRAPPER_MODE": mode}
-    image = {"command": [str(WRAPPER)], "mounts": {str(GIT_SYNC): "/git-sync"}, "env": env}
+    mounts = {str(GIT_SYNC): "/git-sync"}
+    image = {"command": [str(WRAPPER)], "mounts": mounts, "env": SETTINGS}
     (state / "images.json").write_text(json.dumps({IMAGE: image}))
     docker = f'#!/bin/sh\nexec {sys.executable} {containers.__file__} "$@"\n'
     for name, text in {"docker": docker, "make": "#!/bin/sh\n"}.items():
@@ -76,19 +76,16 @@ def run_suite(folder: Path, mode: str, chosen: set[str]) -> dict[str, str]:
 
 
 @pytest.mark.timeout(3_600)
-@pytest.mark.parametrize("mode", ["passthrough", "protect"])
 @pytest.mark.usefixtures("only_in_full")
-def test_all_cases_pass_except_those_that_the_documentation_lists(
-    tmp_path: Path, mode: str
-) -> None:
+def test_all_cases_pass_except_those_that_the_readme_lists(tmp_path: Path) -> None:
     if os.getuid() != 0 or not (SUITE / "test_e2e.sh").is_file():
         pytest.skip("git-sync's own suite needs root, and GIT_SYNC_SUITE: the folder that has it")
 
-    named = differing() if mode == "protect" else set()
-    results = run_suite(tmp_path / "all", mode, set())
+    named = differing()
+    results = run_suite(tmp_path / "all", set())
     failed = {name for name, result in results.items() if result == "FAIL"}
     if again := failed - named:  # some cases wait only 3 s: too short on a busy machine
-        results |= run_suite(tmp_path / "again", mode, again)
+        results |= run_suite(tmp_path / "again", again)
 
     assert len(results) > 80
     assert named == {name for name, result in results.items() if result == "FAIL"}

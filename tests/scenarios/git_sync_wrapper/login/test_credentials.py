@@ -122,32 +122,6 @@ def test_no_sync_fails_while_external_secrets_syncs_rotated_secrets(
     client.delete_secret(SecretId=mounted.remote, ForceDeleteWithoutRecovery=True)
 
 
-def test_no_sync_fails_while_secrets_manager_rotates_the_secret(
-    here: GitSite, moto: MotoServer
-) -> None:
-    client = secrets_manager(moto)
-    name = f"airflow/git-{here.folder.parent.name}"
-    client.create_secret(Name=name, SecretString="{}")
-
-    def rotate(number: int) -> None:
-        pair = (f"user-{number}", f"password-{number}")
-        text = json.dumps({"username": pair[0], "password": pair[1]})
-        client.put_secret_value(SecretId=name, SecretString=text)
-        here.server.accept(pair)
-
-    follow(
-        here,
-        rotate,
-        2,
-        GIT_SYNC_WRAPPER_CREDENTIALS=f"secrets-manager:{name}",
-        AWS_ACCESS_KEY_ID="AKIATEST",
-        AWS_SECRET_ACCESS_KEY="secret",
-        AWS_REGION=REGION,
-        AWS_ENDPOINT_URL_SECRETS_MANAGER=moto.endpoint,
-        AWS_EC2_METADATA_DISABLED="true",
-    )
-
-
 def follow(
     here: GitSite, rotate: Callable[[int], None], times: int, **settings: str | None
 ) -> None:
@@ -182,17 +156,32 @@ def test_submodules_on_other_servers_use_their_own_credentials(
 
 
 @pytest.mark.parametrize("refusal", [401, 403])
-def test_a_one_shot_decodes_a_password_that_the_server_refuses(here: GitSite, refusal: int) -> None:
-    """It was encoded twice, and does not look like a token; git-sync gives up at once."""
+def test_a_refused_password_that_was_encoded_twice_is_named(here: GitSite, refusal: int) -> None:
     here.server.accept(("deploy", "correct horse battery"))
     here.server.refusal = refusal
     encoded = base64.b64encode(b"correct horse battery").decode()
-    wrapper = here.wrapper(
-        GITSYNC_ONE_TIME="true",
-        GITSYNC_MAX_FAILURES="0",
-        GITSYNC_USERNAME="deploy",
-        GITSYNC_PASSWORD=encoded,
-    )
+    wrapper = here.wrapper(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD=encoded)
 
-    assert 0 == wrapper.wait_for_exit().code, wrapper.log()
-    assert here.shown() == here.repository.head()
+    failed = wrapper.wait_for_event("cycle_failed")
+
+    assert "credentials_refused" == failed["reason"]
+    assert "(user deploy, from GITSYNC_PASSWORD)" in failed["error"]
+    assert failed["advice"].startswith("GITSYNC_PASSWORD looks encoded twice")
+
+
+def test_the_login_of_the_repository_is_not_blamed_for_a_private_submodule(
+    here: GitSite, tmp_path: Path
+) -> None:
+    with GitServer(tmp_path / "other") as other:
+        library = other.repository("library.git")
+        commit = library.commit({"library.py": "x = 1\n"})
+        other.accept(("library", "other password"))
+        here.server.accept(("deploy", "password"))
+        here.repository.commit_submodule("library", other.url("library.git"), commit)
+        wrapper = here.wrapper(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="password")
+
+        failed = wrapper.wait_for_event("cycle_failed")
+
+    assert "login_missing" == failed["reason"], failed
+    assert other.endpoint.removeprefix("http://") in failed["error"]
+    assert "deploy" not in failed["error"]

@@ -1,3 +1,0 @@
-"""
-Older commits that consumers request: which are in the history, and how they reach the volume.
-"""

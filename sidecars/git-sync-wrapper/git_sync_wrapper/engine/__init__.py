@@ -1,3 +1,0 @@
-"""
-Runs git-sync itself.
-"""

@@ -1,0 +1,230 @@
+"""
+The user's actions around the swap of the link: commands, a web request, a touched file; and the
+error-file.
+
+As in git-sync, each hook runs in its own thread, for the newest commit only, and is retried until
+it succeeds. The first sync of a process counts as a change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from git_sync_wrapper import web
+from git_sync_wrapper.options import Options
+from git_sync_wrapper.reasons import failure
+from git_sync_wrapper.record import STORE
+from sidecar_runtime import child
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import write_file
+from sidecar_runtime.volume.trees import FOLDER_MODE
+
+SAID_BYTES = 2000
+
+log = get_logger("hooks")
+
+
+class HookFailed(Exception):
+    """
+    A hook did not succeed.
+
+    Args:
+        why: The cause, in our words.
+        said: The output of the hook, or the system's error. Only for the log: it may hold secrets.
+    """
+
+    def __init__(self, why: str, said: str = "") -> None:
+        super().__init__(f"{why}: {said}" if said else why)
+        self.why = why
+
+
+class Hook(NamedTuple):
+    """
+    Args:
+        run: Runs it once for a commit, in the folder; raises :class:`HookFailed`, or
+            ``CycleAbandoned`` if the fence is revoked.
+    """
+
+    name: str
+    run: Callable[[str, str, Fence], None]
+    backoff_seconds: float
+
+
+def exechook(name: str, options: Options, environ: Mapping[str, str]) -> list[Hook]:
+    """
+    Return the hook that runs a program in the folder of the commit, with its hash in
+    ``GITSYNC_HASH``; none without a command.
+    """
+    command, seconds, backoff = (
+        getattr(options, f"{name.replace('-', '_')}_{what}")
+        for what in ("command", "timeout", "backoff")
+    )
+
+    def run(commit: str, folder: str, fence: Fence) -> None:
+        said = child.Kept(SAID_BYTES)
+        given = child.Command([command], {**environ, "GITSYNC_HASH": commit}, folder)
+        try:
+            code = child.run(given, fence, seconds, said)
+        except child.DeadlinePassed:
+            raise HookFailed(f"it did not end within {seconds:g} s") from None
+        except OSError as error:
+            raise HookFailed(f"it cannot be started: {error.strerror}") from None
+        if code != 0:
+            raise HookFailed(f"it ended with {child.ending(code)}", str(said))
+        log.debug("hook_said", hook=name, output=str(said))
+
+    return [Hook(name, run, backoff)] if command else []
+
+
+def webhook(options: Options) -> list[Hook]:
+    """
+    Return the hook that sends a request with the commit's hash in its header ``Gitsync-Hash``; none
+    without a URL.
+    """
+    expected = options.webhook_success_status  # 0 or less: any status
+
+    def run(commit: str, _: str, __: Fence) -> None:
+        try:
+            method, headers = options.webhook_method, {"Gitsync-Hash": commit}
+            status, _body = web.request(
+                method, options.webhook_url, headers, options.webhook_timeout
+            )
+        except OSError as error:
+            raise HookFailed("no answer", str(error)) from None
+        except ValueError:  # its text would name the URL, which may contain a token
+            raise HookFailed("it is not a URL") from None
+        if 0 < expected != status:
+            raise HookFailed(f"the answer is {status} instead of {expected}")
+
+    return [Hook("webhook", run, options.webhook_backoff)] if options.webhook_url else []
+
+
+class Hooks:
+    """
+    All hooks, the touch-file and the error-file of one wrapper.
+    """
+
+    def __init__(
+        self, options: Options, environ: Mapping[str, str], count: Callable[[str, str], None]
+    ) -> None:
+        self._options = options
+        self._count = count
+        self._problems: dict[str, str] = {}
+        """The last failure of each, without secrets; empty once it has succeeded."""
+        self._after = exechook("exechook", options, environ) + webhook(options)
+        self._before = exechook("pre-publish-exechook", options, environ)
+        self._locks = {hook.name: threading.Lock() for hook in self._after}
+        self._newest = ""
+        self._fence = Fence()
+
+    @property
+    def problem(self) -> str:
+        """
+        The failures of the last attempts.
+        """
+        return "; ".join(filter(None, list(self._problems.values())))
+
+    def stop(self) -> None:
+        """
+        Kill all running hooks.
+        """
+        self._fence.revoke()
+
+    def prepublish(self, commit: str, folder: str, fence: Fence) -> None:
+        """
+        Run the pre-publish hook.
+
+        Raises:
+            SidecarError: The hook failed: do not publish the commit; a later cycle retries.
+            CycleAbandoned: The fence was revoked.
+        """
+        for hook in self._before:
+            if problem := self._run(hook, commit, folder, fence):
+                raise failure("pre_publish_hook_failed", problem)
+
+    def announce(self, commit: str) -> None:
+        """
+        Touch the file, and start the hooks for a commit, each in a thread that follows its
+        predecessor's.
+        """
+        self._touch()
+        self._newest = commit
+        for hook in self._after:
+            threading.Thread(target=self._work, args=[hook, commit], daemon=True).start()
+
+    def announce_once(self, commit: str, fence: Fence) -> str:
+        """
+        Touch the file, and run each hook once in this thread; return the errors, if any.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        self._touch()
+        folder = self._folder(commit)
+        return "; ".join(filter(None, [self._run(h, commit, folder, fence) for h in self._after]))
+
+    def _work(self, hook: Hook, commit: str) -> None:
+        with self._locks[hook.name], suppress(CycleAbandoned):
+            while commit == self._newest:
+                if not self._run(hook, commit, self._folder(commit), self._fence):
+                    return
+                self._fence.wait(hook.backoff_seconds)
+
+    def _folder(self, commit: str) -> str:
+        return os.path.join(self._options.root, STORE, commit)
+
+    def _run(self, hook: Hook, commit: str, folder: str, fence: Fence) -> str:
+        problem = ""
+        try:
+            hook.run(commit, folder, fence)
+        except HookFailed as error:
+            problem = f"{hook.name} failed for {commit}: {error.why}"
+            log.error("hook_failed", hook=hook.name, revision=commit, error=str(error))
+        self._count(hook.name, "error" if problem else "success")
+        if hook in self._after:
+            self._problems[hook.name] = problem
+        return problem
+
+    def _touch(self) -> None:
+        path, problem = self._options.touch_file, ""
+        if not path:
+            return
+        try:
+            os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
+            Path(path).touch()
+        except OSError as error:
+            problem = f"touch-file failed: {error.strerror}"
+            log.error("touch_failed", path=path, error=error.strerror)
+        self._problems["touch-file"] = problem
+
+    # --- the error-file, in git-sync's own format
+
+    def report(self, error: SidecarError, failures: int) -> None:
+        """
+        Write a failure; an error while writing is only logged.
+        """
+        path = self._options.error_file
+        if not path:
+            return
+        facts = {"Msg": error.reason, "Err": error.message, "Args": {"failCount": failures}}
+        try:
+            os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
+            write_file(path, json.dumps(facts).encode(), 0o644, fsync=False)
+        except OSError as problem:
+            log.warning("error_file_failed", path=path, error=problem.strerror)
+
+    def clear_report(self) -> None:
+        """
+        Remove the file after a success.
+        """
+        if self._options.error_file:
+            with suppress(OSError):
+                os.unlink(self._options.error_file)

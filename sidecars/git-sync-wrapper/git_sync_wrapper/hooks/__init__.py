@@ -1,3 +1,0 @@
-"""
-Hooks: the user's actions after a swap of the link.
-"""

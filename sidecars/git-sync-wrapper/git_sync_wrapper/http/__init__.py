@@ -1,3 +1,0 @@
-"""
-HTTP clients for polls of a git server, for webhooks and for ``--askpass-url``.
-"""

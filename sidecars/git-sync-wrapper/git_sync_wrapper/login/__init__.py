@@ -1,3 +1,0 @@
-"""
-How git logs in: credentials, keys and known hosts, and their sources.
-"""

@@ -1,0 +1,405 @@
+"""
+How git logs in: what the settings and Secrets say now, as variables and files for one child.
+
+All of it is read again for each child, because Secrets rotate. git-sync itself puts each password
+into git's credential cache for an hour, where the oldest user name wins; so it gets no password.
+git finds them in its environment, by a credential helper for each URL.
+"""
+
+from __future__ import annotations
+
+import base64
+import glob
+import os
+import pwd
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from git_sync_wrapper import codecommit, web
+from git_sync_wrapper.options import Options, split_url
+from git_sync_wrapper.reasons import failure
+from git_sync_wrapper.settings import PREFIX, Settings
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.private_folder import PrivateFolder
+from sidecar_runtime.volume.files import read_file, write_file
+
+if TYPE_CHECKING:
+    from sidecar_runtime.aws.credentials import Chain
+
+PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
+SECRET_BYTES = 1 << 20
+ASKPASS_SECONDS = 10.0
+# ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into the file,
+# which needs a writable root; this library shows another file instead.
+LIBRARY = "libnss_wrapper.so"
+LIBRARIES = f"/usr/lib/*/{LIBRARY}"
+# The exclamation mark makes git run it in a shell. https://git-scm.com/docs/gitcredentials
+_HELPER = (
+    '!f() { test "$1" != get || '
+    'printf "username=%s\\npassword=%s\\n" "$GSW_USERNAME_{0}" "$GSW_PASSWORD_{0}"; }; f'
+)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+
+log = get_logger("secrets")
+
+
+class Sent(NamedTuple):
+    """
+    A login that git sends to a server, for messages.
+
+    Args:
+        url: The URLs that begin with this one get it.
+        who: User and source, without a secret.
+        reason: What a refusal of it is.
+        doubt: What is suspicious about the secret.
+    """
+
+    url: str
+    who: str
+    reason: str = "credentials_refused"
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """
+    What a child gets so that its git can log in.
+
+    Args:
+        configs: git's configurations: key and value.
+        for_git, for_git_sync: Variables with the keys and known hosts of ssh.
+        git_config: The path of a configuration file without secrets.
+    """
+
+    sent: list[Sent]
+    git_config: str
+    configs: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    environ: dict[str, str] = field(default_factory=dict, repr=False)
+    for_git: dict[str, str] = field(default_factory=dict)
+    for_git_sync: dict[str, str] = field(default_factory=dict)
+
+    def explain(self, error: SidecarError) -> SidecarError:
+        """
+        Return the error of a refused login with the login that was sent to that server.
+        """
+        url = re.search(r"https?://[^\s'\"]+", error.message)
+        if error.reason != "credentials_refused" or url is None:
+            return error
+        server = _server(url[0])
+        sent = next((one for one in self.sent if _server(one.url) == server), None)
+        if sent is None:
+            said = f"{error.message} (no login is set for {server})"
+            return SidecarError(error.reason, said, error.advice)
+        refused = failure(sent.reason, f"{error.message} ({sent.who})")
+        refused.advice = f"{sent.doubt}{refused.advice}"
+        return refused
+
+
+class Logins:
+    """
+    The logins of the settings, and the private folder for what must be a file.
+
+    Raises:
+        SettingsError: Settings contradict each other.
+        SidecarError: The private folder cannot be created.
+    """
+
+    def __init__(self, settings: Settings, options: Options) -> None:
+        if problems := list(_contradictions(settings, options)):
+            raise SettingsError(problems)
+        self._settings = settings
+        self._options = options
+        self._found: set[tuple[str, str]] = set()
+        self._chain: Chain | None = None
+        with _explained("cannot create a private folder"):
+            self._private = PrivateFolder("git-sync-wrapper-", tempfile.gettempdir())
+            self.folder = self._private.path
+            self._git_config = os.path.join(self.folder, "gitconfig")
+            write_file(self._git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
+
+    def close(self) -> None:
+        """
+        Remove the private folder.
+        """
+        self._private.remove()
+
+    def prepare(self, fence: Fence) -> Access:
+        """
+        Return what the next child needs; files, services and AWS are asked again.
+
+        Raises:
+            SidecarError: A secret cannot be read, or is not one.
+            CycleAbandoned: The fence was revoked.
+        """
+        access = Access([], self._git_config, [("credential.helper", "")])
+        with _explained(f"cannot write to {self.folder}"):
+            self._add_ssh(access)
+        pairs = list(self._pairs())
+        repo = self._options.repo
+        is_given = any(_server(url) == _server(repo) for url, *_ in pairs)
+        if self._options.askpass_url and not is_given:
+            pairs.append((_server(repo), *self._ask(), "GITSYNC_ASKPASS_URL"))
+        elif self._options.is_github_app:
+            # git-sync requests the token and lets git store it: for the polls, and the next run.
+            store = f"store --file={shlex.quote(os.path.join(self.folder, 'github-token'))}"
+            access.configs.append(("credential.helper", store))
+            access.sent.append(Sent(_server(repo), "the token of the GitHub App"))
+        _add_pairs(access, pairs)
+        if self._signs and not is_given:
+            self._sign(access, fence)
+        return access
+
+    def forget(self) -> None:
+        """
+        Ask AWS again at the next use, because a server refused its login.
+        """
+        if self._chain is not None:
+            self._chain.forget()
+
+    def check_room(self, root: str) -> None:
+        """
+        Check whether the private folder is full: git's error does not tell which file system is.
+
+        Raises:
+            SidecarError: It is, and it is not on the volume of `root`.
+        """
+        with _explained(f"cannot write to {self.folder}"):
+            if os.stat(self.folder).st_dev != os.stat(root).st_dev:
+                write_file(os.path.join(self.folder, "probe"), bytes(1 << 16), 0o600, fsync=False)
+
+    # --- user and password
+
+    def _pairs(self) -> Iterator[tuple[str, str, str, str]]:
+        """
+        Yield URL, user, password and source of each login in the settings.
+        """
+        options, file = self._options, self._settings.username_file
+        for number, one in enumerate(options.credential, 1):
+            name = f"GITSYNC_CREDENTIAL, entry {number}"
+            password = _secret(name, one.get("password", ""), one.get("password-file"))
+            yield one["url"], one["username"], password, name
+        user = _secret(f"{PREFIX}USERNAME_FILE", "", file) if file else options.username
+        if not user:
+            return
+        name = "GITSYNC_PASSWORD_FILE" if options.password_file else "GITSYNC_PASSWORD"
+        if not (options.password or options.password_file):
+            # https://TOKEN@host/…: like git-sync, log in with an empty password.
+            yield _server(options.repo), user, "", "GITSYNC_USERNAME"
+            return
+        password = _secret(name, options.password, options.password_file)
+        if codecommit.region_of(urlsplit(options.repo).netloc) and user[:4] in ("AKIA", "ASIA"):
+            raise failure("access_key_as_username", "the user for CodeCommit is an AWS access key")
+        yield _server(options.repo), user, password, name
+
+    def _ask(self) -> tuple[str, str]:
+        """
+        Return user and password from the service at ``--askpass-url``.
+        """
+        try:
+            status, body = web.request("GET", self._options.askpass_url, {}, ASKPASS_SECONDS)
+        except (OSError, ValueError) as error:
+            raise failure("askpass_failed", f"no login from --askpass-url: {error}") from None
+        lines = body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
+        fields = dict(line.partition("=")[::2] for line in lines)
+        if status != 200 or not (fields.get("username") or fields.get("password")):
+            raise failure("askpass_failed", f"--askpass-url answers {status}, without a login")
+        return fields.get("username", ""), fields.get("password", "")
+
+    # --- CodeCommit
+
+    @property
+    def _signs(self) -> bool:
+        url = split_url(self._options.repo)
+        is_codecommit = url.scheme == "https" and codecommit.region_of(url.netloc) is not None
+        return is_codecommit or self._settings.credentials == "codecommit"
+
+    def _sign(self, access: Access, fence: Fence) -> None:
+        """
+        Add the helper that signs with the pod's AWS identity; a signature lasts for minutes.
+        """
+        from sidecar_runtime.aws.credentials import Chain  # noqa: PLC0415 - only for AWS
+
+        self._chain = self._chain or Chain()
+        found, config = self._chain.current(fence)
+        server = _server(self._options.repo)
+        host = urlsplit(server).netloc
+        region = codecommit.region_of(host) or config.region
+        if region is None:
+            raise failure("region_missing", f"no region is known for {host}")
+        program = shlex.join([sys.executable, "-I", codecommit.__file__])
+        access.configs.extend(
+            [
+                (f"credential.{server}.helper", ""),
+                (f"credential.{server}.helper", f"!{program}"),
+                (f"credential.{server}.useHttpPath", "true"),
+                # CodeCommit may answer 403 without a login; then git does not ask its helper.
+                (f"http.{server}/.proactiveAuth", "basic"),
+            ]
+        )
+        access.environ.update(
+            {codecommit.KEY: found.access_key, codecommit.SECRET: found.secret_key}
+            | {codecommit.REGION: region, codecommit.TOKEN: found.token or ""}
+        )
+        who = self._chain.identity(fence) or f"access key {found.access_key}"
+        access.sent.append(Sent(server, f"{who}, from {found.method}", "access_denied"))
+
+    # --- ssh
+
+    def _add_ssh(self, access: Access) -> None:
+        """
+        Add keys and known hosts, as copies that ssh accepts, and an entry in /etc/passwd.
+        """
+        options = self._options
+        keys = [
+            self._usable("GITSYNC_SSH_KEY_FILE", path, f"key-{number}")
+            for number, path in enumerate(options.ssh_key_file)
+        ]
+        hosts = PINNED_HOSTS
+        if os.path.exists(options.ssh_known_hosts_file):
+            hosts = self._usable(
+                "GITSYNC_SSH_KNOWN_HOSTS_FILE", options.ssh_known_hosts_file, "known_hosts"
+            )
+        access.for_git_sync.update(
+            {"GITSYNC_SSH_KEY_FILE": ":".join(keys), "GITSYNC_SSH_KNOWN_HOSTS_FILE": hosts}
+        )
+        # As git-sync builds it.
+        command = os.environ.get("GIT_SSH_COMMAND") or "ssh"
+        command += "".join(f" -i {key}" for key in keys if key)
+        known = f"=yes -o UserKnownHostsFile={hosts}" if options.ssh_known_hosts else "=no"
+        access.for_git["GIT_SSH_COMMAND"] = f"{command} -o StrictHostKeyChecking{known}"
+        access.environ.update(self._user_entry())
+
+    def _usable(self, setting: str, path: str, name: str) -> str:
+        """
+        Return the path of a private copy with clean line ends, which ssh accepts; ssh itself
+        reports a file that is missing.
+        """
+        if not os.path.exists(path):
+            return path
+        raw = _read(setting, path)
+        text = raw.replace(b"\r\n", b"\n").strip() + b"\n"
+        if b"PRIVATE KEY-----" in _decoded(b"".join(text.split())):
+            raise failure("secret_encoded", f"{setting} contains a base64-encoded key")
+        self._tell(setting, "CR LF line ends were replaced", b"\r\n" in raw)
+        self._tell(setting, "the missing final newline was added", not raw.endswith(b"\n"))
+        copy = os.path.join(self.folder, name)
+        write_file(copy, text, 0o600, fsync=False)
+        return copy
+
+    def _tell(self, setting: str, finding: str, is_so: bool) -> None:
+        if is_so and (setting, finding) not in self._found:
+            self._found.add((setting, finding))
+            log.warning("secret_repaired", setting=setting, finding=finding)
+
+    def _user_entry(self) -> dict[str, str]:
+        """
+        Return the variables that give ssh an entry for our UID; empty if there is one.
+        """
+        with suppress(KeyError):
+            pwd.getpwuid(os.getuid())
+            return {}
+        if not glob.glob(LIBRARIES):
+            return {}
+        path = os.path.join(self.folder, "passwd")
+        home = os.environ.get("HOME", "/tmp")  # noqa: S108 - the image's value
+        own = f"git-sync:x:{os.getuid()}:{os.getgid()}::{home}:/usr/sbin/nologin\n"
+        with open("/etc/passwd", "rb") as file:
+            write_file(path, file.read() + own.encode(), 0o600, fsync=False)
+        return {
+            "LD_PRELOAD": LIBRARY,
+            "NSS_WRAPPER_PASSWD": path,
+            "NSS_WRAPPER_GROUP": "/etc/group",
+        }
+
+
+def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
+    """
+    Add a helper for each login: for its path, and for all others of its server, as in git-sync.
+    """
+    ordered = sorted(enumerate(pairs), key=lambda item: len(item[1][0]))  # the best match last
+    for number, (url, user, password, origin) in ordered:
+        who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
+        doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
+        access.sent.append(Sent(url, f"{who}, from {origin}", doubt=doubt))
+        access.environ[f"GSW_USERNAME_{number}"] = user
+        access.environ[f"GSW_PASSWORD_{number}"] = password
+        helper = _HELPER.replace("{0}", str(number))
+        for place in dict.fromkeys((_server(url), url)):
+            access.configs.extend((f"credential.{place}.helper", text) for text in ("", helper))
+
+
+def is_encoded(password: str) -> bool:
+    """
+    Whether a password looks like base64 of another one; many tokens look like base64 of rubbish.
+    """
+    if not _BASE64.fullmatch(password):
+        return False
+    inner = _decoded(password)
+    return len(inner) >= 6 and all(32 <= byte < 127 for byte in inner.strip())
+
+
+def _decoded(text: str | bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+
+
+def _server(url: str) -> str:
+    """
+    Return scheme, host and port of a URL.
+    """
+    parts = split_url(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
+
+
+def _secret(setting: str, value: str, path: str | None) -> str:
+    """
+    Return a secret from its file or setting, without line breaks around it.
+
+    Raises:
+        SidecarError: It cannot be read, is empty, or is not one line.
+    """
+    text = _read(setting, path).decode("utf-8", "surrogateescape") if path else value
+    text = text.strip("\r\n")
+    if not text or "\n" in text or "\0" in text:
+        raise failure("secret_malformed", f"{setting} is empty, has several lines or a NUL byte")
+    return text
+
+
+def _read(setting: str, path: str) -> bytes:
+    try:
+        return read_file(path, SECRET_BYTES, follow=True)
+    except OSError as error:
+        said = f"{setting}: cannot read {path}: {error.strerror}"
+        raise failure("secret_unreadable", said) from None
+
+
+def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
+    has_password = bool(options.password or options.password_file)
+    file = settings.username_file
+    if settings.credentials == "codecommit" and (has_password or options.username or file):
+        kind = f"{PREFIX}CREDENTIALS"
+        yield Problem(kind, "codecommit", "signs requests: unset every other login")
+    if has_password != bool(options.username or file) and (has_password or file):
+        yield Problem("GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other")
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """
+    Turn failures of the private folder's file system into an error with advice.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise failure("private_folder_failed", f"{what}: {error}") from None

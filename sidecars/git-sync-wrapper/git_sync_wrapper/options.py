@@ -1,0 +1,428 @@
+"""
+The settings of git-sync that the wrapper must know, from flags and variables in every spelling.
+
+All others reach git-sync unread, and it checks them itself. In git-sync 4 an old name overrides the
+new one (kubernetes/git-sync, since 4.4); here the new name wins, unless only the official chart's
+default sets it. As in git-sync, a flag overrides every variable, and empty counts as unset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.parsers import bind_address, boolean, duration
+from sidecar_runtime.settings import without_password
+
+OURS = "GIT_SYNC_WRAPPER_"
+FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# What `dags.gitSync.branch` and `.ref` are if their user sets neither (official chart, from 1.13.1
+# to 1.22.0 at least); the chart always sets both variables.
+CHART_REF = "v2-2-stable"
+HIDDEN_FLAG = "__env__"
+_FLAG = "git_sync_wrapper.flag"
+# The query of a URL may contain a token.
+_QUERY = re.compile(r"(?<=//)([^?]*\?).*")
+# git@host:path, a path, helper::address; any other text with an @ is a URL without https://.
+_NO_URL = re.compile(r"[^:/]+@[^/]+:|\.{0,2}/|\w+::|[^@]*$")
+_TEXT = r'"((?:\\.|[^"\\])*)"'
+_CONFIG = re.compile(rf'(?:{_TEXT}|([^":][^:]*)):(?:{_TEXT}|((?:\\.|[^,\\])+))(?:,|$)')
+_ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", ",": ","}
+
+
+# --- values
+
+
+def logins(text: str) -> list[dict[str, str]]:
+    """
+    Read the JSON of ``--credential``: objects and lists of objects, separated by commas.
+    """
+    try:
+        found = json.loads(f"[{text}]")
+        items = [item for one in found for item in (one if isinstance(one, list) else [one])]
+        return [{"url": one["url"], "username": one["username"], **one} for one in items]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError("is not JSON with url, username, and password or password-file") from None
+
+
+def configs(text: str) -> tuple[tuple[str, str], ...]:
+    """
+    Read ``section.key:value,"section.sub.key":"value"``; a backslash escapes special characters.
+    """
+    found, start = [], 0
+    while start < len(text):
+        match = _CONFIG.match(text, start)
+        if match is None:
+            raise ValueError('is not KEY:VALUE[,KEY:VALUE...]; a value may be in "quotes"')
+        key = match[2] if match[1] is None else _plain(match[1])
+        found.append((key, _plain(match[4] if match[3] is None else match[3])))
+        start = match.end()
+    return tuple(found)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), text)
+
+
+def signal_name(text: str) -> signal.Signals:
+    """
+    Read the name (``SIGHUP``, ``HUP``) or number of a signal that can trigger a sync.
+    """
+    names = {**signal.Signals.__members__, **{str(int(one)): one for one in signal.Signals}}
+    found = names.get(text) or names.get(f"SIG{text}")
+    if found in (None, signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
+        raise ValueError("is not a signal that can trigger a sync, such as SIGHUP")
+    return signal.Signals(found)
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    return tuple(text.split(":"))
+
+
+_seconds = duration()
+
+
+# --- flags
+
+
+class Flag(NamedTuple):
+    """
+    A flag that the wrapper reads.
+
+    Args:
+        is_passed: Whether git-sync gets it as well; the others are the wrapper's own affair.
+        also: Its variables besides ``GITSYNC_NAME`` and ``GIT_SYNC_NAME``.
+        separator: Joins its values if the flag is repeated.
+    """
+
+    parse: Callable[[str], Any] = str
+    is_passed: bool = False
+    is_secret: bool = False
+    also: tuple[str, ...] = ()
+    separator: str = ""
+
+
+def flag(default: Any, parse: Callable[[str], Any] = str, **more: Any) -> Any:
+    """
+    Declare a field that a flag sets, with git-sync's default and the arguments of a :class:`Flag`.
+    """
+    return dataclasses.field(default=default, metadata={_FLAG: Flag(parse, **more)})
+
+
+# Source: git-sync's main.go and env.go at v4.7.1 and on its main branch (2026-10).
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Options:
+    """
+    What git-sync was told, with git-sync's defaults. Paths are absolute; durations are in seconds.
+
+    Args:
+        arguments: The arguments that git-sync gets.
+        repo: The repository's URL, without user and password.
+        max_failures: As git-sync counts them; negative: retry indefinitely.
+    """
+
+    arguments: tuple[str, ...] = ()
+
+    repo: str = flag("")
+    ref: str = flag("HEAD")
+    root: str = flag("/git")
+    link: str = flag("")
+    depth: str = flag("", is_passed=True)
+    filter: str = flag("", is_passed=True)
+    submodules: str = flag("", is_passed=True)
+    sparse_checkout_file: str = flag("", is_passed=True)
+    group_write: bool = flag(False, boolean, is_passed=True)
+    git: str = flag("git", is_passed=True)
+    # They may hold http.extraHeader.
+    git_config: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True)
+    git_config_add: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True, separator=",")
+    period: float = flag(10.0, _seconds)
+    init_period: float | None = flag(None, _seconds)
+    sync_timeout: float = flag(120.0, _seconds, is_passed=True)
+    one_time: bool = flag(False, boolean)
+    sync_on_signal: signal.Signals | None = flag(None, signal_name)  # noqa: RUF009
+    max_failures: int = flag(0, int)
+    init_max_failures: int | None = flag(None, int)
+    stale_worktree_timeout: float = flag(0.0, _seconds)
+    add_user: bool = flag(False, boolean)
+    error_file: str = flag("")
+    touch_file: str = flag("")
+    exechook_command: str = flag("")
+    exechook_timeout: float = flag(30.0, _seconds)
+    exechook_backoff: float = flag(3.0, _seconds)
+    pre_publish_exechook_command: str = flag("")
+    pre_publish_exechook_timeout: float = flag(30.0, _seconds)
+    pre_publish_exechook_backoff: float = flag(3.0, _seconds)
+    webhook_url: str = flag("", is_secret=True)  # some have a token in their path
+    webhook_method: str = flag("POST")
+    webhook_success_status: int = flag(200, int)
+    webhook_timeout: float = flag(1.0, _seconds)
+    webhook_backoff: float = flag(3.0, _seconds)
+    username: str = flag("")
+    password: str = flag("", is_secret=True)
+    password_file: str = flag("")
+    credential: Sequence[dict[str, str]] = flag((), logins, is_secret=True, separator=",")
+    askpass_url: str = flag("", also=("GIT_ASKPASS_URL",))
+    ssh_key_file: tuple[str, ...] = flag(
+        ("/etc/git-secret/ssh",), _paths, also=("GIT_SSH_KEY_FILE",), separator=":"
+    )
+    ssh_known_hosts: bool = flag(
+        True, boolean, is_passed=True, also=("GIT_SYNC_KNOWN_HOSTS", "GIT_KNOWN_HOSTS")
+    )
+    ssh_known_hosts_file: str = flag(
+        "/etc/git-secret/known_hosts", also=("GIT_SSH_KNOWN_HOSTS_FILE",)
+    )
+    cookie_file: bool = flag(False, boolean, is_passed=True, also=("GIT_COOKIE_FILE",))
+    github_app_client_id: str = flag("", is_passed=True)
+    github_app_application_id: str = flag("", is_passed=True)
+    http_bind: tuple[str, int] | None = flag(None, bind_address)
+    http_metrics: bool = flag(False, boolean)
+    http_pprof: bool = flag(False, boolean)
+
+    @property
+    def is_pinned(self) -> bool:
+        """
+        Whether the ref is the full hash of a commit, which never moves.
+        """
+        return FULL_COMMIT.fullmatch(self.ref) is not None
+
+    @property
+    def is_github_app(self) -> bool:
+        """
+        Whether git-sync itself requests the token of a GitHub App.
+        """
+        return bool(self.github_app_client_id or self.github_app_application_id)
+
+    @property
+    def configs(self) -> tuple[tuple[str, str], ...]:
+        """
+        Additional git configurations: pairs of key and value; a key may have several values.
+        """
+        return (*self.git_config, *self.git_config_add)
+
+    @property
+    def source(self) -> str:
+        """
+        Repository and ref for display.
+        """
+        return f"{self.hide(self.repo)} {self.ref}"
+
+    def hide(self, text: str) -> str:
+        """
+        Remove the query of the repository's URL, which may contain a token, from a text.
+        """
+        if not (query := split_url(self.repo).query):
+            return text
+        as_go_writes = json.dumps(query)[1:-1].translate(
+            {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}
+        )
+        return text.replace(query, "…").replace(as_go_writes, "…")
+
+    def made_by(self) -> str:
+        """
+        Return a digest of the settings that affect the files and the history of a commit.
+        """
+        facts = [self.repo, self.depth, self.filter, self.submodules, self.group_write]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        if self.sparse_checkout_file:
+            with suppress(OSError), open(self.sparse_checkout_file, "rb") as file:
+                digest.update(file.read())
+        return digest.hexdigest()[:16]
+
+
+FLAGS: dict[str, Flag] = {
+    field.name.replace("_", "-"): field.metadata[_FLAG]
+    for field in dataclasses.fields(Options)
+    if _FLAG in field.metadata
+}
+
+
+def _milliseconds(text: str) -> str:
+    found = int(float(text) * 1000)
+    return f"{found}ms" if found else ""
+
+
+# The names of git-sync 3: flag, variable, flag of git-sync 4, and how its text becomes the new one.
+OLD: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
+    ("rev", "GIT_SYNC_REV", "ref", lambda text: "" if text == "HEAD" else text),
+    ("branch", "GIT_SYNC_BRANCH", "ref", str),
+    ("dest", "GIT_SYNC_DEST", "link", str),
+    ("wait", "GIT_SYNC_WAIT", "period", _milliseconds),
+    ("timeout", "GIT_SYNC_TIMEOUT", "sync-timeout", _milliseconds),
+    ("max-sync-failures", "GIT_SYNC_MAX_SYNC_FAILURES", "max-failures", str),
+    ("sync-hook-command", "GIT_SYNC_HOOK_COMMAND", "exechook-command", str),
+)
+
+
+def variables(name: str) -> tuple[str, ...]:
+    """
+    Return the variables of a flag, the one that wins first.
+    """
+    base = name.upper().replace("-", "_")
+    return (f"GITSYNC_{base}", f"GIT_SYNC_{base}", *FLAGS[name].also)
+
+
+TAKEN = {v for name, one in FLAGS.items() if not one.is_passed for v in variables(name)}
+TAKEN |= {variable for _, variable, _, _ in OLD}
+"""The variables that git-sync does not get, because the wrapper acts on them."""
+
+
+def for_git_sync(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the environment that git-sync gets.
+    """
+    return {k: v for k, v in environ.items() if k not in TAKEN and not k.startswith(OURS)}
+
+
+def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
+    """
+    Read git-sync's flags and variables.
+
+    Raises:
+        SettingsError: One or more are invalid; it lists all of them, by the names that were used.
+    """
+    problems: list[Problem] = []
+    line, rest = _read_line(arguments, problems)
+    values: dict[str, Any] = {}
+    for name, one in FLAGS.items():
+        found = list(_candidates(name, line, environ, problems))
+        if name == "ref":
+            found = [pair for pair in found if pair[0][0] == "-" or pair[1] != CHART_REF] or found
+        if found:
+            origin, text = found[0]
+            try:
+                values[name.replace("-", "_")] = one.parse(text)
+            except ValueError as error:
+                shown = "***" if one.is_secret else _QUERY.sub(r"\1***", without_password(text))
+                problems.append(Problem(origin, shown, str(error)))
+    problems += _check(values)
+    if problems:
+        raise SettingsError(problems)
+    _take_login_from_url(values)
+    _complete(values)
+    return Options(arguments=tuple(rest), **values)
+
+
+def _read_line(
+    arguments: Sequence[str], problems: list[Problem]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """
+    Return the values of our flags, ``--flag=value`` or ``--flag value``, and what git-sync gets.
+    """
+    hidden = {f"{HIDDEN_FLAG}{variables(name)[0]}": name for name in FLAGS}
+    known = FLAGS.keys() | {name for name, *_ in OLD}
+    found: dict[str, list[str]] = {}
+    rest = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":  # what follows are no flags, and git-sync ignores it
+            break
+        name, has_value, value = word.removeprefix("--").partition("=")
+        name = hidden.get(name, name)
+        if not word.startswith("--") or name not in known:
+            rest.append(word)
+            continue
+        one = FLAGS.get(name, Flag())
+        if not has_value:
+            value = "true" if one.parse is boolean else next(words, "")
+            if not value:
+                problems.append(Problem(f"--{name}", "", "needs a value"))
+        found.setdefault(name, []).append(value)
+        if one.is_passed:
+            rest.append(f"--{name}={value}")
+    return found, rest
+
+
+def _candidates(
+    name: str,
+    line: Mapping[str, Sequence[str]],
+    environ: Mapping[str, str],
+    problems: list[Problem],
+) -> Iterator[tuple[str, str]]:
+    """
+    Yield the names that set a flag, the winner first, each with its text.
+    """
+    separator = FLAGS[name].separator
+    if items := [item for item in line.get(name, ()) if item]:
+        yield f"--{name}", separator.join(items) if separator else items[-1]
+    olds = [old for old in OLD if old[2] == name]
+    given = [(f"--{key}", line.get(key, [""])[-1], convert) for key, _, _, convert in olds]
+    given += [(variable, environ.get(variable, ""), str) for variable in variables(name)]
+    given += [(variable, environ.get(variable, ""), convert) for _, variable, _, convert in olds]
+    for origin, text, convert in given:
+        try:
+            if text and (converted := convert(text)):
+                yield origin, converted
+        except ValueError:
+            problems.append(Problem(origin, text, "is not a number"))
+
+
+def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """
+    Yield what is missing or dangerous in what git-sync does not see.
+    """
+    repo = values.get("repo", "")
+    if not repo:
+        yield Problem("GITSYNC_REPO", "", "is missing: the repository's URL")
+    elif not _is_safe(repo):
+        allowed = "is not https://USER:PASSWORD@HOST/PATH, with / as %2F and @ as %40 in a password"
+        yield Problem("GITSYNC_REPO", "***", allowed)
+
+
+def _is_safe(repo: str) -> bool:
+    """
+    Whether a repository cannot expose a password: git and its errors show the whole URL.
+    """
+    if "://" not in repo:
+        return _NO_URL.match(repo) is not None
+    url = split_url(repo)
+    # An apparent path may be the end of a password: https://me:1234/rest@host/repo.
+    rest = f"{url.path}{url.query}{url.fragment}"
+    return "@" not in rest if url.scheme in ("http", "https", "") else not url.password
+
+
+def _take_login_from_url(values: dict[str, Any]) -> None:
+    """
+    Move user and password out of the repository's URL, as git-sync does.
+    """
+    url = split_url(values["repo"])
+    userinfo, at, host = url.netloc.rpartition("@")
+    if at and url.scheme in ("http", "https"):
+        username, _, password = userinfo.partition(":")
+        values["repo"] = urlunsplit((url.scheme, host, url.path, url.query, url.fragment))
+        values.setdefault("username", unquote(username))
+        values.setdefault("password", unquote(password))
+
+
+def _complete(values: dict[str, Any]) -> None:
+    """
+    Make paths absolute, as git-sync does.
+    """
+    root = values["root"] = os.path.realpath(values.get("root", "/git"))
+    # The query of the URL may contain a secret; the link's name is public.
+    name = values["repo"].partition("?")[0].strip("/").split("/")[-1]
+    for field in ("link", "touch_file", "error_file"):
+        if path := values.get(field) or (name if field == "link" else ""):
+            values[field] = os.path.normpath(os.path.join(root, path))
+    if FULL_COMMIT.fullmatch(commit := values.get("ref", "").lower()):
+        values["ref"] = commit  # git accepts both cases, and prints lower case
+
+
+def split_url(repo: str) -> SplitResult:
+    """
+    Split a URL; one that is invalid is all path, because git will report it.
+    """
+    try:
+        return urlsplit(repo)
+    except ValueError:
+        return SplitResult("", "", repo, "", "")

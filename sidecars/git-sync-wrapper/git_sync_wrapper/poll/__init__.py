@@ -1,3 +1,0 @@
-"""
-Polling: ask the remote which commit the ref names.
-"""

@@ -1,3 +1,0 @@
-"""
-The published state on the volume: the link, the snapshots and their files.
-"""

@@ -1,0 +1,233 @@
+"""
+The one table of failures: how messages of git, ssh and git-sync tell the cause, and what to do.
+
+They report sentences, not codes. The patterns match git 2.39 to 2.47, curl 7.88 to 8.14, OpenSSH
+9.2 to 10.0, and git-sync itself, which is written in Go and reports disk errors in lower case. Any
+other message is quoted, with the reason `git_sync_failed`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.settings import without_password
+from sidecar_runtime.volume.errors import DENIED_ADVICE, FULL_ADVICE
+
+SAID_CHARACTERS = 700
+# Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has cut.
+_CUT = (
+    r"non-properly terminated|Error in the (pull|push) function|unexpected eof while reading"
+    r"|SSL_ERROR_(SYSCALL|ZERO_RETURN)"
+)
+
+
+class Reason(NamedTuple):
+    """
+    One cause: what to do about it, and the pattern of its messages; empty if the wrapper itself
+    finds it.
+    """
+
+    advice: str
+    said: str = ""
+
+
+# The first match wins: an exact cause comes before messages that only follow from it.
+REASONS = {
+    "git_too_old": Reason(
+        "Use the image unchanged, or set GITSYNC_GIT to a git that this git-sync supports.",
+        r"^usage: git|not in a git directory|is not a git command|key does not contain a section",
+    ),
+    "git_sync_usage": Reason(
+        "Correct the flag or variable; `git-sync-wrapper --man` describes all of them.",
+        r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|FATAL: invalid)",
+    ),
+    "target_full": Reason(
+        FULL_ADVICE,
+        r"No space left on device|Disk quota exceeded|unable to write (file|new index)"
+        # git hides the cause. It has just created files in the folder above, so no inode is left.
+        r"|Out of diskspace|unable to create directory for",
+    ),
+    "out_of_memory": Reason(
+        "Raise the container's memory limit: git needs it for large repositories.",
+        r"signal: killed|died of signal 9|out of memory|Cannot allocate memory",
+    ),
+    "host_key_changed": Reason(
+        "Verify the server's new key; then replace the old one in the known_hosts file.",
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED",
+    ),
+    "host_key_unknown": Reason(
+        "Add the server's key to the known_hosts file (dags.gitSync.knownHosts).",
+        r"Host key verification failed|No \S+ host key is known for",
+    ),
+    "ssh_key_invalid": Reason(
+        "The SSH key in the Secret is damaged or has a passphrase: store an intact one without it.",
+        r"error in libcrypto|Load key .{,500}(invalid format|error)|incorrect passphrase",
+    ),
+    "ssh_key_refused": Reason(
+        "Add the public key to the server as a deploy key with read access to this repository.",
+        # ssh lists what the server would accept, in the server's order.
+        r"Permission denied \([a-z0-9@.,-]*(publickey|password|keyboard-interactive|gssapi)"
+        r"|Permission denied, please try again",
+    ),
+    "name_unresolved": Reason(
+        "Check the host in GITSYNC_REPO and the cluster's DNS.",
+        r"Could not resolve host|Name or service not known|Temporary failure in name resolution"
+        r"|no such host",
+    ),
+    "proxy_refused": Reason(
+        "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+        r"Could not resolve proxy|CONNECT tunnel failed|Received HTTP code \d+ from proxy",
+    ),
+    "tls_failed": Reason(
+        "If a company CA signs the traffic, set GIT_SSL_CAINFO to its bundle.",
+        r"SSL certificate problem|certificate verif|unable to get local issuer|x509: |SSL_ERROR_SSL"
+        rf"|(gnutls(_|, )handshake|SSL routines)(?!.{{,60}}({_CUT}))",
+    ),
+    "remote_unreachable": Reason(
+        "Check that the git server is up, and check the route and the proxy to it.",
+        r"Failed to connect|Couldn't connect|Connection refused|No route to host"
+        r"|Network is unreachable",
+    ),
+    "remote_timeout": Reason(
+        "Check the route to the git server for dropped packets.",
+        r"timed out|Timeout was reached|i/o timeout",
+    ),
+    "login_missing": Reason(
+        "The server requires a login: set GITSYNC_USERNAME and a password, or GITSYNC_CREDENTIAL "
+        "for a submodule's server. A misspelled repository can cause the same error.",
+        r"could not read (Username|Password)|terminal prompts disabled",
+    ),
+    "credentials_refused": Reason(
+        "The server refuses this user and password: check that the token has not expired and that "
+        "it may read this repository. If they are environment variables, restart the pod after "
+        "changing the Secret.",
+        r"Authentication failed|HTTP Basic: Access denied|Invalid username or"
+        r"|returned error: 40[13]",
+    ),
+    "submodule_missing": Reason(
+        "Push the submodule's commit to its server, or correct the commit that records it.",
+        r"submodule path '.{,500}', but it did not contain",
+    ),
+    "ref_not_found": Reason(
+        "Check GITSYNC_REF: it must be a branch, a tag or a full commit hash on the server.",
+        r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref"
+        r"|unadvertised object",
+    ),
+    "repository_not_found": Reason(
+        "Check GITSYNC_REPO, and check that these credentials may read the repository.",
+        r"repository '.{,500}' not found|does not appear to be a git repository|returned error: 404"
+        r"|[Rr]epository not found|The project you were looking for could not be found",
+    ),
+    "throttled": Reason(
+        "The request is retried; if it keeps failing, check the git server. For a large fleet, set "
+        "a longer period.",
+        r"returned error: (429|503)",
+    ),
+    "server_error": Reason(
+        "The git server failed. The request is retried; if it keeps failing, check the server.",
+        r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
+        r"|Connection closed by"
+        r"|^remote: .{,500}(out of memory|No space left)"
+        rf"|Connection reset|Broken pipe|Empty reply from server|{_CUT}",
+    ),
+    "sync_timeout": Reason(
+        "For a large repository, raise GITSYNC_SYNC_TIMEOUT; otherwise check the network.",
+        r"context deadline exceeded|Run\(.{,4000}\): context",
+    ),
+    "target_denied": Reason(
+        DENIED_ADVICE,
+        r"Permission denied|Read-only file system|Operation not permitted",
+    ),
+    "git_sync_failed": Reason(
+        "Read the quoted error; set GIT_SYNC_WRAPPER_LOG_LEVEL=debug to log all output."
+    ),
+    # What the wrapper finds.
+    "access_denied": Reason(
+        "Allow codecommit:GitPull on the repository in the policy of the role (with the "
+        "repository's account, if that is another one), and check the node's clock: a signature is "
+        "valid for minutes.",
+    ),
+    "access_key_as_username": Reason(
+        "Use IAM's Git credentials for CodeCommit, or unset the username: then the wrapper signs "
+        "with IRSA, Pod Identity or AWS_ACCESS_KEY_ID."
+    ),
+    "askpass_failed": Reason("Check the service at GITSYNC_ASKPASS_URL."),
+    "git_sync_unusable": Reason(
+        "Check GIT_SYNC_WRAPPER_GIT_SYNC and the container's memory and process limits."
+    ),
+    "hook_failed": Reason(
+        "A one-shot succeeds only if its hooks do: check the hook's output in the log."
+    ),
+    "pre_publish_hook_failed": Reason(
+        "Check the hook's output in the log. The last good commit stays; the hook is retried."
+    ),
+    "private_folder_failed": Reason(
+        "Mount a writable /tmp with free space (an emptyDir if the root is read-only), or set "
+        "TMPDIR.",
+    ),
+    "region_missing": Reason("Set AWS_REGION."),
+    "secret_encoded": Reason(
+        "It was encoded twice: put the text itself into the Secret's stringData, or encode it once."
+    ),
+    "secret_malformed": Reason(
+        "A password or token is one line: check the Secret, and which key of it is mounted."
+    ),
+    "secret_unreadable": Reason(
+        "Check the mount of the Secret and the name of its key, and let the group read it."
+    ),
+    "target_incomplete": Reason(
+        "It is created again. If this repeats, find out which process removes its files."
+    ),
+}
+
+# Only this machine can have these, whatever a server says.
+LOCAL = {"target_full", "out_of_memory", "target_denied"}
+# These may come from a login that is wrong, or missing.
+LOGIN = {
+    *("login_missing", "credentials_refused", "access_denied"),
+    *("ssh_key_refused", "repository_not_found"),
+}
+# When another reason repeats, git-sync's repository may be what is wrong.
+KEPT = LOCAL | {
+    *("git_too_old", "git_sync_usage", "git_sync_unusable", "private_folder_failed"),
+    *("throttled", "server_error", "sync_timeout", "access_denied", "target_incomplete"),
+}
+
+_UNREADABLE_PROXY = re.compile(r"Unsupported proxy syntax in [^\n]*")
+
+
+def failure(reason: str, message: str) -> SidecarError:
+    """
+    Return the error for a reason of the table.
+    """
+    return SidecarError(reason, message, REASONS[reason].advice)
+
+
+def explain(said: str, doing: str) -> SidecarError:
+    """
+    Return the error for what git, ssh or git-sync said.
+    """
+    for reason, one in REASONS.items():
+        for line in said.splitlines() if one.said else ():
+            is_relayed = reason in LOCAL and line.startswith("remote: ")
+            if not is_relayed and re.search(one.said, line, re.IGNORECASE):
+                return failure(reason, f"{doing}: {_short(line)}")
+    return failure("git_sync_failed", f"{doing}: {_short(said) or 'no error message'}")
+
+
+def heard(report: str) -> str:
+    """
+    Return an error-file or a line of git-sync's log with the line breaks of what it quotes.
+    """
+    return re.sub(r'\\+[ntr]|" }', "\n", report.replace('\\"', '"'))
+
+
+def _short(said: str) -> str:
+    """
+    Return the end of a message as one line, without user and password in URLs.
+    """
+    # git quotes a proxy URL that it cannot read, which may begin with a password.
+    without = without_password(_UNREADABLE_PROXY.sub("Unsupported proxy syntax", said))
+    return " ".join(without.split())[-SAID_CHARACTERS:]

@@ -1,0 +1,194 @@
+"""
+Reasons for the messages of git, ssh and git-sync.
+"""
+
+import errno
+import json
+import os
+import time
+
+import pytest
+
+from git_sync_wrapper.reasons import KEPT, LOCAL, LOGIN, REASONS, explain, heard
+from sidecar_runtime.volume.errors import explain_os_error
+
+SAID = {
+    "git_too_old": "usage: git config [<options>]",
+    "git_sync_usage": "unknown flag: --frob",
+    "target_full": "fatal: write error: No space left on device",
+    "host_key_changed": "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n"
+    "Host key verification failed.",
+    "host_key_unknown": "No ED25519 host key is known for git.example.com and you have requested "
+    "strict checking.\nHost key verification failed.",
+    "ssh_key_invalid": 'Load key "/etc/git-secret/ssh": error in libcrypto\n'
+    "git@github.com: Permission denied (publickey).",
+    "ssh_key_refused": "git@github.com: Permission denied (publickey).",
+    "name_unresolved": "fatal: unable to access 'https://x/': Could not resolve host: x",
+    "proxy_refused": "fatal: unable to access 'https://x/': CONNECT tunnel failed, response 407",
+    "tls_failed": "fatal: unable to access 'https://x/': SSL certificate problem: self-signed "
+    "certificate",
+    "remote_unreachable": "fatal: unable to access 'http://x/': Failed to connect to x port 80 "
+    "after 0 ms: Couldn't connect to server",
+    "remote_timeout": "ssh: connect to host x port 22: Connection timed out",
+    "login_missing": "fatal: could not read Username for 'https://x': terminal prompts disabled",
+    "credentials_refused": "fatal: Authentication failed for 'https://x/'",
+    "submodule_missing": "remote error: upload-pack: not our ref 1111\nfatal: Fetched in submodule "
+    "path 'lib', but it did not contain 1111. Direct fetching of that commit failed.",
+    "ref_not_found": "fatal: couldn't find remote ref nope",
+    "repository_not_found": "remote: Not Found\nfatal: repository 'https://x/y.git/' not found",
+    "throttled": "The requested URL returned error: 429",
+    "server_error": "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
+    "sync_timeout": 'Run(git fetch): context deadline exceeded: { stdout: "", stderr: "" }',
+    "target_denied": "error: could not lock config file .git/config: Permission denied",
+    "out_of_memory": "Run(git fetch): signal: killed",
+}
+
+# Of curl with GnuTLS, as in Debian, and with OpenSSL.
+CUT = (
+    "gnutls_handshake() failed: The TLS connection was non-properly terminated.",
+    "gnutls_handshake() failed: Error in the pull function.",
+    "GnuTLS, handshake failed: The TLS connection was non-properly terminated.",
+    "GnuTLS, handshake failed: Error in the push function.",
+    "GnuTLS recv error (-110): The TLS connection was non-properly terminated.",
+    "GnuTLS recv error (-54): Error in the pull function.",
+    "OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to x:443",
+    "OpenSSL SSL_connect: SSL_ERROR_ZERO_RETURN in connection to x:443",
+    "OpenSSL SSL_read: SSL_ERROR_SYSCALL, errno 104",
+    "OpenSSL SSL_read: error:0A000126:SSL routines::unexpected eof while reading, errno 0",
+    "TLS connect error: error:0A000126:SSL routines::unexpected eof while reading",
+)
+NO_TLS = (
+    "gnutls_handshake() failed: An unexpected TLS packet was received.",
+    "gnutls_handshake() failed: Handshake failed",
+    "GnuTLS, handshake failed: Handshake failed",
+    "OpenSSL/3.0.19: error:0A00010B:SSL routines::wrong version number",
+    "TLS connect error: error:0A000410:SSL routines::ssl/tls alert handshake failure",
+    "OpenSSL SSL_connect: SSL_ERROR_SSL in connection to x:443",
+    "server certificate verification failed. CAfile: none CRLfile: none",
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        *((reason, SAID[reason]) for reason, one in REASONS.items() if one.said),
+        *(("credentials_refused", f"The requested URL returned error: {n}") for n in (401, 403)),
+        ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
+        (
+            "target_full",
+            "unable to create directory for '.git/worktrees/1/logs/HEAD': No such file",
+        ),
+        # What the server says about itself.
+        ("server_error", "remote: fatal: Out of memory, malloc failed (tried to allocate 9 bytes)"),
+        ("server_error", "remote: fatal: unable to create file: No space left on device"),
+        # The consequence, early EOF, would suggest another cause.
+        ("out_of_memory", "error: index-pack died of signal 9\nfatal: early EOF"),
+        ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: remove nothing
+        # A cut connection says nothing about the certificate.
+        *(("server_error", said) for said in CUT),
+        ("server_error", "kex_exchange_identification: Connection closed by remote host"),
+        ("throttled", "The requested URL returned error: 503"),
+        *(
+            ("ssh_key_refused", f"git@ssh.dev.azure.com: Permission denied ({methods}).")
+            for methods in (
+                "password,publickey",
+                "gssapi-keyex,gssapi-with-mic,publickey",
+                "keyboard-interactive,publickey",
+                "password",
+            )
+        ),
+        *(("tls_failed", said) for said in NO_TLS),
+        # git-sync's own messages, about its files and its requests for a GitHub App.
+        ("target_full", "mkdir /git/.git-sync/.worktrees: no space left on device"),
+        ("target_denied", "open /git/.git-sync/x: read-only file system"),
+        ("name_unresolved", "dial tcp: lookup api.github.com: no such host"),
+        ("remote_unreachable", "dial tcp 10.0.0.1:443: connect: connection refused"),
+        ("remote_timeout", "dial tcp 10.0.0.1:443: i/o timeout"),
+        ("tls_failed", "tls: failed to verify certificate: x509: certificate has expired"),
+    ],
+)
+def test_maps_each_message_to_its_reason(reason: str, said: str) -> None:
+    error = explain(said, "git-sync failed")
+
+    assert reason == error.reason
+    assert error.advice
+
+
+def test_volume_failures_of_git_and_of_the_wrapper_have_the_same_advice() -> None:
+    for number in (errno.ENOSPC, errno.EACCES):
+        own = explain_os_error(OSError(number, os.strerror(number)), "cannot write")
+        assert own.advice == explain(os.strerror(number), "git-sync failed").advice
+
+
+def test_quotes_an_unknown_message() -> None:
+    error = explain("fatal: the moon\nis full", "git-sync ended with exit code 1")
+
+    assert "git_sync_failed" == error.reason
+    assert "git-sync ended with exit code 1: fatal: the moon is full" == error.message
+
+
+def test_quotes_only_the_line_with_the_cause_and_hides_credentials() -> None:
+    error = explain(
+        "Cloning\nfatal: unable to access 'https://me:hu/sh@x/': Could not resolve host: x\nmore",
+        "git-sync failed",
+    )
+
+    said = "git-sync failed: fatal: unable to access 'https://***@x/': Could not resolve host: x"
+    assert said == error.message
+
+
+def test_quotes_no_proxy_url_that_git_cannot_read() -> None:
+    error = explain(
+        "fatal: unable to access 'https://x/': Unsupported proxy syntax in 'hu/sh@p'",
+        "git-sync failed",
+    )
+
+    assert error.message.endswith("fatal: unable to access 'https://x/': Unsupported proxy syntax")
+
+
+@pytest.mark.parametrize("said", ["a", "Load key ", "repository '", "Run(", "//"])
+def test_reads_a_long_line_without_catastrophic_backtracking(said: str) -> None:
+    """
+    A pattern search blocks all other threads of the process, including `/healthz`.
+
+    A line that is 8 times as long needs 8 times the CPU time; with backtracking, at least 64 times.
+    """
+
+    def spent(length: int) -> float:
+        began = time.process_time()
+        explain(said * (length // len(said)), "git-sync failed")
+        return time.process_time() - began
+
+    short, long = (min(spent(length) for _ in range(3)) for length in (4_000, 32_000))
+
+    assert long < 24 * short
+
+
+def test_quotes_gits_error_from_git_syncs_report() -> None:
+    error = (
+        "Run(git fetch https://x/ --depth 1): exit status 128: "
+        '{ stdout: "", stderr: "Cloning\\nfatal: unable to access \'https://x/\': Could not '
+        'resolve host: x" }'
+    )
+    report = json.dumps({"Msg": "too many failures, aborting", "Err": error, "Args": {}})
+
+    assert (
+        "git-sync failed: fatal: unable to access 'https://x/': Could not resolve host: x"
+        == explain(heard(report), "git-sync failed").message
+    )
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        json.dumps({"Msg": "aborting", "Err": "context deadline exceeded"}),
+        'Run(git fetch): context deadline exceeded: { stdout: "", stderr: "\\a" }',
+        "context deadline exceeded",
+    ],
+)
+def test_recognizes_git_syncs_own_timeout_in_any_form_of_report(report: str) -> None:
+    assert "sync_timeout" == explain(heard(report), "git-sync failed").reason
+
+
+def test_the_sets_name_reasons_of_the_table() -> None:
+    assert REASONS.keys() >= LOCAL | LOGIN | KEPT
