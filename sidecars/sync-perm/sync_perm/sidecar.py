@@ -1,5 +1,5 @@
 """
-The state of sync-perm that outlives a cycle and its thread.
+The sidecar that the loop runs: what outlives a cycle and its thread.
 """
 
 from __future__ import annotations
@@ -7,44 +7,25 @@ from __future__ import annotations
 from functools import partial
 
 from sidecar_runtime.health import Readiness
-from sync_perm.airflow.passes import AirflowPasses
-from sync_perm.comparison import Comparison
-from sync_perm.cycle import Session
-from sync_perm.database.connection import Source
-from sync_perm.metrics import PermMetrics
-from sync_perm.pace import Pace, PassHistory
+from sync_perm.connection import Source
+from sync_perm.cycle import Memory, Scope, Session
+from sync_perm.passes import Passes
 from sync_perm.settings import Settings
 from sync_perm.status import Status
 
 
 class SyncPerm:
     """
-    The sync-perm sidecar, as run by the loop.
+    The sidecar, for the whole process.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        source: Source,
-        passes: AirflowPasses,
-        comparison: Comparison,
-        metrics: PermMetrics,
-        status: Status,
-        pace: Pace = Pace(),  # noqa: B008 - it is frozen
+        self, settings: Settings, source: Source, passes: Passes, scope: Scope, status: Status
     ) -> None:
         self._status = status
         status.show_mode(passes.cli_because)
-        # One session per thread; the state that outlives it is shared.
-        self.begin = partial(
-            Session,
-            settings,
-            source,
-            passes,
-            comparison,
-            metrics=metrics,
-            status=status,
-            history=PassHistory(pace),
-        )
+        # One session per thread; the memory outlives it.
+        self.begin = partial(Session, settings, source, passes, scope, status, Memory())
 
     def readiness(self) -> Readiness:
         return self._status.readiness

@@ -1,51 +1,106 @@
 """
-Parses the roles file into roles, or into the list of its mistakes; pure.
+Parses the roles file into roles, or into the list of its mistakes, each with its line; pure.
 
 The schema is docs/reference/roles.schema.json; rules that a schema cannot express are checked here.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import yaml
 
 from sidecar_runtime.printable import printable
-from sync_perm.database.tables import Permission
-from sync_perm.difference import DEFAULT_ROLES, Resource
-from sync_perm.role_file.document import (
-    WHOLE,
-    By,
-    Document,
-    Mistake,
-    Role,
-    Selection,
-    Where,
-)
-from sync_perm.role_file.folder import check_glob
-from sync_perm.role_file.guess import guess
+from sync_perm.compare import DEFAULT_ROLES, Kinds, Permission
 
 T = TypeVar("T")
+By = Literal["id", "tag", "owner", "folder"]
 
-# ab_role.name and dag.dag_id, in every Airflow from 2.7 to 3.3.
+# ab_role.name and dag.dag_id, in every Airflow from 2.7 to 3.4.
 MAX_NAME = 64
 MAX_ID = 250
 # Anchors let a short text repeat the same list many times.
 MAX_VALUES = 100_000
+# Replaces the key in mistakes that concern the whole file.
+WHOLE = "(file)"
 
 _ROLE_KEYS = ("from", "permissions", "dags")
-_DAG_KEYS: tuple[By, ...] = ("id", "tag", "folder")
 _ON = re.compile(r"(\w+) on (\S.*)")
 _DOTTED = re.compile(r"(\S.*)\.(\w+)")
-
 # The wheels contain the C loader, whose depth is limited; a build without it is only slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def parse(data: bytes, kinds: Mapping[str, Resource]) -> Document:
+class Mistake(NamedTuple):
+    """
+    One mistake in the file: the line from 1, the path of keys, and what is allowed.
+    """
+
+    line: int
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.line}: {self.key}: {self.problem}"
+
+
+class Where(NamedTuple):
+    """
+    A place in the file.
+    """
+
+    line: int
+    key: str
+
+    def mistake(self, problem: str) -> Mistake:
+        return Mistake(self.line, printable(self.key), printable(problem))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """
+    A selection of DAGs, and the permissions on them.
+
+    Args:
+        permissions: Pairs of a resource kind and an action, such as ``DAGs`` and ``can_read``.
+    """
+
+    by: By
+    value: str
+    permissions: frozenset[tuple[str, str]]
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """
+    One role in the file.
+
+    Args:
+        bases: The roles whose permissions and selections it inherits.
+    """
+
+    where: Where
+    bases: Mapping[str, Where]
+    permissions: Mapping[Permission, Where]
+    selections: tuple[Selection, ...]
+
+
+class Document(NamedTuple):
+    """
+    The readable part of the file; with any mistake, the whole file is ignored.
+    """
+
+    roles: Mapping[str, Role]
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def parse(data: bytes, kinds: Kinds) -> Document:
     """
     Parse the file.
 
@@ -56,19 +111,16 @@ def parse(data: bytes, kinds: Mapping[str, Resource]) -> Document:
         root = yaml.compose(data.decode(), _LOADER)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return Document(mistakes=(Mistake(Where(line, WHOLE), "is not UTF-8"),))
+        return Document({}, (Where(line, WHOLE).mistake("is not UTF-8"),))
     except (yaml.YAMLError, RecursionError) as error:
-        return Document(mistakes=(_syntax(error),))
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or getattr(error, "reason", None)
+        where = Where(mark.line + 1 if mark else 1, WHOLE)
+        return Document({}, (where.mistake(f"is not YAML: {said or 'is nested too deep'}"),))
     reading = _Reading(kinds)
-    roles = reading.roles(root) if root else reading.empty()
+    roles = reading.roles(root)
     reading.check_bases(roles)
     return Document(roles, tuple(sorted(reading.mistakes)))
-
-
-def _syntax(error: Exception) -> Mistake:
-    mark = getattr(error, "problem_mark", None)
-    said = getattr(error, "problem", None) or getattr(error, "reason", None) or "is nested too deep"
-    return Mistake(Where(mark.line + 1 if mark else 1, WHOLE), f"is not YAML: {said}")
 
 
 class _Overflow(Exception):
@@ -82,74 +134,50 @@ class _Reading:
     Walks the YAML nodes, which know their lines, and collects mistakes.
     """
 
-    def __init__(self, kinds: Mapping[str, Resource]) -> None:
+    def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
         self._left = MAX_VALUES
         self.mistakes: list[Mistake] = []
         self._names: dict[str, str] = {}
 
-    def empty(self) -> dict[str, Role]:
-        self._refuse(Where(1, WHOLE), "is empty; write `roles: {}` for no roles")
-        return {}
-
-    def roles(self, root: yaml.Node) -> dict[str, Role]:
+    def roles(self, root: yaml.Node | None) -> dict[str, Role]:
+        if root is None:
+            self._refuse(Where(1, WHOLE), "is empty; write `roles: {}` for no roles")
+            return {}
         try:
             found = self._mapping(root, WHOLE, ("roles",))
-            if "roles" not in found:
-                if isinstance(root, yaml.MappingNode):
-                    self._refuse(Where(_line(root), WHOLE), "is missing the key `roles`")
-                return {}
-            roles = self._mapping(found["roles"], "roles")
-            return {name: self._role(name, node) for name, node in roles.items()}
+            if "roles" in found:
+                roles = self._mapping(found["roles"], "roles")
+                return {name: self._role(name, node) for name, node in roles.items()}
+            if isinstance(root, yaml.MappingNode):
+                self._refuse(Where(_line(root), WHOLE), "is missing the key `roles`")
         except _Overflow:
             text = f"has more than {MAX_VALUES:,} values, counting each repetition of an anchor"
             self._refuse(Where(1, WHOLE), text)
-            return {}
+        return {}
 
     def check_bases(self, roles: Mapping[str, Role]) -> None:
         """
-        Refuse unknown bases, and each circular reference once.
+        Refuse unknown bases, and roles that inherit from themselves.
         """
         known = [*roles, *DEFAULT_ROLES]
-        for role in roles.values():
+        for name, role in roles.items():
             for base, where in role.bases.items():
                 if base not in known:
                     what = "is neither a role in this file nor one of Airflow's own"
                     self._refuse(where, f"{base!r} {what}{guess(base, known)}")
-        done: set[str] = set()
-        # The bases that are still to visit, by role; those of None are all roles.
-        path: dict[str | None, Iterator[str]] = {None: iter(roles)}
-        while path:
-            last, left = next(reversed(path.items()))
-            name = next(left, None)
-            if name is None:
-                done.add(str(last))
-                del path[last]
-            elif name in path:
-                names = list(path)
-                circle = [*names[names.index(name) :], name]
-                where = roles[str(last)].bases[name]
-                self._refuse(where, f"is circular: {' from '.join(map(repr, circle))}")
-            elif name in roles and name not in done:
-                path[name] = iter(roles[name].bases)
+                elif name in lineage(base, roles):
+                    self._refuse(where, f"is circular: {base!r} inherits from {name!r}")
 
     def _role(self, name: str, node: yaml.Node) -> Role:
         key = f"roles.{name}"
         where = Where(_line(node), key)
         self._check_name(name, where)
         found = self._mapping(node, key, _ROLE_KEYS)
-        bases = {
-            base: Where(_line(item), at)
-            for item, at in self._list(found, "from", key)
-            if (base := self._text(item, at))
-        }
-        permissions = {
-            permission: Where(_line(item), at)
-            for item, at in self._list(found, "permissions", key)
-            if (permission := self._read(item, at, self._permission))
-        }
+        bases = self._texts(found, "from", key, str)
+        permissions = self._texts(found, "permissions", key, self._permission)
         selections = [self._selection(item, at) for item, at in self._list(found, "dags", key)]
-        return Role(name, where, bases, permissions, tuple(s for s in selections if s))
+        return Role(where, bases, permissions, tuple(s for s in selections if s))
 
     def _check_name(self, name: str, where: Where) -> None:
         own = {role.casefold(): role for role in DEFAULT_ROLES}
@@ -165,25 +193,22 @@ class _Reading:
     def _selection(self, node: yaml.Node, key: str) -> Selection | None:
         where = Where(_line(node), key)
         before = len(self.mistakes)
-        found = self._mapping(node, key, (*_DAG_KEYS, "permissions"))
-        given = [by for by in _DAG_KEYS if by in found]
+        ways: tuple[By, ...] = get_args(By)
+        found = self._mapping(node, key, (*ways, "permissions"))
+        given = [by for by in ways if by in found]
         if isinstance(node, yaml.MappingNode) and len(given) != 1:
-            self._refuse(where, f"must have one of {', '.join(_DAG_KEYS)}, not {len(given)}")
+            self._refuse(where, f"must have one of {', '.join(ways)}, not {len(given)}")
         if isinstance(node, yaml.MappingNode) and "permissions" not in found:
             self._refuse(where, "is missing the key `permissions`")
-        permissions = frozenset(
-            permission
-            for item, at in self._list(found, "permissions", key)
-            if (permission := self._read(item, at, self._dag_permission))
-        )
+        permissions = self._texts(found, "permissions", key, self._dag_permission)
         values = {
-            by: self._read(found[by], f"{key}.{by}", _check_folder if by == "folder" else _check_id)
+            by: self._read(found[by], f"{key}.{by}", check_glob if by == "folder" else _check_id)
             for by in given
         }
         if len(self.mistakes) > before:
             return None
         ((by, value),) = values.items()
-        return Selection(by, value or "", permissions, where)
+        return Selection(by, value or "", frozenset(permissions), where)
 
     def _permission(self, text: str) -> Permission:
         action, resource = _split(text)
@@ -217,7 +242,7 @@ class _Reading:
         found: dict[str, yaml.Node] = {}
         for name_node, value in node.value:
             self._count()
-            name = self._text(name_node, key)
+            name = self._read(name_node, key, str)
             if name is None:
                 continue
             where = Where(_line(name_node), name if key == WHOLE else f"{key}.{name}")
@@ -244,25 +269,31 @@ class _Reading:
         elif node is not None:
             self._refuse(Where(_line(node), key), f"is {_kind(node)}, not a list")
 
-    def _read(self, node: yaml.Node, key: str, parse_text: Callable[[str], T]) -> T | None:
+    def _texts(
+        self, found: Mapping[str, yaml.Node], name: str, key: str, read: Callable[[str], T]
+    ) -> dict[T, Where]:
+        """
+        Return the valid texts of a list, each with its place.
+        """
+        return {
+            value: Where(_line(item), at)
+            for item, at in self._list(found, name, key)
+            if (value := self._read(item, at, read))
+        }
+
+    def _read(self, node: yaml.Node, key: str, read: Callable[[str], T]) -> T | None:
         """
         Return a parsed text; None if it is invalid, which is recorded.
         """
-        text = self._text(node, key)
-        if text is None:
+        if not (isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"):
+            in_quotes = "; put it in quotes" if isinstance(node, yaml.ScalarNode) else ""
+            self._refuse(Where(_line(node), key), f"is {_kind(node)}, not text{in_quotes}")
             return None
         try:
-            return parse_text(text)
+            return read(str(node.value))
         except ValueError as error:
-            self._refuse(Where(_line(node), key), f"{text!r} {error}")
+            self._refuse(Where(_line(node), key), f"{node.value!r} {error}")
             return None
-
-    def _text(self, node: yaml.Node, key: str) -> str | None:
-        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str":
-            return str(node.value)
-        in_quotes = "; put it in quotes" if isinstance(node, yaml.ScalarNode) else ""
-        self._refuse(Where(_line(node), key), f"is {_kind(node)}, not text{in_quotes}")
-        return None
 
     def _count(self) -> None:
         self._left -= 1
@@ -270,7 +301,67 @@ class _Reading:
             raise _Overflow
 
     def _refuse(self, where: Where, problem: str) -> None:
-        self.mistakes.append(Mistake(Where(where.line, printable(where.key)), printable(problem)))
+        self.mistakes.append(where.mistake(problem))
+
+
+def lineage(name: str, roles: Mapping[str, Role]) -> Iterable[str]:
+    """
+    Return a role and all roles that it inherits from, each once.
+    """
+    found: dict[str, None] = {}
+    todo = [name]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found[one] = None
+            todo += roles[one].bases if one in roles else ()
+    return found
+
+
+def guess(word: str, known: Iterable[str]) -> str:
+    """
+    Return a suggestion to append to a message about an unknown word; empty without a close match.
+    """
+    found = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def check_glob(glob: str) -> str:
+    """
+    Return a glob.
+
+    Raises:
+        ValueError: The glob would never match, or match something unexpected.
+    """
+    segments = glob.split("/")
+    if glob.startswith("/"):
+        raise ValueError("begins with /; start it below the DAG folder, or the bundle's root")
+    if any("**" in segment and segment != "**" for segment in segments):
+        raise ValueError("has a ** that is not a whole path segment")
+    if any(segment in ("", ".", "..") for segment in segments):
+        raise ValueError("has a segment that is empty, . or ..; write a path such as team-a/**")
+    # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a folder too.
+    if not re.search(r"[*?]|\.py$", segments[-1]) or segments[-1].endswith(".zip"):
+        raise ValueError(f"names a folder; to select the DAGs in it, write {glob}/**")
+    return glob
+
+
+def matcher(glob: str) -> Callable[[str], bool]:
+    """
+    Return a function that reports whether a path matches a glob.
+
+    ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any number of
+    folders; at the end, ``**`` matches everything below.
+    """
+    *above, last = glob.split("/")
+    pattern = "".join("(?:[^/]+/)*" if part == "**" else f"{_one(part)}/" for part in above)
+    match = re.compile(pattern + (".+" if last == "**" else _one(last)), re.DOTALL).fullmatch
+    return lambda path: match(path) is not None
+
+
+def _one(segment: str) -> str:
+    marks = {"*": "[^/]*", "?": "[^/]"}
+    return "".join(marks.get(letter, re.escape(letter)) for letter in segment)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -298,11 +389,6 @@ def _fold(name: str) -> str:
 def _check_id(text: str) -> str:
     if not 0 < len(text) <= MAX_ID:
         raise ValueError(f"must have 1 to {MAX_ID} characters")
-    return text
-
-
-def _check_folder(text: str) -> str:
-    check_glob(text)
     return text
 
 

@@ -1,0 +1,235 @@
+"""
+Roles as code: the current roles file, and the rows that it wants and the tables lack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Set
+from itertools import chain
+from typing import NamedTuple
+
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.logs import get_logger
+from sync_perm.compare import (
+    ADMIN,
+    DEFAULT_ROLES,
+    WEBSITE,
+    Item,
+    Kind,
+    Kinds,
+    Permission,
+    Place,
+    Tables,
+)
+from sync_perm.reasons import failure
+from sync_perm.roles_file import WHOLE, Document, Mistake, Selection, guess, lineage, matcher, parse
+
+# The size limit of a ConfigMap.
+MAX_BYTES = 1 << 20
+NAMED_MISTAKES = 5
+
+Defined = Mapping[str, Set[Permission]]
+"""Role → the permissions that this Airflow defines for it."""
+
+log = get_logger("roles_file")
+
+
+class Wanted(NamedTuple):
+    """
+    What a valid file wants of the tables.
+
+    Args:
+        items: The missing rows.
+        size: How many rows there should be.
+        overruled: The DAGs that the file selects, but whose ``access_control`` decides.
+        idle: The selections that match no DAG.
+    """
+
+    items: frozenset[Item] = frozenset()
+    size: int = 0
+    overruled: tuple[str, ...] = ()
+    idle: tuple[Selection, ...] = ()
+
+
+class RoleFile:
+    """
+    The roles file, parsed again when it has changed; used by one cycle at a time.
+
+    Attributes:
+        document: Its content; without roles if it cannot be read.
+        revision: A digest of its content; empty if it cannot be read.
+        problem: What is wrong with it; None if it is valid.
+        mistakes: All mistakes; an unreadable file has one.
+    """
+
+    def __init__(self, path: str, kinds: Kinds) -> None:
+        self.path = path
+        self._kinds = kinds
+        self.document = Document({})
+        self.revision = ""
+        self.problem: SidecarError | None = None
+        self.mistakes: tuple[Mistake, ...] = ()
+        self._said: object = None
+
+    def refresh(self) -> None:
+        """
+        Read the file; record its mistakes instead of raising them.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+            why = f"is larger than {MAX_BYTES:,} bytes" if len(data) > MAX_BYTES else ""
+        except OSError as error:
+            data, why = b"", error.strerror or type(error).__name__
+        if why:
+            self.document, self.revision = Document({}, (Mistake(0, WHOLE, why),)), ""
+            problem = failure("roles_file_unreadable", f"{self.path}: {why}")
+            self._take(self.document.mistakes, problem)
+            return
+        revision = hashlib.sha256(data).hexdigest()[:12]
+        if revision != self.revision:
+            self.document, self.revision = parse(data, self._kinds), revision
+            self.problem = None
+
+    @property
+    def selected_by(self) -> frozenset[str]:
+        """
+        Return by what the file selects DAGs.
+        """
+        roles = self.document.roles.values()
+        return frozenset(one.by for role in roles for one in role.selections)
+
+    def compare(self, tables: Tables, defined: Defined | None) -> Wanted:
+        """
+        Return the rows that the file wants; none if it has mistakes, which are recorded.
+
+        Args:
+            defined: None if it is not known yet, and with it which permissions exist: then nothing
+                is wanted.
+        """
+        if self.problem and self.problem.reason == "roles_file_unreadable":
+            return Wanted()
+        mistakes = (*self.document.mistakes, *_find_mistakes(self.document, tables, defined))
+        if defined is None and not mistakes:
+            return Wanted()
+        if mistakes:
+            text = self._named(mistakes)
+            self._take(tuple(sorted(mistakes)), failure("roles_file_invalid", text))
+            return Wanted()
+        text = "the database's character set cannot store this name; the other roles still apply"
+        roles = self.document.roles
+        unfit = tuple(
+            roles[name].where.mistake(text) for name in sorted(tables.unfit & roles.keys())
+        )
+        problem = failure("role_name_unsupported", self._named(unfit)) if unfit else None
+        self._take(unfit, problem)
+        return want(self.document, tables, self._kinds, defined or {})
+
+    def _named(self, mistakes: tuple[Mistake, ...]) -> str:
+        texts = [f"{self.path}:{mistake}" for mistake in sorted(mistakes)[:NAMED_MISTAKES]]
+        if len(mistakes) > NAMED_MISTAKES:
+            texts.append(f"and {len(mistakes) - NAMED_MISTAKES} more")
+        return "; ".join(texts)
+
+    def _take(self, mistakes: tuple[Mistake, ...], problem: SidecarError | None) -> None:
+        self.mistakes, self.problem = mistakes, problem
+        said, self._said = self._said, (self.revision, mistakes)
+        if said == self._said:
+            return
+        for one in mistakes:
+            where = {"line": one.line, "key": one.key}
+            log.warning("roles_file_refused", file=self.path, **where, error=one.problem)
+        if not mistakes:
+            roles = len(self.document.roles)
+            log.info("roles_file_accepted", file=self.path, revision=self.revision, roles=roles)
+
+
+def _find_mistakes(
+    document: Document, tables: Tables, defined: Defined | None
+) -> Iterator[Mistake]:
+    """
+    Yield the mistakes that only Airflow's permissions and database show.
+    """
+    words = [" on ".join(one) for one in tables.permissions if ":" not in one[1]]
+    guesses: dict[str, str] = {}  # each takes milliseconds, and roles repeat their mistakes
+    names = {tables.spelled(role): role for role in DEFAULT_ROLES}  # by the database's spelling
+    for name, role in document.roles.items():
+        if (other := names.setdefault(tables.spelled(name), name)) != name:
+            yield role.where.mistake(f"the database treats this name as {other}")
+        for permission, where in role.permissions.items():
+            if defined is not None and permission not in tables.permissions:
+                text = " on ".join(permission)
+                guesses.setdefault(text, guess(text, words) if text not in guesses else "")
+                yield where.mistake(f"this Airflow has no permission {text!r}{guesses[text]}")
+
+
+def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> Wanted:
+    """
+    Return the rows that a valid file wants; pure.
+    """
+    prefixes = tuple(kind.prefix for kind in kinds.values())
+    dags = [dag_id for dag_id in tables.dags if dag_id not in kinds]
+    ruled = {dag_id for dag_id in dags if tables.dags[dag_id] is not None}
+    # Lists, because fifty sets of a thousand DAGs took 3 MiB (2026-11).
+    chosen = {
+        one: list(filter(_chooser(one, tables.places), dags))
+        for role in document.roles.values()
+        for one in role.selections
+    }
+
+    def permissions(name: str) -> Iterator[tuple[str, Permission]]:
+        """
+        Yield the permissions that a role must have, each with the id of its DAG, or empty.
+        """
+        for one in lineage(name, document.roles):
+            role = document.roles.get(one)
+            if role is None:  # Admin has all, which Airflow defines nowhere
+                held = tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
+                yield from (
+                    ("", held_one) for held_one in held if not held_one[1].startswith(prefixes)
+                )
+                continue
+            yield from (("", permission) for permission in role.permissions)
+            for selection in role.selections:
+                for kind, action in selection.permissions:
+                    prefix = kinds[kind].prefix
+                    for dag_id in chosen[selection]:
+                        if dag_id not in ruled and len(prefix + dag_id) <= tables.longest:
+                            yield dag_id, (action, prefix + dag_id)
+
+    items: set[Item] = set()
+    count = 0
+    for name in document.roles.keys() - tables.unfit:
+        role = tables.spelled(name)
+        held = tables.grants.get(role)
+        if held is None:
+            items |= {Item("file_role", "", (role,)), Item("file_grant", "", (role, *WEBSITE))}
+        for dag_id, permission in permissions(name):
+            count += 1
+            if held is None or permission not in held:
+                kind: Kind = "file_dag_grant" if dag_id else "file_grant"
+                items.add(Item(kind, dag_id, (role, *permission)))
+    return Wanted(
+        frozenset(items),
+        count,
+        tuple(sorted(ruled.intersection(chain(*chosen.values())))),
+        tuple(one for one, found in chosen.items() if not found),
+    )
+
+
+def _chooser(selection: Selection, places: Mapping[str, Place]) -> Callable[[str], bool]:
+    """
+    Return a function that reports whether a selection includes a DAG, by its id.
+    """
+    value = selection.value
+    match selection.by:
+        case "id":
+            return lambda dag_id: dag_id == value
+        case "tag":
+            return lambda dag_id: dag_id in places and value in places[dag_id].tags
+        case "owner":
+            return lambda dag_id: dag_id in places and value in places[dag_id].owners
+        case "folder":
+            fits = matcher(value)
+            return lambda dag_id: dag_id in places and fits(places[dag_id].path)
