@@ -129,10 +129,7 @@ def read_all(environ: Mapping[str, str]) -> Given:
     source = attempt(lambda: find_source(config)) if config else None
     where = attempt(source.shown) if source else None
     command = loaded[0].airflow if loaded else environ.get("SYNC_PERM_AIRFLOW") or "airflow"
-    vouched = loaded is not None and loaded[0].auth_manager == "fab"
-    airflow = (
-        attempt(lambda: find_installation(command, config, vouched=vouched)) if config else None
-    )
+    airflow = attempt(lambda: find_installation(command, config)) if config else None
     if not (loaded and config and source and where and airflow):
         raise SettingsError(problems)
     source = replace(source, arguments=airflow.arguments)

@@ -9,9 +9,8 @@ own functions write the rows.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 Kind = Literal[
@@ -40,6 +39,10 @@ class Unreadable(ValueError):
     """
 
 
+Access: TypeAlias = AccessControl | Unreadable | None
+"""Of a DAG; None without one, Unreadable if its form is unknown."""
+
+
 class Item(NamedTuple):
     """
     One row that is missing or superfluous; `dag_id` is empty if it belongs to no DAG.
@@ -48,6 +51,10 @@ class Item(NamedTuple):
     kind: Kind
     dag_id: str
     row: tuple[str, ...]
+
+    def __str__(self) -> str:
+        role = () if len(self.row) == 2 else self.row[:1]
+        return ": ".join((*role, " on ".join(self.row[len(role) :]) or "the role itself"))
 
     @property
     def is_of_file(self) -> bool:
@@ -88,8 +95,8 @@ class Place(NamedTuple):
     """
 
     path: str
-    owners: tuple[str, ...]
-    tags: tuple[str, ...]
+    owners: frozenset[str]
+    tags: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ class Tables:
     Args:
         broken: The number of permissions without action or resource (AIRFLOW-5336).
         bare: Resources without any permission; Airflow has some.
-        dags: DAG → its access control; None without one, Unreadable if its form is unknown.
+        dags: DAG → its access control.
         fresh: The DAGs that were serialized again since the last look.
         aliases: Another spelling of a role → the database's, whose collation equates them.
         unfit: Role names that the database cannot store.
@@ -111,7 +118,7 @@ class Tables:
     permissions: frozenset[Permission]
     grants: Grants
     broken: int
-    dags: Mapping[str, AccessControl | Unreadable | None]
+    dags: Mapping[str, Access]
     fresh: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -123,12 +130,6 @@ class Tables:
     def roles(self) -> Set[str]:
         return self.grants.keys()
 
-    def without_dags(self) -> Tables:
-        """
-        Return the same tables without DAGs.
-        """
-        return replace(self, dags={})
-
     def spelled(self, role: str) -> str:
         """
         Return a role's name as the database spells it.
@@ -136,42 +137,18 @@ class Tables:
         return self.aliases.get(role, role)
 
 
-class General(NamedTuple):
+def general(tables: Tables, kinds: Kinds) -> frozenset[tuple[str | int, ...]]:
     """
-    All rows but those of single DAGs: what Airflow's own sync of roles reads and writes.
-    """
-
-    broken: int
-    bare: frozenset[str]
-    permissions: frozenset[Permission]
-    grants: frozenset[Grant]
-    roles: frozenset[str]
-
-    def changes_since(self, before: General) -> frozenset[object]:
-        """
-        Return the rows that were added or removed.
-        """
-        return frozenset().union(
-            {self.broken} ^ {before.broken},
-            *(now ^ then for now, then in zip(self[1:], before[1:], strict=True)),
-        )
-
-
-def general(tables: Tables, kinds: Kinds) -> General:
-    """
-    Return the rows that belong to no single DAG.
+    Return the rows that belong to no single DAG: what Airflow's own sync of roles reads and writes.
     """
     prefixes = tuple(kind.prefix for kind in kinds.values())
-
-    def of_none(permissions: Iterable[Permission]) -> Iterable[Permission]:
-        return (one for one in permissions if not one[1].startswith(prefixes))
-
-    return General(
-        tables.broken,
-        frozenset(name for name in tables.bare if not name.startswith(prefixes)),
-        frozenset(of_none(tables.permissions)),
-        frozenset((role, *one) for role, held in tables.grants.items() for one in of_none(held)),
-        frozenset(tables.roles),
+    rows: list[tuple[str | int, ...]] = [("broken", tables.broken)]
+    rows += [("resource", name) for name in tables.bare]
+    rows += [("permission", *one) for one in tables.permissions]
+    for role, held in tables.grants.items():
+        rows += [("role", role), *(("grant", role, *one) for one in held)]
+    return frozenset(
+        row for row in rows if not str(row[-1]).startswith(prefixes) or row[0] == "role"
     )
 
 
@@ -186,10 +163,6 @@ class Difference(NamedTuple):
     items: frozenset[Item]
     failing: Mapping[str, Failure]
     wanted: int
-
-    @property
-    def kinds(self) -> Counter[Kind]:
-        return Counter(item.kind for item in self.items)
 
 
 def compare(tables: Tables, kinds: Kinds) -> Difference:

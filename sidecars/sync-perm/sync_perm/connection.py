@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +26,6 @@ KEY = "sql_alchemy_conn"
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 _DIALECTS = {"postgres": "postgresql", "mariadb": "mysql"}
-_TRUE = ("true", "1", "yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +155,7 @@ def find_source(config: AirflowConfig) -> Source:
 
 
 def parse_url(
-    setting: str, text: str, schema: str = "", arguments: Mapping[str, Any] | None = None
+    setting: str, text: str, schema: str = "", arguments: Mapping[str, Any] = {}
 ) -> Address:
     """
     Parse an SQLAlchemy URL.
@@ -168,11 +166,11 @@ def parse_url(
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text)
     try:
         url = make_url(text)
+        dialect = _DIALECTS.get(url.get_backend_name(), url.get_backend_name())
     except (ArgumentError, ValueError):
-        url = None
-    if url is None:
-        raise _wrong(setting, "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME")
-    dialect = _DIALECTS.get(url.get_backend_name(), url.get_backend_name())
+        raise _wrong(
+            setting, "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME"
+        ) from None
     if dialect not in DRIVERS:
         raise _wrong(setting, f"names {dialect!r}; supported are {' and '.join(DRIVERS)}")
     if "@" in (url.host or "") + (url.database or ""):
@@ -180,43 +178,10 @@ def parse_url(
         raise _wrong(setting, "has more than one @; in the user and password, write it as %40")
     if not url.database:
         raise _wrong(setting, "names no database after the host")
-    if url.port is not None and not 0 < url.port < 65536:
-        raise _wrong(setting, "has a port that is not between 1 and 65535")
-    is_pymysql = url.get_driver_name() == "pymysql" if "+" in url.drivername else False
-    known = url.set(drivername=f"{dialect}+{DRIVERS[dialect]}")
-    if dialect == "mysql" and is_pymysql and "ssl_ca" in url.query:
-        known = known.update_query_dict({"ssl_check_hostname": "true", **dict(url.query)})
-    return Address(known, text, schema, arguments or {})
+    if url.drivername.endswith("+pymysql") and "ssl_ca" in url.query:  # which mysqlclient does not
+        url = url.set(query={"ssl_check_hostname": "true", **url.query})
+    return Address(url.set(drivername=f"{dialect}+{DRIVERS[dialect]}"), text, schema, arguments)
 
 
 def _wrong(setting: str, problem: str) -> SettingsError:
     return SettingsError([Problem(setting, "***", problem)])
-
-
-def mysql_tls(options: Mapping[str, Any]) -> ssl.SSLContext | None:
-    """
-    Return the TLS settings in the options; None if TLS is disabled or merely used if offered.
-
-    Like Airflow's driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate. PyMySQL itself
-    verifies nothing by default.
-    """
-    said = {key: str(value) for key, value in options.items()}
-    mode, authority = said.get("ssl_mode", "").upper(), said.get("ssl_ca")
-
-    def says(*names: str, default: bool) -> bool:
-        return next((said[key].lower() in _TRUE for key in names if key in said), default)
-
-    is_named = mode == "VERIFY_IDENTITY"
-    names_host = says("ssl_verify_identity", "ssl_check_hostname", default=is_named)
-    is_strict = mode.startswith("VERIFY_") or (authority is not None and not mode)
-    verifies = names_host or says("ssl_verify_cert", default=is_strict)
-    is_optional = mode in ("", "PREFERRED") and not (authority or "ssl_cert" in said)
-    if mode == "DISABLED" or (is_optional and not verifies):
-        return None
-    context = ssl.create_default_context(cafile=authority)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # MySQL's own certificates would fail
-    context.check_hostname = names_host
-    context.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
-    if "ssl_cert" in said:
-        context.load_cert_chain(said["ssl_cert"], said.get("ssl_key"))
-    return context

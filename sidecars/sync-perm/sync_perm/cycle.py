@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sync_perm.compare import Difference, Failure, General, Item, Kinds, Tables, compare, general
+from sync_perm.compare import Difference, Failure, Item, Kinds, Tables, compare, general
 from sync_perm.connection import Source
 from sync_perm.database import Database
-from sync_perm.metrics import Reason
 from sync_perm.pace import Pace
 from sync_perm.passes import PORTION_ROWS, Means, Passes, Portion, Report
 from sync_perm.reasons import failure
@@ -44,14 +44,13 @@ class Look(NamedTuple):
 
     Args:
         general: The rows that belong to no DAG, which only Airflow can judge.
-        difference: The rows of DAGs and of the roles file.
-        wanted: What the roles file wants.
+        notes: Selections of the roles file that have no effect.
     """
 
     tables: Tables
-    general: General
+    general: frozenset[tuple[str | int, ...]]
     difference: Difference
-    wanted: Wanted
+    notes: tuple[str, ...]
 
     @property
     def items(self) -> frozenset[Item]:
@@ -72,16 +71,24 @@ class Scope(NamedTuple):
     file: RoleFile | None
     reader: Reader
 
+    @property
+    def selected_by(self) -> frozenset[str]:
+        return self.file.selected_by if self.file else frozenset()
+
+    @property
+    def reads_dags(self) -> bool:
+        return self.include_dags or bool(self.selected_by)
+
     def poll(self, database: Database) -> Fingerprint:
         """
         Read a fingerprint that changes with any compared row.
+
+        Raises:
+            SidecarError: The database failed.
         """
-        selected_by = self.file.selected_by if self.file else frozenset[str]()
+        revision = self.file.revision if self.file else ""
         return self.reader.fingerprint(
-            database,
-            dags=self.include_dags or bool(selected_by),
-            selected_by=selected_by,
-            file=self.file.revision if self.file else "",
+            database, dags=self.reads_dags, selected_by=self.selected_by, file=revision
         )
 
     def look(self, database: Database, defined: Defined | None) -> Look:
@@ -94,21 +101,17 @@ class Scope(NamedTuple):
         Raises:
             SidecarError: The database failed.
         """
-        file = self.file
-        selected_by = file.selected_by if file else frozenset[str]()
         tables = self.reader.read(
             database,
-            dags=self.include_dags or bool(selected_by),
-            places=not selected_by <= {"id"},
-            names=file.document.roles if file else (),
+            dags=self.reads_dags,
+            places=not self.selected_by <= {"id"},
+            names=self.file.document.roles if self.file else (),
         )
-        of_airflow = tables if self.include_dags else tables.without_dags()
-        found = compare(of_airflow, self.kinds)
-        wanted = file.compare(tables, defined) if file else Wanted()
-        difference = found._replace(
-            items=found.items | wanted.items, wanted=found.wanted + wanted.size
-        )
-        return Look(tables, general(tables, self.kinds), difference, wanted)
+        found = compare(tables if self.include_dags else replace(tables, dags={}), self.kinds)
+        wanted = self.file.compare(tables, defined) if self.file else Wanted()
+        items, size = found.items | wanted.items, found.wanted + wanted.size
+        difference = found._replace(items=items, wanted=size)
+        return Look(tables, general(tables, self.kinds), difference, wanted.notes)
 
 
 @dataclass(slots=True)
@@ -119,41 +122,33 @@ class Memory:
     Args:
         synced: The general rows when Airflow's own sync last left them as they were.
         defined: What Airflow defines for its roles.
-        stubborn: The rows of DAGs that passes did not fix, and why.
+        stubborn: The rows that passes did not fix, and why.
         retry_at: The monotonic time of the next try for them.
         error: Why the last pass failed, until one succeeds.
         pace: When the next pass may start.
     """
 
-    synced: General | None = None
+    synced: frozenset[tuple[str | int, ...]] | None = None
     defined: Defined | None = None
     stubborn: Mapping[Item, str] = field(default_factory=dict)
     retry_at: float = 0.0
     error: SidecarError | None = None
     pace: Pace = field(default_factory=Pace)
 
-    @property
-    def held(self) -> frozenset[Item]:
+    def plan(self, look: Look) -> Portion | None:
         """
-        Return the stubborn rows that are not tried yet.
+        Return the next portion of work; None if there is none now.
         """
-        return frozenset(self.stubborn) if time.monotonic() < self.retry_at else frozenset()
-
-
-def plan(look: Look, memory: Memory, *, has_file: bool) -> Portion | None:
-    """
-    Return the next portion of work; None if nothing differs.
-    """
-    items = look.items - memory.held
-    dags = {item.dag_id for item in items if not item.is_of_file}
-    tried = {item.dag_id for item in memory.stubborn}
-    given = sorted(item for item in items if item.is_of_file)[:PORTION_ROWS]
-    roles = memory.synced != look.general
-    if not (dags or given or roles):
-        return None
-    # What a pass could not fix comes last, so that it keeps no other DAG waiting.
-    ordered = sorted(dags, key=lambda dag_id: (dag_id in tried, dag_id))
-    return Portion(roles, ordered, given, load=has_file and roles)
+        is_held = time.monotonic() < self.retry_at
+        items = [i for i in look.items if not (is_held and i in self.stubborn)]
+        dags = {item.dag_id for item in items if not item.is_of_file}
+        given = sorted(item for item in items if item.is_of_file)[:PORTION_ROWS]
+        roles = self.synced != look.general
+        if not (dags or given or roles):
+            return None
+        # What a pass could not fix comes last, so that it keeps no other DAG waiting.
+        tried = {item.dag_id for item in self.stubborn}
+        return Portion(roles, sorted(dags, key=lambda one: (one in tried, one)), given)
 
 
 class Session:
@@ -188,21 +183,18 @@ class Session:
             SidecarError: The database or Airflow failed; rows written before that stay.
             CycleAbandoned: The fence was revoked.
         """
-        until = time.monotonic() + self._seconds
-        memory = self._memory
+        until, memory = time.monotonic() + self._seconds, self._memory
         if fence.is_asked_for:
-            memory.synced, memory.retry_at = None, 0.0
-            memory.pace.forgive()
+            memory.synced, memory.retry_at, self._due_at = None, 0.0, 0.0
+            memory.pace.next_at = float("-inf")
         if self._scope.file:
             self._scope.file.refresh()
         try:
-            fingerprint = self._poll(fence)
-            is_due = fence.is_asked_for or time.monotonic() >= self._due_at
-            if fingerprint == self._seen and not is_due:
-                with fence:
-                    self._status.confirm(fingerprint.revision)
-                return self._outcome("unchanged", {})
-            return self._reconcile(fence, until)
+            if self._poll(fence) != self._seen or time.monotonic() >= self._due_at:
+                return self._reconcile(fence, until)
+            with fence:
+                self._status.confirm(self._revision)
+            return self._outcome(0)
         except BaseException:
             self.close()  # the next cycle starts with a new connection
             raise
@@ -234,99 +226,98 @@ class Session:
 
     def _look(self, fence: Fence) -> Look:
         """
-        Compare the tables, and show the result.
+        Compare the tables.
 
         The fingerprint is taken first, so that the next poll notices changes during the comparison.
-
-        Raises:
-            CycleAbandoned: The fence was revoked, and the next cycle may have seen newer tables.
         """
         self._seen = self._poll(fence)
         assert self._database is not None
         look = self._scope.look(self._database, self._memory.defined)
-        with fence:
-            self._show(look)
+        self._show(look, fence)
         return look
 
-    def _show(self, look: Look) -> None:
+    def _show(self, look: Look, fence: Fence) -> None:
         """
-        Show what differs, without the DAGs that passes did not fix: those are failing.
+        Show what differs, but for the DAGs that passes did not fix: those are failing.
+
+        Raises:
+            CycleAbandoned: The fence was revoked, and the next cycle may have seen newer tables.
         """
         memory = self._memory
-        memory.stubborn = {row: why for row, why in memory.stubborn.items() if row in look.items}
-        not_fixed = {row.dag_id: Failure("not_fixed", why) for row, why in memory.stubborn.items()}
-        self._status.show(
-            look.difference._replace(
-                items=look.items - memory.stubborn.keys(),
-                failing={**not_fixed, **look.difference.failing},
-            ),
-            self._seen.revision if self._seen else "",
-            is_synced=memory.synced == look.general,
-        )
-        if self._scope.file:
-            self._status.show_file(self._scope.file, look.wanted)
-
-    def _plan(self, look: Look) -> Portion | None:
-        return plan(look, self._memory, has_file=self._scope.file is not None)
+        items, failing, _ = look.difference
+        with fence:
+            memory.stubborn = {one: why for one, why in memory.stubborn.items() if one in items}
+            not_fixed = {
+                one.dag_id: Failure("not_fixed", why)
+                for one, why in memory.stubborn.items()
+                if one.dag_id
+            }
+            shown = frozenset(i for i in items if not (i.dag_id and i in memory.stubborn))
+            difference = look.difference._replace(items=shown, failing={**not_fixed, **failing})
+            is_synced = memory.synced == look.general
+            self._status.show(difference, self._revision, is_synced=is_synced)
+            if self._scope.file:
+                self._status.show_file(self._scope.file, look.notes)
 
     def _reconcile(self, fence: Fence, until: float) -> Outcome:
-        look = self._look(fence)
-        work = self._plan(look)
-        if work is None or self._memory.pace.wait_seconds > 0:
-            return self._rest(look, look)
+        look, memory = self._look(fence), self._memory
+        work = memory.plan(look)
+        if work is None or memory.pace.wait_seconds > 0:
+            return self._rest(look, 0)
         if not fence.is_asked_for and not look.tables.fresh.isdisjoint(work.dags):
             fence.wait(QUIET_SECONDS)
         # Read again, because a command's URL may have been rotated since our connection was opened.
-        with Database(self._source.read(fence)) as lock:
+        with closing(Database(self._source.read(fence))) as lock:
             lock.try_write()
             if not lock.try_lock():
                 log.info("lock_waiting")
                 self._status.metrics.lock_waits.inc()
                 self._seen = None
                 return Outcome("waiting", self._revision, {"holder": "another sync-perm"})
-            return self._work(look, lock, fence, until)
+            if self._poll(fence) != self._seen:  # another sidecar had the lock until now
+                look = self._look(fence)
+            written = 0
+            while (work := memory.plan(look)) is not None and not memory.pace.wait_seconds:
+                seconds = until - time.monotonic()
+                if seconds < self._seconds / 10:
+                    self._seen = None
+                    return Outcome("settling", self._revision, {"rows_written": written})
+                means = Means(lock.address, fence, seconds, lock.check_lock)
+                look, count = self._run(work, look, means)
+                written += count
+        return self._rest(look, written)
 
-    def _work(self, look: Look, lock: Database, fence: Fence, until: float) -> Outcome:
+    def _run(self, work: Portion, look: Look, means: Means) -> tuple[Look, int]:
         """
-        Run portions as long as they make the difference smaller.
-        """
-        if self._poll(fence) != self._seen:  # another sidecar had the lock until now
-            look = self._look(fence)
-        before = look
-        while (work := self._plan(look)) is not None and not self._memory.pace.wait_seconds:
-            seconds = until - time.monotonic()
-            if seconds < min(1.0, self._seconds / 2):
-                self._seen = None
-                return Outcome("settling", self._revision, _changes(look, before))
-            look = self._run(work, look, Means(lock.address, fence, seconds, lock.check_lock))
-        return self._rest(look, before)
-
-    def _run(self, work: Portion, look: Look, means: Means) -> Look:
-        """
-        Run one portion, look again, and remember what it did not fix.
+        Run one portion and look again; return how many rows it has written.
 
         Raises:
             SidecarError: Airflow failed as a whole; rows written until then stay.
         """
-        memory = self._memory
-        reason = self._reason_for(work, is_asked=means.fence.is_asked_for)
+        memory, fence = self._memory, means.fence
+        reason = "roles" if work.roles else "dags" if work.dags else "file"
+        if work.roles and memory.synced is None:
+            reason = "asked" if fence.is_asked_for else "start"
         log.info("pass_started", reason=reason, roles=work.roles, dags=len(work.dags))
         if work.given:
             rows = _rows(work.given)
             log.info("roles_file_differs", differences=len(work.given), rows=rows)
-        started = time.monotonic()
-        error: SidecarError | None = None
-        report = Report()
+        started, report, error = time.monotonic(), Report(), None
         try:
-            report = self._passes.run(work, means)
-        except SidecarError as found:
-            error = found
-        if report.logged:
-            text = f"Airflow logged while it synced roles: {report.logged[-1]}"
-            error = failure("pass_failed", text)
+            report = self._passes.run(work, means, tells=self._scope.file is not None)
+            if report.logged:
+                text = f"Airflow logged while it synced roles: {report.logged[-1]}"
+                raise failure("pass_failed", text)
+        except SidecarError as failed:
+            memory.pace.strike()
+            error = failed
+        memory.error = error
         memory.defined = report.defined or memory.defined
-        after = self._look_after(work, look, report, means.fence, is_whole=error is None)
-        facts: dict[str, Any] = {
+        after = self._look(fence)
+        written = (look.items - after.items) | (look.general ^ after.general)
+        if error is None:
+            self._learn(work, report, look, after, fence)
+        facts = {
             "reason": reason,
             "result": "error" if error else "success",
             "duration_seconds": round(time.monotonic() - started, 3),
@@ -334,63 +325,41 @@ class Session:
             "rows_left": len(after.items),
             "rows_wanted": after.difference.wanted,
         }
-        self._status.show_pass(**facts)
+        self._status.show_pass(facts, written=len(written))
         log.info("pass_finished", **facts)
-        memory.error = error
         if error is not None:
-            memory.pace.strike()
             raise error
-        return after
+        return after, len(written)
 
-    def _look_after(
-        self, work: Portion, look: Look, report: Report, fence: Fence, *, is_whole: bool
-    ) -> Look:
+    def _learn(
+        self, work: Portion, report: Report, before: Look, after: Look, fence: Fence
+    ) -> None:
         """
-        Look at what a portion has written.
+        Remember what a portion has written, and what it did not fix.
 
         Roles are synced if Airflow's own sync has left all rows as they were: whatever it changed,
         or another process changed meanwhile, is judged by another run.
-
-        Args:
-            is_whole: Whether the portion reached its end.
         """
         memory = self._memory
-        after = self._look(fence)
-        changed = after.general.changes_since(look.general)
-        if work.roles and is_whole and not changed:
+        if work.roles and before.general == after.general:
             memory.synced = after.general
-        tried = report.tried
-        if self._passes.cli_because and is_whole:
-            tried = dict.fromkeys(work.dags, "")
-        if is_whole:
-            kept = {
-                item: tried.get(item.dag_id, "") or "still differs after a pass without an error"
-                for item in look.items & after.items
-                if item.dag_id in tried or item in work.given
-            }
-            if kept:
-                memory.stubborn = {**memory.stubborn, **kept}
-                memory.retry_at = time.monotonic() + HELD_SECONDS
-                log.warning("difference_kept", rows=_rows(kept))
-            written = (look.items - after.items) | changed
-            if memory.pace.note(written):
-                seconds = round(memory.pace.wait_seconds)
-                log.warning("rows_undone", rows=_rows(written), retry_in_seconds=seconds)
-            elif not written and kept:
-                memory.pace.strike()
-        with fence:
-            self._show(after)
-        self._status.metrics.changed.inc(sum(_changes(after, look).values()))
-        return after
+        tried = dict.fromkeys(work.dags, "") if self._passes.cli_because else report.tried
+        kept = {
+            item: tried.get(item.dag_id) or "still differs after a pass without an error"
+            for item in before.items & after.items
+            if item in work.given or (item.dag_id in tried and not item.is_of_file)
+        }
+        if kept:
+            memory.stubborn = {**memory.stubborn, **kept}
+            memory.retry_at = time.monotonic() + HELD_SECONDS
+            log.warning("difference_kept", rows=_rows(kept))
+        written = (before.items - after.items) | (before.general ^ after.general)
+        if memory.pace.note(written):
+            seconds = round(memory.pace.wait_seconds)
+            log.warning("rows_undone", rows=_rows(written), retry_in_seconds=seconds)
+        self._show(after, fence)
 
-    def _reason_for(self, work: Portion, *, is_asked: bool) -> Reason:
-        if work.roles and self._memory.synced is None:
-            return "asked" if is_asked else "start"
-        if work.roles:
-            return "roles"
-        return "dags" if work.dags else "file"
-
-    def _rest(self, look: Look, before: Look) -> Outcome:
+    def _rest(self, look: Look, written: int) -> Outcome:
         """
         Return the outcome, and decide when to look again even without a change.
 
@@ -398,47 +367,28 @@ class Session:
             SidecarError: The last pass failed and is waiting for its retry; its error again.
         """
         memory = self._memory
-        self._due_at = memory.retry_at if memory.held else float("inf")
-        if self._plan(look) is None:
+        self._due_at = memory.retry_at if memory.stubborn else float("inf")
+        if memory.plan(look) is None:
             memory.error = None
         else:
             self._due_at = memory.pace.next_at
         if (error := memory.error) is not None:
             raise SidecarError(error.reason, error.message, error.advice)
-        counts = _changes(look, before)
-        return self._outcome("changed" if any(counts.values()) else "unchanged", counts)
+        return self._outcome(written)
 
     @property
     def _revision(self) -> str:
         return self._seen.revision if self._seen else ""
 
-    def _outcome(
-        self, result: Literal["changed", "unchanged"], counts: Mapping[str, int]
-    ) -> Outcome:
+    def _outcome(self, written: int) -> Outcome:
         file, readiness = self._scope.file, self._status.readiness
         problem = file.problem if file else None
         if problem is None and not readiness.ready:
             problem = failure("permissions_differ", readiness.problem)
-        if problem is None:
-            return Outcome(result, self._revision, counts)
-        return Outcome("partial", self._revision, counts if result == "changed" else {}, problem)
-
-
-def _changes(now: Look, then: Look) -> dict[str, int]:
-    """
-    Return how many rows were added and removed.
-    """
-    held, had = now.tables.grants, then.tables.grants
-    return {
-        "permissions_added": len(now.tables.permissions - then.tables.permissions),
-        "permissions_removed": len(then.tables.permissions - now.tables.permissions),
-        "grants_added": sum(len(held[r] - had.get(r, frozenset())) for r in held),
-        "grants_removed": sum(len(had[r] - held.get(r, frozenset())) for r in had),
-        "broken_removed": max(0, then.tables.broken - now.tables.broken),
-    }
+        counts = {"rows_written": written} if written else {}
+        result: Literal["changed", "unchanged"] = "changed" if written else "unchanged"
+        return Outcome("partial" if problem else result, self._revision, counts, problem)
 
 
 def _rows(rows: Iterable[object]) -> list[str]:
-    return sorted(map(str, (list(row) if isinstance(row, tuple) else row for row in rows)))[
-        :NAMED_ROWS
-    ]
+    return sorted(map(str, rows))[:NAMED_ROWS]

@@ -13,14 +13,17 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+import psycopg2
 import sqlalchemy
+from psycopg2 import extensions
+from sqlalchemy import bindparam
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from sidecar_runtime.errors import SidecarError
-from sync_perm.connection import Address, mysql_tls
+from sync_perm.connection import Address
 from sync_perm.reasons import failure
 
 Row = tuple[Any, ...]
@@ -66,16 +69,12 @@ DIALECTS = {
         "CAST({} AS BIGINT) * {}",
         "SELECT id FROM {} WHERE 1 = 0 FOR UPDATE",
         {  # https://www.postgresql.org/docs/current/errcodes-appendix.html
-            "42P01": "database_not_migrated",
-            "42703": "database_not_migrated",
-            "3F000": "database_not_migrated",
+            **dict.fromkeys(("42P01", "42703", "3F000"), "database_not_migrated"),
+            **dict.fromkeys(("08", "57P", "25P03"), "database_lost"),
             "25006": "database_read_only",
-            "42501": "database_read_denied",
-            "3D000": "database_missing",
             "28": "database_denied",
-            "08": "database_lost",
-            "57P": "database_lost",
-            "25P03": "database_lost",
+            "3D000": "database_missing",
+            "42501": "database_read_denied",
         },
     ),
     "mysql": Dialect(
@@ -100,30 +99,22 @@ DIALECTS = {
     ),
 }
 # PostgreSQL's connection errors have no code: what libpq, PostgreSQL and PgBouncer say.
-_WORDS = (
-    ("database_missing", r'database "" does not exist|no such database'),
-    (
-        "database_denied",
-        r'role "" does not exist|authentication (failed|method)|pg_hba\.conf|no password supplied|'
-        r"no such user|not permitted to log in",
-    ),
-    (
-        "database_lost",
-        r"terminating connection|closed the connection|has been closed|could not (receive|send) "
-        r"data|connection reset|ssl syscall|unexpected eof",  # with TLS, a break mentions SSL
-    ),
-    ("database_tls_failed", r"ssl|certificate|tls"),
-    (
-        "database_unreachable",
-        r"could not (translate|connect)|name resolution|refused|no answer|tim(eout|ed out)|no route|"
-        r"unreachable|no such file|starting up|shutting down|recovery",
-    ),
-)
+_WORDS = {
+    "database_missing": r'database "" does not exist|no such database',
+    "database_denied": r'role "" does not exist|authentication (failed|method)|pg_hba\.conf|'
+    r"no password supplied|no such user|not permitted to log in",
+    # With TLS, a break mentions SSL.
+    "database_lost": r"terminating connection|closed the connection|has been closed|"
+    r"could not (receive|send) data|connection reset|ssl syscall|unexpected eof",
+    "database_tls_failed": r"ssl|certificate|tls",
+    "database_unreachable": r"could not (translate|connect)|name resolution|refused|no answer|"
+    r"tim(eout|ed out)|no route|unreachable|no such file|starting up|shutting down|recovery",
+}
 
 
 class Database:
     """
-    One connection, which may also hold the lock of passes; a ``with`` closes it.
+    One connection, which may also hold the lock of passes.
 
     The lock is in the database itself. If this process dies, the server sees the connection end and
     releases it. If the whole node dies, the server ends the connection after `idle_seconds` without
@@ -147,12 +138,6 @@ class Database:
             )
             self._connection = engine.connect()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """
         Close the connection; ignore errors if it is already broken.
@@ -172,31 +157,18 @@ class Database:
 
     def rows(self, sql: str, **values: object) -> list[Row]:
         """
-        Return all rows of a query, whose parameters are written ``:name``.
+        Return all rows of a query, whose parameters are written ``:name``; a list is one, too.
 
         Raises:
             SidecarError: The query or the connection failed.
         """
+        lists: list[Any] = [
+            bindparam(key, expanding=True) for key, v in values.items() if isinstance(v, list)
+        ]
         with self._explained():
             assert self._connection is not None
-            found = self._connection.execute(sqlalchemy.text(sql), values)
+            found = self._connection.execute(sqlalchemy.text(sql).bindparams(*lists), values)
             return [tuple(row) for row in found] if found.returns_rows else []
-
-    def length_of(self, table: str, column: str) -> int | None:
-        """
-        Return how many characters a column takes; None without a limit.
-
-        Raises:
-            SidecarError: The query or the connection failed.
-        """
-        with self._explained():
-            assert self._connection is not None
-            columns = sqlalchemy.inspect(self._connection).get_columns(
-                table, schema=self.address.schema or None
-            )
-        (found,) = (one["type"] for one in columns if one["name"] == column)
-        length: int | None = getattr(found, "length", None)
-        return length
 
     def try_write(self) -> None:
         """
@@ -224,25 +196,23 @@ class Database:
         Raises:
             SidecarError: The database failed.
         """
+        schema = self.address.schema
         if self.address.dialect == "mysql":
-            place = f"{self.address.url.database}/{self.address.schema}"
-            digest = hashlib.sha256(place.encode()).hexdigest()
+            place = f"{self.address.url.database}/{schema}"
+            name = f"sync-perm/{hashlib.sha256(place.encode()).hexdigest()[:32]}"
             self.rows(f"SET SESSION wait_timeout = {idle_seconds:d}")
-            ((is_ours,),) = self.rows("SELECT GET_LOCK(:name, 0)", name=f"sync-perm/{digest[:32]}")
-            return bool(is_ours)
+            return bool(self.rows("SELECT GET_LOCK(:name, 0)", name=name)[0][0])
         self.rows("BEGIN")
         self.rows(f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:d}")
-        self.rows(
-            "SELECT set_config(:name, '0', true) WHERE current_setting(:name, true) <> '0'",
-            name=TRANSACTION_LIMIT,
-        )
+        unlimited = "SELECT set_config(:name, '0', true) WHERE current_setting(:name, true) <> '0'"
+        self.rows(unlimited, name=TRANSACTION_LIMIT)
         # Two signed 32-bit numbers.
-        numbers = [zlib.crc32(text.encode()) for text in ("sync-perm", self.address.schema)]
+        numbers = [zlib.crc32(text.encode()) for text in ("sync-perm", schema)]
         first, second = (number - (number >> 31 << 32) for number in numbers)
-        ((is_ours,),) = self.rows(f"SELECT pg_try_advisory_xact_lock({first}, {second})")
+        is_ours = bool(self.rows(f"SELECT pg_try_advisory_xact_lock({first}, {second})")[0][0])
         if not is_ours:
             self.rows("ROLLBACK")
-        return bool(is_ours)
+        return is_ours
 
     def check_lock(self) -> None:
         """
@@ -286,11 +256,10 @@ def _reason_of(error: BaseException, dialect: Dialect) -> str:
         return "database_tls_failed"
     # PyMySQL raises its own errors in place of the socket's. The end of a connection with TLS says
     # nothing about certificates or options.
-    for cause in (error, error.__context__):
-        if isinstance(cause, ssl.SSLError) and not isinstance(
-            cause, ssl.SSLEOFError | ssl.SSLZeroReturnError
-        ):
-            return "database_tls_failed"
+    ended = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    causes = (error, error.__context__)
+    if any(isinstance(one, ssl.SSLError) and not isinstance(one, ended) for one in causes):
+        return "database_tls_failed"
     if dialect is DIALECTS["mysql"]:
         return dialect.reasons.get(str(error.args[0]) if error.args else "", "database_failed")
     code = getattr(error, "pgcode", None) or ""
@@ -298,7 +267,9 @@ def _reason_of(error: BaseException, dialect: Dialect) -> str:
     if reason := next(found, ""):
         return reason
     words = re.sub('"[^"]*"', '""', str(error).lower())  # without names, such as ssl.example.com
-    return next((r for r, pattern in _WORDS if re.search(pattern, words)), "database_failed")
+    return next(
+        (r for r, pattern in _WORDS.items() if re.search(pattern, words)), "database_failed"
+    )
 
 
 def _arguments(address: Address) -> dict[str, Any]:
@@ -307,19 +278,15 @@ def _arguments(address: Address) -> dict[str, Any]:
     """
     if address.dialect == "mysql":
         given = {**address.url.query, **address.arguments}
-        for key, value in dict(given.pop("ssl", None) or {}).items():
-            given[key if key.startswith("ssl_") else f"ssl_{key}"] = value
         tls = mysql_tls(given)
         return {
             **{key: given[key] for key in ("charset", "unix_socket") if key in given},
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": ANSWER_SECONDS,
             "write_timeout": ANSWER_SECONDS,
-            "ssl_disabled": str(given.get("ssl_mode", "")).upper() == "DISABLED",
+            "ssl_disabled": not tls and "ssl_mode" in given,
             **({"ssl": tls} if tls else {}),
         }
-    from psycopg2 import extensions  # noqa: PLC0415 - each process needs one of the two drivers
-
     extensions.set_wait_callback(_wait)
     ours = {
         "application_name": f"sync-perm@{socket.gethostname()}"[:63],
@@ -331,6 +298,33 @@ def _arguments(address: Address) -> dict[str, Any]:
     return {**ours, **address.arguments}
 
 
+def mysql_tls(given: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return PyMySQL's TLS settings for the options of a URL; empty if TLS is disabled, or merely used
+    if offered.
+
+    Like Airflow's driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate. PyMySQL itself
+    verifies nothing by default.
+    """
+    said = {key.removeprefix("ssl_"): value for key, value in given.items() if key != "ssl"}
+    said = {key: str(value) for key, value in {**said, **given.get("ssl", {})}.items()}
+    tls: dict[str, Any] = {key: said[key] for key in ("ca", "cert", "key") if key in said}
+    mode = said.get("mode", "").upper()
+
+    def says(*names: str, default: bool) -> bool:
+        found = (said[key].lower() in ("true", "1", "yes") for key in names if key in said)
+        return next(found, default)
+
+    names_host = says("verify_identity", "check_hostname", default=mode == "VERIFY_IDENTITY")
+    is_strict = names_host or mode.startswith("VERIFY_") or ("ca" in tls and not mode)
+    verifies = says("verify_cert", default=is_strict) or names_host
+    if mode == "DISABLED" or (mode in ("", "PREFERRED") and not tls and not verifies):
+        return {}
+    if verifies and "ca" not in tls:
+        tls["capath"] = ssl.get_default_verify_paths().openssl_capath
+    return {**tls, "check_hostname": names_host, "verify_mode": verifies}
+
+
 def _wait(connection: Any) -> None:
     """
     Wait for PostgreSQL, as psycopg2 requests, but with a limit.
@@ -338,12 +332,10 @@ def _wait(connection: Any) -> None:
     Raises:
         psycopg2.OperationalError: The server did not answer in time.
     """
-    from psycopg2 import OperationalError, extensions  # noqa: PLC0415 - as above
-
     until = time.monotonic() + ANSWER_SECONDS
     while (state := connection.poll()) != extensions.POLL_OK:
         readers = [connection] if state == extensions.POLL_READ else []
         writers = [connection] if state == extensions.POLL_WRITE else []
         left = max(0.0, until - time.monotonic())
         if not any(select.select(readers, writers, [], left)):
-            raise OperationalError(f"no answer in {ANSWER_SECONDS:g} s")
+            raise psycopg2.OperationalError(f"no answer in {ANSWER_SECONDS:g} s")

@@ -82,12 +82,9 @@ class Installation:
         return not self.restores_dags if choice == "auto" else choice == "true"
 
 
-def find_installation(command: str, config: AirflowConfig, *, vouched: bool) -> Installation:
+def find_installation(command: str, config: AirflowConfig) -> Installation:
     """
     Inspect the image's Airflow: 0.05 s of CPU, or 2 to 4 s if its auth manager must be imported.
-
-    Args:
-        vouched: Whether to accept any configured auth manager as FAB's or a subclass.
 
     Raises:
         SettingsError: Airflow is missing, its auth manager is not FAB's, or the arguments for its
@@ -108,10 +105,9 @@ def find_installation(command: str, config: AirflowConfig, *, vouched: bool) -> 
     if _release(version) >= (2, 9) and not fab:
         raise _refused(manager, "needs the FAB provider, which this image does not contain")
     facts = told["manager"].get("value", told["manager"])
-    if "error" in facts and not vouched:
-        problem = f"cannot be found ({facts['error']}); if it is derived from FabAuthManager, "
-        raise _refused(manager, f"{problem}set SYNC_PERM_AUTH_MANAGER=fab")
-    if not facts.get("is_fab") and not vouched:
+    if "error" in facts:
+        raise _refused(manager, f"cannot be imported: {facts['error']}")
+    if not facts["is_fab"]:
         raise _refused(manager, "is not derived from FabAuthManager, so there is nothing to sync")
     given = told.get("arguments", {"value": {}})
     if "error" in given:
@@ -126,7 +122,7 @@ def find_installation(command: str, config: AirflowConfig, *, vouched: bool) -> 
     if (1, 0) <= _release(fab) < (1, 3):
         # Airflow 2.10 has permissions on DAG runs, but these providers do not support them.
         resources = {"DAGs": resources["DAGs"]}
-    restores = bool(facts.get("restores_dags"))
+    restores = facts["restores_dags"]
     return Installation(path, python, version, fab, assumed, resources, restores, given["value"])
 
 

@@ -4,16 +4,13 @@ The metrics of sync-perm.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from sidecar_runtime.metrics import Metrics
 from sync_perm.compare import KINDS
 from sync_perm.passes import CLI_CAUSES
 from sync_perm.reasons import OF_DAGS
 
-Reason = Literal["asked", "start", "roles", "dags", "file"]
+REASONS = ("asked", "start", "roles", "dags", "file")
 """SIGHUP asked for it; this process has not synced roles; roles moved; only DAGs; only the file."""
-REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class PermMetrics(Metrics):

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
 from sidecar_runtime import child
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.private_folder import PrivateFolder
@@ -41,10 +41,6 @@ PORTION_ROWS = 2_000
 LAST_LINES = 40
 # Shorter secrets are hidden in URLs only, because "airflow" is the password of many databases.
 SHORTEST_SECRET = 8
-# The modules that SQLAlchemy imports for `dialect+driver` in the URL.
-DRIVER_MODULES = frozenset(
-    {"psycopg2", "psycopg", "asyncpg", "pg8000", "MySQLdb", "pymysql", "mysql", "aiomysql"}
-)
 _SECRET_NAME = re.compile(
     r"(password|passwd|passphrase|secret|token|key|url|uri|dsn|conn)$|^airflow_conn_", re.IGNORECASE
 )
@@ -127,9 +123,12 @@ class Passes:
         self.cli_because = cli_because
         self.cpu_seconds = 0.0
 
-    def run(self, work: Portion, means: Means) -> Report:
+    def run(self, work: Portion, means: Means, *, tells: bool = False) -> Report:
         """
         Run Airflow to its end; rows that it wrote stay, however it ends.
+
+        Args:
+            tells: Whether the report needs what Airflow defines for its roles.
 
         Raises:
             SidecarError: It failed as a whole.
@@ -139,32 +138,16 @@ class Passes:
         before = _spent_seconds()
         try:
             if self.cli_because and (work.roles or work.dags):
-                self._start(self._task(work, self._command(work)), report, means)
-                work = Portion(given=work.given, load=work.load)  # which has no command
+                including = ["--include-dags"] if work.dags else []
+                command = [self.installation.command, "sync-perm", *including]
+                self._start(self._task(work, command), report, means)
+                # Airflow has no command for these.
+                work = Portion(given=work.given, load=tells and work.roles)
             if not self.cli_because or work.load or work.given:
                 self._start(self._task(work, ()), report, means)
         finally:
             self.cpu_seconds = _spent_seconds() - before
         return report
-
-    def check_migrations(self, address: Address) -> str:
-        """
-        Ask Airflow whether the database has this version's migrations; return its error, or an
-        empty text.
-
-        Raises:
-            SidecarError: Airflow cannot be run.
-        """
-        said = child.Kept()
-        argv = [self.installation.command, "db", "check-migrations"]
-        argv += ["--migration-wait-timeout", "1"]
-        try:
-            command = child.Command(argv, self._environment(address), self._folder)
-            code = child.run(command, Fence(), COMMAND_SECONDS, child.Kept(), said)
-        except (OSError, child.DeadlinePassed) as error:
-            return f"airflow db check-migrations: {type(error).__name__}"
-        hide = redaction(self.config, address)
-        return "" if code == 0 else hide(str(said).rpartition("\n")[2]) or f"exit code {code}"
 
     def _task(self, work: Portion, command: Sequence[str]) -> dict[str, object]:
         given: dict[str, list[tuple[str, ...]]] = {}
@@ -179,15 +162,6 @@ class Passes:
             "dags": work.dags,
             "given": given,
         }
-
-    def _command(self, work: Portion) -> list[str]:
-        """
-        Return the command line of the full ``airflow sync-perm``.
-        """
-        if not os.access(self.installation.command, os.X_OK):
-            raise _missing(self.installation.command)
-        including = ["--include-dags"] if work.dags else []
-        return [self.installation.command, "sync-perm", *including]
 
     def _start(self, task: Mapping[str, object], report: Report, means: Means) -> None:
         """
@@ -209,8 +183,6 @@ class Passes:
         except child.DeadlinePassed:
             text = f"Airflow did not end within {seconds:.3g} s and was killed"
             raise failure("pass_timeout", text + listener.last_words()) from None
-        except FileNotFoundError as error:
-            raise _missing(self.installation.python) from error
         except OSError as error:
             text = f"{self.installation.python} cannot be started: {error.strerror}"
             raise failure("pass_failed", text) from error
@@ -296,7 +268,6 @@ class _Listener:
         self._report = report
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._failed: dict[str, str] | None = None
-        self._missing_module = ""
         self._is_done = False
 
     def hear(self, line: str) -> None:
@@ -330,8 +301,6 @@ class _Listener:
         if text.strip():
             self._last.append(text)
             log.debug("airflow_said", line=text)
-        if "ModuleNotFoundError: No module named " in text:
-            self._missing_module = text.rpartition("named ")[2].strip("'\" ").partition(".")[0]
 
     def last_words(self) -> str:
         """
@@ -349,10 +318,6 @@ class _Listener:
         if code < 0:
             text = f"Airflow was killed by signal {-code}{self.last_words()}"
             raise failure("pass_killed", text)
-        module = failed.get("module") or self._missing_module
-        if code and module in DRIVER_MODULES:
-            text = f"Airflow's Python has no module {module!r}, which the URL needs"
-            raise failure("driver_missing", text)
         what = _one_line(": ".join(filter(None, (failed.get("kind"), failed.get("error")))))
         if place := failed.get("where"):
             raise failure("config_failed", f"{place}: {what}")
@@ -400,10 +365,6 @@ def _spent_seconds() -> float:
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _missing(path: str) -> SidecarError:
-    return failure("airflow_missing", f"{path} does not exist")
 
 
 def _one_line(text: str) -> str:

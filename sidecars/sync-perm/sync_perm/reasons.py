@@ -27,7 +27,6 @@ _CORRECT = "Correct the file. Until then it is ignored, and rows written earlier
 
 REASONS: dict[str, Reason] = {
     "access_control_invalid": Reason("dag"),
-    "airflow_missing": Reason("cycle", "Check the image, and mounts that hide it."),
     "config_failed": Reason(
         "cycle",
         "Correct the file, or give this container the variables and files that it reads, as the "
@@ -62,9 +61,6 @@ REASONS: dict[str, Reason] = {
         "cycle",
         "Check the database, the network policies and the host in the URL. The sidecar recovers "
         "automatically.",
-    ),
-    "driver_missing": Reason(
-        "cycle", "Add the driver to your Airflow image, and rebuild sync-perm's image from it."
     ),
     "id_too_long": Reason("dag"),
     "lock_lost": Reason(

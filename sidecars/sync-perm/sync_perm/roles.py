@@ -42,14 +42,12 @@ class Wanted(NamedTuple):
     Args:
         items: The missing rows.
         size: How many rows there should be.
-        overruled: The DAGs that the file selects, but whose ``access_control`` decides.
-        idle: The selections that match no DAG.
+        notes: Selections that have no effect.
     """
 
     items: frozenset[Item] = frozenset()
     size: int = 0
-    overruled: tuple[str, ...] = ()
-    idle: tuple[Selection, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class RoleFile:
@@ -82,15 +80,13 @@ class RoleFile:
             why = f"is larger than {MAX_BYTES:,} bytes" if len(data) > MAX_BYTES else ""
         except OSError as error:
             data, why = b"", error.strerror or type(error).__name__
+        revision = "" if why else hashlib.sha256(data).hexdigest()[:12]
         if why:
-            self.document, self.revision = Document({}, (Mistake(0, WHOLE, why),)), ""
-            problem = failure("roles_file_unreadable", f"{self.path}: {why}")
-            self._take(self.document.mistakes, problem)
-            return
-        revision = hashlib.sha256(data).hexdigest()[:12]
-        if revision != self.revision:
-            self.document, self.revision = parse(data, self._kinds), revision
-            self.problem = None
+            self.document = Document({})
+            self._take("roles_file_unreadable", [Mistake(0, WHOLE, why)])
+        elif revision != self.revision:
+            self.document = parse(data, self._kinds)
+        self.revision = revision
 
     @property
     def selected_by(self) -> frozenset[str]:
@@ -108,60 +104,57 @@ class RoleFile:
             defined: None if it is not known yet, and with it which permissions exist: then nothing
                 is wanted.
         """
-        if self.problem and self.problem.reason == "roles_file_unreadable":
+        if not self.revision:
             return Wanted()
-        mistakes = (*self.document.mistakes, *_find_mistakes(self.document, tables, defined))
-        if defined is None and not mistakes:
-            return Wanted()
-        if mistakes:
-            text = self._named(mistakes)
-            self._take(tuple(sorted(mistakes)), failure("roles_file_invalid", text))
+        document = self.document
+        mistakes = [
+            *document.mistakes,
+            *_find_mistakes(document, tables, is_known=defined is not None),
+        ]
+        if mistakes or defined is None:
+            if mistakes:
+                self._take("roles_file_invalid", mistakes)
             return Wanted()
         text = "the database's character set cannot store this name; the other roles still apply"
-        roles = self.document.roles
-        unfit = tuple(
-            roles[name].where.mistake(text) for name in sorted(tables.unfit & roles.keys())
-        )
-        problem = failure("role_name_unsupported", self._named(unfit)) if unfit else None
-        self._take(unfit, problem)
-        return want(self.document, tables, self._kinds, defined or {})
+        unfit = sorted(tables.unfit & document.roles.keys())
+        self._take("role_name_unsupported", [document.roles[n].where.mistake(text) for n in unfit])
+        return want(document, tables, self._kinds, defined)
 
-    def _named(self, mistakes: tuple[Mistake, ...]) -> str:
-        texts = [f"{self.path}:{mistake}" for mistake in sorted(mistakes)[:NAMED_MISTAKES]]
-        if len(mistakes) > NAMED_MISTAKES:
-            texts.append(f"and {len(mistakes) - NAMED_MISTAKES} more")
-        return "; ".join(texts)
-
-    def _take(self, mistakes: tuple[Mistake, ...], problem: SidecarError | None) -> None:
-        self.mistakes, self.problem = mistakes, problem
-        said, self._said = self._said, (self.revision, mistakes)
+    def _take(self, reason: str, mistakes: list[Mistake]) -> None:
+        """
+        Record the mistakes; without any, the file is valid.
+        """
+        self.mistakes = tuple(sorted(mistakes))
+        texts = [f"{self.path}:{mistake}" for mistake in self.mistakes[:NAMED_MISTAKES]]
+        if more := len(mistakes) - len(texts):
+            texts.append(f"and {more} more")
+        self.problem = failure(reason, "; ".join(texts)) if mistakes else None
+        said, self._said = self._said, (self.revision, self.mistakes)
         if said == self._said:
             return
-        for one in mistakes:
-            where = {"line": one.line, "key": one.key}
-            log.warning("roles_file_refused", file=self.path, **where, error=one.problem)
+        for line, key, problem in self.mistakes:
+            log.warning("roles_file_refused", file=self.path, line=line, key=key, error=problem)
         if not mistakes:
             roles = len(self.document.roles)
             log.info("roles_file_accepted", file=self.path, revision=self.revision, roles=roles)
 
 
-def _find_mistakes(
-    document: Document, tables: Tables, defined: Defined | None
-) -> Iterator[Mistake]:
+def _find_mistakes(document: Document, tables: Tables, *, is_known: bool) -> Iterator[Mistake]:
     """
-    Yield the mistakes that only Airflow's permissions and database show.
+    Yield the mistakes that only Airflow's database shows.
+
+    Args:
+        is_known: Whether Airflow has written its permissions.
     """
     words = [" on ".join(one) for one in tables.permissions if ":" not in one[1]]
-    guesses: dict[str, str] = {}  # each takes milliseconds, and roles repeat their mistakes
     names = {tables.spelled(role): role for role in DEFAULT_ROLES}  # by the database's spelling
     for name, role in document.roles.items():
         if (other := names.setdefault(tables.spelled(name), name)) != name:
             yield role.where.mistake(f"the database treats this name as {other}")
-        for permission, where in role.permissions.items():
-            if defined is not None and permission not in tables.permissions:
-                text = " on ".join(permission)
-                guesses.setdefault(text, guess(text, words) if text not in guesses else "")
-                yield where.mistake(f"this Airflow has no permission {text!r}{guesses[text]}")
+        for permission in role.permissions.keys() - tables.permissions if is_known else ():
+            text = " on ".join(permission)
+            problem = f"this Airflow has no permission {text!r}{guess(text, words)}"
+            yield role.permissions[permission].mistake(problem)
 
 
 def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> Wanted:
@@ -199,37 +192,40 @@ def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> 
                             yield dag_id, (action, prefix + dag_id)
 
     items: set[Item] = set()
-    count = 0
+    size = 0
     for name in document.roles.keys() - tables.unfit:
         role = tables.spelled(name)
         held = tables.grants.get(role)
         if held is None:
             items |= {Item("file_role", "", (role,)), Item("file_grant", "", (role, *WEBSITE))}
         for dag_id, permission in permissions(name):
-            count += 1
-            if held is None or permission not in held:
+            size += 1
+            if permission not in (held or ()):
                 kind: Kind = "file_dag_grant" if dag_id else "file_grant"
                 items.add(Item(kind, dag_id, (role, *permission)))
-    return Wanted(
-        frozenset(items),
-        count,
-        tuple(sorted(ruled.intersection(chain(*chosen.values())))),
-        tuple(one for one, found in chosen.items() if not found),
-    )
+    notes = [
+        f"{one.where.key} (line {one.where.line}): no DAG matches {one.by} {one.value}"
+        for one, found in chosen.items()
+        if not found
+    ]
+    notes += [
+        f"DAG {dag_id}: the file selects it, but its own access_control decides"
+        for dag_id in sorted(ruled.intersection(chain(*chosen.values())))
+    ]
+    return Wanted(frozenset(items), size, tuple(notes))
 
 
 def _chooser(selection: Selection, places: Mapping[str, Place]) -> Callable[[str], bool]:
     """
     Return a function that reports whether a selection includes a DAG, by its id.
     """
-    value = selection.value
-    match selection.by:
-        case "id":
-            return lambda dag_id: dag_id == value
-        case "tag":
-            return lambda dag_id: dag_id in places and value in places[dag_id].tags
-        case "owner":
-            return lambda dag_id: dag_id in places and value in places[dag_id].owners
-        case "folder":
-            fits = matcher(value)
-            return lambda dag_id: dag_id in places and fits(places[dag_id].path)
+    value, nowhere = selection.value, Place("", frozenset(), frozenset())
+    fits = matcher(value) if selection.by == "folder" else None
+
+    def chooses(dag_id: str) -> bool:
+        place = places.get(dag_id, nowhere)
+        if fits is not None:
+            return fits(place.path)
+        return value in {"id": (dag_id,), "tag": place.tags, "owner": place.owners}[selection.by]
+
+    return chooses

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar, get_args
@@ -20,18 +19,15 @@ from sync_perm.compare import DEFAULT_ROLES, Kinds, Permission
 
 T = TypeVar("T")
 By = Literal["id", "tag", "owner", "folder"]
+WAYS: tuple[By, ...] = get_args(By)
 
 # ab_role.name and dag.dag_id, in every Airflow from 2.7 to 3.4.
 MAX_NAME = 64
 MAX_ID = 250
-# Anchors let a short text repeat the same list many times.
-MAX_VALUES = 100_000
 # Replaces the key in mistakes that concern the whole file.
 WHOLE = "(file)"
-
-_ROLE_KEYS = ("from", "permissions", "dags")
-_ON = re.compile(r"(\w+) on (\S.*)")
-_DOTTED = re.compile(r"(\S.*)\.(\w+)")
+TEXT = "tag:yaml.org,2002:str"
+_PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
 # The wheels contain the C loader, whose depth is limited; a build without it is only slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -114,19 +110,13 @@ def parse(data: bytes, kinds: Kinds) -> Document:
         return Document({}, (Where(line, WHOLE).mistake("is not UTF-8"),))
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or getattr(error, "reason", None)
+        said = getattr(error, "problem", None) or getattr(error, "reason", "is nested too deep")
         where = Where(mark.line + 1 if mark else 1, WHOLE)
-        return Document({}, (where.mistake(f"is not YAML: {said or 'is nested too deep'}"),))
+        return Document({}, (where.mistake(f"is not YAML: {said}"),))
     reading = _Reading(kinds)
     roles = reading.roles(root)
     reading.check_bases(roles)
     return Document(roles, tuple(sorted(reading.mistakes)))
-
-
-class _Overflow(Exception):
-    """
-    Anchors expand the file to too many values.
-    """
 
 
 class _Reading:
@@ -136,25 +126,15 @@ class _Reading:
 
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
-        self._left = MAX_VALUES
         self.mistakes: list[Mistake] = []
-        self._names: dict[str, str] = {}
 
     def roles(self, root: yaml.Node | None) -> dict[str, Role]:
         if root is None:
             self._refuse(Where(1, WHOLE), "is empty; write `roles: {}` for no roles")
             return {}
-        try:
-            found = self._mapping(root, WHOLE, ("roles",))
-            if "roles" in found:
-                roles = self._mapping(found["roles"], "roles")
-                return {name: self._role(name, node) for name, node in roles.items()}
-            if isinstance(root, yaml.MappingNode):
-                self._refuse(Where(_line(root), WHOLE), "is missing the key `roles`")
-        except _Overflow:
-            text = f"has more than {MAX_VALUES:,} values, counting each repetition of an anchor"
-            self._refuse(Where(1, WHOLE), text)
-        return {}
+        found = self._mapping(root, WHOLE, ("roles",), required=("roles",))
+        roles = self._mapping(found["roles"], "roles") if "roles" in found else {}
+        return {name: self._role(name, node) for name, node in roles.items()}
 
     def check_bases(self, roles: Mapping[str, Role]) -> None:
         """
@@ -172,43 +152,33 @@ class _Reading:
     def _role(self, name: str, node: yaml.Node) -> Role:
         key = f"roles.{name}"
         where = Where(_line(node), key)
-        self._check_name(name, where)
-        found = self._mapping(node, key, _ROLE_KEYS)
-        bases = self._texts(found, "from", key, str)
-        permissions = self._texts(found, "permissions", key, self._permission)
-        selections = [self._selection(item, at) for item, at in self._list(found, "dags", key)]
-        return Role(where, bases, permissions, tuple(s for s in selections if s))
-
-    def _check_name(self, name: str, where: Where) -> None:
-        own = {role.casefold(): role for role in DEFAULT_ROLES}
         if name != name.strip() or not 0 < len(name) <= MAX_NAME:
             text = f"a role name has 1 to {MAX_NAME} characters and no blanks at its ends"
             self._refuse(where, text)
-        elif role := own.get(name.casefold()):
-            text = f"{role} is one of Airflow's own roles, which the file cannot change"
-            self._refuse(where, f"{text}; write another with `from: [{role}]`")
-        elif (other := self._names.setdefault(_fold(name), name)) != name:
-            self._refuse(where, f"some databases treat this name as {other!r}; rename one of them")
+        elif name in DEFAULT_ROLES:
+            text = f"{name} is one of Airflow's own roles, which the file cannot change"
+            self._refuse(where, f"{text}; write another with `from: [{name}]`")
+        found = self._mapping(node, key, ("from", "permissions", "dags"))
+        selections = [self._selection(item, at) for item, at in self._list(found, "dags", key)]
+        return Role(
+            where,
+            self._texts(found, "from", key, str),
+            self._texts(found, "permissions", key, self._permission),
+            tuple(selection for selection in selections if selection),
+        )
 
     def _selection(self, node: yaml.Node, key: str) -> Selection | None:
-        where = Where(_line(node), key)
-        before = len(self.mistakes)
-        ways: tuple[By, ...] = get_args(By)
-        found = self._mapping(node, key, (*ways, "permissions"))
-        given = [by for by in ways if by in found]
-        if isinstance(node, yaml.MappingNode) and len(given) != 1:
-            self._refuse(where, f"must have one of {', '.join(ways)}, not {len(given)}")
-        if isinstance(node, yaml.MappingNode) and "permissions" not in found:
-            self._refuse(where, "is missing the key `permissions`")
+        where, before = Where(_line(node), key), len(self.mistakes)
+        found = self._mapping(node, key, (*WAYS, "permissions"), required=("permissions",))
+        given = [by for by in WAYS if by in found]
+        if len(given) != 1 and isinstance(node, yaml.MappingNode):
+            self._refuse(where, f"must have one of {', '.join(WAYS)}, not {len(given)}")
         permissions = self._texts(found, "permissions", key, self._dag_permission)
-        values = {
-            by: self._read(found[by], f"{key}.{by}", check_glob if by == "folder" else _check_id)
-            for by in given
-        }
+        reads = {"folder": check_glob}
+        values = [self._read(found[by], f"{key}.{by}", reads.get(by, _check_id)) for by in given]
         if len(self.mistakes) > before:
             return None
-        ((by, value),) = values.items()
-        return Selection(by, value or "", frozenset(permissions), where)
+        return Selection(given[0], values[0] or "", frozenset(permissions), where)
 
     def _permission(self, text: str) -> Permission:
         action, resource = _split(text)
@@ -219,9 +189,7 @@ class _Reading:
         return action, resource
 
     def _dag_permission(self, text: str) -> tuple[str, str]:
-        kind, action = "DAGs", text
-        if not re.fullmatch(r"\w+", text):
-            action, kind = _split(text)
+        action, kind = (text, "DAGs") if re.fullmatch(r"\w+", text) else _split(text)
         if kind not in self._kinds:
             raise ValueError(f"must be on one of {', '.join(sorted(self._kinds))}")
         actions = sorted(self._kinds[kind].actions)
@@ -230,7 +198,11 @@ class _Reading:
         return kind, action
 
     def _mapping(
-        self, node: yaml.Node, key: str, allowed: tuple[str, ...] = ()
+        self,
+        node: yaml.Node,
+        key: str,
+        allowed: tuple[str, ...] = (),
+        required: tuple[str, ...] = (),
     ) -> dict[str, yaml.Node]:
         """
         Return a mapping's values by key; without `allowed`, any key is accepted.
@@ -241,18 +213,18 @@ class _Reading:
             return {}
         found: dict[str, yaml.Node] = {}
         for name_node, value in node.value:
-            self._count()
             name = self._read(name_node, key, str)
-            if name is None:
-                continue
-            where = Where(_line(name_node), name if key == WHOLE else f"{key}.{name}")
+            where = Where(_line(name_node), f"{name}" if key == WHOLE else f"{key}.{name}")
             if name in found:
                 self._refuse(where, "occurs twice")
-            elif allowed and name not in allowed:
+            elif name is not None and allowed and name not in allowed:
                 text = f"is not a valid key; allowed are {', '.join(allowed)}"
                 self._refuse(where, f"{text}{guess(name, allowed)}")
-            else:
+            elif name is not None:
                 found[name] = value
+        for name in required:
+            if name not in found:
+                self._refuse(Where(_line(node), key), f"is missing the key `{name}`")
         return found
 
     def _list(
@@ -263,9 +235,7 @@ class _Reading:
         """
         node, key = found.get(name), f"{key}.{name}"
         if isinstance(node, yaml.SequenceNode):
-            for number, item in enumerate(node.value):
-                self._count()
-                yield item, f"{key}[{number}]"
+            yield from ((item, f"{key}[{number}]") for number, item in enumerate(node.value))
         elif node is not None:
             self._refuse(Where(_line(node), key), f"is {_kind(node)}, not a list")
 
@@ -285,7 +255,7 @@ class _Reading:
         """
         Return a parsed text; None if it is invalid, which is recorded.
         """
-        if not (isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"):
+        if not (isinstance(node, yaml.ScalarNode) and node.tag == TEXT):
             in_quotes = "; put it in quotes" if isinstance(node, yaml.ScalarNode) else ""
             self._refuse(Where(_line(node), key), f"is {_kind(node)}, not text{in_quotes}")
             return None
@@ -294,11 +264,6 @@ class _Reading:
         except ValueError as error:
             self._refuse(Where(_line(node), key), f"{node.value!r} {error}")
             return None
-
-    def _count(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise _Overflow
 
     def _refuse(self, where: Where, problem: str) -> None:
         self.mistakes.append(where.mistake(problem))
@@ -371,19 +336,9 @@ def _split(text: str) -> tuple[str, str]:
     Raises:
         ValueError: The text has neither of the two forms that Airflow uses.
     """
-    if match := _ON.fullmatch(text):
-        return match[1], match[2]
-    if match := _DOTTED.fullmatch(text):
-        return match[2], match[1]
-    raise ValueError("is not a permission such as `can_read on DAGs` or `DAGs.can_read`")
-
-
-def _fold(name: str) -> str:
-    """
-    Return a name without case and accents, which the collations of MySQL ignore.
-    """
-    letters = unicodedata.normalize("NFKD", name).casefold()
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+    if (match := _PERMISSION.fullmatch(text)) is None:
+        raise ValueError("is not a permission such as `can_read on DAGs` or `DAGs.can_read`")
+    return match[1] or match[4], match[2] or match[3]
 
 
 def _check_id(text: str) -> str:
@@ -397,13 +352,7 @@ def _line(node: yaml.Node) -> int:
 
 
 def _kind(node: yaml.Node) -> str:
-    match node:
-        case yaml.MappingNode():
-            return "a mapping"
-        case yaml.SequenceNode():
-            return "a list"
-        case yaml.ScalarNode(tag="tag:yaml.org,2002:null"):
-            return "empty"
-        case yaml.ScalarNode(tag="tag:yaml.org,2002:str"):
-            return "text"
-    return f"the {node.tag.rpartition(':')[2]} {node.value}"
+    if not isinstance(node, yaml.ScalarNode):
+        return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
+    names = {TEXT: "text", "tag:yaml.org,2002:null": "empty"}
+    return names.get(node.tag, f"the {node.tag.rpartition(':')[2]} {node.value}")

@@ -17,7 +17,7 @@ All output of Airflow itself goes to standard error. Standard output has one JSO
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged": text}`` for an
 error that Airflow logged meanwhile, ``{"dag": id, "error": text}`` for each DAG that was tried, and
-at the end ``{"done": true}`` or ``{"failed": {"kind", "error", "module", "where"}}``.
+at the end ``{"done": true}`` or ``{"failed": {"kind", "error", "where"}}``.
 """
 
 from __future__ import annotations
@@ -360,9 +360,8 @@ def main() -> None:
         work(task, answer)
     except Exception as error:  # noqa: BLE001 - the answer reports it
         traceback.print_exc()
-        module = error.name if isinstance(error, ModuleNotFoundError) else ""
-        failed = {"kind": type(error).__name__, "error": str(error), "module": module}
-        answer({"failed": {**failed, "where": where(error)}})
+        failed = {"kind": type(error).__name__, "error": str(error), "where": where(error)}
+        answer({"failed": failed})
         sys.exit(1)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from heapq import nsmallest
+from typing import Any
 
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
@@ -16,7 +16,7 @@ from sync_perm.compare import KINDS, Difference, Failure
 from sync_perm.metrics import PermMetrics
 from sync_perm.passes import CLI_CAUSES
 from sync_perm.reasons import OF_DAGS
-from sync_perm.roles import RoleFile, Wanted
+from sync_perm.roles import RoleFile
 
 NAMED_DAGS = 50
 # In a sentence.
@@ -47,9 +47,12 @@ class Status:
         """
         items, failing, wanted = difference
         pending = sorted({item.dag_id for item in items if item.dag_id})
-        reasons = Counter(one.reason for one in failing.values())
+        kinds, reasons = (
+            Counter(item.kind for item in items),
+            Counter(one.reason for one in failing.values()),
+        )
         for kind in KINDS:
-            self.metrics.differences(kind).set(difference.kinds[kind])
+            self.metrics.differences(kind).set(kinds[kind])
         for reason in OF_DAGS:
             self.metrics.failing(reason).set(reasons[reason])
         self.metrics.pending.set(len(pending))
@@ -58,45 +61,33 @@ class Status:
                 log.warning("dag_failed", dag=dag_id, reason=one.reason, error=one.text)
         self._named = failing
         problems = [] if is_synced else ["Airflow has not synced its roles yet"]
-        if items:
-            count = sum(item.kind != "dag_revoke" for item in items)
-            problems.append(f"{count:,} of {wanted:,} rows of DAGs are missing")
-            if more := len(items) - count:
-                problems.append(f"{more:,} rows are too many")
-        if problems:
-            self.readiness = Readiness(False, revision, problem="; ".join(problems))
-        else:
-            self.readiness = Readiness(True, revision)
-            self.confirm(revision)
+        if missing := len(items) - kinds["dag_revoke"]:
+            problems.append(f"{missing:,} of {wanted:,} rows are missing")
+        if kinds["dag_revoke"]:
+            problems.append(f"{kinds['dag_revoke']:,} grants are too many")
+        self.readiness = Readiness(not problems, revision, problem="; ".join(problems))
+        self.confirm(revision)
         self._detail(
-            differences=dict(difference.kinds),
+            differences=dict(kinds),
             pending_dags=pending[:NAMED_DAGS],
-            pending_roles_file=[
-                f"{item.row[0]}: {' on '.join(item.row[1:]) or 'the role itself'}"
-                for item in nsmallest(NAMED_DAGS, (one for one in items if one.is_of_file))
-            ],
+            pending_roles_file=[str(i) for i in sorted(items) if i.is_of_file][:NAMED_DAGS],
             failing_dags=Names(
                 (dag_id, f"{one.reason}: {one.text}")
                 for dag_id, one in sorted(failing.items())[:NAMED_DAGS]
             ),
         )
 
-    def show_file(self, file: RoleFile, wanted: Wanted) -> None:
+    def show_file(self, file: RoleFile, notes: tuple[str, ...]) -> None:
         """
-        Show the state of the roles file.
+        Show the state of the roles file, and its selections without effect.
         """
         self.metrics.mistakes.set(len(file.mistakes))
         self._file_shortfall = str(file.problem or "")
         if file.problem and file.problem.reason != "role_name_unsupported":
             self._file_shortfall = f"the roles file is ignored: {file.problem}"
-        self._detail(
-            roles_file=file.path,
-            roles_file_revision=file.revision,
-            roles_file_overruled=list(wanted.overruled[:NAMED_DAGS]),
-            roles_file_idle=[
-                f"{one.where.key}: {one.by} {one.value}" for one in wanted.idle[:NAMED_DAGS]
-            ],
-        )
+        self._detail(roles_file=file.path, roles_file_revision=file.revision)
+        self._detail(roles_file_notes=list(notes[:NAMED_DAGS]))
+        self.confirm(self.readiness.revision)
 
     def confirm(self, revision: str) -> None:
         """
@@ -104,19 +95,14 @@ class Status:
         """
         if not self.readiness.ready:
             return
-        shortfall = "; ".join(filter(None, (self._file_shortfall, self._dag_shortfall)))
-        self.readiness = Readiness(True, revision, published_at=time.time(), shortfall=shortfall)
+        shortfalls = [self._file_shortfall] if self._file_shortfall else []
+        if named := sorted(self._named.items()):
+            dags = [f"{dag_id} ({one.reason})" for dag_id, one in named[:TOLD_DAGS]]
+            dags += [f"and {len(named) - TOLD_DAGS:,} more"] if len(named) > TOLD_DAGS else []
+            shortfalls.append(f"DAGs that cannot be synced: {', '.join(dags)}")
+        text = "; ".join(shortfalls)
+        self.readiness = Readiness(True, revision, published_at=time.time(), shortfall=text)
         self.metrics.known_good.set_to_current_time()
-
-    @property
-    def _dag_shortfall(self) -> str:
-        if not self._named:
-            return ""
-        named = ", ".join(
-            f"{d} ({one.reason})" for d, one in sorted(self._named.items())[:TOLD_DAGS]
-        )
-        more = len(self._named) - TOLD_DAGS
-        return f"DAGs that cannot be synced: {named}{f' and {more:,} more' if more > 0 else ''}"
 
     def show_mode(self, cli_because: str | None) -> None:
         """
@@ -126,17 +112,15 @@ class Status:
             self.metrics.cli(cause).set(cause == cli_because)
         self._detail(mode="cli" if cli_because else "targeted", cli_because=cli_because or "")
 
-    def show_pass(
-        self, reason: str, result: str, duration_seconds: float, cpu_seconds: float, **facts: object
-    ) -> None:
+    def show_pass(self, facts: Mapping[str, Any], *, written: int) -> None:
         """
-        Show the result of the last pass.
+        Show the result of the last pass, and count the rows that it has written.
         """
-        self.metrics.count_pass(reason, result)
-        self.metrics.pass_cpu.set(cpu_seconds)
-        self.metrics.pass_duration.set(duration_seconds)
-        seconds = {"duration_seconds": duration_seconds, "cpu_seconds": cpu_seconds}
-        self._detail(last_pass={"reason": reason, "result": result, **seconds, **facts})
+        self.metrics.count_pass(facts["reason"], facts["result"])
+        self.metrics.pass_cpu.set(facts["cpu_seconds"])
+        self.metrics.pass_duration.set(facts["duration_seconds"])
+        self.metrics.changed.inc(written)
+        self._detail(last_pass=facts)
 
     def _detail(self, **details: object) -> None:
         shown = {**self.details, **details}

@@ -7,12 +7,12 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar_runtime.errors import SidecarError
-from sync_perm.compare import AccessControl, Permission, Place, Tables, Unreadable
+from sync_perm.compare import Access, AccessControl, Permission, Place, Tables, Unreadable
 from sync_perm.database import Database, Row
 
 # The number of serialized DAGs to fetch at a time: 50 DAGs of 4.4 MB each take 82 MB of memory, but
@@ -57,10 +57,10 @@ class Reader:
         self._longest: int | None = None
         # DAG → hash, and the access control with that hash. The mapping is replaced, never shrunk,
         # because an abandoned cycle may still be reading it.
-        self._known: dict[str, tuple[str, AccessControl | Unreadable | None]] = {}
+        self._known: dict[str, tuple[str, Access]] = {}
 
     def fingerprint(
-        self, database: Database, *, dags: bool, selected_by: Collection[str], file: str
+        self, database: Database, *, dags: bool, selected_by: frozenset[str], file: str
     ) -> Fingerprint:
         """
         Poll the tables: one query, 1 ms at 1,000 DAGs on PostgreSQL.
@@ -73,44 +73,38 @@ class Reader:
         Raises:
             SidecarError: The database failed, or is not migrated.
         """
-        table, of = database.table, database.dialect
-
-        def sums(name: str, *expressions: str) -> str:
-            return f"(SELECT COUNT(*) AS c, {', '.join(expressions)} FROM {table(name)})"
+        of = database.dialect
 
         def product(first: str, second: str) -> str:
             return f"SUM({of.product.format(first, second)})"
 
-        def pairs(first: str, second: str) -> tuple[str, ...]:
-            both = product(first, second)
-            return "MAX(id) AS m", f"SUM({first}) AS s", f"SUM({second}) AS t", f"{both} AS u"
+        def hashed(column: str, other: str = of.number.format("dag_id")) -> str:
+            return product(of.number.format(column), other)
 
-        def number(column: str) -> str:
-            return of.number.format(column)
+        def pairs(first: str, second: str) -> str:
+            return f"MAX(id), SUM({first}), SUM({second}), {product(first, second)}"
 
-        names = f"{product(number('name'), 'id')} AS s"
-        parts = [
-            sums("ab_permission_view", *pairs("permission_id", "view_menu_id")),
-            sums("ab_permission_view_role", *pairs("permission_view_id", "role_id")),
-            sums("ab_permission", names),
-            sums("ab_view_menu", names),
-        ]
+        sums = {
+            "ab_permission_view": pairs("permission_id", "view_menu_id"),
+            "ab_permission_view_role": pairs("permission_view_id", "role_id"),
+            "ab_permission": hashed("name", "id"),
+            "ab_view_menu": hashed("name", "id"),
+        }
         if dags:
             # last_updated changes exactly when a DAG is serialized again. The newest value alone
             # would miss a DAG whose parser's clock is slow.
-            moment = of.milliseconds.format("last_updated")
-            parts.append(sums("serialized_dag", f"SUM({moment}) AS s"))
+            sums["serialized_dag"] = f"SUM({of.milliseconds.format('last_updated')})"
         if "tag" in selected_by:
-            tags = product(number("name"), number("dag_id"))
-            parts.append(sums("dag_tag", f"{tags} AS s"))
-        columns = {"folder": self._path_column, "owner": "owners"}
-        if asked := [column for by, column in columns.items() if by in selected_by]:
-            sums_of = [f"{product(number(one), number('dag_id'))} AS {one}" for one in asked]
-            parts.append(sums("dag", *sums_of))
-        joined = " CROSS JOIN ".join(f"{part} AS p{n}" for n, part in enumerate(parts))
-        roles = f"LEFT JOIN (SELECT id AS role, name FROM {table('ab_role')}) AS r ON 1 = 1"
-        rows = database.rows(f"SELECT * FROM {joined} {roles} ORDER BY role")
-        return Fingerprint((*rows, (file,)))
+            sums["dag_tag"] = hashed("name")
+        if not selected_by.isdisjoint(("folder", "owner")):
+            sums["dag"] = f"{hashed(self._path_column)}, {hashed('owners')}"
+        joined = " CROSS JOIN ".join(
+            f"(SELECT COUNT(*), {columns} FROM {database.table(name)}) AS {name}"
+            for name, columns in sums.items()
+        )
+        roles = f"(SELECT id AS role, name FROM {database.table('ab_role')}) AS r"
+        sql = f"SELECT * FROM {joined} LEFT JOIN {roles} ON 1 = 1 ORDER BY role"
+        return Fingerprint((*database.rows(sql), (file,)))
 
     @property
     def _path_column(self) -> str:
@@ -147,7 +141,11 @@ class Reader:
         unknown = named.union(names).difference(grants)
         aliases, unfit = _find_roles(database, sorted(unknown))
         if self._longest is None:
-            self._longest = database.length_of("ab_view_menu", "name") or 2**31
+            ((self._longest,),) = database.rows(
+                "SELECT COALESCE(MIN(character_maximum_length), 2147483647)"
+                " FROM information_schema.columns"
+                " WHERE table_name = 'ab_view_menu' AND column_name = 'name'"
+            )
         return Tables(
             permissions=frozenset(pairs.values()),
             grants=grants,
@@ -168,17 +166,15 @@ class Reader:
         tags: dict[str, list[str]] = {}
         for dag_id, tag in database.rows(f"SELECT dag_id, name FROM {database.table('dag_tag')}"):
             tags.setdefault(dag_id, []).append(tag)
-        columns = f"{self._path_column}, owners"
-        columns += ", NULL" if self._has_versions else ", processor_subdir"
+        root = "NULL" if self._has_versions else "processor_subdir"
+        sql = f"SELECT dag_id, {self._path_column}, owners, {root} FROM {database.table('dag')}"
         return {
             dag_id: Place(
                 self._below(path or "", root or ""),
-                tuple(owner.strip() for owner in (owners or "").split(",")),
-                tuple(tags.get(dag_id, ())),
+                frozenset(owner.strip() for owner in (owners or "").split(",")),
+                frozenset(tags.get(dag_id, ())),
             )
-            for dag_id, path, owners, root in database.rows(
-                f"SELECT dag_id, {columns} FROM {database.table('dag')}"
-            )
+            for dag_id, path, owners, root in database.rows(sql)
         }
 
     def _below(self, path: str, folder: str) -> str:
@@ -187,14 +183,10 @@ class Reader:
         """
         if self._has_versions:
             return path
-        for root in (folder, self._dags_folder):
-            if root and path.startswith(f"{root.rstrip('/')}/"):
-                return path.removeprefix(f"{root.rstrip('/')}/").lstrip("/")
-        return ""
+        roots = [f"{root.rstrip('/')}/" for root in (folder, self._dags_folder) if root]
+        return next((path.removeprefix(r).lstrip("/") for r in roots if path.startswith(r)), "")
 
-    def _read_dags(
-        self, database: Database
-    ) -> tuple[dict[str, AccessControl | Unreadable | None], frozenset[str]]:
+    def _read_dags(self, database: Database) -> tuple[dict[str, Access], frozenset[str]]:
         """
         Return the access control of each DAG, and the DAGs that changed since the last look.
         """
@@ -225,22 +217,20 @@ class Reader:
 
 def _fetch(
     database: Database, table: str, batch: list[tuple[str, str]]
-) -> Iterator[tuple[str, tuple[str, AccessControl | Unreadable | None]]]:
+) -> Iterator[tuple[str, tuple[str, Access]]]:
     """
     Read the access control of some DAGs; a DAG that changes meanwhile is left to the next look.
     """
-    ids = {f"id{n}": dag_id for n, (dag_id, _) in enumerate(batch)}
-    hashes = {f"hash{n}": digest for n, (_, digest) in enumerate(batch)}
     rows = database.rows(
         f"SELECT dag_id, dag_hash, {database.dialect.text.format('data')}, data_compressed"
-        f" FROM {table} WHERE dag_id IN (:{', :'.join(ids)}) AND dag_hash IN (:{', :'.join(hashes)})",
-        **ids,
-        **hashes,
+        f" FROM {table} WHERE dag_id IN :ids AND dag_hash IN :hashes",
+        ids=[dag_id for dag_id, _ in batch],
+        hashes=[digest for _, digest in batch],
     )
     for dag_id, digest, data, blob in rows:
         if (dag_id, digest) not in batch:
             continue  # the hash of another DAG
-        access: AccessControl | Unreadable | None
+        access: Access
         try:
             access = read_access_control(data, bytes(blob) if blob else None)
         except Unreadable as error:

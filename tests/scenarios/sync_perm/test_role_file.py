@@ -248,16 +248,3 @@ def test_mariadb_role_names_match_by_its_collation(
     refused = daemon.wait_for_event("roles_file_refused", line=2, key="roles.Ádmin")
     assert "the database treats this name as Admin" == refused["error"]
     assert whole == contents(database)
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_grants_the_permissions_of_the_file_on_sqlite(
-    airflow: Airflow, tmp_path: Path, home: Path, file: Path, start: StartSyncPerm
-) -> None:
-    database = airflow.new_sqlite(tmp_path / "metadata.sqlite", home)
-    add_role(database, "team-a")
-    airflow.write_dags(database, home, DAGS, parsed=True, places=PLACES)
-
-    start(database, {"SYNC_PERM_ROLES": str(file)}).until_good()
-
-    assert given(database) == WANTED
