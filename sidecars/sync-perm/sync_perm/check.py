@@ -109,17 +109,10 @@ def _need(airflow: Installation, look: Look) -> str:
     """
     asking = sum(1 for access in look.tables.dags.values() if access is not None)
     custom = len(look.tables.roles - set(DEFAULT_ROLES))
-    server = "webserver" if airflow.release[0] < 3 else "API server"
-    roles = f"{custom} custom roles: new ones can read the Website only after the {server} starts"
+    roles = (
+        f"{custom} custom roles, which can read the Website only after the next start of Airflow"
+    )
     if airflow.restores_dags or not asking:
         dags = "Airflow restores DAG permissions at each parse" if asking else "no access_control"
         return f"{'for roles only' if custom else 'hardly'}: {dags}; {roles}"
-    ignores = (
-        "grants nothing to a role created after its DAG"
-        if airflow.release < (3, 0)
-        else "does not apply it with this auth manager"
-    )
-    return (
-        f"yes: {asking} of {len(look.tables.dags)} DAGs have access_control, and Airflow "
-        f"{airflow.version} {ignores}; {roles}"
-    )
+    return f"yes: {asking} DAGs have an access_control that Airflow does not restore; {roles}"

@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.app import begin_logs, make_parser, run_daemon
@@ -32,8 +32,7 @@ T = TypeVar("T")
 log = logs.get_logger("command")
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """
     The complete, valid configuration from the environment.
 
@@ -54,22 +53,16 @@ class Given:
         Return what is compared.
         """
         path, kinds = self.settings.roles, self.airflow.resources
-        return Scope(
-            kinds,
-            self.airflow.includes_dags(self.settings.include_dags),
-            RoleFile(path, kinds) if path else None,
-            Reader(self.airflow.release, self.config.dags_folder),
-        )
+        include_dags = self.airflow.includes_dags(self.settings.include_dags)
+        reader = Reader(self.airflow.release, self.config.dags_folder)
+        return Scope(kinds, include_dags, RoleFile(path, kinds) if path else None, reader)
 
     def passes(self, folder: str) -> Passes:
         """
         Return what runs Airflow.
         """
-        because: CliCause | None = None
-        if not self.settings.targeted:
-            because = "setting"
-        elif not self.airflow.is_known:
-            because = "version"
+        because: CliCause | None = None if self.airflow.is_known else "version"
+        because = because if self.settings.targeted else "setting"
         return Passes(self.airflow, self.config, folder, because)
 
 
@@ -149,5 +142,5 @@ def _serve(given: Given) -> int:
         if passes.cli_because == "version":
             log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
         status = Status(metrics, airflow=airflow.version, database=given.where)
-        sidecar = SyncPerm(given.settings, given.source, passes, scope, status)
+        sidecar = SyncPerm(given.settings.timeout_seconds, given.source, passes, scope, status)
         return run_daemon(sidecar, given.settings, about, metrics)

@@ -175,8 +175,10 @@ def compare(tables: Tables, kinds: Kinds) -> Difference:
     there = _grants_by_resource(tables, kinds)
     for dag_id, access in tables.dags.items():
         resources = {name: f"{kind.prefix}{dag_id}" for name, kind in kinds.items()}
-        if (failure := _find_hopeless(dag_id, resources, tables, kinds)) is not None:
-            failing[dag_id] = failure
+        longest = max(resources.values(), key=len)
+        if len(longest) > tables.longest:
+            text = f"'{longest[:20]}…' has {len(longest)} characters, and ab_view_menu.name takes "
+            failing[dag_id] = Failure("id_too_long", f"{text}{tables.longest}; shorten its id")
             continue
         permissions = {(a, resources[name]) for name, kind in kinds.items() for a in kind.actions}
         missing = permissions - tables.permissions
@@ -212,25 +214,6 @@ def _grants_by_resource(tables: Tables, kinds: Kinds) -> Mapping[str, Set[Grant]
             if resource in found:
                 found[resource].add((role, action, resource))
     return found
-
-
-def _find_hopeless(
-    dag_id: str, resources: Mapping[str, str], tables: Tables, kinds: Kinds
-) -> Failure | None:
-    """
-    Return why no pass can write the rows of a DAG; None if it can.
-    """
-    if dag_id in kinds:
-        text = "is Airflow's name for the permission on every DAG; rename the DAG"
-        return Failure("name_reserved", text)
-    longest = max(resources.values(), key=len)
-    if len(longest) > tables.longest:
-        text = (
-            f"ab_view_menu.name takes {tables.longest} characters, but the permission "
-            f"'{longest[:20]}…' has {len(longest)}; shorten the DAG's id"
-        )
-        return Failure("id_too_long", text)
-    return None
 
 
 def _kept(

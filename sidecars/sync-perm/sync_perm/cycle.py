@@ -21,9 +21,8 @@ from sync_perm.pace import Pace
 from sync_perm.passes import PORTION_ROWS, Means, Passes, Portion, Report
 from sync_perm.reasons import failure
 from sync_perm.roles import Defined, RoleFile, Wanted
-from sync_perm.settings import Settings
 from sync_perm.status import Status
-from sync_perm.tables import Fingerprint, Reader
+from sync_perm.tables import Reader
 
 # Airflow is stopped a little before the cycle would be abandoned, so that it can report the cause.
 PASS_SHARE = 0.9
@@ -79,7 +78,7 @@ class Scope(NamedTuple):
     def reads_dags(self) -> bool:
         return self.include_dags or bool(self.selected_by)
 
-    def poll(self, database: Database) -> Fingerprint:
+    def poll(self, database: Database) -> str:
         """
         Read a fingerprint that changes with any compared row.
 
@@ -158,21 +157,21 @@ class Session:
 
     def __init__(
         self,
-        settings: Settings,
+        seconds: float,
         source: Source,
         passes: Passes,
         scope: Scope,
         status: Status,
         memory: Memory,
     ) -> None:
-        self._seconds = settings.timeout_seconds * PASS_SHARE
+        self._seconds = seconds * PASS_SHARE
         self._source = source
         self._passes = passes
         self._scope = scope
         self._status = status
         self._memory = memory
         self._database: Database | None = None
-        self._seen: Fingerprint | None = None
+        self._seen = ""
         self._due_at = 0.0
 
     def cycle(self, fence: Fence) -> Outcome:
@@ -203,12 +202,12 @@ class Session:
         """
         Close the connection, and forget its fingerprint.
         """
-        self._seen = None
+        self._seen = ""
         if self._database is not None:
             self._database.close()
             self._database = None
 
-    def _poll(self, fence: Fence) -> Fingerprint:
+    def _poll(self, fence: Fence) -> str:
         """
         Read the fingerprint; reconnect if the connection was lost while it was idle.
 
@@ -272,7 +271,7 @@ class Session:
             if not lock.try_lock():
                 log.info("lock_waiting")
                 self._status.metrics.lock_waits.inc()
-                self._seen = None
+                self._seen = ""
                 return Outcome("waiting", self._revision, {"holder": "another sync-perm"})
             if self._poll(fence) != self._seen:  # another sidecar had the lock until now
                 look = self._look(fence)
@@ -280,7 +279,7 @@ class Session:
             while (work := memory.plan(look)) is not None and not memory.pace.wait_seconds:
                 seconds = until - time.monotonic()
                 if seconds < self._seconds / 10:
-                    self._seen = None
+                    self._seen = ""
                     return Outcome("settling", self._revision, {"rows_written": written})
                 means = Means(lock.address, fence, seconds, lock.check_lock)
                 look, count = self._run(work, look, means)
@@ -291,6 +290,9 @@ class Session:
         """
         Run one portion and look again; return how many rows it has written.
 
+        Roles are synced if Airflow's own sync has left all rows as they were: whatever it changed,
+        or another process changed meanwhile, is judged by another run.
+
         Raises:
             SidecarError: Airflow failed as a whole; rows written until then stay.
         """
@@ -300,26 +302,29 @@ class Session:
             reason = "asked" if fence.is_asked_for else "start"
         log.info("pass_started", reason=reason, roles=work.roles, dags=len(work.dags))
         if work.given:
-            rows = _rows(work.given)
-            log.info("roles_file_differs", differences=len(work.given), rows=rows)
-        started, report, error = time.monotonic(), Report(), None
+            log.info("roles_file_differs", differences=len(work.given), rows=_rows(work.given))
+        started, report, memory.error = time.monotonic(), Report(), None
         try:
             report = self._passes.run(work, means, tells=self._scope.file is not None)
             if report.logged:
                 text = f"Airflow logged while it synced roles: {report.logged[-1]}"
                 raise failure("pass_failed", text)
-        except SidecarError as failed:
+        except SidecarError as error:
             memory.pace.strike()
-            error = failed
-        memory.error = error
+            memory.error = error
         memory.defined = report.defined or memory.defined
         after = self._look(fence)
         written = (look.items - after.items) | (look.general ^ after.general)
-        if error is None:
-            self._learn(work, report, look, after, fence)
+        if memory.error is None:
+            if work.roles and look.general == after.general:
+                memory.synced = after.general
+            if memory.pace.note(written):
+                log.warning("rows_undone", rows=_rows(written), seconds=memory.pace.wait_seconds)
+            self._keep(work, report, look.items & after.items)
+            self._show(after, fence)
         facts = {
             "reason": reason,
-            "result": "error" if error else "success",
+            "result": "error" if memory.error else "success",
             "duration_seconds": round(time.monotonic() - started, 3),
             "cpu_seconds": round(self._passes.cpu_seconds, 3),
             "rows_left": len(after.items),
@@ -327,37 +332,24 @@ class Session:
         }
         self._status.show_pass(facts, written=len(written))
         log.info("pass_finished", **facts)
-        if error is not None:
-            raise error
+        if memory.error is not None:
+            raise memory.error
         return after, len(written)
 
-    def _learn(
-        self, work: Portion, report: Report, before: Look, after: Look, fence: Fence
-    ) -> None:
+    def _keep(self, work: Portion, report: Report, items: frozenset[Item]) -> None:
         """
-        Remember what a portion has written, and what it did not fix.
-
-        Roles are synced if Airflow's own sync has left all rows as they were: whatever it changed,
-        or another process changed meanwhile, is judged by another run.
+        Remember the rows that a portion tried and did not fix.
         """
-        memory = self._memory
-        if work.roles and before.general == after.general:
-            memory.synced = after.general
         tried = dict.fromkeys(work.dags, "") if self._passes.cli_because else report.tried
         kept = {
             item: tried.get(item.dag_id) or "still differs after a pass without an error"
-            for item in before.items & after.items
-            if item in work.given or (item.dag_id in tried and not item.is_of_file)
+            for item in items
+            if (item in work.given if item.is_of_file else item.dag_id in tried)
         }
         if kept:
-            memory.stubborn = {**memory.stubborn, **kept}
-            memory.retry_at = time.monotonic() + HELD_SECONDS
+            self._memory.stubborn = {**self._memory.stubborn, **kept}
+            self._memory.retry_at = time.monotonic() + HELD_SECONDS
             log.warning("difference_kept", rows=_rows(kept))
-        written = (before.items - after.items) | (before.general ^ after.general)
-        if memory.pace.note(written):
-            seconds = round(memory.pace.wait_seconds)
-            log.warning("rows_undone", rows=_rows(written), retry_in_seconds=seconds)
-        self._show(after, fence)
 
     def _rest(self, look: Look, written: int) -> Outcome:
         """
@@ -378,7 +370,7 @@ class Session:
 
     @property
     def _revision(self) -> str:
-        return self._seen.revision if self._seen else ""
+        return self._seen[:12]
 
     def _outcome(self, written: int) -> Outcome:
         file, readiness = self._scope.file, self._status.readiness

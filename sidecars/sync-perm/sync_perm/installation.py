@@ -9,30 +9,23 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sidecar_runtime import child
 from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.fence import Fence
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.compare import Kinds, Resource
 
 LOOK_SECONDS = 60.0
 RUNNER = Path(__file__).with_name("runner.py")
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
-
-# Those of Airflow 2.10 to 3.4, for a later one that defines them elsewhere: without the prefixes,
-# rows of single DAGs would count as others.
-_RESOURCES = {
-    "DAGs": Resource("DAG:", frozenset({"can_read", "can_edit", "can_delete"})),
-    "DAG Runs": Resource(
-        "DAG Run:", frozenset({"can_create", "can_read", "can_delete", "menu_access"})
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +64,9 @@ class Installation:
         Whether our script was tested with this Airflow.
         """
         fab = _release(self.fab)[0]
-        if self.release[0] == 3:
-            return self.release <= (3, 4) and fab in (2, 3)
-        return (2, 7) <= self.release <= (2, 11) and fab in (0, 1)
+        if self.release == (2, 11):
+            return fab == 1
+        return (3, 0) <= self.release <= (3, 4) and fab in (2, 3)
 
     def includes_dags(self, choice: str) -> bool:
         """
@@ -101,29 +94,24 @@ def find_installation(command: str, config: AirflowConfig) -> Installation:
     if not told.get("airflow"):
         problem = f"is not an Airflow command: its Python ({python or 'unknown'}) lacks Airflow"
         raise SettingsError([Problem("SYNC_PERM_AIRFLOW", path, problem)])
-    version, fab = told["airflow"], told["fab"]
-    if _release(version) >= (2, 9) and not fab:
-        raise _refused(manager, "needs the FAB provider, which this image does not contain")
-    facts = told["manager"].get("value", told["manager"])
-    if "error" in facts:
-        raise _refused(manager, f"cannot be imported: {facts['error']}")
-    if not facts["is_fab"]:
-        raise _refused(manager, "is not derived from FabAuthManager, so there is nothing to sync")
-    given = told.get("arguments", {"value": {}})
-    if "error" in given:
+    if told["arguments"] is None:
         setting = name("database", "sql_alchemy_connect_args")
-        problem = f"cannot be used ({given['error']}): name a mapping of plain values"
+        problem = "cannot be imported as a mapping of plain values"
         raise SettingsError([Problem(setting, arguments, problem)])
+    version, fab, problem = told["airflow"], told["fab"], told["problem"]
+    if _release(version) >= (2, 9) and not fab:
+        problem = "needs the FAB provider, which this image does not contain"
+    if problem:
+        raise SettingsError([Problem(name("core", "auth_manager"), manager, problem)])
     # The chart configures its own containers through airflow.cfg, which extra containers lack. If
     # this sidecar runs beside Airflow 3 without that file, assume FAB, the chart's default.
     assumed = FAB if not manager and _release(version)[0] >= 3 else ""
-    resources = {k: Resource(v[0], frozenset(v[1])) for k, v in told["resources"].items()}
-    resources = resources or _RESOURCES
+    kinds = {k: Resource(v[0], frozenset(v[1])) for k, v in told["resources"].items()}
     if (1, 0) <= _release(fab) < (1, 3):
         # Airflow 2.10 has permissions on DAG runs, but these providers do not support them.
-        resources = {"DAGs": resources["DAGs"]}
-    restores = facts["restores_dags"]
-    return Installation(path, python, version, fab, assumed, resources, restores, given["value"])
+        kinds = {"DAGs": kinds["DAGs"]}
+    restores = told["restores_dags"]
+    return Installation(path, python, version, fab, assumed, kinds, restores, told["arguments"])
 
 
 def _release(version: str) -> tuple[int, int]:
@@ -166,25 +154,15 @@ def _look(python: str, config: AirflowConfig, given: Mapping[str, str]) -> dict[
     """
     folders = (config.value("core", "plugins_folder"), f"{config.home}/plugins")
     places = [f"{config.home}/config", *(folder for folder in folders if folder)]
+    said = child.Kept()
     with tempfile.TemporaryDirectory() as home:  # importing Airflow writes there
         environ = {**config.environ, "AIRFLOW_HOME": home}
         if config.has_file:
             environ["AIRFLOW_CONFIG"] = config.path
-        try:
-            done = subprocess.run(
-                [python, str(RUNNER), "look", json.dumps({**given, "places": places})],
-                env=environ,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=LOOK_SECONDS,
-                check=True,
-            )
-            told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-            return {}
-    return told
-
-
-def _refused(manager: str, problem: str) -> SettingsError:
-    return SettingsError([Problem(name("core", "auth_manager"), manager, problem)])
+        argv = [python, str(RUNNER), "look", json.dumps({**given, "places": places})]
+        with suppress(OSError, child.DeadlinePassed, ValueError):
+            command = child.Command(argv, environ, "/")
+            child.run(command, Fence(), LOOK_SECONDS, said, lambda _: None)
+            told: dict[str, Any] = json.loads(str(said))
+            return told
+    return {}

@@ -186,7 +186,14 @@ class Passes:
         except OSError as error:
             text = f"{self.installation.python} cannot be started: {error.strerror}"
             raise failure("pass_failed", text) from error
-        listener.judge(code, is_script=not task["command"])
+        if code < 0:
+            text = f"Airflow was killed by signal {-code}{listener.last_words()}"
+            raise failure("pass_killed", text)
+        if listener.place:
+            raise failure("config_failed", f"{listener.place}{listener.last_words()}")
+        if code:
+            text = f"Airflow ended with code {code}{listener.last_words()}"
+            raise failure("pass_failed", text)
 
     def _environment(self, address: Address) -> Mapping[str, str]:
         """
@@ -261,14 +268,16 @@ def own_folder() -> Iterator[str]:
 class _Listener:
     """
     Receives the output of Airflow, and hides secrets in it.
+
+    Attributes:
+        place: The file and line of the user's that made Airflow fail.
     """
 
     def __init__(self, hide: Callable[[str], str], report: Report) -> None:
         self._hide = hide
         self._report = report
         self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self._failed: dict[str, str] | None = None
-        self._is_done = False
+        self.place = ""
 
     def hear(self, line: str) -> None:
         """
@@ -284,12 +293,11 @@ class _Listener:
             case {"logged": str(text)}:
                 self._report.logged.append(_one_line(self._hide(text)))
             case {"defined": dict(roles)}:
-                defined = {role: frozenset((a, r) for a, r in held) for role, held in roles.items()}
+                defined = {role: frozenset(map(tuple, held)) for role, held in roles.items()}
                 self._report.defined = defined
-            case {"failed": dict(failed)}:
-                self._failed = {key: self._hide(str(value)) for key, value in failed.items()}
-            case {"done": True}:
-                self._is_done = True
+            case {"failed": str(text), "where": str(place)}:
+                self.place = place
+                self.overhear(text)
             case _:
                 self.overhear(line)
 
@@ -309,21 +317,6 @@ class _Listener:
         lines = [line for line in self._last if "rror" in line and not line.startswith(" ")]
         words = [*self._last, *lines][-1:]
         return f": {_one_line(words[0])}" if words else ""
-
-    def judge(self, code: int, *, is_script: bool) -> None:
-        """
-        Raise the failure that the end of the process stands for, if any.
-        """
-        failed = self._failed or {}
-        if code < 0:
-            text = f"Airflow was killed by signal {-code}{self.last_words()}"
-            raise failure("pass_killed", text)
-        what = _one_line(": ".join(filter(None, (failed.get("kind"), failed.get("error")))))
-        if place := failed.get("where"):
-            raise failure("config_failed", f"{place}: {what}")
-        if code or (is_script and not self._is_done):
-            text = f": {what}" if what else self.last_words()
-            raise failure("pass_failed", f"Airflow ended with code {code}{text}")
 
 
 def redaction(config: AirflowConfig, address: Address) -> Callable[[str], str]:
@@ -355,8 +348,7 @@ def _secrets(variable: str, value: str) -> Iterator[str]:
     if _SECRET_NAME.search(variable):
         yield from value.splitlines()
     for key, text in _JSON_TEXT.findall(value):  # a connection may be JSON
-        if _SECRET_NAME.search(key):
-            yield text
+        yield text if _SECRET_NAME.search(key) else ""
 
 
 def _spent_seconds() -> float:

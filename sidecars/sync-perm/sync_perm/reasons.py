@@ -66,7 +66,6 @@ REASONS: dict[str, Reason] = {
     "lock_lost": Reason(
         "cycle", "The sidecar retries automatically; another one may take over meanwhile."
     ),
-    "name_reserved": Reason("dag"),
     "not_fixed": Reason("dag"),
     "pass_failed": Reason(
         "cycle", "Read Airflow's full output in the log at level debug (airflow_said)."

@@ -162,8 +162,8 @@ def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> 
     Return the rows that a valid file wants; pure.
     """
     prefixes = tuple(kind.prefix for kind in kinds.values())
-    dags = [dag_id for dag_id in tables.dags if dag_id not in kinds]
-    ruled = {dag_id for dag_id in dags if tables.dags[dag_id] is not None}
+    dags = list(tables.dags)
+    ruled = {dag_id for dag_id, access in tables.dags.items() if access is not None}
     # Lists, because fifty sets of a thousand DAGs took 3 MiB (2026-11).
     chosen = {
         one: list(filter(_chooser(one, tables.places), dags))

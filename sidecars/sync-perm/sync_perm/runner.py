@@ -1,7 +1,7 @@
 """
 The script that the image's own Airflow Python runs: ``python runner.py look|work JSON``.
 
-It imports nothing from the sidecar, and works with Airflow 2.7 to 2.11 and 3 with the FAB provider.
+It imports nothing from the sidecar. ``work`` fits Airflow 2.11 and 3 with the FAB provider.
 All output of Airflow itself goes to standard error. Standard output has one JSON object per line.
 
 ``look`` tells what this Airflow is, and imports it only if that needs it: see :func:`look`.
@@ -17,7 +17,7 @@ All output of Airflow itself goes to standard error. Standard output has one JSO
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged": text}`` for an
 error that Airflow logged meanwhile, ``{"dag": id, "error": text}`` for each DAG that was tried, and
-at the end ``{"done": true}`` or ``{"failed": {"kind", "error", "where"}}``.
+``{"failed": text, "where": the file and line of the user's}`` if it fails.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
@@ -47,20 +47,20 @@ FABS = (
     "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
     "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager",  # 2.7, 2.8
 )
-BUILDERS = (
-    "airflow.providers.fab.auth_manager.cli_commands.utils",  # 2.9 and later
-    "airflow.auth.managers.fab.cli_commands.utils",  # 2.8
-    "airflow.utils.cli_app_builder",  # 2.7
+BUILDER = "airflow.providers.fab.auth_manager.cli_commands.utils.get_application_builder"
+OVERRIDE = (
+    "airflow.providers.fab.auth_manager.security_manager.override.FabAirflowSecurityManagerOverride"
 )
 MANAGERS = (
-    "airflow.providers.fab.www.security_appless",  # 3
-    "airflow.www.security_appless",  # 2.9 to 2.11
-    "airflow.www.security",  # 2.7, 2.8
+    "airflow.providers.fab.www.security_appless.ApplessAirflowSecurityManager",  # 3
+    "airflow.www.security_appless.ApplessAirflowSecurityManager",  # 2.11
 )
-OVERRIDES = (
-    "airflow.providers.fab.auth_manager.security_manager.override",  # 2.9 and later
-    "airflow.auth.managers.fab.security_manager.override",  # 2.7, 2.8
-)
+# Those of Airflow 2.10 to 3.4, for a later one that defines them elsewhere: without the prefixes,
+# rows of single DAGs would count as others.
+RESOURCES = {
+    "DAGs": ["DAG:", ["can_delete", "can_edit", "can_read"]],
+    "DAG Runs": ["DAG Run:", ["can_create", "can_delete", "can_read", "menu_access"]],
+}
 # The modules with the names of permissions need no Airflow. Airflow 3's provider has its own.
 PERMISSIONS = ("providers/fab/www/security/permissions.py", "security/permissions.py")
 # Who logs that a row could not be written, and goes on: the security managers.
@@ -81,18 +81,32 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     sys.path += given["places"]
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
     release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    told: dict[str, Any] = {"airflow": version, "fab": version_of("apache-airflow-providers-fab")}
-    told["resources"] = resources()
-    if given["arguments"]:
-        told["arguments"] = attempt(lambda: plain(imported(given["arguments"])))
     setting = given["manager"] or (FABS[0] if release >= (3, 0) else "")
-    if setting and (setting not in FABS or release >= (3, 4)):
-        told["manager"] = attempt(
-            lambda: facts_of(imported(f"airflow {setting}"), release, setting)
-        )
-    else:
-        told["manager"] = facts_of(None, release, setting)
-    return told
+    manager = None
+    problem = ""
+    try:
+        if setting and (setting not in FABS or release >= (3, 4)):
+            importlib.import_module("airflow")  # which extends the path
+            manager = imported(setting)
+    except Exception as error:  # noqa: BLE001 - the text of an unexpected one may have a secret
+        is_told = isinstance(error, (AttributeError, ImportError))
+        problem = f"cannot be imported: {error if is_told else type(error).__name__}"
+    try:
+        arguments = imported(given["arguments"]) if given["arguments"] else {}
+        arguments = json.loads(json.dumps(arguments))
+    except Exception:  # noqa: BLE001 - the answer reports it
+        arguments = None
+    ancestors = {f"{one.__module__}.{one.__qualname__}" for one in getattr(manager, "__mro__", ())}
+    if manager is not None and not ancestors.intersection(FABS):
+        problem = "is not derived from FabAuthManager, so there is nothing to sync"
+    return {
+        "airflow": version,
+        "fab": version_of("apache-airflow-providers-fab"),
+        "resources": resources(),
+        "arguments": arguments,
+        "problem": problem,
+        "restores_dags": applies_access_control(release, setting, manager),
+    }
 
 
 def version_of(distribution: str) -> str:
@@ -116,7 +130,7 @@ def resources() -> dict[str, Any]:
             older = {"DAGs": {"prefix": "DAG:", "actions": names.get("DAG_ACTIONS", ())}}
             kinds = names.get("RESOURCE_DETAILS_MAP", older)
             return {name: [one["prefix"], sorted(one["actions"])] for name, one in kinds.items()}
-    return {}
+    return RESOURCES
 
 
 def applies_access_control(release: tuple[int, ...], setting: str, manager: Any) -> bool:
@@ -126,72 +140,27 @@ def applies_access_control(release: tuple[int, ...], setting: str, manager: Any)
     As Airflow decides it (airflow/dag_processing/collection.py): in 3.0 to 3.3 by the text of the
     setting, from 3.4 on by a function of the auth manager's class, which FAB's has since 3.10.2.
     """
-    if release < (3, 0):
-        return False
     if release < (3, 4):
-        return "FabAuthManager" in setting
-    return bool(getattr(manager, "sync_dag_perms", None))
-
-
-def facts_of(manager: Any, release: tuple[int, ...], setting: str) -> dict[str, Any]:
-    """
-    Return whether an auth manager is FAB's or derived from it, and who applies access control.
-    """
-    ancestors = [f"{one.__module__}.{one.__qualname__}" for one in getattr(manager, "__mro__", ())]
-    return {
-        "is_fab": manager is None or bool(set(FABS).intersection(ancestors)),
-        "restores_dags": applies_access_control(release, setting, manager),
-    }
+        return release >= (3, 0) and "FabAuthManager" in setting
+    return getattr(manager, "sync_dag_perms", None) is not None
 
 
 def imported(path: str) -> Any:
-    """
-    Import an object by its path; with a word before it, that package first.
-    """
-    before, _, path = path.rpartition(" ")
-    if before:  # Airflow extends the path
-        importlib.import_module(before)
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
-
-
-def plain(value: Any) -> Any:
-    """
-    Return a value that JSON can express unchanged.
-    """
-    if json.loads(json.dumps(value)) != value:
-        raise TypeError("has values that are not plain")
-    return value
-
-
-def attempt(read: Callable[[], Any]) -> dict[str, Any]:
-    """
-    Return the result, or the error; the text of an unexpected error may contain a secret.
-    """
-    try:
-        return {"value": read()}
-    except (AttributeError, ImportError, TypeError) as error:
-        return {"error": str(error)}
-    except Exception as error:  # noqa: BLE001 - the answer reports it
-        return {"error": type(error).__name__}
 
 
 # --- work
 
 
-def first_of(modules: Sequence[str], name: str) -> Any:
+def security_manager(session: Any) -> Any:
     """
-    Return an attribute of the first module that exists and has it.
+    Return the security manager that Airflow's own parser uses.
     """
-    for module in modules:
-        try:
-            return getattr(importlib.import_module(module), name)
-        except ModuleNotFoundError as error:
-            if not module.startswith(error.name or "?"):
-                raise  # the module exists, but one of its own imports does not
-        except AttributeError:
-            pass
-    raise ImportError(f"none of {', '.join(modules)} has {name}")
+    try:
+        return imported(MANAGERS[0])(session=session)
+    except ModuleNotFoundError:
+        return imported(MANAGERS[1])(session=session)
 
 
 @contextmanager
@@ -216,13 +185,11 @@ def sync_roles(answer: Answer, *, is_written: bool) -> None:
     """
     Do what ``airflow sync-perm`` does, except for its row in ``log``; tell what it defines.
     """
-    get_application_builder = first_of(BUILDERS, "get_application_builder")
     if not is_written:
         for section in ("FAB", "WEBSERVER"):  # otherwise loading writes the views
             os.environ[f"AIRFLOW__{section}__UPDATE_FAB_PERMS"] = "False"
-        override = first_of(OVERRIDES, "FabAirflowSecurityManagerOverride")
-        override.create_db = lambda _: None
-    with get_application_builder() as appbuilder:
+        imported(OVERRIDE).create_db = lambda _: None
+    with imported(BUILDER)() as appbuilder:
         roles = {one["role"]: list(one["perms"]) for one in appbuilder.sm.ROLE_CONFIGS}
         answer({"defined": roles})
         if is_written:
@@ -236,9 +203,8 @@ def give(given: dict[str, list[list[str]]]) -> None:
     """
     from airflow.utils.session import create_session
 
-    security_manager = first_of(MANAGERS, "ApplessAirflowSecurityManager")
     with create_session() as session:
-        manager = security_manager(session=session)
+        manager = security_manager(session)
         known: dict[tuple[str, str], Any] = {}
         for action, resource in {(a, r) for pairs in given.values() for a, r in pairs}:
             known[action, resource] = made(manager.create_permission(action, resource), resource)
@@ -265,9 +231,8 @@ def sync_dags(dag_ids: list[str], until: float, answer: Answer) -> None:
     """
     from airflow.utils.session import create_session
 
-    security_manager = first_of(MANAGERS, "ApplessAirflowSecurityManager")
     with create_session() as session:
-        manager = security_manager(session=session)
+        manager = security_manager(session)
         for dag_id in dag_ids:
             with errors() as logged:
                 try:
@@ -316,7 +281,6 @@ def work(task: dict[str, Any], answer: Answer) -> None:
         answer({"logged": text})
     if task["dags"]:
         sync_dags(task["dags"], until, answer)
-    answer({"done": True})
 
 
 def where(error: BaseException) -> str:
@@ -360,8 +324,7 @@ def main() -> None:
         work(task, answer)
     except Exception as error:  # noqa: BLE001 - the answer reports it
         traceback.print_exc()
-        failed = {"kind": type(error).__name__, "error": str(error), "where": where(error)}
-        answer({"failed": failed})
+        answer({"failed": f"{type(error).__name__}: {error}", "where": where(error)})
         sys.exit(1)
 
 

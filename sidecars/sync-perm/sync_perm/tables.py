@@ -8,36 +8,17 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from sys import intern
 from typing import Any
 
 from sidecar_runtime.errors import SidecarError
 from sync_perm.compare import Access, AccessControl, Permission, Place, Tables, Unreadable
-from sync_perm.database import Database, Row
+from sync_perm.database import Database
 
 # The number of serialized DAGs to fetch at a time: 50 DAGs of 4.4 MB each take 82 MB of memory, but
 # 175 MB with 25 at a time (2026-11).
 BATCH = 5
 _ACCESS_KEYS = ("_access_control", "access_control")  # Airflow 2, Airflow 3
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """
-    Counts, greatest ids and sums of ids, a sum over the names, and each role by name.
-
-    Sums detect changes that counts and greatest ids miss. Sums of products detect two rows that
-    exchange their values. It covers every row that a pass reads.
-    """
-
-    rows: tuple[Row, ...]
-
-    @property
-    def revision(self) -> str:
-        """
-        Return a short digest.
-        """
-        return hashlib.sha256(repr(self.rows).encode()).hexdigest()[:12]
 
 
 class Reader:
@@ -61,9 +42,13 @@ class Reader:
 
     def fingerprint(
         self, database: Database, *, dags: bool, selected_by: frozenset[str], file: str
-    ) -> Fingerprint:
+    ) -> str:
         """
-        Poll the tables: one query, 1 ms at 1,000 DAGs on PostgreSQL.
+        Return a digest of all that passes read: one query, 1 ms at 1,000 DAGs on PostgreSQL.
+
+        It covers counts, greatest ids and sums of ids, sums over the names, and each role by name.
+        Sums detect changes that counts and greatest ids miss. Sums of products detect two rows that
+        exchange their values.
 
         Args:
             selected_by: By what else than its id the roles file selects a DAG: Airflow writes tags,
@@ -104,7 +89,8 @@ class Reader:
         )
         roles = f"(SELECT id AS role, name FROM {database.table('ab_role')}) AS r"
         sql = f"SELECT * FROM {joined} LEFT JOIN {roles} ON 1 = 1 ORDER BY role"
-        return Fingerprint((*database.rows(sql), (file,)))
+        rows = [*database.rows(sql), (file,)]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
 
     @property
     def _path_column(self) -> str:
@@ -129,11 +115,19 @@ class Reader:
         Raises:
             SidecarError: The database failed.
         """
+        table = database.table
         access, fresh = self._read_dags(database) if dags else ({}, frozenset[str]())
-        roles = _names(database, "ab_role")
-        pairs, bare, broken = _permissions(database)
+        roles: dict[int, str] = dict(database.rows(f"SELECT id, name FROM {table('ab_role')}"))
+        rows = database.rows(
+            "SELECT p.id, a.name, r.name"
+            f" FROM {table('ab_permission_view')} p"
+            f" LEFT JOIN {table('ab_permission')} a ON a.id = p.permission_id"
+            f" LEFT JOIN {table('ab_view_menu')} r ON r.id = p.view_menu_id"
+        )
+        pairs = {n: (intern(a), intern(r)) for n, a, r in rows if None not in (a, r)}
+        resources = database.rows(f"SELECT name FROM {table('ab_view_menu')}")
         grants: dict[str, set[Permission]] = {role: set() for role in roles.values()}
-        sql = f"SELECT permission_view_id, role_id FROM {database.table('ab_permission_view_role')}"
+        sql = f"SELECT permission_view_id, role_id FROM {table('ab_permission_view_role')}"
         for number, role in database.rows(sql):
             if number in pairs and role in roles:
                 grants[roles[role]].add(pairs[number])
@@ -149,10 +143,10 @@ class Reader:
         return Tables(
             permissions=frozenset(pairs.values()),
             grants=grants,
-            broken=broken,
+            broken=len(rows) - len(pairs),
             dags=access,
             fresh=fresh,
-            bare=bare,
+            bare=frozenset(name for (name,) in resources).difference(r for _, r in pairs.values()),
             aliases=aliases,
             unfit=unfit,
             places=self._read_places(database) if places else {},
@@ -314,29 +308,3 @@ def _find_roles(database: Database, names: Iterable[str]) -> tuple[dict[str, str
         elif found is not None:
             aliases[role] = found
     return aliases, frozenset(unfit)
-
-
-def _permissions(database: Database) -> tuple[dict[int, Permission], frozenset[str], int]:
-    """
-    Return permissions by id, the resources without any, and the number of permissions without
-    action or resource.
-
-    Names are read in separate queries instead of a join, to keep each name in memory only once.
-    They are read after the rows that refer to them, so that a row created meanwhile is not broken.
-    """
-    table = database.table("ab_permission_view")
-    rows = database.rows(f"SELECT id, permission_id, view_menu_id FROM {table}")
-    actions, resources = _names(database, "ab_permission"), _names(database, "ab_view_menu")
-    pairs: dict[int, Permission] = {}
-    for number, action_id, resource_id in rows:
-        if action_id in actions and resource_id in resources:
-            pairs[number] = (actions[action_id], resources[resource_id])
-    bare = frozenset(resources.values()).difference(resource for _, resource in pairs.values())
-    return pairs, bare, len(rows) - len(pairs)
-
-
-def _names(database: Database, table: str) -> dict[int, str]:
-    return {
-        number: name
-        for number, name in database.rows(f"SELECT id, name FROM {database.table(table)}")
-    }

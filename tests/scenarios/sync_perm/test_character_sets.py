@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.errors import SidecarError
+from sync_perm.compare import Tables
 from sync_perm.connection import parse_url
 from sync_perm.database import Database as Connection
-from sync_perm.compare import Tables
 from sync_perm.tables import Reader
 from tests.docs.code import ROOT
 from tests.scenarios.sync_perm.conftest import StartSyncPerm

@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 
 from sync_perm import database as module
-from sync_perm.database import Database as Lock
 from sync_perm.connection import parse_url
+from sync_perm.database import Database as Lock
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced, small
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sync_perm.connection import Address, parse_url
 from sync_perm import database as module
+from sync_perm.connection import Address, parse_url
 from sync_perm.database import Database as Lock
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
