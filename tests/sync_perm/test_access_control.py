@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sync_perm.database.access_control import Unreadable, read_access_control
+from sync_perm.compare import Unreadable
+from sync_perm.tables import read_access_control
 
 SET = {"__type": "set", "__var": ["can_read"]}
 

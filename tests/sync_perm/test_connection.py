@@ -11,8 +11,8 @@ import pytest
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sync_perm.airflow_config import AirflowConfig
-from sync_perm.database import postgresql
-from sync_perm.database.connection import Address, Source, find_source, parse_url
+from sync_perm.connection import Address, Source, find_source, parse_url
+from sync_perm.database import mysql_tls
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
@@ -36,24 +36,25 @@ def test_reads_the_published_example(tmp_path: Path) -> None:
     address = found.read()
 
     assert (CORE, "postgresql") == (found.setting, address.dialect)
-    assert ("db.example", 6543, "airflow") == (address.host, address.port, address.user)
-    assert ("p@ss/word", "meta") == (address.password, address.database)
-    assert {"sslmode": "require"} == address.options
+    url = address.url
+    assert ("db.example", 6543, "airflow") == (url.host, url.port, url.username)
+    assert ("p@ss/word", "meta") == (url.password, url.database)
+    assert {"sslmode": "require"} == url.query
 
 
 def test_looks_for_the_url_in_airflows_order(tmp_path: Path) -> None:
-    places = {DATABASE: "sqlite:////1", f"{DATABASE}_CMD": "echo sqlite:////2"}
-    places |= {CORE: "sqlite:////3", f"{CORE}_CMD": "echo sqlite:////4"}
-    text = "[database]\nsql_alchemy_conn = sqlite:////5\n[core]\nsql_alchemy_conn = sqlite:////6\n"
+    places = {DATABASE: "mysql://h/1", f"{DATABASE}_CMD": "echo mysql://h/2"}
+    places |= {CORE: "mysql://h/3", f"{CORE}_CMD": "echo mysql://h/4"}
+    text = "[database]\nsql_alchemy_conn = mysql://h/5\n[core]\nsql_alchemy_conn = mysql://h/6\n"
     found = []
 
     while places:
-        found.append(source(tmp_path, text, **places).read().database)
+        found.append(source(tmp_path, text, **places).read().url.database)
         places.pop(next(iter(places)))
-    found.append(source(tmp_path, text).read().database)
-    found.append(source(tmp_path, text[text.index("[core]") :]).read().database)
+    found.append(source(tmp_path, text).read().url.database)
+    found.append(source(tmp_path, text[text.index("[core]") :]).read().url.database)
 
-    assert ["/1", "/2", "/3", "/4", "/5", "/6"] == found
+    assert ["1", "2", "3", "4", "5", "6"] == found
 
 
 def test_runs_the_connection_command_at_each_read(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_runs_the_connection_command_at_each_read(tmp_path: Path) -> None:
 
     for password in ("old", "new"):
         words.write_text(f"postgresql://u:{password}@h/d\n")
-        read.append(found.read().password)
+        read.append(found.read().url.password)
 
     assert ["old", "new"] == read
 
@@ -139,13 +140,11 @@ def test_kills_the_connection_command_when_its_cycle_is_abandoned(tmp_path: Path
     [
         ("s3cret", "is not a URL"),
         ("postgresql:/u:s3cret@h/d", "is not a URL"),
-        ("mssql+pyodbc://u:s3cret@h/d", "names 'mssql'; supported are postgresql, mysql, sqlite"),
+        ("mssql+pyodbc://u:s3cret@h/d", "names 'mssql'; supported are postgresql and mysql"),
         ("postgresql://u:s3cret@h", "names no database"),
         ("postgresql://u:p@s3cret@h/d", "write it as %40"),
         ("mysql://u:p@a/s3cret@h/d", "write it as %40"),
-        ("postgresql://u:s3cret@h:99999/d", "has a port that is not"),
-        ("sqlite:///s3cret.db", "must have an absolute path"),
-        ("sqlite://", "must have an absolute path"),
+        ("sqlite:////opt/s3cret.db", "names 'sqlite'; supported are postgresql and mysql"),
     ],
 )
 def test_refuses_an_invalid_url_without_quoting_it(url: str, why: str) -> None:
@@ -156,38 +155,51 @@ def test_refuses_an_invalid_url_without_quoting_it(url: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("url", "driver"),
     [
-        ("postgresql+psycopg2://u:p@h/d", ("postgresql", "h", None, "d")),
-        ("postgres://u:p@[fd00::1]:5432/d", ("postgresql", "fd00::1", 5432, "d")),
-        ("postgresql://u:p@/d?host=/run/postgresql", ("postgresql", "", None, "d")),
-        ("mysql+mysqldb://u@h:3307/d", ("mysql", "h", 3307, "d")),
-        ("mariadb://u@h/d", ("mysql", "h", None, "d")),
-        ("sqlite:////opt/airflow/airflow.db", ("sqlite", "", None, "/opt/airflow/airflow.db")),
+        ("postgresql+psycopg2://u:p@h/d", "postgresql+psycopg2"),
+        ("postgresql+psycopg://u:p@h/d", "postgresql+psycopg2"),
+        ("postgres://u:p@[fd00::1]:5432/d", "postgresql+psycopg2"),
+        ("postgresql://u:p@/d?host=/run/postgresql", "postgresql+psycopg2"),
+        ("mysql+mysqldb://u@h:3307/d", "mysql+pymysql"),
+        ("mariadb://u@h/d", "mysql+pymysql"),
     ],
 )
-def test_parses_urls_as_sqlalchemy_does(url: str, expected: tuple[object, ...]) -> None:
+def test_uses_our_own_driver_and_hands_the_url_on(url: str, driver: str) -> None:
     found = parse(url)
 
-    assert expected == (found.dialect, found.host, found.port, found.database)
-    assert not found.url.startswith("postgres:")  # SQLAlchemy no longer accepts it
-    assert found.url.removeprefix("postgresql") == url.removeprefix("postgres").removeprefix("ql")
+    assert driver == found.url.drivername
+    assert not found.text.startswith("postgres:")  # SQLAlchemy no longer accepts it
+    assert found.text.removeprefix("postgresql") == url.removeprefix("postgres").removeprefix("ql")
+
+
+CA = {"ca": "/ca.pem", "check_hostname": False, "verify_mode": True}
 
 
 @pytest.mark.parametrize(
-    ("query", "hosts", "ports"),
+    ("given", "expected"),
     [
-        ("host=a:1&host=b:2", "a,b", "1,2"),
-        ("host=a&host=b:2", "a,b", ",2"),
-        ("host=a,b&port=1,2", "a,b", "1,2"),
-        ("host=/run/postgresql", "/run/postgresql", None),
-        ("host=fd00::1", "fd00::1", None),
+        ({}, {}),
+        ({"ssl_mode": "DISABLED", "ssl_ca": "/ca.pem"}, {}),
+        ({"ssl_mode": "REQUIRED"}, {"check_hostname": False, "verify_mode": False}),
+        ({"ssl_ca": "/ca.pem"}, CA),
+        ({"ssl": {"ca": "/ca.pem"}}, CA),
+        ({"ssl_ca": "/ca.pem", "ssl_mode": "VERIFY_CA"}, CA),
+        ({"ssl_ca": "/ca.pem", "ssl_mode": "VERIFY_IDENTITY"}, {**CA, "check_hostname": True}),
+        ({"ssl_ca": "/ca.pem", "ssl_check_hostname": "true"}, {**CA, "check_hostname": True}),
+        ({"ssl_ca": "/ca.pem", "ssl_mode": "REQUIRED"}, {**CA, "verify_mode": False}),
     ],
 )
-def test_passes_several_hosts_like_sqlalchemy(query: str, hosts: str, ports: str | None) -> None:
-    given = postgresql.parameters(parse(f"postgresql://u:p@/d?{query}&sslmode=require"))
+def test_tls_of_mysql_is_as_strict_as_airflows(
+    given: dict[str, object], expected: dict[str, object]
+) -> None:
+    assert expected == mysql_tls(given)
 
-    assert (hosts, ports, "require") == (given["host"], given.get("port"), given["sslmode"])
+
+def test_pymysql_with_an_authority_also_verifies_the_host() -> None:
+    found = parse("mysql+pymysql://u@h/d?ssl_ca=/ca.pem")
+
+    assert {**CA, "check_hostname": True} == mysql_tls(found.url.query)
 
 
 def test_never_shows_the_password() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.errors import SettingsError
-from sync_perm.airflow.surroundings import environment, own_folder
 from sync_perm.airflow_config import AirflowConfig
-from sync_perm.database.connection import parse_url
+from sync_perm.connection import parse_url
+from sync_perm.passes import Passes, own_folder
 from tests.sync_perm.given import AIRFLOW_2
 
 ADDRESS = parse_url("TEST", "postgresql://u:p@h/d", "")
@@ -18,7 +18,7 @@ ADDRESS = parse_url("TEST", "postgresql://u:p@h/d", "")
 
 def around(home: Path, folder: Path, **environ: str) -> dict[str, str]:
     config = AirflowConfig({"AIRFLOW_HOME": str(home), "HOME": "/home/someone", **environ})
-    return dict(environment(AIRFLOW_2, config, ADDRESS, str(folder)))
+    return dict(Passes(AIRFLOW_2, config, str(folder))._environment(ADDRESS))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ Matching globs against the paths of DAG files.
 
 import pytest
 
-from sync_perm.role_file.folder import check_glob, matcher
+from sync_perm.roles_file import check_glob, matcher
 from tests.support.raising import raised
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.errors import SettingsError
-from sync_perm.airflow.installation import Installation, find_installation, outer_path
 from sync_perm.airflow_config import AirflowConfig
+from sync_perm.installation import Installation, find_installation, outer_path
+from sync_perm.runner import applies_access_control
 from tests.support.raising import raised
 from tests.sync_perm.given import AIRFLOW_2, AIRFLOW_3, KINDS
 from tests.sync_perm.site import OLD_PERMISSIONS, PERMISSIONS, Site
@@ -19,7 +20,7 @@ MANAGER = "AIRFLOW__CORE__AUTH_MANAGER"
 
 
 def find(site: Site, command: str = "airflow", **environ: str) -> Installation:
-    return find_installation(command, AirflowConfig(site.environment(**environ)), vouched=False)
+    return find_installation(command, AirflowConfig(site.environment(**environ)))
 
 
 def refusal(site: Site, command: str = "airflow", **environ: str) -> str:
@@ -57,7 +58,7 @@ def test_fab_before_1_3_has_no_dag_run_permissions_although_airflow_does(tmp_pat
 def test_assumes_the_known_dag_permissions_if_a_later_airflow_defines_them_elsewhere(
     tmp_path: Path, text: str | None
 ) -> None:
-    site = Site(tmp_path, "3.9.0", "4.0.0", text or "")
+    site = Site(tmp_path, "3.2.0", "4.0.0", text or "")
     if text is None:
         (site.packages / "airflow/providers/fab/www/security/permissions.py").unlink()
 
@@ -156,28 +157,14 @@ def test_accepts_only_subclasses_of_fabs_auth_manager_whatever_their_name(tmp_pa
     assert [] == list(site.folder.rglob("airflow.cfg"))
 
 
-def test_refuses_an_unknown_class_unless_the_user_vouches_for_it(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    site.add_python()
-    environ = {MANAGER: "acme.Okta"}
-
-    said = refusal(site, **environ)
-    config = AirflowConfig(site.environment(**environ))
-    found = find_installation("airflow", config, vouched=True)
-
-    assert "No module named 'acme'" in said
-    assert "SYNC_PERM_AUTH_MANAGER=fab" in said
-    assert ("2.11.2", "") == (found.version, found.auth_manager)
-
-
 @pytest.mark.parametrize(
     ("version", "fab", "manager", "word"),
     [
         ("3.3.2", "", "", "needs the FAB provider"),
         ("3.3.2", "", FAB, "needs the FAB provider"),
         ("3.3.2", "", "fabrikam.KeycloakAuthManager", "needs the FAB provider"),
-        ("3.3.2", "3.10.2", "fabrikam.KeycloakAuthManager", "cannot be found"),
-        ("2.11.2", "1.5.4", "FabAuthManager", "cannot be found"),
+        ("3.3.2", "3.10.2", "fabrikam.KeycloakAuthManager", "cannot be imported"),
+        ("2.11.2", "1.5.4", "FabAuthManager", "cannot be imported"),
     ],
 )
 def test_refuses_other_auth_managers(
@@ -193,12 +180,14 @@ def test_refuses_other_auth_managers(
     ("version", "fab", "is_known"),
     [
         ("2.6.3", "", False),
-        ("2.7.3", "", True),
+        ("2.7.3", "", False),
+        ("2.10.5", "1.5.4", False),
         ("2.11.2", "1.5.4", True),
         ("2.12.0", "2", False),
         ("3.0.0", "2.0.0", True),
         ("3.3.2", "3.10.2", True),
-        ("3.4.0", "3.10.2", False),
+        ("3.4.0", "3.10.2", True),
+        ("3.5.0", "3.10.2", False),
         ("3.3.2", "4.0.0", False),
         ("3.3.2", "", False),
         ("2.11.2", "2.0.0", False),
@@ -217,17 +206,59 @@ def test_includes_dags_by_default_for_airflow_2_but_not_for_airflow_3() -> None:
     assert (False, True) == (AIRFLOW_2.includes_dags("false"), AIRFLOW_3.includes_dags("true"))
 
 
+class Own:
+    """An auth manager without the function that Airflow 3.4 asks for."""
+
+
+class Fab:
+    """FAB's from 3.10.2 on."""
+
+    @staticmethod
+    def sync_dag_perms() -> None:
+        """Apply an access control."""
+
+
 @pytest.mark.parametrize(
-    ("manager", "is_included"),
-    [("", False), (FAB, False), ("acme.MyFabAuthManager", False), ("acme.Okta", True)],
+    ("release", "setting", "manager", "expected"),
+    [
+        ((2, 11), FAB, Fab, False),
+        ((3, 3), FAB, Own, True),
+        ((3, 3), "acme.MyFabAuthManager", Own, True),
+        ((3, 3), "acme.Okta", Fab, False),
+        ((3, 4), FAB, Own, False),
+        ((3, 4), FAB, Fab, True),
+        ((3, 4), "acme.Okta", Fab, True),
+        ((3, 4), FAB, None, False),
+    ],
 )
-def test_includes_dags_by_default_if_airflow_3_does_not_know_its_auth_manager_as_fabs(
-    tmp_path: Path, manager: str, is_included: bool
+def test_who_applies_access_control_is_decided_as_airflow_does(
+    release: tuple[int, int], setting: str, manager: type | None, expected: bool
 ) -> None:
-    """Airflow 3 looks for the name in the setting: airflow/dag_processing/collection.py."""
-    site = Site(tmp_path, "3.3.2", "3.10.2")
-    config = AirflowConfig(site.environment(**({MANAGER: manager} if manager else {})))
+    assert expected == applies_access_control(release, setting, manager)
 
-    found = find_installation("airflow", config, vouched=True)
 
-    assert is_included == found.includes_dags("auto")
+@pytest.mark.parametrize(("attribute", "restores"), [("sync_dag_perms = print", True), ("", False)])
+def test_airflow_3_4_applies_access_control_only_with_a_fab_provider_that_can(
+    tmp_path: Path, attribute: str, restores: bool
+) -> None:
+    site = Site(tmp_path, "3.4.0", "3.10.1")
+    site.add_python()
+    module = site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
+    module.write_text(f"class FabAuthManager:\n    {attribute or 'pass'}\n")
+
+    found = find(site)
+
+    assert (True, restores) == (found.is_known, found.restores_dags)
+
+
+def test_reads_the_arguments_for_the_database_driver(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    (site.packages / "ours.py").write_text(
+        "ARGS = {'sslmode': 'verify-ca'}\nBAD = {'a': object()}\n"
+    )
+    name = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"
+
+    assert {"sslmode": "verify-ca"} == find(site, **{name: "ours.ARGS"}).arguments
+    for wrong in ("ours.BAD", "ours.NONE", "nothing.ARGS"):
+        said = refusal(site, **{name: wrong})
+        assert f"{name}='{wrong}' cannot be imported as a mapping of plain values" in said

@@ -3,23 +3,24 @@ Hiding the secrets of the environment and airflow.cfg in the output of Airflow's
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sync_perm.airflow.redaction import Redaction
+from sync_perm import passes
 from sync_perm.airflow_config import AirflowConfig
-from sync_perm.database.connection import parse_url
+from sync_perm.connection import parse_url
 
 URL = "postgresql://airflow:s3cret-of-db@db/airflow"
-SQLITE = "sqlite:////opt/airflow/airflow.db"
+LOCAL = "postgresql://airflow@db/airflow"
 
 
-def redaction(folder: Path, url: str = URL, cfg: str = "", **environ: str) -> Redaction:
+def redaction(folder: Path, url: str = URL, cfg: str = "", **environ: str) -> Callable[[str], str]:
     file = folder / "airflow.cfg"
     file.write_text(cfg)
     config = AirflowConfig({"AIRFLOW_CONFIG": str(file), **environ})
-    return Redaction(config, parse_url("X", url, ""))
+    return passes.redaction(config, parse_url("X", url))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def redaction(folder: Path, url: str = URL, cfg: str = "", **environ: str) -> Re
     ids=["of the database", "alone", "no user", "several", "driver", "port", "mail"],
 )
 def test_hides_passwords_in_all_urls(tmp_path: Path, text: str, shown: str) -> None:
-    assert shown == redaction(tmp_path).hide(text)
+    assert shown == redaction(tmp_path)(text)
 
 
 CONN = json.dumps({"conn_type": "http", "password": "pw-of-json", "host": "public-host"})
@@ -60,7 +61,7 @@ CONN = json.dumps({"conn_type": "http", "password": "pw-of-json", "host": "publi
 def test_hides_values_of_variables_with_secret_names(
     tmp_path: Path, name: str, value: str, secret: str
 ) -> None:
-    hide = redaction(tmp_path, **{name: value}).hide
+    hide = redaction(tmp_path, **{name: value})
 
     assert "is *** and public-host" == hide(f"is {secret} and public-host")
 
@@ -68,17 +69,17 @@ def test_hides_values_of_variables_with_secret_names(
 def test_hides_secret_options_of_airflow_cfg(tmp_path: Path) -> None:
     cfg = "[core]\nfernet_key = of-the-file\n[celery]\nresult_backend = a://u:in-the-url@h\n"
 
-    assert "*** ***" == redaction(tmp_path, cfg=cfg).hide("of-the-file in-the-url")
+    assert "*** ***" == redaction(tmp_path, cfg=cfg)("of-the-file in-the-url")
 
 
 def test_shows_short_and_public_values(tmp_path: Path) -> None:
     environ = {
         "AIRFLOW__CELERY__BROKER_URL": "redis://airflow:airflow@h",
         "AIRFLOW__CORE__FERNET_KEY": "",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": SQLITE,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": LOCAL,
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID": "aws_default",
     }
-    text = f"airflow with LocalExecutor and aws_default: {SQLITE}"
+    text = f"airflow with LocalExecutor and aws_default: {LOCAL}"
 
-    assert text == redaction(tmp_path, SQLITE, **environ).hide(text)
+    assert text == redaction(tmp_path, LOCAL, **environ)(text)

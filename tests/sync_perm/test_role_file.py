@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from sync_perm.role_file.document import Mistake, Where
-from sync_perm.role_file.file import MAX_BYTES, RoleFile
-from tests.sync_perm.given import KINDS
+from sync_perm.roles import MAX_BYTES, RoleFile
+from tests.sync_perm.given import KINDS, tables
 
 
 def reason(file: RoleFile) -> str | None:
@@ -21,8 +20,7 @@ def said(file: RoleFile) -> list[str]:
     """Read the file, check it without the tables, and return the events."""
     with capture_logs() as logs:
         file.refresh()
-        if file.document:
-            file.judge(file.document.mistakes)
+        file.compare(tables(), {})
     return [line["event"] for line in logs]
 
 
@@ -41,7 +39,6 @@ def test_reads_changed_content_again_whatever_the_modification_time(tmp_path: Pa
 
     assert ["roles_file_accepted"] == said(file)
     assert revision != file.revision
-    assert file.document
     assert ["b"] == list(file.document.roles)
 
 
@@ -63,9 +60,10 @@ def test_logs_each_mistake_once_and_reports_it_until_it_is_fixed(tmp_path: Path)
 
 
 def test_counts_many_mistakes_instead_of_quoting_all(tmp_path: Path) -> None:
-    file = RoleFile(str(tmp_path / "roles.yaml"), KINDS)
-
-    file.judge(tuple(Mistake(Where(line, "roles.a"), "is wrong") for line in range(9)))
+    path = tmp_path / "roles.yaml"
+    path.write_text("roles:\n" + "".join(f"  r{n}: []\n" for n in range(9)))
+    file = RoleFile(str(path), KINDS)
+    said(file)
 
     assert file.problem
     assert file.problem.message.endswith("; and 4 more")
@@ -84,6 +82,6 @@ def test_logs_an_unreadable_file_once(tmp_path: Path, text: bytes | None) -> Non
 
     assert (["roles_file_refused"], []) == events
     assert ("roles_file_unreadable", 1) == (reason(file), len(file.mistakes))
-    assert (None, "") == (file.document, file.revision)
+    assert ({}, "") == (file.document.roles, file.revision)
     path.write_text("roles: {}")
     assert ["roles_file_accepted"] == said(file)

@@ -4,28 +4,23 @@ Comparing the roles file with the tables.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
 
-from sync_perm.database.tables import Grant, Permission, Place, Tables
-from sync_perm.difference import DEFAULT_ROLES, WEBSITE, Definition
-from sync_perm.role_file.document import Document
-from sync_perm.role_file.reading import parse
-from sync_perm.role_file.wanted import Surplus, Wanted, find_mistakes
+from sync_perm.compare import WEBSITE, Grant, Permission, Place, Tables
+from sync_perm.roles import RoleFile, Wanted, want
+from sync_perm.roles_file import Document, parse
 from tests.sync_perm.given import KINDS, permissions_of, tables
 
 VIEWS: set[Permission] = {("can_read", "Jobs"), ("can_edit", "Pools"), ("can_read", "Website")}
-DEFINITION = Definition(
-    frozenset(DEFAULT_ROLES),
-    frozenset(VIEWS),
-    {"Viewer": {("can_read", "Jobs"), WEBSITE}},
-)
+DEFINED = {"Viewer": {("can_read", "Jobs"), WEBSITE}}
 PLACES = {
-    "a": Place("team-a/a.py", ("public",)),
-    "b": Place("team-b/b.py", ("public", "late")),
-    "nowhere": Place("", ()),
+    "a": Place("team-a/a.py", frozenset({"ann"}), frozenset({"public"})),
+    "b": Place("team-b/b.py", frozenset({"ann", "bob"}), frozenset({"public", "late"})),
+    "nowhere": Place("", frozenset(), frozenset()),
 }
 
 
@@ -48,24 +43,21 @@ def metadata(
 
 
 def wanted(text: str, found: Tables) -> Wanted:
-    return Wanted(document(text), found, KINDS, DEFINITION)
+    return want(document(text), found, KINDS, DEFINED)
 
 
 def rows(text: str, found: Tables) -> set[tuple[Any, ...]]:
-    return {(item.kind, *item.row) for item in wanted(text, found).items()}
+    return {(item.kind, *item.row) for item in wanted(text, found).items}
 
 
-def test_a_mistake_of_many_roles_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lookup takes milliseconds, and an edited row causes one for each role."""
-    asked: list[str] = []
-    monkeypatch.setattr("difflib.get_close_matches", lambda word, *_: asked.append(word) or [])
-    roles = "".join(
-        f"  role-{number}:\n    permissions: [can_read on Jbs]\n" for number in range(50)
-    )
-
-    found = find_mistakes(document(f"roles:\n{roles}"), metadata(), DEFINITION)
-
-    assert (50, ["can_read on Jbs"]) == (len(found), asked)
+def mistakes(folder: Path, text: str, found: Tables, defined: Any = DEFINED) -> list[str]:
+    """Return the mistakes that only the tables show."""
+    path = folder / "roles.yaml"
+    path.write_text(text)
+    file = RoleFile(str(path), KINDS)
+    file.refresh()
+    file.compare(found, defined)
+    return [str(mistake) for mistake in file.mistakes]
 
 
 def test_a_new_role_gets_its_permissions_and_the_website_permission() -> None:
@@ -80,9 +72,6 @@ def test_leaves_the_website_permission_of_an_existing_role_to_airflow() -> None:
     found = replace(metadata(), grants={"team": set()})
 
     assert set() == rows("roles: {team: {}}", found)
-    assert {("file_grant", "team", "can_read", "Jobs")} == rows(
-        "roles: {team: {from: [Viewer]}}", found
-    )
 
 
 def test_a_role_inherits_from_its_bases_recursively() -> None:
@@ -111,13 +100,14 @@ def test_inherits_a_base_as_airflow_defines_it_not_as_the_ui_changed_it() -> Non
     )
 
 
-def test_selects_dags_by_id_tag_and_folder() -> None:
+def test_selects_dags_by_id_tag_owner_and_folder() -> None:
     text = """\
         roles:
           team:
             dags:
               - {id: nowhere, permissions: [can_delete]}
               - {tag: public, permissions: [can_read]}
+              - {owner: bob, permissions: [can_edit]}
               - {folder: team-a/**, permissions: [DAGs.can_edit, can_create on DAG Runs]}
     """
 
@@ -127,10 +117,11 @@ def test_selects_dags_by_id_tag_and_folder() -> None:
         ("nowhere", "team", "can_delete", "DAG:nowhere"),
         ("a", "team", "can_read", "DAG:a"),
         ("b", "team", "can_read", "DAG:b"),
+        ("b", "team", "can_edit", "DAG:b"),
         ("a", "team", "can_edit", "DAG:a"),
         ("a", "team", "can_create", "DAG Run:a"),
-    } == {(item.dag_id, *item.row) for item in found.items()}
-    assert [] == found.idle
+    } == {(item.dag_id, *item.row) for item in found.items}
+    assert () == found.notes
 
 
 def test_does_not_ask_for_existing_grants_again() -> None:
@@ -148,22 +139,17 @@ def test_access_control_of_a_dag_overrules_the_file() -> None:
 
     found = wanted(text, metadata(dags, roles=["team"]))
 
-    assert [] == list(found.items())
-    assert ["a", "b"] == found.overruled
+    assert [] == list(found.items)
+    decides = "the file selects it, but its own access_control decides"
+    assert (f"DAG a: {decides}", f"DAG b: {decides}") == found.notes
 
 
 def test_reports_a_selection_that_matches_no_dag() -> None:
     text = "roles: {team: {dags: [{folder: tem-a/**, permissions: [can_read]}]}}"
 
-    (idle,) = wanted(text, metadata(roles=["team"])).idle
+    (note,) = wanted(text, metadata(roles=["team"])).notes
 
-    assert ("folder", "tem-a/**", 1) == (idle.by, idle.value, idle.where.line)
-
-
-def test_leaves_a_dag_named_dags_alone() -> None:
-    text = "roles: {team: {dags: [{id: DAGs, permissions: [can_read]}]}}"
-
-    assert set() == rows(text, metadata({"DAGs": None}, roles=["team"]))
+    assert "roles.team.dags[0] (line 1): no DAG matches folder tem-a/**" == note
 
 
 def test_recognizes_a_role_that_the_database_spells_differently() -> None:
@@ -174,62 +160,46 @@ def test_recognizes_a_role_that_the_database_spells_differently() -> None:
     )
 
 
-def test_the_surplus_lists_unknown_roles_and_extra_grants_of_file_roles() -> None:
-    text = "roles: {team: {dags: [{folder: team-a/**, permissions: [can_read]}]}}"
-    grants = [
-        ("team", "can_read", "DAG:a"),
-        ("team", "can_edit", "DAG:a"),
-        ("team", "can_edit", "Pools"),
-        ("team", "can_read", "DAG:ruled"),  # its access_control decides
-        ("other", "can_edit", "Pools"),
-        ("Viewer", "can_edit", "Pools"),
-    ]
-    dags: dict[str, Any] = {"a": None, "ruled": {}}
-
-    database = metadata(dags, roles=["team", "other", "auditor"], grants=grants)
-    found = wanted(text, replace(database, aliases={"Auditor": "auditor"}))
-    found._definition = replace(DEFINITION, roles=DEFINITION.roles | {"Auditor"})
-
-    assert (
-        Surplus(("other",), (("team", "can_edit", "DAG:a"), ("team", "can_edit", "Pools")))
-        == found.surplus()
-    )
-
-
-def test_a_permission_that_this_airflow_does_not_have_is_a_mistake() -> None:
+def test_a_permission_that_this_airflow_does_not_have_is_a_mistake(tmp_path: Path) -> None:
     text = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on Pools]"
 
-    (found,) = find_mistakes(document(text), metadata(), DEFINITION)
+    (found,) = mistakes(tmp_path, text, metadata())
 
     expected = "this Airflow has no permission 'can_read on Jbos'; did you mean 'can_read on Jobs'?"
-    assert f"3: roles.team.permissions[0]: {expected}" == str(found)
-    assert () == find_mistakes(document(text), metadata(), None)
+    assert f"3: roles.team.permissions[0]: {expected}" == found
+    assert [] == mistakes(tmp_path, text, metadata(), None)
 
 
 @pytest.mark.parametrize("aliases", [{"ádmin": "Admin"}, {"Admin": "ádmin"}])
 def test_a_name_that_the_database_equates_with_a_default_role_is_a_mistake(
-    aliases: dict[str, str],
+    tmp_path: Path, aliases: dict[str, str]
 ) -> None:
     found = replace(metadata(), aliases=aliases)
 
-    (mistake,) = find_mistakes(document("roles: {ádmin: {}}"), found, None)
+    (mistake,) = mistakes(tmp_path, "roles: {ádmin: {}}", found)
 
-    assert "the database treats this name as Admin" == mistake.problem
+    assert mistake.endswith("the database treats this name as Admin")
 
 
-@pytest.mark.parametrize(
-    ("role", "aliases"),
-    [
-        ("soro", {"sørø": "soro"}),
-        ("Soro", {"soro": "Soro", "sørø": "Soro"}),
-    ],
-)
-def test_two_names_that_the_database_equates_are_a_mistake(
-    role: str, aliases: dict[str, str]
-) -> None:
+def test_two_names_that_the_database_equates_are_a_mistake(tmp_path: Path) -> None:
     """Its one role would receive the permissions of both."""
-    found = replace(metadata(roles=[role]), aliases=aliases)
+    found = replace(metadata(roles=["soro"]), aliases={"sørø": "soro"})
 
-    (mistake,) = find_mistakes(document("roles:\n  soro: {}\n  sørø: {}"), found, None)
+    (mistake,) = mistakes(tmp_path, "roles:\n  soro: {}\n  sørø: {}", found)
 
-    assert "3: roles.sørø: the database treats this name as soro" == str(mistake)
+    assert "3: roles.sørø: the database treats this name as soro" == mistake
+
+
+def test_a_role_that_the_database_cannot_store_is_reported_and_the_others_apply(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "roles.yaml"
+    path.write_text("roles:\n  plain: {}\n  데이터팀: {}\n")
+    file = RoleFile(str(path), KINDS)
+    file.refresh()
+
+    found = file.compare(replace(metadata(), unfit=frozenset({"데이터팀"})), DEFINED)
+
+    assert file.problem
+    assert "role_name_unsupported" == file.problem.reason
+    assert {"plain"} == {item.row[0] for item in found.items}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from docs.__main__ import ROOT
-from sync_perm.role_file.reading import parse
+from sync_perm.roles_file import parse
 from tests.sync_perm.given import KINDS
 
 SCHEMA = json.loads((ROOT / "docs/reference/roles.schema.json").read_text())

@@ -80,13 +80,14 @@ class RoleFile:
             why = f"is larger than {MAX_BYTES:,} bytes" if len(data) > MAX_BYTES else ""
         except OSError as error:
             data, why = b"", error.strerror or type(error).__name__
-        revision = "" if why else hashlib.sha256(data).hexdigest()[:12]
+        before, self.revision = self.revision, ""
         if why:
             self.document = Document({})
             self._take("roles_file_unreadable", [Mistake(0, WHOLE, why)])
-        elif revision != self.revision:
+            return
+        self.revision = hashlib.sha256(data).hexdigest()[:12]
+        if self.revision != before:
             self.document = parse(data, self._kinds)
-        self.revision = revision
 
     @property
     def selected_by(self) -> frozenset[str]:

@@ -155,9 +155,10 @@ class _Reading:
         if name != name.strip() or not 0 < len(name) <= MAX_NAME:
             text = f"a role name has 1 to {MAX_NAME} characters and no blanks at its ends"
             self._refuse(where, text)
-        elif name in DEFAULT_ROLES:
-            text = f"{name} is one of Airflow's own roles, which the file cannot change"
-            self._refuse(where, f"{text}; write another with `from: [{name}]`")
+        for own in DEFAULT_ROLES:
+            if name.casefold() == own.casefold():
+                text = f"{own} is one of Airflow's own roles, which the file cannot change"
+                self._refuse(where, f"{text}; write another with `from: [{own}]`")
         found = self._mapping(node, key, ("from", "permissions", "dags"))
         selections = [self._selection(item, at) for item, at in self._list(found, "dags", key)]
         return Role(

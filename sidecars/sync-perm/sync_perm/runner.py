@@ -128,7 +128,9 @@ def resources() -> dict[str, Any]:
             except Exception:  # noqa: BLE001, S112 - the file has moved, or needs Airflow
                 continue
             older = {"DAGs": {"prefix": "DAG:", "actions": names.get("DAG_ACTIONS", ())}}
-            kinds = names.get("RESOURCE_DETAILS_MAP", older)
+            kinds = names.get("RESOURCE_DETAILS_MAP", older if "DAG_ACTIONS" in names else {})
+            if not kinds:
+                continue
             return {name: [one["prefix"], sorted(one["actions"])] for name, one in kinds.items()}
     return RESOURCES
 

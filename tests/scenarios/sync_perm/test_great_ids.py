@@ -6,7 +6,7 @@ import pytest
 
 from sync_perm.connection import parse_url
 from sync_perm.database import Database as Connection
-from sync_perm.tables import Fingerprint, Reader
+from sync_perm.tables import Reader
 from tests.scenarios.sync_perm.test_character_sets import TABLES
 from tests.support.airflow.databases import MariaDb, Postgres
 
@@ -30,7 +30,7 @@ def test_the_poll_detects_changes_with_the_largest_ids(
 
     with closing(Connection(parse_url("TEST", database.url, ""))) as connection:
 
-        def poll() -> Fingerprint:
+        def poll() -> str:
             reader = Reader((2, 11), "")
             return reader.fingerprint(connection, dags=False, selected_by=frozenset(), file="")
 
