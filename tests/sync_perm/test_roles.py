@@ -202,4 +202,4 @@ def test_a_role_that_the_database_cannot_store_is_reported_and_the_others_apply(
 
     assert file.problem
     assert "role_name_unsupported" == file.problem.reason
-    assert {"plain"} == {item.row[0] for item in found.items}
+    assert {("plain",), ("데이터팀",), ("plain", *WEBSITE)} == {item.row for item in found.items}

@@ -139,7 +139,8 @@ class Memory:
         Return the next portion of work; None if there is none now.
         """
         is_held = time.monotonic() < self.retry_at
-        items = [i for i in look.items if not (is_held and i in self.stubborn)]
+        unfit = {Item("file_role", "", (role,)) for role in look.tables.unfit}
+        items = look.items - unfit - (self.stubborn.keys() if is_held else set())
         dags = {item.dag_id for item in items if not item.is_of_file}
         given = sorted(item for item in items if item.is_of_file)[:PORTION_ROWS]
         roles = self.synced != look.general

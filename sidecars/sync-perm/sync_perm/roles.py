@@ -194,8 +194,11 @@ def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> 
 
     items: set[Item] = set()
     size = 0
-    for name in document.roles.keys() - tables.unfit:
+    for name in document.roles:
         role = tables.spelled(name)
+        if role in tables.unfit:  # it cannot be created, so it gets no grants
+            items.add(Item("file_role", "", (role,)))
+            continue
         held = tables.grants.get(role)
         if held is None:
             items |= {Item("file_role", "", (role,)), Item("file_grant", "", (role, *WEBSITE))}

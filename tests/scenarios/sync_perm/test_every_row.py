@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,7 @@ DAGS: Mapping[str, AccessControl] = {
 
 
 @pytest.fixture
-def whole(airflow: Airflow, database: Database, home: object) -> Database:
+def whole(airflow: Airflow, database: Database, home: Path) -> Database:
     """A database that a full sync by Airflow would not change."""
     add_role(database, "team")
     airflow.write_dags(database, home, DAGS)
