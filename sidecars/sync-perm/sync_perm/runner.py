@@ -89,8 +89,8 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
             importlib.import_module("airflow")  # which extends the path
             manager = imported(setting)
     except Exception as error:  # noqa: BLE001 - the text of an unexpected one may have a secret
-        is_told = isinstance(error, (AttributeError, ImportError))
-        problem = f"cannot be imported: {error if is_told else type(error).__name__}"
+        is_safe = isinstance(error, (AttributeError, ImportError))
+        problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
     try:
         arguments = imported(given["arguments"]) if given["arguments"] else {}
         arguments = json.loads(json.dumps(arguments))

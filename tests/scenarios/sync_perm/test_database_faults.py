@@ -213,7 +213,7 @@ def test_reports_a_wrong_password_and_then_missing_read_rights(
     assert given not in daemon.log() + str(daemon.status())
     database.query(f"ALTER USER guest PASSWORD '{given}'")
     assert_is_a_calm_failure(daemon, "database_read_denied")
-    database.query("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest")
+    database.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
     assert_recovers(daemon)
 
 
