@@ -1,5 +1,6 @@
 """The purpose of the sidecar: late roles and lost grants; and the rows that it leaves alone."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.airflow.permissions import (
     null_rows,
     revoke,
 )
-from tests.support.airflow.sync_perm import PASS_SECONDS
+from tests.support.airflow.sync_perm import PASS_SECONDS, signal_all
 from tests.support.waiting import wait_until
 
 
@@ -91,6 +92,25 @@ def test_repairs_lost_grants_race_leftovers_and_manual_grants(
     assert {("Op", "can_read")} == grants_on(database, "DAG:ruled")
     assert {("friends", "can_edit")} == grants_on(database, "DAG:free")
     assert rows == log_rows(database)
+
+
+def test_a_killed_portion_loses_nothing_and_the_next_goes_on(
+    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
+) -> None:
+    """As after a restore: no DAG has its permissions."""
+    airflow.write_dags(database, home, {f"dag_{n}": {"Viewer": ["can_edit"]} for n in range(60)})
+    daemon = start(database)
+    wait_until(lambda: "of 480 rows are missing" in daemon.get("/readyz").body, "it is told", 60)
+    wait_until(lambda: grants_on(database, "DAG:dag_0"), "the first DAG", PASS_SECONDS)
+
+    signal_all(daemon.children(), signal.SIGKILL)
+    killed = daemon.wait_for_pass(result="error")
+    daemon.wait_until_good()
+
+    assert 0 < killed["rows_left"] < killed["rows_wanted"]
+    lefts = [event["rows_left"] for event in daemon.find_events("pass_finished")]
+    assert lefts == sorted(lefts, reverse=True)
+    assert all(grants_on(database, f"DAG:dag_{n}") for n in range(60))
 
 
 @on_airflow("2.11", "3")
