@@ -23,7 +23,7 @@ from sidecar_runtime.fence import Fence
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.compare import Kinds, Resource
 
-LOOK_SECONDS = 60.0
+LOOK_SECONDS = 120.0
 RUNNER = Path(__file__).with_name("runner.py")
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
