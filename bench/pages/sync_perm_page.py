@@ -39,7 +39,7 @@ class Results:
         changed: From the change of some DAGs to their grants, in the first pass of the process.
         changed_next: The same time in the next pass.
         first: From the start of the process until all is verified, without Airflow's share.
-        definition: Airflow's share: reading the required permissions of roles, once per process.
+        definition: Airflow's share: the sync of its roles, once per process.
         rss_mib: Memory between passes.
         late_role_seconds: Wall seconds from the creation of a role to its grant.
         polls: Polls per hour, at the default INTERVAL.

@@ -10,7 +10,6 @@ from typing import get_args
 
 import pytest
 
-import sync_perm.database.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
 from git_sync_wrapper.reasons import REASONS as GIT_REASONS
@@ -23,8 +22,9 @@ from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.health import Health, Result
 from sidecar_runtime.http.status import status
 from sidecar_runtime.settings import names_of
-from sync_perm.difference import FAILURE_REASONS, KINDS
-from sync_perm.plan import REASONS as PASS_REASONS
+from sync_perm.compare import KINDS
+from sync_perm.metrics import REASONS as PASS_REASONS
+from sync_perm.reasons import REASONS as PERM_REASONS
 from tests.docs import code
 from tests.runtime.sidecars import ABOUT, READY
 
@@ -46,7 +46,7 @@ REASONS_IN_TABLES: dict[str, set[str]] = {
     "git-sync-wrapper": {*GIT_REASONS, *ADVICE, "gate_undecided"},
     "kerberos": REASONS,
     "s3-sync": {*S3_SYNC_REASONS},
-    "sync-perm": {*sync_perm.database.database.ADVICE, *FAILURE_REASONS},
+    "sync-perm": set(PERM_REASONS),
 }
 
 SECTIONS = [

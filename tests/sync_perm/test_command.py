@@ -10,7 +10,6 @@ import pytest
 
 from sidecar_runtime.errors import SettingsError
 from sync_perm.command import read_all
-from tests.sync_perm.given import Sqlite
 from tests.sync_perm.site import Site
 
 
@@ -36,25 +35,6 @@ def test_reads_settings_airflow_and_database_from_the_environment(tmp_path: Path
     assert 7 == found.settings.interval_seconds
     assert list(strange) == found.unknown
     assert ("postgresql://h/d", "2.11.2") == (found.where, found.airflow.version)
-
-
-def test_only_the_owner_can_read_files_that_airflow_writes(tmp_path: Path, sqlite: Sqlite) -> None:
-    """Airflow writes its configuration, which contains the database password."""
-    site = Site(tmp_path / "site")
-    site.write(f"import pathlib; pathlib.Path('{tmp_path}/written').touch()")
-    environ = site.environment(
-        AIRFLOW__CORE__SQL_ALCHEMY_CONN=sqlite.address.url,
-        SYNC_PERM_TARGETED="false",
-        SYNC_PERM_ONE_SHOT="true",
-        SYNC_PERM_INCLUDE_DAGS="false",
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-m", "sync_perm"], env=environ, capture_output=True, text=True, umask=0
-    )
-
-    assert 0 == done.returncode, done.stdout
-    assert 0o600 == (tmp_path / "written").stat().st_mode & 0o777
 
 
 def test_diff_exits_with_the_code_of_its_failure(tmp_path: Path) -> None:

@@ -7,34 +7,32 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.app import begin_logs, make_parser, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.http.status import About
 from sync_perm import check, diff
-from sync_perm.airflow.installation import Installation, find_installation
-from sync_perm.airflow.passes import AirflowPasses
-from sync_perm.airflow.surroundings import own_folder
 from sync_perm.airflow_config import AirflowConfig
-from sync_perm.comparison import Comparison
-from sync_perm.database.connection import Source, find_source
+from sync_perm.connection import Source, find_source
+from sync_perm.cycle import Scope
+from sync_perm.installation import Installation, find_installation
 from sync_perm.metrics import PermMetrics
-from sync_perm.plan import CliCause
-from sync_perm.role_file.file import RoleFile
+from sync_perm.passes import CliCause, Passes, own_folder
+from sync_perm.roles import RoleFile
 from sync_perm.settings import PREFIX, Settings, load_settings
 from sync_perm.sidecar import SyncPerm
 from sync_perm.status import Status
+from sync_perm.tables import Reader
 
 T = TypeVar("T")
 
 log = logs.get_logger("command")
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """
     The complete, valid configuration from the environment.
 
@@ -50,17 +48,22 @@ class Given:
     where: str
     airflow: Installation
 
-    def comparison(self) -> Comparison:
+    def scope(self) -> Scope:
         """
-        Return the comparison of the tables with Airflow's rules and the roles file.
+        Return what is compared.
         """
-        path = self.settings.roles
-        return Comparison(
-            self.airflow,
-            include_dags=self.airflow.includes_dags(self.settings.include_dags),
-            file=RoleFile(path, self.airflow.resources) if path else None,
-            dags_folder=self.config.dags_folder,
-        )
+        path, kinds = self.settings.roles, self.airflow.resources
+        include_dags = self.airflow.includes_dags(self.settings.include_dags)
+        reader = Reader(self.airflow.release, self.config.dags_folder)
+        return Scope(kinds, include_dags, RoleFile(path, kinds) if path else None, reader)
+
+    def passes(self, folder: str) -> Passes:
+        """
+        Return what runs Airflow.
+        """
+        because: CliCause | None = None if self.airflow.is_known else "version"
+        because = because if self.settings.targeted else "setting"
+        return Passes(self.airflow, self.config, folder, because)
 
 
 def run() -> int:
@@ -80,23 +83,22 @@ def run() -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     text = "check Airflow and the database; report whether you need sync-perm"
     commands.add_parser("check", help=text, description=text)
-    text = "show what would be written, and what a prune would remove; exit code 4: it differs"
+    text = "show what would be written; exit code 4: it differs"
     commands.add_parser("diff", help=text, description=text).add_argument(
         "--output", choices=("text", "json"), default="text", help="json: for programs"
     )
     arguments = parser.parse_args(sys.argv[1:])
     os.umask(0o077)  # keeps the configuration that Airflow writes private
     given = read_all(os.environ)
-    if arguments.command == "check":
-        return check.run(given.settings, given.unknown, given.config, given.airflow, given.source)
-    if arguments.command == "diff":
-        logs.configure("error", "console", sys.stderr)  # diff prints its own findings
-        with own_folder() as folder:
-            passes = AirflowPasses(given.airflow, given.config, folder)
-            is_json = arguments.output == "json"
-            return diff.run(given.comparison(), passes, given.source, is_json=is_json)
-    begin_logs(given.settings, given.unknown)
-    return _serve(given)
+    if not arguments.command:
+        begin_logs(given.settings, given.unknown)
+        return _serve(given)
+    logs.configure("error", "console", sys.stderr)  # the commands print their own findings
+    with own_folder() as folder:
+        scope, passes = given.scope(), given.passes(folder)
+        if arguments.command == "check":
+            return check.run(given.settings, given.unknown, scope, passes, given.source)
+        return diff.run(scope, passes, given.source, is_json=arguments.output == "json")
 
 
 def read_all(environ: Mapping[str, str]) -> Given:
@@ -120,38 +122,25 @@ def read_all(environ: Mapping[str, str]) -> Given:
     source = attempt(lambda: find_source(config)) if config else None
     where = attempt(source.shown) if source else None
     command = loaded[0].airflow if loaded else environ.get("SYNC_PERM_AIRFLOW") or "airflow"
-    vouched = loaded is not None and loaded[0].auth_manager == "fab"
-    airflow = (
-        attempt(lambda: find_installation(command, config, vouched=vouched)) if config else None
-    )
+    airflow = attempt(lambda: find_installation(command, config)) if config else None
     if not (loaded and config and source and where and airflow):
         raise SettingsError(problems)
+    source = replace(source, arguments=airflow.arguments)
     return Given(*loaded, config, source, where, airflow)
 
 
 def _serve(given: Given) -> int:
-    settings, config, airflow = given.settings, given.config, given.airflow
-    comparison = given.comparison()
-    because: CliCause | None = None
-    if not settings.targeted:
-        because = "setting"
-    elif not airflow.is_known:
-        because = "version"
-        log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
+    airflow, scope = given.airflow, given.scope()
     log.info("airflow_found", version=airflow.version, fab=airflow.fab, command=airflow.command)
     if airflow.auth_manager:
         log.warning("auth_manager_assumed", auth_manager=airflow.auth_manager)
-    revision = os.environ.get("SIDECAR_REVISION", "unknown")
-    metrics = PermMetrics(__version__, revision)
-    target = "roles and DAG permissions" if comparison.include_dags else "roles"
+    metrics = PermMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
+    target = "roles and DAG permissions" if scope.include_dags else "roles"
     about = About("sync-perm", __version__, given.where, target)
     with own_folder() as folder:
-        sidecar = SyncPerm(
-            settings,
-            given.source,
-            AirflowPasses(airflow, config, folder, because),
-            comparison,
-            metrics,
-            Status(metrics, airflow=airflow.version, database=given.where),
-        )
-        return run_daemon(sidecar, settings, about, metrics)
+        passes = given.passes(folder)
+        if passes.cli_because == "version":
+            log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
+        status = Status(metrics, airflow=airflow.version, database=given.where)
+        sidecar = SyncPerm(given.settings.timeout_seconds, given.source, passes, scope, status)
+        return run_daemon(sidecar, given.settings, about, metrics)

@@ -1,96 +1,200 @@
 """
-One cycle: poll → compare → lock → compare again → pass → compare.
+One cycle: poll → look → lock → portion → look → … until nothing differs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow.passes import AirflowPasses, Misfit
-from sync_perm.comparison import Comparison, Look
-from sync_perm.database.connection import Source
-from sync_perm.database.database import Database
-from sync_perm.database.fingerprint import Fingerprint
-from sync_perm.database.lock import PassLock
-from sync_perm.difference import Item
-from sync_perm.metrics import PermMetrics
-from sync_perm.pace import PassHistory
-from sync_perm.plan import Pass
-from sync_perm.settings import Settings
+from sync_perm.compare import Difference, Failure, Item, Kinds, Tables, compare, general
+from sync_perm.connection import Source
+from sync_perm.database import Database
+from sync_perm.pace import Pace
+from sync_perm.passes import PORTION_ROWS, Means, Passes, Portion, Report
+from sync_perm.reasons import failure
+from sync_perm.roles import Defined, RoleFile, Wanted
 from sync_perm.status import Status
+from sync_perm.tables import Reader
 
-# The passes of one cycle: a second pass fixes rows that a race with Airflow itself removed.
-PASSES = 2
-# A pass is stopped a little before the cycle would be abandoned, so that it can report the cause.
+# Airflow is stopped a little before the cycle would be abandoned, so that it can report the cause.
 PASS_SHARE = 0.9
-# Of that time, reading the definition leaves the rest to a pass.
-DEFINITION_SHARE = 0.5
-UNREAD = (
-    "what this Airflow grants to its own roles could not be read, so it was not compared, and no "
-    "role of the file inherits it"
-)
+# A DAG that was just serialized is left alone for so long: the parser is about to sync it, and
+# Airflow 2 damages its tables if two processes do so at once.
+QUIET_SECONDS = 5.0
+# How long a DAG that a pass did not fix is left alone.
+HELD_SECONDS = 600.0
 # How many rows a log line lists.
 NAMED_ROWS = 20
 
 log = get_logger("cycle")
 
 
+class Look(NamedTuple):
+    """
+    The tables at one time, and what differs.
+
+    Args:
+        general: The rows that belong to no DAG, which only Airflow can judge.
+        notes: Selections of the roles file that have no effect.
+    """
+
+    tables: Tables
+    general: frozenset[tuple[str | int, ...]]
+    difference: Difference
+    notes: tuple[str, ...]
+
+    @property
+    def items(self) -> frozenset[Item]:
+        return self.difference.items
+
+
+class Scope(NamedTuple):
+    """
+    What is compared.
+
+    Args:
+        include_dags: Whether DAG permissions should be as Airflow would leave them.
+        file: The roles file; None without one.
+    """
+
+    kinds: Kinds
+    include_dags: bool
+    file: RoleFile | None
+    reader: Reader
+
+    @property
+    def selected_by(self) -> frozenset[str]:
+        return self.file.selected_by if self.file else frozenset()
+
+    @property
+    def reads_dags(self) -> bool:
+        return self.include_dags or bool(self.selected_by)
+
+    def poll(self, database: Database) -> str:
+        """
+        Read a fingerprint that changes with any compared row.
+
+        Raises:
+            SidecarError: The database failed.
+        """
+        revision = self.file.revision if self.file else ""
+        return self.reader.fingerprint(
+            database, dags=self.reads_dags, selected_by=self.selected_by, file=revision
+        )
+
+    def look(self, database: Database, defined: Defined | None) -> Look:
+        """
+        Read the tables and compare.
+
+        Args:
+            defined: What Airflow defines for its roles; None if that is not known yet.
+
+        Raises:
+            SidecarError: The database failed.
+        """
+        tables = self.reader.read(
+            database,
+            dags=self.reads_dags,
+            places=not self.selected_by <= {"id"},
+            names=self.file.document.roles if self.file else (),
+        )
+        found = compare(tables if self.include_dags else replace(tables, dags={}), self.kinds)
+        wanted = self.file.compare(tables, defined) if self.file else Wanted()
+        items, size = found.items | wanted.items, found.wanted + wanted.size
+        difference = found._replace(items=items, wanted=size)
+        return Look(tables, general(tables, self.kinds), difference, wanted.notes)
+
+
+@dataclass(slots=True)
+class Memory:
+    """
+    What a cycle leaves to the next one, also in another thread.
+
+    Args:
+        synced: The general rows when Airflow's own sync last left them as they were.
+        defined: What Airflow defines for its roles.
+        stubborn: The rows that passes did not fix, and why.
+        retry_at: The monotonic time of the next try for them.
+        error: Why the last pass failed, until one succeeds.
+        pace: When the next pass may start.
+    """
+
+    synced: frozenset[tuple[str | int, ...]] | None = None
+    defined: Defined | None = None
+    stubborn: Mapping[Item, str] = field(default_factory=dict)
+    retry_at: float = 0.0
+    error: SidecarError | None = None
+    pace: Pace = field(default_factory=Pace)
+
+    def plan(self, look: Look) -> Portion | None:
+        """
+        Return the next portion of work; None if there is none now.
+        """
+        is_held = time.monotonic() < self.retry_at
+        unfit = {Item("file_role", "", (role,)) for role in look.tables.unfit}
+        items = look.items - unfit - (self.stubborn.keys() if is_held else set())
+        dags = {item.dag_id for item in items if not item.is_of_file}
+        given = sorted(item for item in items if item.is_of_file)[:PORTION_ROWS]
+        roles = self.synced != look.general
+        if not (dags or given or roles):
+            return None
+        # What a pass could not fix comes last, so that it keeps no other DAG waiting.
+        tried = {item.dag_id for item in self.stubborn}
+        return Portion(roles, sorted(dags, key=lambda one: (one in tried, one)), given)
+
+
 class Session:
     """
-    The state of the thread that runs cycles: its connection, and when it last read the tables.
+    The thread that runs cycles, and its connection.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        seconds: float,
         source: Source,
-        passes: AirflowPasses,
-        comparison: Comparison,
-        *,
-        metrics: PermMetrics,
+        passes: Passes,
+        scope: Scope,
         status: Status,
-        history: PassHistory,
+        memory: Memory,
     ) -> None:
-        self._settings = settings
+        self._seconds = seconds * PASS_SHARE
         self._source = source
         self._passes = passes
-        self._comparison = comparison
-        self._metrics = metrics
+        self._scope = scope
         self._status = status
-        self._history = history
+        self._memory = memory
         self._database: Database | None = None
-        self._seen: Fingerprint | None = None
-        self._read_at = 0.0
-        self._began_at = 0.0
-        self._affordable_at = float("inf")
-        history.wants_full |= settings.one_shot
+        self._seen = ""
+        self._due_at = 0.0
 
     def cycle(self, fence: Fence) -> Outcome:
         """
         Run one cycle.
 
         Raises:
-            SidecarError: The database or the pass failed; rows written before that stay.
+            SidecarError: The database or Airflow failed; rows written before that stay.
             CycleAbandoned: The fence was revoked.
         """
-        self._began_at = time.monotonic()
-        self._history.wants_full |= fence.is_asked_for
-        if self._comparison.file:
-            self._comparison.file.refresh()
+        until, memory = time.monotonic() + self._seconds, self._memory
+        if fence.is_asked_for:
+            memory.synced, memory.retry_at, self._due_at = None, 0.0, 0.0
+            memory.pace.next_at = float("-inf")
+        if self._scope.file:
+            self._scope.file.refresh()
         try:
-            fingerprint = self._fingerprint(fence)
-            if not self._is_due(fingerprint):
-                with fence:
-                    if self._status.readiness.ready:
-                        self._status.confirm(fingerprint.revision)
-                return self._outcome("unchanged")
-            return self._reconcile(fence)
+            if self._poll(fence) != self._seen or time.monotonic() >= self._due_at:
+                return self._reconcile(fence, until)
+            with fence:
+                self._status.confirm(self._revision)
+            return self._outcome(0)
         except BaseException:
             self.close()  # the next cycle starts with a new connection
             raise
@@ -99,284 +203,185 @@ class Session:
         """
         Close the connection, and forget its fingerprint.
         """
-        self._seen = None
-        self._disconnect()
-
-    def _disconnect(self) -> None:
+        self._seen = ""
         if self._database is not None:
             self._database.close()
             self._database = None
 
-    def _open(self, fence: Fence) -> Database:
-        if self._database is None:
-            self._database = Database(self._source.read(fence))
-        return self._database
-
-    def _fingerprint(self, fence: Fence) -> Fingerprint:
+    def _poll(self, fence: Fence) -> str:
         """
-        Poll the tables; reconnect if the connection was lost while it was idle.
+        Read the fingerprint; reconnect if the connection was lost while it was idle.
 
         Servers, PgBouncer and networks end such connections, so nothing is wrong.
         """
         if self._database is not None:
             try:
-                return self._comparison.fingerprint(self._database)
+                return self._scope.poll(self._database)
             except SidecarError as error:
                 if error.reason != "database_lost":
                     raise
-                self._disconnect()
-        return self._comparison.fingerprint(self._open(fence))
-
-    def _is_due(self, fingerprint: Fingerprint) -> bool:
-        return (
-            fingerprint != self._seen
-            or self._history.wants_full
-            or self._comparison.wants_retry
-            or self._may_define
-            or time.monotonic() >= self._affordable_at
-            or time.monotonic() - self._read_at > self._history.pace.resync_seconds
-        )
+                self._database.close()
+        self._database = Database(self._source.read(fence))
+        return self._scope.poll(self._database)
 
     def _look(self, fence: Fence) -> Look:
         """
-        Compare the tables, and show the result.
+        Compare the tables.
 
         The fingerprint is taken first, so that the next poll notices changes during the comparison.
+        """
+        self._seen = self._poll(fence)
+        assert self._database is not None
+        look = self._scope.look(self._database, self._memory.defined)
+        self._show(look, fence)
+        return look
+
+    def _show(self, look: Look, fence: Fence) -> None:
+        """
+        Show what differs, but for the DAGs that passes did not fix: those are failing.
 
         Raises:
             CycleAbandoned: The fence was revoked, and the next cycle may have seen newer tables.
         """
-        self._seen = self._fingerprint(fence)
-        self._read_at = time.monotonic()
-        self._affordable_at = float("inf")
-        look = self._comparison.look(self._open(fence))
+        memory = self._memory
+        items, failing, _ = look.difference
         with fence:
-            self._show(look)
-        return look
-
-    def _show(self, look: Look) -> None:
-        self._status.show_file(self._comparison.file, look.wanted)
-        self._status.show_differences(
-            look.shown, look.failing, self._revision, is_defined=look.is_defined
-        )
-
-    @property
-    def _may_define(self) -> bool:
-        is_due = time.monotonic() >= self._history.define_at
-        return self._comparison.wants_definition and is_due
-
-    def _define(self, fence: Fence) -> None:
-        """
-        Read the roles' definition. Until that succeeds, the result of a pass replaces it.
-
-        Raises:
-            CycleAbandoned: The fence was revoked; the next cycle reads the definition.
-        """
-        seconds = self._seconds_left() * DEFINITION_SHARE
-        try:
-            empty = self._passes.write_empty(self._open(fence).address, fence, seconds)
-        except SidecarError as error:
-            log.warning("definition_unread", reason=error.reason, error=error.message)
-            unread = SidecarError(error.reason, f"{UNREAD}: {error.message}", error.advice)
-            self._history.note_unread(unread, is_final=isinstance(error, Misfit))
-        else:
-            cpu_seconds = round(self._passes.last_cpu_seconds, 3)
-            log.info("definition_read", grants=empty.grant_count, cpu_seconds=cpu_seconds)
-            self._comparison.define(empty)
-            self._history.unread = None
-        self._status.show_unread(self._history.unread, self._passes.unimported)
-
-    def _reconcile(self, fence: Fence) -> Outcome:
-        if self._may_define:
-            self._define(fence)
-        look = self._look(fence)
-        work = self._plan(look)
-        if work is None:
-            self._history.is_settled = True
-            self._history.settle(look.tables.roles)
-            return self._outcome("unchanged")
-        if work.reason != "asked":
-            if not self._has_settled(look):
-                self._seen = None
-                return self._outcome("settling")
-            if self._is_postponed(look):
-                return self._outcome("unchanged")
-        self._wait_for_turn(work, fence)
-        # Read again, because a command's URL may have been rotated since our connection was opened.
-        with PassLock(self._source.read(fence)) as lock:
-            lock.try_write()
-            if not lock.try_acquire():
-                log.info("lock_waiting")
-                self._metrics.lock_waits.inc()
-                self._seen = None
-                return self._outcome("waiting", holder="another sync-perm")
-            return self._fix(lock, fence)
-
-    def _has_settled(self, look: Look) -> bool:
-        """
-        Return whether the missing rows of roles have stopped changing.
-        """
-        history, now = self._history, time.monotonic()
-        lacking = frozenset(item for item in look.items if not item.dag_id)
-        if lacking != history.lacking:
-            history.lacking, history.lacking_since = lacking, now
-        return history.is_settled or now - history.lacking_since >= history.pace.settle_seconds
-
-    def _is_postponed(self, look: Look) -> bool:
-        """
-        Return whether passes have used up their share of a core, because rows keep changing.
-
-        Raises:
-            SidecarError: The last pass failed; its error again.
-        """
-        history = self._history
-        history.notice(look.tables.roles, is_fresh=bool(self._comparison.fresh))
-        self._affordable_at = history.affordable_at(look.items)
-        seconds = self._affordable_at - time.monotonic()
-        if seconds > 0 and history.postponed_until != self._affordable_at:
-            history.postponed_until = self._affordable_at
-            rows = _rows(look.items)
-            log.warning("pass_postponed", seconds=round(seconds, 1), rows=rows)
-        if seconds > 0:
-            self._repeat_error()
-        return seconds > 0
-
-    def _plan(self, look: Look) -> Pass | None:
-        return self._comparison.plan(look, is_asked=self._history.wants_full)
-
-    def _fix(self, lock: PassLock, fence: Fence) -> Outcome:
-        """
-        Compare again under the lock, and run the passes that are still needed.
-        """
-        before = look = self._look(fence)
-        work = self._plan(look)
-        stubborn = look.items
-        for _ in range(PASSES):
-            if work is None:
-                break
-            self._run(work, look.items, lock, fence)
-            look = self._look(fence)
-            stubborn &= look.items
-            work = self._plan(look)
-        if work is not None:
-            with fence:
-                look = self._comparison.keep(stubborn, look)
-                self._show(look)
-            if stubborn:
-                log.warning("difference_kept", rows=_rows(stubborn))
-            if look.items != stubborn:
-                self._read_at = float("-inf")  # new differences: left to the next cycle
-        self._history.settle(look.tables.roles)
-        counts = look.changes_since(before)
-        self._metrics.changed.inc(sum(counts.values()))
-        return self._outcome("changed" if any(counts.values()) else "unchanged", **counts)
-
-    def _run(self, work: Pass, items: frozenset[Item], lock: PassLock, fence: Fence) -> None:
-        """
-        Run one pass for the differences, and record its result.
-        """
-        log.info("pass_started", reason=work.reason, roles=work.roles, dags=len(work.dags))
-        if work.given:
-            rows = _rows(work.given)
-            log.info("roles_file_differs", differences=len(work.given), rows=rows)
-        started = time.monotonic()
-        result = "error"
-        try:
-            failed = self._passes.run(work, lock.address, lock, fence, self._seconds_left())
-            result = "success"
-            self._history.failures, self._history.last_error = 0, None
-            self._history.is_settled = True
-            self._history.wants_full &= work.reason != "asked"
-        except SidecarError as error:
-            self._history.failures += 1
-            self._history.last_error = error
-            raise
-        finally:
-            cpu = self._passes.last_cpu_seconds
-            self._history.note_pass(items if result == "success" else frozenset(), cpu)
-            seconds = self._history.ended_at - started
-            self._metrics.count_pass(work.reason, result)
-            self._metrics.pass_cpu.set(cpu)
-            self._metrics.pass_duration.set(seconds)
-            facts = {
-                "reason": work.reason,
-                "result": result,
-                "duration_seconds": round(seconds, 3),
-                "cpu_seconds": round(cpu, 3),
+            memory.stubborn = {one: why for one, why in memory.stubborn.items() if one in items}
+            not_fixed = {
+                one.dag_id: Failure("not_fixed", why)
+                for one, why in memory.stubborn.items()
+                if one.dag_id
             }
-            self._status.show_mode(self._passes.cli_because)
-            self._status.show_pass(**facts)
-            log.info("pass_finished", **facts)
-        self._comparison.learn(work, failed)
+            shown = frozenset(i for i in items if not (i.dag_id and i in memory.stubborn))
+            difference = look.difference._replace(items=shown, failing={**not_fixed, **failing})
+            is_synced = memory.synced == look.general
+            self._status.show(difference, self._revision, is_synced=is_synced)
+            if self._scope.file:
+                self._status.show_file(self._scope.file, look.notes)
 
-    def _seconds_left(self) -> float:
-        """
-        Return how many seconds Airflow may take in this cycle.
-        """
-        elapsed = time.monotonic() - self._began_at
-        return max(1.0, self._settings.timeout_seconds * PASS_SHARE - elapsed)
+    def _reconcile(self, fence: Fence, until: float) -> Outcome:
+        look, memory = self._look(fence), self._memory
+        work = memory.plan(look)
+        if work is None or memory.pace.wait_seconds > 0:
+            return self._rest(look, 0)
+        if not fence.is_asked_for and not look.tables.fresh.isdisjoint(work.dags):
+            fence.wait(QUIET_SECONDS)
+        # Read again, because a command's URL may have been rotated since our connection was opened.
+        with closing(Database(self._source.read(fence))) as lock:
+            lock.try_write()
+            if not lock.try_lock():
+                log.info("lock_waiting")
+                self._status.metrics.lock_waits.inc()
+                self._seen = ""
+                return Outcome("waiting", self._revision, {"holder": "another sync-perm"})
+            if self._poll(fence) != self._seen:  # another sidecar had the lock until now
+                look = self._look(fence)
+            written = 0
+            while (work := memory.plan(look)) is not None and not memory.pace.wait_seconds:
+                seconds = until - time.monotonic()
+                if seconds < self._seconds / 10:
+                    self._seen = ""
+                    return Outcome("settling", self._revision, {"rows_written": written})
+                means = Means(lock.address, fence, seconds, lock.check_lock)
+                look, count = self._run(work, look, means)
+                written += count
+        return self._rest(look, written)
 
-    def _wait_for_turn(self, work: Pass, fence: Fence) -> None:
+    def _run(self, work: Portion, look: Look, means: Means) -> tuple[Look, int]:
         """
-        Wait until a pass may start; a cycle that SIGHUP triggered does not wait.
+        Run one portion and look again; return how many rows it has written.
+
+        Roles are synced if Airflow's own sync has left all rows as they were: whatever it changed,
+        or another process changed meanwhile, is judged by another run.
+
+        Raises:
+            SidecarError: Airflow failed as a whole; rows written until then stay.
+        """
+        memory, fence = self._memory, means.fence
+        reason = "roles" if work.roles else "dags" if work.dags else "file"
+        if work.roles and memory.synced is None:
+            reason = "asked" if fence.is_asked_for else "start"
+        log.info("pass_started", reason=reason, roles=work.roles, dags=len(work.dags))
+        if work.given:
+            log.info("roles_file_differs", differences=len(work.given), rows=_rows(work.given))
+        started, report, memory.error = time.monotonic(), Report(), None
+        try:
+            report = self._passes.run(work, means, tells=self._scope.file is not None)
+            if report.logged:
+                text = f"Airflow logged while it synced roles: {report.logged[-1]}"
+                raise failure("pass_failed", text)
+        except SidecarError as error:
+            memory.pace.strike()
+            memory.error = error
+        memory.defined = report.defined or memory.defined
+        after = self._look(fence)
+        written = (look.items - after.items) | (look.general ^ after.general)
+        if memory.error is None:
+            if work.roles and look.general == after.general:
+                memory.synced = after.general
+            if memory.pace.note(written):
+                log.warning("rows_undone", rows=_rows(written), seconds=memory.pace.wait_seconds)
+            self._keep(work, report, look.items & after.items)
+            self._show(after, fence)
+        facts = {
+            "reason": reason,
+            "result": "error" if memory.error else "success",
+            "duration_seconds": round(time.monotonic() - started, 3),
+            "cpu_seconds": round(self._passes.cpu_seconds, 3),
+            "rows_left": len(after.items),
+            "rows_wanted": after.difference.wanted,
+        }
+        self._status.show_pass(facts, written=len(written))
+        log.info("pass_finished", **facts)
+        if memory.error is not None:
+            raise memory.error
+        return after, len(written)
+
+    def _keep(self, work: Portion, report: Report, items: frozenset[Item]) -> None:
+        """
+        Remember the rows that a portion tried and did not fix.
+        """
+        tried = dict.fromkeys(work.dags, "") if self._passes.cli_because else report.tried
+        kept = {
+            item: tried.get(item.dag_id) or "still differs after a pass without an error"
+            for item in items
+            if (item in work.given if item.is_of_file else item.dag_id in tried)
+        }
+        if kept:
+            self._memory.stubborn = {**self._memory.stubborn, **kept}
+            self._memory.retry_at = time.monotonic() + HELD_SECONDS
+            log.warning("difference_kept", rows=_rows(kept))
+
+    def _rest(self, look: Look, written: int) -> Outcome:
+        """
+        Return the outcome, and decide when to look again even without a change.
 
         Raises:
             SidecarError: The last pass failed and is waiting for its retry; its error again.
-            CycleAbandoned: The fence was revoked.
         """
-        if fence.is_asked_for:
-            return
-        wait_seconds = self._history.next_at - time.monotonic()
-        if wait_seconds > 0:
-            self._repeat_error()
-        if self._comparison.fresh.intersection(work.every_dag):
-            wait_seconds = max(wait_seconds, self._history.pace.quiet_seconds)
-        fence.wait(wait_seconds)
-
-    def _repeat_error(self) -> None:
-        if error := self._history.last_error:
+        memory = self._memory
+        self._due_at = memory.retry_at if memory.stubborn else float("inf")
+        if memory.plan(look) is None:
+            memory.error = None
+        else:
+            self._due_at = memory.pace.next_at
+        if (error := memory.error) is not None:
             raise SidecarError(error.reason, error.message, error.advice)
+        return self._outcome(written)
 
     @property
     def _revision(self) -> str:
-        return self._seen.revision if self._seen else ""
+        return self._seen[:12]
 
-    def _outcome(
-        self,
-        result: Literal["changed", "unchanged", "settling", "waiting"],
-        **counts: int | str,
-    ) -> Outcome:
-        file = self._comparison.file
+    def _outcome(self, written: int) -> Outcome:
+        file, readiness = self._scope.file, self._status.readiness
         problem = file.problem if file else None
-        if result in ("settling", "waiting"):
-            return Outcome(result, self._revision, counts, problem)
-        problem = problem or self._find_missing() or self._find_unread()
-        if problem is None:
-            return Outcome(result, self._revision, counts)
-        return Outcome("partial", self._revision, counts if result == "changed" else {}, problem)
-
-    def _find_missing(self) -> SidecarError | None:
-        """
-        Return the failure for remaining differences; None without any.
-        """
-        readiness = self._status.readiness
-        if readiness.ready:
-            return None
-        return SidecarError(
-            "permissions_differ",
-            readiness.problem,
-            "Look for difference_kept or pass_postponed in the log: another process writes these "
-            "rows, or Airflow does not write them.",
-        )
-
-    def _find_unread(self) -> SidecarError | None:
-        """
-        Return why the definition is unread; None if it will never be read, and the file does not
-        need it: otherwise a one-shot would never end.
-        """
-        is_final = self._history.define_at == float("inf")
-        return None if is_final and not self._comparison.is_inherited else self._history.unread
+        if problem is None and not readiness.ready:
+            problem = failure("permissions_differ", readiness.problem)
+        counts = {"rows_written": written} if written else {}
+        result: Literal["changed", "unchanged"] = "changed" if written else "unchanged"
+        return Outcome("partial" if problem else result, self._revision, counts, problem)
 
 
-def _rows(items: Iterable[Item]) -> list[list[object]]:
-    return [list(item) for item in sorted(items)[:NAMED_ROWS]]
+def _rows(rows: Iterable[object]) -> list[str]:
+    return sorted(map(str, rows))[:NAMED_ROWS]

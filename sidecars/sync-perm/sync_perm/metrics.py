@@ -5,8 +5,12 @@ The metrics of sync-perm.
 from __future__ import annotations
 
 from sidecar_runtime.metrics import Metrics
-from sync_perm.difference import FAILURE_REASONS, KINDS
-from sync_perm.plan import CLI_CAUSES, REASONS
+from sync_perm.compare import KINDS
+from sync_perm.passes import CLI_CAUSES
+from sync_perm.reasons import OF_DAGS
+
+REASONS = ("asked", "start", "roles", "dags", "file")
+"""SIGHUP asked for it; this process has not synced roles; roles moved; only DAGs; only the file."""
 
 
 class PermMetrics(Metrics):
@@ -63,7 +67,7 @@ class PermMetrics(Metrics):
             self.cli(cause).set(0)
         for kind in KINDS:
             self.differences(kind).set(0)
-        for failure in FAILURE_REASONS:
+        for failure in OF_DAGS:
             self.failing(failure).set(0)
         for reason in REASONS:
             for result in ("success", "error"):

@@ -53,13 +53,6 @@ class Settings(CommonSettings):
         allowed="a program on PATH, or its path",
         text="The Airflow command. Its first line must name the Python that contains Airflow.",
     )
-    auth_manager: str = setting(
-        "AUTH_MANAGER",
-        choice("auto", "fab"),
-        default="auto",
-        text="auto: accept FAB's auth manager or a subclass, which Airflow's Python imports at the "
-        "start to check it. fab: assume that the configured class is a subclass, without a check.",
-    )
 
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:

@@ -1,53 +1,42 @@
 """
-The state of sync-perm that outlives a cycle and its thread.
+The sidecar that the loop runs: what outlives a cycle and its thread.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass, field
 
 from sidecar_runtime.health import Readiness
-from sync_perm.airflow.passes import AirflowPasses
-from sync_perm.comparison import Comparison
-from sync_perm.cycle import Session
-from sync_perm.database.connection import Source
-from sync_perm.metrics import PermMetrics
-from sync_perm.pace import Pace, PassHistory
-from sync_perm.settings import Settings
+from sync_perm.connection import Source
+from sync_perm.cycle import Memory, Scope, Session
+from sync_perm.passes import Passes
 from sync_perm.status import Status
 
 
+@dataclass(frozen=True, slots=True)
 class SyncPerm:
     """
-    The sync-perm sidecar, as run by the loop.
+    The sidecar, for the whole process.
+
+    Args:
+        seconds: How long a cycle may take.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        source: Source,
-        passes: AirflowPasses,
-        comparison: Comparison,
-        metrics: PermMetrics,
-        status: Status,
-        pace: Pace = Pace(),  # noqa: B008 - it is frozen
-    ) -> None:
-        self._status = status
-        status.show_mode(passes.cli_because)
-        # One session per thread; the state that outlives it is shared.
-        self.begin = partial(
-            Session,
-            settings,
-            source,
-            passes,
-            comparison,
-            metrics=metrics,
-            status=status,
-            history=PassHistory(pace),
-        )
+    seconds: float
+    source: Source
+    passes: Passes
+    scope: Scope
+    status: Status
+    memory: Memory = field(default_factory=Memory)
+
+    def begin(self) -> Session:
+        """
+        Return a session for the calling thread; the memory outlives it.
+        """
+        return Session(self.seconds, self.source, self.passes, self.scope, self.status, self.memory)
 
     def readiness(self) -> Readiness:
-        return self._status.readiness
+        return self.status.readiness
 
     def details(self) -> dict[str, object]:
-        return self._status.details
+        return self.status.details

@@ -110,8 +110,6 @@ def metadata(
     made: Metadata
     if kind == "postgres":
         made = request.getfixturevalue("database")
-    elif kind == "sqlite":
-        made = airflow.new_sqlite(tmp_path / "metadata.sqlite", home)
     else:
         made = airflow.new_mysql(request.getfixturevalue(kind), home)
     return made

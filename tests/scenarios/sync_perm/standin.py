@@ -6,7 +6,6 @@ from pathlib import Path
 from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import grants_on
-from tests.sync_perm.given import SCHEMA
 from tests.sync_perm.site import Site
 
 CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
@@ -24,13 +23,17 @@ import os, sys
 sleep = "import time; time.sleep(3600)"
 os.execv(sys.executable, [sys.executable, "-c", sleep, *sys.argv, "asleep"])
 """
-# SQLite types → PostgreSQL types.
-TYPES = {
-    "INTEGER": "SERIAL",
-    "BLOB": "BYTEA",
-    "last_updated TEXT": "last_updated TIMESTAMP",
-    "created_at TEXT": "created_at TIMESTAMP",
-}
+TABLES = """
+CREATE TABLE ab_role (id SERIAL PRIMARY KEY, name VARCHAR(64));
+CREATE TABLE ab_permission (id SERIAL PRIMARY KEY, name VARCHAR(100));
+CREATE TABLE ab_view_menu (id SERIAL PRIMARY KEY, name VARCHAR(250));
+CREATE TABLE ab_permission_view (id SERIAL PRIMARY KEY, permission_id INT, view_menu_id INT);
+CREATE TABLE ab_permission_view_role (id SERIAL PRIMARY KEY, permission_view_id INT, role_id INT);
+CREATE TABLE serialized_dag (
+    dag_id TEXT, dag_hash TEXT, data TEXT, data_compressed BYTEA, last_updated TIMESTAMP,
+    created_at TIMESTAMP, dag_version_id INT
+);
+"""
 ROWS = """
 INSERT INTO ab_permission (name) VALUES ('can_read');
 INSERT INTO ab_view_menu (name) VALUES ('Website');
@@ -66,10 +69,7 @@ class StandIn(Airflow):
 def small(server: Postgres) -> Database:
     """Create a metadata database with the tables that sync-perm reads, in which nothing differs."""
     database = server.new_database()
-    schema = SCHEMA
-    for ours, theirs in TYPES.items():
-        schema = schema.replace(ours, theirs)
-    database.query(schema + ROWS)
+    database.query(TABLES + ROWS)
     return database
 
 

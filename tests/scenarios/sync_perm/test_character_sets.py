@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.errors import SidecarError
-from sync_perm.database.connection import parse_url
-from sync_perm.database.database import Database as Connection
-from sync_perm.database.tables import Reader, Tables
+from sync_perm.compare import Tables
+from sync_perm.connection import parse_url
+from sync_perm.database import Database as Connection
+from sync_perm.tables import Reader
 from tests.docs.code import ROOT
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow.databases import Database, MariaDb, Postgres
@@ -50,7 +51,7 @@ def with_tables(database: Database) -> Database:
 
 
 def read(url: str, *names: str) -> Tables:
-    reader = Reader(release=(2, 11), dags_folder="")
+    reader = Reader((2, 11), "")
     with closing(Connection(parse_url("TEST", url, ""))) as connection:
         return reader.read(connection, dags=False, names=names)
 

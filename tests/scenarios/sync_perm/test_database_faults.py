@@ -2,12 +2,13 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
-from sync_perm.database import postgresql
-from sync_perm.database.connection import parse_url
-from sync_perm.database.lock import PassLock
+from sync_perm import database as module
+from sync_perm.connection import parse_url
+from sync_perm.database import Database as Lock
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced, small
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
@@ -185,16 +186,16 @@ def test_the_lock_has_no_limit_of_the_server(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     """Before PostgreSQL 17, which has the first of them, the second shows the statement."""
-    monkeypatch.setattr(postgresql, "TRANSACTION_LIMIT", setting)
+    monkeypatch.setattr(module, "TRANSACTION_LIMIT", setting)
     database = small(postgres)
     if database.query("SELECT 1 FROM pg_settings WHERE name = %s", (setting,)):
         database.query(f"ALTER DATABASE {database.name} SET {setting} = '2s'")
-    shown = "SELECT COALESCE(NULLIF(current_setting({}, true), ''), '0')"
+    shown = "SELECT COALESCE(NULLIF(current_setting(:name, true), ''), '0')"
 
-    with PassLock(parse_url("TEST", database.url, "")) as lock:
-        assert lock.try_acquire()
+    with closing(Lock(parse_url("TEST", database.url, ""))) as lock:
+        assert lock.try_lock()
 
-        assert [("0",)] == lock.rows(shown, (setting,))
+        assert [("0",)] == lock.rows(shown, name=setting)
 
 
 def test_reports_a_wrong_password_and_then_missing_read_rights(
@@ -212,7 +213,7 @@ def test_reports_a_wrong_password_and_then_missing_read_rights(
     assert given not in daemon.log() + str(daemon.status())
     database.query(f"ALTER USER guest PASSWORD '{given}'")
     assert_is_a_calm_failure(daemon, "database_read_denied")
-    database.query("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest")
+    database.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
     assert_recovers(daemon)
 
 

@@ -98,5 +98,4 @@ def test_random_histories_end_as_airflows_own_sync_would_leave_them(
     daemon.wait_for_pass(seen)
 
     assert [] == difference(contents(metadata), wanted), daemon.log()
-    is_targeted = airflow.version != "next"
-    assert ("targeted" if is_targeted else "cli") == daemon.status()["details"]["mode"]
+    assert "targeted" == daemon.status()["details"]["mode"]

@@ -4,9 +4,9 @@ from contextlib import closing
 
 import pytest
 
-from sync_perm.database.connection import parse_url
-from sync_perm.database.database import Database as Connection
-from sync_perm.database.fingerprint import Fingerprint, read_fingerprint
+from sync_perm.connection import parse_url
+from sync_perm.database import Database as Connection
+from sync_perm.tables import Reader
 from tests.scenarios.sync_perm.test_character_sets import TABLES
 from tests.support.airflow.databases import MariaDb, Postgres
 
@@ -30,10 +30,9 @@ def test_the_poll_detects_changes_with_the_largest_ids(
 
     with closing(Connection(parse_url("TEST", database.url, ""))) as connection:
 
-        def poll() -> Fingerprint:
-            return read_fingerprint(
-                connection, include_dags=False, path_column="", include_tags=False
-            )
+        def poll() -> str:
+            reader = Reader((2, 11), "")
+            return reader.fingerprint(connection, dags=False, selected_by=frozenset(), file="")
 
         before = poll()
         database.query(f"UPDATE ab_view_menu SET name = 'three' WHERE id = {GREATEST}")

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from sync_perm.database import mysql, postgresql
-from sync_perm.database.connection import Address, parse_url
-from sync_perm.database.lock import CHECK_SECONDS, IDLE_SECONDS, PassLock
+from sync_perm import database as module
+from sync_perm.connection import Address, parse_url
+from sync_perm.database import Database as Lock
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
 from tests.support.airflow.installed import Airflow
@@ -62,7 +62,7 @@ def test_each_schema_of_each_database_has_its_own_lock(
     with ExitStack() as stack:
 
         def takes(url: str, schema: str) -> bool:
-            return stack.enter_context(PassLock(parse_url("TEST", url, schema))).try_acquire()
+            return stack.enter_context(closing(Lock(parse_url("TEST", url, schema)))).try_lock()
 
         assert [True] * 4 == [takes(*one) for one in schemas]
         assert [False] * 4 == [takes(*one) for one in schemas]
@@ -81,12 +81,12 @@ def address(request: pytest.FixtureRequest) -> Address:
 
 def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(address: Address) -> None:
     """To the server, a node that loses power is an open connection without traffic."""
-    with PassLock(address, idle_seconds=1) as silent:
-        assert silent.try_acquire()
+    with closing(Lock(address)) as silent:
+        assert silent.try_lock(idle_seconds=1)
 
         def is_free() -> bool:
-            with PassLock(address) as other:
-                return other.try_acquire()
+            with closing(Lock(address)) as other:
+                return other.try_lock()
 
         wait_until(is_free, "the server frees it")
 
@@ -95,26 +95,26 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(address: Addr
 def test_a_pass_much_longer_than_the_idle_limit_keeps_the_lock(address: Address) -> None:
     """A pass of ten minutes does so with the default limit."""
     limit_seconds = 5
-    with PassLock(address, idle_seconds=limit_seconds) as lock, PassLock(address) as other:
-        assert lock.try_acquire()
+    with closing(Lock(address)) as lock, closing(Lock(address)) as other:
+        assert lock.try_lock(limit_seconds)
         until = time.monotonic() + 14 * limit_seconds
 
         def is_over() -> bool:
-            lock.check()
+            lock.check_lock()
             return time.monotonic() > until
 
         wait_until(is_over, "fourteen times the limit", 20 * limit_seconds)
 
-        assert not other.try_acquire()
+        assert not other.try_lock()
 
 
 def test_checking_the_lock_keeps_its_connection_active(postgres: Postgres) -> None:
     database = postgres.new_database()
-    with PassLock(parse_url("TEST", database.url, "")) as lock:
-        assert lock.try_acquire()
+    with closing(Lock(parse_url("TEST", database.url, ""))) as lock:
+        assert lock.try_lock()
 
         def asked_at() -> object:
-            lock.check()
+            lock.check_lock()
             ((at,),) = database.query(
                 "SELECT state_change FROM pg_stat_activity"
                 " WHERE datname = %s AND state = 'idle in transaction'",
@@ -127,9 +127,9 @@ def test_checking_the_lock_keeps_its_connection_active(postgres: Postgres) -> No
 
 
 def test_the_limits_of_a_query_and_a_lock_check_fit_into_the_idle_limit() -> None:
-    longest = max(postgresql.ANSWER_SECONDS, mysql.ANSWER_SECONDS) + CHECK_SECONDS
+    longest = module.ANSWER_SECONDS + module.CHECK_SECONDS
 
-    assert longest < IDLE_SECONDS < 60
+    assert longest < module.IDLE_SECONDS < 60
 
 
 @pytest.mark.usefixtures("only_in_full")

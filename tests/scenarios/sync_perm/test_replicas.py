@@ -5,8 +5,8 @@ from contextlib import closing
 import pytest
 
 from sidecar_runtime.errors import SidecarError
-from sync_perm.database.connection import parse_url
-from sync_perm.database.database import Database as Connection
+from sync_perm.connection import parse_url
+from sync_perm.database import Database as Connection
 from tests.support.airflow.databases import MariaDb, Postgres
 from tests.support.raising import raised
 

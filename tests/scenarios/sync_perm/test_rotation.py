@@ -66,7 +66,7 @@ def assert_no_pass_fails(
     assert {"success"} == set(passes)
     assert len(passes) >= rotations
     assert [] == daemon.find_events("cycle_failed")
-    assert [] == daemon.find_events("pass_postponed")
+    assert [] == daemon.find_events("rows_undone")
 
 
 @pytest.mark.usefixtures("only_in_full")

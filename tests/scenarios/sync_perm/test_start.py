@@ -1,6 +1,8 @@
 """Before sync-perm is ready, it has read the permissions that default roles must have."""
 
 import json
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from tests.support.airflow.permissions import (
     grants_on,
     revoke,
 )
-from tests.support.airflow.sync_perm import PASS_SECONDS
+from tests.support.airflow.sync_perm import PASS_SECONDS, SYNC_PERM
 from tests.support.waiting import wait_until
 
 MANAGER = """
@@ -43,7 +45,7 @@ def synced(airflow: Airflow, postgres: Postgres, database: Database, folder: Pat
     return made
 
 
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_restores_permissions_lost_before_the_start_before_it_is_ready(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
@@ -59,20 +61,20 @@ def test_restores_permissions_lost_before_the_start_before_it_is_ready(
 
 
 @pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_cli_mode_keeps_extra_grants_of_a_default_role(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
     grant(database, "Viewer", "menu_access", "Admin")
     widened = contents(database)
 
-    daemon = start(database, {"SYNC_PERM_TARGETED": "false"}).until_good()
+    start(database, {"SYNC_PERM_TARGETED": "false"}).until_good()
 
-    assert [] == daemon.find_events("pass_started")
     assert [] == difference(contents(database), widened)
 
 
 @pytest.mark.usefixtures("only_in_full")
+@on_airflow("3")
 def test_an_upgraded_database_receives_the_permissions_of_the_new_airflow(
     airflow: Airflow,
     postgres: Postgres,
@@ -80,7 +82,7 @@ def test_an_upgraded_database_receives_the_permissions_of_the_new_airflow(
     tmp_path: Path,
     start: StartSyncPerm,
 ) -> None:
-    database = Airflow.install("2.7").new_postgres(postgres, home)
+    database = Airflow.install("3.0").new_postgres(postgres, home)
     airflow.run(database, home, "airflow", "db", "migrate")
     before = contents(database)
     wanted = synced(airflow, postgres, database, tmp_path)
@@ -96,16 +98,14 @@ def test_an_upgraded_database_receives_the_permissions_of_the_new_airflow(
 def test_creates_the_roles_in_the_airflow_configuration(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
-    """Also with a resource that the empty database of the definition does not have."""
     airflow.write_dags(database, home, {"sales": None}, parsed=True)
     resources = ("Audit Logs", "DAG:sales")
     roles = {"auditor": [{"action": "can_read", "resource": name} for name in resources]}
 
-    daemon = start(database, {"AIRFLOW__FAB__CUSTOM_ROLES": json.dumps(roles)}).until_good()
+    start(database, {"AIRFLOW__FAB__CUSTOM_ROLES": json.dumps(roles)}).until_good()
 
     for resource in (*resources, "Website"):
         assert ("auditor", "can_read") in grants_on(database, resource)
-    assert [] == daemon.find_events("definition_unread")
 
 
 @on_airflow("2.11", "3")
@@ -124,22 +124,84 @@ def test_restores_lost_grants_of_the_security_managers_own_roles(
     wait_until(lambda: contents(database) == whole, "both are back", PASS_SECONDS)
 
     daemon.wait_until_good()
-    assert [] == daemon.find_events("difference_kept")
+    assert [] == daemon.find_events("rows_undone")
 
 
 @on_airflow("2.11", "3")
-def test_settings_for_the_real_database_do_not_keep_the_definition_from_being_read(
+def test_a_webserver_config_that_this_container_cannot_read_is_named(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
-    """The definition is read from an empty SQLite file, where these would fail."""
-    (tmp_path / "for_postgresql.py").write_text("ARGUMENTS = {'keepalives': 1}\n")
+    """It reads a variable that only the web server has; `check` fails in the same words."""
+    config = tmp_path / "webserver_config.py"
+    config.write_text("import os\nSECRET = os.environ['OIDC_CLIENT_SECRET']\n")
+    settings = {f"AIRFLOW__{section}__CONFIG_FILE": str(config) for section in ("FAB", "WEBSERVER")}
+
+    daemon = start(database, settings)
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
+    checked = check(airflow, database.url, tmp_path, settings)
+
+    told = f"config_failed: {config}:2: KeyError: 'OIDC_CLIENT_SECRET'"
+    assert told == f"{failed['reason']}: {failed['error']}"
+    assert "give this container the variables" in failed["advice"]
+    assert 503 == daemon.get("/readyz").status
+    assert 3 == checked.returncode
+    assert told in checked.stdout
+
+
+def check(
+    airflow: Airflow, url: str, folder: Path, settings: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SYNC_PERM, "check"],
+        env={**airflow.environment(url, folder), "TMPDIR": str(folder), **settings},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def test_uses_the_arguments_that_airflow_passes_to_its_driver(
+    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    """Airflow's tables are in a schema that only these arguments name."""
+    database.query("ALTER SCHEMA public RENAME TO elsewhere")
+    database.query("CREATE SCHEMA public")
+    (tmp_path / "ours.py").write_text("ARGS = {'options': '-csearch_path=elsewhere'}\n")
     settings = {
         "PYTHONPATH": str(tmp_path),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "for_postgresql.ARGUMENTS",
-        "AIRFLOW__DATABASE__SQL_ENGINE_COLLATION_FOR_IDS": "C",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "ours.ARGS",
     }
 
     daemon = start(database, settings).until_good()
 
-    assert [] == daemon.find_events("definition_unread")
-    assert daemon.find_events("definition_read")
+    assert [] == daemon.find_events("cycle_failed")
+
+
+def test_a_server_that_airflow_would_not_trust_is_refused(
+    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    (tmp_path / "ours.py").write_text("ARGS = {'sslmode': 'verify-ca', 'sslrootcert': '/none'}\n")
+    settings = {
+        "PYTHONPATH": str(tmp_path),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "ours.ARGS",
+    }
+
+    failed = start(database, settings).wait_for_event("cycle_failed", PASS_SECONDS)
+
+    assert "database_tls_failed" == failed["reason"]
+
+
+def test_an_error_that_airflow_swallows_is_quoted(
+    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
+) -> None:
+    """As after a restore that left the sequences behind."""
+    airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
+    database.query("SELECT setval('ab_permission_view_id_seq', 1)")
+
+    daemon = start(database)
+    failed = daemon.wait_for_event("dag_failed", PASS_SECONDS, dag="a")
+
+    assert "not_fixed" == failed["reason"]
+    assert "ab_permission_view_pkey" in failed["error"]

@@ -4,18 +4,15 @@ A real Airflow: its CLI, its metadata database, and the DAGs in that database.
 
 import json
 import os
-import shutil
-import sqlite3
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import pytest
 
-from tests.support.airflow.databases import Database, MariaDb, Postgres, Row, find_program
+from tests.support.airflow.databases import Database, MariaDb, Postgres, find_program
 from tests.support.airflow.permissions import Metadata
 
 ROOT = Path(__file__).parents[3]
@@ -24,44 +21,16 @@ CLI_SECONDS = 1_800.0
 Version = Literal["2.7", "2.9", "2.10", "2.11", "3.0", "3.2", "3", "next"]
 """A dependency group of pyproject.toml; `next` is newer than the supported versions."""
 EVERY_VERSION: tuple[Version, ...] = get_args(Version)
-Kind = Literal["postgres", "mariadb", "mysql", "sqlite"]
+Kind = Literal["postgres", "mariadb", "mysql"]
 """A kind of database; for a server also the name of its fixture."""
 DATABASES: Mapping[Version, tuple[Kind, ...]] = {
-    "2.7": ("postgres", "sqlite"),
-    "2.9": ("postgres", "sqlite"),
-    "2.10": ("postgres", "sqlite"),
-    "2.11": ("postgres", "mariadb", "mysql", "sqlite"),
-    "3.0": ("postgres", "sqlite"),
-    "3.2": ("postgres", "sqlite"),
-    "3": ("postgres", "sqlite"),
+    "2.11": ("postgres", "mariadb", "mysql"),
+    "3": ("postgres",),
     "next": ("postgres",),
 }
 """The Airflow versions and databases with which sync-perm is compared."""
 AccessControl = Mapping[str, Any] | None
 State = Literal["migrated", "synced"]
-
-
-@dataclass(frozen=True)
-class SqliteDatabase:
-    """
-    A metadata database in a file.
-    """
-
-    path: Path
-
-    @property
-    def url(self) -> str:
-        """
-        The URL in Airflow's format.
-        """
-        return f"sqlite:///{self.path}"
-
-    def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
-        """
-        Run a statement in its own transaction and return its rows, `[]` if it has none.
-        """
-        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
-            return connection.execute(sql.replace("%s", "?"), tuple(arguments)).fetchall()
 
 
 class AirflowIsMissing(Exception):
@@ -193,18 +162,6 @@ class Airflow:
         script = Path(__file__).with_name("write_dags.py")
         self.run(database, home, "python", "-P", str(script), given=given)
 
-    def new_sqlite(self, path: Path, home: Path) -> SqliteDatabase:
-        """
-        Create an SQLite metadata database, as a copy of one that Airflow created.
-        """
-        cached = self.folder / "synced.sqlite"
-        if not cached.exists():
-            made = SqliteDatabase(cached.with_suffix(f".{os.getpid()}"))
-            self._initialize(made, home, "synced")
-            made.path.rename(cached)
-        shutil.copy(cached, path)
-        return SqliteDatabase(path)
-
     def new_postgres(self, server: Postgres, home: Path, state: State = "synced") -> Database:
         """
         Create a PostgreSQL metadata database.
@@ -270,17 +227,8 @@ def copy_of(database: Metadata, folder: Path) -> Metadata:
     Copy a database of any kind while other processes are connected to it.
 
     Args:
-        folder: The folder for an SQLite copy or a temporary dump.
+        folder: The folder for a temporary dump.
     """
-    if isinstance(database, SqliteDatabase):
-        copy = SqliteDatabase(folder / f"copy_{database.path.name}")
-        copy.path.unlink(missing_ok=True)
-        with (
-            closing(sqlite3.connect(database.path)) as source,
-            closing(sqlite3.connect(copy.path)) as target,
-        ):
-            source.backup(target)
-        return copy
     assert isinstance(database, Database)
     if isinstance(database.server, MariaDb):
         return database.server.copy(database)

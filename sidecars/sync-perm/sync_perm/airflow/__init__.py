@@ -1,3 +1,0 @@
-"""
-Finds, configures and runs the image's own Airflow.
-"""

@@ -1,0 +1,268 @@
+"""
+The one comparison: the rows of single DAGs that are wanted, minus those that are there; pure.
+
+Which rows a DAG must have is defined by its ``access_control``, as Airflow applies it: see
+`sync_perm_for_dag` of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 3.10) and of
+`airflow/www/security.py` (2.7). It only has to be right about *whether* a DAG differs: Airflow's
+own functions write the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+Kind = Literal[
+    "dag_permission", "dag_grant", "dag_revoke", "file_role", "file_grant", "file_dag_grant"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Permission = tuple[str, str]
+"""An action and a resource."""
+Grant = tuple[str, str, str]
+"""A role, an action and a resource."""
+Grants: TypeAlias = Mapping[str, Set[Permission]]
+"""By role: 50,000 rows take 1.6 MiB this way, and 5 MiB as triples (2026-11)."""
+AccessControl = Mapping[str, Any]
+"""Role → actions, or role → kind of resource → actions. The type of the collection of actions
+matters: Airflow keeps grants only for sets and mappings."""
+
+ADMIN = "Admin"
+DEFAULT_ROLES = (ADMIN, "Public", "Viewer", "User", "Op")
+WEBSITE = ("can_read", "Website")
+
+
+class Unreadable(ValueError):
+    """
+    The serialized form of an access control is unknown.
+    """
+
+
+Access: TypeAlias = AccessControl | Unreadable | None
+"""Of a DAG; None without one, Unreadable if its form is unknown."""
+
+
+class Item(NamedTuple):
+    """
+    One row that is missing or superfluous; `dag_id` is empty if it belongs to no DAG.
+    """
+
+    kind: Kind
+    dag_id: str
+    row: tuple[str, ...]
+
+    def __str__(self) -> str:
+        role = () if len(self.row) == 2 else self.row[:1]
+        return ": ".join((*role, " on ".join(self.row[len(role) :]) or "the role itself"))
+
+    @property
+    def is_of_file(self) -> bool:
+        """
+        Whether the roles file asks for the row.
+        """
+        return self.kind.startswith("file_")
+
+
+class Resource(NamedTuple):
+    """
+    A kind of DAG permission, such as ``DAGs`` with the prefix ``DAG:``, and its actions.
+    """
+
+    prefix: str
+    actions: frozenset[str]
+
+
+Kinds: TypeAlias = Mapping[str, Resource]
+"""The kinds of DAG permissions of this Airflow, by the name that ``access_control`` uses."""
+
+
+class Failure(NamedTuple):
+    """
+    Why a DAG cannot be synced; the reason is one of :mod:`sync_perm.reasons`.
+    """
+
+    reason: str
+    text: str
+
+
+class Place(NamedTuple):
+    """
+    What a roles file may select a DAG by, besides its id.
+
+    Args:
+        path: Of its file, relative to the DAG folder or the bundle's root; empty outside of it.
+    """
+
+    path: str
+    owners: frozenset[str]
+    tags: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """
+    Airflow's tables, by name.
+
+    Args:
+        broken: The number of permissions without action or resource (AIRFLOW-5336).
+        bare: Resources without any permission; Airflow has some.
+        dags: DAG → its access control.
+        fresh: The DAGs that were serialized again since the last look.
+        aliases: Another spelling of a role → the database's, whose collation equates them.
+        unfit: Role names that the database cannot store.
+        places: The places of the DAGs; empty unless requested.
+        longest: How many characters the name of a resource may have.
+    """
+
+    permissions: frozenset[Permission]
+    grants: Grants
+    broken: int
+    dags: Mapping[str, Access]
+    fresh: frozenset[str] = frozenset()
+    bare: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    unfit: frozenset[str] = frozenset()
+    places: Mapping[str, Place] = field(default_factory=dict)
+    longest: int = 250
+
+    @property
+    def roles(self) -> Set[str]:
+        return self.grants.keys()
+
+    def spelled(self, role: str) -> str:
+        """
+        Return a role's name as the database spells it.
+        """
+        return self.aliases.get(role, role)
+
+
+def general(tables: Tables, kinds: Kinds) -> frozenset[tuple[str | int, ...]]:
+    """
+    Return the rows that belong to no single DAG: what Airflow's own sync of roles reads and writes.
+    """
+    prefixes = tuple(kind.prefix for kind in kinds.values())
+    rows: list[tuple[str | int, ...]] = [("broken", tables.broken)]
+    rows += [("resource", name) for name in tables.bare]
+    rows += [("permission", *one) for one in tables.permissions]
+    for role, held in tables.grants.items():
+        rows += [("role", role), *(("grant", role, *one) for one in held)]
+    return frozenset(
+        row for row in rows if not str(row[-1]).startswith(prefixes) or row[0] == "role"
+    )
+
+
+class Difference(NamedTuple):
+    """
+    Args:
+        items: The rows that a pass would fix.
+        failing: The DAGs that no pass can sync.
+        wanted: How many rows there should be.
+    """
+
+    items: frozenset[Item]
+    failing: Mapping[str, Failure]
+    wanted: int
+
+
+def compare(tables: Tables, kinds: Kinds) -> Difference:
+    """
+    Return how the rows of single DAGs differ from those that Airflow would leave.
+    """
+    items: set[Item] = set()
+    failing: dict[str, Failure] = {}
+    wanted_count = 0
+    there = _grants_by_resource(tables, kinds)
+    for dag_id, access in tables.dags.items():
+        resources = {name: f"{kind.prefix}{dag_id}" for name, kind in kinds.items()}
+        longest = max(resources.values(), key=len)
+        if len(longest) > tables.longest:
+            text = f"'{longest[:20]}…' has {len(longest)} characters, and ab_view_menu.name takes "
+            failing[dag_id] = Failure("id_too_long", f"{text}{tables.longest}; shorten its id")
+            continue
+        permissions = {(a, resources[name]) for name, kind in kinds.items() for a in kind.actions}
+        missing = permissions - tables.permissions
+        wanted_count += len(permissions)
+        items |= {Item("dag_permission", dag_id, permission) for permission in missing}
+        if isinstance(access, Unreadable):
+            text = f"its serialized access_control has an unknown form: {access}"
+            failing[dag_id] = Failure("access_control_invalid", text)
+        elif access is not None:
+            held = {grant for name in resources.values() for grant in there[name]}
+            wanted, failure = _wanted(access, tables, kinds, resources)
+            kept = _kept(held, access, resources)
+            wanted_count += len(wanted)
+            items |= {Item("dag_grant", dag_id, grant) for grant in wanted - held}
+            items |= {Item("dag_revoke", dag_id, grant) for grant in held - kept - wanted}
+            if failure is not None:
+                failing[dag_id] = failure
+    return Difference(frozenset(items), failing, wanted_count)
+
+
+def _grants_by_resource(tables: Tables, kinds: Kinds) -> Mapping[str, Set[Grant]]:
+    """
+    Return the grants on each DAG that has an access control, by resource.
+    """
+    found: dict[str, set[Grant]] = {
+        f"{kind.prefix}{dag_id}": set()
+        for dag_id, access in tables.dags.items()
+        if access is not None
+        for kind in kinds.values()
+    }
+    for role, permissions in tables.grants.items():
+        for action, resource in permissions:
+            if resource in found:
+                found[resource].add((role, action, resource))
+    return found
+
+
+def _kept(
+    there: Set[Grant], access: AccessControl, resources: Mapping[str, str]
+) -> frozenset[Grant]:
+    """
+    Return the grants that Airflow does not revoke.
+
+    A set of actions protects grants on every kind of resource, a mapping protects grants on the
+    kinds it names, and any other type protects none.
+    """
+    names = {resource: name for name, resource in resources.items()}
+
+    def is_kept(role: str, action: str, resource: str) -> bool:
+        asked = access.get(role)
+        if isinstance(asked, dict) and len(resources) > 1:
+            asked = asked.get(names[resource])
+            return isinstance(asked, Collection) and action in asked
+        return isinstance(asked, set) and action in asked
+
+    return frozenset(grant for grant in there if grant[0] == ADMIN or is_kept(*grant))
+
+
+def _wanted(
+    access: AccessControl, tables: Tables, kinds: Kinds, resources: Mapping[str, str]
+) -> tuple[set[Grant], Failure | None]:
+    """
+    Return the grants that Airflow makes, in its order, up to the first one that it refuses.
+
+    If DAGs are the only kind, mappings are not supported: Airflow takes their keys for actions.
+    """
+    wanted: set[Grant] = set()
+    for role, asked in access.items():
+        if tables.spelled(role) not in tables.grants:
+            return wanted, Failure("role_missing", f"role {role!r} does not exist")
+        by_kind = asked if isinstance(asked, dict) and len(kinds) > 1 else {"DAGs": asked}
+        for name, actions in by_kind.items():
+            if name not in kinds:
+                return wanted, _invalid(role, name, kinds)
+            try:
+                wrong = sorted(set(actions) - kinds[name].actions)
+            except TypeError as error:  # actions that are not a collection of names
+                return set(), Failure("access_control_invalid", str(error))
+            if wrong:
+                return wanted, _invalid(role, wrong[0], kinds[name].actions)
+            wanted |= {(tables.spelled(role), action, resources[name]) for action in actions}
+    return wanted, None
+
+
+def _invalid(role: str, value: str, known: Iterable[str]) -> Failure:
+    text = f"role {role!r}: {value!r} is not one of {', '.join(sorted(known))}"
+    return Failure("access_control_invalid", text)

@@ -1,3 +1,0 @@
-"""
-The metadata database: its drivers, its lock, and its tables.
-"""

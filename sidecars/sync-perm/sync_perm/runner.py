@@ -1,0 +1,335 @@
+"""
+The script that the image's own Airflow Python runs: ``python runner.py look|work JSON``.
+
+It imports nothing from the sidecar. ``work`` fits Airflow 2.11 and 3 with the FAB provider.
+All output of Airflow itself goes to standard error. Standard output has one JSON object per line.
+
+``look`` tells what this Airflow is, and imports it only if that needs it: see :func:`look`.
+
+``work`` reads a file with one JSON object:
+
+- ``parent``: the sidecar's process; this script dies with it, because the lock is released then;
+- ``command``: a command to run instead of the following (the full ``airflow sync-perm``);
+- ``roles``: whether to sync Airflow's views and roles;
+- ``load``: whether to tell what Airflow defines for them, even if it does not write them;
+- ``given``: role → [action, resource] pairs; a missing role is created, and no grant is removed;
+- ``dags``: the ids of the DAGs to sync, until ``seconds`` have passed, but at least one.
+
+It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged": text}`` for an
+error that Airflow logged meanwhile, ``{"dag": id, "error": text}`` for each DAG that was tried, and
+``{"failed": text, "where": the file and line of the user's}`` if it fails.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import logging
+import os
+import re
+import runpy
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+Answer = Callable[[dict[str, Any]], None]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
+
+FABS = (
+    "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+    "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager",  # 2.7, 2.8
+)
+BUILDER = "airflow.providers.fab.auth_manager.cli_commands.utils.get_application_builder"
+OVERRIDE = (
+    "airflow.providers.fab.auth_manager.security_manager.override.FabAirflowSecurityManagerOverride"
+)
+MANAGERS = (
+    "airflow.providers.fab.www.security_appless.ApplessAirflowSecurityManager",  # 3
+    "airflow.www.security_appless.ApplessAirflowSecurityManager",  # 2.11
+)
+# Those of Airflow 2.10 to 3.4, for a later one that defines them elsewhere: without the prefixes,
+# rows of single DAGs would count as others.
+RESOURCES = {
+    "DAGs": ["DAG:", ["can_delete", "can_edit", "can_read"]],
+    "DAG Runs": ["DAG Run:", ["can_create", "can_delete", "can_read", "menu_access"]],
+}
+# The modules with the names of permissions need no Airflow. Airflow 3's provider has its own.
+PERMISSIONS = ("providers/fab/www/security/permissions.py", "security/permissions.py")
+# Who logs that a row could not be written, and goes on: the security managers.
+WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbuilder")
+
+
+# --- look
+
+
+def look(given: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return what this Airflow is.
+
+    Args:
+        given: ``manager``: the configured auth manager, or empty; ``arguments``: the object that
+            `sql_alchemy_connect_args` names, or empty; ``places``: folders to import from.
+    """
+    sys.path += given["places"]
+    version = version_of("apache-airflow") or version_of("apache-airflow-core")
+    release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    setting = given["manager"] or (FABS[0] if release >= (3, 0) else "")
+    manager = None
+    problem = ""
+    try:
+        if setting and (setting not in FABS or release >= (3, 4)):
+            importlib.import_module("airflow")  # which extends the path
+            manager = imported(setting)
+    except Exception as error:  # noqa: BLE001 - the text of an unexpected one may have a secret
+        is_safe = isinstance(error, (AttributeError, ImportError))
+        problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
+    try:
+        arguments = imported(given["arguments"]) if given["arguments"] else {}
+        arguments = json.loads(json.dumps(arguments))
+    except Exception:  # noqa: BLE001 - the answer reports it
+        arguments = None
+    ancestors = {f"{one.__module__}.{one.__qualname__}" for one in getattr(manager, "__mro__", ())}
+    if manager is not None and not ancestors.intersection(FABS):
+        problem = "is not derived from FabAuthManager, so there is nothing to sync"
+    return {
+        "airflow": version,
+        "fab": version_of("apache-airflow-providers-fab"),
+        "resources": resources(),
+        "arguments": arguments,
+        "problem": problem,
+        "restores_dags": applies_access_control(release, setting, manager),
+    }
+
+
+def version_of(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def resources() -> dict[str, Any]:
+    """
+    Return the kinds of DAG permissions, each with its prefix and its actions.
+    """
+    spec = find_spec("airflow")
+    for path in PERMISSIONS:
+        for root in (spec.submodule_search_locations or ()) if spec else ():
+            try:
+                names = runpy.run_path(f"{root}/{path}")
+            except Exception:  # noqa: BLE001, S112 - the file has moved, or needs Airflow
+                continue
+            older = {"DAGs": {"prefix": "DAG:", "actions": names.get("DAG_ACTIONS", ())}}
+            kinds = names.get("RESOURCE_DETAILS_MAP", older if "DAG_ACTIONS" in names else {})
+            if not kinds:
+                continue
+            return {name: [one["prefix"], sorted(one["actions"])] for name, one in kinds.items()}
+    return RESOURCES
+
+
+def applies_access_control(release: tuple[int, ...], setting: str, manager: Any) -> bool:
+    """
+    Whether Airflow itself applies the ``access_control`` of DAGs at each parse.
+
+    As Airflow decides it (airflow/dag_processing/collection.py): in 3.0 to 3.3 by the text of the
+    setting, from 3.4 on by a function of the auth manager's class, which FAB's has since 3.10.2.
+    """
+    if release < (3, 4):
+        return release >= (3, 0) and "FabAuthManager" in setting
+    return getattr(manager, "sync_dag_perms", None) is not None
+
+
+def imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+# --- work
+
+
+def security_manager(session: Any) -> Any:
+    """
+    Return the security manager that Airflow's own parser uses.
+    """
+    try:
+        return imported(MANAGERS[0])(session=session)
+    except ModuleNotFoundError:
+        return imported(MANAGERS[1])(session=session)
+
+
+@contextmanager
+def errors() -> Iterator[list[str]]:
+    """
+    Collect the errors that Airflow logs instead of raising them.
+    """
+    found: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in WRITERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+def sync_roles(answer: Answer, *, is_written: bool) -> None:
+    """
+    Do what ``airflow sync-perm`` does, except for its row in ``log``; tell what it defines.
+    """
+    if not is_written:
+        for section in ("FAB", "WEBSERVER"):  # otherwise loading writes the views
+            os.environ[f"AIRFLOW__{section}__UPDATE_FAB_PERMS"] = "False"
+        imported(OVERRIDE).create_db = lambda _: None
+    with imported(BUILDER)() as appbuilder:
+        roles = {one["role"]: list(one["perms"]) for one in appbuilder.sm.ROLE_CONFIGS}
+        answer({"defined": roles})
+        if is_written:
+            appbuilder.add_permissions(update_perms=True)
+            appbuilder.sm.sync_roles()
+
+
+def give(given: dict[str, list[list[str]]]) -> None:
+    """
+    Grant missing permissions, with one commit per role: one per grant takes minutes at 10,000.
+    """
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        manager = security_manager(session)
+        known: dict[tuple[str, str], Any] = {}
+        for action, resource in {(a, r) for pairs in given.values() for a, r in pairs}:
+            known[action, resource] = made(manager.create_permission(action, resource), resource)
+        for name, pairs in given.items():
+            role = made(manager.add_role(name), name)
+            has = {permission.id for permission in role.permissions}
+            wanted = [known[action, resource] for action, resource in pairs]
+            role.permissions.extend(one for one in wanted if one.id not in has)
+            session.commit()
+
+
+def made(found: Any, name: str) -> Any:
+    """
+    Return the object that Airflow found or created; raise for None, which means that it failed.
+    """
+    if found is None:
+        raise RuntimeError(f"Airflow could not create {name!r}")
+    return found
+
+
+def sync_dags(dag_ids: list[str], until: float, answer: Answer) -> None:
+    """
+    Sync DAGs one by one, with the security manager that Airflow's own parser uses.
+    """
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        manager = security_manager(session)
+        for dag_id in dag_ids:
+            with errors() as logged:
+                try:
+                    sync_dag(dag_id, manager, session)
+                except Exception as error:  # noqa: BLE001 - other DAGs go on
+                    session.rollback()
+                    traceback.print_exc()
+                    logged.append(f"{type(error).__name__}: {error}")
+            answer({"dag": dag_id, "error": "; ".join(logged)})
+            if time.monotonic() > until:
+                break
+
+
+def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
+    """
+    Sync one DAG, unless it was deleted since the plan was made.
+    """
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.serialization.serialized_objects import BaseSerialization
+
+    row = SerializedDagModel.get(dag_id, session=session)
+    if row is None:
+        return
+    dag = row.data["dag"]
+    access = dag.get("_access_control", dag.get("access_control"))
+    if access is not None:
+        access = BaseSerialization.deserialize(access)
+    manager.sync_perm_for_dag(dag_id, access)
+    session.commit()
+
+
+def work(task: dict[str, Any], answer: Answer) -> None:
+    """
+    Carry out the task.
+    """
+    until = time.monotonic() + task["seconds"]
+    from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+    providers_configuration_loaded(lambda: None)()
+    with errors() as logged:
+        if task["given"]:
+            give(task["given"])
+        if task["roles"] or task["load"]:
+            sync_roles(answer, is_written=task["roles"])
+    for text in logged:
+        answer({"logged": text})
+    if task["dags"]:
+        sync_dags(task["dags"], until, answer)
+
+
+def where(error: BaseException) -> str:
+    """
+    Return the last line of a file of the user that an error passed, such as webserver_config.py.
+    """
+    libraries = (os.path.dirname(os.__file__), os.path.abspath(__file__), "<")
+    frames = [(one.filename, one.lineno) for one in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        frames.append((error.filename or "<", error.lineno))
+    found = [
+        f"{name}:{line}"
+        for name, line in frames
+        if not name.startswith(libraries) and "-packages/" not in name
+    ]
+    return found[-1] if found else ""
+
+
+def main() -> None:
+    """
+    Read the task, carry it out, and write the answers.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+
+    def answer(value: dict[str, Any]) -> None:
+        print(json.dumps(value), file=answers, flush=True)
+
+    if sys.argv[1] == "look":
+        os.dup2(2, 1)
+        answer(look(json.loads(sys.argv[2])))
+        return
+    with open(sys.argv[2]) as file:
+        task = json.load(file)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != task["parent"]:
+        sys.exit("the sidecar's process has ended")
+    if task["command"]:
+        os.execv(task["command"][0], task["command"])
+    os.dup2(2, 1)
+    try:
+        work(task, answer)
+    except Exception as error:  # noqa: BLE001 - the answer reports it
+        traceback.print_exc()
+        answer({"failed": f"{type(error).__name__}: {error}", "where": where(error)})
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # our folder must not shadow Airflow's modules
+    main()

@@ -1,0 +1,211 @@
+"""
+The rows that a pass of Airflow would change.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sync_perm.compare import Difference, Item, Tables, Unreadable, compare, general
+from tests.sync_perm.given import KINDS, permissions_of, tables
+
+NONE: frozenset[Any] = frozenset()
+
+
+def look(found: Tables) -> Difference:
+    return compare(found, KINDS)
+
+
+def rows(found: Tables) -> set[tuple[Any, ...]]:
+    return {(item.kind, *item.row) for item in look(found).items}
+
+
+def test_complete_tables_have_no_difference() -> None:
+    access = {"team": {"DAGs": {"can_read"}}}
+    grants = [("team", "can_read", "DAG:d"), ("team", "can_edit", "DAG:by_hand")]
+
+    found = tables({"d": access, "by_hand": None}, roles=["team"], grants=grants)
+
+    assert Difference(NONE, {}, 15) == look(found)
+
+
+# --- what Airflow alone judges
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"broken": 1},
+        {"bare": frozenset({"Login"})},
+        {"permissions": tables().permissions | {("can_read", "Jobs")}},
+        {"grants": {**tables().grants, "team": frozenset()}},
+        {"grants": {**tables().grants, "Op": {("can_read", "Website")}}},
+    ],
+    ids=["broken", "resource", "permission", "role", "grant"],
+)
+def test_a_change_of_any_row_that_belongs_to_no_dag_is_seen(change: dict[str, Any]) -> None:
+    before = tables({"d": None})
+
+    assert general(before, KINDS) != general(replace(before, **change), KINDS)
+
+
+def test_rows_of_single_dags_are_left_to_the_comparison() -> None:
+    grants = [("Op", "can_read", "DAG:d"), ("Op", "can_read", "DAG Run:d")]
+
+    assert general(tables(), KINDS) == general(tables({"d": None}, grants=grants), KINDS)
+
+
+# --- DAGs
+
+
+def test_each_dag_must_have_its_permissions() -> None:
+    found = tables({"d": None}, permissions=permissions_of("d") - {("menu_access", "DAG Run:d")})
+
+    assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == look(found).items
+
+
+def test_a_dag_whose_id_is_longer_than_the_column_is_reported_and_not_tried() -> None:
+    fits, too_long = "x" * 242, "x" * 243
+
+    found = look(tables({fits: None, too_long: None}, permissions=permissions_of(fits)))
+
+    assert (NONE, [too_long]) == (found.items, list(found.failing))
+    assert "id_too_long" == found.failing[too_long].reason
+
+
+def test_a_role_that_is_created_late_gets_the_grants_of_the_dag() -> None:
+    found = tables({"d": {"late": {"DAGs": {"can_read"}, "DAG Runs": {"can_create"}}}})
+
+    assert "role_missing" == look(found).failing["d"].reason
+    assert set() == rows(found)
+
+    found = tables(found.dags, roles=["late"])
+
+    assert {} == look(found).failing
+    assert {
+        ("dag_grant", "late", "can_read", "DAG:d"),
+        ("dag_grant", "late", "can_create", "DAG Run:d"),
+    } == rows(found)
+
+
+def test_revokes_manual_grants_only_on_dags_with_access_control() -> None:
+    grants = [("team", "can_edit", "DAG:d"), ("team", "can_read", "DAG Run:e")]
+
+    found = tables({"d": {}, "e": None}, roles=["team"], grants=grants)
+
+    assert {("dag_revoke", "team", "can_edit", "DAG:d")} == rows(found)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        tables({"d": {}}, grants=[("Admin", "can_edit", "DAG:d")]),
+        tables(permissions=permissions_of("gone"), grants=[("Op", "can_edit", "DAG:gone")]),
+        tables(permissions=(), grants=[("Op", "can_read", "DAG:d")]),
+    ],
+    ids=["of Admin", "of DAGs that are gone", "of DAGs that are left out"],
+)
+def test_revokes_no_grants_of_admin_or_on_dags_that_are_not_compared(found: Tables) -> None:
+    assert set() == rows(found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"can_read"}, {"DAG:d", "DAG Run:d"}),  # a set protects the action on both kinds
+        ({"DAGs": {"can_read"}}, {"DAG:d"}),
+        ({"DAGs": ["can_read"]}, {"DAG:d"}),
+        (["can_read"], {"DAG:d"}),  # revoked, then granted again
+        (set(), set()),
+    ],
+)
+def test_kept_grants_depend_on_the_type_of_access_control(asked: Any, kept: set[str]) -> None:
+    grants = {("team", "can_read", resource) for resource in ("DAG:d", "DAG Run:d")}
+
+    found = tables({"d": {"team": asked}}, roles=["team"], grants=grants)
+
+    assert {("dag_revoke", *g) for g in grants if g[2] not in kept} == rows(found)
+
+
+def test_grants_to_a_role_that_the_database_spells_differently() -> None:
+    found = tables({"d": {"data-eng": {"can_read"}}}, roles=["Data-Eng"])
+    found = replace(found, aliases={"data-eng": "Data-Eng"})
+
+    assert {("dag_grant", "Data-Eng", "can_read", "DAG:d")} == rows(found)
+    assert {} == look(found).failing
+
+
+def test_two_spellings_of_one_role_get_the_grants_of_both() -> None:
+    access = {"data-eng": {"can_read"}, "DATA-ENG": {"can_edit"}}
+    found = tables({"d": access}, roles=["Data-Eng"])
+    found = replace(found, aliases=dict.fromkeys(access, "Data-Eng"))
+
+    assert {("dag_grant", "Data-Eng", action, "DAG:d") for action in ("can_read", "can_edit")} == (
+        rows(found)
+    )
+
+
+def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:
+    """Airflow grants in the order of the mapping, and stops at the first role that it refuses."""
+    access = {"one": {"can_read"}, "missing": {"can_read"}, "two": {"can_read"}}
+    grants = [("two", "can_edit", "DAG:d")]
+
+    found = tables({"d": access}, roles=["one", "two"], grants=grants)
+
+    assert {
+        ("dag_grant", "one", "can_read", "DAG:d"),
+        ("dag_revoke", "two", "can_edit", "DAG:d"),
+    } == rows(found)
+    assert "role 'missing' does not exist" == look(found).failing["d"].text
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"Nonsense": {"can_read"}}, "'Nonsense'"),
+        ({"can_fly"}, "'can_fly'"),
+        ({"DAGs": {"can_create"}}, "'can_create'"),
+        ("can_read", "'_'"),
+        (7, "not iterable"),
+        ({"DAGs": None}, "not iterable"),
+    ],
+)
+def test_reports_an_invalid_access_control(asked: Any, word: str) -> None:
+    failing = look(tables({"d": {"team": asked}}, roles=["team"])).failing
+
+    assert "access_control_invalid" == failing["d"].reason
+    assert word in failing["d"].text
+
+
+def test_an_invalid_access_control_does_not_stop_other_comparisons() -> None:
+    """Its role already has a grant, which might have to be revoked."""
+    grants = [("team", "can_read", "DAG:d"), ("team", "can_read", "DAG:other")]
+    permissions = {("can_read", "DAG:d"), ("can_read", "DAG:other")}
+    access = {"d": {"team": {"DAGs": 5}}, "other": {}}
+
+    found = look(tables(access, roles=["team"], grants=grants, permissions=permissions))
+
+    assert ["d"] == list(found.failing)
+    assert Item("dag_revoke", "other", grants[1]) in found.items
+
+
+def test_refuses_a_mapping_as_airflow_does_if_dags_are_the_only_kind() -> None:
+    """Airflow 2.10 writes a mapping for every DAG; FAB before 1.3 takes its keys for actions."""
+    old = {"DAGs": KINDS["DAGs"]}
+    grant = ("team", "can_read", "DAG:d")
+    permissions = {(action, "DAG:d") for action in old["DAGs"].actions}
+    access = {"d": {"team": {"DAGs": {"can_read"}}}}
+    found = tables(access, roles=["team"], grants=[grant], permissions=permissions)
+
+    difference = compare(found, old)
+
+    assert {Item("dag_revoke", "d", grant)} == difference.items
+    assert "'DAGs' is not one of can_delete" in difference.failing["d"].text
+
+
+def test_an_unreadable_access_control_changes_nothing() -> None:
+    found = tables({"d": Unreadable("a datetime")}, grants=[("Op", "can_read", "DAG:d")])
+
+    assert set() == rows(found)
+    assert "access_control_invalid" == look(found).failing["d"].reason

@@ -1,0 +1,264 @@
+"""
+Finding the image's Airflow.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.errors import SettingsError
+from sync_perm.airflow_config import AirflowConfig
+from sync_perm.installation import Installation, find_installation, outer_path
+from sync_perm.runner import applies_access_control
+from tests.support.raising import raised
+from tests.sync_perm.given import AIRFLOW_2, AIRFLOW_3, KINDS
+from tests.sync_perm.site import OLD_PERMISSIONS, PERMISSIONS, Site
+
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+MANAGER = "AIRFLOW__CORE__AUTH_MANAGER"
+
+
+def find(site: Site, command: str = "airflow", **environ: str) -> Installation:
+    return find_installation(command, AirflowConfig(site.environment(**environ)))
+
+
+def refusal(site: Site, command: str = "airflow", **environ: str) -> str:
+    return str(raised(SettingsError, find, site, command, **environ))
+
+
+def test_finds_airflow_and_its_permissions_without_importing_it(tmp_path: Path) -> None:
+    site = Site(
+        tmp_path, permissions=PERMISSIONS.replace('"can_delete"', '"can_delete", "can_archive"')
+    )
+
+    found = find(site)
+
+    assert (str(site.command), sys.executable) == (found.command, found.python)
+    assert ("2.11.2", "1.5.4", (2, 11)) == (found.version, found.fab, found.release)
+    assert {"DAGs": "DAG:", "DAG Runs": "DAG Run:"} == {
+        name: kind.prefix for name, kind in found.resources.items()
+    }
+    assert "can_archive" in found.resources["DAGs"].actions
+
+
+def test_old_airflow_has_one_kind_of_dag_permissions(tmp_path: Path) -> None:
+    found = find(Site(tmp_path, "2.7.3", "", OLD_PERMISSIONS))
+
+    assert {"DAGs": KINDS["DAGs"]} == found.resources
+
+
+def test_fab_before_1_3_has_no_dag_run_permissions_although_airflow_does(tmp_path: Path) -> None:
+    found = find(Site(tmp_path, "2.10.0", "1.2.2"))
+
+    assert {"DAGs": KINDS["DAGs"]} == found.resources
+
+
+@pytest.mark.parametrize("text", [None, "import airflow\n", "from .moved import *\n", "NEW = 1\n"])
+def test_assumes_the_known_dag_permissions_if_a_later_airflow_defines_them_elsewhere(
+    tmp_path: Path, text: str | None
+) -> None:
+    site = Site(tmp_path, "3.2.0", "4.0.0", text or "")
+    if text is None:
+        (site.packages / "airflow/providers/fab/www/security/permissions.py").unlink()
+
+    assert KINDS == find(site).resources
+
+
+def test_reads_airflow_3_permissions_from_the_provider_and_airflow_cfg(tmp_path: Path) -> None:
+    site = Site(tmp_path, "3.3.2", "3.10.2")
+    (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")
+
+    found = find(site)
+
+    assert ((3, 3), "") == (found.release, found.auth_manager)
+    assert ["DAG Runs", "DAGs"] == sorted(found.resources)
+
+
+@pytest.mark.parametrize(
+    "shebang",
+    [
+        f"#!{sys.executable} -E",
+        f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''",
+        f"#!/bin/sh\n'''exec' {sys.executable} \"$0\" \"$@\"\n' '''",
+    ],
+)
+def test_takes_python_from_the_shebang_of_the_command(tmp_path: Path, shebang: str) -> None:
+    site = Site(tmp_path)
+    site.write("", shebang)
+
+    assert sys.executable == find(site).python
+
+
+def test_follows_env_but_skips_the_sidecars_own_environment(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.write("", "#!/usr/bin/env python3")
+    (site.command.parent / "python3").symlink_to(sys.executable)
+    ours = str(Path(sys.executable).parent)
+
+    found = find(site, PATH=f"{ours}:{site.command.parent}:/usr/bin")
+
+    assert str(site.command.parent / "python3") == found.python
+    assert f"{site.command.parent}:/usr/bin" == outer_path(
+        {"PATH": f"{ours}:{found.command[:-8]}:/usr/bin"}
+    )
+
+
+def test_a_missing_command_is_a_settings_error(tmp_path: Path) -> None:
+    assert "SYNC_PERM_AIRFLOW='no-airflow' is not on PATH" in refusal(Site(tmp_path), "no-airflow")
+
+
+@pytest.mark.parametrize("shebang", ["#!/bin/sh", "", f"#!{sys.executable}"])
+def test_a_command_that_is_not_airflow_is_a_settings_error(tmp_path: Path, shebang: str) -> None:
+    site = Site(tmp_path)
+    site.write("", shebang)
+
+    said = refusal(site, PYTHONPATH="")
+
+    assert "is not an Airflow command" in said
+
+
+@pytest.mark.parametrize(
+    ("version", "fab", "manager", "told"),
+    [
+        ("2.11.2", "1.5.4", "", ""),
+        ("2.11.2", "1.5.4", FAB, ""),
+        ("3.3.2", "3.10.2", FAB, ""),
+        ("3.3.2", "3.10.2", "", FAB),
+        ("2.7.3", "", "", ""),
+        ("2.7.3", "", "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager", ""),
+    ],
+)
+def test_accepts_fabs_auth_manager_and_sets_it_for_airflow_3_if_unset(
+    tmp_path: Path, version: str, fab: str, manager: str, told: str
+) -> None:
+    found = find(Site(tmp_path, version, fab), **{MANAGER: manager})
+
+    assert (version, told) == (found.version, found.auth_manager)
+
+
+def test_accepts_only_subclasses_of_fabs_auth_manager_whatever_their_name(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.add_python()
+    module = site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
+    module.write_text("print('hello')\nclass FabAuthManager: ...\n")
+    (site.folder / "plugins").mkdir()
+    for place, name in ((site.packages, "acme"), (site.folder / "plugins", "fabrikam")):
+        (place / f"{name}.py").write_text(
+            f"from {FAB.rpartition('.')[0]} import FabAuthManager\n"
+            "class Okta(FabAuthManager): ...\n"
+            "class FabLikeAuthManager: ...\n"
+        )
+
+    for ours in ("acme.Okta", "fabrikam.Okta"):
+        assert "2.11.2" == find(site, **{MANAGER: ours}).version
+    for theirs in ("acme.FabLikeAuthManager", "fabrikam.FabLikeAuthManager"):
+        assert "is not derived from FabAuthManager" in refusal(site, **{MANAGER: theirs})
+    assert [] == list(site.folder.rglob("airflow.cfg"))
+
+
+@pytest.mark.parametrize(
+    ("version", "fab", "manager", "word"),
+    [
+        ("3.3.2", "", "", "needs the FAB provider"),
+        ("3.3.2", "", FAB, "needs the FAB provider"),
+        ("3.3.2", "", "fabrikam.KeycloakAuthManager", "needs the FAB provider"),
+        ("3.3.2", "3.10.2", "fabrikam.KeycloakAuthManager", "cannot be imported"),
+        ("2.11.2", "1.5.4", "FabAuthManager", "cannot be imported"),
+    ],
+)
+def test_refuses_other_auth_managers(
+    tmp_path: Path, version: str, fab: str, manager: str, word: str
+) -> None:
+    said = refusal(Site(tmp_path, version, fab), **{MANAGER: manager})
+
+    assert said.startswith(f"{MANAGER}={manager!r}")
+    assert word in said
+
+
+@pytest.mark.parametrize(
+    ("version", "fab", "is_known"),
+    [
+        ("2.6.3", "", False),
+        ("2.7.3", "", False),
+        ("2.10.5", "1.5.4", False),
+        ("2.11.2", "1.5.4", True),
+        ("2.12.0", "2", False),
+        ("3.0.0", "2.0.0", True),
+        ("3.3.2", "3.10.2", True),
+        ("3.4.0", "3.10.2", True),
+        ("3.5.0", "3.10.2", False),
+        ("3.3.2", "4.0.0", False),
+        ("3.3.2", "", False),
+        ("2.11.2", "2.0.0", False),
+        ("4.0.0", "9", False),
+        ("unknown", "1", False),
+    ],
+)
+def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool) -> None:
+    found = Installation("", "", version, fab, "", {}, False)
+
+    assert is_known == found.is_known
+
+
+def test_includes_dags_by_default_for_airflow_2_but_not_for_airflow_3() -> None:
+    assert (True, False) == (AIRFLOW_2.includes_dags("auto"), AIRFLOW_3.includes_dags("auto"))
+    assert (False, True) == (AIRFLOW_2.includes_dags("false"), AIRFLOW_3.includes_dags("true"))
+
+
+class Own:
+    """An auth manager without the function that Airflow 3.4 asks for."""
+
+
+class Fab:
+    """FAB's from 3.10.2 on."""
+
+    @staticmethod
+    def sync_dag_perms() -> None:
+        """Apply an access control."""
+
+
+@pytest.mark.parametrize(
+    ("release", "setting", "manager", "expected"),
+    [
+        ((2, 11), FAB, Fab, False),
+        ((3, 3), FAB, Own, True),
+        ((3, 3), "acme.MyFabAuthManager", Own, True),
+        ((3, 3), "acme.Okta", Fab, False),
+        ((3, 4), FAB, Own, False),
+        ((3, 4), FAB, Fab, True),
+        ((3, 4), "acme.Okta", Fab, True),
+        ((3, 4), FAB, None, False),
+    ],
+)
+def test_who_applies_access_control_is_decided_as_airflow_does(
+    release: tuple[int, int], setting: str, manager: type | None, expected: bool
+) -> None:
+    assert expected == applies_access_control(release, setting, manager)
+
+
+@pytest.mark.parametrize(("attribute", "restores"), [("sync_dag_perms = print", True), ("", False)])
+def test_airflow_3_4_applies_access_control_only_with_a_fab_provider_that_can(
+    tmp_path: Path, attribute: str, restores: bool
+) -> None:
+    site = Site(tmp_path, "3.4.0", "3.10.1")
+    site.add_python()
+    module = site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
+    module.write_text(f"class FabAuthManager:\n    {attribute or 'pass'}\n")
+
+    found = find(site)
+
+    assert (True, restores) == (found.is_known, found.restores_dags)
+
+
+def test_reads_the_arguments_for_the_database_driver(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    (site.packages / "ours.py").write_text(
+        "ARGS = {'sslmode': 'verify-ca'}\nBAD = {'a': object()}\n"
+    )
+    name = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"
+
+    assert {"sslmode": "verify-ca"} == find(site, **{name: "ours.ARGS"}).arguments
+    for wrong in ("ours.BAD", "ours.NONE", "nothing.ARGS"):
+        said = refusal(site, **{name: wrong})
+        assert f"{name}='{wrong}' cannot be imported as a mapping of plain values" in said
