@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from s3_sync.listing import CONNECTIONS
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key
 from soak.http_faults import http_faults
 from soak.post import Post
 from soak.readers import Reader, holding

@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from s3_sync import check as checks
-from s3_sync.release.names import bundle_key
+from s3_sync.release.format import bundle_key
 from s3_sync.settings import load_settings
 from tests.s3_sync.given import Given, config_of
 from tests.s3_sync.process import Process

@@ -15,6 +15,7 @@ from s3_sync.digest import Content
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.journal import read_journal
 from s3_sync.folder.paths import opened
+from s3_sync.folder.record import read_published
 from s3_sync.folder.target import LOCK
 from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING, list_name
 from s3_sync.keys import RESERVED
@@ -170,13 +171,15 @@ class _Checks:
         """
         Read the pointer unless a release is pinned, the manifest, and one byte of the bundle.
         """
-        source = ReleaseSource(self._settings, self._client, remembers=False)
+        source = ReleaseSource(self._settings, self._client)
+        if (published := read_published(self._settings)) is not None:
+            source.sequence = published.sequence, published.signed_by
         try:
             self._state = state = await source.read(self._fence)
-            signer = state.detail.head.signed_by if self._settings.trusted_keys else ""
+            _, signer = state.sequence
             signed = f", signed by {signer}" if signer else ""
             say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
-            await source.try_bundle(_Nowhere())
+            await source.try_bundle(state, _Nowhere())
         except SidecarError as error:
             return _fail("release", error)
         say("ok", "s3:GetObject", "pointer, manifest and bundle")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 
 from s3_sync.metrics import SyncMetrics
 from s3_sync.s3.addressing import check_proxy
@@ -13,8 +14,12 @@ from s3_sync.settings import PREFIX, load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.app import begin_logs, run_daemon
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
+
+# Compiled packages that publishing releases does not need: the extra `daemon`.
+OF_DAEMON = ("anycrc", "httptools")
 
 
 def run() -> int:
@@ -30,8 +35,16 @@ def run() -> int:
 
         arguments = cli.read_arguments(words)
         if arguments.command in cli.COMMANDS:
-            return cli.run(arguments, os.environ)
+            from s3_sync.publisher import commands  # noqa: PLC0415 - boto3
+
+            return commands.run(arguments, os.environ)
         is_check = arguments.command == "check"
+    if missing := [name for name in OF_DAEMON if find_spec(name) is None]:
+        raise SidecarError(
+            "package_missing",
+            f"this s3-sync can only publish: it has no {' and no '.join(missing)}",
+            "Install s3-sync[daemon].",
+        )
     os.umask(0o002)  # another uid of the same group must be able to continue on this volume
     settings, unknown = load_settings(os.environ)
     check_proxy(settings.bucket, settings.endpoint_url_s3 or settings.endpoint_url, os.environ)
@@ -41,8 +54,6 @@ def run() -> int:
 
         return check.run(settings, unknown)
     unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
-    if settings.sign_key:
-        unused["S3_SYNC_SIGN_KEY"] = "only publish, promote and rollback sign"
     begin_logs(settings, unknown, unused)
     revision = os.environ.get("SIDECAR_REVISION", "unknown")
     metrics = SyncMetrics(__version__, revision)

@@ -115,13 +115,13 @@ def target(text: str) -> str:
     return path
 
 
-@allows("64 hexadecimal digits, as shown by `s3-sync releases --output json`")
+@allows("sha256- and 64 hexadecimal digits, as shown by `s3-sync releases --output json`")
 def revision(text: str) -> str:
     """
     Read the id of a release.
     """
     if not is_revision(text.strip()):
-        raise ValueError("is not a revision (64 hexadecimal digits)")
+        raise ValueError("is not the id of a release (sha256- and 64 hexadecimal digits)")
     return text.strip()
 
 
@@ -239,16 +239,9 @@ class Settings(GateSettings):
         key_file,
         show=without_key,
         allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
-        text="Refuse releases that are not signed with one of these keys, and pointers older than "
-        "the newest that this volume has seen. Changed keys are reloaded. Unset: signatures are "
-        "not required.",
-    )
-    sign_key: str | None = setting(
-        "SIGN_KEY",
-        key_file,
-        show=without_key,
-        allowed="a file with an unencrypted Ed25519 private key in PEM format",
-        text="The key with which publish, promote and rollback sign. Never mount it in a pod.",
+        text="Refuse a current release whose pointer is not signed with one of these keys, or is "
+        "older than the newest that this volume has shown. Changed keys are reloaded. Unset: "
+        "signatures are not required.",
     )
     bucket_access: str = setting(
         "BUCKET_ACCESS",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from s3_sync.release.names import bundle_key, manifest_key
+from s3_sync.release.format import bundle_key, manifest_key
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.s3_sync.sync.test_gated import FOLLOW, GATE, release, shelf

@@ -1,441 +1,252 @@
 """
-Runs the commands and reports their results.
+Runs a command of the publisher: settings, keys and gate, then the command, then its answer.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import os
+import re
+import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import asdict
 from functools import partial
-from typing import Any
 
-from s3_sync.publisher.airflow.check import Airflow, Passed
-from s3_sync.publisher.catalog import (
-    ReleaseError,
-    RevisionError,
-    Unmatched,
-    find_release,
-    incomplete,
-    list_releases,
-    read_current,
-    read_pins,
-    read_pointer,
-    resolve,
-    summarise,
-    unknown,
-)
-from s3_sync.publisher.changes import (
-    NAMED,
-    ReleaseChanges,
-    compare,
-    compare_dags,
-    content_of,
-    content_of_folder,
-)
-from s3_sync.publisher.gate import judge
-from s3_sync.publisher.local.folder import digests_of, look
-from s3_sync.publisher.local.ignore import Ignore
-from s3_sync.publisher.local.origin import find_ci_url, find_origin, find_publisher
-from s3_sync.publisher.pointer_swap import announce
-from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.promote import promote
-from s3_sync.publisher.prune import prune, read_names
-from s3_sync.publisher.publish import Outcome, Publisher
-from s3_sync.publisher.report import Report, size_text
-from s3_sync.publisher.rollback import roll_back
+from s3_sync.publisher import prune, publish, show
+from s3_sync.publisher.catalog import Trust, resolve
+from s3_sync.publisher.cli import AIRFLOW, SIGN_KEY, SIGNING
+from s3_sync.publisher.folder import find_origin, find_publisher, make_rules
+from s3_sync.publisher.gate import Airflow, Refused, find_airflow, judge
+from s3_sync.publisher.report import Progress, Report
 from s3_sync.publisher.store import Store
-from s3_sync.publisher.table import releases_report
-from s3_sync.publisher.turns import changes_of_turns
-from s3_sync.release.facts import Checked, Origin, checked_facts, time_text
-from s3_sync.release.names import PIN_FOLDER, POINTER_KEY, pin_key
-from s3_sync.revision import short
-from s3_sync.settings import Settings
-from s3_sync.signature import NO_KEYS, PublisherKeys
-from sidecar_runtime.printable import counted
-
-NAMED_LEFT_OUT = 10
-UNGUARDED = (
-    "This server has no conditional writes: the pointer was read, written and read again. "
-    "Two publishes at the same moment may not notice each other. Run one at a time."
+from s3_sync.settings import (
+    PREFIX,
+    Settings,
+    key_file,
+    load_settings,
+    read_trusted_keys,
+    without_key,
 )
+from s3_sync.signature import read_signer
+from sidecar_runtime import logs
+from sidecar_runtime.app import warn_unknown
+from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
+from sidecar_runtime.printable import json_text, printable
 
-NEIGHBORS = (
-    "This prefix contains other files ({}): a pod that lists it, for example with `aws s3 sync`, "
-    "loads bundles as DAGs. Use a separate prefix for releases."
-)
+# Airflow takes several seconds to start, and 100 files take about as long again.
+AIRFLOW_TIMEOUT = "10m"
 
 
-def run(
-    settings: Settings,
-    arguments: argparse.Namespace,
-    environ: Mapping[str, str],
-    progress: Progress,
-    trust: PublisherKeys = NO_KEYS,
-    source: Settings | None = None,
-    airflow: Airflow | None = None,
-) -> Report:
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
-    Run a command.
+    Run a command; return its exit code.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # printing must not fail after success
+    logs.configure("warning", "console", sys.stderr)
+    is_json = arguments.output == "json"
+    progress = Progress()
+    try:
+        report = _run(arguments, environ, progress)
+    except SidecarError as raised:
+        error = _by_options(raised, arguments) if isinstance(raised, SettingsError) else raised
+        progress.clear()
+        refused = error if isinstance(error, Refused) else None
+        lines = [f"s3-sync {arguments.command}: {error.message}"]
+        lines += [f"    {line}" for line in refused.details] if refused else []
+        lines += [f"  {error.advice}"] if error.advice else []
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+        if is_json:
+            facts = {"result": "failed", "reason": error.reason, "error": error.message}
+            problems = {"problems": list(map(asdict, refused.broken))} if refused else {}
+            sys.stdout.write(json_text(facts | {"advice": error.advice} | problems) + "\n")
+        return error.exit_code
+    progress.clear()
+    said = [json_text(report.facts)] if is_json else map(printable, report.lines)
+    _answer("".join(f"{line}\n" for line in said))
+    return EXIT_DONE
 
-    Args:
-        trust: The keys that it trusts and signs with.
-        source: The settings of the place that a promotion copies from.
-        airflow: The Airflow to use as gate, instead of the gate in the settings.
+
+def _run(arguments: argparse.Namespace, environ: Mapping[str, str], progress: Progress) -> Report:
+    """
+    Run a command; return its report.
 
     Raises:
         SidecarError: The command failed; the current release has not changed.
     """
-    if arguments.command == "publish":
-        ignore = Ignore(arguments.folder, arguments.exclude)
-        return _publish(settings, trust, airflow, arguments, ignore, environ, progress)
-    is_dry = getattr(arguments, "dry_run", False)
-    if arguments.command == "promote":
-        assert source is not None
-        here = Store(source, arguments.source_profile, PublisherKeys(trust.keys))
-        there = Store(settings, arguments.profile, trust if trust.signer else NO_KEYS)
-        return _promote(here, there, settings, airflow, arguments, environ, progress, is_dry=is_dry)
-    store = Store(settings, trust=trust)
-    given: str | None = getattr(arguments, "revision", None)
-    match arguments.command:
-        case "releases":
-            return _releases(store, arguments.limit, has_changes=arguments.changes)
-        case "diff":
-            return _diff(store, arguments.before, arguments.after, progress)
-        case "rollback":
-            who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
-            revision = None if given is None else resolve(store, given)
-            return _rollback(store, revision, who, is_dry=is_dry, repairs=arguments.repair)
-        case "prune-releases":
-            keep = {resolve(store, name) for name in arguments.keep}
-            if settings.revision:
-                keep.add(settings.revision)
-            return _prune(store, keep, arguments, is_dry=is_dry)
-        case "pin":
-            by = find_publisher(environ)
-            return _pin(store, resolve(store, str(given)), by)
-        case _:
-            return _unpin(store, resolve(store, str(given), PIN_FOLDER))
+    urls = [arguments.url]
+    if arguments.command == "diff":
+        urls += [text for text in (arguments.before, arguments.after) if _is_url(text)]
+    settings = _settings(arguments, environ, next(filter(None, urls), None))
+    airflow = _airflow(arguments, environ)
+    trust = _trust(settings, arguments, environ)
+    if arguments.command == "diff":
 
+        def open_store(url: str | None) -> Store:
+            return Store(_settings(arguments, environ, url) if url else settings)
 
-def _publish(
-    settings: Settings,
-    trust: PublisherKeys,
-    airflow: Airflow | None,
-    arguments: argparse.Namespace,
-    ignore: Ignore,
-    environ: Mapping[str, str],
-    progress: Progress,
-) -> Report:
-    origin = find_origin(arguments.folder, environ)
-    if arguments.message:
-        origin = origin._replace(message=arguments.message)
-    store = Store(settings, trust=trust)
-    publisher = Publisher(store, origin, partial(judge, settings, airflow), progress)
-    outcome = publisher.publish(
-        arguments.folder, ignore, is_dry=arguments.dry_run, repairs=arguments.repair
-    )
-    facts = {
-        "result": outcome.result,
-        "url": settings.source,
-        "revision": outcome.revision,
-        "previous": outcome.before.revision if outcome.before else None,
-        "files": len(outcome.seen.files),
-        "size_bytes": outcome.seen.size_bytes,
-        "bundle_bytes": outcome.bundle_bytes,
-        "left_out": outcome.seen.left_out,
-        "gate": "airflow" if airflow else settings.gate,
-        **_passed_facts(outcome.passed),
-        "conditional_writes": outcome.is_guarded,
-        "stranger": outcome.stranger or None,
-        "changes": outcome.changes.facts(),
-        "dags": outcome.dags.facts() if outcome.dags else None,
-        "origin": origin._asdict(),
-        **_signed_facts(store),
-    }
-    return Report(_publish_lines(outcome, store, settings), facts)
-
-
-def _publish_lines(outcome: Outcome, store: Store, settings: Settings) -> list[str]:
-    seen, lines = outcome.seen, []
-    if seen.left_out:
-        more = ", …" if len(seen.left_out) > NAMED_LEFT_OUT else ""
-        names = ", ".join(seen.left_out[:NAMED_LEFT_OUT])
-        lines.append(f"Left out: {len(seen.left_out)} ({names}{more})")
-    size = f"{counted(len(seen.files), 'file')}, {size_text(seen.size_bytes)}"
-    if outcome.result == "unchanged":
-        return [
-            *lines,
-            f"Unchanged: {settings.source} is already at {short(outcome.revision)} ({size})",
-        ]
-    if outcome.passed:
-        lines += _passed_lines(outcome.passed)
-    elif settings.gate == "off":
-        lines.append("Not checked: the gate is off (--gate airflow checks with your Airflow)")
-    if outcome.is_guarded is False:
-        lines.append(UNGUARDED)
-    if outcome.stranger:
-        lines.append(NEIGHBORS.format(outcome.stranger))
-    if outcome.result == "planned":
-        lines.append(f"Would publish {short(outcome.revision)} to {settings.source}: {size}")
-    else:
-        packed = size_text(outcome.bundle_bytes)
-        lines.append(
-            f"Published {short(outcome.revision)} to {settings.source}: {size} in a bundle of "
-            f"{packed}"
-        )
-        lines += _signed_lines(store)
-    if outcome.before and outcome.before.revision != outcome.revision:
-        before = short(outcome.before.revision)
-        lines.append(f"Changes: {outcome.changes}")
-        lines += outcome.changes.lines(NAMED)
-        lines += _dag_lines(outcome.dags, NAMED)
-        lines.append(f"Previous: {before}; `s3-sync rollback {settings.source}` goes back to it")
-    return lines
-
-
-def _signed_facts(store: Store) -> dict[str, Any]:
-    return {"signed_by": store.signer.key_id} if store.signer else {}
-
-
-def _signed_lines(store: Store) -> list[str]:
-    return [f"Signed by {store.signer.key_id}"] if store.signer else []
-
-
-def _passed_facts(passed: Passed | None) -> dict[str, Any]:
-    if passed is None:
-        return {"airflow": None}
-    allowed = [{"lacks": one.lacks, "problem": str(one)} for one in passed.allowed]
-    return {"airflow": {**checked_facts(passed.checked), "allowed": allowed}}
-
-
-def _passed_lines(passed: Passed) -> list[str]:
-    lines = [f"Checked with {passed.checked}"]
-    lines += [f"  allowed: {one.lacks} is missing, {one}" for one in passed.allowed[:NAMED]]
-    if len(passed.allowed) > NAMED:
-        lines.append(f"  and {len(passed.allowed) - NAMED} more")
-    return lines
-
-
-def _dag_lines(dags: ReleaseChanges | None, limit: int = 0) -> list[str]:
-    if not dags:
-        return []
-    return [f"DAGs: {len(dags.added)} added, {len(dags.removed)} removed", *dags.lines(limit)]
-
-
-def _releases(store: Store, limit: int, *, has_changes: bool) -> Report:
-    current = read_pointer(store)
-    pointer = current.trusted if current else None
-    found = list_releases(store, pointer.revision if pointer else "")
-    entries = summarise(store, found[:limit] if limit else found)
-    older = len(found) - len(entries)
-    report = releases_report(store.url, entries, older, pointer, read_pins(store))
-    refused, replayed = (current.refusal, current.replayed) if current else ("", "")
-    report.facts |= {"refused": refused or None, "replayed": replayed or None}
-    if refused:
-        report.lines.append(f"{POINTER_KEY} is refused: {refused}")
-    if replayed:
-        report.lines.append(replayed)
-    if store.keys is not None:
-        report.facts["signed_by"] = (current.signed_by if current else "") or None
-    if has_changes:
-        turns = list(changes_of_turns(store, pointer)) if pointer else []
-        report.facts["changes"] = [turn.facts() for turn in turns]
-        for turn in turns:
-            report.lines += ["", str(turn)]
-            report.lines += turn.files.lines(NAMED) if turn.files else []
-            report.lines += _dag_lines(turn.dags, NAMED)
-    return report
-
-
-def _promote(
-    here: Store,
-    there: Store,
-    settings: Settings,
-    airflow: Airflow | None,
-    arguments: argparse.Namespace,
-    environ: Mapping[str, str],
-    progress: Progress,
-    *,
-    is_dry: bool,
-) -> Report:
-    who = Origin(by=find_publisher(environ), ci_url=find_ci_url(environ))
-    gate = partial(judge, settings, airflow)
-    done = promote(
-        here,
-        there,
-        arguments.revision,
-        who,
-        gate,
+        return show.diff(open_store, trust, (arguments.before, arguments.after), arguments.url)
+    order = publish.Order(
+        trust,
+        partial(judge, settings, airflow),
+        find_publisher(environ),
         progress,
-        is_dry=is_dry,
-        repairs=arguments.repair,
+        is_dry=getattr(arguments, "dry_run", False),
+        forces=getattr(arguments, "force", False),
     )
-    revision, at = done.manifest.revision, there.url
-    facts = {
-        "result": done.result,
-        "source": here.url,
-        "url": at,
-        "revision": revision,
-        "previous": done.before.revision if done.before else None,
-        "files": len(done.manifest.files),
-        "gate": "airflow" if airflow else settings.gate,
-        **_passed_facts(done.passed),
-        "conditional_writes": done.is_guarded,
-        "changes": done.changes.facts(),
-        "dags": done.dags.facts() if done.dags else None,
-        **_signed_facts(there),
-    }
-    if done.result == "unchanged":
-        return Report([f"Unchanged: {at} is already at {short(revision)}"], facts)
-    lines = [UNGUARDED] if done.is_guarded is False else []
-    lines += _passed_lines(done.passed) if done.passed else []
-    verb = "Would promote" if done.result == "planned" else "Promoted"
-    lines.append(f"{verb} {short(revision)} from {here.url} to {at}: {done.changes}")
-    lines += _signed_lines(there) if done.result == "promoted" else []
-    if done.before and done.before.revision != revision:
-        lines += done.changes.lines(NAMED)
-        lines += _dag_lines(done.dags, NAMED)
-        previous = short(done.before.revision)
-        lines.append(f"Previous: {previous}; `s3-sync rollback {at}` goes back to it")
-    return Report(lines, facts)
+    if arguments.command == "publish":
+        rules = make_rules(arguments.folder, arguments.exclude)
+        origin = find_origin(arguments.folder, environ)
+        origin = origin._replace(message=arguments.message or origin.message)
+        return publish.publish(Store(settings), arguments.folder, rules, origin, order)
+    if arguments.command == "promote":
+        source = Store(_settings(arguments, environ, arguments.source), arguments.source_profile)
+        given = Trust(read_trusted_keys(settings))  # those of the source, unless it signs
+        order = order._replace(trust=trust if trust.signer else Trust())
+        store = Store(settings, arguments.profile)
+        return publish.promote(source, given, store, arguments.revision, order)
+    store = Store(settings)
+    match arguments.command:
+        case "rollback":
+            return publish.roll_back(store, arguments.revision, order)
+        case "releases":
+            return show.releases(store, trust, arguments.limit)
+        case "prune-releases":
+            find = partial(resolve, store)
+            names, unmatched = prune.read_names(arguments.keep_from, find)
+            names |= {*map(find, arguments.keep), *filter(None, [settings.revision])}
+            keep = prune.Keep(frozenset(names), arguments.keep_count, arguments.keep_for)
+            return prune.prune(store, trust, keep, unmatched, is_dry=order.is_dry)
+        case "pin":
+            return prune.pin(store, arguments.revision, order.who)
+        case _:
+            return prune.unpin(store, arguments.revision)
 
 
-def _diff(store: Store, before: str, after: str, progress: Progress) -> Report:
-    names, contents, checks = zip(
-        *(_content_of(store, text, progress) for text in (before, after)), strict=True
-    )
-    changes, dags = compare(*contents), compare_dags(*checks)
-    facts = {
-        "url": store.url,
-        "before": names[0],
-        "after": names[1],
-        "changes": changes.facts(),
-        "dags": dags.facts() if dags else None,
-    }
-    between = f"{short(names[0])} → {short(names[1])}"
-    return Report([f"{between}: {changes}", *changes.lines(), *_dag_lines(dags)], facts)
-
-
-def _content_of(
-    store: Store, text: str, progress: Progress
-) -> tuple[str, dict[str, str], Checked | None]:
+def _answer(text: str) -> None:
     """
-    Return the content that an argument names: a folder, ``current``, ``previous`` or a revision.
+    Write the answer, or to standard error if standard output fails: the command has succeeded.
     """
-    if "/" in text or text in (".", ".."):
-        seen = look(text, Ignore(text, ()))
-        digests = digests_of(seen.files, progress.counter("Reading files", len(seen.files)))
-        return text, content_of_folder(seen, digests), None
-    is_turn = text in ("current", "previous")
-    if not is_turn and os.path.isdir(text):
-        raise RevisionError(
-            "release_unknown", f"{text!r} is a local folder", f"Write ./{text} to compare it."
-        )
-    revision = _turn_of(store, text) if is_turn else resolve(store, text)
-    kept = find_release(store, revision)
-    if kept.manifest is None:
-        raise kept.sealed or incomplete(revision)
-    return revision, content_of(kept.manifest), kept.manifest.head.checked
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # discards what is still in its buffer
+        if not isinstance(error, BrokenPipeError):  # its reader chose to stop
+            sys.stderr.write(f"s3-sync: standard output: {error.strerror}; this was done:\n{text}")
 
 
-def _turn_of(store: Store, text: str) -> str:
+def _settings(
+    arguments: argparse.Namespace, environ: Mapping[str, str], url: str | None
+) -> Settings:
     """
-    Return the current or the previous revision.
+    Return the daemon's settings, overridden by the command line.
 
     Raises:
-        ReleaseError: No such release exists.
+        SettingsError: A setting or an option is wrong.
     """
-    current = read_current(store)
-    pointer = current.trusted if current else None
-    turn = pointer and (pointer.turn if text == "current" else pointer.previous)
-    if not turn:
-        raise ReleaseError(
-            "history_empty",
-            f"{store.url} has no {text} release",
-            "Pass a revision; `s3-sync releases` lists the existing ones.",
-        )
-    return turn.revision
+    of_release = {f"{PREFIX}SOURCE": "release", f"{PREFIX}LAYOUT": "snapshot"}
+    given = {**environ, **of_release, **_place(url)}
+    given.pop(SIGN_KEY, None)
+    given.setdefault("DEST_PATH", "/nowhere")  # a publisher has no target
+    if not given.get("AWS_BUCKET"):
+        problem = "is missing: set it, or pass s3://BUCKET/PREFIX"
+        raise SettingsError([Problem("AWS_BUCKET", "", problem)])
+    gate = getattr(arguments, "gate", None)
+    if gate is not None:
+        given[f"{PREFIX}GATE"] = "off" if gate == AIRFLOW else gate
+        if gate != "command":
+            given.pop(f"{PREFIX}GATE_COMMAND", None)
+    if getattr(arguments, "gate_timeout", None) is not None:
+        given[f"{PREFIX}GATE_TIMEOUT"] = arguments.gate_timeout
+    elif gate == AIRFLOW:
+        given.setdefault(f"{PREFIX}GATE_TIMEOUT", AIRFLOW_TIMEOUT)
+    if (path := getattr(arguments, "trusted_keys", None)) is not None:
+        given[f"{PREFIX}TRUSTED_KEYS"] = _named("--trusted-keys", path)
+    settings, unknown = load_settings(given)
+    warn_unknown(unknown)
+    return settings
 
 
-def _rollback(
-    store: Store, revision: str | None, who: Origin, *, is_dry: bool, repairs: bool
-) -> Report:
-    done = roll_back(store, revision, who, is_dry=is_dry, repairs=repairs)
-    before, after = done.before and short(done.before.revision), short(done.after.revision)
-    result = "unchanged" if done.before == done.after else "planned" if is_dry else "rolled_back"
-    facts = {
-        "result": result,
-        "url": store.url,
-        "revision": done.after.revision,
-        "previous": done.before.revision if done.before else None,
-        "history": [turn.revision for turn in done.after.history],
-        "conditional_writes": done.is_guarded,
-        **_signed_facts(store),
+def _place(url: str | None) -> dict[str, str]:
+    """
+    Return the settings that a URL overrides.
+    """
+    if url is None:
+        return {}
+    if not _is_url(url):
+        raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
+    parts = url[5:].split("/")
+    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
+    end = 2 if parts[0].endswith(":accesspoint") else 1
+    return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
+
+
+def _is_url(text: str) -> bool:
+    return text.lower().startswith("s3://")
+
+
+def _named(option: str, path: str) -> str:
+    if not path:  # a protected CI variable is empty in an unprotected job
+        raise SettingsError([Problem(option, "", "is empty: name a file, or omit it")])
+    return path
+
+
+def _by_options(error: SettingsError, arguments: argparse.Namespace) -> SettingsError:
+    """
+    Return an error that names the given options instead of the settings that they override.
+    """
+    given = {
+        f"{PREFIX}{name.upper()}": f"--{name.replace('_', '-')}"
+        for name, value in vars(arguments).items()
+        if value is not None
     }
-    lines = [UNGUARDED] if done.is_guarded is False else []
-    if result == "unchanged":
-        return Report([f"Unchanged: {store.url} is already at {after}"], facts)
-    verb = "Would roll" if is_dry else "Rolled"
-    origin = done.after.origin
-    what = ", ".join(part for part in (origin.commit[:12], origin.message) if part)
-    before = None if before == after else before  # the same release with a new pointer
-    left = f"from {before} " if before else ""
-    lines.append(f"{verb} {store.url} back {left}to {after}{what and f' ({what})'}")
-    lines += _signed_lines(store) if result == "rolled_back" else []
-    lines += [f"To undo this: `s3-sync rollback {before} {store.url}`"] if before else []
-    return Report(lines, facts)
+    problems = [one._replace(setting=given.get(one.setting, one.setting)) for one in error.problems]
+    return SettingsError(problems)
 
 
-def _prune(store: Store, keep: set[str], arguments: argparse.Namespace, *, is_dry: bool) -> Report:
-    unmatched = 0
-    for name in read_names(arguments.keep_from):
-        try:
-            keep.add(resolve(store, name))
-        except Unmatched:  # such as a commit, of runs from before a move from git to releases
-            unmatched += 1
-    done = prune(store, keep, arguments.keep_count, arguments.keep_for, is_dry=is_dry)
-    facts = {
-        "result": "planned" if is_dry else "pruned",
-        "url": store.url,
-        "removed": [entry.revision for entry in done.removed],
-        "kept": [entry.revision for entry in done.kept],
-        "bundles": done.bundles,
-        "freed_bytes": done.freed_bytes,
-    }
-    verb = "Would remove" if is_dry else "Removed"
-    lines = [
-        f"{verb} {short(entry.revision)}, last used {time_text(entry.used_at)}"
-        for entry in done.removed
-    ]
-    if unmatched:
-        lines.append(f"Lines of --keep-from that match no release: {unmatched}")
-    lines.append(
-        f"{verb} from {store.url}: releases {len(done.removed)}, bundles {done.bundles} "
-        f"({size_text(done.freed_bytes)}); releases kept: {len(done.kept)}"
-    )
-    return Report(lines, facts)
+def _trust(settings: Settings, arguments: argparse.Namespace, environ: Mapping[str, str]) -> Trust:
+    """
+    Return the keys that a command trusts and signs with; by default it trusts its own key.
+
+    Raises:
+        SettingsError: A key cannot be read, or the trusted keys would refuse the result.
+    """
+    keys, command = read_trusted_keys(settings), arguments.command
+    path = environ.get(SIGN_KEY) if command in SIGNING else None
+    if (option := getattr(arguments, "sign_key", None)) is not None:
+        path = _named("--sign-key", option)
+    if not path:
+        if command in SIGNING and command != "promote" and keys is not None:
+            problem = "requires --sign-key: pods with these keys refuse an unsigned release"
+            name = f"{PREFIX}TRUSTED_KEYS"
+            raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
+        return Trust(keys)
+    try:
+        signer = read_signer(key_file(path))
+        if keys is not None and signer.key_id not in keys.by_id:
+            raise ValueError(f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS")
+    except ValueError as error:
+        raise SettingsError([Problem(SIGN_KEY, without_key(path), str(error))]) from None
+    return Trust(keys or signer.keys, signer)
 
 
-def _pin(store: Store, revision: str, by: str) -> Report:
-    kept = find_release(store, revision)
-    if kept.manifest is None and kept.sealed is None:
-        raise incomplete(revision)
-    facts = {"result": "pinned", "url": store.url, "revision": revision}
-    if not announce(store, revision):
-        raise unknown(store, revision)
-    note = {"pinned_at": time_text(datetime.now(UTC)), "pinned_by": by}
-    store.put(pin_key(revision), json.dumps(note).encode() + b"\n")
-    return Report([f"Pinned {revision} in {store.url}: it will not be pruned"], facts)
+def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Airflow | None:
+    """
+    Return the Airflow for ``--gate airflow``; None without that gate.
 
-
-def _unpin(store: Store, revision: str) -> Report:
-    facts = {"result": "unpinned", "url": store.url, "revision": revision}
-    if revision not in read_pins(store):
-        return Report(
-            [f"Unchanged: {short(revision)} is not pinned"], facts | {"result": "unchanged"}
-        )
-    store.delete(pin_key(revision))
-    return Report([f"Unpinned {short(revision)} in {store.url}"], facts)
+    Raises:
+        SettingsError: Its Python does not exist, or an option requires ``--gate airflow``.
+    """
+    python: str | None = getattr(arguments, "airflow_python", None)
+    allowed: list[re.Pattern[str]] = getattr(arguments, "gate_allow", [])
+    if getattr(arguments, "gate", None) == AIRFLOW:
+        return find_airflow(python, allowed, environ)
+    patterns = ", ".join(pattern.pattern for pattern in allowed)
+    given = {"--airflow-python": python, "--gate-allow": patterns}
+    only = f"requires --gate {AIRFLOW}"
+    if wrong := [Problem(name, text, only) for name, text in given.items() if text]:
+        raise SettingsError(wrong)
+    return None

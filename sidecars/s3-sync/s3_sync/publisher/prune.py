@@ -1,128 +1,183 @@
 """
-Removes old releases, the manifest first, so that no release is ever without its bundle.
+The commands that keep and remove releases: pin, unpin, prune-releases.
+
+Prune removes the manifest first, so that no release is ever without its bundle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from s3_sync.publisher.catalog import (
-    CatalogEntry,
+    Entry,
     ReleaseError,
     RevisionError,
-    check_not_replayed,
+    Trust,
     list_releases,
     read_current,
-    read_marks,
+    read_manifest,
+    read_manifests,
     read_pins,
-    summarise,
+    resolve,
 )
-from s3_sync.publisher.store import Listed, Store, Stored
-from s3_sync.release.names import BUNDLE_FOLDER, POINTER_KEY, bundle_key, left_key, manifest_key
-from s3_sync.s3.refusals import SealedError
+from s3_sync.publisher.report import Report, size_text
+from s3_sync.publisher.store import Listed, Store
+from s3_sync.publisher.swap import DAY
+from s3_sync.release.format import (
+    BUNDLE_FOLDER,
+    PIN_FOLDER,
+    POINTER_KEY,
+    Origin,
+    bundle_key,
+    manifest_key,
+    pin_key,
+    time_text,
+)
+from s3_sync.revision import short
 
-# No publish or rollback takes longer; a younger object may belong to one that is still running.
-UPLOAD_SECONDS = 86_400.0
 
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Keep(NamedTuple):
     """
-    The result of a prune, or of a dry run.
+    Which releases a prune keeps, besides those in use, pinned ones and those of the last day.
 
     Args:
-        bundles: The number of removed bundles, including those that no release named.
-        freed_bytes: The size of these bundles.
+        names: Revisions to keep whatever their age.
+        newest: How many of the most recently used.
+        seconds: Those that were current within this time.
     """
 
-    removed: tuple[CatalogEntry, ...]
-    kept: tuple[CatalogEntry, ...]
-    bundles: int
-    freed_bytes: int
+    names: frozenset[str]
+    newest: int
+    seconds: float
 
 
 def choose(
-    entries: Sequence[CatalogEntry],
-    spared: Collection[str],
-    keep_count: int,
-    keep_for_seconds: float,
-    now: datetime,
-) -> list[CatalogEntry]:
+    entries: Sequence[Entry], spared: Collection[str], keep: Keep, now: datetime
+) -> list[Entry]:
     """
-    Return the releases to remove: not spared, not among the last `keep_count`, not used recently.
+    Return the releases to remove.
 
     Args:
         entries: All releases, the most recently used first.
-        spared: Revisions to keep whatever their age.
+        spared: Revisions that are in use or pinned.
     """
-    youngest = now - timedelta(seconds=keep_for_seconds)
+    youngest = now - max(DAY, timedelta(seconds=keep.seconds))
     return [
         entry
-        for entry in entries[keep_count:]
-        if entry.revision not in spared and entry.used_at < youngest
+        for entry in entries[keep.newest :]
+        if entry.revision not in spared
+        and entry.revision not in keep.names
+        and entry.used_at < youngest
     ]
 
 
-def prune(
-    store: Store,
-    keep: Collection[str],
-    keep_count: int,
-    keep_for_seconds: float,
-    *,
-    is_dry: bool,
-) -> Pruned:
+def prune(store: Store, trust: Trust, keep: Keep, unmatched: int, *, is_dry: bool) -> Report:
     """
     Remove old releases, and bundles that no release names.
 
     If it is killed, every release that has a manifest is whole; the next prune removes the rest.
 
     Args:
-        keep: More revisions to keep.
+        unmatched: How many of the given names match no release.
 
     Raises:
         ReleaseError: Releases exist, but none is current; nothing is removed.
     """
-    now = store.now()
-    # Before the manifests: a publish writes the bundle first.
-    bundles = list(store.list(BUNDLE_FOLDER))
-    # Before the marks: a release that is replaced after this has a mark.
-    current, in_use, _ = _in_use(store, now, is_first=True)
-    entries = list_releases(store, current)
-    if entries and not current:
+    now, bundles, entries = store.now(), list(store.list(BUNDLE_FOLDER)), list_releases(store)
+    going = choose(entries, _in_use(store, trust), keep, now) if entries else []
+    names = {entry.revision for entry in going}
+    staying = read_manifests(store, [e for e in entries if e.revision not in names])
+    if not is_dry:
+        going = [
+            entry
+            for entry in going
+            if entry.revision not in _in_use(store, trust)
+            and _remove(store, manifest_key(entry.revision))
+        ]
+        staying = read_manifests(store, list_releases(store))
+    loose = _loose(bundles, staying, now)
+    if not is_dry:
+        loose = [bundle for bundle in loose if _remove(store, bundle.key)]
+    freed = sum(bundle.size_bytes for bundle in loose)
+    facts = {
+        "result": "planned" if is_dry else "pruned",
+        "url": store.url,
+        "removed": [entry.revision for entry in going],
+        "kept": [entry.revision for entry in staying],
+        "bundles": len(loose),
+        "freed_bytes": freed,
+    }
+    verb = "Would remove" if is_dry else "Removed"
+    lines = [f"{verb} {short(e.revision)}, last used {time_text(e.used_at)}" for e in going]
+    if unmatched:
+        lines.append(f"Lines of --keep-from that match no release: {unmatched}")
+    lines.append(
+        f"{verb} from {store.url}: releases {len(going)}, bundles {len(loose)} "
+        f"({size_text(freed)}); releases kept: {len(staying)}"
+    )
+    return Report(lines, facts)
+
+
+def _in_use(store: Store, trust: Trust) -> set[str]:
+    """
+    Return the current release, the target of a rollback, and pinned ones.
+
+    Raises:
+        ReleaseError: No release is current.
+    """
+    current = read_current(store, trust)
+    if current is None or current.pointer is None:
         raise ReleaseError(
             "release_missing",
             f"{store.url}{POINTER_KEY} does not exist, so the release in use is unknown",
-            "Nothing was removed. Publish first.",
+            "Nothing more was removed. Publish first.",
         )
-    going = choose(entries, in_use.union(keep), keep_count, keep_for_seconds, now)
-    gone = {entry.revision for entry in going}
-    staying = summarise(store, [entry for entry in entries if entry.revision not in gone])
-    going = summarise(store, going)
-    if not is_dry:
-        going = _remove(store, going, now)
-        staying = summarise(store, list_releases(store))
-    loose = _loose(bundles, staying, going, now)
-    if not is_dry:
-        loose = [bundle for bundle in loose if _delete_unless_new(store, bundle)]
-        marked = read_marks(store).keys()
-        for revision in marked - {entry.revision for entry in list_releases(store)}:
-            store.delete(left_key(revision))
-    return Pruned(tuple(going), tuple(staying), len(loose), sum(b.size_bytes for b in loose))
+    previous = current.pointer.previous
+    return {
+        current.pointer.revision,
+        *([previous.revision] if previous else []),
+        *read_pins(store),
+    }
 
 
-def read_names(path: str | None) -> list[str]:
+def _remove(store: Store, key: str) -> bool:
     """
-    Return the revisions in a file, one per line; ``-`` is standard input.
+    Remove an object, unless it is gone or was written again within the last day.
+    """
+    found = store.look(key)
+    if found is None or store.age_of(found) < DAY:
+        return False
+    store.delete(key)
+    return True
+
+
+def _loose(bundles: Sequence[Listed], staying: Sequence[Entry], now: datetime) -> list[Listed]:
+    """
+    Return the old bundles that no release names; none while a manifest is unknown.
+    """
+    if not all(entry.manifest for entry in staying):
+        return []
+    named = {bundle_key(entry.manifest.bundle_sha256) for entry in staying if entry.manifest}
+    return [
+        bundle for bundle in bundles if bundle.key not in named and bundle.modified_at < now - DAY
+    ]
+
+
+def read_names(path: str | None, find: Callable[[str], str]) -> tuple[set[str], int]:
+    """
+    Return the revisions in a file, one per line, and how many lines match no release; ``-`` is
+    standard input.
 
     Raises:
         RevisionError: It cannot be read, or contains none: more likely, the program that wrote it
             has failed than that no release is needed.
     """
     if path is None:
-        return []
+        return set(), 0
     try:
         # Python has no sys.stdin if the caller has closed the descriptor.
         text = Path("/dev/stdin" if path == "-" else path).read_text()
@@ -130,93 +185,42 @@ def read_names(path: str | None) -> list[str]:
         raise RevisionError(
             "release_unknown", f"cannot read --keep-from {path!r}: {error}"
         ) from error
-    if names := [name for line in text.splitlines() if (name := line.strip())]:
-        return names
-    raise RevisionError(
-        "release_unknown", f"--keep-from {path!r} contains no release; omit it to keep none"
-    )
-
-
-def _in_use(
-    store: Store, now: datetime, *, is_first: bool = False
-) -> tuple[str, set[str], dict[str, Listed]]:
-    """
-    Return the current revision, or ""; the revisions to keep: the current one, the target of a
-    rollback, pinned ones and those about to become current; and the marks, read after the pointer.
-
-    Args:
-        is_first: Whether nothing was removed yet, so that it can still be stopped.
-    """
-    current = read_current(store)
-    if current is not None and is_first:
-        check_not_replayed(current)
-    marks, youngest = read_marks(store), now - timedelta(seconds=UPLOAD_SECONDS)
-    coming = {name for name, m in marks.items() if m.size_bytes and m.modified_at > youngest}
-    spared = read_pins(store) | coming
-    pointer = current.trusted if current else None
-    if pointer is None:
-        return "", spared, marks
-    previous = {pointer.previous.revision} if pointer.previous else set()
-    return pointer.revision, {pointer.revision, *previous, *spared}, marks
-
-
-def _remove(store: Store, going: Sequence[CatalogEntry], now: datetime) -> list[CatalogEntry]:
-    """
-    Delete manifests and return their releases; restore those that came into use meanwhile.
-    """
-    removed: list[tuple[CatalogEntry, Stored]] = []
-    for entry in going:
-        key = manifest_key(entry.revision)
+    names = [name for line in text.splitlines() if (name := line.strip())]
+    if not names:
+        raise RevisionError(
+            "release_unknown", f"--keep-from {path!r} contains no release; omit it to keep none"
+        )
+    found, unmatched = set(), 0
+    for name in names:
         try:
-            stored = store.read(key)
-        except SealedError:
-            stored = Stored(b"", "")  # nobody could read a copy either
-        if stored:
-            store.delete(key)
-            removed.append((entry, stored))
-    _, in_use, marks = _in_use(store, now)
-    gone = []
-    for entry, stored in removed:
-        key, revision = manifest_key(entry.revision), entry.revision
-        mark = marks.get(revision)
-        was_used = mark is not None and mark.modified_at > entry.used_at
-        if revision not in in_use and not was_used:
-            gone.append(entry)
-        elif stored.data and store.look(key) is None:
-            store.put(key, stored.data)
-    return gone
+            found.add(find(name))
+        except RevisionError:  # such as a commit, of runs from before a move to releases
+            unmatched += 1
+    return found, unmatched
 
 
-def _delete_unless_new(store: Store, bundle: Listed) -> bool:
+def pin(store: Store, name: str, who: Origin) -> Report:
     """
-    Delete a bundle and return True, unless a publish has just written it again.
+    Protect a release from pruning until it is unpinned.
     """
-    now = store.look(bundle.key)
-    if now is None or now.modified_at > bundle.modified_at:
-        return False
-    store.delete(bundle.key)
-    return True
+    revision = resolve(store, name)
+    read_manifest(store, revision)
+    note = {"pinned_at": time_text(store.now()), "pinned_by": who.by}
+    store.put(pin_key(revision), json.dumps(note).encode() + b"\n")
+    read_manifest(store, revision)  # a prune may have removed it meanwhile
+    facts = {"result": "pinned", "url": store.url, "revision": revision}
+    return Report([f"Pinned {revision} in {store.url}: it will not be pruned"], facts)
 
 
-def _loose(
-    bundles: Sequence[Listed],
-    staying: Sequence[CatalogEntry],
-    going: Sequence[CatalogEntry],
-    now: datetime,
-) -> list[Listed]:
+def unpin(store: Store, name: str) -> Report:
     """
-    Return the old bundles that no release needs: those of removed releases and killed publishes.
-
-    If the bundle of a remaining release is unknown, the bundles of killed publishes stay.
+    Allow a pinned release to be pruned again.
     """
-    named = {bundle_key(entry.summary.bundle_sha256) for entry in staying if entry.summary}
-    released = {bundle_key(entry.summary.bundle_sha256) for entry in going if entry.summary}
-    is_known = all(entry.summary for entry in staying)
-    oldest = now - timedelta(seconds=UPLOAD_SECONDS)
-    return [
-        bundle
-        for bundle in bundles
-        if bundle.key not in named
-        and bundle.modified_at < oldest
-        and (is_known or bundle.key in released)
-    ]
+    revision = resolve(store, name, PIN_FOLDER)
+    facts = {"result": "unpinned", "url": store.url, "revision": revision}
+    if revision not in read_pins(store):
+        return Report(
+            [f"Unchanged: {short(revision)} is not pinned"], facts | {"result": "unchanged"}
+        )
+    store.delete(pin_key(revision))
+    return Report([f"Unpinned {short(revision)} in {store.url}"], facts)

@@ -99,19 +99,17 @@ def test_airflow_gate_refuses_a_missing_package_unless_it_is_allowed(
 
     refused = airflow.run(*publish, "--output", "json")
     assert 2 == refused.code
-    said = "no.py: No module named 'pandas' (package pandas is missing here)"
+    said = "no.py: No module named 'pandas'"
     [problem] = refused.facts()["problems"]
-    assert ("revision_refused", "no.py", "package:pandas") == (
-        refused.facts()["reason"],
-        problem["path"],
-        problem["lacks"],
-    )
-    assert f"    {said}\n" in refused.err and "--gate-allow 'package:pandas'" in refused.err
+    assert ("revision_refused", "no.py") == (refused.facts()["reason"], problem["path"])
+    assert f"    {said}\n" in refused.err and "--gate-allow" in refused.err
     assert {} == on_moto.bodies()
+    other = airflow.run(*publish, "--gate-allow", "named 'numpy")
+    assert 2 == other.code
 
-    allowed = airflow.run(*publish, "--gate-allow", "package:pan*")
+    allowed = airflow.run(*publish, "--gate-allow", r"No module named '(pandas|numpy)\b")
     assert allowed.code == 0, allowed
-    assert "  allowed: package:pandas is missing, no.py: No module named 'pandas'" in allowed.out
+    assert f"  allowed: {said}" in allowed.out
     assert "1 DAG, 1 file not loaded" in allowed.out
 
 

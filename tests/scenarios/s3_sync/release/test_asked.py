@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
 from tests.support.aws.fake_s3 import FakeS3, error, is_get

@@ -9,29 +9,25 @@ the next file. One JSON object per line is written to the file ``answers`` in HO
 
 - ``{"missing": text}`` and nothing else if Airflow cannot be imported;
 - ``{"airflow": version}``;
-- ``{"plugins": {path: error}, "own": [module, …]}`` with the plugins that Airflow could not load;
-- ``{"file": path, "dags": [id, …], "errors": {path: traceback or error}, "own": [module, …]}`` for
-  each file, and for each ``.airflowignore`` that Airflow cannot read, or
+- ``{"file": path, "dags": [id, …], "errors": {path: traceback or error}}`` for each file, and for
+  each plugin of the folder and each ``.airflowignore`` that Airflow cannot read, or
   ``{"file": path, "ended": code}`` if it ended its process (a signal is negative), or
   ``{"file": path, "failed": error}`` if Airflow or this program failed;
 - ``{"done": number of files}`` at the end.
-
-``own`` contains the missing modules of packages that the folder has.
 
 Output of Airflow and of the files goes to the output of this program.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 import json
 import os
-import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,27 +67,12 @@ def first_of(names: Sequence[str], load: Callable[[str], Any]) -> Any:
     return load(names[-1])
 
 
-def own_modules(folder: str, errors: Iterable[str]) -> list[str]:
-    """
-    Return the modules that are missing, of packages that Python finds in the folder.
-    """
-    own = []
-    for name in re.findall(r"No module named '([^']+)'", "\n".join(errors)):
-        with suppress(Exception):  # a module or a finder of a DAG file may be incomplete
-            found = importlib.util.find_spec(name.partition(".")[0])
-            places = found and (found.submodule_search_locations or (found.origin,))
-            if places and all(str(place).startswith(f"{folder}/") for place in places):
-                own.append(name)
-    return own
-
-
 class Loader:
     """
     Loads files one by one, and serializes their DAGs, as Airflow would for its database.
     """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
         objects = importlib.import_module("airflow.serialization.serialized_objects")
         self._serialize = first_of(SERIALIZERS, lambda name: getattr(objects, name).to_dict)
         self._bag_of = first_of(BAGS, lambda name: importlib.import_module(name).DagBag)
@@ -120,8 +101,7 @@ class Loader:
                 errors[path] = traceback.format_exc()
         if not os.path.isfile(path):
             errors[path] = "it no longer exists: a file of the folder deletes it when it is loaded"
-        own = own_modules(self._folder, errors.values())
-        return {"file": path, "dags": dags, "errors": errors, "own": own}
+        return {"file": path, "dags": dags, "errors": errors}
 
 
 def load_apart(
@@ -201,9 +181,9 @@ def import_first(paths: Sequence[str]) -> None:
             importlib.import_module(name)
 
 
-def plugin_errors() -> dict[str, str]:
+def plugin_errors(folder: str) -> dict[str, str]:
     """
-    Load the plugins; return the errors.
+    Load the plugins; return the errors of those in the folder: the others belong to the image.
     """
     from airflow import plugins_manager
 
@@ -212,7 +192,9 @@ def plugin_errors() -> dict[str, str]:
         found = plugins_manager.get_import_errors()
     else:
         found = plugins_manager.import_errors
-    return {str(path): str(error) for path, error in found.items()}
+    inside = os.path.join(folder, "")
+    paths = {os.path.join(folder, str(path)): str(error) for path, error in found.items()}
+    return {path: error for path, error in paths.items() if path.startswith(inside)}
 
 
 def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
@@ -276,8 +258,8 @@ def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]]
         importlib.import_module("airflow.sdk.execution_time.supervisor")
     if folder not in sys.path:  # at the end, as in Airflow
         sys.path.append(folder)
-    errors = plugin_errors()
-    answer({"plugins": errors, "own": own_modules(folder, errors.values())})
+    for path, text in plugin_errors(folder).items():
+        answer({"file": path, "dags": [], "errors": {path: text}})
     loader = Loader(folder)
     is_safe = conf.getboolean("core", "dag_discovery_safe_mode")
     paths = sorted(dag_files(folder, is_safe=is_safe))

@@ -1,0 +1,210 @@
+"""
+Makes a release current: bundle → manifest → pointer, and one more look.
+
+If it is killed before the pointer is written, the current release stays, and at most unused objects
+are left: the next publish of the same content completes them, `prune-releases` removes them.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from s3_sync.publisher.catalog import (
+    Current,
+    ReleaseError,
+    Trust,
+    damaged,
+    look_at_pointer,
+)
+from s3_sync.publisher.parcel import Parcel
+from s3_sync.publisher.report import Progress
+from s3_sync.publisher.store import ConditionFailed, Listed, Store, Stored, unsupported
+from s3_sync.release.format import (
+    POINTER_KEY,
+    SEQUENCE_LIMIT,
+    Invalid,
+    Origin,
+    Pointer,
+    Turn,
+    bundle_key,
+    manifest_key,
+    parse_manifest,
+    write_pointer,
+)
+from s3_sync.revision import short
+
+# `prune-releases` removes nothing younger than a day; what is older than half of it is written
+# again before it is used. So a prune and a publish at the same time do not meet.
+DAY = timedelta(days=1)
+# No object has this ETag: no known content has this MD5.
+NO_ETAG = '"00000000000000000000000000000000"'
+
+
+def is_whole(store: Store, revision: str, *, is_fresh: bool = False) -> bytes | None:
+    """
+    Return the manifest of a release that is in the bucket with its bundle; None if it is not.
+
+    Args:
+        is_fresh: Whether both must be too young to be pruned.
+    """
+    stored = store.read(manifest_key(revision))
+    if stored is None or (is_fresh and not _is_fresh(store, stored)):
+        return None
+    try:
+        manifest = parse_manifest(stored.data, revision)
+    except Invalid:
+        return None
+    bundle = store.look(bundle_key(manifest.bundle_sha256))
+    if bundle is None or bundle.size_bytes != manifest.bundle_bytes:
+        return None
+    return stored.data if not is_fresh or _is_fresh(store, bundle) else None
+
+
+class Swap:
+    """
+    One change of the pointer.
+
+    Args:
+        before: The pointer when the command began, so that no other publisher is overwritten
+            unseen; None for the first release.
+        forces: Whether to write bundle and manifest even if they are there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        trust: Trust,
+        before: Current | None,
+        progress: Progress,
+        *,
+        forces: bool = False,
+    ) -> None:
+        self._store = store
+        self._trust = trust
+        self._before = before
+        self._progress = progress
+        self._forces = forces
+
+    def make_current(
+        self, parcel: Parcel, origin: Origin, restores: int = 0, promoted_from: str = ""
+    ) -> Pointer:
+        """
+        Write what is missing of a release, make it current, and return the pointer.
+
+        Raises:
+            ReleaseError: ``publish_conflict``: another publisher made another release current.
+            SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
+        """
+        data = self._ship(parcel)
+        self._require_conditions(parcel.revision, data)
+        self._date_replaced(parcel.revision)
+        pointer = self._next(parcel.revision, origin, restores, promoted_from)
+        self._write(pointer)
+        if not is_whole(self._store, parcel.revision):
+            self._forces = True
+            self._ship(parcel)
+            if not is_whole(self._store, parcel.revision):
+                raise damaged(self._store, parcel.revision, "another process removes its objects")
+        return pointer
+
+    def _ship(self, parcel: Parcel) -> bytes:
+        """
+        Write bundle and manifest, unless they are there and too young to be pruned; return the
+        manifest in the bucket.
+        """
+        store, manifest, revision = self._store, parcel.manifest, parcel.revision
+        if not self._forces and (data := is_whole(store, revision, is_fresh=True)):
+            return data
+        key = bundle_key(manifest.bundle_sha256)
+        bundle = None if self._forces else store.look(key)
+        is_up = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
+        if bundle is None or not is_up or not _is_fresh(store, bundle):
+            tell = self._progress.bytes_counter("Uploading", manifest.bundle_bytes)
+            store.upload(key, parcel.path, tell)
+        store.put(manifest_key(revision), parcel.data)
+        return parcel.data
+
+    def _require_conditions(self, revision: str, data: bytes) -> None:
+        """
+        Check that the store obeys the condition that the swap relies on: with a write that it must
+        refuse, and that changes nothing if it does not. `rclone serve s3` ignores conditions
+        (2026-11).
+
+        Raises:
+            SidecarError: ``store_unsupported``.
+        """
+        etag = NO_ETAG if self._before else ""
+        try:
+            self._store.put(manifest_key(revision), data, if_absent=not etag, if_etag=etag)
+        except ConditionFailed:
+            return
+        raise unsupported(self._store)
+
+    def _date_replaced(self, revision: str) -> None:
+        """
+        Write the manifest of the current release again, so that its date says when it was replaced.
+        """
+        old = self._before.pointer if self._before else None
+        if old is None or old.revision == revision:
+            return
+        stored = self._store.read(manifest_key(old.revision))
+        if stored is not None and not _is_fresh(self._store, stored):
+            self._store.put(manifest_key(old.revision), stored.data)
+
+    def _next(self, revision: str, origin: Origin, restores: int, promoted_from: str) -> Pointer:
+        """
+        Return the next pointer; one to the release that is current already adds no turn.
+
+        Its sequence is the time in seconds, or the previous sequence plus one if that is higher:
+        more than any that pods remember, even if an old pointer was restored or it is missing.
+        """
+        old, now = self._before.pointer if self._before else None, self._store.now()
+        sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
+        if sequence > SEQUENCE_LIMIT:
+            raise ReleaseError(
+                "pointer_invalid",
+                f"{POINTER_KEY} has the highest possible sequence, {SEQUENCE_LIMIT}",
+                f"s3-sync does not write it: find out who did, delete {POINTER_KEY}, and publish.",
+            )
+        turn = Turn(revision, sequence, now, restores, promoted_from)
+        if old is None or old.revision != revision:
+            return Pointer(turn, origin, old.turns() if old else ())
+        place = promoted_from or old.turn.promoted_from
+        turn = turn._replace(restores=old.turn.restores, promoted_from=place)
+        return Pointer(turn, origin, old.history)
+
+    def _write(self, pointer: Pointer) -> None:
+        store, before, data = self._store, self._before, write_pointer(pointer)
+        if self._trust.signer is not None:
+            data = self._trust.signer.sign(data, store.bucket, store.prefix)
+        etag = before.stored.etag if before else ""
+        try:
+            store.put(POINTER_KEY, data, if_absent=before is None, if_etag=etag)
+        except ConditionFailed:
+            # Perhaps by our own write, whose response was lost, or one of the same release.
+            now = look_at_pointer(store, self._trust)
+            if now is None or now.pointer is None or now.pointer.revision != pointer.revision:
+                raise _conflict(now, pointer.revision) from None
+
+
+def _is_fresh(store: Store, found: Stored | Listed) -> bool:
+    return store.age_of(found) < DAY / 2
+
+
+def _conflict(now: Current | None, ours: str) -> ReleaseError:
+    if now is None:
+        said = "was deleted"
+    elif now.pointer is None:
+        said = f"was overwritten by something that is refused ({now.refusal})"
+    else:
+        by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
+        said = (
+            f"was replaced: {by} made release {short(turn.revision)} current at "
+            f"{turn.since:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    return ReleaseError(
+        "publish_conflict",
+        f"meanwhile {POINTER_KEY} {said}; release {short(ours)} of this command is not current",
+        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
+        "CI run one publish at a time.",
+    )
