@@ -1,7 +1,7 @@
 """
 DAG versions for Airflow 3, from the volume that s3-sync or git-sync-wrapper publishes to.
 
-A version is the id of a release (64 hex digits) or a commit. Each version is a folder that never
+A version is the id of a release (`sha256-…`) or a commit. Each version is a folder that never
 changes; a symlink points to the current version. A refresh is therefore one ``readlink``, and a
 task reads its version from the volume. If the version is missing there, the bundle requests it from
 the sidecar over a Unix socket beside the versions: Airflow needs no credentials, boto or git.
@@ -36,7 +36,7 @@ except ImportError:  # before Airflow 3.3, a version was a string
 SOCKET = "ask.sock"
 # Where the sidecars keep versions, relative to the link's folder; used until the link exists.
 STORES = (".s3-sync/snapshots", ".snapshots")
-VERSION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+VERSION = re.compile(r"[0-9a-f]{40}|(?:sha256-)?[0-9a-f]{64}")
 ANSWER_SECONDS = 5.0
 ANSWER_BYTES = 64 << 10
 # A starting sidecar creates its socket within this time after it publishes a version.

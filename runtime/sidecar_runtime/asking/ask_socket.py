@@ -22,7 +22,7 @@ from sidecar_runtime.volume.trees import remove_tree
 NAME = "ask.sock"
 # Reasons that are permanent: a later request gets the same answer.
 GONE = {"release_missing", "release_invalid", "commit_missing"}
-_QUESTION = re.compile(r"/revisions/([0-9a-f]{40}|[0-9a-f]{64})")
+_QUESTION = re.compile(r"/revisions/([0-9a-f]{40}|(?:sha256-)?[0-9a-f]{64})")
 
 
 class AskSocket(Listener):

@@ -26,7 +26,6 @@ from s3_sync.reasons import is_refusal
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectMoved, S3Error
-from s3_sync.serving import BLOCK_BYTES
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.aws.credentials import Chain
@@ -44,6 +43,8 @@ from sidecar_runtime.volume.snapshots import is_name
 # The most objects that a check reads, so that it takes seconds even for a large prefix.
 OBJECTS_LIMIT = 1000
 NAMED_OBJECTS = 3
+# The allocation unit of most file systems: file sizes are rounded up to it.
+BLOCK_BYTES = 4096
 
 
 def run(settings: Settings, names: Iterable[str]) -> int:

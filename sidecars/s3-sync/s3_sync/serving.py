@@ -10,7 +10,7 @@ import time
 from s3_sync.folder.layout import Layout
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.metrics import SyncMetrics
-from s3_sync.plan import State, is_held
+from s3_sync.plan import is_held
 from s3_sync.release.source import ReleaseSource
 from s3_sync.settings import Settings
 from s3_sync.work import Work
@@ -20,9 +20,6 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.errors import explain_os_error
-
-# The allocation unit of most file systems: file sizes are rounded up to it.
-BLOCK_BYTES = 4096
 
 log = get_logger("asked")
 
@@ -53,7 +50,7 @@ class Serving:
         self.close()
         if isinstance(layout, SnapshotLayout):
             self._layout = layout
-            self._answers.follow(layout.store, self._may_have, fence)
+            self._answers.follow(layout.store, self._has, fence)
 
     def close(self) -> None:
         """
@@ -74,11 +71,11 @@ class Serving:
         layout = self._layout
         if layout is None:
             return
-        self._answers.follow(layout.store, self._may_have, fence)
+        self._answers.follow(layout.store, self._has, fence)
         for revision in self._answers.due(fence):
             with self._answers.answering(revision):
                 try:
-                    await self._bring(layout, revision, fence)
+                    await self._fetch(layout, revision, fence)
                 except OSError as error:
                     layout.make_room(fence)
                     what = f"cannot write to {self._path}"
@@ -91,9 +88,9 @@ class Serving:
         """
         self._answers.note_outage(error)
 
-    def _may_have(self, revision: str) -> bool:
+    def _has(self, revision: str) -> bool:
         """
-        Whether a release is complete on disk and verified, so that consumers may read it now.
+        Whether a release is complete on disk and was inspected, so that consumers may read it now.
         """
         layout = self._layout
         if layout is None:
@@ -102,17 +99,14 @@ class Serving:
             self._whole.add(revision)
         return revision in self._whole and layout.has(revision)
 
-    async def _bring(self, layout: SnapshotLayout, revision: str, fence: Fence) -> None:
+    async def _fetch(self, layout: SnapshotLayout, revision: str, fence: Fence) -> None:
         """
         Download one release beside the published one; the next start removes leftovers of a crash.
         """
-        if self._may_have(revision):
+        if self._has(revision):
             return
         started = time.monotonic()
         state = await self._source.find(revision, fence)
-        if layout.is_whole(revision):  # from before a restart or new keys; `find` has verified it
-            return
-        self._make_room(layout, state, fence)
         with layout.aside(revision) as folder:
             shown = layout.shown.files if layout.shown is not None else {}
             files = state.files
@@ -132,19 +126,3 @@ class Serving:
             downloaded_bytes=work.downloaded_bytes,
             seconds=round(time.monotonic() - started, 3),
         )
-
-    def _make_room(self, layout: SnapshotLayout, state: State, fence: Fence) -> None:
-        """
-        Raises:
-            SidecarError: ``request_limit``: the release does not fit beside those in use.
-        """
-        shown = layout.shown.files if layout.shown is not None else {}
-        new = [file for path, file in state.files.items() if not is_held(shown.get(path), file)]
-        needed = sum(-(-file.size_bytes // BLOCK_BYTES) * BLOCK_BYTES for file in new)
-        if not layout.snapshots.make_room(needed, fence):
-            raise SidecarError(
-                "request_limit",
-                f"release {state.revision} and the snapshots in use exceed "
-                "S3_SYNC_KEEP_REQUESTED_BYTES",
-                "Raise S3_SYNC_KEEP_REQUESTED_BYTES and the sizeLimit of the volume.",
-            )

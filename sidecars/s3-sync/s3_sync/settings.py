@@ -22,7 +22,6 @@ from sidecar_runtime.parsers import (
     absolute_path,
     allows,
     boolean,
-    byte_size,
     choice,
     count,
     duration,
@@ -320,14 +319,8 @@ class Settings(GateSettings):
         count,
         default="20",
         text="How many older releases to keep that pods have requested (DAG versions of Airflow "
-        "3), in addition to S3_SYNC_RETAIN_COUNT. 0: serve no such requests.",
-    )
-    keep_requested_bytes: int = setting(
-        "KEEP_REQUESTED_BYTES",
-        byte_size,
-        default="256Mi",
-        text="How much space requested releases may take on the volume, without the files they "
-        "share with the current release. The most recently used ones stay.",
+        "3), in addition to S3_SYNC_RETAIN_COUNT: the most recently used ones. 0: serve no such "
+        "requests.",
     )
     file_mode: int = setting(
         "FILE_MODE",

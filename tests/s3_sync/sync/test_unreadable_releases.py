@@ -29,7 +29,7 @@ UNREADABLE = {
 
 def refuse(s3: FakeS3, part: str, reason: str, release: Release) -> None:
     """Refuse to read one object of a release, and every listing."""
-    bundle = bundle_key(release.manifest.head.bundle_sha256)
+    bundle = bundle_key(release.manifest.bundle_sha256)
     key = {"manifest": manifest_key(release.revision), "bundle": bundle}[part]
     s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)
     s3.inject(UNREADABLE[reason], is_get(key))

@@ -27,7 +27,6 @@ SETTINGS = {
     "S3_SYNC_RETAIN_COUNT": "0",
     "S3_SYNC_RETAIN_FOR": "0",
 }
-BLOCK_BYTES = 4096
 COMMON = {f"common{number}.py": os.urandom(20_000) for number in range(20)}
 
 Begin = Callable[..., Daemon]
@@ -169,15 +168,10 @@ def test_reports_a_source_failure_and_provides_the_release_after_recovery(
     assert files_of(0) == published(store / releases[0].revision)
 
 
-@pytest.mark.parametrize(
-    "limit",
-    [{"S3_SYNC_KEEP_REQUESTED": "2"}, {"S3_SYNC_KEEP_REQUESTED_BYTES": str(2 * BLOCK_BYTES + 10)}],
-    ids=["by their number", "by what they do not share"],
-)
 def test_keeps_the_most_recently_used_requested_releases(
-    store: Path, begin: Begin, releases: list[Release], limit: dict[str, str]
+    store: Path, begin: Begin, releases: list[Release]
 ) -> None:
-    daemon = begin(**limit)
+    daemon = begin(S3_SYNC_KEEP_REQUESTED="2")
     for release in releases[:4]:
         asked(store, release.revision)
 
@@ -186,24 +180,9 @@ def test_keeps_the_most_recently_used_requested_releases(
     assert {release.revision for release in (*releases[2:4], releases[5])} == kept(store)
 
 
-def test_rejects_a_request_that_does_not_fit_beside_releases_in_use(
-    store: Path, begin: Begin, releases: list[Release]
-) -> None:
-    """It is provided once the other release is no longer in use."""
-    begin(S3_SYNC_KEEP_REQUESTED_BYTES=str(BLOCK_BYTES))
-    asked(store, releases[0].revision)
-    with in_use(store / releases[0].revision):
-        status, said = asked(store, releases[1].revision, lambda status: status != 202)
-        assert (503, "request_limit") == (status, said["reason"])
-        assert {releases[n].revision for n in (0, 5)} == kept(store)
-
-    asked(store, releases[1].revision)
-    assert {releases[n].revision for n in (1, 5)} == kept(store)
-
-
 DAMAGE: dict[str, Callable[[Shelf, Release], None]] = {
     "manifest": lambda shelf, current: shelf.remove(manifest_key(current.revision)),
-    "bundle": lambda shelf, current: shelf.remove(bundle_key(current.manifest.head.bundle_sha256)),
+    "bundle": lambda shelf, current: shelf.remove(bundle_key(current.manifest.bundle_sha256)),
     "pointer": lambda shelf, _: shelf.put(POINTER_KEY, b"{}"),
 }
 
@@ -235,7 +214,7 @@ def test_provides_an_older_release_although_the_bundle_of_the_current_one_is_unr
 ) -> None:
     daemon = begin()
     new = shelf.publish(files_of(6))
-    s3.inject(UNREADABLE[refusal], is_get(bundle_key(new.manifest.head.bundle_sha256)))
+    s3.inject(UNREADABLE[refusal], is_get(bundle_key(new.manifest.bundle_sha256)))
     daemon.sighup()
     daemon.wait_for_event("cycle_failed")
 
