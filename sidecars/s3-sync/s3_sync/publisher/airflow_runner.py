@@ -1,21 +1,15 @@
 """
-Loads a folder of DAGs as Airflow does: ``python runner.py HOME``, with the Python of an Airflow.
+Loads a folder of DAGs as Airflow's DAG processor does, with the Python of an Airflow 2.7 to 3.
 
-It imports nothing from s3-sync, and works with Airflow 2.7 to 3 on Python 3.8 and later. HOME is
-an empty folder, which becomes AIRFLOW_HOME; GATE_FOLDER in the environment is the folder to load.
+``python airflow_runner.py HOME [PATTERN…]``: HOME is an empty folder, which becomes AIRFLOW_HOME;
+an error that matches a pattern is allowed; GATE_FOLDER in the environment is the folder to load.
+It imports nothing from s3-sync. Each file is loaded in a process of its own, so that it cannot
+affect the next one. At the end, one JSON object is written to the file ``answer`` in HOME:
 
-Each file is loaded in a separate process, as in Airflow's DAG processor, so that it cannot affect
-the next file. One JSON object per line is written to the file ``answers`` in HOME:
-
-- ``{"missing": text}`` and nothing else if Airflow cannot be imported;
-- ``{"airflow": version}``;
-- ``{"file": path, "dags": [id, …], "errors": {path: traceback or error}}`` for each file, and for
-  each plugin of the folder and each ``.airflowignore`` that Airflow cannot read, or
-  ``{"file": path, "ended": code}`` if it ended its process (a signal is negative), or
-  ``{"file": path, "failed": error}`` if Airflow or this program failed;
-- ``{"done": number of files}`` at the end.
-
-Output of Airflow and of the files goes to the output of this program.
+- ``missing``: why Airflow cannot be imported; then nothing else counts;
+- ``airflow``: its version; ``dags``: the ids of all DAGs;
+- ``findings``, ``allowed``: rows of path, line or null, and problem;
+- ``trouble``: why a file has no verdict: a signal, or a failure of Airflow or of this program.
 """
 
 from __future__ import annotations
@@ -24,6 +18,8 @@ import importlib
 import inspect
 import json
 import os
+import re
+import select
 import signal
 import sys
 import traceback
@@ -35,6 +31,8 @@ from typing import Any
 BAGS = ("airflow.dag_processing.dagbag", "airflow.models.dagbag")  # 3.1 and later; before
 SERIALIZERS = ("DagSerialization", "SerializedDAG")  # 3.2 and later; before
 BUNDLE = "dags"
+LINE_CHARACTERS = 300
+FRAME = re.compile(r'\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
 
 
 def environment(home: str, folder: str) -> dict[str, str]:
@@ -60,10 +58,8 @@ def first_of(names: Sequence[str], load: Callable[[str], Any]) -> Any:
     Return the first of these names that this Airflow has, loaded.
     """
     for name in names[:-1]:
-        try:
+        with suppress(ImportError, AttributeError):
             return load(name)
-        except (ImportError, AttributeError):
-            pass
     return load(names[-1])
 
 
@@ -87,8 +83,11 @@ class Loader:
 
     def load(self, path: str) -> dict[str, Any]:
         """
-        Load one file; return the ids of its DAGs, and its errors.
+        Load one file; return the ids of its DAGs, and its errors by path.
         """
+        supervisor = sys.modules.get("airflow.sdk.execution_time.supervisor")
+        if supervisor is not None:  # as Airflow 3 does before it loads a file
+            supervisor.block_orm_access()
         bag = self._bag_of(path, **self._options)
         errors, dags = dict(bag.import_errors), []
         for dag in bag.dags.values():
@@ -99,86 +98,43 @@ class Loader:
                 dags.append(dag.dag_id)
             except Exception:  # noqa: BLE001 - as Airflow does
                 errors[path] = traceback.format_exc()
-        if not os.path.isfile(path):
-            errors[path] = "it no longer exists: a file of the folder deletes it when it is loaded"
-        return {"file": path, "dags": dags, "errors": errors}
+        return {"dags": dags, "errors": errors}
 
+    def load_apart(self, path: str, said: Path, timeout_seconds: float) -> dict[str, Any]:
+        """
+        Load one file in a separate process, which is killed after the timeout.
 
-def load_apart(
-    loader: Loader,
-    path: str,
-    answers: int,
-    answer: Callable[[dict[str, Any]], None],
-    timeout_seconds: float,
-) -> None:
-    """
-    Load one file in a separate process, which is killed after the timeout.
-    """
-    size_bytes = os.fstat(answers).st_size
-    is_late = False
-    pid = os.fork()
-    if pid == 0:
-        try:
-            close_database()
-            answer(loader.load(path))
-        except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
-            answer({"file": path, "failed": f"{type(error).__name__}: {error}"})
-        except BaseException:  # noqa: BLE001 - except SystemExit and the like
-            answer({"file": path, "dags": [], "errors": {path: traceback.format_exc()}})
-        finally:
-            os._exit(0)
-
-    def kill(*_: object) -> None:
-        nonlocal is_late
-        is_late = True
-        with suppress(ProcessLookupError):  # it ended at the same moment
+        Args:
+            said: Where that process writes its answer.
+        """
+        pid = os.fork()
+        if pid == 0:
+            answer: dict[str, Any] = {}
+            try:
+                answer = self.load(path)
+            except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
+                answer = {"trouble": f"{type(error).__name__}: {error}"}
+            except BaseException:  # noqa: BLE001 - except SystemExit and the like
+                answer = {"errors": {path: traceback.format_exc()}}
+            finally:
+                said.write_text(json.dumps(answer))
+                os._exit(0)
+        watch = os.pidfd_open(pid)
+        is_late = not select.select([watch], [], [], timeout_seconds)[0]
+        os.close(watch)
+        if is_late:
             os.kill(pid, signal.SIGKILL)
-
-    # Only while a child runs, because a child inherits the handler.
-    before = signal.signal(signal.SIGALRM, kill)
-    signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
-    _, status = os.waitpid(pid, 0)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-    if os.fstat(answers).st_size > size_bytes:
-        return
-    if is_late:
-        text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
-        answer({"file": path, "dags": [], "errors": {path: text}})
-    else:
-        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        answer({"file": path, "ended": code})
-
-
-def make_database() -> None:
-    """
-    Create an empty database: in Airflow 2 a DAG file may query it.
-    """
-    from airflow import settings
-    from airflow.utils.db import initdb
-
-    initdb(load_connections=False)
-    settings.engine.dispose()  # children must not share a connection
-
-
-def close_database() -> None:
-    """
-    Block access to the database in this process, as Airflow 3 does before it loads a file.
-    """
-    supervisor = sys.modules.get("airflow.sdk.execution_time.supervisor")
-    if supervisor is not None:
-        supervisor.block_orm_access()
-
-
-def import_first(paths: Sequence[str]) -> None:
-    """
-    Import the parts of Airflow that the files import, once, as its DAG processor does.
-    """
-    from airflow.utils.file import iter_airflow_imports
-
-    for name in {name for path in paths for name in iter_airflow_imports(path)}:
-        with suppress(Exception):  # the file that imports it will report it
-            importlib.import_module(name)
+        _, status = os.waitpid(pid, 0)
+        if is_late:
+            text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
+            return {"errors": {path: text}}
+        if os.WIFSIGNALED(status):
+            return {"trouble": signal.Signals(os.WTERMSIG(status)).name}
+        if os.WEXITSTATUS(status) or not said.exists():
+            return {"errors": {path: "it ends the process that loads it"}}
+        answer = json.loads(said.read_text())
+        said.unlink()
+        return answer
 
 
 def plugin_errors(folder: str) -> dict[str, str]:
@@ -192,9 +148,8 @@ def plugin_errors(folder: str) -> dict[str, str]:
         found = plugins_manager.get_import_errors()
     else:
         found = plugins_manager.import_errors
-    inside = os.path.join(folder, "")
     paths = {os.path.join(folder, str(path)): str(error) for path, error in found.items()}
-    return {path: error for path, error in paths.items() if path.startswith(inside)}
+    return {path: error for path, error in paths.items() if path.startswith(f"{folder}/")}
 
 
 def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
@@ -222,22 +177,32 @@ def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
     return [str(path) for path in found if path is not None]
 
 
-def undecodable_ignore_files(folder: str) -> dict[str, str]:
+def finding(path: str, text: str, folder: str) -> tuple[str, int | None, str]:
     """
-    Return each ``.airflowignore`` that Airflow cannot decode, with the error.
+    Return path, line and problem of a traceback, or of an error without one.
+
+    Args:
+        path: The file that Airflow shows as broken.
     """
-    errors = {}
-    for path in filter(Path.is_file, Path(folder).rglob(".airflowignore")):
-        try:
-            path.read_text()
-        except UnicodeDecodeError as error:
-            errors[str(path)] = f"{type(error).__name__}: {error}"
-    return errors
+    lines = [line for line in text.replace(f"{folder}/", "").splitlines() if line.strip()]
+    frames = [(number, found) for number, line in enumerate(lines) if (found := FRAME.match(line))]
+    ours = [found for _, found in frames if os.path.isfile(os.path.join(folder, found["path"]))]
+    ours = [found for found in ours if not os.path.isabs(found["path"])]
+    # The indented source follows the last frame, then the error.
+    end = frames[-1][0] + 1 if frames else 0
+    while end < len(lines) - 1 and lines[end].startswith(" "):
+        end += 1
+    problem = " ".join(line.strip() for line in lines[end:])[:LINE_CHARACTERS]
+    path = path.replace(f"{folder}/", "")
+    if ours and ours[-1]["path"] != path:
+        problem += f" (in {ours[-1]['path']}:{ours[-1]['line']})"
+    line = next((int(one["line"]) for one in reversed(ours) if one["path"] == path), None)
+    return path, line, problem
 
 
-def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]], None]) -> None:
+def work(home: str, folder: str, allowed: Sequence[str]) -> dict[str, Any]:
     """
-    Load all plugins and files of the folder.
+    Load all plugins and files of the folder; return the answer.
     """
     os.environ.update(environment(home, folder))
     try:
@@ -245,50 +210,58 @@ def work(home: str, folder: str, answers: int, answer: Callable[[dict[str, Any]]
     except ModuleNotFoundError as error:
         if error.name != "airflow":
             raise
-        answer({"missing": str(error)})
-        return
+        return {"missing": str(error)}
     from airflow.configuration import conf
+    from airflow.utils.file import iter_airflow_imports
 
-    answer({"airflow": airflow.__version__})
     section = "dag_processor"
-    if airflow.__version__.startswith("2."):
+    if airflow.__version__.startswith("2."):  # a DAG file may query the database
+        from airflow import settings
+        from airflow.utils.db import initdb
+
         section = "core"
-        make_database()
+        initdb(load_connections=False)
+        settings.engine.dispose()  # children must not share a connection
     else:
         importlib.import_module("airflow.sdk.execution_time.supervisor")
     if folder not in sys.path:  # at the end, as in Airflow
         sys.path.append(folder)
-    for path, text in plugin_errors(folder).items():
-        answer({"file": path, "dags": [], "errors": {path: text}})
-    loader = Loader(folder)
-    is_safe = conf.getboolean("core", "dag_discovery_safe_mode")
-    paths = sorted(dag_files(folder, is_safe=is_safe))
-    timeout_seconds = conf.getfloat(section, "dag_file_processor_timeout")
-    import_first(paths)
+    found = [finding(path, text, folder) for path, text in plugin_errors(folder).items()]
+    paths = sorted(dag_files(folder, is_safe=conf.getboolean("core", "dag_discovery_safe_mode")))
+    # What the files import of Airflow, once for all of them, as its DAG processor does.
+    for name in {name for path in paths for name in iter_airflow_imports(path)}:
+        with suppress(Exception):  # the file that imports it will report it
+            importlib.import_module(name)
+    loader, seconds = Loader(folder), conf.getfloat(section, "dag_file_processor_timeout")
+    dags: dict[str, str] = {}
+    trouble = ""
     for path in paths:
-        load_apart(loader, path, answers, answer, timeout_seconds)
-    answer({"done": len(paths)})
+        said, name = loader.load_apart(path, Path(home, "said"), seconds), path[len(folder) + 1 :]
+        found += [finding(place, text, folder) for place, text in said.get("errors", {}).items()]
+        if "trouble" in said:
+            trouble = trouble or f"loading {name} failed: {said['trouble']}"
+        found += [
+            (name, None, f"the DAG {dag!r} is also in {dags[dag]}")
+            for dag in said.get("dags", ())
+            if dags.setdefault(dag, name) != name
+        ]
+    is_allowed = [any(re.search(one, problem) for one in allowed) for _, _, problem in found]
+    return {
+        "airflow": airflow.__version__,
+        "dags": sorted(dags),
+        "findings": [one for one, is_so in zip(found, is_allowed, strict=True) if not is_so],
+        "allowed": [one for one, is_so in zip(found, is_allowed, strict=True) if is_so],
+        "trouble": trouble,
+    }
 
 
 def main() -> None:
     """
-    Load the folder and write the answers.
+    Load the folder and write the answer.
     """
-    home, folder = sys.argv[1], os.environ["GATE_FOLDER"]
-    answers = os.open(os.path.join(home, "answers"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-    def answer(value: dict[str, Any]) -> None:
-        os.write(answers, json.dumps(value).encode() + b"\n")
-
-    try:
-        work(home, folder, answers, answer)
-    except UnicodeDecodeError:
-        errors = undecodable_ignore_files(folder)
-        if not errors:
-            raise
-        for path, text in errors.items():
-            answer({"file": path, "dags": [], "errors": {path: text}})
-        answer({"done": 0})
+    home, *allowed = sys.argv[1:]
+    answer = work(home, os.environ["GATE_FOLDER"], allowed)
+    Path(home, "answer").write_text(json.dumps(answer))
 
 
 if __name__ == "__main__":

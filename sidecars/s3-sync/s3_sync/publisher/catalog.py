@@ -135,9 +135,9 @@ def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current
     return current
 
 
-def previous_turn(store: Store, current: Current | None, what: str = "previous") -> Turn:
+def turn_of(store: Store, current: Current | None, what: str) -> Turn:
     """
-    Return the current turn, or the turn before it.
+    Return the ``current`` or the ``previous`` turn.
 
     Raises:
         ReleaseError: There is none.

@@ -83,8 +83,6 @@ def _add_commands(commands: Any) -> None:
             metavar="PATTERN",
             help=text,
         )
-        text = "overrides S3_SYNC_GATE_TIMEOUT; default: 1m, with --gate airflow 10m"
-        parser.add_argument("--gate-timeout", metavar="DURATION", help=text)
 
     publish = add("publish", "make the content of a folder the current release")
     publish.add_argument("folder", metavar="DIR", help="the DAG folder to publish")

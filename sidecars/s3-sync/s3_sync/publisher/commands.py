@@ -19,7 +19,9 @@ from s3_sync.publisher.cli import AIRFLOW, SIGN_KEY, SIGNING
 from s3_sync.publisher.folder import find_origin, find_publisher, make_rules
 from s3_sync.publisher.gate import Airflow, Refused, find_airflow, judge
 from s3_sync.publisher.report import Progress, Report
+from s3_sync.publisher.show import is_url
 from s3_sync.publisher.store import Store
+from s3_sync.publisher.swap import Order
 from s3_sync.settings import (
     PREFIX,
     Settings,
@@ -49,18 +51,18 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     progress = Progress()
     try:
         report = _run(arguments, environ, progress)
-    except SidecarError as raised:
-        error = _by_options(raised, arguments) if isinstance(raised, SettingsError) else raised
+    except SidecarError as error:
         progress.clear()
-        refused = error if isinstance(error, Refused) else None
+        facts: dict[str, object] = {"result": "failed", "reason": error.reason}
+        facts |= {"error": error.message, "advice": error.advice}
         lines = [f"s3-sync {arguments.command}: {error.message}"]
-        lines += [f"    {line}" for line in refused.details] if refused else []
+        if isinstance(error, Refused):
+            lines += [f"    {line}" for line in error.details]
+            facts["problems"] = list(map(asdict, error.findings))
         lines += [f"  {error.advice}"] if error.advice else []
         sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
         if is_json:
-            facts = {"result": "failed", "reason": error.reason, "error": error.message}
-            problems = {"problems": list(map(asdict, refused.broken))} if refused else {}
-            sys.stdout.write(json_text(facts | {"advice": error.advice} | problems) + "\n")
+            sys.stdout.write(f"{json_text(facts)}\n")
         return error.exit_code
     progress.clear()
     said = [json_text(report.facts)] if is_json else map(printable, report.lines)
@@ -75,19 +77,15 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str], progress: Pr
     Raises:
         SidecarError: The command failed; the current release has not changed.
     """
-    urls = [arguments.url]
-    if arguments.command == "diff":
-        urls += [text for text in (arguments.before, arguments.after) if _is_url(text)]
-    settings = _settings(arguments, environ, next(filter(None, urls), None))
+    url: str | None = arguments.url
+    if arguments.command == "diff":  # of two URLs needs no place of its own
+        url = url or next(filter(is_url, (arguments.before, arguments.after)), None)
+    settings = _settings(arguments, environ, url)
     airflow = _airflow(arguments, environ)
     trust = _trust(settings, arguments, environ)
-    if arguments.command == "diff":
-
-        def open_store(url: str | None) -> Store:
-            return Store(_settings(arguments, environ, url) if url else settings)
-
-        return show.diff(open_store, trust, (arguments.before, arguments.after), arguments.url)
-    order = publish.Order(
+    store = Store(settings, getattr(arguments, "profile", ""))
+    order = Order(
+        store,
         trust,
         partial(judge, settings, airflow),
         find_publisher(environ),
@@ -95,23 +93,28 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str], progress: Pr
         is_dry=getattr(arguments, "dry_run", False),
         forces=getattr(arguments, "force", False),
     )
-    if arguments.command == "publish":
-        rules = make_rules(arguments.folder, arguments.exclude)
-        origin = find_origin(arguments.folder, environ)
-        origin = origin._replace(message=arguments.message or origin.message)
-        return publish.publish(Store(settings), arguments.folder, rules, origin, order)
-    if arguments.command == "promote":
-        source = Store(_settings(arguments, environ, arguments.source), arguments.source_profile)
-        given = Trust(read_trusted_keys(settings))  # those of the source, unless it signs
-        order = order._replace(trust=trust if trust.signer else Trust())
-        store = Store(settings, arguments.profile)
-        return publish.promote(source, given, store, arguments.revision, order)
-    store = Store(settings)
     match arguments.command:
+        case "publish":
+            rules = make_rules(arguments.folder, arguments.exclude)
+            origin = find_origin(arguments.folder, environ)
+            origin = origin._replace(message=arguments.message or origin.message)
+            return publish.publish(order, arguments.folder, rules, origin)
+        case "promote":
+            there = _settings(arguments, environ, arguments.source)
+            source = Store(there, arguments.source_profile)
+            given = Trust(read_trusted_keys(settings))  # those of the source, unless it signs
+            order = order._replace(trust=trust if trust.signer else Trust())
+            return publish.promote(order, source, given, arguments.revision)
         case "rollback":
-            return publish.roll_back(store, arguments.revision, order)
+            return publish.roll_back(order, arguments.revision)
         case "releases":
             return show.releases(store, trust, arguments.limit)
+        case "diff":
+            stores = [
+                Store(_settings(arguments, environ, text)) if is_url(text) else store
+                for text in (arguments.before, arguments.after)
+            ]
+            return show.diff(stores, trust, (arguments.before, arguments.after))
         case "prune-releases":
             find = partial(resolve, store)
             names, unmatched = prune.read_names(arguments.keep_from, find)
@@ -159,9 +162,7 @@ def _settings(
         given[f"{PREFIX}GATE"] = "off" if gate == AIRFLOW else gate
         if gate != "command":
             given.pop(f"{PREFIX}GATE_COMMAND", None)
-    if getattr(arguments, "gate_timeout", None) is not None:
-        given[f"{PREFIX}GATE_TIMEOUT"] = arguments.gate_timeout
-    elif gate == AIRFLOW:
+    if gate == AIRFLOW:
         given.setdefault(f"{PREFIX}GATE_TIMEOUT", AIRFLOW_TIMEOUT)
     if (path := getattr(arguments, "trusted_keys", None)) is not None:
         given[f"{PREFIX}TRUSTED_KEYS"] = _named("--trusted-keys", path)
@@ -176,7 +177,7 @@ def _place(url: str | None) -> dict[str, str]:
     """
     if url is None:
         return {}
-    if not _is_url(url):
+    if not is_url(url):
         raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
     parts = url[5:].split("/")
     # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
@@ -184,27 +185,10 @@ def _place(url: str | None) -> dict[str, str]:
     return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
 
 
-def _is_url(text: str) -> bool:
-    return text.lower().startswith("s3://")
-
-
 def _named(option: str, path: str) -> str:
     if not path:  # a protected CI variable is empty in an unprotected job
         raise SettingsError([Problem(option, "", "is empty: name a file, or omit it")])
     return path
-
-
-def _by_options(error: SettingsError, arguments: argparse.Namespace) -> SettingsError:
-    """
-    Return an error that names the given options instead of the settings that they override.
-    """
-    given = {
-        f"{PREFIX}{name.upper()}": f"--{name.replace('_', '-')}"
-        for name, value in vars(arguments).items()
-        if value is not None
-    }
-    problems = [one._replace(setting=given.get(one.setting, one.setting)) for one in error.problems]
-    return SettingsError(problems)
 
 
 def _trust(settings: Settings, arguments: argparse.Namespace, environ: Mapping[str, str]) -> Trust:

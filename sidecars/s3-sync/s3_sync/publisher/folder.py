@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
 
+from s3_sync.keys import DEPTH_LIMIT
 from s3_sync.release.bundle import FileContent
 from s3_sync.release.format import (
     FILE_LIMIT_BYTES,
@@ -30,15 +31,11 @@ IGNORE_FILE = ".s3-sync-ignore"
 # a later `!rule` includes a file again. `.airflowignore` is content: Airflow reads it.
 DEFAULT_RULES = (
     IGNORE_FILE,
-    ".git",
     ".hg/",
     ".svn/",
-    "__pycache__/",
     "*.py[co]",
     ".venv/",
-    ".mypy_cache/",
-    ".pytest_cache/",
-    ".ruff_cache/",
+    ".*_cache/",
     ".ipynb_checkpoints/",
     ".idea/",
     ".vscode/",
@@ -48,8 +45,6 @@ DEFAULT_RULES = (
 )
 MIB = 1 << 20
 NAMED = 10
-# With folders that link to one another, each link doubles the number of paths, even without files.
-LINKS_LIMIT = 10_000
 GIT_SECONDS = 10
 
 _LEAVE_OUT = "Fix it, or exclude it: --exclude, or a line in .s3-sync-ignore."
@@ -166,11 +161,9 @@ def look(folder: str, rules: GitIgnoreSpec) -> Look:
             "A release without files would empty every target. Pass the right folder.",
         )
     size_bytes = sum(file.size_bytes for file in walk.files)
-    if size_bytes > TOTAL_LIMIT_BYTES or len(walk.files) > FILES_LIMIT:
-        raise too_large(
-            f"{folder} has {len(walk.files)} files and {_mib(size_bytes)} MiB; the limits are "
-            f"{FILES_LIMIT} and {_mib(TOTAL_LIMIT_BYTES)}"
-        )
+    if size_bytes > TOTAL_LIMIT_BYTES:
+        limit = _mib(TOTAL_LIMIT_BYTES)
+        raise too_large(f"{folder} has {_mib(size_bytes)} MiB; the limit is {limit}")
     return Look(tuple(sorted(walk.files)), tuple(sorted(walk.left_out)))
 
 
@@ -247,7 +240,6 @@ class _Walk:
         self.left_out: list[str] = []
         self.problems: list[FolderError] = []
         self._rules = rules
-        self._links = 0
 
     def enter(self, real: str, prefix: str, above: tuple[str, ...]) -> None:
         """
@@ -277,17 +269,13 @@ class _Walk:
         if is_left_out(name) or self._rules.match_file(name):
             self.left_out.append(name)
             return
-        self._links += is_link and is_folder
-        if self._links > LINKS_LIMIT:
-            raise too_large(
-                f"more than {LINKS_LIMIT} paths lead through folder symlinks, such as {path!r}"
-            )
         if is_link and not f"{real}/".startswith(f"{self.root}/"):
             self._refuse("link_outside", path, f"is a symlink to a path outside the folder: {real}")
-        elif is_link and not os.path.exists(real):
-            self._refuse("link_dangling", path, f"is a symlink to a path that is missing: {real}")
-        elif is_folder and real in above:
-            self._refuse("link_loop", path, "is a symlink to a parent folder of its own")
+        elif is_link and (real in above or not os.path.exists(real)):
+            why = "to a folder that contains it" if real in above else "to a path that is missing"
+            self._refuse("link_dangling", path, f"is a symlink {why}: {real}")
+        elif is_folder and len(above) > DEPTH_LIMIT:
+            self._refuse("name_refused", path, f"cannot become a file: {_NAMES['too_deep']}")
         elif is_folder:
             self.enter(real, name, above)
         else:
@@ -303,6 +291,8 @@ class _Walk:
         elif size > FILE_LIMIT_BYTES:
             limit = _mib(FILE_LIMIT_BYTES)
             self._refuse("file_too_large", path, f"has {_mib(size)} MiB; the limit is {limit}")
+        elif len(self.files) == FILES_LIMIT:  # or links between folders multiply them endlessly
+            raise too_large(f"the folder contains more than {FILES_LIMIT} files")
         else:
             is_executable = bool(found.st_mode & 0o111)
             state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)

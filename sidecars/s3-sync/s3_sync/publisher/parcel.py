@@ -137,7 +137,7 @@ def build_parcel(
     """
     seen = look(folder, rules)
     path = os.path.join(place, "bundle.zip")
-    tell = progress.counter("Reading files", len(seen.files))
+    tell = progress.steps("Reading files", len(seen.files))
     with open(path, "wb") as out:
         files = write_bundle(read_files(seen, tell), out)
     check_same(seen, look(folder, rules))
@@ -165,7 +165,7 @@ def download_parcel(store: Store, revision: str, place: str, progress: Progress)
     manifest, stored = read_manifest(store, revision)
     path = os.path.join(place, "bundle.zip")
     key = bundle_key(manifest.bundle_sha256)
-    tell = progress.bytes_counter("Downloading", manifest.bundle_bytes)
+    tell = progress.steps("Downloading", manifest.bundle_bytes)
     sha256 = store.download(key, path, tell)
     if sha256 != manifest.bundle_sha256:
         why = f"its SHA-256 is {sha256}" if sha256 else "it does not exist"

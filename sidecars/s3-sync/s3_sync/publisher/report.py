@@ -140,32 +140,24 @@ class Progress:
         self._is_shown = sys.stderr.isatty()
         self._told_at = 0.0
 
-    def counter(self, what: str, total: int) -> Callable[[int], None]:
+    def steps(self, what: str, total: int) -> Callable[[int], None]:
         """
-        Return a function that takes the number of finished items.
+        Return a function that takes how much of the total is done.
         """
-        return lambda done: self._tell(f"{what}: {done} of {total}", is_last=done >= total)
 
-    def bytes_counter(self, what: str, total_bytes: int) -> Callable[[int], None]:
-        """
-        Return a function that takes the number of finished bytes.
-        """
-        total = f"{total_bytes / MIB:.1f} MiB"
-        return lambda done: self._tell(
-            f"{what}: {done / MIB:.1f} of {total}", is_last=done >= total_bytes
-        )
+        def tell(done: int) -> None:
+            now = time.monotonic()
+            if self._is_shown and (done >= total or now - self._told_at >= EVERY_SECONDS):
+                self._told_at = now
+                sys.stderr.write(f"\r\x1b[K{what}: {100 * done // max(total, 1)} %")
+                sys.stderr.flush()
+
+        return tell
 
     def clear(self) -> None:
         """
         Clear the line.
         """
-        if self._is_shown and self._told_at:
+        if self._told_at:
             sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-    def _tell(self, text: str, *, is_last: bool) -> None:
-        now = time.monotonic()
-        if self._is_shown and (is_last or now - self._told_at >= EVERY_SECONDS):
-            self._told_at = now
-            sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()

@@ -4,23 +4,21 @@ The commands that only read: releases, diff.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from s3_sync.publisher.catalog import (
     Entry,
-    RevisionError,
     Trust,
     list_releases,
     look_at_pointer,
-    previous_turn,
     read_current,
     read_manifest,
     read_manifests,
     read_pins,
     resolve,
+    turn_of,
 )
 from s3_sync.publisher.folder import make_rules
 from s3_sync.publisher.parcel import build_parcel, scratch
@@ -79,46 +77,42 @@ def releases(store: Store, trust: Trust, limit: int) -> Report:
     return Report(lines, facts)
 
 
-def diff(
-    open_store: Callable[[str | None], Store], trust: Trust, texts: tuple[str, str], url: str | None
-) -> Report:
+def diff(stores: Sequence[Store], trust: Trust, texts: Sequence[str]) -> Report:
     """
     List the files that differ between two releases, or between a folder and a release.
 
     Args:
-        open_store: Opens the place of a URL; None: the place of the settings.
-        texts: Two of: a folder, a URL, ``current``, ``previous``, a revision.
-        url: The place of revisions.
+        stores: The place of each.
+        texts: Each is a folder, a URL, ``current``, ``previous`` or a revision.
     """
-    (name, before), (other, after) = (_find(open_store, trust, text, url) for text in texts)
+    (name, before), (other, after) = (
+        _find(store, trust, text) for store, text in zip(stores, texts, strict=True)
+    )
     changes = compare(before, after)
     facts = {"before": name, "after": other, **changes.facts()}
     return Report([f"{short(name)} → {short(other)}: {changes.files}", *changes.lines()], facts)
 
 
-def _find(
-    open_store: Callable[[str | None], Store], trust: Trust, text: str, url: str | None
-) -> tuple[str, Manifest]:
+def _find(store: Store, trust: Trust, text: str) -> tuple[str, Manifest]:
     """
     Return the content that an argument names.
     """
-    if text.lower().startswith("s3://"):
-        url, text = text, "current"
+    if is_url(text):
+        text = "current"
     elif "/" in text or text in (".", ".."):
         with scratch("diff") as place:
             now, rules = datetime.now(UTC), make_rules(text, ())
             parcel, _ = build_parcel(text, rules, place, Origin(), now, Progress())
         return text, parcel.manifest
-    elif text not in ("current", "previous") and os.path.isdir(text):
-        raise RevisionError(
-            "release_unknown", f"{text!r} is a local folder", f"Write ./{text} to compare it."
-        )
-    store = open_store(url)
     if text in ("current", "previous"):
-        revision = previous_turn(store, read_current(store, trust), text).revision
+        revision = turn_of(store, read_current(store, trust), text).revision
     else:
         revision = resolve(store, text)
     return revision, read_manifest(store, revision)[0]
+
+
+def is_url(text: str) -> bool:
+    return text.lower().startswith("s3://")
 
 
 def _facts(entry: Entry, pointer: Pointer | None, pins: Collection[str]) -> dict[str, Any]:

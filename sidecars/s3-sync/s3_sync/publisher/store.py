@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,9 +30,6 @@ from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.settings import without_password
 
-# Retries of a conditional write that S3 refused because of another write in progress (409).
-CONFLICT_TRIES = 6
-CONFLICT_SECONDS = 0.2
 # Requests for an object whose body breaks off.
 BODY_TRIES = 3
 CHUNK_BYTES = 1 << 20
@@ -128,7 +124,7 @@ class Store:
                 found["Body"].read(1)  # raises if the connection ended before the object
             # A proxy that compresses weakens the ETag, which If-Match would not match.
             etag = found["ETag"].removeprefix("W/")
-            return Stored(body, etag, _aware(found.get("LastModified") or self.now()))
+            return Stored(body, etag, found["LastModified"])
 
         return self._unless_absent(key, take)
 
@@ -158,9 +154,7 @@ class Store:
 
         def take(at: dict[str, str]) -> Listed:
             answer = self._client.head_object(**at)
-            # If the server does not report the time, the object may be new.
-            modified_at = _aware(answer.get("LastModified") or self.now())
-            return Listed(key, int(answer["ContentLength"]), modified_at)
+            return Listed(key, int(answer["ContentLength"]), answer["LastModified"])
 
         return self._unless_absent(key, take)
 
@@ -175,7 +169,7 @@ class Store:
             for page in pages:
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
-                    yield Listed(key, found["Size"], _aware(found["LastModified"]))
+                    yield Listed(key, found["Size"], found["LastModified"])
 
     def now(self) -> datetime:
         """
@@ -217,20 +211,17 @@ class Store:
             "ContentMD5": base64.b64encode(digest).decode(),
             **condition,
         }
-        for attempt in range(CONFLICT_TRIES):
-            with self._explaining("put", key):
-                try:
-                    self._client.put_object(Body=body, **given)
-                    return
-                except exceptions.ClientError as error:
-                    status = _status_of(error)
-                    if condition and (status == 412 or _code_of(error) == "NoSuchKey"):
-                        raise ConditionFailed from error
-                    if condition and status == 501:
-                        raise unsupported(self) from error
-                    if status != 409 or attempt + 1 == CONFLICT_TRIES:
-                        raise
-            time.sleep(CONFLICT_SECONDS * 2**attempt * random.uniform(0.5, 1))
+        with self._explaining("put", key):
+            try:
+                self._client.put_object(Body=body, **given)
+            except exceptions.ClientError as error:
+                status = _status_of(error)
+                # 409: of another conditional write at the same moment.
+                if condition and (status in (409, 412) or _code_of(error) == "NoSuchKey"):
+                    raise ConditionFailed from error
+                if condition and status == 501:
+                    raise unsupported(self) from error
+                raise
 
     def upload(self, key: str, path: str, tell: Callable[[int], None]) -> None:
         """
@@ -356,7 +347,7 @@ class Store:
     def _note_time(self, parsed: dict[str, Any], **_: object) -> None:
         text = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
         with suppress(ValueError):
-            self._heard = _aware(parsedate_to_datetime(text)), time.monotonic()
+            self._heard = parsedate_to_datetime(text), time.monotonic()
 
 
 def unsupported(store: Store) -> SidecarError:
@@ -373,13 +364,6 @@ def unsupported(store: Store) -> SidecarError:
 
 def _pay(params: dict[str, Any], **_: object) -> None:
     params["headers"]["x-amz-request-payer"] = "requester"
-
-
-def _aware(at: datetime) -> datetime:
-    """
-    Return a time with a time zone: UTC if the server omits it.
-    """
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _part_of(key: str) -> Operation:

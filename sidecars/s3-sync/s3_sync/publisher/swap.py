@@ -7,15 +7,12 @@ are left: the next publish of the same content completes them, `prune-releases` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import NamedTuple
 
-from s3_sync.publisher.catalog import (
-    Current,
-    ReleaseError,
-    Trust,
-    damaged,
-    look_at_pointer,
-)
+from s3_sync.publisher.catalog import Current, ReleaseError, Trust, look_at_pointer
+from s3_sync.publisher.gate import Verdict
 from s3_sync.publisher.parcel import Parcel
 from s3_sync.publisher.report import Progress
 from s3_sync.publisher.store import ConditionFailed, Listed, Store, Stored, unsupported
@@ -60,6 +57,26 @@ def is_whole(store: Store, revision: str, *, is_fresh: bool = False) -> bytes | 
     return stored.data if not is_fresh or _is_fresh(store, bundle) else None
 
 
+class Order(NamedTuple):
+    """
+    What a command that changes the current release was told.
+
+    Args:
+        judge: Runs the gate on a release, and raises if it refuses.
+        who: Who runs the command.
+        forces: Whether to write everything again, and replace a pointer that is damaged or not
+            trusted.
+    """
+
+    store: Store
+    trust: Trust
+    judge: Callable[[Parcel], Verdict]
+    who: Origin
+    progress: Progress
+    is_dry: bool = False
+    forces: bool = False
+
+
 class Swap:
     """
     One change of the pointer.
@@ -67,59 +84,43 @@ class Swap:
     Args:
         before: The pointer when the command began, so that no other publisher is overwritten
             unseen; None for the first release.
-        forces: Whether to write bundle and manifest even if they are there.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        trust: Trust,
-        before: Current | None,
-        progress: Progress,
-        *,
-        forces: bool = False,
-    ) -> None:
-        self._store = store
-        self._trust = trust
+    def __init__(self, order: Order, before: Current | None) -> None:
+        self._order = order
+        self._store = order.store
         self._before = before
-        self._progress = progress
-        self._forces = forces
 
     def make_current(
-        self, parcel: Parcel, origin: Origin, restores: int = 0, promoted_from: str = ""
-    ) -> Pointer:
+        self, parcel: Parcel, origin: Origin, restores: int, promoted_from: str
+    ) -> None:
         """
-        Write what is missing of a release, make it current, and return the pointer.
+        Write what is missing of a release, and make it current.
 
         Raises:
             ReleaseError: ``publish_conflict``: another publisher made another release current.
             SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
         """
-        data = self._ship(parcel)
+        data = self._ship(parcel, forces=self._order.forces)
         self._require_conditions(parcel.revision, data)
         self._date_replaced(parcel.revision)
-        pointer = self._next(parcel.revision, origin, restores, promoted_from)
-        self._write(pointer)
+        self._write(self._next(parcel.revision, origin, restores, promoted_from))
         if not is_whole(self._store, parcel.revision):
-            self._forces = True
-            self._ship(parcel)
-            if not is_whole(self._store, parcel.revision):
-                raise damaged(self._store, parcel.revision, "another process removes its objects")
-        return pointer
+            self._ship(parcel, forces=True)
 
-    def _ship(self, parcel: Parcel) -> bytes:
+    def _ship(self, parcel: Parcel, *, forces: bool) -> bytes:
         """
         Write bundle and manifest, unless they are there and too young to be pruned; return the
         manifest in the bucket.
         """
         store, manifest, revision = self._store, parcel.manifest, parcel.revision
-        if not self._forces and (data := is_whole(store, revision, is_fresh=True)):
+        if not forces and (data := is_whole(store, revision, is_fresh=True)):
             return data
         key = bundle_key(manifest.bundle_sha256)
-        bundle = None if self._forces else store.look(key)
+        bundle = None if forces else store.look(key)
         is_up = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
         if bundle is None or not is_up or not _is_fresh(store, bundle):
-            tell = self._progress.bytes_counter("Uploading", manifest.bundle_bytes)
+            tell = self._order.progress.steps("Uploading", manifest.bundle_bytes)
             store.upload(key, parcel.path, tell)
         store.put(manifest_key(revision), parcel.data)
         return parcel.data
@@ -174,15 +175,16 @@ class Swap:
         return Pointer(turn, origin, old.history)
 
     def _write(self, pointer: Pointer) -> None:
-        store, before, data = self._store, self._before, write_pointer(pointer)
-        if self._trust.signer is not None:
-            data = self._trust.signer.sign(data, store.bucket, store.prefix)
+        store, before, trust = self._store, self._before, self._order.trust
+        data = write_pointer(pointer)
+        if trust.signer is not None:
+            data = trust.signer.sign(data, store.bucket, store.prefix)
         etag = before.stored.etag if before else ""
         try:
             store.put(POINTER_KEY, data, if_absent=before is None, if_etag=etag)
         except ConditionFailed:
             # Perhaps by our own write, whose response was lost, or one of the same release.
-            now = look_at_pointer(store, self._trust)
+            now = look_at_pointer(store, trust)
             if now is None or now.pointer is None or now.pointer.revision != pointer.revision:
                 raise _conflict(now, pointer.revision) from None
 

@@ -201,5 +201,5 @@ def test_shows_progress_on_a_terminal_and_clears_it_at_the_end(on_moto: Place) -
     os.close(ours)
 
     assert "published" == ran.facts()["result"]
-    assert "Reading files: 30 of 30" in shown and "Uploading" in shown
+    assert "Reading files: 100 %" in shown and "Uploading: 100 %" in shown
     assert shown.endswith("\r\x1b[K")

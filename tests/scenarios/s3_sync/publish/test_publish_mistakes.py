@@ -50,7 +50,6 @@ def refused(on_moto: Place) -> Iterator[Place]:
             ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("],
             ["'(' is not a regular expression"],
         ),
-        (["publish", "{dags}", "--gate", "syntax", "--gate-timeout", "x"], ["--gate-timeout='x'"]),
         (["publish"], ["DIR"]),
         (["publish", ""], ["the name of the folder is empty"]),
         (["rollback", ""], ["'' is not a revision"]),
