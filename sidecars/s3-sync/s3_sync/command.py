@@ -35,9 +35,7 @@ def run() -> int:
 
         arguments = cli.read_arguments(words)
         if arguments.command in cli.COMMANDS:
-            from s3_sync.publisher import commands  # noqa: PLC0415 - boto3
-
-            return commands.run(arguments, os.environ)
+            return cli.run(arguments, os.environ)
         is_check = arguments.command == "check"
     if missing := [name for name in OF_DAEMON if find_spec(name) is None]:
         raise SidecarError(

@@ -7,29 +7,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from s3_sync.publisher.store import Store, Stored
-from s3_sync.release.format import (
-    MANIFEST_FOLDER,
-    MANIFEST_SUFFIX,
-    PIN_FOLDER,
-    POINTER_KEY,
-    Invalid,
-    Manifest,
-    Pointer,
-    Turn,
-    manifest_key,
-    parse_manifest,
-    parse_pointer,
-)
+from s3_sync.release import format as form
 from s3_sync.revision import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.signature import Keys, Signer, Untrusted, split_signature
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
+# `prune-releases` removes nothing younger than a day; what is older than half of it is written
+# again before it is used. So a prune and a publish at the same time do not meet.
+DAY = timedelta(days=1)
 
 _BEGINNING = re.compile(rf"(?:{BEGINNING})?([0-9a-f]{{{SHORT_DIGITS},64}})")
 
@@ -67,7 +58,7 @@ class Current(NamedTuple):
         signed_by: The key that signed it; empty if none had to.
     """
 
-    pointer: Pointer | None
+    pointer: form.Pointer | None
     stored: Stored
     refusal: str = ""
     signed_by: str = ""
@@ -91,7 +82,7 @@ class Entry(NamedTuple):
 
     revision: str
     used_at: datetime
-    manifest: Manifest | None = None
+    manifest: form.Manifest | None = None
     problem: str = ""
 
 
@@ -99,17 +90,17 @@ def look_at_pointer(store: Store, trust: Trust) -> Current | None:
     """
     Return the object at the pointer's key, whatever it contains; None if it does not exist.
     """
-    stored = store.read(POINTER_KEY)
+    stored = store.read(form.POINTER_KEY)
     if stored is None:
         return None
     body, signature = split_signature(stored.data)
     try:
         keys = trust.keys
         signer = keys.signer_of(body, store.bucket, store.prefix, signature) if keys else ""
-        return Current(parse_pointer(body), stored, "", signer)
+        return Current(form.parse_pointer(body), stored, "", signer)
     except Untrusted as error:
         return Current(None, stored, str(error))
-    except Invalid as error:
+    except form.Invalid as error:
         return Current(None, stored, f"it is not a pointer to releases: {error}")
 
 
@@ -127,7 +118,7 @@ def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current
     if current is not None and current.refusal and not forces:
         raise ReleaseError(
             "release_untrusted" if "sign" in current.refusal else "pointer_invalid",
-            f"{store.url}{POINTER_KEY} is refused: {current.refusal}",
+            f"{store.url}{form.POINTER_KEY} is refused: {current.refusal}",
             "It was not changed. Find out who writes there, use another prefix, or add the missing "
             "public key. To replace it: publish or promote with --force, or `rollback REVISION "
             "--force`.",
@@ -135,7 +126,7 @@ def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current
     return current
 
 
-def turn_of(store: Store, current: Current | None, what: str) -> Turn:
+def turn_of(store: Store, current: Current | None, what: str) -> form.Turn:
     """
     Return the ``current`` or the ``previous`` turn.
 
@@ -153,7 +144,7 @@ def turn_of(store: Store, current: Current | None, what: str) -> Turn:
     )
 
 
-def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
+def resolve(store: Store, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
     """
     Return the revision for a full id, with or without `sha256-`, or its first digits.
 
@@ -175,12 +166,12 @@ def resolve(store: Store, text: str, folder: str = MANIFEST_FOLDER) -> str:
     if is_revision(revision):
         return revision
     keys = [found.key for found in store.list(f"{folder}{revision}")]
-    names = [key.removeprefix(folder).removesuffix(MANIFEST_SUFFIX) for key in keys]
+    names = [key.removeprefix(folder).removesuffix(form.MANIFEST_SUFFIX) for key in keys]
     match [name for name in names if is_revision(name)]:
         case [found]:
             return found
         case []:
-            raise unknown(store, text, "pinned release" if folder == PIN_FOLDER else "release")
+            raise unknown(store, text, "pinned release" if folder == form.PIN_FOLDER else "release")
         case found:
             raise RevisionError(
                 "release_unknown",
@@ -197,7 +188,7 @@ def unknown(store: Store, text: str, what: str = "release") -> RevisionError:
     )
 
 
-def read_manifest(store: Store, revision: str) -> tuple[Manifest, Stored]:
+def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, Stored]:
     """
     Return the manifest of a release.
 
@@ -205,13 +196,15 @@ def read_manifest(store: Store, revision: str) -> tuple[Manifest, Stored]:
         RevisionError: It does not exist.
         ReleaseError: It is damaged.
     """
-    stored = store.read(manifest_key(revision))
+    stored = store.read(form.manifest_key(revision))
     if stored is None:
         raise unknown(store, revision)
     try:
-        return parse_manifest(stored.data, revision), stored
-    except Invalid as error:
-        raise damaged(store, revision, f"{manifest_key(revision)} is invalid: {error}") from None
+        return form.parse_manifest(stored.data, revision), stored
+    except form.Invalid as error:
+        raise damaged(
+            store, revision, f"{form.manifest_key(revision)} is invalid: {error}"
+        ) from None
 
 
 def damaged(store: Store, revision: str, why: str) -> ReleaseError:
@@ -222,7 +215,7 @@ def damaged(store: Store, revision: str, why: str) -> ReleaseError:
     )
 
 
-def find_manifest(store: Store, revision: str) -> Manifest | None:
+def find_manifest(store: Store, revision: str) -> form.Manifest | None:
     """
     Return the manifest of a release; None if it is missing, damaged, or cannot be read.
     """
@@ -234,9 +227,9 @@ def list_releases(store: Store) -> list[Entry]:
     Return the existing releases, the most recently used first, without their manifests.
     """
     found = []
-    for listed in store.list(MANIFEST_FOLDER):
-        name = listed.key.removeprefix(MANIFEST_FOLDER)
-        revision = name.removesuffix(MANIFEST_SUFFIX)
+    for listed in store.list(form.MANIFEST_FOLDER):
+        name = listed.key.removeprefix(form.MANIFEST_FOLDER)
+        revision = name.removesuffix(form.MANIFEST_SUFFIX)
         if name != revision and is_revision(revision):
             found.append(Entry(revision, listed.modified_at))
     return sorted(found, key=lambda entry: (entry.used_at, entry.revision), reverse=True)
@@ -267,5 +260,5 @@ def read_pins(store: Store) -> set[str]:
     """
     Return the revisions that are pinned in the bucket.
     """
-    names = (found.key.removeprefix(PIN_FOLDER) for found in store.list(PIN_FOLDER))
+    names = (found.key.removeprefix(form.PIN_FOLDER) for found in store.list(form.PIN_FOLDER))
     return set(filter(is_revision, names))

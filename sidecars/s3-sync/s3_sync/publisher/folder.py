@@ -15,15 +15,8 @@ from typing import NamedTuple
 from pathspec import GitIgnoreSpec
 
 from s3_sync.keys import DEPTH_LIMIT
+from s3_sync.release import format as form
 from s3_sync.release.bundle import FileContent
-from s3_sync.release.format import (
-    FILE_LIMIT_BYTES,
-    FILES_LIMIT,
-    TOTAL_LIMIT_BYTES,
-    Origin,
-    is_left_out,
-    problem_of,
-)
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 IGNORE_FILE = ".s3-sync-ignore"
@@ -161,8 +154,8 @@ def look(folder: str, rules: GitIgnoreSpec) -> Look:
             "A release without files would empty every target. Pass the right folder.",
         )
     size_bytes = sum(file.size_bytes for file in walk.files)
-    if size_bytes > TOTAL_LIMIT_BYTES:
-        limit = _mib(TOTAL_LIMIT_BYTES)
+    if size_bytes > form.TOTAL_LIMIT_BYTES:
+        limit = _mib(form.TOTAL_LIMIT_BYTES)
         raise too_large(f"{folder} has {_mib(size_bytes)} MiB; the limit is {limit}")
     return Look(tuple(sorted(walk.files)), tuple(sorted(walk.left_out)))
 
@@ -181,7 +174,7 @@ def read_files(seen: Look, tell: Callable[[int], object]) -> Iterator[FileConten
     for number, file in enumerate(seen.files, start=1):
         try:
             with open(file.real, "rb") as source:
-                data = source.read(FILE_LIMIT_BYTES + 1)
+                data = source.read(form.FILE_LIMIT_BYTES + 1)
         except FileNotFoundError as error:
             raise changing(f"{file.path} is gone") from error
         except OSError as error:
@@ -266,7 +259,7 @@ class _Walk:
         real = os.path.realpath(entry.path) if is_link else entry.path
         is_folder = os.path.isdir(real)
         name = f"{path}/" if is_folder else path
-        if is_left_out(name) or self._rules.match_file(name):
+        if form.is_left_out(name) or self._rules.match_file(name):
             self.left_out.append(name)
             return
         if is_link and not f"{real}/".startswith(f"{self.root}/"):
@@ -284,15 +277,17 @@ class _Walk:
     def _add(self, path: str, real: str) -> None:
         found = os.stat(real)
         size = found.st_size
-        if problem := problem_of(path):
+        if problem := form.problem_of(path):
             self._refuse("name_refused", path, f"cannot become a file: {_NAMES[problem]}")
         elif not stat.S_ISREG(found.st_mode):
             self._refuse("file_special", path, "is neither a file nor a folder")
-        elif size > FILE_LIMIT_BYTES:
-            limit = _mib(FILE_LIMIT_BYTES)
+        elif size > form.FILE_LIMIT_BYTES:
+            limit = _mib(form.FILE_LIMIT_BYTES)
             self._refuse("file_too_large", path, f"has {_mib(size)} MiB; the limit is {limit}")
-        elif len(self.files) == FILES_LIMIT:  # or links between folders multiply them endlessly
-            raise too_large(f"the folder contains more than {FILES_LIMIT} files")
+        elif (
+            len(self.files) == form.FILES_LIMIT
+        ):  # or links between folders multiply them endlessly
+            raise too_large(f"the folder contains more than {form.FILES_LIMIT} files")
         else:
             is_executable = bool(found.st_mode & 0o111)
             state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
@@ -317,7 +312,7 @@ def _unreadable(path: str, error: OSError) -> FolderError:
 # --- origin
 
 
-def find_origin(folder: str, environ: Mapping[str, str]) -> Origin:
+def find_origin(folder: str, environ: Mapping[str, str]) -> form.Origin:
     """
     Return the known origin; git, if available, takes precedence over the variables of the CI.
     """
@@ -335,7 +330,7 @@ def find_origin(folder: str, environ: Mapping[str, str]) -> Origin:
     )
 
 
-def find_publisher(environ: Mapping[str, str]) -> Origin:
+def find_publisher(environ: Mapping[str, str]) -> form.Origin:
     """
     Return who publishes, and the CI run: from the variables of the CI, or else user and machine.
     """
@@ -349,7 +344,7 @@ def find_publisher(environ: Mapping[str, str]) -> Origin:
     url = _first(environ, _URL)
     if server and repository:
         url = f"{server}/{repository}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}"
-    return Origin(by=by, ci_url=url)
+    return form.Origin(by=by, ci_url=url)
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:

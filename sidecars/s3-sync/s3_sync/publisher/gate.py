@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher.folder import FolderError
 from s3_sync.publisher.parcel import Parcel, scratch
-from s3_sync.publisher.report import NAMED, checked_facts
+from s3_sync.publisher.report import NAMED
 from s3_sync.release.format import Checked
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
@@ -68,8 +67,8 @@ class Verdict(NamedTuple):
     allowed: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        found = checked_facts(self.checked)
-        return {"gate": self.gate, "airflow": found and found | {"allowed": self.allowed}}
+        found = self.checked.facts() | {"allowed": self.allowed} if self.checked else None
+        return {"gate": self.gate, "airflow": found}
 
     def lines(self) -> list[str]:
         if self.gate == "off":
@@ -93,9 +92,7 @@ class Airflow(NamedTuple):
     allowed: tuple[str, ...] = ()
 
 
-def find_airflow(
-    given: str | None, allowed: Sequence[re.Pattern[str]], environ: Mapping[str, str]
-) -> Airflow:
+def find_airflow(given: str | None, allowed: Sequence[str], environ: Mapping[str, str]) -> Airflow:
     """
     Return the Airflow for the options of a command.
 
@@ -109,9 +106,8 @@ def find_airflow(
     if python is None:
         raise _no_airflow(given or "python", "is not an executable program")
     home = os.path.expanduser(os.path.expandvars(environ.get("AIRFLOW_HOME", "")))
-    patterns = tuple(pattern.pattern for pattern in allowed)
     # It runs in another folder, where a relative path would name another file.
-    return Airflow(os.path.abspath(python), home, patterns)
+    return Airflow(os.path.abspath(python), home, tuple(allowed))
 
 
 def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdict:

@@ -1,35 +1,214 @@
 """
 The commands that make a release current: publish, promote, rollback.
 
-Each has the whole release in hand, built or downloaded and verified, before it writes anything.
+Each has the whole release in hand, built or downloaded and verified, before it writes anything. If
+it is killed before the pointer is written, the current release stays, and at most unused objects
+are left: the next publish of the same content completes them, `prune-releases` removes them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from pathspec import GitIgnoreSpec
 
-from s3_sync.publisher.catalog import (
-    Current,
-    Trust,
-    find_manifest,
-    read_current,
-    resolve,
-    turn_of,
-)
+from s3_sync.publisher import catalog
 from s3_sync.publisher.folder import look
+from s3_sync.publisher.gate import Verdict
 from s3_sync.publisher.parcel import Parcel, build_parcel, download_parcel, scratch
-from s3_sync.publisher.report import NAMED, Report, checked_facts, compare, size_text
-from s3_sync.publisher.store import Store
-from s3_sync.publisher.swap import Order, Swap, is_whole
-from s3_sync.release.format import Origin
+from s3_sync.publisher.report import NAMED, Progress, Report, compare, size_text
+from s3_sync.publisher.store import ConditionFailed, Listed, Store, Stored, unsupported
+from s3_sync.release import format as form
 from s3_sync.revision import short
 from sidecar_runtime.printable import counted
+
+# No object has this ETag: no known content has this MD5.
+NO_ETAG = '"00000000000000000000000000000000"'
+
+
+def is_whole(store: Store, revision: str, *, is_fresh: bool = False) -> bytes | None:
+    """
+    Return the manifest of a release that is in the bucket with its bundle; None if it is not.
+
+    Args:
+        is_fresh: Whether both must be too young to be pruned.
+    """
+    stored = store.read(form.manifest_key(revision))
+    if stored is None or (is_fresh and not _is_fresh(store, stored)):
+        return None
+    try:
+        manifest = form.parse_manifest(stored.data, revision)
+    except form.Invalid:
+        return None
+    bundle = store.look(form.bundle_key(manifest.bundle_sha256))
+    if bundle is None or bundle.size_bytes != manifest.bundle_bytes:
+        return None
+    return stored.data if not is_fresh or _is_fresh(store, bundle) else None
+
+
+class Order(NamedTuple):
+    """
+    What a command that changes the current release was told.
+
+    Args:
+        judge: Runs the gate on a release, and raises if it refuses.
+        who: Who runs the command.
+        forces: Whether to write everything again, and replace a pointer that is damaged or not
+            trusted.
+    """
+
+    store: Store
+    trust: catalog.Trust
+    judge: Callable[[Parcel], Verdict]
+    who: form.Origin
+    progress: Progress
+    is_dry: bool = False
+    forces: bool = False
+
+
+class Swap:
+    """
+    One change of the pointer.
+
+    Args:
+        before: The pointer when the command began, so that no other publisher is overwritten
+            unseen; None for the first release.
+    """
+
+    def __init__(self, order: Order, before: catalog.Current | None) -> None:
+        self._order = order
+        self._store = order.store
+        self._before = before
+
+    def make_current(
+        self, parcel: Parcel, origin: form.Origin, restores: int, promoted_from: str
+    ) -> None:
+        """
+        Write what is missing of a release, and make it current.
+
+        Raises:
+            ReleaseError: ``publish_conflict``: another publisher made another release current.
+            SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
+        """
+        data = self._ship(parcel, forces=self._order.forces)
+        self._require_conditions(parcel.revision, data)
+        self._date_replaced(parcel.revision)
+        self._write(self._next(parcel.revision, origin, restores, promoted_from))
+        if not is_whole(self._store, parcel.revision):
+            self._ship(parcel, forces=True)
+
+    def _ship(self, parcel: Parcel, *, forces: bool) -> bytes:
+        """
+        Write bundle and manifest, unless they are there and too young to be pruned; return the
+        manifest in the bucket.
+        """
+        store, manifest, revision = self._store, parcel.manifest, parcel.revision
+        if not forces and (data := is_whole(store, revision, is_fresh=True)):
+            return data
+        key = form.bundle_key(manifest.bundle_sha256)
+        bundle = None if forces else store.look(key)
+        is_up = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
+        if bundle is None or not is_up or not _is_fresh(store, bundle):
+            tell = self._order.progress.steps("Uploading", manifest.bundle_bytes)
+            store.upload(key, parcel.path, tell)
+        store.put(form.manifest_key(revision), parcel.data)
+        return parcel.data
+
+    def _require_conditions(self, revision: str, data: bytes) -> None:
+        """
+        Check that the store obeys the condition that the swap relies on: with a write that it must
+        refuse, and that changes nothing if it does not. `rclone serve s3` ignores conditions
+        (2026-11).
+
+        Raises:
+            SidecarError: ``store_unsupported``.
+        """
+        etag = NO_ETAG if self._before else ""
+        try:
+            self._store.put(form.manifest_key(revision), data, if_absent=not etag, if_etag=etag)
+        except ConditionFailed:
+            return
+        raise unsupported(self._store)
+
+    def _date_replaced(self, revision: str) -> None:
+        """
+        Write the manifest of the current release again, so that its date says when it was replaced.
+        """
+        old = self._before.pointer if self._before else None
+        if old is None or old.revision == revision:
+            return
+        stored = self._store.read(form.manifest_key(old.revision))
+        if stored is not None and not _is_fresh(self._store, stored):
+            self._store.put(form.manifest_key(old.revision), stored.data)
+
+    def _next(
+        self, revision: str, origin: form.Origin, restores: int, promoted_from: str
+    ) -> form.Pointer:
+        """
+        Return the next pointer; one to the release that is current already adds no turn.
+
+        Its sequence is the time in seconds, or the previous sequence plus one if that is higher:
+        more than any that pods remember, even if an old pointer was restored or it is missing.
+        """
+        old, now = self._before.pointer if self._before else None, self._store.now()
+        sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
+        if sequence > form.SEQUENCE_LIMIT:
+            raise catalog.ReleaseError(
+                "pointer_invalid",
+                f"{form.POINTER_KEY} has the highest possible sequence, {form.SEQUENCE_LIMIT}",
+                "s3-sync does not write it: find out who did, delete the object, and publish.",
+            )
+        turn = form.Turn(revision, sequence, now, restores, promoted_from)
+        if old is None or old.revision != revision:
+            return form.Pointer(turn, origin, old.turns() if old else ())
+        place = promoted_from or old.turn.promoted_from
+        turn = turn._replace(restores=old.turn.restores, promoted_from=place)
+        return form.Pointer(turn, origin, old.history)
+
+    def _write(self, pointer: form.Pointer) -> None:
+        store, before, trust = self._store, self._before, self._order.trust
+        data = form.write_pointer(pointer)
+        if trust.signer is not None:
+            data = trust.signer.sign(data, store.bucket, store.prefix)
+        etag = before.stored.etag if before else ""
+        try:
+            store.put(form.POINTER_KEY, data, if_absent=before is None, if_etag=etag)
+        except ConditionFailed:
+            # Perhaps by our own write, whose response was lost, or one of the same release.
+            now = catalog.look_at_pointer(store, trust)
+            if now is None or now.pointer is None or now.pointer.revision != pointer.revision:
+                raise _conflict(now, pointer.revision) from None
+
+
+def _is_fresh(store: Store, found: Stored | Listed) -> bool:
+    return store.age_of(found) < catalog.DAY / 2
+
+
+def _conflict(now: catalog.Current | None, ours: str) -> catalog.ReleaseError:
+    if now is None:
+        said = "was deleted"
+    elif now.pointer is None:
+        said = f"was overwritten by something that is refused ({now.refusal})"
+    else:
+        by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
+        said = (
+            f"was replaced: {by} made release {short(turn.revision)} current at "
+            f"{turn.since:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    return catalog.ReleaseError(
+        "publish_conflict",
+        f"meanwhile {form.POINTER_KEY} {said}; the release {short(ours)} is not current",
+        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
+        "CI run one publish at a time.",
+    )
+
 
 RESULTS = {"publish": "published", "promote": "promoted", "restore": "rolled_back"}
 DONE = {"publish": "Published", "promote": "Promoted", "restore": "Restored"}
 
 
-def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Origin) -> Report:
+def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: form.Origin) -> Report:
     """
     Make the content of a folder the current release.
 
@@ -38,7 +217,7 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Origin) -> 
     """
     look(folder, rules)  # report its problems even if S3 cannot be reached
     # Before the folder is read, so that a concurrent publish is not overwritten unseen.
-    before = read_current(order.store, order.trust, forces=order.forces)
+    before = catalog.read_current(order.store, order.trust, forces=order.forces)
     with scratch("publish") as place:
         now = order.store.now()
         parcel, seen = build_parcel(folder, rules, place, origin, now, order.progress)
@@ -51,7 +230,7 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Origin) -> 
     return report
 
 
-def promote(order: Order, source: Store, trust: Trust, revision: str | None) -> Report:
+def promote(order: Order, source: Store, trust: catalog.Trust, revision: str | None) -> Report:
     """
     Make a release of one place current in another, byte for byte.
 
@@ -64,10 +243,10 @@ def promote(order: Order, source: Store, trust: Trust, revision: str | None) -> 
             was faster.
     """
     if revision is None:
-        revision = turn_of(source, read_current(source, trust), "current").revision
+        revision = catalog.turn_of(source, catalog.read_current(source, trust), "current").revision
     else:
-        revision = resolve(source, revision)
-    before = read_current(order.store, order.trust, forces=order.forces)
+        revision = catalog.resolve(source, revision)
+    before = catalog.read_current(order.store, order.trust, forces=order.forces)
     with scratch("promote") as place:
         parcel = download_parcel(source, revision, place, order.progress)
         origin = parcel.manifest.origin._replace(by=order.who.by, ci_url=order.who.ci_url)
@@ -87,9 +266,9 @@ def roll_back(order: Order, revision: str | None) -> Report:
         SidecarError: It does not exist, or is damaged; nothing is changed.
     """
     store, restores, place_of = order.store, 0, ""
-    before = read_current(store, order.trust, forces=order.forces and revision is not None)
-    turn = turn_of(store, before, "previous") if revision is None else None
-    target = turn.revision if turn else resolve(store, str(revision))
+    before = catalog.read_current(store, order.trust, forces=order.forces and revision is not None)
+    turn = catalog.turn_of(store, before, "previous") if revision is None else None
+    target = turn.revision if turn else catalog.resolve(store, str(revision))
     if before is not None and before.pointer is not None and before.pointer.revision != target:
         turns = before.pointer.turns()
         turn = turn or next((one for one in turns if one.revision == target), None)
@@ -105,9 +284,9 @@ def roll_back(order: Order, revision: str | None) -> Report:
 def _apply(
     verb: str,
     order: Order,
-    before: Current | None,
+    before: catalog.Current | None,
     parcel: Parcel,
-    origin: Origin,
+    origin: form.Origin,
     restores: int = 0,
     place_of: str = "",
 ) -> Report:
@@ -132,8 +311,8 @@ def _apply(
     verdict = order.judge(parcel) if verb != "restore" else None
     if verdict is not None and verdict.checked and verb == "publish":
         parcel = parcel.checked(verdict.checked)
-    changes = compare(find_manifest(store, old.revision) if old else None, parcel.manifest)
-    facts |= {"airflow": checked_facts(parcel.manifest.checked), **changes.facts()}
+    changes = compare(catalog.find_manifest(store, old.revision) if old else None, parcel.manifest)
+    facts |= changes.facts()
     facts |= verdict.facts() if verdict else {}
     lines = verdict.lines() if verdict else []
     if order.is_dry:
@@ -153,7 +332,7 @@ def _apply(
     return Report(lines, facts)
 
 
-def _is_done(order: Order, before: Current | None, revision: str) -> bool:
+def _is_done(order: Order, before: catalog.Current | None, revision: str) -> bool:
     """
     Whether a release is current already, whole, and signed as this command would sign it.
     """

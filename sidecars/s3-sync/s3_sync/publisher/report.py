@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from s3_sync.release.format import Checked, Manifest, Turn, time_text
+from s3_sync.release.format import Manifest
 
 MIB = 1 << 20
 NAMED = 20
@@ -36,16 +36,12 @@ class Changes(NamedTuple):
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
-    def facts(self) -> dict[str, tuple[str, ...]]:
-        return self._asdict()
-
     def lines(self, limit: int = 0) -> list[str]:
         """
         Return one line per name, at most `limit` of them; 0: all.
         """
-        lines = [
-            f"  {mark} {name}" for mark, names in zip("+~-", self, strict=True) for name in names
-        ]
+        marks = zip("+~-", self, strict=True)
+        lines = [f"  {mark} {name}" for mark, names in marks for name in names]
         if limit and len(lines) > limit:
             return [*lines[:limit], f"  and {len(lines) - limit} more"]
         return lines
@@ -66,14 +62,15 @@ class Difference(NamedTuple):
     dags: Changes | None
 
     def facts(self) -> dict[str, Any]:
-        return {"changes": self.files.facts(), "dags": self.dags.facts() if self.dags else None}
+        return {
+            "changes": self.files._asdict(),
+            "dags": self.dags._asdict() if self.dags else None,
+        }
 
     def lines(self, limit: int = 0) -> list[str]:
-        lines, dags = self.files.lines(limit), self.dags
-        if dags is not None and any(dags):
-            lines.append(f"DAGs: {len(dags.added)} added, {len(dags.removed)} removed")
-            lines += dags.lines(limit)
-        return lines
+        dags = self.dags if self.dags and any(self.dags) else None
+        head = [f"DAGs: {len(dags.added)} added, {len(dags.removed)} removed"] if dags else []
+        return [*self.files.lines(limit), *head, *(dags.lines(limit) if dags else [])]
 
 
 def compare(before: Manifest | None, after: Manifest) -> Difference:
@@ -95,20 +92,6 @@ def _compare(before: Mapping[str, str], after: Mapping[str, str]) -> Changes:
         tuple(name for name in sorted(after) if name in before and before[name] != after[name]),
         tuple(sorted(before.keys() - after.keys())),
     )
-
-
-def checked_facts(checked: Checked | None) -> dict[str, Any] | None:
-    return {**checked.facts(), "dags": len(checked.dag_ids)} if checked else None
-
-
-def turn_facts(turn: Turn) -> dict[str, Any]:
-    return {
-        "revision": turn.revision,
-        "sequence": turn.sequence,
-        "since": time_text(turn.since),
-        "restores": turn.restores or None,
-        "promoted_from": turn.promoted_from or None,
-    }
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -327,16 +327,12 @@ class Store:
         refusal = Refusal(_code_of(error), str(said.get("Message", "")), "")
         region = self._client.meta.region_name or ""
         request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
-        identity = self._identity() if is_denied(answer, refusal) else self._access_key()
+        identity = self._identity() if is_denied(answer, refusal) else None
         explained = explain(answer, refusal, request, identity)
         if isinstance(explained, SidecarError):
             return explained
         text = f"S3 rejected the request for {request.url} ({error})"
         return S3Error("client_error", text, ADVICE["client_error"])
-
-    def _access_key(self) -> str:
-        found = self._session.get_credentials()
-        return f"the access key {found.access_key}" if found else "a request without credentials"
 
     def _identity(self) -> str | None:
         try:

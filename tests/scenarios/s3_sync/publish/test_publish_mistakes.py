@@ -44,7 +44,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
         ),
         (
             ["publish", "{dags}", "--airflow-python", "/bin/sh", "--gate-allow", "pandas"],
-            ["--airflow-python='/bin/sh'", "--gate-allow='pandas'", "requires --gate airflow"],
+            ["--airflow-python, --gate-allow", "/bin/sh pandas", "require --gate airflow"],
         ),
         (
             ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("],
