@@ -282,7 +282,7 @@ def test_reports_an_access_point_with_an_endpoint_together_with_other_rules() ->
     given = {
         "AWS_BUCKET": ARN,
         "AWS_ENDPOINT_URL": "http://minio:9000",
-        "S3_SYNC_REVISION": "0" * 64,
+        "S3_SYNC_REVISION": f"sha256-{'0' * 64}",
     }
 
     error = raised(SettingsError, load_settings, EXAMPLE | given)
@@ -315,7 +315,7 @@ def test_a_key_path_keeps_unusual_characters() -> None:
 # --- releases
 
 RELEASES = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
-REVISION = "0123456789abcdef" * 4
+REVISION = f"sha256-{'0123456789abcdef' * 4}"
 
 
 @pytest.mark.parametrize(
