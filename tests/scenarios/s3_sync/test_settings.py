@@ -88,9 +88,3 @@ def test_version_and_help_need_no_settings(start: StartDaemon, arguments: tuple[
 @pytest.mark.parametrize("arguments", [("--nonsense",), ("synch",), ("check", "extra")])
 def test_wrong_arguments_exit_with_code_2(start: StartDaemon, arguments: tuple[str, ...]) -> None:
     assert start(arguments=arguments).wait_for_exit().code == 2
-
-
-def test_reports_a_signing_key_as_unused_in_the_daemon(start: StartDaemon) -> None:
-    daemon = start({"S3_SYNC_SIGN_KEY": "/nowhere/key.pem"}).until_synced()
-
-    assert ["S3_SYNC_SIGN_KEY"] == [e["setting"] for e in daemon.find_events("setting_unused")]
