@@ -221,13 +221,15 @@ class FakeS3(LoopbackServer):
         wanted = request.headers.get("if-match", "").strip('"')
         if self.honors_if_match and wanted and wanted != stored.etag:
             return error_answer(412, "PreconditionFailed", Condition="If-Match")
-        date = format_datetime(self.clock(), usegmt=True)
-        headers = {**_object_headers(stored, request), "Date": date}
+        headers = {**_object_headers(stored, request), "Date": self._date()}
         if request.headers.get("if-none-match", "").strip('"') == stored.etag:
             return Answer(304, {"ETag": headers["ETag"]})
         if "range" in request.headers:
             return _ranged(stored.body, request.headers["range"], headers)
         return Answer(200, headers, stored.body)
+
+    def _date(self) -> str:
+        return format_datetime(self.clock(), usegmt=True)
 
     def _listing(self, request: Request) -> Answer:
         query = request.query
@@ -244,7 +246,8 @@ class FakeS3(LoopbackServer):
         token = _write_token(page[-1], 0) if truncated else ""
         if self.duplicate_pages and truncated and not repeats:
             token = _write_token(after, 1)
-        return Answer(200, {"Content-Type": "application/xml"}, self._page(query, page, token))
+        headers = {"Content-Type": "application/xml", "Date": self._date()}
+        return Answer(200, headers, self._page(query, page, token))
 
     def _page(self, query: Mapping[str, str], page: list[str], token: str) -> bytes:
         encoded = self.url_encoded and query.get("encoding-type") == "url"

@@ -133,6 +133,8 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         for one in (*given.split(), "--output"):
             word = one.rstrip("?")
             more = how.get(word, {}) | ({"nargs": "?"} if one != word else {})
+            if not word.startswith("-"):
+                more["metavar"] = word.upper()
             command.add_argument(word, help=HELP[word], **more)
     arguments, rest = parser.parse_known_args(words)
     if rest := _place_rest(arguments, rest):

@@ -42,8 +42,9 @@ class Refused(FolderError):
         details: The first of them, as lines of text.
     """
 
-    def __init__(self, findings: Sequence[Finding], files: int) -> None:
+    def __init__(self, findings: Sequence[Finding], files: int, *, may_allow: bool) -> None:
         advice = "Fix the files and publish again."
+        advice += " --gate-allow PATTERN accepts errors that match." if may_allow else ""
         said = f"the gate refuses {counted(files, 'file')}"
         super().__init__("revision_refused", said, advice)
         self.findings = findings
@@ -139,7 +140,8 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
                 f"Nothing was published. {error.remedy} Then publish again.",
             ) from error
         if refusal is not None:
-            raise Refused(refusal.findings, refusal.files_refused)
+            is_airflow = airflow is not None
+            raise Refused(refusal.findings, refusal.files_refused, may_allow=is_airflow)
         return _verdict(place) if airflow is not None else Verdict(settings.gate)
 
 

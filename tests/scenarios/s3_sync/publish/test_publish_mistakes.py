@@ -50,7 +50,7 @@ def refused(on_moto: Place) -> Iterator[Place]:
             ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("],
             ["'(' is not a regular expression"],
         ),
-        (["publish"], ["DIR"]),
+        (["publish"], ["FOLDER"]),
         (["publish", ""], ["the name of the folder is empty"]),
         (["rollback", ""], ["'' is not a revision"]),
         (["promote", "s3://{bucket}/dags", "s3://{bucket}/prd", ""], ["'' is not a revision"]),
