@@ -326,8 +326,9 @@ class Settings(GateSettings):
         "FILE_MODE",
         mode,
         default="0644",
-        text="The mode of files when they are published; snapshots remove the write bits. Files "
-        "that are already there keep theirs.",
+        text="The mode of files of a listing when they are published; snapshots remove the write "
+        "bits. Files that are already there keep theirs. A file of a release is 0755 if it is "
+        "executable, otherwise 0644.",
     )
     fsync: bool = setting(
         "FSYNC",

@@ -233,7 +233,8 @@ class Target:
         settings = self._settings
         is_snapshot = settings.layout == "snapshot"
         # Hard links share their content: an edit in one snapshot would change all of them.
-        mode = settings.file_mode & ~0o222 if is_snapshot else settings.file_mode
+        mode = 0o644 if settings.source_kind == "release" else settings.file_mode
+        mode &= ~0o222 if is_snapshot else ~0
         self._volume = volume = Volume(settings.dest_path, file_mode=mode, fsync=settings.fsync)
         self.published, self.is_written = self._record.read(volume.state), True
         self.recorded = {}
