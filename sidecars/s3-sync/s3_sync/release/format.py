@@ -51,6 +51,9 @@ NEVER_PART = {".git", "__pycache__"}
 MANIFEST_OF_AIRFLOW = ".airflow-bundle-manifest.json"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"[0-9a-f]*")
+# The names of a file's fields in JSON.
+_ROW = ("path", "sha256", "size", "executable", "stored")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 # In all paths together: what makes the quick check ask for the thorough one.
 _ODD = re.compile(
@@ -325,7 +328,8 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
         raise Invalid(f"its schema_version is {facts.get('schema_version')!r:.50}, not 1")
     rows = _get(facts, "files", list)
     if not 0 < len(rows) <= FILES_LIMIT or set(map(type, rows)) != {File}:
-        raise Invalid(f"it does not list 1 to {FILES_LIMIT} files")
+        raise Invalid(f"it does not list 1 to {FILES_LIMIT} files, or one lacks a field")
+    _check_rows(rows)
     found = revision_of(row[:4] for row in rows)
     if not revision == found == _get(facts, "version", str):
         raise Invalid(f"its files belong to {found}")
@@ -466,7 +470,8 @@ def _load(data: bytes) -> dict[str, Any]:
         found = dict(pairs) if len(pairs) <= FIELDS_LIMIT and left > 0 else {}
         if len(found) < len(pairs) or left <= 0:
             raise Invalid("an object has a duplicate name, or there are too many")
-        return _file(found) if "path" in found and "stored" in found else found
+        row = tuple(map(found.get, _ROW))
+        return found if None in row else File._make(row)
 
     try:
         facts = json.loads(
@@ -487,16 +492,21 @@ def _refuse_constant(text: str) -> None:
     raise Invalid(f"{text} is not a number")
 
 
-def _file(facts: Mapping[str, Any]) -> File:
+def _check_rows(rows: Sequence[File]) -> None:
     """
-    Return the file that an object with a path describes, as soon as it is parsed.
+    Check the fields of all files together, which takes a third of the time.
     """
-    path, sha256 = _get(facts, "path", str), _sha256(facts, "sha256")
-    size = _size(facts, "size", FILE_LIMIT_BYTES, least=0)
-    stored = _size(facts, "stored", size, least=0)
-    if size > stored * RATIO_LIMIT:
-        raise Invalid(f"a file inflates to more than {RATIO_LIMIT} times its stored bytes")
-    return File(path, sha256, size, _get(facts, "executable", bool), stored)
+    kinds = (str, str, int, bool, int)
+    columns = list(zip(*rows, strict=True))
+    for name, kind, column in zip(File._fields, kinds, columns, strict=True):
+        if set(map(type, column)) != {kind}:
+            raise Invalid(f"{name} of a file is missing or has the wrong type")
+    _, digests, sizes, _, stored = columns
+    if set(map(len, digests)) != {64} or not _HEX.fullmatch("".join(digests)):
+        raise Invalid("sha256 of a file is not 64 hexadecimal digits")
+    for size, kept in zip(sizes, stored, strict=True):
+        if not 0 <= kept <= size <= min(FILE_LIMIT_BYTES, kept * RATIO_LIMIT):
+            raise Invalid(f"a file of {size!s:.24} bytes cannot have {kept!s:.24} stored bytes")
 
 
 def _turn(facts: Any) -> Turn:
