@@ -211,7 +211,7 @@ def damaged(store: Store, revision: str, why: str) -> ReleaseError:
     return ReleaseError(
         "release_damaged",
         f"release {short(revision)} in {store.url} is damaged: {why}",
-        "Publish its content again with --force, which writes all of it anew.",
+        "Publish its content again with --force, which writes all of it again.",
     )
 
 

@@ -220,10 +220,9 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str], progress: Pr
         case "promote":
             there = _settings(arguments, environ, arguments.source)
             source = Store(there, arguments.source_profile)
-            given = catalog.Trust(
-                read_trusted_keys(settings)
-            )  # those of the source, unless it signs
+            # Without a key to sign with, the trusted keys are those of the source alone.
             order = order._replace(trust=trust if trust.signer else catalog.Trust())
+            given = catalog.Trust(read_trusted_keys(settings))
             return publish.promote(order, source, given, arguments.revision)
         case "rollback":
             return publish.roll_back(order, arguments.revision)

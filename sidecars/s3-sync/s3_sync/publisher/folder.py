@@ -36,20 +36,10 @@ DEFAULT_RULES = (
     "*~",
     ".*.sw[a-p]",
 )
-MIB = 1 << 20
 NAMED = 10
 GIT_SECONDS = 10
 
 _LEAVE_OUT = "Fix it, or exclude it: --exclude, or a line in .s3-sync-ignore."
-_NAMES = {
-    "control_character": "its name contains a control character",
-    "unsafe_path": "its name is not UTF-8",
-    "too_deep": "it is more than 200 folders deep",
-    "name_too_long": "its name is longer than 255 bytes, or its path longer than 4,095 bytes",
-    "reserved": "the name .s3-sync is reserved for the state of s3-sync",
-    "release": "it is named like an object of a release",
-}
-
 # https://docs.github.com/en/actions/reference/workflows-and-actions/variables
 # https://docs.gitlab.com/ci/variables/predefined_variables/
 # https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables
@@ -153,10 +143,8 @@ def look(folder: str, rules: GitIgnoreSpec) -> Look:
             f"{folder} contains no files to release ({len(walk.left_out)} left out)",
             "A release without files would empty every target. Pass the right folder.",
         )
-    size_bytes = sum(file.size_bytes for file in walk.files)
-    if size_bytes > form.TOTAL_LIMIT_BYTES:
-        limit = _mib(form.TOTAL_LIMIT_BYTES)
-        raise too_large(f"{folder} has {_mib(size_bytes)} MiB; the limit is {limit}")
+    if sum(file.size_bytes for file in walk.files) > form.TOTAL_LIMIT_BYTES:
+        raise too_large(f"{folder} has more than {form.TOTAL_LIMIT_BYTES} bytes")
     return Look(tuple(sorted(walk.files)), tuple(sorted(walk.left_out)))
 
 
@@ -268,7 +256,7 @@ class _Walk:
             why = "to a folder that contains it" if real in above else "to a path that is missing"
             self._refuse("link_dangling", path, f"is a symlink {why}: {real}")
         elif is_folder and len(above) > DEPTH_LIMIT:
-            self._refuse("name_refused", path, f"cannot become a file: {_NAMES['too_deep']}")
+            self._refuse("name_refused", path, "cannot become files: too deep")
         elif is_folder:
             self.enter(real, name, above)
         else:
@@ -278,15 +266,13 @@ class _Walk:
         found = os.stat(real)
         size = found.st_size
         if problem := form.problem_of(path):
-            self._refuse("name_refused", path, f"cannot become a file: {_NAMES[problem]}")
+            why = problem.replace("_", " ")
+            self._refuse("name_refused", path, f"cannot become a file: {why}")
         elif not stat.S_ISREG(found.st_mode):
             self._refuse("file_special", path, "is neither a file nor a folder")
         elif size > form.FILE_LIMIT_BYTES:
-            limit = _mib(form.FILE_LIMIT_BYTES)
-            self._refuse("file_too_large", path, f"has {_mib(size)} MiB; the limit is {limit}")
-        elif (
-            len(self.files) == form.FILES_LIMIT
-        ):  # or links between folders multiply them endlessly
+            self._refuse("file_too_large", path, f"has more than {form.FILE_LIMIT_BYTES} bytes")
+        elif len(self.files) == form.FILES_LIMIT:  # links can multiply them
             raise too_large(f"the folder contains more than {form.FILES_LIMIT} files")
         else:
             is_executable = bool(found.st_mode & 0o111)
@@ -295,13 +281,6 @@ class _Walk:
 
     def _refuse(self, reason: str, path: str, what: str) -> None:
         self.problems.append(FolderError(reason, f"{path!r:.300} {what:.300}", _LEAVE_OUT))
-
-
-def _mib(size_bytes: int) -> int:
-    """
-    Return a size in MiB, rounded up, so that a size just over a limit differs from it.
-    """
-    return -(-size_bytes // MIB)
 
 
 def _unreadable(path: str, error: OSError) -> FolderError:

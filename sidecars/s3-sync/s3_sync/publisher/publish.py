@@ -49,7 +49,7 @@ def is_whole(store: Store, revision: str, *, is_fresh: bool = False) -> bytes | 
 
 class Order(NamedTuple):
     """
-    What a command that changes the current release was told.
+    What a command that changes the current release works with.
 
     Args:
         judge: Runs the gate on a release, and raises if it refuses.
