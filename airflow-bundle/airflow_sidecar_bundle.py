@@ -1,7 +1,7 @@
 """
 DAG versions for Airflow 3, from the volume that s3-sync or git-sync-wrapper publishes to.
 
-A version is the id of a release (`sha256-…`) or a commit. Each version is a folder that never
+A version is the id of a release (`sha256-…`), a commit, or the revision of a listing. Each version is a folder that never
 changes; a symlink points to the current version. A refresh is therefore one ``readlink``, and a
 task reads its version from the volume. If the version is missing there, the bundle requests it from
 the sidecar over a Unix socket beside the versions: Airflow needs no credentials, boto or git.
@@ -36,7 +36,7 @@ except ImportError:  # before Airflow 3.3, a version was a string
 SOCKET = "ask.sock"
 # Where the sidecars keep versions, relative to the link's folder; used until the link exists.
 STORES = (".s3-sync/snapshots", ".snapshots")
-VERSION = re.compile(r"[0-9a-f]{40}|(?:sha256-)?[0-9a-f]{64}")
+VERSION = re.compile(r"[0-9a-f]{12}|[0-9a-f]{40}|(?:sha256-)?[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
@@ -187,8 +187,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         folder = self._current()
         if not VERSION.fullmatch(folder.name):
             raise VersionUnavailable(
-                f"{self._link} points to {folder.name!r}, which is not a version: set "
-                "S3_SYNC_SOURCE=release and publish releases, or use a LocalDagBundle"
+                f"{self._link} points to {folder.name!r}, which is not a version: a listing is "
+                "incomplete. Publish releases (S3_SYNC_SOURCE=release), or use a LocalDagBundle"
             )
         return folder
 
@@ -209,7 +209,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Return the folder of a version; request the version if it is missing.
         """
         if not VERSION.fullmatch(version):
-            raise VersionUnavailable(f"{version!r} is not a version of a release or a commit")
+            raise VersionUnavailable(f"{version!r} is not a version")
         folder = self._versions() / version
         if not folder.is_dir():
             self._request(version, self._ask or folder.with_name(SOCKET))

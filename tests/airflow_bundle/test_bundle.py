@@ -204,13 +204,17 @@ def test_a_path_that_is_not_a_symlink_fails_without_waiting(
     assert "waited" not in said
 
 
-def test_a_listing_has_no_versions_and_the_error_advises_releases(
+def test_a_listing_has_the_versions_that_are_on_the_volume(
     bundles: Bundles, s3: FakeS3, start: Callable[..., Daemon], link: str
 ) -> None:
     s3.put("dags/a.py", b"pass\n")
-    start(S3_SYNC_SOURCE="listing").until_synced()
+    daemon = start(S3_SYNC_SOURCE="listing", S3_SYNC_RETAIN_FOR="1h").until_synced()
+    first = bundles.initialize(path=link).name
+    s3.put("dags/a.py", b"changed\n")
+    daemon.sync()
 
-    assert "S3_SYNC_SOURCE=release" in fails(bundles, path=link)
+    assert {"a.py": b"pass\n"} == published(bundles.initialize(path=link, version=first))
+    assert "only the versions on the volume" in fails(bundles, path=link, version="0" * 12)
 
 
 def test_a_subfolder_of_a_version_can_be_the_dag_folder(
@@ -365,7 +369,7 @@ def test_waits_for_a_sidecar_that_has_no_socket_yet(
     assert "nothing is published at" in said and "accepts requests" not in said
 
 
-@pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 12, "\u00e4" * 64])
+@pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 13, "\u00e4" * 64])
 def test_refuses_an_invalid_version_name(
     bundles: Bundles, daemon: Daemon, link: str, version: str
 ) -> None:
