@@ -1,10 +1,10 @@
 """
 DAG versions for Airflow 3, from the volume that s3-sync or git-sync-wrapper publishes to.
 
-A version is the id of a release (`sha256-…`), a commit, or the revision of a listing. Each version is a folder that never
-changes; a symlink points to the current version. A refresh is therefore one ``readlink``, and a
-task reads its version from the volume. If the version is missing there, the bundle requests it from
-the sidecar over a Unix socket beside the versions: Airflow needs no credentials, boto or git.
+A version is the id of a release (`sha256-…`), a commit, or the revision of a listing: a folder that
+never changes. A symlink points to the current version, so a refresh is one ``readlink``, and a task
+reads its version from the volume. If the version is missing there, the bundle requests it from the
+sidecar over a Unix socket beside the versions: Airflow needs no credentials, boto or git.
 """
 
 from __future__ import annotations

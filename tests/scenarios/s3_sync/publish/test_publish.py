@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,28 @@ def test_refuses_a_store_without_conditional_writes(
     assert (3, "store_unsupported") == (ran.code, ran.facts()["reason"])
     assert "has no conditional writes" in ran.err
     assert not [key for key in place.bodies() if key.endswith("current.json")]
+
+
+def test_the_commands_need_none_of_the_daemons_packages(on_moto: Place) -> None:
+    """`pip install s3-sync` in CI; the daemon needs `s3-sync[daemon]`."""
+    without = "import sys; sys.modules |= dict.fromkeys(('anycrc', 'httptools')); "
+    program = f"{without}sys.argv[0] = 's3-sync'; from s3_sync.__main__ import main; main()"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env={**on_moto.publisher.environment, "DEST_PATH": str(on_moto.home / "target")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    on_moto.home.mkdir()
+    published, daemon = run("publish", str(write_files(on_moto.dags, A))), run()
+
+    assert (0, "") == (published.returncode, published.stderr)
+    assert A == on_moto.current()
+    assert 3 == daemon.returncode and "s3-sync[daemon]" in daemon.stdout
 
 
 def test_promotes_a_release_unchanged(place: Place) -> None:
