@@ -25,16 +25,8 @@ from s3_sync.publisher.folder import (
 )
 from s3_sync.publisher.report import Progress
 from s3_sync.publisher.store import Store
+from s3_sync.release import format as form
 from s3_sync.release.bundle import FileContent, IncomingContent, write_bundle
-from s3_sync.release.format import (
-    Checked,
-    Invalid,
-    Manifest,
-    Origin,
-    bundle_key,
-    parse_manifest,
-    write_manifest,
-)
 from s3_sync.revision import revision_of
 from s3_sync.s3.refusals import ObjectError
 
@@ -47,7 +39,7 @@ class Parcel(NamedTuple):
         data: The manifest as it is in the bucket, or will be.
     """
 
-    manifest: Manifest
+    manifest: form.Manifest
     data: bytes
     path: str
 
@@ -55,12 +47,12 @@ class Parcel(NamedTuple):
     def revision(self) -> str:
         return self.manifest.revision
 
-    def checked(self, checked: Checked | None) -> Parcel:
+    def checked(self, checked: form.Checked | None) -> Parcel:
         """
         Return the parcel with the result of an Airflow check in its manifest.
         """
         manifest = self.manifest._replace(checked=checked)
-        return self._replace(manifest=manifest, data=write_manifest(manifest))
+        return self._replace(manifest=manifest, data=form.write_manifest(manifest))
 
     def write(self, folder: str) -> list[str]:
         """
@@ -121,7 +113,7 @@ def build_parcel(
     folder: str,
     rules: GitIgnoreSpec,
     place: str,
-    origin: Origin,
+    origin: form.Origin,
     now: datetime,
     progress: Progress,
 ) -> tuple[Parcel, Look]:
@@ -144,11 +136,11 @@ def build_parcel(
     with open(path, "rb") as bundle:
         sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
     revision = revision_of(file[:4] for file in files.values())
-    manifest = Manifest(revision, files, sha256, os.path.getsize(path), now, origin)
-    data = write_manifest(manifest)
+    manifest = form.Manifest(revision, files, sha256, os.path.getsize(path), now, origin)
+    data = form.write_manifest(manifest)
     try:
-        parse_manifest(data, revision)
-    except Invalid as error:
+        form.parse_manifest(data, revision)
+    except form.Invalid as error:
         raise too_large(f"readers would refuse the manifest: {error}") from error
     return Parcel(manifest, data, path), seen
 
@@ -164,7 +156,7 @@ def download_parcel(store: Store, revision: str, place: str, progress: Progress)
     """
     manifest, stored = read_manifest(store, revision)
     path = os.path.join(place, "bundle.zip")
-    key = bundle_key(manifest.bundle_sha256)
+    key = form.bundle_key(manifest.bundle_sha256)
     tell = progress.steps("Downloading", manifest.bundle_bytes)
     sha256 = store.download(key, path, tell)
     if sha256 != manifest.bundle_sha256:
