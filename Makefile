@@ -213,6 +213,11 @@ push-test: setup ## test make push and the CI pipelines against a registry on lo
 docs: setup ## rewrite the generated parts of the documentation
 	$(BIN)/python -m docs
 
+.PHONY: wheels
+wheels: setup ## build the wheels for a CI that publishes releases, and of airflow-bundle, in dist/wheels
+	@for folder in runtime sidecars/s3-sync airflow-bundle; do \
+	  $(BIN)/python -m flit_core.wheel --outdir dist/wheels $$folder; done
+
 .PHONY: docs-site
 docs-site: setup ## build the documentation site in dist/site/TAG, and check its links
 	@scripts/docs-site

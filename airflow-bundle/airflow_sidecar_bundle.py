@@ -1,10 +1,10 @@
 """
 DAG versions for Airflow 3, from the volume that s3-sync or git-sync-wrapper publishes to.
 
-A version is the id of a release (64 hex digits) or a commit. Each version is a folder that never
-changes; a symlink points to the current version. A refresh is therefore one ``readlink``, and a
-task reads its version from the volume. If the version is missing there, the bundle requests it from
-the sidecar over a Unix socket beside the versions: Airflow needs no credentials, boto or git.
+A version is the id of a release (`sha256-…`), a commit, or the revision of a listing: a folder that
+never changes. A symlink points to the current version, so a refresh is one ``readlink``, and a task
+reads its version from the volume. If the version is missing there, the bundle requests it from the
+sidecar over a Unix socket beside the versions: Airflow needs no credentials, boto or git.
 """
 
 from __future__ import annotations
@@ -36,11 +36,7 @@ except ImportError:  # before Airflow 3.3, a version was a string
 SOCKET = "ask.sock"
 # Where the sidecars keep versions, relative to the link's folder; used until the link exists.
 STORES = (".s3-sync/snapshots", ".snapshots")
-VERSION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-ANSWER_SECONDS = 5.0
-ANSWER_BYTES = 64 << 10
-# A starting sidecar creates its socket within this time after it publishes a version.
-GRACE_SECONDS = 2.0
+VERSION = re.compile(r"[0-9a-f]{12}|[0-9a-f]{40}|(?:sha256-)?[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +59,6 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         wait_seconds: How long to wait for a version, or for the first one to be published.
         view_url_template: The URL of a version for people, with ``{version}`` in it.
         **kwargs: The arguments of every bundle: ``name``, ``refresh_interval``, ``version``.
-
-    Raises:
-        AirflowException: ``subdir`` is absolute or contains ``..``, ``wait_seconds`` is not a
-            number, or ``view_url_template`` has another field.
     """
 
     supports_versioning = True
@@ -82,24 +74,6 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if Path(subdir).is_absolute() or ".." in Path(subdir).parts:
-            raise AirflowException(
-                f"subdir {subdir!r} of bundle {self.name!r} is not a folder inside a version: "
-                "write it relative to the version, without .., such as dags"
-            )
-        seconds: object = wait_seconds  # from JSON, so its type is unknown
-        if not isinstance(seconds, int | float) or not seconds >= 0:
-            raise AirflowException(
-                f"wait_seconds {wait_seconds!r} of bundle {self.name!r} is not a number of "
-                "seconds: write it without quotes or a unit, such as 60"
-            )
-        try:
-            (view_url_template or "").format(version="")
-        except (LookupError, ValueError, AttributeError, TypeError):
-            raise AirflowException(
-                f"view_url_template {view_url_template!r} of bundle {self.name!r} is not a URL "
-                "with only {version} in it: remove other braces"
-            ) from None
         self._view_url_template = view_url_template
         self._link = Path(path)
         self._ask = Path(ask) if ask else None
@@ -149,8 +123,6 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 # then kills their parsers, which have exceeded their time.
                 self._wait_seconds = 0.0
                 raise
-        if os.access(self._versions(), os.W_OK):
-            log.warning("%s is writable here: tasks can change each other's code", self._link)
         super().initialize()
 
     def refresh(self) -> None:
@@ -173,13 +145,6 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Return the URL of a version for people, with ``{version}`` in it.
         """
         return self._view_url_template
-
-    def view_url(self, version: str | None = None) -> str | None:
-        """
-        Return the URL of a version for people (Airflow 3.0).
-        """
-        template = self._view_url_template
-        return template.format(version=version) if template and version else None
 
     def _refuse_mixture(self) -> None:
         """
@@ -205,14 +170,10 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         try:
             return self._link.parent / os.readlink(self._link)
         except OSError as error:
-            if (self._link / "current").is_symlink():
-                raise VersionUnavailable(
-                    f"{self._link} is the folder of the link: write {self._link}/current"
-                ) from None
             if error.errno == errno.EINVAL:
                 raise VersionUnavailable(
-                    f"{self._link} is not a symlink: write the path of the link to the current "
-                    "version, which the sidecar creates"
+                    f"{self._link} is not the symlink to the current version, which the sidecar "
+                    f"creates: write its path, such as {self._link}/current"
                 ) from None
             raise _NotYet(
                 f"nothing is published at {self._link} ({error.strerror}): check that the sidecar "
@@ -226,8 +187,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         folder = self._current()
         if not VERSION.fullmatch(folder.name):
             raise VersionUnavailable(
-                f"{self._link} points to {folder.name!r}, which is not a version: set "
-                "S3_SYNC_SOURCE=release and publish releases, or use a LocalDagBundle"
+                f"{self._link} points to {folder.name!r}, which is not a version: a listing is "
+                "incomplete. Publish releases (S3_SYNC_SOURCE=release), or use a LocalDagBundle"
             )
         return folder
 
@@ -248,7 +209,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Return the folder of a version; request the version if it is missing.
         """
         if not VERSION.fullmatch(version):
-            raise VersionUnavailable(f"{version!r} is not a version of a release or a commit")
+            raise VersionUnavailable(f"{version!r} is not a version")
         folder = self._versions() / version
         if not folder.is_dir():
             self._request(version, self._ask or folder.with_name(SOCKET))
@@ -308,8 +269,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
             self._current()  # raises _NotYet while the sidecar is still starting
             raise _NotYet(
                 f"version {version} of bundle {self.name!r} is not on this volume, and no sidecar "
-                "here accepts requests: only the versions on the volume are available",
-                GRACE_SECONDS,
+                "here accepts requests: only the versions on the volume are available"
             ) from None
         except (OSError, HTTPException, ValueError) as error:
             said["error"] = (
@@ -336,21 +296,16 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 step()
                 return
             except _NotYet as error:
-                seconds = min(self._wait_seconds, error.patience_seconds)
-                if time.monotonic() + pause > began + seconds:
-                    raise VersionUnavailable(f"{error} (waited {seconds:g} s)") from None
+                if time.monotonic() + pause > began + self._wait_seconds:
+                    raise VersionUnavailable(f"{error} (waited {self._wait_seconds:g} s)") from None
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
 
 
 class _NotYet(VersionUnavailable):
     """
-    The version is not available yet; retry for at most `patience_seconds`.
+    The version is not available yet: retry.
     """
-
-    def __init__(self, text: str, patience_seconds: float = float("inf")) -> None:
-        super().__init__(text)
-        self.patience_seconds = patience_seconds
 
 
 def _mark_in_use(opened: int, folder: Path) -> None:
@@ -376,15 +331,15 @@ def _ask(place: Path, version: str) -> tuple[int, dict[str, Any]]:
     Send one request; return the status and the JSON of the response.
     """
     folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
-    connection = HTTPConnection("sidecar", timeout=ANSWER_SECONDS)
+    connection = HTTPConnection("sidecar")
     try:
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(ANSWER_SECONDS)
+        connection.sock.settimeout(5)
         # The full path may exceed the 107 bytes of a Unix socket address.
         connection.sock.connect(f"/proc/self/fd/{folder}/{place.name}")
         connection.request("GET", f"/revisions/{version}", headers={"Connection": "close"})
         answer = connection.getresponse()
-        said = json.loads(answer.read(ANSWER_BYTES))
+        said = json.loads(answer.read(1 << 16))
         return answer.status, said if isinstance(said, dict) else {}
     finally:
         connection.close()

@@ -35,7 +35,8 @@ def release_is_signed(stage: Stage) -> Result:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     home.joinpath(PRIVATE).write_bytes(private)
     say(f"created a key pair: {PRIVATE} for CI, {PUBLIC} for the pods")
-    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", "--sign-key", PRIVATE)
+    # The pointer here is unsigned so far, and replaced on purpose.
+    run_s3_sync(stage, "publish", "checkout", "--gate", "syntax", "--sign-key", PRIVATE, "--force")
     say(f"started a daemon with S3_SYNC_TRUSTED_KEYS={home / PUBLIC}")
     began = time.monotonic()
     stage.dags = stage.dags.with_name("signed")

@@ -155,7 +155,7 @@ class Trial:
         self._program(
             "s3-sync", "publish", str(self.folder / "dags"), f"s3://{self.bucket}/{prefix}"
         )
-        self._bring(prefix, {"S3_SYNC_SOURCE": "release"})
+        self._bring(prefix, {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"})
         self._has_release = True
         return "published, and downloaded by a one-shot"
 
@@ -359,7 +359,8 @@ class Trial:
             **variables,
         }
         self._program("s3-sync", variables=settings)
-        if (target / "verified.py").read_bytes() != DAG:
+        shown = target / "current" if "S3_SYNC_LAYOUT" in variables else target
+        if (shown / "verified.py").read_bytes() != DAG:
             raise Failed("the downloaded DAG differs from the uploaded one")
 
     def _need_release(self) -> None:
@@ -370,7 +371,8 @@ class Trial:
         """
         Download the release with only these credentials.
         """
-        self._bring(f"{self.name}/dags", {"S3_SYNC_SOURCE": "release", **NOBODY, **given})
+        of_release = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
+        self._bring(f"{self.name}/dags", {**of_release, **NOBODY, **given})
 
     def _program(
         self, name: str, *arguments: str, variables: Mapping[str, str | None] | None = None

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from s3_sync.listing import CONNECTIONS
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key
 from soak.http_faults import http_faults
 from soak.post import Post
 from soak.readers import Reader, holding
@@ -246,7 +246,7 @@ class S3Sync(Station):
         release = make_release({**make_revision(self.number + 1), "bad": os.urandom(8)})
         bad = {
             "manifest": manifest_key(release.revision),
-            "bundle": bundle_key(release.manifest.head.bundle_sha256),
+            "bundle": bundle_key(release.manifest.bundle_sha256),
         }.get(part, part)
         for name, body in release.objects().items():
             self.shelf.put(name, os.urandom(len(body)) if name == bad else body)

@@ -34,7 +34,7 @@ SETTINGS: dict[str, str | None] = {
 }
 # How long a bundle waits here before it reports that no sidecar answers.
 SHORT_SECONDS = 0.5
-VERSION = "a" * 64
+VERSION = f"sha256-{'a' * 64}"
 
 
 def files_of(number: int) -> dict[str, bytes]:
@@ -142,7 +142,7 @@ def test_only_a_refresh_moves_to_the_current_version(
     assert files_of(8) == published(path_in_queue)
 
 
-def test_without_storage_uses_the_version_path_and_warns_of_a_writable_mount(
+def test_without_storage_uses_the_version_path(
     airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
 ) -> None:
     settings = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "/dev/null"}
@@ -152,7 +152,6 @@ def test_without_storage_uses_the_version_path_and_warns_of_a_writable_mount(
         assert releases[3].revision == Path(bundles.do("path")).name
     said = (tmp_path / "airflow/log").read_text()
     assert "cannot create the link" in said
-    assert f"{link} is writable here" in said
 
 
 def test_waits_for_the_first_release(
@@ -186,7 +185,7 @@ def test_a_path_to_the_folder_of_the_link_fails_without_waiting(
 ) -> None:
     said = fails(bundles, path=str(target))
 
-    assert f"{target} is the folder of the link: write {target}/current" in said
+    assert f"write its path, such as {target}/current" in said
     assert "waited" not in said
 
 
@@ -199,17 +198,21 @@ def test_a_path_that_is_not_a_symlink_fails_without_waiting(
 
     said = fails(bundles, path=str(folder), version=version)
 
-    assert f"VersionUnavailable: {folder} is not a symlink: write the path of the link" in said
+    assert f"VersionUnavailable: {folder} is not the symlink to the current version" in said
     assert "waited" not in said
 
 
-def test_a_listing_has_no_versions_and_the_error_advises_releases(
+def test_a_listing_has_the_versions_that_are_on_the_volume(
     bundles: Bundles, s3: FakeS3, start: Callable[..., Daemon], link: str
 ) -> None:
     s3.put("dags/a.py", b"pass\n")
-    start(S3_SYNC_SOURCE="listing").until_synced()
+    daemon = start(S3_SYNC_SOURCE="listing", S3_SYNC_RETAIN_FOR="1h").until_synced()
+    first = bundles.initialize(path=link).name
+    s3.put("dags/a.py", b"changed\n")
+    daemon.sync()
 
-    assert "S3_SYNC_SOURCE=release" in fails(bundles, path=link)
+    assert {"a.py": b"pass\n"} == published(bundles.initialize(path=link, version=first))
+    assert "only the versions on the volume" in fails(bundles, path=link, version="0" * 12)
 
 
 def test_a_subfolder_of_a_version_can_be_the_dag_folder(
@@ -219,24 +222,6 @@ def test_a_subfolder_of_a_version_can_be_the_dag_folder(
 
     assert {"mark_3.py": b"MARK = 3\n"} == published(path)
     assert releases[3].revision == bundles.do("version") == path.parent.name
-
-
-@pytest.mark.parametrize("subdir", ["/etc", f"../{VERSION}", "dags/.."])
-def test_a_dag_folder_outside_the_version_is_refused(
-    bundles: Bundles, link: str, subdir: str
-) -> None:
-    with pytest.raises(BundleFailed, match="is not a folder inside a version") as failed:
-        bundles.do("new", path=link, subdir=subdir)
-    assert f"subdir {subdir!r} of bundle 'dags'" in str(failed.value)
-
-
-@pytest.mark.parametrize("seconds", ["5", "5s", None, -1, float("nan")])
-def test_a_wait_time_that_is_no_number_of_seconds_is_refused(
-    bundles: Bundles, link: str, seconds: Any
-) -> None:
-    with pytest.raises(BundleFailed, match=r"^AirflowException: .* is not a number") as failed:
-        bundles.do("new", path=link, wait_seconds=seconds)
-    assert f"wait_seconds {seconds!r} of bundle 'dags'" in str(failed.value)
 
 
 @pytest.mark.parametrize("number", [None, 1])
@@ -334,10 +319,10 @@ def test_a_version_that_is_gone_from_the_source_fails_with_advice(
     bundles: Bundles, daemon: Daemon, link: str
 ) -> None:
     with pytest.raises(BundleFailed) as failed:  # the default wait is a minute
-        bundles.initialize(path=link, version="a" * 64)
+        bundles.initialize(path=link, version=VERSION)
 
     said = str(failed.value)
-    assert f"version {'a' * 64} of bundle 'dags' is gone: s3://" in said
+    assert f"version {VERSION} of bundle 'dags' is gone: s3://" in said
     assert "publish that version again" in said and "waited" not in said
 
 
@@ -377,12 +362,12 @@ def test_waits_for_a_sidecar_that_has_no_socket_yet(
     """It creates its folder first; a socket is expected until the link exists."""
     (target / STORE).mkdir(parents=True)
 
-    said = fails(bundles, path=link, version="a" * 64)
+    said = fails(bundles, path=link, version=VERSION)
 
     assert "nothing is published at" in said and "accepts requests" not in said
 
 
-@pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 12, "\u00e4" * 64])
+@pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 13, "\u00e4" * 64])
 def test_refuses_an_invalid_version_name(
     bundles: Bundles, daemon: Daemon, link: str, version: str
 ) -> None:
@@ -408,7 +393,7 @@ def test_a_task_fails_if_the_current_version_is_on_pythonpath(
         "alias/dags",
         "dags",
         f"dags/{STORE}",
-        f"dags/{STORE}/{'a' * 64}",
+        f"dags/{STORE}/{VERSION}",
     ],
 )
 def test_refuses_current_and_other_versions_on_pythons_path_by_any_name(
@@ -486,8 +471,9 @@ def test_without_a_socket_only_versions_on_the_volume_are_available(
 ) -> None:
     (target / STORE / "ask.sock").unlink()
 
-    with pytest.raises(BundleFailed, match=r"on the volume are available \(waited 2 s\)"):
-        bundles.initialize(path=link, version="a" * 64)  # by default, waits a minute
+    assert "only the versions on the volume are available (waited" in fails(
+        bundles, path=link, version=VERSION
+    )
 
 
 def test_concurrent_requests_get_their_versions_and_fetch_each_one_once(
@@ -546,21 +532,7 @@ def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
 def test_view_url_contains_the_version_if_a_template_is_set(bundles: Bundles, link: str) -> None:
     template = "https://git.example.com/dags/commit/{version}"
     bundles.do("new", path=link, view_url_template=template)
-    assert [template, template.replace("{version}", "abc")] == bundles.do("view")
-
-    bundles.do("new", path=link)
-    assert [None, None] == bundles.do("view")
-
-
-@pytest.mark.parametrize("field", ["{commit}", "{}", "{version", "{version.name}", "{version[x]}"])
-def test_a_view_url_template_with_another_field_is_refused(
-    bundles: Bundles, link: str, field: str
-) -> None:
-    """Airflow 3.0 would show no run of such a bundle; later versions would show no link."""
-    template = f"https://git.example.com/{field}"
-    with pytest.raises(BundleFailed, match=r"^AirflowException: .* only \{version\}") as failed:
-        bundles.do("new", path=link, view_url_template=template)
-    assert f"view_url_template {template!r} of bundle 'dags'" in str(failed.value)
+    assert template == bundles.do("view_url_template")
 
 
 def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:

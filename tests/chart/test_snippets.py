@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from s3_sync.release.names import manifest_key
+from s3_sync.release.format import manifest_key
 from tests.chart import files
 from tests.chart.files import ELSEWHERE, FILES, OBJECTS, PATCHES, SNIPPETS, VALUES, ours
 from tests.chart.rendered import printed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from s3_sync.release.names import manifest_key
+from s3_sync.release.format import manifest_key
 from tests.cluster import images
 from tests.cluster.kubectl import Pod
 from tests.cluster.live import BUCKET, Live, live

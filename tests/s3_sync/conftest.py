@@ -1,23 +1,17 @@
 """Fixtures of the sidecar's tests."""
 
 import errno
-import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import botocore.session
 import pytest
 
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.volume import Volume
-from s3_sync.settings import load_settings
 from tests.runtime.recording import clock, fence, log, revoked
-from tests.s3_sync.bucket import Bucket
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3
-from tests.support.aws.writable_s3 import WritableS3
-from tests.support.s3_sync.publishing import PREFIX
 
 __all__ = ["clock", "fence", "log", "revoked"]
 
@@ -61,26 +55,6 @@ def target(volume: Volume) -> Iterator[Folder]:
     target, _ = volume.open_in_place()
     yield target
     target.close()
-
-
-@pytest.fixture(scope="session")
-def one_loader() -> Iterator[None]:
-    """A cache of botocore's S3 model for all publishers; reading it takes 70 ms of CPU."""
-    create = functools.cache(botocore.session.create_loader)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.session, "create_loader", create)
-        yield
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_loader: None) -> Iterator[Bucket]:
-    """An empty bucket."""
-    with WritableS3() as server:
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        given = {"AWS_BUCKET": server.bucket, "KEY_PATH": PREFIX, "DEST_PATH": "/nowhere"}
-        settings, _ = load_settings(given)
-        yield Bucket(server, tmp_path / "dags", settings)
 
 
 @pytest.fixture

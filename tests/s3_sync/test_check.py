@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 
 from s3_sync import check as checks
-from s3_sync.release.names import bundle_key
+from s3_sync.release.format import bundle_key
 from s3_sync.settings import load_settings
 from tests.s3_sync.given import Given, config_of
 from tests.s3_sync.process import Process
@@ -308,7 +308,7 @@ def test_reports_a_missing_or_denied_bundle(check: Check, s3: FakeS3) -> None:
     s3.inject(access_denied("s3:GetObject", arn, IDENTITY_ARN), is_bundle, times=1)
 
     denied = check(3, RELEASE)
-    s3.delete(f"dags/{bundle_key(release.manifest.head.bundle_sha256)}")
+    s3.delete(f"dags/{bundle_key(release.manifest.bundle_sha256)}")
     missing = check(3, RELEASE)
 
     assert f'"Resource": "{BUCKET_ARN}/dags/*"' in denied

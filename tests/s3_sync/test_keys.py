@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from s3_sync.keys import NAME_LIMIT_BYTES, POINTER, RESERVED, compile_filter, refusal_of
-from s3_sync.release.names import POINTER_KEY, bundle_key, left_key, manifest_key, pin_key
+from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key, pin_key
 
 TARGET = "/opt/airflow/dags"
 
@@ -77,8 +77,8 @@ def test_accepts_unusual_names(path: str) -> None:
      ("x" * 256, "name_too_long"), ("é" * 128, "name_too_long"),
      ("/".join(["x" * 200] * 21), "name_too_long"), ("d/" * 1500 + "x", "too_deep"),
      ("d/" * 200 + "x", "too_deep"), (bundle_key("a" * 64), "release"),
-     (manifest_key("a" * 64), "release"), (pin_key("0" * 64), "release"),
-     (left_key("f" * 64), "release")],
+     (manifest_key(f"sha256-{'a' * 64}"), "release"),
+     (pin_key(f"sha256-{'0' * 64}"), "release")],
 )  # fmt: skip
 def test_refuses_paths_with_a_reason(path: str, reason: str) -> None:
     assert refusal_of(path, len(TARGET)) == reason

@@ -238,7 +238,7 @@ def test_a_key_path_keeps_unusual_characters() -> None:
 # --- releases
 
 RELEASES = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
-REVISION = "0123456789abcdef" * 4
+REVISION = f"sha256-{'0123456789abcdef' * 4}"
 
 
 @pytest.mark.parametrize(

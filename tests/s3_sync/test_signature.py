@@ -23,13 +23,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from s3_sync.settings import load_settings, read_trusted_keys
-from s3_sync.signature import KeyFolder, Keys, Untrusted, read_keys, read_signer
+from s3_sync.signature import KeyFolder, Keys, Untrusted, read_keys, read_signer, split_signature
 from sidecar_runtime.errors import SettingsError
 from tests.support.raising import raised
 from tests.support.s3_sync.signing import Key, write_keys
 
 KEY, OTHER = Key(), Key()
-MESSAGE = b"a message"
+MESSAGE = b"a message\n"
 # The beginning of an RSA key as `openssl pkey -pubout` prints it.
 RSA = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----\n"
 ENCRYPTED = Ed25519PrivateKey.generate().private_bytes(
@@ -62,18 +62,11 @@ NO_PRIVATE_KEYS = {
 
 def refusal(message: bytes, signature: str, *keys: Key) -> str:
     trusted = Keys({key.key_id: key.signer.keys.by_id[key.key_id] for key in keys})
-    return str(raised(Untrusted, trusted.signer_of, message, signature))
-
-
-def test_a_signature_names_its_key() -> None:
-    signature = KEY.signer.sign(MESSAGE)
-
-    assert KEY.key_id == KEY.signer.keys.signer_of(MESSAGE, signature)
-    assert signature.startswith(f"ed25519:{KEY.key_id}:")
+    return str(raised(Untrusted, trusted.signer_of, message, "bucket", "dags/", signature))
 
 
 def test_reports_why_a_signature_is_not_trusted() -> None:
-    good = KEY.signer.sign(MESSAGE)
+    _, good = split_signature(KEY.signer.sign(MESSAGE, "bucket", "dags/"))
 
     assert "it is not signed" == refusal(MESSAGE, "", KEY)
     assert "its signature is malformed" == refusal(MESSAGE, "garbage", KEY)
@@ -133,12 +126,12 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
     openssl("pkey", "-in", private, "-pubout", "-out", public)
     signer, keys = read_signer(str(private)), read_keys(str(public))
     message, signature = tmp_path / "message", tmp_path / "signature"
-    message.write_bytes(MESSAGE)
+    message.write_bytes(b"s3-sync pointer\0bucket\0dags/\0" + MESSAGE)
 
     openssl("pkeyutl", "-sign", "-rawin", "-inkey", private, "-in", message, "-out", signature)
 
     assert signer.keys == keys
-    assert openssl("base64", "-A", "-in", signature).decode() in signer.sign(MESSAGE)
+    assert openssl("base64", "-A", "-in", signature) in signer.sign(MESSAGE, "bucket", "dags/")
     raw = tmp_path / "raw"
     raw.write_bytes(openssl("pkey", "-in", private, "-pubout", "-outform", "DER")[-32:])
     assert openssl("dgst", "-sha256", "-r", raw).decode().startswith(signer.key_id)

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable
 
+from s3_sync.folder.record import read_published
 from s3_sync.folder.target import LOCK
 from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING
 from s3_sync.keys import RESERVED
@@ -148,12 +149,14 @@ class _Checks:
         """
         Read the pointer unless a release is pinned, the manifest, and one byte of the bundle.
         """
-        source = ReleaseSource(self._settings, self._client, remembers=False)
+        source = ReleaseSource(self._settings, self._client)
+        if (published := read_published(self._settings)) is not None:
+            source.sequence = published.sequence, published.signed_by
         self._state = state = await source.read(self._fence)
-        signer = state.detail.head.signed_by if self._settings.trusted_keys else ""
+        _, signer = state.sequence
         signed = f", signed by {signer}" if signer else ""
         say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
-        await source.try_bundle(_Nowhere())
+        await source.try_bundle(state, _Nowhere())
         say("ok", "s3:GetObject", "pointer, manifest and bundle")
         return True
 

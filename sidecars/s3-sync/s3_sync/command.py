@@ -6,14 +6,19 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 
 from s3_sync.metrics import SyncMetrics
 from s3_sync.settings import PREFIX, load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.app import begin_logs, run_daemon
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.settings import unused_by_gate
 from sidecar_runtime.http.status import About
+
+# Compiled packages that publishing releases does not need: the extra `daemon`.
+OF_DAEMON = ("anycrc", "httptools")
 
 
 def run() -> int:
@@ -31,6 +36,12 @@ def run() -> int:
         if arguments.command in cli.COMMANDS:
             return cli.run(arguments, os.environ)
         is_check = arguments.command == "check"
+    if missing := [name for name in OF_DAEMON if find_spec(name) is None]:
+        raise SidecarError(
+            "package_missing",
+            f"this s3-sync can only publish: it has no {' and no '.join(missing)}",
+            "Install s3-sync[daemon].",
+        )
     os.umask(0o002)  # another uid of the same group must be able to continue on this volume
     settings, unknown = load_settings(os.environ)
     read_trusted_keys(settings)  # a bad key fails the start; later it only fails a cycle

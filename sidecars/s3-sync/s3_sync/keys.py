@@ -17,7 +17,7 @@ DEPTH_LIMIT = 200
 # Objects that `s3-sync publish` writes beside its pointer (docs/reference/release-format.md).
 # Airflow would load each bundle, a zip file, as DAGs.
 _OF_RELEASE = re.compile(
-    r"(bundles/#\.zip|releases/#\.manifest|(pins|left)/#)".replace("#", "[0-9a-f]{64}")
+    r"(bundles/#\.zip|releases/sha256-#\.json\.gz|pins/sha256-#)".replace("#", "[0-9a-f]{64}")
 )
 POINTER = "current.json"
 

@@ -24,6 +24,7 @@ class State(NamedTuple):
         facts: Additional facts for the status page.
         is_whole: Whether the files belong together, so that all of them are published or none.
         detail: What its source needs to fetch the files.
+        sequence: Of a release: the highest sequence seen, and the key that signed it.
     """
 
     revision: str
@@ -33,6 +34,7 @@ class State(NamedTuple):
     facts: Mapping[str, object] = {}
     is_whole: bool = False
     detail: Any = None
+    sequence: tuple[int, str] = (0, "")
 
 
 class Plan(NamedTuple):

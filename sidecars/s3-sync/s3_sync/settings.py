@@ -86,13 +86,13 @@ def _settings_of(url: str) -> str:
     return f"AWS_BUCKET={bucket}{path and f' and KEY_PATH={path}'}"
 
 
-@allows("64 hexadecimal digits, as shown by `s3-sync releases --output json`")
+@allows("sha256- and 64 hexadecimal digits, as shown by `s3-sync releases --output json`")
 def revision(text: str) -> str:
     """
     Read the id of a release.
     """
     if not is_revision(text.strip()):
-        raise ValueError("is not a revision (64 hexadecimal digits)")
+        raise ValueError("is not the id of a release (sha256- and 64 hexadecimal digits)")
     return text.strip()
 
 
@@ -177,9 +177,9 @@ class Settings(GateSettings):
         key_file,
         show=without_key,
         allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
-        text="Refuse releases that are not signed with one of these keys, and pointers older than "
-        "the newest that this volume has seen. Changed keys are reloaded. Unset: signatures are "
-        "not required.",
+        text="Refuse a current release whose pointer is not signed with one of these keys, or is "
+        "older than the newest that this volume has shown. Changed keys are reloaded. Unset: "
+        "signatures are not required.",
     )
     bucket_access: str = setting(
         "BUCKET_ACCESS",
@@ -258,14 +258,16 @@ class Settings(GateSettings):
         count,
         default="20",
         text="How many older releases to keep that pods have requested (DAG versions of Airflow "
-        "3), in addition to S3_SYNC_RETAIN_COUNT. 0: serve no such requests.",
+        "3), in addition to S3_SYNC_RETAIN_COUNT: the most recently used ones. 0: serve no such "
+        "requests.",
     )
     file_mode: int = setting(
         "FILE_MODE",
         mode,
         default="0644",
-        text="The mode of files when they are published; snapshots remove the write bits. Files "
-        "that are already there keep theirs.",
+        text="The mode of files of a listing when they are published; snapshots remove the write "
+        "bits. Files that are already there keep theirs. A file of a release is 0755 if it is "
+        "executable, otherwise 0644.",
     )
     fsync: bool = setting(
         "FSYNC",

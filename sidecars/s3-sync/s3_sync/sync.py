@@ -134,6 +134,10 @@ class Sync:
         Begin on another volume, or without one while another process has the lock.
         """
         self._memory = Memory()
+        published = self._target.published
+        if isinstance(self._source, ReleaseSource) and published is not None:
+            before = self._source.sequence
+            self._source.sequence = max(before, (published.sequence, published.signed_by))
         self._builder.blocked = frozenset()
         self._problems.keep(())
         self._problems.show({}, ())
@@ -272,6 +276,8 @@ class Sync:
             build.fallback,
             now(),
             len(folder.files),
+            False,
+            *build.state.sequence,
         )
         before = target.published
         is_same = before is not None and said == before._replace(published_at=said.published_at)

@@ -144,12 +144,12 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
         [
             in_prefix("dags-releases/releases/"),
             Ask("s3:GetObject", f"{BUCKET}/dags-releases/current.json"),
-            Ask("s3:PutObject", f"{BUCKET}/dags-releases/releases/0123456789ab.json"),
             *(Ask("s3:DeleteObject", f"{BUCKET}/dags-releases/{kind}/x") for kind in RELEASED),
         ],
         [
             Ask("s3:DeleteObject", f"{BUCKET}/dags-releases/current.json"),
             Ask("s3:PutObject", f"{BUCKET}/dags-releases/current.json"),
+            Ask("s3:PutObject", f"{BUCKET}/dags-releases/releases/x"),
             Ask("s3:DeleteObject", f"{BUCKET}/dags-releases-old/releases/x"),
             Ask("s3:DeleteObject", f"{OTHER}/dags-releases/releases/x"),
         ],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync.plan import State
-from s3_sync.release.names import bundle_key
+from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import Lister, Server, contents, page, read, refused
 

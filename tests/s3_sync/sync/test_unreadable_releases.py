@@ -2,7 +2,7 @@
 
 import pytest
 
-from s3_sync.release.names import bundle_key, manifest_key
+from s3_sync.release.format import bundle_key, manifest_key
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.s3_sync.sync.test_gated import FOLLOW, GATE, release, shelf
@@ -29,7 +29,7 @@ UNREADABLE = {
 
 def refuse(s3: FakeS3, part: str, reason: str, release: Release) -> None:
     """Refuse to read one object of a release, and every listing."""
-    bundle = bundle_key(release.manifest.head.bundle_sha256)
+    bundle = bundle_key(release.manifest.bundle_sha256)
     key = {"manifest": manifest_key(release.revision), "bundle": bundle}[part]
     s3.inject(error(403, "AccessDenied", "Access Denied"), is_list)
     s3.inject(UNREADABLE[reason], is_get(key))

@@ -64,8 +64,6 @@ def do(what: str, name: str, **given: Any) -> Any:
             return None
         case "clean_up":
             return clean_up(name, **given)
-        case "view":
-            return [BUNDLES[name].view_url_template(), BUNDLES[name].view_url("abc")]
         case _:
             return getattr(BUNDLES[name], what)()
 

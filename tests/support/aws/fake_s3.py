@@ -15,10 +15,10 @@ import base64
 import hashlib
 import re
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import format_datetime, formatdate
+from email.utils import format_datetime
 from typing import Any, Literal
 from urllib.parse import quote_plus, unquote
 
@@ -75,6 +75,7 @@ class FakeS3(LoopbackServer):
     Attributes:
         objects: key → object; changed by `put` and `delete`.
         identities: access key → its identity. If not empty, signatures are checked.
+        clock: the time that objects and answers are dated with.
         page_size: keys per page of a listing, if the client's `max-keys` is not smaller.
         url_encoded: obey `encoding-type=url`, as S3 does; gofakes3 and other servers ignore it.
         quoted_etags: listings have ETags in quotes; rclone's listings do not.
@@ -102,6 +103,7 @@ class FakeS3(LoopbackServer):
         self.region = region
         self.objects: dict[str, Stored] = {}
         self.identities: dict[str, Identity] = {}
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.speak_as_s3()
 
     def speak_as_s3(self) -> None:
@@ -147,7 +149,7 @@ class FakeS3(LoopbackServer):
         """
         etag = hashlib.md5(body).hexdigest() if etag is None else etag
         self.objects[key] = Stored(
-            body, etag, at or datetime.now(UTC), headers or {}, storage_class, listed_size
+            body, etag, at or self.clock(), headers or {}, storage_class, listed_size
         )
 
     def put_each(self, keys: Iterable[str], body: bytes, **stored: Any) -> None:
@@ -219,12 +221,15 @@ class FakeS3(LoopbackServer):
         wanted = request.headers.get("if-match", "").strip('"')
         if self.honors_if_match and wanted and wanted != stored.etag:
             return error_answer(412, "PreconditionFailed", Condition="If-Match")
-        headers = _object_headers(stored, request)
+        headers = {**_object_headers(stored, request), "Date": self._date()}
         if request.headers.get("if-none-match", "").strip('"') == stored.etag:
             return Answer(304, {"ETag": headers["ETag"]})
         if "range" in request.headers:
             return _ranged(stored.body, request.headers["range"], headers)
         return Answer(200, headers, stored.body)
+
+    def _date(self) -> str:
+        return format_datetime(self.clock(), usegmt=True)
 
     def _listing(self, request: Request) -> Answer:
         query = request.query
@@ -241,7 +246,8 @@ class FakeS3(LoopbackServer):
         token = _write_token(page[-1], 0) if truncated else ""
         if self.duplicate_pages and truncated and not repeats:
             token = _write_token(after, 1)
-        return Answer(200, {"Content-Type": "application/xml"}, self._page(query, page, token))
+        headers = {"Content-Type": "application/xml", "Date": self._date()}
+        return Answer(200, headers, self._page(query, page, token))
 
     def _page(self, query: Mapping[str, str], page: list[str], token: str) -> bytes:
         encoded = self.url_encoded and query.get("encoding-type") == "url"
@@ -372,7 +378,6 @@ def _object_headers(stored: Stored, request: Request) -> dict[str, str]:
         "Last-Modified": format_datetime(stored.last_modified, usegmt=True),
         "Accept-Ranges": "bytes",
         "Content-Type": "binary/octet-stream",
-        "Date": formatdate(usegmt=True),
         **{
             name: value
             for name, value in stored.headers.items()

@@ -88,7 +88,7 @@ class ForkServer:
 
 
 def _serve() -> None:
-    __import__("s3_sync.publisher.commands")
+    __import__("s3_sync.publisher.cli")
     _read_models()
     for line in sys.stdin:
         pid = os.fork()

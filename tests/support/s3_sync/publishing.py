@@ -14,9 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from s3_sync.release.manifest import Manifest, parse_head, parse_manifest
-from s3_sync.release.names import MANIFEST_FOLDER, POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import parse_pointer
+from s3_sync.release.format import (
+    MANIFEST_FOLDER,
+    MANIFEST_SUFFIX,
+    POINTER_KEY,
+    Manifest,
+    bundle_key,
+    manifest_key,
+    parse_manifest,
+    parse_pointer,
+)
+from s3_sync.signature import split_signature
 from tests.support.daemon import S3_SYNC, VENV_BIN
 from tests.support.s3_sync.forked import ForkServer
 
@@ -154,31 +162,28 @@ def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
     Raises:
         AssertionError: The release is incomplete.
     """
-    pointer = parse_pointer(objects[PREFIX + POINTER_KEY])
+    pointer = parse_pointer(split_signature(objects[PREFIX + POINTER_KEY])[0])
     data = objects[PREFIX + manifest_key(pointer.revision)]
-    assert (len(data), parse_head(data)[1]) == (pointer.manifest_bytes, pointer.head_bytes)
-    manifest = parse_manifest(data)
-    assert manifest.revision == pointer.revision
-    return _read_bundle(manifest, objects)
+    return _read_bundle(parse_manifest(data, pointer.revision), objects)
 
 
 def _read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     Return the files of a release; assert that sizes and digests are correct.
     """
-    head = manifest.head
-    bundle = objects[PREFIX + bundle_key(head.bundle_sha256)]
+    bundle = objects[PREFIX + bundle_key(manifest.bundle_sha256)]
     assert (len(bundle), hashlib.sha256(bundle).hexdigest()) == (
-        head.bundle_bytes,
-        head.bundle_sha256,
+        manifest.bundle_bytes,
+        manifest.bundle_sha256,
     )
     files = {}
-    for row in manifest.locate(manifest.files.values()):
-        data = bundle[row.offset : row.offset + row.stored_bytes]
-        if row.stored_bytes < row.size_bytes:
+    for path, offset in manifest.locate().items():
+        file = manifest.files[path]
+        data = bundle[offset : offset + file.stored_bytes]
+        if file.stored_bytes < file.size_bytes:
             data = zlib.decompress(data, -15)
-        assert hashlib.sha256(data).hexdigest() == row.sha256
-        files[row.path] = data
+        assert hashlib.sha256(data).hexdigest() == file.sha256
+        files[path] = data
     return files
 
 
@@ -188,8 +193,7 @@ def check_every_release(objects: Mapping[str, bytes]) -> None:
     """
     for key, data in objects.items():
         if key.startswith(PREFIX + MANIFEST_FOLDER):
-            manifest = parse_manifest(data)
-            assert key == PREFIX + manifest_key(manifest.revision)
-            _read_bundle(manifest, objects)
+            name = key.removeprefix(PREFIX + MANIFEST_FOLDER).removesuffix(MANIFEST_SUFFIX)
+            _read_bundle(parse_manifest(data, name), objects)
     if PREFIX + POINTER_KEY in objects:
         read_release(objects)

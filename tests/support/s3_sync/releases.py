@@ -10,17 +10,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from s3_sync.digest import sha256_of
-from s3_sync.publisher.bundle import FileContent, write_bundle
-from s3_sync.release.facts import Checked, Origin
-from s3_sync.release.manifest import Manifest, make_manifest, split_manifest
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import Pointer, Turn, serialize_pointer
-from s3_sync.release.rows import File
-from s3_sync.release.signed import digest_of_manifest, sign_manifest
-from s3_sync.signature import Signer
+from s3_sync.release.bundle import FileContent, write_bundle
+from s3_sync.release.format import (
+    POINTER_KEY,
+    Checked,
+    File,
+    Manifest,
+    Origin,
+    Pointer,
+    Turn,
+    bundle_key,
+    manifest_key,
+    write_manifest,
+    write_pointer,
+)
+from s3_sync.revision import revision_of
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
-ABSENT = "0123456789abcdef" * 4
+ABSENT = f"sha256-{'0123456789abcdef' * 4}"
 ORIGIN = Origin(by="tests", commit="0" * 40, message="A release for tests")
 
 
@@ -45,7 +52,7 @@ class Release:
         Return all three objects by key relative to the prefix, in the order of a publish.
         """
         return {
-            bundle_key(self.manifest.head.bundle_sha256): self.bundle_bytes,
+            bundle_key(self.manifest.bundle_sha256): self.bundle_bytes,
             manifest_key(self.revision): self.manifest_bytes,
             POINTER_KEY: self.pointer_bytes,
         }
@@ -59,51 +66,37 @@ def make_release(
     at: datetime = AT,
     origin: Origin = ORIGIN,
     checked: Checked | None = None,
-    signer: Signer | None = None,
 ) -> Release:
     """
     Create a release of these files.
-
-    Args:
-        signer: Signs the manifest, but not the pointer, whose signature depends on the prefix.
     """
     contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()
     rows = write_bundle(contents, out)
-    return seal(
-        rows,
-        out.getvalue(),
-        history=history,
-        at=at,
-        origin=origin,
-        checked=checked,
-        signer=signer,
-    )
+    return seal(rows, out.getvalue(), history=history, at=at, origin=origin, checked=checked)
 
 
 def seal(
-    rows: Sequence[File],
+    files: Mapping[str, File],
     bundle: bytes,
     *,
     history: Sequence[str] = (),
     at: datetime = AT,
     origin: Origin = ORIGIN,
     checked: Checked | None = None,
-    signer: Signer | None = None,
 ) -> Release:
     """
-    Create a release from rows and a bundle, even if they contradict each other.
+    Create a release from files and a bundle, even if they contradict each other.
     """
-    manifest, data = make_manifest(rows, at, origin, sha256_of(bundle), len(bundle), checked)
-    if signer is not None:
-        data = sign_manifest(data, signer)
-    pointer = point_to(manifest, data, history, at)
-    return Release(pointer, manifest, serialize_pointer(pointer), data, bundle)
+    revision = revision_of(file[:4] for file in files.values())
+    sha256, size = sha256_of(bundle), len(bundle)
+    manifest = Manifest(revision, files, sha256, size, at, origin, checked)
+    pointer = point_to(manifest, history, at)
+    data = write_manifest(manifest)
+    return Release(pointer, manifest, write_pointer(pointer), data, bundle)
 
 
-def point_to(
-    manifest: Manifest, data: bytes, history: Sequence[str] = (), at: datetime = AT
-) -> Pointer:
+def point_to(manifest: Manifest, history: Sequence[str] = (), at: datetime = AT) -> Pointer:
     """
     Create a pointer whose sequence continues its history.
 
@@ -112,7 +105,4 @@ def point_to(
     """
     count = len(history)
     turns = tuple(Turn(name, count - n, at) for n, name in enumerate(history))
-    _, signature, head_bytes = split_manifest(data)
-    turn = Turn(manifest.revision, count + 1, at)
-    digest = digest_of_manifest(data) if signature else ""
-    return Pointer(turn, len(data), head_bytes, manifest.head.origin, turns, digest)
+    return Pointer(Turn(manifest.revision, count + 1, at), manifest.origin, turns)

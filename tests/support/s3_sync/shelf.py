@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
-from s3_sync.release.pointer import serialize_pointer
-from s3_sync.release.signed import sign_pointer
+from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key, write_pointer
 from s3_sync.signature import Signer
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
@@ -28,7 +26,7 @@ class Shelf:
     Attributes:
         current: The release that the pointer names; None before the first publish.
         releases: All releases that were published here, by revision.
-        signer: Signs the releases and pointers, if set.
+        signer: Signs the pointers, if set.
     """
 
     def __init__(self, s3: FakeS3) -> None:
@@ -62,7 +60,7 @@ class Shelf:
         """
         Create a release of these files, and make it current.
         """
-        release = make_release(files, **{"signer": self.signer} | more)
+        release = make_release(files, **more)
         self.store(release)
         self.point_to(release)
         return release
@@ -80,9 +78,9 @@ class Shelf:
             sequence = old.turn.sequence + 1
             turn = pointer.turn._replace(sequence=sequence, restores=restores)
             pointer = pointer._replace(turn=turn, history=old.turns())
-        data = serialize_pointer(pointer)
+        data = write_pointer(pointer)
         if self.signer is not None:
-            data = sign_pointer(data, self._s3.bucket, PREFIX, self.signer)
+            data = self.signer.sign(data, self._s3.bucket, PREFIX)
         self.current = replace(release, pointer=pointer, pointer_bytes=data)
         self.put(POINTER_KEY, self.current.pointer_bytes)
 
@@ -119,7 +117,7 @@ def is_manifest(request: Request) -> bool:
     """
     Match requests for any manifest.
     """
-    return f"/{PREFIX}{manifest_key('')}".removesuffix(".manifest") in request.path
+    return f"/{PREFIX}{manifest_key('')}".removesuffix(".json.gz") in request.path
 
 
 def is_bundle(request: Request) -> bool:

@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
+from s3_sync.folder.paths import opened
 from s3_sync.folder.volume import Volume
+from s3_sync.keys import RESERVED
 from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
@@ -52,6 +54,8 @@ class Published(NamedTuple):
         published_at: Unix time of the publish.
         files: The number of files after the publish.
         is_filtered: Whether it was published with other filters; then it is partial.
+        sequence: Of a release: the highest sequence seen; else 0.
+        signed_by: The key that signed it; empty if none had to.
     """
 
     revision: str
@@ -62,6 +66,8 @@ class Published(NamedTuple):
     published_at: float
     files: int
     is_filtered: bool = False
+    sequence: int = 0
+    signed_by: str = ""
 
     @property
     def shortfall(self) -> str:
@@ -153,8 +159,8 @@ class Record:
         )
         if self.is_of_others or not isinstance(revision, str):
             return None
-        texts = [facts.get(name) for name in ("aim", "name", "fallback")]
-        aim, name, fallback = (text if isinstance(text, str) else "" for text in texts)
+        texts = [facts.get(name) for name in ("aim", "name", "fallback", "signed_by")]
+        aim, name, fallback, signer = (text if isinstance(text, str) else "" for text in texts)
         missing, at, files = (facts.get(one) for one in ("missing", "published_at", "files"))
         if not name or not isinstance(missing, int) or (missing == 0) != bool(revision):
             return None
@@ -162,7 +168,9 @@ class Record:
             return None
         count = files if isinstance(files, int) else 0
         is_filtered = facts.get("filters", []) != self._filters
-        return Published(revision, aim, name, missing, fallback, float(at), count, is_filtered)
+        seen = facts.get("sequence")
+        said = Published(revision, aim, name, missing, fallback, float(at), count, is_filtered)
+        return said._replace(sequence=seen, signed_by=signer) if isinstance(seen, int) else said
 
     def follow_link(self, name: str) -> None:
         """
@@ -195,12 +203,25 @@ class Record:
         self.published, self.is_written = published, False
         facts = published._asdict()
         del facts["is_filtered"]
+        if not published.sequence:
+            del facts["sequence"], facts["signed_by"]
         self._changes = changes or self._changes
         facts |= {**self._changes, **self._where}
         if self._filters:
             facts["filters"] = self._filters
         volume.write_state(NAME, json_text(facts).encode() + b"\n", fence)
         self.is_written = True
+
+
+def read_published(settings: Settings) -> Published | None:
+    """
+    Return what is published, without the lock; None if that is nothing, or cannot be read.
+    """
+    try:
+        with opened(settings.dest_path) as root, opened(RESERVED, root) as state:
+            return Record(settings).read(state)
+    except OSError:
+        return None
 
 
 def now() -> float:

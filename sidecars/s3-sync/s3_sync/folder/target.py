@@ -295,7 +295,8 @@ class Target:
         settings, record = self._settings, self.record
         is_snapshot = settings.layout == "snapshot"
         # Hard links share their content: an edit in one snapshot would change all of them.
-        mode = settings.file_mode & ~0o222 if is_snapshot else settings.file_mode
+        mode = 0o644 if settings.source_kind == "release" else settings.file_mode
+        mode &= ~0o222 if is_snapshot else ~0
         self.volume = volume = Volume(settings.dest_path, file_mode=mode, fsync=settings.fsync)
         record.read(volume.state)
         name = record.published.name if record.published is not None else ""

@@ -1,5 +1,5 @@
 """
-The command line of the publisher: reads arguments and settings, and prints the answer.
+The commands of ``s3-sync``: reads arguments, settings and keys, and prints the answer.
 """
 
 from __future__ import annotations
@@ -7,17 +7,25 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from s3_sync.publisher.airflow.check import Airflow, find_airflow, pattern
-from s3_sync.publisher.gate import Refused
-from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.settings import CommandSettings, load_command_settings
-from s3_sync.settings import PREFIX, Settings, read_trusted_keys
-from s3_sync.signature import PublisherKeys, read_signer
+from s3_sync.publisher import catalog, folder, gate, publish, releases
+from s3_sync.publisher.report import Progress, Report
+from s3_sync.publisher.store import Store
+from s3_sync.settings import (
+    PREFIX,
+    Settings,
+    key_file,
+    load_settings,
+    read_trusted_keys,
+    without_key,
+)
+from s3_sync.signature import read_signer
 from sidecar_runtime import logs
 from sidecar_runtime.app import make_parser, warn_unknown
 from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
@@ -29,20 +37,67 @@ AIRFLOW = "airflow"
 AIRFLOW_TIMEOUT = "10m"
 # Commands that update the pointer, and can therefore sign it.
 SIGNING = ("publish", "promote", "rollback")
+SIGN_KEY = f"{PREFIX}SIGN_KEY"
 YEARS_SECONDS = 10 * 366 * 86400.0
-COMMANDS = (
-    "publish",
-    "releases",
-    "diff",
-    "promote",
-    "rollback",
-    "prune-releases",
-    "pin",
-    "unpin",
-)
 
-_URL = "s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH"
-_REVISION = "the revision, or its first 12 digits as shown by `s3-sync releases`"
+_GATE = "--gate --airflow-python --gate-allow"
+_WRITE = "--sign-key --trusted-keys --force --dry-run"
+# Each command: what it does, and its arguments; `?` marks one that may be omitted.
+COMMANDS = {
+    "publish": (
+        "make the content of a folder the current release",
+        f"folder url? --exclude --message {_GATE} {_WRITE}",
+    ),
+    "promote": (
+        "make a release from one prefix current in another",
+        f"source target revision? --source-profile --profile {_GATE} {_WRITE}",
+    ),
+    "rollback": (
+        "make an earlier release current again",
+        f"revision? url? {_WRITE}",
+    ),
+    "releases": ("list the existing releases", "url? --limit --trusted-keys"),
+    "diff": (
+        "list the files that differ between two releases, or between a folder and a release",
+        "before after url? --trusted-keys",
+    ),
+    "prune-releases": (
+        "remove old releases, but none that is in use, pinned or recent",
+        "url? --keep-count --keep-for --keep --keep-from --trusted-keys --dry-run",
+    ),
+    "pin": ("protect a release from pruning until it is unpinned", "revision url?"),
+    "unpin": ("allow a pinned release to be pruned again", "revision url?"),
+}
+_CONTENT = "a revision, `current`, `previous`, s3://BUCKET/PREFIX, or a folder such as ./dags"
+HELP = {
+    "folder": "the DAG folder to publish",
+    "url": "s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH",
+    "source": "s3://BUCKET/PREFIX to copy the release from",
+    "target": "s3://BUCKET/PREFIX to copy it to",
+    "revision": "the revision, or its first 12 digits as shown by `s3-sync releases`; default of "
+    "rollback: the previous release, of promote: the current one of SOURCE",
+    "before": _CONTENT,
+    "after": _CONTENT,
+    "--exclude": "leave out files that match this .gitignore pattern; repeatable",
+    "--message": "description of the release; default: the subject of the git commit",
+    "--gate": "overrides S3_SYNC_GATE; airflow: load the DAGs into a real Airflow",
+    "--airflow-python": "for --gate airflow: the Python of your Airflow; default: python on PATH",
+    "--gate-allow": "for --gate airflow: accept errors that match this regular expression, such as "
+    '"No module named \'pandas"; repeatable',
+    "--sign-key": f"Ed25519 private key to sign with; overrides {SIGN_KEY}",
+    "--trusted-keys": "refuse pointers not signed with one of these; overrides "
+    "S3_SYNC_TRUSTED_KEYS",
+    "--force": "replace what is damaged or not trusted, and write everything again",
+    "--dry-run": "show what would be done, but change nothing",
+    "--source-profile": "the AWS profile for SOURCE; overrides AWS_PROFILE",
+    "--profile": "the AWS profile for TARGET; overrides AWS_PROFILE",
+    "--limit": "list at most N releases; 0: all; default 20",
+    "--keep-count": "keep the N most recently used releases; default 20",
+    "--keep-for": "keep releases that were current within this time, at least a day; default 30d",
+    "--keep": "keep this release; repeatable",
+    "--keep-from": "keep the releases listed in this file, one per line; -: standard input",
+    "--output": "output format; default text",
+}
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -59,135 +114,32 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     text = "check settings, credentials, permissions, the target and a running daemon"
     commands.add_parser("check", help=text, description=text)
-    _add_commands(commands)
+    how: dict[str, dict[str, Any]] = {
+        "--exclude": {"action": "append", "default": []},
+        "--gate": {"choices": ("off", "syntax", "command", AIRFLOW)},
+        "--gate-allow": {"action": "append", "default": [], "type": _parsed(_pattern)},
+        "--force": {"action": "store_true"},
+        "--dry-run": {"action": "store_true"},
+        "--source-profile": {"default": ""},
+        "--profile": {"default": ""},
+        "--limit": {"type": _parsed(count), "default": 20},
+        "--keep-count": {"type": _parsed(count), "default": 20},
+        "--keep-for": {"type": _parsed(duration(at_most=YEARS_SECONDS)), "default": "30d"},
+        "--keep": {"action": "append", "default": []},
+        "--output": {"choices": ("text", "json"), "default": "text"},
+    }
+    for name, (text, given) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        for one in (*given.split(), "--output"):
+            word = one.rstrip("?")
+            more = how.get(word, {}) | ({"nargs": "?"} if one != word else {})
+            if not word.startswith("-"):
+                more["metavar"] = word.upper()
+            command.add_argument(word, help=HELP[word], **more)
     arguments, rest = parser.parse_known_args(words)
     if rest := _place_rest(arguments, rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
-
-
-def _add_commands(commands: Any) -> None:
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-        parser.add_argument(
-            "--output", choices=("text", "json"), default="text", help="output format; default text"
-        )
-        if name in SIGNING:
-            text = "Ed25519 private key to sign with; overrides S3_SYNC_SIGN_KEY"
-            parser.add_argument("--sign-key", metavar="FILE", help=text)
-        if name != "unpin":
-            text = "refuse releases not signed with one of these; overrides S3_SYNC_TRUSTED_KEYS"
-            parser.add_argument("--trusted-keys", metavar="PATH", help=text)
-        return parser
-
-    def add_url(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("url", nargs="?", metavar="URL", help=_URL)
-
-    def add_dry_run(parser: argparse.ArgumentParser) -> None:
-        text = "show what would be done, but change nothing"
-        parser.add_argument("--dry-run", action="store_true", help=text)
-
-    def add_repair(parser: argparse.ArgumentParser) -> None:
-        text = "replace current.json in any case, even if it is not a pointer or pods refuse it"
-        parser.add_argument("--repair", action="store_true", help=text)
-
-    def add_gate(parser: argparse.ArgumentParser) -> None:
-        choices = ("off", "syntax", "command", AIRFLOW)
-        text = "overrides S3_SYNC_GATE; airflow: load the DAGs into a real Airflow"
-        parser.add_argument("--gate", choices=choices, help=text)
-        parser.add_argument(
-            "--airflow-python",
-            metavar="PATH",
-            help="for --gate airflow: the Python of your Airflow; default: python on PATH",
-        )
-        parser.add_argument(
-            "--gate-allow",
-            action="append",
-            default=[],
-            type=_parsed(pattern),
-            metavar="PATTERN",
-            help="for --gate airflow: accept files that fail only because this is missing, such as "
-            "package:pandas*, variable:*, connection:prd_db; repeatable",
-        )
-        parser.add_argument(
-            "--gate-timeout",
-            metavar="DURATION",
-            help="overrides S3_SYNC_GATE_TIMEOUT; default: 1m, with --gate airflow 10m",
-        )
-
-    publish = add("publish", "make the content of a folder the current release")
-    publish.add_argument("folder", metavar="DIR", help="the DAG folder to publish")
-    add_url(publish)
-    text = "leave out files that match this .gitignore pattern; repeatable"
-    publish.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=text)
-    add_gate(publish)
-    add_repair(publish)
-    text = "description of the release; default: the subject of the git commit"
-    publish.add_argument("--message", help=text)
-    add_dry_run(publish)
-
-    releases = add("releases", "list the existing releases")
-    add_url(releases)
-    text = "list at most N releases; 0: all; default 20"
-    releases.add_argument("--limit", type=_parsed(count), default=20, metavar="N", help=text)
-    text = "also list the files and DAGs that each change of current.json changed"
-    releases.add_argument("--changes", action="store_true", help=text)
-
-    text = "list the files that differ between two releases, or between a folder and a release"
-    diff = add("diff", text)
-    for name in ("before", "after"):
-        text = "a revision, `current`, `previous`, or a folder with a slash, such as ./dags"
-        diff.add_argument(name, metavar=name.upper(), help=text)
-    add_url(diff)
-
-    promote = add("promote", "make a release from one prefix current in another")
-    promote.add_argument("source", metavar="SOURCE", help="s3://BUCKET/PREFIX to copy it from")
-    promote.add_argument("url", metavar="TARGET", help="s3://BUCKET/PREFIX to copy it to")
-    promote.add_argument(
-        "revision",
-        nargs="?",
-        metavar="REVISION",
-        help=f"{_REVISION}; default: the current release of SOURCE",
-    )
-    for name, place in (("--source-profile", "SOURCE"), ("--profile", "TARGET")):
-        text = f"the AWS profile for {place}; overrides AWS_PROFILE"
-        promote.add_argument(name, default="", metavar="NAME", help=text)
-    add_gate(promote)
-    add_repair(promote)
-    add_dry_run(promote)
-
-    rollback = add("rollback", "make an earlier release current again")
-    text = f"{_REVISION}; default: the previous release"
-    rollback.add_argument("revision", nargs="?", metavar="REVISION", help=text)
-    add_url(rollback)
-    add_repair(rollback)
-    add_dry_run(rollback)
-
-    text = "remove old releases, but none that is in use, pinned or recent"
-    prune = add("prune-releases", text)
-    add_url(prune)
-    text = "keep the N most recently used releases; default 20"
-    prune.add_argument("--keep-count", type=_parsed(count), default=20, metavar="N", help=text)
-    prune.add_argument(
-        "--keep-for",
-        type=_parsed(duration(at_most=YEARS_SECONDS)),
-        default="30d",
-        metavar="DURATION",
-        help="keep releases that were current within this time; default 30d",
-    )
-    text = "keep this release; repeatable"
-    prune.add_argument("--keep", action="append", default=[], metavar="REVISION", help=text)
-    text = "keep the releases listed in this file, one per line; -: standard input"
-    prune.add_argument("--keep-from", metavar="FILE", help=text)
-    add_dry_run(prune)
-
-    for name, text in (
-        ("pin", "protect a release from pruning until it is unpinned"),
-        ("unpin", "allow a pinned release to be pruned again"),
-    ):
-        parser = add(name, text)
-        parser.add_argument("revision", metavar="REVISION", help=_REVISION)
-        add_url(parser)
 
 
 def _place_rest(arguments: argparse.Namespace, rest: list[str]) -> list[str]:
@@ -200,6 +152,9 @@ def _place_rest(arguments: argparse.Namespace, rest: list[str]) -> list[str]:
         is_open = getattr(arguments, name, "") is None
         if is_open and rest and not rest[0].startswith("-"):
             setattr(arguments, name, rest.pop(0))
+    # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be omitted.
+    if arguments.command == "rollback" and str(arguments.revision).lower().startswith("s3://"):
+        arguments.revision, arguments.url = arguments.url, arguments.revision
     return rest
 
 
@@ -213,31 +168,82 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     is_json = arguments.output == "json"
     progress = Progress()
     try:
-        settings = _settings(arguments, environ)
-        from s3_sync.publisher import commands  # noqa: PLC0415 - boto3, not used by the daemon
-
-        source = _source(arguments, environ) if arguments.command == "promote" else None
-        airflow = _airflow(arguments, environ)
-        trust = _trust(settings, arguments.command)
-        report = commands.run(settings, arguments, environ, progress, trust, source, airflow)
-    except SidecarError as raised:
-        error = _by_options(raised, arguments) if isinstance(raised, SettingsError) else raised
+        report = _run(arguments, environ, progress)
+    except SidecarError as error:
         progress.clear()
-        sys.stderr.write(f"s3-sync {arguments.command}: {printable(error.message)}\n")
-        refused = error if isinstance(error, Refused) else None
-        details = refused.details if refused else []
-        sys.stderr.write("".join(f"    {printable(line)}\n" for line in details))
-        if error.advice:
-            sys.stderr.write(f"  {printable(error.advice)}\n")
+        facts: dict[str, object] = {"result": "failed", "reason": error.reason}
+        facts |= {"error": error.message, "advice": error.advice}
+        lines = [f"s3-sync {arguments.command}: {error.message}"]
+        if isinstance(error, gate.Refused):
+            lines += [f"    {line}" for line in error.details]
+            facts["problems"] = list(map(asdict, error.findings))
+        lines += [f"  {error.advice}"] if error.advice else []
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
         if is_json:
-            facts = {"result": "failed", "reason": error.reason, "error": error.message}
-            problems = {"problems": list(map(asdict, refused.broken))} if refused else {}
-            sys.stdout.write(json_text(facts | {"advice": error.advice} | problems) + "\n")
+            sys.stdout.write(f"{json_text(facts)}\n")
         return error.exit_code
     progress.clear()
-    lines = [json_text(report.facts)] if is_json else map(printable, report.lines)
-    _answer("".join(f"{line}\n" for line in lines))
+    said = [json_text(report.facts)] if is_json else map(printable, report.lines)
+    _answer("".join(f"{line}\n" for line in said))
     return EXIT_DONE
+
+
+def _run(arguments: argparse.Namespace, environ: Mapping[str, str], progress: Progress) -> Report:
+    """
+    Run a command; return its report.
+
+    Raises:
+        SidecarError: The command failed; the current release has not changed.
+    """
+    url: str | None = getattr(arguments, "target", None) or getattr(arguments, "url", None)
+    if arguments.command == "diff":  # of two URLs needs no place of its own
+        url = url or next(filter(releases.is_url, (arguments.before, arguments.after)), None)
+    settings = _settings(arguments, environ, url)
+    airflow = _airflow(arguments, environ)
+    trust = _trust(settings, arguments, environ)
+    store = Store(settings, getattr(arguments, "profile", ""))
+    order = publish.Order(
+        store,
+        trust,
+        partial(gate.judge, settings, airflow),
+        folder.find_publisher(environ),
+        progress,
+        is_dry=getattr(arguments, "dry_run", False),
+        forces=getattr(arguments, "force", False),
+    )
+    match arguments.command:
+        case "publish":
+            rules = folder.make_rules(arguments.folder, arguments.exclude)
+            origin = folder.find_origin(arguments.folder, environ)
+            origin = origin._replace(message=arguments.message or origin.message)
+            return publish.publish(order, arguments.folder, rules, origin)
+        case "promote":
+            there = _settings(arguments, environ, arguments.source)
+            source = Store(there, arguments.source_profile)
+            # Without a key to sign with, the trusted keys are those of the source alone.
+            order = order._replace(trust=trust if trust.signer else catalog.Trust())
+            given = catalog.Trust(read_trusted_keys(settings))
+            return publish.promote(order, source, given, arguments.revision)
+        case "rollback":
+            return publish.roll_back(order, arguments.revision)
+        case "releases":
+            return releases.releases(store, trust, arguments.limit)
+        case "diff":
+            stores = [
+                Store(_settings(arguments, environ, text)) if releases.is_url(text) else store
+                for text in (arguments.before, arguments.after)
+            ]
+            return releases.diff(stores, trust, (arguments.before, arguments.after))
+        case "prune-releases":
+            find = partial(catalog.resolve, store)
+            names, unmatched = releases.read_names(arguments.keep_from, find)
+            names |= {*map(find, arguments.keep), *filter(None, [settings.revision])}
+            keep = releases.Keep(frozenset(names), arguments.keep_count, arguments.keep_for)
+            return releases.prune(store, trust, keep, unmatched, is_dry=order.is_dry)
+        case "pin":
+            return releases.pin(store, arguments.revision)
+        case _:
+            return releases.unpin(store, arguments.revision)
 
 
 def _answer(text: str) -> None:
@@ -254,89 +260,87 @@ def _answer(text: str) -> None:
             sys.stderr.write(f"s3-sync: standard output: {error.strerror}; this was done:\n{text}")
 
 
-def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> CommandSettings:
+def _settings(
+    arguments: argparse.Namespace, environ: Mapping[str, str], url: str | None
+) -> Settings:
     """
     Return the daemon's settings, overridden by the command line.
 
     Raises:
         SettingsError: A setting or an option is wrong.
     """
-    of_release = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
-    given = {**environ, **of_release, **_place(arguments)}
+    of_release = {f"{PREFIX}SOURCE": "release", f"{PREFIX}LAYOUT": "snapshot"}
+    given = {**environ, **of_release, **_place(url)}
+    given.pop(SIGN_KEY, None)
     given.setdefault("DEST_PATH", "/nowhere")  # a publisher has no target
     if not given.get("AWS_BUCKET"):
-        raise SettingsError(
-            [Problem("AWS_BUCKET", "", "is missing: set it, or pass s3://BUCKET/PREFIX")]
-        )
-    gate = getattr(arguments, "gate", None)
-    if gate is not None:
-        given["S3_SYNC_GATE"] = "off" if gate == AIRFLOW else gate
-        if gate != "command":
-            given.pop("S3_SYNC_GATE_COMMAND", None)
-    if getattr(arguments, "gate_timeout", None) is not None:
-        given["S3_SYNC_GATE_TIMEOUT"] = arguments.gate_timeout
-    elif gate == AIRFLOW:
-        given.setdefault("S3_SYNC_GATE_TIMEOUT", AIRFLOW_TIMEOUT)
-    for name in ("sign_key", "trusted_keys"):
-        if (file := getattr(arguments, name, None)) is not None:
-            if not file:  # a protected CI variable is empty in an unprotected job
-                option = f"--{name.replace('_', '-')}"
-                raise SettingsError([Problem(option, "", "is empty: name a file, or omit it")])
-            given[f"S3_SYNC_{name.upper()}"] = file
-    settings, unknown = load_command_settings(given)
+        problem = "is missing: set it, or pass s3://BUCKET/PREFIX"
+        raise SettingsError([Problem("AWS_BUCKET", "", problem)])
+    kind = getattr(arguments, "gate", None)
+    if kind is not None:
+        given[f"{PREFIX}GATE"] = "off" if kind == AIRFLOW else kind
+        if kind != "command":
+            given.pop(f"{PREFIX}GATE_COMMAND", None)
+    if kind == AIRFLOW:
+        given.setdefault(f"{PREFIX}GATE_TIMEOUT", AIRFLOW_TIMEOUT)
+    if (path := getattr(arguments, "trusted_keys", None)) is not None:
+        given[f"{PREFIX}TRUSTED_KEYS"] = _named("--trusted-keys", path)
+    settings, unknown = load_settings(given)
     warn_unknown(unknown)
     return settings
 
 
-def _by_options(error: SettingsError, arguments: argparse.Namespace) -> SettingsError:
+def _place(url: str | None) -> dict[str, str]:
     """
-    Return an error that names the given options instead of the settings that they override.
+    Return the settings that a URL overrides.
     """
-    given = {
-        f"{PREFIX}{name.upper()}": f"--{name.replace('_', '-')}"
-        for name, value in vars(arguments).items()
-        if value is not None
-    }
-    problems = [one._replace(setting=given.get(one.setting, one.setting)) for one in error.problems]
-    return SettingsError(problems)
+    if url is None:
+        return {}
+    if not releases.is_url(url):
+        raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
+    parts = url[5:].split("/")
+    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
+    end = 2 if parts[0].endswith(":accesspoint") else 1
+    return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
 
 
-def _trust(settings: CommandSettings, command: str) -> PublisherKeys:
+def _named(option: str, path: str) -> str:
+    if not path:  # a protected CI variable is empty in an unprotected job
+        raise SettingsError([Problem(option, "", "is empty: name a file, or omit it")])
+    return path
+
+
+def _trust(
+    settings: Settings, arguments: argparse.Namespace, environ: Mapping[str, str]
+) -> catalog.Trust:
     """
     Return the keys that a command trusts and signs with; by default it trusts its own key.
 
     Raises:
         SettingsError: A key cannot be read, or the trusted keys would refuse the result.
     """
-    keys = read_trusted_keys(settings)
-    if command not in SIGNING or settings.sign_key is None:
-        if command in SIGNING and command != "promote" and settings.trusted_keys:
+    keys, command = read_trusted_keys(settings), arguments.command
+    path = environ.get(SIGN_KEY) if command in SIGNING else None
+    if (option := getattr(arguments, "sign_key", None)) is not None:
+        path = _named("--sign-key", option)
+    if not path:
+        if command in SIGNING and command != "promote" and keys is not None:
             problem = "requires --sign-key: pods with these keys refuse an unsigned release"
-            raise SettingsError([Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, problem)])
-        return PublisherKeys(keys)
+            name = f"{PREFIX}TRUSTED_KEYS"
+            raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
+        return catalog.Trust(keys)
     try:
-        signer = read_signer(settings.sign_key)
+        signer = read_signer(key_file(path))
         if keys is not None and signer.key_id not in keys.by_id:
-            raise ValueError(f"is key {signer.key_id}, which is not in S3_SYNC_TRUSTED_KEYS")
-        if keys is None and command == "promote":
-            raise ValueError("requires --trusted-keys: the release keeps its original signature")
+            raise ValueError(f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS")
     except ValueError as error:
-        raise SettingsError([Problem("S3_SYNC_SIGN_KEY", settings.sign_key, str(error))]) from None
-    return PublisherKeys(keys or signer.keys, signer)
+        raise SettingsError([Problem(SIGN_KEY, without_key(path), str(error))]) from None
+    return catalog.Trust(keys or signer.keys, signer)
 
 
-def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> CommandSettings:
+def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> gate.Airflow | None:
     """
-    Return the settings of the source of a promotion.
-    """
-    instead = {"url": arguments.source, "gate": "off", "gate_timeout": None}
-    given = argparse.Namespace(**{**vars(arguments), **instead})
-    return _settings(given, environ)
-
-
-def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Airflow | None:
-    """
-    Return the Airflow of ``--gate airflow``; None without that gate.
+    Return the Airflow for ``--gate airflow``; None without that gate.
 
     Raises:
         SettingsError: Its Python does not exist, or an option requires ``--gate airflow``.
@@ -344,30 +348,21 @@ def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Airfl
     python: str | None = getattr(arguments, "airflow_python", None)
     allowed: list[str] = getattr(arguments, "gate_allow", [])
     if getattr(arguments, "gate", None) == AIRFLOW:
-        return find_airflow(python, allowed, environ)
-    given = {"--airflow-python": python, "--gate-allow": ", ".join(allowed)}
-    only = f"requires --gate {AIRFLOW}"
-    if wrong := [Problem(name, text, only) for name, text in given.items() if text]:
-        raise SettingsError(wrong)
+        return gate.find_airflow(python, allowed, environ)
+    if python or allowed:
+        given = " ".join([python or "", *allowed])
+        raise SettingsError(
+            [Problem("--airflow-python, --gate-allow", given, f"require --gate {AIRFLOW}")]
+        )
     return None
 
 
-def _place(arguments: argparse.Namespace) -> dict[str, str]:
-    """
-    Return the settings that the URL argument overrides.
-    """
-    # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be omitted.
-    if arguments.command == "rollback" and str(arguments.revision).lower().startswith("s3://"):
-        arguments.revision, arguments.url = arguments.url, arguments.revision
-    url: str | None = arguments.url
-    if url is None:
-        return {}
-    if not url.lower().startswith("s3://"):
-        raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
-    parts = url[5:].split("/")
-    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
-    end = 2 if parts[0].endswith(":accesspoint") else 1
-    return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return text
 
 
 def _parsed(parse: Any) -> Any:

@@ -4,102 +4,196 @@ The gate before an upload: the daemon's gate, to which every file is new, or a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from s3_sync.metrics import SyncMetrics
-from s3_sync.publisher.airflow.answer import Broken
-from s3_sync.publisher.airflow.check import VARIABLES, Airflow, AirflowCheck, Passed
-from s3_sync.publisher.local.folder_errors import NAMED, FolderError
-from s3_sync.publisher.local.scratch import scratch, temporary_failed
-from s3_sync.settings import PREFIX, Settings
+from s3_sync.publisher.folder import FolderError
+from s3_sync.publisher.parcel import Parcel, scratch
+from s3_sync.publisher.report import NAMED
+from s3_sync.release.format import Checked
+from s3_sync.settings import Settings
 from sidecar_runtime import __version__
-from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.child import ending
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Undecided
-from sidecar_runtime.gate.gate import Gate, RevisionRefused, make_gate
+from sidecar_runtime.gate.checks import Check, Finding, IsFile, Undecided
+from sidecar_runtime.gate.gate import Gate, make_gate
+from sidecar_runtime.printable import counted
+
+RUNNER = Path(__file__).with_name("airflow_runner.py")
+# The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the database.
+HOME_FOLDERS = ("config", "plugins")
+# Where Python and its packages find modules and libraries; the daemon's gate does not need them.
+VARIABLES = ("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE")
 
 
 class Refused(FolderError):
     """
-    Airflow refuses the folder.
-
-    Args:
-        broken: All problems.
+    The gate refuses the files.
 
     Attributes:
-        details: The first problems, as lines of text.
+        findings: The problems that are known.
+        details: The first of them, as lines of text.
     """
 
-    def __init__(self, broken: Sequence[Broken]) -> None:
-        lacks = sorted({one.lacks for one in broken if one.lacks})
+    def __init__(self, findings: Sequence[Finding], files: int, *, may_allow: bool) -> None:
         advice = "Fix the files and publish again."
-        if lacks:
-            advice += f" To allow what only this Airflow lacks: --gate-allow {lacks[0]!r}."
-        super().__init__(
-            "revision_refused",
-            f"Airflow refuses the files; problems: {len(broken)}",
-            advice,
-        )
-        self.broken = broken
-        self.details = [line for one in broken[:NAMED] for line in one.lines()]
-        if len(broken) > NAMED:
-            self.details.append(f"and {len(broken) - NAMED} more")
+        advice += " --gate-allow PATTERN accepts errors that match." if may_allow else ""
+        said = f"the gate refuses {counted(files, 'file')}"
+        super().__init__("revision_refused", said, advice)
+        self.findings = findings
+        self.details = [str(one) for one in findings[:NAMED]]
+        if files > len(self.details):
+            self.details.append(f"and {files - len(self.details)} more")
 
 
-def judge(
-    settings: Settings,
-    airflow: Airflow | None,
-    revision: str,
-    write: Callable[[str], list[str]],
-) -> Passed | None:
+class Verdict(NamedTuple):
     """
-    Run the gate on a copy of exactly the files that would be released.
+    What the gate said about files that it accepts.
+
+    Args:
+        gate: Its name.
+        checked: What Airflow found; None for any other gate.
+        allowed: Problems that were allowed.
+    """
+
+    gate: str
+    checked: Checked | None = None
+    allowed: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        found = self.checked.facts() | {"allowed": self.allowed} if self.checked else None
+        return {"gate": self.gate, "airflow": found}
+
+    def lines(self) -> list[str]:
+        if self.gate == "off":
+            return ["Not checked: the gate is off (--gate airflow checks with your Airflow)"]
+        checked = [f"Checked with {self.checked}"] if self.checked else []
+        return [*checked, *(f"  allowed: {one}" for one in self.allowed[:NAMED])]
+
+
+class Airflow(NamedTuple):
+    """
+    An Airflow that loads folders.
+
+    Args:
+        python: The Python in which it is installed.
+        home: The user's AIRFLOW_HOME; empty if it is not set.
+        allowed: Regular expressions: which errors are accepted.
+    """
+
+    python: str
+    home: str
+    allowed: tuple[str, ...] = ()
+
+
+def find_airflow(given: str | None, allowed: Sequence[str], environ: Mapping[str, str]) -> Airflow:
+    """
+    Return the Airflow for the options of a command.
+
+    Args:
+        given: The Python in which it is installed; None: ``python`` on PATH.
+
+    Raises:
+        SettingsError: The program does not exist.
+    """
+    python = shutil.which(given or "python", path=environ.get("PATH"))
+    if python is None:
+        raise _no_airflow(given or "python", "is not an executable program")
+    home = os.path.expanduser(os.path.expandvars(environ.get("AIRFLOW_HOME", "")))
+    # It runs in another folder, where a relative path would name another file.
+    return Airflow(os.path.abspath(python), home, tuple(allowed))
+
+
+def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdict:
+    """
+    Run the gate on a copy of exactly the files of a release.
 
     Args:
         airflow: The Airflow to use as gate, instead of the gate in the settings.
-        write: Writes the files into a folder, and returns their paths.
-
-    Returns:
-        The result of the Airflow check; None for any other gate.
 
     Raises:
-        FolderError: The gate refuses the files; the error lists file, line and reason.
+        Refused: The gate refuses the files; the error lists file, line and reason.
         SidecarError: The gate came to no verdict.
     """
     metrics = SyncMetrics(__version__, "publish").gate
     gate = make_gate(settings, metrics)
     if airflow is None and gate is None:
-        return None
-    with scratch("gate") as folder:
+        return Verdict("off")
+    with scratch("gate") as folder, scratch("airflow") as place:
+        paths = parcel.write(folder)
         if airflow is not None:
-            with scratch("airflow") as place:
-                check = AirflowCheck(airflow, folder, place)
-                gate = Gate(check.check(), settings, metrics, variables=VARIABLES)
-                if _ask(gate, revision, folder, write):
-                    raise Refused(check.refused)
-                return check.passed()
-        if gate is not None and (refused := _ask(gate, revision, folder, write)):
-            texts = [str(finding) for finding in refused.findings[:NAMED]]
-            if refused.files_refused > len(texts):
-                texts.append(f"{refused.files_refused - len(texts)} more")
-            said = f"the gate refuses the files: {'; '.join(texts)}"
-            raise FolderError("revision_refused", said, "Fix the files and publish again.")
-    return None
+            gate = Gate(_check(airflow, place), settings, metrics, variables=VARIABLES)
+        assert gate is not None
+        try:
+            refusal = gate.examine(parcel.revision, folder, paths, Fence())
+        except Undecided as error:
+            raise SidecarError(
+                "gate_undecided",
+                f"the gate came to no verdict: {error.message}",
+                f"Nothing was published. {error.remedy} Then publish again.",
+            ) from error
+        if refusal is not None:
+            is_airflow = airflow is not None
+            raise Refused(refusal.findings, refusal.files_refused, may_allow=is_airflow)
+        return _verdict(place) if airflow is not None else Verdict(settings.gate)
 
 
-def _ask(
-    gate: Gate, revision: str, folder: str, write: Callable[[str], list[str]]
-) -> RevisionRefused | None:
-    try:
-        paths = write(folder)
-    except OSError as error:
-        raise temporary_failed(f"cannot copy the files for the gate to {folder}", error) from error
-    try:
-        return gate.examine(revision, folder, paths, Fence())
-    except Undecided as error:
-        remedy = error.remedy.replace(f"{PREFIX}GATE_TIMEOUT", "--gate-timeout")  # it overrides it
-        raise SidecarError(
-            "gate_undecided",
-            f"the gate came to no verdict: {error.message}",
-            f"Nothing was published. {remedy} Then publish again.",
-        ) from error
+def _check(airflow: Airflow, place: str) -> Check:
+    """
+    Return the check that lets an Airflow load the folder.
+
+    Args:
+        place: An empty folder, which becomes AIRFLOW_HOME.
+    """
+    for name in HOME_FOLDERS:
+        given = os.path.join(airflow.home, name)
+        if airflow.home and os.path.isdir(given):
+            os.symlink(os.path.abspath(given), os.path.join(place, name))
+
+    def read(said: str, code: int, _: IsFile) -> list[Finding]:
+        answer = _answer(place)
+        if code != 0 or answer is None:
+            last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+            raise Undecided(
+                f"{airflow.python} could not load the folder and ended with {ending(code)}: "
+                f"{last.strip()}",
+                "Check that this Airflow starts without any settings, as it does here.",
+            )
+        if "missing" in answer:
+            raise _no_airflow(airflow.python, f"has no Airflow: {answer['missing']}")
+        if answer["trouble"]:
+            remedy = "Check the memory limit, and whether this s3-sync supports your Airflow."
+            raise Undecided(answer["trouble"], remedy)
+        return [Finding(*row) for row in answer["findings"]]
+
+    return Check((airflow.python, str(RUNNER), place, *airflow.allowed), read)
+
+
+def _answer(place: str) -> dict[str, Any] | None:
+    """
+    Return what `airflow_runner` wrote; None if it did not finish.
+    """
+    path = Path(place, "answer")
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
+def _verdict(place: str) -> Verdict:
+    answer = _answer(place)
+    assert answer is not None
+    allowed = [Finding(*row) for row in answer["allowed"]]
+    not_loaded = len({one.path for one in allowed})
+    checked = Checked(answer["airflow"], datetime.now(UTC), tuple(answer["dags"]), not_loaded)
+    return Verdict("airflow", checked, tuple(map(str, allowed)))
+
+
+def _no_airflow(python: str, problem: str) -> SettingsError:
+    said = f"{problem}; pass the Python of your Airflow"
+    return SettingsError([Problem("--airflow-python", python, said)])

@@ -1,169 +1,342 @@
 """
-One publish: look → gate → bundle → look again → upload → swap → verify.
+The commands that make a release current: publish, promote, rollback.
 
-If it is killed before the swap, the current release stays, and at most unused objects are left:
-the next publish of the same content uses them, and `prune-releases` removes them.
+Each has the whole release in hand, built or downloaded and verified, before it writes anything. If
+it is killed before the pointer is written, the current release stays, and at most unused objects
+are left: the next publish of the same content completes them, `prune-releases` removes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from s3_sync.publisher.airflow.check import Passed
-from s3_sync.publisher.catalog import (
-    Current,
-    Kept,
-    find_shown,
-    find_stranger,
-    read_manifest,
-    read_release,
-    read_replaceable,
-)
-from s3_sync.publisher.changes import (
-    ReleaseChanges,
-    compare,
-    compare_dags,
-    content_of,
-    content_of_folder,
-)
-from s3_sync.publisher.draft import Draft
-from s3_sync.publisher.local.folder import Look, check_same, contents, digests_of, look, write_copy
-from s3_sync.publisher.local.ignore import Ignore
-from s3_sync.publisher.local.scratch import scratch
-from s3_sync.publisher.progress import Progress
-from s3_sync.publisher.store import Store
-from s3_sync.publisher.upload import put_manifest, upload
-from s3_sync.release.facts import Origin
-from s3_sync.release.pointer import Pointer
-from s3_sync.release.signed import sign_manifest
-from s3_sync.revision import revision_of
+from pathspec import GitIgnoreSpec
 
-# Runs the gate on a revision whose files a function writes into a folder. Raises if the gate
-# refuses; returns the result of the Airflow check, if that is the gate.
-Judge = Callable[[str, Callable[[str], list[str]]], Passed | None]
+from s3_sync.publisher import catalog
+from s3_sync.publisher.folder import look
+from s3_sync.publisher.gate import Verdict
+from s3_sync.publisher.parcel import Parcel, build_parcel, download_parcel, scratch
+from s3_sync.publisher.report import NAMED, Progress, Report, compare, size_text
+from s3_sync.publisher.store import ConditionFailed, Listed, Store, Stored, unsupported
+from s3_sync.release import format as form
+from s3_sync.revision import short
+from sidecar_runtime.printable import counted
+
+# No object has this ETag: no known content has this MD5.
+NO_ETAG = '"00000000000000000000000000000000"'
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+def is_whole(store: Store, revision: str, *, is_fresh: bool = False) -> bytes | None:
     """
-    The result of a publish.
+    Return the manifest of a release that is in the bucket with its bundle; None if it is not.
 
     Args:
-        result: ``published``, ``unchanged`` or ``planned``.
-        before: The pointer when it began; None for the first release.
-        changes: The changed files; every file is new if the current release is missing.
-        dags: The changed DAG ids; None unless those of both releases are known.
-        passed: The result of the Airflow check, if that is the gate.
-        bundle_bytes: The size of the bundle; 0 if none was needed.
-        is_guarded: Whether the server has conditional writes; None if nothing was written.
-        stranger: At the first publish, the key of another object under the prefix.
+        is_fresh: Whether both must be too young to be pruned.
+    """
+    stored = store.read(form.manifest_key(revision))
+    if stored is None or (is_fresh and not _is_fresh(store, stored)):
+        return None
+    try:
+        manifest = form.parse_manifest(stored.data, revision)
+    except form.Invalid:
+        return None
+    bundle = store.look(form.bundle_key(manifest.bundle_sha256))
+    if bundle is None or bundle.size_bytes != manifest.bundle_bytes:
+        return None
+    return stored.data if not is_fresh or _is_fresh(store, bundle) else None
+
+
+class Order(NamedTuple):
+    """
+    What a command that changes the current release works with.
+
+    Args:
+        judge: Runs the gate on a release, and raises if it refuses.
+        who: Who runs the command.
+        forces: Whether to write everything again, and replace a pointer that is damaged or not
+            trusted.
     """
 
-    result: str
-    revision: str
-    before: Pointer | None
-    seen: Look
-    changes: ReleaseChanges
-    dags: ReleaseChanges | None = None
-    passed: Passed | None = None
-    bundle_bytes: int = 0
-    is_guarded: bool | None = None
-    stranger: str = ""
+    store: Store
+    trust: catalog.Trust
+    judge: Callable[[Parcel], Verdict]
+    who: form.Origin
+    progress: Progress
+    is_dry: bool = False
+    forces: bool = False
 
 
-class Publisher:
+class Swap:
     """
-    Publishes one folder, once.
+    One change of the pointer.
+
+    Args:
+        before: The pointer when the command began, so that no other publisher is overwritten
+            unseen; None for the first release.
     """
 
-    def __init__(self, store: Store, origin: Origin, judge: Judge, progress: Progress) -> None:
-        self._store = store
-        self._origin = origin
-        self._judge = judge
-        self._progress = progress
+    def __init__(self, order: Order, before: catalog.Current | None) -> None:
+        self._order = order
+        self._store = order.store
+        self._before = before
 
-    def publish(
-        self, folder: str, ignore: Ignore, *, is_dry: bool, repairs: bool = False
-    ) -> Outcome:
+    def make_current(
+        self, parcel: Parcel, origin: form.Origin, restores: int, promoted_from: str
+    ) -> None:
         """
-        Make the content of a folder the current release.
-
-        Args:
-            repairs: Whether to replace the pointer in any case, with a higher sequence, even if
-                the object is not a pointer.
+        Write what is missing of a release, and make it current.
 
         Raises:
-            SidecarError: The publish failed; the current release has not changed.
+            ReleaseError: ``publish_conflict``: another publisher made another release current.
+            SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
         """
-        look(folder, ignore)  # report its problems even if S3 cannot be reached
-        # Before the folder is read, so that a concurrent publish is not overwritten unseen.
-        before = read_replaceable(self._store, repairs=repairs)
-        pointer = before.trusted if before else None
-        seen = look(folder, ignore)
-        tell = self._progress.counter("Reading files", len(seen.files))
-        digests = digests_of(seen.files, tell)
-        revision = revision_of((f.path, digests[f.path], f.is_executable) for f in seen.files)
-        is_there = before and pointer and pointer.revision == revision
-        if before and pointer and is_there and not repairs and self._is_done(before, pointer):
-            check_same(seen, look(folder, ignore))
-            return Outcome("unchanged", revision, pointer, seen, compare({}, {}))
+        data = self._ship(parcel, forces=self._order.forces)
+        self._require_conditions(parcel.revision, data)
+        self._date_replaced(parcel.revision)
+        self._write(self._next(parcel.revision, origin, restores, promoted_from))
+        if not is_whole(self._store, parcel.revision):
+            self._ship(parcel, forces=True)
 
-        def write(place: str) -> list[str]:
-            return write_copy(contents(seen, digests, lambda _: None), place)
+    def _ship(self, parcel: Parcel, *, forces: bool) -> bytes:
+        """
+        Write bundle and manifest, unless they are there and too young to be pruned; return the
+        manifest in the bucket.
+        """
+        store, manifest, revision = self._store, parcel.manifest, parcel.revision
+        if not forces and (data := is_whole(store, revision, is_fresh=True)):
+            return data
+        key = form.bundle_key(manifest.bundle_sha256)
+        bundle = None if forces else store.look(key)
+        is_up = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
+        if bundle is None or not is_up or not _is_fresh(store, bundle):
+            tell = self._order.progress.steps("Uploading", manifest.bundle_bytes)
+            store.upload(key, parcel.path, tell)
+        store.put(form.manifest_key(revision), parcel.data)
+        return parcel.data
 
-        passed = self._judge(revision, write)
-        checked = passed.checked if passed else None
-        shown = read_manifest(self._store, pointer.revision) if pointer else None
-        outcome = Outcome(
-            "planned",
-            revision,
-            pointer,
-            seen,
-            compare(content_of(shown), content_of_folder(seen, digests)),
-            compare_dags(shown.head.checked if shown else None, checked),
-            passed,
-            stranger=find_stranger(self._store) if before is None else "",
+    def _require_conditions(self, revision: str, data: bytes) -> None:
+        """
+        Check that the store obeys the condition that the swap relies on: with a write that it must
+        refuse, and that changes nothing if it does not. `rclone serve s3` ignores conditions
+        (2026-11).
+
+        Raises:
+            SidecarError: ``store_unsupported``.
+        """
+        etag = NO_ETAG if self._before else ""
+        try:
+            self._store.put(form.manifest_key(revision), data, if_absent=not etag, if_etag=etag)
+        except ConditionFailed:
+            return
+        raise unsupported(self._store)
+
+    def _date_replaced(self, revision: str) -> None:
+        """
+        Write the manifest of the current release again, so that its date says when it was replaced.
+        """
+        old = self._before.pointer if self._before else None
+        if old is None or old.revision == revision:
+            return
+        stored = self._store.read(form.manifest_key(old.revision))
+        if stored is not None and not _is_fresh(self._store, stored):
+            self._store.put(form.manifest_key(old.revision), stored.data)
+
+    def _next(
+        self, revision: str, origin: form.Origin, restores: int, promoted_from: str
+    ) -> form.Pointer:
+        """
+        Return the next pointer; one to the release that is current already adds no turn.
+
+        Its sequence is the time in seconds, or the previous sequence plus one if that is higher:
+        more than any that pods remember, even if an old pointer was restored or it is missing.
+        """
+        old, now = self._before.pointer if self._before else None, self._store.now()
+        sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
+        if sequence > form.SEQUENCE_LIMIT:
+            raise catalog.ReleaseError(
+                "pointer_invalid",
+                f"{form.POINTER_KEY} has the highest possible sequence, {form.SEQUENCE_LIMIT}",
+                "s3-sync does not write it: find out who did, delete the object, and publish.",
+            )
+        turn = form.Turn(revision, sequence, now, restores, promoted_from)
+        if old is None or old.revision != revision:
+            return form.Pointer(turn, origin, old.turns() if old else ())
+        place = promoted_from or old.turn.promoted_from
+        turn = turn._replace(restores=old.turn.restores, promoted_from=place)
+        return form.Pointer(turn, origin, old.history)
+
+    def _write(self, pointer: form.Pointer) -> None:
+        store, before, trust = self._store, self._before, self._order.trust
+        data = form.write_pointer(pointer)
+        if trust.signer is not None:
+            data = trust.signer.sign(data, store.bucket, store.prefix)
+        etag = before.stored.etag if before else ""
+        try:
+            store.put(form.POINTER_KEY, data, if_absent=before is None, if_etag=etag)
+        except ConditionFailed:
+            # Perhaps by our own write, whose response was lost, or one of the same release.
+            now = catalog.look_at_pointer(store, trust)
+            if now is None or now.pointer is None or now.pointer.revision != pointer.revision:
+                raise _conflict(now, pointer.revision) from None
+
+
+def _is_fresh(store: Store, found: Stored | Listed) -> bool:
+    return store.age_of(found) < catalog.DAY / 2
+
+
+def _conflict(now: catalog.Current | None, ours: str) -> catalog.ReleaseError:
+    if now is None:
+        said = "was deleted"
+    elif now.pointer is None:
+        said = f"was overwritten by something that is refused ({now.refusal})"
+    else:
+        by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
+        said = (
+            f"was replaced: {by} made release {short(turn.revision)} current at "
+            f"{turn.since:%Y-%m-%d %H:%M:%S} UTC"
         )
-        if is_dry:
-            return outcome
-        with scratch("publish") as place:
-            path = f"{place}/bundle.zip"
-            signer = self._store.signer
-            draft = Draft(
-                revision, seen, digests, self._origin, checked, path, self._progress, signer
-            )
-            kept = read_release(self._store, revision, reads_bundle=True)
-            if kept is None or not kept.is_good:
-                draft.build()
-            check_same(seen, look(folder, ignore))
-            kept = kept and self._signed_by_us(kept, revision)
-            kept, is_guarded = upload(
-                self._store, draft, kept, before, self._origin, self._progress
-            )
-            size = kept.manifest.head.bundle_bytes if kept.manifest else 0
-            return replace(outcome, result="published", bundle_bytes=size, is_guarded=is_guarded)
+    return catalog.ReleaseError(
+        "publish_conflict",
+        f"meanwhile {form.POINTER_KEY} {said}; the release {short(ours)} is not current",
+        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
+        "CI run one publish at a time.",
+    )
 
-    def _is_done(self, before: Current, pointer: Pointer) -> bool:
-        """
-        Whether the current release is whole, signed with our key if we sign, and its pointer is
-        not an old one that pods refuse.
-        """
-        if before.replayed or not self._store.needs_no_signature(before.signed_by):
-            return False
-        shown = find_shown(self._store, pointer, reads_bundle=True)
-        return shown is not None and self._store.needs_no_signature(shown.signed_by)
 
-    def _signed_by_us(self, kept: Kept, revision: str) -> Kept:
-        """
-        Return a release whose manifest has our signature instead of another trusted one: removing
-        the old key must not invalidate the current release.
+RESULTS = {"publish": "published", "promote": "promoted", "restore": "rolled_back"}
+DONE = {"publish": "Published", "promote": "Promoted", "restore": "Restored"}
 
-        The signed content does not change, so the pointer to it is valid at every moment.
-        """
-        signer = self._store.signer
-        if signer is None or not kept.is_good or kept.signed_by == signer.key_id:
-            return kept
-        data = sign_manifest(kept.data, signer)
-        signed = replace(kept, data=data, etag="", signed_by=signer.key_id)
-        return put_manifest(self._store, revision, signed, kept)
+
+def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: form.Origin) -> Report:
+    """
+    Make the content of a folder the current release.
+
+    Raises:
+        SidecarError: The publish failed; the current release has not changed.
+    """
+    look(folder, rules)  # report its problems even if S3 cannot be reached
+    # Before the folder is read, so that a concurrent publish is not overwritten unseen.
+    before = catalog.read_current(order.store, order.trust, forces=order.forces)
+    with scratch("publish") as place:
+        now = order.store.now()
+        parcel, seen = build_parcel(folder, rules, place, origin, now, order.progress)
+        report = _apply("publish", order, before, parcel, origin)
+    report.facts["left_out"] = seen.left_out
+    if seen.left_out:
+        more = ", …" if len(seen.left_out) > NAMED else ""
+        names = ", ".join(seen.left_out[:NAMED])
+        report.lines.insert(0, f"Left out: {len(seen.left_out)} ({names}{more})")
+    return report
+
+
+def promote(order: Order, source: Store, trust: catalog.Trust, revision: str | None) -> Report:
+    """
+    Make a release of one place current in another, byte for byte.
+
+    Args:
+        trust: The keys that the source's pointer must be signed with.
+        revision: The revision or its first digits; None: the current one of the source.
+
+    Raises:
+        SidecarError: The release is missing or damaged, the gate refuses it, or another publisher
+            was faster.
+    """
+    if revision is None:
+        revision = catalog.turn_of(source, catalog.read_current(source, trust), "current").revision
+    else:
+        revision = catalog.resolve(source, revision)
+    before = catalog.read_current(order.store, order.trust, forces=order.forces)
+    with scratch("promote") as place:
+        parcel = download_parcel(source, revision, place, order.progress)
+        origin = parcel.manifest.origin._replace(by=order.who.by, ci_url=order.who.ci_url)
+        report = _apply("promote", order, before, parcel, origin, place_of=source.url)
+    report.facts["source"] = source.url
+    return report
+
+
+def roll_back(order: Order, revision: str | None) -> Report:
+    """
+    Make an earlier release current again.
+
+    Args:
+        revision: The revision or its first digits; None: the one before the current one.
+
+    Raises:
+        SidecarError: It does not exist, or is damaged; nothing is changed.
+    """
+    store, restores, place_of = order.store, 0, ""
+    before = catalog.read_current(store, order.trust, forces=order.forces and revision is not None)
+    turn = catalog.turn_of(store, before, "previous") if revision is None else None
+    target = turn.revision if turn else catalog.resolve(store, str(revision))
+    if before is not None and before.pointer is not None and before.pointer.revision != target:
+        turns = before.pointer.turns()
+        turn = turn or next((one for one in turns if one.revision == target), None)
+        # A release that is not in the history is older than all of it: all of it was left.
+        restores = turn.sequence if turn else max(turns[-1].sequence - 1, 0)
+        place_of = turn.promoted_from if turn else ""
+    with scratch("rollback") as place:
+        parcel = download_parcel(store, target, place, order.progress)
+        origin = parcel.manifest.origin._replace(by=order.who.by, ci_url=order.who.ci_url)
+        return _apply("restore", order, before, parcel, origin, restores, place_of)
+
+
+def _apply(
+    verb: str,
+    order: Order,
+    before: catalog.Current | None,
+    parcel: Parcel,
+    origin: form.Origin,
+    restores: int = 0,
+    place_of: str = "",
+) -> Report:
+    """
+    Make a release current, unless it is or the gate refuses it; return what happened.
+    """
+    store, old = order.store, before.pointer if before else None
+    files = counted(len(parcel.manifest.files), "file")
+    what = f"{files}, {size_text(parcel.manifest.size_bytes)}"
+    facts = {
+        "url": store.url,
+        "revision": parcel.revision,
+        "previous": old.revision if old else None,
+        "files": len(parcel.manifest.files),
+        "size_bytes": parcel.manifest.size_bytes,
+        "bundle_bytes": parcel.manifest.bundle_bytes,
+        "origin": origin._asdict(),
+    }
+    if _is_done(order, before, parcel.revision):
+        said = f"Unchanged: {store.url} is already at {short(parcel.revision)} ({what})"
+        return Report([said], facts | {"result": "unchanged"})
+    verdict = order.judge(parcel) if verb != "restore" else None
+    if verdict is not None and verdict.checked and verb == "publish":
+        parcel = parcel.checked(verdict.checked)
+    changes = compare(catalog.find_manifest(store, old.revision) if old else None, parcel.manifest)
+    facts |= changes.facts()
+    facts |= verdict.facts() if verdict else {}
+    lines = verdict.lines() if verdict else []
+    if order.is_dry:
+        lines.append(f"Would {verb} {short(parcel.revision)} to {store.url}: {what}")
+        facts["result"] = "planned"
+    else:
+        Swap(order, before).make_current(parcel, origin, restores, place_of)
+        lines.append(f"{DONE[verb]} {short(parcel.revision)} to {store.url}: {what}")
+        facts["result"] = RESULTS[verb]
+        if signer := order.trust.signer:
+            lines.append(f"Signed by {signer.key_id}")
+            facts["signed_by"] = signer.key_id
+    if old is not None and old.revision != parcel.revision:
+        back = f"`s3-sync rollback {short(old.revision)} {store.url}` goes back to it"
+        lines += [f"Changes: {changes.files}", *changes.lines(NAMED)]
+        lines.append(f"Previous: {short(old.revision)}; {back}")
+    return Report(lines, facts)
+
+
+def _is_done(order: Order, before: catalog.Current | None, revision: str) -> bool:
+    """
+    Whether a release is current already, whole, and signed as this command would sign it.
+    """
+    if before is None or before.pointer is None or order.forces:
+        return False
+    is_current = before.pointer.revision == revision and before.is_ours(order.trust)
+    return is_current and is_whole(order.store, revision) is not None

@@ -14,10 +14,8 @@ from functools import partial
 from s3_sync.digest import is_sha256
 from s3_sync.folder.paths import Blocked
 from s3_sync.folder.staging import Staging
-from s3_sync.release.content import IncomingContent, bundle_corrupt
-from s3_sync.release.manifest import Manifest
-from s3_sync.release.ranges import join
-from s3_sync.release.rows import File
+from s3_sync.release.bundle import IncomingContent, Part, bundle_corrupt, join
+from s3_sync.release.format import File, Manifest
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.wire import WireError
 from s3_sync.work import Work
@@ -50,11 +48,11 @@ async def fetch(
                 unpacking.finish()
             finally:
                 unpacking.discard()
-    parts = join(manifest.locate(file for file in missing if file.stored_bytes))
-    queue = iter(parts)
+    groups = join(missing, manifest.locate()) if missing else []
+    queue = iter(groups)
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(CONNECTIONS, len(parts))):
+            for _ in range(min(CONNECTIONS, len(groups))):
                 group.create_task(_read_next(client, key, manifest, queue, work))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
@@ -74,10 +72,10 @@ def _adopt(file: File, work: Work) -> bool:
 
 
 async def _read_next(
-    client: S3Client, key: str, manifest: Manifest, queue: Iterator[list[File]], work: Work
+    client: S3Client, key: str, manifest: Manifest, queue: Iterator[list[Part]], work: Work
 ) -> None:
-    for files in queue:
-        cutter = Cutter(files, manifest.head.bundle_bytes, work)
+    for parts in queue:
+        cutter = Cutter(parts, manifest.bundle_bytes, work)
         try:
             if time.monotonic() < work.until:
                 await client.get(
@@ -104,12 +102,12 @@ class Cutter:
     Receives one part of a bundle, and puts its files into place.
 
     Args:
-        files: The files to extract, in the order of the bundle.
+        parts: The files to extract, in the order of the bundle.
         bundle_bytes: The size of the whole bundle.
     """
 
-    def __init__(self, files: Sequence[File], bundle_bytes: int, work: Work) -> None:
-        self._files = files
+    def __init__(self, parts: Sequence[Part], bundle_bytes: int, work: Work) -> None:
+        self._parts = parts
         self._bundle_bytes = bundle_bytes
         self._work = work
         self._next = 0
@@ -122,20 +120,19 @@ class Cutter:
         """
         The files that have not arrived.
         """
-        return [file.path for file in self._files[self._next :]]
+        return [part.file.path for part in self._parts[self._next :]]
 
     @property
     def size_bytes(self) -> int:
         """
         The size of the missing rest.
         """
-        last = self._files[-1]
-        return last.offset + last.stored_bytes - self._first
+        return self._parts[-1].end - self._first
 
     @property
     def _first(self) -> int:
         # The last file again, if only the data after it was lost.
-        return self._files[min(self._next, len(self._files) - 1)].offset
+        return self._parts[min(self._next, len(self._parts) - 1)].offset
 
     def headers(self) -> Mapping[str, str]:
         """
@@ -179,15 +176,14 @@ class Cutter:
         self.received_bytes += len(chunk)
         start, stop = self._at, self._at + len(chunk)
         self._at = stop
-        while self._next < len(self._files):
-            file = self._files[self._next]
-            if file.offset >= stop:
+        while self._next < len(self._parts):
+            part = self._parts[self._next]
+            if part.offset >= stop:
                 return
             if self._unpacking is None:
-                self._unpacking = _Unpacking(file, self._work)
-            end = file.offset + file.stored_bytes
-            self._unpacking.write(chunk[max(file.offset - start, 0) : end - start])
-            if end > stop:
+                self._unpacking = _Unpacking(part.file, self._work)
+            self._unpacking.write(chunk[max(part.offset - start, 0) : part.end - start])
+            if part.end > stop:
                 return
             self._unpacking.finish()
             self.restart()
@@ -200,8 +196,8 @@ class Cutter:
         Raises:
             ObjectError: The response ended too early.
         """
-        if self._next < len(self._files):
-            raise bundle_corrupt(f"the bundle ends before {self._files[self._next].path!r}")
+        if self.left:
+            raise bundle_corrupt(f"the bundle ends before {self.left[0]!r}")
 
 
 class _Unpacking:

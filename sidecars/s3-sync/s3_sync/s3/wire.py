@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import httptools
-
 from s3_sync.reasons import ADVICE
 from sidecar_runtime.errors import SidecarError
+
+with suppress(ModuleNotFoundError):  # of the extra `daemon`: where only releases are published
+    import httptools
 
 IDLE_SECONDS = 30.0
 # S3 never sends a larger response that is kept in memory: a page of 1,000 keys of maximum length,

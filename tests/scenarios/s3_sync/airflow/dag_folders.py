@@ -74,14 +74,12 @@ class Broken:
 
     Args:
         says: A part of the reported problem.
-        lacks: The missing object, if another Airflow may have it.
         is_shown: Whether Airflow, which loads each file alone, stores an import error for it.
     """
 
     body: bytes
     line: Any
     says: str
-    lacks: str = ""
     is_shown: bool = True
 
 
@@ -99,7 +97,6 @@ def broken_files(head: str) -> dict[str, Broken]:
             b"from airflow import DAG\ndef load():\n    import sales_lib.tables\nload()\n",
             3,
             "ModuleNotFoundError: No module named 'sales_lib'",
-            "package:sales_lib",
         ),
         "missing_part.py": Broken(
             b"from airflow import DAG\nimport lib.nothing\n",
@@ -119,7 +116,6 @@ def broken_files(head: str) -> dict[str, Broken]:
             b"except ImportError as error:\n    raise Optional(error)\n",
             6,
             "AirflowOptionalProviderFeatureException: No module named",
-            "package:airflow.providers.microsoft",
         ),
         "fails_in_lib.py": Broken(
             b"from airflow import DAG\nfrom lib.rates import rate\nrate(0)\n",
@@ -131,21 +127,18 @@ def broken_files(head: str) -> dict[str, Broken]:
             b"Variable.get('sales_rate')\n",
             3,
             "Variable sales_rate does not exist",
-            "variable:sales_rate",
         ),
         "missing_quoted_variable.py": Broken(
             b"from airflow import DAG\nfrom airflow.models import Variable\n"
             b'Variable.get("sales\'s rate")\n',
             3,
             "Variable sales's rate does not exist",
-            "variable:sales's rate",
         ),
         "missing_connection.py": Broken(
             b"from airflow import DAG\nfrom airflow.hooks.base import BaseHook\n"
             b"BaseHook.get_connection('prd_db')\n",
             3,
             "The conn_id `prd_db` isn't defined",
-            "connection:prd_db",
         ),
         "cycle.py": Broken(
             dag_file(
@@ -160,7 +153,7 @@ def broken_files(head: str) -> dict[str, Broken]:
             "AirflowDagCycleException: Cycle detected in",
         ),
         "second.py": Broken(
-            one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py", "", False
+            one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py", False
         ),
         "schedule.py": Broken(
             dag_file(
@@ -205,9 +198,7 @@ def broken_files(head: str) -> dict[str, Broken]:
             2,
             "ImportError: cannot import name 'of_ours' from 'random'",
         ),
-        "plugins/broken.py": Broken(
-            b"raise RuntimeError('no plugin')\n", None, "no plugin", "", False
-        ),
+        "plugins/broken.py": Broken(b"raise RuntimeError('no plugin')\n", None, "no plugin", False),
         "jinja.py": Broken(
             b"from airflow import DAG\nimport jinja2\njinja2.Template('{% for %}')\n",
             3,

@@ -26,16 +26,15 @@ REQUESTS = [
     "GET current.json",
     "GET releases",
     "GET releases",
+    "HEAD bundles",
     "PUT bundles",
     "PUT releases",
-    "PUT left",
-    "HEAD releases",
     "PUT releases",
-    "PUT left",
-    "PUT current.json",
-    "GET current.json",
     "GET releases",
-    "GET bundles",
+    "PUT releases",
+    "PUT current.json",
+    "GET releases",
+    "HEAD bundles",
 ]
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.names import pin_key
+from s3_sync.release.format import pin_key
 from tests.scenarios.s3_sync.publish.place import A, B, Place
 from tests.support.daemon import S3_SYNC
 from tests.support.machine.users import as_user
@@ -43,15 +43,14 @@ def refused(on_moto: Place) -> Iterator[Place]:
             ["--airflow-python='/nowhere'", "is not an executable program"],
         ),
         (
-            ["publish", "{dags}", "--airflow-python", "/bin/sh", "--gate-allow", "package:x"],
-            ["--airflow-python='/bin/sh'", "--gate-allow='package:x'", "requires --gate airflow"],
+            ["publish", "{dags}", "--airflow-python", "/bin/sh", "--gate-allow", "pandas"],
+            ["--airflow-python, --gate-allow", "/bin/sh pandas", "require --gate airflow"],
         ),
         (
-            ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "x"],
-            ["'x' is not KIND:NAME", "package, variable, connection"],
+            ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("],
+            ["'(' is not a regular expression"],
         ),
-        (["publish", "{dags}", "--gate", "syntax", "--gate-timeout", "x"], ["--gate-timeout='x'"]),
-        (["publish"], ["DIR"]),
+        (["publish"], ["FOLDER"]),
         (["publish", ""], ["the name of the folder is empty"]),
         (["rollback", ""], ["'' is not a revision"]),
         (["promote", "s3://{bucket}/dags", "s3://{bucket}/prd", ""], ["'' is not a revision"]),

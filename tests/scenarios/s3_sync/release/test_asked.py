@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.names import POINTER_KEY, bundle_key, manifest_key
+from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.daemon import Daemon
 from tests.support.machine.volumes import small_volume
-from tests.support.s3_sync.releases import ABSENT, Release, make_release
+from tests.support.s3_sync.releases import ABSENT, Release
 from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle, is_manifest
-from tests.support.s3_sync.signing import Key, write_keys
 from tests.support.s3_sync.snapshots import consumed
 from tests.support.waiting import wait_until
 
@@ -93,60 +92,12 @@ def test_provides_a_requested_release_beside_the_published_one(
     assert os.path.samestat(shared, (target / "current/common1.py").stat())
 
 
-def test_rejects_a_requested_release_without_a_trusted_signature(
-    shelf: Shelf, start: StartDaemon, store: Path, tmp_path: Path
-) -> None:
-    key = Key()
-    shelf.signer = key.signer
-    old, forged, _ = (shelf.publish(files_of(number)) for number in range(3))
-    shelf.put(manifest_key(forged.revision), make_release(files_of(1)).manifest_bytes)
-    keys = str(write_keys(tmp_path / "keys", key))
-    start(SETTINGS | {"S3_SYNC_TRUSTED_KEYS": keys}).until_synced()
-
-    status, answer = asked(store, forged.revision, lambda status: status == 503)
-
-    assert (503, "release_untrusted") == (status, answer["reason"])
-    assert (200, {"name": old.revision}) == asked(store, old.revision)
-
-
-def test_verifies_releases_already_on_the_volume_before_providing_them(
-    s3: FakeS3, shelf: Shelf, start: StartDaemon, store: Path, tmp_path: Path
-) -> None:
-    """The volume predates the keys: at that time any writer to the bucket could publish."""
-    key, other = Key(), Key()
-    shelf.signer = key.signer
-    old, forged, first = (shelf.publish(files_of(number)) for number in range(3))
-    shelf.put(manifest_key(forged.revision), make_release(files_of(1)).manifest_bytes)
-    before = start(SETTINGS).until_synced()
-    for release in (old, forged):
-        asked(store, release.revision)
-    before.kill()
-    keys = write_keys(tmp_path / "keys", key, other)
-    daemon = start(SETTINGS | {"S3_SYNC_TRUSTED_KEYS": str(keys)}).until_synced()
-    assert {old.revision, forged.revision, first.revision} == kept(store)
-    s3.forget()
-
-    assert 202 == ask(store, f"/revisions/{forged.revision}")[0]
-    status, answer = asked(store, forged.revision, lambda status: status == 503)
-    assert (503, "release_untrusted") == (status, answer["reason"])
-    assert 200 == ask(store, f"/revisions/{first.revision}")[0]
-    assert 200 == asked(store, old.revision)[0]
-    assert [] == s3.seen(is_bundle)
-
-    write_keys(keys, other)
-    shelf.signer = other.signer
-    shelf.publish(files_of(3))
-    daemon.sync()
-    status, answer = asked(store, old.revision, lambda status: status == 503)
-    assert (503, "release_untrusted") == (status, answer["reason"])
-
-
 def test_reports_a_requested_release_that_does_not_exist(store: Path, begin: Begin) -> None:
     daemon = begin()
 
     status, said = asked(store, ABSENT, lambda status: status != 202)
 
-    assert (404, True) == (status, f"releases/{ABSENT}.manifest does not exist" in said["error"])
+    assert (404, True) == (status, f"releases/{ABSENT}.json.gz does not exist" in said["error"])
     event = daemon.wait_for_event("requested_revision_unavailable", revision=ABSENT)
     assert "release_missing" == said["reason"] == event["reason"]
     assert "prune-releases --keep-from" in event["advice"]
@@ -182,7 +133,7 @@ def test_keeps_the_most_recently_used_requested_releases(
 
 DAMAGE: dict[str, Callable[[Shelf, Release], None]] = {
     "manifest": lambda shelf, current: shelf.remove(manifest_key(current.revision)),
-    "bundle": lambda shelf, current: shelf.remove(bundle_key(current.manifest.head.bundle_sha256)),
+    "bundle": lambda shelf, current: shelf.remove(bundle_key(current.manifest.bundle_sha256)),
     "pointer": lambda shelf, _: shelf.put(POINTER_KEY, b"{}"),
 }
 
@@ -214,7 +165,7 @@ def test_provides_an_older_release_although_the_bundle_of_the_current_one_is_unr
 ) -> None:
     daemon = begin()
     new = shelf.publish(files_of(6))
-    s3.inject(UNREADABLE[refusal], is_get(bundle_key(new.manifest.head.bundle_sha256)))
+    s3.inject(UNREADABLE[refusal], is_get(bundle_key(new.manifest.bundle_sha256)))
     daemon.sighup()
     daemon.wait_for_event("cycle_failed")
 

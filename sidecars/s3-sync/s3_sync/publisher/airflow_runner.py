@@ -1,0 +1,266 @@
+"""
+Loads a folder of DAGs as Airflow's DAG processor does, with the Python of an Airflow 2.7 to 3.
+
+``python airflow_runner.py HOME [PATTERN…]``: HOME is an empty folder, which becomes AIRFLOW_HOME;
+an error that matches a pattern is allowed; GATE_FOLDER in the environment is the folder to load.
+It imports nothing from s3-sync. Each file is loaded in a process of its own, so that it cannot
+affect the next one. At the end, one JSON object is written to the file ``answer`` in HOME:
+
+- ``missing``: why Airflow cannot be imported; then nothing else counts;
+- ``airflow``: its version; ``dags``: the ids of all DAGs;
+- ``findings``, ``allowed``: rows of path, line or null, and problem;
+- ``trouble``: why a file has no verdict: a signal, or a failure of Airflow or of this program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import re
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+BAGS = ("airflow.dag_processing.dagbag", "airflow.models.dagbag")  # 3.1 and later; before
+SERIALIZERS = ("DagSerialization", "SerializedDAG")  # 3.2 and later; before
+BUNDLE = "dags"
+LINE_CHARACTERS = 300
+FRAME = re.compile(r'\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
+
+
+def environment(home: str, folder: str) -> dict[str, str]:
+    """
+    Return the settings of Airflow that are never taken from the user, above all the database.
+    """
+    return {
+        "AIRFLOW_HOME": home,
+        "AIRFLOW__CORE__DAGS_FOLDER": folder,
+        "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        # As in the DAG processor of Airflow 3: no Variable is read from a database.
+        "_AIRFLOW_PROCESS_CONTEXT": "client",
+    }
+
+
+def first_of(names: Sequence[str], load: Callable[[str], Any]) -> Any:
+    """
+    Return the first of these names that this Airflow has, loaded.
+    """
+    for name in names[:-1]:
+        with suppress(ImportError, AttributeError):
+            return load(name)
+    return load(names[-1])
+
+
+class Loader:
+    """
+    Loads files one by one, and serializes their DAGs, as Airflow would for its database.
+    """
+
+    def __init__(self, folder: str) -> None:
+        objects = importlib.import_module("airflow.serialization.serialized_objects")
+        self._serialize = first_of(SERIALIZERS, lambda name: getattr(objects, name).to_dict)
+        self._bag_of = first_of(BAGS, lambda name: importlib.import_module(name).DagBag)
+        known = inspect.signature(self._bag_of).parameters
+        wanted = {
+            "include_examples": False,
+            "load_op_links": False,
+            "bundle_path": Path(folder),
+            "bundle_name": BUNDLE,
+        }
+        self._options = {name: value for name, value in wanted.items() if name in known}
+
+    def load(self, path: str) -> dict[str, Any]:
+        """
+        Load one file; return the ids of its DAGs, and its errors by path.
+        """
+        supervisor = sys.modules.get("airflow.sdk.execution_time.supervisor")
+        if supervisor is not None:  # as Airflow 3 does before it loads a file
+            supervisor.block_orm_access()
+        bag = self._bag_of(path, **self._options)
+        errors, dags = dict(bag.import_errors), []
+        for dag in bag.dags.values():
+            if getattr(dag, "parent_dag", None) is not None:
+                continue  # a SubDAG is part of its DAG
+            try:
+                json.dumps(self._serialize(dag), sort_keys=True)
+                dags.append(dag.dag_id)
+            except Exception:  # noqa: BLE001 - as Airflow does
+                errors[path] = traceback.format_exc()
+        return {"dags": dags, "errors": errors}
+
+    def load_apart(self, path: str, said: Path, timeout_seconds: float) -> dict[str, Any]:
+        """
+        Load one file in a separate process, which is killed after the timeout.
+
+        Args:
+            said: Where that process writes its answer.
+        """
+        pid = os.fork()
+        if pid == 0:
+            answer: dict[str, Any] = {}
+            try:
+                answer = self.load(path)
+            except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
+                answer = {"trouble": f"{type(error).__name__}: {error}"}
+            except BaseException:  # noqa: BLE001 - except SystemExit and the like
+                answer = {"errors": {path: traceback.format_exc()}}
+            finally:
+                said.write_text(json.dumps(answer))
+                os._exit(0)
+        watch = os.pidfd_open(pid)
+        is_late = not select.select([watch], [], [], timeout_seconds)[0]
+        os.close(watch)
+        if is_late:
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        if is_late:
+            text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
+            return {"errors": {path: text}}
+        if os.WIFSIGNALED(status):
+            return {"trouble": signal.Signals(os.WTERMSIG(status)).name}
+        if os.WEXITSTATUS(status) or not said.exists():
+            return {"errors": {path: "it ends the process that loads it"}}
+        answer = json.loads(said.read_text())
+        said.unlink()
+        return answer
+
+
+def plugin_errors(folder: str) -> dict[str, str]:
+    """
+    Load the plugins; return the errors of those in the folder: the others belong to the image.
+    """
+    from airflow import plugins_manager
+
+    plugins_manager.ensure_plugins_loaded()
+    if hasattr(plugins_manager, "get_import_errors"):  # 3.2 and later
+        found = plugins_manager.get_import_errors()
+    else:
+        found = plugins_manager.import_errors
+    paths = {os.path.join(folder, str(path)): str(error) for path, error in found.items()}
+    return {path: error for path, error in paths.items() if path.startswith(f"{folder}/")}
+
+
+def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
+    """
+    Return the files that Airflow's DAG processor would load.
+    """
+    from airflow.utils import file
+
+    if hasattr(file, "list_py_file_paths"):  # before 3.4
+        paths: list[str] = file.list_py_file_paths(folder, safe_mode=is_safe)
+        return paths
+    from airflow.dag_processing.bundles.local import LocalDagBundle
+    from airflow.sdk.importers import DagImportError, get_importer_registry
+
+    bundle = LocalDagBundle(name=BUNDLE, path=folder)
+    listed = get_importer_registry(BUNDLE).list_dag_definitions(bundle, safe_mode=is_safe)
+    places = (
+        one.source_reference
+        if isinstance(one, DagImportError)
+        else one.get_relative_loc(bundle.path)
+        for _, one in listed
+    )
+    # Each DAG in an archive has its own place; an unreadable file has an error instead.
+    found = {file.find_enclosing_file(Path(folder, place)) for place in places}
+    return [str(path) for path in found if path is not None]
+
+
+def finding(path: str, text: str, folder: str) -> tuple[str, int | None, str]:
+    """
+    Return path, line and problem of a traceback, or of an error without one.
+
+    Args:
+        path: The file that Airflow shows as broken.
+    """
+    lines = [line for line in text.replace(f"{folder}/", "").splitlines() if line.strip()]
+    frames = [(number, found) for number, line in enumerate(lines) if (found := FRAME.match(line))]
+    ours = [found for _, found in frames if os.path.isfile(os.path.join(folder, found["path"]))]
+    ours = [found for found in ours if not os.path.isabs(found["path"])]
+    # The indented source follows the last frame, then the error.
+    end = frames[-1][0] + 1 if frames else 0
+    while end < len(lines) - 1 and lines[end].startswith(" "):
+        end += 1
+    problem = " ".join(line.strip() for line in lines[end:])[:LINE_CHARACTERS]
+    path = path.replace(f"{folder}/", "")
+    if ours and ours[-1]["path"] != path:
+        problem += f" (in {ours[-1]['path']}:{ours[-1]['line']})"
+    line = next((int(one["line"]) for one in reversed(ours) if one["path"] == path), None)
+    return path, line, problem
+
+
+def work(home: str, folder: str, allowed: Sequence[str]) -> dict[str, Any]:
+    """
+    Load all plugins and files of the folder; return the answer.
+    """
+    os.environ.update(environment(home, folder))
+    try:
+        import airflow
+    except ModuleNotFoundError as error:
+        if error.name != "airflow":
+            raise
+        return {"missing": str(error)}
+    from airflow.configuration import conf
+    from airflow.utils.file import iter_airflow_imports
+
+    section = "dag_processor"
+    if airflow.__version__.startswith("2."):  # a DAG file may query the database
+        from airflow import settings
+        from airflow.utils.db import initdb
+
+        section = "core"
+        initdb(load_connections=False)
+        settings.engine.dispose()  # children must not share a connection
+    else:
+        importlib.import_module("airflow.sdk.execution_time.supervisor")
+    if folder not in sys.path:  # at the end, as in Airflow
+        sys.path.append(folder)
+    found = [finding(path, text, folder) for path, text in plugin_errors(folder).items()]
+    paths = sorted(dag_files(folder, is_safe=conf.getboolean("core", "dag_discovery_safe_mode")))
+    # What the files import of Airflow, once for all of them, as its DAG processor does.
+    for name in {name for path in paths for name in iter_airflow_imports(path)}:
+        with suppress(Exception):  # the file that imports it will report it
+            importlib.import_module(name)
+    loader, seconds = Loader(folder), conf.getfloat(section, "dag_file_processor_timeout")
+    dags: dict[str, str] = {}
+    trouble = ""
+    for path in paths:
+        said, name = loader.load_apart(path, Path(home, "said"), seconds), path[len(folder) + 1 :]
+        found += [finding(place, text, folder) for place, text in said.get("errors", {}).items()]
+        if "trouble" in said:
+            trouble = trouble or f"loading {name} failed: {said['trouble']}"
+        found += [
+            (name, None, f"the DAG {dag!r} is also in {dags[dag]}")
+            for dag in said.get("dags", ())
+            if dags.setdefault(dag, name) != name
+        ]
+    is_allowed = [any(re.search(one, problem) for one in allowed) for _, _, problem in found]
+    return {
+        "airflow": airflow.__version__,
+        "dags": sorted(dags),
+        "findings": [one for one, is_so in zip(found, is_allowed, strict=True) if not is_so],
+        "allowed": [one for one, is_so in zip(found, is_allowed, strict=True) if is_so],
+        "trouble": trouble,
+    }
+
+
+def main() -> None:
+    """
+    Load the folder and write the answer.
+    """
+    home, *allowed = sys.argv[1:]
+    answer = work(home, os.environ["GATE_FOLDER"], allowed)
+    Path(home, "answer").write_text(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # the folder of this program: its modules must not be imported
+    main()

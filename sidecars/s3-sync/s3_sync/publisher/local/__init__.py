@@ -1,3 +1,0 @@
-"""
-The publisher's local side: the folder to publish, and its origin.
-"""

@@ -1,0 +1,134 @@
+"""Which files of a folder become a release, and what prevents one."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from s3_sync.publisher.catalog import Entry
+from s3_sync.publisher.folder import FolderError, check_same, find_origin, look, make_rules
+from s3_sync.publisher.releases import Keep, choose
+from tests.support.raising import raised
+from tests.support.s3_sync.publishing import GITHUB, write_files
+
+FILES = {"a.py": b"a", "b/c.py": b"c", ".airflowignore": b"x\n"}
+
+
+def paths(folder: Path, *exclude: str) -> list[str]:
+    return [file.path for file in look(str(folder), make_rules(str(folder), exclude)).files]
+
+
+def refusal(folder: Path) -> FolderError:
+    return raised(FolderError, look, str(folder), make_rules(str(folder), ()))
+
+
+def test_finds_all_files_sorted_and_reports_what_is_left_out(tmp_path: Path) -> None:
+    rest = {".git/config": b"", "b/__pycache__/c.pyc": b"", "b/.airflow-bundle-manifest.json": b""}
+    folder = write_files(tmp_path / "dags", FILES | rest | {"x~": b"", ".venv/lib.py": b""})
+
+    seen = look(str(folder), make_rules(str(folder), ()))
+
+    assert sorted(FILES) == [file.path for file in seen.files]
+    expected = (".git/", ".venv/", "b/.airflow-bundle-manifest.json", "b/__pycache__/", "x~")
+    assert expected == seen.left_out
+
+
+def test_rules_of_the_file_and_of_the_command_line_apply_but_not_to_what_never_belongs(
+    tmp_path: Path,
+) -> None:
+    rules = b"*.sql\n!keep.sql\n!__pycache__/\n!*.pyc\n!*~\n"
+    more = {"a.sql": b"", "keep.sql": b"", "x~": b"", "__pycache__/y.pyc": b"", "z.pyc": b""}
+    folder = write_files(tmp_path / "dags", FILES | more | {".s3-sync-ignore": rules})
+
+    assert [".airflowignore", "keep.sql", "x~"] == paths(folder, "*.py")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o655, 0o645, 0o744])
+def test_a_file_is_executable_if_anybody_may_execute_it(tmp_path: Path, mode: int) -> None:
+    folder = write_files(tmp_path / "dags", FILES)
+    (folder / "a.py").chmod(mode)
+
+    found = {file.path: file.is_executable for file in look(str(folder), make_rules("", ())).files}
+
+    assert {"a.py": True, "b/c.py": False, ".airflowignore": False} == found
+
+
+def test_follows_links_inside_the_folder(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "dags", FILES)
+    (folder / "link.py").symlink_to("a.py")
+    (folder / "linked").symlink_to("b")
+
+    assert sorted([*FILES, "link.py", "linked/c.py"]) == paths(folder)
+
+
+def test_reports_all_problems_together(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "dags", FILES)
+    (folder / "out").symlink_to("/etc/hostname")
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "b/loop").symlink_to("..")
+    os.mkfifo(folder / "pipe")
+    (folder / "line\nfeed.py").write_bytes(b"")
+    write_files(folder / ".s3-sync", {"x": b""})
+    (folder / os.fsdecode(b"caf\xe9.py")).write_bytes(b"")
+
+    said = refusal(folder).message
+
+    for part in (
+        "'out' is a symlink to a path outside the folder: /etc/hostname",
+        "'gone' is a symlink to a path that is missing",
+        "'b/loop' is a symlink to a folder that contains it",
+        "'pipe' is neither a file nor a folder",
+        "'line\\nfeed.py' cannot become a file: control character",
+        "'.s3-sync/x' cannot become a file: reserved",
+        "'caf\\udce9.py' cannot become a file: unsafe path",
+    ):
+        assert part in said
+    assert 2 == refusal(folder).exit_code
+
+
+def test_refuses_an_empty_a_missing_and_a_changing_folder(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "dags", {"x.pyc": b""})
+    assert "folder_empty" == refusal(folder).reason
+    assert "folder_missing" == refusal(tmp_path / "nowhere").reason
+    rules = make_rules(str(folder), ())
+    before = look(str(write_files(folder, FILES)), rules)
+    (folder / "a.py").write_bytes(b"A")
+
+    changing = raised(FolderError, check_same, before, look(str(folder), rules))
+
+    assert ("folder_changing", True) == (changing.reason, "a.py has changed" in changing.message)
+
+
+def test_an_invalid_rule_is_reported_with_its_place(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "dags", {".s3-sync-ignore": b"*.sql\n!\n"})
+
+    said = str(raised(FolderError, make_rules, str(folder), ()))
+
+    assert "line 2 of .s3-sync-ignore: '!'" in said
+
+
+def test_the_origin_comes_from_the_ci_where_git_knows_nothing(tmp_path: Path) -> None:
+    origin = find_origin(str(tmp_path), GITHUB)
+
+    assert ("ada", "1" * 40, "main") == (origin.by, origin.commit, origin.branch)
+    assert "https://github.example.com/team/dags/actions/runs/7" == origin.ci_url
+
+
+# --- prune
+
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
+
+
+def test_chooses_old_releases_that_are_neither_used_kept_nor_among_the_newest() -> None:
+    days = {"a": 0.5, "b": 2, "c": 20, "d": 40, "e": 50, "f": 60}
+    entries = [Entry(name, NOW - timedelta(days=age)) for name, age in days.items()]
+
+    def chosen(newest: int, days: float) -> str:
+        keep = Keep(frozenset("e"), newest, days * 86_400)
+        return "".join(entry.revision for entry in choose(entries, {"f"}, keep, NOW))
+
+    assert "d" == chosen(0, 30)
+    assert "bcd" == chosen(0, 0)
+    assert "d" == chosen(3, 0)
+    assert "" == chosen(4, 0)

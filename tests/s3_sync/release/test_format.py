@@ -1,0 +1,305 @@
+"""The format of releases: ids, manifests and pointers, and what is refused."""
+
+import gzip
+import hashlib
+import json
+import random
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from s3_sync.release.format import (
+    COMMAS_LIMIT,
+    FILES_LIMIT,
+    HISTORY_LIMIT,
+    INFLATED_LIMIT_BYTES,
+    MANIFEST_LIMIT_BYTES,
+    POINTER_LIMIT_BYTES,
+    Checked,
+    Invalid,
+    Origin,
+    Pointer,
+    Turn,
+    is_left_out,
+    parse_manifest,
+    parse_pointer,
+    write_pointer,
+)
+from s3_sync.revision import is_revision, revision_of, short
+from s3_sync.signature import Keys, Untrusted, split_signature
+from tests.s3_sync.release import independent
+from tests.support.s3_sync.releases import ABSENT, AT, make_release
+from tests.support.s3_sync.signing import Key
+
+NAMES = (
+    "é", "e\u0301", "ß", "SS", "ﬁ", "😀", "\U0010ffff", "\ufffd", "\u2028", "\u202e", "\ufeff",
+    "İ", " ", "a b", "\x7f", "\\", '"', "'", "[", "{", ",", "%2e", "#", "~x", "A", "a", "a.",
+    "a..", "...", ".airflowignore", ".S3-SYNC", "CON", "nul.py", "x" * 252, "ü" * 126, "NaN",
+)  # fmt: skip
+
+
+def odd_files(seed: int) -> dict[str, bytes]:
+    """Return files that deflate well, not at all, or too well, with names of all kinds."""
+    dice = random.Random(seed)
+    files = {}
+    for number in range(200):
+        folders = dice.choices(NAMES, k=dice.choice((0, 1, 1, 2, 5)))
+        path = "/".join([*folders, f"{number}{dice.choice(NAMES)[: 200 - number]}"])
+        files[path] = dice.choice((b"", bytes(9_999), b"x = 1\n" * 99, dice.randbytes(99)))
+    return files
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_id_is_that_of_airflows_manifest_bundles(seed: int) -> None:
+    """As apache/airflow computes it: airflow/dag_processing/bundles/manifest.py, 2026-11."""
+    files = odd_files(seed)
+    executable = set(list(files)[::3])
+    entries = [
+        {
+            "path": path,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "size": len(content),
+            "executable": path in executable,
+        }
+        for path, content in files.items()
+    ]
+    payload = {"schema_version": 1, "files": sorted(entries, key=lambda one: str(one["path"]))}
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+
+    expected = f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
+    assert expected == make_release(files, executable=executable).revision
+
+
+def test_the_id_of_one_file_is_known() -> None:
+    row = ("a.py", "0" * 64, 1, False)
+    text = (
+        '{"files":[{"executable":false,"path":"a.py","sha256":"%s","size":1}],"schema_version":1}'
+    )
+    revision = f"sha256-{hashlib.sha256((text % ('0' * 64)).encode()).hexdigest()}"
+
+    assert revision == revision_of([row])
+    assert is_revision(revision) and not is_revision(revision.removeprefix("sha256-"))
+    assert revision[7:19] == short(revision)
+
+
+@pytest.mark.parametrize("signs", [False, True])
+def test_a_reader_written_from_the_page_accepts_releases(signs: bool) -> None:
+    files, key = odd_files(7), Key()
+    release = make_release(files, executable=list(files)[:5], checked=Checked("3.3.2", AT, ("a",)))
+    objects = release.objects()
+    if signs:
+        objects["current.json"] = key.signer.sign(objects["current.json"], "bucket", "dags/")
+
+    version, found = independent.read(objects, ("bucket", "dags/"), key.raw if signs else b"")
+
+    assert release.revision == version
+    assert {path: (body, path in list(files)[:5]) for path, body in files.items()} == found
+
+
+def test_a_manifest_survives_writing_and_reading() -> None:
+    checked = Checked("3.3.2", AT, ("orders", "sales"), 1)
+    release = make_release(odd_files(3), origin=Origin("ada", message="é"), checked=checked)
+
+    assert release.manifest == parse_manifest(release.manifest_bytes, release.revision)
+
+
+RELEASE = make_release({"a.py": b"print()\n" * 30, "b/c.py": b"", "b/d.py": b"x"})
+
+
+def facts_of(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(gzip.decompress(data))
+    return found
+
+
+def row(path: str = "a.py", **more: Any) -> dict[str, Any]:
+    return {"executable": False, "path": path, "sha256": "0" * 64, "size": 1, "stored": 1} | more
+
+
+def manifest_of(*rows: Mapping[str, Any], **more: Any) -> tuple[bytes, str]:
+    """Return a manifest with these rows, whose id is correct, and the id."""
+    entries = [{k: v for k, v in one.items() if k != "stored"} for one in rows]
+    text = json.dumps(
+        {"files": entries, "schema_version": 1}, sort_keys=True, separators=(",", ":")
+    )
+    version = f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
+    facts = facts_of(RELEASE.manifest_bytes) | {"version": version, "files": list(rows)} | more
+    return gzip.compress(json.dumps(facts).encode()), version
+
+
+ROWS = {
+    "no files": [],
+    "not a row": [["a.py"]],
+    "unsorted": [row("b"), row("a")],
+    "twice": [row("a"), row("a")],
+    "file and folder": [row("a"), row("a/b")],
+    "parent": [row("../a")],
+    "absolute": [row("/a")],
+    "empty part": [row("a//b")],
+    "dot": [row("a/./b")],
+    "ours": [row(".s3-sync/published.json")],
+    "control": [row("a\nb")],
+    "nul": [row("a\0b")],
+    "surrogate": [row("a\ud800")],
+    "long name": [row("x" * 256)],
+    "compiled": [row("pkg/a.pyc")],
+    "cache": [row("__pycache__/a.py")],
+    "git": [row("sub/.git/config")],
+    "airflow's manifest": [row(".airflow-bundle-manifest.json")],
+    "size is text": [row(size="1")],
+    "size is true": [row(size=True)],
+    "size is huge": [row(size=10**400)],
+    "negative": [row(size=-1, stored=-1)],
+    "too large": [row(size=1 << 40, stored=1 << 40)],
+    "more stored than size": [row(size=1, stored=2)],
+    "inflates too much": [row(size=1_000, stored=1)],
+    "no digest": [row(sha256="0")],
+    "digest in capitals": [row(sha256="A" * 64)],
+    "executable is a number": [row(executable=1)],
+    "beyond the bundle": [row(size=9_999, stored=9_999)],
+}
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+def test_refuses_rows_that_are_no_files(rows: list[Any]) -> None:
+    try:
+        data, version = manifest_of(*rows)
+    except (AttributeError, UnicodeEncodeError):
+        data, version = manifest_of(files=rows)
+
+    with pytest.raises(Invalid):
+        parse_manifest(data, version)
+
+
+def with_text(change: Callable[[bytes], bytes]) -> bytes:
+    return gzip.compress(change(gzip.decompress(RELEASE.manifest_bytes)))
+
+
+TEXTS: dict[str, Callable[[], bytes]] = {
+    "empty": lambda: b"",
+    "not compressed": lambda: gzip.decompress(RELEASE.manifest_bytes),
+    "cut off": lambda: RELEASE.manifest_bytes[:-1],
+    "more behind it": lambda: RELEASE.manifest_bytes + b"\0",
+    "two members": lambda: RELEASE.manifest_bytes * 2,
+    "byte order mark": lambda: with_text(lambda text: b"\xef\xbb\xbf" + text),
+    "not ASCII": lambda: with_text(lambda text: text.replace(b"a.py", "ä.py".encode())),
+    "UTF-16": lambda: with_text(lambda text: text.decode().encode("utf-16")),
+    "a name twice": lambda: with_text(lambda text: b'{"format":3,' + text[1:]),
+    "NaN": lambda: with_text(lambda text: b'{"x":NaN,' + text[1:]),
+    "another format": lambda: with_text(lambda text: text.replace(b'"format":3', b'"format":2')),
+    "format is text": lambda: with_text(lambda text: text.replace(b'"format":3', b'"format":"3"')),
+    "another schema": lambda: with_text(lambda text: text.replace(b'version":1', b'version":2')),
+    "other content": lambda: with_text(lambda text: text.replace(b'"a.py"', b'"A.py"')),
+    "a list": lambda: gzip.compress(b"[]"),
+    "deep": lambda: gzip.compress(b"[" * 100_000),
+    "a bomb": lambda: gzip.compress(bytes(INFLATED_LIMIT_BYTES + 1)),
+    "blanks": lambda: with_text(lambda text: b" " * INFLATED_LIMIT_BYTES + text),
+    "too long": lambda: bytes(MANIFEST_LIMIT_BYTES + 1),
+    "commas": lambda: gzip.compress(b"[" + b"1," * COMMAS_LIMIT + b"1]"),
+    "empty objects": lambda: gzip.compress(b"[" + b"{}," * (FILES_LIMIT + 200) + b"{}]"),
+    "empty lists": lambda: gzip.compress(b"[" + b"[]," * COMMAS_LIMIT + b"[]]"),
+    "fields": lambda: gzip.compress(
+        json.dumps(dict.fromkeys(map(str, range(100_000)), 1)).encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_refuses_a_malformed_manifest(text: Callable[[], bytes]) -> None:
+    with pytest.raises(Invalid):
+        parse_manifest(text(), RELEASE.revision)
+
+
+def test_refuses_the_manifest_of_another_release() -> None:
+    with pytest.raises(Invalid, match="its files belong to"):
+        parse_manifest(RELEASE.manifest_bytes, ABSENT)
+
+
+def test_ignores_unknown_fields_and_odd_facts_for_people() -> None:
+    facts = facts_of(RELEASE.manifest_bytes)
+    facts |= {"new": {"path": 1}, "origin": {"by": 7}, "airflow": {"dag_ids": [1]}}
+    data = zlib.compress(json.dumps(facts).encode(), wbits=31)
+
+    found = parse_manifest(data, RELEASE.revision)
+
+    assert (RELEASE.manifest.files, Origin(), None) == (found.files, found.origin, found.checked)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_out"),
+    [(".git", True), ("a/.git", True), (".git/x", True), ("a.pyc", True), ("a.pyc/b", False),
+     ("__pycache__/x", True), ("a/.airflow-bundle-manifest.json", True), (".gitignore", False),
+     ("a.py", False), ("pycache/a", False)],
+)  # fmt: skip
+def test_leaves_out_what_airflow_leaves_out(path: str, is_out: bool) -> None:
+    assert is_out == is_left_out(path)
+
+
+# --- pointers
+
+
+def turn(sequence: int, **more: Any) -> Turn:
+    return Turn(ABSENT, sequence, AT, **more)
+
+
+def test_a_pointer_survives_writing_and_reading_and_stays_below_its_limit() -> None:
+    text = "\u2028" * 500
+    history = tuple(turn(n, promoted_from="s3://" + "b" * 85) for n in range(HISTORY_LIMIT, 0, -1))
+    pointer = Pointer(turn(30, restores=7), Origin(*[text] * 6), history)
+
+    data = write_pointer(pointer)
+
+    assert pointer == parse_pointer(data)
+    assert len(data) < POINTER_LIMIT_BYTES
+
+
+def test_a_rollback_after_a_rollback_goes_further_back() -> None:
+    names = [f"sha256-{n:064x}" for n in range(4)]
+    turns = [Turn(names[n], n + 1, AT) for n in range(4)]
+    after = Pointer(Turn(names[2], 5, AT, restores=3), history=tuple(turns[::-1]))
+    again = Pointer(Turn(names[1], 6, AT, restores=2), history=after.turns())
+
+    assert [names[1], names[0]] == [one.revision for one in after.earlier()]
+    assert [names[0]] == [one.revision for one in again.earlier()]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"format": 2}, {"version": "0" * 64}, {"sequence": 0}, {"sequence": 2**53}, {"since": "now"},
+     {"since": "2026-11-20T15:00:00"}, {"restores": 1}, {"history": {}}, {"history": [{}]},
+     {"history": [turn(1).facts()]}, {"sequence": 9, "history": [turn(1).facts(), turn(2).facts()]},
+     {"sequence": 99, "history": [turn(n).facts() for n in range(21, 0, -1)]}],
+)  # fmt: skip
+def test_refuses_a_malformed_pointer(change: dict[str, Any]) -> None:
+    facts = json.loads(RELEASE.pointer_bytes) | change
+
+    with pytest.raises(Invalid):
+        parse_pointer(json.dumps(facts).encode())
+
+
+# --- signatures
+
+
+def test_a_signature_covers_every_byte_and_the_place() -> None:
+    key, other = Key(), Key()
+    data = key.signer.sign(RELEASE.pointer_bytes, "bucket", "dags/")
+    body, signature = split_signature(data)
+
+    assert (RELEASE.pointer_bytes, key.key_id) == (
+        body,
+        key.signer.keys.signer_of(body, "bucket", "dags/", signature),
+    )
+    both = Keys({**key.signer.keys.by_id, **other.signer.keys.by_id})
+    assert key.key_id == both.signer_of(body, "bucket", "dags/", signature)
+    for wrong in (
+        (key, body + b" ", "bucket", "dags/", signature),
+        (key, body, "bucket2", "dags/", signature),
+        (key, body, "bucket", "prd/", signature),
+        (key, body, "bucket", "dags/", ""),
+        (key, body, "bucket", "dags/", signature.replace("ed25519", "rsa")),
+        (key, body, "bucket", "dags/", signature[:-4] + "AAAA"),
+        (other, body, "bucket", "dags/", signature),
+    ):
+        with pytest.raises(Untrusted):
+            wrong[0].signer.keys.signer_of(*wrong[1:])

@@ -1,0 +1,140 @@
+"""Prune goes by age alone: beside other commands, what the pointer names is always there."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from s3_sync.release.format import bundle_key, manifest_key
+from tests.conftest import Counts
+from tests.scenarios.s3_sync.publish.test_publish_kill import Bucket
+from tests.support.aws.writable_s3 import WritableS3
+from tests.support.s3_sync.forked import Forked, ForkServer
+from tests.support.s3_sync.publishing import PREFIX, Publishing, read_release, write_files
+from tests.support.s3_sync.releases import Release, make_release
+
+# A day of this server lasts so long that each command ends within half of it.
+DAY_SECONDS = 12.0
+CONTENTS = [{"a.py": b"print(%d)\n" % number} for number in range(5)]
+PRUNE = ["prune-releases", "--keep-count", "0", "--keep-for", "0"]
+
+
+def fast_clock() -> Callable[[], datetime]:
+    """Return a clock that runs through a day in `DAY_SECONDS`."""
+    start, began = datetime.now(UTC), time.monotonic()
+
+    def now() -> datetime:
+        return start + (time.monotonic() - began) * timedelta(days=1) / DAY_SECONDS
+
+    return now
+
+
+class CheckedBucket(Bucket):
+    """A bucket that checks the current release after every write."""
+
+    def _look(self) -> None:
+        try:
+            if f"{PREFIX}current.json" in self.objects:
+                self.shown.append(read_release(self.bodies()))
+        except (AssertionError, KeyError, ValueError) as problem:
+            self.problems.append(problem)
+
+
+@pytest.mark.timeout(1_800)
+def test_what_the_pointer_names_is_there_beside_prunes(counts: Counts, tmp_path: Path) -> None:
+    """Publishes of new and of old content, rollbacks and prunes, three commands at a time."""
+    dice = random.Random(7)
+    codes: dict[str, list[int]] = {"publish": [], "rollback": [], "prune-releases": []}
+    with CheckedBucket() as bucket, ExitStack() as stack:
+        bucket.clock = fast_clock()
+        servers = [stack.enter_context(ForkServer()) for _ in range(3)]
+        homes = [tmp_path / str(number) for number in range(3)]
+        environments = [Publishing(bucket, bucket.bucket, home).environment for home in homes]
+
+        def start(number: int, words: list[str]) -> Forked:
+            homes[number].mkdir(exist_ok=True)
+            return servers[number].start(words, environments[number], homes[number] / "said")
+
+        def publish(number: int) -> list[str]:
+            return ["publish", str(write_files(homes[number] / "dags", dice.choice(CONTENTS)))]
+
+        assert 0 == start(0, publish(0)).wait()
+        for _ in range(counts.stops * 4):
+            others = [["rollback"], publish(1)]
+            words = [publish(0), dice.choice(others), PRUNE]
+            commands = [start(number, word) for number, word in enumerate(words)]
+            for word, command in zip(words, commands, strict=True):
+                codes[word[0]].append(command.wait())
+                assert "Traceback" not in command.err, command.err
+            assert [] == bucket.problems
+            assert read_release(bucket.bodies()) in CONTENTS
+        bucket.clock = lambda: datetime.now(UTC) + timedelta(days=9)
+        assert 0 == start(2, PRUNE).wait()
+        assert read_release(bucket.bodies()) in CONTENTS
+
+    assert 0 in codes["publish"] and {0} == set(codes["prune-releases"])
+    assert {0, 3} >= {*codes["publish"], *codes["rollback"]}
+
+
+@pytest.fixture
+def bucket() -> Iterator[WritableS3]:
+    with WritableS3() as bucket:
+        yield bucket
+
+
+def objects_of(release: Release) -> set[str]:
+    sha256 = release.manifest.bundle_sha256
+    return {PREFIX + manifest_key(release.revision), PREFIX + bundle_key(sha256)}
+
+
+def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
+    bucket: WritableS3, tmp_path: Path
+) -> None:
+    """Also the bundle that a killed publish left; nothing that is younger."""
+    now = datetime.now(UTC)
+    old, pinned, left, young, before, current = (
+        make_release({"a.py": b"%d" % number}, history=()) for number in range(6)
+    )
+    killed = make_release({"killed.py": b""})
+    for release in (old, pinned, left, before, current):
+        bucket.put_all(release.objects(), PREFIX, at=now - timedelta(days=40))
+    bucket.put_all(young.objects(), PREFIX, at=now - timedelta(hours=23))
+    bucket.put(
+        PREFIX + bundle_key(killed.manifest.bundle_sha256),
+        killed.bundle_bytes,
+        at=now - timedelta(hours=25),
+    )
+    pointer = make_release({"a.py": b"5"}, history=[before.revision]).pointer_bytes
+    bucket.put(f"{PREFIX}current.json", pointer)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher.succeed("pin", pinned.revision)
+    keep = tmp_path / "keep"
+    keep.write_text(f"{'0' * 40}\n{left.revision}\n")
+
+    planned = publisher.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
+    done = publisher.succeed(*PRUNE, "--keep-from", keep)
+
+    assert [old.revision] == done["removed"] == planned["removed"]
+    assert 2 == done["bundles"]
+    stays = set().union(*map(objects_of, (pinned, left, young, before, current)))
+    assert stays <= bucket.objects.keys()
+    assert not bucket.objects.keys() & (objects_of(old) | objects_of(killed))
+
+
+def test_a_release_counts_as_used_until_it_was_replaced(bucket: WritableS3, tmp_path: Path) -> None:
+    """A run can still be on a release that was current until yesterday, however old it is."""
+    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    folder = tmp_path / "dags"
+    first = publisher.succeed("publish", write_files(folder, CONTENTS[0]))["revision"]
+    bucket.clock = lambda: datetime.now(UTC) + timedelta(days=90)
+    for content in CONTENTS[1:4]:
+        publisher.succeed("publish", write_files(folder, content))
+    bucket.clock = lambda: datetime.now(UTC) + timedelta(days=100)
+
+    prune = ("prune-releases", "--keep-count", "0", "--keep-for")
+    assert [] == publisher.succeed(*prune, "11d")["removed"]
+    assert first in publisher.succeed(*prune, "9d")["removed"]
