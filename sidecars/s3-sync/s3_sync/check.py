@@ -34,7 +34,7 @@ from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 from sidecar_runtime.volume.snapshots import is_name
 
-# Objects that are read: the smallest one of each folder, up to so many.
+# Objects that are read: the smallest one of each folder, up to this many.
 OBJECTS = 20
 
 

@@ -41,8 +41,6 @@ FAILURE_STREAK = 8
 NEIGHBORS = 5
 # An object that began in this part of a cycle had enough time: it is slow.
 LATE_SHARE = 0.1
-# An object that changes for this many times the settle time is permanently busy, not an upload.
-BUSY_TIMES = 4
 
 log = get_logger("listing")
 
@@ -209,8 +207,8 @@ class _Fetching:
         self._before = before
         # Objects that begin later (monotonic seconds) go on in the next cycle if they do not end.
         self._late_from = 0.0
-        # Endpoint-like failures in a row, by whether the path had failed before.
-        self._streaks: Counter[bool] = Counter()
+        # Endpoint-like failures in a row.
+        self._streak = 0
 
     async def run(self, paths: Sequence[str]) -> None:
         now = time.monotonic()

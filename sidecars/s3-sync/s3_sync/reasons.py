@@ -64,7 +64,7 @@ REASONS: dict[str, Reason] = {
     "object_corrupt": _OBJECT,
     # Each try takes most of a cycle, for which snapshots and deletions wait.
     "object_slow": Reason("object", rest_seconds=3600.0),
-    "proxy_refused": _CYCLE,
+    "proxy_refused": Reason("request"),
     "redirect_refused": Reason("request"),
     "region_invalid": _CYCLE,
     "release_invalid": _RELEASE,

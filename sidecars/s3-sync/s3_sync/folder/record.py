@@ -217,11 +217,13 @@ def read_published(settings: Settings) -> Published | None:
     """
     Return what is published, without the lock; None if that is nothing, or cannot be read.
     """
+    record = Record(settings)
     try:
         with opened(settings.dest_path) as root, opened(RESERVED, root) as state:
-            return Record(settings).read(state)
+            record.read(state)
     except OSError:
         return None
+    return record.published
 
 
 def now() -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import unescape
 from urllib.parse import unquote_plus
 
 from s3_sync.plan import State
@@ -28,7 +29,6 @@ from s3_sync.release.format import (
     time_text,
 )
 from s3_sync.s3.client import Receiver, S3Client
-from s3_sync.s3.entities import unescaped
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import KeyFolder, Keys, Untrusted, split_signature
@@ -290,7 +290,7 @@ class ReleaseSource:
             return False
         # Other keys may have it as prefix: `current.json.bak`.
         found = _KEY.findall(page.decode(errors="replace"))
-        return not any(key in (unquote_plus(text), unescaped(text)) for text in found)
+        return not any(key in (unquote_plus(text), unescape(text)) for text in found)
 
     @contextmanager
     def _bundle(self, manifest: Manifest) -> Iterator[str]:
