@@ -167,7 +167,6 @@ def test_grants_the_permissions_of_the_file_and_restores_lost_ones(
 def test_diff_predicts_the_changes_of_the_daemon_and_writes_nothing(
     airflow: Airflow, filled: Database, home: Path, file: Path, tmp_path: Path, start: StartSyncPerm
 ) -> None:
-    airflow.write_dags(filled, home, {"late": {"reader": ["can_read"]}})
     before, written = contents(filled), _tuples_written(filled)
 
     told = diff(airflow, filled.url, tmp_path, file, "--output", "json")
