@@ -33,9 +33,8 @@ from tests.support.s3_sync.publishing import (
 PAGE = (ROOT / "docs/how-to/publish-releases-from-ci.md").read_text()
 # The Python of the image: its Airflow finds one DAG in any folder.
 PYTHON = b"""#!/bin/sh
-echo '{"airflow": "3.3.2"}
-{"file": "a.py", "dags": ["sales"], "errors": {}}
-{"done": 1}' >"$2/answers"
+echo '{"airflow": "3.3.2", "dags": ["sales"], "trouble": "",
+"findings": [], "allowed": []}' >"$2/answer"
 """
 FILES = {"a.py": b"print()\n", "sql/a.sql": b"select 1;\n"}
 DOCKER = f"""#!{sys.executable}
@@ -188,14 +187,14 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
         for key, stored in bucket.objects.items()
     }
     assert FILES == read_release(objects)
-    pointer = json.loads(objects[f"{PREFIX}current.json"])
+    origin = json.loads(objects[f"{PREFIX}current.json"])["origin"]
     assert ("1" * 40, "main", url) == (
-        pointer["git"]["commit"],
-        pointer["git"]["branch"],
-        pointer["ci_url"],
+        origin["commit"],
+        origin["branch"],
+        origin["ci_url"],
     )
-    assert name == "jenkins" or pointer["published_by"] == "ada"
-    assert name == "codebuild" or pointer["git"]["message"] == "Sales by country"
+    assert name == "jenkins" or origin["by"] == "ada"
+    assert name == "codebuild" or origin["message"] == "Sales by country"
     assert "Checked with Airflow 3.3.2" in ran.stdout
 
 

@@ -130,7 +130,6 @@ CASES: dict[str, tuple[list[Ask], list[Ask]]] = {
         [
             in_prefix("dags-releases/"),
             in_prefix("dags-releases/.releases/"),
-            Ask("s3:AbortMultipartUpload", f"{BUCKET}/dags-releases/bundles/x.zip"),
             Ask("s3:PutObject", f"{BUCKET}/dags-releases/.releases/pointer"),
             Ask("s3:GetObject", f"{BUCKET}/dags-releases/.releases/pointer"),
         ],

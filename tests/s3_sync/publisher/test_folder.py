@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.publisher.catalog import Entry
+from s3_sync.publisher.catalog import CatalogEntry
 from s3_sync.publisher.folder import FolderError, check_same, find_origin, look, make_rules
 from s3_sync.publisher.releases import Keep, choose
 from tests.support.raising import raised
@@ -122,7 +122,7 @@ NOW = datetime(2026, 11, 27, tzinfo=UTC)
 
 def test_chooses_old_releases_that_are_neither_used_kept_nor_among_the_newest() -> None:
     days = {"a": 0.5, "b": 2, "c": 20, "d": 40, "e": 50, "f": 60}
-    entries = [Entry(name, NOW - timedelta(days=age)) for name, age in days.items()]
+    entries = [CatalogEntry(name, NOW - timedelta(days=age)) for name, age in days.items()]
 
     def chosen(newest: int, days: float) -> str:
         keep = Keep(frozenset("e"), newest, days * 86_400)

@@ -23,18 +23,16 @@ class WritableS3(FakeS3):
         conditions: How a PUT handles `If-Match` and `If-None-Match`: `obeyed`; `ignored`, as in
             `rclone serve s3`; `refused` with 501, as in S3 before 2024.
         on_write: Called after every write, before its answer.
-        uploads: The stored parts of incomplete multipart uploads, by upload and part.
     """
 
     def __init__(self, bucket: str = "dags-bucket") -> None:
         super().__init__(bucket)
         self.conditions: Literal["obeyed", "ignored", "refused"] = "obeyed"
         self.on_write: Callable[[], object] = lambda: None
-        self.uploads: dict[str, dict[int, bytes]] = {}
         self._writing = threading.RLock()
 
     def good_answer(self, request: Request) -> Answer:
-        if request.method not in ("PUT", "POST", "DELETE"):
+        if request.method not in ("PUT", "DELETE"):
             return super().good_answer(request)
         bucket, key = self._address(request)
         if refusal := signature_problem(request, self.identities):
@@ -42,8 +40,6 @@ class WritableS3(FakeS3):
         if bucket != self.bucket:
             return error_answer(404, "NoSuchBucket", "The specified bucket does not exist")
         with self._writing:
-            if request.method == "POST" or "uploadId" in request.query:
-                return self._upload(request, key)
             if request.method == "DELETE":
                 self.objects.pop(key, None)
                 answer = Answer(204)
@@ -52,30 +48,6 @@ class WritableS3(FakeS3):
             if answer.status < 300:
                 self.on_write()
         return answer
-
-    def _upload(self, request: Request, key: str) -> Answer:
-        """
-        Handle one request of a multipart upload.
-        """
-        if "uploads" in request.query:
-            name = f"upload-{len(self.seen(is_begin))}"
-            self.uploads[name] = {}
-            return Answer(200, {}, f"<R><UploadId>{name}</UploadId></R>".encode())
-        name = request.query["uploadId"]
-        if name not in self.uploads:
-            return error_answer(404, "NoSuchUpload")
-        if request.method == "PUT":
-            digest = hashlib.md5(request.body)
-            if request.headers.get("content-md5") != base64.b64encode(digest.digest()).decode():
-                return error_answer(400, "BadDigest")
-            self.uploads[name][int(request.query["partNumber"])] = request.body
-            return Answer(200, {"ETag": f'"{digest.hexdigest()}"'})
-        parts = self.uploads.pop(name)
-        if request.method == "DELETE":
-            return Answer(204)
-        self.put(key, b"".join(parts[number] for number in sorted(parts)))
-        self.on_write()
-        return Answer(200, {}, f"<R><ETag>{self.objects[key].etag}</ETag></R>".encode())
 
     def _put(self, request: Request, key: str) -> Answer:
         if len(request.body) != int(request.headers["content-length"]):
@@ -95,27 +67,6 @@ class WritableS3(FakeS3):
                 return error_answer(412, "PreconditionFailed")
         self.put(key, request.body)
         return Answer(200, {"ETag": f'"{self.objects[key].etag}"'})
-
-
-def is_begin(request: Request) -> bool:
-    """
-    Match the starts of multipart uploads.
-    """
-    return request.method == "POST" and "uploads" in request.query
-
-
-def is_part(request: Request) -> bool:
-    """
-    Match the parts of multipart uploads.
-    """
-    return request.method == "PUT" and "partNumber" in request.query
-
-
-def is_completion(request: Request) -> bool:
-    """
-    Match the completions of multipart uploads.
-    """
-    return request.method == "POST" and "uploadId" in request.query
 
 
 def is_write(*ends: str) -> Match:

@@ -42,6 +42,7 @@ def environment(home: str, folder: str) -> dict[str, str]:
     return {
         "AIRFLOW_HOME": home,
         "AIRFLOW__CORE__DAGS_FOLDER": folder,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",

@@ -70,7 +70,7 @@ class Current(NamedTuple):
         return self.signed_by == (trust.signer.key_id if trust.signer else "") or not trust.signer
 
 
-class Entry(NamedTuple):
+class CatalogEntry(NamedTuple):
     """
     A release in the bucket.
 
@@ -219,10 +219,10 @@ def find_manifest(store: Store, revision: str) -> form.Manifest | None:
     """
     Return the manifest of a release; None if it is missing, damaged, or cannot be read.
     """
-    return _read(store, Entry(revision, store.now())).manifest
+    return _read(store, CatalogEntry(revision, store.now())).manifest
 
 
-def list_releases(store: Store) -> list[Entry]:
+def list_releases(store: Store) -> list[CatalogEntry]:
     """
     Return the existing releases, the most recently used first, without their manifests.
     """
@@ -231,11 +231,11 @@ def list_releases(store: Store) -> list[Entry]:
         name = listed.key.removeprefix(form.MANIFEST_FOLDER)
         revision = name.removesuffix(form.MANIFEST_SUFFIX)
         if name != revision and is_revision(revision):
-            found.append(Entry(revision, listed.modified_at))
+            found.append(CatalogEntry(revision, listed.modified_at))
     return sorted(found, key=lambda entry: (entry.used_at, entry.revision), reverse=True)
 
 
-def read_manifests(store: Store, entries: Iterable[Entry]) -> list[Entry]:
+def read_manifests(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
     """
     Return releases with their manifests, several read at once.
     """
@@ -246,7 +246,7 @@ def read_manifests(store: Store, entries: Iterable[Entry]) -> list[Entry]:
         readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(store: Store, entry: Entry) -> Entry:
+def _read(store: Store, entry: CatalogEntry) -> CatalogEntry:
     try:
         manifest, _ = read_manifest(store, entry.revision)
     except ObjectError as error:

@@ -251,12 +251,12 @@ class _Walk:
             self.left_out.append(name)
             return
         if is_link and not f"{real}/".startswith(f"{self.root}/"):
-            self._refuse("link_outside", path, f"is a symlink to a path outside the folder: {real}")
+            self._error("link_outside", path, f"is a symlink to a path outside the folder: {real}")
         elif is_link and (real in above or not os.path.exists(real)):
             why = "to a folder that contains it" if real in above else "to a path that is missing"
-            self._refuse("link_dangling", path, f"is a symlink {why}: {real}")
+            self._error("link_dangling", path, f"is a symlink {why}: {real}")
         elif is_folder and len(above) > DEPTH_LIMIT:
-            self._refuse("name_refused", path, "cannot become files: too deep")
+            self._error("name_refused", path, "cannot become files: too deep")
         elif is_folder:
             self.enter(real, name, above)
         else:
@@ -267,11 +267,11 @@ class _Walk:
         size = found.st_size
         if problem := form.problem_of(path):
             why = problem.replace("_", " ")
-            self._refuse("name_refused", path, f"cannot become a file: {why}")
+            self._error("name_refused", path, f"cannot become a file: {why}")
         elif not stat.S_ISREG(found.st_mode):
-            self._refuse("file_special", path, "is neither a file nor a folder")
+            self._error("file_special", path, "is neither a file nor a folder")
         elif size > form.FILE_LIMIT_BYTES:
-            self._refuse("file_too_large", path, f"has more than {form.FILE_LIMIT_BYTES} bytes")
+            self._error("file_too_large", path, f"has more than {form.FILE_LIMIT_BYTES} bytes")
         elif len(self.files) == form.FILES_LIMIT:  # links can multiply them
             raise too_large(f"the folder contains more than {form.FILES_LIMIT} files")
         else:
@@ -279,7 +279,7 @@ class _Walk:
             state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
             self.files.append(Found(path, real, size, is_executable, state))
 
-    def _refuse(self, reason: str, path: str, what: str) -> None:
+    def _error(self, reason: str, path: str, what: str) -> None:
         self.problems.append(FolderError(reason, f"{path!r:.300} {what:.300}", _LEAVE_OUT))
 
 

@@ -111,7 +111,10 @@ class Swap:
         is_up = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
         if bundle is None or not is_up or not _is_fresh(store, bundle):
             tell = self._order.progress.steps("Uploading", manifest.bundle_bytes)
-            store.upload(key, parcel.path, tell)
+            tell(0)
+            with open(parcel.path, "rb") as body:
+                store.put(key, body)
+            tell(manifest.bundle_bytes)
         store.put(form.manifest_key(revision), parcel.data)
         return parcel.data
 

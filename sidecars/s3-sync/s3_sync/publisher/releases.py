@@ -65,7 +65,7 @@ def releases(store: Store, trust: catalog.Trust, limit: int) -> Report:
 
 
 def _facts(
-    entry: catalog.Entry, pointer: form.Pointer | None, pins: Collection[str]
+    entry: catalog.CatalogEntry, pointer: form.Pointer | None, pins: Collection[str]
 ) -> dict[str, Any]:
     """
     Return what is known of a release, and its state, such as ``current`` or ``pinned``.
@@ -164,8 +164,8 @@ class Keep(NamedTuple):
 
 
 def choose(
-    entries: Sequence[catalog.Entry], spared: Collection[str], keep: Keep, now: datetime
-) -> list[catalog.Entry]:
+    entries: Sequence[catalog.CatalogEntry], spared: Collection[str], keep: Keep, now: datetime
+) -> list[catalog.CatalogEntry]:
     """
     Return the releases to remove.
 
@@ -267,7 +267,7 @@ def _remove(store: Store, key: str) -> bool:
 
 
 def _loose(
-    bundles: Sequence[Listed], staying: Sequence[catalog.Entry], now: datetime
+    bundles: Sequence[Listed], staying: Sequence[catalog.CatalogEntry], now: datetime
 ) -> list[Listed]:
     """
     Return the old bundles that no release names; none while a manifest is unknown.

@@ -27,7 +27,7 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Changes(NamedTuple):
+class ReleaseChanges(NamedTuple):
     """
     The differences between two contents: sorted names, by kind of change.
     """
@@ -58,8 +58,8 @@ class Difference(NamedTuple):
         dags: None unless the DAGs of both are known.
     """
 
-    files: Changes
-    dags: Changes | None
+    files: ReleaseChanges
+    dags: ReleaseChanges | None
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -86,8 +86,8 @@ def compare(before: Manifest | None, after: Manifest) -> Difference:
     return Difference(_compare(*files), _compare(*ids) if len(ids) == len(checks) else None)
 
 
-def _compare(before: Mapping[str, str], after: Mapping[str, str]) -> Changes:
-    return Changes(
+def _compare(before: Mapping[str, str], after: Mapping[str, str]) -> ReleaseChanges:
+    return ReleaseChanges(
         tuple(sorted(after.keys() - before.keys())),
         tuple(name for name in sorted(after) if name in before and before[name] != after[name]),
         tuple(sorted(before.keys() - after.keys())),

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import boto3
-from boto3.s3.transfer import TransferConfig
 from botocore import UNSIGNED, exceptions
 from botocore.config import Config
 
@@ -34,8 +35,6 @@ from sidecar_runtime.settings import without_password
 # Requests for an object whose body breaks off.
 BODY_TRIES = 3
 CHUNK_BYTES = 1 << 20
-# Larger objects are uploaded in parts of this size, one after the other.
-PART_BYTES = 64 << 20
 
 KINDS = {"json": "application/json", "zip": "application/zip", "gz": "application/gzip"}
 
@@ -47,9 +46,7 @@ _CONFIG = Config(
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
-_TRANSFER = TransferConfig(
-    multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, use_threads=False
-)
+Body = bytes | io.BufferedReader
 
 Taken = TypeVar("Taken")
 
@@ -189,7 +186,14 @@ class Store:
 
     # --- writing
 
-    def put(self, key: str, body: bytes, *, if_absent: bool = False, if_etag: str = "") -> None:
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = False,
+        if_etag: str = "",
+    ) -> None:
         """
         Write an object, completely or not at all.
 
@@ -197,6 +201,7 @@ class Store:
         read the object and compare.
 
         Args:
+            body: The content, or an open file with it.
             if_absent: Write only if the object does not exist.
             if_etag: Write only if the object still has this ETag.
 
@@ -204,16 +209,19 @@ class Store:
             ConditionFailed: The condition is not met.
         """
         condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_etag} if if_etag else {}
-        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        md5 = partial(hashlib.md5, usedforsecurity=False)
+        digest = md5(body) if isinstance(body, bytes) else hashlib.file_digest(body, md5)
         given = {
             "Bucket": self.bucket,
             "Key": self.prefix + key,
             "ContentType": KINDS.get(key.rpartition(".")[2], "application/octet-stream"),
-            "ContentMD5": base64.b64encode(digest).decode(),
+            "ContentMD5": base64.b64encode(digest.digest()).decode(),
             **condition,
         }
         with self._explaining("put", key):
             try:
+                if not isinstance(body, bytes):
+                    body.seek(0)
                 self._client.put_object(Body=body, **given)
             except exceptions.ClientError as error:
                 status = _status_of(error)
@@ -223,36 +231,6 @@ class Store:
                 if condition and status == 501:
                     raise unsupported(self) from error
                 raise
-
-    def upload(self, key: str, path: str, tell: Callable[[int], None]) -> None:
-        """
-        Write an object from a file, in parts if it is large; the last step makes it visible.
-
-        After a kill, S3 keeps the parts, invisible, until a lifecycle rule of the bucket removes
-        unfinished uploads.
-
-        Args:
-            tell: Called with the number of bytes sent.
-        """
-        with open(path, "rb") as body:
-            if body.seek(0, 2) <= PART_BYTES:
-                body.seek(0)
-                self.put(key, data := body.read())
-                tell(len(data))
-                return
-            body.seek(0)
-            sent = 0
-
-            def add(count: int) -> None:
-                nonlocal sent
-                sent += count
-                tell(sent)
-
-            kind = {"ContentType": KINDS["zip"]}
-            with self._explaining("put", key):
-                self._client.upload_fileobj(
-                    body, self.bucket, self.prefix + key, kind, add, _TRANSFER
-                )
 
     def delete(self, key: str) -> None:
         """
@@ -311,10 +289,7 @@ class Store:
             yield
         except exceptions.ClientError as error:
             raise self._explained(error, operation, key) from error
-        except (boto3.exceptions.Boto3Error, exceptions.BotoCoreError) as error:
-            cause = error.__context__
-            if isinstance(cause, exceptions.ClientError):  # s3transfer wraps it
-                raise self._explained(cause, operation, key) from error
+        except exceptions.BotoCoreError as error:
             raise _unreachable(error) from error
 
     def _explained(

@@ -63,7 +63,7 @@ def test_what_the_pointer_names_is_there_beside_prunes(counts: Counts, tmp_path:
             return ["publish", str(write_files(homes[number] / "dags", dice.choice(CONTENTS)))]
 
         assert 0 == start(0, publish(0)).wait()
-        for _ in range(counts.stops * 4):
+        for _ in range(2 * counts.histories):
             others = [["rollback"], publish(1)]
             words = [publish(0), dice.choice(others), PRUNE]
             commands = [start(number, word) for number, word in enumerate(words)]
