@@ -12,8 +12,8 @@ from typing import get_args
 
 import pytest
 
-from tests.chart.rendered import rendering
-from tests.chart.rules import kubernetes
+from tests.chart import rendering
+from tests.chart import kubernetes
 from tests.docs.code import ROOT
 from tests.support.airflow.installed import DATABASES, Kind
 

@@ -36,7 +36,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 _SOURCES = {
     "listing": "DAGs from an S3 prefix",
-    "release": "DAGs from S3, as published releases",
+    "release": "releases from S3",
     "git": "DAGs from git",
 }
 _BUNDLE = "/opt/airflow/sidecar-bundle"
@@ -158,7 +158,7 @@ class _Deployment:
         parts = [
             *([_SOURCES[self.source]] if self.source else []),
             *["DAG versions"] * self.has_versions,
-            *["only signed releases"] * bool(self.choice["SIGNED"]),
+            *["signatures"] * bool(self.choice["SIGNED"]),
             *["tickets"] * bool(self.tickets),
             *["permissions"] * bool(self.choice["SYNC_PERM"]),
         ]

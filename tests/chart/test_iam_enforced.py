@@ -16,7 +16,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.chart.iam import policies
+from tests.chart import policies
 from tests.support.aws.moto_iam import MotoWithIam
 
 BUCKET = "my-airflow-bucket"

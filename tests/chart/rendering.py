@@ -4,23 +4,22 @@ Renders the official chart with `helm template`; needs `helm` and the whole char
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
 from tests.chart import files
-from tests.chart.rendered import kustomize, printed
-from tests.chart.rules import checks
-from tests.chart.rules.sidecars import Values
+from tests.chart.sidecars import Values
 
 HELM = shutil.which("helm")
-CAN_RENDER = HELM is not None and (checks.CHART / "templates").is_dir()
-# The chart of users with Airflow 2.8.
-OLD_CHART = Path(os.environ.get("OLD_AIRFLOW_CHART") or "/nonexistent").absolute()
+CHART = Path(os.environ.get("AIRFLOW_CHART") or "/nonexistent").absolute()
+CAN_RENDER = HELM is not None and (CHART / "templates").is_dir()
 HOW_TO_RENDER = (
     "rendering needs helm on PATH, and the whole chart in AIRFLOW_CHART: "
     "helm pull apache-airflow/airflow --version 1.22.0 --untar"
@@ -31,27 +30,17 @@ DOCUMENTS = {"RELEASE_NOTES.rst", "dockerfiles", "docs", "newsfragments"}
 WITHOUT_SUBCHART = "postgresql.enabled=false"
 
 
-def render(
-    home: Path,
-    names: Sequence[str],
-    namespace: str = "airflow",
-    chart: Path = checks.CHART,
-) -> list[Values]:
+def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list[Values]:
     """
-    Render a chart with values files, `make values` commands, and settings such as `a=b`.
+    Render the chart with values files, `make values` commands, and settings such as `a=b`.
 
-    Components of Kustomize among the names patch the rendered objects. The release is `airflow`.
+    The release is `airflow`.
     """
-    components = [name for name in names if name in kustomize.COMPONENTS]
-    arguments = [_argument(home, name) for name in names if name not in components]
     done = subprocess.run(
         [
-            str(HELM),
-            "template",
-            "airflow",
-            str(_without_documents(chart, home)),
+            *(str(HELM), "template", "airflow", str(_without_documents(home))),
             f"--namespace={namespace}",
-            *arguments,
+            *(_argument(home, name) for name in names),
             f"--set={WITHOUT_SUBCHART}",
         ],
         # Without garbage collection, helm takes half the CPU and 400 MiB.
@@ -62,30 +51,38 @@ def render(
         timeout=120,
     )
     assert 0 == done.returncode, f"helm: {done.returncode} {done.stderr}"
-    if components:
-        place = kustomize.written(home, done.stdout, components)
-        built, complaints = kustomize.build(place)
-        assert built, f"kustomize: {complaints}"
-        return built
     # The C loader takes a tenth of the CPU of the Python loader.
     found = yaml.load_all(done.stdout, yaml.CSafeLoader)
     return [manifest for manifest in found if manifest]
 
 
-def _without_documents(chart: Path, home: Path) -> Path:
-    lean = home / f"{chart.name}-without-documents"
+@functools.cache
+def rendered(names: tuple[str, ...]) -> list[Values]:
+    """
+    Render once for all tests of this process; callers must not change what they get.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        return render(Path(home), names)
+
+
+def rendered_pods(names: tuple[str, ...]) -> list[Values]:
+    return list(pods(rendered(names)))
+
+
+def _without_documents(home: Path) -> Path:
+    lean = home / "chart-without-documents"
     if not lean.exists():
         lean.mkdir()
-        for one in chart.iterdir():
+        for one in CHART.iterdir():
             if one.name not in DOCUMENTS:
                 (lean / one.name).symlink_to(one)
     return lean
 
 
 def _argument(home: Path, name: str) -> str:
-    if name in printed.ALL or name == kustomize.THE_PAGES:
+    if name.startswith("make values"):
         path = home / f"{name}.yaml"
-        path.write_text(kustomize.VALUES if name == kustomize.THE_PAGES else files.text(name))
+        path.write_text(files.text(name))
         return f"--values={path}"
     return f"--set={name}" if "=" in name else f"--values={files.SNIPPETS / name}"
 

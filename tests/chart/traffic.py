@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.chart.rules.sidecars import Values
+from tests.chart.sidecars import Values
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chart.files import SNIPPETS
-from tests.chart.rules.sidecars import Values
+from tests.chart.sidecars import Values
 
 NAMES = sorted(path.name for path in (SNIPPETS / "iam").glob("*.json"))
 _STATEMENT = {"Sid", "Effect", "Action", "Resource", "Principal", "Condition"}

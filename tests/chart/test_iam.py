@@ -4,17 +4,11 @@ The IAM policies allow the requests that their users need, and refuse similar on
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-
 import pytest
 
 from tests.chart import files
-from tests.chart.files import WHOLE
-from tests.chart.iam import policies
-from tests.chart.iam.policies import NAMES, Ask, allows, load
-from tests.chart.rules.sidecars import environment
-from tests.chart.test_keys import keys
+from tests.chart import policies
+from tests.chart.policies import NAMES, Ask, allows, load
 
 BUCKET = "arn:aws:s3:::my-airflow-bucket"
 OTHER = "arn:aws:s3:::another-bucket"
@@ -221,45 +215,11 @@ def test_policy_allows_needed_requests_and_refuses_similar_ones(name: str) -> No
     assert [] == [ask for ask in refused if allows(policy, ask)]
 
 
-def without_one_thing(policy: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
-    """
-    Yield copies of a policy in which one key is renamed, or one action is missing.
-    """
-    for position, (_, key) in enumerate(keys(policy)):
-        changed = copy.deepcopy(policy)
-        holder, _ = list(keys(changed))[position]
-        holder[f"{key}Slip"] = holder.pop(key)
-        yield key, changed
-    for number, statement in enumerate(policy["Statement"]):  # type: ignore[arg-type,var-annotated]
-        for action in statement["Action"] if isinstance(statement["Action"], list) else []:
-            changed = copy.deepcopy(policy)
-            changed["Statement"][number]["Action"].remove(action)  # type: ignore[index]
-            yield action, changed
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_detects_a_misspelled_key_or_a_missing_action_in_a_policy(name: str) -> None:
-    needed, refused = CASES[name]
-
-    for what, policy in without_one_thing(load(name)):
-        if list(policies.form_complaints(policy)):
-            continue
-        assert not all(allows(policy, ask) for ask in needed) or any(
-            allows(policy, ask) for ask in refused
-        ), what
-
-
 def test_policies_match_the_bucket_and_the_prefixes_of_the_values() -> None:
-    values, _ = files.referred(files.load(WHOLE))
-    (container,) = (
-        one for one in values["dagProcessor"]["extraInitContainers"] if one["name"] == "s3-sync"
-    )
-    settings = environment(container)
-    logs = values["config"]["logging"]["remote_base_log_folder"]
+    block = files.load("s3-sync.native.yaml")["sidecars"]
 
-    assert BUCKET == f"arn:aws:s3:::{settings['AWS_BUCKET']}"
-    assert allows(load("s3-sync.json"), in_prefix(f"{settings['KEY_PATH']}/"))
-    assert f"s3://{settings['AWS_BUCKET']}/logs" == logs
+    assert BUCKET == f"arn:aws:s3:::{block['bucket']}"
+    assert allows(load("s3-sync.json"), in_prefix(f"{block['s3Sync']['keyPath']}/"))
 
 
 def test_external_secrets_policy_allows_every_secret_that_its_objects_read() -> None:

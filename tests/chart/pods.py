@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.chart.rules.sidecars import SIDECARS, Values
+from tests.chart.sidecars import SIDECARS, Values, environment
 
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
 _VOLUMES = {
@@ -19,6 +19,9 @@ _VOLUMES = {
     "projected",
     "secret",
 }
+
+# The volumes that a sidecar writes.
+OURS = {"s3-dags", "git-dags", "krb5-ccache", "git-sync-tmp", "sync-perm-tmp", "project"}
 
 
 def containers(pod: Values) -> list[Values]:
@@ -81,6 +84,9 @@ def volume_complaints(pod: Values) -> Iterator[str]:
     Check for duplicate names, duplicate mount paths, and mounts without a volume.
     """
     names = [volume["name"] for volume in pod.get("volumes") or []]
+    for volume in pod.get("volumes") or []:
+        if volume["name"] in OURS and not volume.get("emptyDir", {"sizeLimit": 1}).get("sizeLimit"):
+            yield f"volume {volume['name']} has no sizeLimit"
     yield from (f"volume {name} twice" for name in {one for one in names if names.count(one) > 1})
     for container in containers(pod):
         mounts = container.get("volumeMounts") or []
@@ -134,3 +140,51 @@ def sharing_complaints(pod: Values) -> Iterator[str]:
                 continue
             if sees.get(place) is not True:
                 yield f"{airflow['name']} does not mount {place} read-only"
+
+
+def sidecar_complaints(pod: Values) -> Iterator[str]:
+    """
+    Check each sidecar's variables, probes, port, image and resources.
+
+    The startup probe of a native sidecar requires readiness, so that Airflow waits; a task that
+    requests the version of its run needs none. Nothing else requires readiness, and an init
+    container that ends is one-shot and has no probes.
+    """
+    for name, kind in kinds(pod).items():
+        (container,) = (one for one in containers(pod) if one["name"] == name)
+        sidecar, given = SIDECARS[name], environment(container)
+        yield from (f"{name}: {one}" for one in sidecar.complaints(given))
+        if (given.get(sidecar.one_shot) == "true") != (kind == "init"):
+            yield f"{name}: only an init container that ends is one-shot"
+        ready = "/readyz" if kind == "native" else "/healthz"
+        wanted = {"livenessProbe": "/healthz", "startupProbe": ready} if kind != "init" else {}
+        if kind == "native" and "base" in {one["name"] for one in pod["containers"]}:
+            wanted = {key: path for key, path in wanted.items() if key in container}
+        probes = {key: container[key]["httpGet"] for key in container if key.endswith("Probe")}
+        if wanted != {key: get["path"] for key, get in probes.items()}:
+            yield f"{name}: probes are {probes}"
+        ports = {one["name"]: one["containerPort"] for one in container.get("ports", [])}
+        if {ports.get(get["port"]) for get in probes.values()} - {sidecar.port}:
+            yield f"{name}: a probe uses another port than {sidecar.port}"
+        resources = container.get("resources", {})
+        rules = {
+            "read-only root": container["securityContext"]["readOnlyRootFilesystem"] is True,
+            "requests": {"cpu", "memory"} <= resources.get("requests", {}).keys(),
+            "memory limit": "memory" in resources.get("limits", {}),
+            "image tag": ":" in container["image"].rpartition("/")[2],
+            "rendered": "{{" not in str(container),
+        }
+        yield from (f"{name}: {rule}" for rule, holds in rules.items() if not holds)
+
+
+def complaints(pod: Values) -> list[str]:
+    """
+    Run every check on the specification of a pod with a sidecar.
+    """
+    return [
+        *volume_complaints(pod),
+        *keytab_complaints(pod),
+        *restricted_complaints(pod, only=set(SIDECARS)),
+        *sharing_complaints(pod),
+        *sidecar_complaints(pod),
+    ]
