@@ -61,7 +61,15 @@ def load(name: str) -> Values:
 def _parsed(name: str) -> bytes:
     # Callers may change their copies; unpickling one takes a twentieth of the time of parsing.
     values = yaml.load(text(name), yaml.CSafeLoader)
-    return pickle.dumps(_filled(copy.deepcopy(values), values))
+    return pickle.dumps(filled(values))
+
+
+def filled(values: Values) -> Values:
+    """
+    Return values with each reference to `sidecars` replaced.
+    """
+    found: Values = _filled(copy.deepcopy(values), values)
+    return found
 
 
 def _filled(node: Any, values: Values) -> Any:
@@ -69,7 +77,11 @@ def _filled(node: Any, values: Values) -> Any:
         return {key: _filled(value, values) for key, value in node.items()}
     if isinstance(node, list):
         return [_filled(value, values) for value in node]
-    return _REFERENCE.sub(lambda match: _value(values, match[1]), node) if isinstance(node, str) else node
+    return (
+        _REFERENCE.sub(lambda match: _value(values, match[1]), node)
+        if isinstance(node, str)
+        else node
+    )
 
 
 def _value(values: Any, path: str) -> str:

@@ -70,7 +70,9 @@ def _few() -> dict[str, Choice]:
     return found
 
 
-_PRODUCT = (dict(zip(CHOICES, words, strict=True)) for words in itertools.product(*CHOICES.values()))
+_PRODUCT = (
+    dict(zip(CHOICES, words, strict=True)) for words in itertools.product(*CHOICES.values())
+)
 ALL: Mapping[str, Choice] = {
     command(choice): choice for choice in _PRODUCT if not complaints(choice)
 }

@@ -16,7 +16,12 @@ _DEV = f"make values AIRFLOW=3 EXECUTOR=KubernetesExecutor SOURCE=listing {_ALL}
 _PRD = f"make values AIRFLOW=3 EXECUTOR=KubernetesExecutor SOURCE=release GATE=1 {_ALL}"
 DEV: Stack = (_DEV, "values.yaml", "values-dev.yaml")
 PRD: Stack = (_PRD, "values.yaml", "values-prd.yaml")
-PRD_2: Stack = (_PRD.replace("AIRFLOW=3", "AIRFLOW=2"), "values.yaml", "values-airflow-2.yaml", PRD[2])
+PRD_2: Stack = (
+    _PRD.replace("AIRFLOW=3", "AIRFLOW=2"),
+    "values.yaml",
+    "values-airflow-2.yaml",
+    PRD[2],
+)
 PRD_GIT: Stack = (_PRD.replace("release", "git"), *PRD[1:])
 PRD_CELERY: Stack = (_PRD.replace("Kubernetes", "Celery"), *PRD[1:])
 WHOLE = (DEV, PRD, PRD_2, PRD_GIT, PRD_CELERY, (*PRD, "examples/fargate.yaml"))
@@ -44,7 +49,7 @@ EXPECTED: dict[Stack, Kinds] = {
     ("airflowVersion=2.11.2", "sync-perm.extra.yaml"): _of("AIRFLOW=2 SYNC_PERM=1"),
     ("git-sync-wrapper.native.yaml",): _GIT,
     (AS_PODS, "git-sync-wrapper.native.yaml"): _of("SOURCE=git", "KubernetesExecutor"),
-    **dict.fromkeys(IN_THE_CHART, {}),
+    **{names: {} for names in IN_THE_CHART},
     ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"): _TICKETS,
     ("s3-sync.native.yaml", "examples/shared-ticket.yaml"): _LISTING,
     ("quickstart/values.yaml",): {

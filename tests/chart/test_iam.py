@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chart import files
-from tests.chart import policies
+from tests.chart import files, policies
 from tests.chart.policies import NAMES, Ask, allows, load
 
 BUCKET = "arn:aws:s3:::my-airflow-bucket"

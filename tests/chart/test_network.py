@@ -43,7 +43,9 @@ def test_only_prometheus_may_connect_to_the_sidecar_ports() -> None:
     assert {("TCP", one.port) for one in SIDECARS.values()} == {
         (one["protocol"], one["port"]) for one in rule["ports"]
     }
-    assert {"kubernetes.io/metadata.name": "monitoring"} == source["namespaceSelector"]["matchLabels"]
+    assert {"kubernetes.io/metadata.name": "monitoring"} == source["namespaceSelector"][
+        "matchLabels"
+    ]
 
 
 @pytest.mark.skipif(not CAN_RENDER, reason=HOW_TO_RENDER)

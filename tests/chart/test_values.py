@@ -42,7 +42,9 @@ OPTIONS = {
     "scheduler": {"dag_dir_list_interval"},
     "webserver": {"base_url"},
 }
-needs_chart = pytest.mark.skipif(not (CHART / "values.yaml").is_file(), reason="needs AIRFLOW_CHART")
+needs_chart = pytest.mark.skipif(
+    not (CHART / "values.yaml").is_file(), reason="needs AIRFLOW_CHART"
+)
 
 
 def print_values(*words: str) -> subprocess.CompletedProcess[str]:
@@ -50,9 +52,15 @@ def print_values(*words: str) -> subprocess.CompletedProcess[str]:
     Run the program of `make values`, with nothing but the standard library.
     """
     return subprocess.run(
-        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(SOURCE)!r}); "
-         "sys.argv[1:] = " + repr([*words]) + "; from runpy import run_module; "
-         "run_module('sidecar_values', run_name='__main__')"],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(SOURCE)!r}); "
+            "sys.argv[1:] = " + repr([*words]) + "; from runpy import run_module; "
+            "run_module('sidecar_values', run_name='__main__')",
+        ],
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,

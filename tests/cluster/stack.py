@@ -14,10 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart.rendering import component, render
 from tests.chart import pods as shapes
-from tests.chart.sidecars import WANTED_KEYS
-from tests.chart.sidecars import Values
+from tests.chart.rendering import component, render
+from tests.chart.sidecars import WANTED_KEYS, Values
 from tests.cluster.images import Images
 from tests.cluster.kubectl import Namespace, Pod, namespace
 from tests.cluster.reader import mark

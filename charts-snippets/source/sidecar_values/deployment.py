@@ -223,7 +223,7 @@ class _Deployment:
                 **{key: WRITTEN[key] for key in ("repo", "ref", "period")},
             }
         elif self.source:
-            block["roleArn"] = "arn:aws:iam::111122223333:role/airflow"
+            block["roleArn"] = "arn:aws:iam::111122223333:role/airflow-s3-sync"
             block["bucket"] = WRITTEN["bucket"]
             path = "dags-releases" if self.source == "release" else WRITTEN["path"]
             block["s3Sync"] = {"tag": TAG, "keyPath": path, "interval": WRITTEN["interval"]}

@@ -28,6 +28,7 @@ FOREIGN_METRICS = {
     "kube_pod_init_container_status_waiting_reason",
 }
 
+
 def load(name: str) -> Values:
     said: Values = yaml.safe_load((MONITORING / name).read_text())
     return said

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.chart import files
 from tests.chart.monitoring.monitoring import GIT_SYNC_PORT, load
 from tests.chart.sidecars import SIDECARS, Values

@@ -33,7 +33,7 @@ def assert_works(daemon: SyncPerm, database: Database) -> None:
 
 
 @pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "2.7")
+@on_airflow("2.11")
 def test_published_example_works_with_the_old_connection_variable(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
@@ -123,7 +123,7 @@ def _advisory_locks(database: Database) -> list[Any]:
 
 
 @pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_the_least_privileges_in_the_readme_are_sufficient(
     airflow: Airflow, postgres: Postgres, database: Database, home: Path, start: StartSyncPerm
 ) -> None:

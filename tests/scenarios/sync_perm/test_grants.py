@@ -22,7 +22,7 @@ from tests.support.airflow.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
 
 
-@on_airflow("2.11", "2.7")
+@on_airflow("2.11")
 def test_a_dag_with_a_missing_role_blocks_no_other_and_is_granted_later(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
@@ -94,7 +94,7 @@ def test_repairs_lost_grants_race_leftovers_and_manual_grants(
     assert rows == log_rows(database)
 
 
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_writes_nothing_and_starts_no_process_while_nothing_changes(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:

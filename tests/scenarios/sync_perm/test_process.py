@@ -40,7 +40,7 @@ def test_a_one_shot_gives_up_at_its_deadline_while_grants_are_missing(
 
 
 @pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_runs_with_read_only_home_and_airflow_home(
     airflow: Airflow, database: Database, tmp_path: Path
 ) -> None:
@@ -64,7 +64,7 @@ def test_runs_with_read_only_home_and_airflow_home(
     assert [] == list(daemon.scratch.iterdir())
 
 
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     airflow: Airflow, database: Database, tmp_path: Path
 ) -> None:
@@ -75,7 +75,7 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
 
     assert 0 == done.returncode, done.stdout
     assert PASSWORD not in done.stdout + done.stderr
-    assert {"2.7": "2.7.3", "2.11": "2.11.2", "3": "3.3.2"}[airflow.version] in done.stdout
+    assert {"2.11": "2.11.2", "3": "3.3.2"}[airflow.version] in done.stdout
     assert "needed?        for roles only: " in done.stdout
     assert before == contents(database)
 

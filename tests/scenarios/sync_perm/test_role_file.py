@@ -127,22 +127,16 @@ def command(
 
 
 @pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_grants_the_permissions_of_the_file_and_restores_lost_ones(
     airflow: Airflow, filled: Database, home: Path, file: Path, start: StartSyncPerm
 ) -> None:
     settings = {"SYNC_PERM_ROLES": str(file)}
     daemon = start(filled, settings)
-    wanted = WANTED
-    if airflow.version == "2.7":  # which has no permissions on the runs of one DAG
-        refused = daemon.wait_for_event("roles_file_refused", PASS_SECONDS)
-        assert "'can_create on DAG Runs' must be on one of DAGs" == refused["error"]
-        write(file, FILE.replace(", can_create on DAG Runs", ""))
-        wanted = WANTED | {"DAG Run:a1": set()}
-    wait_until(lambda: given(filled) == wanted, "what the file names is there", PASS_SECONDS)
+    wait_until(lambda: given(filled) == WANTED, "what the file names is there", PASS_SECONDS)
     daemon.wait_until_good()
 
-    assert given(filled) == wanted
+    assert given(filled) == WANTED
     grants = contents(filled)["grants"]
     viewers = {row[1:] for row in grants if row[0] == "Viewer"}
     assert viewers <= {row[1:] for row in grants if row[0] == "team-a"}

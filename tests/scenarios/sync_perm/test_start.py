@@ -43,7 +43,7 @@ def synced(airflow: Airflow, postgres: Postgres, database: Database, folder: Pat
     return made
 
 
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_restores_permissions_lost_before_the_start_before_it_is_ready(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
@@ -59,7 +59,7 @@ def test_restores_permissions_lost_before_the_start_before_it_is_ready(
 
 
 @pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3", "2.7")
+@on_airflow("2.11", "3")
 def test_cli_mode_keeps_extra_grants_of_a_default_role(
     airflow: Airflow, database: Database, start: StartSyncPerm
 ) -> None:
@@ -70,25 +70,6 @@ def test_cli_mode_keeps_extra_grants_of_a_default_role(
 
     assert [] == daemon.find_events("pass_started")
     assert [] == difference(contents(database), widened)
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_an_upgraded_database_receives_the_permissions_of_the_new_airflow(
-    airflow: Airflow,
-    postgres: Postgres,
-    home: Path,
-    tmp_path: Path,
-    start: StartSyncPerm,
-) -> None:
-    database = Airflow.install("2.7").new_postgres(postgres, home)
-    airflow.run(database, home, "airflow", "db", "migrate")
-    before = contents(database)
-    wanted = synced(airflow, postgres, database, tmp_path)
-
-    start(database).until_good()
-
-    assert [] != difference(before, wanted)
-    assert [] == difference(contents(database), wanted)
 
 
 @pytest.mark.usefixtures("only_in_full")

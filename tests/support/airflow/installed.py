@@ -21,18 +21,13 @@ from tests.support.airflow.permissions import Metadata
 ROOT = Path(__file__).parents[3]
 CLI_SECONDS = 1_800.0
 
-Version = Literal["2.7", "2.9", "2.10", "2.11", "3.0", "3.2", "3", "next"]
+Version = Literal["2.11", "3", "next"]
 """A dependency group of pyproject.toml; `next` is newer than the supported versions."""
 EVERY_VERSION: tuple[Version, ...] = get_args(Version)
 Kind = Literal["postgres", "mariadb", "mysql", "sqlite"]
 """A kind of database; for a server also the name of its fixture."""
 DATABASES: Mapping[Version, tuple[Kind, ...]] = {
-    "2.7": ("postgres", "sqlite"),
-    "2.9": ("postgres", "sqlite"),
-    "2.10": ("postgres", "sqlite"),
     "2.11": ("postgres", "mariadb", "mysql", "sqlite"),
-    "3.0": ("postgres", "sqlite"),
-    "3.2": ("postgres", "sqlite"),
     "3": ("postgres", "sqlite"),
     "next": ("postgres",),
 }

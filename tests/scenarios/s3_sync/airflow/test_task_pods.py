@@ -96,7 +96,7 @@ class Given:
         ]
         base = {
             "name": "base",
-            "image": "apache/airflow:3.2.2",
+            "image": "apache/airflow:3.3.2",
             "volumeMounts": values.get("extraVolumeMounts", []),
         }
         return {
@@ -182,7 +182,8 @@ def of_commits(**differing: Any) -> Given:
     told = {"published": json.dumps(COMMITTED), "name": "git-sync-wrapper"} | differing
     return Given(
         snippet="make values EXECUTOR=KubernetesExecutor SOURCE=git",
-        record="git/.snapshots/published.json", **told
+        record="git/.snapshots/published.json",
+        **told,
     )
 
 
