@@ -14,7 +14,6 @@ from sync_perm.comparison import Comparison
 from sync_perm.database.connection import parse_url
 from sync_perm.database.database import Database as Reader
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.states import GRANTS_NOTHING
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import EVERY_VERSION, AccessControl, Airflow
 from tests.support.airflow.permissions import add_role, contents, difference
@@ -55,8 +54,7 @@ class Damage(NamedTuple):
 def whole(airflow: Airflow, database: Database, home: Path) -> Database:
     """A database that a full sync by Airflow would not change."""
     add_role(database, "team")
-    grants_nothing = airflow.version in GRANTS_NOTHING
-    airflow.write_dags(database, home, dict.fromkeys(DAGS) if grants_nothing else DAGS)
+    airflow.write_dags(database, home, DAGS)
     airflow.full_sync(database, home)
     return database
 
@@ -134,8 +132,7 @@ def test_detects_all_damage_that_airflow_would_repair(
     reader.close()
 
     assert [] == unseen
-    named_rows = [] if airflow.version in GRANTS_NOTHING else [("ab_role", team)]
-    assert named_rows == sorted({(damage.table, damage.number) for damage in named})
+    assert [("ab_role", team)] == sorted({(damage.table, damage.number) for damage in named})
     # A full sync by Airflow does not repair the damage that was called good.
     for damage in called_good:
         whole.query(f"SET session_replication_role = replica; {damage.sql}")
