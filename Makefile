@@ -7,7 +7,10 @@ SHELL := bash
 MAKEFLAGS += --no-builtin-rules
 
 SIDECARS := $(patsubst sidecars/%/Dockerfile,%,$(wildcard sidecars/*/Dockerfile))
+# Of a target like push/NAME the name, of push all names.
+named = $(if $(findstring /,$@),$(@F),$(SIDECARS))
 BIN := .venv/bin
+VALUES := PYTHONPATH=charts-snippets/source $(or $(PYTHON),python3) -m sidecar_values
 WORKFLOWS := $(wildcard .github/workflows/*.yaml) charts-snippets/ci/github-actions.yaml
 SHELL_SCRIPTS := .ci/run .ci/shared tests/images/airflow-base tests/images/git-sync-image $(filter-out %.py %/__pycache__,$(wildcard scripts/*))
 # For the first line of a recipe: install the Debian packages of the targets, then update .venv, so that gssapi compiles.
@@ -17,7 +20,6 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   PYTHON         the interpreter behind .venv (default: 3.13, the images' own, else the first Python >= 3.11)
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
-#   OLD_AIRFLOW_CHART  the same for version 1.13.1, to render the published example
 #   MINIO_BIN, VERSITYGW_BIN  S3 servers for test-full (default: scripts/s3-servers builds them if Go is installed)
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without it, they skip git-sync-wrapper)
 #   GIT_SYNC_SUITE  folder of git-sync's own test_e2e.sh, for make test-full, as root (without it, they are skipped)
@@ -31,7 +33,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   SIGN_KEY       for push: the key that cosign signs with, such as awskms:///alias/images
 #   PLATFORMS      for push, such as linux/amd64,linux/arm64 (default: this machine's)
 #   SOURCE         URL of this repository, for the images' labels and the site; for values: the source of the DAGs
-export PYTHON AIRFLOW_CHART OLD_AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY SIGN_KEY PLATFORMS SOURCE
+export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG REGISTRY SIGN_KEY PLATFORMS SOURCE
 
 # Writes bytecode even if the environment disables it: otherwise each worker compiles all tests, which takes 15 s.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
@@ -41,9 +43,10 @@ SIDE_BY_SIDE := --numprocesses 5 --dist loadfile --no-loadscope-reorder
 .PHONY: help
 help: ## list the targets
 	@awk '/^# [A-Z][a-z ]+$$/ { print "\n" substr($$0, 3) } \
-	  /^[a-z$$][^#]*:.*## / { \
-	    name = $$0; sub(/^[$$][(]SIDECARS:%=/, "", name); sub(/[%:].*/, "", name); sub(/[/]$$/, "/NAME", name); \
-	    text = $$0; sub(/.*## /, "", text); printf "  make %-16s %s\n", name, text }' $(MAKEFILE_LIST)
+	  /^[a-z][^#]*:.*## / { \
+	    name = $$1; sub(/:$$/, "", name); text = $$0; sub(/.*## /, "", text); \
+	    if (match($$0, /%=[a-z-]+[/]/)) name = name ", " substr($$0, RSTART + 2, RLENGTH - 2) "NAME"; \
+	    printf "  make %-28s %s\n", name, text }' $(MAKEFILE_LIST)
 	@echo; echo "NAME is one of: $(SIDECARS)"
 
 # First steps
@@ -57,18 +60,9 @@ demo-airflow: ## run all four with a real Airflow 3 and 2.11, which it installs 
 	$(call prepare,$@)
 	@$(BIN)/python -m demo.airflow $(AIRFLOW)
 
-.PHONY: quickstart
-quickstart: ## install Airflow 3 with versioned DAGs on kind (CONTEXT=…: another cluster)
-	@scripts/quickstart
-
-.PHONY: test
-test: setup-test ## run the tests that need no images or cluster, with moderate counts
-	$(PYTEST) --ignore tests/images --ignore tests/cluster $(SIDE_BY_SIDE)
-
-.PHONY: test-python
-test-python: setup ## run the tests that start no processes with another Python (VERSION=3.11)
-	python=$$(scripts/find-python $(VERSION)); PYTHON=$$python scripts/environment .venv-$(VERSION)
-	$(PYTEST:$(BIN)/%=.venv-$(VERSION)/bin/%) $(SIDE_BY_SIDE) --units tests/runtime $(subst -,_,$(SIDECARS:%=tests/%))
+.PHONY: values
+values: ## print the values for one deployment (EXECUTOR=KubernetesExecutor SOURCE=listing KERBEROS=1 SYNC_PERM=1)
+	@$(VALUES) $(foreach name,AIRFLOW EXECUTOR SOURCE GATE VERSIONS SIGNED KERBEROS SYNC_PERM,'$(name)=$($(name))')
 
 # Development
 
@@ -76,13 +70,13 @@ test-python: setup ## run the tests that start no processes with another Python 
 setup: ## create or update .venv from the lock, with wheels only; quick if nothing changed
 	@scripts/environment
 
-.PHONY: lock
-lock: setup ## compile requirements/ from the pyproject files (UPGRADE=1: newest versions)
-	scripts/lock $(if $(UPGRADE),--upgrade)
+.PHONY: setup-test
+setup-test: ## install the packages for tests and images (Debian, root): servers, a compiler, a browser, podman
+	$(call prepare,test images)
 
-.PHONY: lock-check
-lock-check: setup ## fail if requirements/ does not match the pyproject files
-	scripts/lock --check
+.PHONY: lock
+lock: setup ## compile requirements/ from the pyproject files (UPGRADE=1: newest versions; CHECK=1: fail if it differs)
+	scripts/lock $(if $(UPGRADE),--upgrade) $(if $(CHECK),--check)
 
 .PHONY: format
 format: setup ## reformat the Python code and fix what ruff can fix
@@ -90,7 +84,8 @@ format: setup ## reformat the Python code and fix what ruff can fix
 	$(BIN)/ruff format
 
 .PHONY: lint
-lint: setup types ## run all static checks: code, types, imports, YAML, shell, Dockerfiles
+lint: setup ## run all static checks: code, types, imports, YAML, shell, Dockerfiles
+	$(BIN)/mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-cache
@@ -101,20 +96,30 @@ lint: setup types ## run all static checks: code, types, imports, YAML, shell, D
 	$(BIN)/python scripts/lint_ci.py
 	$(BIN)/python scripts/lint_figures.py
 	$(BIN)/python scripts/lint_words.py
-	$(BIN)/python -m scripts.snippets --check
+	$(VALUES) check
 
-.PHONY: types
-types: setup ## check the types
-	$(BIN)/mypy
+.PHONY: docs snippets
+docs snippets: setup ## rewrite the generated parts of the documentation, and the values in charts-snippets
+	$(VALUES) write
+	$(BIN)/python -m docs
+
+.PHONY: docs-site
+docs-site: setup ## build the documentation site in dist/site/TAG, and check its links
+	@scripts/docs-site
 
 # Tests
 
-.PHONY: setup-test
-setup-test: ## install the packages for tests (Debian, root): servers, a compiler, a browser
-	$(call prepare,test)
+.PHONY: test
+test: $(if $(VERSION),setup,setup-test) ## run the tests that need no images or cluster (VERSION=3.11: those without processes, with another Python)
+ifdef VERSION
+	python=$$(scripts/find-python $(VERSION)); PYTHON=$$python scripts/environment .venv-$(VERSION)
+	$(PYTEST:$(BIN)/%=.venv-$(VERSION)/bin/%) $(SIDE_BY_SIDE) --units tests/runtime $(subst -,_,$(SIDECARS:%=tests/%))
+else
+	$(PYTEST) --ignore tests/images --ignore tests/cluster $(SIDE_BY_SIDE)
+endif
 
-.PHONY: $(SIDECARS:%=test/%)
-$(SIDECARS:%=test/%): test/%: ## run the tests of one sidecar
+.PHONY: test/chart $(SIDECARS:%=test/%)
+test/chart $(SIDECARS:%=test/%): test/%: ## run the tests of the values, or of one sidecar
 	$(call prepare,$@)
 	$(PYTEST) $(wildcard tests/$(subst -,_,$*) tests/scenarios/$(subst -,_,$*))
 
@@ -123,10 +128,14 @@ test-full: ## run the tests of make test and the slow ones, with full counts
 	$(call prepare,test test-full demo-airflow)
 	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
-.PHONY: scenarios
-scenarios: ## run the tests of whole processes against real servers
-	$(call prepare,$@)
-	$(PYTEST) tests/scenarios
+.PHONY: verify-aws
+verify-aws: setup ## check S3, KMS, IAM, ECR and CodeCommit in a real account, then clean up (BUCKET=… KMS_KEY=… CLUSTER=…)
+	@$(if $(BUCKET),BUCKET='$(BUCKET)') $(BIN)/python scripts/verify_aws.py
+
+.PHONY: test-cluster
+test-cluster: ## start the values on the cluster of KUBECONFIG (FULL=1: with Airflow)
+	$(call prepare,$@ images)
+	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 .PHONY: mutants
 mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime)
@@ -137,101 +146,35 @@ soak: ## run all sidecars under random faults and kills (MINUTES=25 SEED=7 ARGS=
 	$(call prepare,$@)
 	$(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-.PHONY: bench
-bench: bench/bundle $(SIDECARS:%=bench/%) ## compare the sidecars with the tools they replace, as ratios
-
-.PHONY: bench/bundle
-bench/bundle: ## compare DAG versions with Airflow's own bundles (ARGS="--help")
-	$(call prepare,$@)
-	$(BIN)/python -m bench bundle $(ARGS)
-
-.PHONY: $(SIDECARS:%=bench/%)
-$(SIDECARS:%=bench/%): bench/%: ## compare one sidecar with the tools it replaces (ARGS="--help")
-	$(call prepare,$@)
-	$(BIN)/python -m bench $* $(ARGS)
-
-.PHONY: chart-test
-chart-test: ## check charts-snippets, and render it with the official chart in AIRFLOW_CHART
-	$(call prepare,$@)
-	$(PYTEST) tests/chart
-
-.PHONY: test-cluster
-test-cluster: ## run charts-snippets and a dozen outputs of make values on the cluster of KUBECONFIG (FULL=1: with Airflow)
-	$(call prepare,$@ images)
-	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
-
-.PHONY: verify-aws
-verify-aws: setup ## check S3, KMS, IAM, ECR and CodeCommit in a real account, then clean up (BUCKET=… KMS_KEY=… CLUSTER=…)
-	@$(if $(BUCKET),BUCKET='$(BUCKET)') $(BIN)/python scripts/verify_aws.py
+.PHONY: bench bench/bundle $(SIDECARS:%=bench/%)
+bench bench/bundle $(SIDECARS:%=bench/%): ## compare with the tools that they replace (bench/bundle: DAG versions; ARGS="--help")
+	$(call prepare,$(if $(findstring /,$@),$@,bench/bundle $(SIDECARS:%=bench/%)))
+	for name in $(if $(findstring /,$@),$(@F),bundle $(SIDECARS)); do $(BIN)/python -m bench $$name $(ARGS); done
 
 # Images
 
-.PHONY: setup-images
-setup-images: ## install the packages that build and run images without a daemon (Debian, root)
-	@scripts/system-packages images
+.PHONY: images $(SIDECARS:%=image/%)
+images $(SIDECARS:%=image/%): ## build all images, or one
+	@for name in $(named); do scripts/build-image $$name; done
 
-.PHONY: images
-images: $(SIDECARS:%=image/%) ## build all images
+.PHONY: push $(SIDECARS:%=push/%)
+push $(SIDECARS:%=push/%): ## build all images, or one, and push them to REGISTRY; a tag is never overwritten; logs in to ECR
+	@for name in $(named); do scripts/push-image $$name; done
 
-.PHONY: $(SIDECARS:%=image/%)
-$(SIDECARS:%=image/%): image/%: ## build one image
-	@scripts/build-image $*
+.PHONY: sbom $(SIDECARS:%=sbom/%)
+sbom $(SIDECARS:%=sbom/%): ## write the bills of materials to dist/NAME.cdx.json, in CycloneDX format
+	@for name in $(named); do scripts/sbom $$name; done
 
-.PHONY: push
-push: $(SIDECARS:%=push/%) ## build all images and push them to REGISTRY; logs in to ECR
-
-.PHONY: $(SIDECARS:%=push/%)
-$(SIDECARS:%=push/%): push/%: ## build one image and push it; a tag is never overwritten
-	@scripts/push-image $*
-
-.PHONY: base-images
-base-images: ## pin the newest digests of the base images in the Dockerfiles
-	@scripts/pin-base-images
-
-.PHONY: sbom
-sbom: $(SIDECARS:%=sbom/%) ## write the bills of materials of all images to dist/NAME.cdx.json
-
-.PHONY: $(SIDECARS:%=sbom/%)
-$(SIDECARS:%=sbom/%): sbom/%: ## write the bill of materials of one image, in CycloneDX format
-	@scripts/sbom $*
-
-.PHONY: image-test
-image-test: $(SIDECARS:%=image-test/%) push-test ## build and test all images
-
-.PHONY: $(SIDECARS:%=image-test/%)
-$(SIDECARS:%=image-test/%): image-test/%: ## build and test one image
-	$(call prepare,$@)
-	@image=$$(scripts/build-image $*); IMAGE=$$image $(PYTEST) tests/images/test_$(subst -,_,$*).py tests/images/test_every_image.py
-
-.PHONY: push-test
-push-test: setup ## test make push and the CI pipelines against a registry on loopback
-	$(PYTEST) tests/images/test_push.py tests/images/test_pipelines.py
-
-# The rest
-
-.PHONY: docs
-docs: setup ## rewrite the generated parts of the documentation
-	$(BIN)/python -m docs
+.PHONY: image-test $(SIDECARS:%=image-test/%)
+image-test $(SIDECARS:%=image-test/%): ## build and test all images, or one; with all, also make push and the CI pipelines
+	$(call prepare,$(named:%=image-test/%))
+	@for name in $(named); do \
+	  image=$$(scripts/build-image $$name); \
+	  IMAGE=$$image $(PYTEST) tests/images/test_$${name//-/_}.py tests/images/test_every_image.py; \
+	done
+	$(if $(findstring /,$@),,$(PYTEST) tests/images/test_push.py tests/images/test_pipelines.py)
 
 .PHONY: wheels
 wheels: setup ## build the wheels for a CI that publishes releases, and of airflow-bundle, in dist/wheels
 	@for folder in runtime sidecars/s3-sync airflow-bundle; do \
 	  $(BIN)/python -m flit_core.wheel --outdir dist/wheels $$folder; done
-
-.PHONY: docs-site
-docs-site: setup ## build the documentation site in dist/site/TAG, and check its links
-	@scripts/docs-site
-
-.PHONY: values
-values: ## print the values for one deployment (AIRFLOW=3 EXECUTOR=LocalExecutor SOURCE=git ENV=dev KERBEROS=1 SYNC_PERM=1)
-	@scripts/environment >&2
-	@$(BIN)/python -m scripts.snippets values $(foreach name,AIRFLOW EXECUTOR SOURCE ENV KERBEROS SYNC_PERM,'$(name)=$($(name))')
-
-.PHONY: snippets
-snippets: setup ## regenerate the files in charts-snippets from charts-snippets/source
-	$(BIN)/python -m scripts.snippets
-
-.PHONY: clean
-clean: ## remove .venv, .airflow, .krb5, .spark, .site, dist and every cache
-	rm -rf .venv* .airflow .krb5 .spark .site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +

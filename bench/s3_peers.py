@@ -94,7 +94,7 @@ def airflow_with_bundle() -> tuple[Path | None, dict[str, str]]:
     """
     script = ROOT / "scripts" / "airflow-environment"
     print("Airflow 3 with the Amazon provider, for its S3DagBundle", flush=True)
-    done = subprocess.run([script, "3-amazon"], capture_output=True, text=True)
+    done = subprocess.run([script, "3"], capture_output=True, text=True)
     if done.returncode:
         return None, {dag_bundle.NAME: done.stderr.strip().splitlines()[-1]}
     return Path(done.stdout.strip()), {}

@@ -1,7 +1,7 @@
 """
 Give task pods of the KubernetesExecutor the release or commit that the scheduler has.
 
-For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow 2.7+.
+For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow 2.11 and 3.
 The scheduler needs its own sidecar and mounts its folder: see s3-sync.release.yaml, or for git
 `scheduler:` in git-sync-wrapper.versions.yaml. Task pods need the sidecar as an init container.
 With DAG versions (Airflow 3, *.versions.yaml), tasks request the version of their run instead.

@@ -73,7 +73,7 @@ def shell_complaints(script: str, shell: str) -> list[str]:
     return done.stdout.splitlines() + [
         f"make {target}: no such target"
         for target in targets
-        if not re.search(rf"^{target}:", makefile, re.MULTILINE)
+        if not re.search(rf"^{target}[ :]", makefile, re.MULTILINE)
     ]
 
 

@@ -1,8 +1,8 @@
 # For: `s3-sync publish --gate airflow` in CI: your own Airflow image, with s3-sync in a separate environment.
-# Any Airflow from 2.7 to 3 with Python 3.11 or later. Context: the root of this repository.
+# Airflow 2.11 or 3 with Python 3.11 or later. Context: the root of this repository.
 # docker build --file charts-snippets/ci/publisher.Dockerfile --build-arg AIRFLOW_IMAGE=registry.example.com/airflow:1.2.3 \
 #     --tag registry.example.com/dag-publisher:1.2.3 .
-ARG AIRFLOW_IMAGE=docker.io/apache/airflow:3.2.2-python3.12
+ARG AIRFLOW_IMAGE=docker.io/apache/airflow:3.3.2-python3.12
 
 FROM ${AIRFLOW_IMAGE} AS build
 # The image's user cannot write to /opt; the final stage switches back.

@@ -503,7 +503,7 @@ def test_concurrent_requests_get_their_versions_and_fetch_each_one_once(
 # --- in Airflow
 
 
-@pytest.mark.parametrize("version", ["3.0", "3.2", "3", "next"])
+@pytest.mark.parametrize("version", ["3", "next"])
 def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
     version: Version, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
 ) -> None:

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from tests.chart import files
-from tests.chart.rules import checks
-from tests.chart.rules.sidecars import environment
+from tests.chart.sidecars import environment
 from tests.support.aws.servers import RcloneServer
 
 S3_SYNC = str(Path(sys.executable).parent / "s3-sync")
@@ -28,7 +27,7 @@ def test_s3_sync_reads_a_store_that_checks_signatures(
 ) -> None:
     text = HOW_TO.read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    (container,) = checks.containers(files.load("s3-sync.native.yaml")["dagProcessor"])
+    (container,) = files.load("s3-sync.native.yaml")["dagProcessor"]["extraInitContainers"]
     added = environment(yaml.safe_load(block)) | {"AWS_REGION": region}
     settings = environment(container) | added
     with RcloneServer(tmp_path) as rclone:

@@ -1,188 +1,68 @@
 """
-The snippets rendered by the official chart; needs `helm` and the whole chart.
+The values, rendered by the official chart; needs `helm` and the whole chart.
 """
 
 from __future__ import annotations
 
 import configparser
-import copy
-import functools
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from tests.chart import files
-from tests.chart.rendered import start
-from tests.chart.rendered.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
-from tests.chart.rendered.rendering import pods as pods_of
-from tests.chart.rendered.stacks import AS_CELERY, DAILY, EXPECTED, FOLDERS, IN_THE_CHART
-from tests.chart.rules import checks, pods
-from tests.chart.rules.kubernetes import strict_complaints
-from tests.chart.rules.sidecars import SIDECARS, Values, environment
-from tests.chart.rules.traffic import Pod, Traffic, admits
+from tests.chart import files, pods
+from tests.chart.kubernetes import strict_complaints
+from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, rendered, rendered_pods
+from tests.chart.sidecars import SIDECARS, Values, environment
+from tests.chart.stacks import DAILY, EXPECTED, IN_THE_CHART, PRD_CELERY, Stack
+from tests.chart.test_network import policies_select
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)
 
+each_stack = pytest.mark.parametrize("stack", DAILY, ids=" ".join)
+# Where git-sync inside the chart, or in a Deployment of its own, publishes.
+FOLDERS = {
+    "examples/git-sync-deployment.yaml": "/opt/airflow/dags/current",
+    "git-sync-wrapper.chart.yaml": "/opt/airflow/dags/repo/dags",
+}
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+
+def ours(stack: Stack) -> Iterator[tuple[str, Values]]:
     """
-    Parametrize `stack`: with every output of `make values` if `--full`, otherwise with a dozen.
+    Yield the component of each sidecar, and its container.
     """
-    if "stack" in metafunc.fixturenames:
-        is_full = metafunc.config.getoption("--full")
-        metafunc.parametrize("stack", EXPECTED if is_full else DAILY, ids=" ".join)
+    for pod in rendered_pods(stack):
+        for one in pods.containers(pod["spec"]):
+            if one["name"] in SIDECARS:
+                yield component(pod), one
 
 
-@functools.cache
-def rendered(names: tuple[str, ...]) -> list[Values]:
-    with tempfile.TemporaryDirectory() as home:
-        return render(Path(home), names)
-
-
-def whole_pods(names: Sequence[str]) -> list[Values]:
-    return list(pods_of(rendered(tuple(names))))
-
-
-def test_each_sidecar_is_in_the_right_pods(stack: tuple[str, ...]) -> None:
-    found = {component(pod): pods.kinds(pod["spec"]) for pod in whole_pods(stack)}
+@each_stack
+def test_each_sidecar_is_in_the_right_pods(stack: Stack) -> None:
+    found = {component(pod): pods.kinds(pod["spec"]) for pod in rendered_pods(stack)}
 
     assert EXPECTED[stack] == {name: kinds for name, kinds in found.items() if kinds}
 
 
-def test_every_object_matches_the_kubernetes_schemas(stack: tuple[str, ...]) -> None:
+@each_stack
+def test_every_object_matches_the_kubernetes_schemas(stack: Stack) -> None:
     for manifest in rendered(stack):
         assert [] == strict_complaints(manifest)
-    for pod in whole_pods(stack):
+    for pod in rendered_pods(stack):
         if component(pod) == "task pod":
             assert [] == strict_complaints({"apiVersion": "v1", "kind": "Pod", **pod})
 
 
-def test_pods_pass_volume_keytab_security_and_sharing_checks(stack: tuple[str, ...]) -> None:
-    for pod in whole_pods(stack):
+@each_stack
+def test_pods_pass_every_check(stack: Stack) -> None:
+    for pod in rendered_pods(stack):
         spec = pod["spec"]
-        assert [] == [
-            *pods.volume_complaints(spec),
-            *pods.keytab_complaints(spec),
-            *pods.restricted_complaints(spec, only=set(SIDECARS)),
-            *(pods.sharing_complaints(spec) if pods.kinds(spec) else []),
-        ]
+        found = pods.complaints(spec) if pods.kinds(spec) else [*pods.volume_complaints(spec)]
+        assert [] == [*found, *pods.keytab_complaints(spec)]
 
 
-def test_sidecars_have_valid_variables_probes_and_security_contexts(stack: tuple[str, ...]) -> None:
-    for pod in whole_pods(stack):
-        spec = pod["spec"]
-        ours = pods.kinds(spec)
-        values = {
-            component(pod): {
-                "extraInitContainers": [
-                    one for one in spec.get("initContainers") or [] if one["name"] in ours
-                ],
-                "extraContainers": [one for one in spec["containers"] if one["name"] in ours],
-            }
-        }
-        assert "{{" not in str(values)
-        assert [] == [
-            *checks.environment_complaints(values),
-            *checks.probe_complaints(values),
-            *checks.one_shot_complaints(values),
-            *checks.security_complaints(values),
-        ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("started")
-
-
-_started: dict[str, list[str]] = {}
-
-
-def started(names: tuple[str, ...], pod: Values, container: Values, folder: Path) -> list[str]:
-    """
-    Start a container as a process, once for equal containers; return its complaints.
-    """
-    identity = start.identity_of(container)
-    if identity not in _started:
-        maps = {
-            one["metadata"]["name"]: one.get("data") or {}
-            for one in rendered(names)
-            if one["kind"] == "ConfigMap"
-        }
-        _started[identity] = start.Started(pod, container, maps, folder).complaints()
-    return _started[identity]
-
-
-def test_each_sidecar_starts_and_fails_only_for_lack_of_a_network(
-    stack: tuple[str, ...], folder: Path
-) -> None:
-    left_out = set()
-    for pod in whole_pods(stack):
-        for container in filter(start.sidecar_of, pods.containers(pod["spec"])):
-            if reason := start.skip_reason(container, folder):
-                left_out.add(reason)
-            else:
-                assert [] == started(stack, pod["spec"], container, folder)
-
-    if left_out:
-        pytest.skip(", ".join(left_out))
-
-
-def _variable(container: Values, name: str) -> Values:
-    return files.named(container["env"], name)
-
-
-PLANTED: dict[str, tuple[tuple[str, ...], str, Callable[[Values], object]]] = {
-    "a misspelled variable": (
-        ("s3-sync.extra.yaml",),
-        "AWS_BUCKET",
-        lambda one: _variable(one, "AWS_BUCKET").update(name="AWS_BUKET"),
-    ),
-    "an invalid value": (
-        ("values.yaml", "values-prd.yaml"),
-        "S3_SYNC_SOURCE",
-        lambda one: _variable(one, "S3_SYNC_SOURCE").update(value="releases"),
-    ),
-    "a ccache outside of the mounted volume": (
-        ("kerberos.native.yaml",),
-        "ccache_",
-        lambda one: _variable(one, "KERBEROS_CCACHE").update(value="/var/ccache/krb5cc"),
-    ),
-    "a misspelled variable of an older Airflow": (
-        ("sync-perm.extra.yaml",),
-        "SQL_ALCHEMY_CONN",
-        lambda one: one["env"][0].update(name="AIRFLOW__CORE__SQLALCHEMY_CONN"),
-    ),
-    "a root that is not mounted": (
-        ("git-sync-wrapper.extra.yaml",),
-        "target_",
-        lambda one: _variable(one, "GITSYNC_ROOT").update(value="/gits"),
-    ),
-}
-
-
-@pytest.mark.parametrize(("names", "says", "plant"), PLANTED.values(), ids=PLANTED.keys())
-def test_starting_a_sidecar_reveals_a_planted_fault(
-    names: tuple[str, ...], says: str, plant: Callable[[Values], object], folder: Path
-) -> None:
-    spec, container = next(
-        (pod["spec"], one)
-        for pod in copy.deepcopy(whole_pods(names))
-        for one in pods.containers(pod["spec"])
-        if start.sidecar_of(one)
-    )
-    plant(container)
-    if reason := start.skip_reason(container, folder):
-        pytest.skip(reason)
-
-    (complaint,) = started(names, spec, container, folder)
-
-    assert says in complaint
-
-
-def test_dags_folder_is_where_the_dags_are_published(stack: tuple[str, ...]) -> None:
+@each_stack
+def test_every_pod_has_the_dags_of_one_source_below_the_dags_folder(stack: Stack) -> None:
     (config,) = (
         one["data"]["airflow.cfg"]
         for one in rendered(stack)
@@ -190,154 +70,110 @@ def test_dags_folder_is_where_the_dags_are_published(stack: tuple[str, ...]) -> 
     )
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(config)
-    layouts = {
-        environment(container).get("S3_SYNC_LAYOUT")
-        for pod in whole_pods(stack)
-        for container in pods.containers(pod["spec"])
-        if container["name"] == "s3-sync"
-    }
+    sources, links = set(), {folder for name, folder in FOLDERS.items() if name in stack}
+    for _, container in ours(stack):
+        given = environment(container)
+        if "DEST_PATH" in given:
+            is_snapshot = given.get("S3_SYNC_LAYOUT") == "snapshot"
+            links.add(given["DEST_PATH"] + "/current" * is_snapshot)
+        elif "GITSYNC_LINK" in given:
+            links.add(f"{given['GITSYNC_ROOT']}/{given['GITSYNC_LINK']}/dags")
+        names = ("AWS_BUCKET", "KEY_PATH", "S3_SYNC_SOURCE", "GITSYNC_REPO", "GITSYNC_REF")
+        sources.add(tuple(given.get(name) for name in names))
 
-    own = [FOLDERS[name] for name in stack if name in FOLDERS]
-    own += ["/git/repo/dags" for name in stack if "SOURCE=git" in name]
-    expected = "/opt/airflow/dags/current" if layouts == {"snapshot"} else "/opt/airflow/dags"
-    expected = own[0] if own else expected
-    assert expected == parser["core"]["dags_folder"]
-    assert len(layouts) <= 1
+    sources.discard((None,) * 5)
+    assert len(sources) <= 1
+    assert (links or {"/opt/airflow/dags"}) == {parser["core"]["dags_folder"]}
 
 
-@pytest.mark.parametrize("names", [n for n in EXPECTED if set(n) & IN_THE_CHART], ids=" ".join)
-def test_drop_in_replaces_the_charts_git_sync_in_every_pod(names: tuple[str, ...]) -> None:
+@each_stack
+def test_task_pods_have_no_gate_because_one_bad_dag_would_block_all_tasks(stack: Stack) -> None:
+    gated = [name for name, one in ours(stack) if "_GATE'" in str(one)]
+
+    assert "task pod" not in gated
+    assert bool(gated) == any("GATE=1" in name for name in stack)
+
+
+@pytest.mark.parametrize("stack", [one for one in DAILY if "VERSIONS" in str(one)], ids=" ".join)
+def test_the_bundle_reads_the_link_and_its_module_is_on_the_path(stack: Stack) -> None:
+    values = files.load(stack[0])
+    (bundle,) = values["dagProcessor"]["dagBundleConfigList"]
+    given = bundle["kwargs"]
+    folder = f"{given['path']}/{given.get('subdir', '')}".rstrip("/")
+
+    assert folder == values["config"]["core"]["dags_folder"]
+    assert "{version}" in given["view_url_template"]
+    for pod in rendered_pods(stack):
+        for container in pod["spec"]["containers"]:
+            mounts = {one["name"]: one for one in container.get("volumeMounts") or []}
+            if "sidecar-bundle" in mounts and container["name"] in ("base", component(pod)):
+                assert environment(container)["PYTHONPATH"] == mounts["sidecar-bundle"]["mountPath"]
+
+
+@pytest.mark.parametrize("stack", IN_THE_CHART, ids=" ".join)
+def test_drop_in_replaces_the_charts_git_sync_in_every_pod(stack: Stack) -> None:
     found = [
-        container
-        for pod in whole_pods(names)
-        for container in pods.containers(pod["spec"])
-        if container["name"].startswith("git-sync")
+        one
+        for pod in rendered_pods(stack)
+        for one in pods.containers(pod["spec"])
+        if one["name"].startswith("git-sync")
     ]
-    known = SIDECARS["git-sync-wrapper"].variables
 
-    for pod in whole_pods(names):
+    for pod in rendered_pods(stack):
         ours = {"git-sync", "git-sync-init"}
         assert [] == list(pods.restricted_complaints(pod["spec"], only=ours))
     assert {"git-sync", "git-sync-init"} == {one["name"] for one in found}
     for container in found:
-        assert container["image"].endswith("/git-sync-wrapper:0.2.0")
-        assert set() == {one["name"] for one in container["env"]} - known
-        SIDECARS["git-sync-wrapper"].load(environment(container))
+        assert "/git-sync-wrapper:" in container["image"]
+        given = environment(container)
+        mine = {name: one for name, one in given.items() if name.startswith("GIT_SYNC_WRAPPER")}
+        assert [] == SIDECARS["git-sync-wrapper"].complaints(
+            mine | {"GITSYNC_REPO": given["GITSYNC_REPO"]}
+        )
+        assert ("codecommit" in str(stack)) == ("GITSYNC_PASSWORD" not in given)
 
 
 @pytest.mark.parametrize("executor", ["CeleryExecutor", "KubernetesExecutor"])
 def test_shared_ticket_is_mounted_where_tasks_run(executor: str) -> None:
     names = (f"executor={executor}", "s3-sync.native.yaml", "examples/shared-ticket.yaml")
-    found = {component(pod): pod["spec"] for pod in whole_pods(names)}
+    found = {component(pod): pod["spec"] for pod in rendered_pods(names)}
 
     for name in ("triggerer", "worker" if executor == "CeleryExecutor" else "task pod"):
         airflow = next(one for one in found[name]["containers"] if one["name"] not in SIDECARS)
-        variables = {one["name"]: one.get("value") for one in airflow["env"]}
         mounts = {one["mountPath"]: one for one in airflow["volumeMounts"]}
-        assert "FILE:/var/kerberos-ccache/cache" == variables["KRB5CCNAME"]
+        assert "FILE:/var/kerberos-ccache/cache" == environment(airflow)["KRB5CCNAME"]
         assert mounts["/var/kerberos-ccache"]["readOnly"] is True
-        assert mounts["/opt/airflow/dags"]["readOnly"] is True
-        assert [] == list(pods.volume_complaints(found[name]))
-
-
-def test_task_pods_have_only_the_base_container_and_never_restart(stack: tuple[str, ...]) -> None:
-    for pod in whole_pods(stack):
-        if component(pod) == "task pod":
-            assert "Never" == pod["spec"]["restartPolicy"]
-            assert ["base"] == [one["name"] for one in pod["spec"]["containers"]]
-
-
-@pytest.mark.parametrize("names", [n for n in EXPECTED if files.WHOLE in n], ids=" ".join)
-def test_whole_deployment_passes_pod_security_restricted(names: tuple[str, ...]) -> None:
-    for pod in whole_pods(names):
-        assert [] == list(pods.restricted_complaints(pod["spec"])), component(pod)
 
 
 def test_only_redis_claims_a_volume_in_a_whole_deployment_with_celery() -> None:
     claims = {
-        one["metadata"]["name"]: one["spec"]["volumeClaimTemplates"]
-        for one in rendered((AS_CELERY, files.WHOLE, "values-prd.yaml"))
+        one["metadata"]["name"]
+        for one in rendered(PRD_CELERY)
         if one["kind"] == "StatefulSet" and one["spec"].get("volumeClaimTemplates")
     }
 
-    assert {"airflow-redis"} == claims.keys()
+    assert {"airflow-redis"} == claims
 
 
-@pytest.mark.parametrize(
-    "name", ["network/network-policy.yaml", "network/security-group-policy.yaml"]
-)
-def test_policies_select_every_pod_with_a_sidecar(name: str) -> None:
-    for policy in files.load_objects(name):
-        selector = policy["spec"]["podSelector"]
-        for names in DAILY:
-            for pod in whole_pods(names):
-                if pods.kinds(pod["spec"]):
-                    labels = pod["metadata"]["labels"]
-                    assert selector["matchLabels"].items() <= labels.items()
-                    for one in selector.get("matchExpressions", []):
-                        assert labels[one["key"]] in one["values"]
+@each_stack
+def test_policies_select_every_pod_with_a_sidecar(stack: Stack) -> None:
+    for pod in rendered_pods(stack):
+        if pods.kinds(pod["spec"]):
+            assert policies_select(pod["metadata"]["labels"])
 
 
-PROMETHEUS = Pod({"app": "prometheus"}, "monitoring")
-DNS = Pod({"k8s-app": "kube-dns"}, "kube-system")
-STRANGER = Pod({"app": "stranger"}, "default")
-LOAD_BALANCER, KDC, DATABASE, S3 = "10.0.5.7", "10.0.10.5", "10.0.20.5", "52.219.1.1"
-
-
-@pytest.mark.parametrize("names", [n for n in EXPECTED if n[0] == files.WHOLE], ids=" ".join)
-def test_network_policies_allow_only_required_connections(names: tuple[str, ...]) -> None:
-    policies = [one for one in rendered(names) if one["kind"] == "NetworkPolicy"]
-    policies += files.load_objects("network/network-policy.yaml")
-    found = {component(pod): Pod(pod["metadata"]["labels"]) for pod in whole_pods(names)}
-    web = found.get("api-server") or found["webserver"]
-    task, triggerer, statsd = (found[name] for name in ("task pod", "triggerer", "statsd"))
-    dag_processor, scheduler = found["dag-processor"], found["scheduler"]
-    must: list[Traffic] = [
-        *[(dag_processor, PROMETHEUS, ("TCP", 9811)), (task, PROMETHEUS, ("TCP", 9813))],
-        *[(web, PROMETHEUS, ("TCP", 9812)), (web, LOAD_BALANCER, ("TCP", 8080))],  # type: ignore[list-item]
-        *[(web, one, ("TCP", 8080)) for one in (task, triggerer, dag_processor, scheduler)],
-        *[(triggerer, web, ("TCP", 8794)), (statsd, scheduler, ("UDP", 9125))],
-    ]
-    must_not: list[Traffic] = [
-        *[(web, STRANGER, ("TCP", 8080)), (dag_processor, STRANGER, ("TCP", 9811))],
-        *[(scheduler, PROMETHEUS, ("TCP", 8793)), (triggerer, LOAD_BALANCER, ("TCP", 8794))],  # type: ignore[list-item]
-    ]
-    may_ask: list[Traffic] = [
-        *[(one, DNS, ("UDP", 53)) for one in (task, web, scheduler)],
-        *[(task, S3, ("TCP", 443)), (dag_processor, S3, ("TCP", 443)), (web, S3, ("TCP", 443))],
-        *[(task, KDC, ("UDP", 88)), (triggerer, KDC, ("TCP", 88))],
-        *[(web, DATABASE, ("TCP", 5432)), (scheduler, DATABASE, ("TCP", 5432))],
-        *[(task, web, ("TCP", 8080)), (scheduler, statsd, ("UDP", 9125))],
-        (dag_processor, "169.254.170.23", ("TCP", 80)),
-        *[(task, "169.254.20.10", ("UDP", 53)), (task, "169.254.20.10", ("TCP", 53))],
-    ]
-    may_not_ask: list[Traffic] = [
-        (task, "169.254.20.10", ("TCP", 80)),
-        *[(task, "169.254.169.254", ("TCP", 80)), (task, "169.254.169.254", ("TCP", 443))],
-        *[(task, STRANGER, ("TCP", 443)), (task, "52.219.1.1", ("TCP", 80))],  # type: ignore[list-item]
-    ]
-
-    assert [] == [one for one in must if not _admits(policies, "Ingress", one)]
-    assert [] == [one for one in must_not if _admits(policies, "Ingress", one)]
-    assert [] == [one for one in may_ask if not _admits(policies, "Egress", one)]
-    assert [] == [one for one in may_not_ask if _admits(policies, "Egress", one)]
-
-
-def _admits(policies: list[Values], direction: str, traffic: Traffic) -> bool:
-    return admits(policies, traffic[0], direction, *traffic[1:])
-
-
-def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: tuple[str, ...]) -> None:
+@each_stack
+def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
     annotations = {
         one["metadata"]["name"]: one["metadata"].get("annotations") or {}
         for one in rendered(stack)
         if one["kind"] == "ServiceAccount"
     }
-    for pod in whole_pods(stack):
-        container = next(
-            (one for one in pods.containers(pod["spec"]) if one["name"] == "s3-sync"), None
-        )
-        if container is not None:
-            has_keys = "AWS_ACCESS_KEY_ID" in {one["name"] for one in container["env"]}
-            role = annotations[pod["spec"]["serviceAccountName"]].get("eks.amazonaws.com/role-arn")
-            assert has_keys or str(role).startswith("arn:aws:iam::111122223333:role/airflow")
+    for pod in rendered_pods(stack):
+        for container in pods.containers(pod["spec"]):
+            if container["name"] == "s3-sync":
+                role = annotations[pod["spec"]["serviceAccountName"]].get(
+                    "eks.amazonaws.com/role-arn"
+                )
+                has_keys = "AWS_ACCESS_KEY_ID" in environment(container)
+                assert has_keys or str(role).startswith("arn:aws:iam::111122223333:role/airflow")

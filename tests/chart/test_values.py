@@ -1,9 +1,11 @@
 """
-The output of `make values` for each combination of words; `test_render.py` renders it.
+The files of charts-snippets, and what `make values` prints; `test_render.py` renders both.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import subprocess
 import sys
@@ -14,22 +16,52 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from scripts import snippets
+from s3_sync.release.names import manifest_key
+from sidecar_values import deployment
+from sidecar_values.files import SOURCE
+from sidecar_values.files import files as generated
 from tests.chart import files
-from tests.chart.rendered.printed import ALL, DOZEN, Choice, pairs
-from tests.chart.rules import checks
+from tests.chart.printed import ALL, FEW, choice, pairs
+from tests.chart.rendering import CHART
+from tests.chart.sidecars import Values
 
 ROOT = Path(__file__).parents[2]
-each_choice = pytest.mark.parametrize("name", ALL)
+WHOLE = ("values.yaml", "values-airflow-2.yaml", "values-dev.yaml", "values-prd.yaml")
+EXAMPLES = tuple(f"examples/{one.name}" for one in (files.SNIPPETS / "examples").iterdir())
+EVERY = (
+    *(*files.PASTED, *WHOLE, *EXAMPLES, *FEW),
+    *("git-sync-wrapper.codecommit.yaml", "quickstart/values.yaml"),
+)
+# Keys that the chart reads, and that its values file contains only as comments.
+WITHOUT_DEFAULT = {"$.dags.gitSync.credentialsSecret", "$.dags.gitSync.emptyDirConfig"}
+# Airflow options that the chart does not set.
+OPTIONS = {
+    "api": {"base_url"},
+    "dag_processor": {"refresh_interval"},
+    "logging": {"remote_base_log_folder"},
+    "scheduler": {"dag_dir_list_interval"},
+    "webserver": {"base_url"},
+}
+needs_chart = pytest.mark.skipif(
+    not (CHART / "values.yaml").is_file(), reason="needs AIRFLOW_CHART"
+)
 
 
-def make(*words: str) -> subprocess.CompletedProcess[str]:
+def print_values(*words: str) -> subprocess.CompletedProcess[str]:
     """
-    Run the script of `make values`.
+    Run the program of `make values`, with nothing but the standard library.
     """
     return subprocess.run(
-        [sys.executable, "-m", "scripts.snippets", "values", *words],
-        cwd=ROOT,
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(SOURCE)!r}); "
+            "sys.argv[1:] = " + repr([*words]) + "; from runpy import run_module; "
+            "run_module('sidecar_values', run_name='__main__')",
+        ],
+        env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
@@ -37,35 +69,29 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_generated_files_match_their_source() -> None:
-    for path, text in snippets.files().items():
+    for path, text in generated().items():
         assert text == path.read_text(), f"{path}: run `make snippets`"
 
 
 def test_sidecar_containers_appear_only_in_generated_files() -> None:
     written = {
-        path
+        str(path.relative_to(files.SNIPPETS))
         for path in files.SNIPPETS.rglob("*.y*ml")
-        if "readOnlyRootFilesystem" in path.read_text()
+        if "readOnlyRootFilesystem" in path.read_text() and path not in generated()
     }
 
-    by_the_chart = {
-        files.SNIPPETS / f"git-sync-wrapper.{kind}.yaml" for kind in ("chart", "codecommit")
-    }
-    assert written - by_the_chart == snippets.files().keys() & written
-    assert written >= by_the_chart
+    # The first is a container of the chart, the second the quickstart's S3 server.
+    assert {"git-sync-wrapper.chart.yaml", "quickstart/s3.yaml"} == written
 
 
-def test_dozen_covers_every_pair_of_words() -> None:
-    every = set().union(*map(pairs, ALL.values()))
-
-    assert every == set().union(*map(pairs, DOZEN.values()))
-    assert 144 == len(ALL)
-    assert len(DOZEN) <= 12
+def test_a_few_commands_cover_every_pair_of_words() -> None:
+    assert set().union(*map(pairs, ALL.values())) == set().union(*map(pairs, FEW.values()))
+    assert len(FEW) <= 20
 
 
-@pytest.mark.parametrize("name", DOZEN)
-def test_printed_values_pass_yamllint_and_use_every_anchor(name: str) -> None:
-    text = files.text(name)
+@pytest.mark.parametrize("name", [*FEW, *generated()], ids=str)
+def test_generated_values_pass_yamllint_and_use_every_anchor(name: str | Path) -> None:
+    text = files.text(str(name))
     config = YamlLintConfig((ROOT / ".yamllint").read_text())
     anchors, aliases = (
         set(re.findall(rf"[ -] \{mark}([a-z-]+)$", text, re.MULTILINE)) for mark in "&*"
@@ -75,118 +101,153 @@ def test_printed_values_pass_yamllint_and_use_every_anchor(name: str) -> None:
     assert anchors == aliases
 
 
-@each_choice
-def test_printed_values_contain_only_keys_that_the_deployment_needs(name: str) -> None:
-    choice, values = ALL[name], files.load(name)
-    executor, source, is_pods = choice["EXECUTOR"], choice["SOURCE"], "Kubernetes" in name
-
-    assert values.keys() - {"airflowVersion", "images"} == {
-        *("sidecars", "executor", "config", "dagProcessor", "triggerer"),
-        *(
-            ["scheduler"]
-            if executor == "LocalExecutor" or (is_pods and source == "release")
-            else []
-        ),
-        *(["workers"] if executor != "LocalExecutor" else []),
-        *(
-            ["webserver" if choice["AIRFLOW"] == "2" else "apiServer"]
-            if choice["SYNC_PERM"]
-            else []
-        ),
-    }
-    assert ("airflowVersion" in values) == ("images" in values) == (choice["AIRFLOW"] == "2")
-    assert values.get("workers", {}).keys() <= {"kubernetes" if is_pods else "celery"}
-    assert values["sidecars"].keys() == {
-        *("registry", "gitSync") * (source == "git"),
-        *("registry", "roleArn", "bucket", "s3Sync") * (source != "git"),
-        *["kerberos"] * bool(choice["KERBEROS"]),
-        *["syncPerm"] * bool(choice["SYNC_PERM"]),
-    }
+def test_every_combination_is_yaml_with_only_the_keys_that_it_needs() -> None:
+    for name, words in ALL.items():
+        values = files.load(name)
+        executor, source = words["EXECUTOR"], words["SOURCE"]
+        tasks = bool(source or words["KERBEROS"])
+        pins = (source, executor, words["VERSIONS"]) == ("release", "KubernetesExecutor", "")
+        webs = {"2": {"webserver"}, "3": {"apiServer"}, "": {"webserver", "apiServer"}}
+        assert values.keys() == {
+            "sidecars",
+            *(["executor"] if executor else []),
+            *(["airflowVersion", "images"] if words["AIRFLOW"] == "2" else []),
+            *(["config", "dagProcessor"] if source else []),
+            *(["env", "volumes", "volumeMounts"] if words["VERSIONS"] else []),
+            *(["triggerer"] if tasks else []),
+            *(["scheduler"] if tasks and (executor == "LocalExecutor" or pins) else []),
+            *(["workers"] if tasks and executor != "LocalExecutor" else []),
+            *(webs[words["AIRFLOW"]] if words["SYNC_PERM"] else []),
+        }, name
+        assert "{{ .Values.sidecars" not in str(values), name
 
 
-@each_choice
-def test_comment_of_a_component_states_what_its_pods_wait_for(name: str) -> None:
-    text, values = files.text(name), files.load(name)
-    place = "git" if ALL[name]["SOURCE"] == "git" else "S3"
-    for path, component in checks.components(values):
-        top = path.split(".")[1]
-        block = re.search(rf"((?:^#.*\n)+){top}:", text, re.MULTILINE)
-        assert block, path
-        starts = {one["name"] for one in component.get("extraInitContainers", [])}
-
-        assert bool(starts - {"kerberos"}) == bool(
-            re.search(rf"\b[Ww]aits? for {place}\b", block[1])
-        )
-        assert ("kerberos" in starts) == bool(re.search(r"\b[Ww]aits? for .*\bKDC\b", block[1]))
+def test_the_block_contains_only_what_the_lists_refer_to() -> None:
+    for name in ALL:
+        used = set(re.findall(r"\.Values\.sidecars\.([\w.]+)", files.text(name)))
+        block = yaml.safe_load(files.text(name))["sidecars"]
+        leaves = {
+            f"{key}.{inner}" if isinstance(value, dict) else key
+            for key, value in block.items()
+            for inner in (value if isinstance(value, dict) else [key])
+        }
+        assert leaves == used, name
 
 
-@pytest.mark.parametrize("source", ["listing", "release", "git"])
-def test_dev_and_prd_differ_only_in_names_times_and_gate(source: str) -> None:
-    choice = {**next(iter(ALL.values())), "SOURCE": source, "EXECUTOR": "KubernetesExecutor"}
-    dev, prd = (snippets.values({**choice, "ENV": env}).splitlines() for env in ("dev", "prd"))
-    different = {line.strip() for line in {*dev} ^ {*prd} if not line.startswith("#")}
+def test_gate_is_the_only_difference_that_gate_makes_to_a_release() -> None:
+    words = "make values EXECUTOR=KubernetesExecutor SOURCE=release"
+    without, gated = (files.text(one).splitlines() for one in (words, f"{words} GATE=1"))
+    added = {line.strip() for line in {*gated} - {*without} if not line.strip().startswith("#")}
 
-    keys = {one.removeprefix("- ").partition(":")[0] for one in different}
-    assert keys <= {"roleArn", "bucket", "interval", "period", "ref", "name", "value"}
-    names = {one.removeprefix("- name: ") for one in different if one.startswith("- name")}
-    assert {"GATE", "GATE_GRAMMAR"} == {
-        re.sub("^(S3_SYNC|GIT_SYNC_WRAPPER)_", "", one) for one in names
-    }
+    assert {"- name: S3_SYNC_GATE", "value: syntax", "- name: S3_SYNC_GATE_GRAMMAR"} <= added
+    assert 4 == len(added)
 
 
-def test_command_prints_only_the_values() -> None:
-    choice = {"AIRFLOW": "3", "EXECUTOR": "LocalExecutor", "SOURCE": "git", "ENV": "dev"}
+def test_command_needs_only_the_standard_library_and_prints_only_the_values() -> None:
+    words = ("AIRFLOW=3", "EXECUTOR=LocalExecutor", "SOURCE=git")
 
-    done = make(*(f"{name}={word}" for name, word in choice.items()))
+    done = print_values(*words)
 
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout == snippets.values({**dict.fromkeys(snippets.CHOICES, ""), **choice})
-    assert yaml.safe_load(done.stdout)
+    assert done.stdout == deployment.values(choice(" ".join(["make", "values", *words])))
 
 
 @pytest.mark.parametrize(
-    ("word", "says"),
+    ("words", "says"),
     [
-        ("AIRFLOW=2.11", "AIRFLOW=2.11: write 2 or 3"),
-        (
-            "EXECUTOR=Local",
-            "EXECUTOR=Local: write LocalExecutor or CeleryExecutor or KubernetesExecutor",
-        ),
-        ("SOURCE=", "SOURCE=: write listing or release or git"),
-        ("ENV=prod", "ENV=prod: write dev or prd"),
-        ("KERBEROS=yes", "KERBEROS=yes: write 1, or omit it"),
-        ("SYNC_PERM=0", "SYNC_PERM=0: write 1, or omit it"),
+        ("AIRFLOW=1", "AIRFLOW=1: write 3 or 2, or omit it\n"),
+        ("KERBEROS=yes", "KERBEROS=yes: write 1, or omit it\n"),
+        ("", "nothing to run: write SOURCE=listing, release or git, KERBEROS=1 or SYNC_PERM=1\n"),
+        ("KERBEROS=1 GATE=1", "GATE=1: write SOURCE=listing, release or git\n"),
+        ("SOURCE=listing SIGNED=1", "SIGNED=1: write SOURCE=release\n"),
+        ("SOURCE=listing VERSIONS=1", "VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git\n"),
+        ("SOURCE=git ENV=dev", "ENV=dev: write one of AIRFLOW, EXECUTOR, SOURCE"),
     ],
 )
-def test_a_wrong_word_causes_one_error_that_lists_the_allowed_words(word: str, says: str) -> None:
-    words = ["AIRFLOW=3", "EXECUTOR=LocalExecutor", "SOURCE=listing", "ENV=dev"]
-    words = [one for one in words if one.partition("=")[0] != word.partition("=")[0]]
+def test_command_says_what_to_write_instead(words: str, says: str) -> None:
+    done = print_values(*words.split())
 
-    done = make(*words, word)
-
-    assert (2, "", f"{says}\n") == (done.returncode, done.stdout, done.stderr)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert done.stderr.startswith(says)
 
 
-def test_make_passes_every_word_to_the_script() -> None:
-    done = subprocess.run(
-        [
-            "make",
-            "--dry-run",
-            "--no-print-directory",
-            "values",
-            *(f"{name}=x" for name in snippets.CHOICES),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert [f"'{name}=x'" for name in snippets.CHOICES] == done.stdout.split(" values ")[1].split()
+@functools.cache
+def defaults() -> Values:
+    """
+    Return all keys that a user may set: the chart's defaults, Airflow options and `sidecars`.
+    """
+    found: Values = yaml.load((CHART / "values.yaml").read_text(), yaml.CSafeLoader)
+    for section, options in OPTIONS.items():
+        found["config"].setdefault(section, {}).update(dict.fromkeys(options, ""))
+    return {**found, "sidecars": {}}
 
 
-def test_every_combination_prints_different_values() -> None:
-    def printed(choice: Choice) -> str:
-        return "\n".join(one for one in snippets.values(choice).splitlines() if "#" not in one)
+def unknown_keys(values: Values, known: Values | None = None, path: str = "$") -> list[str]:
+    """
+    Return keys that the chart does not read; its schema accepts most of them.
 
-    assert len(ALL) == len({printed(choice) for choice in ALL.values()})
+    A map that is empty by default accepts any key.
+    """
+    found = []
+    known = defaults() if known is None else known
+    for key, value in values.items():
+        if f"{path}.{key}" in WITHOUT_DEFAULT:
+            continue
+        if key not in known:
+            found.append(f"{path}.{key}")
+        elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
+            found += unknown_keys(value, known[key], f"{path}.{key}")
+    return found
+
+
+@needs_chart
+@pytest.mark.parametrize("name", EVERY)
+def test_values_have_only_keys_that_the_chart_reads(name: str) -> None:
+    assert [] == unknown_keys(yaml.safe_load(files.text(name)))
+
+
+def published() -> list[Values]:
+    text = (files.SNIPPETS / "published-examples.md").read_text()
+    return [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+@needs_chart
+def test_the_published_example_has_unknown_keys_and_its_correction_has_none() -> None:
+    before, after = published()
+
+    assert {"$.worker", "$.extraVolumes", "$.extraVolumeMounts"} == {*unknown_keys(before)}
+    assert [] == unknown_keys(after)
+    (container,) = after["workers"]["celery"]["extraContainers"]
+    assert {one["name"]: one["value"] for one in container["env"]} == {
+        one["name"]: one["value"] for one in before["worker"]["extraContainers"][0]["env"]
+    }
+
+
+@pytest.mark.parametrize("name", [*EVERY, *files.OBJECTS])
+def test_file_starts_with_a_three_line_comment(name: str) -> None:
+    first, second, third, fourth = files.text(name).splitlines()[:4]
+
+    assert first.startswith("# For: ")
+    assert re.match(r"# Official chart 1\.22\.0[,; ].*\bAirflow\b", second)
+    assert third.startswith("# Change: ")
+    assert not fourth.startswith("#")
+
+
+def test_dev_and_prd_set_the_same_keys() -> None:
+    def leaves(values: Values, path: str = "") -> set[str]:
+        inner = {key: value for key, value in values.items() if isinstance(value, dict)}
+        found = {f"{path}{key}" for key in values.keys() - inner.keys()}
+        return found.union(*(leaves(value, f"{path}{key}.") for key, value in inner.items()))
+
+    dev, prd = leaves(files.load("values-dev.yaml")), leaves(files.load("values-prd.yaml"))
+
+    assert dev == prd
+
+
+def test_view_url_points_to_the_manifest_of_the_release_in_the_s3_console() -> None:
+    values = files.load("make values EXECUTOR=CeleryExecutor SOURCE=release VERSIONS=1")
+    (bundle,) = values["dagProcessor"]["dagBundleConfigList"]
+    page = f"https://console.aws.amazon.com/s3/object/{values['sidecars']['bucket']}"
+    key = f"{values['sidecars']['s3Sync']['keyPath']}/{manifest_key('{version}')}"
+
+    assert f"{page}?prefix={key}" == bundle["kwargs"]["view_url_template"]

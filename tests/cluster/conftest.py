@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chart.rendered import rendering
+from tests.chart import rendering
+from tests.chart.stacks import DEV, PRD
 from tests.cluster import images
 from tests.cluster.kubectl import kubectl
 from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, publish, revision, stack, upload
@@ -22,7 +23,6 @@ from tests.support.kerberos import kdc as realm
 from tests.support.kerberos.kdc import Kdc
 from tests.support.s3_sync.signing import Key
 
-DEV, PRD = ("values.yaml", "values-dev.yaml"), ("values.yaml", "values-prd.yaml")
 BUCKETS = {"dev": "my-airflow-bucket-dev", "prd": "my-airflow-bucket-prd"}
 NAMES = ("git-sync-wrapper", "s3-sync", "kerberos", "sync-perm", "reader")
 SERVICE = "HTTP/consumer"

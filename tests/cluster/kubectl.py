@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from tests.chart.rules.sidecars import Values
+from tests.chart.sidecars import Values
 from tests.support.waiting import wait_until
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from tests.chart.rendered.rendering import render
-from tests.chart.rules.sidecars import Values
+from tests.chart.rendering import render
+from tests.chart.sidecars import Values
 from tests.cluster.forwarder import Address, Forwarder
 from tests.cluster.images import Images
 from tests.cluster.kubectl import PATIENCE_SECONDS, Namespace, kubectl, namespace
@@ -26,8 +26,9 @@ from tests.support.aws.servers import MotoServer
 from tests.support.s3_sync.publishing import EXAMPLES_PREFIX, Publishing, write_files
 
 BUCKET = "my-airflow-bucket"
-"""The bucket name in s3-sync.versions.yaml."""
-VALUES = ("s3-sync.versions.yaml", str(Path(__file__).with_name("airflow.yaml")))
+"""The bucket's name in the values."""
+PRINTED = "make values AIRFLOW=3 EXECUTOR=KubernetesExecutor SOURCE=release VERSIONS=1"
+VALUES = (PRINTED, str(Path(__file__).with_name("airflow.yaml")))
 API_PORT = 8080
 
 

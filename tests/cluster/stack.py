@@ -14,12 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart.rendered import start
-from tests.chart.rendered.rendering import component, render
-from tests.chart.rules import checks
-from tests.chart.rules import pods as shapes
-from tests.chart.rules.objects import WANTED_KEYS
-from tests.chart.rules.sidecars import Values
+from tests.chart import pods as shapes
+from tests.chart.rendering import component, render
+from tests.chart.sidecars import WANTED_KEYS, Values
 from tests.cluster.images import Images
 from tests.cluster.kubectl import Namespace, Pod, namespace
 from tests.cluster.reader import mark
@@ -146,11 +143,13 @@ def of_the_user(world: World) -> Iterator[Values]:
     Yield the Secrets and ConfigMaps that users create before they install the chart.
     """
     keytab = world.folder / "airflow.keytab"
-    contents = {"airflow.keytab": keytab.read_bytes(), ".dockerconfigjson": b'{"auths": {}}'}
-    own = {name.replace("airflow-", "own-"): keys for name, keys in WANTED_KEYS.items()}
-    redis = {"own-redis-password": {"password"}, "own-broker-url": {"connection"}}
-    for name, keys in (WANTED_KEYS | own | redis).items():  # own: for the page about chart 2.0
-        data = {key: contents.get(key, start.content(key)) for key in keys}
+    contents = {
+        "airflow.keytab": keytab.read_bytes(),
+        ".dockerconfigjson": b'{"auths": {}}',
+        "connection": b"postgresql://airflow:secret@db.example.com:5432/airflow",
+    }
+    for name, keys in WANTED_KEYS.items():
+        data = {key: contents.get(key, b"secret") for key in keys}
         docker = "kubernetes.io/dockerconfigjson"
         kind = {"type": docker} if name == "registry-auth" else {}
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
@@ -181,7 +180,6 @@ def stack(
     name: str,
     values: tuple[str, ...],
     only: frozenset[str] | None = None,
-    chart: Path = checks.CHART,
     level: str = "restricted",
 ) -> Iterator[Stack]:
     """
@@ -193,7 +191,7 @@ def stack(
         only: The components to install; None for all.
         level: The PodSecurity level of the namespace.
     """
-    rendered = render(world.folder, (*world.images.settings(), *values), name, chart)
+    rendered = render(world.folder, (*world.images.settings(), *values), name)
     for one in list(rendered):
         if TASK_POD in (one.get("data") or {}):
             rendered.append(yaml.safe_load(one["data"][TASK_POD]))

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.chart.rendered.start import sidecar_of
-from tests.chart.rules import pods
-from tests.chart.rules.sidecars import DAGS_FOLDER, Values
+from tests.chart import pods
+from tests.chart.sidecars import DAGS_FOLDER, Values, sidecar_of
 from tests.support.aws.servers import REGION
 
 ROLE = "eks.amazonaws.com/role-arn"

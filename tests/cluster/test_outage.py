@@ -7,7 +7,8 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from tests.cluster.conftest import BUCKETS, DEV
+from tests.chart.stacks import DEV
+from tests.cluster.conftest import BUCKETS
 from tests.cluster.stack import World, seen_by, stack, upload
 from tests.support.aws.servers import MotoServer
 

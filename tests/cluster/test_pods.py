@@ -4,7 +4,7 @@ Every pod becomes ready with the right sidecars.
 
 from __future__ import annotations
 
-from tests.chart.rules import pods
+from tests.chart import pods
 from tests.cluster.stack import Stack, ours
 
 DAGS, TICKETS = {"s3-sync": "native"}, {"kerberos": "native"}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.snippets import SNIPPETS
-from tests.chart.rules.sidecars import Values
+from sidecar_values.files import SNIPPETS
+from tests.chart.sidecars import Values
 from tests.cluster import images
 from tests.cluster.kubectl import Namespace, namespace
 from tests.cluster.stack import Stack, World, stack

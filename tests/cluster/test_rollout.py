@@ -7,7 +7,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.cluster.conftest import BUCKETS, PRD
+from tests.chart.stacks import PRD
+from tests.cluster.conftest import BUCKETS
 from tests.cluster.kubectl import Followed
 from tests.cluster.stack import World, publish, seen_by, stack
 from tests.conftest import Counts

@@ -12,8 +12,7 @@ from typing import get_args
 
 import pytest
 
-from tests.chart.rendered import rendering
-from tests.chart.rules import kubernetes
+from tests.chart import kubernetes, rendering
 from tests.docs.code import ROOT
 from tests.support.airflow.installed import DATABASES, Kind
 
@@ -50,7 +49,7 @@ def test_the_page_lists_the_versions_that_the_tests_use() -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     airflow = section("Airflow")
 
-    for version in ("2.7", "2.11", "3"):
+    for version in ("2.11", "3"):
         pin = groups[f"airflow-{version}"][0].partition("==")[2]
         assert f" {pin}" in airflow
         assert f"| {'.'.join(pin.split('.')[:2])} |" in airflow

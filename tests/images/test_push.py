@@ -31,7 +31,7 @@ TOOLS = ("buildah", "podman")
 
 pytestmark = pytest.mark.skipif(
     shutil.which("docker-registry") is None,
-    reason="docker-registry is missing: make setup-images",
+    reason="docker-registry is missing: make setup-test",
 )
 
 
@@ -141,7 +141,7 @@ def project(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) 
     A project whose base image is in the plain registry, for two architectures.
     """
     if not works(request.param):
-        pytest.skip(f"{request.param} does not work here: make setup-images")
+        pytest.skip(f"{request.param} does not work here: make setup-test")
     graph = {"graphroot": tmp_path / "graph", "runroot": tmp_path / "run"}
     settings = "".join(f'{name} = "{path}"\n' for name, path in graph.items())
     (tmp_path / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\n{settings}')

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rules.sidecars import IMAGE_PYTHON
+from tests.chart.sidecars import IMAGE_PYTHON
 from tests.support.scripts import script
 
 FIND_PYTHON = Path(__file__).parents[2] / "scripts" / "find-python"

@@ -8,15 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.chart.files import BLOCKS
-from tests.chart.files import load as load_values
+from tests.chart import files
 from tests.chart.monitoring.monitoring import GIT_SYNC_PORT, load
-from tests.chart.rendered.rendering import CAN_RENDER, HOW_TO_RENDER, component, render
-from tests.chart.rendered.rendering import pods as rendered_pods
-from tests.chart.rules import checks
-from tests.chart.rules.sidecars import SIDECARS, Values
+from tests.chart.sidecars import SIDECARS, Values
 from tests.support.prometheus import Prometheus, skip_without_prometheus
 from tests.support.waiting import wait_until
 
@@ -156,8 +150,8 @@ def test_prometheus_scrapes_every_sidecar_once_and_nothing_else(tmp_path: Path) 
 def test_scraped_ports_match_the_values_and_the_sidecars() -> None:
     declared = {
         (port["name"], port["containerPort"])
-        for name in BLOCKS
-        for port in _ports(load_values(name))
+        for name in files.PASTED
+        for port in _ports(files.load(name))
     }
     endpoints = load("pod-monitor.yaml")["spec"]["podMetricsEndpoints"]
 
@@ -172,22 +166,3 @@ def _ports(node: Any) -> Iterator[Values]:
     if isinstance(node, list):
         for inner in node:
             yield from _ports(inner)
-
-
-@checks.needs_chart
-def test_pod_annotations_use_only_keys_of_the_chart() -> None:
-    assert [] == checks.chart_complaints(load("pod-annotations.yaml"))
-
-
-def test_rendered_pods_have_annotations_and_git_sync_declares_no_port(tmp_path: Path) -> None:
-    if not CAN_RENDER:
-        pytest.skip(HOW_TO_RENDER)
-    git_sync = ("dags.gitSync.enabled=true", "dags.gitSync.repo=https://example.com/dags.git")
-    manifests = render(tmp_path, ["monitoring/pod-annotations.yaml", *git_sync])
-    found = {component(pod): pod for pod in rendered_pods(manifests)}
-
-    for name in ("dag-processor", "triggerer", "worker"):
-        pod = found[name]
-        assert "9811" == pod["metadata"]["annotations"]["prometheus.io/port"]
-        (container,) = (one for one in pod["spec"]["containers"] if one["name"] == "git-sync")
-        assert "ports" not in container

@@ -45,7 +45,7 @@ class Task(Given):
 
     def template(self) -> Pod:
         pod: Pod = load("objects/pod-template.yaml")
-        pod["spec"]["containers"][0] |= {"image": "apache/airflow:3.2.2", **self.base}
+        pod["spec"]["containers"][0] |= {"image": "apache/airflow:3.3.2", **self.base}
         pod["spec"]["volumes"] += [self.volume] if self.volume else []
         return pod
 

@@ -29,10 +29,6 @@ CUSTOM_ROLES = ("team_a", "team_b", "Équipe d'été", "100%", "team_a ", "admin
 MIXED_ROLES = {"Team_A": "team_a", "DATA-eng": "Data-Eng", "Équipe d'été": "equipe D'ETE"}
 # If the two names are equal, `DAG:Sales_Daily` is also the permission of `sales_daily`.
 MIXED_DAG_IDS = tuple(dag_id for dag_id in DAG_IDS if dag_id != "Sales_Daily")
-# These have no permissions on runs. Airflow 2.10.0 serializes access control as if it had, and its
-# own command then refuses each DAG that grants anything.
-ONLY_ON_DAGS = ("2.7", "2.9", "2.10")
-GRANTS_NOTHING = ("2.10",)
 DEFAULT_ROLES = ("Viewer", "User", "Op", "Public")
 ACTIONS = ("can_read", "can_edit", "can_delete")
 
@@ -60,14 +56,14 @@ class World:
         kind = self.random.random()
         if kind < 0.3:
             return None
-        if kind < 0.4 or self.version in GRANTS_NOTHING:
+        if kind < 0.4:
             return {}
         roles = self.random.sample((*self.roles.values(), *DEFAULT_ROLES, "Admin"), self._up_to(3))
         return {role: self._wanted() for role in roles}
 
     def _wanted(self) -> Any:
         on_dag = self.random.sample(ACTIONS, self._up_to(3))
-        if self.version in ONLY_ON_DAGS or self.random.random() < 0.5:
+        if self.random.random() < 0.5:
             return on_dag
         on_runs = self.random.sample(("can_create", "can_read", "can_delete", "menu_access"), 2)
         wanted: dict[str, list[str]] = {"DAGs": on_dag, "DAG Runs": on_runs}

@@ -75,26 +75,6 @@ def test_cli_mode_keeps_extra_grants_of_a_default_role(
 
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("3")
-def test_an_upgraded_database_receives_the_permissions_of_the_new_airflow(
-    airflow: Airflow,
-    postgres: Postgres,
-    home: Path,
-    tmp_path: Path,
-    start: StartSyncPerm,
-) -> None:
-    database = Airflow.install("3.0").new_postgres(postgres, home)
-    airflow.run(database, home, "airflow", "db", "migrate")
-    before = contents(database)
-    wanted = synced(airflow, postgres, database, tmp_path)
-
-    start(database).until_good()
-
-    assert [] != difference(before, wanted)
-    assert [] == difference(contents(database), wanted)
-
-
-@pytest.mark.usefixtures("only_in_full")
-@on_airflow("3")
 def test_creates_the_roles_in_the_airflow_configuration(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:

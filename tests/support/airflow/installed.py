@@ -18,7 +18,7 @@ from tests.support.airflow.permissions import Metadata
 ROOT = Path(__file__).parents[3]
 CLI_SECONDS = 1_800.0
 
-Version = Literal["2.7", "2.9", "2.10", "2.11", "3.0", "3.2", "3", "next"]
+Version = Literal["2.11", "3", "next"]
 """A dependency group of pyproject.toml; `next` is newer than the supported versions."""
 EVERY_VERSION: tuple[Version, ...] = get_args(Version)
 Kind = Literal["postgres", "mariadb", "mysql"]

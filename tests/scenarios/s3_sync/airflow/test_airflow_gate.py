@@ -178,9 +178,7 @@ def test_airflows_dag_processor_reports_the_same_files(
 
     rows = database.query("SELECT filename FROM import_error")
     shown = {os.path.relpath(os.path.join(folder, name), folder) for (name,) in rows}
-    # Airflow 2.9 and 2.10.0 do not catch their own timeout, which ends the process.
-    lost = {"slow.py"} if gate.airflow.version in ("2.9", "2.10") else set()
-    assert {path for path, broken in expected.items() if broken.is_shown} - lost == shown
+    assert {path for path, broken in expected.items() if broken.is_shown} == shown
 
 
 def test_accepts_good_folders(gate: Gate, counts: Counts) -> None:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.chart.files import SNIPPETS, load
-from tests.chart.rules.kubernetes import strict_complaints
+from tests.chart.kubernetes import strict_complaints
 from tests.support.airflow.installed import Airflow
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
@@ -77,7 +77,7 @@ class Given:
     settings: Mapping[str, str | None] = field(default_factory=dict)
     name: str = "s3-sync"
     override: Mapping[str, str] | None = None
-    snippet: str = "s3-sync.release.yaml"
+    snippet: str = "make values EXECUTOR=KubernetesExecutor SOURCE=release"
     record: str = "dags/.s3-sync/published.json"
     of_maps: Collection[str] = ()
 
@@ -96,7 +96,7 @@ class Given:
         ]
         base = {
             "name": "base",
-            "image": "apache/airflow:3.2.2",
+            "image": "apache/airflow:3.3.2",
             "volumeMounts": values.get("extraVolumeMounts", []),
         }
         return {
@@ -181,7 +181,9 @@ def of_commits(**differing: Any) -> Given:
     """Return a task whose pod uses git-sync-wrapper."""
     told = {"published": json.dumps(COMMITTED), "name": "git-sync-wrapper"} | differing
     return Given(
-        snippet="git-sync-wrapper.init.yaml", record="git/.snapshots/published.json", **told
+        snippet="make values EXECUTOR=KubernetesExecutor SOURCE=git",
+        record="git/.snapshots/published.json",
+        **told,
     )
 
 

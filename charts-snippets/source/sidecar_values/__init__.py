@@ -1,0 +1,3 @@
+"""
+The sidecars in values of the official Airflow Helm chart. It needs only Python's standard library.
+"""

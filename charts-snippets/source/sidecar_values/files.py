@@ -1,0 +1,73 @@
+"""
+The files of charts-snippets that contain a sidecar.
+
+A line of a template in `objects/` such as `- "@kerberos.container native"` stands for the lines of
+that part, with its indentation.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sidecar_values.containers import WRITTEN, GitSync, Kerberos, S3Sync
+from sidecar_values.deployment import CHOICES, values
+from sidecar_values.yaml_text import lines_of
+
+SOURCE = Path(__file__).parents[1]
+SNIPPETS = SOURCE.parent
+
+_PASTED = {
+    "s3-sync.native.yaml": {"SOURCE": "listing"},
+    "git-sync-wrapper.native.yaml": {"SOURCE": "git"},
+    "kerberos.native.yaml": {"KERBEROS": "1"},
+    "sync-perm.extra.yaml": {"SYNC_PERM": "1"},
+    "s3-sync-and-kerberos.yaml": {"SOURCE": "listing", "KERBEROS": "1"},
+}
+_QUICKSTART = """\
+# For: a first look on kind: Airflow 3, releases, DAG versions; see docs/tutorial/on-kind.md.
+# Official chart 1.22.0, Airflow 3, Kubernetes 1.29+.
+# Change: nothing; for a deployment to keep, use `make values VERSIONS=1`.
+"""
+_STORE = {
+    "AWS_ENDPOINT_URL": "http://s3:7070",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "quickstart",
+    "AWS_SECRET_ACCESS_KEY": "quickstart-secret",
+}
+_PROJECT = {**WRITTEN, "path": "projects/sales"}
+_PARTS = {
+    "kerberos": Kerberos(WRITTEN),
+    "shared-kerberos": Kerberos(WRITTEN, claim="krb5-ccache"),
+    "project": S3Sync(_PROJECT, folder="/project", volume="project"),
+    "git-sync": GitSync(WRITTEN, claim="git-dags", link="current"),
+}
+
+
+def files() -> dict[Path, str]:
+    """
+    Return the path and content of every generated file.
+    """
+    nothing = dict.fromkeys(CHOICES, "")
+    found = {SNIPPETS / name: values({**nothing, **choice}) for name, choice in _PASTED.items()}
+    first_look = {"AIRFLOW": "3", "EXECUTOR": "LocalExecutor", "SOURCE": "release", "VERSIONS": "1"}
+    found[SNIPPETS / "quickstart/values.yaml"] = values(
+        {**nothing, **first_look},
+        head=_QUICKSTART,
+        more=_STORE,
+        block={"registry": "localhost", "s3Sync": {"tag": "quickstart", "interval": "5s"}},
+        last={"triggerer": {"enabled": False}, "statsd": {"enabled": False}},
+    )
+    for path in sorted((SOURCE / "objects").glob("*.yaml")):
+        found[SNIPPETS / "objects" / path.name] = _filled(path.read_text())
+    return found
+
+
+def _filled(template: str) -> str:
+    return re.sub(r'^( *(?:- )?)"@(\S+)\.(\w+) ?(\w*)"$', _part, template, flags=re.MULTILINE)
+
+
+def _part(match: re.Match[str]) -> str:
+    before, name, method, form = match.groups()
+    lines = lines_of(getattr(_PARTS[name], method)(*filter(None, [form])))
+    return "\n".join([before + lines[0], *(" " * len(before) + line for line in lines[1:])])

@@ -1,0 +1,190 @@
+"""
+Checks for complete pods, from the rendered chart or from an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.chart.sidecars import SIDECARS, Values, environment
+
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+_VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+
+# The volumes that a sidecar writes.
+OURS = {"s3-dags", "git-dags", "krb5-ccache", "git-sync-tmp", "sync-perm-tmp", "project"}
+
+
+def containers(pod: Values) -> list[Values]:
+    """
+    Return all containers, init containers first.
+    """
+    return [*(pod.get("initContainers") or []), *pod["containers"]]
+
+
+def kinds(pod: Values) -> dict[str, str]:
+    """
+    Return the sidecars of a pod, each with its kind: extra, init or native.
+    """
+    found = {one["name"]: "extra" for one in pod["containers"] if one["name"] in SIDECARS}
+    for one in pod.get("initContainers") or []:
+        if one["name"] in SIDECARS:
+            found[one["name"]] = "native" if one.get("restartPolicy") == "Always" else "init"
+    return found
+
+
+def restricted_rules(container: Values, outer: Values) -> dict[str, bool]:
+    """
+    Return whether a container meets each rule of the PodSecurity level `restricted`.
+
+    Args:
+        outer: The security context of its pod.
+    """
+    inner = container.get("securityContext") or {}
+    both = {**outer, **inner}
+    return {
+        "runAsNonRoot": both.get("runAsNonRoot") is True,
+        "runAsUser": both.get("runAsUser") != 0,
+        "seccompProfile": (both.get("seccompProfile") or {}).get("type") == "RuntimeDefault",
+        "allowPrivilegeEscalation": inner.get("allowPrivilegeEscalation") is False,
+        "capabilities": inner.get("capabilities") == {"drop": ["ALL"]},
+        "privileged": not inner.get("privileged"),
+    }
+
+
+def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator[str]:
+    """
+    Check a pod against the PodSecurity level `restricted`; `only` limits the containers.
+    """
+    outer = pod.get("securityContext") or {}
+    for container in containers(pod):
+        if only is not None and container["name"] not in only:
+            continue
+        rules = restricted_rules(container, outer)
+        yield from (f"{container['name']}: {rule}" for rule, holds in rules.items() if not holds)
+    for key in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(key):
+            yield key
+    for volume in pod.get("volumes") or []:
+        if not volume.keys() <= {"name", *_VOLUMES}:
+            yield f"volume {volume['name']}"
+
+
+def volume_complaints(pod: Values) -> Iterator[str]:
+    """
+    Check for duplicate names, duplicate mount paths, and mounts without a volume.
+    """
+    names = [volume["name"] for volume in pod.get("volumes") or []]
+    for volume in pod.get("volumes") or []:
+        if volume["name"] in OURS and not volume.get("emptyDir", {"sizeLimit": 1}).get("sizeLimit"):
+            yield f"volume {volume['name']} has no sizeLimit"
+    yield from (f"volume {name} twice" for name in {one for one in names if names.count(one) > 1})
+    for container in containers(pod):
+        mounts = container.get("volumeMounts") or []
+        paths = [mount["mountPath"] for mount in mounts]
+        variables = [variable["name"] for variable in container.get("env") or []]
+        for path in {one for one in paths if paths.count(one) > 1}:
+            yield f"{container['name']}: two mounts on {path}"
+        for name in {mount["name"] for mount in mounts} - set(names):
+            yield f"{container['name']}: no volume {name}"
+        for name in {one for one in variables if variables.count(one) > 1}:
+            yield f"{container['name']}: {name} twice"
+    everybody = [container["name"] for container in containers(pod)]
+    if len(everybody) > len(set(everybody)):
+        yield f"duplicate container names: {everybody}"
+
+
+def keytab_complaints(pod: Values) -> Iterator[str]:
+    """
+    Check that only kerberos mounts the keytab, read-only and without a subPath.
+    """
+    secrets = {
+        volume["name"]
+        for volume in pod.get("volumes") or []
+        if "keytab" in str(volume.get("secret"))
+    }
+    for container in containers(pod):
+        mounts = [one for one in container.get("volumeMounts") or [] if one["name"] in secrets]
+        if mounts and container["name"] != "kerberos":
+            yield f"{container['name']} mounts the keytab"
+        if container["name"] == "kerberos" and [("/etc/keytab", True, False)] != [
+            (one["mountPath"], one.get("readOnly"), "subPath" in one) for one in mounts
+        ]:
+            yield "kerberos does not mount the keytab read-only, as a whole, on /etc/keytab"
+
+
+def sharing_complaints(pod: Values) -> Iterator[str]:
+    """
+    Check that Airflow mounts every volume that a sidecar writes, read-only, on the same path.
+    """
+    airflow = next(one for one in pod["containers"] if one["name"] not in SIDECARS)
+    sees = {
+        (mount["name"], mount["mountPath"]): mount.get("readOnly") is True
+        for mount in airflow.get("volumeMounts") or []
+    }
+    for container in containers(pod):
+        if container["name"] not in kinds(pod):
+            continue
+        for mount in container["volumeMounts"]:
+            place = (mount["name"], mount["mountPath"])
+            if mount.get("readOnly") or mount["mountPath"] == "/tmp":
+                continue
+            if sees.get(place) is not True:
+                yield f"{airflow['name']} does not mount {place} read-only"
+
+
+def sidecar_complaints(pod: Values) -> Iterator[str]:
+    """
+    Check each sidecar's variables, probes, port, image and resources.
+
+    The startup probe of a native sidecar requires readiness, so that Airflow waits; a task that
+    requests the version of its run needs none. Nothing else requires readiness, and an init
+    container that ends is one-shot and has no probes.
+    """
+    for name, kind in kinds(pod).items():
+        (container,) = (one for one in containers(pod) if one["name"] == name)
+        sidecar, given = SIDECARS[name], environment(container)
+        yield from (f"{name}: {one}" for one in sidecar.complaints(given))
+        if (given.get(sidecar.one_shot) == "true") != (kind == "init"):
+            yield f"{name}: only an init container that ends is one-shot"
+        ready = "/readyz" if kind == "native" else "/healthz"
+        wanted = {"livenessProbe": "/healthz", "startupProbe": ready} if kind != "init" else {}
+        if kind == "native" and "base" in {one["name"] for one in pod["containers"]}:
+            wanted = {key: path for key, path in wanted.items() if key in container}
+        probes = {key: container[key]["httpGet"] for key in container if key.endswith("Probe")}
+        if wanted != {key: get["path"] for key, get in probes.items()}:
+            yield f"{name}: probes are {probes}"
+        ports = {one["name"]: one["containerPort"] for one in container.get("ports", [])}
+        if {ports.get(get["port"]) for get in probes.values()} - {sidecar.port}:
+            yield f"{name}: a probe uses another port than {sidecar.port}"
+        resources = container.get("resources", {})
+        rules = {
+            "read-only root": container["securityContext"]["readOnlyRootFilesystem"] is True,
+            "requests": {"cpu", "memory"} <= resources.get("requests", {}).keys(),
+            "memory limit": "memory" in resources.get("limits", {}),
+            "image tag": ":" in container["image"].rpartition("/")[2],
+            "rendered": "{{" not in str(container),
+        }
+        yield from (f"{name}: {rule}" for rule, holds in rules.items() if not holds)
+
+
+def complaints(pod: Values) -> list[str]:
+    """
+    Run every check on the specification of a pod with a sidecar.
+    """
+    return [
+        *volume_complaints(pod),
+        *keytab_complaints(pod),
+        *restricted_complaints(pod, only=set(SIDECARS)),
+        *sharing_complaints(pod),
+        *sidecar_complaints(pod),
+    ]

@@ -1,0 +1,79 @@
+"""
+Every combination of words for `make values`, and a few that cover every pair of words.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from sidecar_values.deployment import CHOICES, complaints
+
+Choice = Mapping[str, str]
+
+
+def command(choice: Choice) -> str:
+    """
+    Return the command that prints a combination.
+    """
+    words = [f"{name}={word}" for name, word in choice.items() if word]
+    return " ".join(["make", "values", *words])
+
+
+def choice(command: str) -> Choice:
+    """
+    Return the combination that a command prints.
+    """
+    words = dict(word.split("=") for word in command.split()[2:])
+    return {**dict.fromkeys(CHOICES, ""), **words}
+
+
+def kinds(choice: Choice) -> dict[str, dict[str, str]]:
+    """
+    Return the sidecars that each pod must have, with their kinds; without an EXECUTOR, for pods
+    of the KubernetesExecutor.
+    """
+    source, executor = choice["SOURCE"], choice["EXECUTOR"] or "KubernetesExecutor"
+    name = "git-sync-wrapper" if source == "git" else "s3-sync"
+    dags = {name: "native"} if source else {}
+    tickets = {"kerberos": "native"} if choice["KERBEROS"] else {}
+    found = {"dag-processor": dags, "triggerer": dags | tickets}
+    if executor == "KubernetesExecutor":
+        kept = "native" if choice["VERSIONS"] else "init"
+        found["task pod"] = dict.fromkeys(dags, kept) | tickets
+        if source == "release" and not choice["VERSIONS"]:
+            found["scheduler"] = {"s3-sync": "extra"}
+    else:
+        found["scheduler" if executor == "LocalExecutor" else "worker"] = dags | tickets
+    if choice["SYNC_PERM"]:
+        found["webserver" if choice["AIRFLOW"] == "2" else "api-server"] = {"sync-perm": "extra"}
+    return {pod: some for pod, some in found.items() if some}
+
+
+def pairs(choice: Choice) -> set[tuple[tuple[str, str], ...]]:
+    """
+    Return the pairs of words in a combination.
+    """
+    return set(itertools.combinations(choice.items(), 2))
+
+
+def _few() -> dict[str, Choice]:
+    """
+    Add the combination with the most uncovered pairs until every pair is covered.
+    """
+    found = {}
+    left = set().union(*map(pairs, ALL.values()))
+    while left:
+        best = max(ALL, key=lambda name: len(pairs(ALL[name]) & left))
+        found[best] = ALL[best]
+        left -= pairs(ALL[best])
+    return found
+
+
+_PRODUCT = (
+    dict(zip(CHOICES, words, strict=True)) for words in itertools.product(*CHOICES.values())
+)
+ALL: Mapping[str, Choice] = {
+    command(choice): choice for choice in _PRODUCT if not complaints(choice)
+}
+FEW = _few()

@@ -1,0 +1,122 @@
+"""
+What the checks know about each sidecar.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sidecar_runtime.errors import SettingsError
+from sidecar_runtime.settings import names_of
+
+Values = dict[str, Any]
+
+DAGS_FOLDER = "/opt/airflow/dags"
+# The keys of the Secrets and ConfigMaps that users create.
+WANTED_KEYS = {
+    # the chart's dags.gitSync.credentialsSecret
+    "git-credentials": {
+        *("GIT_SYNC_USERNAME", "GITSYNC_USERNAME"),
+        *("GIT_SYNC_PASSWORD", "GITSYNC_PASSWORD"),
+    },
+    "registry-auth": {".dockerconfigjson"},
+    "airflow-kerberos-keytab": {"airflow.keytab"},
+    "airflow-metadata": {"connection"},
+    "airflow-fernet-key": {"fernet-key"},
+    "airflow-api-secret-key": {"api-secret-key"},
+    "airflow-jwt-secret": {"jwt-secret"},
+    "airflow-webserver-secret-key": {"webserver-secret-key"},
+}
+
+
+@dataclass(frozen=True)
+class Charted:
+    """
+    One sidecar; its containers and its image have the name of its folder.
+
+    Args:
+        foreign: Variables of its libraries that the values set.
+        image: Variables of its image, with values that are valid on this machine.
+    """
+
+    package: str
+    port: int
+    foreign: frozenset[str]
+    image: Mapping[str, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def variables(self) -> frozenset[str]:
+        """
+        All variables that a container may set.
+        """
+        module = self._settings
+        return names_of(module.Settings, module.PREFIX) | self.foreign | {"NODE_NAME"}
+
+    @property
+    def one_shot(self) -> str:
+        """
+        The variable that makes it one-shot.
+        """
+        return f"{self._settings.PREFIX}ONE_SHOT"
+
+    def complaints(self, environ: Mapping[str, str]) -> list[str]:
+        """
+        Report variables that the sidecar does not know, or whose values it refuses.
+        """
+        found = [f"{name} is unknown" for name in sorted(environ.keys() - self.variables)]
+        try:
+            self._settings.load_settings({**self.image, **environ})
+        except SettingsError as error:
+            found += [f"{one.setting}={one.value} {one.problem}" for one in error.problems]
+        return found
+
+    @property
+    def _settings(self) -> Any:
+        return import_module(f"{self.package}.settings")
+
+
+_AWS = ("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY")
+_GIT = ("PASSWORD_FILE", "PERIOD", "REF", "REPO", "ROOT", "LINK", "USERNAME", "PASSWORD")
+SIDECARS: Mapping[str, Charted] = {
+    "s3-sync": Charted("s3_sync", 9811, frozenset(_AWS)),
+    "sync-perm": Charted("sync_perm", 9812, frozenset({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"})),
+    "kerberos": Charted("kerberos_sidecar", 9813, frozenset()),
+    "git-sync-wrapper": Charted(
+        "git_sync_wrapper",
+        9814,
+        frozenset(f"GITSYNC_{name}" for name in _GIT),
+        {"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable},
+    ),
+}
+
+
+def environment(holder: Values) -> dict[str, str]:
+    """
+    Return the variables of a container, with `secret` for values from elsewhere.
+    """
+    return {one["name"]: one.get("value", "secret") for one in holder.get("env") or []}
+
+
+def sidecar_of(container: Values) -> str | None:
+    """
+    Return the sidecar whose image a container runs; None for other images.
+    """
+    name = str(container["image"]).rpartition("/")[2].partition(":")[0]
+    return name if name in SIDECARS else None
+
+
+def _image_python() -> tuple[int, int]:
+    dockerfile = Path(__file__).parents[2] / "sidecars" / "s3-sync" / "Dockerfile"
+    match = re.search(r"^ARG BASE_IMAGE=\S+/python:3\.(\d+)-", dockerfile.read_text(), re.MULTILINE)
+    assert match, dockerfile
+    return (3, int(match[1]))
+
+
+IMAGE_PYTHON = _image_python()
