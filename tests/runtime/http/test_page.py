@@ -2,6 +2,8 @@
 The status page: its content, and its safety with hostile facts.
 """
 
+import base64
+import hashlib
 import re
 import time
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ import pytest
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Health, Outcome, Readiness, Result
-from sidecar_runtime.http.page import STYLE, page
+from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY, STYLE, page
 from sidecar_runtime.http.status import About, status
 from sidecar_runtime.sidecar import Names
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
@@ -159,6 +161,13 @@ def test_keys_of_details_become_words_except_paths_and_foreign_names(
     health: Health, details: dict[str, object], shown: str
 ) -> None:
     assert shown in text_of(health, Sidecar(Readiness(True), details))
+
+
+def test_the_csp_allows_only_the_style_of_the_page_and_data_images() -> None:
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+
+    allowed = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
+    assert allowed == CONTENT_SECURITY_POLICY
 
 
 def test_the_page_contains_only_the_style_that_the_csp_allows(health: Health) -> None:
