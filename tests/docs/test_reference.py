@@ -14,8 +14,8 @@ import sync_perm.database.database
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
 from git_sync_wrapper.refusals import REFUSALS
-from kerberos_sidecar.krb5.refusals import REASONS
-from kerberos_sidecar.plan import Cause
+from kerberos_sidecar.due import Cause
+from kerberos_sidecar.reasons import REASONS
 from s3_sync.metrics import OPERATIONS, SKIP_REASONS
 from s3_sync.s3.refusals import DENIALS, STALE_CREDENTIALS
 from sidecar_runtime import errors
@@ -43,7 +43,7 @@ EXAMPLES_OF_WRONG_NAMES = {
 # Reasons that the code reads from tables: parsing the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
     "git-sync-wrapper": {*REFUSALS, *ADVICE, "kms_key_unusable", "gate_undecided"},
-    "kerberos": REASONS,
+    "kerberos": {*REASONS},
     "s3-sync": {
         *DENIALS.values(),
         *STALE_CREDENTIALS.values(),

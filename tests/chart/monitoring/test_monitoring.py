@@ -259,7 +259,6 @@ def test_dashboard_shows_every_sidecar_metric_except_the_listed_ones(dashboard: 
         "process_max_fds",
         "process_open_fds",
         "process_virtual_memory_bytes",
-        "kerberos_kdc_last_request_timestamp_seconds",
         "kerberos_ticket_lifetime_seconds",
         "sync_perm_lock_waits_total",
     }
