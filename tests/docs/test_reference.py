@@ -13,8 +13,8 @@ import pytest
 from docs.__main__ import FILES, ROOT, generated, metrics
 from docs.sidecars import SIDECARS, Documented
 from git_sync_wrapper.reasons import REASONS as GIT_REASONS
-from kerberos_sidecar.krb5.refusals import REASONS
-from kerberos_sidecar.plan import Cause
+from kerberos_sidecar.due import Cause
+from kerberos_sidecar.reasons import REASONS
 from s3_sync.metrics import OPERATIONS, SKIP_REASONS
 from s3_sync.publisher.cli import SIGN_KEY
 from s3_sync.reasons import REASONS as S3_SYNC_REASONS
@@ -45,7 +45,7 @@ EXAMPLES_OF_WRONG_NAMES = {
 # Reasons that the code reads from tables: parsing the calls does not find them.
 REASONS_IN_TABLES: dict[str, set[str]] = {
     "git-sync-wrapper": {*GIT_REASONS, *ADVICE, "gate_undecided"},
-    "kerberos": REASONS,
+    "kerberos": {*REASONS},
     "s3-sync": {*S3_SYNC_REASONS},
     "sync-perm": set(PERM_REASONS),
 }
