@@ -25,38 +25,21 @@ class PermMetrics(Metrics):
             "Unix time when the permissions were last found to be correct. Alert on its age.",
         )
         self.differences = self.gauge_by(
-            "kind", "sync_perm_differences", "Rows that a pass would change, by kind."
+            "kind", "sync_perm_differences", "Rows to change, by kind."
         )
-        self.pending = self.gauge(
-            "sync_perm_pending_dags", "DAGs whose permissions a pass would change."
-        )
+        self.pending = self.gauge("sync_perm_pending_dags", "DAGs that the next pass changes.")
         self.failing = self.gauge_by(
-            "reason", "sync_perm_failing_dags", "DAGs that cannot be synced, by reason."
+            "reason", "sync_perm_failing_dags", "DAGs that cannot be synced."
         )
         self.mistakes = self.gauge(
-            "sync_perm_roles_file_mistakes",
-            "Mistakes in the roles file, which is ignored while it has any. An unreadable file "
-            "counts as one.",
+            "sync_perm_roles_file_mistakes", "Mistakes in the roles file, which is ignored then."
         )
-        self.changed = self.counter(
-            "sync_perm_changed_entries_total",
-            "Permissions and grants that passes added or removed.",
-        )
-        self.cli = self.gauge_by(
-            "reason",
-            "sync_perm_cli",
-            "1 while passes run the full `airflow sync-perm`, by reason.",
-        )
+        self.changed = self.counter("sync_perm_changed_entries_total", "Rows that passes changed.")
+        self.cli = self.gauge_by("reason", "sync_perm_cli", "1 while the whole command runs.")
         self._passes = self.family(
-            "counter",
-            "sync_perm_passes_total",
-            "Passes, by their reason (asked, start, roles, dags, file) and result.",
-            "reason",
-            "result",
+            "counter", "sync_perm_passes_total", "Passes, by reason and result.", "reason", "result"
         )
-        self.pass_cpu = self.gauge(
-            "sync_perm_last_pass_cpu_seconds", "CPU time of the last pass, user and system."
-        )
+        self.pass_cpu = self.gauge("sync_perm_last_pass_cpu_seconds", "CPU of the last pass.")
         self.pass_duration = self.gauge(
             "sync_perm_last_pass_duration_seconds", "Wall time of the last pass."
         )
