@@ -66,6 +66,29 @@ class Order(NamedTuple):
     is_dry: bool = False
     forces: bool = False
 
+    def sign_off(self, parcel: Parcel) -> form.Origin:
+        """
+        Return the origin of a release, with who makes it current.
+        """
+        return parcel.manifest.origin._replace(by=self.who.by, ci_url=self.who.ci_url)
+
+
+class Move(NamedTuple):
+    """
+    How a release becomes current.
+
+    Args:
+        verb: ``publish``, ``promote`` or ``restore``.
+        origin: For the pointer.
+        restores: The sequence of the turn that a rollback restores; else 0.
+        promoted_from: The place that it comes from; else empty.
+    """
+
+    verb: str
+    origin: form.Origin
+    restores: int = 0
+    promoted_from: str = ""
+
 
 class Swap:
     """
@@ -81,9 +104,7 @@ class Swap:
         self._store = order.store
         self._before = before
 
-    def make_current(
-        self, parcel: Parcel, origin: form.Origin, restores: int, promoted_from: str
-    ) -> None:
+    def make_current(self, parcel: Parcel, move: Move) -> None:
         """
         Write what is missing of a release, and make it current.
 
@@ -94,7 +115,7 @@ class Swap:
         data = self._ship(parcel, forces=self._order.forces)
         self._require_conditions(parcel.revision, data)
         self._date_replaced(parcel.revision)
-        self._write(self._next(parcel.revision, origin, restores, promoted_from))
+        self._write(self._next(parcel.revision, move))
         if not is_whole(self._store, parcel.revision):
             self._ship(parcel, forces=True)
 
@@ -145,9 +166,7 @@ class Swap:
         if stored is not None and not _is_fresh(self._store, stored):
             self._store.put(form.manifest_key(old.revision), stored.data)
 
-    def _next(
-        self, revision: str, origin: form.Origin, restores: int, promoted_from: str
-    ) -> form.Pointer:
+    def _next(self, revision: str, move: Move) -> form.Pointer:
         """
         Return the next pointer; one to the release that is current already adds no turn.
 
@@ -162,12 +181,12 @@ class Swap:
                 f"{form.POINTER_KEY} has the highest possible sequence, {form.SEQUENCE_LIMIT}",
                 "s3-sync does not write it: find out who did, delete the object, and publish.",
             )
-        turn = form.Turn(revision, sequence, now, restores, promoted_from)
+        turn = form.Turn(revision, sequence, now, move.restores, move.promoted_from)
         if old is None or old.revision != revision:
-            return form.Pointer(turn, origin, old.turns() if old else ())
-        place = promoted_from or old.turn.promoted_from
+            return form.Pointer(turn, move.origin, old.turns() if old else ())
+        place = move.promoted_from or old.turn.promoted_from
         turn = turn._replace(restores=old.turn.restores, promoted_from=place)
-        return form.Pointer(turn, origin, old.history)
+        return form.Pointer(turn, move.origin, old.history)
 
     def _write(self, pointer: form.Pointer) -> None:
         store, before, trust = self._store, self._before, self._order.trust
@@ -224,7 +243,7 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: form.Origin
     with scratch("publish") as place:
         now = order.store.now()
         parcel, seen = build_parcel(folder, rules, place, origin, now, order.progress)
-        report = _apply("publish", order, before, parcel, origin)
+        report = _apply(order, before, parcel, Move("publish", origin))
     report.facts["left_out"] = seen.left_out
     if seen.left_out:
         more = ", …" if len(seen.left_out) > NAMED else ""
@@ -252,8 +271,8 @@ def promote(order: Order, source: Store, trust: catalog.Trust, revision: str | N
     before = catalog.read_current(order.store, order.trust, forces=order.forces)
     with scratch("promote") as place:
         parcel = download_parcel(source, revision, place, order.progress)
-        origin = parcel.manifest.origin._replace(by=order.who.by, ci_url=order.who.ci_url)
-        report = _apply("promote", order, before, parcel, origin, place_of=source.url)
+        move = Move("promote", order.sign_off(parcel), promoted_from=source.url)
+        report = _apply(order, before, parcel, move)
     report.facts["source"] = source.url
     return report
 
@@ -280,23 +299,15 @@ def roll_back(order: Order, revision: str | None) -> Report:
         place_of = turn.promoted_from if turn else ""
     with scratch("rollback") as place:
         parcel = download_parcel(store, target, place, order.progress)
-        origin = parcel.manifest.origin._replace(by=order.who.by, ci_url=order.who.ci_url)
-        return _apply("restore", order, before, parcel, origin, restores, place_of)
+        move = Move("restore", order.sign_off(parcel), restores, place_of)
+        return _apply(order, before, parcel, move)
 
 
-def _apply(
-    verb: str,
-    order: Order,
-    before: catalog.Current | None,
-    parcel: Parcel,
-    origin: form.Origin,
-    restores: int = 0,
-    place_of: str = "",
-) -> Report:
+def _apply(order: Order, before: catalog.Current | None, parcel: Parcel, move: Move) -> Report:
     """
     Make a release current, unless it is or the gate refuses it; return what happened.
     """
-    store, old = order.store, before.pointer if before else None
+    store, old, verb = order.store, before.pointer if before else None, move.verb
     files = counted(len(parcel.manifest.files), "file")
     what = f"{files}, {size_text(parcel.manifest.size_bytes)}"
     facts = {
@@ -306,7 +317,7 @@ def _apply(
         "files": len(parcel.manifest.files),
         "size_bytes": parcel.manifest.size_bytes,
         "bundle_bytes": parcel.manifest.bundle_bytes,
-        "origin": origin._asdict(),
+        "origin": move.origin._asdict(),
     }
     if _is_done(order, before, parcel.revision):
         said = f"Unchanged: {store.url} is already at {short(parcel.revision)} ({what})"
@@ -322,7 +333,7 @@ def _apply(
         lines.append(f"Would {verb} {short(parcel.revision)} to {store.url}: {what}")
         facts["result"] = "planned"
     else:
-        Swap(order, before).make_current(parcel, origin, restores, place_of)
+        Swap(order, before).make_current(parcel, move)
         lines.append(f"{DONE[verb]} {short(parcel.revision)} to {store.url}: {what}")
         facts["result"] = RESULTS[verb]
         if signer := order.trust.signer:
