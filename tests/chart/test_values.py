@@ -16,7 +16,7 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from s3_sync.release.names import manifest_key
+from s3_sync.release.format import manifest_key
 from sidecar_values import deployment
 from sidecar_values.files import SOURCE
 from sidecar_values.files import files as generated

@@ -153,7 +153,7 @@ def main() -> int:
             print(f"{fault.file}:{fault.number}  {fault.operator}  {fault.line}  ->  {new}")
         return 0
     if sys.version_info < (3, 12):
-        parser.error("needs Python 3.12 or later for .venv: rm -r .venv; make setup PYTHON=python3.13")
+        parser.error("needs Python 3.12 or later: rm -r .venv; make setup PYTHON=python3.13")
     with ExitStack() as stack, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         copies = [stack.enter_context(Copy()) for _ in range(SIDE_BY_SIDE)]
         print("running all tests once, to see which functions they enter", flush=True)
