@@ -31,7 +31,7 @@ _NO_DRY_RUN = "is not supported: cycles write. Unset it; `check` writes nothing,
 
 _ENDS = f"""\
 exit codes: 0 stopped, or the one-shot succeeded; 1 a bug; 2 wrong settings; 3 gave up, or check
-  found a problem; exceptions: {DOCS}/reference/exit-codes.md
+  found a problem; exceptions: {DOCS}/reference/settings.md#exit-codes
 signals: SIGHUP triggers a cycle; SIGTERM stops the process"""
 
 # A URL should not contain a password, but some do; it must not appear in an error.

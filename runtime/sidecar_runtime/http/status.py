@@ -38,7 +38,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
     ready, revision, published_at, problem, shortfall = sidecar.readiness()
     error = health.last_error
-    reasons = f"{DOCS}/reference/reasons.md"
+    readme = f"{DOCS}/../sidecars/{quote(about.sidecar)}/README.md"
     return {
         **about._asdict(),
         "alive": health.is_alive,
@@ -51,7 +51,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "last_error": error
         and error.log_fields()
         | {
-            "docs": f"{reasons}#{quote(f'{about.sidecar}-{error.reason}')}",
+            "docs": f"{readme}#failures",
             "since": _iso(health.failing_since),
             "at": _iso(health.last_error_at),
         },

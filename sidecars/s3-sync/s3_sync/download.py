@@ -145,7 +145,7 @@ def _blocks(staging: Staging) -> Iterator[bytes]:
         offset += len(block)
 
 
-# Names of S3 → of anycrc, and their sizes in bytes; see docs/decisions/0020-crc-library.md.
+# Names of S3 → of anycrc, and their sizes in bytes; see docs/decisions/README.md.
 _CRCS = {"crc32": ("CRC32", 4), "crc32c": ("CRC32-ISCSI", 4), "crc64nvme": ("CRC64-NVME", 8)}
 CHECKSUMS = (*_CRCS, "sha256", "sha1")
 

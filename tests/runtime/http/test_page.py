@@ -247,4 +247,4 @@ def test_shows_settings_pod_and_a_link_to_the_reason(health: Health) -> None:
 
     assert "<th>pod<td>box-0 · airflow" in html
     assert "<th>INTERVAL<td>5s" in html
-    assert f"<a href='{DOCS}/reference/reasons.md#box-sync-a_b' rel=noreferrer>" in html
+    assert f"<a href='{DOCS}/../sidecars/box-sync/README.md#failures' rel=noreferrer>" in html

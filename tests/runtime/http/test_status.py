@@ -47,7 +47,7 @@ def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.Monkey
             "reason": "access_denied",
             "error": "may not",
             "advice": "allow it",
-            "docs": f"{DOCS}/reference/reasons.md#box-sync-access_denied",
+            "docs": f"{DOCS}/../sidecars/box-sync/README.md#failures",
             "since": "2023-11-14T22:13:30.500+00:00",
             "at": "2023-11-14T22:13:30.500+00:00",
         },

@@ -2,7 +2,7 @@
 The S3 client: list a page, get an object. The daemon needs no other operation.
 
 boto3's client uses ten times the CPU (measured: 45 ms for a page of 1,000 keys, 0.7-1.1 ms for a
-GET); see docs/decisions/0002-data-plane.md.
+GET); see docs/decisions/README.md.
 """
 
 from __future__ import annotations
