@@ -23,9 +23,9 @@ from typing import Any
 
 from tests.chart.rules.objects import WANTED_KEYS
 from tests.chart.rules.sidecars import SIDECARS, Values, grammars
-from tests.kerberos.given import entry, keytab
 from tests.support.daemon import VENV_BIN, SidecarProcess
 from tests.support.git.git_sync import GIT_SYNC
+from tests.support.kerberos.formats import entry, keytab
 from tests.support.s3_sync.signing import Key
 from tests.sync_perm.site import Site
 
