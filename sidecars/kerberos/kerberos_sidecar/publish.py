@@ -32,7 +32,6 @@ from kerberos_sidecar.settings import Entry
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import DENIED_ERRORS, FULL_ERRORS
 from sidecar_runtime.volume.files import read_file, write_all
 
 # Reserved before the KDC is asked, so that a full volume costs no request.
@@ -41,8 +40,8 @@ ROOM_BYTES = 4096
 NEW, SCRATCH, ASIDE = ".new", ".krb5", ".kept"
 
 _REASONS = {
-    **dict.fromkeys(FULL_ERRORS, "ccache_full"),
-    **dict.fromkeys(DENIED_ERRORS, "ccache_denied"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "ccache_full"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ccache_denied"),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "ccache_missing"),
 }
 

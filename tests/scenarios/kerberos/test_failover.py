@@ -50,6 +50,16 @@ def test_acquires_a_ticket_when_the_first_kdc_refuses_connections(here: Site) ->
     assert here.is_valid()
 
 
+def test_reports_a_server_that_is_no_kdc(here: Site, proxy: KdcProxy) -> None:
+    here.configure(proxy.address)
+    proxy.behavior = "garbage"
+
+    failed = failure(here.start())
+
+    assert "kdc_garbage" == failed["reason"]
+    assert here.kdc.realm in failed["error"]
+
+
 def test_a_silent_realm_delays_the_others_by_one_deadline(here: Site) -> None:
     """Its second principal is asked after the principal of the other realm."""
     with silent(1, here.kdc) as (addresses, _):

@@ -83,7 +83,7 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
         looks += 1
         return looks > 200
 
-    wait_until(looked, "it was swapped often", 60)
+    wait_until(looked, "it was swapped often", 60, step_seconds=0.05)
     other = here.kdc.write_keytab(here.folder / "other", here.principal)
     after = len(daemon.events)
     os.replace(other, here.keytab)

@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 import pytest
 
-A, SRV, URI = 1, 33, 256
+A, SRV = 1, 33
 PORT = 53
 Behavior = Literal["answer", "refuse", "silent"]
 _addresses = (f"127.{os.getpid() % 250 + 1}.53.{last}" for last in range(1, 255))
@@ -119,10 +119,3 @@ def srv(host: str, port: int, priority: int = 0, weight: int = 0) -> bytes:
     labels = [label.encode() for label in host.split(".") if label]
     name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     return struct.pack(">HHH", priority, weight, port) + name
-
-
-def uri(target: str, priority: int = 0, weight: int = 0) -> bytes:
-    """
-    Return the data of a URI record.
-    """
-    return struct.pack(">HH", priority, weight) + target.encode()
