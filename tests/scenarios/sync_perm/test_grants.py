@@ -100,7 +100,9 @@ def test_a_killed_portion_loses_nothing_and_the_next_goes_on(
     """As after a restore: no DAG has its permissions."""
     airflow.write_dags(database, home, {f"dag_{n}": {"Viewer": ["can_edit"]} for n in range(60)})
     daemon = start(database)
-    wait_until(lambda: "of 480 rows are missing" in daemon.get("/readyz").body, "readiness says it", 60)
+    wait_until(
+        lambda: "of 480 rows are missing" in daemon.get("/readyz").body, "readiness says it", 60
+    )
     wait_until(lambda: grants_on(database, "DAG:dag_0"), "the first DAG", PASS_SECONDS)
 
     signal_all(daemon.children(), signal.SIGKILL)
