@@ -142,5 +142,6 @@ def _serve(given: Given) -> int:
         if passes.cli_because == "version":
             log.warning("targeted_unavailable", version=airflow.version, fab=airflow.fab)
         status = Status(metrics, airflow=airflow.version, database=given.where)
+        status.show_mode(passes.cli_because)
         sidecar = SyncPerm(given.settings.timeout_seconds, given.source, passes, scope, status)
         return run_daemon(sidecar, given.settings, about, metrics)

@@ -9,7 +9,7 @@ own functions write the rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -142,14 +142,19 @@ def general(tables: Tables, kinds: Kinds) -> frozenset[tuple[str | int, ...]]:
     Return the rows that belong to no single DAG: what Airflow's own sync of roles reads and writes.
     """
     prefixes = tuple(kind.prefix for kind in kinds.values())
-    rows: list[tuple[str | int, ...]] = [("broken", tables.broken)]
-    rows += [("resource", name) for name in tables.bare]
-    rows += [("permission", *one) for one in tables.permissions]
-    for role, held in tables.grants.items():
-        rows += [("role", role), *(("grant", role, *one) for one in held)]
-    return frozenset(
-        row for row in rows if not str(row[-1]).startswith(prefixes) or row[0] == "role"
-    )
+
+    def of_none(permissions: Iterable[Permission]) -> Iterator[Permission]:
+        return (one for one in permissions if not one[1].startswith(prefixes))
+
+    def rows() -> Iterator[tuple[str | int, ...]]:
+        yield "broken", tables.broken
+        yield from (("resource", name) for name in tables.bare if not name.startswith(prefixes))
+        yield from (("permission", *one) for one in of_none(tables.permissions))
+        for role, held in tables.grants.items():
+            yield "role", role
+            yield from (("grant", role, *one) for one in of_none(held))
+
+    return frozenset(rows())
 
 
 class Difference(NamedTuple):

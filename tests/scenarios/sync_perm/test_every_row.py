@@ -66,6 +66,11 @@ def test_each_damage_changes_the_fingerprint_and_is_seen_by_the_comparison(
 ) -> None:
     release = (3, 3) if airflow.is_3 else (2, 11)
     scope = Scope(KINDS, True, None, Reader(release, ""))
+    for table, name in whole.query(
+        "SELECT CAST(conrelid::regclass AS TEXT), conname FROM pg_constraint WHERE contype = 'u'"
+    ):  # it refuses some of the damage
+        if table in TABLES:
+            whole.query(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"')
     unseen, missed = [], []
     with closing(Connection(parse_url("TEST", whole.url))) as connection:
         good, before = scope.poll(connection), scope.look(connection, None)
