@@ -314,13 +314,14 @@ class Session:
         Raises:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        self._parts.past.has_synced = True
+        self._parts.past.has_synced = False  # if no thread can be started, the next cycle tries
         hooks = self._parts.hooks
         if not self._parts.settings.one_shot:
             hooks.announce(commit)
         elif problem := hooks.announce_once(commit, fence):
             advice = REASONS["hook_failed"].advice
             raise GitSyncExitError("hook_failed", f"{commit} is published, but {problem}", advice)
+        self._parts.past.has_synced = True
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """
