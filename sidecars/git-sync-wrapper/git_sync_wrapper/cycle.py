@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 from git_sync_wrapper import publish, record
 from git_sync_wrapper.damage import Inspection
@@ -123,7 +123,8 @@ class Session:
         try:
             outcome = self._publish(commit, volume, published, fence)
         finally:
-            parts.engine.clear()
+            with suppress(OSError):  # the next run does so as well
+                parts.engine.clear()
         # Not the poll's answer: the ref may have moved since, or a replica was behind.
         self._arrived = parts.options.ref if parts.options.is_pinned else commit
         return outcome
@@ -313,13 +314,14 @@ class Session:
         Raises:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        self._parts.past.has_synced = True
+        self._parts.past.has_synced = False  # if no thread can be started, the next cycle tries
         hooks = self._parts.hooks
         if not self._parts.settings.one_shot:
             hooks.announce(commit)
         elif problem := hooks.announce_once(commit, fence):
             advice = REASONS["hook_failed"].advice
             raise GitSyncExitError("hook_failed", f"{commit} is published, but {problem}", advice)
+        self._parts.past.has_synced = True
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """

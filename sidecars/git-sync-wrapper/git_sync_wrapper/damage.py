@@ -82,8 +82,8 @@ class Inspection:
             build = volume.build(commit, checkout, fence)
             volume.show(build, published.facts, fence, fallback=published.fallback)
             engine.clear()
-        except SidecarError as error:  # the cycle goes on: a newer commit may be whole
-            log.warning("restore_failed", revision=commit, error=error.message)
+        except (SidecarError, OSError) as error:  # the cycle goes on: a newer commit may be whole
+            log.warning("restore_failed", revision=commit, error=str(error))
             return
         if published.refused:
             volume.refuse(published.refused, fence)

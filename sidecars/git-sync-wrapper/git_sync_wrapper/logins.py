@@ -97,8 +97,7 @@ class Access:
         server = _server(url[0])
         sent = next((one for one in self.sent if _server(one.url) == server), None)
         if sent is None:
-            said = f"{error.message} (no login is set for {server})"
-            return SidecarError(error.reason, said, error.advice)
+            return failure("login_missing", f"{error.message} (no login is set for {server})")
         refused = failure(sent.reason, f"{error.message} ({sent.who})")
         refused.advice = f"{sent.doubt}{refused.advice}"
         return refused

@@ -123,7 +123,7 @@ def flag(default: Any, parse: Callable[[str], Any] = str, **more: Any) -> Any:
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options:
     """
-    What git-sync was told, with git-sync's defaults. Paths are absolute; durations are in seconds.
+    The settings of git-sync, with its defaults. Paths are absolute; durations are in seconds.
 
     Args:
         arguments: The arguments that git-sync gets.

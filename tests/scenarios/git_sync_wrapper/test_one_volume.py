@@ -57,6 +57,18 @@ def test_a_rolling_update_is_ready_throughout_and_publishes_the_next_commit(here
         old = new
 
 
+def test_a_start_that_cannot_take_the_lock_is_ready_for_what_is_published(here: GitSite) -> None:
+    here.publish().kill()
+    (here.store / "lock").unlink()
+    (here.store / "lock").mkdir()
+    wrapper = here.wrapper()
+
+    failed = wrapper.wait_for_event("cycle_failed")
+
+    assert "cannot lock" in failed["error"]
+    assert here.shown() == wrapper.wait_until_ready().json()["revision"]
+
+
 def test_a_one_shot_beside_a_writer_succeeds_with_the_hash_of_an_annotated_tag(
     here: GitSite,
 ) -> None:

@@ -82,6 +82,21 @@ def test_adds_and_removes_submodules_with_the_commits(here: GitSite, *, sparse: 
     assert {"a.py": b"a = 2\n"} == here.files()
 
 
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+
+
+def test_names_git_lfs_pointers(here: GitSite) -> None:
+    here.repository.commit({"dag.py": "x = 1\n", "data.bin": POINTER}, whole=True)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+
+    assert ["data.bin"] == wrapper.wait_for_event("lfs_pointers_published")["paths"]
+    assert "data.bin is a Git LFS pointer" in wrapper.wait_until_ready().json()["shortfall"]
+
+    here.repository.commit({"dag.py": POINTER})
+    wrapper.wait_for_event("cycle_finished", result="refused")
+    assert "dag.py: is a Git LFS pointer" in wrapper.get("/readyz").json()["error"]
+
+
 @pytest.mark.usefixtures("only_in_full")
 @pytest.mark.timeout(1_200)
 def test_fifty_thousand_files_are_listed_shared_and_repaired(here: GitSite) -> None:

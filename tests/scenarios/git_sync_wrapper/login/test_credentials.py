@@ -169,6 +169,17 @@ def test_a_refused_password_that_was_encoded_twice_is_named(here: GitSite, refus
     assert failed["advice"].startswith("GITSYNC_PASSWORD looks encoded twice")
 
 
+def test_a_login_that_git_itself_finds_serves_polls_and_runs(here: GitSite) -> None:
+    here.server.accept(("deploy", "password"))
+    (here.folder / "home").mkdir()
+    (here.folder / "home/.netrc").write_text("machine 127.0.0.1 login deploy password password\n")
+    wrapper = here.publish()
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+    assert 2 == len(wrapper.find_events("commit_published"))
+
+
 def test_the_login_of_the_repository_is_not_blamed_for_a_private_submodule(
     here: GitSite, tmp_path: Path
 ) -> None:

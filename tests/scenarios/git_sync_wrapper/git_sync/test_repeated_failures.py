@@ -1,0 +1,73 @@
+"""What git-sync's own repository remembers stops nothing: a run starts over from an empty one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.git.git_sync import GitSite
+from tests.support.scripts import script
+
+USAGE = """\
+case "$1" in
+  ls-remote|--version) exec git "$@" ;;
+esac
+echo "usage: git config [<options>]" >&2
+exit 129
+"""
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    (path / "inside").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("name", ["FETCH_HEAD", "shallow", "HEAD", "config"])
+def test_replaces_a_damaged_repository(here: GitSite, name: str) -> None:
+    wrapper = here.publish()
+    path = here.root / ".git-sync/.git" / name
+    replace_by_folder(path)
+
+    here.wait_until_shown(here.commit_revision(2), wrapper, 60)
+
+    assert not path.is_dir()
+
+
+def test_follows_a_submodule_to_another_url(here: GitSite) -> None:
+    old, new = (here.server.repository(name) for name in ("old.git", "new.git"))
+    first, second = (one.commit({"lib.py": f"{one.folder}\n"}) for one in (old, new))
+    here.repository.commit_submodule("lib", here.server.url("old.git"), first)
+    wrapper = here.publish()
+    shutil.rmtree(old.folder)
+
+    moved = here.repository.commit_submodule("lib", here.server.url("new.git"), second)
+
+    here.wait_until_shown(moved, wrapper, 60)
+    assert 1 == len(wrapper.find_events("repository_removed"))
+
+
+def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
+    wrapper = here.publish()
+    here.repository.commit_submodule("lib", here.server.url("missing.git"), "1" * 40)
+    for _ in range(4):
+        wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
+
+    assert 1 == len(wrapper.find_events("repository_removed"))
+
+
+def test_a_git_that_is_too_old_is_named_with_both_versions(here: GitSite) -> None:
+    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", USAGE))
+
+    failed = wrapper.wait_for_event("cycle_failed", 60)
+
+    assert "git_too_old" == failed["reason"], failed
+    assert all(part in failed["error"] for part in ("git-sync v4.", "git version 2.", "2.46"))
+
+
+def test_git_sync_itself_names_a_flag_that_it_does_not_know(here: GitSite) -> None:
+    wrapper = here.wrapper("--frob=1")
+
+    failed = wrapper.wait_for_event("cycle_failed", 60)
+
+    assert "git_sync_usage" == failed["reason"]
+    assert "unknown flag: --frob" in failed["error"]
