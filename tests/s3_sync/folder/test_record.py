@@ -66,7 +66,7 @@ def readiness(
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 RELEASE = {"S3_SYNC_SOURCE": "release", **SNAPSHOT}
-PINNED = RELEASE | {"S3_SYNC_REVISION": "7" * 64}
+PINNED = RELEASE | {"S3_SYNC_REVISION": f"sha256-{'7' * 64}"}
 SIGNED = RELEASE | {"S3_SYNC_TRUSTED_KEYS": "/nowhere"}
 
 
