@@ -1,6 +1,5 @@
 """Keys and signatures: accepted and refused ones, and the errors."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from s3_sync.settings import load_settings, read_trusted_keys
-from s3_sync.signature import KeyFolder, Keys, Untrusted, read_keys, read_signer, split_signature
+from s3_sync.signature import Keys, Untrusted, read_keys, read_signer, split_signature
 from sidecar_runtime.errors import SettingsError
 from tests.support.raising import raised
 from tests.support.s3_sync.signing import Key, write_keys
@@ -187,35 +186,6 @@ def test_settings_errors_name_the_file_and_its_problem(tmp_path: Path) -> None:
     assert ("S3_SYNC_TRUSTED_KEYS", str(tmp_path)) == (problem.setting, problem.value)
     assert f"contains a private key in {tmp_path}/oops.pem" in problem.problem
     assert "requires S3_SYNC_SOURCE=release" in listing.message
-
-
-def test_rereads_keys_when_a_config_map_is_updated(tmp_path: Path) -> None:
-    folder = KeyFolder(str(write_keys(tmp_path / "keys", KEY)))
-    first, was_new = folder.read()
-    assert ({KEY.key_id}, True) == (set(first.by_id), was_new)
-    assert (first, False) == folder.read()
-
-    write_keys(tmp_path / "keys", KEY, OTHER)
-    assert ({KEY.key_id, OTHER.key_id}, True) == (set(folder.read()[0].by_id), True)
-
-    write_keys(tmp_path / "keys")
-    for _ in range(2):
-        assert "no public key" in str(raised(ValueError, folder.read))
-    write_keys(tmp_path / "keys", OTHER)
-    assert ({OTHER.key_id}, True) == (set(folder.read()[0].by_id), True)
-
-
-def test_rereads_a_file_that_is_written_in_place(tmp_path: Path) -> None:
-    path = tmp_path / "key.pem"
-    path.write_bytes(KEY.public_pem)
-    folder = KeyFolder(str(path))
-    folder.read()
-
-    path.write_bytes(OTHER.public_pem)
-    os.utime(path, ns=(1, 1))
-
-    assert {OTHER.key_id} == set(folder.read()[0].by_id)
-    path.unlink()
 
 
 # --- private keys

@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ _WEAK = {
     bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
     *(bytes.fromhex(f"{first}{'ff' * 30}7f") for first in ("ec", "ed", "ee")),
 }
-
-# The state of the key files, compared to detect changes.
-Mark = tuple[tuple[str, int, int, int], ...]
 
 
 class Untrusted(Exception):
@@ -161,41 +157,6 @@ def _read_block(path: str, label: str, body: str) -> bytes:
     if raw[:-1] + bytes([raw[-1] & 0x7F]) in _WEAK:
         raise ValueError(f"contains a weak key in {path}, with which anyone can sign")
     return raw
-
-
-@dataclass(slots=True)
-class KeyFolder:
-    """
-    The trusted keys at a path, reloaded when they change; for use by one thread.
-    """
-
-    path: str
-    _keys: Keys | None = None
-    _mark: Mark = field(default=())
-
-    def read(self) -> tuple[Keys, bool]:
-        """
-        Return the keys, and whether they were reloaded.
-
-        Raises:
-            ValueError: As from :func:`read_keys`.
-        """
-        mark = self._look()  # first, so that a change during the read is noticed next time
-        if self._keys is not None and mark == self._mark:
-            return self._keys, False
-        self._keys, self._mark = None, mark
-        self._keys = read_keys(self.path)
-        return self._keys, True
-
-    def _look(self) -> Mark:
-        found = []
-        try:
-            for file in _files_of(self.path):
-                facts = os.stat(file)
-                found.append((file, facts.st_ino, facts.st_size, facts.st_mtime_ns))
-        except OSError:
-            return (("", 0, 0, 0),)  # differs from the state of any readable files
-        return tuple(found)
 
 
 class Signer:

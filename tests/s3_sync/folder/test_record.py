@@ -73,7 +73,7 @@ def follow(name: str, before: Published | None, **environ: str) -> Published | N
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 RELEASE = {"S3_SYNC_SOURCE": "release", **SNAPSHOT}
-PINNED = RELEASE | {"S3_SYNC_REVISION": "7" * 64}
+PINNED = RELEASE | {"S3_SYNC_REVISION": f"sha256-{'7' * 64}"}
 SIGNED = RELEASE | {"S3_SYNC_TRUSTED_KEYS": "/nowhere"}
 
 

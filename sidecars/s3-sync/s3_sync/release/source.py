@@ -31,7 +31,7 @@ from s3_sync.release.format import (
 from s3_sync.s3.client import Receiver, S3Client
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
-from s3_sync.signature import KeyFolder, Keys, Untrusted, split_signature
+from s3_sync.signature import Keys, Untrusted, read_keys, split_signature
 from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -54,8 +54,7 @@ class ReleaseSource:
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._settings = settings
         self._client = client
-        path = settings.trusted_keys
-        self._key_folder = KeyFolder(path) if path else None
+        self._keys: Keys | None = None
         self.sequence: tuple[int, str] = (0, "")
         self._pointer: Pointer | None = None
         self._etag = ""
@@ -73,9 +72,9 @@ class ReleaseSource:
         """
         revision = self._settings.revision
         if revision is None:
-            keys = self._keys()
+            self._read_keys()
             self._client.begin_cycle(fence)
-            revision = (await self._poll(keys)).revision
+            revision = (await self._poll()).revision
         if self._state is None or self._state.revision != revision:
             self._state = await self.find(revision, fence)
         elif self._state.sequence != self.sequence:
@@ -163,29 +162,29 @@ class ReleaseSource:
 
     # --- the pointer
 
-    def _keys(self) -> Keys | None:
+    def _read_keys(self) -> None:
         """
-        Return the trusted keys; None if signatures are not required.
+        Read the trusted keys, if signatures are required.
 
         Raises:
             SourceError: ``trusted_keys_invalid``: no valid keys, so nothing can be trusted.
         """
-        if self._key_folder is None:
-            return None
+        path, before = self._settings.trusted_keys, self._keys
+        if path is None:
+            return
         try:
-            keys, is_new = self._key_folder.read()
+            self._keys = read_keys(path)
         except ValueError as error:
             raise SourceError(
                 "trusted_keys_invalid",
-                f"S3_SYNC_TRUSTED_KEYS={self._settings.trusted_keys} {error}",
+                f"S3_SYNC_TRUSTED_KEYS={path} {error}",
                 "Restore the public keys, in PEM format; nothing is trusted until then. The "
                 "published files stay.",
             ) from None
-        if is_new:  # the pointer has to be verified again, with the new keys
+        if self._keys != before:  # the pointer has to be verified again, with the new keys
             self._etag = ""
-        return keys
 
-    async def _poll(self, keys: Keys | None) -> Pointer:
+    async def _poll(self) -> Pointer:
         """
         Return the pointer; the same object if it has not changed.
         """
@@ -202,7 +201,7 @@ class ReleaseSource:
                 "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH.",
             ) from None
         try:
-            self._pointer = self._trusted(body, keys)
+            self._pointer = self._trusted(body)
         except Invalid as error:
             raise self._invalid(POINTER_KEY, error) from None
         except Untrusted as error:
@@ -215,12 +214,12 @@ class ReleaseSource:
         self._etag = found
         return self._pointer
 
-    def _trusted(self, data: bytes, keys: Keys | None) -> Pointer:
+    def _trusted(self, data: bytes) -> Pointer:
         """
         Verify and parse a pointer, and remember its sequence.
         """
         body, signature = split_signature(data)
-        settings, signed_by = self._settings, ""
+        settings, keys, signed_by = self._settings, self._keys, ""
         if keys is not None:
             signed_by = keys.signer_of(body, settings.bucket, settings.prefix, signature)
         pointer = parse_pointer(body)
