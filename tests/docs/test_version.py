@@ -11,16 +11,14 @@ from sidecar_runtime import __version__
 from tests.docs.code import ROOT
 
 
-def test_projects_changelog_and_readme_have_the_version_of_the_code() -> None:
+def test_projects_and_changelog_have_the_version_of_the_code() -> None:
     others = [ROOT / name / "pyproject.toml" for name in ("airflow-bundle", "runtime")]
     projects = [*ROOT.glob("sidecars/*/pyproject.toml"), *others]
     released = re.findall(
         r"^## \[(\d[^]]*)\] - ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )
-    readme = (ROOT / "README.md").read_text()
 
     assert {__version__} == {
         tomllib.loads(project.read_text())["project"]["version"] for project in projects
     }
     assert __version__ == released[0]
-    assert {__version__} == set(re.findall(r"registry\.example\.com/[\w-]+:([\w.]+)", readme))
