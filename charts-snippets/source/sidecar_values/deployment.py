@@ -271,7 +271,7 @@ class _Deployment:
         else:
             where = {"path": f"{DAGS}/current"}
             page = "https://console.aws.amazon.com/s3/object/my-airflow-bucket"
-            url = f"{page}?prefix=dags-releases/releases/{{version}}.manifest"
+            url = f"{page}?prefix=dags-releases/releases/{{version}}.json.gz"
         # A refresh costs one readlink, so it can be frequent.
         kwargs = {**where, "refresh_interval": 5, "view_url_template": url}
         classpath = "airflow_sidecar_bundle.SidecarDagBundle"

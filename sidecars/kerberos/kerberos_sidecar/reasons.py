@@ -109,7 +109,7 @@ CODES = {
     -1765328230: ("realm_unknown", "neither krb5.conf nor DNS names a KDC for {realm}"),
     -1765328174: ("preauth_unsupported", "the KDC demands more of {principal} than a key"),
     BAD_FORMAT: ("config_invalid", "krb5.conf cannot be parsed"),
-    BAD_DURATION: ("config_invalid", "krb5.conf has a duration that is none"),
+    BAD_DURATION: ("config_invalid", "krb5.conf has an invalid duration"),
     BAD_VALUE: ("config_invalid", "krb5.conf has a kdc for {realm} that is no host"),
     -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
     NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),

@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
         "config_invalid",
         configure(lambda text: text.replace("kdc = ", "kdc = http://")),
     ),
-    "krb5.conf with a duration that is none": (
+    "krb5.conf with an invalid duration": (
         "config_invalid",
         configure(
             lambda text: text.replace("[realms]", "  ticket_lifetime = 1 fortnight\n[realms]")
@@ -176,7 +176,7 @@ def test_reports_an_unreadable_keytab_with_the_uid_that_cannot_read_it(here: Sit
 QUOTED = {
     "krb5.conf with a comment behind a kdc": "  # note",
     "krb5.conf with a URL as a kdc": ": kdc = http://127.0.0.1:",
-    "krb5.conf with a duration that is none": ": ticket_lifetime = 1 fortnight",
+    "krb5.conf with an invalid duration": ": ticket_lifetime = 1 fortnight",
     "krb5.conf broken": "line 1: cannot parse [libdefaults",
     "hardware token demanded": "it offers PA-",
 }
