@@ -14,6 +14,7 @@ from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.http.listener import Answer, Listener, listen
 from sidecar_runtime.metrics import Family
 
+Families = Mapping[str, Family]
 _WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
 
 
@@ -28,10 +29,7 @@ class ChartPort(Listener):
     """
 
     def __init__(
-        self,
-        bind: tuple[str, int],
-        is_ready: Callable[[], bool],
-        metrics: Mapping[str, Family] | None,
+        self, bind: tuple[str, int], is_ready: Callable[[], bool], metrics: Families | None
     ) -> None:
         self._is_ready = is_ready
         self._was_ready = False

@@ -55,6 +55,7 @@ class Session:
             GaveUp: Too many failures before the first publication, as in git-sync.
             CycleAbandoned: The fence was revoked.
         """
+        self._parts.logins.forget(is_refused=False)
         if fence.is_asked_for and self._parts.gate is not None:
             self._parts.gate.ask_again()
         try:
@@ -260,7 +261,7 @@ class Session:
                     raise
                 if parts.options.is_github_app:
                     return ""
-                parts.logins.forget()  # it may have been replaced meanwhile
+                parts.logins.forget(is_refused=True)  # it may have been replaced meanwhile
                 wanted = parts.git.poll(parts.logins.prepare(fence), fence)
         except SidecarError:
             parts.metrics.polls("error").inc()

@@ -75,8 +75,7 @@ class Inspection:
         is_other = published.shortfall(options) and not published.fallback
         if not self.problem or is_other or published.problem(options):
             return
-        checkout = engine.restore(commit, self._parts.logins, fence)
-        if not checkout:
+        if not (checkout := engine.restore(commit, self._parts.logins, fence)):
             return
         try:
             build = volume.build(commit, checkout, fence)

@@ -17,6 +17,7 @@ ANSWER_SECONDS = 30.0
 ANSWER_BYTES = 16 << 20
 # A remote that does not answer within this time counts as down.
 POLL_SECONDS = 60.0
+POLLING = "cannot poll the remote"
 COOKIE_FILE = "/etc/git-secret/cookie_file"
 """git-sync's path of the cookie file; no flag changes it."""
 # git resolves a short name in this order: https://git-scm.com/docs/gitrevisions.
@@ -93,11 +94,10 @@ class Git:
         given |= configured(given, configs)
         given["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self._folder)
         words = ["ls-remote", "--quiet", options.repo, options.ref, f"{options.ref}{_PEELED}"]
-        doing = "cannot poll the remote"
         try:
             self._run(words, self._folder, fence, given, said, POLL_SECONDS)
         except GitFailed as error:
-            raise access.explain(explain(options.hide(str(error)), doing)) from None
+            raise access.explain(explain(options.hide(str(error)), POLLING)) from None
         lines = (
             line.partition("\t")[::2] for line in said.data.decode(errors="replace").split("\n")
         )
@@ -106,7 +106,7 @@ class Git:
         for place in _PLACES:
             if commit := found.get(place.format(options.ref)):
                 return commit
-        raise failure("ref_not_found", f"{doing}: couldn't find remote ref {options.ref}")
+        raise failure("ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}")
 
     def _run(
         self,

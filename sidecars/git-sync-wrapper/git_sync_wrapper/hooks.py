@@ -225,6 +225,5 @@ class Hooks:
         """
         Remove the file after a success.
         """
-        if self._options.error_file:
-            with suppress(OSError):
-                os.unlink(self._options.error_file)
+        with suppress(OSError):
+            os.unlink(self._options.error_file)

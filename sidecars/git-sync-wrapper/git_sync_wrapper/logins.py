@@ -119,6 +119,7 @@ class Logins:
         self._options = options
         self._found: set[tuple[str, str]] = set()
         self._chain: Chain | None = None
+        self._said: tuple[str, str] | None = None
         with _explained("cannot create a private folder"):
             self._private = PrivateFolder("git-sync-wrapper-", tempfile.gettempdir())
             self.folder = self._private.path
@@ -146,7 +147,8 @@ class Logins:
         repo = self._options.repo
         is_given = any(_server(url) == _server(repo) for url, *_ in pairs)
         if self._options.askpass_url and not is_given:
-            pairs.append((_server(repo), *self._ask(), "GITSYNC_ASKPASS_URL"))
+            self._said = self._said or self._ask()
+            pairs.append((_server(repo), *self._said, "GITSYNC_ASKPASS_URL"))
         elif self._options.is_github_app:
             # git-sync requests the token and lets git store it: for the polls, and the next run.
             store = f"store --file={shlex.quote(os.path.join(self.folder, 'github-token'))}"
@@ -157,11 +159,13 @@ class Logins:
             self._sign(access, fence)
         return access
 
-    def forget(self) -> None:
+    def forget(self, *, is_refused: bool) -> None:
         """
-        Ask AWS again at the next use, because a server refused its login.
+        Ask the service at ``--askpass-url`` again, which is asked once a cycle, as by git-sync; and
+        AWS, if a server refused its login.
         """
-        if self._chain is not None:
+        self._said = None
+        if is_refused and self._chain is not None:
             self._chain.forget()
 
     def check_room(self, root: str) -> None:

@@ -30,7 +30,7 @@ MAXWAIT = "20"
 
 def differing() -> set[str]:
     """Return the cases that the README lists."""
-    table = PAGE.read_text().partition("## Differences from git-sync")[2]
+    table = PAGE.read_text().partition("## Differences from git-sync")[2].partition("\n## ")[0]
     return {
         case
         for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
