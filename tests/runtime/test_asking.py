@@ -17,20 +17,21 @@ from tests.runtime.recording import Log
 from tests.support.airflow.asking import ask
 from tests.support.machine.clocks import Clock
 
-THERE, AWAY, GONE, FAILED = ("a" * 64, "b" * 40, "c" * 64, "d" * 64)
+THERE, AWAY, GONE, FAILED = (f"sha256-{letter * 64}" for letter in "abcd")
 HOSTILE = [
     "/revisions/../../../etc/passwd",
     "/revisions/",
     "/revisions/current",
-    f"/revisions/{'A' * 64}",
-    f"/revisions/{'a' * 63}",
-    f"/revisions/{'a' * 64}/..",
-    f"/revisions/{'a' * 64}?x=1",
-    f"/revisions/{'a' * 64}%00",
+    f"/revisions/sha256-{'A' * 64}",
+    f"/revisions/sha256-{'a' * 63}",
+    f"/revisions/sha256-{'a' * 64}/..",
+    f"/revisions/sha256-{'a' * 64}?x=1",
+    f"/revisions/sha256-{'a' * 64}%00",
     f"/revisions/{'a' * 5000}",
+    f"/revisions/{'a' * 64}",
     "/revisions/%2e%2e",
     "/revisions/\N{LATIN SMALL LETTER A WITH DIAERESIS}",
-    f"/other/{'a' * 64}",
+    f"/other/sha256-{'a' * 64}",
     "/metrics",
     "/",
 ]

@@ -29,7 +29,7 @@ SECONDS = 5.0
 TOO_LONG = "the cycle timed out while it fetched this revision"
 # Reasons that are permanent: a later request gets the same answer.
 GONE = {"release_missing", "release_invalid", "commit_missing"}
-_QUESTION = re.compile(r"/revisions/([0-9a-f]{40}|[0-9a-f]{64})")
+_QUESTION = re.compile(r"/revisions/(sha256-[0-9a-f]{64})")
 
 log = get_logger("asked")
 

@@ -50,12 +50,11 @@ class Snapshots:
         retain_seconds: Keep all snapshots that were replaced, requested or in use less than this
             long ago.
         asked_count: How many requested snapshots to keep: the most recently used ones.
-        asked_bytes: Has no effect any more.
         fsync: Flush directory entries to disk before the link shows them, and the link itself.
 
     Raises:
-        OSError: From every method. The link shows what it showed before, except after
-            :meth:`remove_all`, and after a :meth:`show` that could not flush its swap to disk.
+        OSError: From every method. The link shows what it showed before, except
+            after a :meth:`show` that could not flush its swap to disk.
     """
 
     root: int
@@ -66,7 +65,6 @@ class Snapshots:
     retain_count: int = 0
     retain_seconds: float = 0.0
     asked_count: int = 0
-    asked_bytes: int = 0
     fsync: bool = False
 
     def current(self) -> str:
@@ -195,12 +193,6 @@ class Snapshots:
                 os.unlink(name, dir_fd=self.store)
         return kept
 
-    def make_room(self, needed_bytes: int, fence: Fence) -> bool:
-        """
-        Return True: requested snapshots have no limit of bytes any more.
-        """
-        return True
-
     def _is_young(self, revision: str) -> bool:
         """
         Whether a snapshot was replaced, fetched or in use less than `retain_seconds` ago.
@@ -263,15 +255,6 @@ class Snapshots:
         for name in os.listdir(self.store):
             if name.startswith("."):
                 remove_tree(name, self.store)
-
-    def remove_all(self) -> None:
-        """
-        Remove the link, if it points into the store, and then all snapshots.
-        """
-        if self._is_ours():
-            os.unlink(self.link, dir_fd=self.root)
-        for name in os.listdir(self.store):
-            remove_tree(name, self.store)
 
     def _link(self) -> str:
         """

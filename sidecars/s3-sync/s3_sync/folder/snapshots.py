@@ -64,7 +64,6 @@ class SnapshotLayout:
             retain_count=settings.retain_count,
             retain_seconds=settings.retain_seconds,
             asked_count=settings.keep_requested,
-            asked_bytes=1 << 62,  # limited by their number alone
             fsync=volume.fsync,
         )
         with ExitStack() as stack:
