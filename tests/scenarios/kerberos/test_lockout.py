@@ -108,6 +108,22 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(here: Site, running_kdc: 
         assert 2 == refusals(running_kdc, here)
 
 
+def test_a_refusal_that_cannot_be_noted_on_the_volume_counts_as_well(
+    here: Site, running_kdc: Kdc
+) -> None:
+    """As in a folder with another uid's note and the sticky bit: the process remembers it."""
+    (here.ccache.parent / f".{here.ccache.name}.refused").mkdir()
+    with policy(running_kdc, here):
+        make_stale(here)
+        daemon = here.start()
+        failure(daemon)
+        time.sleep(4)  # four tries, were it retried with backoff
+
+        assert 1 == refusals(running_kdc, here)
+        assert "keytab_stale" == here.refresh(daemon)["reason"]
+        assert 2 == refusals(running_kdc, here)
+
+
 def test_repeated_kinit_with_a_stale_keytab_locks_the_account(here: Site, running_kdc: Kdc) -> None:
     """The tests above would prove nothing if this policy did not lock the account."""
     with policy(running_kdc, here):
