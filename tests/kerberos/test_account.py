@@ -3,7 +3,7 @@ What the other thread may replace between any two reads of it.
 """
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,7 +26,7 @@ class Busy(Account):
     An account of which each attribute turns into another value as soon as it has been read.
     """
 
-    turns: dict[str, Any] = {}
+    turns: ClassVar[dict[str, Any]] = {}
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)

@@ -37,7 +37,7 @@ ANSWER_BYTES = 4 << 20
 
 # What the child inherits: no setting, no secret of the pod, and nothing that is meant for
 # consumers, such as KRB5CCNAME.
-_INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|KRB5_TRACE|(LC_|LD_|FAKETIME).*")
+_INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|KRB5_TRACE|(L[CD]_|FAKETIME).*")
 _PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.acquire")
 
 
