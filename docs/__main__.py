@@ -59,18 +59,7 @@ def metrics(sidecar: Documented) -> str:
     return "\n".join(rows) + "\n"
 
 
-def values(sidecar: Documented) -> str:
-    """
-    Return the snippet as a block of code.
-    """
-    return f"```yaml\n{(ROOT / sidecar.snippet).read_text()}```\n"
-
-
-PARTS: dict[str, Callable[[Documented], str]] = {
-    "settings": settings,
-    "metrics": metrics,
-    "values": values,
-}
+PARTS: dict[str, Callable[[Documented], str]] = {"settings": settings, "metrics": metrics}
 
 
 def generated(text: str) -> str:

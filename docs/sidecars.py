@@ -27,7 +27,6 @@ class Documented:
     Args:
         metrics: The class of its metrics; called with a version and a revision.
         first: The settings of the published example, with which the tables begin.
-        shape: The kind of values in its README.
     """
 
     name: str
@@ -36,18 +35,10 @@ class Documented:
     prefix: str
     metrics: Callable[[str, str], Metrics]
     first: tuple[str, ...]
-    shape: str = "native"
 
     @property
     def readme(self) -> str:
         return f"sidecars/{self.name}/README.md"
-
-    @property
-    def snippet(self) -> str:
-        """
-        The path of the values in its README.
-        """
-        return f"charts-snippets/{self.name}.{self.shape}.yaml"
 
 
 SIDECARS = (
@@ -74,7 +65,6 @@ SIDECARS = (
         prefix=sync_perm.settings.PREFIX,
         metrics=sync_perm.metrics.PermMetrics,
         first=("INTERVAL",),
-        shape="extra",
     ),
     Documented(
         name="git-sync-wrapper",
@@ -83,6 +73,5 @@ SIDECARS = (
         prefix=git_sync_wrapper.settings.PREFIX,
         metrics=git_sync_wrapper.metrics.WrapperMetrics,
         first=(),
-        shape="chart",
     ),
 )

@@ -99,13 +99,6 @@ def test_readme_has_the_common_sections_in_order(sidecar: Documented) -> None:
 
 
 @each_sidecar
-def test_values_in_the_readme_equal_the_snippet(sidecar: Documented) -> None:
-    values = (ROOT / sidecar.snippet).read_text()
-
-    assert f"```yaml\n{values}```" in (ROOT / sidecar.readme).read_text()
-
-
-@each_sidecar
 def test_every_setting_is_documented(sidecar: Documented) -> None:
     names = names_of(sidecar.settings, sidecar.prefix)
 

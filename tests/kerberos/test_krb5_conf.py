@@ -99,6 +99,7 @@ def test_reads_what_a_file_includes(tmp_path: Path) -> None:
         ("rc4, aes", [23], True),
         ("aes256-sha2", [20], True),
         ("DEFAULT", [23], True),
+        ("camellia", [26], True),
         ("what-a-later-version-knows", [23], True),
     ],
 )
@@ -116,6 +117,12 @@ def test_names_a_keytab_of_which_krb5_conf_permits_no_key(
         ) as error:
             check_enctypes(settings, keytab)
         assert "keytab_enctypes_unusable" == error.value.reason
+
+
+def test_only_libdefaults_permits_enctypes(tmp_path: Path) -> None:
+    settings = site(tmp_path, "[appdefaults]\n  permitted_enctypes = aes256-cts\n")
+
+    check_enctypes(settings, Keytab("/k", AIRFLOW, (Key(AIRFLOW, 1, 23),)))
 
 
 def test_refuses_krb5_config_if_none_of_its_files_is_readable(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_shows_changed_settings_under_the_names_that_were_used() -> None:
     given = {
         "AIRFLOW__KERBEROS__KEYTAB": "/k",
         "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "600",
-        "AIRFLOW__KERBEROS__FORWARDABLE": "True",  # the default
+        "AIRFLOW__KERBEROS__FORWARDABLE": "true",  # the default
         "AIRFLOW__KERBEROS__CCACHE": "/theirs",
         "KERBEROS_CCACHE": "/ours",
         "KERBEROS_PRINCIPAL": " ",

@@ -2,7 +2,8 @@
 One ccache to keep fresh: what is known about it, and when it is due.
 
 Cycles write `state` behind their fence. Whoever looks at the volume writes what it saw, so that the
-HTTP endpoint never waits for the volume or for a cycle.
+HTTP endpoint never waits for the volume or for a cycle. Both are replaced at any moment: read each
+attribute once.
 """
 
 from __future__ import annotations
@@ -72,16 +73,16 @@ class Account:
         Raises:
             SidecarError: It could not be found or used.
         """
-        if isinstance(self.keytab, SidecarError):
-            raise self.keytab
-        return self.keytab
+        if isinstance(keytab := self.keytab, SidecarError):
+            raise keytab
+        return keytab
 
     @property
     def kvno(self) -> int:
         """
         The newest version of the principal's keys; 0 while no keytab can be used.
         """
-        return self.keytab.kvno if isinstance(self.keytab, Keytab) else 0
+        return keytab.kvno if isinstance(keytab := self.keytab, Keytab) else 0
 
     @property
     def source(self) -> str:
@@ -96,7 +97,7 @@ class Account:
         """
         Why the last try failed; ``None`` after a success.
         """
-        return self.state.failed.error if self.state.failed else None
+        return failed.error if (failed := self.state.failed) else None
 
     def ask(self) -> None:
         """
@@ -129,8 +130,8 @@ class Account:
         """
         When it is due or will be retried, at the latest; monotonic seconds.
         """
-        if self.state.failed is not None:
-            return self.state.failed.retry_at
+        if failed := self.state.failed:
+            return failed.retry_at
         return self.state.last.at + self.state.last.wait_seconds if self.state.last else 0.0
 
     def problem(self) -> str:

@@ -205,5 +205,5 @@ def revision(accounts: Sequence[Account]) -> str:
     """
     Return when the first published ticket expires, as the name of this state.
     """
-    ends = [account.found.ticket.ends_at for account in accounts if account.found.ticket]
+    ends = [ticket.ends_at for account in accounts if (ticket := account.found.ticket)]
     return f"until {iso(min(ends))}" if ends else ""

@@ -132,8 +132,7 @@ def find_keytab(entry: Entry, settings: Settings) -> str:
             raise failure("keytab_missing", f"{folder} contains no keytab")
         case keytabs:
             shown = ", ".join(map(os.path.basename, keytabs[:5]))
-            text = f"{folder} contains {len(keytabs)} keytabs: {shown}"
-            raise failure("keytab_ambiguous", text)
+            raise failure("keytab_ambiguous", f"{folder} contains {len(keytabs)} keytabs: {shown}")
 
 
 def _begins_like_a_keytab(path: str) -> bool:
@@ -166,8 +165,7 @@ def read_keytab(path: str) -> tuple[Key, ...]:
     except ValueError as error:
         if _BASE64.fullmatch(content):
             raise failure("keytab_garbage", f"{path} is base64 text", _TWICE) from None
-        text = f"{path} {error} ({len(content)} bytes)"
-        raise failure("keytab_garbage", text) from None
+        raise failure("keytab_garbage", f"{path} {error} ({len(content)} bytes)") from None
     if not keys:
         raise failure("keytab_empty", f"{path} contains no key ({len(content)} bytes)")
     return keys

@@ -86,8 +86,8 @@ def check_enctypes(settings: Settings, keytab: Keytab) -> None:
         SidecarError: The keytab has no key that krb5.conf permits: no KDC needs to be asked.
     """
     for one in _relations(site_paths(settings)):
-        if one.name in ENCTYPE_LIMITS:
-            if not _enctypes(one.value) & keytab.enctypes.keys():
+        if one.section == ("libdefaults",) and one.name in ENCTYPE_LIMITS:
+            if keytab.enctypes.keys() <= ENCTYPES.keys() - _enctypes(one.value):
                 held = ", ".join(keytab.enctypes.values())
                 text = f"{keytab.path} has only {held} for {keytab.principal}"
                 raise failure("keytab_enctypes_unusable", f"{text}, which is forbidden by {one}")

@@ -156,14 +156,18 @@ class Staging:
 
     def _open(self) -> None:
         folder, name = os.path.split(self._path)
+        above = os.stat(folder)
+        with suppress(FileNotFoundError):
+            owners = {0, above.st_uid, os.lstat(self._path).st_uid}
+            if above.st_mode & stat.S_ISVTX and os.getuid() not in owners:
+                raise PermissionError(errno.EPERM, "the folder is sticky, and another uid's file")
         self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(self._stem + NEW, flags, 0o600)
         with suppress(OSError):  # without file locks, leftovers are never removed
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-        group = os.stat(folder).st_gid
         with suppress(OSError):  # an EFS access point refuses, and the kernel if it is not ours
-            os.fchown(self._fd, -1, group)
+            os.fchown(self._fd, -1, above.st_gid)
         self.group = os.fstat(self._fd).st_gid
         os.fchmod(self._fd, self._mode)  # after the group: chown clears mode bits
         mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
@@ -214,5 +218,4 @@ def explained(ccache: str) -> Iterator[None]:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, "ccache_failed")
         who = f"uid {os.getuid()} with group {os.getgid()}"
-        text = f"cannot write {ccache} as {who}: {error.strerror}"
-        raise failure(reason, text) from error
+        raise failure(reason, f"cannot write {ccache} as {who}: {error.strerror}") from error

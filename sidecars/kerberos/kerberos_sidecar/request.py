@@ -37,7 +37,7 @@ ANSWER_BYTES = 4 << 20
 
 # What the child inherits: no setting, no secret of the pod, and nothing that is meant for
 # consumers, such as KRB5CCNAME.
-_INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|(LC|LD|FAKETIME|KRB5_TRACE).*")
+_INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|KRB5_TRACE|(L[CD]_|FAKETIME).*")
 _PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.acquire")
 
 
@@ -117,8 +117,10 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
     if "code" in answer:
         error = _explain(request, answer, time.monotonic() - began)
         if REASONS[error.reason].is_counted:
+            now, window_seconds = time.time(), settings.lockout_window_seconds
+            error.retry_within_seconds = window_wait(now, now, window_seconds) or None
             with suppress(OSError):  # the volume turned full or read-only meanwhile
-                content = f"{time.time()} {request.keytab}".encode()
+                content = f"{now} {request.keytab}".encode()
                 write_file(request.memory, content, 0o600, fsync=False)
         raise error
     with suppress(OSError):

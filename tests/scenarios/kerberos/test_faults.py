@@ -196,6 +196,15 @@ def test_quotes_what_cannot_work_with_its_line_as_check_does(here: Site, name: s
     assert reason in checked.log() and QUOTED[name] in checked.log()
 
 
+def test_a_trace_to_stderr_hides_no_reason(here: Site) -> None:
+    """Nobody can read a pipe to its end that one writes to oneself."""
+    make_stale(here)
+
+    failed = failure(here.start(KRB5_TRACE="/dev/stderr", KERBEROS_TIMEOUT="5s"))
+
+    assert "keytab_stale" == failed["reason"]
+
+
 def test_names_a_keytab_that_krb5_conf_forbids_without_asking_a_kdc(here: Site) -> None:
     name, _, realm = here.principal.partition("@")
     here.keytab.write_bytes(keytab(entry(name, realm, enctype=17)))

@@ -54,6 +54,30 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site, second:
     assert ["second"] == here.leftovers()
 
 
+@pytest.mark.parametrize(
+    ("name", "enctype", "kvno"),
+    [
+        ("host/web.example.test", "aes256-cts-hmac-sha384-192", 300),
+        (r"airflow\@corp.example", "arcfour-hmac", 0),
+    ],
+)
+def test_acquires_tickets_of_other_names_types_and_versions(
+    here: Site, name: str, enctype: str, kvno: int
+) -> None:
+    """A host; an enterprise name; a version that needs more than one byte, and none."""
+    principal, keytab = here.kdc.add_principal(name), here.folder / "keytab" / "odd.keytab"
+    here.kdc.kadmin(f'ktadd -k {keytab} -e {enctype}:normal "{principal}"')
+    here.kdc.kadmin(f'modprinc -kvno {kvno} "{principal}"')
+    keytab.unlink()
+    here.kdc.kadmin(f'ktadd -norandkey -k {keytab} "{principal}"')
+
+    daemon = here.publish(KERBEROS_PRINCIPAL=principal, KERBEROS_KEYTAB=str(keytab))
+    label = principal.replace("\\", "\\\\")
+
+    assert kvno == here.sample(daemon, "kerberos_keytab_kvno", principal=label)
+    assert principal in run_client(["klist"], here.config, here.ccache).stdout
+
+
 def test_a_ccache_contested_by_two_principals_stays_with_its_first_owner(
     here: Site,
 ) -> None:

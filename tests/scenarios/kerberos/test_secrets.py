@@ -7,9 +7,12 @@ import subprocess
 from pathlib import Path
 
 from tests.support.daemon import SidecarProcess
-from tests.support.kerberos.kdc import run_client
+from tests.support.kerberos.kdc import Kdc, run_client
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import Site, failure
+from tests.support.waiting import wait_until
+
+PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD")
 
 
 def keys_of(site: Site) -> list[bytes]:
@@ -77,6 +80,26 @@ def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc(here: Site
         said = subprocess.run([*cat, f"/proc/{daemon.pid}/{path}"], capture_output=True)
         assert (1, b"") == (said.returncode, said.stdout), path
         assert b"Permission denied" in said.stderr
+
+
+def child_of(daemon: SidecarProcess) -> str:
+    return subprocess.run(["pgrep", "-P", str(daemon.pid)], capture_output=True, text=True).stdout
+
+
+def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
+    here: Site, running_kdc: Kdc
+) -> None:
+    running_kdc.hang()
+    secrets = {"LDAP_PASSWORD": "hunter2", "LD_LIBRARY_PATH": "/nonexistent", "TZ": "UTC"}
+    daemon = here.start(AIRFLOW__CORE__FERNET_KEY="hunter2", KRB5_TRACE_KEY="hunter2", **secrets)
+    child = Path("/proc") / wait_until(lambda: child_of(daemon).strip(), "a child asks")
+    wait_until(lambda: b"acquire" in (child / "cmdline").read_bytes(), "it is a program of ours")
+
+    names = {one.partition(b"=")[0] for one in (child / "environ").read_bytes().split(b"\0")}
+    assert {b"TZ", b"LD_LIBRARY_PATH"} <= names <= {b"", *map(str.encode, PASSED_ON)}
+    assert here.principal.encode() not in (child / "cmdline").read_bytes()
+    daemon.kill()
+    wait_until(lambda: not child.exists(), "it ends with its parent")
 
 
 def test_starts_when_the_core_size_limit_is_already_zero(here: Site) -> None:

@@ -76,6 +76,23 @@ def test_reports_a_folder_of_another_user_with_the_uid_that_cannot_write(here: S
     daemon.wait_until_ready(30)
 
 
+def test_a_sticky_folder_with_anothers_ccache_is_named_without_a_request_as_by_check(
+    here: Site,
+) -> None:
+    """As in `/tmp`: only the owner of a file there can replace it."""
+    here.ccache.write_bytes(b"of root")
+    here.ccache.parent.chmod(0o1777)
+    program, asked = here.as_user(50000), here.kdc.requests()
+
+    failed = failure(here.start(program=program))
+    checked = here.start("check", program=program)
+
+    assert "ccache_denied" == failed["reason"]
+    assert 3 == checked.wait_for_exit().code
+    assert "ccache_denied" in checked.log()
+    assert asked == here.kdc.requests()
+
+
 def is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
