@@ -1,5 +1,5 @@
 """
-A stand-in for an installed Airflow: its command, version and permission names.
+A stand-in for an installed Airflow: its command and version.
 
 The command is a script of the test, which changes the database with SQL as Airflow would.
 """
@@ -8,34 +8,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-PERMISSIONS = """
-RESOURCE_DETAILS_MAP = {
-    "DAGs": {"prefix": "DAG:", "actions": {"can_read", "can_edit", "can_delete"}},
-    "DAG Runs": {"prefix": "DAG Run:", "actions": {"can_create", "can_read"}},
-}
-"""
-OLD_PERMISSIONS = "DAG_ACTIONS = {'can_read', 'can_edit', 'can_delete'}\n"
-
 
 class Site:
     """A folder with `bin/airflow` and its site-packages in `packages`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        version: str = "2.11.2",
-        fab: str = "1.5.4",
-        permissions: str = PERMISSIONS,
-    ) -> None:
+    def __init__(self, folder: Path, version: str = "2.11.2", fab: str = "1.5.4") -> None:
         self.folder = folder
         self.packages = folder / "packages"
         self.command = folder / "bin" / "airflow"
-        fab_permissions = self.packages / "airflow/providers/fab/www/security/permissions.py"
-        old_permissions = self.packages / "airflow/security/permissions.py"
-        for path in (fab_permissions, old_permissions, self.command):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        for path in (self.packages / "airflow", self.command.parent):
+            path.mkdir(parents=True, exist_ok=True)
         (self.packages / "airflow/__init__.py").write_text("raise ImportError('too heavy')\n")
-        (fab_permissions if version.startswith("3") else old_permissions).write_text(permissions)
         self._add("apache_airflow", version)
         if fab:
             self._add("apache_airflow_providers_fab", fab)

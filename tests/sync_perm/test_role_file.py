@@ -52,8 +52,8 @@ def test_logs_each_mistake_once_and_reports_it_until_it_is_fixed(tmp_path: Path)
     assert (["roles_file_refused"] * 2, []) == events
     assert "roles_file_invalid" == reason(file)
     assert file.problem
-    assert f"{path}:2: roles.a.from: is text" in file.problem.message
-    assert f"{path}:3: roles.b.dags: is text" in file.problem.message
+    assert f"{path}:2: roles.a.from: is not a list" in file.problem.message
+    assert f"{path}:3: roles.b.dags: is not a list" in file.problem.message
     path.write_text("roles: {}")
     assert ["roles_file_accepted"] == said(file)
     assert (None, 0) == (reason(file), len(file.mistakes))

@@ -64,11 +64,10 @@ def test_accepts_a_file_without_roles_and_a_role_without_keys(text: str) -> None
 
 
 ALL = """\
-1: rolls: is not a valid key; allowed are roles; did you mean 'roles'?
+1: rolls: is not a valid key; allowed are roles
 3: roles.Admin: Admin is one of Airflow's own roles, which the file cannot change; \
 write another with `from: [Admin]`
-4: roles.team.from[0]: 'Viewr' is neither a role in this file nor one of Airflow's own; \
-did you mean 'Viewer'?
+4: roles.team.from[0]: 'Viewr' is neither a role in this file nor one of Airflow's own
 5: roles.team.permissions[0]: 'can_read DAGs' is not a permission such as `can_read on DAGs` or \
 `DAGs.can_read`
 6: roles.team.permissions[1]: 'can_read on DAG:x' is for one DAG: write it under `dags`, \
@@ -76,7 +75,7 @@ with `id: x`
 8: roles.team.dags[0].permissions[0]: 'can_fly' is not an action on DAGs; \
 allowed are can_delete, can_edit, can_read
 9: roles.team.dags[1]: must have one of id, tag, owner, folder, not 2
-9: roles.team.dags[1].permissions: is text, not a list
+9: roles.team.dags[1].permissions: is not a list
 10: roles.team.dags[2].folder: 'team' names a folder; to select the DAGs in it, write team/**
 """
 
@@ -101,26 +100,26 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
     [
         ("", "1: (file): is empty; write `roles: {}` for no roles"),
         ("# nothing", "1: (file): is empty; write `roles: {}` for no roles"),
-        ("- a", "1: (file): is a list, not a mapping with roles"),
-        ("roles:", "1: roles: is empty, not a mapping of roles"),
-        ("roles: [a]", "1: roles: is a list, not a mapping of roles"),
-        ("roles:\n a:", "2: roles.a: is empty, not a mapping with from, permissions, dags"),
+        ("- a", "1: (file): is not a mapping with roles"),
+        ("roles:", "1: roles: is not a mapping of roles"),
+        ("roles: [a]", "1: roles: is not a mapping of roles"),
+        ("roles:\n a:", "2: roles.a: is not a mapping with from, permissions, dags"),
         ("roles:\n a: {}\n a: {}", "3: roles.a: occurs twice"),
-        ("roles:\n no: {}", "2: roles: is the bool no, not text; put it in quotes"),
-        ("roles:\n a: {permission: []}", "did you mean 'permissions'?"),
-        ("roles:\n a: {from: Viewer}", "2: roles.a.from: is text, not a list"),
+        ("roles:\n no: {}", "2: roles: is not text; put it in quotes"),
+        ("roles:\n a: {permission: []}", "allowed are from, permissions, dags"),
+        ("roles:\n a: {from: Viewer}", "2: roles.a.from: is not a list"),
         ("roles:\n '': {}", "2: roles.: a role name has 1 to 64 characters"),
         ("roles:\n a: {from: [a]}", "2: roles.a.from[0]: is circular: 'a' inherits from 'a'"),
         ("roles:\n viewer: {}", "2: roles.viewer: Viewer is one of Airflow's own roles"),
         ("roles:\n ' a': {}", "a role name has 1 to 64 characters and no blanks at its ends"),
         ("roles:\n " + 65 * "a" + ": {}", "a role name has 1 to 64 characters"),
-        ("roles:\n a: {dags: [x]}", "2: roles.a.dags[0]: is text, not a mapping with id"),
+        ("roles:\n a: {dags: [x]}", "2: roles.a.dags[0]: is not a mapping with id"),
         ("roles:\n a: {dags: [{id: a}]}", "2: roles.a.dags[0]: is missing the key `permissions`"),
         (
             "roles:\n a: {dags: [{permissions: []}]}",
             "must have one of id, tag, owner, folder, not 0",
         ),
-        ("roles:\n a: {dags: [{id: 7, permissions: []}]}", "dags[0].id: is the int 7, not text"),
+        ("roles:\n a: {dags: [{id: 7, permissions: []}]}", "dags[0].id: is not text"),
         ("roles:\n a: {dags: [{id: '', permissions: []}]}", "'' must have 1 to 250 characters"),
         (
             "roles:\n a: {dags: [{id: a, permissions: [can_read on Jobs]}]}",

@@ -11,14 +11,13 @@ from contextlib import closing
 
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
-from sidecar_runtime.fence import Fence
 from sidecar_runtime.printable import counted
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.connection import Source
 from sync_perm.cycle import Look, Scope
 from sync_perm.database import Database
 from sync_perm.installation import Installation
-from sync_perm.passes import COMMAND_SECONDS, Means, Passes, Portion
+from sync_perm.passes import Passes
 from sync_perm.settings import Settings
 
 
@@ -45,14 +44,8 @@ def run(
             is_free = database.try_lock()
         say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
         name = "roles"
-        means = Means(address, Fence(), COMMAND_SECONDS)
-        defined = passes.run(Portion(load=True), means).defined
-        say("ok", name, f"Airflow defines {counted(len(defined or ()), 'role')}")
-        name = "tables"
-        if scope.file:
-            scope.file.refresh()
-        with closing(Database(address)) as database:
-            look = scope._replace(include_dags=True).look(database, defined)
+        look = scope._replace(include_dags=True).look_once(address, passes)
+        say("ok", name, "Airflow tells what it defines")
     except SidecarError as error:
         fail(name, error)
         return EXIT_GAVE_UP

@@ -17,13 +17,12 @@ from sidecar_runtime.http.status import About
 from sync_perm import check, diff
 from sync_perm.airflow_config import AirflowConfig
 from sync_perm.connection import Source, find_source
-from sync_perm.cycle import Scope
+from sync_perm.cycle import Scope, SyncPerm
 from sync_perm.installation import Installation, find_installation
 from sync_perm.metrics import PermMetrics
 from sync_perm.passes import CliCause, Passes, own_folder
 from sync_perm.roles import RoleFile
 from sync_perm.settings import PREFIX, Settings, load_settings
-from sync_perm.sidecar import SyncPerm
 from sync_perm.status import Status
 from sync_perm.tables import Reader
 

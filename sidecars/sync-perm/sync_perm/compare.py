@@ -31,6 +31,8 @@ matters: Airflow keeps grants only for sets and mappings."""
 ADMIN = "Admin"
 DEFAULT_ROLES = (ADMIN, "Public", "Viewer", "User", "Op")
 WEBSITE = ("can_read", "Website")
+# How many characters the name of a resource may have: ab_view_menu.name of each Airflow.
+LONGEST = 250
 
 
 class Unreadable(ValueError):
@@ -112,7 +114,6 @@ class Tables:
         aliases: Another spelling of a role → the database's, whose collation equates them.
         unfit: Role names that the database cannot store.
         places: The places of the DAGs; empty unless requested.
-        longest: How many characters the name of a resource may have.
     """
 
     permissions: frozenset[Permission]
@@ -124,7 +125,6 @@ class Tables:
     aliases: Mapping[str, str] = field(default_factory=dict)
     unfit: frozenset[str] = frozenset()
     places: Mapping[str, Place] = field(default_factory=dict)
-    longest: int = 250
 
     @property
     def roles(self) -> Set[str]:
@@ -181,9 +181,9 @@ def compare(tables: Tables, kinds: Kinds) -> Difference:
     for dag_id, access in tables.dags.items():
         resources = {name: f"{kind.prefix}{dag_id}" for name, kind in kinds.items()}
         longest = max(resources.values(), key=len)
-        if len(longest) > tables.longest:
+        if len(longest) > LONGEST:
             text = f"'{longest[:20]}…' has {len(longest)} characters, and ab_view_menu.name takes "
-            failing[dag_id] = Failure("id_too_long", f"{text}{tables.longest}; shorten its id")
+            failing[dag_id] = Failure("id_too_long", f"{text}{LONGEST}; shorten its id")
             continue
         permissions = {(a, resources[name]) for name, kind in kinds.items() for a in kind.actions}
         missing = permissions - tables.permissions

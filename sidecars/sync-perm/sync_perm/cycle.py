@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Outcome
+from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
 from sync_perm.compare import Difference, Failure, Item, Kinds, Tables, compare, general
-from sync_perm.connection import Source
+from sync_perm.connection import Address, Source
 from sync_perm.database import Database
 from sync_perm.pace import Pace
-from sync_perm.passes import PORTION_ROWS, Means, Passes, Portion, Report
+from sync_perm.passes import COMMAND_SECONDS, PORTION_ROWS, Means, Passes, Portion, Report
 from sync_perm.reasons import failure
 from sync_perm.roles import Defined, RoleFile, Wanted
 from sync_perm.status import Status
@@ -112,6 +112,23 @@ class Scope(NamedTuple):
         difference = found._replace(items=items, wanted=size)
         return Look(tables, general(tables, self.kinds), difference, wanted.notes)
 
+    def look_once(self, address: Address, passes: Passes | None) -> Look:
+        """
+        Compare the tables as the daemon does, for a command.
+
+        Args:
+            passes: Lets Airflow tell what it defines; None if that is not needed.
+
+        Raises:
+            SidecarError: Airflow or the database failed.
+        """
+        work, means = Portion(load=True), Means(address, Fence(), COMMAND_SECONDS)
+        defined = passes.run(work, means).defined if passes else None
+        if self.file:
+            self.file.refresh()
+        with closing(Database(address)) as database:
+            return self.look(database, defined)
+
 
 @dataclass(slots=True)
 class Memory:
@@ -151,26 +168,44 @@ class Memory:
         return Portion(roles, sorted(dags, key=lambda one: (one in tried, one)), given)
 
 
+@dataclass(frozen=True, slots=True)
+class SyncPerm:
+    """
+    The sidecar that the loop runs: what outlives a cycle and its thread.
+
+    Args:
+        seconds: How long a cycle may take.
+    """
+
+    seconds: float
+    source: Source
+    passes: Passes
+    scope: Scope
+    status: Status
+    memory: Memory = field(default_factory=Memory)
+
+    def begin(self) -> Session:
+        """
+        Return a session for the calling thread; the memory outlives it.
+        """
+        return Session(self)
+
+    def readiness(self) -> Readiness:
+        return self.status.readiness
+
+    def details(self) -> dict[str, object]:
+        return self.status.details
+
+
 class Session:
     """
     The thread that runs cycles, and its connection.
     """
 
-    def __init__(
-        self,
-        seconds: float,
-        source: Source,
-        passes: Passes,
-        scope: Scope,
-        status: Status,
-        memory: Memory,
-    ) -> None:
-        self._seconds = seconds * PASS_SHARE
-        self._source = source
-        self._passes = passes
-        self._scope = scope
-        self._status = status
-        self._memory = memory
+    def __init__(self, sidecar: SyncPerm) -> None:
+        self._of = sidecar
+        self._memory = sidecar.memory
+        self._seconds = sidecar.seconds * PASS_SHARE
         self._database: Database | None = None
         self._seen = ""
         self._due_at = 0.0
@@ -187,13 +222,13 @@ class Session:
         if fence.is_asked_for:
             memory.synced, memory.retry_at, self._due_at = None, 0.0, 0.0
             memory.pace.next_at = float("-inf")
-        if self._scope.file:
-            self._scope.file.refresh()
+        if self._of.scope.file:
+            self._of.scope.file.refresh()
         try:
             if self._poll(fence) != self._seen or time.monotonic() >= self._due_at:
                 return self._reconcile(fence, until)
             with fence:
-                self._status.confirm(self._revision)
+                self._of.status.confirm(self._revision)
             return self._outcome(0)
         except BaseException:
             self.close()  # the next cycle starts with a new connection
@@ -216,13 +251,13 @@ class Session:
         """
         if self._database is not None:
             try:
-                return self._scope.poll(self._database)
+                return self._of.scope.poll(self._database)
             except SidecarError as error:
                 if error.reason != "database_lost":
                     raise
                 self._database.close()
-        self._database = Database(self._source.read(fence))
-        return self._scope.poll(self._database)
+        self._database = Database(self._of.source.read(fence))
+        return self._of.scope.poll(self._database)
 
     def _look(self, fence: Fence) -> Look:
         """
@@ -232,7 +267,7 @@ class Session:
         """
         self._seen = self._poll(fence)
         assert self._database is not None
-        look = self._scope.look(self._database, self._memory.defined)
+        look = self._of.scope.look(self._database, self._memory.defined)
         self._show(look, fence)
         return look
 
@@ -255,9 +290,9 @@ class Session:
             shown = frozenset(i for i in items if not (i.dag_id and i in memory.stubborn))
             difference = look.difference._replace(items=shown, failing={**not_fixed, **failing})
             is_synced = memory.synced == look.general
-            self._status.show(difference, self._revision, is_synced=is_synced)
-            if self._scope.file:
-                self._status.show_file(self._scope.file, look.notes)
+            self._of.status.show(difference, self._revision, is_synced=is_synced)
+            if self._of.scope.file:
+                self._of.status.show_file(self._of.scope.file, look.notes)
 
     def _reconcile(self, fence: Fence, until: float) -> Outcome:
         look, memory = self._look(fence), self._memory
@@ -267,11 +302,11 @@ class Session:
         if not fence.is_asked_for and not look.tables.fresh.isdisjoint(work.dags):
             fence.wait(QUIET_SECONDS)
         # Read again, because a command's URL may have been rotated since our connection was opened.
-        with closing(Database(self._source.read(fence))) as lock:
+        with closing(Database(self._of.source.read(fence))) as lock:
             lock.try_write()
             if not lock.try_lock():
                 log.info("lock_waiting")
-                self._status.metrics.lock_waits.inc()
+                self._of.status.metrics.lock_waits.inc()
                 self._seen = ""
                 return Outcome("waiting", self._revision, {"holder": "another sync-perm"})
             if self._poll(fence) != self._seen:  # another sidecar had the lock until now
@@ -306,7 +341,7 @@ class Session:
             log.info("roles_file_differs", differences=len(work.given), rows=_rows(work.given))
         started, report, memory.error = time.monotonic(), Report(), None
         try:
-            report = self._passes.run(work, means, tells=self._scope.file is not None)
+            report = self._of.passes.run(work, means, tells=self._of.scope.file is not None)
             if report.logged:
                 text = f"Airflow logged while it synced roles: {report.logged[-1]}"
                 raise failure("pass_failed", text)
@@ -327,11 +362,11 @@ class Session:
             "reason": reason,
             "result": "error" if memory.error else "success",
             "duration_seconds": round(time.monotonic() - started, 3),
-            "cpu_seconds": round(self._passes.cpu_seconds, 3),
+            "cpu_seconds": round(self._of.passes.cpu_seconds, 3),
             "rows_left": len(after.items),
             "rows_wanted": after.difference.wanted,
         }
-        self._status.show_pass(facts, written=len(written))
+        self._of.status.show_pass(facts, written=len(written))
         log.info("pass_finished", **facts)
         if memory.error is not None:
             raise memory.error
@@ -341,7 +376,7 @@ class Session:
         """
         Remember the rows that a portion tried and did not fix.
         """
-        tried = dict.fromkeys(work.dags, "") if self._passes.cli_because else report.tried
+        tried = dict.fromkeys(work.dags, "") if self._of.passes.cli_because else report.tried
         kept = {
             item: tried.get(item.dag_id) or "still differs after a pass without an error"
             for item in items
@@ -374,7 +409,7 @@ class Session:
         return self._seen[:12]
 
     def _outcome(self, written: int) -> Outcome:
-        file, readiness = self._scope.file, self._status.readiness
+        file, readiness = self._of.scope.file, self._of.status.readiness
         problem = file.problem if file else None
         if problem is None and not readiness.ready:
             problem = failure("permissions_differ", readiness.problem)

@@ -5,16 +5,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from typing import Any
 
 from sidecar_runtime.errors import EXIT_DONE, EXIT_SETTINGS, SidecarError
-from sidecar_runtime.fence import Fence
 from sidecar_runtime.printable import json_text, printable
 from sync_perm.connection import Source
-from sync_perm.cycle import Look, Scope
-from sync_perm.database import Database
-from sync_perm.passes import COMMAND_SECONDS, Means, Passes, Portion
+from sync_perm.cycle import Scope
+from sync_perm.passes import Passes
 
 EXIT_DIFFERS = 4
 
@@ -25,7 +22,7 @@ def run(scope: Scope, passes: Passes, source: Source, *, is_json: bool) -> int:
     """
     file = scope.file
     try:
-        look = _look(scope, passes, source)
+        look = scope.look_once(source.read(), passes if file else None)
         if file and file.problem:
             raise file.problem
     except SidecarError as error:
@@ -51,20 +48,3 @@ def run(scope: Scope, passes: Passes, source: Source, *, is_json: bool) -> int:
         lines += [f"? {note}" for note in look.notes]
         sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     return EXIT_DIFFERS if items else EXIT_DONE
-
-
-def _look(scope: Scope, passes: Passes, source: Source) -> Look:
-    """
-    Compare the tables as the daemon does; with a roles file, Airflow tells what it defines.
-
-    Raises:
-        SidecarError: Airflow or the database failed.
-    """
-    address = source.read()
-    defined = None
-    if scope.file:
-        scope.file.refresh()
-        means = Means(address, Fence(), COMMAND_SECONDS)
-        defined = passes.run(Portion(load=True), means).defined
-    with closing(Database(address)) as database:
-        return scope.look(database, defined)

@@ -25,6 +25,13 @@ from sync_perm.compare import Kinds, Resource
 
 LOOK_SECONDS = 120.0
 RUNNER = Path(__file__).with_name("runner.py")
+KINDS = {
+    "DAGs": Resource("DAG:", frozenset({"can_delete", "can_edit", "can_read"})),
+    "DAG Runs": Resource(
+        "DAG Run:", frozenset({"can_create", "can_delete", "can_read", "menu_access"})
+    ),
+}
+"""The kinds of DAG permissions of Airflow 2.10 to 3.4; before, there was only the first."""
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 
@@ -106,10 +113,9 @@ def find_installation(command: str, config: AirflowConfig) -> Installation:
     # The chart configures its own containers through airflow.cfg, which extra containers lack. If
     # this sidecar runs beside Airflow 3 without that file, assume FAB, the chart's default.
     assumed = FAB if not manager and _release(version)[0] >= 3 else ""
-    kinds = {k: Resource(v[0], frozenset(v[1])) for k, v in told["resources"].items()}
-    if (1, 0) <= _release(fab) < (1, 3):
-        # Airflow 2.10 has permissions on DAG runs, but these providers do not support them.
-        kinds = {"DAGs": kinds["DAGs"]}
+    # Airflow 2.10 has permissions on DAG runs, but FAB providers before 1.3 do not support them.
+    is_old = _release(version) < (2, 10) or (1, 0) <= _release(fab) < (1, 3)
+    kinds = {"DAGs": KINDS["DAGs"]} if is_old else KINDS
     restores = told["restores_dags"]
     return Installation(path, python, version, fab, assumed, kinds, restores, told["arguments"])
 

@@ -99,29 +99,21 @@ class Report:
     defined: Mapping[str, frozenset[Permission]] | None = None
 
 
+@dataclass(slots=True)
 class Passes:
     """
     Runs Airflow in a folder of this process.
 
     Args:
         cli_because: Why the full ``airflow sync-perm`` runs; None if our script does.
-
-    Attributes:
         cpu_seconds: Of the last run.
     """
 
-    def __init__(
-        self,
-        installation: Installation,
-        config: AirflowConfig,
-        folder: str,
-        cli_because: CliCause | None = None,
-    ) -> None:
-        self.installation = installation
-        self.config = config
-        self._folder = folder
-        self.cli_because = cli_because
-        self.cpu_seconds = 0.0
+    installation: Installation
+    config: AirflowConfig
+    folder: str
+    cli_because: CliCause | None = None
+    cpu_seconds: float = 0.0
 
     def run(self, work: Portion, means: Means, *, tells: bool = False) -> Report:
         """
@@ -169,14 +161,14 @@ class Passes:
         """
         address, fence, seconds, watch = means
         listener = _Listener(redaction(self.config, address), report)
-        file = Path(self._folder, "task.json")
+        file = Path(self.folder, "task.json")
         argv = [self.installation.python, str(RUNNER), "work", str(file)]
         hears = child.Lines(listener.hear), child.Lines(listener.overhear)
         try:
             file.write_text(json.dumps({**task, "seconds": min(PORTION_SECONDS, seconds / 2)}))
-            command = child.Command(argv, self._environment(address), self._folder)
+            command = child.Command(argv, self._environment(address), self.folder)
         except OSError as error:
-            text = f"cannot write to {self._folder}: {error.strerror}"
+            text = f"cannot write to {self.folder}: {error.strerror}"
             raise failure("tmpdir_failed", text) from None
         try:
             code = child.run(command, fence, seconds, *hears, watch)
@@ -205,7 +197,7 @@ class Passes:
         Raises:
             OSError: The folder is not writable.
         """
-        config, folder = self.config, self._folder
+        config, folder = self.config, self.folder
         environ = {k: v for k, v in config.environ.items() if not k.startswith("SYNC_PERM_")}
         home = environ.get("HOME") or os.path.expanduser("~")
         with suppress(FileExistsError):
@@ -265,6 +257,7 @@ def own_folder() -> Iterator[str]:
         folder.remove()
 
 
+@dataclass(slots=True)
 class _Listener:
     """
     Receives the output of Airflow, and hides secrets in it.
@@ -273,11 +266,10 @@ class _Listener:
         place: The file and line of the user's that made Airflow fail.
     """
 
-    def __init__(self, hide: Callable[[str], str], report: Report) -> None:
-        self._hide = hide
-        self._report = report
-        self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self.place = ""
+    hide: Callable[[str], str]
+    report: Report
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+    place: str = ""
 
     def hear(self, line: str) -> None:
         """
@@ -289,12 +281,12 @@ class _Listener:
             said = None
         match said:
             case {"dag": str(dag_id), "error": str(error)}:
-                self._report.tried[dag_id] = _one_line(self._hide(error))
+                self.report.tried[dag_id] = _one_line(self.hide(error))
             case {"logged": str(text)}:
-                self._report.logged.append(_one_line(self._hide(text)))
+                self.report.logged.append(_one_line(self.hide(text)))
             case {"defined": dict(roles)}:
                 defined = {role: frozenset(map(tuple, held)) for role, held in roles.items()}
-                self._report.defined = defined
+                self.report.defined = defined
             case {"failed": str(text), "where": str(place)}:
                 self.place = place
                 self.overhear(text)
@@ -305,17 +297,17 @@ class _Listener:
         """
         Process a line that is not JSON: log it, and keep it for error messages.
         """
-        text = self._hide(line)
+        text = self.hide(line)
         if text.strip():
-            self._last.append(text)
+            self.last.append(text)
             log.debug("airflow_said", line=text)
 
     def last_words(self) -> str:
         """
         Return the last error line, or else the last line, as the end of a sentence.
         """
-        lines = [line for line in self._last if "rror" in line and not line.startswith(" ")]
-        words = [*self._last, *lines][-1:]
+        lines = [line for line in self.last if "rror" in line and not line.startswith(" ")]
+        words = [*self.last, *lines][-1:]
         return f": {_one_line(words[0])}" if words else ""
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from sidecar_runtime.logs import get_logger
 from sync_perm.compare import (
     ADMIN,
     DEFAULT_ROLES,
+    LONGEST,
     WEBSITE,
     Item,
     Kind,
@@ -23,7 +25,7 @@ from sync_perm.compare import (
     Tables,
 )
 from sync_perm.reasons import failure
-from sync_perm.roles_file import WHOLE, Document, Mistake, Selection, guess, lineage, matcher, parse
+from sync_perm.roles_file import WHOLE, Document, Mistake, Selection, lineage, matcher, parse
 
 # The size limit of a ConfigMap.
 MAX_BYTES = 1 << 20
@@ -50,6 +52,7 @@ class Wanted(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
 class RoleFile:
     """
     The roles file, parsed again when it has changed; used by one cycle at a time.
@@ -61,14 +64,13 @@ class RoleFile:
         mistakes: All mistakes; an unreadable file has one.
     """
 
-    def __init__(self, path: str, kinds: Kinds) -> None:
-        self.path = path
-        self._kinds = kinds
-        self.document = Document({})
-        self.revision = ""
-        self.problem: SidecarError | None = None
-        self.mistakes: tuple[Mistake, ...] = ()
-        self._said: object = None
+    path: str
+    kinds: Kinds
+    document: Document = field(default_factory=lambda: Document({}))
+    revision: str = ""
+    problem: SidecarError | None = None
+    mistakes: tuple[Mistake, ...] = ()
+    said: object = None
 
     def refresh(self) -> None:
         """
@@ -87,7 +89,7 @@ class RoleFile:
             return
         self.revision = hashlib.sha256(data).hexdigest()[:12]
         if self.revision != before:
-            self.document = parse(data, self._kinds)
+            self.document = parse(data, self.kinds)
 
     @property
     def selected_by(self) -> frozenset[str]:
@@ -108,10 +110,8 @@ class RoleFile:
         if not self.revision:
             return Wanted()
         document = self.document
-        mistakes = [
-            *document.mistakes,
-            *_find_mistakes(document, tables, is_known=defined is not None),
-        ]
+        found = _find_mistakes(document, tables, is_known=defined is not None)
+        mistakes = [*document.mistakes, *found]
         if mistakes or defined is None:
             if mistakes:
                 self._take("roles_file_invalid", mistakes)
@@ -119,7 +119,7 @@ class RoleFile:
         text = "the database's character set cannot store this name; the other roles still apply"
         unfit = sorted(tables.unfit & document.roles.keys())
         self._take("role_name_unsupported", [document.roles[n].where.mistake(text) for n in unfit])
-        return want(document, tables, self._kinds, defined)
+        return want(document, tables, self.kinds, defined)
 
     def _take(self, reason: str, mistakes: list[Mistake]) -> None:
         """
@@ -130,8 +130,8 @@ class RoleFile:
         if more := len(mistakes) - len(texts):
             texts.append(f"and {more} more")
         self.problem = failure(reason, "; ".join(texts)) if mistakes else None
-        said, self._said = self._said, (self.revision, self.mistakes)
-        if said == self._said:
+        said, self.said = self.said, (self.revision, self.mistakes)
+        if said == self.said:
             return
         for line, key, problem in self.mistakes:
             log.warning("roles_file_refused", file=self.path, line=line, key=key, error=problem)
@@ -147,14 +147,12 @@ def _find_mistakes(document: Document, tables: Tables, *, is_known: bool) -> Ite
     Args:
         is_known: Whether Airflow has written its permissions.
     """
-    words = [" on ".join(one) for one in tables.permissions if ":" not in one[1]]
     names = {tables.spelled(role): role for role in DEFAULT_ROLES}  # by the database's spelling
     for name, role in document.roles.items():
         if (other := names.setdefault(tables.spelled(name), name)) != name:
             yield role.where.mistake(f"the database treats this name as {other}")
         for permission in role.permissions.keys() - tables.permissions if is_known else ():
-            text = " on ".join(permission)
-            problem = f"this Airflow has no permission {text!r}{guess(text, words)}"
+            problem = f"this Airflow has no permission {' on '.join(permission)!r}"
             yield role.permissions[permission].mistake(problem)
 
 
@@ -179,17 +177,15 @@ def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> 
         for one in lineage(name, document.roles):
             role = document.roles.get(one)
             if role is None:  # Admin has all, which Airflow defines nowhere
-                held = tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
-                yield from (
-                    ("", held_one) for held_one in held if not held_one[1].startswith(prefixes)
-                )
+                base = tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
+                yield from (("", given) for given in base if not given[1].startswith(prefixes))
                 continue
             yield from (("", permission) for permission in role.permissions)
             for selection in role.selections:
                 for kind, action in selection.permissions:
                     prefix = kinds[kind].prefix
                     for dag_id in chosen[selection]:
-                        if dag_id not in ruled and len(prefix + dag_id) <= tables.longest:
+                        if dag_id not in ruled and len(prefix + dag_id) <= LONGEST:
                             yield dag_id, (action, prefix + dag_id)
 
     items: set[Item] = set()

@@ -28,7 +28,6 @@ import json
 import logging
 import os
 import re
-import runpy
 import signal
 import sys
 import time
@@ -36,7 +35,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from importlib.util import find_spec
 from typing import Any
 
 Answer = Callable[[dict[str, Any]], None]
@@ -55,14 +53,6 @@ MANAGERS = (
     "airflow.providers.fab.www.security_appless.ApplessAirflowSecurityManager",  # 3
     "airflow.www.security_appless.ApplessAirflowSecurityManager",  # 2.11
 )
-# Those of Airflow 2.10 to 3.4, for a later one that defines them elsewhere: without the prefixes,
-# rows of single DAGs would count as others.
-RESOURCES = {
-    "DAGs": ["DAG:", ["can_delete", "can_edit", "can_read"]],
-    "DAG Runs": ["DAG Run:", ["can_create", "can_delete", "can_read", "menu_access"]],
-}
-# The modules with the names of permissions need no Airflow. Airflow 3's provider has its own.
-PERMISSIONS = ("providers/fab/www/security/permissions.py", "security/permissions.py")
 # Who logs that a row could not be written, and goes on: the security managers.
 WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbuilder")
 
@@ -102,7 +92,6 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "airflow": version,
         "fab": version_of("apache-airflow-providers-fab"),
-        "resources": resources(),
         "arguments": arguments,
         "problem": problem,
         "restores_dags": applies_access_control(release, setting, manager),
@@ -114,25 +103,6 @@ def version_of(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def resources() -> dict[str, Any]:
-    """
-    Return the kinds of DAG permissions, each with its prefix and its actions.
-    """
-    spec = find_spec("airflow")
-    for path in PERMISSIONS:
-        for root in (spec.submodule_search_locations or ()) if spec else ():
-            try:
-                names = runpy.run_path(f"{root}/{path}")
-            except Exception:  # noqa: BLE001, S112 - the file has moved, or needs Airflow
-                continue
-            older = {"DAGs": {"prefix": "DAG:", "actions": names.get("DAG_ACTIONS", ())}}
-            kinds = names.get("RESOURCE_DETAILS_MAP", older if "DAG_ACTIONS" in names else {})
-            if not kinds:
-                continue
-            return {name: [one["prefix"], sorted(one["actions"])] for name, one in kinds.items()}
-    return RESOURCES
 
 
 def applies_access_control(release: tuple[int, ...], setting: str, manager: Any) -> bool:

@@ -2,7 +2,7 @@
 The settings of sync-perm.
 
 Airflow's own variables (`AIRFLOW_HOME`, `AIRFLOW__…`) keep their names: see
-:mod:`sync_perm.database.connection` and :mod:`sync_perm.airflow.installation`.
+:mod:`sync_perm.connection` and :mod:`sync_perm.installation`.
 """
 
 from __future__ import annotations

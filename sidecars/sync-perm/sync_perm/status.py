@@ -47,10 +47,8 @@ class Status:
         """
         items, failing, wanted = difference
         pending = sorted({item.dag_id for item in items if item.dag_id})
-        kinds, reasons = (
-            Counter(item.kind for item in items),
-            Counter(one.reason for one in failing.values()),
-        )
+        kinds = Counter(item.kind for item in items)
+        reasons = Counter(one.reason for one in failing.values())
         for kind in KINDS:
             self.metrics.differences(kind).set(kinds[kind])
         for reason in OF_DAGS:

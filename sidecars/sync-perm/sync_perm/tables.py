@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from sys import intern
 from typing import Any
 
+from sqlalchemy import BigInteger, String, bindparam, cast, func, null, select
+
 from sidecar_runtime.errors import SidecarError
 from sync_perm.compare import Access, AccessControl, Permission, Place, Tables, Unreadable
 from sync_perm.database import Database
@@ -35,7 +37,7 @@ class Reader:
         # Before 3.3 the newest one is the latest, even if the clock of its parser was fast.
         self._has_numbers = release >= (3, 3)
         self._dags_folder = dags_folder
-        self._longest: int | None = None
+        self._sums: dict[tuple[bool, frozenset[str]], str] = {}
         # DAG → hash, and the access control with that hash. The mapping is replaced, never shrunk,
         # because an abandoned cycle may still be reading it.
         self._known: dict[str, tuple[str, Access]] = {}
@@ -46,7 +48,7 @@ class Reader:
         """
         Return a digest of all that passes read: one query, 1 ms at 1,000 DAGs on PostgreSQL.
 
-        It covers counts, greatest ids and sums of ids, sums over the names, and each role by name.
+        It covers counts, greatest ids and sums of ids, and sums over the names.
         Sums detect changes that counts and greatest ids miss. Sums of products detect two rows that
         exchange their values.
 
@@ -58,42 +60,48 @@ class Reader:
         Raises:
             SidecarError: The database failed, or is not migrated.
         """
-        of = database.dialect
+        if (dags, selected_by) not in self._sums:
+            query = self._sum(database, dags, selected_by)
+            self._sums = {(dags, selected_by): database.compiled(query)}
+        rows = [*database.rows(self._sums[dags, selected_by]), (file,)]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
 
-        def product(first: str, second: str) -> str:
-            return f"SUM({of.product.format(first, second)})"
+    def _sum(self, database: Database, dags: bool, selected_by: frozenset[str]) -> Any:
+        """
+        Return the query of the fingerprint.
+        """
 
-        def hashed(column: str, other: str = of.number.format("dag_id")) -> str:
-            return product(of.number.format(column), other)
+        def pairs(first: Any, second: Any) -> list[Any]:
+            product = func.sum(cast(first, BigInteger) * second)
+            return [func.max(first.table.c.id), func.sum(first), func.sum(second), product]
 
-        def pairs(first: str, second: str) -> str:
-            return f"MAX(id), SUM({first}), SUM({second}), {product(first, second)}"
+        def hashed(*columns: Any, by: Any = None) -> list[Any]:
+            key = database.hash(columns[0].table.c.dag_id) if by is None else by
+            return [func.sum(database.hash(column) * key) for column in columns]
 
-        sums = {
-            "ab_permission_view": pairs("permission_id", "view_menu_id"),
-            "ab_permission_view_role": pairs("permission_view_id", "role_id"),
-            "ab_permission": hashed("name", "id"),
-            "ab_view_menu": hashed("name", "id"),
-        }
+        of = database.columns
+        grant = of("ab_permission_view_role", "id", "permission_view_id", "role_id")
+        permission = of("ab_permission_view", "id", "permission_id", "view_menu_id")
+        names = [of(name, "id", "name") for name in ("ab_role", "ab_permission", "ab_view_menu")]
+        sums = [
+            pairs(permission.permission_id, permission.view_menu_id),
+            pairs(grant.permission_view_id, grant.role_id),
+            *(hashed(one.name, by=one.id) for one in names),
+        ]
         if dags:
             # last_updated changes exactly when a DAG is serialized again. The newest value alone
             # would miss a DAG whose parser's clock is slow.
-            sums["serialized_dag"] = f"SUM({of.milliseconds.format('last_updated')})"
+            serialized = of("serialized_dag", "dag_id", "last_updated")
+            sums.append([func.sum(database.hash(cast(serialized.last_updated, String)))])
         if "tag" in selected_by:
-            sums["dag_tag"] = hashed("name")
+            sums.append(hashed(of("dag_tag", "dag_id", "name").name))
         if not selected_by.isdisjoint(("folder", "owner")):
-            sums["dag"] = f"{hashed(self._path_column)}, {hashed('owners')}"
-        joined = " CROSS JOIN ".join(
-            f"(SELECT COUNT(*), {columns} FROM {database.table(name)}) AS {name}"
-            for name, columns in sums.items()
-        )
-        roles = f"(SELECT id AS role, name FROM {database.table('ab_role')}) AS r"
-        sql = f"SELECT * FROM {joined} LEFT JOIN {roles} ON 1 = 1 ORDER BY role"
-        rows = [*database.rows(sql), (file,)]
-        return hashlib.sha256(repr(rows).encode()).hexdigest()
+            dag = of("dag", "dag_id", "owners", self._path)
+            sums.append(hashed(dag[self._path], dag.owners))
+        return select(*(select(func.count(), *one).subquery() for one in sums))
 
     @property
-    def _path_column(self) -> str:
+    def _path(self) -> str:
         return "relative_fileloc" if self._has_versions else "fileloc"
 
     def read(
@@ -115,31 +123,30 @@ class Reader:
         Raises:
             SidecarError: The database failed.
         """
-        table = database.table
         access, fresh = self._read_dags(database) if dags else ({}, frozenset[str]())
-        roles: dict[int, str] = dict(database.rows(f"SELECT id, name FROM {table('ab_role')}"))
+        of = database.columns
+        role, action, resource = (
+            of(name, "id", "name") for name in ("ab_role", "ab_permission", "ab_view_menu")
+        )
+        permission = of("ab_permission_view", "id", "permission_id", "view_menu_id")
+        grant = of("ab_permission_view_role", "permission_view_id", "role_id")
+        roles: dict[int, str] = dict(database.rows(select(role.id, role.name)))
         rows = database.rows(
-            "SELECT p.id, a.name, r.name"
-            f" FROM {table('ab_permission_view')} p"
-            f" LEFT JOIN {table('ab_permission')} a ON a.id = p.permission_id"
-            f" LEFT JOIN {table('ab_view_menu')} r ON r.id = p.view_menu_id"
+            select(permission.id, action.name, resource.name)
+            .outerjoin_from(
+                permission.id.table, action.id.table, action.id == permission.permission_id
+            )
+            .outerjoin(resource.id.table, resource.id == permission.view_menu_id)
         )
         pairs = {n: (intern(a), intern(r)) for n, a, r in rows if None not in (a, r)}
-        resources = database.rows(f"SELECT name FROM {table('ab_view_menu')}")
+        resources = database.rows(select(resource.name))
         grants: dict[str, set[Permission]] = {role: set() for role in roles.values()}
-        sql = f"SELECT permission_view_id, role_id FROM {table('ab_permission_view_role')}"
-        for number, role in database.rows(sql):
-            if number in pairs and role in roles:
-                grants[roles[role]].add(pairs[number])
-        named = {role for one in access.values() if isinstance(one, dict) for role in one}
+        for number, holder in database.rows(select(grant.permission_view_id, grant.role_id)):
+            if number in pairs and holder in roles:
+                grants[roles[holder]].add(pairs[number])
+        named = {name for one in access.values() if isinstance(one, dict) for name in one}
         unknown = named.union(names).difference(grants)
         aliases, unfit = _find_roles(database, sorted(unknown))
-        if self._longest is None:
-            ((self._longest,),) = database.rows(
-                "SELECT COALESCE(MIN(character_maximum_length), 2147483647)"
-                " FROM information_schema.columns"
-                " WHERE table_name = 'ab_view_menu' AND column_name = 'name'"
-            )
         return Tables(
             permissions=frozenset(pairs.values()),
             grants=grants,
@@ -150,7 +157,6 @@ class Reader:
             aliases=aliases,
             unfit=unfit,
             places=self._read_places(database) if places else {},
-            longest=self._longest,
         )
 
     def _read_places(self, database: Database) -> dict[str, Place]:
@@ -158,17 +164,20 @@ class Reader:
         Read the places of the DAGs: 2 ms of CPU at 1,000 DAGs.
         """
         tags: dict[str, list[str]] = {}
-        for dag_id, tag in database.rows(f"SELECT dag_id, name FROM {database.table('dag_tag')}"):
-            tags.setdefault(dag_id, []).append(tag)
-        root = "NULL" if self._has_versions else "processor_subdir"
-        sql = f"SELECT dag_id, {self._path_column}, owners, {root} FROM {database.table('dag')}"
+        tag = database.columns("dag_tag", "dag_id", "name")
+        for dag_id, name in database.rows(select(tag.dag_id, tag.name)):
+            tags.setdefault(dag_id, []).append(name)
+        dag = database.columns("dag", "dag_id", "owners", "processor_subdir", self._path)
+        root = null() if self._has_versions else dag.processor_subdir
         return {
             dag_id: Place(
-                self._below(path or "", root or ""),
+                self._below(path or "", folder or ""),
                 frozenset(owner.strip() for owner in (owners or "").split(",")),
                 frozenset(tags.get(dag_id, ())),
             )
-            for dag_id, path, owners, root in database.rows(sql)
+            for dag_id, path, owners, folder in database.rows(
+                select(dag.dag_id, dag[self._path], dag.owners, root)
+            )
         }
 
     def _below(self, path: str, folder: str) -> str:
@@ -184,15 +193,18 @@ class Reader:
         """
         Return the access control of each DAG, and the DAGs that changed since the last look.
         """
-        table = database.table("serialized_dag")
-        order, versions = "s.created_at" if self._has_versions else "s.last_updated", ""
+        dag = database.columns(
+            "serialized_dag", "dag_id", "dag_hash", "dag_version_id", "created_at", "last_updated"
+        )
+        query = select(
+            dag.dag_id, dag.dag_hash, dag.created_at if self._has_versions else dag.last_updated
+        )
         if self._has_numbers:
-            order = "v.version_number"
-            versions = f" JOIN {database.table('dag_version')} v ON v.id = s.dag_version_id"
+            version = database.columns("dag_version", "id", "version_number")
+            query = select(dag.dag_id, dag.dag_hash, version.version_number)
+            query = query.where(version.id == dag.dag_version_id)
         newest: dict[str, tuple[Any, str]] = {}
-        for dag_id, digest, at in database.rows(
-            f"SELECT s.dag_id, s.dag_hash, {order} FROM {table} s{versions}"
-        ):
+        for dag_id, digest, at in database.rows(query):
             if dag_id not in newest or newest[dag_id][0] < at:
                 newest[dag_id] = (at, digest)
         before = self._known
@@ -204,22 +216,23 @@ class Reader:
         ]
         self._known = known
         for start in range(0, len(changed), BATCH):
-            known.update(_fetch(database, table, changed[start : start + BATCH]))
+            known.update(_fetch(database, changed[start : start + BATCH]))
         fresh = frozenset(dag_id for dag_id, _ in changed) if before else frozenset[str]()
         return {dag_id: access for dag_id, (_, access) in known.items()}, fresh
 
 
 def _fetch(
-    database: Database, table: str, batch: list[tuple[str, str]]
+    database: Database, batch: list[tuple[str, str]]
 ) -> Iterator[tuple[str, tuple[str, Access]]]:
     """
     Read the access control of some DAGs; a DAG that changes meanwhile is left to the next look.
     """
+    dag = database.columns("serialized_dag", "dag_id", "dag_hash", "data", "data_compressed")
+    ids, digests = zip(*batch, strict=True)
     rows = database.rows(
-        f"SELECT dag_id, dag_hash, {database.dialect.text.format('data')}, data_compressed"
-        f" FROM {table} WHERE dag_id IN :ids AND dag_hash IN :hashes",
-        ids=[dag_id for dag_id, _ in batch],
-        hashes=[digest for _, digest in batch],
+        select(dag.dag_id, dag.dag_hash, cast(dag.data, String), dag.data_compressed).where(
+            dag.dag_id.in_(ids), dag.dag_hash.in_(digests)
+        )
     )
     for dag_id, digest, data, blob in rows:
         if (dag_id, digest) not in batch:
@@ -291,16 +304,15 @@ def _find_roles(database: Database, names: Iterable[str]) -> tuple[dict[str, str
     for an empty name, the name is unfit. A name that is returned changed is unfit too, because the
     connection cannot encode it.
     """
-    said = database.dialect.text.format(":role")
-    sql = f"SELECT {said}, name FROM (SELECT 1) AS one LEFT JOIN {database.table('ab_role')}"
-    sql += " ON name = :role"
+    name, said = database.columns("ab_role", "name").name, cast(bindparam("role"), String)
+    query = select(said, select(func.min(name)).where(name == bindparam("role")).scalar_subquery())
     aliases: dict[str, str] = {}
     unfit: set[str] = set()
     for role in names:
         try:
-            (told, found), *_ = database.rows(sql, role=role)
+            ((told, found),) = database.rows(query, role=role)
         except SidecarError:
-            database.rows(sql, role="")
+            database.rows(query, role="")
             unfit.add(role)
             continue
         if told != role:
