@@ -6,7 +6,7 @@ Files that the pages link to, such as values, are included.
 
 The output is `dist/site/TAG`; builds of other tags stay, and `dist/site` can be served as a whole.
 
-TAG: the name of this version, such as 0.2.0 (default: dev).
+TAG: the name of this version, such as 0.3.0 (default: dev).
 SOURCE: the web address of the repository, for a link to it.
 """
 

@@ -5,6 +5,6 @@ A sidecar implements its *cycle* (:class:`sidecar_runtime.sidecar.Sidecar`);
 :func:`sidecar_runtime.app.run_daemon` does the rest.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 # The documentation; every copy of it has the same file names.
 DOCS = "https://github.com/airflow-sidecars/airflow-sidecars/blob/main/docs"

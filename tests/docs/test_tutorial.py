@@ -106,7 +106,7 @@ def test_its_values_and_its_role_deliver_the_dag_and_its_change(
     _check_role(account)
     values = files.filled(yaml.safe_load((tmp_path / "build/s3-sync.yaml").read_text()))
     (container,) = values["dagProcessor"]["extraInitContainers"]
-    assert "123456789012.dkr.ecr.eu-central-1.amazonaws.com/s3-sync:0.2.0" == container["image"]
+    assert "123456789012.dkr.ecr.eu-central-1.amazonaws.com/s3-sync:0.3.0" == container["image"]
     given = {variable["name"]: variable.get("value") for variable in container["env"]}
     dags = tmp_path / "dags"
     more = {"DEST_PATH": str(dags), "INTERVAL": "0.2", "S3_SYNC_HTTP_BIND": "127.0.0.1:0"}

@@ -18,7 +18,7 @@ from sidecar_values.yaml_text import Octal
 Values = dict[str, Any]
 
 REGISTRY = "registry.example.com"
-TAG = "0.2.0"
+TAG = "0.3.0"
 DAGS = "/opt/airflow/dags"
 TMP = "/tmp"  # noqa: S108 (of a container)
 
