@@ -41,6 +41,15 @@ class PrivateFolder:
         os.close(self._lock)
 
 
+def parent_folder() -> str:
+    """
+    Return TMPDIR or /tmp; where neither can be written, because the root is read-only and nothing
+    is mounted there, /dev/shm, which a container always has.
+    """
+    places = (os.environ.get("TMPDIR", ""), "/tmp", "/dev/shm")  # noqa: S108 - the folder is private
+    return next((path for path in places if os.access(path, os.W_OK | os.X_OK)), places[1])
+
+
 def claim(path: str) -> int | None:
     """
     Lock a new folder; None if another process that starts at the same time removes it as a

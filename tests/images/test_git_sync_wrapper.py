@@ -100,8 +100,10 @@ def test_submodules_work_without_perl(image: Image, here: GitSite) -> None:
     with container(image, here) as running:
         here.wait_until_shown(here.repository.head(), running, 60)
         (here.link / "lib/lib.py").unlink()
+        seen = len(running.events)
         running.sighup()
-        running.wait_for_event("damage_repaired")
+        # Submodules are fetched again.
+        running.wait_for_event("commit_published", after=seen)
         assert "lib = 1\n" == (here.link / "lib/lib.py").read_text()
         assert [] == running.stray_lines
 

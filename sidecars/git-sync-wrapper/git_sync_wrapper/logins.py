@@ -15,7 +15,6 @@ import pwd
 import re
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.private_folder import PrivateFolder
+from sidecar_runtime.private_folder import PrivateFolder, parent_folder
 from sidecar_runtime.volume.files import read_file, write_file
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class Logins:
         self._chain: Chain | None = None
         self._said: tuple[str, str] | None = None
         with _explained("cannot create a private folder"):
-            self._private = PrivateFolder("git-sync-wrapper-", tempfile.gettempdir())
+            self._private = PrivateFolder("git-sync-wrapper-", parent_folder())
             self.folder = self._private.path
             self._git_config = os.path.join(self.folder, "gitconfig")
             write_file(self._git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
