@@ -3,13 +3,13 @@ The image of sync-perm: an Airflow image with one additional folder, which works
 """
 
 import json
-import shutil
-import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.images.container import Container, Image
+from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
 from tests.support.waiting import wait_until
 
 PASS_SECONDS = 90.0
@@ -21,74 +21,72 @@ print(json.dumps([sys.prefix, *sorted(d.name for d in importlib.metadata.distrib
 
 
 @pytest.fixture(scope="module")
-def migrated(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def migrated(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """
     A metadata database that the image's own Airflow created.
     """
+    skip_without_postgres()
     folder = tmp_path_factory.mktemp("migrated")
     folder.chmod(0o777)
-    variables = {
-        "AIRFLOW_HOME": str(folder),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-    }
-    image.run_tool(
-        *("run", "--rm", "--entrypoint=airflow", *image.hardening("50000:0")),
-        *(f"--env={name}={value}" for name, value in variables.items()),
-        *(f"--volume={folder}:{folder}", image.name, "db", "migrate"),
-    )
-    return folder / "airflow.db"
+    with Postgres() as server:
+        database = server.new_database()
+        variables = {
+            "AIRFLOW_HOME": str(folder),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+        }
+        image.run_tool(
+            *("run", "--rm", "--entrypoint=airflow", *image.hardening("50000:0")),
+            *(f"--env={name}={value}" for name, value in variables.items()),
+            *(f"--volume={folder}:{folder}", image.name, "db", "migrate"),
+        )
+        yield database
 
 
 @pytest.fixture
-def metadata(migrated: Path, tmp_path: Path) -> Path:
+def metadata(migrated: Database) -> Database:
     """
-    A copy of the database that every user may write, in a separate folder.
+    A copy of the database.
     """
-    folder = tmp_path / "metadata"
-    folder.mkdir()
-    copy = Path(shutil.copy(migrated, folder / "airflow.db"))
-    copy.chmod(0o666)
-    return copy
+    server = migrated.server
+    assert isinstance(server, Postgres)
+    return server.new_database(migrated.name)
 
 
-def container(image: Image, metadata: Path, user: str = "50000:0", **settings: str) -> Container:
+def container(
+    image: Image, metadata: Database, home: Path, user: str = "50000:0", **settings: str
+) -> Container:
     """
     Return a container with the connection variable of the published example.
     """
-    scratch = metadata.parent.with_name("scratch")
     environment = {
-        "AIRFLOW__CORE__SQL_ALCHEMY_CONN": f"sqlite:///{metadata}",
-        "TMPDIR": str(scratch),
+        "AIRFLOW__CORE__SQL_ALCHEMY_CONN": metadata.url,
+        "TMPDIR": str(home / "scratch"),
         "INTERVAL": "0.5",
         "SYNC_PERM_HTTP_BIND": "127.0.0.1:0",
         **settings,
     }
-    return Container(
-        image, environment, metadata.parents[1] / "home", [metadata.parent, scratch], user=user
-    )
+    return Container(image, environment, home / "home", [home / "scratch"], user=user)
 
 
-def roles_with_website(metadata: Path) -> set[str]:
+def roles_with_website(metadata: Database) -> set[str]:
     """
     Return the roles that may see Airflow's pages.
     """
-    with sqlite3.connect(metadata) as database:
-        rows = database.execute(
-            "SELECT r.name FROM ab_permission_view_role g JOIN ab_role r ON r.id = g.role_id"
-            " JOIN ab_permission_view pv ON pv.id = g.permission_view_id"
-            " JOIN ab_permission p ON p.id = pv.permission_id"
-            " JOIN ab_view_menu v ON v.id = pv.view_menu_id"
-            " WHERE p.name = 'can_read' AND v.name = 'Website'"
-        )
-        return {name for (name,) in rows}
+    rows = metadata.query(
+        "SELECT r.name FROM ab_permission_view_role g JOIN ab_role r ON r.id = g.role_id"
+        " JOIN ab_permission_view pv ON pv.id = g.permission_view_id"
+        " JOIN ab_permission p ON p.id = pv.permission_id"
+        " JOIN ab_view_menu v ON v.id = pv.view_menu_id"
+        " WHERE p.name = 'can_read' AND v.name = 'Website'"
+    )
+    return {str(name) for (name,) in rows}
 
 
-def add_role(metadata: Path) -> None:
-    with sqlite3.connect(metadata) as database:
-        database.execute("INSERT INTO ab_role (name) VALUES ('team')")
+def add_role(metadata: Database) -> None:
+    metadata.query("INSERT INTO ab_role (id, name) VALUES (nextval('ab_role_id_seq'), 'team')")
 
 
 def test_airflow_packages_are_those_of_the_base_image(image: Image) -> None:
@@ -103,8 +101,10 @@ def test_airflow_packages_are_those_of_the_base_image(image: Image) -> None:
 
 
 @pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
-def test_syncs_permissions_in_a_hardened_container(image: Image, metadata: Path, user: str) -> None:
-    with container(image, metadata, user) as daemon:
+def test_syncs_permissions_in_a_hardened_container(
+    image: Image, metadata: Database, tmp_path: Path, user: str
+) -> None:
+    with container(image, metadata, tmp_path, user) as daemon:
         daemon.wait_until_ready(PASS_SECONDS)
         defaults = {"Admin", "Viewer", "User", "Op"}
         assert defaults == roles_with_website(metadata)
@@ -119,13 +119,15 @@ def test_syncs_permissions_in_a_hardened_container(image: Image, metadata: Path,
 
     assert 0 == code
     assert [] == daemon.complaints()
-    assert [] == list(metadata.parent.with_name("scratch").iterdir())
+    assert [] == list((tmp_path / "scratch").iterdir())
 
 
-def test_one_shot_syncs_permissions_and_exits(image: Image, metadata: Path) -> None:
+def test_one_shot_syncs_permissions_and_exits(
+    image: Image, metadata: Database, tmp_path: Path
+) -> None:
     add_role(metadata)
 
-    with container(image, metadata, SYNC_PERM_ONE_SHOT="true") as daemon:
+    with container(image, metadata, tmp_path, SYNC_PERM_ONE_SHOT="true") as daemon:
         ended = daemon.wait_for_exit(PASS_SECONDS)
 
     assert 0 == ended.code, daemon.log()
