@@ -1,6 +1,7 @@
 """The settings of s3-sync: valid values, and likely mistakes."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -218,6 +219,22 @@ def test_a_password_in_the_url_of_a_bucket_is_never_echoed(name: str) -> None:
 
     assert "s3://***@box/dags" == problem.value
     assert "is a URL; write AWS_BUCKET=***@box and KEY_PATH=dags" == problem.problem
+
+
+def test_refuses_a_target_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+
+    problem = problem_of(DEST_PATH=str(tmp_path / "file"))
+
+    assert ("DEST_PATH", "is a file, not a folder") == (problem.setting, problem.problem)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_refuses_an_endpoint_that_is_no_url_of_a_server(name: str) -> None:
+    problem = problem_of(**{name: "ftp://me:secret@minio"})
+
+    assert (name, "is not http(s)://HOST[:PORT]") == (problem.setting, problem.problem)
+    assert "secret" not in str(problem)
 
 
 def test_filters_are_comma_separated_lists() -> None:

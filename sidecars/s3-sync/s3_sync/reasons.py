@@ -104,10 +104,10 @@ ADVICE = {
     "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint "
     "to S3, and HTTPS_PROXY and NO_PROXY.",
     "kms_key_unusable": "Enable the key, or encrypt the object with another key. If it belongs to "
-    "a release, publish the content again with --repair.",
+    "a release, publish the content again with --force.",
     "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
     "object_archived": "Restore it, or exclude it with S3_SYNC_EXCLUDE. If it belongs to a "
-    "release, publish the content again with --repair.",
+    "release, publish the content again with --force.",
     "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the "
     "proxy's URL, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
     "redirect_refused": "Check the endpoint and AWS_REGION, and check for a proxy or captive "

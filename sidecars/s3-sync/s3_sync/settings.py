@@ -7,6 +7,7 @@ botocore: see :mod:`sidecar_runtime.aws.chain`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sidecar_runtime.parsers import (
     choice,
     count,
     duration,
+    http_url,
     mode,
     words,
 )
@@ -86,6 +88,17 @@ def _settings_of(url: str) -> str:
     return f"AWS_BUCKET={bucket}{path and f' and KEY_PATH={path}'}"
 
 
+@allows("an absolute path")
+def target(text: str) -> str:
+    """
+    Read the path of the target; refuse a file.
+    """
+    path = absolute_path(text)
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError("is a file, not a folder")
+    return path
+
+
 @allows("sha256- and 64 hexadecimal digits, as shown by `s3-sync releases --output json`")
 def revision(text: str) -> str:
     """
@@ -146,7 +159,7 @@ class Settings(GateSettings):
     )
     dest_path: str = setting(
         "DEST_PATH",
-        absolute_path,
+        target,
         prefixed=False,
         required=True,
         text="The local folder to keep equal to the source; created if missing.",
@@ -307,7 +320,26 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     Raises:
         SettingsError: One or more settings are wrong; the error lists all of them.
     """
-    return load(Settings, PREFIX, environ, instead=INSTEAD, check=check)
+
+    def all_problems(settings: Settings) -> list[Problem]:
+        return [*check(settings), *_check_endpoints(environ)]
+
+    return load(Settings, PREFIX, environ, instead=INSTEAD, check=all_problems)
+
+
+def _check_endpoints(environ: Mapping[str, str]) -> list[Problem]:
+    """
+    Return the endpoints in the environment that are no URLs of a server.
+    """
+    problems = []
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        url = environ.get(name, "")
+        try:
+            if url:
+                http_url(url)
+        except ValueError as error:
+            problems.append(Problem(name, without_password(url), str(error)))
+    return problems
 
 
 def read_trusted_keys(settings: Settings) -> Keys | None:
