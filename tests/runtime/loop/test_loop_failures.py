@@ -268,6 +268,10 @@ def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(
     assert [60, 3600] == [backoff_seconds(100, 10), backoff_seconds(100, 3600)]
 
 
-@pytest.mark.parametrize("interval_seconds", [0.2, 10.0, 3600.0])
-def test_backoff_differs_between_the_pods_of_a_fleet(interval_seconds: float) -> None:
-    assert 50 == len({backoff_seconds(10, interval_seconds) for _ in range(50)})
+@pytest.mark.parametrize(("interval_seconds", "longest_seconds"), [(0.2, 60), (3600, 3600)])
+def test_backoff_is_drawn_from_the_whole_range_so_that_the_pods_of_a_fleet_spread(
+    monkeypatch: pytest.MonkeyPatch, interval_seconds: float, longest_seconds: float
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: (high - low) / 2)
+
+    assert longest_seconds / 2 == backoff_seconds(100, interval_seconds)
