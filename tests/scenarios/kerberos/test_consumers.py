@@ -20,7 +20,7 @@ from tests.support.kerberos.spark import spark
 from tests.support.kerberos.web_hdfs import WebHdfs
 from tests.support.waiting import wait_until
 
-PAGE = (Path(__file__).parents[3] / "docs/how-to/use-the-ticket-from-java.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/how-to/read-a-ticket.md").read_text()
 TICKETS = 5
 LIFE = "20s"
 # Hadoop waits a minute between two logins by default, longer than these tickets live.
