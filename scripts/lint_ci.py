@@ -50,7 +50,7 @@ STATEMENTS = {
 # Variables that Jenkins or the credentials in the file define.
 GIVEN = {"WORKSPACE_TMP"}
 INPUTS = {
-    "actions/checkout": {"persist-credentials"},
+    "actions/checkout": {"fetch-depth", "persist-credentials"},
     "actions/setup-python": {"python-version"},
     "actions/upload-artifact": {"name", "path"},
     "aws-actions/configure-aws-credentials": {"role-to-assume", "aws-region"},
@@ -167,7 +167,7 @@ def workflow_complaints(text: str) -> list[str]:
     said = yaml.safe_load(text)
     found = [f"{name} is never read" for name in sorted(said.get("env", {}).keys() - exported())]
     for job in said["jobs"].values():
-        for step in job["steps"]:
+        for step in job.get("steps", ()):
             if "uses" in step:
                 found += _inputs_complaints(step)
             else:
