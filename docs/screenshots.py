@@ -1,8 +1,7 @@
 """
 Take the screenshots of docs/reference/status-page.md: `python -m docs.screenshots`.
 
-It runs real sidecars against real servers on loopback, one after another, working or failing. It
-takes a minute and needs the programs of all tests (chromium, git, a KDC, PostgreSQL, Airflow 2.11).
+It runs s3-sync with a release, working and failing, and needs chromium.
 """
 
 from __future__ import annotations
@@ -13,15 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.airflow.databases import Postgres
-from tests.support.airflow.installed import Airflow
-from tests.support.airflow.sync_perm import SyncPerm
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.browser import Browser
-from tests.support.daemon import VENV_BIN, SidecarProcess
-from tests.support.git.git_sync import GIT_SYNC, git_site
-from tests.support.kerberos.kdc import Kdc
-from tests.support.kerberos.site import site
+from tests.support.daemon import SidecarProcess
 from tests.support.s3_sync.releases import ORIGIN
 from tests.support.s3_sync.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
@@ -42,8 +35,6 @@ POD = {
     "POD_NAMESPACE": "airflow",
     "NODE_NAME": "ip-10-0-12-34.ec2.internal",
 }
-WEBSERVER = {**POD, "POD_NAME": "airflow-webserver-6d5f8c9b7-m4q8z"}
-WORKER = {**POD, "POD_NAME": "airflow-worker-0"}
 
 
 @contextmanager
@@ -72,67 +63,14 @@ def s3_sync_failing(folder: Path) -> Iterator[SidecarProcess]:
             yield daemon
 
 
-@contextmanager
-def sync_perm_failing(folder: Path) -> Iterator[SidecarProcess]:
-    """
-    Yield sync-perm with a DAG that uses a missing role, while the database is down.
-    """
-    airflow = Airflow.install("2.11")
-    with Postgres() as postgres:
-        database = airflow.new_postgres(postgres, folder / "home")
-        airflow.write_dags(database, folder / "home", {"sales": {"analysts": ["can_read"]}})
-        with SyncPerm(airflow, database.url, folder / "supervisor", WEBSERVER) as daemon:
-            daemon.wait_until_good()
-            postgres.stop()
-            yield daemon
-
-
-@contextmanager
-def kerberos_failing(folder: Path) -> Iterator[SidecarProcess]:
-    """
-    Yield kerberos with a valid ticket, while the KDC is down.
-    """
-    with Kdc(folder / "kdc") as kdc, site(kdc, "airflow", "10h", "7d") as here:
-        daemon = here.publish(**WORKER)
-        kdc.stop()
-        daemon.sighup()
-        yield daemon
-
-
-@contextmanager
-def git_sync_wrapper_failing(folder: Path) -> Iterator[SidecarProcess]:
-    """
-    Yield git-sync-wrapper with a published commit, while the git server is down.
-    """
-    programs = folder / "bin"
-    programs.mkdir()
-    (programs / "git-sync").symlink_to(GIT_SYNC)
-    path = f"{programs}:{VENV_BIN}:/usr/local/bin:/usr/bin:/bin"
-    with git_site(folder) as here:
-        here.repository.commit({"sales.py": "VALUE = 1\n"}, author="Ada Example")
-        daemon = here.publish(PATH=path, GIT_SYNC_WRAPPER_GIT_SYNC=None, **POD)
-        message, author = "Add the sales report", "Ada Example"
-        here.repository.commit(FILES, message=message, author=author)
-        here.wait_until_shown(here.repository.head(), daemon)
-        here.server.stop()
-        yield daemon
-
-
 def main() -> None:
     """
     Take all screenshots.
     """
-    makers = (
-        s3_sync,
-        s3_sync_failing,
-        sync_perm_failing,
-        kerberos_failing,
-        git_sync_wrapper_failing,
-    )
     with tempfile.TemporaryDirectory(prefix="pages-") as made:
         folder = Path(made)
         with Browser(folder) as browser:
-            for maker in makers:
+            for maker in (s3_sync, s3_sync_failing):
                 home = folder / maker.__name__
                 home.mkdir()
                 name = f"status-page-{maker.__name__.replace('_', '-')}.png"
