@@ -25,8 +25,8 @@ from typing import Any
 
 from bench.budgets import Outcome, at_most_part, at_most_seconds
 from bench.measure import Cost, least, run
-from bench.pages.page import Section, deliver
-from bench.pages.report import machine, seconds, table, version_of
+from bench.report import Section, deliver
+from bench.report import machine, seconds, table, version_of
 from bench.pages.s3_sync_page import RELEASES
 from bench.proxy import CountingProxy
 from bench.s3_peers import airflow_with_bundle

@@ -22,8 +22,8 @@ from bench.images import size_over_base
 from bench.kerberos_failover import GIVEN_UP_SECONDS, Took, failover, failover_table
 from bench.kerberos_tools import OURS, TWO, Tool, tools
 from bench.measure import Cost, cpu_seconds, during, least, median, system_calls
-from bench.pages.page import Plot, Section, deliver
-from bench.pages.report import machine, seconds, table, times, version_of
+from bench.report import Plot, Section, deliver
+from bench.report import machine, seconds, table, times, version_of
 from tests.support.daemon import SidecarProcess
 from tests.support.kerberos.kdc import MISSING, Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy

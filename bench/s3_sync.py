@@ -21,7 +21,7 @@ from bench import dag_bundle
 from bench.images import size_over_base
 from bench.measure import Cost, during, run
 from bench.pages import s3_sync_page
-from bench.pages.page import deliver
+from bench.report import deliver
 from bench.pages.s3_sync_page import IMAGE_MB, LAYOUTS, OURS, Place, Results
 from bench.proxy import CountingProxy
 from bench.s3_peers import airflow_with_bundle, open_peers

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.pages.report import REFERENCE, machine, table, version_of, write_part
+from bench.report import REFERENCE, machine, table, version_of, write_part
 from soak.flat import growth_per_hour
 from soak.post import Post
 from soak.station import Station

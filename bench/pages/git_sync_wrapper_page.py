@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds, none_of
 from bench.git_siege import PROMISED, Siege
 from bench.measure import Cost, least, median
-from bench.pages.page import Plot, Section
-from bench.pages.report import machine, seconds, table, times
+from bench.report import Plot, Section
+from bench.report import machine, seconds, table, times
 
 PEER, OURS = "git-sync", "git-sync-wrapper"
 POLL_PART = 1 / 2.5

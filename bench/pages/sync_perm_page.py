@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds
-from bench.pages.page import Plot, Section
-from bench.pages.report import machine, seconds, table, times
+from bench.report import Plot, Section
+from bench.report import machine, seconds, table, times
 
 OURS = "sync-perm"
 LOOP = "while true; do airflow sync-perm; sleep 60; done"
