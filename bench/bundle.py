@@ -25,12 +25,17 @@ from typing import Any
 
 from bench.budgets import Outcome, at_most_part, at_most_seconds
 from bench.measure import Cost, least, run
-from bench.report import Section, deliver
-from bench.report import machine, seconds, table, version_of
-from bench.pages.s3_sync_page import RELEASES
 from bench.proxy import CountingProxy
-from bench.s3_peers import airflow_with_bundle
-from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
+from bench.report import Section, deliver, machine, seconds, table, version_of
+from bench.s3_store import (
+    BUCKET,
+    PREFIX,
+    RELEASES,
+    Store,
+    airflow_with_bundle,
+    files_of,
+    open_store,
+)
 from tests.support.daemon import Daemon
 from tests.support.dialogue import Dialogue, dialogue
 from tests.support.git.git_server import GitServer
@@ -95,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{files:,} files", flush=True)
         with (
             tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as home,
-            open_store(files, is_tls=False) as store,
+            open_store(files) as store,
             GitServer(Path(home)) as server,
         ):
             results[files] = Bench(airflow, store, server, Path(home)).measure(options.turns)

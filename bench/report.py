@@ -1,5 +1,5 @@
 """
-Print the tables of a benchmark; with `--write`, put the one with the budgets into the documentation.
+Print the tables of a benchmark; `--write` puts the one with the budgets into the documentation.
 """
 
 from __future__ import annotations
