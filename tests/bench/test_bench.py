@@ -13,7 +13,7 @@ import pytest
 from bench.kerberos_failover import World, failover_table
 from bench.measure import run
 from bench.pages.report import PAGE
-from tests.docs.code import ROOT
+from tests.docs.documents import ROOT
 from tests.support.git.git_sync import skip_without_git_sync
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"

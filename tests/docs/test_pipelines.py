@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from scripts import lint_ci
-from tests.docs.code import ROOT
+from tests.docs.documents import ROOT
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import VENV_BIN
 from tests.support.s3_sync.publishing import (
