@@ -269,28 +269,6 @@ def test_signs_every_pushed_manifest(
         assert 0 == done.code, done.err
 
 
-def test_pins_base_images_to_the_current_digests_of_their_tags(
-    project: Project, registry: Registry
-) -> None:
-    project.variables["PATH"] = path_with("crane")
-    base = project.variables.pop("BASE_IMAGE")
-    dockerfile = project.folder / "sidecars/tiny/Dockerfile"
-    text = dockerfile.read_text().replace("nowhere.example.com/base:1", base)
-    dockerfile.write_text(text)
-    digest, _ = registry.manifest("base", "1")
-    pin = ("scripts/pin-base-images", "sidecars/tiny/Dockerfile")
-
-    project.succeed(*pin)
-    once = dockerfile.read_text()
-    project.succeed(*pin)
-    project.commit()
-    image = project.succeed("scripts/build-image", "tiny").splitlines()[-1]
-
-    assert text.replace(base, f"{base}@{digest}") == once == dockerfile.read_text()
-    described = project.succeed(project.tool, "inspect", "--type=image", image)
-    assert f"{base.removesuffix(':1')}@{digest}" in described
-
-
 def test_refuses_to_push_uncommitted_changes(project: Project, registry: Registry) -> None:
     project.commit()
     (project.folder / "sidecars/tiny/content").write_text("changed\n")
