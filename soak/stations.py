@@ -100,19 +100,11 @@ class S3Sync(Station):
             ("release", "snapshot"),
         ):
             target = place / f"{source}-{layout}"
-            settings = {"S3_SYNC_SOURCE": source, "S3_SYNC_LAYOUT": layout}
             server = self.listed if source == "listing" else self.released
+            settings = {"S3_SYNC_SOURCE": source, "S3_SYNC_LAYOUT": layout, **SETTINGS}
+            given = server.environment() | settings
             self.targets.append(target)
-            self.daemons.append(
-                Daemon(
-                    None,
-                    server.bucket,
-                    target,
-                    "dags",
-                    "1",
-                    server.environment() | settings | SETTINGS,
-                )
-            )
+            self.daemons.append(Daemon(None, server.bucket, target, "dags", "1", given))
             in_place = layout == "in-place"
             self.readers.append(files_below(target) if in_place else tree(target / "current"))
         self.changes = {
@@ -350,7 +342,7 @@ class SyncPermissions(Station):
         for role in self.roles[:4]:
             permissions.add_role(self.database, role)
         self.write({CANARY: {"Viewer": ["can_edit"]}})
-        self.write({f"dag_{number}": self.access_control() for number in range(20)})
+        self.write(self.some_dags())
         settings = {"INTERVAL": "1", "SYNC_PERM_LOG_LEVEL": "info", "SYNC_PERM_TIMEOUT": "60s"}
         self.daemons += [
             SyncPerm(self.airflow, self.database.url, self.home / name, settings)
@@ -359,9 +351,7 @@ class SyncPermissions(Station):
         self.readers.append(Reader(self.read_canary, 0.2))
         self.changes = {
             "grant revoked": self.revoke,
-            "DAGs changed": lambda: self.write(
-                {f"dag_{self.chance.randrange(25)}": self.access_control() for _ in range(3)}
-            ),
+            "DAGs changed": lambda: self.write(self.some_dags()),
         }
         self.faults |= {
             "no database": partial(between, self.server.stop, self.server.start),
@@ -369,10 +359,13 @@ class SyncPermissions(Station):
             "Airflow killed": partial(between, self.kill_airflow, lambda: None),
         }
 
-    def access_control(self) -> AccessControl:
-        roles = self.chance.sample(self.roles, self.chance.randint(1, 3))
+    def some_dags(self) -> dict[str, AccessControl]:
+        actions = ("can_read", "can_edit", "can_delete")
         return {
-            role: self.chance.sample(("can_read", "can_edit", "can_delete"), 2) for role in roles
+            f"dag_{self.chance.randrange(25)}": {
+                self.chance.choice(self.roles): self.chance.sample(actions, 2)
+            }
+            for _ in range(5)
         }
 
     def write(self, dags: Mapping[str, AccessControl]) -> None:
