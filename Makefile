@@ -128,10 +128,6 @@ test-full: ## run the tests of make test and the slow ones, with full counts
 	$(call prepare,test test-full demo-airflow)
 	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
-.PHONY: verify-aws
-verify-aws: setup ## check S3, KMS, IAM, ECR and CodeCommit in a real account, then clean up (BUCKET=… KMS_KEY=… CLUSTER=…)
-	@$(if $(BUCKET),BUCKET='$(BUCKET)') $(BIN)/python scripts/verify_aws.py
-
 .PHONY: test-cluster
 test-cluster: ## start the values on the cluster of KUBECONFIG
 	$(call prepare,$@ images)
