@@ -52,8 +52,9 @@ help: ## list the targets
 # First steps
 
 .PHONY: demo
-demo: setup ## run the sidecars against an S3 server, a KDC and a git server
-	@$(BIN)/python -m demo
+demo: ## run the sidecars against an S3 server, a KDC and a git server; as root on Debian it installs what they need
+	$(call prepare,$@)
+	@GIT_SYNC_BIN=$$(scripts/git-sync) $(BIN)/python -m demo
 
 .PHONY: demo-airflow
 demo-airflow: ## run all four with a real Airflow 3 and 2.11, which it installs (AIRFLOW=3: only one)

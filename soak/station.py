@@ -309,13 +309,12 @@ class Station:
         """
         Return the results in a line.
         """
-        ends = self.counts["SIGKILL"] + self.counts["SIGTERM"]
         reads = sum(reader.reads for reader in self.readers)
-        median = statistics.median(self.recoveries or [0.0])
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
+        median, longest = statistics.median(self.recoveries or [0.0]), max(self.recoveries or [0.0])
         return (
-            f"{self.name:17} {self.counts['rounds']:4} rounds, {ends:3} kills and restarts,"
-            f" {reads:8,} reads, {self.counts['probes']:6,} probes, recovery {median:.1f} s, at most"
-            f" {max(self.recoveries, default=0.0):.1f} s, flaws: {len(self.flaws)}"
+            f"{self.name}: {counts}; {reads:,} reads; recovery: median {median:.1f} s,"
+            f" longest {longest:.1f} s; {len(self.flaws)} flaws"
         )
 
 
