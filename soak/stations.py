@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 
@@ -28,7 +27,6 @@ from tests.support.daemon import Daemon
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite, skip_without_git_sync
 from tests.support.kerberos.kdc import Kdc, expiry_of, run_client, skip_without_kdc
-from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import site
 from tests.support.revisions import Flaw, make_revision, read_revision
 from tests.support.s3_sync.releases import make_release
@@ -87,7 +85,7 @@ class S3Sync(Station):
     name = "s3-sync"
 
     def set_up(self) -> None:
-        place = self.volume(self.folder() / "volume", "64m")
+        place = self.folder()
         self.listed = self.stack.enter_context(SwappingS3())
         self.released = self.stack.enter_context(FakeS3())
         self.shelf = Shelf(self.released)
@@ -170,14 +168,13 @@ class GitSyncWrapper(Station):
     def set_up(self) -> None:
         skip_without_git_sync()
         home = self.folder()
-        place = self.volume(home / "volume", "128m")
         self.server = self.stack.enter_context(GitServer(home / "remote"))
         self.repository = self.server.repository()
         self.number = 0
         self.password = home / "password"
         self.rotate_password()
         self.commit()
-        self.sites = [GitSite(self.server, place / name) for name in ("spared", "killed")]
+        self.sites = [GitSite(self.server, home / name) for name in ("spared", "killed")]
         for one in self.sites:
             one.folder.mkdir()
             self.stack.callback(one.close)
@@ -249,12 +246,9 @@ class Kerberos(Station):
     def set_up(self) -> None:
         skip_without_kdc()
         self.kdc = self.stack.enter_context(Kdc(self.folder()))
-        self.proxy = self.stack.enter_context(KdcProxy(self.kdc.port))
         self.site = self.stack.enter_context(site(self.kdc, "airflow", f"{self.life_seconds}s"))
-        self.site.configure(self.proxy.address)
         self.service = self.kdc.add_principal("HTTP/consumer.example.test")
-        place = self.volume(self.site.folder / "volume", "1m")
-        self.ccaches = [place / name / "krb5cc" for name in ("spared", "killed")]
+        self.ccaches = [self.site.folder / name / "krb5cc" for name in ("spared", "killed")]
         self.since = 0.0
         for ccache in self.ccaches:
             ccache.parent.mkdir()
@@ -268,10 +262,6 @@ class Kerberos(Station):
         }
         keytab = self.site.keytab
         good = keytab.read_bytes
-        for behavior in ("silent", "reset", "garbage"):
-            self.faults[behavior] = partial(
-                between, partial(self.behave, behavior), partial(self.behave, "relay")
-            )
         self.faults |= {
             "no KDC": partial(between, self.kdc.stop, self.kdc.start),
             "a hung KDC": partial(between, self.kdc.hang, self.kdc.resume),
@@ -300,10 +290,6 @@ class Kerberos(Station):
         self.since = time.time()
         for daemon in self.daemons:
             daemon.sighup()
-
-    def behave(self, behavior: Any) -> None:
-        self.proxy.behavior = behavior
-        self.ask()
 
     def rotate_key(self) -> None:
         new = self.kdc.write_keytab(self.site.folder / "new.keytab", self.site.principal)
