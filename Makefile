@@ -72,7 +72,7 @@ setup: ## create or update .venv from the lock, with wheels only; quick if nothi
 	@scripts/environment
 
 .PHONY: setup-test
-setup-test: ## install the packages for tests and images (Debian, root): servers, a compiler, a browser, podman
+setup-test: ## install the packages for tests and images (Debian, root): servers, a compiler, podman
 	$(call prepare,test images)
 
 .PHONY: lock
