@@ -105,7 +105,7 @@ class Stage:
         """
         Return the first true value of a condition that Airflow fulfills by parsing the folder.
         """
-        return self.components.processes[-1].wait_for(condition, f"Airflow: {what}")
+        return self.components.parser.wait_for(condition, f"Airflow: {what}")
 
     def one(self, sql: str, *arguments: object) -> str | None:
         """
@@ -188,7 +188,8 @@ def airflow_starts(stage: Stage) -> Result:
     Start Airflow on the folder, as the kubelet does after a native sidecar has started.
     """
     began = time.monotonic()
-    stage.components.start(stage.stack)
+    stage.components.start()
+    stage.components.wait_until_answers()
     stage.until_airflow(lambda: stage.is_parsed("db_cleanup"), "the DAGs are in its database")
     return Result("the DAGs are in its database", time.monotonic() - began)
 
@@ -203,7 +204,7 @@ def parser_held(stage: Stage) -> Iterator[None]:
     if stage.components.airflow.is_3:
         stage.until_parsed_again()
         say("stopped the dag-processor (SIGSTOP): its next parse would fix the permissions itself")
-        with stage.components.processes[-1].held():
+        with stage.components.parser.held():
             yield
     else:
         yield
@@ -234,7 +235,7 @@ def role_comes_late(stage: Stage) -> Result:
         daemon.wait_for(lambda: stage.may("team_sales", "sales_daily"), "team_sales is granted")
         seconds = time.monotonic() - began
         shown = lambda: stage.person.may_read("sales_daily")  # noqa: E731
-        stage.components.processes[0].wait_for(shown, "the API shows it")
+        stage.components.web.wait_for(shown, "the API shows it")
     return Result(f"team_sales may read sales_daily; Airflow's API shows it to {MEMBER}", seconds)
 
 
@@ -262,7 +263,7 @@ def until_success(stage: Stage, dag_id: str, run: str) -> None:
         state = stage.person.state_of(dag_id, run)
         return state if state in ("success", "failed") else ""
 
-    state = stage.components.processes[1].wait_for(ended, f"{run} ends")
+    state = stage.components.processes["scheduler"].wait_for(ended, f"{run} ends")
     logs = stage.home.glob(f"**/logs/**/dag_id={dag_id}/**/*.log")
     check(state == "success", "\n".join([state, *(path.read_text()[-1000:] for path in logs)]))
 
@@ -306,7 +307,7 @@ def run_keeps_its_version(stage: Stage) -> Result:
         notes.unlink(missing_ok=True)
         run = stage.person.trigger("month_end")
         if change:
-            stage.components.processes[1].wait_for(notes.exists, "the first task runs")
+            stage.components.processes["scheduler"].wait_for(notes.exists, "the first task runs")
             path.write_text(path.read_text().replace(*EDITIONS))
             stage.publish()
             wait_for_release(stage)
