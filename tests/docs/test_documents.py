@@ -165,7 +165,7 @@ def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -
 
 
 @pytest.mark.parametrize("path", [*ROOT.glob("sidecars/*/Dockerfile")], ids=lambda p: p.parent.name)
-def test_images_install_only_packages_pinned_by_hash(path: Path) -> None:
+def test_installs_only_packages_pinned_by_hash(path: Path) -> None:
     """
     Only this repository's own code is installed without hashes, and without dependencies.
     """
