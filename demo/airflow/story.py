@@ -42,7 +42,7 @@ roles:
       - folder: team-returns/**
         permissions: [can_read, can_edit]
 """
-SIDECAR_SECONDS = 120.0
+SIDECAR_SECONDS = 300.0
 """The longest wait for a sidecar beside an Airflow on a small machine."""
 
 
