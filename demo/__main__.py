@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo import console, git_sync_wrapper, kerberos, releases, script, signed
+from demo import console, git_sync_wrapper, kerberos, releases, script
 from demo.bucket import Bucket
 from demo.daemon import Daemon
 from demo.s3_sync import EXAMPLE, STEPS, Stage
@@ -38,7 +38,7 @@ def play(home: Path) -> int:
             return daemon
 
         stage = Stage(source, dags, start_daemon(KEY_PATH), start_daemon)
-        return script.play((*STEPS, *releases.STEPS, *signed.STEPS), stage)
+        return script.play((*STEPS, *releases.STEPS), stage)
 
 
 def main() -> int:

@@ -15,9 +15,6 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 T = TypeVar("T")
 
-StepFailed = AssertionError
-"""A check of the demo failed."""
-
 
 class Daemon(SidecarProcess):
     """
