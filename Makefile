@@ -52,8 +52,9 @@ help: ## list the targets
 # First steps
 
 .PHONY: demo
-demo: setup ## run the sidecars against an S3 server, a KDC and a git server
-	@$(BIN)/python -m demo
+demo: ## run the sidecars against an S3 server, a KDC and a git server; as root on Debian it installs what they need
+	$(call prepare,$@)
+	@GIT_SYNC_BIN=$$(scripts/git-sync) $(BIN)/python -m demo
 
 .PHONY: demo-airflow
 demo-airflow: ## run all four with a real Airflow 3 and 2.11, which it installs (AIRFLOW=3: only one)
@@ -71,7 +72,7 @@ setup: ## create or update .venv from the lock, with wheels only; quick if nothi
 	@scripts/environment
 
 .PHONY: setup-test
-setup-test: ## install the packages for tests and images (Debian, root): servers, a compiler, a browser, podman
+setup-test: ## install the packages for tests and images (Debian, root): servers, a compiler, podman
 	$(call prepare,test images)
 
 .PHONY: lock
@@ -128,14 +129,10 @@ test-full: ## run the tests of make test and the slow ones, with full counts
 	$(call prepare,test test-full demo-airflow)
 	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
-.PHONY: verify-aws
-verify-aws: setup ## check S3, KMS, IAM, ECR and CodeCommit in a real account, then clean up (BUCKET=… KMS_KEY=… CLUSTER=…)
-	@$(if $(BUCKET),BUCKET='$(BUCKET)') $(BIN)/python scripts/verify_aws.py
-
 .PHONY: test-cluster
-test-cluster: ## start the values on the cluster of KUBECONFIG (FULL=1: with Airflow)
+test-cluster: ## start the values on the cluster of KUBECONFIG
 	$(call prepare,$@ images)
-	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
+	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 tests/cluster
 
 .PHONY: mutants
 mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime)
@@ -166,13 +163,13 @@ sbom $(SIDECARS:%=sbom/%): ## write the bills of materials to dist/NAME.cdx.json
 	@for name in $(named); do scripts/sbom $$name; done
 
 .PHONY: image-test $(SIDECARS:%=image-test/%)
-image-test $(SIDECARS:%=image-test/%): ## build and test all images, or one; with all, also make push and the CI pipelines
+image-test $(SIDECARS:%=image-test/%): ## build and test all images, or one; with all, also make push
 	$(call prepare,$(named:%=image-test/%))
 	@for name in $(named); do \
 	  image=$$(scripts/build-image $$name); \
 	  IMAGE=$$image $(PYTEST) tests/images/test_$${name//-/_}.py tests/images/test_every_image.py; \
 	done
-	$(if $(findstring /,$@),,$(PYTEST) tests/images/test_push.py tests/images/test_pipelines.py)
+	$(if $(findstring /,$@),,$(PYTEST) tests/images/test_push.py)
 
 .PHONY: wheels
 wheels: setup ## build the wheels for a CI that publishes releases, and of airflow-bundle, in dist/wheels

@@ -20,8 +20,7 @@ from bench import git_siege
 from bench.measure import Cost, during, run
 from bench.pages import git_sync_wrapper_page
 from bench.pages.git_sync_wrapper_page import OURS, PEER, Poll, Results
-from bench.pages.page import deliver
-from bench.pages.report import version_of
+from bench.report import deliver, version_of
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
 from tests.support.http.loopback import Request
 

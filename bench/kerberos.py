@@ -22,8 +22,7 @@ from bench.images import size_over_base
 from bench.kerberos_failover import GIVEN_UP_SECONDS, Took, failover, failover_table
 from bench.kerberos_tools import OURS, TWO, Tool, tools
 from bench.measure import Cost, cpu_seconds, during, least, median, system_calls
-from bench.pages.page import Plot, Section, deliver
-from bench.pages.report import machine, seconds, table, times, version_of
+from bench.report import Section, deliver, machine, seconds, table, times, version_of
 from tests.support.daemon import SidecarProcess
 from tests.support.kerberos.kdc import MISSING, Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
@@ -139,7 +138,6 @@ def section(
             "failover": failover_table(took, OURS),
         },
         outcomes,
-        [Plot("refresh", "CPU of one refresh (logarithmic)", {"one refresh": bars(rows)})],
         missing,
     )
 
@@ -271,12 +269,3 @@ def refresh_table(rows: Mapping[str, Row]) -> str:
             ]
         )
     return table(header, lines)
-
-
-def bars(rows: Mapping[str, Row]) -> dict[str, float]:
-    """
-    Return the CPU seconds by tool, the sidecar last.
-    """
-    return {
-        name: least(rows[name].costs).cpu_seconds for name in reversed([*rows]) if rows[name].costs
-    }

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.pages.report import seconds, table
+from bench.report import seconds, table
 from tests.support.kerberos.kdc import PATH
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import Site

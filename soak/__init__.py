@@ -1,7 +1,3 @@
 """
-The program of `make soak`: all sidecars for a long time, with random changes, faults and kills.
-
-`station` runs the events of one sidecar; `post` runs and watches one process; `readers` and
-`reader` are the consumers of the published state; `flat` limits growth; `report` prints the tables;
-each other module is one station.
+`make soak`: all sidecars under random faults and kills, on the servers of the tests.
 """

@@ -1,259 +1,317 @@
 """
-The events of one sidecar: rounds of a change, a fault and a blow, and the checks after each.
-
-A round changes the source, injects a fault for some seconds, sometimes signals a process meanwhile,
-and removes the fault. Then all posts must match the source again without help, and leave no
-temporary files behind.
+One sidecar with its source: rounds of a change, a fault and a blow, and the checks after each.
 """
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import statistics
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from random import Random
-from typing import Self
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
 
-from soak.post import BLOWS, END_IT, Post
-from soak.readers import Reader
+from bench.measure import rss_mib
+from tests.support.daemon import SidecarProcess
+from tests.support.http.faults import answer_with, drip, hang, reset, truncate
+from tests.support.http.loopback import Answer, Fault, LoopbackServer
 
-CALM = "none"
-BLOW_CHANCE = 0.6
-DEADLINE_SECONDS = 180.0
-FIRST_SECONDS = 120.0
-TIDY_SECONDS = 30.0
+RECOVERY_SECONDS = 180.0
+ANSWER_SECONDS = 15.0
+"""As long as the kubelet waits: three probes of five seconds."""
+WARM_UP_SECONDS = 120.0
+"""Python first touches most of its memory within minutes."""
+LEAST_SAMPLES = 20
+ALLOWED = (("MiB", 2.0), ("descriptors", 18.0), ("threads", 2.0))
+"""How much the first process may grow; s3-sync keeps up to 16 connections open."""
+ANSWERS: dict[str, Fault] = {
+    "500": answer_with(Answer(500)),
+    "nonsense": answer_with(Answer(200, {}, b"<html>Sign in to the network</html>")),
+    "silence": hang(),
+    "a stop in the answer": hang(after=60),
+    "drips": drip(7, 0.2),
+    "a short answer": truncate(60),
+    "a reset": reset(),
+}
 
-Change = Callable[[], object]
-Fault = Callable[[], AbstractContextManager[object]]
-Say = Callable[[str], object]
 
-
-class Missing(Exception):
+class Reader(threading.Thread):
     """
-    A requirement of a station is missing on this machine; the text is one line.
-    """
-
-
-class Bag:
-    """
-    Names in random order, all drawn equally often.
-    """
-
-    def __init__(self, names: Iterable[str], chance: Random) -> None:
-        self._names = sorted(names)
-        self._chance = chance
-        self._left: list[str] = []
-
-    def draw(self) -> str:
-        """
-        Return the next name.
-        """
-        if not self._left:
-            self._left = self._chance.sample(self._names, len(self._names))
-        return self._left.pop()
-
-
-@dataclass
-class Tally:
-    """
-    The events at a station.
-
-    Attributes:
-        converged: Seconds from the end of each fault until all posts matched the source.
-        flaws: Flaws other than those found by posts and readers.
+    Reads again and again until `ended`; `held` is taken while it may not read.
     """
 
-    changes: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-    blows: Counter[str] = field(default_factory=Counter)
-    converged: list[float] = field(default_factory=list)
-    flaws: list[str] = field(default_factory=list)
+    def __init__(self, read: Callable[[], object], pause_seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.reads = 0
+        self.flaws: Counter[str] = Counter()
+        self.held = threading.Lock()
+        self.ended = threading.Event()
+        self._read = read
+        self._pause_seconds = pause_seconds
 
-    @property
-    def rounds(self) -> int:
-        return self.changes.total()
-
-    @property
-    def median_seconds(self) -> float:
-        return statistics.median(self.converged) if self.converged else 0.0
+    def run(self) -> None:
+        while not self.ended.wait(self._pause_seconds):
+            with self.held:
+                self.reads += 1
+                try:
+                    self._read()
+                except Exception as error:  # noqa: BLE001 - a consumer would see any
+                    self.flaws[f"a reader saw {type(error).__name__}: {error}"] += 1
 
 
 class Station:
     """
-    One sidecar with its source, posts and readers; a `with` statement starts it.
+    A sidecar, its source and its readers; a `with` statement starts and ends everything.
 
-    A subclass registers all its resources on `stack`: those without processes in its constructor,
-    the others in `set_up`. It fills `posts`, `readers`, `changes` and `faults`.
+    A subclass starts its servers in `set_up`, and fills `daemons`, `readers`, `changes`, `faults`.
 
     Args:
         seed: The seed of the events; their times depend on the machine.
-        say: Receives a line for each event.
+        is_verbose: Whether each round is printed.
     """
 
     name = ""
+    stays_ready = True
+    """Whether /readyz of the first process must stay 200 in spite of all faults."""
 
-    def __init__(self, seed: str, say: Say) -> None:
-        self.chance = Random(f"{seed} {self.name}")
-        self.say: Say = lambda text: say(f"{self.name}: {text}")
+    def __init__(self, seed: str, *, is_verbose: bool = False) -> None:
+        self.chance = random.Random(f"{seed} {self.name}")
+        self.is_verbose = is_verbose
         self.stack = ExitStack()
         self.ended = threading.Event()
-        self.tally = Tally()
-        self._told: set[str] = set()
-        self.posts: list[Post] = []
+        self.daemons: list[SidecarProcess] = []
         self.readers: list[Reader] = []
-        self.changes: Mapping[str, Change] = {}
-        self.faults: Mapping[str, Fault] = {}
+        self.changes: dict[str, Callable[[], object]] = {}
+        self.faults: dict[str, Callable[[], AbstractContextManager[object]]] = {
+            "no fault": nullcontext
+        }
+        self.counts: Counter[str] = Counter()
+        self.flaws: list[str] = []
+        self.recoveries: list[float] = []
+        self._samples: list[tuple[float, float, float]] = []
+        self._blows = threading.RLock()
+        """Whoever holds it may signal processes or damage files; nobody probes meanwhile."""
 
     def set_up(self) -> None:
         """
-        Start the servers, and create posts and readers.
-
-        Raises:
-            Missing: A requirement is missing on this machine.
+        Start the servers, and describe daemons and readers; skips as the tests do.
         """
         raise NotImplementedError
 
-    def behind(self) -> list[str]:
+    def behind(self) -> str:
         """
-        Return how the posts differ from the source; empty if they match it.
-        """
-        raise NotImplementedError
-
-    def leftovers(self) -> list[str]:
-        """
-        Return the temporary files that should not exist between rounds.
+        Return how the daemons differ from the source; empty if they do not.
         """
         raise NotImplementedError
-
-    def engine(self) -> str:
-        """
-        Return the other software that took part, for the report.
-        """
-        return ""
-
-    def __enter__(self) -> Self:
-        try:
-            self.set_up()
-            for post in self.posts:
-                self.stack.enter_context(post)
-            self._wait_until_in_step(FIRST_SECONDS, "at the start")
-            for post in self.posts:
-                post.watch()
-            for reader in self.readers:
-                self.stack.enter_context(reader)
-        except BaseException:
-            self.stack.close()
-            raise
-        self.changes_left = Bag(self.changes, self.chance)
-        self.faults_left = Bag([*self.faults, CALM], self.chance)
-        self.blows_left = Bag(BLOWS, self.chance)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
 
     def run(self, until: float) -> None:
         """
-        Run rounds until a time of the monotonic clock or until `ended`; at least one.
+        Run at least one round, then more until a time of the monotonic clock.
         """
-        self.round()
-        while not self.ended.is_set() and time.monotonic() < until:
-            self.round()
+        with self.stack:
+            self.set_up()
+            for daemon in self.daemons:
+                self.stack.enter_context(daemon)
+            self._recover("the start")
+            watch = threading.Thread(target=self._watch, daemon=True)
+            watch.start()
+            for reader in self.readers:
+                reader.start()
+                self.stack.callback(reader.ended.set)
+            try:
+                self._round()
+                while not self.ended.is_set() and time.monotonic() < until:
+                    self._round()
+            finally:
+                self.ended.set()
+                watch.join()
+            self._end()
 
-    def round(self) -> None:
-        """
-        Run a round: a change, a fault, perhaps a blow, and then all checks.
-        """
-        change, fault = self.changes_left.draw(), self.faults_left.draw()
-        blow = self.blows_left.draw() if self.chance.random() < BLOW_CHANCE else CALM
-        what = f"change: {change}, fault: {fault}, blow: {blow}"
-        self.say(what)
+    def _round(self) -> None:
+        change, fault = (self.chance.choice(sorted(x)) for x in (self.changes, self.faults))
+        blow = self.chance.choice(("SIGKILL", "SIGTERM", "SIGSTOP", "SIGHUP", "no signal"))
+        what = f"{change}, {fault}, {blow}"
+        if self.is_verbose:
+            print(f"{time.strftime('%H:%M:%S')} {self.name}: {what}", flush=True)
         self.changes[change]()
-        with self.faults.get(fault, nullcontext)():
-            self.hold(0, 3)
-            if blow != CALM:
-                self._strike(blow)
-            self.hold(0, 2)
-        self.tally.changes[change] += 1
-        self.tally.faults[fault] += fault != CALM
-        self._wait_until_in_step(DEADLINE_SECONDS, what)
-        self._wait_until_tidy(what)
-        for flaw in self.flaws:
-            if flaw not in self._told:
-                self._told.add(flaw)
-                self.say(f"FLAW: {flaw}")
+        with self.faults[fault]():
+            self.hold(3)
+            self._strike(blow)
+            self.hold(2)
+        self.counts.update(("rounds", blow))
+        self._recover(what)
 
-    def _strike(self, name: str) -> None:
-        post = self.chance.choice([p for p in self.posts if name not in END_IT or not p.is_spared])
-        BLOWS[name](post, self.chance)
-        self.tally.blows[name] += 1
+    def _strike(self, blow: str) -> None:
+        ends = blow in ("SIGKILL", "SIGTERM")
+        daemon = self.chance.choice(self.daemons[1:] if ends else self.daemons)
+        with self._blows:
+            if ends:
+                daemon.sighup()
+                time.sleep(self.chance.uniform(0, 0.3))  # a random moment is the purpose
+                if blow == "SIGKILL":
+                    daemon.kill()
+                else:
+                    self._terminate(daemon)
+                self._read_log(daemon)
+                daemon.start().address()
+            elif blow == "SIGSTOP":
+                daemon.send_signal(signal.SIGSTOP)
+                time.sleep(self.chance.uniform(1, 4))
+                daemon.send_signal(signal.SIGCONT)
+            elif blow == "SIGHUP":
+                for _ in range(self.chance.randrange(1, 6)):
+                    daemon.sighup()
 
-    def hold(self, least: float, most: float) -> None:
+    def hold(self, most_seconds: float) -> None:
         """
-        Wait for a random number of seconds, or until the run ends.
+        Wait for a random time, or until the run ends.
         """
-        self.ended.wait(self.chance.uniform(least, most))
+        self.ended.wait(self.chance.uniform(0, most_seconds))
 
-    def _wait_until_in_step(self, deadline_seconds: float, what: str) -> None:
+    def _recover(self, what: str) -> None:
+        """
+        Wait until all daemons show the source and report no error.
+        """
         began = time.monotonic()
-        while behind := self.behind():
-            if time.monotonic() - began > deadline_seconds:
-                self.flaw(
-                    f"did not match the source {deadline_seconds:g} s after {what}: "
-                    f"{'; '.join(behind)}"
-                )
+        while behind := self.behind() or self._error():
+            if time.monotonic() - began > RECOVERY_SECONDS:
+                self.flaws.append(f"{RECOVERY_SECONDS:g} s after {what}: {behind}")
                 break
             if self.ended.wait(0.1):
                 return
-        self.tally.converged.append(time.monotonic() - began)
+        self.recoveries.append(time.monotonic() - began)
 
-    def _wait_until_tidy(self, what: str) -> None:
+    def _error(self) -> str:
+        errors = (daemon.status()["last_error"] for daemon in self.daemons)
+        return "; ".join(f"{e['reason']}: {e['error'][:200]}" for e in errors if e)
+
+    def _watch(self) -> None:
         """
-        Wait until no temporary files remain: a cycle may be running right now.
+        Probe all daemons each second, and sample the first.
         """
         began = time.monotonic()
-        while left := self.leftovers():
-            if time.monotonic() - began > TIDY_SECONDS:
-                self.flaw(f"left behind after {what}: {'; '.join(left)}")
-                return
-            if self.ended.wait(0.1):
-                return
+        while not self.ended.wait(1):
+            with self._blows:
+                for daemon in self.daemons:
+                    self._probe(daemon, "/healthz")
+                if self.stays_ready:
+                    self._probe(self.daemons[0], "/readyz")
+                if time.monotonic() - began > WARM_UP_SECONDS:
+                    self._samples.append(sample(self.daemons[0].pid))
+
+    def _probe(self, daemon: SidecarProcess, path: str) -> None:
+        self.counts["probes"] += 1
+        try:
+            answer = daemon.get(path, timeout_seconds=ANSWER_SECONDS)
+        except (OSError, HTTPException, AssertionError) as error:
+            self.flaws.append(f"{path} did not answer: {error!r}")
+            return
+        if answer.status != 200:
+            self.flaws.append(f"{path} answered {answer.status}: {answer.body[:300]}")
 
     @contextmanager
-    def until_in_step(self) -> Iterator[None]:
+    def damage(self, readers: Sequence[Reader]) -> Iterator[None]:
         """
-        Run the body, then wait until all posts match the source again.
+        Damage what is shown in the body, then wait for the repair; nobody reads meanwhile.
         """
-        yield
-        self._wait_until_in_step(DEADLINE_SECONDS, "damage by hand")
+        with ExitStack() as stack:
+            for reader in readers:
+                stack.enter_context(reader.held)
+            stack.enter_context(self._blows)
+            yield
+            self._recover("damage by hand")
 
-    def flaw(self, text: str) -> None:
+    def folder(self) -> Path:
         """
-        Record a flaw.
+        Return an empty folder that every user can reach; it is removed at the end.
         """
-        self.tally.flaws.append(text)
+        made = tempfile.TemporaryDirectory(prefix=f"soak-{self.name}-")
+        folder = Path(self.stack.enter_context(made))
+        folder.chmod(0o755)
+        return folder
 
-    def close(self) -> None:
+    def break_servers(self, *servers: LoopbackServer) -> None:
         """
-        End readers and posts as a pod does, and check the growth of spared posts.
+        Add the faults of HTTP servers that fail together.
         """
+
+        def each(deed: Callable[[LoopbackServer], object]) -> Callable[[], None]:
+            def on_all() -> None:
+                for server in servers:
+                    deed(server)
+
+            return on_all
+
+        heal = each(LoopbackServer.heal)
+        for name, fault in ANSWERS.items():
+            spoil = each(partial(LoopbackServer.inject, fault=fault))
+            self.faults[f"answers: {name}"] = partial(between, spoil, heal)
+        down, up = each(LoopbackServer.stop), each(LoopbackServer.start)
+        self.faults["no server"] = partial(between, down, up)
+
+    def _terminate(self, daemon: SidecarProcess) -> None:
+        if (code := daemon.terminate(60).code) != 0:
+            self.flaws.append(f"SIGTERM ended it with code {code}")
+
+    def _read_log(self, daemon: SidecarProcess) -> None:
+        """
+        Find tracebacks in the log of a process that has ended.
+        """
+        self.flaws += [f"a stray line in its log: {line}" for line in daemon.stray_lines[:3]]
+        for event in daemon.events:
+            if "exception" in event or event.get("reason") == "bug":
+                self.flaws.append(f"a bug: {str(event)[:600]}")
+
+    def _end(self) -> None:
         for reader in self.readers:
-            reader.stop()
-        for post in self.posts:
-            post.stop()
-            if post.is_spared:
-                grown = [series.flaw for series in post.series().values() if series.flaw]
-                post.flaws += [f"{post.name}: {flaw}" for flaw in grown]
+            reader.ended.set()
+            reader.join()
+            self.flaws += [f"{flaw} ({count} times)" for flaw, count in reader.flaws.items()]
+        for daemon in self.daemons:
+            self._terminate(daemon)
+            self._read_log(daemon)
+        third = len(self._samples) // 3
+        if third >= LEAST_SAMPLES:
+            for (unit, most), values in zip(ALLOWED, zip(*self._samples, strict=True), strict=True):
+                first, last = map(statistics.median, (values[:third], values[-third:]))
+                if last - first > most:
+                    self.flaws.append(f"grew from {first:.1f} to {last:.1f} {unit}")
 
-    @property
-    def flaws(self) -> list[str]:
+    def line(self) -> str:
         """
-        All flaws; a flaw that readers saw repeatedly is listed once.
+        Return the results in a line.
         """
-        of_posts = [flaw for post in self.posts for flaw in post.flaws]
-        of_readers = [flaw for reader in self.readers for flaw in list(reader.flaws)]
-        return [*self.tally.flaws, *of_posts, *of_readers]
+        reads = sum(reader.reads for reader in self.readers)
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
+        median, longest = statistics.median(self.recoveries or [0.0]), max(self.recoveries or [0.0])
+        return (
+            f"{self.name}: {counts}; {reads:,} reads; recovery: median {median:.1f} s,"
+            f" longest {longest:.1f} s; {len(self.flaws)} flaws"
+        )
+
+
+@contextmanager
+def between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
+    """
+    Call `begin`, and `end` after the body.
+    """
+    begin()
+    try:
+        yield
+    finally:
+        end()
+
+
+def sample(pid: int) -> tuple[float, float, float]:
+    """
+    Return memory in MiB, open descriptors and threads of a process.
+    """
+    process = Path(f"/proc/{pid}")
+    return rss_mib(pid), len(os.listdir(process / "fd")), len(os.listdir(process / "task"))

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds, none_of
 from bench.git_siege import PROMISED, Siege
 from bench.measure import Cost, least, median
-from bench.pages.page import Plot, Section
-from bench.pages.report import machine, seconds, table, times
+from bench.report import Section, machine, seconds, table, times
 
 PEER, OURS = "git-sync", "git-sync-wrapper"
 POLL_PART = 1 / 2.5
@@ -75,7 +74,6 @@ def section(results: Results, versions: Mapping[str, str]) -> Section:
             "readers": readers_table(results),
         },
         budgets(results),
-        [Plot("poll", "CPU of a poll that finds no change (logarithmic)", bars(results))],
     )
 
 
@@ -170,16 +168,6 @@ def readers_table(results: Results) -> str:
         for name, siege in results.sieges.items()
     ]
     return table(["", "events", "trees read", "incomplete or missing"], rows)
-
-
-def bars(results: Results) -> dict[str, dict[str, float]]:
-    """
-    Return the CPU seconds of a poll, by number of files and tool.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for files, name in results.polls:
-        found.setdefault(f"{files:,} files", {})[name] = results.poll(files, name).cpu_seconds
-    return found
 
 
 def _bold(name: str) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds
-from bench.pages.page import Plot, Section
-from bench.pages.report import machine, seconds, table, times
+from bench.report import Section, machine, seconds, table, times
 
 OURS = "sync-perm"
 LOOP = "while true; do airflow sync-perm; sleep 60; done"
@@ -82,17 +81,6 @@ def section(results: Mapping[int, Results], versions: Mapping[str, str]) -> Sect
             "costs": "\n".join(costs(dags, one) for dags, one in results.items()),
         },
         [outcome for dags, one in results.items() for outcome in budgets(dags, one)],
-        [
-            Plot(
-                "hour",
-                "CPU of an hour without a change, and of five changed DAGs (logarithmic)",
-                {
-                    heading: bars
-                    for dags, one in results.items()
-                    for heading, bars in plot(dags, one)
-                },
-            )
-        ],
     )
 
 
