@@ -16,9 +16,9 @@ from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.publish import LOCK
 from git_sync_wrapper.reasons import LOGIN, failure
-from git_sync_wrapper.record import STORE, look, pointers
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts, join
+from git_sync_wrapper.snapshot import STORE, look, pointers_of
 from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
@@ -28,9 +28,6 @@ from sidecar_runtime.volume.check import try_folder
 from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
-
-# From 4.8 on, git-sync runs `git config list`.
-NEW_GIT_SYNC, NEW_GIT = (4, 8), (2, 46)
 
 
 def run(
@@ -71,16 +68,11 @@ def run(
 
 def check_programs(engine: Engine, fence: Fence) -> bool:
     """
-    Check that git-sync and git can run, and fit each other.
+    Check that git-sync 4 and git can run; whether they fit each other, their versions tell.
     """
     said = engine.versions(fence)
-    found = re.match(r"git-sync v?(\d+)\.(\d+)\S*, git version (\d+)\.(\d+)", said)
-    if found is None:
+    if not re.match(r"git-sync v?4\..*, git version ", said):
         return fail("programs", failure("git_sync_unusable", said))
-    numbers = [int(number) for number in found.groups()]
-    git_sync, git = tuple(numbers[:2]), tuple(numbers[2:])
-    if git_sync >= NEW_GIT_SYNC and git < NEW_GIT:
-        return fail("programs", failure("git_too_old", said))
     say("ok", "programs", said.partition(";")[0])
     return True
 
@@ -160,6 +152,6 @@ def check_root(options: Options) -> bool:
         say("??", "link", text)
     else:
         say("ok", "link", f"{link} shows {shown.commit or 'nothing of ours yet'}")
-    if named := pointers(shown.facts):
+    if named := pointers_of(shown.facts):
         say("??", "", f"Git LFS pointers instead of files: {', '.join(named)}")
     return True

@@ -23,7 +23,7 @@ from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access, Logins
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
-from git_sync_wrapper.record import STORE
+from git_sync_wrapper.snapshot import STORE
 from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence

@@ -1,5 +1,6 @@
 """
-Folders of files: list them, compare them, and build one from links to others.
+A snapshot of a commit on the volume: its files, which are links, the list of them, and the record
+of which one is published.
 
 No link is followed, and folders are walked through open ones: others may write to the volume, and a
 path may be longer than the kernel accepts.
@@ -10,19 +11,29 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
 import os
 import stat
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple, TypeAlias
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeAlias
 
-from sidecar_runtime.volume.files import FACTS_BYTES, read_file, stat_in, write_file
+from git_sync_wrapper.git import Git, GitFailed
+from git_sync_wrapper.options import Options
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.printable import json_text, printable
+from sidecar_runtime.volume.files import FACTS_BYTES, read_facts, read_file, stat_in, write_file
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_file
 
+STORE = ".snapshots"
+RECORD = "published.json"
+FACTS = ("author", "committed_at", "subject", "changed", "lfs")
+TEXT_CHARACTERS = 200
+NAMED_PATHS = 20
 GIT = ".git"
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-FLUSHED_ONE_BY_ONE = 32
 LFS = b"version https://git-lfs.github.com/spec/"
 LIST_BYTES = 64 << 20
 """The limit of an unpacked list, enough for half a million files; larger lists are not used."""
@@ -74,7 +85,7 @@ def walk(top: int) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
             os.close(folder)
 
 
-# --- what is there
+# --- the list
 
 
 def rows_of(top: int) -> Rows:
@@ -152,7 +163,7 @@ def sizes_of(rows: Rows) -> dict[int, int]:
     return {row.inode: row.size_bytes for row in rows.values() if row.inode}
 
 
-# --- a new one
+# --- the files
 
 
 def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]:
@@ -231,35 +242,16 @@ def lfs_pointers(top: int, rows: Rows) -> list[str]:
     return sorted(found)
 
 
-def links(rows: Rows) -> list[str]:
+def flush(top: int) -> None:
     """
-    Return all symlinks.
-    """
-    return sorted(path for path, row in rows.items() if stat.S_ISLNK(row.mode))
-
-
-def flush(top: int, rows: Rows, changed: Collection[str]) -> None:
-    """
-    Flush new files and all folders of an open folder to disk.
-
-    Many would take seconds one by one: then the whole file system is flushed at once.
+    Flush the file system of an open folder to disk: file by file it would take seconds.
 
     Raises:
         OSError: The disk fails.
     """
-    folders = [path for path, row in rows.items() if stat.S_ISDIR(row.mode)]
-    files = [path for path in changed if stat.S_ISREG(rows[path].mode)] if changed else []
-    if len(folders) + len(files) > FLUSHED_ONE_BY_ONE:
-        if ctypes.CDLL(None, use_errno=True).syncfs(top) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return
-    for path in (*files, *folders):
-        fd = os.open(path or ".", FILE_FLAGS, dir_fd=top)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    if ctypes.CDLL(None, use_errno=True).syncfs(top) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def exchange(one: str, other: str, folder: int) -> bool:
@@ -268,3 +260,159 @@ def exchange(one: str, other: str, folder: int) -> bool:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.renameat2(folder, os.fsencode(one), folder, os.fsencode(other), 2) == 0)
+
+
+# --- the record
+
+
+class Published(NamedTuple):
+    """
+    The published commit.
+
+    Args:
+        commit: Its hash; empty if nothing is published.
+        made_by: A digest of the settings that affect its files; empty if not recorded.
+        published_at: Unix time.
+        fallback: The refused commit that this one replaces; empty if this is no fallback.
+        repo: The repository it was published from, for display; empty if not recorded.
+        ref: The ref it was published for; empty if not recorded.
+        refused: The newer commit that the gate refuses; empty if there is none.
+        facts: Author, time, subject and changes, for people.
+    """
+
+    commit: str = ""
+    made_by: str = ""
+    published_at: float | None = None
+    fallback: str = ""
+    repo: str = ""
+    ref: str = ""
+    refused: str = ""
+    facts: Mapping[str, Any] = {}
+
+    def problem(self, options: Options) -> str:
+        """
+        Return why this commit is wrong for consumers: it is not the pinned one, or is of another
+        repository; empty if it is not. Facts that are not recorded count as equal.
+        """
+        link, ref = options.link, options.ref
+        # The hash of an annotated tag pins the commit that the tag names.
+        if options.is_pinned and ref not in (self.commit, self.ref):
+            return f"{link} shows {self.commit}, but GITSYNC_REF pins {ref}"
+        if self.is_elsewhere(options):
+            shown = f"{link} shows {self.commit} of {self.repo}"
+            return f"{shown}, but GITSYNC_REPO is another repository"
+        return ""
+
+    def shortfall(self, options: Options) -> str:
+        """
+        Return why this commit is good, but not what the settings ask for now; or "".
+        """
+        if not options.is_pinned and self.ref not in ("", options.ref):
+            was = f"{self.commit} was published for the ref {self.ref}"
+            return f"{was}, but GITSYNC_REF is {options.ref}"
+        if not self.is_made_as_asked(options):
+            return f"{self.commit} was checked out with other git-sync settings"
+        if self.fallback:
+            return f"the gate refused {self.fallback}, so this is a fallback"
+        return ""
+
+    def is_elsewhere(self, options: Options) -> bool:
+        """
+        Whether it is of another repository; a pinned commit is the same in each.
+        """
+        return not options.is_pinned and self.repo not in ("", options.hide(options.repo))
+
+    def is_made_as_asked(self, options: Options) -> bool:
+        """
+        Whether it was made with the current values of the settings that affect its files.
+        """
+        return self.made_by in ("", options.made_by())
+
+
+def look(options: Options) -> Published:
+    """
+    Return the published commit, without creating, locking or keeping anything open.
+    """
+    store, commit = os.path.split(os.path.realpath(options.link))
+    if store == os.path.join(options.root, STORE):
+        with suppress(OSError):
+            folder = os.open(store, FOLDER_FLAGS)
+            try:
+                return read_record(commit, folder)
+            finally:
+                os.close(folder)
+    return Published()
+
+
+def read_record(commit: str, store: int) -> Published:
+    """
+    Return a snapshot with its record in the open store. The record is untrusted: whoever can write
+    to the volume can write it.
+    """
+    found = stat_in(commit, store)
+    if found is None:  # the link leads to a commit that was removed
+        return Published()
+    record = read_facts(RECORD, store)
+    if record.get("revision") != commit:  # killed between the record and the link
+        return Published(commit, published_at=found.st_mtime)
+    names = ("made_by", "fallback", "repo", "ref", "refused")
+    said = {name: str(record.get(name, "")) for name in names}
+    at = record.get("published_at")
+    is_time = isinstance(at, int | float) and math.isfinite(at)
+    facts = {name: record[name] for name in FACTS if name in record}
+    return Published(commit, published_at=at if is_time else None, facts=facts, **said)
+
+
+def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
+    """
+    Record which commit is published from now on.
+
+    Raises:
+        OSError: The record could not be written; the previous one stays.
+    """
+    content = json_text(record).encode() + b"\n"
+    write_file(RECORD, content, 0o664, fsync=fsync, dir_fd=store)
+
+
+# --- for people
+
+
+def describe(git: Git, folder: str, commit: str, fence: Fence) -> dict[str, Any]:
+    """
+    Ask git about the commit that is checked out; empty if it cannot tell.
+
+    Raises:
+        CycleAbandoned: The fence was revoked.
+    """
+    form = "--format=%an%x00%ct%x00%s"
+    try:
+        said = git.ask(["log", "-1", "--no-show-signature", form, commit], folder, fence)
+        author, at, subject = said.decode(errors="replace").rstrip("\n").split("\0")
+        moment = datetime.fromtimestamp(int(at), UTC).isoformat(timespec="seconds")
+    except (GitFailed, ValueError, OverflowError, OSError):
+        return {}
+    return {"author": _text(author), "committed_at": moment, "subject": _text(subject)}
+
+
+def pointers_of(facts: Mapping[str, Any]) -> list[str]:
+    """
+    Return the published files that are pointers of Git LFS.
+    """
+    found = facts.get("lfs")
+    return [_text(str(path)) for path in found] if isinstance(found, list) else []
+
+
+def details_of(facts: Mapping[str, Any]) -> dict[str, object]:
+    """
+    Return the facts in a record, which is untrusted, as the status page shows them.
+    """
+    names = ("author", "committed_at", "subject")
+    commit = {name: _text(str(facts[name])) for name in names if facts.get(name)}
+    changed = facts.get("changed")
+    paths = _text(", ".join(map(str, changed))) if isinstance(changed, list) else ""
+    found = {"commit": commit, "last_change": paths}
+    return {name: shown for name, shown in found.items() if shown}
+
+
+def _text(found: str) -> str:
+    return printable(found)[:TEXT_CHARACTERS]
