@@ -13,7 +13,6 @@ from urllib.parse import quote
 import botocore.credentials
 import git_remote_codecommit
 import pytest
-from awscli.customizations.codecommit import CodeCommitGetCommand
 
 from git_sync_wrapper import codecommit
 from sidecar_runtime.aws.credentials import Credentials
@@ -42,16 +41,6 @@ class Case:
     def botocore(self) -> botocore.credentials.Credentials:
         given = self.credentials
         return botocore.credentials.Credentials(given.access_key, given.secret_key, given.token)
-
-
-class Session:
-    """The part of botocore's session that awscli's command uses."""
-
-    def __init__(self, credentials: botocore.credentials.Credentials) -> None:
-        self._credentials = credentials
-
-    def get_credentials(self) -> botocore.credentials.Credentials:
-        return self._credentials
 
 
 def cases() -> list[Case]:
@@ -99,20 +88,6 @@ def test_signs_like_git_remote_codecommit(monkeypatch: pytest.MonkeyPatch) -> No
         url = git_remote_codecommit.git_url(case.repository, "v1", case.region, case.botocore)
         username = url.removeprefix("https://").partition(":")[0]
         assert username == quote(user_of(case), safe="")
-
-
-def test_signs_like_awsclis_credential_helper(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    for case in cases():
-        command = CodeCommitGetCommand(Session(case.botocore))
-        region = command.extract_region({"host": case.host}, None)
-        theirs = command.sign_request(region, f"https://{case.host}{case.path}")
-
-        assert region == codecommit.region_of(case.host)
-        assert theirs == ours(case, moment_of(theirs)), case
-
-        command.write_git_parameters(theirs)
-        written = capsysbinary.readouterr().out.decode()
-        assert f"username={user_of(case)}\npassword={theirs}\n" == written
 
 
 def test_the_signature_ignores_a_leading_slash_and_a_port() -> None:

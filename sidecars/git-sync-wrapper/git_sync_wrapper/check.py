@@ -29,6 +29,9 @@ from sidecar_runtime.volume.errors import explained
 from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 
+# From 4.8 on, git-sync runs `git config list`.
+NEW_GIT_SYNC, NEW_GIT = (4, 8), (2, 46)
+
 
 def run(
     settings: Settings, names: Iterable[str], options: Options, environ: Mapping[str, str]
@@ -68,11 +71,16 @@ def run(
 
 def check_programs(engine: Engine, fence: Fence) -> bool:
     """
-    Check that git-sync 4 and git can run; whether they fit each other, their versions tell.
+    Check that git-sync and git can run, and fit each other.
     """
     said = engine.versions(fence)
-    if not re.match(r"git-sync v?4\..*, git version ", said):
+    found = re.match(r"git-sync v?(\d+)\.(\d+)\S*, git version (\d+)\.(\d+)", said)
+    if found is None:
         return fail("programs", failure("git_sync_unusable", said))
+    numbers = [int(number) for number in found.groups()]
+    git_sync, git = tuple(numbers[:2]), tuple(numbers[2:])
+    if git_sync >= NEW_GIT_SYNC and git < NEW_GIT:
+        return fail("programs", failure("git_too_old", said))
     say("ok", "programs", said.partition(";")[0])
     return True
 

@@ -28,23 +28,6 @@ def test_check_accepts_the_flags_of_git_sync(here: GitSite) -> None:
     assert f"{here.root}/elsewhere" in said
 
 
-def test_check_distinguishes_a_fallback_from_the_newest_commit(here: GitSite) -> None:
-    accepted = here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
-    refused = here.repository.commit({"dag.py": "def\n"})
-    settings = {
-        "GIT_SYNC_WRAPPER_GATE": "syntax",
-        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
-    }
-    wrapper = here.wrapper(**settings)
-    here.wait_until_shown(accepted, wrapper)
-    wrapper.wait_until_synced()
-
-    said = check(here, code=3, **settings)
-
-    assert f"shows {accepted}, a fallback: the gate refused {refused}" in said
-    assert f"revision_refused: the gate refuses revision {refused}: dag.py:1" in said
-
-
 def test_check_reports_the_published_commit_and_the_running_lock_holder(here: GitSite) -> None:
     wrapper = here.publish()
     before = sorted(os.listdir(here.root))

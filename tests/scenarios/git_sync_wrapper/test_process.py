@@ -69,19 +69,6 @@ def test_a_folder_of_another_user_in_the_published_tree_blocks_nothing(open_fold
         assert {"pkg/a.py": b"a = 1\n", "b.py": b"b = 2\n"} == site.files(), wrapper.log()
 
 
-def test_reports_a_volume_that_is_not_writable(open_folder: Path) -> None:
-    with git_site(open_folder, Path(shutil.copy(GIT_SYNC, open_folder))) as site:
-        site.root.mkdir(mode=0o755)
-        site.tmp.chmod(0o1777)
-        site.commit_revision(1)
-        wrapper = site.describe()
-        wrapper.program = as_user(open_folder / "bin", WRAPPER, 50000, 0)
-        wrapper.start()
-        event = wrapper.wait_for_event(("cycle_failed", "sidecar_gave_up"))
-
-        assert "target_denied" == event["reason"], wrapper.log()
-
-
 def wait_for_moment(here: GitSite, wrapper: SidecarProcess, number: int) -> None:
     """Wait until more than `number` different git commands have run, or a cycle has finished."""
     seen: set[str] = set()

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 from tests.support.daemon import ask
-from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite, chart_environment
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
 from tests.support.http.faults import answer_with
@@ -145,11 +144,3 @@ def test_ssh_works_without_a_final_newline_in_the_key_and_with_late_known_hosts(
         ssh.start()
         here.wait_until_shown(here.commit_revision(3), wrapper)
         wrapper.kill()
-
-
-def test_follows_head_of_a_file_url_by_default(here: GitSite) -> None:
-    url = Repository(here.repository.folder).url
-    wrapper = here.wrapper(GITSYNC_REPO=url, GITSYNC_REF=None)
-
-    here.wait_until_shown(here.repository.head(), wrapper)
-    here.wait_until_shown(here.commit_revision(2), wrapper)

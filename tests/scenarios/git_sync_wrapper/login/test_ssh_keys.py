@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.git.git_sync import GitSite
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
 
@@ -39,34 +37,3 @@ def test_no_sync_fails_while_damaged_keys_are_replaced(here: GitSite, tmp_path: 
         }
         assert 0 == wrapper.terminate().code
         assert [] == list(here.tmp.glob("git-sync-wrapper-*"))
-
-
-@pytest.mark.parametrize(
-    ("is_there", "code", "said"),
-    [
-        (True, 0, "ok    ssh key        {key}\n"),
-        (False, 3, "??    ssh key        {key} is missing"),
-    ],
-    ids=["key", "no key"],
-)
-def test_check_reports_the_ssh_key_or_that_it_is_missing(
-    here: GitSite, tmp_path: Path, is_there: bool, code: int, said: str
-) -> None:
-    skip_without_sshd()
-    with SshServer(tmp_path / "ssh") as ssh:
-        ssh.authorize(ssh.client_key)
-        known_hosts = here.folder / "known_hosts"
-        known_hosts.write_text(ssh.known_hosts)
-        key = str(ssh.client_key if is_there else here.folder / "gone")
-
-        checked = here.wrapper(
-            "check",
-            GITSYNC_REPO=ssh.url(here.repository.folder),
-            GITSYNC_SSH_KEY_FILE=key,
-            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known_hosts),
-        )
-
-        assert code == checked.wait_for_exit(120).code, checked.log()
-        assert said.format(key=key) in checked.log()
-        assert ("ssh_key_refused" in checked.log()) is not is_there
-        assert str(known_hosts) in checked.log()
