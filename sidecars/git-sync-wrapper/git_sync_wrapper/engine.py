@@ -11,6 +11,7 @@ alive.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -208,12 +209,16 @@ class Engine:
     def clear(self) -> None:
         """
         Empty all checkouts, when they are published or refused. Their folders stay: git-sync
-        removes them in its next run, and only then collects garbage.
+        removes them in its next run, and only then collects garbage. git finds the files of their
+        submodules in the snapshot from then on.
         """
         if os.path.islink(self.root) or not os.path.isdir(self.root):
             _remove(self.root)
             return
         folder = os.path.join(self.root, WORKTREES)
+        for config in glob.glob(f"{self.root}/{GIT}/worktrees/*/modules/**/config", recursive=True):
+            text = _read(config).replace(f"/{WORKTREES}/", f"/../{STORE}/")
+            write_file(config, text.encode(), 0o644, fsync=False)
         paths = [os.path.join(self.root, name) for name in (CANDIDATE, "tmp-link")]
         if os.path.isdir(folder):
             paths += [os.path.join(folder, name) for name in os.listdir(folder)]

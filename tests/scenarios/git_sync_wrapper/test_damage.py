@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.git_sync_wrapper.git_sync.situations import corrupt
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
 
@@ -38,10 +37,6 @@ def lock_up(tree: Path) -> None:
     (tree / "a.py").chmod(0)
 
 
-def lock_up_folder(tree: Path) -> None:
-    (tree / "pkg").chmod(0o700)
-
-
 def put_something_else(tree: Path) -> None:
     shutil.rmtree(tree / "pkg")
     (tree / "pkg").symlink_to("/etc")
@@ -52,7 +47,7 @@ def put_something_else(tree: Path) -> None:
     (tree / "c.py").symlink_to("elsewhere.py")
 
 
-SPOILS = [empty_tree, truncate, edit, lock_up, lock_up_folder, put_something_else]
+SPOILS = [empty_tree, truncate, edit, lock_up, put_something_else]
 
 
 def contents(tree: Path) -> dict[str, str]:
@@ -107,24 +102,6 @@ def test_a_start_repairs_damage_and_leaves_intact_files_alone(
     assert (before, time) == (contents(tree), (tree / "a.py").stat().st_mtime_ns)
 
 
-def test_is_unready_until_the_remote_can_repair_the_damage(here: GitSite) -> None:
-    commit_files(here)
-    wrapper = here.publish()
-    tree = here.link.resolve()
-    before = contents(tree)
-    here.server.stop()
-    corrupt(here.root / ".git-sync")
-    empty_tree(tree)
-    wrapper.sync()
-
-    assert 503 == wrapper.get("/readyz").status
-    assert f"damaged or missing in {tree.name}: " in wrapper.status()["problem"]
-
-    here.server.start()
-    wrapper.wait_until_ready()
-    assert before == contents(tree)
-
-
 def forget_published(here: GitSite) -> None:
     """
     Remove the unreachable objects of the published commit, as git-sync does after it has fetched a
@@ -157,23 +134,6 @@ def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> N
     assert before == contents(tree), wrapper.log()
     assert pointer == (tree / ".git").read_text()
     assert 200 == wrapper.get("/readyz").status
-
-
-def test_never_repairs_with_files_that_sparse_checkout_excludes(here: GitSite) -> None:
-    patterns = here.folder / "sparse"
-    patterns.write_text("/*\n!/pkg/\n")
-    commit_files(here)
-    wrapper = here.publish(
-        GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_SPARSE_CHECKOUT_FILE=str(patterns)
-    )
-    tree = here.link.resolve()
-    before = contents(tree)
-    (tree / "a.py").write_text("a = 666\n")
-
-    wrapper.sync()
-
-    assert "pkg/deep/b.py" not in before
-    assert before == contents(tree), wrapper.log()
 
 
 def test_standby_and_one_shot_wait_until_the_lock_holder_repairs_damage(here: GitSite) -> None:
