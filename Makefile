@@ -133,9 +133,9 @@ verify-aws: setup ## check S3, KMS, IAM, ECR and CodeCommit in a real account, t
 	@$(if $(BUCKET),BUCKET='$(BUCKET)') $(BIN)/python scripts/verify_aws.py
 
 .PHONY: test-cluster
-test-cluster: ## start the values on the cluster of KUBECONFIG (FULL=1: with Airflow)
+test-cluster: ## start the values on the cluster of KUBECONFIG
 	$(call prepare,$@ images)
-	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
+	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 tests/cluster
 
 .PHONY: mutants
 mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime)
@@ -166,13 +166,13 @@ sbom $(SIDECARS:%=sbom/%): ## write the bills of materials to dist/NAME.cdx.json
 	@for name in $(named); do scripts/sbom $$name; done
 
 .PHONY: image-test $(SIDECARS:%=image-test/%)
-image-test $(SIDECARS:%=image-test/%): ## build and test all images, or one; with all, also make push and the CI pipelines
+image-test $(SIDECARS:%=image-test/%): ## build and test all images, or one; with all, also make push
 	$(call prepare,$(named:%=image-test/%))
 	@for name in $(named); do \
 	  image=$$(scripts/build-image $$name); \
 	  IMAGE=$$image $(PYTEST) tests/images/test_$${name//-/_}.py tests/images/test_every_image.py; \
 	done
-	$(if $(findstring /,$@),,$(PYTEST) tests/images/test_push.py tests/images/test_pipelines.py)
+	$(if $(findstring /,$@),,$(PYTEST) tests/images/test_push.py)
 
 .PHONY: wheels
 wheels: setup ## build the wheels for a CI that publishes releases, and of airflow-bundle, in dist/wheels

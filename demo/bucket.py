@@ -31,7 +31,7 @@ class Bucket:
     def __exit__(self, *_: object) -> None:
         self.server.stop()
 
-    def daemon_environment(self, key_path: str, dags: Path, home: Path) -> dict[str, str]:
+    def daemon_environment(self, key_path: str, dags: Path) -> dict[str, str]:
         """
         Return a daemon's settings: the four of the published example, and those for this server.
         """
@@ -42,7 +42,6 @@ class Bucket:
             "INTERVAL": "1",
             **self.server.environment(),
             "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
-            "HOME": str(home),
         }
 
     def put(self, path: str, content: bytes) -> None:

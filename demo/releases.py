@@ -240,12 +240,10 @@ def requests_of(stage: Stage) -> dict[str, int]:
     """
     Return the daemon's number of S3 requests by operation.
     """
-    _, metrics = stage.daemon.get("/metrics")
     found = {}
-    for line in metrics.splitlines():
-        if line.startswith("s3_sync_requests_total{"):
-            operation = line.partition('operation="')[2].partition('"')[0]
-            found[operation] = int(float(line.rpartition(" ")[2]))
+    for name, value in stage.daemon.metrics().items():
+        if name.startswith("s3_sync_requests_total{"):
+            found[name.partition('operation="')[2].partition('"')[0]] = int(value)
     return found
 
 

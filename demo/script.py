@@ -1,5 +1,5 @@
 """
-One part of the demo: plays its steps in order, and prints the table at the end.
+One part of the demo: plays its steps in order, and prints a line for each at the end.
 """
 
 from __future__ import annotations
@@ -7,29 +7,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from demo import console
-from demo.console import Row
-from demo.daemon import Daemon, StepFailed
+from demo.console import heading, say
 
-
-class Stage(Protocol):
-    """
-    The objects that the steps act on.
-    """
-
-    @property
-    def concerned(self) -> Daemon | None:
-        """
-        The daemon whose log is printed when a step fails.
-        """
-
-
-S = TypeVar("S", bound=Stage)
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -48,34 +34,31 @@ Step = tuple[str, Callable[[S], Result]]
 
 def check(holds: bool, promise: str) -> None:
     """
-    Raise `StepFailed` if a condition does not hold.
+    Raise AssertionError if a promise does not hold.
     """
     if not holds:
-        raise StepFailed(f"check failed: {promise}")
+        raise AssertionError(f"check failed: {promise}")
 
 
 def play(steps: Sequence[Step[S]], stage: S) -> int:
     """
     Play all steps, print the table, and return the exit code.
     """
-    rows: list[Row] = []
+    rows: list[str] = []
     began = time.monotonic()
     for number, (title, step) in enumerate(steps, 1):
-        console.heading(f"{number}. {title}")
+        heading(f"{number}. {title}")
         try:
             result = step(stage)
-        except (StepFailed, AssertionError) as failure:
-            daemon = stage.concerned
-            console.fail(title, str(failure))
-            if daemon:
-                console.show_log(daemon.name, daemon.lines())
+        except AssertionError as failure:
+            heading(f"FAILED: {title}: {failure}")
             return 1
-        rows.append(Row(title, result.what, result.seconds))
-        took = "" if result.seconds is None else f" ({result.seconds:.2f} s)"
-        console.say(f"-> {result.what}{took}")
-    skipped = sum(row.seconds is None for row in rows)
-    summary = "all steps passed" + (f", {skipped} skipped" if skipped else "")
-    console.table([*rows, Row("total", summary, time.monotonic() - began)])
+        took = "skipped" if result.seconds is None else f"{result.seconds:.2f} s"
+        say(f"-> {result.what} ({took})")
+        rows.append(
+            textwrap.fill(f"{took:>8}  {title}: {result.what}", 100, subsequent_indent=" " * 10)
+        )
+    heading("\n".join([*rows, f"{time.monotonic() - began:6.2f} s  all steps passed"]))
     return 0
 
 

@@ -4,16 +4,20 @@ The sidecars in the documentation, and the code that their generated parts come 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import git_sync_wrapper.metrics
+import git_sync_wrapper.reasons
 import git_sync_wrapper.settings
 import kerberos_sidecar.metrics
+import kerberos_sidecar.reasons
 import kerberos_sidecar.settings
 import s3_sync.metrics
+import s3_sync.reasons
 import s3_sync.settings
 import sync_perm.metrics
+import sync_perm.reasons
 import sync_perm.settings
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
@@ -26,6 +30,7 @@ class Documented:
 
     Args:
         metrics: The class of its metrics; called with a version and a revision.
+        reasons: The table of its failures.
         first: The settings of the published example, with which the tables begin.
     """
 
@@ -34,6 +39,7 @@ class Documented:
     settings: type[CommonSettings]
     prefix: str
     metrics: Callable[[str, str], Metrics]
+    reasons: Collection[str]
     first: tuple[str, ...]
 
     @property
@@ -48,6 +54,7 @@ SIDECARS = (
         settings=s3_sync.settings.Settings,
         prefix=s3_sync.settings.PREFIX,
         metrics=s3_sync.metrics.SyncMetrics,
+        reasons=s3_sync.reasons.REASONS,
         first=("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL"),
     ),
     Documented(
@@ -56,6 +63,7 @@ SIDECARS = (
         settings=kerberos_sidecar.settings.Settings,
         prefix=kerberos_sidecar.settings.PREFIX,
         metrics=kerberos_sidecar.metrics.KerberosMetrics,
+        reasons=kerberos_sidecar.reasons.REASONS,
         first=("INTERVAL", "KRB5_CONFIG"),
     ),
     Documented(
@@ -64,6 +72,7 @@ SIDECARS = (
         settings=sync_perm.settings.Settings,
         prefix=sync_perm.settings.PREFIX,
         metrics=sync_perm.metrics.PermMetrics,
+        reasons=sync_perm.reasons.REASONS,
         first=("INTERVAL",),
     ),
     Documented(
@@ -72,6 +81,7 @@ SIDECARS = (
         settings=git_sync_wrapper.settings.Settings,
         prefix=git_sync_wrapper.settings.PREFIX,
         metrics=git_sync_wrapper.metrics.WrapperMetrics,
+        reasons=git_sync_wrapper.reasons.REASONS,
         first=(),
     ),
 )

@@ -6,46 +6,30 @@ Plays the steps beside a real Airflow 3 and a real Airflow 2.11; exits with 0 if
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from werkzeug.security import generate_password_hash
 
 from demo import console, script
-from demo.airflow import descendants, end, git, permissions, realm, releases, task, versions
-from demo.airflow.components import PARSE_SECONDS, Components
-from demo.airflow.person import Person
-from demo.airflow.stage import LINK, Stage
+from demo.airflow import story, ticket
+from demo.airflow.components import PARSE_SECONDS, Components, Person
+from demo.airflow.story import Stage
 from demo.bucket import Bucket
 from tests.support.airflow.databases import Postgres, missing_programs
 from tests.support.airflow.installed import Airflow, AirflowIsMissing, Version
 from tests.support.airflow.permissions import add_user
+from tests.support.airflow.sync_perm import descendants_of, signal_all
 
 VERSIONS: tuple[Version, ...] = ("3", "2.11")
 PASSWORD = "only this demo knows it"
-STEPS: tuple[script.Step[Stage], ...] = (
-    ("first release", releases.release_is_published),
-    ("first ticket", task.ticket_appears),
-    ("Airflow starts", releases.airflow_starts),
-    ("the shell loop", permissions.loop_does_not_help),
-    ("sync-perm starts", permissions.sidecar_starts),
-    ("a role created late", permissions.role_comes_late),
-    ("a task with a ticket", task.task_uses_it),
-    ("next release", releases.release_follows),
-    ("a bad release", releases.bad_release_is_refused),
-    ("a rollback", releases.release_is_rolled_back),
-    ("a run keeps its version", versions.run_keeps_its_version),
-    ("edited grants", permissions.grants_are_edited),
-    ("a folder for a team", permissions.folder_becomes_a_grant),
-    ("idle cost", permissions.nothing_changes),
-    ("switch to git", git.folder_comes_from_git),
-    ("a bad and a good commit", git.commits_follow),
-    ("database outage", end.database_goes_away),
-    ("SIGTERM", end.sidecars_end),
-)
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def play(version: Version, home: Path) -> int:
@@ -59,14 +43,11 @@ def play(version: Version, home: Path) -> int:
     except AirflowIsMissing as missing:
         console.say(f"skipped: {missing}")
         return 1
+    console.say(
+        f"Airflow searches for new files every second, and parses each every {PARSE_SECONDS} s"
+    )
     with ExitStack() as stack:
-        stage = set_up(airflow, home, stack)
-        console.say(
-            f"metadata database: {stage.database.url.partition(':')[0]}; shortened intervals:"
-            " Airflow searches\nfor new files every second, and parses each file every"
-            f" {PARSE_SECONDS} s (default: 30 s)"
-        )
-        return script.play(STEPS, stage)
+        return script.play(story.STEPS, set_up(airflow, home, stack))
 
 
 def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:
@@ -75,48 +56,48 @@ def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:
     """
     server = stack.enter_context(Postgres())
     database = airflow.new_postgres(server, home)
-    add_user(database, permissions.MEMBER, generate_password_hash(PASSWORD, "pbkdf2:sha256"))
-    world = None if realm.missing() else realm.open_realm(home / "kerberos", stack)
+    add_user(database, story.MEMBER, generate_password_hash(PASSWORD, "pbkdf2:sha256"))
+    realm = None if ticket.missing() else ticket.open_realm(home / "kerberos", stack)
     bucket = stack.enter_context(Bucket(f"airflow-{airflow.version}", ""))
     dags = home / "dags"
-    given = world.of_tasks() if world else {}
-    components = Components(airflow, database.url, home / "airflow", dags / LINK, given)
-    person = Person(airflow.version, components.endpoint, permissions.MEMBER, PASSWORD)
-    return Stage(
-        airflow=airflow,
-        server=server,
-        database=database,
-        home=home,
-        stack=stack,
-        components=stack.enter_context(components),
-        person=person,
-        realm=world,
-        bucket=bucket,
-        dags=dags,
-    )
+    given = realm.of_tasks() if realm else {}
+    components = Components(airflow, database.url, home / "airflow", dags / "current", given)
+    person = Person(components, story.MEMBER, PASSWORD)
+    return Stage(database, home, stack, components, person, realm, bucket, dags)
+
+
+@contextmanager
+def no_process_left() -> Iterator[None]:
+    """
+    Adopt orphaned processes, and kill all remaining descendants: Airflow's components put their
+    workers into process groups of their own.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        while left := descendants_of(os.getpid()):
+            signal_all(left, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(-1, 0)
 
 
 def main(arguments: Sequence[str]) -> int:
     """
     Play in temporary folders, which are removed afterwards.
     """
-    unknown = set(arguments) - set(VERSIONS)
-    if unknown:
-        names = ", ".join(sorted(unknown))
-        print(f"unknown Airflow version: {names}; use 3 or 2.11", file=sys.stderr)
+    if unknown := set(arguments) - set(VERSIONS):
+        print(f"unknown Airflow version: {sorted(unknown)}; use 3 or 2.11", file=sys.stderr)
         return 2
     if lacking := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         console.heading(f"Skipped: Airflow's metadata {lacking}")
         return 1
     script.prepare_process()
-    chosen = [version for version in VERSIONS if not arguments or version in arguments]
     codes = []
     try:
-        for version in chosen:
-            with (
-                tempfile.TemporaryDirectory(prefix="airflow-demo-") as home,
-                descendants.ended(),
-            ):
+        for version in (version for version in VERSIONS if version in (arguments or VERSIONS)):
+            made = tempfile.TemporaryDirectory(prefix="airflow-demo-")
+            with made as home, no_process_left():
                 codes.append(play(version, Path(home)))
     except KeyboardInterrupt:
         return 130

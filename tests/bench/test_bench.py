@@ -1,45 +1,20 @@
 """
-`make bench` with few files: it measures, and prints every part of the page.
+`make bench` measures all processes of a tool, and prints its figures beside their budgets.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from bench.kerberos_failover import World, failover_table
+from bench.budgets import at_most_part, none_of
 from bench.measure import run
-from bench.pages.report import PAGE
-from tests.docs.code import ROOT
-from tests.support.git.git_sync import skip_without_git_sync
+from bench.report import Section, deliver
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 TWICE = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\n{BURN}"
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_short_run_prints_every_part_of_the_page() -> None:
-    skip_without_git_sync()
-    few = ["--files", "20", "--polls", "20", "--turns", "1", "--reads", "1", "--rounds", "1"]
-
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "git-sync-wrapper", *few],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-    assert 0 == done.returncode, done.stdout + done.stderr
-    places = re.findall(r"<!-- bench:(git-sync-wrapper) (.+) -->", PAGE.read_text())
-    parts = re.findall(r"^# (git-sync-wrapper), (.+)$", done.stdout, re.MULTILINE)
-    assert sorted(places) == sorted(parts)
-    assert re.search(
-        r"^\| poll without a change, CPU: .* ≤ 1/50 \| 1/[\d.]+ \|", done.stdout, re.MULTILINE
-    )
 
 
 def test_measured_cpu_includes_child_processes() -> None:
@@ -51,9 +26,16 @@ def test_measured_cpu_includes_child_processes() -> None:
     assert twice.cpu_seconds > 1.5 * once.cpu_seconds
 
 
-def test_failover_table_shows_which_program_is_missing() -> None:
-    took = {World(1, "UDP"): {"kerberos": 1.0, "kinit": None}}
+def test_write_replaces_the_part_of_one_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- bench:a -->\nold\n<!-- end -->\nafter\n")
+    outcomes = [at_most_part("poll", "vs. b", 1 / 4, 1 / 2), none_of("reads", "all", 0, 9, 9)]
 
-    row = failover_table(took, "kerberos").splitlines()[-1]
+    deliver(Section("a", {"machine": "1 core"}, outcomes), is_written=True, page=page)
 
-    assert "| 1 silent, UDP first | 1.00 s | none in 60 s | not installed |" == row
+    printed, written = capsys.readouterr().out, page.read_text()
+    for row in ("| ≤ 1/4 | 0.5 | 200% | **missed** |", "| 0 of 9 | 0 of 9 |  | met |"):
+        assert row in printed and row in written
+    assert page.read_text().endswith("1 core\n<!-- end -->\nafter\n")

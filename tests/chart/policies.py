@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chart.files import SNIPPETS
 from tests.chart.sidecars import Values
 
 NAMES = sorted(path.name for path in (SNIPPETS / "iam").glob("*.json"))
-_STATEMENT = {"Sid", "Effect", "Action", "Resource", "Principal", "Condition"}
 
 
 @dataclass(frozen=True)
@@ -73,27 +72,3 @@ def _like(pattern: str, text: str) -> bool:
 
 def _texts(value: str | Sequence[str]) -> Sequence[str]:
     return [value] if isinstance(value, str) else value
-
-
-def form_complaints(policy: Values) -> Iterator[str]:
-    """
-    Report elements that AWS would refuse, and permissions that are wider than they look.
-    """
-    yield from sorted(policy.keys() ^ {"Version", "Statement"})
-    if policy.get("Version") != "2012-10-17":
-        yield "Version"
-    names = [statement.get("Sid") for statement in policy.get("Statement", [])]
-    if not names or len(names) > len(set(names)):
-        yield f"Sid {names}"
-    for statement in policy.get("Statement", []):
-        yield from sorted(statement.keys() - _STATEMENT)
-        yield from sorted({"Sid", "Effect", "Action"} - statement.keys())
-        if ("Resource" in statement) == ("Principal" in statement):
-            yield f"{statement.get('Sid')} needs either Resource or Principal"
-        for action in _texts(statement.get("Action", [])):
-            if not re.fullmatch(r"[a-z0-9]+:[A-Z][A-Za-z]+", action):
-                yield f"{action} is not exactly one action"
-        for resource in _texts(statement.get("Resource", [])):
-            if resource == "*" and statement.get("Action") != "ecr:GetAuthorizationToken":
-                yield f"{statement.get('Sid')} allows any resource"
-        yield from sorted(statement.get("Condition", {}).keys() - {"StringEquals", "StringLike"})

@@ -4,15 +4,12 @@ The Kubernetes objects outside the chart, and the names that they share with the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from tests.chart import files, pods
 from tests.chart.files import OBJECTS
 from tests.chart.kubernetes import strict_complaints
-from tests.chart.sidecars import WANTED_KEYS, Values, environment
+from tests.chart.sidecars import WANTED_KEYS, environment
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -34,63 +31,6 @@ def test_pods_of_objects_pass_every_check(name: str) -> None:
         *pods.sidecar_complaints(pod),
         *(pods.sharing_complaints(pod) if has_airflow else []),
     ]
-
-
-def secrets_named(node: Any) -> Iterator[str]:
-    """
-    Yield the names of the Secrets that values reference.
-    """
-    if isinstance(node, list):
-        for one in node:
-            yield from secrets_named(one)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key.lower().endswith("secretname"):
-                yield value
-            elif key == "imagePullSecrets":
-                yield from (one["name"] for one in value)
-            else:
-                yield from secrets_named(value)
-
-
-def test_external_secrets_create_every_secret_that_the_values_reference() -> None:
-    made = {
-        one["spec"]["target"]["name"]
-        for one in files.load_objects("secrets/external-secrets.yaml")
-        if one["kind"] == "ExternalSecret"
-    }
-    names = ("values.yaml", "values-airflow-2.yaml", "kerberos.native.yaml")
-
-    used = {name for one in names for name in secrets_named(files.load(one))}
-
-    assert made == used | {"git-credentials"} == WANTED_KEYS.keys()
-
-
-@pytest.mark.parametrize(
-    "one",
-    [
-        one
-        for one in files.load_objects("secrets/external-secrets.yaml")
-        if one["kind"] == "ExternalSecret"
-    ],
-    ids=lambda one: str(one["metadata"]["name"]),
-)
-def test_external_secret_creates_the_keys_that_its_reader_needs(one: Values) -> None:
-    spec, target = one["spec"], one["spec"]["target"]
-    made = {entry["secretKey"] for entry in spec.get("data", [])}
-
-    assert target["name"] == one["metadata"]["name"]
-    assert WANTED_KEYS[target["name"]] == made | target.get("template", {}).get("data", {}).keys()
-    for entry in spec.get("data", []):
-        # A password may look like base64, but is not encoded.
-        is_encoded = entry["remoteRef"].get("decodingStrategy") == "Auto"
-        assert is_encoded == (entry["secretKey"] == "airflow.keytab")
-
-
-def test_values_disable_the_chart_parts_that_have_default_passwords() -> None:
-    values = files.load("values.yaml")
-
-    assert {"enabled": False} == values["createUserJob"] == values["postgresql"]
 
 
 def test_airflow_reads_the_shared_ticket_where_kerberos_writes_it() -> None:
@@ -125,3 +65,20 @@ def test_airflow_mounts_the_claim_that_git_sync_fills() -> None:
     link = f"/opt/airflow/dags/{environment(container)['GITSYNC_LINK']}"
     assert values["config"]["core"]["dags_folder"] == link
     assert {"name": reads["name"], "mountPath": "/opt/airflow/dags", "readOnly": True} == mount
+
+
+def test_external_secrets_create_the_keys_that_their_readers_need() -> None:
+    specs = [
+        one["spec"]
+        for one in files.load_objects("secrets/external-secrets.yaml")
+        if one["kind"] == "ExternalSecret"
+    ]
+    made = {
+        spec["target"]["name"]: {
+            *(entry["secretKey"] for entry in spec.get("data", [])),
+            *spec["target"].get("template", {}).get("data", {}),
+        }
+        for spec in specs
+    }
+
+    assert WANTED_KEYS == made

@@ -13,8 +13,7 @@ from tests.chart import files, pods
 from tests.chart.kubernetes import strict_complaints
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, rendered, rendered_pods
 from tests.chart.sidecars import SIDECARS, Values, environment
-from tests.chart.stacks import DAILY, EXPECTED, IN_THE_CHART, PRD_CELERY, Stack
-from tests.chart.test_network import policies_select
+from tests.chart.stacks import DAILY, EXPECTED, IN_THE_CHART, Stack
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)
@@ -133,33 +132,20 @@ def test_drop_in_replaces_the_charts_git_sync_in_every_pod(stack: Stack) -> None
         assert ("codecommit" in str(stack)) == ("GITSYNC_PASSWORD" not in given)
 
 
-@pytest.mark.parametrize("executor", ["CeleryExecutor", "KubernetesExecutor"])
-def test_shared_ticket_is_mounted_where_tasks_run(executor: str) -> None:
-    names = (f"executor={executor}", "s3-sync.native.yaml", "examples/shared-ticket.yaml")
-    found = {component(pod): pod["spec"] for pod in rendered_pods(names)}
-
-    for name in ("triggerer", "worker" if executor == "CeleryExecutor" else "task pod"):
-        airflow = next(one for one in found[name]["containers"] if one["name"] not in SIDECARS)
-        mounts = {one["mountPath"]: one for one in airflow["volumeMounts"]}
-        assert "FILE:/var/kerberos-ccache/cache" == environment(airflow)["KRB5CCNAME"]
-        assert mounts["/var/kerberos-ccache"]["readOnly"] is True
-
-
-def test_only_redis_claims_a_volume_in_a_whole_deployment_with_celery() -> None:
-    claims = {
-        one["metadata"]["name"]
-        for one in rendered(PRD_CELERY)
-        if one["kind"] == "StatefulSet" and one["spec"].get("volumeClaimTemplates")
-    }
-
-    assert {"airflow-redis"} == claims
-
-
 @each_stack
-def test_policies_select_every_pod_with_a_sidecar(stack: Stack) -> None:
+def test_network_policies_and_security_groups_select_every_pod_with_a_sidecar(stack: Stack) -> None:
+    selectors = [
+        policy["spec"]["podSelector"]
+        for name in ("network/network-policy.yaml", "network/security-group-policy.yaml")
+        for policy in files.load_objects(name)
+    ]
     for pod in rendered_pods(stack):
+        labels = pod["metadata"]["labels"]
         if pods.kinds(pod["spec"]):
-            assert policies_select(pod["metadata"]["labels"])
+            for one in selectors:
+                assert one["matchLabels"].items() <= labels.items()
+                for it in one.get("matchExpressions", []):
+                    assert labels[it["key"]] in it["values"]
 
 
 @each_stack

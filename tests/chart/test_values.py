@@ -13,15 +13,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from yamllint import linter
-from yamllint.config import YamlLintConfig
 
-from s3_sync.release.format import manifest_key
 from sidecar_values import deployment
 from sidecar_values.files import SOURCE
 from sidecar_values.files import files as generated
 from tests.chart import files
-from tests.chart.printed import ALL, FEW, choice, pairs
+from tests.chart.printed import FEW, choice
 from tests.chart.rendering import CHART
 from tests.chart.sidecars import Values
 
@@ -71,76 +68,6 @@ def print_values(*words: str) -> subprocess.CompletedProcess[str]:
 def test_generated_files_match_their_source() -> None:
     for path, text in generated().items():
         assert text == path.read_text(), f"{path}: run `make snippets`"
-
-
-def test_sidecar_containers_appear_only_in_generated_files() -> None:
-    written = {
-        str(path.relative_to(files.SNIPPETS))
-        for path in files.SNIPPETS.rglob("*.y*ml")
-        if "readOnlyRootFilesystem" in path.read_text() and path not in generated()
-    }
-
-    # The first is a container of the chart, the second the quickstart's S3 server.
-    assert {"git-sync-wrapper.chart.yaml", "quickstart/s3.yaml"} == written
-
-
-def test_a_few_commands_cover_every_pair_of_words() -> None:
-    assert set().union(*map(pairs, ALL.values())) == set().union(*map(pairs, FEW.values()))
-    assert len(FEW) <= 20
-
-
-@pytest.mark.parametrize("name", [*FEW, *generated()], ids=str)
-def test_generated_values_pass_yamllint_and_use_every_anchor(name: str | Path) -> None:
-    text = files.text(str(name))
-    config = YamlLintConfig((ROOT / ".yamllint").read_text())
-    anchors, aliases = (
-        set(re.findall(rf"[ -] \{mark}([a-z-]+)$", text, re.MULTILINE)) for mark in "&*"
-    )
-
-    assert [] == [str(one) for one in linter.run(text, config)]
-    assert anchors == aliases
-
-
-def test_every_combination_is_yaml_with_only_the_keys_that_it_needs() -> None:
-    for name, words in ALL.items():
-        values = files.load(name)
-        executor, source = words["EXECUTOR"], words["SOURCE"]
-        tasks = bool(source or words["KERBEROS"])
-        pins = (source, executor, words["VERSIONS"]) == ("release", "KubernetesExecutor", "")
-        webs = {"2": {"webserver"}, "3": {"apiServer"}, "": {"webserver", "apiServer"}}
-        assert values.keys() == {
-            "sidecars",
-            *(["executor"] if executor else []),
-            *(["airflowVersion", "images"] if words["AIRFLOW"] == "2" else []),
-            *(["config", "dagProcessor"] if source else []),
-            *(["env", "volumes", "volumeMounts"] if words["VERSIONS"] else []),
-            *(["triggerer"] if tasks else []),
-            *(["scheduler"] if tasks and (executor == "LocalExecutor" or pins) else []),
-            *(["workers"] if tasks and executor != "LocalExecutor" else []),
-            *(webs[words["AIRFLOW"]] if words["SYNC_PERM"] else []),
-        }, name
-        assert "{{ .Values.sidecars" not in str(values), name
-
-
-def test_the_block_contains_only_what_the_lists_refer_to() -> None:
-    for name in ALL:
-        used = set(re.findall(r"\.Values\.sidecars\.([\w.]+)", files.text(name)))
-        block = yaml.safe_load(files.text(name))["sidecars"]
-        leaves = {
-            f"{key}.{inner}" if isinstance(value, dict) else key
-            for key, value in block.items()
-            for inner in (value if isinstance(value, dict) else [key])
-        }
-        assert leaves == used, name
-
-
-def test_gate_is_the_only_difference_that_gate_makes_to_a_release() -> None:
-    words = "make values EXECUTOR=KubernetesExecutor SOURCE=release"
-    without, gated = (files.text(one).splitlines() for one in (words, f"{words} GATE=1"))
-    added = {line.strip() for line in {*gated} - {*without} if not line.strip().startswith("#")}
-
-    assert {"- name: S3_SYNC_GATE", "value: syntax", "- name: S3_SYNC_GATE_GRAMMAR"} <= added
-    assert 4 == len(added)
 
 
 def test_command_needs_only_the_standard_library_and_prints_only_the_values() -> None:
@@ -221,33 +148,3 @@ def test_the_published_example_has_unknown_keys_and_its_correction_has_none() ->
     assert {one["name"]: one["value"] for one in container["env"]} == {
         one["name"]: one["value"] for one in before["worker"]["extraContainers"][0]["env"]
     }
-
-
-@pytest.mark.parametrize("name", [*EVERY, *files.OBJECTS])
-def test_file_starts_with_a_three_line_comment(name: str) -> None:
-    first, second, third, fourth = files.text(name).splitlines()[:4]
-
-    assert first.startswith("# For: ")
-    assert re.match(r"# Official chart 1\.22\.0[,; ].*\bAirflow\b", second)
-    assert third.startswith("# Change: ")
-    assert not fourth.startswith("#")
-
-
-def test_dev_and_prd_set_the_same_keys() -> None:
-    def leaves(values: Values, path: str = "") -> set[str]:
-        inner = {key: value for key, value in values.items() if isinstance(value, dict)}
-        found = {f"{path}{key}" for key in values.keys() - inner.keys()}
-        return found.union(*(leaves(value, f"{path}{key}.") for key, value in inner.items()))
-
-    dev, prd = leaves(files.load("values-dev.yaml")), leaves(files.load("values-prd.yaml"))
-
-    assert dev == prd
-
-
-def test_view_url_points_to_the_manifest_of_the_release_in_the_s3_console() -> None:
-    values = files.load("make values EXECUTOR=CeleryExecutor SOURCE=release VERSIONS=1")
-    (bundle,) = values["dagProcessor"]["dagBundleConfigList"]
-    page = f"https://console.aws.amazon.com/s3/object/{values['sidecars']['bucket']}"
-    key = f"{values['sidecars']['s3Sync']['keyPath']}/{manifest_key('{version}')}"
-
-    assert f"{page}?prefix={key}" == bundle["kwargs"]["view_url_template"]

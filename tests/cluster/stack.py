@@ -20,7 +20,7 @@ from tests.chart.sidecars import WANTED_KEYS, Values
 from tests.cluster.images import Images
 from tests.cluster.kubectl import Namespace, Pod, namespace
 from tests.cluster.reader import mark
-from tests.cluster.substitutions import TASK_POD, WITHOUT_AIRFLOW, Site, substitute
+from tests.cluster.substitutions import TASK_POD, Site, substitute
 from tests.support.airflow.bundles import MODULE
 from tests.support.aws.servers import S3Server
 from tests.support.kerberos.kdc import Kdc
@@ -198,7 +198,7 @@ def stack(
     images = world.images
     endpoint = world.endpoint or world.s3.endpoint
     site = Site(endpoint, images.name("reader"), images.name, world.bucket, world.repository)
-    objects = substitute(WITHOUT_AIRFLOW, copy.deepcopy(rendered), site)
+    objects = substitute(copy.deepcopy(rendered), site)
     if only is not None:
         objects = [one for one in objects if _component_of(one) in {*only, None}]
     brought = {one["metadata"]["name"] for one in objects}

@@ -1,6 +1,5 @@
 """
-All changes to the rendered objects before they are created: one table for pods with a reader
-instead of Airflow, and one for a real Airflow.
+All changes to the rendered objects before they are created, with a reader instead of Airflow.
 
 Nothing else changes. The sidecars keep their probes, resources and security contexts; variables
 and mounts are only added, except for the addresses of the bucket and of the git repository.
@@ -19,8 +18,6 @@ ROLE = "eks.amazonaws.com/role-arn"
 TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 # The key of the chart's ConfigMap with the template of task pods.
 TASK_POD = "pod_template_file.yaml"
-# The certificate of every API server contains this name.
-KUBERNETES = "kubernetes.default.svc"
 # The bucket of files to paste.
 BUCKET = "my-airflow-bucket"
 
@@ -35,7 +32,6 @@ class Site:
         our_image: Returns the image of a sidecar, by its name.
         bucket: Replaces `my-airflow-bucket`; None keeps that name.
         repository: The URL of a git repository with the DAGs, if there is one.
-        kubernetes: Where pods reach the API server of Kubernetes, if not at its own address.
     """
 
     s3_endpoint: str
@@ -43,19 +39,6 @@ class Site:
     our_image: Callable[[str], str]
     bucket: str | None = None
     repository: str | None = None
-    kubernetes: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Substitution:
-    """
-    Args:
-        what: The change and its reason.
-        change: Changes the objects, including the task pod, in place.
-    """
-
-    what: str
-    change: Callable[[list[Values], Site], object]
 
 
 def specs(objects: list[Values]) -> Iterator[Values]:
@@ -71,7 +54,7 @@ def specs(objects: list[Values]) -> Iterator[Values]:
 
 def leave_out_airflow_alone(objects: list[Values], _: Site) -> None:
     """
-    Remove jobs, and workloads without a sidecar.
+    Remove jobs, and workloads without a sidecar: they would only run Airflow.
     """
     objects[:] = [
         one
@@ -83,7 +66,7 @@ def leave_out_airflow_alone(objects: list[Values], _: Site) -> None:
 
 def fill_in_the_task_pod(objects: list[Values], site: Site) -> None:
     """
-    Set the name and the image of the task pod.
+    Set the name and the image of the task pod, as the KubernetesExecutor does.
     """
     for one in objects:
         if one["kind"] == "Pod":
@@ -94,7 +77,7 @@ def fill_in_the_task_pod(objects: list[Values], site: Site) -> None:
 
 def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
     """
-    Run the reader instead of Airflow; it watches if a DAG folder and airflow.cfg are mounted.
+    Run the reader instead of Airflow, without probes, which would need Airflow.
     """
     for spec in specs(objects):
         for container in pods.containers(spec):
@@ -143,7 +126,7 @@ def give_the_role(objects: list[Values], _: Site) -> None:
 
 def lead_to_the_server(objects: list[Values], site: Site) -> None:
     """
-    Set AWS_ENDPOINT_URL of s3-sync to the tests' server.
+    Set AWS_ENDPOINT_URL of s3-sync to the tests' server, because AWS is not available.
     """
     for spec in specs(objects):
         for container in pods.containers(spec):
@@ -191,94 +174,28 @@ def bring_the_claims(objects: list[Values], _: Site) -> None:
                 volume["emptyDir"] = {}
 
 
-def ask_only_whether_it_is_ready(objects: list[Values], _: Site) -> None:
-    """
-    Remove liveness and startup probes, so that no probe kills Airflow.
-    """
-    for spec in specs(objects):
-        for container in spec["containers"]:
-            for key in ("livenessProbe", "startupProbe"):
-                container.pop(key, None)
-
-
-def lead_to_kubernetes(objects: list[Values], site: Site) -> None:
-    """
-    Set the address of the API server, under a name in its certificate.
-    """
-    assert site.kubernetes is not None
-    host, port = site.kubernetes
-    for spec in specs(objects):
-        spec["hostAliases"] = [{"ip": host, "hostnames": [KUBERNETES]}]
-        for container in spec["containers"]:
-            _add_variables(
-                container, KUBERNETES_SERVICE_HOST=KUBERNETES, KUBERNETES_SERVICE_PORT=str(port)
-            )
-
-
 def _add_variables(container: Values, **variables: str) -> None:
     added = [{"name": name, "value": value} for name, value in variables.items()]
     container["env"] = [*(container.get("env") or []), *added]
 
 
-_IN_BOTH = (
-    Substitution(
-        "The sidecars use images of this commit: the values files tell users to change them.",
-        take_our_images,
-    ),
-    Substitution(
-        "Pods of a service account with a role receive its token and variables, which a webhook "
-        "adds on EKS.",
-        give_the_role,
-    ),
-    Substitution(
-        "AWS_ENDPOINT_URL of s3-sync is the tests' own server, because AWS is not available.",
-        lead_to_the_server,
-    ),
+CHANGES = (
+    leave_out_airflow_alone,
+    fill_in_the_task_pod,
+    read_instead_of_airflow,
+    lead_to_the_dags,
+    bring_the_claims,
+    take_our_images,
+    give_the_role,
+    lead_to_the_server,
 )
-WITHOUT_AIRFLOW = (
-    Substitution(
-        "Jobs, and pods without a sidecar, are removed: they would only run Airflow.",
-        leave_out_airflow_alone,
-    ),
-    Substitution(
-        "The task pod receives a name and Airflow's image, as from the KubernetesExecutor.",
-        fill_in_the_task_pod,
-    ),
-    Substitution(
-        "Airflow's containers run reader.py without probes: the tests are about the sidecars, and "
-        "the probes would need Airflow.",
-        read_instead_of_airflow,
-    ),
-    Substitution(
-        "Bucket and git repository are those of the tests: users replace them with their own.",
-        lead_to_the_dags,
-    ),
-    Substitution(
-        "A claim of the user or of a StatefulSet becomes an emptyDir: the cluster may be unable to "
-        "provision volumes, and only one pod uses each claim.",
-        bring_the_claims,
-    ),
-    *_IN_BOTH,
-)
-WITH_AIRFLOW = (
-    Substitution(
-        "Airflow has no liveness or startup probes: on a busy machine it needs longer than they "
-        "allow, and some of them start another Airflow process each minute.",
-        ask_only_whether_it_is_ready,
-    ),
-    Substitution(
-        "Pods reach the API server of Kubernetes through this machine, under its own name: the "
-        "cluster may have neither Services nor DNS.",
-        lead_to_kubernetes,
-    ),
-    *_IN_BOTH,
-)
+"""The changes, in order; each function says what it changes and why."""
 
 
-def substitute(table: tuple[Substitution, ...], objects: list[Values], site: Site) -> list[Values]:
+def substitute(objects: list[Values], site: Site) -> list[Values]:
     """
-    Apply a table to the objects in place, and return them.
+    Apply all changes to the objects in place, and return them.
     """
-    for one in table:
-        one.change(objects, site)
+    for change in CHANGES:
+        change(objects, site)
     return objects

@@ -1,5 +1,5 @@
 """
-Every values file starts.
+Every values file starts, and what `make values` prints for every pair of its words.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart import files, pods
+from tests.chart.printed import FEW
 from tests.chart.stacks import AS_PODS, EXPECTED, WHOLE
 from tests.chart.stacks import Stack as Names
 from tests.cluster.conftest import SERVICE
@@ -25,6 +26,7 @@ STARTED: tuple[Names, ...] = (
     ("git-sync-wrapper.chart.yaml",),
     (AS_PODS, "git-sync-wrapper.native.yaml"),
     *WHOLE[2:],
+    *((name,) for name in FEW),
 )
 
 
@@ -38,7 +40,8 @@ def test_pods_become_ready_with_their_sidecars_dags_and_tickets(
 ) -> None:
     is_whole = "values.yaml" in names
     world = outside["SOURCE=release" in names[0]]
-    users = () if is_whole else (YOUR_VALUES,)
+    own = (f"sidecars.bucket={world.bucket}", f"sidecars.gitSync.repo={world.repository}")
+    users = () if is_whole else (*(own if names[0] in FEW else ()), YOUR_VALUES)
     # Each Fargate pod requests a node of its own, and the one node here has room for one.
     only = frozenset({"dag-processor"}) if "examples/fargate.yaml" in names else None
     name = f"files-{STARTED.index(names)}-{run}"

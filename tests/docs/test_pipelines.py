@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts import lint_ci
-from tests.docs.code import ROOT
+from tests.docs.documents import ROOT
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import VENV_BIN
 from tests.support.s3_sync.publishing import (
@@ -198,36 +197,3 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     assert "Checked with Airflow 3.3.2" in ran.stdout
 
 
-@pytest.mark.parametrize("name", PIPELINES)
-def test_the_commands_of_a_pipeline_pass_shellcheck(name: str) -> None:
-    script, _ = PIPELINES[name][0]()
-
-    ran = subprocess.run(
-        [VENV_BIN / "shellcheck", "--shell=bash", "-"], input=script, capture_output=True, text=True
-    )
-
-    assert "" == ran.stdout
-
-
-@pytest.mark.parametrize(
-    ("title", "schema"),
-    [("GitHub Actions", "vendor.github-workflows"), ("GitLab", "vendor.gitlab-ci")],
-)
-def test_a_pipeline_matches_the_schema_of_its_ci(tmp_path: Path, title: str, schema: str) -> None:
-    path = tmp_path / "pipeline.yaml"
-    path.write_text(block("yaml", title))
-
-    ran = subprocess.run(
-        [VENV_BIN / "check-jsonschema", f"--builtin-schema={schema}", path],
-        capture_output=True,
-        text=True,
-    )
-
-    assert ran.returncode == 0, ran.stdout
-
-
-def test_the_jenkinsfile_has_only_known_complaints() -> None:
-    # Jenkins sets WORKSPACE; `docker run --env` reads AWS_REGION.
-    known = {"$WORKSPACE is never set", "AWS_REGION is never read"}
-
-    assert known == set(lint_ci.jenkinsfile_complaints(block("groovy", "Jenkins")))

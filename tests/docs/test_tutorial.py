@@ -18,7 +18,7 @@ import yaml
 from botocore.config import Config
 
 from tests.chart import files
-from tests.docs.code import ROOT
+from tests.docs.documents import ROOT
 from tests.support.aws.servers import MotoServer
 from tests.support.daemon import S3_SYNC, VENV_BIN, SidecarProcess
 from tests.support.waiting import wait_until

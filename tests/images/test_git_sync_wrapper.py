@@ -124,16 +124,6 @@ def test_follows_a_branch_in_a_hardened_container(
     assert here.shown() == here.repository.head()
 
 
-def test_init_container_of_the_chart_publishes_and_exits(image: Image, here: GitSite) -> None:
-    here.server.accept(("deploy", "password"))
-    credentials = {"USERNAME": "deploy", "PASSWORD": "password"}
-    settings = chart_environment(here, init=True, credentials=credentials)
-    settings |= {"GITSYNC_HTTP_BIND": "", "GIT_SYNC_HTTP_BIND": ""}
-    with container(image, here, **settings) as running:  # type: ignore[arg-type]
-        assert 0 == running.wait_for_exit(60).code, running.log()
-    assert here.shown() == here.repository.head()
-
-
 @pytest.mark.parametrize("user", [CHART, ARBITRARY], ids=["chart", "arbitrary"])
 def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, user: str) -> None:
     """

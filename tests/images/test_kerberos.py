@@ -83,13 +83,3 @@ def test_keeps_a_ticket_fresh_in_a_hardened_container(image: Image, pod: Pod, us
     assert pod.is_valid()
     assert ["krb5cc"] == os.listdir(pod.ccache.parent)
     assert [] == container.complaints()
-
-
-def test_one_shot_publishes_a_ticket_and_exits(image: Image, pod: Pod) -> None:
-    with pod.container(image, KERBEROS_ONE_SHOT="true") as container:
-        ended = container.wait_for_exit()
-
-    assert 0 == ended.code
-    assert pod.is_valid()
-    assert [] == container.find_events("http_listening")
-    assert [] == container.complaints()

@@ -21,7 +21,6 @@ from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY
 from tests.support.aws.servers import MotoServer
 from tests.support.http.fake_proxy import FakeProxy
 from tests.support.registry import ACCOUNT, PASSWORD, Registry
-from tests.support.scripts import script
 
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
@@ -270,75 +269,6 @@ def test_signs_every_pushed_manifest(
         assert 0 == done.code, done.err
 
 
-@pytest.mark.parametrize("knows", ["", "--use-signing-config --new-bundle-format"])
-def test_asks_each_cosign_for_a_private_signature(
-    project: Project, registry: Registry, tmp_path: Path, knows: str
-) -> None:
-    """A stand-in for cosign 2.0 and for cosign 3, which uses its own log unless told otherwise."""
-    (tmp_path / "bin").mkdir()
-    cosign = script(
-        tmp_path / "bin/cosign",
-        f'[ "$2" != --help ] || exec echo "--tlog-upload {knows}"\necho "$@" >{tmp_path}/asked\n',
-    )
-    project.variables["PATH"] = f"{Path(cosign).parent}:{os.environ['PATH']}"
-    project.commit()
-    where = f"REGISTRY={registry.address}/private/{project.tool}/{len(knows)}"
-
-    project.succeed("make", "push/tiny", where, "TAG=1", "SIGN_KEY=a.key")
-
-    asked = (tmp_path / "asked").read_text().split()
-    assert {f"{option}=false" for option in ["--tlog-upload", *knows.split()]} == {
-        word for word in asked if word.endswith("=false")
-    }
-
-
-def test_pushes_an_unsigned_image_without_a_sign_key(
-    project: Project, registry: Registry, keys: Path
-) -> None:
-    project.commit()
-    target = f"{registry.address}/unsigned/{project.tool}"
-
-    project.succeed("make", "push/tiny", f"REGISTRY={target}", "TAG=1")
-
-    assert "no signatures found" in complaint(is_signed(project, keys, f"{target}/tiny:1"))
-
-
-def test_pins_base_images_to_the_current_digests_of_their_tags(
-    project: Project, registry: Registry
-) -> None:
-    project.variables["PATH"] = path_with("crane")
-    base = project.variables.pop("BASE_IMAGE")
-    dockerfile = project.folder / "sidecars/tiny/Dockerfile"
-    text = dockerfile.read_text().replace("nowhere.example.com/base:1", base)
-    dockerfile.write_text(text)
-    digest, _ = registry.manifest("base", "1")
-    pin = ("scripts/pin-base-images", "sidecars/tiny/Dockerfile")
-
-    project.succeed(*pin)
-    once = dockerfile.read_text()
-    project.succeed(*pin)
-    project.commit()
-    image = project.succeed("scripts/build-image", "tiny").splitlines()[-1]
-
-    assert text.replace(base, f"{base}@{digest}") == once == dockerfile.read_text()
-    described = project.succeed(project.tool, "inspect", "--type=image", image)
-    assert f"{base.removesuffix(':1')}@{digest}" in described
-
-
-def test_pins_nothing_when_a_registry_does_not_answer(project: Project, registry: Registry) -> None:
-    project.variables["PATH"] = path_with("crane")
-    dockerfile = project.folder / "sidecars/tiny/Dockerfile"
-    base = project.variables["BASE_IMAGE"]
-    text = f"ARG A_IMAGE={base}\nARG BASE_IMAGE=127.0.0.1:9/base:1\n"
-    dockerfile.write_text(text)
-
-    refused = project.run("scripts/pin-base-images", "sidecars/tiny/Dockerfile")
-
-    assert 0 != refused.code
-    assert "127.0.0.1:9" in refused.err
-    assert text == dockerfile.read_text()
-
-
 def test_refuses_to_push_uncommitted_changes(project: Project, registry: Registry) -> None:
     project.commit()
     (project.folder / "sidecars/tiny/content").write_text("changed\n")
@@ -359,50 +289,6 @@ def test_an_unreachable_registry_is_not_taken_for_a_missing_tag(project: Project
     refused = project.run("make", "push/tiny", "REGISTRY=127.0.0.1:9")
 
     assert "Cannot determine whether 127.0.0.1:9/tiny:" in complaint(refused)
-
-
-NEW = {  # docker's errors for a missing tag
-    "manifest for IMAGE not found: manifest unknown: Requested image not found",
-    'failed to resolve reference "IMAGE": IMAGE: not found',  # with containerd's image store
-}
-UNCLEAR = {
-    # The tag exists, but only for other architectures.
-    "no matching manifest for linux/arm64 in the manifest list entries: no match: not found",
-    'failed to resolve reference "IMAGE": failed to do request: Head "x": EOF',
-    'failed to resolve reference "IMAGE": dial tcp: lookup x: no such host',
-    "pull access denied for IMAGE, repository does not exist or may require login",
-    "no basic auth credentials",
-}
-
-
-def test_recognizes_the_docker_errors_for_a_new_tag(project: Project, tmp_path: Path) -> None:
-    project.commit()
-    image = "registry.example.com/tiny:1"
-    docker, calls = tmp_path / "bin" / "docker", tmp_path / "calls"
-    docker.parent.mkdir()
-    docker.write_text(
-        f"""#!/bin/sh
-        echo "$1" >>'{calls}'
-        [ "$1" != pull ] || {{ echo "Error response from daemon: $ANSWER" >&2; exit 1; }}
-        """
-    )
-    docker.chmod(0o755)
-    variables = {
-        "PATH": f"{docker.parent}:{os.environ['PATH']}",
-        "BUILDER": "docker",
-        "REGISTRY": "registry.example.com",
-        "TAG": "1",
-    }
-
-    for answer in NEW | UNCLEAR:
-        calls.write_text("")
-        said = answer.replace("IMAGE", image)
-        done = project.run("scripts/push-image", "tiny", **variables, ANSWER=said)
-
-        is_pushed = {"build", "push"} <= set(calls.read_text().split())
-        assert (answer in NEW) is is_pushed
-        if not is_pushed:
-            assert f"Cannot determine whether {image} exists" in complaint(done)
 
 
 @pytest.fixture
@@ -471,14 +357,6 @@ def test_ecr_push_keeps_an_existing_repository_and_tag(
     assert "are mutable" in first.err
     assert "0.1.0 exists" in complaint(refused)
     assert digest == protected.manifest(name, "0.1.0")[0]
-
-
-def test_an_ecr_error_fails_the_push_and_is_shown(ecr: Project) -> None:
-    refused = ecr.run(
-        "make", "push/tiny", f"REGISTRY={ECR}/bad", "AWS_ENDPOINT_URL_ECR=http://127.0.0.1:9"
-    )
-
-    assert "127.0.0.1:9" in complaint(refused)
 
 
 def test_make_push_covers_every_sidecar() -> None:

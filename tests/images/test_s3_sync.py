@@ -86,18 +86,3 @@ def test_follows_the_bucket_in_a_hardened_container(
 
     assert 0 == code
     assert [] == container.complaints()
-
-
-def test_one_shot_publishes_the_files_and_exits(
-    image: Image, rclone: RcloneServer, bucket: str, tmp_path: Path
-) -> None:
-    target = tmp_path / "dags"
-    settings = {"KEY_PATH": "team/dags", "S3_SYNC_ONE_SHOT": "true"}
-
-    with S3Container(image, rclone, bucket, target, settings=settings) as container:
-        ended = container.wait_for_exit()
-
-    assert 0 == ended.code
-    assert {"sales.py", "lib/rates.py"} == tree(target).keys()
-    assert [] == container.find_events("http_listening")
-    assert [] == container.complaints()

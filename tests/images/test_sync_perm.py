@@ -120,17 +120,3 @@ def test_syncs_permissions_in_a_hardened_container(
     assert 0 == code
     assert [] == daemon.complaints()
     assert [] == list((tmp_path / "scratch").iterdir())
-
-
-def test_one_shot_syncs_permissions_and_exits(
-    image: Image, metadata: Database, tmp_path: Path
-) -> None:
-    add_role(metadata)
-
-    with container(image, metadata, tmp_path, SYNC_PERM_ONE_SHOT="true") as daemon:
-        ended = daemon.wait_for_exit(PASS_SECONDS)
-
-    assert 0 == ended.code, daemon.log()
-    assert "team" in roles_with_website(metadata)
-    assert [] == daemon.find_events("http_listening")
-    assert [] == daemon.complaints()

@@ -11,7 +11,7 @@ from sync_perm.compare import Tables
 from sync_perm.connection import parse_url
 from sync_perm.database import Database as Connection
 from sync_perm.tables import Reader
-from tests.docs.code import ROOT
+from tests.docs.documents import ROOT
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow.databases import Database, MariaDb, Postgres
 from tests.support.airflow.installed import Airflow

@@ -1,0 +1,395 @@
+"""
+The steps beside a real Airflow: releases, tickets, permissions, DAG versions, git.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from demo import releases
+from demo.airflow import ticket
+from demo.airflow.components import Components, Person
+from demo.bucket import Bucket
+from demo.console import say
+from demo.daemon import Daemon
+from demo.releases import run_s3_sync, wait_for_release
+from demo.s3_sync import files_in
+from demo.script import Result, Step, check
+from tests.support.airflow.databases import Database
+from tests.support.airflow.permissions import add_member, add_role, grants_on
+from tests.support.git.git_server import GitServer
+from tests.support.git.git_sync import GIT_SYNC, skip_reason
+
+T = TypeVar("T")
+
+DAGS = Path(__file__).with_name("dags")
+MEMBER = "ada"
+FIRST, SECOND, THIRD = "orders of yesterday", "orders of two days", "orders from git"
+BROKEN, SYNTAX_ERROR = "sales_daily.py", "\nwith DAG('sales_daily'\n    pass\n"
+EDITIONS = ("first edition", "second edition")
+SETTINGS = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}
+ROLES = """\
+roles:
+  returns-team:
+    dags:
+      - folder: team-returns/**
+        permissions: [can_read, can_edit]
+"""
+SIDECAR_SECONDS = 120.0
+"""The longest wait for a sidecar beside an Airflow on a small machine."""
+
+
+@dataclass
+class Stage:
+    """
+    The objects that the steps act on.
+    """
+
+    database: Database
+    home: Path
+    stack: ExitStack
+    """Ends everything after the last step."""
+    components: Components
+    person: Person
+    """A member of the role in the access_control of `sales_daily`."""
+    realm: ticket.Realm | None
+    """`None` if a requirement is missing."""
+    bucket: Bucket
+    dags: Path
+    """The volume that Airflow reads as its DAG folder: `current` in it."""
+    daemons: dict[str, Daemon] = field(default_factory=dict)
+    """The running sidecars, by program."""
+
+    @property
+    def daemon(self) -> Daemon:
+        """
+        The s3-sync that fills the volume.
+        """
+        return self.daemons["s3-sync"]
+
+    @property
+    def folder(self) -> Path:
+        return self.dags / "current"
+
+    @property
+    def checkout(self) -> Path:
+        """
+        The checkout of the DAG folder, in which the steps edit.
+        """
+        return releases.checkout_of(self)
+
+    def start(self, program: str, environment: Mapping[str, str | None]) -> Daemon:
+        """
+        Start a sidecar.
+        """
+        daemon = Daemon(program, environment, self.home, patience_seconds=SIDECAR_SECONDS)
+        self.daemons[program] = self.stack.enter_context(daemon)
+        return daemon
+
+    def publish(self, *, fails: int = 0) -> None:
+        """
+        Publish the checkout; this Airflow is the gate.
+        """
+        python = str(self.components.airflow.bin / "python")
+        gate = ("--gate", "airflow", "--airflow-python", python)
+        run_s3_sync(self, "publish", "checkout", *gate, fails=fails)
+
+    def until_airflow(self, condition: Callable[[], T | None], what: str) -> T:
+        """
+        Return the first true value of a condition that Airflow fulfills by parsing the folder.
+        """
+        return self.components.processes[-1].wait_for(condition, f"Airflow: {what}")
+
+    def one(self, sql: str, *arguments: object) -> str | None:
+        """
+        Return the first value that a query of Airflow's database finds.
+        """
+        rows = self.database.query(sql, arguments)
+        return str(rows[0][0]) if rows else None
+
+    def is_parsed(self, dag_id: str) -> bool:
+        return bool(self.one("SELECT 1 FROM serialized_dag WHERE dag_id = %s", dag_id))
+
+    def describe(self, text: str) -> None:
+        """
+        Change the description of `sales_daily` in the checkout.
+        """
+        path = self.checkout / BROKEN
+        lines = path.read_text().splitlines(keepends=True)
+        (number,) = (n for n, line in enumerate(lines) if "description=" in line)
+        lines[number] = f'    description="{text}",\n'
+        path.write_text("".join(lines))
+
+    def until_described(self, text: str) -> float:
+        """
+        Wait until this is the description of `sales_daily` in Airflow; return the seconds it took.
+        """
+        began = time.monotonic()
+        sql = "SELECT description FROM dag WHERE dag_id = 'sales_daily'"
+        self.until_airflow(lambda: self.one(sql) == text, f"{text!r}")
+        return time.monotonic() - began
+
+    def until_parsed_again(self) -> None:
+        """
+        Wait until Airflow has read every file again, and check that none has an import error.
+        """
+        now = self.one("SELECT clock_timestamp()")
+        sql = "SELECT 1 FROM dag HAVING min(last_parsed_time) > %s"
+        self.until_airflow(lambda: self.one(sql, now), "it reads the folder again")
+        check(self.one("SELECT filename FROM import_error") is None, "Airflow has no import error")
+
+    def may(self, role: str, dag_id: str) -> bool:
+        """
+        Whether a role can read a DAG.
+        """
+        return (role, "can_read") in grants_on(self.database, f"DAG:{dag_id}")
+
+
+def release_is_published(stage: Stage) -> Result:
+    """
+    Publish the DAGs; a new pod's daemon downloads them.
+    """
+    shutil.copytree(DAGS, stage.checkout, ignore=shutil.ignore_patterns("__pycache__"))
+    stage.publish()
+    began = time.monotonic()
+    given = stage.bucket.daemon_environment(releases.KEY_PATH, stage.dags)
+    stage.start("s3-sync", given | SETTINGS).wait_until_ready(SIDECAR_SECONDS)
+    seconds = time.monotonic() - began
+    wait_for_release(stage)
+    return Result("the DAGs of one release; includes the start of the process", seconds)
+
+
+def ticket_appears(stage: Stage) -> Result:
+    """
+    The sidecar's first ticket; the service refuses clients without a ticket.
+    """
+    if stage.realm is None:
+        return Result(f"missing {', '.join(ticket.missing())} (run make setup-test)", None)
+    # Without --negotiate: with it, but without a ticket, curl 7.88 crashes half of the time.
+    command = ["curl", "--silent", stage.realm.of_tasks()["WAREHOUSE_URL"]]
+    answer = subprocess.run(command, capture_output=True, text=True).stdout
+    check(answer == "who are you? ", f"the service requires a ticket: {answer}")
+    began = time.monotonic()
+    stage.start("kerberos-sidecar", stage.realm.here.settings()).wait_until_ready()
+    return Result("a valid ticket; includes the start of the process", time.monotonic() - began)
+
+
+def airflow_starts(stage: Stage) -> Result:
+    """
+    Start Airflow on the folder, as the kubelet does after a native sidecar has started.
+    """
+    began = time.monotonic()
+    stage.components.start(stage.stack)
+    stage.until_airflow(lambda: stage.is_parsed("db_cleanup"), "the DAGs are in its database")
+    return Result("the DAGs are in its database", time.monotonic() - began)
+
+
+@contextmanager
+def parser_held(stage: Stage) -> Iterator[None]:
+    """
+    Keep Airflow 3 from fixing permissions itself, so that any change is made by sync-perm.
+    """
+    if stage.components.airflow.is_3:
+        say("stopped the dag-processor (SIGSTOP): its next parse would fix the permissions itself")
+        with stage.components.processes[-1].held():
+            yield
+    else:
+        yield
+
+
+def role_comes_late(stage: Stage) -> Result:
+    """
+    A role is created after the DAG that names it; sync-perm grants, Airflow's API shows it.
+    """
+    home, tmp = stage.home / "sync-perm", stage.home / "sync-perm/tmp"
+    tmp.mkdir(parents=True)
+    (home / "roles.yaml").write_text(ROLES)
+    settings = {
+        "INTERVAL": "1",
+        "SYNC_PERM_INCLUDE_DAGS": "true",
+        "SYNC_PERM_ROLES": str(home / "roles.yaml"),
+        "SYNC_PERM_HTTP_BIND": "127.0.0.1:0",
+        "TMPDIR": str(tmp),
+    }
+    given = stage.components.airflow.environment(stage.database.url, home)
+    daemon = stage.start("sync-perm", given | settings)
+    failed = daemon.wait_for_event("dag_failed", SIDECAR_SECONDS, dag="sales_daily")
+    say(f"dag_failed: sales_daily, {failed['reason']}: {failed['error']}")
+    with parser_held(stage):
+        add_role(stage.database, "team_sales")
+        add_member(stage.database, MEMBER, "team_sales")
+        began = time.monotonic()
+        daemon.wait_for(lambda: stage.may("team_sales", "sales_daily"), "team_sales is granted")
+        seconds = time.monotonic() - began
+        shown = lambda: stage.person.may_read("sales_daily")  # noqa: E731
+        stage.components.processes[0].wait_for(shown, "the API shows it")
+    return Result(f"team_sales may read sales_daily; Airflow's API shows it to {MEMBER}", seconds)
+
+
+def task_uses_ticket(stage: Stage) -> Result:
+    """
+    A member of the role triggers the DAG; its task calls the service with the ticket.
+    """
+    if stage.realm is None:
+        return Result(f"missing {', '.join(ticket.missing())} (run make setup-test)", None)
+    began = time.monotonic()
+    until_success(stage, "sales_daily", stage.person.trigger("sales_daily"))
+    guests = stage.realm.warehouse.guests
+    check(guests == [stage.realm.here.principal], f"the service saw the principal: {guests}")
+    return Result(f"the service accepted {guests[0]}", time.monotonic() - began)
+
+
+def until_success(stage: Stage, dag_id: str, run: str) -> None:
+    """
+    Wait until a run ends, and check that it succeeded.
+    """
+
+    def ended() -> str:
+        state = stage.person.state_of(dag_id, run)
+        return state if state in ("success", "failed") else ""
+
+    state = stage.components.processes[1].wait_for(ended, f"{run} ends")
+    logs = stage.home.glob(f"**/logs/**/dag_id={dag_id}/**/*.log")
+    check(state == "success", "\n".join([state, *(path.read_text()[-1000:] for path in logs)]))
+
+
+def release_follows(stage: Stage) -> Result:
+    """
+    A bad release is refused in CI and by the daemon; then a release that changes a DAG.
+    """
+    path, good = stage.checkout / BROKEN, files_in(stage.folder)
+    content = path.read_text()
+    path.write_text(content + SYNTAX_ERROR)
+    stage.publish(fails=2)
+    run_s3_sync(stage, "publish", "checkout")
+    event = stage.daemon.wait_for_event("revision_refused", path=BROKEN)
+    say(f"the daemon: refused {BROKEN}:{event['line']}: {event['problem']}")
+    check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
+    stage.until_parsed_again()
+    check(files_in(stage.folder) == good, "nothing of it is visible")
+    path.write_text(content)
+    stage.describe(SECOND)
+    stage.publish()
+    ours, theirs = wait_for_release(stage), stage.until_described(SECOND)
+    what = f"refused line {event['line']}; the next release: {ours:.2f} s (sidecar), then Airflow"
+    return Result(what, ours + theirs)
+
+
+def run_keeps_its_version(stage: Stage) -> Result:
+    """
+    A release is published while the first of three tasks runs; the next run uses it.
+    """
+    if not stage.components.airflow.is_3:
+        return Result("Airflow 2 has no DAG versions", None)
+    began, notes = time.monotonic(), stage.components.notes
+    path = stage.checkout / "month_end.py"
+    sql = (
+        "SELECT bundle_version FROM dag_version WHERE dag_id = 'month_end'"
+        " ORDER BY version_number DESC LIMIT 1"
+    )
+    for edition, change in ((EDITIONS[0], True), (EDITIONS[1], False)):
+        notes.unlink(missing_ok=True)
+        run = stage.person.trigger("month_end")
+        if change:
+            stage.components.processes[1].wait_for(notes.exists, "the first task runs")
+            path.write_text(path.read_text().replace(*EDITIONS))
+            stage.publish()
+            wait_for_release(stage)
+            known = lambda: stage.one(sql) == stage.folder.readlink().name  # noqa: E731
+            stage.until_airflow(known, "the new version")
+            Path(f"{notes}.go").touch()
+        until_success(stage, "month_end", run)
+        noted = notes.read_text().splitlines()
+        check(noted == [f"{task}: {edition}" for task in ("collect", "check", "close")], str(noted))
+    what = "published during the first task: that run kept the old release, the next used the new"
+    return Result(what, time.monotonic() - began)
+
+
+def folder_becomes_a_grant(stage: Stage) -> Result:
+    """
+    A new DAG in the folder that the roles file grants to a team.
+    """
+    daemon, dag_id = stage.daemons["sync-perm"], "returns_weekly"
+    say("the roles file of sync-perm:\n" + ROLES)
+    path = stage.checkout / "team-returns" / "weekly.py"
+    path.parent.mkdir()
+    path.write_text((DAGS / "db_cleanup.py").read_text().replace("db_cleanup", dag_id))
+    stage.publish()
+    wait_for_release(stage)
+    stage.until_airflow(lambda: stage.is_parsed(dag_id), "the new DAG")
+    began = time.monotonic()
+    daemon.wait_for(lambda: stage.may("returns-team", dag_id), "the team is granted")
+    seconds = time.monotonic() - began
+    granted = grants_on(stage.database, f"DAG:{dag_id}")
+    check({("returns-team", "can_read"), ("returns-team", "can_edit")} == granted, "no other role")
+    check(not stage.may("returns-team", "db_cleanup"), "no DAG outside the folder")
+    return Result("returns-team can read and edit it; time: from Airflow's parse", seconds)
+
+
+def folder_comes_from_git(stage: Stage) -> Result:
+    """
+    git-sync-wrapper takes over the volume; it refuses a bad commit. Airflow is not restarted.
+    """
+    if reason := skip_reason():
+        return Result(reason, None)
+    server = stage.stack.enter_context(GitServer(stage.home / "remote"))
+    repository = server.repository()
+    stage.describe(THIRD)
+    good = repository.commit(files_in(stage.checkout), whole=True)
+    check(stage.daemons.pop("s3-sync").terminate().code == 0, "SIGTERM ends s3-sync with 0")
+    began = time.monotonic()
+    daemon = stage.start(
+        "git-sync-wrapper",
+        {
+            "GITSYNC_REPO": server.url(),
+            "GITSYNC_REF": "main",
+            "GITSYNC_ROOT": str(stage.dags),
+            "GITSYNC_LINK": "current",
+            "GITSYNC_PERIOD": "500ms",
+            "GIT_SYNC_WRAPPER_GIT_SYNC": str(GIT_SYNC),
+            "GIT_SYNC_WRAPPER_GATE": "syntax",
+            "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
+        },
+    )
+    daemon.wait_for(lambda: stage.folder.resolve().name == good, "the commit is shown")
+    seconds = time.monotonic() - began
+    stage.until_described(THIRD)
+    content = (stage.checkout / BROKEN).read_text()
+    bad = repository.commit({BROKEN: content + SYNTAX_ERROR})
+    event = daemon.wait_for_event("revision_refused", revision=bad)
+    say(f"revision_refused: {event['path']}, line {event['line']}: {event['problem']}")
+    stage.until_parsed_again()
+    check(stage.folder.resolve().name == good, "the last good commit stays")
+    check(stage.person.may_read("sales_daily"), "Airflow's API still shows the DAG")
+    return Result("Airflow reads the commit; includes the start of the process", seconds)
+
+
+def sidecars_end(stage: Stage) -> Result:
+    """
+    SIGTERM to all running sidecars.
+    """
+    ended = {name: daemon.terminate() for name, daemon in stage.daemons.items()}
+    check(not any(end.code for end in ended.values()), f"all end with 0: {ended}")
+    said = ", ".join(f"{name} {end.seconds * 1000:.0f} ms" for name, end in ended.items())
+    return Result(said, max(end.seconds for end in ended.values()))
+
+
+STEPS: tuple[Step[Stage], ...] = (
+    ("first release", release_is_published),
+    ("first ticket", ticket_appears),
+    ("Airflow starts", airflow_starts),
+    ("a role created late", role_comes_late),
+    ("a task with a ticket", task_uses_ticket),
+    ("a bad and a good release", release_follows),
+    ("a run keeps its version", run_keeps_its_version),
+    ("a folder for a team", folder_becomes_a_grant),
+    ("git", folder_comes_from_git),
+    ("SIGTERM", sidecars_end),
+)

@@ -1,0 +1,154 @@
+"""
+The files of charts-snippets/monitoring, checked with promtool.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from docs.__main__ import ROOT, metrics
+from docs.sidecars import SIDECARS as DOCUMENTED
+from tests.chart.files import SNIPPETS
+from tests.chart.sidecars import Values
+
+ALERTS = Path(__file__).with_name("monitoring") / "alerts.yaml"
+SHARES = Path(__file__).with_name("monitoring") / "slo.yaml"
+MONITORING = SNIPPETS / "monitoring"
+DASHBOARD = MONITORING / "grafana-dashboard.json"
+FOREIGN_METRICS = {
+    "up",
+    "kube_pod_container_status_restarts_total",
+    "kube_pod_init_container_status_restarts_total",
+    "kube_pod_container_status_waiting_reason",
+    "kube_pod_deletion_timestamp",
+    "kube_pod_init_container_status_waiting_reason",
+}
+
+
+def load(name: str) -> Values:
+    said: Values = yaml.safe_load((MONITORING / name).read_text())
+    return said
+
+
+def known_metrics() -> set[str]:
+    """
+    Return the sidecars' metrics, with the names that queries use, and the foreign metrics.
+    """
+    tables = "".join(metrics(sidecar) for sidecar in DOCUMENTED)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", tables, re.MULTILINE)
+    parts = {"histogram": ("_bucket",), "summary": ("_sum", "_count")}
+    return FOREIGN_METRICS | {
+        f"{name}{part}" for name, kind in rows for part in parts.get(kind, ("",))
+    }
+
+
+def named_metrics(expression: str) -> set[str]:
+    """
+    Return the metrics in an expression.
+    """
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(by|on|group_left)\s*\([^)]*\)", " ", expression)
+    return {
+        word
+        for word in re.findall(r"\b[a-z][a-z0-9_]*\b(?!\s*\()", bare)
+        if "_" in word or word == "up"
+    } - {"group_left"}
+
+
+def queries(dashboard: Values) -> Iterator[tuple[str, str]]:
+    """
+    Yield the title of every panel with each of its expressions.
+    """
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"]
+
+
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is missing: make setup-test as root"
+)
+
+
+def promtool(*arguments: str, folder: Path) -> str:
+    """
+    Run promtool in a folder; return its output if it fails, else an empty string.
+    """
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Values:
+    found: Values = json.loads(DASHBOARD.read_text())
+    return found
+
+
+def rules() -> list[Values]:
+    (group,) = load("prometheus-rule.yaml")["spec"]["groups"]
+    found: list[Values] = group["rules"]
+    return found
+
+
+def broken_promises(alerts: list[Values], folder: Path) -> str:
+    """
+    Run the alerts' promtool tests, which omit the runbook; return promtool's errors.
+    """
+    alerts = copy.deepcopy(alerts)
+    for rule in alerts:
+        rule["annotations"].pop("runbook_url")
+    group = {"name": "airflow-sidecars", "rules": alerts}
+    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+    shutil.copy(ALERTS, folder)
+    return promtool("test", "rules", "alerts.yaml", folder=folder)
+
+
+@needs_promtool
+def test_alerts_pass_their_promtool_tests(tmp_path: Path) -> None:
+    assert "" == broken_promises(rules(), tmp_path)
+
+
+def test_every_alert_has_a_firing_and_a_silent_promtool_test() -> None:
+    tests = yaml.safe_load(ALERTS.read_text())["tests"]
+    held = [one for test in tests for one in test["alert_rule_test"]]
+    names = sorted(rule["alert"] for rule in rules())
+
+    assert names == sorted({one["alertname"] for one in held if "exp_alerts" in one})
+    assert names == sorted({one["alertname"] for one in held if "exp_alerts" not in one})
+
+
+def test_readme_lists_every_alert_in_order() -> None:
+    table = (MONITORING / "README.md").read_text()
+
+    assert [rule["alert"] for rule in rules()] == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+
+
+def test_every_expression_uses_only_existing_metrics(dashboard: Values) -> None:
+    shares = load("slo-rule.yaml")["spec"]["groups"][0]["rules"]
+    told = [(rule.get("alert"), rule["expr"]) for rule in (*rules(), *shares)]
+    named = [(title, named_metrics(expr)) for title, expr in (*told, *queries(dashboard))]
+
+    assert all(found for _, found in named)
+    assert [] == [one for one in named if one[1] - known_metrics()]
+
+
+@needs_promtool
+def test_objective_queries_of_the_page_return_the_expected_shares(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/run-in-production.md").read_text()
+    asked = re.findall(r"^avg_over_time\(\S+\)$", page, re.MULTILINE)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(load("slo-rule.yaml")["spec"]))
+    shutil.copy(SHARES, tmp_path)
+
+    tests = yaml.safe_load(SHARES.read_text())["tests"]
+    tried = [one["expr"] for test in tests for one in test["promql_expr_test"]]
+    assert sorted(asked) == sorted(tried)
+    assert "" == promtool("test", "rules", SHARES.name, folder=tmp_path)

@@ -1,0 +1,191 @@
+"""
+The documents link what exists, and name what the code has: settings, metrics, events, reasons.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from docs import site
+from docs.__main__ import FILES, generated, metrics
+from docs.sidecars import SIDECARS, Documented
+from sidecar_runtime import __version__, errors
+from sidecar_runtime.settings import names_of
+from tests.docs.documents import DOCUMENTS, ROOT, first_column, section, without_code
+
+SECTIONS = [
+    "Contract",
+    "Values",
+    "Settings",
+    "Commands",
+    "Probes, metrics, status",
+    "Permissions",
+    "Failures",
+    "Limits",
+    "Behavior",
+]
+# Names that the documents mention as wrong, foreign, or of commands only.
+NO_SETTINGS = {"S3_SYNC_BUCKET", "S3_SYNC_LAYUOT", "S3_SYNC_PORT", "S3_SYNC_SERVICE_HOST"}
+NO_SETTINGS |= {"S3_SYNC_SIGN_KEY"}
+
+each_sidecar = pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
+
+
+def text_of(*folders: Path) -> str:
+    return "\n".join(
+        path.read_text() for folder in folders for path in sorted(folder.rglob("*.py"))
+    )
+
+
+def code_of(sidecar: Documented) -> str:
+    return text_of(ROOT / "sidecars" / sidecar.name, ROOT / "runtime")
+
+
+def anchors(path: Path) -> set[str]:
+    """
+    Return the anchors that GitHub creates for the headings of a document.
+    """
+    headings = re.findall(r"^#+ (.+)$", without_code(path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+def test_links_resolve_and_every_document_and_picture_is_linked() -> None:
+    broken, linked = [], {ROOT / "README.md"}
+
+    for path in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)\s]+)\)", without_code(path.read_text())):
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            if target != path:
+                linked.add(target)
+            if not re.match(r"[a-z]+:", link) and (
+                not target.exists() or (anchor and anchor not in anchors(target))
+            ):
+                broken.append(f"{path.relative_to(ROOT)}: {link}")
+
+    assert [] == broken
+    pictures = {path for kind in ("png", "svg") for path in (ROOT / "docs").rglob(f"*.{kind}")}
+    assert set() == {*DOCUMENTS, *pictures} - linked
+
+
+def test_every_document_is_in_the_navigation_of_the_site_once() -> None:
+    listed = [*site.pages(tomllib.loads(site.CONFIG.read_text())["project"]["nav"])]
+
+    assert sorted(str(path.relative_to(ROOT)) for path in DOCUMENTS) == sorted(listed)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_generated_parts_are_up_to_date(name: str) -> None:
+    text = (ROOT / name).read_text()
+
+    assert generated(text) == text
+
+
+@each_sidecar
+def test_readme_has_the_common_sections_and_all_settings(sidecar: Documented) -> None:
+    text = (ROOT / sidecar.readme).read_text()
+
+    assert SECTIONS == re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert set() == names_of(sidecar.settings, sidecar.prefix) - {*first_column(text)}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
+    text, tests = path.read_text(), text_of(ROOT / "tests")
+    known = {name for sidecar in SIDECARS for name in first_column(metrics(sidecar))}
+    prefixes = "|".join(["sidecar_", *(sidecar.prefix.lower() for sidecar in SIDECARS)])
+    ends = "_total|_seconds|_files|_keys|_failures"
+
+    for sidecar in SIDECARS:
+        mentioned = set(re.findall(rf"\b{sidecar.prefix}[A-Z_]+\b", text))
+        assert set() == mentioned - names_of(sidecar.settings, sidecar.prefix) - NO_SETTINGS
+    assert set() == {*re.findall(rf"\b((?:{prefixes})[a-z_]+(?:{ends}))\b", text)} - known
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in tests, name
+
+
+def test_exactly_the_logged_events_are_documented() -> None:
+    calls = r"\b(?:log|get_logger\(.*?\))\.(?:debug|info|warning|error|exception)\(\s*\"(\w+)\""
+    logged = re.findall(calls, text_of(ROOT / "sidecars", ROOT / "runtime"))
+    documented = first_column((ROOT / "docs/reference/events.md").read_text())
+    code = text_of(ROOT / "sidecars", ROOT / "runtime")
+
+    assert set() == {*logged} - {*documented}
+    assert [] == [event for event in documented if f'"{event}"' not in code]
+
+
+@each_sidecar
+def test_exactly_the_failure_reasons_are_documented(sidecar: Documented) -> None:
+    documented = first_column(section(ROOT / sidecar.readme, "Failures"))
+
+    assert set() == {*sidecar.reasons} - {*documented}
+    assert [] == [reason for reason in documented if f'"{reason}"' not in code_of(sidecar)]
+
+
+@each_sidecar
+def test_exactly_the_exit_codes_are_documented(sidecar: Documented) -> None:
+    codes = {str(value) for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    table = section(ROOT / "docs/reference/settings.md", "Exit codes")
+    lines = (ROOT / sidecar.readme).read_text().splitlines()
+    line = next(line for line in lines if line.startswith("Exit codes:"))
+
+    assert codes == set(re.findall(r"^\| (\d) \|", table, re.MULTILINE))
+    assert codes == set(re.findall(r"(?:^Exit codes:|·) (\d) ", line))
+
+
+def test_every_claim_of_support_links_its_test_or_states_that_it_has_none() -> None:
+    text = (ROOT / "docs/reference/support.md").read_text()
+    bodies = re.findall(r"^\|[-|]+\|\n((?:\|.+\|\n)+)", text, re.MULTILINE)
+    rows = [row.strip("| ").split(" | ")[1:] for body in bodies for row in body.splitlines()]
+    none = ("not tested", "does not apply", "has no bundles")
+
+    cells = [cell for row in rows for cell in row]
+    assert [] == [cell for cell in cells if "](../../tests/" not in cell and cell[:10] not in none]
+
+
+def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -> None:
+    projects = [*ROOT.glob("sidecars/*/pyproject.toml"), *ROOT.glob("[ar]*/pyproject.toml")]
+    (released, *_) = re.findall(
+        r"^## \[(\d[^]]*)\] - ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+
+    assert __version__ == released
+    assert 6 == len(projects)
+    for path in projects:
+        project = tomllib.loads(path.read_text())["project"]
+        assert (__version__, "Apache-2.0") == (project["version"], project["license"])
+        texts = [(path.parent / name).read_text() for name in project["license-files"]]
+        assert [(ROOT / "LICENSE").read_text()] == texts
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("sidecars/*/Dockerfile")], ids=lambda p: p.parent.name)
+def test_images_install_only_packages_pinned_by_hash(path: Path) -> None:
+    """
+    Only this repository's own code is installed without hashes, and without dependencies.
+    """
+    text = path.read_text().replace("\\\n", " ")
+    installs = re.findall(r"pip\b[^&\n]* install ([^&\n]+)", text)
+
+    assert installs
+    assert [] == [one for one in installs if not re.search("--require-hashes|--no-deps", one)]
+    for lock in re.findall(r"requirements/([\w-]+\.txt)", text):
+        pins = re.findall(
+            r"^[\w.-]+==.*(?:\n .*)*", (ROOT / "requirements" / lock).read_text(), re.MULTILINE
+        )
+        assert pins
+        assert [] == [pin for pin in pins if "--hash=sha256:" not in pin]
+
+
+def test_the_site_finds_broken_links_and_accepts_working_ones(tmp_path: Path) -> None:
+    working = ["page/", "page/#%ED%95%9C%EA%B5%AD", "page", ".", "#Über", "https://example.com/x"]
+    broken = ["nowhere/", "../nowhere.svg", "page/#nowhere", "#nowhere"]
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page/index.html").write_text('<h1 id="한국">')
+    links = "".join(f'<a href="{link}">' for link in working + broken)
+    (tmp_path / "index.html").write_text(f'<h1 id="Über">{links}')
+
+    assert sorted(f"index.html: {link}" for link in broken) == site.broken_links(tmp_path)
