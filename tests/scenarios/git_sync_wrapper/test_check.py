@@ -60,17 +60,3 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite, 
     good.touch()
     wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")
     check(here, code=0, **settings)
-
-
-def test_a_stopped_check_exits_with_143_and_leaves_nothing_behind(here: GitSite) -> None:
-    judged = here.folder / "judged"
-    # After the sleep the check waits for the gate: a signal during its start would orphan it.
-    command = script(here.folder / "command", f"sleep 1; touch {judged}; exec sleep 600")
-    process = here.wrapper(
-        "check", GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command
-    )
-    wait_until(judged.exists, "the gate judges", 60)
-
-    assert 143 == process.terminate().code
-    assert [] == os.listdir(here.tmp)
-    wait_until(lambda: not here.gits_alive(), "nothing is left", 60)
