@@ -216,9 +216,11 @@ class Engine:
             _remove(self.root)
             return
         folder = os.path.join(self.root, WORKTREES)
-        for config in glob.glob(f"{self.root}/{GIT}/worktrees/*/modules/**/config", recursive=True):
-            text = _read(config).replace(f"/{WORKTREES}/", f"/../{STORE}/")
-            write_file(config, text.encode(), 0o644, fsync=False)
+        git = os.path.join(self.root, GIT)
+        for name in glob.glob("worktrees/*/modules/**/config", root_dir=git, recursive=True):
+            before = _read(os.path.join(git, name))
+            if (text := before.replace(f"/{WORKTREES}/", f"/../{STORE}/")) != before:
+                write_file(os.path.join(git, name), text.encode(), 0o644, fsync=False)
         paths = [os.path.join(self.root, name) for name in (CANDIDATE, "tmp-link")]
         if os.path.isdir(folder):
             paths += [os.path.join(folder, name) for name in os.listdir(folder)]
