@@ -141,7 +141,12 @@ def poll(here: GitSite, name: str, duration_seconds: float, **settings: str) -> 
     with started(here, name, GITSYNC_PERIOD=f"{PERIOD_SECONDS}s", **settings) as process:
         wait_until(lambda: polls() >= FIRST_POLLS, "some polls", 120)
         before = polls()
-        spent = during(process.pid, lambda: time.sleep(duration_seconds))
+
+        def pass_time() -> None:
+            time.sleep(duration_seconds)
+            wait_until(lambda: polls() >= before + FIRST_POLLS, "polls", 120, step_seconds=0.5)
+
+        spent = during(process.pid, pass_time)
         count = polls() - before
         return Cost(spent.cpu_seconds / count, spent.wall_seconds / count, process.rss_mib())
 
