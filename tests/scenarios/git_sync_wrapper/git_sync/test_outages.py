@@ -177,6 +177,18 @@ def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
     assert used_bytes(here.root) - used < 16 * a_megabyte
 
 
+def test_refuses_a_commit_whose_symlinked_module_has_a_syntax_error(here: GitSite) -> None:
+    here.repository.commit({"dag.py": "x = 1\n", "dag.txt": "x = 1\n"}, whole=True)
+    here.repository.commit({"linked.py": "dag.txt"}, modes={"linked.py": "120000"})
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+    before = here.shown()
+
+    here.repository.commit({"dag.txt": "def ("})
+
+    assert "linked.py" == wrapper.wait_for_event("revision_refused")["path"]
+    assert before == here.shown()
+
+
 def test_sigterm_during_a_fetch_leaves_no_git_process(here: GitSite) -> None:
     here.server.inject(hang(), is_pack)
     wrapper = here.wrapper()
