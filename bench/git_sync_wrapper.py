@@ -15,7 +15,7 @@ import ssl
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,14 +26,18 @@ from tests.support.daemon import SidecarProcess, ask
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
 from tests.support.git.ssh_server import SSHD, SshServer
 from tests.support.http.certificates import self_signed
+from tests.support.http.loopback import Request
 from tests.support.program import own_port
 from tests.support.waiting import wait_until
 
 PEER, OURS = TOOLS = ("git-sync", "git-sync-wrapper")
-POLL, COLD, CHANGE, TLS, SSH = "poll, http", "cold one-shot", "one file", "poll, https", "poll, ssh"
+POLL, TLS, SSH = "poll, http", "poll, https", "poll, ssh"
+COLD, CHANGE, ALONE = "cold one-shot", "one file", "one file, without polls"
 MOST = {POLL: 1 / 2.5, COLD: 2.0, CHANGE: 1.3}
 IDLE_MIB = 44
-PERIOD_SECONDS, FIRST_POLLS = 0.1, 5
+OFTEN = {"GITSYNC_PERIOD": "100ms"}
+ON_SIGNAL = {"GITSYNC_PERIOD": "1h", "GITSYNC_SYNC_ON_SIGNAL": "SIGUSR1"}
+FIRST_POLLS, LAST_POLLS = 5, 2
 AFTERMATH_SECONDS = 0.5
 """The time for hooks and pruning after the link has been swapped."""
 NOOPS = re.compile(r'^git_sync_count_total\{status="noop"\} (\d+)', re.MULTILINE)
@@ -62,7 +66,8 @@ def main(arguments: Sequence[str]) -> None:
             for name in TOOLS:
                 costs[COLD, name].append(cold(here, name))
                 costs[POLL, name].append(poll(here, name, options.seconds))
-                costs[CHANGE, name].append(change(here, name))
+                costs[CHANGE, name].append(change(here, name, OFTEN))
+                costs[ALONE, name].append(change(here, name, ON_SIGNAL))
         if SSHD:
             with SshServer(here.folder / "ssh") as ssh:
                 given = ssh_settings(here, ssh)
@@ -113,16 +118,30 @@ def ssh_settings(here: GitSite, ssh: SshServer) -> dict[str, str]:
 
 
 @contextmanager
-def started(here: GitSite, name: str, **settings: str) -> Iterator[SidecarProcess]:
+def started(
+    here: GitSite, name: str, settings: Mapping[str, str]
+) -> Iterator[tuple[SidecarProcess, Callable[[int], int]]]:
     """
-    Run a tool on an empty volume, until it has published.
+    Run a tool on an empty volume, until it has published; yield it, and a function that waits for
+    a number of polls since the start that found no change, and returns how many there were.
     """
     shutil.rmtree(here.root, ignore_errors=True)
-    given = {"GIT_SYNC_WRAPPER_LOG_LEVEL": "info"} if name == OURS else {}
+    address = ("127.0.0.1", own_port())
+    given = {"GITSYNC_HTTP_BIND": f"127.0.0.1:{address[1]}", "GITSYNC_HTTP_METRICS": "true"}
+    given |= {"GIT_SYNC_WRAPPER_LOG_LEVEL": "info"} if name == OURS else {}
     process = (here.wrapper if name == OURS else here.plain)(**given, **settings)
+
+    def polls() -> int:
+        found = NOOPS.search(ask(address, "/metrics").body)
+        return int(found[1]) if found else 0
+
+    def wait_for_polls(count: int) -> int:
+        wait_until(lambda: polls() >= count, "polls", 120, step_seconds=0.05)
+        return polls()
+
     try:
         here.wait_until_shown(here.repository.head(), process, 120)
-        yield process
+        yield process, wait_for_polls
     finally:
         process.kill()
 
@@ -131,24 +150,23 @@ def poll(here: GitSite, name: str, duration_seconds: float, **settings: str) -> 
     """
     Return the mean cost of a poll that finds no change, with all work between two polls.
     """
-    address = ("127.0.0.1", own_port())
-    settings |= {"GITSYNC_HTTP_BIND": f"127.0.0.1:{address[1]}", "GITSYNC_HTTP_METRICS": "true"}
-
-    def polls() -> int:
-        found = NOOPS.search(ask(address, "/metrics").body)
-        return int(found[1]) if found else 0
-
-    with started(here, name, GITSYNC_PERIOD=f"{PERIOD_SECONDS}s", **settings) as process:
-        wait_until(lambda: polls() >= FIRST_POLLS, "some polls", 120)
-        before = polls()
+    with started(here, name, OFTEN | settings) as (process, wait_for_polls):
+        before = wait_for_polls(FIRST_POLLS)
 
         def pass_time() -> None:
             time.sleep(duration_seconds)
-            wait_until(lambda: polls() >= before + FIRST_POLLS, "polls", 120, step_seconds=0.5)
+            wait_for_polls(before + FIRST_POLLS)
 
         spent = during(process.pid, pass_time)
-        count = polls() - before
+        count = wait_for_polls(0) - before
         return Cost(spent.cpu_seconds / count, spent.wall_seconds / count, process.rss_mib())
+
+
+def is_poll(request: Request) -> bool:
+    """
+    Whether a request lists refs with protocol 2, as both tools do.
+    """
+    return b"command=ls-refs" in request.body
 
 
 def cold(here: GitSite, name: str) -> Cost:
@@ -162,19 +180,24 @@ def cold(here: GitSite, name: str) -> Cost:
     return run([WRAPPER if name == OURS else here.engine], given)
 
 
-def change(here: GitSite, name: str) -> Cost:
+def change(here: GitSite, name: str, asked: Mapping[str, str]) -> Cost:
     """
-    Return the cost of a changed file: a poll, the sync, and the work after it.
+    Return the cost of a changed file, from the commit to the work after the swap of the link: with
+    all polls until then and two after it, or, on a signal, with one.
     """
-    asked = {"GITSYNC_PERIOD": "1h", "GITSYNC_SYNC_ON_SIGNAL": "SIGUSR1"}
-    with started(here, name, **asked) as process:
+    with started(here, name, asked) as (process, _):
         time.sleep(AFTERMATH_SECONDS)
-        commit = here.repository.commit({"changed.py": f"now = {time.time()}\n"})
+        content = f"now = {time.time()}\n"
 
         def deed() -> None:
-            process.send_signal(signal.SIGUSR1)
+            commit = here.repository.commit({"changed.py": content})
+            if asked == ON_SIGNAL:
+                process.send_signal(signal.SIGUSR1)
             here.wait_until_shown(commit, process, 120)
-            time.sleep(AFTERMATH_SECONDS)
+            if asked == ON_SIGNAL:
+                return time.sleep(AFTERMATH_SECONDS)
+            here.server.forget()
+            return here.server.wait_for(is_poll, count=LAST_POLLS, timeout=120)
 
         return during(process.pid, deed)
 

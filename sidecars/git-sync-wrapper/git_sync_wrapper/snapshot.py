@@ -9,14 +9,13 @@ path may be longer than the kernel accepts.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import math
 import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,6 +33,7 @@ TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
 GIT = ".git"
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CHUNK_BYTES = 1 << 15
 LFS = b"version https://git-lfs.github.com/spec/"
 LIST_BYTES = 64 << 20
 """The limit of an unpacked list, enough for half a million files; larger lists are not used."""
@@ -213,14 +213,21 @@ def _is_equal(name: str, folder: int, path: str, shown: int) -> bool:
     try:
         if stat.S_ISLNK(mine.st_mode):
             return os.readlink(name, dir_fd=folder) == os.readlink(path, dir_fd=shown)
-        return _digest(name, folder) == _digest(path, shown)
+        return _has_same_bytes(name, folder, path, shown)
     except OSError:  # a bad disk block, or a file that was closed
         return False
 
 
-def _digest(name: str, folder: int) -> bytes:
-    with open(os.open(name, FILE_FLAGS, dir_fd=folder), "rb") as file:
-        return hashlib.file_digest(file, "blake2b").digest()
+def _has_same_bytes(name: str, folder: int, path: str, shown: int) -> bool:
+    with ExitStack() as stack:
+        mine = os.open(name, FILE_FLAGS, dir_fd=folder)
+        stack.callback(os.close, mine)
+        theirs = os.open(path, FILE_FLAGS, dir_fd=shown)
+        stack.callback(os.close, theirs)
+        while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
+            if len(chunk) < CHUNK_BYTES:
+                return True
+    return False
 
 
 def lfs_pointers(top: int, rows: Rows) -> list[str]:
