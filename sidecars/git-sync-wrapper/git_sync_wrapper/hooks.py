@@ -152,13 +152,13 @@ class Hooks:
 
     def announce(self, commit: str) -> None:
         """
-        Touch the file, and start the hooks for a commit, each in a thread that follows its
-        predecessor's.
+        Start the hooks for a commit, each in a thread that follows its predecessor's, and touch
+        the file, in git-sync's order.
         """
-        self._touch()
         self._newest = commit
         for hook in self._after:
             threading.Thread(target=self._work, args=[hook, commit], daemon=True).start()
+        self._touch()
 
     def announce_once(self, commit: str, fence: Fence) -> str:
         """
