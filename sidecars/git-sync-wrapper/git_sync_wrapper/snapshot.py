@@ -15,7 +15,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
@@ -219,11 +219,12 @@ def _is_equal(name: str, folder: int, path: str, shown: int) -> bool:
 
 
 def _has_same_bytes(name: str, folder: int, path: str, shown: int) -> bool:
-    with (
-        open(os.open(name, FILE_FLAGS, dir_fd=folder), "rb", buffering=0) as mine,
-        open(os.open(path, FILE_FLAGS, dir_fd=shown), "rb", buffering=0) as theirs,
-    ):
-        while (chunk := mine.read(CHUNK_BYTES)) == theirs.read(CHUNK_BYTES):
+    with ExitStack() as stack:
+        mine = os.open(name, FILE_FLAGS, dir_fd=folder)
+        stack.callback(os.close, mine)
+        theirs = os.open(path, FILE_FLAGS, dir_fd=shown)
+        stack.callback(os.close, theirs)
+        while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
             if len(chunk) < CHUNK_BYTES:
                 return True
     return False
