@@ -1,279 +1,228 @@
 """
 ``python -m bench git-sync-wrapper``: follow a repository with the wrapper and with git-sync alone.
 
-It uses a real git server on this machine, and git-sync on PATH or from GIT_SYNC_BIN. CPU includes
-the tool and all its children, but not the server.
+Both follow a real git server on this machine, in turns; the volume is in memory. CPU includes the
+tool and all its children, but not the server. Both count their polls under git-sync's own name.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import subprocess
+import re
+import shutil
+import signal
+import ssl
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import git_siege
-from bench.measure import Cost, during, run
-from bench.pages import git_sync_wrapper_page
-from bench.pages.git_sync_wrapper_page import OURS, PEER, Poll, Results
-from bench.report import deliver, version_of
+from bench.budgets import Outcome, at_most, at_most_part
+from bench.measure import Cost, during, least, median, run
+from bench.report import Section, deliver, machine, seconds, table, times, version_of
+from tests.support.daemon import SidecarProcess, ask
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
+from tests.support.git.ssh_server import SSHD, SshServer
+from tests.support.http.certificates import self_signed
 from tests.support.http.loopback import Request
+from tests.support.program import own_port
+from tests.support.waiting import wait_until
+
+PEER, OURS = TOOLS = ("git-sync", "git-sync-wrapper")
+POLL, TLS, SSH = "poll, http", "poll, https", "poll, ssh"
+COLD, CHANGE, ALONE = "cold one-shot", "one file", "one file, without polls"
+MOST = {POLL: 1 / 2.5, COLD: 2.0, CHANGE: 1.3}
+IDLE_MIB = 44
+OFTEN = {"GITSYNC_PERIOD": "100ms"}
+ON_SIGNAL = {"GITSYNC_PERIOD": "1h", "GITSYNC_SYNC_ON_SIGNAL": "SIGUSR1"}
+FIRST_POLLS, LAST_POLLS = 5, 2
+AFTERMATH_SECONDS = 0.5
+"""The time for hooks and pruning after the link has been swapped."""
+NOOPS = re.compile(r'^git_sync_count_total\{status="noop"\} (\d+)', re.MULTILINE)
+Costs = dict[tuple[str, str], list[Cost]]
+"""By situation and tool."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """
-    Measure, print the tables, and with `--write` put them into the documentation.
+    Measure, print the tables, and with `--write` put the budgets into the documentation.
     """
     parser = argparse.ArgumentParser("python -m bench git-sync-wrapper", description=__doc__)
     add = parser.add_argument
-    add("--files", type=int, nargs="+", default=[1_000, 10_000], help="files in the repository")
-    add("--polls", type=int, default=30, help="polls per tool and turn (default: 30)")
+    add("--files", type=int, default=1_000, help="files in the repository (default: 1,000)")
+    add("--seconds", type=float, default=8, help="seconds of polls per tool and turn (default: 8)")
     add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
-    add("--reads", type=int, default=git_siege.PROMISED, help="trees to read (default: 10,000)")
-    add("--rounds", type=int, default=5, help="minimum rounds of kills and wipes (default: 5)")
-    add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
+    add("--write", action="store_true", help="rewrite docs/reference/benchmarks.md")
     options = parser.parse_args(arguments)
     if reason := skip_reason():
         print(f"git-sync-wrapper: {reason}")
         return
-    results = Results()
-    for files in options.files:
-        print(f"{files:,} files", flush=True)
-        with site() as here:
-            fill(here, files)
-            for _ in range(options.turns):
-                for name, poll in POLLS.items():
-                    results.polls[files, name].append(poll(here, options.polls))
-                for name in (PEER, OURS):
-                    results.cold[files, name].append(cold(here, name))
-            for name in (PEER, OURS):
-                results.change[files, name] += changes(here, name, options.turns)
-    with site() as here:
-        fill(here, 100)
-        results.rss_mib = idle_rss_mib(here)
-    for name, lay_siege in git_siege.SIEGES.items():
-        print(f"reading, {name}", flush=True)
-        with site() as here:
-            results.sieges[name] = lay_siege(here, options.reads, options.rounds)
-    section = git_sync_wrapper_page.section(results, versions())
-    deliver(section, is_written=options.write)
-
-
-def versions() -> dict[str, str]:
-    """
-    Return the versions of all programs.
-    """
-    return {
+    costs: Costs = defaultdict(list)
+    missing: dict[str, str] = {}
+    with site(options.files) as here:
+        for _ in range(options.turns):
+            for name in TOOLS:
+                costs[COLD, name].append(cold(here, name))
+                costs[POLL, name].append(poll(here, name, options.seconds))
+                costs[CHANGE, name].append(change(here, name, OFTEN))
+                costs[ALONE, name].append(change(here, name, ON_SIGNAL))
+        if SSHD:
+            with SshServer(here.folder / "ssh") as ssh:
+                given = ssh_settings(here, ssh)
+                for name in TOOLS * options.turns:
+                    costs[SSH, name].append(poll(here, name, options.seconds, **given))
+        else:
+            missing[SSH] = "sshd is not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        context, authority = self_signed(Path(folder), "localhost")
+        with site(options.files, context) as here:
+            for name in TOOLS * options.turns:
+                given = {"GIT_SSL_CAINFO": str(authority)}
+                costs[TLS, name].append(poll(here, name, options.seconds, **given))
+    versions = {
         PEER: version_of(GIT_SYNC, "--version"),
         "git": version_of("git", "--version"),
         OURS: version_of(WRAPPER, "--version"),
     }
+    parts = {"machine": machine(versions), "costs": table_of(costs)}
+    section = Section(OURS, parts, budgets(costs, options.files), missing)
+    deliver(section, is_written=options.write)
 
 
 @contextmanager
-def site() -> Iterator[GitSite]:
+def site(files: int, tls: ssl.SSLContext | None = None) -> Iterator[GitSite]:
     """
-    Yield a remote and a volume, in memory if /dev/shm exists.
+    Yield a remote with Python files of about 2 KB, a hundred in each folder, and a volume; both are
+    in memory if /dev/shm exists.
     """
     memory = Path("/dev/shm")
     folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
-    with folder as name, git_site(Path(name)) as here:
+    text = "value = 1\n" * 200
+    with folder as name, git_site(Path(name), tls=tls) as here:
+        here.repository.commit(
+            {f"team{n // 100}/dag_{n}.py": f"# {n}\n{text}" for n in range(files)}
+        )
         yield here
 
 
-def fill(here: GitSite, files: int) -> None:
+def ssh_settings(here: GitSite, ssh: SshServer) -> dict[str, str]:
+    known = here.folder / "known_hosts"
+    known.write_text(ssh.known_hosts)
+    return {
+        "GITSYNC_REPO": ssh.url(here.repository.folder),
+        "GITSYNC_SSH_KEY_FILE": str(ssh.client_key),
+        "GITSYNC_SSH_KNOWN_HOSTS_FILE": str(known),
+    }
+
+
+@contextmanager
+def started(
+    here: GitSite, name: str, settings: Mapping[str, str]
+) -> Iterator[tuple[SidecarProcess, Callable[[int], int]]]:
     """
-    Commit a number of Python files of about 2 KB, a hundred in each folder.
+    Run a tool on an empty volume, until it has published; yield it, and a function that waits for
+    a number of polls since the start that found no change, and returns how many there were.
     """
-    here.repository.commit(
-        {
-            f"team{number // 100}/dag_{number}.py": f"# {number}\n" + "value = 1\n" * 200
-            for number in range(files)
-        }
-    )
+    shutil.rmtree(here.root, ignore_errors=True)
+    address = ("127.0.0.1", own_port())
+    given = {"GITSYNC_HTTP_BIND": f"127.0.0.1:{address[1]}", "GITSYNC_HTTP_METRICS": "true"}
+    given |= {"GIT_SYNC_WRAPPER_LOG_LEVEL": "info"} if name == OURS else {}
+    process = (here.wrapper if name == OURS else here.plain)(**given, **settings)
+
+    def polls() -> int:
+        found = NOOPS.search(ask(address, "/metrics").body)
+        return int(found[1]) if found else 0
+
+    def wait_for_polls(count: int) -> int:
+        wait_until(lambda: polls() >= count, "polls", 120, step_seconds=0.05)
+        return polls()
+
+    try:
+        here.wait_until_shown(here.repository.head(), process, 120)
+        yield process, wait_for_polls
+    finally:
+        process.kill()
+
+
+def poll(here: GitSite, name: str, duration_seconds: float, **settings: str) -> Cost:
+    """
+    Return the mean cost of a poll that finds no change, with all work between two polls.
+    """
+    with started(here, name, OFTEN | settings) as (process, wait_for_polls):
+        before = wait_for_polls(FIRST_POLLS)
+
+        def pass_time() -> None:
+            time.sleep(duration_seconds)
+            wait_for_polls(before + FIRST_POLLS)
+
+        spent = during(process.pid, pass_time)
+        count = wait_for_polls(0) - before
+        return Cost(spent.cpu_seconds / count, spent.wall_seconds / count, process.rss_mib())
 
 
 def is_poll(request: Request) -> bool:
     """
-    Whether a request lists refs with protocol 2, as all of these tools do.
+    Whether a request lists refs with protocol 2, as both tools do.
     """
     return b"command=ls-refs" in request.body
-
-
-def polled(here: GitSite, count: int) -> None:
-    """
-    Wait for this many more polls.
-    """
-    here.server.forget()
-    here.server.wait_for(is_poll, count=count, timeout=600)
-
-
-@contextmanager
-def counted(
-    here: GitSite, command: Sequence[str | Path], **more: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """
-    Run a tool in a pid namespace if this machine allows one: it counts all processes.
-    """
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(here.folder / "home"),
-        **{name: value for name, value in here.environment().items() if value is not None},
-        **more,
-    }
-    (here.folder / "home").mkdir(exist_ok=True)
-    namespace = ["unshare", "--pid", "--fork", "--kill-child"] if may_unshare() else []
-    process = subprocess.Popen(
-        [*namespace, *map(str, command)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        here.close()
-
-
-@functools.cache
-def may_unshare() -> bool:
-    """
-    Whether this machine allows a pid namespace.
-    """
-    command = ["unshare", "--pid", "--fork", "true"]
-    return subprocess.run(command, capture_output=True).returncode == 0
-
-
-def started(pid: int) -> int | None:
-    """
-    Return the number of processes and threads started so far in the namespace below a process.
-    """
-    if not may_unshare():
-        return None
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    command = ["nsenter", "-t", children[0], "-p", "cat", "/proc/loadavg"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
-
-
-def measured(here: GitSite, pid: int, polls: int) -> Poll:
-    """
-    Return the mean cost of a poll, over a number of polls.
-    """
-    polled(here, 3)
-    before = started(pid)
-    spent = during(pid, lambda: polled(here, polls))
-    after = started(pid)
-    processes = None if before is None or after is None else (after - before - 1) / polls
-    cost = Cost(spent.cpu_seconds / polls, spent.wall_seconds / polls, spent.rss_mib)
-    return Poll(cost, processes)
-
-
-def poll_of_git_sync(here: GitSite, polls: int) -> Poll:
-    """
-    Measure git-sync alone, polling ten times a second.
-    """
-    clear(here)
-    with counted(here, [here.engine], GITSYNC_PERIOD="100ms") as process:
-        here.wait_until_shown(here.repository.head(), timeout_seconds=120)
-        return measured(here, process.pid, polls)
-
-
-def poll_of_ls_remote(here: GitSite, polls: int) -> Poll:
-    """
-    Measure a shell that runs `git ls-remote` in a loop.
-    """
-    loop = f"while :; do git ls-remote {here.server.url()} HEAD; sleep 0.1; done"
-    with counted(here, ["sh", "-c", loop]) as process:
-        return measured(here, process.pid, polls)
-
-
-def poll_of_ours(here: GitSite, polls: int) -> Poll:
-    """
-    Measure the wrapper, polling ten times a second; git-sync does not run.
-    """
-    clear(here)
-    more = wrapped(here, GITSYNC_PERIOD="100ms")
-    with counted(here, [WRAPPER], **more) as process:
-        here.wait_until_shown(here.repository.head(), timeout_seconds=120)
-        polled(here, 20)
-        return measured(here, process.pid, polls * 5)
-
-
-POLLS: dict[str, Callable[[GitSite, int], Poll]] = {
-    PEER: poll_of_git_sync,
-    "git ls-remote in a loop": poll_of_ls_remote,
-    OURS: poll_of_ours,
-}
-
-
-def idle_rss_mib(here: GitSite) -> float:
-    """
-    Return the memory of the wrapper between polls, without git-sync's.
-    """
-    wrapper = here.publish(GIT_SYNC_WRAPPER_LOG_LEVEL="info")
-    polled(here, 20)
-    return wrapper.rss_mib()
-
-
-def clear(here: GitSite) -> None:
-    """
-    Empty the volume.
-    """
-    subprocess.run(["rm", "-rf", str(here.root)], check=True)
-
-
-def wrapped(here: GitSite, **more: str) -> dict[str, str]:
-    """
-    Return the settings of a wrapper.
-    """
-    return {
-        "GIT_SYNC_WRAPPER_GIT_SYNC": str(here.engine),
-        "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
-        **more,
-    }
 
 
 def cold(here: GitSite, name: str) -> Cost:
     """
     Return the cost of a one-shot from an empty volume to the first commit.
     """
-    clear(here)
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(here.folder / "home"),
-        **{key: value for key, value in here.environment().items() if value is not None},
-        "GITSYNC_ONE_TIME": "true",
-        **(wrapped(here) if name == OURS else {}),
-    }
-    return run([WRAPPER if name == OURS else here.engine], environment)
+    shutil.rmtree(here.root, ignore_errors=True)
+    given = {key: value for key, value in here.environment().items() if value is not None}
+    given |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(here.folder / "home")}
+    given |= {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_GIT_SYNC": str(here.engine)}
+    return run([WRAPPER if name == OURS else here.engine], given)
 
 
-def changes(here: GitSite, name: str, turns: int) -> list[Cost]:
+def change(here: GitSite, name: str, asked: Mapping[str, str]) -> Cost:
     """
-    Return the costs of a changed file, from the commit to the swap of the link, with all polls.
+    Return the cost of a changed file, from the commit to the work after the swap of the link: with
+    all polls until then and two after it, or, on a signal, with one.
     """
-    costs = []
-    clear(here)
-    command = [WRAPPER] if name == OURS else [here.engine]
-    more = wrapped(here) if name == OURS else {}
-    with counted(here, command, **more, GITSYNC_PERIOD="100ms") as process:
-        here.wait_until_shown(here.repository.head(), timeout_seconds=120)
-        for _ in range(turns):
-            polled(here, 3)
+    with started(here, name, asked) as (process, _):
+        time.sleep(AFTERMATH_SECONDS)
+        content = f"now = {time.time()}\n"
 
-            def deed() -> None:
-                commit = here.repository.commit({"changed.py": f"now = {time.time()}\n"})
-                here.wait_until_shown(commit, timeout_seconds=120)
-                polled(here, 2)  # the work after the swap: hooks, pruning
+        def deed() -> None:
+            commit = here.repository.commit({"changed.py": content})
+            if asked == ON_SIGNAL:
+                process.send_signal(signal.SIGUSR1)
+            here.wait_until_shown(commit, process, 120)
+            if asked == ON_SIGNAL:
+                return time.sleep(AFTERMATH_SECONDS)
+            here.server.forget()
+            return here.server.wait_for(is_poll, count=LAST_POLLS, timeout=120)
 
-            costs.append(during(process.pid, deed))
-    return costs
+        return during(process.pid, deed)
+
+
+def table_of(costs: Mapping[tuple[str, str], list[Cost]]) -> str:
+    """
+    Return a table of all costs; relative to git-sync's.
+    """
+    rows = []
+    for (situation, name), found in costs.items():
+        low, peer = least(found), least(costs[situation, PEER])
+        middle, part = median(found), times(low.cpu_seconds / peer.cpu_seconds)
+        figures = [seconds(low.cpu_seconds), seconds(middle.cpu_seconds), part]
+        rows.append([f"{situation}, {name}", *figures, f"{low.rss_mib:.0f} MiB"])
+    return table(["situation, tool", "CPU", "median", "relative", "memory"], rows)
+
+
+def budgets(costs: Costs, files: int) -> list[Outcome]:
+    """
+    Return the outcomes of all budgets.
+    """
+    found = []
+    for situation, most in MOST.items():
+        ours, peer = (least(costs[situation, name]).cpu_seconds for name in (OURS, PEER))
+        what = f"{files:,} files vs. git-sync"
+        found.append(at_most_part(f"{situation}, CPU", what, most, ours / peer))
+    idle = least(costs[POLL, OURS]).rss_mib
+    return [*found, at_most("memory", "between polls, without git-sync", IDLE_MIB, idle, "MiB")]

@@ -33,6 +33,7 @@ def section(path: Path, title: str) -> str:
 
 def first_column(text: str) -> list[str]:
     """
-    Return the names in backticks in the first column of tables.
+    Return the names in backticks, one or several, in the first column of tables.
     """
-    return re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    cells = re.findall(r"^\| ((?:`[^`|]+`(?:, )?)+) \|", text, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]

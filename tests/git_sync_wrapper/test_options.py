@@ -45,21 +45,6 @@ def test_passes_on_what_it_does_not_know() -> None:
     assert environ == for_git_sync(environ | ours)
 
 
-def test_accepts_the_charts_environment_with_both_spellings() -> None:
-    both = {"REPO": REPO["GITSYNC_REPO"], "DEPTH": "1", "ROOT": "/git", "ADD_USER": "true"}
-    both |= {"ONE_TIME": "true"}
-    environ = {f"GIT_SYNC_{name}": text for name, text in both.items()}
-    environ |= {f"GITSYNC_{name}": text for name, text in both.items()}
-    environ |= {"GIT_SYNC_REV": "HEAD", "GIT_SYNC_BRANCH": "main", "GITSYNC_REF": "main"}
-    environ |= {"GIT_SYNC_DEST": "repo", "GITSYNC_LINK": "repo", "GITSYNC_PERIOD": "5s"}
-    environ |= {"GIT_SYNC_MAX_SYNC_FAILURES": "0", "GITSYNC_MAX_FAILURES": "0"}
-
-    options = read(**environ)
-
-    assert ("main", "/git/repo") == (options.ref, options.link)
-    assert (5.0, True) == (options.period, options.one_time)
-
-
 @pytest.mark.parametrize(
     ("ref", "branch", "rev", "expected"),
     [
@@ -181,12 +166,6 @@ def test_ignores_arguments_that_are_not_flags_as_git_sync_does() -> None:
     options = read("--one-time", "true", "--depth", "2", "word", "--", "--depth", "3")
 
     assert (True, "2") == (options.one_time, options.depth)
-
-
-def test_reports_all_problems_together() -> None:
-    found = problems("--period", "x", GITSYNC_MAX_FAILURES="x")
-
-    assert ["--period", "GITSYNC_MAX_FAILURES"] == [name for name, _, _ in found]
 
 
 def test_separates_credentials_from_the_repository_url() -> None:

@@ -2,15 +2,11 @@
 Reasons for the messages of git, ssh and git-sync.
 """
 
-import errno
 import json
-import os
-import time
 
 import pytest
 
 from git_sync_wrapper.reasons import KEPT, LOCAL, LOGIN, REASONS, explain, heard
-from sidecar_runtime.volume.errors import explain_os_error
 
 SAID = {
     "git_too_old": "usage: git config [<options>]",
@@ -114,19 +110,6 @@ def test_maps_each_message_to_its_reason(reason: str, said: str) -> None:
     assert error.advice
 
 
-def test_volume_failures_of_git_and_of_the_wrapper_have_the_same_advice() -> None:
-    for number in (errno.ENOSPC, errno.EACCES):
-        own = explain_os_error(OSError(number, os.strerror(number)), "cannot write")
-        assert own.advice == explain(os.strerror(number), "git-sync failed").advice
-
-
-def test_quotes_an_unknown_message() -> None:
-    error = explain("fatal: the moon\nis full", "git-sync ended with exit code 1")
-
-    assert "git_sync_failed" == error.reason
-    assert "git-sync ended with exit code 1: fatal: the moon is full" == error.message
-
-
 def test_quotes_only_the_line_with_the_cause_and_hides_credentials() -> None:
     error = explain(
         "Cloning\nfatal: unable to access 'https://me:hu/sh@x/': Could not resolve host: x\nmore",
@@ -144,24 +127,6 @@ def test_quotes_no_proxy_url_that_git_cannot_read() -> None:
     )
 
     assert error.message.endswith("fatal: unable to access 'https://x/': Unsupported proxy syntax")
-
-
-@pytest.mark.parametrize("said", ["a", "Load key ", "repository '", "Run(", "//"])
-def test_reads_a_long_line_without_catastrophic_backtracking(said: str) -> None:
-    """
-    A pattern search blocks all other threads of the process, including `/healthz`.
-
-    A line that is 8 times as long needs 8 times the CPU time; with backtracking, at least 64 times.
-    """
-
-    def spent(length: int) -> float:
-        began = time.process_time()
-        explain(said * (length // len(said)), "git-sync failed")
-        return time.process_time() - began
-
-    short, long = (min(spent(length) for _ in range(3)) for length in (4_000, 32_000))
-
-    assert long < 24 * short
 
 
 def test_quotes_gits_error_from_git_syncs_report() -> None:

@@ -16,9 +16,9 @@ from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.publish import LOCK
 from git_sync_wrapper.reasons import LOGIN, failure
-from git_sync_wrapper.record import STORE, look, pointers
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts, join
+from git_sync_wrapper.snapshot import STORE, look, pointers_of
 from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
@@ -160,6 +160,6 @@ def check_root(options: Options) -> bool:
         say("??", "link", text)
     else:
         say("ok", "link", f"{link} shows {shown.commit or 'nothing of ours yet'}")
-    if named := pointers(shown.facts):
+    if named := pointers_of(shown.facts):
         say("??", "", f"Git LFS pointers instead of files: {', '.join(named)}")
     return True

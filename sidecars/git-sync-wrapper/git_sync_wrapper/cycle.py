@@ -8,13 +8,12 @@ import os
 import time
 from contextlib import closing, suppress
 
-from git_sync_wrapper import publish, record
-from git_sync_wrapper.damage import Inspection
+from git_sync_wrapper import publish, snapshot
 from git_sync_wrapper.judge import LFS, Judge
-from git_sync_wrapper.publish import LOCK, Build, Volume
+from git_sync_wrapper.publish import LOCK, Build, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS
-from git_sync_wrapper.record import Published
 from git_sync_wrapper.sidecar import Parts
+from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
@@ -175,10 +174,10 @@ class Session:
         try:
             parts.engine.check_whole(fence)  # after the links were made, so they are whole as well
             parts.hooks.prepublish(commit, build.path, fence)
-            facts = record.describe(parts.git, parts.engine.worktree, commit, fence)
-            facts["changed"] = build.changed[: record.NAMED_PATHS]
+            facts = snapshot.describe(parts.git, parts.engine.worktree, commit, fence)
+            facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
             if build.pointers:
-                facts["lfs"] = build.pointers[: record.NAMED_PATHS]
+                facts["lfs"] = build.pointers[: snapshot.NAMED_PATHS]
                 log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
             parts.engine.keep(commit)
             volume.show(build, facts, fence, fallback=fallback)
@@ -354,7 +353,7 @@ class Session:
         self._parts.metrics.gate.fallback.set(bool(published.fallback))
         self._parts.metrics.last_publish.set(published.published_at or 0)
         refused = {"refused": refusal.facts()} if refusal is not None else {}
-        past.details = record.details(published.facts) | refused
+        past.details = snapshot.details_of(published.facts) | refused
         if not published.commit:
             said = f"nothing is published yet{self._judge.why_nothing}"
             past.readiness = Readiness(False, problem=said)
@@ -365,7 +364,7 @@ class Session:
         if options.is_pinned and refusal is not None:
             problem = f"the gate refuses {refusal.revision}, which GITSYNC_REF pins"
         problem = self._inspection.problem or problem
-        pointers = [f"{path} {LFS}" for path in record.pointers(published.facts)[:1]]
+        pointers = [f"{path} {LFS}" for path in snapshot.pointers_of(published.facts)[:1]]
         shortfall = "; ".join(filter(None, (shortfall, *pointers)))
         commit, at = published.commit, published.published_at
         past.readiness = Readiness(not problem, commit, at, problem, shortfall)

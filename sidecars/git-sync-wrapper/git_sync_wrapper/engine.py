@@ -11,6 +11,7 @@ alive.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access, Logins
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
-from git_sync_wrapper.record import STORE
+from git_sync_wrapper.snapshot import STORE
 from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -208,12 +209,18 @@ class Engine:
     def clear(self) -> None:
         """
         Empty all checkouts, when they are published or refused. Their folders stay: git-sync
-        removes them in its next run, and only then collects garbage.
+        removes them in its next run, and only then collects garbage. git finds the files of their
+        submodules in the snapshot from then on.
         """
         if os.path.islink(self.root) or not os.path.isdir(self.root):
             _remove(self.root)
             return
         folder = os.path.join(self.root, WORKTREES)
+        git = os.path.join(self.root, GIT)
+        for name in glob.glob("worktrees/*/modules/**/config", root_dir=git, recursive=True):
+            before = _read(os.path.join(git, name))
+            if (text := before.replace(f"/{WORKTREES}/", f"/../{STORE}/")) != before:
+                write_file(os.path.join(git, name), text.encode(), 0o644, fsync=False)
         paths = [os.path.join(self.root, name) for name in (CANDIDATE, "tmp-link")]
         if os.path.isdir(folder):
             paths += [os.path.join(folder, name) for name in os.listdir(folder)]

@@ -16,10 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from git_sync_wrapper import web
+from git_sync_wrapper.logins import send_request
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import failure
-from git_sync_wrapper.record import STORE
+from git_sync_wrapper.snapshot import STORE
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -94,7 +94,7 @@ def webhook(options: Options) -> list[Hook]:
     def run(commit: str, _: str, __: Fence) -> None:
         try:
             method, headers = options.webhook_method, {"Gitsync-Hash": commit}
-            status, _body = web.request(
+            status, _body = send_request(
                 method, options.webhook_url, headers, options.webhook_timeout
             )
         except OSError as error:
@@ -152,13 +152,13 @@ class Hooks:
 
     def announce(self, commit: str) -> None:
         """
-        Touch the file, and start the hooks for a commit, each in a thread that follows its
-        predecessor's.
+        Start the hooks for a commit, each in a thread that follows its predecessor's, and touch
+        the file, in git-sync's order.
         """
-        self._touch()
         self._newest = commit
         for hook in self._after:
             threading.Thread(target=self._work, args=[hook, commit], daemon=True).start()
+        self._touch()
 
     def announce_once(self, commit: str, fence: Fence) -> str:
         """

@@ -15,16 +15,17 @@ import pwd
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from git_sync_wrapper import codecommit, web
+from git_sync_wrapper import codecommit
 from git_sync_wrapper.options import Options, split_url
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import PREFIX, Settings
+from sidecar_runtime import proxies
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
 SECRET_BYTES = 1 << 20
 ASKPASS_SECONDS = 10.0
+ANSWER_BYTES = 1 << 16
 # ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into the file,
 # which needs a writable root; this library shows another file instead.
 LIBRARY = "libnss_wrapper.so"
@@ -207,7 +209,7 @@ class Logins:
         Return user and password from the service at ``--askpass-url``.
         """
         try:
-            status, body = web.request("GET", self._options.askpass_url, {}, ASKPASS_SECONDS)
+            status, body = send_request("GET", self._options.askpass_url, {}, ASKPASS_SECONDS)
         except (OSError, ValueError) as error:
             raise failure("askpass_failed", f"no login from --askpass-url: {error}") from None
         lines = body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
@@ -394,6 +396,32 @@ def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
         yield Problem(kind, "codecommit", "signs requests: unset every other login")
     if has_password != bool(options.username or file) and (has_password or file):
         yield Problem("GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other")
+
+
+def send_request(
+    method: str, url: str, headers: Mapping[str, str], seconds: float
+) -> tuple[int, bytes]:
+    """
+    Send a request, for a webhook or ``--askpass-url``; return the status and the beginning of the
+    body.
+
+    Raises:
+        OSError: There is no answer.
+        ValueError: It is not a URL.
+    """
+    from urllib import error, request  # noqa: PLC0415 - 3 MiB, and few need it
+
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    proxy = proxies.proxy_for(parts.scheme, parts.hostname or "", port, os.environ)
+    way = request.ProxyHandler({parts.scheme: proxy} if proxy else {})
+    asked = request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - the opener checks it
+    try:
+        with request.build_opener(way).open(asked, timeout=seconds) as answer:
+            return answer.status, answer.read(ANSWER_BYTES)
+    except error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read(ANSWER_BYTES)
 
 
 @contextmanager

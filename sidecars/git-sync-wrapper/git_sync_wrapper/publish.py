@@ -7,24 +7,23 @@ The link is swapped in :meth:`Volume.show`.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, TypeVar
 
-from git_sync_wrapper import engine, record, trees
+from git_sync_wrapper import engine, snapshot
 from git_sync_wrapper.options import Options
-from git_sync_wrapper.record import RECORD, STORE, Published
 from git_sync_wrapper.settings import Settings
+from git_sync_wrapper.sidecar import Parts
+from git_sync_wrapper.snapshot import RECORD, STORE, Published
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.printable import counted
 from sidecar_runtime.volume.errors import LINK_ADVICE, explained
-from sidecar_runtime.volume.files import (
-    free_bytes,
-    free_inodes,
-    write_file,
-)
+from sidecar_runtime.volume.files import free_bytes, free_inodes, read_facts, write_file
 from sidecar_runtime.volume.snapshots import Snapshots, aside_name
 from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
@@ -33,6 +32,9 @@ LIST = ".files"
 AIRFLOWIGNORE = ".airflowignore"
 # Matches any commit in both syntaxes of Airflow's ignore files: glob and regular expression.
 _ANY_COMMIT = b"[0-9a-f]*\n"
+# Inspects at every thirtieth poll, but at least this often.
+INSPECTED_POLLS = 30
+INSPECTED_SECONDS = 300.0
 
 T = TypeVar("T")
 
@@ -72,7 +74,7 @@ class Volume:
         self._options = options
         self._retain_bytes = settings.retain_bytes
         self._fsync = settings.fsync
-        self._rows: tuple[str, trees.Rows | None] = ("", None)
+        self._rows: tuple[str, snapshot.Rows | None] = ("", None)
         """The list of one commit, from the last time it was read or written."""
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
             folder, link = os.path.split(options.link)
@@ -108,7 +110,7 @@ class Volume:
         Return the published commit, from disk.
         """
         commit = self.snapshots.current()
-        return record.read(commit, self.store) if commit else Published()
+        return snapshot.read_record(commit, self.store) if commit else Published()
 
     def restore(self, fence: Fence, *, is_first: bool) -> Published:
         """
@@ -124,7 +126,7 @@ class Volume:
                 # Airflow's folder walk follows links: if it begins at the root, it must skip this.
                 write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
         published = self.published()
-        last = "" if published.commit else record.recorded(self.store)
+        last = "" if published.commit else str(read_facts(RECORD, self.store).get("revision", ""))
         if last and self.snapshots.has(last):
             self._swap(last, fence)
             log.warning("link_restored", revision=last)
@@ -148,13 +150,13 @@ class Volume:
         except OSError:
             return sorted(path or "." for path in rows)
         try:
-            return trees.damaged(rows, folder)
+            return snapshot.damaged(rows, folder)
         finally:
             os.close(folder)
 
-    def _listed(self, commit: str) -> trees.Rows | None:
+    def _listed(self, commit: str) -> snapshot.Rows | None:
         if self._rows[0] != commit:
-            self._rows = commit, trees.read_rows(commit + LIST, self.store)
+            self._rows = commit, snapshot.read_rows(commit + LIST, self.store)
         return self._rows[1]
 
     # --- a new snapshot
@@ -172,13 +174,13 @@ class Volume:
             try:
                 new = _opened(name, self.store, stack)
                 before = _opened(shown, self.store, stack) if shown else None
-                changed = trees.build(_opened(checkout, None, stack), new, before, engine.ROOT)
-                rows = trees.rows_of(new)
+                changed = snapshot.build(_opened(checkout, None, stack), new, before, engine.ROOT)
+                rows = snapshot.rows_of(new)
                 if self._fsync:
-                    trees.flush(new, rows, changed)
-                links = trees.links(rows) if changed else []
-                pointers = trees.lfs_pointers(new, rows)
-                trees.write_rows(rows, name + LIST, self.store, fsync=self._fsync)
+                    snapshot.flush(new)
+                links = sorted(path for path, row in rows.items() if stat.S_ISLNK(row.mode))
+                pointers = snapshot.lfs_pointers(new, rows)
+                snapshot.write_rows(rows, name + LIST, self.store, fsync=self._fsync)
             except BaseException:
                 self._drop(name)
                 raise
@@ -225,7 +227,7 @@ class Volume:
         """
         places = {"src_dir_fd": self.store, "dst_dir_fd": self.store}
         if self.snapshots.has(commit):
-            if trees.exchange(name, commit, self.store):
+            if snapshot.exchange(name, commit, self.store):
                 return
             os.rename(commit, f".{name}.old", **places)
         else:
@@ -239,16 +241,28 @@ class Volume:
         """
         Record a commit as published, for the settings of now.
         """
+        options = self._options
+        record = {
+            "revision": commit,
+            "published_at": round(time.time(), 3),
+            "repo": options.hide(options.repo),
+            "ref": options.ref,
+            "made_by": options.made_by(),
+            "fallback": fallback,
+            **facts,
+        }
         with explained(f"cannot write {RECORD}"), fence:
-            options, fsync = self._options, self._fsync
-            record.write(commit, options, self.store, facts, fallback=fallback, fsync=fsync)
+            snapshot.write_record(record, self.store, fsync=self._fsync)
 
     def refuse(self, commit: str, fence: Fence) -> None:
         """
         Record that the gate refuses a newer commit, so that one-shots do not wait for it.
         """
-        with fence, suppress(OSError):  # without room, one-shots wait
-            record.refuse(commit, self.store, fsync=self._fsync)
+        record = read_facts(RECORD, self.store)
+        if record and record.get("refused") != commit:
+            with fence, suppress(OSError):  # without room, one-shots wait
+                record = {**record, "refused": commit}
+                snapshot.write_record(record, self.store, fsync=self._fsync)
 
     def _swap(self, commit: str, fence: Fence) -> None:
         with explained(f"cannot swap the link {self._options.link}"):
@@ -279,8 +293,8 @@ class Volume:
         """
         sizes: dict[int, int] = {}
         for commit in self.snapshots.revisions():
-            sizes |= trees.sizes_of(trees.read_rows(commit + LIST, self.store) or {})
-        shown = trees.sizes_of(self._listed(self.snapshots.current()) or {})
+            sizes |= snapshot.sizes_of(snapshot.read_rows(commit + LIST, self.store) or {})
+        shown = snapshot.sizes_of(self._listed(self.snapshots.current()) or {})
         return sum(size for inode, size in sizes.items() if inode not in shown)
 
     def lacking_bytes(self) -> float:
@@ -291,7 +305,7 @@ class Volume:
         A missing inode counts as a file of mean size; on tmpfs, each link needs one too.
         """
         with explained(f"cannot read {self.root}"):
-            shown = trees.sizes_of(self._listed(self.snapshots.current()) or {})
+            shown = snapshot.sizes_of(self._listed(self.snapshots.current()) or {})
             size_bytes = sum(shown.values())
             lacking_files = 3 * len(shown) - free_inodes(self.store)
             mean_bytes = max(1, size_bytes // max(1, len(shown)))
@@ -313,6 +327,76 @@ class Volume:
             commit = name.removesuffix(LIST)
             if commit != name and not commit.startswith(".") and not self.snapshots.has(commit):
                 remove_tree(name, self.store)
+
+
+class Inspection:
+    """
+    Looks for damage: when that is due, and after that while anything is damaged.
+
+    Whoever can write to the volume may damage published files, and so may a node that loses power.
+    git-sync's repository on the volume usually has all that a repair needs, even if the remote is
+    down.
+
+    Attributes:
+        problem: What is damaged; empty if nothing is.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._due_at = 0.0
+        self._was_holder = False
+        self.problem = ""
+
+    def look(
+        self, volume: Volume, commit: str, *, is_holder: bool = True, is_asked_for: bool = False
+    ) -> None:
+        """
+        Inspect the published commit, if that is due.
+
+        Args:
+            is_holder: Whether this process has the lock. A standby leaves a list that is missing to
+                the holder, which may be writing it.
+            is_asked_for: Whether it is due in any case.
+        """
+        is_early = time.monotonic() < self._due_at and is_holder == self._was_holder
+        if not commit or (is_early and not is_asked_for and not self.problem):
+            return
+        seconds = min(INSPECTED_SECONDS, INSPECTED_POLLS * self._parts.settings.interval_seconds)
+        self._due_at, self._was_holder = time.monotonic() + seconds, is_holder
+        damaged = volume.damage(commit, is_fresh=not is_holder)
+        before, self.problem = self.problem, ""
+        if damaged:
+            files = counted(len(damaged), "file")
+            self.problem = f"damaged or missing in {commit}: {files}, such as {damaged[0]}"
+            if not before:
+                paths = damaged[: snapshot.NAMED_PATHS]
+                log.warning("damage_found", revision=commit, files=len(damaged), paths=paths)
+        elif damaged is None and is_holder:
+            self.problem = f"{commit} cannot be checked: the list of its files is missing"
+
+    def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
+        """
+        Replace the published commit's damaged snapshot by one from git-sync's repository here,
+        without the remote.
+        """
+        options, commit, engine = self._parts.options, published.commit, self._parts.engine
+        is_other = published.shortfall(options) and not published.fallback
+        if not self.problem or is_other or published.problem(options):
+            return
+        if not (checkout := engine.restore(commit, self._parts.logins, fence)):
+            return
+        try:
+            build = volume.build(commit, checkout, fence)
+            volume.show(build, published.facts, fence, fallback=published.fallback)
+            engine.clear()
+        except (SidecarError, OSError) as error:  # the cycle goes on: a newer commit may be whole
+            log.warning("restore_failed", revision=commit, error=str(error))
+            return
+        if published.refused:
+            volume.refuse(published.refused, fence)
+        paths = build.changed[: snapshot.NAMED_PATHS]
+        log.warning("damage_repaired", revision=commit, files=len(build.changed), paths=paths)
+        self.problem = ""
 
 
 def make_room(

@@ -34,14 +34,13 @@ class Settings(GateSettings):
     interval_seconds: float = 10.0
     timeout_seconds: float = inherited(
         "timeout_seconds",
-        text="Abandon a cycle that takes longer: it counts as failed and never publishes. A "
-        "value below git-sync's --sync-timeout plus two minutes is raised to that.",
+        text="Abandon a cycle that takes longer: it counts as failed and never publishes. At least "
+        "git-sync's --sync-timeout plus two minutes.",
     )
     http_bind: tuple[str, int] = inherited(
         "http_bind",
         default=":9814",
-        text="The address that serves /healthz, /readyz, /metrics and the status page. git-sync's "
-        "own port (GITSYNC_HTTP_BIND) is served as well.",
+        text="The address that serves /healthz, /readyz, /metrics and the status page.",
     )
     git_sync: str = setting(
         "GIT_SYNC",
@@ -60,24 +59,20 @@ class Settings(GateSettings):
         "RETAIN_FOR",
         duration(at_most=YEAR_SECONDS),
         default="10m",
-        text="Keep a replaced commit for at least this long, or for git-sync's "
-        "--stale-worktree-timeout if that is longer.",
+        text="Keep a replaced commit for at least this long.",
     )
     retain_bytes: int | None = setting(
         "RETAIN_BYTES",
         byte_size,
-        text="The most space that older commits may take on the volume, not counting files that "
-        "the published commit shares. Above it, the oldest commit is removed before "
-        "GIT_SYNC_WRAPPER_RETAIN_FOR has passed. Unset: no limit.",
+        text="The most space that older commits may take, without files that the published commit "
+        "shares. Above it, the oldest goes before its time. Unset: no limit.",
     )
     fsync: bool = setting(
         "FSYNC",
         boolean,
         default="true",
-        text="Flush each new file and its folder to disk before the link points to them, so that a "
-        "commit survives a power loss. If false, files that a power loss damaged are detected and "
-        "restored, and the wrapper is not ready until then. That is enough for an emptyDir, which "
-        "is lost anyway when its node loses power.",
+        text="Flush new files to disk before the link points to them. If false, files that a power "
+        "loss damaged are detected and restored, which is enough for an emptyDir.",
     )
     username_file: str | None = setting(
         "USERNAME_FILE",
@@ -88,9 +83,8 @@ class Settings(GateSettings):
         "CREDENTIALS",
         choice("auto", "codecommit"),
         default="auto",
-        text="How to log in to the git server. auto: with git-sync's own flags or, if they set no "
-        "login, with the pod's AWS identity for CodeCommit. codecommit: with the pod's AWS "
-        "identity under any host name.",
+        text="auto: log in with git-sync's own flags or, if they set no login, to CodeCommit with "
+        "the pod's AWS identity. codecommit: with that identity under any host name.",
     )
 
 

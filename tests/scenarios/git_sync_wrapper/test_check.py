@@ -28,23 +28,6 @@ def test_check_accepts_the_flags_of_git_sync(here: GitSite) -> None:
     assert f"{here.root}/elsewhere" in said
 
 
-def test_check_distinguishes_a_fallback_from_the_newest_commit(here: GitSite) -> None:
-    accepted = here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
-    refused = here.repository.commit({"dag.py": "def\n"})
-    settings = {
-        "GIT_SYNC_WRAPPER_GATE": "syntax",
-        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
-    }
-    wrapper = here.wrapper(**settings)
-    here.wait_until_shown(accepted, wrapper)
-    wrapper.wait_until_synced()
-
-    said = check(here, code=3, **settings)
-
-    assert f"shows {accepted}, a fallback: the gate refused {refused}" in said
-    assert f"revision_refused: the gate refuses revision {refused}: dag.py:1" in said
-
-
 def test_check_reports_the_published_commit_and_the_running_lock_holder(here: GitSite) -> None:
     wrapper = here.publish()
     before = sorted(os.listdir(here.root))
@@ -77,17 +60,3 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite, 
     good.touch()
     wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")
     check(here, code=0, **settings)
-
-
-def test_a_stopped_check_exits_with_143_and_leaves_nothing_behind(here: GitSite) -> None:
-    judged = here.folder / "judged"
-    # After the sleep the check waits for the gate: a signal during its start would orphan it.
-    command = script(here.folder / "command", f"sleep 1; touch {judged}; exec sleep 600")
-    process = here.wrapper(
-        "check", GIT_SYNC_WRAPPER_GATE="command", GIT_SYNC_WRAPPER_GATE_COMMAND=command
-    )
-    wait_until(judged.exists, "the gate judges", 60)
-
-    assert 143 == process.terminate().code
-    assert [] == os.listdir(here.tmp)
-    wait_until(lambda: not here.gits_alive(), "nothing is left", 60)

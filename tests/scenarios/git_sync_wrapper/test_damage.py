@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.git_sync_wrapper.git_sync.situations import corrupt
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
-from tests.support.waiting import wait_until
 
 Spoil = Callable[[Path], None]
 FILES: dict[str, str | bytes] = {"a.py": "a = 1\n", "pkg/deep/b.py": "b = 1\n", "c.py": "a.py"}
@@ -39,10 +37,6 @@ def lock_up(tree: Path) -> None:
     (tree / "a.py").chmod(0)
 
 
-def lock_up_folder(tree: Path) -> None:
-    (tree / "pkg").chmod(0o700)
-
-
 def put_something_else(tree: Path) -> None:
     shutil.rmtree(tree / "pkg")
     (tree / "pkg").symlink_to("/etc")
@@ -53,7 +47,7 @@ def put_something_else(tree: Path) -> None:
     (tree / "c.py").symlink_to("elsewhere.py")
 
 
-SPOILS = [empty_tree, truncate, edit, lock_up, lock_up_folder, put_something_else]
+SPOILS = [empty_tree, truncate, edit, lock_up, put_something_else]
 
 
 def contents(tree: Path) -> dict[str, str]:
@@ -88,15 +82,6 @@ def test_a_signal_repairs_damage_while_offline(here: GitSite, spoil: Spoil) -> N
     assert wrapper.find_events("damage_found") and wrapper.find_events("damage_repaired")
 
 
-def test_a_poll_finds_and_repairs_damage(here: GitSite) -> None:
-    commit_files(here)
-    here.publish(GITSYNC_PERIOD="50ms")
-    before = contents(here.link.resolve())
-    empty_tree(here.link.resolve())
-
-    wait_until(lambda: before == contents(here.link.resolve()), "it is whole again")
-
-
 @pytest.mark.parametrize("is_listed", [True, False])
 def test_a_start_repairs_damage_and_leaves_intact_files_alone(
     here: GitSite, *, is_listed: bool
@@ -115,45 +100,6 @@ def test_a_start_repairs_damage_and_leaves_intact_files_alone(
     here.wrapper().wait_until_ready()
 
     assert (before, time) == (contents(tree), (tree / "a.py").stat().st_mtime_ns)
-
-
-def test_is_unready_until_the_remote_can_repair_the_damage(here: GitSite) -> None:
-    commit_files(here)
-    wrapper = here.publish()
-    tree = here.link.resolve()
-    before = contents(tree)
-    here.server.stop()
-    corrupt(here.root / ".git-sync")
-    empty_tree(tree)
-    wrapper.sync()
-
-    assert 503 == wrapper.get("/readyz").status
-    assert f"damaged or missing in {tree.name}: " in wrapper.status()["problem"]
-
-    here.server.start()
-    wrapper.wait_until_ready()
-    assert before == contents(tree)
-
-
-@pytest.mark.parametrize("gives", ["any commit", "the heads of branches"])
-def test_repairs_damage_while_the_newest_commit_is_refused(here: GitSite, gives: str) -> None:
-    """git-sync has fetched the refused commit instead of the published one."""
-    commit_files(here)
-    settings = {"GIT_SYNC_WRAPPER_GATE": "syntax"}
-    if gives != "any commit":
-        here.repository.git("config", "uploadpack.allowAnySHA1InWant", "false")
-        settings["GITSYNC_GIT_CONFIG"] = "protocol.version:0"
-    wrapper = here.publish(**settings)
-    tree = here.link.resolve()
-    before = contents(tree)
-    commit_files(here, **{"a.py": "def\n"})
-    wrapper.wait_for_event("revision_refused")
-    empty_tree(tree)
-
-    wrapper.sync()
-
-    assert before == contents(tree)
-    assert 200 == wrapper.get("/readyz").status
 
 
 def forget_published(here: GitSite) -> None:
@@ -190,83 +136,6 @@ def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> N
     assert 200 == wrapper.get("/readyz").status
 
 
-def test_never_repairs_with_files_that_sparse_checkout_excludes(here: GitSite) -> None:
-    patterns = here.folder / "sparse"
-    patterns.write_text("/*\n!/pkg/\n")
-    commit_files(here)
-    wrapper = here.publish(
-        GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_SPARSE_CHECKOUT_FILE=str(patterns)
-    )
-    tree = here.link.resolve()
-    before = contents(tree)
-    (tree / "a.py").write_text("a = 666\n")
-
-    wrapper.sync()
-
-    assert "pkg/deep/b.py" not in before
-    assert before == contents(tree), wrapper.log()
-
-
-def test_a_file_that_nobody_changed_refuses_no_commit_behind_refused_ones(here: GitSite) -> None:
-    commit_files(here, **{"old.py": 'print "2"\n'})
-    here.publish().kill()
-    wrapper = here.wrapper(GIT_SYNC_WRAPPER_GATE="syntax")
-    wrapper.wait_until_ready()
-    refuse_two(here, wrapper)
-    forget_published(here)
-
-    fixed = commit_files(here, **{"old.py": 'print "2"\n', "bad.py": "x = 1\n"})
-
-    here.wait_until_shown(fixed, wrapper)
-    shutil.rmtree(here.root / ".git-sync")  # as after a volume that was full
-    better = commit_files(here, **{"old.py": 'print "2"\n', "bad.py": "x = 2\n"})
-    here.wait_until_shown(better, wrapper)
-
-
-def test_fetches_a_missing_submodule_to_repair_its_files(here: GitSite) -> None:
-    """git-sync's repository was lost, and a kill came before the submodule was fetched again."""
-    library = here.server.repository("library.git")
-    commit = library.commit({"lib.py": "lib = 1\n"})
-    here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
-    wrapper = here.publish()
-    wrapper.kill()
-    shutil.rmtree(here.root / ".git-sync")
-    environment = {name: text for name, text in here.environment().items() if text is not None}
-    subprocess.run(
-        [here.engine, "--one-time", "--submodules=off", "--link=candidate"],
-        env={**os.environ, **environment, "GITSYNC_ROOT": str(here.root / ".git-sync")},
-        check=True,
-        capture_output=True,
-    )
-    wrapper.start().wait_until_ready()
-    (here.link / "lib/lib.py").write_text("evil = 1\n")
-
-    wrapper.sync()
-
-    assert b"lib = 1\n" == here.files()["lib/lib.py"]
-
-
-def test_is_unready_while_the_published_files_cannot_be_verified(here: GitSite) -> None:
-    """The file list is missing, the repository is corrupt, and the remote is down."""
-    commit_files(here)
-    here.publish().kill()
-    tree = here.link.resolve()
-    before = contents(tree)
-    tree.with_name(f"{tree.name}.files").unlink()
-    corrupt(here.root / ".git-sync")
-    edit(tree)
-    here.server.stop()
-
-    wrapper = here.wrapper()
-
-    wrapper.wait_for_event("cycle_failed")
-    assert 503 == wrapper.get("/readyz").status
-    assert "the list of its files is missing" in wrapper.status()["problem"]
-    here.server.start()
-    wrapper.wait_until_ready()
-    assert before == contents(tree)
-
-
 def test_standby_and_one_shot_wait_until_the_lock_holder_repairs_damage(here: GitSite) -> None:
     """On a shared volume each pod inspects for itself; the next poll of the holder is far away."""
     commit_files(here)
@@ -286,15 +155,3 @@ def test_standby_and_one_shot_wait_until_the_lock_holder_repairs_damage(here: Gi
     second.wait_until_ready()
     assert before == contents(here.link.resolve())
     assert [] == second.find_events("damage_repaired")
-
-
-def test_a_standby_inspects_the_files_when_it_takes_over(here: GitSite) -> None:
-    """It trusts neither the lock holder nor its own inspection at its start."""
-    commit_files(here)
-    first = here.publish(GITSYNC_PERIOD="1h")
-    before = contents(here.link.resolve())
-    here.wrapper(GITSYNC_PERIOD="2s").wait_until_ready()
-    truncate(here.link.resolve())
-    first.kill()
-
-    wait_until(lambda: before == contents(here.link.resolve()), "it is whole again")

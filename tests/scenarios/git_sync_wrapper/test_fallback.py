@@ -1,13 +1,10 @@
 """A gate stops a change, never a pod: an empty volume gets the newest accepted commit."""
 
 import json
-import random
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Counts
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -56,48 +53,6 @@ def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(here
     )
 
 
-def test_a_restart_keeps_the_fallback_without_searching_again(here: GitSite) -> None:
-    accepted = good(here)
-    refused = bad(here)
-    first = here.wrapper(**GATE)
-    here.wait_until_shown(accepted, first)
-    wait_until(lambda: refused == record(here), "it is on record")
-    first.kill()
-    second = here.wrapper(**GATE)
-
-    assert refused == second.wait_for_event("revision_refused")["revision"]
-    wait_until(lambda: 1 == second.metrics()[FALLBACK], "the page says it, too")
-    assert ([], accepted) == (second.find_events("gate_fallback"), here.shown())
-    here.repository.set_branch(here.repository.branch, accepted)
-    wait_until(lambda: 0 == second.metrics()[FALLBACK], "now it is the newest")
-
-
-@pytest.mark.timeout(3_600)
-@pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])
-def test_kills_during_a_first_start_never_publish_a_refused_commit(
-    here: GitSite, mode: dict[str, str], counts: Counts
-) -> None:
-    good(here)
-    accepted = good(here, 2)
-    bad(here)
-    bad(here, 2)
-    chance = random.Random(6)
-    for _ in range(counts.kills // 2):
-        wrapper = here.wrapper(**GATE, **mode)
-        time.sleep(chance.uniform(0.1, 1.2))
-        wrapper.kill()
-        assert here.shown() in ("", accepted)
-    last = here.wrapper(**GATE, **mode)
-
-    if mode:
-        assert 0 == last.wait_for_exit().code
-    else:
-        last.wait_until_ready()
-        here.wait_until_shown(good(here, 3), last)
-        accepted = here.shown()
-    assert accepted == here.shown()
-
-
 @pytest.mark.parametrize("kind", ["hash", "tag"])
 def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
     good(here)
@@ -111,20 +66,6 @@ def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
     said = f"nothing is published yet: the gate refuses {pinned}, which GITSYNC_REF pins"
     wait_until(lambda: said == wrapper.status()["problem"], said)
     assert ("", 503) == (here.shown(), wrapper.get("/readyz").status)
-
-
-def test_a_refused_pin_is_unready_while_another_commit_is_published(here: GitSite) -> None:
-    """The published commit is older than the pin."""
-    before = good(here)
-    assert 0 == here.wrapper("--one-time", **GATE).wait_for_exit().code
-    pinned = bad(here)
-    one_shot = {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE": "2s"}
-
-    assert 0 != here.wrapper(GITSYNC_REF=pinned, **GATE, **one_shot).wait_for_exit().code
-    wrapper = here.wrapper(GITSYNC_REF=pinned, **GATE)
-    said = f"the gate refuses {pinned}, which GITSYNC_REF pins"
-    wait_until(lambda: said == wrapper.status()["problem"], said)
-    assert (before, 503) == (here.shown(), wrapper.get("/readyz").status)
 
 
 def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(

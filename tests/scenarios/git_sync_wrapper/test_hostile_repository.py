@@ -1,9 +1,6 @@
 """A hostile committer runs no code beside Airflow, reads no other files, and gets no password."""
 
 import json
-import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,24 +98,3 @@ def test_keeps_a_symlink_out_of_the_repository_and_never_shows_its_target(here: 
 
     assert secret == (here.link / "leak.py").readlink()
     assert "the secret itself" not in wrapper.log() + wrapper.get("/").body
-
-
-@pytest.fixture
-def deep(here: GitSite) -> Iterator[str]:
-    """A path deeper than Python recurses by default; pytest cannot remove it."""
-    yield "d/" * 1100
-    here.close()
-    subprocess.run(["rm", "-r", here.root], check=True)
-
-
-def test_publishes_repairs_and_prunes_folders_1100_levels_deep(here: GitSite, deep: str) -> None:
-    here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
-    retention = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax", **retention)
-    here.wait_until_shown(here.repository.commit({f"{deep}dag.py": "x = 1\n"}), wrapper)
-    subprocess.run(["rm", "-r", here.link / "d"], check=True)
-    wrapper.send_signal(signal.SIGHUP)
-    wrapper.wait_for_event("damage_repaired")
-    here.wait_until_shown(here.repository.commit({f"{deep}dag.py": "x = 2\n"}), wrapper)
-
-    assert [] == wrapper.find_events("cycle_failed") + wrapper.find_events("leftover_kept")

@@ -69,16 +69,6 @@ def test_a_start_that_cannot_take_the_lock_is_ready_for_what_is_published(here: 
     assert here.shown() == wrapper.wait_until_ready().json()["revision"]
 
 
-def test_a_one_shot_beside_a_writer_succeeds_with_the_hash_of_an_annotated_tag(
-    here: GitSite,
-) -> None:
-    here.repository.tag("v1", here.commit_revision(1), "annotated")
-    pinned = here.repository.git("rev-parse", "v1")
-    here.publish(GITSYNC_REF=pinned)
-
-    assert 0 == here.wrapper(GITSYNC_REF=pinned, **ONE_SHOT).wait_for_exit().code
-
-
 def test_a_one_shot_beside_a_writer_reports_why_its_own_poll_fails(here: GitSite) -> None:
     here.publish()
     here.server.stop()

@@ -36,24 +36,3 @@ def test_becomes_ready_only_with_the_commit_of_the_new_ref(here: GitSite, kind: 
     assert (200, old, True) not in answers
     statuses = [status for status, _, _ in answers]
     assert statuses == sorted(statuses, reverse=True), answers
-
-
-def test_publishes_the_newest_accepted_commit_of_another_repository(here: GitSite) -> None:
-    """The gate stops no pod, because nothing of this repository is published yet."""
-    here.publish().terminate()
-    other = here.server.repository("other.git")
-    accepted = other.commit({"dag.py": "x = 1\n"}, whole=True)
-    refused = other.commit({"dag.py": "def\n"})
-    settings = {
-        "GITSYNC_REPO": here.server.url("other.git"),
-        "GIT_SYNC_WRAPPER_GATE": "syntax",
-    }
-
-    one_shot = here.wrapper("--one-time", **settings)
-
-    assert 0 == one_shot.wait_for_exit().code, one_shot.log()
-    assert accepted == here.shown()
-    wrapper = restart(here, **settings)
-    wrapper.wait_until_ready()
-    said = f"the gate refused {refused}, so this is a fallback"
-    assert said == wrapper.status()["shortfall"]

@@ -3,7 +3,6 @@
 import random
 import shutil
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,45 +40,6 @@ def test_runs_as_any_user_in_group_0_without_a_home(open_folder: Path) -> None:
 
         assert 50000 == (site.link / "either").stat().st_uid
         assert 0 == wrapper.terminate().code
-
-
-def test_a_folder_of_another_user_in_the_published_tree_blocks_nothing(open_folder: Path) -> None:
-    """The wrapper cannot write to that folder, nor remove it."""
-    with git_site(open_folder, Path(shutil.copy(GIT_SYNC, open_folder))) as site:
-        site.root.mkdir()
-        site.root.chmod(0o2775)
-        site.tmp.chmod(0o1777)
-        files: dict[str, str | bytes | None] = {"pkg/a.py": "a = 1\n", "b.py": "b = 1\n"}
-        commit = site.repository.commit(files, whole=True)
-        wrapper = site.describe(GITSYNC_GROUP_WRITE="true", HOME="/nonexistent")
-        wrapper.program = as_user(open_folder / "bin", WRAPPER, 65533, 0)
-        wrapper.start()
-        site.wait_until_shown(commit, wrapper)
-        spoil = "rm -r pkg && mkdir -m 755 pkg && echo debug > pkg/a.py"
-        consumer = ["setpriv", "--reuid=50000", "--regid=0", "--clear-groups", "sh", "-c", spoil]
-        for _ in range(2):
-            subprocess.run(consumer, cwd=site.link, check=True)
-
-            wrapper.sync()
-
-            assert {"pkg/a.py": b"a = 1\n", "b.py": b"b = 1\n"} == site.files(), wrapper.log()
-            assert 200 == wrapper.get("/readyz").status
-        subprocess.run(consumer, cwd=site.link, check=True)
-        site.wait_until_shown(site.repository.commit({"b.py": "b = 2\n"}), wrapper)
-        assert {"pkg/a.py": b"a = 1\n", "b.py": b"b = 2\n"} == site.files(), wrapper.log()
-
-
-def test_reports_a_volume_that_is_not_writable(open_folder: Path) -> None:
-    with git_site(open_folder, Path(shutil.copy(GIT_SYNC, open_folder))) as site:
-        site.root.mkdir(mode=0o755)
-        site.tmp.chmod(0o1777)
-        site.commit_revision(1)
-        wrapper = site.describe()
-        wrapper.program = as_user(open_folder / "bin", WRAPPER, 50000, 0)
-        wrapper.start()
-        event = wrapper.wait_for_event(("cycle_failed", "sidecar_gave_up"))
-
-        assert "target_denied" == event["reason"], wrapper.log()
 
 
 def wait_for_moment(here: GitSite, wrapper: SidecarProcess, number: int) -> None:

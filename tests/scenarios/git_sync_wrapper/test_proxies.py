@@ -28,17 +28,3 @@ def test_git_reads_exceptions_as_the_wrapper_does(
 
     assert [] == proxy.asked
     assert [] == wrapper.find_events("setting_unused")
-
-
-def test_an_entry_that_is_not_understood_is_reported_at_start_and_by_check(
-    here: GitSite, proxy: FakeProxy
-) -> None:
-    through = {"http_proxy": proxy.endpoint, "NO_PROXY": "127.0.0.1,https://git.example.com"}
-
-    warned = here.wrapper(**through).wait_for_event("setting_unused")
-    checked = here.wrapper("check", **through)
-
-    assert 0 == checked.wait_for_exit(120).code, checked.log()
-    assert "NO_PROXY" == warned["setting"]
-    assert warned["why"].endswith(": https://git.example.com")
-    assert f"NO_PROXY: {warned['why']}" in checked.log()

@@ -11,7 +11,6 @@ the suite needs a network namespace. CONTAINERS is the folder with the state of 
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import json
 import os
@@ -23,8 +22,8 @@ import socket
 import socketserver
 import subprocess
 import sys
+import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +233,7 @@ def _serve_git(address: str) -> None:
     if file.exists():
         user, password = file.read_text().strip().split(":", 1)
 
-    def is_right(given: str) -> bool:
-        name, _, word = given.partition(":")
+    def is_right(name: str, word: str, _path: str) -> bool:
         if not password:
             return (name, word) == (user, "testpass")
         salt = password.split("$")[2]
@@ -244,45 +242,13 @@ def _serve_git(address: str) -> None:
         )
         return name == user and said.stdout.decode().strip() == password
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            kind, _, encoded = self.headers.get("Authorization", "").partition(" ")
-            if kind != "Basic" or not is_right(base64.b64decode(encoded).decode()):
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="Git Login"')
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            path, _, query = self.path.partition("?")
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            environ = {
-                "PATH": os.environ["PATH"],
-                "GIT_PROJECT_ROOT": "/git",
-                "GIT_HTTP_EXPORT_ALL": "1",
-                "REQUEST_METHOD": self.command,
-                "PATH_INFO": path,
-                "QUERY_STRING": query,
-                "REMOTE_USER": user,
-                "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-                "CONTENT_LENGTH": str(len(body)),
-                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
-                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            }
-            done = subprocess.run(
-                ["/usr/lib/git-core/git-http-backend"], input=body, env=environ, capture_output=True
-            )
-            head, _, content = done.stdout.partition(b"\r\n\r\n")
-            headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
-            self.send_response(int(headers.pop("Status", "200").split()[0]))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    sys.path.insert(0, str(HERE))
+    from tests.support.git.git_server import GitServer
 
-        do_POST = do_GET
-
-    ThreadingHTTPServer((address, 80), Handler).serve_forever()
+    server = GitServer(Path("/git"), host=address)
+    server.port, server.judge = 80, is_right
+    server.start()
+    threading.Event().wait()
 
 
 def _serve_words(address: str, port: str, command: str) -> None:

@@ -51,8 +51,6 @@ class GitServer(LoopbackServer):
 
         After a 403 git keeps its cached credentials: CodeCommit's answer to expired ones.
         """
-        self.bare_refusal = 401
-        """The status for requests without credentials."""
 
     def repository(self, name: str = "dags.git") -> Repository:
         """
@@ -84,7 +82,7 @@ class GitServer(LoopbackServer):
         if self.judge is not None:
             given = credentials_of(request)
             if given is None:
-                return Answer(self.bare_refusal, REALM if self.bare_refusal == 401 else {})
+                return Answer(401, REALM)
             if not self.judge(*given, request.path):
                 return Answer(self.refusal, REALM if self.refusal == 401 else {})
         return self._backend(request)

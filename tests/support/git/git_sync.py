@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support import revisions
-from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+from tests.support.daemon import VENV_BIN, SidecarProcess
 from tests.support.git import git_server
 from tests.support.git.git_repository import Repository
 from tests.support.git.git_server import GitServer
@@ -44,34 +44,6 @@ def skip_without_git_sync() -> None:
     """
     if reason := skip_reason():
         pytest.skip(reason)
-
-
-class PlainGitSync(SidecarProcess):
-    """
-    git-sync without the wrapper; `events` are its own JSON lines.
-    """
-
-    def wait_for_message(self, text: str) -> Event:
-        """
-        Return the first line whose message or error contains this text.
-        """
-
-        def found() -> Event | None:
-            for event in list(self.events):
-                if text in f"{event.get('msg')} {event.get('error')}":
-                    return event
-            assert self.is_running(), f"ended without {text!r}:\n{self.log()}"
-            return None
-
-        event = wait_until(found, text)
-        assert event is not None
-        return event
-
-    def failures(self) -> int:
-        """
-        Return the number of failed syncs so far.
-        """
-        return len([event for event in list(self.events) if "failCount" in event])
 
 
 @dataclass
@@ -130,12 +102,12 @@ class GitSite:
             "TMPDIR": str(self.tmp),
         }
 
-    def plain(self, *arguments: str, **settings: str | None) -> PlainGitSync:
+    def plain(self, *arguments: str, **settings: str | None) -> SidecarProcess:
         """
         Start git-sync without the wrapper.
         """
         home = self.folder / "home"
-        process = PlainGitSync(self.engine, self.environment() | settings, home, arguments)
+        process = SidecarProcess(self.engine, self.environment() | settings, home, arguments)
         self.processes.append(process)
         return process.start()
 

@@ -6,9 +6,7 @@ import signal
 from pathlib import Path
 
 from tests.support.daemon import ask
-from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite, chart_environment
-from tests.support.git.ssh_server import SshServer, skip_without_sshd
 from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.program import own_port
@@ -117,39 +115,3 @@ def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: Git
 
     here.wait_until_shown(commit, sidecar)
     assert 0 == sidecar.terminate().code
-
-
-def test_ssh_works_without_a_final_newline_in_the_key_and_with_late_known_hosts(
-    here: GitSite, tmp_path: Path
-) -> None:
-    skip_without_sshd()
-    with SshServer(tmp_path / "ssh") as ssh:
-        secret = here.folder / "secret"
-        secret.mkdir()
-        (secret / "ssh").write_text(ssh.client_key.read_text().rstrip("\n"))
-        (secret / "ssh").chmod(0o400)
-        known = secret / "known_hosts"
-        known.write_text("other.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==\n")
-        wrapper = here.wrapper(
-            GITSYNC_REPO=ssh.url(here.repository.folder),
-            GITSYNC_SSH_KEY_FILE=str(secret / "ssh"),
-            GITSYNC_SSH_KNOWN_HOSTS="true",
-            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known),
-        )
-        assert "host_key_unknown" == wrapper.wait_for_event("cycle_failed", 60)["reason"]
-        known.write_text(ssh.known_hosts)
-
-        here.wait_until_shown(here.repository.head(), wrapper)
-        ssh.stop()
-        assert wrapper.wait_for_event("cycle_failed", 60, reason="remote_unreachable")
-        ssh.start()
-        here.wait_until_shown(here.commit_revision(3), wrapper)
-        wrapper.kill()
-
-
-def test_follows_head_of_a_file_url_by_default(here: GitSite) -> None:
-    url = Repository(here.repository.folder).url
-    wrapper = here.wrapper(GITSYNC_REPO=url, GITSYNC_REF=None)
-
-    here.wait_until_shown(here.repository.head(), wrapper)
-    here.wait_until_shown(here.commit_revision(2), wrapper)

@@ -4,25 +4,18 @@ import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-import yaml
 
 from tests.conftest import Counts
 from tests.scenarios.git_sync_wrapper.git_sync.situations import after
 from tests.support.aws.codecommit import judge
 from tests.support.aws.fake_aws import FakeSts, session_credentials
-from tests.support.aws.servers import MotoServer
 from tests.support.git.askpass import AskpassServer
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite
 
 REGION = "us-east-1"
-SNIPPETS = Path(__file__).parents[4] / "charts-snippets"
-EXTERNAL_SECRETS = SNIPPETS / "secrets/external-secrets.yaml"
-NATIVE = SNIPPETS / "git-sync-wrapper.native.yaml"
 
 
 def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> None:
@@ -54,72 +47,6 @@ def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
             GIT_SYNC_WRAPPER_CREDENTIALS="codecommit",
             **sts.environment(token),
         )
-
-
-def secrets_manager(moto: MotoServer) -> Any:
-    return boto3.client(
-        "secretsmanager",
-        region_name=REGION,
-        endpoint_url=moto.endpoint,
-        aws_access_key_id="AKIATEST",
-        aws_secret_access_key="secret",
-    )
-
-
-class Mounted:
-    """A Secret of an ExternalSecret in charts-snippets, mounted as the kubelet does."""
-
-    def __init__(self, folder: Path, name: str, client: Any) -> None:
-        objects = yaml.safe_load_all(EXTERNAL_SECRETS.read_text())
-        (self._spec,) = [
-            one["spec"]
-            for one in objects
-            if (one["kind"], one["metadata"]["name"]) == ("ExternalSecret", name)
-        ]
-        ((self.remote,),) = [one["extract"].values() for one in self._spec["dataFrom"]]
-        self.folder = folder
-        folder.mkdir()
-        self._client = client
-
-    def refresh(self) -> None:
-        """Replace all files in one step, by swapping a link."""
-        said = self._client.get_secret_value(SecretId=self.remote)["SecretString"]
-        made = self.folder / f"..{len(list(self.folder.iterdir()))}"
-        made.mkdir()
-        for key, template in self._spec["target"]["template"]["data"].items():
-            field = template.removeprefix("{{ .").removesuffix(" }}")
-            (made / key).write_text(json.loads(said)[field])
-            if not (self.folder / key).is_symlink():
-                (self.folder / key).symlink_to(f"..data/{key}")
-        (self.folder / "..new").symlink_to(made.name)
-        (self.folder / "..new").rename(self.folder / "..data")
-
-
-def test_no_sync_fails_while_external_secrets_syncs_rotated_secrets(
-    here: GitSite, moto: MotoServer
-) -> None:
-    """It uses the objects of charts-snippets and the file names in the snippet."""
-    client = secrets_manager(moto)
-    mounted = Mounted(here.folder / "git-credentials", "git-credentials", client)
-    client.create_secret(Name=mounted.remote, SecretString="{}")
-
-    def rotate(number: int) -> None:
-        pair = (f"user-{number}", f"password-{number}")
-        text = json.dumps(dict(zip(("username", "password"), pair, strict=True)))
-        client.put_secret_value(SecretId=mounted.remote, SecretString=text)
-        mounted.refresh()
-        here.server.accept(pair)
-
-    values = yaml.safe_load(NATIVE.read_text())
-    (container,) = values["dagProcessor"]["extraInitContainers"]
-    env = {one["name"]: str(one.get("value")) for one in container["env"]}
-    names = ("GIT_SYNC_WRAPPER_USERNAME_FILE", "GITSYNC_PASSWORD_FILE")
-    place = "/etc/git-credentials"
-    assert all(env[name].startswith(f"{place}/") for name in names)
-    follow(
-        here, rotate, 2, **{name: env[name].replace(place, str(mounted.folder)) for name in names}
-    )
-    client.delete_secret(SecretId=mounted.remote, ForceDeleteWithoutRecovery=True)
 
 
 def follow(

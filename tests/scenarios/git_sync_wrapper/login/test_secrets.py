@@ -8,10 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.scenarios.git_sync_wrapper.git_sync.situations import is_pack
 from tests.support.daemon import SidecarProcess
-from tests.support.git.git_sync import GitSite, commands
-from tests.support.http.faults import answer_with, hang
+from tests.support.git.git_sync import GitSite
+from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -90,18 +89,6 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
             assert re.search(r"core file size +[01] +[01] ", path.read_text()), path.read_text()
     limits = Path(f"/proc/{wrapper.pid}/limits").read_text()
     assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
-
-
-def test_password_is_in_no_command_line_of_the_wrapper_and_its_children(here: GitSite) -> None:
-    here.server.accept(("deploy", PASSWORD))
-    here.server.inject(hang(), is_pack)
-    here.wrapper(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD=PASSWORD)
-    here.server.wait_for(is_pack)
-
-    lines = commands().values()
-
-    assert [line for line in lines if str(here.root) in line or "fetch" in line]
-    assert [] == [line for line in lines if leaks(line)]
 
 
 def test_hides_a_token_in_the_query_of_the_repository_url(here: GitSite) -> None:

@@ -2,71 +2,41 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.git.git_sync import GitSite
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
 
 
-def test_no_sync_fails_while_damaged_keys_are_replaced(here: GitSite, tmp_path: Path) -> None:
+def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
+    here: GitSite, tmp_path: Path
+) -> None:
     skip_without_sshd()
     with SshServer(tmp_path / "ssh") as ssh:
         secret = here.folder / "secret"
         secret.mkdir()
-        mounted = secret / "ssh"
-        (secret / "known_hosts").write_text(ssh.known_hosts.replace("\n", "\r\n"))
+        mounted, known = secret / "ssh", secret / "known_hosts"
+        known.write_text("other.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==\n")
         keys = [ssh.client_key, ssh.make_key(ssh.folder / "second")]
-        wrapper = None
-
+        wrapper = here.describe(
+            GITSYNC_REPO=ssh.url(here.repository.folder),
+            GITSYNC_SSH_KEY_FILE=str(mounted),
+            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known),
+        )
         for number, key in enumerate(keys, 2):
             ssh.authorize(*keys)
             mounted.with_name("new").write_text(key.read_text().rstrip("\n"))
             mounted.with_name("new").chmod(0o644)
             mounted.with_name("new").rename(mounted)
             ssh.authorize(key)
-            commit = here.commit_revision(number)
-            wrapper = wrapper or here.wrapper(
-                GITSYNC_REPO=ssh.url(here.repository.folder),
-                GITSYNC_SSH_KEY_FILE=str(mounted),
-                GITSYNC_SSH_KNOWN_HOSTS_FILE=str(secret / "known_hosts"),
-            )
-            here.wait_until_shown(commit, wrapper)
+            if number == 2:
+                wrapper.start()
+                failed = wrapper.wait_for_event("cycle_failed", 60)
+                assert "host_key_unknown" == failed["reason"], failed
+                known.write_text(ssh.known_hosts.replace("\n", "\r\n"))
+            here.wait_until_shown(here.commit_revision(number), wrapper)
+        settings = {event["setting"] for event in wrapper.find_events("secret_repaired")}
+        assert {"GITSYNC_SSH_KEY_FILE", "GITSYNC_SSH_KNOWN_HOSTS_FILE"} == settings
+        ssh.stop()
+        wrapper.wait_for_event("cycle_failed", 60, reason="remote_unreachable")
 
-        assert wrapper is not None
-        assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-        assert {"GITSYNC_SSH_KEY_FILE", "GITSYNC_SSH_KNOWN_HOSTS_FILE"} == {
-            event["setting"] for event in wrapper.find_events("secret_repaired")
-        }
         assert 0 == wrapper.terminate().code
         assert [] == list(here.tmp.glob("git-sync-wrapper-*"))
-
-
-@pytest.mark.parametrize(
-    ("is_there", "code", "said"),
-    [
-        (True, 0, "ok    ssh key        {key}\n"),
-        (False, 3, "??    ssh key        {key} is missing"),
-    ],
-    ids=["key", "no key"],
-)
-def test_check_reports_the_ssh_key_or_that_it_is_missing(
-    here: GitSite, tmp_path: Path, is_there: bool, code: int, said: str
-) -> None:
-    skip_without_sshd()
-    with SshServer(tmp_path / "ssh") as ssh:
-        ssh.authorize(ssh.client_key)
-        known_hosts = here.folder / "known_hosts"
-        known_hosts.write_text(ssh.known_hosts)
-        key = str(ssh.client_key if is_there else here.folder / "gone")
-
-        checked = here.wrapper(
-            "check",
-            GITSYNC_REPO=ssh.url(here.repository.folder),
-            GITSYNC_SSH_KEY_FILE=key,
-            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known_hosts),
-        )
-
-        assert code == checked.wait_for_exit(120).code, checked.log()
-        assert said.format(key=key) in checked.log()
-        assert ("ssh_key_refused" in checked.log()) is not is_there
-        assert str(known_hosts) in checked.log()

@@ -1,0 +1,425 @@
+"""
+A snapshot of a commit on the volume: its files, which are links, the list of them, and the record
+of which one is published.
+
+No link is followed, and folders are walked through open ones: others may write to the volume, and a
+path may be longer than the kernel accepts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeAlias
+
+from git_sync_wrapper.git import Git, GitFailed
+from git_sync_wrapper.options import Options
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.printable import json_text, printable
+from sidecar_runtime.volume.files import FACTS_BYTES, read_facts, read_file, stat_in, write_file
+from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_file
+
+STORE = ".snapshots"
+RECORD = "published.json"
+FACTS = ("author", "committed_at", "subject", "changed", "lfs")
+TEXT_CHARACTERS = 200
+NAMED_PATHS = 20
+GIT = ".git"
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CHUNK_BYTES = 1 << 15
+LFS = b"version https://git-lfs.github.com/spec/"
+LIST_BYTES = 64 << 20
+"""The limit of an unpacked list, enough for half a million files; larger lists are not used."""
+# The kubelet adds these rights to each file when it mounts a volume with an fsGroup, and a setgid
+# bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
+GROUP_RIGHTS = 0o660
+
+
+class Row(NamedTuple):
+    """
+    A file, symlink or folder: ``st_mode``, and of all but folders what changes with the content.
+    """
+
+    mode: int
+    inode: int = 0
+    size_bytes: int = 0
+    mtime_ns: int = 0
+
+
+Rows: TypeAlias = dict[str, Row]
+
+
+def walk(top: int) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
+    """
+    Yield each folder from an open one on: its path, which is empty or ends with a slash, the open
+    folder, and its entries.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    open_folders = [os.dup(top)]
+    paths, inner = [""], list[Iterator[str]]()
+    try:
+        while True:
+            entries = list(os.scandir(open_folders[-1]))
+            yield paths[-1], open_folders[-1], entries
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            inner.append(iter(names))
+            while (name := next(inner[-1], None)) is None:
+                os.close(open_folders.pop())
+                paths.pop()
+                inner.pop()
+                if not inner:
+                    return
+            open_folders.append(os.open(name, FOLDER_FLAGS, dir_fd=open_folders[-1]))
+            paths.append(f"{paths[-1]}{name}/")
+    finally:
+        for folder in open_folders:
+            os.close(folder)
+
+
+# --- the list
+
+
+def rows_of(top: int) -> Rows:
+    """
+    List everything in an open folder but git's own files.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    rows = {"": Row(os.fstat(top).st_mode)}
+    for path, folder, entries in walk(top):
+        for entry in entries:
+            if entry.name != GIT and (found := stat_in(entry.name, folder)):
+                rows[path + entry.name] = _row(found)
+    return rows
+
+
+def _row(found: os.stat_result) -> Row:
+    if stat.S_ISDIR(found.st_mode):
+        return Row(found.st_mode)
+    return Row(found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def damaged(rows: Rows, top: int) -> list[str]:
+    """
+    Return what is missing or not as it was in an open folder. More files and more rights are no
+    damage: a mount with an fsGroup adds rights.
+    """
+    try:
+        now = rows_of(top)
+    except OSError:  # a folder that was closed
+        now = {}
+    return sorted(path or "." for path, row in rows.items() if not _is_same(row, now.get(path)))
+
+
+def _is_same(row: Row, now: Row | None) -> bool:
+    return (
+        now is not None
+        and stat.S_IFMT(row.mode) == stat.S_IFMT(now.mode)
+        and not stat.S_IMODE(row.mode) & ~now.mode
+        and row[1:] == now[1:]
+    )
+
+
+def write_rows(rows: Rows, name: str, folder: int, *, fsync: bool) -> None:
+    """
+    Write a list into an open folder.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    packed = zlib.compress(json.dumps(rows).encode(), 1)  # every kept commit has one
+    write_file(name, packed, 0o664, fsync=fsync, dir_fd=folder)
+
+
+def read_rows(name: str, folder: int) -> Rows | None:
+    """
+    Return a list; None if there is none, or if it is invalid: whoever can write to the volume can
+    write it, but its paths and numbers are only compared.
+    """
+    try:
+        unpacked = zlib.decompressobj().decompress(
+            read_file(name, LIST_BYTES, dir_fd=folder), LIST_BYTES
+        )
+        rows = {path: Row(*row) for path, row in json.loads(unpacked).items()}
+        return rows if all(type(n) is int for row in rows.values() for n in row) else None
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError, zlib.error):
+        return None
+
+
+def sizes_of(rows: Rows) -> dict[int, int]:
+    """
+    Return the bytes of each inode.
+    """
+    return {row.inode: row.size_bytes for row in rows.values() if row.inode}
+
+
+# --- the files
+
+
+def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]:
+    """
+    Fill an open, empty folder with links: to the file that is shown if it is equal, so that it
+    keeps its times and needs no space, or to that of the checkout.
+
+    Args:
+        further: A folder that leads from the new folder's place to the checkout's, for the pointers
+            to git's repository.
+
+    Returns:
+        The files that are not the shown ones.
+
+    Raises:
+        OSError: Something cannot be read, or the disk is full.
+    """
+    changed = []
+    for path, folder, entries in walk(checkout):
+        for entry in entries:
+            name = path + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                os.mkdir(name, FOLDER_MODE, dir_fd=new)
+            elif entry.name == GIT:
+                pointer = read_file(GIT, FACTS_BYTES, dir_fd=folder)
+                pointer = pointer.replace(b"../.git/", f"../{further}/.git/".encode(), 1)
+                write_file(name, pointer, 0o644, fsync=False, dir_fd=new)
+            elif shown is not None and _is_equal(entry.name, folder, name, shown):
+                link_file(name, shown, name, new)
+            else:
+                link_file(entry.name, folder, name, new)
+                changed.append(name)
+    return sorted(changed)
+
+
+def _is_equal(name: str, folder: int, path: str, shown: int) -> bool:
+    """
+    Whether a file of the checkout is equal to that at the same path of what is shown. Equal blobs
+    may be checked out differently (`.gitattributes`), so git cannot tell.
+    """
+    mine, theirs = stat_in(name, folder), stat_in(path, shown)
+    if mine is None or theirs is None or mine.st_size != theirs.st_size:
+        return False
+    modes = {mine.st_mode, mine.st_mode | GROUP_RIGHTS}
+    if theirs.st_mode not in modes:
+        return False
+    try:
+        if stat.S_ISLNK(mine.st_mode):
+            return os.readlink(name, dir_fd=folder) == os.readlink(path, dir_fd=shown)
+        return _has_same_bytes(name, folder, path, shown)
+    except OSError:  # a bad disk block, or a file that was closed
+        return False
+
+
+def _has_same_bytes(name: str, folder: int, path: str, shown: int) -> bool:
+    with ExitStack() as stack:
+        mine = os.open(name, FILE_FLAGS, dir_fd=folder)
+        stack.callback(os.close, mine)
+        theirs = os.open(path, FILE_FLAGS, dir_fd=shown)
+        stack.callback(os.close, theirs)
+        while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
+            if len(chunk) < CHUNK_BYTES:
+                return True
+    return False
+
+
+def lfs_pointers(top: int, rows: Rows) -> list[str]:
+    """
+    Return the files that are pointers of Git LFS instead of their content.
+
+    Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+    """
+    found = []
+    for path, row in rows.items():
+        if stat.S_ISREG(row.mode) and 100 < row.size_bytes < 200:
+            with suppress(OSError):
+                fd = os.open(path, FILE_FLAGS, dir_fd=top)
+                try:
+                    if os.read(fd, len(LFS)) == LFS:
+                        found.append(path)
+                finally:
+                    os.close(fd)
+    return sorted(found)
+
+
+def flush(top: int) -> None:
+    """
+    Flush the file system of an open folder to disk: file by file it would take seconds.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    if ctypes.CDLL(None, use_errno=True).syncfs(top) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def exchange(one: str, other: str, folder: int) -> bool:
+    """
+    Exchange two folders in one step, by renameat2(2); return False if the file system cannot.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.renameat2(folder, os.fsencode(one), folder, os.fsencode(other), 2) == 0)
+
+
+# --- the record
+
+
+class Published(NamedTuple):
+    """
+    The published commit.
+
+    Args:
+        commit: Its hash; empty if nothing is published.
+        made_by: A digest of the settings that affect its files; empty if not recorded.
+        published_at: Unix time.
+        fallback: The refused commit that this one replaces; empty if this is no fallback.
+        repo: The repository it was published from, for display; empty if not recorded.
+        ref: The ref it was published for; empty if not recorded.
+        refused: The newer commit that the gate refuses; empty if there is none.
+        facts: Author, time, subject and changes, for people.
+    """
+
+    commit: str = ""
+    made_by: str = ""
+    published_at: float | None = None
+    fallback: str = ""
+    repo: str = ""
+    ref: str = ""
+    refused: str = ""
+    facts: Mapping[str, Any] = {}
+
+    def problem(self, options: Options) -> str:
+        """
+        Return why this commit is wrong for consumers: it is not the pinned one, or is of another
+        repository; empty if it is not. Facts that are not recorded count as equal.
+        """
+        link, ref = options.link, options.ref
+        # The hash of an annotated tag pins the commit that the tag names.
+        if options.is_pinned and ref not in (self.commit, self.ref):
+            return f"{link} shows {self.commit}, but GITSYNC_REF pins {ref}"
+        if self.is_elsewhere(options):
+            shown = f"{link} shows {self.commit} of {self.repo}"
+            return f"{shown}, but GITSYNC_REPO is another repository"
+        return ""
+
+    def shortfall(self, options: Options) -> str:
+        """
+        Return why this commit is good, but not what the settings ask for now; or "".
+        """
+        if not options.is_pinned and self.ref not in ("", options.ref):
+            was = f"{self.commit} was published for the ref {self.ref}"
+            return f"{was}, but GITSYNC_REF is {options.ref}"
+        if not self.is_made_as_asked(options):
+            return f"{self.commit} was checked out with other git-sync settings"
+        if self.fallback:
+            return f"the gate refused {self.fallback}, so this is a fallback"
+        return ""
+
+    def is_elsewhere(self, options: Options) -> bool:
+        """
+        Whether it is of another repository; a pinned commit is the same in each.
+        """
+        return not options.is_pinned and self.repo not in ("", options.hide(options.repo))
+
+    def is_made_as_asked(self, options: Options) -> bool:
+        """
+        Whether it was made with the current values of the settings that affect its files.
+        """
+        return self.made_by in ("", options.made_by())
+
+
+def look(options: Options) -> Published:
+    """
+    Return the published commit, without creating, locking or keeping anything open.
+    """
+    store, commit = os.path.split(os.path.realpath(options.link))
+    if store == os.path.join(options.root, STORE):
+        with suppress(OSError):
+            folder = os.open(store, FOLDER_FLAGS)
+            try:
+                return read_record(commit, folder)
+            finally:
+                os.close(folder)
+    return Published()
+
+
+def read_record(commit: str, store: int) -> Published:
+    """
+    Return a snapshot with its record in the open store. The record is untrusted: whoever can write
+    to the volume can write it.
+    """
+    found = stat_in(commit, store)
+    if found is None:  # the link leads to a commit that was removed
+        return Published()
+    record = read_facts(RECORD, store)
+    if record.get("revision") != commit:  # killed between the record and the link
+        return Published(commit, published_at=found.st_mtime)
+    names = ("made_by", "fallback", "repo", "ref", "refused")
+    said = {name: str(record.get(name, "")) for name in names}
+    at = record.get("published_at")
+    is_time = isinstance(at, int | float) and math.isfinite(at)
+    facts = {name: record[name] for name in FACTS if name in record}
+    return Published(commit, published_at=at if is_time else None, facts=facts, **said)
+
+
+def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
+    """
+    Record which commit is published from now on.
+
+    Raises:
+        OSError: The record could not be written; the previous one stays.
+    """
+    content = json_text(record).encode() + b"\n"
+    write_file(RECORD, content, 0o664, fsync=fsync, dir_fd=store)
+
+
+# --- for people
+
+
+def describe(git: Git, folder: str, commit: str, fence: Fence) -> dict[str, Any]:
+    """
+    Ask git about the commit that is checked out; empty if it cannot tell.
+
+    Raises:
+        CycleAbandoned: The fence was revoked.
+    """
+    form = "--format=%an%x00%ct%x00%s"
+    try:
+        said = git.ask(["log", "-1", "--no-show-signature", form, commit], folder, fence)
+        author, at, subject = said.decode(errors="replace").rstrip("\n").split("\0")
+        moment = datetime.fromtimestamp(int(at), UTC).isoformat(timespec="seconds")
+    except (GitFailed, ValueError, OverflowError, OSError):
+        return {}
+    return {"author": _text(author), "committed_at": moment, "subject": _text(subject)}
+
+
+def pointers_of(facts: Mapping[str, Any]) -> list[str]:
+    """
+    Return the published files that are pointers of Git LFS.
+    """
+    found = facts.get("lfs")
+    return [_text(str(path)) for path in found] if isinstance(found, list) else []
+
+
+def details_of(facts: Mapping[str, Any]) -> dict[str, object]:
+    """
+    Return the facts in a record, which is untrusted, as the status page shows them.
+    """
+    names = ("author", "committed_at", "subject")
+    commit = {name: _text(str(facts[name])) for name in names if facts.get(name)}
+    changed = facts.get("changed")
+    paths = _text(", ".join(map(str, changed))) if isinstance(changed, list) else ""
+    found = {"commit": commit, "last_change": paths}
+    return {name: shown for name, shown in found.items() if shown}
+
+
+def _text(found: str) -> str:
+    return printable(found)[:TEXT_CHARACTERS]
