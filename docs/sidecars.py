@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import git_sync_wrapper.metrics
 import git_sync_wrapper.settings
-import kerberos_sidecar.metrics
+import kerberos_sidecar.account
 import kerberos_sidecar.settings
 import s3_sync.metrics
 import s3_sync.settings
@@ -55,7 +55,7 @@ SIDECARS = (
         package="kerberos_sidecar",
         settings=kerberos_sidecar.settings.Settings,
         prefix=kerberos_sidecar.settings.PREFIX,
-        metrics=kerberos_sidecar.metrics.KerberosMetrics,
+        metrics=kerberos_sidecar.account.KerberosMetrics,
         first=("INTERVAL", "KRB5_CONFIG"),
     ),
     Documented(

@@ -1,24 +1,22 @@
 """
-When a ticket is due, and why.
+When a ticket is due, and why; what the other thread may replace meanwhile; reasons of codes.
 """
 
 import math
+import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from kerberos_sidecar.ccache import Ticket
-from kerberos_sidecar.due import (
-    Acquired,
-    Cause,
-    Found,
-    cause_of,
-    retry_within,
-    wait_after,
-    window_wait,
-)
-from kerberos_sidecar.principal import Principal, parse_principal
+from kerberos_sidecar import due
+from kerberos_sidecar.account import Account, State
+from kerberos_sidecar.cycle import revision
+from kerberos_sidecar.due import Acquired, Cause, Failed, Found, window_wait
+from kerberos_sidecar.formats import Principal, Ticket, parse_principal
+from kerberos_sidecar.keytab import Key, Keytab
+from kerberos_sidecar.reasons import CODES, REASONS, failure, meaning_of
+from kerberos_sidecar.settings import load_settings
 
 AIRFLOW, OTHER = parse_principal("airflow@EXAMPLE.COM"), parse_principal("other@EXAMPLE.COM")
 NOW, AT = 1_700_000_000.0, 500.0
@@ -41,7 +39,7 @@ def cause(
     after: float = 0.0,
     set_clock: float = 0.0,
 ) -> Cause | None:
-    return cause_of(
+    return due.cause_of(
         last, found, keytab, is_asked_for=asked, at=AT + after, now=NOW + after + set_clock
     )
 
@@ -54,7 +52,6 @@ def cause(
         ({"after": 3_600}, "interval"),
         ({"after": 3_600, "last": replace(LAST, cause="half_life")}, "half_life"),
         ({"last": None}, "start"),  # even if a valid ticket is published
-        ({"last": None, "found": Found()}, "start"),
         ({"found": Found(problem="cannot be found")}, "missing"),
         ({"found": Found(None, NOW, "is not a version 4 ccache")}, "damaged"),
         ({"found": Found(TICKET, NOW, "has mode 0600")}, "damaged"),
@@ -88,7 +85,6 @@ def test_returns_why_a_ticket_is_due(given: dict[str, Any], expected: Cause | No
         (16, 3_600, 1.0, (7.2, "half_life")),
         (16, 3_600, 0.0, (8, "half_life")),
         (36_000, 3_600, 0.5, (3_420, "interval")),
-        (36_000, 1, 0.0, (1, "interval")),
     ],
 )
 def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
@@ -96,7 +92,7 @@ def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
 ) -> None:
     ticket = replace(TICKET, ends_at=int(NOW) + life)
 
-    wait_seconds, why = wait_after(ticket, NOW, interval, draw)
+    wait_seconds, why = due.wait_after(ticket, NOW, interval, draw)
 
     assert pytest.approx(expected[0]) == wait_seconds
     assert expected[1] == why
@@ -111,7 +107,6 @@ def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
         (THERE, NOW, OTHER, "belongs to airflow@EXAMPLE.COM, not to other@EXAMPLE.COM"),
         (THERE, NOW, parse_principal("Airflow@EXAMPLE.COM"), ""),
         (THERE, NOW, parse_principal("airflow"), ""),
-        (THERE, NOW, None, ""),
         (Found(problem="cannot be found"), NOW, None, "cannot be found"),
     ],
 )
@@ -125,11 +120,11 @@ def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
     ("life", "expected"), [(36_000, 9_000), (8, 2), (3, 1), (0, math.inf), (-5, math.inf)]
 )
 def test_retries_within_a_quarter_of_the_remaining_lifetime(life: int, expected: float) -> None:
-    assert expected == retry_within(replace(TICKET, ends_at=int(NOW) + life), NOW)
-    assert math.inf == retry_within(None, NOW)
+    assert expected == due.retry_within(replace(TICKET, ends_at=int(NOW) + life), NOW)
+    assert math.inf == due.retry_within(None, NOW)
 
 
-class Account:
+class Counted:
     """An account under a policy of five failures in half an hour, counted as MIT's KDC does."""
 
     def __init__(self) -> None:
@@ -143,7 +138,7 @@ class Account:
 
 @pytest.mark.parametrize("look", [1, 7, 60, 601])
 def test_retries_wrong_keys_all_day_without_adding_up_to_a_lockout(look: int) -> None:
-    account, refused_at = Account(), -math.inf
+    account, refused_at = Counted(), -math.inf
     tries = 0
     for now in range(int(NOW), int(NOW) + 86_400, look):
         if window_wait(refused_at, now, 1_800) == 0:
@@ -161,3 +156,68 @@ def test_refused_keys_wait_for_a_window_unless_it_is_zero_or_the_clock_was_set_b
     assert 0 == window_wait(NOW - 1_860, NOW, 1_800)
     assert 0 == window_wait(NOW + 1, NOW, 1_800)
     assert 0 == window_wait(NOW, NOW, 0)
+
+
+class Busy(Account):
+    """An account of which each attribute turns into another value as soon as it has been read."""
+
+    turns: ClassVar[dict[str, Any]] = {}
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name in Busy.turns:
+            setattr(self, name, Busy.turns[name])
+        return value
+
+
+def test_reads_of_an_account_that_changes_meanwhile_are_of_one_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, error = load_settings({})[0], failure("kdc_hung", "no KDC answers")
+    busy = Busy(settings.entries[0], settings)
+    busy.state = State(failed=Failed(error, 1, "", 7.0))
+    busy.found = Found(replace(TICKET, ends_at=60), NOW)
+    busy.keytab = Keytab("/k", AIRFLOW, (Key(AIRFLOW, 300, 18),))
+    turns = {"state": State(), "found": Found(), "keytab": failure("keytab_missing", "gone")}
+    monkeypatch.setattr(Busy, "turns", turns)
+
+    assert (300, 7.0) == (busy.kvno, busy.next_at)
+    assert "until 1970-01-01T00:01:00Z" == revision([busy])
+    busy.state = State(failed=Failed(error, 1, "", 7.0))
+    assert error is busy.error
+
+
+def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -> None:
+    settings, at = load_settings({})[0], time.monotonic()
+    one = Account(settings.entries[0], settings)
+    last = replace(LAST, at=at, zero_at=time.time() - at)
+    one.keytab, one.found = Keytab("/k", AIRFLOW, (Key(AIRFLOW, 3, 18),)), THERE
+
+    one.state = State(last, tried_at=at - due.FLOOR_SECONDS)
+    assert ("keytab_changed", False) == (one.cause(), one.is_waiting())
+    for failed in (None, Failed(failure("keytab_stale", "refused"), 1, "another", at + 60)):
+        one.state = State(last, failed, tried_at=at)
+        assert one.is_waiting()
+        one.ask()
+        assert not one.is_waiting()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (-1765328383, "principal_expired"),
+        (-1765328353, "keytab_stale"),
+        (-1765328203, "keytab_enctypes_unusable"),
+        (-1429577714, "config_invalid"),
+        (22, "config_invalid"),
+        (-1765328174, "preauth_unsupported"),
+        (1859794437, "kdc_garbage"),
+        (-1765328246, "kdc_garbage"),
+        (-1765328324, "kdc_refused"),
+        (0, "krb5_failed"),
+    ],
+)
+def test_a_code_of_libkrb5_has_its_reason_and_each_reason_advice(code: int, reason: str) -> None:
+    assert reason == meaning_of(code)[0]
+    assert {reason for reason, _ in CODES.values()} <= REASONS.keys()
+    assert all(reason.advice.endswith(".") for reason in REASONS.values())
