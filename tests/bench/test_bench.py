@@ -10,7 +10,6 @@ import sys
 
 import pytest
 
-from bench.kerberos_failover import World, failover_table
 from bench.measure import run
 from bench.pages.report import PAGE
 from tests.docs.code import ROOT
@@ -49,11 +48,3 @@ def test_measured_cpu_includes_child_processes() -> None:
     )
 
     assert twice.cpu_seconds > 1.5 * once.cpu_seconds
-
-
-def test_failover_table_shows_which_program_is_missing() -> None:
-    took = {World(1, "UDP"): {"kerberos": 1.0, "kinit": None}}
-
-    row = failover_table(took, "kerberos").splitlines()[-1]
-
-    assert "| 1 silent, UDP first | 1.00 s | none in 60 s | not installed |" == row

@@ -1,17 +1,16 @@
 """
-When a ticket is due, and why; what the other thread may replace meanwhile; reasons of codes.
+When a ticket is due, and why; reasons of codes.
 """
 
 import math
 import time
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from kerberos_sidecar import due
 from kerberos_sidecar.account import Account, State
-from kerberos_sidecar.cycle import revision
 from kerberos_sidecar.due import Acquired, Cause, Failed, Found, window_wait
 from kerberos_sidecar.formats import Principal, Ticket, parse_principal
 from kerberos_sidecar.keytab import Key, Keytab
@@ -156,35 +155,6 @@ def test_refused_keys_wait_for_a_window_unless_it_is_zero_or_the_clock_was_set_b
     assert 0 == window_wait(NOW - 1_860, NOW, 1_800)
     assert 0 == window_wait(NOW + 1, NOW, 1_800)
     assert 0 == window_wait(NOW, NOW, 0)
-
-
-class Busy(Account):
-    """An account of which each attribute turns into another value as soon as it has been read."""
-
-    turns: ClassVar[dict[str, Any]] = {}
-
-    def __getattribute__(self, name: str) -> Any:
-        value = super().__getattribute__(name)
-        if name in Busy.turns:
-            setattr(self, name, Busy.turns[name])
-        return value
-
-
-def test_reads_of_an_account_that_changes_meanwhile_are_of_one_moment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    settings, error = load_settings({})[0], failure("kdc_hung", "no KDC answers")
-    busy = Busy(settings.entries[0], settings)
-    busy.state = State(failed=Failed(error, 1, "", 7.0))
-    busy.found = Found(replace(TICKET, ends_at=60), NOW)
-    busy.keytab = Keytab("/k", AIRFLOW, (Key(AIRFLOW, 300, 18),))
-    turns = {"state": State(), "found": Found(), "keytab": failure("keytab_missing", "gone")}
-    monkeypatch.setattr(Busy, "turns", turns)
-
-    assert (300, 7.0) == (busy.kvno, busy.next_at)
-    assert "until 1970-01-01T00:01:00Z" == revision([busy])
-    busy.state = State(failed=Failed(error, 1, "", 7.0))
-    assert error is busy.error
 
 
 def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kerberos_sidecar.formats import parse_principal
 from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, parse_keytab, read_keytab, select
 from sidecar_runtime.errors import SidecarError
-from tests.support.kerberos.formats import KEY, as_nobody, entry, hole, keytab
+from tests.support.kerberos.formats import KEY, entry, hole, keytab
 from tests.support.raising import raised
 
 
@@ -106,17 +106,6 @@ def test_reports_a_path_that_is_no_file(tmp_path: Path, name: str, reason: str) 
     os.mkfifo(tmp_path / "pipe")
 
     assert reason == refused(tmp_path / name).reason
-
-
-def test_reports_a_keytab_that_only_another_user_can_read(tmp_path: Path) -> None:
-    path = write(tmp_path, keytab(entry()))
-    path.chmod(0o400)
-
-    with as_nobody():
-        error = refused(path)
-
-    assert "keytab_unreadable" == error.reason
-    assert "Permission denied" in error.message
 
 
 def test_selects_the_first_principal_or_the_requested_one() -> None:

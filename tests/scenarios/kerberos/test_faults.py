@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -144,6 +143,7 @@ def test_keeps_the_ticket_during_each_later_fault_and_recovers(here: Site) -> No
             assert [] == [text for text in [reason, *quoted] if text not in checked.log()]
         assert before == here.ccache.read_bytes()
         fix(here)
+        daemon.sighup()
         wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it recovers", 60)
 
 
@@ -204,30 +204,6 @@ def test_reports_an_unreadable_keytab_with_the_uid_that_cannot_read_it(here: Sit
     assert "50000" in failed["error"] + failed["advice"]
     here.keytab.chmod(0o640)
     daemon.wait_until_ready(60)
-
-
-def test_a_node_without_processes_is_named_and_waited_for(here: Site) -> None:
-    """The kernel limits the processes of each user, and no process of root."""
-    here.ccache.parent.chmod(0o777)
-    daemon = here.start(program=here.as_user(50000))
-    daemon.wait_until_ready(60)
-    limit(daemon, "1:")
-
-    failed = here.refresh(daemon)
-
-    assert "process_limit" == failed["reason"]
-    again = failure(daemon, len(daemon.events))
-    assert "warning" == again["level"]
-    assert_tells(daemon, "process_limit", ready=True)
-    assert [] == daemon.stray_lines
-    limit(daemon, "4096:")
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it recovers", 60)
-
-
-def limit(daemon: SidecarProcess, processes: str) -> None:
-    user = ["setpriv", "--reuid=50000", "--regid=0", "--clear-groups"]
-    command = [*user, "prlimit", f"--pid={daemon.pid}", f"--nproc={processes}"]
-    subprocess.run(command, check=True)
 
 
 def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(

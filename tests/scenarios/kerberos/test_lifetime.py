@@ -1,7 +1,6 @@
-"""When a new ticket is acquired, at what cost, and when a one-shot exits."""
+"""When a new ticket is acquired, and when a one-shot exits."""
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +10,7 @@ from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.kerberos.kdc import Kdc, run_client
 from tests.support.kerberos.site import SERVICE, Site
 from tests.support.machine.clocks import libfaketime
-from tests.support.machine.pipes import unread_pipe
 from tests.support.waiting import wait_until
-
-UNCHANGED = 'sidecar_cycles_total{result="unchanged",sidecar="kerberos"}'
 
 
 def test_short_tickets_are_replaced_at_half_their_life(make_site: MakeSite) -> None:
@@ -33,27 +29,6 @@ def test_short_tickets_are_replaced_at_half_their_life(make_site: MakeSite) -> N
     assert "half_life" == daemon.wait_for_event("ticket_acquired", cause="half_life")["cause"]
     assert 0 == invalid
     assert daemon.get("/readyz").status == 200
-
-
-def test_a_blocked_stdout_delays_neither_tickets_nor_sigterm(make_site: MakeSite) -> None:
-    site = make_site("8s")
-    daemon = site.sidecar()
-    daemon.home.mkdir(parents=True)
-    command, environment = [daemon.program], daemon.environment
-    with (
-        unread_pipe() as pipe,
-        subprocess.Popen(command, env=environment, cwd="/", stdout=pipe.writer) as process,
-    ):
-        try:
-            wait_until(site.is_valid, "the first ticket", 60)
-            pipe.fill()
-            before = site.ccache.stat().st_ctime
-            wait_until(lambda: site.ccache.stat().st_ctime > before, "a new ticket", 30)
-            process.terminate()
-
-            assert 0 == process.wait(15)
-        finally:
-            process.kill()
 
 
 def test_is_ready_after_a_restart_and_acquires_a_new_ticket_on_sighup(here: Site) -> None:
@@ -135,22 +110,18 @@ def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(here: Site)
     assert "INTERVAL" not in shown
 
 
-def test_an_idle_sidecar_sends_and_logs_nothing_and_tickets_leak_nothing(here: Site) -> None:
-    daemon = here.publish(KERBEROS_LOG_LEVEL="info")
+def test_many_tickets_leak_no_descriptor_or_thread(here: Site) -> None:
+    daemon = here.publish()
     here.refresh(daemon)
 
     def counted() -> list[int]:
         return [len(list(Path(f"/proc/{daemon.pid}/{kind}").iterdir())) for kind in ("fd", "task")]
 
-    before, cycles = counted(), daemon.metrics().get(UNCHANGED, 0)
+    before = counted()
     for _ in range(20):
         here.refresh(daemon)
-    wait_until(lambda: counted() <= before, f"no more than {before} descriptors and threads", 60)
-    issued, said = here.kdc.requests(), len(daemon.find_events("cycle_finished"))
 
-    wait_until(lambda: daemon.metrics().get(UNCHANGED, 0) > cycles, "an idle cycle", 120)
-
-    assert (issued, said) == (here.kdc.requests(), len(daemon.find_events("cycle_finished")))
+    wait_until(lambda: counted() <= before, f"no more than {before} descriptors and threads")
 
 
 def test_a_one_shot_exits_after_its_first_ticket_and_binds_no_port(here: Site) -> None:

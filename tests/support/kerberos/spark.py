@@ -47,7 +47,7 @@ def spark_or_skip() -> Path:
 
 @contextmanager
 def spark(
-    folder: Path, core_site: str, url: str, environment: Mapping[str, str], *options: str
+    folder: Path, core_site: str, environment: Mapping[str, str], *options: str
 ) -> Iterator[list[str]]:
     """
     Submit `spark_reader.py` as a user that can only read the ccache; yield its output lines.
@@ -55,7 +55,6 @@ def spark(
     Args:
         folder: The folder for its configuration; the user must be able to reach it.
         core_site: The properties of `core-site.xml`.
-        url: The URL of the file that it reads.
         environment: Its variables.
         options: Options of `spark-submit`.
     """
@@ -65,7 +64,7 @@ def spark(
     (conf / "core-site.xml").write_text(f"<configuration>{core_site}</configuration>")
     shutil.copy(READER, folder)
     process = subprocess.Popen(
-        [submit, "--master", "local[1]", *options, folder / READER.name, url],
+        [submit, "--master", "local[1]", *options, folder / READER.name],
         env={
             **environment,
             "HADOOP_CONF_DIR": str(conf),
