@@ -115,14 +115,6 @@ def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
     assert problem == found.problem_at(now, wanted)
 
 
-@pytest.mark.parametrize(
-    ("life", "expected"), [(36_000, 9_000), (8, 2), (3, 1), (0, math.inf), (-5, math.inf)]
-)
-def test_retries_within_a_quarter_of_the_remaining_lifetime(life: int, expected: float) -> None:
-    assert expected == due.retry_within(replace(TICKET, ends_at=int(NOW) + life), NOW)
-    assert math.inf == due.retry_within(None, NOW)
-
-
 class Counted:
     """An account under a policy of five failures in half an hour, counted as MIT's KDC does."""
 
@@ -148,13 +140,16 @@ def test_retries_wrong_keys_all_day_without_adding_up_to_a_lockout(look: int) ->
     assert tries >= 86_400 // (1_860 + look)
 
 
-def test_refused_keys_wait_for_a_window_unless_it_is_zero_or_the_clock_was_set_back() -> None:
+def test_refused_keys_wait_for_a_window_and_retries_for_a_quarter_of_a_life_at_most() -> None:
     assert 0 == window_wait(-math.inf, NOW, 1_800)
     assert 1_850 == window_wait(NOW - 10, NOW, 1_800)
     assert 5 == window_wait(NOW, NOW, 3)
     assert 0 == window_wait(NOW - 1_860, NOW, 1_800)
     assert 0 == window_wait(NOW + 1, NOW, 1_800)
     assert 0 == window_wait(NOW, NOW, 0)
+    for life, expected in ((36_000, 9_000), (3, 1), (0, math.inf), (-5, math.inf)):
+        assert expected == due.retry_within(replace(TICKET, ends_at=int(NOW) + life), NOW)
+    assert math.inf == due.retry_within(None, NOW)
 
 
 def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -> None:

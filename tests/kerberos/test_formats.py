@@ -3,14 +3,16 @@ Names of principals, as MIT Kerberos writes them; reading a ccache, and reducing
 """
 
 import socket
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kerberos_sidecar.formats import Principal, parse_principal, read_ticket, reduce
+from kerberos_sidecar.keytab import parse_keytab
 from kerberos_sidecar.settings import principal
-from tests.support.kerberos.formats import KEY, ccache, config, tgt
+from tests.support.kerberos.formats import KEY, ccache, config, entry, keytab, tgt
 
 NAMES = st.text(st.characters(blacklist_categories=["Z", "C"]), min_size=1)
 START, END = 1_700_000_000, 1_700_036_000
@@ -87,17 +89,26 @@ def test_refuses_what_contains_no_tgt_of_its_principal(content: bytes, problem: 
         read_ticket(content)
 
 
-@given(st.data())
-def test_damaged_content_raises_only_value_errors_that_reveal_no_key(data: st.DataObject) -> None:
-    content = bytearray(ccache(tgt(END), config("refresh_time", b"1")))
+@pytest.mark.parametrize(
+    ("parse", "whole"),
+    [
+        (read_ticket, ccache(tgt(END), config("refresh_time", b"1"))),
+        (parse_keytab, keytab(entry(key=KEY), entry("other"))),
+    ],
+    ids=["ccache", "keytab"],
+)
+@given(data=st.data())
+def test_damaged_content_raises_only_known_errors_that_reveal_no_key(
+    parse: Callable[[bytes], object], whole: bytes, data: st.DataObject
+) -> None:
+    content = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    content = content[: data.draw(st.integers(0, len(content)))]
 
     said = ""
     try:
-        read_ticket(bytes(content))
-    except ValueError as error:
+        parse(bytes(content[: data.draw(st.integers(0, len(content)))]))
+    except (ValueError, EOFError) as error:
         said = str(error)
 
     assert KEY[:8].decode("latin-1") not in said

@@ -8,8 +8,6 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kerberos_sidecar.formats import parse_principal
 from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, parse_keytab, read_keytab, select
@@ -65,11 +63,9 @@ def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
         (keytab(hole(30)), "keytab_empty"),
         (b"\5", "keytab_garbage"),
         (keytab(entry())[:-1], "keytab_truncated"),
-        (keytab(entry())[:5], "keytab_truncated"),
         (keytab(entry(), entry())[:-40], "keytab_truncated"),
         (b"not a keytab", "keytab_garbage"),
         (b"\5\3" + entry(), "keytab_garbage"),
-        (b"\5\4" + entry(), "keytab_garbage"),
         (keytab(struct.pack(">i", 9) + b"\0\1\xff\xff" + bytes(5)), "keytab_garbage"),
         (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_garbage"),
         # Neither truncated nor empty: copying it again would not help.
@@ -134,36 +130,14 @@ def test_reports_which_principals_exist_instead(wanted: str, reason: str) -> Non
         select("/k", keys, parse_principal(wanted))
 
     assert reason == caught.value.reason
-
-
-def test_the_error_for_a_keytab_with_thousands_of_keys_stays_short() -> None:
-    content = keytab(*(entry(f"service{number}") for number in range(3000)))
-    error = raised(SidecarError, select, "/k", parse_keytab(content), parse_principal("absent"))
-
+    many = parse_keytab(keytab(*(entry(f"service{number}") for number in range(3000))))
+    error = raised(SidecarError, select, "/k", many, parse_principal(wanted))
     assert len(error.message) < 500
 
 
-@given(st.data())
-def test_damaged_content_raises_only_known_errors_that_reveal_no_key(data: st.DataObject) -> None:
-    content = bytearray(keytab(entry(key=b"legible!" * 4), entry("other")))
-    for _ in range(data.draw(st.integers(1, 6))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    content = content[: data.draw(st.integers(0, len(content)))]
-
-    said = ""
-    try:
-        parse_keytab(bytes(content))
-    except (ValueError, EOFError) as error:
-        said = str(error)
-
-    assert "legible!" not in said and KEY[:8].decode("latin-1") not in said
-
-
-@pytest.mark.parametrize("key", [KEY, b"legible!" * 4])
-def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(
-    tmp_path: Path, key: bytes
-) -> None:
+def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(tmp_path: Path) -> None:
     """The length of the second component covers the key."""
+    key = b"legible!" * 4
     content = bytearray(keytab(entry("airflow/x", key=key)))
     content[content.index(b"x") - 1] = len(key) + 14
     content += bytes(64)
@@ -172,4 +146,4 @@ def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(
     found = refused(write(tmp_path, bytes(content)))
 
     assert "keytab_garbage" == found.reason
-    assert key[:8].decode(errors="replace") not in found.message + found.advice
+    assert "legible!" not in found.message + found.advice
