@@ -62,8 +62,7 @@ def tool(tmp_path: Path, only_in_full: None) -> Iterator[Tool]:
     server = start_server(
         command, folder / "said", lambda: listens("127.0.0.1", port), {"PATH": PATH}
     )
-    database = ("-H", f"{folder}/private/sam.ldb", "-s", str(config))
-    yield lambda *arguments: run("samba-tool", *arguments, *database)
+    yield lambda *arguments: run("samba-tool", *arguments, "-s", str(config))
     server.kill()
     server.wait()
 
