@@ -48,14 +48,11 @@ def test_spark_with_the_documented_core_site_uses_each_new_ticket(
     core_site, conf = block("xml", "<property>") + OFTEN, block("text", "spark.").strip()
     site.publish()
 
-    with spark(site.folder, core_site, environment, "--conf", conf) as said:
+    with spark(site.folder, core_site, environment, "--conf", conf) as lines:
 
-        def is_done() -> bool:
-            return len({line for line in said if line.startswith("ticket ")}) > 5 or failed() != []
+        def said(word: str) -> set[str]:
+            return {line for line in lines() if line.startswith(word)}
 
-        def failed() -> list[str]:
-            return [line for line in said if line.startswith("failed: ")]
-
-        wait_until(is_done, "it logged in with six tickets", 600)
-        assert [] == failed()
-        assert f"user {site.principal} KERBEROS\n" in said
+        wait_until(lambda: len(said("ticket ")) > 5 or said("failed: "), "six tickets", 600)
+        assert set() == said("failed: ")
+        assert f"user {site.principal} KERBEROS" in lines()
